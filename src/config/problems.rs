@@ -1,0 +1,59 @@
+//! What validation finds, each at the key that has to change.
+
+use std::fmt;
+
+/// Collects the problems of one component. Paths are relative to the component's table.
+#[derive(Debug)]
+pub struct Problems {
+    environment: bool,
+    list: Vec<Problem>,
+}
+
+/// Something to be fixed in the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The key: `tls.ca_file`, `rules[2].regex`, or empty for the component itself.
+    pub path: String,
+    /// What is wrong, lowercase, without a full stop.
+    pub message: String,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+impl Problems {
+    /// A collector; `environment` says whether files may be looked at.
+    pub fn new(environment: bool) -> Self {
+        Self {
+            environment,
+            list: Vec::new(),
+        }
+    }
+
+    /// Whether validation may look at files. Not so with `validate --no-environment`.
+    pub fn environment(&self) -> bool {
+        self.environment
+    }
+
+    /// Adds a problem at a key.
+    pub fn at(&mut self, path: impl fmt::Display, message: impl fmt::Display) -> &mut Problem {
+        self.list.push(Problem {
+            path: path.to_string(),
+            message: message.to_string(),
+            help: None,
+        });
+        let last = self.list.len() - 1;
+        &mut self.list[last]
+    }
+
+    /// All that were added.
+    pub fn into_list(self) -> Vec<Problem> {
+        self.list
+    }
+}
+
+impl Problem {
+    /// Adds what to do about it.
+    pub fn help(&mut self, help: impl fmt::Display) {
+        self.help = Some(help.to_string());
+    }
+}

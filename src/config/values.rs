@@ -1,0 +1,279 @@
+//! Values as users write them: durations, sizes, secrets, endpoints.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::de::{Deserialize, Deserializer, Error, Unexpected};
+
+/// A duration: a whole number with a unit, or several from large to small: `500ms`, `30s`, `5m`,
+/// `1h30m`, `2d`, `1w`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Period(pub Duration);
+
+/// A size in bytes: a whole number with a unit, `512B`, `64KiB`, `32MiB`, `4GiB` (powers of 1024)
+/// or `kB`, `MB`, `GB` (powers of 1000).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+impl Period {
+    /// From seconds.
+    pub const fn secs(secs: u64) -> Self {
+        Self(Duration::from_secs(secs))
+    }
+
+    /// From milliseconds.
+    pub const fn millis(millis: u64) -> Self {
+        Self(Duration::from_millis(millis))
+    }
+}
+
+impl Size {
+    /// From mebibytes.
+    pub const fn mib(mib: u64) -> Self {
+        Self(mib << 20)
+    }
+
+    /// From kibibytes.
+    pub const fn kib(kib: u64) -> Self {
+        Self(kib << 10)
+    }
+
+    /// In bytes.
+    pub const fn bytes(self) -> usize {
+        self.0 as usize
+    }
+}
+
+const PERIOD_UNITS: [(&str, u64); 6] = [
+    ("w", 604_800_000),
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1_000),
+    ("ms", 1),
+];
+
+const SIZE_UNITS: [(&str, u64); 8] = [
+    ("B", 1),
+    ("kB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+];
+
+/// Splits the leading number off.
+fn number(text: &str) -> Option<(u64, &str)> {
+    let end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    Some((text[..end].parse().ok()?, &text[end..]))
+}
+
+impl FromStr for Period {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parse = || {
+            let mut rest = text;
+            let mut units = PERIOD_UNITS.iter();
+            let mut millis = 0u64;
+            while !rest.is_empty() {
+                let (count, behind) = number(rest)?;
+                let end = behind
+                    .find(|c: char| c.is_ascii_digit())
+                    .unwrap_or(behind.len());
+                // Taken from an iterator, so that units only get smaller.
+                let (_, unit) = units.find(|(name, _)| *name == &behind[..end])?;
+                millis = millis.checked_add(count.checked_mul(*unit)?)?;
+                rest = &behind[end..];
+            }
+            (!text.is_empty()).then_some(Self::millis(millis))
+        };
+        parse().ok_or_else(|| {
+            format!("{text:?} is not a duration: write a whole number with a unit (ms, s, m, h, d, w), such as \"30s\" or \"1h30m\"")
+        })
+    }
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parse = || {
+            let (count, unit) = number(text)?;
+            let (_, factor) = SIZE_UNITS.iter().find(|(name, _)| *name == unit.trim())?;
+            count.checked_mul(*factor).map(Self)
+        };
+        parse().ok_or_else(|| {
+            format!("{text:?} is not a size: write a whole number with a unit (B, KiB, MiB, GiB), such as \"64MiB\"")
+        })
+    }
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut millis = self.0.as_millis() as u64;
+        if millis == 0 {
+            return f.write_str("0s");
+        }
+        for (name, unit) in PERIOD_UNITS {
+            if millis >= unit {
+                write!(f, "{}{name}", millis / unit)?;
+                millis %= unit;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let binary = SIZE_UNITS[4..].iter().rev().chain(&SIZE_UNITS[..1]);
+        for (name, unit) in binary {
+            if self.0.is_multiple_of(*unit) && self.0 >= *unit {
+                return write!(f, "{}{name}", self.0 / unit);
+            }
+        }
+        write!(f, "0B")
+    }
+}
+
+/// Deserializes from a string by [`FromStr`]; a bare number gets the same error.
+macro_rules! from_string {
+    ($($type:ty, $expects:literal;)*) => {$(
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Visitor;
+                impl serde::de::Visitor<'_> for Visitor {
+                    type Value = $type;
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str($expects)
+                    }
+                    fn visit_str<E: Error>(self, text: &str) -> Result<$type, E> {
+                        text.parse().map_err(E::custom)
+                    }
+                    fn visit_i64<E: Error>(self, number: i64) -> Result<$type, E> {
+                        Err(E::invalid_type(Unexpected::Signed(number), &self))
+                    }
+                }
+                deserializer.deserialize_str(Visitor)
+            }
+        }
+    )*};
+}
+
+from_string! {
+    Period, "a duration in quotes, such as \"30s\"";
+    Size, "a size in quotes, such as \"64MiB\"";
+    Endpoint, "an http:// or https:// URL in quotes";
+}
+
+/// A secret. It is shown nowhere: `Debug` hides it, and it has no `Display`.
+#[derive(Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(secret: impl Into<String>) -> Self {
+        Self(secret.into())
+    }
+
+    /// The secret itself, for the one place that sends or compares it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
+/// A URL of an HTTP endpoint. Credentials in it are refused: they belong under `basic_auth`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Endpoint(http::Uri);
+
+impl Endpoint {
+    /// The URL.
+    pub fn uri(&self) -> &http::Uri {
+        &self.0
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let uri: http::Uri = text
+            .parse()
+            .map_err(|error| format!("{text:?} is not a URL: {error}"))?;
+        match uri.scheme_str() {
+            Some("http" | "https") => {}
+            _ => return Err(format!("{text:?} does not start with http:// or https://")),
+        }
+        let authority = uri.authority().map_or("", http::uri::Authority::as_str);
+        if authority.contains('@') {
+            return Err(
+                "URL holds credentials: write them under basic_auth or authorization".into(),
+            );
+        }
+        if uri.host().is_none_or(str::is_empty) {
+            return Err(format!("{text:?} has no host"));
+        }
+        Ok(Self(uri))
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_sizes_print_as_they_are_written() {
+        for text in ["0s", "500ms", "30s", "5m", "1h30m", "2d", "1w2d3h4m5s6ms"] {
+            assert_eq!(text.parse::<Period>().unwrap().to_string(), text);
+        }
+        for text in ["0B", "512B", "64KiB", "32MiB", "4GiB", "1TiB"] {
+            assert_eq!(text.parse::<Size>().unwrap().to_string(), text);
+        }
+        assert_eq!("2MB".parse(), Ok(Size(2_000_000)));
+    }
+
+    #[test]
+    fn what_is_no_duration_or_size_is_refused() {
+        for text in ["", "30", "s", "1.5s", "-1s", "5m1h", "1s1s", "99999999999999999999s"] {
+            assert!(text.parse::<Period>().is_err(), "{text}");
+        }
+        for text in ["", "64", "MiB", "64mib", "-1B", "99999999999TiB"] {
+            assert!(text.parse::<Size>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn endpoints_need_a_scheme_and_a_host_and_hold_no_credentials() {
+        assert!("http://thanos:19291/api/v1/receive".parse::<Endpoint>().is_ok());
+        for text in ["thanos:19291", "ftp://x/", "/x", "http://u:p@x/", "http://"] {
+            assert!(text.parse::<Endpoint>().is_err(), "{text}");
+        }
+        let error = "http://u:topsecret@x/".parse::<Endpoint>().unwrap_err();
+        assert!(!error.contains("topsecret"));
+    }
+}

@@ -1,0 +1,20 @@
+//! Remote write 1.0 and 2.0: the hand-written codec and what its HTTP headers say.
+//!
+//! Sources: <https://prometheus.io/docs/specs/prw/remote_write_spec/> and
+//! <https://prometheus.io/docs/specs/prw/remote_write_spec_2_0/>. The messages that prost derives
+//! in [`messages`] are the codec's oracle in tests and serve where speed does not matter.
+
+pub mod messages;
+
+mod decode;
+mod encode_v1;
+mod encode_v2;
+mod headers;
+
+pub use decode::{DecodeError, Invalid, Limits, Reason, decode};
+pub use encode_v1::encode as encode_v1;
+pub use encode_v2::encode as encode_v2;
+pub use headers::{
+    HISTOGRAMS_WRITTEN, EXEMPLARS_WRITTEN, NegotiationError, SAMPLES_WRITTEN, VERSION, Written,
+    content_type, negotiate, version_value,
+};

@@ -1,0 +1,232 @@
+//! From an [`Arena`] to a remote-write 1.0 body.
+
+use bytes::Bytes;
+
+use crate::protocol::Version;
+use crate::protocol::snappy::Compressor;
+use crate::protocol::wire::{self, Fields, LEN, Value, put_bytes, tag};
+use crate::signal::{Arena, Label};
+
+use super::encode_v2::family;
+
+/// Encodes and compresses. Series that nobody edited are copied as they came.
+pub fn encode(arena: &Arena) -> Bytes {
+    Compressor::compress(|out| match arena.version {
+        Version::V1 => same_version(arena, out),
+        Version::V2 => from_v2(arena, out),
+    })
+}
+
+fn same_version(arena: &Arena, out: &mut Compressor) {
+    let raw = arena.raw.as_slice();
+    // Untouched neighbours leave in one piece.
+    let mut run = 0..0;
+    for index in 0..arena.series.len() {
+        let series = &arena.series[index];
+        if series.dropped {
+            continue;
+        }
+        if series.edited {
+            if !run.is_empty() {
+                out.put(&raw[run]);
+                run = 0..0;
+            }
+            edited_series(arena, index, out.buffer());
+            out.flush();
+            continue;
+        }
+        let start = series.whole.start as usize;
+        let end = start + series.whole.len as usize;
+        if run.end == start {
+            run.end = end;
+        } else {
+            if !run.is_empty() {
+                out.put(&raw[run]);
+            }
+            run = start..end;
+        }
+    }
+    if !run.is_empty() {
+        out.put(&raw[run]);
+    }
+    for &span in &arena.metadata {
+        out.buffer().extend_from_slice(arena.text(span));
+        out.flush();
+    }
+}
+
+fn edited_series(arena: &Arena, index: usize, out: &mut Vec<u8>) {
+    let labels = arena.labels_of(index);
+    let rest = arena.get(index).rest();
+    series_head(labels, rest.len(), out);
+    put_labels(arena, labels, out);
+    out.extend_from_slice(rest);
+}
+
+/// The tag and the length of a series with these labels and `rest` more bytes.
+fn series_head(labels: &[Label], rest: usize, out: &mut Vec<u8>) {
+    let mut len = rest;
+    for label in labels {
+        let message = label.message_len();
+        len += 1 + wire::varint_len(message as u64) + message;
+    }
+    out.push(tag(1, LEN));
+    wire::put_varint(out, len as u64);
+}
+
+/// Copies entries that stand in the text, neighbours in one go; composes the others.
+#[inline(always)]
+fn put_labels(arena: &Arena, labels: &[Label], out: &mut Vec<u8>) {
+    let raw = arena.raw.as_slice();
+    let flush = |out: &mut Vec<u8>, run: (usize, usize)| {
+        if run.0 == run.1 {
+        } else if run.0 < raw.len() {
+            out.extend_from_slice(&raw[run.0..run.1]);
+        } else {
+            out.extend_from_slice(&arena.extra[run.0 - raw.len()..run.1 - raw.len()]);
+        }
+    };
+    let mut run = (0, 0);
+    for label in labels {
+        match label.entry_span() {
+            Some((start, end)) if start == run.1 && start != raw.len() => run.1 = end,
+            Some(entry) => {
+                flush(out, run);
+                run = entry;
+            }
+            None => {
+                flush(out, run);
+                run = (0, 0);
+                out.push(tag(1, LEN));
+                wire::put_varint(out, label.message_len() as u64);
+                put_bytes(out, 1, arena.text(label.name()));
+                put_bytes(out, 2, arena.text(label.value()));
+            }
+        }
+    }
+    flush(out, run);
+}
+
+/// What 2.0 says and 1.0 cannot hold (start timestamps, histograms with custom buckets) is left
+/// out; metadata becomes one entry per metric family.
+fn from_v2(arena: &Arena, out: &mut Compressor) {
+    let mut families = std::collections::BTreeMap::new();
+    let mut rest = Vec::new();
+    for series in arena.iter() {
+        rest.clear();
+        let mut metadata = None;
+        for field in Fields::new(series.rest()).map_while(Result::ok) {
+            let Value::Len(bytes) = field.value else {
+                continue; // the start timestamp of drafts
+            };
+            match field.number {
+                2 => {
+                    // Without the start timestamp, field 3.
+                    without(bytes, 2, |number| number <= 2, &mut rest);
+                }
+                3 if !is_custom_bucket_histogram(bytes) => {
+                    without(bytes, 4, |number| number <= 15, &mut rest);
+                }
+                4 => exemplar(arena, bytes, &mut rest),
+                5 => metadata = Some(bytes),
+                _ => {}
+            }
+        }
+        if let Some(metadata) = metadata
+            && let Some(entry) = metric_metadata(arena, metadata)
+        {
+            let name = series.get(name_label()).unwrap_or_default();
+            families.entry(family(name, entry.0)).or_insert(entry);
+        }
+        if rest.is_empty() {
+            continue;
+        }
+        let labels = arena.labels_of(series.index());
+        let buffer = out.buffer();
+        series_head(labels, rest.len(), buffer);
+        put_labels(arena, labels, buffer);
+        buffer.extend_from_slice(&rest);
+        out.flush();
+    }
+    for (family, (kind, help, unit)) in families {
+        let mut message = Vec::new();
+        message.push(tag(1, wire::VARINT));
+        wire::put_varint(&mut message, kind);
+        put_bytes(&mut message, 2, family);
+        if !help.is_empty() {
+            put_bytes(&mut message, 4, help);
+        }
+        if !unit.is_empty() {
+            put_bytes(&mut message, 5, unit);
+        }
+        put_bytes(out.buffer(), 3, &message);
+        out.flush();
+    }
+}
+
+fn name_label() -> &'static crate::signal::Name {
+    static NAME: std::sync::LazyLock<crate::signal::Name> =
+        std::sync::LazyLock::new(|| crate::signal::Name::new("__name__"));
+    &NAME
+}
+
+/// Appends a message under `field` with those of its fields that `keep` names.
+fn without(message: &[u8], field: u8, keep: impl Fn(u32) -> bool, out: &mut Vec<u8>) {
+    let fields = || Fields::new(message).map_while(Result::ok);
+    let kept = fields().filter(|f| keep(f.number));
+    let len: usize = kept.clone().map(|f| f.whole.len()).sum();
+    out.push(tag(field, LEN));
+    wire::put_varint(out, len as u64);
+    for field in kept {
+        out.extend_from_slice(field.whole);
+    }
+}
+
+/// Schema −53: 1.0 has no field for the bucket bounds.
+pub(super) fn is_custom_bucket_histogram(histogram: &[u8]) -> bool {
+    const ZIGZAG_MINUS_53: u64 = 105;
+    Fields::new(histogram)
+        .map_while(Result::ok)
+        .any(|f| f.number == 4 && f.value == Value::Varint(ZIGZAG_MINUS_53))
+}
+
+/// Appends a 2.0 exemplar as one of 1.0.
+fn exemplar(arena: &Arena, exemplar: &[u8], out: &mut Vec<u8>) {
+    let mut message = Vec::new();
+    let mut refs = Vec::new();
+    for field in Fields::new(exemplar).map_while(Result::ok) {
+        match (field.number, field.value) {
+            (1, Value::Len(bytes)) => refs.extend(wire::packed(bytes).map_while(Result::ok)),
+            (1, Value::Varint(number)) => refs.push(number),
+            // Value and timestamp have the same numbers in both.
+            (2 | 3, _) => message.extend_from_slice(field.whole),
+            _ => {}
+        }
+    }
+    let symbol = |number: u64| arena.symbol(number).unwrap_or_default();
+    for pair in refs.chunks_exact(2) {
+        let (name, value) = (symbol(pair[0]), symbol(pair[1]));
+        let mut label = Vec::with_capacity(name.len() + value.len() + 4);
+        put_bytes(&mut label, 1, name);
+        put_bytes(&mut label, 2, value);
+        put_bytes(&mut message, 1, &label);
+    }
+    put_bytes(out, 3, &message);
+}
+
+/// Type, help and unit of a 2.0 metadata message; none if it says nothing.
+fn metric_metadata<'a>(arena: &'a Arena, metadata: &[u8]) -> Option<(u64, &'a [u8], &'a [u8])> {
+    let (mut kind, mut help, mut unit) = (0, &[][..], &[][..]);
+    for field in Fields::new(metadata).map_while(Result::ok) {
+        let Value::Varint(number) = field.value else {
+            continue;
+        };
+        match field.number {
+            1 => kind = number,
+            3 => help = arena.symbol(number).unwrap_or_default(),
+            4 => unit = arena.symbol(number).unwrap_or_default(),
+            _ => {}
+        }
+    }
+    (kind != 0 || !help.is_empty() || !unit.is_empty()).then_some((kind, help, unit))
+}

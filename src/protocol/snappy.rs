@@ -1,0 +1,298 @@
+//! Snappy's block format: bounded decompression, a cheap check, and compression of a stream of
+//! pieces.
+//!
+//! Source: <https://github.com/google/snappy/blob/main/format_description.txt>.
+
+use std::cell::RefCell;
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use crate::protocol::wire;
+
+/// The format compresses blocks of this size independently of each other.
+const BLOCK: usize = 64 << 10;
+
+/// Why a body cannot be decompressed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SnappyError {
+    /// Not the snappy block format.
+    #[error("body is not valid snappy block format: {0}")]
+    Corrupt(String),
+    /// The body declares that it decompresses to more than is allowed.
+    #[error("body declares {declared} decoded bytes, more than the limit of {limit}")]
+    TooLarge {
+        /// What the body says of itself.
+        declared: u64,
+        /// What is allowed.
+        limit: usize,
+    },
+}
+
+/// The length that a body says it decompresses to, refused if above `limit`: nothing must be
+/// allocated on its word before.
+pub fn declared_len(body: &[u8], limit: usize) -> Result<usize, SnappyError> {
+    let declared = wire::varint(body, &mut 0)
+        .map_err(|_| SnappyError::Corrupt("header is truncated".into()))?;
+    if declared > limit as u64 {
+        return Err(SnappyError::TooLarge { declared, limit });
+    }
+    Ok(declared as usize)
+}
+
+/// Decompresses into a buffer of exactly the declared length.
+pub fn decompress(body: &[u8], out: &mut [u8]) -> Result<(), SnappyError> {
+    let written = snap::raw::Decoder::new()
+        .decompress(body, out)
+        .map_err(|error| SnappyError::Corrupt(error.to_string()))?;
+    if written == out.len() {
+        Ok(())
+    } else {
+        Err(SnappyError::Corrupt("body is shorter than declared".into()))
+    }
+}
+
+/// Walks through a body's elements without producing their output: finds truncation, offsets
+/// that point before the start and a wrong declared length, at a fraction of the cost of
+/// decompression.
+pub fn check(body: &[u8]) -> Result<(), SnappyError> {
+    let corrupt = |what: &str| Err(SnappyError::Corrupt(what.into()));
+    let mut pos = 0;
+    let Ok(declared) = wire::varint(body, &mut pos) else {
+        return corrupt("header is truncated");
+    };
+    let mut produced = 0u64;
+    while let Some(&tag) = body.get(pos) {
+        let (len, offset) = match tag & 3 {
+            0 => {
+                let mut len = u64::from(tag >> 2);
+                pos += 1;
+                if len >= 60 {
+                    let extra = len as usize - 59;
+                    let Some(bytes) = body.get(pos..pos + extra) else {
+                        return corrupt("literal is truncated");
+                    };
+                    len = bytes.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b));
+                    pos += extra;
+                }
+                len += 1;
+                if len > (body.len() - pos) as u64 {
+                    return corrupt("literal is truncated");
+                }
+                pos += len as usize;
+                produced += len;
+                continue;
+            }
+            1 => {
+                let Some(&low) = body.get(pos + 1) else {
+                    return corrupt("copy is truncated");
+                };
+                pos += 2;
+                let offset = u64::from(tag >> 5) << 8 | u64::from(low);
+                (u64::from(tag >> 2 & 7) + 4, offset)
+            }
+            2 => {
+                let Some(bytes) = body.get(pos + 1..pos + 3) else {
+                    return corrupt("copy is truncated");
+                };
+                pos += 3;
+                let offset = u64::from(bytes[0]) | u64::from(bytes[1]) << 8;
+                (u64::from(tag >> 2) + 1, offset)
+            }
+            _ => {
+                let Some(bytes) = body.get(pos + 1..pos + 5) else {
+                    return corrupt("copy is truncated");
+                };
+                pos += 5;
+                let offset = bytes.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b));
+                (u64::from(tag >> 2) + 1, offset)
+            }
+        };
+        if offset == 0 || offset > produced {
+            return corrupt("copy reaches before the start");
+        }
+        produced += len;
+    }
+    if produced == declared {
+        Ok(())
+    } else {
+        corrupt("body does not have the declared length")
+    }
+}
+
+/// Compresses pieces as they come, block by block, so that what is written is still in the
+/// processor's cache when it is compressed. The pieces together make one snappy body.
+pub struct Compressor {
+    encoder: snap::raw::Encoder,
+    pending: Vec<u8>,
+    block: Vec<u8>,
+    /// Room for the header, then the compressed blocks.
+    out: Vec<u8>,
+    len: u64,
+}
+
+/// The longest header: the total length as a varint.
+const HEADER: usize = 10;
+
+thread_local! {
+    static COMPRESSOR: RefCell<Option<Box<Compressor>>> = const { RefCell::new(None) };
+}
+
+impl Compressor {
+    fn new() -> Self {
+        Self {
+            encoder: snap::raw::Encoder::new(),
+            pending: Vec::with_capacity(2 * BLOCK),
+            block: vec![0; snap::raw::max_compress_len(BLOCK)],
+            out: Vec::with_capacity(4 * BLOCK),
+            len: 0,
+        }
+    }
+
+    /// Runs `write` with this thread's compressor; returns the compressed body.
+    pub fn compress(write: impl FnOnce(&mut Self)) -> Bytes {
+        let mut compressor = COMPRESSOR
+            .take()
+            .unwrap_or_else(|| Box::new(Self::new()));
+        compressor.pending.clear();
+        compressor.out.clear();
+        compressor.out.resize(HEADER, 0);
+        compressor.len = 0;
+        write(&mut compressor);
+        let body = compressor.finish();
+        COMPRESSOR.set(Some(compressor));
+        body
+    }
+
+    /// Where small pieces are appended; call [`flush`](Self::flush) now and then.
+    #[inline(always)]
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.pending
+    }
+
+    /// Compresses the blocks that are complete.
+    #[inline(always)]
+    pub fn flush(&mut self) {
+        if self.pending.len() >= BLOCK {
+            self.flush_blocks();
+        }
+    }
+
+    fn flush_blocks(&mut self) {
+        let pending = std::mem::take(&mut self.pending);
+        let complete = pending.len() / BLOCK * BLOCK;
+        self.put_blocks(&pending[..complete]);
+        self.pending = pending;
+        self.pending.copy_within(complete.., 0);
+        let rest = self.pending.len() - complete;
+        self.pending.truncate(rest);
+    }
+
+    /// Appends a large piece; whole blocks of it are compressed where they are.
+    pub fn put(&mut self, mut piece: &[u8]) {
+        let fill = (BLOCK - self.pending.len() % BLOCK) % BLOCK;
+        let (first, rest) = piece.split_at(fill.min(piece.len()));
+        self.pending.extend_from_slice(first);
+        self.flush();
+        piece = rest;
+        let complete = piece.len() / BLOCK * BLOCK;
+        self.put_blocks(&piece[..complete]);
+        self.pending.extend_from_slice(&piece[complete..]);
+    }
+
+    fn put_blocks(&mut self, bytes: &[u8]) {
+        for block in bytes.chunks(BLOCK) {
+            // The buffer has the length that the encoder asks for, which is its only error.
+            let written = self
+                .encoder
+                .compress(block, &mut self.block)
+                .expect("block buffer has max_compress_len bytes");
+            let header = wire::varint_len(block.len() as u64);
+            self.out.extend_from_slice(&self.block[header..written]);
+            self.len += block.len() as u64;
+        }
+    }
+
+    fn finish(&mut self) -> Bytes {
+        let pending = std::mem::take(&mut self.pending);
+        self.put_blocks(&pending);
+        self.pending = pending;
+        let mut header = Vec::with_capacity(HEADER);
+        wire::put_varint(&mut header, self.len);
+        let start = HEADER - header.len();
+        self.out[start..HEADER].copy_from_slice(&header);
+        Bytes::copy_from_slice(&self.out[start..])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn stream(pieces: &[Vec<u8>], direct: bool) -> Bytes {
+        Compressor::compress(|out| {
+            for piece in pieces {
+                if direct {
+                    out.put(piece);
+                } else {
+                    out.buffer().extend_from_slice(piece);
+                    out.flush();
+                }
+            }
+        })
+    }
+
+    fn pieces() -> impl Strategy<Value = Vec<Vec<u8>>> {
+        let piece = (any::<u8>(), 0usize..150_000, 1usize..300).prop_map(|(seed, len, period)| {
+            (0..len)
+                .map(|i| (i % period) as u8 ^ seed ^ (i / 7000) as u8)
+                .collect()
+        });
+        prop::collection::vec(piece, 0..5)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn what_is_compressed_in_pieces_decompresses_to_their_sum(
+            pieces in pieces(),
+            direct: bool,
+        ) {
+            let body = stream(&pieces, direct);
+            prop_assert_eq!(check(&body), Ok(()));
+            let whole = pieces.concat();
+            prop_assert_eq!(declared_len(&body, usize::MAX), Ok(whole.len()));
+            prop_assert_eq!(snap::raw::Decoder::new().decompress_vec(&body).unwrap(), whole);
+        }
+
+        #[test]
+        fn the_check_agrees_with_the_decoder_on_damaged_bodies(
+            seed in pieces(),
+            at: prop::sample::Index,
+            value: u8,
+            cut: Option<prop::sample::Index>,
+        ) {
+            let mut body = stream(&seed, true).to_vec();
+            let at = at.index(body.len());
+            body[at] = value;
+            if let Some(cut) = cut {
+                body.truncate(cut.index(body.len()) + 1);
+            }
+            let Ok(len) = declared_len(&body, 2 << 20) else { return Ok(()) };
+            let mut out = vec![0; len];
+            prop_assert_eq!(check(&body).is_ok(), decompress(&body, &mut out).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_declared_length_above_the_limit_is_refused_before_anything_is_allocated() {
+        let four_gigabytes = [0xff, 0xff, 0xff, 0xff, 0x0f, 0];
+        assert!(matches!(
+            declared_len(&four_gigabytes, 32 << 20),
+            Err(SnappyError::TooLarge { declared: 4294967295, .. })
+        ));
+    }
+}

@@ -1,0 +1,283 @@
+//! The protobuf wire format, as far as remote write needs it: varints, tags, length prefixes.
+//!
+//! Everything here works on offsets into one buffer, never allocates, never panics on foreign
+//! bytes, and does not recurse. Source: <https://protobuf.dev/programming-guides/encoding/>.
+
+use std::fmt;
+
+/// Why bytes are not the protobuf message that they claim to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WireError {
+    /// A length or a field reaches past the end of its message.
+    Truncated,
+    /// A varint of more than ten bytes.
+    Varint,
+    /// A wire type that does not exist, or a group.
+    WireType(u8),
+    /// A known field with a wire type that is not its own.
+    Field(u32),
+    /// A string that is not UTF-8.
+    Utf8,
+    /// A label that points outside of the symbol table, or an odd number of references.
+    SymbolRef,
+    /// The first symbol is not the empty string.
+    FirstSymbol,
+}
+
+impl fmt::Display for WireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Truncated => write!(f, "message is truncated"),
+            Self::Varint => write!(f, "varint is longer than ten bytes"),
+            Self::WireType(t) => write!(f, "wire type {t} is not supported"),
+            Self::Field(n) => write!(f, "field {n} has the wrong wire type"),
+            Self::Utf8 => write!(f, "string is not valid UTF-8"),
+            Self::SymbolRef => write!(f, "label reference is odd or outside of the symbol table"),
+            Self::FirstSymbol => write!(f, "first symbol is not the empty string"),
+        }
+    }
+}
+
+impl std::error::Error for WireError {}
+
+/// Wire types.
+pub const VARINT: u8 = 0;
+/// Eight bytes.
+pub const FIXED64: u8 = 1;
+/// A length and as many bytes.
+pub const LEN: u8 = 2;
+/// Four bytes.
+pub const FIXED32: u8 = 5;
+
+/// The tag of a field with a number below 16, which is one byte.
+pub const fn tag(field: u8, wire_type: u8) -> u8 {
+    field << 3 | wire_type
+}
+
+/// Reads a varint at `*pos` and moves behind it.
+#[inline(always)]
+pub fn varint(buf: &[u8], pos: &mut usize) -> Result<u64, WireError> {
+    match buf.get(*pos) {
+        Some(&b) if b < 0x80 => {
+            *pos += 1;
+            Ok(u64::from(b))
+        }
+        Some(_) => varint_long(buf, pos),
+        None => Err(WireError::Truncated),
+    }
+}
+
+#[cold]
+fn varint_long(buf: &[u8], pos: &mut usize) -> Result<u64, WireError> {
+    let mut value = 0u64;
+    for shift in 0..10 {
+        let b = *buf.get(*pos).ok_or(WireError::Truncated)?;
+        *pos += 1;
+        value |= u64::from(b & 0x7f) << (7 * shift);
+        if b < 0x80 {
+            return Ok(value);
+        }
+    }
+    Err(WireError::Varint)
+}
+
+/// Reads a length prefix at `*pos`; returns the end of what it covers, which lies in `buf`.
+#[inline(always)]
+pub fn length(buf: &[u8], pos: &mut usize) -> Result<usize, WireError> {
+    let len = varint(buf, pos)?;
+    let left = (buf.len() - *pos) as u64;
+    if len > left {
+        return Err(WireError::Truncated);
+    }
+    Ok(*pos + len as usize)
+}
+
+/// Moves behind the value of a field whose tag has been read.
+pub fn skip(buf: &[u8], pos: &mut usize, wire_type: u8) -> Result<(), WireError> {
+    let end = match wire_type {
+        VARINT => {
+            varint(buf, pos)?;
+            return Ok(());
+        }
+        FIXED64 => *pos + 8,
+        FIXED32 => *pos + 4,
+        LEN => length(buf, pos)?,
+        other => return Err(WireError::WireType(other)),
+    };
+    if end > buf.len() {
+        return Err(WireError::Truncated);
+    }
+    *pos = end;
+    Ok(())
+}
+
+/// How many bytes `value` takes as a varint.
+#[inline(always)]
+pub const fn varint_len(value: u64) -> usize {
+    if value < 0x80 {
+        1
+    } else {
+        (70 - (value | 1).leading_zeros() as usize) / 7
+    }
+}
+
+/// Appends `value` as a varint.
+#[inline(always)]
+pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Appends a field of bytes.
+pub fn put_bytes(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
+    out.push(tag(field, LEN));
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+/// One field of a message, as [`Fields`] yields it.
+#[derive(Clone, Copy, Debug)]
+pub struct Field<'a> {
+    /// The field's number.
+    pub number: u32,
+    /// The field with its tag, to be copied as it is.
+    pub whole: &'a [u8],
+    /// Its value.
+    pub value: Value<'a>,
+}
+
+/// The value of a field.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value<'a> {
+    /// A varint.
+    Varint(u64),
+    /// Eight bytes, little endian.
+    Fixed64(u64),
+    /// Four bytes, little endian.
+    Fixed32(u32),
+    /// Bytes, a string, a message or packed numbers.
+    Len(&'a [u8]),
+}
+
+impl<'a> Field<'a> {
+    /// The bytes of a length-delimited field.
+    pub fn bytes(&self) -> Result<&'a [u8], WireError> {
+        match self.value {
+            Value::Len(bytes) => Ok(bytes),
+            _ => Err(WireError::Field(self.number)),
+        }
+    }
+
+    /// The value of a varint field.
+    pub fn number(&self) -> Result<u64, WireError> {
+        match self.value {
+            Value::Varint(v) => Ok(v),
+            _ => Err(WireError::Field(self.number)),
+        }
+    }
+}
+
+/// Iterates over the fields of a message; ends after the first error.
+#[derive(Clone, Debug)]
+pub struct Fields<'a> {
+    buf: &'a [u8],
+    pos: usize,
+}
+
+impl<'a> Fields<'a> {
+    /// The fields of the message in `buf`.
+    pub fn new(buf: &'a [u8]) -> Self {
+        Self { buf, pos: 0 }
+    }
+
+    fn read(&mut self) -> Result<Field<'a>, WireError> {
+        let start = self.pos;
+        let key = varint(self.buf, &mut self.pos)?;
+        let number = u32::try_from(key >> 3).map_err(|_| WireError::Varint)?;
+        let at = self.pos;
+        let wire_type = (key & 7) as u8;
+        let value = match wire_type {
+            VARINT => Value::Varint(varint(self.buf, &mut self.pos)?),
+            LEN => {
+                let end = length(self.buf, &mut self.pos)?;
+                let bytes = &self.buf[self.pos..end];
+                self.pos = end;
+                Value::Len(bytes)
+            }
+            FIXED64 => Value::Fixed64(u64::from_le_bytes(self.array(at)?)),
+            FIXED32 => Value::Fixed32(u32::from_le_bytes(self.array(at)?)),
+            other => return Err(WireError::WireType(other)),
+        };
+        Ok(Field {
+            number,
+            whole: &self.buf[start..self.pos],
+            value,
+        })
+    }
+
+    fn array<const N: usize>(&mut self, at: usize) -> Result<[u8; N], WireError> {
+        let bytes = self.buf.get(at..at + N).ok_or(WireError::Truncated)?;
+        self.pos = at + N;
+        bytes.try_into().map_err(|_| WireError::Truncated)
+    }
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Result<Field<'a>, WireError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.pos >= self.buf.len() {
+            return None;
+        }
+        let field = self.read();
+        if field.is_err() {
+            self.pos = self.buf.len();
+        }
+        Some(field)
+    }
+}
+
+/// The numbers of a packed field of varints.
+pub fn packed(buf: &[u8]) -> impl Iterator<Item = Result<u64, WireError>> + '_ {
+    let mut pos = 0;
+    std::iter::from_fn(move || {
+        (pos < buf.len()).then(|| varint(buf, &mut pos).inspect_err(|_| pos = buf.len()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn varints_round_trip(value: u64) {
+            let mut out = Vec::new();
+            put_varint(&mut out, value);
+            prop_assert_eq!(out.len(), varint_len(value));
+            let mut pos = 0;
+            prop_assert_eq!(varint(&out, &mut pos), Ok(value));
+            prop_assert_eq!(pos, out.len());
+        }
+
+        #[test]
+        fn foreign_bytes_never_panic_and_fields_stay_inside(bytes: Vec<u8>) {
+            let mut total = 0;
+            for field in Fields::new(&bytes).flatten() {
+                total += field.whole.len();
+            }
+            prop_assert!(total <= bytes.len());
+        }
+    }
+
+    #[test]
+    fn a_varint_of_eleven_bytes_is_refused() {
+        assert_eq!(varint(&[0xff; 11], &mut 0), Err(WireError::Varint));
+        assert_eq!(varint(&[0xff; 3], &mut 0), Err(WireError::Truncated));
+    }
+}

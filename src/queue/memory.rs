@@ -1,0 +1,3 @@
+//! placeholder
+pub(crate) struct Queue;
+pub(crate) enum Pushed {}

@@ -1,0 +1,217 @@
+//! The acknowledgement: a source learns what became of a batch in the sinks that it must reach.
+//!
+//! A source makes an [`Ack`] and its [`Waiter`]. For each required sink that a batch, or a part
+//! of it, goes to, the fan-out draws a [`Ticket`]. When the `Ack` and all tickets are gone, the
+//! waiter has the worst outcome. A ticket that is dropped without a word counts as failed:
+//! whatever dies, the sender is told to try again rather than that all is well.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+/// What became of a batch in one sink.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The sink has it.
+    Delivered,
+    /// The far end refuses it for good: trying again cannot help.
+    Rejected(String),
+    /// It did not get there, and trying again may help.
+    Failed {
+        /// Why.
+        reason: String,
+        /// When to try again, if the far end said so.
+        retry_after: Option<Duration>,
+    },
+}
+
+/// The worst outcome among all required sinks.
+pub type Verdict = Outcome;
+
+/// Why a batch is refused as a whole before it reaches a sink.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct Rejection(pub String);
+
+#[derive(Debug)]
+struct Shared {
+    worst: Mutex<Outcome>,
+    done: Option<oneshot::Sender<Outcome>>,
+    abandoned: Arc<AtomicBool>,
+}
+
+impl Shared {
+    fn report(&self, outcome: Outcome) {
+        let mut worst = self.worst.lock().unwrap_or_else(PoisonError::into_inner);
+        if outcome.rank() > worst.rank() {
+            *worst = outcome;
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let worst = self.worst.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let worst = std::mem::replace(worst, Outcome::Delivered);
+        if let Some(done) = self.done.take() {
+            // An error says that the waiter is gone: then nobody wants to know.
+            let _ = done.send(worst);
+        }
+    }
+}
+
+impl Outcome {
+    /// A failure that may pass must win over a refusal: told of the refusal, the sender would
+    /// drop what another sink still lacks.
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Delivered => 0,
+            Self::Rejected(_) => 1,
+            Self::Failed { .. } => 2,
+        }
+    }
+
+    /// A failure without a time to try again.
+    pub fn failed(reason: impl Into<String>) -> Self {
+        Self::Failed {
+            reason: reason.into(),
+            retry_after: None,
+        }
+    }
+}
+
+/// Draws tickets; drop it when no more sinks will be added.
+#[derive(Clone, Debug)]
+pub struct Ack(Arc<Shared>);
+
+impl Ack {
+    /// An acknowledgement and the end that awaits it.
+    pub fn new() -> (Self, Waiter) {
+        let (done, verdict) = oneshot::channel();
+        let abandoned = Arc::new(AtomicBool::new(false));
+        let shared = Shared {
+            worst: Mutex::new(Outcome::Delivered),
+            done: Some(done),
+            abandoned: abandoned.clone(),
+        };
+        (Self(Arc::new(shared)), Waiter { verdict, abandoned })
+    }
+
+    /// A promise of the sink named `sink` to report.
+    pub fn ticket(&self, sink: Arc<str>) -> Ticket {
+        Ticket {
+            shared: self.0.clone(),
+            sink,
+            reported: false,
+        }
+    }
+}
+
+/// One required sink's promise to report an outcome.
+#[derive(Debug)]
+pub struct Ticket {
+    shared: Arc<Shared>,
+    sink: Arc<str>,
+    reported: bool,
+}
+
+impl Ticket {
+    /// Says what became of the batch.
+    pub fn report(mut self, outcome: Outcome) {
+        self.reported = true;
+        self.shared.report(match outcome {
+            Outcome::Delivered => Outcome::Delivered,
+            Outcome::Rejected(reason) => Outcome::Rejected(format!("{}: {reason}", self.sink)),
+            Outcome::Failed {
+                reason,
+                retry_after,
+            } => Outcome::Failed {
+                reason: format!("{}: {reason}", self.sink),
+                retry_after,
+            },
+        });
+    }
+
+    /// Whether the sender has been told to send the batch again, or is gone: what is still to be
+    /// delivered for it would be delivered twice.
+    pub fn abandoned(&self) -> bool {
+        self.shared.abandoned.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.reported {
+            let reason = format!("{}: gave the batch up", self.sink);
+            self.shared.report(Outcome::failed(reason));
+        }
+    }
+}
+
+/// Awaits the outcome. Dropping it abandons the batch.
+#[derive(Debug)]
+pub struct Waiter {
+    verdict: oneshot::Receiver<Outcome>,
+    abandoned: Arc<AtomicBool>,
+}
+
+impl Waiter {
+    /// The worst outcome, once all tickets are in.
+    pub async fn verdict(&mut self) -> Verdict {
+        // The sender's side always sends before it goes.
+        (&mut self.verdict)
+            .await
+            .unwrap_or_else(|_| Outcome::failed("acknowledgement was lost"))
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.abandoned.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_worst_outcome_wins_and_names_its_sink() {
+        let (ack, mut waiter) = Ack::new();
+        let [a, b, c] = ["a", "b", "c"].map(|sink| ack.ticket(sink.into()));
+        drop(ack);
+        b.report(Outcome::failed("connection refused"));
+        a.report(Outcome::Rejected("status 400".into()));
+        c.report(Outcome::Delivered);
+        let verdict = waiter.verdict().await;
+        assert_eq!(verdict, Outcome::failed("b: connection refused"));
+    }
+
+    #[tokio::test]
+    async fn a_ticket_dropped_without_a_word_counts_as_failed() {
+        let (ack, mut waiter) = Ack::new();
+        drop(ack.ticket("a".into()));
+        drop(ack);
+        let verdict = waiter.verdict().await;
+        assert_eq!(verdict, Outcome::failed("a: gave the batch up"));
+    }
+
+    #[tokio::test]
+    async fn without_tickets_a_batch_is_delivered() {
+        let (ack, mut waiter) = Ack::new();
+        drop(ack);
+        assert_eq!(waiter.verdict().await, Outcome::Delivered);
+    }
+
+    #[test]
+    fn a_waiter_that_goes_away_abandons_the_batch() {
+        let (ack, waiter) = Ack::new();
+        let ticket = ack.ticket("a".into());
+        assert!(!ticket.abandoned());
+        drop(waiter);
+        assert!(ticket.abandoned());
+    }
+}

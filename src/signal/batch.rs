@@ -1,0 +1,219 @@
+//! A batch: one request's worth of series, a cheap handle.
+//!
+//! It arrives encoded and stays so until somebody has to look at labels. Decoding happens once,
+//! encoding happens once per version and only if labels have changed; handles that were cloned
+//! share both.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+use crate::protocol::remote_write::{self, DecodeError, Invalid, Limits};
+use crate::protocol::Version;
+use crate::signal::{Ack, Arena, Counts, Origin};
+
+/// A tenant's name, checked where it was found.
+pub type Tenant = Arc<str>;
+
+/// One request's worth of series. Clones share the data.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    origin: Arc<Origin>,
+    tenant: Option<Tenant>,
+    ack: Option<Ack>,
+    /// The version in which it arrived.
+    version: Version,
+    encoded: Arc<Encoded>,
+    arena: Option<Arc<Arena>>,
+    /// Known once it has been decoded.
+    counts: Option<Counts>,
+    limits: Limits,
+}
+
+/// The compressed bodies that say what the batch is. At least one of them or an arena is there.
+#[derive(Debug, Default)]
+struct Encoded {
+    v1: OnceLock<Bytes>,
+    v2: OnceLock<Bytes>,
+}
+
+impl Encoded {
+    fn body(&self, version: Version) -> &OnceLock<Bytes> {
+        match version {
+            Version::V1 => &self.v1,
+            Version::V2 => &self.v2,
+        }
+    }
+}
+
+impl Batch {
+    /// A batch that arrived as a compressed body. `limits` hold when it is decoded.
+    pub fn from_body(version: Version, body: Bytes, limits: Limits, origin: Arc<Origin>) -> Self {
+        let encoded = Encoded::default();
+        let _ = encoded.body(version).set(body); // just made, so it is empty
+        Self {
+            origin,
+            tenant: None,
+            ack: None,
+            version,
+            encoded: Arc::new(encoded),
+            arena: None,
+            counts: None,
+            limits,
+        }
+    }
+
+    /// A batch that is not encoded yet.
+    pub fn from_arena(arena: Arena, origin: Arc<Origin>) -> Self {
+        Self {
+            origin,
+            tenant: None,
+            ack: None,
+            version: arena.version,
+            encoded: Arc::default(),
+            counts: Some(arena.counts()),
+            arena: Some(Arc::new(arena)),
+            limits: Limits::default(),
+        }
+    }
+
+    /// Where it comes from.
+    pub fn origin(&self) -> &Arc<Origin> {
+        &self.origin
+    }
+
+    /// The version in which it arrived.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Its tenant, if one has been found.
+    pub fn tenant(&self) -> Option<&Tenant> {
+        self.tenant.as_ref()
+    }
+
+    /// Says whose it is.
+    pub fn set_tenant(&mut self, tenant: Tenant) {
+        self.tenant = Some(tenant);
+    }
+
+    /// Its acknowledgement, if its source waits for one.
+    pub fn ack(&self) -> Option<&Ack> {
+        self.ack.as_ref()
+    }
+
+    /// Sets or takes away the acknowledgement.
+    pub fn set_ack(&mut self, ack: Option<Ack>) {
+        self.ack = ack;
+    }
+
+    /// What it carries, if it has been decoded since it arrived.
+    pub fn counts(&self) -> Option<Counts> {
+        self.arena.as_ref().map(|a| a.counts()).or(self.counts)
+    }
+
+    /// The memory that it holds, in bytes.
+    pub fn weight(&self) -> usize {
+        let body = |b: &OnceLock<Bytes>| b.get().map_or(0, Bytes::len);
+        body(&self.encoded.v1)
+            + body(&self.encoded.v2)
+            + self.arena.as_ref().map_or(0, |a| a.weight())
+            + size_of::<Self>()
+    }
+
+    /// Decodes it unless that has been done; returns the series that were invalid and left out.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the body as a whole is not what it claims to be.
+    pub fn decode(&mut self) -> Result<Invalid, DecodeError> {
+        if self.arena.is_some() {
+            return Ok(Invalid::default());
+        }
+        let (version, body) = self.any_body();
+        let (arena, invalid) = remote_write::decode(version, body, &self.limits)?;
+        if arena.changed {
+            self.encoded = Arc::default();
+        }
+        self.counts = Some(arena.counts());
+        self.arena = Some(Arc::new(arena));
+        Ok(invalid)
+    }
+
+    /// Its series, decoded if need be.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the body as a whole is not what it claims to be.
+    pub fn arena(&mut self) -> Result<&Arc<Arena>, DecodeError> {
+        self.decode()?;
+        self.arena.as_ref().ok_or(DecodeError::Missing)
+    }
+
+    /// Edits its series. What was encoded stays valid if nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the body as a whole is not what it claims to be, or when it grew too large.
+    pub fn edit<R>(&mut self, edit: impl FnOnce(&mut Arena) -> R) -> Result<R, DecodeError> {
+        self.decode()?;
+        let arena = self.arena.as_mut().ok_or(DecodeError::Missing)?;
+        let arena = Arc::make_mut(arena);
+        arena.changed = false;
+        let result = edit(arena);
+        if arena.overflowed {
+            return Err(DecodeError::GrewTooLarge);
+        }
+        if arena.changed {
+            self.encoded = Arc::default();
+        }
+        self.counts = Some(arena.counts());
+        Ok(result)
+    }
+
+    /// The same batch with other series.
+    pub fn with_arena(&self, arena: Arena) -> Self {
+        Self {
+            encoded: Arc::default(),
+            counts: Some(arena.counts()),
+            arena: Some(Arc::new(arena)),
+            ..self.clone()
+        }
+    }
+
+    /// The compressed body in a version; encoded now if need be, once for all clones.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it has to be decoded for that and is not what it claims to be.
+    pub fn body(&mut self, version: Version) -> Result<Bytes, DecodeError> {
+        if let Some(body) = self.encoded.body(version).get() {
+            return Ok(body.clone());
+        }
+        let arena = self.arena()?.clone();
+        let body = self.encoded.body(version).get_or_init(|| match version {
+            Version::V1 => remote_write::encode_v1(&arena),
+            Version::V2 => remote_write::encode_v2(&arena),
+        });
+        Ok(body.clone())
+    }
+
+    /// Lets the decoded form go; call after [`body`](Self::body).
+    pub fn forget_arena(&mut self) {
+        let (v1, v2) = (&self.encoded.v1, &self.encoded.v2);
+        if v1.get().is_some() || v2.get().is_some() {
+            self.arena = None;
+        }
+    }
+
+    fn any_body(&self) -> (Version, &Bytes) {
+        static NONE: Bytes = Bytes::new();
+        let arrived = self.encoded.body(self.version).get();
+        match (arrived, self.encoded.v1.get(), self.encoded.v2.get()) {
+            (Some(body), ..) => (self.version, body),
+            (_, Some(body), _) => (Version::V1, body),
+            (_, _, Some(body)) => (Version::V2, body),
+            _ => (self.version, &NONE),
+        }
+    }
+}

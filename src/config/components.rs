@@ -114,7 +114,7 @@ pub(crate) fn check(
     let before = found.len();
     let type_name = take_type(kind, &name, &place, &mut table, &around, found);
     let report = |finding: Finding, found: &mut Vec<Diagnostic>| {
-        let message = around.redactions.apply(&format!("{name}: {}", finding.message));
+        let message = finding.describe(&name, &around.redactions);
         let at = finding.span.map_or_else(|| place.clone(), |span| around.place(span));
         let mut diagnostic = Diagnostic::error(message).at(at);
         diagnostic.help = finding.help.map(|help| around.redactions.apply(&help));
@@ -138,13 +138,10 @@ pub(crate) fn check(
         let mut problems = Problems::new(environment);
         config.validate(&mut problems);
         for problem in problems.into_list() {
-            let prefix = match problem.path.is_empty() {
-                true => String::new(),
-                false => format!("{}: ", problem.path),
-            };
             let finding = Finding {
-                message: format!("{prefix}{}", problem.message),
                 span: KeyPath::parse(&problem.path).locate(&table, Under::Value),
+                path: problem.path,
+                message: problem.message,
                 help: problem.help,
             };
             report(finding, found);
@@ -315,8 +312,8 @@ fn unknown_type(kind: Kind, name: &str, type_name: &str, around: &Around) -> Dia
         (Some(near), None) => format!("did you mean `{near}`?"),
         (None, None) => document::type_list(kind),
     };
-    let message = format!("{name}: unknown {} type `{type_name}`", kind.as_str());
-    Diagnostic::error(around.redactions.apply(&message)).with_help(help)
+    let shown = around.redactions.apply(&format!("`{type_name}`"));
+    Diagnostic::error(format!("{name}: unknown {} type {shown}", kind.as_str())).with_help(help)
 }
 
 /// Reads a global table; `what` is its name.
@@ -344,7 +341,7 @@ pub(crate) fn global<T: for<'de> serde::Deserialize<'de>>(
         Ok(value) => Some((value, address)),
         Err(findings) => {
             for finding in findings {
-                let message = around.redactions.apply(&format!("{what}: {}", finding.message));
+                let message = finding.describe(what, &around.redactions);
                 let at = finding.span.map_or_else(|| place.clone(), |span| around.place(span));
                 let mut diagnostic = Diagnostic::error(message).at(at);
                 diagnostic.help = finding.help;

@@ -14,6 +14,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, Error, ValueDeserializer};
 
 use super::path::{KeyPath, Step, Under};
+use super::secrets::Redactions;
 use super::suggest;
 use crate::component::{Default, Key};
 
@@ -23,11 +24,24 @@ const MAX_ERRORS: usize = 50;
 /// An error in a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
-    /// What is wrong, beginning with the key where that helps.
+    /// The key that it is about; empty for the table itself.
+    pub(crate) path: String,
+    /// What is wrong.
     pub(crate) message: String,
     /// Where; `None` for the table itself.
     pub(crate) span: Option<Range<usize>>,
     pub(crate) help: Option<String>,
+}
+
+impl Finding {
+    /// The message, with the full name of the key in front.
+    pub(crate) fn describe(&self, table: &str, redactions: &Redactions) -> String {
+        let dot = match self.path.starts_with('[') || self.path.is_empty() {
+            true => "",
+            false => ".",
+        };
+        format!("{table}{dot}{}: {}", self.path, redactions.apply(&self.message))
+    }
 }
 
 /// Why one attempt failed.
@@ -112,6 +126,13 @@ pub(crate) fn all_errors<'i, T>(
             }
             complaint => {
                 findings.push(describe(&complaint, &failure.path, &removed, &table));
+                if let Complaint::UnknownKey(key, expected) = &complaint
+                    && let Some(meant) = suggest::nearest(key, expected.iter().copied())
+                    && let Some((around, _)) = failure.path.before_removal(&removed).split_last()
+                {
+                    // The key that was meant is not missing as well.
+                    removed.push(around.join(meant));
+                }
                 match failure.path.remove(&mut table) {
                     Some(path) => removed.push(path.before_removal(&removed)),
                     None => return Err(findings),
@@ -192,8 +213,10 @@ fn missing(
         Default::Required(text) if key.name == name => Some(text),
         _ => None,
     });
+    let around = shown.split_last().map(|(around, _)| around).unwrap_or_default();
     Finding {
-        message: format!("key `{name}` is missing"),
+        path: around.to_string(),
+        message: format!("key `{field}` is missing"),
         span: table_path.locate(table, Under::Key),
         help: Some(match example {
             Some(text) => format!("add {field} = {text}"),
@@ -208,37 +231,33 @@ fn describe(
     removed: &[KeyPath],
     table: &DeTable<'_>,
 ) -> Finding {
-    let prefix = |text: String| match path.0.is_empty() {
-        true => text,
-        false => format!("{}: {text}", path.before_removal(removed)),
-    };
-    match complaint {
+    let (message, help) = match complaint {
         Complaint::UnknownKey(key, expected) => {
-            let mut place = path.clone();
-            if place.0.last() != Some(&Step::Key((*key).to_owned())) {
-                place = place.join(key);
-            }
-            let place = place.split_last().map(|(parent, _)| parent).unwrap_or_default();
-            let span = place.join(key).locate(table, Under::Key);
-            Finding {
-                message: match place.0.is_empty() {
-                    true => format!("unknown key `{key}`"),
-                    false => format!("unknown key `{key}` in {}", place.before_removal(removed)),
-                },
+            let around = match path.split_last() {
+                Some((around, Step::Key(last))) if last == key => around,
+                _ => path.clone(),
+            };
+            let span = around.join(key).locate(table, Under::Key);
+            return Finding {
+                path: around.before_removal(removed).to_string(),
+                message: format!("unknown key `{key}`"),
                 span,
                 help: Some(choices(key, expected, "known keys")),
-            }
+            };
         }
-        Complaint::UnknownValue(value, expected) => Finding {
-            message: prefix(format!("unknown value `{value}`")),
-            span: path.locate(table, Under::Value),
-            help: Some(choices(value, expected, "possible values")),
-        },
-        Complaint::Missing(text) | Complaint::Other(text) => Finding {
-            message: prefix((*text).to_owned()),
-            span: path.locate(table, Under::Value),
-            help: None,
-        },
+        Complaint::UnknownValue(value, expected) => (
+            format!("unknown value `{value}`"),
+            Some(choices(value, expected, "possible values")),
+        ),
+        Complaint::Missing(text) | Complaint::Other(text) => {
+            ((*text).to_owned(), None)
+        }
+    };
+    Finding {
+        path: path.before_removal(removed).to_string(),
+        message,
+        span: path.locate(table, Under::Value),
+        help,
     }
 }
 

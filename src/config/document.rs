@@ -246,6 +246,8 @@ fn add<'i>(document: &mut Document<'i>, parsed: Parsed<'i>, found: &mut Vec<Diag
             "transforms" => Kind::Transform,
             "sinks" => Kind::Sink,
             _ => {
+                // It may be meant to hold components.
+                document.incomplete |= matches!(value.get_ref(), DeValue::Table(_));
                 let help = decode::choices(&name, &TOP_LEVEL, "known keys");
                 let message = format!("unknown key `{name}` at the top of the file");
                 found.push(Diagnostic::error(message).at(place).with_help(help));
@@ -253,6 +255,7 @@ fn add<'i>(document: &mut Document<'i>, parsed: Parsed<'i>, found: &mut Vec<Diag
             }
         };
         let DeValue::Table(table) = value.into_inner() else {
+            document.incomplete = true;
             let message = format!("`{name}` is a table of components");
             let help = format!("write [{name}.NAME]");
             found.push(Diagnostic::error(message).at(place).with_help(help));

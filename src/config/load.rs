@@ -152,14 +152,6 @@ fn check_resources(
 ) {
     let api = api.map(|(api, place)| (Resource::Address(api.address), place));
     let mut claims = Vec::new();
-    if let Some((resource, place)) = &api {
-        claims.push(Claim {
-            owner: "api".to_owned(),
-            resource,
-            place,
-            around: None,
-        });
-    }
     for node in nodes {
         for (resource, place) in &node.resources {
             claims.push(Claim {
@@ -169,6 +161,14 @@ fn check_resources(
                 around: Some(&node.around),
             });
         }
+    }
+    if let Some((resource, place)) = &api {
+        claims.push(Claim {
+            owner: "api".to_owned(),
+            resource,
+            place,
+            around: None,
+        });
     }
     resources::check(&claims, found);
 }

@@ -42,29 +42,31 @@ pub(crate) fn check(claims: &[Claim<'_>], found: &mut Vec<Diagnostic>) {
 }
 
 fn report(clash: &Clash, first: &Claim<'_>, second: &Claim<'_>) -> Diagnostic {
+    let shown = |claim: &Claim<'_>, text: String| match claim.around {
+        Some(around) => around.redactions.apply(&text),
+        None => text,
+    };
+    let at = |claim: &Claim<'_>| shown(claim, address(claim.resource).to_string());
     let owner = &first.owner;
-    let (message, help) = match (clash, first.resource, second.resource) {
-        (Clash::Path, _, Resource::Route(listen)) => (
-            format!("path {:?} is taken by {owner}", listen.path),
+    let (message, help) = match (clash, second.resource) {
+        (Clash::Path, Resource::Route(listen)) => (
+            format!("path {} is taken by {owner}", shown(second, format!("{:?}", listen.path))),
             "choose another path or address",
         ),
-        (Clash::Path | Clash::Address, first, _) => (
-            format!("address {} is taken by {owner}", address(first)),
+        (Clash::Path | Clash::Address, _) => (
+            format!("address {} is taken by {owner}", at(second)),
             "choose another port",
         ),
-        (Clash::Overlap, first, second) => (
+        (Clash::Overlap, _) => (
             format!(
                 "address {} overlaps with {}, which is taken by {owner}",
-                address(second),
-                address(first)
+                at(second),
+                at(first)
             ),
             "write the same address in both to share it, or choose another port",
         ),
     };
-    let mut message = format!("{}: {message}", second.owner);
-    for around in [first.around, second.around].into_iter().flatten() {
-        message = around.redactions.apply(&message);
-    }
+    let message = format!("{}: {message}", second.owner);
     let diagnostic = Diagnostic::error(message).at(second.place.clone()).with_help(help);
     if first.place == second.place {
         return diagnostic;

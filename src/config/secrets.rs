@@ -28,12 +28,15 @@ fn holds_secrets(key: &str) -> bool {
     key == "headers"
 }
 
-/// Calls `visit` for every string in the table, with whether its key says that it is a secret.
+/// Calls `visit` for every string and number in the table, with whether it is a secret by its key.
 fn strings(table: &DeTable<'_>, secret: bool, visit: &mut dyn FnMut(&str, Range<usize>, bool)) {
     for (key, value) in table.iter() {
         let name = key.get_ref();
         let all = secret || holds_secrets(name);
-        strings_of(value, all, all || is_secret(name), visit);
+        let is_secret = all || is_secret(name);
+        // `authorization` is a table with a type in it, too.
+        let below = all || (is_secret && name != "authorization");
+        strings_of(value, below, is_secret, visit);
     }
 }
 
@@ -51,6 +54,8 @@ fn strings_of(
             }
         }
         DeValue::Table(table) => strings(table, all, visit),
+        DeValue::Integer(number) => visit(number.as_str(), value.span(), secret),
+        DeValue::Float(number) => visit(number.as_str(), value.span(), secret),
         _ => {}
     }
 }
@@ -106,19 +111,18 @@ fn stars(text: &str) -> String {
                 at += 2;
             }
             Part::Variable { name, default } => {
-                kept.push((at, name));
-                let length = match &default {
-                    Some(default) => default.end + 1 - at,
-                    None => name.len() + 3,
+                let (open, end) = match default {
+                    Some(default) => (default.start, default.end + 1),
+                    None => (at + name.len() + 2, at + name.len() + 3),
                 };
-                push(&text[at..at + length]);
-                at += length;
+                push(&text[at..end]);
+                kept.extend([at..open, end - 1..end]);
+                at = end;
             }
         }
     }
-    for (at, name) in kept {
-        let reference = format!("${{{name}");
-        out.replace_range(at..at + reference.len(), &reference);
+    for span in kept {
+        out.replace_range(span.clone(), &text[span]);
     }
     out
 }
@@ -193,16 +197,20 @@ mod tests {
             "url = \"http://joe:pw@x:1/\"\n",
             "headers = { X-Key = \"k\" }\n",
             "password_file = \"/run/pw\"\n",
+            "secret = { pin = 1234 }\n",
+            "authorization = { type = \"Bearer\" }\n",
         );
         let masked = mask(text, DeTable::parse(text).unwrap().get_ref());
         assert_eq!(
             masked,
             concat!(
                 "basic_auth = { username = \"joe\", password = \"********\" }\n",
-                "token = '${TOKEN***********'\n",
+                "token = '${TOKEN:-********}'\n",
                 "url = \"http://******@x:1/\"\n",
                 "headers = { X-Key = \"*\" }\n",
                 "password_file = \"/run/pw\"\n",
+                "secret = { pin = **** }\n",
+                "authorization = { type = \"Bearer\" }\n",
             )
         );
     }

@@ -39,8 +39,8 @@ fn findings(text: &str) -> Vec<String> {
         Err(findings) => findings
             .into_iter()
             .map(|f| {
-                let at = f.span.map_or("-", |span| &text[span]);
-                format!("{} @ {at} ? {}", f.message, f.help.unwrap_or_default())
+                let at = f.span.clone().map_or("-", |span| &text[span]);
+                format!("{} @ {at} ? {}", f.describe("t", &Redactions::default()), f.help.unwrap_or_default())
             })
             .collect(),
     }
@@ -64,15 +64,14 @@ fn every_error_is_found_in_one_go() {
     assert_eq!(
         findings(text),
         [
-            "unknown key `adress` @ adress ? did you mean `address`?",
-            "inner.wait: \"1 second\" is not a duration: write a whole number with a unit (ms, s, m, h, d, w), such as \"30s\" or \"1h30m\" @ '1 second' ? ",
-            "more.b: invalid type: string \"yes\", expected a boolean @ 'yes' ? ",
-            "unknown key `x` in rules[0] @ x ? known keys: `mode`, `wait`",
-            "rules[1].mode: unknown value `blok` @ 'blok' ? did you mean `block`?",
-            "key `rules[1].wait` is missing @ { mode = 'blok' } ? add `wait`",
-            "rules[2].wait: invalid type: integer `3`, expected a duration in quotes, such as \"30s\" @ 3 ? ",
-            "key `address` is missing @ - ? add `address`",
-            "key `limit` is missing @ - ? add `limit`",
+            "t: unknown key `adress` @ adress ? did you mean `address`?",
+            "t.inner.wait: \"1 second\" is not a duration: write a whole number with a unit (ms, s, m, h, d, w), such as \"30s\" or \"1h30m\" @ '1 second' ? ",
+            "t.more.b: invalid type: string \"yes\", expected a boolean @ 'yes' ? ",
+            "t.rules[0]: unknown key `x` @ x ? known keys: `mode`, `wait`",
+            "t.rules[1].mode: unknown value `blok` @ 'blok' ? did you mean `block`?",
+            "t.rules[1]: key `wait` is missing @ { mode = 'blok' } ? add `wait`",
+            "t.rules[2].wait: invalid type: integer `3`, expected a duration in quotes, such as \"30s\" @ 3 ? ",
+            "t: key `limit` is missing @ - ? add `limit`",
         ]
     );
 }

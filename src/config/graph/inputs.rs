@@ -31,9 +31,10 @@ impl Graph<'_> {
         let mut wired: HashMap<(usize, Option<String>), ()> = HashMap::new();
         for (entry, input) in node.inputs.iter().enumerate() {
             if let Some(first) = seen.get(&*input.text) {
-                let message = format!("{}: input `{}` is there twice", full_name(node), input.text);
+                let shown = node.around.redactions.apply(&format!("`{}`", input.text));
+                let message = format!("{}: input {shown} is there twice", full_name(node));
                 found.push(
-                    Diagnostic::error(node.around.redactions.apply(&message))
+                    Diagnostic::error(message)
                         .at(input.place.clone())
                         .with_related(first.place.clone(), "it is here first")
                         .with_help("remove one of them"),
@@ -61,10 +62,10 @@ impl Graph<'_> {
                 }
                 Err(Unresolved::Wrong { message, help }) => {
                     self.uncertain.insert(to);
+                    let message = node.around.redactions.apply(&message);
                     let message = format!("{}: {message}", full_name(node));
-                    let mut diagnostic = Diagnostic::error(node.around.redactions.apply(&message))
-                        .at(input.place.clone());
-                    diagnostic.help = Some(node.around.redactions.apply(&help));
+                    let mut diagnostic = Diagnostic::error(message).at(input.place.clone());
+                    diagnostic.help = Some(help);
                     found.push(diagnostic);
                 }
             }

@@ -18,3 +18,6 @@ pub use headers::{
     HISTOGRAMS_WRITTEN, EXEMPLARS_WRITTEN, NegotiationError, SAMPLES_WRITTEN, VERSION, Written,
     content_type, negotiate, version_value,
 };
+
+#[cfg(test)]
+mod tests;

@@ -58,20 +58,16 @@ fn same_version(arena: &Arena, out: &mut Compressor) {
 fn edited_series(arena: &Arena, index: usize, out: &mut Vec<u8>) {
     let labels = arena.labels_of(index);
     let rest = arena.get(index).rest();
-    series_head(labels, rest.len(), out);
+    let bytes = arena.series[index].labels_bytes as usize;
+    debug_assert_eq!(bytes, entries_len(labels));
+    out.push(tag(1, LEN));
+    wire::put_varint(out, (bytes + rest.len()) as u64);
     put_labels(arena, labels, out);
     out.extend_from_slice(rest);
 }
 
-/// The tag and the length of a series with these labels and `rest` more bytes.
-fn series_head(labels: &[Label], rest: usize, out: &mut Vec<u8>) {
-    let mut len = rest;
-    for label in labels {
-        let message = label.message_len();
-        len += 1 + wire::varint_len(message as u64) + message;
-    }
-    out.push(tag(1, LEN));
-    wire::put_varint(out, len as u64);
+fn entries_len(labels: &[Label]) -> usize {
+    labels.iter().map(|label| label.entry_len()).sum()
 }
 
 /// Copies entries that stand in the text, neighbours in one go; composes the others.
@@ -143,7 +139,8 @@ fn from_v2(arena: &Arena, out: &mut Compressor) {
         }
         let labels = arena.labels_of(series.index());
         let buffer = out.buffer();
-        series_head(labels, rest.len(), buffer);
+        buffer.push(tag(1, LEN));
+        wire::put_varint(buffer, (entries_len(labels) + rest.len()) as u64);
         put_labels(arena, labels, buffer);
         buffer.extend_from_slice(&rest);
         out.flush();

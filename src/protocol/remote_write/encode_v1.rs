@@ -103,6 +103,20 @@ fn put_labels(arena: &Arena, labels: &[Label], out: &mut Vec<u8>) {
     flush(out, run);
 }
 
+/// How many histograms of a 2.0 batch have no place in a 1.0 body.
+pub fn lost_in_v1(arena: &Arena) -> u64 {
+    if arena.version == Version::V1 || arena.counts().histograms == 0 {
+        return 0;
+    }
+    let histograms = arena
+        .iter()
+        .flat_map(|series| Fields::new(series.rest()).map_while(Result::ok));
+    let custom = |field: &wire::Field<'_>| {
+        field.number == 3 && field.bytes().is_ok_and(is_custom_bucket_histogram)
+    };
+    histograms.filter(custom).count() as u64
+}
+
 /// What 2.0 says and 1.0 cannot hold (start timestamps, histograms with custom buckets) is left
 /// out; metadata becomes one entry per metric family.
 fn from_v2(arena: &Arena, out: &mut Compressor) {
@@ -180,7 +194,7 @@ fn without(message: &[u8], field: u8, keep: impl Fn(u32) -> bool, out: &mut Vec<
 }
 
 /// Schema −53: 1.0 has no field for the bucket bounds.
-pub(super) fn is_custom_bucket_histogram(histogram: &[u8]) -> bool {
+fn is_custom_bucket_histogram(histogram: &[u8]) -> bool {
     const ZIGZAG_MINUS_53: u64 = 105;
     Fields::new(histogram)
         .map_while(Result::ok)

@@ -7,8 +7,12 @@
 pub mod answer;
 pub mod auth;
 pub mod body;
+mod bound;
 pub mod client;
+mod connection;
 pub mod listener;
+mod routes;
+mod timed;
 pub mod tls;
 
 pub use auth::{AuthError, Authorization, BasicAuth, Callers, Credentials, OAuth2};

@@ -1,5 +1,12 @@
 //! Listeners that sources share: one per address, with one handler per path.
+//!
+//! A path goes through three states: claimed ([`Listeners::route`]), served ([`Route::serve`]) and
+//! detached again. What has not been served yet belongs to the configuration that is being built,
+//! and must agree with itself; what is served already belongs to the one before, and may be
+//! superseded. So a reload builds completely beside what runs, takes over path by path without a
+//! gap, and leaves no trace if it fails.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +16,8 @@ use http::{HeaderMap, Method, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
+use super::bound::{Bound, Shared};
+use super::routes::{self, Table};
 use super::tls::ServerTls;
 use crate::component::{BoxFuture, BuildError};
 use crate::config::Problems;
@@ -39,16 +48,25 @@ pub struct Listen {
 
 /// The listeners of the process. A clone is a handle to the same.
 #[derive(Clone, Default)]
-pub struct Listeners {}
+pub struct Listeners(Arc<Shared>);
 
 /// A path that is claimed on a bound address. Dropping it frees the path; the last one of an
-/// address closes the listener.
-pub struct Route {}
+/// address closes the listener: the port is free at once, idle connections end, and requests that
+/// are under way are finished.
+pub struct Route {
+    shared: Arc<Shared>,
+    bound: Arc<Bound>,
+    claim: u64,
+}
 
 /// A handler that is attached to a path. Dropping it detaches the handler; callers are then
 /// answered 503 until another is attached.
 #[must_use = "dropping it detaches the handler at once"]
-pub struct Serving {}
+pub struct Serving {
+    bound: Arc<Bound>,
+    claim: u64,
+    turn: u64,
+}
 
 /// A request that reached a route.
 #[derive(Debug)]
@@ -93,17 +111,58 @@ impl Listen {
     /// Reports what is wrong, at the keys `path`, `tls`, `max_connections`, `header_timeout` and
     /// `idle_timeout`.
     pub fn validate(&self, problems: &mut Problems) {
-        unimplemented!()
+        if let Err(error) = routes::check(&self.path) {
+            problems.at("path", error);
+        }
+        if self.max_connections == 0 {
+            problems.at("max_connections", "must be at least 1");
+        }
+        for (key, value) in [
+            ("header_timeout", self.header_timeout),
+            ("idle_timeout", self.idle_timeout),
+        ] {
+            if value.is_zero() {
+                problems.at(key, "must be longer than 0s");
+            }
+        }
+        if let Some(tls) = &self.tls {
+            tls.validate("tls", problems);
+        }
     }
 
     /// Whether both may share an address: they agree on all that belongs to the listener and not
-    /// to the path. Paths are not compared.
+    /// to the path. Paths are not compared: that is [`Listen::collides`].
     ///
     /// # Errors
     ///
     /// Fails with the key on which they disagree.
     pub fn compatible(&self, other: &Self) -> Result<(), String> {
-        unimplemented!()
+        let key = if self.address != other.address {
+            return Ok(());
+        } else if self.tls != other.tls {
+            "tls"
+        } else if self.max_connections != other.max_connections {
+            "max_connections"
+        } else if self.header_timeout != other.header_timeout {
+            "header_timeout"
+        } else if self.idle_timeout != other.idle_timeout {
+            "idle_timeout"
+        } else {
+            return Ok(());
+        };
+        Err(format!(
+            "{key} must be the same for all that share the address {}",
+            self.address
+        ))
+    }
+
+    /// Whether both claim the same requests: one path cannot tell them apart on one address.
+    /// `/a/{x}` and `/a/b` can be told apart, the latter being matched first.
+    pub fn collides(&self, other: &Self) -> bool {
+        let mut table = Table::default();
+        self.address == other.address
+            && table.insert(&self.path, None).is_ok()
+            && table.insert(&other.path, None).is_err()
     }
 }
 
@@ -129,41 +188,91 @@ impl Listeners {
     }
 
     /// Claims a path for the component `owner`, and binds the address unless it is bound already.
-    /// Nothing is accepted before [`Listeners::start`].
+    /// Nothing is accepted before [`Listeners::start`]; callers wait in the kernel's backlog.
     ///
-    /// A component may claim a path that it holds already: so a reload builds its successor while
-    /// it still serves, and [`Route::serve`] hands the path over without a gap.
+    /// A path that is served already may be claimed again, by the same component or another: so a
+    /// reload builds its successor while it still serves, and [`Route::serve`] hands the path over
+    /// without a gap, and with it the listener's TLS and limits. All that asks for port 0 of an
+    /// interface shares one free port.
     ///
     /// # Errors
     ///
-    /// Fails when the address cannot be bound, a certificate cannot be used, the path is invalid
-    /// or collides with another owner's, or the limits contradict those of another route that has
-    /// not been served yet.
+    /// Fails when the address cannot be bound, a certificate cannot be used, the path is invalid,
+    /// or path or limits contradict those of another route that is not served yet.
     pub fn route(&self, listen: &Listen, owner: &str) -> Result<Route, BuildError> {
-        unimplemented!()
+        let (bound, claim) = self.0.claim(listen, owner)?;
+        Ok(Route {
+            shared: Arc::clone(&self.0),
+            bound,
+            claim,
+        })
     }
 
     /// Starts to accept on every address that was bound since the last call. Must be called
     /// inside of a tokio runtime.
     pub fn start(&self) {
-        unimplemented!()
+        self.0.start();
+    }
+
+    /// Reads the certificates of all listeners again, for connections to come. Where that fails,
+    /// the old ones stay in use, and the reason is returned.
+    pub fn renew_certificates(&self) -> Vec<BuildError> {
+        self.0.renew_certificates()
     }
 
     /// Stops accepting, lets requests that are under way finish for at most `limit`, and cuts
-    /// whatever connections are left. Returns how many those were.
+    /// whatever connections are left. Returns how many those were. No route can be claimed later.
     pub async fn shutdown(&self, limit: Duration) -> usize {
-        unimplemented!()
+        self.0.shutdown(limit).await
     }
 }
 
 impl Route {
-    /// Attaches the handler that answers the path from now on.
+    /// Attaches the handler that answers the path from now on. It takes the place of any other,
+    /// and dropping that other's [`Serving`] later changes nothing.
     pub fn serve(&self, handler: Arc<dyn Handler>) -> Serving {
-        unimplemented!()
+        Serving {
+            turn: self.bound.attach(self.claim, handler),
+            bound: Arc::clone(&self.bound),
+            claim: self.claim,
+        }
     }
 
     /// The address that is really bound.
     pub fn local_addr(&self) -> SocketAddr {
-        unimplemented!()
+        self.bound.local
     }
 }
+
+impl Drop for Route {
+    fn drop(&mut self) {
+        self.shared.release(&self.bound, self.claim);
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.bound.detach(self.claim, self.turn);
+    }
+}
+
+impl fmt::Debug for Listeners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listeners").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Route").field(&self.local_addr()).finish()
+    }
+}
+
+impl fmt::Debug for Serving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Serving").field(&self.bound.local).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;

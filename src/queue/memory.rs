@@ -122,22 +122,33 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Takes the oldest item; none once the queue is closed and empty.
-    pub(crate) async fn pop(self: &Arc<Self>) -> Option<(T, Held<T>)> {
+    /// Takes the oldest item.
+    #[cfg(test)]
+    async fn pop(self: &Arc<Self>) -> Option<(T, Held<T>)> {
+        self.pop_where(|_| true).await
+    }
+
+    /// Takes the oldest item for which `ready` holds; none once the queue is closed and empty.
+    /// Cancelling it loses nothing.
+    pub(crate) async fn pop_where(
+        self: &Arc<Self>,
+        ready: impl Fn(&T) -> bool,
+    ) -> Option<(T, Held<T>)> {
         loop {
             let filled = self.filled.notified();
             tokio::pin!(filled);
             filled.as_mut().enable();
             {
                 let mut state = self.state();
-                if let Some((item, weight)) = state.items.pop_front() {
+                let place = state.items.iter().position(|(item, _)| ready(item));
+                if let Some((item, weight)) = place.and_then(|place| state.items.remove(place)) {
                     let held = Held {
                         queue: self.clone(),
                         weight,
                     };
                     return Some((item, held));
                 }
-                if state.closed {
+                if state.closed && state.items.is_empty() {
                     return None;
                 }
             }
@@ -243,6 +254,17 @@ mod tests {
         assert!(matches!(queue.push(3, 20), Pushed::Stored(old) if old == [1, 2]));
         assert!(matches!(queue.push(4, 30), Pushed::Dropped(4)));
         assert_eq!(queue.take_all(), [3]);
+    }
+
+    #[tokio::test]
+    async fn items_that_are_not_ready_are_passed_over_and_stay_in_order() {
+        let queue = queue(100, WhenFull::Block);
+        for i in [1, 3, 2, 5] {
+            let _ = queue.push(i, 10);
+        }
+        let even = queue.pop_where(|i| i % 2 == 0).await;
+        assert_eq!(even.unwrap().0, 2);
+        assert_eq!(queue.take_all(), [1, 3, 5]);
     }
 
     #[tokio::test]

@@ -1,5 +1,7 @@
 //! The edge into a sink: its queue, the form in which it wants batches, and its accounts.
 
+use std::collections::HashSet;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -29,7 +31,18 @@ pub(crate) struct Edge {
 pub(crate) struct Waiting {
     batch: Batch,
     ticket: Option<Ticket>,
+    lane: Option<u64>,
     since: Instant,
+}
+
+/// Batches whose sender does not wait for the sink must not overtake each other: they share a
+/// lane by sender and tenant. A sender that waits keeps its order itself.
+fn lane(batch: &Batch, ticket: Option<&Ticket>) -> Option<u64> {
+    let hasher = foldhash::quality::FixedState::default();
+    let origin = batch.origin();
+    ticket
+        .is_none()
+        .then(|| hasher.hash_one((&origin.source, origin.peer, batch.tenant())))
 }
 
 impl Edge {
@@ -80,6 +93,7 @@ impl Edge {
     pub(crate) fn push(&self, batch: Batch, ticket: Option<Ticket>) -> Option<Blocked> {
         let weight = batch.weight();
         let waiting = Waiting {
+            lane: lane(&batch, ticket.as_ref()),
             batch,
             ticket,
             since: Instant::now(),
@@ -154,24 +168,56 @@ pub struct Input(pub(crate) Arc<Edge>);
 impl Input {
     /// The next delivery; none once there will be no more.
     pub async fn recv(&self) -> Option<Delivery> {
-        let (waiting, held) = self.0.queue.pop().await?;
+        self.recv_beside(&Lanes::default()).await
+    }
+
+    /// The next delivery that may be made while those that `busy` holds are under way. Cancelling
+    /// it loses nothing.
+    pub async fn recv_beside(&self, busy: &Lanes) -> Option<Delivery> {
+        let ready = |waiting: &Waiting| waiting.lane.is_none_or(|lane| !busy.0.contains(&lane));
+        let (waiting, held) = self.0.queue.pop_where(ready).await?;
         let Waiting {
             batch,
             ticket,
+            lane,
             since,
         } = waiting;
         Some(Delivery {
             batch,
             ticket,
+            lane,
             since,
             edge: self.0.clone(),
             _held: held,
         })
     }
 
+    /// The sink's meters.
+    pub fn metrics(&self) -> &ComponentMetrics {
+        &self.0.metrics
+    }
+
     /// Says in which form batches are wanted from now on.
     pub fn prefer(&self, form: Form) {
         self.0.form.store(form as u8, Ordering::Relaxed);
+    }
+}
+
+/// The lanes of deliveries that are under way.
+#[derive(Debug, Default)]
+pub struct Lanes(HashSet<u64, foldhash::fast::RandomState>);
+
+impl Lanes {
+    /// A delivery begins.
+    pub fn enter(&mut self, delivery: &Delivery) {
+        self.0.extend(delivery.lane);
+    }
+
+    /// The delivery that had this lane has ended.
+    pub fn leave(&mut self, lane: Option<u64>) {
+        if let Some(lane) = lane {
+            self.0.remove(&lane);
+        }
     }
 }
 
@@ -182,16 +228,16 @@ pub struct Delivery {
     /// What to deliver.
     pub batch: Batch,
     ticket: Option<Ticket>,
+    lane: Option<u64>,
     since: Instant,
     edge: Arc<Edge>,
     _held: Held<Waiting>,
 }
 
 impl Delivery {
-    /// Whether the sender waits for this sink before it sends on. If not, its next batches may
-    /// be here already and must not overtake this one.
-    pub fn awaited(&self) -> bool {
-        self.ticket.is_some()
+    /// The lane in which it has to stay behind what went before.
+    pub fn lane(&self) -> Option<u64> {
+        self.lane
     }
 
     /// Whether the sender has been told to send it again.
@@ -204,27 +250,37 @@ impl Delivery {
         self.since.elapsed()
     }
 
-    /// It is where it should be.
-    pub fn delivered(mut self, bytes: usize) {
-        self.edge.metrics.sent().batch(self.counts(), bytes);
-        self.finish(Outcome::Delivered);
+    /// Counts the batch, or a part of it, as delivered.
+    pub fn count_sent(&self, counts: Option<Counts>, bytes: usize) {
+        self.edge.metrics.sent().batch(counts, bytes);
     }
 
-    /// It did not get there. `reason` is for metrics, the outcome for the sender.
-    pub fn lost(mut self, reason: &str, outcome: Outcome) {
-        let samples = self.counts().map(|c| c.all_samples());
+    /// Counts the batch, or a part of it, as lost.
+    pub fn count_lost(&self, reason: &str, counts: Option<Counts>) {
+        let samples = counts.map(|c| c.all_samples());
         self.edge.metrics.discarded(reason, samples);
-        self.finish(outcome);
     }
 
-    fn counts(&self) -> Option<Counts> {
-        self.batch.counts()
-    }
-
-    fn finish(&mut self, outcome: Outcome) {
+    /// Says what became of it.
+    pub fn finish(mut self, outcome: Outcome) {
         self.edge.metrics.delivered_after(self.since.elapsed());
         if let Some(ticket) = self.ticket.take() {
             ticket.report(outcome);
+        }
+    }
+
+    /// It is where it should be.
+    pub fn delivered(self) {
+        self.count_sent(self.batch.counts(), self.batch.body_len());
+        self.finish(Outcome::Delivered);
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            ticket.report(Outcome::failed("sink died with the batch"));
+            self.count_lost("sink_died", self.batch.counts());
         }
     }
 }

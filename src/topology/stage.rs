@@ -1,8 +1,10 @@
 //! All that lies between a source and the sinks: transforms, fused, and the fan-out.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use thiserror::Error;
 
 use crate::component::{Emitter, Form, Transform};
 use crate::protocol::Version;
@@ -39,7 +41,7 @@ pub(crate) struct Node {
 
 impl Stage {
     /// Runs a batch through all transforms. Nothing has been delivered when it is refused.
-    fn run(&self, batch: Batch) -> Result<Vec<(usize, Batch)>, Rejection> {
+    fn run(&self, batch: Batch) -> Result<Vec<(usize, Batch)>, SendError> {
         let mut work = Vec::with_capacity(self.nodes.len() + 1);
         let mut arrived = Vec::with_capacity(self.edges.len());
         let mut failed = None;
@@ -60,14 +62,23 @@ impl Stage {
                 emit: &mut emit,
                 dropped: &mut dropped,
             };
-            if let Err(rejection) = node.transform.apply(batch, &mut out) {
-                node.metrics.error("rejected", &rejection);
-                failed = Some(rejection);
-                break;
-            }
+            let applied = catch_unwind(AssertUnwindSafe(|| node.transform.apply(batch, &mut out)));
+            let error = match applied {
+                Ok(Ok(())) => continue,
+                Ok(Err(rejection)) => {
+                    node.metrics.error("rejected", &rejection);
+                    SendError::Rejected(rejection)
+                }
+                Err(_) => {
+                    node.metrics.error("panicked", "panicked on a batch");
+                    SendError::Panicked
+                }
+            };
+            failed = Some(error);
+            break;
         }
         match failed {
-            Some(rejection) => Err(rejection),
+            Some(error) => Err(error),
             None => Ok(arrived),
         }
     }
@@ -112,9 +123,16 @@ pub struct Output {
     pub(crate) metrics: ComponentMetrics,
 }
 
-/// A batch is in the queues of all sinks that it goes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sent;
+/// Why a batch went to no sink.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SendError {
+    /// A transform refuses it: sending it again cannot help.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// A transform panicked on it, which is Metrifold's fault.
+    #[error("a transform panicked on the batch")]
+    Panicked,
+}
 
 impl Output {
     /// Whether somebody on the way will look at the series of a batch of this version, so that
@@ -129,7 +147,7 @@ impl Output {
     /// # Errors
     ///
     /// Fails when the batch is refused as a whole, before it reaches any sink.
-    pub async fn send(&self, batch: Batch) -> Result<Sent, Rejection> {
+    pub async fn send(&self, batch: Batch) -> Result<(), SendError> {
         self.metrics.sent().batch(batch.counts(), batch.body_len());
         let blocked = {
             let stage = self.stage.load();
@@ -151,7 +169,7 @@ impl Output {
             blocked
         };
         wait_for_room(blocked).await;
-        Ok(Sent)
+        Ok(())
     }
 }
 

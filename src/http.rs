@@ -10,8 +10,11 @@ pub mod body;
 mod bound;
 pub mod client;
 mod connection;
+mod connector;
 pub mod listener;
 mod routes;
+#[cfg(test)]
+mod testing;
 mod timed;
 pub mod tls;
 

@@ -3,9 +3,10 @@ use std::io;
 use http::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 use super::*;
+use crate::http::testing::{local, serving};
 use crate::http::{answer, body};
 
 /// Answers with what it saw of a request.
@@ -66,19 +67,6 @@ impl Handler for Panics {
     fn handle(self: Arc<Self>, _: Request) -> BoxFuture<Response> {
         Box::pin(async { panic!("on purpose") })
     }
-}
-
-fn local(path: &str) -> Listen {
-    Listen::new(([127, 0, 0, 1], 0).into(), path)
-}
-
-/// Listens on one path.
-fn serving(listen: &Listen, handler: impl Handler + 'static) -> (Listeners, Route, Serving) {
-    let listeners = Listeners::new();
-    let route = listeners.route(listen, "test").unwrap();
-    let serving = route.serve(Arc::new(handler));
-    listeners.start();
-    (listeners, route, serving)
 }
 
 /// A caller that speaks HTTP by hand.

@@ -1,7 +1,113 @@
 //! The configuration: from TOML text to a validated graph, with every error at its place.
+//!
+//! Text becomes tables with spans (`source`, `document`), tables become components (`decode`,
+//! `components`), components become a graph (`graph`, `resources`). Each step goes on after an
+//! error as long as what it finds then is not a consequence of that error.
 
+mod components;
+mod decode;
+mod diagnostic;
+mod document;
+mod environment;
+mod graph;
+mod load;
+mod mutate;
+mod path;
 mod problems;
+mod resources;
+mod secrets;
+mod source;
+mod suggest;
 mod values;
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::component::{SinkConfig, SourceConfig, TransformConfig};
+
+pub use diagnostic::{Diagnostic, Severity};
+pub use environment::{Environment, ProcessEnvironment};
+pub use graph::OutputRef;
+pub use load::{LoadOptions, load, parse_str, parse_texts};
+pub use mutate::{Mutation, unknown_keys};
 pub use problems::{Problem, Problems};
+pub use source::{Place, SourceFile};
 pub use values::{Endpoint, Period, Secret, Size};
+
+/// A configuration without errors.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where components may keep files.
+    pub data_dir: Option<PathBuf>,
+    /// The admin API; off when absent.
+    pub api: Option<ApiConfig>,
+    /// The sources by name.
+    pub sources: BTreeMap<Arc<str>, SourceNode>,
+    /// The transforms by name.
+    pub transforms: BTreeMap<Arc<str>, TransformNode>,
+    /// The sinks by name.
+    pub sinks: BTreeMap<Arc<str>, SinkNode>,
+    /// A hash of what the files hold, to tell versions of the configuration apart.
+    pub hash: u64,
+}
+
+/// A configuration and what is odd about it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Findings that do not keep it from running.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// `[api]`: the status page, metrics, health and reload.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiConfig {
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+/// A source of the graph.
+#[derive(Clone, Debug)]
+pub struct SourceNode {
+    /// Its configuration.
+    pub config: Arc<dyn SourceConfig>,
+    /// Its `type`.
+    pub type_name: String,
+    /// Its table in canonical form, without `inputs`: it has changed when this differs.
+    pub effective: Secret,
+}
+
+/// A transform of the graph.
+#[derive(Clone, Debug)]
+pub struct TransformNode {
+    /// Its configuration.
+    pub config: Arc<dyn TransformConfig>,
+    /// Its `type`.
+    pub type_name: String,
+    /// What it consumes, sorted, each once, with globs expanded.
+    pub inputs: Vec<OutputRef>,
+    /// Its table in canonical form, without `inputs`: it has changed when this differs.
+    pub effective: Secret,
+}
+
+/// A sink of the graph.
+#[derive(Clone, Debug)]
+pub struct SinkNode {
+    /// Its configuration.
+    pub config: Arc<dyn SinkConfig>,
+    /// Its `type`.
+    pub type_name: String,
+    /// What it consumes, sorted, each once, with globs expanded.
+    pub inputs: Vec<OutputRef>,
+    /// Its table in canonical form, without `inputs`: it has changed when this differs.
+    pub effective: Secret,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+//! What is wrong with a configuration, where, and what to do about it.
+
+use std::fmt;
+
+use annotate_snippets::renderer::DecorStyle;
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+
+use super::source::Place;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// The configuration cannot be used.
+    Error,
+    /// The configuration can be used, but hardly does what its author meant.
+    Warning,
+}
+
+/// A finding in the configuration. Values that may be secret are masked in all of its parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is wrong, lowercase, without a full stop.
+    pub message: String,
+    /// Where; `None` when no file is to blame.
+    pub place: Option<Place>,
+    /// What stands under the caret.
+    pub label: Option<String>,
+    /// A second place that explains the first, with what it says.
+    pub related: Option<(Place, String)>,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+impl Diagnostic {
+    /// An error.
+    pub fn error(message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Error,
+            message: message.into(),
+            place: None,
+            label: None,
+            related: None,
+            help: None,
+        }
+    }
+
+    /// A warning.
+    pub fn warning(message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..Self::error(message)
+        }
+    }
+
+    /// Says where.
+    #[must_use]
+    pub fn at(mut self, place: Place) -> Self {
+        self.place = Some(place);
+        self
+    }
+
+    /// Says what stands under the caret.
+    #[must_use]
+    pub fn with_label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Adds a second place.
+    #[must_use]
+    pub fn with_related(mut self, place: Place, message: impl Into<String>) -> Self {
+        self.related = Some((place, message.into()));
+        self
+    }
+
+    /// Renders it for people, without a newline at the end.
+    pub fn render(&self, color: bool) -> String {
+        let (level, help) = match self.severity {
+            Severity::Error => (Level::ERROR, Level::HELP),
+            Severity::Warning => (Level::WARNING, Level::HELP),
+        };
+        let mut group = Group::with_title(level.primary_title(&*self.message));
+        if let Some(place) = &self.place {
+            group = group.element(snippet(place, self.label.as_deref(), AnnotationKind::Primary));
+        }
+        if let Some(text) = &self.help
+            && self.related.is_none()
+        {
+            group = group.element(help.message(&**text));
+        }
+        let mut report = vec![group];
+        if let Some((place, message)) = &self.related {
+            let mut note = Group::with_title(Level::NOTE.secondary_title(&**message))
+                .element(snippet(place, None, AnnotationKind::Context));
+            if let Some(text) = &self.help {
+                note = note.element(Level::HELP.message(&**text));
+            }
+            report.push(note);
+        }
+        let renderer = if color {
+            Renderer::styled()
+        } else {
+            Renderer::plain()
+        };
+        renderer.decor_style(DecorStyle::Ascii).render(&report)
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
+
+fn snippet<'a>(
+    place: &'a Place,
+    label: Option<&'a str>,
+    kind: AnnotationKind,
+) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+    let (line, span) = place.excerpt();
+    Snippet::source(line)
+        .line_start(place.line())
+        .path(place.file())
+        .annotation(kind.span(span).label(label))
+}
+
+/// Orders findings as a reader meets them: errors first, then by file and position.
+pub(crate) fn sort(list: &mut [Diagnostic]) {
+    list.sort_by(|a, b| {
+        let key = |diagnostic: &Diagnostic| {
+            let place = diagnostic.place.as_ref().map(Place::order);
+            place.map(|(file, at)| (file.to_owned(), at))
+        };
+        (a.severity, key(a)).cmp(&(b.severity, key(b)))
+    });
+}

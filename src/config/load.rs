@@ -1,0 +1,226 @@
+//! Loading: files in, a configuration or every error out.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hasher};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::components::{self, AnyConfig, Node};
+use super::diagnostic::{self, Diagnostic, Severity};
+use super::document::{self, Document};
+use super::environment::Environment;
+use super::graph::{self, OutputRef};
+use super::resources::{self, Claim};
+use super::source::{self, Place, Text};
+use super::{ApiConfig, Config, Loaded, SinkNode, SourceNode, TransformNode};
+use crate::component::Resource;
+
+/// How to load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Whether files that the configuration names may be looked at.
+    pub environment: bool,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { environment: true }
+    }
+}
+
+/// Loads the configuration from files, directories (their `*.toml`) and globs.
+///
+/// # Errors
+///
+/// Returns every error that it finds, and the warnings among them, in the order of the files.
+pub fn load(
+    patterns: &[String],
+    environment: &dyn Environment,
+    options: LoadOptions,
+) -> Result<Loaded, Vec<Diagnostic>> {
+    let mut found = Vec::new();
+    let texts = source::read(patterns, &mut found);
+    if texts.is_empty() && found.is_empty() {
+        found.push(Diagnostic::error("no configuration file is named").with_help("use --config"));
+    }
+    assemble(&texts, environment, options, found)
+}
+
+/// Loads the configuration from one text; `name` stands in for the file's.
+///
+/// # Errors
+///
+/// Returns every error that it finds.
+pub fn parse_str(
+    name: &str,
+    text: &str,
+    environment: &dyn Environment,
+) -> Result<Loaded, Vec<Diagnostic>> {
+    parse_texts(&[(name, text)], environment, LoadOptions::default())
+}
+
+/// Loads the configuration from several named texts.
+///
+/// # Errors
+///
+/// Returns every error that it finds.
+pub fn parse_texts(
+    texts: &[(&str, &str)],
+    environment: &dyn Environment,
+    options: LoadOptions,
+) -> Result<Loaded, Vec<Diagnostic>> {
+    let texts: Vec<Text> = texts
+        .iter()
+        .map(|(name, text)| Text {
+            name: (*name).to_owned(),
+            text: (*text).to_owned(),
+        })
+        .collect();
+    assemble(&texts, environment, options, Vec::new())
+}
+
+fn assemble(
+    texts: &[Text],
+    environment: &dyn Environment,
+    options: LoadOptions,
+    mut found: Vec<Diagnostic>,
+) -> Result<Loaded, Vec<Diagnostic>> {
+    let unread = !found.is_empty();
+    let mut document = document::merge(texts, environment, &mut found);
+    let globals = globals(&mut document, &mut found);
+    let incomplete = unread || document.incomplete;
+    let mut nodes = Vec::new();
+    for declared in document.components {
+        let duplicate = declared.duplicate;
+        // What is no table was reported; its name is known all the same.
+        let node = match declared.is_table {
+            true => components::check(declared, options.environment, &mut found),
+            false => components::stand_in(declared),
+        };
+        if !duplicate {
+            nodes.push(node);
+        }
+    }
+    check_resources(&nodes, globals.api.as_ref(), &mut found);
+    // While names may be missing, whatever is said about the graph may be wrong.
+    let inputs = match incomplete {
+        true => Vec::new(),
+        false => graph::check(&nodes, &mut found),
+    };
+    diagnostic::sort(&mut found);
+    if incomplete || found.iter().any(|found| found.severity == Severity::Error) {
+        return Err(found);
+    }
+    let mut config = Config {
+        data_dir: globals.data_dir,
+        api: globals.api.map(|(api, _)| api),
+        sources: BTreeMap::new(),
+        transforms: BTreeMap::new(),
+        sinks: BTreeMap::new(),
+        hash: hash(texts),
+    };
+    for (node, inputs) in nodes.into_iter().zip(inputs) {
+        config.insert(node, inputs);
+    }
+    Ok(Loaded {
+        config,
+        warnings: found,
+    })
+}
+
+/// What stands at the top of the files.
+struct Globals {
+    data_dir: Option<PathBuf>,
+    api: Option<(ApiConfig, Place)>,
+}
+
+fn globals(document: &mut Document<'_>, found: &mut Vec<Diagnostic>) -> Globals {
+    let data_dir = document.data_dir.take();
+    let api = document.api.take();
+    Globals {
+        data_dir: data_dir
+            .and_then(|global| components::global_string("data_dir", global, found))
+            .map(PathBuf::from),
+        api: api.and_then(|global| components::global("api", global, found)),
+    }
+}
+
+fn check_resources(
+    nodes: &[Node],
+    api: Option<&(ApiConfig, Place)>,
+    found: &mut Vec<Diagnostic>,
+) {
+    let api = api.map(|(api, place)| (Resource::Address(api.address), place));
+    let mut claims = Vec::new();
+    for node in nodes {
+        for (resource, place) in &node.resources {
+            claims.push(Claim {
+                owner: format!("{}.{}", node.kind.table(), node.id),
+                resource,
+                place,
+                around: Some(&node.around),
+            });
+        }
+    }
+    if let Some((resource, place)) = &api {
+        claims.push(Claim {
+            owner: "api".to_owned(),
+            resource,
+            place,
+            around: None,
+        });
+    }
+    resources::check(&claims, found);
+}
+
+/// A hash of what the files hold, the same in every run.
+fn hash(texts: &[Text]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for text in texts {
+        hasher.write_usize(text.text.len());
+        hasher.write(text.text.as_bytes());
+    }
+    hasher.finish()
+}
+
+impl Config {
+    fn insert(&mut self, node: Node, inputs: Vec<OutputRef>) {
+        let Node {
+            id,
+            type_name,
+            effective,
+            config,
+            ..
+        } = node;
+        // Without errors, every node has its configuration.
+        match config {
+            Some(AnyConfig::Source(config)) => {
+                let node = SourceNode {
+                    config,
+                    type_name,
+                    effective,
+                };
+                self.sources.insert(id, node);
+            }
+            Some(AnyConfig::Transform(config)) => {
+                let node = TransformNode {
+                    config,
+                    type_name,
+                    inputs,
+                    effective,
+                };
+                self.transforms.insert(id, node);
+            }
+            Some(AnyConfig::Sink(config)) => {
+                let node = SinkNode {
+                    config,
+                    type_name,
+                    inputs,
+                    effective,
+                };
+                self.sinks.insert(id, node);
+            }
+            None => {}
+        }
+    }
+}

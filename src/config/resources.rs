@@ -1,0 +1,157 @@
+//! Conflicts over ports and paths, found before anything is bound.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::diagnostic::Diagnostic;
+use super::document::Around;
+use super::source::Place;
+use crate::component::Resource;
+use crate::http::Listen;
+
+/// A resource and who takes it.
+#[derive(Debug)]
+pub(crate) struct Claim<'a> {
+    /// `sources.x`, or `api`.
+    pub(crate) owner: String,
+    pub(crate) resource: &'a Resource,
+    pub(crate) place: &'a Place,
+    pub(crate) around: Option<&'a Around>,
+}
+
+/// Why two claims cannot both be met.
+#[derive(Debug, PartialEq, Eq)]
+enum Clash {
+    /// Two routes are the same.
+    Path,
+    /// They name one address, and one of them wants it alone.
+    Address,
+    /// They name different addresses that one port cannot serve both.
+    Overlap,
+}
+
+/// Reports every pair of claims that clash, at the later one.
+pub(crate) fn check(claims: &[Claim<'_>], found: &mut Vec<Diagnostic>) {
+    for (at, claim) in claims.iter().enumerate() {
+        for other in &claims[..at] {
+            if let Some(clash) = clash(other.resource, claim.resource) {
+                found.push(report(&clash, other, claim));
+                break;
+            }
+        }
+    }
+}
+
+fn report(clash: &Clash, first: &Claim<'_>, second: &Claim<'_>) -> Diagnostic {
+    let shown = |claim: &Claim<'_>, text: String| match claim.around {
+        Some(around) => around.redactions.apply(&text),
+        None => text,
+    };
+    let at = |claim: &Claim<'_>| shown(claim, address(claim.resource).to_string());
+    let owner = &first.owner;
+    let (message, help) = match (clash, second.resource) {
+        (Clash::Path, Resource::Route(listen)) => (
+            format!("path {} is taken by {owner}", shown(second, format!("{:?}", listen.path))),
+            "choose another path or address",
+        ),
+        (Clash::Path | Clash::Address, _) => (
+            format!("address {} is taken by {owner}", at(second)),
+            "choose another port",
+        ),
+        (Clash::Overlap, _) => (
+            format!(
+                "address {} overlaps with {}, which is taken by {owner}",
+                at(second),
+                at(first)
+            ),
+            "write the same address in both to share it, or choose another port",
+        ),
+    };
+    let message = format!("{}: {message}", second.owner);
+    let diagnostic = Diagnostic::error(message).at(second.place.clone()).with_help(help);
+    if first.place == second.place {
+        return diagnostic;
+    }
+    diagnostic.with_related(first.place.clone(), "it is taken here")
+}
+
+fn clash(first: &Resource, second: &Resource) -> Option<Clash> {
+    let (a, b) = (address(first), address(second));
+    if a.port() == 0 || a.port() != b.port() || !overlap(a.ip(), b.ip()) {
+        return None;
+    }
+    if a != b {
+        return Some(Clash::Overlap);
+    }
+    match (first, second) {
+        (Resource::Route(first), Resource::Route(second)) => share(first, second),
+        _ => Some(Clash::Address),
+    }
+}
+
+/// Whether two routes of one address can share its listener. Whatever else a listener has to be
+/// told in one way only belongs here.
+fn share(first: &Listen, second: &Listen) -> Option<Clash> {
+    (pattern(&first.path) == pattern(&second.path)).then_some(Clash::Path)
+}
+
+/// The path without the names of its parameters, which do not tell routes apart.
+fn pattern(path: &str) -> Vec<&str> {
+    path.split('/')
+        .map(|segment| match segment.starts_with('{') && segment.ends_with('}') {
+            true if segment.starts_with("{*") => "{*}",
+            true => "{}",
+            false => segment,
+        })
+        .collect()
+}
+
+fn address(resource: &Resource) -> SocketAddr {
+    match resource {
+        Resource::Route(listen) => listen.address,
+        Resource::Address(address) => *address,
+    }
+}
+
+/// Whether one port cannot be bound at both; `[::]` takes IPv4 too.
+fn overlap(a: IpAddr, b: IpAddr) -> bool {
+    let all = |ip: IpAddr| ip.is_ipv6() && ip.is_unspecified();
+    if all(a) || all(b) {
+        return true;
+    }
+    let (a, b) = (a.to_canonical(), b.to_canonical());
+    a == b || (a.is_ipv4() && b.is_ipv4() && (a.is_unspecified() || b.is_unspecified()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(address: &str, path: &str) -> Resource {
+        // Further fields of a listener have defaults here.
+        Resource::Route(crate::config::tests::listen(address, path))
+    }
+
+    #[test]
+    fn wildcard_addresses_overlap_with_what_they_include() {
+        let clash = |a: &str, b: &str| clash(&route(a, "/a"), &route(b, "/b"));
+        assert_eq!(clash("0.0.0.0:9201", "127.0.0.1:9201"), Some(Clash::Overlap));
+        assert_eq!(clash("[::]:9201", "127.0.0.1:9201"), Some(Clash::Overlap));
+        assert_eq!(clash("[::]:9201", "0.0.0.0:9201"), Some(Clash::Overlap));
+        assert_eq!(clash("[::1]:9201", "[::]:9201"), Some(Clash::Overlap));
+        assert_eq!(clash("127.0.0.1:9201", "127.0.0.2:9201"), None);
+        assert_eq!(clash("0.0.0.0:9201", "[::1]:9201"), None);
+        assert_eq!(clash("0.0.0.0:9201", "127.0.0.1:9202"), None);
+        assert_eq!(clash("0.0.0.0:0", "0.0.0.0:0"), None);
+        assert_eq!(clash("127.0.0.1:9201", "127.0.0.1:9201"), None);
+    }
+
+    #[test]
+    fn routes_share_an_address_and_nothing_else_does() {
+        let a = route("127.0.0.1:1", "/x/{tenant}/y");
+        assert_eq!(clash(&a, &route("127.0.0.1:1", "/x/{id}/y")), Some(Clash::Path));
+        assert_eq!(clash(&a, &route("127.0.0.1:1", "/x/1/y")), None);
+        let alone = Resource::Address("127.0.0.1:1".parse().unwrap());
+        assert_eq!(clash(&a, &alone), Some(Clash::Address));
+        assert_eq!(clash(&alone, &alone), Some(Clash::Address));
+    }
+}

@@ -1,0 +1,290 @@
+//! Where configuration text comes from, and places in it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Read};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::diagnostic::Diagnostic;
+
+/// The largest file that is read; a configuration is nowhere near it.
+const MAX_FILE_BYTES: u64 = 16 << 20;
+
+/// A file as it may be shown: secrets are masked, everything else stands where it stood.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SourceFile {
+    name: String,
+    shown: String,
+}
+
+/// A range of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    file: Arc<SourceFile>,
+    span: Range<usize>,
+}
+
+/// A file as it was read.
+#[derive(Debug)]
+pub(crate) struct Text {
+    pub(crate) name: String,
+    pub(crate) text: String,
+}
+
+impl SourceFile {
+    /// A file with its text, in which secrets are masked already.
+    pub(crate) fn new(name: impl Into<String>, shown: String) -> Self {
+        Self {
+            name: name.into(),
+            shown,
+        }
+    }
+
+    /// The path as the user gave it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Place {
+    /// A place; a span that is not in the file is moved into it.
+    pub(crate) fn new(file: &Arc<SourceFile>, span: Range<usize>) -> Self {
+        let text = &file.shown;
+        let start = floor(text, span.start);
+        let end = floor(text, span.end.max(start));
+        Self {
+            file: Arc::clone(file),
+            span: start..end,
+        }
+    }
+
+    /// The path of the file.
+    pub fn file(&self) -> &str {
+        &self.file.name
+    }
+
+    /// The line, from 1.
+    pub fn line(&self) -> usize {
+        let before = &self.file.shown.as_bytes()[..self.span.start];
+        1 + before.iter().filter(|byte| **byte == b'\n').count()
+    }
+
+    /// The column in characters, from 1.
+    pub fn column(&self) -> usize {
+        let (start, _) = self.line_range();
+        1 + self.file.shown[start..self.span.start].chars().count()
+    }
+
+    /// The line's text, and the part of it that is meant.
+    pub(crate) fn excerpt(&self) -> (&str, Range<usize>) {
+        let (start, end) = self.line_range();
+        let line = &self.file.shown[start..end];
+        let from = self.span.start - start;
+        let to = self.span.end.min(end).max(self.span.start) - start;
+        (line, from..to)
+    }
+
+    /// Orders places by file and position.
+    pub(crate) fn order(&self) -> (&str, usize) {
+        (&self.file.name, self.span.start)
+    }
+
+    fn line_range(&self) -> (usize, usize) {
+        let text = &self.file.shown;
+        let start = text[..self.span.start].rfind('\n').map_or(0, |at| at + 1);
+        let end = text[self.span.start..]
+            .find('\n')
+            .map_or(text.len(), |at| self.span.start + at);
+        // A carriage return belongs to the line's end, unless the place is that end.
+        if end > self.span.start && text.as_bytes()[end - 1] == b'\r' {
+            (start, end - 1)
+        } else {
+            (start, end)
+        }
+    }
+}
+
+/// The nearest character boundary at or before `at`.
+fn floor(text: &str, at: usize) -> usize {
+    let mut at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+/// Reads every file that the patterns name, in order and each once.
+pub(crate) fn read(patterns: &[String], errors: &mut Vec<Diagnostic>) -> Vec<Text> {
+    let mut seen = BTreeSet::new();
+    let mut texts = Vec::new();
+    for pattern in patterns {
+        let paths = match expand(pattern) {
+            Ok(paths) => paths,
+            Err(error) => {
+                errors.push(error);
+                continue;
+            }
+        };
+        for path in paths {
+            if !seen.insert(fs::canonicalize(&path).unwrap_or_else(|_| path.clone())) {
+                continue;
+            }
+            match read_file(&path) {
+                Ok(text) => texts.push(text),
+                Err(error) => errors.push(error),
+            }
+        }
+    }
+    texts
+}
+
+/// The files that a pattern names: a file, the `*.toml` of a directory, or a glob's matches.
+fn expand(pattern: &str) -> Result<Vec<PathBuf>, Diagnostic> {
+    let path = Path::new(pattern);
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => in_directory(path),
+        Ok(_) => Ok(vec![path.to_owned()]),
+        Err(_) if pattern.contains(['*', '?', '[']) => {
+            let matches = glob::glob(pattern).map_err(|error| {
+                Diagnostic::error(format!("{pattern:?} is not a glob pattern: {error}"))
+            })?;
+            let mut paths: Vec<PathBuf> = matches.flatten().filter(|path| !path.is_dir()).collect();
+            paths.sort();
+            if paths.is_empty() {
+                return Err(Diagnostic::error(format!("no file matches {pattern:?}"))
+                    .with_help("name an existing file or directory with --config"));
+            }
+            Ok(paths)
+        }
+        Err(error) => Err(cannot_read(path, &error)),
+    }
+}
+
+fn in_directory(directory: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
+    let entries = fs::read_dir(directory).map_err(|error| cannot_read(directory, &error))?;
+    let mut paths: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| {
+            // Kubernetes keeps hidden generations of mounted files next to the links to them.
+            let hidden = path
+                .file_name()
+                .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+            !hidden && path.extension().is_some_and(|end| end == "toml") && !path.is_dir()
+        })
+        .collect();
+    paths.sort();
+    if paths.is_empty() {
+        return Err(Diagnostic::error(format!(
+            "directory {} holds no *.toml file",
+            directory.display()
+        )));
+    }
+    Ok(paths)
+}
+
+fn read_file(path: &Path) -> Result<Text, Diagnostic> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)
+        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(|error| cannot_read(path, &error))?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(Diagnostic::error(format!(
+            "{} is larger than {} MiB, which no configuration is",
+            path.display(),
+            MAX_FILE_BYTES >> 20
+        )));
+    }
+    from_bytes(path.display().to_string(), bytes)
+}
+
+/// Takes foreign bytes for text, or says where they are not.
+pub(crate) fn from_bytes(name: String, bytes: Vec<u8>) -> Result<Text, Diagnostic> {
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(Text { name, text }),
+        Err(error) => {
+            let valid = error.utf8_error().valid_up_to();
+            let line = 1 + error.as_bytes()[..valid]
+                .iter()
+                .filter(|byte| **byte == b'\n')
+                .count();
+            Err(Diagnostic::error(format!(
+                "{name} is not UTF-8: line {line} holds the byte {:#04x}",
+                error.as_bytes().get(valid).copied().unwrap_or_default()
+            ))
+            .with_help("save the file as UTF-8"))
+        }
+    }
+}
+
+fn cannot_read(path: &Path, error: &io::Error) -> Diagnostic {
+    let reason = match error.kind() {
+        io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ => error.to_string(),
+    };
+    let diagnostic = Diagnostic::error(format!("cannot read {}: {reason}", path.display()));
+    if error.kind() == io::ErrorKind::NotFound {
+        diagnostic.with_help("name an existing file or directory with --config")
+    } else {
+        diagnostic
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(patterns: &[String]) -> (Vec<String>, Vec<String>) {
+        let mut errors = Vec::new();
+        let texts = read(patterns, &mut errors);
+        let names = texts
+            .into_iter()
+            .map(|text| text.name.rsplit('/').next().unwrap_or_default().to_owned())
+            .collect();
+        (names, errors.into_iter().map(|e| e.message).collect())
+    }
+
+    #[test]
+    fn files_directories_and_globs_are_read_sorted_and_once() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["b.toml", "a.toml", "c.txt", ".hidden.toml"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        let root = dir.path().display().to_string();
+        let (found, errors) = names(&[
+            format!("{root}/b.toml"),
+            root.clone(),
+            format!("{root}/*.t?ml"),
+        ]);
+        assert_eq!(found, ["b.toml", "a.toml", ".hidden.toml"]);
+        assert!(errors.is_empty(), "{errors:?}");
+    }
+
+    #[test]
+    fn what_is_not_there_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().display().to_string();
+        let (_, errors) = names(&[
+            format!("{root}/missing.toml"),
+            format!("{root}/*.toml"),
+            root.clone(),
+        ]);
+        assert_eq!(
+            errors,
+            [
+                format!("cannot read {root}/missing.toml: no such file or directory"),
+                format!("no file matches \"{root}/*.toml\""),
+                format!("directory {root} holds no *.toml file"),
+            ]
+        );
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_refused_with_their_line() {
+        let error = from_bytes("x.toml".into(), b"a = 1\nb = \"\xff\"".to_vec()).unwrap_err();
+        assert_eq!(error.message, "x.toml is not UTF-8: line 2 holds the byte 0xff");
+    }
+}

@@ -15,7 +15,6 @@ use thiserror::Error;
 
 use crate::config::Problems;
 use crate::http::{Listen, Listeners};
-use crate::protocol::Version;
 use crate::queue::QueueConfig;
 use crate::signal::{Batch, Rejection};
 use crate::telemetry::ComponentMetrics;
@@ -155,12 +154,15 @@ pub trait SinkConfig: Debug + Send + Sync {
 
 /// How a sink takes its batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Form {
     /// It reads series.
     Decoded,
-    /// It sends a body of this version.
-    Wire(Version),
-    /// It sends a body of the version in which the batch arrived.
+    /// It sends bodies of remote write 1.0.
+    V1,
+    /// It sends bodies of remote write 2.0.
+    V2,
+    /// It sends bodies of the version in which the batch arrived.
     AsReceived,
 }
 

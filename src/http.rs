@@ -1,11 +1,25 @@
 //! HTTP in and out: shared listeners, TLS, authentication, the client of the data path.
+//!
+//! Sources claim a path with [`Listeners::route`] while they are built and attach a [`Handler`]
+//! with [`Route::serve`] once they run. Sinks send with a [`Client`] and authenticate with
+//! [`Credentials`]. Nothing here knows of batches or tenants.
 
-use std::net::SocketAddr;
+pub mod answer;
+pub mod auth;
+pub mod body;
+mod bound;
+pub mod client;
+mod connection;
+mod connector;
+pub mod listener;
+mod routes;
+#[cfg(test)]
+mod testing;
+mod timed;
+pub mod tls;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listen {
-    pub address: SocketAddr,
-    pub path: String,
-}
-#[derive(Clone, Default)]
-pub struct Listeners {}
+pub use auth::{AuthError, Authorization, BasicAuth, Callers, Credentials, OAuth2};
+pub use body::BodyError;
+pub use client::{Client, ClientConfig, Reply, TransportError, TransportKind};
+pub use listener::{Handler, Listen, Listeners, Request, Response, Route, Serving};
+pub use tls::{ClientTls, ServerTls, install_crypto_provider};

@@ -75,14 +75,20 @@ impl Label {
         if self.name_len & ENTRY == 0 {
             return None;
         }
+        let end = self.value as usize + self.value_len as usize;
+        Some((end - self.entry_len(), end))
+    }
+
+    /// The length of the `Label` field in 1.0.
+    #[inline(always)]
+    pub(crate) fn entry_len(self) -> usize {
+        let short = 6 + (self.name_len & !ENTRY) + self.value_len;
+        if short < 0x80 {
+            // All three lengths take one byte.
+            return short as usize;
+        }
         let message = self.message_len();
-        let head = 2
-            + wire::varint_len(message as u64)
-            + wire::varint_len(u64::from(self.name_len & !ENTRY));
-        Some((
-            self.name as usize - head,
-            self.value as usize + self.value_len as usize,
-        ))
+        1 + wire::varint_len(message as u64) + message
     }
 }
 
@@ -114,6 +120,8 @@ pub struct Series {
     pub(crate) labels: u32,
     pub(crate) labels_len: u32,
     pub(crate) labels_room: u32,
+    /// The bytes of its labels, encoded as 1.0 fields; kept for batches that arrived as 1.0.
+    pub(crate) labels_bytes: u32,
     pub(crate) counts: SeriesCounts,
     /// Whether `whole` no longer says what this series is.
     pub(crate) edited: bool,
@@ -634,6 +642,7 @@ impl SeriesMut<'_> {
         let series = &mut arena.series[self.index];
         let start = series.labels as usize;
         let end = start + series.labels_len as usize;
+        series.labels_bytes -= arena.labels[start + position].entry_len() as u32;
         arena.labels.copy_within(start + position + 1..end, start + position);
         series.labels_len -= 1;
         series.edited = true;
@@ -646,8 +655,13 @@ impl SeriesMut<'_> {
         let series = &mut arena.series[self.index];
         series.edited = true;
         arena.changed = true;
+        series.labels_bytes += label.entry_len() as u32;
         match place {
-            Ok(position) => arena.labels[series.labels as usize + position] = label,
+            Ok(position) => {
+                let old = &mut arena.labels[series.labels as usize + position];
+                series.labels_bytes -= old.entry_len() as u32;
+                *old = label;
+            }
             Err(position) => {
                 if series.labels_len == series.labels_room {
                     // Moves to the end of the list, with room for as many again.

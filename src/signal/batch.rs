@@ -102,9 +102,20 @@ impl Batch {
         self.ack.as_ref()
     }
 
-    /// Sets or takes away the acknowledgement.
-    pub fn set_ack(&mut self, ack: Option<Ack>) {
-        self.ack = ack;
+    /// Has somebody wait for what becomes of it.
+    pub fn set_ack(&mut self, ack: Ack) {
+        self.ack = Some(ack);
+    }
+
+    /// Takes the acknowledgement away, for the fan-out to draw a ticket from.
+    pub fn take_ack(&mut self) -> Option<Ack> {
+        self.ack.take()
+    }
+
+    /// The bytes of its compressed bodies.
+    pub fn body_len(&self) -> usize {
+        let body = |b: &OnceLock<Bytes>| b.get().map_or(0, Bytes::len);
+        body(&self.encoded.v1) + body(&self.encoded.v2)
     }
 
     /// What it carries, if it has been decoded since it arrived.
@@ -114,9 +125,7 @@ impl Batch {
 
     /// The memory that it holds, in bytes.
     pub fn weight(&self) -> usize {
-        let body = |b: &OnceLock<Bytes>| b.get().map_or(0, Bytes::len);
-        body(&self.encoded.v1)
-            + body(&self.encoded.v2)
+        self.body_len()
             + self.arena.as_ref().map_or(0, |a| a.weight())
             + size_of::<Self>()
     }

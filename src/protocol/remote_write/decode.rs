@@ -206,6 +206,8 @@ struct Labels {
     sorted: bool,
     named: bool,
     edited: bool,
+    /// Of the labels that are kept, encoded as 1.0 fields.
+    bytes: usize,
     broken: Option<Reason>,
 }
 
@@ -250,7 +252,11 @@ impl<'a> Decoder<'a> {
         let buf = &self.buf[..end];
         let mut labels = self.labels();
         let mut pos = start;
-        while pos < end && buf[pos] == LABEL {
+        loop {
+            pos = self.short_labels(&mut labels, pos, end);
+            if pos >= end || buf[pos] != LABEL {
+                break;
+            }
             let (label, next) = v1_label(buf, pos)?;
             self.label(&mut labels, label);
             pos = next;
@@ -443,6 +449,72 @@ impl<'a> Decoder<'a> {
         }
     }
 
+    /// Reads 1.0 labels for as long as they are sorted, have neither an empty part nor a length
+    /// above 127, and end well before the buffer does, which is nearly always true for all of
+    /// them. Returns the position of the first other byte.
+    #[inline(always)]
+    fn short_labels(&mut self, labels: &mut Labels, start: usize, end: usize) -> usize {
+        let buf = self.buf;
+        let list = &mut self.arena.labels;
+        let room = self.limits.labels - (list.len() - labels.first);
+        let (name_max, value_max) = (self.limits.name_bytes, self.limits.value_bytes);
+        let (mut pos, mut last, mut named) = (start, labels.head, labels.named);
+        for _ in 0..room {
+            let Some(&[tag, entry, name_tag, name_len, ref head @ ..]) =
+                buf.get(pos..).and_then(|b| b.first_chunk::<12>())
+            else {
+                break;
+            };
+            let name = pos + 4;
+            let name_end = name + usize::from(name_len);
+            let Some(&[value_tag, value_len]) =
+                buf.get(name_end..).and_then(|b| b.first_chunk::<2>())
+            else {
+                break;
+            };
+            let next = pos + 2 + usize::from(entry);
+            let value = name_end + 2;
+            let shape = tag == 0x0a
+                && name_tag == 0x0a
+                && value_tag == 0x12
+                && entry < 0x80
+                && name_len.wrapping_sub(1) < 0x7f
+                && value_len.wrapping_sub(1) < 0x7f
+                && value + usize::from(value_len) == next
+                && next <= end
+                && usize::from(name_len) <= name_max
+                && usize::from(value_len) <= value_max;
+            if !shape {
+                break;
+            }
+            let unused = 64 - 8 * u32::from(name_len.min(8));
+            let head = u64::from_be_bytes(*head) >> unused << unused;
+            if head <= last {
+                let Some(previous) = list.last().filter(|_| head == last) else {
+                    break;
+                };
+                let previous = previous.name();
+                let previous = &buf[previous.start as usize..][..previous.len as usize];
+                if previous >= &buf[name..name_end] {
+                    break;
+                }
+            }
+            named |= head == NAME && name_len == 8;
+            last = head;
+            list.push(Label::entry(
+                name,
+                name_len.into(),
+                value,
+                value_len.into(),
+            ));
+            pos = next;
+        }
+        labels.head = last;
+        labels.named = named;
+        labels.bytes += pos - start;
+        pos
+    }
+
     fn labels(&self) -> Labels {
         Labels {
             first: self.arena.labels.len(),
@@ -450,6 +522,7 @@ impl<'a> Decoder<'a> {
             sorted: true,
             named: false,
             edited: false,
+            bytes: 0,
             broken: None,
         }
     }
@@ -486,6 +559,7 @@ impl<'a> Decoder<'a> {
         }
         labels.named |= head == NAME && name.len == 8;
         labels.head = head;
+        labels.bytes += label.entry_len();
         self.arena.labels.push(label);
     }
 
@@ -524,12 +598,13 @@ impl<'a> Decoder<'a> {
             labels: labels.first as u32,
             labels_len: len,
             labels_room: len + ROOM,
+            labels_bytes: labels.bytes as u32,
             counts,
             edited: labels.edited,
             dropped: false,
         };
         let filler = Label::apart(Span::default(), Span::default());
-        arena.labels.extend([filler; ROOM as usize]);
+        arena.labels.extend_from_slice(&[filler; ROOM as usize]);
         arena.changed |= labels.edited;
         arena.count(counts);
         arena.series.push(series);
@@ -597,31 +672,9 @@ impl<'a> Decoder<'a> {
     }
 }
 
-/// Reads a `Label` field at `pos`; returns it and the position behind.
-#[inline(always)]
-fn v1_label(buf: &[u8], pos: usize) -> Result<(Label, usize), WireError> {
-    // Nearly all labels have a name and a value below 128 bytes and an entry below 128 bytes.
-    if let Some(&[_, entry_len, 0x0a, name_len]) = buf.get(pos..pos + 4)
-        && entry_len < 0x80
-        && name_len < 0x80
-    {
-        let end = pos + 2 + entry_len as usize;
-        let name = pos + 4;
-        let name_end = name + name_len as usize;
-        if end <= buf.len()
-            && let Some(&[0x12, value_len]) = buf.get(name_end..name_end + 2)
-            && value_len < 0x80
-            && name_end + 2 + value_len as usize == end
-        {
-            let label = Label::entry(name, name_len as usize, name_end + 2, value_len as usize);
-            return Ok((label, end));
-        }
-    }
-    v1_label_general(buf, pos)
-}
-
+/// Reads a `Label` field of any shape; returns it and the position behind.
 #[cold]
-fn v1_label_general(buf: &[u8], start: usize) -> Result<(Label, usize), WireError> {
+fn v1_label(buf: &[u8], start: usize) -> Result<(Label, usize), WireError> {
     let mut pos = start + 1;
     let end = wire::length(buf, &mut pos)?;
     let entry = &buf[..end];

@@ -58,20 +58,16 @@ fn same_version(arena: &Arena, out: &mut Compressor) {
 fn edited_series(arena: &Arena, index: usize, out: &mut Vec<u8>) {
     let labels = arena.labels_of(index);
     let rest = arena.get(index).rest();
-    series_head(labels, rest.len(), out);
+    let bytes = arena.series[index].labels_bytes as usize;
+    debug_assert_eq!(bytes, entries_len(labels));
+    out.push(tag(1, LEN));
+    wire::put_varint(out, (bytes + rest.len()) as u64);
     put_labels(arena, labels, out);
     out.extend_from_slice(rest);
 }
 
-/// The tag and the length of a series with these labels and `rest` more bytes.
-fn series_head(labels: &[Label], rest: usize, out: &mut Vec<u8>) {
-    let mut len = rest;
-    for label in labels {
-        let message = label.message_len();
-        len += 1 + wire::varint_len(message as u64) + message;
-    }
-    out.push(tag(1, LEN));
-    wire::put_varint(out, len as u64);
+fn entries_len(labels: &[Label]) -> usize {
+    labels.iter().map(|label| label.entry_len()).sum()
 }
 
 /// Copies entries that stand in the text, neighbours in one go; composes the others.
@@ -105,6 +101,20 @@ fn put_labels(arena: &Arena, labels: &[Label], out: &mut Vec<u8>) {
         }
     }
     flush(out, run);
+}
+
+/// How many histograms of a 2.0 batch have no place in a 1.0 body.
+pub fn lost_in_v1(arena: &Arena) -> u64 {
+    if arena.version == Version::V1 || arena.counts().histograms == 0 {
+        return 0;
+    }
+    let histograms = arena
+        .iter()
+        .flat_map(|series| Fields::new(series.rest()).map_while(Result::ok));
+    let custom = |field: &wire::Field<'_>| {
+        field.number == 3 && field.bytes().is_ok_and(is_custom_bucket_histogram)
+    };
+    histograms.filter(custom).count() as u64
 }
 
 /// What 2.0 says and 1.0 cannot hold (start timestamps, histograms with custom buckets) is left
@@ -143,7 +153,8 @@ fn from_v2(arena: &Arena, out: &mut Compressor) {
         }
         let labels = arena.labels_of(series.index());
         let buffer = out.buffer();
-        series_head(labels, rest.len(), buffer);
+        buffer.push(tag(1, LEN));
+        wire::put_varint(buffer, (entries_len(labels) + rest.len()) as u64);
         put_labels(arena, labels, buffer);
         buffer.extend_from_slice(&rest);
         out.flush();
@@ -183,7 +194,7 @@ fn without(message: &[u8], field: u8, keep: impl Fn(u32) -> bool, out: &mut Vec<
 }
 
 /// Schema −53: 1.0 has no field for the bucket bounds.
-pub(super) fn is_custom_bucket_histogram(histogram: &[u8]) -> bool {
+fn is_custom_bucket_histogram(histogram: &[u8]) -> bool {
     const ZIGZAG_MINUS_53: u64 = 105;
     Fields::new(histogram)
         .map_while(Result::ok)

@@ -1,0 +1,10 @@
+//! Delivers batches by remote write: what the sinks `remote_write` and `thanos` share.
+//!
+//! A sink has its own connections, its own retries and its own fate. Batches leave in the order
+//! in which they came wherever that order could be lost: see [`crate::topology::Lanes`].
+
+mod attempt;
+mod config;
+mod sender;
+
+pub use config::{DeliveryConfig, Flavour, Protocol, RETRY_KEYS, KEYS};

@@ -1,0 +1,322 @@
+//! One delivery: attempts, what their answers mean, splitting, and giving up.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use crate::backoff::Backoff;
+use crate::component::Form;
+use crate::http::Reply;
+use crate::protocol::Version;
+use crate::protocol::remote_write::{VERSION, Written, content_type, version_value};
+use crate::signal::{Batch, Outcome};
+use crate::topology::{Delivery, Input};
+
+use super::config::{Protocol, RETRY_AFTER_MAX};
+use super::sender::Shared;
+
+/// How often a delivery looks whether its sender has given it up.
+const ABANDONED_CHECK: Duration = Duration::from_millis(500);
+
+/// What an answer means.
+#[derive(Debug, PartialEq)]
+enum Answer {
+    /// The endpoint has it.
+    Done,
+    /// The endpoint has what was valid of it.
+    Partial(String),
+    /// The endpoint does not take this version.
+    Fallback,
+    /// It is too large.
+    TooLarge,
+    /// Trying again cannot help.
+    Refused(&'static str, String),
+    /// Trying again may help.
+    Retry(String, Option<Duration>),
+}
+
+/// What became of a part of a delivery.
+enum Part {
+    Delivered,
+    Rejected(String),
+    Failed(String),
+    Split,
+}
+
+impl Shared {
+    /// Sees a delivery to its end.
+    pub(super) async fn deliver(&self, delivery: Delivery, input: &Input) {
+        let mut parts = vec![delivery.batch.clone()];
+        let mut worst = Outcome::Delivered;
+        while let Some(mut part) = parts.pop() {
+            match self.deliver_part(&mut part, &delivery, input).await {
+                Part::Delivered => {}
+                Part::Rejected(reason) => {
+                    if worst == Outcome::Delivered {
+                        worst = Outcome::Rejected(reason);
+                    }
+                }
+                Part::Failed(reason) => worst = Outcome::failed(reason),
+                Part::Split => match halves(&mut part) {
+                    // The first half is sent first.
+                    Some((first, second)) => parts.extend([second, first]),
+                    None => {
+                        let reason = "endpoint answered 413 to a single series";
+                        delivery.count_lost("too_large", part.counts());
+                        worst = Outcome::Rejected(reason.into());
+                        self.warn(reason);
+                    }
+                },
+            }
+        }
+        delivery.finish(worst);
+    }
+
+    async fn deliver_part(&self, part: &mut Batch, delivery: &Delivery, input: &Input) -> Part {
+        let retry = self.target.retry;
+        let mut backoff = Backoff::new(retry.min_backoff.0, retry.max_backoff.0);
+        let mut attempt = 0u32;
+        let mut renewed = false;
+        loop {
+            if delivery.abandoned() {
+                delivery.count_lost("abandoned", part.counts());
+                return Part::Failed("sender was told to send it again".into());
+            }
+            if delivery.age() > retry.max_age.0 {
+                delivery.count_lost("too_old", part.counts());
+                self.warn("gave a batch up that had reached retry.max_age");
+                return Part::Failed("not delivered within retry.max_age".into());
+            }
+            let version = self.version(part);
+            let body = match part.body(version) {
+                Ok(body) => body,
+                Err(error) => {
+                    delivery.count_lost("invalid", part.counts());
+                    return Part::Rejected(error.to_string());
+                }
+            };
+            let bytes = body.len();
+            let place = self.current.load(Ordering::Relaxed) % self.target.endpoints.len();
+            let answer = match self.post(place, version, body, part, attempt).await {
+                Ok(reply) => self.judge(version, part, &reply),
+                Err(reason) => Answer::Retry(reason, None),
+            };
+            match answer {
+                Answer::Done => {
+                    delivery.count_sent(part.counts(), bytes);
+                    return Part::Delivered;
+                }
+                Answer::Partial(reason) => {
+                    delivery.count_sent(part.counts(), bytes);
+                    self.target.metrics.error("partial", &reason);
+                    self.warn(&reason);
+                    return Part::Rejected(reason);
+                }
+                Answer::Fallback => {
+                    self.fell_back.store(true, Ordering::Relaxed);
+                    input.prefer(Form::V1);
+                    info!(
+                        sink = %self.target.id,
+                        endpoint = %self.target.endpoints[place],
+                        "endpoint does not take remote write 2.0, falling back to 1.0"
+                    );
+                }
+                Answer::TooLarge => return Part::Split,
+                Answer::Refused("unauthorized", _) if !renewed => {
+                    // A token may have been revoked before its time.
+                    self.target.credentials.invalidate();
+                    renewed = true;
+                }
+                Answer::Refused(kind, reason) => {
+                    delivery.count_lost(kind, part.counts());
+                    self.target.metrics.error(kind, &reason);
+                    self.warn(&reason);
+                    return Part::Rejected(reason);
+                }
+                Answer::Retry(reason, after) => {
+                    self.target.metrics.error("retry", &reason);
+                    self.target.metrics.retried();
+                    self.warn(&reason);
+                    self.move_on(place);
+                    attempt += 1;
+                    let pause = backoff.next_pause();
+                    self.pause(after.unwrap_or(pause), delivery).await;
+                }
+            }
+        }
+    }
+
+    fn version(&self, part: &Batch) -> Version {
+        match self.target.protocol {
+            Protocol::V1 => Version::V1,
+            Protocol::V2 => Version::V2,
+            Protocol::Auto if self.fell_back.load(Ordering::Relaxed) => Version::V1,
+            Protocol::Auto => part.version(),
+        }
+    }
+
+    /// Uses the next endpoint from now on, unless somebody else has moved on already.
+    fn move_on(&self, place: usize) {
+        let next = (place + 1) % self.target.endpoints.len();
+        let _ = self
+            .current
+            .compare_exchange(place, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    async fn post(
+        &self,
+        place: usize,
+        version: Version,
+        body: bytes::Bytes,
+        part: &Batch,
+        attempt: u32,
+    ) -> Result<Reply, String> {
+        let target = &self.target;
+        let uri = &target.endpoints[place];
+        let mut headers = target.headers.clone();
+        headers.insert(CONTENT_TYPE, content_type(version));
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("snappy"));
+        headers.insert(VERSION, version_value(version));
+        headers.insert(USER_AGENT, AGENT);
+        if attempt > 0 {
+            headers.insert(RETRY_ATTEMPT, attempt.into());
+        }
+        if let (Some(name), Some(tenant)) = (&target.tenant_header, part.tenant()) {
+            let value = HeaderValue::from_str(tenant).map_err(|e| e.to_string())?;
+            headers.insert(name.clone(), value);
+        }
+        let credentials = target.credentials.header().await;
+        if let Some(value) = credentials.map_err(|e| e.to_string())? {
+            headers.insert(http::header::AUTHORIZATION, value);
+        }
+        let sent = target.client.post(uri, headers, body, target.timeout).await;
+        target
+            .metrics
+            .requested(sent.as_ref().ok().map(|reply| reply.status));
+        sent.map_err(|error| format!("{uri}: {error}"))
+    }
+
+    fn judge(&self, version: Version, part: &Batch, reply: &Reply) -> Answer {
+        let said = || {
+            let excerpt: String = reply.excerpt.trim().chars().take(300).collect();
+            format!("endpoint answered {}: {excerpt}", reply.status)
+        };
+        match reply.status {
+            status if status.is_success() => {
+                if version == Version::V1 {
+                    return Answer::Done;
+                }
+                judge_written(self.target.protocol, part, Written::read(&reply.headers))
+            }
+            StatusCode::UNSUPPORTED_MEDIA_TYPE
+                if version == Version::V2 && self.target.protocol == Protocol::Auto =>
+            {
+                Answer::Fallback
+            }
+            StatusCode::PAYLOAD_TOO_LARGE => Answer::TooLarge,
+            StatusCode::TOO_MANY_REQUESTS => Answer::Retry(said(), retry_after(&reply.headers)),
+            StatusCode::CONFLICT if self.target.flavour.conflict_is_partial => {
+                Answer::Partial(said())
+            }
+            StatusCode::UNAUTHORIZED => Answer::Refused("unauthorized", said()),
+            status if status.is_server_error() => {
+                Answer::Retry(said(), retry_after(&reply.headers))
+            }
+            _ => Answer::Refused("refused", said()),
+        }
+    }
+
+    /// Sleeps, and wakes up early if the sender gives the delivery up.
+    async fn pause(&self, pause: Duration, delivery: &Delivery) {
+        let until = Instant::now() + pause;
+        while !delivery.abandoned() {
+            let left = until - Instant::now();
+            if left.is_zero() {
+                return;
+            }
+            sleep(left.min(ABANDONED_CHECK)).await;
+        }
+    }
+
+    fn warn(&self, reason: &str) {
+        if let Some(silent) = self.log.pass() {
+            warn!(sink = %self.target.id, reason, silent, "delivery failed");
+        }
+    }
+}
+
+const AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("metrifold/", env!("CARGO_PKG_VERSION")));
+const RETRY_ATTEMPT: HeaderName = HeaderName::from_static("retry-attempt");
+
+/// A 2xx to 2.0 is believed only as far as it says what was written.
+fn judge_written(protocol: Protocol, part: &Batch, written: Option<Written>) -> Answer {
+    let Some(written) = written else {
+        return if protocol == Protocol::Auto {
+            Answer::Fallback
+        } else {
+            let reason = "endpoint answered 2xx without saying what it wrote: it does not take remote write 2.0";
+            Answer::Refused("not_written", reason.into())
+        };
+    };
+    let Some(counts) = part.counts() else {
+        return Answer::Done;
+    };
+    if written.samples + written.histograms < counts.all_samples() {
+        return Answer::Partial(format!(
+            "endpoint wrote {} samples and {} histograms of {} and {}",
+            written.samples, written.histograms, counts.samples, counts.histograms
+        ));
+    }
+    Answer::Done
+}
+
+/// Retry-After in either of its forms, bounded.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let pause = match text.parse() {
+        Ok(secs) => Duration::from_secs(secs),
+        Err(_) => httpdate::parse_http_date(text)
+            .ok()?
+            .duration_since(SystemTime::now())
+            .unwrap_or_default(),
+    };
+    Some(pause.min(RETRY_AFTER_MAX))
+}
+
+/// Splits a batch in two by its series; none if there is at most one.
+fn halves(part: &mut Batch) -> Option<(Batch, Batch)> {
+    let arena = part.arena().ok()?.clone();
+    let alive: Vec<usize> = arena.iter().map(|series| series.index()).collect();
+    if alive.len() < 2 {
+        return None;
+    }
+    let middle = alive[alive.len() / 2];
+    let first = part.with_arena(arena.subset(true, |index| index < middle));
+    let second = part.with_arena(arena.subset(false, |index| index >= middle));
+    Some((first, second))
+}
+
+/// Lets one message pass in ten seconds and counts those that it held back.
+#[derive(Debug, Default)]
+pub(super) struct LogLimit(Mutex<(Option<Instant>, u64)>);
+
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+impl LogLimit {
+    fn pass(&self) -> Option<u64> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (last, silent) = &mut *state;
+        if last.is_some_and(|last| last.elapsed() < LOG_EVERY) {
+            *silent += 1;
+            return None;
+        }
+        *last = Some(Instant::now());
+        Some(std::mem::take(silent))
+    }
+}

@@ -1,0 +1,91 @@
+//! The sink's run: takes deliveries as connections and lanes allow, and sees each to its end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, Uri};
+use tokio::task::JoinSet;
+
+use crate::component::{BoxFuture, RunError, Sink};
+use crate::http::{Client, Credentials};
+use crate::telemetry::ComponentMetrics;
+use crate::topology::{Input, Lanes, Shutdown};
+
+use super::config::{Flavour, Protocol, RetryConfig};
+
+/// Where and how to deliver.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) id: Arc<str>,
+    pub(super) endpoints: Vec<Uri>,
+    pub(super) client: Client,
+    pub(super) credentials: Credentials,
+    pub(super) headers: HeaderMap,
+    pub(super) tenant_header: Option<HeaderName>,
+    pub(super) protocol: Protocol,
+    pub(super) flavour: Flavour,
+    pub(super) timeout: Duration,
+    pub(super) connections: usize,
+    pub(super) retry: RetryConfig,
+    pub(super) metrics: ComponentMetrics,
+}
+
+/// A sink that sends remote write.
+pub(super) struct Sender(Arc<Shared>);
+
+/// What all deliveries of a sink share.
+pub(super) struct Shared {
+    pub(super) target: Target,
+    /// Which endpoint is used now.
+    pub(super) current: AtomicUsize,
+    /// Whether the endpoint has shown that it does not take 2.0.
+    pub(super) fell_back: AtomicBool,
+    pub(super) log: super::attempt::LogLimit,
+}
+
+impl Sender {
+    pub(super) fn new(target: Target) -> Self {
+        Self(Arc::new(Shared {
+            target,
+            current: AtomicUsize::new(0),
+            fell_back: AtomicBool::new(false),
+            log: Default::default(),
+        }))
+    }
+}
+
+impl Sink for Sender {
+    fn run(self: Box<Self>, input: Input, _shutdown: Shutdown) -> BoxFuture<Result<(), RunError>> {
+        Box::pin(run(self.0, input))
+    }
+}
+
+async fn run(shared: Arc<Shared>, input: Input) -> Result<(), RunError> {
+    let mut busy = Lanes::default();
+    // Dropping it, as when the sink has to end, ends what is under way.
+    let mut deliveries = JoinSet::new();
+    let mut open = true;
+    while open || !deliveries.is_empty() {
+        let free = open && deliveries.len() < shared.target.connections;
+        tokio::select! {
+            Some(ended) = deliveries.join_next() => match ended {
+                Ok(lane) => busy.leave(lane),
+                Err(error) => return Err(RunError(format!("a delivery panicked: {error}"))),
+            },
+            delivery = input.recv_beside(&busy), if free => match delivery {
+                Some(delivery) => {
+                    busy.enter(&delivery);
+                    let (shared, input) = (shared.clone(), input.clone());
+                    deliveries.spawn(async move {
+                        let lane = delivery.lane();
+                        shared.deliver(delivery, &input).await;
+                        lane
+                    });
+                }
+                None => open = false,
+            },
+        }
+    }
+    Ok(())
+}

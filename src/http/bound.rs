@@ -1,0 +1,465 @@
+//! The listeners' insides: sockets, claims on paths, accept loops, and their end.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio_rustls::TlsAcceptor;
+use tracing::{error, warn};
+
+use super::connection::Accepted;
+use super::listener::{Handler, Listen};
+use super::routes::{self, Table};
+use crate::component::BuildError;
+
+/// The first and the longest pause after a failure to accept, such as for want of descriptors.
+const PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the handles share.
+pub(super) struct Shared {
+    listeners: Mutex<Vec<Arc<Bound>>>,
+    ended: AtomicBool,
+    /// Every connection holds a receiver, of closed listeners too. `true` cuts them all.
+    connections: watch::Sender<bool>,
+}
+
+/// A bound address.
+pub(super) struct Bound {
+    /// As configured: what sources share it by.
+    address: SocketAddr,
+    /// As bound.
+    pub(super) local: SocketAddr,
+    socket: Mutex<Socket>,
+    settings: ArcSwap<Settings>,
+    table: Arc<ArcSwap<Table>>,
+    claims: Mutex<Claims>,
+    open: Mutex<Open>,
+    closed: watch::Sender<bool>,
+}
+
+enum Socket {
+    Bound(std::net::TcpListener),
+    Accepting(TcpListener),
+    Closed,
+}
+
+/// All that a listener and not a path determines.
+struct Settings {
+    listen: Listen,
+    acceptor: Option<TlsAcceptor>,
+    slots: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct Claims {
+    last_id: u64,
+    last_turn: u64,
+    list: Vec<Claim>,
+}
+
+struct Claim {
+    id: u64,
+    owner: String,
+    settings: Arc<Settings>,
+    /// Its path has been served, now or before.
+    served: bool,
+    handler: Option<Arc<dyn Handler>>,
+    /// When the handler was attached: the last one has the path.
+    turn: u64,
+}
+
+/// The connections that can still be told to end.
+#[derive(Default)]
+struct Open {
+    closed: bool,
+    last_id: u64,
+    list: HashMap<u64, oneshot::Sender<()>>,
+}
+
+/// A connection's place among the open ones, given up with it.
+struct Place {
+    bound: Arc<Bound>,
+    id: u64,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            listeners: Mutex::default(),
+            ended: AtomicBool::new(false),
+            connections: watch::Sender::new(false),
+        }
+    }
+}
+
+impl Shared {
+    /// Binds the address if need be, and claims the path.
+    pub(super) fn claim(
+        &self,
+        listen: &Listen,
+        owner: &str,
+    ) -> Result<(Arc<Bound>, u64), BuildError> {
+        routes::check(&listen.path).map_err(|error| BuildError::new("path", error))?;
+        let mut listeners = lock(&self.listeners);
+        if self.ended.load(Ordering::Relaxed) {
+            return Err(BuildError::new(listen.address, "listeners are shut down"));
+        }
+        let known = listeners
+            .iter()
+            .find(|bound| bound.address == listen.address);
+        if let Some(bound) = known {
+            let claim = bound.claim(listen, owner)?;
+            return Ok((Arc::clone(bound), claim));
+        }
+        let bound = Arc::new(Bound::bind(listen)?);
+        let claim = bound.claim(listen, owner)?;
+        listeners.push(Arc::clone(&bound));
+        Ok((bound, claim))
+    }
+
+    /// Gives a claim up, and the address with the last one.
+    pub(super) fn release(&self, bound: &Arc<Bound>, claim: u64) {
+        // Dropped last, after the lock: a handler may own a route itself.
+        let _garbage;
+        // Held throughout, so that nobody claims a path on a listener that is about to close.
+        let mut listeners = lock(&self.listeners);
+        let last;
+        (last, _garbage) = bound.release(claim);
+        if last {
+            listeners.retain(|other| !Arc::ptr_eq(other, bound));
+            bound.close();
+        }
+    }
+
+    /// Starts the accept loops that are not running yet.
+    pub(super) fn start(&self) {
+        for bound in lock(&self.listeners).iter() {
+            match bound.open_socket() {
+                Ok(true) => {
+                    let cut = self.connections.clone();
+                    tokio::spawn(accept(Arc::clone(bound), cut));
+                }
+                Ok(false) => {}
+                Err(error) => error!(address = %bound.local, %error, "cannot listen"),
+            }
+        }
+    }
+
+    /// Reads all certificates again.
+    pub(super) fn renew_certificates(&self) -> Vec<BuildError> {
+        let mut errors = Vec::new();
+        for bound in lock(&self.listeners).iter() {
+            let settings = bound.settings.load_full();
+            if settings.listen.tls.is_some() {
+                let _claims = lock(&bound.claims);
+                match Settings::build(&settings.listen, Some(&settings)) {
+                    Ok(renewed) => bound.settings.store(Arc::new(renewed)),
+                    Err(error) => errors.push(error),
+                }
+            }
+        }
+        errors
+    }
+
+    /// Ends all listeners and connections.
+    pub(super) async fn shutdown(&self, limit: Duration) -> usize {
+        self.ended.store(true, Ordering::Relaxed);
+        let listeners = std::mem::take(&mut *lock(&self.listeners));
+        for bound in &listeners {
+            bound.close();
+        }
+        if tokio::time::timeout(limit, self.connections.closed())
+            .await
+            .is_ok()
+        {
+            return 0;
+        }
+        let left = self.connections.receiver_count();
+        self.connections.send_replace(true);
+        left
+    }
+}
+
+impl Settings {
+    /// Reads the certificates. Connections are counted together with those of `before`, if that
+    /// had the same limit.
+    fn build(listen: &Listen, before: Option<&Self>) -> Result<Self, BuildError> {
+        let acceptor = match &listen.tls {
+            None => None,
+            Some(tls) => Some(TlsAcceptor::from(tls.config()?)),
+        };
+        let slots = match before {
+            Some(before) if before.listen.max_connections == listen.max_connections => {
+                Arc::clone(&before.slots)
+            }
+            _ => {
+                let slots = listen.max_connections.min(Semaphore::MAX_PERMITS);
+                Arc::new(Semaphore::new(slots))
+            }
+        };
+        Ok(Self {
+            listen: listen.clone(),
+            acceptor,
+            slots,
+        })
+    }
+}
+
+impl Bound {
+    fn bind(listen: &Listen) -> Result<Self, BuildError> {
+        let cannot = |error: io::Error| {
+            let reason = match error.kind() {
+                io::ErrorKind::AddrInUse => {
+                    "cannot listen: another process or component has this address".to_owned()
+                }
+                _ => format!("cannot listen: {error}"),
+            };
+            BuildError::new(listen.address, reason)
+        };
+        let settings = Settings::build(listen, None)?;
+        // The standard library sets SO_REUSEADDR, and needs no runtime.
+        let socket = std::net::TcpListener::bind(listen.address).map_err(cannot)?;
+        socket.set_nonblocking(true).map_err(cannot)?;
+        let local = socket.local_addr().map_err(cannot)?;
+        Ok(Self {
+            address: listen.address,
+            local,
+            socket: Mutex::new(Socket::Bound(socket)),
+            settings: ArcSwap::from_pointee(settings),
+            table: Arc::default(),
+            claims: Mutex::default(),
+            open: Mutex::default(),
+            closed: watch::Sender::new(false),
+        })
+    }
+
+    fn claim(&self, listen: &Listen, owner: &str) -> Result<u64, BuildError> {
+        let mut claims = lock(&self.claims);
+        for other in claims.list.iter().filter(|claim| !claim.served) {
+            let theirs = &other.settings.listen;
+            let help = |what| format!("{what}; it is also listened on by {:?}", other.owner);
+            listen
+                .compatible(theirs)
+                .map_err(|error| BuildError::new(listen.address, help(error)))?;
+            if listen.collides(theirs) {
+                let error = format!("{:?} collides with {:?}", listen.path, theirs.path);
+                return Err(BuildError::new("path", help(error)));
+            }
+        }
+        let settings = Settings::build(listen, Some(&self.settings.load()))?;
+        claims.last_id += 1;
+        let id = claims.last_id;
+        claims.list.push(Claim {
+            id,
+            owner: owner.to_owned(),
+            settings: Arc::new(settings),
+            served: false,
+            handler: None,
+            turn: 0,
+        });
+        // What was in the table still is.
+        self.publish(&claims);
+        Ok(id)
+    }
+
+    /// Attaches a handler; returns its turn.
+    pub(super) fn attach(&self, id: u64, handler: Arc<dyn Handler>) -> u64 {
+        let _garbage;
+        let mut claims = lock(&self.claims);
+        claims.last_turn += 1;
+        let turn = claims.last_turn;
+        if let Some(claim) = claims.list.iter_mut().find(|claim| claim.id == id) {
+            claim.served = true;
+            claim.turn = turn;
+            // Still in the table that is about to go, so that it is not dropped here.
+            claim.handler = Some(handler);
+            let old = self.settings.swap(Arc::clone(&claim.settings));
+            if !Arc::ptr_eq(&old.slots, &claim.settings.slots) {
+                // Wakes the accept loop, if it waits for a slot under the old limit.
+                old.slots.close();
+            }
+        }
+        _garbage = self.publish(&claims);
+        turn
+    }
+
+    /// Detaches the handler that was attached at `turn`, unless another has taken its place.
+    pub(super) fn detach(&self, id: u64, turn: u64) {
+        let _garbage;
+        let mut claims = lock(&self.claims);
+        if let Some(claim) = claims.list.iter_mut().find(|claim| claim.id == id)
+            && claim.turn == turn
+        {
+            claim.handler = None;
+        }
+        _garbage = self.publish(&claims);
+    }
+
+    /// Gives a claim up; true if it was the last. What is returned beside must be dropped without
+    /// locks.
+    fn release(&self, id: u64) -> (bool, (Vec<Claim>, Arc<Table>)) {
+        let mut claims = lock(&self.claims);
+        let gone: Vec<Claim> = claims.list.extract_if(.., |claim| claim.id == id).collect();
+        let table = self.publish(&claims);
+        (claims.list.is_empty(), (gone, table))
+    }
+
+    /// Shows requests the claims: those with a handler first, the last attached before others, so
+    /// that whatever collides with a path that is being served stays behind it. Returns the table
+    /// of before, to be dropped without locks: it may hold the last handle of a handler.
+    fn publish(&self, claims: &Claims) -> Arc<Table> {
+        let mut order: Vec<&Claim> = claims.list.iter().collect();
+        order.sort_by_key(|claim| std::cmp::Reverse((claim.handler.is_some(), claim.turn)));
+        let mut table = Table::default();
+        for claim in order {
+            // An error is a collision with a claim that goes first.
+            let _ = table.insert(&claim.settings.listen.path, claim.handler.clone());
+        }
+        self.table.swap(Arc::new(table))
+    }
+
+    /// Makes the socket ready to accept; false if it was before, or is closed.
+    fn open_socket(&self) -> io::Result<bool> {
+        let mut socket = lock(&self.socket);
+        let Socket::Bound(bound) = &*socket else {
+            return Ok(false);
+        };
+        *socket = Socket::Accepting(TcpListener::from_std(bound.try_clone()?)?);
+        Ok(true)
+    }
+
+    /// Closes the socket at once, and tells all connections to end.
+    fn close(&self) {
+        *lock(&self.socket) = Socket::Closed;
+        self.closed.send_replace(true);
+        let mut open = lock(&self.open);
+        open.closed = true;
+        for (_, close) in open.list.drain() {
+            // An error says that it has ended by itself.
+            let _ = close.send(());
+        }
+    }
+
+    /// The next connection; none once the socket is closed.
+    fn poll_accept(
+        &self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<(TcpStream, SocketAddr)>>> {
+        match &*lock(&self.socket) {
+            Socket::Accepting(socket) => socket.poll_accept(cx).map(Some),
+            _ => Poll::Ready(None),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.bound.open).list.remove(&self.id);
+    }
+}
+
+/// Accepts until the listener is closed. Errors make it pause, but never end it.
+async fn accept(bound: Arc<Bound>, connections: watch::Sender<bool>) {
+    let mut closed = bound.closed.subscribe();
+    let mut pause = PAUSE;
+    loop {
+        // A slot first: callers beyond the limit wait in the kernel's backlog.
+        let slots = Arc::clone(&bound.settings.load().slots);
+        let slot = tokio::select! {
+            biased;
+            _ = closed.wait_for(|closed| *closed) => return,
+            slot = slots.acquire_owned() => slot,
+        };
+        // An error says that the limit has changed.
+        let Ok(slot) = slot else { continue };
+        let accepted = tokio::select! {
+            biased;
+            _ = closed.wait_for(|closed| *closed) => return,
+            accepted = poll_fn(|cx| bound.poll_accept(cx)) => accepted,
+        };
+        match accepted {
+            None => return,
+            Some(Ok((stream, peer))) => {
+                pause = PAUSE;
+                serve(&bound, &connections, slot, stream, peer);
+            }
+            Some(Err(error)) if is_callers(&error) => {}
+            Some(Err(error)) => {
+                warn!(address = %bound.local, %error, "cannot accept a connection, pausing");
+                tokio::select! {
+                    _ = closed.wait_for(|closed| *closed) => return,
+                    () = tokio::time::sleep(pause) => {}
+                }
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+/// Whether one caller's connection broke before it was accepted.
+fn is_callers(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
+}
+
+/// Gives a connection its task.
+fn serve(
+    bound: &Arc<Bound>,
+    connections: &watch::Sender<bool>,
+    slot: OwnedSemaphorePermit,
+    stream: TcpStream,
+    peer: SocketAddr,
+) {
+    let cut = connections.subscribe();
+    let (end, close) = oneshot::channel();
+    let id = {
+        let mut open = lock(&bound.open);
+        if open.closed {
+            return;
+        }
+        open.last_id += 1;
+        let id = open.last_id;
+        open.list.insert(id, end);
+        id
+    };
+    let place = Place {
+        bound: Arc::clone(bound),
+        id,
+        _slot: slot,
+    };
+    // As they are now, not when the wait for the connection began.
+    let settings = bound.settings.load();
+    let accepted = Accepted {
+        stream,
+        peer,
+        acceptor: settings.acceptor.clone(),
+        header_timeout: settings.listen.header_timeout,
+        idle_timeout: settings.listen.idle_timeout,
+        table: Arc::clone(&bound.table),
+        close,
+        cut,
+    };
+    tokio::spawn(async move {
+        let _place = place;
+        accepted.run().await;
+    });
+}
+
+/// No state behind these locks is half-changed by a panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,222 @@
+//! From a request's path to its handler.
+//!
+//! The raw path is matched as it came; nothing is decoded or normalised before. What some other
+//! program might read as a different path is refused, so that a parameter (a tenant, say) means
+//! one thing to everybody.
+
+use std::sync::Arc;
+
+use matchit::{InsertError, Router};
+
+use super::listener::Handler;
+
+/// What the path's parameters matched, percent-decoded.
+pub(super) type Params = Vec<(Box<str>, Box<str>)>;
+
+/// The paths of a listener. Never changed: a new one takes its place.
+#[derive(Default)]
+pub(super) struct Table {
+    router: Router<Option<Arc<dyn Handler>>>,
+}
+
+/// What a path leads to.
+pub(super) enum Target {
+    /// A handler.
+    Handler(Arc<dyn Handler>, Params),
+    /// A path that is claimed, but has no handler at the moment.
+    Detached,
+    /// No path that is claimed.
+    Unknown,
+    /// A path that could be read in two ways.
+    Ambiguous,
+}
+
+impl Table {
+    /// Adds a path.
+    pub(super) fn insert(
+        &mut self,
+        path: &str,
+        handler: Option<Arc<dyn Handler>>,
+    ) -> Result<(), InsertError> {
+        self.router.insert(path, handler)
+    }
+
+    /// Finds what a raw path leads to.
+    pub(super) fn find(&self, path: &str) -> Target {
+        if !is_plain(path) {
+            return Target::Ambiguous;
+        }
+        let Ok(found) = self.router.at(path) else {
+            return Target::Unknown;
+        };
+        let Some(handler) = found.value else {
+            return Target::Detached;
+        };
+        let mut params = Params::with_capacity(found.params.len());
+        for (name, value) in found.params.iter() {
+            match decode(value) {
+                Some(value) => params.push((name.into(), value)),
+                None => return Target::Ambiguous,
+            }
+        }
+        Target::Handler(Arc::clone(handler), params)
+    }
+}
+
+/// Whether a configured path can be matched at all: it must be one that requests may have.
+pub(super) fn check(path: &str) -> Result<(), String> {
+    if !path.starts_with('/') {
+        return Err(format!("path {path:?} does not start with a slash"));
+    }
+    if path.contains(['?', '#', '%']) || path.bytes().any(|b| b <= b' ' || b >= 0x7f) {
+        return Err(format!(
+            "path {path:?} holds a character that no path can match: write letters, digits and - . _ ~ /"
+        ));
+    }
+    if !is_plain(path) {
+        return Err(format!(
+            "path {path:?} has an empty, \".\" or \"..\" segment, which no request may have"
+        ));
+    }
+    Router::new()
+        .insert(path, ())
+        .map_err(|error| reason(path, &error))
+}
+
+/// Why matchit refuses a path, in the words of this program.
+pub(super) fn reason(path: &str, error: &InsertError) -> String {
+    match error {
+        InsertError::Conflict { with } => format!("path {path:?} collides with {with:?}"),
+        InsertError::InvalidParamSegment => {
+            format!("path {path:?} has two parameters in one segment")
+        }
+        InsertError::InvalidCatchAll => {
+            format!("path {path:?} has a {{*parameter}} that is not its last segment")
+        }
+        _ => format!("path {path:?} has a parameter without a name or a brace without its other"),
+    }
+}
+
+/// Whether there is one way only to read a path: no empty, `.` or `..` segment, and no slash, dot,
+/// backslash or NUL in disguise. A slash at the end is allowed.
+fn is_plain(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    let Some((b'/', rest)) = bytes.split_first() else {
+        return false;
+    };
+    let mut start = 0;
+    for (at, byte) in rest.iter().enumerate() {
+        match byte {
+            b'/' => {
+                if matches!(&rest[start..at], b"" | b"." | b"..") {
+                    return false;
+                }
+                start = at + 1;
+            }
+            b'%' => {
+                let disguised = match rest.get(at + 1..at + 3) {
+                    Some([b'2', low]) => matches!(low, b'e' | b'E' | b'f' | b'F'),
+                    Some([b'5', low]) => matches!(low, b'c' | b'C'),
+                    Some([b'0', low]) => *low == b'0',
+                    _ => false,
+                };
+                if disguised {
+                    return false;
+                }
+            }
+            b'\\' => return false,
+            _ => {}
+        }
+    }
+    !matches!(&rest[start..], b"." | b"..")
+}
+
+/// Percent-decodes a parameter, once. None when it is malformed or not UTF-8.
+fn decode(value: &str) -> Option<Box<str>> {
+    if !value.contains('%') {
+        return Some(value.into());
+    }
+    let mut decoded = Vec::with_capacity(value.len());
+    let mut bytes = value.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(if byte == b'%' {
+            hex(bytes.next()?)? << 4 | hex(bytes.next()?)?
+        } else {
+            byte
+        });
+    }
+    String::from_utf8(decoded).ok().map(String::into_boxed_str)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    (digit as char).to_digit(16).map(|value| value as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_can_be_read_in_two_ways_is_not_plain() {
+        for path in [
+            "/a//b",
+            "//a",
+            "/a/./b",
+            "/a/../b",
+            "/a/.",
+            "/a/..",
+            "/..",
+            "/a%2fb",
+            "/a%2Fb",
+            "/a%2eb",
+            "/%2E%2e/b",
+            "/a\\b",
+            "/a%5cb",
+            "/a%5Cb",
+            "/a%00",
+            "",
+            "*",
+            "a/b",
+        ] {
+            assert!(!is_plain(path), "{path}");
+        }
+        for path in [
+            "/",
+            "/a",
+            "/a/",
+            "/a.b/..c/...",
+            "/a%20b",
+            "/%C3%A9",
+            "/a%252fb",
+        ] {
+            assert!(is_plain(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_decoded_once_and_must_be_utf8() {
+        assert_eq!(decode("team%20a").as_deref(), Some("team a"));
+        assert_eq!(decode("%C3%a9").as_deref(), Some("é"));
+        assert_eq!(decode("a%252fb").as_deref(), Some("a%2fb"));
+        for value in ["%", "%4", "%zz", "%+1", "%ff"] {
+            assert_eq!(decode(value), None, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_configured_path_must_be_one_that_a_request_can_have() {
+        for path in [
+            "/",
+            "/api/v1/write",
+            "/api/{tenant}/write",
+            "/files/{*rest}",
+        ] {
+            assert_eq!(check(path), Ok(()), "{path}");
+        }
+        for path in [
+            "", "api", "/a//b", "/a/../b", "/a?b", "/a b", "/é", "/{", "/{a}{b}", "/{*a}/b",
+        ] {
+            assert!(check(path).is_err(), "{path}");
+        }
+    }
+}

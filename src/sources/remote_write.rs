@@ -1,0 +1,530 @@
+//! Receives remote write 1.0 and 2.0.
+//!
+//! Delivery: a 2xx answer means what `acknowledge` says. A request whose transforms read labels
+//! is decoded and checked first, and an invalid series costs only itself. A request that nobody
+//! has to look into is forwarded as it came after a check of its compression; what is wrong
+//! inside of it is then for the endpoints to say. Limits: the size of bodies (compressed and
+//! decoded), of series and labels, of all requests in flight together, and the time that a
+//! sender may take.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, AUTHORIZATION, COOKIE, HeaderValue, PROXY_AUTHORIZATION};
+use http::{Method, StatusCode};
+use serde::Deserialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::component::{
+    BoxFuture, BuildContext, BuildError, ComponentInfo, Key, Kind, Resource, RunError, Source,
+    SourceConfig,
+};
+use crate::config::{Period, Problems, Size};
+use crate::http::{
+    Authorization, BasicAuth, BodyError, Callers, Handler, Listen, Request, Response, Route,
+    ServerTls, answer, auth, body,
+};
+use crate::protocol::Version;
+use crate::protocol::remote_write::{Invalid, Limits, Written, negotiate};
+use crate::protocol::snappy;
+use crate::signal::{Ack, Batch, Counts, Origin, Outcome};
+use crate::telemetry::ComponentMetrics;
+use crate::topology::{Output, SendError, Shutdown};
+
+/// When a sender is told that all is well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Acknowledge {
+    /// Once every required sink has delivered the batch or has it on disk.
+    #[default]
+    Stored,
+    /// Once the far end of every required sink has it.
+    Delivered,
+    /// Once the request has passed the checks and is queued.
+    Received,
+}
+
+/// Configuration of the `remote_write` source.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoteWriteConfig {
+    /// The address to listen on. Sources with the same address share one listener.
+    address: SocketAddr,
+    /// The path to receive on; `{name}` matches one segment, for the `tenant` transform.
+    #[serde(default = "default_path")]
+    path: String,
+    /// TLS for callers.
+    tls: Option<ServerTls>,
+    /// The user that callers must be.
+    basic_auth: Option<BasicAuth>,
+    /// The token that callers must have.
+    authorization: Option<Authorization>,
+    /// The largest compressed body.
+    #[serde(default = "default_max_body_bytes")]
+    max_body_bytes: Size,
+    /// The largest decoded body.
+    #[serde(default = "default_max_decoded_bytes")]
+    max_decoded_bytes: Size,
+    /// The most labels that a series may have.
+    #[serde(default = "default_max_labels")]
+    max_labels_per_series: usize,
+    /// The longest name of a label.
+    #[serde(default = "default_max_name")]
+    max_label_name_bytes: Size,
+    /// The longest value of a label.
+    #[serde(default = "default_max_value")]
+    max_label_value_bytes: Size,
+    /// The memory that all requests in flight may take, decoded.
+    #[serde(default = "default_in_flight")]
+    max_in_flight_bytes: Size,
+    /// The most connections of the listener.
+    #[serde(default = "default_connections")]
+    max_connections: usize,
+    /// The longest that the head of a request may take.
+    #[serde(default = "default_header_timeout")]
+    header_timeout: Period,
+    /// The longest that the body of a request may take.
+    #[serde(default = "default_body_timeout")]
+    body_timeout: Period,
+    /// The longest that a connection may be idle.
+    #[serde(default = "default_idle_timeout")]
+    idle_timeout: Period,
+    /// When a sender is told that all is well.
+    #[serde(default)]
+    acknowledge: Acknowledge,
+    /// The longest that a sender waits for its acknowledgement before it is told to try again.
+    #[serde(default = "default_acknowledge_timeout")]
+    acknowledge_timeout: Period,
+    /// Whether every request is decoded and checked, also when nothing reads its labels.
+    #[serde(default)]
+    check_series: bool,
+}
+
+fn default_path() -> String {
+    "/api/v1/write".into()
+}
+const fn default_max_body_bytes() -> Size {
+    Size::mib(32)
+}
+const fn default_max_decoded_bytes() -> Size {
+    Size::mib(128)
+}
+const fn default_max_labels() -> usize {
+    128
+}
+const fn default_max_name() -> Size {
+    Size::kib(1)
+}
+const fn default_max_value() -> Size {
+    Size::kib(16)
+}
+const fn default_in_flight() -> Size {
+    Size::mib(256)
+}
+const fn default_connections() -> usize {
+    1024
+}
+const fn default_header_timeout() -> Period {
+    Period::secs(10)
+}
+const fn default_body_timeout() -> Period {
+    Period::secs(30)
+}
+const fn default_idle_timeout() -> Period {
+    Period::secs(300)
+}
+const fn default_acknowledge_timeout() -> Period {
+    Period::secs(20)
+}
+
+/// Offsets into a decoded body are 32 bits wide, with room for what edits add.
+const DECODED_MAX: Size = Size::mib(1024);
+
+const KEYS: &[Key] = &[
+    Key::required("address", "\"0.0.0.0:9201\"", "Address to listen on. Sources with the same address share one listener; they must agree on `tls`, `max_connections`, `header_timeout` and `idle_timeout`."),
+    Key::value("path", "\"/api/v1/write\"", "Path to receive on. `{name}` matches one segment, which the `tenant` transform can take."),
+    Key::unset("tls.cert_file", "\"/etc/metrifold/tls.crt\"", "Certificate chain in PEM. With it, callers must use TLS."),
+    Key::unset("tls.key_file", "\"/etc/metrifold/tls.key\"", "Private key in PEM."),
+    Key::unset("tls.client_ca_file", "\"/etc/metrifold/client-ca.crt\"", "Certificate authority in PEM. With it, callers must present a certificate that it signed."),
+    Key::unset("basic_auth.username", "\"prometheus\"", "User name that callers must send."),
+    Key::unset("basic_auth.password", "\"${WRITE_PASSWORD}\"", "Password that callers must send."),
+    Key::unset("basic_auth.password_file", "\"/etc/metrifold/password\"", "File with the password, instead of `password`."),
+    Key::unset("authorization.type", "\"Bearer\"", "Scheme of the `Authorization` header that callers must send."),
+    Key::unset("authorization.credentials", "\"${WRITE_TOKEN}\"", "Credentials that callers must send."),
+    Key::unset("authorization.credentials_file", "\"/etc/metrifold/token\"", "File with the credentials, instead of `credentials`."),
+    Key::value("acknowledge", "\"stored\"", "When a sender is told that all is well: `stored` (every required sink has delivered the batch or has it on disk), `delivered` (the far end of every required sink has it) or `received` (the request passed the checks and is queued)."),
+    Key::value("acknowledge_timeout", "\"20s\"", "Longest wait for the acknowledgement. Then the sender is told to try again (503) and what is still queued for it is dropped."),
+    Key::value("check_series", "false", "Whether every request is decoded and each series checked. Otherwise that happens where something reads labels or the protocol version changes, and with 2.0 always."),
+    Key::value("max_body_bytes", "\"32MiB\"", "Largest compressed body; above it 413."),
+    Key::value("max_decoded_bytes", "\"128MiB\"", "Largest decoded body, at most 1GiB; above it 413, before anything is allocated."),
+    Key::value("max_labels_per_series", "128", "Most labels of a series; one with more is invalid."),
+    Key::value("max_label_name_bytes", "\"1KiB\"", "Longest label name; a series with a longer one is invalid."),
+    Key::value("max_label_value_bytes", "\"16KiB\"", "Longest label value; a series with a longer one is invalid."),
+    Key::value("max_in_flight_bytes", "\"256MiB\"", "Memory of all requests in flight, decoded; above it 503 with Retry-After."),
+    Key::value("max_connections", "1024", "Most connections of the listener; further ones wait to be accepted."),
+    Key::value("header_timeout", "\"10s\"", "Longest time for a TLS handshake and for the head of a request."),
+    Key::value("body_timeout", "\"30s\"", "Longest time for the body of a request; then 408."),
+    Key::value("idle_timeout", "\"5m\"", "Longest time that a connection may be idle between two requests."),
+];
+
+inventory::submit! {
+    ComponentInfo {
+        kind: Kind::Source,
+        name: "remote_write",
+        summary: "Receives Prometheus remote write 1.0 and 2.0.",
+        keys: &[KEYS],
+    }
+}
+
+#[typetag::deserialize(name = "remote_write")]
+impl SourceConfig for RemoteWriteConfig {
+    fn resources(&self) -> Vec<Resource> {
+        vec![Resource::Route(self.listen())]
+    }
+
+    fn validate(&self, problems: &mut Problems) {
+        self.listen().validate(problems);
+        auth::validate(
+            "",
+            self.basic_auth.as_ref(),
+            self.authorization.as_ref(),
+            None,
+            problems,
+        );
+        for (key, value) in [
+            ("max_body_bytes", self.max_body_bytes),
+            ("max_label_name_bytes", self.max_label_name_bytes),
+            ("max_label_value_bytes", self.max_label_value_bytes),
+        ] {
+            if value.0 == 0 {
+                problems.at(key, "must be at least 1B");
+            }
+        }
+        if !(Size(1)..=DECODED_MAX).contains(&self.max_decoded_bytes) {
+            problems.at("max_decoded_bytes", "must be from 1B to 1GiB");
+        }
+        if !(1..=10_000).contains(&self.max_labels_per_series) {
+            problems.at("max_labels_per_series", "must be from 1 to 10000");
+        }
+        if self.max_in_flight_bytes < self.max_decoded_bytes {
+            problems
+                .at("max_in_flight_bytes", "must be at least max_decoded_bytes")
+                .help("otherwise a request that is allowed could never be taken");
+        }
+        if self.max_in_flight_bytes.bytes() > Semaphore::MAX_PERMITS {
+            problems.at("max_in_flight_bytes", "is too large");
+        }
+        for (key, value) in [
+            ("body_timeout", self.body_timeout),
+            ("acknowledge_timeout", self.acknowledge_timeout),
+        ] {
+            if value.0.is_zero() {
+                problems.at(key, "must be longer than 0s");
+            }
+        }
+    }
+
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source>, BuildError> {
+        let route = cx.listeners.route(&self.listen(), &cx.id)?;
+        let callers = Callers::build(self.basic_auth.as_ref(), self.authorization.as_ref())?;
+        Ok(Box::new(RemoteWrite {
+            route,
+            receiver: Receiver {
+                source: cx.id.clone(),
+                callers,
+                config: self.clone(),
+                limits: Limits {
+                    decoded_bytes: self.max_decoded_bytes.bytes(),
+                    labels: self.max_labels_per_series,
+                    name_bytes: self.max_label_name_bytes.bytes(),
+                    value_bytes: self.max_label_value_bytes.bytes(),
+                },
+                in_flight: Arc::new(Semaphore::new(self.max_in_flight_bytes.bytes())),
+                metrics: cx.metrics.clone(),
+            },
+        }))
+    }
+}
+
+impl RemoteWriteConfig {
+    fn listen(&self) -> Listen {
+        Listen {
+            address: self.address,
+            path: self.path.clone(),
+            tls: self.tls.clone(),
+            max_connections: self.max_connections,
+            header_timeout: self.header_timeout.0,
+            idle_timeout: self.idle_timeout.0,
+        }
+    }
+}
+
+struct RemoteWrite {
+    route: Route,
+    receiver: Receiver,
+}
+
+impl Source for RemoteWrite {
+    fn run(
+        self: Box<Self>,
+        out: Output,
+        mut shutdown: Shutdown,
+    ) -> BoxFuture<Result<(), RunError>> {
+        Box::pin(async move {
+            let Self { route, receiver } = *self;
+            let permits = receiver.config.max_in_flight_bytes.bytes();
+            let in_flight = receiver.in_flight.clone();
+            let serving = route.serve(Arc::new(Serving {
+                receiver: Arc::new(receiver),
+                out,
+            }));
+            shutdown.wait().await;
+            // New requests are told to come back; those under way keep the sinks busy until they
+            // have been answered.
+            drop(serving);
+            let all = u32::try_from(permits).unwrap_or(u32::MAX);
+            let _ = in_flight.acquire_many(all).await;
+            drop(route);
+            Ok(())
+        })
+    }
+}
+
+struct Serving {
+    receiver: Arc<Receiver>,
+    out: Output,
+}
+
+impl Handler for Serving {
+    fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
+        Box::pin(async move {
+            let response = self.receiver.receive(request, &self.out).await;
+            self.receiver.metrics.answered(response.status());
+            response
+        })
+    }
+}
+
+struct Receiver {
+    source: Arc<str>,
+    callers: Callers,
+    config: RemoteWriteConfig,
+    limits: Limits,
+    in_flight: Arc<Semaphore>,
+    metrics: ComponentMetrics,
+}
+
+/// Seconds after which a sender that was turned away should try again.
+const RETRY_AFTER: u64 = 1;
+
+impl Receiver {
+    async fn receive(&self, request: Request, out: &Output) -> Response {
+        if let Err(refusal) = self.callers.check(&request.headers) {
+            return refusal;
+        }
+        if request.method != Method::POST {
+            let mut response = answer::text(StatusCode::METHOD_NOT_ALLOWED, "send POST");
+            response
+                .headers_mut()
+                .insert(ALLOW, HeaderValue::from_static("POST"));
+            return response;
+        }
+        let version = match negotiate(&request.headers) {
+            Ok(version) => version,
+            Err(error) => {
+                return answer::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, &error.to_string());
+            }
+        };
+        match self.accept(version, request, out).await {
+            Ok(response) | Err(response) => response,
+        }
+    }
+
+    async fn accept(
+        &self,
+        version: Version,
+        request: Request,
+        out: &Output,
+    ) -> Result<Response, Response> {
+        let (body, request) = self.read_body(request).await?;
+        let (decoded, _permit) = self.reserve(&body)?;
+        let origin = Arc::new(self.origin(request));
+        let received = body.len();
+        let mut batch = Batch::from_body(version, body.clone(), self.limits, origin);
+
+        // The answer to 2.0 needs exact counts, so that one is always walked.
+        let decodes = self.config.check_series || version == Version::V2 || out.decodes(version);
+        let invalid = if decodes {
+            batch.decode().map_err(|error| {
+                self.metrics.error("decode", &error);
+                answer::text(StatusCode::BAD_REQUEST, &error.to_string())
+            })?
+        } else {
+            snappy::check(&body).map_err(|error| {
+                self.metrics.error("decode", &error);
+                answer::text(StatusCode::BAD_REQUEST, &error.to_string())
+            })?;
+            Invalid::default()
+        };
+        drop(body);
+        let counts = batch.counts().unwrap_or_default();
+        self.metrics.received().batch(batch.counts(), received);
+        for (reason, samples) in invalid.by_reason() {
+            self.metrics.discarded_samples(reason.as_str(), samples);
+        }
+        let _ = decoded;
+
+        let verdict = self.deliver(batch, out).await?;
+        Ok(self.answer(version, counts, &invalid, verdict))
+    }
+
+    async fn read_body(&self, request: Request) -> Result<(Bytes, Head), Response> {
+        let max = self.config.max_body_bytes;
+        let length = request.content_length();
+        let head = Head {
+            params: request.params,
+            headers: request.headers,
+            peer: request.peer,
+            client_certificate: request.client_certificate,
+        };
+        let read = body::read(
+            request.body,
+            length,
+            max.bytes(),
+            self.config.body_timeout.0,
+        );
+        let body = read.await.map_err(|error| match error {
+            BodyError::TooLarge { .. } => answer::text(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                &format!("body is larger than max_body_bytes = {max}: send fewer samples per request"),
+            ),
+            BodyError::Timeout => answer::text(
+                StatusCode::REQUEST_TIMEOUT,
+                "body did not arrive within body_timeout",
+            ),
+            BodyError::Broken(reason) => answer::text(StatusCode::BAD_REQUEST, &reason),
+        })?;
+        Ok((body, head))
+    }
+
+    /// Takes the request's share of the memory for requests in flight.
+    fn reserve(&self, body: &Bytes) -> Result<(usize, OwnedSemaphorePermit), Response> {
+        let limit = self.limits.decoded_bytes;
+        let decoded = snappy::declared_len(body, limit).map_err(|error| match error {
+            snappy::SnappyError::TooLarge { .. } => {
+                answer::text(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string())
+            }
+            snappy::SnappyError::Corrupt(_) => {
+                answer::text(StatusCode::BAD_REQUEST, &error.to_string())
+            }
+        })?;
+        let bytes = u32::try_from(decoded + body.len()).unwrap_or(u32::MAX);
+        let bytes = bytes.min(u32::try_from(self.config.max_in_flight_bytes.bytes()).unwrap_or(u32::MAX));
+        let permit = self.in_flight.clone().try_acquire_many_owned(bytes);
+        let permit = permit.map_err(|_| {
+            self.metrics.error("overloaded", "too many bytes in flight");
+            answer::retry_after(
+                StatusCode::SERVICE_UNAVAILABLE,
+                RETRY_AFTER,
+                "too many bytes in flight: try again",
+            )
+        })?;
+        Ok((decoded, permit))
+    }
+
+    fn origin(&self, mut head: Head) -> Origin {
+        for credentials in [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE] {
+            head.headers.remove(credentials);
+        }
+        Origin {
+            source: self.source.clone(),
+            peer: Some(head.peer.ip()),
+            params: head.params,
+            headers: head.headers,
+            client_certificate: head.client_certificate,
+        }
+    }
+
+    /// Sends the batch and waits as `acknowledge` says.
+    async fn deliver(&self, mut batch: Batch, out: &Output) -> Result<Outcome, Response> {
+        let refuse = |error: SendError| match error {
+            SendError::Rejected(rejection) => {
+                answer::text(StatusCode::BAD_REQUEST, &rejection.to_string())
+            }
+            SendError::Panicked => {
+                answer::text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string())
+            }
+        };
+        let late = || {
+            self.metrics
+                .error("acknowledge_timeout", "no acknowledgement in time");
+            answer::retry_after(
+                StatusCode::SERVICE_UNAVAILABLE,
+                RETRY_AFTER,
+                "not delivered within acknowledge_timeout: try again",
+            )
+        };
+        let limit = self.config.acknowledge_timeout.0;
+        if self.config.acknowledge == Acknowledge::Received {
+            let sent = timeout(limit, out.send(batch)).await;
+            sent.map_err(|_| late())?.map_err(refuse)?;
+            return Ok(Outcome::Delivered);
+        }
+        let (ack, mut waiter) = Ack::new();
+        batch.set_ack(ack);
+        let delivered = async {
+            out.send(batch).await.map_err(refuse)?;
+            Ok(waiter.verdict().await)
+        };
+        timeout(limit, delivered).await.map_err(|_| late())?
+    }
+
+    fn answer(
+        &self,
+        version: Version,
+        counts: Counts,
+        invalid: &Invalid,
+        verdict: Outcome,
+    ) -> Response {
+        let (mut response, written) = match verdict {
+            Outcome::Delivered if invalid.series() == 0 => {
+                (answer::empty(StatusCode::NO_CONTENT), counts)
+            }
+            // The valid part is in.
+            Outcome::Delivered => (
+                answer::text(StatusCode::BAD_REQUEST, &invalid.to_string()),
+                counts,
+            ),
+            Outcome::Rejected(reason) => (
+                answer::text(StatusCode::BAD_REQUEST, &reason),
+                Counts::default(),
+            ),
+            Outcome::Failed {
+                reason,
+                retry_after,
+            } => {
+                let secs = retry_after.map_or(RETRY_AFTER, |after| after.as_secs().max(1));
+                (
+                    answer::retry_after(StatusCode::SERVICE_UNAVAILABLE, secs, &reason),
+                    Counts::default(),
+                )
+            }
+        };
+        // A sender of 1.0 would take them for a partial failure (prometheus#17683).
+        if version == Version::V2 {
+            Written::from(written).write(response.headers_mut());
+        }
+        response
+    }
+}
+
+/// What is left of a request once its body has been read.
+struct Head {
+    params: Vec<(Box<str>, Box<str>)>,
+    headers: http::HeaderMap,
+    peer: SocketAddr,
+    client_certificate: Option<Arc<crate::signal::ClientCertificate>>,
+}

@@ -1,0 +1,252 @@
+//! All that lies between a source and the sinks: transforms, fused, and the fan-out.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use thiserror::Error;
+
+use crate::component::{Emitter, Form, Transform};
+use crate::protocol::Version;
+use crate::protocol::remote_write::lost_in_v1;
+use crate::signal::{Batch, Rejection};
+use crate::telemetry::ComponentMetrics;
+
+use super::edge::{Blocked, Edge};
+
+/// What a source sends through: a graph of transforms that ends at sinks. It is built whole and
+/// replaced whole.
+#[derive(Debug, Default)]
+pub(crate) struct Stage {
+    pub(crate) entry: Vec<Target>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) edges: Vec<Arc<Edge>>,
+}
+
+/// Where a batch goes next: an index into the stage's nodes or edges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Node(usize),
+    Edge(usize),
+}
+
+/// A transform in a stage.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) transform: Arc<dyn Transform>,
+    pub(crate) metrics: ComponentMetrics,
+    /// By output.
+    pub(crate) outputs: Vec<Vec<Target>>,
+}
+
+impl Stage {
+    /// Runs a batch through all transforms. Nothing has been delivered when it is refused.
+    fn run(&self, batch: Batch) -> Result<Vec<(usize, Batch)>, SendError> {
+        let mut work = Vec::with_capacity(self.nodes.len() + 1);
+        let mut arrived = Vec::with_capacity(self.edges.len());
+        let mut failed = None;
+        dispatch(&self.entry, batch, &mut work, &mut arrived);
+        while let Some((node, batch)) = work.pop() {
+            let node = &self.nodes[node];
+            node.metrics.received().batch(batch.counts(), 0);
+            let mut emit = |output: usize, batch: Batch| {
+                node.metrics.sent().batch(batch.counts(), 0);
+                if let Some(targets) = node.outputs.get(output) {
+                    dispatch(targets, batch, &mut work, &mut arrived);
+                }
+            };
+            let mut dropped = |reason: &'static str, samples| {
+                node.metrics.discarded_samples(reason, samples);
+            };
+            let mut out = Emitter {
+                emit: &mut emit,
+                dropped: &mut dropped,
+            };
+            let applied = catch_unwind(AssertUnwindSafe(|| node.transform.apply(batch, &mut out)));
+            let error = match applied {
+                Ok(Ok(())) => continue,
+                Ok(Err(rejection)) => {
+                    node.metrics.error("rejected", &rejection);
+                    SendError::Rejected(rejection)
+                }
+                Err(_) => {
+                    node.metrics.error("panicked", "panicked on a batch");
+                    SendError::Panicked
+                }
+            };
+            failed = Some(error);
+            break;
+        }
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(arrived),
+        }
+    }
+
+    /// Whether somebody on the way will look at the series of a batch of this version.
+    fn decodes(&self, version: Version) -> bool {
+        self.nodes.iter().any(|node| node.transform.reads_labels())
+            || self.edges.iter().any(|edge| {
+                edge.before.is_some()
+                    || match edge.form() {
+                        Form::Decoded => true,
+                        Form::V1 => version != Version::V1,
+                        Form::V2 => version != Version::V2,
+                        Form::AsReceived => false,
+                    }
+            })
+    }
+}
+
+fn dispatch(
+    targets: &[Target],
+    batch: Batch,
+    work: &mut Vec<(usize, Batch)>,
+    arrived: &mut Vec<(usize, Batch)>,
+) {
+    let mut go = |target: Target, batch: Batch| match target {
+        Target::Node(node) => work.push((node, batch)),
+        Target::Edge(edge) => arrived.push((edge, batch)),
+    };
+    if let Some((last, others)) = targets.split_last() {
+        for &target in others {
+            go(target, batch.clone());
+        }
+        go(*last, batch);
+    }
+}
+
+/// A source's end of its stage.
+#[derive(Clone, Debug)]
+pub struct Output {
+    pub(crate) stage: Arc<ArcSwap<Stage>>,
+    pub(crate) metrics: ComponentMetrics,
+}
+
+/// Why a batch went to no sink.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SendError {
+    /// A transform refuses it: sending it again cannot help.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// A transform panicked on it, which is Metrifold's fault.
+    #[error("a transform panicked on the batch")]
+    Panicked,
+}
+
+impl Output {
+    /// Whether somebody on the way will look at the series of a batch of this version, so that
+    /// the source may as well decode it first and answer for what is wrong with it.
+    pub fn decodes(&self, version: Version) -> bool {
+        self.stage.load().decodes(version)
+    }
+
+    /// Sends a batch through the transforms and into the queues of the sinks. Waits while the
+    /// queue of a required sink is full; an optional sink is never waited for.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the batch is refused as a whole, before it reaches any sink.
+    pub async fn send(&self, batch: Batch) -> Result<(), SendError> {
+        self.metrics.sent().batch(batch.counts(), batch.body_len());
+        let blocked = {
+            let stage = self.stage.load();
+            let mut prepared = Vec::with_capacity(stage.edges.len());
+            for (edge, batch) in stage.run(batch)? {
+                prepare(&stage.edges[edge], batch, &mut prepared)?;
+            }
+            // All sinks get the batch at once; then those that are full are waited for.
+            let mut blocked = Vec::new();
+            for (edge, mut batch) in prepared {
+                let ack = batch.take_ack();
+                let ticket = ack
+                    .filter(|_| edge.required)
+                    .map(|ack| ack.ticket(edge.id.clone()));
+                if let Some(waiting) = edge.push(batch, ticket) {
+                    blocked.push((edge, waiting));
+                }
+            }
+            blocked
+        };
+        wait_for_room(blocked).await;
+        Ok(())
+    }
+}
+
+async fn wait_for_room(blocked: Vec<(Arc<Edge>, Blocked)>) {
+    if blocked.is_empty() {
+        return;
+    }
+    let pushes = blocked
+        .into_iter()
+        .map(|(edge, waiting)| Box::pin(async move { edge.push_wait(waiting).await }));
+    join_all(pushes.collect()).await;
+}
+
+/// Awaits all futures, concurrently.
+async fn join_all<F: Future<Output = ()> + Unpin>(mut futures: Vec<F>) {
+    std::future::poll_fn(|cx| {
+        futures.retain_mut(|future| std::pin::Pin::new(future).poll(cx).is_pending());
+        if futures.is_empty() {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
+    })
+    .await;
+}
+
+/// Applies the sink's own transform and gives each result the form that the sink wants.
+fn prepare(
+    edge: &Arc<Edge>,
+    batch: Batch,
+    prepared: &mut Vec<(Arc<Edge>, Batch)>,
+) -> Result<(), Rejection> {
+    edge.metrics
+        .received()
+        .batch(batch.counts(), batch.body_len());
+    let Some(before) = &edge.before else {
+        return finish(edge, batch, prepared);
+    };
+    let mut own = Vec::with_capacity(1);
+    let mut emit = |_, batch| own.push(batch);
+    let mut dropped = |reason: &'static str, samples| {
+        edge.metrics.discarded_samples(reason, samples);
+    };
+    let mut out = Emitter {
+        emit: &mut emit,
+        dropped: &mut dropped,
+    };
+    before.apply(batch, &mut out)?;
+    for batch in own {
+        finish(edge, batch, prepared)?;
+    }
+    Ok(())
+}
+
+fn finish(
+    edge: &Arc<Edge>,
+    mut batch: Batch,
+    prepared: &mut Vec<(Arc<Edge>, Batch)>,
+) -> Result<(), Rejection> {
+    if batch.counts().is_some_and(|counts| counts.is_empty()) {
+        return Ok(());
+    }
+    let refuse = |error: &dyn ToString| Rejection(error.to_string());
+    match edge.version(&batch) {
+        None => {
+            batch.arena().map_err(|e| refuse(&e))?;
+        }
+        Some(version) => {
+            if version == Version::V1 && batch.version() == Version::V2 {
+                let arena = batch.arena().map_err(|e| refuse(&e))?;
+                let lost = lost_in_v1(arena);
+                edge.metrics.discarded_samples("not_in_remote_write_1.0", lost);
+            }
+            batch.body(version).map_err(|e| refuse(&e))?;
+            batch.forget_arena();
+        }
+    }
+    prepared.push((edge.clone(), batch));
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! Keeps a component running: reports its death, builds it anew after a pause, and never lets it
+//! take the others along.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
+
+use crate::backoff::Backoff;
+use crate::component::{BoxFuture, BuildError, Kind, RunError};
+use crate::telemetry::{ComponentMetrics, State};
+
+use super::Shutdown;
+
+/// The pauses between attempts to bring a dead component back.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// A component that ran for this long is taken to have recovered.
+const RECOVERED: Duration = Duration::from_secs(120);
+
+/// A component that has been built and waits to be run.
+pub(super) type Run = Box<dyn FnOnce() -> BoxFuture<Result<(), RunError>> + Send>;
+
+/// Builds a component anew.
+pub(super) type Rebuild = Box<dyn Fn() -> Result<Run, BuildError> + Send>;
+
+/// Who is supervised.
+pub(super) struct Supervised {
+    pub(super) id: Arc<str>,
+    pub(super) kind: Kind,
+    pub(super) metrics: ComponentMetrics,
+    pub(super) first: Run,
+    pub(super) rebuild: Rebuild,
+    /// When it is set, an end is an end.
+    pub(super) shutdown: Shutdown,
+}
+
+/// A task that ends when its supervisor does.
+struct Task(JoinHandle<Result<(), RunError>>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Runs a component until it ends after `shutdown`.
+pub(super) fn spawn(supervised: Supervised) -> JoinHandle<()> {
+    tokio::spawn(supervise(supervised))
+}
+
+async fn supervise(component: Supervised) {
+    let Supervised {
+        id,
+        kind,
+        metrics,
+        first,
+        rebuild,
+        mut shutdown,
+    } = component;
+    let kind = kind.as_str();
+    let mut next = Some(first);
+    let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
+    loop {
+        if let Some(run) = next.take() {
+            metrics.set_state(State::Running);
+            let started = tokio::time::Instant::now();
+            // A task of its own, so that a panic ends nothing else.
+            let mut task = Task(tokio::spawn(async move { run().await }));
+            let ended = (&mut task.0).await;
+            let reason = match ended {
+                Ok(Ok(())) if shutdown.is_set() => {
+                    metrics.set_state(State::Ended);
+                    return;
+                }
+                Ok(Ok(())) => "ended by itself".to_string(),
+                Ok(Err(error)) => error.to_string(),
+                Err(error) if error.is_panic() => "panicked".to_string(),
+                Err(_) => return, // the runtime is going
+            };
+            if started.elapsed() > RECOVERED {
+                backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
+            }
+            metrics.error("died", &reason);
+            error!(component = %id, kind, reason, "component died, will be built anew");
+        }
+        if shutdown.is_set() {
+            metrics.set_state(State::Ended);
+            return;
+        }
+        metrics.set_state(State::Restarting);
+        tokio::select! {
+            () = tokio::time::sleep(backoff.next_pause()) => {}
+            () = shutdown.wait() => continue,
+        }
+        match rebuild() {
+            Ok(run) => {
+                info!(component = %id, kind, "component was built anew");
+                next = Some(run);
+            }
+            Err(error) => {
+                metrics.error("build", &error);
+                warn!(component = %id, kind, %error, "component cannot be built");
+            }
+        }
+    }
+}

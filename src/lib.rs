@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![allow(dead_code, unused)]
 
+pub mod cli;
 pub mod component;
 pub mod config;
 pub mod http;

@@ -2,11 +2,16 @@
 #![forbid(unsafe_code)]
 #![allow(dead_code, unused)]
 
+pub mod api;
+pub mod backoff;
 pub mod component;
 pub mod config;
+pub mod delivery;
 pub mod http;
 pub mod protocol;
 pub mod queue;
 pub mod signal;
+pub mod sinks;
+pub mod sources;
 pub mod telemetry;
 pub mod topology;

@@ -7,6 +7,7 @@ pub mod config;
 pub mod http;
 pub mod protocol;
 pub mod queue;
+pub mod relabel;
 pub mod signal;
 pub mod telemetry;
 pub mod topology;

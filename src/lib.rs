@@ -10,6 +10,7 @@ pub mod delivery;
 pub mod http;
 pub mod protocol;
 pub mod queue;
+pub mod relabel;
 pub mod signal;
 pub mod sinks;
 pub mod sources;

@@ -8,6 +8,7 @@ pub mod component;
 pub mod config;
 pub mod delivery;
 pub mod http;
+pub mod process;
 pub mod protocol;
 pub mod queue;
 pub mod relabel;

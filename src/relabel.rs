@@ -10,9 +10,11 @@ mod case;
 mod memo;
 mod program;
 mod rule;
+mod stage;
 
 #[cfg(test)]
 mod tests;
 
 pub use program::{Program, Scratch};
 pub use rule::{Action, RuleConfig, Validation};
+pub use stage::Relabel;

@@ -17,7 +17,7 @@ use crate::config::Problems;
 use crate::http::{Listen, Listeners};
 use crate::queue::QueueConfig;
 use crate::signal::{Batch, Rejection};
-use crate::telemetry::ComponentMetrics;
+use crate::telemetry::{ComponentMetrics, Telemetry};
 use crate::topology::{Input, Output, Shutdown};
 
 /// A boxed future that can move between threads.
@@ -135,6 +135,12 @@ pub trait SinkConfig: Debug + Send + Sync {
     /// The form in which it takes batches to begin with.
     fn form(&self) -> Form;
 
+    /// Whether batches have to be decoded for it, so that their series are valid and their labels
+    /// sorted, though it does not read them.
+    fn checks_series(&self) -> bool {
+        false
+    }
+
     /// What it takes for itself.
     fn resources(&self) -> Vec<Resource> {
         Vec::new()
@@ -232,6 +238,8 @@ pub struct BuildContext {
     pub listeners: Listeners,
     /// The component's metrics.
     pub metrics: ComponentMetrics,
+    /// The metrics of the process.
+    pub telemetry: Telemetry,
 }
 
 /// Why a component cannot be built.

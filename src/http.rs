@@ -8,10 +8,13 @@ pub mod answer;
 pub mod auth;
 pub mod body;
 mod bound;
+mod callers;
 pub mod client;
 mod connection;
 mod connector;
+mod credentials;
 pub mod listener;
+mod oauth2;
 mod routes;
 #[cfg(test)]
 mod testing;

@@ -2,6 +2,7 @@
 
 pub mod remote_write;
 pub mod snappy;
+pub mod text;
 pub mod wire;
 
 use std::fmt;

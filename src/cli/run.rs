@@ -2,20 +2,14 @@
 
 use std::io;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
 use tokio::runtime::Builder;
-use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
 use super::{EXIT_FAILURE, EXIT_OK, Global, LogFormat, report};
-use crate::config::{Config, LoadOptions, Period};
-use crate::http::Listeners;
-use crate::telemetry::Telemetry;
-use crate::topology::Built;
+use crate::config::{LoadOptions, Period};
+use crate::process::{self, Ended};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -24,7 +18,7 @@ Examples:
   METRIFOLD_LOG=debug metrifold run --log-format json
 
 SIGTERM and SIGINT stop the sources and let the sinks deliver what they hold, for as long as \
---shutdown-limit at most.";
+--shutdown-limit at most; a second signal ends the process at once. Exits with 0 when all was delivered, with 1 when a component could not be built or data was left, and with 78 when the configuration is wrong.";
 
 #[derive(Clone, Debug, Args)]
 #[command(after_help = AFTER_HELP)]
@@ -65,49 +59,14 @@ pub(super) fn execute(global: &Global, args: &RunArgs) -> u8 {
         }
     };
     let limit = args.shutdown_limit.0;
-    // The one place at which the command line hands over to the topology.
-    let outcome = runtime.block_on(run_topology(loaded.config, limit));
-    // What is left are connections that were given their time already.
+    // The one place at which the command line hands over to the process.
+    let ended = runtime.block_on(process::run(loaded.config, limit));
+    // What still runs was given its time already.
     runtime.shutdown_background();
-    match outcome {
-        Ok(()) => EXIT_OK,
-        Err(()) => EXIT_FAILURE,
+    match ended {
+        Ended::Drained => EXIT_OK,
+        Ended::NotStarted | Ended::LeftData | Ended::AtOnce => EXIT_FAILURE,
     }
-}
-
-/// Builds, starts and, upon a signal, stops the topology. Errors are logged.
-async fn run_topology(config: Config, limit: Duration) -> Result<(), ()> {
-    let (mut terminate, mut interrupt) = match (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) {
-        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-        (Err(error), _) | (_, Err(error)) => {
-            error!(%error, "cannot listen for signals");
-            return Err(());
-        }
-    };
-    let built = Built::build(Arc::new(config), Telemetry::new(), Listeners::new());
-    let running = match built {
-        Ok(built) => built.start(),
-        Err(errors) => {
-            for (component, error) in errors {
-                error!(%component, %error, "cannot build component");
-            }
-            return Err(());
-        }
-    };
-    info!(version = env!("CARGO_PKG_VERSION"), "running");
-    let name = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    };
-    info!(signal = name, "stopping");
-    for left in running.stop(limit).await {
-        warn!(sink = %left.sink, batches = left.batches, bytes = left.bytes, "gave up undelivered batches");
-    }
-    info!("stopped");
-    Ok(())
 }
 
 /// Sends log lines to stderr.

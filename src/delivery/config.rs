@@ -215,7 +215,7 @@ impl DeliveryConfig {
             problems,
         );
         self.queue.validate(self.required, problems);
-        Relabel::validate(&self.relabel, "relabel", problems);
+        Relabel::compile(&self.relabel, "relabel", problems);
         if !(1..=1000).contains(&self.connections) {
             problems.at("connections", "must be from 1 to 1000");
         }
@@ -253,7 +253,8 @@ impl DeliveryConfig {
         if self.relabel.is_empty() {
             return Ok(None);
         }
-        let relabel = Relabel::compile(&self.relabel).map_err(|e| BuildError::new("relabel", e))?;
+        let relabel = Relabel::compile(&self.relabel, "relabel", &mut Problems::new(false));
+        let relabel = relabel.ok_or_else(|| BuildError::new("relabel", "rules are not valid"))?;
         Ok(Some(Arc::new(relabel)))
     }
 

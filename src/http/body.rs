@@ -95,3 +95,91 @@ where
         buffer.freeze()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::io;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use http_body::Frame;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// Gives these frames, and then ends, or hangs.
+    struct Frames {
+        frames: VecDeque<io::Result<Bytes>>,
+        hangs: bool,
+    }
+
+    fn frames<const N: usize>(frames: [&'static str; N]) -> Frames {
+        let frames = frames.map(|frame| Ok(Bytes::from_static(frame.as_bytes())));
+        Frames {
+            frames: frames.into(),
+            hangs: false,
+        }
+    }
+
+    impl Body for Frames {
+        type Data = Bytes;
+        type Error = io::Error;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+            match self.frames.pop_front() {
+                Some(frame) => Poll::Ready(Some(frame.map(Frame::data))),
+                None if self.hangs => Poll::Pending,
+                None => Poll::Ready(None),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_single_frame_is_not_copied() {
+        let frame = Bytes::from_static(b"one");
+        let body = Frames {
+            frames: [Ok(frame.clone())].into(),
+            hangs: false,
+        };
+        let read = read(body, Some(3), 3, LONG).await.unwrap();
+        assert_eq!(read.as_ptr(), frame.as_ptr());
+        let empty = super::read(frames([]), Some(0), 0, LONG).await;
+        assert_eq!(empty, Ok(Bytes::new()));
+    }
+
+    #[tokio::test]
+    async fn frames_are_joined_whatever_the_header_promises() {
+        for length in [None, Some(0), Some(6), Some(64 << 20)] {
+            let read = read(frames(["one", "", "two"]), length, 64 << 20, LONG).await;
+            assert_eq!(read, Ok(Bytes::from_static(b"onetwo")), "{length:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_above_the_limit_is_refused_with_and_without_its_length() {
+        let too_large = Err(BodyError::TooLarge { limit: 5 });
+        let announced = read(frames([]), Some(6), 5, LONG).await;
+        assert_eq!(announced, too_large);
+        let silent = read(frames(["one", "two"]), None, 5, LONG).await;
+        assert_eq!(silent, too_large);
+        let at_once = read(frames(["onetwo"]), None, 5, LONG).await;
+        assert_eq!(at_once, too_large);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_end_is_a_timeout_and_one_that_breaks_says_why() {
+        let mut body = frames(["one"]);
+        body.hangs = true;
+        let late = read(body, None, 5, Duration::from_millis(10)).await;
+        assert_eq!(late, Err(BodyError::Timeout));
+        let mut body = frames(["one"]);
+        body.frames.push_back(Err(io::Error::other("gone")));
+        let broken = read(body, None, 5, LONG).await;
+        assert_eq!(broken, Err(BodyError::Broken("gone".to_owned())));
+    }
+}

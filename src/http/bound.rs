@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -157,18 +157,9 @@ impl Shared {
 
     /// Reads all certificates again.
     pub(super) fn renew_certificates(&self) -> Vec<BuildError> {
-        let mut errors = Vec::new();
-        for bound in lock(&self.listeners).iter() {
-            let settings = bound.settings.load_full();
-            if settings.listen.tls.is_some() {
-                let _claims = lock(&bound.claims);
-                match Settings::build(&settings.listen, Some(&settings)) {
-                    Ok(renewed) => bound.settings.store(Arc::new(renewed)),
-                    Err(error) => errors.push(error),
-                }
-            }
-        }
-        errors
+        let listeners = lock(&self.listeners);
+        let renewed = listeners.iter().map(|bound| bound.renew_certificates());
+        renewed.filter_map(Result::err).collect()
     }
 
     /// Ends all listeners and connections.
@@ -303,6 +294,24 @@ impl Bound {
             claim.handler = None;
         }
         _garbage = self.publish(&claims);
+    }
+
+    /// Reads the certificates again: all or none, for the claims too, since their settings come
+    /// back when they are served again.
+    fn renew_certificates(&self) -> Result<(), BuildError> {
+        let mut claims = lock(&self.claims);
+        let renew = |old: &Arc<Settings>| match &old.listen.tls {
+            Some(_) => Settings::build(&old.listen, Some(old)).map(Arc::new),
+            None => Ok(Arc::clone(old)),
+        };
+        let current = renew(&self.settings.load())?;
+        let renewed = claims.list.iter().map(|claim| renew(&claim.settings));
+        let renewed = renewed.collect::<Result<Vec<_>, _>>()?;
+        for (claim, settings) in claims.list.iter_mut().zip(renewed) {
+            claim.settings = settings;
+        }
+        self.settings.store(current);
+        Ok(())
     }
 
     /// Gives a claim up; true if it was the last. What is returned beside must be dropped without

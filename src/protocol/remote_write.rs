@@ -10,6 +10,7 @@ mod decode;
 mod encode_v1;
 mod encode_v2;
 mod headers;
+mod samples;
 
 pub use decode::{DecodeError, Invalid, Limits, Reason, decode};
 pub use encode_v1::{encode as encode_v1, lost_in_v1};
@@ -18,6 +19,7 @@ pub use headers::{
     HISTOGRAMS_WRITTEN, EXEMPLARS_WRITTEN, NegotiationError, SAMPLES_WRITTEN, VERSION, Written,
     content_type, negotiate, version_value,
 };
+pub use samples::STALE;
 
 #[cfg(test)]
 mod tests;

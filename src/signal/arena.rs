@@ -505,7 +505,7 @@ impl<'a> SeriesRef<'a> {
     }
 
     /// Its labels, sorted by name.
-    pub fn labels(&self) -> impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+    pub fn labels(&self) -> impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone + use<'a> {
         let arena = self.arena;
         arena
             .labels_of(self.index)
@@ -518,6 +518,11 @@ impl<'a> SeriesRef<'a> {
         let position = find(self.arena, self.index, name).ok()?;
         let label = self.arena.labels_of(self.index)[position];
         Some(self.arena.text(label.value()))
+    }
+
+    /// The version in which its fields are encoded.
+    pub(crate) fn version(&self) -> Version {
+        self.arena.version
     }
 
     /// What it carries.

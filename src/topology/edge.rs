@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::component::{Form, Transform};
+use crate::component::{Form, SinkConfig, Transform};
 use crate::protocol::Version;
-use crate::queue::{Held, Pushed, Queue, QueueConfig};
+use crate::queue::{Held, Pushed, Queue};
 use crate::signal::{Batch, Counts, Outcome, Ticket};
 use crate::telemetry::{ComponentMetrics, QueueGauge};
 
@@ -24,6 +24,7 @@ pub(crate) struct Edge {
     pub(crate) metrics: ComponentMetrics,
     queue: Arc<Queue<Waiting>>,
     form: AtomicU8,
+    checks_series: bool,
 }
 
 /// A batch in the queue.
@@ -48,12 +49,12 @@ fn lane(batch: &Batch, ticket: Option<&Ticket>) -> Option<u64> {
 impl Edge {
     pub(crate) fn new(
         id: Arc<str>,
-        required: bool,
-        queue: QueueConfig,
-        form: Form,
+        config: &dyn SinkConfig,
         before: Option<Arc<dyn Transform>>,
         metrics: ComponentMetrics,
     ) -> Arc<Self> {
+        let required = config.required();
+        let queue = config.queue();
         let queue = Arc::new(Queue::new(
             queue.max_bytes.bytes(),
             queue.when_full(required),
@@ -65,7 +66,8 @@ impl Edge {
             before,
             metrics,
             queue,
-            form: AtomicU8::new(form as u8),
+            form: AtomicU8::new(config.form() as u8),
+            checks_series: config.checks_series(),
         })
     }
 
@@ -77,6 +79,17 @@ impl Edge {
             2 => Form::V2,
             _ => Form::AsReceived,
         }
+    }
+
+    /// Whether a batch of this version has to be decoded on its way to the sink.
+    pub(crate) fn decodes(&self, version: Version) -> bool {
+        let form = match version {
+            Version::V1 => Form::V1,
+            Version::V2 => Form::V2,
+        };
+        self.checks_series
+            || self.before.is_some()
+            || ![form, Form::AsReceived].contains(&self.form())
     }
 
     /// The version in which a batch leaves here; none if the sink reads series.

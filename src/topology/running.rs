@@ -66,6 +66,7 @@ impl Built {
             id: id.clone(),
             listeners: listeners.clone(),
             metrics: telemetry.component(id, kind, type_name),
+            telemetry: telemetry.clone(),
         };
 
         let mut edges: HashMap<Arc<str>, Arc<Edge>> = HashMap::new();
@@ -78,14 +79,7 @@ impl Built {
                 .and_then(|before| Ok((before, node.config.build(&cx)?)));
             match built {
                 Ok((before, sink)) => {
-                    let edge = Edge::new(
-                        id.clone(),
-                        node.config.required(),
-                        node.config.queue(),
-                        node.config.form(),
-                        before,
-                        cx.metrics,
-                    );
+                    let edge = Edge::new(id.clone(), &*node.config, before, cx.metrics);
                     edges.insert(id.clone(), edge.clone());
                     sinks.insert(id.clone(), (sink, edge));
                 }
@@ -153,13 +147,13 @@ impl Built {
             let rebuild: Rebuild = {
                 let (config, id) = (self.config.clone(), id.clone());
                 let (edge, stop) = (edge.clone(), sinks_stop.clone());
-                let listeners = self.listeners.clone();
+                let cx = BuildContext {
+                    id: id.clone(),
+                    listeners: self.listeners.clone(),
+                    metrics: edge.metrics.clone(),
+                    telemetry: self.telemetry.clone(),
+                };
                 Box::new(move || {
-                    let cx = BuildContext {
-                        id: id.clone(),
-                        listeners: listeners.clone(),
-                        metrics: edge.metrics.clone(),
-                    };
                     let sink = config.sinks[&id].config.build(&cx)?;
                     Ok(run(sink, &edge, &stop))
                 })
@@ -183,13 +177,13 @@ impl Built {
             let rebuild: Rebuild = {
                 let (config, id) = (self.config.clone(), id.clone());
                 let (output, stop) = (output.clone(), sources_stop.clone());
-                let listeners = self.listeners.clone();
+                let cx = BuildContext {
+                    id: id.clone(),
+                    listeners: self.listeners.clone(),
+                    metrics: output.metrics.clone(),
+                    telemetry: self.telemetry.clone(),
+                };
                 Box::new(move || {
-                    let cx = BuildContext {
-                        id: id.clone(),
-                        listeners: listeners.clone(),
-                        metrics: output.metrics.clone(),
-                    };
                     let source = config.sources[&id].config.build(&cx)?;
                     Ok(run(source, &output, &stop))
                 })

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use thiserror::Error;
 
-use crate::component::{Emitter, Form, Transform};
+use crate::component::{Emitter, Transform};
 use crate::protocol::Version;
 use crate::protocol::remote_write::lost_in_v1;
 use crate::signal::{Batch, Rejection};
@@ -86,15 +86,7 @@ impl Stage {
     /// Whether somebody on the way will look at the series of a batch of this version.
     fn decodes(&self, version: Version) -> bool {
         self.nodes.iter().any(|node| node.transform.reads_labels())
-            || self.edges.iter().any(|edge| {
-                edge.before.is_some()
-                    || match edge.form() {
-                        Form::Decoded => true,
-                        Form::V1 => version != Version::V1,
-                        Form::V2 => version != Version::V2,
-                        Form::AsReceived => false,
-                    }
-            })
+            || self.edges.iter().any(|edge| edge.decodes(version))
     }
 }
 
@@ -233,19 +225,17 @@ fn finish(
         return Ok(());
     }
     let refuse = |error: &dyn ToString| Rejection(error.to_string());
-    match edge.version(&batch) {
-        None => {
-            batch.arena().map_err(|e| refuse(&e))?;
+    if edge.decodes(batch.version()) {
+        batch.decode().map_err(|e| refuse(&e))?;
+    }
+    if let Some(version) = edge.version(&batch) {
+        if version == Version::V1 && batch.version() == Version::V2 {
+            let lost = lost_in_v1(batch.arena().map_err(|e| refuse(&e))?);
+            edge.metrics
+                .discarded_samples("not_in_remote_write_1.0", lost);
         }
-        Some(version) => {
-            if version == Version::V1 && batch.version() == Version::V2 {
-                let arena = batch.arena().map_err(|e| refuse(&e))?;
-                let lost = lost_in_v1(arena);
-                edge.metrics.discarded_samples("not_in_remote_write_1.0", lost);
-            }
-            batch.body(version).map_err(|e| refuse(&e))?;
-            batch.forget_arena();
-        }
+        batch.body(version).map_err(|e| refuse(&e))?;
+        batch.forget_arena();
     }
     prepared.push((edge.clone(), batch));
     Ok(())

@@ -6,11 +6,11 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::http::testing::{local, serving};
+use crate::http::testing::{By, local, serving};
 use crate::http::{answer, body};
 
-/// Answers with what it saw of a request.
-struct Echo;
+/// Answers with what it saw of a request, whose body may take this long.
+struct Echo(Duration);
 
 impl Handler for Echo {
     fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
@@ -21,7 +21,7 @@ impl Handler for Echo {
                 .iter()
                 .map(|(name, value)| format!("{name}={value}"))
                 .collect();
-            match body::read(request.body, length, 64, Duration::from_secs(30)).await {
+            match body::read(request.body, length, 64, self.0).await {
                 Ok(body) => answer::text(
                     StatusCode::OK,
                     &format!("[{}] {}", params.join(","), String::from_utf8_lossy(&body)),
@@ -34,6 +34,8 @@ impl Handler for Echo {
         })
     }
 }
+
+const LONG: Duration = Duration::from_secs(60);
 
 /// Answers with a word.
 struct Word(&'static str);
@@ -123,7 +125,7 @@ impl Caller {
 
 #[tokio::test]
 async fn a_connection_serves_one_request_after_the_other() {
-    let (_listeners, route, _serving) = serving(&local("/a/{tenant}/write"), Echo);
+    let (_listeners, route, _serving) = serving(&local("/a/{tenant}/write"), Echo(LONG));
     let mut caller = Caller::new(&route).await;
     for body in ["one", "two"] {
         caller
@@ -184,7 +186,7 @@ async fn a_detached_route_asks_to_come_again_and_a_dropped_one_is_unknown() {
 
 #[tokio::test]
 async fn paths_that_can_be_read_in_two_ways_reach_no_handler() {
-    let (_listeners, route, _serving) = serving(&local("/a/{tenant}/write"), Echo);
+    let (_listeners, route, _serving) = serving(&local("/a/{tenant}/write"), Echo(LONG));
     let mut caller = Caller::new(&route).await;
     for path in [
         "/a//write",
@@ -271,7 +273,7 @@ async fn a_taken_address_is_named() {
 
 #[tokio::test]
 async fn a_body_beyond_the_limit_is_answered_while_it_is_still_being_sent() {
-    let (_listeners, route, _serving) = serving(&local("/"), Echo);
+    let (_listeners, route, _serving) = serving(&local("/"), Echo(LONG));
     let mut caller = Caller::new(&route).await;
     let length = 1 << 20;
     caller
@@ -293,17 +295,22 @@ async fn a_body_beyond_the_limit_is_answered_while_it_is_still_being_sent() {
 }
 
 #[tokio::test]
-async fn a_head_that_does_not_end_closes_the_connection_before_an_idle_one() {
+async fn a_caller_that_says_nothing_is_closed() {
     let mut listen = local("/");
-    listen.header_timeout = Duration::from_millis(50);
-    listen.idle_timeout = Duration::from_secs(600);
+    listen.header_timeout = Duration::from_millis(20);
     let (_listeners, route, _serving) = serving(&listen, Word("1"));
-    let mut silent = Caller::new(&route).await;
-    assert!(silent.is_closed().await);
+    assert!(Caller::new(&route).await.is_closed().await);
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_end_closes_its_connection_and_no_idle_one() {
+    let mut listen = local("/");
+    listen.header_timeout = Duration::from_secs(1);
+    let (_listeners, route, _serving) = serving(&listen, Word("1"));
     let mut slow = Caller::new(&route).await;
     let mut idle = Caller::new(&route).await;
-    assert_eq!(slow.get("/").await.0, 200);
     assert_eq!(idle.get("/").await.0, 200);
+    assert_eq!(slow.get("/").await.0, 200);
     slow.send("GET / HTTP/1.1\r\nhost:").await;
     assert!(slow.is_closed().await);
     assert_eq!(idle.get("/").await.0, 200);
@@ -312,12 +319,41 @@ async fn a_head_that_does_not_end_closes_the_connection_before_an_idle_one() {
 #[tokio::test]
 async fn an_idle_connection_is_closed_in_the_end() {
     let mut listen = local("/");
-    listen.idle_timeout = Duration::from_millis(50);
+    listen.idle_timeout = Duration::from_millis(20);
     let (_listeners, route, _serving) = serving(&listen, Word("1"));
     let mut caller = Caller::new(&route).await;
     assert_eq!(caller.get("/").await.0, 200);
-    assert_eq!(caller.get("/").await.0, 200);
     assert!(caller.is_closed().await);
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_end_is_answered_and_its_connection_closed() {
+    let (_listeners, route, _serving) = serving(&local("/"), Echo(Duration::from_millis(20)));
+    let mut caller = Caller::new(&route).await;
+    caller
+        .send("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nslow")
+        .await;
+    let (status, text) = caller.answer().await;
+    assert_eq!(status, 400);
+    assert!(text.contains("did not arrive in time"), "{text}");
+    assert!(caller.is_closed().await);
+}
+
+#[tokio::test]
+async fn a_caller_that_takes_no_answer_is_cut() {
+    let mut listen = local("/");
+    listen.idle_timeout = Duration::from_millis(20);
+    let answer = vec![b'x'; 64 << 20];
+    let answer = Bytes::from(answer);
+    let (listeners, route, _serving) = serving(
+        &listen,
+        By(move |_: &Request| Response::new(Full::new(answer.clone()))),
+    );
+    let mut caller = Caller::new(&route).await;
+    caller.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    caller.0.readable().await.unwrap();
+    // Nobody reads, and yet the connection ends by itself.
+    assert_eq!(listeners.shutdown(LONG).await, 0);
 }
 
 #[tokio::test]

@@ -1,0 +1,627 @@
+//! From Go's regular-expression syntax to that of the `regex` crate.
+//!
+//! Go's `regexp` package (with the Perl flags, as Prometheus uses it) and the `regex` crate agree
+//! on how to match but not on what a pattern means: `\d` is ASCII in Go, `\<` is a literal,
+//! `[a&&b]` holds an ampersand, `a{,5}` is text. So a pattern is parsed as Go would, and every
+//! piece is written out so that it means the same by itself: flags are resolved here and appear
+//! only around the piece that they concern, characters of classes are written by number, groups
+//! lose their names (which Go allows to begin with a digit).
+//!
+//! What Go accepts and this does not: groups nested more than [`MAX_DEPTH`] deep, and patterns
+//! of more than [`MAX_LEN`] bytes.
+
+use std::fmt::Write as _;
+
+use super::unicode;
+use super::{MAX_DEPTH, MAX_LEN, RegexError};
+
+/// The largest count in `{n,m}`, also for the product of nested ones.
+const MAX_REPEAT: u32 = 1000;
+/// A class that holds nothing.
+const NOTHING: &str = r"[^\x{0}-\x{10FFFF}]";
+
+/// A pattern of the `regex` crate and the names of its groups, that of the whole match included.
+#[derive(Debug)]
+pub(super) struct Translated {
+    pub(super) pattern: String,
+    pub(super) names: Vec<Option<Box<str>>>,
+}
+
+/// Translates a pattern as if it stood in `(?s:…)`.
+pub(super) fn translate(pattern: &str) -> Result<Translated, RegexError> {
+    if pattern.len() > MAX_LEN {
+        let reason = format!("pattern is longer than {MAX_LEN} bytes");
+        return Err(RegexError::new(MAX_LEN, reason));
+    }
+    let mut translator = Translator {
+        text: pattern,
+        pos: 0,
+        flags: Flags {
+            dot_newline: true,
+            ..Flags::default()
+        },
+        out: String::with_capacity(pattern.len() + 16),
+        last: None,
+        weight: 1,
+        groups: Vec::new(),
+        names: vec![None],
+    };
+    translator.run()?;
+    Ok(Translated {
+        pattern: translator.out,
+        names: translator.names,
+    })
+}
+
+#[derive(Clone, Copy, Default)]
+struct Flags {
+    fold: bool,
+    multi_line: bool,
+    dot_newline: bool,
+    lazy: bool,
+}
+
+/// The last piece that was written: what a repetition applies to.
+#[derive(Clone, Copy)]
+struct Piece {
+    start: usize,
+    /// The largest product of counts in it.
+    weight: u32,
+    repeated: bool,
+}
+
+/// An open group: what to restore when it closes.
+struct Group {
+    /// Where it opened, in the pattern and in what was written.
+    opened: usize,
+    start: usize,
+    flags: Flags,
+    weight: u32,
+}
+
+struct Translator<'a> {
+    text: &'a str,
+    pos: usize,
+    flags: Flags,
+    out: String,
+    last: Option<Piece>,
+    /// The largest product of counts in the open group.
+    weight: u32,
+    groups: Vec<Group>,
+    names: Vec<Option<Box<str>>>,
+}
+
+impl<'a> Translator<'a> {
+    fn run(&mut self) -> Result<(), RegexError> {
+        let mut after_repetition = false;
+        while let Some(c) = self.peek() {
+            let start = self.pos;
+            self.pos += c.len_utf8();
+            let mut repetition = false;
+            match c {
+                '(' => self.open(start)?,
+                ')' => self.close(start)?,
+                '|' => {
+                    self.commit();
+                    self.out.push('|');
+                }
+                '^' if self.flags.multi_line => self.piece("(?m:^)"),
+                '^' => self.piece(r"(?:\A)"),
+                '$' if self.flags.multi_line => self.piece("(?m:$)"),
+                '$' => self.piece(r"(?:\z)"),
+                '.' if self.flags.dot_newline => self.piece("(?s:.)"),
+                '.' => self.piece(r"[^\x{A}]"),
+                '[' => self.class(start)?,
+                '*' | '+' | '?' => {
+                    let count = &self.text[start..self.pos];
+                    self.repeat(start, count, 1, after_repetition)?;
+                    repetition = true;
+                }
+                '{' => match self.counts(start)? {
+                    Some((min, max)) => {
+                        let count = &self.text[start..self.pos];
+                        let factor = match max {
+                            Some(0) => 0,
+                            Some(max) => max,
+                            None => min.max(1),
+                        };
+                        self.repeat(start, count, factor, after_repetition)?;
+                        repetition = true;
+                    }
+                    None => self.literal('{'),
+                },
+                '\\' => self.escape(start)?,
+                other => self.literal(other),
+            }
+            after_repetition = repetition;
+        }
+        match self.groups.last() {
+            Some(group) => Err(RegexError::new(group.opened, "group is not closed: add )")),
+            None => Ok(()),
+        }
+    }
+
+    fn rest(&self) -> &'a str {
+        &self.text[self.pos..]
+    }
+
+    fn peek(&self) -> Option<char> {
+        self.rest().chars().next()
+    }
+
+    fn eat(&mut self, expected: &str) -> bool {
+        let found = self.rest().starts_with(expected);
+        if found {
+            self.pos += expected.len();
+        }
+        found
+    }
+
+    /// Writes a piece that a repetition can follow as it is.
+    fn piece(&mut self, text: &str) {
+        let start = self.out.len();
+        self.out.push_str(text);
+        self.wrote(start, 1);
+    }
+
+    /// No repetition can follow the last piece any more.
+    fn commit(&mut self) {
+        if let Some(piece) = self.last.take() {
+            self.weight = self.weight.max(piece.weight);
+        }
+    }
+
+    fn wrote(&mut self, start: usize, weight: u32) {
+        self.commit();
+        self.last = Some(Piece {
+            start,
+            weight,
+            repeated: false,
+        });
+    }
+
+    fn literal(&mut self, c: char) {
+        let start = self.out.len();
+        let fold = self.flags.fold && (c.is_ascii_alphabetic() || !c.is_ascii());
+        if fold {
+            self.out.push_str("(?i:");
+        }
+        if c.is_ascii_alphanumeric() || !c.is_ascii() {
+            self.out.push(c);
+        } else {
+            self.number(c as u32);
+        }
+        if fold {
+            self.out.push(')');
+        }
+        self.wrote(start, 1);
+    }
+
+    /// A character that was given by number, perhaps a surrogate, which no text holds.
+    fn literal_number(&mut self, number: u32) {
+        match char::from_u32(number) {
+            Some(c) => self.literal(c),
+            None => self.piece(NOTHING),
+        }
+    }
+
+    fn number(&mut self, number: u32) {
+        let _ = write!(self.out, "\\x{{{number:X}}}"); // writing to a String cannot fail
+    }
+
+    fn open(&mut self, start: usize) -> Result<(), RegexError> {
+        if self.groups.len() >= MAX_DEPTH {
+            let reason = format!("groups are nested more than {MAX_DEPTH} deep");
+            return Err(RegexError::new(start, reason));
+        }
+        let mut group = Group {
+            opened: start,
+            start: self.out.len(),
+            flags: self.flags,
+            weight: 1,
+        };
+        if !self.eat("?") {
+            self.names.push(None);
+            self.out.push('(');
+        } else if self.eat("P<") || self.eat("<") {
+            self.named(start)?;
+        } else if self.group_flags(start)? {
+            self.out.push_str("(?:");
+        } else {
+            return Ok(());
+        }
+        self.commit();
+        group.weight = self.weight;
+        self.groups.push(group);
+        self.weight = 1;
+        Ok(())
+    }
+
+    fn named(&mut self, start: usize) -> Result<(), RegexError> {
+        let Some(end) = self.rest().find('>') else {
+            return Err(RegexError::new(start, "group name is not closed: add >"));
+        };
+        let name = &self.rest()[..end];
+        let valid = |c: char| c == '_' || c.is_ascii_alphanumeric();
+        if name.is_empty() || !name.chars().all(valid) {
+            let reason = format!("{name:?} is not a group name: use letters, digits and _");
+            return Err(RegexError::new(start, reason));
+        }
+        self.names.push(Some(name.into()));
+        self.out.push('(');
+        self.pos += end + 1;
+        Ok(())
+    }
+
+    /// Reads what follows `(?`; returns whether it opens a group.
+    fn group_flags(&mut self, start: usize) -> Result<bool, RegexError> {
+        let mut flags = self.flags;
+        let mut value = true;
+        let mut seen = false;
+        while let Some(c) = self.peek() {
+            self.pos += c.len_utf8();
+            match c {
+                'i' => flags.fold = value,
+                'm' => flags.multi_line = value,
+                's' => flags.dot_newline = value,
+                'U' => flags.lazy = value,
+                '-' if value => {
+                    value = false;
+                    seen = false;
+                    continue;
+                }
+                ':' | ')' if value || seen => {
+                    // The group that opens restores the old flags when it closes.
+                    self.flags = flags;
+                    return Ok(c == ':');
+                }
+                _ => break,
+            }
+            seen = true;
+        }
+        let reason = format!(
+            "{:?} is not known here: groups open with (, (?:, (?P<name>, (?<name> or flags of imsU",
+            &self.text[start..self.pos]
+        );
+        Err(RegexError::new(start, reason))
+    }
+
+    fn close(&mut self, start: usize) -> Result<(), RegexError> {
+        let Some(group) = self.groups.pop() else {
+            return Err(RegexError::new(start, "unexpected ): write \\) for the character"));
+        };
+        self.out.push(')');
+        self.commit();
+        let inner = self.weight;
+        self.flags = group.flags;
+        self.weight = group.weight;
+        self.wrote(group.start, inner);
+        Ok(())
+    }
+
+    /// Applies a repetition to the last piece.
+    fn repeat(
+        &mut self,
+        start: usize,
+        count: &str,
+        factor: u32,
+        after_repetition: bool,
+    ) -> Result<(), RegexError> {
+        let mut lazy = self.flags.lazy;
+        if self.eat("?") {
+            lazy = !lazy;
+        }
+        if after_repetition {
+            let reason = format!("{count:?} repeats a repetition: put the inner one in (?:…)");
+            return Err(RegexError::new(start, reason));
+        }
+        let Some(mut piece) = self.last else {
+            let reason = format!("{count:?} has nothing to repeat: write \\ before the character");
+            return Err(RegexError::new(start, reason));
+        };
+        piece.weight = match factor {
+            0 => 1,
+            _ => piece.weight * factor, // both at most 1000
+        };
+        if piece.weight > MAX_REPEAT {
+            let reason = format!("{count:?} repeats more than {MAX_REPEAT} times");
+            return Err(RegexError::new(start, reason));
+        }
+        if piece.repeated {
+            self.out.insert_str(piece.start, "(?:");
+            self.out.push(')');
+        }
+        self.out.push_str(count);
+        if lazy {
+            self.out.push('?');
+        }
+        piece.repeated = true;
+        self.last = Some(piece);
+        Ok(())
+    }
+
+    /// Reads `{n}`, `{n,}` or `{n,m}` behind the brace; anything else is text.
+    fn counts(&mut self, start: usize) -> Result<Option<(u32, Option<u32>)>, RegexError> {
+        let rest = self.rest();
+        let Some(end) = rest.find('}') else {
+            return Ok(None);
+        };
+        let inner = &rest[..end];
+        let (min, max) = match inner.split_once(',') {
+            None => (inner, Some(inner)),
+            Some((min, "")) => (min, None),
+            Some((min, max)) => (min, Some(max)),
+        };
+        let numeral = |text: &str| {
+            let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+            digits && (text.len() == 1 || !text.starts_with('0'))
+        };
+        if !numeral(min) || !max.is_none_or(numeral) {
+            return Ok(None);
+        }
+        let number = |text: &str| text.parse::<u32>().ok().filter(|&n| n <= MAX_REPEAT);
+        let parsed = match (number(min), max.map(number)) {
+            (Some(min), None) => Some((min, None)),
+            (Some(min), Some(Some(max))) if min <= max => Some((min, Some(max))),
+            _ => None,
+        };
+        if parsed.is_none() {
+            let reason = format!(
+                "{{{inner}}} is not a valid repetition: counts rise and are at most {MAX_REPEAT}"
+            );
+            return Err(RegexError::new(start, reason));
+        }
+        self.pos += end + 1;
+        Ok(parsed)
+    }
+
+    /// Reads an escape behind the backslash at `start`.
+    fn escape(&mut self, start: usize) -> Result<(), RegexError> {
+        for (letter, text) in [
+            ("A", r"(?:\A)"),
+            ("z", r"(?:\z)"),
+            ("b", r"(?-u:\b)"),
+            ("B", r"(?-u:\B)"),
+        ] {
+            if self.eat(letter) {
+                self.piece(text);
+                return Ok(());
+            }
+        }
+        if self.eat("Q") {
+            // By itself Go needs no end, but Prometheus appends its anchor to the pattern.
+            let Some(end) = self.rest().find(r"\E") else {
+                return Err(RegexError::new(start, r"quotation is not closed: add \E"));
+            };
+            for c in self.rest()[..end].chars() {
+                self.literal(c);
+            }
+            self.pos += end + 2;
+            return Ok(());
+        }
+        if let Some(item) = self.group_of_characters(start)? {
+            let piece = self.bracketed(&item, false);
+            self.piece(&piece);
+            return Ok(());
+        }
+        let number = self.escaped_character(start)?;
+        self.literal_number(number);
+        Ok(())
+    }
+
+    /// A whole bracketed class in its flags.
+    fn bracketed(&self, items: &str, negated: bool) -> String {
+        match (items.is_empty(), negated) {
+            (true, false) => NOTHING.into(),
+            (true, true) => "(?s:.)".into(),
+            (false, _) => {
+                let fold = if self.flags.fold { "(?i:" } else { "(?:" };
+                let not = if negated { "^" } else { "" };
+                format!("{fold}[{not}{items}])")
+            }
+        }
+    }
+
+    /// Reads `\d`, `\pL` and the like behind the backslash, as an item of a bracketed class.
+    fn group_of_characters(&mut self, start: usize) -> Result<Option<String>, RegexError> {
+        let Some(letter) = self.peek() else {
+            return Ok(None);
+        };
+        let item = match letter {
+            'd' => "0-9",
+            'D' => "[^0-9]",
+            's' => r"\x{9}\x{A}\x{C}\x{D}\x{20}",
+            'S' => r"[^\x{9}\x{A}\x{C}\x{D}\x{20}]",
+            'w' => "0-9A-Za-z_",
+            'W' => "[^0-9A-Za-z_]",
+            'p' | 'P' => return self.unicode_group(start).map(Some),
+            _ => return Ok(None),
+        };
+        self.pos += 1;
+        Ok(Some(item.into()))
+    }
+
+    fn unicode_group(&mut self, start: usize) -> Result<String, RegexError> {
+        let mut negated = self.eat("P");
+        if !negated {
+            self.pos += 1; // the p
+        }
+        let name = if self.eat("{") {
+            let Some(end) = self.rest().find('}') else {
+                return Err(RegexError::new(start, "class name is not closed: add }"));
+            };
+            let name = &self.rest()[..end];
+            self.pos += end + 1;
+            name
+        } else {
+            let len = self.peek().map_or(0, char::len_utf8);
+            let name = &self.rest()[..len];
+            self.pos += len;
+            name
+        };
+        let bare = name.strip_prefix('^');
+        negated ^= bare.is_some();
+        unicode::class(bare.unwrap_or(name), negated).ok_or_else(|| {
+            let reason = format!("{name:?} is not a Unicode category or script that Go knows");
+            RegexError::new(start, reason)
+        })
+    }
+
+    /// Reads an escape that stands for one character, behind the backslash.
+    fn escaped_character(&mut self, start: usize) -> Result<u32, RegexError> {
+        let Some(c) = self.peek() else {
+            return Err(RegexError::new(start, "pattern ends with a lone backslash"));
+        };
+        let escape = self.pos;
+        self.pos += c.len_utf8();
+        let octal = |c: Option<char>| c.and_then(|c| c.to_digit(8));
+        match c {
+            'a' => return Ok(7),
+            'f' => return Ok(12),
+            'n' => return Ok(10),
+            'r' => return Ok(13),
+            't' => return Ok(9),
+            'v' => return Ok(11),
+            '0'..='7' if c == '0' || octal(self.peek()).is_some() => {
+                let mut number = c as u32 - '0' as u32;
+                for _ in 0..2 {
+                    let Some(digit) = octal(self.peek()) else {
+                        break;
+                    };
+                    number = number * 8 + digit;
+                    self.pos += 1;
+                }
+                return Ok(number);
+            }
+            'x' => {
+                if let Some(number) = self.hexadecimal() {
+                    return Ok(number);
+                }
+            }
+            _ if c.is_ascii() && !c.is_ascii_alphanumeric() => return Ok(c as u32),
+            _ => {}
+        }
+        let end = self.pos.max(escape + c.len_utf8());
+        let text = &self.text[start..end];
+        Err(RegexError::new(start, format!("{text:?} is not an escape that Go knows")))
+    }
+
+    /// Reads `41` or `{41}`.
+    fn hexadecimal(&mut self) -> Option<u32> {
+        let rest = self.rest();
+        let (digits, len) = match rest.strip_prefix('{') {
+            Some(braced) => {
+                let end = braced.find('}')?;
+                (&braced[..end], end + 2)
+            }
+            None => (rest.get(..2)?, 2),
+        };
+        if digits.is_empty() {
+            return None;
+        }
+        let mut number = 0;
+        for c in digits.chars() {
+            number = number * 16 + c.to_digit(16)?;
+            if number > char::MAX as u32 {
+                return None;
+            }
+        }
+        self.pos += len;
+        Some(number)
+    }
+
+    /// Reads a bracketed class behind the bracket at `start`.
+    fn class(&mut self, start: usize) -> Result<(), RegexError> {
+        let negated = self.eat("^");
+        let mut items = String::new();
+        let mut first = true;
+        while first || !self.rest().starts_with(']') {
+            first = false;
+            let item = self.pos;
+            if self.rest().starts_with("[:")
+                && let Some(end) = self.rest()[2..].find(":]")
+            {
+                let name = &self.rest()[2..2 + end];
+                let Some(class) = posix(name) else {
+                    let reason = format!("[:{name}:] is not a class that Go knows");
+                    return Err(RegexError::new(item, reason));
+                };
+                items.push_str(&class);
+                self.pos += end + 4;
+                continue;
+            }
+            if self.eat("\\") {
+                if let Some(group) = self.group_of_characters(item)? {
+                    items.push_str(&group);
+                    continue;
+                }
+                self.pos = item;
+            }
+            let low = self.class_character(start)?;
+            let mut high = low;
+            let rest = self.rest();
+            if rest.starts_with('-') && rest.len() > 1 && !rest.starts_with("-]") {
+                self.pos += 1;
+                high = self.class_character(start)?;
+                if high < low {
+                    let range = &self.text[item..self.pos];
+                    let reason = format!("range {range:?} is the wrong way round");
+                    return Err(RegexError::new(item, reason));
+                }
+            }
+            push_range(&mut items, low, high);
+        }
+        self.pos += 1; // the bracket
+        let piece = self.bracketed(&items, negated);
+        self.piece(&piece);
+        Ok(())
+    }
+
+    fn class_character(&mut self, class: usize) -> Result<u32, RegexError> {
+        let start = self.pos;
+        let Some(c) = self.peek() else {
+            return Err(RegexError::new(class, "class is not closed: add ]"));
+        };
+        self.pos += c.len_utf8();
+        match c {
+            '\\' => self.escaped_character(start),
+            _ => Ok(c as u32),
+        }
+    }
+}
+
+/// Appends a range without the surrogates in it.
+fn push_range(items: &mut String, low: u32, high: u32) {
+    const SURROGATES: std::ops::RangeInclusive<u32> = 0xD800..=0xDFFF;
+    let low = if SURROGATES.contains(&low) { 0xE000 } else { low };
+    let high = if SURROGATES.contains(&high) { 0xD7FF } else { high };
+    if low <= high {
+        let _ = write!(items, "\\x{{{low:X}}}-\\x{{{high:X}}}"); // cannot fail
+    }
+}
+
+/// A POSIX class as an item of a bracketed class.
+fn posix(name: &str) -> Option<String> {
+    let bare = name.strip_prefix('^');
+    let ranges = match bare.unwrap_or(name) {
+        "alnum" => "0-9A-Za-z",
+        "alpha" => "A-Za-z",
+        "ascii" => r"\x{0}-\x{7F}",
+        "blank" => r"\x{9}\x{20}",
+        "cntrl" => r"\x{0}-\x{1F}\x{7F}",
+        "digit" => "0-9",
+        "graph" => r"\x{21}-\x{7E}",
+        "lower" => "a-z",
+        "print" => r"\x{20}-\x{7E}",
+        "punct" => r"\x{21}-\x{2F}\x{3A}-\x{40}\x{5B}-\x{60}\x{7B}-\x{7E}",
+        "space" => r"\x{9}-\x{D}\x{20}",
+        "upper" => "A-Z",
+        "word" => "0-9A-Za-z_",
+        "xdigit" => "0-9A-Fa-f",
+        _ => return None,
+    };
+    Some(match bare {
+        Some(_) => format!("[^{ranges}]"),
+        None => ranges.into(),
+    })
+}

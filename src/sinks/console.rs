@@ -1,0 +1,146 @@
+//! Prints samples to standard output, one per line, as in the text exposition format.
+//!
+//! Delivery: a batch is delivered once it has been written; an optional sink, so a slow terminal
+//! slows nobody. Limits: the queue's; what does not fit is dropped, oldest first.
+
+use std::io::Write;
+
+use crossbeam_channel::{Receiver, bounded};
+use serde::Deserialize;
+use tokio::sync::oneshot;
+
+use crate::component::{
+    BoxFuture, BuildContext, BuildError, ComponentInfo, Form, Kind, RunError, Sink, SinkConfig,
+};
+use crate::config::Problems;
+use crate::protocol::text;
+use crate::signal::{Arena, Outcome};
+use crate::topology::{Input, Shutdown};
+
+/// Configuration of the `console` sink: it has no keys.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConsoleConfig {}
+
+inventory::submit! {
+    ComponentInfo {
+        kind: Kind::Sink,
+        name: "console",
+        summary: "Prints samples to standard output, one per line.",
+        keys: &[],
+    }
+}
+
+#[typetag::deserialize(name = "console")]
+impl SinkConfig for ConsoleConfig {
+    fn form(&self) -> Form {
+        Form::Decoded
+    }
+
+    fn validate(&self, _problems: &mut Problems) {}
+
+    fn build(&self, _cx: &BuildContext) -> Result<Box<dyn Sink>, BuildError> {
+        Ok(Box::new(Console))
+    }
+}
+
+struct Console;
+
+/// Text to be written, and whom to tell how that went.
+type Job = (Vec<u8>, oneshot::Sender<std::io::Result<()>>);
+
+impl Sink for Console {
+    fn run(self: Box<Self>, input: Input, _shutdown: Shutdown) -> BoxFuture<Result<(), RunError>> {
+        Box::pin(async move {
+            // Writing to a terminal or a pipe blocks, so it has a thread of its own, which ends
+            // with this channel. One job is under way at a time.
+            let (jobs, work) = bounded::<Job>(1);
+            std::thread::Builder::new()
+                .name("console".into())
+                .spawn(move || write(&work))
+                .map_err(|error| RunError(format!("cannot start the writer: {error}")))?;
+            while let Some(mut delivery) = input.recv().await {
+                let text = match delivery.batch.arena() {
+                    Ok(arena) => render(arena),
+                    Err(error) => {
+                        delivery.count_lost("invalid", None);
+                        delivery.finish(Outcome::Rejected(error.to_string()));
+                        continue;
+                    }
+                };
+                let (done, written) = oneshot::channel();
+                if jobs.try_send((text, done)).is_err() {
+                    return Err(RunError("writer has ended".into()));
+                }
+                match written.await {
+                    Ok(Ok(())) => delivery.delivered(),
+                    Ok(Err(error)) => {
+                        delivery.count_lost("write_failed", delivery.batch.counts());
+                        return Err(RunError(format!("cannot write to standard output: {error}")));
+                    }
+                    Err(_) => return Err(RunError("writer has ended".into())),
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+fn write(work: &Receiver<Job>) {
+    for (text, done) in work {
+        let mut out = std::io::stdout().lock();
+        let result = out.write_all(&text).and_then(|()| out.flush());
+        // An error says that the sink is gone, and nobody wants to know.
+        let _ = done.send(result);
+    }
+}
+
+fn render(arena: &Arena) -> Vec<u8> {
+    let mut out = Vec::with_capacity(arena.weight());
+    for series in arena.iter() {
+        for (value, timestamp) in series.samples() {
+            text::put_series(&mut out, series.labels());
+            out.push(b' ');
+            text::put_value(&mut out, value);
+            out.extend_from_slice(format!(" {timestamp}\n").as_bytes());
+        }
+        for histogram in series.histograms() {
+            text::put_series(&mut out, series.labels());
+            let line = format!(" {histogram:?}\n");
+            out.extend_from_slice(line.as_bytes());
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+    use crate::protocol::Version;
+    use crate::protocol::remote_write::{Limits, decode, messages::v1};
+
+    #[test]
+    fn a_sample_is_a_line_with_its_timestamp() {
+        let label = |name: &str, value: &str| v1::Label {
+            name: name.into(),
+            value: value.into(),
+        };
+        let sample = |value, timestamp| v1::Sample { value, timestamp };
+        let request = v1::WriteRequest {
+            timeseries: vec![v1::TimeSeries {
+                labels: vec![label("__name__", "up"), label("job", "a\"b\n")],
+                samples: vec![sample(1.5, 7), sample(f64::NAN, 8)],
+                ..Default::default()
+            }],
+            metadata: vec![],
+        };
+        let body = snap::raw::Encoder::new()
+            .compress_vec(&request.encode_to_vec())
+            .unwrap();
+        let (arena, _) = decode(Version::V1, &body, &Limits::default()).unwrap();
+        let text = String::from_utf8(render(&arena)).unwrap();
+        assert_eq!(text, "up{job=\"a\\\"b\\n\"} 1.5 7\nup{job=\"a\\\"b\\n\"} NaN 8\n");
+    }
+}

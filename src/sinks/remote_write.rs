@@ -1,0 +1,74 @@
+//! Sends remote write 1.0 or 2.0 to any endpoint that takes it.
+//!
+//! Delivery: at least once. A batch is tried again after a network error, 5xx and 429 until it
+//! reaches `retry.max_age`; 413 splits it; any other 4xx drops it and tells the sender. A series
+//! of one sender never overtakes itself. Limits: the queue's bytes, the number of connections,
+//! the time of a request.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::component::{
+    BuildContext, BuildError, ComponentInfo, Form, Key, Kind, Sink, SinkConfig, Transform,
+};
+use crate::config::Problems;
+use crate::delivery::{DeliveryConfig, Flavour, KEYS, RETRY_KEYS};
+use crate::queue::QueueConfig;
+
+/// Configuration of the `remote_write` sink.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent)]
+pub struct RemoteWriteConfig(DeliveryConfig);
+
+const FLAVOUR: Flavour = Flavour {
+    tenant_header: None,
+    conflict_is_partial: false,
+    sorts_labels: false,
+};
+
+const OWN_KEYS: &[Key] = &[Key::unset(
+    "tenant_header",
+    "\"X-Scope-OrgID\"",
+    "Header that carries the batch's tenant. Without it, no tenant is sent.",
+)];
+
+inventory::submit! {
+    ComponentInfo {
+        kind: Kind::Sink,
+        name: "remote_write",
+        summary: "Sends Prometheus remote write 1.0 or 2.0.",
+        keys: &[KEYS, OWN_KEYS, RETRY_KEYS],
+    }
+}
+
+#[typetag::deserialize(name = "remote_write")]
+impl SinkConfig for RemoteWriteConfig {
+    fn required(&self) -> bool {
+        self.0.required
+    }
+
+    fn queue(&self) -> QueueConfig {
+        self.0.queue
+    }
+
+    fn form(&self) -> Form {
+        self.0.form()
+    }
+
+    fn checks_series(&self) -> bool {
+        FLAVOUR.sorts_labels
+    }
+
+    fn validate(&self, problems: &mut Problems) {
+        self.0.validate(FLAVOUR, problems);
+    }
+
+    fn before(&self, _cx: &BuildContext) -> Result<Option<Arc<dyn Transform>>, BuildError> {
+        self.0.before()
+    }
+
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Sink>, BuildError> {
+        self.0.build(FLAVOUR, cx)
+    }
+}

@@ -1,0 +1,76 @@
+//! Sends remote write to Thanos Receive.
+//!
+//! Delivery: as the `remote_write` sink, with Receive's ways: the tenant travels in
+//! `THANOS-TENANT`, 409 means that the valid samples of the batch were stored and is not tried
+//! again, and every batch is decoded so that labels are valid and sorted, for which Receive would
+//! otherwise refuse series. Limits: those of the `remote_write` sink.
+//!
+//! Source: <https://thanos.io/tip/components/receive.md/>.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::component::{
+    BuildContext, BuildError, ComponentInfo, Form, Key, Kind, Sink, SinkConfig, Transform,
+};
+use crate::config::Problems;
+use crate::delivery::{DeliveryConfig, Flavour, KEYS, RETRY_KEYS};
+use crate::queue::QueueConfig;
+
+/// Configuration of the `thanos` sink.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent)]
+pub struct ThanosConfig(DeliveryConfig);
+
+const FLAVOUR: Flavour = Flavour {
+    tenant_header: Some("THANOS-TENANT"),
+    conflict_is_partial: true,
+    sorts_labels: true,
+};
+
+const OWN_KEYS: &[Key] = &[Key::value(
+    "tenant_header",
+    "\"THANOS-TENANT\"",
+    "Header that carries the batch's tenant. Without a tenant no header is sent, and Receive takes its default tenant.",
+)];
+
+inventory::submit! {
+    ComponentInfo {
+        kind: Kind::Sink,
+        name: "thanos",
+        summary: "Sends remote write to Thanos Receive, with its tenant header and its answers.",
+        keys: &[KEYS, OWN_KEYS, RETRY_KEYS],
+    }
+}
+
+#[typetag::deserialize(name = "thanos")]
+impl SinkConfig for ThanosConfig {
+    fn required(&self) -> bool {
+        self.0.required
+    }
+
+    fn queue(&self) -> QueueConfig {
+        self.0.queue
+    }
+
+    fn form(&self) -> Form {
+        self.0.form()
+    }
+
+    fn checks_series(&self) -> bool {
+        FLAVOUR.sorts_labels
+    }
+
+    fn validate(&self, problems: &mut Problems) {
+        self.0.validate(FLAVOUR, problems);
+    }
+
+    fn before(&self, _cx: &BuildContext) -> Result<Option<Arc<dyn Transform>>, BuildError> {
+        self.0.before()
+    }
+
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Sink>, BuildError> {
+        self.0.build(FLAVOUR, cx)
+    }
+}

@@ -1,0 +1,142 @@
+//! Metrifold's own metrics, as a batch at an interval.
+//!
+//! Delivery: nobody waits for an acknowledgement; a batch that cannot be delivered is counted
+//! and followed by a newer one. Limits: one batch per interval.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prost::Message;
+use serde::Deserialize;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::component::{
+    BoxFuture, BuildContext, BuildError, ComponentInfo, Key, Kind, RunError, Source, SourceConfig,
+};
+use crate::config::{Period, Problems};
+use crate::protocol::remote_write::{Limits, messages::v1};
+use crate::protocol::snappy::Compressor;
+use crate::protocol::{Version, text};
+use crate::signal::{Batch, Origin};
+use crate::telemetry::{ComponentMetrics, Telemetry};
+use crate::topology::{Output, Shutdown};
+
+/// Configuration of the `internal_metrics` source.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InternalMetricsConfig {
+    /// How often a batch is made, at least 100ms.
+    #[serde(default = "default_interval")]
+    interval: Period,
+    /// Labels of every series.
+    #[serde(default = "default_labels")]
+    labels: BTreeMap<String, String>,
+}
+
+const fn default_interval() -> Period {
+    Period::secs(15)
+}
+
+fn default_labels() -> BTreeMap<String, String> {
+    let label = |name: &str, value: &str| (name.to_string(), value.to_string());
+    [label("job", "metrifold"), label("instance", "localhost")].into()
+}
+
+const KEYS: &[Key] = &[
+    Key::value("interval", "\"15s\"", "How often a batch is made, at least 100ms."),
+    Key::value(
+        "labels",
+        "{ job = \"metrifold\", instance = \"localhost\" }",
+        "Labels of every series. A metric's own label of the same name wins.",
+    ),
+];
+
+inventory::submit! {
+    ComponentInfo {
+        kind: Kind::Source,
+        name: "internal_metrics",
+        summary: "Metrifold's own metrics, as a batch at an interval.",
+        keys: &[KEYS],
+    }
+}
+
+#[typetag::deserialize(name = "internal_metrics")]
+impl SourceConfig for InternalMetricsConfig {
+    fn validate(&self, problems: &mut Problems) {
+        if self.interval < Period::millis(100) {
+            problems.at("interval", "must be at least 100ms");
+        }
+        for name in self.labels.keys() {
+            if name.is_empty() || name.starts_with("__") {
+                problems.at(
+                    format!("labels.{name}"),
+                    "is not a label name: it must not be empty or start with two underscores",
+                );
+            }
+        }
+    }
+
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source>, BuildError> {
+        Ok(Box::new(InternalMetrics {
+            config: self.clone(),
+            origin: Arc::new(Origin::internal(cx.id.clone())),
+            telemetry: cx.telemetry.clone(),
+            metrics: cx.metrics.clone(),
+        }))
+    }
+}
+
+struct InternalMetrics {
+    config: InternalMetricsConfig,
+    origin: Arc<Origin>,
+    telemetry: Telemetry,
+    metrics: ComponentMetrics,
+}
+
+impl Source for InternalMetrics {
+    fn run(
+        self: Box<Self>,
+        out: Output,
+        mut shutdown: Shutdown,
+    ) -> BoxFuture<Result<(), RunError>> {
+        Box::pin(async move {
+            let mut ticks = interval(self.config.interval.0);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+            loop {
+                tokio::select! {
+                    _ = ticks.tick() => {}
+                    () = shutdown.wait() => return Ok(()),
+                }
+                let batch = self.batch();
+                self.metrics
+                    .received()
+                    .batch(batch.counts(), batch.body_len());
+                if let Err(error) = out.send(batch).await {
+                    self.metrics.error("rejected", &error);
+                }
+            }
+        })
+    }
+}
+
+impl InternalMetrics {
+    fn batch(&self) -> Batch {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = since.map_or(0, |since| since.as_millis() as i64);
+        let mut request = text::read(&self.telemetry.render(), now);
+        for series in &mut request.timeseries {
+            for (name, value) in &self.config.labels {
+                if series.labels.iter().all(|label| label.name != *name) {
+                    series.labels.push(v1::Label {
+                        name: name.clone(),
+                        value: value.clone(),
+                    });
+                }
+            }
+            series.labels.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        let body = Compressor::compress(|out| out.put(&request.encode_to_vec()));
+        Batch::from_body(Version::V1, body, Limits::default(), self.origin.clone())
+    }
+}

@@ -87,7 +87,7 @@ error: sinks.d has no type
 14 | [sinks.d]
    |        ^
    |
-   = help: add type = "..."; sink types: `test_sink`
+   = help: add type = "..."; sink types:
 
 error: sources.e: type is not a string
   --> a.toml:17:8
@@ -95,7 +95,7 @@ error: sources.e: type is not a string
 17 | type = 3
    |        ^
    |
-   = help: source types: `test_source`
+   = help: source types:
 "#,
     );
 }

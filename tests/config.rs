@@ -1,0 +1,186 @@
+//! The configuration as users meet it: files, the command line, exit codes.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use metrifold::config::{self, LoadOptions, ProcessEnvironment, Severity, unknown_keys};
+
+const VALID: &str = r#"
+[sources.ingest]
+type = "remote_write"
+address = "127.0.0.1:0"
+
+[sinks.out]
+type = "blackhole"
+inputs = ["ingest"]
+"#;
+
+fn metrifold(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_metrifold"))
+        .args(arguments)
+        .env_remove("METRIFOLD_CONFIG")
+        .env_remove("METRIFOLD_LOG")
+        .output()
+        .unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn write(directory: &Path, name: &str, text: &str) -> String {
+    let path = directory.join(name);
+    fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn a_valid_configuration_is_counted_on_stdout() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = write(directory.path(), "a.toml", VALID);
+    let output = metrifold(&["validate", "-c", &file]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(stdout(&output), "valid: 1 source, 0 transforms, 1 sink, 0 warnings\n");
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn a_wrong_configuration_has_its_exit_code_and_its_errors_on_stderr() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = write(directory.path(), "a.toml", &VALID.replace("inputs", "input"));
+    for command in ["validate", "run", "graph"] {
+        let output = metrifold(&[command, "-c", &file]);
+        assert_eq!(output.status.code(), Some(78));
+        assert_eq!(stdout(&output), "");
+        let errors = stderr(&output);
+        assert!(errors.contains("a.toml:8:1"), "{errors}");
+        assert!(errors.contains("the configuration has 2 errors"), "{errors}");
+    }
+}
+
+#[test]
+fn warnings_fail_only_when_they_are_denied() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = format!("{VALID}[sources.idle]\ntype = \"internal_metrics\"\n");
+    let file = write(directory.path(), "a.toml", &text);
+    let output = metrifold(&["validate", "-c", &file]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stderr(&output).contains("warning: nothing consumes `idle`"));
+    let output = metrifold(&["validate", "--deny-warnings", "-c", &file]);
+    assert_eq!(output.status.code(), Some(78));
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let output = metrifold(&["-c", "/nowhere/metrifold.toml"]);
+    assert_eq!(output.status.code(), Some(78));
+    let errors = stderr(&output);
+    assert!(
+        errors.contains("cannot read /nowhere/metrifold.toml: no such file or directory"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn directories_and_files_are_merged() {
+    let directory = tempfile::tempdir().unwrap();
+    let (sources, sinks) = VALID.split_at(VALID.find("[sinks").unwrap());
+    write(directory.path(), "b.toml", sinks);
+    write(directory.path(), "a.toml", sources);
+    let patterns = [directory.path().display().to_string()];
+    let loaded = config::load(&patterns, &ProcessEnvironment, LoadOptions::default()).unwrap();
+    assert_eq!(loaded.config.sinks.len(), 1);
+    let extra = write(directory.path(), "c.toml", sinks);
+    let found = config::load(&patterns, &ProcessEnvironment, LoadOptions::default()).unwrap_err();
+    assert_eq!(found.len(), 1);
+    let place = found[0].place.as_ref().unwrap();
+    assert_eq!((place.file(), place.line()), (&*extra, 1));
+    let (first, _) = found[0].related.as_ref().unwrap();
+    assert!(first.file().ends_with("b.toml"));
+}
+
+#[test]
+fn what_is_generated_is_valid() {
+    let directory = tempfile::tempdir().unwrap();
+    for names in [
+        &["remote_write:sinks.remote_write"][..],
+        &["sources.remote_write", "internal_metrics", "thanos", "blackhole", "console"],
+        &["remote_write:remote_write,sinks.thanos"],
+    ] {
+        let mut arguments = vec!["generate"];
+        arguments.extend(names);
+        let output = metrifold(&arguments);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let file = write(directory.path(), "a.toml", &stdout(&output));
+        let output = metrifold(&["validate", "--no-environment", "--deny-warnings", "-c", &file]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn components_are_listed_for_people_and_for_machines() {
+    let output = metrifold(&["list"]);
+    assert!(stdout(&output).contains("  blackhole "));
+    let output = metrifold(&["list", "sinks.remote_write"]);
+    assert!(stdout(&output).contains("\n  endpoint  (required"));
+    let output = metrifold(&["list", "--format", "json"]);
+    let list: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert!(list.as_array().is_some_and(|list| !list.is_empty()));
+    assert_eq!(metrifold(&["list", "nothing"]).status.code(), Some(64));
+}
+
+#[test]
+fn help_and_completion_are_results() {
+    for arguments in [&["--help"][..], &["run", "--help"], &["--version"], &["completion", "bash"]] {
+        let output = metrifold(arguments);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(!output.stdout.is_empty() && output.stderr.is_empty());
+    }
+    assert_eq!(metrifold(&["--colour"]).status.code(), Some(64));
+}
+
+#[test]
+fn an_unknown_key_is_refused_on_its_line() {
+    let text = format!("{VALID}queue = {{ max_bytes = \"1MiB\" }}\n[api]\naddress = \"127.0.0.1:0\"\n");
+    let text = text.replace("blackhole\"", "remote_write\"\nendpoint = \"http://localhost:1/\"");
+    let environment = |_: &str| None;
+    let valid = config::parse_str("a.toml", &text, &environment);
+    assert!(valid.is_ok(), "{:?}", valid.err());
+    let mutations = unknown_keys(&text);
+    assert_eq!(mutations.len(), 5);
+    for mutation in mutations {
+        let found = config::parse_str("a.toml", &mutation.text, &environment).unwrap_err();
+        let lines: Vec<_> = found
+            .iter()
+            .filter(|found| found.severity == Severity::Error)
+            .filter_map(|found| found.place.as_ref().map(|place| place.line()))
+            .collect();
+        assert_eq!(lines, [mutation.line], "{}", mutation.text);
+    }
+}
+
+#[test]
+fn a_signal_ends_the_process_with_success() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = write(directory.path(), "a.toml", VALID);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_metrifold"))
+        .args(["-c", &file, "--log-format", "json", "run", "--threads", "1"])
+        .env_remove("METRIFOLD_LOG")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let started = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("metrifold runs")));
+    let line = started.expect("it says that it runs").unwrap();
+    assert!(serde_json::from_str::<serde_json::Value>(&line).is_ok(), "{line}");
+    let sent = Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    assert!(sent.success());
+    let rest: Vec<String> = lines.map_while(Result::ok).collect();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{}", rest.join("\n"));
+}

@@ -4,6 +4,7 @@
 //! `components`), components become a graph (`graph`, `resources`). Each step goes on after an
 //! error as long as what it finds then is not a consequence of that error.
 
+mod canonical;
 mod components;
 mod decode;
 mod diagnostic;
@@ -18,6 +19,7 @@ mod resources;
 mod secrets;
 mod source;
 mod suggest;
+mod types;
 mod values;
 
 use std::collections::BTreeMap;

@@ -46,21 +46,31 @@ fn a_valid_configuration_is_counted_on_stdout() {
     let file = write(directory.path(), "a.toml", VALID);
     let output = metrifold(&["validate", "-c", &file]);
     assert_eq!(output.status.code(), Some(0));
-    assert_eq!(stdout(&output), "valid: 1 source, 0 transforms, 1 sink, 0 warnings\n");
+    assert_eq!(
+        stdout(&output),
+        "valid: 1 source, 0 transforms, 1 sink, 0 warnings\n"
+    );
     assert_eq!(stderr(&output), "");
 }
 
 #[test]
 fn a_wrong_configuration_has_its_exit_code_and_its_errors_on_stderr() {
     let directory = tempfile::tempdir().unwrap();
-    let file = write(directory.path(), "a.toml", &VALID.replace("inputs", "input"));
+    let file = write(
+        directory.path(),
+        "a.toml",
+        &VALID.replace("inputs", "input"),
+    );
     for command in ["validate", "run", "graph"] {
         let output = metrifold(&[command, "-c", &file]);
         assert_eq!(output.status.code(), Some(78));
         assert_eq!(stdout(&output), "");
         let errors = stderr(&output);
         assert!(errors.contains("a.toml:8:1"), "{errors}");
-        assert!(errors.contains("the configuration has 2 errors"), "{errors}");
+        assert!(
+            errors.contains("the configuration has 2 errors"),
+            "{errors}"
+        );
     }
 }
 
@@ -110,7 +120,13 @@ fn what_is_generated_is_valid() {
     let directory = tempfile::tempdir().unwrap();
     for names in [
         &["remote_write:sinks.remote_write"][..],
-        &["sources.remote_write", "internal_metrics", "thanos", "blackhole", "console"],
+        &[
+            "sources.remote_write",
+            "internal_metrics",
+            "thanos",
+            "blackhole",
+            "console",
+        ],
         &["remote_write:remote_write,sinks.thanos"],
     ] {
         let mut arguments = vec!["generate"];
@@ -118,7 +134,13 @@ fn what_is_generated_is_valid() {
         let output = metrifold(&arguments);
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         let file = write(directory.path(), "a.toml", &stdout(&output));
-        let output = metrifold(&["validate", "--no-environment", "--deny-warnings", "-c", &file]);
+        let output = metrifold(&[
+            "validate",
+            "--no-environment",
+            "--deny-warnings",
+            "-c",
+            &file,
+        ]);
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     }
 }
@@ -137,7 +159,12 @@ fn components_are_listed_for_people_and_for_machines() {
 
 #[test]
 fn help_and_completion_are_results() {
-    for arguments in [&["--help"][..], &["run", "--help"], &["--version"], &["completion", "bash"]] {
+    for arguments in [
+        &["--help"][..],
+        &["run", "--help"],
+        &["--version"],
+        &["completion", "bash"],
+    ] {
         let output = metrifold(arguments);
         assert_eq!(output.status.code(), Some(0));
         assert!(!output.stdout.is_empty() && output.stderr.is_empty());
@@ -147,8 +174,12 @@ fn help_and_completion_are_results() {
 
 #[test]
 fn an_unknown_key_is_refused_on_its_line() {
-    let text = format!("{VALID}queue = {{ max_bytes = \"1MiB\" }}\n[api]\naddress = \"127.0.0.1:0\"\n");
-    let text = text.replace("blackhole\"", "remote_write\"\nendpoint = \"http://localhost:1/\"");
+    let text =
+        format!("{VALID}queue = {{ max_bytes = \"1MiB\" }}\n[api]\naddress = \"127.0.0.1:0\"\n");
+    let text = text.replace(
+        "blackhole\"",
+        "remote_write\"\nendpoint = \"http://localhost:1/\"",
+    );
     let environment = |_: &str| None;
     let valid = config::parse_str("a.toml", &text, &environment);
     assert!(valid.is_ok(), "{:?}", valid.err());
@@ -176,10 +207,19 @@ fn a_signal_ends_the_process_with_success() {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let started = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("metrifold runs")));
+    let started = lines.find(|line| {
+        line.as_ref()
+            .is_ok_and(|line| line.contains("metrifold runs"))
+    });
     let line = started.expect("it says that it runs").unwrap();
-    assert!(serde_json::from_str::<serde_json::Value>(&line).is_ok(), "{line}");
-    let sent = Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    assert!(
+        serde_json::from_str::<serde_json::Value>(&line).is_ok(),
+        "{line}"
+    );
+    let sent = Command::new("kill")
+        .arg(child.id().to_string())
+        .status()
+        .unwrap();
     assert!(sent.success());
     let rest: Vec<String> = lines.map_while(Result::ok).collect();
     assert_eq!(child.wait().unwrap().code(), Some(0), "{}", rest.join("\n"));

@@ -20,6 +20,11 @@ pub(super) struct CompletionArgs {
 
 pub(super) fn execute(args: &CompletionArgs) -> u8 {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Arguments::command(), "metrifold", &mut script);
+    clap_complete::generate(
+        args.shell,
+        &mut Arguments::command(),
+        "metrifold",
+        &mut script,
+    );
     report::print(&String::from_utf8_lossy(&script))
 }

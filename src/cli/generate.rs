@@ -97,7 +97,10 @@ fn pipe_stages(pipe: &str) -> Result<Vec<Stage>, String> {
             match found.first() {
                 Some(info) => chosen.push(*info),
                 None if known => {
-                    return Err(format!("`{name}` is no {}, which its place asks for", kind.as_str()));
+                    return Err(format!(
+                        "`{name}` is no {}, which its place asks for",
+                        kind.as_str()
+                    ));
                 }
                 None => return Err(unknown(name)),
             }
@@ -110,7 +113,11 @@ fn pipe_stages(pipe: &str) -> Result<Vec<Stage>, String> {
 /// Puts components in order: sources, one transform after the other, sinks.
 fn sorted_stages(names: &[String]) -> Result<Vec<Stage>, String> {
     let mut chosen = Stage::new();
-    for name in names.iter().flat_map(|names| names.split(',')).map(str::trim) {
+    for name in names
+        .iter()
+        .flat_map(|names| names.split(','))
+        .map(str::trim)
+    {
         let found = list::named(name);
         match found[..] {
             [info] => chosen.push(info),
@@ -123,7 +130,10 @@ fn sorted_stages(names: &[String]) -> Result<Vec<Stage>, String> {
                     .iter()
                     .map(|info| format!("{}.{}", info.kind.table(), info.name))
                     .collect();
-                return Err(format!("`{name}` is ambiguous: write {}", full.join(" or ")));
+                return Err(format!(
+                    "`{name}` is ambiguous: write {}",
+                    full.join(" or ")
+                ));
             }
         }
     }
@@ -142,7 +152,11 @@ fn unknown(name: &str) -> String {
 /// Writes a component's table.
 fn table(info: &ComponentInfo, id: &str, inputs: &[String]) -> String {
     let mut out = format!("# {}\n", info.summary);
-    out.push_str(&format!("[{}.{id}]\ntype = \"{}\"\n", info.kind.table(), info.name));
+    out.push_str(&format!(
+        "[{}.{id}]\ntype = \"{}\"\n",
+        info.kind.table(),
+        info.name
+    ));
     if info.kind != Kind::Source {
         let quoted: Vec<String> = inputs.iter().map(|input| format!("{input:?}")).collect();
         if quoted.is_empty() {
@@ -161,7 +175,10 @@ fn table(info: &ComponentInfo, id: &str, inputs: &[String]) -> String {
         out.push_str(&match key.default {
             Default::Required(example) => format!("{} = {example}\n", key.name),
             Default::Value(value) => format!("# {} = {value}\n", key.name),
-            Default::Unset(example) => format!("# Not set by default, for example:\n# {} = {example}\n", key.name),
+            Default::Unset(example) => format!(
+                "# Not set by default, for example:\n# {} = {example}\n",
+                key.name
+            ),
         });
     }
     out
@@ -192,13 +209,21 @@ mod tests {
     #[test]
     fn what_is_generated_is_valid_and_wired() {
         for names in [
-            &["test_source", "test_sink", "test_transform", "test_transform"][..],
+            &[
+                "test_source",
+                "test_sink",
+                "test_transform",
+                "test_transform",
+            ][..],
             &["test_source:test_transform:test_transform:test_sink"],
         ] {
             let text = generated(names).unwrap();
             let loaded = config::parse_str("a.toml", &text, &|_: &str| None).unwrap();
             let config = loaded.config;
-            assert_eq!(&*config.sinks["test_sink"].inputs[0].component, "test_transform_2");
+            assert_eq!(
+                &*config.sinks["test_sink"].inputs[0].component,
+                "test_transform_2"
+            );
             assert_eq!(config.transforms.len(), 2);
             assert_eq!(loaded.warnings, []);
         }
@@ -228,9 +253,14 @@ mod tests {
     fn the_keys_of_every_component_are_toml() {
         for info in list::components() {
             for key in list::keys(info) {
-                let (Default::Required(text) | Default::Value(text) | Default::Unset(text)) = key.default;
+                let (Default::Required(text) | Default::Value(text) | Default::Unset(text)) =
+                    key.default;
                 let line = format!("{} = {text}", key.name);
-                assert!(toml::de::DeTable::parse(&line).is_ok(), "{}: {line}", info.name);
+                assert!(
+                    toml::de::DeTable::parse(&line).is_ok(),
+                    "{}: {line}",
+                    info.name
+                );
             }
         }
     }

@@ -65,7 +65,10 @@ fn components(config: &Config) -> Vec<(Kind, &str, &str)> {
 
 /// The connections, by what they lead to.
 fn edges(config: &Config) -> Vec<(&OutputRef, &str)> {
-    let transforms = config.transforms.iter().map(|(id, node)| (id, &node.inputs));
+    let transforms = config
+        .transforms
+        .iter()
+        .map(|(id, node)| (id, &node.inputs));
     let sinks = config.sinks.iter().map(|(id, node)| (id, &node.inputs));
     transforms
         .chain(sinks)
@@ -76,7 +79,11 @@ fn edges(config: &Config) -> Vec<(&OutputRef, &str)> {
 fn text(config: &Config) -> String {
     let mut out = String::new();
     let components = components(config);
-    let width = components.iter().map(|(_, id, _)| id.len()).max().unwrap_or_default();
+    let width = components
+        .iter()
+        .map(|(_, id, _)| id.len())
+        .max()
+        .unwrap_or_default();
     for (kind, id, type_name) in components {
         // Writing to a string cannot fail.
         let _ = writeln!(out, "{:<9}  {id:<width$}  {type_name}", kind.as_str());
@@ -97,7 +104,10 @@ fn dot(config: &Config) -> String {
             Kind::Transform => "box",
             Kind::Sink => "cylinder",
         };
-        let _ = writeln!(out, "  \"{id}\" [shape = {shape}, label = \"{id}\\n{type_name}\"];");
+        let _ = writeln!(
+            out,
+            "  \"{id}\" [shape = {shape}, label = \"{id}\\n{type_name}\"];"
+        );
     }
     for (from, to) in edges(config) {
         let label = match &from.output {
@@ -167,7 +177,10 @@ mod tests {
              route.a -> out\n"
         );
         let dot = drawn(Format::Dot);
-        assert!(dot.contains("\"route\" -> \"out\" [label = \"a\"];"), "{dot}");
+        assert!(
+            dot.contains("\"route\" -> \"out\" [label = \"a\"];"),
+            "{dot}"
+        );
         let mermaid = drawn(Format::Mermaid);
         assert!(mermaid.contains("c_route -- \"a\" --> c_out"), "{mermaid}");
     }

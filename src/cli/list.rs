@@ -37,7 +37,9 @@ pub(super) fn execute(args: &ListArgs) -> u8 {
     for name in &args.names {
         let found = named(name);
         if found.is_empty() {
-            report::complain(&format!("there is no component type `{name}`: see metrifold list"));
+            report::complain(&format!(
+                "there is no component type `{name}`: see metrifold list"
+            ));
             return EXIT_USAGE;
         }
         chosen.extend(found);
@@ -80,7 +82,11 @@ pub(super) fn keys(info: &ComponentInfo) -> impl Iterator<Item = &'static Key> {
 }
 
 fn overview(infos: &[&ComponentInfo]) -> String {
-    let width = infos.iter().map(|info| info.name.len()).max().unwrap_or_default();
+    let width = infos
+        .iter()
+        .map(|info| info.name.len())
+        .max()
+        .unwrap_or_default();
     let mut out = String::new();
     for kind in [Kind::Source, Kind::Transform, Kind::Sink] {
         if !out.is_empty() {

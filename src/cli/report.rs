@@ -45,7 +45,10 @@ pub(super) fn complain(message: &str) {
 /// Prints a result to stdout and returns the exit code.
 pub(super) fn print(text: &str) -> u8 {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
         Ok(()) => EXIT_OK,
         // The reader has seen enough, as in `metrifold list | head`.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => EXIT_OK,

@@ -73,7 +73,9 @@ pub(super) fn execute(global: &Global, args: &RunArgs) -> u8 {
 fn start_logging(global: &Global) {
     // The filter was checked when the arguments were read.
     let filter = EnvFilter::try_new(&global.log_level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(filter);
+    let logs = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_env_filter(filter);
     let started = match global.log_format {
         LogFormat::Text => logs.try_init(),
         LogFormat::Json => logs.json().flatten_event(true).try_init(),

@@ -38,7 +38,10 @@ pub(super) fn execute(global: &Global, args: &ValidateArgs) -> u8 {
     };
     let warnings = loaded.warnings.len();
     if args.deny_warnings && warnings > 0 {
-        report::complain(&format!("the configuration has {}", count(warnings, "warning")));
+        report::complain(&format!(
+            "the configuration has {}",
+            count(warnings, "warning")
+        ));
         return EXIT_CONFIG;
     }
     let config = loaded.config;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::canonical;
 use super::decode::{self, Finding};
 use super::diagnostic::Diagnostic;
 use super::document::{self, Around, Declared};
@@ -12,6 +13,7 @@ use super::path::{KeyPath, Step, Under};
 use super::problems::Problems;
 use super::source::Place;
 use super::suggest;
+use super::types;
 use super::values::Secret;
 use crate::component::{
     ComponentInfo, Kind, Resource, Signal, SinkConfig, SourceConfig, TransformConfig,
@@ -105,7 +107,7 @@ pub(crate) fn check(
     let effective = {
         let mut table = table.clone();
         table.remove("inputs");
-        Secret::new(document::canonical(&table))
+        Secret::new(canonical::canonical(&table))
     };
     let inputs = take_inputs(kind, &name, &mut table, &around, found);
     let inputs_broken =
@@ -115,7 +117,9 @@ pub(crate) fn check(
     let type_name = take_type(kind, &name, &place, &mut table, &around, found);
     let report = |finding: Finding, found: &mut Vec<Diagnostic>| {
         let message = finding.describe(&name, &around.redactions);
-        let at = finding.span.map_or_else(|| place.clone(), |span| around.place(span));
+        let at = finding
+            .span
+            .map_or_else(|| place.clone(), |span| around.place(span));
         let mut diagnostic = Diagnostic::error(message).at(at);
         diagnostic.help = finding.help.map(|help| around.redactions.apply(&help));
         found.push(diagnostic);
@@ -124,9 +128,9 @@ pub(crate) fn check(
     if let Some((type_name, type_place)) = &type_name {
         match read(kind, type_name, &table, &around) {
             Ok(read) => config = Some(read),
-            Err(None) => found.push(
-                unknown_type(kind, &name, type_name, &around).at(type_place.clone()),
-            ),
+            Err(None) => {
+                found.push(unknown_type(kind, &name, type_name, &around).at(type_place.clone()))
+            }
             Err(Some(findings)) => {
                 for finding in findings {
                     report(finding, found);
@@ -254,7 +258,7 @@ fn take_type(
             found.push(
                 Diagnostic::error(format!("{name} has no type"))
                     .at(place.clone())
-                    .with_help(format!("add type = \"...\"; {}", document::type_list(kind))),
+                    .with_help(format!("add type = \"...\"; {}", types::type_list(kind))),
             );
         }
         return None;
@@ -266,7 +270,7 @@ fn take_type(
             found.push(
                 Diagnostic::error(format!("{name}: type is not a string"))
                     .at(at)
-                    .with_help(document::type_list(kind)),
+                    .with_help(types::type_list(kind)),
             );
             None
         }
@@ -302,15 +306,18 @@ fn read(
 }
 
 fn unknown_type(kind: Kind, name: &str, type_name: &str, around: &Around) -> Diagnostic {
-    let others = document::kinds_of(type_name);
-    let help = match (suggest::nearest(type_name, document::type_names(kind)), others.first()) {
+    let others = types::kinds_of(type_name);
+    let help = match (
+        suggest::nearest(type_name, types::type_names(kind)),
+        others.first(),
+    ) {
         (_, Some(other)) => format!(
             "it is a {} type: declare it under [{}.NAME]",
             other.as_str(),
             other.table()
         ),
         (Some(near), None) => format!("did you mean `{near}`?"),
-        (None, None) => document::type_list(kind),
+        (None, None) => types::type_list(kind),
     };
     let shown = around.redactions.apply(&format!("`{type_name}`"));
     Diagnostic::error(format!("{name}: unknown {} type {shown}", kind.as_str())).with_help(help)
@@ -338,7 +345,11 @@ pub(crate) fn global<T: for<'de> serde::Deserialize<'de>>(
     } = global;
     let DeValue::Table(table) = value.into_inner() else {
         let message = format!("`{what}` is not a table");
-        found.push(Diagnostic::error(message).at(place).with_help(format!("write [{what}]")));
+        found.push(
+            Diagnostic::error(message)
+                .at(place)
+                .with_help(format!("write [{what}]")),
+        );
         return None;
     };
     let value_place = |path: &str| {
@@ -346,12 +357,19 @@ pub(crate) fn global<T: for<'de> serde::Deserialize<'de>>(
         span.map_or_else(|| place.clone(), |span| around.place(span))
     };
     let address = value_place("address");
-    match decode::all_errors(table.clone(), around.removed.clone(), &[], &decode::plain::<T>) {
+    match decode::all_errors(
+        table.clone(),
+        around.removed.clone(),
+        &[],
+        &decode::plain::<T>,
+    ) {
         Ok(value) => Some((value, address)),
         Err(findings) => {
             for finding in findings {
                 let message = finding.describe(what, &around.redactions);
-                let at = finding.span.map_or_else(|| place.clone(), |span| around.place(span));
+                let at = finding
+                    .span
+                    .map_or_else(|| place.clone(), |span| around.place(span));
                 let mut diagnostic = Diagnostic::error(message).at(at);
                 diagnostic.help = finding.help;
                 found.push(diagnostic);

@@ -40,7 +40,11 @@ impl Finding {
             true => "",
             false => ".",
         };
-        format!("{table}{dot}{}: {}", self.path, redactions.apply(&self.message))
+        format!(
+            "{table}{dot}{}: {}",
+            self.path,
+            redactions.apply(&self.message)
+        )
     }
 }
 
@@ -151,7 +155,10 @@ fn fill<'i, T>(
     read: &dyn Fn(DeTable<'i>) -> Result<T, Failure>,
 ) -> bool {
     let name = path.to_string();
-    let example = keys.iter().find(|key| key.name == name).map(|key| key.default.example());
+    let example = keys
+        .iter()
+        .find(|key| key.name == name)
+        .map(|key| key.default.example());
     let guesses = [
         "\"x\"",
         "\"127.0.0.1:1\"",
@@ -213,7 +220,10 @@ fn missing(
         Default::Required(text) if key.name == name => Some(text),
         _ => None,
     });
-    let around = shown.split_last().map(|(around, _)| around).unwrap_or_default();
+    let around = shown
+        .split_last()
+        .map(|(around, _)| around)
+        .unwrap_or_default();
     Finding {
         path: around.to_string(),
         message: format!("key `{field}` is missing"),
@@ -249,9 +259,7 @@ fn describe(
             format!("unknown value `{value}`"),
             Some(choices(value, expected, "possible values")),
         ),
-        Complaint::Missing(text) | Complaint::Other(text) => {
-            ((*text).to_owned(), None)
-        }
+        Complaint::Missing(text) | Complaint::Other(text) => ((*text).to_owned(), None),
     };
     Finding {
         path: path.before_removal(removed).to_string(),

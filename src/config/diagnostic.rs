@@ -90,7 +90,11 @@ impl Diagnostic {
         };
         let mut group = Group::with_title(level.primary_title(&*self.message));
         if let Some(place) = &self.place {
-            group = group.element(snippet(place, self.label.as_deref(), AnnotationKind::Primary));
+            group = group.element(snippet(
+                place,
+                self.label.as_deref(),
+                AnnotationKind::Primary,
+            ));
         }
         if let Some(text) = &self.help
             && self.related.is_none()

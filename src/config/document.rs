@@ -1,5 +1,6 @@
 //! From several files to one set of tables: parsing, variables, merging, names.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,7 +14,6 @@ use super::environment::{Environment, expand};
 use super::path::{KeyPath, Step};
 use super::secrets::{self, Redactions, Substituted};
 use super::source::{Place, SourceFile, Text};
-use super::suggest;
 use crate::component::Kind;
 
 /// The keys that a file may have at its top.
@@ -200,7 +200,10 @@ impl Expansion<'_> {
                     }
                 }
                 if !gone.is_empty() {
-                    let kept = array.iter().enumerate().filter(|(at, _)| !gone.contains(at));
+                    let kept = array
+                        .iter()
+                        .enumerate()
+                        .filter(|(at, _)| !gone.contains(at));
                     *array = kept.map(|(_, value)| value.clone()).collect();
                 }
                 true
@@ -215,9 +218,10 @@ fn add<'i>(document: &mut Document<'i>, parsed: Parsed<'i>, found: &mut Vec<Diag
         let empty = DeTable::default();
         let below = |path: &KeyPath| {
             let (before, rest) = path.0.split_at_checked(prefix.len())?;
-            let same = before.iter().zip(prefix).all(|(step, name)| {
-                matches!(step, Step::Key(key) if key == name)
-            });
+            let same = before
+                .iter()
+                .zip(prefix)
+                .all(|(step, name)| matches!(step, Step::Key(key) if key == name));
             (same && !rest.is_empty()).then(|| KeyPath(rest.to_vec()))
         };
         Around {
@@ -233,7 +237,16 @@ fn add<'i>(document: &mut Document<'i>, parsed: Parsed<'i>, found: &mut Vec<Diag
         let kind = match &*name {
             "data_dir" => {
                 let around = around(None, &[&name]);
-                set_global(&mut document.data_dir, &name, Global { place, value, around }, found);
+                set_global(
+                    &mut document.data_dir,
+                    &name,
+                    Global {
+                        place,
+                        value,
+                        around,
+                    },
+                    found,
+                );
                 continue;
             }
             "api" => {
@@ -242,7 +255,16 @@ fn add<'i>(document: &mut Document<'i>, parsed: Parsed<'i>, found: &mut Vec<Diag
                     _ => None,
                 };
                 let around = around(table, &[&name]);
-                set_global(&mut document.api, &name, Global { place, value, around }, found);
+                set_global(
+                    &mut document.api,
+                    &name,
+                    Global {
+                        place,
+                        value,
+                        around,
+                    },
+                    found,
+                );
                 continue;
             }
             "sources" => Kind::Source,
@@ -265,34 +287,48 @@ fn add<'i>(document: &mut Document<'i>, parsed: Parsed<'i>, found: &mut Vec<Diag
             continue;
         };
         for (id, value) in table {
-            let place = Place::new(&parsed.file, id.span());
-            let id = id.into_inner();
-            let bad_name = check_name(&id).err();
-            if let Some(help) = bad_name {
-                let message = format!("`{id}` cannot be the name of a {}", kind.as_str());
-                found.push(Diagnostic::error(message).at(place.clone()).with_help(help));
-            }
-            let (table, is_table) = match value.into_inner() {
-                DeValue::Table(table) => (table, true),
-                _ => (DeTable::default(), false),
-            };
-            if !is_table {
-                let message = format!("{name}.{id} is not a table");
-                let help = format!("write [{name}.{id}] and its keys below");
-                found.push(Diagnostic::error(message).at(place.clone()).with_help(help));
-            }
-            let around = around(Some(&table), &[&name, &id]);
-            document.components.push(Declared {
-                kind,
-                id: id.into(),
-                place,
-                broken: bad_name.is_some() || !is_table || !around.removed.is_empty(),
-                duplicate: false,
-                is_table,
-                table,
-                around,
-            });
+            let declared = declare(kind, id, value, &parsed.file, &around, found);
+            document.components.push(declared);
         }
+    }
+}
+
+/// Takes a component's name and table, whatever they are.
+fn declare<'i>(
+    kind: Kind,
+    id: Spanned<Cow<'i, str>>,
+    value: Spanned<DeValue<'i>>,
+    file: &Arc<SourceFile>,
+    around: &dyn Fn(Option<&DeTable<'_>>, &[&str]) -> Around,
+    found: &mut Vec<Diagnostic>,
+) -> Declared<'i> {
+    let name = kind.table();
+    let place = Place::new(file, id.span());
+    let id = id.into_inner();
+    let bad_name = check_name(&id).err();
+    if let Some(help) = bad_name {
+        let message = format!("`{id}` cannot be the name of a {}", kind.as_str());
+        found.push(Diagnostic::error(message).at(place.clone()).with_help(help));
+    }
+    let (table, is_table) = match value.into_inner() {
+        DeValue::Table(table) => (table, true),
+        _ => (DeTable::default(), false),
+    };
+    if !is_table {
+        let message = format!("{name}.{id} is not a table");
+        let help = format!("write [{name}.{id}] and its keys below");
+        found.push(Diagnostic::error(message).at(place.clone()).with_help(help));
+    }
+    let around = around(Some(&table), &[name, &id]);
+    Declared {
+        kind,
+        id: id.into(),
+        place,
+        broken: bad_name.is_some() || !is_table || !around.removed.is_empty(),
+        duplicate: false,
+        is_table,
+        table,
+        around,
     }
 }
 
@@ -318,7 +354,10 @@ fn check_name(name: &str) -> Result<(), &'static str> {
         Err("give it a name of letters, digits, `_` and `-`")
     } else if name.contains('.') {
         Err("a dot separates a component from its output: use `_` or `-`")
-    } else if name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
+    } else if name
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+    {
         Ok(())
     } else {
         Err("use letters, digits, `_` and `-` only")
@@ -344,63 +383,4 @@ fn find_duplicates(components: &mut [Declared<'_>], found: &mut Vec<Diagnostic>)
             first.insert(Arc::clone(id), (kind, component.place.clone()));
         }
     }
-}
-
-/// The table as text in which equal configurations are equal, for finding what changed.
-pub(crate) fn canonical(table: &DeTable<'_>) -> String {
-    let mut out = String::new();
-    write_table(&mut out, table);
-    out
-}
-
-fn write_table(out: &mut String, table: &DeTable<'_>) {
-    out.push('{');
-    for (at, (key, value)) in table.iter().enumerate() {
-        if at > 0 {
-            out.push_str(", ");
-        }
-        out.push_str(&format!("{:?} = ", key.get_ref()));
-        write_value(out, value.get_ref());
-    }
-    out.push('}');
-}
-
-fn write_value(out: &mut String, value: &DeValue<'_>) {
-    match value {
-        DeValue::String(text) => out.push_str(&format!("{text:?}")),
-        DeValue::Integer(number) => out.push_str(&number.to_string()),
-        DeValue::Float(number) => out.push_str(&number.to_string()),
-        DeValue::Boolean(value) => out.push_str(&value.to_string()),
-        DeValue::Datetime(value) => out.push_str(&value.to_string()),
-        DeValue::Array(array) => {
-            out.push('[');
-            for (at, item) in array.iter().enumerate() {
-                if at > 0 {
-                    out.push_str(", ");
-                }
-                write_value(out, item.get_ref());
-            }
-            out.push(']');
-        }
-        DeValue::Table(table) => write_table(out, table),
-    }
-}
-
-/// The names of the component types of a kind, for help texts.
-pub(crate) fn type_names(kind: Kind) -> Vec<&'static str> {
-    let infos = inventory::iter::<crate::component::ComponentInfo>;
-    infos.into_iter().filter(|info| info.kind == kind).map(|info| info.name).collect()
-}
-
-/// The kinds of which a type of this name exists.
-pub(crate) fn kinds_of(name: &str) -> Vec<Kind> {
-    [Kind::Source, Kind::Transform, Kind::Sink]
-        .into_iter()
-        .filter(|kind| type_names(*kind).contains(&name))
-        .collect()
-}
-
-/// Lists type names for a help text.
-pub(crate) fn type_list(kind: Kind) -> String {
-    format!("{} types: {}", kind.as_str(), suggest::list(type_names(kind)))
 }

@@ -172,7 +172,9 @@ mod tests {
 
     #[test]
     fn dollars_that_are_no_references_stay() {
-        for same in ["$1", "${1}", "a$", "${", "${}", "${a-b}", "$A", "${A", "${A:-x", "^a$|b"] {
+        for same in [
+            "$1", "${1}", "a$", "${", "${}", "${a-b}", "$A", "${A", "${A:-x", "^a$|b",
+        ] {
             assert_eq!(text(same), same);
         }
         assert_eq!(text("$$"), "$");

@@ -80,7 +80,11 @@ pub(crate) fn check(nodes: &[Node], found: &mut Vec<Diagnostic>) -> Vec<Vec<Outp
     }
     let mut graph = Graph {
         nodes,
-        index: nodes.iter().enumerate().map(|(at, node)| (&*node.id, at)).collect(),
+        index: nodes
+            .iter()
+            .enumerate()
+            .map(|(at, node)| (&*node.id, at))
+            .collect(),
         ports: nodes.iter().map(ports).collect(),
         edges: Vec::new(),
         uncertain: BTreeSet::new(),
@@ -90,7 +94,10 @@ pub(crate) fn check(nodes: &[Node], found: &mut Vec<Diagnostic>) -> Vec<Vec<Outp
     }
     cycles::check(&graph, found);
     graph.check_signals(found);
-    if !found.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
+    if !found
+        .iter()
+        .any(|diagnostic| diagnostic.severity == Severity::Error)
+    {
         // With errors, what is not consumed may be a consequence of them.
         graph.warn_of_loose_ends(found);
     }
@@ -238,14 +245,19 @@ impl Graph<'_> {
                 let message = match taken.get(&(at, port)) {
                     None => format!("nothing consumes `{name}`"),
                     Some(taken) if flows[at] & !taken != 0 => {
-                        format!("nothing consumes the {} of `{name}`", names(flows[at] & !taken))
+                        format!(
+                            "nothing consumes the {} of `{name}`",
+                            names(flows[at] & !taken)
+                        )
                     }
                     Some(_) => continue,
                 };
                 found.push(
                     Diagnostic::warning(message)
                         .at(node.place.clone())
-                        .with_help(format!("add \"{name}\" to the inputs of a sink, or remove it")),
+                        .with_help(format!(
+                            "add \"{name}\" to the inputs of a sink, or remove it"
+                        )),
                 );
             }
         }

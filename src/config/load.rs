@@ -145,11 +145,7 @@ fn globals(document: &mut Document<'_>, found: &mut Vec<Diagnostic>) -> Globals 
     }
 }
 
-fn check_resources(
-    nodes: &[Node],
-    api: Option<&(ApiConfig, Place)>,
-    found: &mut Vec<Diagnostic>,
-) {
+fn check_resources(nodes: &[Node], api: Option<&(ApiConfig, Place)>, found: &mut Vec<Diagnostic>) {
     let api = api.map(|(api, place)| (Resource::Address(api.address), place));
     let mut claims = Vec::new();
     for node in nodes {

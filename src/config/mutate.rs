@@ -83,7 +83,8 @@ mod tests {
 
     #[test]
     fn every_table_gets_the_key_and_its_line_is_right() {
-        let text = "a = 1\n[x.y] # note\nb = { c = [{ d = 1 }, {}] }\n\n[[x.z]]\n[[x.z]]\ne.f = 1\n";
+        let text =
+            "a = 1\n[x.y] # note\nb = { c = [{ d = 1 }, {}] }\n\n[[x.z]]\n[[x.z]]\ne.f = 1\n";
         let mutations = unknown_keys(text);
         let tables: Vec<_> = mutations.iter().map(|m| (&*m.table, m.line)).collect();
         assert_eq!(

@@ -109,7 +109,9 @@ impl KeyPath {
             let path = Self(self.0[..length].to_vec());
             let (parent, last) = path.split_last()?;
             let removed = match (parent.value_mut(table), last) {
-                (Some(Holder::Table(table)), Step::Key(key)) => table.remove(key.as_str()).is_some(),
+                (Some(Holder::Table(table)), Step::Key(key)) => {
+                    table.remove(key.as_str()).is_some()
+                }
                 (Some(Holder::Value(DeValue::Table(table))), Step::Key(key)) => {
                     table.remove(key.as_str()).is_some()
                 }
@@ -145,7 +147,10 @@ impl KeyPath {
                         })
                         .collect();
                     gone.sort_unstable();
-                    Step::Index(gone.iter().fold(*index, |at, gone| at + usize::from(*gone <= at)))
+                    Step::Index(
+                        gone.iter()
+                            .fold(*index, |at, gone| at + usize::from(*gone <= at)),
+                    )
                 }
             };
             original.0.push(step);
@@ -218,7 +223,10 @@ mod tests {
         assert_eq!(found("a", Under::Value), Some("1"));
         assert_eq!(found("a", Under::Key), Some("a"));
         assert_eq!(found("rules[1].regex", Under::Value), Some("'y'"));
-        assert_eq!(found("rules[1].action", Under::Value), Some("{ regex = 'y' }"));
+        assert_eq!(
+            found("rules[1].action", Under::Value),
+            Some("{ regex = 'y' }")
+        );
         assert_eq!(found("tls.ca_file", Under::Value), Some("'f'"));
         assert_eq!(found("tls.key_file", Under::Value), Some("tls"));
         assert_eq!(found("queue.max_bytes", Under::Value), None);
@@ -228,7 +236,11 @@ mod tests {
     #[test]
     fn removal_takes_the_nearest_parent_that_exists() {
         let mut table = DeTable::parse(TEXT).unwrap().into_inner();
-        let mut remove = |path: &str| KeyPath::parse(path).remove(&mut table).map(|p| p.to_string());
+        let mut remove = |path: &str| {
+            KeyPath::parse(path)
+                .remove(&mut table)
+                .map(|p| p.to_string())
+        };
         assert_eq!(remove("rules[0].regex").as_deref(), Some("rules[0].regex"));
         assert_eq!(remove("rules[0].regex").as_deref(), Some("rules[0]"));
         assert_eq!(remove("rules[0].regex").as_deref(), Some("rules[0].regex"));

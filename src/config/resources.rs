@@ -52,7 +52,10 @@ fn report(clash: &Clash, first: &Claim<'_>, second: &Claim<'_>) -> Diagnostic {
     let owner = &first.owner;
     let (message, help) = match (clash, second.resource) {
         (Clash::Path, Resource::Route(listen)) => (
-            format!("path {} is taken by {owner}", shown(second, format!("{:?}", listen.path))),
+            format!(
+                "path {} is taken by {owner}",
+                shown(second, format!("{:?}", listen.path))
+            ),
             "choose another path or address",
         ),
         (Clash::Listener(reason), _) => (
@@ -73,7 +76,9 @@ fn report(clash: &Clash, first: &Claim<'_>, second: &Claim<'_>) -> Diagnostic {
         ),
     };
     let message = format!("{}: {message}", second.owner);
-    let diagnostic = Diagnostic::error(message).at(second.place.clone()).with_help(help);
+    let diagnostic = Diagnostic::error(message)
+        .at(second.place.clone())
+        .with_help(help);
     if first.place == second.place {
         return diagnostic;
     }
@@ -131,7 +136,10 @@ mod tests {
     #[test]
     fn wildcard_addresses_overlap_with_what_they_include() {
         let clash = |a: &str, b: &str| clash(&route(a, "/a"), &route(b, "/b"));
-        assert_eq!(clash("0.0.0.0:9201", "127.0.0.1:9201"), Some(Clash::Overlap));
+        assert_eq!(
+            clash("0.0.0.0:9201", "127.0.0.1:9201"),
+            Some(Clash::Overlap)
+        );
         assert_eq!(clash("[::]:9201", "127.0.0.1:9201"), Some(Clash::Overlap));
         assert_eq!(clash("[::]:9201", "0.0.0.0:9201"), Some(Clash::Overlap));
         assert_eq!(clash("[::1]:9201", "[::]:9201"), Some(Clash::Overlap));
@@ -145,7 +153,10 @@ mod tests {
     #[test]
     fn routes_share_an_address_and_nothing_else_does() {
         let a = route("127.0.0.1:1", "/x/{tenant}/y");
-        assert_eq!(clash(&a, &route("127.0.0.1:1", "/x/{id}/y")), Some(Clash::Path));
+        assert_eq!(
+            clash(&a, &route("127.0.0.1:1", "/x/{id}/y")),
+            Some(Clash::Path)
+        );
         assert_eq!(clash(&a, &route("127.0.0.1:1", "/x/1/y")), None);
         let alone = Resource::Address("127.0.0.1:1".parse().unwrap());
         assert_eq!(clash(&a, &alone), Some(Clash::Address));

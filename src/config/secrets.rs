@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use toml::de::{DeTable, DeValue};
 use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 use super::environment::{Part, parts};
 
@@ -19,7 +19,15 @@ pub(crate) struct Redactions(Vec<String>);
 pub(crate) fn is_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase().replace('-', "_");
     let whole = ["authorization", "cookie", "credentials", "passwd", "apikey"];
-    let ends = ["password", "secret", "token", "api_key", "private_key", "secret_key", "access_key"];
+    let ends = [
+        "password",
+        "secret",
+        "token",
+        "api_key",
+        "private_key",
+        "secret_key",
+        "access_key",
+    ];
     whole.contains(&key.as_str()) || ends.iter().any(|end| key.ends_with(end))
 }
 
@@ -219,7 +227,10 @@ mod tests {
     #[test]
     fn secrets_are_masked_in_text_that_does_not_parse() {
         let masked = mask_lines("a = 1\npassword = \"hunter2\nauth = { token = x, b = 2 }\n");
-        assert_eq!(masked, "a = 1\npassword =*\"*******\nauth = { token =***********\n");
+        assert_eq!(
+            masked,
+            "a = 1\npassword =*\"*******\nauth = { token =***********\n"
+        );
     }
 
     #[test]

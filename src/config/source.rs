@@ -123,7 +123,7 @@ pub(crate) fn read(patterns: &[String], errors: &mut Vec<Diagnostic>) -> Vec<Tex
         let paths = match expand(pattern) {
             Ok(paths) => paths,
             Err(error) => {
-                errors.push(error);
+                errors.push(*error);
                 continue;
             }
         };
@@ -133,7 +133,7 @@ pub(crate) fn read(patterns: &[String], errors: &mut Vec<Diagnostic>) -> Vec<Tex
             }
             match read_file(&path) {
                 Ok(text) => texts.push(text),
-                Err(error) => errors.push(error),
+                Err(error) => errors.push(*error),
             }
         }
     }
@@ -141,7 +141,7 @@ pub(crate) fn read(patterns: &[String], errors: &mut Vec<Diagnostic>) -> Vec<Tex
 }
 
 /// The files that a pattern names: a file, the `*.toml` of a directory, or a glob's matches.
-fn expand(pattern: &str) -> Result<Vec<PathBuf>, Diagnostic> {
+fn expand(pattern: &str) -> Result<Vec<PathBuf>, Box<Diagnostic>> {
     let path = Path::new(pattern);
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => in_directory(path),
@@ -154,7 +154,8 @@ fn expand(pattern: &str) -> Result<Vec<PathBuf>, Diagnostic> {
             paths.sort();
             if paths.is_empty() {
                 return Err(Diagnostic::error(format!("no file matches {pattern:?}"))
-                    .with_help("name an existing file or directory with --config"));
+                    .with_help("name an existing file or directory with --config")
+                    .into());
             }
             Ok(paths)
         }
@@ -162,7 +163,7 @@ fn expand(pattern: &str) -> Result<Vec<PathBuf>, Diagnostic> {
     }
 }
 
-fn in_directory(directory: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
+fn in_directory(directory: &Path) -> Result<Vec<PathBuf>, Box<Diagnostic>> {
     let entries = fs::read_dir(directory).map_err(|error| cannot_read(directory, &error))?;
     let mut paths: Vec<PathBuf> = entries
         .flatten()
@@ -180,12 +181,13 @@ fn in_directory(directory: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
         return Err(Diagnostic::error(format!(
             "directory {} holds no *.toml file",
             directory.display()
-        )));
+        ))
+        .into());
     }
     Ok(paths)
 }
 
-fn read_file(path: &Path) -> Result<Text, Diagnostic> {
+fn read_file(path: &Path) -> Result<Text, Box<Diagnostic>> {
     let mut bytes = Vec::new();
     fs::File::open(path)
         .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
@@ -195,13 +197,14 @@ fn read_file(path: &Path) -> Result<Text, Diagnostic> {
             "{} is larger than {} MiB, which no configuration is",
             path.display(),
             MAX_FILE_BYTES >> 20
-        )));
+        ))
+        .into());
     }
     from_bytes(path.display().to_string(), bytes)
 }
 
 /// Takes foreign bytes for text, or says where they are not.
-pub(crate) fn from_bytes(name: String, bytes: Vec<u8>) -> Result<Text, Diagnostic> {
+pub(crate) fn from_bytes(name: String, bytes: Vec<u8>) -> Result<Text, Box<Diagnostic>> {
     match String::from_utf8(bytes) {
         Ok(text) => Ok(Text { name, text }),
         Err(error) => {
@@ -214,12 +217,13 @@ pub(crate) fn from_bytes(name: String, bytes: Vec<u8>) -> Result<Text, Diagnosti
                 "{name} is not UTF-8: line {line} holds the byte {:#04x}",
                 error.as_bytes().get(valid).copied().unwrap_or_default()
             ))
-            .with_help("save the file as UTF-8"))
+            .with_help("save the file as UTF-8")
+            .into())
         }
     }
 }
 
-fn cannot_read(path: &Path, error: &io::Error) -> Diagnostic {
+fn cannot_read(path: &Path, error: &io::Error) -> Box<Diagnostic> {
     let reason = match error.kind() {
         io::ErrorKind::NotFound => "no such file or directory".to_owned(),
         io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
@@ -227,9 +231,11 @@ fn cannot_read(path: &Path, error: &io::Error) -> Diagnostic {
     };
     let diagnostic = Diagnostic::error(format!("cannot read {}: {reason}", path.display()));
     if error.kind() == io::ErrorKind::NotFound {
-        diagnostic.with_help("name an existing file or directory with --config")
-    } else {
         diagnostic
+            .with_help("name an existing file or directory with --config")
+            .into()
+    } else {
+        diagnostic.into()
     }
 }
 
@@ -285,6 +291,9 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_are_refused_with_their_line() {
         let error = from_bytes("x.toml".into(), b"a = 1\nb = \"\xff\"".to_vec()).unwrap_err();
-        assert_eq!(error.message, "x.toml is not UTF-8: line 2 holds the byte 0xff");
+        assert_eq!(
+            error.message,
+            "x.toml is not UTF-8: line 2 holds the byte 0xff"
+        );
     }
 }

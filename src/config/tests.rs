@@ -65,13 +65,19 @@ impl SourceConfig for TestSource {
     }
 
     fn resources(&self) -> Vec<Resource> {
-        vec![Resource::Route(listen(&self.address.to_string(), &self.path))]
+        vec![Resource::Route(listen(
+            &self.address.to_string(),
+            &self.path,
+        ))]
     }
 
     fn validate(&self, problems: &mut Problems) {
         if !self.path.starts_with('/') {
             problems
-                .at("path", format!("{:?} does not start with a slash", self.path))
+                .at(
+                    "path",
+                    format!("{:?} does not start with a slash", self.path),
+                )
                 .help("write /path");
         }
         for (name, value) in &self.headers {

@@ -259,7 +259,16 @@ mod tests {
 
     #[test]
     fn what_is_no_duration_or_size_is_refused() {
-        for text in ["", "30", "s", "1.5s", "-1s", "5m1h", "1s1s", "99999999999999999999s"] {
+        for text in [
+            "",
+            "30",
+            "s",
+            "1.5s",
+            "-1s",
+            "5m1h",
+            "1s1s",
+            "99999999999999999999s",
+        ] {
             assert!(text.parse::<Period>().is_err(), "{text}");
         }
         for text in ["", "64", "MiB", "64mib", "-1B", "99999999999TiB"] {
@@ -269,7 +278,11 @@ mod tests {
 
     #[test]
     fn endpoints_need_a_scheme_and_a_host_and_hold_no_credentials() {
-        assert!("http://thanos:19291/api/v1/receive".parse::<Endpoint>().is_ok());
+        assert!(
+            "http://thanos:19291/api/v1/receive"
+                .parse::<Endpoint>()
+                .is_ok()
+        );
         for text in ["thanos:19291", "ftp://x/", "/x", "http://u:p@x/", "http://"] {
             assert!(text.parse::<Endpoint>().is_err(), "{text}");
         }

@@ -40,7 +40,11 @@ fn findings(text: &str) -> Vec<String> {
             .into_iter()
             .map(|f| {
                 let at = f.span.clone().map_or("-", |span| &text[span]);
-                format!("{} @ {at} ? {}", f.describe("t", &Redactions::default()), f.help.unwrap_or_default())
+                format!(
+                    "{} @ {at} ? {}",
+                    f.describe("t", &Redactions::default()),
+                    f.help.unwrap_or_default()
+                )
             })
             .collect(),
     }
@@ -48,7 +52,8 @@ fn findings(text: &str) -> Vec<String> {
 
 #[test]
 fn what_is_right_has_no_findings() {
-    let text = "address = '127.0.0.1:1'\nlimit = '1MiB'\n[inner]\nwait = '1s'\nmode = 'drop_oldest'";
+    let text =
+        "address = '127.0.0.1:1'\nlimit = '1MiB'\n[inner]\nwait = '1s'\nmode = 'drop_oldest'";
     assert_eq!(findings(text), [""; 0]);
 }
 

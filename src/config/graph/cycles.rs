@@ -43,7 +43,10 @@ pub(super) fn check(graph: &Graph<'_>, found: &mut Vec<Diagnostic>) {
                     path.push((to, 0));
                 }
                 State::Open => {
-                    let members = path.iter().map(|(node, _)| *node).skip_while(|node| *node != to);
+                    let members = path
+                        .iter()
+                        .map(|(node, _)| *node)
+                        .skip_while(|node| *node != to);
                     let chain = chain(graph, members.collect());
                     if told.insert(chain.clone()) {
                         found.push(report(graph, edge, &chain));

@@ -1,6 +1,6 @@
 //! What the elements of `inputs` stand for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{Edge, Graph, Ports, full_name};
 use crate::component::Kind;
@@ -19,16 +19,20 @@ impl Graph<'_> {
         if node.kind != Kind::Source && node.inputs.is_empty() && !node.inputs_broken {
             self.uncertain.insert(to);
             let message = format!("{} has no inputs", full_name(node));
-            let senders = nodes.iter().filter(|other| other.kind != Kind::Sink && other.id != node.id);
+            let senders = nodes
+                .iter()
+                .filter(|other| other.kind != Kind::Sink && other.id != node.id);
             let known = suggest::list(senders.map(|node| &*node.id));
             found.push(
                 Diagnostic::error(message)
                     .at(node.place.clone())
-                    .with_help(format!("add inputs = [\"NAME\"]; components that send: {known}")),
+                    .with_help(format!(
+                        "add inputs = [\"NAME\"]; components that send: {known}"
+                    )),
             );
         }
         let mut seen: HashMap<&str, &InputEntry> = HashMap::new();
-        let mut wired: HashMap<(usize, Option<String>), ()> = HashMap::new();
+        let mut wired: HashSet<(usize, Option<String>)> = HashSet::new();
         for (entry, input) in node.inputs.iter().enumerate() {
             if let Some(first) = seen.get(&*input.text) {
                 let shown = node.around.redactions.apply(&format!("`{}`", input.text));
@@ -52,8 +56,13 @@ impl Graph<'_> {
                 Ok(matches) => {
                     for (from, port) in matches {
                         // Globs may overlap; an output is wired once.
-                        if wired.insert((from, port.clone()), ()).is_none() {
-                            self.edges.push(Edge { from, port, to, entry });
+                        if wired.insert((from, port.clone())) {
+                            self.edges.push(Edge {
+                                from,
+                                port,
+                                to,
+                                entry,
+                            });
                         }
                     }
                 }
@@ -86,7 +95,10 @@ impl Graph<'_> {
                     suggest::list(names.iter().map(String::as_str))
                 ),
             };
-            return Err(Unresolved::wrong(format!("input `{text}` matches no component"), help));
+            return Err(Unresolved::wrong(
+                format!("input `{text}` matches no component"),
+                help,
+            ));
         };
         match (&self.ports[from], port) {
             (Ports::Unknown, _) => Err(Unresolved::Uncertain),
@@ -136,9 +148,9 @@ impl Graph<'_> {
                 Ports::One if matches_glob(pattern, &node.id) => matches.push((from, None)),
                 Ports::One => {}
                 Ports::Named(names) => {
-                    let names = names.iter().filter(|name| {
-                        matches_glob(pattern, &format!("{}.{name}", node.id))
-                    });
+                    let names = names
+                        .iter()
+                        .filter(|name| matches_glob(pattern, &format!("{}.{name}", node.id)));
                     matches.extend(names.map(|name| (from, Some(name.clone()))));
                 }
             }
@@ -179,7 +191,10 @@ impl Graph<'_> {
 enum Unresolved {
     /// It depends on a component that has errors of its own.
     Uncertain,
-    Wrong { message: String, help: String },
+    Wrong {
+        message: String,
+        help: String,
+    },
 }
 
 impl Unresolved {
@@ -195,7 +210,8 @@ fn full_ports(id: &str, names: &[String]) -> String {
 
 /// Whether the pattern, in which `*` stands for any text and `?` for any character, matches.
 fn matches_glob(pattern: &str, text: &str) -> bool {
-    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
+    let (pattern, text): (Vec<char>, Vec<char>) =
+        (pattern.chars().collect(), text.chars().collect());
     let (mut p, mut t) = (0, 0);
     let mut star = None;
     while t < text.len() {
@@ -228,7 +244,13 @@ mod tests {
 
     #[test]
     fn globs_match_as_in_a_shell_and_across_dots() {
-        for (pattern, text) in [("*", "a.b"), ("a*c", "abc"), ("a*c", "ac"), ("a?c", "abc"), ("*b*b", "abab")] {
+        for (pattern, text) in [
+            ("*", "a.b"),
+            ("a*c", "abc"),
+            ("a*c", "ac"),
+            ("a?c", "abc"),
+            ("*b*b", "abab"),
+        ] {
             assert!(matches_glob(pattern, text), "{pattern} {text}");
         }
         for (pattern, text) in [("a*c", "abcd"), ("a?c", "ac"), ("", "a"), ("*b*b", "ab")] {

@@ -27,9 +27,11 @@ error: not TOML: unclosed table, expected `]`
 #[test]
 fn unknown_top_level_keys_are_refused_with_a_suggestion() {
     check(
-        &[&around(r#"colour = true
+        &[&around(
+            r#"colour = true
 [sorces.x]
-"#)],
+"#,
+        )],
         r#"
 error: sinks.out: unknown key `colour`
  --> a.toml:8:1
@@ -53,7 +55,8 @@ error: unknown key `sorces` at the top of the file
 #[test]
 fn unknown_and_missing_types_are_refused_with_a_suggestion() {
     check(
-        &[&around(r#"[sinks.b]
+        &[&around(
+            r#"[sinks.b]
 type = 'test_snik'
 inputs = ['in']
 [sinks.c]
@@ -63,7 +66,8 @@ inputs = ['in']
 inputs = ['in']
 [sources.e]
 type = 3
-"#)],
+"#,
+        )],
         r#"
 error: sinks.b: unknown sink type `test_snik`
  --> a.toml:9:8
@@ -103,13 +107,15 @@ error: sources.e: type is not a string
 #[test]
 fn every_mistake_in_a_component_is_told_in_one_run() {
     check(
-        &[&around(r#"[sinks.b]
+        &[&around(
+            r#"[sinks.b]
 type = 'test_sink'
 inputs = ['in']
 endpiont = 'http://x'
 required = 'yes'
 queue = { max_bytes = '1 MB', when_ful = 'block' }
-"#)],
+"#,
+        )],
         r#"
 error: sinks.b: unknown key `endpiont`
   --> a.toml:11:1
@@ -139,7 +145,8 @@ error: sinks.b.queue: unknown key `when_ful`
 #[test]
 fn problems_of_validation_point_at_their_keys() {
     check(
-        &[&around(r#"[sinks.c]
+        &[&around(
+            r#"[sinks.c]
 type = 'test_sink'
 inputs = ['in']
 endpoint = 'http://x'
@@ -153,7 +160,8 @@ inputs = ['in']
 regex = 'a'
 [[transforms.t.rules]]
 regex = '('
-"#)],
+"#,
+        )],
         r#"
 error: sinks.c.queue.max_bytes: must be at least 64KiB
   --> a.toml:13:13
@@ -181,14 +189,16 @@ error: transforms.t.rules[1].regex: group is not closed
 #[test]
 fn arrays_of_tables_are_pointed_into() {
     check(
-        &[&around(r#"[transforms.t]
+        &[&around(
+            r#"[transforms.t]
 type = 'test_transform'
 inputs = ['in']
 [[transforms.t.rules]]
 regex = 'a'
 [[transforms.t.rules]]
 regexp = 'a'
-"#)],
+"#,
+        )],
         r#"
 error: transforms.t.rules[1]: unknown key `regexp`
   --> a.toml:14:1
@@ -204,11 +214,13 @@ error: transforms.t.rules[1]: unknown key `regexp`
 #[test]
 fn unset_variables_are_named_and_cause_no_other_errors() {
     check(
-        &[&around(r#"[sources.s]
+        &[&around(
+            r#"[sources.s]
 type = 'test_source'
 address = '${NOPE}'
 headers = { X = 'a ${NOPE_EITHER}' }
-"#)],
+"#,
+        )],
         r#"
 error: environment variable NOPE is not set
   --> a.toml:10:11
@@ -232,7 +244,8 @@ error: environment variable NOPE_EITHER is not set
 #[test]
 fn secrets_are_shown_nowhere() {
     check(
-        &[&around(r#"[sources.s]
+        &[&around(
+            r#"[sources.s]
 type = 'test_source'
 address = '${TOKEN}'
 signal = '${TOKEN}'
@@ -249,7 +262,8 @@ headers = { Cookie = '' }
 type = 'test_source'
 address = '127.0.0.1:4'
 path = '${TOKEN}'
-"#)],
+"#,
+        )],
         r#"
 error: sources.s.address: invalid socket address syntax
   --> a.toml:10:11
@@ -291,10 +305,13 @@ error: sources.s4.path: "***" does not start with a slash
 #[test]
 fn a_name_used_twice_shows_both_places() {
     check(
-        &[&around(""), r#"[transforms.in]
+        &[
+            &around(""),
+            r#"[transforms.in]
 type = 'test_transform'
 inputs = ['out']
-"#],
+"#,
+        ],
         r#"
 error: the name `in` is used twice
  --> b.toml:1:13
@@ -315,11 +332,20 @@ note: it is the name of a source here
 #[test]
 fn global_keys_are_set_once_and_have_their_types() {
     check(
-        &[&format!("{}{}", r#"data_dir = 1
-"#, around(r#"[api]
+        &[
+            &format!(
+                "{}{}",
+                r#"data_dir = 1
+"#,
+                around(
+                    r#"[api]
 adress = ':1'
-"#)), r#"data_dir = 'x'
-"#],
+"#
+                )
+            ),
+            r#"data_dir = 'x'
+"#,
+        ],
         r#"
 error: `data_dir` is a path in quotes
  --> a.toml:1:12
@@ -354,7 +380,8 @@ note: it is set here first
 #[test]
 fn listeners_do_not_take_each_others_ports_and_paths() {
     check(
-        &[&around(r#"[sources.same]
+        &[&around(
+            r#"[sources.same]
 type = 'test_source'
 address = '127.0.0.1:1'
 [sources.wild]
@@ -363,7 +390,8 @@ address = '0.0.0.0:1'
 path = '/other'
 [api]
 address = '127.0.0.1:1'
-"#)],
+"#,
+        )],
         r#"
 error: sources.same: path "/" is taken by sources.in
   --> a.toml:10:11
@@ -410,13 +438,15 @@ note: it is taken here
 #[test]
 fn names_with_dots_and_components_that_are_no_tables_are_refused() {
     check(
-        &[&around(r#"[sinks.'b.c']
+        &[&around(
+            r#"[sinks.'b.c']
 type = 'test_sink'
 endpoint = 'http://x'
 inputs = ['in']
 [sinks]
 x = 1
-"#)],
+"#,
+        )],
         r#"
 error: `b.c` cannot be the name of a sink
  --> a.toml:8:8
@@ -440,11 +470,13 @@ error: sinks.x is not a table
 #[test]
 fn sources_have_no_inputs() {
     check(
-        &[&around(r#"[sources.s]
+        &[&around(
+            r#"[sources.s]
 type = 'test_source'
 address = '127.0.0.1:2'
 inputs = []
-"#)],
+"#,
+        )],
         r#"
 error: sources.s: unknown key `inputs`
   --> a.toml:11:1

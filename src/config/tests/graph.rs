@@ -3,11 +3,13 @@ use super::*;
 #[test]
 fn inputs_that_match_nothing_are_refused_with_a_suggestion() {
     check(
-        &[&around(r#"[sinks.a]
+        &[&around(
+            r#"[sinks.a]
 type = 'test_sink'
 endpoint = 'http://x'
 inputs = ['inn', 'z*', 'nothing', 'out', 'in.x', 'in', 'in']
-"#)],
+"#,
+        )],
         r#"
 error: sinks.a: input `inn` matches no component
   --> a.toml:11:11
@@ -68,7 +70,8 @@ note: it is here first
 #[test]
 fn named_outputs_have_to_be_named_right() {
     check(
-        &[&around(r#"[transforms.route]
+        &[&around(
+            r#"[transforms.route]
 type = 'test_transform'
 inputs = ['in']
 routes = ['good', 'errors']
@@ -76,7 +79,8 @@ routes = ['good', 'errors']
 type = 'test_sink'
 endpoint = 'http://x'
 inputs = ['route', 'route.erors', 'route.other', 'route.good']
-"#)],
+"#,
+        )],
         r#"
 error: sinks.a: input `route` does not say which of its outputs is meant
   --> a.toml:15:11
@@ -108,7 +112,8 @@ error: sinks.a: input `route.other` does not exist: `route` has no output `other
 #[test]
 fn every_cycle_is_told_once() {
     check(
-        &[&around(r#"[transforms.a]
+        &[&around(
+            r#"[transforms.a]
 type = 'test_transform'
 inputs = ['b']
 [transforms.b]
@@ -117,7 +122,8 @@ inputs = ['a', 'c']
 [transforms.c]
 type = 'test_transform'
 inputs = ['c', 'in']
-"#)],
+"#,
+        )],
         r#"
 error: inputs form a cycle: a -> b -> a
   --> a.toml:13:11
@@ -141,7 +147,8 @@ error: inputs form a cycle: c -> c
 #[test]
 fn transforms_and_sinks_need_inputs() {
     check(
-        &[&around(r#"[transforms.a]
+        &[&around(
+            r#"[transforms.a]
 type = 'test_transform'
 inputs = []
 [sinks.b]
@@ -155,7 +162,8 @@ inputs = 'in'
 type = 'test_sink'
 endpoint = 'http://x'
 inputs = [1, 'in']
-"#)],
+"#,
+        )],
         r#"
 error: transforms.a has no inputs
  --> a.toml:8:13
@@ -195,7 +203,8 @@ error: sinks.d: an input is the name of a component
 #[test]
 fn signals_do_not_flow_where_they_are_not_taken() {
     check(
-        &[&around(r#"[sources.q]
+        &[&around(
+            r#"[sources.q]
 type = 'test_source'
 address = '127.0.0.1:9'
 signal = 'queries'
@@ -211,7 +220,8 @@ type = 'test_sink'
 endpoint = 'http://x'
 inputs = ['in']
 signal = 'queries'
-"#)],
+"#,
+        )],
         r#"
 error: sinks.a takes metrics, but `t` sends queries
   --> a.toml:15:11
@@ -243,7 +253,8 @@ note: the source is declared here
 #[test]
 fn queries_have_one_consumer() {
     check(
-        &[&around(r#"[sources.q]
+        &[&around(
+            r#"[sources.q]
 type = 'test_source'
 address = '127.0.0.1:9'
 signal = 'queries'
@@ -257,7 +268,8 @@ type = 'test_sink'
 endpoint = 'http://x'
 inputs = ['q*']
 signal = 'queries'
-"#)],
+"#,
+        )],
         r#"
 error: queries of `q` go to sinks.a already
   --> a.toml:20:11
@@ -278,7 +290,8 @@ note: they go here
 #[test]
 fn signals_that_nothing_consumes_are_warned_of() {
     check(
-        &[&around(r#"[sources.q]
+        &[&around(
+            r#"[sources.q]
 type = 'test_source'
 address = '127.0.0.1:9'
 signal = 'queries'
@@ -289,7 +302,8 @@ inputs = ['q', 'in']
 type = 'test_sink'
 endpoint = 'http://x'
 inputs = ['t']
-"#)],
+"#,
+        )],
         r#"
 warning: nothing consumes the queries of `t`
   --> a.toml:12:13
@@ -305,7 +319,8 @@ warning: nothing consumes the queries of `t`
 #[test]
 fn outputs_that_nothing_consumes_are_warned_of() {
     check(
-        &[&around(r#"[transforms.route]
+        &[&around(
+            r#"[transforms.route]
 type = 'test_transform'
 inputs = ['in']
 routes = ['good', 'errors']
@@ -316,7 +331,8 @@ inputs = ['route.good']
 [sources.idle]
 type = 'test_source'
 address = '127.0.0.1:2'
-"#)],
+"#,
+        )],
         r#"
 warning: nothing consumes `route.errors`
  --> a.toml:8:13
@@ -340,14 +356,16 @@ warning: nothing consumes `idle`
 #[test]
 fn a_broken_component_causes_no_other_errors() {
     check(
-        &[&around(r#"[transforms.t]
+        &[&around(
+            r#"[transforms.t]
 type = 'test_transfor'
 inputs = ['in']
 [sinks.b]
 type = 'test_sink'
 endpoint = 'http://x'
 inputs = ['t', 't.x', 't*']
-"#)],
+"#,
+        )],
         r#"
 error: transforms.t: unknown transform type `test_transfor`
  --> a.toml:9:8

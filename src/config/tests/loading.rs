@@ -42,7 +42,10 @@ fn a_change_shows_in_the_hash_and_in_the_table_that_changed_only() {
     let second = loaded(&[&text.replace("http://x", "http://y")]).config;
     let spaced = loaded(&[&text.replace(" = ", "=")]).config;
     assert_ne!(first.hash, second.hash);
-    assert_eq!(first.sources["in"].effective, second.sources["in"].effective);
+    assert_eq!(
+        first.sources["in"].effective,
+        second.sources["in"].effective
+    );
     assert_ne!(first.sinks["out"].effective, second.sinks["out"].effective);
     assert_eq!(first.sinks["out"].effective, spaced.sinks["out"].effective);
 }
@@ -57,15 +60,24 @@ fn a_byte_order_mark_and_windows_line_ends_change_no_place() {
 
 #[test]
 fn an_incomplete_configuration_says_nothing_of_the_graph() {
-    let found = printed(&[&around("[sinks.b]\ntype = 'test_sink'\nendpoint = 'http://x'\ninputs = ['other']\n"), "x ="]);
+    let found = printed(&[
+        &around("[sinks.b]\ntype = 'test_sink'\nendpoint = 'http://x'\ninputs = ['other']\n"),
+        "x =",
+    ]);
     assert_eq!(found.matches("error").count(), 1, "{found}");
 }
 
 #[test]
 fn a_missing_key_is_shown_with_an_example() {
     let found = printed(&[&around("[sinks.b]\ntype = 'test_sink'\ninputs = ['in']\n")]);
-    assert!(found.contains("sinks.b: key `endpoint` is missing"), "{found}");
-    assert!(found.contains("= help: add endpoint = \"http://localhost/\""), "{found}");
+    assert!(
+        found.contains("sinks.b: key `endpoint` is missing"),
+        "{found}"
+    );
+    assert!(
+        found.contains("= help: add endpoint = \"http://localhost/\""),
+        "{found}"
+    );
 }
 
 #[test]
@@ -80,7 +92,10 @@ fn an_unknown_key_is_refused_on_its_line_wherever_it_stands() {
     assert_eq!(mutations.len(), 9);
     for mutation in mutations {
         let found = load_texts(&[&mutation.text]).unwrap_err();
-        let errors: Vec<_> = found.iter().filter(|f| f.severity == Severity::Error).collect();
+        let errors: Vec<_> = found
+            .iter()
+            .filter(|f| f.severity == Severity::Error)
+            .collect();
         assert_eq!(errors.len(), 1, "{errors:?}");
         assert!(errors[0].message.contains("unknown key"), "{}", errors[0]);
         let line = errors[0].place.as_ref().map(Place::line);
@@ -92,15 +107,26 @@ fn an_unknown_key_is_refused_on_its_line_wherever_it_stands() {
 fn long_chains_and_deep_nesting_are_no_danger() {
     let mut text = around("");
     for n in 0..5_000 {
-        let input = if n == 0 { "in".to_owned() } else { format!("t{}", n - 1) };
+        let input = if n == 0 {
+            "in".to_owned()
+        } else {
+            format!("t{}", n - 1)
+        };
         text.push_str(&format!(
             "[transforms.t{n}]\ntype = 'test_transform'\ninputs = ['{input}']\n"
         ));
     }
     assert_eq!(loaded(&[&text]).warnings.len(), 1);
-    let cycle = text.replace("inputs = ['in']\n[transforms.t1]", "inputs = ['t4999']\n[transforms.t1]");
+    let cycle = text.replace(
+        "inputs = ['in']\n[transforms.t1]",
+        "inputs = ['t4999']\n[transforms.t1]",
+    );
     assert!(printed(&[&cycle]).contains("inputs form a cycle: t0 -> t1 -> "));
-    for deep in ["[".repeat(50_000), format!("x = {}", "[".repeat(50_000)), "{a=".repeat(50_000)] {
+    for deep in [
+        "[".repeat(50_000),
+        format!("x = {}", "[".repeat(50_000)),
+        "{a=".repeat(50_000),
+    ] {
         assert!(load_texts(&[&deep]).is_err());
         assert!(load_texts(&[&format!("x = {deep}")]).is_err());
     }
@@ -115,20 +141,53 @@ fn colour_is_there_on_request_only() {
     assert!(!found[0].render(false).contains('\u{1b}'));
     // Nor does a name bring its own.
     let found = load_texts(&["\"\\u001b[31mx\" = 1"]).unwrap_err();
-    assert!(!found.iter().any(|found| found.render(false).contains('\u{1b}')));
+    assert!(
+        !found
+            .iter()
+            .any(|found| found.render(false).contains('\u{1b}'))
+    );
 }
 
 /// Pieces from which texts are made that are nearly right.
 fn nearly_right() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
-        "[sources.in]\n", "[sinks.out]\n", "[transforms.t]\n", "[[transforms.t.rules]]\n", "[api]\n",
-        "type = 'test_source'\n", "type = 'test_sink'\n", "type = 'test_transform'\n", "\n", "é",
-        "inputs = ['in', '*', 't.a']\n", "inputs = ['t', 'out', 't']\n", "inputs = 3\n", "'", "\"",
-        "address = '127.0.0.1:1'\n", "address = '${X}'\n", "endpoint = 'http://x'\n", "a.b.c = 1\n",
-        "password = '${TOKEN}'\n", "queue = { type = 'x', max_bytes = 1 }\n", "regex = '('\n",
-        "routes = ['a', 1, {}]\n", "headers = { a = 1, b = '' }\n", "= ", "{", "}", "[", "]", "\r\n",
-        "rules = [{}, { regex = 1 }, 3, { regexp = 'é' }]\n", "data_dir = 1\n", "$$ ${A:-é}", "\u{feff}",
-        "queue = 3\n", "queue.max_bytes = '1s'\n", "password = \"\"\"\né${TOKEN}\n\"\"\"\n",
+        "[sources.in]\n",
+        "[sinks.out]\n",
+        "[transforms.t]\n",
+        "[[transforms.t.rules]]\n",
+        "[api]\n",
+        "type = 'test_source'\n",
+        "type = 'test_sink'\n",
+        "type = 'test_transform'\n",
+        "\n",
+        "é",
+        "inputs = ['in', '*', 't.a']\n",
+        "inputs = ['t', 'out', 't']\n",
+        "inputs = 3\n",
+        "'",
+        "\"",
+        "address = '127.0.0.1:1'\n",
+        "address = '${X}'\n",
+        "endpoint = 'http://x'\n",
+        "a.b.c = 1\n",
+        "password = '${TOKEN}'\n",
+        "queue = { type = 'x', max_bytes = 1 }\n",
+        "regex = '('\n",
+        "routes = ['a', 1, {}]\n",
+        "headers = { a = 1, b = '' }\n",
+        "= ",
+        "{",
+        "}",
+        "[",
+        "]",
+        "\r\n",
+        "rules = [{}, { regex = 1 }, 3, { regexp = 'é' }]\n",
+        "data_dir = 1\n",
+        "$$ ${A:-é}",
+        "\u{feff}",
+        "queue = 3\n",
+        "queue.max_bytes = '1s'\n",
+        "password = \"\"\"\né${TOKEN}\n\"\"\"\n",
     ]);
     prop::collection::vec(piece, 0..25).prop_map(|pieces| pieces.concat())
 }

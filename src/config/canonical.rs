@@ -1,0 +1,61 @@
+//! Tables as text in which equal configurations are equal.
+
+use toml::de::{DeTable, DeValue};
+
+/// The table as text in which equal configurations are equal, for finding what changed.
+pub(crate) fn canonical(table: &DeTable<'_>) -> String {
+    let mut out = String::new();
+    write_table(&mut out, table);
+    out
+}
+
+fn write_table(out: &mut String, table: &DeTable<'_>) {
+    out.push('{');
+    for (at, (key, value)) in table.iter().enumerate() {
+        if at > 0 {
+            out.push_str(", ");
+        }
+        out.push_str(&format!("{:?} = ", key.get_ref()));
+        write_value(out, value.get_ref());
+    }
+    out.push('}');
+}
+
+fn write_value(out: &mut String, value: &DeValue<'_>) {
+    match value {
+        DeValue::String(text) => out.push_str(&format!("{text:?}")),
+        DeValue::Integer(number) => out.push_str(&number.to_string()),
+        DeValue::Float(number) => out.push_str(&number.to_string()),
+        DeValue::Boolean(value) => out.push_str(&value.to_string()),
+        DeValue::Datetime(value) => out.push_str(&value.to_string()),
+        DeValue::Array(array) => {
+            out.push('[');
+            for (at, item) in array.iter().enumerate() {
+                if at > 0 {
+                    out.push_str(", ");
+                }
+                write_value(out, item.get_ref());
+            }
+            out.push(']');
+        }
+        DeValue::Table(table) => write_table(out, table),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_a_table_is_written_makes_no_difference() {
+        let inline = "a = { b = 1, 'c' = [true, \"x\"] }\nd = 2.5";
+        let headers = "d = 2.5 # note\n[a]\nc = [\n true,\n 'x' ]\nb = 1\n";
+        let text = |input| canonical(DeTable::parse(input).unwrap().get_ref());
+        assert_eq!(text(inline), text(headers));
+        assert_eq!(
+            text(inline),
+            r#"{"a" = {"b" = 1, "c" = [true, "x"]}, "d" = 2.5}"#
+        );
+        assert_ne!(text("a = 1"), text("a = '1'"));
+    }
+}

@@ -29,6 +29,7 @@ use serde::Deserialize;
 
 use crate::component::{SinkConfig, SourceConfig, TransformConfig};
 
+pub(crate) use components::has_named_outputs;
 pub use diagnostic::{Diagnostic, Severity};
 pub use environment::{Environment, ProcessEnvironment};
 pub use graph::OutputRef;

@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod backoff;
+pub mod cli;
 pub mod component;
 pub mod config;
 pub mod delivery;

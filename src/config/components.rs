@@ -316,6 +316,15 @@ fn unknown_type(kind: Kind, name: &str, type_name: &str, around: &Around) -> Dia
     Diagnostic::error(format!("{name}: unknown {} type {shown}", kind.as_str())).with_help(help)
 }
 
+/// Whether a transform with these keys has named outputs.
+pub(crate) fn has_named_outputs(type_name: &str, keys: &str) -> bool {
+    let Ok(table) = DeTable::parse(keys) else {
+        return false;
+    };
+    decode::component::<Box<dyn TransformConfig>>(type_name, table.into_inner())
+        .is_ok_and(|config| !config.outputs().is_empty())
+}
+
 /// Reads a global table; `what` is its name.
 pub(crate) fn global<T: for<'de> serde::Deserialize<'de>>(
     what: &str,

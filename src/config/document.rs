@@ -19,6 +19,9 @@ use crate::component::Kind;
 /// The keys that a file may have at its top.
 const TOP_LEVEL: [&str; 5] = ["data_dir", "api", "sources", "transforms", "sinks"];
 
+/// The most syntax errors of a file that are looked at; nobody reads more.
+const MAX_SYNTAX_ERRORS: usize = 100;
+
 /// What the files say, together.
 #[derive(Debug, Default)]
 pub(crate) struct Document<'i> {
@@ -108,7 +111,7 @@ fn parse<'i>(
     if !errors.is_empty() {
         let file = Arc::new(SourceFile::new(&*text.name, secrets::mask_lines(&masked)));
         let mut last = None;
-        for error in errors {
+        for error in errors.into_iter().take(MAX_SYNTAX_ERRORS) {
             let place = Place::new(&file, error.span().unwrap_or_default());
             // Further errors on a line are mostly consequences of the first.
             if last.replace(place.line()) != Some(place.line()) {

@@ -23,6 +23,8 @@ pub(crate) struct Claim<'a> {
 enum Clash {
     /// Two routes are the same.
     Path,
+    /// Two routes want one listener to be told this in different ways.
+    Listener(String),
     /// They name one address, and one of them wants it alone.
     Address,
     /// They name different addresses that one port cannot serve both.
@@ -52,6 +54,10 @@ fn report(clash: &Clash, first: &Claim<'_>, second: &Claim<'_>) -> Diagnostic {
         (Clash::Path, Resource::Route(listen)) => (
             format!("path {} is taken by {owner}", shown(second, format!("{:?}", listen.path))),
             "choose another path or address",
+        ),
+        (Clash::Listener(reason), _) => (
+            format!("{}, and {owner} differs", shown(second, reason.clone())),
+            "write the same in both, or choose another port",
         ),
         (Clash::Path | Clash::Address, _) => (
             format!("address {} is taken by {owner}", at(second)),
@@ -88,21 +94,12 @@ fn clash(first: &Resource, second: &Resource) -> Option<Clash> {
     }
 }
 
-/// Whether two routes of one address can share its listener. Whatever else a listener has to be
-/// told in one way only belongs here.
+/// Whether two routes of one address can share its listener.
 fn share(first: &Listen, second: &Listen) -> Option<Clash> {
-    (pattern(&first.path) == pattern(&second.path)).then_some(Clash::Path)
-}
-
-/// The path without the names of its parameters, which do not tell routes apart.
-fn pattern(path: &str) -> Vec<&str> {
-    path.split('/')
-        .map(|segment| match segment.starts_with('{') && segment.ends_with('}') {
-            true if segment.starts_with("{*") => "{*}",
-            true => "{}",
-            false => segment,
-        })
-        .collect()
+    if first.collides(second) {
+        return Some(Clash::Path);
+    }
+    first.compatible(second).err().map(Clash::Listener)
 }
 
 fn address(resource: &Resource) -> SocketAddr {

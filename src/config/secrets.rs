@@ -131,12 +131,13 @@ fn stars(text: &str) -> String {
 pub(crate) fn mask_lines(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for line in text.split_inclusive('\n') {
+        let headers = line.find("headers").unwrap_or(line.len());
         let secret = line.match_indices('=').find(|(at, _)| {
             let before = line[..*at].trim_end().trim_end_matches(['"', '\'']);
             let word = before
                 .rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-')
                 .next();
-            word.is_some_and(is_secret) || before.contains("headers")
+            *at > headers || word.is_some_and(is_secret)
         });
         match secret {
             Some((at, _)) => {

@@ -20,10 +20,7 @@ use crate::queue::QueueConfig;
 
 /// A listener for tests.
 pub(super) fn listen(address: &str, path: &str) -> Listen {
-    Listen {
-        address: address.parse().unwrap(),
-        path: path.to_owned(),
-    }
+    Listen::new(address.parse().unwrap(), path)
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]

@@ -1,0 +1,209 @@
+//! The command line: what can be asked of the program, and what its exit codes mean.
+
+mod completion;
+mod generate;
+mod graph;
+mod list;
+mod report;
+mod run;
+mod validate;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+/// Everything went as asked.
+pub const EXIT_OK: u8 = 0;
+/// Something failed while running.
+pub const EXIT_FAILURE: u8 = 1;
+/// The command line is wrong (`EX_USAGE` of sysexits).
+pub const EXIT_USAGE: u8 = 64;
+/// The configuration is wrong (`EX_CONFIG` of sysexits).
+pub const EXIT_CONFIG: u8 = 78;
+
+const LONG_ABOUT: &str = "\
+A config-driven gateway for Prometheus metrics: one pipe in, many out.
+
+The configuration is TOML. It declares sources, which take metrics in, transforms, which change \
+them, and sinks, which deliver them; each transform and sink names its inputs. Without a \
+subcommand, the configuration is run.";
+
+const AFTER_HELP: &str = "\
+Examples:
+  # Write a first configuration, check it, run it
+  metrifold generate remote_write:sinks.remote_write > metrifold.toml
+  metrifold validate
+  metrifold
+
+  # See which components there are, and all keys of one
+  metrifold list
+  metrifold list sources.remote_write
+
+  # Merge a file and all *.toml of a directory
+  metrifold -c /etc/metrifold/main.toml -c /etc/metrifold/tenants.d run
+
+  # Draw the graph
+  metrifold graph --format dot | dot -Tsvg > graph.svg
+
+Exit codes:
+  0   success
+  1   failure while running
+  64  wrong use of the command line
+  78  wrong configuration";
+
+/// The arguments.
+#[derive(Debug, Parser)]
+#[command(
+    name = "metrifold",
+    version,
+    about = "A config-driven gateway for Prometheus metrics",
+    long_about = LONG_ABOUT,
+    after_help = AFTER_HELP
+)]
+struct Arguments {
+    #[command(flatten)]
+    global: Global,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What every subcommand takes.
+#[derive(Clone, Debug, Args)]
+struct Global {
+    /// A configuration file, a directory (all its *.toml) or a glob; may be repeated
+    ///
+    /// All files are merged into one configuration. A name that two files declare is an error.
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "METRIFOLD_CONFIG",
+        value_name = "PATH",
+        value_delimiter = ',',
+        default_value = "metrifold.toml"
+    )]
+    config: Vec<String>,
+
+    /// How log lines look
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+
+    /// Which log lines are written: a level, or levels by module
+    ///
+    /// Levels are error, warn, info, debug and trace. "info,metrifold::http=debug" sets another
+    /// level for one module.
+    #[arg(
+        long,
+        global = true,
+        env = "METRIFOLD_LOG",
+        value_name = "FILTER",
+        default_value = "info",
+        value_parser = parse_filter
+    )]
+    log_level: String,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// For people
+    Text,
+    /// For machines: one JSON object per line
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the configuration (the default)
+    Run(run::RunArgs),
+    /// Check the configuration and say everything that is wrong with it
+    Validate(validate::ValidateArgs),
+    /// Draw the graph of the configuration
+    Graph(graph::GraphArgs),
+    /// List the component types and their keys
+    List(list::ListArgs),
+    /// Write a commented configuration to begin with
+    Generate(generate::GenerateArgs),
+    /// Write a completion script for a shell
+    Completion(completion::CompletionArgs),
+}
+
+fn parse_filter(text: &str) -> Result<String, String> {
+    match EnvFilter::try_new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("{error}: write a level, such as info")),
+    }
+}
+
+/// Runs the program with the arguments of the process.
+pub fn main() -> ExitCode {
+    ExitCode::from(execute(std::env::args_os()))
+}
+
+/// Runs the program and returns its exit code.
+fn execute(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are errors to clap, which prints them where they belong.
+            let code = match error.use_stderr() {
+                true => EXIT_USAGE,
+                false => EXIT_OK,
+            };
+            return match error.print() {
+                Ok(()) => code,
+                Err(_) => EXIT_FAILURE,
+            };
+        }
+    };
+    let global = &arguments.global;
+    match arguments.command {
+        None => run::execute(global, &run::RunArgs::default()),
+        Some(Command::Run(args)) => run::execute(global, &args),
+        Some(Command::Validate(args)) => validate::execute(global, &args),
+        Some(Command::Graph(args)) => graph::execute(global, &args),
+        Some(Command::List(args)) => list::execute(&args),
+        Some(Command::Generate(args)) => generate::execute(&args),
+        Some(Command::Completion(args)) => completion::execute(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_arguments_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn global_flags_may_stand_anywhere_and_repeat() {
+        let parse = |line: &str| Arguments::try_parse_from(line.split(' ')).unwrap();
+        let arguments = parse("metrifold -c a.toml validate --config b.toml --no-environment");
+        assert_eq!(arguments.global.config, ["b.toml"]);
+        let arguments = parse("metrifold graph -c a.toml -c b.toml,c.toml");
+        assert_eq!(arguments.global.config, ["a.toml", "b.toml", "c.toml"]);
+        assert!(parse("metrifold").command.is_none());
+    }
+
+    #[test]
+    fn wrong_use_has_its_own_exit_code() {
+        for line in [
+            "metrifold --colour",
+            "metrifold graph --format svg",
+            "metrifold run --shutdown-limit 60",
+            "metrifold run --threads 0",
+            "metrifold --log-level =,",
+            "metrifold generate nothing_of_this_name",
+        ] {
+            let code = execute(line.split(' ').map(OsString::from));
+            assert_eq!(code, EXIT_USAGE, "{line}");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! `list`: what there is to build a configuration from.
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use super::{EXIT_USAGE, report};
+use crate::component::{ComponentInfo, Default, Key, Kind};
+
+const AFTER_HELP: &str = "\
+Examples:
+  metrifold list
+  metrifold list sinks.remote_write
+  metrifold list --format json | jq -r '.[].name'";
+
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct ListArgs {
+    /// Component types, such as `remote_write` or `sinks.remote_write`, of which to list the keys
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+
+    /// What is written
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people: the types, or the keys of those that are named
+    Text,
+    /// For machines: everything
+    Json,
+}
+
+pub(super) fn execute(args: &ListArgs) -> u8 {
+    let mut chosen = Vec::new();
+    for name in &args.names {
+        let found = named(name);
+        if found.is_empty() {
+            report::complain(&format!("there is no component type `{name}`: see metrifold list"));
+            return EXIT_USAGE;
+        }
+        chosen.extend(found);
+    }
+    let all = chosen.is_empty();
+    let infos = if all { components() } else { chosen };
+    match args.format {
+        Format::Text if all => report::print(&overview(&infos)),
+        Format::Text => {
+            let texts: Vec<String> = infos.iter().map(|info| details(info)).collect();
+            report::print(&texts.join("\n"))
+        }
+        Format::Json => {
+            let list: Vec<Value> = infos.iter().map(|info| as_json(info)).collect();
+            report::print(&format!("{:#}\n", Value::Array(list)))
+        }
+    }
+}
+
+/// All component types, by kind and name.
+pub(super) fn components() -> Vec<&'static ComponentInfo> {
+    let mut infos: Vec<_> = inventory::iter::<ComponentInfo>.into_iter().collect();
+    infos.sort_by_key(|info| (info.kind, info.name));
+    infos
+}
+
+/// The component types that a name may mean: `remote_write`, `sinks.remote_write`.
+pub(super) fn named(name: &str) -> Vec<&'static ComponentInfo> {
+    let mut infos = components();
+    infos.retain(|info| match name.split_once('.') {
+        Some((table, name)) => info.kind.table() == table && info.name == name,
+        None => info.name == name,
+    });
+    infos
+}
+
+/// The keys of a component type.
+pub(super) fn keys(info: &ComponentInfo) -> impl Iterator<Item = &'static Key> {
+    info.keys.iter().flat_map(|keys| keys.iter())
+}
+
+fn overview(infos: &[&ComponentInfo]) -> String {
+    let width = infos.iter().map(|info| info.name.len()).max().unwrap_or_default();
+    let mut out = String::new();
+    for kind in [Kind::Source, Kind::Transform, Kind::Sink] {
+        if !out.is_empty() {
+            out.push('\n');
+        }
+        out.push_str(&format!("{}:\n", kind.table()));
+        for info in infos.iter().filter(|info| info.kind == kind) {
+            out.push_str(&format!("  {:<width$}  {}\n", info.name, info.summary));
+        }
+    }
+    out.push_str("\nSee the keys of one with: metrifold list NAME\n");
+    out
+}
+
+fn details(info: &ComponentInfo) -> String {
+    let mut out = format!("{}.{}: {}\n", info.kind.table(), info.name, info.summary);
+    for key in keys(info) {
+        let default = match key.default {
+            Default::Required(example) => format!("required, such as {example}"),
+            Default::Value(value) => format!("default {value}"),
+            Default::Unset(example) => format!("not set, such as {example}"),
+        };
+        out.push_str(&format!("\n  {}  ({default})\n", key.name));
+        for line in wrap(key.doc, 90) {
+            out.push_str(&format!("      {line}\n"));
+        }
+    }
+    out
+}
+
+fn as_json(info: &ComponentInfo) -> Value {
+    let keys: Vec<Value> = keys(info)
+        .map(|key| {
+            let (required, default, example) = match key.default {
+                Default::Required(example) => (true, None, Some(example)),
+                Default::Value(value) => (false, Some(value), None),
+                Default::Unset(example) => (false, None, Some(example)),
+            };
+            json!({
+                "name": key.name,
+                "required": required,
+                "default": default,
+                "example": example,
+                "doc": key.doc,
+            })
+        })
+        .collect();
+    json!({
+        "kind": info.kind.as_str(),
+        "name": info.name,
+        "summary": info.summary,
+        "keys": keys,
+    })
+}
+
+/// Breaks text into lines.
+pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for word in text.split_whitespace() {
+        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
+            lines.push(std::mem::take(&mut line));
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    if !line.is_empty() {
+        lines.push(line);
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_are_found_by_name_with_and_without_kind() {
+        assert_eq!(named("test_sink").len(), 1);
+        assert_eq!(named("sinks.test_sink").len(), 1);
+        assert!(named("sources.test_sink").is_empty());
+    }
+
+    #[test]
+    fn keys_are_listed_with_defaults() {
+        let text = details(named("test_sink")[0]);
+        assert_eq!(
+            text,
+            "sinks.test_sink: Exists in tests.\n\
+             \n  endpoint  (required, such as \"http://localhost/\")\n      Where it sends.\n\
+             \n  queue.max_bytes  (default \"64MiB\")\n      The bytes it holds.\n"
+        );
+    }
+}

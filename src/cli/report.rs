@@ -1,0 +1,65 @@
+//! Loading for a subcommand, and where output goes: results to stdout, the rest to stderr.
+
+use std::io::{self, IsTerminal, Write};
+
+use super::{EXIT_CONFIG, EXIT_FAILURE, EXIT_OK, Global};
+use crate::config::{self, Diagnostic, LoadOptions, Loaded, ProcessEnvironment, Severity};
+
+/// Loads the configuration and prints what is to be said about it; on errors, returns the exit
+/// code.
+pub(super) fn load(global: &Global, options: LoadOptions) -> Result<Loaded, u8> {
+    match config::load(&global.config, &ProcessEnvironment, options) {
+        Ok(loaded) => {
+            print_diagnostics(&loaded.warnings);
+            Ok(loaded)
+        }
+        Err(found) => {
+            print_diagnostics(&found);
+            let errors = found
+                .iter()
+                .filter(|found| found.severity == Severity::Error)
+                .count();
+            complain(&format!("the configuration has {}", count(errors, "error")));
+            Err(EXIT_CONFIG)
+        }
+    }
+}
+
+/// Prints diagnostics to stderr, with an empty line after each.
+fn print_diagnostics(found: &[Diagnostic]) {
+    let stderr = io::stderr();
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let color = stderr.is_terminal() && !no_color;
+    let mut stderr = stderr.lock();
+    for diagnostic in found {
+        // Nobody is left to be told when stderr fails.
+        let _ = writeln!(stderr, "{}\n", diagnostic.render(color));
+    }
+}
+
+/// Prints an error to stderr.
+pub(super) fn complain(message: &str) {
+    let _ = writeln!(io::stderr().lock(), "metrifold: {message}");
+}
+
+/// Prints a result to stdout and returns the exit code.
+pub(super) fn print(text: &str) -> u8 {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => EXIT_OK,
+        // The reader has seen enough, as in `metrifold list | head`.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => EXIT_OK,
+        Err(error) => {
+            complain(&format!("cannot write to stdout: {error}"));
+            EXIT_FAILURE
+        }
+    }
+}
+
+/// `1 error`, `2 errors`.
+pub(super) fn count(number: usize, what: &str) -> String {
+    match number {
+        1 => format!("1 {what}"),
+        _ => format!("{number} {what}s"),
+    }
+}

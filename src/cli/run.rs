@@ -1,0 +1,84 @@
+//! `run`: from a configuration to a process that lives until it is told to stop.
+
+use std::io;
+use std::num::NonZeroUsize;
+
+use clap::Args;
+use tokio::runtime::Builder;
+use tracing_subscriber::EnvFilter;
+
+use super::{EXIT_FAILURE, EXIT_OK, Global, LogFormat, report};
+use crate::config::{LoadOptions, Period};
+use crate::process::{self, Ended};
+
+const AFTER_HELP: &str = "\
+Examples:
+  metrifold run
+  metrifold run -c /etc/metrifold --shutdown-limit 25s
+  METRIFOLD_LOG=debug metrifold run --log-format json
+
+SIGTERM and SIGINT stop the sources and let the sinks deliver what they hold, for as long as \
+--shutdown-limit at most; a second signal ends the process at once. Exits with 0 when all was delivered, with 1 when a component could not be built or data was left, and with 78 when the configuration is wrong.";
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct RunArgs {
+    /// How long sinks may go on delivering after a signal to stop, such as 30s or 2m
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    shutdown_limit: Period,
+
+    /// How many threads to run on; by default one per processor
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+}
+
+impl Default for RunArgs {
+    fn default() -> Self {
+        Self {
+            shutdown_limit: Period::secs(60),
+            threads: None,
+        }
+    }
+}
+
+pub(super) fn execute(global: &Global, args: &RunArgs) -> u8 {
+    let loaded = match report::load(global, LoadOptions::default()) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    start_logging(global);
+    let mut builder = Builder::new_multi_thread();
+    if let Some(threads) = args.threads {
+        builder.worker_threads(threads.get());
+    }
+    let runtime = match builder.enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            report::complain(&format!("cannot start threads: {error}"));
+            return EXIT_FAILURE;
+        }
+    };
+    let limit = args.shutdown_limit.0;
+    // The one place at which the command line hands over to the process.
+    let ended = runtime.block_on(process::run(loaded.config, limit));
+    // What still runs was given its time already.
+    runtime.shutdown_background();
+    match ended {
+        Ended::Drained => EXIT_OK,
+        Ended::NotStarted | Ended::LeftData | Ended::AtOnce => EXIT_FAILURE,
+    }
+}
+
+/// Sends log lines to stderr.
+fn start_logging(global: &Global) {
+    // The filter was checked when the arguments were read.
+    let filter = EnvFilter::try_new(&global.log_level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let logs = tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(filter);
+    let started = match global.log_format {
+        LogFormat::Text => logs.try_init(),
+        LogFormat::Json => logs.json().flatten_event(true).try_init(),
+    };
+    if let Err(error) = started {
+        report::complain(&format!("cannot start logging: {error}"));
+    }
+}

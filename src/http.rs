@@ -4,6 +4,7 @@
 //! with [`Route::serve`] once they run. Sinks send with a [`Client`] and authenticate with
 //! [`Credentials`]. Nothing here knows of batches or tenants.
 
+mod accept;
 pub mod answer;
 pub mod auth;
 pub mod body;

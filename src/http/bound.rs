@@ -1,7 +1,6 @@
-//! The listeners' insides: sockets, claims on paths, accept loops, and their end.
+//! The listeners' insides: sockets, claims on paths, and their end.
 
 use std::collections::HashMap;
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,18 +10,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_rustls::TlsAcceptor;
-use tracing::{error, warn};
+use tracing::error;
 
-use super::connection::Accepted;
+use super::accept::accept;
 use super::listener::{Handler, Listen};
 use super::routes::{self, Table};
 use crate::component::BuildError;
-
-/// The first and the longest pause after a failure to accept, such as for want of descriptors.
-const PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the handles share.
 pub(super) struct Shared {
@@ -39,11 +34,11 @@ pub(super) struct Bound {
     /// As bound.
     pub(super) local: SocketAddr,
     socket: Mutex<Socket>,
-    settings: ArcSwap<Settings>,
-    table: Arc<ArcSwap<Table>>,
+    pub(super) settings: ArcSwap<Settings>,
+    pub(super) table: Arc<ArcSwap<Table>>,
     claims: Mutex<Claims>,
-    open: Mutex<Open>,
-    closed: watch::Sender<bool>,
+    pub(super) open: Mutex<Open>,
+    pub(super) closed: watch::Sender<bool>,
 }
 
 enum Socket {
@@ -53,10 +48,10 @@ enum Socket {
 }
 
 /// All that a listener and not a path determines.
-struct Settings {
-    listen: Listen,
-    acceptor: Option<TlsAcceptor>,
-    slots: Arc<Semaphore>,
+pub(super) struct Settings {
+    pub(super) listen: Listen,
+    pub(super) acceptor: Option<TlsAcceptor>,
+    pub(super) slots: Arc<Semaphore>,
 }
 
 #[derive(Default)]
@@ -79,17 +74,10 @@ struct Claim {
 
 /// The connections that can still be told to end.
 #[derive(Default)]
-struct Open {
-    closed: bool,
-    last_id: u64,
-    list: HashMap<u64, oneshot::Sender<()>>,
-}
-
-/// A connection's place among the open ones, given up with it.
-struct Place {
-    bound: Arc<Bound>,
-    id: u64,
-    _slot: OwnedSemaphorePermit,
+pub(super) struct Open {
+    pub(super) closed: bool,
+    pub(super) last_id: u64,
+    pub(super) list: HashMap<u64, oneshot::Sender<()>>,
 }
 
 impl Default for Shared {
@@ -360,7 +348,7 @@ impl Bound {
     }
 
     /// The next connection; none once the socket is closed.
-    fn poll_accept(
+    pub(super) fn poll_accept(
         &self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<(TcpStream, SocketAddr)>>> {
@@ -371,104 +359,7 @@ impl Bound {
     }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        lock(&self.bound.open).list.remove(&self.id);
-    }
-}
-
-/// Accepts until the listener is closed. Errors make it pause, but never end it.
-async fn accept(bound: Arc<Bound>, connections: watch::Sender<bool>) {
-    let mut closed = bound.closed.subscribe();
-    let mut pause = PAUSE;
-    loop {
-        // A slot first: callers beyond the limit wait in the kernel's backlog.
-        let slots = Arc::clone(&bound.settings.load().slots);
-        let slot = tokio::select! {
-            biased;
-            _ = closed.wait_for(|closed| *closed) => return,
-            slot = slots.acquire_owned() => slot,
-        };
-        // An error says that the limit has changed.
-        let Ok(slot) = slot else { continue };
-        let accepted = tokio::select! {
-            biased;
-            _ = closed.wait_for(|closed| *closed) => return,
-            accepted = poll_fn(|cx| bound.poll_accept(cx)) => accepted,
-        };
-        match accepted {
-            None => return,
-            Some(Ok((stream, peer))) => {
-                pause = PAUSE;
-                serve(&bound, &connections, slot, stream, peer);
-            }
-            Some(Err(error)) if is_callers(&error) => {}
-            Some(Err(error)) => {
-                warn!(address = %bound.local, %error, "cannot accept a connection, pausing");
-                tokio::select! {
-                    _ = closed.wait_for(|closed| *closed) => return,
-                    () = tokio::time::sleep(pause) => {}
-                }
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
-        }
-    }
-}
-
-/// Whether one caller's connection broke before it was accepted.
-fn is_callers(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-    )
-}
-
-/// Gives a connection its task.
-fn serve(
-    bound: &Arc<Bound>,
-    connections: &watch::Sender<bool>,
-    slot: OwnedSemaphorePermit,
-    stream: TcpStream,
-    peer: SocketAddr,
-) {
-    let cut = connections.subscribe();
-    let (end, close) = oneshot::channel();
-    let id = {
-        let mut open = lock(&bound.open);
-        if open.closed {
-            return;
-        }
-        open.last_id += 1;
-        let id = open.last_id;
-        open.list.insert(id, end);
-        id
-    };
-    let place = Place {
-        bound: Arc::clone(bound),
-        id,
-        _slot: slot,
-    };
-    // As they are now, not when the wait for the connection began.
-    let settings = bound.settings.load();
-    let accepted = Accepted {
-        stream,
-        peer,
-        acceptor: settings.acceptor.clone(),
-        header_timeout: settings.listen.header_timeout,
-        idle_timeout: settings.listen.idle_timeout,
-        table: Arc::clone(&bound.table),
-        close,
-        cut,
-    };
-    tokio::spawn(async move {
-        let _place = place;
-        accepted.run().await;
-    });
-}
-
 /// No state behind these locks is half-changed by a panic.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

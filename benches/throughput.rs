@@ -1,0 +1,496 @@
+//! Metrifold beside vmagent under the same load, and both beside the limit.
+//!
+//! Four senders in a closed loop post requests of 2,000 series; two sinks count what arrives. The
+//! processor time of each gateway is read from /proc, from the first request to the last sample
+//! that the sinks received. Run it with `make bench`; `METRIFOLD_BENCH_SECONDS` sets the length
+//! of each run.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+#[path = "support/payload.rs"]
+mod payload;
+
+const SENDERS: usize = 4;
+/// Different requests of a sender.
+const ROUNDS: usize = 4;
+const REPETITIONS: usize = 3;
+
+/// The family and the label that the first case drops.
+const FAMILY: &str = "go_gc_duration_seconds";
+const LABEL: &str = "endpoint";
+
+fn main() {
+    // `cargo test --benches` only wants to see that it compiles.
+    if std::env::args().any(|arg| arg == "--test") {
+        return;
+    }
+    let seconds = std::env::var("METRIFOLD_BENCH_SECONDS");
+    let seconds = seconds.ok().and_then(|s| s.parse().ok()).unwrap_or(6);
+    let length = Duration::from_secs(seconds);
+    let load = Arc::new(Load::new());
+    println!(
+        "load: {} series per request, {} raw and {} compressed bytes per sample, {SENDERS} connections, {seconds} s per run, median of {REPETITIONS}",
+        payload::SERIES,
+        load.raw / payload::SERIES,
+        load.bodies[0][0].len() / payload::SERIES,
+    );
+    let limit = limit();
+    println!("limit (snappy decode, walk, copy, snappy encode, one core): {limit:.0} ns per sample\n");
+
+    println!(
+        "{:<34} {:>12} {:>14} {:>10}",
+        "case", "ns/sample", "samples/s", "peak MiB"
+    );
+    let mut results = HashMap::new();
+    for case in [Case::Edit, Case::Pass] {
+        for gateway in [Gateway::Metrifold, Gateway::Vmagent] {
+            let mut runs: Vec<Run> = (0..REPETITIONS)
+                .map(|_| run(gateway, case, &load, length))
+                .collect();
+            runs.sort_by(|a, b| a.nanos.total_cmp(&b.nanos));
+            let run = runs[REPETITIONS / 2];
+            println!(
+                "{:<34} {:>12.1} {:>14.0} {:>10.1}",
+                format!("{}, {}", gateway.name(), case.name()),
+                run.nanos,
+                run.rate,
+                run.peak
+            );
+            results.insert((gateway.name(), case.name()), run);
+        }
+    }
+    let ratio = |case: Case| {
+        results[&("vmagent", case.name())].nanos / results[&("metrifold", case.name())].nanos
+    };
+    let edit = results[&("metrifold", Case::Edit.name())];
+    println!();
+    println!("{}: vmagent / metrifold = {:.1}", Case::Edit.name(), ratio(Case::Edit));
+    println!("{}: vmagent / metrifold = {:.1}", Case::Pass.name(), ratio(Case::Pass));
+    println!("{}: metrifold / limit = {:.2}", Case::Edit.name(), edit.nanos / limit);
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Case {
+    /// A tenant label added, one family dropped, one label dropped.
+    Edit,
+    /// Nothing to change.
+    Pass,
+}
+
+impl Case {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Edit => "tag, drop family and label",
+            Self::Pass => "nothing to change",
+        }
+    }
+
+    /// How many of a request's series reach a sink.
+    fn kept(self) -> usize {
+        let dropped = |series: &usize| payload::labels(0, *series)[0].1 == FAMILY;
+        match self {
+            Self::Edit => payload::SERIES - (0..payload::SERIES).filter(dropped).count(),
+            Self::Pass => payload::SERIES,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Gateway {
+    Metrifold,
+    Vmagent,
+}
+
+impl Gateway {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Metrifold => "metrifold",
+            Self::Vmagent => "vmagent",
+        }
+    }
+
+    fn start(self, case: Case, port: u16, sinks: [SocketAddr; 2], dir: &Path) -> Child {
+        match self {
+            Self::Metrifold => {
+                let config = dir.join("metrifold.toml");
+                std::fs::write(&config, metrifold_config(case, port, sinks)).unwrap();
+                let binary = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/release/metrifold");
+                assert!(binary.exists(), "build it first: cargo build --release");
+                Command::new(binary)
+                    .args(["--log-level", "warn", "-c"])
+                    .arg(config)
+                    .stdout(Stdio::null())
+                    .spawn()
+                    .unwrap()
+            }
+            Self::Vmagent => {
+                let mut command = Command::new("vmagent");
+                command
+                    .arg(format!("-httpListenAddr=127.0.0.1:{port}"))
+                    .arg(format!("-remoteWrite.tmpDataPath={}", dir.display()))
+                    .args(sinks.map(|sink| format!("-remoteWrite.url=http://{sink}/write")));
+                if case == Case::Edit {
+                    let rules = dir.join("relabel.yml");
+                    std::fs::write(&rules, vmagent_rules()).unwrap();
+                    command.arg(format!("-remoteWrite.relabelConfig={}", rules.display()));
+                }
+                command
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::null())
+                    .spawn()
+                    .expect("vmagent is missing: apt-get install victoria-metrics")
+            }
+        }
+    }
+}
+
+fn metrifold_config(case: Case, port: u16, sinks: [SocketAddr; 2]) -> String {
+    let (transforms, last) = match case {
+        Case::Pass => (String::new(), "ingest"),
+        Case::Edit => (
+            format!(
+                "[transforms.tenant]\ntype = \"tenant\"\ninputs = [\"ingest\"]\n\
+                 from = [{{ value = \"team-a\" }}]\nlabel = \"tenant_id\"\n\
+                 [transforms.clean]\ntype = \"relabel\"\ninputs = [\"tenant\"]\nrules = [\n\
+                 {{ source_labels = [\"__name__\"], regex = \"{FAMILY}\", action = \"drop\" }},\n\
+                 {{ regex = \"{LABEL}\", action = \"labeldrop\" }},\n]\n"
+            ),
+            "clean",
+        ),
+    };
+    let sink = |name: &str, address: SocketAddr| {
+        format!(
+            "[sinks.{name}]\ntype = \"remote_write\"\ninputs = [\"{last}\"]\n\
+             endpoint = \"http://{address}/write\"\n"
+        )
+    };
+    format!(
+        "[sources.ingest]\ntype = \"remote_write\"\naddress = \"127.0.0.1:{port}\"\n{transforms}{}{}",
+        sink("a", sinks[0]),
+        sink("b", sinks[1])
+    )
+}
+
+fn vmagent_rules() -> String {
+    format!(
+        "- target_label: tenant_id\n  replacement: team-a\n\
+         - source_labels: [__name__]\n  regex: {FAMILY}\n  action: drop\n\
+         - regex: {LABEL}\n  action: labeldrop\n"
+    )
+}
+
+/// The requests, ready to be written to a connection.
+struct Load {
+    bodies: Vec<Vec<Vec<u8>>>,
+    raw: usize,
+}
+
+impl Load {
+    fn new() -> Self {
+        let body = |sender| (0..ROUNDS).map(|round| payload::body(sender, round)).collect();
+        Self {
+            bodies: (0..SENDERS).map(body).collect(),
+            raw: payload::request(0, 0).len(),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Run {
+    /// Processor nanoseconds per sample that went in.
+    nanos: f64,
+    /// Samples per second that went in.
+    rate: f64,
+    /// Peak memory in MiB.
+    peak: f64,
+}
+
+fn run(gateway: Gateway, case: Case, load: &Arc<Load>, length: Duration) -> Run {
+    let dir = Scratch::new();
+    let sinks = [Counter::start(), Counter::start()];
+    let port = free_port();
+    let mut child = gateway.start(case, port, [sinks[0].address, sinks[1].address], &dir.0);
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    wait_for(address);
+    // Once through everything, so that pools and caches are what they are in the long run.
+    let warmed = drive(address, load, Duration::from_millis(1000));
+    settle(&sinks, warmed as u64 * case.kept() as u64);
+
+    let before = cpu(child.id());
+    let started = Instant::now();
+    let requests = drive(address, load, length);
+    let took = started.elapsed();
+    settle(&sinks, (warmed + requests) as u64 * case.kept() as u64);
+    let nanos = cpu(child.id()) - before;
+    let peak = peak(child.id());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let samples = (requests * payload::SERIES) as f64;
+    Run {
+        nanos: nanos as f64 / samples,
+        rate: samples / took.as_secs_f64(),
+        peak,
+    }
+}
+
+/// Sends from all senders for so long; returns how many requests were acknowledged.
+fn drive(address: SocketAddr, load: &Arc<Load>, length: Duration) -> usize {
+    let senders: Vec<_> = (0..SENDERS)
+        .map(|sender| {
+            let load = load.clone();
+            thread::spawn(move || {
+                let mut stream = TcpStream::connect(address).unwrap();
+                stream.set_nodelay(true).unwrap();
+                let requests: Vec<Vec<u8>> = load.bodies[sender]
+                    .iter()
+                    .map(|body| {
+                        let mut request = format!(
+                            "POST /api/v1/write HTTP/1.1\r\nHost: bench\r\nUser-Agent: bench\r\n\
+                             Content-Type: application/x-protobuf\r\nContent-Encoding: snappy\r\n\
+                             X-Prometheus-Remote-Write-Version: 0.1.0\r\nContent-Length: {}\r\n\r\n",
+                            body.len()
+                        )
+                        .into_bytes();
+                        request.extend_from_slice(body);
+                        request
+                    })
+                    .collect();
+                let deadline = Instant::now() + length;
+                let mut sent = 0;
+                let mut reader = BufReader::new(stream.try_clone().unwrap());
+                while Instant::now() < deadline {
+                    stream.write_all(&requests[sent % ROUNDS]).unwrap();
+                    let head = read_head(&mut reader).unwrap();
+                    assert!(head[0].contains(" 20"), "{}", head[0]);
+                    sent += 1;
+                }
+                sent
+            })
+        })
+        .collect();
+    senders.into_iter().map(|s| s.join().unwrap()).sum()
+}
+
+/// Waits until both sinks have so many samples.
+fn settle(sinks: &[Counter; 2], samples: u64) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    for sink in sinks {
+        while sink.samples.load(Ordering::Relaxed) < samples {
+            assert!(
+                Instant::now() < deadline,
+                "a sink has {} of {samples} samples",
+                sink.samples.load(Ordering::Relaxed)
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// A sink that counts samples and answers 204.
+struct Counter {
+    address: SocketAddr,
+    samples: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Counter {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let samples = Arc::new(AtomicU64::new(0));
+        let stop = Arc::new(AtomicBool::new(false));
+        thread::spawn({
+            let (samples, stop) = (samples.clone(), stop.clone());
+            move || {
+                for stream in listener.incoming().map_while(Result::ok) {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let samples = samples.clone();
+                    thread::spawn(move || count(stream, &samples));
+                }
+            }
+        });
+        Self {
+            address,
+            samples,
+            stop,
+        }
+    }
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = TcpStream::connect(self.address); // wakes the accepting thread
+    }
+}
+
+fn count(stream: TcpStream, samples: &AtomicU64) {
+    stream.set_nodelay(true).unwrap();
+    let mut writer = stream.try_clone().unwrap();
+    let mut reader = BufReader::with_capacity(1 << 18, stream);
+    let mut decoder = snap::raw::Decoder::new();
+    let (mut body, mut raw) = (Vec::new(), Vec::new());
+    while let Some(head) = read_head(&mut reader) {
+        let length = head
+            .iter()
+            .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        body.resize(length.unwrap_or(0), 0);
+        if reader.read_exact(&mut body).is_err() {
+            return;
+        }
+        let len = snap::raw::decompress_len(&body).unwrap();
+        if raw.len() < len {
+            raw.resize(len, 0);
+        }
+        let len = decoder.decompress(&body, &mut raw).unwrap();
+        samples.fetch_add(series(&raw[..len]), Ordering::Relaxed);
+        if writer.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").is_err() {
+            return;
+        }
+    }
+}
+
+/// How many series a request has, each of which has one sample.
+fn series(raw: &[u8]) -> u64 {
+    let (mut pos, mut count) = (0, 0);
+    while pos < raw.len() {
+        count += u64::from(raw[pos] == 0x0a);
+        pos += 1;
+        let len = varint(raw, &mut pos);
+        pos += len;
+    }
+    count
+}
+
+fn varint(raw: &[u8], pos: &mut usize) -> usize {
+    let (mut value, mut shift) = (0, 0);
+    loop {
+        let byte = raw[*pos];
+        *pos += 1;
+        value |= usize::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return value;
+        }
+        shift += 7;
+    }
+}
+
+fn read_head(reader: &mut impl BufRead) -> Option<Vec<String>> {
+    let mut lines = Vec::new();
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        let line = line.trim_end();
+        if line.is_empty() {
+            return Some(lines);
+        }
+        lines.push(line.to_string());
+    }
+}
+
+/// The least that has to be done to a request whose labels change: nanoseconds per sample.
+fn limit() -> f64 {
+    let bodies: Vec<_> = (0..ROUNDS).map(|round| payload::body(0, round)).collect();
+    let len = payload::request(0, 0).len() + 1024;
+    let (mut raw, mut copy) = (vec![0; len], vec![0; len]);
+    let mut out = vec![0; snap::raw::max_compress_len(len)];
+    let mut offsets: Vec<u32> = Vec::new();
+    let mut decoder = snap::raw::Decoder::new();
+    let mut encoder = snap::raw::Encoder::new();
+    let mut times = Vec::new();
+    for round in 0..400 {
+        let started = Instant::now();
+        let len = decoder.decompress(&bodies[round % ROUNDS], &mut raw).unwrap();
+        offsets.clear();
+        walk(&raw[..len], &mut offsets);
+        copy[..len].copy_from_slice(std::hint::black_box(&raw[..len]));
+        std::hint::black_box(encoder.compress(&copy[..len], &mut out).unwrap());
+        times.push(started.elapsed());
+    }
+    times.sort();
+    times[times.len() / 2].as_nanos() as f64 / payload::SERIES as f64
+}
+
+/// Finds every series and the name and value of every label.
+fn walk(raw: &[u8], offsets: &mut Vec<u32>) {
+    let mut pos = 0;
+    while pos < raw.len() {
+        pos += 1;
+        let len = varint(raw, &mut pos);
+        let end = pos + len;
+        offsets.push(pos as u32);
+        while pos < end {
+            let tag = raw[pos];
+            pos += 1;
+            let len = varint(raw, &mut pos);
+            if tag != 0x0a {
+                pos += len;
+                continue;
+            }
+            for _ in 0..2 {
+                pos += 1;
+                let len = varint(raw, &mut pos);
+                offsets.extend_from_slice(&[pos as u32, len as u32]);
+                pos += len;
+            }
+        }
+    }
+}
+
+/// Processor time of a process so far, user and system, all threads, in nanoseconds. The account
+/// counts ticks of 10 ms, which a run of seconds makes small.
+fn cpu(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    ticks.map(|t| t.parse::<u64>().unwrap() * 10_000_000).sum()
+}
+
+/// Peak resident memory of a process in MiB.
+fn peak(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    let kib: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib / 1024.0
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn wait_for(address: SocketAddr) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while TcpStream::connect(address).is_err() {
+        assert!(Instant::now() < deadline, "{address} does not listen");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A directory that goes when the run is over.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap().keep();
+        Self(dir)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

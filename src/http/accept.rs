@@ -1,0 +1,122 @@
+//! The accept loop of a listener, which no error ends.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+use tracing::warn;
+
+use super::bound::{Bound, lock};
+use super::connection::Accepted;
+
+/// The first and the longest pause after a failure to accept, such as for want of descriptors.
+const PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A connection's place among the open ones, given up with it.
+struct Place {
+    bound: Arc<Bound>,
+    id: u64,
+    _slot: OwnedSemaphorePermit,
+}
+
+/// Accepts until the listener is closed. Errors make it pause, but never end it.
+pub(super) async fn accept(bound: Arc<Bound>, connections: watch::Sender<bool>) {
+    let mut closed = bound.closed.subscribe();
+    let mut pause = PAUSE;
+    loop {
+        // A slot first: callers beyond the limit wait in the kernel's backlog.
+        let slots = Arc::clone(&bound.settings.load().slots);
+        let slot = tokio::select! {
+            biased;
+            _ = closed.wait_for(|closed| *closed) => return,
+            slot = slots.acquire_owned() => slot,
+        };
+        // An error says that the limit has changed.
+        let Ok(slot) = slot else { continue };
+        let accepted = tokio::select! {
+            biased;
+            _ = closed.wait_for(|closed| *closed) => return,
+            accepted = poll_fn(|cx| bound.poll_accept(cx)) => accepted,
+        };
+        match accepted {
+            None => return,
+            Some(Ok((stream, peer))) => {
+                pause = PAUSE;
+                serve(&bound, &connections, slot, stream, peer);
+            }
+            Some(Err(error)) if is_callers(&error) => {}
+            Some(Err(error)) => {
+                warn!(address = %bound.local, %error, "cannot accept a connection, pausing");
+                tokio::select! {
+                    _ = closed.wait_for(|closed| *closed) => return,
+                    () = tokio::time::sleep(pause) => {}
+                }
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.bound.open).list.remove(&self.id);
+    }
+}
+
+/// Whether one caller's connection broke before it was accepted.
+fn is_callers(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
+}
+
+/// Gives a connection its task.
+fn serve(
+    bound: &Arc<Bound>,
+    connections: &watch::Sender<bool>,
+    slot: OwnedSemaphorePermit,
+    stream: TcpStream,
+    peer: SocketAddr,
+) {
+    let cut = connections.subscribe();
+    let (end, close) = oneshot::channel();
+    let id = {
+        let mut open = lock(&bound.open);
+        if open.closed {
+            return;
+        }
+        open.last_id += 1;
+        let id = open.last_id;
+        open.list.insert(id, end);
+        id
+    };
+    let place = Place {
+        bound: Arc::clone(bound),
+        id,
+        _slot: slot,
+    };
+    // As they are now, not when the wait for the connection began.
+    let settings = bound.settings.load();
+    let accepted = Accepted {
+        stream,
+        peer,
+        acceptor: settings.acceptor.clone(),
+        header_timeout: settings.listen.header_timeout,
+        idle_timeout: settings.listen.idle_timeout,
+        table: Arc::clone(&bound.table),
+        close,
+        cut,
+    };
+    tokio::spawn(async move {
+        let _place = place;
+        accepted.run().await;
+    });
+}

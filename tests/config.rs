@@ -5,6 +5,8 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use proptest::prelude::*;
+
 use metrifold::config::{self, LoadOptions, ProcessEnvironment, Severity, unknown_keys};
 
 const VALID: &str = r#"
@@ -223,4 +225,79 @@ fn a_signal_ends_the_process_with_success() {
     assert!(sent.success());
     let rest: Vec<String> = lines.map_while(Result::ok).collect();
     assert_eq!(child.wait().unwrap().code(), Some(0), "{}", rest.join("\n"));
+}
+
+#[test]
+fn the_example_of_the_documentation_is_valid() {
+    let page = include_str!("../docs/configuration.md");
+    let example = page.split("```toml\n").nth(1).unwrap();
+    let example = example.split("```").next().unwrap();
+    let loaded = config::parse_str("a.toml", example, &|_: &str| None);
+    assert!(loaded.is_ok_and(|loaded| loaded.warnings.is_empty()));
+}
+
+#[test]
+fn the_error_of_the_documentation_is_what_is_printed() {
+    let text = format!("{}queue = {{ max_byte = \"64MiB\" }}\n", &VALID[1..]);
+    let text = text.replace("blackhole\"", "remote_write\"\nendpoint = \"http://x/\"");
+    let text = text.replace("[sinks", "\n\n[sinks");
+    let found = config::parse_str("metrifold.toml", &text, &|_: &str| None).unwrap_err();
+    let page = include_str!("../docs/configuration.md");
+    assert!(page.contains(&found[0].render(false)), "{}", found[0]);
+}
+
+/// Every component with all of its keys set to their examples.
+fn everything() -> String {
+    let output = metrifold(&["list", "--format", "json"]);
+    let list: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let mut text = String::new();
+    for info in list.as_array().unwrap() {
+        let (kind, name) = (
+            info["kind"].as_str().unwrap(),
+            info["name"].as_str().unwrap(),
+        );
+        text.push_str(&format!("[{kind}s.{kind}-{name}]\ntype = \"{name}\"\n"));
+        if kind != "source" {
+            text.push_str("inputs = [\"source-*\"]\n");
+        }
+        for key in info["keys"].as_array().unwrap() {
+            let value = key["example"].as_str().or(key["default"].as_str()).unwrap();
+            text.push_str(&format!("{} = {value}\n", key["name"].as_str().unwrap()));
+        }
+    }
+    text
+}
+
+#[test]
+fn damaged_configurations_are_refused_and_never_panic() {
+    let text = everything();
+    assert!(toml::de::DeTable::parse(&text).is_ok());
+    let characters: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
+    let damage = [
+        "", "\"", "=", "[", "]", "{", "}", "\n", "\0", "é", "1", ".", "${A}", "x = 1\n", ",",
+    ];
+    let edit = (
+        any::<prop::sample::Index>(),
+        0usize..6,
+        prop::sample::select(damage.to_vec()),
+    );
+    let edits = prop::collection::vec(edit, 1..4);
+    let options = LoadOptions { environment: false };
+    proptest!(ProptestConfig::with_cases(200), |(edits in edits)| {
+        let mut damaged = text.clone();
+        for (at, length, insert) in edits {
+            let at = *at.get(&characters);
+            let end = at + length;
+            if damaged.is_char_boundary(at) && damaged.is_char_boundary(end) && end <= damaged.len() {
+                damaged.replace_range(at..end, insert);
+            }
+        }
+        let environment = |name: &str| (name == "A").then(|| "topsecret".to_owned());
+        if let Err(found) = config::parse_texts(&[("a.toml", &damaged)], &environment, options) {
+            for found in found {
+                let printed = found.render(false);
+                prop_assert!(!printed.contains("topsecret"), "{}", printed);
+            }
+        }
+    });
 }

@@ -269,6 +269,19 @@ fn everything() -> String {
 }
 
 #[test]
+fn every_key_that_is_listed_is_known() {
+    let environment = |_: &str| Some("value-of-a-variable".to_owned());
+    let options = LoadOptions { environment: false };
+    let texts = everything();
+    let found = config::parse_texts(&[("a.toml", &texts)], &environment, options);
+    for found in found.err().unwrap_or_default() {
+        // Some keys exclude each other; none is unknown or has a wrong type.
+        assert!(!found.message.contains("unknown"), "{found}");
+        assert!(!found.message.contains("invalid"), "{found}");
+    }
+}
+
+#[test]
 fn damaged_configurations_are_refused_and_never_panic() {
     let text = everything();
     assert!(toml::de::DeTable::parse(&text).is_ok());

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::secrets::mask_lines;
+use crate::config::secrets::{mask, mask_lines};
 use crate::config::source;
 
 fn loaded(texts: &[&str]) -> Loaded {
@@ -198,12 +198,16 @@ proptest! {
     #[test]
     fn nearly_right_text_never_panics(text in nearly_right(), other in nearly_right()) {
         printed(&[&text, &other]);
+        // Places are those of the text as it was.
+        prop_assert_eq!(mask_lines(&text).len(), text.len());
+        let (table, _) = toml::de::DeTable::parse_recoverable(&text);
+        prop_assert_eq!(mask(&text, table.get_ref()).len(), text.len());
     }
 
     #[test]
     fn arbitrary_text_never_panics(text in "\\PC{0,80}", bytes: Vec<u8>) {
         printed(&[&text]);
-        mask_lines(&text);
+        prop_assert_eq!(mask_lines(&text).len(), text.len());
         unknown_keys(&text);
         if let Ok(text) = source::from_bytes("x".to_owned(), bytes) {
             printed(&[&text.text]);

@@ -5,9 +5,11 @@
 pub mod component;
 pub mod config;
 pub mod http;
+pub mod promql;
 pub mod protocol;
 pub mod queue;
 pub mod relabel;
 pub mod signal;
 pub mod telemetry;
 pub mod topology;
+pub mod transforms;

@@ -3,6 +3,7 @@
 //! [`RuleConfig`] is what users write, [`Program`] is what runs. Both follow Prometheus 3; what
 //! differs is named at [`regex`] and in the reference page of the `relabel` transform.
 
+pub mod file;
 pub mod regex;
 pub mod template;
 

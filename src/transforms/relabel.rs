@@ -1,0 +1,129 @@
+//! `relabel`: keeps, drops and rewrites series by rules, exactly as Prometheus relabels.
+//!
+//! Delivery: series that a rule drops are gone on purpose and counted as dropped with the reason
+//! `relabel`; all others pass. A batch of which nothing is left, and which carries no metadata,
+//! ends here and counts as delivered. Metadata of metric families passes untouched.
+//!
+//! Limits: patterns are bounded in length, nesting and compiled size, a rules file in bytes.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Deserialize;
+
+use crate::component::{
+    BuildContext, BuildError, ComponentInfo, Emitter, Key, Kind, Transform, TransformConfig,
+};
+use crate::config::Problems;
+use crate::relabel::{Program, RuleConfig, Scratch, Validation, file};
+use crate::signal::{Batch, Rejection};
+
+/// The most scratch buffers that wait to be used again: as many as threads run the transform.
+const MAX_IDLE: usize = 64;
+
+/// `[transforms.clean] type = "relabel"`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelabelConfig {
+    /// The rules, in the order in which they are applied.
+    rules: Option<Vec<RuleConfig>>,
+    /// A YAML file that holds them in Prometheus's form.
+    rules_file: Option<PathBuf>,
+    /// Which label names are valid: `utf8` (the default) or `legacy`.
+    #[serde(default)]
+    validation: Validation,
+}
+
+inventory::submit! {
+    ComponentInfo {
+        kind: Kind::Transform,
+        name: "relabel",
+        summary: "keeps, drops and rewrites series by Prometheus's relabelling rules",
+        keys: &[&[
+            Key::unset("rules", "[{ source_labels = [\"__name__\"], regex = \"go_gc_.*\", action = \"drop\" }]", "The rules, in the order in which they are applied; exactly one of rules and rules_file is given."),
+            Key::unset("rules_file", "\"/etc/metrifold/relabel.yaml\"", "A YAML file of at most 4 MiB that holds the rules as Prometheus's configuration does."),
+            Key::value("validation", "\"utf8\"", "Which label names are valid: utf8 (all that are not empty) or legacy (letters, digits, underscores)."),
+        ]],
+    }
+}
+
+impl RelabelConfig {
+    fn compile(&self, problems: &mut Problems) -> Option<Program> {
+        match (&self.rules, &self.rules_file) {
+            (Some(rules), None) => Program::compile(rules, self.validation, "rules", problems),
+            (None, Some(path)) if problems.environment() => {
+                file::load(path, self.validation, "rules_file", problems)
+            }
+            (None, Some(_)) => None,
+            (None, None) => {
+                let message = "either rules or rules_file is needed";
+                problems.at("", message).help("add rules = [...]");
+                None
+            }
+            (Some(_), Some(_)) => {
+                let message = "rules and rules_file exclude each other";
+                problems.at("rules_file", message).help("remove one of them");
+                None
+            }
+        }
+    }
+}
+
+#[typetag::deserialize(name = "relabel")]
+impl TransformConfig for RelabelConfig {
+    fn validate(&self, problems: &mut Problems) {
+        self.compile(problems);
+    }
+
+    fn build(&self, _cx: &BuildContext) -> Result<Arc<dyn Transform>, BuildError> {
+        Ok(Arc::new(self.make()?))
+    }
+}
+
+impl RelabelConfig {
+    fn make(&self) -> Result<Relabel, BuildError> {
+        let mut problems = Problems::new(true);
+        match self.compile(&mut problems) {
+            Some(program) => Ok(Relabel {
+                program,
+                idle: Mutex::default(),
+            }),
+            None => {
+                let list = problems.into_list();
+                let reasons: Vec<_> = list.iter().map(|p| p.message.as_str()).collect();
+                let what = list.first().map_or("rules", |p| p.path.as_str());
+                Err(BuildError::new(what, reasons.join("; ")))
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Relabel {
+    program: Program,
+    /// Scratch buffers that no thread uses.
+    idle: Mutex<Vec<Scratch>>,
+}
+
+impl Transform for Relabel {
+    fn apply(&self, mut batch: Batch, out: &mut Emitter<'_>) -> Result<(), Rejection> {
+        let lock = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = lock().pop();
+        let mut scratch = idle.unwrap_or_else(|| self.program.scratch());
+        let dropped = batch
+            .edit(|arena| self.program.apply(arena, &mut scratch))
+            .map_err(|error| Rejection(error.to_string()))?;
+        let mut idle = lock();
+        if idle.len() < MAX_IDLE {
+            idle.push(scratch);
+        }
+        drop(idle);
+        if dropped.series > 0 {
+            out.dropped("relabel", dropped.all_samples());
+        }
+        if dropped.is_empty() || batch.counts().is_none_or(|counts| !counts.is_empty()) {
+            out.emit(batch);
+        }
+        Ok(())
+    }
+}

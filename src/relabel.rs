@@ -13,7 +13,7 @@ mod program;
 mod rule;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use program::{Program, Scratch};
 pub use rule::{Action, RuleConfig, Validation};

@@ -12,19 +12,19 @@ use crate::protocol::remote_write::messages::{v1, v2};
 use crate::protocol::remote_write::{Limits, decode, encode_v1, encode_v2};
 use crate::signal::Arena;
 
-type Labels = BTreeMap<String, String>;
+pub(crate) type Labels = BTreeMap<String, String>;
 
-fn compress(message: &impl Message) -> Vec<u8> {
+pub(crate) fn compress(message: &impl Message) -> Vec<u8> {
     let bytes = message.encode_to_vec();
     snap::raw::Encoder::new().compress_vec(&bytes).unwrap()
 }
 
-fn decompress(body: &[u8]) -> Vec<u8> {
+pub(crate) fn decompress(body: &[u8]) -> Vec<u8> {
     snap::raw::Decoder::new().decompress_vec(body).unwrap()
 }
 
 /// The series, each with its number as its only sample.
-fn arena_v1(series: &[Labels]) -> Arena {
+pub(crate) fn arena_v1(series: &[Labels]) -> Arena {
     let timeseries = series.iter().enumerate().map(|(number, labels)| v1::TimeSeries {
         labels: labels
             .iter()
@@ -48,7 +48,7 @@ fn arena_v1(series: &[Labels]) -> Arena {
     arena
 }
 
-fn arena_v2(series: &[Labels]) -> Arena {
+pub(crate) fn arena_v2(series: &[Labels]) -> Arena {
     let mut symbols = vec![String::new()];
     let mut symbol = |text: &str| {
         let found = symbols.iter().position(|other| other == text);
@@ -81,7 +81,7 @@ fn arena_v2(series: &[Labels]) -> Arena {
 }
 
 /// What leaves by 1.0: labels and the number of the series that they belonged to.
-fn leaves_v1(arena: &Arena) -> Vec<(Labels, usize)> {
+pub(crate) fn leaves_v1(arena: &Arena) -> Vec<(Labels, usize)> {
     let request = v1::WriteRequest::decode(&decompress(&encode_v1(arena))[..]).unwrap();
     let leave = |series: v1::TimeSeries| {
         let names: Vec<_> = series.labels.iter().map(|label| &label.name).collect();
@@ -323,7 +323,7 @@ proptest! {
     }
 }
 
-fn labels(pairs: &[(&str, &str)]) -> Labels {
+pub(crate) fn labels(pairs: &[(&str, &str)]) -> Labels {
     pairs.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect()
 }
 

@@ -395,6 +395,39 @@ impl Arena {
         part
     }
 
+    /// A copy that holds the series at these indexes, and the 1.0 metadata if asked. Unlike
+    /// [`subset`](Self::subset) it takes no room for the others, so many can be made of one.
+    pub(crate) fn extract(&self, metadata: bool, indexes: &[usize]) -> Self {
+        let mut part = Self {
+            version: self.version,
+            raw: self.raw.clone(),
+            extra: self.extra.clone(),
+            labels: Vec::new(),
+            series: Vec::with_capacity(indexes.len()),
+            metadata: Vec::new(),
+            symbols: self.symbols.clone(),
+            counts: Counts::default(),
+            changed: true,
+            overflowed: self.overflowed,
+        };
+        for &index in indexes {
+            let mut series = self.series[index];
+            let start = series.labels as usize;
+            let room = start..start + series.labels_room as usize;
+            series.labels = part.labels.len() as u32;
+            part.labels.extend_from_slice(&self.labels[room]);
+            part.series.push(series);
+            if !series.dropped {
+                part.counts.add(series.counts);
+            }
+        }
+        if metadata {
+            part.metadata.clone_from(&self.metadata);
+            part.counts.metadata = self.counts.metadata;
+        }
+        part
+    }
+
     /// Removes the 1.0 metadata.
     pub(crate) fn drop_metadata(&mut self) {
         if !self.metadata.is_empty() {

@@ -101,7 +101,11 @@ impl Matcher {
     /// Whether a value is selected.
     #[inline]
     pub fn matches(&self, value: &[u8]) -> bool {
-        let regex = || self.regex.as_ref().is_some_and(|regex| regex.is_match(value));
+        let regex = || {
+            self.regex
+                .as_ref()
+                .is_some_and(|regex| regex.is_match(value))
+        };
         match self.op {
             Op::Equal => value == self.value.as_bytes(),
             Op::NotEqual => value != self.value.as_bytes(),
@@ -245,7 +249,8 @@ impl<'a> Parser<'a> {
             ("!=", Op::NotEqual),
             ("=", Op::Equal),
         ];
-        ops.into_iter().find_map(|(text, op)| self.eat(text).then_some(op))
+        ops.into_iter()
+            .find_map(|(text, op)| self.eat(text).then_some(op))
     }
 
     /// Reads a bare name; only those of metrics hold colons.
@@ -378,7 +383,10 @@ mod tests {
                 one("x.y", Op::Equal, "z"),
             ]
         );
-        assert_eq!(parsed(r#"{a="\x41\101\u00e9\U0001F600\n\\\""}"#)[0].2, "AAé😀\n\\\"");
+        assert_eq!(
+            parsed(r#"{a="\x41\101\u00e9\U0001F600\n\\\""}"#)[0].2,
+            "AAé😀\n\\\""
+        );
         assert_eq!(parsed(r#"{a='"\''}"#)[0].2, "\"'");
         assert_eq!(parsed(r"{a=`\d`}")[0].2, r"\d");
         assert_eq!(parsed(r#"{sum="x"}"#)[0].0, "sum");
@@ -433,7 +441,10 @@ mod tests {
         ] {
             let matchers = Matchers::parse(selector).unwrap();
             let matcher = matchers.iter().next().unwrap();
-            assert_eq!((matcher.matches(b""), matcher.matches(b"xy")), (empty, value));
+            assert_eq!(
+                (matcher.matches(b""), matcher.matches(b"xy")),
+                (empty, value)
+            );
         }
     }
 }

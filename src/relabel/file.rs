@@ -14,7 +14,11 @@ use crate::config::Problems;
 /// The largest file, in bytes.
 pub const MAX_BYTES: u64 = 4 << 20;
 /// The keys under which a file may hold its rules.
-const KEYS: &[&str] = &["metric_relabel_configs", "write_relabel_configs", "relabel_configs"];
+const KEYS: &[&str] = &[
+    "metric_relabel_configs",
+    "write_relabel_configs",
+    "relabel_configs",
+];
 
 /// Reads and compiles a file. Problems name the file and the line, and stand at `key`.
 pub fn load(
@@ -27,7 +31,9 @@ pub fn load(
         Ok(text) => text,
         Err(reason) => {
             let message = format!("cannot read {}: {reason}", path.display());
-            problems.at(key, message).help("name a readable file of rules");
+            problems
+                .at(key, message)
+                .help("name a readable file of rules");
             return None;
         }
     };
@@ -97,7 +103,11 @@ impl<'de> Visitor<'de> for DocumentVisitor {
     type Value = Document;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a list of relabel rules, or a map with one of {}", KEYS.join(", "))
+        write!(
+            f,
+            "a list of relabel rules, or a map with one of {}",
+            KEYS.join(", ")
+        )
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Document, A::Error> {
@@ -115,7 +125,9 @@ impl<'de> Visitor<'de> for DocumentVisitor {
                 return Err(A::Error::unknown_field(&key, KEYS));
             }
             if rules.is_some() {
-                return Err(A::Error::custom("file holds several lists of rules: leave one"));
+                return Err(A::Error::custom(
+                    "file holds several lists of rules: leave one",
+                ));
             }
             rules = Some(map.next_value()?);
         }
@@ -143,7 +155,11 @@ mod tests {
 - regex: tmp_.*
   action: LabelDrop
 ";
-        assert!(compile(list, Validation::Utf8).is_ok(), "{:?}", errors(list));
+        assert!(
+            compile(list, Validation::Utf8).is_ok(),
+            "{:?}",
+            errors(list)
+        );
         for key in KEYS {
             let text = format!("{key}:\n- target_label: x\n  replacement: y\n");
             assert!(compile(&text, Validation::Utf8).is_ok(), "{key}");
@@ -153,14 +169,24 @@ mod tests {
 
     #[test]
     fn errors_name_the_line() {
-        let found = errors("- target_label: a\n\n- action: hashmod\n  target_label: b\n- target_label: a\n  regex: '('\n");
+        let found = errors(
+            "- target_label: a\n\n- action: hashmod\n  target_label: b\n- target_label: a\n  regex: '('\n",
+        );
         let lines: Vec<_> = found.iter().map(|(line, _)| *line).collect();
         assert_eq!(lines, [3, 5], "{found:?}");
-        assert!(found[1].1.starts_with("rules[2].regex: invalid regular expression"));
+        assert!(
+            found[1]
+                .1
+                .starts_with("rules[2].regex: invalid regular expression")
+        );
         for (text, line, part) in [
             ("- target_label: a\n- targetlabel: b\n", 2, "targetlabel"),
             ("- action: dorp\n", 1, "dorp"),
-            ("metric_relabel_configs: []\nrelabel_configs: []\n", 2, "several"),
+            (
+                "metric_relabel_configs: []\nrelabel_configs: []\n",
+                2,
+                "several",
+            ),
             ("scrape_configs: []\n", 1, "scrape_configs"),
             ("- target_label: [\n", 2, ""),
             ("a", 1, "list of relabel rules"),
@@ -168,7 +194,10 @@ mod tests {
             ("{}", 1, "no rules"),
         ] {
             let found = errors(text);
-            assert!(found[0].0.abs_diff(line) <= 1 && found[0].1.contains(part), "{text:?} {found:?}");
+            assert!(
+                found[0].0.abs_diff(line) <= 1 && found[0].1.contains(part),
+                "{text:?} {found:?}"
+            );
         }
     }
 }

@@ -62,7 +62,9 @@ impl RelabelConfig {
             }
             (Some(_), Some(_)) => {
                 let message = "rules and rules_file exclude each other";
-                problems.at("rules_file", message).help("remove one of them");
+                problems
+                    .at("rules_file", message)
+                    .help("remove one of them");
                 None
             }
         }
@@ -135,11 +137,13 @@ mod tests {
     use crate::protocol::Version;
 
     fn transform(text: &str) -> Relabel {
-        toml::from_str::<RelabelConfig>(text).unwrap().make().unwrap()
+        toml::from_str::<RelabelConfig>(text)
+            .unwrap()
+            .make()
+            .unwrap()
     }
 
-    const DROP: &str =
-        "rules = [{ source_labels = ['__name__'], regex = 'go_gc_.*', action = 'drop' }, { regex = 'pod', action = 'labeldrop' }]";
+    const DROP: &str = "rules = [{ source_labels = ['__name__'], regex = 'go_gc_.*', action = 'drop' }, { regex = 'pod', action = 'labeldrop' }]";
 
     #[test]
     fn dropped_series_are_counted_and_the_others_pass() {
@@ -160,7 +164,10 @@ mod tests {
     fn a_batch_that_is_dropped_whole_is_not_emitted() {
         let series = [labels(&[("__name__", "go_gc_x")])];
         let (_, outcome) = apply(&transform(DROP), batch(&series, &[], origin())).unwrap();
-        assert_eq!((outcome.emitted.len(), outcome.dropped), (0, vec![("relabel", 1)]));
+        assert_eq!(
+            (outcome.emitted.len(), outcome.dropped),
+            (0, vec![("relabel", 1)])
+        );
         let (_, outcome) = apply(&transform(DROP), batch(&series, &["f"], origin())).unwrap();
         assert_eq!(outcome.emitted, [(0, None, vec![], 1)]);
     }
@@ -170,7 +177,10 @@ mod tests {
         let mut whole = batch(&[labels(&[("__name__", "up")])], &[], origin());
         let body = whole.body(Version::V1).unwrap();
         let (mut batches, _) = apply(&transform(DROP), whole).unwrap();
-        assert_eq!(batches[0].body(Version::V1).unwrap().as_ptr(), body.as_ptr());
+        assert_eq!(
+            batches[0].body(Version::V1).unwrap().as_ptr(),
+            body.as_ptr()
+        );
     }
 
     #[test]
@@ -185,22 +195,37 @@ mod tests {
     fn rules_come_from_exactly_one_place() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rules.yaml");
-        std::fs::write(&path, "- regex: a\n  action: labeldrop\n- action: hashmod\n").unwrap();
+        std::fs::write(
+            &path,
+            "- regex: a\n  action: labeldrop\n- action: hashmod\n",
+        )
+        .unwrap();
         let problems = |text: &str, environment| {
             let config: RelabelConfig = toml::from_str(text).unwrap();
             let mut problems = Problems::new(environment);
             config.validate(&mut problems);
             let list = problems.into_list();
-            let texts = list.into_iter().map(|p| format!("{}: {}", p.path, p.message));
+            let texts = list
+                .into_iter()
+                .map(|p| format!("{}: {}", p.path, p.message));
             texts.collect::<Vec<_>>()
         };
         let file = format!("rules_file = {:?}", path.to_str().unwrap());
-        assert_eq!(problems("", true), [": either rules or rules_file is needed"]);
+        assert_eq!(
+            problems("", true),
+            [": either rules or rules_file is needed"]
+        );
         let both = format!("rules = []\n{file}");
-        assert_eq!(problems(&both, true), ["rules_file: rules and rules_file exclude each other"]);
+        assert_eq!(
+            problems(&both, true),
+            ["rules_file: rules and rules_file exclude each other"]
+        );
         assert_eq!(problems("rules = []", true), [""; 0]);
         let found = problems(&file, true);
-        assert!(found[0].contains("rules.yaml:3: rules[1]: action hashmod needs"), "{found:?}");
+        assert!(
+            found[0].contains("rules.yaml:3: rules[1]: action hashmod needs"),
+            "{found:?}"
+        );
         assert_eq!(problems(&file, false), [""; 0]);
         std::fs::remove_file(&path).unwrap();
         assert!(problems(&file, true)[0].starts_with("rules_file: cannot read "));

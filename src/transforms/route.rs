@@ -102,7 +102,9 @@ impl RouteConfig {
             let valid = |c: char| c == '_' || c == '-' || c.is_ascii_alphanumeric();
             if name.is_empty() || !name.chars().all(valid) {
                 let message = format!("{name:?} is not a name for an output");
-                problems.at(&path, message).help("use letters, digits, _ and -");
+                problems
+                    .at(&path, message)
+                    .help("use letters, digits, _ and -");
             }
             if selectors.texts.is_empty() {
                 problems.at(&path, "route has no selectors").help("add one");
@@ -158,7 +160,9 @@ struct Route {
 
 impl Transform for Route {
     fn apply(&self, mut batch: Batch, out: &mut Emitter<'_>) -> Result<(), Rejection> {
-        let arena = batch.arena().map_err(|error| Rejection(error.to_string()))?;
+        let arena = batch
+            .arena()
+            .map_err(|error| Rejection(error.to_string()))?;
         let arena = arena.clone();
         // The series of each output, that of the rest behind the others.
         let mut selected = vec![Vec::new(); self.routes.len() + 1];
@@ -198,20 +202,32 @@ mod tests {
     }
 
     fn series(names: &[&str]) -> Vec<Labels> {
-        names.iter().map(|name| labels(&[("__name__", name), ("a", "b")])).collect()
+        names
+            .iter()
+            .map(|name| labels(&[("__name__", name), ("a", "b")]))
+            .collect()
     }
 
-    fn numbers(route: &Route, names: &[&str], metadata: &[&str]) -> Vec<(usize, Vec<usize>, usize)> {
+    fn numbers(
+        route: &Route,
+        names: &[&str],
+        metadata: &[&str],
+    ) -> Vec<(usize, Vec<usize>, usize)> {
         let (_, outcome) = apply(route, batch(&series(names), metadata, origin())).unwrap();
         let emitted = outcome.emitted.into_iter();
         emitted
             .map(|(output, _, series, metadata)| {
-                (output, series.into_iter().map(|(_, number)| number).collect(), metadata)
+                (
+                    output,
+                    series.into_iter().map(|(_, number)| number).collect(),
+                    metadata,
+                )
             })
             .collect()
     }
 
-    const ROUTES: &str = r#"routes = { a = '{__name__=~"a.*"}', ab = ['ab', '{__name__="b"}'], z = 'z' }"#;
+    const ROUTES: &str =
+        r#"routes = { a = '{__name__=~"a.*"}', ab = ['ab', '{__name__="b"}'], z = 'z' }"#;
 
     #[test]
     fn a_series_goes_to_every_route_that_selects_it_and_else_to_the_rest() {
@@ -228,7 +244,12 @@ mod tests {
         let route = route(ROUTES);
         assert_eq!(
             numbers(&route, &["z", "a"], &["f"]),
-            [(0, vec![1], 1), (1, vec![], 1), (2, vec![0], 1), (3, vec![], 1)]
+            [
+                (0, vec![1], 1),
+                (1, vec![], 1),
+                (2, vec![0], 1),
+                (3, vec![], 1)
+            ]
         );
         let all: Vec<_> = (0..4).map(|output| (output, vec![], 1)).collect();
         assert_eq!(numbers(&route, &[], &["f"]), all);
@@ -256,7 +277,16 @@ mod tests {
         config.validate(&mut problems);
         let list = problems.into_list();
         let paths: Vec<_> = list.iter().map(|problem| problem.path.as_str()).collect();
-        assert_eq!(paths, ["routes.b c", "routes.b c", "routes.d", "routes.e[1]", "routes.rest"]);
+        assert_eq!(
+            paths,
+            [
+                "routes.b c",
+                "routes.b c",
+                "routes.d",
+                "routes.e[1]",
+                "routes.rest"
+            ]
+        );
         assert!(toml::from_str::<RouteConfig>("routes = { a = 1 }").is_err());
         let config: RouteConfig = toml::from_str("routes = {}").unwrap();
         assert!(config.make().is_err());

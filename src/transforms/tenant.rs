@@ -98,7 +98,9 @@ impl TenantConfig {
         }
         sound.then(|| TenantTransform {
             reads_labels: self.label.is_some()
-                || sources.iter().any(|source| matches!(source, Source::Label { .. })),
+                || sources
+                    .iter()
+                    .any(|source| matches!(source, Source::Label { .. })),
             sources,
             label: self.label.as_deref().map(Name::new),
             max_tenants: self.max_tenants_per_batch.get(),
@@ -271,7 +273,9 @@ impl Transform for TenantTransform {
             out.emit(batch);
             return Ok(());
         }
-        let arena = batch.arena().map_err(|error| Rejection(error.to_string()))?;
+        let arena = batch
+            .arena()
+            .map_err(|error| Rejection(error.to_string()))?;
         let arena = arena.clone();
         let mut parts = self.group(&plan, &arena)?;
         let metadata = arena.counts().metadata > 0;
@@ -300,7 +304,10 @@ impl Transform for TenantTransform {
             batches.push(batch);
         } else {
             for part in parts {
-                let own = plan.fixed.as_ref().is_none_or(|fixed| *fixed == part.tenant);
+                let own = plan
+                    .fixed
+                    .as_ref()
+                    .is_none_or(|fixed| *fixed == part.tenant);
                 let mut batch = batch.with_arena(arena.extract(own, &part.indexes));
                 self.finish(&plan, &mut batch, part.tenant)?;
                 batches.push(batch);

@@ -21,20 +21,23 @@ pub(super) struct Outcome {
 }
 
 pub(super) fn request(series: &[Labels], metadata: &[&str]) -> Vec<u8> {
-    let timeseries = series.iter().enumerate().map(|(number, labels)| v1::TimeSeries {
-        labels: labels
-            .iter()
-            .map(|(name, value)| v1::Label {
-                name: name.clone(),
-                value: value.clone(),
-            })
-            .collect(),
-        samples: vec![v1::Sample {
-            value: number as f64,
-            timestamp: 1,
-        }],
-        ..Default::default()
-    });
+    let timeseries = series
+        .iter()
+        .enumerate()
+        .map(|(number, labels)| v1::TimeSeries {
+            labels: labels
+                .iter()
+                .map(|(name, value)| v1::Label {
+                    name: name.clone(),
+                    value: value.clone(),
+                })
+                .collect(),
+            samples: vec![v1::Sample {
+                value: number as f64,
+                timestamp: 1,
+            }],
+            ..Default::default()
+        });
     let metadata = metadata.iter().map(|family| v1::MetricMetadata {
         metric_family_name: (*family).into(),
         ..Default::default()
@@ -47,7 +50,12 @@ pub(super) fn request(series: &[Labels], metadata: &[&str]) -> Vec<u8> {
 
 pub(super) fn batch(series: &[Labels], metadata: &[&str], origin: Origin) -> Batch {
     let body = request(series, metadata);
-    Batch::from_body(Version::V1, body.into(), Limits::default(), Arc::new(origin))
+    Batch::from_body(
+        Version::V1,
+        body.into(),
+        Limits::default(),
+        Arc::new(origin),
+    )
 }
 
 pub(super) fn origin() -> Origin {

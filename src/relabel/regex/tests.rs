@@ -63,7 +63,11 @@ fn patterns_compile_match_and_expand_as_in_go() {
             wrong.push(format!("{pattern:?}: accepted"));
             continue;
         }
-        let names: Vec<_> = regex.names.iter().map(|n| n.as_deref().unwrap_or("")).collect();
+        let names: Vec<_> = regex
+            .names
+            .iter()
+            .map(|n| n.as_deref().unwrap_or(""))
+            .collect();
         assert_eq!(names, entry.names, "{pattern:?}");
         let mut check = |input: &str, expected: &Option<Vec<i64>>| {
             checks += 1;
@@ -108,7 +112,12 @@ fn patterns_compile_match_and_expand_as_in_go() {
         }
     }
     assert!(patterns > 2000 && checks > 60_000, "{patterns} {checks}");
-    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }
 
 #[test]

@@ -288,7 +288,10 @@ impl<'a> Translator<'a> {
 
     fn close(&mut self, start: usize) -> Result<(), RegexError> {
         let Some(group) = self.groups.pop() else {
-            return Err(RegexError::new(start, "unexpected ): write \\) for the character"));
+            return Err(RegexError::new(
+                start,
+                "unexpected ): write \\) for the character",
+            ));
         };
         self.out.push(')');
         self.commit();
@@ -503,7 +506,10 @@ impl<'a> Translator<'a> {
         }
         let end = self.pos.max(escape + c.len_utf8());
         let text = &self.text[start..end];
-        Err(RegexError::new(start, format!("{text:?} is not an escape that Go knows")))
+        Err(RegexError::new(
+            start,
+            format!("{text:?} is not an escape that Go knows"),
+        ))
     }
 
     /// Reads `41` or `{41}`.
@@ -593,8 +599,16 @@ impl<'a> Translator<'a> {
 /// Appends a range without the surrogates in it.
 fn push_range(items: &mut String, low: u32, high: u32) {
     const SURROGATES: std::ops::RangeInclusive<u32> = 0xD800..=0xDFFF;
-    let low = if SURROGATES.contains(&low) { 0xE000 } else { low };
-    let high = if SURROGATES.contains(&high) { 0xD7FF } else { high };
+    let low = if SURROGATES.contains(&low) {
+        0xE000
+    } else {
+        low
+    };
+    let high = if SURROGATES.contains(&high) {
+        0xD7FF
+    } else {
+        high
+    };
     if low <= high {
         let _ = write!(items, "\\x{{{low:X}}}-\\x{{{high:X}}}"); // cannot fail
     }

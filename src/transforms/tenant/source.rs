@@ -63,7 +63,9 @@ impl FromConfig {
         }
         if self.remove.is_some() && self.label.is_none() {
             let message = "remove goes with label alone";
-            problems.at(format!("{path}.remove"), message).help("remove the key");
+            problems
+                .at(format!("{path}.remove"), message)
+                .help("remove the key");
             return None;
         }
         let mut wrong = |key: &str, message: String, help: &str| {
@@ -72,14 +74,22 @@ impl FromConfig {
         };
         if let Some(parameter) = &self.path {
             if parameter.is_empty() {
-                return wrong("path", "name is empty".into(), "name a parameter of the path");
+                return wrong(
+                    "path",
+                    "name is empty".into(),
+                    "name a parameter of the path",
+                );
             }
             return Some(Source::Path(parameter.clone()));
         }
         if let Some(header) = &self.header {
             return match HeaderName::from_bytes(header.as_bytes()) {
                 Ok(header) => Some(Source::Header(header)),
-                Err(_) => wrong("header", format!("{header:?} is not a header"), "name a header"),
+                Err(_) => wrong(
+                    "header",
+                    format!("{header:?} is not a header"),
+                    "name a header",
+                ),
             };
         }
         if let Some(label) = &self.label {

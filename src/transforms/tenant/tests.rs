@@ -5,7 +5,9 @@ use crate::signal::{ClientCertificate, Origin};
 
 fn transform(text: &str) -> TenantTransform {
     let config = toml::from_str::<TenantConfig>(text).unwrap();
-    config.make().unwrap_or_else(|error| panic!("{text}: {error}"))
+    config
+        .make()
+        .unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
 fn series(namespaces: &[&str]) -> Vec<Labels> {
@@ -19,7 +21,9 @@ fn series(namespaces: &[&str]) -> Vec<Labels> {
 fn run(text: &str, namespaces: &[&str], metadata: &[&str]) -> Result<Outcome, String> {
     let batch = batch(&series(namespaces), metadata, origin());
     let result = apply(&transform(text), batch);
-    result.map(|(_, outcome)| outcome).map_err(|rejection| rejection.0)
+    result
+        .map(|(_, outcome)| outcome)
+        .map_err(|rejection| rejection.0)
 }
 
 /// Per emission: the tenant, the numbers of the series, and the count of metadata.
@@ -78,15 +82,23 @@ fn the_first_source_that_yields_a_name_wins() {
 fn names_that_are_no_names_are_refused() {
     let long = "a".repeat(151);
     for name in [
-        ".", "..", "../a", "a/b", "/", "a\\b", "a b", "a|b", "a%2fb", "é", "a\0", "a\nb", "a:b", "a;b", "a,b", "a\"b", "a{b}", "a?b", "a#b", "a@b", "a&b", &long,
+        ".", "..", "../a", "a/b", "/", "a\\b", "a b", "a|b", "a%2fb", "é", "a\0", "a\nb", "a:b",
+        "a;b", "a,b", "a\"b", "a{b}", "a?b", "a#b", "a@b", "a&b", &long,
     ] {
         let mut from = origin();
         from.params.push(("t".into(), name.into()));
         let error = whose("from = [{ path = 't' }]\ndefault = 'd'", from).unwrap_err();
         assert!(error.starts_with("path parameter t: "), "{name:?}: {error}");
         // A label goes through the same check.
-        let error = run("from = [{ label = 'namespace' }]\ndefault = 'd'", &["ok", name], &[]);
-        assert!(error.unwrap_err().starts_with("series \"up\": "), "{name:?}");
+        let error = run(
+            "from = [{ label = 'namespace' }]\ndefault = 'd'",
+            &["ok", name],
+            &[],
+        );
+        assert!(
+            error.unwrap_err().starts_with("series \"up\": "),
+            "{name:?}"
+        );
     }
     for name in ["a", "...", "A-1_b.c!*'()", &"a".repeat(150)] {
         let mut from = origin();
@@ -104,13 +116,23 @@ fn names_that_are_no_names_are_refused() {
 fn a_batch_is_split_by_label_and_falls_back_series_by_series() {
     let text = "from = [{ label = 'namespace' }, { value = 'other' }]";
     let outcome = run(text, &["b", "a", "", "b"], &[]).unwrap();
-    let expected = [("b", vec![0, 3], 0), ("a", vec![1], 0), ("other", vec![2], 0)];
+    let expected = [
+        ("b", vec![0, 3], 0),
+        ("a", vec![1], 0),
+        ("other", vec![2], 0),
+    ];
     assert_eq!(parts(&outcome), expected);
     // The fallback and a label of the same name are one tenant.
     let outcome = run(text, &["other", "", "a"], &[]).unwrap();
-    assert_eq!(parts(&outcome), [("other", vec![0, 1], 0), ("a", vec![2], 0)]);
+    assert_eq!(
+        parts(&outcome),
+        [("other", vec![0, 1], 0), ("a", vec![2], 0)]
+    );
     let error = run("from = [{ label = 'namespace' }]", &["a", ""], &[]).unwrap_err();
-    assert_eq!(error, "series \"up\" has no tenant: it is looked for in label namespace");
+    assert_eq!(
+        error,
+        "series \"up\" has no tenant: it is looked for in label namespace"
+    );
 }
 
 #[test]
@@ -128,7 +150,10 @@ fn metadata_goes_with_the_tenant_of_the_batch_or_else_with_every_part() {
     assert_eq!(parts(&outcome), [("a", vec![0], 2), ("b", vec![1], 2)]);
     let default = "from = [{ label = 'namespace' }]\ndefault = 'd'";
     let outcome = run(default, &["a", "b"], &["f"]).unwrap();
-    assert_eq!(parts(&outcome), [("a", vec![0], 0), ("b", vec![1], 0), ("d", vec![], 1)]);
+    assert_eq!(
+        parts(&outcome),
+        [("a", vec![0], 0), ("b", vec![1], 0), ("d", vec![], 1)]
+    );
     let outcome = run(default, &["a", ""], &["f"]).unwrap();
     assert_eq!(parts(&outcome), [("a", vec![0], 0), ("d", vec![1], 1)]);
     let outcome = run(default, &["a"], &["f"]).unwrap();
@@ -136,7 +161,10 @@ fn metadata_goes_with_the_tenant_of_the_batch_or_else_with_every_part() {
     let outcome = run(default, &[], &["f"]).unwrap();
     assert_eq!(parts(&outcome), [("d", vec![], 1)]);
     let outcome = run(label, &[], &["f"]).unwrap();
-    assert_eq!((outcome.emitted.len(), outcome.dropped), (0, vec![("metadata_without_tenant", 0)]));
+    assert_eq!(
+        (outcome.emitted.len(), outcome.dropped),
+        (0, vec![("metadata_without_tenant", 0)])
+    );
     let outcome = run(label, &[], &[]).unwrap();
     assert_eq!(outcome, Outcome::default());
 }
@@ -150,12 +178,23 @@ fn the_label_overwrites_what_the_sender_claims() {
     ];
     let (_, outcome) = apply(&transform(text), batch(&claimed, &[], origin())).unwrap();
     let written = |z| labels(&[("__name__", "up"), ("tenant", "real"), ("z", z)]);
-    let expected = [(0, Some("real".to_owned()), vec![(written("1"), 0), (written("2"), 1)], 0)];
+    let expected = [(
+        0,
+        Some("real".to_owned()),
+        vec![(written("1"), 0), (written("2"), 1)],
+        0,
+    )];
     assert_eq!(outcome.emitted, expected);
     // Each series loses the label that gave its tenant, and no other.
-    let text = "from = [{ label = 'namespace', remove = true }, { label = 'team' }]\nlabel = 'tenant'";
+    let text =
+        "from = [{ label = 'namespace', remove = true }, { label = 'team' }]\nlabel = 'tenant'";
     let series = [
-        labels(&[("__name__", "up"), ("namespace", "n"), ("team", "t"), ("tenant", "victim")]),
+        labels(&[
+            ("__name__", "up"),
+            ("namespace", "n"),
+            ("team", "t"),
+            ("tenant", "victim"),
+        ]),
         labels(&[("__name__", "up"), ("team", "n"), ("tenant", "victim")]),
     ];
     let (_, outcome) = apply(&transform(text), batch(&series, &[], origin())).unwrap();
@@ -196,7 +235,10 @@ fn too_many_tenants_are_refused() {
     let text = "from = [{ label = 'namespace' }]\nmax_tenants_per_batch = 2";
     assert!(run(text, &["a", "b", "a"], &[]).is_ok());
     let error = run(text, &["a", "b", "c"], &[]).unwrap_err();
-    assert!(error.starts_with("batch holds more than 2 tenants"), "{error}");
+    assert!(
+        error.starts_with("batch holds more than 2 tenants"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -209,14 +251,19 @@ fn problems_stand_at_their_keys() {
         ("from = [{ header = 'a b' }]", "from[0].header"),
         ("from = [{ label = '' }]", "from[0].label"),
         ("from = [{ path = 'a', remove = true }]", "from[0].remove"),
-        ("from = [{ label = '__name__', remove = true }]", "from[0].remove"),
+        (
+            "from = [{ label = '__name__', remove = true }]",
+            "from[0].remove",
+        ),
         ("from = [{ value = '../a' }]", "from[0].value"),
         ("from = [{ path = 'a' }]\ndefault = ''", "default"),
         ("from = [{ path = 'a' }]\nlabel = ''", "label"),
         ("from = [{ path = 'a' }]\nlabel = '__name__'", "label"),
     ] {
         let mut problems = Problems::new(false);
-        toml::from_str::<TenantConfig>(text).unwrap().validate(&mut problems);
+        toml::from_str::<TenantConfig>(text)
+            .unwrap()
+            .validate(&mut problems);
         let paths: Vec<_> = problems.into_list().into_iter().map(|p| p.path).collect();
         assert_eq!(paths, [expected], "{text}");
     }

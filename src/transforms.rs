@@ -1,8 +1,8 @@
 //! Transforms: synchronous functions over a batch, without I/O.
 
-mod relabel;
-mod route;
-mod tenant;
+pub mod relabel;
+pub mod route;
+pub mod tenant;
 
 #[cfg(test)]
 mod testing;

@@ -83,7 +83,7 @@ impl TransformConfig for RelabelConfig {
 }
 
 impl RelabelConfig {
-    fn make(&self) -> Result<Relabel, BuildError> {
+    pub(super) fn make(&self) -> Result<Relabel, BuildError> {
         let mut problems = Problems::new(true);
         match self.compile(&mut problems) {
             Some(program) => Ok(Relabel {
@@ -101,7 +101,7 @@ impl RelabelConfig {
 }
 
 #[derive(Debug)]
-struct Relabel {
+pub(super) struct Relabel {
     program: Program,
     /// Scratch buffers that no thread uses.
     idle: Mutex<Vec<Scratch>>,

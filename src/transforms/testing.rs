@@ -12,11 +12,13 @@ pub(super) use crate::relabel::tests::{Labels, labels};
 use crate::relabel::tests::{compress, decompress};
 use crate::signal::{Batch, Origin, Rejection};
 
-/// What a transform made of a batch: per emission the output, the tenant and the series, each
-/// with its number; and what was dropped.
+/// The output, the tenant, the series, each with its number, and the count of metadata.
+pub(super) type Emission = (usize, Option<String>, Vec<(Labels, usize)>, usize);
+
+/// What a transform made of a batch.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Outcome {
-    pub(super) emitted: Vec<(usize, Option<String>, Vec<(Labels, usize)>, usize)>,
+    pub(super) emitted: Vec<Emission>,
     pub(super) dropped: Vec<(&'static str, u64)>,
 }
 

@@ -1,6 +1,7 @@
 use super::super::testing::{Labels, Outcome, apply, batch, labels, origin};
 use super::*;
 use crate::protocol::Version;
+use crate::relabel::tests::{arena_v1, arena_v2, leaves_v1};
 use crate::signal::{ClientCertificate, Origin};
 
 fn transform(text: &str) -> TenantTransform {
@@ -274,5 +275,64 @@ fn problems_stand_at_their_keys() {
         "default = 'a'",
     ] {
         assert!(toml::from_str::<TenantConfig>(text).is_err(), "{text}");
+    }
+}
+
+/// The series of several tenants, edited before and after they are split, in both versions.
+#[test]
+fn parts_hold_what_earlier_transforms_made_of_the_batch() {
+    let names = ["a", "b", "c"];
+    let all: Vec<_> = (0..40)
+        .map(|number| {
+            let namespace = names[number * 7 % 3];
+            let mut labels = labels(&[("__name__", "up"), ("namespace", namespace), ("z", "1")]);
+            labels.insert("n".into(), number.to_string());
+            labels
+        })
+        .collect();
+    let rules = "rules = [{ source_labels = ['n'], regex = '.*3', action = 'drop' }, { source_labels = ['n'], regex = '[0-7]', target_label = 'new', replacement = 'x$0' }]";
+    let config: super::super::relabel::RelabelConfig = toml::from_str(rules).unwrap();
+    let first = config.make().unwrap();
+    let second = transform("from = [{ label = 'namespace', remove = true }]\nlabel = 'tenant'");
+    let third = toml::from_str::<super::super::relabel::RelabelConfig>(
+        "rules = [{ target_label = 'last', replacement = 'y' }]",
+    );
+    let third = third.unwrap().make().unwrap();
+    for arena in [arena_v1(&all), arena_v2(&all)] {
+        let version = arena.version;
+        let batch = Batch::from_arena(arena, Arc::new(origin()));
+        let (mut batches, _) = apply(&first, batch).unwrap();
+        let (parts, _) = apply(&second, batches.remove(0)).unwrap();
+        assert_eq!(parts.len(), 3);
+        let mut seen = 0;
+        for part in parts {
+            let tenant = part.tenant().unwrap().to_string();
+            let (mut batches, outcome) = apply(&third, part).unwrap();
+            let counts = batches[0].counts().unwrap();
+            let series = &outcome.emitted[0].2;
+            assert_eq!(
+                (counts.series, counts.samples),
+                (series.len() as u64, series.len() as u64)
+            );
+            for (found, number) in series {
+                let mut expected = all[*number].clone();
+                assert_eq!(expected.remove("namespace").as_ref(), Some(&tenant));
+                assert!(!expected["n"].ends_with('3'));
+                if *number < 8 {
+                    expected.insert("new".into(), format!("x{number}"));
+                }
+                expected.insert("tenant".into(), tenant.clone());
+                expected.insert("last".into(), "y".into());
+                assert_eq!(*found, expected, "{version}");
+            }
+            seen += series.len();
+            // The other version's encoder reads the same.
+            let body = batches[0].body(Version::V2).unwrap();
+            let limits = crate::protocol::remote_write::Limits::default();
+            let (arena, invalid) =
+                crate::protocol::remote_write::decode(Version::V2, &body, &limits).unwrap();
+            assert_eq!((invalid.series(), leaves_v1(&arena)), (0, series.clone()));
+        }
+        assert_eq!(seen, 36);
     }
 }

@@ -228,3 +228,22 @@ fn unicode_classes_hold_what_they_hold_in_go() {
         }
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_pattern_makes_it_panic_and_what_is_translated_compiles(
+        pattern in r"([\[\](){}|*+?^$.\\a-cA-CQEpPxdDwW0-9:<>!,é&~-]|\(\?|\[\[:|\\p\{|\\Q|\{1,|[\PC]){0,24}"
+    ) {
+        match Regex::new(&pattern) {
+            Ok(regex) => {
+                for text in ["", "a", "aé0-", &pattern] {
+                    let matched = indexes(&regex, text).is_some();
+                    assert_eq!(regex.is_match(text.as_bytes()), matched, "{pattern:?} {text:?}");
+                }
+            }
+            // The translator explains every refusal itself; the crate's messages span lines.
+            Err(error) => assert!(!error.reason.contains('\n'), "{pattern:?}: {error}"),
+        }
+        let _ = crate::promql::Matchers::parse(&pattern);
+    }
+}

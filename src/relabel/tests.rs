@@ -79,7 +79,6 @@ pub(crate) fn arena_v2(series: &[Labels]) -> Arena {
     let request = v2::Request {
         symbols,
         timeseries,
-        ..Default::default()
     };
     let (arena, invalid) = decode(Version::V2, &compress(&request), &Limits::default()).unwrap();
     assert_eq!(invalid.series(), 0, "{invalid}");

@@ -3,6 +3,7 @@
 //! [`RuleConfig`] is what users write, [`Program`] is what runs. Both follow Prometheus 3; what
 //! differs is named at [`regex`] and in the reference page of the `relabel` transform.
 
+pub mod file;
 pub mod regex;
 pub mod template;
 
@@ -13,7 +14,7 @@ mod rule;
 mod stage;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use program::{Program, Scratch};
 pub use rule::{Action, RuleConfig, Validation};

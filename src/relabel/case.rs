@@ -55,8 +55,14 @@ fn only(mut chars: impl Iterator<Item = char>) -> Option<char> {
 /// Leaves alone what has a counterpart only since Unicode 16 or 17, which Go does not know yet.
 fn known(c: char, mapped: char) -> char {
     match c as u32 {
-        0x19B | 0x264 | 0x1C89..=0x1C8A | 0xA7CB..=0xA7CF | 0xA7D2..=0xA7D5 | 0xA7DA..=0xA7DC
-        | 0x10D50..=0x10D85 | 0x16EA0..=0x16ED3 => c,
+        0x19B
+        | 0x264
+        | 0x1C89..=0x1C8A
+        | 0xA7CB..=0xA7CF
+        | 0xA7D2..=0xA7D5
+        | 0xA7DA..=0xA7DC
+        | 0x10D50..=0x10D85
+        | 0x16EA0..=0x16ED3 => c,
         _ => mapped,
     }
 }
@@ -82,7 +88,9 @@ mod tests {
         ] {
             let table: std::collections::HashMap<u32, u32> = table.into_iter().collect();
             for c in '\0'..=char::MAX {
-                let to = table.get(&(c as u32)).map_or(c, |&to| char::from_u32(to).unwrap());
+                let to = table
+                    .get(&(c as u32))
+                    .map_or(c, |&to| char::from_u32(to).unwrap());
                 let mut out = Vec::new();
                 map(c.to_string().as_bytes(), &mut out);
                 if out != to.to_string().as_bytes() {

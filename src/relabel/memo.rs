@@ -57,28 +57,99 @@ impl Memo {
     #[inline(always)]
     pub(super) fn write(
         &mut self,
-        name: Option<&Name>,
+        key: &Key,
+        series: &mut SeriesMut<'_>,
+        hints: &mut [usize],
+        order: Option<&mut Order>,
+    ) {
+        write(
+            &self.output,
+            &mut self.label,
+            &key.name,
+            &mut hints[key.slot],
+            series,
+            order,
+        );
+    }
+
+    /// The same where the label's name depends on the input.
+    pub(super) fn write_to_target(
+        &mut self,
         series: &mut SeriesMut<'_>,
         order: Option<&mut Order>,
     ) {
-        let Some(name) = name.or(self.target.as_ref()) else {
-            return;
-        };
-        if self.output.is_empty() {
-            series.remove(name);
-        } else if let Some(label) = self.label {
-            series.set_label(name, label);
-        } else if series.get(name) != Some(&self.output) {
-            let label = series.push_label(name, &self.output);
-            self.label = Some(label);
-            series.set_label(name, label);
+        if let Some(name) = &self.target {
+            write(&self.output, &mut self.label, name, &mut 0, series, order);
         }
-        if let Some(order) = order {
-            if self.output.is_empty() {
-                order.removed(name.as_bytes());
-            } else {
-                order.written(name.as_bytes());
-            }
+    }
+}
+
+#[inline(always)]
+fn write(
+    output: &[u8],
+    label: &mut Option<Label>,
+    name: &Name,
+    hint: &mut usize,
+    series: &mut SeriesMut<'_>,
+    order: Option<&mut Order>,
+) {
+    let place = series.position(name, hint);
+    if output.is_empty() {
+        if let Ok(position) = place {
+            series.remove_at(position);
+        }
+    } else if place.is_err()
+        || label.is_some()
+        || place.is_ok_and(|at| series.value_at(at) != output)
+    {
+        let label = *label.get_or_insert_with(|| series.push_label(name, output));
+        series.set_label_at(place, label);
+    }
+    if let Some(order) = order {
+        if output.is_empty() {
+            order.removed(name.as_bytes());
+        } else {
+            order.written(name.as_bytes());
+        }
+    }
+}
+
+/// A label that a rule reads or writes, and the place in the scratch where its position in the
+/// last series is kept.
+#[derive(Debug)]
+pub(super) struct Key {
+    name: Name,
+    slot: usize,
+}
+
+impl Key {
+    /// Takes the next free place.
+    pub(super) fn new(name: &str, slots: &mut usize) -> Self {
+        let slot = *slots;
+        *slots += 1;
+        Self {
+            name: Name::new(name),
+            slot,
+        }
+    }
+
+    pub(super) fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// The label's value, empty if it is missing.
+    #[inline(always)]
+    pub(super) fn get<'a>(&self, series: &'a SeriesMut<'_>, hints: &mut [usize]) -> &'a [u8] {
+        match series.position(&self.name, &mut hints[self.slot]) {
+            Ok(position) => series.value_at(position),
+            Err(_) => b"",
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn remove(&self, series: &mut SeriesMut<'_>, hints: &mut [usize]) {
+        if let Ok(position) = series.position(&self.name, &mut hints[self.slot]) {
+            series.remove_at(position);
         }
     }
 }
@@ -200,7 +271,10 @@ impl NameMap {
         };
         let written = order.as_deref().map_or(&[][..], |order| &order.names);
         for position in 0..series.len() {
-            if !written.iter().any(|name| **name == *series.name_at(position)) {
+            if !written
+                .iter()
+                .any(|name| **name == *series.name_at(position))
+            {
                 collect(position);
             }
         }

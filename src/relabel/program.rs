@@ -10,7 +10,7 @@ use std::io::Write as _;
 use md5::{Digest, Md5};
 
 use super::case;
-use super::memo::{Memo, NameMap, NameSet, Order};
+use super::memo::{Key, Memo, NameMap, NameSet, Order};
 use super::regex::{Locations, Regex};
 use super::rule::{Action, RuleConfig, SEPARATOR, Validation};
 use super::template::Template;
@@ -28,6 +28,8 @@ pub struct Program {
     /// Whether a labelmap comes after a rule that writes, so that it must know in which order
     /// labels were written.
     ordered: bool,
+    /// How many keys the steps have.
+    keys: usize,
 }
 
 /// What a program remembers from series to series. It serves one program.
@@ -36,6 +38,8 @@ pub struct Scratch {
     /// Where values are joined and labels are collected.
     text: Vec<u8>,
     states: Box<[State]>,
+    /// Where each [`Key`] was found last.
+    hints: Box<[usize]>,
     order: Order,
     mapped: Vec<(usize, usize, usize)>,
 }
@@ -51,7 +55,7 @@ enum Step {
     /// Keeps the series whose label has the value of the input, or those where it has not.
     Compare {
         input: Input,
-        target: Name,
+        target: Key,
         keep: bool,
     },
     /// Writes what is computed of the input.
@@ -65,14 +69,17 @@ enum Step {
         replacement: Template,
     },
     /// Removes labels by name.
-    Remove(Box<[Name]>),
+    Remove(Box<[Key]>),
     /// Keeps labels whose names match, or those whose names do not.
-    Names { regex: Regex, keep: bool },
+    Names {
+        regex: Regex,
+        keep: bool,
+    },
 }
 
 #[derive(Debug)]
 enum Target {
-    Name(Name),
+    Name(Key),
     Template(Template),
 }
 
@@ -100,31 +107,36 @@ enum State {
 /// The joined values of some labels.
 #[derive(Debug)]
 struct Input {
-    names: Box<[Name]>,
+    names: Box<[Key]>,
     separator: Box<[u8]>,
 }
 
 impl Input {
-    fn new(rule: &RuleConfig) -> Self {
+    fn new(rule: &RuleConfig, keys: &mut usize) -> Self {
         let names = rule.source_labels.iter().flatten();
         let separator = rule.separator.as_deref().unwrap_or(SEPARATOR);
         Self {
-            names: names.map(|name| Name::new(name)).collect(),
+            names: names.map(|name| Key::new(name, keys)).collect(),
             separator: separator.as_bytes().into(),
         }
     }
 
     #[inline(always)]
-    fn read<'a>(&self, series: &'a SeriesMut<'_>, text: &'a mut Vec<u8>) -> &'a [u8] {
+    fn read<'a>(
+        &self,
+        series: &'a SeriesMut<'_>,
+        text: &'a mut Vec<u8>,
+        hints: &mut [usize],
+    ) -> &'a [u8] {
         match &*self.names {
             [] => b"",
-            [name] => series.get(name).unwrap_or_default(),
+            [key] => key.get(series, hints),
             [first, rest @ ..] => {
                 text.clear();
-                text.extend_from_slice(series.get(first).unwrap_or_default());
-                for name in rest {
+                text.extend_from_slice(first.get(series, hints));
+                for key in rest {
                     text.extend_from_slice(&self.separator);
-                    text.extend_from_slice(series.get(name).unwrap_or_default());
+                    text.extend_from_slice(key.get(series, hints));
                 }
                 text
             }
@@ -144,13 +156,14 @@ impl Program {
         let mut sound = true;
         let mut writes = false;
         let mut ordered = false;
+        let mut keys = 0;
         for (index, rule) in rules.iter().enumerate() {
             let path = format!("{path}[{index}]");
             let Some(regex) = rule.check(&path, validation, problems) else {
                 sound = false;
                 continue;
             };
-            let step = compile(rule, regex, validation);
+            let step = compile(rule, regex, validation, &mut keys);
             ordered |= writes && matches!(step, Some(Step::Map { .. }));
             writes |= matches!(step, Some(Step::Map { .. } | Step::Write { .. }));
             steps.extend(step);
@@ -159,6 +172,7 @@ impl Program {
             steps: steps.into(),
             validation,
             ordered,
+            keys,
         })
     }
 
@@ -167,6 +181,7 @@ impl Program {
         Scratch {
             text: Vec::new(),
             states: self.steps.iter().map(State::new).collect(),
+            hints: vec![0; self.keys].into(),
             order: Order::default(),
             mapped: Vec::new(),
         }
@@ -190,7 +205,9 @@ impl Program {
     /// Relabels one series; returns whether to keep it. [`Scratch::begin`] comes before the first
     /// series of each arena.
     pub fn run(&self, series: &mut SeriesMut<'_>, scratch: &mut Scratch) -> bool {
-        scratch.order.clear();
+        if self.ordered {
+            scratch.order.clear();
+        }
         for (index, step) in self.steps.iter().enumerate() {
             if !self.step(step, index, series, scratch) {
                 return false;
@@ -208,9 +225,10 @@ impl Program {
         scratch: &mut Scratch,
     ) -> bool {
         let state = &mut scratch.states[index];
+        let hints = &mut *scratch.hints;
         match (step, state) {
             (Step::Filter { input, regex, keep }, state) => {
-                let value = input.read(series, &mut scratch.text);
+                let value = input.read(series, &mut scratch.text, hints);
                 let matched = match state {
                     State::Value(memo, _) => {
                         if !memo.is(value) {
@@ -223,15 +241,26 @@ impl Program {
                 };
                 return matched == *keep;
             }
-            (Step::Compare { input, target, keep }, _) => {
-                let value = input.read(series, &mut scratch.text);
-                return (value == series.get(target).unwrap_or_default()) == *keep;
+            (
+                Step::Compare {
+                    input,
+                    target,
+                    keep,
+                },
+                _,
+            ) => {
+                let value = input.read(series, &mut scratch.text, hints);
+                return (value == target.get(series, hints)) == *keep;
             }
             (
-                Step::Write { input, target, value },
+                Step::Write {
+                    input,
+                    target,
+                    value,
+                },
                 State::Value(memo, locations),
             ) => {
-                let text = input.read(series, &mut scratch.text);
+                let text = input.read(series, &mut scratch.text, hints);
                 match value {
                     // The output never changes: there is nothing to remember but the label.
                     Value::Constant(regex, _)
@@ -248,12 +277,11 @@ impl Program {
                     }
                 }
                 if memo.matched {
-                    let name = match target {
-                        Target::Name(name) => Some(name),
-                        Target::Template(_) => None,
-                    };
                     let order = self.ordered.then_some(&mut scratch.order);
-                    memo.write(name, series, order);
+                    match target {
+                        Target::Name(key) => memo.write(key, series, hints, order),
+                        Target::Template(_) => memo.write_to_target(series, order),
+                    }
                 }
             }
             (Step::Map { regex, replacement }, State::Map(map, locations)) => {
@@ -270,10 +298,10 @@ impl Program {
                 });
             }
             (Step::Remove(names), _) => {
-                for name in names {
-                    series.remove(name);
+                for key in names {
+                    key.remove(series, hints);
                     if self.ordered {
-                        scratch.order.removed(name.as_bytes());
+                        scratch.order.removed(key.name().as_bytes());
                     }
                 }
             }
@@ -321,9 +349,7 @@ impl State {
             Step::Filter { .. } | Step::Compare { .. } | Step::Remove(_) => Self::None,
             Step::Write { value, .. } => match value {
                 Value::Constant(_, value) => Self::Value(Memo::constant(value), None),
-                Value::Expand(regex, _) => {
-                    Self::Value(Memo::default(), Some(regex.locations()))
-                }
+                Value::Expand(regex, _) => Self::Value(Memo::default(), Some(regex.locations())),
                 _ => Self::Value(Memo::default(), None),
             },
             Step::Names { .. } => Self::Names(NameSet::default()),
@@ -333,11 +359,16 @@ impl State {
 }
 
 /// The step of a rule; none if it never does anything.
-fn compile(rule: &RuleConfig, regex: Regex, validation: Validation) -> Option<Step> {
-    let input = Input::new(rule);
-    let plain = || Target::Name(Name::new(rule.target()));
-    let write = |target, value| Step::Write {
-        input: Input::new(rule),
+fn compile(
+    rule: &RuleConfig,
+    regex: Regex,
+    validation: Validation,
+    keys: &mut usize,
+) -> Option<Step> {
+    let input = Input::new(rule, keys);
+    let mut plain = || Target::Name(Key::new(rule.target(), keys));
+    let write = |input, target, value| Step::Write {
+        input,
         target,
         value,
     };
@@ -349,12 +380,12 @@ fn compile(rule: &RuleConfig, regex: Regex, validation: Validation) -> Option<St
         },
         Action::KeepEqual | Action::DropEqual => Step::Compare {
             input,
-            target: Name::new(rule.target()),
+            target: Key::new(rule.target(), keys),
             keep: rule.action == Action::KeepEqual,
         },
-        Action::Lowercase => write(plain(), Value::Lower),
-        Action::Uppercase => write(plain(), Value::Upper),
-        Action::HashMod => write(plain(), Value::HashMod(rule.modulus.unwrap_or(1))),
+        Action::Lowercase => write(input, plain(), Value::Lower),
+        Action::Uppercase => write(input, plain(), Value::Upper),
+        Action::HashMod => write(input, plain(), Value::HashMod(rule.modulus.unwrap_or(1))),
         Action::LabelMap => Step::Map {
             replacement: Template::new(rule.replacement(), &regex),
             regex,
@@ -365,7 +396,7 @@ fn compile(rule: &RuleConfig, regex: Regex, validation: Validation) -> Option<St
                 Some(literals) if !keep && literals.len() <= FEW_NAMES => {
                     let names = literals.into_iter();
                     let names = names.filter_map(|name| std::str::from_utf8(name).ok());
-                    Step::Remove(names.map(Name::new).collect())
+                    Step::Remove(names.map(|name| Key::new(name, keys)).collect())
                 }
                 _ => Step::Names { regex, keep },
             }
@@ -375,7 +406,7 @@ fn compile(rule: &RuleConfig, regex: Regex, validation: Validation) -> Option<St
             let replacement = Template::new(rule.replacement(), &regex);
             let target = match target.constant() {
                 Some(name) if !validation.is_name(name) => return None,
-                Some(name) => Target::Name(Name::new(std::str::from_utf8(name).ok()?)),
+                Some(name) => Target::Name(Key::new(std::str::from_utf8(name).ok()?, keys)),
                 None => Target::Template(target),
             };
             let whole = match replacement.only_group() {
@@ -392,7 +423,7 @@ fn compile(rule: &RuleConfig, regex: Regex, validation: Validation) -> Option<St
                 _ if whole && fixed => Value::Copy(regex),
                 _ => Value::Expand(regex, replacement),
             };
-            write(target, value)
+            write(input, target, value)
         }
     })
 }

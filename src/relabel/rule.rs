@@ -107,7 +107,10 @@ impl Action {
     /// Whether its result goes to a label whose name cannot depend on the match.
     fn has_plain_target(self) -> bool {
         use Action::{DropEqual, HashMod, KeepEqual, Lowercase, Uppercase};
-        matches!(self, KeepEqual | DropEqual | HashMod | Lowercase | Uppercase)
+        matches!(
+            self,
+            KeepEqual | DropEqual | HashMod | Lowercase | Uppercase
+        )
     }
 }
 
@@ -223,7 +226,11 @@ impl RuleConfig {
         for (index, label) in self.source_labels.iter().flatten().enumerate() {
             if !validation.is_name(label.as_bytes()) {
                 let key = format!("source_labels[{index}]");
-                wrong(&key, format!("{label:?} is not a label name"), "name a label");
+                wrong(
+                    &key,
+                    format!("{label:?} is not a label name"),
+                    "name a label",
+                );
             }
         }
         let plain = self.action.has_plain_target();
@@ -236,21 +243,37 @@ impl RuleConfig {
             };
             if target.is_empty() {
                 let message = format!("action {action} needs target_label");
-                let key = if self.target_label.is_some() { "target_label" } else { "" };
+                let key = if self.target_label.is_some() {
+                    "target_label"
+                } else {
+                    ""
+                };
                 wrong(key, message, "add target_label with the name of a label");
             } else if !valid {
                 let message = format!("{target:?} is not a label name for action {action}");
-                wrong("target_label", message, "use letters, digits and underscores");
+                wrong(
+                    "target_label",
+                    message,
+                    "use letters, digits and underscores",
+                );
             }
         }
         if self.action == Action::HashMod && self.modulus.unwrap_or_default() == 0 {
-            let key = if self.modulus.is_some() { "modulus" } else { "" };
+            let key = if self.modulus.is_some() {
+                "modulus"
+            } else {
+                ""
+            };
             let message = "action hashmod needs a modulus above 0".to_owned();
             wrong(key, message, "add modulus with the number of buckets");
         }
         if self.action == Action::LabelMap && !validation.is_name_or_template(self.replacement()) {
             let message = format!("{:?} makes no label names for labelmap", self.replacement());
-            wrong("replacement", message, "write a name or a template such as \"$1\"");
+            wrong(
+                "replacement",
+                message,
+                "write a name or a template such as \"$1\"",
+            );
         }
         for key in self.superfluous() {
             let message = format!("action {action} takes no {key}");
@@ -276,9 +299,15 @@ impl RuleConfig {
         };
         [
             (label && self.source_labels.is_some(), "source_labels"),
-            ((equal || label) && differs(&self.separator, SEPARATOR), "separator"),
+            (
+                (equal || label) && differs(&self.separator, SEPARATOR),
+                "separator",
+            ),
             (equal && self.regex.is_some(), "regex"),
-            ((equal || label) && self.modulus.is_some_and(|m| m != 0), "modulus"),
+            (
+                (equal || label) && self.modulus.is_some_and(|m| m != 0),
+                "modulus",
+            ),
             (label && differs(&self.target_label, ""), "target_label"),
             (
                 (equal || label || case) && differs(&self.replacement, REPLACEMENT),

@@ -8,6 +8,9 @@ use crate::component::{Emitter, Transform};
 use crate::config::Problems;
 use crate::signal::{Batch, Rejection};
 
+/// The most scratch buffers that wait to be used again: as many as threads run the transform.
+const MAX_IDLE: usize = 64;
+
 /// Rules, ready to be applied by several threads at once.
 #[derive(Debug)]
 pub struct Relabel {
@@ -19,16 +22,21 @@ pub struct Relabel {
 impl Relabel {
     /// Compiles rules. Problems are reported at `path[index]` and below; then there is none.
     pub fn compile(rules: &[RuleConfig], path: &str, problems: &mut Problems) -> Option<Self> {
-        let program = Program::compile(rules, Validation::default(), path, problems)?;
-        Some(Self {
-            program,
-            scratches: Mutex::default(),
-        })
+        Program::compile(rules, Validation::default(), path, problems).map(Self::from)
     }
 
     fn scratches(&self) -> std::sync::MutexGuard<'_, Vec<Scratch>> {
         let scratches = self.scratches.lock();
         scratches.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl From<Program> for Relabel {
+    fn from(program: Program) -> Self {
+        Self {
+            program,
+            scratches: Mutex::default(),
+        }
     }
 }
 
@@ -39,9 +47,14 @@ impl Transform for Relabel {
         let dropped = batch
             .edit(|arena| self.program.apply(arena, &mut scratch))
             .map_err(|error| Rejection(error.to_string()))?;
-        self.scratches().push(scratch);
+        let mut scratches = self.scratches();
+        if scratches.len() < MAX_IDLE {
+            scratches.push(scratch);
+        }
+        drop(scratches);
         out.dropped("relabel", dropped.all_samples());
-        if batch.counts().is_none_or(|counts| !counts.is_empty()) {
+        // A batch of which nothing is left ends here.
+        if dropped.is_empty() || batch.counts().is_none_or(|counts| !counts.is_empty()) {
             out.emit(batch);
         }
         Ok(())

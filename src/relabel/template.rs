@@ -110,7 +110,8 @@ fn reference(text: &str) -> Option<(&str, &str)> {
 
 /// The group's number, if the name is one: ASCII digits without a leading zero, not too many.
 fn number(name: &str) -> Option<usize> {
-    let numeral = name.bytes().all(|b| b.is_ascii_digit()) && (name == "0" || !name.starts_with('0'));
+    let numeral =
+        name.bytes().all(|b| b.is_ascii_digit()) && (name == "0" || !name.starts_with('0'));
     // Go stops reading at a hundred million; no pattern has as many groups.
     if numeral && name.len() <= 9 {
         name.parse().ok()

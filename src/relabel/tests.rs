@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
-use prost::Message;
 use proptest::prelude::*;
+use prost::Message;
 
 use super::regex::Regex;
 use super::template::Template;
@@ -12,33 +12,36 @@ use crate::protocol::remote_write::messages::{v1, v2};
 use crate::protocol::remote_write::{Limits, decode, encode_v1, encode_v2};
 use crate::signal::Arena;
 
-type Labels = BTreeMap<String, String>;
+pub(crate) type Labels = BTreeMap<String, String>;
 
-fn compress(message: &impl Message) -> Vec<u8> {
+pub(crate) fn compress(message: &impl Message) -> Vec<u8> {
     let bytes = message.encode_to_vec();
     snap::raw::Encoder::new().compress_vec(&bytes).unwrap()
 }
 
-fn decompress(body: &[u8]) -> Vec<u8> {
+pub(crate) fn decompress(body: &[u8]) -> Vec<u8> {
     snap::raw::Decoder::new().decompress_vec(body).unwrap()
 }
 
 /// The series, each with its number as its only sample.
-fn arena_v1(series: &[Labels]) -> Arena {
-    let timeseries = series.iter().enumerate().map(|(number, labels)| v1::TimeSeries {
-        labels: labels
-            .iter()
-            .map(|(name, value)| v1::Label {
-                name: name.clone(),
-                value: value.clone(),
-            })
-            .collect(),
-        samples: vec![v1::Sample {
-            value: number as f64,
-            timestamp: 1,
-        }],
-        ..Default::default()
-    });
+pub(crate) fn arena_v1(series: &[Labels]) -> Arena {
+    let timeseries = series
+        .iter()
+        .enumerate()
+        .map(|(number, labels)| v1::TimeSeries {
+            labels: labels
+                .iter()
+                .map(|(name, value)| v1::Label {
+                    name: name.clone(),
+                    value: value.clone(),
+                })
+                .collect(),
+            samples: vec![v1::Sample {
+                value: number as f64,
+                timestamp: 1,
+            }],
+            ..Default::default()
+        });
     let request = v1::WriteRequest {
         timeseries: timeseries.collect(),
         ..Default::default()
@@ -48,7 +51,7 @@ fn arena_v1(series: &[Labels]) -> Arena {
     arena
 }
 
-fn arena_v2(series: &[Labels]) -> Arena {
+pub(crate) fn arena_v2(series: &[Labels]) -> Arena {
     let mut symbols = vec![String::new()];
     let mut symbol = |text: &str| {
         let found = symbols.iter().position(|other| other == text);
@@ -57,23 +60,25 @@ fn arena_v2(series: &[Labels]) -> Arena {
             symbols.len() - 1
         }) as u32
     };
-    let timeseries = series.iter().enumerate().map(|(number, labels)| v2::TimeSeries {
-        labels_refs: labels
-            .iter()
-            .flat_map(|(name, value)| [symbol(name), symbol(value)])
-            .collect(),
-        samples: vec![v2::Sample {
-            value: number as f64,
-            timestamp: 1,
+    let timeseries = series
+        .iter()
+        .enumerate()
+        .map(|(number, labels)| v2::TimeSeries {
+            labels_refs: labels
+                .iter()
+                .flat_map(|(name, value)| [symbol(name), symbol(value)])
+                .collect(),
+            samples: vec![v2::Sample {
+                value: number as f64,
+                timestamp: 1,
+                ..Default::default()
+            }],
             ..Default::default()
-        }],
-        ..Default::default()
-    });
+        });
     let timeseries = timeseries.collect();
     let request = v2::Request {
         symbols,
         timeseries,
-        ..Default::default()
     };
     let (arena, invalid) = decode(Version::V2, &compress(&request), &Limits::default()).unwrap();
     assert_eq!(invalid.series(), 0, "{invalid}");
@@ -81,7 +86,7 @@ fn arena_v2(series: &[Labels]) -> Arena {
 }
 
 /// What leaves by 1.0: labels and the number of the series that they belonged to.
-fn leaves_v1(arena: &Arena) -> Vec<(Labels, usize)> {
+pub(crate) fn leaves_v1(arena: &Arena) -> Vec<(Labels, usize)> {
     let request = v1::WriteRequest::decode(&decompress(&encode_v1(arena))[..]).unwrap();
     let leave = |series: v1::TimeSeries| {
         let names: Vec<_> = series.labels.iter().map(|label| &label.name).collect();
@@ -133,7 +138,9 @@ struct Naive {
 impl Naive {
     fn get(&self, name: &str) -> String {
         let added = self.added.iter().find(|(other, _)| other == name);
-        let found = added.map(|(_, value)| value).or_else(|| self.base.get(name));
+        let found = added
+            .map(|(_, value)| value)
+            .or_else(|| self.base.get(name));
         found.cloned().unwrap_or_default()
     }
 
@@ -156,7 +163,12 @@ impl Naive {
 
     fn relabel(&mut self, rule: &RuleConfig) -> bool {
         let regex = Regex::new(rule.regex.as_deref().unwrap_or("(.*)")).unwrap();
-        let values: Vec<_> = rule.source_labels.iter().flatten().map(|l| self.get(l)).collect();
+        let values: Vec<_> = rule
+            .source_labels
+            .iter()
+            .flatten()
+            .map(|l| self.get(l))
+            .collect();
         let value = values.join(rule.separator.as_deref().unwrap_or(";"));
         let target = rule.target_label.as_deref().unwrap_or_default();
         let replacement = rule.replacement.as_deref().unwrap_or("$1");
@@ -221,8 +233,10 @@ fn naive(rules: &[RuleConfig], labels: &Labels) -> Option<Labels> {
 }
 
 fn name() -> impl Strategy<Value = String> {
-    prop::sample::select(vec!["__name__", "a", "ab", "b", "c", "instance", "job", "le", "é", "z"])
-        .prop_map(String::from)
+    prop::sample::select(vec![
+        "__name__", "a", "ab", "b", "c", "instance", "job", "le", "é", "z",
+    ])
+    .prop_map(String::from)
 }
 
 fn value() -> impl Strategy<Value = String> {
@@ -243,12 +257,34 @@ fn series() -> impl Strategy<Value = Labels> {
 
 fn rule() -> impl Strategy<Value = RuleConfig> {
     let regex = prop::sample::select(vec![
-        "(.*)", "(.+)", "", "a", "a|b", "a|b|ab|up|12", "go_gc_.*", ".*_total", ".*a.*", "(.*):(.*)",
-        "(a*)(b?)", "(?i)A.*", r"\d+", "(a|ab|b|c|job)", "(?P<n>.)(.*)", ".+;.*", "[^_].*", "__name__",
-        "a.*|b", "le", "(.)(.*)",
+        "(.*)",
+        "(.+)",
+        "",
+        "a",
+        "a|b",
+        "a|b|ab|up|12",
+        "go_gc_.*",
+        ".*_total",
+        ".*a.*",
+        "(.*):(.*)",
+        "(a*)(b?)",
+        "(?i)A.*",
+        r"\d+",
+        "(a|ab|b|c|job)",
+        "(?P<n>.)(.*)",
+        ".+;.*",
+        "[^_].*",
+        "__name__",
+        "a.*|b",
+        "le",
+        "(.)(.*)",
     ]);
-    let replacement = prop::sample::select(vec!["", "$1", "$2", "x", "$1_x", "${1}_x", "$n", "$2$1", "b", "a"]);
-    let target = prop::sample::select(vec!["a", "ab", "b", "__name__", "new", "$1", "${1}_t", "z", "${3}", "$$"]);
+    let replacement = prop::sample::select(vec![
+        "", "$1", "$2", "x", "$1_x", "${1}_x", "$n", "$2$1", "b", "a",
+    ]);
+    let target = prop::sample::select(vec![
+        "a", "ab", "b", "__name__", "new", "$1", "${1}_t", "z", "${3}", "$$",
+    ]);
     let actions = prop::sample::select(Action::ALL.to_vec());
     (
         actions,
@@ -259,41 +295,43 @@ fn rule() -> impl Strategy<Value = RuleConfig> {
         target,
         prop::option::of(replacement),
     )
-        .prop_map(|(action, source_labels, separator, regex, modulus, target, replacement)| {
-            let text = |text: Option<&str>| text.map(String::from);
-            let mut rule = RuleConfig {
-                source_labels,
-                separator: text(separator),
-                regex: text(regex),
-                modulus: Some(modulus),
-                target_label: text(Some(target)),
-                replacement: text(replacement),
-                action,
-            };
-            match action {
-                Action::KeepEqual | Action::DropEqual => {
-                    rule = RuleConfig {
-                        source_labels: rule.source_labels,
-                        target_label: rule.target_label,
-                        action,
-                        ..RuleConfig::default()
+        .prop_map(
+            |(action, source_labels, separator, regex, modulus, target, replacement)| {
+                let text = |text: Option<&str>| text.map(String::from);
+                let mut rule = RuleConfig {
+                    source_labels,
+                    separator: text(separator),
+                    regex: text(regex),
+                    modulus: Some(modulus),
+                    target_label: text(Some(target)),
+                    replacement: text(replacement),
+                    action,
+                };
+                match action {
+                    Action::KeepEqual | Action::DropEqual => {
+                        rule = RuleConfig {
+                            source_labels: rule.source_labels,
+                            target_label: rule.target_label,
+                            action,
+                            ..RuleConfig::default()
+                        }
                     }
-                }
-                Action::LabelDrop | Action::LabelKeep => {
-                    rule = RuleConfig {
-                        regex: rule.regex,
-                        action,
-                        ..RuleConfig::default()
+                    Action::LabelDrop | Action::LabelKeep => {
+                        rule = RuleConfig {
+                            regex: rule.regex,
+                            action,
+                            ..RuleConfig::default()
+                        }
                     }
+                    Action::Lowercase | Action::Uppercase => rule.replacement = None,
+                    Action::LabelMap if rule.replacement.as_deref() == Some("") => {
+                        rule.replacement = None;
+                    }
+                    _ => {}
                 }
-                Action::Lowercase | Action::Uppercase => rule.replacement = None,
-                Action::LabelMap if rule.replacement.as_deref() == Some("") => {
-                    rule.replacement = None;
-                }
-                _ => {}
-            }
-            rule
-        })
+                rule
+            },
+        )
 }
 
 proptest! {
@@ -323,8 +361,11 @@ proptest! {
     }
 }
 
-fn labels(pairs: &[(&str, &str)]) -> Labels {
-    pairs.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect()
+pub(crate) fn labels(pairs: &[(&str, &str)]) -> Labels {
+    pairs
+        .iter()
+        .map(|(n, v)| (n.to_string(), v.to_string()))
+        .collect()
 }
 
 fn relabel(text: &str, pairs: &[(&str, &str)]) -> Option<Labels> {
@@ -348,9 +389,15 @@ fn hashmod_gives_the_buckets_of_prometheus() {
 
 #[test]
 fn a_series_without_a_name_stays_and_one_without_labels_goes() {
-    let found = relabel("rules = [{ regex = '__name__', action = 'labeldrop' }]", &[("__name__", "up"), ("a", "b")]);
+    let found = relabel(
+        "rules = [{ regex = '__name__', action = 'labeldrop' }]",
+        &[("__name__", "up"), ("a", "b")],
+    );
     assert_eq!(found, Some(labels(&[("a", "b")])));
-    let found = relabel("rules = [{ regex = '.*', action = 'LabelDrop' }]", &[("__name__", "up"), ("a", "b")]);
+    let found = relabel(
+        "rules = [{ regex = '.*', action = 'LabelDrop' }]",
+        &[("__name__", "up"), ("a", "b")],
+    );
     assert_eq!(found, None);
 }
 
@@ -366,9 +413,14 @@ fn case_is_mapped_character_by_character() {
 
 #[test]
 fn an_empty_pattern_matches_only_nothing() {
-    let rule = "rules = [{ source_labels = ['a'], regex = '', target_label = 'b', replacement = 'none' }]";
+    let rule =
+        "rules = [{ source_labels = ['a'], regex = '', target_label = 'b', replacement = 'none' }]";
     assert_eq!(relabel(rule, &[("__name__", "up")]).unwrap()["b"], "none");
-    assert!(!relabel(rule, &[("__name__", "up"), ("a", "1")]).unwrap().contains_key("b"));
+    assert!(
+        !relabel(rule, &[("__name__", "up"), ("a", "1")])
+            .unwrap()
+            .contains_key("b")
+    );
 }
 
 #[test]
@@ -406,22 +458,65 @@ fn legacy_validation_refuses_names_that_utf8_takes() {
 
 #[test]
 fn what_prometheus_refuses_is_refused_at_its_key() {
-    let problem = |rule: &str| compile(&rules(&format!("rules = [{rule}]"))).unwrap_err().join("; ");
+    let problem = |rule: &str| {
+        compile(&rules(&format!("rules = [{rule}]")))
+            .unwrap_err()
+            .join("; ")
+    };
     for (rule, expected) in [
         ("{}", "rules[0]: action replace needs target_label"),
-        ("{ target_label = '' }", "rules[0].target_label: action replace needs target_label"),
-        ("{ target_label = 'a', regex = '(' }", "rules[0].regex: invalid regular expression at byte 0: group is not closed: add )"),
-        ("{ action = 'hashmod', target_label = 'a' }", "rules[0]: action hashmod needs a modulus above 0"),
-        ("{ action = 'hashmod', target_label = 'a', modulus = 0 }", "rules[0].modulus: action hashmod needs a modulus above 0"),
-        ("{ action = 'labeldrop', source_labels = [] }", "rules[0].source_labels: action labeldrop takes no source_labels"),
-        ("{ action = 'labelkeep', separator = '' }", "rules[0].separator: action labelkeep takes no separator"),
-        ("{ action = 'labelkeep', target_label = 'a' }", "rules[0].target_label: action labelkeep takes no target_label"),
-        ("{ action = 'labelmap', replacement = '' }", "rules[0].replacement: \"\" makes no label names for labelmap"),
-        ("{ action = 'keepequal', target_label = 'a', regex = '(.*)' }", "rules[0].regex: action keepequal takes no regex"),
-        ("{ action = 'dropequal', target_label = 'a', replacement = 'x' }", "rules[0].replacement: action dropequal takes no replacement"),
-        ("{ action = 'dropequal' }", "rules[0]: action dropequal needs target_label"),
-        ("{ action = 'uppercase', target_label = 'a', replacement = '' }", "rules[0].replacement: action uppercase takes no replacement"),
-        ("{ action = 'keep', source_labels = [''] }", "rules[0].source_labels[0]: \"\" is not a label name"),
+        (
+            "{ target_label = '' }",
+            "rules[0].target_label: action replace needs target_label",
+        ),
+        (
+            "{ target_label = 'a', regex = '(' }",
+            "rules[0].regex: invalid regular expression at byte 0: group is not closed: add )",
+        ),
+        (
+            "{ action = 'hashmod', target_label = 'a' }",
+            "rules[0]: action hashmod needs a modulus above 0",
+        ),
+        (
+            "{ action = 'hashmod', target_label = 'a', modulus = 0 }",
+            "rules[0].modulus: action hashmod needs a modulus above 0",
+        ),
+        (
+            "{ action = 'labeldrop', source_labels = [] }",
+            "rules[0].source_labels: action labeldrop takes no source_labels",
+        ),
+        (
+            "{ action = 'labelkeep', separator = '' }",
+            "rules[0].separator: action labelkeep takes no separator",
+        ),
+        (
+            "{ action = 'labelkeep', target_label = 'a' }",
+            "rules[0].target_label: action labelkeep takes no target_label",
+        ),
+        (
+            "{ action = 'labelmap', replacement = '' }",
+            "rules[0].replacement: \"\" makes no label names for labelmap",
+        ),
+        (
+            "{ action = 'keepequal', target_label = 'a', regex = '(.*)' }",
+            "rules[0].regex: action keepequal takes no regex",
+        ),
+        (
+            "{ action = 'dropequal', target_label = 'a', replacement = 'x' }",
+            "rules[0].replacement: action dropequal takes no replacement",
+        ),
+        (
+            "{ action = 'dropequal' }",
+            "rules[0]: action dropequal needs target_label",
+        ),
+        (
+            "{ action = 'uppercase', target_label = 'a', replacement = '' }",
+            "rules[0].replacement: action uppercase takes no replacement",
+        ),
+        (
+            "{ action = 'keep', source_labels = [''] }",
+            "rules[0].source_labels[0]: \"\" is not a label name",
+        ),
     ] {
         assert_eq!(problem(rule), expected, "{rule}");
     }
@@ -430,10 +525,16 @@ fn what_prometheus_refuses_is_refused_at_its_key() {
         "{ action = 'LABELDROP', separator = ';', replacement = '$1', target_label = '' }",
         "{ action = 'keep', target_label = '' }",
     ] {
-        assert!(compile(&rules(&format!("rules = [{fine}]"))).is_ok(), "{fine}");
+        assert!(
+            compile(&rules(&format!("rules = [{fine}]"))).is_ok(),
+            "{fine}"
+        );
     }
     let error = toml::from_str::<RuleConfig>("action = 'dorp'").unwrap_err();
-    assert!(error.message().contains("\"dorp\" is not a relabel action"), "{error}");
+    assert!(
+        error.message().contains("\"dorp\" is not a relabel action"),
+        "{error}"
+    );
     assert!(toml::from_str::<RuleConfig>("source_label = ['a']").is_err());
 }
 

@@ -403,6 +403,39 @@ impl Arena {
         part
     }
 
+    /// A copy that holds the series at these indexes, and the 1.0 metadata if asked. Unlike
+    /// [`subset`](Self::subset) it takes no room for the others, so many can be made of one.
+    pub(crate) fn extract(&self, metadata: bool, indexes: &[usize]) -> Self {
+        let mut part = Self {
+            version: self.version,
+            raw: self.raw.clone(),
+            extra: self.extra.clone(),
+            labels: Vec::new(),
+            series: Vec::with_capacity(indexes.len()),
+            metadata: Vec::new(),
+            symbols: self.symbols.clone(),
+            counts: Counts::default(),
+            changed: true,
+            overflowed: self.overflowed,
+        };
+        for &index in indexes {
+            let mut series = self.series[index];
+            let start = series.labels as usize;
+            let room = start..start + series.labels_room as usize;
+            series.labels = part.labels.len() as u32;
+            part.labels.extend_from_slice(&self.labels[room]);
+            part.series.push(series);
+            if !series.dropped {
+                part.counts.add(series.counts);
+            }
+        }
+        if metadata {
+            part.metadata.clone_from(&self.metadata);
+            part.counts.metadata = self.counts.metadata;
+        }
+        part
+    }
+
     /// Removes the 1.0 metadata.
     pub(crate) fn drop_metadata(&mut self) {
         if !self.metadata.is_empty() {
@@ -558,6 +591,35 @@ fn find(arena: &Arena, index: usize, name: &Name) -> Result<usize, usize> {
     Err(labels.len())
 }
 
+/// As [`find`], but looks first where the name was, or would have been, in another series:
+/// neighbours mostly have the same labels.
+#[inline(always)]
+fn find_near(
+    arena: &Arena,
+    index: usize,
+    name: &Name,
+    hint: &mut usize,
+) -> Result<usize, usize> {
+    let labels = arena.labels_of(index);
+    let guess = *hint;
+    match labels.get(guess).map(|label| label.name()) {
+        Some(span) if arena.head(span) == name.head && arena.text(span) == &*name.text => {
+            return Ok(guess);
+        }
+        Some(span) if arena.head(span) <= name.head => {}
+        // What stands here comes behind the name. If what stands before comes before it, the
+        // name is missing.
+        _ if guess <= labels.len() => match guess.checked_sub(1).map(|before| labels[before]) {
+            Some(before) if arena.head(before.name()) >= name.head => {}
+            _ => return Err(guess),
+        },
+        _ => {}
+    }
+    let place = find(arena, index, name);
+    *hint = place.unwrap_or_else(|place| place);
+    place
+}
+
 /// A series, to edit. Its labels stay sorted and unique whatever is done to them.
 #[derive(Debug)]
 pub struct SeriesMut<'a> {
@@ -596,6 +658,24 @@ impl SeriesMut<'_> {
     pub fn get(&self, name: &Name) -> Option<&[u8]> {
         let position = find(self.arena, self.index, name).ok()?;
         Some(self.value_at(position))
+    }
+
+    /// Where a label is, or where it would be. Keep `hint` from series to series.
+    #[inline(always)]
+    pub fn position(&self, name: &Name, hint: &mut usize) -> Result<usize, usize> {
+        find_near(self.arena, self.index, name, hint)
+    }
+
+    /// Sets a label at the place that [`position`](Self::position) found for its name.
+    #[inline(always)]
+    pub fn set_label_at(&mut self, place: Result<usize, usize>, label: Label) {
+        if let Ok(position) = place {
+            let old = self.arena.labels_of(self.index)[position];
+            if self.arena.text(old.value()) == self.arena.text(label.value()) {
+                return;
+            }
+        }
+        self.put(place, label);
     }
 
     /// Sets a label; an empty value removes it, as everywhere in Prometheus.

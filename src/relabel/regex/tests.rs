@@ -63,7 +63,11 @@ fn patterns_compile_match_and_expand_as_in_go() {
             wrong.push(format!("{pattern:?}: accepted"));
             continue;
         }
-        let names: Vec<_> = regex.names.iter().map(|n| n.as_deref().unwrap_or("")).collect();
+        let names: Vec<_> = regex
+            .names
+            .iter()
+            .map(|n| n.as_deref().unwrap_or(""))
+            .collect();
         assert_eq!(names, entry.names, "{pattern:?}");
         let mut check = |input: &str, expected: &Option<Vec<i64>>| {
             checks += 1;
@@ -108,7 +112,12 @@ fn patterns_compile_match_and_expand_as_in_go() {
         }
     }
     assert!(patterns > 2000 && checks > 60_000, "{patterns} {checks}");
-    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }
 
 #[test]
@@ -217,5 +226,24 @@ fn unicode_classes_hold_what_they_hold_in_go() {
         for c in ["a", "A", "1", "٣", "é", " ", "\n", "ǅ", "_", "€", "\u{301}"] {
             assert_eq!(compiled.is_match(c.as_bytes()), same.is_match(c.as_bytes()));
         }
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_pattern_makes_it_panic_and_what_is_translated_compiles(
+        pattern in r"([\[\](){}|*+?^$.\\a-cA-CQEpPxdDwW0-9:<>!,é&~-]|\(\?|\[\[:|\\p\{|\\Q|\{1,|[\PC]){0,24}"
+    ) {
+        match Regex::new(&pattern) {
+            Ok(regex) => {
+                for text in ["", "a", "aé0-", &pattern] {
+                    let matched = indexes(&regex, text).is_some();
+                    assert_eq!(regex.is_match(text.as_bytes()), matched, "{pattern:?} {text:?}");
+                }
+            }
+            // The translator explains every refusal itself; the crate's messages span lines.
+            Err(error) => assert!(!error.reason.contains('\n'), "{pattern:?}: {error}"),
+        }
+        let _ = crate::promql::Matchers::parse(&pattern);
     }
 }

@@ -23,7 +23,9 @@ pub(super) fn class(name: &str, negated: bool) -> Option<String> {
             .find(|&category| category == other)
             .or_else(|| {
                 let mut aliases = ALIASES.iter();
-                aliases.find(|(alias, _)| *alias == other).map(|(_, to)| *to)
+                aliases
+                    .find(|(alias, _)| *alias == other)
+                    .map(|(_, to)| *to)
             })
             .unwrap_or_default(),
     };

@@ -1,0 +1,5 @@
+//! The part of PromQL that Metrifold reads.
+
+mod matchers;
+
+pub use matchers::{MAX_LEN, Matcher, Matchers, Op, SelectorError};

@@ -1,0 +1,321 @@
+//! `tenant`: finds out whose a batch is, and writes it down where nobody can claim otherwise.
+//!
+//! The entries of `from` are tried in their order, and the first that yields a name wins. Where
+//! a label decides, a batch is split by tenant. The name is checked before it is used, and the
+//! label that it is written to overwrites whatever the sender put there.
+//!
+//! Delivery: a batch with a series that has no tenant, or an invalid one, is refused as a whole
+//! before anything of it is passed on. Metadata without any tenant is dropped with the reason
+//! `metadata_without_tenant`, which counts no samples.
+//!
+//! Limits: a batch is split into at most `max_tenants_per_batch` parts.
+
+mod name;
+mod source;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use serde::Deserialize;
+
+use crate::component::{
+    BuildContext, BuildError, ComponentInfo, Emitter, Key, Kind, Transform, TransformConfig,
+};
+use crate::config::Problems;
+use crate::signal::{Arena, Batch, Name, Rejection, Tenant};
+use source::{FromConfig, Source};
+
+const METRIC: &str = "__name__";
+
+/// `[transforms.tenant] type = "tenant"`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantConfig {
+    /// Where the tenant's name may be found; the first entry that yields one wins.
+    from: Vec<FromConfig>,
+    /// The tenant when no entry yields one; without it such a batch is refused.
+    default: Option<String>,
+    /// The label that the name is written to, whatever the sender put there; none by default.
+    label: Option<String>,
+    /// The most tenants that one batch may hold; 1000 by default.
+    #[serde(default = "default_max_tenants")]
+    max_tenants_per_batch: NonZeroUsize,
+}
+
+fn default_max_tenants() -> NonZeroUsize {
+    const { NonZeroUsize::new(1000).unwrap() } // evaluated by the compiler
+}
+
+inventory::submit! {
+    ComponentInfo {
+        kind: Kind::Transform,
+        name: "tenant",
+        summary: "finds out whose a batch is and splits it by tenant",
+        keys: &[&[
+            Key::required("from", "[{ path = \"tenant\" }, { header = \"THANOS-TENANT\" }, { label = \"namespace\" }]", "Where the tenant's name may be found: entries of path, header, label (with remove = true to take the label away), client_cert (common_name, organizational_unit, dns) or value; the first that yields a name wins."),
+            Key::unset("default", "\"anonymous\"", "The tenant when no entry yields one; without it such a batch is refused with status 400."),
+            Key::unset("label", "\"tenant_id\"", "The label that the tenant's name is written to, whatever the sender put there."),
+            Key::value("max_tenants_per_batch", "1000", "The most tenants that one batch may hold, at least 1; a batch with more is refused with status 400."),
+        ]],
+    }
+}
+
+impl TenantConfig {
+    fn compile(&self, problems: &mut Problems) -> Option<TenantTransform> {
+        let mut sound = true;
+        if self.from.is_empty() {
+            let help = "add from = [{ path = \"tenant\" }] or the like";
+            problems.at("from", "no entries are given").help(help);
+            sound = false;
+        }
+        let mut sources = Vec::new();
+        for (index, entry) in self.from.iter().enumerate() {
+            let source = entry.compile(&format!("from[{index}]"), problems);
+            sound &= source.is_some();
+            sources.extend(source);
+        }
+        let described: Vec<_> = sources.iter().map(Source::to_string).collect();
+        if let Some(default) = &self.default {
+            match name::check(default.as_bytes()) {
+                Ok(tenant) => sources.push(Source::Value(tenant.into())),
+                Err(reason) => {
+                    problems.at("default", reason).help("choose another name");
+                    sound = false;
+                }
+            }
+        }
+        if let Some(label) = &self.label
+            && (label.is_empty() || label == METRIC)
+        {
+            let message = format!("{label:?} cannot hold the tenant");
+            problems.at("label", message).help("name another label");
+            sound = false;
+        }
+        sound.then(|| TenantTransform {
+            reads_labels: self.label.is_some()
+                || sources
+                    .iter()
+                    .any(|source| matches!(source, Source::Label { .. })),
+            sources,
+            label: self.label.as_deref().map(Name::new),
+            max_tenants: self.max_tenants_per_batch.get(),
+            metric: Name::new(METRIC),
+            described: described.join(", "),
+        })
+    }
+
+    fn make(&self) -> Result<TenantTransform, BuildError> {
+        let mut problems = Problems::new(true);
+        self.compile(&mut problems).ok_or_else(|| {
+            let first = problems.into_list().into_iter().next();
+            let (path, message) = first.map_or_else(Default::default, |p| (p.path, p.message));
+            BuildError::new(path, message)
+        })
+    }
+}
+
+#[typetag::deserialize(name = "tenant")]
+impl TransformConfig for TenantConfig {
+    fn validate(&self, problems: &mut Problems) {
+        self.compile(problems);
+    }
+
+    fn build(&self, _cx: &BuildContext) -> Result<Arc<dyn Transform>, BuildError> {
+        Ok(Arc::new(self.make()?))
+    }
+}
+
+#[derive(Debug)]
+struct TenantTransform {
+    sources: Vec<Source>,
+    label: Option<Name>,
+    max_tenants: usize,
+    reads_labels: bool,
+    metric: Name,
+    /// The sources in words, for answers.
+    described: String,
+}
+
+/// The series of one tenant.
+#[derive(Debug)]
+struct Part {
+    tenant: Tenant,
+    indexes: Vec<usize>,
+}
+
+/// Where the tenant of one batch comes from: labels first, in their order, then one name.
+struct Plan<'a> {
+    labels: Vec<(&'a Name, bool)>,
+    fixed: Option<Tenant>,
+}
+
+impl TenantTransform {
+    /// Looks at everything but labels: what comes behind a source that yields a name for the
+    /// batch as a whole does not matter any more.
+    fn plan(&self, batch: &Batch) -> Result<Plan<'_>, Rejection> {
+        let mut plan = Plan {
+            labels: Vec::new(),
+            fixed: None,
+        };
+        for source in &self.sources {
+            if let Source::Label { name, remove } = source {
+                plan.labels.push((name, *remove));
+                continue;
+            }
+            let found = source.read(batch.origin());
+            let found = found.map_err(|reason| Rejection(format!("{source}: {reason}")))?;
+            if let Some(tenant) = found {
+                plan.fixed = Some(tenant);
+                break;
+            }
+        }
+        Ok(plan)
+    }
+
+    fn none(&self, what: &str) -> Rejection {
+        Rejection(format!(
+            "{what} has no tenant: it is looked for in {}",
+            self.described
+        ))
+    }
+
+    /// Groups the series by tenant, in the order in which the tenants appear.
+    fn group(&self, plan: &Plan<'_>, arena: &Arena) -> Result<Vec<Part>, Rejection> {
+        let mut parts: Vec<Part> = Vec::new();
+        let mut known: HashMap<&[u8], usize, RandomState> = HashMap::default();
+        let mut last: Option<(&[u8], usize)> = None;
+        for series in arena.iter() {
+            let labels = plan.labels.iter();
+            let found = labels
+                .filter_map(|(label, _)| series.get(label))
+                .find(|value| !value.is_empty());
+            let fixed = plan.fixed.as_ref().map(|tenant| tenant.as_bytes());
+            let metric = || {
+                let metric = series.get(&self.metric).unwrap_or_default();
+                format!("series {:?}", String::from_utf8_lossy(metric))
+            };
+            let Some(name) = found.or(fixed) else {
+                return Err(self.none(&metric()));
+            };
+            let part = match last {
+                Some((last, part)) if last == name => part,
+                _ => match known.get(name) {
+                    Some(&part) => part,
+                    None => {
+                        let tenant = name::check(name)
+                            .map_err(|reason| Rejection(format!("{}: {reason}", metric())))?;
+                        if parts.len() >= self.max_tenants {
+                            return Err(Rejection(format!(
+                                "batch holds more than {} tenants: send fewer at a time or raise max_tenants_per_batch",
+                                self.max_tenants
+                            )));
+                        }
+                        parts.push(Part {
+                            tenant: tenant.into(),
+                            indexes: Vec::new(),
+                        });
+                        known.insert(name, parts.len() - 1);
+                        parts.len() - 1
+                    }
+                },
+            };
+            last = Some((name, part));
+            parts[part].indexes.push(series.index());
+        }
+        Ok(parts)
+    }
+
+    /// Gives a batch of one tenant its name and its labels.
+    fn finish(&self, plan: &Plan<'_>, batch: &mut Batch, tenant: Tenant) -> Result<(), Rejection> {
+        let removes = plan.labels.iter().any(|(_, remove)| *remove);
+        if removes || self.label.is_some() {
+            let edited = batch.edit(|arena| {
+                // In the text once, however many series there are.
+                let label = self.label.as_ref().filter(|_| arena.counts().series > 0);
+                let label = label.map(|name| {
+                    let label = arena.push_label(name.as_bytes(), tenant.as_bytes());
+                    (name, label)
+                });
+                arena.retain(|series| {
+                    let mut labels = plan.labels.iter();
+                    let origin = labels.find(|(name, _)| series.get(name).is_some());
+                    if let Some((name, true)) = origin {
+                        series.remove(name);
+                    }
+                    if let Some((name, label)) = label {
+                        series.set_label(name, label);
+                    }
+                    true
+                });
+            });
+            edited.map_err(|error| Rejection(error.to_string()))?;
+        }
+        batch.set_tenant(tenant);
+        Ok(())
+    }
+}
+
+impl Transform for TenantTransform {
+    fn reads_labels(&self) -> bool {
+        self.reads_labels
+    }
+
+    fn apply(&self, mut batch: Batch, out: &mut Emitter<'_>) -> Result<(), Rejection> {
+        let plan = self.plan(&batch)?;
+        if plan.labels.is_empty() {
+            let tenant = plan.fixed.clone().ok_or_else(|| self.none("batch"))?;
+            self.finish(&plan, &mut batch, tenant)?;
+            out.emit(batch);
+            return Ok(());
+        }
+        let arena = batch
+            .arena()
+            .map_err(|error| Rejection(error.to_string()))?;
+        let arena = arena.clone();
+        let mut parts = self.group(&plan, &arena)?;
+        let metadata = arena.counts().metadata > 0;
+        if let Some(fixed) = &plan.fixed
+            && (metadata || parts.is_empty())
+            && !parts.iter().any(|part| part.tenant == *fixed)
+        {
+            // The metadata is this tenant's, even if none of the series is.
+            parts.push(Part {
+                tenant: fixed.clone(),
+                indexes: Vec::new(),
+            });
+        }
+        if parts.is_empty() {
+            if metadata {
+                out.dropped("metadata_without_tenant", 0);
+            }
+            return Ok(());
+        }
+        // All parts are made before the first leaves: nothing of a refused batch is delivered.
+        let mut batches = Vec::with_capacity(parts.len());
+        if let [part] = &mut parts[..] {
+            drop(arena); // so that edits need no copy
+            let tenant = part.tenant.clone();
+            self.finish(&plan, &mut batch, tenant)?;
+            batches.push(batch);
+        } else {
+            for part in parts {
+                let own = plan
+                    .fixed
+                    .as_ref()
+                    .is_none_or(|fixed| *fixed == part.tenant);
+                let mut batch = batch.with_arena(arena.extract(own, &part.indexes));
+                self.finish(&plan, &mut batch, part.tenant)?;
+                batches.push(batch);
+            }
+        }
+        for batch in batches {
+            out.emit(batch);
+        }
+        Ok(())
+    }
+}

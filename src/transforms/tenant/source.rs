@@ -1,0 +1,168 @@
+//! Where a tenant's name may be found.
+
+use std::fmt;
+
+use http::HeaderName;
+use serde::Deserialize;
+
+use super::{METRIC, name};
+use crate::config::Problems;
+use crate::signal::{Name, Origin, Tenant};
+
+/// An entry of `from`: exactly one key, and `remove` beside `label`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FromConfig {
+    /// A parameter of the source's path.
+    path: Option<String>,
+    /// A header of the request.
+    header: Option<String>,
+    /// A label, series by series.
+    label: Option<String>,
+    /// Whether that label is taken away; only where it gave the tenant.
+    remove: Option<bool>,
+    /// A field of the sender's verified certificate.
+    client_cert: Option<CertificateField>,
+    /// This name.
+    value: Option<String>,
+}
+
+/// A field of a certificate; of several values the first counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum CertificateField {
+    CommonName,
+    OrganizationalUnit,
+    /// The first alternative name.
+    Dns,
+}
+
+/// An entry, checked.
+#[derive(Debug)]
+pub(super) enum Source {
+    Path(String),
+    Header(HeaderName),
+    Label { name: Name, remove: bool },
+    Certificate(CertificateField),
+    Value(Tenant),
+}
+
+impl FromConfig {
+    pub(super) fn compile(&self, path: &str, problems: &mut Problems) -> Option<Source> {
+        let given = [
+            self.path.is_some(),
+            self.header.is_some(),
+            self.label.is_some(),
+            self.client_cert.is_some(),
+            self.value.is_some(),
+        ];
+        if given.into_iter().filter(|&given| given).count() != 1 {
+            let message = "an entry has exactly one of path, header, label, client_cert and value";
+            problems.at(path, message).help("write one entry per key");
+            return None;
+        }
+        if self.remove.is_some() && self.label.is_none() {
+            let message = "remove goes with label alone";
+            problems
+                .at(format!("{path}.remove"), message)
+                .help("remove the key");
+            return None;
+        }
+        let mut wrong = |key: &str, message: String, help: &str| {
+            problems.at(format!("{path}.{key}"), message).help(help);
+            None
+        };
+        if let Some(parameter) = &self.path {
+            if parameter.is_empty() {
+                return wrong(
+                    "path",
+                    "name is empty".into(),
+                    "name a parameter of the path",
+                );
+            }
+            return Some(Source::Path(parameter.clone()));
+        }
+        if let Some(header) = &self.header {
+            return match HeaderName::from_bytes(header.as_bytes()) {
+                Ok(header) => Some(Source::Header(header)),
+                Err(_) => wrong(
+                    "header",
+                    format!("{header:?} is not a header"),
+                    "name a header",
+                ),
+            };
+        }
+        if let Some(label) = &self.label {
+            let remove = self.remove.unwrap_or_default();
+            if label.is_empty() {
+                return wrong("label", "name is empty".into(), "name a label");
+            }
+            if remove && label == METRIC {
+                let message = "a metric's name cannot be removed".to_owned();
+                return wrong("remove", message, "remove the key");
+            }
+            let name = Name::new(label);
+            return Some(Source::Label { name, remove });
+        }
+        if let Some(value) = &self.value {
+            return match name::check(value.as_bytes()) {
+                Ok(tenant) => Some(Source::Value(tenant.into())),
+                Err(reason) => wrong("value", reason, "choose another name"),
+            };
+        }
+        self.client_cert.map(Source::Certificate)
+    }
+}
+
+impl Source {
+    /// The name that it yields for a batch as a whole, if it does.
+    pub(super) fn read(&self, origin: &Origin) -> Result<Option<Tenant>, String> {
+        let certificate = origin.client_certificate.as_deref();
+        let found: &[u8] = match self {
+            Self::Path(parameter) => origin.param(parameter).unwrap_or_default().as_bytes(),
+            Self::Header(header) => {
+                let mut values = origin.headers.get_all(header).iter();
+                let first = values.next().map_or(&b""[..], |value| value.as_bytes());
+                // Whoever is in front may have checked another one than is read here.
+                if values.next().is_some() {
+                    return Err("it is given more than once".into());
+                }
+                first
+            }
+            Self::Certificate(field) => {
+                let found = certificate.and_then(|certificate| match field {
+                    CertificateField::CommonName => certificate.common_name.as_ref(),
+                    CertificateField::OrganizationalUnit => {
+                        certificate.organizational_units.first()
+                    }
+                    CertificateField::Dns => certificate.alternative_names.first(),
+                });
+                found.map_or("", String::as_str).as_bytes()
+            }
+            Self::Value(tenant) => return Ok(Some(tenant.clone())),
+            Self::Label { .. } => b"", // read series by series
+        };
+        if found.is_empty() {
+            return Ok(None);
+        }
+        name::check(found).map(|tenant| Some(tenant.into()))
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(parameter) => write!(f, "path parameter {parameter}"),
+            Self::Header(header) => write!(f, "header {header}"),
+            Self::Label { name, .. } => write!(f, "label {}", name.as_str()),
+            Self::Certificate(field) => f.write_str(match field {
+                CertificateField::CommonName => "common name of the client certificate",
+                CertificateField::OrganizationalUnit => {
+                    "organizational unit of the client certificate"
+                }
+                CertificateField::Dns => "alternative name of the client certificate",
+            }),
+            Self::Value(tenant) => write!(f, "value {tenant}"),
+        }
+    }
+}

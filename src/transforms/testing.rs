@@ -1,0 +1,95 @@
+//! What the tests of transforms share: batches made of labels, and what became of them.
+
+use std::sync::Arc;
+
+use prost::Message;
+
+use crate::component::{Emitter, Transform};
+use crate::protocol::Version;
+use crate::protocol::remote_write::Limits;
+use crate::protocol::remote_write::messages::v1;
+pub(super) use crate::relabel::tests::{Labels, labels};
+use crate::relabel::tests::{compress, decompress};
+use crate::signal::{Batch, Origin, Rejection};
+
+/// The output, the tenant, the series, each with its number, and the count of metadata.
+pub(super) type Emission = (usize, Option<String>, Vec<(Labels, usize)>, usize);
+
+/// What a transform made of a batch.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Outcome {
+    pub(super) emitted: Vec<Emission>,
+    pub(super) dropped: Vec<(&'static str, u64)>,
+}
+
+pub(super) fn request(series: &[Labels], metadata: &[&str]) -> Vec<u8> {
+    let timeseries = series
+        .iter()
+        .enumerate()
+        .map(|(number, labels)| v1::TimeSeries {
+            labels: labels
+                .iter()
+                .map(|(name, value)| v1::Label {
+                    name: name.clone(),
+                    value: value.clone(),
+                })
+                .collect(),
+            samples: vec![v1::Sample {
+                value: number as f64,
+                timestamp: 1,
+            }],
+            ..Default::default()
+        });
+    let metadata = metadata.iter().map(|family| v1::MetricMetadata {
+        metric_family_name: (*family).into(),
+        ..Default::default()
+    });
+    compress(&v1::WriteRequest {
+        timeseries: timeseries.collect(),
+        metadata: metadata.collect(),
+    })
+}
+
+pub(super) fn batch(series: &[Labels], metadata: &[&str], origin: Origin) -> Batch {
+    let body = request(series, metadata);
+    Batch::from_body(
+        Version::V1,
+        body.into(),
+        Limits::default(),
+        Arc::new(origin),
+    )
+}
+
+pub(super) fn origin() -> Origin {
+    Origin::internal("test".into())
+}
+
+/// Applies a transform; returns the batches themselves and what they hold.
+pub(super) fn apply(
+    transform: &dyn Transform,
+    batch: Batch,
+) -> Result<(Vec<Batch>, Outcome), Rejection> {
+    let mut batches = Vec::new();
+    let mut dropped = Vec::new();
+    transform.apply(
+        batch,
+        &mut Emitter {
+            emit: &mut |output, batch| batches.push((output, batch)),
+            dropped: &mut |reason, samples| dropped.push((reason, samples)),
+        },
+    )?;
+    let mut emitted = Vec::new();
+    for (output, batch) in &batches {
+        let body = batch.clone().body(Version::V1).unwrap();
+        let request = v1::WriteRequest::decode(&decompress(&body)[..]).unwrap();
+        let series = request.timeseries.into_iter().map(|series| {
+            let labels = series.labels.into_iter();
+            let labels = labels.map(|label| (label.name, label.value)).collect();
+            (labels, series.samples[0].value as usize)
+        });
+        let tenant = batch.tenant().map(|tenant| tenant.to_string());
+        emitted.push((*output, tenant, series.collect(), request.metadata.len()));
+    }
+    let batches = batches.into_iter().map(|(_, batch)| batch).collect();
+    Ok((batches, Outcome { emitted, dropped }))
+}

@@ -7,6 +7,9 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http::Method;
@@ -14,7 +17,10 @@ use tokio::time::sleep;
 
 use support::http as client;
 use support::model::{self, Series, TYPE_2, counts, to_v2};
-use support::peers::{NodeExporter, Prometheus, Samples, Target, Victoria, now, vmagent};
+use support::peers::{
+    Labels, NodeExporter, OPENMETRICS, PROTOBUF, Prometheus, Samples, TEXT, Target, Victoria,
+    histogram_page, now, vmagent,
+};
 use support::process::{Metrifold, wait};
 
 /// How long anything may take to be seen.
@@ -32,12 +38,17 @@ test_values{kind="third"} 0.3333333333333333
 test_values{kind="negative"} -17
 test_values{kind="zero"} 0
 test_values{kind="ünïcode 🙂, \"quotes\", \\ and \n"} 1
-# TYPE test_passing gauge
 "#;
 
-/// The page with a metric that comes and goes.
-fn full_page() -> String {
-    format!("{PAGE}test_passing 1\n")
+/// Serves the page, how often that has been done, and, while `passing` says so, a metric that
+/// passes.
+async fn page_target(passing: &Arc<AtomicBool>) -> Target {
+    let passing = passing.clone();
+    Target::start(TEXT, move |number| {
+        let passing = if passing.load(Ordering::Relaxed) { "test_passing 1\n" } else { "" };
+        format!("{PAGE}test_served_total {number}\n{passing}").into()
+    })
+    .await
 }
 
 fn sender_config(write_url: &str, jobs: &str) -> String {
@@ -48,6 +59,8 @@ global:
   scrape_timeout: 1s
 remote_write:
   - url: {write_url}
+    send_exemplars: true
+    send_native_histograms: true
     queue_config: {{ batch_send_deadline: 500ms, max_backoff: 500ms, max_shards: 4 }}
     metadata_config: {{ send_interval: 2s }}
 scrape_configs:
@@ -61,8 +74,8 @@ scrape_configs:
 const ALL: &str = r#"{job!=""}"#;
 
 /// What has to come out at the far end: without what relabelling drops, with the tenant.
-fn cleaned(samples: Samples) -> Samples {
-    let kept = samples.into_iter().filter(|(labels, _)| !labels["__name__"].starts_with("go_gc_"));
+fn cleaned<T>(series: BTreeMap<Labels, T>) -> BTreeMap<Labels, T> {
+    let kept = series.into_iter().filter(|(labels, _)| !labels["__name__"].starts_with("go_gc_"));
     kept.map(|(mut labels, values)| {
         labels.remove("noise");
         labels.insert("tenant_id".into(), "team-a".into());
@@ -169,9 +182,16 @@ async fn what_prometheus_scrapes_is_the_same_behind_metrifold() {
     .await;
 
     // One target leaves the discovery, one dies, one loses a metric.
-    let leaving = Target::start(&full_page()).await;
-    let dying = Target::start(&full_page()).await;
-    let losing = Target::start(&full_page()).await;
+    let (always, until_lost) = (Arc::new(true.into()), Arc::new(AtomicBool::new(true)));
+    let leaving = page_target(&always).await;
+    let dying = page_target(&always).await;
+    let losing = page_target(&until_lost).await;
+    let traced = Target::start(OPENMETRICS, |number| {
+        let exemplar = format!("# {{trace_id=\"t{number}\"}} 0.{number}");
+        format!("# TYPE test_traced counter\ntest_traced_total {number} {exemplar}\n# EOF\n").into()
+    });
+    let traced = traced.await;
+    let native = Target::start(PROTOBUF, |number| histogram_page("test_native", number)).await;
     let folder = tempfile::tempdir().unwrap();
     let discovered = folder.path().join("targets.json");
     let target_list = format!(r#"[{{ "targets": ["{}"] }}]"#, leaving.address);
@@ -191,24 +211,30 @@ async fn what_prometheus_scrapes_is_the_same_behind_metrifold() {
     static_configs: [{{ targets: ["{}"] }}]
   - job_name: losing
     static_configs: [{{ targets: ["{}"] }}]
+  - job_name: traced
+    static_configs: [{{ targets: ["{}"] }}]
+  - job_name: native
+    static_configs: [{{ targets: ["{}"] }}]
 "#,
         node.address,
         discovered.display(),
         dying.address,
-        losing.address
+        losing.address,
+        traced.address,
+        native.address
     );
     let write_url = format!("{}/api/metrics/v1/team-a/api/v1/receive", metrifold.ingest);
     let started = now();
     let sender = Prometheus::start(&sender_config(&write_url, &jobs)).await;
 
     wait("targets to be scraped", SOON, async || {
-        let scrapes = [&leaving, &dying, &losing].map(Target::scrapes);
+        let scrapes = [&leaving, &dying, &losing, &traced, &native].map(Target::scrapes);
         (scrapes.into_iter().min() > Some(4)).then_some(())
     })
     .await;
     discover("[]");
     dying.stop();
-    losing.change(PAGE);
+    until_lost.store(false, Ordering::Relaxed);
     let gone = wait("the sender to see what is gone", SOON, async || {
         let time = now();
         let left = r#"count(test_passing or up{job="leaving"})"#;
@@ -247,6 +273,22 @@ async fn what_prometheus_scrapes_is_the_same_behind_metrifold() {
         assert!(!labels["__name__"].starts_with("go_gc_"), "{labels:?}");
         assert!(!labels.contains_key("noise"), "{labels:?}");
     }
+
+    // Native histograms and exemplars came along.
+    let histograms = cleaned(sender.histograms(ALL, seconds, end).await);
+    let test_native = histograms.iter().find(|(labels, _)| labels["__name__"] == "test_native");
+    assert!(test_native.unwrap().1.as_array().unwrap().len() > 4, "{histograms:?}");
+    wait("the receiver to have the same histograms", SOON, async || {
+        (receiver.histograms(ALL, seconds, end).await == histograms).then_some(())
+    })
+    .await;
+    let exemplars = cleaned(sender.exemplars(ALL, started, end).await);
+    let test_traced = exemplars.iter().find(|(labels, _)| labels["job"] == "traced");
+    assert!(test_traced.unwrap().1.as_array().unwrap().len() > 4, "{exemplars:?}");
+    wait("the receiver to have the same exemplars", SOON, async || {
+        (receiver.exemplars(ALL, started, end).await == exemplars).then_some(())
+    })
+    .await;
 
     // Series end where they end at the sender, long before the look-back would have ended them.
     let ending = r#"{__name__=~"test_.*|up",job=~"leaving|dying|losing"}"#;
@@ -412,7 +454,8 @@ async fn what_vmagent_sends_and_what_comes_as_2_0_reaches_an_old_prometheus() {
 
     // vmagent, which writes the same to a VictoriaMetrics beside.
     let started = now();
-    let (stays, goes) = (Target::start(PAGE).await, Target::start(&full_page()).await);
+    let always = Arc::new(true.into());
+    let (stays, goes) = (page_target(&always).await, page_target(&always).await);
     let config = format!(
         r#"
 global: {{ scrape_interval: 1s, scrape_timeout: 1s }}

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use http_body_util::Full;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use prost::Message;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -25,6 +27,9 @@ pub type Labels = BTreeMap<String, String>;
 
 /// Raw samples by series: milliseconds and value.
 pub type Samples = BTreeMap<Labels, Vec<(i64, f64)>>;
+
+/// What a query API says of series, as JSON.
+pub type Described = BTreeMap<Labels, Value>;
 
 /// Seconds since the epoch.
 pub fn now() -> f64 {
@@ -62,6 +67,7 @@ impl Prometheus {
             "--config.file=prometheus.yml".to_owned(),
             "--storage.tsdb.path=data".to_owned(),
             "--web.enable-remote-write-receiver".to_owned(),
+            "--enable-feature=native-histograms,exemplar-storage".to_owned(),
             "--log.level=warn".to_owned(),
             format!("--web.listen-address=127.0.0.1:{port}"),
         ];
@@ -85,8 +91,9 @@ impl Prometheus {
     async fn ask(&self, question: &str) -> Vec<Value> {
         let reply = client::get(&format!("{}/api/v1/{question}", self.url)).await;
         assert_eq!(reply.status, 200, "{question}: {}", reply.text());
-        let mut answer = reply.json();
-        match answer["data"]["result"].take() {
+        let mut data = reply.json()["data"].take();
+        let result = if data.is_array() { data } else { data["result"].take() };
+        match result {
             Value::Array(result) => result,
             other => panic!("{question}: {other}"),
         }
@@ -106,6 +113,23 @@ impl Prometheus {
         self.matrix(&format!("query?query={}&time={end}", encode(&expression))).await
     }
 
+    /// The native histograms of the series of `selector`, as the query API describes them.
+    pub async fn histograms(&self, selector: &str, seconds: u32, end: f64) -> Described {
+        let expression = encode(&format!("{selector}[{seconds}s]"));
+        let mut answer = self.ask(&format!("query?query={expression}&time={end}")).await;
+        let series = answer.iter_mut().map(|one| (labels(&one["metric"]), one["histograms"].take()));
+        series.filter(|(_, histograms)| !histograms.is_null()).collect()
+    }
+
+    /// The exemplars of the series of `selector`, as the query API describes them.
+    pub async fn exemplars(&self, selector: &str, start: f64, end: f64) -> Described {
+        let selector = encode(selector);
+        let question = format!("query_exemplars?query={selector}&start={start}&end={end}");
+        let mut answer = self.ask(&question).await;
+        let series = answer.iter_mut();
+        series.map(|one| (labels(&one["seriesLabels"]), one["exemplars"].take())).collect()
+    }
+
     /// What an expression yields in each quarter of a second: where the series are and where not.
     pub async fn course(&self, expression: &str, start: f64, end: f64) -> Samples {
         let expression = encode(expression);
@@ -115,14 +139,15 @@ impl Prometheus {
 
     async fn matrix(&self, question: &str) -> Samples {
         let series = |one: &Value| {
-            let values = one["values"].as_array().unwrap().iter().map(|pair| {
+            // A series of histograms has no values.
+            let values = one["values"].as_array()?.iter().map(|pair| {
                 let time = pair[0].as_f64().unwrap();
                 let value = pair[1].as_str().unwrap().parse().unwrap();
                 ((time * 1000.0).round() as i64, value)
             });
-            (labels(&one["metric"]), values.collect())
+            Some((labels(&one["metric"]), values.collect()))
         };
-        self.ask(question).await.iter().map(series).collect()
+        self.ask(question).await.iter().filter_map(series).collect()
     }
 }
 
@@ -243,29 +268,40 @@ pub async fn vmagent(scrape_config: &str, write_urls: &[String], folder: &Path) 
     process
 }
 
-/// A target whose page the test decides. `test_served_total` counts its scrapes.
+/// A target that the test serves.
 pub struct Target {
     pub address: SocketAddr,
-    page: Arc<Mutex<(u64, String)>>,
+    scrapes: Arc<AtomicU64>,
     server: JoinHandle<()>,
 }
 
+/// The content type of Prometheus's text format.
+pub const TEXT: &str = "text/plain; version=0.0.4";
+/// The content type of OpenMetrics.
+pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The content type of Prometheus's protobuf format.
+pub const PROTOBUF: &str =
+    "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
+
 impl Target {
-    pub async fn start(page: &str) -> Self {
+    /// Serves what `page` makes of the number of the scrape, which starts at 1.
+    pub async fn start(
+        content_type: &'static str,
+        page: impl Fn(u64) -> Bytes + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let page = Arc::new(Mutex::new((0, page.to_owned())));
-        let served = page.clone();
+        let scrapes = Arc::new(AtomicU64::new(0));
+        let (counter, page) = (scrapes.clone(), Arc::new(page));
         let server = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let served = served.clone();
+                let (counter, page) = (counter.clone(), page.clone());
                 let service = service_fn(move |_| {
-                    let mut page = served.lock().unwrap_or_else(PoisonError::into_inner);
-                    page.0 += 1;
-                    let text = format!("{}test_served_total {}\n", page.1, page.0);
-                    let response = Response::new(Full::new(Bytes::from(text)));
+                    let number = counter.fetch_add(1, Ordering::Relaxed) + 1;
+                    let response = Response::builder().header("content-type", content_type);
+                    let response = response.body(Full::new(page(number))).unwrap();
                     std::future::ready(Ok::<_, Infallible>(response))
                 });
                 let stream = TokioIo::new(stream);
@@ -274,18 +310,14 @@ impl Target {
         });
         Self {
             address,
-            page,
+            scrapes,
             server,
         }
     }
 
     /// How often it has been scraped.
     pub fn scrapes(&self) -> u64 {
-        self.page.lock().unwrap_or_else(PoisonError::into_inner).0
-    }
-
-    pub fn change(&self, page: &str) {
-        self.page.lock().unwrap_or_else(PoisonError::into_inner).1 = page.to_owned();
+        self.scrapes.load(Ordering::Relaxed)
     }
 
     /// Goes away, with all connections.
@@ -298,4 +330,75 @@ impl Drop for Target {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// A page of Prometheus's protobuf format with one native histogram, which grows by each scrape.
+pub fn histogram_page(name: &str, number: u64) -> Bytes {
+    let span = |offset, length| BucketSpan { offset, length };
+    let family = MetricFamily {
+        name: name.into(),
+        kind: 4,
+        metric: vec![Metric {
+            histogram: Some(Histogram {
+                sample_count: 6 * number + 1,
+                sample_sum: 0.1 * number as f64,
+                schema: 3,
+                zero_threshold: 1e-128,
+                zero_count: 1,
+                negative_span: vec![span(-3, 1)],
+                negative_delta: vec![number as i64],
+                positive_span: vec![span(0, 2), span(4, 1)],
+                // Each bucket says by how much it differs from the one before.
+                positive_delta: vec![number as i64, number as i64, 0],
+            }),
+        }],
+    };
+    family.encode_length_delimited_to_vec().into()
+}
+
+/// A part of `io.prometheus.client`, for [`histogram_page`].
+#[derive(Clone, PartialEq, prost::Message)]
+struct MetricFamily {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(int32, tag = "3")]
+    kind: i32,
+    #[prost(message, repeated, tag = "4")]
+    metric: Vec<Metric>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Metric {
+    #[prost(message, optional, tag = "7")]
+    histogram: Option<Histogram>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Histogram {
+    #[prost(uint64, tag = "1")]
+    sample_count: u64,
+    #[prost(double, tag = "2")]
+    sample_sum: f64,
+    #[prost(sint32, tag = "5")]
+    schema: i32,
+    #[prost(double, tag = "6")]
+    zero_threshold: f64,
+    #[prost(uint64, tag = "7")]
+    zero_count: u64,
+    #[prost(message, repeated, tag = "9")]
+    negative_span: Vec<BucketSpan>,
+    #[prost(sint64, repeated, tag = "10")]
+    negative_delta: Vec<i64>,
+    #[prost(message, repeated, tag = "12")]
+    positive_span: Vec<BucketSpan>,
+    #[prost(sint64, repeated, tag = "13")]
+    positive_delta: Vec<i64>,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct BucketSpan {
+    #[prost(sint32, tag = "1")]
+    offset: i32,
+    #[prost(uint32, tag = "2")]
+    length: u32,
 }

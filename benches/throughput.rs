@@ -3,7 +3,7 @@
 //! Four senders in a closed loop post requests of 2,000 series; two sinks count what arrives. The
 //! processor time of each gateway is read from /proc, from the first request to the last sample
 //! that the sinks received. Run it with `make bench`; `METRIFOLD_BENCH_SECONDS` sets the length
-//! of each run.
+//! of each run, `METRIFOLD_BENCH_ONLY` (`Edit` or `Pass`) runs one case of Metrifold alone.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -50,8 +50,16 @@ fn main() {
         "case", "ns/sample", "samples/s", "peak MiB"
     );
     let mut results = HashMap::new();
+    let only = std::env::var("METRIFOLD_BENCH_ONLY").ok();
+    let gateways = match only {
+        None => &[Gateway::Metrifold, Gateway::Vmagent][..],
+        Some(_) => &[Gateway::Metrifold],
+    };
     for case in [Case::Edit, Case::Pass] {
-        for gateway in [Gateway::Metrifold, Gateway::Vmagent] {
+        if only.as_ref().is_some_and(|only| *only != format!("{case:?}")) {
+            continue;
+        }
+        for &gateway in gateways {
             let mut runs: Vec<Run> = (0..REPETITIONS)
                 .map(|_| run(gateway, case, &load, length))
                 .collect();
@@ -67,6 +75,9 @@ fn main() {
             results.insert((gateway.name(), case.name()), run);
         }
     }
+    if only.is_some() {
+        return;
+    }
     let ratio = |case: Case| {
         results[&("vmagent", case.name())].nanos / results[&("metrifold", case.name())].nanos
     };
@@ -77,7 +88,7 @@ fn main() {
     println!("{}: metrifold / limit = {:.2}", Case::Edit.name(), edit.nanos / limit);
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Case {
     /// A tenant label added, one family dropped, one label dropped.
     Edit,

@@ -98,6 +98,7 @@ mod tests {
     use super::super::testing::{apply, batch, labels, origin};
     use super::*;
     use crate::protocol::Version;
+    use crate::signal::Batch;
 
     fn transform(text: &str) -> Relabel {
         toml::from_str::<RelabelConfig>(text)

@@ -19,11 +19,13 @@ run:
 build:
 	$(CARGO) build --locked --release
 
-# Unit tests and documentation first: what is wrong there explains what fails later.
+# All targets are compiled first, then the benchmarks run once without measuring, the examples of
+# the documentation, and last the unit and integration tests.
 test: peers
 	$(CARGO) test --locked --all-targets --no-run
+	$(CARGO) test --locked --bench codec
 	$(CARGO) test --locked --doc
-	$(CARGO) test --locked --all-targets
+	$(CARGO) test --locked --lib --bins --tests --no-fail-fast
 
 lint:
 	$(CARGO) fmt --check

@@ -263,7 +263,8 @@ impl Quickstart {
                 };
             }
         }
-        panic!("it did not start:\n{said}");
+        let status = child.wait().unwrap();
+        panic!("it did not start ({status}):\n{said}");
     }
 
     /// Sends a request of remote write 1.0 and returns the status.

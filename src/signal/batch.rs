@@ -104,6 +104,22 @@ impl Batch {
         self.tenant = Some(tenant);
     }
 
+    /// Lets go of what only transforms look at in its origin: headers hold on to the buffer that
+    /// the request was read into, which a batch that waits in a queue must not.
+    pub(crate) fn forget_request(&mut self) {
+        let origin = &self.origin;
+        if origin.headers.is_empty()
+            && origin.params.is_empty()
+            && origin.client_certificate.is_none()
+        {
+            return;
+        }
+        self.origin = Arc::new(Origin {
+            peer: origin.peer,
+            ..Origin::internal(origin.source.clone())
+        });
+    }
+
     /// Its acknowledgement, if its source waits for one.
     pub fn ack(&self) -> Option<&Ack> {
         self.ack.as_ref()

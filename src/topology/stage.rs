@@ -223,6 +223,7 @@ fn finish(
     if batch.counts().is_some_and(|counts| counts.is_empty()) {
         return Ok(());
     }
+    batch.forget_request();
     let refuse = |error: &dyn ToString| Rejection(error.to_string());
     if edge.decodes(batch.version()) {
         batch.decode().map_err(|e| refuse(&e))?;

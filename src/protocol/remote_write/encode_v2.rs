@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 
 use crate::protocol::Version;
 use crate::protocol::snappy::Compressor;
-use crate::protocol::wire::{self, Fields, LEN, Value, put_bytes, tag};
+use crate::protocol::wire::{self, Fields, Value, put_bytes, tag};
 use crate::signal::{Arena, Name, Span};
 
 /// Encodes and compresses. The symbol table holds what the remaining series use, and nothing

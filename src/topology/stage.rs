@@ -235,6 +235,10 @@ fn finish(
         batch.decode().map_err(|e| refuse(&e))?;
     }
     if let Some(version) = edge.version(&batch) {
+        // 2.0 has no place for metadata without series.
+        if version == Version::V2 && batch.counts().is_some_and(|counts| counts.series == 0) {
+            return Ok(());
+        }
         let lost = batch.settle(version).map_err(|e| refuse(&e))?;
         edge.metrics.discarded_samples(NOT_IN_V1, lost);
     }

@@ -139,6 +139,9 @@ async fn answer(
         let body = Full::from(Bytes::from_static(text.as_bytes()));
         Response::builder().status(status).body(body).unwrap()
     };
+    if snap::raw::Decoder::new().decompress_vec(&captured.body).is_err() {
+        return Ok(plain(400, "body is damaged"));
+    }
     Ok(match manner {
         Manner::Refusing => plain(400, "this endpoint refuses everything"),
         Manner::OnlyV1 if captured.is_v2() => plain(415, "only 1.0 is spoken here"),

@@ -13,6 +13,10 @@ use crate::protocol::wire;
 /// The format compresses blocks of this size independently of each other.
 const BLOCK: usize = 64 << 10;
 
+/// The declared length has 32 bits, so no more bytes than these. Longer spellings of it are read
+/// differently by different decoders.
+const HEADER_MAX: usize = 5;
+
 /// Why a body cannot be decompressed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SnappyError {
@@ -32,10 +36,14 @@ pub enum SnappyError {
 /// The length that a body says it decompresses to, refused if above `limit`: nothing must be
 /// allocated on its word before.
 pub fn declared_len(body: &[u8], limit: usize) -> Result<usize, SnappyError> {
-    let declared = wire::varint(body, &mut 0)
+    let mut pos = 0;
+    let declared = wire::varint(body, &mut pos)
         .map_err(|_| SnappyError::Corrupt("header is truncated".into()))?;
     if declared > limit as u64 {
         return Err(SnappyError::TooLarge { declared, limit });
+    }
+    if pos > HEADER_MAX {
+        return Err(SnappyError::Corrupt("header is too long".into()));
     }
     Ok(declared as usize)
 }
@@ -61,6 +69,9 @@ pub fn check(body: &[u8]) -> Result<(), SnappyError> {
     let Ok(declared) = wire::varint(body, &mut pos) else {
         return corrupt("header is truncated");
     };
+    if pos > HEADER_MAX {
+        return corrupt("header is too long");
+    }
     let mut produced = 0u64;
     while let Some(&tag) = body.get(pos) {
         let (len, offset) = match tag & 3 {
@@ -284,6 +295,16 @@ mod tests {
             let Ok(len) = declared_len(&body, 2 << 20) else { return Ok(()) };
             let mut out = vec![0; len];
             prop_assert_eq!(check(&body).is_ok(), decompress(&body, &mut out).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_length_that_is_spelled_with_too_many_bytes_is_refused() {
+        for zeros in 0..9 {
+            let mut body = vec![0x80; zeros];
+            body.push(0);
+            assert_eq!(check(&body).is_ok(), zeros < HEADER_MAX, "{zeros}");
+            assert_eq!(declared_len(&body, 9).is_ok(), zeros < HEADER_MAX, "{zeros}");
         }
     }
 

@@ -750,7 +750,11 @@ fn describe(arena: &Arena, first: usize) -> String {
     let shown: Vec<String> = labels
         .iter()
         .take(LABELS)
-        .map(|label| format!("{}={:?}", short(label.name()), short(label.value())))
+        .map(|label| {
+            // Senders show the first line of an answer only, so that it must not break.
+            let name = short(label.name());
+            format!("{}={:?}", name.escape_debug(), short(label.value()))
+        })
         .collect();
     let more = if labels.len() > LABELS { ", …" } else { "" };
     format!("{{{}{more}}}", shown.join(", "))

@@ -1,1 +1,54 @@
-.PHONY: run test
+# Everything that is done with this repository. Needs a Rust toolchain (rustup takes the version
+# from rust-toolchain.toml); `test` and `bench` also need apt, for the programs they run beside.
+
+.PHONY: run build test lint bench fuzz peers
+
+CARGO ?= cargo
+CONFIG ?= config/examples/quickstart.toml
+FUZZ_SECONDS ?= 30
+
+# Builds and runs the quickstart: see what it says, then open http://127.0.0.1:8686/
+run:
+	@echo "status page  http://127.0.0.1:8686/"
+	@echo "at Thanos    http://127.0.0.1:9598/thanos       (stand-in)"
+	@echo "additional   http://127.0.0.1:9598/additional   (stand-in)"
+	@echo "write to     http://127.0.0.1:9201/api/v1/write"
+	$(CARGO) run --locked -- --config $(CONFIG) run --shutdown-limit 5s
+
+# The binary that is shipped: target/release/metrifold
+build:
+	$(CARGO) build --locked --release
+
+# All targets are compiled first, then the benchmarks run once without measuring, the examples of
+# the documentation, and last the unit and integration tests.
+test: peers
+	$(CARGO) test --locked --all-targets --no-run
+	$(CARGO) test --locked --bench codec
+	$(CARGO) test --locked --doc
+	$(CARGO) test --locked --lib --bins --tests --no-fail-fast
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+
+# Figures are of this machine: docs/performance.md says how to read them.
+bench: peers
+	$(CARGO) build --locked --release
+	$(CARGO) bench --locked --bench throughput
+	$(CARGO) bench --locked --bench codec
+
+# A short run of every fuzz target, where there is a nightly toolchain with cargo-fuzz.
+fuzz:
+	@if ! cargo +nightly fuzz --version >/dev/null 2>&1; then \
+		echo "skipped: needs 'rustup toolchain install nightly' and 'cargo install cargo-fuzz'"; \
+	else \
+		for target in $$(cargo +nightly fuzz list); do \
+			cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+		done; \
+	fi
+
+# Debian's Prometheus, node exporter and VictoriaMetrics: tests and benchmarks start their own
+# copies. The services that the packages bring are not used and are kept from starting.
+peers:
+	@./.ci/peers prometheus prometheus-node-exporter victoria-metrics

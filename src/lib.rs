@@ -1,6 +1,17 @@
 //! Metrifold: a config-driven gateway for Prometheus metrics.
-#![forbid(unsafe_code)]
-#![allow(dead_code, unused)]
+#![warn(unreachable_pub)]
+// Tests may do all of this.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::expect_used,
+        clippy::print_stderr,
+        clippy::print_stdout,
+        clippy::unwrap_used,
+    )
+)]
 
 pub mod api;
 pub mod backoff;

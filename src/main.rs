@@ -1,5 +1,4 @@
 //! The program: an allocator and an exit code.
-#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 

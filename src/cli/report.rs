@@ -25,12 +25,16 @@ pub(super) fn load(global: &Global, options: LoadOptions) -> Result<Loaded, u8> 
     }
 }
 
+/// Whether stderr is a terminal whose user did not ask for plain text (<https://no-color.org>).
+pub(super) fn in_color() -> bool {
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    io::stderr().is_terminal() && !no_color
+}
+
 /// Prints diagnostics to stderr, with an empty line after each.
 fn print_diagnostics(found: &[Diagnostic]) {
-    let stderr = io::stderr();
-    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let color = stderr.is_terminal() && !no_color;
-    let mut stderr = stderr.lock();
+    let color = in_color();
+    let mut stderr = io::stderr().lock();
     for diagnostic in found {
         // Nobody is left to be told when stderr fails.
         let _ = writeln!(stderr, "{}\n", diagnostic.render(color));

@@ -75,6 +75,7 @@ fn start_logging(global: &Global) {
     let filter = EnvFilter::try_new(&global.log_level).unwrap_or_else(|_| EnvFilter::new("info"));
     let logs = tracing_subscriber::fmt()
         .with_writer(io::stderr)
+        .with_ansi(report::in_color())
         .with_env_filter(filter);
     let started = match global.log_format {
         LogFormat::Text => logs.try_init(),

@@ -61,7 +61,6 @@ pub(crate) struct Declared<'i> {
 #[derive(Clone, Debug)]
 pub(crate) struct Around {
     pub(crate) file: Arc<SourceFile>,
-    pub(crate) substituted: Arc<Substituted>,
     pub(crate) redactions: Redactions,
     /// Keys that were taken out of the table, since their variables are not set.
     pub(crate) removed: Vec<KeyPath>,
@@ -226,7 +225,6 @@ fn add<'i>(document: &mut Document<'i>, parsed: Parsed<'i>, found: &mut Vec<Diag
         };
         Around {
             file: Arc::clone(&parsed.file),
-            substituted: Arc::clone(&parsed.substituted),
             redactions: Redactions::of(table.unwrap_or(&empty), &parsed.substituted),
             removed: parsed.removed.iter().filter_map(below).collect(),
         }

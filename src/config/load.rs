@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use super::components::{self, AnyConfig, Node};
 use super::diagnostic::{self, Diagnostic, Severity};

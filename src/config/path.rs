@@ -76,7 +76,6 @@ impl KeyPath {
     /// Where it stands, or its nearest parent that exists; `None` for the component itself.
     pub(crate) fn locate(&self, table: &DeTable<'_>, under: Under) -> Option<Range<usize>> {
         let mut found = None;
-        let mut key_span = None;
         let mut here: Option<&Spanned<DeValue<'_>>> = None;
         for (depth, step) in self.0.iter().enumerate() {
             let next = match (step, here.map(Spanned::get_ref)) {
@@ -84,16 +83,14 @@ impl KeyPath {
                 (Step::Key(key), Some(DeValue::Table(table))) => table.get_key_value(key.as_str()),
                 (Step::Index(index), Some(DeValue::Array(array))) => {
                     let Some(item) = array.get(*index) else { break };
-                    key_span = None;
-                    found = Some((key_span.clone(), item));
+                    found = Some((None, item));
                     here = Some(item);
                     continue;
                 }
                 _ => None,
             };
             let Some((key, value)) = next else { break };
-            key_span = Some(key.span());
-            found = Some((key_span.clone(), value));
+            found = Some((Some(key.span()), value));
             here = Some(value);
         }
         let (key, value) = found?;

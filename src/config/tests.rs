@@ -40,6 +40,7 @@ impl Carries {
     }
 }
 
+#[expect(dead_code, reason = "read by deserialization only")]
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TestSource {
@@ -151,6 +152,7 @@ inventory::submit! {
     }
 }
 
+#[expect(dead_code, reason = "read by deserialization only")]
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TestSink {

@@ -213,7 +213,10 @@ impl Compressor {
 
     fn put_blocks(&mut self, bytes: &[u8]) {
         for block in bytes.chunks(BLOCK) {
-            // The buffer has the length that the encoder asks for, which is its only error.
+            #[expect(
+                clippy::expect_used,
+                reason = "the buffer has the length that the encoder asks for, its only error"
+            )]
             let written = self
                 .encoder
                 .compress(block, &mut self.block)

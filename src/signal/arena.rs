@@ -94,7 +94,7 @@ impl Label {
 
 /// A range of the arena's text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Span {
+pub(crate) struct Span {
     pub(crate) start: u32,
     pub(crate) len: u32,
 }
@@ -111,7 +111,7 @@ impl Span {
 
 /// A series of an arena.
 #[derive(Clone, Copy, Debug)]
-pub struct Series {
+pub(crate) struct Series {
     /// The series' field as it arrived, with tag and length.
     pub(crate) whole: Span,
     /// All its fields but labels (1.0) or label references (2.0), in their order.
@@ -130,7 +130,7 @@ pub struct Series {
 
 /// What a series carries.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct SeriesCounts {
+pub(crate) struct SeriesCounts {
     pub(crate) samples: u32,
     pub(crate) histograms: u32,
     pub(crate) exemplars: u32,
@@ -361,12 +361,6 @@ impl Arena {
         SeriesRef { arena: self, index }
     }
 
-    /// A series by its index, to edit.
-    #[inline(always)]
-    pub(crate) fn get_mut(&mut self, index: usize) -> SeriesMut<'_> {
-        SeriesMut { arena: self, index }
-    }
-
     /// Removes a series.
     pub(crate) fn drop_series(&mut self, index: usize) {
         let series = &mut self.series[index];
@@ -453,14 +447,6 @@ impl Arena {
     pub(crate) fn labels_of(&self, index: usize) -> &[Label] {
         let series = &self.series[index];
         &self.labels[series.labels as usize..][..series.labels_len as usize]
-    }
-
-    /// Compares two ranges of the text.
-    #[inline(always)]
-    pub(crate) fn compare(&self, a: Span, b: Span) -> std::cmp::Ordering {
-        self.head(a)
-            .cmp(&self.head(b))
-            .then_with(|| self.text(a).cmp(self.text(b)))
     }
 }
 
@@ -556,11 +542,6 @@ impl<'a> SeriesRef<'a> {
     /// The version in which its fields are encoded.
     pub(crate) fn version(&self) -> Version {
         self.arena.version
-    }
-
-    /// What it carries.
-    pub(crate) fn counts(&self) -> SeriesCounts {
-        self.arena.series[self.index].counts
     }
 
     /// All fields but its labels, encoded in the arena's version.

@@ -108,7 +108,12 @@ impl Source for InternalMetrics {
                     _ = ticks.tick() => {}
                     () = shutdown.wait() => return Ok(()),
                 }
-                let batch = self.batch();
+                let mut batch = self.batch();
+                // Its own encoding is sound; decoded, it tells how many samples it holds.
+                if let Err(error) = batch.decode() {
+                    self.metrics.error("decode", &error);
+                    continue;
+                }
                 self.metrics
                     .received()
                     .batch(batch.counts(), batch.body_len());

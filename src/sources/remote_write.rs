@@ -9,7 +9,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, AUTHORIZATION, COOKIE, HeaderValue, PROXY_AUTHORIZATION};
@@ -350,7 +349,7 @@ impl Receiver {
         out: &Output,
     ) -> Result<Response, Response> {
         let (body, request) = self.read_body(request).await?;
-        let (decoded, _permit) = self.reserve(&body)?;
+        let _permit = self.reserve(&body)?;
         let origin = Arc::new(self.origin(request));
         let received = body.len();
         let mut batch = Batch::from_body(version, body.clone(), self.limits, origin);
@@ -375,7 +374,6 @@ impl Receiver {
         for (reason, samples) in invalid.by_reason() {
             self.metrics.discarded_samples(reason.as_str(), samples);
         }
-        let _ = decoded;
 
         let verdict = self.deliver(batch, out).await?;
         Ok(self.answer(version, counts, &invalid, verdict))
@@ -411,7 +409,11 @@ impl Receiver {
     }
 
     /// Takes the request's share of the memory for requests in flight.
-    fn reserve(&self, body: &Bytes) -> Result<(usize, OwnedSemaphorePermit), Response> {
+    #[expect(
+        clippy::result_large_err,
+        reason = "the refusal is the answer, and refusals are rare"
+    )]
+    fn reserve(&self, body: &Bytes) -> Result<OwnedSemaphorePermit, Response> {
         let limit = self.limits.decoded_bytes;
         let decoded = snappy::declared_len(body, limit).map_err(|error| match error {
             snappy::SnappyError::TooLarge { .. } => {
@@ -424,15 +426,14 @@ impl Receiver {
         let bytes = u32::try_from(decoded + body.len()).unwrap_or(u32::MAX);
         let bytes = bytes.min(u32::try_from(self.config.max_in_flight_bytes.bytes()).unwrap_or(u32::MAX));
         let permit = self.in_flight.clone().try_acquire_many_owned(bytes);
-        let permit = permit.map_err(|_| {
+        permit.map_err(|_| {
             self.metrics.error("overloaded", "too many bytes in flight");
             answer::retry_after(
                 StatusCode::SERVICE_UNAVAILABLE,
                 RETRY_AFTER,
                 "too many bytes in flight: try again",
             )
-        })?;
-        Ok((decoded, permit))
+        })
     }
 
     fn origin(&self, mut head: Head) -> Origin {

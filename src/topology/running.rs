@@ -25,8 +25,11 @@ pub struct Built {
     telemetry: Telemetry,
     listeners: Listeners,
     sources: BTreeMap<Arc<str>, (Box<dyn Source>, Output)>,
-    sinks: BTreeMap<Arc<str>, (Box<dyn Sink>, Arc<Edge>)>,
+    sinks: BTreeMap<Arc<str>, BuiltSink>,
 }
+
+/// A sink and the edge that leads to it.
+type BuiltSink = (Box<dyn Sink>, Arc<Edge>);
 
 /// A topology that runs.
 pub struct Running {

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::config::{Period, Size};
 
+#[expect(dead_code, reason = "read by deserialization only")]
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Outer {
@@ -16,6 +17,7 @@ struct Outer {
     more: BTreeMap<String, bool>,
 }
 
+#[expect(dead_code, reason = "read by deserialization only")]
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Inner {

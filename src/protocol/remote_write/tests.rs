@@ -205,13 +205,16 @@ fn v2_request() -> impl Strategy<Value = v2::Request> {
     })
 }
 
+/// Labels, the value's bits, and the timestamp.
+type FlatExemplar = (Vec<(String, String)>, u64, i64);
+
 /// A series with its strings in place, for comparison.
 #[derive(Clone, Debug, Default)]
 struct Flat {
     labels: Vec<(String, String)>,
     samples: Vec<v2::Sample>,
     histograms: Vec<Histogram>,
-    exemplars: Vec<(Vec<(String, String)>, u64, i64)>,
+    exemplars: Vec<FlatExemplar>,
     metadata: Option<(i32, String, String)>,
     created: i64,
 }

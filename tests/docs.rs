@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use metrifold::component::{ComponentInfo, Default, Key};
+use metrifold::config::{LoadOptions, parse_texts};
 use metrifold::telemetry::Metric;
 
 fn root() -> &'static Path {
@@ -277,4 +278,36 @@ fn the_architecture_gives_a_reason_for_every_dependency_and_for_no_other() {
         }
     }
     assert_eq!(named, expected);
+}
+
+/// The configurations that a page shows.
+fn configurations(text: &str) -> Vec<String> {
+    let blocks = text.split("```toml\n").skip(1);
+    blocks.map(|block| block.split("```").next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn what_the_pages_show_of_configurations_is_right_as_far_as_it_goes() {
+    // What is cut out of a configuration lacks the components around it.
+    let around = ["has no source", "has no sink", "matches no component"];
+    let mut shown = 0;
+    for page in pages() {
+        // tests/config.rs looks at that one, which shows single keys, too.
+        if page.ends_with("configuration.md") {
+            continue;
+        }
+        let is_whole = page.ends_with("README.md");
+        for text in configurations(&read(&page)) {
+            shown += 1;
+            let variables = |name: &str| Some(format!("value-of-{name}"));
+            let options = LoadOptions { environment: false };
+            let found = parse_texts(&[("shown.toml", &text)], &variables, options);
+            for error in found.err().unwrap_or_default() {
+                let message = error.message;
+                let expected = !is_whole && around.iter().any(|what| message.contains(what));
+                assert!(expected, "{}: {message}\n{text}", page.display());
+            }
+        }
+    }
+    assert!(shown >= 10, "{shown}");
 }

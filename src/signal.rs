@@ -8,5 +8,5 @@ mod origin;
 pub use ack::{Ack, Outcome, Rejection, Ticket, Verdict, Waiter};
 pub use arena::{Arena, Counts, Label, Name, SeriesMut, SeriesRef};
 pub(crate) use arena::{Raw, Series, SeriesCounts, Span};
-pub use batch::{Batch, Tenant};
+pub use batch::{Batch, NOT_IN_V1, Tenant};
 pub use origin::{ClientCertificate, Origin};

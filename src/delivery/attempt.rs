@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::time::{Instant, sleep};
@@ -13,8 +14,8 @@ use crate::backoff::Backoff;
 use crate::component::Form;
 use crate::http::Reply;
 use crate::protocol::Version;
-use crate::protocol::remote_write::{VERSION, Written, content_type, version_value};
-use crate::signal::{Batch, Outcome};
+use crate::protocol::remote_write::{DecodeError, VERSION, Written, content_type, version_value};
+use crate::signal::{Batch, NOT_IN_V1, Outcome};
 use crate::topology::{Delivery, Input};
 
 use super::config::{Protocol, RETRY_AFTER_MAX};
@@ -93,7 +94,7 @@ impl Shared {
                 return Part::Failed("not delivered within retry.max_age".into());
             }
             let version = self.version(part);
-            let body = match part.body(version) {
+            let body = match self.encode(part, version) {
                 Ok(body) => body,
                 Err(error) => {
                     delivery.count_lost("invalid", part.counts());
@@ -151,6 +152,14 @@ impl Shared {
         }
     }
 
+    /// The body to send. A batch that came from its queue as 2.0 becomes 1.0 only here when the
+    /// endpoint turns out not to take 2.0.
+    fn encode(&self, part: &mut Batch, version: Version) -> Result<Bytes, DecodeError> {
+        let lost = part.settle(version)?;
+        self.target.metrics.discarded_samples(NOT_IN_V1, lost);
+        part.body(version)
+    }
+
     fn version(&self, part: &Batch) -> Version {
         match self.target.protocol {
             Protocol::V1 => Version::V1,
@@ -172,7 +181,7 @@ impl Shared {
         &self,
         place: usize,
         version: Version,
-        body: bytes::Bytes,
+        body: Bytes,
         part: &Batch,
         attempt: u32,
     ) -> Result<Reply, String> {

@@ -13,6 +13,11 @@ use thiserror::Error;
 /// with what has arrived, so that headers alone cannot fill the memory.
 const MAX_RESERVED: usize = 1 << 20;
 
+/// A body up to this size is always copied. A frame is a piece of the buffer that its connection
+/// is read into, 8 KiB at first and up to some 400 KiB, and keeps all of it: in a queue, small
+/// bodies would take many times the memory that they are counted with.
+const COPIED: usize = 32 << 10;
+
 /// Why a body could not be read.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum BodyError {
@@ -33,8 +38,8 @@ pub enum BodyError {
 
 /// Reads a whole body of at most `max` bytes.
 ///
-/// A body that announces more than `max` is refused unread. One that arrives in a single frame is
-/// returned without copying.
+/// A body that announces more than `max` is refused unread. A large one that arrives in a single
+/// frame is returned without copying.
 ///
 /// # Errors
 ///
@@ -89,10 +94,12 @@ where
             break;
         }
     }
-    Ok(if buffer.is_empty() {
-        first
-    } else {
+    Ok(if !buffer.is_empty() {
         buffer.freeze()
+    } else if first.len() <= COPIED {
+        Bytes::copy_from_slice(&first)
+    } else {
+        first
     })
 }
 
@@ -140,14 +147,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_single_frame_is_not_copied() {
-        let frame = Bytes::from_static(b"one");
-        let body = Frames {
-            frames: [Ok(frame.clone())].into(),
-            hangs: false,
-        };
-        let read = read(body, Some(3), 3, LONG).await.unwrap();
-        assert_eq!(read.as_ptr(), frame.as_ptr());
+    async fn a_single_frame_is_copied_if_it_is_small() {
+        for (length, copied) in [(3, true), (COPIED, true), (COPIED + 1, false)] {
+            let frame = Bytes::from(vec![b'x'; length]);
+            let body = Frames {
+                frames: [Ok(frame.clone())].into(),
+                hangs: false,
+            };
+            let read = read(body, Some(length as u64), length, LONG).await.unwrap();
+            assert_eq!(read, frame);
+            assert_eq!(read.as_ptr() != frame.as_ptr(), copied, "{length}");
+        }
         let empty = super::read(frames([]), Some(0), 0, LONG).await;
         assert_eq!(empty, Ok(Bytes::new()));
     }

@@ -12,6 +12,9 @@ use crate::protocol::remote_write::{self, DecodeError, Invalid, Limits};
 use crate::protocol::Version;
 use crate::signal::{Ack, Arena, Counts, Origin};
 
+/// The reason under which histograms count that 1.0 cannot hold.
+pub const NOT_IN_V1: &str = "not_in_remote_write_1.0";
+
 /// A tenant's name, checked where it was found.
 pub type Tenant = Arc<str>;
 
@@ -27,6 +30,8 @@ pub struct Batch {
     arena: Option<Arc<Arena>>,
     /// Known once it has been decoded.
     counts: Option<Counts>,
+    /// Whether what 1.0 cannot hold was given up: its 1.0 body is all that it is now.
+    narrowed: bool,
     limits: Limits,
 }
 
@@ -59,6 +64,7 @@ impl Batch {
             encoded: Arc::new(encoded),
             arena: None,
             counts: None,
+            narrowed: false,
             limits,
         }
     }
@@ -73,6 +79,7 @@ impl Batch {
             encoded: Arc::default(),
             counts: Some(arena.counts()),
             arena: Some(Arc::new(arena)),
+            narrowed: false,
             limits: Limits::default(),
         }
     }
@@ -95,6 +102,22 @@ impl Batch {
     /// Says whose it is.
     pub fn set_tenant(&mut self, tenant: Tenant) {
         self.tenant = Some(tenant);
+    }
+
+    /// Lets go of what only transforms look at in its origin: headers hold on to the buffer that
+    /// the request was read into, which a batch that waits in a queue must not.
+    pub(crate) fn forget_request(&mut self) {
+        let origin = &self.origin;
+        if origin.headers.is_empty()
+            && origin.params.is_empty()
+            && origin.client_certificate.is_none()
+        {
+            return;
+        }
+        self.origin = Arc::new(Origin {
+            peer: origin.peer,
+            ..Origin::internal(origin.source.clone())
+        });
     }
 
     /// Its acknowledgement, if its source waits for one.
@@ -207,18 +230,35 @@ impl Batch {
         Ok(body.clone())
     }
 
-    /// Lets the decoded form go; call after [`body`](Self::body).
-    pub fn forget_arena(&mut self) {
-        let (v1, v2) = (&self.encoded.v1, &self.encoded.v2);
-        if v1.get().is_some() || v2.get().is_some() {
-            self.arena = None;
+    /// Encodes it in a version and lets the decoded form go; returns how many histograms had to be
+    /// given up because 1.0 cannot hold them, which its counts then lack.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it has to be decoded for that and is not what it claims to be.
+    pub fn settle(&mut self, version: Version) -> Result<u64, DecodeError> {
+        let narrows = version == Version::V1 && self.version == Version::V2 && !self.narrowed;
+        let lost = if narrows {
+            remote_write::lost_in_v1(self.arena()?)
+        } else {
+            0
+        };
+        self.body(version)?;
+        self.arena = None;
+        if narrows {
+            self.narrowed = true;
+            if let Some(counts) = &mut self.counts {
+                counts.histograms -= lost;
+            }
         }
+        Ok(lost)
     }
 
     fn any_body(&self) -> (Version, &Bytes) {
         static NONE: Bytes = Bytes::new();
         let arrived = self.encoded.body(self.version).get();
         match (arrived, self.encoded.v1.get(), self.encoded.v2.get()) {
+            (_, Some(body), _) if self.narrowed => (Version::V1, body),
             (Some(body), ..) => (self.version, body),
             (_, Some(body), _) => (Version::V1, body),
             (_, _, Some(body)) => (Version::V2, body),

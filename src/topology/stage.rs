@@ -8,8 +8,7 @@ use thiserror::Error;
 
 use crate::component::{Emitter, Transform};
 use crate::protocol::Version;
-use crate::protocol::remote_write::lost_in_v1;
-use crate::signal::{Batch, Rejection};
+use crate::signal::{Batch, NOT_IN_V1, Rejection};
 use crate::telemetry::ComponentMetrics;
 
 use super::edge::{Blocked, Edge};
@@ -224,18 +223,14 @@ fn finish(
     if batch.counts().is_some_and(|counts| counts.is_empty()) {
         return Ok(());
     }
+    batch.forget_request();
     let refuse = |error: &dyn ToString| Rejection(error.to_string());
     if edge.decodes(batch.version()) {
         batch.decode().map_err(|e| refuse(&e))?;
     }
     if let Some(version) = edge.version(&batch) {
-        if version == Version::V1 && batch.version() == Version::V2 {
-            let lost = lost_in_v1(batch.arena().map_err(|e| refuse(&e))?);
-            edge.metrics
-                .discarded_samples("not_in_remote_write_1.0", lost);
-        }
-        batch.body(version).map_err(|e| refuse(&e))?;
-        batch.forget_arena();
+        let lost = batch.settle(version).map_err(|e| refuse(&e))?;
+        edge.metrics.discarded_samples(NOT_IN_V1, lost);
     }
     prepared.push((edge.clone(), batch));
     Ok(())

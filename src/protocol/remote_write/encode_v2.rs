@@ -49,6 +49,14 @@ pub(super) fn family(name: &[u8], kind: u64) -> &[u8] {
         .unwrap_or(name)
 }
 
+/// Whether OpenMetrics names the series of such a family with this suffix and the family without
+/// it. The text format of Prometheus names both alike, so the suffix may not simply be cut off.
+fn is_openmetrics_member(kind: u64, suffix: &[u8]) -> bool {
+    const COUNTER: u64 = 1;
+    const INFO: u64 = 6;
+    matches!((kind, suffix), (COUNTER, b"_total") | (INFO, b"_info"))
+}
+
 /// Interns strings into the table of the outgoing request.
 struct Symbols<'a> {
     arena: &'a Arena,
@@ -274,11 +282,20 @@ impl<'a> Families<'a> {
         if self.0.is_empty() {
             return &[];
         }
-        let suffixes: [&[u8]; 6] = [b"", b"_bucket", b"_count", b"_sum", b"_gcount", b"_gsum"];
+        let suffixes: [&[u8]; 8] = [
+            b"",
+            b"_total",
+            b"_info",
+            b"_bucket",
+            b"_count",
+            b"_sum",
+            b"_gcount",
+            b"_gsum",
+        ];
         for suffix in suffixes {
             if let Some(base) = name.strip_suffix(suffix)
                 && let Some((kind, field)) = self.0.get(base)
-                && family(name, *kind) == base
+                && (family(name, *kind) == base || is_openmetrics_member(*kind, suffix))
             {
                 return field;
             }

@@ -1,0 +1,163 @@
+//! The program as a child process, killed when the test is done with it.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use tempfile::TempDir;
+
+use super::{free_address, sender, until};
+
+pub struct Child {
+    child: std::process::Child,
+    stderr: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
+    folder: TempDir,
+    /// Where the source `ingest` of [`Child::start`] listens.
+    pub ingest: SocketAddr,
+    /// The admin address.
+    pub api: SocketAddr,
+    may_panic: bool,
+}
+
+impl Child {
+    /// Runs a configuration and waits until it runs. `INGEST` in it stands for a free address,
+    /// and an admin address is added.
+    #[track_caller]
+    pub fn start(config: &str) -> Self {
+        Self::start_with(config, &[])
+    }
+
+    /// The same with further arguments.
+    #[track_caller]
+    pub fn start_with(config: &str, arguments: &[&str]) -> Self {
+        let mut child = Self::spawn(config, arguments);
+        until("the program runs", || {
+            assert_eq!(child.child.try_wait().unwrap(), None, "{}", child.stderr());
+            child.stderr().contains("metrifold runs").then_some(())
+        });
+        child
+    }
+
+    /// The same without waiting.
+    pub fn spawn(config: &str, arguments: &[&str]) -> Self {
+        Self::spawn_writing(config, arguments, Stdio::null())
+    }
+
+    /// The same with a given standard output.
+    pub fn spawn_writing(config: &str, arguments: &[&str], stdout: Stdio) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (ingest, api) = (free_address(), free_address());
+        let config = config.replace("INGEST", &ingest.to_string());
+        let config = format!("[api]\naddress = \"{api}\"\n{config}");
+        let file = folder.path().join("metrifold.toml");
+        std::fs::write(&file, config).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_metrifold"))
+            .arg("-c")
+            .arg(&file)
+            .args(["run", "--threads", "2"])
+            .args(arguments)
+            .env_remove("METRIFOLD_LOG")
+            .env_remove("METRIFOLD_CONFIG")
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let stderr: Arc<Mutex<Vec<String>>> = Arc::default();
+        let kept = stderr.clone();
+        let reader = std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                kept.lock().unwrap().push(line);
+            }
+        });
+        Self {
+            child,
+            stderr,
+            reader: Some(reader),
+            folder,
+            ingest,
+            api,
+            may_panic: false,
+        }
+    }
+
+    /// Lets a panic in the child pass.
+    pub fn may_panic(&mut self) {
+        self.may_panic = true;
+    }
+
+    pub fn stdout(&mut self) -> ChildStdout {
+        self.child.stdout.take().unwrap()
+    }
+
+    /// What it has logged.
+    pub fn stderr(&self) -> String {
+        self.stderr.lock().unwrap().join("\n")
+    }
+
+    #[track_caller]
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &id]).status();
+        assert!(sent.unwrap().success());
+    }
+
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for its end and all of its log.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        let status = until("the program ends", || self.child.try_wait().unwrap());
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
+        status
+    }
+
+    /// A page of the admin address.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> sender::Answer {
+        sender::fetch(self.api, path).unwrap()
+    }
+
+    /// The sum of all values of a metric whose labels hold all of these pairs.
+    #[track_caller]
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let page = self.get("/metrics").text();
+        let pairs: Vec<String> = labels.iter().map(|(k, v)| format!("{k}=\"{v}\"")).collect();
+        let lines = page.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let (found, rest) = series.split_once('{').unwrap_or((series, ""));
+            let fits = found == name && pairs.iter().all(|pair| rest.contains(pair));
+            fits.then(|| value.parse::<f64>().unwrap())
+        });
+        lines.sum()
+    }
+
+    /// A line of `/proc/<pid>/status` in KiB, such as `VmHWM`.
+    pub fn memory(&self, key: &str) -> u64 {
+        let file = format!("/proc/{}/status", self.child.id());
+        let text = std::fs::read_to_string(file).unwrap();
+        let line = text.lines().find(|line| line.starts_with(key)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- log of the program:\n{}", self.stderr());
+        } else if !self.may_panic {
+            assert!(!self.stderr().contains("panicked"), "{}", self.stderr());
+        }
+    }
+}

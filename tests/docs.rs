@@ -28,7 +28,10 @@ fn components() -> Vec<&'static ComponentInfo> {
 
 /// `docs/components/NAME.md`, or `NAME_KIND.md` where two kinds share a name.
 fn page_of(info: &ComponentInfo) -> PathBuf {
-    let same = components().iter().filter(|other| other.name == info.name).count();
+    let same = components()
+        .iter()
+        .filter(|other| other.name == info.name)
+        .count();
     let file = match same {
         1 => format!("{}.md", info.name),
         _ => format!("{}_{}.md", info.name, info.kind.as_str()),
@@ -55,7 +58,11 @@ fn render(info: &ComponentInfo) -> String {
         .map(|key| {
             let doc = key.doc.replace('|', "\\|");
             let default = default_of(key);
-            let default = if default.is_empty() { "" } else { &format!("{default} ") };
+            let default = if default.is_empty() {
+                ""
+            } else {
+                &format!("{default} ")
+            };
             format!("| `{}` | {default}| {doc} |\n", key.name)
         })
         .collect();
@@ -112,7 +119,9 @@ fn every_page_names_every_key_with_its_default_and_no_other() {
         let section = text.split("\n## Keys\n").nth(1).expect("a section on keys");
         let section = section.split("\n## ").next().unwrap();
         // A table of something else may follow.
-        let table = section.lines().skip_while(|line| !line.starts_with("| key |"));
+        let table = section
+            .lines()
+            .skip_while(|line| !line.starts_with("| key |"));
         let rows: BTreeMap<&str, &str> = table
             .take_while(|line| line.starts_with('|'))
             .filter_map(|line| Some((line.strip_prefix("| `")?.split_once('`')?.0, line)))
@@ -123,7 +132,11 @@ fn every_page_names_every_key_with_its_default_and_no_other() {
         for key in keys(info) {
             let default = default_of(key);
             let row = rows[key.name];
-            assert!(row.contains(&default), "{}: {row} lacks {default}", page.display());
+            assert!(
+                row.contains(&default),
+                "{}: {row} lacks {default}",
+                page.display()
+            );
         }
     }
 }
@@ -180,7 +193,9 @@ fn anchors(text: &str) -> BTreeSet<String> {
     headings
         .map(|heading| {
             let kept = heading.to_lowercase();
-            let kept = kept.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+            let kept = kept
+                .chars()
+                .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
             kept.collect::<String>().replace(' ', "-")
         })
         .collect()
@@ -208,7 +223,11 @@ fn every_link_between_pages_leads_somewhere() {
             assert!(root().join(&path).exists(), "{}: {target}", page.display());
             if !anchor.is_empty() {
                 let known = anchors(&read(&path));
-                assert!(known.contains(anchor), "{}: {target} of {known:?}", page.display());
+                assert!(
+                    known.contains(anchor),
+                    "{}: {target} of {known:?}",
+                    page.display()
+                );
             }
         }
     }
@@ -227,7 +246,10 @@ fn every_page_of_the_documentation_can_be_found_from_the_readme() {
             let Ok(path) = root().join(path).canonicalize() else {
                 continue;
             };
-            let Ok(path) = path.strip_prefix(root().canonicalize().unwrap()).map(PathBuf::from) else {
+            let Ok(path) = path
+                .strip_prefix(root().canonicalize().unwrap())
+                .map(PathBuf::from)
+            else {
                 continue;
             };
             if path.extension().is_some_and(|e| e == "md") && found.insert(path.clone()) {
@@ -254,7 +276,12 @@ fn the_architecture_names_every_folder_and_file_at_the_top_of_the_sources() {
         };
         assert!(text.contains(&name), "{name}");
     }
-    for word in text.split('`').skip(1).step_by(2).filter(|word| word.starts_with("src/")) {
+    for word in text
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|word| word.starts_with("src/"))
+    {
         assert!(root().join(word).exists(), "{word}");
     }
 }
@@ -283,7 +310,9 @@ fn the_architecture_gives_a_reason_for_every_dependency_and_for_no_other() {
 /// The configurations that a page shows.
 fn configurations(text: &str) -> Vec<String> {
     let blocks = text.split("```toml\n").skip(1);
-    blocks.map(|block| block.split("```").next().unwrap().to_owned()).collect()
+    blocks
+        .map(|block| block.split("```").next().unwrap().to_owned())
+        .collect()
 }
 
 #[test]

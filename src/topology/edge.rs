@@ -325,7 +325,12 @@ sinks.out = { type = "blackhole", inputs = ["in"] }
         let loaded = config::parse_str("a.toml", CONFIG, &|_: &str| None).unwrap();
         let telemetry = Telemetry::new();
         let metrics = telemetry.component("out", Kind::Sink, "blackhole");
-        let edge = Edge::new("out".into(), &*loaded.config.sinks["out"].config, None, metrics);
+        let edge = Edge::new(
+            "out".into(),
+            &*loaded.config.sinks["out"].config,
+            None,
+            metrics,
+        );
         for dies in [true, false] {
             let body = Compressor::compress(|_| {});
             let origin = Arc::new(Origin::internal("in".into()));

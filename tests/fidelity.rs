@@ -382,7 +382,7 @@ async fn metadata_of_a_family_reaches_all_its_series_and_comes_back_once() {
     let mut message = to_v1(&series);
     message.metadata = families.to_vec();
     let strangers = Series::named("heat_total").sample(1.0, T);
-    message.timeseries.extend(to_v1(&[strangers.clone()]).timeseries);
+    message.timeseries.extend(to_v1(std::slice::from_ref(&strangers)).timeseries);
 
     let pipe = Pipe::new(Way::Straight, "2.0", Manner::Honest).await;
     assert_eq!(pipe.post_v1(&message).await.status, 204);
@@ -798,7 +798,7 @@ async fn requests_that_are_not_remote_write_are_refused_as_the_specification_say
     let mut writer = snap::write::FrameEncoder::new(&mut framed);
     std::io::Write::write_all(&mut writer, &raw).unwrap();
     drop(writer);
-    let not_a_message = model::peculiar_body(&vec![0xffu8; 64]);
+    let not_a_message = model::peculiar_body(&[0xffu8; 64]);
     let odd_refs = v2::Request {
         symbols: vec!["".into(), "__name__".into(), "a".into()],
         timeseries: vec![v2::TimeSeries {

@@ -10,9 +10,9 @@ use std::fmt;
 use foldhash::fast::RandomState;
 use thiserror::Error;
 
+use crate::protocol::Version;
 use crate::protocol::snappy::{self, SnappyError};
 use crate::protocol::wire::{self, Fields, LEN, WireError, tag};
-use crate::protocol::Version;
 use crate::signal::{Arena, Label, Raw, Series, SeriesCounts, Span};
 
 /// Room for labels that transforms add, per series.
@@ -326,7 +326,12 @@ impl<'a> Decoder<'a> {
                 }
             }
         }
-        if self.arena.symbols.first().is_some_and(|first| first.len > 0) {
+        if self
+            .arena
+            .symbols
+            .first()
+            .is_some_and(|first| first.len > 0)
+        {
             return Err(WireError::FirstSymbol);
         }
         let mut lone_exemplars = false;
@@ -502,12 +507,7 @@ impl<'a> Decoder<'a> {
             }
             named |= head == NAME && name_len == 8;
             last = head;
-            list.push(Label::entry(
-                name,
-                name_len.into(),
-                value,
-                value_len.into(),
-            ));
+            list.push(Label::entry(name, name_len.into(), value, value_len.into()));
             pos = next;
         }
         self.arena.labels = list;
@@ -555,8 +555,7 @@ impl<'a> Decoder<'a> {
         let head = self.arena.head(name);
         if head <= labels.head && count > 0 {
             let last = self.arena.labels[labels.first + count - 1].name();
-            let ordered = head == labels.head
-                && self.arena.text(last) < self.arena.text(name);
+            let ordered = head == labels.head && self.arena.text(last) < self.arena.text(name);
             labels.sorted &= ordered;
         }
         labels.named |= head == NAME && name.len == 8;
@@ -721,10 +720,7 @@ fn v1_label(buf: &[u8], start: usize) -> Result<(Label, usize), WireError> {
         && name.start as usize >= start + 4
         && label.entry_span() == Some((start, end))
         && value.start as usize
-            == name.start as usize
-                + name.len as usize
-                + 1
-                + wire::varint_len(value.len.into());
+            == name.start as usize + name.len as usize + 1 + wire::varint_len(value.len.into());
     if shortest {
         Ok((label, end))
     } else {

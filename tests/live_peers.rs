@@ -55,6 +55,15 @@ async fn page_target(passing: &Arc<AtomicBool>) -> Target {
     .await
 }
 
+/// Serves a counter with an exemplar, a new one with each scrape.
+async fn traced_target() -> Target {
+    Target::start(OPENMETRICS, |number| {
+        let exemplar = format!("# {{trace_id=\"t{number}\"}} 0.{number}");
+        format!("# TYPE test_traced counter\ntest_traced_total {number} {exemplar}\n# EOF\n").into()
+    })
+    .await
+}
+
 fn sender_config(write_url: &str, jobs: &str) -> String {
     format!(
         r#"
@@ -197,11 +206,7 @@ async fn what_prometheus_scrapes_is_the_same_behind_metrifold() {
     let leaving = page_target(&always).await;
     let dying = page_target(&always).await;
     let losing = page_target(&until_lost).await;
-    let traced = Target::start(OPENMETRICS, |number| {
-        let exemplar = format!("# {{trace_id=\"t{number}\"}} 0.{number}");
-        format!("# TYPE test_traced counter\ntest_traced_total {number} {exemplar}\n# EOF\n").into()
-    });
-    let traced = traced.await;
+    let traced = traced_target().await;
     let native = Target::start(PROTOBUF, |number| histogram_page("test_native", number)).await;
     let folder = tempfile::tempdir().unwrap();
     let discovered = folder.path().join("targets.json");
@@ -589,5 +594,86 @@ scrape_configs:
         let expected: Vec<f64> = (1..=values.len()).map(|n| n as f64).collect();
         assert_eq!(values, expected, "{job}");
         assert!(values.len() as u64 >= at_least, "{job}: {values:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_goes_through_2_0_on_its_way_is_the_same_behind_it() {
+    // A Prometheus of 1.0, a Metrifold that makes 2.0 of it, one that takes 2.0, and a Prometheus
+    // that does not.
+    let receiver = Prometheus::start("").await;
+    let pass = |protocol: &str, endpoint: &str| {
+        r#"
+        [sources.ingest]
+        type = "remote_write"
+        address = "{ingest}"
+
+        [sinks.next]
+        type = "remote_write"
+        inputs = ["ingest"]
+        endpoint = "ENDPOINT"
+        protocol = "PROTOCOL"
+        "#
+        .replace("ENDPOINT", endpoint)
+        .replace("PROTOCOL", protocol)
+    };
+    let second = Metrifold::start(&pass("auto", &receiver.write_url())).await;
+    let second_url = format!("{}/api/v1/write", second.ingest);
+    let first = Metrifold::start(&pass("2.0", &second_url)).await;
+    let always = Arc::new(true.into());
+    let plain = page_target(&always).await;
+    let traced = traced_target().await;
+    let native = Target::start(PROTOBUF, |number| histogram_page("test_native", number)).await;
+    let jobs = format!(
+        r#"
+  - job_name: targets
+    static_configs: [{{ targets: ["{}", "{}", "{}"] }}]
+"#,
+        plain.address, traced.address, native.address
+    );
+    let write_url = format!("{}/api/v1/write", first.ingest);
+    let started = now();
+    let sender = Prometheus::start(&sender_config(&write_url, &jobs)).await;
+    wait("targets to be scraped", SOON, async || {
+        let scrapes = [&plain, &traced, &native].map(Target::scrapes);
+        (scrapes.into_iter().min() > Some(4)).then_some(())
+    })
+    .await;
+    plain.stop();
+    let end = now() + 2.0;
+    let seconds = (end - started).ceil() as u32 + 60;
+    wait("time to pass", SOON, async || (now() > end + 1.5).then_some(())).await;
+
+    let found = until_same("Prometheus", 0.0, async || {
+        let expected = sender.samples(ALL, seconds, end).await;
+        (receiver.samples(ALL, seconds, end).await, expected)
+    })
+    .await;
+    assert!(found.len() > 300, "only {} series", found.len());
+    let ending = r#"{__name__=~"test_.*",job="targets"}"#;
+    until_same("the course of what ends", 0.0, async || {
+        let expected = sender.course(ending, started, end).await;
+        (receiver.course(ending, started, end).await, expected)
+    })
+    .await;
+    let histograms = sender.histograms(ALL, seconds, end).await;
+    assert_eq!(histograms.len(), 1);
+    wait("the receiver to have the same histograms", SOON, async || {
+        (receiver.histograms(ALL, seconds, end).await == histograms).then_some(())
+    })
+    .await;
+    let exemplars = sender.exemplars(ALL, started, end).await;
+    assert_eq!(exemplars.len(), 1);
+    wait("the receiver to have the same exemplars", SOON, async || {
+        (receiver.exemplars(ALL, started, end).await == exemplars).then_some(())
+    })
+    .await;
+
+    // It was 2.0 between them, and nothing was refused or lost.
+    assert!(!first.process.log().contains("falling back"), "{}", first.process.log());
+    assert!(second.process.log().contains("falling back"), "{}", second.process.log());
+    for metrifold in [&first, &second] {
+        let discarded = metrifold.metric("metrifold_component_discarded_samples_total", &[]).await;
+        assert_eq!(discarded, 0.0);
     }
 }

@@ -84,7 +84,7 @@ pub enum Reason {
     LabelValueTooLong,
     /// A name or a value is not UTF-8.
     InvalidUtf8,
-    /// A reference points outside of the symbol table.
+    /// A reference points outside of the symbol table, or a label's value has none.
     BadSymbolRef,
     /// Neither samples nor histograms nor exemplars.
     NoSamples,
@@ -369,7 +369,11 @@ impl<'a> Decoder<'a> {
             let refs = &buf[..refs_end];
             while pos < refs_end {
                 let name = wire::varint(refs, &mut pos)?;
-                let value = wire::varint(refs, &mut pos).map_err(|_| WireError::SymbolRef)?;
+                if pos == refs_end {
+                    labels.broken = Some(Reason::BadSymbolRef);
+                    break;
+                }
+                let value = wire::varint(refs, &mut pos)?;
                 self.v2_label(&mut labels, name, value);
             }
             rest = pos;
@@ -436,7 +440,7 @@ impl<'a> Decoder<'a> {
         }
         let pairs = refs.chunks_exact(2);
         if !pairs.remainder().is_empty() {
-            return Err(WireError::SymbolRef);
+            labels.broken = Some(Reason::BadSymbolRef);
         }
         for pair in pairs {
             self.v2_label(labels, pair[0], pair[1]);

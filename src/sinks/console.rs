@@ -76,7 +76,9 @@ impl Sink for Console {
                     Ok(Ok(())) => delivery.delivered(),
                     Ok(Err(error)) => {
                         delivery.count_lost("write_failed", delivery.batch.counts());
-                        return Err(RunError(format!("cannot write to standard output: {error}")));
+                        let reason = format!("cannot write to standard output: {error}");
+                        delivery.finish(Outcome::failed(&*reason));
+                        return Err(RunError(reason));
                     }
                     Err(_) => return Err(RunError("writer has ended".into())),
                 }
@@ -141,6 +143,9 @@ mod tests {
             .unwrap();
         let (arena, _) = decode(Version::V1, &body, &Limits::default()).unwrap();
         let text = String::from_utf8(render(&arena)).unwrap();
-        assert_eq!(text, "up{job=\"a\\\"b\\n\"} 1.5 7\nup{job=\"a\\\"b\\n\"} NaN 8\n");
+        assert_eq!(
+            text,
+            "up{job=\"a\\\"b\\n\"} 1.5 7\nup{job=\"a\\\"b\\n\"} NaN 8\n"
+        );
     }
 }

@@ -153,7 +153,10 @@ async fn answer(
                 response = plain(400, "only the first series is liked");
             }
             let counts = model::counts(&series);
-            for (kind, count) in ["samples", "histograms", "exemplars"].into_iter().zip(counts) {
+            for (kind, count) in ["samples", "histograms", "exemplars"]
+                .into_iter()
+                .zip(counts)
+            {
                 let name = format!("x-prometheus-remote-write-{kind}-written");
                 let name: http::HeaderName = name.parse().unwrap();
                 response.headers_mut().insert(name, count.into());

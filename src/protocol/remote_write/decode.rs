@@ -10,9 +10,9 @@ use std::fmt;
 use foldhash::fast::RandomState;
 use thiserror::Error;
 
+use crate::protocol::Version;
 use crate::protocol::snappy::{self, SnappyError};
 use crate::protocol::wire::{self, Fields, LEN, WireError, tag};
-use crate::protocol::Version;
 use crate::signal::{Arena, Label, Raw, Series, SeriesCounts, Span};
 
 /// Room for labels that transforms add, per series.
@@ -285,7 +285,7 @@ impl<'a> Decoder<'a> {
             pos += 1;
             pos = wire::length(buf, &mut pos)?;
         }
-        let ascii = buf[start..rest].is_ascii() && !scattered;
+        let ascii = is_ascii(&buf[start..rest]) && !scattered;
         let rest = if scattered {
             labels.edited = true;
             self.gather(start, end, 1)?
@@ -326,7 +326,12 @@ impl<'a> Decoder<'a> {
                 }
             }
         }
-        if self.arena.symbols.first().is_some_and(|first| first.len > 0) {
+        if self
+            .arena
+            .symbols
+            .first()
+            .is_some_and(|first| first.len > 0)
+        {
             return Err(WireError::FirstSymbol);
         }
         let mut lone_exemplars = false;
@@ -459,7 +464,8 @@ impl<'a> Decoder<'a> {
     #[inline(always)]
     fn short_labels(&mut self, labels: &mut Labels, start: usize, end: usize) -> usize {
         let buf = self.buf;
-        let list = &mut self.arena.labels;
+        // In a local variable, its parts can stay in registers.
+        let mut list = std::mem::take(&mut self.arena.labels);
         let room = self.limits.labels - (list.len() - labels.first);
         let (name_max, value_max) = (self.limits.name_bytes, self.limits.value_bytes);
         let (mut pos, mut last, mut named) = (start, labels.head, labels.named);
@@ -505,14 +511,10 @@ impl<'a> Decoder<'a> {
             }
             named |= head == NAME && name_len == 8;
             last = head;
-            list.push(Label::entry(
-                name,
-                name_len.into(),
-                value,
-                value_len.into(),
-            ));
+            list.push(Label::entry(name, name_len.into(), value, value_len.into()));
             pos = next;
         }
+        self.arena.labels = list;
         labels.head = last;
         labels.named = named;
         labels.bytes += pos - start;
@@ -557,8 +559,7 @@ impl<'a> Decoder<'a> {
         let head = self.arena.head(name);
         if head <= labels.head && count > 0 {
             let last = self.arena.labels[labels.first + count - 1].name();
-            let ordered = head == labels.head
-                && self.arena.text(last) < self.arena.text(name);
+            let ordered = head == labels.head && self.arena.text(last) < self.arena.text(name);
             labels.sorted &= ordered;
         }
         labels.named |= head == NAME && name.len == 8;
@@ -676,6 +677,21 @@ impl<'a> Decoder<'a> {
     }
 }
 
+/// Whether all bytes are below 128, 32 at a time.
+#[inline(always)]
+fn is_ascii(text: &[u8]) -> bool {
+    let Some(tail) = text.last_chunk::<32>() else {
+        return text.is_ascii();
+    };
+    let mut seen = *tail; // overlaps the last block
+    for block in text.as_chunks::<32>().0 {
+        for (seen, byte) in seen.iter_mut().zip(block) {
+            *seen |= byte;
+        }
+    }
+    seen.is_ascii()
+}
+
 /// Reads a `Label` field of any shape; returns it and the position behind.
 #[cold]
 fn v1_label(buf: &[u8], start: usize) -> Result<(Label, usize), WireError> {
@@ -708,10 +724,7 @@ fn v1_label(buf: &[u8], start: usize) -> Result<(Label, usize), WireError> {
         && name.start as usize >= start + 4
         && label.entry_span() == Some((start, end))
         && value.start as usize
-            == name.start as usize
-                + name.len as usize
-                + 1
-                + wire::varint_len(value.len.into());
+            == name.start as usize + name.len as usize + 1 + wire::varint_len(value.len.into());
     if shortest {
         Ok((label, end))
     } else {
@@ -754,7 +767,11 @@ fn describe(arena: &Arena, first: usize) -> String {
     let shown: Vec<String> = labels
         .iter()
         .take(LABELS)
-        .map(|label| format!("{}={:?}", short(label.name()), short(label.value())))
+        .map(|label| {
+            // Senders show the first line of an answer only, so that it must not break.
+            let name = short(label.name());
+            format!("{}={:?}", name.escape_debug(), short(label.value()))
+        })
         .collect();
     let more = if labels.len() > LABELS { ", …" } else { "" };
     format!("{{{}{more}}}", shown.join(", "))

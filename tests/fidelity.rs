@@ -349,6 +349,53 @@ async fn a_1_0_series_of_samples_and_histograms_becomes_two_in_2_0() {
 }
 
 #[tokio::test]
+async fn what_2_0_has_no_place_for_does_not_reach_its_endpoint() {
+    let pipe = Pipe::new(Way::Straight, "2.0", Manner::Honest).await;
+    let series = Series::named("with_data").sample(1.0, T).metadata(2, "Help.", "");
+    let reply = pipe.post_v1(&to_v1(&[Series::named("without_data"), series.clone()])).await;
+    assert_eq!(reply.status, 204, "{}", reply.text());
+    same("data", &from_v2(&pipe.endpoint.one().v2()), std::slice::from_ref(&series));
+
+    // Prometheus sends its metadata of 1.0 in requests of their own.
+    let mut metadata = to_v1(&[series]);
+    metadata.timeseries.clear();
+    let reply = pipe.post_v1(&metadata).await;
+    assert_eq!(reply.status, 204, "{}", reply.text());
+    assert_eq!(pipe.endpoint.take().len(), 0);
+    pipe.check_ledger().await;
+}
+
+#[tokio::test]
+async fn a_batch_of_which_nothing_is_left_is_acknowledged() {
+    let pipe = Pipe::new(Way::Clean, "auto", Manner::Honest).await;
+    let gone = [Series::named("go_gc_cycles").sample(1.0, T).exemplar(&[("t", "1")], 1.0, T)];
+    let reply = pipe.post_v2(&to_v2(&gone)).await;
+    assert_eq!(reply.status, 204, "{}", reply.text());
+    assert_eq!(reply.written(), Some([1, 0, 1]));
+    assert_eq!(pipe.post_v1(&to_v1(&gone)).await.status, 204);
+    assert_eq!(pipe.endpoint.take().len(), 0);
+}
+
+#[tokio::test]
+async fn what_an_endpoint_says_that_it_did_not_store_counts_as_lost() {
+    let pipe = Pipe::new(Way::Straight, "auto", Manner::Picky).await;
+    let sent = [
+        Series::named("liked").sample(1.0, T).sample(2.0, T + 1),
+        Series::named("not_liked").sample(3.0, T),
+        Series::named("not_liked_either").histogram(model::integer_histogram(T)),
+    ];
+    let reply = pipe.post_v2(&to_v2(&sent)).await;
+    assert_eq!(reply.status, 400);
+    assert!(reply.text().contains("only the first series is liked"), "{}", reply.text());
+    let out = ("component_id", "out");
+    let stored = pipe.metrifold.metric("metrifold_component_sent_samples_total", &[out]).await;
+    assert_eq!(stored, 2.0);
+    let lost = pipe.metrifold.metric(DISCARDED, &[out, ("reason", "partial")]).await;
+    assert_eq!(lost, 2.0);
+    pipe.check_ledger().await;
+}
+
+#[tokio::test]
 async fn metadata_of_a_family_reaches_all_its_series_and_comes_back_once() {
     // Families as the text format of OpenMetrics names them.
     let metadata = |kind: i32, family: &str| v1::MetricMetadata {
@@ -382,7 +429,7 @@ async fn metadata_of_a_family_reaches_all_its_series_and_comes_back_once() {
     let mut message = to_v1(&series);
     message.metadata = families.to_vec();
     let strangers = Series::named("heat_total").sample(1.0, T);
-    message.timeseries.extend(to_v1(&[strangers.clone()]).timeseries);
+    message.timeseries.extend(to_v1(std::slice::from_ref(&strangers)).timeseries);
 
     let pipe = Pipe::new(Way::Straight, "2.0", Manner::Honest).await;
     assert_eq!(pipe.post_v1(&message).await.status, 204);
@@ -798,7 +845,7 @@ async fn requests_that_are_not_remote_write_are_refused_as_the_specification_say
     let mut writer = snap::write::FrameEncoder::new(&mut framed);
     std::io::Write::write_all(&mut writer, &raw).unwrap();
     drop(writer);
-    let not_a_message = model::peculiar_body(&vec![0xffu8; 64]);
+    let not_a_message = model::peculiar_body(&[0xff; 64]);
     let odd_refs = v2::Request {
         symbols: vec!["".into(), "__name__".into(), "a".into()],
         timeseries: vec![v2::TimeSeries {
@@ -840,6 +887,9 @@ async fn requests_that_are_not_remote_write_are_refused_as_the_specification_say
     f(400, protobuf_2, &model::body(&odd_refs)).await;
     f(400, protobuf_2, &model::body(&far_refs)).await;
     f(400, protobuf_2, &model::body(&first_symbol)).await;
+    // Nobody looks into 1.0 here, but what cannot be decompressed is not passed on.
+    f(400, &[], &one.slice(..one.len() - 1)).await;
+    f(400, &[], &raw).await;
 
     let url = format!("{}/api/v1/write", pipe.metrifold.ingest);
     for method in [Method::GET, Method::PUT, Method::DELETE] {

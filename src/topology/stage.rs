@@ -145,6 +145,12 @@ impl Output {
         self.stage.load().decodes(version)
     }
 
+    /// Whether some sink will answer for what is wrong with a batch: without a required one, only
+    /// the source can.
+    pub fn answers(&self) -> bool {
+        self.stage.load().edges.iter().any(|edge| edge.required)
+    }
+
     /// Sends a batch through the transforms and into the queues of the sinks. Waits while the
     /// queue of a required sink is full; an optional sink is never waited for.
     ///
@@ -246,6 +252,10 @@ fn finish(
         batch.decode().map_err(|e| refuse(&e))?;
     }
     if let Some(version) = edge.version(&batch) {
+        // 2.0 has no place for metadata without series.
+        if version == Version::V2 && batch.counts().is_some_and(|counts| counts.series == 0) {
+            return Ok(());
+        }
         let lost = batch.settle(version).map_err(|e| refuse(&e))?;
         edge.metrics.discarded_samples(NOT_IN_V1, lost);
     }

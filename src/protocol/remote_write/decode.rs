@@ -285,7 +285,7 @@ impl<'a> Decoder<'a> {
             pos += 1;
             pos = wire::length(buf, &mut pos)?;
         }
-        let ascii = buf[start..rest].is_ascii() && !scattered;
+        let ascii = is_ascii(&buf[start..rest]) && !scattered;
         let rest = if scattered {
             labels.edited = true;
             self.gather(start, end, 1)?
@@ -455,7 +455,8 @@ impl<'a> Decoder<'a> {
     #[inline(always)]
     fn short_labels(&mut self, labels: &mut Labels, start: usize, end: usize) -> usize {
         let buf = self.buf;
-        let list = &mut self.arena.labels;
+        // In a local variable, its parts can stay in registers.
+        let mut list = std::mem::take(&mut self.arena.labels);
         let room = self.limits.labels - (list.len() - labels.first);
         let (name_max, value_max) = (self.limits.name_bytes, self.limits.value_bytes);
         let (mut pos, mut last, mut named) = (start, labels.head, labels.named);
@@ -509,6 +510,7 @@ impl<'a> Decoder<'a> {
             ));
             pos = next;
         }
+        self.arena.labels = list;
         labels.head = last;
         labels.named = named;
         labels.bytes += pos - start;
@@ -670,6 +672,21 @@ impl<'a> Decoder<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether all bytes are below 128, 32 at a time.
+#[inline(always)]
+fn is_ascii(text: &[u8]) -> bool {
+    let Some(tail) = text.last_chunk::<32>() else {
+        return text.is_ascii();
+    };
+    let mut seen = *tail; // overlaps the last block
+    for block in text.as_chunks::<32>().0 {
+        for (seen, byte) in seen.iter_mut().zip(block) {
+            *seen |= byte;
+        }
+    }
+    seen.is_ascii()
 }
 
 /// Reads a `Label` field of any shape; returns it and the position behind.

@@ -36,8 +36,9 @@ use tokio::sync::oneshot;
 static SOURCES: LazyLock<Mutex<HashMap<String, UnboundedSender<Order>>>> =
     LazyLock::new(Mutex::default);
 /// What came to the sinks, by name of the sink: the name and the path of each series.
-static SINKS: LazyLock<Mutex<HashMap<String, Vec<(String, String)>>>> =
-    LazyLock::new(Mutex::default);
+static SINKS: LazyLock<Mutex<HashMap<String, Seen>>> = LazyLock::new(Mutex::default);
+/// Names and paths of series.
+type Seen = Vec<(String, String)>;
 /// How often a component was built, by name.
 static BUILT: LazyLock<Mutex<HashMap<String, usize>>> = LazyLock::new(Mutex::default);
 
@@ -52,7 +53,7 @@ fn count_build(id: &str) -> usize {
     *times
 }
 
-fn received(sink: &str) -> Vec<(String, String)> {
+fn received(sink: &str) -> Seen {
     SINKS.lock().unwrap().get(sink).cloned().unwrap_or_default()
 }
 
@@ -201,7 +202,10 @@ impl Transform for Tester {
             }
             Mode::Strict => {
                 let arena = batch.arena().unwrap();
-                let names: Vec<_> = arena.iter().map(|s| text(s.get(&Name::new("__name__")))).collect();
+                let names: Vec<_> = arena
+                    .iter()
+                    .map(|s| text(s.get(&Name::new("__name__"))))
+                    .collect();
                 assert!(!names.iter().any(|name| name == "poison"), "as ordered");
                 if names.iter().any(|name| name == "refused") {
                     return Err(Rejection("refused by a transform".into()));
@@ -313,7 +317,10 @@ impl Graph {
         });
         let config = Arc::new(config.config);
         let built = Built::build(config, Telemetry::new(), Listeners::new());
-        let running = built.map_err(|errors| format!("{errors:?}")).unwrap().start();
+        let running = built
+            .map_err(|errors| format!("{errors:?}"))
+            .unwrap()
+            .start();
         Self { id, running }
     }
 
@@ -321,7 +328,7 @@ impl Graph {
         name.replace("ID", &self.id.to_string())
     }
 
-    fn received(&self, sink: &str) -> Vec<(String, String)> {
+    fn received(&self, sink: &str) -> Seen {
         received(&self.name(sink))
     }
 
@@ -335,7 +342,10 @@ impl Graph {
         let (told, outcome) = oneshot::channel();
         let names = names.iter().map(|name| self.name(name)).collect();
         self.order(source, Order::Send(names, told));
-        tokio::time::timeout(support_net::PATIENCE, outcome).await.unwrap().unwrap()
+        tokio::time::timeout(support_net::PATIENCE, outcome)
+            .await
+            .unwrap()
+            .unwrap()
     }
 
     /// The value of a line of the metrics page that begins and goes on with these texts.
@@ -344,9 +354,14 @@ impl Graph {
         let parts: Vec<_> = parts.iter().map(|part| self.name(part)).collect();
         let lines = page.lines().filter(|line| {
             let found = line.split(['{', ' ']).next();
-            found == Some(name) && parts.iter().all(|part| line.contains(&format!("\"{part}\"")))
+            found == Some(name)
+                && parts
+                    .iter()
+                    .all(|part| line.contains(&format!("\"{part}\"")))
         });
-        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+        lines
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+            .sum()
     }
 
     async fn stop(self) -> Vec<Leftover> {
@@ -362,14 +377,15 @@ struct Model {
     sinks: BTreeMap<String, Vec<String>>,
 }
 
-type Seen = Vec<(String, String)>;
-
 impl Model {
     /// What a component's output carries on to everything behind it, edge by edge.
     fn follow(&self, output: &str, series: &Seen, arrived: &mut BTreeMap<String, Seen>) {
         for (sink, inputs) in &self.sinks {
             if inputs.iter().any(|input| input == output) {
-                arrived.entry(sink.clone()).or_default().extend(series.iter().cloned());
+                arrived
+                    .entry(sink.clone())
+                    .or_default()
+                    .extend(series.iter().cloned());
             }
         }
         for (id, (mode, inputs)) in &self.transforms {
@@ -377,11 +393,14 @@ impl Model {
                 continue;
             }
             let marked = |mark: &str| -> Seen {
-                let longer = |(name, path): &(String, String)| (name.clone(), format!("{path}/{mark}"));
+                let longer =
+                    |(name, path): &(String, String)| (name.clone(), format!("{path}/{mark}"));
                 series.iter().map(longer).collect()
             };
             let part = |seen: Seen, odd: bool| -> Seen {
-                seen.into_iter().filter(|(name, _)| is_odd(name) == odd).collect()
+                seen.into_iter()
+                    .filter(|(name, _)| is_odd(name) == odd)
+                    .collect()
             };
             match mode {
                 Mode::Tag => self.follow(id, &marked(id), arrived),
@@ -413,7 +432,14 @@ impl Model {
             }
             inputs
         };
-        let modes = [Mode::Tag, Mode::Tag, Mode::Pass, Mode::Drop, Mode::Fork, Mode::Twice];
+        let modes = [
+            Mode::Tag,
+            Mode::Tag,
+            Mode::Pass,
+            Mode::Drop,
+            Mode::Fork,
+            Mode::Twice,
+        ];
         for n in 0..random.below(8) {
             let mode = modes[random.below(modes.len())];
             let id = format!("t-ID-{n}");
@@ -463,10 +489,15 @@ async fn random_graphs_deliver_what_a_naive_evaluation_says() {
         let mut expected = BTreeMap::new();
         for turn in 0..4 {
             let source = format!("source-ID-{}", turn % SOURCES);
-            let names: Vec<_> = (0..1 + random.below(4)).map(|n| format!("m{turn}{n}")).collect();
+            let names: Vec<_> = (0..1 + random.below(4))
+                .map(|n| format!("m{turn}{n}"))
+                .collect();
             let names: Vec<&str> = names.iter().map(|name| &**name).collect();
             assert_eq!(graph.send(&source, &names).await, Ok(Outcome::Delivered));
-            let series = names.iter().map(|&name| (name.to_owned(), String::new())).collect();
+            let series = names
+                .iter()
+                .map(|&name| (name.to_owned(), String::new()))
+                .collect();
             model.follow(&source, &series, &mut expected);
         }
         let id = graph.id.to_string();
@@ -477,14 +508,21 @@ async fn random_graphs_deliver_what_a_naive_evaluation_says() {
             for (_, path) in &mut expected {
                 *path = path.replace("ID", &id);
             }
-            several += usize::from(expected.iter().any(|(_, path)| path.matches('/').count() > 2));
+            several += usize::from(
+                expected
+                    .iter()
+                    .any(|(_, path)| path.matches('/').count() > 2),
+            );
             most = most.max(expected.len());
             arrived.sort();
             expected.sort();
             assert_eq!(arrived, expected, "{sink} of {model:#?}");
         }
     }
-    assert!(several > 20 && most > 50, "the graphs are not trivial: {several} {most}");
+    assert!(
+        several > 20 && most > 50,
+        "the graphs are not trivial: {several} {most}"
+    );
 }
 
 #[tokio::test]
@@ -504,12 +542,18 @@ async fn what_a_transform_emits_first_arrives_first_however_long_the_way_is() {
         config += &format!("[sinks.{id}-ID]\ntype = \"test\"\ninputs = [\"{input}\"]\n");
     }
     let graph = Graph::start(&config);
-    assert_eq!(graph.send("source-ID", &["up"]).await, Ok(Outcome::Delivered));
+    assert_eq!(
+        graph.send("source-ID", &["up"]).await,
+        Ok(Outcome::Delivered)
+    );
     let (near, far) = (graph.name("near-ID"), graph.name("far-ID"));
     let last = graph.name("d-ID");
     assert_eq!(graph.stop().await, []);
     let paths = |sink: &str| -> Vec<String> {
-        received(sink).into_iter().map(|(_, path)| path.replace(&format!("/{last}"), "")).collect()
+        received(sink)
+            .into_iter()
+            .map(|(_, path)| path.replace(&format!("/{last}"), ""))
+            .collect()
     };
     assert_eq!(paths(&near), ["/1", "/2"]);
     assert_eq!(paths(&far), ["/1/1", "/1/2", "/2/1", "/2/2"]);
@@ -527,7 +571,10 @@ fn pair(keys: &str) -> String {
 async fn wait_until(what: &str, mut look: impl FnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + support_net::PATIENCE;
     while !look() {
-        assert!(tokio::time::Instant::now() < deadline, "waited in vain until {what}");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "waited in vain until {what}"
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -537,16 +584,31 @@ async fn an_optional_sink_that_dies_is_built_anew_and_what_it_took_along_is_coun
     for death in ["fail-bad-ID", "panic-bad-ID"] {
         let graph = Graph::start(&pair("broken = 1"));
         let bad = graph.name("bad-ID");
-        assert_eq!(graph.send("source-ID", &["a"]).await, Ok(Outcome::Delivered));
-        assert_eq!(graph.send("source-ID", &[death, "b"]).await, Ok(Outcome::Delivered));
+        assert_eq!(
+            graph.send("source-ID", &["a"]).await,
+            Ok(Outcome::Delivered)
+        );
+        assert_eq!(
+            graph.send("source-ID", &[death, "b"]).await,
+            Ok(Outcome::Delivered)
+        );
         wait_until("it has died", || {
             graph.metric("metrifold_component_up", &["bad-ID"]) == 0.0
         })
         .await;
         // It cannot be built at once, and what comes meanwhile waits for it.
-        assert_eq!(graph.send("source-ID", &["c"]).await, Ok(Outcome::Delivered));
+        assert_eq!(
+            graph.send("source-ID", &["c"]).await,
+            Ok(Outcome::Delivered)
+        );
         wait_until("it has come back", || graph.received("bad-ID").len() == 2).await;
-        let names = |sink| graph.received(sink).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        let names = |sink| {
+            graph
+                .received(sink)
+                .into_iter()
+                .map(|(name, _)| name)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(names("bad-ID"), ["a", "c"]);
         assert_eq!(names("good-ID"), ["a", &graph.name(death), "b", "c"]);
         assert_eq!(built(&bad), 3, "built, not built, built");
@@ -558,7 +620,10 @@ async fn an_optional_sink_that_dies_is_built_anew_and_what_it_took_along_is_coun
             assert_eq!(errors, 1.0, "{kind}");
         }
         // The account balances: two series died with the sink.
-        let lost = graph.metric("metrifold_component_discarded_samples_total", &["bad-ID", "sink_died"]);
+        let lost = graph.metric(
+            "metrifold_component_discarded_samples_total",
+            &["bad-ID", "sink_died"],
+        );
         let sent = graph.metric("metrifold_component_sent_samples_total", &["bad-ID"]);
         let received = graph.metric("metrifold_component_received_samples_total", &["bad-ID"]);
         assert_eq!((received, sent, lost), (4.0, 2.0, 2.0));
@@ -576,10 +641,19 @@ async fn a_required_sink_that_dies_has_the_sender_try_again() {
         let reason = graph.name("good-ID: sink died with the batch");
         assert_eq!(outcome, Ok(Outcome::failed(reason)));
         // The next one waits until the sink is back.
-        assert_eq!(graph.send("source-ID", &["a"]).await, Ok(Outcome::Delivered));
+        assert_eq!(
+            graph.send("source-ID", &["a"]).await,
+            Ok(Outcome::Delivered)
+        );
         assert_eq!(graph.received("good-ID").len(), 1);
-        wait_until("the other sink has both", || graph.received("bad-ID").len() == 2).await;
-        let lost = graph.metric("metrifold_component_discarded_samples_total", &["good-ID", "sink_died"]);
+        wait_until("the other sink has both", || {
+            graph.received("bad-ID").len() == 2
+        })
+        .await;
+        let lost = graph.metric(
+            "metrifold_component_discarded_samples_total",
+            &["good-ID", "sink_died"],
+        );
         assert_eq!(lost, 1.0);
         assert_eq!(graph.stop().await, []);
     }
@@ -592,7 +666,10 @@ async fn a_source_that_dies_comes_back_and_disturbs_nobody() {
     let graph = Graph::start(config);
     let source = graph.name("source-ID");
     for (times, order) in [(2, Order::Fail), (3, Order::Panic)] {
-        assert_eq!(graph.send("source-ID", &["a"]).await, Ok(Outcome::Delivered));
+        assert_eq!(
+            graph.send("source-ID", &["a"]).await,
+            Ok(Outcome::Delivered)
+        );
         graph.order("source-ID", order);
         wait_until("it is down", || {
             graph.metric("metrifold_component_up", &["source-ID"]) == 0.0
@@ -605,9 +682,18 @@ async fn a_source_that_dies_comes_back_and_disturbs_nobody() {
         .await;
         assert_eq!(graph.metric("metrifold_component_up", &["other-ID"]), 1.0);
     }
-    assert_eq!(graph.send("source-ID", &["a"]).await, Ok(Outcome::Delivered));
-    assert_eq!(graph.metric("metrifold_component_restarts_total", &["source-ID"]), 2.0);
-    assert_eq!(graph.metric("metrifold_component_restarts_total", &["other-ID"]), 0.0);
+    assert_eq!(
+        graph.send("source-ID", &["a"]).await,
+        Ok(Outcome::Delivered)
+    );
+    assert_eq!(
+        graph.metric("metrifold_component_restarts_total", &["source-ID"]),
+        2.0
+    );
+    assert_eq!(
+        graph.metric("metrifold_component_restarts_total", &["other-ID"]),
+        0.0
+    );
     let out = graph.name("out-ID");
     assert_eq!(graph.stop().await, []);
     assert_eq!(received(&out).len(), 5);
@@ -647,17 +733,26 @@ async fn panics_cost_only_their_batch(config: &str, address: std::net::SocketAdd
         let names = ["a", "poison", "b", "refused", "c"];
         names.map(|name| {
             let answer = sender.try_post("/api/v1/write", &[], &body(&[one(name, 1)]));
-            answer.map(|answer| (answer.status, answer.text())).unwrap_or_default()
+            answer
+                .map(|answer| (answer.status, answer.text()))
+                .unwrap_or_default()
         })
     });
     let answers = sending.await.unwrap();
     let statuses = answers.clone().map(|(status, _)| status);
     assert_eq!(statuses, [204, 500, 204, 400, 204], "{answers:?}");
     assert!(answers[1].1.contains("panicked"), "{answers:?}");
-    assert!(answers[3].1.contains("refused by a transform"), "{answers:?}");
+    assert!(
+        answers[3].1.contains("refused by a transform"),
+        "{answers:?}"
+    );
     // A batch that is refused as a whole has reached nobody.
     for sink in ["behind-ID", "beside-ID"] {
-        let names: Vec<_> = graph.received(sink).into_iter().map(|(name, _)| name).collect();
+        let names: Vec<_> = graph
+            .received(sink)
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
         assert_eq!(names, ["a", "b", "c"], "{sink}");
     }
     for kind in ["panicked", "rejected"] {
@@ -665,7 +760,10 @@ async fn panics_cost_only_their_batch(config: &str, address: std::net::SocketAdd
         assert_eq!(errors, 1.0, "{kind}");
     }
     for sink in ["behind-ID", "beside-ID"] {
-        assert_eq!(graph.metric("metrifold_component_restarts_total", &[sink]), 0.0);
+        assert_eq!(
+            graph.metric("metrifold_component_restarts_total", &[sink]),
+            0.0
+        );
     }
     assert_eq!(graph.stop().await, []);
 }
@@ -684,8 +782,16 @@ fn a_signal_has_the_sinks_deliver_what_they_hold() {
     assert!(child.is_alive(), "it waits for its sinks");
     endpoint.release();
     assert_eq!(child.wait().code(), Some(0), "{}", child.stderr());
-    assert!(child.stderr().contains("everything was delivered"), "{}", child.stderr());
-    let times: Vec<_> = endpoint.accepted().into_iter().map(|(_, time)| time).collect();
+    assert!(
+        child.stderr().contains("everything was delivered"),
+        "{}",
+        child.stderr()
+    );
+    let times: Vec<_> = endpoint
+        .accepted()
+        .into_iter()
+        .map(|(_, time)| time)
+        .collect();
     assert_eq!(times, (1..=10).collect::<Vec<_>>());
 }
 
@@ -724,7 +830,10 @@ fn a_request_that_is_under_way_is_answered_before_the_end() {
 
 #[test]
 fn data_that_is_left_is_named_and_makes_the_exit_code_1() {
-    let (hanging, healthy) = (Endpoint::new(|_| Does::Hang(Reply::new(500))), Endpoint::healthy());
+    let (hanging, healthy) = (
+        Endpoint::new(|_| Does::Hang(Reply::new(500))),
+        Endpoint::healthy(),
+    );
     let config = process("required = false\nconnections = 1", &hanging)
         + &format!(
             "[sinks.healthy]\ntype = \"remote_write\"\ninputs = [\"ingest\"]\nendpoint = \"{}\"\n",
@@ -739,10 +848,19 @@ fn data_that_is_left_is_named_and_makes_the_exit_code_1() {
     child.signal("TERM");
     assert_eq!(child.wait().code(), Some(1), "{}", child.stderr());
     let log = child.stderr();
-    let left: Vec<_> = log.lines().filter(|line| line.contains("left undelivered")).collect();
+    let left: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("left undelivered"))
+        .collect();
     assert_eq!(left.len(), 1, "{log}");
-    assert!(left[0].contains("sink=out") && left[0].contains("batches=2"), "{left:?}");
-    assert!(left[0].contains("ERROR") && left[0].contains("size="), "{left:?}");
+    assert!(
+        left[0].contains("sink=out") && left[0].contains("batches=2"),
+        "{left:?}"
+    );
+    assert!(
+        left[0].contains("ERROR") && left[0].contains("size="),
+        "{left:?}"
+    );
     assert_eq!(healthy.accepted().len(), 3);
 }
 
@@ -751,13 +869,22 @@ fn a_second_signal_ends_the_program_at_once() {
     let hanging = Endpoint::new(|_| Does::Hang(Reply::new(500)));
     let config = process("required = false", &hanging);
     let mut child = Child::start_with(&config, &["--shutdown-limit", "1h"]);
-    assert_eq!(Sender::new(child.ingest).write(&body(&[one("up", 1)])).status, 204);
+    assert_eq!(
+        Sender::new(child.ingest)
+            .write(&body(&[one("up", 1)]))
+            .status,
+        204
+    );
     hanging.wait_requests(1);
     child.signal("TERM");
     until_so("it shuts down", || child.stderr().contains("shutting down"));
     child.signal("INT");
     assert_eq!(child.wait().code(), Some(1));
-    assert!(child.stderr().contains("second signal"), "{}", child.stderr());
+    assert!(
+        child.stderr().contains("second signal"),
+        "{}",
+        child.stderr()
+    );
 }
 
 #[test]
@@ -766,7 +893,10 @@ fn a_wrong_configuration_is_exit_code_78_and_binds_nothing() {
     let mut child = Child::spawn(&process("conections = 4", &endpoint), &[]);
     assert_eq!(child.wait().code(), Some(78));
     let errors = child.stderr();
-    assert!(errors.contains("conections") && errors.contains("`connections`"), "{errors}");
+    assert!(
+        errors.contains("conections") && errors.contains("`connections`"),
+        "{errors}"
+    );
     assert!(!errors.contains("metrifold runs"), "{errors}");
 }
 
@@ -782,8 +912,14 @@ fn a_port_that_is_taken_is_named_and_nothing_is_started() {
     let mut child = Child::spawn(&config, &[]);
     assert_eq!(child.wait().code(), Some(1));
     let log = child.stderr();
-    let line = log.lines().find(|line| line.contains("cannot build a component")).unwrap();
-    assert!(line.contains("component=ingest") && line.contains(&address), "{log}");
+    let line = log
+        .lines()
+        .find(|line| line.contains("cannot build a component"))
+        .unwrap();
+    assert!(
+        line.contains("component=ingest") && line.contains(&address),
+        "{log}"
+    );
     assert!(line.contains("has this address"), "{log}");
     assert!(!log.contains("metrifold runs"), "{log}");
     // What had been bound by then is free again.
@@ -793,10 +929,13 @@ fn a_port_that_is_taken_is_named_and_nothing_is_started() {
 #[test]
 fn a_sink_that_lost_its_output_is_reported_and_the_rest_goes_on() {
     let endpoint = Endpoint::healthy();
-    let config = process("", &endpoint) + "[sinks.lines]\ntype = \"console\"\ninputs = [\"ingest\"]\n";
+    let config =
+        process("", &endpoint) + "[sinks.lines]\ntype = \"console\"\ninputs = [\"ingest\"]\n";
     let mut child = Child::spawn_writing(&config, &[], Stdio::piped());
     until_so("it runs", || child.stderr().contains("metrifold runs"));
-    until_so("it is ready", || fetch(child.api, "/-/ready").is_ok_and(|a| a.status == 200));
+    until_so("it is ready", || {
+        fetch(child.api, "/-/ready").is_ok_and(|a| a.status == 200)
+    });
     until_so("it is served", || {
         fetch(child.ingest, "/api/v1/write").is_ok_and(|answer| answer.status == 405)
     });
@@ -814,16 +953,42 @@ fn a_sink_that_lost_its_output_is_reported_and_the_rest_goes_on() {
     assert_eq!(not_ready.text(), "not running: sink lines");
     assert_eq!(child.metric("metrifold_component_up", &lines), 0.0);
     assert!(child.metric("metrifold_component_restarts_total", &lines) >= 1.0);
-    assert_eq!(child.get("/-/healthy").status, 200, "the process itself is well");
+    assert_eq!(
+        child.get("/-/healthy").status,
+        200,
+        "the process itself is well"
+    );
     let log = child.stderr();
-    let died = log.lines().find(|line| line.contains("component died")).unwrap();
-    assert!(died.contains("component=lines") && died.contains("standard output"), "{died}");
-    until_so("it is built anew", || child.stderr().contains("component was built anew"));
+    let died = log
+        .lines()
+        .find(|line| line.contains("component died"))
+        .unwrap();
+    assert!(
+        died.contains("component=lines") && died.contains("standard output"),
+        "{died}"
+    );
+    until_so("it is built anew", || {
+        child.stderr().contains("component was built anew")
+    });
     time += 1;
     assert_eq!(sender.write(&body(&[one("up", time)])).status, 204);
-    let times: Vec<_> = endpoint.accepted().into_iter().map(|(_, time)| time).collect();
-    assert_eq!(times, (1..=time).collect::<Vec<_>>(), "the other sink has all");
-    assert_eq!(child.metric("metrifold_component_restarts_total", &[("component_id", "out")]), 0.0);
+    let times: Vec<_> = endpoint
+        .accepted()
+        .into_iter()
+        .map(|(_, time)| time)
+        .collect();
+    assert_eq!(
+        times,
+        (1..=time).collect::<Vec<_>>(),
+        "the other sink has all"
+    );
+    assert_eq!(
+        child.metric(
+            "metrifold_component_restarts_total",
+            &[("component_id", "out")]
+        ),
+        0.0
+    );
     let failed = [("component_id", "lines"), ("reason", "write_failed")];
     assert!(child.metric("metrifold_component_discarded_samples_total", &failed) >= 1.0);
     child.signal("TERM");
@@ -851,7 +1016,11 @@ fn two_sources_share_an_address_each_with_its_own_path_and_callers() {
     assert_eq!((first.count(), second.count()), (1, 1));
     for (source, answers) in [("ingest", 1.0), ("guarded", 1.0)] {
         let labels = [("component_id", source), ("code", "204")];
-        assert_eq!(child.metric("metrifold_source_requests_total", &labels), answers, "{source}");
+        assert_eq!(
+            child.metric("metrifold_source_requests_total", &labels),
+            answers,
+            "{source}"
+        );
     }
 }
 
@@ -877,7 +1046,11 @@ fn its_own_metrics_can_be_shown_on_a_page_of_its_own() {
     until_so("the value grows", || {
         let text = fetch(page, "/metrics").unwrap().text();
         let (series, _) = line.rsplit_once(' ').unwrap();
-        text.lines().any(|later| later.starts_with(series) && value(later) > value(&line))
+        text.lines()
+            .any(|later| later.starts_with(series) && value(later) > value(&line))
     });
-    assert_eq!(child.metric("metrifold_component_up", &[("component_id", "page")]), 1.0);
+    assert_eq!(
+        child.metric("metrifold_component_up", &[("component_id", "page")]),
+        1.0
+    );
 }

@@ -39,7 +39,9 @@ impl Child {
             child.stderr().contains("metrifold runs").then_some(())
         });
         // Until its sources have started, the program answers 503.
-        let paths = config.lines().filter_map(|line| line.strip_prefix("path = "));
+        let paths = config
+            .lines()
+            .filter_map(|line| line.strip_prefix("path = "));
         let paths: Vec<_> = paths.map(|path| path.replace('"', "")).collect();
         for path in paths.iter().map(|path| &**path).chain(["/api/v1/write"]) {
             if config.contains("\"INGEST\"") && !config.contains("cert_file") {

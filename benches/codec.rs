@@ -35,9 +35,6 @@ fn codec(c: &mut Criterion) {
         let mut out = vec![0; snap::raw::max_compress_len(raw.len())];
         b.iter(|| encoder.compress(black_box(&raw), &mut out));
     });
-    group.bench_function("snappy check", |b| {
-        b.iter(|| metrifold::protocol::snappy::check(black_box(&body)));
-    });
     group.bench_function("decode 1.0", |b| {
         b.iter(|| decode(Version::V1, black_box(&body), &limits));
     });

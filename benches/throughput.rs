@@ -249,27 +249,37 @@ fn run(gateway: Gateway, case: Case, load: &Arc<Load>, length: Duration) -> Run 
     let dir = Scratch::new();
     let sinks = [Counter::start(), Counter::start()];
     let port = free_port();
-    let mut child = gateway.start(case, port, [sinks[0].address, sinks[1].address], &dir.0);
+    let child = gateway.start(case, port, [sinks[0].address, sinks[1].address], &dir.0);
+    let child = Running(child);
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     wait_for(address);
     // Once through everything, so that pools and caches are what they are in the long run.
     let warmed = drive(address, load, Duration::from_millis(1000));
     settle(&sinks, warmed as u64 * case.kept() as u64);
 
-    let before = cpu(child.id());
+    let before = cpu(child.0.id());
     let started = Instant::now();
     let requests = drive(address, load, length);
     let took = started.elapsed();
     settle(&sinks, (warmed + requests) as u64 * case.kept() as u64);
-    let nanos = cpu(child.id()) - before;
-    let peak = peak(child.id());
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let nanos = cpu(child.0.id()) - before;
+    let peak = peak(child.0.id());
+    drop(child);
     let samples = (requests * payload::SERIES) as f64;
     Run {
         nanos: nanos as f64 / samples,
         rate: samples / took.as_secs_f64(),
         peak,
+    }
+}
+
+/// A gateway that ends with the run.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -301,7 +311,11 @@ fn drive(address: SocketAddr, load: &Arc<Load>, length: Duration) -> usize {
                 while Instant::now() < deadline {
                     stream.write_all(&requests[sent % ROUNDS]).unwrap();
                     let head = read_head(&mut reader).unwrap();
-                    assert!(head[0].contains(" 20"), "{}", head[0]);
+                    if !head[0].contains(" 20") {
+                        let mut rest = vec![0; 4096];
+                        let n = reader.read(&mut rest).unwrap_or(0);
+                        panic!("{head:?} {}", String::from_utf8_lossy(&rest[..n]));
+                    }
                     sent += 1;
                 }
                 sent

@@ -1,7 +1,7 @@
 //! Delivers batches by remote write: what the sinks `remote_write` and `thanos` share.
 //!
 //! A sink has its own connections, its own retries and its own fate. Batches leave in the order
-//! in which they came wherever that order could be lost: see [`crate::topology::Lanes`].
+//! in which they came wherever that order could be lost: see [`crate::topology::Input::recv`].
 
 mod attempt;
 mod config;

@@ -10,7 +10,7 @@ mod shutdown;
 mod stage;
 mod supervise;
 
-pub use edge::{Delivery, Input, Lanes};
+pub use edge::{Delivery, Input};
 pub use running::{Built, Leftover, Running};
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use stage::{Output, SendError};

@@ -1,4 +1,4 @@
-//! The sink's run: takes deliveries as connections and lanes allow, and sees each to its end.
+//! The sink's run: takes deliveries as connections allow, and sees each to its end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use crate::component::{BoxFuture, RunError, Sink};
 use crate::http::{Client, Credentials};
 use crate::telemetry::ComponentMetrics;
-use crate::topology::{Input, Lanes, Shutdown};
+use crate::topology::{Input, Shutdown};
 
 use super::config::{Flavour, Protocol, RetryConfig};
 
@@ -61,31 +61,20 @@ impl Sink for Sender {
     }
 }
 
+/// One task per connection takes a delivery and sees it to its end.
 async fn run(shared: Arc<Shared>, input: Input) -> Result<(), RunError> {
-    let mut busy = Lanes::default();
     // Dropping it, as when the sink has to end, ends what is under way.
-    let mut deliveries = JoinSet::new();
-    let mut open = true;
-    while open || !deliveries.is_empty() {
-        let free = open && deliveries.len() < shared.target.connections;
-        tokio::select! {
-            Some(ended) = deliveries.join_next() => match ended {
-                Ok(lane) => busy.leave(lane),
-                Err(error) => return Err(RunError(format!("a delivery panicked: {error}"))),
-            },
-            delivery = input.recv_beside(&busy), if free => match delivery {
-                Some(delivery) => {
-                    busy.enter(&delivery);
-                    let (shared, input) = (shared.clone(), input.clone());
-                    deliveries.spawn(async move {
-                        let lane = delivery.lane();
-                        shared.deliver(delivery, &input).await;
-                        lane
-                    });
-                }
-                None => open = false,
-            },
-        }
+    let mut tasks = JoinSet::new();
+    for _ in 0..shared.target.connections {
+        let (shared, input) = (shared.clone(), input.clone());
+        tasks.spawn(async move {
+            while let Some(delivery) = input.recv().await {
+                shared.deliver(delivery, &input).await;
+            }
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended.map_err(|error| RunError(format!("a delivery panicked: {error}")))?;
     }
     Ok(())
 }

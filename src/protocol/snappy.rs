@@ -1,5 +1,4 @@
-//! Snappy's block format: bounded decompression, a cheap check, and compression of a stream of
-//! pieces.
+//! Snappy's block format: bounded decompression, and compression of a stream of pieces.
 //!
 //! Source: <https://github.com/google/snappy/blob/main/format_description.txt>.
 
@@ -49,74 +48,6 @@ pub fn decompress(body: &[u8], out: &mut [u8]) -> Result<(), SnappyError> {
         Ok(())
     } else {
         Err(SnappyError::Corrupt("body is shorter than declared".into()))
-    }
-}
-
-/// Walks through a body's elements without producing their output: finds truncation, offsets
-/// that point before the start and a wrong declared length, at a fraction of the cost of
-/// decompression.
-pub fn check(body: &[u8]) -> Result<(), SnappyError> {
-    let corrupt = |what: &str| Err(SnappyError::Corrupt(what.into()));
-    let mut pos = 0;
-    let Ok(declared) = wire::varint(body, &mut pos) else {
-        return corrupt("header is truncated");
-    };
-    let mut produced = 0u64;
-    while let Some(&tag) = body.get(pos) {
-        let (len, offset) = match tag & 3 {
-            0 => {
-                let mut len = u64::from(tag >> 2);
-                pos += 1;
-                if len >= 60 {
-                    let extra = len as usize - 59;
-                    let Some(bytes) = body.get(pos..pos + extra) else {
-                        return corrupt("literal is truncated");
-                    };
-                    len = bytes.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b));
-                    pos += extra;
-                }
-                len += 1;
-                if len > (body.len() - pos) as u64 {
-                    return corrupt("literal is truncated");
-                }
-                pos += len as usize;
-                produced += len;
-                continue;
-            }
-            1 => {
-                let Some(&low) = body.get(pos + 1) else {
-                    return corrupt("copy is truncated");
-                };
-                pos += 2;
-                let offset = u64::from(tag >> 5) << 8 | u64::from(low);
-                (u64::from(tag >> 2 & 7) + 4, offset)
-            }
-            2 => {
-                let Some(bytes) = body.get(pos + 1..pos + 3) else {
-                    return corrupt("copy is truncated");
-                };
-                pos += 3;
-                let offset = u64::from(bytes[0]) | u64::from(bytes[1]) << 8;
-                (u64::from(tag >> 2) + 1, offset)
-            }
-            _ => {
-                let Some(bytes) = body.get(pos + 1..pos + 5) else {
-                    return corrupt("copy is truncated");
-                };
-                pos += 5;
-                let offset = bytes.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b));
-                (u64::from(tag >> 2) + 1, offset)
-            }
-        };
-        if offset == 0 || offset > produced {
-            return corrupt("copy reaches before the start");
-        }
-        produced += len;
-    }
-    if produced == declared {
-        Ok(())
-    } else {
-        corrupt("body does not have the declared length")
     }
 }
 
@@ -263,28 +194,9 @@ mod tests {
             direct: bool,
         ) {
             let body = stream(&pieces, direct);
-            prop_assert_eq!(check(&body), Ok(()));
             let whole = pieces.concat();
             prop_assert_eq!(declared_len(&body, usize::MAX), Ok(whole.len()));
             prop_assert_eq!(snap::raw::Decoder::new().decompress_vec(&body).unwrap(), whole);
-        }
-
-        #[test]
-        fn the_check_agrees_with_the_decoder_on_damaged_bodies(
-            seed in pieces(),
-            at: prop::sample::Index,
-            value: u8,
-            cut: Option<prop::sample::Index>,
-        ) {
-            let mut body = stream(&seed, true).to_vec();
-            let at = at.index(body.len());
-            body[at] = value;
-            if let Some(cut) = cut {
-                body.truncate(cut.index(body.len()) + 1);
-            }
-            let Ok(len) = declared_len(&body, 2 << 20) else { return Ok(()) };
-            let mut out = vec![0; len];
-            prop_assert_eq!(check(&body).is_ok(), decompress(&body, &mut out).is_ok());
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Delivery: a 2xx answer means what `acknowledge` says. A request whose transforms read labels
 //! is decoded and checked first, and an invalid series costs only itself. A request that nobody
-//! has to look into is forwarded as it came after a check of its compression; what is wrong
-//! inside of it is then for the endpoints to say. Limits: the size of bodies (compressed and
+//! has to look into is forwarded as it came; what is wrong inside of it is then for the endpoints
+//! of required sinks to say, and their answer is the sender's. Limits: the size of bodies (compressed and
 //! decoded), of series and labels, of all requests in flight together, and the time that a
 //! sender may take.
 
@@ -211,7 +211,7 @@ const KEYS: &[Key] = &[
     Key::value(
         "check_series",
         "false",
-        "Whether every request is decoded and each series checked. Otherwise that happens where something reads labels or the protocol version changes, and with 2.0 always.",
+        "Whether every request is decoded and each series checked. Otherwise that happens only where it is needed: something reads labels, the protocol version changes, the request is 2.0, or no required sink's endpoint would answer for it.",
     ),
     Key::value(
         "max_body_bytes",
@@ -241,7 +241,7 @@ const KEYS: &[Key] = &[
     Key::value(
         "max_in_flight_bytes",
         "\"256MiB\"",
-        "Memory of all requests in flight, decoded; above it 503 with Retry-After.",
+        "Memory of all requests in flight, compressed and decoded, at least `max_body_bytes` and `max_decoded_bytes` together and below 4GiB; above it 503 with Retry-After.",
     ),
     Key::value(
         "max_connections",
@@ -304,13 +304,20 @@ impl SourceConfig for RemoteWriteConfig {
         if !(1..=10_000).contains(&self.max_labels_per_series) {
             problems.at("max_labels_per_series", "must be from 1 to 10000");
         }
-        if self.max_in_flight_bytes < self.max_decoded_bytes {
+        let largest = self
+            .max_decoded_bytes
+            .0
+            .saturating_add(self.max_body_bytes.0);
+        if self.max_in_flight_bytes.0 < largest {
             problems
-                .at("max_in_flight_bytes", "must be at least max_decoded_bytes")
+                .at(
+                    "max_in_flight_bytes",
+                    "must be at least max_decoded_bytes and max_body_bytes together",
+                )
                 .help("otherwise a request that is allowed could never be taken");
         }
-        if self.max_in_flight_bytes.bytes() > Semaphore::MAX_PERMITS {
-            problems.at("max_in_flight_bytes", "is too large");
+        if self.max_in_flight_bytes.0 >= 4 << 30 {
+            problems.at("max_in_flight_bytes", "must be below 4GiB");
         }
         for (key, value) in [
             ("body_timeout", self.body_timeout),
@@ -444,27 +451,27 @@ impl Receiver {
         request: Request,
         out: &Output,
     ) -> Result<Response, Response> {
-        let (body, request) = self.read_body(request).await?;
-        let _permit = self.reserve(&body)?;
+        let (body, request, _body_permit) = self.read_body(request).await?;
+        let _decoded_permit = self.reserve(self.decoded_len(&body)?)?;
         let origin = Arc::new(self.origin(request));
         let received = body.len();
-        let mut batch = Batch::from_body(version, body.clone(), self.limits, origin);
+        let mut batch = Batch::from_body(version, body, self.limits, origin);
 
-        // The answer to 2.0 needs exact counts, so that one is always walked.
-        let decodes = self.config.check_series || version == Version::V2 || out.decodes(version);
-        let invalid = if decodes {
+        // The answer to 2.0 needs exact counts, so that one is always walked. What nobody looks
+        // into goes on as it came: if it is damaged, the endpoint of a required sink says so.
+        let looks = self.config.check_series
+            || version == Version::V2
+            || out.decodes(version)
+            || self.config.acknowledge == Acknowledge::Received
+            || !out.answers();
+        let invalid = if looks {
             batch.decode().map_err(|error| {
                 self.metrics.error("decode", &error);
                 answer::text(StatusCode::BAD_REQUEST, &error.to_string())
             })?
         } else {
-            snappy::check(&body).map_err(|error| {
-                self.metrics.error("decode", &error);
-                answer::text(StatusCode::BAD_REQUEST, &error.to_string())
-            })?;
             Invalid::default()
         };
-        drop(body);
         let counts = batch.counts().unwrap_or_default();
         self.metrics.received().batch(batch.counts(), received);
         for (reason, samples) in invalid.by_reason() {
@@ -475,9 +482,13 @@ impl Receiver {
         Ok(self.answer(version, counts, &invalid, verdict))
     }
 
-    async fn read_body(&self, request: Request) -> Result<(Bytes, Head), Response> {
+    async fn read_body(&self, request: Request) -> Result<(Bytes, Head, Permit), Response> {
         let max = self.config.max_body_bytes;
         let length = request.content_length();
+        // What a body will take is reserved before it is read, so that many senders at once
+        // cannot take more memory than is allowed.
+        let announced = length.map_or(max.bytes(), |length| (length as usize).min(max.bytes()));
+        let permit = self.reserve(announced)?;
         let head = Head {
             params: request.params,
             headers: request.headers,
@@ -503,28 +514,35 @@ impl Receiver {
             ),
             BodyError::Broken(reason) => answer::text(StatusCode::BAD_REQUEST, &reason),
         })?;
-        Ok((body, head))
+        Ok((body, head, permit))
     }
 
-    /// Takes the request's share of the memory for requests in flight.
+    /// The size that a body has when it is decoded, if that is allowed.
     #[expect(
         clippy::result_large_err,
         reason = "the refusal is the answer, and refusals are rare"
     )]
-    fn reserve(&self, body: &Bytes) -> Result<OwnedSemaphorePermit, Response> {
+    fn decoded_len(&self, body: &Bytes) -> Result<usize, Response> {
         let limit = self.limits.decoded_bytes;
-        let decoded = snappy::declared_len(body, limit).map_err(|error| match error {
+        snappy::declared_len(body, limit).map_err(|error| match error {
             snappy::SnappyError::TooLarge { .. } => {
                 answer::text(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string())
             }
             snappy::SnappyError::Corrupt(_) => {
                 answer::text(StatusCode::BAD_REQUEST, &error.to_string())
             }
-        })?;
-        let bytes = u32::try_from(decoded + body.len()).unwrap_or(u32::MAX);
-        let bytes =
-            bytes.min(u32::try_from(self.config.max_in_flight_bytes.bytes()).unwrap_or(u32::MAX));
-        let permit = self.in_flight.clone().try_acquire_many_owned(bytes);
+        })
+    }
+
+    /// Takes a share of the memory for requests in flight.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the refusal is the answer, and refusals are rare"
+    )]
+    fn reserve(&self, bytes: usize) -> Result<Permit, Response> {
+        let bytes = bytes.min(self.config.max_in_flight_bytes.bytes());
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let permit = self.in_flight.clone().try_acquire_many_owned(permits);
         permit.map_err(|_| {
             self.metrics.error("overloaded", "too many bytes in flight");
             answer::retry_after(
@@ -620,6 +638,9 @@ impl Receiver {
         response
     }
 }
+
+/// A share of the memory for requests in flight; dropping it gives it back.
+type Permit = OwnedSemaphorePermit;
 
 /// What is left of a request once its body has been read.
 struct Head {

@@ -1,6 +1,5 @@
 //! The edge into a sink: its queue, the form in which it wants batches, and its accounts.
 
-use std::collections::HashSet;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -32,7 +31,6 @@ pub(crate) struct Edge {
 pub(crate) struct Waiting {
     batch: Batch,
     ticket: Option<Ticket>,
-    lane: Option<u64>,
     since: Instant,
 }
 
@@ -105,30 +103,40 @@ impl Edge {
     /// Puts a batch into the queue, or returns it if there is no room and it has to wait.
     pub(crate) fn push(&self, batch: Batch, ticket: Option<Ticket>) -> Option<Blocked> {
         let weight = batch.weight();
+        let lane = lane(&batch, ticket.as_ref());
         let waiting = Waiting {
-            lane: lane(&batch, ticket.as_ref()),
             batch,
             ticket,
             since: Instant::now(),
         };
-        self.pushed(self.queue.push(waiting, weight), weight)
+        self.pushed(self.queue.push(waiting, weight, lane), weight, lane)
     }
 
     /// Waits for room.
     pub(crate) async fn push_wait(&self, blocked: Blocked) {
-        let Blocked { waiting, weight } = blocked;
-        let pushed = self.queue.push_wait(waiting, weight).await;
-        self.pushed(pushed, weight);
+        let Blocked {
+            waiting,
+            weight,
+            lane,
+        } = blocked;
+        let pushed = self.queue.push_wait(waiting, weight, lane).await;
+        self.pushed(pushed, weight, lane);
     }
 
-    fn pushed(&self, pushed: Pushed<Waiting>, weight: usize) -> Option<Blocked> {
+    fn pushed(&self, pushed: Pushed<Waiting>, weight: usize, lane: Option<u64>) -> Option<Blocked> {
         match pushed {
             Pushed::Stored(evicted) => {
                 for old in evicted {
                     self.give_up(old, "queue_full", "queue is full");
                 }
             }
-            Pushed::Full(waiting) => return Some(Blocked { waiting, weight }),
+            Pushed::Full(waiting) => {
+                return Some(Blocked {
+                    waiting,
+                    weight,
+                    lane,
+                });
+            }
             Pushed::Dropped(waiting) => self.give_up(waiting, "queue_full", "queue is full"),
             Pushed::Closed(waiting) => self.give_up(waiting, "shutdown", "sink has ended"),
         }
@@ -164,6 +172,7 @@ impl Edge {
 pub(crate) struct Blocked {
     waiting: Waiting,
     weight: usize,
+    lane: Option<u64>,
 }
 
 struct Gauge(Arc<Queue<Waiting>>);
@@ -179,26 +188,19 @@ impl QueueGauge for Gauge {
 pub struct Input(pub(crate) Arc<Edge>);
 
 impl Input {
-    /// The next delivery; none once there will be no more.
+    /// The next delivery; none once there will be no more. Several takers may ask at once: of
+    /// deliveries that must not overtake each other, one is under way at a time. Cancelling it
+    /// loses nothing.
     pub async fn recv(&self) -> Option<Delivery> {
-        self.recv_beside(&Lanes::default()).await
-    }
-
-    /// The next delivery that may be made while those that `busy` holds are under way. Cancelling
-    /// it loses nothing.
-    pub async fn recv_beside(&self, busy: &Lanes) -> Option<Delivery> {
-        let ready = |waiting: &Waiting| waiting.lane.is_none_or(|lane| !busy.0.contains(&lane));
-        let (waiting, held) = self.0.queue.pop_where(ready).await?;
+        let (waiting, held) = self.0.queue.pop().await?;
         let Waiting {
             batch,
             ticket,
-            lane,
             since,
         } = waiting;
         Some(Delivery {
             batch,
             ticket,
-            lane,
             since,
             edge: self.0.clone(),
             finished: false,
@@ -217,24 +219,6 @@ impl Input {
     }
 }
 
-/// The lanes of deliveries that are under way.
-#[derive(Debug, Default)]
-pub struct Lanes(HashSet<u64, foldhash::fast::RandomState>);
-
-impl Lanes {
-    /// A delivery begins.
-    pub fn enter(&mut self, delivery: &Delivery) {
-        self.0.extend(delivery.lane);
-    }
-
-    /// The delivery that had this lane has ended.
-    pub fn leave(&mut self, lane: Option<u64>) {
-        if let Some(lane) = lane {
-            self.0.remove(&lane);
-        }
-    }
-}
-
 /// A batch and the duty to say what became of it. Its bytes count against the queue's bound until
 /// then; dropping it without a word tells the sender to try again.
 #[derive(Debug)]
@@ -242,7 +226,6 @@ pub struct Delivery {
     /// What to deliver.
     pub batch: Batch,
     ticket: Option<Ticket>,
-    lane: Option<u64>,
     since: Instant,
     edge: Arc<Edge>,
     /// Whether somebody said what became of it.
@@ -251,11 +234,6 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// The lane in which it has to stay behind what went before.
-    pub fn lane(&self) -> Option<u64> {
-        self.lane
-    }
-
     /// Whether the sender has been told to send it again.
     pub fn abandoned(&self) -> bool {
         self.ticket.as_ref().is_some_and(Ticket::abandoned)

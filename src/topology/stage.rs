@@ -132,6 +132,12 @@ impl Output {
         self.stage.load().decodes(version)
     }
 
+    /// Whether some sink will answer for what is wrong with a batch: without a required one, only
+    /// the source can.
+    pub fn answers(&self) -> bool {
+        self.stage.load().edges.iter().any(|edge| edge.required)
+    }
+
     /// Sends a batch through the transforms and into the queues of the sinks. Waits while the
     /// queue of a required sink is full; an optional sink is never waited for.
     ///

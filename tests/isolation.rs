@@ -38,7 +38,10 @@ const OPTIONAL: &str = "required = false";
 const IMPATIENT: &str = "acknowledge_timeout = \"700ms\"";
 
 fn samples(name: &str, times: impl IntoIterator<Item = i64>) -> Vec<(String, i64)> {
-    times.into_iter().map(|time| (name.to_owned(), time)).collect()
+    times
+        .into_iter()
+        .map(|time| (name.to_owned(), time))
+        .collect()
 }
 
 #[track_caller]
@@ -64,7 +67,10 @@ fn troubles() -> Vec<(&'static str, Endpoint)> {
     vec![
         ("500", Endpoint::new(|_| 500)),
         ("503 with a date", Endpoint::new(move |_| later())),
-        ("429", Endpoint::new(|_| Reply::new(429).header("retry-after", 3600))),
+        (
+            "429",
+            Endpoint::new(|_| Reply::new(429).header("retry-after", 3600)),
+        ),
         ("hangs", Endpoint::new(|_| Does::Hang(Reply::new(500)))),
         ("closes", Endpoint::new(|_| Does::Close)),
         ("resets", reset),
@@ -109,7 +115,10 @@ fn an_optional_sink_in_any_trouble_changes_nothing_for_the_sender_and_the_other_
     let mut sender = Sender::new(child.ingest);
     for time in 1..=50 {
         // Those that hang do so until the test ends: an answer does not wait for them.
-        expect(&sender.write(&body(&[one("up", time), one("down", time)])), 204);
+        expect(
+            &sender.write(&body(&[one("up", time), one("down", time)])),
+            204,
+        );
     }
     let expected: Vec<_> = (1..=50)
         .flat_map(|time| [("up".to_owned(), time), ("down".to_owned(), time)])
@@ -140,7 +149,10 @@ fn a_required_sink_in_passing_trouble_has_the_sender_try_again_and_the_other_sin
     }
     let config = source(IMPATIENT) + &sink("troubled", &refusing(), "");
     let child = Child::start(&config);
-    expect(&Sender::new(child.ingest).write(&body(&[one("up", 1)])), 503);
+    expect(
+        &Sender::new(child.ingest).write(&body(&[one("up", 1)])),
+        503,
+    );
     let refused = [("name", "troubled"), ("code", "<error>")];
     assert!(child.metric("remote_write_requests_count", &refused) > 1.0);
 }
@@ -157,7 +169,10 @@ fn a_refusal_of_a_required_sink_reaches_the_sender_with_its_reason() {
         let answer = Sender::new(child.ingest).write(&body(&[one("up", 1)]));
         assert_eq!(answer.status, 400, "{name}: {}", answer.text());
         let text = answer.text();
-        assert!(text.contains(name) && text.contains("strict: "), "{name}: {text}");
+        assert!(
+            text.contains(name) && text.contains("strict: "),
+            "{name}: {text}"
+        );
         let reason = match *name {
             "413" => "too_large",
             "401" => "unauthorized",
@@ -179,7 +194,10 @@ fn a_refusal_of_a_required_sink_reaches_the_sender_with_its_reason() {
         let requests = [("name", "healthy"), ("code", "204")];
         assert_eq!(child.metric("remote_write_requests_count", &requests), 1.0);
     }
-    assert_eq!(healthy.accepted(), samples("up", endpoints.iter().map(|_| 1)));
+    assert_eq!(
+        healthy.accepted(),
+        samples("up", endpoints.iter().map(|_| 1))
+    );
 }
 
 #[test]
@@ -209,14 +227,27 @@ fn retries_say_which_they_are_and_end_in_success() {
     let request = body(&[one("up", 1)]);
     expect(&Sender::new(child.ingest).write(&request), 204);
     let seen = endpoint.seen();
-    let attempts: Vec<_> = seen.iter().map(|seen| seen.header("retry-attempt")).collect();
+    let attempts: Vec<_> = seen
+        .iter()
+        .map(|seen| seen.header("retry-attempt"))
+        .collect();
     assert_eq!(attempts, [None, Some("1"), Some("2"), Some("3")]);
-    assert!(seen.iter().all(|seen| seen.body == request), "the same bytes each time");
+    assert!(
+        seen.iter().all(|seen| seen.body == request),
+        "the same bytes each time"
+    );
     let retries = [("component_id", "out")];
-    assert_eq!(child.metric("metrifold_component_retries_total", &retries), 3.0);
+    assert_eq!(
+        child.metric("metrifold_component_retries_total", &retries),
+        3.0
+    );
     for (code, times) in [("500", 1.0), ("<error>", 1.0), ("429", 1.0), ("204", 1.0)] {
         let requests = [("name", "out"), ("code", code)];
-        assert_eq!(child.metric("remote_write_requests_count", &requests), times, "{code}");
+        assert_eq!(
+            child.metric("remote_write_requests_count", &requests),
+            times,
+            "{code}"
+        );
     }
 }
 
@@ -229,7 +260,10 @@ fn retry_after_is_honoured_in_seconds_and_as_a_date() {
         _ => Reply::new(204),
     });
     let child = Child::start(&(source("") + &sink("out", &endpoint.url(), "")));
-    expect(&Sender::new(child.ingest).write(&body(&[one("up", 1)])), 204);
+    expect(
+        &Sender::new(child.ingest).write(&body(&[one("up", 1)])),
+        204,
+    );
     let seen = endpoint.seen();
     assert!(seen[1].at - seen[0].at >= Duration::from_secs(1));
     // Dates have whole seconds.
@@ -252,7 +286,10 @@ fn a_batch_that_is_too_large_is_split_until_it_fits() {
     let series: Vec<_> = (0..20).map(|n| one(&format!("m{n:02}"), 7)).collect();
     expect(&sender.write(&body(&series)), 204);
     let mut accepted = endpoint.accepted();
-    assert!(accepted.is_sorted(), "parts leave in their order: {accepted:?}");
+    assert!(
+        accepted.is_sorted(),
+        "parts leave in their order: {accepted:?}"
+    );
     accepted.dedup();
     let expected: Vec<_> = (0..20).map(|n| (format!("m{n:02}"), 7)).collect();
     assert_eq!(accepted, expected);
@@ -264,10 +301,12 @@ fn a_batch_that_is_too_large_is_split_until_it_fits() {
 
 #[test]
 fn a_single_series_that_is_too_large_is_dropped_and_counted_alone() {
-    let endpoint = Endpoint::new(|seen| match seen.series().iter().any(|s| s.name() == "big") {
-        true => 413,
-        false => 204,
-    });
+    let endpoint = Endpoint::new(
+        |seen| match seen.series().iter().any(|s| s.name() == "big") {
+            true => 413,
+            false => 204,
+        },
+    );
     let child = Child::start(&(source("") + &sink("out", &endpoint.url(), "")));
     let big = Series::new("big", &[(1, 1.0), (2, 2.0)]);
     let series = [one("a", 1), one("b", 1), big, one("c", 1), one("d", 1)];
@@ -317,7 +356,11 @@ fn overflow(when_full: &str) -> Vec<i64> {
     let queue = format!("queue = {{ max_bytes = \"64KiB\", when_full = \"{when_full}\" }}");
     let config = source("check_series = true")
         + &sink("healthy", &healthy.url(), "")
-        + &sink("out", &hanging.url(), &format!("{OPTIONAL}\nconnections = 1\n{queue}"));
+        + &sink(
+            "out",
+            &hanging.url(),
+            &format!("{OPTIONAL}\nconnections = 1\n{queue}"),
+        );
     let child = Child::start(&config);
     let mut sender = Sender::new(child.ingest);
     let mut random = Random(1);
@@ -343,7 +386,11 @@ fn overflow(when_full: &str) -> Vec<i64> {
     assert_eq!(received - sent, discarded);
     assert!(discarded > 0.0 && sent > 8.0, "{sent} {discarded}");
     assert_eq!(healthy.count(), 40);
-    let mut times: Vec<i64> = hanging.accepted().into_iter().map(|(_, time)| time).collect();
+    let mut times: Vec<i64> = hanging
+        .accepted()
+        .into_iter()
+        .map(|(_, time)| time)
+        .collect();
     assert_eq!(times.len(), sent as usize);
     times.dedup();
     times
@@ -390,7 +437,10 @@ fn a_full_queue_that_blocks_has_senders_wait_and_then_try_again() {
     assert!(taken.len() >= 2 && taken.len() < 10, "{taken:?}");
     endpoint.now(|_| 204);
     let last = 1 + *taken.last().unwrap();
-    expect(&sender.write(&bulky("up", last, 16 << 10, &mut random)), 204);
+    expect(
+        &sender.write(&bulky("up", last, 16 << 10, &mut random)),
+        204,
+    );
     taken.push(last);
     let accepted = endpoint.wait_accepted(16 * taken.len());
     let mut times: Vec<_> = accepted.into_iter().map(|(_, time)| time).collect();
@@ -406,7 +456,9 @@ fn a_flood_at_a_dead_optional_sink_stays_within_its_memory() {
     let config = source("") + &sink("dead", &dead.url(), &queue);
     let child = Child::start(&config);
     let mut random = Random(3);
-    let requests: Vec<_> = (0..8).map(|n| bulky("up", n, 256 << 10, &mut random)).collect();
+    let requests: Vec<_> = (0..8)
+        .map(|n| bulky("up", n, 256 << 10, &mut random))
+        .collect();
     let mut sender = Sender::new(child.ingest);
     let mut most: f64 = 0.0;
     for turn in 0..300 {
@@ -576,10 +628,18 @@ fn what_a_sender_was_told_to_send_again_is_not_delivered_later() {
     endpoint.now(|_| 204);
     let abandoned = [("component_id", "out"), ("reason", "abandoned")];
     let discarded = "metrifold_component_discarded_batches_total";
-    until_so("all three are given up", || child.metric(discarded, &abandoned) == 3.0);
-    expect(&Sender::new(child.ingest).write(&body(&[one("up", 4)])), 204);
+    until_so("all three are given up", || {
+        child.metric(discarded, &abandoned) == 3.0
+    });
+    expect(
+        &Sender::new(child.ingest).write(&body(&[one("up", 4)])),
+        204,
+    );
     assert_eq!(endpoint.accepted(), samples("up", [4]));
-    assert_eq!(child.metric("metrifold_queue_bytes", &[("component_id", "out")]), 0.0);
+    assert_eq!(
+        child.metric("metrifold_queue_bytes", &[("component_id", "out")]),
+        0.0
+    );
 }
 
 #[test]
@@ -592,21 +652,30 @@ fn a_batch_that_is_too_old_is_given_up_and_counted() {
     expect(&answer, 503);
     assert!(answer.text().contains("retry.max_age"), "{}", answer.text());
     let old = [("component_id", "out"), ("reason", "too_old")];
-    assert_eq!(child.metric("metrifold_component_discarded_samples_total", &old), 2.0);
+    assert_eq!(
+        child.metric("metrifold_component_discarded_samples_total", &old),
+        2.0
+    );
 }
 
 #[test]
 fn thanos_has_stored_the_valid_part_when_it_answers_409() {
     let endpoint = Endpoint::new(|_| Reply::new(409).body("store locally: out of order"));
     let config = source("") + &sink("out", &endpoint.url(), "");
-    let config = config.replace("[sinks.out]\ntype = \"remote_write\"", "[sinks.out]\ntype = \"thanos\"");
+    let config = config.replace(
+        "[sinks.out]\ntype = \"remote_write\"",
+        "[sinks.out]\ntype = \"thanos\"",
+    );
     let child = Child::start(&config);
     let answer = Sender::new(child.ingest).write(&body(&[one("up", 1)]));
     expect(&answer, 400);
     assert!(answer.text().contains("out of order"), "{}", answer.text());
     assert_eq!(endpoint.count(), 1, "it is not tried again");
     let partial = [("component_id", "out"), ("error_type", "partial")];
-    assert_eq!(child.metric("metrifold_component_errors_total", &partial), 1.0);
+    assert_eq!(
+        child.metric("metrifold_component_errors_total", &partial),
+        1.0
+    );
 }
 
 #[test]
@@ -630,10 +699,12 @@ fn an_endpoint_that_swallows_2_0_is_found_out_and_gets_1_0() {
     assert_eq!(seen[1].series(), seen[0].series());
 
     // So it does when it says 415; and when it says how much it wrote, it is believed.
-    let strict = Endpoint::new(|seen| match seen.header("x-prometheus-remote-write-version") {
-        Some("2.0.0") => 415,
-        _ => 204,
-    });
+    let strict = Endpoint::new(
+        |seen| match seen.header("x-prometheus-remote-write-version") {
+            Some("2.0.0") => 415,
+            _ => 204,
+        },
+    );
     let modern = Endpoint::new(|seen| match seen.order {
         0 => Reply::written(2),
         _ => Reply::written(1),
@@ -647,7 +718,11 @@ fn an_endpoint_that_swallows_2_0_is_found_out_and_gets_1_0() {
     assert_eq!((strict.count(), modern.count()), (2, 1));
     let answer = sender.write_v2(&request);
     expect(&answer, 400);
-    assert!(answer.text().contains("wrote 1 samples"), "{}", answer.text());
+    assert!(
+        answer.text().contains("wrote 1 samples"),
+        "{}",
+        answer.text()
+    );
 }
 
 #[test]
@@ -660,7 +735,11 @@ fn a_slow_end_of_an_answer_costs_its_own_sink_only() {
     let healthy = Endpoint::healthy();
     let config = source("")
         + &sink("healthy", &healthy.url(), "")
-        + &sink("slow", &slow.url(), &format!("{OPTIONAL}\ntimeout = \"300ms\""));
+        + &sink(
+            "slow",
+            &slow.url(),
+            &format!("{OPTIONAL}\ntimeout = \"300ms\""),
+        );
     let child = Child::start(&config);
     let mut sender = Sender::new(child.ingest);
     for time in 1..=5 {
@@ -712,7 +791,10 @@ fn senders_prove_who_they_are_and_their_credentials_go_no_further() {
         assert_eq!(seen.header("authorization"), Some("Bearer token-out"));
         assert_eq!(seen.header("x-extra"), Some("secret-header"));
         assert_eq!(seen.header("cookie"), None);
-        let given = seen.headers.iter().filter(|(name, _)| name == "authorization");
+        let given = seen
+            .headers
+            .iter()
+            .filter(|(name, _)| name == "authorization");
         assert_eq!(given.count(), 1);
     }
     // And an endpoint that quotes the credentials back has no say in it either.
@@ -726,7 +808,14 @@ fn senders_prove_who_they_are_and_their_credentials_go_no_further() {
     child.signal("TERM");
     child.wait();
     shown += &child.stderr();
-    for secret in ["sesame-in", "token-in", "token-out", "secret-header", "token-cookie", "d3JpdGVy"] {
+    for secret in [
+        "sesame-in",
+        "token-in",
+        "token-out",
+        "secret-header",
+        "token-cookie",
+        "d3JpdGVy",
+    ] {
         assert!(!shown.contains(secret), "{secret} is shown: {shown}");
     }
 }
@@ -780,7 +869,9 @@ fn oauth2_tokens_are_fetched_once_and_again_when_one_is_refused() {
     let tokens = Endpoint::new(move |_| {
         let number = issued.fetch_add(1, Ordering::SeqCst);
         let token = format!("{{\"access_token\":\"token-{number}\",\"expires_in\":3600}}");
-        Reply::new(200).header("content-type", "application/json").body(token)
+        Reply::new(200)
+            .header("content-type", "application/json")
+            .body(token)
     });
     let endpoint = Endpoint::new(|seen| match seen.header("authorization") {
         Some("Bearer token-0") if seen.order < 3 => 204,
@@ -802,7 +893,10 @@ fn oauth2_tokens_are_fetched_once_and_again_when_one_is_refused() {
     assert!(asked.contains("grant_type=client_credentials"), "{asked}");
     assert!(asked.contains("scope=metrics.write"), "{asked}");
     let shown = child.get("/api/v1/topology").text() + &child.stderr();
-    assert!(!shown.contains("hush-hush") && !shown.contains("token-0"), "{shown}");
+    assert!(
+        !shown.contains("hush-hush") && !shown.contains("token-0"),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -813,9 +907,8 @@ fn a_dead_token_endpoint_is_the_trouble_of_its_sink_alone() {
         "{OPTIONAL}\noauth2 = {{ client_id = \"me\", client_secret = \"x\", token_url = \"{}\" }}",
         tokens.url()
     );
-    let config = source("")
-        + &sink("healthy", &healthy.url(), "")
-        + &sink("guarded", &guarded.url(), &keys);
+    let config =
+        source("") + &sink("healthy", &healthy.url(), "") + &sink("guarded", &guarded.url(), &keys);
     let child = Child::start(&config);
     let mut sender = Sender::new(child.ingest);
     for time in 1..=5 {
@@ -833,7 +926,10 @@ fn the_admin_address_tells_what_runs_and_what_waits() {
         + &sink("healthy", &healthy.url(), "")
         + &sink("busy", &busy.url(), OPTIONAL);
     let child = Child::start(&config);
-    expect(&Sender::new(child.ingest).write(&body(&[one("up", 1), one("down", 1)])), 204);
+    expect(
+        &Sender::new(child.ingest).write(&body(&[one("up", 1), one("down", 1)])),
+        204,
+    );
     let ready = child.get("/-/ready");
     assert_eq!((ready.status, &*ready.text()), (200, "ready"));
     assert_eq!(child.get("/-/healthy").status, 200);
@@ -893,7 +989,10 @@ fn requests_above_the_memory_for_requests_in_flight_are_told_to_come_again() {
     expect(&first.join().unwrap(), 204);
     expect(&Sender::new(ingest).write(&large), 204);
     let overloaded = [("component_id", "ingest"), ("error_type", "overloaded")];
-    assert_eq!(child.metric("metrifold_component_errors_total", &overloaded), 1.0);
+    assert_eq!(
+        child.metric("metrifold_component_errors_total", &overloaded),
+        1.0
+    );
     let started = Instant::now();
     let answered = [("component_id", "ingest"), ("code", "204")];
     until_so("all answers are counted", || {

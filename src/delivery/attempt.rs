@@ -15,7 +15,7 @@ use crate::component::Form;
 use crate::http::Reply;
 use crate::protocol::Version;
 use crate::protocol::remote_write::{DecodeError, VERSION, Written, content_type, version_value};
-use crate::signal::{Batch, NOT_IN_V1, Outcome};
+use crate::signal::{Batch, Counts, NOT_IN_V1, Outcome};
 use crate::topology::{Delivery, Input};
 
 use super::config::{Protocol, RETRY_AFTER_MAX};
@@ -29,8 +29,8 @@ const ABANDONED_CHECK: Duration = Duration::from_millis(500);
 enum Answer {
     /// The endpoint has it.
     Done,
-    /// The endpoint has what was valid of it.
-    Partial(String),
+    /// The endpoint has what was valid of it: as much as it says, if it says so.
+    Partial(String, Option<Written>),
     /// The endpoint does not take this version.
     Fallback,
     /// It is too large.
@@ -112,8 +112,10 @@ impl Shared {
                     delivery.count_sent(part.counts(), bytes);
                     return Part::Delivered;
                 }
-                Answer::Partial(reason) => {
-                    delivery.count_sent(part.counts(), bytes);
+                Answer::Partial(reason, written) => {
+                    let (stored, lost) = stored(part.counts(), written);
+                    delivery.count_sent(stored, bytes);
+                    self.target.metrics.discarded_samples("partial", lost);
                     self.target.metrics.error("partial", &reason);
                     self.warn(&reason);
                     return Part::Rejected(reason);
@@ -215,12 +217,13 @@ impl Shared {
             let excerpt: String = reply.excerpt.trim().chars().take(300).collect();
             format!("endpoint answered {}: {excerpt}", reply.status)
         };
+        let written = Written::read(&reply.headers).filter(|_| version == Version::V2);
         match reply.status {
             status if status.is_success() => {
                 if version == Version::V1 {
                     return Answer::Done;
                 }
-                judge_written(self.target.protocol, part, Written::read(&reply.headers))
+                judge_written(self.target.protocol, part, written)
             }
             StatusCode::UNSUPPORTED_MEDIA_TYPE
                 if version == Version::V2 && self.target.protocol == Protocol::Auto =>
@@ -230,7 +233,12 @@ impl Shared {
             StatusCode::PAYLOAD_TOO_LARGE => Answer::TooLarge,
             StatusCode::TOO_MANY_REQUESTS => Answer::Retry(said(), retry_after(&reply.headers)),
             StatusCode::CONFLICT if self.target.flavour.conflict_is_partial => {
-                Answer::Partial(said())
+                Answer::Partial(said(), None)
+            }
+            StatusCode::BAD_REQUEST
+                if written.is_some_and(|w| w.samples + w.histograms + w.exemplars > 0) =>
+            {
+                Answer::Partial(said(), written)
             }
             StatusCode::UNAUTHORIZED => Answer::Refused("unauthorized", said()),
             status if status.is_server_error() => {
@@ -277,12 +285,27 @@ fn judge_written(protocol: Protocol, part: &Batch, written: Option<Written>) -> 
         return Answer::Done;
     };
     if written.samples + written.histograms < counts.all_samples() {
-        return Answer::Partial(format!(
+        let reason = format!(
             "endpoint wrote {} samples and {} histograms of {} and {}",
             written.samples, written.histograms, counts.samples, counts.histograms
-        ));
+        );
+        return Answer::Partial(reason, Some(written));
     }
     Answer::Done
+}
+
+/// What an endpoint stored of a batch, by its own account, and how many samples it did not.
+fn stored(counts: Option<Counts>, written: Option<Written>) -> (Option<Counts>, u64) {
+    let (Some(counts), Some(written)) = (counts, written) else {
+        return (counts, 0);
+    };
+    let stored = Counts {
+        samples: written.samples.min(counts.samples),
+        histograms: written.histograms.min(counts.histograms),
+        exemplars: written.exemplars.min(counts.exemplars),
+        ..counts
+    };
+    (Some(stored), counts.all_samples() - stored.all_samples())
 }
 
 /// Retry-After in either of its forms, bounded.

@@ -12,6 +12,10 @@ use crate::protocol::wire;
 /// The format compresses blocks of this size independently of each other.
 const BLOCK: usize = 64 << 10;
 
+/// The declared length has 32 bits, so no more bytes than these. Longer spellings of it are read
+/// differently by different decoders.
+const HEADER_MAX: usize = 5;
+
 /// Why a body cannot be decompressed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SnappyError {
@@ -31,10 +35,14 @@ pub enum SnappyError {
 /// The length that a body says it decompresses to, refused if above `limit`: nothing must be
 /// allocated on its word before.
 pub fn declared_len(body: &[u8], limit: usize) -> Result<usize, SnappyError> {
-    let declared = wire::varint(body, &mut 0)
+    let mut pos = 0;
+    let declared = wire::varint(body, &mut pos)
         .map_err(|_| SnappyError::Corrupt("header is truncated".into()))?;
     if declared > limit as u64 {
         return Err(SnappyError::TooLarge { declared, limit });
+    }
+    if pos > HEADER_MAX {
+        return Err(SnappyError::Corrupt("header is too long".into()));
     }
     Ok(declared as usize)
 }
@@ -197,6 +205,19 @@ mod tests {
             let whole = pieces.concat();
             prop_assert_eq!(declared_len(&body, usize::MAX), Ok(whole.len()));
             prop_assert_eq!(snap::raw::Decoder::new().decompress_vec(&body).unwrap(), whole);
+        }
+    }
+
+    #[test]
+    fn a_length_that_is_spelled_with_too_many_bytes_is_refused() {
+        for zeros in 0..9 {
+            let mut body = vec![0x80; zeros];
+            body.push(0);
+            assert_eq!(
+                declared_len(&body, 9).is_ok(),
+                zeros < HEADER_MAX,
+                "{zeros}"
+            );
         }
     }
 

@@ -76,9 +76,9 @@ impl Sink for Console {
                     Ok(Ok(())) => delivery.delivered(),
                     Ok(Err(error)) => {
                         delivery.count_lost("write_failed", delivery.batch.counts());
-                        return Err(RunError(format!(
-                            "cannot write to standard output: {error}"
-                        )));
+                        let reason = format!("cannot write to standard output: {error}");
+                        delivery.finish(Outcome::failed(&*reason));
+                        return Err(RunError(reason));
                     }
                     Err(_) => return Err(RunError("writer has ended".into())),
                 }

@@ -1,5 +1,6 @@
 //! All that lies between a source and the sinks: transforms, fused, and the fan-out.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -41,11 +42,12 @@ pub(crate) struct Node {
 impl Stage {
     /// Runs a batch through all transforms. Nothing has been delivered when it is refused.
     fn run(&self, batch: Batch) -> Result<Vec<(usize, Batch)>, SendError> {
-        let mut work = Vec::with_capacity(self.nodes.len() + 1);
+        // First in, first out: what a transform emits first must not be overtaken.
+        let mut work = VecDeque::with_capacity(self.nodes.len() + 1);
         let mut arrived = Vec::with_capacity(self.edges.len());
         let mut failed = None;
         dispatch(&self.entry, batch, &mut work, &mut arrived);
-        while let Some((node, batch)) = work.pop() {
+        while let Some((node, batch)) = work.pop_front() {
             let node = &self.nodes[node];
             node.metrics.received().batch(batch.counts(), 0);
             let mut emit = |output: usize, batch: Batch| {
@@ -61,17 +63,8 @@ impl Stage {
                 emit: &mut emit,
                 dropped: &mut dropped,
             };
-            let applied = catch_unwind(AssertUnwindSafe(|| node.transform.apply(batch, &mut out)));
-            let error = match applied {
-                Ok(Ok(())) => continue,
-                Ok(Err(rejection)) => {
-                    node.metrics.error("rejected", &rejection);
-                    SendError::Rejected(rejection)
-                }
-                Err(_) => {
-                    node.metrics.error("panicked", "panicked on a batch");
-                    SendError::Panicked
-                }
+            let Err(error) = apply(&*node.transform, &node.metrics, batch, &mut out) else {
+                continue;
             };
             failed = Some(error);
             break;
@@ -89,14 +82,34 @@ impl Stage {
     }
 }
 
+/// Applies a transform, whose panic costs nothing but the batch.
+fn apply(
+    transform: &dyn Transform,
+    metrics: &ComponentMetrics,
+    batch: Batch,
+    out: &mut Emitter<'_>,
+) -> Result<(), SendError> {
+    match catch_unwind(AssertUnwindSafe(|| transform.apply(batch, out))) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(rejection)) => {
+            metrics.error("rejected", &rejection);
+            Err(SendError::Rejected(rejection))
+        }
+        Err(_) => {
+            metrics.error("panicked", "panicked on a batch");
+            Err(SendError::Panicked)
+        }
+    }
+}
+
 fn dispatch(
     targets: &[Target],
     batch: Batch,
-    work: &mut Vec<(usize, Batch)>,
+    work: &mut VecDeque<(usize, Batch)>,
     arrived: &mut Vec<(usize, Batch)>,
 ) {
     let mut go = |target: Target, batch: Batch| match target {
-        Target::Node(node) => work.push((node, batch)),
+        Target::Node(node) => work.push_back((node, batch)),
         Target::Edge(edge) => arrived.push((edge, batch)),
     };
     if let Some((last, others)) = targets.split_last() {
@@ -196,14 +209,18 @@ async fn join_all<F: Future<Output = ()> + Unpin>(mut futures: Vec<F>) {
 /// Applies the sink's own transform and gives each result the form that the sink wants.
 fn prepare(
     edge: &Arc<Edge>,
-    batch: Batch,
+    mut batch: Batch,
     prepared: &mut Vec<(Arc<Edge>, Batch)>,
-) -> Result<(), Rejection> {
+) -> Result<(), SendError> {
+    if edge.decodes(batch.version()) {
+        // Before it is counted, so that its samples are.
+        batch.decode().map_err(|e| Rejection(e.to_string()))?;
+    }
     edge.metrics
         .received()
         .batch(batch.counts(), batch.body_len());
     let Some(before) = &edge.before else {
-        return finish(edge, batch, prepared);
+        return Ok(finish(edge, batch, prepared)?);
     };
     let mut own = Vec::with_capacity(1);
     let mut emit = |_, batch| own.push(batch);
@@ -214,7 +231,7 @@ fn prepare(
         emit: &mut emit,
         dropped: &mut dropped,
     };
-    before.apply(batch, &mut out)?;
+    apply(&**before, &edge.metrics, batch, &mut out)?;
     for batch in own {
         finish(edge, batch, prepared)?;
     }
@@ -235,6 +252,10 @@ fn finish(
         batch.decode().map_err(|e| refuse(&e))?;
     }
     if let Some(version) = edge.version(&batch) {
+        // 2.0 has no place for metadata without series.
+        if version == Version::V2 && batch.counts().is_some_and(|counts| counts.series == 0) {
+            return Ok(());
+        }
         let lost = batch.settle(version).map_err(|e| refuse(&e))?;
         edge.metrics.discarded_samples(NOT_IN_V1, lost);
     }

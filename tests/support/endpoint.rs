@@ -29,6 +29,8 @@ pub enum Manner {
     Swallowing,
     /// 400 with a reason.
     Refusing,
+    /// As a receiver of 2.0 that finds fault with all series but the first: 400 with exact counts.
+    Picky,
 }
 
 /// A request as it arrived.
@@ -140,10 +142,18 @@ async fn answer(
     Ok(match manner {
         Manner::Refusing => plain(400, "this endpoint refuses everything"),
         Manner::OnlyV1 if captured.is_v2() => plain(415, "only 1.0 is spoken here"),
-        Manner::Honest if captured.is_v2() => {
+        Manner::Honest | Manner::Picky if captured.is_v2() => {
+            let mut series = captured.series();
             let mut response = plain(204, "");
-            let counts = model::counts(&captured.series());
-            for (kind, count) in ["samples", "histograms", "exemplars"].into_iter().zip(counts) {
+            if manner == Manner::Picky {
+                series.truncate(1);
+                response = plain(400, "only the first series is liked");
+            }
+            let counts = model::counts(&series);
+            for (kind, count) in ["samples", "histograms", "exemplars"]
+                .into_iter()
+                .zip(counts)
+            {
                 let name = format!("x-prometheus-remote-write-{kind}-written");
                 let name: http::HeaderName = name.parse().unwrap();
                 response.headers_mut().insert(name, count.into());

@@ -7,4 +7,5 @@
 pub mod endpoint;
 pub mod http;
 pub mod model;
+pub mod peers;
 pub mod process;

@@ -38,6 +38,19 @@ impl Child {
             assert_eq!(child.child.try_wait().unwrap(), None, "{}", child.stderr());
             child.stderr().contains("metrifold runs").then_some(())
         });
+        // Until its sources have started, the program answers 503.
+        let paths = config
+            .lines()
+            .filter_map(|line| line.strip_prefix("path = "));
+        let paths: Vec<_> = paths.map(|path| path.replace('"', "")).collect();
+        for path in paths.iter().map(|path| &**path).chain(["/api/v1/write"]) {
+            if config.contains("\"INGEST\"") && !config.contains("cert_file") {
+                until("sources are served", || {
+                    let answer = sender::fetch(child.ingest, &path.replace(['{', '}'], ""));
+                    answer.ok().filter(|answer| answer.status != 503)
+                });
+            }
+        }
         child
     }
 

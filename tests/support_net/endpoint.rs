@@ -109,7 +109,10 @@ pub struct Seen {
 
 impl Seen {
     pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))?;
+        let found = self
+            .headers
+            .iter()
+            .find(|(key, _)| key.eq_ignore_ascii_case(name))?;
         Some(&found.1)
     }
 
@@ -237,7 +240,13 @@ impl Endpoint {
 
     /// The samples of all requests, in the order in which they came.
     pub fn arrived(&self) -> Vec<(String, i64)> {
-        self.shared.seen.lock().unwrap().iter().flat_map(samples).collect()
+        self.shared
+            .seen
+            .lock()
+            .unwrap()
+            .iter()
+            .flat_map(samples)
+            .collect()
     }
 
     /// Waits for this many accepted samples.
@@ -295,7 +304,11 @@ impl Shared {
     fn connection(&self, id: usize, mut stream: TcpStream) {
         let _ = stream.set_nodelay(true);
         let reset = |resets: usize| resets.checked_sub(1);
-        if self.resets.fetch_update(Ordering::SeqCst, Ordering::SeqCst, reset).is_ok() {
+        if self
+            .resets
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, reset)
+            .is_ok()
+        {
             // Closing a socket with unread bytes makes the kernel send a reset.
             let _ = stream.read(&mut [0]);
             self.streams.lock().unwrap().remove(&id);

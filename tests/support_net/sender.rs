@@ -19,7 +19,10 @@ pub struct Answer {
 
 impl Answer {
     pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))?;
+        let found = self
+            .headers
+            .iter()
+            .find(|(key, _)| key.eq_ignore_ascii_case(name))?;
         Some(&found.1)
     }
 
@@ -75,7 +78,11 @@ impl Sender {
         body: &[u8],
     ) -> io::Result<Answer> {
         let mut head = format!("POST {path} HTTP/1.1\r\nhost: {}\r\n", self.address);
-        let given = |name: &str| headers.iter().any(|(key, _)| key.eq_ignore_ascii_case(name));
+        let given = |name: &str| {
+            headers
+                .iter()
+                .any(|(key, _)| key.eq_ignore_ascii_case(name))
+        };
         for (name, value) in [
             ("content-type", "application/x-protobuf"),
             ("content-encoding", "snappy"),
@@ -133,7 +140,9 @@ impl Sender {
             headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
         let length = headers.iter().find(|(name, _)| name == "content-length");
-        let length = length.and_then(|(_, value)| value.parse().ok()).unwrap_or(0);
+        let length = length
+            .and_then(|(_, value)| value.parse().ok())
+            .unwrap_or(0);
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body)?;
         Ok(Answer {

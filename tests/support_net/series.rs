@@ -126,7 +126,11 @@ pub fn decode(version: &str, body: &[u8]) -> Result<Vec<Series>, String> {
                     .chunks(2)
                     .map(|pair| (pair[0].clone(), pair[1].clone()))
                     .collect(),
-                samples: from.samples.iter().map(|s| (s.timestamp, s.value)).collect(),
+                samples: from
+                    .samples
+                    .iter()
+                    .map(|s| (s.timestamp, s.value))
+                    .collect(),
             });
         }
         return Ok(series);
@@ -134,7 +138,11 @@ pub fn decode(version: &str, body: &[u8]) -> Result<Vec<Series>, String> {
     let request = v1::WriteRequest::decode(&*bytes).map_err(|error| error.to_string())?;
     let series = request.timeseries.into_iter().map(|from| Series {
         labels: from.labels.into_iter().map(|l| (l.name, l.value)).collect(),
-        samples: from.samples.iter().map(|s| (s.timestamp, s.value)).collect(),
+        samples: from
+            .samples
+            .iter()
+            .map(|s| (s.timestamp, s.value))
+            .collect(),
     });
     Ok(series.collect())
 }

@@ -84,7 +84,7 @@ pub enum Reason {
     LabelValueTooLong,
     /// A name or a value is not UTF-8.
     InvalidUtf8,
-    /// A reference points outside of the symbol table.
+    /// A reference points outside of the symbol table, or a label's value has none.
     BadSymbolRef,
     /// Neither samples nor histograms nor exemplars.
     NoSamples,
@@ -285,7 +285,7 @@ impl<'a> Decoder<'a> {
             pos += 1;
             pos = wire::length(buf, &mut pos)?;
         }
-        let ascii = buf[start..rest].is_ascii() && !scattered;
+        let ascii = is_ascii(&buf[start..rest]) && !scattered;
         let rest = if scattered {
             labels.edited = true;
             self.gather(start, end, 1)?
@@ -369,7 +369,11 @@ impl<'a> Decoder<'a> {
             let refs = &buf[..refs_end];
             while pos < refs_end {
                 let name = wire::varint(refs, &mut pos)?;
-                let value = wire::varint(refs, &mut pos).map_err(|_| WireError::SymbolRef)?;
+                if pos == refs_end {
+                    labels.broken = Some(Reason::BadSymbolRef);
+                    break;
+                }
+                let value = wire::varint(refs, &mut pos)?;
                 self.v2_label(&mut labels, name, value);
             }
             rest = pos;
@@ -436,7 +440,7 @@ impl<'a> Decoder<'a> {
         }
         let pairs = refs.chunks_exact(2);
         if !pairs.remainder().is_empty() {
-            return Err(WireError::SymbolRef);
+            labels.broken = Some(Reason::BadSymbolRef);
         }
         for pair in pairs {
             self.v2_label(labels, pair[0], pair[1]);
@@ -460,7 +464,8 @@ impl<'a> Decoder<'a> {
     #[inline(always)]
     fn short_labels(&mut self, labels: &mut Labels, start: usize, end: usize) -> usize {
         let buf = self.buf;
-        let list = &mut self.arena.labels;
+        // In a local variable, its parts can stay in registers.
+        let mut list = std::mem::take(&mut self.arena.labels);
         let room = self.limits.labels - (list.len() - labels.first);
         let (name_max, value_max) = (self.limits.name_bytes, self.limits.value_bytes);
         let (mut pos, mut last, mut named) = (start, labels.head, labels.named);
@@ -509,6 +514,7 @@ impl<'a> Decoder<'a> {
             list.push(Label::entry(name, name_len.into(), value, value_len.into()));
             pos = next;
         }
+        self.arena.labels = list;
         labels.head = last;
         labels.named = named;
         labels.bytes += pos - start;
@@ -671,6 +677,21 @@ impl<'a> Decoder<'a> {
     }
 }
 
+/// Whether all bytes are below 128, 32 at a time.
+#[inline(always)]
+fn is_ascii(text: &[u8]) -> bool {
+    let Some(tail) = text.last_chunk::<32>() else {
+        return text.is_ascii();
+    };
+    let mut seen = *tail; // overlaps the last block
+    for block in text.as_chunks::<32>().0 {
+        for (seen, byte) in seen.iter_mut().zip(block) {
+            *seen |= byte;
+        }
+    }
+    seen.is_ascii()
+}
+
 /// Reads a `Label` field of any shape; returns it and the position behind.
 #[cold]
 fn v1_label(buf: &[u8], start: usize) -> Result<(Label, usize), WireError> {
@@ -746,7 +767,11 @@ fn describe(arena: &Arena, first: usize) -> String {
     let shown: Vec<String> = labels
         .iter()
         .take(LABELS)
-        .map(|label| format!("{}={:?}", short(label.name()), short(label.value())))
+        .map(|label| {
+            // Senders show the first line of an answer only, so that it must not break.
+            let name = short(label.name());
+            format!("{}={:?}", name.escape_debug(), short(label.value()))
+        })
         .collect();
     let more = if labels.len() > LABELS { ", …" } else { "" };
     format!("{{{}{more}}}", shown.join(", "))

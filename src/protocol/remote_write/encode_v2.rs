@@ -193,6 +193,9 @@ fn from_v1<'a>(arena: &'a Arena, symbols: &mut Symbols<'a>, out: &mut Vec<u8>) {
                 _ => {}
             }
         }
+        if samples.is_empty() && histograms.is_empty() && exemplars.is_empty() {
+            continue; // 2.0 has no series without data, and refuses the request for one
+        }
         let metadata = families.metadata(series.get(&name_label).unwrap_or_default());
         // 2.0 has either samples or histograms in a series.
         let parts: &[&[u8]] = match (samples.is_empty(), histograms.is_empty()) {

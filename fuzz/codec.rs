@@ -1,0 +1,95 @@
+//! What has to hold for every body.
+
+use metrifold::protocol::Version;
+use metrifold::protocol::remote_write::{Limits, decode, encode_v1, encode_v2, lost_in_v1};
+use metrifold::signal::{Arena, Name};
+
+pub const LIMITS: Limits = Limits {
+    decoded_bytes: 1 << 20,
+    labels: 16,
+    name_bytes: 64,
+    value_bytes: 256,
+};
+
+/// The input is a message.
+pub fn protobuf(version: Version, message: &[u8]) {
+    let compressed = snap::raw::Encoder::new().compress_vec(message);
+    body(version, &compressed.expect("short enough"));
+}
+
+/// The input is a compressed body.
+pub fn body(version: Version, body: &[u8]) {
+    let Ok((mut arena, invalid)) = decode(version, body, &LIMITS) else {
+        return;
+    };
+    let _ = invalid.to_string();
+    labels_are_valid(&arena);
+    round_trip(version, &arena);
+
+    // The first byte of the body decides what is edited, so that every edit is tried.
+    let choice = body.first().copied().unwrap_or(0);
+    let (tenant, name) = (Name::new("tenant_id"), Name::new("__name__"));
+    let mut turn = choice;
+    arena.retain(|series| {
+        turn = turn.wrapping_mul(5).wrapping_add(1);
+        match turn % 4 {
+            0 => return false,
+            1 => series.set(&tenant, b"a"),
+            2 => series.set(&name, b""),
+            _ => series.remove(&name),
+        }
+        !series.is_empty()
+    });
+    round_trip(version, &arena);
+}
+
+fn labels_are_valid(arena: &Arena) {
+    for series in arena.iter() {
+        let names: Vec<_> = series.labels().map(|(name, _)| name).collect();
+        assert!(names.is_sorted_by(|a, b| a < b), "sorted and unique");
+        assert!(names.iter().all(|name| !name.is_empty()));
+        for (name, value) in series.labels() {
+            assert!(std::str::from_utf8(name).is_ok() && std::str::from_utf8(value).is_ok());
+        }
+    }
+}
+
+type Labels = Vec<(Vec<u8>, Vec<u8>)>;
+
+fn contents(arena: &Arena) -> Vec<(Labels, usize, usize)> {
+    let series = arena.iter().map(|series| {
+        let labels = series.labels().map(|(name, value)| (name.to_vec(), value.to_vec()));
+        let (samples, histograms) = (series.samples().count(), series.histograms().count());
+        (labels.collect(), samples, histograms)
+    });
+    series.collect()
+}
+
+/// What leaves can be read again and says the same.
+fn round_trip(arrived: Version, arena: &Arena) {
+    let limits = Limits {
+        decoded_bytes: 64 << 20,
+        ..LIMITS
+    };
+    for (version, body) in [
+        (Version::V1, encode_v1(arena)),
+        (Version::V2, encode_v2(arena)),
+    ] {
+        let again = decode(version, &body, &limits);
+        let (again, _) = again.expect("what was encoded can be decoded");
+        let lost = match (arrived, version) {
+            (Version::V2, Version::V1) => lost_in_v1(arena),
+            _ => 0,
+        };
+        let (before, after) = (contents(arena), contents(&again));
+        if lost == 0 && arena.iter().all(|series| series.get(&Name::new("__name__")).is_some()) {
+            let samples = |all: &[(Labels, usize, usize)]| -> usize {
+                all.iter().map(|(_, samples, histograms)| samples + histograms).sum()
+            };
+            assert_eq!(samples(&before), samples(&after));
+        }
+        for (labels, ..) in &after {
+            assert!(before.iter().any(|(known, ..)| known == labels));
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! Relabelling's patterns and templates: whatever is accepted can be matched and expanded, and
+//! both ways of matching agree.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use metrifold::relabel::regex::Regex;
+use metrifold::relabel::template::Template;
+
+fuzz_target!(|input: (&str, &str, &str)| {
+    let (pattern, text, template) = input;
+    let Ok(regex) = Regex::new(pattern) else {
+        return;
+    };
+    let mut groups = regex.locations();
+    let captured = regex.captures(text.as_bytes(), &mut groups);
+    assert_eq!(captured, regex.is_match(text.as_bytes()));
+    assert_eq!(captured, regex.matcher().is_match(text.as_bytes()));
+    let template = Template::new(template, &regex);
+    if captured {
+        let mut expanded = Vec::new();
+        template.expand(text.as_bytes(), &groups, &mut expanded);
+        assert!(std::str::from_utf8(&expanded).is_ok());
+        if let Some(constant) = template.constant() {
+            assert_eq!(constant, expanded);
+        }
+    }
+});

@@ -1,0 +1,679 @@
+//! Real traffic: Metrifold between programs that it did not write and that did not write it.
+//!
+//! Prometheus and vmagent scrape node_exporter, themselves and targets of the test's own, and send
+//! what they found through Metrifold to Prometheus and VictoriaMetrics. What the receivers hold is
+//! then compared, sample by sample, with what the sender holds: its own database, or that of a
+//! VictoriaMetrics to which vmagent writes directly. `make test` installs the programs.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use http::Method;
+use tokio::time::sleep;
+
+use support::http as client;
+use support::model::{self, Series, TYPE_2, counts, to_v2};
+use support::peers::{
+    Labels, NodeExporter, OPENMETRICS, PROTOBUF, Prometheus, Samples, TEXT, Target, Victoria,
+    histogram_page, now, vmagent,
+};
+use support::process::{Metrifold, wait};
+
+/// How long anything may take to be seen.
+const SOON: Duration = Duration::from_secs(40);
+
+/// Values and labels that are easily damaged.
+const PAGE: &str = r#"# HELP test_values Values that are "easily" damaged.
+# TYPE test_values gauge
+test_values{kind="nan"} NaN
+test_values{kind="inf"} +Inf
+test_values{kind="minus inf"} -Inf
+test_values{kind="tiny"} 2.2250738585072014e-308
+test_values{kind="huge"} 1.7976931348623157e+308
+test_values{kind="third"} 0.3333333333333333
+test_values{kind="negative"} -17
+test_values{kind="zero"} 0
+test_values{kind="ünïcode 🙂, \"quotes\", \\ and \n"} 1
+"#;
+
+/// Serves the page, how often that has been done, and, while `passing` says so, a metric that
+/// passes.
+async fn page_target(passing: &Arc<AtomicBool>) -> Target {
+    let passing = passing.clone();
+    Target::start(TEXT, move |number| {
+        let passing = if passing.load(Ordering::Relaxed) {
+            "test_passing 1\n"
+        } else {
+            ""
+        };
+        format!("{PAGE}test_served_total {number}\n{passing}").into()
+    })
+    .await
+}
+
+/// Serves a counter with an exemplar, a new one with each scrape.
+async fn traced_target() -> Target {
+    Target::start(OPENMETRICS, |number| {
+        let exemplar = format!("# {{trace_id=\"t{number}\"}} 0.{number}");
+        format!("# TYPE test_traced counter\ntest_traced_total {number} {exemplar}\n# EOF\n").into()
+    })
+    .await
+}
+
+fn sender_config(write_url: &str, jobs: &str) -> String {
+    format!(
+        r#"
+global:
+  scrape_interval: 1s
+  scrape_timeout: 1s
+remote_write:
+  - url: {write_url}
+    send_exemplars: true
+    send_native_histograms: true
+    queue_config: {{ batch_send_deadline: 500ms, max_backoff: 500ms, max_shards: 4 }}
+    metadata_config: {{ send_interval: 2s }}
+scrape_configs:
+  - job_name: prometheus
+    static_configs: [{{ targets: [SELF] }}]
+{jobs}"#
+    )
+}
+
+/// A selector of everything that was scraped.
+const ALL: &str = r#"{job!=""}"#;
+
+/// What has to come out at the far end: without what relabelling drops, with the tenant.
+fn cleaned<T>(series: BTreeMap<Labels, T>) -> BTreeMap<Labels, T> {
+    let kept = series
+        .into_iter()
+        .filter(|(labels, _)| !labels["__name__"].starts_with("go_gc_"));
+    kept.map(|(mut labels, values)| {
+        labels.remove("noise");
+        labels.insert("tenant_id".into(), "team-a".into());
+        (labels, values)
+    })
+    .collect()
+}
+
+/// What VictoriaMetrics can hold: no NaNs.
+fn without_nans(samples: Samples) -> Samples {
+    let series = samples.into_iter().map(|(labels, mut values)| {
+        values.retain(|(_, value)| !value.is_nan());
+        (labels, values)
+    });
+    series.filter(|(_, values)| !values.is_empty()).collect()
+}
+
+/// The first difference between two sets of samples. Values may differ by `tolerance`, relatively.
+fn difference(found: &Samples, expected: &Samples, tolerance: f64) -> Option<String> {
+    for labels in expected.keys() {
+        if !found.contains_key(labels) {
+            return Some(format!("{labels:?} is missing"));
+        }
+    }
+    for (labels, found) in found {
+        let Some(expected) = expected.get(labels) else {
+            return Some(format!("{labels:?} came from nowhere"));
+        };
+        let times = |values: &[(i64, f64)]| values.iter().map(|v| v.0).collect::<Vec<_>>();
+        if times(found) != times(expected) {
+            return Some(format!(
+                "{labels:?} has\n{found:?}\ninstead of\n{expected:?}"
+            ));
+        }
+        let same = |found: f64, expected: f64| {
+            found.to_bits() == expected.to_bits()
+                || (found.is_nan() && expected.is_nan())
+                || (found - expected).abs() <= tolerance * expected.abs()
+                || (tolerance > 0.0 && found.abs().max(expected.abs()) < 1e-300)
+        };
+        if let Some((f, e)) = found.iter().zip(expected).find(|(f, e)| !same(f.1, e.1)) {
+            return Some(format!("{labels:?} has {f:?} instead of {e:?}"));
+        }
+    }
+    None
+}
+
+/// Waits until a set of samples is what it has to be.
+async fn until_same(
+    what: &str,
+    tolerance: f64,
+    mut look: impl AsyncFnMut() -> (Samples, Samples),
+) -> Samples {
+    let deadline = Instant::now() + SOON;
+    loop {
+        let (found, expected) = look().await;
+        let Some(difference) = difference(&found, &expected, tolerance) else {
+            return found;
+        };
+        assert!(Instant::now() < deadline, "{what}: {difference}");
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// VictoriaMetrics stores decimal numbers of twelve digits and more, and next to nothing as zero.
+const DECIMAL: f64 = 1e-11;
+
+#[tokio::test]
+async fn what_prometheus_scrapes_is_the_same_behind_metrifold() {
+    let (node, receiver, victoria) = tokio::join!(
+        NodeExporter::start(),
+        Prometheus::start(""),
+        Victoria::start()
+    );
+    let metrifold = Metrifold::start(
+        &r#"
+        [sources.ingest]
+        type = "remote_write"
+        address = "{ingest}"
+        path = "/api/metrics/v1/{tenant}/api/v1/receive"
+
+        [transforms.tenant]
+        type = "tenant"
+        inputs = ["ingest"]
+        from = [{ path = "tenant" }]
+        label = "tenant_id"
+
+        [transforms.clean]
+        type = "relabel"
+        inputs = ["tenant"]
+        rules = [
+            { source_labels = ["__name__"], regex = "go_gc_.*", action = "drop" },
+            { regex = "noise", action = "labeldrop" },
+        ]
+
+        [sinks.prometheus]
+        type = "remote_write"
+        inputs = ["clean"]
+        endpoint = "RECEIVER"
+
+        [sinks.victoria]
+        type = "thanos"
+        inputs = ["clean"]
+        endpoint = "VICTORIA"
+        "#
+        .replace("RECEIVER", &receiver.write_url())
+        .replace("VICTORIA", &victoria.write_url()),
+    )
+    .await;
+
+    // One target leaves the discovery, one dies, one loses a metric.
+    let (always, until_lost) = (Arc::new(true.into()), Arc::new(AtomicBool::new(true)));
+    let leaving = page_target(&always).await;
+    let dying = page_target(&always).await;
+    let losing = page_target(&until_lost).await;
+    let traced = traced_target().await;
+    let native = Target::start(PROTOBUF, |number| histogram_page("test_native", number)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let discovered = folder.path().join("targets.json");
+    let target_list = format!(r#"[{{ "targets": ["{}"] }}]"#, leaving.address);
+    let discover = |list: &str| {
+        let new = discovered.with_extension("new");
+        std::fs::write(&new, list).unwrap();
+        std::fs::rename(&new, &discovered).unwrap();
+    };
+    discover(&target_list);
+    let jobs = format!(
+        r#"
+  - job_name: node
+    static_configs: [{{ targets: ["{}"], labels: {{ noise: loud }} }}]
+  - job_name: leaving
+    file_sd_configs: [{{ files: ["{}"], refresh_interval: 1s }}]
+  - job_name: dying
+    static_configs: [{{ targets: ["{}"] }}]
+  - job_name: losing
+    static_configs: [{{ targets: ["{}"] }}]
+  - job_name: traced
+    static_configs: [{{ targets: ["{}"] }}]
+  - job_name: native
+    static_configs: [{{ targets: ["{}"] }}]
+"#,
+        node.address,
+        discovered.display(),
+        dying.address,
+        losing.address,
+        traced.address,
+        native.address
+    );
+    let write_url = format!("{}/api/metrics/v1/team-a/api/v1/receive", metrifold.ingest);
+    let started = now();
+    let sender = Prometheus::start(&sender_config(&write_url, &jobs)).await;
+
+    wait("targets to be scraped", SOON, async || {
+        let scrapes = [&leaving, &dying, &losing, &traced, &native].map(Target::scrapes);
+        (scrapes.into_iter().min() > Some(4)).then_some(())
+    })
+    .await;
+    discover("[]");
+    dying.stop();
+    until_lost.store(false, Ordering::Relaxed);
+    let gone = wait("the sender to see what is gone", SOON, async || {
+        let time = now();
+        let left = r#"count(test_passing or up{job="leaving"})"#;
+        sender.value(left, time).await.is_none().then_some(time)
+    })
+    .await;
+    let last = r#"count_over_time(test_passing{job="leaving"}[5m])"#;
+    assert!(
+        sender.value(last, gone).await > Some(3.0),
+        "it was never there"
+    );
+
+    // Everything until then, at least a minute ago in nobody's eyes.
+    let end = gone + 1.0;
+    let seconds = (end - started).ceil() as u32 + 60;
+    wait("time to pass", SOON, async || {
+        (now() > end + 1.5).then_some(())
+    })
+    .await;
+    let found = until_same("Prometheus", 0.0, async || {
+        let expected = cleaned(sender.samples(ALL, seconds, end).await);
+        (receiver.samples(ALL, seconds, end).await, expected)
+    })
+    .await;
+    until_same("VictoriaMetrics", DECIMAL, async || {
+        let expected = cleaned(sender.samples(ALL, seconds, end).await);
+        (victoria.samples(ALL, end).await.0, without_nans(expected))
+    })
+    .await;
+
+    // It was much, and it was what was meant.
+    assert!(found.len() > 500, "only {} series", found.len());
+    assert!(found.values().map(Vec::len).sum::<usize>() > 3000);
+    for name in [
+        "node_memory_MemFree_bytes",
+        "prometheus_tsdb_head_series",
+        "go_goroutines",
+        "up",
+    ] {
+        assert!(
+            found.keys().any(|labels| labels["__name__"] == name),
+            "{name}"
+        );
+    }
+    let sent = sender.samples(ALL, seconds, end).await;
+    assert!(
+        sent.keys()
+            .any(|labels| labels["__name__"].starts_with("go_gc_"))
+    );
+    assert!(sent.keys().any(|labels| labels.contains_key("noise")));
+    for labels in found.keys() {
+        assert_eq!(labels["tenant_id"], "team-a", "{labels:?}");
+        assert!(!labels["__name__"].starts_with("go_gc_"), "{labels:?}");
+        assert!(!labels.contains_key("noise"), "{labels:?}");
+    }
+
+    // Native histograms and exemplars came along.
+    let histograms = cleaned(sender.histograms(ALL, seconds, end).await);
+    let test_native = histograms
+        .iter()
+        .find(|(labels, _)| labels["__name__"] == "test_native");
+    assert!(
+        test_native.unwrap().1.as_array().unwrap().len() > 4,
+        "{histograms:?}"
+    );
+    wait(
+        "the receiver to have the same histograms",
+        SOON,
+        async || (receiver.histograms(ALL, seconds, end).await == histograms).then_some(()),
+    )
+    .await;
+    let exemplars = cleaned(sender.exemplars(ALL, started, end).await);
+    let test_traced = exemplars
+        .iter()
+        .find(|(labels, _)| labels["job"] == "traced");
+    assert!(
+        test_traced.unwrap().1.as_array().unwrap().len() > 4,
+        "{exemplars:?}"
+    );
+    wait(
+        "the receiver to have the same exemplars",
+        SOON,
+        async || (receiver.exemplars(ALL, started, end).await == exemplars).then_some(()),
+    )
+    .await;
+
+    // Series end where they end at the sender, long before the look-back would have ended them.
+    let ending = r#"{__name__=~"test_.*|up",job=~"leaving|dying|losing"}"#;
+    let course = sender.course(ending, started, end).await;
+    let reach = |job: &str, name: &str, course: &Samples| {
+        let mut series = course
+            .iter()
+            .filter(|(l, _)| l["job"] == job && l["__name__"] == name);
+        let (_, values) = series.next().unwrap();
+        values.last().unwrap().0
+    };
+    let end_ms = (end * 1000.0) as i64;
+    for (job, name, ends) in [
+        ("leaving", "up", true),
+        ("leaving", "test_passing", true),
+        ("dying", "up", false),
+        ("dying", "test_passing", true),
+        ("losing", "up", false),
+        ("losing", "test_served_total", false),
+        ("losing", "test_passing", true),
+    ] {
+        assert_eq!(
+            reach(job, name, &course) < end_ms - 500,
+            ends,
+            "{name} of {job}"
+        );
+    }
+    until_same("the course of what ends", 0.0, async || {
+        (
+            receiver.course(ending, started, end).await,
+            cleaned(course.clone()),
+        )
+    })
+    .await;
+
+    // VictoriaMetrics shows the markers themselves: one at the end of each such series.
+    let (samples, markers) = victoria.samples(ending, end).await;
+    let mut markers_found = 0;
+    for (labels, values) in &samples {
+        let ends = labels["job"] == "leaving"
+            || labels["__name__"] == "test_passing"
+            || (labels["job"] == "dying" && labels["__name__"] != "up");
+        let times = markers.get(labels).map_or(&[][..], Vec::as_slice);
+        assert_eq!(times.len(), usize::from(ends), "{labels:?}: {times:?}");
+        if let [time] = times {
+            let last = values.last().unwrap().0;
+            assert!(
+                (last + 1..last + 10_000).contains(time),
+                "{labels:?}: {last} {time}"
+            );
+            // Until its marker a series is there, from it on it is gone.
+            let until = reach(&labels["job"], &labels["__name__"], &course);
+            assert!(
+                (until + 1..=until + 250).contains(time),
+                "{labels:?}: {until} {time}"
+            );
+            markers_found += 1;
+        }
+    }
+    assert!(markers_found > 20, "{markers_found} markers");
+}
+
+#[tokio::test]
+async fn nothing_is_missing_after_the_receiver_was_killed_and_started_again() {
+    let mut receiver = Prometheus::start("").await;
+    let mut metrifold = Metrifold::start(
+        &r#"
+        [sources.ingest]
+        type = "remote_write"
+        address = "{ingest}"
+
+        [sources.beside]
+        type = "remote_write"
+        address = "{ingest}"
+        path = "/beside"
+
+        [sinks.prometheus]
+        type = "remote_write"
+        inputs = ["ingest", "beside"]
+        endpoint = "RECEIVER"
+        retry = { max_backoff = "500ms" }
+        "#
+        .replace("RECEIVER", &receiver.write_url()),
+    )
+    .await;
+    let write_url = format!("{}/api/v1/write", metrifold.ingest);
+    let started = now();
+    let sender = Prometheus::start(&sender_config(&write_url, "")).await;
+    let window = |end: f64| (end - started).ceil() as u32 + 60;
+    wait("samples to arrive", SOON, async || {
+        let samples = receiver.samples("up", 60, now()).await;
+        samples
+            .values()
+            .any(|values| values.len() >= 3)
+            .then_some(())
+    })
+    .await;
+
+    // Whatever happens to be under way is cut off.
+    receiver.process.kill();
+    let killed = now();
+    wait("scrapes without a receiver", SOON, async || {
+        let up = sender.samples("up", 60, now()).await;
+        let missed =
+            |values: &Vec<(i64, f64)>| values.iter().filter(|v| v.0 as f64 > killed * 1e3).count();
+        up.values().any(|values| missed(values) >= 4).then_some(())
+    })
+    .await;
+    let retries = metrifold
+        .metric("metrifold_component_retries_total", &[])
+        .await;
+    assert!(retries > 0.0, "nothing was tried again");
+    let restarted = now();
+    receiver.start_again().await;
+    let end = now() + 2.0;
+    wait("time to pass", SOON, async || {
+        (now() > end + 1.5).then_some(())
+    })
+    .await;
+    let found = until_same("the restarted receiver", 0.0, async || {
+        let expected = sender.samples(ALL, window(end), end).await;
+        (receiver.samples(ALL, window(end), end).await, expected)
+    })
+    .await;
+    let up = found.iter().find(|(labels, _)| labels["__name__"] == "up");
+    let (_, up) = up.unwrap();
+    let meanwhile = (killed * 1e3) as i64..(restarted * 1e3) as i64;
+    let caught_up = up
+        .iter()
+        .filter(|(time, _)| meanwhile.contains(time))
+        .count();
+    assert!(caught_up >= 4, "{meanwhile:?}: {up:?}");
+
+    // A signal to stop while something cannot be delivered: it is delivered first.
+    receiver.process.kill();
+    let body = model::body(&model::to_v1(&[
+        Series::named("last_words").sample(1.0, (now() * 1e3) as i64)
+    ]));
+    let beside = format!("{}/beside", metrifold.ingest);
+    let post = tokio::spawn(async move {
+        let headers = [
+            ("content-type", model::TYPE_1),
+            ("content-encoding", "snappy"),
+        ];
+        client::send(Method::POST, &beside, &headers, body).await
+    });
+    wait("the request to be inside", SOON, async || {
+        let labels = [("component_id", "beside")];
+        let taken = metrifold
+            .metric("metrifold_component_received_batches_total", &labels)
+            .await;
+        (taken == 1.0).then_some(())
+    })
+    .await;
+    let (status, ()) = tokio::join!(metrifold.process.terminate(), receiver.start_again());
+    assert_eq!(status.code(), Some(0), "{}", metrifold.process.log());
+    let reply = post.await.unwrap();
+    assert_eq!(reply.status, 204, "{}", reply.text());
+    assert_eq!(receiver.value("last_words", now()).await, Some(1.0));
+}
+
+#[tokio::test]
+async fn what_vmagent_sends_and_what_comes_as_2_0_reaches_an_old_prometheus() {
+    let (receiver, reference) = tokio::join!(Prometheus::start(""), Victoria::start());
+    let metrifold = Metrifold::start(
+        &r#"
+        [sources.ingest]
+        type = "remote_write"
+        address = "{ingest}"
+
+        [sinks.prometheus]
+        type = "remote_write"
+        inputs = ["ingest"]
+        endpoint = "RECEIVER"
+        protocol = "auto"
+        "#
+        .replace("RECEIVER", &receiver.write_url()),
+    )
+    .await;
+    let write_url = format!("{}/api/v1/write", metrifold.ingest);
+
+    // 2.0: this Prometheus answers 204 and stores nothing, so Metrifold sends 1.0.
+    let time = (now() * 1e3) as i64;
+    let sent = [
+        Series::named("new_total")
+            .sample(41.0, time - 1000)
+            .sample(42.0, time),
+        Series::named("new_gauge").sample(0.5, time),
+    ];
+    let headers = [("content-type", TYPE_2), ("content-encoding", "snappy")];
+    let body = model::body(&to_v2(&sent));
+    let reply = client::send(Method::POST, &write_url, &headers, body).await;
+    assert_eq!(reply.status, 204, "{}", reply.text());
+    assert_eq!(reply.written(), Some(counts(&sent)));
+    let at = time as f64 / 1e3;
+    assert_eq!(receiver.value("new_total", at).await, Some(42.0));
+    assert_eq!(receiver.value("new_total", at - 0.5).await, Some(41.0));
+    assert_eq!(receiver.value("new_gauge", at).await, Some(0.5));
+
+    // vmagent, which writes the same to a VictoriaMetrics beside.
+    let started = now();
+    let always = Arc::new(true.into());
+    let (stays, goes) = (page_target(&always).await, page_target(&always).await);
+    let config = format!(
+        r#"
+global: {{ scrape_interval: 1s, scrape_timeout: 1s }}
+scrape_configs:
+  - job_name: stays
+    static_configs: [{{ targets: ["{}"] }}]
+  - job_name: goes
+    static_configs: [{{ targets: ["{}"] }}]
+"#,
+        stays.address, goes.address
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let urls = [write_url, reference.write_url()];
+    let _vmagent = vmagent(&config, &urls, folder.path()).await;
+    wait("targets to be scraped", SOON, async || {
+        (stays.scrapes().min(goes.scrapes()) > 4).then_some(())
+    })
+    .await;
+    goes.stop();
+    let gone = wait("the target to be gone", SOON, async || {
+        let time = now();
+        let left = receiver
+            .value(r#"count({job="goes",__name__=~"test_.*"})"#, time)
+            .await;
+        let down = receiver.value(r#"up{job="goes"}"#, time).await;
+        (left.is_none() && down == Some(0.0)).then_some(time)
+    })
+    .await;
+    let served = stays.scrapes();
+    let end = gone + 1.0;
+    let seconds = (end - started).ceil() as u32 + 10;
+    wait("more scrapes", SOON, async || {
+        (stays.scrapes() > served + 3).then_some(())
+    })
+    .await;
+    until_same("vmagent's", DECIMAL, async || {
+        let found = receiver
+            .samples(r#"{job=~"stays|goes"}"#, seconds, end)
+            .await;
+        let expected = reference.samples(r#"{job=~"stays|goes"}"#, end).await.0;
+        (without_nans(found), expected)
+    })
+    .await;
+    // Each scrape of a target arrived, and once.
+    for (job, at_least) in [("stays", served - 3), ("goes", 5)] {
+        let selector = format!(r#"test_served_total{{job="{job}"}}"#);
+        let samples = receiver.samples(&selector, seconds, end).await;
+        let values: Vec<f64> = samples
+            .into_values()
+            .flatten()
+            .map(|(_, value)| value)
+            .collect();
+        let expected: Vec<f64> = (1..=values.len()).map(|n| n as f64).collect();
+        assert_eq!(values, expected, "{job}");
+        assert!(values.len() as u64 >= at_least, "{job}: {values:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_goes_through_2_0_on_its_way_is_the_same_behind_it() {
+    // A Prometheus of 1.0, a Metrifold that makes 2.0 of it, one that takes 2.0, and a Prometheus
+    // that does not.
+    let receiver = Prometheus::start("").await;
+    let pass = |protocol: &str, endpoint: &str| {
+        r#"
+        [sources.ingest]
+        type = "remote_write"
+        address = "{ingest}"
+
+        [sinks.next]
+        type = "remote_write"
+        inputs = ["ingest"]
+        endpoint = "ENDPOINT"
+        protocol = "PROTOCOL"
+        "#
+        .replace("ENDPOINT", endpoint)
+        .replace("PROTOCOL", protocol)
+    };
+    let second = Metrifold::start(&pass("auto", &receiver.write_url())).await;
+    let second_url = format!("{}/api/v1/write", second.ingest);
+    let first = Metrifold::start(&pass("2.0", &second_url)).await;
+    let always = Arc::new(true.into());
+    let plain = page_target(&always).await;
+    let traced = traced_target().await;
+    let native = Target::start(PROTOBUF, |number| histogram_page("test_native", number)).await;
+    let jobs = format!(
+        r#"
+  - job_name: targets
+    static_configs: [{{ targets: ["{}", "{}", "{}"] }}]
+"#,
+        plain.address, traced.address, native.address
+    );
+    let write_url = format!("{}/api/v1/write", first.ingest);
+    let started = now();
+    let sender = Prometheus::start(&sender_config(&write_url, &jobs)).await;
+    wait("targets to be scraped", SOON, async || {
+        let scrapes = [&plain, &traced, &native].map(Target::scrapes);
+        (scrapes.into_iter().min() > Some(4)).then_some(())
+    })
+    .await;
+    plain.stop();
+    let end = now() + 2.0;
+    let seconds = (end - started).ceil() as u32 + 60;
+    wait("time to pass", SOON, async || (now() > end + 1.5).then_some(())).await;
+
+    let found = until_same("Prometheus", 0.0, async || {
+        let expected = sender.samples(ALL, seconds, end).await;
+        (receiver.samples(ALL, seconds, end).await, expected)
+    })
+    .await;
+    assert!(found.len() > 300, "only {} series", found.len());
+    let ending = r#"{__name__=~"test_.*",job="targets"}"#;
+    until_same("the course of what ends", 0.0, async || {
+        let expected = sender.course(ending, started, end).await;
+        (receiver.course(ending, started, end).await, expected)
+    })
+    .await;
+    let histograms = sender.histograms(ALL, seconds, end).await;
+    assert_eq!(histograms.len(), 1);
+    wait("the receiver to have the same histograms", SOON, async || {
+        (receiver.histograms(ALL, seconds, end).await == histograms).then_some(())
+    })
+    .await;
+    let exemplars = sender.exemplars(ALL, started, end).await;
+    assert_eq!(exemplars.len(), 1);
+    wait("the receiver to have the same exemplars", SOON, async || {
+        (receiver.exemplars(ALL, started, end).await == exemplars).then_some(())
+    })
+    .await;
+
+    // It was 2.0 between them, and nothing was refused or lost.
+    assert!(!first.process.log().contains("falling back"), "{}", first.process.log());
+    assert!(second.process.log().contains("falling back"), "{}", second.process.log());
+    for metrifold in [&first, &second] {
+        let discarded = metrifold.metric("metrifold_component_discarded_samples_total", &[]).await;
+        assert_eq!(discarded, 0.0);
+    }
+}

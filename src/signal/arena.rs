@@ -162,7 +162,7 @@ impl Counts {
         *self == Self::default()
     }
 
-    fn add(&mut self, series: SeriesCounts) {
+    pub(crate) fn add(&mut self, series: SeriesCounts) {
         self.series += 1;
         self.samples += u64::from(series.samples);
         self.histograms += u64::from(series.histograms);
@@ -174,6 +174,16 @@ impl Counts {
         self.samples -= u64::from(series.samples);
         self.histograms -= u64::from(series.histograms);
         self.exemplars -= u64::from(series.exemplars);
+    }
+}
+
+impl std::ops::SubAssign for Counts {
+    fn sub_assign(&mut self, other: Self) {
+        self.series -= other.series;
+        self.samples -= other.samples;
+        self.histograms -= other.histograms;
+        self.exemplars -= other.exemplars;
+        self.metadata -= other.metadata;
     }
 }
 
@@ -608,6 +618,11 @@ impl SeriesMut<'_> {
     #[inline(always)]
     pub fn len(&self) -> usize {
         self.arena.series[self.index].labels_len as usize
+    }
+
+    /// What it carries.
+    pub(crate) fn counts(&self) -> SeriesCounts {
+        self.arena.series[self.index].counts
     }
 
     /// Whether it has no label left.

@@ -58,7 +58,9 @@ type Labels = Vec<(Vec<u8>, Vec<u8>)>;
 
 fn contents(arena: &Arena) -> Vec<(Labels, usize, usize)> {
     let series = arena.iter().map(|series| {
-        let labels = series.labels().map(|(name, value)| (name.to_vec(), value.to_vec()));
+        let labels = series
+            .labels()
+            .map(|(name, value)| (name.to_vec(), value.to_vec()));
         let (samples, histograms) = (series.samples().count(), series.histograms().count());
         (labels.collect(), samples, histograms)
     });
@@ -82,9 +84,15 @@ fn round_trip(arrived: Version, arena: &Arena) {
             _ => 0,
         };
         let (before, after) = (contents(arena), contents(&again));
-        if lost == 0 && arena.iter().all(|series| series.get(&Name::new("__name__")).is_some()) {
+        if lost == 0
+            && arena
+                .iter()
+                .all(|series| series.get(&Name::new("__name__")).is_some())
+        {
             let samples = |all: &[(Labels, usize, usize)]| -> usize {
-                all.iter().map(|(_, samples, histograms)| samples + histograms).sum()
+                all.iter()
+                    .map(|(_, samples, histograms)| samples + histograms)
+                    .sum()
             };
             assert_eq!(samples(&before), samples(&after));
         }

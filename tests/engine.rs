@@ -36,8 +36,9 @@ use tokio::sync::oneshot;
 static SOURCES: LazyLock<Mutex<HashMap<String, UnboundedSender<Order>>>> =
     LazyLock::new(Mutex::default);
 /// What came to the sinks, by name of the sink: the name and the path of each series.
-static SINKS: LazyLock<Mutex<HashMap<String, Vec<(String, String)>>>> =
-    LazyLock::new(Mutex::default);
+static SINKS: LazyLock<Mutex<HashMap<String, Seen>>> = LazyLock::new(Mutex::default);
+/// Names and paths of series.
+type Seen = Vec<(String, String)>;
 /// How often a component was built, by name.
 static BUILT: LazyLock<Mutex<HashMap<String, usize>>> = LazyLock::new(Mutex::default);
 
@@ -52,7 +53,7 @@ fn count_build(id: &str) -> usize {
     *times
 }
 
-fn received(sink: &str) -> Vec<(String, String)> {
+fn received(sink: &str) -> Seen {
     SINKS.lock().unwrap().get(sink).cloned().unwrap_or_default()
 }
 
@@ -327,7 +328,7 @@ impl Graph {
         name.replace("ID", &self.id.to_string())
     }
 
-    fn received(&self, sink: &str) -> Vec<(String, String)> {
+    fn received(&self, sink: &str) -> Seen {
         received(&self.name(sink))
     }
 
@@ -375,8 +376,6 @@ struct Model {
     transforms: BTreeMap<String, (Mode, Vec<String>)>,
     sinks: BTreeMap<String, Vec<String>>,
 }
-
-type Seen = Vec<(String, String)>;
 
 impl Model {
     /// What a component's output carries on to everything behind it, edge by edge.

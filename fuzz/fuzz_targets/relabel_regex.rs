@@ -1,13 +1,14 @@
 //! Relabelling's patterns and templates: whatever is accepted can be matched and expanded, and
-//! both ways of matching agree.
+//! both ways of matching agree. The input is a pattern, a template and a text, each on its line.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use metrifold::relabel::regex::Regex;
 use metrifold::relabel::template::Template;
 
-fuzz_target!(|input: (&str, &str, &str)| {
-    let (pattern, text, template) = input;
+fuzz_target!(|input: &str| {
+    let mut lines = input.splitn(3, '\n').chain(["", ""]);
+    let [pattern, template, text] = [(); 3].map(|()| lines.next().unwrap_or_default());
     let Ok(regex) = Regex::new(pattern) else {
         return;
     };

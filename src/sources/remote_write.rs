@@ -304,7 +304,11 @@ impl SourceConfig for RemoteWriteConfig {
         if !(1..=10_000).contains(&self.max_labels_per_series) {
             problems.at("max_labels_per_series", "must be from 1 to 10000");
         }
-        if self.max_in_flight_bytes.0 < self.max_decoded_bytes.0 + self.max_body_bytes.0 {
+        let largest = self
+            .max_decoded_bytes
+            .0
+            .saturating_add(self.max_body_bytes.0);
+        if self.max_in_flight_bytes.0 < largest {
             problems
                 .at(
                     "max_in_flight_bytes",

@@ -971,7 +971,7 @@ fn the_admin_address_tells_what_runs_and_what_waits() {
 #[test]
 fn requests_above_the_memory_for_requests_in_flight_are_told_to_come_again() {
     let hanging = Endpoint::new(|_| Does::Hang(Reply::new(204)));
-    let keys = "max_in_flight_bytes = \"64KiB\"\nmax_decoded_bytes = \"64KiB\"";
+    let keys = "max_in_flight_bytes = \"128KiB\"\nmax_decoded_bytes = \"64KiB\"\nmax_body_bytes = \"64KiB\"";
     let child = Child::start(&(source(keys) + &sink("out", &hanging.url(), "")));
     let mut random = Random(4);
     let large = bulky("up", 1, 40 << 10, &mut random);

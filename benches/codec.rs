@@ -40,7 +40,9 @@ fn codec(c: &mut Criterion) {
     });
     group.bench_function("decode 1.0 by prost", |b| {
         b.iter(|| {
-            let raw = snap::raw::Decoder::new().decompress_vec(black_box(&body)).unwrap();
+            let raw = snap::raw::Decoder::new()
+                .decompress_vec(black_box(&body))
+                .unwrap();
             v1::WriteRequest::decode(&*raw)
         });
     });

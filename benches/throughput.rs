@@ -43,7 +43,9 @@ fn main() {
         load.bodies[0][0].len() / payload::SERIES,
     );
     let limit = limit();
-    println!("limit (snappy decode, walk, copy, snappy encode, one core): {limit:.0} ns per sample\n");
+    println!(
+        "limit (snappy decode, walk, copy, snappy encode, one core): {limit:.0} ns per sample\n"
+    );
 
     println!(
         "{:<34} {:>12} {:>14} {:>10}",
@@ -56,7 +58,10 @@ fn main() {
         Some(_) => &[Gateway::Metrifold],
     };
     for case in [Case::Edit, Case::Pass] {
-        if only.as_ref().is_some_and(|only| *only != format!("{case:?}")) {
+        if only
+            .as_ref()
+            .is_some_and(|only| *only != format!("{case:?}"))
+        {
             continue;
         }
         for &gateway in gateways {
@@ -83,9 +88,21 @@ fn main() {
     };
     let edit = results[&("metrifold", Case::Edit.name())];
     println!();
-    println!("{}: vmagent / metrifold = {:.1}", Case::Edit.name(), ratio(Case::Edit));
-    println!("{}: vmagent / metrifold = {:.1}", Case::Pass.name(), ratio(Case::Pass));
-    println!("{}: metrifold / limit = {:.2}", Case::Edit.name(), edit.nanos / limit);
+    println!(
+        "{}: vmagent / metrifold = {:.1}",
+        Case::Edit.name(),
+        ratio(Case::Edit)
+    );
+    println!(
+        "{}: vmagent / metrifold = {:.1}",
+        Case::Pass.name(),
+        ratio(Case::Pass)
+    );
+    println!(
+        "{}: metrifold / limit = {:.2}",
+        Case::Edit.name(),
+        edit.nanos / limit
+    );
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,7 +223,11 @@ struct Load {
 
 impl Load {
     fn new() -> Self {
-        let body = |sender| (0..ROUNDS).map(|round| payload::body(sender, round)).collect();
+        let body = |sender| {
+            (0..ROUNDS)
+                .map(|round| payload::body(sender, round))
+                .collect()
+        };
         Self {
             bodies: (0..SENDERS).map(body).collect(),
             raw: payload::request(0, 0).len(),
@@ -366,9 +387,12 @@ fn count(stream: TcpStream, samples: &AtomicU64) {
     let mut decoder = snap::raw::Decoder::new();
     let (mut body, mut raw) = (Vec::new(), Vec::new());
     while let Some(head) = read_head(&mut reader) {
-        let length = head
-            .iter()
-            .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        let length = head.iter().find_map(|line| {
+            line.to_ascii_lowercase()
+                .strip_prefix("content-length: ")?
+                .parse()
+                .ok()
+        });
         body.resize(length.unwrap_or(0), 0);
         if reader.read_exact(&mut body).is_err() {
             return;
@@ -379,7 +403,10 @@ fn count(stream: TcpStream, samples: &AtomicU64) {
         }
         let len = decoder.decompress(&body, &mut raw).unwrap();
         samples.fetch_add(series(&raw[..len]), Ordering::Relaxed);
-        if writer.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").is_err() {
+        if writer
+            .write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
+            .is_err()
+        {
             return;
         }
     }
@@ -437,7 +464,9 @@ fn limit() -> f64 {
     let mut times = Vec::new();
     for round in 0..400 {
         let started = Instant::now();
-        let len = decoder.decompress(&bodies[round % ROUNDS], &mut raw).unwrap();
+        let len = decoder
+            .decompress(&bodies[round % ROUNDS], &mut raw)
+            .unwrap();
         offsets.clear();
         walk(&raw[..len], &mut offsets);
         copy[..len].copy_from_slice(std::hint::black_box(&raw[..len]));
@@ -486,7 +515,10 @@ fn cpu(pid: u32) -> u64 {
 /// Peak resident memory of a process in MiB.
 fn peak(pid: u32) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap();
     let kib: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
     kib / 1024.0
 }

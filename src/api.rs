@@ -162,9 +162,18 @@ impl Status {
 
     fn components(&self) -> impl Iterator<Item = (&Arc<str>, Kind, &str, ComponentMetrics)> {
         let config = &self.config;
-        let sources = config.sources.iter().map(|(id, node)| (id, Kind::Source, &*node.type_name));
-        let transforms = config.transforms.iter().map(|(id, node)| (id, Kind::Transform, &*node.type_name));
-        let sinks = config.sinks.iter().map(|(id, node)| (id, Kind::Sink, &*node.type_name));
+        let sources = config
+            .sources
+            .iter()
+            .map(|(id, node)| (id, Kind::Source, &*node.type_name));
+        let transforms = config
+            .transforms
+            .iter()
+            .map(|(id, node)| (id, Kind::Transform, &*node.type_name));
+        let sinks = config
+            .sinks
+            .iter()
+            .map(|(id, node)| (id, Kind::Sink, &*node.type_name));
         sources
             .chain(transforms)
             .chain(sinks)
@@ -172,24 +181,28 @@ impl Status {
     }
 
     fn topology(&self) -> Topology {
-        let components = self.components().map(|(id, kind, type_name, metrics)| Component {
-            id: id.clone(),
-            kind: kind.as_str(),
-            r#type: type_name.into(),
-            state: metrics.state(),
-            received: metrics.received().reading(),
-            sent: metrics.sent().reading(),
-            required: self.config.sinks.get(id).map(|node| node.config.required()),
-            queue: metrics.queue().map(|(bytes, max_bytes, batches)| QueueFill {
-                bytes,
-                max_bytes,
-                batches,
-            }),
-            last_error: metrics.last_error().map(|(time, text)| LastError {
-                time: time.duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs()),
-                text,
-            }),
-        });
+        let components = self
+            .components()
+            .map(|(id, kind, type_name, metrics)| Component {
+                id: id.clone(),
+                kind: kind.as_str(),
+                r#type: type_name.into(),
+                state: metrics.state(),
+                received: metrics.received().reading(),
+                sent: metrics.sent().reading(),
+                required: self.config.sinks.get(id).map(|node| node.config.required()),
+                queue: metrics
+                    .queue()
+                    .map(|(bytes, max_bytes, batches)| QueueFill {
+                        bytes,
+                        max_bytes,
+                        batches,
+                    }),
+                last_error: metrics.last_error().map(|(time, text)| LastError {
+                    time: time.duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs()),
+                    text,
+                }),
+            });
         let edges = |to: &Arc<str>, inputs: &[OutputRef]| -> Vec<Edge> {
             let edge = |input: &OutputRef| Edge {
                 from: input.to_string(),

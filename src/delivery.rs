@@ -7,4 +7,4 @@ mod attempt;
 mod config;
 mod sender;
 
-pub use config::{DeliveryConfig, Flavour, Protocol, RETRY_KEYS, KEYS};
+pub use config::{DeliveryConfig, Flavour, KEYS, Protocol, RETRY_KEYS};

@@ -76,7 +76,10 @@ impl QueueConfig {
         }
         if self.when_full == Some(WhenFull::Block) && !required {
             problems
-                .at("queue.when_full", "an optional sink cannot block its sender")
+                .at(
+                    "queue.when_full",
+                    "an optional sink cannot block its sender",
+                )
                 .help("choose drop_oldest or drop_newest, or set required = true");
         }
     }

@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::{
+    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
 
 use crate::component::Kind;
 use crate::signal::Counts;
@@ -160,10 +162,7 @@ impl Metric {
                 "metrifold_component_retries_total",
                 "Attempts to deliver a batch after the first.",
             ),
-            Self::BuildInfo => (
-                "metrifold_build_info",
-                "Always 1; the version is a label.",
-            ),
+            Self::BuildInfo => ("metrifold_build_info", "Always 1; the version is a label."),
             Self::StartTime => (
                 "metrifold_start_time_seconds",
                 "When the process started, in seconds since the epoch.",

@@ -49,7 +49,13 @@ fn metrifold(arguments: &[&str]) -> Output {
 #[test]
 fn every_example_is_valid_without_a_warning() {
     for name in examples().keys() {
-        let arguments = ["validate", "--no-environment", "--deny-warnings", "-c", name];
+        let arguments = [
+            "validate",
+            "--no-environment",
+            "--deny-warnings",
+            "-c",
+            name,
+        ];
         let output = metrifold(&arguments);
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(0), "{name}: {errors}");
@@ -73,7 +79,10 @@ fn an_example_is_refused_only_for_the_files_that_it_names() {
             false => assert_eq!(output.status.code(), Some(0), "{name}: {errors}"),
         }
         for error in errors.lines().filter(|line| line.starts_with("error: ")) {
-            assert!(error.contains("_file: ") || error.contains("cannot read"), "{name}: {error}");
+            assert!(
+                error.contains("_file: ") || error.contains("cannot read"),
+                "{name}: {error}"
+            );
         }
     }
 }
@@ -88,8 +97,16 @@ fn a_key_that_nothing_knows_is_refused_at_every_level_of_every_example() {
             let found = metrifold_errors(&name, &mutation.text);
             assert!(!found.is_empty(), "{name}: nobody minds\n{}", mutation.text);
             for (line, message) in found {
-                assert_eq!(line, Some(mutation.line), "{name}: {message}\n{}", mutation.text);
-                assert!(message.contains("key_that_nothing_knows"), "{name}: {message}");
+                assert_eq!(
+                    line,
+                    Some(mutation.line),
+                    "{name}: {message}\n{}",
+                    mutation.text
+                );
+                assert!(
+                    message.contains("key_that_nothing_knows"),
+                    "{name}: {message}"
+                );
             }
         }
     }
@@ -124,7 +141,10 @@ fn every_example_can_be_drawn_in_every_format() {
             let headers = text.lines().filter(|line| line.starts_with('['));
             for header in headers.filter(|line| line.contains('.')) {
                 let id = header.trim_matches(['[', ']']).split('.').nth(1).unwrap();
-                assert!(drawing.contains(id), "{name} {format} lacks {id}: {drawing}");
+                assert!(
+                    drawing.contains(id),
+                    "{name} {format} lacks {id}: {drawing}"
+                );
             }
         }
     }
@@ -144,7 +164,10 @@ fn the_quickstart_carries_series_with_their_tenant_over_http_to_both_stand_ins()
         };
         v1::TimeSeries {
             labels: all.iter().map(label).collect(),
-            samples: vec![v1::Sample { value, timestamp: now }],
+            samples: vec![v1::Sample {
+                value,
+                timestamp: now,
+            }],
             ..Default::default()
         }
     };
@@ -183,9 +206,15 @@ fn the_quickstart_carries_series_with_their_tenant_over_http_to_both_stand_ins()
             page.contains("metrifold_build_info{")
                 && expected.iter().all(|line| page.lines().any(|l| l == *line))
         });
-        assert_eq!(page.lines().filter(|line| line.starts_with("up{")).count(), 3);
+        assert_eq!(
+            page.lines().filter(|line| line.starts_with("up{")).count(),
+            3
+        );
         assert!(!page.contains("go_gc_"), "{page}");
-        assert!(!page.contains("metrifold_delivery_duration_seconds_bucket"), "{page}");
+        assert!(
+            !page.contains("metrifold_delivery_duration_seconds_bucket"),
+            "{page}"
+        );
         assert!(!page.contains("team-b"), "{page}");
     }
     assert_eq!(quickstart.get("api", "/-/ready"), (200, "ready".into()));
@@ -194,8 +223,15 @@ fn the_quickstart_carries_series_with_their_tenant_over_http_to_both_stand_ins()
     let topology: serde_json::Value = serde_json::from_str(&topology).unwrap();
     let components = topology["components"].as_array().unwrap();
     assert_eq!(components.len(), 11);
-    assert!(components.iter().all(|component| component["state"] == "running"));
-    let own = components.iter().find(|component| component["id"] == "own").unwrap();
+    assert!(
+        components
+            .iter()
+            .all(|component| component["state"] == "running")
+    );
+    let own = components
+        .iter()
+        .find(|component| component["id"] == "own")
+        .unwrap();
     assert_eq!(own["received"]["batches"], 1);
     assert!(own["received"]["samples"].as_u64().unwrap() > 10, "{own}");
     assert_eq!(quickstart.stop(), Some(0));

@@ -45,8 +45,21 @@ test_values{kind="ünïcode 🙂, \"quotes\", \\ and \n"} 1
 async fn page_target(passing: &Arc<AtomicBool>) -> Target {
     let passing = passing.clone();
     Target::start(TEXT, move |number| {
-        let passing = if passing.load(Ordering::Relaxed) { "test_passing 1\n" } else { "" };
+        let passing = if passing.load(Ordering::Relaxed) {
+            "test_passing 1\n"
+        } else {
+            ""
+        };
         format!("{PAGE}test_served_total {number}\n{passing}").into()
+    })
+    .await
+}
+
+/// Serves a counter with an exemplar, a new one with each scrape.
+async fn traced_target() -> Target {
+    Target::start(OPENMETRICS, |number| {
+        let exemplar = format!("# {{trace_id=\"t{number}\"}} 0.{number}");
+        format!("# TYPE test_traced counter\ntest_traced_total {number} {exemplar}\n# EOF\n").into()
     })
     .await
 }
@@ -75,7 +88,9 @@ const ALL: &str = r#"{job!=""}"#;
 
 /// What has to come out at the far end: without what relabelling drops, with the tenant.
 fn cleaned<T>(series: BTreeMap<Labels, T>) -> BTreeMap<Labels, T> {
-    let kept = series.into_iter().filter(|(labels, _)| !labels["__name__"].starts_with("go_gc_"));
+    let kept = series
+        .into_iter()
+        .filter(|(labels, _)| !labels["__name__"].starts_with("go_gc_"));
     kept.map(|(mut labels, values)| {
         labels.remove("noise");
         labels.insert("tenant_id".into(), "team-a".into());
@@ -106,7 +121,9 @@ fn difference(found: &Samples, expected: &Samples, tolerance: f64) -> Option<Str
         };
         let times = |values: &[(i64, f64)]| values.iter().map(|v| v.0).collect::<Vec<_>>();
         if times(found) != times(expected) {
-            return Some(format!("{labels:?} has\n{found:?}\ninstead of\n{expected:?}"));
+            return Some(format!(
+                "{labels:?} has\n{found:?}\ninstead of\n{expected:?}"
+            ));
         }
         let same = |found: f64, expected: f64| {
             found.to_bits() == expected.to_bits()
@@ -143,8 +160,11 @@ const DECIMAL: f64 = 1e-11;
 
 #[tokio::test]
 async fn what_prometheus_scrapes_is_the_same_behind_metrifold() {
-    let (node, receiver, victoria) =
-        tokio::join!(NodeExporter::start(), Prometheus::start(""), Victoria::start());
+    let (node, receiver, victoria) = tokio::join!(
+        NodeExporter::start(),
+        Prometheus::start(""),
+        Victoria::start()
+    );
     let metrifold = Metrifold::start(
         &r#"
         [sources.ingest]
@@ -186,11 +206,7 @@ async fn what_prometheus_scrapes_is_the_same_behind_metrifold() {
     let leaving = page_target(&always).await;
     let dying = page_target(&always).await;
     let losing = page_target(&until_lost).await;
-    let traced = Target::start(OPENMETRICS, |number| {
-        let exemplar = format!("# {{trace_id=\"t{number}\"}} 0.{number}");
-        format!("# TYPE test_traced counter\ntest_traced_total {number} {exemplar}\n# EOF\n").into()
-    });
-    let traced = traced.await;
+    let traced = traced_target().await;
     let native = Target::start(PROTOBUF, |number| histogram_page("test_native", number)).await;
     let folder = tempfile::tempdir().unwrap();
     let discovered = folder.path().join("targets.json");
@@ -242,12 +258,18 @@ async fn what_prometheus_scrapes_is_the_same_behind_metrifold() {
     })
     .await;
     let last = r#"count_over_time(test_passing{job="leaving"}[5m])"#;
-    assert!(sender.value(last, gone).await > Some(3.0), "it was never there");
+    assert!(
+        sender.value(last, gone).await > Some(3.0),
+        "it was never there"
+    );
 
     // Everything until then, at least a minute ago in nobody's eyes.
     let end = gone + 1.0;
     let seconds = (end - started).ceil() as u32 + 60;
-    wait("time to pass", SOON, async || (now() > end + 1.5).then_some(())).await;
+    wait("time to pass", SOON, async || {
+        (now() > end + 1.5).then_some(())
+    })
+    .await;
     let found = until_same("Prometheus", 0.0, async || {
         let expected = cleaned(sender.samples(ALL, seconds, end).await);
         (receiver.samples(ALL, seconds, end).await, expected)
@@ -262,11 +284,22 @@ async fn what_prometheus_scrapes_is_the_same_behind_metrifold() {
     // It was much, and it was what was meant.
     assert!(found.len() > 500, "only {} series", found.len());
     assert!(found.values().map(Vec::len).sum::<usize>() > 3000);
-    for name in ["node_memory_MemFree_bytes", "prometheus_tsdb_head_series", "go_goroutines", "up"] {
-        assert!(found.keys().any(|labels| labels["__name__"] == name), "{name}");
+    for name in [
+        "node_memory_MemFree_bytes",
+        "prometheus_tsdb_head_series",
+        "go_goroutines",
+        "up",
+    ] {
+        assert!(
+            found.keys().any(|labels| labels["__name__"] == name),
+            "{name}"
+        );
     }
     let sent = sender.samples(ALL, seconds, end).await;
-    assert!(sent.keys().any(|labels| labels["__name__"].starts_with("go_gc_")));
+    assert!(
+        sent.keys()
+            .any(|labels| labels["__name__"].starts_with("go_gc_"))
+    );
     assert!(sent.keys().any(|labels| labels.contains_key("noise")));
     for labels in found.keys() {
         assert_eq!(labels["tenant_id"], "team-a", "{labels:?}");
@@ -276,25 +309,41 @@ async fn what_prometheus_scrapes_is_the_same_behind_metrifold() {
 
     // Native histograms and exemplars came along.
     let histograms = cleaned(sender.histograms(ALL, seconds, end).await);
-    let test_native = histograms.iter().find(|(labels, _)| labels["__name__"] == "test_native");
-    assert!(test_native.unwrap().1.as_array().unwrap().len() > 4, "{histograms:?}");
-    wait("the receiver to have the same histograms", SOON, async || {
-        (receiver.histograms(ALL, seconds, end).await == histograms).then_some(())
-    })
+    let test_native = histograms
+        .iter()
+        .find(|(labels, _)| labels["__name__"] == "test_native");
+    assert!(
+        test_native.unwrap().1.as_array().unwrap().len() > 4,
+        "{histograms:?}"
+    );
+    wait(
+        "the receiver to have the same histograms",
+        SOON,
+        async || (receiver.histograms(ALL, seconds, end).await == histograms).then_some(()),
+    )
     .await;
     let exemplars = cleaned(sender.exemplars(ALL, started, end).await);
-    let test_traced = exemplars.iter().find(|(labels, _)| labels["job"] == "traced");
-    assert!(test_traced.unwrap().1.as_array().unwrap().len() > 4, "{exemplars:?}");
-    wait("the receiver to have the same exemplars", SOON, async || {
-        (receiver.exemplars(ALL, started, end).await == exemplars).then_some(())
-    })
+    let test_traced = exemplars
+        .iter()
+        .find(|(labels, _)| labels["job"] == "traced");
+    assert!(
+        test_traced.unwrap().1.as_array().unwrap().len() > 4,
+        "{exemplars:?}"
+    );
+    wait(
+        "the receiver to have the same exemplars",
+        SOON,
+        async || (receiver.exemplars(ALL, started, end).await == exemplars).then_some(()),
+    )
     .await;
 
     // Series end where they end at the sender, long before the look-back would have ended them.
     let ending = r#"{__name__=~"test_.*|up",job=~"leaving|dying|losing"}"#;
     let course = sender.course(ending, started, end).await;
     let reach = |job: &str, name: &str, course: &Samples| {
-        let mut series = course.iter().filter(|(l, _)| l["job"] == job && l["__name__"] == name);
+        let mut series = course
+            .iter()
+            .filter(|(l, _)| l["job"] == job && l["__name__"] == name);
         let (_, values) = series.next().unwrap();
         values.last().unwrap().0
     };
@@ -308,10 +357,17 @@ async fn what_prometheus_scrapes_is_the_same_behind_metrifold() {
         ("losing", "test_served_total", false),
         ("losing", "test_passing", true),
     ] {
-        assert_eq!(reach(job, name, &course) < end_ms - 500, ends, "{name} of {job}");
+        assert_eq!(
+            reach(job, name, &course) < end_ms - 500,
+            ends,
+            "{name} of {job}"
+        );
     }
     until_same("the course of what ends", 0.0, async || {
-        (receiver.course(ending, started, end).await, cleaned(course.clone()))
+        (
+            receiver.course(ending, started, end).await,
+            cleaned(course.clone()),
+        )
     })
     .await;
 
@@ -326,10 +382,16 @@ async fn what_prometheus_scrapes_is_the_same_behind_metrifold() {
         assert_eq!(times.len(), usize::from(ends), "{labels:?}: {times:?}");
         if let [time] = times {
             let last = values.last().unwrap().0;
-            assert!((last + 1..last + 10_000).contains(time), "{labels:?}: {last} {time}");
+            assert!(
+                (last + 1..last + 10_000).contains(time),
+                "{labels:?}: {last} {time}"
+            );
             // Until its marker a series is there, from it on it is gone.
             let until = reach(&labels["job"], &labels["__name__"], &course);
-            assert!((until + 1..=until + 250).contains(time), "{labels:?}: {until} {time}");
+            assert!(
+                (until + 1..=until + 250).contains(time),
+                "{labels:?}: {until} {time}"
+            );
             markers_found += 1;
         }
     }
@@ -365,7 +427,10 @@ async fn nothing_is_missing_after_the_receiver_was_killed_and_started_again() {
     let window = |end: f64| (end - started).ceil() as u32 + 60;
     wait("samples to arrive", SOON, async || {
         let samples = receiver.samples("up", 60, now()).await;
-        samples.values().any(|values| values.len() >= 3).then_some(())
+        samples
+            .values()
+            .any(|values| values.len() >= 3)
+            .then_some(())
     })
     .await;
 
@@ -374,16 +439,22 @@ async fn nothing_is_missing_after_the_receiver_was_killed_and_started_again() {
     let killed = now();
     wait("scrapes without a receiver", SOON, async || {
         let up = sender.samples("up", 60, now()).await;
-        let missed = |values: &Vec<(i64, f64)>| values.iter().filter(|v| v.0 as f64 > killed * 1e3).count();
+        let missed =
+            |values: &Vec<(i64, f64)>| values.iter().filter(|v| v.0 as f64 > killed * 1e3).count();
         up.values().any(|values| missed(values) >= 4).then_some(())
     })
     .await;
-    let retries = metrifold.metric("metrifold_component_retries_total", &[]).await;
+    let retries = metrifold
+        .metric("metrifold_component_retries_total", &[])
+        .await;
     assert!(retries > 0.0, "nothing was tried again");
     let restarted = now();
     receiver.start_again().await;
     let end = now() + 2.0;
-    wait("time to pass", SOON, async || (now() > end + 1.5).then_some(())).await;
+    wait("time to pass", SOON, async || {
+        (now() > end + 1.5).then_some(())
+    })
+    .await;
     let found = until_same("the restarted receiver", 0.0, async || {
         let expected = sender.samples(ALL, window(end), end).await;
         (receiver.samples(ALL, window(end), end).await, expected)
@@ -392,20 +463,30 @@ async fn nothing_is_missing_after_the_receiver_was_killed_and_started_again() {
     let up = found.iter().find(|(labels, _)| labels["__name__"] == "up");
     let (_, up) = up.unwrap();
     let meanwhile = (killed * 1e3) as i64..(restarted * 1e3) as i64;
-    let caught_up = up.iter().filter(|(time, _)| meanwhile.contains(time)).count();
+    let caught_up = up
+        .iter()
+        .filter(|(time, _)| meanwhile.contains(time))
+        .count();
     assert!(caught_up >= 4, "{meanwhile:?}: {up:?}");
 
     // A signal to stop while something cannot be delivered: it is delivered first.
     receiver.process.kill();
-    let body = model::body(&model::to_v1(&[Series::named("last_words").sample(1.0, (now() * 1e3) as i64)]));
+    let body = model::body(&model::to_v1(&[
+        Series::named("last_words").sample(1.0, (now() * 1e3) as i64)
+    ]));
     let beside = format!("{}/beside", metrifold.ingest);
     let post = tokio::spawn(async move {
-        let headers = [("content-type", model::TYPE_1), ("content-encoding", "snappy")];
+        let headers = [
+            ("content-type", model::TYPE_1),
+            ("content-encoding", "snappy"),
+        ];
         client::send(Method::POST, &beside, &headers, body).await
     });
     wait("the request to be inside", SOON, async || {
         let labels = [("component_id", "beside")];
-        let taken = metrifold.metric("metrifold_component_received_batches_total", &labels).await;
+        let taken = metrifold
+            .metric("metrifold_component_received_batches_total", &labels)
+            .await;
         (taken == 1.0).then_some(())
     })
     .await;
@@ -439,7 +520,9 @@ async fn what_vmagent_sends_and_what_comes_as_2_0_reaches_an_old_prometheus() {
     // 2.0: this Prometheus answers 204 and stores nothing, so Metrifold sends 1.0.
     let time = (now() * 1e3) as i64;
     let sent = [
-        Series::named("new_total").sample(41.0, time - 1000).sample(42.0, time),
+        Series::named("new_total")
+            .sample(41.0, time - 1000)
+            .sample(42.0, time),
         Series::named("new_gauge").sample(0.5, time),
     ];
     let headers = [("content-type", TYPE_2), ("content-encoding", "snappy")];
@@ -477,7 +560,9 @@ scrape_configs:
     goes.stop();
     let gone = wait("the target to be gone", SOON, async || {
         let time = now();
-        let left = receiver.value(r#"count({job="goes",__name__=~"test_.*"})"#, time).await;
+        let left = receiver
+            .value(r#"count({job="goes",__name__=~"test_.*"})"#, time)
+            .await;
         let down = receiver.value(r#"up{job="goes"}"#, time).await;
         (left.is_none() && down == Some(0.0)).then_some(time)
     })
@@ -485,9 +570,14 @@ scrape_configs:
     let served = stays.scrapes();
     let end = gone + 1.0;
     let seconds = (end - started).ceil() as u32 + 10;
-    wait("more scrapes", SOON, async || (stays.scrapes() > served + 3).then_some(())).await;
+    wait("more scrapes", SOON, async || {
+        (stays.scrapes() > served + 3).then_some(())
+    })
+    .await;
     until_same("vmagent's", DECIMAL, async || {
-        let found = receiver.samples(r#"{job=~"stays|goes"}"#, seconds, end).await;
+        let found = receiver
+            .samples(r#"{job=~"stays|goes"}"#, seconds, end)
+            .await;
         let expected = reference.samples(r#"{job=~"stays|goes"}"#, end).await.0;
         (without_nans(found), expected)
     })
@@ -496,9 +586,94 @@ scrape_configs:
     for (job, at_least) in [("stays", served - 3), ("goes", 5)] {
         let selector = format!(r#"test_served_total{{job="{job}"}}"#);
         let samples = receiver.samples(&selector, seconds, end).await;
-        let values: Vec<f64> = samples.into_values().flatten().map(|(_, value)| value).collect();
+        let values: Vec<f64> = samples
+            .into_values()
+            .flatten()
+            .map(|(_, value)| value)
+            .collect();
         let expected: Vec<f64> = (1..=values.len()).map(|n| n as f64).collect();
         assert_eq!(values, expected, "{job}");
         assert!(values.len() as u64 >= at_least, "{job}: {values:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_goes_through_2_0_on_its_way_is_the_same_behind_it() {
+    // A Prometheus of 1.0, a Metrifold that makes 2.0 of it, one that takes 2.0, and a Prometheus
+    // that does not.
+    let receiver = Prometheus::start("").await;
+    let pass = |protocol: &str, endpoint: &str| {
+        r#"
+        [sources.ingest]
+        type = "remote_write"
+        address = "{ingest}"
+
+        [sinks.next]
+        type = "remote_write"
+        inputs = ["ingest"]
+        endpoint = "ENDPOINT"
+        protocol = "PROTOCOL"
+        "#
+        .replace("ENDPOINT", endpoint)
+        .replace("PROTOCOL", protocol)
+    };
+    let second = Metrifold::start(&pass("auto", &receiver.write_url())).await;
+    let second_url = format!("{}/api/v1/write", second.ingest);
+    let first = Metrifold::start(&pass("2.0", &second_url)).await;
+    let always = Arc::new(true.into());
+    let plain = page_target(&always).await;
+    let traced = traced_target().await;
+    let native = Target::start(PROTOBUF, |number| histogram_page("test_native", number)).await;
+    let jobs = format!(
+        r#"
+  - job_name: targets
+    static_configs: [{{ targets: ["{}", "{}", "{}"] }}]
+"#,
+        plain.address, traced.address, native.address
+    );
+    let write_url = format!("{}/api/v1/write", first.ingest);
+    let started = now();
+    let sender = Prometheus::start(&sender_config(&write_url, &jobs)).await;
+    wait("targets to be scraped", SOON, async || {
+        let scrapes = [&plain, &traced, &native].map(Target::scrapes);
+        (scrapes.into_iter().min() > Some(4)).then_some(())
+    })
+    .await;
+    plain.stop();
+    let end = now() + 2.0;
+    let seconds = (end - started).ceil() as u32 + 60;
+    wait("time to pass", SOON, async || (now() > end + 1.5).then_some(())).await;
+
+    let found = until_same("Prometheus", 0.0, async || {
+        let expected = sender.samples(ALL, seconds, end).await;
+        (receiver.samples(ALL, seconds, end).await, expected)
+    })
+    .await;
+    assert!(found.len() > 300, "only {} series", found.len());
+    let ending = r#"{__name__=~"test_.*",job="targets"}"#;
+    until_same("the course of what ends", 0.0, async || {
+        let expected = sender.course(ending, started, end).await;
+        (receiver.course(ending, started, end).await, expected)
+    })
+    .await;
+    let histograms = sender.histograms(ALL, seconds, end).await;
+    assert_eq!(histograms.len(), 1);
+    wait("the receiver to have the same histograms", SOON, async || {
+        (receiver.histograms(ALL, seconds, end).await == histograms).then_some(())
+    })
+    .await;
+    let exemplars = sender.exemplars(ALL, started, end).await;
+    assert_eq!(exemplars.len(), 1);
+    wait("the receiver to have the same exemplars", SOON, async || {
+        (receiver.exemplars(ALL, started, end).await == exemplars).then_some(())
+    })
+    .await;
+
+    // It was 2.0 between them, and nothing was refused or lost.
+    assert!(!first.process.log().contains("falling back"), "{}", first.process.log());
+    assert!(second.process.log().contains("falling back"), "{}", second.process.log());
+    for metrifold in [&first, &second] {
+        let discarded = metrifold.metric("metrifold_component_discarded_samples_total", &[]).await;
+        assert_eq!(discarded, 0.0);
     }
 }

@@ -48,11 +48,17 @@ pub fn labels(sender: usize, series: usize) -> Vec<(&'static str, String)> {
         ("container", ["server", "proxy"][pod % 2].to_string()),
         ("endpoint", "http".to_string()),
         ("id", format!("{:08x}", mix(id ^ series as u64) as u32)),
-        ("instance", format!("10.{}.{}.{}:8080", sender, pod % 250, id % 250)),
+        (
+            "instance",
+            format!("10.{}.{}.{}:8080", sender, pod % 250, id % 250),
+        ),
         ("job", format!("service-{}", pod % 40)),
         ("namespace", namespace.to_string()),
         ("node", format!("ip-10-{}-{}.internal", sender, pod % 60)),
-        ("pod", format!("service-{}-{:08x}-{:05x}", pod % 40, id as u32, id >> 44)),
+        (
+            "pod",
+            format!("service-{}-{:08x}-{:05x}", pod % 40, id as u32, id >> 44),
+        ),
         ("service", format!("service-{}", pod % 40)),
     ]
 }

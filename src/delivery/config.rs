@@ -9,7 +9,9 @@ use serde::{Deserialize, Deserializer};
 
 use crate::component::{BuildContext, BuildError, Form, Key, Sink, Transform};
 use crate::config::{Endpoint, Period, Problems, Secret};
-use crate::http::{Authorization, BasicAuth, Client, ClientConfig, ClientTls, Credentials, OAuth2, auth};
+use crate::http::{
+    Authorization, BasicAuth, Client, ClientConfig, ClientTls, Credentials, OAuth2, auth,
+};
 use crate::protocol::remote_write::VERSION;
 use crate::queue::QueueConfig;
 use crate::relabel::{Relabel, RuleConfig};
@@ -135,44 +137,168 @@ const fn default_max_age() -> Period {
 
 /// The keys that all such sinks have.
 pub const KEYS: &[Key] = &[
-    Key::required("endpoint", "\"http://127.0.0.1:9090/api/v1/write\"", "URL to send to, or a list of URLs: one is used until it fails, then the next."),
-    Key::value("protocol", "\"auto\"", "Version of remote write: `1.0`, `2.0`, or `auto`, which sends a batch in the version in which it arrived and falls back to 1.0 for good when the endpoint answers 415 or does not say what it wrote."),
-    Key::value("required", "true", "Whether a sender's acknowledgement waits for this sink. An optional sink (`false`) may lag or fail without the sender or other sinks noticing."),
-    Key::unset("headers", "{ X-Source = \"metrifold\" }", "Headers to add to each request. Those that the protocol uses are refused."),
-    Key::unset("tls.ca_file", "\"/etc/metrifold/ca.crt\"", "Certificate authorities in PEM that the endpoint is verified with, instead of the system's."),
-    Key::unset("tls.cert_file", "\"/etc/metrifold/tls.crt\"", "Client certificate chain in PEM."),
-    Key::unset("tls.key_file", "\"/etc/metrifold/tls.key\"", "Private key of the client certificate in PEM."),
-    Key::unset("tls.server_name", "\"receive.example\"", "Name to expect in the endpoint's certificate, instead of the URL's host."),
-    Key::value("tls.insecure_skip_verify", "false", "Whether any certificate is taken."),
-    Key::unset("basic_auth.username", "\"metrifold\"", "User name to authenticate with."),
-    Key::unset("basic_auth.password", "\"${PASSWORD}\"", "Password to authenticate with."),
-    Key::unset("basic_auth.password_file", "\"/etc/metrifold/password\"", "File with the password, instead of `password`."),
-    Key::unset("authorization.type", "\"Bearer\"", "Scheme of the `Authorization` header."),
-    Key::unset("authorization.credentials", "\"${TOKEN}\"", "Credentials of the `Authorization` header."),
-    Key::unset("authorization.credentials_file", "\"/etc/metrifold/token\"", "File with the credentials, instead of `credentials`."),
-    Key::unset("oauth2.client_id", "\"metrifold\"", "Client to get tokens for, by client credentials."),
-    Key::unset("oauth2.client_secret", "\"${CLIENT_SECRET}\"", "The client's secret."),
-    Key::unset("oauth2.client_secret_file", "\"/etc/metrifold/client-secret\"", "File with the client's secret, instead of `client_secret`."),
-    Key::unset("oauth2.token_url", "\"https://login.example/oauth/token\"", "URL to get tokens from."),
+    Key::required(
+        "endpoint",
+        "\"http://127.0.0.1:9090/api/v1/write\"",
+        "URL to send to, or a list of URLs: one is used until it fails, then the next.",
+    ),
+    Key::value(
+        "protocol",
+        "\"auto\"",
+        "Version of remote write: `1.0`, `2.0`, or `auto`, which sends a batch in the version in which it arrived and falls back to 1.0 for good when the endpoint answers 415 or does not say what it wrote.",
+    ),
+    Key::value(
+        "required",
+        "true",
+        "Whether a sender's acknowledgement waits for this sink. An optional sink (`false`) may lag or fail without the sender or other sinks noticing.",
+    ),
+    Key::unset(
+        "headers",
+        "{ X-Source = \"metrifold\" }",
+        "Headers to add to each request. Those that the protocol uses are refused.",
+    ),
+    Key::unset(
+        "tls.ca_file",
+        "\"/etc/metrifold/ca.crt\"",
+        "Certificate authorities in PEM that the endpoint is verified with, instead of the system's.",
+    ),
+    Key::unset(
+        "tls.cert_file",
+        "\"/etc/metrifold/tls.crt\"",
+        "Client certificate chain in PEM.",
+    ),
+    Key::unset(
+        "tls.key_file",
+        "\"/etc/metrifold/tls.key\"",
+        "Private key of the client certificate in PEM.",
+    ),
+    Key::unset(
+        "tls.server_name",
+        "\"receive.example\"",
+        "Name to expect in the endpoint's certificate, instead of the URL's host.",
+    ),
+    Key::value(
+        "tls.insecure_skip_verify",
+        "false",
+        "Whether any certificate is taken.",
+    ),
+    Key::unset(
+        "basic_auth.username",
+        "\"metrifold\"",
+        "User name to authenticate with.",
+    ),
+    Key::unset(
+        "basic_auth.password",
+        "\"${PASSWORD}\"",
+        "Password to authenticate with.",
+    ),
+    Key::unset(
+        "basic_auth.password_file",
+        "\"/etc/metrifold/password\"",
+        "File with the password, instead of `password`.",
+    ),
+    Key::unset(
+        "authorization.type",
+        "\"Bearer\"",
+        "Scheme of the `Authorization` header.",
+    ),
+    Key::unset(
+        "authorization.credentials",
+        "\"${TOKEN}\"",
+        "Credentials of the `Authorization` header.",
+    ),
+    Key::unset(
+        "authorization.credentials_file",
+        "\"/etc/metrifold/token\"",
+        "File with the credentials, instead of `credentials`.",
+    ),
+    Key::unset(
+        "oauth2.client_id",
+        "\"metrifold\"",
+        "Client to get tokens for, by client credentials.",
+    ),
+    Key::unset(
+        "oauth2.client_secret",
+        "\"${CLIENT_SECRET}\"",
+        "The client's secret.",
+    ),
+    Key::unset(
+        "oauth2.client_secret_file",
+        "\"/etc/metrifold/client-secret\"",
+        "File with the client's secret, instead of `client_secret`.",
+    ),
+    Key::unset(
+        "oauth2.token_url",
+        "\"https://login.example/oauth/token\"",
+        "URL to get tokens from.",
+    ),
     Key::unset("oauth2.scopes", "[\"metrics.write\"]", "Scopes to ask for."),
     Key::unset("oauth2.audience", "\"receive\"", "Audience to ask for."),
-    Key::unset("oauth2.endpoint_params", "{ resource = \"x\" }", "Further parameters of the token request."),
-    Key::unset("oauth2.tls", "{ ca_file = \"/etc/metrifold/ca.crt\" }", "TLS towards the token URL, with the keys of `tls`."),
-    Key::unset("proxy_url", "\"http://proxy.example:3128\"", "Proxy through which everything goes. The environment's proxy variables are not read."),
-    Key::unset("relabel", "[{ regex = \"pod_uid\", action = \"labeldrop\" }]", "Relabel rules for this sink alone, as in the `relabel` transform."),
-    Key::value("timeout", "\"30s\"", "Longest time for a request; then it is tried again."),
-    Key::value("connect_timeout", "\"5s\"", "Longest time for making a connection."),
+    Key::unset(
+        "oauth2.endpoint_params",
+        "{ resource = \"x\" }",
+        "Further parameters of the token request.",
+    ),
+    Key::unset(
+        "oauth2.tls",
+        "{ ca_file = \"/etc/metrifold/ca.crt\" }",
+        "TLS towards the token URL, with the keys of `tls`.",
+    ),
+    Key::unset(
+        "proxy_url",
+        "\"http://proxy.example:3128\"",
+        "Proxy through which everything goes. The environment's proxy variables are not read.",
+    ),
+    Key::unset(
+        "relabel",
+        "[{ regex = \"pod_uid\", action = \"labeldrop\" }]",
+        "Relabel rules for this sink alone, as in the `relabel` transform.",
+    ),
+    Key::value(
+        "timeout",
+        "\"30s\"",
+        "Longest time for a request; then it is tried again.",
+    ),
+    Key::value(
+        "connect_timeout",
+        "\"5s\"",
+        "Longest time for making a connection.",
+    ),
     Key::value("connections", "4", "Most requests at once, from 1 to 1000."),
-    Key::value("queue.type", "\"memory\"", "Where the queue lives: `memory`."),
-    Key::value("queue.max_bytes", "\"64MiB\"", "Most bytes in the queue, at least 64KiB, those of requests under way included."),
-    Key::unset("queue.when_full", "\"drop_oldest\"", "What to do with a batch that does not fit: `block` (default of a required sink, refused for an optional one), `drop_oldest` (default of an optional sink) or `drop_newest`."),
+    Key::value(
+        "queue.type",
+        "\"memory\"",
+        "Where the queue lives: `memory`.",
+    ),
+    Key::value(
+        "queue.max_bytes",
+        "\"64MiB\"",
+        "Most bytes in the queue, at least 64KiB, those of requests under way included.",
+    ),
+    Key::unset(
+        "queue.when_full",
+        "\"drop_oldest\"",
+        "What to do with a batch that does not fit: `block` (default of a required sink, refused for an optional one), `drop_oldest` (default of an optional sink) or `drop_newest`.",
+    ),
 ];
 
 /// The keys of retries.
 pub const RETRY_KEYS: &[Key] = &[
-    Key::value("retry.min_backoff", "\"30ms\"", "Pause before the first retry; it doubles from there, with jitter."),
-    Key::value("retry.max_backoff", "\"5s\"", "Longest pause. A `Retry-After` of the endpoint replaces it, up to 5 minutes."),
-    Key::value("retry.max_age", "\"2h\"", "Age at which a batch is given up and counted as `too_old`."),
+    Key::value(
+        "retry.min_backoff",
+        "\"30ms\"",
+        "Pause before the first retry; it doubles from there, with jitter.",
+    ),
+    Key::value(
+        "retry.max_backoff",
+        "\"5s\"",
+        "Longest pause. A `Retry-After` of the endpoint replaces it, up to 5 minutes.",
+    ),
+    Key::value(
+        "retry.max_age",
+        "\"2h\"",
+        "Age at which a batch is given up and counted as `too_old`.",
+    ),
 ];
 
 /// Headers that the protocol uses, or that would break it.
@@ -240,7 +366,10 @@ impl DeliveryConfig {
             let key = format!("headers.{name}");
             check_header(name, &key, problems);
             if tenant_header.is_some_and(|tenant| tenant.eq_ignore_ascii_case(name)) {
-                problems.at(&key, "carries the tenant: it cannot be set to a fixed value");
+                problems.at(
+                    &key,
+                    "carries the tenant: it cannot be set to a fixed value",
+                );
             }
             if HeaderValue::from_str(value.expose()).is_err() {
                 problems.at(&key, "is not a valid header value");

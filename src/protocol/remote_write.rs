@@ -16,7 +16,7 @@ pub use decode::{DecodeError, Invalid, Limits, Reason, decode};
 pub use encode_v1::{encode as encode_v1, lost_in_v1};
 pub use encode_v2::encode as encode_v2;
 pub use headers::{
-    HISTOGRAMS_WRITTEN, EXEMPLARS_WRITTEN, NegotiationError, SAMPLES_WRITTEN, VERSION, Written,
+    EXEMPLARS_WRITTEN, HISTOGRAMS_WRITTEN, NegotiationError, SAMPLES_WRITTEN, VERSION, Written,
     content_type, negotiate, version_value,
 };
 pub use samples::STALE;

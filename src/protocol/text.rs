@@ -50,7 +50,11 @@ pub fn put_value(out: &mut Vec<u8>, value: f64) {
     let text = if value.is_nan() {
         "NaN".into()
     } else if value.is_infinite() {
-        if value > 0.0 { "+Inf".into() } else { "-Inf".into() }
+        if value > 0.0 {
+            "+Inf".into()
+        } else {
+            "-Inf".into()
+        }
     } else {
         format!("{value:?}")
     };
@@ -111,7 +115,10 @@ fn sample(line: &str) -> Option<(Vec<v1::Label>, f64)> {
         while !rest.starts_with('}') {
             let (name, behind) = rest.split_once("=\"")?;
             let close = closing_quote(behind)?;
-            labels.push(label(name.trim_start_matches(','), unescape(&behind[..close])));
+            labels.push(label(
+                name.trim_start_matches(','),
+                unescape(&behind[..close]),
+            ));
             rest = &behind[close + 1..];
         }
         rest = &rest[1..];
@@ -185,9 +192,14 @@ mod tests {
         assert_eq!(request.metadata[0].r#type, 1);
         let names = |i: usize| -> Vec<_> {
             let labels = request.timeseries[i].labels.iter();
-            labels.map(|l| (l.name.as_str(), l.value.as_str())).collect()
+            labels
+                .map(|l| (l.name.as_str(), l.value.as_str()))
+                .collect()
         };
-        assert_eq!(names(0), [("__name__", "a_total"), ("b", "q\"}"), ("x", "1")]);
+        assert_eq!(
+            names(0),
+            [("__name__", "a_total"), ("b", "q\"}"), ("x", "1")]
+        );
         assert_eq!(names(1), [("__name__", "b")]);
         assert_eq!(request.timeseries[1].samples[0].value, f64::INFINITY);
     }

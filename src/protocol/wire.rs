@@ -18,8 +18,6 @@ pub enum WireError {
     Field(u32),
     /// A string that is not UTF-8.
     Utf8,
-    /// A label that points outside of the symbol table, or an odd number of references.
-    SymbolRef,
     /// The first symbol is not the empty string.
     FirstSymbol,
 }
@@ -32,7 +30,6 @@ impl fmt::Display for WireError {
             Self::WireType(t) => write!(f, "wire type {t} is not supported"),
             Self::Field(n) => write!(f, "field {n} has the wrong wire type"),
             Self::Utf8 => write!(f, "string is not valid UTF-8"),
-            Self::SymbolRef => write!(f, "label reference is odd or outside of the symbol table"),
             Self::FirstSymbol => write!(f, "first symbol is not the empty string"),
         }
     }

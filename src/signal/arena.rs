@@ -575,12 +575,7 @@ fn find(arena: &Arena, index: usize, name: &Name) -> Result<usize, usize> {
 /// As [`find`], but looks first where the name was, or would have been, in another series:
 /// neighbours mostly have the same labels.
 #[inline(always)]
-fn find_near(
-    arena: &Arena,
-    index: usize,
-    name: &Name,
-    hint: &mut usize,
-) -> Result<usize, usize> {
+fn find_near(arena: &Arena, index: usize, name: &Name, hint: &mut usize) -> Result<usize, usize> {
     let labels = arena.labels_of(index);
     let guess = *hint;
     match labels.get(guess).map(|label| label.name()) {
@@ -709,7 +704,9 @@ impl SeriesMut<'_> {
         let start = series.labels as usize;
         let end = start + series.labels_len as usize;
         series.labels_bytes -= arena.labels[start + position].entry_len() as u32;
-        arena.labels.copy_within(start + position + 1..end, start + position);
+        arena
+            .labels
+            .copy_within(start + position + 1..end, start + position);
         series.labels_len -= 1;
         series.edited = true;
         arena.changed = true;

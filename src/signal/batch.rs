@@ -8,8 +8,8 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use crate::protocol::remote_write::{self, DecodeError, Invalid, Limits};
 use crate::protocol::Version;
+use crate::protocol::remote_write::{self, DecodeError, Invalid, Limits};
 use crate::signal::{Ack, Arena, Counts, Origin};
 
 /// The reason under which histograms count that 1.0 cannot hold.
@@ -148,9 +148,7 @@ impl Batch {
 
     /// The memory that it holds, in bytes.
     pub fn weight(&self) -> usize {
-        self.body_len()
-            + self.arena.as_ref().map_or(0, |a| a.weight())
-            + size_of::<Self>()
+        self.body_len() + self.arena.as_ref().map_or(0, |a| a.weight()) + size_of::<Self>()
     }
 
     /// Decodes it unless that has been done; returns the series that were invalid and left out.

@@ -143,6 +143,9 @@ mod tests {
             .unwrap();
         let (arena, _) = decode(Version::V1, &body, &Limits::default()).unwrap();
         let text = String::from_utf8(render(&arena)).unwrap();
-        assert_eq!(text, "up{job=\"a\\\"b\\n\"} 1.5 7\nup{job=\"a\\\"b\\n\"} NaN 8\n");
+        assert_eq!(
+            text,
+            "up{job=\"a\\\"b\\n\"} 1.5 7\nup{job=\"a\\\"b\\n\"} NaN 8\n"
+        );
     }
 }

@@ -58,11 +58,27 @@ const fn default_max_series() -> usize {
 }
 
 const KEYS: &[Key] = &[
-    Key::required("address", "\"127.0.0.1:9598\"", "Address of the page. It may be shared with sources and other sinks, on another path."),
+    Key::required(
+        "address",
+        "\"127.0.0.1:9598\"",
+        "Address of the page. It may be shared with sources and other sinks, on another path.",
+    ),
     Key::value("path", "\"/metrics\"", "Path of the page."),
-    Key::value("expiry", "\"5m\"", "How long a series stays that is not written any more."),
-    Key::value("max_series", "100000", "Most series on the page; further ones are dropped and counted as `too_many_series`."),
-    Key::value("timestamps", "false", "Whether samples carry their timestamps."),
+    Key::value(
+        "expiry",
+        "\"5m\"",
+        "How long a series stays that is not written any more.",
+    ),
+    Key::value(
+        "max_series",
+        "100000",
+        "Most series on the page; further ones are dropped and counted as `too_many_series`.",
+    ),
+    Key::value(
+        "timestamps",
+        "false",
+        "Whether samples carry their timestamps.",
+    ),
 ];
 
 inventory::submit! {

@@ -44,7 +44,11 @@ fn default_labels() -> BTreeMap<String, String> {
 }
 
 const KEYS: &[Key] = &[
-    Key::value("interval", "\"15s\"", "How often a batch is made, at least 100ms."),
+    Key::value(
+        "interval",
+        "\"15s\"",
+        "How often a batch is made, at least 100ms.",
+    ),
     Key::value(
         "labels",
         "{ job = \"metrifold\", instance = \"localhost\" }",

@@ -123,12 +123,7 @@ impl Edge {
         self.pushed(pushed, weight, lane);
     }
 
-    fn pushed(
-        &self,
-        pushed: Pushed<Waiting>,
-        weight: usize,
-        lane: Option<u64>,
-    ) -> Option<Blocked> {
+    fn pushed(&self, pushed: Pushed<Waiting>, weight: usize, lane: Option<u64>) -> Option<Blocked> {
         match pushed {
             Pushed::Stored(evicted) => {
                 for old in evicted {

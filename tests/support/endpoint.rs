@@ -139,6 +139,9 @@ async fn answer(
         let body = Full::from(Bytes::from_static(text.as_bytes()));
         Response::builder().status(status).body(body).unwrap()
     };
+    if snap::raw::Decoder::new().decompress_vec(&captured.body).is_err() {
+        return Ok(plain(400, "body is damaged"));
+    }
     Ok(match manner {
         Manner::Refusing => plain(400, "this endpoint refuses everything"),
         Manner::OnlyV1 if captured.is_v2() => plain(415, "only 1.0 is spoken here"),
@@ -150,7 +153,10 @@ async fn answer(
                 response = plain(400, "only the first series is liked");
             }
             let counts = model::counts(&series);
-            for (kind, count) in ["samples", "histograms", "exemplars"].into_iter().zip(counts) {
+            for (kind, count) in ["samples", "histograms", "exemplars"]
+                .into_iter()
+                .zip(counts)
+            {
                 let name = format!("x-prometheus-remote-write-{kind}-written");
                 let name: http::HeaderName = name.parse().unwrap();
                 response.headers_mut().insert(name, count.into());

@@ -143,11 +143,20 @@ pub fn integer_histogram(timestamp: i64) -> Histogram {
         schema: 3,
         zero_threshold: 1e-128,
         zero_count: Some(ZeroCount::Int(2)),
-        negative_spans: vec![BucketSpan { offset: -2, length: 2 }],
+        negative_spans: vec![BucketSpan {
+            offset: -2,
+            length: 2,
+        }],
         negative_deltas: vec![1, 2],
         positive_spans: vec![
-            BucketSpan { offset: 0, length: 2 },
-            BucketSpan { offset: 5, length: 1 },
+            BucketSpan {
+                offset: 0,
+                length: 2,
+            },
+            BucketSpan {
+                offset: 5,
+                length: 1,
+            },
         ],
         positive_deltas: vec![3, -1, -1],
         reset_hint: 1,
@@ -164,9 +173,15 @@ pub fn float_histogram(timestamp: i64) -> Histogram {
         schema: -4,
         zero_threshold: 0.001,
         zero_count: Some(ZeroCount::Float(0.5)),
-        negative_spans: vec![BucketSpan { offset: 1, length: 1 }],
+        negative_spans: vec![BucketSpan {
+            offset: 1,
+            length: 1,
+        }],
         negative_counts: vec![2.5],
-        positive_spans: vec![BucketSpan { offset: -7, length: 2 }],
+        positive_spans: vec![BucketSpan {
+            offset: -7,
+            length: 2,
+        }],
         positive_counts: vec![1.5, 2.0],
         reset_hint: 2,
         timestamp,
@@ -181,7 +196,10 @@ pub fn custom_histogram(timestamp: i64) -> Histogram {
         sum: 12.5,
         schema: -53,
         zero_count: Some(ZeroCount::Int(0)),
-        positive_spans: vec![BucketSpan { offset: 0, length: 3 }],
+        positive_spans: vec![BucketSpan {
+            offset: 0,
+            length: 3,
+        }],
         positive_deltas: vec![1, 1, -1],
         timestamp,
         custom_values: vec![0.5, 2.5],
@@ -233,12 +251,14 @@ pub fn to_v1(series: &[Series]) -> v1::WriteRequest {
         }
     });
     let timeseries = timeseries.collect();
-    let metadata = families.into_iter().map(|(name, (kind, help, unit))| v1::MetricMetadata {
-        r#type: kind,
-        metric_family_name: name,
-        help,
-        unit,
-    });
+    let metadata = families
+        .into_iter()
+        .map(|(name, (kind, help, unit))| v1::MetricMetadata {
+            r#type: kind,
+            metric_family_name: name,
+            help,
+            unit,
+        });
     v1::WriteRequest {
         timeseries,
         metadata: metadata.collect(),
@@ -248,7 +268,10 @@ pub fn to_v1(series: &[Series]) -> v1::WriteRequest {
 /// Series of a 1.0 message, each with the metadata of the family of exactly its name.
 pub fn from_v1(request: &v1::WriteRequest) -> Vec<Series> {
     let labels = |labels: &[v1::Label]| -> Labels {
-        labels.iter().map(|l| (l.name.clone(), l.value.clone())).collect()
+        labels
+            .iter()
+            .map(|l| (l.name.clone(), l.value.clone()))
+            .collect()
     };
     let series = |series: &v1::TimeSeries| {
         let mut found = Series {
@@ -313,11 +336,14 @@ pub fn to_v2(list: &[Series]) -> v2::Request {
         };
         let exemplars = series.exemplars.iter().map(&mut exemplar).collect();
         let histogram = |encoded: &Vec<u8>| Histogram::decode(&encoded[..]).unwrap();
-        let metadata = series.metadata.as_ref().map(|(kind, help, unit)| v2::Metadata {
-            r#type: *kind,
-            help_ref: symbols.number(help),
-            unit_ref: symbols.number(unit),
-        });
+        let metadata = series
+            .metadata
+            .as_ref()
+            .map(|(kind, help, unit)| v2::Metadata {
+                r#type: *kind,
+                help_ref: symbols.number(help),
+                unit_ref: symbols.number(unit),
+            });
         v2::TimeSeries {
             labels_refs,
             samples: series.samples.iter().map(sample).collect(),
@@ -339,12 +365,18 @@ pub fn from_v2(request: &v2::Request) -> Vec<Series> {
     let symbols = &request.symbols;
     assert_eq!(symbols.first().map(String::as_str), Some(""), "{symbols:?}");
     let unique: HashSet<&String> = symbols.iter().collect();
-    assert_eq!(unique.len(), symbols.len(), "symbols are not unique: {symbols:?}");
+    assert_eq!(
+        unique.len(),
+        symbols.len(),
+        "symbols are not unique: {symbols:?}"
+    );
     let symbol = |number: u32| symbols[number as usize].clone();
     let labels = |refs: &[u32]| -> Labels {
         let pairs = refs.chunks_exact(2);
         assert!(pairs.remainder().is_empty(), "odd label references");
-        pairs.map(|pair| (symbol(pair[0]), symbol(pair[1]))).collect()
+        pairs
+            .map(|pair| (symbol(pair[0]), symbol(pair[1])))
+            .collect()
     };
     let series = |series: &v2::TimeSeries| {
         let mut found = Series {
@@ -414,6 +446,7 @@ pub fn same(what: &str, found: &[Series], expected: &[Series]) {
     for (found, expected) in found.iter().zip(expected) {
         assert_eq!(found, expected, "{what}");
     }
-    let names = |list: &[Series]| -> Vec<String> { list.iter().map(|s| s.name().to_owned()).collect() };
+    let names =
+        |list: &[Series]| -> Vec<String> { list.iter().map(|s| s.name().to_owned()).collect() };
     assert_eq!(names(found), names(expected), "{what}");
 }

@@ -33,7 +33,10 @@ pub type Described = BTreeMap<Labels, Value>;
 
 /// Seconds since the epoch.
 pub fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs_f64()
 }
 
 /// A Prometheus server.
@@ -92,7 +95,11 @@ impl Prometheus {
         let reply = client::get(&format!("{}/api/v1/{question}", self.url)).await;
         assert_eq!(reply.status, 200, "{question}: {}", reply.text());
         let mut data = reply.json()["data"].take();
-        let result = if data.is_array() { data } else { data["result"].take() };
+        let result = if data.is_array() {
+            data
+        } else {
+            data["result"].take()
+        };
         match result {
             Value::Array(result) => result,
             other => panic!("{question}: {other}"),
@@ -101,7 +108,9 @@ impl Prometheus {
 
     /// The value of an expression at a time; none if there is not exactly one.
     pub async fn value(&self, expression: &str, time: f64) -> Option<f64> {
-        let result = self.ask(&format!("query?query={}&time={time}", encode(expression))).await;
+        let result = self
+            .ask(&format!("query?query={}&time={time}", encode(expression)))
+            .await;
         let [one] = &result[..] else { return None };
         one["value"][1].as_str()?.parse().ok()
     }
@@ -110,15 +119,22 @@ impl Prometheus {
     /// not among them.
     pub async fn samples(&self, selector: &str, seconds: u32, end: f64) -> Samples {
         let expression = format!("{selector}[{seconds}s]");
-        self.matrix(&format!("query?query={}&time={end}", encode(&expression))).await
+        self.matrix(&format!("query?query={}&time={end}", encode(&expression)))
+            .await
     }
 
     /// The native histograms of the series of `selector`, as the query API describes them.
     pub async fn histograms(&self, selector: &str, seconds: u32, end: f64) -> Described {
         let expression = encode(&format!("{selector}[{seconds}s]"));
-        let mut answer = self.ask(&format!("query?query={expression}&time={end}")).await;
-        let series = answer.iter_mut().map(|one| (labels(&one["metric"]), one["histograms"].take()));
-        series.filter(|(_, histograms)| !histograms.is_null()).collect()
+        let mut answer = self
+            .ask(&format!("query?query={expression}&time={end}"))
+            .await;
+        let series = answer
+            .iter_mut()
+            .map(|one| (labels(&one["metric"]), one["histograms"].take()));
+        series
+            .filter(|(_, histograms)| !histograms.is_null())
+            .collect()
     }
 
     /// The exemplars of the series of `selector`, as the query API describes them.
@@ -127,14 +143,18 @@ impl Prometheus {
         let question = format!("query_exemplars?query={selector}&start={start}&end={end}");
         let mut answer = self.ask(&question).await;
         let series = answer.iter_mut();
-        series.map(|one| (labels(&one["seriesLabels"]), one["exemplars"].take())).collect()
+        series
+            .map(|one| (labels(&one["seriesLabels"]), one["exemplars"].take()))
+            .collect()
     }
 
     /// What an expression yields in each quarter of a second: where the series are and where not.
     pub async fn course(&self, expression: &str, start: f64, end: f64) -> Samples {
         let expression = encode(expression);
-        self.matrix(&format!("query_range?query={expression}&start={start}&end={end}&step=0.25"))
-            .await
+        self.matrix(&format!(
+            "query_range?query={expression}&start={start}&end={end}&step=0.25"
+        ))
+        .await
     }
 
     async fn matrix(&self, question: &str) -> Samples {
@@ -193,13 +213,20 @@ impl Victoria {
     pub async fn samples(&self, selector: &str, end: f64) -> (Samples, BTreeMap<Labels, Vec<i64>>) {
         let (mut samples, mut markers) = (Samples::new(), BTreeMap::<_, Vec<i64>>::new());
         client::get(&format!("{}/internal/force_flush", self.url)).await;
-        let url = format!("{}/api/v1/export?match[]={}&end={end}", self.url, encode(selector));
+        let url = format!(
+            "{}/api/v1/export?match[]={}&end={end}",
+            self.url,
+            encode(selector)
+        );
         let reply = client::get(&url).await;
         assert_eq!(reply.status, 200, "{}", reply.text());
         for line in reply.text().lines() {
             // What is no finite number is no JSON, either.
             let (head, values) = line.split_once("\"values\":").unwrap();
-            let values = values.replace("NaN", "null").replace("+Inf", "\"inf\"").replace("-Inf", "\"-inf\"");
+            let values = values
+                .replace("NaN", "null")
+                .replace("+Inf", "\"inf\"")
+                .replace("-Inf", "\"-inf\"");
             let line = format!("{head}\"values\":{values}");
             let series: Value = serde_json::from_str(&line).unwrap();
             let labels = labels(&series["metric"]);
@@ -215,7 +242,10 @@ impl Victoria {
                     Value::String(infinity) => infinity.parse().unwrap(),
                     number => number.as_f64().unwrap(),
                 };
-                samples.entry(labels.clone()).or_default().push((time, value));
+                samples
+                    .entry(labels.clone())
+                    .or_default()
+                    .push((time, value));
             }
         }
         (samples, markers)
@@ -237,7 +267,9 @@ impl NodeExporter {
             "--collector.disable-defaults".to_owned(),
             format!("--web.listen-address={address}"),
         ];
-        for collector in ["cpu", "loadavg", "meminfo", "netdev", "stat", "time", "uname", "vmstat"] {
+        for collector in [
+            "cpu", "loadavg", "meminfo", "netdev", "stat", "time", "uname", "vmstat",
+        ] {
             arguments.push(format!("--collector.{collector}"));
         }
         let mut process = Process::start("prometheus-node-exporter", &arguments, folder.path());
@@ -262,7 +294,11 @@ pub async fn vmagent(scrape_config: &str, write_urls: &[String], folder: &Path) 
         "-remoteWrite.queues=1".to_owned(),
         "-loggerLevel=WARN".to_owned(),
     ];
-    arguments.extend(write_urls.iter().map(|url| format!("-remoteWrite.url={url}")));
+    arguments.extend(
+        write_urls
+            .iter()
+            .map(|url| format!("-remoteWrite.url={url}")),
+    );
     let mut process = Process::start("vmagent", &arguments, folder);
     process.ready(&format!("http://{address}/health")).await;
     process

@@ -25,7 +25,10 @@ pub async fn wait<T>(what: &str, limit: Duration, mut look: impl AsyncFnMut() ->
         if let Some(found) = look().await {
             return found;
         }
-        assert!(Instant::now() < deadline, "{limit:?} were not enough: {what}");
+        assert!(
+            Instant::now() < deadline,
+            "{limit:?} were not enough: {what}"
+        );
         sleep(LOOK).await;
     }
 }
@@ -57,7 +60,11 @@ impl Process {
         let name = Path::new(program).file_name().unwrap();
         let name = name.to_string_lossy().into_owned();
         let log = folder.join(format!("{name}.log"));
-        let output = File::options().create(true).append(true).open(&log).unwrap();
+        let output = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .unwrap();
         let child = Command::new(program)
             .args(arguments)
             .current_dir(folder)
@@ -68,7 +75,9 @@ impl Process {
             .stderr(output)
             .spawn()
             .unwrap_or_else(|error| {
-                panic!("cannot start {program} ({error}): `make test` installs what this test needs")
+                panic!(
+                    "cannot start {program} ({error}): `make test` installs what this test needs"
+                )
             });
         Self { name, child, log }
     }
@@ -77,7 +86,10 @@ impl Process {
     pub async fn ready(&mut self, url: &str) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if http::try_get(url).await.is_some_and(|reply| reply.status == 200) {
+            if http::try_get(url)
+                .await
+                .is_some_and(|reply| reply.status == 200)
+            {
                 return;
             }
             if let Some(status) = self.child.try_wait().unwrap() {

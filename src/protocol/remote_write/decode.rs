@@ -10,9 +10,9 @@ use std::fmt;
 use foldhash::fast::RandomState;
 use thiserror::Error;
 
+use crate::protocol::Version;
 use crate::protocol::snappy::{self, SnappyError};
 use crate::protocol::wire::{self, Fields, LEN, WireError, tag};
-use crate::protocol::Version;
 use crate::signal::{Arena, Label, Raw, Series, SeriesCounts, Span};
 
 /// Room for labels that transforms add, per series.
@@ -84,7 +84,7 @@ pub enum Reason {
     LabelValueTooLong,
     /// A name or a value is not UTF-8.
     InvalidUtf8,
-    /// A reference points outside of the symbol table.
+    /// A reference points outside of the symbol table, or a label's value has none.
     BadSymbolRef,
     /// Neither samples nor histograms nor exemplars.
     NoSamples,
@@ -326,7 +326,12 @@ impl<'a> Decoder<'a> {
                 }
             }
         }
-        if self.arena.symbols.first().is_some_and(|first| first.len > 0) {
+        if self
+            .arena
+            .symbols
+            .first()
+            .is_some_and(|first| first.len > 0)
+        {
             return Err(WireError::FirstSymbol);
         }
         let mut lone_exemplars = false;
@@ -364,7 +369,11 @@ impl<'a> Decoder<'a> {
             let refs = &buf[..refs_end];
             while pos < refs_end {
                 let name = wire::varint(refs, &mut pos)?;
-                let value = wire::varint(refs, &mut pos).map_err(|_| WireError::SymbolRef)?;
+                if pos == refs_end {
+                    labels.broken = Some(Reason::BadSymbolRef);
+                    break;
+                }
+                let value = wire::varint(refs, &mut pos)?;
                 self.v2_label(&mut labels, name, value);
             }
             rest = pos;
@@ -431,7 +440,7 @@ impl<'a> Decoder<'a> {
         }
         let pairs = refs.chunks_exact(2);
         if !pairs.remainder().is_empty() {
-            return Err(WireError::SymbolRef);
+            labels.broken = Some(Reason::BadSymbolRef);
         }
         for pair in pairs {
             self.v2_label(labels, pair[0], pair[1]);
@@ -502,12 +511,7 @@ impl<'a> Decoder<'a> {
             }
             named |= head == NAME && name_len == 8;
             last = head;
-            list.push(Label::entry(
-                name,
-                name_len.into(),
-                value,
-                value_len.into(),
-            ));
+            list.push(Label::entry(name, name_len.into(), value, value_len.into()));
             pos = next;
         }
         self.arena.labels = list;
@@ -555,8 +559,7 @@ impl<'a> Decoder<'a> {
         let head = self.arena.head(name);
         if head <= labels.head && count > 0 {
             let last = self.arena.labels[labels.first + count - 1].name();
-            let ordered = head == labels.head
-                && self.arena.text(last) < self.arena.text(name);
+            let ordered = head == labels.head && self.arena.text(last) < self.arena.text(name);
             labels.sorted &= ordered;
         }
         labels.named |= head == NAME && name.len == 8;
@@ -721,10 +724,7 @@ fn v1_label(buf: &[u8], start: usize) -> Result<(Label, usize), WireError> {
         && name.start as usize >= start + 4
         && label.entry_span() == Some((start, end))
         && value.start as usize
-            == name.start as usize
-                + name.len as usize
-                + 1
-                + wire::varint_len(value.len.into());
+            == name.start as usize + name.len as usize + 1 + wire::varint_len(value.len.into());
     if shortest {
         Ok((label, end))
     } else {

@@ -108,7 +108,10 @@ impl<'a> Symbols<'a> {
 
     /// The number of the incoming symbol `number`.
     fn symbol(&mut self, number: u64) -> u32 {
-        match usize::try_from(number).ok().and_then(|n| self.arena.symbols.get(n)) {
+        match usize::try_from(number)
+            .ok()
+            .and_then(|n| self.arena.symbols.get(n))
+        {
             Some(&span) => self.span(span),
             None => 0,
         }
@@ -286,14 +289,7 @@ impl<'a> Families<'a> {
             return &[];
         }
         let suffixes: [&[u8]; 8] = [
-            b"",
-            b"_total",
-            b"_info",
-            b"_bucket",
-            b"_count",
-            b"_sum",
-            b"_gcount",
-            b"_gsum",
+            b"", b"_total", b"_info", b"_bucket", b"_count", b"_sum", b"_gcount", b"_gsum",
         ];
         for suffix in suffixes {
             if let Some(base) = name.strip_suffix(suffix)

@@ -23,7 +23,9 @@ pub const EXEMPLARS_WRITTEN: HeaderName =
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NegotiationError {
     /// The content type is not one of remote write's.
-    #[error("content type {0:?} is not supported: send application/x-protobuf with proto=prometheus.WriteRequest or proto=io.prometheus.write.v2.Request")]
+    #[error(
+        "content type {0:?} is not supported: send application/x-protobuf with proto=prometheus.WriteRequest or proto=io.prometheus.write.v2.Request"
+    )]
     Type(String),
     /// The content encoding is not snappy.
     #[error("content encoding {0:?} is not supported: send snappy (block format)")]
@@ -39,7 +41,10 @@ pub enum NegotiationError {
 pub fn negotiate(headers: &HeaderMap) -> Result<Version, NegotiationError> {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     if let Some(encoding) = headers.get(CONTENT_ENCODING)
-        && !encoding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"snappy")
+        && !encoding
+            .as_bytes()
+            .trim_ascii()
+            .eq_ignore_ascii_case(b"snappy")
     {
         return Err(NegotiationError::Encoding(text(encoding)));
     }

@@ -1,8 +1,8 @@
 //! The codec against prost: whatever prost encodes must come out again, in either version.
 
-use prost::Message;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
+use prost::Message;
 
 use super::messages::{BucketSpan, Count, Histogram, ZeroCount, v1, v2};
 use super::*;
@@ -432,7 +432,10 @@ fn an_invalid_series_costs_only_itself() {
     f(series(&[("job", "x")]), Reason::MissingName);
     f(series(&[("__name__", "")]), Reason::MissingName);
     f(series(&[]), Reason::MissingName);
-    f(series(&[("", "x"), ("__name__", "up")]), Reason::EmptyLabelName);
+    f(
+        series(&[("", "x"), ("__name__", "up")]),
+        Reason::EmptyLabelName,
+    );
     let twice = [("__name__", "up"), ("a", "1"), ("a", "2")];
     f(series(&twice), Reason::DuplicateLabel);
     let apart = [("a", "1"), ("__name__", "up"), ("a", "1")];
@@ -462,7 +465,10 @@ fn a_label_that_is_not_utf8_costs_only_its_series() {
     let at = bytes.windows(3).position(|w| w == b"bad").unwrap();
     bytes[at] = 0xff;
     let (arena, invalid) = decode(Version::V1, &snappy(&bytes), &Limits::default()).unwrap();
-    assert_eq!(invalid.by_reason().collect::<Vec<_>>(), [(Reason::InvalidUtf8, 1)]);
+    assert_eq!(
+        invalid.by_reason().collect::<Vec<_>>(),
+        [(Reason::InvalidUtf8, 1)]
+    );
     assert!(arena.counts().is_empty());
 }
 
@@ -536,7 +542,10 @@ fn histograms_with_custom_buckets_stay_in_v2_and_are_left_out_of_v1() {
     };
     let arena = decoded(Version::V2, &request);
     let out = v2::Request::decode(&*unsnappy(&encode_v2(&arena))).unwrap();
-    assert_eq!(out.timeseries[0].histograms, request.timeseries[0].histograms);
+    assert_eq!(
+        out.timeseries[0].histograms,
+        request.timeseries[0].histograms
+    );
     let out = v1::WriteRequest::decode(&*unsnappy(&encode_v1(&arena))).unwrap();
     assert!(out.timeseries.is_empty());
 }

@@ -889,3 +889,28 @@ fn two_hundred_idle_connections_do_not_keep_a_sender_out() {
         204
     );
 }
+
+#[test]
+fn senders_that_announce_much_and_send_nothing_do_not_keep_others_out() {
+    let endpoint = sponge();
+    let child = start("body_timeout = \"60s\"", &endpoint);
+    let head = format!(
+        "POST {WRITE} HTTP/1.1\r\nhost: x\r\ncontent-length: 33554432\r\nexpect: 100-continue\r\n\r\n"
+    );
+    let idlers: Vec<_> = (0..20)
+        .map(|_| {
+            let mut sender = Sender::new(child.ingest);
+            sender.send(head.as_bytes()).unwrap();
+            // The program waits for the body.
+            assert_eq!(sender.read().unwrap().status, 100);
+            sender.send(b"the first of many bytes").unwrap();
+            sender
+        })
+        .collect();
+    let mut sender = Sender::new(child.ingest);
+    for time in 1..=20 {
+        let answer = sender.write(&body(&[one("up", time)]));
+        assert_eq!(answer.status, 204, "{}", answer.text());
+    }
+    drop(idlers);
+}

@@ -8,6 +8,7 @@
 mod support_net;
 
 use std::collections::BTreeMap;
+use std::process::Stdio;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -493,6 +494,40 @@ fn many_small_requests_in_a_queue_take_no_more_memory_than_it_says() {
     });
     let grown = child.memory("VmRSS").saturating_sub(before);
     assert!(grown < 12 << 10, "{grown} KiB for a queue of 1024 KiB");
+}
+
+#[test]
+fn small_batches_that_wait_decoded_do_not_hold_the_buffers_of_large_ones() {
+    // Nobody reads what the console prints, so that it blocks and batches wait, decoded.
+    let config = source("")
+        + "[transforms.split]\ntype = \"route\"\ninputs = [\"ingest\"]\n"
+        + "routes = { large = '{size=\"large\"}' }\n"
+        + "[sinks.hole]\ntype = \"blackhole\"\ninputs = [\"split.large\"]\n"
+        + "[sinks.lines]\ntype = \"console\"\ninputs = [\"split.rest\"]\n";
+    let child = Child::start_writing(&config, Stdio::piped());
+    let text = "x".repeat(16 << 10);
+    let large = (0..100).map(|n| one("up", n).label("size", "large").label("text", &text));
+    let large = body(&large.collect::<Vec<_>>());
+    let long = "y".repeat(10 << 10);
+    let fill: Vec<_> = (0..20)
+        .map(|n| one("fill", n).label("text", &long))
+        .collect();
+    let mut sender = Sender::new(child.ingest);
+    expect(&sender.write(&body(&fill)), 204);
+    expect(&sender.write(&large), 204);
+    let before = child.memory("VmRSS");
+    for time in 0..80 {
+        expect(&sender.write(&large), 204);
+        expect(&sender.write(&body(&[one("up", time)])), 204);
+    }
+    let waiting = child.metric("metrifold_queue_bytes", &[("component_id", "lines")]);
+    assert!(waiting < 1048576.0, "{waiting}");
+    assert!(child.metric("metrifold_queue_batches", &[("component_id", "lines")]) > 70.0);
+    let grown = child.memory("VmRSS").saturating_sub(before);
+    assert!(
+        grown < 40 << 10,
+        "{grown} KiB for a queue of {waiting} bytes"
+    );
 }
 
 #[test]

@@ -931,14 +931,7 @@ fn a_sink_that_lost_its_output_is_reported_and_the_rest_goes_on() {
     let endpoint = Endpoint::healthy();
     let config =
         process("", &endpoint) + "[sinks.lines]\ntype = \"console\"\ninputs = [\"ingest\"]\n";
-    let mut child = Child::spawn_writing(&config, &[], Stdio::piped());
-    until_so("it runs", || child.stderr().contains("metrifold runs"));
-    until_so("it is ready", || {
-        fetch(child.api, "/-/ready").is_ok_and(|a| a.status == 200)
-    });
-    until_so("it is served", || {
-        fetch(child.ingest, "/api/v1/write").is_ok_and(|answer| answer.status == 405)
-    });
+    let mut child = Child::start_writing(&config, Stdio::piped());
     drop(child.stdout());
     let mut sender = Sender::new(child.ingest);
     let mut time = 0;

@@ -8,6 +8,7 @@
 mod support_net;
 
 use std::collections::BTreeMap;
+use std::process::Stdio;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -496,6 +497,40 @@ fn many_small_requests_in_a_queue_take_no_more_memory_than_it_says() {
 }
 
 #[test]
+fn small_batches_that_wait_decoded_do_not_hold_the_buffers_of_large_ones() {
+    // Nobody reads what the console prints, so that it blocks and batches wait, decoded.
+    let config = source("")
+        + "[transforms.split]\ntype = \"route\"\ninputs = [\"ingest\"]\n"
+        + "routes = { large = '{size=\"large\"}' }\n"
+        + "[sinks.hole]\ntype = \"blackhole\"\ninputs = [\"split.large\"]\n"
+        + "[sinks.lines]\ntype = \"console\"\ninputs = [\"split.rest\"]\n";
+    let child = Child::start_writing(&config, Stdio::piped());
+    let text = "x".repeat(16 << 10);
+    let large = (0..100).map(|n| one("up", n).label("size", "large").label("text", &text));
+    let large = body(&large.collect::<Vec<_>>());
+    let long = "y".repeat(10 << 10);
+    let fill: Vec<_> = (0..20)
+        .map(|n| one("fill", n).label("text", &long))
+        .collect();
+    let mut sender = Sender::new(child.ingest);
+    expect(&sender.write(&body(&fill)), 204);
+    expect(&sender.write(&large), 204);
+    let before = child.memory("VmRSS");
+    for time in 0..80 {
+        expect(&sender.write(&large), 204);
+        expect(&sender.write(&body(&[one("up", time)])), 204);
+    }
+    let waiting = child.metric("metrifold_queue_bytes", &[("component_id", "lines")]);
+    assert!(waiting < 1048576.0, "{waiting}");
+    assert!(child.metric("metrifold_queue_batches", &[("component_id", "lines")]) > 70.0);
+    let grown = child.memory("VmRSS").saturating_sub(before);
+    assert!(
+        grown < 40 << 10,
+        "{grown} KiB for a queue of {waiting} bytes"
+    );
+}
+
+#[test]
 fn a_sink_goes_on_to_its_next_endpoint_when_one_fails() {
     let (second, third) = (Endpoint::new(|_| 503), Endpoint::healthy());
     let child = Child::start(&source_to_list(&[refusing(), second.url(), third.url()]));
@@ -971,7 +1006,7 @@ fn the_admin_address_tells_what_runs_and_what_waits() {
 #[test]
 fn requests_above_the_memory_for_requests_in_flight_are_told_to_come_again() {
     let hanging = Endpoint::new(|_| Does::Hang(Reply::new(204)));
-    let keys = "max_in_flight_bytes = \"64KiB\"\nmax_decoded_bytes = \"64KiB\"";
+    let keys = "max_in_flight_bytes = \"128KiB\"\nmax_decoded_bytes = \"64KiB\"\nmax_body_bytes = \"64KiB\"";
     let child = Child::start(&(source(keys) + &sink("out", &hanging.url(), "")));
     let mut random = Random(4);
     let large = bulky("up", 1, 40 << 10, &mut random);

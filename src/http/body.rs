@@ -30,6 +30,9 @@ pub enum BodyError {
     /// It did not arrive in time: status 408.
     #[error("body did not arrive in time")]
     Timeout,
+    /// There is no room for it at the moment: status 503.
+    #[error("there is no room for the body")]
+    NoRoom,
     /// The connection broke, or the body contradicts its headers: status 400, if anybody is left
     /// to read it.
     #[error("body broke off: {0}")]
@@ -54,16 +57,42 @@ where
     B: Body<Data = Bytes>,
     B::Error: Display,
 {
+    read_within(body, content_length, max, timeout, |_| true).await
+}
+
+/// The same, where `room` is asked for the bytes of each piece that has arrived. What a sender
+/// announces takes none: many that announce much and send nothing would keep others out.
+///
+/// # Errors
+///
+/// Fails when there is no room, when the body is too large, does not arrive within `timeout`, or
+/// breaks off.
+pub async fn read_within<B>(
+    body: B,
+    content_length: Option<u64>,
+    max: usize,
+    timeout: Duration,
+    room: impl FnMut(usize) -> bool,
+) -> Result<Bytes, BodyError>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Display,
+{
     if content_length.is_some_and(|length| length > max as u64) {
         return Err(BodyError::TooLarge { limit: max });
     }
-    match tokio::time::timeout(timeout, collect(body, content_length, max)).await {
+    match tokio::time::timeout(timeout, collect(body, content_length, max, room)).await {
         Ok(result) => result,
         Err(_) => Err(BodyError::Timeout),
     }
 }
 
-async fn collect<B>(body: B, content_length: Option<u64>, max: usize) -> Result<Bytes, BodyError>
+async fn collect<B>(
+    body: B,
+    content_length: Option<u64>,
+    max: usize,
+    mut room: impl FnMut(usize) -> bool,
+) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes>,
     B::Error: Display,
@@ -79,6 +108,9 @@ where
         };
         if first.len() + buffer.len() + data.len() > max {
             return Err(BodyError::TooLarge { limit: max });
+        }
+        if !room(data.len()) {
+            return Err(BodyError::NoRoom);
         }
         if first.is_empty() && buffer.is_empty() {
             first = data;

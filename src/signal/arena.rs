@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::counts::{Counts, SeriesCounts};
-use super::pool::{Pool, Raw};
+use super::pool::{Pool, Raw, size_of_lists};
 use super::series::{SeriesMut, SeriesRef, head, mask_head};
 use crate::protocol::{Version, wire};
 
@@ -155,7 +155,7 @@ const TEXT_MAX: usize = 2 << 30;
 
 impl Arena {
     pub(crate) fn new(version: Version, raw: Raw) -> Self {
-        let (labels, series) = Pool::take_lists();
+        let (labels, series) = Pool::take_lists(raw.as_slice().len());
         Self {
             version,
             raw: Arc::new(raw),
@@ -177,10 +177,10 @@ impl Arena {
 
     /// The memory that it holds, in bytes.
     pub fn weight(&self) -> usize {
-        self.raw.as_slice().len()
-            + self.extra.len()
-            + self.labels.len() * size_of::<Label>()
-            + self.series.len() * size_of::<Series>()
+        self.raw.capacity()
+            + self.extra.capacity()
+            + size_of_lists(&self.labels, &self.series)
+            + (self.metadata.capacity() + self.symbols.capacity()) * size_of::<Span>()
     }
 
     /// A range of the text.

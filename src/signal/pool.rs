@@ -16,11 +16,16 @@ pub(crate) struct Raw {
 impl Raw {
     /// A buffer of `len` bytes with unspecified contents, to be decompressed into.
     pub(crate) fn with_len(len: usize) -> Self {
-        let mut bytes = Pool::take_raw();
+        let mut bytes = Pool::take_raw(len);
         if bytes.len() < len {
             bytes.resize(len, 0);
         }
         Self { bytes, len }
+    }
+
+    /// The memory that it holds, in bytes.
+    pub(super) fn capacity(&self) -> usize {
+        self.bytes.capacity()
     }
 
     pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
@@ -57,6 +62,17 @@ static POOL: Mutex<Pool> = Mutex::new(Pool {
 const POOL_BUFFERS: usize = 8;
 const POOL_LARGEST: usize = 2 << 20;
 
+/// How many times the decoded size of a batch the buffers may have that it is given, and the
+/// size that any batch is taken to have: one that waits in a queue holds them all the while.
+const POOL_RAW: usize = 4;
+const POOL_LISTS: usize = 16;
+const POOL_SMALLEST: usize = 256;
+
+/// The memory of the lists of an arena, in bytes.
+pub(super) fn size_of_lists(labels: &Vec<Label>, series: &Vec<Series>) -> usize {
+    labels.capacity() * size_of::<Label>() + series.capacity() * size_of::<Series>()
+}
+
 #[derive(Default)]
 pub(super) struct Pool {
     raw: Vec<Vec<u8>>,
@@ -69,8 +85,11 @@ impl Pool {
         POOL.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take_raw() -> Vec<u8> {
-        Self::lock().raw.pop().unwrap_or_default()
+    fn take_raw(len: usize) -> Vec<u8> {
+        let mut pool = Self::lock();
+        let fits = |raw: &Vec<u8>| raw.capacity() <= POOL_RAW * len.max(POOL_SMALLEST);
+        let found = pool.raw.iter().rposition(fits);
+        found.map_or_else(Vec::new, |place| pool.raw.swap_remove(place))
     }
 
     fn give_raw(buffer: Vec<u8>) {
@@ -82,13 +101,17 @@ impl Pool {
         }
     }
 
-    pub(super) fn take_lists() -> (Vec<Label>, Vec<Series>) {
-        Self::lock().lists.pop().unwrap_or_default()
+    pub(super) fn take_lists(raw_len: usize) -> (Vec<Label>, Vec<Series>) {
+        let mut pool = Self::lock();
+        let most = POOL_LISTS * raw_len.max(POOL_SMALLEST);
+        let fits =
+            |(labels, series): &(Vec<Label>, Vec<Series>)| size_of_lists(labels, series) <= most;
+        let found = pool.lists.iter().rposition(fits);
+        found.map_or_else(Default::default, |place| pool.lists.swap_remove(place))
     }
 
     pub(super) fn give_lists(mut labels: Vec<Label>, mut series: Vec<Series>) {
-        let size = labels.capacity() * size_of::<Label>() + series.capacity() * size_of::<Series>();
-        if (1..=POOL_LARGEST).contains(&size) {
+        if (1..=POOL_LARGEST).contains(&size_of_lists(&labels, &series)) {
             labels.clear();
             series.clear();
             let mut pool = Self::lock();

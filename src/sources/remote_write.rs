@@ -482,24 +482,34 @@ impl Receiver {
         Ok(self.answer(version, counts, &invalid, verdict))
     }
 
-    async fn read_body(&self, request: Request) -> Result<(Bytes, Head, Permit), Response> {
+    async fn read_body(&self, request: Request) -> Result<(Bytes, Head, Option<Permit>), Response> {
         let max = self.config.max_body_bytes;
         let length = request.content_length();
-        // What a body will take is reserved before it is read, so that many senders at once
-        // cannot take more memory than is allowed.
-        let announced = length.map_or(max.bytes(), |length| (length as usize).min(max.bytes()));
-        let permit = self.reserve(announced)?;
+        // What has arrived takes its share of the memory piece by piece.
+        let mut permit: Option<Permit> = None;
+        let room = |bytes| match (self.try_reserve(bytes), &mut permit) {
+            (None, _) => false,
+            (Some(more), Some(permit)) => {
+                permit.merge(more);
+                true
+            }
+            (more, none) => {
+                *none = more;
+                true
+            }
+        };
         let head = Head {
             params: request.params,
             headers: request.headers,
             peer: request.peer,
             client_certificate: request.client_certificate,
         };
-        let read = body::read(
+        let read = body::read_within(
             request.body,
             length,
             max.bytes(),
             self.config.body_timeout.0,
+            room,
         );
         let body = read.await.map_err(|error| match error {
             BodyError::TooLarge { .. } => answer::text(
@@ -512,6 +522,7 @@ impl Receiver {
                 StatusCode::REQUEST_TIMEOUT,
                 "body did not arrive within body_timeout",
             ),
+            BodyError::NoRoom => self.overloaded(),
             BodyError::Broken(reason) => answer::text(StatusCode::BAD_REQUEST, &reason),
         })?;
         Ok((body, head, permit))
@@ -540,17 +551,22 @@ impl Receiver {
         reason = "the refusal is the answer, and refusals are rare"
     )]
     fn reserve(&self, bytes: usize) -> Result<Permit, Response> {
+        self.try_reserve(bytes).ok_or_else(|| self.overloaded())
+    }
+
+    fn try_reserve(&self, bytes: usize) -> Option<Permit> {
         let bytes = bytes.min(self.config.max_in_flight_bytes.bytes());
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let permit = self.in_flight.clone().try_acquire_many_owned(permits);
-        permit.map_err(|_| {
-            self.metrics.error("overloaded", "too many bytes in flight");
-            answer::retry_after(
-                StatusCode::SERVICE_UNAVAILABLE,
-                RETRY_AFTER,
-                "too many bytes in flight: try again",
-            )
-        })
+        self.in_flight.clone().try_acquire_many_owned(permits).ok()
+    }
+
+    fn overloaded(&self) -> Response {
+        self.metrics.error("overloaded", "too many bytes in flight");
+        answer::retry_after(
+            StatusCode::SERVICE_UNAVAILABLE,
+            RETRY_AFTER,
+            "too many bytes in flight: try again",
+        )
     }
 
     fn origin(&self, mut head: Head) -> Origin {

@@ -33,7 +33,18 @@ impl Child {
     /// The same with further arguments.
     #[track_caller]
     pub fn start_with(config: &str, arguments: &[&str]) -> Self {
-        let mut child = Self::spawn(config, arguments);
+        Self::spawn(config, arguments).started(config)
+    }
+
+    /// The same with a given standard output.
+    #[track_caller]
+    pub fn start_writing(config: &str, stdout: Stdio) -> Self {
+        Self::spawn_writing(config, &[], stdout).started(config)
+    }
+
+    #[track_caller]
+    fn started(mut self, config: &str) -> Self {
+        let child = &mut self;
         until("the program runs", || {
             assert_eq!(child.child.try_wait().unwrap(), None, "{}", child.stderr());
             child.stderr().contains("metrifold runs").then_some(())
@@ -51,7 +62,7 @@ impl Child {
                 });
             }
         }
-        child
+        self
     }
 
     /// The same without waiting.

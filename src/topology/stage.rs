@@ -73,10 +73,7 @@ impl Stage {
             let mut dropped = |reason: &'static str, samples| {
                 node.metrics.discarded_samples(reason, samples);
             };
-            let mut out = Emitter {
-                emit: &mut emit,
-                dropped: &mut dropped,
-            };
+            let mut out = Emitter::new(&mut emit, &mut dropped);
             let Err(error) = apply(&*node.transform, &node.metrics, batch, &mut out) else {
                 continue;
             };
@@ -328,10 +325,7 @@ fn prepare(
     let mut dropped = |reason: &'static str, samples| {
         edge.metrics.discarded_samples(reason, samples);
     };
-    let mut out = Emitter {
-        emit: &mut emit,
-        dropped: &mut dropped,
-    };
+    let mut out = Emitter::new(&mut emit, &mut dropped);
     apply(&**before, &edge.metrics, batch, &mut out)?;
     for batch in own {
         finish(edge, batch, prepared)?;

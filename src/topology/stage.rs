@@ -261,7 +261,17 @@ impl Output {
             let stage = self.stage.load();
             let mut prepared = Vec::with_capacity(stage.edges.len());
             for (edge, batch) in stage.run(batch)? {
-                prepare(&stage.edges[edge], batch, &mut prepared)?;
+                let edge = &stage.edges[edge];
+                let (before, samples) = (prepared.len(), batch.counts().map(|c| c.all_samples()));
+                if let Err(rejection) = prepare(edge, batch, &mut prepared) {
+                    if edge.required {
+                        return Err(rejection.into());
+                    }
+                    // An optional sink's trouble is its own.
+                    prepared.truncate(before);
+                    edge.metrics.error("rejected", &rejection);
+                    edge.metrics.discarded("rejected", samples);
+                }
             }
             // All sinks get the batch at once; then those that are full are waited for.
             let mut blocked = Vec::new();

@@ -470,35 +470,38 @@ impl<'a> Decoder<'a> {
         let (name_max, value_max) = (self.limits.name_bytes, self.limits.value_bytes);
         let (mut pos, mut last, mut named) = (start, labels.head, labels.named);
         for _ in 0..room {
-            let Some(&[tag, entry, name_tag, name_len, ref head @ ..]) =
-                buf.get(pos..).and_then(|b| b.first_chunk::<12>())
-            else {
+            // Tag and length of the entry, tag and length of the name, the name's first bytes:
+            // each read as one number.
+            let Some(chunk) = buf.get(pos..).and_then(|b| b.first_chunk::<12>()) else {
                 break;
             };
+            let (front, head) = chunk.split_at(4);
+            let front = u32::from_le_bytes([front[0], front[1], front[2], front[3]]);
+            let entry = (front >> 8 & 0xff) as usize;
+            let name_len = (front >> 24) as usize;
             let name = pos + 4;
-            let name_end = name + usize::from(name_len);
-            let Some(&[value_tag, value_len]) =
-                buf.get(name_end..).and_then(|b| b.first_chunk::<2>())
-            else {
+            let name_end = name + name_len;
+            let Some(middle) = buf.get(name_end..).and_then(|b| b.first_chunk::<2>()) else {
                 break;
             };
-            let next = pos + 2 + usize::from(entry);
+            let middle = u16::from_le_bytes(*middle);
+            let value_len = usize::from(middle >> 8);
+            let next = pos + 2 + entry;
             let value = name_end + 2;
-            let shape = tag == 0x0a
-                && name_tag == 0x0a
-                && value_tag == 0x12
-                && entry < 0x80
-                && name_len.wrapping_sub(1) < 0x7f
-                && value_len.wrapping_sub(1) < 0x7f
-                && value + usize::from(value_len) == next
-                && next <= end
-                && usize::from(name_len) <= name_max
-                && usize::from(value_len) <= value_max;
+            // One branch for all conditions: `&` where `&&` would make ten of them.
+            let shape = (front & 0x80ff_80ff == 0x000a_000a)
+                & (middle & 0x80ff == 0x0012)
+                & (name_len.wrapping_sub(1) < name_max)
+                & (value_len.wrapping_sub(1) < value_max)
+                & (value + value_len == next)
+                & (next <= end);
             if !shape {
                 break;
             }
-            let unused = 64 - 8 * u32::from(name_len.min(8));
-            let head = u64::from_be_bytes(*head) >> unused << unused;
+            let unused = 64 - 8 * name_len.min(8);
+            let head = head
+                .first_chunk()
+                .map_or(0, |head| u64::from_be_bytes(*head) >> unused << unused);
             if head <= last {
                 let Some(previous) = list.last().filter(|_| head == last) else {
                     break;
@@ -511,7 +514,7 @@ impl<'a> Decoder<'a> {
             }
             named |= head == NAME && name_len == 8;
             last = head;
-            list.push(Label::entry(name, name_len.into(), value, value_len.into()));
+            list.push(Label::entry(name, name_len, value, value_len));
             pos = next;
         }
         self.arena.labels = list;
@@ -677,19 +680,18 @@ impl<'a> Decoder<'a> {
     }
 }
 
-/// Whether all bytes are below 128, 32 at a time.
+/// Whether all bytes are below 128, eight at a time.
 #[inline(always)]
 fn is_ascii(text: &[u8]) -> bool {
-    let Some(tail) = text.last_chunk::<32>() else {
+    let Some(tail) = text.last_chunk::<8>() else {
         return text.is_ascii();
     };
-    let mut seen = *tail; // overlaps the last block
-    for block in text.as_chunks::<32>().0 {
-        for (seen, byte) in seen.iter_mut().zip(block) {
-            *seen |= byte;
-        }
-    }
-    seen.is_ascii()
+    let words = text.as_chunks::<8>().0.iter();
+    // The last eight overlap what the words cover.
+    let seen = words.fold(u64::from_ne_bytes(*tail), |seen, word| {
+        seen | u64::from_ne_bytes(*word)
+    });
+    seen & 0x8080_8080_8080_8080 == 0
 }
 
 /// Reads a `Label` field of any shape; returns it and the position behind.

@@ -318,6 +318,29 @@ fn a_length_that_lies_is_refused_before_anything_is_allocated() {
     assert_eq!(endpoint.count(), 0);
 }
 
+#[test]
+fn a_sample_that_is_damaged_is_not_made_into_another_one() {
+    let endpoint = Endpoint::new(|seen| match seen.series {
+        Ok(_) => 204,
+        Err(_) => 400,
+    });
+    // The way from 2.0 to 1.0 reads samples and writes them anew.
+    let child = Child::start(&format!(
+        "[sources.ingest]\ntype = \"remote_write\"\naddress = \"INGEST\"\n\
+         [sinks.out]\ntype = \"remote_write\"\ninputs = [\"ingest\"]\nendpoint = \"{}\"\nprotocol = \"1.0\"\n",
+        endpoint.url()
+    ));
+    let mut sender = Sender::new(child.ingest);
+    let mut message = decompress(&body_v2(&[one("up", 5)]));
+    assert_eq!(sender.post(WRITE, &V2, &compress(&message)).status, 204);
+    let at = message.windows(2).position(|bytes| bytes == [0x10, 5]);
+    // The timestamp goes on, but the sample does not.
+    message[at.unwrap() + 1] |= 0x80;
+    let answer = sender.post(WRITE, &V2, &compress(&message));
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    assert_eq!(endpoint.accepted(), [("up".to_owned(), 5)]);
+}
+
 /// A series by hand, with labels of any bytes.
 fn raw_series(labels: &[(&[u8], &[u8])]) -> Vec<u8> {
     fn field(number: u8, content: &[u8], out: &mut Vec<u8>) {

@@ -43,9 +43,7 @@ fuzz:
 	@if ! cargo +nightly fuzz --version >/dev/null 2>&1; then \
 		echo "skipped: needs 'rustup toolchain install nightly' and 'cargo install cargo-fuzz'"; \
 	else \
-		for target in $$(cargo +nightly fuzz list); do \
-			cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
-		done; \
+		./fuzz/run $(FUZZ_SECONDS); \
 	fi
 
 # Debian's Prometheus, node exporter and VictoriaMetrics: tests and benchmarks start their own

@@ -16,7 +16,7 @@ use thiserror::Error;
 use crate::config::Problems;
 use crate::http::{Listen, Listeners};
 use crate::queue::QueueConfig;
-use crate::signal::{Batch, Rejection};
+use crate::signal::{Batch, Rejection, SeriesMut};
 use crate::telemetry::{ComponentMetrics, Telemetry};
 use crate::topology::{Input, Output, Shutdown};
 
@@ -189,12 +189,33 @@ pub trait Transform: Debug + Send + Sync {
         true
     }
 
+    /// What it does to a batch series by series, if that is all that it does and the batch goes to
+    /// its only output. Neighbours that can say so share one walk over the batch, in which every
+    /// series is still in the processor's cache for the next one. What it says of the batch as a
+    /// whole, such as its tenant, it says here.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the whole batch has to be refused to its sender.
+    fn begin(&self, _batch: &mut Batch) -> Result<Option<Box<dyn Pass + '_>>, Rejection> {
+        Ok(None)
+    }
+
     /// Transforms a batch and emits what becomes of it, possibly nothing.
     ///
     /// # Errors
     ///
     /// Fails when the whole batch has to be refused to its sender.
     fn apply(&self, batch: Batch, out: &mut Emitter<'_>) -> Result<(), Rejection>;
+}
+
+/// A transform's walk over the series of one batch.
+pub trait Pass {
+    /// Edits a series; returns whether to keep it.
+    fn series(&mut self, series: &mut SeriesMut<'_>) -> bool;
+
+    /// Under which reason samples count of series that it does not keep.
+    fn reason(&self) -> &'static str;
 }
 
 /// Where a transform puts its results.

@@ -3,10 +3,17 @@
 mod ack;
 mod arena;
 mod batch;
+mod counts;
 mod origin;
+mod pool;
+mod series;
 
 pub use ack::{Ack, Outcome, Rejection, Ticket, Verdict, Waiter};
-pub use arena::{Arena, Counts, Label, Name, SeriesMut, SeriesRef};
-pub(crate) use arena::{Raw, Series, SeriesCounts, Span};
+pub use arena::{Arena, Label};
+pub(crate) use arena::{Series, Span};
 pub use batch::{Batch, NOT_IN_V1, Tenant};
+pub use counts::Counts;
+pub(crate) use counts::SeriesCounts;
 pub use origin::{ClientCertificate, Origin};
+pub(crate) use pool::Raw;
+pub use series::{Name, SeriesMut, SeriesRef};

@@ -613,7 +613,10 @@ async fn an_invalid_series_costs_itself_alone_and_the_sender_learns_why() {
 
 #[tokio::test]
 async fn a_series_with_wrong_references_costs_itself_alone() {
-    let valid = [Series::named("a").sample(1.0, T), Series::named("c").sample(3.0, T)];
+    let valid = [
+        Series::named("a").sample(1.0, T),
+        Series::named("c").sample(3.0, T),
+    ];
     let broken = Series::named("b").sample(2.0, T);
     let sent = to_v2(&[valid[0].clone(), broken, valid[1].clone()]);
     let far = sent.symbols.len() as u32;
@@ -629,7 +632,11 @@ async fn a_series_with_wrong_references_costs_itself_alone() {
         sent.timeseries[1].labels_refs = wrong.clone();
         let reply = pipe.post_v2(&sent).await;
         assert_eq!(reply.status, 400, "{wrong:?}");
-        assert!(reply.text().contains("bad_symbol_ref"), "{wrong:?}: {}", reply.text());
+        assert!(
+            reply.text().contains("bad_symbol_ref"),
+            "{wrong:?}: {}",
+            reply.text()
+        );
         assert_eq!(reply.written(), Some([2, 0, 0]), "{wrong:?}");
         same("valid part", &from_v2(&pipe.endpoint.one().v2()), &valid);
     }

@@ -642,7 +642,10 @@ async fn what_goes_through_2_0_on_its_way_is_the_same_behind_it() {
     plain.stop();
     let end = now() + 2.0;
     let seconds = (end - started).ceil() as u32 + 60;
-    wait("time to pass", SOON, async || (now() > end + 1.5).then_some(())).await;
+    wait("time to pass", SOON, async || {
+        (now() > end + 1.5).then_some(())
+    })
+    .await;
 
     let found = until_same("Prometheus", 0.0, async || {
         let expected = sender.samples(ALL, seconds, end).await;
@@ -658,22 +661,36 @@ async fn what_goes_through_2_0_on_its_way_is_the_same_behind_it() {
     .await;
     let histograms = sender.histograms(ALL, seconds, end).await;
     assert_eq!(histograms.len(), 1);
-    wait("the receiver to have the same histograms", SOON, async || {
-        (receiver.histograms(ALL, seconds, end).await == histograms).then_some(())
-    })
+    wait(
+        "the receiver to have the same histograms",
+        SOON,
+        async || (receiver.histograms(ALL, seconds, end).await == histograms).then_some(()),
+    )
     .await;
     let exemplars = sender.exemplars(ALL, started, end).await;
     assert_eq!(exemplars.len(), 1);
-    wait("the receiver to have the same exemplars", SOON, async || {
-        (receiver.exemplars(ALL, started, end).await == exemplars).then_some(())
-    })
+    wait(
+        "the receiver to have the same exemplars",
+        SOON,
+        async || (receiver.exemplars(ALL, started, end).await == exemplars).then_some(()),
+    )
     .await;
 
     // It was 2.0 between them, and nothing was refused or lost.
-    assert!(!first.process.log().contains("falling back"), "{}", first.process.log());
-    assert!(second.process.log().contains("falling back"), "{}", second.process.log());
+    assert!(
+        !first.process.log().contains("falling back"),
+        "{}",
+        first.process.log()
+    );
+    assert!(
+        second.process.log().contains("falling back"),
+        "{}",
+        second.process.log()
+    );
     for metrifold in [&first, &second] {
-        let discarded = metrifold.metric("metrifold_component_discarded_samples_total", &[]).await;
+        let discarded = metrifold
+            .metric("metrifold_component_discarded_samples_total", &[])
+            .await;
         assert_eq!(discarded, 0.0);
     }
 }

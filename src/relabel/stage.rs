@@ -4,9 +4,9 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::{Program, RuleConfig, Scratch, Validation};
-use crate::component::{Emitter, Transform};
+use crate::component::{Emitter, Pass, Transform};
 use crate::config::Problems;
-use crate::signal::{Batch, Rejection};
+use crate::signal::{Batch, Rejection, SeriesMut};
 
 /// The most scratch buffers that wait to be used again: as many as threads run the transform.
 const MAX_IDLE: usize = 64;
@@ -40,23 +40,62 @@ impl From<Program> for Relabel {
     }
 }
 
-impl Transform for Relabel {
-    fn apply(&self, mut batch: Batch, out: &mut Emitter<'_>) -> Result<(), Rejection> {
-        let scratch = self.scratches().pop();
-        let mut scratch = scratch.unwrap_or_else(|| self.program.scratch());
-        let dropped = batch
-            .edit(|arena| self.program.apply(arena, &mut scratch))
-            .map_err(|error| Rejection(error.to_string()))?;
-        let mut scratches = self.scratches();
-        if scratches.len() < MAX_IDLE {
-            scratches.push(scratch);
+impl Relabel {
+    fn pass(&self) -> RelabelPass<'_> {
+        let idle = self.scratches().pop();
+        let mut scratch = idle.unwrap_or_else(|| self.program.scratch());
+        scratch.begin();
+        RelabelPass {
+            relabel: self,
+            scratch: Some(scratch),
         }
-        drop(scratches);
-        out.dropped("relabel", dropped.all_samples());
+    }
+}
+
+impl Transform for Relabel {
+    fn begin(&self, _batch: &mut Batch) -> Result<Option<Box<dyn Pass + '_>>, Rejection> {
+        Ok(Some(Box::new(self.pass())))
+    }
+
+    fn apply(&self, mut batch: Batch, out: &mut Emitter<'_>) -> Result<(), Rejection> {
+        let mut pass = self.pass();
+        let before = batch.decode().map(|_| batch.counts().unwrap_or_default());
+        let before = before.map_err(|error| Rejection(error.to_string()))?;
+        batch
+            .edit(|arena| arena.retain(|series| pass.series(series)))
+            .map_err(|error| Rejection(error.to_string()))?;
+        let after = batch.counts().unwrap_or_default();
+        out.dropped(pass.reason(), before.all_samples() - after.all_samples());
         // A batch of which nothing is left ends here.
-        if dropped.is_empty() || batch.counts().is_none_or(|counts| !counts.is_empty()) {
+        if before.is_empty() || !after.is_empty() {
             out.emit(batch);
         }
         Ok(())
+    }
+}
+
+/// The rules on their way over one batch; the scratch goes back when it is over.
+struct RelabelPass<'a> {
+    relabel: &'a Relabel,
+    scratch: Option<Scratch>,
+}
+
+impl Pass for RelabelPass<'_> {
+    fn series(&mut self, series: &mut SeriesMut<'_>) -> bool {
+        let scratch = self.scratch.as_mut();
+        scratch.is_none_or(|scratch| self.relabel.program.run(series, scratch))
+    }
+
+    fn reason(&self) -> &'static str {
+        "relabel"
+    }
+}
+
+impl Drop for RelabelPass<'_> {
+    fn drop(&mut self) {
+        let mut scratches = self.relabel.scratches();
+        if scratches.len() < MAX_IDLE {
+            scratches.extend(self.scratch.take());
+        }
     }
 }

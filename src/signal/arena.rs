@@ -5,8 +5,11 @@
 //! and the range of its remaining fields (samples, histograms, exemplars), which are counted but
 //! not parsed. An edit touches the labels alone; series that nobody edits leave byte for byte.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use super::counts::{Counts, SeriesCounts};
+use super::pool::{Pool, Raw, size_of_lists};
+use super::series::{SeriesMut, SeriesRef, head, mask_head};
 use crate::protocol::{Version, wire};
 
 /// Set in a label's name length when its encoded 1.0 `Label` entry surrounds it in the text, so
@@ -128,106 +131,6 @@ pub(crate) struct Series {
     pub(crate) dropped: bool,
 }
 
-/// What a series carries.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct SeriesCounts {
-    pub(crate) samples: u32,
-    pub(crate) histograms: u32,
-    pub(crate) exemplars: u32,
-}
-
-/// What a batch carries.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Series.
-    pub series: u64,
-    /// Float samples.
-    pub samples: u64,
-    /// Native histogram samples.
-    pub histograms: u64,
-    /// Exemplars.
-    pub exemplars: u64,
-    /// Metadata entries of remote write 1.0.
-    pub metadata: u64,
-}
-
-impl Counts {
-    /// Samples of both kinds.
-    pub fn all_samples(&self) -> u64 {
-        self.samples + self.histograms
-    }
-
-    /// Whether there is nothing to deliver.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
-    fn add(&mut self, series: SeriesCounts) {
-        self.series += 1;
-        self.samples += u64::from(series.samples);
-        self.histograms += u64::from(series.histograms);
-        self.exemplars += u64::from(series.exemplars);
-    }
-
-    fn sub(&mut self, series: SeriesCounts) {
-        self.series -= 1;
-        self.samples -= u64::from(series.samples);
-        self.histograms -= u64::from(series.histograms);
-        self.exemplars -= u64::from(series.exemplars);
-    }
-}
-
-impl std::ops::AddAssign for Counts {
-    fn add_assign(&mut self, other: Self) {
-        self.series += other.series;
-        self.samples += other.samples;
-        self.histograms += other.histograms;
-        self.exemplars += other.exemplars;
-        self.metadata += other.metadata;
-    }
-}
-
-/// A decompressed request; its memory goes back to a pool.
-#[derive(Debug, Default)]
-pub(crate) struct Raw {
-    bytes: Vec<u8>,
-    /// How much of `bytes` is the request: the pool keeps longer buffers initialised.
-    len: usize,
-}
-
-impl Raw {
-    /// A buffer of `len` bytes with unspecified contents, to be decompressed into.
-    pub(crate) fn with_len(len: usize) -> Self {
-        let mut bytes = Pool::take_raw(len);
-        if bytes.len() < len {
-            bytes.resize(len, 0);
-        }
-        Self { bytes, len }
-    }
-
-    pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.bytes[..self.len]
-    }
-
-    #[inline(always)]
-    pub(crate) fn as_slice(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
-}
-
-impl From<Vec<u8>> for Raw {
-    fn from(bytes: Vec<u8>) -> Self {
-        let len = bytes.len();
-        Self { bytes, len }
-    }
-}
-
-impl Drop for Raw {
-    fn drop(&mut self) {
-        Pool::give_raw(std::mem::take(&mut self.bytes));
-    }
-}
-
 /// A decoded batch.
 #[derive(Clone, Debug)]
 pub struct Arena {
@@ -252,7 +155,7 @@ const TEXT_MAX: usize = 2 << 30;
 
 impl Arena {
     pub(crate) fn new(version: Version, raw: Raw) -> Self {
-        let (labels, series) = Pool::take_lists(raw.len);
+        let (labels, series) = Pool::take_lists(raw.as_slice().len());
         Self {
             version,
             raw: Arc::new(raw),
@@ -274,7 +177,7 @@ impl Arena {
 
     /// The memory that it holds, in bytes.
     pub fn weight(&self) -> usize {
-        self.raw.bytes.capacity()
+        self.raw.capacity()
             + self.extra.capacity()
             + size_of_lists(&self.labels, &self.series)
             + (self.metadata.capacity() + self.symbols.capacity()) * size_of::<Span>()
@@ -312,7 +215,7 @@ impl Arena {
 
     /// Appends text; returns its range.
     pub(crate) fn push_text(&mut self, text: &[u8]) -> Span {
-        let start = self.raw.len + self.extra.len();
+        let start = self.raw.as_slice().len() + self.extra.len();
         if start + text.len() > TEXT_MAX {
             self.overflowed = true;
             return Span::default();
@@ -325,7 +228,7 @@ impl Arena {
     /// [`SeriesMut::set_label`], as often as wanted.
     pub fn push_label(&mut self, name: &[u8], value: &[u8]) -> Label {
         let mut label = Label::entry(0, name.len(), 0, value.len());
-        let base = self.raw.len;
+        let base = self.raw.as_slice().len();
         let out = &mut self.extra;
         if base + out.len() + label.message_len() + 16 > TEXT_MAX {
             self.overflowed = true;
@@ -455,365 +358,5 @@ impl Drop for Arena {
         let labels = std::mem::take(&mut self.labels);
         let series = std::mem::take(&mut self.series);
         Pool::give_lists(labels, series);
-    }
-}
-
-/// The first eight bytes as a number that sorts as they do.
-#[inline(always)]
-fn head(text: &[u8]) -> u64 {
-    match text.first_chunk::<8>() {
-        Some(eight) => u64::from_be_bytes(*eight),
-        None => {
-            let mut eight = [0; 8];
-            eight[..text.len()].copy_from_slice(text);
-            u64::from_be_bytes(eight)
-        }
-    }
-}
-
-#[inline(always)]
-fn mask_head(eight: &[u8], len: usize) -> u64 {
-    let mut bytes = [0; 8];
-    bytes.copy_from_slice(eight);
-    let value = u64::from_be_bytes(bytes);
-    match len {
-        0 => 0,
-        1..8 => value & !(u64::MAX >> (8 * len)),
-        _ => value,
-    }
-}
-
-/// A label name that is looked up often: its first bytes are compared as one number.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Name {
-    head: u64,
-    text: Box<[u8]>,
-}
-
-impl Name {
-    /// Prepares a name for lookups.
-    pub fn new(text: &str) -> Self {
-        Self {
-            head: head(text.as_bytes()),
-            text: text.as_bytes().into(),
-        }
-    }
-
-    /// The name.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.text
-    }
-
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.text).unwrap_or_default() // made from a str
-    }
-}
-
-/// A series, to read.
-#[derive(Clone, Copy, Debug)]
-pub struct SeriesRef<'a> {
-    arena: &'a Arena,
-    index: usize,
-}
-
-impl<'a> SeriesRef<'a> {
-    /// Its place in the arena.
-    pub(crate) fn index(&self) -> usize {
-        self.index
-    }
-
-    /// Its labels, sorted by name.
-    pub fn labels(&self) -> impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone + use<'a> {
-        let arena = self.arena;
-        arena
-            .labels_of(self.index)
-            .iter()
-            .map(move |label| (arena.text(label.name()), arena.text(label.value())))
-    }
-
-    /// The value of a label.
-    pub fn get(&self, name: &Name) -> Option<&'a [u8]> {
-        let position = find(self.arena, self.index, name).ok()?;
-        let label = self.arena.labels_of(self.index)[position];
-        Some(self.arena.text(label.value()))
-    }
-
-    /// The version in which its fields are encoded.
-    pub(crate) fn version(&self) -> Version {
-        self.arena.version
-    }
-
-    /// All fields but its labels, encoded in the arena's version.
-    pub(crate) fn rest(&self) -> &'a [u8] {
-        self.arena.text(self.arena.series[self.index].rest)
-    }
-}
-
-/// Where `name` is among a series' labels, or where it would be.
-#[inline(always)]
-fn find(arena: &Arena, index: usize, name: &Name) -> Result<usize, usize> {
-    let labels = arena.labels_of(index);
-    for (position, label) in labels.iter().enumerate() {
-        let span = label.name();
-        let head = arena.head(span);
-        if head < name.head {
-            continue;
-        }
-        if head > name.head {
-            return Err(position);
-        }
-        match arena.text(span).cmp(&name.text) {
-            std::cmp::Ordering::Less => {}
-            std::cmp::Ordering::Equal => return Ok(position),
-            std::cmp::Ordering::Greater => return Err(position),
-        }
-    }
-    Err(labels.len())
-}
-
-/// As [`find`], but looks first where the name was, or would have been, in another series:
-/// neighbours mostly have the same labels.
-#[inline(always)]
-fn find_near(arena: &Arena, index: usize, name: &Name, hint: &mut usize) -> Result<usize, usize> {
-    let labels = arena.labels_of(index);
-    let guess = *hint;
-    match labels.get(guess).map(|label| label.name()) {
-        Some(span) if arena.head(span) == name.head && arena.text(span) == &*name.text => {
-            return Ok(guess);
-        }
-        Some(span) if arena.head(span) <= name.head => {}
-        // What stands here comes behind the name. If what stands before comes before it, the
-        // name is missing.
-        _ if guess <= labels.len() => match guess.checked_sub(1).map(|before| labels[before]) {
-            Some(before) if arena.head(before.name()) >= name.head => {}
-            _ => return Err(guess),
-        },
-        _ => {}
-    }
-    let place = find(arena, index, name);
-    *hint = place.unwrap_or_else(|place| place);
-    place
-}
-
-/// A series, to edit. Its labels stay sorted and unique whatever is done to them.
-#[derive(Debug)]
-pub struct SeriesMut<'a> {
-    arena: &'a mut Arena,
-    index: usize,
-}
-
-impl SeriesMut<'_> {
-    /// How many labels it has.
-    #[inline(always)]
-    pub fn len(&self) -> usize {
-        self.arena.series[self.index].labels_len as usize
-    }
-
-    /// Whether it has no label left.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The name of the label at a position below [`len`](Self::len).
-    #[inline(always)]
-    pub fn name_at(&self, position: usize) -> &[u8] {
-        self.arena
-            .text(self.arena.labels_of(self.index)[position].name())
-    }
-
-    /// The value of the label at a position below [`len`](Self::len).
-    #[inline(always)]
-    pub fn value_at(&self, position: usize) -> &[u8] {
-        self.arena
-            .text(self.arena.labels_of(self.index)[position].value())
-    }
-
-    /// The value of a label.
-    #[inline(always)]
-    pub fn get(&self, name: &Name) -> Option<&[u8]> {
-        let position = find(self.arena, self.index, name).ok()?;
-        Some(self.value_at(position))
-    }
-
-    /// Where a label is, or where it would be. Keep `hint` from series to series.
-    #[inline(always)]
-    pub fn position(&self, name: &Name, hint: &mut usize) -> Result<usize, usize> {
-        find_near(self.arena, self.index, name, hint)
-    }
-
-    /// Sets a label at the place that [`position`](Self::position) found for its name.
-    #[inline(always)]
-    pub fn set_label_at(&mut self, place: Result<usize, usize>, label: Label) {
-        if let Ok(position) = place {
-            let old = self.arena.labels_of(self.index)[position];
-            if self.arena.text(old.value()) == self.arena.text(label.value()) {
-                return;
-            }
-        }
-        self.put(place, label);
-    }
-
-    /// Sets a label; an empty value removes it, as everywhere in Prometheus.
-    pub fn set(&mut self, name: &Name, value: &[u8]) {
-        if value.is_empty() {
-            self.remove(name);
-            return;
-        }
-        let place = find(self.arena, self.index, name);
-        if let Ok(position) = place
-            && self.value_at(position) == value
-        {
-            return;
-        }
-        let label = self.arena.push_label(name.as_bytes(), value);
-        self.put(place, label);
-    }
-
-    /// Sets a label that [`Arena::push_label`] or [`push_label`](Self::push_label) made. `name`
-    /// must be its name.
-    #[inline(always)]
-    pub fn set_label(&mut self, name: &Name, label: Label) {
-        debug_assert_eq!(self.arena.text(label.name()), name.as_bytes());
-        let place = find(self.arena, self.index, name);
-        if let Ok(position) = place {
-            let old = self.arena.labels_of(self.index)[position];
-            if self.arena.text(old.value()) == self.arena.text(label.value()) {
-                return;
-            }
-        }
-        self.put(place, label);
-    }
-
-    /// Appends a label to the arena's text, to be set in several series.
-    pub fn push_label(&mut self, name: &Name, value: &[u8]) -> Label {
-        self.arena.push_label(name.as_bytes(), value)
-    }
-
-    /// Removes a label.
-    pub fn remove(&mut self, name: &Name) {
-        if let Ok(position) = find(self.arena, self.index, name) {
-            self.remove_at(position);
-        }
-    }
-
-    /// Removes the label at a position below [`len`](Self::len).
-    pub fn remove_at(&mut self, position: usize) {
-        let arena = &mut *self.arena;
-        let series = &mut arena.series[self.index];
-        let start = series.labels as usize;
-        let end = start + series.labels_len as usize;
-        series.labels_bytes -= arena.labels[start + position].entry_len() as u32;
-        arena
-            .labels
-            .copy_within(start + position + 1..end, start + position);
-        series.labels_len -= 1;
-        series.edited = true;
-        arena.changed = true;
-    }
-
-    #[inline(always)]
-    fn put(&mut self, place: Result<usize, usize>, label: Label) {
-        let arena = &mut *self.arena;
-        let series = &mut arena.series[self.index];
-        series.edited = true;
-        arena.changed = true;
-        series.labels_bytes += label.entry_len() as u32;
-        match place {
-            Ok(position) => {
-                let old = &mut arena.labels[series.labels as usize + position];
-                series.labels_bytes -= old.entry_len() as u32;
-                *old = label;
-            }
-            Err(position) => {
-                if series.labels_len == series.labels_room {
-                    // Moves to the end of the list, with room for as many again.
-                    let start = series.labels as usize;
-                    let len = series.labels_len as usize;
-                    series.labels = arena.labels.len() as u32;
-                    series.labels_room = (series.labels_room * 2).max(8);
-                    arena.labels.extend_from_within(start..start + len);
-                    let room = arena.labels.len() - len + series.labels_room as usize;
-                    arena.labels.resize(room, label);
-                }
-                let start = series.labels as usize;
-                let end = start + series.labels_len as usize;
-                arena
-                    .labels
-                    .copy_within(start + position..end, start + position + 1);
-                arena.labels[start + position] = label;
-                series.labels_len += 1;
-            }
-        }
-    }
-}
-
-/// Memory of arenas that are gone, for arenas to come: without it every batch would have the
-/// operating system map and clear a megabyte.
-static POOL: Mutex<Pool> = Mutex::new(Pool {
-    raw: Vec::new(),
-    lists: Vec::new(),
-});
-
-/// Buffers kept, and the largest that is worth keeping, in bytes.
-const POOL_BUFFERS: usize = 8;
-const POOL_LARGEST: usize = 2 << 20;
-
-/// How many times the decoded size of a batch the buffers may have that it is given, and the
-/// size that any batch is taken to have: one that waits in a queue holds them all the while.
-const POOL_RAW: usize = 4;
-const POOL_LISTS: usize = 16;
-const POOL_SMALLEST: usize = 256;
-
-fn size_of_lists(labels: &Vec<Label>, series: &Vec<Series>) -> usize {
-    labels.capacity() * size_of::<Label>() + series.capacity() * size_of::<Series>()
-}
-
-#[derive(Default)]
-struct Pool {
-    raw: Vec<Vec<u8>>,
-    lists: Vec<(Vec<Label>, Vec<Series>)>,
-}
-
-impl Pool {
-    /// The pool holds no invariant that a panic elsewhere could have broken.
-    fn lock() -> std::sync::MutexGuard<'static, Self> {
-        POOL.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take_raw(len: usize) -> Vec<u8> {
-        let mut pool = Self::lock();
-        let fits = |raw: &Vec<u8>| raw.capacity() <= POOL_RAW * len.max(POOL_SMALLEST);
-        let found = pool.raw.iter().rposition(fits);
-        found.map_or_else(Vec::new, |place| pool.raw.swap_remove(place))
-    }
-
-    fn give_raw(buffer: Vec<u8>) {
-        if (1..=POOL_LARGEST).contains(&buffer.capacity()) {
-            let mut pool = Self::lock();
-            if pool.raw.len() < POOL_BUFFERS {
-                pool.raw.push(buffer);
-            }
-        }
-    }
-
-    fn take_lists(raw_len: usize) -> (Vec<Label>, Vec<Series>) {
-        let mut pool = Self::lock();
-        let most = POOL_LISTS * raw_len.max(POOL_SMALLEST);
-        let fits =
-            |(labels, series): &(Vec<Label>, Vec<Series>)| size_of_lists(labels, series) <= most;
-        let found = pool.lists.iter().rposition(fits);
-        found.map_or_else(Default::default, |place| pool.lists.swap_remove(place))
-    }
-
-    fn give_lists(mut labels: Vec<Label>, mut series: Vec<Series>) {
-        if (1..=POOL_LARGEST).contains(&size_of_lists(&labels, &series)) {
-            labels.clear();
-            series.clear();
-            let mut pool = Self::lock();
-            if pool.lists.len() < POOL_BUFFERS {
-                pool.lists.push((labels, series));
-            }
-        }
     }
 }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use thiserror::Error;
 
-use crate::component::{Emitter, Transform};
+use crate::component::{Emitter, Pass, Transform};
 use crate::protocol::Version;
-use crate::signal::{Batch, NOT_IN_V1, Rejection};
+use crate::signal::{Batch, Counts, NOT_IN_V1, Rejection};
 use crate::telemetry::ComponentMetrics;
 
 use super::edge::{Blocked, Edge};
@@ -48,7 +48,21 @@ impl Stage {
         let mut failed = None;
         dispatch(&self.entry, batch, &mut work, &mut arrived);
         while let Some((node, batch)) = work.pop_front() {
-            let node = &self.nodes[node];
+            let (node, batch) = match self.walk(node, batch) {
+                // The last of those that were fused, and what is left of the batch.
+                Ok(Walked::Fused(node, batch)) => {
+                    let node = &self.nodes[node];
+                    node.metrics.sent().batch(batch.counts(), 0);
+                    dispatch(&node.outputs[0], batch, &mut work, &mut arrived);
+                    continue;
+                }
+                Ok(Walked::Nothing) => continue,
+                Ok(Walked::Apart(batch)) => (&self.nodes[node], batch),
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            };
             node.metrics.received().batch(batch.counts(), 0);
             let mut emit = |output: usize, batch: Batch| {
                 node.metrics.sent().batch(batch.counts(), 0);
@@ -75,6 +89,68 @@ impl Stage {
         }
     }
 
+    /// Runs a batch through a transform, and through those behind it, for as long as they work
+    /// series by series and nothing branches off.
+    fn walk(&self, first: usize, mut batch: Batch) -> Result<Walked, SendError> {
+        let mut chain: Vec<Fused<'_>> = Vec::new();
+        let mut next = Some(first);
+        while let Some(index) = next {
+            let node = &self.nodes[index];
+            let Some(pass) = guarded(&node.metrics, || node.transform.begin(&mut batch))? else {
+                break;
+            };
+            chain.push(Fused {
+                index,
+                pass,
+                counts: Counts::default(),
+            });
+            next = match &node.outputs[..] {
+                [only] => match only[..] {
+                    [Target::Node(next)] => Some(next),
+                    _ => None,
+                },
+                _ => None,
+            };
+        }
+        let Some(last) = chain.last().map(|fused| fused.index) else {
+            return Ok(Walked::Apart(batch));
+        };
+        let decoded = batch.decode();
+        decoded.map_err(|error| Rejection(error.to_string()))?;
+        let arrived = batch.counts().unwrap_or_default();
+        // A panic is laid to the chain's last transform: which one it was cannot be told.
+        guarded(&self.nodes[last].metrics, || {
+            let edited = batch.edit(|arena| {
+                arena.retain(|series| {
+                    for fused in &mut chain {
+                        if !fused.pass.series(series) {
+                            fused.counts.add(series.counts());
+                            return false;
+                        }
+                    }
+                    true
+                });
+            });
+            edited.map_err(|error| Rejection(error.to_string()))
+        })?;
+        let mut left = arrived;
+        for fused in &chain {
+            let metrics = &self.nodes[fused.index].metrics;
+            metrics.received().batch(Some(left), 0);
+            let reason = fused.pass.reason();
+            metrics.discarded_samples(reason, fused.counts.all_samples());
+            left -= fused.counts;
+            if fused.index != last {
+                metrics.sent().batch(Some(left), 0);
+            }
+        }
+        // A batch of which nothing is left ends here.
+        if left.is_empty() && !arrived.is_empty() {
+            return Ok(Walked::Nothing);
+        }
+        Ok(Walked::Fused(last, batch))
+    }
+
     /// Whether somebody on the way will look at the series of a batch of this version.
     fn decodes(&self, version: Version) -> bool {
         self.nodes.iter().any(|node| node.transform.reads_labels())
@@ -82,15 +158,40 @@ impl Stage {
     }
 }
 
-/// Applies a transform, whose panic costs nothing but the batch.
+/// What became of a batch that was to be walked through.
+enum Walked {
+    /// It has been through all transforms up to this one.
+    Fused(usize, Batch),
+    /// Nothing is left of it.
+    Nothing,
+    /// The first transform wants it as a whole.
+    Apart(Batch),
+}
+
+/// A transform that shares a walk, and what it has dropped.
+struct Fused<'a> {
+    index: usize,
+    pass: Box<dyn Pass + 'a>,
+    counts: Counts,
+}
+
+/// Applies a transform.
 fn apply(
     transform: &dyn Transform,
     metrics: &ComponentMetrics,
     batch: Batch,
     out: &mut Emitter<'_>,
 ) -> Result<(), SendError> {
-    match catch_unwind(AssertUnwindSafe(|| transform.apply(batch, out))) {
-        Ok(Ok(())) => Ok(()),
+    guarded(metrics, || transform.apply(batch, out))
+}
+
+/// Lets a transform work, whose panic costs nothing but the batch.
+fn guarded<R>(
+    metrics: &ComponentMetrics,
+    work: impl FnOnce() -> Result<R, Rejection>,
+) -> Result<R, SendError> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(result)) => Ok(result),
         Ok(Err(rejection)) => {
             metrics.error("rejected", &rejection);
             Err(SendError::Rejected(rejection))

@@ -24,10 +24,10 @@ use foldhash::fast::RandomState;
 use serde::Deserialize;
 
 use crate::component::{
-    BuildContext, BuildError, ComponentInfo, Emitter, Key, Kind, Transform, TransformConfig,
+    BuildContext, BuildError, ComponentInfo, Emitter, Key, Kind, Pass, Transform, TransformConfig,
 };
 use crate::config::Problems;
-use crate::signal::{Arena, Batch, Name, Rejection, Tenant};
+use crate::signal::{Arena, Batch, Label, Name, Rejection, SeriesMut, Tenant};
 use source::{FromConfig, Source};
 
 const METRIC: &str = "__name__";
@@ -139,6 +139,31 @@ struct TenantTransform {
     metric: Name,
     /// The sources in words, for answers.
     described: String,
+}
+
+/// Writes one tenant's name into every series.
+struct Stamp<'a> {
+    name: &'a Name,
+    tenant: Tenant,
+    /// In the text once, however many series there are.
+    label: Option<Label>,
+    hint: usize,
+}
+
+impl Pass for Stamp<'_> {
+    fn series(&mut self, series: &mut SeriesMut<'_>) -> bool {
+        let tenant = self.tenant.as_bytes();
+        let label = *self
+            .label
+            .get_or_insert_with(|| series.push_label(self.name, tenant));
+        let place = series.position(self.name, &mut self.hint);
+        series.set_label_at(place, label);
+        true
+    }
+
+    fn reason(&self) -> &'static str {
+        "tenant"
+    }
 }
 
 /// The series of one tenant.
@@ -263,6 +288,21 @@ impl TenantTransform {
 impl Transform for TenantTransform {
     fn reads_labels(&self) -> bool {
         self.reads_labels
+    }
+
+    fn begin(&self, batch: &mut Batch) -> Result<Option<Box<dyn Pass + '_>>, Rejection> {
+        let plan = self.plan(batch)?;
+        let Some(name) = self.label.as_ref().filter(|_| plan.labels.is_empty()) else {
+            return Ok(None);
+        };
+        let tenant = plan.fixed.ok_or_else(|| self.none("batch"))?;
+        batch.set_tenant(tenant.clone());
+        Ok(Some(Box::new(Stamp {
+            name,
+            tenant,
+            label: None,
+            hint: 0,
+        })))
     }
 
     fn apply(&self, mut batch: Batch, out: &mut Emitter<'_>) -> Result<(), Rejection> {

@@ -139,7 +139,10 @@ async fn answer(
         let body = Full::from(Bytes::from_static(text.as_bytes()));
         Response::builder().status(status).body(body).unwrap()
     };
-    if snap::raw::Decoder::new().decompress_vec(&captured.body).is_err() {
+    if snap::raw::Decoder::new()
+        .decompress_vec(&captured.body)
+        .is_err()
+    {
         return Ok(plain(400, "body is damaged"));
     }
     Ok(match manner {

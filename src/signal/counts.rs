@@ -1,0 +1,70 @@
+//! How much a batch carries, by kind.
+
+/// What a series carries.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SeriesCounts {
+    pub(crate) samples: u32,
+    pub(crate) histograms: u32,
+    pub(crate) exemplars: u32,
+}
+
+/// What a batch carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Series.
+    pub series: u64,
+    /// Float samples.
+    pub samples: u64,
+    /// Native histogram samples.
+    pub histograms: u64,
+    /// Exemplars.
+    pub exemplars: u64,
+    /// Metadata entries of remote write 1.0.
+    pub metadata: u64,
+}
+
+impl Counts {
+    /// Samples of both kinds.
+    pub fn all_samples(&self) -> u64 {
+        self.samples + self.histograms
+    }
+
+    /// Whether there is nothing to deliver.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub(crate) fn add(&mut self, series: SeriesCounts) {
+        self.series += 1;
+        self.samples += u64::from(series.samples);
+        self.histograms += u64::from(series.histograms);
+        self.exemplars += u64::from(series.exemplars);
+    }
+
+    pub(super) fn sub(&mut self, series: SeriesCounts) {
+        self.series -= 1;
+        self.samples -= u64::from(series.samples);
+        self.histograms -= u64::from(series.histograms);
+        self.exemplars -= u64::from(series.exemplars);
+    }
+}
+
+impl std::ops::SubAssign for Counts {
+    fn sub_assign(&mut self, other: Self) {
+        self.series -= other.series;
+        self.samples -= other.samples;
+        self.histograms -= other.histograms;
+        self.exemplars -= other.exemplars;
+        self.metadata -= other.metadata;
+    }
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.series += other.series;
+        self.samples += other.samples;
+        self.histograms += other.histograms;
+        self.exemplars += other.exemplars;
+        self.metadata += other.metadata;
+    }
+}

@@ -220,11 +220,19 @@ pub trait Pass {
 
 /// Where a transform puts its results.
 pub struct Emitter<'a> {
-    pub(crate) emit: &'a mut dyn FnMut(usize, Batch),
-    pub(crate) dropped: &'a mut dyn FnMut(&'static str, u64),
+    emit: &'a mut dyn FnMut(usize, Batch),
+    dropped: &'a mut dyn FnMut(&'static str, u64),
 }
 
-impl Emitter<'_> {
+impl<'a> Emitter<'a> {
+    /// An emitter that hands batches, with the index of their output, and drops to these.
+    pub fn new(
+        emit: &'a mut dyn FnMut(usize, Batch),
+        dropped: &'a mut dyn FnMut(&'static str, u64),
+    ) -> Self {
+        Self { emit, dropped }
+    }
+
     /// Sends a batch to the transform's only output.
     pub fn emit(&mut self, batch: Batch) {
         (self.emit)(0, batch);

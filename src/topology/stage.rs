@@ -73,10 +73,7 @@ impl Stage {
             let mut dropped = |reason: &'static str, samples| {
                 node.metrics.discarded_samples(reason, samples);
             };
-            let mut out = Emitter {
-                emit: &mut emit,
-                dropped: &mut dropped,
-            };
+            let mut out = Emitter::new(&mut emit, &mut dropped);
             let Err(error) = apply(&*node.transform, &node.metrics, batch, &mut out) else {
                 continue;
             };
@@ -264,7 +261,17 @@ impl Output {
             let stage = self.stage.load();
             let mut prepared = Vec::with_capacity(stage.edges.len());
             for (edge, batch) in stage.run(batch)? {
-                prepare(&stage.edges[edge], batch, &mut prepared)?;
+                let edge = &stage.edges[edge];
+                let (before, samples) = (prepared.len(), batch.counts().map(|c| c.all_samples()));
+                if let Err(rejection) = prepare(edge, batch, &mut prepared) {
+                    if edge.required {
+                        return Err(rejection.into());
+                    }
+                    // An optional sink's trouble is its own.
+                    prepared.truncate(before);
+                    edge.metrics.error("rejected", &rejection);
+                    edge.metrics.discarded("rejected", samples);
+                }
             }
             // All sinks get the batch at once; then those that are full are waited for.
             let mut blocked = Vec::new();
@@ -328,10 +335,7 @@ fn prepare(
     let mut dropped = |reason: &'static str, samples| {
         edge.metrics.discarded_samples(reason, samples);
     };
-    let mut out = Emitter {
-        emit: &mut emit,
-        dropped: &mut dropped,
-    };
+    let mut out = Emitter::new(&mut emit, &mut dropped);
     apply(&**before, &edge.metrics, batch, &mut out)?;
     for batch in own {
         finish(edge, batch, prepared)?;

@@ -73,10 +73,10 @@ pub(super) fn apply(
     let mut dropped = Vec::new();
     transform.apply(
         batch,
-        &mut Emitter {
-            emit: &mut |output, batch| batches.push((output, batch)),
-            dropped: &mut |reason, samples| dropped.push((reason, samples)),
-        },
+        &mut Emitter::new(
+            &mut |output, batch| batches.push((output, batch)),
+            &mut |reason, samples| dropped.push((reason, samples)),
+        ),
     )?;
     let mut emitted = Vec::new();
     for (output, batch) in &batches {

@@ -1,0 +1,107 @@
+//! What transforms cost, and what a batch costs on its way from body to body.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use metrifold::component::{Emitter, Transform};
+use metrifold::config;
+use metrifold::protocol::Version;
+use metrifold::protocol::remote_write::Limits;
+use metrifold::signal::{Batch, Origin};
+use metrifold::telemetry::Telemetry;
+
+#[path = "support/payload.rs"]
+mod payload;
+
+const CONFIG: &str = r#"
+[sources.in]
+type = "internal_metrics"
+
+[transforms.tenant]
+type = "tenant"
+inputs = ["in"]
+from = [{ value = "team-a" }]
+label = "tenant_id"
+
+[transforms.clean]
+type = "relabel"
+inputs = ["tenant"]
+rules = [
+  { source_labels = ["__name__"], regex = "go_gc_.*", action = "drop" },
+  { regex = "endpoint", action = "labeldrop" },
+]
+
+[transforms.rewrite]
+type = "relabel"
+inputs = ["clean"]
+rules = [{ source_labels = ["pod"], regex = "(.*)-[0-9a-f]+-[0-9a-f]+", target_label = "workload" }]
+
+[sinks.out]
+type = "blackhole"
+inputs = ["rewrite"]
+"#;
+
+fn transform(name: &str) -> Arc<dyn Transform> {
+    let loaded = config::parse_str("bench.toml", CONFIG, &|_: &str| None).unwrap();
+    let node = &loaded.config.transforms[name];
+    let telemetry = Telemetry::new();
+    let cx = metrifold::component::BuildContext {
+        id: name.into(),
+        listeners: metrifold::http::Listeners::new(),
+        metrics: telemetry.component(name, metrifold::component::Kind::Transform, &node.type_name),
+        telemetry,
+    };
+    node.config.build(&cx).unwrap()
+}
+
+fn apply(transform: &dyn Transform, batch: Batch) -> Batch {
+    let mut result = None;
+    let mut emit = |_, batch| result = Some(batch);
+    let mut dropped = |_: &'static str, _| {};
+    let mut out = Emitter::new(&mut emit, &mut dropped);
+    transform.apply(batch, &mut out).unwrap();
+    result.unwrap()
+}
+
+fn pipeline(c: &mut Criterion) {
+    let body = Bytes::from(payload::body(0, 0));
+    let origin = Arc::new(Origin::internal("bench".into()));
+    let arrive = || Batch::from_body(Version::V1, body.clone(), Limits::default(), origin.clone());
+    let decoded = || {
+        let mut batch = arrive();
+        batch.decode().unwrap();
+        batch
+    };
+    let mut group = c.benchmark_group("pipeline");
+    group.throughput(Throughput::Elements(payload::SERIES as u64));
+    group.measurement_time(Duration::from_secs(3));
+    for (title, name) in [
+        ("tenant: write a label", "tenant"),
+        ("relabel: drop a family, drop a label", "clean"),
+        ("relabel: replace with groups", "rewrite"),
+    ] {
+        let transform = transform(name);
+        group.bench_function(title, |b| {
+            b.iter_batched(
+                decoded,
+                |batch| apply(&*transform, black_box(batch)),
+                BatchSize::LargeInput,
+            );
+        });
+    }
+    let (tenant, clean) = (transform("tenant"), transform("clean"));
+    group.bench_function("decode, tenant, relabel, encode", |b| {
+        b.iter(|| {
+            let batch = apply(&*tenant, arrive());
+            let mut batch = apply(&*clean, batch);
+            batch.body(Version::V1).unwrap()
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, pipeline);
+criterion_main!(benches);

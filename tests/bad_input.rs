@@ -318,6 +318,77 @@ fn a_length_that_lies_is_refused_before_anything_is_allocated() {
     assert_eq!(endpoint.count(), 0);
 }
 
+#[test]
+fn a_sample_that_is_damaged_is_not_made_into_another_one() {
+    let endpoint = Endpoint::new(|seen| match seen.series {
+        Ok(_) => 204,
+        Err(_) => 400,
+    });
+    // The way from 2.0 to 1.0 reads samples and writes them anew.
+    let child = Child::start(&format!(
+        "[sources.ingest]\ntype = \"remote_write\"\naddress = \"INGEST\"\n\
+         [sinks.out]\ntype = \"remote_write\"\ninputs = [\"ingest\"]\nendpoint = \"{}\"\nprotocol = \"1.0\"\n",
+        endpoint.url()
+    ));
+    let mut sender = Sender::new(child.ingest);
+    let mut message = decompress(&body_v2(&[one("up", 5)]));
+    assert_eq!(sender.post(WRITE, &V2, &compress(&message)).status, 204);
+    let at = message.windows(2).position(|bytes| bytes == [0x10, 5]);
+    // The timestamp goes on, but the sample does not.
+    message[at.unwrap() + 1] |= 0x80;
+    let answer = sender.post(WRITE, &V2, &compress(&message));
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    assert_eq!(endpoint.accepted(), [("up".to_owned(), 5)]);
+}
+
+#[test]
+fn a_label_cannot_be_hidden_behind_an_unusual_spelling() {
+    let endpoint = Endpoint::healthy();
+    let child = Child::start(&format!(
+        "[sources.ingest]\ntype = \"remote_write\"\naddress = \"INGEST\"\n\
+         [transforms.tenant]\ntype = \"tenant\"\ninputs = [\"ingest\"]\nfrom = [{{ header = \"X-Tenant\" }}]\nlabel = \"tenant_id\"\n\
+         [sinks.out]\ntype = \"remote_write\"\ninputs = [\"tenant\"]\nendpoint = \"{}\"\n",
+        endpoint.url()
+    ));
+    let mut sender = Sender::new(child.ingest);
+    let mut write = |message: &[u8]| {
+        let answer = sender.post(WRITE, &[("x-tenant", "mine")], &compress(message));
+        answer.status
+    };
+    // The label `tenant_id` stands in front of the sample, then behind it.
+    let entry = b"\x0a\x09tenant_id\x12\x06victim";
+    let sample = b"\x12\x0b\x09\0\0\0\0\0\0\xf0\x3f\x10\x05";
+    let name = b"\x0a\x0e\x0a\x08__name__\x12\x02up";
+    let keys: [&[u8]; 4] = [
+        b"\x0a",
+        b"\x8a\x00",
+        b"\x8a\x80\x80\x00",
+        b"\x8a\x80\x80\x80\x80\x01",
+    ];
+    for (at, key) in keys.iter().enumerate() {
+        let label = [key, &[entry.len() as u8][..], entry].concat();
+        for series in [
+            [&name[..], &label, sample].concat(),
+            [&name[..], sample, &label].concat(),
+        ] {
+            let message = [b"\x0a", &[series.len() as u8][..], &series].concat();
+            let status = write(&message);
+            assert_eq!(status == 400, at > 0, "{key:?}");
+            // A whole series can be spelled so as well.
+            let hidden = [key, &[series.len() as u8][..], &series].concat();
+            let status = write(&[protobuf(&[one("up", 1)]), hidden].concat());
+            assert_eq!(status == 400, at > 0, "{key:?}");
+        }
+    }
+    for seen in endpoint.seen() {
+        for series in seen.series() {
+            let tenants = series.labels.iter().filter(|(name, _)| name == "tenant_id");
+            let tenants: Vec<_> = tenants.map(|(_, value)| &**value).collect();
+            assert_eq!(tenants, ["mine"]);
+        }
+    }
+}
+
 /// A series by hand, with labels of any bytes.
 fn raw_series(labels: &[(&[u8], &[u8])]) -> Vec<u8> {
     fn field(number: u8, content: &[u8], out: &mut Vec<u8>) {

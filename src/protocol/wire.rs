@@ -14,6 +14,8 @@ pub enum WireError {
     Varint,
     /// A wire type that does not exist, or a group.
     WireType(u8),
+    /// A field's key with more bytes than it needs, or a number that no field can have.
+    Key,
     /// A known field with a wire type that is not its own.
     Field(u32),
     /// A string that is not UTF-8.
@@ -28,6 +30,7 @@ impl fmt::Display for WireError {
             Self::Truncated => write!(f, "message is truncated"),
             Self::Varint => write!(f, "varint is longer than ten bytes"),
             Self::WireType(t) => write!(f, "wire type {t} is not supported"),
+            Self::Key => write!(f, "key of a field is not valid"),
             Self::Field(n) => write!(f, "field {n} has the wrong wire type"),
             Self::Utf8 => write!(f, "string is not valid UTF-8"),
             Self::FirstSymbol => write!(f, "first symbol is not the empty string"),
@@ -76,6 +79,23 @@ fn varint_long(buf: &[u8], pos: &mut usize) -> Result<u64, WireError> {
         }
     }
     Err(WireError::Varint)
+}
+
+/// Reads the key of a field at `*pos`: its number and its wire type.
+///
+/// There is one way only to spell a key. Other decoders read a longer one as the same field, and
+/// some drop the upper bits of a number: a label that is spelled so would be one for an endpoint,
+/// and hidden from whoever looks for labels by their first byte.
+pub fn key(buf: &[u8], pos: &mut usize) -> Result<u64, WireError> {
+    const NUMBER_MAX: u64 = (1 << 29) - 1;
+    let start = *pos;
+    let key = varint(buf, pos)?;
+    let shortest = *pos - start == varint_len(key);
+    if shortest && (1..=NUMBER_MAX).contains(&(key >> 3)) {
+        Ok(key)
+    } else {
+        Err(WireError::Key)
+    }
 }
 
 /// Reads a length prefix at `*pos`; returns the end of what it covers, which lies in `buf`.
@@ -192,8 +212,8 @@ impl<'a> Fields<'a> {
 
     fn read(&mut self) -> Result<Field<'a>, WireError> {
         let start = self.pos;
-        let key = varint(self.buf, &mut self.pos)?;
-        let number = u32::try_from(key >> 3).map_err(|_| WireError::Varint)?;
+        let key = key(self.buf, &mut self.pos)?;
+        let number = u32::try_from(key >> 3).map_err(|_| WireError::Key)?;
         let at = self.pos;
         let wire_type = (key & 7) as u8;
         let value = match wire_type {
@@ -270,6 +290,26 @@ mod tests {
             }
             prop_assert!(total <= bytes.len());
         }
+    }
+
+    #[test]
+    fn a_key_has_one_spelling_and_a_number() {
+        assert_eq!(key(&[0x0a], &mut 0), Ok(0x0a));
+        assert_eq!(
+            key(&[0xfa, 0xff, 0xff, 0xff, 0x0f], &mut 0),
+            Ok(0xffff_fffa)
+        );
+        for bytes in [
+            &[0x8a, 0x00][..],
+            &[0x8a, 0x80, 0x80, 0x00],
+            // The number of field 1 in 32 bits.
+            &[0x8a, 0x80, 0x80, 0x80, 0x80, 0x01],
+            &[0x02],
+            &[0x00],
+        ] {
+            assert_eq!(key(bytes, &mut 0), Err(WireError::Key), "{bytes:?}");
+        }
+        assert_eq!(key(&[], &mut 0), Err(WireError::Truncated));
     }
 
     #[test]

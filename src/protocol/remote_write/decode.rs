@@ -235,7 +235,7 @@ impl<'a> Decoder<'a> {
                     self.arena.counts.metadata += 1;
                 }
                 _ => {
-                    let key = wire::varint(buf, &mut pos)?;
+                    let key = wire::key(buf, &mut pos)?;
                     wire::skip(buf, &mut pos, (key & 7) as u8)?;
                 }
             }
@@ -277,7 +277,7 @@ impl<'a> Decoder<'a> {
                     continue;
                 }
                 _ => {
-                    let key = wire::varint(buf, &mut pos)?;
+                    let key = wire::key(buf, &mut pos)?;
                     wire::skip(buf, &mut pos, (key & 7) as u8)?;
                     continue;
                 }
@@ -321,7 +321,7 @@ impl<'a> Decoder<'a> {
                     pos = end;
                 }
                 _ => {
-                    let key = wire::varint(buf, &mut pos)?;
+                    let key = wire::key(buf, &mut pos)?;
                     wire::skip(buf, &mut pos, (key & 7) as u8)?;
                 }
             }
@@ -389,7 +389,7 @@ impl<'a> Decoder<'a> {
                     break;
                 }
                 _ => {
-                    let key = wire::varint(buf, &mut pos)?;
+                    let key = wire::key(buf, &mut pos)?;
                     wire::skip(buf, &mut pos, (key & 7) as u8)?;
                     continue;
                 }
@@ -432,9 +432,10 @@ impl<'a> Decoder<'a> {
                         refs.push(number?);
                     }
                 }
-                (2, _) => counts.samples += 1,
-                (3, _) => counts.histograms += 1,
-                (4, _) => counts.exemplars += 1,
+                (2, wire::Value::Len(_)) => counts.samples += 1,
+                (3, wire::Value::Len(_)) => counts.histograms += 1,
+                (4, wire::Value::Len(_)) => counts.exemplars += 1,
+                (number @ 2..=4, _) => return Err(WireError::Field(number)),
                 _ => {}
             }
         }
@@ -702,7 +703,7 @@ fn v1_label(buf: &[u8], start: usize) -> Result<(Label, usize), WireError> {
     let entry = &buf[..end];
     let (mut name, mut value) = (Span::default(), Span::default());
     while pos < end {
-        let key = wire::varint(entry, &mut pos)?;
+        let key = wire::key(entry, &mut pos)?;
         match key {
             0x0a | 0x12 => {
                 let text_end = wire::length(entry, &mut pos)?;

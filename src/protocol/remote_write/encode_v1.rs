@@ -181,15 +181,23 @@ fn name_label() -> &'static crate::signal::Name {
     &NAME
 }
 
-/// Appends a message under `field` with those of its fields that `keep` names.
+/// Appends a message under `field` with those of its fields that `keep` names. One that cannot be
+/// read goes on as it is, for the endpoint to refuse: cut short, it would be another sample.
 fn without(message: &[u8], field: u8, keep: impl Fn(u32) -> bool, out: &mut Vec<u8>) {
-    let fields = || Fields::new(message).map_while(Result::ok);
-    let kept = fields().filter(|f| keep(f.number));
-    let len: usize = kept.clone().map(|f| f.whole.len()).sum();
+    let mut len = 0;
+    for part in Fields::new(message) {
+        match part {
+            Ok(part) if keep(part.number) => len += part.whole.len(),
+            Ok(_) => {}
+            Err(_) => return put_bytes(out, field, message),
+        }
+    }
     out.push(tag(field, LEN));
     wire::put_varint(out, len as u64);
-    for field in kept {
-        out.extend_from_slice(field.whole);
+    for part in Fields::new(message).map_while(Result::ok) {
+        if keep(part.number) {
+            out.extend_from_slice(part.whole);
+        }
     }
 }
 

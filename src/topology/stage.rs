@@ -328,7 +328,7 @@ fn prepare(
         .received()
         .batch(batch.counts(), batch.body_len());
     let Some(before) = &edge.before else {
-        return finish(edge, batch, prepared);
+        return Ok(finish(edge, batch, prepared)?);
     };
     let mut own = Vec::with_capacity(1);
     let mut emit = |_, batch| own.push(batch);

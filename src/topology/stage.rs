@@ -265,7 +265,7 @@ impl Output {
                 let (before, samples) = (prepared.len(), batch.counts().map(|c| c.all_samples()));
                 if let Err(rejection) = prepare(edge, batch, &mut prepared) {
                     if edge.required {
-                        return Err(rejection.into());
+                        return Err(rejection);
                     }
                     // An optional sink's trouble is its own.
                     prepared.truncate(before);

@@ -26,6 +26,10 @@ const EXCERPT: usize = 4 << 10;
 /// one costs its connection.
 const DRAIN: usize = 64 << 10;
 
+/// The longest that the rest of an answer is waited for. Its head has said all that matters, and
+/// somebody may be waiting to hear it.
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+
 /// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(90);
 
@@ -148,6 +152,7 @@ impl Client {
         let mut excerpt = Vec::new();
         if !body.is_end_stream() {
             // The answer stands, whatever becomes of the rest of its body.
+            let deadline = deadline.min(Instant::now() + DRAIN_TIME);
             let _ = timeout_at(deadline, drain(body, &mut excerpt)).await;
         }
         Ok(Reply {

@@ -157,8 +157,9 @@ struct Entry {
 
 impl Sink for PrometheusExporter {
     fn run(self: Box<Self>, input: Input, _shutdown: Shutdown) -> BoxFuture<Result<(), RunError>> {
+        let serving = self.route.serve(self.page.clone());
         Box::pin(async move {
-            let _serving = self.route.serve(self.page.clone());
+            let _serving = serving;
             let mut sweep = interval(self.page.expiry.min(Duration::from_secs(10)));
             sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {

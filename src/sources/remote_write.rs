@@ -375,14 +375,14 @@ impl Source for RemoteWrite {
         out: Output,
         mut shutdown: Shutdown,
     ) -> BoxFuture<Result<(), RunError>> {
+        let Self { route, receiver } = *self;
+        let permits = receiver.config.max_in_flight_bytes.bytes();
+        let in_flight = receiver.in_flight.clone();
+        let serving = route.serve(Arc::new(Serving {
+            receiver: Arc::new(receiver),
+            out,
+        }));
         Box::pin(async move {
-            let Self { route, receiver } = *self;
-            let permits = receiver.config.max_in_flight_bytes.bytes();
-            let in_flight = receiver.in_flight.clone();
-            let serving = route.serve(Arc::new(Serving {
-                receiver: Arc::new(receiver),
-                out,
-            }));
             shutdown.wait().await;
             // New requests are told to come back; those under way keep the sinks busy until they
             // have been answered.

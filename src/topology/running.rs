@@ -165,7 +165,7 @@ impl Built {
                 id: id.clone(),
                 kind: Kind::Sink,
                 metrics: edge.metrics.clone(),
-                first: run(sink, &edge, &sinks_stop),
+                first: Some(run(sink, &edge, &sinks_stop)),
                 rebuild,
                 shutdown: sinks_stop.clone(),
             });
@@ -195,7 +195,7 @@ impl Built {
                 id: id.clone(),
                 kind: Kind::Source,
                 metrics: output.metrics.clone(),
-                first: run(source, &output, &sources_stop),
+                first: Some(run(source, &output, &sources_stop)),
                 rebuild,
                 shutdown: sources_stop.clone(),
             });

@@ -30,7 +30,7 @@ pub(super) struct Supervised {
     pub(super) id: Arc<str>,
     pub(super) kind: Kind,
     pub(super) metrics: ComponentMetrics,
-    pub(super) first: Run,
+    pub(super) first: Option<Run>,
     pub(super) rebuild: Rebuild,
     /// When it is set, an end is an end.
     pub(super) shutdown: Shutdown,
@@ -46,28 +46,31 @@ impl Drop for Task {
 }
 
 /// Runs a component until it ends after `shutdown`.
-pub(super) fn spawn(supervised: Supervised) -> JoinHandle<()> {
-    tokio::spawn(supervise(supervised))
+pub(super) fn spawn(mut supervised: Supervised) -> JoinHandle<()> {
+    // Called here and not in the task: what a component attaches when it is run is attached when
+    // this returns, so that nobody is turned away by a listener that starts next.
+    let first = supervised.first.take().map(|run| run());
+    tokio::spawn(supervise(supervised, first))
 }
 
-async fn supervise(component: Supervised) {
+async fn supervise(component: Supervised, first: Option<BoxFuture<Result<(), RunError>>>) {
     let Supervised {
         id,
         kind,
         metrics,
-        first,
         rebuild,
         mut shutdown,
+        ..
     } = component;
     let kind = kind.as_str();
-    let mut next = Some(first);
+    let mut next = first;
     let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
     loop {
         if let Some(run) = next.take() {
             metrics.set_state(State::Running);
             let started = tokio::time::Instant::now();
             // A task of its own, so that a panic ends nothing else.
-            let mut task = Task(tokio::spawn(async move { run().await }));
+            let mut task = Task(tokio::spawn(run));
             let ended = (&mut task.0).await;
             let reason = match ended {
                 Ok(Ok(())) if shutdown.is_set() => {
@@ -97,7 +100,7 @@ async fn supervise(component: Supervised) {
         match rebuild() {
             Ok(run) => {
                 info!(component = %id, kind, "component was built anew");
-                next = Some(run);
+                next = Some(run());
             }
             Err(error) => {
                 metrics.error("build", &error);

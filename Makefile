@@ -23,7 +23,7 @@ build:
 # the documentation, and last the unit and integration tests.
 test: peers
 	$(CARGO) test --locked --all-targets --no-run
-	$(CARGO) test --locked --bench codec
+	$(CARGO) test --locked --bench codec --bench pipeline
 	$(CARGO) test --locked --doc
 	$(CARGO) test --locked --lib --bins --tests --no-fail-fast
 
@@ -36,7 +36,7 @@ lint:
 bench: peers
 	$(CARGO) build --locked --release
 	$(CARGO) bench --locked --bench throughput
-	$(CARGO) bench --locked --bench codec
+	$(CARGO) bench --locked --bench codec --bench pipeline
 
 # A short run of every fuzz target, where there is a nightly toolchain with cargo-fuzz.
 fuzz:

@@ -34,7 +34,7 @@ lint:
 
 # Figures are of this machine: docs/performance.md says how to read them.
 bench: peers
-	$(CARGO) build --locked --release
+	$(CARGO) build --locked --release --target-dir target/product
 	$(CARGO) bench --locked --bench throughput
 	$(CARGO) bench --locked --bench codec --bench pipeline
 

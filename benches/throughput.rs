@@ -3,7 +3,8 @@
 //! Four senders in a closed loop post requests of 2,000 series; two sinks count what arrives. The
 //! processor time of each gateway is read from /proc, from the first request to the last sample
 //! that the sinks received. Run it with `make bench`; `METRIFOLD_BENCH_SECONDS` sets the length
-//! of each run, `METRIFOLD_BENCH_ONLY` (`Edit` or `Pass`) runs one case of Metrifold alone.
+//! of each run, `METRIFOLD_BENCH_ONLY` (`Edit` or `Pass`) runs one case of Metrifold alone, and
+//! `METRIFOLD_BIN` names another binary.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -22,6 +23,9 @@ const SENDERS: usize = 4;
 /// Different requests of a sender.
 const ROUNDS: usize = 4;
 const REPETITIONS: usize = 3;
+
+/// The program as it is shipped; `make bench` builds it.
+const PRODUCT: &str = "target/product/release/metrifold";
 
 /// The family and the label that the first case drops.
 const FAMILY: &str = "go_gc_duration_seconds";
@@ -150,8 +154,14 @@ impl Gateway {
             Self::Metrifold => {
                 let config = dir.join("metrifold.toml");
                 std::fs::write(&config, metrifold_config(case, port, sinks)).unwrap();
-                let binary = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/release/metrifold");
-                assert!(binary.exists(), "build it first: cargo build --release");
+                // Not target/release: `cargo bench` puts a binary of its own profile there.
+                let product = Path::new(env!("CARGO_MANIFEST_DIR")).join(PRODUCT);
+                let binary = std::env::var_os("METRIFOLD_BIN").map_or(product, PathBuf::from);
+                assert!(
+                    binary.exists(),
+                    "{} is missing: make bench",
+                    binary.display()
+                );
                 Command::new(binary)
                     .args(["--log-level", "warn", "-c"])
                     .arg(config)

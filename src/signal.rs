@@ -16,4 +16,5 @@ pub use counts::Counts;
 pub(crate) use counts::SeriesCounts;
 pub use origin::{ClientCertificate, Origin};
 pub(crate) use pool::Raw;
+pub(crate) use series::head as name_head;
 pub use series::{Name, SeriesMut, SeriesRef};

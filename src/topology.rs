@@ -13,4 +13,4 @@ mod supervise;
 pub use edge::{Delivery, Input};
 pub use running::{Built, Leftover, Running};
 pub use shutdown::{Shutdown, ShutdownTrigger};
-pub use stage::{Output, SendError};
+pub use stage::{Output, Seen, SendError};

@@ -101,8 +101,8 @@ impl Source for Ordered {
                             Batch::from_body(Version::V1, body, Limits::default(), origin);
                         let (ack, mut waiter) = Ack::new();
                         batch.set_ack(ack);
-                        let sent = match out.send(batch).await {
-                            Ok(()) => Ok(waiter.verdict().await),
+                        let sent = match out.send(batch, false).await {
+                            Ok(_) => Ok(waiter.verdict().await),
                             Err(error) => Err(error),
                         };
                         let _ = told.send(sent);

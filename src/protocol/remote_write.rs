@@ -6,10 +6,12 @@
 
 pub mod messages;
 
+mod compress_v1;
 mod decode;
 mod encode_v1;
 mod encode_v2;
 mod headers;
+mod rewrite_v1;
 mod samples;
 
 pub use decode::{DecodeError, Invalid, Limits, Reason, decode};
@@ -19,6 +21,7 @@ pub use headers::{
     EXEMPLARS_WRITTEN, HISTOGRAMS_WRITTEN, NegotiationError, SAMPLES_WRITTEN, VERSION, Written,
     content_type, negotiate, version_value,
 };
+pub(crate) use rewrite_v1::rewrite as rewrite_v1;
 pub use samples::STALE;
 
 #[cfg(test)]

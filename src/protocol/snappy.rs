@@ -2,6 +2,8 @@
 //!
 //! Source: <https://github.com/google/snappy/blob/main/format_description.txt>.
 
+mod elements;
+
 use std::cell::RefCell;
 
 use bytes::Bytes;
@@ -9,7 +11,9 @@ use thiserror::Error;
 
 use crate::protocol::wire;
 
-/// The format compresses blocks of this size independently of each other.
+pub(crate) use elements::{Elements, REACH};
+
+/// A search for repeated text looks back no farther than the start of a block of this size.
 const BLOCK: usize = 64 << 10;
 
 /// The declared length has 32 bits, so no more bytes than these. Longer spellings of it are read
@@ -61,13 +65,10 @@ pub fn decompress(body: &[u8], out: &mut [u8]) -> Result<(), SnappyError> {
 
 /// Compresses pieces as they come, block by block, so that what is written is still in the
 /// processor's cache when it is compressed. The pieces together make one snappy body.
+#[derive(Default)]
 pub struct Compressor {
-    encoder: snap::raw::Encoder,
     pending: Vec<u8>,
-    block: Vec<u8>,
-    /// Room for the header, then the compressed blocks.
-    out: Vec<u8>,
-    len: u64,
+    out: Elements,
 }
 
 /// The longest header: the total length as a varint.
@@ -78,25 +79,15 @@ thread_local! {
 }
 
 impl Compressor {
-    fn new() -> Self {
-        Self {
-            encoder: snap::raw::Encoder::new(),
-            pending: Vec::with_capacity(2 * BLOCK),
-            block: vec![0; snap::raw::max_compress_len(BLOCK)],
-            out: Vec::with_capacity(4 * BLOCK),
-            len: 0,
-        }
-    }
-
     /// Runs `write` with this thread's compressor; returns the compressed body.
     pub fn compress(write: impl FnOnce(&mut Self)) -> Bytes {
-        let mut compressor = COMPRESSOR.take().unwrap_or_else(|| Box::new(Self::new()));
+        let mut compressor = COMPRESSOR.take().unwrap_or_default();
         compressor.pending.clear();
-        compressor.out.clear();
-        compressor.out.resize(HEADER, 0);
-        compressor.len = 0;
+        compressor.out.restart();
         write(&mut compressor);
-        let body = compressor.finish();
+        let Compressor { pending, out } = &mut *compressor;
+        out.search(pending);
+        let body = out.finish();
         COMPRESSOR.set(Some(compressor));
         body
     }
@@ -107,61 +98,21 @@ impl Compressor {
         &mut self.pending
     }
 
+    /// Appends a large piece.
+    pub fn put(&mut self, piece: &[u8]) {
+        self.out.search(&self.pending);
+        self.pending.clear();
+        self.out.search(piece);
+    }
+
     /// Compresses the blocks that are complete.
     #[inline(always)]
     pub fn flush(&mut self) {
         if self.pending.len() >= BLOCK {
-            self.flush_blocks();
+            let complete = self.pending.len() / BLOCK * BLOCK;
+            self.out.search(&self.pending[..complete]);
+            self.pending.drain(..complete);
         }
-    }
-
-    fn flush_blocks(&mut self) {
-        let pending = std::mem::take(&mut self.pending);
-        let complete = pending.len() / BLOCK * BLOCK;
-        self.put_blocks(&pending[..complete]);
-        self.pending = pending;
-        self.pending.copy_within(complete.., 0);
-        let rest = self.pending.len() - complete;
-        self.pending.truncate(rest);
-    }
-
-    /// Appends a large piece; whole blocks of it are compressed where they are.
-    pub fn put(&mut self, mut piece: &[u8]) {
-        let fill = (BLOCK - self.pending.len() % BLOCK) % BLOCK;
-        let (first, rest) = piece.split_at(fill.min(piece.len()));
-        self.pending.extend_from_slice(first);
-        self.flush();
-        piece = rest;
-        let complete = piece.len() / BLOCK * BLOCK;
-        self.put_blocks(&piece[..complete]);
-        self.pending.extend_from_slice(&piece[complete..]);
-    }
-
-    fn put_blocks(&mut self, bytes: &[u8]) {
-        for block in bytes.chunks(BLOCK) {
-            #[expect(
-                clippy::expect_used,
-                reason = "the buffer has the length that the encoder asks for, its only error"
-            )]
-            let written = self
-                .encoder
-                .compress(block, &mut self.block)
-                .expect("block buffer has max_compress_len bytes");
-            let header = wire::varint_len(block.len() as u64);
-            self.out.extend_from_slice(&self.block[header..written]);
-            self.len += block.len() as u64;
-        }
-    }
-
-    fn finish(&mut self) -> Bytes {
-        let pending = std::mem::take(&mut self.pending);
-        self.put_blocks(&pending);
-        self.pending = pending;
-        let mut header = Vec::with_capacity(HEADER);
-        wire::put_varint(&mut header, self.len);
-        let start = HEADER - header.len();
-        self.out[start..HEADER].copy_from_slice(&header);
-        Bytes::copy_from_slice(&self.out[start..])
     }
 }
 
@@ -171,15 +122,11 @@ mod tests {
 
     use super::*;
 
-    fn stream(pieces: &[Vec<u8>], direct: bool) -> Bytes {
+    fn stream(pieces: &[Vec<u8>]) -> Bytes {
         Compressor::compress(|out| {
             for piece in pieces {
-                if direct {
-                    out.put(piece);
-                } else {
-                    out.buffer().extend_from_slice(piece);
-                    out.flush();
-                }
+                out.buffer().extend_from_slice(piece);
+                out.flush();
             }
         })
     }
@@ -199,9 +146,8 @@ mod tests {
         #[test]
         fn what_is_compressed_in_pieces_decompresses_to_their_sum(
             pieces in pieces(),
-            direct: bool,
         ) {
-            let body = stream(&pieces, direct);
+            let body = stream(&pieces);
             let whole = pieces.concat();
             prop_assert_eq!(declared_len(&body, usize::MAX), Ok(whole.len()));
             prop_assert_eq!(snap::raw::Decoder::new().decompress_vec(&body).unwrap(), whole);

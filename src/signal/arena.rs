@@ -64,6 +64,12 @@ impl Label {
         }
     }
 
+    /// Where its value ends, which is where its entry ends if it has one.
+    #[inline(always)]
+    pub(crate) fn end(self) -> u32 {
+        self.value + self.value_len
+    }
+
     /// The length of the `Label` message in 1.0, without its own tag and length.
     #[inline(always)]
     pub(crate) fn message_len(self) -> usize {
@@ -154,11 +160,11 @@ pub struct Arena {
 const TEXT_MAX: usize = 2 << 30;
 
 impl Arena {
-    pub(crate) fn new(version: Version, raw: Raw) -> Self {
+    pub(crate) fn new(version: Version, raw: Arc<Raw>) -> Self {
         let (labels, series) = Pool::take_lists(raw.as_slice().len());
         Self {
             version,
-            raw: Arc::new(raw),
+            raw,
             extra: Vec::new(),
             labels,
             series,

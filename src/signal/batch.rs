@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::protocol::Version;
 use crate::protocol::remote_write::{self, DecodeError, Invalid, Limits};
-use crate::signal::{Ack, Arena, Counts, Origin};
+use crate::signal::{Ack, Arena, Counts, Origin, SeriesMut};
 
 /// The reason under which histograms count that 1.0 cannot hold.
 pub const NOT_IN_V1: &str = "not_in_remote_write_1.0";
@@ -199,6 +199,34 @@ impl Batch {
         }
         self.counts = Some(arena.counts());
         Ok(result)
+    }
+
+    /// Whether [`rewrite`](Self::rewrite) can edit it.
+    pub(crate) fn is_rewritable(&self) -> bool {
+        self.arena.is_none() && self.version == Version::V1 && self.encoded.v1.get().is_some()
+    }
+
+    /// Edits its series and encodes it again in one go, without ever holding it decoded as a
+    /// whole; returns the series that were invalid and left out. `edit` says whether to keep a
+    /// series.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the body as a whole is not what it claims to be, or when it grew too large.
+    pub(crate) fn rewrite(
+        &mut self,
+        edit: impl FnMut(&mut SeriesMut<'_>) -> bool,
+    ) -> Result<Invalid, DecodeError> {
+        let (_, body) = self.any_body();
+        let rewritten = remote_write::rewrite_v1(body, &self.limits, edit)?;
+        if let Some(body) = rewritten.body {
+            self.encoded = Arc::new(Encoded {
+                v1: body.into(),
+                v2: OnceLock::new(),
+            });
+        }
+        self.counts = Some(rewritten.counts);
+        Ok(rewritten.invalid)
     }
 
     /// The same batch with other series.

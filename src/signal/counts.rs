@@ -49,6 +49,20 @@ impl Counts {
     }
 }
 
+impl std::ops::Add for Counts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            series: self.series + other.series,
+            samples: self.samples + other.samples,
+            histograms: self.histograms + other.histograms,
+            exemplars: self.exemplars + other.exemplars,
+            metadata: self.metadata + other.metadata,
+        }
+    }
+}
+
 impl std::ops::SubAssign for Counts {
     fn sub_assign(&mut self, other: Self) {
         self.series -= other.series;

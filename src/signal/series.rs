@@ -276,7 +276,7 @@ impl SeriesMut<'_> {
 
 /// The first eight bytes as a number that sorts as they do.
 #[inline(always)]
-pub(super) fn head(text: &[u8]) -> u64 {
+pub(crate) fn head(text: &[u8]) -> u64 {
     match text.first_chunk::<8>() {
         Some(eight) => u64::from_be_bytes(*eight),
         None => {

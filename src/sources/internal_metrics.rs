@@ -112,16 +112,8 @@ impl Source for InternalMetrics {
                     _ = ticks.tick() => {}
                     () = shutdown.wait() => return Ok(()),
                 }
-                let mut batch = self.batch();
-                // Its own encoding is sound; decoded, it tells how many samples it holds.
-                if let Err(error) = batch.decode() {
-                    self.metrics.error("decode", &error);
-                    continue;
-                }
-                self.metrics
-                    .received()
-                    .batch(batch.counts(), batch.body_len());
-                if let Err(error) = out.send(batch).await {
+                // Looked into, it tells how many samples it holds.
+                if let Err(error) = out.send(self.batch(), true).await {
                     self.metrics.error("rejected", &error);
                 }
             }

@@ -27,11 +27,11 @@ use crate::http::{
     ServerTls, answer, auth, body,
 };
 use crate::protocol::Version;
-use crate::protocol::remote_write::{Invalid, Limits, Written, negotiate};
+use crate::protocol::remote_write::{Limits, Written, negotiate};
 use crate::protocol::snappy;
 use crate::signal::{Ack, Batch, Counts, Origin, Outcome};
 use crate::telemetry::ComponentMetrics;
-use crate::topology::{Output, SendError, Shutdown};
+use crate::topology::{Output, Seen, SendError, Shutdown};
 
 /// When a sender is told that all is well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -454,32 +454,16 @@ impl Receiver {
         let (body, request, _body_permit) = self.read_body(request).await?;
         let _decoded_permit = self.reserve(self.decoded_len(&body)?)?;
         let origin = Arc::new(self.origin(request));
-        let received = body.len();
-        let mut batch = Batch::from_body(version, body, self.limits, origin);
+        let batch = Batch::from_body(version, body, self.limits, origin);
 
         // The answer to 2.0 needs exact counts, so that one is always walked. What nobody looks
         // into goes on as it came: if it is damaged, the endpoint of a required sink says so.
         let looks = self.config.check_series
             || version == Version::V2
-            || out.decodes(version)
             || self.config.acknowledge == Acknowledge::Received
             || !out.answers();
-        let invalid = if looks {
-            batch.decode().map_err(|error| {
-                self.metrics.error("decode", &error);
-                answer::text(StatusCode::BAD_REQUEST, &error.to_string())
-            })?
-        } else {
-            Invalid::default()
-        };
-        let counts = batch.counts().unwrap_or_default();
-        self.metrics.received().batch(batch.counts(), received);
-        for (reason, samples) in invalid.by_reason() {
-            self.metrics.discarded_samples(reason.as_str(), samples);
-        }
-
-        let verdict = self.deliver(batch, out).await?;
-        Ok(self.answer(version, counts, &invalid, verdict))
+        let (seen, verdict) = self.deliver(batch, looks, out).await?;
+        Ok(self.answer(version, &seen, verdict))
     }
 
     async fn read_body(&self, request: Request) -> Result<(Bytes, Head, Option<Permit>), Response> {
@@ -583,16 +567,27 @@ impl Receiver {
     }
 
     /// Sends the batch and waits as `acknowledge` says.
-    async fn deliver(&self, mut batch: Batch, out: &Output) -> Result<Outcome, Response> {
-        let refuse = |error: SendError| match error {
-            SendError::Rejected(rejection) => {
-                answer::text(StatusCode::BAD_REQUEST, &rejection.to_string())
-            }
-            SendError::Panicked => {
-                answer::text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string())
-            }
+    async fn deliver(
+        &self,
+        mut batch: Batch,
+        looks: bool,
+        out: &Output,
+    ) -> Result<(Seen, Outcome), Response> {
+        let waiter = (self.config.acknowledge != Acknowledge::Received).then(|| {
+            let (ack, waiter) = Ack::new();
+            batch.set_ack(ack);
+            waiter
+        });
+        let delivered = async {
+            let seen = out.send(batch, looks).await.map_err(|e| self.refuse(&e))?;
+            let verdict = match waiter {
+                Some(mut waiter) => waiter.verdict().await,
+                None => Outcome::Delivered,
+            };
+            Ok((seen, verdict))
         };
-        let late = || {
+        let limit = self.config.acknowledge_timeout.0;
+        timeout(limit, delivered).await.map_err(|_| {
             self.metrics
                 .error("acknowledge_timeout", "no acknowledgement in time");
             answer::retry_after(
@@ -600,29 +595,24 @@ impl Receiver {
                 RETRY_AFTER,
                 "not delivered within acknowledge_timeout: try again",
             )
-        };
-        let limit = self.config.acknowledge_timeout.0;
-        if self.config.acknowledge == Acknowledge::Received {
-            let sent = timeout(limit, out.send(batch)).await;
-            sent.map_err(|_| late())?.map_err(refuse)?;
-            return Ok(Outcome::Delivered);
-        }
-        let (ack, mut waiter) = Ack::new();
-        batch.set_ack(ack);
-        let delivered = async {
-            out.send(batch).await.map_err(refuse)?;
-            Ok(waiter.verdict().await)
-        };
-        timeout(limit, delivered).await.map_err(|_| late())?
+        })?
     }
 
-    fn answer(
-        &self,
-        version: Version,
-        counts: Counts,
-        invalid: &Invalid,
-        verdict: Outcome,
-    ) -> Response {
+    /// The answer to a request that reached no sink.
+    fn refuse(&self, error: &SendError) -> Response {
+        let status = match error {
+            SendError::Malformed(_) => {
+                self.metrics.error("decode", error);
+                StatusCode::BAD_REQUEST
+            }
+            SendError::Rejected(_) => StatusCode::BAD_REQUEST,
+            SendError::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        answer::text(status, &error.to_string())
+    }
+
+    fn answer(&self, version: Version, seen: &Seen, verdict: Outcome) -> Response {
+        let (counts, invalid) = (seen.counts.unwrap_or_default(), &seen.invalid);
         let (mut response, written) = match verdict {
             Outcome::Delivered if invalid.series() == 0 => {
                 (answer::empty(StatusCode::NO_CONTENT), counts)

@@ -81,13 +81,23 @@ impl Edge {
 
     /// Whether a batch of this version has to be decoded on its way to the sink.
     pub(crate) fn decodes(&self, version: Version) -> bool {
+        self.checks_series || !self.takes_bodies(version)
+    }
+
+    /// Whether the sink sends bodies of this version as they are, once their series are in order.
+    pub(crate) fn takes_bodies(&self, version: Version) -> bool {
         let form = match version {
             Version::V1 => Form::V1,
             Version::V2 => Form::V2,
         };
-        self.checks_series
-            || self.before.is_some()
-            || ![form, Form::AsReceived].contains(&self.form())
+        self.before.is_none() && [form, Form::AsReceived].contains(&self.form())
+    }
+
+    /// Whether this batch has to be decoded for the sink.
+    pub(crate) fn looks_into(&self, batch: &Batch) -> bool {
+        // A batch that has been counted has been decoded once, which puts its series in order.
+        let unseen = self.checks_series && batch.counts().is_none();
+        unseen || !self.takes_bodies(batch.version())
     }
 
     /// The version in which a batch leaves here; none if the sink reads series.

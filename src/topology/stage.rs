@@ -9,7 +9,8 @@ use thiserror::Error;
 
 use crate::component::{Emitter, Pass, Transform};
 use crate::protocol::Version;
-use crate::signal::{Batch, Counts, NOT_IN_V1, Rejection};
+use crate::protocol::remote_write::{DecodeError, Invalid};
+use crate::signal::{Batch, Counts, NOT_IN_V1, Rejection, SeriesMut};
 use crate::telemetry::ComponentMetrics;
 
 use super::edge::{Blocked, Edge};
@@ -39,16 +40,42 @@ pub(crate) struct Node {
     pub(crate) outputs: Vec<Vec<Target>>,
 }
 
+/// What was found when a batch was looked into on its way.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// What it carried when it came, if anybody looked.
+    pub counts: Option<Counts>,
+    /// The series that were left out.
+    pub invalid: Invalid,
+}
+
+impl Seen {
+    /// Decodes a batch, unless that has been done.
+    fn decode(&mut self, batch: &mut Batch) -> Result<(), SendError> {
+        let invalid = batch.decode().map_err(SendError::Malformed)?;
+        if self.counts.is_none() {
+            self.counts = batch.counts();
+            self.invalid = invalid;
+        }
+        Ok(())
+    }
+}
+
 impl Stage {
     /// Runs a batch through all transforms. Nothing has been delivered when it is refused.
-    fn run(&self, batch: Batch) -> Result<Vec<(usize, Batch)>, SendError> {
+    fn run(
+        &self,
+        batch: Batch,
+        looks: bool,
+        seen: &mut Seen,
+    ) -> Result<Vec<(usize, Batch)>, SendError> {
         // First in, first out: what a transform emits first must not be overtaken.
         let mut work = VecDeque::with_capacity(self.nodes.len() + 1);
         let mut arrived = Vec::with_capacity(self.edges.len());
         let mut failed = None;
         dispatch(&self.entry, batch, &mut work, &mut arrived);
         while let Some((node, batch)) = work.pop_front() {
-            let (node, batch) = match self.walk(node, batch) {
+            let (node, batch) = match self.walk(node, batch, looks, seen) {
                 // The last of those that were fused, and what is left of the batch.
                 Ok(Walked::Fused(node, batch)) => {
                     let node = &self.nodes[node];
@@ -88,7 +115,13 @@ impl Stage {
 
     /// Runs a batch through a transform, and through those behind it, for as long as they work
     /// series by series and nothing branches off.
-    fn walk(&self, first: usize, mut batch: Batch) -> Result<Walked, SendError> {
+    fn walk(
+        &self,
+        first: usize,
+        mut batch: Batch,
+        looks: bool,
+        seen: &mut Seen,
+    ) -> Result<Walked, SendError> {
         let mut chain: Vec<Fused<'_>> = Vec::new();
         let mut next = Some(first);
         while let Some(index) = next {
@@ -110,26 +143,48 @@ impl Stage {
             };
         }
         let Some(last) = chain.last().map(|fused| fused.index) else {
+            if looks && batch.counts().is_none() {
+                seen.decode(&mut batch)?;
+            }
             return Ok(Walked::Apart(batch));
         };
-        let decoded = batch.decode();
-        decoded.map_err(|error| Rejection(error.to_string()))?;
-        let arrived = batch.counts().unwrap_or_default();
+        let rewrites = self.ends_as_bodies(last) && batch.is_rewritable();
+        if !rewrites {
+            seen.decode(&mut batch)?;
+        }
+        let before = batch.counts();
+        let mut edit = |series: &mut SeriesMut<'_>| {
+            for fused in &mut chain {
+                if !fused.pass.series(series) {
+                    fused.counts.add(series.counts());
+                    return false;
+                }
+            }
+            true
+        };
         // A panic is laid to the chain's last transform: which one it was cannot be told.
-        guarded(&self.nodes[last].metrics, || {
-            let edited = batch.edit(|arena| {
-                arena.retain(|series| {
-                    for fused in &mut chain {
-                        if !fused.pass.series(series) {
-                            fused.counts.add(series.counts());
-                            return false;
-                        }
-                    }
-                    true
-                });
-            });
-            edited.map_err(|error| Rejection(error.to_string()))
+        let edited = guarded(&self.nodes[last].metrics, || {
+            Ok(if rewrites {
+                batch.rewrite(&mut edit)
+            } else {
+                let edited = batch.edit(|arena| arena.retain(&mut edit));
+                edited.map(|()| Invalid::default())
+            })
         })?;
+        let invalid = edited.map_err(|error| match error {
+            DecodeError::GrewTooLarge => Rejection(error.to_string()).into(),
+            _ => SendError::Malformed(error),
+        })?;
+        let arrived = before.unwrap_or_else(|| {
+            let dropped = chain.iter().map(|fused| fused.counts);
+            dropped.fold(batch.counts().unwrap_or_default(), |sum, counts| {
+                sum + counts
+            })
+        });
+        if rewrites && seen.counts.is_none() {
+            seen.counts = Some(arrived);
+            seen.invalid = invalid;
+        }
         let mut left = arrived;
         for fused in &chain {
             let metrics = &self.nodes[fused.index].metrics;
@@ -146,6 +201,20 @@ impl Stage {
             return Ok(Walked::Nothing);
         }
         Ok(Walked::Fused(last, batch))
+    }
+
+    /// Whether all that a transform emits goes to sinks that send bodies of 1.0 as they are.
+    fn ends_as_bodies(&self, node: usize) -> bool {
+        let mut targets = self.nodes[node].outputs.iter().flatten();
+        targets.all(|target| match *target {
+            Target::Edge(edge) => self.edges[edge].takes_bodies(Version::V1),
+            Target::Node(_) => false,
+        })
+    }
+
+    /// Whether a batch meets one transform first, which is then the first to decode it.
+    fn has_one_entry(&self) -> bool {
+        matches!(self.entry[..], [Target::Node(_)])
     }
 
     /// Whether somebody on the way will look at the series of a batch of this version.
@@ -228,6 +297,9 @@ pub struct Output {
 /// Why a batch went to no sink.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SendError {
+    /// It is not what it claims to be.
+    #[error(transparent)]
+    Malformed(DecodeError),
     /// A transform refuses it: sending it again cannot help.
     #[error(transparent)]
     Rejected(#[from] Rejection),
@@ -237,12 +309,6 @@ pub enum SendError {
 }
 
 impl Output {
-    /// Whether somebody on the way will look at the series of a batch of this version, so that
-    /// the source may as well decode it first and answer for what is wrong with it.
-    pub fn decodes(&self, version: Version) -> bool {
-        self.stage.load().decodes(version)
-    }
-
     /// Whether some sink will answer for what is wrong with a batch: without a required one, only
     /// the source can.
     pub fn answers(&self) -> bool {
@@ -250,17 +316,30 @@ impl Output {
     }
 
     /// Sends a batch through the transforms and into the queues of the sinks. Waits while the
-    /// queue of a required sink is full; an optional sink is never waited for.
+    /// queue of a required sink is full; an optional sink is never waited for. The batch is
+    /// looked into if somebody on the way has to, or if `looks` asks for it.
     ///
     /// # Errors
     ///
     /// Fails when the batch is refused as a whole, before it reaches any sink.
-    pub async fn send(&self, batch: Batch) -> Result<(), SendError> {
-        self.metrics.sent().batch(batch.counts(), batch.body_len());
+    pub async fn send(&self, mut batch: Batch, looks: bool) -> Result<Seen, SendError> {
+        let mut seen = Seen::default();
+        let received = batch.body_len();
         let blocked = {
             let stage = self.stage.load();
+            let looks = looks || stage.decodes(batch.version());
+            if looks && !stage.has_one_entry() {
+                seen.decode(&mut batch)?;
+            }
+            let arrived = stage.run(batch, looks, &mut seen);
+            if !matches!(arrived, Err(SendError::Malformed(_))) {
+                self.metrics.received().batch(seen.counts, received);
+                for (reason, samples) in seen.invalid.by_reason() {
+                    self.metrics.discarded_samples(reason.as_str(), samples);
+                }
+            }
             let mut prepared = Vec::with_capacity(stage.edges.len());
-            for (edge, batch) in stage.run(batch)? {
+            for (edge, batch) in arrived? {
                 let edge = &stage.edges[edge];
                 let (before, samples) = (prepared.len(), batch.counts().map(|c| c.all_samples()));
                 if let Err(rejection) = prepare(edge, batch, &mut prepared) {
@@ -273,6 +352,7 @@ impl Output {
                     edge.metrics.discarded("rejected", samples);
                 }
             }
+            self.metrics.sent().batch(seen.counts, received);
             // All sinks get the batch at once; then those that are full are waited for.
             let mut blocked = Vec::new();
             for (edge, mut batch) in prepared {
@@ -287,7 +367,7 @@ impl Output {
             blocked
         };
         wait_for_room(blocked).await;
-        Ok(())
+        Ok(seen)
     }
 }
 
@@ -320,7 +400,7 @@ fn prepare(
     mut batch: Batch,
     prepared: &mut Vec<(Arc<Edge>, Batch)>,
 ) -> Result<(), SendError> {
-    if edge.decodes(batch.version()) {
+    if edge.looks_into(&batch) {
         // Before it is counted, so that its samples are.
         batch.decode().map_err(|e| Rejection(e.to_string()))?;
     }
@@ -353,7 +433,7 @@ fn finish(
     }
     batch.forget_request();
     let refuse = |error: &dyn ToString| Rejection(error.to_string());
-    if edge.decodes(batch.version()) {
+    if edge.looks_into(&batch) {
         batch.decode().map_err(|e| refuse(&e))?;
     }
     if let Some(version) = edge.version(&batch) {

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use thiserror::Error;
@@ -173,26 +174,17 @@ pub fn decode(
     body: &[u8],
     limits: &Limits,
 ) -> Result<(Arena, Invalid), DecodeError> {
-    let len = snappy::declared_len(body, limits.decoded_bytes)?;
-    let mut raw = Raw::with_len(len);
-    snappy::decompress(body, raw.as_mut_slice())?;
-    let arena = Arena::new(version, raw);
-    let raw = arena.raw.clone();
-    let mut decoder = Decoder {
-        buf: raw.as_slice(),
-        limits,
-        arena,
-        invalid: Invalid::default(),
-    };
+    let raw = Decoder::decompress(body, limits)?;
+    let mut decoder = Decoder::new(version, &raw, limits);
     let walked = match version {
-        Version::V1 => decoder.v1(),
+        Version::V1 => decoder.v1(|_| {}),
         Version::V2 => decoder.v2(),
     };
     walked.map_err(|error| DecodeError::Wire { version, error })?;
-    Ok((decoder.arena, decoder.invalid))
+    Ok(decoder.finish())
 }
 
-struct Decoder<'a> {
+pub(super) struct Decoder<'a> {
     buf: &'a [u8],
     limits: &'a Limits,
     arena: Arena,
@@ -214,7 +206,29 @@ struct Labels {
 const NAME: u64 = u64::from_be_bytes(*b"__name__");
 
 impl<'a> Decoder<'a> {
-    fn v1(&mut self) -> Result<(), WireError> {
+    pub(super) fn decompress(body: &[u8], limits: &Limits) -> Result<Arc<Raw>, DecodeError> {
+        let len = snappy::declared_len(body, limits.decoded_bytes)?;
+        let mut raw = Raw::with_len(len);
+        snappy::decompress(body, raw.as_mut_slice())?;
+        Ok(Arc::new(raw))
+    }
+
+    pub(super) fn new(version: Version, raw: &'a Arc<Raw>, limits: &'a Limits) -> Self {
+        Self {
+            buf: raw.as_slice(),
+            limits,
+            arena: Arena::new(version, raw.clone()),
+            invalid: Invalid::default(),
+        }
+    }
+
+    /// What was decoded, and what was left out.
+    pub(super) fn finish(self) -> (Arena, Invalid) {
+        (self.arena, self.invalid)
+    }
+
+    /// Walks a 1.0 message; `then` is called after each series, which it may take out.
+    pub(super) fn v1(&mut self, mut then: impl FnMut(&mut Arena)) -> Result<(), WireError> {
         const SERIES: u8 = tag(1, LEN);
         const METADATA: u8 = tag(3, LEN);
         let buf = self.buf;
@@ -226,6 +240,7 @@ impl<'a> Decoder<'a> {
                     pos += 1;
                     let end = wire::length(buf, &mut pos)?;
                     self.v1_series(start, pos, end)?;
+                    then(&mut self.arena);
                     pos = end;
                 }
                 METADATA => {
@@ -292,7 +307,7 @@ impl<'a> Decoder<'a> {
         } else {
             Span::new(rest, end)
         };
-        self.finish(labels, ascii, Span::new(whole, end), rest, counts);
+        self.add(labels, ascii, Span::new(whole, end), rest, counts);
         Ok(())
     }
 
@@ -409,7 +424,7 @@ impl<'a> Decoder<'a> {
         if counts.samples + counts.histograms + counts.exemplars == 0 {
             labels.broken.get_or_insert(Reason::NoSamples);
         }
-        self.finish(labels, utf8, Span::new(whole, end), rest, counts);
+        self.add(labels, utf8, Span::new(whole, end), rest, counts);
         Ok(counts)
     }
 
@@ -574,7 +589,7 @@ impl<'a> Decoder<'a> {
 
     /// Sorts, checks what concerns the series as a whole, and adds it.
     #[inline(always)]
-    fn finish(
+    fn add(
         &mut self,
         mut labels: Labels,
         utf8: bool,

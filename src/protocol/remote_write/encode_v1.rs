@@ -7,100 +7,28 @@ use crate::protocol::snappy::Compressor;
 use crate::protocol::wire::{self, Fields, LEN, Value, put_bytes, tag};
 use crate::signal::{Arena, Label};
 
+use super::compress_v1;
 use super::encode_v2::family;
 
-/// Encodes and compresses. Series that nobody edited are copied as they came.
+/// Encodes and compresses.
 pub fn encode(arena: &Arena) -> Bytes {
-    Compressor::compress(|out| match arena.version {
-        Version::V1 => same_version(arena, out),
-        Version::V2 => from_v2(arena, out),
-    })
-}
-
-fn same_version(arena: &Arena, out: &mut Compressor) {
-    let raw = arena.raw.as_slice();
-    // Untouched neighbours leave in one piece.
-    let mut run = 0..0;
-    for index in 0..arena.series.len() {
-        let series = &arena.series[index];
-        if series.dropped {
-            continue;
-        }
-        if series.edited {
-            if !run.is_empty() {
-                out.put(&raw[run]);
-                run = 0..0;
-            }
-            edited_series(arena, index, out.buffer());
-            out.flush();
-            continue;
-        }
-        let start = series.whole.start as usize;
-        let end = start + series.whole.len as usize;
-        if run.end == start {
-            run.end = end;
-        } else {
-            if !run.is_empty() {
-                out.put(&raw[run]);
-            }
-            run = start..end;
-        }
+    match arena.version {
+        Version::V1 => compress_v1::encode(arena),
+        Version::V2 => Compressor::compress(|out| from_v2(arena, out)),
     }
-    if !run.is_empty() {
-        out.put(&raw[run]);
-    }
-    for &span in &arena.metadata {
-        out.buffer().extend_from_slice(arena.text(span));
-        out.flush();
-    }
-}
-
-fn edited_series(arena: &Arena, index: usize, out: &mut Vec<u8>) {
-    let labels = arena.labels_of(index);
-    let rest = arena.get(index).rest();
-    let bytes = arena.series[index].labels_bytes as usize;
-    debug_assert_eq!(bytes, entries_len(labels));
-    out.push(tag(1, LEN));
-    wire::put_varint(out, (bytes + rest.len()) as u64);
-    put_labels(arena, labels, out);
-    out.extend_from_slice(rest);
 }
 
 fn entries_len(labels: &[Label]) -> usize {
     labels.iter().map(|label| label.entry_len()).sum()
 }
 
-/// Copies entries that stand in the text, neighbours in one go; composes the others.
-#[inline(always)]
 fn put_labels(arena: &Arena, labels: &[Label], out: &mut Vec<u8>) {
-    let raw = arena.raw.as_slice();
-    let flush = |out: &mut Vec<u8>, run: (usize, usize)| {
-        if run.0 == run.1 {
-        } else if run.0 < raw.len() {
-            out.extend_from_slice(&raw[run.0..run.1]);
-        } else {
-            out.extend_from_slice(&arena.extra[run.0 - raw.len()..run.1 - raw.len()]);
-        }
-    };
-    let mut run = (0, 0);
     for label in labels {
-        match label.entry_span() {
-            Some((start, end)) if start == run.1 && start != raw.len() => run.1 = end,
-            Some(entry) => {
-                flush(out, run);
-                run = entry;
-            }
-            None => {
-                flush(out, run);
-                run = (0, 0);
-                out.push(tag(1, LEN));
-                wire::put_varint(out, label.message_len() as u64);
-                put_bytes(out, 1, arena.text(label.name()));
-                put_bytes(out, 2, arena.text(label.value()));
-            }
-        }
+        out.push(tag(1, LEN));
+        wire::put_varint(out, label.message_len() as u64);
+        put_bytes(out, 1, arena.text(label.name()));
+        put_bytes(out, 2, arena.text(label.value()));
     }
-    flush(out, run);
 }
 
 /// How many histograms of a 2.0 batch have no place in a 1.0 body.

@@ -1,5 +1,6 @@
 //! The bounded queue in front of every sink.
 
+pub mod disk;
 mod memory;
 
 use serde::Deserialize;

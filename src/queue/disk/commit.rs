@@ -1,0 +1,445 @@
+//! The writer's work, step by step and without its thread.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::checkpoint::{CHECKPOINT, Checkpoint, SPARE, replace_checkpoint};
+use super::event::{AppendError, Event, is_full};
+use super::format::{self, FileHeader, Header, Kind, RECORD_HEADER};
+use super::fs::{File, Mode};
+use super::queue::Completion;
+use super::segment::Segment;
+use super::state::{Shared, ack_name, log_name};
+use super::{Append, Entry, Position, Sync};
+
+/// So much is written at once; more takes several writes and still one fsync.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// An append on its way to the writer.
+pub(super) struct Job {
+    pub(super) append: Append,
+    pub(super) length: u64,
+    pub(super) cost: u64,
+    pub(super) body_crc: u32,
+    pub(super) complete: Completion,
+}
+
+/// What only the writer has.
+pub(super) struct Engine {
+    pub(super) shared: Arc<Shared>,
+    active: Option<Active>,
+    buffer: Vec<u8>,
+    /// Ack files that are written but not durable.
+    pub(super) unsynced_acks: BTreeSet<u64>,
+    /// Files that could not be removed.
+    leftover: BTreeSet<String>,
+    /// What has failed and has not succeeded since: told once.
+    failing: BTreeSet<&'static str>,
+    /// Keeps others out of the directory.
+    _lock: Box<dyn std::any::Any + Send>,
+}
+
+/// The segment that takes records.
+struct Active {
+    first: u64,
+    file: Arc<dyn File>,
+    /// Where the last completed record ends.
+    bytes: u64,
+    /// Whether there are completed records that are not durable.
+    unsynced: bool,
+}
+
+/// Where a group of records came to stand.
+struct Group {
+    places: Vec<(u32, u64)>,
+    end: u64,
+}
+
+impl Engine {
+    pub(super) fn new(shared: Arc<Shared>, lock: Box<dyn std::any::Any + Send>) -> Self {
+        Self {
+            shared,
+            active: None,
+            buffer: Vec::new(),
+            unsynced_acks: BTreeSet::new(),
+            leftover: BTreeSet::new(),
+            failing: BTreeSet::new(),
+            _lock: lock,
+        }
+    }
+
+    /// Writes all jobs and completes each.
+    pub(super) fn commit(&mut self, jobs: &mut VecDeque<Job>) {
+        self.fold();
+        while !jobs.is_empty() {
+            let outcome = self.within_bounds().and_then(|()| self.write_group(jobs));
+            match outcome {
+                Ok(group) => self.publish(jobs, &group),
+                // The others would hardly fare better, and their senders try again.
+                Err(error) => self.fail(jobs, &error.into()),
+            }
+        }
+        self.buffer.clear();
+        self.buffer.shrink_to(2 * WRITE_BYTES);
+    }
+
+    /// What was admitted counts on segments that nobody needs being removed.
+    fn within_bounds(&self) -> io::Result<()> {
+        match self.shared.state().bytes() > self.shared.options.max_bytes {
+            true => Err(io::Error::other("old segments could not be removed")),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes jobs that go into one segment, and makes them durable if they are to be.
+    fn write_group(&mut self, jobs: &VecDeque<Job>) -> io::Result<Group> {
+        let limit = self.shared.options.segment_bytes();
+        let first = jobs.front().map_or(0, |job| job.length);
+        let full = |active: &Active| {
+            active.bytes > format::FILE_HEADER as u64 && active.bytes + first > limit
+        };
+        if self.active.as_ref().is_some_and(full) {
+            self.seal();
+        }
+        let mut next = self.shared.state().next;
+        if self.active.is_none() {
+            self.create(next)?;
+        }
+        let Some(active) = &self.active else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let file = active.file.clone();
+        let (mut written, mut end) = (active.bytes, active.bytes);
+        let mut places = Vec::new();
+        let result: io::Result<()> = (|| {
+            self.buffer.clear();
+            for job in jobs {
+                if !places.is_empty() && end + job.length > limit {
+                    break;
+                }
+                if self.buffer.len() >= WRITE_BYTES {
+                    file.write_at(&self.buffer, written)?;
+                    self.shared.stats.write(self.buffer.len());
+                    written = end;
+                    self.buffer.clear();
+                }
+                let seed = self.shared.seed;
+                format::put_record(&mut self.buffer, seed, next, &job.append, job.body_crc);
+                places.push((end as u32, job.length));
+                end += job.length;
+                next += 1;
+            }
+            file.write_at(&self.buffer, written)?;
+            self.shared.stats.write(self.buffer.len());
+            Ok(())
+        })();
+        if let Err(error) = result {
+            // The space ran out: the segment is as good as before, once this is cut off.
+            self.undo(is_full(&error));
+            return Err(error);
+        }
+        if self.shared.options.sync == Sync::Batch
+            && let Err(error) = self.sync_file(&*file)
+        {
+            // What a later fsync says of these pages is not true: nobody knows what is on disk.
+            self.undo(false);
+            return Err(error);
+        }
+        Ok(Group { places, end })
+    }
+
+    fn sync_file(&self, file: &dyn File) -> io::Result<()> {
+        let started = Instant::now();
+        let result = file.sync();
+        self.shared.stats.fsync(started.elapsed());
+        result
+    }
+
+    /// Cuts off what was not completed, and leaves the segment if it cannot be trusted.
+    fn undo(&mut self, keep: bool) {
+        let Some(active) = &self.active else {
+            return;
+        };
+        let cut = active.file.set_len(active.bytes);
+        if !keep || cut.is_err() {
+            // Should the cut not last, the segment's seal and its successor say where it ends.
+            self.retire();
+        }
+    }
+
+    /// The records can be read from now on.
+    fn publish(&mut self, jobs: &mut VecDeque<Job>, group: &Group) {
+        let mut completed = Vec::with_capacity(group.places.len());
+        let mut state = self.shared.state();
+        for (offset, length) in &group.places {
+            let Some(job) = jobs.pop_front() else {
+                break;
+            };
+            let entry = Entry {
+                position: Position(state.next),
+                accepted_at: job.append.accepted_at,
+                lane: job.append.lane,
+                version: job.append.version,
+                counts: job.append.counts,
+                tenant: job.append.tenant,
+                body_length: job.append.body.len() as u32,
+            };
+            state.next += 1;
+            state.pending -= 1;
+            state.reserved -= job.cost;
+            let sequence = entry.position.0;
+            if let Some((segment, ledger)) = state.segment(sequence) {
+                segment.push(ledger, *offset, *length, &entry);
+            }
+            completed.push((job.complete, entry));
+        }
+        drop(state);
+        if let Some(active) = &mut self.active {
+            active.bytes = group.end;
+            active.unsynced |= self.shared.options.sync != Sync::Batch;
+        }
+        self.shared.filled.notify_waiters();
+        for (complete, entry) in completed {
+            complete(Ok(entry));
+        }
+        self.shared.room.notify_waiters();
+    }
+
+    fn fail(&mut self, jobs: &mut VecDeque<Job>, error: &AppendError) {
+        let failed: Vec<_> = jobs.drain(..).collect();
+        let mut state = self.shared.state();
+        for job in &failed {
+            state.pending -= 1;
+            state.reserved -= job.cost;
+        }
+        drop(state);
+        for job in failed {
+            (job.complete)(Err(error.clone()));
+        }
+        self.shared.room.notify_waiters();
+    }
+
+    /// Begins a segment.
+    fn create(&mut self, first: u64) -> io::Result<()> {
+        let mut state = self.shared.state();
+        // What has no record can have the same name, be it here or about to be removed.
+        while state
+            .segments
+            .back()
+            .is_some_and(|last| last.first == first)
+        {
+            if let Some(last) = state.segments.pop_back() {
+                state.ledger.fold(&last.accounts);
+            }
+        }
+        drop(state);
+        let fs = &self.shared.fs;
+        let id = self.shared.id;
+        let header = FileHeader { id, first };
+        for name in [log_name(first), ack_name(first)] {
+            self.leftover.remove(&name);
+        }
+        let file = fs.open(&log_name(first), Mode::Create)?;
+        file.write_at(&header.encode(Kind::Segment), 0)?;
+        self.sync_file(&*file)?;
+        // An empty segment of this name may have left a seal: what it hides is gone before it is,
+        // and it must not come back when there is something to hide.
+        let acks = fs.open(&ack_name(first), Mode::Create)?;
+        acks.write_at(&header.encode(Kind::Acks), 0)?;
+        self.sync_file(&*acks)?;
+        fs.sync_dir()?;
+        let mut segment = Segment::new(first);
+        segment.ack_bytes = format::FILE_HEADER as u64;
+        let bytes = segment.bytes;
+        self.shared.state().segments.push_back(segment);
+        self.active = Some(Active {
+            first,
+            file,
+            bytes,
+            unsynced: false,
+        });
+        Ok(())
+    }
+
+    /// Makes the active segment durable, and appends no more to it.
+    fn seal(&mut self) {
+        self.sync();
+        self.retire();
+    }
+
+    fn retire(&mut self) {
+        let Some(active) = self.active.take() else {
+            return;
+        };
+        let mut state = self.shared.state();
+        if let Some((segment, _)) = state.segment(active.first) {
+            segment.sealed = true;
+            let seal = segment.seal();
+            segment.pending.push(seal);
+        }
+    }
+
+    /// Makes completed records durable that are not.
+    pub(super) fn sync(&mut self) {
+        let Some(active) = self.active.as_mut().filter(|active| active.unsynced) else {
+            return;
+        };
+        active.unsynced = false;
+        let (file, name) = (active.file.clone(), log_name(active.first));
+        if let Err(source) = self.sync_file(&*file) {
+            self.shared.tell(Event::Failed {
+                action: "sync",
+                file: name,
+                source,
+            });
+            self.retire();
+        }
+    }
+
+    pub(super) fn is_unsynced(&self) -> bool {
+        self.active.as_ref().is_some_and(|active| active.unsynced)
+    }
+
+    /// Makes room, if somebody needs it and it can be made.
+    pub(super) fn tend(&mut self) {
+        let mut state = self.shared.state();
+        let starved = std::mem::take(&mut state.starved);
+        let drop_oldest = self.shared.options.drop_oldest;
+        let last = state.segments.back();
+        let seal = last.is_some_and(|last| !last.is_empty() && (last.undone() == 0 || drop_oldest));
+        // Until the active segment can make room, it has to be looked at again.
+        state.starved = starved && !seal;
+        drop(state);
+        if starved && seal {
+            self.seal();
+            self.shared.room.notify_waiters();
+        }
+        self.fold();
+        self.refresh_oldest();
+    }
+
+    /// Removes the oldest segments of which nothing is needed, after the checkpoint has them.
+    pub(super) fn fold(&mut self) {
+        self.remove_leftover();
+        if !self.leftover.is_empty() {
+            return;
+        }
+        let state = self.shared.state();
+        let spent = state.segments.iter().take_while(|it| it.is_spent());
+        let count = spent.count();
+        if count == 0 {
+            return;
+        }
+        let folding = state.segments.iter().take(count);
+        let lines = state.ledger.history(folding.map(|it| &it.accounts));
+        let next = state.segments.get(count).map(|segment| segment.first);
+        let first = next.unwrap_or(state.next);
+        drop(state);
+        let id = self.shared.id;
+        let header = FileHeader { id, first };
+        let written = replace_checkpoint(&*self.shared.fs, &Checkpoint { header, lines }.encode());
+        if !self.succeeded("write", CHECKPOINT, written) {
+            return;
+        }
+        let mut state = self.shared.state();
+        for _ in 0..count {
+            if let Some(segment) = state.segments.pop_front() {
+                state.ledger.fold(&segment.accounts);
+                self.leftover.insert(log_name(segment.first));
+                self.leftover.insert(ack_name(segment.first));
+                self.unsynced_acks.remove(&segment.first);
+            }
+        }
+        drop(state);
+        self.remove_leftover();
+        self.put_aside();
+        self.shared.room.notify_waiters();
+    }
+
+    fn remove_leftover(&mut self) {
+        for name in std::mem::take(&mut self.leftover) {
+            let removed = match self.shared.fs.remove(&name) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                removed => removed,
+            };
+            if !self.succeeded("remove", &name, removed) {
+                self.leftover.insert(name);
+            }
+        }
+    }
+
+    /// Takes the space that the next checkpoint needs, while there is some.
+    pub(super) fn put_aside(&mut self) {
+        let length = self.shared.state().ledger.footprint() as usize;
+        let fs = &self.shared.fs;
+        let written = fs.open(SPARE, Mode::Keep).and_then(|file| {
+            let there = file.length()?;
+            if there < length as u64 {
+                file.write_at(&vec![0; length - there as usize], there)?;
+            }
+            Ok(())
+        });
+        self.succeeded("write", SPARE, written);
+    }
+
+    /// Looks up when the oldest record was accepted.
+    pub(super) fn refresh_oldest(&mut self) {
+        let state = self.shared.state();
+        let place = state.next_undone(0);
+        let known = state.oldest.map(|(sequence, _)| sequence);
+        drop(state);
+        let sequence = place.map(|place| place.sequence);
+        if sequence == known {
+            return;
+        }
+        let accepted = place.and_then(|place| {
+            let file = self
+                .shared
+                .fs
+                .open(&log_name(place.segment), Mode::Existing);
+            let mut header = vec![0; RECORD_HEADER + format::MAX_TENANT];
+            let read = file.ok()?.read_at(&mut header, u64::from(place.offset));
+            header.truncate(read.ok()?);
+            let header = Header::decode(self.shared.seed, &header)?;
+            Some((place.sequence, header.accepted_at))
+        });
+        self.shared.state().oldest = accepted;
+    }
+
+    /// Leaves everything such that opening it again finds nothing to repair.
+    pub(super) fn close(&mut self) {
+        self.seal();
+        self.fold();
+        self.flush_acks();
+        self.sync_acks();
+    }
+
+    /// Tells of the first of failures that follow each other.
+    pub(super) fn succeeded(
+        &mut self,
+        action: &'static str,
+        file: &str,
+        result: io::Result<()>,
+    ) -> bool {
+        match result {
+            Ok(()) => {
+                self.failing.remove(action);
+                true
+            }
+            Err(source) => {
+                if self.failing.insert(action) {
+                    let file = file.to_owned();
+                    self.shared.tell(Event::Failed {
+                        action,
+                        file,
+                        source,
+                    });
+                }
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Who sent how much and what became of it: exact, and bounded in tenants.
+//!
+//! A tenant has a line of its own as long as there are lines; the others share one. Only lines
+//! without a record in the queue change hands, and new ones are made only while the shared line has
+//! none either: so a record is found at its end in the line in which it was entered.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::{AddAssign, SubAssign};
+use std::sync::Arc;
+
+use crate::signal::Counts;
+
+/// Why something was dropped. Codes below 16 are the queue's own, the others its caller's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Reason(pub u8);
+
+impl Reason {
+    /// It had to make room for newer data.
+    pub const QUEUE_FULL: Self = Self(1);
+    /// It waited longer than the queue keeps anything.
+    pub const TOO_OLD: Self = Self(2);
+    /// It could not be read again.
+    pub const CORRUPT: Self = Self(3);
+}
+
+/// So much of something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Batches.
+    pub batches: u64,
+    /// Samples of both kinds, of batches that have been counted.
+    pub samples: u64,
+    /// Those of the batches whose samples were never counted.
+    pub uncounted: u64,
+    /// Of their bodies.
+    pub bytes: u64,
+}
+
+impl Tally {
+    pub(super) fn of(counts: Option<Counts>, bytes: u32) -> Self {
+        Self {
+            batches: 1,
+            bytes: u64::from(bytes),
+            samples: counts.map_or(0, |counts| counts.all_samples()),
+            uncounted: u64::from(counts.is_none()),
+        }
+    }
+
+    fn is_zero(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+// Sums of what was read from a disk: they must not be able to panic.
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.batches = self.batches.saturating_add(other.batches);
+        self.samples = self.samples.saturating_add(other.samples);
+        self.uncounted = self.uncounted.saturating_add(other.uncounted);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
+}
+
+impl SubAssign for Tally {
+    fn sub_assign(&mut self, other: Self) {
+        self.batches = self.batches.saturating_sub(other.batches);
+        self.samples = self.samples.saturating_sub(other.samples);
+        self.uncounted = self.uncounted.saturating_sub(other.uncounted);
+        self.bytes = self.bytes.saturating_sub(other.bytes);
+    }
+}
+
+/// What came and what became of it. What is missing is in the queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// All that came.
+    pub received: Tally,
+    /// What was delivered.
+    pub delivered: Tally,
+    /// What was dropped, by reason.
+    pub dropped: BTreeMap<Reason, Tally>,
+}
+
+impl Account {
+    /// What is still in the queue.
+    pub fn queued(&self) -> Tally {
+        let mut queued = self.received;
+        queued -= self.delivered;
+        for tally in self.dropped.values() {
+            queued -= *tally;
+        }
+        queued
+    }
+
+    pub(super) fn drop_queued(&mut self, reason: Reason) -> Self {
+        let queued = self.queued();
+        let change = Self {
+            dropped: match queued.is_zero() {
+                true => BTreeMap::new(),
+                false => BTreeMap::from([(reason, queued)]),
+            },
+            ..Self::default()
+        };
+        self.add(&change);
+        change
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.received += other.received;
+        self.delivered += other.delivered;
+        for (reason, tally) in &other.dropped {
+            *self.dropped.entry(*reason).or_default() += *tally;
+        }
+    }
+
+    fn sub(&mut self, other: &Self) {
+        self.received -= other.received;
+        self.delivered -= other.delivered;
+        for (reason, tally) in &other.dropped {
+            *self.dropped.entry(*reason).or_default() -= *tally;
+        }
+        self.dropped.retain(|_, tally| !tally.is_zero());
+    }
+}
+
+/// A line of the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Slot(usize);
+
+/// The line that tenants share who have none.
+const REST: Slot = Slot(0);
+/// What was lost with its tenant's name. It is shown with the rest, but does not keep tenants from
+/// getting lines.
+pub(super) const UNKNOWN: Slot = Slot(1);
+const NAMED: usize = 2;
+
+/// What became of the records of one segment, by line.
+pub(super) type Accounts = HashMap<Slot, Account, foldhash::fast::RandomState>;
+
+#[derive(Debug)]
+struct Line {
+    tenant: Arc<str>,
+    /// Of segments that are gone.
+    base: Account,
+    /// Of segments that are there.
+    live: Account,
+    /// How many of these have an account for it.
+    segments: usize,
+}
+
+impl Line {
+    fn new(tenant: Arc<str>) -> Self {
+        Self {
+            tenant,
+            base: Account::default(),
+            live: Account::default(),
+            segments: 0,
+        }
+    }
+}
+
+/// All lines.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    lines: Vec<Line>,
+    slots: HashMap<Arc<str>, Slot>,
+    max: usize,
+    /// The length of all names.
+    name_bytes: usize,
+}
+
+impl Ledger {
+    pub(super) fn new(max: usize) -> Self {
+        Self {
+            lines: [REST, UNKNOWN].map(|_| Line::new(Arc::from(""))).into(),
+            slots: HashMap::new(),
+            max,
+            name_bytes: 0,
+        }
+    }
+
+    /// What a checkpoint takes at most.
+    pub(super) fn footprint(&self) -> u64 {
+        // Two tallies and those of eight reasons, which are more than there are in any sink.
+        let line = 2 + 2 * 32 + 1 + 8 * 33;
+        (64 + self.name_bytes + self.lines.len() * line) as u64
+    }
+
+    /// The line of what is in the queue of this tenant.
+    pub(super) fn slot(&self, tenant: &str) -> Slot {
+        self.slots.get(tenant).copied().unwrap_or(REST)
+    }
+
+    /// The tenant's name, shared with its line if it has one.
+    pub(super) fn name(&self, tenant: &str) -> Arc<str> {
+        match self.slots.get_key_value(tenant) {
+            Some((name, _)) => name.clone(),
+            None => Arc::from(tenant),
+        }
+    }
+
+    /// The line in which a record of this tenant is to be entered.
+    pub(super) fn enter(&mut self, tenant: &Arc<str>) -> Slot {
+        if let Some(slot) = self.slots.get(tenant) {
+            return *slot;
+        }
+        if self.lines[0].segments > 0 {
+            return REST;
+        }
+        if self.lines.len() < NAMED + self.max {
+            let slot = Slot(self.lines.len());
+            self.name_bytes += tenant.len();
+            self.lines.push(Line::new(tenant.clone()));
+            self.slots.insert(tenant.clone(), slot);
+            return slot;
+        }
+        let named = self.lines.iter().enumerate().skip(NAMED);
+        let unused = named.filter(|(_, line)| line.segments == 0);
+        let Some((index, _)) = unused.min_by_key(|(_, line)| line.base.received.samples) else {
+            return REST;
+        };
+        let old = std::mem::replace(&mut self.lines[index], Line::new(tenant.clone()));
+        self.lines[0].base.add(&old.base);
+        self.name_bytes += tenant.len();
+        self.name_bytes -= old.tenant.len();
+        self.slots.remove(&old.tenant);
+        self.slots.insert(tenant.clone(), Slot(index));
+        Slot(index)
+    }
+
+    /// Enters a change for a segment that is there.
+    pub(super) fn change(&mut self, accounts: &mut Accounts, slot: Slot, change: &Account) {
+        let line = &mut self.lines[slot.0];
+        accounts
+            .entry(slot)
+            .or_insert_with(|| {
+                line.segments += 1;
+                Account::default()
+            })
+            .add(change);
+        line.live.add(change);
+    }
+
+    /// Says of all that is queued of a segment that it was dropped. Returns how much that was.
+    pub(super) fn drop_queued(&mut self, accounts: &mut Accounts, reason: Reason) -> Tally {
+        let mut dropped = Tally::default();
+        for (slot, account) in accounts {
+            let change = account.drop_queued(reason);
+            dropped += change.dropped.get(&reason).copied().unwrap_or_default();
+            self.lines[slot.0].live.add(&change);
+        }
+        dropped
+    }
+
+    /// A segment is gone: what became of it is history.
+    pub(super) fn fold(&mut self, accounts: &Accounts) {
+        for (slot, account) in accounts {
+            let line = &mut self.lines[slot.0];
+            line.base.add(account);
+            line.live.sub(account);
+            line.segments -= 1;
+        }
+    }
+
+    /// Adds to the history of a tenant, or to that of the rest.
+    pub(super) fn restore(&mut self, tenant: Option<&str>, account: &Account) {
+        let slot = tenant.map_or(REST, |tenant| self.enter(&Arc::from(tenant)));
+        self.lines[slot.0].base.add(account);
+    }
+
+    /// The history with that of some segments, the line of the rest first.
+    pub(super) fn history<'a>(
+        &self,
+        folding: impl Iterator<Item = &'a Accounts>,
+    ) -> Vec<(Arc<str>, Account)> {
+        let line = |line: &Line| (line.tenant.clone(), line.base.clone());
+        let mut lines: Vec<_> = self.lines.iter().map(line).collect();
+        for (slot, account) in folding.flatten() {
+            lines[slot.0].1.add(account);
+        }
+        merge_unknown(lines)
+    }
+
+    /// All that is known, the line of the rest first.
+    pub(super) fn totals(&self) -> Vec<(Arc<str>, Account)> {
+        let total = |line: &Line| {
+            let mut account = line.base.clone();
+            account.add(&line.live);
+            (line.tenant.clone(), account)
+        };
+        merge_unknown(self.lines.iter().map(total).collect())
+    }
+}
+
+fn merge_unknown(mut lines: Vec<(Arc<str>, Account)>) -> Vec<(Arc<str>, Account)> {
+    let (_, unknown) = lines.remove(UNKNOWN.0);
+    lines[REST.0].1.add(&unknown);
+    lines
+}

@@ -1,0 +1,73 @@
+//! The thread that writes.
+
+use std::collections::VecDeque;
+
+use crossbeam_channel::{Receiver, after, never, select};
+
+use super::commit::{Engine, Job};
+use super::{ACK_BATCH, ACK_INTERVAL, ACK_SYNC_INTERVAL, Sync};
+
+/// Runs until the queue is closed.
+pub(super) fn run(mut engine: Engine, jobs: &Receiver<Job>, wakes: &Receiver<()>) {
+    let mut batch = VecDeque::new();
+    // Each is set while there is something to do, so that an idle queue sleeps.
+    let (mut acks, mut ack_sync, mut sync) = (None, None, None);
+    let sync_interval = match engine.shared.options.sync {
+        Sync::Batch => None,
+        Sync::Interval(interval) => Some(interval),
+    };
+    let idle = never();
+    engine.put_aside();
+    engine.tend();
+    loop {
+        let shared = engine.shared.clone();
+        let waiting = {
+            let state = shared.state();
+            if state.closed {
+                break;
+            }
+            state.acks()
+        };
+        if waiting >= ACK_BATCH && acks.is_none() {
+            // Should it fail, the interval paces the next attempt.
+            engine.flush_acks();
+            acks = Some(after(ACK_INTERVAL));
+        } else if waiting > 0 && acks.is_none() {
+            acks = Some(after(ACK_INTERVAL));
+        }
+        if engine.has_unsynced_acks() && ack_sync.is_none() {
+            ack_sync = Some(after(ACK_SYNC_INTERVAL));
+        }
+        if engine.is_unsynced() && sync.is_none() {
+            sync = sync_interval.map(after);
+        }
+        select! {
+            recv(jobs) -> job => {
+                batch.extend(job);
+                batch.extend(jobs.try_iter());
+                engine.commit(&mut batch);
+                if shared.state().oldest.is_none() {
+                    engine.refresh_oldest();
+                }
+            }
+            recv(wakes) -> _ => engine.tend(),
+            recv(acks.as_ref().unwrap_or(&idle)) -> _ => {
+                acks = None;
+                engine.flush_acks();
+                engine.tend();
+            }
+            recv(ack_sync.as_ref().unwrap_or(&idle)) -> _ => {
+                ack_sync = None;
+                engine.sync_acks();
+            }
+            recv(sync.as_ref().unwrap_or(&idle)) -> _ => {
+                sync = None;
+                engine.sync();
+            }
+        }
+    }
+    // Whatever was accepted before it was closed.
+    batch.extend(jobs.try_iter());
+    engine.commit(&mut batch);
+    engine.close();
+}

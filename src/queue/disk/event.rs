@@ -72,7 +72,8 @@ pub(super) fn is_full(error: &io::Error) -> bool {
 /// What an operator should hear of.
 #[derive(Debug, thiserror::Error)]
 pub enum Event {
-    /// The last write before a crash was not finished. It was never acknowledged.
+    /// The last write before a crash was not finished, and not acknowledged. Damage to the last
+    /// records of a segment without a seal looks the same.
     #[error("{file}: cut off {bytes} bytes of an unfinished write")]
     TornTail {
         /// The segment.

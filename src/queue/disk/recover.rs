@@ -1,7 +1,7 @@
 //! Opening a queue: what the files say, whatever has happened to them.
 //!
-//! Nothing is removed but what the checkpoint has, and cut off but what was never acknowledged: the
-//! end of the newest segment, if nothing says that it was left whole.
+//! Nothing is removed but what the checkpoint has, and nothing cut off but an unreadable end of the
+//! newest segment, if nothing says that it was left whole.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasher, Hasher};

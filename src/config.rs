@@ -112,5 +112,26 @@ pub struct SinkNode {
     pub effective: Secret,
 }
 
+impl SourceNode {
+    /// Whether the same source would be built from both.
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.type_name == other.type_name && self.effective == other.effective
+    }
+}
+
+impl TransformNode {
+    /// Whether the same transform would be built from both, whatever their inputs.
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.type_name == other.type_name && self.effective == other.effective
+    }
+}
+
+impl SinkNode {
+    /// Whether the same sink would be built from both, whatever their inputs.
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.type_name == other.type_name && self.effective == other.effective
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::config::{Problems, Size};
 
-pub(crate) use memory::{Held, Pushed, Queue};
+pub(crate) use memory::{Held, Lane, Pushed, Queue};
 
 /// `queue = { max_bytes = "64MiB", when_full = "block" }`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

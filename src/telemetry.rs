@@ -4,18 +4,19 @@
 //! when a component is built and held; values are added once per batch. There is no global
 //! recorder: a process can run several topologies, as the tests do.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+mod recording;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit};
-use metrics_exporter_prometheus::{
-    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
-};
+use metrics::{Counter, Gauge, Histogram, Label};
 
 use crate::component::Kind;
 use crate::signal::Counts;
+
+use recording::Recording;
 
 /// The metrics of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,17 +183,14 @@ pub struct Telemetry {
 }
 
 struct Shared {
-    recorder: PrometheusRecorder,
-    handle: PrometheusHandle,
-    components: Mutex<Vec<ComponentMetrics>>,
+    /// Of the process itself.
+    own: Recording,
+    /// What somebody still counts in: with its last handle, a component goes from the page.
+    components: Mutex<BTreeMap<Identity, Weak<Component>>>,
 }
 
-const METADATA: Metadata<'static> = Metadata::new("metrifold", Level::INFO, None);
-
-/// Seconds; from an answer on loopback to a retry that went on for minutes.
-const BUCKETS: [f64; 11] = [
-    0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0,
-];
+/// Kind, name and type of a component.
+type Identity = (Kind, Arc<str>, Arc<str>);
 
 impl Default for Telemetry {
     fn default() -> Self {
@@ -203,36 +201,10 @@ impl Default for Telemetry {
 impl Telemetry {
     /// A recorder of its own.
     pub fn new() -> Self {
-        let builder = PrometheusBuilder::new();
-        // Fails only on an empty list of buckets.
-        let recorder = match builder.set_buckets_for_metric(
-            Matcher::Full(Metric::DeliverySeconds.name().into()),
-            &BUCKETS,
-        ) {
-            Ok(builder) => builder.build_recorder(),
-            Err(_) => PrometheusBuilder::new().build_recorder(),
-        };
-        for metric in Metric::ALL {
-            let (name, help) = metric.describe();
-            let name = KeyName::from_const_str(name);
-            match metric {
-                Metric::Up
-                | Metric::QueueBytes
-                | Metric::QueueMaxBytes
-                | Metric::QueueBatches
-                | Metric::BuildInfo
-                | Metric::StartTime => recorder.describe_gauge(name, None, help.into()),
-                Metric::DeliverySeconds => {
-                    recorder.describe_histogram(name, Some(Unit::Seconds), help.into());
-                }
-                _ => recorder.describe_counter(name, None, help.into()),
-            }
-        }
         let telemetry = Self {
             shared: Arc::new(Shared {
-                handle: recorder.handle(),
-                recorder,
-                components: Mutex::new(Vec::new()),
+                own: Recording::new(),
+                components: Mutex::default(),
             }),
         };
         telemetry
@@ -244,56 +216,53 @@ impl Telemetry {
         telemetry
     }
 
-    fn counter(&self, metric: Metric, labels: Vec<Label>) -> Counter {
-        let key = Key::from_parts(metric.name(), labels);
-        self.shared.recorder.register_counter(&key, &METADATA)
-    }
-
     /// A gauge of the process.
     pub fn gauge(&self, metric: Metric, labels: Vec<Label>) -> Gauge {
-        let key = Key::from_parts(metric.name(), labels);
-        self.shared.recorder.register_gauge(&key, &METADATA)
+        self.shared.own.gauge(metric, labels)
     }
 
-    fn histogram(&self, metric: Metric, labels: Vec<Label>) -> Histogram {
-        let key = Key::from_parts(metric.name(), labels);
-        self.shared.recorder.register_histogram(&key, &METADATA)
+    /// A counter of the process.
+    pub fn counter(&self, metric: Metric, labels: Vec<Label>) -> Counter {
+        self.shared.own.counter(metric, labels)
     }
 
-    fn components(&self) -> MutexGuard<'_, Vec<ComponentMetrics>> {
-        let components = &self.shared.components;
-        components.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Those that somebody holds. They are held here as well, so that none of them goes while the
+    /// list is locked.
+    fn components(&self) -> Vec<Arc<Component>> {
+        let components = lock(&self.shared.components);
+        components.values().filter_map(Weak::upgrade).collect()
     }
 
-    /// The meters of a component; the same ones whenever it is asked for again.
+    /// The meters of a component: the same ones for as long as somebody holds them.
     pub fn component(&self, id: &str, kind: Kind, type_name: &str) -> ComponentMetrics {
-        let mut components = self.components();
-        let same = |c: &&ComponentMetrics| {
-            &*c.0.id == id && c.0.kind == kind && &*c.0.type_name == type_name
-        };
-        if let Some(known) = components.iter().find(same) {
-            return known.clone();
+        let identity = (kind, id.into(), type_name.into());
+        let mut components = lock(&self.shared.components);
+        if let Some(known) = components.get(&identity).and_then(Weak::upgrade) {
+            return ComponentMetrics(known);
         }
         let metrics = ComponentMetrics::new(self.clone(), id, kind, type_name);
-        components.push(metrics.clone());
+        components.insert(identity, Arc::downgrade(&metrics.0));
         metrics
     }
 
     /// The metrics page.
     pub fn render(&self) -> String {
-        for component in self.components().iter() {
+        let components = self.components();
+        for component in &components {
             component.refresh();
         }
-        self.shared.handle.render()
+        let recordings = components.iter().map(|component| &component.recording);
+        recording::page([&self.shared.own].into_iter().chain(recordings))
     }
 
     /// Drains what histograms have collected and takes the readings that rates are made of. Call
     /// it every [`UPKEEP`].
     pub fn upkeep(&self) {
-        self.shared.handle.run_upkeep();
-        for component in self.components().iter() {
-            component.0.received.tick();
-            component.0.sent.tick();
+        self.shared.own.upkeep();
+        for component in self.components() {
+            component.recording.upkeep();
+            component.received.tick();
+            component.sent.tick();
         }
     }
 }
@@ -307,6 +276,7 @@ pub struct ComponentMetrics(Arc<Component>);
 
 struct Component {
     telemetry: Telemetry,
+    recording: Recording,
     id: Arc<str>,
     kind: Kind,
     type_name: Arc<str>,
@@ -317,7 +287,8 @@ struct Component {
     retries: Counter,
     delivery: Histogram,
     by_label: Mutex<HashMap<(Metric, Box<str>), Counter, foldhash::fast::RandomState>>,
-    state: AtomicU8,
+    /// Whose turn it is to say so, and what was said.
+    state: Mutex<(u64, State)>,
     last_error: Mutex<Option<(std::time::SystemTime, String)>>,
     queue: Mutex<Option<Arc<dyn QueueGauge>>>,
 }
@@ -416,7 +387,6 @@ pub struct FlowReading {
 /// Whether a component runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-#[repr(u8)]
 pub enum State {
     /// Built, not started.
     Built,
@@ -431,7 +401,8 @@ pub enum State {
 impl ComponentMetrics {
     fn new(telemetry: Telemetry, id: &str, kind: Kind, type_name: &str) -> Self {
         let labels = labels(id, kind, type_name);
-        let meter = |metric| Meter::new(telemetry.counter(metric, labels.clone()));
+        let recording = Recording::new();
+        let meter = |metric| Meter::new(recording.counter(metric, labels.clone()));
         Self(Arc::new(Component {
             received: Flow {
                 batches: meter(Metric::ReceivedBatches),
@@ -443,21 +414,22 @@ impl ComponentMetrics {
                 samples: meter(Metric::SentSamples),
                 bytes: meter(Metric::SentBytes),
             },
-            up: telemetry.gauge(Metric::Up, labels.clone()),
-            restarts: telemetry.counter(Metric::Restarts, labels.clone()),
-            retries: telemetry.counter(Metric::Retries, labels.clone()),
+            up: recording.gauge(Metric::Up, labels.clone()),
+            restarts: recording.counter(Metric::Restarts, labels.clone()),
+            retries: recording.counter(Metric::Retries, labels.clone()),
             delivery: if kind == Kind::Sink {
-                telemetry.histogram(Metric::DeliverySeconds, labels.clone())
+                recording.histogram(Metric::DeliverySeconds, labels.clone())
             } else {
                 Histogram::noop()
             },
             by_label: Mutex::default(),
-            state: AtomicU8::new(State::Built as u8),
+            state: Mutex::new((0, State::Built)),
             last_error: Mutex::new(None),
             queue: Mutex::new(None),
             id: id.into(),
             kind,
             type_name: type_name.into(),
+            recording,
             telemetry,
         }))
     }
@@ -518,23 +490,20 @@ impl ComponentMetrics {
         self.0.delivery.record(time.as_secs_f64());
     }
 
-    /// Says whether it runs.
-    pub fn set_state(&self, state: State) {
-        if state == State::Restarting {
-            self.0.restarts.increment(1);
+    /// Lets a component say from now on whether it runs, in place of any before it: what these
+    /// still say is not heard.
+    pub fn reporter(&self) -> Reporter {
+        let mut state = lock(&self.0.state);
+        state.0 += 1;
+        Reporter {
+            metrics: self.clone(),
+            turn: state.0,
         }
-        self.0.state.store(state as u8, Ordering::Relaxed);
-        self.0.up.set(f64::from(state == State::Running));
     }
 
     /// Whether it runs.
     pub fn state(&self) -> State {
-        match self.0.state.load(Ordering::Relaxed) {
-            1 => State::Running,
-            2 => State::Restarting,
-            3 => State::Ended,
-            _ => State::Built,
-        }
+        lock(&self.0.state).1
     }
 
     /// The last error and when it was.
@@ -542,29 +511,14 @@ impl ComponentMetrics {
         lock(&self.0.last_error).clone()
     }
 
-    /// Shows this queue's fill.
-    pub fn watch_queue(&self, queue: Arc<dyn QueueGauge>) {
-        *lock(&self.0.queue) = Some(queue);
+    /// Shows this queue's fill, or none any more.
+    pub fn watch_queue(&self, queue: Option<Arc<dyn QueueGauge>>) {
+        *lock(&self.0.queue) = queue;
     }
 
     /// Bytes, bound and batches of the component's queue, if it has one.
     pub fn queue(&self) -> Option<(usize, usize, usize)> {
         lock(&self.0.queue).as_ref().map(|queue| queue.fill())
-    }
-
-    fn refresh(&self) {
-        let Some((bytes, max, batches)) = self.queue() else {
-            return;
-        };
-        let c = &*self.0;
-        let labels = || labels(&c.id, c.kind, &c.type_name);
-        for (metric, value) in [
-            (Metric::QueueBytes, bytes),
-            (Metric::QueueMaxBytes, max),
-            (Metric::QueueBatches, batches),
-        ] {
-            c.telemetry.gauge(metric, labels()).set(value as f64);
-        }
     }
 
     fn labelled(&self, metric: Metric, label: &'static str, value: &str) -> Counter {
@@ -579,9 +533,63 @@ impl ComponentMetrics {
             labels(&c.id, c.kind, &c.type_name)
         };
         labels.push(Label::new(label, value.to_string()));
-        let counter = c.telemetry.counter(metric, labels);
+        let counter = c.recording.counter(metric, labels);
         counters.insert((metric, value.into()), counter.clone());
         counter
+    }
+}
+
+/// Says whether a component runs.
+#[derive(Debug)]
+pub struct Reporter {
+    metrics: ComponentMetrics,
+    turn: u64,
+}
+
+impl Reporter {
+    /// Says so, unless a successor has taken the component's place.
+    pub fn set(&self, new: State) {
+        let component = &self.metrics.0;
+        let mut state = lock(&component.state);
+        if state.0 != self.turn {
+            return;
+        }
+        state.1 = new;
+        if new == State::Restarting {
+            component.restarts.increment(1);
+        }
+        component.up.set(f64::from(new == State::Running));
+    }
+}
+
+impl Component {
+    fn refresh(&self) {
+        let Some((bytes, max, batches)) = lock(&self.queue).as_ref().map(|queue| queue.fill())
+        else {
+            return;
+        };
+        for (metric, value) in [
+            (Metric::QueueBytes, bytes),
+            (Metric::QueueMaxBytes, max),
+            (Metric::QueueBatches, batches),
+        ] {
+            let labels = labels(&self.id, self.kind, &self.type_name);
+            self.recording.gauge(metric, labels).set(value as f64);
+        }
+    }
+}
+
+impl Drop for Component {
+    fn drop(&mut self) {
+        let identity = (self.kind, self.id.clone(), self.type_name.clone());
+        let mut components = lock(&self.telemetry.shared.components);
+        // Another may have taken its name since its last handle went.
+        if components
+            .get(&identity)
+            .is_some_and(|component| component.strong_count() == 0)
+        {
+            components.remove(&identity);
+        }
     }
 }
 

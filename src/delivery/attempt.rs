@@ -47,60 +47,67 @@ enum Part {
     Rejected(String),
     Failed(String),
     Split,
+    /// It was left to the sink's successor.
+    Left,
 }
 
 impl Shared {
-    /// Sees a delivery to its end.
-    pub(super) async fn deliver(&self, delivery: Delivery, input: &Input) {
-        let mut parts = vec![delivery.batch.clone()];
-        let mut worst = Outcome::Delivered;
-        while let Some(mut part) = parts.pop() {
-            match self.deliver_part(&mut part, &delivery, input).await {
-                Part::Delivered => {}
-                Part::Rejected(reason) => {
-                    if worst == Outcome::Delivered {
-                        worst = Outcome::Rejected(reason);
-                    }
-                }
-                Part::Failed(reason) => worst = Outcome::failed(reason),
-                Part::Split => match halves(&mut part) {
+    /// Sees a delivery to its end, or leaves it to the sink's successor.
+    pub(super) async fn deliver(&self, mut delivery: Delivery, input: &Input) {
+        loop {
+            let outcome = match self.deliver_part(&mut delivery, input).await {
+                Part::Delivered => Outcome::Delivered,
+                Part::Rejected(reason) => Outcome::Rejected(reason),
+                Part::Failed(reason) => Outcome::failed(reason),
+                Part::Split => match halves(&mut delivery.batch) {
                     // The first half is sent first.
-                    Some((first, second)) => parts.extend([second, first]),
+                    Some((first, second)) => {
+                        delivery.split(first, second);
+                        continue;
+                    }
                     None => {
                         let reason = "endpoint answered 413 to a single series";
-                        delivery.count_lost("too_large", part.counts());
-                        worst = Outcome::Rejected(reason.into());
+                        delivery.count_lost("too_large", delivery.batch.counts());
                         self.warn(reason);
+                        Outcome::Rejected(reason.into())
                     }
                 },
+                // Dropping it gives it back.
+                Part::Left => return,
+            };
+            if !delivery.finish_part(outcome) {
+                return delivery.finish(Outcome::Delivered);
             }
         }
-        delivery.finish(worst);
     }
 
-    async fn deliver_part(&self, part: &mut Batch, delivery: &Delivery, input: &Input) -> Part {
+    async fn deliver_part(&self, delivery: &mut Delivery, input: &Input) -> Part {
         let retry = self.target.retry;
         let mut backoff = Backoff::new(retry.min_backoff.0, retry.max_backoff.0);
         let mut attempt = 0u32;
         let mut renewed = false;
         loop {
+            if input.superseded() {
+                return Part::Left;
+            }
             if delivery.abandoned() {
-                delivery.count_lost("abandoned", part.counts());
+                delivery.count_lost("abandoned", delivery.batch.counts());
                 return Part::Failed("sender was told to send it again".into());
             }
             if delivery.age() > retry.max_age.0 {
-                delivery.count_lost("too_old", part.counts());
+                delivery.count_lost("too_old", delivery.batch.counts());
                 self.warn("gave a batch up that had reached retry.max_age");
                 return Part::Failed("not delivered within retry.max_age".into());
             }
-            let version = self.version(part);
-            let body = match self.encode(part, version) {
+            let version = self.version(&delivery.batch);
+            let body = match self.encode(&mut delivery.batch, version) {
                 Ok(body) => body,
                 Err(error) => {
-                    delivery.count_lost("invalid", part.counts());
+                    delivery.count_lost("invalid", delivery.batch.counts());
                     return Part::Rejected(error.to_string());
                 }
             };
+            let part = &delivery.batch;
             let bytes = body.len();
             let place = self.current.load(Ordering::Relaxed) % self.target.endpoints.len();
             let answer = match self.post(place, version, body, part, attempt).await {
@@ -148,7 +155,7 @@ impl Shared {
                     self.move_on(place);
                     attempt += 1;
                     let pause = backoff.next_pause();
-                    self.pause(after.unwrap_or(pause), delivery).await;
+                    self.pause(after.unwrap_or(pause), delivery, input).await;
                 }
             }
         }
@@ -248,15 +255,18 @@ impl Shared {
         }
     }
 
-    /// Sleeps, and wakes up early if the sender gives the delivery up.
-    async fn pause(&self, pause: Duration, delivery: &Delivery) {
+    /// Sleeps, and wakes up early if the sender gives the delivery up or a successor takes over.
+    async fn pause(&self, pause: Duration, delivery: &Delivery, input: &Input) {
         let until = Instant::now() + pause;
         while !delivery.abandoned() {
             let left = until - Instant::now();
             if left.is_zero() {
                 return;
             }
-            sleep(left.min(ABANDONED_CHECK)).await;
+            tokio::select! {
+                () = sleep(left.min(ABANDONED_CHECK)) => {}
+                () = input.wait_superseded() => return,
+            }
         }
     }
 

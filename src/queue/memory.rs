@@ -4,6 +4,9 @@
 //! waits for another attempt. Items may have a lane; of a lane, one item at a time is under way,
 //! so that several takers do not let one overtake another. All of it is a lock around a list,
 //! taken once per batch.
+//!
+//! A queue outlives its takers: when a sink is replaced, the successor takes the next *turn*. The
+//! predecessor gets nothing more, and what it has not delivered it may give back, to the front.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,12 +19,12 @@ use super::WhenFull;
 #[derive(Debug)]
 pub(crate) struct Queue<T> {
     state: Mutex<State<T>>,
-    max: usize,
-    when_full: WhenFull,
-    /// Something came, or the queue was closed.
+    /// Something came or may be taken now, the turn passed, or the queue was closed.
     filled: Notify,
-    /// Something went.
+    /// Something went, or there is room for another reason.
     drained: Notify,
+    /// The turn passed.
+    passed: Notify,
 }
 
 #[derive(Debug)]
@@ -29,16 +32,36 @@ struct State<T> {
     items: VecDeque<Item<T>>,
     /// Of the items here and of those taken whose [`Held`] still lives.
     bytes: usize,
+    max: usize,
+    when_full: WhenFull,
     /// The lanes of items taken whose [`Held`] still lives.
     busy: HashSet<u64, foldhash::fast::RandomState>,
+    /// Whose turn it is to take.
+    turn: u64,
+    /// How many items are under way that were taken in this turn.
+    taken: usize,
+    /// How many are under way that were taken in earlier turns: they may come back.
+    lent: usize,
     closed: bool,
+    /// Whether nobody will take any more.
+    ended: bool,
 }
 
 #[derive(Debug)]
 struct Item<T> {
     item: T,
     weight: usize,
-    lane: Option<u64>,
+    lane: Lane,
+}
+
+/// Which items must not overtake each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lane {
+    /// Items of the same lane leave in order.
+    pub(crate) id: u64,
+    /// Whether the next of the lane waits until this one is done. It need not if whoever sends
+    /// the next one waits for that himself.
+    pub(crate) holds: bool,
 }
 
 /// What became of a push.
@@ -59,7 +82,8 @@ pub(crate) enum Pushed<T> {
 pub(crate) struct Held<T> {
     queue: Arc<Queue<T>>,
     weight: usize,
-    lane: Option<u64>,
+    lane: Lane,
+    turn: u64,
 }
 
 impl<T> Queue<T> {
@@ -68,13 +92,18 @@ impl<T> Queue<T> {
             state: Mutex::new(State {
                 items: VecDeque::new(),
                 bytes: 0,
+                max,
+                when_full,
                 busy: HashSet::default(),
+                turn: 0,
+                taken: 0,
+                lent: 0,
                 closed: false,
+                ended: false,
             }),
-            max,
-            when_full,
             filled: Notify::new(),
             drained: Notify::new(),
+            passed: Notify::new(),
         }
     }
 
@@ -83,17 +112,52 @@ impl<T> Queue<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Begins the next turn, under these bounds: whoever took until now gets nothing more. Items
+    /// above a bound that shrinks stay.
+    pub(crate) fn take_over(&self, max: usize, when_full: WhenFull) -> u64 {
+        let mut state = self.state();
+        (state.max, state.when_full) = (max, when_full);
+        state.turn += 1;
+        state.lent += state.taken;
+        state.taken = 0;
+        let turn = state.turn;
+        drop(state);
+        self.passed.notify_waiters();
+        self.filled.notify_waiters();
+        self.drained.notify_waiters();
+        turn
+    }
+
+    /// Whether a turn is over.
+    pub(crate) fn has_passed(&self, turn: u64) -> bool {
+        self.state().turn != turn
+    }
+
+    /// Waits until a turn is over.
+    pub(crate) async fn passed(&self, turn: u64) {
+        loop {
+            let passed = self.passed.notified();
+            tokio::pin!(passed);
+            passed.as_mut().enable();
+            if self.has_passed(turn) {
+                return;
+            }
+            passed.await;
+        }
+    }
+
     /// Adds an item if there is room, or makes room if that is the policy. An item above the
     /// bound passes when the queue is empty: it could never pass otherwise.
-    pub(crate) fn push(&self, item: T, weight: usize, lane: Option<u64>) -> Pushed<T> {
+    pub(crate) fn push(&self, item: T, weight: usize, lane: Lane) -> Pushed<T> {
         let mut evicted = Vec::new();
         let mut state = self.state();
         if state.closed {
             return Pushed::Closed(item);
         }
-        let fits = |bytes: usize| bytes == 0 || bytes + weight <= self.max;
+        let max = state.max;
+        let fits = |bytes: usize| bytes == 0 || bytes + weight <= max;
         if !fits(state.bytes) {
-            match self.when_full {
+            match state.when_full {
                 WhenFull::Block => return Pushed::Full(item),
                 WhenFull::DropNewest => return Pushed::Dropped(item),
                 WhenFull::DropOldest => {
@@ -120,7 +184,7 @@ impl<T> Queue<T> {
     }
 
     /// Adds an item, waiting for room if that is the policy.
-    pub(crate) async fn push_wait(&self, item: T, weight: usize, lane: Option<u64>) -> Pushed<T> {
+    pub(crate) async fn push_wait(&self, item: T, weight: usize, lane: Lane) -> Pushed<T> {
         let mut item = item;
         loop {
             let drained = self.drained.notified();
@@ -135,24 +199,32 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Takes the oldest item of which no other of its lane is under way; none once the queue is
-    /// closed and empty. Cancelling it loses nothing.
-    pub(crate) async fn pop(self: &Arc<Self>) -> Option<(T, Held<T>)> {
+    /// Takes the oldest item of which no other of its lane is under way; none once the turn is
+    /// over, or the queue is closed and nothing will come any more. Cancelling it loses nothing.
+    pub(crate) async fn pop(self: &Arc<Self>, turn: u64) -> Option<(T, Held<T>)> {
         loop {
             let filled = self.filled.notified();
             tokio::pin!(filled);
             filled.as_mut().enable();
             {
                 let mut state = self.state();
+                if state.turn != turn {
+                    drop(state);
+                    // What woke this taker may have been meant for those whose turn it is.
+                    self.filled.notify_one();
+                    return None;
+                }
                 if let Some(item) = state.take_ready() {
+                    state.taken += 1;
                     let held = Held {
                         queue: self.clone(),
                         weight: item.weight,
                         lane: item.lane,
+                        turn,
                     };
                     return Some((item.item, held));
                 }
-                if state.closed && state.items.is_empty() {
+                if state.closed && state.items.is_empty() && state.lent == 0 {
                     return None;
                 }
             }
@@ -168,15 +240,18 @@ impl<T> Queue<T> {
         self.drained.notify_waiters();
     }
 
-    /// Takes all items at once.
-    pub(crate) fn take_all(&self) -> Vec<T> {
+    /// Ends the queue: nobody will take any more. Returns what is left.
+    pub(crate) fn end(&self) -> Vec<T> {
         let mut state = self.state();
-        let taken: Vec<_> = state.items.drain(..).collect();
-        let bytes: usize = taken.iter().map(|item| item.weight).sum();
+        state.closed = true;
+        state.ended = true;
+        let left: Vec<_> = state.items.drain(..).collect();
+        let bytes: usize = left.iter().map(|item| item.weight).sum();
         state.bytes -= bytes;
         drop(state);
+        self.filled.notify_waiters();
         self.drained.notify_waiters();
-        taken.into_iter().map(|item| item.item).collect()
+        left.into_iter().map(|item| item.item).collect()
     }
 
     /// The bytes that it holds, those of items being sent included.
@@ -191,144 +266,76 @@ impl<T> Queue<T> {
 
     /// The bytes that it holds at most.
     pub(crate) fn max(&self) -> usize {
-        self.max
+        self.state().max
     }
 }
 
 impl<T> State<T> {
     fn take_ready(&mut self) -> Option<Item<T>> {
         let busy = &self.busy;
-        let ready = |item: &Item<T>| item.lane.is_none_or(|lane| !busy.contains(&lane));
+        let ready = |item: &Item<T>| !busy.contains(&item.lane.id);
         let place = self.items.iter().position(ready)?;
         let item = self.items.remove(place)?;
-        self.busy.extend(item.lane);
+        if item.lane.holds {
+            self.busy.insert(item.lane.id);
+        }
         Some(item)
+    }
+
+    /// Frees what an item that was taken has held.
+    fn release(&mut self, held: &Held<T>) {
+        self.bytes -= held.weight;
+        if held.lane.holds {
+            self.busy.remove(&held.lane.id);
+        }
+        if held.turn == self.turn {
+            self.taken -= 1;
+        } else {
+            self.lent -= 1;
+        }
+    }
+}
+
+impl<T> Held<T> {
+    /// Puts what is left of the item back to the front, in this order and with these weights, for
+    /// those whose turn it is now.
+    ///
+    /// # Errors
+    ///
+    /// Returns it if the turn in which it was taken is not over, or if nobody takes any more.
+    pub(crate) fn give_back(self, left: Vec<(T, usize)>) -> Result<(), Vec<T>> {
+        let mut state = self.queue.state();
+        if state.turn == self.turn || state.ended {
+            return Err(left.into_iter().map(|(item, _)| item).collect());
+        }
+        for (item, weight) in left.into_iter().rev() {
+            state.bytes += weight;
+            let lane = self.lane;
+            state.items.push_front(Item { item, weight, lane });
+        }
+        drop(state);
+        // Dropping what it holds frees the lane and wakes the takers.
+        Ok(())
     }
 }
 
 impl<T> Drop for Held<T> {
     fn drop(&mut self) {
-        let mut state = self.queue.state();
-        state.bytes -= self.weight;
-        if let Some(lane) = self.lane {
-            state.busy.remove(&lane);
-        }
-        let closed = state.closed;
+        let queue = &self.queue;
+        let mut state = queue.state();
+        state.release(self);
+        let all = state.closed || self.turn != state.turn;
         drop(state);
-        self.queue.drained.notify_waiters();
-        if closed {
-            self.queue.filled.notify_waiters();
+        queue.drained.notify_waiters();
+        if all {
+            queue.filled.notify_waiters();
         }
-        if self.lane.is_some() {
+        if all || self.lane.holds {
             // What was behind it in its lane may go now.
-            self.queue.filled.notify_one();
+            queue.filled.notify_one();
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn queue(max: usize, when_full: WhenFull) -> Arc<Queue<u32>> {
-        Arc::new(Queue::new(max, when_full))
-    }
-
-    #[tokio::test]
-    async fn items_leave_in_the_order_in_which_they_came() {
-        let queue = queue(100, WhenFull::Block);
-        for i in 0..3 {
-            assert!(matches!(queue.push(i, 10, None), Pushed::Stored(old) if old.is_empty()));
-        }
-        queue.close();
-        for i in 0..3 {
-            assert_eq!(queue.pop().await.unwrap().0, i);
-        }
-        assert!(queue.pop().await.is_none());
-        assert!(matches!(queue.push(9, 1, None), Pushed::Closed(9)));
-    }
-
-    #[tokio::test]
-    async fn bytes_count_until_the_item_is_done() {
-        let queue = queue(100, WhenFull::Block);
-        let _ = queue.push(1, 80, None);
-        let (_, held) = queue.pop().await.unwrap();
-        assert_eq!(queue.bytes(), 80);
-        assert!(matches!(queue.push(2, 30, None), Pushed::Full(2)));
-        let waiting = tokio::spawn({
-            let queue = queue.clone();
-            async move { queue.push_wait(2, 30, None).await }
-        });
-        drop(held);
-        assert!(matches!(waiting.await.unwrap(), Pushed::Stored(_)));
-        assert_eq!(queue.bytes(), 30);
-    }
-
-    #[tokio::test]
-    async fn an_item_above_the_bound_passes_when_the_queue_is_empty() {
-        let queue = queue(10, WhenFull::Block);
-        assert!(matches!(queue.push(1, 1000, None), Pushed::Stored(_)));
-        assert!(matches!(queue.push(2, 1, None), Pushed::Full(_)));
-    }
-
-    #[tokio::test]
-    async fn the_oldest_make_room_but_not_what_is_being_sent() {
-        let queue = queue(30, WhenFull::DropOldest);
-        for i in 0..3 {
-            let _ = queue.push(i, 10, None);
-        }
-        let (sending, _held) = queue.pop().await.unwrap();
-        assert_eq!(sending, 0);
-        assert!(matches!(queue.push(3, 20, None), Pushed::Stored(old) if old == [1, 2]));
-        assert!(matches!(queue.push(4, 30, None), Pushed::Dropped(4)));
-        assert_eq!(queue.take_all(), [3]);
-    }
-
-    #[tokio::test]
-    async fn of_a_lane_one_item_is_under_way_and_others_may_pass() {
-        let queue = queue(100, WhenFull::Block);
-        for (item, lane) in [(1, 7), (2, 7), (3, 8)] {
-            let _ = queue.push(item, 10, Some(lane));
-        }
-        let (first, held) = queue.pop().await.unwrap();
-        let (second, _other) = queue.pop().await.unwrap();
-        assert_eq!((first, second), (1, 3));
-        let third = tokio::spawn({
-            let queue = queue.clone();
-            async move { queue.pop().await.map(|(item, _)| item) }
-        });
-        tokio::task::yield_now().await;
-        assert!(!third.is_finished());
-        drop(held);
-        assert_eq!(third.await.unwrap(), Some(2));
-    }
-
-    #[tokio::test]
-    async fn all_takers_learn_that_a_closed_queue_has_run_empty() {
-        let queue = queue(100, WhenFull::Block);
-        let _ = queue.push(1, 10, Some(7));
-        let _ = queue.push(2, 10, Some(7));
-        let (_, held) = queue.pop().await.unwrap();
-        let takers: Vec<_> = (0..3)
-            .map(|_| {
-                let queue = queue.clone();
-                tokio::spawn(async move { queue.pop().await.map(|(item, _)| item) })
-            })
-            .collect();
-        tokio::task::yield_now().await;
-        queue.close();
-        drop(held);
-        let mut got = Vec::new();
-        for taker in takers {
-            got.extend(taker.await.unwrap());
-        }
-        assert_eq!(got, [2]);
-    }
-
-    #[tokio::test]
-    async fn the_newest_is_dropped_if_that_is_the_policy() {
-        let queue = queue(10, WhenFull::DropNewest);
-        let _ = queue.push(1, 10, None);
-        assert!(matches!(queue.push(2, 1, None), Pushed::Dropped(2)));
-    }
-}
+mod tests;

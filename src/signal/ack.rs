@@ -135,6 +135,15 @@ impl Ticket {
         });
     }
 
+    /// One more promise of the same sink, for a part of the batch.
+    pub fn another(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            sink: self.sink.clone(),
+            reported: false,
+        }
+    }
+
     /// Whether the sender has been told to send the batch again, or is gone: what is still to be
     /// delivered for it would be delivered twice.
     pub fn abandoned(&self) -> bool {

@@ -1,19 +1,20 @@
 //! The edge into a sink: its queue, the form in which it wants batches, and its accounts.
 
 use std::hash::BuildHasher;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::component::{Form, SinkConfig, Transform};
 use crate::protocol::Version;
-use crate::queue::{Held, Pushed, Queue};
+use crate::queue::{Held, Lane, Pushed, Queue, WhenFull};
 use crate::signal::{Batch, Counts, Outcome, Ticket};
 use crate::telemetry::{ComponentMetrics, QueueGauge};
 
-/// An edge into a sink, shared by all stages that end there and by the sink itself.
+/// An edge into a sink, shared by all stages that end there and by the sink itself. When the sink
+/// is replaced, its successor gets an edge of its own into the same queue.
 #[derive(Debug)]
 pub(crate) struct Edge {
     pub(crate) id: Arc<str>,
@@ -22,8 +23,32 @@ pub(crate) struct Edge {
     pub(crate) before: Option<Arc<dyn Transform>>,
     pub(crate) metrics: ComponentMetrics,
     queue: Arc<Queue<Waiting>>,
+    bounds: (usize, WhenFull),
+    /// The sink's turn to take from the queue.
+    turn: AtomicU64,
+    /// Why the queue takes no more, for all edges into it.
+    ending: Arc<OnceLock<Ending>>,
     form: AtomicU8,
     checks_series: bool,
+}
+
+/// Why a queue takes no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The process ends.
+    Shutdown,
+    /// The configuration has the sink no more.
+    Removed,
+}
+
+impl Ending {
+    /// The reason under which it is counted that a batch was given up, and what its sender hears.
+    fn reason(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Shutdown => ("shutdown", "shut down before it was delivered"),
+            Self::Removed => ("removed", "sink was removed before it was delivered"),
+        }
+    }
 }
 
 /// A batch in the queue.
@@ -35,38 +60,61 @@ pub(crate) struct Waiting {
 }
 
 /// Batches whose sender does not wait for the sink must not overtake each other: they share a
-/// lane by sender and tenant. A sender that waits keeps its order itself.
-fn lane(batch: &Batch, ticket: Option<&Ticket>) -> Option<u64> {
+/// lane by sender and tenant. A sender that waits keeps its order itself, but must not overtake
+/// what it has sent while it did not wait, which is so if the sink has become a required one.
+fn lane(batch: &Batch, ticket: Option<&Ticket>) -> Lane {
     let hasher = foldhash::quality::FixedState::default();
     let origin = batch.origin();
-    ticket
-        .is_none()
-        .then(|| hasher.hash_one((&origin.source, origin.peer, batch.tenant())))
+    Lane {
+        id: hasher.hash_one((&origin.source, origin.peer, batch.tenant())),
+        holds: ticket.is_none(),
+    }
 }
 
 impl Edge {
+    /// An edge into the queue of the sink's predecessor, if it has one.
     pub(crate) fn new(
         id: Arc<str>,
         config: &dyn SinkConfig,
         before: Option<Arc<dyn Transform>>,
         metrics: ComponentMetrics,
+        predecessor: Option<&Self>,
     ) -> Arc<Self> {
         let required = config.required();
         let queue = config.queue();
-        let queue = Arc::new(Queue::new(
-            queue.max_bytes.bytes(),
-            queue.when_full(required),
-        ));
-        metrics.watch_queue(Arc::new(Gauge(queue.clone())));
+        let bounds = (queue.max_bytes.bytes(), queue.when_full(required));
+        let (queue, ending) = match predecessor {
+            Some(edge) => (edge.queue.clone(), edge.ending.clone()),
+            None => (Arc::new(Queue::new(bounds.0, bounds.1)), Arc::default()),
+        };
         Arc::new(Self {
             id,
             required,
             before,
             metrics,
             queue,
+            bounds,
+            turn: AtomicU64::new(0),
+            ending,
             form: AtomicU8::new(config.form() as u8),
             checks_series: config.checks_series(),
         })
+    }
+
+    /// Makes the sink at this edge the one that takes from the queue, under its own bounds. What
+    /// its predecessor has taken, that may give back.
+    pub(crate) fn take_over(&self, predecessor: Option<&Self>) {
+        if let Some(predecessor) = predecessor {
+            predecessor.metrics.watch_queue(None);
+        }
+        let turn = self.queue.take_over(self.bounds.0, self.bounds.1);
+        self.turn.store(turn, Ordering::Relaxed);
+        self.metrics
+            .watch_queue(Some(Arc::new(Gauge(self.queue.clone()))));
+    }
+
+    fn turn(&self) -> u64 {
+        self.turn.load(Ordering::Relaxed)
     }
 
     /// The form in which the sink wants batches now.
@@ -133,7 +181,7 @@ impl Edge {
         self.pushed(pushed, weight, lane);
     }
 
-    fn pushed(&self, pushed: Pushed<Waiting>, weight: usize, lane: Option<u64>) -> Option<Blocked> {
+    fn pushed(&self, pushed: Pushed<Waiting>, weight: usize, lane: Lane) -> Option<Blocked> {
         match pushed {
             Pushed::Stored(evicted) => {
                 for old in evicted {
@@ -148,7 +196,7 @@ impl Edge {
                 });
             }
             Pushed::Dropped(waiting) => self.give_up(waiting, "queue_full", "queue is full"),
-            Pushed::Closed(waiting) => self.give_up(waiting, "shutdown", "sink has ended"),
+            Pushed::Closed(waiting) => self.give_up_at_end(waiting),
         }
         None
     }
@@ -161,18 +209,28 @@ impl Edge {
         }
     }
 
+    fn give_up_at_end(&self, waiting: Waiting) {
+        let (reason, text) = match self.ending.get() {
+            Some(ending) => ending.reason(),
+            None => ("sink_died", "sink died with the batch"),
+        };
+        self.give_up(waiting, reason, text);
+    }
+
     /// Ends the sink's input once it is empty.
-    pub(crate) fn close(&self) {
+    pub(crate) fn close(&self, ending: Ending) {
+        // Only the first reason counts.
+        let _ = self.ending.set(ending);
         self.queue.close();
     }
 
     /// Gives up what nobody will take any more; returns how much that is.
     pub(crate) fn abandon(&self) -> (usize, usize) {
         let bytes = self.queue.bytes();
-        let left = self.queue.take_all();
+        let left = self.queue.end();
         let batches = left.len();
         for waiting in left {
-            self.give_up(waiting, "shutdown", "shut down before it was delivered");
+            self.give_up_at_end(waiting);
         }
         (batches, bytes)
     }
@@ -182,7 +240,7 @@ impl Edge {
 pub(crate) struct Blocked {
     waiting: Waiting,
     weight: usize,
-    lane: Option<u64>,
+    lane: Lane,
 }
 
 struct Gauge(Arc<Queue<Waiting>>);
@@ -198,24 +256,51 @@ impl QueueGauge for Gauge {
 pub struct Input(pub(crate) Arc<Edge>);
 
 impl Input {
-    /// The next delivery; none once there will be no more. Several takers may ask at once: of
-    /// deliveries that must not overtake each other, one is under way at a time. Cancelling it
-    /// loses nothing.
+    /// The next delivery; none once there will be no more, or a successor takes them. Several
+    /// takers may ask at once: of deliveries that must not overtake each other, one is under way
+    /// at a time. Cancelling it loses nothing.
     pub async fn recv(&self) -> Option<Delivery> {
-        let (waiting, held) = self.0.queue.pop().await?;
-        let Waiting {
-            batch,
-            ticket,
-            since,
-        } = waiting;
-        Some(Delivery {
-            batch,
-            ticket,
-            since,
-            edge: self.0.clone(),
-            finished: false,
-            _held: held,
-        })
+        loop {
+            let (waiting, held) = self.0.queue.pop(self.0.turn()).await?;
+            let Waiting {
+                mut batch,
+                ticket,
+                since,
+            } = waiting;
+            // It may have been queued for a predecessor that did not look into it.
+            let looked = if self.0.checks_series && batch.counts().is_none() {
+                batch.decode().map(|_| ())
+            } else {
+                Ok(())
+            };
+            let delivery = Delivery {
+                batch,
+                rest: Vec::new(),
+                worst: Outcome::Delivered,
+                ticket,
+                since,
+                edge: self.0.clone(),
+                held: Some(held),
+            };
+            match looked {
+                Ok(()) => return Some(delivery),
+                Err(error) => {
+                    delivery.count_lost("invalid", None);
+                    delivery.finish(Outcome::Rejected(error.to_string()));
+                }
+            }
+        }
+    }
+
+    /// Whether a successor takes the deliveries. What has not been delivered is best dropped then:
+    /// the successor gets it.
+    pub fn superseded(&self) -> bool {
+        self.0.queue.has_passed(self.0.turn())
+    }
+
+    /// Waits until a successor takes the deliveries.
+    pub async fn wait_superseded(&self) {
+        self.0.queue.passed(self.0.turn()).await;
     }
 
     /// The sink's meters.
@@ -230,17 +315,21 @@ impl Input {
 }
 
 /// A batch and the duty to say what became of it. Its bytes count against the queue's bound until
-/// then; dropping it without a word tells the sender to try again.
+/// then. Dropping it without a word gives it back if the sink has a successor, and tells the
+/// sender to try again if not.
 #[derive(Debug)]
 pub struct Delivery {
-    /// What to deliver.
+    /// What to deliver, or the part of it that comes next.
     pub batch: Batch,
+    /// The parts behind that, the last one first.
+    rest: Vec<Batch>,
+    /// Of the parts that are done.
+    worst: Outcome,
     ticket: Option<Ticket>,
     since: Instant,
     edge: Arc<Edge>,
-    /// Whether somebody said what became of it.
-    finished: bool,
-    _held: Held<Waiting>,
+    /// Its place in the queue, until somebody has said what became of it.
+    held: Option<Held<Waiting>>,
 }
 
 impl Delivery {
@@ -265,14 +354,39 @@ impl Delivery {
         self.edge.metrics.discarded(reason, samples);
     }
 
+    /// Replaces the part that comes next by two.
+    pub fn split(&mut self, first: Batch, second: Batch) {
+        self.batch = first;
+        self.rest.push(second);
+    }
+
+    /// Says what became of the part that was next. Returns whether there is another one.
+    pub fn finish_part(&mut self, outcome: Outcome) -> bool {
+        self.note(outcome);
+        match self.rest.pop() {
+            Some(next) => {
+                self.batch = next;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A failure that may pass must win over a refusal, and the first refusal is the one to tell.
+    fn note(&mut self, outcome: Outcome) {
+        if self.worst == Outcome::Delivered || matches!(outcome, Outcome::Failed { .. }) {
+            self.worst = outcome;
+        }
+    }
+
     /// Says what became of it.
     pub fn finish(mut self, outcome: Outcome) {
-        self.finished = true;
-        self.finished = true;
+        self.note(outcome);
         self.edge.metrics.delivered_after(self.since.elapsed());
         if let Some(ticket) = self.ticket.take() {
-            ticket.report(outcome);
+            ticket.report(self.worst.clone());
         }
+        self.held = None;
     }
 
     /// It is where it should be.
@@ -284,12 +398,28 @@ impl Delivery {
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        if self.finished {
+        let Some(held) = self.held.take() else {
             return;
+        };
+        let ticket = self.ticket.take();
+        let parts = [self.batch.clone()]
+            .into_iter()
+            .chain(self.rest.drain(..).rev());
+        let left = parts.map(|batch| {
+            let weight = batch.weight();
+            let waiting = Waiting {
+                batch,
+                ticket: ticket.as_ref().map(Ticket::another),
+                since: self.since,
+            };
+            (waiting, weight)
+        });
+        let refused = held.give_back(left.collect());
+        for waiting in refused.err().into_iter().flatten() {
+            self.edge.give_up_at_end(waiting);
         }
-        self.count_lost("sink_died", self.batch.counts());
-        if let Some(ticket) = self.ticket.take() {
-            ticket.report(Outcome::failed("sink died with the batch"));
+        if let Some(ticket) = ticket {
+            ticket.report(self.worst.clone());
         }
     }
 }

@@ -1,45 +1,67 @@
-//! From a validated configuration to running components, and down again.
+//! The running graph: starts what was built, changes to another configuration, and stops.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::task::JoinHandle;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
-use crate::component::{BuildContext, BuildError, Kind, Sink, Source, Transform};
-use crate::config::{Config, OutputRef};
+use crate::component::{BuildError, Kind, Sink, SinkConfig, Source, SourceConfig};
+use crate::config::Config;
 use crate::http::Listeners;
 use crate::telemetry::{ComponentMetrics, State, Telemetry};
 
-use super::edge::{Edge, Input};
-use super::stage::{Node, Output, Stage, Target};
-use super::supervise::{self, Rebuild, Run, Supervised};
-use super::{Shutdown, ShutdownTrigger};
+use super::build::{Next, Present, Workshop};
+use super::drain::Retired;
+use super::edge::{Edge, Ending, Input};
+use super::plan::Transformer;
+use super::stage::Output;
+use super::supervise::{self, Rebuild, Run, Supervised, Task};
+use super::{Changes, Shutdown, ShutdownTrigger};
 
 /// A topology of which everything is built and nothing runs. Dropping it undoes the build.
 pub struct Built {
-    config: Arc<Config>,
-    telemetry: Telemetry,
-    listeners: Listeners,
-    sources: BTreeMap<Arc<str>, (Box<dyn Source>, Output)>,
-    sinks: BTreeMap<Arc<str>, BuiltSink>,
+    workshop: Workshop,
+    next: Next,
 }
-
-/// A sink and the edge that leads to it.
-type BuiltSink = (Box<dyn Sink>, Arc<Edge>);
 
 /// A topology that runs.
 pub struct Running {
+    workshop: Workshop,
     config: Arc<Config>,
-    telemetry: Telemetry,
-    listeners: Listeners,
-    stop_sources: ShutdownTrigger,
-    stop_sinks: ShutdownTrigger,
-    sources: BTreeMap<Arc<str>, JoinHandle<()>>,
-    sinks: BTreeMap<Arc<str>, (JoinHandle<()>, Arc<Edge>)>,
+    sources: BTreeMap<Arc<str>, RunningSource>,
+    transforms: BTreeMap<Arc<str>, Transformer>,
+    sinks: BTreeMap<Arc<str>, RunningSink>,
+    /// Nobody sends through the present stages once it is closed.
+    in_use: watch::Sender<()>,
+    /// What earlier reloads have replaced or removed.
+    draining: JoinSet<Vec<Leftover>>,
+    /// Ends that at once.
+    hurry: ShutdownTrigger,
+}
+
+struct RunningSource {
+    task: Task<()>,
+    stop: ShutdownTrigger,
+    output: Output,
+}
+
+struct RunningSink {
+    task: Task<()>,
+    stop: ShutdownTrigger,
+    edge: Arc<Edge>,
+}
+
+impl RunningSource {
+    /// Tells it to stop. Its stage stays only as long as it has requests under way.
+    fn retire(self, id: Arc<str>) -> (Arc<str>, Task<()>) {
+        self.stop.fire();
+        (id, self.task)
+    }
 }
 
 /// What a sink had not delivered when its time was up.
@@ -64,153 +86,28 @@ impl Built {
         telemetry: Telemetry,
         listeners: Listeners,
     ) -> Result<Self, Vec<(Arc<str>, BuildError)>> {
-        let mut errors = Vec::new();
-        let context = |id: &Arc<str>, kind: Kind, type_name: &str| BuildContext {
-            id: id.clone(),
-            listeners: listeners.clone(),
-            metrics: telemetry.component(id, kind, type_name),
-            telemetry: telemetry.clone(),
-        };
-
-        let mut edges: HashMap<Arc<str>, Arc<Edge>> = HashMap::new();
-        let mut sinks = BTreeMap::new();
-        for (id, node) in &config.sinks {
-            let cx = context(id, Kind::Sink, &node.type_name);
-            let built = node
-                .config
-                .before(&cx)
-                .and_then(|before| Ok((before, node.config.build(&cx)?)));
-            match built {
-                Ok((before, sink)) => {
-                    let edge = Edge::new(id.clone(), &*node.config, before, cx.metrics);
-                    edges.insert(id.clone(), edge.clone());
-                    sinks.insert(id.clone(), (sink, edge));
-                }
-                Err(error) => errors.push((id.clone(), error)),
-            }
-        }
-
-        let mut transforms = HashMap::new();
-        for (id, node) in &config.transforms {
-            let cx = context(id, Kind::Transform, &node.type_name);
-            match node.config.build(&cx) {
-                Ok(transform) => {
-                    cx.metrics.set_state(State::Running);
-                    transforms.insert(id.clone(), (transform, cx.metrics));
-                }
-                Err(error) => errors.push((id.clone(), error)),
-            }
-        }
-
-        let mut sources = BTreeMap::new();
-        for (id, node) in &config.sources {
-            let cx = context(id, Kind::Source, &node.type_name);
-            match node.config.build(&cx) {
-                Ok(source) => {
-                    sources.insert(id.clone(), (source, cx.metrics));
-                }
-                Err(error) => errors.push((id.clone(), error)),
-            }
-        }
-
-        if !errors.is_empty() {
-            return Err(errors);
-        }
-        let planner = Planner {
-            config: &config,
-            transforms: &transforms,
-            edges: &edges,
-        };
-        let sources = sources
-            .into_iter()
-            .map(|(id, (source, metrics))| {
-                let stage = Arc::new(ArcSwap::from_pointee(planner.stage(&id)));
-                (id, (source, Output { stage, metrics }))
-            })
-            .collect();
-        Ok(Self {
-            config,
+        let workshop = Workshop {
             telemetry,
             listeners,
-            sources,
-            sinks,
-        })
+        };
+        let next = workshop.build(config, Present::default())?;
+        Ok(Self { workshop, next })
     }
 
-    /// Starts everything, sinks first. Cannot fail.
+    /// Starts everything, sinks first. Cannot fail. Must be called inside of a tokio runtime.
     pub fn start(self) -> Running {
-        let (stop_sources, sources_stop) = ShutdownTrigger::new();
-        let (stop_sinks, sinks_stop) = ShutdownTrigger::new();
-        let mut sinks = BTreeMap::new();
-        for (id, (sink, edge)) in self.sinks {
-            let run = |sink: Box<dyn Sink>, edge: &Arc<Edge>, stop: &Shutdown| -> Run {
-                let (input, stop) = (Input(edge.clone()), stop.clone());
-                Box::new(move || sink.run(input, stop))
-            };
-            let rebuild: Rebuild = {
-                let (config, id) = (self.config.clone(), id.clone());
-                let (edge, stop) = (edge.clone(), sinks_stop.clone());
-                let cx = BuildContext {
-                    id: id.clone(),
-                    listeners: self.listeners.clone(),
-                    metrics: edge.metrics.clone(),
-                    telemetry: self.telemetry.clone(),
-                };
-                Box::new(move || {
-                    let sink = config.sinks[&id].config.build(&cx)?;
-                    Ok(run(sink, &edge, &stop))
-                })
-            };
-            let task = supervise::spawn(Supervised {
-                id: id.clone(),
-                kind: Kind::Sink,
-                metrics: edge.metrics.clone(),
-                first: Some(run(sink, &edge, &sinks_stop)),
-                rebuild,
-                shutdown: sinks_stop.clone(),
-            });
-            sinks.insert(id, (task, edge));
-        }
-        let mut sources = BTreeMap::new();
-        for (id, (source, output)) in self.sources {
-            let run = |source: Box<dyn Source>, output: &Output, stop: &Shutdown| -> Run {
-                let (output, stop) = (output.clone(), stop.clone());
-                Box::new(move || source.run(output, stop))
-            };
-            let rebuild: Rebuild = {
-                let (config, id) = (self.config.clone(), id.clone());
-                let (output, stop) = (output.clone(), sources_stop.clone());
-                let cx = BuildContext {
-                    id: id.clone(),
-                    listeners: self.listeners.clone(),
-                    metrics: output.metrics.clone(),
-                    telemetry: self.telemetry.clone(),
-                };
-                Box::new(move || {
-                    let source = config.sources[&id].config.build(&cx)?;
-                    Ok(run(source, &output, &stop))
-                })
-            };
-            let task = supervise::spawn(Supervised {
-                id: id.clone(),
-                kind: Kind::Source,
-                metrics: output.metrics.clone(),
-                first: Some(run(source, &output, &sources_stop)),
-                rebuild,
-                shutdown: sources_stop.clone(),
-            });
-            sources.insert(id, task);
-        }
-        self.listeners.start();
-        Running {
-            config: self.config,
-            telemetry: self.telemetry,
-            listeners: self.listeners,
-            stop_sources,
-            stop_sinks,
-            sources,
-            sinks,
-        }
+        let mut running = Running {
+            workshop: self.workshop,
+            config: self.next.config.clone(),
+            sources: BTreeMap::new(),
+            transforms: BTreeMap::new(),
+            sinks: BTreeMap::new(),
+            in_use: watch::Sender::new(()),
+            draining: JoinSet::new(),
+            hurry: ShutdownTrigger::new().0,
+        };
+        running.commit(self.next);
+        running
     }
 }
 
@@ -222,32 +119,202 @@ impl Running {
 
     /// Its meters.
     pub fn telemetry(&self) -> &Telemetry {
-        &self.telemetry
+        &self.workshop.telemetry
+    }
+
+    /// Changes to another configuration, whole or not at all. What is the same in both goes on
+    /// untouched. What is replaced or removed finishes what it has under way, in the background
+    /// and within `limit`; what a replaced sink has not delivered goes to its successor. Dropping
+    /// the future before it is done leaves everything as it was.
+    ///
+    /// # Errors
+    ///
+    /// Fails when one or more components cannot be built; everything then goes on as before.
+    pub async fn reload(
+        &mut self,
+        config: Arc<Config>,
+        limit: Duration,
+    ) -> Result<Changes, Vec<(Arc<str>, BuildError)>> {
+        while self.draining.try_join_next().is_some() {}
+        let present = Present {
+            config: Some(self.config.clone()),
+            transforms: self.transforms.clone(),
+            edges: self.edges(),
+        };
+        // Certificates are read and expressions compiled, which would hold up a worker.
+        let workshop = self.workshop.clone();
+        let build = tokio::task::spawn_blocking(move || workshop.build(config, present));
+        let next = build.await.unwrap_or_else(|error| {
+            let error = BuildError::new("reload", format!("the build was cut short: {error}"));
+            Err(vec![("reload".into(), error)])
+        })?;
+        let changes = next.changes.clone();
+        let retired = self.commit(next);
+        let hurry = self.hurry.listener();
+        self.draining
+            .spawn(retired.drain(Instant::now() + limit, hurry));
+        Ok(changes)
+    }
+
+    fn edges(&self) -> BTreeMap<Arc<str>, Arc<Edge>> {
+        let edge = |(id, sink): (&Arc<str>, &RunningSink)| (id.clone(), sink.edge.clone());
+        self.sinks.iter().map(edge).collect()
+    }
+
+    /// Puts what was built in the place of what runs. Cannot fail.
+    fn commit(&mut self, next: Next) -> Retired {
+        let mut retired = Retired {
+            sources: Vec::new(),
+            replaced: Vec::new(),
+            removed: Vec::new(),
+            in_use: std::mem::replace(&mut self.in_use, next.in_use),
+        };
+        let Next {
+            config,
+            mut stages,
+            sources,
+            transforms,
+            sinks,
+            ..
+        } = next;
+        for (id, transformer) in &transforms {
+            let known = self.transforms.get(id);
+            if known.is_none_or(|known| !Arc::ptr_eq(&known.transform, &transformer.transform)) {
+                transformer.metrics.reporter().set(State::Running);
+            }
+        }
+        self.transforms = transforms;
+        // From here on, batches go where the new configuration says.
+        for (id, source) in &self.sources {
+            if let Some(stage) = stages.get(id) {
+                source.output.stage.store(stage.clone());
+            }
+        }
+        for (id, (sink, edge)) in sinks {
+            let config = config.sinks[&id].config.clone();
+            let old = self.sinks.remove(&id);
+            if let Some(old) = &old {
+                // Before it learns that it gets no more deliveries, so that its end is an end.
+                old.stop.fire();
+            }
+            edge.take_over(old.as_ref().map(|old| &*old.edge));
+            let started = self.start_sink(&id, sink, edge, config);
+            self.sinks.insert(id.clone(), started);
+            retired.replaced.extend(old.map(|old| (id, old.task)));
+        }
+        for (id, (source, metrics)) in sources {
+            let config = config.sources[&id].config.clone();
+            let old = self.sources.remove(&id);
+            let stage = match (&old, stages.remove(&id)) {
+                // Requests that the old one has under way go the new way.
+                (Some(old), _) => old.output.stage.clone(),
+                (None, Some(stage)) => Arc::new(ArcSwap::new(stage)),
+                (None, None) => Arc::default(), // every source has one
+            };
+            // Takes over the paths that others have until now.
+            let started = self.start_source(&id, source, Output { stage, metrics }, config);
+            self.sources.insert(id.clone(), started);
+            retired.sources.extend(old.map(|old| old.retire(id)));
+        }
+        self.workshop.listeners.start();
+        let gone = |id: &Arc<str>| !config.sources.contains_key(id);
+        for (id, old) in self.sources.extract_if(.., |id, _| gone(id)) {
+            retired.sources.push(old.retire(id));
+        }
+        let gone = |id: &Arc<str>| !config.sinks.contains_key(id);
+        for (id, old) in self.sinks.extract_if(.., |id, _| gone(id)) {
+            old.stop.fire();
+            retired.removed.push((id, old.task, old.edge));
+        }
+        self.config = config;
+        retired
+    }
+
+    fn start_sink(
+        &self,
+        id: &Arc<str>,
+        sink: Box<dyn Sink>,
+        edge: Arc<Edge>,
+        config: Arc<dyn SinkConfig>,
+    ) -> RunningSink {
+        let (stop, stopped) = ShutdownTrigger::new();
+        let run = |sink: Box<dyn Sink>, edge: &Arc<Edge>, stopped: &Shutdown| -> Run {
+            let (input, stopped) = (Input(edge.clone()), stopped.clone());
+            Box::new(move || sink.run(input, stopped))
+        };
+        let cx = self.workshop.context(id, edge.metrics.clone());
+        let rebuild: Rebuild = {
+            let (edge, stopped) = (edge.clone(), stopped.clone());
+            Box::new(move || Ok(run(config.build(&cx)?, &edge, &stopped)))
+        };
+        let task = supervise::spawn(Supervised {
+            id: id.clone(),
+            kind: Kind::Sink,
+            metrics: edge.metrics.clone(),
+            first: Some(run(sink, &edge, &stopped)),
+            rebuild,
+            shutdown: stopped,
+        });
+        RunningSink { task, stop, edge }
+    }
+
+    fn start_source(
+        &self,
+        id: &Arc<str>,
+        source: Box<dyn Source>,
+        output: Output,
+        config: Arc<dyn SourceConfig>,
+    ) -> RunningSource {
+        let (stop, stopped) = ShutdownTrigger::new();
+        let run = |source: Box<dyn Source>, output: &Output, stopped: &Shutdown| -> Run {
+            let (output, stopped) = (output.clone(), stopped.clone());
+            Box::new(move || source.run(output, stopped))
+        };
+        let cx = self.workshop.context(id, output.metrics.clone());
+        let rebuild: Rebuild = {
+            let (output, stopped) = (output.clone(), stopped.clone());
+            Box::new(move || Ok(run(config.build(&cx)?, &output, &stopped)))
+        };
+        let task = supervise::spawn(Supervised {
+            id: id.clone(),
+            kind: Kind::Source,
+            metrics: output.metrics.clone(),
+            first: Some(run(source, &output, &stopped)),
+            rebuild,
+            shutdown: stopped,
+        });
+        RunningSource { task, stop, output }
     }
 
     /// Stops sources, lets the sinks drain, and gives up what is left after `limit`.
-    pub async fn stop(self, limit: Duration) -> Vec<Leftover> {
+    pub async fn stop(mut self, limit: Duration) -> Vec<Leftover> {
         let deadline = Instant::now() + limit;
-        self.stop_sources.fire();
+        // Meters stay on their page until everything has ended.
+        let _meters: Vec<ComponentMetrics> = self
+            .sources
+            .values()
+            .map(|source| source.output.metrics.clone())
+            .collect();
+        for source in self.sources.values() {
+            source.stop.fire();
+        }
         // Requests under way wait for their acknowledgement, so sinks go on meanwhile.
-        for (id, task) in self.sources {
-            let abort = task.abort_handle();
-            if timeout_at(deadline, task).await.is_err() {
+        for (id, mut source) in self.sources {
+            if timeout_at(deadline, source.task.ended()).await.is_err() {
                 warn!(source = %id, "source did not stop in time");
-                abort.abort();
             }
         }
-        for (_, edge) in self.sinks.values() {
-            edge.close();
+        // So do requests of sources that a reload has replaced.
+        let _ = timeout_at(deadline, self.in_use.closed()).await;
+        for sink in self.sinks.values() {
+            sink.edge.close(Ending::Shutdown);
+            sink.stop.fire();
         }
-        self.stop_sinks.fire();
         let mut left = Vec::new();
-        for (id, (task, edge)) in self.sinks {
-            let abort = task.abort_handle();
-            if timeout_at(deadline, task).await.is_err() {
-                abort.abort();
-            }
-            let (batches, bytes) = edge.abandon();
+        for (id, mut sink) in self.sinks {
+            let _ = timeout_at(deadline, sink.task.ended()).await;
+            drop(sink.task);
+            let (batches, bytes) = sink.edge.abandon();
             if bytes > 0 {
                 left.push(Leftover {
                     sink: id,
@@ -258,80 +325,21 @@ impl Running {
                 info!(sink = %id, "sink has drained");
             }
         }
-        self.listeners.shutdown(deadline - Instant::now()).await;
-        left
-    }
-}
-
-/// Turns the graph into one stage per source.
-struct Planner<'a> {
-    config: &'a Config,
-    transforms: &'a HashMap<Arc<str>, (Arc<dyn Transform>, ComponentMetrics)>,
-    edges: &'a HashMap<Arc<str>, Arc<Edge>>,
-}
-
-impl Planner<'_> {
-    fn stage(&self, source: &Arc<str>) -> Stage {
-        let mut stage = Stage::default();
-        let mut places = HashMap::new();
-        stage.entry = self.consumers(source, None, &mut stage, &mut places);
-        stage
-    }
-
-    /// The targets of an output, planned with all that lies behind them. The graph has no
-    /// cycles, which validation has made sure of.
-    fn consumers(
-        &self,
-        component: &Arc<str>,
-        output: Option<&str>,
-        stage: &mut Stage,
-        places: &mut HashMap<Arc<str>, Target>,
-    ) -> Vec<Target> {
-        let reads = |inputs: &[OutputRef]| {
-            inputs
-                .iter()
-                .any(|input| input.component == *component && input.output.as_deref() == output)
-        };
-        let mut targets = Vec::new();
-        for (id, node) in &self.config.transforms {
-            if !reads(&node.inputs) {
-                continue;
-            }
-            if let Some(&known) = places.get(id) {
-                targets.push(known);
-                continue;
-            }
-            let (transform, metrics) = &self.transforms[id];
-            let index = stage.nodes.len();
-            let target = Target::Node(index);
-            places.insert(id.clone(), target);
-            stage.nodes.push(Node {
-                transform: transform.clone(),
-                metrics: metrics.clone(),
-                outputs: Vec::new(),
-            });
-            let names = node.config.outputs();
-            let outputs = if names.is_empty() {
-                vec![self.consumers(id, None, stage, places)]
-            } else {
-                names
-                    .iter()
-                    .map(|name| self.consumers(id, Some(name), stage, places))
-                    .collect()
+        loop {
+            let drained = match timeout_at(deadline, self.draining.join_next()).await {
+                Ok(drained) => drained,
+                Err(_) => {
+                    self.hurry.fire();
+                    self.draining.join_next().await
+                }
             };
-            stage.nodes[index].outputs = outputs;
-            targets.push(target);
+            let Some(drained) = drained else { break };
+            left.extend(drained.unwrap_or_default());
         }
-        for (id, node) in &self.config.sinks {
-            if !reads(&node.inputs) {
-                continue;
-            }
-            let target = *places.entry(id.clone()).or_insert_with(|| {
-                stage.edges.push(self.edges[id].clone());
-                Target::Edge(stage.edges.len() - 1)
-            });
-            targets.push(target);
-        }
-        targets
+        self.workshop
+            .listeners
+            .shutdown(deadline - Instant::now())
+            .await;
+        left
     }
 }

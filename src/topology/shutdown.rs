@@ -17,6 +17,11 @@ impl ShutdownTrigger {
         (Self(sender), Shutdown(receiver))
     }
 
+    /// One more listener.
+    pub fn listener(&self) -> Shutdown {
+        Shutdown(self.0.subscribe())
+    }
+
     /// Tells all listeners.
     pub fn fire(&self) {
         self.0.send_replace(true);

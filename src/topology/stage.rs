@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use thiserror::Error;
+use tokio::sync::watch;
 
 use crate::component::{Emitter, Pass, Transform};
 use crate::protocol::Version;
@@ -22,6 +23,8 @@ pub(crate) struct Stage {
     pub(crate) entry: Vec<Target>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) edges: Vec<Arc<Edge>>,
+    /// Tells, by going away, that nobody sends through it any more.
+    pub(crate) _in_use: Option<watch::Receiver<()>>,
 }
 
 /// Where a batch goes next: an index into the stage's nodes or edges.

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info, warn};
 
 use crate::backoff::Backoff;
 use crate::component::{BoxFuture, BuildError, Kind, RunError};
-use crate::telemetry::{ComponentMetrics, State};
+use crate::telemetry::{ComponentMetrics, Reporter, State};
 
 use super::Shutdown;
 
@@ -36,24 +36,42 @@ pub(super) struct Supervised {
     pub(super) shutdown: Shutdown,
 }
 
-/// A task that ends when its supervisor does.
-struct Task(JoinHandle<Result<(), RunError>>);
+/// A task that ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Task<T>(JoinHandle<T>);
 
-impl Drop for Task {
+impl<T> Drop for Task<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
+impl<T> Task<T> {
+    pub(super) fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+
+    /// Waits until it has ended.
+    pub(super) async fn ended(&mut self) -> Result<T, JoinError> {
+        (&mut self.0).await
+    }
+}
+
 /// Runs a component until it ends after `shutdown`.
-pub(super) fn spawn(mut supervised: Supervised) -> JoinHandle<()> {
+pub(super) fn spawn(mut supervised: Supervised) -> Task<()> {
+    let reporter = supervised.metrics.reporter();
     // Called here and not in the task: what a component attaches when it is run is attached when
     // this returns, so that nobody is turned away by a listener that starts next.
     let first = supervised.first.take().map(|run| run());
-    tokio::spawn(supervise(supervised, first))
+    reporter.set(State::Running);
+    Task(tokio::spawn(supervise(supervised, reporter, first)))
 }
 
-async fn supervise(component: Supervised, first: Option<BoxFuture<Result<(), RunError>>>) {
+async fn supervise(
+    component: Supervised,
+    reporter: Reporter,
+    first: Option<BoxFuture<Result<(), RunError>>>,
+) {
     let Supervised {
         id,
         kind,
@@ -67,14 +85,14 @@ async fn supervise(component: Supervised, first: Option<BoxFuture<Result<(), Run
     let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
     loop {
         if let Some(run) = next.take() {
-            metrics.set_state(State::Running);
+            reporter.set(State::Running);
             let started = tokio::time::Instant::now();
             // A task of its own, so that a panic ends nothing else.
             let mut task = Task(tokio::spawn(run));
-            let ended = (&mut task.0).await;
+            let ended = task.ended().await;
             let reason = match ended {
                 Ok(Ok(())) if shutdown.is_set() => {
-                    metrics.set_state(State::Ended);
+                    reporter.set(State::Ended);
                     return;
                 }
                 Ok(Ok(())) => "ended by itself".to_string(),
@@ -89,10 +107,10 @@ async fn supervise(component: Supervised, first: Option<BoxFuture<Result<(), Run
             error!(component = %id, kind, reason, "component died, will be built anew");
         }
         if shutdown.is_set() {
-            metrics.set_state(State::Ended);
+            reporter.set(State::Ended);
             return;
         }
-        metrics.set_state(State::Restarting);
+        reporter.set(State::Restarting);
         tokio::select! {
             () = tokio::time::sleep(backoff.next_pause()) => {}
             () = shutdown.wait() => continue,

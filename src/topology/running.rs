@@ -135,7 +135,7 @@ impl Running {
         config: Arc<Config>,
         limit: Duration,
     ) -> Result<Changes, Vec<(Arc<str>, BuildError)>> {
-        while self.draining.try_join_next().is_some() {}
+        self.reap();
         let present = Present {
             config: Some(self.config.clone()),
             transforms: self.transforms.clone(),
@@ -149,11 +149,20 @@ impl Running {
             Err(vec![("reload".into(), error)])
         })?;
         let changes = next.changes.clone();
+        if changes.is_empty() {
+            self.config = next.config;
+            return Ok(changes);
+        }
         let retired = self.commit(next);
         let hurry = self.hurry.listener();
         self.draining
             .spawn(retired.drain(Instant::now() + limit, hurry));
         Ok(changes)
+    }
+
+    /// Forgets what has ended in the background; what it had to give up has been logged.
+    fn reap(&mut self) {
+        while self.draining.try_join_next().is_some() {}
     }
 
     fn edges(&self) -> BTreeMap<Arc<str>, Arc<Edge>> {
@@ -289,6 +298,7 @@ impl Running {
     /// Stops sources, lets the sinks drain, and gives up what is left after `limit`.
     pub async fn stop(mut self, limit: Duration) -> Vec<Leftover> {
         let deadline = Instant::now() + limit;
+        self.reap();
         // Meters stay on their page until everything has ended.
         let _meters: Vec<ComponentMetrics> = self
             .sources

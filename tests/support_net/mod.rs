@@ -5,6 +5,7 @@
 mod authority;
 mod child;
 mod endpoint;
+mod live;
 mod random;
 mod sender;
 mod series;
@@ -18,6 +19,7 @@ pub use {
     authority::Authority,
     child::Child,
     endpoint::{Does, Endpoint, Reply, Seen},
+    live::{Live, config},
     random::Random,
     sender::{Answer, Sender, fetch},
     series::{Series, body, body_v2, compress, decode, one, protobuf},

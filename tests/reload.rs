@@ -1,0 +1,530 @@
+//! A reload takes effect whole or not at all, and costs nobody anything that it does not have to.
+//!
+//! Each scenario drives a topology in this process, with senders and endpoints on real sockets.
+
+mod support_net;
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use support_net::{
+    Answer, Does, Endpoint, Live, Reply, Sender, body, fetch, free_address, one, until_so,
+};
+
+fn source(name: &str, address: SocketAddr, keys: &str) -> String {
+    format!("[sources.{name}]\ntype = \"remote_write\"\naddress = \"{address}\"\n{keys}\n")
+}
+
+/// A sink that retries quickly.
+fn sink(name: &str, inputs: &str, url: &str, keys: &str) -> String {
+    let retry = match keys.contains("retry") {
+        true => "",
+        false => "retry = { min_backoff = \"5ms\", max_backoff = \"20ms\" }",
+    };
+    format!(
+        "[sinks.{name}]\ntype = \"remote_write\"\ninputs = [{inputs:?}]\nendpoint = \"{url}\"\n{retry}\n{keys}\n"
+    )
+}
+
+const OPTIONAL: &str = "required = false";
+
+fn up(time: i64) -> Vec<u8> {
+    body(&[one("up", time)])
+}
+
+fn ups(times: impl IntoIterator<Item = i64>) -> Vec<(String, i64)> {
+    times.into_iter().map(|time| ("up".into(), time)).collect()
+}
+
+#[track_caller]
+fn expect(answer: &Answer, status: u16) {
+    assert_eq!(answer.status, status, "{}", answer.text());
+}
+
+/// Writes one sample over a connection of its own, from another thread.
+fn write(address: SocketAddr, time: i64) -> JoinHandle<Answer> {
+    std::thread::spawn(move || Sender::new(address).write(&up(time)))
+}
+
+/// An endpoint that says nothing until it is released.
+fn hanging() -> Endpoint {
+    Endpoint::new(|_| Does::Hang(Reply::new(204)))
+}
+
+/// The URL of an endpoint that nobody listens at.
+fn nobody() -> String {
+    format!("http://{}/write", free_address())
+}
+
+/// Whether nobody listens there any more.
+fn is_closed(address: SocketAddr) -> bool {
+    TcpStream::connect(address).is_err()
+}
+
+#[test]
+fn the_same_content_changes_nothing() {
+    let (address, endpoint) = (free_address(), Endpoint::healthy());
+    let text = source("a", address, "") + &sink("z", "a", &endpoint.url(), "");
+    let mut live = Live::start(&text);
+    let mut sender = Sender::new(address);
+    expect(&sender.write(&up(1)), 204);
+    let changes = live.reload(&format!("# a remark\n{text}"));
+    assert!(changes.is_empty(), "{changes}");
+    assert_eq!(changes.to_string(), "nothing changed");
+    expect(&sender.write(&up(2)), 204);
+    assert_eq!(endpoint.accepted(), ups(1..=2));
+    assert_eq!(endpoint.connections(), 1);
+    assert_eq!(live.stop(), []);
+}
+
+#[test]
+fn other_inputs_alone_leave_the_component_as_it_is() {
+    let addresses = [free_address(), free_address()];
+    let endpoint = Endpoint::healthy();
+    let sources = source("a", addresses[0], "") + &source("b", addresses[1], "");
+    let hole = "[sinks.hole]\ntype = \"blackhole\"\ninputs = [\"*\"]\n";
+    let config = |input: &str| sources.clone() + hole + &sink("z", input, &endpoint.url(), "");
+    let mut live = Live::start(&config("a"));
+    let mut senders = addresses.map(Sender::new);
+    expect(&senders[0].write(&up(1)), 204);
+    let changes = live.reload(&config("b"));
+    assert_eq!(changes.to_string(), "rewired sinks.z");
+    expect(&senders[0].write(&up(2)), 204);
+    expect(&senders[1].write(&up(3)), 204);
+    // And back again.
+    live.reload(&config("a"));
+    expect(&senders[0].write(&up(4)), 204);
+    expect(&senders[1].write(&up(5)), 204);
+    assert_eq!(endpoint.accepted(), ups([1, 3, 4]));
+    assert_eq!(endpoint.connections(), 1);
+    assert_eq!(live.stop(), []);
+}
+
+#[test]
+fn an_input_that_is_removed_and_added_again_carries_on() {
+    let (address, endpoint) = (free_address(), Endpoint::healthy());
+    let other = Endpoint::healthy();
+    let text = source("a", address, "") + &sink("other", "a", &other.url(), "");
+    let with = text.clone() + &sink("z", "a", &endpoint.url(), "");
+    let mut live = Live::start(&with);
+    let mut sender = Sender::new(address);
+    expect(&sender.write(&up(1)), 204);
+    assert_eq!(live.reload(&text).to_string(), "removed sinks.z");
+    expect(&sender.write(&up(2)), 204);
+    assert_eq!(live.reload(&with).to_string(), "added sinks.z");
+    expect(&sender.write(&up(3)), 204);
+    assert_eq!(endpoint.accepted(), ups([1, 3]));
+    assert_eq!(other.accepted(), ups(1..=3));
+    assert_eq!(live.stop(), []);
+}
+
+#[test]
+fn a_source_with_other_keys_keeps_its_connections_and_answers_what_is_under_way() {
+    let (address, endpoint) = (free_address(), hanging());
+    let config = |keys: &str| source("a", address, keys) + &sink("z", "a", &endpoint.url(), "");
+    let mut live = Live::start(&config(""));
+    let mut sender = Sender::new(address);
+    let waiting = write(address, 1);
+    endpoint.wait_requests(1);
+    let changes = live.reload(&config("max_labels_per_series = 7"));
+    assert_eq!(changes.to_string(), "changed sources.a");
+    endpoint.release();
+    expect(&waiting.join().unwrap(), 204);
+    // A connection that was opened before.
+    expect(&sender.write(&up(2)), 204);
+    assert_eq!(endpoint.accepted(), ups(1..=2));
+    assert_eq!(live.stop(), []);
+}
+
+#[test]
+fn an_address_may_go_to_a_source_of_another_name() {
+    let (address, endpoint) = (free_address(), hanging());
+    let config = |name: &str| source(name, address, "") + &sink("z", name, &endpoint.url(), "");
+    let mut live = Live::start(&config("before"));
+    let mut sender = Sender::new(address);
+    let waiting = write(address, 1);
+    endpoint.wait_requests(1);
+    let changes = live.reload(&config("after"));
+    assert_eq!(
+        changes.to_string(),
+        "added sources.after; rewired sinks.z; removed sources.before"
+    );
+    endpoint.release();
+    expect(&waiting.join().unwrap(), 204);
+    expect(&sender.write(&up(2)), 204);
+    until_so("nothing is left of the source", || !live.shows("before"));
+    expect(&sender.write(&up(3)), 204);
+    assert_eq!(endpoint.accepted(), ups(1..=3));
+    assert_eq!(live.metric("metrifold_component_up", &["after"]), 1.0);
+    assert_eq!(live.stop(), []);
+}
+
+#[test]
+fn a_source_may_move_to_another_address() {
+    let (old, new) = (free_address(), free_address());
+    let endpoint = hanging();
+    let config = |address| source("a", address, "") + &sink("z", "a", &endpoint.url(), "");
+    let mut live = Live::start(&config(old));
+    let waiting = write(old, 1);
+    endpoint.wait_requests(1);
+    live.reload(&config(new));
+    // It takes requests at once, while the old address still has one under way.
+    let other = write(new, 2);
+    endpoint.wait_requests(2);
+    endpoint.release();
+    expect(&waiting.join().unwrap(), 204);
+    expect(&other.join().unwrap(), 204);
+    until_so("the old address is closed", || is_closed(old));
+    assert_eq!(live.stop(), []);
+}
+
+#[test]
+fn two_sources_may_swap_their_ports() {
+    let addresses = [free_address(), free_address()];
+    let endpoints = [Endpoint::healthy(), Endpoint::healthy()];
+    let config = |[a, b]: [SocketAddr; 2]| {
+        source("a", a, "max_labels_per_series = 20")
+            + &source("b", b, "max_labels_per_series = 30")
+            + &sink("to-a", "a", &endpoints[0].url(), "")
+            + &sink("to-b", "b", &endpoints[1].url(), "")
+    };
+    let mut live = Live::start(&config(addresses));
+    let mut senders = addresses.map(Sender::new);
+    for sender in &mut senders {
+        expect(&sender.write(&up(1)), 204);
+    }
+    let changes = live.reload(&config([addresses[1], addresses[0]]));
+    assert_eq!(changes.to_string(), "changed sources.a, sources.b");
+    expect(&senders[0].write(&up(2)), 204);
+    expect(&senders[1].write(&up(3)), 204);
+    assert_eq!(endpoints[0].accepted(), ups([1, 3]));
+    assert_eq!(endpoints[1].accepted(), ups([1, 2]));
+    assert_eq!(live.stop(), []);
+}
+
+#[test]
+fn what_cannot_be_built_is_reported_whole_and_leaves_everything_as_it_was() {
+    let (address, free, endpoint) = (free_address(), free_address(), Endpoint::healthy());
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let text = source("a", address, "") + &sink("z", "a", &endpoint.url(), "");
+    let mut live = Live::start(&text);
+    let mut sender = Sender::new(address);
+    expect(&sender.write(&up(1)), 204);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    let unreadable = format!("tls = {{ ca_file = {file:?} }}");
+    std::fs::write(&file, "").unwrap();
+    let wrong = source("a", address, "max_labels_per_series = 7")
+        + &source("moved", taken.local_addr().unwrap(), "")
+        + &source("new", free, "")
+        + &sink("z", "*", &nobody(), &unreadable)
+        + &sink("y", "*", &nobody(), "");
+    let config = support_net::config(&wrong);
+    // It was there when the configuration was validated.
+    std::fs::remove_file(&file).unwrap();
+    for _ in 0..3 {
+        let errors = live.try_apply(config.clone()).unwrap_err();
+        let mut lines = errors.lines();
+        let [sink, source] = [lines.next().unwrap(), lines.next().unwrap()];
+        assert!(
+            sink.starts_with("z: ") && sink.contains("ca.pem"),
+            "{errors}"
+        );
+        assert!(source.starts_with("moved: "), "{errors}");
+        assert!(source.contains("another process"), "{errors}");
+        assert_eq!(lines.next(), None);
+    }
+    expect(&sender.write(&up(2)), 204);
+    for gone in ["moved", "new", "y"] {
+        assert!(!live.shows(gone), "{}", live.page());
+    }
+    for there in ["a", "z"] {
+        assert_eq!(live.metric("metrifold_component_up", &[there]), 1.0);
+    }
+    // What was bound for it is free again.
+    drop(TcpListener::bind(free).unwrap());
+    drop(taken);
+    // Repaired, it is applied.
+    let changes = live.reload(&wrong.replace(&unreadable, ""));
+    assert_eq!(
+        changes.to_string(),
+        "added sinks.y, sources.moved, sources.new; changed sinks.z, sources.a"
+    );
+    assert_eq!(endpoint.accepted(), ups(1..=2));
+    live.reload(&text);
+    assert_eq!(live.stop(), []);
+}
+
+/// An optional sink whose endpoint is in trouble gets another endpoint: what it holds arrives
+/// there, in order and once.
+#[track_caller]
+fn moves_on_from(trouble: &Endpoint, url: &str, limit: Duration) {
+    let (address, healthy) = (free_address(), Endpoint::healthy());
+    let config = |url: &str| source("a", address, "") + &sink("z", "a", url, OPTIONAL);
+    let mut live = Live::start(&config(url));
+    live.limit = limit;
+    let mut sender = Sender::new(address);
+    for time in 1..=20 {
+        expect(&sender.write(&up(time)), 204);
+    }
+    until_so("an attempt was made", || {
+        trouble.count() > 0 || live.metric("metrifold_component_retries_total", &["z"]) > 0.0
+    });
+    let changes = live.reload(&config(&healthy.url()));
+    assert_eq!(changes.to_string(), "changed sinks.z");
+    for time in 21..=40 {
+        expect(&sender.write(&up(time)), 204);
+    }
+    assert_eq!(healthy.wait_accepted(40), ups(1..=40));
+    assert_eq!(
+        live.metric("metrifold_component_discarded_batches_total", &["z"]),
+        0.0
+    );
+    assert_eq!(live.metric("metrifold_component_up", &["z"]), 1.0);
+    assert_eq!(live.stop(), []);
+}
+
+#[test]
+fn a_sink_moves_on_from_an_endpoint_that_is_dead() {
+    let unused = Endpoint::healthy();
+    moves_on_from(&unused, &nobody(), support_net::PATIENCE);
+}
+
+#[test]
+fn a_sink_moves_on_from_an_endpoint_that_refuses_for_now() {
+    let busy = Endpoint::new(|_| Reply::new(503).header("retry-after", 3600));
+    moves_on_from(&busy, &busy.url(), support_net::PATIENCE);
+}
+
+#[test]
+fn a_sink_moves_on_from_an_endpoint_that_hangs_once_the_limit_is_over() {
+    let hanging = hanging();
+    moves_on_from(&hanging, &hanging.url(), Duration::from_millis(100));
+}
+
+#[test]
+fn a_request_that_was_under_way_when_its_sink_changed_counts_if_it_is_answered() {
+    let (address, old, new) = (free_address(), hanging(), Endpoint::healthy());
+    let config = |url: &str| source("a", address, "") + &sink("z", "a", url, OPTIONAL);
+    let mut live = Live::start(&config(&old.url()));
+    let mut sender = Sender::new(address);
+    for time in 1..=5 {
+        expect(&sender.write(&up(time)), 204);
+    }
+    old.wait_requests(1);
+    live.reload(&config(&new.url()));
+    old.release();
+    assert_eq!(new.wait_accepted(4), ups(2..=5));
+    assert_eq!(old.accepted(), ups([1]));
+    assert_eq!(live.stop(), []);
+    assert_eq!(new.accepted(), ups(2..=5));
+}
+
+#[test]
+fn the_sender_of_a_batch_that_a_successor_delivers_hears_that_it_was_delivered() {
+    let (address, healthy) = (free_address(), Endpoint::healthy());
+    let config = |url: &str| source("a", address, "") + &sink("z", "a", url, "");
+    let mut live = Live::start(&config(&nobody()));
+    let waiting = [1, 2, 3].map(|time| write(address, time));
+    until_so("all of them wait", || {
+        live.metric("metrifold_component_received_batches_total", &["z"]) == 3.0
+    });
+    live.reload(&config(&healthy.url()));
+    for waiting in waiting {
+        expect(&waiting.join().unwrap(), 204);
+    }
+    let mut accepted = healthy.accepted();
+    accepted.sort();
+    assert_eq!(accepted, ups(1..=3));
+    assert_eq!(live.stop(), []);
+}
+
+#[test]
+fn whoever_waits_for_room_in_a_queue_gets_it_from_the_successor() {
+    let (address, hanging, healthy) = (free_address(), hanging(), Endpoint::healthy());
+    let large = |time| {
+        let names = (0..3000).map(|n| one(&format!("m{n:05}-{time}-{}", n * 7919), time));
+        body(&names.collect::<Vec<_>>())
+    };
+    let config = |url: &str| {
+        let keys = "queue = { max_bytes = \"64KiB\" }\nconnections = 1";
+        source("a", address, "") + &sink("z", "a", url, keys)
+    };
+    let mut live = Live::start(&config(&hanging.url()));
+    live.limit = Duration::from_millis(100);
+    let waiting: Vec<_> = (1..=6)
+        .map(|time| {
+            let body = large(time);
+            std::thread::spawn(move || Sender::new(address).write(&body))
+        })
+        .collect();
+    until_so("all of them wait, some for room", || {
+        live.metric("metrifold_component_received_batches_total", &["z"]) == 6.0
+    });
+    let queued = live.metric("metrifold_queue_batches", &["z"]);
+    assert!(queued < 5.0, "{queued} batches fit into the queue");
+    live.reload(&config(&healthy.url()));
+    for waiting in waiting {
+        expect(&waiting.join().unwrap(), 204);
+    }
+    assert_eq!(healthy.accepted().len(), 6 * 3000);
+    assert_eq!(live.stop(), []);
+}
+
+#[test]
+fn a_sink_that_becomes_another_type_delivers_what_the_former_one_held() {
+    let (address, page, healthy) = (free_address(), free_address(), Endpoint::healthy());
+    let start = source("a", address, "") + &sink("z", "a", &nobody(), OPTIONAL);
+    let mut live = Live::start(&start);
+    let mut sender = Sender::new(address);
+    for time in 1..=3 {
+        expect(&sender.write(&up(time)), 204);
+    }
+    let thanos = |url: &str| {
+        start
+            .replace("\"remote_write\"\ninputs", "\"thanos\"\ninputs")
+            .replace("endpoint = ", &format!("endpoint = \"{url}\" #"))
+    };
+    let changes = live.reload(&thanos(&healthy.url()));
+    assert_eq!(changes.to_string(), "changed sinks.z");
+    assert_eq!(healthy.wait_accepted(3), ups(1..=3));
+    until_so("the former sink is gone from the metrics", || {
+        let page = live.page();
+        let of_the_sink = page.lines().filter(|line| line.contains("\"z\""));
+        let mut types = of_the_sink.filter(|line| line.contains("component_type"));
+        types.all(|line| line.contains("\"thanos\""))
+    });
+    live.reload(&start);
+    for time in 4..=6 {
+        expect(&sender.write(&up(time)), 204);
+    }
+    live.reload(&format!(
+        "{}[sinks.z]\ntype = \"prometheus_exporter\"\ninputs = [\"a\"]\naddress = \"{page}\"\n",
+        source("a", address, "")
+    ));
+    until_so("the page shows the last value", || {
+        fetch(page, "/metrics").is_ok_and(|answer| answer.text().contains("up 6"))
+    });
+    assert_eq!(live.stop(), []);
+}
+
+#[test]
+fn a_sink_that_is_removed_delivers_what_it_holds() {
+    let (address, slow, other) = (free_address(), hanging(), Endpoint::healthy());
+    let without = source("a", address, "") + &sink("other", "a", &other.url(), "");
+    let mut live = Live::start(&(without.clone() + &sink("z", "a", &slow.url(), OPTIONAL)));
+    let mut sender = Sender::new(address);
+    for time in 1..=10 {
+        expect(&sender.write(&up(time)), 204);
+    }
+    slow.wait_requests(1);
+    assert_eq!(live.reload(&without).to_string(), "removed sinks.z");
+    expect(&sender.write(&up(11)), 204);
+    assert!(live.shows("z"), "it still drains");
+    slow.release();
+    assert_eq!(slow.wait_accepted(10), ups(1..=10));
+    until_so("its metrics are gone", || !live.shows("z"));
+    assert_eq!(live.stop(), []);
+    assert_eq!(slow.accepted(), ups(1..=10));
+}
+
+#[test]
+fn a_sink_that_is_removed_gives_up_after_the_limit_and_its_senders_try_again() {
+    let (address, other) = (free_address(), Endpoint::healthy());
+    let without = source("a", address, "") + &sink("other", "a", &other.url(), "");
+    let mut live = Live::start(&(without.clone() + &sink("z", "a", &nobody(), "")));
+    live.limit = Duration::from_millis(100);
+    let waiting = write(address, 1);
+    until_so("it waits", || {
+        live.metric("metrifold_component_received_batches_total", &["z"]) == 1.0
+    });
+    live.reload(&without);
+    let answer = waiting.join().unwrap();
+    expect(&answer, 503);
+    assert!(answer.text().contains("z: "), "{}", answer.text());
+    assert!(answer.header("retry-after").is_some());
+    expect(&Sender::new(address).write(&up(1)), 204);
+    until_so("its metrics are gone", || !live.shows("z"));
+    assert_eq!(live.stop(), []);
+}
+
+#[test]
+fn a_source_that_is_removed_answers_what_it_has_under_way() {
+    let addresses = [free_address(), free_address()];
+    let endpoint = hanging();
+    let sink = sink("z", "*", &endpoint.url(), "");
+    let one = source("a", addresses[0], "") + &sink;
+    let mut live = Live::start(&(source("b", addresses[1], "") + &one));
+    let waiting = write(addresses[1], 1);
+    endpoint.wait_requests(1);
+    let changes = live.reload(&one);
+    assert_eq!(changes.to_string(), "rewired sinks.z; removed sources.b");
+    endpoint.release();
+    expect(&waiting.join().unwrap(), 204);
+    until_so("its address is closed", || is_closed(addresses[1]));
+    until_so("its metrics are gone", || !live.shows("b"));
+    expect(&Sender::new(addresses[0]).write(&up(2)), 204);
+    assert_eq!(live.stop(), []);
+}
+
+#[test]
+fn everything_may_get_another_name_at_once() {
+    let (address, endpoint) = (free_address(), hanging());
+    let config = |at: &str| {
+        source(&format!("a{at}"), address, "")
+            + &format!(
+                "[transforms.t{at}]\ntype = \"relabel\"\ninputs = [\"a{at}\"]\nrules = [{{ target_label = \"via\", replacement = \"t\" }}]\n"
+            )
+            + &sink(&format!("z{at}"), &format!("t{at}"), &endpoint.url(), "")
+    };
+    let mut live = Live::start(&config("1"));
+    let mut sender = Sender::new(address);
+    let waiting = write(address, 1);
+    endpoint.wait_requests(1);
+    let changes = live.reload(&config("2"));
+    assert_eq!(
+        changes.to_string(),
+        "added sinks.z2, sources.a2, transforms.t2; removed sinks.z1, sources.a1, transforms.t1"
+    );
+    endpoint.release();
+    expect(&waiting.join().unwrap(), 204);
+    expect(&sender.write(&up(2)), 204);
+    assert_eq!(endpoint.accepted(), ups(1..=2));
+    until_so("nothing is left of the old names", || {
+        ["a1", "t1", "z1"].iter().all(|id| !live.shows(id))
+    });
+    assert_eq!(live.stop(), []);
+}
+
+#[test]
+fn a_component_may_change_its_kind() {
+    let (address, endpoint) = (free_address(), Endpoint::healthy());
+    let source = source("a", address, "");
+    let as_sink = source.clone() + &sink("x", "a", &endpoint.url(), "");
+    let as_transform = source
+        + "[transforms.x]\ntype = \"relabel\"\ninputs = [\"a\"]\nrules = [{ target_label = \"via\", replacement = \"x\" }]\n"
+        + &sink("z", "x", &endpoint.url(), "");
+    let mut live = Live::start(&as_sink);
+    let mut sender = Sender::new(address);
+    expect(&sender.write(&up(1)), 204);
+    let changes = live.reload(&as_transform);
+    assert_eq!(
+        changes.to_string(),
+        "added sinks.z, transforms.x; removed sinks.x"
+    );
+    expect(&sender.write(&up(2)), 204);
+    let changes = live.reload(&as_sink);
+    assert_eq!(
+        changes.to_string(),
+        "added sinks.x; removed sinks.z, transforms.x"
+    );
+    expect(&sender.write(&up(3)), 204);
+    let seen = endpoint.seen();
+    let via: Vec<_> = seen
+        .iter()
+        .map(|seen| seen.series()[0].get("via"))
+        .collect();
+    assert_eq!(via, [None, Some("x"), None]);
+    assert_eq!(live.stop(), []);
+}

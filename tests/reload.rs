@@ -9,7 +9,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use support_net::{
-    Answer, Does, Endpoint, Live, Reply, Sender, body, fetch, free_address, one, until_so,
+    Answer, Authority, Does, Endpoint, Live, Reply, Sender, body, fetch, free_address, one,
+    until_so,
 };
 
 fn source(name: &str, address: SocketAddr, keys: &str) -> String {
@@ -211,10 +212,9 @@ fn what_cannot_be_built_is_reported_whole_and_leaves_everything_as_it_was() {
     let mut live = Live::start(&text);
     let mut sender = Sender::new(address);
     expect(&sender.write(&up(1)), 204);
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("ca.pem");
+    let authority = Authority::new();
+    let file = authority.ca();
     let unreadable = format!("tls = {{ ca_file = {file:?} }}");
-    std::fs::write(&file, "").unwrap();
     let wrong = source("a", address, "max_labels_per_series = 7")
         + &source("moved", taken.local_addr().unwrap(), "")
         + &source("new", free, "")
@@ -228,7 +228,7 @@ fn what_cannot_be_built_is_reported_whole_and_leaves_everything_as_it_was() {
         let mut lines = errors.lines();
         let [sink, source] = [lines.next().unwrap(), lines.next().unwrap()];
         assert!(
-            sink.starts_with("z: ") && sink.contains("ca.pem"),
+            sink.starts_with("z: ") && sink.contains("ca.crt"),
             "{errors}"
         );
         assert!(source.starts_with("moved: "), "{errors}");

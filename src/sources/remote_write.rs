@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, AUTHORIZATION, COOKIE, HeaderValue, PROXY_AUTHORIZATION};
 use http::{Method, StatusCode};
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
 use crate::component::{
@@ -376,19 +376,18 @@ impl Source for RemoteWrite {
         mut shutdown: Shutdown,
     ) -> BoxFuture<Result<(), RunError>> {
         let Self { route, receiver } = *self;
-        let permits = receiver.config.max_in_flight_bytes.bytes();
-        let in_flight = receiver.in_flight.clone();
+        let (requests, under_way) = watch::channel(());
         let serving = route.serve(Arc::new(Serving {
             receiver: Arc::new(receiver),
             out,
+            _under_way: under_way,
         }));
         Box::pin(async move {
             shutdown.wait().await;
-            // New requests are told to come back; those under way keep the sinks busy until they
-            // have been answered.
+            // New requests go to a successor or are told to come back; those under way keep the
+            // sinks busy until they have been answered.
             drop(serving);
-            let all = u32::try_from(permits).unwrap_or(u32::MAX);
-            let _ = in_flight.acquire_many(all).await;
+            requests.closed().await;
             drop(route);
             Ok(())
         })
@@ -398,6 +397,8 @@ impl Source for RemoteWrite {
 struct Serving {
     receiver: Arc<Receiver>,
     out: Output,
+    /// Each request holds on to what serves it: none is under way once this is gone.
+    _under_way: watch::Receiver<()>,
 }
 
 impl Handler for Serving {

@@ -61,12 +61,14 @@ pub(crate) struct Waiting {
 
 /// Batches whose sender does not wait for the sink must not overtake each other: they share a
 /// lane by sender and tenant. A sender that waits keeps its order itself, but must not overtake
-/// what it has sent while it did not wait, which is so if the sink has become a required one.
+/// what it has sent while it did not wait, which is so if the sink has become a required one. The
+/// source has no part in it unless it is the sender itself: it may get another name meanwhile.
 fn lane(batch: &Batch, ticket: Option<&Ticket>) -> Lane {
     let hasher = foldhash::quality::FixedState::default();
     let origin = batch.origin();
+    let source = origin.peer.is_none().then_some(&origin.source);
     Lane {
-        id: hasher.hash_one((&origin.source, origin.peer, batch.tenant())),
+        id: hasher.hash_one((source, origin.peer, batch.tenant())),
         holds: ticket.is_none(),
     }
 }

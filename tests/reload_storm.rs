@@ -1,0 +1,235 @@
+//! Many reloads in a row: nobody loses anything by them, and nothing is left behind.
+
+mod support_net;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use support_net::{Endpoint, Live, Random, Sender, body, free_address, one, until_so};
+
+/// What a sender has seen.
+struct Sent {
+    name: String,
+    /// The time of the last sample that was acknowledged.
+    last: i64,
+    /// Answers other than 204.
+    refused: Vec<String>,
+    /// Connections that broke.
+    broken: usize,
+}
+
+/// Writes one sample after the other of a series of its own, each once the one before is in.
+fn send(name: &str, address: SocketAddr, stop: &Arc<AtomicBool>) -> JoinHandle<Sent> {
+    let (name, stop) = (name.to_owned(), stop.clone());
+    std::thread::spawn(move || {
+        let mut sender = Sender::new(address);
+        let mut sent = Sent {
+            name,
+            last: 0,
+            refused: Vec::new(),
+            broken: 0,
+        };
+        while !stop.load(Ordering::Relaxed) {
+            let body = body(&[one(&sent.name, sent.last + 1)]);
+            match sender.try_post("/api/v1/write", &[], &body) {
+                Ok(answer) if answer.status == 204 => sent.last += 1,
+                Ok(answer) => sent.refused.push(answer.text()),
+                Err(_) => {
+                    sent.broken += 1;
+                    sender = Sender::new(address);
+                }
+            }
+        }
+        sent
+    })
+}
+
+/// A configuration that can be edited in many ways and always means the same.
+#[derive(Clone, Debug)]
+struct Edited {
+    address: SocketAddr,
+    urls: [String; 2],
+    source: usize,
+    source_key: usize,
+    /// Between the source and each sink.
+    transforms: [Option<usize>; 2],
+    required: usize,
+    sink_keys: [usize; 2],
+    sink_types: [bool; 2],
+}
+
+impl Edited {
+    fn edit(&mut self, random: &mut Random) {
+        let at = random.below(2);
+        let n = random.below(5);
+        match random.below(7) {
+            0 => self.source = n,
+            1 => self.source_key = n,
+            2 => self.transforms[at] = None,
+            3 => self.transforms[at] = Some(n),
+            4 => self.required = n,
+            5 => self.sink_keys[at] = n,
+            _ => self.sink_types[at] = !self.sink_types[at],
+        }
+    }
+
+    fn text(&self) -> String {
+        let source = format!("in{}", self.source);
+        let mut text = format!(
+            "[sources.{source}]\ntype = \"remote_write\"\naddress = \"{}\"\nmax_labels_per_series = {}\n",
+            self.address,
+            10 + self.source_key
+        );
+        // An optional sink keeps its name: what a removed one holds goes its own way.
+        let names = [format!("must{}", self.required), "may".to_owned()];
+        for (at, name) in names.iter().enumerate() {
+            let input = match self.transforms[at] {
+                None => source.clone(),
+                Some(n) => {
+                    let id = format!("t{at}x{n}");
+                    text += &format!(
+                        "[transforms.{id}]\ntype = \"relabel\"\ninputs = [\"{source}\"]\nrules = [{{ target_label = \"via\", replacement = \"{n}\" }}]\n"
+                    );
+                    id
+                }
+            };
+            let kind = ["remote_write", "thanos"][usize::from(self.sink_types[at])];
+            text += &format!(
+                "[sinks.{name}]\ntype = \"{kind}\"\ninputs = [\"{input}\"]\nendpoint = \"{}\"\ntimeout = \"{}s\"\nrequired = {}\n",
+                self.urls[at],
+                60 + self.sink_keys[at],
+                at == 0
+            );
+        }
+        text
+    }
+}
+
+/// The times of each series, in the order in which they came.
+fn by_series(samples: Vec<(String, i64)>) -> BTreeMap<String, Vec<i64>> {
+    let mut series: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    for (name, time) in samples {
+        series.entry(name).or_default().push(time);
+    }
+    series
+}
+
+#[test]
+fn two_hundred_reloads_under_load_lose_double_and_reorder_nothing() {
+    let endpoints = [Endpoint::healthy(), Endpoint::healthy()];
+    let mut edited = Edited {
+        address: free_address(),
+        urls: [endpoints[0].url(), endpoints[1].url()],
+        source: 0,
+        source_key: 0,
+        transforms: [None, None],
+        required: 0,
+        sink_keys: [0, 0],
+        sink_types: [false, false],
+    };
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut live = Live::start(&edited.text());
+    let stop = Arc::new(AtomicBool::new(false));
+    let senders: Vec<_> = (0..4)
+        .map(|n| send(&format!("series{n}"), edited.address, &stop))
+        .collect();
+    let mut random = Random(7);
+    let (mut applied, mut refused) = (0, 0);
+    while applied < 200 {
+        if random.chance(20) {
+            let mut wrong = edited.clone();
+            wrong.edit(&mut random);
+            wrong.address = taken.local_addr().unwrap();
+            live.try_reload(&wrong.text()).unwrap_err();
+            refused += 1;
+            continue;
+        }
+        for _ in 0..=random.below(3) {
+            edited.edit(&mut random);
+        }
+        live.reload(&edited.text());
+        applied += 1;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let sent: Vec<Sent> = senders.into_iter().map(|s| s.join().unwrap()).collect();
+    assert_eq!(live.stop(), []);
+    assert!(refused > 20, "{refused}");
+    let arrived = endpoints.map(|endpoint| by_series(endpoint.arrived()));
+    for sent in sent {
+        assert_eq!(sent.refused, Vec::<String>::new(), "{}", sent.name);
+        assert_eq!(sent.broken, 0, "{}", sent.name);
+        assert!(sent.last > 20, "{} was hardly sent", sent.name);
+        let all: Vec<i64> = (1..=sent.last).collect();
+        for (at, arrived) in arrived.iter().enumerate() {
+            assert_eq!(arrived[&sent.name], all, "{} at {at}", sent.name);
+        }
+    }
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+#[test]
+fn a_thousand_reloads_leave_nothing_behind() {
+    // Alone in this process: another test's descriptors would be counted.
+    let (addresses, endpoint) = ([free_address(), free_address()], Endpoint::healthy());
+    let config = |n: usize| {
+        // Names, the address and the types of components change.
+        let (address, kind) = (addresses[n % 2], ["remote_write", "thanos"][n / 2 % 2]);
+        format!(
+            "[sources.a{n}]\ntype = \"remote_write\"\naddress = \"{address}\"\n\
+             [transforms.t{n}]\ntype = \"relabel\"\ninputs = [\"a{n}\"]\nrules = [{{ target_label = \"via\", replacement = \"{n}\" }}]\n\
+             [sinks.z{n}]\ntype = \"remote_write\"\ninputs = [\"t{n}\"]\nendpoint = \"{url}\"\n\
+             [sinks.same]\ntype = \"{kind}\"\ninputs = [\"t{n}\"]\nendpoint = \"{url}\"\n\
+             [sinks.page]\ntype = \"prometheus_exporter\"\ninputs = [\"t{n}\"]\naddress = \"{address}\"\npath = \"/{n}\"\n",
+            url = endpoint.url()
+        )
+    };
+    let mut live = Live::start(&config(0));
+    let write = |n: usize| {
+        let answer = Sender::new(addresses[n % 2]).write(&body(&[one("up", n as i64)]));
+        assert_eq!(answer.status, 204, "{}", answer.text());
+    };
+    let measure = |live: &Live, n: usize| {
+        let there = [format!("a{n}"), format!("t{n}"), format!("z{n}")];
+        until_so("what was replaced is gone", || {
+            let page = live.page();
+            let ids = page.lines().filter_map(|line| {
+                let (_, rest) = line.split_once("component_id=\"")?;
+                rest.split('"').next()
+            });
+            let mut old = ids.filter(|id| !["same", "page"].contains(id));
+            old.all(|id| there.iter().any(|there| there == id))
+        });
+        let series = live.page().lines().filter(|l| !l.starts_with('#')).count();
+        (
+            live.runtime.metrics().num_alive_tasks(),
+            descriptors(),
+            series,
+        )
+    };
+    for n in 1..=8 {
+        live.reload(&config(n));
+        write(n);
+    }
+    let before = measure(&live, 8);
+    for n in 9..=1008 {
+        live.reload(&config(n));
+        if n % 8 == 0 {
+            write(n);
+        }
+    }
+    until_so("nothing more is left than before", || {
+        measure(&live, 1008) <= before
+    });
+    let after = measure(&live, 1008);
+    assert!(
+        after.0 <= before.0 && after.1 <= before.1 && after.2 <= before.2,
+        "{before:?} {after:?}"
+    );
+    assert_eq!(live.stop(), []);
+}

@@ -17,6 +17,7 @@ mod credentials;
 pub mod listener;
 mod oauth2;
 mod routes;
+mod socket;
 #[cfg(test)]
 mod testing;
 mod timed;

@@ -528,3 +528,47 @@ fn a_component_may_change_its_kind() {
     assert_eq!(via, [None, Some("x"), None]);
     assert_eq!(live.stop(), []);
 }
+
+#[test]
+fn a_listener_may_widen_to_all_interfaces_and_narrow_again() {
+    let (local, endpoint) = (free_address(), hanging());
+    let all = SocketAddr::from(([0, 0, 0, 0], local.port()));
+    let config =
+        |address, keys: &str| source("a", address, keys) + &sink("z", "a", &endpoint.url(), "");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let refused =
+        source("b", taken.local_addr().unwrap(), "") + &sink("y", "b", &endpoint.url(), "");
+    let mut live = Live::start(&config(local, ""));
+    let mut requests = 0;
+    for (turn, (to, back)) in [(all, local), (local, all)]
+        .repeat(3)
+        .into_iter()
+        .enumerate()
+    {
+        let waiting = write(local, 2 * turn as i64);
+        requests += 1;
+        if turn == 0 {
+            endpoint.wait_requests(requests);
+        }
+        live.try_reload(&(config(to, "") + &refused)).unwrap_err();
+        // It is undone: the one before goes on, and has its port for itself.
+        assert!(TcpListener::bind(to).is_err() && TcpListener::bind(back).is_err());
+        assert_eq!(
+            live.reload(&config(to, "")).to_string(),
+            "changed sources.a"
+        );
+        let other = write(local, 2 * turn as i64 + 1);
+        requests += 1;
+        if turn == 0 {
+            // The old one has a request under way, and the new one serves.
+            endpoint.wait_requests(requests);
+            endpoint.release();
+        }
+        expect(&waiting.join().unwrap(), 204);
+        expect(&other.join().unwrap(), 204);
+    }
+    let mut accepted = endpoint.accepted();
+    accepted.sort();
+    assert_eq!(accepted, ups(0..12));
+    assert_eq!(live.stop(), []);
+}

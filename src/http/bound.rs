@@ -9,14 +9,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_rustls::TlsAcceptor;
-use tracing::error;
+use tracing::{error, warn};
 
 use super::accept::accept;
 use super::listener::{Handler, Listen};
 use super::routes::{self, Table};
+use super::socket;
 use crate::component::BuildError;
 
 /// What the handles share.
@@ -39,10 +41,14 @@ pub(super) struct Bound {
     claims: Mutex<Claims>,
     pub(super) open: Mutex<Open>,
     pub(super) closed: watch::Sender<bool>,
+    /// Whether another listener has taken over its port, so that it closes with its last handler.
+    succeeded: AtomicBool,
 }
 
 enum Socket {
     Bound(std::net::TcpListener),
+    /// Bound beside others that have a part of its address, and listening once it is started.
+    Reserved(socket2::Socket, Vec<Arc<Bound>>),
     Accepting(TcpListener),
     Closed,
 }
@@ -109,7 +115,7 @@ impl Shared {
             let claim = bound.claim(listen, owner)?;
             return Ok((Arc::clone(bound), claim));
         }
-        let bound = Arc::new(Bound::bind(listen)?);
+        let bound = Arc::new(Bound::bind(listen, &listeners)?);
         let claim = bound.claim(listen, owner)?;
         listeners.push(Arc::clone(&bound));
         Ok((bound, claim))
@@ -195,31 +201,84 @@ impl Settings {
 }
 
 impl Bound {
-    fn bind(listen: &Listen) -> Result<Self, BuildError> {
-        let cannot = |error: io::Error| {
-            let reason = match error.kind() {
-                io::ErrorKind::AddrInUse => {
+    /// Binds an address, if need be beside what `others` have of it.
+    fn bind(listen: &Listen, others: &[Arc<Self>]) -> Result<Self, BuildError> {
+        let settings = Settings::build(listen, None)?;
+        let overlapping = others
+            .iter()
+            .filter(|other| socket::overlap(listen.address, other.local));
+        let overlapping: Vec<_> = overlapping.cloned().collect();
+        let bound = if overlapping.is_empty() {
+            socket::listen(listen.address)
+                .and_then(|socket| Ok((socket.local_addr()?, Socket::Bound(socket))))
+        } else {
+            let shared = overlapping.iter().try_for_each(|other| other.share(true));
+            shared
+                .and_then(|()| socket::reserve(listen.address))
+                .map(|socket| {
+                    (
+                        listen.address,
+                        Socket::Reserved(socket, overlapping.clone()),
+                    )
+                })
+        };
+        let (local, socket) = bound.map_err(|error| {
+            for other in &overlapping {
+                other.share_no_more();
+            }
+            let reason = match (error.kind(), overlapping.first()) {
+                (io::ErrorKind::AddrInUse, None) => {
                     "cannot listen: another process or component has this address".to_owned()
                 }
+                (_, Some(other)) => format!(
+                    "cannot take over the port from {}: {error}; remove what listens there in one step and add this in another",
+                    other.address
+                ),
                 _ => format!("cannot listen: {error}"),
             };
             BuildError::new(listen.address, reason)
-        };
-        let settings = Settings::build(listen, None)?;
-        // The standard library sets SO_REUSEADDR, and needs no runtime.
-        let socket = std::net::TcpListener::bind(listen.address).map_err(cannot)?;
-        socket.set_nonblocking(true).map_err(cannot)?;
-        let local = socket.local_addr().map_err(cannot)?;
+        })?;
         Ok(Self {
             address: listen.address,
             local,
-            socket: Mutex::new(Socket::Bound(socket)),
+            socket: Mutex::new(socket),
             settings: ArcSwap::from_pointee(settings),
             table: Arc::default(),
             claims: Mutex::default(),
             open: Mutex::default(),
             closed: watch::Sender::new(false),
+            succeeded: AtomicBool::new(false),
         })
+    }
+
+    /// Lets another listener have the port, too, or no more.
+    fn share(&self, share: bool) -> io::Result<()> {
+        match &*lock(&self.socket) {
+            Socket::Bound(socket) => socket::share_port(&SockRef::from(socket), share),
+            Socket::Reserved(socket, _) => socket::share_port(&SockRef::from(socket), share),
+            Socket::Accepting(socket) => socket::share_port(&SockRef::from(socket), share),
+            Socket::Closed => Ok(()),
+        }
+    }
+
+    fn share_no_more(&self) {
+        if let Err(error) = self.share(false) {
+            warn!(address = %self.local, %error, "cannot take the port for itself again");
+        }
+    }
+
+    /// Notes that another listener has taken over the port.
+    fn succeed(&self) {
+        self.share_no_more();
+        self.succeeded.store(true, Ordering::Relaxed);
+        self.close_if_succeeded(&lock(&self.claims));
+    }
+
+    fn close_if_succeeded(&self, claims: &Claims) {
+        let unused = claims.list.iter().all(|claim| claim.handler.is_none());
+        if unused && self.succeeded.load(Ordering::Relaxed) {
+            self.close();
+        }
     }
 
     fn claim(&self, listen: &Listen, owner: &str) -> Result<u64, BuildError> {
@@ -282,6 +341,7 @@ impl Bound {
             claim.handler = None;
         }
         _garbage = self.publish(&claims);
+        self.close_if_succeeded(&claims);
     }
 
     /// Reads the certificates again: all or none, for the claims too, since their settings come
@@ -328,16 +388,29 @@ impl Bound {
     /// Makes the socket ready to accept; false if it was before, or is closed.
     fn open_socket(&self) -> io::Result<bool> {
         let mut socket = lock(&self.socket);
-        let Socket::Bound(bound) = &*socket else {
-            return Ok(false);
+        let (listening, before) = match &mut *socket {
+            Socket::Bound(bound) => (bound.try_clone()?, Vec::new()),
+            Socket::Reserved(bound, others) => {
+                (socket::listen_at_last(bound)?, std::mem::take(others))
+            }
+            Socket::Accepting(_) | Socket::Closed => return Ok(false),
         };
-        *socket = Socket::Accepting(TcpListener::from_std(bound.try_clone()?)?);
+        *socket = Socket::Accepting(TcpListener::from_std(listening)?);
+        drop(socket);
+        for other in before {
+            other.succeed();
+        }
         Ok(true)
     }
 
     /// Closes the socket at once, and tells all connections to end.
     fn close(&self) {
-        *lock(&self.socket) = Socket::Closed;
+        let socket = std::mem::replace(&mut *lock(&self.socket), Socket::Closed);
+        if let Socket::Reserved(_, others) = socket {
+            for other in others {
+                other.share_no_more();
+            }
+        }
         self.closed.send_replace(true);
         let mut open = lock(&self.open);
         open.closed = true;

@@ -48,6 +48,20 @@ fn write(address: SocketAddr, time: i64) -> JoinHandle<Answer> {
     std::thread::spawn(move || Sender::new(address).write(&up(time)))
 }
 
+/// The same, where the connection may come just when a listener closes.
+fn write_again(address: SocketAddr, time: i64) -> JoinHandle<Answer> {
+    std::thread::spawn(move || {
+        support_net::until("it is answered", || {
+            let body = up(time);
+            let length = body.len();
+            let head = format!(
+                "POST /api/v1/write HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/x-protobuf\r\ncontent-encoding: snappy\r\ncontent-length: {length}\r\n\r\n"
+            );
+            Sender::request(address, &[head.as_bytes(), &body].concat()).ok()
+        })
+    })
+}
+
 /// An endpoint that says nothing until it is released.
 fn hanging() -> Endpoint {
     Endpoint::new(|_| Does::Hang(Reply::new(204)))
@@ -545,7 +559,7 @@ fn a_listener_may_widen_to_all_interfaces_and_narrow_again() {
         .into_iter()
         .enumerate()
     {
-        let waiting = write(local, 2 * turn as i64);
+        let waiting = write_again(local, 2 * turn as i64);
         requests += 1;
         if turn == 0 {
             endpoint.wait_requests(requests);
@@ -557,7 +571,7 @@ fn a_listener_may_widen_to_all_interfaces_and_narrow_again() {
             live.reload(&config(to, "")).to_string(),
             "changed sources.a"
         );
-        let other = write(local, 2 * turn as i64 + 1);
+        let other = write_again(local, 2 * turn as i64 + 1);
         requests += 1;
         if turn == 0 {
             // The old one has a request under way, and the new one serves.
@@ -570,5 +584,28 @@ fn a_listener_may_widen_to_all_interfaces_and_narrow_again() {
     let mut accepted = endpoint.accepted();
     accepted.sort();
     assert_eq!(accepted, ups(0..12));
+    assert_eq!(live.stop(), []);
+}
+
+#[test]
+fn a_listener_may_come_back_while_its_predecessor_has_requests_under_way() {
+    let (local, endpoint) = (free_address(), hanging());
+    let all = SocketAddr::from(([0, 0, 0, 0], local.port()));
+    let config = |address| source("a", address, "") + &sink("z", "a", &endpoint.url(), "");
+    let mut live = Live::start(&config(local));
+    let mut waiting = Vec::new();
+    for (turn, address) in [all, local, all, local].into_iter().enumerate() {
+        waiting.push(write_again(local, turn as i64));
+        endpoint.wait_requests(turn + 1);
+        live.reload(&config(address));
+        until_so("somebody listens", || {
+            fetch(local, "/nowhere").is_ok_and(|answer| answer.status == 404)
+        });
+    }
+    endpoint.release();
+    for waiting in waiting {
+        expect(&waiting.join().unwrap(), 204);
+    }
+    expect(&write_again(local, 9).join().unwrap(), 204);
     assert_eq!(live.stop(), []);
 }

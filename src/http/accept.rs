@@ -62,6 +62,32 @@ pub(super) async fn accept(bound: Arc<Bound>, connections: watch::Sender<bool>) 
     }
 }
 
+/// Gives those who still wait at the socket of a closed listener to its successor, unless that is
+/// full.
+pub(super) fn hand_over(
+    bound: &Arc<Bound>,
+    connections: &watch::Sender<bool>,
+    from: &std::net::TcpListener,
+) {
+    if tokio::runtime::Handle::try_current().is_err() {
+        return;
+    }
+    // Ends when nobody waits any more, or with an error, which is as much.
+    while let Ok((stream, peer)) = from.accept() {
+        let slots = Arc::clone(&bound.settings.load().slots);
+        let Ok(slot) = slots.try_acquire_owned() else {
+            return;
+        };
+        if !stream.local_addr().is_ok_and(|local| bound.takes(local)) {
+            continue;
+        }
+        let stream = stream.set_nonblocking(true).map(|()| stream);
+        if let Ok(stream) = stream.and_then(TcpStream::from_std) {
+            serve(bound, connections, slot, stream, peer);
+        }
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         lock(&self.bound.open).list.remove(&self.id);
@@ -91,6 +117,14 @@ fn serve(
     let id = {
         let mut open = lock(&bound.open);
         if open.closed {
+            drop(open);
+            // It was accepted while another took over the port.
+            let local = stream.local_addr();
+            if let (Some(successor), Ok(local)) = (bound.successor(), local)
+                && successor.takes(local)
+            {
+                serve(&successor, connections, slot, stream, peer);
+            }
             return;
         }
         open.last_id += 1;

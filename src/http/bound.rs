@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_rustls::TlsAcceptor;
 use tracing::{error, warn};
 
-use super::accept::accept;
+use super::accept;
 use super::listener::{Handler, Listen};
 use super::routes::{self, Table};
 use super::socket;
@@ -41,8 +41,14 @@ pub(super) struct Bound {
     claims: Mutex<Claims>,
     pub(super) open: Mutex<Open>,
     pub(super) closed: watch::Sender<bool>,
-    /// Whether another listener has taken over its port, so that it closes with its last handler.
-    succeeded: AtomicBool,
+    /// Who has taken over its port, so that it closes with its last handler.
+    successor: OnceLock<Successor>,
+}
+
+/// A listener that takes over the port of another, and with it those who still wait there.
+struct Successor {
+    bound: Weak<Bound>,
+    cut: watch::Sender<bool>,
 }
 
 enum Socket {
@@ -110,7 +116,7 @@ impl Shared {
         }
         let known = listeners
             .iter()
-            .find(|bound| bound.address == listen.address);
+            .find(|bound| bound.address == listen.address && bound.successor.get().is_none());
         if let Some(bound) = known {
             let claim = bound.claim(listen, owner)?;
             return Ok((Arc::clone(bound), claim));
@@ -138,10 +144,10 @@ impl Shared {
     /// Starts the accept loops that are not running yet.
     pub(super) fn start(&self) {
         for bound in lock(&self.listeners).iter() {
-            match bound.open_socket() {
+            match bound.open_socket(&self.connections) {
                 Ok(true) => {
                     let cut = self.connections.clone();
-                    tokio::spawn(accept(Arc::clone(bound), cut));
+                    tokio::spawn(accept::accept(Arc::clone(bound), cut));
                 }
                 Ok(false) => {}
                 Err(error) => error!(address = %bound.local, %error, "cannot listen"),
@@ -206,7 +212,7 @@ impl Bound {
         let settings = Settings::build(listen, None)?;
         let overlapping = others
             .iter()
-            .filter(|other| socket::overlap(listen.address, other.local));
+            .filter(|other| other.is_open() && socket::overlap(listen.address, other.local));
         let overlapping: Vec<_> = overlapping.cloned().collect();
         let bound = if overlapping.is_empty() {
             socket::listen(listen.address)
@@ -247,7 +253,7 @@ impl Bound {
             claims: Mutex::default(),
             open: Mutex::default(),
             closed: watch::Sender::new(false),
-            succeeded: AtomicBool::new(false),
+            successor: OnceLock::new(),
         })
     }
 
@@ -261,23 +267,43 @@ impl Bound {
         }
     }
 
+    fn is_open(&self) -> bool {
+        !matches!(*lock(&self.socket), Socket::Closed)
+    }
+
     fn share_no_more(&self) {
         if let Err(error) = self.share(false) {
             warn!(address = %self.local, %error, "cannot take the port for itself again");
         }
     }
 
-    /// Notes that another listener has taken over the port.
-    fn succeed(&self) {
+    /// Notes who has taken over the port.
+    fn succeed(&self, bound: &Arc<Self>, cut: &watch::Sender<bool>) {
         self.share_no_more();
-        self.succeeded.store(true, Ordering::Relaxed);
+        let (bound, cut) = (Arc::downgrade(bound), cut.clone());
+        // It has one port, which can be taken over once.
+        let _ = self.successor.set(Successor { bound, cut });
         self.close_if_succeeded(&lock(&self.claims));
     }
 
+    /// Who has taken over the port, if that still listens.
+    pub(super) fn successor(&self) -> Option<Arc<Self>> {
+        self.successor.get()?.bound.upgrade()
+    }
+
     fn close_if_succeeded(&self, claims: &Claims) {
-        let unused = claims.list.iter().all(|claim| claim.handler.is_none());
-        if unused && self.succeeded.load(Ordering::Relaxed) {
-            self.close();
+        let Some(Successor { bound, cut }) = self.successor.get() else {
+            return;
+        };
+        if claims.list.iter().any(|claim| claim.handler.is_some()) {
+            return;
+        }
+        let (Socket::Accepting(socket), Some(bound)) = (self.close(), bound.upgrade()) else {
+            return;
+        };
+        // Who was not accepted yet would be reset.
+        if let Ok(socket) = socket.into_std() {
+            accept::hand_over(&bound, cut, &socket);
         }
     }
 
@@ -386,7 +412,7 @@ impl Bound {
     }
 
     /// Makes the socket ready to accept; false if it was before, or is closed.
-    fn open_socket(&self) -> io::Result<bool> {
+    fn open_socket(self: &Arc<Self>, cut: &watch::Sender<bool>) -> io::Result<bool> {
         let mut socket = lock(&self.socket);
         let (listening, before) = match &mut *socket {
             Socket::Bound(bound) => (bound.try_clone()?, Vec::new()),
@@ -398,15 +424,21 @@ impl Bound {
         *socket = Socket::Accepting(TcpListener::from_std(listening)?);
         drop(socket);
         for other in before {
-            other.succeed();
+            other.succeed(self, cut);
         }
         Ok(true)
     }
 
-    /// Closes the socket at once, and tells all connections to end.
-    fn close(&self) {
+    /// Whether a connection to this address is one to this listener.
+    pub(super) fn takes(&self, local: SocketAddr) -> bool {
+        let (ip, own) = (local.ip(), self.local.ip());
+        ip.to_canonical() == own.to_canonical() || own.is_unspecified()
+    }
+
+    /// Closes the socket at once, unless what is returned is kept, and tells all connections to end.
+    fn close(&self) -> Socket {
         let socket = std::mem::replace(&mut *lock(&self.socket), Socket::Closed);
-        if let Socket::Reserved(_, others) = socket {
+        if let Socket::Reserved(_, others) = &socket {
             for other in others {
                 other.share_no_more();
             }
@@ -418,6 +450,7 @@ impl Bound {
             // An error says that it has ended by itself.
             let _ = close.send(());
         }
+        socket
     }
 
     /// The next connection; none once the socket is closed.

@@ -118,6 +118,16 @@ impl Sender {
         stream.flush()
     }
 
+    /// Sends bytes over a connection of their own and reads the answer, where all of it may fail.
+    pub fn request(address: SocketAddr, bytes: &[u8]) -> io::Result<Answer> {
+        let mut sender = Self {
+            address,
+            stream: BufReader::new(Box::new(connect(address)?)),
+        };
+        sender.send(bytes)?;
+        sender.read()
+    }
+
     /// Reads one answer.
     pub fn read(&mut self) -> io::Result<Answer> {
         let mut line = String::new();
@@ -171,11 +181,6 @@ pub(super) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 
 /// Gets a page.
 pub fn fetch(address: SocketAddr, path: &str) -> io::Result<Answer> {
-    let mut sender = Sender {
-        address,
-        stream: BufReader::new(Box::new(connect(address)?)),
-    };
     let head = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
-    sender.send(head.as_bytes())?;
-    sender.read()
+    Sender::request(address, head.as_bytes())
 }

@@ -27,4 +27,5 @@ pub use auth::{AuthError, Authorization, BasicAuth, Callers, Credentials, OAuth2
 pub use body::BodyError;
 pub use client::{Client, ClientConfig, Reply, TransportError, TransportKind};
 pub use listener::{Handler, Listen, Listeners, Request, Response, Route, Serving};
+pub(crate) use socket::overlap;
 pub use tls::{ClientTls, ServerTls, install_crypto_provider};

@@ -29,8 +29,8 @@ type Order = (String, oneshot::Sender<Outcome>);
 /// The sources that run, by name; names are unique in this process.
 static SOURCES: LazyLock<Mutex<HashMap<String, Sender<Order>>>> = LazyLock::new(Mutex::default);
 /// What came to the sinks, by name: the names and the ways of series.
-static SINKS: LazyLock<Mutex<HashMap<String, Vec<(String, String)>>>> =
-    LazyLock::new(Mutex::default);
+static SINKS: LazyLock<Mutex<HashMap<String, Came>>> = LazyLock::new(Mutex::default);
+type Came = Vec<(String, String)>;
 /// How often a component was built, by name.
 static BUILT: LazyLock<Mutex<HashMap<String, usize>>> = LazyLock::new(Mutex::default);
 
@@ -367,7 +367,7 @@ fn send(live: &Live, model: &Model, name: &str, round: usize) {
 }
 
 /// What came to every sink of a model, in no order.
-fn came(model: &Model, name: &str) -> BTreeMap<String, Vec<(String, String)>> {
+fn came(model: &Model, name: &str) -> BTreeMap<String, Came> {
     let sinks = SINKS.lock().unwrap();
     let mut all = BTreeMap::new();
     for sink in model.of(Kind::Sink) {

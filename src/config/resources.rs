@@ -1,12 +1,12 @@
 //! Conflicts over ports and paths, found before anything is bound.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::diagnostic::Diagnostic;
 use super::document::Around;
 use super::source::Place;
 use crate::component::Resource;
-use crate::http::Listen;
+use crate::http::{Listen, overlap};
 
 /// A resource and who takes it.
 #[derive(Debug)]
@@ -112,16 +112,6 @@ fn address(resource: &Resource) -> SocketAddr {
         Resource::Route(listen) => listen.address,
         Resource::Address(address) => *address,
     }
-}
-
-/// Whether one port cannot be bound at both; `[::]` takes IPv4 too.
-fn overlap(a: IpAddr, b: IpAddr) -> bool {
-    let all = |ip: IpAddr| ip.is_ipv6() && ip.is_unspecified();
-    if all(a) || all(b) {
-        return true;
-    }
-    let (a, b) = (a.to_canonical(), b.to_canonical());
-    a == b || (a.is_ipv4() && b.is_ipv4() && (a.is_unspecified() || b.is_unspecified()))
 }
 
 #[cfg(test)]

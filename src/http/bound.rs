@@ -18,7 +18,7 @@ use tracing::{error, warn};
 use super::accept;
 use super::listener::{Handler, Listen};
 use super::routes::{self, Table};
-use super::socket;
+use super::socket::{self, overlap};
 use crate::component::BuildError;
 
 /// What the handles share.
@@ -212,7 +212,7 @@ impl Bound {
         let settings = Settings::build(listen, None)?;
         let overlapping = others
             .iter()
-            .filter(|other| other.is_open() && socket::overlap(listen.address, other.local));
+            .filter(|other| other.is_open() && other.overlaps(listen.address));
         let overlapping: Vec<_> = overlapping.cloned().collect();
         let bound = if overlapping.is_empty() {
             socket::listen(listen.address)
@@ -265,6 +265,11 @@ impl Bound {
             Socket::Accepting(socket) => socket::share_port(&SockRef::from(socket), share),
             Socket::Closed => Ok(()),
         }
+    }
+
+    /// Whether it stands in the way of listening at an address.
+    fn overlaps(&self, address: SocketAddr) -> bool {
+        address.port() == self.local.port() && overlap(address.ip(), self.local.ip())
     }
 
     fn is_open(&self) -> bool {

@@ -6,7 +6,7 @@
 //! it listens, which cannot fail then.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
@@ -21,9 +21,14 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket)
 }
 
-/// Whether two addresses may have one port between them.
-pub(super) fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
-    a.port() == b.port() && a != b && (a.ip().is_unspecified() || b.ip().is_unspecified())
+/// Whether one port cannot be listened on at both; `[::]` takes IPv4 too.
+pub(crate) fn overlap(a: IpAddr, b: IpAddr) -> bool {
+    let all = |ip: IpAddr| ip.is_ipv6() && ip.is_unspecified();
+    if all(a) || all(b) {
+        return true;
+    }
+    let (a, b) = (a.to_canonical(), b.to_canonical());
+    a == b || (a.is_ipv4() && b.is_ipv4() && (a.is_unspecified() || b.is_unspecified()))
 }
 
 /// Binds an address of which others that share their port have a part. It does not listen yet.

@@ -20,6 +20,9 @@ use super::stage::Stage;
 /// Why components cannot be built, by name.
 pub(super) type BuildErrors = Vec<(Arc<str>, BuildError)>;
 
+/// A sink and the edge that leads to it.
+type BuiltSink = (Box<dyn Sink>, Arc<Edge>);
+
 /// What components share.
 #[derive(Clone)]
 pub(super) struct Workshop {
@@ -45,7 +48,7 @@ pub(super) struct Next {
     /// All of them.
     pub(super) transforms: BTreeMap<Arc<str>, Transformer>,
     /// New and changed ones.
-    pub(super) sinks: BTreeMap<Arc<str>, (Box<dyn Sink>, Arc<Edge>)>,
+    pub(super) sinks: BTreeMap<Arc<str>, BuiltSink>,
     /// Of all sources.
     pub(super) stages: BTreeMap<Arc<str>, Arc<Stage>>,
     /// Nobody sends through these stages once it is closed.
@@ -149,7 +152,7 @@ impl Workshop {
         id: &Arc<str>,
         node: &SinkNode,
         predecessor: Option<&Arc<Edge>>,
-    ) -> Result<(Box<dyn Sink>, Arc<Edge>), BuildError> {
+    ) -> Result<BuiltSink, BuildError> {
         let cx = self.new_context(id, Kind::Sink, &node.type_name);
         let before = node.config.before(&cx)?;
         let sink = node.config.build(&cx)?;

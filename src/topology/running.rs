@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
@@ -42,7 +42,14 @@ pub struct Running {
     draining: JoinSet<Vec<Leftover>>,
     /// Ends that at once.
     hurry: ShutdownTrigger,
+    /// Held while components are built, even if nobody waits for that any more: what one build has
+    /// claimed is in the way of the next.
+    building: Arc<Mutex<()>>,
 }
+
+/// The most reloads whose replaced and removed components drain at the same time. With one more,
+/// they have to end at once.
+const DRAINING_MAX: usize = 100;
 
 struct RunningSource {
     task: Task<()>,
@@ -105,6 +112,7 @@ impl Built {
             in_use: watch::Sender::new(()),
             draining: JoinSet::new(),
             hurry: ShutdownTrigger::new().0,
+            building: Arc::default(),
         };
         running.commit(self.next);
         running
@@ -143,17 +151,23 @@ impl Running {
         };
         // Certificates are read and expressions compiled, which would hold up a worker.
         let workshop = self.workshop.clone();
-        let build = tokio::task::spawn_blocking(move || workshop.build(config, present));
-        let next = build.await.unwrap_or_else(|error| {
+        let building = self.building.clone().lock_owned().await;
+        let build = move || (workshop.build(config, present), building);
+        let (next, _building) = tokio::task::spawn_blocking(build).await.map_err(|error| {
             let error = BuildError::new("reload", format!("the build was cut short: {error}"));
-            Err(vec![("reload".into(), error)])
+            vec![("reload".into(), error)]
         })?;
+        let next = next?;
         let changes = next.changes.clone();
         if changes.is_empty() {
             self.config = next.config;
             return Ok(changes);
         }
         let retired = self.commit(next);
+        if self.draining.len() >= DRAINING_MAX {
+            warn!("too many reloads in a row: what earlier ones have replaced ends now");
+            self.hurry = ShutdownTrigger::new().0;
+        }
         let hurry = self.hurry.listener();
         self.draining
             .spawn(retired.drain(Instant::now() + limit, hurry));

@@ -116,6 +116,8 @@ async fn supervise(
             () = shutdown.wait() => continue,
         }
         match rebuild() {
+            // A successor may have taken its place meanwhile, which it must not take back.
+            Ok(_) if shutdown.is_set() => {}
             Ok(run) => {
                 info!(component = %id, kind, "component was built anew");
                 next = Some(run());

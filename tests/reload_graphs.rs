@@ -100,7 +100,7 @@ impl Source for Ordered {
                 let mut batch = Batch::from_body(Version::V1, body, Limits::default(), origin);
                 let (ack, mut waiter) = Ack::new();
                 batch.set_ack(ack);
-                out.send(batch).await.unwrap();
+                out.send(batch, false).await.unwrap();
                 let _ = told.send(waiter.verdict().await);
             }
         })

@@ -6,6 +6,7 @@ mod authority;
 mod child;
 mod endpoint;
 mod live;
+pub mod pieces;
 mod random;
 mod sender;
 mod series;

@@ -398,8 +398,19 @@ impl Bound {
     fn release(&self, id: u64) -> (bool, (Vec<Claim>, Arc<Table>)) {
         let mut claims = lock(&self.claims);
         let gone: Vec<Claim> = claims.list.extract_if(.., |claim| claim.id == id).collect();
-        let table = self.publish(&claims);
-        (claims.list.is_empty(), (gone, table))
+        let last = claims.list.is_empty();
+        let table = if last {
+            // Who is connected until the listener has closed is told to come back.
+            let mut table = Table::default();
+            for claim in &gone {
+                // It was in a table before.
+                let _ = table.insert(&claim.settings.listen.path, None);
+            }
+            self.table.swap(Arc::new(table))
+        } else {
+            self.publish(&claims)
+        };
+        (last, (gone, table))
     }
 
     /// Shows requests the claims: those with a handler first, the last attached before others, so

@@ -22,6 +22,9 @@ pub(super) struct Retired {
     pub(super) removed: Vec<(Arc<str>, Task<()>, Arc<Edge>)>,
     /// Of the stages before.
     pub(super) in_use: watch::Sender<()>,
+    /// Of the stages after: those count as in use as well while somebody sends through the ones
+    /// before, who may be a source that was removed long ago and drains.
+    pub(super) later: watch::Receiver<()>,
 }
 
 impl Retired {
@@ -33,10 +36,12 @@ impl Retired {
             mut replaced,
             mut removed,
             in_use,
+            later,
         } = self;
         let ending = async {
             // As long as somebody sends to a sink that was removed, it takes what he sends.
             in_use.closed().await;
+            drop(later);
             for (_, _, edge) in &removed {
                 edge.close(Ending::Removed);
             }

@@ -190,6 +190,7 @@ impl Running {
             sources: Vec::new(),
             replaced: Vec::new(),
             removed: Vec::new(),
+            later: next.in_use.subscribe(),
             in_use: std::mem::replace(&mut self.in_use, next.in_use),
         };
         let Next {

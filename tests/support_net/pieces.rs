@@ -49,7 +49,8 @@ pub fn write_again(address: SocketAddr, time: i64) -> JoinHandle<Answer> {
             let head = format!(
                 "POST /api/v1/write HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/x-protobuf\r\ncontent-encoding: snappy\r\ncontent-length: {length}\r\n\r\n"
             );
-            Sender::request(address, &[head.as_bytes(), &body].concat()).ok()
+            let answer = Sender::request(address, &[head.as_bytes(), &body].concat());
+            answer.ok().filter(|answer| answer.status != 503)
         })
     })
 }

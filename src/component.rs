@@ -8,6 +8,7 @@
 use std::fmt::Debug;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -87,6 +88,11 @@ pub trait SourceConfig: Debug + Send + Sync {
         Vec::new()
     }
 
+    /// The files that it reads when it is built. When what they hold changes, it is built anew.
+    fn files(&self) -> Vec<&Path> {
+        Vec::new()
+    }
+
     /// Reports every problem that deserialization cannot see.
     fn validate(&self, problems: &mut Problems);
 
@@ -104,6 +110,11 @@ pub trait TransformConfig: Debug + Send + Sync {
 
     /// Its named outputs, `id.name` in `inputs`; empty when it has the one output `id`.
     fn outputs(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The files that it reads when it is built. When what they hold changes, it is built anew.
+    fn files(&self) -> Vec<&Path> {
         Vec::new()
     }
 
@@ -143,6 +154,11 @@ pub trait SinkConfig: Debug + Send + Sync {
 
     /// What it takes for itself.
     fn resources(&self) -> Vec<Resource> {
+        Vec::new()
+    }
+
+    /// The files that it reads when it is built. When what they hold changes, it is built anew.
+    fn files(&self) -> Vec<&Path> {
         Vec::new()
     }
 

@@ -10,6 +10,7 @@ mod decode;
 mod diagnostic;
 mod document;
 mod environment;
+mod fingerprint;
 mod graph;
 mod load;
 mod mutate;
@@ -22,9 +23,9 @@ mod suggest;
 mod types;
 mod values;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -34,11 +35,12 @@ use crate::component::{SinkConfig, SourceConfig, TransformConfig};
 pub(crate) use components::has_named_outputs;
 pub use diagnostic::{Diagnostic, Severity};
 pub use environment::{Environment, ProcessEnvironment};
+pub use fingerprint::Fingerprint;
 pub use graph::OutputRef;
-pub use load::{LoadOptions, load, parse_str, parse_texts};
+pub use load::{LoadOptions, Reading, load, parse_str, parse_texts, read};
 pub use mutate::{Mutation, unknown_keys};
 pub use problems::{Problem, Problems};
-pub use source::{Place, SourceFile};
+pub use source::{Place, SourceFile, paths};
 pub use values::{Endpoint, Period, Secret, Size};
 
 /// A configuration without errors.
@@ -65,7 +67,23 @@ pub struct Loaded {
     pub config: Config,
     /// Findings that do not keep it from running.
     pub warnings: Vec<Diagnostic>,
+    /// Where its parts stand, for what is found out only when they are built.
+    pub places: Places,
 }
+
+/// Where the parts of a configuration stand in its files.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    /// `data_dir`.
+    pub data_dir: Option<Place>,
+    /// The address under `api`.
+    pub api: Option<Place>,
+    /// The names of components.
+    pub components: BTreeMap<Arc<str>, Place>,
+}
+
+/// The files that a component names, each with the state that was found when it was loaded.
+pub type NamedFiles = BTreeMap<PathBuf, Fingerprint>;
 
 /// `[api]`: the status page, metrics, health and reload.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -84,6 +102,8 @@ pub struct SourceNode {
     pub type_name: String,
     /// Its table in canonical form, without `inputs`: it has changed when this differs.
     pub effective: Secret,
+    /// The files that it names: it has changed when what they hold differs.
+    pub files: NamedFiles,
 }
 
 /// A transform of the graph.
@@ -97,6 +117,8 @@ pub struct TransformNode {
     pub inputs: Vec<OutputRef>,
     /// Its table in canonical form, without `inputs`: it has changed when this differs.
     pub effective: Secret,
+    /// The files that it names: it has changed when what they hold differs.
+    pub files: NamedFiles,
 }
 
 /// A sink of the graph.
@@ -110,26 +132,48 @@ pub struct SinkNode {
     pub inputs: Vec<OutputRef>,
     /// Its table in canonical form, without `inputs`: it has changed when this differs.
     pub effective: Secret,
+    /// The files that it names: it has changed when what they hold differs.
+    pub files: NamedFiles,
+}
+
+impl Config {
+    /// The files that components name.
+    pub fn files(&self) -> BTreeSet<&Path> {
+        let sources = self.sources.values().map(|node| &node.files);
+        let transforms = self.transforms.values().map(|node| &node.files);
+        let sinks = self.sinks.values().map(|node| &node.files);
+        let files = sources.chain(transforms).chain(sinks);
+        files
+            .flat_map(BTreeMap::keys)
+            .map(PathBuf::as_path)
+            .collect()
+    }
 }
 
 impl SourceNode {
     /// Whether the same source would be built from both.
     pub fn same_as(&self, other: &Self) -> bool {
-        self.type_name == other.type_name && self.effective == other.effective
+        self.type_name == other.type_name
+            && self.effective == other.effective
+            && self.files == other.files
     }
 }
 
 impl TransformNode {
     /// Whether the same transform would be built from both, whatever their inputs.
     pub fn same_as(&self, other: &Self) -> bool {
-        self.type_name == other.type_name && self.effective == other.effective
+        self.type_name == other.type_name
+            && self.effective == other.effective
+            && self.files == other.files
     }
 }
 
 impl SinkNode {
     /// Whether the same sink would be built from both, whatever their inputs.
     pub fn same_as(&self, other: &Self) -> bool {
-        self.type_name == other.type_name && self.effective == other.effective
+        self.type_name == other.type_name
+            && self.effective == other.effective
+            && self.files == other.files
     }
 }
 

@@ -61,11 +61,19 @@ pub enum Metric {
     BuildInfo,
     /// When the process started, in seconds since the epoch.
     StartTime,
+    /// Whether the last reload succeeded.
+    ReloadSuccessful,
+    /// When a configuration was last taken, in seconds since the epoch.
+    ReloadTime,
+    /// The hash of the configuration.
+    ConfigHash,
+    /// Reloads, by outcome.
+    Reloads,
 }
 
 impl Metric {
     /// All metrics.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 24] = [
         Self::ReceivedBatches,
         Self::ReceivedSamples,
         Self::ReceivedBytes,
@@ -86,6 +94,10 @@ impl Metric {
         Self::Retries,
         Self::BuildInfo,
         Self::StartTime,
+        Self::ReloadSuccessful,
+        Self::ReloadTime,
+        Self::ConfigHash,
+        Self::Reloads,
     ];
 
     /// Its name and what it means.
@@ -167,6 +179,22 @@ impl Metric {
             Self::StartTime => (
                 "metrifold_start_time_seconds",
                 "When the process started, in seconds since the epoch.",
+            ),
+            Self::ReloadSuccessful => (
+                "metrifold_config_last_reload_successful",
+                "1 unless the last attempt to reload the configuration was refused.",
+            ),
+            Self::ReloadTime => (
+                "metrifold_config_last_reload_success_timestamp_seconds",
+                "When a configuration was last loaded with success, in seconds since the epoch.",
+            ),
+            Self::ConfigHash => (
+                "metrifold_config_hash",
+                "The last 48 bits of the hash of the configuration that runs.",
+            ),
+            Self::Reloads => (
+                "metrifold_config_reloads_total",
+                "Attempts to reload the configuration, by outcome.",
             ),
         }
     }

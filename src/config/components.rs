@@ -1,5 +1,6 @@
 //! From a declared component to a validated one.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use toml::Spanned;
@@ -15,6 +16,7 @@ use super::source::Place;
 use super::suggest;
 use super::types;
 use super::values::Secret;
+use super::{Fingerprint, NamedFiles};
 use crate::component::{
     ComponentInfo, Kind, Resource, Signal, SinkConfig, SourceConfig, TransformConfig,
 };
@@ -34,6 +36,7 @@ pub(crate) struct Node {
     /// What it takes for itself, each with the key that says so.
     pub(crate) resources: Vec<(Resource, Place)>,
     pub(crate) effective: Secret,
+    pub(crate) files: NamedFiles,
     pub(crate) around: Around,
 }
 
@@ -78,6 +81,14 @@ impl AnyConfig {
         }
     }
 
+    fn files(&self) -> Vec<&Path> {
+        match self {
+            Self::Source(config) => config.files(),
+            Self::Transform(config) => config.files(),
+            Self::Sink(config) => config.files(),
+        }
+    }
+
     fn validate(&self, problems: &mut Problems) {
         match self {
             Self::Source(config) => config.validate(problems),
@@ -87,10 +98,12 @@ impl AnyConfig {
     }
 }
 
-/// Reads and validates a component.
+/// Reads and validates a component. `named` are the files that components before it name: a file
+/// that several name is the same one to all of them.
 pub(crate) fn check(
     declared: Declared<'_>,
     environment: bool,
+    named: &mut NamedFiles,
     found: &mut Vec<Diagnostic>,
 ) -> Node {
     let Declared {
@@ -138,6 +151,11 @@ pub(crate) fn check(
             }
         }
     }
+    // Before they are read for good: what changes in between is then noticed as a change.
+    let files = match &config {
+        Some(config) if environment => fingerprints(&config.files(), named),
+        _ => NamedFiles::new(),
+    };
     if let Some(config) = &config {
         let mut problems = Problems::new(environment);
         config.validate(&mut problems);
@@ -173,8 +191,19 @@ pub(crate) fn check(
         inputs_broken,
         resources,
         effective,
+        files,
         around,
     }
+}
+
+fn fingerprints(files: &[&Path], named: &mut NamedFiles) -> NamedFiles {
+    let fingerprint = |file: &&Path| {
+        let state = named.get(*file).copied();
+        let state = state.unwrap_or_else(|| Fingerprint::of_file(file));
+        named.insert(file.to_path_buf(), state);
+        (file.to_path_buf(), state)
+    };
+    files.iter().map(fingerprint).collect()
 }
 
 /// A node for what is not even a table: only its name is known.
@@ -189,6 +218,7 @@ pub(crate) fn stand_in(declared: Declared<'_>) -> Node {
         inputs_broken: true,
         resources: Vec::new(),
         effective: Secret::new(""),
+        files: NamedFiles::new(),
         around: declared.around,
     }
 }
@@ -384,10 +414,10 @@ pub(crate) fn global_string(
     what: &str,
     global: document::Global<'_>,
     found: &mut Vec<Diagnostic>,
-) -> Option<String> {
+) -> Option<(String, Place)> {
     let place = global.around.place(Spanned::span(&global.value));
     match global.value.into_inner() {
-        DeValue::String(text) if !text.is_empty() => Some(text.into_owned()),
+        DeValue::String(text) if !text.is_empty() => Some((text.into_owned(), place)),
         _ => {
             let message = format!("`{what}` is a path in quotes");
             found.push(Diagnostic::error(message).at(place));

@@ -11,7 +11,7 @@ use super::environment::Environment;
 use super::graph::{self, OutputRef};
 use super::resources::{self, Claim};
 use super::source::{self, Place, Text};
-use super::{ApiConfig, Config, Loaded, SinkNode, SourceNode, TransformNode};
+use super::{ApiConfig, Config, Loaded, NamedFiles, Places, SinkNode, SourceNode, TransformNode};
 use crate::component::Resource;
 
 /// How to load.
@@ -27,6 +27,16 @@ impl Default for LoadOptions {
     }
 }
 
+/// What came of a load.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// The configuration, or every error, and the warnings among them, in the order of the files.
+    pub outcome: Result<Loaded, Vec<Diagnostic>>,
+    /// The files that components name, of a configuration with errors too, as far as they could
+    /// be read from it.
+    pub files: NamedFiles,
+}
+
 /// Loads the configuration from files, directories (their `*.toml`) and globs.
 ///
 /// # Errors
@@ -37,6 +47,11 @@ pub fn load(
     environment: &dyn Environment,
     options: LoadOptions,
 ) -> Result<Loaded, Vec<Diagnostic>> {
+    read(patterns, environment, options).outcome
+}
+
+/// The same, and tells which files it depends on, whatever came of it.
+pub fn read(patterns: &[String], environment: &dyn Environment, options: LoadOptions) -> Reading {
     let mut found = Vec::new();
     let texts = source::read(patterns, &mut found);
     if texts.is_empty() && found.is_empty() {
@@ -75,13 +90,25 @@ pub fn parse_texts(
             text: (*text).to_owned(),
         })
         .collect();
-    assemble(&texts, environment, options, Vec::new())
+    assemble(&texts, environment, options, Vec::new()).outcome
 }
 
 fn assemble(
     texts: &[Text],
     environment: &dyn Environment,
     options: LoadOptions,
+    found: Vec<Diagnostic>,
+) -> Reading {
+    let mut files = NamedFiles::new();
+    let outcome = check(texts, environment, options, &mut files, found);
+    Reading { outcome, files }
+}
+
+fn check(
+    texts: &[Text],
+    environment: &dyn Environment,
+    options: LoadOptions,
+    files: &mut NamedFiles,
     mut found: Vec<Diagnostic>,
 ) -> Result<Loaded, Vec<Diagnostic>> {
     let unread = !found.is_empty();
@@ -93,7 +120,7 @@ fn assemble(
         let duplicate = declared.duplicate;
         // What is no table was reported; its name is known all the same.
         let node = match declared.is_table {
-            true => components::check(declared, options.environment, &mut found),
+            true => components::check(declared, options.environment, files, &mut found),
             false => components::stand_in(declared),
         };
         if !duplicate {
@@ -110,9 +137,19 @@ fn assemble(
     if incomplete || found.iter().any(|found| found.severity == Severity::Error) {
         return Err(found);
     }
+    let (data_dir, data_dir_place) = globals.data_dir.unzip();
+    let (api, api_place) = globals.api.unzip();
+    let names = nodes
+        .iter()
+        .map(|node| (node.id.clone(), node.place.clone()));
+    let places = Places {
+        data_dir: data_dir_place,
+        api: api_place,
+        components: names.collect(),
+    };
     let mut config = Config {
-        data_dir: globals.data_dir,
-        api: globals.api.map(|(api, _)| api),
+        data_dir,
+        api,
         sources: BTreeMap::new(),
         transforms: BTreeMap::new(),
         sinks: BTreeMap::new(),
@@ -124,12 +161,13 @@ fn assemble(
     Ok(Loaded {
         config,
         warnings: found,
+        places,
     })
 }
 
 /// What stands at the top of the files.
 struct Globals {
-    data_dir: Option<PathBuf>,
+    data_dir: Option<(PathBuf, Place)>,
     api: Option<(ApiConfig, Place)>,
 }
 
@@ -139,7 +177,7 @@ fn globals(document: &mut Document<'_>, found: &mut Vec<Diagnostic>) -> Globals 
     Globals {
         data_dir: data_dir
             .and_then(|global| components::global_string("data_dir", global, found))
-            .map(PathBuf::from),
+            .map(|(path, place)| (PathBuf::from(path), place)),
         api: api.and_then(|global| components::global("api", global, found)),
     }
 }
@@ -184,6 +222,7 @@ impl Config {
             id,
             type_name,
             effective,
+            files,
             config,
             ..
         } = node;
@@ -194,6 +233,7 @@ impl Config {
                     config,
                     type_name,
                     effective,
+                    files,
                 };
                 self.sources.insert(id, node);
             }
@@ -203,6 +243,7 @@ impl Config {
                     type_name,
                     inputs,
                     effective,
+                    files,
                 };
                 self.transforms.insert(id, node);
             }
@@ -212,6 +253,7 @@ impl Config {
                     type_name,
                     inputs,
                     effective,
+                    files,
                 };
                 self.sinks.insert(id, node);
             }

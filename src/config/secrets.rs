@@ -138,8 +138,24 @@ fn stars(text: &str) -> String {
 /// Masks by eye what may be a secret in text that does not parse.
 pub(crate) fn mask_lines(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
+    // The quotes that a secret of several lines ends with, and whether a table holds secrets.
+    let mut open = None;
+    let mut in_headers = false;
     for line in text.split_inclusive('\n') {
-        let headers = line.find("headers").unwrap_or(line.len());
+        if let Some(quotes) = open {
+            if line.contains(quotes) {
+                open = None;
+            }
+            out.push_str(&stars(line));
+            continue;
+        }
+        if line.trim_start().starts_with('[') {
+            in_headers = line.contains("headers");
+        }
+        let headers = match in_headers {
+            true => 0,
+            false => line.find("headers").unwrap_or(line.len()),
+        };
         let secret = line.match_indices('=').find(|(at, _)| {
             let before = line[..*at].trim_end().trim_end_matches(['"', '\'']);
             let word = before
@@ -149,8 +165,12 @@ pub(crate) fn mask_lines(text: &str) -> String {
         });
         match secret {
             Some((at, _)) => {
-                out.push_str(&line[..=at]);
-                out.push_str(&stars(&line[at + 1..]));
+                let (key, value) = line.split_at(at + 1);
+                open = ["\"\"\"", "'''"]
+                    .into_iter()
+                    .find(|quotes| value.matches(quotes).count() == 1);
+                out.push_str(key);
+                out.push_str(&stars(value));
             }
             None => out.push_str(line),
         }
@@ -230,6 +250,12 @@ mod tests {
         assert_eq!(
             masked,
             "a = 1\npassword =*\"*******\nauth = { token =***********\n"
+        );
+        let several =
+            "token = '''\nhunter2\n'''\na = 1\n[x.headers]\nX-Key = hunter2\n[y]\nb = 2\n";
+        assert_eq!(
+            mask_lines(several),
+            "token =*'''\n*******\n'''\na = 1\n[x.headers]\nX-Key =********\n[y]\nb = 2\n"
         );
     }
 

@@ -117,27 +117,29 @@ fn floor(text: &str, at: usize) -> usize {
 
 /// Reads every file that the patterns name, in order and each once.
 pub(crate) fn read(patterns: &[String], errors: &mut Vec<Diagnostic>) -> Vec<Text> {
-    let mut seen = BTreeSet::new();
     let mut texts = Vec::new();
-    for pattern in patterns {
-        let paths = match expand(pattern) {
-            Ok(paths) => paths,
-            Err(error) => {
-                errors.push(*error);
-                continue;
-            }
-        };
-        for path in paths {
-            if !seen.insert(fs::canonicalize(&path).unwrap_or_else(|_| path.clone())) {
-                continue;
-            }
-            match read_file(&path) {
-                Ok(text) => texts.push(text),
-                Err(error) => errors.push(*error),
-            }
+    for path in paths(patterns, errors) {
+        match read_file(&path) {
+            Ok(text) => texts.push(text),
+            Err(error) => errors.push(*error),
         }
     }
     texts
+}
+
+/// The files that the patterns name, in order and each once. What a pattern is wrong with is added
+/// to `errors`.
+pub fn paths(patterns: &[String], errors: &mut Vec<Diagnostic>) -> Vec<PathBuf> {
+    let mut seen = BTreeSet::new();
+    let mut paths = Vec::new();
+    for pattern in patterns {
+        match expand(pattern) {
+            Ok(found) => paths.extend(found),
+            Err(error) => errors.push(*error),
+        }
+    }
+    paths.retain(|path| seen.insert(fs::canonicalize(path).unwrap_or_else(|_| path.clone())));
+    paths
 }
 
 /// The files that a pattern names: a file, the `*.toml` of a directory, or a glob's matches.

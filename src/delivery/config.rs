@@ -1,6 +1,7 @@
 //! The keys of a sink that sends remote write.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -325,6 +326,16 @@ impl DeliveryConfig {
             Protocol::V1 => Form::V1,
             Protocol::V2 => Form::V2,
         }
+    }
+
+    /// The files that it names.
+    pub fn files(&self) -> Vec<&Path> {
+        let auth = auth::files(
+            self.basic_auth.as_ref(),
+            self.authorization.as_ref(),
+            self.oauth2.as_ref(),
+        );
+        self.tls.files().chain(auth).collect()
     }
 
     /// Reports what cannot be.

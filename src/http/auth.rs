@@ -162,6 +162,21 @@ impl OAuth2 {
     }
 }
 
+/// The files that the three name.
+pub fn files<'a>(
+    basic_auth: Option<&'a BasicAuth>,
+    authorization: Option<&'a Authorization>,
+    oauth2: Option<&'a OAuth2>,
+) -> impl Iterator<Item = &'a Path> {
+    let secrets = [
+        basic_auth.map(BasicAuth::secret),
+        authorization.map(Authorization::secret),
+        oauth2.map(OAuth2::secret),
+    ];
+    let secrets = secrets.into_iter().flatten().filter_map(SecretFrom::file);
+    secrets.chain(oauth2.into_iter().flat_map(|oauth2| oauth2.tls.files()))
+}
+
 /// Reports what is wrong with the three together and each for itself. `prefix` is the table that
 /// holds them: empty, or such as `read`.
 pub fn validate(

@@ -52,6 +52,16 @@ pub struct ClientTls {
 }
 
 impl ServerTls {
+    /// The files that it names.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let files = [
+            Some(&self.cert_file),
+            Some(&self.key_file),
+            self.client_ca_file.as_ref(),
+        ];
+        files.into_iter().flatten().map(PathBuf::as_path)
+    }
+
     /// Reports what is wrong, at keys below `prefix`. Files are looked at only if the problems'
     /// environment may be.
     pub fn validate(&self, prefix: &str, problems: &mut Problems) {
@@ -107,6 +117,12 @@ impl ServerTls {
 }
 
 impl ClientTls {
+    /// The files that it names.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let files = [&self.ca_file, &self.cert_file, &self.key_file];
+        files.into_iter().flatten().map(PathBuf::as_path)
+    }
+
     /// Reports what is wrong, at keys below `prefix`. Files are looked at only if the problems'
     /// environment may be.
     pub fn validate(&self, prefix: &str, problems: &mut Problems) {

@@ -5,6 +5,7 @@
 //! of one sender never overtakes itself. Limits: the queue's bytes, the number of connections,
 //! the time of a request.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -58,6 +59,10 @@ impl SinkConfig for RemoteWriteConfig {
 
     fn checks_series(&self) -> bool {
         FLAVOUR.sorts_labels
+    }
+
+    fn files(&self) -> Vec<&Path> {
+        self.0.files()
     }
 
     fn validate(&self, problems: &mut Problems) {

@@ -7,6 +7,7 @@
 //!
 //! Source: <https://thanos.io/tip/components/receive.md/>.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -60,6 +61,10 @@ impl SinkConfig for ThanosConfig {
 
     fn checks_series(&self) -> bool {
         FLAVOUR.sorts_labels
+    }
+
+    fn files(&self) -> Vec<&Path> {
+        self.0.files()
     }
 
     fn validate(&self, problems: &mut Problems) {

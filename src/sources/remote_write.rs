@@ -8,6 +8,7 @@
 //! sender may take.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -278,6 +279,13 @@ inventory::submit! {
 impl SourceConfig for RemoteWriteConfig {
     fn resources(&self) -> Vec<Resource> {
         vec![Resource::Route(self.listen())]
+    }
+
+    fn files(&self) -> Vec<&Path> {
+        let tls = self.tls.iter().flat_map(ServerTls::files);
+        let (basic_auth, authorization) = (self.basic_auth.as_ref(), self.authorization.as_ref());
+        tls.chain(auth::files(basic_auth, authorization, None))
+            .collect()
     }
 
     fn validate(&self, problems: &mut Problems) {

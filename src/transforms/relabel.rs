@@ -6,7 +6,7 @@
 //!
 //! Limits: patterns are bounded in length, nesting and compiled size, a rules file in bytes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -69,6 +69,10 @@ impl RelabelConfig {
 
 #[typetag::deserialize(name = "relabel")]
 impl TransformConfig for RelabelConfig {
+    fn files(&self) -> Vec<&Path> {
+        self.rules_file.iter().map(PathBuf::as_path).collect()
+    }
+
     fn validate(&self, problems: &mut Problems) {
         self.compile(problems);
     }

@@ -1,66 +1,153 @@
-//! The admin address: status page, metrics, health, readiness, and the topology as JSON.
+//! The admin address: status page, metrics, health, readiness, reload, and the topology as JSON.
+
+mod topology;
 
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use http::{Method, StatusCode};
-use serde::Serialize;
+use tracing::info;
 
+use self::topology::topology;
 use crate::component::{BoxFuture, BuildError, Kind};
-use crate::config::{ApiConfig, Config, OutputRef};
+use crate::config::{ApiConfig, Config};
 use crate::http::{Handler, Listen, Listeners, Request, Response, Route, Serving, answer};
-use crate::telemetry::{ComponentMetrics, FlowReading, State, Telemetry};
+use crate::reload::{Board, Cause, Outcome, Requests, Unanswered};
+use crate::telemetry::{ComponentMetrics, State, Telemetry};
 
-/// The admin address, while it is served.
-pub struct Api {
+/// The admin address, wherever the configuration has it.
+pub struct Admin {
+    listeners: Listeners,
+    status: Arc<Status>,
+    served: Option<Served>,
+}
+
+/// An address that is served.
+struct Served {
+    config: ApiConfig,
     _routes: Vec<(Serving, Route)>,
 }
 
-/// An admin address that is bound and not served yet.
-pub struct BoundApi {
-    routes: Vec<Route>,
+/// What is to become of the admin address. Dropping it leaves everything as it is.
+#[must_use = "nothing changes until it is served"]
+pub struct Prepared(Step);
+
+enum Step {
+    Keep,
+    Bind(ApiConfig, Vec<Route>, Change),
+    Close,
+}
+
+/// What a new configuration does to the admin address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// There was none.
+    Added,
+    /// It is another one.
+    Changed,
+    /// There is none any more.
+    Removed,
 }
 
 /// What the admin address tells about.
 struct Status {
-    config: Arc<Config>,
+    board: Arc<Board>,
+    requests: Requests,
     telemetry: Telemetry,
 }
 
-const PATHS: [&str; 5] = [
+const PATHS: [&str; 6] = [
     "/",
     "/metrics",
     "/-/healthy",
     "/-/ready",
+    RELOAD,
     "/api/v1/topology",
 ];
 
-impl BoundApi {
-    /// Binds the address.
+/// What is asked to reload the configuration.
+pub const RELOAD: &str = "/-/reload";
+
+/// Seconds after which somebody who was turned away should try again.
+const RETRY_AFTER: u64 = 1;
+
+impl Admin {
+    /// An admin address that is not served yet.
+    pub fn new(
+        listeners: Listeners,
+        board: Arc<Board>,
+        requests: Requests,
+        telemetry: Telemetry,
+    ) -> Self {
+        Self {
+            listeners,
+            status: Arc::new(Status {
+                board,
+                requests,
+                telemetry,
+            }),
+            served: None,
+        }
+    }
+
+    /// Binds what a configuration asks for, beside what is served.
     ///
     /// # Errors
     ///
     /// Fails when the address cannot be bound.
-    pub fn bind(config: &ApiConfig, listeners: &Listeners) -> Result<Self, BuildError> {
-        let routes = PATHS
-            .iter()
-            .map(|path| listeners.route(&Listen::new(config.address, *path), "api"))
-            .collect::<Result<_, _>>()?;
-        Ok(Self { routes })
+    pub fn prepare(&self, config: Option<&ApiConfig>) -> Result<Prepared, BuildError> {
+        let step = match (&self.served, config) {
+            (Some(served), Some(config)) if served.config == *config => Step::Keep,
+            (None, None) => Step::Keep,
+            (Some(_), None) => Step::Close,
+            (served, Some(config)) => {
+                let listen = |path: &&str| Listen::new(config.address, *path);
+                let routes = PATHS
+                    .iter()
+                    .map(|path| self.listeners.route(&listen(path), "api"))
+                    .collect::<Result<_, _>>()?;
+                let change = match served {
+                    Some(_) => Change::Changed,
+                    None => Change::Added,
+                };
+                Step::Bind(config.clone(), routes, change)
+            }
+        };
+        Ok(Prepared(step))
     }
 
-    /// The address that was bound.
-    pub fn local_addr(&self) -> Option<std::net::SocketAddr> {
-        self.routes.first().map(Route::local_addr)
+    /// Serves what was prepared; what was served before finishes its requests and ends. Cannot
+    /// fail.
+    pub fn serve(&mut self, prepared: Prepared) {
+        match prepared.0 {
+            Step::Keep => {}
+            Step::Close => self.served = None,
+            Step::Bind(config, routes, _) => {
+                if let Some(address) = routes.first().map(Route::local_addr) {
+                    info!(%address, "api is served");
+                }
+                let serve = |route: Route| (route.serve(self.status.clone()), route);
+                self.served = Some(Served {
+                    config,
+                    _routes: routes.into_iter().map(serve).collect(),
+                });
+            }
+        }
     }
 
-    /// Serves it.
-    pub fn serve(self, config: Arc<Config>, telemetry: Telemetry) -> Api {
-        let status = Arc::new(Status { config, telemetry });
-        let serve = |route: Route| (route.serve(status.clone()), route);
-        Api {
-            _routes: self.routes.into_iter().map(serve).collect(),
+    /// Accepts connections on what was bound.
+    pub fn listen(&self) {
+        self.listeners.start();
+    }
+}
+
+impl Prepared {
+    /// What it changes.
+    pub fn change(&self) -> Option<Change> {
+        match &self.0 {
+            Step::Keep => None,
+            Step::Bind(.., change) => Some(*change),
+            Step::Close => Some(Change::Removed),
         }
     }
 }
@@ -68,10 +155,15 @@ impl BoundApi {
 impl Handler for Status {
     fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
         Box::pin(async move {
-            if ![Method::GET, Method::HEAD].contains(&request.method) {
-                return answer::text(StatusCode::METHOD_NOT_ALLOWED, "send GET");
+            let path = request.uri.path();
+            let methods: &[Method] = match path {
+                RELOAD => &[Method::POST],
+                _ => &[Method::GET, Method::HEAD],
+            };
+            if !methods.contains(&request.method) {
+                return not_allowed(methods);
             }
-            match request.uri.path() {
+            match path {
                 "/" => typed("text/html; charset=utf-8", PAGE.into()),
                 "/metrics" => typed(
                     "text/plain; version=0.0.4; charset=utf-8",
@@ -79,7 +171,8 @@ impl Handler for Status {
                 ),
                 "/-/healthy" => answer::text(StatusCode::OK, "healthy"),
                 "/-/ready" => self.ready(),
-                _ => match serde_json::to_string_pretty(&self.topology()) {
+                RELOAD => self.reload().await,
+                _ => match serde_json::to_string_pretty(&topology(&self)) {
                     Ok(json) => typed("application/json", json),
                     Err(error) => {
                         answer::text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string())
@@ -88,6 +181,17 @@ impl Handler for Status {
             }
         })
     }
+}
+
+fn not_allowed(methods: &[Method]) -> Response {
+    let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
+    let text = format!("send {}", names[0]);
+    let mut response = answer::text(StatusCode::METHOD_NOT_ALLOWED, &text);
+    // Names of methods fit into a header.
+    if let Ok(allow) = HeaderValue::from_str(&names.join(", ")) {
+        response.headers_mut().insert(ALLOW, allow);
+    }
+    response
 }
 
 fn typed(content_type: &'static str, body: String) -> Response {
@@ -101,54 +205,12 @@ fn typed(content_type: &'static str, body: String) -> Response {
 /// Reads the topology every few seconds and shows it as a table.
 const PAGE: &str = include_str!("api/status.html");
 
-#[derive(Serialize)]
-struct Topology {
-    config_hash: String,
-    components: Vec<Component>,
-    edges: Vec<Edge>,
-}
-
-#[derive(Serialize)]
-struct Component {
-    id: Arc<str>,
-    kind: &'static str,
-    r#type: String,
-    state: State,
-    received: FlowReading,
-    sent: FlowReading,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    required: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    queue: Option<QueueFill>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_error: Option<LastError>,
-}
-
-#[derive(Serialize)]
-struct QueueFill {
-    bytes: usize,
-    max_bytes: usize,
-    batches: usize,
-}
-
-#[derive(Serialize)]
-struct LastError {
-    /// Seconds since the epoch.
-    time: u64,
-    text: String,
-}
-
-#[derive(Serialize)]
-struct Edge {
-    from: String,
-    to: Arc<str>,
-}
-
 impl Status {
     /// Ready as long as every component runs.
     fn ready(&self) -> Response {
+        let config = self.board.config();
         let waiting: Vec<String> = self
-            .components()
+            .components(&config)
             .filter(|(.., metrics)| metrics.state() != State::Running)
             .map(|(id, kind, ..)| format!("{} {id}", kind.as_str()))
             .collect();
@@ -160,8 +222,33 @@ impl Status {
         }
     }
 
-    fn components(&self) -> impl Iterator<Item = (&Arc<str>, Kind, &str, ComponentMetrics)> {
-        let config = &self.config;
+    /// Reloads the configuration, and answers with what came of it.
+    async fn reload(&self) -> Response {
+        let report = match self.requests.ask().await {
+            Ok(report) => report,
+            Err(reason) => {
+                let text = match reason {
+                    Unanswered::TooMany => "too many wait for a reload already",
+                    Unanswered::Ending => "shutting down",
+                };
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                return answer::retry_after(status, RETRY_AFTER, text);
+            }
+        };
+        let status = match &report.outcome {
+            Outcome::Applied { .. } | Outcome::Unchanged { .. } => StatusCode::OK,
+            Outcome::Refused(refusal) => match refusal.cause {
+                Cause::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
+                Cause::NotBuilt => StatusCode::CONFLICT,
+            },
+        };
+        answer::text(status, &report.outcome.to_string())
+    }
+
+    fn components<'a>(
+        &'a self,
+        config: &'a Config,
+    ) -> impl Iterator<Item = (&'a Arc<str>, Kind, &'a str, ComponentMetrics)> {
         let sources = config
             .sources
             .iter()
@@ -178,47 +265,5 @@ impl Status {
             .chain(transforms)
             .chain(sinks)
             .map(|(id, kind, name)| (id, kind, name, self.telemetry.component(id, kind, name)))
-    }
-
-    fn topology(&self) -> Topology {
-        let components = self
-            .components()
-            .map(|(id, kind, type_name, metrics)| Component {
-                id: id.clone(),
-                kind: kind.as_str(),
-                r#type: type_name.into(),
-                state: metrics.state(),
-                received: metrics.received().reading(),
-                sent: metrics.sent().reading(),
-                required: self.config.sinks.get(id).map(|node| node.config.required()),
-                queue: metrics
-                    .queue()
-                    .map(|(bytes, max_bytes, batches)| QueueFill {
-                        bytes,
-                        max_bytes,
-                        batches,
-                    }),
-                last_error: metrics.last_error().map(|(time, text)| LastError {
-                    time: time.duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs()),
-                    text,
-                }),
-            });
-        let edges = |to: &Arc<str>, inputs: &[OutputRef]| -> Vec<Edge> {
-            let edge = |input: &OutputRef| Edge {
-                from: input.to_string(),
-                to: to.clone(),
-            };
-            inputs.iter().map(edge).collect()
-        };
-        let transforms = self.config.transforms.iter();
-        let sinks = self.config.sinks.iter();
-        Topology {
-            config_hash: format!("{:016x}", self.config.hash),
-            components: components.collect(),
-            edges: transforms
-                .flat_map(|(id, node)| edges(id, &node.inputs))
-                .chain(sinks.flat_map(|(id, node)| edges(id, &node.inputs)))
-                .collect(),
-        }
     }
 }

@@ -4,6 +4,7 @@ mod completion;
 mod generate;
 mod graph;
 mod list;
+mod reload;
 mod report;
 mod run;
 mod validate;
@@ -43,6 +44,9 @@ Examples:
 
   # Merge a file and all *.toml of a directory
   metrifold -c /etc/metrifold/main.toml -c /etc/metrifold/tenants.d run
+
+  # Apply an edit, and see what it changed or what is wrong with it
+  metrifold reload
 
   # Draw the graph
   metrifold graph --format dot | dot -Tsvg > graph.svg
@@ -119,6 +123,8 @@ enum LogFormat {
 enum Command {
     /// Run the configuration (the default)
     Run(run::RunArgs),
+    /// Tell the running metrifold to reload its configuration, and say what came of it
+    Reload(reload::ReloadArgs),
     /// Check the configuration and say everything that is wrong with it
     Validate(validate::ValidateArgs),
     /// Draw the graph of the configuration
@@ -163,6 +169,7 @@ fn execute(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     match arguments.command {
         None => run::execute(global, &run::RunArgs::default()),
         Some(Command::Run(args)) => run::execute(global, &args),
+        Some(Command::Reload(args)) => reload::execute(global, &args),
         Some(Command::Validate(args)) => validate::execute(global, &args),
         Some(Command::Graph(args)) => graph::execute(global, &args),
         Some(Command::List(args)) => list::execute(&args),
@@ -199,6 +206,8 @@ mod tests {
             "metrifold graph --format svg",
             "metrifold run --shutdown-limit 60",
             "metrifold run --threads 0",
+            "metrifold run --watch-interval 0s",
+            "metrifold reload --address 8686",
             "metrifold --log-level =,",
             "metrifold generate nothing_of_this_name",
         ] {

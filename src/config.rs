@@ -23,9 +23,9 @@ mod suggest;
 mod types;
 mod values;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -138,14 +138,14 @@ pub struct SinkNode {
 
 impl Config {
     /// The files that components name.
-    pub fn files(&self) -> BTreeSet<&Path> {
+    pub fn files(&self) -> NamedFiles {
         let sources = self.sources.values().map(|node| &node.files);
         let transforms = self.transforms.values().map(|node| &node.files);
         let sinks = self.sinks.values().map(|node| &node.files);
         let files = sources.chain(transforms).chain(sinks);
         files
-            .flat_map(BTreeMap::keys)
-            .map(PathBuf::as_path)
+            .flatten()
+            .map(|(path, state)| (path.clone(), *state))
             .collect()
     }
 }

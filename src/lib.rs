@@ -25,6 +25,7 @@ pub mod promql;
 pub mod protocol;
 pub mod queue;
 pub mod relabel;
+pub mod reload;
 pub mod signal;
 pub mod sinks;
 pub mod sources;

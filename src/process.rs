@@ -1,4 +1,4 @@
-//! The life of the process: build, run, wait for a signal, drain.
+//! The life of the process: build, run, reload when asked to, wait for a signal, drain.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,9 +7,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
-use crate::api::BoundApi;
+use crate::api::Admin;
 use crate::config::{Config, Size};
 use crate::http::Listeners;
+use crate::reload::{self, Board, Hangup, Reloader};
 use crate::telemetry::{Metric, Telemetry, UPKEEP};
 use crate::topology::Built;
 
@@ -26,8 +27,17 @@ pub enum Ended {
     AtOnce,
 }
 
-/// Runs a configuration until a signal says to stop.
-pub async fn run(config: Config, shutdown_limit: Duration) -> Ended {
+/// How to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long sinks may go on delivering after a signal to stop.
+    pub shutdown_limit: Duration,
+    /// How to reload.
+    pub reload: reload::Options,
+}
+
+/// Runs a configuration, and what takes its place later, until a signal says to stop.
+pub async fn run(config: Config, hangup: Hangup, options: Options) -> Ended {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => {
@@ -42,34 +52,22 @@ pub async fn run(config: Config, shutdown_limit: Duration) -> Ended {
         .gauge(Metric::StartTime, Vec::new())
         .set(started.map_or(0.0, |since| since.as_secs_f64()));
     let listeners = Listeners::new();
+    let board = Arc::new(Board::new(config.clone(), &telemetry));
+    let (mut reloader, requests) = Reloader::new(options.reload, hangup, board.clone());
+    let mut admin = Admin::new(listeners.clone(), board, requests, telemetry.clone());
 
-    let mut sound = true;
-    let api = config.api.as_ref().and_then(|api| {
-        let bound = BoundApi::bind(api, &listeners);
-        bound
-            .inspect_err(|error| {
-                sound = false;
-                error!(%error, "cannot build the api");
-            })
-            .ok()
-    });
-    let built = match Built::build(config.clone(), telemetry.clone(), listeners.clone()) {
-        Ok(built) if sound => built,
-        Ok(_) => return Ended::NotStarted,
-        Err(errors) => {
-            for (component, error) in errors {
-                error!(%component, %error, "cannot build a component");
-            }
-            return Ended::NotStarted;
-        }
+    let api = admin
+        .prepare(config.api.as_ref())
+        .inspect_err(|error| error!(%error, "cannot build the api"));
+    let built = Built::build(config.clone(), telemetry.clone(), listeners);
+    for (component, error) in built.as_ref().err().into_iter().flatten() {
+        error!(%component, %error, "cannot build a component");
+    }
+    let (Ok(api), Ok(built)) = (api, built) else {
+        return Ended::NotStarted;
     };
-    let api = api.map(|api| {
-        if let Some(address) = api.local_addr() {
-            info!(%address, "api is served");
-        }
-        api.serve(config.clone(), telemetry.clone())
-    });
-    let running = built.start();
+    admin.serve(api);
+    let mut running = built.start();
     info!(
         sources = config.sources.len(),
         transforms = config.transforms.len(),
@@ -78,16 +76,30 @@ pub async fn run(config: Config, shutdown_limit: Duration) -> Ended {
     );
 
     let upkeep = tokio::spawn(upkeep(telemetry));
-    signals.first().await;
-    info!(limit = ?shutdown_limit, "shutting down; a second signal ends it at once");
+    loop {
+        let reason = async {
+            let asked = reloader.asked().await;
+            (asked, reloader.read().await)
+        };
+        let (asked, read) = tokio::select! {
+            biased;
+            () = signals.first() => break,
+            reason = reason => reason,
+        };
+        // Not to be cut short: it happens whole or not at all.
+        reloader.apply(asked, read, &mut running, &mut admin).await;
+    }
+    // Whoever waits for a reload is told that there will be none.
+    drop(reloader);
+    info!(limit = ?options.shutdown_limit, "shutting down; a second signal ends it at once");
     let left = tokio::select! {
-        left = running.stop(shutdown_limit) => left,
+        left = running.stop(options.shutdown_limit) => left,
         () = signals.first() => {
             warn!("second signal: ended at once");
             return Ended::AtOnce;
         }
     };
-    drop(api);
+    drop(admin);
     upkeep.abort();
     for sink in &left {
         let size = Size(sink.bytes as u64);

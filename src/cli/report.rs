@@ -41,6 +41,11 @@ fn print_diagnostics(found: &[Diagnostic]) {
     }
 }
 
+/// Prints to stderr what somebody else has to say.
+pub(super) fn tell(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{}", text.trim_end());
+}
+
 /// Prints an error to stderr.
 pub(super) fn complain(message: &str) {
     let _ = writeln!(io::stderr().lock(), "metrifold: {message}");

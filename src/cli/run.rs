@@ -10,12 +10,17 @@ use tracing_subscriber::EnvFilter;
 use super::{EXIT_FAILURE, EXIT_OK, Global, LogFormat, report};
 use crate::config::{LoadOptions, Period};
 use crate::process::{self, Ended};
+use crate::reload::{self, Hangup, Look};
 
 const AFTER_HELP: &str = "\
 Examples:
   metrifold run
   metrifold run -c /etc/metrifold --shutdown-limit 25s
+  metrifold run --no-watch
   METRIFOLD_LOG=debug metrifold run --log-format json
+
+The configuration is reloaded when its files change, on SIGHUP, and by `metrifold reload`. One \
+with errors is refused, and what runs goes on.
 
 SIGTERM and SIGINT stop the sources and let the sinks deliver what they hold, for as long as \
 --shutdown-limit at most; a second signal ends the process at once. Exits with 0 when all was delivered, with 1 when a component could not be built or data was left, and with 78 when the configuration is wrong.";
@@ -27,6 +32,22 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     shutdown_limit: Period,
 
+    /// Reload when files of the configuration, or files that it names, change (the default)
+    #[arg(long, overrides_with = "no_watch")]
+    watch: bool,
+
+    /// Do not watch files: reload on SIGHUP and by `metrifold reload` only
+    #[arg(long)]
+    no_watch: bool,
+
+    /// How often to look at the files besides, since not all file systems report changes
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_interval)]
+    watch_interval: Period,
+
+    /// How long what a reload removes or replaces may go on delivering
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    drain_limit: Period,
+
     /// How many threads to run on; by default one per processor
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
@@ -36,17 +57,23 @@ impl Default for RunArgs {
     fn default() -> Self {
         Self {
             shutdown_limit: Period::secs(60),
+            watch: true,
+            no_watch: false,
+            watch_interval: Period::secs(30),
+            drain_limit: Period::secs(60),
             threads: None,
         }
     }
 }
 
+fn parse_interval(text: &str) -> Result<Period, String> {
+    match text.parse()? {
+        Period(interval) if interval.is_zero() => Err("must be longer than 0s".to_owned()),
+        interval => Ok(interval),
+    }
+}
+
 pub(super) fn execute(global: &Global, args: &RunArgs) -> u8 {
-    let loaded = match report::load(global, LoadOptions::default()) {
-        Ok(loaded) => loaded,
-        Err(code) => return code,
-    };
-    start_logging(global);
     let mut builder = Builder::new_multi_thread();
     if let Some(threads) = args.threads {
         builder.worker_threads(threads.get());
@@ -58,9 +85,31 @@ pub(super) fn execute(global: &Global, args: &RunArgs) -> u8 {
             return EXIT_FAILURE;
         }
     };
-    let limit = args.shutdown_limit.0;
+    // Before anything takes time: the signal ends a process that does not listen for it.
+    let hangup = match runtime.block_on(async { Hangup::listen() }) {
+        Ok(hangup) => hangup,
+        Err(error) => {
+            report::complain(&format!("cannot listen for signals: {error}"));
+            return EXIT_FAILURE;
+        }
+    };
+    // Before the files are read: what changes in between is noticed later.
+    let seen = Look::first(&global.config);
+    let loaded = match report::load(global, LoadOptions::default()) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    start_logging(global);
+    let options = process::Options {
+        shutdown_limit: args.shutdown_limit.0,
+        reload: reload::Options {
+            seen,
+            watch: (!args.no_watch).then_some(args.watch_interval.0),
+            drain_limit: args.drain_limit.0,
+        },
+    };
     // The one place at which the command line hands over to the process.
-    let ended = runtime.block_on(process::run(loaded.config, limit));
+    let ended = runtime.block_on(process::run(loaded.config, hangup, options));
     // What still runs was given its time already.
     runtime.shutdown_background();
     match ended {

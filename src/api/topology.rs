@@ -1,0 +1,156 @@
+//! The topology as JSON: what runs, what goes through it, and what came of the last reloads.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use super::Status;
+use crate::config::OutputRef;
+use crate::reload::{Finding, Outcome, Report, Trigger};
+use crate::telemetry::{FlowReading, State};
+
+#[derive(Serialize)]
+pub(super) struct Topology {
+    config_hash: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_reload: Option<LastReload>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_refused_reload: Option<RefusedReload>,
+    components: Vec<Component>,
+    edges: Vec<Edge>,
+}
+
+#[derive(Serialize)]
+struct Component {
+    id: Arc<str>,
+    kind: &'static str,
+    r#type: String,
+    state: State,
+    received: FlowReading,
+    sent: FlowReading,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    required: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue: Option<QueueFill>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_error: Option<LastError>,
+}
+
+#[derive(Serialize)]
+struct QueueFill {
+    bytes: usize,
+    max_bytes: usize,
+    batches: usize,
+}
+
+#[derive(Serialize)]
+struct LastError {
+    /// Seconds since the epoch.
+    time: u64,
+    text: String,
+}
+
+#[derive(Serialize)]
+struct Edge {
+    from: String,
+    to: Arc<str>,
+}
+
+#[derive(Serialize)]
+struct LastReload {
+    /// Seconds since the epoch.
+    time: u64,
+    trigger: Trigger,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changes: Option<String>,
+}
+
+#[derive(Serialize)]
+struct RefusedReload {
+    /// Seconds since the epoch.
+    time: u64,
+    trigger: Trigger,
+    errors: Vec<Finding>,
+}
+
+/// The graph as it runs.
+pub(super) fn topology(status: &Status) -> Topology {
+    let config = status.board.config();
+    let components = status
+        .components(&config)
+        .map(|(id, kind, type_name, metrics)| Component {
+            id: id.clone(),
+            kind: kind.as_str(),
+            r#type: type_name.into(),
+            state: metrics.state(),
+            received: metrics.received().reading(),
+            sent: metrics.sent().reading(),
+            required: config.sinks.get(id).map(|node| node.config.required()),
+            queue: metrics
+                .queue()
+                .map(|(bytes, max_bytes, batches)| QueueFill {
+                    bytes,
+                    max_bytes,
+                    batches,
+                }),
+            last_error: metrics.last_error().map(|(time, text)| LastError {
+                time: seconds(time),
+                text,
+            }),
+        });
+    let edges = |to: &Arc<str>, inputs: &[OutputRef]| -> Vec<Edge> {
+        let edge = |input: &OutputRef| Edge {
+            from: input.to_string(),
+            to: to.clone(),
+        };
+        inputs.iter().map(edge).collect()
+    };
+    let transforms = config.transforms.iter();
+    let sinks = config.sinks.iter();
+    Topology {
+        config_hash: format!("{:016x}", config.hash),
+        components: components.collect(),
+        last_reload: status.board.last().map(|report| LastReload::from(&*report)),
+        last_refused_reload: status
+            .board
+            .last_refused()
+            .and_then(|report| RefusedReload::from(&*report)),
+        edges: transforms
+            .flat_map(|(id, node)| edges(id, &node.inputs))
+            .chain(sinks.flat_map(|(id, node)| edges(id, &node.inputs)))
+            .collect(),
+    }
+}
+impl LastReload {
+    fn from(report: &Report) -> Self {
+        Self {
+            time: seconds(report.time),
+            trigger: report.trigger,
+            outcome: report.outcome.name(),
+            changes: match &report.outcome {
+                Outcome::Applied { changes, .. } => Some(changes.clone()),
+                _ => None,
+            },
+        }
+    }
+}
+
+impl RefusedReload {
+    fn from(report: &Report) -> Option<Self> {
+        let Outcome::Refused(refusal) = &report.outcome else {
+            return None;
+        };
+        Some(Self {
+            time: seconds(report.time),
+            trigger: report.trigger,
+            errors: refusal.errors().cloned().collect(),
+        })
+    }
+}
+
+/// Since the epoch.
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs())
+}

@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use proptest::prelude::*;
 
+use metrifold::component::ComponentInfo;
 use metrifold::config::{self, LoadOptions, ProcessEnvironment, Severity, unknown_keys};
 
 const VALID: &str = r#"
@@ -40,6 +41,51 @@ fn write(directory: &Path, name: &str, text: &str) -> String {
     let path = directory.join(name);
     fs::write(&path, text).unwrap();
     path.display().to_string()
+}
+
+#[test]
+fn every_file_that_a_key_names_is_known_to_the_reload() {
+    let mut seen = 0;
+    for info in inventory::iter::<ComponentInfo> {
+        let keys = info.keys.iter().copied().flatten();
+        let files: Vec<&str> = keys
+            .map(|key| key.name)
+            .filter(|name| name.ends_with("_file"))
+            .collect();
+        if files.is_empty() {
+            continue;
+        }
+        let example = |key: &str| match key {
+            "address" => Some("\"127.0.0.1:0\""),
+            "endpoint" | "oauth2.token_url" => Some("\"http://127.0.0.1:1/\""),
+            key if key.ends_with(".username") || key.ends_with(".client_id") => Some("\"name\""),
+            _ => None,
+        };
+        let mut text = format!("[{}.x]\ntype = {:?}\n", info.kind.table(), info.name);
+        for key in info.keys.iter().copied().flatten() {
+            if let Some(value) = example(key.name) {
+                text.push_str(&format!("{} = {value}\n", key.name));
+            } else if key.name.ends_with("_file") {
+                text.push_str(&format!("{} = \"/nowhere/{}\"\n", key.name, key.name));
+            }
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let file = write(directory.path(), "a.toml", &text);
+        // It has errors, and its files are to be watched all the same.
+        let options = LoadOptions::default();
+        let reading = config::read(&[file], &ProcessEnvironment, options);
+        assert!(reading.outcome.is_err(), "{text}");
+        let found: Vec<_> = reading.files.keys().map(|path| path.display()).collect();
+        let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+        for name in &files {
+            assert!(
+                found.contains(&format!("/nowhere/{name}")),
+                "{name} of {text}: {found:?}"
+            );
+        }
+        seen += files.len();
+    }
+    assert!(seen >= 15, "{seen}");
 }
 
 #[test]

@@ -112,11 +112,11 @@ pub(super) fn topology(status: &Status) -> Topology {
     Topology {
         config_hash: format!("{:016x}", config.hash),
         components: components.collect(),
-        last_reload: status.board.last().map(|report| LastReload::from(&*report)),
+        last_reload: status.board.last().map(|report| LastReload::from(&report)),
         last_refused_reload: status
             .board
             .last_refused()
-            .and_then(|report| RefusedReload::from(&*report)),
+            .and_then(|report| RefusedReload::from(&report)),
         edges: transforms
             .flat_map(|(id, node)| edges(id, &node.inputs))
             .chain(sinks.flat_map(|(id, node)| edges(id, &node.inputs)))

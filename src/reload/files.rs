@@ -96,7 +96,7 @@ fn way(file: &Path, folders: &mut BTreeSet<PathBuf>) {
             }
             folders.insert(folder.to_owned());
             let behind = path.strip_prefix(part).into_iter().flat_map(Path::iter);
-            todo.push(folder.join(target).into_iter().chain(behind).collect());
+            todo.push(folder.join(target).iter().chain(behind).collect());
         }
     }
 }

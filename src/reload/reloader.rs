@@ -170,7 +170,7 @@ impl Reloader {
             errors.extend(warnings.iter().cloned());
             Outcome::refused(cause, &errors)
         };
-        if let Err(error) = check_globals(&self.board.config(), &config) {
+        if let Some(error) = needs_restart(&self.board.config(), &config) {
             let error = at(error, places.data_dir.as_ref());
             return refused(Cause::Invalid, vec![error]);
         }
@@ -230,17 +230,17 @@ async fn changed(watch: &mut Option<Watch>, seen: &Look) {
     }
 }
 
-/// Refuses changes of what only a start can set.
-fn check_globals(old: &Config, new: &Config) -> Result<(), Diagnostic> {
+/// What a new configuration changes that only a start can set.
+fn needs_restart(old: &Config, new: &Config) -> Option<Diagnostic> {
     if old.data_dir == new.data_dir {
-        return Ok(());
+        return None;
     }
     let help = match &old.data_dir {
         Some(path) => format!("restart metrifold, or write data_dir = {path:?} again"),
         None => "restart metrifold, or remove it again".to_owned(),
     };
     let message = "`data_dir` cannot be changed while metrifold runs";
-    Err(Diagnostic::error(message).with_help(help))
+    Some(Diagnostic::error(message).with_help(help))
 }
 
 fn at(error: Diagnostic, place: Option<&config::Place>) -> Diagnostic {

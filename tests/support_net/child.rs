@@ -1,7 +1,9 @@
 //! The program as a child process, killed when the test is done with it.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -42,8 +44,9 @@ impl Child {
         Self::spawn_writing(config, &[], stdout).started(config)
     }
 
+    /// Waits until it runs `config`.
     #[track_caller]
-    fn started(mut self, config: &str) -> Self {
+    pub fn started(mut self, config: &str) -> Self {
         let child = &mut self;
         until("the program runs", || {
             assert_eq!(child.child.try_wait().unwrap(), None, "{}", child.stderr());
@@ -73,14 +76,26 @@ impl Child {
     /// The same with a given standard output.
     pub fn spawn_writing(config: &str, arguments: &[&str], stdout: Stdio) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (ingest, api) = (free_address(), free_address());
-        let config = config.replace("INGEST", &ingest.to_string());
-        let config = format!("[api]\naddress = \"{api}\"\n{config}");
         let file = folder.path().join("metrifold.toml");
-        std::fs::write(&file, config).unwrap();
+        Self::spawn_from(folder, &file, config, arguments, stdout)
+    }
+
+    /// The same with a file that is written to, and perhaps read, in a place of its own.
+    pub fn spawn_from(
+        folder: TempDir,
+        file: &Path,
+        config: &str,
+        arguments: &[&str],
+        stdout: Stdio,
+    ) -> Self {
+        let (ingest, api) = (free_address(), free_address());
+        std::fs::write(file, complete(config, ingest, api)).unwrap();
+        let named = match arguments.iter().position(|argument| *argument == "-c") {
+            Some(_) => Vec::new(),
+            None => vec![OsStr::new("-c"), file.as_os_str()],
+        };
         let mut child = Command::new(env!("CARGO_BIN_EXE_metrifold"))
-            .arg("-c")
-            .arg(&file)
+            .args(named)
             .args(["run", "--threads", "2"])
             .args(arguments)
             .env_remove("METRIFOLD_LOG")
@@ -108,6 +123,16 @@ impl Child {
             api,
             may_panic: false,
         }
+    }
+
+    /// The folder that ends with the test, and in which its configuration is.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Another configuration for the same addresses.
+    pub fn complete(&self, config: &str) -> String {
+        complete(config, self.ingest, self.api)
     }
 
     /// Lets a panic in the child pass.
@@ -172,6 +197,11 @@ impl Child {
         let line = text.lines().find(|line| line.starts_with(key)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
+}
+
+fn complete(config: &str, ingest: SocketAddr, api: SocketAddr) -> String {
+    let config = config.replace("INGEST", &ingest.to_string());
+    format!("[api]\naddress = \"{api}\"\n{config}")
 }
 
 impl Drop for Child {

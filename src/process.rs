@@ -76,18 +76,10 @@ pub async fn run(config: Config, hangup: Hangup, options: Options) -> Ended {
     );
 
     let upkeep = tokio::spawn(upkeep(telemetry));
-    loop {
-        let reason = async {
-            let asked = reloader.asked().await;
-            (asked, reloader.read().await)
-        };
-        let (asked, read) = tokio::select! {
-            biased;
-            () = signals.first() => break,
-            reason = reason => reason,
-        };
-        // Not to be cut short: it happens whole or not at all.
-        reloader.apply(asked, read, &mut running, &mut admin).await;
+    tokio::select! {
+        biased;
+        () = signals.first() => {}
+        never = reloader.run(&mut running, &mut admin) => match never {},
     }
     // Whoever waits for a reload is told that there will be none.
     drop(reloader);

@@ -16,5 +16,5 @@ mod watch;
 pub use board::Board;
 pub use files::Look;
 pub use outcome::{Cause, Finding, Outcome, Refusal, Report, Trigger};
-pub use reloader::{Asked, Hangup, Options, Reloader};
+pub use reloader::{Hangup, Options, Reloader};
 pub use requests::{Requests, Unanswered};

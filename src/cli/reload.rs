@@ -8,7 +8,7 @@ use tokio::runtime::Builder;
 
 use super::{EXIT_CONFIG, EXIT_FAILURE, Global, report};
 use crate::api::RELOAD;
-use crate::config::{LoadOptions, Period};
+use crate::config::{self, LoadOptions, Period, ProcessEnvironment};
 use crate::http::install_crypto_provider;
 
 const AFTER_HELP: &str = "\
@@ -73,7 +73,10 @@ pub(super) fn execute(global: &Global, args: &ReloadArgs) -> u8 {
 /// The admin address of the configuration, or the exit code.
 fn configured(global: &Global) -> Result<String, u8> {
     // What it names is for the process to read, which may run as somebody else.
-    let loaded = report::load(global, LoadOptions { environment: false })?;
+    let options = LoadOptions { environment: false };
+    // Warnings are in the answer.
+    let loaded = config::load(&global.config, &ProcessEnvironment, options)
+        .map_err(|found| report::refuse(&found))?;
     let Some(api) = loaded.config.api else {
         report::complain("the configuration has no [api]: set its address, or send SIGHUP");
         return Err(EXIT_FAILURE);

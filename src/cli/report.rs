@@ -13,16 +13,19 @@ pub(super) fn load(global: &Global, options: LoadOptions) -> Result<Loaded, u8> 
             print_diagnostics(&loaded.warnings);
             Ok(loaded)
         }
-        Err(found) => {
-            print_diagnostics(&found);
-            let errors = found
-                .iter()
-                .filter(|found| found.severity == Severity::Error)
-                .count();
-            complain(&format!("the configuration has {}", count(errors, "error")));
-            Err(EXIT_CONFIG)
-        }
+        Err(found) => Err(refuse(&found)),
     }
+}
+
+/// Prints what is wrong with the configuration, and returns the exit code.
+pub(super) fn refuse(found: &[Diagnostic]) -> u8 {
+    print_diagnostics(found);
+    let errors = found
+        .iter()
+        .filter(|found| found.severity == Severity::Error)
+        .count();
+    complain(&format!("the configuration has {}", count(errors, "error")));
+    EXIT_CONFIG
 }
 
 /// Whether stderr is a terminal whose user did not ask for plain text (<https://no-color.org>).

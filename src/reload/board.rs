@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use metrics::{Counter, Gauge, Label};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::outcome::{Outcome, Refusal, Report};
 use crate::config::Config;
@@ -75,6 +75,9 @@ impl Board {
         for (outcome, counter) in &self.outcomes {
             counter.increment(u64::from(*outcome == name));
         }
+        for finding in report.outcome.warnings() {
+            warn!(place = finding.place.as_deref(), "{}", finding.message);
+        }
         let trigger = report.trigger.as_str();
         let hash = format!("{:016x}", self.config().hash);
         match &report.outcome {
@@ -114,8 +117,7 @@ impl Board {
 
 fn log_refusal(trigger: &str, hash: &str, refusal: &Refusal) {
     for finding in refusal.errors() {
-        let place = finding.place.as_deref().unwrap_or_default();
-        error!(place, "refused: {}", finding.message);
+        error!(place = finding.place.as_deref(), "{}", finding.message);
     }
     let errors = refusal.errors;
     error!(

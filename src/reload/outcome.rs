@@ -112,6 +112,14 @@ impl Outcome {
         }
     }
 
+    /// What is odd about a configuration that was taken.
+    pub fn warnings(&self) -> &[Finding] {
+        match self {
+            Self::Applied { warnings, .. } | Self::Unchanged { warnings } => warnings,
+            Self::Refused(_) => &[],
+        }
+    }
+
     /// A refusal.
     pub fn refused(cause: Cause, found: &[Diagnostic]) -> Self {
         let is_error = |found: &&Diagnostic| found.severity == Severity::Error;
@@ -152,8 +160,8 @@ impl From<&Diagnostic> for Finding {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let findings = match self {
-            Self::Applied { warnings, .. } | Self::Unchanged { warnings } => warnings,
             Self::Refused(refusal) => &refusal.findings,
+            taken => taken.warnings(),
         };
         for finding in findings {
             write!(f, "{}\n\n", finding.rendered)?;

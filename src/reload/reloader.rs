@@ -1,12 +1,13 @@
 //! The phases of a reload: read, parse and validate beside what runs, then hand over to the
 //! topology, which builds what is new and changes to it whole or not at all.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -19,8 +20,8 @@ use crate::api::{Admin, Change};
 use crate::config::{self, Config, Diagnostic, LoadOptions, Loaded, ProcessEnvironment, Reading};
 use crate::topology::Running;
 
-/// The longest that reading the files may take: a file system may hang.
-const READ_LIMIT: Duration = Duration::from_secs(30);
+/// The longest that each of reading and building may take: a file system may hang.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// How to reload.
 #[derive(Clone, Debug)]
@@ -44,13 +45,13 @@ pub struct Reloader {
     watch: Option<Watch>,
     /// What the files held when they were last read.
     seen: Look,
-    reading: Option<JoinHandle<(Look, Reading)>>,
+    reading: Option<JoinHandle<Reading>>,
     board: Arc<Board>,
 }
 
 /// A reason to reload, and who waits for the outcome.
 #[must_use = "whoever waits hears that the process ends when it is dropped"]
-pub struct Asked {
+struct Asked {
     trigger: Trigger,
     waiting: Vec<Request>,
 }
@@ -82,8 +83,30 @@ impl Reloader {
         (reloader, requests)
     }
 
+    /// Reloads whenever there is a reason to. Cancelled at any time, it leaves the old or the new
+    /// configuration running, and nothing in between.
+    pub async fn run(&mut self, running: &mut Running, admin: &mut Admin) -> Infallible {
+        loop {
+            let asked = self.asked().await;
+            let outcome = match self.read().await {
+                Ok(loaded) => self.change(loaded, running, admin).await,
+                Err(found) => Outcome::refused(Cause::Invalid, &found),
+            };
+            let report = Arc::new(Report {
+                trigger: asked.trigger,
+                time: SystemTime::now(),
+                outcome,
+            });
+            self.board.tell(report.clone());
+            for waiting in asked.waiting {
+                // An error says that nobody waits any longer.
+                let _ = waiting.send(report.clone());
+            }
+        }
+    }
+
     /// Waits until there is a reason to reload. Can be cancelled.
-    pub async fn asked(&mut self) -> Asked {
+    async fn asked(&mut self) -> Asked {
         let mut asked = tokio::select! {
             _ = self.hangup.0.recv() => Asked::by(Trigger::Signal),
             Some(request) = self.requests.recv() => Asked {
@@ -100,11 +123,7 @@ impl Reloader {
     }
 
     /// Reads, parses and validates the files. Can be cancelled.
-    ///
-    /// # Errors
-    ///
-    /// Fails with everything that is wrong.
-    pub async fn read(&mut self) -> Result<Loaded, Vec<Diagnostic>> {
+    async fn read(&mut self) -> Result<Loaded, Vec<Diagnostic>> {
         if self
             .reading
             .as_ref()
@@ -115,50 +134,34 @@ impl Reloader {
             ));
         }
         let seen = self.seen.clone();
+        let (looked, mut look) = oneshot::channel();
         // A thread of its own, since files may be slow.
         let reading = self.reading.insert(tokio::task::spawn_blocking(move || {
             // Before they are read: what changes in between is noticed later.
             let seen = seen.again();
-            let environment = &ProcessEnvironment;
-            let reading = config::read(seen.patterns(), environment, LoadOptions::default());
-            (seen, reading)
+            let options = LoadOptions::default();
+            // Nobody waits for it when the limit is over.
+            let _ = looked.send(seen.clone());
+            config::read(seen.patterns(), &ProcessEnvironment, options)
         }));
-        match timeout(READ_LIMIT, reading).await {
-            Ok(Ok((seen, reading))) => {
-                self.seen = seen.with(reading.files);
+        let reading = timeout(LIMIT, reading).await;
+        if let Ok(look) = look.try_recv() {
+            // Whatever comes of it: the same content is not read again for another result.
+            self.seen = look;
+        }
+        match reading {
+            Ok(Ok(reading)) => {
+                self.seen = self.seen.clone().with(reading.files);
                 reading.outcome
             }
             Ok(Err(error)) => Err(failed(&format!("reading the files failed: {error}"))),
             Err(_) => Err(failed(&format!(
-                "the files could not be read within {READ_LIMIT:?}"
+                "the files could not be read within {LIMIT:?}"
             ))),
         }
     }
 
-    /// Changes what runs to what was read, or leaves it as it is, and tells everybody.
-    pub async fn apply(
-        &self,
-        asked: Asked,
-        read: Result<Loaded, Vec<Diagnostic>>,
-        running: &mut Running,
-        admin: &mut Admin,
-    ) {
-        let outcome = match read {
-            Ok(loaded) => self.change(loaded, running, admin).await,
-            Err(found) => Outcome::refused(Cause::Invalid, &found),
-        };
-        let report = Arc::new(Report {
-            trigger: asked.trigger,
-            time: SystemTime::now(),
-            outcome,
-        });
-        self.board.tell(report.clone());
-        for waiting in asked.waiting {
-            // An error says that nobody waits any longer.
-            let _ = waiting.send(report.clone());
-        }
-    }
-
+    /// Changes what runs to what was read, or leaves it as it is.
     async fn change(&self, loaded: Loaded, running: &mut Running, admin: &mut Admin) -> Outcome {
         let Loaded {
             config,
@@ -181,9 +184,14 @@ impl Reloader {
                 return refused(Cause::NotBuilt, vec![at(error, places.api.as_ref())]);
             }
         };
-        let mut changes = match running.reload(config.clone(), self.drain_limit).await {
-            Ok(changes) => changes,
-            Err(errors) => {
+        let build = running.reload(config.clone(), self.drain_limit);
+        let mut changes = match timeout(LIMIT, build).await {
+            Ok(Ok(changes)) => changes,
+            Err(_) => {
+                let error = format!("the components could not be built within {LIMIT:?}");
+                return refused(Cause::NotBuilt, failed(&error));
+            }
+            Ok(Err(errors)) => {
                 let error = |(id, error)| {
                     let place = places.components.get(&id);
                     at(Diagnostic::error(format!("{id}: {error}")), place)
@@ -192,7 +200,7 @@ impl Reloader {
                 return refused(Cause::NotBuilt, errors);
             }
         };
-        // Nothing can fail from here on.
+        // Nothing can fail from here on, nor is anything awaited.
         match api.change() {
             Some(Change::Added) => changes.added.push("api".into()),
             Some(Change::Changed) => changes.changed.push("api".into()),

@@ -77,6 +77,20 @@ fn until_refused(child: &Child, times: f64) -> String {
     topology(child)["last_refused_reload"]["errors"].to_string()
 }
 
+/// Runs it so that its looks at the files can be counted.
+const TALKATIVE: [&str; 2] = ["--log-level", "info,metrifold::reload=debug"];
+
+fn looks(child: &Child) -> usize {
+    child.stderr().matches("looked at the files").count()
+}
+
+/// Waits until it has looked at the files and found nothing: what it does next is due to an event.
+#[track_caller]
+fn until_quiet(child: &Child) {
+    let before = looks(child);
+    until_so("it looks at the files", || looks(child) > before);
+}
+
 /// Asks for a reload.
 #[track_caller]
 fn post(child: &Child) -> Answer {
@@ -113,7 +127,7 @@ fn command(child: &Child, arguments: &[&str]) -> Output {
 
 #[test]
 fn an_edit_in_place_and_a_replaced_file_are_both_applied_and_told() {
-    let child = Child::start(&config(""));
+    let child = Child::start_with(&config(""), &TALKATIVE);
     let before = topology(&child);
     assert_eq!(before["last_reload"], Value::Null);
     assert_eq!(successful(&child), 1.0);
@@ -134,6 +148,7 @@ fn an_edit_in_place_and_a_replaced_file_are_both_applied_and_told() {
 
     // Three times, since a watch on the file itself would see the first only.
     for name in ["b", "c", "d"] {
+        until_quiet(&child);
         replace(&child, &config(&sink(name)));
         until_runs(&child, name);
     }
@@ -150,7 +165,7 @@ fn a_config_map_is_followed_from_one_generation_to_the_next() {
     symlink("..data/metrifold.toml", root.join("metrifold.toml")).unwrap();
     let first = root.join("..1/metrifold.toml");
     let directory = root.display().to_string();
-    let arguments = ["-c", &directory];
+    let arguments = ["-c", &directory, TALKATIVE[0], TALKATIVE[1]];
     let child = Child::spawn_from(folder, &first, &config(""), &arguments, Stdio::null());
     let child = child.started(&config(""));
     for generation in 2..6 {
@@ -159,6 +174,7 @@ fn a_config_map_is_followed_from_one_generation_to_the_next() {
         fs::create_dir(root.join(&new)).unwrap();
         let text = child.complete(&config(&sink(&name)));
         fs::write(root.join(&new).join("metrifold.toml"), text).unwrap();
+        until_quiet(&child);
         symlink(&new, root.join("..data_tmp")).unwrap();
         fs::rename(root.join("..data_tmp"), root.join("..data")).unwrap();
         fs::remove_dir_all(root.join(old)).unwrap();
@@ -176,22 +192,29 @@ fn files_of_a_directory_come_and_go() {
     let glob = format!("{directory}/*.conf");
     fs::write(root.join("a.conf"), "").unwrap();
     let first = root.join("0.toml");
-    let arguments = ["-c", &directory, "-c", &glob];
+    let arguments = ["-c", &directory, "-c", &glob, TALKATIVE[0], TALKATIVE[1]];
     let child = Child::spawn_from(folder, &first, &config(""), &arguments, Stdio::null());
     let child = child.started(&config(""));
+    until_quiet(&child);
     fs::write(root.join("b.toml"), sink("in_directory")).unwrap();
     until_runs(&child, "in_directory");
+    until_quiet(&child);
     fs::write(root.join("c.conf"), sink("in_glob")).unwrap();
     until_runs(&child, "in_glob");
     fs::remove_file(root.join("b.toml")).unwrap();
     until_so("it is gone", || !runs(&child, "in_directory"));
-    // The whole directory is replaced, and watched again.
+    // Another directory of the same name is watched, too.
     let aside = child.folder().join("aside");
-    fs::rename(&root, &aside).unwrap();
-    until_refused(&child, 1.0);
+    fs::create_dir(&aside).unwrap();
+    for name in ["0.toml", "c.conf"] {
+        fs::copy(root.join(name), aside.join(name)).unwrap();
+    }
     fs::write(aside.join("d.toml"), sink("moved")).unwrap();
+    fs::remove_dir_all(&root).unwrap();
+    until_refused(&child, 1.0);
     fs::rename(&aside, &root).unwrap();
     until_runs(&child, "moved");
+    until_quiet(&child);
     fs::write(root.join("e.toml"), sink("later")).unwrap();
     until_runs(&child, "later");
 }
@@ -416,13 +439,14 @@ fn a_hangup_reloads_without_watching_too() {
 
 #[test]
 fn identical_content_is_nothing_to_do() {
-    let child = Child::start(&config(""));
+    let child = Child::start_with(&config(""), &TALKATIVE);
     let mut sender = Sender::new(child.ingest);
     assert_eq!(sender.write(&body(&[one("up", 1)])).status, 204);
-    edit(&child, &config(""));
+    until_so("it looks at the files", || looks(&child) > 0);
     replace(&child, &config(""));
+    until_quiet(&child);
+    assert_eq!(topology(&child)["last_reload"], Value::Null);
     post_expecting(&child, 200, "unchanged: what runs is what the files say");
-    // What came before it has been seen once this is applied.
     replace(&child, &config(&sink("a")));
     until_runs(&child, "a");
     // Only the request was a reload.
@@ -582,8 +606,17 @@ fn a_certificate_that_is_missing_is_awaited() {
     until_runs(&child, "tls");
 }
 
-/// Writes with the old and the new way in alternately, each over a connection of its own, until
-/// the old one is refused and the new one is not. No connection may be refused meanwhile.
+/// Ends the knocking, if the test fails too.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Changes the way in. The old one must then be closed and the new one open, and no connection may
+/// be refused meanwhile.
 fn rotate(
     child: &Child,
     change: impl FnOnce(),
@@ -594,15 +627,14 @@ fn rotate(
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         // Steadily, so that every moment of the change is seen.
-        let knocking = scope.spawn(|| {
+        scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 drop(Sender::new(child.ingest));
             }
         });
+        let _ending = Ending(&done);
         change();
         until_so("the new one is let in", &new);
-        done.store(true, Ordering::Relaxed);
-        knocking.join().unwrap();
     });
     assert!(!old() && new());
 }

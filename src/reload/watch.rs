@@ -10,7 +10,7 @@ use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::files::Look;
 
@@ -83,11 +83,14 @@ impl Watch {
                 return;
             }
             self.due = false;
+            debug!("looked at the files: nothing is new");
         }
     }
 
     async fn look(&mut self, seen: &Look) -> Look {
         let looking = self.looking.get_or_insert_with(|| {
+            // A look that begins now sees whatever has been reported so far.
+            let _ = self.events.try_recv();
             let (folders, seen) = (self.folders.clone(), seen.clone());
             tokio::task::spawn_blocking(move || {
                 let wanted = seen.folders();

@@ -89,8 +89,9 @@ impl Reloader {
         loop {
             let asked = self.asked().await;
             let outcome = match self.read().await {
-                Ok(loaded) => self.change(loaded, running, admin).await,
-                Err(found) => Outcome::refused(Cause::Invalid, &found),
+                Ok(Ok(loaded)) => self.change(loaded, running, admin).await,
+                Ok(Err(found)) => Outcome::refused(Cause::Invalid, &found),
+                Err(reason) => unavailable(&reason),
             };
             let report = Arc::new(Report {
                 trigger: asked.trigger,
@@ -122,16 +123,15 @@ impl Reloader {
         asked
     }
 
-    /// Reads, parses and validates the files. Can be cancelled.
-    async fn read(&mut self) -> Result<Loaded, Vec<Diagnostic>> {
+    /// Reads, parses and validates the files, or says why that cannot be done now. Can be
+    /// cancelled.
+    async fn read(&mut self) -> Result<Result<Loaded, Vec<Diagnostic>>, String> {
         if self
             .reading
             .as_ref()
             .is_some_and(|reading| !reading.is_finished())
         {
-            return Err(failed(
-                "the files are still being read for the reload before",
-            ));
+            return Err("the files are still being read for the reload before".to_owned());
         }
         let seen = self.seen.clone();
         let (looked, mut look) = oneshot::channel();
@@ -152,12 +152,10 @@ impl Reloader {
         match reading {
             Ok(Ok(reading)) => {
                 self.seen = self.seen.clone().with(reading.files);
-                reading.outcome
+                Ok(reading.outcome)
             }
-            Ok(Err(error)) => Err(failed(&format!("reading the files failed: {error}"))),
-            Err(_) => Err(failed(&format!(
-                "the files could not be read within {LIMIT:?}"
-            ))),
+            Ok(Err(error)) => Err(format!("reading the files failed: {error}")),
+            Err(_) => Err(format!("the files could not be read within {LIMIT:?}")),
         }
     }
 
@@ -188,8 +186,8 @@ impl Reloader {
         let mut changes = match timeout(LIMIT, build).await {
             Ok(Ok(changes)) => changes,
             Err(_) => {
-                let error = format!("the components could not be built within {LIMIT:?}");
-                return refused(Cause::NotBuilt, failed(&error));
+                let reason = format!("the components could not be built within {LIMIT:?}");
+                return unavailable(&reason);
             }
             Ok(Err(errors)) => {
                 let error = |(id, error)| {
@@ -258,6 +256,7 @@ fn at(error: Diagnostic, place: Option<&config::Place>) -> Diagnostic {
     }
 }
 
-fn failed(message: &str) -> Vec<Diagnostic> {
-    vec![Diagnostic::error(message)]
+/// Refuses a reload for a reason that is not in the configuration.
+fn unavailable(reason: &str) -> Outcome {
+    Outcome::refused(Cause::NotBuilt, &[Diagnostic::error(reason)])
 }

@@ -4,6 +4,7 @@
 
 mod authority;
 mod child;
+pub mod edits;
 mod endpoint;
 mod live;
 pub mod pieces;

@@ -64,6 +64,19 @@ impl Label {
         }
     }
 
+    /// Whether its entry starts at this place of the text.
+    #[inline(always)]
+    pub(crate) fn follows(self, end: usize) -> bool {
+        let short = (self.name_len ^ ENTRY)
+            .wrapping_add(self.value_len)
+            .wrapping_add(6)
+            < 0x80;
+        if short && self.name_len & ENTRY != 0 {
+            return self.name as usize == end + 4;
+        }
+        self.entry_span().is_some_and(|(start, _)| start == end)
+    }
+
     /// Where its value ends, which is where its entry ends if it has one.
     #[inline(always)]
     pub(crate) fn end(self) -> u32 {

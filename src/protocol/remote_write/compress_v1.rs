@@ -77,7 +77,7 @@ impl Written {
 }
 
 /// Labels of a series whose entries stand next to each other in the arena's text.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Run {
     /// Their indexes in the arena.
     labels: (u32, u32),
@@ -90,10 +90,59 @@ struct Run {
 /// The label of the series before that is expected next.
 #[derive(Clone, Copy)]
 struct Twin {
-    run: usize,
+    /// The run that it is in, and that run's number.
+    run: Run,
+    number: usize,
     label: u32,
     /// Where its entry stands in the text.
     start: u32,
+}
+
+impl Twin {
+    /// The first label of a run.
+    #[inline(always)]
+    fn first(runs: &[Run], number: usize) -> Self {
+        let run = runs.get(number).copied().unwrap_or_default();
+        Self {
+            run,
+            number,
+            label: run.labels.0,
+            start: run.start,
+        }
+    }
+
+    /// Whether there is such a label.
+    #[inline(always)]
+    fn is_there(&self) -> bool {
+        self.label < self.run.labels.1
+    }
+
+    /// Goes on behind so many labels of its run.
+    #[inline(always)]
+    fn pass(&mut self, runs: &[Run], labels: &[Label], count: usize) {
+        self.label += count as u32;
+        if self.is_there() {
+            self.start = labels[self.label as usize - 1].end();
+        } else {
+            *self = Self::first(runs, self.number + 1);
+        }
+    }
+
+    /// Goes on behind the label that has the name of this one, or would stand before it.
+    #[inline(always)]
+    fn realign(&mut self, runs: &[Run], text: Text<'_>, labels: &[Label], label: Label) {
+        let own = text.head(label);
+        while self.is_there() {
+            let other = text.head(labels[self.label as usize]);
+            if other > own {
+                return;
+            }
+            self.pass(runs, labels, 1);
+            if other == own {
+                return;
+            }
+        }
+    }
 }
 
 /// The arena's text, in its two parts.
@@ -185,7 +234,7 @@ impl Writer {
     fn one(&mut self, text: Text<'_>, labels: &[Label], series: &Series) {
         self.header(series.labels_bytes as usize + series.rest.len as usize);
         self.now.runs.clear();
-        let mut twin = self.twin(0);
+        let mut twin = Twin::first(&self.before.runs, 0);
         let end = (series.labels + series.labels_len) as usize;
         let mut label = series.labels as usize;
         self.now.labels = label..end;
@@ -229,18 +278,17 @@ impl Writer {
         let mut start = run.start;
         while label < last {
             // What is as in the series before, as far as it goes.
-            let position = self.out.position();
             let (mut alike, mut offset) = (0, usize::MAX);
-            if let Some(other) = self.before.runs.get(twin.run) {
-                offset = position - (other.position + twin.start - other.start) as usize;
+            if twin.is_there() {
+                let other = twin.run.position + twin.start - twin.run.start;
+                offset = self.out.position() - other as usize;
                 if offset <= REACH {
-                    let most = (run.end - start).min(other.end - twin.start);
+                    let most = (run.end - start).min(twin.run.end - twin.start);
                     alike = if twin.start == start {
                         // A label that a transform appended once for all series.
                         most
                     } else {
-                        let most = most as usize;
-                        common_prefix(&text.from(start)[..most], &text.from(twin.start)[..most])
+                        common_prefix(text.from(start), text.from(twin.start), most)
                     };
                 }
             }
@@ -255,13 +303,15 @@ impl Writer {
             }
             if whole > start {
                 self.out.copy(offset, (whole - start) as usize);
-                self.pass(labels, twin, label - first);
+                twin.pass(&self.before.runs, labels, label - first);
                 start = whole;
-                continue;
+                if reach == whole {
+                    continue;
+                }
             }
             let end = labels[label].end();
-            self.other(text, (start, end), alike, offset, twin.start);
-            self.realign(text, labels, labels[label], twin);
+            self.other(text, (start, end), reach - start, offset, twin.start);
+            twin.realign(&self.before.runs, text, labels, labels[label]);
             label += 1;
             start = end;
         }
@@ -307,7 +357,7 @@ impl Writer {
         if offset <= REACH {
             // A value of another length: only the length behind the tag differs at first.
             let common = match text.from(twin).get(2..) {
-                Some(twin) => common_prefix(&entry[2..], twin) as usize,
+                Some(twin) => common_prefix(&tail[2..], twin, end - start - 2) as usize,
                 None => 0,
             };
             if common >= WORTHWHILE {
@@ -320,71 +370,35 @@ impl Writer {
         self.out.first_of(tail, len);
     }
 
-    /// The first label of a run of the series before.
-    #[inline(always)]
-    fn twin(&self, run: usize) -> Twin {
-        let found = self.before.runs.get(run);
-        let (label, start) = found.map_or((0, 0), |found| (found.labels.0, found.start));
-        Twin { run, label, start }
-    }
-
-    /// Goes on behind so many labels of the same run of the series before.
-    #[inline(always)]
-    fn pass(&self, labels: &[Label], twin: &mut Twin, count: usize) {
-        twin.label += count as u32;
-        match self.before.runs.get(twin.run) {
-            Some(run) if twin.label < run.labels.1 => {
-                twin.start = labels[twin.label as usize - 1].end();
-            }
-            _ => *twin = self.twin(twin.run + 1),
-        }
-    }
-
-    /// Goes on behind the label of the series before that has the name of this one, or would
-    /// stand before it.
-    #[inline(always)]
-    fn realign(&self, text: Text<'_>, labels: &[Label], label: Label, twin: &mut Twin) {
-        let own = text.head(label);
-        while twin.run < self.before.runs.len() {
-            let other = text.head(labels[twin.label as usize]);
-            if other > own {
-                return;
-            }
-            self.pass(labels, twin, 1);
-            if other == own {
-                return;
-            }
-        }
-    }
-
     /// Writes what stands behind the labels: a sample, mostly, the last bytes of whose timestamp
     /// are those of its neighbour's.
     #[inline(always)]
     fn rest(&mut self, text: Text<'_>, span: Span) {
         let position = self.out.position();
-        let mut rest = text.range(span.start, span.start + span.len);
+        let (mut rest, mut len) = (text.from(span.start), span.len);
         let before = &self.before;
         let offset = position.saturating_sub(before.rest_position);
         if before.rest.len == span.len && offset <= REACH {
-            let mut other = text.range(before.rest.start, before.rest.start + span.len);
+            let mut other = text.from(before.rest.start);
             if self.out.copies_from(offset) {
-                let common = common_prefix(rest, other) as usize;
+                let common = common_prefix(rest, other, len);
                 if common > 0 {
-                    self.out.copy(offset, common);
+                    self.out.copy(offset, common as usize);
                 }
-                (rest, other) = (&rest[common..], &other[common..]);
+                (rest, other) = (&rest[common as usize..], &other[common as usize..]);
+                len -= common;
             }
-            let common = common_suffix(rest, other);
+            let common = common_suffix(&rest[..len as usize], &other[..len as usize]);
             if common >= WORTHWHILE - 2 {
-                self.out.first_of(rest, rest.len() - common);
+                self.out.first_of(rest, len as usize - common);
                 self.out.copy(offset, common);
-                rest = &[];
+                len = 0;
             }
         }
-        if rest.len() < LONG {
-            self.out.literal(rest);
+        if (len as usize) < LONG {
+            self.out.first_of(rest, len as usize);
         } else {
-            self.out.search(rest);
+            self.out.search(&rest[..len as usize]);
         }
         self.now.rest = span;
         self.now.rest_position = position;
@@ -414,9 +428,10 @@ fn run(text: Text<'_>, labels: &[Label], first: usize, last: usize) -> Option<Ru
     let border = text.raw.len();
     let mut count = 1;
     for label in &labels[1..] {
-        match label.entry_span() {
-            Some((start, next)) if start == end && start != border => end = next,
-            _ => break,
+        if label.follows(end) && end != border {
+            end = label.end() as usize;
+        } else {
+            break;
         }
         count += 1;
     }
@@ -455,19 +470,22 @@ fn slot(entry: &[u8]) -> usize {
     (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - REMEMBERED.ilog2())) as usize
 }
 
+/// Of at most so many bytes, which both have.
 #[inline(always)]
-fn common_prefix(a: &[u8], b: &[u8]) -> u32 {
-    let differs = |a: &[u8; 8], b: &[u8; 8]| u64::from_le_bytes(*a) ^ u64::from_le_bytes(*b);
+fn common_prefix(a: &[u8], b: &[u8], most: u32) -> u32 {
     let mut len = 0;
-    for (a, b) in a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0) {
-        let differs = differs(a, b);
+    for (a, b) in a.as_chunks::<16>().0.iter().zip(b.as_chunks::<16>().0) {
+        let differs = u128::from_le_bytes(*a) ^ u128::from_le_bytes(*b);
         if differs != 0 {
-            return len + differs.trailing_zeros() / 8;
+            return most.min(len + differs.trailing_zeros() / 8);
         }
-        len += 8;
+        len += 16;
+        if len >= most {
+            return most;
+        }
     }
     let tail = a[len as usize..].iter().zip(&b[len as usize..]);
-    len + tail.take_while(|(a, b)| a == b).count() as u32
+    most.min(len + tail.take_while(|(a, b)| a == b).count() as u32)
 }
 
 /// Of at most the last 8 bytes.

@@ -36,8 +36,9 @@ pub enum SnappyError {
     },
 }
 
-/// The length that a body says it decompresses to, refused if above `limit`: nothing must be
-/// allocated on its word before.
+/// The length that a body says it decompresses to, refused if above `limit` or above what its
+/// bytes can hold: nothing must be allocated on its word before. No element yields more for its
+/// size than a copy of 3 bytes, which yields up to 64.
 pub fn declared_len(body: &[u8], limit: usize) -> Result<usize, SnappyError> {
     let mut pos = 0;
     let declared = wire::varint(body, &mut pos)
@@ -47,6 +48,11 @@ pub fn declared_len(body: &[u8], limit: usize) -> Result<usize, SnappyError> {
     }
     if pos > HEADER_MAX {
         return Err(SnappyError::Corrupt("header is too long".into()));
+    }
+    if declared > (body.len() - pos) as u64 * 64 / 3 {
+        return Err(SnappyError::Corrupt(format!(
+            "header declares {declared} bytes, more than the body can hold"
+        )));
     }
     Ok(declared as usize)
 }
@@ -165,6 +171,18 @@ mod tests {
                 "{zeros}"
             );
         }
+    }
+
+    #[test]
+    fn the_densest_body_is_taken_and_a_denser_one_is_not() {
+        let body = snap::raw::Encoder::new()
+            .compress_vec(&vec![7; 16 << 20])
+            .unwrap();
+        assert_eq!(declared_len(&body, usize::MAX), Ok(16 << 20));
+        // Two bytes of literal, and copies of 64 bytes: the least that any encoder can do.
+        let dense = [&[0x80, 0x80, 0x01, 0x00, 7][..], &[0xfe, 1, 0].repeat(256)].concat();
+        assert_eq!(declared_len(&dense, usize::MAX), Ok(1 << 14));
+        assert!(declared_len(&dense[..dense.len() - 12], usize::MAX).is_err());
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod encode_v2;
 mod headers;
 mod rewrite_v1;
 mod samples;
+mod structure_v1;
 
 pub use decode::{DecodeError, Invalid, Limits, Reason, decode};
 pub use encode_v1::{encode as encode_v1, lost_in_v1};

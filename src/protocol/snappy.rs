@@ -14,7 +14,7 @@ use crate::protocol::wire;
 pub(crate) use elements::{Elements, REACH};
 
 /// A search for repeated text looks back no farther than the start of a block of this size.
-const BLOCK: usize = 64 << 10;
+pub(crate) const BLOCK: usize = 64 << 10;
 
 /// The declared length has 32 bits, so no more bytes than these. Longer spellings of it are read
 /// differently by different decoders.

@@ -22,13 +22,20 @@ fn entries_len(labels: &[Label]) -> usize {
     labels.iter().map(|label| label.entry_len()).sum()
 }
 
-fn put_labels(arena: &Arena, labels: &[Label], out: &mut Vec<u8>) {
+/// Appends labels as 1.0 fields.
+pub(super) fn put_labels(arena: &Arena, labels: &[Label], out: &mut Vec<u8>) {
     for label in labels {
-        out.push(tag(1, LEN));
-        wire::put_varint(out, label.message_len() as u64);
-        put_bytes(out, 1, arena.text(label.name()));
-        put_bytes(out, 2, arena.text(label.value()));
+        put_label(arena.text(label.name()), arena.text(label.value()), out);
     }
+}
+
+/// Appends a label as a 1.0 field.
+pub(super) fn put_label(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    let message = Label::entry(0, name.len(), 0, value.len()).message_len();
+    out.push(tag(1, LEN));
+    wire::put_varint(out, message as u64);
+    put_bytes(out, 1, name);
+    put_bytes(out, 2, value);
 }
 
 /// How many histograms of a 2.0 batch have no place in a 1.0 body.

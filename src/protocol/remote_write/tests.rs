@@ -13,7 +13,7 @@ pub(crate) fn snappy(bytes: &[u8]) -> Vec<u8> {
     snap::raw::Encoder::new().compress_vec(bytes).unwrap()
 }
 
-fn unsnappy(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn unsnappy(bytes: &[u8]) -> Vec<u8> {
     snap::raw::Decoder::new().decompress_vec(bytes).unwrap()
 }
 

@@ -1,0 +1,468 @@
+//! Writes the series of a 1.0 arena compressed, by what is known of their structure.
+//!
+//! A general compressor hashes every few bytes to find where they stood before. Here it is known
+//! beforehand: most labels of a series stood in the series before, in the same order, and many
+//! others in one that is not far back. So a label is compared with those places, whole, and
+//! written as a copy from there; uncompressed bytes are never put together.
+
+use std::ops::Range;
+
+use super::encode_v1::put_label;
+use crate::protocol::snappy::{Elements, REACH};
+use crate::protocol::wire::{LEN, tag};
+use crate::signal::{Arena, Label, Series, Span, name_head};
+
+/// Labels that are remembered beside those of the series before.
+const REMEMBERED: usize = 2048;
+/// A copy that interrupts a literal has to save at least so many bytes to be worth its tags.
+const WORTHWHILE: usize = 6;
+/// What stands behind the labels is searched for repetitions from this size on: a sample or two
+/// have none that is worth it.
+const LONG: usize = 128;
+
+/// A compressed body that grows series by series.
+#[derive(Default)]
+pub(super) struct Structure {
+    pub(super) out: Elements,
+    /// By hash, where a label was written last.
+    remembered: Vec<Place>,
+    before: Written,
+    now: Written,
+}
+
+/// Where a text was written.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    /// Where it stands in the arena's text.
+    start: u32,
+    end: u32,
+    /// In the output, uncompressed.
+    position: u32,
+}
+
+/// A series that was written.
+#[derive(Debug, Default)]
+struct Written {
+    /// Its labels in the arena.
+    labels: Range<usize>,
+    runs: Vec<Run>,
+    /// Its tag and length, and where they and what stands behind its labels were written.
+    header: [u8; 32],
+    header_position: usize,
+    rest: Span,
+    rest_position: usize,
+}
+
+impl Written {
+    fn forget(&mut self) {
+        self.labels = 0..0;
+        self.runs.clear();
+        self.rest = Span::default();
+        (self.header_position, self.rest_position) = (0, 0);
+    }
+}
+
+/// Labels of a series whose entries stand next to each other in the arena's text.
+#[derive(Clone, Copy, Debug, Default)]
+struct Run {
+    /// Their indexes in the arena.
+    labels: (u32, u32),
+    /// Where the entries stand in the text, and where in the output.
+    start: u32,
+    end: u32,
+    position: u32,
+}
+
+/// The label of the series before that is expected next.
+#[derive(Clone, Copy)]
+struct Twin {
+    /// The run that it is in, and that run's number.
+    run: Run,
+    number: usize,
+    label: u32,
+    /// Where its entry stands in the text.
+    start: u32,
+}
+
+impl Twin {
+    /// The first label of a run.
+    #[inline(always)]
+    fn first(runs: &[Run], number: usize) -> Self {
+        let run = runs.get(number).copied().unwrap_or_default();
+        Self {
+            run,
+            number,
+            label: run.labels.0,
+            start: run.start,
+        }
+    }
+
+    /// Whether there is such a label.
+    #[inline(always)]
+    fn is_there(&self) -> bool {
+        self.label < self.run.labels.1
+    }
+
+    /// Goes on behind so many labels of its run.
+    #[inline(always)]
+    fn pass(&mut self, runs: &[Run], labels: &[Label], count: usize) {
+        self.label += count as u32;
+        if self.is_there() {
+            self.start = labels[self.label as usize - 1].end();
+        } else {
+            *self = Self::first(runs, self.number + 1);
+        }
+    }
+
+    /// Goes on behind the label that has the name of this one, or would stand before it.
+    #[inline(always)]
+    fn realign(&mut self, runs: &[Run], text: Text<'_>, labels: &[Label], label: Label) {
+        let own = text.head(label);
+        while self.is_there() {
+            let other = text.head(labels[self.label as usize]);
+            if other > own {
+                return;
+            }
+            self.pass(runs, labels, 1);
+            if other == own {
+                return;
+            }
+        }
+    }
+}
+
+/// The arena's text, in its two parts.
+#[derive(Clone, Copy)]
+struct Text<'a> {
+    raw: &'a [u8],
+    extra: &'a [u8],
+}
+
+impl<'a> Text<'a> {
+    /// From a place to the end of its part.
+    #[inline(always)]
+    fn from(self, start: u32) -> &'a [u8] {
+        let start = start as usize;
+        match self.raw.get(start..) {
+            Some(text) if start < self.raw.len() => text,
+            _ => &self.extra[start - self.raw.len()..],
+        }
+    }
+
+    #[inline(always)]
+    fn range(self, start: u32, end: u32) -> &'a [u8] {
+        &self.from(start)[..(end - start) as usize]
+    }
+
+    /// The first bytes of a label's name as a number that sorts as they do.
+    #[inline(always)]
+    fn head(self, label: Label) -> u64 {
+        let name = label.name();
+        name_head(self.range(name.start, name.start + name.len))
+    }
+}
+
+impl Structure {
+    /// Forgets what was written.
+    pub(super) fn restart(&mut self) {
+        self.out.restart();
+        self.remembered.clear();
+        self.remembered.resize(REMEMBERED, Place::default());
+        self.before.forget();
+    }
+
+    /// Removes all series from the arena, but for what the next ones are compared with.
+    pub(super) fn make_room(&mut self, arena: &mut Arena) {
+        let kept = self.before.labels.clone();
+        arena.labels.copy_within(kept.clone(), 0);
+        arena.labels.truncate(kept.len());
+        arena.series.clear();
+        self.before.labels = 0..kept.len();
+        for run in &mut self.before.runs {
+            run.labels.0 -= kept.start as u32;
+            run.labels.1 -= kept.start as u32;
+        }
+    }
+
+    /// Writes the series that are not dropped.
+    pub(super) fn series(&mut self, arena: &Arena) {
+        let text = Text {
+            raw: arena.raw.as_slice(),
+            extra: &arena.extra,
+        };
+        for series in arena.series.iter().filter(|series| !series.dropped) {
+            self.one(text, &arena.labels, series);
+        }
+    }
+
+    #[inline(always)]
+    fn one(&mut self, text: Text<'_>, labels: &[Label], series: &Series) {
+        self.header(series.labels_bytes as usize + series.rest.len as usize);
+        self.now.runs.clear();
+        let mut twin = Twin::first(&self.before.runs, 0);
+        let end = (series.labels + series.labels_len) as usize;
+        let mut label = series.labels as usize;
+        self.now.labels = label..end;
+        while label < end {
+            match run(text, labels, label, end) {
+                Some(mut run) => {
+                    run.position = self.out.position() as u32;
+                    label = run.labels.1 as usize;
+                    self.run(text, labels, run, &mut twin);
+                    self.now.runs.push(run);
+                }
+                None => {
+                    self.compose(text, labels[label]);
+                    label += 1;
+                }
+            }
+        }
+        self.rest(text, series.rest);
+        std::mem::swap(&mut self.now, &mut self.before);
+    }
+
+    #[inline(always)]
+    fn header(&mut self, len: usize) {
+        let mut header = [0; 32];
+        header[0] = tag(1, LEN);
+        let mut left = len;
+        let mut end = 1;
+        while left >= 0x80 && end < 6 {
+            header[end] = left as u8 | 0x80;
+            left >>= 7;
+            end += 1;
+        }
+        header[end] = left as u8;
+        let position = self.out.position();
+        let before = &self.before;
+        let mut common = 0;
+        if self.out.copies_from(position - before.header_position) {
+            // What ended like the series before is followed by what stood behind that.
+            common = common_prefix(&header, &before.header, end as u32 + 1) as usize;
+            self.out.copy(position - before.header_position, common);
+        }
+        self.out.first_of(&header[common..], end + 1 - common);
+        self.now.header = header;
+        self.now.header_position = position;
+    }
+
+    /// Writes labels that stand next to each other.
+    #[inline(always)]
+    fn run(&mut self, text: Text<'_>, labels: &[Label], run: Run, twin: &mut Twin) {
+        let (mut label, last) = (run.labels.0 as usize, run.labels.1 as usize);
+        let mut start = run.start;
+        while label < last {
+            // What is as in the series before, as far as it goes.
+            let (mut alike, mut offset) = (0, usize::MAX);
+            if twin.is_there() {
+                let other = twin.run.position + twin.start - twin.run.start;
+                offset = self.out.position() - other as usize;
+                if offset <= REACH {
+                    let most = (run.end - start).min(twin.run.end - twin.start);
+                    alike = if twin.start == start {
+                        // A label that a transform appended once for all series.
+                        most
+                    } else {
+                        common_prefix(text.from(start), text.from(twin.start), most)
+                    };
+                }
+            }
+            let reach = start + alike;
+            let (first, mut whole) = (label, start);
+            for next in &labels[label..last] {
+                if next.end() > reach {
+                    break;
+                }
+                whole = next.end();
+                label += 1;
+            }
+            if whole > start {
+                self.out.copy(offset, (whole - start) as usize);
+                twin.pass(&self.before.runs, labels, label - first);
+                start = whole;
+                if reach == whole {
+                    continue;
+                }
+            }
+            let end = labels[label].end();
+            self.other(text, (start, end), reach - start, offset, twin.start);
+            twin.realign(&self.before.runs, text, labels, labels[label]);
+            label += 1;
+            start = end;
+        }
+    }
+
+    /// Writes a label that is not as in the series before, but for its first bytes.
+    #[inline(always)]
+    fn other(
+        &mut self,
+        text: Text<'_>,
+        (start, end): (u32, u32),
+        alike: u32,
+        offset: usize,
+        twin: u32,
+    ) {
+        let position = self.out.position();
+        let tail = text.from(start);
+        let len = (end - start) as usize;
+        let entry = &tail[..len];
+        let place = &mut self.remembered[slot(entry)];
+        let old = std::mem::replace(
+            place,
+            Place {
+                start,
+                end,
+                position: position as u32,
+            },
+        );
+        let back = position - old.position as usize;
+        if old.end - old.start == end - start
+            && back <= REACH
+            && equal(text.range(old.start, old.end), entry)
+        {
+            self.out.copy(back, len);
+            return;
+        }
+        let mut alike = alike as usize;
+        if alike < WORTHWHILE && !self.out.copies_from(offset) {
+            alike = 0;
+            if offset <= REACH {
+                // A value of another length: the length behind the tag differs, the name does not.
+                let twin = text.from(twin).get(2..).unwrap_or_default();
+                let common = common_prefix(&tail[2..], twin, end - start - 2) as usize;
+                if common >= WORTHWHILE {
+                    self.out.first_of(tail, 2);
+                    self.out.copy(offset, common);
+                    alike = 2 + common;
+                }
+            }
+        } else if alike > 0 {
+            self.out.copy(offset, alike);
+        }
+        self.out.first_of(&tail[alike..], len - alike);
+    }
+
+    /// Writes what stands behind the labels: a sample, mostly, the last bytes of whose timestamp
+    /// are those of its neighbour's.
+    #[inline(always)]
+    fn rest(&mut self, text: Text<'_>, span: Span) {
+        let position = self.out.position();
+        let (mut rest, mut len) = (text.from(span.start), span.len);
+        let before = &self.before;
+        let offset = position - before.rest_position;
+        let other = text.range(before.rest.start, before.rest.start + before.rest.len);
+        let common = common_prefix(rest, other, len.min(before.rest.len));
+        if offset <= REACH
+            && (common as usize >= WORTHWHILE || self.out.copies_from(offset) && common > 0)
+        {
+            self.out.copy(offset, common as usize);
+            rest = &rest[common as usize..];
+            len -= common;
+        }
+        // Where both end, wherever they start.
+        let offset = offset + span.len as usize - other.len();
+        let other = &other[other.len() - (len as usize).min(other.len())..];
+        let common = common_suffix(&rest[..len as usize], other);
+        if common >= WORTHWHILE - 2 && offset <= REACH {
+            self.out.first_of(rest, len as usize - common);
+            self.out.copy(offset, common);
+            len = 0;
+        }
+        if (len as usize) < LONG {
+            self.out.first_of(rest, len as usize);
+        } else {
+            self.out.search(&rest[..len as usize]);
+        }
+        self.now.rest = span;
+        self.now.rest_position = position;
+    }
+
+    /// Writes a label whose entry stands nowhere in the text.
+    #[cold]
+    fn compose(&mut self, text: Text<'_>, label: Label) {
+        let (name, value) = (label.name(), label.value());
+        let mut entry = Vec::new();
+        let name = text.range(name.start, name.start + name.len);
+        let value = text.range(value.start, value.start + value.len);
+        put_label(name, value, &mut entry);
+        self.out.literal(&entry);
+    }
+}
+
+/// The labels from one on that stand next to each other; none if the first has no entry.
+#[inline(always)]
+fn run(text: Text<'_>, labels: &[Label], first: usize, last: usize) -> Option<Run> {
+    let labels = &labels[first..last];
+    let (start, mut end) = labels.first()?.entry_span()?;
+    let border = text.raw.len();
+    let mut count = 1;
+    for label in &labels[1..] {
+        if label.follows(end) && end != border {
+            end = label.end() as usize;
+        } else {
+            break;
+        }
+        count += 1;
+    }
+    Some(Run {
+        labels: (first as u32, (first + count) as u32),
+        start: start as u32,
+        end: end as u32,
+        position: 0,
+    })
+}
+
+/// Compares slices of one length, 8 bytes at a time; an entry has at least 8.
+#[inline(always)]
+fn equal(a: &[u8], b: &[u8]) -> bool {
+    let (Some(a_tail), Some(b_tail)) = (a.last_chunk::<8>(), b.last_chunk::<8>()) else {
+        return a == b;
+    };
+    let words = a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0);
+    let differs = |a: &[u8; 8], b: &[u8; 8]| u64::from_ne_bytes(*a) ^ u64::from_ne_bytes(*b);
+    a.len() == b.len()
+        && differs(a_tail, b_tail) == 0
+        && words.fold(0, |seen, (a, b)| seen | differs(a, b)) == 0
+}
+
+/// Where a label with this entry is remembered.
+#[inline(always)]
+fn slot(entry: &[u8]) -> usize {
+    let word = |start: usize| {
+        let chunk = entry.get(start..).and_then(|rest| rest.first_chunk::<8>());
+        chunk.map_or(0, |chunk| u64::from_le_bytes(*chunk))
+    };
+    // The ends of a value mostly tell it from others; so does its middle.
+    let mixed = word(0)
+        ^ word(entry.len() / 2).rotate_left(21)
+        ^ word(entry.len().saturating_sub(8)).rotate_left(42);
+    (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - REMEMBERED.ilog2())) as usize
+}
+
+/// Of at most so many bytes, which both have.
+#[inline(always)]
+fn common_prefix(a: &[u8], b: &[u8], most: u32) -> u32 {
+    let mut len = 0;
+    for (a, b) in a.as_chunks::<16>().0.iter().zip(b.as_chunks::<16>().0) {
+        let differs = u128::from_le_bytes(*a) ^ u128::from_le_bytes(*b);
+        if differs != 0 {
+            return most.min(len + differs.trailing_zeros() / 8);
+        }
+        len += 16;
+        if len >= most {
+            return most;
+        }
+    }
+    let tail = a[len as usize..].iter().zip(&b[len as usize..]);
+    most.min(len + tail.take_while(|(a, b)| a == b).count() as u32)
+}
+
+/// Of at most the last 8 bytes.
+#[inline(always)]
+fn common_suffix(a: &[u8], b: &[u8]) -> usize {
+    let (Some(a), Some(b)) = (a.last_chunk::<8>(), b.last_chunk::<8>()) else {
+        return 0;
+    };
+    let differs = u64::from_be_bytes(*a) ^ u64::from_be_bytes(*b);
+    differs.trailing_zeros() as usize / 8
+}

@@ -27,7 +27,8 @@ pub(super) struct Structure {
     /// By hash, where a label was written last.
     remembered: Vec<Place>,
     before: Written,
-    now: Written,
+    /// The runs of the series that is being written.
+    runs: Vec<Run>,
 }
 
 /// Where a text was written.
@@ -198,18 +199,18 @@ impl Structure {
     #[inline(always)]
     fn one(&mut self, text: Text<'_>, labels: &[Label], series: &Series) {
         self.header(series.labels_bytes as usize + series.rest.len as usize);
-        self.now.runs.clear();
+        self.runs.clear();
         let mut twin = Twin::first(&self.before.runs, 0);
         let end = (series.labels + series.labels_len) as usize;
         let mut label = series.labels as usize;
-        self.now.labels = label..end;
+        self.before.labels = label..end;
         while label < end {
             match run(text, labels, label, end) {
                 Some(mut run) => {
                     run.position = self.out.position() as u32;
                     label = run.labels.1 as usize;
                     self.run(text, labels, run, &mut twin);
-                    self.now.runs.push(run);
+                    self.runs.push(run);
                 }
                 None => {
                     self.compose(text, labels[label]);
@@ -218,7 +219,7 @@ impl Structure {
             }
         }
         self.rest(text, series.rest);
-        std::mem::swap(&mut self.now, &mut self.before);
+        std::mem::swap(&mut self.runs, &mut self.before.runs);
     }
 
     #[inline(always)]
@@ -234,7 +235,7 @@ impl Structure {
         }
         header[end] = left as u8;
         let position = self.out.position();
-        let before = &self.before;
+        let before = &mut self.before;
         let mut common = 0;
         if self.out.copies_from(position - before.header_position) {
             // What ended like the series before is followed by what stood behind that.
@@ -242,8 +243,7 @@ impl Structure {
             self.out.copy(position - before.header_position, common);
         }
         self.out.first_of(&header[common..], end + 1 - common);
-        self.now.header = header;
-        self.now.header_position = position;
+        (before.header, before.header_position) = (header, position);
     }
 
     /// Writes labels that stand next to each other.
@@ -373,8 +373,7 @@ impl Structure {
         } else {
             self.out.search(&rest[..len as usize]);
         }
-        self.now.rest = span;
-        self.now.rest_position = position;
+        (self.before.rest, self.before.rest_position) = (span, position);
     }
 
     /// Writes a label whose entry stands nowhere in the text.

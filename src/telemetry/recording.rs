@@ -63,6 +63,13 @@ impl Recording {
     }
 }
 
+impl Drop for Recording {
+    /// Empties its histograms: what one has collected since the last upkeep is not freed with it.
+    fn drop(&mut self) {
+        self.upkeep();
+    }
+}
+
 /// One page of several recordings. A metric's series stand together, below what it means.
 pub(super) fn page<'a>(recordings: impl Iterator<Item = &'a Recording>) -> String {
     let mut families: BTreeMap<String, String> = BTreeMap::new();

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use super::{free_address, sender, until};
 
 pub struct Child {
+    command: Command,
     child: std::process::Child,
     stderr: Arc<Mutex<Vec<String>>>,
     reader: Option<JoinHandle<()>>,
@@ -94,7 +95,8 @@ impl Child {
             Some(_) => Vec::new(),
             None => vec![OsStr::new("-c"), file.as_os_str()],
         };
-        let mut child = Command::new(env!("CARGO_BIN_EXE_metrifold"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_metrifold"));
+        command
             .args(named)
             .args(["run", "--threads", "2"])
             .args(arguments)
@@ -103,18 +105,11 @@ impl Child {
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(stdout)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+            .stderr(Stdio::piped());
         let stderr: Arc<Mutex<Vec<String>>> = Arc::default();
-        let kept = stderr.clone();
-        let reader = std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                kept.lock().unwrap().push(line);
-            }
-        });
+        let (child, reader) = launch(&mut command, &stderr);
         Self {
+            command,
             child,
             stderr,
             reader: Some(reader),
@@ -170,6 +165,18 @@ impl Child {
         status
     }
 
+    /// Runs it once more after its end, with what the file holds now.
+    #[track_caller]
+    pub fn start_again(&mut self) {
+        self.stderr.lock().unwrap().clear();
+        let (child, reader) = launch(&mut self.command, &self.stderr);
+        (self.child, self.reader) = (child, Some(reader));
+        until("the program runs", || {
+            assert_eq!(self.child.try_wait().unwrap(), None, "{}", self.stderr());
+            self.stderr().contains("metrifold runs").then_some(())
+        });
+    }
+
     /// A page of the admin address.
     #[track_caller]
     pub fn get(&self, path: &str) -> sender::Answer {
@@ -190,6 +197,12 @@ impl Child {
         lines.sum()
     }
 
+    /// How many entries a directory of `/proc/<pid>` has, such as `fd`.
+    pub fn listed(&self, directory: &str) -> usize {
+        let directory = format!("/proc/{}/{directory}", self.child.id());
+        std::fs::read_dir(directory).unwrap().count()
+    }
+
     /// A line of `/proc/<pid>/status` in KiB, such as `VmHWM`.
     pub fn memory(&self, key: &str) -> u64 {
         let file = format!("/proc/{}/status", self.child.id());
@@ -197,6 +210,22 @@ impl Child {
         let line = text.lines().find(|line| line.starts_with(key)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
+}
+
+/// Starts a program, whose log is kept.
+fn launch(
+    command: &mut Command,
+    stderr: &Arc<Mutex<Vec<String>>>,
+) -> (std::process::Child, JoinHandle<()>) {
+    let mut child = command.spawn().unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let kept = stderr.clone();
+    let reader = std::thread::spawn(move || {
+        for line in lines.map_while(Result::ok) {
+            kept.lock().unwrap().push(line);
+        }
+    });
+    (child, reader)
 }
 
 fn complete(config: &str, ingest: SocketAddr, api: SocketAddr) -> String {

@@ -4,58 +4,8 @@ mod support_net;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::JoinHandle;
 
-use support_net::{Endpoint, Live, Random, Sender, body, free_address, one};
-
-/// What a sender has seen.
-struct Sent {
-    name: String,
-    /// The time of the last sample that was acknowledged.
-    last: i64,
-    /// Answers other than 204.
-    refused: Vec<String>,
-    /// Connections that broke.
-    broken: usize,
-}
-
-/// What senders and the test tell each other.
-#[derive(Default)]
-struct Load {
-    stop: AtomicBool,
-    acknowledged: AtomicUsize,
-}
-
-/// Writes one sample after the other of a series of its own, each once the one before is in.
-fn send(name: &str, address: SocketAddr, load: &Arc<Load>) -> JoinHandle<Sent> {
-    let (name, load) = (name.to_owned(), load.clone());
-    std::thread::spawn(move || {
-        let mut sender = Sender::new(address);
-        let mut sent = Sent {
-            name,
-            last: 0,
-            refused: Vec::new(),
-            broken: 0,
-        };
-        while !load.stop.load(Ordering::Relaxed) {
-            let body = body(&[one(&sent.name, sent.last + 1)]);
-            match sender.try_post("/api/v1/write", &[], &body) {
-                Ok(answer) if answer.status == 204 => {
-                    sent.last += 1;
-                    load.acknowledged.fetch_add(1, Ordering::Relaxed);
-                }
-                Ok(answer) => sent.refused.push(answer.text()),
-                Err(_) => {
-                    sent.broken += 1;
-                    sender = Sender::new(address);
-                }
-            }
-        }
-        sent
-    })
-}
+use support_net::{Endpoint, Live, Load, Random, free_address};
 
 /// A configuration that can be edited in many ways and always means the same.
 #[derive(Clone, Debug)]
@@ -142,14 +92,11 @@ fn two_hundred_reloads_under_load_lose_double_and_reorder_nothing() {
     };
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut live = Live::start(&edited.text());
-    let load = Arc::new(Load::default());
-    let senders: Vec<_> = (0..4)
-        .map(|n| send(&format!("series{n}"), edited.address, &load))
-        .collect();
+    let load = Load::start(0, &[edited.address; 4]);
     let mut random = Random(7);
     let (mut applied, mut refused) = (0, 0);
     // All the while there has to be a load.
-    while applied < 200 || load.acknowledged.load(Ordering::Relaxed) < 1000 {
+    while applied < 200 || load.acknowledged() < 1000 {
         if random.chance(20) {
             let mut wrong = edited.clone();
             wrong.edit(&mut random);
@@ -164,15 +111,11 @@ fn two_hundred_reloads_under_load_lose_double_and_reorder_nothing() {
         live.reload(&edited.text());
         applied += 1;
     }
-    load.stop.store(true, Ordering::Relaxed);
-    let sent: Vec<Sent> = senders.into_iter().map(|s| s.join().unwrap()).collect();
+    let sent = load.stop();
     assert_eq!(live.stop(), []);
     assert!(refused > 20, "{refused}");
     let arrived = endpoints.map(|endpoint| by_series(endpoint.arrived()));
     for sent in sent {
-        assert_eq!(sent.refused, Vec::<String>::new(), "{}", sent.name);
-        assert_eq!(sent.broken, 0, "{}", sent.name);
-        assert!(sent.last > 0, "{} was never sent", sent.name);
         let all: Vec<i64> = (1..=sent.last).collect();
         for (at, arrived) in arrived.iter().enumerate() {
             assert_eq!(arrived[&sent.name], all, "{} at {at}", sent.name);

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::Response;
@@ -19,9 +19,14 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::sleep;
 
 use super::http::{self as client, encode};
 use super::process::{Process, free_port};
+
+/// How long one program may take to hold what another does, and the pause between two looks.
+const PATIENCE: Duration = Duration::from_secs(40);
+const LOOK: Duration = Duration::from_millis(200);
 
 pub type Labels = BTreeMap<String, String>;
 
@@ -174,6 +179,53 @@ impl Prometheus {
 fn labels(metric: &Value) -> Labels {
     let pair = |(name, value): (&String, &Value)| (name.clone(), value.as_str().unwrap().into());
     metric.as_object().unwrap().iter().map(pair).collect()
+}
+
+/// The first difference between two sets of samples. Values may differ by `tolerance`, relatively.
+fn difference(found: &Samples, expected: &Samples, tolerance: f64) -> Option<String> {
+    for labels in expected.keys() {
+        if !found.contains_key(labels) {
+            return Some(format!("{labels:?} is missing"));
+        }
+    }
+    for (labels, found) in found {
+        let Some(expected) = expected.get(labels) else {
+            return Some(format!("{labels:?} came from nowhere"));
+        };
+        let times = |values: &[(i64, f64)]| values.iter().map(|v| v.0).collect::<Vec<_>>();
+        if times(found) != times(expected) {
+            return Some(format!(
+                "{labels:?} has\n{found:?}\ninstead of\n{expected:?}"
+            ));
+        }
+        let same = |found: f64, expected: f64| {
+            found.to_bits() == expected.to_bits()
+                || (found.is_nan() && expected.is_nan())
+                || (found - expected).abs() <= tolerance * expected.abs()
+                || (tolerance > 0.0 && found.abs().max(expected.abs()) < 1e-300)
+        };
+        if let Some((f, e)) = found.iter().zip(expected).find(|(f, e)| !same(f.1, e.1)) {
+            return Some(format!("{labels:?} has {f:?} instead of {e:?}"));
+        }
+    }
+    None
+}
+
+/// Waits until a set of samples is what it has to be.
+pub async fn until_same(
+    what: &str,
+    tolerance: f64,
+    mut look: impl AsyncFnMut() -> (Samples, Samples),
+) -> Samples {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (found, expected) = look().await;
+        let Some(difference) = difference(&found, &expected, tolerance) else {
+            return found;
+        };
+        assert!(Instant::now() < deadline, "{what}: {difference}");
+        sleep(LOOK).await;
+    }
 }
 
 /// A VictoriaMetrics server.

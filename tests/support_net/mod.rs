@@ -7,6 +7,7 @@ mod child;
 pub mod edits;
 mod endpoint;
 mod live;
+mod load;
 pub mod pieces;
 mod random;
 mod sender;
@@ -22,6 +23,7 @@ pub use {
     child::Child,
     endpoint::{Does, Endpoint, Reply, Seen},
     live::{Live, config},
+    load::Load,
     random::Random,
     sender::{Answer, Sender, fetch},
     series::{Series, body, body_v2, compress, decode, one, protobuf},

@@ -1,0 +1,187 @@
+//! The metrics of the process, each with its name and what it means.
+
+/// The metrics of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Metric {
+    /// Batches that came in.
+    ReceivedBatches,
+    /// Samples (float and histogram) that came in, of batches that were decoded.
+    ReceivedSamples,
+    /// Encoded bytes that came in.
+    ReceivedBytes,
+    /// Batches that went out.
+    SentBatches,
+    /// Samples that went out, of batches that were decoded.
+    SentSamples,
+    /// Encoded bytes that went out.
+    SentBytes,
+    /// Samples that did not go on, by reason.
+    DiscardedSamples,
+    /// Batches that did not go on, by reason.
+    DiscardedBatches,
+    /// Things that went wrong, by kind.
+    Errors,
+    /// How often a component was built anew after it had died.
+    Restarts,
+    /// 1 while the component runs.
+    Up,
+    /// Bytes in a sink's queue.
+    QueueBytes,
+    /// The bound on the bytes in a sink's queue.
+    QueueMaxBytes,
+    /// Batches that wait in a sink's queue.
+    QueueBatches,
+    /// From a batch's arrival in the queue to its end, in seconds.
+    DeliverySeconds,
+    /// Requests to a source, by status.
+    SourceRequests,
+    /// Remote-write requests by endpoint and status, as the Observatorium proposal names them.
+    RemoteWriteRequests,
+    /// Attempts after the first.
+    Retries,
+    /// The version that runs.
+    BuildInfo,
+    /// When the process started, in seconds since the epoch.
+    StartTime,
+    /// Whether the last reload succeeded.
+    ReloadSuccessful,
+    /// When a configuration was last taken, in seconds since the epoch.
+    ReloadTime,
+    /// The hash of the configuration.
+    ConfigHash,
+    /// Reloads, by outcome.
+    Reloads,
+}
+
+impl Metric {
+    /// All metrics.
+    pub const ALL: [Self; 24] = [
+        Self::ReceivedBatches,
+        Self::ReceivedSamples,
+        Self::ReceivedBytes,
+        Self::SentBatches,
+        Self::SentSamples,
+        Self::SentBytes,
+        Self::DiscardedSamples,
+        Self::DiscardedBatches,
+        Self::Errors,
+        Self::Restarts,
+        Self::Up,
+        Self::QueueBytes,
+        Self::QueueMaxBytes,
+        Self::QueueBatches,
+        Self::DeliverySeconds,
+        Self::SourceRequests,
+        Self::RemoteWriteRequests,
+        Self::Retries,
+        Self::BuildInfo,
+        Self::StartTime,
+        Self::ReloadSuccessful,
+        Self::ReloadTime,
+        Self::ConfigHash,
+        Self::Reloads,
+    ];
+
+    /// Its name and what it means.
+    pub const fn describe(self) -> (&'static str, &'static str) {
+        match self {
+            Self::ReceivedBatches => (
+                "metrifold_component_received_batches_total",
+                "Batches that a component received.",
+            ),
+            Self::ReceivedSamples => (
+                "metrifold_component_received_samples_total",
+                "Samples, float and histogram, that a component received in batches that were decoded.",
+            ),
+            Self::ReceivedBytes => (
+                "metrifold_component_received_bytes_total",
+                "Encoded bytes that a component received.",
+            ),
+            Self::SentBatches => (
+                "metrifold_component_sent_batches_total",
+                "Batches that a component sent.",
+            ),
+            Self::SentSamples => (
+                "metrifold_component_sent_samples_total",
+                "Samples, float and histogram, that a component sent in batches that were decoded.",
+            ),
+            Self::SentBytes => (
+                "metrifold_component_sent_bytes_total",
+                "Encoded bytes that a component sent.",
+            ),
+            Self::DiscardedSamples => (
+                "metrifold_component_discarded_samples_total",
+                "Samples that went no further, by reason.",
+            ),
+            Self::DiscardedBatches => (
+                "metrifold_component_discarded_batches_total",
+                "Batches that went no further, by reason.",
+            ),
+            Self::Errors => (
+                "metrifold_component_errors_total",
+                "Errors of a component, by kind.",
+            ),
+            Self::Restarts => (
+                "metrifold_component_restarts_total",
+                "How often a component was built anew after it had died.",
+            ),
+            Self::Up => (
+                "metrifold_component_up",
+                "1 while the component runs, 0 while it waits to be built anew.",
+            ),
+            Self::QueueBytes => (
+                "metrifold_queue_bytes",
+                "Bytes in a sink's queue, those of batches being sent included.",
+            ),
+            Self::QueueMaxBytes => (
+                "metrifold_queue_max_bytes",
+                "The bound on the bytes in a sink's queue.",
+            ),
+            Self::QueueBatches => (
+                "metrifold_queue_batches",
+                "Batches that wait in a sink's queue.",
+            ),
+            Self::DeliverySeconds => (
+                "metrifold_delivery_duration_seconds",
+                "From a batch's arrival in a sink's queue to its end.",
+            ),
+            Self::SourceRequests => (
+                "metrifold_source_requests_total",
+                "Requests to a source, by status code.",
+            ),
+            Self::RemoteWriteRequests => (
+                "remote_write_requests_count",
+                "Remote-write requests to an endpoint, by status code; <error> when there was no answer.",
+            ),
+            Self::Retries => (
+                "metrifold_component_retries_total",
+                "Attempts to deliver a batch after the first.",
+            ),
+            Self::BuildInfo => ("metrifold_build_info", "Always 1; the version is a label."),
+            Self::StartTime => (
+                "metrifold_start_time_seconds",
+                "When the process started, in seconds since the epoch.",
+            ),
+            Self::ReloadSuccessful => (
+                "metrifold_config_last_reload_successful",
+                "1 unless the last attempt to reload the configuration was refused.",
+            ),
+            Self::ReloadTime => (
+                "metrifold_config_last_reload_success_timestamp_seconds",
+                "When a configuration was last loaded with success, in seconds since the epoch.",
+            ),
+            Self::ConfigHash => (
+                "metrifold_config_hash",
+                "The last 48 bits of the hash of the configuration that runs.",
+            ),
+            Self::Reloads => (
+                "metrifold_config_reloads_total",
+                "Attempts to reload the configuration, by outcome.",
+            ),
+        }
+    }
+
+    pub(super) const fn name(self) -> &'static str {
+        self.describe().0
+    }
+}

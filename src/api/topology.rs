@@ -61,6 +61,7 @@ struct Edge {
 struct LastReload {
     /// Seconds since the epoch.
     time: u64,
+    duration_seconds: f64,
     trigger: Trigger,
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -123,10 +124,12 @@ pub(super) fn topology(status: &Status) -> Topology {
             .collect(),
     }
 }
+
 impl LastReload {
     fn from(report: &Report) -> Self {
         Self {
             time: seconds(report.time),
+            duration_seconds: report.took.as_secs_f64(),
             trigger: report.trigger,
             outcome: report.outcome.name(),
             changes: match &report.outcome {

@@ -75,8 +75,11 @@ fn configured(global: &Global) -> Result<String, u8> {
     // What it names is for the process to read, which may run as somebody else.
     let options = LoadOptions { environment: false };
     // Warnings are in the answer.
-    let loaded = config::load(&global.config, &ProcessEnvironment, options)
-        .map_err(|found| report::refuse(&found))?;
+    let loaded = config::load(&global.config, &ProcessEnvironment, options).map_err(|found| {
+        let code = report::refuse(&found);
+        report::complain("nobody was asked to reload it: correct it, or ask with --address");
+        code
+    })?;
     let Some(api) = loaded.config.api else {
         report::complain("the configuration has no [api]: set its address, or send SIGHUP");
         return Err(EXIT_FAILURE);

@@ -1,7 +1,7 @@
 //! What comes of a reload, and how it is told.
 
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
@@ -29,6 +29,8 @@ pub struct Report {
     pub trigger: Trigger,
     /// When it was over.
     pub time: SystemTime,
+    /// How long it took, from the reading of the files on.
+    pub took: Duration,
     /// What came of it.
     pub outcome: Outcome,
 }

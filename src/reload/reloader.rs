@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::board::Board;
 use super::files::Look;
@@ -88,6 +88,7 @@ impl Reloader {
     pub async fn run(&mut self, running: &mut Running, admin: &mut Admin) -> Infallible {
         loop {
             let asked = self.asked().await;
+            let started = Instant::now();
             let outcome = match self.read().await {
                 Ok(Ok(loaded)) => self.change(loaded, running, admin).await,
                 Ok(Err(found)) => Outcome::refused(Cause::Invalid, &found),
@@ -96,6 +97,7 @@ impl Reloader {
             let report = Arc::new(Report {
                 trigger: asked.trigger,
                 time: SystemTime::now(),
+                took: started.elapsed(),
                 outcome,
             });
             self.board.tell(report.clone());

@@ -7,25 +7,25 @@
 //! `METRIFOLD_BIN` names another binary.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::io::{BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[path = "support/gateway.rs"]
+mod gateway;
 #[path = "support/payload.rs"]
 mod payload;
+
+use gateway::{Counter, Running, free_port, product, read_head, varint, wait_for};
 
 const SENDERS: usize = 4;
 /// Different requests of a sender.
 const ROUNDS: usize = 4;
 const REPETITIONS: usize = 3;
-
-/// The program as it is shipped; `make bench` builds it.
-const PRODUCT: &str = "target/product/release/metrifold";
 
 /// The family and the label that the first case drops.
 const FAMILY: &str = "go_gc_duration_seconds";
@@ -154,15 +154,7 @@ impl Gateway {
             Self::Metrifold => {
                 let config = dir.join("metrifold.toml");
                 std::fs::write(&config, metrifold_config(case, port, sinks)).unwrap();
-                // Not target/release: `cargo bench` puts a binary of its own profile there.
-                let product = Path::new(env!("CARGO_MANIFEST_DIR")).join(PRODUCT);
-                let binary = std::env::var_os("METRIFOLD_BIN").map_or(product, PathBuf::from);
-                assert!(
-                    binary.exists(),
-                    "{} is missing: make bench",
-                    binary.display()
-                );
-                Command::new(binary)
+                Command::new(product())
                     .args(["--log-level", "warn", "-c"])
                     .arg(config)
                     .stdout(Stdio::null())
@@ -256,10 +248,10 @@ struct Run {
 }
 
 fn run(gateway: Gateway, case: Case, load: &Arc<Load>, length: Duration) -> Run {
-    let dir = Scratch::new();
+    let dir = tempfile::tempdir().unwrap();
     let sinks = [Counter::start(), Counter::start()];
     let port = free_port();
-    let child = gateway.start(case, port, [sinks[0].address, sinks[1].address], &dir.0);
+    let child = gateway.start(case, port, [sinks[0].address, sinks[1].address], dir.path());
     let child = Running(child);
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     wait_for(address);
@@ -280,16 +272,6 @@ fn run(gateway: Gateway, case: Case, load: &Arc<Load>, length: Duration) -> Run 
         nanos: nanos as f64 / samples,
         rate: samples / took.as_secs_f64(),
         peak,
-    }
-}
-
-/// A gateway that ends with the run.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
@@ -339,126 +321,14 @@ fn drive(address: SocketAddr, load: &Arc<Load>, length: Duration) -> usize {
 fn settle(sinks: &[Counter; 2], samples: u64) {
     let deadline = Instant::now() + Duration::from_secs(60);
     for sink in sinks {
-        while sink.samples.load(Ordering::Relaxed) < samples {
+        while sink.samples() < samples {
             assert!(
                 Instant::now() < deadline,
                 "a sink has {} of {samples} samples",
-                sink.samples.load(Ordering::Relaxed)
+                sink.samples()
             );
             thread::sleep(Duration::from_millis(5));
         }
-    }
-}
-
-/// A sink that counts samples and answers 204.
-struct Counter {
-    address: SocketAddr,
-    samples: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
-}
-
-impl Counter {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let samples = Arc::new(AtomicU64::new(0));
-        let stop = Arc::new(AtomicBool::new(false));
-        thread::spawn({
-            let (samples, stop) = (samples.clone(), stop.clone());
-            move || {
-                for stream in listener.incoming().map_while(Result::ok) {
-                    if stop.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    let samples = samples.clone();
-                    thread::spawn(move || count(stream, &samples));
-                }
-            }
-        });
-        Self {
-            address,
-            samples,
-            stop,
-        }
-    }
-}
-
-impl Drop for Counter {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        let _ = TcpStream::connect(self.address); // wakes the accepting thread
-    }
-}
-
-fn count(stream: TcpStream, samples: &AtomicU64) {
-    stream.set_nodelay(true).unwrap();
-    let mut writer = stream.try_clone().unwrap();
-    let mut reader = BufReader::with_capacity(1 << 18, stream);
-    let mut decoder = snap::raw::Decoder::new();
-    let (mut body, mut raw) = (Vec::new(), Vec::new());
-    while let Some(head) = read_head(&mut reader) {
-        let length = head.iter().find_map(|line| {
-            line.to_ascii_lowercase()
-                .strip_prefix("content-length: ")?
-                .parse()
-                .ok()
-        });
-        body.resize(length.unwrap_or(0), 0);
-        if reader.read_exact(&mut body).is_err() {
-            return;
-        }
-        let len = snap::raw::decompress_len(&body).unwrap();
-        if raw.len() < len {
-            raw.resize(len, 0);
-        }
-        let len = decoder.decompress(&body, &mut raw).unwrap();
-        samples.fetch_add(series(&raw[..len]), Ordering::Relaxed);
-        if writer
-            .write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
-            .is_err()
-        {
-            return;
-        }
-    }
-}
-
-/// How many series a request has, each of which has one sample.
-fn series(raw: &[u8]) -> u64 {
-    let (mut pos, mut count) = (0, 0);
-    while pos < raw.len() {
-        count += u64::from(raw[pos] == 0x0a);
-        pos += 1;
-        let len = varint(raw, &mut pos);
-        pos += len;
-    }
-    count
-}
-
-fn varint(raw: &[u8], pos: &mut usize) -> usize {
-    let (mut value, mut shift) = (0, 0);
-    loop {
-        let byte = raw[*pos];
-        *pos += 1;
-        value |= usize::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return value;
-        }
-        shift += 7;
-    }
-}
-
-fn read_head(reader: &mut impl BufRead) -> Option<Vec<String>> {
-    let mut lines = Vec::new();
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).ok()? == 0 {
-            return None;
-        }
-        let line = line.trim_end();
-        if line.is_empty() {
-            return Some(lines);
-        }
-        lines.push(line.to_string());
     }
 }
 
@@ -531,33 +401,4 @@ fn peak(pid: u32) -> f64 {
         .unwrap();
     let kib: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
     kib / 1024.0
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-fn wait_for(address: SocketAddr) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while TcpStream::connect(address).is_err() {
-        assert!(Instant::now() < deadline, "{address} does not listen");
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// A directory that goes when the run is over.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap().keep();
-        Self(dir)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }

@@ -10,10 +10,9 @@ mod support;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::Method;
-use tokio::time::sleep;
 
 use support::http as client;
 use support::model::{self, Series, TYPE_2, counts, to_v2};

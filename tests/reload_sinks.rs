@@ -9,6 +9,12 @@ use std::time::Duration;
 use support_net::pieces::{OPTIONAL, expect, hanging, nobody, sink, source, up, ups, write};
 use support_net::{Endpoint, Live, Reply, Sender, body, fetch, free_address, one, until_so};
 
+/// A request of 3,000 series, a few of which fill a small queue.
+fn large(time: i64) -> Vec<u8> {
+    let names = (0..3000).map(|n| one(&format!("m{n:05}-{time}-{}", n * 7919), time));
+    body(&names.collect::<Vec<_>>())
+}
+
 /// An optional sink whose endpoint is in trouble gets another endpoint: what it holds arrives
 /// there, in order and once.
 #[track_caller]
@@ -96,10 +102,6 @@ fn the_sender_of_a_batch_that_a_successor_delivers_hears_that_it_was_delivered()
 #[test]
 fn whoever_waits_for_room_in_a_queue_gets_it_from_the_successor() {
     let (address, hanging, healthy) = (free_address(), hanging(), Endpoint::healthy());
-    let large = |time| {
-        let names = (0..3000).map(|n| one(&format!("m{n:05}-{time}-{}", n * 7919), time));
-        body(&names.collect::<Vec<_>>())
-    };
     let config = |url: &str| {
         let keys = "queue = { max_bytes = \"64KiB\" }\nconnections = 1";
         source("a", address, "") + &sink("z", "a", url, keys)
@@ -122,6 +124,38 @@ fn whoever_waits_for_room_in_a_queue_gets_it_from_the_successor() {
         expect(&waiting.join().unwrap(), 204);
     }
     assert_eq!(healthy.accepted().len(), 6 * 3000);
+    assert_eq!(live.stop(), []);
+}
+
+#[test]
+fn a_queue_that_is_given_other_bounds_keeps_what_it_holds() {
+    let (address, healthy) = (free_address(), Endpoint::healthy());
+    let config = |url: &str, queue: &str| {
+        let keys = format!("{OPTIONAL}\nqueue = {{ {queue} }}");
+        source("a", address, "") + &sink("z", "a", url, &keys)
+    };
+    let dead = nobody();
+    let mut live = Live::start(&config(&dead, "when_full = \"drop_oldest\""));
+    let mut sender = Sender::new(address);
+    for time in 1..=6 {
+        expect(&sender.write(&large(time)), 204);
+    }
+    // Less than it holds, and what comes then is refused.
+    let small = "max_bytes = \"64KiB\", when_full = \"drop_newest\"";
+    live.reload(&config(&dead, small));
+    expect(&sender.write(&large(7)), 204);
+    until_so("what comes above the bound is dropped", || {
+        let dropped = ["z", "queue_full"];
+        live.metric("metrifold_component_discarded_batches_total", &dropped) == 1.0
+    });
+    live.reload(&config(&healthy.url(), small));
+    let times: Vec<i64> = healthy
+        .wait_accepted(6 * 3000)
+        .iter()
+        .map(|(_, time)| *time)
+        .collect();
+    assert!(times.is_sorted());
+    assert_eq!((times.len(), times.last()), (6 * 3000, Some(&6)));
     assert_eq!(live.stop(), []);
 }
 

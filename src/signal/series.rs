@@ -1,6 +1,6 @@
 //! The series of an arena, to read and to edit, and the names to look labels up by.
 
-use super::arena::{Arena, Label};
+use super::arena::{Arena, Label, Span};
 use super::counts::SeriesCounts;
 use crate::protocol::Version;
 
@@ -84,6 +84,9 @@ fn find(arena: &Arena, index: usize, name: &Name) -> Result<usize, usize> {
         if head > name.head {
             return Err(position);
         }
+        if is(arena, span, name) {
+            return Ok(position);
+        }
         match arena.text(span).cmp(&name.text) {
             std::cmp::Ordering::Less => {}
             std::cmp::Ordering::Equal => return Ok(position),
@@ -93,6 +96,14 @@ fn find(arena: &Arena, index: usize, name: &Name) -> Result<usize, usize> {
     Err(labels.len())
 }
 
+/// Whether a range of the text is this name. Up to eight bytes, the heads say it all.
+#[inline(always)]
+fn is(arena: &Arena, span: Span, name: &Name) -> bool {
+    span.len as usize == name.text.len()
+        && arena.head(span) == name.head
+        && (span.len <= 8 || arena.text(span) == &*name.text)
+}
+
 /// As [`find`], but looks first where the name was, or would have been, in another series:
 /// neighbours mostly have the same labels.
 #[inline(always)]
@@ -100,9 +111,7 @@ fn find_near(arena: &Arena, index: usize, name: &Name, hint: &mut usize) -> Resu
     let labels = arena.labels_of(index);
     let guess = *hint;
     match labels.get(guess).map(|label| label.name()) {
-        Some(span) if arena.head(span) == name.head && arena.text(span) == &*name.text => {
-            return Ok(guess);
-        }
+        Some(span) if is(arena, span, name) => return Ok(guess),
         Some(span) if arena.head(span) <= name.head => {}
         // What stands here comes behind the name. If what stands before comes before it, the
         // name is missing.

@@ -8,7 +8,7 @@ mod origin;
 mod pool;
 mod series;
 
-pub use ack::{Ack, Outcome, Rejection, Ticket, Verdict, Waiter};
+pub use ack::{Ack, Outcome, Rejection, Ticket, Until, Verdict, Waiter};
 pub use arena::{Arena, Label};
 pub(crate) use arena::{Series, Span};
 pub use batch::{Batch, NOT_IN_V1, Tenant};

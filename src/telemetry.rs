@@ -16,6 +16,7 @@ use metrics::{Counter, Gauge, Histogram, Label};
 
 use crate::component::Kind;
 use crate::signal::Counts;
+use crate::topology::Ledger;
 
 use recording::Recording;
 
@@ -100,6 +101,15 @@ impl Telemetry {
         recording::page([&self.shared.own].into_iter().chain(recordings))
     }
 
+    /// What came to each sink and what became of it, by the sink's name.
+    pub fn ledgers(&self) -> Vec<(Arc<str>, Ledger)> {
+        let ledger = |component: &Arc<Component>| {
+            let queue = lock(&component.queue).clone()?;
+            Some((component.id.clone(), queue.ledger()))
+        };
+        self.components().iter().filter_map(ledger).collect()
+    }
+
     /// Drains what histograms have collected and takes the readings that rates are made of. Call
     /// it every [`UPKEEP`].
     pub fn upkeep(&self) {
@@ -142,6 +152,35 @@ struct Component {
 pub trait QueueGauge: Send + Sync {
     /// Bytes, bound in bytes, batches waiting.
     fn fill(&self) -> (usize, usize, usize);
+
+    /// What is on disk, if it has a queue there.
+    fn disk(&self) -> Option<DiskReading> {
+        None
+    }
+
+    /// What came to the sink and what became of it.
+    fn ledger(&self) -> Ledger;
+}
+
+/// What a queue on disk tells of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct DiskReading {
+    /// Samples that are queued, of batches that were decoded.
+    pub samples: u64,
+    /// Batches that are queued.
+    pub batches: u64,
+    /// What the files take.
+    pub bytes: u64,
+    /// What they may take.
+    pub max_bytes: u64,
+    /// How long ago the oldest batch was accepted.
+    pub oldest_seconds: f64,
+    /// How long draining it takes at the present rate; none if nothing goes.
+    pub drain_seconds: Option<f64>,
+    /// How often the disk was asked to make something durable.
+    pub fsyncs: u64,
+    /// Batches that were lost to damage.
+    pub corrupt: u64,
 }
 
 /// What goes through one side of a component.
@@ -409,10 +448,13 @@ impl Reporter {
 
 impl Component {
     fn refresh(&self) {
-        let Some((bytes, max, batches)) = lock(&self.queue).as_ref().map(|queue| queue.fill())
-        else {
+        let Some(queue) = lock(&self.queue).clone() else {
             return;
         };
+        let (bytes, max, batches) = queue.fill();
+        if let Some(disk) = queue.disk() {
+            self.refresh_disk(disk);
+        }
         for (metric, value) in [
             (Metric::QueueBytes, bytes),
             (Metric::QueueMaxBytes, max),
@@ -420,6 +462,32 @@ impl Component {
         ] {
             let labels = labels(&self.id, self.kind, &self.type_name);
             self.recording.gauge(metric, labels).set(value as f64);
+        }
+    }
+}
+
+impl Component {
+    fn refresh_disk(&self, disk: DiskReading) {
+        for (metric, value) in [
+            (Metric::DiskSamples, disk.samples as f64),
+            (Metric::DiskBatches, disk.batches as f64),
+            (Metric::DiskBytes, disk.bytes as f64),
+            (Metric::DiskMaxBytes, disk.max_bytes as f64),
+            (Metric::DiskOldest, disk.oldest_seconds),
+            (
+                Metric::DiskDrain,
+                disk.drain_seconds.unwrap_or(f64::INFINITY),
+            ),
+        ] {
+            let labels = labels(&self.id, self.kind, &self.type_name);
+            self.recording.gauge(metric, labels).set(value);
+        }
+        for (metric, value) in [
+            (Metric::DiskSyncs, disk.fsyncs),
+            (Metric::DiskCorrupt, disk.corrupt),
+        ] {
+            let labels = labels(&self.id, self.kind, &self.type_name);
+            self.recording.counter(metric, labels).absolute(value);
         }
     }
 }

@@ -21,7 +21,7 @@ use metrifold::config::{Problems, parse_str};
 use metrifold::http::Listeners;
 use metrifold::protocol::Version;
 use metrifold::protocol::remote_write::Limits;
-use metrifold::signal::{Ack, Batch, Name, Origin, Outcome, Rejection};
+use metrifold::signal::{Ack, Batch, Name, Origin, Outcome, Rejection, Until};
 use metrifold::telemetry::Telemetry;
 use metrifold::topology::{Built, Input, Leftover, Output, Running, SendError, Shutdown};
 use serde::Deserialize;
@@ -99,7 +99,7 @@ impl Source for Ordered {
                         let body = body(&series).into();
                         let mut batch =
                             Batch::from_body(Version::V1, body, Limits::default(), origin);
-                        let (ack, mut waiter) = Ack::new();
+                        let (ack, mut waiter) = Ack::new(Until::Delivered);
                         batch.set_ack(ack);
                         let sent = match out.send(batch, false).await {
                             Ok(_) => Ok(waiter.verdict().await),

@@ -16,7 +16,7 @@ use metrifold::component::{
 use metrifold::config::Problems;
 use metrifold::protocol::Version;
 use metrifold::protocol::remote_write::Limits;
-use metrifold::signal::{Ack, Batch, Name, Origin, Outcome, Rejection};
+use metrifold::signal::{Ack, Batch, Name, Origin, Outcome, Rejection, Until};
 use metrifold::topology::{Input, Output, Shutdown};
 use serde::Deserialize;
 use support_net::{Live, Random, body, one, until_so};
@@ -98,7 +98,7 @@ impl Source for Ordered {
                 let origin = Arc::new(Origin::internal(id.clone()));
                 let body = body(&series).into();
                 let mut batch = Batch::from_body(Version::V1, body, Limits::default(), origin);
-                let (ack, mut waiter) = Ack::new();
+                let (ack, mut waiter) = Ack::new(Until::Delivered);
                 batch.set_ack(ack);
                 out.send(batch, false).await.unwrap();
                 let _ = told.send(waiter.verdict().await);

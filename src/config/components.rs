@@ -37,6 +37,8 @@ pub(crate) struct Node {
     pub(crate) resources: Vec<(Resource, Place)>,
     pub(crate) effective: Secret,
     pub(crate) files: NamedFiles,
+    /// The key that asks for a queue on disk.
+    pub(crate) disk_queue: Option<Place>,
     pub(crate) around: Around,
 }
 
@@ -180,6 +182,13 @@ pub(crate) fn check(
         }
         None => Vec::new(),
     };
+    let disk_queue = match &config {
+        Some(AnyConfig::Sink(sink)) if sink.queue().is_disk() => {
+            let span = KeyPath::parse("queue.type").locate(&table, Under::Value);
+            Some(span.map_or_else(|| place.clone(), |span| around.place(span)))
+        }
+        _ => None,
+    };
     let failed = broken || found.len() > before;
     Node {
         kind,
@@ -192,6 +201,7 @@ pub(crate) fn check(
         resources,
         effective,
         files,
+        disk_queue,
         around,
     }
 }
@@ -219,6 +229,7 @@ pub(crate) fn stand_in(declared: Declared<'_>) -> Node {
         resources: Vec::new(),
         effective: Secret::new(""),
         files: NamedFiles::new(),
+        disk_queue: None,
         around: declared.around,
     }
 }

@@ -127,6 +127,16 @@ fn check(
             nodes.push(node);
         }
     }
+    if globals.data_dir.is_none() && !incomplete {
+        let named = |node: &Node| Some((node.id.clone(), node.disk_queue.clone()?));
+        for (id, place) in nodes.iter().filter_map(named) {
+            let text =
+                format!("sinks.{id}: a queue on disk needs a place, and there is no data_dir");
+            let diagnostic = Diagnostic::error(text).at(place);
+            let help = "add data_dir = \"/var/lib/metrifold\" at the top of the file";
+            found.push(diagnostic.with_help(help));
+        }
+    }
     check_resources(&nodes, globals.api.as_ref(), &mut found);
     // While names may be missing, whatever is said about the graph may be wrong.
     let inputs = match incomplete {

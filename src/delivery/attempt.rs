@@ -94,13 +94,13 @@ impl Shared {
                 delivery.count_lost("abandoned", delivery.batch.counts());
                 return Part::Failed("sender was told to send it again".into());
             }
-            if delivery.age() > retry.max_age.0 {
+            if delivery.expired(retry.max_age.0) {
                 delivery.count_lost("too_old", delivery.batch.counts());
                 self.warn("gave a batch up that had reached retry.max_age");
                 return Part::Failed("not delivered within retry.max_age".into());
             }
             let version = self.version(&delivery.batch);
-            let body = match self.encode(&mut delivery.batch, version) {
+            let body = match self.encode(delivery, version) {
                 Ok(body) => body,
                 Err(error) => {
                     delivery.count_lost("invalid", delivery.batch.counts());
@@ -122,7 +122,7 @@ impl Shared {
                 Answer::Partial(reason, written) => {
                     let (stored, lost) = stored(part.counts(), written);
                     delivery.count_sent(stored, bytes);
-                    self.target.metrics.discarded_samples("partial", lost);
+                    delivery.count_lost_samples("partial", lost);
                     self.target.metrics.error("partial", &reason);
                     self.warn(&reason);
                     return Part::Rejected(reason);
@@ -151,6 +151,7 @@ impl Shared {
                 Answer::Retry(reason, after) => {
                     self.target.metrics.error("retry", &reason);
                     self.target.metrics.retried();
+                    delivery.failing();
                     self.warn(&reason);
                     self.move_on(place);
                     attempt += 1;
@@ -163,10 +164,10 @@ impl Shared {
 
     /// The body to send. A batch that came from its queue as 2.0 becomes 1.0 only here when the
     /// endpoint turns out not to take 2.0.
-    fn encode(&self, part: &mut Batch, version: Version) -> Result<Bytes, DecodeError> {
-        let lost = part.settle(version)?;
-        self.target.metrics.discarded_samples(NOT_IN_V1, lost);
-        part.body(version)
+    fn encode(&self, delivery: &mut Delivery, version: Version) -> Result<Bytes, DecodeError> {
+        let lost = delivery.batch.settle(version)?;
+        delivery.count_lost_samples(NOT_IN_V1, lost);
+        delivery.batch.body(version)
     }
 
     fn version(&self, part: &Batch) -> Version {

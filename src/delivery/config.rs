@@ -269,17 +269,42 @@ pub const KEYS: &[Key] = &[
     Key::value(
         "queue.type",
         "\"memory\"",
-        "Where the queue lives: `memory`.",
+        "Where the queue lives: `memory`, or `disk`, under `data_dir`: what does not get through at once is kept there, also through a crash.",
     ),
-    Key::value(
+    Key::unset(
         "queue.max_bytes",
-        "\"64MiB\"",
-        "Most bytes in the queue, at least 64KiB, those of requests under way included.",
+        "\"4GiB\"",
+        "Most bytes in the queue. In memory (default 64MiB, at least 64KiB) those of requests under way are included; on disk (default 1GiB, at least 256KiB) all files are.",
     ),
     Key::unset(
         "queue.when_full",
         "\"drop_oldest\"",
         "What to do with a batch that does not fit: `block` (default of a required sink, refused for an optional one), `drop_oldest` (default of an optional sink) or `drop_newest`.",
+    ),
+    Key::unset(
+        "queue.memory_bytes",
+        "\"16MiB\"",
+        "Most bytes in memory in front of a queue on disk, at least 64KiB; 16MiB by default.",
+    ),
+    Key::unset(
+        "queue.store_after",
+        "\"100ms\"",
+        "What has not been delivered after this time goes to a queue on disk, at most 10s; 100ms by default. If the endpoint is known to be in trouble, all goes there at once.",
+    ),
+    Key::unset(
+        "queue.max_age",
+        "\"7d\"",
+        "Age at which a batch on disk is given up, in place of `retry.max_age`. Without it, none is.",
+    ),
+    Key::unset(
+        "queue.sync",
+        "\"batch\"",
+        "When a batch on disk counts as stored: `batch` (when it is durable; the default) or `interval` (when it is written: a loss of power can cost what came within `sync_interval`).",
+    ),
+    Key::unset(
+        "queue.sync_interval",
+        "\"1s\"",
+        "How often what is on disk is made durable with `sync = \"interval\"`, from 10ms to 60s; 1s by default.",
     ),
 ];
 

@@ -8,10 +8,11 @@
 //! A queue outlives its takers: when a sink is replaced, the successor takes the next *turn*. The
 //! predecessor gets nothing more, and what it has not delivered it may give back, to the front.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use super::WhenFull;
 
@@ -34,8 +35,12 @@ struct State<T> {
     bytes: usize,
     max: usize,
     when_full: WhenFull,
-    /// The lanes of items taken whose [`Held`] still lives.
-    busy: HashSet<u64, foldhash::fast::RandomState>,
+    /// The lanes of items taken whose [`Held`] still lives, by its slot.
+    under_way: Vec<Option<Lane>>,
+    /// The slots that are free.
+    free: Vec<usize>,
+    /// How many of these items hold a lane.
+    busy: HashMap<u64, usize, foldhash::fast::RandomState>,
     /// Whose turn it is to take.
     turn: u64,
     /// How many items are under way that were taken in this turn.
@@ -82,7 +87,7 @@ pub(crate) enum Pushed<T> {
 pub(crate) struct Held<T> {
     queue: Arc<Queue<T>>,
     weight: usize,
-    lane: Lane,
+    slot: usize,
     turn: u64,
 }
 
@@ -94,7 +99,9 @@ impl<T> Queue<T> {
                 bytes: 0,
                 max,
                 when_full,
-                busy: HashSet::default(),
+                under_way: Vec::new(),
+                free: Vec::new(),
+                busy: HashMap::default(),
                 turn: 0,
                 taken: 0,
                 lent: 0,
@@ -183,22 +190,6 @@ impl<T> Queue<T> {
         Pushed::Stored(evicted)
     }
 
-    /// Adds an item, waiting for room if that is the policy.
-    pub(crate) async fn push_wait(&self, item: T, weight: usize, lane: Lane) -> Pushed<T> {
-        let mut item = item;
-        loop {
-            let drained = self.drained.notified();
-            tokio::pin!(drained);
-            // Registered before the attempt, so that no wake-up between the two is lost.
-            drained.as_mut().enable();
-            match self.push(item, weight, lane) {
-                Pushed::Full(again) => item = again,
-                done => return done,
-            }
-            drained.await;
-        }
-    }
-
     /// Takes the oldest item of which no other of its lane is under way; none once the turn is
     /// over, or the queue is closed and nothing will come any more. Cancelling it loses nothing.
     pub(crate) async fn pop(self: &Arc<Self>, turn: u64) -> Option<(T, Held<T>)> {
@@ -214,12 +205,12 @@ impl<T> Queue<T> {
                     self.filled.notify_one();
                     return None;
                 }
-                if let Some(item) = state.take_ready() {
+                if let Some((item, slot)) = state.take_ready() {
                     state.taken += 1;
                     let held = Held {
                         queue: self.clone(),
                         weight: item.weight,
-                        lane: item.lane,
+                        slot,
                         turn,
                     };
                     return Some((item.item, held));
@@ -230,6 +221,53 @@ impl<T> Queue<T> {
             }
             filled.await;
         }
+    }
+
+    /// Adds an item for which there has to be room.
+    pub(crate) fn push_anyway(&self, item: T, weight: usize, lane: Lane) {
+        let mut state = self.state();
+        state.bytes += weight;
+        state.items.push_back(Item { item, weight, lane });
+        drop(state);
+        self.filled.notify_one();
+    }
+
+    /// Has all items, also those under way, hold their lanes from now on.
+    pub(crate) fn hold_all(&self) {
+        let mut state = self.state();
+        let State {
+            items,
+            under_way,
+            busy,
+            ..
+        } = &mut *state;
+        for item in items {
+            item.lane.holds = true;
+        }
+        for lane in under_way.iter_mut().flatten() {
+            if !lane.holds {
+                lane.holds = true;
+                *busy.entry(lane.id).or_default() += 1;
+            }
+        }
+    }
+
+    /// Lets all items that wait be changed, in order.
+    pub(crate) fn for_each(&self, mut change: impl FnMut(&mut T, Lane)) {
+        for item in &mut self.state().items {
+            change(&mut item.item, item.lane);
+        }
+    }
+
+    /// Resolves when something has gone, or there may be room for another reason, since this was
+    /// called and enabled.
+    pub(crate) fn drained(&self) -> Notified<'_> {
+        self.drained.notified()
+    }
+
+    /// Has those look again that wait for room.
+    pub(crate) fn nudge(&self) {
+        self.drained.notify_waiters();
     }
 
     /// Refuses further items; what is in can still be taken.
@@ -254,6 +292,12 @@ impl<T> Queue<T> {
         left.into_iter().map(|item| item.item).collect()
     }
 
+    /// Whether an item of this weight can come in at once.
+    pub(crate) fn has_room(&self, weight: usize) -> bool {
+        let state = self.state();
+        state.bytes == 0 || state.bytes + weight <= state.max
+    }
+
     /// The bytes that it holds, those of items being sent included.
     pub(crate) fn bytes(&self) -> usize {
         self.state().bytes
@@ -263,36 +307,50 @@ impl<T> Queue<T> {
     pub(crate) fn len(&self) -> usize {
         self.state().items.len()
     }
-
-    /// The bytes that it holds at most.
-    pub(crate) fn max(&self) -> usize {
-        self.state().max
-    }
 }
 
 impl<T> State<T> {
-    fn take_ready(&mut self) -> Option<Item<T>> {
+    fn take_ready(&mut self) -> Option<(Item<T>, usize)> {
         let busy = &self.busy;
-        let ready = |item: &Item<T>| !busy.contains(&item.lane.id);
+        let ready = |item: &Item<T>| busy.is_empty() || !busy.contains_key(&item.lane.id);
         let place = self.items.iter().position(ready)?;
         let item = self.items.remove(place)?;
         if item.lane.holds {
-            self.busy.insert(item.lane.id);
+            *self.busy.entry(item.lane.id).or_default() += 1;
         }
-        Some(item)
+        let slot = self.free.pop().unwrap_or(self.under_way.len());
+        match self.under_way.get_mut(slot) {
+            Some(free) => *free = Some(item.lane),
+            None => self.under_way.push(Some(item.lane)),
+        }
+        Some((item, slot))
     }
 
-    /// Frees what an item that was taken has held.
-    fn release(&mut self, held: &Held<T>) {
+    /// The lane of an item that was taken.
+    fn lane(&self, slot: usize) -> Option<Lane> {
+        self.under_way.get(slot).copied().flatten()
+    }
+
+    /// Frees what an item that was taken has held. Returns whether its lane was among that.
+    fn release(&mut self, held: &Held<T>) -> bool {
         self.bytes -= held.weight;
-        if held.lane.holds {
-            self.busy.remove(&held.lane.id);
+        let lane = self.under_way.get_mut(held.slot).and_then(Option::take);
+        self.free.push(held.slot);
+        let held_lane = lane.filter(|lane| lane.holds);
+        if let Some(lane) = held_lane
+            && let Some(holders) = self.busy.get_mut(&lane.id)
+        {
+            *holders -= 1;
+            if *holders == 0 {
+                self.busy.remove(&lane.id);
+            }
         }
         if held.turn == self.turn {
             self.taken -= 1;
         } else {
             self.lent -= 1;
         }
+        held_lane.is_some()
     }
 }
 
@@ -302,15 +360,17 @@ impl<T> Held<T> {
     ///
     /// # Errors
     ///
-    /// Returns it if the turn in which it was taken is not over, or if nobody takes any more.
-    pub(crate) fn give_back(self, left: Vec<(T, usize)>) -> Result<(), Vec<T>> {
+    /// Returns it if nobody takes any more, or if the turn in which it was taken is not over:
+    /// unless it is `always` to go back.
+    pub(crate) fn give_back(self, left: Vec<(T, usize)>, always: bool) -> Result<(), Vec<T>> {
         let mut state = self.queue.state();
-        if state.turn == self.turn || state.ended {
+        let lane = state.lane(self.slot);
+        let (false, Some(lane)) = (state.ended || (state.turn == self.turn && !always), lane)
+        else {
             return Err(left.into_iter().map(|(item, _)| item).collect());
-        }
+        };
         for (item, weight) in left.into_iter().rev() {
             state.bytes += weight;
-            let lane = self.lane;
             state.items.push_front(Item { item, weight, lane });
         }
         drop(state);
@@ -323,14 +383,14 @@ impl<T> Drop for Held<T> {
     fn drop(&mut self) {
         let queue = &self.queue;
         let mut state = queue.state();
-        state.release(self);
+        let freed = state.release(self);
         let all = state.closed || self.turn != state.turn;
         drop(state);
         queue.drained.notify_waiters();
         if all {
             queue.filled.notify_waiters();
         }
-        if all || self.lane.holds {
+        if all || freed {
             // What was behind it in its lane may go now.
             queue.filled.notify_one();
         }

@@ -36,8 +36,18 @@ pub type Verdict = Outcome;
 #[error("{0}")]
 pub struct Rejection(pub String);
 
+/// What an acknowledgement waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Every required sink has delivered the batch or has it on disk.
+    Stored,
+    /// Every required sink has delivered it.
+    Delivered,
+}
+
 #[derive(Debug)]
 struct Shared {
+    until: Until,
     worst: Mutex<Outcome>,
     done: Option<oneshot::Sender<Outcome>>,
     abandoned: Arc<AtomicBool>,
@@ -89,10 +99,11 @@ pub struct Ack(Arc<Shared>);
 
 impl Ack {
     /// An acknowledgement and the end that awaits it.
-    pub fn new() -> (Self, Waiter) {
+    pub fn new(until: Until) -> (Self, Waiter) {
         let (done, verdict) = oneshot::channel();
         let abandoned = Arc::new(AtomicBool::new(false));
         let shared = Shared {
+            until,
             worst: Mutex::new(Outcome::Delivered),
             done: Some(done),
             abandoned: abandoned.clone(),
@@ -144,6 +155,11 @@ impl Ticket {
         }
     }
 
+    /// Whether it is enough for the sender that the batch is on disk.
+    pub fn until_stored(&self) -> bool {
+        self.shared.until == Until::Stored
+    }
+
     /// Whether the sender has been told to send the batch again, or is gone: what is still to be
     /// delivered for it would be delivered twice.
     pub fn abandoned(&self) -> bool {
@@ -189,7 +205,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_worst_outcome_wins_and_names_its_sink() {
-        let (ack, mut waiter) = Ack::new();
+        let (ack, mut waiter) = Ack::new(Until::Stored);
         let [a, b, c] = ["a", "b", "c"].map(|sink| ack.ticket(sink.into()));
         drop(ack);
         b.report(Outcome::failed("connection refused"));
@@ -201,7 +217,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_ticket_dropped_without_a_word_counts_as_failed() {
-        let (ack, mut waiter) = Ack::new();
+        let (ack, mut waiter) = Ack::new(Until::Stored);
         drop(ack.ticket("a".into()));
         drop(ack);
         let verdict = waiter.verdict().await;
@@ -210,14 +226,14 @@ mod tests {
 
     #[tokio::test]
     async fn without_tickets_a_batch_is_delivered() {
-        let (ack, mut waiter) = Ack::new();
+        let (ack, mut waiter) = Ack::new(Until::Stored);
         drop(ack);
         assert_eq!(waiter.verdict().await, Outcome::Delivered);
     }
 
     #[test]
     fn a_waiter_that_goes_away_abandons_the_batch() {
-        let (ack, waiter) = Ack::new();
+        let (ack, waiter) = Ack::new(Until::Stored);
         let ticket = ack.ticket("a".into());
         assert!(!ticket.abandoned());
         drop(waiter);

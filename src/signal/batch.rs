@@ -69,6 +69,25 @@ impl Batch {
         }
     }
 
+    /// A batch that was kept as a compressed body, and counted before if it ever was.
+    pub(crate) fn from_record(
+        version: Version,
+        body: Bytes,
+        counts: Option<Counts>,
+        tenant: &Tenant,
+        origin: Arc<Origin>,
+    ) -> Self {
+        let mut batch = Self::from_body(version, body, Limits::NONE, origin);
+        batch.counts = counts;
+        batch.tenant = (!tenant.is_empty()).then(|| tenant.clone());
+        batch
+    }
+
+    /// The version of the body that says what it is.
+    pub(crate) fn body_version(&self) -> Version {
+        self.any_body().0
+    }
+
     /// A batch that is not encoded yet.
     pub fn from_arena(arena: Arena, origin: Arc<Origin>) -> Self {
         Self {

@@ -32,7 +32,7 @@ use crate::http::{
 use crate::protocol::Version;
 use crate::protocol::remote_write::{Limits, Written, negotiate};
 use crate::protocol::snappy;
-use crate::signal::{Ack, Batch, Counts, Origin, Outcome};
+use crate::signal::{Ack, Batch, Counts, Origin, Outcome, Until};
 use crate::telemetry::ComponentMetrics;
 use crate::topology::{Output, Seen, SendError, Shutdown};
 
@@ -461,8 +461,13 @@ impl Receiver {
         looks: bool,
         out: &Output,
     ) -> Result<(Seen, Outcome), Response> {
-        let waiter = (self.config.acknowledge != Acknowledge::Received).then(|| {
-            let (ack, waiter) = Ack::new();
+        let until = match self.config.acknowledge {
+            Acknowledge::Stored => Some(Until::Stored),
+            Acknowledge::Delivered => Some(Until::Delivered),
+            Acknowledge::Received => None,
+        };
+        let waiter = until.map(|until| {
+            let (ack, waiter) = Ack::new(until);
             batch.set_ack(ack);
             waiter
         });
@@ -480,7 +485,7 @@ impl Receiver {
                 .error("acknowledge_timeout", "no acknowledgement in time");
             answer::retry_after(
                 StatusCode::SERVICE_UNAVAILABLE,
-                RETRY_AFTER,
+                out.retry_after().unwrap_or(RETRY_AFTER),
                 "not delivered within acknowledge_timeout: try again",
             )
         })?

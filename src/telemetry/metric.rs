@@ -31,6 +31,22 @@ pub enum Metric {
     QueueMaxBytes,
     /// Batches that wait in a sink's queue.
     QueueBatches,
+    /// Samples in a queue on disk.
+    DiskSamples,
+    /// Batches in a queue on disk.
+    DiskBatches,
+    /// Bytes that a queue takes on disk.
+    DiskBytes,
+    /// The bound on the bytes that a queue takes on disk.
+    DiskMaxBytes,
+    /// How long ago the oldest batch on disk was accepted.
+    DiskOldest,
+    /// How long draining a queue on disk takes at the present rate.
+    DiskDrain,
+    /// How often a queue on disk was made durable.
+    DiskSyncs,
+    /// Batches on disk that were lost to damage.
+    DiskCorrupt,
     /// From a batch's arrival in the queue to its end, in seconds.
     DeliverySeconds,
     /// Requests to a source, by status.
@@ -55,7 +71,7 @@ pub enum Metric {
 
 impl Metric {
     /// All metrics.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 32] = [
         Self::ReceivedBatches,
         Self::ReceivedSamples,
         Self::ReceivedBytes,
@@ -70,6 +86,14 @@ impl Metric {
         Self::QueueBytes,
         Self::QueueMaxBytes,
         Self::QueueBatches,
+        Self::DiskSamples,
+        Self::DiskBatches,
+        Self::DiskBytes,
+        Self::DiskMaxBytes,
+        Self::DiskOldest,
+        Self::DiskDrain,
+        Self::DiskSyncs,
+        Self::DiskCorrupt,
         Self::DeliverySeconds,
         Self::SourceRequests,
         Self::RemoteWriteRequests,
@@ -140,6 +164,38 @@ impl Metric {
             Self::QueueBatches => (
                 "metrifold_queue_batches",
                 "Batches that wait in a sink's queue.",
+            ),
+            Self::DiskSamples => (
+                "metrifold_queue_disk_samples",
+                "Samples in a queue on disk, of batches that were decoded.",
+            ),
+            Self::DiskBatches => (
+                "metrifold_queue_disk_batches",
+                "Batches in a queue on disk.",
+            ),
+            Self::DiskBytes => (
+                "metrifold_queue_disk_bytes",
+                "Bytes that the files of a queue on disk take.",
+            ),
+            Self::DiskMaxBytes => (
+                "metrifold_queue_disk_max_bytes",
+                "The bound on the bytes that the files of a queue on disk take.",
+            ),
+            Self::DiskOldest => (
+                "metrifold_queue_disk_oldest_seconds",
+                "How long ago the oldest batch in a queue on disk was accepted; 0 if there is none.",
+            ),
+            Self::DiskDrain => (
+                "metrifold_queue_disk_drain_seconds",
+                "How long it takes to deliver what is on disk at the present rate; infinite if nothing goes.",
+            ),
+            Self::DiskSyncs => (
+                "metrifold_queue_disk_fsyncs_total",
+                "How often segments of a queue on disk were made durable.",
+            ),
+            Self::DiskCorrupt => (
+                "metrifold_queue_disk_corrupt_batches_total",
+                "Batches in a queue on disk that were lost to damage.",
             ),
             Self::DeliverySeconds => (
                 "metrifold_delivery_duration_seconds",

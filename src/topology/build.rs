@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -82,13 +83,25 @@ impl Workshop {
 
         let mut edges = present.edges;
         edges.retain(|id, _| config.sinks.contains_key(id));
+        for (id, edge) in &edges {
+            let folder = folder(&config, id);
+            if edge
+                .folder()
+                .is_some_and(|now| folder.as_deref() != Some(now))
+            {
+                let reason =
+                    "a queue on disk cannot move while it is in use: restart for another data_dir";
+                errors.push((id.clone(), BuildError::new("data_dir", reason)));
+            }
+        }
         let mut sinks = BTreeMap::new();
         for (id, node) in &config.sinks {
             let before = old.and_then(|old| old.sinks.get(id));
             if before.is_some_and(|before| before.same_as(node)) {
                 continue;
             }
-            match guarded(|| self.sink(id, node, edges.get(id))) {
+            let folder = folder(&config, id);
+            match guarded(|| self.sink(id, node, edges.get(id), folder.as_deref())) {
                 Ok((sink, edge)) => {
                     edges.insert(id.clone(), edge.clone());
                     sinks.insert(id.clone(), (sink, edge));
@@ -152,14 +165,21 @@ impl Workshop {
         id: &Arc<str>,
         node: &SinkNode,
         predecessor: Option<&Arc<Edge>>,
+        folder: Option<&Path>,
     ) -> Result<BuiltSink, BuildError> {
         let cx = self.new_context(id, Kind::Sink, &node.type_name);
         let before = node.config.before(&cx)?;
         let sink = node.config.build(&cx)?;
         let predecessor = predecessor.map(|edge| &**edge);
-        let edge = Edge::new(id.clone(), &*node.config, before, cx.metrics, predecessor);
+        let config = &*node.config;
+        let edge = Edge::new(id.clone(), config, before, cx.metrics, predecessor, folder)?;
         Ok((sink, edge))
     }
+}
+
+/// Where the queue of a sink is if it is on disk.
+fn folder(config: &Config, id: &str) -> Option<PathBuf> {
+    Some(config.data_dir.as_ref()?.join("queues").join(id))
 }
 
 /// Builds a component, whose panic costs nothing but the build.

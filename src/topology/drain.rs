@@ -44,6 +44,7 @@ impl Retired {
             drop(later);
             for (_, _, edge) in &removed {
                 edge.close(Ending::Removed);
+                edge.secure(deadline).await;
             }
             for (_, task) in sources.iter_mut().chain(&mut replaced) {
                 ended(task).await;
@@ -67,6 +68,7 @@ impl Retired {
             edge.close(Ending::Removed);
             drop(task);
             let (batches, bytes) = edge.abandon();
+            edge.shut().await;
             if bytes == 0 {
                 info!(%sink, "sink was removed and has drained");
                 continue;

@@ -336,10 +336,14 @@ impl Running {
             sink.stop.fire();
         }
         let mut left = Vec::new();
+        for sink in self.sinks.values() {
+            sink.edge.secure(deadline).await;
+        }
         for (id, mut sink) in self.sinks {
             let _ = timeout_at(deadline, sink.task.ended()).await;
             drop(sink.task);
             let (batches, bytes) = sink.edge.abandon();
+            sink.edge.shut().await;
             if bytes > 0 {
                 left.push(Leftover {
                     sink: id,

@@ -14,7 +14,7 @@ use crate::protocol::remote_write::{DecodeError, Invalid};
 use crate::signal::{Batch, Counts, NOT_IN_V1, Rejection, SeriesMut};
 use crate::telemetry::ComponentMetrics;
 
-use super::edge::{Blocked, Edge};
+use super::edge::{Edge, Incoming};
 
 /// What a source sends through: a graph of transforms that ends at sinks. It is built whole and
 /// replaced whole.
@@ -318,6 +318,14 @@ impl Output {
         self.stage.load().edges.iter().any(|edge| edge.required)
     }
 
+    /// After how many seconds it is worth trying again, as far as the queues of required sinks
+    /// know.
+    pub fn retry_after(&self) -> Option<u64> {
+        let stage = self.stage.load();
+        let required = stage.edges.iter().filter(|edge| edge.required);
+        required.filter_map(|edge| edge.retry_after()).max()
+    }
+
     /// Sends a batch through the transforms and into the queues of the sinks. Waits while the
     /// queue of a required sink is full; an optional sink is never waited for. The batch is
     /// looked into if somebody on the way has to, or if `looks` asks for it.
@@ -374,7 +382,7 @@ impl Output {
     }
 }
 
-async fn wait_for_room(blocked: Vec<(Arc<Edge>, Blocked)>) {
+async fn wait_for_room(blocked: Vec<(Arc<Edge>, Incoming)>) {
     if blocked.is_empty() {
         return;
     }

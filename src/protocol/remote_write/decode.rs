@@ -35,6 +35,16 @@ pub struct Limits {
     pub value_bytes: usize,
 }
 
+impl Limits {
+    /// For what has been accepted before: only what offsets can reach.
+    pub(crate) const NONE: Self = Self {
+        decoded_bytes: 1 << 30,
+        labels: usize::MAX,
+        name_bytes: usize::MAX,
+        value_bytes: usize::MAX,
+    };
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

@@ -88,7 +88,7 @@ impl Engine {
 
     /// What was admitted counts on segments that nobody needs being removed.
     fn within_bounds(&self) -> io::Result<()> {
-        match self.shared.state().bytes() > self.shared.options.max_bytes {
+        match self.shared.state().bytes() > self.shared.options().max_bytes {
             true => Err(io::Error::other("old segments could not be removed")),
             false => Ok(()),
         }
@@ -96,7 +96,7 @@ impl Engine {
 
     /// Writes jobs that go into one segment, and makes them durable if they are to be.
     fn write_group(&mut self, jobs: &VecDeque<Job>) -> io::Result<Group> {
-        let limit = self.shared.options.segment_bytes();
+        let limit = self.shared.options().segment_bytes();
         let first = jobs.front().map_or(0, |job| job.length);
         let full = |active: &Active| {
             active.bytes > format::FILE_HEADER as u64 && active.bytes + first > limit
@@ -141,7 +141,7 @@ impl Engine {
             self.undo(is_full(&error));
             return Err(error);
         }
-        if self.shared.options.sync == Sync::Batch
+        if self.shared.options().sync == Sync::Batch
             && let Err(error) = self.sync_file(&*file)
         {
             // What a later fsync says of these pages is not true: nobody knows what is on disk.
@@ -199,7 +199,7 @@ impl Engine {
         drop(state);
         if let Some(active) = &mut self.active {
             active.bytes = group.end;
-            active.unsynced |= self.shared.options.sync != Sync::Batch;
+            active.unsynced |= self.shared.options().sync != Sync::Batch;
         }
         self.shared.filled.notify_waiters();
         for (complete, entry) in completed {
@@ -307,7 +307,7 @@ impl Engine {
     pub(super) fn tend(&mut self) {
         let mut state = self.shared.state();
         let starved = std::mem::take(&mut state.starved);
-        let drop_oldest = self.shared.options.drop_oldest;
+        let drop_oldest = self.shared.options().drop_oldest;
         let last = state.segments.back();
         let seal = last.is_some_and(|last| !last.is_empty() && (last.undone() == 0 || drop_oldest));
         // Until the active segment can make room, it has to be looked at again.

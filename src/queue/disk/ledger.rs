@@ -37,7 +37,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub(super) fn of(counts: Option<Counts>, bytes: u32) -> Self {
+    pub(crate) fn of(counts: Option<Counts>, bytes: u32) -> Self {
         Self {
             batches: 1,
             bytes: u64::from(bytes),
@@ -105,7 +105,7 @@ impl Account {
         change
     }
 
-    pub(super) fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.received += other.received;
         self.delivered += other.delivered;
         for (reason, tally) in &other.dropped {

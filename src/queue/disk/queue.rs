@@ -1,7 +1,7 @@
 //! The queue as its users see it.
 
 use std::path::PathBuf;
-use std::sync::{Arc, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -27,7 +27,7 @@ pub type Completion = Box<dyn FnOnce(Result<Entry, AppendError>) + Send>;
 pub struct DiskQueue {
     shared: Arc<Shared>,
     jobs: Sender<Job>,
-    writer: Option<JoinHandle<()>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// Why an append was not taken. What was to be appended comes back.
@@ -105,7 +105,7 @@ impl DiskQueue {
         Ok(Self {
             shared,
             jobs,
-            writer: Some(writer),
+            writer: Mutex::new(Some(writer)),
         })
     }
 
@@ -151,6 +151,17 @@ impl DiskQueue {
         self.shared.room.notified()
     }
 
+    /// Goes by other options from now on. What is above a bound that shrinks stays until it is
+    /// done; how many tenants have a line of their own is settled when the queue is opened.
+    pub fn set_options(&self, options: Options) {
+        self.shared.set_options(options);
+    }
+
+    /// The place of the next record that is appended.
+    pub fn end(&self) -> Position {
+        Position(self.shared.state().next)
+    }
+
     /// What it holds and held.
     pub fn snapshot(&self) -> Snapshot {
         snapshot(&self.shared)
@@ -169,9 +180,14 @@ impl DiskQueue {
     }
 
     /// Takes nothing more, writes what waits and returns when everything is on disk. It blocks.
-    pub fn close(mut self) {
+    pub fn close(&self) {
         self.begin_close();
-        if let Some(writer) = self.writer.take() {
+        let writer = self
+            .writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(writer) = writer {
             // A panic of the writer has been reported by the process.
             let _ = writer.join();
         }
@@ -211,8 +227,9 @@ pub(super) fn admit(
     append: Append,
     complete: Completion,
 ) -> Result<(MutexGuard<'_, State>, Job), Refused> {
+    let options = shared.options();
     let length = format::record_length(&append);
-    let Some(length) = length.filter(|length| *length <= shared.options.record_bytes()) else {
+    let Some(length) = length.filter(|length| *length <= options.record_bytes()) else {
         return Err(Refused::TooLarge(append, complete));
     };
     // Computed here, where the body is in the cache, and not by the one thread that writes.
@@ -226,8 +243,8 @@ pub(super) fn admit(
     if busy || state.pending == PENDING_ITEMS {
         return Err(Refused::Busy(append, complete));
     }
-    while !state.fits(cost, &shared.options) {
-        if shared.options.drop_oldest && state.drop_oldest() {
+    while !state.fits(cost, &options) {
+        if options.drop_oldest && state.drop_oldest() {
             continue;
         }
         state.starved = true;

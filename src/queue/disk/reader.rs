@@ -81,7 +81,7 @@ impl Reader {
                 continue;
             };
             let age = u128::from(now.saturating_sub(record.entry.accepted_at));
-            let max_age = self.shared.options.max_age;
+            let max_age = self.shared.options().max_age;
             if max_age.is_some_and(|max| age > max.as_millis()) {
                 self.shared
                     .done(&record.entry, Fate::Dropped(Reason::TOO_OLD));

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
 use tokio::sync::Notify;
 
@@ -156,7 +157,7 @@ pub(super) struct Shared {
     pub(super) fs: Arc<dyn Fs>,
     pub(super) id: u64,
     pub(super) seed: Seed,
-    pub(super) options: Options,
+    options: ArcSwap<Options>,
     pub(super) stats: Stats,
     /// Records came, or the queue was closed.
     pub(super) filled: Notify,
@@ -170,7 +171,7 @@ impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shared")
             .field("fs", &self.fs)
-            .field("options", &self.options)
+            .field("options", &self.options())
             .finish_non_exhaustive()
     }
 }
@@ -187,7 +188,7 @@ impl Shared {
             fs,
             id,
             seed: Seed::new(id),
-            options,
+            options: ArcSwap::from_pointee(options),
             stats: Stats::default(),
             filled: Notify::new(),
             room: Notify::new(),
@@ -200,6 +201,17 @@ impl Shared {
     /// read or written under it either.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn options(&self) -> Options {
+        **self.options.load()
+    }
+
+    /// Goes by other options from now on.
+    pub(super) fn set_options(&self, options: Options) {
+        self.options.store(Arc::new(options));
+        self.wake();
+        self.room.notify_waiters();
     }
 
     pub(super) fn tell(&self, event: Event) {

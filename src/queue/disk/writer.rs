@@ -1,6 +1,7 @@
 //! The thread that writes.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, after, never, select};
 
@@ -12,10 +13,6 @@ pub(super) fn run(mut engine: Engine, jobs: &Receiver<Job>, wakes: &Receiver<()>
     let mut batch = VecDeque::new();
     // Each is set while there is something to do, so that an idle queue sleeps.
     let (mut acks, mut ack_sync, mut sync) = (None, None, None);
-    let sync_interval = match engine.shared.options.sync {
-        Sync::Batch => None,
-        Sync::Interval(interval) => Some(interval),
-    };
     let idle = never();
     engine.put_aside();
     engine.tend();
@@ -39,7 +36,11 @@ pub(super) fn run(mut engine: Engine, jobs: &Receiver<Job>, wakes: &Receiver<()>
             ack_sync = Some(after(ACK_SYNC_INTERVAL));
         }
         if engine.is_unsynced() && sync.is_none() {
-            sync = sync_interval.map(after);
+            // If all is to be durable from now on, what was not yet is at once.
+            sync = Some(match shared.options().sync {
+                Sync::Batch => after(Duration::ZERO),
+                Sync::Interval(interval) => after(interval),
+            });
         }
         select! {
             recv(jobs) -> job => {

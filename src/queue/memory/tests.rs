@@ -10,6 +10,21 @@ const FREE: Lane = Lane {
     holds: false,
 };
 
+/// Adds an item, waiting for room if that is the policy.
+async fn push_wait(queue: &Queue<u32>, item: u32, weight: usize, lane: Lane) -> Pushed<u32> {
+    let mut item = item;
+    loop {
+        let drained = queue.drained();
+        tokio::pin!(drained);
+        drained.as_mut().enable();
+        match queue.push(item, weight, lane) {
+            Pushed::Full(again) => item = again,
+            done => return done,
+        }
+        drained.await;
+    }
+}
+
 fn holding(id: u64) -> Lane {
     Lane { id, holds: true }
 }
@@ -37,7 +52,7 @@ async fn bytes_count_until_the_item_is_done() {
     assert!(matches!(queue.push(2, 30, FREE), Pushed::Full(2)));
     let waiting = tokio::spawn({
         let queue = queue.clone();
-        async move { queue.push_wait(2, 30, FREE).await }
+        async move { push_wait(&queue, 2, 30, FREE).await }
     });
     drop(held);
     assert!(matches!(waiting.await.unwrap(), Pushed::Stored(_)));
@@ -122,7 +137,7 @@ async fn a_successor_takes_what_its_predecessor_has_not_taken() {
     let turn = queue.take_over(100, WhenFull::Block);
     assert!(queue.pop(0).await.is_none());
     assert_eq!(queue.pop(turn).await.unwrap().0, 1);
-    assert!(held.give_back(vec![(first, 10)]).is_ok());
+    assert!(held.give_back(vec![(first, 10)], false).is_ok());
     assert_eq!(queue.pop(turn).await.unwrap().0, 0);
     assert_eq!(queue.pop(turn).await.unwrap().0, 2);
     assert_eq!(queue.bytes(), 0);
@@ -149,7 +164,7 @@ async fn what_is_given_back_comes_before_what_is_behind_it_in_its_lane() {
     tokio::task::yield_now().await;
     assert_eq!(queue.len(), 2, "the lane is not free");
     // It came back in two parts.
-    assert!(held.give_back(vec![(10, 5), (11, 5)]).is_ok());
+    assert!(held.give_back(vec![(10, 5), (11, 5)], false).is_ok());
     queue.close();
     assert_eq!(taker.await.unwrap(), [10, 11, 1, 2]);
     assert_eq!(queue.bytes(), 0);
@@ -187,11 +202,11 @@ async fn nothing_is_given_back_in_the_turn_in_which_it_was_taken_or_to_an_ended_
     let _ = queue.push(1, 10, FREE);
     let _ = queue.push(2, 10, FREE);
     let (item, held) = queue.pop(0).await.unwrap();
-    assert_eq!(held.give_back(vec![(item, 10)]), Err(vec![1]));
+    assert_eq!(held.give_back(vec![(item, 10)], false), Err(vec![1]));
     let (item, held) = queue.pop(0).await.unwrap();
     queue.take_over(100, WhenFull::Block);
     assert!(queue.end().is_empty());
-    assert_eq!(held.give_back(vec![(item, 10)]), Err(vec![2]));
+    assert_eq!(held.give_back(vec![(item, 10)], false), Err(vec![2]));
     assert_eq!(queue.bytes(), 0);
 }
 
@@ -211,7 +226,7 @@ async fn a_closed_queue_has_not_run_empty_while_something_may_come_back() {
     });
     tokio::task::yield_now().await;
     assert!(!taker.is_finished());
-    assert!(held.give_back(vec![(item, 10)]).is_ok());
+    assert!(held.give_back(vec![(item, 10)], false).is_ok());
     assert_eq!(taker.await.unwrap(), (Some(1), None));
 }
 
@@ -221,7 +236,7 @@ async fn whoever_waits_for_room_goes_by_the_bounds_of_the_successor() {
     let _ = queue.push(1, 10, FREE);
     let push = |item| {
         let queue = queue.clone();
-        tokio::spawn(async move { queue.push_wait(item, 10, FREE).await })
+        tokio::spawn(async move { push_wait(&queue, item, 10, FREE).await })
     };
     let larger = push(2);
     tokio::task::yield_now().await;

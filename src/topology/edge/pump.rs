@@ -1,0 +1,198 @@
+//! What works for a queue on disk in the background: one task stores what has waited for too long,
+//! another reads what is on disk as the queue in memory runs empty.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::warn;
+
+use crate::queue::disk::{AppendError, Event, ReadError, Reader};
+
+use super::store::{Store, now_millis};
+
+/// How often rates are taken, and looked after what nobody wakes this task for.
+const TICK: Duration = Duration::from_secs(1);
+/// How long to wait for a disk that cannot be read, and how often before a record is given up.
+const READ_PAUSE: Duration = Duration::from_secs(1);
+const READ_ATTEMPTS: u32 = 60;
+
+/// Stores what has not been delivered in time.
+pub(super) async fn keep(store: Arc<Store>) {
+    let mut tick = Instant::now() + TICK;
+    while !store.is_closed() {
+        let room = store.disk.room();
+        tokio::pin!(room);
+        room.as_mut().enable();
+        let due = store.due();
+        let full = due.is_some_and(|due| due <= Instant::now()) && !store.store_all();
+        if Instant::now() >= tick {
+            tick = Instant::now() + TICK;
+            store.drained.tick(TICK);
+            store.drop_abandoned();
+        }
+        let next = store.due().filter(|_| !full).unwrap_or(tick).min(tick);
+        tokio::select! {
+            () = sleep_until(next) => {}
+            () = store.work.notified(), if due.is_none() => {}
+            () = room, if full => {}
+        }
+    }
+}
+
+/// Reads what is on disk into memory, in order.
+pub(super) async fn pump(store: Arc<Store>) {
+    let mut reader = store.disk.reader();
+    let mut failures = 0;
+    while !store.is_closing() {
+        let drained = store.queue.drained();
+        tokio::pin!(drained);
+        drained.as_mut().enable();
+        if !wants_more(&store, 4) {
+            // Closing wakes it as well.
+            drained.await;
+            continue;
+        }
+        if store.to_read().is_none() {
+            store.readable.notified().await;
+            continue;
+        }
+        let work = store.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let read = read_some(&work, &mut reader);
+            (reader, read)
+        });
+        let Ok((back, read)) = read.await else {
+            return; // the runtime is going, or it has panicked, which has been reported
+        };
+        reader = back;
+        match read {
+            Ok(true) => failures = 0,
+            // What is there will be readable in a moment.
+            Ok(false) => tokio::task::yield_now().await,
+            Err(error) => {
+                failures += 1;
+                warn!(sink = %store.sink, %error, attempt = failures, "cannot read the queue");
+                if failures >= READ_ATTEMPTS {
+                    failures = 0;
+                    store.disk.give_up(error.position);
+                    store.watch.corrupt.fetch_add(1, Ordering::Relaxed);
+                }
+                let _ = timeout(READ_PAUSE, store.readable.notified()).await;
+            }
+        }
+    }
+}
+
+/// Whether memory holds less than that part of what it may, or nothing that could be taken.
+fn wants_more(store: &Store, part: usize) -> bool {
+    store.queue.len() == 0 || store.queue.bytes() < store.memory_bytes() / part
+}
+
+/// Reads until memory is filled well enough. Returns whether there was something.
+fn read_some(store: &Store, reader: &mut Reader) -> Result<bool, ReadError> {
+    let mut some = false;
+    while wants_more(store, 2) {
+        let Some((from, end)) = store.to_read() else {
+            break;
+        };
+        reader.seek(from);
+        match reader.next(now_millis())? {
+            None => store.read_up_to(end),
+            Some(record) if record.entry.position.0 >= end => {
+                // Its append is not complete: nothing before it is left.
+                store.read_up_to(end);
+                return Ok(some);
+            }
+            Some(record) => store.take_in(record),
+        }
+        some = true;
+    }
+    Ok(some)
+}
+
+/// How fast bytes go, over some seconds.
+#[derive(Debug, Default)]
+pub(super) struct Rate {
+    bytes: AtomicU64,
+    /// Bits of bytes per second.
+    rate: AtomicU64,
+}
+
+impl Rate {
+    pub(super) fn add(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn tick(&self, over: Duration) {
+        let now = self.bytes.swap(0, Ordering::Relaxed) as f64 / over.as_secs_f64();
+        let before = f64::from_bits(self.rate.load(Ordering::Relaxed));
+        let rate = if before == 0.0 {
+            now
+        } else {
+            before * 0.8 + now * 0.2
+        };
+        let rate = if rate < 1.0 { 0.0 } else { rate };
+        self.rate.store(rate.to_bits(), Ordering::Relaxed);
+    }
+
+    /// How long so many bytes take; none if nothing goes.
+    pub(super) fn seconds(&self, bytes: u64) -> Option<f64> {
+        if bytes == 0 {
+            return Some(0.0);
+        }
+        let rate = f64::from_bits(self.rate.load(Ordering::Relaxed));
+        (rate > 0.0).then(|| bytes as f64 / rate)
+    }
+}
+
+/// Lets one message pass in ten seconds and counts those that it held back.
+#[derive(Debug, Default)]
+struct LogLimit(Mutex<(Option<Instant>, u64)>);
+
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+impl LogLimit {
+    fn pass(&self) -> Option<u64> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (last, silent) = &mut *state;
+        if last.is_some_and(|last| last.elapsed() < LOG_EVERY) {
+            *silent += 1;
+            return None;
+        }
+        *last = Some(Instant::now());
+        Some(std::mem::take(silent))
+    }
+}
+
+/// What went wrong, since the queue was opened.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// Records that were lost.
+    pub(super) corrupt: AtomicU64,
+    appends: LogLimit,
+}
+
+/// Counts what goes wrong with a queue, and says so.
+pub(super) fn listener(
+    sink: Arc<str>,
+    watch: Arc<Watch>,
+) -> impl Fn(Event) + Send + std::marker::Sync + 'static {
+    let limit = LogLimit::default();
+    move |event| {
+        if let Event::Lost { batches, .. } = event {
+            watch.corrupt.fetch_add(batches, Ordering::Relaxed);
+        }
+        if let Some(silent) = limit.pass() {
+            warn!(%sink, %event, silent, "queue on disk");
+        }
+    }
+}
+
+/// Says that the disk does not take what it should.
+pub(super) fn append_failed(store: &Store, error: &AppendError) {
+    if let Some(silent) = store.watch.appends.pass() {
+        warn!(sink = %store.sink, %error, silent, "cannot store batches");
+    }
+}

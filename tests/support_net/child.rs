@@ -230,7 +230,13 @@ fn launch(
 
 fn complete(config: &str, ingest: SocketAddr, api: SocketAddr) -> String {
     let config = config.replace("INGEST", &ingest.to_string());
-    format!("[api]\naddress = \"{api}\"\n{config}")
+    // What stands at the top has to stay there.
+    let (top, rest) = match config.strip_prefix("data_dir") {
+        Some(_) => config.split_once('\n').unwrap_or((&config, "")),
+        None => ("", &*config),
+    };
+    let end = if top.is_empty() { "" } else { "\n" };
+    format!("{top}{end}[api]\naddress = \"{api}\"\n{rest}")
 }
 
 impl Drop for Child {

@@ -98,7 +98,7 @@ pub async fn run(config: Config, hangup: Hangup, options: Options) -> Ended {
         error!(sink = %sink.sink, batches = sink.batches, %size, "left undelivered");
     }
     if left.is_empty() {
-        info!("everything was delivered");
+        info!("everything was delivered or is on disk");
         Ended::Drained
     } else {
         Ended::LeftData

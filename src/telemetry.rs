@@ -15,6 +15,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, Label};
 
 use crate::component::Kind;
+use crate::queue::disk::Tally;
 use crate::signal::Counts;
 use crate::topology::Ledger;
 
@@ -163,7 +164,7 @@ pub trait QueueGauge: Send + Sync {
 }
 
 /// What a queue on disk tells of itself.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct DiskReading {
     /// Samples that are queued, of batches that were decoded.
     pub samples: u64,
@@ -181,6 +182,8 @@ pub struct DiskReading {
     pub fsyncs: u64,
     /// Batches that were lost to damage.
     pub corrupt: u64,
+    /// What was dropped on disk since the last reading, by reason.
+    pub dropped: Vec<(&'static str, Tally)>,
 }
 
 /// What goes through one side of a component.
@@ -406,20 +409,7 @@ impl ComponentMetrics {
     }
 
     fn labelled(&self, metric: Metric, label: &'static str, value: &str) -> Counter {
-        let c = &*self.0;
-        let mut counters = lock(&c.by_label);
-        if let Some(counter) = counters.get(&(metric, value.into())) {
-            return counter.clone();
-        }
-        let mut labels = if metric == Metric::RemoteWriteRequests {
-            vec![Label::new("name", c.id.to_string())]
-        } else {
-            labels(&c.id, c.kind, &c.type_name)
-        };
-        labels.push(Label::new(label, value.to_string()));
-        let counter = c.recording.counter(metric, labels);
-        counters.insert((metric, value.into()), counter.clone());
-        counter
+        self.0.labelled(metric, label, value)
     }
 }
 
@@ -467,7 +457,29 @@ impl Component {
 }
 
 impl Component {
+    fn labelled(&self, metric: Metric, label: &'static str, value: &str) -> Counter {
+        let mut counters = lock(&self.by_label);
+        if let Some(counter) = counters.get(&(metric, value.into())) {
+            return counter.clone();
+        }
+        let mut labels = if metric == Metric::RemoteWriteRequests {
+            vec![Label::new("name", self.id.to_string())]
+        } else {
+            labels(&self.id, self.kind, &self.type_name)
+        };
+        labels.push(Label::new(label, value.to_string()));
+        let counter = self.recording.counter(metric, labels);
+        counters.insert((metric, value.into()), counter.clone());
+        counter
+    }
+
     fn refresh_disk(&self, disk: DiskReading) {
+        for (reason, tally) in &disk.dropped {
+            self.labelled(Metric::DiscardedBatches, "reason", reason)
+                .increment(tally.batches);
+            self.labelled(Metric::DiscardedSamples, "reason", reason)
+                .increment(tally.samples);
+        }
         for (metric, value) in [
             (Metric::DiskSamples, disk.samples as f64),
             (Metric::DiskBatches, disk.batches as f64),

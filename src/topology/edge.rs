@@ -580,6 +580,7 @@ impl QueueGauge for Gauge {
             drain_seconds: store.drained.seconds(queued.bytes),
             fsyncs: stats.fsyncs,
             corrupt: store.watch.corrupt.load(Ordering::Relaxed),
+            dropped: store.newly_dropped(&snapshot),
         })
     }
 

@@ -45,10 +45,13 @@ pub(super) async fn keep(store: Arc<Store>) {
 pub(super) async fn pump(store: Arc<Store>) {
     let mut reader = store.disk.reader();
     let mut failures = 0;
-    while !store.is_closing() {
+    loop {
         let drained = store.queue.drained();
         tokio::pin!(drained);
         drained.as_mut().enable();
+        if store.is_closing() {
+            return;
+        }
         if !wants_more(&store, 4) {
             // Closing wakes it as well.
             drained.await;

@@ -19,13 +19,13 @@ use tokio::time::Instant;
 
 use crate::protocol::Version;
 use crate::queue::disk::{
-    Append, AppendError, DiskQueue, Entry, Fate, OpenError, Position, Record, Refused, Snapshot,
-    StatsSnapshot, Tally,
+    Append, AppendError, DiskQueue, Entry, Fate, OpenError, Position, Reason, Record, Refused,
+    Snapshot, StatsSnapshot, Tally,
 };
 use crate::queue::{Lane, Queue, QueueConfig};
 use crate::signal::{Batch, Origin, Outcome, Ticket};
 
-use super::accounts::{ABANDONED, Accounts, DISK_FAILED};
+use super::accounts::{ABANDONED, Accounts, DISK_FAILED, reason_name};
 use super::delivery::Progress;
 use super::{Incoming, Waiting, pump};
 
@@ -48,6 +48,8 @@ pub(super) struct Store {
     pub(super) appended: Notify,
     pub(super) watch: Arc<pump::Watch>,
     pub(super) drained: pump::Rate,
+    /// What its own reasons have cost, as far as that has been counted elsewhere.
+    counted: Mutex<BTreeMap<Reason, Tally>>,
     started: OnceLock<()>,
 }
 
@@ -186,7 +188,6 @@ impl Store {
         Ok(Arc::new(Self {
             sink,
             path,
-            disk,
             queue,
             accounts,
             state: Mutex::new(state),
@@ -197,7 +198,9 @@ impl Store {
             appended: Notify::new(),
             watch,
             drained: pump::Rate::default(),
+            counted: Mutex::new(disk.snapshot().total.dropped),
             started: OnceLock::new(),
+            disk,
         }))
     }
 
@@ -291,7 +294,7 @@ impl Store {
         if !at_once || !self.flush(&mut state) {
             let weight = item.batch.weight();
             if !behind && self.queue.has_room(weight) {
-                self.into_memory(&mut state, item, weight);
+                self.keep_in_memory(&mut state, item, weight);
                 return Taken::In;
             }
             if !keeps || !self.flush(&mut state) {
@@ -301,7 +304,7 @@ impl Store {
         self.to_disk(state, item)
     }
 
-    fn into_memory(&self, state: &mut State, item: Incoming, weight: usize) {
+    fn keep_in_memory(&self, state: &mut State, item: Incoming, weight: usize) {
         let Incoming {
             batch,
             ticket,
@@ -432,9 +435,7 @@ impl Store {
                 state.present.insert(entry.position.0);
                 self.accounts.moved(fresh.batch.tenant(), fresh.tally);
                 match copied.fate {
-                    Some(fate) => {
-                        self.disk.done(&entry, fate);
-                    }
+                    Some(fate) => self.done(&entry, fate),
                     None => {
                         copied.entry = Some(entry);
                         state.copied.insert(id, copied);
@@ -528,7 +529,7 @@ impl Store {
                 state.copied.remove(&kept.id);
                 drop(state);
                 self.drained.add(u64::from(entry.body_length));
-                self.disk.done(&entry, fate);
+                self.done(&entry, fate);
                 None
             } else {
                 copied.fate = Some(fate);
@@ -538,6 +539,41 @@ impl Store {
         if let Some(ticket) = ticket {
             ticket.report(outcome.clone());
         }
+    }
+
+    /// Says what became of a record. If it was dropped, that has been counted.
+    fn done(&self, entry: &Entry, fate: Fate) {
+        if self.disk.done(entry, fate)
+            && let Fate::Dropped(reason) = fate
+        {
+            *self.counted().entry(reason).or_default() +=
+                Tally::of(entry.counts, entry.body_length);
+        }
+    }
+
+    fn counted(&self) -> MutexGuard<'_, BTreeMap<Reason, Tally>> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was dropped on disk since this was last asked, and not by somebody who counted it.
+    pub(super) fn newly_dropped(&self, snapshot: &Snapshot) -> Vec<(&'static str, Tally)> {
+        let mut counted = self.counted();
+        let mut new = Vec::new();
+        for reason in [
+            Reason::QUEUE_FULL,
+            Reason::TOO_OLD,
+            Reason::CORRUPT,
+            ABANDONED,
+        ] {
+            let total = snapshot.total.dropped.get(&reason).copied();
+            let total = total.unwrap_or_default();
+            let mut dropped = total;
+            dropped -= counted.insert(reason, total).unwrap_or_default();
+            if dropped.batches > 0 {
+                new.push((reason_name(reason), dropped));
+            }
+        }
+        new
     }
 
     /// Whether the sender of a batch has been told to send it again.
@@ -770,6 +806,15 @@ fn append(batch: &mut Batch, version: Version, lane: u64, since: Instant) -> Opt
         counts: batch.counts(),
         body,
     })
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if self.started.get().is_none() {
+            // The build was undone, off the workers: the next one may want the folder.
+            self.disk.close();
+        }
+    }
 }
 
 impl std::fmt::Debug for Store {

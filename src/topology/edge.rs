@@ -589,3 +589,6 @@ impl QueueGauge for Gauge {
         self.line.accounts.ledger(disk)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,236 @@
+//! An edge with a queue on disk against what its senders were told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+use super::*;
+use crate::component::{BuildContext, Kind, Sink};
+use crate::config::Problems;
+use crate::protocol::remote_write::Limits;
+use crate::signal::{Ack, Origin, Until, Waiter};
+use crate::telemetry::Telemetry;
+
+/// A sink of which only the edge is there.
+#[derive(Clone, Debug, Deserialize)]
+struct EdgeOnly {
+    queue: QueueConfig,
+    required: bool,
+}
+
+#[typetag::deserialize(name = "test_edge_only")]
+impl SinkConfig for EdgeOnly {
+    fn required(&self) -> bool {
+        self.required
+    }
+
+    fn queue(&self) -> QueueConfig {
+        self.queue
+    }
+
+    fn form(&self) -> Form {
+        Form::AsReceived
+    }
+
+    fn validate(&self, _problems: &mut Problems) {}
+
+    fn build(&self, _cx: &BuildContext) -> Result<Box<dyn Sink>, BuildError> {
+        Err(BuildError::new("test", "there is only the edge"))
+    }
+}
+
+fn open(folder: &Path, telemetry: &Telemetry) -> Arc<Edge> {
+    let text = "required = true\nqueue = { type = \"disk\", memory_bytes = \"2KiB\", store_after = \"20ms\" }";
+    let config: EdgeOnly = toml::from_str(text).unwrap();
+    let metrics = telemetry.component("z", Kind::Sink, "test");
+    let edge = Edge::new("z".into(), &config, None, metrics, None, Some(folder)).unwrap();
+    edge.take_over(None);
+    edge
+}
+
+/// A batch of a lane that says which one it is.
+fn batch(lane: u8, number: u64) -> Batch {
+    let mut body = vec![lane];
+    body.extend(number.to_le_bytes());
+    let origin = Origin {
+        peer: Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, lane))),
+        ..Origin::internal("a".into())
+    };
+    Batch::from_body(
+        Version::V1,
+        Bytes::from(body),
+        Limits::default(),
+        Arc::new(origin),
+    )
+}
+
+fn name(delivery: &mut Delivery) -> (u8, u64) {
+    let body = delivery.batch.body(Version::V1).unwrap();
+    (body[0], u64::from_le_bytes(body[1..].try_into().unwrap()))
+}
+
+/// What a sender waits for.
+struct Asked {
+    number: u64,
+    waiter: Option<Waiter>,
+}
+
+struct Model {
+    random: u64,
+    /// By lane.
+    next: BTreeMap<u8, u64>,
+    asked: BTreeMap<u8, Asked>,
+    acknowledged: BTreeSet<(u8, u64)>,
+    delivered: BTreeMap<u8, Vec<u64>>,
+}
+
+impl Model {
+    fn below(&mut self, bound: u64) -> u64 {
+        // xorshift64
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random % bound
+    }
+
+    /// A sender sends if it does not wait for an answer: the next batch, or one again that failed.
+    fn send(&mut self, edge: &Edge) {
+        let lane = self.below(3) as u8;
+        if self.asked.contains_key(&lane) {
+            return;
+        }
+        let number = *self.next.entry(lane).or_default();
+        let (ack, waiter) = Ack::new(match self.below(4) {
+            0 => Until::Delivered,
+            _ => Until::Stored,
+        });
+        let ticket = ack.ticket("z".into());
+        drop(ack);
+        if let Some(blocked) = edge.push(batch(lane, number), Some(ticket)) {
+            // As if it had been told that there is no room.
+            drop(blocked);
+            return;
+        }
+        let waiter = Some(waiter);
+        self.asked.insert(lane, Asked { number, waiter });
+    }
+
+    /// Senders look whether they have been answered.
+    async fn listen(&mut self) {
+        for lane in 0..3 {
+            let Some(asked) = self.asked.get_mut(&lane) else {
+                continue;
+            };
+            let Some(waiter) = &mut asked.waiter else {
+                continue;
+            };
+            let Ok(outcome) = timeout(Duration::ZERO, waiter.verdict()).await else {
+                continue;
+            };
+            if outcome == Outcome::Delivered {
+                self.acknowledged.insert((lane, asked.number));
+                self.next.insert(lane, asked.number + 1);
+            }
+            self.asked.remove(&lane);
+        }
+    }
+
+    async fn take(&mut self, edge: &Arc<Edge>) -> Option<Delivery> {
+        timeout(Duration::from_millis(1), Input(edge.clone()).recv())
+            .await
+            .ok()
+            .flatten()
+    }
+
+    fn deliver(&mut self, mut delivery: Delivery) {
+        let (lane, number) = name(&mut delivery);
+        self.delivered.entry(lane).or_default().push(number);
+        delivery.delivered();
+    }
+}
+
+/// Ends an edge as the process does when it ends; without time it is as if it had been cut off.
+async fn end(edge: &Edge, in_time: bool) {
+    edge.close(Ending::Shutdown);
+    if in_time {
+        edge.secure(Instant::now() + Duration::from_secs(10)).await;
+    }
+    edge.abandon();
+    edge.shut().await;
+}
+
+async fn walk(seed: u64) {
+    let folder = tempfile::tempdir().unwrap();
+    let telemetry = Telemetry::new();
+    let mut model = Model {
+        random: seed,
+        next: BTreeMap::new(),
+        asked: BTreeMap::new(),
+        acknowledged: BTreeSet::new(),
+        delivered: BTreeMap::new(),
+    };
+    let mut edge = open(folder.path(), &telemetry);
+    let mut under_way: Vec<Delivery> = Vec::new();
+    for _ in 0..200 {
+        match model.below(20) {
+            0..8 => model.send(&edge),
+            8..12 if under_way.len() < 4 => under_way.extend(model.take(&edge).await),
+            12..15 if !under_way.is_empty() => {
+                let place = model.below(under_way.len() as u64) as usize;
+                model.deliver(under_way.swap_remove(place));
+            }
+            15 => under_way.iter().for_each(Delivery::failing),
+            // The sink dies.
+            16 => drop(under_way.pop()),
+            17 => tokio::time::sleep(Duration::from_millis(25)).await,
+            18 if model.below(4) == 0 => {
+                let in_time = model.below(2) == 0;
+                end(&edge, in_time).await;
+                under_way.clear();
+                model.listen().await;
+                model.asked.clear();
+                edge = open(folder.path(), &telemetry);
+            }
+            _ => model.listen().await,
+        }
+    }
+    while let Some(delivery) = under_way.pop() {
+        drop(delivery);
+    }
+    let quiet = Duration::from_millis(300);
+    while let Ok(Some(delivery)) = timeout(quiet, Input(edge.clone()).recv()).await {
+        model.deliver(delivery);
+        model.listen().await;
+    }
+    let snapshot = edge
+        .line
+        .accounts
+        .ledger(edge.line.store.get().map(|s| s.snapshot()));
+    assert_eq!(
+        snapshot.total.queued().batches,
+        0,
+        "seed {seed}: {snapshot:?}"
+    );
+    end(&edge, true).await;
+    for (lane, number) in &model.acknowledged {
+        let delivered = model
+            .delivered
+            .get(lane)
+            .is_some_and(|it| it.contains(number));
+        assert!(delivered, "seed {seed}: {lane} {number} was acknowledged");
+    }
+    for (lane, delivered) in &model.delivered {
+        let mut seen = BTreeSet::new();
+        let first: Vec<_> = delivered.iter().filter(|it| seen.insert(**it)).collect();
+        assert!(first.is_sorted(), "seed {seed}: lane {lane}: {delivered:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_happens_what_was_acknowledged_arrives_in_order() {
+    for seed in 1..=40 {
+        walk(seed * 0x9e37_79b9).await;
+    }
+}

@@ -229,3 +229,55 @@ fn what_an_optional_sink_cannot_hold_goes_oldest_first_and_is_accounted_for() {
         received == 4000 && dropped > 0 && queued > 0 && dropped + queued == 4000
     });
 }
+
+#[test]
+fn a_queue_on_disk_without_a_place_is_an_error_at_its_key() {
+    let text = source("a", free_address(), "") + &sink("z", "a", &nobody(), DISK);
+    let environment = |_: &str| None;
+    let found = metrifold::config::parse_str("test.toml", &text, &environment).unwrap_err();
+    let found: Vec<_> = found.iter().map(|found| found.render(false)).collect();
+    let found = found.join("\n");
+    for part in [
+        "sinks.z: a queue on disk needs a place, and there is no data_dir",
+        "queue = { type = \"disk\"",
+        "help: add data_dir",
+    ] {
+        assert!(found.contains(part), "{found}");
+    }
+}
+
+#[test]
+fn a_sender_is_told_to_wait_when_the_disk_is_full_and_nothing_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let (address, down) = (free_address(), Endpoint::new(|_| Reply::new(503)));
+    let keys = "queue = { type = \"disk\", max_bytes = \"256KiB\", memory_bytes = \"64KiB\" }";
+    let text = data_dir(folder.path())
+        + &source("a", address, "acknowledge_timeout = \"300ms\"")
+        + &sink("z", "a", &down.url(), keys);
+    let live = Live::start(&text);
+    let mut sender = Sender::new(address);
+    let mut time = 0;
+    let refused = loop {
+        let answer = sender.write(&up(time + 1));
+        match answer.status {
+            204 => time += 1,
+            _ => break answer,
+        }
+    };
+    expect(&refused, 503);
+    let seconds: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=30).contains(&seconds), "{seconds}");
+    assert!(time > 500, "{time}");
+    down.now(|_| Reply::new(204));
+    until_so("there is room again", || {
+        sender.write(&up(time + 1)).status == 204
+    });
+    let all = down.wait_accepted(time as usize + 1);
+    let mut seen = std::collections::BTreeSet::new();
+    let first: Vec<_> = all
+        .into_iter()
+        .filter(|it| seen.insert(it.clone()))
+        .collect();
+    assert_eq!(first, ups(1..=time + 1));
+    drop(live);
+}

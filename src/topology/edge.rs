@@ -162,6 +162,11 @@ impl Edge {
         if let Some(store) = &self.opened {
             // Nobody else has opened it, so there was none.
             let _ = self.line.store.set(store.clone());
+            let queued = store.snapshot().total.queued();
+            if queued.batches > 0 {
+                let size = Size(queued.bytes);
+                info!(sink = %self.id, batches = queued.batches, %size, "delivers first what is on disk");
+            }
         }
         if let Some(store) = self.line.store.get() {
             store.engage(self.config, self.required);
@@ -481,7 +486,7 @@ impl Edge {
         let mut bytes = queue.bytes();
         let left = queue.end();
         let mut batches = left.len();
-        if let Some(store) = self.line.store.get() {
+        if let Some(store) = self.line.store.get().filter(|store| store.keeps()) {
             (batches, bytes) = store.unstored();
         }
         for waiting in left {

@@ -232,7 +232,7 @@ impl Store {
     /// Gets to know what has come into the queue in memory past it: before it was there, or back
     /// from a predecessor that had none.
     pub(super) fn adopt(&self) {
-        if !self.settings.load().keeps {
+        if !self.keeps() {
             return;
         }
         let mut state = self.state();
@@ -254,7 +254,12 @@ impl Store {
 
     /// Whether batches have to go through it.
     pub(super) fn engaged(&self) -> bool {
-        self.settings.load().keeps || self.state().is_behind()
+        self.keeps() || self.state().is_behind()
+    }
+
+    /// Whether new batches are stored.
+    pub(super) fn keeps(&self) -> bool {
+        self.settings.load().keeps
     }
 
     pub(super) fn max_age(&self) -> Option<Duration> {
@@ -289,7 +294,7 @@ impl Store {
             return Taken::Closed(item);
         }
         let behind = state.is_behind();
-        let keeps = self.settings.load().keeps;
+        let keeps = self.keeps();
         let at_once = behind || (keeps && self.is_failing());
         if !at_once || !self.flush(&mut state) {
             let weight = item.batch.weight();

@@ -2,7 +2,9 @@
 
 mod accounts;
 mod delivery;
+mod gauge;
 mod pump;
+mod push;
 mod store;
 
 use std::hash::BuildHasher;
@@ -17,14 +19,15 @@ use tracing::{info, warn};
 use crate::component::{BuildError, Form, SinkConfig, Transform};
 use crate::config::Size;
 use crate::protocol::Version;
-use crate::queue::disk::{Fate, OpenError, Tally};
-use crate::queue::{Lane, Pushed, Queue, QueueConfig, WhenFull};
+use crate::queue::disk::{OpenError, Tally};
+use crate::queue::{Lane, Queue, QueueConfig, WhenFull};
 use crate::signal::{Batch, Outcome, Ticket};
-use crate::telemetry::{ComponentMetrics, DiskReading, QueueGauge};
+use crate::telemetry::ComponentMetrics;
 
-use accounts::{Accounts, code};
+use accounts::Accounts;
 use delivery::Progress;
-use store::{Kept, Store, Taken, tally};
+use gauge::Gauge;
+use store::{Kept, Store};
 
 pub use accounts::{Ledger, reason_name};
 pub use delivery::{Delivery, Input};
@@ -242,176 +245,6 @@ impl Edge {
         }
     }
 
-    /// The queue on disk, if batches have to go through it.
-    fn store(&self) -> Option<&Arc<Store>> {
-        self.line.store.get().filter(|store| store.engaged())
-    }
-
-    /// Puts a batch into the queue, or returns it if there is no room and it has to wait.
-    pub(crate) fn push(&self, batch: Batch, ticket: Option<Ticket>) -> Option<Incoming> {
-        let lane = lane(&batch, ticket.as_ref());
-        let version = self.version(&batch).unwrap_or(batch.version());
-        self.push_again(Incoming {
-            batch,
-            ticket,
-            since: Instant::now(),
-            lane,
-            version,
-        })
-    }
-
-    fn push_again(&self, incoming: Incoming) -> Option<Incoming> {
-        match self.store() {
-            Some(store) => self.push_to_store(store, incoming),
-            None => self.push_to_memory(incoming),
-        }
-    }
-
-    /// Waits for room.
-    pub(crate) async fn push_wait(&self, blocked: Incoming) {
-        let mut blocked = blocked;
-        loop {
-            let drained = self.line.queue.drained();
-            tokio::pin!(drained);
-            // Registered before the attempt, so that no wake-up between the two is lost.
-            drained.as_mut().enable();
-            let store = self.line.store.get();
-            let room = async {
-                match store {
-                    Some(store) => store.disk.room().await,
-                    None => std::future::pending().await,
-                }
-            };
-            match self.push_again(blocked) {
-                Some(again) => blocked = again,
-                None => return,
-            }
-            // Should the disk have made room just now, it is noticed a moment later.
-            tokio::select! {
-                () = drained => {}
-                () = room => {}
-                () = tokio::time::sleep(LOOK_AGAIN), if store.is_some() => {}
-            }
-        }
-    }
-
-    fn push_to_memory(&self, incoming: Incoming) -> Option<Incoming> {
-        let Incoming {
-            batch,
-            ticket,
-            since,
-            lane,
-            version,
-        } = incoming;
-        let weight = batch.weight();
-        let tally = tally(&batch);
-        // Counted before anybody can take it.
-        let tenant = batch.tenant().cloned();
-        self.line.accounts.received(tenant.as_ref(), tally);
-        let waiting = Waiting {
-            batch,
-            ticket,
-            since,
-            tally,
-            kept: None,
-        };
-        match self.line.queue.push(waiting, weight, lane) {
-            Pushed::Stored(evicted) => {
-                for old in evicted {
-                    self.give_up(old, "queue_full", "queue is full");
-                }
-            }
-            Pushed::Full(waiting) => {
-                self.line.accounts.moved(tenant.as_ref(), tally);
-                return Some(Incoming {
-                    batch: waiting.batch,
-                    ticket: waiting.ticket,
-                    since,
-                    lane,
-                    version,
-                });
-            }
-            Pushed::Dropped(waiting) => {
-                self.give_up(waiting, "queue_full", "queue is full");
-            }
-            Pushed::Closed(waiting) => {
-                self.give_up_at_end(waiting);
-            }
-        }
-        None
-    }
-
-    fn push_to_store(&self, store: &Arc<Store>, incoming: Incoming) -> Option<Incoming> {
-        match store.push(incoming) {
-            Taken::In => None,
-            Taken::Full(incoming) if self.config.when_full(self.required) == WhenFull::Block => {
-                Some(incoming)
-            }
-            Taken::Full(incoming) => {
-                self.refuse(incoming, "queue_full", Outcome::failed("queue is full"));
-                None
-            }
-            Taken::TooLarge(incoming) => {
-                let outcome = Outcome::Rejected("batch is too large for the queue".into());
-                self.refuse(incoming, "too_large", outcome);
-                None
-            }
-            Taken::Closed(incoming) => {
-                let (reason, text) = self.ending_reason();
-                self.refuse(incoming, reason, Outcome::failed(text));
-                None
-            }
-        }
-    }
-
-    /// Turns a batch away that is not in the queue.
-    fn refuse(&self, incoming: Incoming, reason: &str, outcome: Outcome) {
-        let Incoming { batch, ticket, .. } = incoming;
-        let samples = batch.counts().map(|c| c.all_samples());
-        self.metrics.discarded(reason, samples);
-        let accounts = &self.line.accounts;
-        accounts.refused(batch.tenant(), tally(&batch), code(reason));
-        if let Some(ticket) = ticket {
-            ticket.report(outcome);
-        }
-    }
-
-    /// Gives up a batch that was in the queue, unless it is on disk. Returns whether it did.
-    fn give_up(&self, waiting: Waiting, reason: &str, text: &str) -> bool {
-        let mut ticket = waiting.ticket;
-        let mut tally = waiting.tally;
-        if let Some(kept) = &waiting.kept {
-            let forgotten = self.line.store.get().and_then(|store| store.forget(kept));
-            let Some((kept_ticket, kept_tally)) = forgotten else {
-                // A sender that waits for the far end hears that it was not reached.
-                return false;
-            };
-            ticket = ticket.or(kept_ticket);
-            tally = kept_tally;
-        }
-        let samples = waiting.batch.counts().map(|c| c.all_samples());
-        self.metrics.discarded(reason, samples);
-        let fate = Fate::Dropped(code(reason));
-        let tenant = waiting.batch.tenant();
-        self.line.accounts.settled(tenant, tally, fate);
-        if let Some(ticket) = ticket {
-            ticket.report(Outcome::failed(text));
-        }
-        true
-    }
-
-    fn ending_reason(&self) -> (&'static str, &'static str) {
-        match self.line.ending.get() {
-            Some(ending) => ending.reason(),
-            None => ("sink_died", "sink died with the batch"),
-        }
-    }
-
-    fn give_up_at_end(&self, waiting: Waiting) -> bool {
-        let (reason, text) = self.ending_reason();
-        self.give_up(waiting, reason, text)
-    }
-
     fn abandoned(&self, kept: &Kept) -> bool {
         let store = self.line.store.get();
         store.is_some_and(|store| store.abandoned(kept))
@@ -554,46 +387,6 @@ fn open(
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// How long closing a queue on disk may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
-
-struct Gauge {
-    line: Arc<Line>,
-    config: QueueConfig,
-}
-
-impl QueueGauge for Gauge {
-    fn fill(&self) -> (usize, usize, usize) {
-        let queue = &self.line.queue;
-        (
-            queue.bytes(),
-            self.config.memory_bytes().bytes(),
-            queue.len(),
-        )
-    }
-
-    fn disk(&self) -> Option<DiskReading> {
-        let store = self.line.store.get()?;
-        let snapshot = store.snapshot();
-        let queued = snapshot.total.queued();
-        let age = |accepted| store::now_millis().saturating_sub(accepted) as f64 / 1000.0;
-        let stats = store.stats();
-        Some(DiskReading {
-            samples: queued.samples,
-            batches: queued.batches,
-            bytes: snapshot.bytes,
-            max_bytes: self.config.max_bytes().0,
-            oldest_seconds: snapshot.oldest.map_or(0.0, age),
-            drain_seconds: store.drained.seconds(queued.bytes),
-            fsyncs: stats.fsyncs,
-            corrupt: store.watch.corrupt.load(Ordering::Relaxed),
-            dropped: store.newly_dropped(&snapshot),
-        })
-    }
-
-    fn ledger(&self) -> Ledger {
-        let disk = self.line.store.get().map(|store| store.snapshot());
-        self.line.accounts.ledger(disk)
-    }
-}
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,11 @@
 //!
 //! Locks: the store's before the queue's and before the disk's, never the other way round.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod append;
+mod read;
+mod state;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -17,17 +21,19 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::protocol::Version;
 use crate::queue::disk::{
-    Append, AppendError, DiskQueue, Entry, Fate, OpenError, Position, Reason, Record, Refused,
-    Snapshot, StatsSnapshot, Tally,
+    DiskQueue, Entry, Fate, OpenError, Reason, Snapshot, StatsSnapshot, Tally,
 };
-use crate::queue::{Lane, Queue, QueueConfig};
-use crate::signal::{Batch, Origin, Outcome, Ticket};
+use crate::queue::{Queue, QueueConfig};
+use crate::signal::{Batch, Outcome, Ticket};
 
-use super::accounts::{ABANDONED, Accounts, DISK_FAILED, reason_name};
+use super::accounts::{ABANDONED, Accounts, reason_name};
 use super::delivery::Progress;
 use super::{Incoming, Waiting, pump};
+
+use append::split;
+pub(super) use state::Kept;
+use state::{Copied, Fresh, State};
 
 /// A queue on disk behind the one in memory, shared by all edges into it.
 pub(super) struct Store {
@@ -61,91 +67,6 @@ struct Settings {
     store_after: Duration,
     max_age: Option<Duration>,
     memory_bytes: usize,
-}
-
-#[derive(Default)]
-struct State {
-    next: u64,
-    /// In memory and not on disk, in the order in which they came.
-    fresh: BTreeMap<u64, Fresh>,
-    /// In memory, and on disk or on their way there.
-    copied: HashMap<u64, Copied, foldhash::fast::RandomState>,
-    /// On their way to disk, and not in memory.
-    direct: HashMap<u64, Direct, foldhash::fast::RandomState>,
-    /// Of records that are on disk and not in memory, those whose senders wait for the far end.
-    waiting: BTreeMap<u64, (Entry, Ticket)>,
-    /// The next record to read, unless it is one of `present`.
-    cursor: u64,
-    /// The records from the cursor on that are in memory.
-    present: BTreeSet<u64>,
-    /// The end of the records that can be read.
-    end: u64,
-    /// Whether somebody waits for a record to read.
-    hungry: bool,
-    closing: bool,
-    closed: bool,
-}
-
-struct Fresh {
-    batch: Batch,
-    version: Version,
-    lane: u64,
-    /// Whose sender need not wait once it is stored.
-    ticket: Option<Ticket>,
-    tally: Tally,
-    since: Instant,
-    /// Not if it is too large for the disk, or if its sender has given it up.
-    storable: bool,
-}
-
-struct Copied {
-    /// What it was before; gone once it is stored.
-    fresh: Option<Fresh>,
-    entry: Option<Entry>,
-    /// If it came to its end while it was on its way.
-    fate: Option<Fate>,
-}
-
-struct Direct {
-    batch: Batch,
-    ticket: Option<Ticket>,
-    tally: Tally,
-}
-
-/// What the store knows of a batch in memory, shared by its parts.
-#[derive(Debug)]
-pub(super) struct Kept {
-    id: u64,
-    /// How many parts are not done, and what became of the others.
-    parts: Mutex<(usize, Progress)>,
-}
-
-impl Kept {
-    fn new(id: u64) -> Arc<Self> {
-        Arc::new(Self {
-            id,
-            parts: Mutex::new((1, Progress::default())),
-        })
-    }
-
-    fn parts(&self) -> MutexGuard<'_, (usize, Progress)> {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// One part has come that far, and goes on in so many.
-    pub(super) fn leave(&self, progress: Progress, left: usize) {
-        let mut parts = self.parts();
-        parts.0 = (parts.0 + left).saturating_sub(1);
-        parts.1.add(progress);
-    }
-
-    /// One part has come to its end. Returns what became of the batch if it was the last one.
-    fn finish(&self, progress: Progress) -> Option<Fate> {
-        let mut parts = self.parts();
-        parts.1.add(progress);
-        parts.0 = parts.0.saturating_sub(1);
-        (parts.0 == 0).then(|| parts.1.fate())
-    }
 }
 
 /// What became of a push.
@@ -287,233 +208,6 @@ impl Store {
         self.flush(&mut state)
     }
 
-    /// Takes a batch into memory or to disk.
-    pub(super) fn push(self: &Arc<Self>, item: Incoming) -> Taken {
-        let mut state = self.state();
-        if state.closing {
-            return Taken::Closed(item);
-        }
-        let behind = state.is_behind();
-        let keeps = self.keeps();
-        let at_once = behind || (keeps && self.is_failing());
-        if !at_once || !self.flush(&mut state) {
-            let weight = item.batch.weight();
-            if !behind && self.queue.has_room(weight) {
-                self.keep_in_memory(&mut state, item, weight);
-                return Taken::In;
-            }
-            if !keeps || !self.flush(&mut state) {
-                return Taken::Full(item);
-            }
-        }
-        self.to_disk(state, item)
-    }
-
-    fn keep_in_memory(&self, state: &mut State, item: Incoming, weight: usize) {
-        let Incoming {
-            batch,
-            ticket,
-            since,
-            lane,
-            version,
-        } = item;
-        let tally = tally(&batch);
-        self.accounts.received(batch.tenant(), tally);
-        let (ticket, kept_ticket) = split(ticket);
-        let fresh = Fresh::new(batch.clone(), version, lane.id, kept_ticket, since);
-        if state.fresh.is_empty() {
-            self.work.notify_one();
-        }
-        let kept = Some(Kept::new(state.keep(fresh)));
-        let waiting = Waiting {
-            batch,
-            ticket,
-            since,
-            tally,
-            kept,
-        };
-        self.queue.push_anyway(waiting, weight, lane);
-    }
-
-    /// Appends a batch without keeping it in memory.
-    fn to_disk(self: &Arc<Self>, mut state: MutexGuard<'_, State>, item: Incoming) -> Taken {
-        let Incoming {
-            mut batch,
-            ticket,
-            since,
-            lane,
-            version,
-        } = item;
-        let back = |batch, ticket| Incoming {
-            batch,
-            ticket,
-            since,
-            lane,
-            version,
-        };
-        let Some(append) = append(&mut batch, version, lane.id, since) else {
-            return Taken::TooLarge(back(batch, ticket));
-        };
-        let id = state.next;
-        state.next += 1;
-        let tally = tally(&batch);
-        let direct = Direct {
-            batch,
-            ticket,
-            tally,
-        };
-        self.accounts.received(direct.batch.tenant(), tally);
-        state.direct.insert(id, direct);
-        // It is known to be under way, so nothing can pass it while the lock is not held.
-        drop(state);
-        let store = self.clone();
-        let complete = Box::new(move |result| store.direct_done(id, result));
-        let Err(refused) = self.disk.append(append, complete) else {
-            return Taken::In;
-        };
-        let direct = self.state().direct.remove(&id);
-        let Some(Direct { batch, ticket, .. }) = direct else {
-            return Taken::In;
-        };
-        self.accounts.moved(batch.tenant(), tally);
-        match refused {
-            Refused::Full(..) | Refused::Busy(..) => Taken::Full(back(batch, ticket)),
-            Refused::TooLarge(..) => Taken::TooLarge(back(batch, ticket)),
-            Refused::Closed(..) => Taken::Closed(back(batch, ticket)),
-        }
-    }
-
-    /// Appends what is in memory alone, as far as the disk takes it.
-    fn flush(self: &Arc<Self>, state: &mut State) -> bool {
-        let due: Vec<u64> = state.storable().map(|(id, _)| *id).collect();
-        let (mut clear, mut some) = (true, false);
-        for id in due {
-            let Some(fresh) = state.fresh.get_mut(&id) else {
-                continue;
-            };
-            // Its sender sends it again.
-            let abandoned = fresh.ticket.as_ref().is_some_and(Ticket::abandoned);
-            let append = append(&mut fresh.batch, fresh.version, fresh.lane, fresh.since);
-            let (false, Some(append)) = (abandoned, append) else {
-                fresh.storable = false;
-                continue;
-            };
-            let store = self.clone();
-            let complete = Box::new(move |result| store.copy_done(id, result));
-            match self.disk.append(append, complete) {
-                Ok(()) => {
-                    let fresh = state.fresh.remove(&id);
-                    let copied = Copied {
-                        fresh,
-                        entry: None,
-                        fate: None,
-                    };
-                    state.copied.insert(id, copied);
-                    some = true;
-                }
-                Err(Refused::TooLarge(..)) => fresh.storable = false,
-                Err(_) => {
-                    clear = false;
-                    break;
-                }
-            }
-        }
-        if some {
-            // Their senders will send more.
-            self.queue.hold_all();
-        }
-        clear
-    }
-
-    /// A batch that is in memory has been appended, or not.
-    fn copy_done(&self, id: u64, result: Result<Entry, AppendError>) {
-        let mut state = self.state();
-        let Some(mut copied) = state.copied.remove(&id) else {
-            return;
-        };
-        let Some(mut fresh) = copied.fresh.take() else {
-            return;
-        };
-        match result {
-            Ok(entry) => {
-                state.end = entry.position.0 + 1;
-                state.present.insert(entry.position.0);
-                self.accounts.moved(fresh.batch.tenant(), fresh.tally);
-                match copied.fate {
-                    Some(fate) => self.done(&entry, fate),
-                    None => {
-                        copied.entry = Some(entry);
-                        state.copied.insert(id, copied);
-                    }
-                }
-            }
-            Err(error) => {
-                pump::append_failed(self, &error);
-                match copied.fate {
-                    Some(fate) => {
-                        let tenant = fresh.batch.tenant();
-                        self.accounts.settled(tenant, fresh.tally, fate);
-                    }
-                    None => {
-                        // It is still in memory, and tried again.
-                        let ticket = fresh.ticket.take();
-                        state.fresh.insert(id, Fresh { ticket, ..fresh });
-                    }
-                }
-                drop(state);
-                self.appended.notify_waiters();
-                return;
-            }
-        }
-        drop(state);
-        self.appended.notify_waiters();
-        if let Some(ticket) = fresh.ticket {
-            ticket.report(Outcome::Delivered);
-        }
-    }
-
-    /// A batch that is not in memory has been appended, or not.
-    fn direct_done(&self, id: u64, result: Result<Entry, AppendError>) {
-        let mut state = self.state();
-        let direct = state.direct.remove(&id);
-        let (mut ticket, mut lost) = (None, None);
-        match (result, direct) {
-            (Ok(entry), direct) => {
-                state.end = entry.position.0 + 1;
-                ticket = direct.and_then(|direct| {
-                    self.accounts.moved(direct.batch.tenant(), direct.tally);
-                    direct.ticket
-                });
-                if ticket.as_ref().is_some_and(|ticket| !ticket.until_stored())
-                    && let Some(ticket) = ticket.take()
-                {
-                    state.waiting.insert(entry.position.0, (entry, ticket));
-                }
-                if std::mem::take(&mut state.hungry) {
-                    self.readable.notify_one();
-                }
-            }
-            (Err(error), Some(direct)) => {
-                pump::append_failed(self, &error);
-                lost = Some((direct, error));
-            }
-            (Err(_), None) => {}
-        }
-        drop(state);
-        self.appended.notify_waiters();
-        if let Some(ticket) = ticket {
-            ticket.report(Outcome::Delivered);
-        }
-        if let Some((direct, error)) = lost {
-            let tenant = direct.batch.tenant();
-            let fate = Fate::Dropped(DISK_FAILED);
-            self.accounts.settled(tenant, direct.tally, fate);
-            if let Some(ticket) = direct.ticket {
-                ticket.report(Outcome::failed(error.to_string()));
-            }
-        }
-    }
-
     /// Says what became of a part of a batch.
     pub(super) fn finish(&self, kept: &Kept, progress: Progress, outcome: &Outcome) {
         let Some(fate) = kept.finish(progress) else {
@@ -641,80 +335,6 @@ impl Store {
         self.state().closed
     }
 
-    /// The next record to read and the end of those that can be; none if there is none.
-    pub(super) fn to_read(&self) -> Option<(Position, u64)> {
-        let mut state = self.state();
-        if state.is_behind() && state.cursor < state.end && !state.closing {
-            return Some((Position(state.cursor), state.end));
-        }
-        state.hungry = true;
-        None
-    }
-
-    /// Nothing below `end` is left to be read.
-    pub(super) fn read_up_to(&self, end: u64) {
-        let mut state = self.state();
-        state.cursor = state.cursor.max(end);
-        // Who waits for room may find some in memory now.
-        drop(state);
-        self.queue.nudge();
-    }
-
-    /// Puts a record that was read into the queue.
-    pub(super) fn take_in(&self, record: Record) {
-        let Record { entry, body } = record;
-        let sequence = entry.position.0;
-        let mut state = self.state();
-        state.cursor = sequence + 1;
-        if state.present.remove(&sequence) {
-            return;
-        }
-        let ticket = state.waiting.remove(&sequence).map(|(_, ticket)| ticket);
-        if ticket.as_ref().is_some_and(Ticket::abandoned) {
-            drop(state);
-            self.disk.done(&entry, Fate::Dropped(ABANDONED));
-            return;
-        }
-        let id = state.next;
-        state.next += 1;
-        let lane = Lane {
-            id: entry.lane,
-            holds: true,
-        };
-        let age = Duration::from_millis(now_millis().saturating_sub(entry.accepted_at));
-        let now = Instant::now();
-        let origin = Arc::new(Origin::internal(self.sink.clone()));
-        let batch = Batch::from_record(entry.version, body, entry.counts, &entry.tenant, origin);
-        let weight = batch.weight();
-        let copied = Copied {
-            fresh: None,
-            entry: Some(entry),
-            fate: None,
-        };
-        state.copied.insert(id, copied);
-        let waiting = Waiting {
-            batch,
-            ticket,
-            since: now.checked_sub(age).unwrap_or(now),
-            tally: Tally::default(),
-            kept: Some(Kept::new(id)),
-        };
-        self.queue.push_anyway(waiting, weight, lane);
-    }
-
-    /// Gives up records whose senders have given them up.
-    pub(super) fn drop_abandoned(&self) {
-        let mut state = self.state();
-        let abandoned = state
-            .waiting
-            .extract_if(.., |_, (_, ticket)| ticket.abandoned());
-        let abandoned: Vec<_> = abandoned.collect();
-        drop(state);
-        for (_, (entry, _)) in abandoned {
-            self.disk.done(&entry, Fate::Dropped(ABANDONED));
-        }
-    }
-
     /// After how many seconds it is worth trying again when it is full.
     pub(super) fn retry_after(&self) -> u64 {
         let seconds = self.drained.seconds(self.disk.snapshot().bytes);
@@ -748,69 +368,6 @@ impl Settings {
             memory_bytes: config.memory_bytes().bytes(),
         }
     }
-}
-
-impl State {
-    fn keep(&mut self, fresh: Fresh) -> u64 {
-        let id = self.next;
-        self.next += 1;
-        self.fresh.insert(id, fresh);
-        id
-    }
-
-    fn storable(&self) -> impl Iterator<Item = (&u64, &Fresh)> {
-        self.fresh.iter().filter(|(_, fresh)| fresh.storable)
-    }
-
-    /// Whether something on disk is not in memory, or will not be.
-    fn is_behind(&mut self) -> bool {
-        while self.present.remove(&self.cursor) {
-            self.cursor += 1;
-        }
-        self.cursor < self.end || !self.direct.is_empty()
-    }
-}
-
-impl Fresh {
-    fn new(
-        batch: Batch,
-        version: Version,
-        lane: u64,
-        ticket: Option<Ticket>,
-        since: Instant,
-    ) -> Self {
-        Self {
-            tally: tally(&batch),
-            version,
-            batch,
-            lane,
-            ticket,
-            since,
-            storable: true,
-        }
-    }
-}
-
-/// A ticket for who delivers the batch, or for who stores it.
-fn split(ticket: Option<Ticket>) -> (Option<Ticket>, Option<Ticket>) {
-    match ticket {
-        Some(ticket) if ticket.until_stored() => (None, Some(ticket)),
-        other => (other, None),
-    }
-}
-
-/// A batch as it is appended; none if it cannot be encoded.
-fn append(batch: &mut Batch, version: Version, lane: u64, since: Instant) -> Option<Append> {
-    let body = batch.body(version).ok()?;
-    let age = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Some(Append {
-        tenant: batch.tenant().cloned().unwrap_or_default(),
-        lane,
-        accepted_at: now_millis().saturating_sub(age),
-        version,
-        counts: batch.counts(),
-        body,
-    })
 }
 
 impl Drop for Store {

@@ -1,0 +1,139 @@
+//! What a store knows of the batches that it is responsible for.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
+
+use crate::protocol::Version;
+use crate::queue::disk::{Entry, Fate, Tally};
+use crate::signal::{Batch, Ticket};
+
+use super::super::delivery::Progress;
+use super::tally;
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) next: u64,
+    /// In memory and not on disk, in the order in which they came.
+    pub(super) fresh: BTreeMap<u64, Fresh>,
+    /// In memory, and on disk or on their way there.
+    pub(super) copied: HashMap<u64, Copied, foldhash::fast::RandomState>,
+    /// On their way to disk, and not in memory.
+    pub(super) direct: HashMap<u64, Direct, foldhash::fast::RandomState>,
+    /// Of records that are on disk and not in memory, those whose senders wait for the far end.
+    pub(super) waiting: BTreeMap<u64, (Entry, Ticket)>,
+    /// The next record to read, unless it is one of `present`.
+    pub(super) cursor: u64,
+    /// The records from the cursor on that are in memory.
+    pub(super) present: BTreeSet<u64>,
+    /// The end of the records that can be read.
+    pub(super) end: u64,
+    /// Whether somebody waits for a record to read.
+    pub(super) hungry: bool,
+    pub(super) closing: bool,
+    pub(super) closed: bool,
+}
+
+pub(super) struct Fresh {
+    pub(super) batch: Batch,
+    pub(super) version: Version,
+    pub(super) lane: u64,
+    /// Whose sender need not wait once it is stored.
+    pub(super) ticket: Option<Ticket>,
+    pub(super) tally: Tally,
+    pub(super) since: Instant,
+    /// Not if it is too large for the disk, or if its sender has given it up.
+    pub(super) storable: bool,
+}
+
+pub(super) struct Copied {
+    /// What it was before; gone once it is stored.
+    pub(super) fresh: Option<Fresh>,
+    pub(super) entry: Option<Entry>,
+    /// If it came to its end while it was on its way.
+    pub(super) fate: Option<Fate>,
+}
+
+pub(super) struct Direct {
+    pub(super) batch: Batch,
+    pub(super) ticket: Option<Ticket>,
+    pub(super) tally: Tally,
+}
+
+/// What the store knows of a batch in memory, shared by its parts.
+#[derive(Debug)]
+pub(in super::super) struct Kept {
+    pub(super) id: u64,
+    /// How many parts are not done, and what became of the others.
+    parts: Mutex<(usize, Progress)>,
+}
+
+impl Kept {
+    pub(super) fn new(id: u64) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            parts: Mutex::new((1, Progress::default())),
+        })
+    }
+
+    fn parts(&self) -> MutexGuard<'_, (usize, Progress)> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One part has come that far, and goes on in so many.
+    pub(in super::super) fn leave(&self, progress: Progress, left: usize) {
+        let mut parts = self.parts();
+        parts.0 = (parts.0 + left).saturating_sub(1);
+        parts.1.add(progress);
+    }
+
+    /// One part has come to its end. Returns what became of the batch if it was the last one.
+    pub(super) fn finish(&self, progress: Progress) -> Option<Fate> {
+        let mut parts = self.parts();
+        parts.1.add(progress);
+        parts.0 = parts.0.saturating_sub(1);
+        (parts.0 == 0).then(|| parts.1.fate())
+    }
+}
+
+impl State {
+    pub(super) fn keep(&mut self, fresh: Fresh) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        self.fresh.insert(id, fresh);
+        id
+    }
+
+    pub(super) fn storable(&self) -> impl Iterator<Item = (&u64, &Fresh)> {
+        self.fresh.iter().filter(|(_, fresh)| fresh.storable)
+    }
+
+    /// Whether something on disk is not in memory, or will not be.
+    pub(super) fn is_behind(&mut self) -> bool {
+        while self.present.remove(&self.cursor) {
+            self.cursor += 1;
+        }
+        self.cursor < self.end || !self.direct.is_empty()
+    }
+}
+
+impl Fresh {
+    pub(super) fn new(
+        batch: Batch,
+        version: Version,
+        lane: u64,
+        ticket: Option<Ticket>,
+        since: Instant,
+    ) -> Self {
+        Self {
+            tally: tally(&batch),
+            version,
+            batch,
+            lane,
+            ticket,
+            since,
+            storable: true,
+        }
+    }
+}

@@ -11,6 +11,7 @@ use tracing::info;
 use self::topology::topology;
 use crate::component::{BoxFuture, BuildError, Kind};
 use crate::config::{ApiConfig, Config};
+use crate::dead_letters::Stores;
 use crate::http::{Handler, Listen, Listeners, Request, Response, Route, Serving, answer};
 use crate::reload::{Board, Cause, Outcome, Requests, Unanswered};
 use crate::telemetry::{ComponentMetrics, State, Telemetry};
@@ -54,6 +55,7 @@ struct Status {
     board: Arc<Board>,
     requests: Requests,
     telemetry: Telemetry,
+    dead_letters: Stores,
 }
 
 const PATHS: [&str; 6] = [
@@ -78,6 +80,7 @@ impl Admin {
         board: Arc<Board>,
         requests: Requests,
         telemetry: Telemetry,
+        dead_letters: Stores,
     ) -> Self {
         Self {
             listeners,
@@ -85,6 +88,7 @@ impl Admin {
                 board,
                 requests,
                 telemetry,
+                dead_letters,
             }),
             served: None,
         }

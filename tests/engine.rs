@@ -316,7 +316,7 @@ impl Graph {
             panic!("{text}\n{}", found.join("\n"))
         });
         let config = Arc::new(config.config);
-        let built = Built::build(config, Telemetry::new(), Listeners::new());
+        let built = Built::build(config, Telemetry::new(), Listeners::new(), Stores::new(None));
         let running = built
             .map_err(|errors| format!("{errors:?}"))
             .unwrap()

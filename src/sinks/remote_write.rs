@@ -14,7 +14,7 @@ use crate::component::{
     BuildContext, BuildError, ComponentInfo, Form, Key, Kind, Sink, SinkConfig, Transform,
 };
 use crate::config::Problems;
-use crate::delivery::{DeliveryConfig, Flavour, KEYS, RETRY_KEYS};
+use crate::delivery::{DEAD_LETTER_KEYS, DeliveryConfig, Flavour, KEYS, RETRY_KEYS};
 use crate::queue::QueueConfig;
 
 /// Configuration of the `remote_write` sink.
@@ -39,7 +39,7 @@ inventory::submit! {
         kind: Kind::Sink,
         name: "remote_write",
         summary: "Sends Prometheus remote write 1.0 or 2.0.",
-        keys: &[KEYS, OWN_KEYS, RETRY_KEYS],
+        keys: &[KEYS, OWN_KEYS, RETRY_KEYS, DEAD_LETTER_KEYS],
     }
 }
 

@@ -38,7 +38,7 @@ impl Live {
             .enable_all()
             .build()
             .unwrap();
-        let built = Built::build(config(text), Telemetry::new(), Listeners::new());
+        let built = Built::build(config(text), Telemetry::new(), Listeners::new(), Stores::new(None));
         let built = built.map_err(|errors| format!("{errors:?}")).unwrap();
         let running = {
             let _inside = runtime.enter();

@@ -59,12 +59,23 @@ pub async fn run(config: Config, hangup: Hangup, options: Options) -> Ended {
     let board = Arc::new(Board::new(config.clone(), &telemetry));
     let (mut reloader, requests) = Reloader::new(options.reload, hangup, board.clone());
     let letters = Stores::new(config.data_dir.as_deref());
-    let mut admin = Admin::new(listeners.clone(), board, requests, telemetry.clone(), letters.clone());
+    let mut admin = Admin::new(
+        listeners.clone(),
+        board,
+        requests,
+        telemetry.clone(),
+        letters.clone(),
+    );
 
     let api = admin
         .prepare(config.api.as_ref())
         .inspect_err(|error| error!(%error, "cannot build the api"));
-    let built = Built::build(config.clone(), telemetry.clone(), listeners, letters.clone());
+    let built = Built::build(
+        config.clone(),
+        telemetry.clone(),
+        listeners,
+        letters.clone(),
+    );
     for (component, error) in built.as_ref().err().into_iter().flatten() {
         error!(%component, %error, "cannot build a component");
     }

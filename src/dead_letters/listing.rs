@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::letter::Letter;
 use crate::protocol::remote_write::{Limits, decode};
-use crate::protocol::text;
+use crate::signal::SeriesRef;
 
 /// Which letters to tell of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,7 +64,7 @@ pub struct Entry {
 /// A series of a letter.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Series {
-    /// Name and labels, as in the text format.
+    /// Name and labels as in PromQL; names that need it are quoted.
     pub labels: String,
     /// Samples and histograms in it.
     pub samples: u64,
@@ -100,18 +100,46 @@ impl Entry {
         let counts = arena.counts();
         self.samples = counts.all_samples();
         for series in arena.iter().take(SERIES_MAX) {
-            let mut labels = Vec::new();
-            text::put_series(&mut labels, series.labels());
             let floats = series.samples().map(|(_, timestamp)| timestamp);
             let histograms = series.histograms().map(|histogram| histogram.timestamp);
             let mut timestamps = floats.chain(histograms);
             let first_timestamp = timestamps.next();
             self.series.push(Series {
-                labels: String::from_utf8_lossy(&labels).into_owned(),
+                labels: labels(series),
                 samples: u64::from(first_timestamp.is_some()) + timestamps.count() as u64,
                 first_timestamp,
             });
         }
         self.more_series = counts.series.saturating_sub(SERIES_MAX as u64);
     }
+}
+
+/// `up{job="a"}`, or `{"a.b", "c.d"="e"}`. What cannot be a name may be why it was refused, so it
+/// is told as it is.
+fn labels(series: SeriesRef<'_>) -> String {
+    let quoted = |text: &[u8]| format!("{:?}", String::from_utf8_lossy(text));
+    let name = |text: &[u8]| match is_plain(text) {
+        true => String::from_utf8_lossy(text).into_owned(),
+        false => quoted(text),
+    };
+    let mut front = String::new();
+    let mut inside = Vec::new();
+    for (key, value) in series.labels() {
+        if key != b"__name__" {
+            inside.push(format!("{}={}", name(key), quoted(value)));
+        } else if is_plain(value) {
+            front = name(value);
+        } else {
+            inside.insert(0, quoted(value));
+        }
+    }
+    match inside.is_empty() && !front.is_empty() {
+        true => front,
+        false => format!("{front}{{{}}}", inside.join(", ")),
+    }
+}
+
+fn is_plain(name: &[u8]) -> bool {
+    let good = |byte: &u8| byte.is_ascii_alphanumeric() || b"_:".contains(byte);
+    name.iter().all(good) && name.first().is_some_and(|first| !first.is_ascii_digit())
 }

@@ -111,7 +111,9 @@ impl Store {
         let bytes = letter.body.len() + letter.reason.len();
         let waiting = self.waiting.fetch_add(bytes, Ordering::Relaxed);
         let job = Job::Write(self.clone(), letter);
-        if waiting + bytes > WAITING_MAX || self.jobs.try_send(job).is_err() {
+        // A larger one passes alone.
+        let full = waiting > 0 && waiting + bytes > WAITING_MAX;
+        if full || self.jobs.try_send(job).is_err() {
             self.waiting.fetch_sub(bytes, Ordering::Relaxed);
             self.metrics.dead_letters_dropped("busy", 1);
         }
@@ -148,7 +150,8 @@ impl Store {
     }
 
     fn failed(&self, what: &str, error: &io::Error) {
-        self.metrics.error("dead_letters", format!("{what}: {error}"));
+        self.metrics
+            .error("dead_letters", format!("{what}: {error}"));
         warn!(sink = %self.sink, %error, "{what}");
     }
 
@@ -237,9 +240,9 @@ impl Store {
         let removed = tokio::task::spawn_blocking(move || store.discard(number)).await;
         match removed.map_err(io::Error::other).flatten() {
             Ok(_) => Resent::Accepted,
-            Err(error) => {
-                Resent::Kept(format!("it was sent, but its file cannot be removed: {error}"))
-            }
+            Err(error) => Resent::Kept(format!(
+                "it was sent, but its file cannot be removed: {error}"
+            )),
         }
     }
 

@@ -65,7 +65,11 @@ impl Shared {
                             "{}; {series} series given up together, after {OFFENDERS_MAX} of the batch",
                             refusal.reason
                         );
-                        self.give_up(&mut delivery, "refused_together", Refusal { reason, ..refusal })
+                        self.give_up(
+                            &mut delivery,
+                            "refused_together",
+                            Refusal { reason, ..refusal },
+                        )
                     }
                 },
                 // Dropping it gives it back.

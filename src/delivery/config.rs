@@ -10,10 +10,10 @@ use serde::{Deserialize, Deserializer};
 
 use crate::component::{BuildContext, BuildError, Form, Key, Sink, Transform};
 use crate::config::{Endpoint, Period, Problems, Secret};
+use crate::dead_letters::DeadLettersConfig;
 use crate::http::{
     Authorization, BasicAuth, Client, ClientConfig, ClientTls, Credentials, OAuth2, auth,
 };
-use crate::dead_letters::DeadLettersConfig;
 use crate::protocol::remote_write::VERSION;
 use crate::queue::QueueConfig;
 use crate::relabel::{Relabel, RuleConfig};

@@ -166,10 +166,7 @@ impl Metric {
                 "metrifold_component_retries_total",
                 "Attempts to deliver a batch after the first.",
             ),
-            Self::DeadLetters => (
-                "metrifold_dead_letters",
-                "Dead letters that a sink keeps.",
-            ),
+            Self::DeadLetters => ("metrifold_dead_letters", "Dead letters that a sink keeps."),
             Self::DeadLetterBytes => (
                 "metrifold_dead_letters_bytes",
                 "What a sink's dead letters take on disk.",

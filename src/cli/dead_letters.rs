@@ -67,7 +67,7 @@ struct ChosenArgs {
     #[arg(
         value_name = "ID",
         required_unless_present = "all",
-        conflicts_with = "all"
+        conflicts_with_all = ["all", "sink", "tenant"]
     )]
     ids: Vec<String>,
 
@@ -85,11 +85,11 @@ struct ChosenArgs {
 #[derive(Debug, Args)]
 struct FilterArgs {
     /// Only those of this sink
-    #[arg(long, value_name = "SINK", conflicts_with = "ids")]
+    #[arg(long, value_name = "SINK")]
     sink: Option<String>,
 
     /// Only those of this tenant
-    #[arg(long, value_name = "TENANT", conflicts_with = "ids")]
+    #[arg(long, value_name = "TENANT")]
     tenant: Option<String>,
 }
 
@@ -206,14 +206,14 @@ fn cannot_be_asked(address: &str, error: &str) -> u8 {
 /// A letter in a few lines.
 fn describe(out: &mut String, entry: &Entry) {
     let tenant = entry.tenant.as_deref();
-    let tenant = tenant.map_or_else(String::new, |tenant| format!("  tenant {tenant}"));
+    let tenant = tenant.map_or_else(String::new, |tenant| format!("  tenant {}", plain(tenant)));
     // A String takes all that is written to it.
     let _ = writeln!(out, "{}  {}{tenant}", entry.id, date(entry.time));
     if let Some(reason) = &entry.damaged {
         let _ = writeln!(out, "  damaged: {reason}");
         return;
     }
-    let _ = writeln!(out, "  {}", entry.reason);
+    let _ = writeln!(out, "  {}", plain(&entry.reason));
     for series in &entry.series {
         let samples = report::count(series.samples as usize, "sample");
         let first = series.first_timestamp;
@@ -223,6 +223,11 @@ fn describe(out: &mut String, entry: &Entry) {
     if entry.more_series > 0 {
         let _ = writeln!(out, "  and {} more series", entry.more_series);
     }
+}
+
+/// Text of somebody else, without what a terminal would take for more than text.
+fn plain(text: &str) -> String {
+    text.replace(char::is_control, " ")
 }
 
 /// A date as in HTTP, which has four digits for the year.

@@ -94,8 +94,18 @@ impl Store {
     /// Has letters kept within these bounds from now on, and sent again into this queue. Nothing
     /// is kept before.
     pub fn attach(&self, bounds: Bounds, queue: Input) {
-        *lock(&self.bounds) = bounds;
+        self.set_bounds(bounds);
         *lock(&self.queue) = Some(queue);
+    }
+
+    pub(super) fn set_bounds(&self, bounds: Bounds) {
+        *lock(&self.bounds) = bounds;
+    }
+
+    /// Keeps the thread from writing.
+    #[cfg(test)]
+    pub(super) fn hold(&self) -> MutexGuard<'_, Folder> {
+        lock(&self.folder)
     }
 
     /// Keeps what was refused, or drops and counts it if the disk is too slow. Never waits.

@@ -110,3 +110,6 @@ fn halves(arena: &Arena, series: &[usize], has_metadata: bool) -> (Arena, Arena)
         arena.extract(false, second),
     )
 }
+
+#[cfg(test)]
+mod tests;

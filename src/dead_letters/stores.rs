@@ -124,7 +124,7 @@ impl Stores {
                 known.extend(numbers.map(|number| (number, store.clone())));
             }
         }
-        known.sort_by(|a, b| b.0.cmp(&a.0));
+        known.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
         let entries = known
             .iter()
             .filter_map(|(number, store)| store.entry(*number));

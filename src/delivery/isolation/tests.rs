@@ -170,12 +170,14 @@ fn metadata_that_is_refused_takes_no_series_along() {
 
 #[test]
 fn what_is_invalid_in_a_batch_that_nobody_had_looked_into_is_left_out_first() {
-    let mut request = v1::WriteRequest::default();
-    request.timeseries = vec![
-        labelled(&[("__name__", "m00000")]),
-        labelled(&[("__name__", "m00001"), ("a", "1"), ("a", "2")]),
-        labelled(&[("__name__", "m00002")]),
-    ];
+    let request = v1::WriteRequest {
+        timeseries: vec![
+            labelled(&[("__name__", "m00000")]),
+            labelled(&[("__name__", "m00001"), ("a", "1"), ("a", "2")]),
+            labelled(&[("__name__", "m00002")]),
+        ],
+        metadata: vec![],
+    };
     let mut batch = arrived(&request);
     let refusal = Refusal {
         status: StatusCode::BAD_REQUEST,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -32,6 +32,8 @@ pub struct Store {
     jobs: Sender<Job>,
     /// The bytes that wait to be written.
     waiting: AtomicUsize,
+    /// Whether the disk has refused what came last, which is logged when it begins.
+    failing: AtomicBool,
 }
 
 /// What became of a letter that was to be sent again.
@@ -81,6 +83,7 @@ impl Store {
             resending: Mutex::default(),
             jobs,
             waiting: AtomicUsize::new(0),
+            failing: AtomicBool::new(false),
         };
         store.show(&lock(&store.folder));
         Ok(store)
@@ -137,7 +140,10 @@ impl Store {
         let bounds = *lock(&self.bounds);
         let mut folder = lock(&self.folder);
         match folder.add(now(), &letter.encode(), bounds) {
-            Ok(Added::Kept { removed }) => self.metrics.dead_letters_dropped("room", removed),
+            Ok(Added::Kept { removed }) => {
+                self.metrics.dead_letters_dropped("room", removed);
+                self.failing.store(false, Ordering::Relaxed);
+            }
             Ok(Added::TooLarge) => self.metrics.dead_letters_dropped("room", 1),
             Err(error) => {
                 self.metrics.dead_letters_dropped("failed", 1);
@@ -162,7 +168,9 @@ impl Store {
     fn failed(&self, what: &str, error: &io::Error) {
         self.metrics
             .error("dead_letters", format!("{what}: {error}"));
-        warn!(sink = %self.sink, %error, "{what}");
+        if !self.failing.swap(true, Ordering::Relaxed) {
+            warn!(sink = %self.sink, %error, "{what}");
+        }
     }
 
     fn show(&self, folder: &Folder) {

@@ -35,9 +35,13 @@ fn spawn(data: &TempDir, config: &str) -> Child {
 fn config(sinks: &[(&str, &str, &str)]) -> String {
     let mut text = "[sources.ingest]\ntype = \"remote_write\"\naddress = \"INGEST\"\n".to_owned();
     for (name, url, keys) in sinks {
+        let retry = match keys.contains("retry") {
+            true => "",
+            false => "retry = { min_backoff = \"5ms\", max_backoff = \"20ms\" }",
+        };
         text += &format!(
-            "[sinks.{name}]\ntype = \"remote_write\"\ninputs = [\"ingest\"]\nendpoint = \"{url}\"\n\
-             retry = {{ min_backoff = \"5ms\", max_backoff = \"20ms\" }}\n{keys}\n"
+            "[sinks.{name}]\ntype = \"remote_write\"\ninputs = [\"ingest\"]\n\
+             endpoint = \"{url}\"\n{retry}\n{keys}\n"
         );
     }
     text
@@ -287,6 +291,31 @@ fn a_letter_that_is_sent_again_is_gone_once_its_sink_has_it() {
     let received = total("metrifold_component_received_samples_total");
     // The request itself was passed through uncounted: four samples.
     assert_eq!(received + 4.0, total(SENT) + total(DISCARDED));
+}
+
+#[test]
+fn a_letter_that_cannot_be_delivered_now_stays_and_is_not_delivered_later() {
+    let endpoint = picky(400);
+    let data = tempfile::tempdir().unwrap();
+    let child = start(
+        &data,
+        &config(&[("lock", &endpoint.url(), "retry = { max_age = \"1s\" }")]),
+    );
+    assert_eq!(
+        Sender::new(child.ingest)
+            .write(&body(&[one("bad", 7)]))
+            .status,
+        400
+    );
+    let before = letters(&child, 1);
+    endpoint.now(|_| 503);
+    let (code, out, err) = ask(&child, &["resend", "--all"]);
+    assert_eq!((code, &*out), (1, "sent: 0 letters\n"));
+    assert!(err.contains("not delivered within retry.max_age"), "{err}");
+    assert_eq!(list(&child, &[]), before);
+    endpoint.now(taken);
+    assert_eq!(ask(&child, &["resend", "--all"]).0, 0);
+    assert_eq!(endpoint.accepted(), [("bad".to_owned(), 7)]);
 }
 
 #[test]

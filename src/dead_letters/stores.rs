@@ -94,6 +94,7 @@ impl Stores {
         let store = Store::open(sink, path.clone(), metrics.clone(), jobs)
             .map_err(|error| BuildError::new(path.display(), error))?;
         let store = Arc::new(store);
+        office.stores.retain(|_, store| store.strong_count() > 0);
         office.stores.insert(sink.clone(), Arc::downgrade(&store));
         Ok(Some(store))
     }
@@ -176,7 +177,8 @@ impl Writer {
     fn start(folder: &Path, shared: Weak<Shared>) -> Result<Self, BuildError> {
         let failed = |error| BuildError::new(folder.display(), error);
         fs::create_dir_all(folder).map_err(failed)?;
-        let lock = File::create(folder.join("lock")).map_err(failed)?;
+        // No sink can have that name.
+        let lock = File::create(folder.join(".lock")).map_err(failed)?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::Error(error) => failed(error),
             TryLockError::WouldBlock => BuildError::new(

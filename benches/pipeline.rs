@@ -51,6 +51,7 @@ fn transform(name: &str) -> Arc<dyn Transform> {
     let cx = metrifold::component::BuildContext {
         id: name.into(),
         listeners: metrifold::http::Listeners::new(),
+        dead_letters: metrifold::dead_letters::Stores::new(None),
         metrics: telemetry.component(name, metrifold::component::Kind::Transform, &node.type_name),
         telemetry,
     };

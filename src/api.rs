@@ -1,16 +1,20 @@
-//! The admin address: status page, metrics, health, readiness, reload, and the topology as JSON.
+//! The admin address: status page, metrics, health, readiness, reload, dead letters, and the
+//! topology as JSON.
 
+pub mod dead_letters;
 mod topology;
 
 use std::sync::Arc;
 
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use http::{Method, StatusCode};
+use serde::Serialize;
 use tracing::info;
 
 use self::topology::topology;
 use crate::component::{BoxFuture, BuildError, Kind};
 use crate::config::{ApiConfig, Config};
+use crate::dead_letters::Stores;
 use crate::http::{Handler, Listen, Listeners, Request, Response, Route, Serving, answer};
 use crate::reload::{Board, Cause, Outcome, Requests, Unanswered};
 use crate::telemetry::{ComponentMetrics, State, Telemetry};
@@ -54,15 +58,19 @@ struct Status {
     board: Arc<Board>,
     requests: Requests,
     telemetry: Telemetry,
+    dead_letters: Stores,
 }
 
-const PATHS: [&str; 6] = [
+const PATHS: [&str; 9] = [
     "/",
     "/metrics",
     "/-/healthy",
     "/-/ready",
     RELOAD,
     "/api/v1/topology",
+    dead_letters::LIST,
+    dead_letters::RESEND,
+    dead_letters::DISCARD,
 ];
 
 /// What is asked to reload the configuration.
@@ -78,6 +86,7 @@ impl Admin {
         board: Arc<Board>,
         requests: Requests,
         telemetry: Telemetry,
+        dead_letters: Stores,
     ) -> Self {
         Self {
             listeners,
@@ -85,6 +94,7 @@ impl Admin {
                 board,
                 requests,
                 telemetry,
+                dead_letters,
             }),
             served: None,
         }
@@ -157,7 +167,7 @@ impl Handler for Status {
         Box::pin(async move {
             let path = request.uri.path();
             let methods: &[Method] = match path {
-                RELOAD => &[Method::POST],
+                RELOAD | dead_letters::RESEND | dead_letters::DISCARD => &[Method::POST],
                 _ => &[Method::GET, Method::HEAD],
             };
             if !methods.contains(&request.method) {
@@ -172,12 +182,12 @@ impl Handler for Status {
                 "/-/healthy" => answer::text(StatusCode::OK, "healthy"),
                 "/-/ready" => self.ready(),
                 RELOAD => self.reload().await,
-                _ => match serde_json::to_string_pretty(&topology(&self)) {
-                    Ok(json) => typed("application/json", json),
-                    Err(error) => {
-                        answer::text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string())
-                    }
-                },
+                dead_letters::LIST => {
+                    dead_letters::list(&self.dead_letters, request.uri.query()).await
+                }
+                dead_letters::RESEND => dead_letters::resend(&self.dead_letters, request).await,
+                dead_letters::DISCARD => dead_letters::discard(&self.dead_letters, request).await,
+                _ => json(&topology(&self)),
             }
         })
     }
@@ -192,6 +202,13 @@ fn not_allowed(methods: &[Method]) -> Response {
         response.headers_mut().insert(ALLOW, allow);
     }
     response
+}
+
+fn json(value: &impl Serialize) -> Response {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => typed("application/json", text),
+        Err(error) => answer::text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
 }
 
 fn typed(content_type: &'static str, body: String) -> Response {

@@ -1,6 +1,8 @@
 //! The command line: what can be asked of the program, and what its exit codes mean.
 
+mod admin;
 mod completion;
+mod dead_letters;
 mod generate;
 mod graph;
 mod list;
@@ -47,6 +49,9 @@ Examples:
 
   # Apply an edit, and see what it changed or what is wrong with it
   metrifold reload
+
+  # See what an endpoint has refused
+  metrifold dead-letters list
 
   # Draw the graph
   metrifold graph --format dot | dot -Tsvg > graph.svg
@@ -125,6 +130,8 @@ enum Command {
     Run(run::RunArgs),
     /// Tell the running metrifold to reload its configuration, and say what came of it
     Reload(reload::ReloadArgs),
+    /// List what endpoints have refused, send it again, or discard it
+    DeadLetters(dead_letters::DeadLettersArgs),
     /// Check the configuration and say everything that is wrong with it
     Validate(validate::ValidateArgs),
     /// Draw the graph of the configuration
@@ -170,6 +177,7 @@ fn execute(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         None => run::execute(global, &run::RunArgs::default()),
         Some(Command::Run(args)) => run::execute(global, &args),
         Some(Command::Reload(args)) => reload::execute(global, &args),
+        Some(Command::DeadLetters(args)) => dead_letters::execute(global, &args),
         Some(Command::Validate(args)) => validate::execute(global, &args),
         Some(Command::Graph(args)) => graph::execute(global, &args),
         Some(Command::List(args)) => list::execute(&args),
@@ -208,6 +216,10 @@ mod tests {
             "metrifold run --threads 0",
             "metrifold run --watch-interval 0s",
             "metrifold reload --address 8686",
+            "metrifold dead-letters",
+            "metrifold dead-letters resend",
+            "metrifold dead-letters discard a/1 --all",
+            "metrifold dead-letters discard a/1 --tenant t",
             "metrifold --log-level =,",
             "metrifold generate nothing_of_this_name",
         ] {

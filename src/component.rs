@@ -15,6 +15,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::config::Problems;
+use crate::dead_letters::Stores;
 use crate::http::{Listen, Listeners};
 use crate::queue::QueueConfig;
 use crate::signal::{Batch, Rejection, SeriesMut};
@@ -281,6 +282,8 @@ pub struct BuildContext {
     pub id: Arc<str>,
     /// The listeners of the process.
     pub listeners: Listeners,
+    /// The dead letters of all sinks.
+    pub dead_letters: Stores,
     /// The component's metrics.
     pub metrics: ComponentMetrics,
     /// The metrics of the process.

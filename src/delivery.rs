@@ -3,8 +3,10 @@
 //! A sink has its own connections, its own retries and its own fate. Batches leave in the order
 //! in which they came wherever that order could be lost: see [`crate::topology::Input::recv`].
 
+mod answer;
 mod attempt;
 mod config;
+mod isolation;
 mod sender;
 
-pub use config::{DeliveryConfig, Flavour, KEYS, Protocol, RETRY_KEYS};
+pub use config::{DEAD_LETTER_KEYS, DeliveryConfig, Flavour, KEYS, Protocol, RETRY_KEYS};

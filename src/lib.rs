@@ -18,6 +18,7 @@ pub mod backoff;
 pub mod cli;
 pub mod component;
 pub mod config;
+pub mod dead_letters;
 pub mod delivery;
 pub mod http;
 pub mod process;

@@ -9,10 +9,14 @@ use tracing::{error, info, warn};
 
 use crate::api::Admin;
 use crate::config::{Config, Size};
+use crate::dead_letters::Stores;
 use crate::http::Listeners;
 use crate::reload::{self, Board, Hangup, Reloader};
 use crate::telemetry::{Metric, Telemetry, UPKEEP};
 use crate::topology::Built;
+
+/// How long the last dead letters may take to be written.
+const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 
 /// How the process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,12 +58,24 @@ pub async fn run(config: Config, hangup: Hangup, options: Options) -> Ended {
     let listeners = Listeners::new();
     let board = Arc::new(Board::new(config.clone(), &telemetry));
     let (mut reloader, requests) = Reloader::new(options.reload, hangup, board.clone());
-    let mut admin = Admin::new(listeners.clone(), board, requests, telemetry.clone());
+    let letters = Stores::new(config.data_dir.as_deref());
+    let mut admin = Admin::new(
+        listeners.clone(),
+        board,
+        requests,
+        telemetry.clone(),
+        letters.clone(),
+    );
 
     let api = admin
         .prepare(config.api.as_ref())
         .inspect_err(|error| error!(%error, "cannot build the api"));
-    let built = Built::build(config.clone(), telemetry.clone(), listeners);
+    let built = Built::build(
+        config.clone(),
+        telemetry.clone(),
+        listeners,
+        letters.clone(),
+    );
     for (component, error) in built.as_ref().err().into_iter().flatten() {
         error!(%component, %error, "cannot build a component");
     }
@@ -93,6 +109,10 @@ pub async fn run(config: Config, hangup: Hangup, options: Options) -> Ended {
     };
     drop(admin);
     upkeep.abort();
+    let flush = move || letters.flush(FLUSH_LIMIT);
+    if !tokio::task::spawn_blocking(flush).await.unwrap_or(false) {
+        error!("dead letters were left unwritten");
+    }
     for sink in &left {
         let size = Size(sink.bytes as u64);
         error!(sink = %sink.sink, batches = sink.batches, %size, "left undelivered");

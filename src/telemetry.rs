@@ -372,6 +372,26 @@ impl ComponentMetrics {
         self.0.retries.increment(1);
     }
 
+    /// Shows how many dead letters there are, and what they take on disk.
+    pub fn dead_letters(&self, letters: usize, bytes: u64) {
+        let c = &*self.0;
+        for (metric, value) in [
+            (Metric::DeadLetters, letters as f64),
+            (Metric::DeadLetterBytes, bytes as f64),
+        ] {
+            let labels = labels(&c.id, c.kind, &c.type_name);
+            c.recording.gauge(metric, labels).set(value);
+        }
+    }
+
+    /// Counts dead letters that are not kept, or no more.
+    pub fn dead_letters_dropped(&self, reason: &str, letters: usize) {
+        if letters > 0 {
+            self.labelled(Metric::DeadLettersDropped, "reason", reason)
+                .increment(letters as u64);
+        }
+    }
+
     /// Records how long a batch took from the queue to its end.
     pub fn delivered_after(&self, time: Duration) {
         self.0.delivery.record(time.as_secs_f64());

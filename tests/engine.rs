@@ -18,6 +18,7 @@ use metrifold::component::{
     SinkConfig, Source, SourceConfig, Transform, TransformConfig,
 };
 use metrifold::config::{Problems, parse_str};
+use metrifold::dead_letters::Stores;
 use metrifold::http::Listeners;
 use metrifold::protocol::Version;
 use metrifold::protocol::remote_write::Limits;
@@ -316,7 +317,12 @@ impl Graph {
             panic!("{text}\n{}", found.join("\n"))
         });
         let config = Arc::new(config.config);
-        let built = Built::build(config, Telemetry::new(), Listeners::new());
+        let built = Built::build(
+            config,
+            Telemetry::new(),
+            Listeners::new(),
+            Stores::new(None),
+        );
         let running = built
             .map_err(|errors| format!("{errors:?}"))
             .unwrap()

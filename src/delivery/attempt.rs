@@ -1,52 +1,38 @@
-//! One delivery: attempts, what their answers mean, splitting, and giving up.
+//! One delivery: its attempts, the parts that it is split into, and giving up.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderName, HeaderValue};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use crate::backoff::Backoff;
 use crate::component::Form;
+use crate::dead_letters::Letter;
 use crate::http::Reply;
 use crate::protocol::Version;
-use crate::protocol::remote_write::{DecodeError, VERSION, Written, content_type, version_value};
-use crate::signal::{Batch, Counts, NOT_IN_V1, Outcome};
+use crate::protocol::remote_write::{DecodeError, VERSION, content_type, version_value};
+use crate::signal::{Batch, NOT_IN_V1, Outcome};
 use crate::topology::{Delivery, Input};
 
-use super::config::{Protocol, RETRY_AFTER_MAX};
+use super::answer::{Answer, Refusal, stored};
+use super::config::Protocol;
+use super::isolation::{Isolation, OFFENDERS_MAX, Step};
 use super::sender::Shared;
 
 /// How often a delivery looks whether its sender has given it up.
 const ABANDONED_CHECK: Duration = Duration::from_millis(500);
 
-/// What an answer means.
-#[derive(Debug, PartialEq)]
-enum Answer {
-    /// The endpoint has it.
-    Done,
-    /// The endpoint has what was valid of it: as much as it says, if it says so.
-    Partial(String, Option<Written>),
-    /// The endpoint does not take this version.
-    Fallback,
-    /// It is too large.
-    TooLarge,
-    /// Trying again cannot help.
-    Refused(&'static str, String),
-    /// Trying again may help.
-    Retry(String, Option<Duration>),
-}
-
 /// What became of a part of a delivery.
 enum Part {
-    Delivered,
-    Rejected(String),
-    Failed(String),
-    Split,
+    /// There is nothing more to do about it.
+    Over(Outcome),
+    /// Something in it is refused.
+    Refused(Refusal),
     /// It was left to the sink's successor.
     Left,
 }
@@ -54,22 +40,36 @@ enum Part {
 impl Shared {
     /// Sees a delivery to its end, or leaves it to the sink's successor.
     pub(super) async fn deliver(&self, mut delivery: Delivery, input: &Input) {
+        let mut isolation = Isolation::default();
         loop {
             let outcome = match self.deliver_part(&mut delivery, input).await {
-                Part::Delivered => Outcome::Delivered,
-                Part::Rejected(reason) => Outcome::Rejected(reason),
-                Part::Failed(reason) => Outcome::failed(reason),
-                Part::Split => match halves(&mut delivery.batch) {
-                    // The first half is sent first.
-                    Some((first, second)) => {
+                Part::Over(outcome) => outcome,
+                Part::Refused(refusal) => match isolation.step(&mut delivery.batch, &refusal) {
+                    Step::Mended { lost, outcome } => {
+                        for (reason, samples) in lost {
+                            delivery.count_lost_samples(reason, samples);
+                        }
+                        delivery.note(outcome);
+                        if delivery.batch.counts().is_none_or(|c| !c.is_empty()) {
+                            continue;
+                        }
+                        Outcome::Delivered
+                    }
+                    Step::Halves(first, second) => {
                         delivery.split(first, second);
                         continue;
                     }
-                    None => {
-                        let reason = "endpoint answered 413 to a single series";
-                        delivery.count_lost("too_large", delivery.batch.counts());
-                        self.warn(reason);
-                        Outcome::Rejected(reason.into())
+                    Step::Alone => self.give_up(&mut delivery, refusal.kind(), refusal),
+                    Step::Together(series) => {
+                        let reason = format!(
+                            "{}; {series} series given up together, after {OFFENDERS_MAX} of the batch",
+                            refusal.reason
+                        );
+                        self.give_up(
+                            &mut delivery,
+                            "refused_together",
+                            Refusal { reason, ..refusal },
+                        )
                     }
                 },
                 // Dropping it gives it back.
@@ -79,6 +79,40 @@ impl Shared {
                 return delivery.finish(Outcome::Delivered);
             }
         }
+    }
+
+    /// Gives up a part that the endpoint refuses.
+    fn give_up(&self, delivery: &mut Delivery, kind: &'static str, refusal: Refusal) -> Outcome {
+        self.keep(&mut delivery.batch, &refusal);
+        let counts = delivery.batch.counts();
+        let reason = refusal.reason;
+        delivery.count_lost(kind, counts);
+        self.target.metrics.error(kind, &reason);
+        self.warn(&reason);
+        Outcome::Rejected {
+            reason,
+            lost: counts,
+        }
+    }
+
+    /// Makes a dead letter of it.
+    fn keep(&self, part: &mut Batch, refusal: &Refusal) {
+        let Some((store, _)) = &self.target.letters else {
+            return;
+        };
+        let version = self.version(part);
+        // As it was sent, so it has been encoded before.
+        let Ok(body) = part.body(version) else {
+            return;
+        };
+        let letter = Letter {
+            tenant: part.tenant().map(|tenant| tenant.to_string()),
+            status: refusal.status.as_u16(),
+            reason: refusal.reason.clone(),
+            version,
+            body,
+        };
+        store.keep(part, letter);
     }
 
     async fn deliver_part(&self, delivery: &mut Delivery, input: &Input) -> Part {
@@ -92,40 +126,41 @@ impl Shared {
             }
             if delivery.abandoned() {
                 delivery.count_lost("abandoned", delivery.batch.counts());
-                return Part::Failed("sender was told to send it again".into());
+                return Part::Over(Outcome::failed("sender was told to send it again"));
             }
             if delivery.expired(retry.max_age.0) {
                 delivery.count_lost("too_old", delivery.batch.counts());
                 self.warn("gave a batch up that had reached retry.max_age");
-                return Part::Failed("not delivered within retry.max_age".into());
+                return Part::Over(Outcome::failed("not delivered within retry.max_age"));
             }
             let version = self.version(&delivery.batch);
             let body = match self.encode(delivery, version) {
                 Ok(body) => body,
                 Err(error) => {
                     delivery.count_lost("invalid", delivery.batch.counts());
-                    return Part::Rejected(error.to_string());
+                    return Part::Over(Outcome::rejected(error.to_string()));
                 }
             };
             let part = &delivery.batch;
             let bytes = body.len();
             let place = self.current.load(Ordering::Relaxed) % self.target.endpoints.len();
             let answer = match self.post(place, version, body, part, attempt).await {
-                Ok(reply) => self.judge(version, part, &reply),
+                Ok(reply) => self.target.judge(version, part.counts(), &reply),
                 Err(reason) => Answer::Retry(reason, None),
             };
             match answer {
                 Answer::Done => {
                     delivery.count_sent(part.counts(), bytes);
-                    return Part::Delivered;
+                    return Part::Over(Outcome::Delivered);
                 }
                 Answer::Partial(reason, written) => {
                     let (stored, lost) = stored(part.counts(), written);
                     delivery.count_sent(stored, bytes);
-                    delivery.count_lost_samples("partial", lost);
+                    let samples = lost.map_or(0, |lost| lost.all_samples());
+                    delivery.count_lost_samples("partial", samples);
                     self.target.metrics.error("partial", &reason);
                     self.warn(&reason);
-                    return Part::Rejected(reason);
+                    return Part::Over(Outcome::Rejected { reason, lost });
                 }
                 Answer::Fallback => {
                     self.fell_back.store(true, Ordering::Relaxed);
@@ -136,17 +171,18 @@ impl Shared {
                         "endpoint does not take remote write 2.0, falling back to 1.0"
                     );
                 }
-                Answer::TooLarge => return Part::Split,
+                Answer::Poisoned(refusal) => return Part::Refused(refusal),
                 Answer::Refused("unauthorized", _) if !renewed => {
                     // A token may have been revoked before its time.
                     self.target.credentials.invalidate();
                     renewed = true;
                 }
                 Answer::Refused(kind, reason) => {
-                    delivery.count_lost(kind, part.counts());
+                    let lost = part.counts();
+                    delivery.count_lost(kind, lost);
                     self.target.metrics.error(kind, &reason);
                     self.warn(&reason);
-                    return Part::Rejected(reason);
+                    return Part::Over(Outcome::Rejected { reason, lost });
                 }
                 Answer::Retry(reason, after) => {
                     self.target.metrics.error("retry", &reason);
@@ -220,42 +256,6 @@ impl Shared {
         sent.map_err(|error| format!("{uri}: {error}"))
     }
 
-    fn judge(&self, version: Version, part: &Batch, reply: &Reply) -> Answer {
-        let said = || {
-            let excerpt: String = reply.excerpt.trim().chars().take(300).collect();
-            format!("endpoint answered {}: {excerpt}", reply.status)
-        };
-        let written = Written::read(&reply.headers).filter(|_| version == Version::V2);
-        match reply.status {
-            status if status.is_success() => {
-                if version == Version::V1 {
-                    return Answer::Done;
-                }
-                judge_written(self.target.protocol, part, written)
-            }
-            StatusCode::UNSUPPORTED_MEDIA_TYPE
-                if version == Version::V2 && self.target.protocol == Protocol::Auto =>
-            {
-                Answer::Fallback
-            }
-            StatusCode::PAYLOAD_TOO_LARGE => Answer::TooLarge,
-            StatusCode::TOO_MANY_REQUESTS => Answer::Retry(said(), retry_after(&reply.headers)),
-            StatusCode::CONFLICT if self.target.flavour.conflict_is_partial => {
-                Answer::Partial(said(), None)
-            }
-            StatusCode::BAD_REQUEST
-                if written.is_some_and(|w| w.samples + w.histograms + w.exemplars > 0) =>
-            {
-                Answer::Partial(said(), written)
-            }
-            StatusCode::UNAUTHORIZED => Answer::Refused("unauthorized", said()),
-            status if status.is_server_error() => {
-                Answer::Retry(said(), retry_after(&reply.headers))
-            }
-            _ => Answer::Refused("refused", said()),
-        }
-    }
-
     /// Sleeps, and wakes up early if the sender gives the delivery up or a successor takes over.
     async fn pause(&self, pause: Duration, delivery: &Delivery, input: &Input) {
         let until = Instant::now() + pause;
@@ -281,69 +281,6 @@ impl Shared {
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("metrifold/", env!("CARGO_PKG_VERSION")));
 const RETRY_ATTEMPT: HeaderName = HeaderName::from_static("retry-attempt");
-
-/// A 2xx to 2.0 is believed only as far as it says what was written.
-fn judge_written(protocol: Protocol, part: &Batch, written: Option<Written>) -> Answer {
-    let Some(written) = written else {
-        return if protocol == Protocol::Auto {
-            Answer::Fallback
-        } else {
-            let reason = "endpoint answered 2xx without saying what it wrote: it does not take remote write 2.0";
-            Answer::Refused("not_written", reason.into())
-        };
-    };
-    let Some(counts) = part.counts() else {
-        return Answer::Done;
-    };
-    if written.samples + written.histograms < counts.all_samples() {
-        let reason = format!(
-            "endpoint wrote {} samples and {} histograms of {} and {}",
-            written.samples, written.histograms, counts.samples, counts.histograms
-        );
-        return Answer::Partial(reason, Some(written));
-    }
-    Answer::Done
-}
-
-/// What an endpoint stored of a batch, by its own account, and how many samples it did not.
-fn stored(counts: Option<Counts>, written: Option<Written>) -> (Option<Counts>, u64) {
-    let (Some(counts), Some(written)) = (counts, written) else {
-        return (counts, 0);
-    };
-    let stored = Counts {
-        samples: written.samples.min(counts.samples),
-        histograms: written.histograms.min(counts.histograms),
-        exemplars: written.exemplars.min(counts.exemplars),
-        ..counts
-    };
-    (Some(stored), counts.all_samples() - stored.all_samples())
-}
-
-/// Retry-After in either of its forms, bounded.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let pause = match text.parse() {
-        Ok(secs) => Duration::from_secs(secs),
-        Err(_) => httpdate::parse_http_date(text)
-            .ok()?
-            .duration_since(SystemTime::now())
-            .unwrap_or_default(),
-    };
-    Some(pause.min(RETRY_AFTER_MAX))
-}
-
-/// Splits a batch in two by its series; none if there is at most one.
-fn halves(part: &mut Batch) -> Option<(Batch, Batch)> {
-    let arena = part.arena().ok()?.clone();
-    let alive: Vec<usize> = arena.iter().map(|series| series.index()).collect();
-    if alive.len() < 2 {
-        return None;
-    }
-    let middle = alive[alive.len() / 2];
-    let first = part.with_arena(arena.subset(true, |index| index < middle));
-    let second = part.with_arena(arena.subset(false, |index| index >= middle));
-    Some((first, second))
-}
 
 /// Lets one message pass in ten seconds and counts those that it held back.
 #[derive(Debug, Default)]

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::component::{BuildContext, BuildError, Form, Key, Sink, Transform};
 use crate::config::{Endpoint, Period, Problems, Secret};
+use crate::dead_letters::DeadLettersConfig;
 use crate::http::{
     Authorization, BasicAuth, Client, ClientConfig, ClientTls, Credentials, OAuth2, auth,
 };
@@ -90,6 +91,8 @@ pub struct DeliveryConfig {
     /// When to try again.
     #[serde(default)]
     retry: RetryConfig,
+    /// How much is kept of what the endpoint refuses.
+    dead_letters: Option<DeadLettersConfig>,
 }
 
 /// When to try again.
@@ -327,6 +330,20 @@ pub const RETRY_KEYS: &[Key] = &[
     ),
 ];
 
+/// The keys of dead letters.
+pub const DEAD_LETTER_KEYS: &[Key] = &[
+    Key::value(
+        "dead_letters.max_bytes",
+        "\"64MiB\"",
+        "Most bytes on disk that are kept of what the endpoint refuses, at least 64KiB, with at least 4KiB for each letter; the oldest make room. `0B` keeps none, and so does a configuration without `data_dir`.",
+    ),
+    Key::value(
+        "dead_letters.max_age",
+        "\"7d\"",
+        "Age at which a dead letter is removed.",
+    ),
+];
+
 /// Headers that the protocol uses, or that would break it.
 const RESERVED: [&str; 12] = [
     "authorization",
@@ -377,6 +394,9 @@ impl DeliveryConfig {
             problems,
         );
         self.queue.validate(self.required, problems);
+        if let Some(letters) = &self.dead_letters {
+            letters.validate(problems);
+        }
         Relabel::compile(&self.relabel, "relabel", problems);
         if !(1..=1000).contains(&self.connections) {
             problems.at("connections", "must be from 1 to 1000");
@@ -446,6 +466,12 @@ impl DeliveryConfig {
             header.set_sensitive(true);
             headers.insert(name(key)?, header);
         }
+        let letters = cx.dead_letters.open(&cx.id, &cx.metrics)?;
+        if letters.is_none() && self.dead_letters.is_some() {
+            let reason = "need a data_dir to be kept in: set it, or leave them out";
+            return Err(BuildError::new("dead_letters", reason));
+        }
+        let bounds = self.dead_letters.unwrap_or_default().bounds();
         let tenant_header = self.tenant_header.as_deref().or(flavour.tenant_header);
         Ok(Box::new(Sender::new(Target {
             id: cx.id.clone(),
@@ -459,6 +485,7 @@ impl DeliveryConfig {
             timeout: self.timeout.0,
             connections: self.connections,
             retry: self.retry,
+            letters: letters.map(|store| (store, bounds)),
             metrics: cx.metrics.clone(),
         })))
     }

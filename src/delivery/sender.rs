@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, Uri};
 use tokio::task::JoinSet;
 
 use crate::component::{BoxFuture, RunError, Sink};
+use crate::dead_letters::{Bounds, Store};
 use crate::http::{Client, Credentials};
 use crate::telemetry::ComponentMetrics;
 use crate::topology::{Input, Shutdown};
@@ -28,6 +29,8 @@ pub(super) struct Target {
     pub(super) timeout: Duration,
     pub(super) connections: usize,
     pub(super) retry: RetryConfig,
+    /// Where what is refused is kept, and how much of it.
+    pub(super) letters: Option<(Arc<Store>, Bounds)>,
     pub(super) metrics: ComponentMetrics,
 }
 
@@ -57,6 +60,9 @@ impl Sender {
 
 impl Sink for Sender {
     fn run(self: Box<Self>, input: Input, _shutdown: Shutdown) -> BoxFuture<Result<(), RunError>> {
+        if let Some((store, bounds)) = &self.0.target.letters {
+            store.attach(*bounds, input.clone());
+        }
         Box::pin(run(self.0, input))
     }
 }

@@ -12,13 +12,20 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+use super::Counts;
+
 /// What became of a batch in one sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The sink has it.
     Delivered,
-    /// The far end refuses it for good: trying again cannot help.
-    Rejected(String),
+    /// The far end refuses it, or a part of it, for good: trying again cannot help.
+    Rejected {
+        /// Why.
+        reason: String,
+        /// What the far end has not stored; none if nobody knows.
+        lost: Option<Counts>,
+    },
     /// It did not get there, and trying again may help.
     Failed {
         /// Why.
@@ -56,9 +63,7 @@ struct Shared {
 impl Shared {
     fn report(&self, outcome: Outcome) {
         let mut worst = self.worst.lock().unwrap_or_else(PoisonError::into_inner);
-        if outcome.rank() > worst.rank() {
-            *worst = outcome;
-        }
+        worst.join(outcome);
     }
 }
 
@@ -79,8 +84,28 @@ impl Outcome {
     fn rank(&self) -> u8 {
         match self {
             Self::Delivered => 0,
-            Self::Rejected(_) => 1,
+            Self::Rejected { .. } => 1,
             Self::Failed { .. } => 2,
+        }
+    }
+
+    /// Makes it the worst of both. What two sinks, or two parts, have lost is added up: if it is
+    /// the same series, less is claimed to be stored than is, and never more.
+    pub fn join(&mut self, other: Self) {
+        match (&mut *self, other) {
+            (Self::Rejected { lost, .. }, Self::Rejected { lost: more, .. }) => {
+                *lost = lost.zip(more).map(|(lost, more)| lost + more);
+            }
+            (mine, other) if other.rank() > mine.rank() => *mine = other,
+            _ => {}
+        }
+    }
+
+    /// A refusal of the whole, as far as anybody knows.
+    pub fn rejected(reason: impl Into<String>) -> Self {
+        Self::Rejected {
+            reason: reason.into(),
+            lost: None,
         }
     }
 
@@ -135,7 +160,10 @@ impl Ticket {
         self.reported = true;
         self.shared.report(match outcome {
             Outcome::Delivered => Outcome::Delivered,
-            Outcome::Rejected(reason) => Outcome::Rejected(format!("{}: {reason}", self.sink)),
+            Outcome::Rejected { reason, lost } => Outcome::Rejected {
+                reason: format!("{}: {reason}", self.sink),
+                lost,
+            },
             Outcome::Failed {
                 reason,
                 retry_after,
@@ -209,10 +237,31 @@ mod tests {
         let [a, b, c] = ["a", "b", "c"].map(|sink| ack.ticket(sink.into()));
         drop(ack);
         b.report(Outcome::failed("connection refused"));
-        a.report(Outcome::Rejected("status 400".into()));
+        a.report(Outcome::rejected("status 400"));
         c.report(Outcome::Delivered);
         let verdict = waiter.verdict().await;
         assert_eq!(verdict, Outcome::failed("b: connection refused"));
+    }
+
+    #[test]
+    fn what_several_have_lost_is_added_up_and_unknown_if_one_does_not_know() {
+        let lost = |samples| Outcome::Rejected {
+            reason: "status 400".into(),
+            lost: Some(Counts {
+                samples,
+                ..Counts::default()
+            }),
+        };
+        let mut worst = Outcome::Delivered;
+        worst.join(lost(2));
+        worst.join(Outcome::Delivered);
+        worst.join(lost(3));
+        assert_eq!(worst, lost(5));
+        worst.join(Outcome::rejected("status 409"));
+        assert_eq!(worst, Outcome::rejected("status 400"));
+        worst.join(Outcome::failed("timeout"));
+        worst.join(lost(1));
+        assert_eq!(worst, Outcome::failed("timeout"));
     }
 
     #[tokio::test]

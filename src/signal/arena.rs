@@ -305,22 +305,8 @@ impl Arena {
         }
     }
 
-    /// A copy that keeps those series for which `keep` holds, and the 1.0 metadata if asked.
-    pub(crate) fn subset(&self, metadata: bool, mut keep: impl FnMut(usize) -> bool) -> Self {
-        let mut part = self.clone();
-        for index in 0..part.series.len() {
-            if !keep(index) {
-                part.drop_series(index);
-            }
-        }
-        if !metadata {
-            part.drop_metadata();
-        }
-        part
-    }
-
-    /// A copy that holds the series at these indexes, and the 1.0 metadata if asked. Unlike
-    /// [`subset`](Self::subset) it takes no room for the others, so many can be made of one.
+    /// A copy that holds the series at these indexes, and the 1.0 metadata if asked. It takes
+    /// no room for the others, so many can be made of one.
     pub(crate) fn extract(&self, metadata: bool, indexes: &[usize]) -> Self {
         let mut part = Self {
             version: self.version,
@@ -350,15 +336,6 @@ impl Arena {
             part.counts.metadata = self.counts.metadata;
         }
         part
-    }
-
-    /// Removes the 1.0 metadata.
-    pub(crate) fn drop_metadata(&mut self) {
-        if !self.metadata.is_empty() {
-            self.metadata.clear();
-            self.counts.metadata = 0;
-            self.changed = true;
-        }
     }
 
     pub(crate) fn count(&mut self, series: SeriesCounts) {

@@ -34,6 +34,17 @@ impl Counts {
         *self == Self::default()
     }
 
+    /// What is left without these; nothing where there are more of them.
+    pub fn saturating_sub(self, other: Self) -> Self {
+        Self {
+            series: self.series.saturating_sub(other.series),
+            samples: self.samples.saturating_sub(other.samples),
+            histograms: self.histograms.saturating_sub(other.histograms),
+            exemplars: self.exemplars.saturating_sub(other.exemplars),
+            metadata: self.metadata.saturating_sub(other.metadata),
+        }
+    }
+
     pub(crate) fn add(&mut self, series: SeriesCounts) {
         self.series += 1;
         self.samples += u64::from(series.samples);

@@ -271,12 +271,12 @@ impl SeriesMut<'_> {
                     let room = arena.labels.len() - len + series.labels_room as usize;
                     arena.labels.resize(room, label);
                 }
-                let start = series.labels as usize;
-                let end = start + series.labels_len as usize;
-                arena
-                    .labels
-                    .copy_within(start + position..end, start + position + 1);
-                arena.labels[start + position] = label;
+                let place = series.labels as usize + position;
+                let end = (series.labels + series.labels_len) as usize;
+                if place < end {
+                    arena.labels.copy_within(place..end, place + 1);
+                }
+                arena.labels[place] = label;
                 series.labels_len += 1;
             }
         }

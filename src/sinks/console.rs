@@ -64,7 +64,7 @@ impl Sink for Console {
                     Ok(arena) => render(arena),
                     Err(error) => {
                         delivery.count_lost("invalid", None);
-                        delivery.finish(Outcome::Rejected(error.to_string()));
+                        delivery.finish(Outcome::rejected(error.to_string()));
                         continue;
                     }
                 };

@@ -177,7 +177,7 @@ impl Sink for PrometheusExporter {
                     Ok(arena) => self.page.write(arena),
                     Err(error) => {
                         delivery.count_lost("invalid", None);
-                        delivery.finish(Outcome::Rejected(error.to_string()));
+                        delivery.finish(Outcome::rejected(error.to_string()));
                         continue;
                     }
                 }

@@ -1,8 +1,9 @@
 //! Sends remote write 1.0 or 2.0 to any endpoint that takes it.
 //!
 //! Delivery: at least once. A batch is tried again after a network error, 5xx and 429 until it
-//! reaches `retry.max_age`; 413 splits it; any other 4xx drops it and tells the sender. A series
-//! of one sender never overtakes itself. Limits: the queue's bytes, the number of connections,
+//! reaches `retry.max_age`. What is refused for its content is split until the offenders are alone:
+//! they become dead letters, the rest is delivered, and the sender is told. Any other 4xx drops it.
+//! A series of one sender never overtakes itself. Limits: the queue's bytes, the number of connections,
 //! the time of a request.
 
 use std::path::Path;
@@ -14,7 +15,7 @@ use crate::component::{
     BuildContext, BuildError, ComponentInfo, Form, Key, Kind, Sink, SinkConfig, Transform,
 };
 use crate::config::Problems;
-use crate::delivery::{DeliveryConfig, Flavour, KEYS, RETRY_KEYS};
+use crate::delivery::{DEAD_LETTER_KEYS, DeliveryConfig, Flavour, KEYS, RETRY_KEYS};
 use crate::queue::QueueConfig;
 
 /// Configuration of the `remote_write` sink.
@@ -39,7 +40,7 @@ inventory::submit! {
         kind: Kind::Sink,
         name: "remote_write",
         summary: "Sends Prometheus remote write 1.0 or 2.0.",
-        keys: &[KEYS, OWN_KEYS, RETRY_KEYS],
+        keys: &[KEYS, OWN_KEYS, RETRY_KEYS, DEAD_LETTER_KEYS],
     }
 }
 

@@ -16,7 +16,7 @@ use crate::component::{
     BuildContext, BuildError, ComponentInfo, Form, Key, Kind, Sink, SinkConfig, Transform,
 };
 use crate::config::Problems;
-use crate::delivery::{DeliveryConfig, Flavour, KEYS, RETRY_KEYS};
+use crate::delivery::{DEAD_LETTER_KEYS, DeliveryConfig, Flavour, KEYS, RETRY_KEYS};
 use crate::queue::QueueConfig;
 
 /// Configuration of the `thanos` sink.
@@ -41,7 +41,7 @@ inventory::submit! {
         kind: Kind::Sink,
         name: "thanos",
         summary: "Sends remote write to Thanos Receive, with its tenant header and its answers.",
-        keys: &[KEYS, OWN_KEYS, RETRY_KEYS],
+        keys: &[KEYS, OWN_KEYS, RETRY_KEYS, DEAD_LETTER_KEYS],
     }
 }
 

@@ -515,9 +515,10 @@ impl Receiver {
                 answer::text(StatusCode::BAD_REQUEST, &invalid.to_string()),
                 counts,
             ),
-            Outcome::Rejected(reason) => (
+            // Nothing is claimed to be stored of which that is not known.
+            Outcome::Rejected { reason, lost } => (
                 answer::text(StatusCode::BAD_REQUEST, &reason),
-                Counts::default(),
+                lost.map_or_else(Counts::default, |lost| counts.saturating_sub(lost)),
             ),
             Outcome::Failed {
                 reason,

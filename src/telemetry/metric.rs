@@ -55,6 +55,12 @@ pub enum Metric {
     RemoteWriteRequests,
     /// Attempts after the first.
     Retries,
+    /// Dead letters that a sink keeps.
+    DeadLetters,
+    /// What they take on disk.
+    DeadLetterBytes,
+    /// Dead letters that are not kept, or no more, by reason.
+    DeadLettersDropped,
     /// The version that runs.
     BuildInfo,
     /// When the process started, in seconds since the epoch.
@@ -71,7 +77,7 @@ pub enum Metric {
 
 impl Metric {
     /// All metrics.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 35] = [
         Self::ReceivedBatches,
         Self::ReceivedSamples,
         Self::ReceivedBytes,
@@ -98,6 +104,9 @@ impl Metric {
         Self::SourceRequests,
         Self::RemoteWriteRequests,
         Self::Retries,
+        Self::DeadLetters,
+        Self::DeadLetterBytes,
+        Self::DeadLettersDropped,
         Self::BuildInfo,
         Self::StartTime,
         Self::ReloadSuccessful,
@@ -212,6 +221,15 @@ impl Metric {
             Self::Retries => (
                 "metrifold_component_retries_total",
                 "Attempts to deliver a batch after the first.",
+            ),
+            Self::DeadLetters => ("metrifold_dead_letters", "Dead letters that a sink keeps."),
+            Self::DeadLetterBytes => (
+                "metrifold_dead_letters_bytes",
+                "What a sink's dead letters take on disk.",
+            ),
+            Self::DeadLettersDropped => (
+                "metrifold_dead_letters_dropped_total",
+                "Dead letters that were not kept, or are kept no more, by reason.",
             ),
             Self::BuildInfo => ("metrifold_build_info", "Always 1; the version is a label."),
             Self::StartTime => (

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::component::{BuildContext, BuildError, Kind, Sink, Source};
 use crate::config::{Config, SinkNode};
+use crate::dead_letters::Stores;
 use crate::http::Listeners;
 use crate::telemetry::{ComponentMetrics, Telemetry};
 
@@ -29,6 +30,7 @@ type BuiltSink = (Box<dyn Sink>, Arc<Edge>);
 pub(super) struct Workshop {
     pub(super) telemetry: Telemetry,
     pub(super) listeners: Listeners,
+    pub(super) dead_letters: Stores,
 }
 
 /// What runs, as far as it matters to what is built beside it.
@@ -62,6 +64,7 @@ impl Workshop {
         BuildContext {
             id: id.clone(),
             listeners: self.listeners.clone(),
+            dead_letters: self.dead_letters.clone(),
             metrics,
             telemetry: self.telemetry.clone(),
         }

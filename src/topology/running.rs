@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use crate::component::{BuildError, Kind, Sink, SinkConfig, Source, SourceConfig};
 use crate::config::Config;
+use crate::dead_letters::Stores;
 use crate::http::Listeners;
 use crate::telemetry::{ComponentMetrics, State, Telemetry};
 
@@ -92,10 +93,12 @@ impl Built {
         config: Arc<Config>,
         telemetry: Telemetry,
         listeners: Listeners,
+        dead_letters: Stores,
     ) -> Result<Self, Vec<(Arc<str>, BuildError)>> {
         let workshop = Workshop {
             telemetry,
             listeners,
+            dead_letters,
         };
         let next = workshop.build(config, Present::default())?;
         Ok(Self { workshop, next })

@@ -171,7 +171,7 @@ impl Metrifold {
         let ingest = format!("127.0.0.1:{}", free_port());
         let api = format!("127.0.0.1:{}", free_port());
         let config = config.replace("{ingest}", &ingest);
-        let config = format!("[api]\naddress = \"{api}\"\n{config}");
+        let config = format!("{config}\n[api]\naddress = \"{api}\"\n");
         let file = folder.path().join("metrifold.toml");
         fs::write(&file, config).unwrap();
         let arguments = ["run", "-c", file.to_str().unwrap()].map(str::to_owned);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrifold::config::{Config, parse_str};
+use metrifold::dead_letters::Stores;
 use metrifold::http::Listeners;
 use metrifold::telemetry::Telemetry;
 use metrifold::topology::{Built, Changes, Leftover, Running};
@@ -38,7 +39,12 @@ impl Live {
             .enable_all()
             .build()
             .unwrap();
-        let built = Built::build(config(text), Telemetry::new(), Listeners::new());
+        let built = Built::build(
+            config(text),
+            Telemetry::new(),
+            Listeners::new(),
+            Stores::new(None),
+        );
         let built = built.map_err(|errors| format!("{errors:?}")).unwrap();
         let running = {
             let _inside = runtime.enter();

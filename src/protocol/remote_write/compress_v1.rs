@@ -16,7 +16,7 @@ use crate::protocol::wire::{self, LEN, tag};
 use crate::signal::{Arena, Raw};
 
 /// How many bodies go one way before both are compared again.
-const TRIAL_EVERY: u32 = 64;
+const TRIAL_EVERY: u32 = 256;
 /// A body below this size, uncompressed, says too little.
 const TRIAL_BYTES: usize = 16 << 10;
 /// How long a searched body may be, in percent of one written by structure, to be worth its time.

@@ -55,7 +55,7 @@ impl Input {
                 Ok(()) => return Some(delivery),
                 Err(error) => {
                     delivery.count_lost("invalid", None);
-                    delivery.finish(Outcome::Rejected(error.to_string()));
+                    delivery.finish(Outcome::rejected(error.to_string()));
                 }
             }
         }
@@ -70,6 +70,15 @@ impl Input {
     /// Waits until a successor takes the deliveries.
     pub async fn wait_superseded(&self) {
         self.0.line.queue.passed(self.0.turn()).await;
+    }
+
+    /// Puts something into the queue again as if it had just come, and waits for room if need be.
+    pub(crate) async fn send_again(&self, batch: Batch, ticket: Ticket) {
+        let (counts, bytes) = (batch.counts(), batch.body_len());
+        if let Some(blocked) = self.0.push(batch, Some(ticket)) {
+            self.0.push_wait(blocked).await;
+        }
+        self.0.metrics.received().batch(counts, bytes);
     }
 
     /// The sink's meters.
@@ -211,11 +220,10 @@ impl Delivery {
         }
     }
 
-    /// A failure that may pass must win over a refusal, and the first refusal is the one to tell.
-    fn note(&mut self, outcome: Outcome) {
-        if self.worst == Outcome::Delivered || matches!(outcome, Outcome::Failed { .. }) {
-            self.worst = outcome;
-        }
+    /// Says what became of something in the part that comes next, while the rest of it is still
+    /// to be delivered.
+    pub fn note(&mut self, outcome: Outcome) {
+        self.worst.join(outcome);
     }
 
     /// Says what became of it.

@@ -123,7 +123,7 @@ impl Edge {
                 None
             }
             Taken::TooLarge(incoming) => {
-                let outcome = Outcome::Rejected("batch is too large for the queue".into());
+                let outcome = Outcome::rejected("batch is too large for the queue");
                 self.refuse(incoming, "too_large", outcome);
                 None
             }

@@ -21,6 +21,7 @@ pub mod config;
 pub mod dead_letters;
 pub mod delivery;
 pub mod http;
+mod log_limit;
 pub mod process;
 pub mod promql;
 pub mod protocol;

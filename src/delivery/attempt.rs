@@ -1,7 +1,6 @@
 //! One delivery: its attempts, the parts that it is split into, and giving up.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -281,22 +280,3 @@ impl Shared {
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("metrifold/", env!("CARGO_PKG_VERSION")));
 const RETRY_ATTEMPT: HeaderName = HeaderName::from_static("retry-attempt");
-
-/// Lets one message pass in ten seconds and counts those that it held back.
-#[derive(Debug, Default)]
-pub(super) struct LogLimit(Mutex<(Option<Instant>, u64)>);
-
-const LOG_EVERY: Duration = Duration::from_secs(10);
-
-impl LogLimit {
-    fn pass(&self) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (last, silent) = &mut *state;
-        if last.is_some_and(|last| last.elapsed() < LOG_EVERY) {
-            *silent += 1;
-            return None;
-        }
-        *last = Some(Instant::now());
-        Some(std::mem::take(silent))
-    }
-}

@@ -44,7 +44,7 @@ pub(super) struct Shared {
     pub(super) current: AtomicUsize,
     /// Whether the endpoint has shown that it does not take 2.0.
     pub(super) fell_back: AtomicBool,
-    pub(super) log: super::attempt::LogLimit,
+    pub(super) log: crate::log_limit::LogLimit,
 }
 
 impl Sender {

@@ -1,13 +1,14 @@
 //! What works for a queue on disk in the background: one task stores what has waited for too long,
 //! another reads what is on disk as the queue in memory runs empty.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::warn;
 
+use crate::log_limit::LogLimit;
 use crate::queue::disk::{AppendError, Event, ReadError, Reader};
 
 use super::store::{Store, now_millis};
@@ -147,25 +148,6 @@ impl Rate {
         }
         let rate = f64::from_bits(self.rate.load(Ordering::Relaxed));
         (rate > 0.0).then(|| bytes as f64 / rate)
-    }
-}
-
-/// Lets one message pass in ten seconds and counts those that it held back.
-#[derive(Debug, Default)]
-struct LogLimit(Mutex<(Option<Instant>, u64)>);
-
-const LOG_EVERY: Duration = Duration::from_secs(10);
-
-impl LogLimit {
-    fn pass(&self) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (last, silent) = &mut *state;
-        if last.is_some_and(|last| last.elapsed() < LOG_EVERY) {
-            *silent += 1;
-            return None;
-        }
-        *last = Some(Instant::now());
-        Some(std::mem::take(silent))
     }
 }
 

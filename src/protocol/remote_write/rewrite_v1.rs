@@ -9,7 +9,7 @@ use crate::protocol::Version;
 use crate::signal::{Arena, Counts, SeriesMut};
 
 /// Series that are decoded before they are edited.
-const BLOCK: usize = 32;
+const BLOCK: usize = 16;
 
 /// What became of a body.
 pub(crate) struct Rewritten {

@@ -13,7 +13,7 @@ use crate::protocol::wire::{LEN, tag};
 use crate::signal::{Arena, Label, Series, Span, name_head};
 
 /// Labels that are remembered beside those of the series before.
-const REMEMBERED: usize = 2048;
+const REMEMBERED: usize = 1024;
 /// A copy that interrupts a literal has to save at least so many bytes to be worth its tags.
 const WORTHWHILE: usize = 6;
 /// What stands behind the labels is searched for repetitions from this size on: a sample or two

@@ -2,9 +2,9 @@
 //!
 //! A batch that is refused is sent again in two halves, the first half first, until what is
 //! refused is a single series. A series that is not to blame is accepted in the first part
-//! without an offender. Prometheus takes a 1.0 request that it refuses back as a whole. Others, such
-//! as Mimir, store the valid part: these are sent samples that they have, which they take as long as
-//! they are equal.
+//! without an offender. Prometheus 2.42 takes a 1.0 request that it refuses back as a whole. Others
+//! may store the valid part: these are sent samples that they have, which they take as long as they
+//! are equal.
 
 use crate::signal::{Arena, Batch, Outcome};
 

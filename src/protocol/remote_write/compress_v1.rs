@@ -1,7 +1,7 @@
 //! Encodes and compresses 1.0, a few series at a time or all at once.
 //!
-//! There are two ways: by the structure of series, which costs less than half the processor time,
-//! and by a general search for repetitions. Where most labels are those of a neighbour, both are
+//! There are two ways: by the structure of series, which costs less processor time than to encode
+//! first and compress then, and by a general search for repetitions. Where most labels are those of a neighbour, both are
 //! as short; where series have little in common but parts of names, the search wins. So now and
 //! then a body is written in both ways, and what follows goes the better one.
 

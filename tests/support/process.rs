@@ -160,7 +160,7 @@ pub struct Metrifold {
     pub ingest: String,
     /// `http://` and the admin address.
     pub api: String,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Metrifold {
@@ -172,18 +172,30 @@ impl Metrifold {
         let api = format!("127.0.0.1:{}", free_port());
         let config = config.replace("{ingest}", &ingest);
         let config = format!("{config}\n[api]\naddress = \"{api}\"\n");
-        let file = folder.path().join("metrifold.toml");
-        fs::write(&file, config).unwrap();
-        let arguments = ["run", "-c", file.to_str().unwrap()].map(str::to_owned);
-        let program = env!("CARGO_BIN_EXE_metrifold");
-        let mut process = Process::start(program, &arguments, folder.path());
-        process.ready(&format!("http://{api}/-/ready")).await;
-        Self {
-            process,
+        fs::write(folder.path().join("metrifold.toml"), config).unwrap();
+        let mut metrifold = Self {
+            process: Self::launch(folder.path()),
             ingest: format!("http://{ingest}"),
             api: format!("http://{api}"),
-            _folder: folder,
-        }
+            folder,
+        };
+        metrifold.ready().await;
+        metrifold
+    }
+
+    fn launch(folder: &Path) -> Process {
+        let arguments = ["run", "-c", "metrifold.toml"].map(str::to_owned);
+        Process::start(env!("CARGO_BIN_EXE_metrifold"), &arguments, folder)
+    }
+
+    async fn ready(&mut self) {
+        self.process.ready(&format!("{}/-/ready", self.api)).await;
+    }
+
+    /// Starts it again, on the same ports and with what it had stored.
+    pub async fn start_again(&mut self) {
+        self.process = Self::launch(self.folder.path());
+        self.ready().await;
     }
 
     /// Its own metrics: the sum of the samples of `name` that have all of `labels`.

@@ -35,7 +35,7 @@ lint:
 # Figures are of this machine: docs/performance.md says how to read them.
 bench: peers
 	$(CARGO) build --locked --release --target-dir target/product
-	$(CARGO) bench --locked --bench throughput --bench reload
+	$(CARGO) bench --locked --bench throughput --bench disk_queue --bench outage --bench reload
 	$(CARGO) bench --locked --bench codec --bench pipeline
 
 # A short run of every fuzz target, where there is a nightly toolchain with cargo-fuzz.

@@ -7,29 +7,26 @@
 //! `METRIFOLD_BIN` names another binary.
 
 use std::collections::HashMap;
-use std::io::{BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[path = "support/edit.rs"]
+mod edit;
 #[path = "support/gateway.rs"]
 mod gateway;
+#[path = "support/load.rs"]
+mod load;
 #[path = "support/payload.rs"]
 mod payload;
 
-use gateway::{Counter, Running, free_port, product, read_head, varint, wait_for};
+use gateway::{Counter, Running, cpu, free_port, peak, product, varint, wait_for};
+use load::{Load, SENDERS};
 
-const SENDERS: usize = 4;
-/// Different requests of a sender.
-const ROUNDS: usize = 4;
 const REPETITIONS: usize = 3;
-
-/// The family and the label that the first case drops.
-const FAMILY: &str = "go_gc_duration_seconds";
-const LABEL: &str = "endpoint";
 
 fn main() {
     // `cargo test --benches` only wants to see that it compiles.
@@ -39,12 +36,12 @@ fn main() {
     let seconds = std::env::var("METRIFOLD_BENCH_SECONDS");
     let seconds = seconds.ok().and_then(|s| s.parse().ok()).unwrap_or(6);
     let length = Duration::from_secs(seconds);
-    let load = Arc::new(Load::new());
+    let load = Load::new();
     println!(
         "load: {} series per request, {} raw and {} compressed bytes per sample, {SENDERS} connections, {seconds} s per run, median of {REPETITIONS}",
         payload::SERIES,
         load.raw / payload::SERIES,
-        load.bodies[0][0].len() / payload::SERIES,
+        load.compressed() / payload::SERIES,
     );
     let limit = limit();
     println!(
@@ -127,9 +124,8 @@ impl Case {
 
     /// How many of a request's series reach a sink.
     fn kept(self) -> usize {
-        let dropped = |series: &usize| payload::labels(0, *series)[0].1 == FAMILY;
         match self {
-            Self::Edit => payload::SERIES - (0..payload::SERIES).filter(dropped).count(),
+            Self::Edit => edit::kept(),
             Self::Pass => payload::SERIES,
         }
     }
@@ -169,7 +165,7 @@ impl Gateway {
                     .args(sinks.map(|sink| format!("-remoteWrite.url=http://{sink}/write")));
                 if case == Case::Edit {
                     let rules = dir.join("relabel.yml");
-                    std::fs::write(&rules, vmagent_rules()).unwrap();
+                    std::fs::write(&rules, edit::vmagent_rules()).unwrap();
                     command.arg(format!("-remoteWrite.relabelConfig={}", rules.display()));
                 }
                 command
@@ -185,16 +181,7 @@ impl Gateway {
 fn metrifold_config(case: Case, port: u16, sinks: [SocketAddr; 2]) -> String {
     let (transforms, last) = match case {
         Case::Pass => (String::new(), "ingest"),
-        Case::Edit => (
-            format!(
-                "[transforms.tenant]\ntype = \"tenant\"\ninputs = [\"ingest\"]\n\
-                 from = [{{ value = \"team-a\" }}]\nlabel = \"tenant_id\"\n\
-                 [transforms.clean]\ntype = \"relabel\"\ninputs = [\"tenant\"]\nrules = [\n\
-                 {{ source_labels = [\"__name__\"], regex = \"{FAMILY}\", action = \"drop\" }},\n\
-                 {{ regex = \"{LABEL}\", action = \"labeldrop\" }},\n]\n"
-            ),
-            "clean",
-        ),
+        Case::Edit => (edit::transforms(), "clean"),
     };
     let sink = |name: &str, address: SocketAddr| {
         format!(
@@ -207,34 +194,6 @@ fn metrifold_config(case: Case, port: u16, sinks: [SocketAddr; 2]) -> String {
         sink("a", sinks[0]),
         sink("b", sinks[1])
     )
-}
-
-fn vmagent_rules() -> String {
-    format!(
-        "- target_label: tenant_id\n  replacement: team-a\n\
-         - source_labels: [__name__]\n  regex: {FAMILY}\n  action: drop\n\
-         - regex: {LABEL}\n  action: labeldrop\n"
-    )
-}
-
-/// The requests, ready to be written to a connection.
-struct Load {
-    bodies: Vec<Vec<Vec<u8>>>,
-    raw: usize,
-}
-
-impl Load {
-    fn new() -> Self {
-        let body = |sender| {
-            (0..ROUNDS)
-                .map(|round| payload::body(sender, round))
-                .collect()
-        };
-        Self {
-            bodies: (0..SENDERS).map(body).collect(),
-            raw: payload::request(0, 0).len(),
-        }
-    }
 }
 
 #[derive(Clone, Copy)]
@@ -256,12 +215,12 @@ fn run(gateway: Gateway, case: Case, load: &Arc<Load>, length: Duration) -> Run 
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     wait_for(address);
     // Once through everything, so that pools and caches are what they are in the long run.
-    let warmed = drive(address, load, Duration::from_millis(1000));
+    let warmed = load.drive(address, Duration::from_millis(1000)).len();
     settle(&sinks, warmed as u64 * case.kept() as u64);
 
     let before = cpu(child.0.id());
     let started = Instant::now();
-    let requests = drive(address, load, length);
+    let requests = load.drive(address, length).len();
     let took = started.elapsed();
     settle(&sinks, (warmed + requests) as u64 * case.kept() as u64);
     let nanos = cpu(child.0.id()) - before;
@@ -273,48 +232,6 @@ fn run(gateway: Gateway, case: Case, load: &Arc<Load>, length: Duration) -> Run 
         rate: samples / took.as_secs_f64(),
         peak,
     }
-}
-
-/// Sends from all senders for so long; returns how many requests were acknowledged.
-fn drive(address: SocketAddr, load: &Arc<Load>, length: Duration) -> usize {
-    let senders: Vec<_> = (0..SENDERS)
-        .map(|sender| {
-            let load = load.clone();
-            thread::spawn(move || {
-                let mut stream = TcpStream::connect(address).unwrap();
-                stream.set_nodelay(true).unwrap();
-                let requests: Vec<Vec<u8>> = load.bodies[sender]
-                    .iter()
-                    .map(|body| {
-                        let mut request = format!(
-                            "POST /api/v1/write HTTP/1.1\r\nHost: bench\r\nUser-Agent: bench\r\n\
-                             Content-Type: application/x-protobuf\r\nContent-Encoding: snappy\r\n\
-                             X-Prometheus-Remote-Write-Version: 0.1.0\r\nContent-Length: {}\r\n\r\n",
-                            body.len()
-                        )
-                        .into_bytes();
-                        request.extend_from_slice(body);
-                        request
-                    })
-                    .collect();
-                let deadline = Instant::now() + length;
-                let mut sent = 0;
-                let mut reader = BufReader::new(stream.try_clone().unwrap());
-                while Instant::now() < deadline {
-                    stream.write_all(&requests[sent % ROUNDS]).unwrap();
-                    let head = read_head(&mut reader).unwrap();
-                    if !head[0].contains(" 20") {
-                        let mut rest = vec![0; 4096];
-                        let n = reader.read(&mut rest).unwrap_or(0);
-                        panic!("{head:?} {}", String::from_utf8_lossy(&rest[..n]));
-                    }
-                    sent += 1;
-                }
-                sent
-            })
-        })
-        .collect();
-    senders.into_iter().map(|s| s.join().unwrap()).sum()
 }
 
 /// Waits until both sinks have so many samples.
@@ -334,7 +251,7 @@ fn settle(sinks: &[Counter; 2], samples: u64) {
 
 /// The least that has to be done to a request whose labels change: nanoseconds per sample.
 fn limit() -> f64 {
-    let bodies: Vec<_> = (0..ROUNDS).map(|round| payload::body(0, round)).collect();
+    let bodies: Vec<_> = (0..4).map(|round| payload::body(0, round)).collect();
     let len = payload::request(0, 0).len() + 1024;
     let (mut raw, mut copy) = (vec![0; len], vec![0; len]);
     let mut out = vec![0; snap::raw::max_compress_len(len)];
@@ -345,7 +262,7 @@ fn limit() -> f64 {
     for round in 0..400 {
         let started = Instant::now();
         let len = decoder
-            .decompress(&bodies[round % ROUNDS], &mut raw)
+            .decompress(&bodies[round % bodies.len()], &mut raw)
             .unwrap();
         offsets.clear();
         walk(&raw[..len], &mut offsets);
@@ -381,24 +298,4 @@ fn walk(raw: &[u8], offsets: &mut Vec<u32>) {
             }
         }
     }
-}
-
-/// Processor time of a process so far, user and system, all threads, in nanoseconds. The account
-/// counts ticks of 10 ms, which a run of seconds makes small.
-fn cpu(pid: u32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let (_, fields) = stat.rsplit_once(')').unwrap();
-    let ticks = fields.split_whitespace().skip(11).take(2);
-    ticks.map(|t| t.parse::<u64>().unwrap() * 10_000_000).sum()
-}
-
-/// Peak resident memory of a process in MiB.
-fn peak(pid: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmHWM:"))
-        .unwrap();
-    let kib: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    kib / 1024.0
 }

@@ -33,37 +33,49 @@ impl Drop for Running {
     }
 }
 
-/// A sink that counts samples and answers 204.
+/// A sink that counts samples and answers 204, unless it is out of order.
 pub struct Counter {
     pub address: SocketAddr,
     samples: Arc<AtomicU64>,
+    failing: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
 }
 
 impl Counter {
     /// Starts to listen on a free port.
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at(([127, 0, 0, 1], 0).into())
+    }
+
+    /// Starts to listen.
+    pub fn start_at(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let samples = Arc::new(AtomicU64::new(0));
-        let stop = Arc::new(AtomicBool::new(false));
+        let [failing, stop] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
         thread::spawn({
-            let (samples, stop) = (samples.clone(), stop.clone());
+            let (samples, failing, stop) = (samples.clone(), failing.clone(), stop.clone());
             move || {
                 for stream in listener.incoming().map_while(Result::ok) {
                     if stop.load(Ordering::Relaxed) {
                         return;
                     }
-                    let samples = samples.clone();
-                    thread::spawn(move || count(stream, &samples));
+                    let (samples, failing) = (samples.clone(), failing.clone());
+                    thread::spawn(move || count(stream, &samples, &failing));
                 }
             }
         });
         Self {
             address,
             samples,
+            failing,
             stop,
         }
+    }
+
+    /// Whether it answers 503 from now on, and counts nothing.
+    pub fn fail(&self, fails: bool) {
+        self.failing.store(fails, Ordering::Relaxed);
     }
 
     /// How many samples have arrived.
@@ -79,7 +91,7 @@ impl Drop for Counter {
     }
 }
 
-fn count(stream: TcpStream, samples: &AtomicU64) {
+fn count(stream: TcpStream, samples: &AtomicU64, failing: &AtomicBool) {
     stream.set_nodelay(true).unwrap();
     let mut writer = stream.try_clone().unwrap();
     let mut reader = BufReader::with_capacity(1 << 18, stream);
@@ -95,6 +107,13 @@ fn count(stream: TcpStream, samples: &AtomicU64) {
         body.resize(length.unwrap_or(0), 0);
         if reader.read_exact(&mut body).is_err() {
             return;
+        }
+        if failing.load(Ordering::Relaxed) {
+            let answer = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
+            if writer.write_all(answer).is_err() {
+                return;
+            }
+            continue;
         }
         let len = snap::raw::decompress_len(&body).unwrap();
         if raw.len() < len {
@@ -166,4 +185,41 @@ pub fn wait_for(address: SocketAddr) {
         assert!(Instant::now() < deadline, "{address} does not listen");
         thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Processor time of a process so far, user and system, all threads, in nanoseconds. The account
+/// counts ticks of 10 ms, which a run of seconds makes small.
+pub fn cpu(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    ticks.map(|t| t.parse::<u64>().unwrap() * 10_000_000).sum()
+}
+
+/// Peak resident memory of a process in MiB.
+pub fn peak(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap();
+    let kib: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib / 1024.0
+}
+
+/// The sum of a metric of Metrifold's over all its series that have this label.
+pub fn metric(api: SocketAddr, name: &str, label: &str) -> f64 {
+    let mut stream = TcpStream::connect(api).unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).unwrap();
+    let lines = page.lines().filter(|line| {
+        line.strip_prefix(name)
+            .is_some_and(|rest| rest.starts_with('{') && rest.contains(label))
+    });
+    lines
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+        .sum()
 }

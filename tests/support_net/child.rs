@@ -12,6 +12,8 @@ use tempfile::TempDir;
 
 use super::{free_address, sender, until};
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_metrifold");
+
 pub struct Child {
     command: Command,
     child: std::process::Child,
@@ -43,6 +45,19 @@ impl Child {
     #[track_caller]
     pub fn start_writing(config: &str, stdout: Stdio) -> Self {
         Self::spawn_writing(config, &[], stdout).started(config)
+    }
+
+    /// The same from a shell that does something first, such as setting limits.
+    #[track_caller]
+    pub fn start_after(shell: &str, config: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("metrifold.toml");
+        let mut command = Command::new("sh");
+        command
+            .arg("-c")
+            .arg(format!("{shell}; exec \"$0\" \"$@\""))
+            .arg(PROGRAM);
+        Self::spawn_by(command, folder, &file, config, &[], Stdio::null()).started(config)
     }
 
     /// Waits until it runs `config`.
@@ -89,13 +104,24 @@ impl Child {
         arguments: &[&str],
         stdout: Stdio,
     ) -> Self {
+        let command = Command::new(PROGRAM);
+        Self::spawn_by(command, folder, file, config, arguments, stdout)
+    }
+
+    fn spawn_by(
+        mut command: Command,
+        folder: TempDir,
+        file: &Path,
+        config: &str,
+        arguments: &[&str],
+        stdout: Stdio,
+    ) -> Self {
         let (ingest, api) = (free_address(), free_address());
         std::fs::write(file, complete(config, ingest, api)).unwrap();
         let named = match arguments.iter().position(|argument| *argument == "-c") {
             Some(_) => Vec::new(),
             None => vec![OsStr::new("-c"), file.as_os_str()],
         };
-        let mut command = Command::new(env!("CARGO_BIN_EXE_metrifold"));
         command
             .args(named)
             .args(["run", "--threads", "2"])
@@ -149,6 +175,10 @@ impl Child {
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args(["-s", name, &id]).status();
         assert!(sent.unwrap().success());
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn is_alive(&mut self) -> bool {

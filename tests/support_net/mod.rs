@@ -12,6 +12,7 @@ pub mod pieces;
 mod random;
 mod sender;
 mod series;
+mod volume;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -27,6 +28,7 @@ pub use {
     random::Random,
     sender::{Answer, Sender, fetch},
     series::{Series, body, body_v2, compress, decode, one, protobuf},
+    volume::Volume,
 };
 
 /// How long anything may take that a test waits for.

@@ -117,12 +117,12 @@ impl Full {
 
     /// The others get what the full one cannot take.
     fn expect_others_go_on(&self, sender: &mut Sender, bytes: usize) {
-        let counts = self.others.each_ref().map(Endpoint::count);
+        let counts = self.others.each_ref().map(|other| other.accepted().len());
         for _ in 0..5 {
             expect_turned_away(&sender.write(&large(self.last + 1, bytes)));
         }
         for (other, before) in self.others.iter().zip(counts) {
-            other.wait_requests(before + 5);
+            other.wait_accepted(before + 5);
         }
     }
 

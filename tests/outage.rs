@@ -49,7 +49,7 @@ from = [{{ path = "tenant" }}]
 type = "remote_write"
 inputs = ["tenant"]
 endpoint = "{gone}"
-timeout = "300ms"
+timeout = "2s"
 retry = {{ min_backoff = "5ms", max_backoff = "50ms" }}
 queue = {{ type = "disk", max_bytes = "{DISK}B", memory_bytes = "{MEMORY}B" }}
 [sinks.other]

@@ -7,6 +7,8 @@ mod answer;
 mod attempt;
 mod config;
 mod isolation;
+mod merge;
+mod pace;
 mod sender;
 
 pub use config::{DEAD_LETTER_KEYS, DeliveryConfig, Flavour, KEYS, Protocol, RETRY_KEYS};

@@ -11,6 +11,7 @@ use crate::protocol::remote_write::Written;
 use crate::signal::Counts;
 
 use super::config::{Protocol, RETRY_AFTER_MAX};
+use super::pace::Failure;
 use super::sender::Target;
 
 /// What an answer means.
@@ -26,8 +27,8 @@ pub(super) enum Answer {
     Poisoned(Refusal),
     /// It is refused for a reason that concerns all data alike: the kind, and the text.
     Refused(&'static str, String),
-    /// Trying again may help.
-    Retry(String, Option<Duration>),
+    /// Trying again may help: why it failed, and when the endpoint wants it again.
+    Retry(Failure, String, Option<Duration>),
 }
 
 /// What an endpoint said to a batch of which it does not want everything.
@@ -79,7 +80,9 @@ impl Target {
             {
                 Answer::Fallback
             }
-            StatusCode::TOO_MANY_REQUESTS => Answer::Retry(said(), retry_after(&reply.headers)),
+            StatusCode::TOO_MANY_REQUESTS => {
+                Answer::Retry(Failure::TooMuch, said(), retry_after(&reply.headers))
+            }
             StatusCode::CONFLICT if self.flavour.conflict_is_partial => {
                 Answer::Partial(said(), None)
             }
@@ -96,7 +99,7 @@ impl Target {
             | StatusCode::UNPROCESSABLE_ENTITY => poisoned(),
             StatusCode::UNAUTHORIZED => Answer::Refused("unauthorized", said()),
             status if status.is_server_error() => {
-                Answer::Retry(said(), retry_after(&reply.headers))
+                Answer::Retry(Failure::Broken, said(), retry_after(&reply.headers))
             }
             _ => Answer::Refused("refused", said()),
         }

@@ -1,30 +1,25 @@
 //! One delivery: its attempts, the parts that it is split into, and giving up.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderName, HeaderValue};
-use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use crate::backoff::Backoff;
 use crate::component::Form;
 use crate::dead_letters::Letter;
 use crate::http::Reply;
 use crate::protocol::Version;
 use crate::protocol::remote_write::{DecodeError, VERSION, content_type, version_value};
 use crate::signal::{Batch, NOT_IN_V1, Outcome};
-use crate::topology::{Delivery, Input};
+use crate::topology::{Delivery, Input, Trouble};
 
 use super::answer::{Answer, Refusal, stored};
 use super::config::Protocol;
 use super::isolation::{Isolation, OFFENDERS_MAX, Step};
+use super::pace::{Failure, Permit};
 use super::sender::Shared;
-
-/// How often a delivery looks whether its sender has given it up.
-const ABANDONED_CHECK: Duration = Duration::from_millis(500);
 
 /// What became of a part of a delivery.
 enum Part {
@@ -32,16 +27,24 @@ enum Part {
     Over(Outcome),
     /// Something in it is refused.
     Refused(Refusal),
+    /// It is to be tried again.
+    Later(Trouble),
     /// It was left to the sink's successor.
     Left,
 }
 
 impl Shared {
-    /// Sees a delivery to its end, or leaves it to the sink's successor.
-    pub(super) async fn deliver(&self, mut delivery: Delivery, input: &Input) {
+    /// Sees a delivery to its end, or leaves it to be tried again or to the sink's successor.
+    /// Returns whether it has come to its end.
+    pub(super) async fn deliver(
+        &self,
+        mut delivery: Delivery,
+        permit: &Permit<'_>,
+        input: &Input,
+    ) -> bool {
         let mut isolation = Isolation::default();
         loop {
-            let outcome = match self.deliver_part(&mut delivery, input).await {
+            let outcome = match self.deliver_part(&mut delivery, permit, input).await {
                 Part::Over(outcome) => outcome,
                 Part::Refused(refusal) => match isolation.step(&mut delivery.batch, &refusal) {
                     Step::Mended { lost, outcome } => {
@@ -71,11 +74,16 @@ impl Shared {
                         )
                     }
                 },
+                Part::Later(trouble) => {
+                    delivery.retry(trouble);
+                    return false;
+                }
                 // Dropping it gives it back.
-                Part::Left => return,
+                Part::Left => return false,
             };
             if !delivery.finish_part(outcome) {
-                return delivery.finish(Outcome::Delivered);
+                delivery.finish(Outcome::Delivered);
+                return true;
             }
         }
     }
@@ -114,10 +122,13 @@ impl Shared {
         store.keep(part, letter);
     }
 
-    async fn deliver_part(&self, delivery: &mut Delivery, input: &Input) -> Part {
-        let retry = self.target.retry;
-        let mut backoff = Backoff::new(retry.min_backoff.0, retry.max_backoff.0);
-        let mut attempt = 0u32;
+    async fn deliver_part(
+        &self,
+        delivery: &mut Delivery,
+        permit: &Permit<'_>,
+        input: &Input,
+    ) -> Part {
+        let max_age = self.target.retry.max_age.0;
         let mut renewed = false;
         loop {
             if input.superseded() {
@@ -127,7 +138,7 @@ impl Shared {
                 delivery.count_lost("abandoned", delivery.batch.counts());
                 return Part::Over(Outcome::failed("sender was told to send it again"));
             }
-            if delivery.expired(retry.max_age.0) {
+            if delivery.expired(max_age) {
                 delivery.count_lost("too_old", delivery.batch.counts());
                 self.warn("gave a batch up that had reached retry.max_age");
                 return Part::Over(Outcome::failed("not delivered within retry.max_age"));
@@ -142,10 +153,10 @@ impl Shared {
             };
             let part = &delivery.batch;
             let bytes = body.len();
-            let place = self.current.load(Ordering::Relaxed) % self.target.endpoints.len();
-            let answer = match self.post(place, version, body, part, attempt).await {
-                Ok(reply) => self.target.judge(version, part.counts(), &reply),
-                Err(reason) => Answer::Retry(reason, None),
+            let sent = self.send(part, version, body, delivery.attempts(), permit);
+            let answer = match sent.await {
+                Ok(answer) => answer,
+                Err(trouble) => return Part::Later(trouble),
             };
             match answer {
                 Answer::Done => {
@@ -166,7 +177,6 @@ impl Shared {
                     input.prefer(Form::V1);
                     info!(
                         sink = %self.target.id,
-                        endpoint = %self.target.endpoints[place],
                         "endpoint does not take remote write 2.0, falling back to 1.0"
                     );
                 }
@@ -183,18 +193,39 @@ impl Shared {
                     self.warn(&reason);
                     return Part::Over(Outcome::Rejected { reason, lost });
                 }
-                Answer::Retry(reason, after) => {
-                    self.target.metrics.error("retry", &reason);
-                    self.target.metrics.retried();
-                    delivery.failing();
-                    self.warn(&reason);
-                    self.move_on(place);
-                    attempt += 1;
-                    let pause = backoff.next_pause();
-                    self.pause(after.unwrap_or(pause), delivery, input).await;
-                }
+                // That is told as trouble.
+                Answer::Retry(..) => {}
             }
         }
+    }
+
+    /// Sends a request and says what the answer means, or whom it concerns that it has failed.
+    pub(super) async fn send(
+        &self,
+        part: &Batch,
+        version: Version,
+        body: Bytes,
+        attempts: u32,
+        permit: &Permit<'_>,
+    ) -> Result<Answer, Trouble> {
+        let place = self.current.load(Ordering::Relaxed) % self.target.endpoints.len();
+        let sending = permit.sending();
+        let answer = match self.post(place, version, body, part, attempts).await {
+            Ok(reply) => self.target.judge(version, part.counts(), &reply),
+            Err(reason) => Answer::Retry(Failure::Silence, reason, None),
+        };
+        let Answer::Retry(failure, reason, after) = answer else {
+            self.pace.succeeded(part.tenant());
+            return Ok(answer);
+        };
+        drop(sending);
+        self.target.metrics.error("retry", &reason);
+        self.target.metrics.retried();
+        self.warn(&reason);
+        if failure != Failure::TooMuch {
+            self.move_on(place);
+        }
+        Err(self.pace.failed(part.tenant(), failure, after))
     }
 
     /// The body to send. A batch that came from its queue as 2.0 becomes 1.0 only here when the
@@ -205,7 +236,7 @@ impl Shared {
         delivery.batch.body(version)
     }
 
-    fn version(&self, part: &Batch) -> Version {
+    pub(super) fn version(&self, part: &Batch) -> Version {
         match self.target.protocol {
             Protocol::V1 => Version::V1,
             Protocol::V2 => Version::V2,
@@ -255,22 +286,7 @@ impl Shared {
         sent.map_err(|error| format!("{uri}: {error}"))
     }
 
-    /// Sleeps, and wakes up early if the sender gives the delivery up or a successor takes over.
-    async fn pause(&self, pause: Duration, delivery: &Delivery, input: &Input) {
-        let until = Instant::now() + pause;
-        while !delivery.abandoned() {
-            let left = until - Instant::now();
-            if left.is_zero() {
-                return;
-            }
-            tokio::select! {
-                () = sleep(left.min(ABANDONED_CHECK)) => {}
-                () = input.wait_superseded() => return,
-            }
-        }
-    }
-
-    fn warn(&self, reason: &str) {
+    pub(super) fn warn(&self, reason: &str) {
         if let Some(silent) = self.log.pass() {
             warn!(sink = %self.target.id, reason, silent, "delivery failed");
         }

@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Deserializer};
 
 use crate::component::{BuildContext, BuildError, Form, Key, Sink, Transform};
-use crate::config::{Endpoint, Period, Problems, Secret};
+use crate::config::{Endpoint, Period, Problems, Secret, Size};
 use crate::dead_letters::DeadLettersConfig;
 use crate::http::{
     Authorization, BasicAuth, Client, ClientConfig, ClientTls, Credentials, OAuth2, auth,
@@ -85,6 +85,12 @@ pub struct DeliveryConfig {
     /// The most requests at once.
     #[serde(default = "default_connections")]
     connections: usize,
+    /// The requests at once that it takes at least.
+    #[serde(default = "default_min_connections")]
+    min_connections: usize,
+    /// How large a request may become that is made of several batches.
+    #[serde(default = "default_merge_bytes")]
+    merge_bytes: Size,
     /// The queue in front of the sink.
     #[serde(default)]
     pub(crate) queue: QueueConfig,
@@ -127,7 +133,13 @@ const fn default_connect_timeout() -> Period {
     Period::secs(5)
 }
 const fn default_connections() -> usize {
-    4
+    16
+}
+const fn default_min_connections() -> usize {
+    1
+}
+const fn default_merge_bytes() -> Size {
+    Size::mib(4)
 }
 const fn default_min_backoff() -> Period {
     Period::millis(30)
@@ -268,7 +280,21 @@ pub const KEYS: &[Key] = &[
         "\"5s\"",
         "Longest time for making a connection.",
     ),
-    Key::value("connections", "4", "Most requests at once, from 1 to 1000."),
+    Key::value(
+        "connections",
+        "16",
+        "Most requests at once, from 1 to 1000. How many there are adapts: one more with every round of answers while all are busy, half as many when the endpoint fails.",
+    ),
+    Key::value(
+        "min_connections",
+        "1",
+        "Fewest requests that may be under way at once, from 1 to `connections`.",
+    ),
+    Key::value(
+        "merge_bytes",
+        "\"4MiB\"",
+        "Most bytes, before compression, of a request that is made of several batches of remote write 1.0 that wait one behind the other. Halved each time that the endpoint answers 413 to such a request. `0B` merges none.",
+    ),
     Key::value(
         "queue.type",
         "\"memory\"",
@@ -344,6 +370,9 @@ pub const DEAD_LETTER_KEYS: &[Key] = &[
     ),
 ];
 
+/// The largest request that can be asked for.
+const MERGE_MAX: Size = Size::mib(256);
+
 /// Headers that the protocol uses, or that would break it.
 const RESERVED: [&str; 12] = [
     "authorization",
@@ -400,6 +429,13 @@ impl DeliveryConfig {
         Relabel::compile(&self.relabel, "relabel", problems);
         if !(1..=1000).contains(&self.connections) {
             problems.at("connections", "must be from 1 to 1000");
+        }
+        if !(1..=self.connections).contains(&self.min_connections) {
+            problems.at("min_connections", "must be from 1 to connections");
+        }
+        if self.merge_bytes > MERGE_MAX {
+            let reason = format!("must be at most {MERGE_MAX}");
+            problems.at("merge_bytes", reason);
         }
         for (key, value) in [
             ("timeout", self.timeout),
@@ -483,7 +519,9 @@ impl DeliveryConfig {
             protocol: self.protocol,
             flavour,
             timeout: self.timeout.0,
+            min_connections: self.min_connections,
             connections: self.connections,
+            merge_bytes: self.merge_bytes.bytes(),
             retry: self.retry,
             letters: letters.map(|store| (store, bounds)),
             metrics: cx.metrics.clone(),

@@ -1,7 +1,7 @@
 //! The sink's run: takes deliveries as connections allow, and sees each to its end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Uri};
@@ -14,6 +14,7 @@ use crate::telemetry::ComponentMetrics;
 use crate::topology::{Input, Shutdown};
 
 use super::config::{Flavour, Protocol, RetryConfig};
+use super::pace::Pace;
 
 /// Where and how to deliver.
 #[derive(Debug)]
@@ -27,7 +28,10 @@ pub(super) struct Target {
     pub(super) protocol: Protocol,
     pub(super) flavour: Flavour,
     pub(super) timeout: Duration,
+    pub(super) min_connections: usize,
     pub(super) connections: usize,
+    /// The most bytes before compression of a request that is made of several batches.
+    pub(super) merge_bytes: usize,
     pub(super) retry: RetryConfig,
     /// Where what is refused is kept, and how much of it.
     pub(super) letters: Option<(Arc<Store>, Bounds)>,
@@ -45,11 +49,17 @@ pub(super) struct Shared {
     /// Whether the endpoint has shown that it does not take 2.0.
     pub(super) fell_back: AtomicBool,
     pub(super) log: crate::log_limit::LogLimit,
+    pub(super) pace: Pace,
+    /// [`Target::merge_bytes`], or less if the endpoint does not take so much.
+    pub(super) merge_bytes: AtomicUsize,
 }
 
 impl Sender {
     pub(super) fn new(target: Target) -> Self {
+        let (least, most) = (target.min_connections, target.connections);
         Self(Arc::new(Shared {
+            pace: Pace::new(least, most, target.retry),
+            merge_bytes: AtomicUsize::new(target.merge_bytes),
             target,
             current: AtomicUsize::new(0),
             fell_back: AtomicBool::new(false),
@@ -67,20 +77,33 @@ impl Sink for Sender {
     }
 }
 
-/// One task per connection takes a delivery and sees it to its end.
+/// One task per connection takes deliveries and sees each to its end.
 async fn run(shared: Arc<Shared>, input: Input) -> Result<(), RunError> {
     // Dropping it, as when the sink has to end, ends what is under way.
     let mut tasks = JoinSet::new();
     for _ in 0..shared.target.connections {
-        let (shared, input) = (shared.clone(), input.clone());
-        tasks.spawn(async move {
-            while let Some(delivery) = input.recv().await {
-                shared.deliver(delivery, &input).await;
-            }
-        });
+        tasks.spawn(work(shared.clone(), input.clone()));
     }
     while let Some(ended) = tasks.join_next().await {
         ended.map_err(|error| RunError(format!("a delivery panicked: {error}")))?;
     }
     Ok(())
+}
+
+async fn work(shared: Arc<Shared>, input: Input) {
+    loop {
+        let permit = tokio::select! {
+            permit = shared.pace.permit() => permit,
+            () = input.wait_superseded() => return,
+        };
+        // What is merged has to fit before compression, so more than that is never of use.
+        let most = shared.merge_bytes.load(Ordering::Relaxed);
+        let Some(run) = input.recv_run(most).await else {
+            return;
+        };
+        // It may have come to that while there was nothing to send.
+        if !shared.pace.is_paused() {
+            shared.deliver_run(run, &permit, &input).await;
+        }
+    }
 }

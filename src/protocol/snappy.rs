@@ -69,6 +69,27 @@ pub fn decompress(body: &[u8], out: &mut [u8]) -> Result<(), SnappyError> {
     }
 }
 
+/// The body of what several bodies decompress to, one after the other: elements of the format say
+/// where text is repeated by how far back it is, so they mean the same behind others. None if a body
+/// has no header or together they are too long for one.
+pub fn join(bodies: &[Bytes]) -> Option<Bytes> {
+    let mut total = 0u64;
+    let mut parts = Vec::with_capacity(bodies.len());
+    for body in bodies {
+        let mut pos = 0;
+        total += wire::varint(body, &mut pos).ok()?;
+        parts.push(&body[pos..]);
+    }
+    let total = u32::try_from(total).ok()?;
+    let len: usize = parts.iter().map(|part| part.len()).sum();
+    let mut joined = Vec::with_capacity(HEADER_MAX + len);
+    wire::put_varint(&mut joined, u64::from(total));
+    for part in parts {
+        joined.extend_from_slice(part);
+    }
+    Some(Bytes::from(joined))
+}
+
 /// Compresses pieces as they come, block by block, so that what is written is still in the
 /// processor's cache when it is compressed. The pieces together make one snappy body.
 #[derive(Default)]

@@ -1,20 +1,34 @@
-//! The queue in memory: bounded in bytes, first in, first out.
+//! The queue in memory: bounded in bytes, fair between tenants, in order within a lane.
 //!
 //! An item counts until it is done, not until it is taken: the bound covers what is being sent or
-//! waits for another attempt. Items may have a lane; of a lane, one item at a time is under way,
-//! so that several takers do not let one overtake another. All of it is a lock around a list,
-//! taken once per batch.
+//! waits for another attempt. Of a lane, one taker at a time has items, so that several takers do
+//! not let one overtake another. Tenants take turns, and one whose items fail can be left alone
+//! for a while. All of it is a lock around lists, taken once per batch.
+//!
+//! A tenant can fill eight ninths of the queue, several can fill it so far that each could take
+//! eight times what is free: there is always room for one who has nothing here. The rule is that
+//! of dynamic thresholds (Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory
+//! packet switches", 1998).
 //!
 //! A queue outlives its takers: when a sink is replaced, the successor takes the next *turn*. The
 //! predecessor gets nothing more, and what it has not delivered it may give back, to the front.
 
-use std::collections::{HashMap, VecDeque};
+mod schedule;
+
+use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+use tokio::time::{Instant, sleep_until};
+
+use crate::signal::Tenant;
 
 use super::WhenFull;
+use schedule::Schedule;
+
+/// How many times what is free a tenant may have in the queue.
+const SHARE: usize = 8;
 
 /// A bounded queue of items with a weight in bytes.
 #[derive(Debug)]
@@ -30,7 +44,7 @@ pub(crate) struct Queue<T> {
 
 #[derive(Debug)]
 struct State<T> {
-    items: VecDeque<Item<T>>,
+    schedule: Schedule<T>,
     /// Of the items here and of those taken whose [`Held`] still lives.
     bytes: usize,
     max: usize,
@@ -39,8 +53,6 @@ struct State<T> {
     under_way: Vec<Option<Lane>>,
     /// The slots that are free.
     free: Vec<usize>,
-    /// How many of these items hold a lane.
-    busy: HashMap<u64, usize, foldhash::fast::RandomState>,
     /// Whose turn it is to take.
     turn: u64,
     /// How many items are under way that were taken in this turn.
@@ -52,17 +64,12 @@ struct State<T> {
     ended: bool,
 }
 
-#[derive(Debug)]
-struct Item<T> {
-    item: T,
-    weight: usize,
-    lane: Lane,
-}
-
 /// Which items must not overtake each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Lane {
-    /// Items of the same lane leave in order.
+    /// Whose items they are.
+    pub(crate) tenant: Option<Tenant>,
+    /// Items of a tenant's lane leave in order.
     pub(crate) id: u64,
     /// Whether the next of the lane waits until this one is done. It need not if whoever sends
     /// the next one waits for that himself.
@@ -95,13 +102,12 @@ impl<T> Queue<T> {
     pub(crate) fn new(max: usize, when_full: WhenFull) -> Self {
         Self {
             state: Mutex::new(State {
-                items: VecDeque::new(),
+                schedule: Schedule::default(),
                 bytes: 0,
                 max,
                 when_full,
                 under_way: Vec::new(),
                 free: Vec::new(),
-                busy: HashMap::default(),
                 turn: 0,
                 taken: 0,
                 lent: 0,
@@ -127,6 +133,8 @@ impl<T> Queue<T> {
         state.turn += 1;
         state.lent += state.taken;
         state.taken = 0;
+        // The successor may have better luck.
+        state.schedule.resume_all();
         let turn = state.turn;
         drop(state);
         self.passed.notify_waiters();
@@ -153,51 +161,45 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Adds an item if there is room, or makes room if that is the policy. An item above the
-    /// bound passes when the queue is empty: it could never pass otherwise.
+    /// Adds an item if there is room, or makes room if that is the policy: it is taken from the
+    /// tenant himself if he has more than his share, else from the one who has most. An item above
+    /// the bound passes when the queue is empty: it could never pass otherwise.
     pub(crate) fn push(&self, item: T, weight: usize, lane: Lane) -> Pushed<T> {
         let mut evicted = Vec::new();
         let mut state = self.state();
         if state.closed {
             return Pushed::Closed(item);
         }
-        let max = state.max;
-        let fits = |bytes: usize| bytes == 0 || bytes + weight <= max;
-        if !fits(state.bytes) {
+        if !state.has_room(&lane.tenant, weight) {
             match state.when_full {
                 WhenFull::Block => return Pushed::Full(item),
                 WhenFull::DropNewest => return Pushed::Dropped(item),
-                WhenFull::DropOldest => {
-                    let waiting: usize = state.items.iter().map(|item| item.weight).sum();
-                    if !fits(state.bytes - waiting) {
-                        // What is being sent fills the queue: nothing that could go makes room.
-                        return Pushed::Dropped(item);
-                    }
-                    while !fits(state.bytes) {
-                        let Some(old) = state.items.pop_front() else {
-                            break;
-                        };
-                        state.bytes -= old.weight;
-                        evicted.push(old.item);
-                    }
+                WhenFull::DropOldest if !state.can_make_room(&lane.tenant, weight) => {
+                    return Pushed::Dropped(item);
                 }
+                WhenFull::DropOldest => state.make_room(&lane.tenant, weight, &mut evicted),
             }
         }
         state.bytes += weight;
-        state.items.push_back(Item { item, weight, lane });
+        state.schedule.push_back(lane, item, weight);
         drop(state);
         self.filled.notify_one();
         Pushed::Stored(evicted)
     }
 
-    /// Takes the oldest item of which no other of its lane is under way; none once the turn is
-    /// over, or the queue is closed and nothing will come any more. Cancelling it loses nothing.
-    pub(crate) async fn pop(self: &Arc<Self>, turn: u64) -> Option<(T, Held<T>)> {
+    /// Takes the next item of a lane of which no other is under way, and with it those behind it
+    /// in its lane whose senders do not wait, up to a weight; none once the turn is over, or the
+    /// queue is closed and nothing will come any more. Cancelling it loses nothing.
+    pub(crate) async fn pop_run(
+        self: &Arc<Self>,
+        turn: u64,
+        most: usize,
+    ) -> Option<Vec<(T, Held<T>)>> {
         loop {
             let filled = self.filled.notified();
             tokio::pin!(filled);
             filled.as_mut().enable();
-            {
+            let wake = {
                 let mut state = self.state();
                 if state.turn != turn {
                     drop(state);
@@ -205,21 +207,38 @@ impl<T> Queue<T> {
                     self.filled.notify_one();
                     return None;
                 }
-                if let Some((item, slot)) = state.take_ready() {
-                    state.taken += 1;
-                    let held = Held {
-                        queue: self.clone(),
-                        weight: item.weight,
-                        slot,
-                        turn,
+                if let Some((lane, run)) = state.schedule.take(Instant::now(), most) {
+                    state.taken += run.len();
+                    if state.schedule.has_turns() {
+                        // More may have become ready at once than takers were woken for.
+                        self.filled.notify_one();
+                    }
+                    let hold = |item: schedule::Item<T>| {
+                        let held = Held {
+                            queue: self.clone(),
+                            weight: item.weight,
+                            slot: state.begin(&lane),
+                            turn,
+                        };
+                        (item.item, held)
                     };
-                    return Some((item.item, held));
+                    return Some(run.into_iter().map(hold).collect());
                 }
-                if state.closed && state.items.is_empty() && state.lent == 0 {
+                if state.closed && state.schedule.len() == 0 && state.lent == 0 {
                     return None;
                 }
+                state.schedule.next_wake()
+            };
+            let woken = async {
+                match wake {
+                    Some(wake) => sleep_until(wake).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                () = filled => {}
+                () = woken => {}
             }
-            filled.await;
         }
     }
 
@@ -227,35 +246,48 @@ impl<T> Queue<T> {
     pub(crate) fn push_anyway(&self, item: T, weight: usize, lane: Lane) {
         let mut state = self.state();
         state.bytes += weight;
-        state.items.push_back(Item { item, weight, lane });
+        state.schedule.push_back(lane, item, weight);
         drop(state);
         self.filled.notify_one();
     }
 
-    /// Has all items, also those under way, hold their lanes from now on.
-    pub(crate) fn hold_all(&self) {
+    /// Has the items of these tenants, also those under way, hold their lanes from now on.
+    pub(crate) fn hold(&self, of: impl Fn(&Option<Tenant>) -> bool) {
         let mut state = self.state();
-        let State {
-            items,
-            under_way,
-            busy,
-            ..
-        } = &mut *state;
-        for item in items {
-            item.lane.holds = true;
-        }
-        for lane in under_way.iter_mut().flatten() {
-            if !lane.holds {
-                lane.holds = true;
-                *busy.entry(lane.id).or_default() += 1;
-            }
+        state.schedule.hold(&of);
+        let under_way = state.under_way.iter_mut().flatten();
+        for lane in under_way.filter(|lane| of(&lane.tenant)) {
+            lane.holds = true;
         }
     }
 
-    /// Lets all items that wait be changed, in order.
+    /// Leaves a tenant's items alone until then.
+    pub(crate) fn pause(&self, tenant: Option<Tenant>, until: Instant) {
+        self.state().schedule.pause(tenant, until);
+        // Who waits may have to wake up earlier than he thinks.
+        self.filled.notify_one();
+    }
+
+    /// Removes a tenant's items from the back of its lanes, as far as `which` says so. Returns
+    /// them with their lanes.
+    pub(crate) fn withdraw(
+        &self,
+        tenant: &Option<Tenant>,
+        which: impl FnMut(&T) -> bool,
+    ) -> Vec<(u64, T)> {
+        let mut state = self.state();
+        let before = state.schedule.bytes();
+        let withdrawn = state.schedule.withdraw(tenant, which);
+        state.bytes -= before - state.schedule.bytes();
+        drop(state);
+        self.drained.notify_waiters();
+        withdrawn
+    }
+
+    /// Lets all items that wait be changed, in the order in which they came.
     pub(crate) fn for_each(&self, mut change: impl FnMut(&mut T, Lane)) {
-        for item in &mut self.state().items {
-            change(&mut item.item, item.lane);
+        for (lane, item) in self.state().schedule.iter_mut() {
+            change(item, lane);
         }
     }
 
@@ -283,7 +315,7 @@ impl<T> Queue<T> {
         let mut state = self.state();
         state.closed = true;
         state.ended = true;
-        let left: Vec<_> = state.items.drain(..).collect();
+        let left = state.schedule.drain();
         let bytes: usize = left.iter().map(|item| item.weight).sum();
         state.bytes -= bytes;
         drop(state);
@@ -293,9 +325,8 @@ impl<T> Queue<T> {
     }
 
     /// Whether an item of this weight can come in at once.
-    pub(crate) fn has_room(&self, weight: usize) -> bool {
-        let state = self.state();
-        state.bytes == 0 || state.bytes + weight <= state.max
+    pub(crate) fn has_room(&self, tenant: &Option<Tenant>, weight: usize) -> bool {
+        self.state().has_room(tenant, weight)
     }
 
     /// The bytes that it holds, those of items being sent included.
@@ -305,52 +336,77 @@ impl<T> Queue<T> {
 
     /// How many items wait.
     pub(crate) fn len(&self) -> usize {
-        self.state().items.len()
+        self.state().schedule.len()
     }
 }
 
 impl<T> State<T> {
-    fn take_ready(&mut self) -> Option<(Item<T>, usize)> {
-        let busy = &self.busy;
-        let ready = |item: &Item<T>| busy.is_empty() || !busy.contains_key(&item.lane.id);
-        let place = self.items.iter().position(ready)?;
-        let item = self.items.remove(place)?;
-        if item.lane.holds {
-            *self.busy.entry(item.lane.id).or_default() += 1;
+    fn has_room(&self, tenant: &Option<Tenant>, weight: usize) -> bool {
+        let (own, _) = self.schedule.bytes_of(tenant);
+        self.fits(self.bytes, weight) && self.is_fair(tenant, own, self.bytes, weight)
+    }
+
+    /// Whether that much more fits beside so many bytes.
+    fn fits(&self, bytes: usize, weight: usize) -> bool {
+        bytes == 0 || bytes + weight <= self.max
+    }
+
+    /// Whether that much more is within the share of a tenant who has `own` of so many bytes. There
+    /// is nobody to share with where there are no tenants.
+    fn is_fair(&self, tenant: &Option<Tenant>, own: usize, bytes: usize, weight: usize) -> bool {
+        let free = self.max.saturating_sub(bytes);
+        own == 0 || tenant.is_none() || own + weight <= SHARE.saturating_mul(free)
+    }
+
+    /// Whether there is room once enough of what waits has gone: what is being sent stays.
+    fn can_make_room(&self, tenant: &Option<Tenant>, weight: usize) -> bool {
+        let (own, waiting) = self.schedule.bytes_of(tenant);
+        let fair = self.is_fair(tenant, own - waiting, self.bytes - waiting, weight);
+        fair && self.fits(self.bytes - self.schedule.bytes(), weight)
+    }
+
+    fn make_room(&mut self, tenant: &Option<Tenant>, weight: usize, evicted: &mut Vec<T>) {
+        while !self.has_room(tenant, weight) {
+            let (own, waiting) = self.schedule.bytes_of(tenant);
+            let greedy = waiting > 0 && !self.is_fair(tenant, own, self.bytes, weight);
+            let from = match greedy {
+                true => Some(tenant.clone()),
+                false => self.schedule.largest(),
+            };
+            let Some(old) = from.and_then(|from| self.schedule.evict(&from)) else {
+                return;
+            };
+            self.bytes -= old.weight;
+            evicted.push(old.item);
         }
+    }
+
+    /// Remembers that an item of this lane is under way. Returns its slot.
+    fn begin(&mut self, lane: &Lane) -> usize {
         let slot = self.free.pop().unwrap_or(self.under_way.len());
         match self.under_way.get_mut(slot) {
-            Some(free) => *free = Some(item.lane),
-            None => self.under_way.push(Some(item.lane)),
+            Some(free) => *free = Some(lane.clone()),
+            None => self.under_way.push(Some(lane.clone())),
         }
-        Some((item, slot))
+        slot
     }
 
     /// The lane of an item that was taken.
     fn lane(&self, slot: usize) -> Option<Lane> {
-        self.under_way.get(slot).copied().flatten()
+        self.under_way.get(slot).cloned().flatten()
     }
 
-    /// Frees what an item that was taken has held. Returns whether its lane was among that.
+    /// Frees what an item that was taken has held. Returns whether others may be taken for that.
     fn release(&mut self, held: &Held<T>) -> bool {
         self.bytes -= held.weight;
         let lane = self.under_way.get_mut(held.slot).and_then(Option::take);
         self.free.push(held.slot);
-        let held_lane = lane.filter(|lane| lane.holds);
-        if let Some(lane) = held_lane
-            && let Some(holders) = self.busy.get_mut(&lane.id)
-        {
-            *holders -= 1;
-            if *holders == 0 {
-                self.busy.remove(&lane.id);
-            }
-        }
         if held.turn == self.turn {
             self.taken -= 1;
         } else {
             self.lent -= 1;
         }
-        held_lane.is_some()
+        lane.is_some_and(|lane| self.schedule.release(&lane, held.weight))
     }
 }
 
@@ -371,10 +427,11 @@ impl<T> Held<T> {
         };
         for (item, weight) in left.into_iter().rev() {
             state.bytes += weight;
-            state.items.push_front(Item { item, weight, lane });
+            state.schedule.push_front(lane.clone(), item, weight);
         }
         drop(state);
-        // Dropping what it holds frees the lane and wakes the takers.
+        // What did not hold its lane can be taken at once; dropping the rest frees the lane.
+        self.queue.filled.notify_one();
         Ok(())
     }
 }

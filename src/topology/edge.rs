@@ -21,7 +21,7 @@ use crate::config::Size;
 use crate::protocol::Version;
 use crate::queue::disk::{OpenError, Tally};
 use crate::queue::{Lane, Queue, QueueConfig, WhenFull};
-use crate::signal::{Batch, Outcome, Ticket};
+use crate::signal::{Batch, Outcome, Tenant, Ticket};
 use crate::telemetry::ComponentMetrics;
 
 use accounts::Accounts;
@@ -30,7 +30,7 @@ use gauge::Gauge;
 use store::{Kept, Store};
 
 pub use accounts::{Ledger, reason_name};
-pub use delivery::{Delivery, Input};
+pub use delivery::{Delivery, Input, Run, Trouble};
 
 /// An edge into a sink, shared by all stages that end there and by the sink itself. When the sink
 /// is replaced, its successor gets an edge of its own into the same queue.
@@ -88,6 +88,8 @@ pub(crate) struct Waiting {
     batch: Batch,
     ticket: Option<Ticket>,
     since: Instant,
+    /// How often it was tried in vain.
+    attempts: u32,
     /// What of it is accounted for as queued in memory.
     tally: Tally,
     /// What the queue on disk knows of it.
@@ -113,6 +115,7 @@ fn lane(batch: &Batch, ticket: Option<&Ticket>) -> Lane {
     let origin = batch.origin();
     let source = origin.peer.is_none().then_some(&origin.source);
     Lane {
+        tenant: batch.tenant().cloned(),
         id: hasher.hash_one((source, origin.peer, batch.tenant())),
         holds: ticket.is_none(),
     }
@@ -267,9 +270,26 @@ impl Edge {
         }
     }
 
-    fn set_failing(&self, failing: bool) {
+    /// Leaves a tenant's batches alone until then.
+    fn pause(&self, tenant: Option<&Tenant>, until: Instant) {
+        self.line.queue.pause(tenant.cloned(), until);
+    }
+
+    /// An attempt has failed: for everybody, or for this tenant until then.
+    fn set_failing(&self, tenant: Option<&Tenant>, trouble: Trouble) {
+        let Some(store) = self.line.store.get() else {
+            return;
+        };
+        match trouble {
+            Trouble::Everybody => store.fails(),
+            Trouble::Tenant(until) => store.fails_for(tenant, until),
+        }
+    }
+
+    /// An attempt has succeeded.
+    fn set_well(&self, tenant: Option<&Tenant>) {
         if let Some(store) = self.line.store.get() {
-            store.set_failing(failing);
+            store.does_well(tenant);
         }
     }
 

@@ -157,6 +157,13 @@ impl DiskQueue {
         self.shared.set_options(options);
     }
 
+    /// The place of the first record that is not done, or of the next one that is appended.
+    pub fn first(&self) -> Position {
+        let state = self.shared.state();
+        let first = state.next_undone(0);
+        Position(first.map_or(state.next, |place| place.sequence))
+    }
+
     /// The place of the next record that is appended.
     pub fn end(&self) -> Position {
         Position(self.shared.state().next)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::event::Event;
-use super::format::Header;
+use super::format::{Header, MAX_TENANT, RECORD_HEADER};
 use super::fs::{File, Mode};
 use super::ledger::Reason;
 use super::segment::Place;
@@ -68,27 +68,36 @@ impl Reader {
     /// The next record that is not done; none if all have been seen. What is damaged or older than
     /// the queue keeps is dropped on the way. `now` is in milliseconds since 1970.
     pub fn next(&mut self, now: u64) -> Result<Option<Record>, ReadError> {
-        loop {
-            let place = self.shared.state().next_undone(self.next);
-            let Some(place) = place else {
-                // An open file takes space after it has been removed.
-                self.open = None;
-                return Ok(None);
-            };
-            let record = self.load(place)?;
+        while let Some(place) = self.next_place() {
+            let record = self.load(place, now)?;
             self.next = place.sequence + 1;
-            let Some(record) = record else {
-                continue;
-            };
-            let age = u128::from(now.saturating_sub(record.entry.accepted_at));
-            let max_age = self.shared.options().max_age;
-            if max_age.is_some_and(|max| age > max.as_millis()) {
-                self.shared
-                    .done(&record.entry, Fate::Dropped(Reason::TOO_OLD));
-                continue;
+            if record.is_some() {
+                return Ok(record);
             }
-            return Ok(Some(record));
         }
+        Ok(None)
+    }
+
+    /// What the next record that is not done says of itself; none if all have been seen. What
+    /// cannot be read is dropped on the way.
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, ReadError> {
+        while let Some(place) = self.next_place() {
+            let entry = self.load_entry(place)?;
+            self.next = place.sequence + 1;
+            if entry.is_some() {
+                return Ok(entry);
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_place(&mut self) -> Option<Place> {
+        let place = self.shared.state().next_undone(self.next);
+        if place.is_none() {
+            // An open file takes space after it has been removed.
+            self.open = None;
+        }
+        place
     }
 
     /// Goes on from there.
@@ -96,14 +105,45 @@ impl Reader {
         self.next = position.0;
     }
 
-    /// Reads one record, unless it is done or damaged.
-    pub fn read(&mut self, position: Position) -> Result<Option<Record>, ReadError> {
+    /// Reads one record, unless it is done, damaged or too old.
+    pub fn read(&mut self, position: Position, now: u64) -> Result<Option<Record>, ReadError> {
         let place = self.shared.state().place_of(position.0);
-        place.map_or(Ok(None), |place| self.load(place))
+        place.map_or(Ok(None), |place| self.load(place, now))
+    }
+
+    fn load(&mut self, place: Place, now: u64) -> Result<Option<Record>, ReadError> {
+        let record = self.load_any(place)?;
+        let max_age = self.shared.options().max_age;
+        let too_old = |record: &Record| {
+            let age = u128::from(now.saturating_sub(record.entry.accepted_at));
+            max_age.is_some_and(|max| age > max.as_millis())
+        };
+        match record {
+            Some(record) if too_old(&record) => {
+                let fate = Fate::Dropped(Reason::TOO_OLD);
+                self.shared.done(&record.entry, fate);
+                Ok(None)
+            }
+            record => Ok(record),
+        }
+    }
+
+    /// Reads what a record says of itself. If it is damaged, it is dropped.
+    fn load_entry(&mut self, place: Place) -> Result<Option<Entry>, ReadError> {
+        let length = (place.end - place.offset).min(HEADER_MAX);
+        let read = self.bytes_of(place, length);
+        match read {
+            Ok(bytes) => match self.header(place, &bytes) {
+                Some(header) => Ok(Some(self.entry(&header))),
+                // It is looked at as a whole, and reported.
+                None => Ok(self.load_any(place)?.map(|record| record.entry)),
+            },
+            Err(_) => Ok(self.load_any(place)?.map(|record| record.entry)),
+        }
     }
 
     /// Reads a record. If it is damaged, it is dropped.
-    fn load(&mut self, place: Place) -> Result<Option<Record>, ReadError> {
+    fn load_any(&mut self, place: Place) -> Result<Option<Record>, ReadError> {
         let file = log_name(place.segment);
         match self.try_load(place) {
             Ok(Loaded::Record(record)) => return Ok(Some(record)),
@@ -150,6 +190,23 @@ impl Reader {
     }
 
     fn try_load(&mut self, place: Place) -> io::Result<Loaded> {
+        let record = self.bytes_of(place, place.end - place.offset)?;
+        let Some(header) = self.header(place, &record) else {
+            return Ok(Loaded::Nothing);
+        };
+        let entry = self.entry(&header);
+        let Some(body) = header.body(&record) else {
+            return Ok(Loaded::Header(entry));
+        };
+        let body = header.body_start()..header.body_start() + body.len();
+        Ok(Loaded::Record(Record {
+            entry,
+            body: Bytes::from(record).slice(body),
+        }))
+    }
+
+    /// What stands there, as far as the file goes.
+    fn bytes_of(&mut self, place: Place, length: u32) -> io::Result<Vec<u8>> {
         let open = match self.open.take() {
             Some(open) if open.segment == place.segment => open,
             _ => Open {
@@ -160,24 +217,23 @@ impl Reader {
                     .open(&log_name(place.segment), Mode::Existing)?,
             },
         };
-        let mut record = vec![0; (place.end - place.offset) as usize];
-        let read = open.file.read_at(&mut record, u64::from(place.offset))?;
-        record.truncate(read);
+        let mut bytes = vec![0; length as usize];
+        let read = open.file.read_at(&mut bytes, u64::from(place.offset))?;
+        bytes.truncate(read);
         self.open = Some(open);
-        let Some(header) = Header::decode(self.shared.seed, &record) else {
-            return Ok(Loaded::Nothing);
-        };
-        if header.sequence != place.sequence {
-            return Ok(Loaded::Nothing);
-        }
-        let entry = header.entry(self.shared.state().ledger.name(header.tenant));
-        let Some(body) = header.body(&record) else {
-            return Ok(Loaded::Header(entry));
-        };
-        let body = header.body_start()..header.body_start() + body.len();
-        Ok(Loaded::Record(Record {
-            entry,
-            body: Bytes::from(record).slice(body),
-        }))
+        Ok(bytes)
+    }
+
+    fn header<'a>(&self, place: Place, bytes: &'a [u8]) -> Option<Header<'a>> {
+        let header = Header::decode(self.shared.seed, bytes)?;
+        (header.sequence == place.sequence).then_some(header)
+    }
+
+    fn entry(&self, header: &Header) -> Entry {
+        let tenant = self.shared.state().ledger.name(header.tenant);
+        header.entry(tenant)
     }
 }
+
+/// The most that a header takes, with the tenant's name.
+const HEADER_MAX: u32 = (RECORD_HEADER + MAX_TENANT) as u32;

@@ -6,9 +6,16 @@ fn queue(max: usize, when_full: WhenFull) -> Arc<Queue<u32>> {
 
 /// Nobody waits for such an item.
 const FREE: Lane = Lane {
+    tenant: None,
     id: 0,
     holds: false,
 };
+
+impl<T> Queue<T> {
+    async fn pop(self: &Arc<Self>, turn: u64) -> Option<(T, Held<T>)> {
+        self.pop_run(turn, 0).await?.pop()
+    }
+}
 
 /// Adds an item, waiting for room if that is the policy.
 async fn push_wait(queue: &Queue<u32>, item: u32, weight: usize, lane: Lane) -> Pushed<u32> {
@@ -17,7 +24,7 @@ async fn push_wait(queue: &Queue<u32>, item: u32, weight: usize, lane: Lane) -> 
         let drained = queue.drained();
         tokio::pin!(drained);
         drained.as_mut().enable();
-        match queue.push(item, weight, lane) {
+        match queue.push(item, weight, lane.clone()) {
             Pushed::Full(again) => item = again,
             done => return done,
         }
@@ -26,7 +33,11 @@ async fn push_wait(queue: &Queue<u32>, item: u32, weight: usize, lane: Lane) -> 
 }
 
 fn holding(id: u64) -> Lane {
-    Lane { id, holds: true }
+    Lane {
+        tenant: None,
+        id,
+        holds: true,
+    }
 }
 
 #[tokio::test]
@@ -175,11 +186,8 @@ async fn an_item_that_holds_its_lane_is_not_overtaken_by_one_that_does_not() {
     let queue = queue(100, WhenFull::Block);
     let _ = queue.push(1, 10, holding(7));
     let _ = queue.push(2, 10, holding(7));
-    let free = Lane {
-        id: 7,
-        holds: false,
-    };
-    let _ = queue.push(3, 10, free);
+    let free = Lane { id: 7, ..FREE };
+    let _ = queue.push(3, 10, free.clone());
     let _ = queue.push(4, 10, free);
     let (first, held) = queue.pop(0).await.unwrap();
     assert_eq!(first, 1);

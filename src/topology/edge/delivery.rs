@@ -1,5 +1,6 @@
 //! A sink's end of its edge.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,39 +25,58 @@ impl Input {
     /// takers may ask at once: of deliveries that must not overtake each other, one is under way
     /// at a time. Cancelling it loses nothing.
     pub async fn recv(&self) -> Option<Delivery> {
+        self.recv_run(0).await?.next()
+    }
+
+    /// The next delivery, and those right behind it that must not overtake it as long as their
+    /// senders do not wait and together they weigh no more than `most`.
+    pub async fn recv_run(&self, most: usize) -> Option<Run> {
         loop {
-            let (waiting, held) = self.0.line.queue.pop(self.0.turn()).await?;
-            let Waiting {
-                mut batch,
-                ticket,
-                since,
-                tally,
-                kept,
-            } = waiting;
-            // It may have been queued for a predecessor that did not look into it.
-            let looked = if self.0.checks_series && batch.counts().is_none() {
-                batch.decode().map(|_| ())
-            } else {
-                Ok(())
-            };
-            let mut delivery = Delivery {
-                batch,
-                rest: Vec::new(),
-                worst: Outcome::Delivered,
-                ticket,
-                since,
-                tally,
-                kept,
-                progress: Progress::default(),
-                edge: self.0.clone(),
-                held: Some(held),
-            };
-            match looked {
-                Ok(()) => return Some(delivery),
-                Err(error) => {
-                    delivery.count_lost("invalid", None);
-                    delivery.finish(Outcome::rejected(error.to_string()));
-                }
+            let taken = self.0.line.queue.pop_run(self.0.turn(), most).await?;
+            let run = taken.into_iter();
+            let run = run.filter_map(|(waiting, held)| self.delivery(waiting, held));
+            let run = Run(run.collect());
+            if run.len() > 0 {
+                return Some(run);
+            }
+        }
+    }
+
+    fn delivery(&self, waiting: Waiting, held: Held<Waiting>) -> Option<Delivery> {
+        let Waiting {
+            mut batch,
+            ticket,
+            since,
+            attempts,
+            tally,
+            kept,
+        } = waiting;
+        // It may have been queued for a predecessor that did not look into it.
+        let looked = if self.0.checks_series && batch.counts().is_none() {
+            batch.decode().map(|_| ())
+        } else {
+            Ok(())
+        };
+        let mut delivery = Delivery {
+            batch,
+            rest: Vec::new(),
+            worst: Outcome::Delivered,
+            ticket,
+            since,
+            attempts,
+            tally,
+            kept,
+            progress: Progress::default(),
+            edge: self.0.clone(),
+            held: Some(held),
+            comes_back: false,
+        };
+        match looked {
+            Ok(()) => Some(delivery),
+            Err(error) => {
+                delivery.count_lost("invalid", None);
+                delivery.finish(Outcome::rejected(error.to_string()));
+                None
             }
         }
     }
@@ -89,6 +109,44 @@ impl Input {
     /// Says in which form batches are wanted from now on.
     pub fn prefer(&self, form: Form) {
         self.0.prefer(form);
+    }
+}
+
+/// Deliveries that must not overtake each other. What is left of them when it is dropped goes back
+/// in order.
+#[derive(Debug)]
+pub struct Run(VecDeque<Delivery>);
+
+impl Run {
+    /// Takes the first one.
+    pub fn next(&mut self) -> Option<Delivery> {
+        self.0.pop_front()
+    }
+
+    /// The first one.
+    pub fn first(&self) -> Option<&Delivery> {
+        self.0.front()
+    }
+
+    /// Takes the first one, and gives back all others.
+    pub fn leave_first(&mut self) -> Option<Delivery> {
+        let first = self.next();
+        self.0.drain(..).rev().for_each(Delivery::put_back);
+        first
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Delivery> {
+        self.0.iter_mut()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.0.drain(..).rev().for_each(Delivery::put_back);
     }
 }
 
@@ -135,6 +193,8 @@ pub struct Delivery {
     worst: Outcome,
     ticket: Option<Ticket>,
     since: Instant,
+    /// How often it was tried in vain.
+    attempts: u32,
     /// What of it is accounted for as queued.
     tally: Tally,
     /// What the queue on disk knows of it.
@@ -143,6 +203,17 @@ pub struct Delivery {
     edge: Arc<Edge>,
     /// Its place in the queue, until somebody has said what became of it.
     held: Option<Held<Waiting>>,
+    /// Whether dropping it gives it back in any case.
+    comes_back: bool,
+}
+
+/// Whom it concerns that an attempt has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Whoever's batch it is.
+    Everybody,
+    /// The batch's tenant, who is left alone until then.
+    Tenant(Instant),
 }
 
 impl Delivery {
@@ -170,16 +241,34 @@ impl Delivery {
         max_age.is_some_and(|max_age| self.age() > max_age)
     }
 
-    /// Says that an attempt has failed and that there will be another one.
-    pub fn failing(&self) {
-        self.edge.set_failing(true);
+    /// How often it was tried in vain.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// Gives it back to be tried again, after an attempt has failed.
+    pub fn retry(mut self, trouble: Trouble) {
+        self.attempts += 1;
+        self.comes_back = true;
+        let (edge, tenant) = (self.edge.clone(), self.batch.tenant().cloned());
+        if let Trouble::Tenant(until) = trouble {
+            // Before anybody can take it again.
+            edge.pause(tenant.as_ref(), until);
+        }
+        drop(self);
+        edge.set_failing(tenant.as_ref(), trouble);
+    }
+
+    /// Gives it back as if nobody had taken it.
+    pub fn put_back(mut self) {
+        self.comes_back = true;
     }
 
     /// Counts the batch, or a part of it, as delivered.
     pub fn count_sent(&mut self, counts: Option<Counts>, bytes: usize) {
         self.edge.metrics.sent().batch(counts, bytes);
         self.progress.sent = true;
-        self.edge.set_failing(false);
+        self.edge.set_well(self.batch.tenant());
     }
 
     /// Counts the batch, or a part of it, as lost.
@@ -278,13 +367,15 @@ impl Drop for Delivery {
                 batch,
                 ticket: ticket.as_ref().map(Ticket::another),
                 since: self.since,
+                attempts: self.attempts,
                 tally: tallies.next().unwrap_or_default(),
                 kept: kept.clone(),
             };
             (waiting, weight)
         });
         // What is on disk, or will be, must not be forgotten here.
-        let refused = held.give_back(left.collect(), kept.is_some());
+        let always = self.comes_back || kept.is_some();
+        let refused = held.give_back(left.collect(), always);
         if kept.is_none() {
             self.edge.adopt();
         }

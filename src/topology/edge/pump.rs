@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::warn;
 
 use crate::log_limit::LogLimit;
-use crate::queue::disk::{AppendError, Event, ReadError, Reader};
+use crate::queue::disk::{AppendError, Event, Position, ReadError, Reader};
 
 use super::store::{Store, now_millis};
 
@@ -18,6 +18,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// How long to wait for a disk that cannot be read, and how often before a record is given up.
 const READ_PAUSE: Duration = Duration::from_secs(1);
 const READ_ATTEMPTS: u32 = 60;
+/// How many records are listed before some are read.
+const LIST_AT_ONCE: usize = 4096;
 
 /// Stores what has not been delivered in time.
 pub(super) async fn keep(store: Arc<Store>) {
@@ -32,6 +34,7 @@ pub(super) async fn keep(store: Arc<Store>) {
             tick = Instant::now() + TICK;
             store.drained.tick(TICK);
             store.drop_abandoned();
+            store.prune();
         }
         let next = store.due().filter(|_| !full).unwrap_or(tick).min(tick);
         tokio::select! {
@@ -53,18 +56,15 @@ pub(super) async fn pump(store: Arc<Store>) {
         if store.is_closing() {
             return;
         }
-        if !wants_more(&store, 4) {
+        let unseen = store.unseen().is_some();
+        if !unseen && !wants_more(&store, 4) {
             // Closing wakes it as well.
             drained.await;
             continue;
         }
-        if store.to_read().is_none() {
-            store.readable.notified().await;
-            continue;
-        }
         let work = store.clone();
         let read = tokio::task::spawn_blocking(move || {
-            let read = read_some(&work, &mut reader);
+            let read = list_some(&work, &mut reader).and_then(|()| read_some(&work, &mut reader));
             (reader, read)
         });
         let Ok((back, read)) = read.await else {
@@ -72,9 +72,12 @@ pub(super) async fn pump(store: Arc<Store>) {
         };
         reader = back;
         match read {
-            Ok(true) => failures = 0,
-            // What is there will be readable in a moment.
-            Ok(false) => tokio::task::yield_now().await,
+            Ok(full) => {
+                failures = 0;
+                if !full && !unseen {
+                    wait_for_records(&store).await;
+                }
+            }
             Err(error) => {
                 failures += 1;
                 warn!(sink = %store.sink, %error, attempt = failures, "cannot read the queue");
@@ -89,31 +92,56 @@ pub(super) async fn pump(store: Arc<Store>) {
     }
 }
 
+/// Waits until there is something to read, or somebody is no longer left alone.
+async fn wait_for_records(store: &Store) {
+    match store.next_wake() {
+        Some(wake) => {
+            let _ = timeout_at(wake, store.readable.notified()).await;
+        }
+        None => store.readable.notified().await,
+    }
+}
+
 /// Whether memory holds less than that part of what it may, or nothing that could be taken.
 fn wants_more(store: &Store, part: usize) -> bool {
     store.queue.len() == 0 || store.queue.bytes() < store.memory_bytes() / part
 }
 
-/// Reads until memory is filled well enough. Returns whether there was something.
-fn read_some(store: &Store, reader: &mut Reader) -> Result<bool, ReadError> {
-    let mut some = false;
-    while wants_more(store, 2) {
-        let Some((from, end)) = store.to_read() else {
+/// Gets to know some of what was there when the queue was opened.
+fn list_some(store: &Store, reader: &mut Reader) -> Result<(), ReadError> {
+    let Some((from, end)) = store.unseen() else {
+        return Ok(());
+    };
+    let mut entries = Vec::new();
+    reader.seek(Position(from));
+    let mut next = end;
+    while let Some(entry) = reader.next_entry()? {
+        if entry.position.0 >= end {
             break;
-        };
-        reader.seek(from);
-        match reader.next(now_millis())? {
-            None => store.read_up_to(end),
-            Some(record) if record.entry.position.0 >= end => {
-                // Its append is not complete: nothing before it is left.
-                store.read_up_to(end);
-                return Ok(some);
-            }
-            Some(record) => store.take_in(record),
         }
-        some = true;
+        let position = entry.position.0;
+        entries.push(entry);
+        if entries.len() == LIST_AT_ONCE {
+            next = position + 1;
+            break;
+        }
     }
-    Ok(some)
+    store.list(&entries, next);
+    Ok(())
+}
+
+/// Reads until memory is filled well enough. Returns whether it is, and not all is read that may be.
+fn read_some(store: &Store, reader: &mut Reader) -> Result<bool, ReadError> {
+    while wants_more(store, 2) {
+        let Some(next) = store.to_read() else {
+            return Ok(false);
+        };
+        match reader.read(Position(next.position), now_millis())? {
+            Some(record) => store.take_in(record),
+            None => store.is_gone(&next),
+        }
+    }
+    Ok(true)
 }
 
 /// How fast bytes go, over some seconds.

@@ -83,10 +83,11 @@ impl Edge {
             batch,
             ticket,
             since,
+            attempts: 0,
             tally,
             kept: None,
         };
-        match self.line.queue.push(waiting, weight, lane) {
+        match self.line.queue.push(waiting, weight, lane.clone()) {
             Pushed::Stored(evicted) => {
                 for old in evicted {
                     self.give_up(old, "queue_full", "queue is full");

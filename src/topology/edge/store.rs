@@ -2,12 +2,15 @@
 //!
 //! A batch goes into the queue in memory first. It is *stored* when it has not been delivered after
 //! a while, when an attempt has failed, when there is no room in memory, and at the end. What comes
-//! while something on disk waits to be read, or while the sink fails, goes to disk at once: so what
-//! is on disk and not in memory is always behind all that is in memory, and both are read in order.
+//! while something of its lane is on disk alone, or while the sink or its tenant fails, goes to disk
+//! at once: so what of a lane is on disk alone is always behind all of it that is in memory, and
+//! both are read in order. What fails for one tenant alone leaves memory until it is tried again,
+//! so that memory is there for the others.
 //!
 //! Locks: the store's before the queue's and before the disk's, never the other way round.
 
 mod append;
+mod backlog;
 mod read;
 mod state;
 
@@ -25,13 +28,14 @@ use crate::queue::disk::{
     DiskQueue, Entry, Fate, OpenError, Reason, Snapshot, StatsSnapshot, Tally,
 };
 use crate::queue::{Queue, QueueConfig};
-use crate::signal::{Batch, Outcome, Ticket};
+use crate::signal::{Batch, Outcome, Tenant, Ticket};
 
 use super::accounts::{ABANDONED, Accounts, reason_name};
 use super::delivery::Progress;
 use super::{Incoming, Waiting, pump};
 
 use append::split;
+use backlog::Backlog;
 pub(super) use state::Kept;
 use state::{Copied, Fresh, State};
 
@@ -46,6 +50,8 @@ pub(super) struct Store {
     settings: ArcSwap<Settings>,
     /// Attempts to deliver fail.
     failing: AtomicBool,
+    /// They fail for some tenants.
+    some_paused: AtomicBool,
     /// Something has to be stored some time.
     pub(super) work: Notify,
     /// Something can be read that could not.
@@ -85,6 +91,11 @@ pub(super) fn tally(batch: &Batch) -> Tally {
     )
 }
 
+/// The name under which a tenant stands on disk.
+fn key(tenant: &Option<Tenant>) -> Tenant {
+    tenant.clone().unwrap_or_default()
+}
+
 pub(super) fn now_millis() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_millis() as u64)
@@ -103,7 +114,7 @@ impl Store {
         let listener = pump::listener(sink.clone(), watch.clone());
         let disk = DiskQueue::open(path.clone(), config.disk(required), listener)?;
         let state = State {
-            end: disk.end().0,
+            backlog: Backlog::new(disk.first().0, disk.end().0),
             ..State::default()
         };
         Ok(Arc::new(Self {
@@ -114,6 +125,7 @@ impl Store {
             state: Mutex::new(state),
             settings: ArcSwap::from_pointee(Settings::new(config)),
             failing: AtomicBool::new(false),
+            some_paused: AtomicBool::new(false),
             work: Notify::new(),
             readable: Notify::new(),
             appended: Notify::new(),
@@ -175,7 +187,7 @@ impl Store {
 
     /// Whether batches have to go through it.
     pub(super) fn engaged(&self) -> bool {
-        self.keeps() || self.state().is_behind()
+        self.keeps() || !self.state().backlog.is_empty()
     }
 
     /// Whether new batches are stored.
@@ -195,17 +207,46 @@ impl Store {
         self.failing.load(Ordering::Relaxed)
     }
 
-    /// Says whether attempts fail.
-    pub(super) fn set_failing(self: &Arc<Self>, failing: bool) {
-        if self.failing.swap(failing, Ordering::Relaxed) != failing && failing {
+    /// Attempts fail, whoever's batch it is.
+    pub(super) fn fails(self: &Arc<Self>) {
+        if !self.failing.swap(true, Ordering::Relaxed) {
             self.store_all();
+        }
+    }
+
+    /// Attempts fail for a tenant, who is left alone until then.
+    pub(super) fn fails_for(self: &Arc<Self>, tenant: Option<&Tenant>, until: Instant) {
+        let mut state = self.state();
+        let name = key(&tenant.cloned());
+        state.backlog.pause(&name, until);
+        self.some_paused.store(true, Ordering::Relaxed);
+        if self.keeps() {
+            self.flush(&mut state, |fresh| fresh.batch.tenant() == tenant);
+        }
+        self.shed(&mut state, tenant);
+        drop(state);
+        self.readable.notify_one();
+    }
+
+    /// An attempt has succeeded.
+    pub(super) fn does_well(&self, tenant: Option<&Tenant>) {
+        if self.is_failing() {
+            self.failing.store(false, Ordering::Relaxed);
+        }
+        if self.some_paused.load(Ordering::Relaxed) {
+            let mut state = self.state();
+            state.backlog.resume(&key(&tenant.cloned()));
+            let some = state.backlog.some_paused();
+            self.some_paused.store(some, Ordering::Relaxed);
+            drop(state);
+            self.readable.notify_one();
         }
     }
 
     /// Stores what only memory has. Returns whether all of it is on its way.
     pub(super) fn store_all(self: &Arc<Self>) -> bool {
         let mut state = self.state();
-        self.flush(&mut state)
+        self.flush(&mut state, |_| true)
     }
 
     /// Says what became of a part of a batch.

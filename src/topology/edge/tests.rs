@@ -58,12 +58,13 @@ fn batch(lane: u8, number: u64) -> Batch {
         peer: Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, lane))),
         ..Origin::internal("a".into())
     };
-    Batch::from_body(
-        Version::V1,
-        Bytes::from(body),
-        Limits::default(),
-        Arc::new(origin),
-    )
+    let (body, limits) = (Bytes::from(body), Limits::default());
+    let mut batch = Batch::from_body(Version::V1, body, limits, Arc::new(origin));
+    // Two lanes without a tenant, and two with one.
+    if lane >= 2 {
+        batch.set_tenant("acme".into());
+    }
+    batch
 }
 
 fn name(delivery: &mut Delivery) -> (u8, u64) {
@@ -97,7 +98,7 @@ impl Model {
 
     /// A sender sends if it does not wait for an answer: the next batch, or one again that failed.
     fn send(&mut self, edge: &Edge) {
-        let lane = self.below(3) as u8;
+        let lane = self.below(4) as u8;
         if self.asked.contains_key(&lane) {
             return;
         }
@@ -119,7 +120,7 @@ impl Model {
 
     /// Senders look whether they have been answered.
     async fn listen(&mut self) {
-        for lane in 0..3 {
+        for lane in 0..4 {
             let Some(asked) = self.asked.get_mut(&lane) else {
                 continue;
             };
@@ -137,11 +138,32 @@ impl Model {
         }
     }
 
-    async fn take(&mut self, edge: &Arc<Edge>) -> Option<Delivery> {
-        timeout(Duration::from_millis(1), Input(edge.clone()).recv())
+    async fn take(&mut self, edge: &Arc<Edge>) -> Option<Run> {
+        let most = [0, 1000][self.below(2) as usize];
+        timeout(Duration::from_millis(1), Input(edge.clone()).recv_run(most))
             .await
             .ok()
             .flatten()
+    }
+
+    /// The first of what is under way somewhere is delivered.
+    fn deliver_one(&mut self, under_way: &mut Vec<Run>) {
+        let place = self.below(under_way.len() as u64) as usize;
+        match under_way[place].next() {
+            Some(delivery) => self.deliver(delivery),
+            None => drop(under_way.swap_remove(place)),
+        }
+    }
+
+    /// An attempt to deliver it fails.
+    fn fail(&mut self, mut run: Run) {
+        let trouble = match self.below(2) {
+            0 => Trouble::Everybody,
+            _ => Trouble::Tenant(Instant::now() + Duration::from_millis(self.below(20))),
+        };
+        if let Some(first) = run.leave_first() {
+            first.retry(trouble);
+        }
     }
 
     fn deliver(&mut self, mut delivery: Delivery) {
@@ -172,18 +194,23 @@ async fn walk(seed: u64) {
         delivered: BTreeMap::new(),
     };
     let mut edge = open(folder.path(), &telemetry);
-    let mut under_way: Vec<Delivery> = Vec::new();
-    for _ in 0..200 {
+    let mut under_way: Vec<Run> = Vec::new();
+    for _ in 0..300 {
         match model.below(20) {
             0..8 => model.send(&edge),
             8..12 if under_way.len() < 4 => under_way.extend(model.take(&edge).await),
-            12..15 if !under_way.is_empty() => {
-                let place = model.below(under_way.len() as u64) as usize;
-                model.deliver(under_way.swap_remove(place));
+            12..15 if !under_way.is_empty() => model.deliver_one(&mut under_way),
+            15 => {
+                if let Some(run) = under_way.pop() {
+                    model.fail(run);
+                }
             }
-            15 => under_way.iter().for_each(Delivery::failing),
             // The sink dies.
-            16 => drop(under_way.pop()),
+            16 => {
+                if let Some(mut run) = under_way.pop() {
+                    drop(run.leave_first());
+                }
+            }
             17 => tokio::time::sleep(Duration::from_millis(25)).await,
             18 if model.below(4) == 0 => {
                 let in_time = model.below(2) == 0;
@@ -196,9 +223,7 @@ async fn walk(seed: u64) {
             _ => model.listen().await,
         }
     }
-    while let Some(delivery) = under_way.pop() {
-        drop(delivery);
-    }
+    under_way.clear();
     let quiet = Duration::from_millis(200);
     while let Ok(Some(delivery)) = timeout(quiet, Input(edge.clone()).recv()).await {
         model.deliver(delivery);

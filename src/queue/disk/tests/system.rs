@@ -48,7 +48,7 @@ fn what_was_appended_is_there_when_it_is_opened_again() {
         let total = queue.snapshot().total;
         assert_eq!(total.delivered.batches, 30);
         assert_eq!(total.queued().batches, 19);
-        let one = reader.read(entries[40].position).unwrap().unwrap();
+        let one = reader.read(entries[40].position, 0).unwrap().unwrap();
         assert_eq!((&one.entry, one.body.len()), (&entries[40], 5000));
         queue.close();
     }

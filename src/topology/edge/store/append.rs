@@ -1,5 +1,6 @@
 //! How batches come into memory and to disk.
 
+use std::collections::HashSet;
 use std::sync::{Arc, MutexGuard};
 
 use tokio::time::Instant;
@@ -11,7 +12,7 @@ use crate::signal::{Batch, Outcome, Ticket};
 use super::super::accounts::DISK_FAILED;
 use super::super::{Incoming, Waiting, pump};
 use super::state::{Copied, Direct, Fresh, Kept, State};
-use super::{Store, Taken, now_millis, tally};
+use super::{Store, Taken, key, now_millis, tally};
 
 impl Store {
     /// Takes a batch into memory or to disk.
@@ -20,16 +21,20 @@ impl Store {
         if state.closing {
             return Taken::Closed(item);
         }
-        let behind = state.is_behind();
+        let behind = state.backlog.has(item.lane.id);
         let keeps = self.keeps();
-        let at_once = behind || (keeps && self.is_failing());
-        if !at_once || !self.flush(&mut state) {
+        let tenant = &item.lane.tenant;
+        let paused = state.backlog.some_paused() && state.backlog.is_paused(&key(tenant));
+        let at_once = behind || (keeps && (paused || self.is_failing()));
+        // What is only in memory has to be on disk before what comes after it.
+        let of = |fresh: &Fresh| self.is_failing() || fresh.batch.tenant() == tenant.as_ref();
+        if !at_once || !self.flush(&mut state, of) {
             let weight = item.batch.weight();
-            if !behind && self.queue.has_room(weight) {
+            if !behind && self.queue.has_room(tenant, weight) {
                 self.keep_in_memory(&mut state, item, weight);
                 return Taken::In;
             }
-            if !keeps || !self.flush(&mut state) {
+            if !keeps || !self.flush(&mut state, |_| true) {
                 return Taken::Full(item);
             }
         }
@@ -56,6 +61,7 @@ impl Store {
             batch,
             ticket,
             since,
+            attempts: 0,
             tally,
             kept,
         };
@@ -71,6 +77,7 @@ impl Store {
             lane,
             version,
         } = item;
+        let id_of_lane = lane.id;
         let back = |batch, ticket| Incoming {
             batch,
             ticket,
@@ -78,7 +85,7 @@ impl Store {
             lane,
             version,
         };
-        let Some(append) = append(&mut batch, version, lane.id, since) else {
+        let Some(append) = append(&mut batch, version, id_of_lane, since) else {
             return Taken::TooLarge(back(batch, ticket));
         };
         let id = state.next;
@@ -86,11 +93,13 @@ impl Store {
         let tally = tally(&batch);
         let direct = Direct {
             batch,
+            lane: id_of_lane,
             ticket,
             tally,
         };
         self.accounts.received(direct.batch.tenant(), tally);
         state.direct.insert(id, direct);
+        state.backlog.enter(id_of_lane);
         // It is known to be under way, so nothing can pass it while the lock is not held.
         drop(state);
         let store = self.clone();
@@ -98,7 +107,10 @@ impl Store {
         let Err(refused) = self.disk.append(append, complete) else {
             return Taken::In;
         };
-        let direct = self.state().direct.remove(&id);
+        let mut state = self.state();
+        state.backlog.leave(id_of_lane);
+        let direct = state.direct.remove(&id);
+        drop(state);
         let Some(Direct { batch, ticket, .. }) = direct else {
             return Taken::In;
         };
@@ -110,10 +122,16 @@ impl Store {
         }
     }
 
-    /// Appends what is in memory alone, as far as the disk takes it.
-    pub(super) fn flush(self: &Arc<Self>, state: &mut State) -> bool {
-        let due: Vec<u64> = state.storable().map(|(id, _)| *id).collect();
-        let (mut clear, mut some) = (true, false);
+    /// Appends what of these is in memory alone, as far as the disk takes it.
+    pub(super) fn flush(
+        self: &Arc<Self>,
+        state: &mut State,
+        which: impl Fn(&Fresh) -> bool,
+    ) -> bool {
+        let due = state.storable().filter(|(_, fresh)| which(fresh));
+        let due: Vec<u64> = due.map(|(id, _)| *id).collect();
+        let mut clear = true;
+        let mut tenants = HashSet::new();
         for id in due {
             let Some(fresh) = state.fresh.get_mut(&id) else {
                 continue;
@@ -129,6 +147,7 @@ impl Store {
             let complete = Box::new(move |result| store.copy_done(id, result));
             match self.disk.append(append, complete) {
                 Ok(()) => {
+                    tenants.insert(fresh.batch.tenant().cloned());
                     let fresh = state.fresh.remove(&id);
                     let copied = Copied {
                         fresh,
@@ -136,7 +155,6 @@ impl Store {
                         fate: None,
                     };
                     state.copied.insert(id, copied);
-                    some = true;
                 }
                 Err(Refused::TooLarge(..)) => fresh.storable = false,
                 Err(_) => {
@@ -145,9 +163,9 @@ impl Store {
                 }
             }
         }
-        if some {
+        if !tenants.is_empty() {
             // Their senders will send more.
-            self.queue.hold_all();
+            self.queue.hold(|tenant| tenants.contains(tenant));
         }
         clear
     }
@@ -163,14 +181,17 @@ impl Store {
         };
         match result {
             Ok(entry) => {
-                state.end = entry.position.0 + 1;
-                state.present.insert(entry.position.0);
-                self.accounts.moved(fresh.batch.tenant(), fresh.tally);
+                let tenant = fresh.batch.tenant();
+                self.accounts.moved(tenant, fresh.tally);
                 match copied.fate {
                     Some(fate) => self.done(&entry, fate),
                     None => {
+                        let paused = state.backlog.is_paused(&entry.tenant);
                         copied.entry = Some(entry);
                         state.copied.insert(id, copied);
+                        if paused {
+                            self.shed(&mut state, tenant);
+                        }
                     }
                 }
             }
@@ -206,7 +227,8 @@ impl Store {
         let (mut ticket, mut lost) = (None, None);
         match (result, direct) {
             (Ok(entry), direct) => {
-                state.end = entry.position.0 + 1;
+                let position = entry.position.0;
+                state.backlog.add(&entry.tenant, entry.lane, position);
                 ticket = direct.and_then(|direct| {
                     self.accounts.moved(direct.batch.tenant(), direct.tally);
                     direct.ticket
@@ -216,11 +238,10 @@ impl Store {
                 {
                     state.waiting.insert(entry.position.0, (entry, ticket));
                 }
-                if std::mem::take(&mut state.hungry) {
-                    self.readable.notify_one();
-                }
+                self.readable.notify_one();
             }
             (Err(error), Some(direct)) => {
+                state.backlog.leave(direct.lane);
                 pump::append_failed(self, &error);
                 lost = Some((direct, error));
             }

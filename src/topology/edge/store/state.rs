@@ -1,6 +1,6 @@
 //! What a store knows of the batches that it is responsible for.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
@@ -10,6 +10,7 @@ use crate::queue::disk::{Entry, Fate, Tally};
 use crate::signal::{Batch, Ticket};
 
 use super::super::delivery::Progress;
+use super::backlog::Backlog;
 use super::tally;
 
 #[derive(Default)]
@@ -23,14 +24,8 @@ pub(super) struct State {
     pub(super) direct: HashMap<u64, Direct, foldhash::fast::RandomState>,
     /// Of records that are on disk and not in memory, those whose senders wait for the far end.
     pub(super) waiting: BTreeMap<u64, (Entry, Ticket)>,
-    /// The next record to read, unless it is one of `present`.
-    pub(super) cursor: u64,
-    /// The records from the cursor on that are in memory.
-    pub(super) present: BTreeSet<u64>,
-    /// The end of the records that can be read.
-    pub(super) end: u64,
-    /// Whether somebody waits for a record to read.
-    pub(super) hungry: bool,
+    /// Records that are on disk and not in memory.
+    pub(super) backlog: Backlog,
     pub(super) closing: bool,
     pub(super) closed: bool,
 }
@@ -57,6 +52,7 @@ pub(super) struct Copied {
 
 pub(super) struct Direct {
     pub(super) batch: Batch,
+    pub(super) lane: u64,
     pub(super) ticket: Option<Ticket>,
     pub(super) tally: Tally,
 }
@@ -88,6 +84,12 @@ impl Kept {
         parts.1.add(progress);
     }
 
+    /// Whether nothing has become of any part of it.
+    pub(super) fn is_whole(&self) -> bool {
+        let parts = self.parts();
+        parts.0 == 1 && !parts.1.sent && parts.1.reason.is_none()
+    }
+
     /// One part has come to its end. Returns what became of the batch if it was the last one.
     pub(super) fn finish(&self, progress: Progress) -> Option<Fate> {
         let mut parts = self.parts();
@@ -107,14 +109,6 @@ impl State {
 
     pub(super) fn storable(&self) -> impl Iterator<Item = (&u64, &Fresh)> {
         self.fresh.iter().filter(|(_, fresh)| fresh.storable)
-    }
-
-    /// Whether something on disk is not in memory, or will not be.
-    pub(super) fn is_behind(&mut self) -> bool {
-        while self.present.remove(&self.cursor) {
-            self.cursor += 1;
-        }
-        self.cursor < self.end || !self.direct.is_empty()
     }
 }
 

@@ -1,0 +1,234 @@
+//! How many requests are under way at once, and who is left alone after a failure.
+//!
+//! The number of connections adapts between bounds: it grows by one with every round of answers as
+//! long as all of them are busy, halves when the endpoint is in trouble, and shrinks while fewer
+//! are needed (additive increase, multiplicative decrease, as in TCP's congestion avoidance, RFC
+//! 5681 section 3.1).
+//!
+//! A failure is at first that of its tenant, who is left alone for a while; the others go on. It is
+//! the endpoint's if there was no answer, or if it has answered 5xx to one tenant after the other:
+//! then everybody waits.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use crate::backoff::Backoff;
+use crate::signal::Tenant;
+use crate::topology::Trouble;
+
+use super::config::RetryConfig;
+
+/// So many tenants in a row are refused with 5xx before it is taken for the endpoint's trouble.
+const TENANTS_IN_A_ROW: usize = 3;
+/// After so long without need for all connections, there is one fewer.
+const IDLE: Duration = Duration::from_secs(10);
+/// Of so many tenants it is known how often in a row their requests have failed.
+const TENANTS_MAX: usize = 10_000;
+/// Connections to begin with, within the bounds.
+const FIRST: usize = 4;
+
+/// What went wrong with an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// No answer came.
+    Silence,
+    /// The endpoint could not do it.
+    Broken,
+    /// The endpoint wants less of it.
+    TooMuch,
+}
+
+/// Paces the requests of a sink.
+#[derive(Debug)]
+pub(super) struct Pace {
+    least: usize,
+    most: usize,
+    retry: RetryConfig,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    /// How many requests may be under way.
+    limit: f64,
+    /// Who may send, whether there is something to send or not.
+    permits: usize,
+    /// Requests under way.
+    sending: usize,
+    /// When all connections were last busy, or one was given up because they were not.
+    needed: Instant,
+    /// Nobody sends before.
+    until: Option<Instant>,
+    /// Of the endpoint, while it is in trouble.
+    backoff: Option<Backoff>,
+    /// Who was last refused with 5xx, and how many different tenants in a row were.
+    last: Option<Option<Tenant>>,
+    in_a_row: usize,
+    /// Of those whose last request has failed, with the time until which they are left alone.
+    tenants: HashMap<Option<Tenant>, (Backoff, Instant), foldhash::fast::RandomState>,
+}
+
+/// The right to send one request at a time.
+#[derive(Debug)]
+pub(super) struct Permit<'a>(&'a Pace);
+
+/// A request that is under way.
+#[derive(Debug)]
+pub(super) struct Sending<'a>(&'a Pace);
+
+impl Pace {
+    pub(super) fn new(least: usize, most: usize, retry: RetryConfig) -> Self {
+        Self {
+            least,
+            most,
+            retry,
+            state: Mutex::new(State {
+                limit: FIRST.clamp(least, most) as f64,
+                permits: 0,
+                sending: 0,
+                needed: Instant::now(),
+                until: None,
+                backoff: None,
+                last: None,
+                in_a_row: 0,
+                tenants: HashMap::default(),
+            }),
+            changed: Notify::new(),
+        }
+    }
+
+    /// No invariant spans a panic here: every change to the state is complete.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until one more may send.
+    pub(super) async fn permit(&self) -> Permit<'_> {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let until = {
+                let mut state = self.state();
+                let now = Instant::now();
+                state.until = state.until.filter(|until| *until > now);
+                if state.until.is_none() && state.permits < state.limit as usize {
+                    state.permits += 1;
+                    return Permit(self);
+                }
+                state.until
+            };
+            tokio::select! {
+                () = changed => {}
+                () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
+            }
+        }
+    }
+
+    /// Whether everybody waits.
+    pub(super) fn is_paused(&self) -> bool {
+        let until = self.state().until;
+        until.is_some_and(|until| until > Instant::now())
+    }
+
+    /// A request of this tenant was answered, and not because it failed.
+    pub(super) fn succeeded(&self, tenant: Option<&Tenant>) {
+        let mut state = self.state();
+        let now = Instant::now();
+        let limit = state.limit as usize;
+        if state.sending >= limit {
+            state.needed = now;
+            if limit < self.most {
+                let grown = state.limit + 1.0 / state.limit;
+                state.limit = grown.min(self.most as f64);
+            }
+        } else if limit > self.least && now > state.needed + IDLE {
+            state.needed = now;
+            state.limit = (limit - 1) as f64;
+        }
+        if !state.tenants.is_empty() {
+            state.tenants.remove(&tenant.cloned());
+        }
+        (state.last, state.in_a_row) = (None, 0);
+        let waited = state.backoff.take().is_some() || state.until.take().is_some();
+        let grown = state.limit as usize > limit;
+        drop(state);
+        if waited || grown {
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// A request of this tenant has failed, and the endpoint may have said when to come again.
+    /// Returns whom that concerns.
+    pub(super) fn failed(
+        &self,
+        tenant: Option<&Tenant>,
+        failure: Failure,
+        after: Option<Duration>,
+    ) -> Trouble {
+        let mut state = self.state();
+        let tenant = tenant.cloned();
+        match failure {
+            Failure::TooMuch => {}
+            Failure::Silence => state.in_a_row = TENANTS_IN_A_ROW,
+            Failure::Broken if state.last.as_ref() != Some(&tenant) => {
+                state.in_a_row += 1;
+                state.last = Some(tenant.clone());
+            }
+            Failure::Broken => {}
+        }
+        let now = Instant::now();
+        if failure != Failure::TooMuch {
+            state.limit = (state.limit / 2.0).max(self.least as f64);
+        }
+        let retry = self.retry;
+        let fresh = || Backoff::new(retry.min_backoff.0, retry.max_backoff.0);
+        if state.in_a_row >= TENANTS_IN_A_ROW && failure != Failure::TooMuch {
+            // Those that were under way together fail together: that is one failure.
+            if state.until.is_none_or(|until| until <= now) {
+                let pause = state.backoff.get_or_insert_with(fresh).next_pause();
+                state.until = Some(now + pause);
+            }
+            if failure == Failure::Silence {
+                return Trouble::Everybody;
+            }
+        }
+        if state.tenants.len() >= TENANTS_MAX && !state.tenants.contains_key(&tenant) {
+            state.tenants.retain(|_, (_, until)| *until > now);
+            if state.tenants.len() >= TENANTS_MAX {
+                return Trouble::Tenant(now + after.unwrap_or(retry.max_backoff.0));
+            }
+        }
+        let known = state.tenants.entry(tenant);
+        let (backoff, until) = known.or_insert_with(|| (fresh(), now));
+        let pause = backoff.next_pause();
+        *until = now + after.unwrap_or(pause);
+        Trouble::Tenant(*until)
+    }
+}
+
+impl<'a> Permit<'a> {
+    /// A request begins.
+    pub(super) fn sending(&self) -> Sending<'a> {
+        self.0.state().sending += 1;
+        Sending(self.0)
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        self.0.state().permits -= 1;
+        self.0.changed.notify_one();
+    }
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        self.0.state().sending -= 1;
+    }
+}

@@ -493,7 +493,7 @@ fn many_small_requests_in_a_queue_take_no_more_memory_than_it_says() {
         turn % 4 == 0 && child.metric("metrifold_component_discarded_batches_total", &[]) > 0.0
     });
     let grown = child.memory("VmRSS").saturating_sub(before);
-    assert!(grown < 12 << 10, "{grown} KiB for a queue of 1024 KiB");
+    assert!(grown < 16 << 10, "{grown} KiB for a queue of 1024 KiB");
 }
 
 #[test]
@@ -623,7 +623,8 @@ fn order_holds(seed: u64, acknowledge: &str, keys: &str) -> usize {
         assert_eq!(seen.header("x-tenant"), Some(seen.series()[0].name()));
     }
     assert_eq!(endpoint.accepted().len(), all, "accepted once each");
-    assert!(endpoint.count() > all, "there was trouble");
+    let retries = child.metric("metrifold_component_retries_total", &[("component_id", "out")]);
+    assert!(retries > 0.0, "there was trouble");
     endpoint.most_at_once()
 }
 

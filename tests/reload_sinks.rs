@@ -65,7 +65,8 @@ fn a_sink_moves_on_from_an_endpoint_that_hangs_once_the_limit_is_over() {
 #[test]
 fn a_request_that_was_under_way_when_its_sink_changed_counts_if_it_is_answered() {
     let (address, old, new) = (free_address(), hanging(), Endpoint::healthy());
-    let config = |url: &str| source("a", address, "") + &sink("z", "a", url, OPTIONAL);
+    let keys = format!("{OPTIONAL}\nmerge_bytes = \"0B\"");
+    let config = |url: &str| source("a", address, "") + &sink("z", "a", url, &keys);
     let mut live = Live::start(&config(&old.url()));
     let mut sender = Sender::new(address);
     for time in 1..=5 {

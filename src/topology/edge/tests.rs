@@ -255,7 +255,8 @@ async fn walk(seed: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_happens_what_was_acknowledged_arrives_in_order() {
-    for seed in 1..=24 {
-        walk(seed * 0x9e37_79b9).await;
+    let walks = (1..=32).map(|seed| tokio::spawn(walk(seed * 0x9e37_79b9)));
+    for walk in walks.collect::<Vec<_>>() {
+        walk.await.unwrap();
     }
 }

@@ -592,7 +592,7 @@ fn order_holds(seed: u64, acknowledge: &str, keys: &str) -> usize {
     let resets = 5;
     endpoint.reset(resets);
     let tenant = "[transforms.tenant]\ntype = \"tenant\"\ninputs = [\"ingest\"]\nfrom = [{ header = \"X-Tenant\" }]\n";
-    let keys = format!("{keys}\nconnections = 8\ntenant_header = \"X-Tenant\"");
+    let keys = format!("{keys}\nmin_connections = 8\nconnections = 8\ntenant_header = \"X-Tenant\"");
     let config = source(acknowledge)
         + tenant
         + &sink("out", &endpoint.url(), &keys).replace("\"ingest\"", "\"tenant\"");

@@ -232,3 +232,6 @@ impl Drop for Sending<'_> {
         self.0.state().sending -= 1;
     }
 }
+
+#[cfg(test)]
+mod tests;

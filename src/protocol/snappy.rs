@@ -167,8 +167,38 @@ mod tests {
         prop::collection::vec(piece, 0..5)
     }
 
+    #[test]
+    fn bodies_that_have_no_header_or_are_too_long_together_are_not_joined() {
+        let body = |bytes: &'static [u8]| Bytes::from_static(bytes);
+        assert_eq!(join(&[body(b"\x01\x00a"), body(b"")]), None);
+        let huge = body(b"\xff\xff\xff\xff\x0f\x00a");
+        assert_eq!(join(&[huge.clone(), body(b"\x01\x00a")]), None);
+        assert!(join(&[huge]).is_some());
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn joined_bodies_decompress_to_what_each_of_them_does(
+            texts in prop::collection::vec(pieces(), 0..5),
+        ) {
+            let mut expected = Vec::new();
+            let mut bodies = Vec::new();
+            for pieces in &texts {
+                let text = pieces.concat();
+                bodies.push(stream(pieces));
+                // Other writers look back farther.
+                let other = snap::raw::Encoder::new().compress_vec(&text).unwrap();
+                bodies.push(Bytes::from(other));
+                expected.extend_from_slice(&text);
+                expected.extend_from_slice(&text);
+            }
+            let joined = join(&bodies).unwrap();
+            let mut out = vec![0; declared_len(&joined, usize::MAX).unwrap()];
+            decompress(&joined, &mut out).unwrap();
+            prop_assert!(out == expected);
+        }
 
         #[test]
         fn what_is_compressed_in_pieces_decompresses_to_their_sum(

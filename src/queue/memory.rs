@@ -5,10 +5,11 @@
 //! not let one overtake another. Tenants take turns, and one whose items fail can be left alone
 //! for a while. All of it is a lock around lists, taken once per batch.
 //!
-//! A tenant can fill eight ninths of the queue, several can fill it so far that each could take
-//! eight times what is free: there is always room for one who has nothing here. The rule is that
-//! of dynamic thresholds (Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory
-//! packet switches", 1998).
+//! When it is full, a tenant who floods it pays for that. If the oldest make room, they are those
+//! of the tenant who has most. If not, a tenant can have no more than eight times what he leaves
+//! free: one alone eight ninths of the queue, so that there is room for one who has nothing here.
+//! The latter rule is that of dynamic thresholds (Choudhury and Hahne, "Dynamic queue length
+//! thresholds for shared-memory packet switches", 1998).
 //!
 //! A queue outlives its takers: when a sink is replaced, the successor takes the next *turn*. The
 //! predecessor gets nothing more, and what it has not delivered it may give back, to the front.
@@ -161,24 +162,24 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Adds an item if there is room, or makes room if that is the policy: it is taken from the
-    /// tenant himself if he has more than his share, else from the one who has most. An item above
-    /// the bound passes when the queue is empty: it could never pass otherwise.
+    /// Adds an item if there is room, or makes room if that is the policy. An item above the bound
+    /// passes when the queue is empty: it could never pass otherwise.
     pub(crate) fn push(&self, item: T, weight: usize, lane: Lane) -> Pushed<T> {
         let mut evicted = Vec::new();
         let mut state = self.state();
         if state.closed {
             return Pushed::Closed(item);
         }
-        if !state.has_room(&lane.tenant, weight) {
-            match state.when_full {
-                WhenFull::Block => return Pushed::Full(item),
-                WhenFull::DropNewest => return Pushed::Dropped(item),
-                WhenFull::DropOldest if !state.can_make_room(&lane.tenant, weight) => {
-                    return Pushed::Dropped(item);
-                }
-                WhenFull::DropOldest => state.make_room(&lane.tenant, weight, &mut evicted),
+        let when_full = state.when_full;
+        match when_full {
+            WhenFull::Block if !state.has_room(&lane.tenant, weight) => return Pushed::Full(item),
+            WhenFull::DropNewest if !state.has_room(&lane.tenant, weight) => {
+                return Pushed::Dropped(item);
             }
+            WhenFull::DropOldest if !state.make_room(weight, &mut evicted) => {
+                return Pushed::Dropped(item);
+            }
+            _ => {}
         }
         state.bytes += weight;
         state.schedule.push_back(lane, item, weight);
@@ -341,9 +342,13 @@ impl<T> Queue<T> {
 }
 
 impl<T> State<T> {
+    /// Whether there is room, and within the tenant's share. There is nobody to share with where
+    /// there are no tenants.
     fn has_room(&self, tenant: &Option<Tenant>, weight: usize) -> bool {
-        let (own, _) = self.schedule.bytes_of(tenant);
-        self.fits(self.bytes, weight) && self.is_fair(tenant, own, self.bytes, weight)
+        let own = self.schedule.bytes_of(tenant);
+        let free = self.max.saturating_sub(self.bytes + weight);
+        let fair = own == 0 || tenant.is_none() || own + weight <= SHARE.saturating_mul(free);
+        fair && self.fits(self.bytes, weight)
     }
 
     /// Whether that much more fits beside so many bytes.
@@ -351,34 +356,21 @@ impl<T> State<T> {
         bytes == 0 || bytes + weight <= self.max
     }
 
-    /// Whether that much more is within the share of a tenant who has `own` of so many bytes. There
-    /// is nobody to share with where there are no tenants.
-    fn is_fair(&self, tenant: &Option<Tenant>, own: usize, bytes: usize, weight: usize) -> bool {
-        let free = self.max.saturating_sub(bytes);
-        own == 0 || tenant.is_none() || own + weight <= SHARE.saturating_mul(free)
-    }
-
-    /// Whether there is room once enough of what waits has gone: what is being sent stays.
-    fn can_make_room(&self, tenant: &Option<Tenant>, weight: usize) -> bool {
-        let (own, waiting) = self.schedule.bytes_of(tenant);
-        let fair = self.is_fair(tenant, own - waiting, self.bytes - waiting, weight);
-        fair && self.fits(self.bytes - self.schedule.bytes(), weight)
-    }
-
-    fn make_room(&mut self, tenant: &Option<Tenant>, weight: usize, evicted: &mut Vec<T>) {
-        while !self.has_room(tenant, weight) {
-            let (own, waiting) = self.schedule.bytes_of(tenant);
-            let greedy = waiting > 0 && !self.is_fair(tenant, own, self.bytes, weight);
-            let from = match greedy {
-                true => Some(tenant.clone()),
-                false => self.schedule.largest(),
-            };
-            let Some(old) = from.and_then(|from| self.schedule.evict(&from)) else {
-                return;
+    /// Makes room if that can be done without what is being sent: the oldest of the tenant goes who
+    /// has most.
+    fn make_room(&mut self, weight: usize, evicted: &mut Vec<T>) -> bool {
+        if !self.fits(self.bytes - self.schedule.bytes(), weight) {
+            return false;
+        }
+        while !self.fits(self.bytes, weight) {
+            let largest = self.schedule.largest();
+            let Some(old) = largest.and_then(|largest| self.schedule.evict(&largest)) else {
+                return false;
             };
             self.bytes -= old.weight;
             evicted.push(old.item);
         }
+        true
     }
 
     /// Remembers that an item of this lane is under way. Returns its slot.

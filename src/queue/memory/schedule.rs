@@ -156,10 +156,9 @@ impl<T> Schedule<T> {
         self.bytes
     }
 
-    /// Of a tenant's items, here and under way, and of those here.
-    pub(super) fn bytes_of(&self, tenant: &Option<Tenant>) -> (usize, usize) {
-        let line = self.tenants.get(tenant);
-        line.map_or((0, 0), |line| (line.bytes, line.waiting))
+    /// Of a tenant's items, here and under way.
+    pub(super) fn bytes_of(&self, tenant: &Option<Tenant>) -> usize {
+        self.tenants.get(tenant).map_or(0, |line| line.bytes)
     }
 
     pub(super) fn push_back(&mut self, lane: Lane, item: T, weight: usize) {

@@ -273,3 +273,241 @@ async fn no_wake_up_is_lost_to_a_taker_whose_turn_is_over() {
     assert_eq!(old.await.unwrap(), None);
     assert_eq!(new.await.unwrap(), Some(1));
 }
+
+fn of(tenant: &str, id: u64) -> Lane {
+    Lane {
+        tenant: Some(tenant.into()),
+        id,
+        holds: true,
+    }
+}
+
+fn tenant(name: &str) -> Option<Tenant> {
+    Some(name.into())
+}
+
+#[tokio::test]
+async fn tenants_take_turns_and_so_do_the_lanes_of_each() {
+    let queue = queue(1000, WhenFull::Block);
+    for i in 0..4 {
+        let _ = queue.push(10 + i, 1, of("a", i as u64 % 2));
+    }
+    let _ = queue.push(20, 1, of("b", 7));
+    let _ = queue.push(21, 1, of("b", 7));
+    let _ = queue.push(30, 1, of("c", 8));
+    let mut taken = Vec::new();
+    while queue.len() > 0 {
+        let (item, held) = queue.pop(0).await.unwrap();
+        drop(held);
+        taken.push(item);
+    }
+    assert_eq!(taken, [10, 20, 30, 11, 21, 12, 13]);
+}
+
+#[tokio::test]
+async fn a_run_is_of_one_lane_and_no_heavier_than_asked_for() {
+    let queue = queue(1000, WhenFull::Block);
+    for i in 0..5 {
+        let _ = queue.push(i, 10, of("a", 1));
+        let _ = queue.push(10 + i, 10, of("a", 2));
+    }
+    let items = |run: &[(u32, Held<u32>)]| run.iter().map(|(item, _)| *item).collect::<Vec<_>>();
+    let first = queue.pop_run(0, 39).await.unwrap();
+    assert_eq!(items(&first), [0, 1, 2]);
+    let second = queue.pop_run(0, 1000).await.unwrap();
+    assert_eq!(items(&second), [10, 11, 12, 13, 14]);
+    // The lane is free once all of the run is done.
+    let mut first = first.into_iter();
+    drop((first.next(), first.next()));
+    assert_eq!(queue.len(), 2);
+    let waiting = queue.pop_run(0, 5);
+    tokio::pin!(waiting);
+    let pending = std::future::poll_fn(|cx| std::task::Poll::Ready(waiting.as_mut().poll(cx)));
+    assert!(pending.await.is_pending());
+    drop(first);
+    assert_eq!(items(&waiting.await.unwrap()), [3], "one at least");
+}
+
+#[tokio::test]
+async fn a_run_ends_where_a_sender_waits() {
+    let queue = queue(1000, WhenFull::Block);
+    for (item, holds) in [(1, true), (2, true), (3, false), (4, false)] {
+        let lane = Lane {
+            holds,
+            ..holding(7)
+        };
+        let _ = queue.push(item, 10, lane);
+    }
+    for expected in [&[1, 2][..], &[3], &[4]] {
+        let run = queue.pop_run(0, 1000).await.unwrap();
+        assert!(run.iter().map(|(item, _)| item).eq(expected));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_who_is_left_alone_keeps_nobody_waiting() {
+    let queue = queue(1000, WhenFull::Block);
+    for i in 0..3 {
+        let _ = queue.push(10 + i, 1, of("a", i as u64));
+        let _ = queue.push(20 + i, 1, of("b", 5));
+    }
+    let start = Instant::now();
+    let pause = std::time::Duration::from_secs(30);
+    let (first, held) = queue.pop(0).await.unwrap();
+    queue.pause(tenant("a"), start + pause);
+    assert!(held.give_back(vec![(first, 1)], true).is_ok());
+    for expected in 20..23 {
+        let (item, held) = queue.pop(0).await.unwrap();
+        drop(held);
+        assert_eq!(item, expected);
+    }
+    assert_eq!(start.elapsed(), std::time::Duration::ZERO);
+    // When the time comes, all of his lanes are there for as many takers.
+    let takers: Vec<_> = (0..3)
+        .map(|_| {
+            let queue = queue.clone();
+            tokio::spawn(async move { queue.pop(0).await.unwrap() })
+        })
+        .collect();
+    let mut taken = Vec::new();
+    let mut holds = Vec::new();
+    for taker in takers {
+        let (item, held) = taker.await.unwrap();
+        taken.push(item);
+        holds.push(held);
+    }
+    taken.sort_unstable();
+    assert_eq!(taken, [10, 11, 12]);
+    assert!(start.elapsed() >= pause);
+    drop(holds);
+    assert_eq!(queue.bytes(), 0);
+}
+
+#[tokio::test]
+async fn there_is_always_room_for_a_tenant_who_has_nothing_here() {
+    for when_full in [WhenFull::Block, WhenFull::DropNewest] {
+        let queue = queue(900, when_full);
+        let flood = |name| {
+            let mut some = 0;
+            while matches!(queue.push(0, 10, of(name, 1)), Pushed::Stored(_)) {
+                some += 10;
+            }
+            some
+        };
+        assert_eq!(flood("a"), 800, "eight ninths");
+        assert_eq!(flood("b"), 80, "eight times what is free then");
+        assert_eq!(flood("c"), 10);
+        // Each may have one, as long as there is any room at all.
+        assert!(matches!(queue.push(0, 10, of("d", 1)), Pushed::Stored(_)));
+        assert_eq!(queue.bytes(), 900);
+        assert!(!matches!(queue.push(0, 10, of("e", 1)), Pushed::Stored(_)));
+    }
+}
+
+#[tokio::test]
+async fn room_is_made_at_the_cost_of_who_has_most() {
+    let queue = queue(900, WhenFull::DropOldest);
+    for i in 0..60 {
+        let _ = queue.push(i, 10, of("a", i as u64 % 3));
+    }
+    for i in 100..125 {
+        let _ = queue.push(i, 10, of("b", 1));
+    }
+    assert_eq!(queue.bytes(), 850);
+    let mut evicted = Vec::new();
+    for i in 200..210 {
+        match queue.push(i, 10, of("c", 1)) {
+            Pushed::Stored(old) => evicted.extend(old),
+            other => panic!("{other:?}"),
+        }
+    }
+    // The oldest of the largest, whatever its lane.
+    assert_eq!(evicted, [0, 1, 2, 3, 4]);
+    assert!(matches!(queue.push(60, 10, of("a", 0)), Pushed::Stored(old) if old == [5]));
+}
+
+#[tokio::test]
+async fn what_is_withdrawn_comes_from_the_backs_of_a_tenants_lanes() {
+    let queue = queue(1000, WhenFull::Block);
+    for i in 0..4 {
+        let _ = queue.push(i, 10, of("a", 1));
+        let _ = queue.push(10 + i, 10, of("b", 2));
+    }
+    let withdrawn = queue.withdraw(&tenant("a"), |item| *item != 1);
+    assert_eq!(withdrawn, [(1, 3), (1, 2)]);
+    assert_eq!((queue.len(), queue.bytes()), (6, 60));
+    let left = queue.end();
+    assert_eq!(left, [0, 10, 1, 11, 12, 13]);
+}
+
+#[tokio::test]
+async fn whatever_happens_lanes_stay_in_order_and_nothing_is_lost() {
+    use std::collections::{BTreeMap, BTreeSet};
+    for seed in 1..200u64 {
+        let mut random = seed * 0x9e37_79b9;
+        let mut below = |bound: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random % bound
+        };
+        let queue = queue(500, WhenFull::Block);
+        let mut inside: BTreeSet<u32> = BTreeSet::new();
+        let mut last: BTreeMap<(u64, u64), u32> = BTreeMap::new();
+        let mut under_way: Vec<Vec<((u64, u64), u32, Held<u32>)>> = Vec::new();
+        let lane_of = |item: u32| ((u64::from(item) >> 1) & 3, u64::from(item) & 1);
+        for number in 0..400u32 {
+            match below(8) {
+                0..3 => {
+                    let (name, id) = (below(4), below(2));
+                    let item = number << 3 | (name as u32) << 1 | id as u32;
+                    let weight = 1 + below(30) as usize;
+                    let lane = of(["a", "b", "c", "d"][name as usize], id);
+                    if let Pushed::Stored(_) = queue.push(item, weight, lane) {
+                        inside.insert(item);
+                    }
+                }
+                3..5 => {
+                    let run = queue.pop_run(0, below(60) as usize);
+                    tokio::pin!(run);
+                    let polled = std::future::poll_fn(|cx| {
+                        std::task::Poll::Ready(run.as_mut().poll(cx))
+                    });
+                    if let std::task::Poll::Ready(Some(run)) = polled.await {
+                        let lane = lane_of(run[0].0);
+                        let busy = under_way.iter().any(|other| other[0].0 == lane);
+                        assert!(!busy, "seed {seed}: lane {lane:?} is held");
+                        let entry = |(item, held)| (lane_of(item), item, held);
+                        under_way.push(run.into_iter().map(entry).collect());
+                    }
+                }
+                5 if !under_way.is_empty() => {
+                    let run = under_way.swap_remove(below(under_way.len() as u64) as usize);
+                    for (lane, item, held) in run {
+                        assert!(last.insert(lane, item) < Some(item), "seed {seed}");
+                        assert!(inside.remove(&item));
+                        drop(held);
+                    }
+                }
+                6 if !under_way.is_empty() => {
+                    let run = under_way.swap_remove(below(under_way.len() as u64) as usize);
+                    for (_, item, held) in run.into_iter().rev() {
+                        let weight = held.weight;
+                        held.give_back(vec![(item, weight)], true).unwrap();
+                    }
+                }
+                _ => {
+                    let name = ["a", "b", "c", "d"][below(4) as usize];
+                    queue.pause(tenant(name), Instant::now());
+                }
+            }
+        }
+        for (_, item, _) in under_way.drain(..).flatten() {
+            inside.remove(&item);
+        }
+        let mut left = queue.end();
+        left.sort_unstable();
+        assert!(left.iter().eq(&inside), "seed {seed}");
+        assert_eq!(queue.bytes(), 0, "seed {seed}");
+    }
+}

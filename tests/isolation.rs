@@ -592,7 +592,8 @@ fn order_holds(seed: u64, acknowledge: &str, keys: &str) -> usize {
     let resets = 5;
     endpoint.reset(resets);
     let tenant = "[transforms.tenant]\ntype = \"tenant\"\ninputs = [\"ingest\"]\nfrom = [{ header = \"X-Tenant\" }]\n";
-    let keys = format!("{keys}\nmin_connections = 8\nconnections = 8\ntenant_header = \"X-Tenant\"");
+    let keys =
+        format!("{keys}\nmin_connections = 8\nconnections = 8\ntenant_header = \"X-Tenant\"");
     let config = source(acknowledge)
         + tenant
         + &sink("out", &endpoint.url(), &keys).replace("\"ingest\"", "\"tenant\"");
@@ -623,7 +624,10 @@ fn order_holds(seed: u64, acknowledge: &str, keys: &str) -> usize {
         assert_eq!(seen.header("x-tenant"), Some(seen.series()[0].name()));
     }
     assert_eq!(endpoint.accepted().len(), all, "accepted once each");
-    let retries = child.metric("metrifold_component_retries_total", &[("component_id", "out")]);
+    let retries = child.metric(
+        "metrifold_component_retries_total",
+        &[("component_id", "out")],
+    );
     assert!(retries > 0.0, "there was trouble");
     endpoint.most_at_once()
 }

@@ -7,7 +7,7 @@
 //!
 //! A failure is at first that of its tenant, who is left alone for a while; the others go on. It is
 //! the endpoint's if there was no answer, or if it has answered 5xx to one tenant after the other:
-//! then everybody waits.
+//! then everybody waits for a moment.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,7 +23,7 @@ use crate::topology::Trouble;
 use super::config::RetryConfig;
 
 /// So many tenants in a row are refused with 5xx before it is taken for the endpoint's trouble.
-const TENANTS_IN_A_ROW: usize = 3;
+const TENANTS_IN_A_ROW: usize = 16;
 /// After so long without need for all connections, there is one fewer.
 const IDLE: Duration = Duration::from_secs(10);
 /// Of so many tenants it is known how often in a row their requests have failed.
@@ -173,42 +173,60 @@ impl Pace {
     ) -> Trouble {
         let mut state = self.state();
         let tenant = tenant.cloned();
-        match failure {
-            Failure::TooMuch => {}
-            Failure::Silence => state.in_a_row = TENANTS_IN_A_ROW,
-            Failure::Broken if state.last.as_ref() != Some(&tenant) => {
-                state.in_a_row += 1;
-                state.last = Some(tenant.clone());
+        let general = match failure {
+            Failure::TooMuch => false,
+            Failure::Silence => true,
+            Failure::Broken => {
+                // Nobody has had an answer since this one has failed before.
+                let again = state.last.as_ref() == Some(&tenant);
+                if !again {
+                    state.in_a_row += 1;
+                    state.last = Some(tenant.clone());
+                }
+                again || state.in_a_row >= TENANTS_IN_A_ROW
             }
-            Failure::Broken => {}
-        }
+        };
         let now = Instant::now();
-        if failure != Failure::TooMuch {
+        if general {
             state.limit = (state.limit / 2.0).max(self.least as f64);
         }
         let retry = self.retry;
         let fresh = || Backoff::new(retry.min_backoff.0, retry.max_backoff.0);
-        if state.in_a_row >= TENANTS_IN_A_ROW && failure != Failure::TooMuch {
-            // Those that were under way together fail together: that is one failure.
-            if state.until.is_none_or(|until| until <= now) {
-                let pause = state.backoff.get_or_insert_with(fresh).next_pause();
-                state.until = Some(now + pause);
-            }
-            if failure == Failure::Silence {
-                return Trouble::Everybody;
+        let silent = failure == Failure::Silence;
+        let everybody = general && (silent || state.in_a_row >= TENANTS_IN_A_ROW);
+        // Those that were under way together fail together: that is one failure.
+        if everybody && state.until.is_none_or(|until| until <= now) {
+            // After errors no longer than that: one who does well may be behind many who do not.
+            let pause = match silent {
+                true => state.backoff.get_or_insert_with(fresh).next_pause(),
+                false => retry.min_backoff.0,
+            };
+            state.until = Some(now + pause);
+        }
+        let tenant = (!silent).then(|| {
+            let pause = state.pause_of(tenant, now, retry);
+            now + after.unwrap_or(pause)
+        });
+        Trouble { everybody, tenant }
+    }
+}
+
+impl State {
+    /// How long to leave a tenant alone who has failed once more.
+    fn pause_of(&mut self, tenant: Option<Tenant>, now: Instant, retry: RetryConfig) -> Duration {
+        if self.tenants.len() >= TENANTS_MAX && !self.tenants.contains_key(&tenant) {
+            self.tenants.retain(|_, (_, until)| *until > now);
+            if self.tenants.len() >= TENANTS_MAX {
+                return retry.max_backoff.0;
             }
         }
-        if state.tenants.len() >= TENANTS_MAX && !state.tenants.contains_key(&tenant) {
-            state.tenants.retain(|_, (_, until)| *until > now);
-            if state.tenants.len() >= TENANTS_MAX {
-                return Trouble::Tenant(now + after.unwrap_or(retry.max_backoff.0));
-            }
-        }
-        let known = state.tenants.entry(tenant);
-        let (backoff, until) = known.or_insert_with(|| (fresh(), now));
+        let (backoff, until) = self.tenants.entry(tenant).or_insert_with(|| {
+            let backoff = Backoff::new(retry.min_backoff.0, retry.max_backoff.0);
+            (backoff, now)
+        });
         let pause = backoff.next_pause();
-        *until = now + after.unwrap_or(pause);
-        Trouble::Tenant(*until)
+        *until = now + pause;
+        pause
     }
 }
 

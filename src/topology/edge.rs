@@ -275,14 +275,16 @@ impl Edge {
         self.line.queue.pause(tenant.cloned(), until);
     }
 
-    /// An attempt has failed: for everybody, or for this tenant until then.
+    /// An attempt of this tenant has failed.
     fn set_failing(&self, tenant: Option<&Tenant>, trouble: Trouble) {
         let Some(store) = self.line.store.get() else {
             return;
         };
-        match trouble {
-            Trouble::Everybody => store.fails(),
-            Trouble::Tenant(until) => store.fails_for(tenant, until),
+        if trouble.everybody {
+            store.fails();
+        }
+        if let Some(until) = trouble.tenant {
+            store.fails_for(tenant, until);
         }
     }
 

@@ -470,9 +470,8 @@ async fn whatever_happens_lanes_stay_in_order_and_nothing_is_lost() {
                 3..5 => {
                     let run = queue.pop_run(0, below(60) as usize);
                     tokio::pin!(run);
-                    let polled = std::future::poll_fn(|cx| {
-                        std::task::Poll::Ready(run.as_mut().poll(cx))
-                    });
+                    let polled =
+                        std::future::poll_fn(|cx| std::task::Poll::Ready(run.as_mut().poll(cx)));
                     if let std::task::Poll::Ready(Some(run)) = polled.await {
                         let lane = lane_of(run[0].0);
                         let busy = under_way.iter().any(|other| other[0].0 == lane);

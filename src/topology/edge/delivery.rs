@@ -209,11 +209,11 @@ pub struct Delivery {
 
 /// Whom it concerns that an attempt has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub struct Trouble {
     /// Whoever's batch it is.
-    Everybody,
+    pub everybody: bool,
     /// The batch's tenant, who is left alone until then.
-    Tenant(Instant),
+    pub tenant: Option<Instant>,
 }
 
 impl Delivery {
@@ -251,7 +251,7 @@ impl Delivery {
         self.attempts += 1;
         self.comes_back = true;
         let (edge, tenant) = (self.edge.clone(), self.batch.tenant().cloned());
-        if let Trouble::Tenant(until) = trouble {
+        if let Some(until) = trouble.tenant {
             // Before anybody can take it again.
             edge.pause(tenant.as_ref(), until);
         }

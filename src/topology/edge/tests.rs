@@ -157,9 +157,10 @@ impl Model {
 
     /// An attempt to deliver it fails.
     fn fail(&mut self, mut run: Run) {
-        let trouble = match self.below(2) {
-            0 => Trouble::Everybody,
-            _ => Trouble::Tenant(Instant::now() + Duration::from_millis(self.below(20))),
+        let until = Instant::now() + Duration::from_millis(self.below(20));
+        let trouble = Trouble {
+            everybody: self.below(3) == 0,
+            tenant: (self.below(2) == 0).then_some(until),
         };
         if let Some(first) = run.leave_first() {
             first.retry(trouble);

@@ -9,6 +9,9 @@ use serde::Deserialize;
 
 use crate::config::{Period, Problems, Size};
 
+/// How many times what is free a tenant may have in a queue, unless the oldest make room.
+const SHARE: usize = 8;
+
 pub(crate) use memory::{Held, Lane, Pushed, Queue};
 
 /// `queue = { type = "disk", max_bytes = "4GiB" }`.

@@ -31,7 +31,7 @@ impl Shared {
                     Merged::Later => return,
                 }
             }
-            let Some(delivery) = run.next() else {
+            let Some(delivery) = run.take_first() else {
                 return;
             };
             if !self.deliver(delivery, permit, input).await {
@@ -107,7 +107,7 @@ impl Shared {
             }
         };
         for _ in 0..count {
-            let Some(mut delivery) = run.next() else {
+            let Some(mut delivery) = run.take_first() else {
                 break;
             };
             let (counts, bytes) = (delivery.batch.counts(), delivery.batch.body_len());

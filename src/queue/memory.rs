@@ -25,11 +25,8 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::signal::Tenant;
 
-use super::WhenFull;
+use super::{SHARE, WhenFull};
 use schedule::Schedule;
-
-/// How many times what is free a tenant may have in the queue.
-const SHARE: usize = 8;
 
 /// A bounded queue of items with a weight in bytes.
 #[derive(Debug)]

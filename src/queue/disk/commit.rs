@@ -188,8 +188,7 @@ impl Engine {
                 body_length: job.append.body.len() as u32,
             };
             state.next += 1;
-            state.pending -= 1;
-            state.reserved -= job.cost;
+            state.unreserve(&entry.tenant, job.cost);
             let sequence = entry.position.0;
             if let Some((segment, ledger)) = state.segment(sequence) {
                 segment.push(ledger, *offset, *length, &entry);
@@ -212,8 +211,7 @@ impl Engine {
         let failed: Vec<_> = jobs.drain(..).collect();
         let mut state = self.shared.state();
         for job in &failed {
-            state.pending -= 1;
-            state.reserved -= job.cost;
+            state.unreserve(&job.append.tenant, job.cost);
         }
         drop(state);
         for job in failed {

@@ -191,6 +191,11 @@ impl Ledger {
         self.slots.get(tenant).copied().unwrap_or(REST)
     }
 
+    /// What is in the queue of this tenant, or of all who have no line of their own.
+    pub(super) fn queued_bytes(&self, tenant: &str) -> u64 {
+        self.lines[self.slot(tenant).0].live.queued().bytes
+    }
+
     /// The tenant's name, shared with its line if it has one.
     pub(super) fn name(&self, tenant: &str) -> Arc<str> {
         match self.slots.get_key_value(tenant) {

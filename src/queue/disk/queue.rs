@@ -120,8 +120,7 @@ impl DiskQueue {
         // many fit as are admitted: it fails only if the writer has panicked.
         self.jobs.try_send(job).map_err(|error| {
             let job = error.into_inner();
-            state.pending -= 1;
-            state.reserved -= job.cost;
+            state.unreserve(&job.append.tenant, job.cost);
             Refused::Closed(job.append, job.complete)
         })
     }
@@ -250,7 +249,7 @@ pub(super) fn admit(
     if busy || state.pending == PENDING_ITEMS {
         return Err(Refused::Busy(append, complete));
     }
-    while !state.fits(cost, &options) {
+    while !state.fits(cost, &options) || !state.is_fair(&append.tenant, cost, &options) {
         if options.drop_oldest && state.drop_oldest() {
             continue;
         }
@@ -259,8 +258,7 @@ pub(super) fn admit(
         shared.wake();
         return Err(Refused::Full(append, complete));
     }
-    state.pending += 1;
-    state.reserved += cost;
+    state.reserve(&append.tenant, cost);
     let job = Job {
         append,
         length,

@@ -1,6 +1,6 @@
 //! What the writer, the readers and the callers of a queue share.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,6 +8,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
 use tokio::sync::Notify;
+
+use crate::queue::SHARE;
 
 use super::format::{ACK, FILE_HEADER, Seed};
 use super::fs::Fs;
@@ -28,6 +30,8 @@ pub(super) struct State {
     /// What waits for the writer, and what it will take on disk.
     pub(super) pending: usize,
     pub(super) reserved: u64,
+    /// What of it is whose.
+    reserved_of: HashMap<Arc<str>, u64, foldhash::fast::RandomState>,
     /// Somebody was refused since segments were last looked at.
     pub(super) starved: bool,
     pub(super) closed: bool,
@@ -43,6 +47,7 @@ impl State {
             next,
             pending: 0,
             reserved: 0,
+            reserved_of: HashMap::default(),
             starved: false,
             closed: false,
             oldest: None,
@@ -85,6 +90,39 @@ impl State {
         let segments = 2 * coming / options.segment_bytes() + 2;
         let files = self.files(|segment| !segment.is_spent());
         files + cost + segments * SEGMENT_OVERHEAD <= options.max_bytes
+    }
+
+    /// An append waits for the writer.
+    pub(super) fn reserve(&mut self, tenant: &Arc<str>, cost: u64) {
+        self.pending += 1;
+        self.reserved += cost;
+        *self.reserved_of.entry(tenant.clone()).or_default() += cost;
+    }
+
+    /// It does not wait any more.
+    pub(super) fn unreserve(&mut self, tenant: &Arc<str>, cost: u64) {
+        self.pending -= 1;
+        self.reserved -= cost;
+        if let Some(own) = self.reserved_of.get_mut(tenant) {
+            *own -= cost;
+            if *own == 0 {
+                self.reserved_of.remove(tenant);
+            }
+        }
+    }
+
+    /// Whether that much more is within a tenant's share, which is that of the queue in memory. If
+    /// the oldest make room, they are of who has waited longest. There is nobody to share with
+    /// where there are no tenants.
+    pub(super) fn is_fair(&self, tenant: &str, cost: u64, options: &Options) -> bool {
+        if options.drop_oldest || tenant.is_empty() {
+            return true;
+        }
+        let files = self.files(|segment| !segment.is_spent());
+        let free = options.max_bytes.saturating_sub(files + cost);
+        let reserved = self.reserved_of.get(tenant).copied();
+        let own = self.ledger.queued_bytes(tenant) + reserved.unwrap_or(0);
+        own == 0 || own + cost <= (SHARE as u64).saturating_mul(free)
     }
 
     fn files(&self, which: impl Fn(&Segment) -> bool) -> u64 {

@@ -440,6 +440,9 @@ async fn what_is_withdrawn_comes_from_the_backs_of_a_tenants_lanes() {
     assert_eq!(left, [0, 10, 1, 11, 12, 13]);
 }
 
+/// The tenant and the lane of an item that is under way.
+type Taken = ((u64, u64), u32, Held<u32>);
+
 #[tokio::test]
 async fn whatever_happens_lanes_stay_in_order_and_nothing_is_lost() {
     use std::collections::{BTreeMap, BTreeSet};
@@ -454,7 +457,7 @@ async fn whatever_happens_lanes_stay_in_order_and_nothing_is_lost() {
         let queue = queue(500, WhenFull::Block);
         let mut inside: BTreeSet<u32> = BTreeSet::new();
         let mut last: BTreeMap<(u64, u64), u32> = BTreeMap::new();
-        let mut under_way: Vec<Vec<((u64, u64), u32, Held<u32>)>> = Vec::new();
+        let mut under_way: Vec<Vec<Taken>> = Vec::new();
         let lane_of = |item: u32| ((u64::from(item) >> 1) & 3, u64::from(item) & 1);
         for number in 0..400u32 {
             match below(8) {

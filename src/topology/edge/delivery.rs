@@ -25,7 +25,7 @@ impl Input {
     /// takers may ask at once: of deliveries that must not overtake each other, one is under way
     /// at a time. Cancelling it loses nothing.
     pub async fn recv(&self) -> Option<Delivery> {
-        self.recv_run(0).await?.next()
+        self.recv_run(0).await?.take_first()
     }
 
     /// The next delivery, and those right behind it that must not overtake it as long as their
@@ -119,7 +119,7 @@ pub struct Run(VecDeque<Delivery>);
 
 impl Run {
     /// Takes the first one.
-    pub fn next(&mut self) -> Option<Delivery> {
+    pub fn take_first(&mut self) -> Option<Delivery> {
         self.0.pop_front()
     }
 
@@ -130,7 +130,7 @@ impl Run {
 
     /// Takes the first one, and gives back all others.
     pub fn leave_first(&mut self) -> Option<Delivery> {
-        let first = self.next();
+        let first = self.take_first();
         self.0.drain(..).rev().for_each(Delivery::put_back);
         first
     }

@@ -149,7 +149,7 @@ impl Model {
     /// The first of what is under way somewhere is delivered.
     fn deliver_one(&mut self, under_way: &mut Vec<Run>) {
         let place = self.below(under_way.len() as u64) as usize;
-        match under_way[place].next() {
+        match under_way[place].take_first() {
             Some(delivery) => self.deliver(delivery),
             None => drop(under_way.swap_remove(place)),
         }

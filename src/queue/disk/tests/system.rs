@@ -114,6 +114,30 @@ async fn whoever_waits_for_room_hears_of_it() {
     assert!(bytes <= MIN_BYTES);
 }
 
+#[test]
+fn a_tenant_who_fills_the_queue_leaves_room_for_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let queue = open(&folder, options()).unwrap();
+    let fill = |tenant: &str| {
+        let mut taken = 0;
+        loop {
+            let complete = Box::new(|_: Result<Entry, AppendError>| ());
+            match queue.append(append(tenant, 1, 1000), complete) {
+                Ok(()) => taken += 1,
+                Err(Refused::Busy(..)) => std::thread::yield_now(),
+                Err(Refused::Full(..)) => return taken,
+                Err(other) => panic!("{other}"),
+            }
+        }
+    };
+    let (loud, calm, third) = (fill("loud"), fill("calm"), fill("third"));
+    assert!(
+        loud > 5 * calm && calm > 0 && third > 0,
+        "{loud} {calm} {third}"
+    );
+    queue.close();
+}
+
 #[tokio::test]
 async fn a_reader_hears_of_what_comes() {
     let folder = tempfile::tempdir().unwrap();

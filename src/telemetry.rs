@@ -372,6 +372,13 @@ impl ComponentMetrics {
         self.0.retries.increment(1);
     }
 
+    /// Shows how many requests may be under way at once.
+    pub fn connections(&self) -> Gauge {
+        let c = &*self.0;
+        let labels = labels(&c.id, c.kind, &c.type_name);
+        c.recording.gauge(Metric::Connections, labels)
+    }
+
     /// Shows how many dead letters there are, and what they take on disk.
     pub fn dead_letters(&self, letters: usize, bytes: u64) {
         let c = &*self.0;

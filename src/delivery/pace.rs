@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use metrics::Gauge;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
@@ -50,6 +51,8 @@ pub(super) struct Pace {
     retry: RetryConfig,
     state: Mutex<State>,
     changed: Notify,
+    /// Shows the limit.
+    gauge: Gauge,
 }
 
 #[derive(Debug)]
@@ -82,13 +85,16 @@ pub(super) struct Permit<'a>(&'a Pace);
 pub(super) struct Sending<'a>(&'a Pace);
 
 impl Pace {
-    pub(super) fn new(least: usize, most: usize, retry: RetryConfig) -> Self {
+    pub(super) fn new(least: usize, most: usize, retry: RetryConfig, gauge: Gauge) -> Self {
+        let first = FIRST.clamp(least, most) as f64;
+        gauge.set(first);
         Self {
+            gauge,
             least,
             most,
             retry,
             state: Mutex::new(State {
-                limit: FIRST.clamp(least, most) as f64,
+                limit: first,
                 permits: 0,
                 sending: 0,
                 needed: Instant::now(),
@@ -156,8 +162,12 @@ impl Pace {
         }
         (state.last, state.in_a_row) = (None, 0);
         let waited = state.backoff.take().is_some() || state.until.take().is_some();
-        let grown = state.limit as usize > limit;
+        let now_limit = state.limit as usize;
         drop(state);
+        if now_limit != limit {
+            self.gauge.set(now_limit as f64);
+        }
+        let grown = now_limit > limit;
         if waited || grown {
             self.changed.notify_waiters();
         }
@@ -189,6 +199,7 @@ impl Pace {
         let now = Instant::now();
         if general {
             state.limit = (state.limit / 2.0).max(self.least as f64);
+            self.gauge.set(state.limit.floor());
         }
         let retry = self.retry;
         let fresh = || Backoff::new(retry.min_backoff.0, retry.max_backoff.0);

@@ -58,7 +58,7 @@ impl Sender {
     pub(super) fn new(target: Target) -> Self {
         let (least, most) = (target.min_connections, target.connections);
         Self(Arc::new(Shared {
-            pace: Pace::new(least, most, target.retry),
+            pace: Pace::new(least, most, target.retry, target.metrics.connections()),
             merge_bytes: AtomicUsize::new(target.merge_bytes),
             target,
             current: AtomicUsize::new(0),

@@ -55,6 +55,8 @@ pub enum Metric {
     RemoteWriteRequests,
     /// Attempts after the first.
     Retries,
+    /// Requests that may be under way at once.
+    Connections,
     /// Dead letters that a sink keeps.
     DeadLetters,
     /// What they take on disk.
@@ -104,6 +106,7 @@ impl Metric {
         Self::SourceRequests,
         Self::RemoteWriteRequests,
         Self::Retries,
+        Self::Connections,
         Self::DeadLetters,
         Self::DeadLetterBytes,
         Self::DeadLettersDropped,
@@ -221,6 +224,10 @@ impl Metric {
             Self::Retries => (
                 "metrifold_component_retries_total",
                 "Attempts to deliver a batch after the first.",
+            ),
+            Self::Connections => (
+                "metrifold_sink_connections",
+                "Requests that a sink may have under way at once at present.",
             ),
             Self::DeadLetters => ("metrifold_dead_letters", "Dead letters that a sink keeps."),
             Self::DeadLetterBytes => (

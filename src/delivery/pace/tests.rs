@@ -7,7 +7,7 @@ fn pace(least: usize, most: usize) -> Pace {
         max_backoff: Period::secs(1),
         max_age: Period::secs(3600),
     };
-    Pace::new(least, most, retry)
+    Pace::new(least, most, retry, Gauge::noop())
 }
 
 impl Pace {

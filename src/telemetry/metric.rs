@@ -79,7 +79,7 @@ pub enum Metric {
 
 impl Metric {
     /// All metrics.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::ReceivedBatches,
         Self::ReceivedSamples,
         Self::ReceivedBytes,

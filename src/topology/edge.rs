@@ -106,6 +106,14 @@ pub(crate) struct Incoming {
     version: Version,
 }
 
+impl Incoming {
+    /// Whether its sender waits until it is stored.
+    fn waits_for_disk(&self) -> bool {
+        let ticket = self.ticket.as_ref();
+        ticket.is_some_and(Ticket::until_stored)
+    }
+}
+
 /// Batches whose sender does not wait for the sink must not overtake each other: they share a
 /// lane by sender and tenant. A sender that waits keeps its order itself, but must not overtake
 /// what it has sent while it did not wait, which is so if the sink has become a required one. The

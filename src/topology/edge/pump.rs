@@ -36,7 +36,8 @@ pub(super) async fn keep(store: Arc<Store>) {
             store.drop_abandoned();
             store.prune();
         }
-        let next = store.due().filter(|_| !full).unwrap_or(tick).min(tick);
+        let due = store.due();
+        let next = due.filter(|_| !full).unwrap_or(tick).min(tick);
         tokio::select! {
             () = sleep_until(next) => {}
             () = store.work.notified(), if due.is_none() => {}
@@ -102,9 +103,10 @@ async fn wait_for_records(store: &Store) {
     }
 }
 
-/// Whether memory holds less than that part of what it may, or nothing that could be taken.
+/// Whether memory holds less than that part of what it may, or nothing at all.
 fn wants_more(store: &Store, part: usize) -> bool {
-    store.queue.len() == 0 || store.queue.bytes() < store.memory_bytes() / part
+    let bytes = store.queue.bytes();
+    bytes == 0 || bytes < store.memory_bytes() / part
 }
 
 /// Gets to know some of what was there when the queue was opened.
@@ -184,6 +186,8 @@ impl Rate {
 pub(super) struct Watch {
     /// Records that were lost.
     pub(super) corrupt: AtomicU64,
+    /// Samples of them, as far as that is known.
+    pub(super) samples: AtomicU64,
     appends: LogLimit,
 }
 
@@ -192,10 +196,17 @@ pub(super) fn listener(
     sink: Arc<str>,
     watch: Arc<Watch>,
 ) -> impl Fn(Event) + Send + std::marker::Sync + 'static {
-    let limit = LogLimit::default();
+    let (limit, losses) = (LogLimit::default(), LogLimit::default());
     move |event| {
-        if let Event::Lost { batches, .. } = event {
+        let mut limit = &limit;
+        if let Event::Lost {
+            batches, samples, ..
+        } = event
+        {
             watch.corrupt.fetch_add(batches, Ordering::Relaxed);
+            watch.samples.fetch_add(samples, Ordering::Relaxed);
+            // What was found damaged must not keep it quiet that something is lost for that.
+            limit = &losses;
         }
         if let Some(silent) = limit.pass() {
             warn!(%sink, %event, silent, "queue on disk");

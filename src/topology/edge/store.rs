@@ -37,7 +37,7 @@ use super::{Incoming, Waiting, pump};
 use append::split;
 use backlog::Backlog;
 pub(super) use state::Kept;
-use state::{Copied, Fresh, State};
+use state::{Fresh, State};
 
 /// A queue on disk behind the one in memory, shared by all edges into it.
 pub(super) struct Store {
@@ -113,6 +113,14 @@ impl Store {
         let watch = Arc::new(pump::Watch::default());
         let listener = pump::listener(sink.clone(), watch.clone());
         let disk = DiskQueue::open(path.clone(), config.disk(required), listener)?;
+        let mut counted = disk.snapshot().total.dropped;
+        // What was found to be lost just now has not been counted.
+        let lost = Tally {
+            batches: watch.corrupt.load(Ordering::Relaxed),
+            samples: watch.samples.load(Ordering::Relaxed),
+            ..Tally::default()
+        };
+        *counted.entry(Reason::CORRUPT).or_default() -= lost;
         let state = State {
             backlog: Backlog::new(disk.first().0, disk.end().0),
             ..State::default()
@@ -131,7 +139,7 @@ impl Store {
             appended: Notify::new(),
             watch,
             drained: pump::Rate::default(),
-            counted: Mutex::new(disk.snapshot().total.dropped),
+            counted: Mutex::new(counted),
             started: OnceLock::new(),
             disk,
         }))
@@ -262,11 +270,11 @@ impl Store {
             self.accounts.settled(tenant, fresh.tally, fate);
             fresh.ticket
         } else {
-            let Some(copied) = state.copied.get_mut(&kept.id) else {
+            let Some(copied) = state.copied.get_mut(kept.id) else {
                 return;
             };
             if let Some(entry) = copied.entry.take() {
-                state.copied.remove(&kept.id);
+                state.copied.remove(kept.id);
                 drop(state);
                 self.drained.add(u64::from(entry.body_length));
                 self.done(&entry, fate);
@@ -340,8 +348,7 @@ impl Store {
     /// Whether all that can be stored is.
     pub(super) fn is_settled(&self) -> bool {
         let state = self.state();
-        let under_way = |copied: &Copied| copied.fresh.is_some();
-        state.direct.is_empty() && !state.copied.values().any(under_way)
+        state.direct.is_empty() && !state.copied.some_under_way()
     }
 
     /// What memory alone has: batches and their weight.

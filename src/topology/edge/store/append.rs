@@ -31,7 +31,14 @@ impl Store {
         if !at_once || !self.flush(&mut state, of) {
             let weight = item.batch.weight();
             if !behind && self.queue.has_room(tenant, weight) {
+                let lane = item.lane.id;
+                // Its sender waits, and it is behind others for which he did: no need to wait for
+                // as long again.
+                let at_once = keeps && item.waits_for_disk() && state.copied.has(lane);
                 self.keep_in_memory(&mut state, item, weight);
+                if at_once {
+                    self.flush(&mut state, |fresh| fresh.lane == lane);
+                }
                 return Taken::In;
             }
             if !keeps || !self.flush(&mut state, |_| true) {
@@ -147,9 +154,11 @@ impl Store {
             let complete = Box::new(move |result| store.copy_done(id, result));
             match self.disk.append(append, complete) {
                 Ok(()) => {
+                    let lane = fresh.lane;
                     tenants.insert(fresh.batch.tenant().cloned());
                     let fresh = state.fresh.remove(&id);
                     let copied = Copied {
+                        lane,
                         fresh,
                         entry: None,
                         fate: None,
@@ -173,7 +182,7 @@ impl Store {
     /// A batch that is in memory has been appended, or not.
     fn copy_done(&self, id: u64, result: Result<Entry, AppendError>) {
         let mut state = self.state();
-        let Some(mut copied) = state.copied.remove(&id) else {
+        let Some(mut copied) = state.copied.remove(id) else {
             return;
         };
         let Some(mut fresh) = copied.fresh.take() else {

@@ -85,6 +85,7 @@ impl Store {
             holds: true,
         };
         let copied = Copied {
+            lane: entry.lane,
             fresh: None,
             entry: Some(entry),
             fate: None,
@@ -112,11 +113,11 @@ impl Store {
         let tenant = tenant.cloned();
         let withdrawn = self.queue.withdraw(&tenant, |item| {
             let whole = item.kept.as_ref().filter(|kept| kept.is_whole());
-            let copied = whole.and_then(|kept| copied.get(&kept.id));
+            let copied = whole.and_then(|kept| copied.get(kept.id));
             copied.is_some_and(|copied| copied.entry.is_some())
         });
         for (lane, item) in withdrawn {
-            let copied = item.kept.and_then(|kept| copied.remove(&kept.id));
+            let copied = item.kept.and_then(|kept| copied.remove(kept.id));
             let Some(entry) = copied.and_then(|copied| copied.entry) else {
                 continue; // it is there: it was withdrawn for that
             };

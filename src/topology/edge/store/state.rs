@@ -19,7 +19,7 @@ pub(super) struct State {
     /// In memory and not on disk, in the order in which they came.
     pub(super) fresh: BTreeMap<u64, Fresh>,
     /// In memory, and on disk or on their way there.
-    pub(super) copied: HashMap<u64, Copied, foldhash::fast::RandomState>,
+    pub(super) copied: Copies,
     /// On their way to disk, and not in memory.
     pub(super) direct: HashMap<u64, Direct, foldhash::fast::RandomState>,
     /// Of records that are on disk and not in memory, those whose senders wait for the far end.
@@ -43,11 +43,56 @@ pub(super) struct Fresh {
 }
 
 pub(super) struct Copied {
+    pub(super) lane: u64,
     /// What it was before; gone once it is stored.
     pub(super) fresh: Option<Fresh>,
     pub(super) entry: Option<Entry>,
     /// If it came to its end while it was on its way.
     pub(super) fate: Option<Fate>,
+}
+
+/// What is in memory and on disk, or on its way there.
+#[derive(Default)]
+pub(super) struct Copies {
+    all: HashMap<u64, Copied, foldhash::fast::RandomState>,
+    /// How many there are of each lane.
+    lanes: HashMap<u64, usize, foldhash::fast::RandomState>,
+}
+
+impl Copies {
+    pub(super) fn insert(&mut self, id: u64, copied: Copied) {
+        *self.lanes.entry(copied.lane).or_default() += 1;
+        self.all.insert(id, copied);
+    }
+
+    pub(super) fn remove(&mut self, id: u64) -> Option<Copied> {
+        let copied = self.all.remove(&id)?;
+        if let Some(count) = self.lanes.get_mut(&copied.lane) {
+            *count -= 1;
+            if *count == 0 {
+                self.lanes.remove(&copied.lane);
+            }
+        }
+        Some(copied)
+    }
+
+    pub(super) fn get(&self, id: u64) -> Option<&Copied> {
+        self.all.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: u64) -> Option<&mut Copied> {
+        self.all.get_mut(&id)
+    }
+
+    /// Whether there is something of a lane.
+    pub(super) fn has(&self, lane: u64) -> bool {
+        self.lanes.contains_key(&lane)
+    }
+
+    /// Whether something is still on its way.
+    pub(super) fn some_under_way(&self) -> bool {
+        self.all.values().any(|copied| copied.fresh.is_some())
+    }
 }
 
 pub(super) struct Direct {

@@ -19,11 +19,12 @@ fn data_dir(folder: &Path) -> String {
 /// that nobody has counted, batches.
 fn ledger(live: &Live, id: &str) -> [u64; 4] {
     let ledgers = live.running().telemetry().ledgers();
-    let (_, ledger) = ledgers.into_iter().find(|(sink, _)| &**sink == id).unwrap();
-    let total = ledger.total;
-    let dropped: u64 = total.dropped.values().map(|tally| tally.batches).sum();
-    let (received, delivered) = (total.received.batches, total.delivered.batches);
-    [received, delivered, dropped, total.queued().batches]
+    let found = ledgers.into_iter().find(|it| &*it.sink == id).unwrap();
+    let total = found.ledger.total;
+    let account = &total.account;
+    let dropped: u64 = account.dropped.values().map(|tally| tally.batches).sum();
+    let (received, delivered) = (account.received.batches, account.delivered.batches);
+    [received, delivered, dropped, total.queued.batches]
 }
 
 #[test]

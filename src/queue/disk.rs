@@ -42,8 +42,8 @@ use crate::signal::Counts;
 
 pub use event::{AppendError, Event, OpenError};
 pub use format::MAX_TENANT;
-pub use ledger::{Account, Reason, Tally};
-pub use queue::{Completion, DiskQueue, Refused, Snapshot};
+pub use ledger::{Account, Line, Reason, Tally};
+pub use queue::{Completion, DiskQueue, Reading, Refused, Snapshot};
 pub use reader::{ReadError, Reader, Record};
 pub use state::{Stats, StatsSnapshot};
 

@@ -192,7 +192,8 @@ impl Engine {
             state.reserved -= job.cost;
             let sequence = entry.position.0;
             if let Some((segment, ledger)) = state.segment(sequence) {
-                segment.push(ledger, *offset, *length, &entry);
+                let held = segment.push(ledger, *offset, *length, &entry);
+                state.untold.push(held);
             }
             completed.push((job.complete, entry));
         }
@@ -205,6 +206,11 @@ impl Engine {
         for (complete, entry) in completed {
             complete(Ok(entry));
         }
+        // Until here, those who were told had it in their accounts.
+        let mut state = self.shared.state();
+        state.untold.clear();
+        state.ledger.changes += 1;
+        drop(state);
         self.shared.room.notify_waiters();
     }
 

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::format::{ACK, FILE_HEADER, Seed};
 use super::fs::Fs;
-use super::ledger::{Ledger, Reason};
+use super::ledger::{Ledger, Reason, Slot, Tally};
 use super::segment::{Place, Segment};
 use super::{ACK_BATCH, Entry, Event, Fate, Options};
 
@@ -33,6 +33,8 @@ pub(super) struct State {
     pub(super) closed: bool,
     /// The first record that is not done, and when it was accepted.
     pub(super) oldest: Option<(u64, u64)>,
+    /// Records that are there, and whose callers may not know that yet.
+    pub(super) untold: Vec<(Slot, Tally)>,
 }
 
 impl State {
@@ -46,6 +48,7 @@ impl State {
             starved: false,
             closed: false,
             oldest: None,
+            untold: Vec::new(),
         }
     }
 

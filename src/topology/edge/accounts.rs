@@ -2,9 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
-use crate::queue::disk::{self, Account, Fate, Reason, Tally};
+use crate::queue::disk::{Account, Fate, Reason, Tally};
 use crate::signal::Tenant;
+
+use super::holdings::Held;
+use super::ledger::{Ledger, Line};
 
 /// The tenants that have a line of their own. The others share one.
 const MAX_TENANTS: usize = 1000;
@@ -19,6 +23,7 @@ struct Lines {
     none: Account,
     named: HashMap<Tenant, Account, foldhash::fast::RandomState>,
     rest: Account,
+    changes: u64,
 }
 
 impl Lines {
@@ -38,8 +43,15 @@ impl Lines {
 
 impl Accounts {
     /// No invariant spans a panic here: sums are all there is.
-    fn lines(&self) -> MutexGuard<'_, Lines> {
+    fn lock(&self) -> MutexGuard<'_, Lines> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lines, to change them.
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        let mut lines = self.lock();
+        lines.changes += 1;
+        lines
     }
 
     /// It came.
@@ -78,44 +90,41 @@ impl Accounts {
         self.lines().line(tenant).received -= tally;
     }
 
-    /// All accounts, with those of a queue on disk.
-    pub(super) fn ledger(&self, disk: Option<disk::Snapshot>) -> Ledger {
-        let lines = self.lines();
-        let mut ledger = Ledger {
-            rest: lines.rest.clone(),
-            ..Ledger::default()
+    /// Goes up with every change.
+    pub(super) fn changes(&self) -> u64 {
+        self.lock().changes
+    }
+
+    /// All accounts beside what is held, and what [`changes`](Self::changes) says of them.
+    pub(super) fn ledger(&self, held: &Held, since: SystemTime) -> (Ledger, u64) {
+        let lines = self.lock();
+        let line = |account: &Account| Line {
+            account: account.clone(),
+            ..Line::default()
         };
-        let mut tenants: BTreeMap<Arc<str>, Account> = BTreeMap::new();
+        let mut rest = line(&lines.rest);
+        let mut tenants: BTreeMap<Arc<str>, Line> = BTreeMap::new();
         for (tenant, account) in &lines.named {
-            tenants.insert(tenant.clone(), account.clone());
+            tenants.insert(tenant.clone(), line(account));
         }
-        if lines.none != Account::default() {
-            tenants.insert(Arc::from(""), lines.none.clone());
+        if lines.none != Account::default() || !held.none.is_zero() {
+            let none = tenants.entry(Arc::from("")).or_default();
+            *none = line(&lines.none);
+            none.queued = held.none;
         }
+        let changes = lines.changes;
+        let is_full = lines.named.len() >= MAX_TENANTS;
         drop(lines);
-        if let Some(disk) = disk {
-            ledger.rest.add(&disk.rest);
-            for (tenant, account) in disk.tenants {
-                tenants.entry(tenant).or_default().add(&account);
+        for (tenant, tally) in &held.named {
+            match tenants.get_mut(tenant) {
+                Some(line) => line.queued += *tally,
+                None if is_full => rest.queued += *tally,
+                // Nobody has received it.
+                None => tenants.entry(tenant.clone()).or_default().queued += *tally,
             }
         }
-        for account in tenants.values().chain([&ledger.rest]) {
-            ledger.total.add(account);
-        }
-        ledger.tenants = tenants;
-        ledger
+        (Ledger::new(tenants, rest, since), changes)
     }
-}
-
-/// What came to a sink and what became of it. What is missing in an account is queued.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ledger {
-    /// By tenant; the name of none is empty.
-    pub tenants: BTreeMap<Arc<str>, Account>,
-    /// Of all tenants that have no line of their own.
-    pub rest: Account,
-    /// Of all together.
-    pub total: Account,
 }
 
 /// The reasons under which sinks give samples up, by the codes under which a queue on disk keeps

@@ -12,6 +12,7 @@ use crate::signal::{Batch, Counts, Outcome, Ticket};
 use crate::telemetry::ComponentMetrics;
 
 use super::accounts::{OTHER, code};
+use super::holdings::Place;
 use super::store::Kept;
 use super::{Edge, Waiting};
 
@@ -33,6 +34,10 @@ impl Input {
                 tally,
                 kept,
             } = waiting;
+            let line = &self.0.line;
+            let under_way = kept
+                .is_none()
+                .then(|| line.under_way.note(batch.tenant(), tally, since));
             // It may have been queued for a predecessor that did not look into it.
             let looked = if self.0.checks_series && batch.counts().is_none() {
                 batch.decode().map(|_| ())
@@ -50,6 +55,7 @@ impl Input {
                 progress: Progress::default(),
                 edge: self.0.clone(),
                 held: Some(held),
+                _under_way: under_way,
             };
             match looked {
                 Ok(()) => return Some(delivery),
@@ -143,6 +149,8 @@ pub struct Delivery {
     edge: Arc<Edge>,
     /// Its place in the queue, until somebody has said what became of it.
     held: Option<Held<Waiting>>,
+    /// Has it counted among what is queued, if it is in memory alone.
+    _under_way: Option<Place>,
 }
 
 impl Delivery {

@@ -8,6 +8,7 @@
 //! Locks: the store's before the queue's and before the disk's, never the other way round.
 
 mod append;
+mod held;
 mod read;
 mod state;
 

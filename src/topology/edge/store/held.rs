@@ -1,0 +1,18 @@
+//! What a store holds that is not on disk yet.
+
+use super::super::holdings::Held;
+use super::Store;
+
+impl Store {
+    /// Counts it. What is on disk the disk counts.
+    pub(in super::super) fn count(&self, held: &mut Held) {
+        let state = self.state();
+        let copying = state.copied.values().filter_map(|it| it.fresh.as_ref());
+        for fresh in state.fresh.values().chain(copying) {
+            held.add(fresh.batch.tenant(), fresh.tally, Some(fresh.since));
+        }
+        for direct in state.direct.values() {
+            held.add(direct.batch.tenant(), direct.tally, None);
+        }
+    }
+}

@@ -65,6 +65,7 @@ impl Accounts {
         let account = lines.line(tenant);
         match fate {
             Fate::Delivered => account.delivered += tally,
+            Fate::Dropped(_) if tally.is_zero() => {}
             Fate::Dropped(reason) => *account.dropped.entry(reason).or_default() += tally,
             Fate::Partly { dropped, reason } => {
                 let dropped = Tally {
@@ -74,7 +75,9 @@ impl Accounts {
                 let mut delivered = tally;
                 delivered -= dropped;
                 account.delivered += delivered;
-                *account.dropped.entry(reason).or_default() += dropped;
+                if !dropped.is_zero() {
+                    *account.dropped.entry(reason).or_default() += dropped;
+                }
             }
         }
     }
@@ -105,25 +108,24 @@ impl Accounts {
         let mut rest = line(&lines.rest);
         let mut tenants: BTreeMap<Arc<str>, Line> = BTreeMap::new();
         for (tenant, account) in &lines.named {
-            tenants.insert(tenant.clone(), line(account));
+            if *account != Account::default() {
+                tenants.insert(tenant.clone(), line(account));
+            }
         }
         if lines.none != Account::default() || !held.none.is_zero() {
             let none = tenants.entry(Arc::from("")).or_default();
             *none = line(&lines.none);
             none.queued = held.none;
         }
-        let changes = lines.changes;
-        let is_full = lines.named.len() >= MAX_TENANTS;
-        drop(lines);
+        // What is held of a tenant stands in the line in which it was received.
         for (tenant, tally) in &held.named {
-            match tenants.get_mut(tenant) {
-                Some(line) => line.queued += *tally,
-                None if is_full => rest.queued += *tally,
-                // Nobody has received it.
-                None => tenants.entry(tenant.clone()).or_default().queued += *tally,
+            let shares = lines.named.len() >= MAX_TENANTS && !lines.named.contains_key(tenant);
+            match shares {
+                true => rest.queued += *tally,
+                false => tenants.entry(tenant.clone()).or_default().queued += *tally,
             }
         }
-        (Ledger::new(tenants, rest, since), changes)
+        (Ledger::new(tenants, rest, since), lines.changes)
     }
 }
 

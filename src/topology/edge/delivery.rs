@@ -313,7 +313,8 @@ impl Delivery {
             return left;
         };
         *first = self.tally;
-        if self.kept.is_some() || self.tally.uncounted > 0 || others.is_empty() {
+        let uncounted = parts.iter().any(|part| part.counts().is_none());
+        if self.kept.is_some() || self.tally.uncounted > 0 || uncounted {
             return left;
         }
         let samples = |batch: &Batch| batch.counts().map_or(0, |counts| counts.all_samples());

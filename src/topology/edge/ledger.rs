@@ -240,3 +240,6 @@ impl Ledger {
         self.oldest = self.oldest.into_iter().chain(reading.oldest.map(age)).max();
     }
 }
+
+#[cfg(test)]
+mod tests;

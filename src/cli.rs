@@ -66,7 +66,7 @@ Exit codes:
   0   success
   1   failure while running
   64  wrong use of the command line
-  75  too much goes through to say (ledger)
+  75  too much goes through to say whether the ledger balances
   78  wrong configuration";
 
 /// The arguments.

@@ -116,6 +116,8 @@ pub struct Append {
     pub version: Version,
     /// What is in it, if it has been counted.
     pub counts: Option<Counts>,
+    /// Whether it has been decoded for that, so that its series are in order.
+    pub checked: bool,
     /// The compressed body.
     pub body: Bytes,
 }
@@ -137,6 +139,8 @@ pub struct Entry {
     pub version: Version,
     /// What is in it, if it has been counted.
     pub counts: Option<Counts>,
+    /// Whether it has been decoded for that, so that its series are in order.
+    pub checked: bool,
     /// Whose it is; empty if nobody's.
     pub tenant: Arc<str>,
     /// The length of the body.

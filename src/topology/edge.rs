@@ -242,8 +242,7 @@ impl Edge {
 
     /// Whether this batch has to be decoded for the sink.
     pub(crate) fn looks_into(&self, batch: &Batch) -> bool {
-        // A batch that has been counted has been decoded once, which puts its series in order.
-        let unseen = self.checks_series && batch.counts().is_none();
+        let unseen = self.checks_series && !batch.is_checked();
         unseen || !self.takes_bodies(batch.version())
     }
 

@@ -184,6 +184,7 @@ impl Engine {
                 lane: job.append.lane,
                 version: job.append.version,
                 counts: job.append.counts,
+                checked: job.append.checked,
                 tenant: job.append.tenant,
                 body_length: job.append.body.len() as u32,
             };

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use crate::protocol::remote_write;
 use crate::queue::disk::{Account, Fate, Reason, Tally};
 use crate::signal::Tenant;
 
@@ -131,12 +132,12 @@ impl Accounts {
 
 /// The reasons under which sinks give samples up, by the codes under which a queue on disk keeps
 /// them: those are there for good.
-const REASONS: [(&str, Reason); 17] = [
+const REASONS: [(&str, Reason); 19] = [
     ("queue_full", Reason::QUEUE_FULL),
     ("too_old", Reason::TOO_OLD),
     ("corrupt", Reason::CORRUPT),
     ("abandoned", ABANDONED),
-    ("invalid", Reason(17)),
+    ("invalid", INVALID),
     ("too_large", Reason(18)),
     ("partial", Reason(19)),
     ("refused", Reason(20)),
@@ -148,21 +149,47 @@ const REASONS: [(&str, Reason); 17] = [
     ("sink_died", Reason(26)),
     ("disk_failed", DISK_FAILED),
     ("dead_letter", Reason(28)),
+    ("refused_together", Reason(29)),
+    ("write_failed", Reason(30)),
     ("other", OTHER),
 ];
 
 pub(super) const ABANDONED: Reason = Reason(16);
+const INVALID: Reason = Reason(17);
 pub(super) const DISK_FAILED: Reason = Reason(27);
 pub(super) const OTHER: Reason = Reason(255);
 
-/// The code of a reason.
+/// The code of a reason. All that can be wrong with a series is one.
 pub(super) fn code(name: &str) -> Reason {
     let known = REASONS.iter().find(|(known, _)| *known == name);
-    known.map_or(OTHER, |(_, code)| *code)
+    let invalid = || {
+        remote_write::Reason::ALL
+            .iter()
+            .any(|it| it.as_str() == name)
+    };
+    match known {
+        Some((_, code)) => *code,
+        None if invalid() => INVALID,
+        None => OTHER,
+    }
 }
 
 /// The name of a reason in a ledger.
 pub fn reason_name(code: Reason) -> &'static str {
     let known = REASONS.iter().find(|(_, known)| *known == code);
     known.map_or("other", |(name, _)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_one_code_and_keeps_its_name() {
+        for (name, reason) in REASONS {
+            assert_eq!((code(name), reason_name(reason)), (reason, name));
+        }
+        assert_eq!(reason_name(code("duplicate_label")), "invalid");
+        assert_eq!(reason_name(code("nobody knows")), "other");
+    }
 }

@@ -39,7 +39,7 @@ impl Input {
                 .is_none()
                 .then(|| line.under_way.note(batch.tenant(), tally, since));
             // It may have been queued for a predecessor that did not look into it.
-            let looked = if self.0.checks_series && batch.counts().is_none() {
+            let looked = if self.0.checks_series && !batch.is_checked() {
                 batch.decode().map(|_| ())
             } else {
                 Ok(())

@@ -19,7 +19,11 @@ impl Edge {
     }
 
     /// Puts a batch into the queue, or returns it if there is no room and it has to wait.
-    pub(crate) fn push(&self, batch: Batch, ticket: Option<Ticket>) -> Option<Incoming> {
+    pub(crate) fn push(&self, mut batch: Batch, ticket: Option<Ticket>) -> Option<Incoming> {
+        if self.store().is_some_and(|store| store.is_writing()) {
+            // Here, where no lock is held.
+            batch.count();
+        }
         let lane = lane(&batch, ticket.as_ref());
         let version = self.version(&batch).unwrap_or(batch.version());
         self.push_again(Incoming {

@@ -39,7 +39,7 @@ fn batch(number: u32, tenant: &str, counts: Option<Counts>) -> Batch {
     Batch::from_record(
         Version::V1,
         body.into(),
-        counts,
+        (counts, counts.is_some()),
         &tenant.into(),
         Arc::new(origin),
     )

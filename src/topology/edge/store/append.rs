@@ -260,6 +260,7 @@ fn append(batch: &mut Batch, version: Version, lane: u64, since: Instant) -> Opt
         accepted_at: now_millis().saturating_sub(age),
         version,
         counts: batch.counts(),
+        checked: batch.is_checked(),
         body,
     })
 }

@@ -1,9 +1,14 @@
-//! What a store holds that is not on disk yet.
+//! What a store holds that is not on disk yet, and whether what comes goes there.
 
 use super::super::holdings::Held;
 use super::Store;
 
 impl Store {
+    /// Whether what comes goes to disk at once.
+    pub(in super::super) fn is_writing(&self) -> bool {
+        (self.keeps() && self.is_failing()) || self.state().is_behind()
+    }
+
     /// Counts it. What is on disk the disk counts.
     pub(in super::super) fn count(&self, held: &mut Held) {
         let state = self.state();

@@ -40,7 +40,7 @@ fn append(tenant: &str, samples: u64, length: usize) -> Append {
             samples,
             ..Counts::default()
         }),
-        checked: samples % 2 == 0,
+        checked: samples.is_multiple_of(2),
         body: Bytes::from(vec![samples as u8; length]),
     }
 }

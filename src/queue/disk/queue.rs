@@ -84,6 +84,8 @@ pub struct Reading {
     pub oldest: Option<u64>,
     /// Goes up with every change to the accounts.
     pub changes: u64,
+    /// Whether nothing has been left out because somebody may not know of it yet.
+    pub complete: bool,
 }
 
 impl DiskQueue {
@@ -319,6 +321,7 @@ pub(super) fn read_ledger(shared: &Shared) -> Reading {
     let records = records.sum::<usize>().saturating_sub(state.untold.len()) as u64;
     let oldest = state.oldest.filter(|_| records > 0);
     let changes = state.ledger.changes;
+    let complete = state.untold.is_empty();
     drop(state);
     Reading {
         rest: tenants.remove(0),
@@ -326,6 +329,7 @@ pub(super) fn read_ledger(shared: &Shared) -> Reading {
         records,
         oldest: oldest.map(|(_, accepted)| accepted),
         changes,
+        complete,
     }
 }
 

@@ -163,10 +163,11 @@ impl EdgeLine {
         let disk_after = store.map_or(0, |store| store.disk.changes());
         ledger.oldest = held.oldest.map(|oldest| oldest.elapsed());
         let disk_before = on_disk.as_ref().map_or(0, |reading| reading.changes);
+        let complete = on_disk.as_ref().is_none_or(|reading| reading.complete);
         if let Some(reading) = on_disk {
             ledger.add_disk(reading, self.before.get());
         }
-        ledger.steady = before == after && disk_before == disk_after;
+        ledger.steady = complete && before == after && disk_before == disk_after;
         ledger.changes = (after, disk_after);
         ledger
     }

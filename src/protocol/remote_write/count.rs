@@ -11,7 +11,7 @@ use crate::signal::{Counts, SeriesCounts};
 /// # Errors
 ///
 /// Fails when the body as a whole is not what it claims to be.
-pub(crate) fn count(version: Version, body: &[u8], limits: &Limits) -> Result<Counts, DecodeError> {
+pub fn count(version: Version, body: &[u8], limits: &Limits) -> Result<Counts, DecodeError> {
     let raw = Decoder::decompress(body, limits)?;
     let counted = match version {
         Version::V1 => message(raw.as_slice(), &V1),

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use metrics::Label;
 
@@ -36,41 +37,44 @@ pub struct SinkLedger {
 /// What the page shows of a ledger.
 #[derive(Debug, Default)]
 pub(super) struct Shown {
+    total: Mark,
     lines: BTreeMap<Arc<str>, Mark>,
     /// Those that came when there was no line left.
     others: BTreeSet<Arc<str>>,
+    /// Since when there was the ledger that was read last.
+    since: Option<SystemTime>,
 }
 
-/// How far a tenant's line has come.
+/// How far a line has come.
 #[derive(Debug, Default)]
 struct Mark {
-    /// What was read last.
+    /// The most that was read.
     last: Account,
+    on_disk: u64,
     /// What is shown.
     shown: Account,
 }
 
 impl Mark {
-    fn step(&mut self, now: Account) {
-        // A queue on disk with more tenants than it has lines for merges those that have nothing
-        // in it; such a tenant begins anew, and what came since the last reading is in the rest.
-        if is_behind(&self.last, &now) {
-            self.shown.add(&now.without(&self.last));
+    fn step(&mut self, line: &LedgerLine) {
+        let now = line.of_this_process();
+        if self.on_disk != line.on_disk && self.on_disk > 0 {
+            // A queue on disk with more tenants than it has lines for merges those that have
+            // nothing in it. What came since the last reading is in the rest.
+            self.last = now;
+        } else {
+            let more = now.without(&self.last);
+            self.shown.add(&more);
+            self.last.add(&more);
         }
-        self.last = now;
+        self.on_disk = line.on_disk;
     }
-}
 
-/// Whether an account can be an earlier state of another.
-fn is_behind(earlier: &Account, later: &Account) -> bool {
-    let fits = |a: &Tally, b: &Tally| a.batches <= b.batches && a.samples <= b.samples;
-    let dropped = |(reason, tally): (_, &Tally)| {
-        let later = later.dropped.get(reason).copied();
-        fits(tally, &later.unwrap_or_default())
-    };
-    fits(&earlier.received, &later.received)
-        && fits(&earlier.delivered, &later.delivered)
-        && earlier.dropped.iter().all(dropped)
+    /// Another ledger follows.
+    fn restart(&mut self) {
+        self.last = Account::default();
+        self.on_disk = 0;
+    }
 }
 
 /// What a line of the page says.
@@ -113,15 +117,26 @@ impl Shown {
             named += usize::from(!tenant.is_empty());
             self.lines.insert(tenant.clone(), Mark::default());
         }
+        if self.since.replace(ledger.since) != Some(ledger.since) {
+            // A sink that was removed and is there again while it still drains.
+            let marks = self.lines.values_mut().chain([&mut self.total]);
+            marks.for_each(Mark::restart);
+        }
+        let whole = LedgerLine {
+            // The total loses nothing when lines are merged.
+            on_disk: 0,
+            ..ledger.total.clone()
+        };
+        self.total.step(&whole);
         let mut other = Row {
             tenant: OTHER,
-            account: ledger.total.of_this_process(),
+            account: self.total.shown.clone(),
             queued: ledger.total.queued,
         };
         let mut rows = Vec::with_capacity(self.lines.len() + 1);
         for (tenant, mark) in &mut self.lines {
             let line = ledger.tenants.get(tenant);
-            mark.step(line.map(LedgerLine::of_this_process).unwrap_or_default());
+            mark.step(line.unwrap_or(&LedgerLine::default()));
             let queued = line.map(|line| line.queued).unwrap_or_default();
             other.account = other.account.without(&mark.shown);
             other.queued -= queued;

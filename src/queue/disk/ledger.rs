@@ -156,6 +156,8 @@ pub struct Line {
     pub account: Account,
     /// What is in the queue: counted from the records, not from the account.
     pub held: Tally,
+    /// Which line it is: if its tenant gave one up and got another, that one has another number.
+    pub number: u64,
 }
 
 #[derive(Debug)]
@@ -167,12 +169,14 @@ struct Entered {
     live: Account,
     /// How many of these have an account for it.
     segments: usize,
+    number: u64,
 }
 
 impl Entered {
-    fn new(tenant: Arc<str>) -> Self {
+    fn new(tenant: Arc<str>, number: u64) -> Self {
         Self {
             tenant,
+            number,
             base: Account::default(),
             live: Account::default(),
             segments: 0,
@@ -188,6 +192,8 @@ pub(super) struct Ledger {
     max: usize,
     /// The length of all names.
     name_bytes: usize,
+    /// How many lines there ever were.
+    entered: u64,
     /// Goes up with every change, so that two readings can be told to be of the same state.
     pub(super) changes: u64,
 }
@@ -195,10 +201,13 @@ pub(super) struct Ledger {
 impl Ledger {
     pub(super) fn new(max: usize) -> Self {
         Self {
-            lines: [REST, UNKNOWN].map(|_| Entered::new(Arc::from(""))).into(),
+            lines: [REST, UNKNOWN]
+                .map(|_| Entered::new(Arc::from(""), 0))
+                .into(),
             slots: HashMap::new(),
             max,
             name_bytes: 0,
+            entered: 0,
             changes: 0,
         }
     }
@@ -231,10 +240,12 @@ impl Ledger {
         if self.lines[0].segments > 0 {
             return REST;
         }
+        let number = self.entered + 1;
         if self.lines.len() < NAMED + self.max {
+            self.entered = number;
             let slot = Slot(self.lines.len());
             self.name_bytes += tenant.len();
-            self.lines.push(Entered::new(tenant.clone()));
+            self.lines.push(Entered::new(tenant.clone(), number));
             self.slots.insert(tenant.clone(), slot);
             return slot;
         }
@@ -243,7 +254,9 @@ impl Ledger {
         let Some((index, _)) = unused.min_by_key(|(_, line)| line.base.received.samples) else {
             return REST;
         };
-        let old = std::mem::replace(&mut self.lines[index], Entered::new(tenant.clone()));
+        self.entered = number;
+        let new = Entered::new(tenant.clone(), number);
+        let old = std::mem::replace(&mut self.lines[index], new);
         self.lines[0].base.add(&old.base);
         self.name_bytes += tenant.len();
         self.name_bytes -= old.tenant.len();
@@ -333,6 +346,7 @@ impl Ledger {
                 tenant: line.tenant.clone(),
                 account,
                 held: Tally::default(),
+                number: line.number,
             }
         };
         let mut lines: Vec<Line> = self.lines.iter().map(line).collect();

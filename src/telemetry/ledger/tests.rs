@@ -30,7 +30,7 @@ fn line(received: u64, delivered: u64, dropped: u64) -> LedgerLine {
     LedgerLine {
         queued: account.queued(),
         account,
-        before: Account::default(),
+        ..LedgerLine::default()
     }
 }
 
@@ -103,20 +103,56 @@ fn the_largest_tenants_that_come_first_keep_their_lines_and_the_others_never_get
     );
 }
 
+/// The same on disk.
+fn on_disk(number: u64, line: LedgerLine) -> LedgerLine {
+    LedgerLine {
+        on_disk: number,
+        ..line
+    }
+}
+
 #[test]
 fn a_line_that_the_disk_has_merged_stays_and_no_counter_goes_back() {
     let mut shown = Shown::default();
-    let first = ledger(
-        &[("a", line(5, 5, 0)), ("b", line(3, 0, 0))],
-        LedgerLine::default(),
-    );
+    let (a, b) = (on_disk(1, line(5, 5, 0)), on_disk(2, line(3, 0, 0)));
+    let first = ledger(&[("a", a), ("b", b)], LedgerLine::default());
     rows(&mut shown, &first, 1);
-    let merged = ledger(&[("b", line(4, 0, 0))], line(5, 5, 0));
+    let merged = ledger(&[("b", on_disk(2, line(4, 0, 0)))], line(5, 5, 0));
     let expected = named(&[("a", [5, 5, 0, 0]), ("<other>", [4, 0, 0, 4])]);
     assert_eq!(rows(&mut shown, &merged, 1), expected);
-    let back = ledger(&[("a", line(2, 1, 0)), ("b", line(4, 0, 0))], line(5, 5, 0));
+    let (a, b) = (on_disk(3, line(2, 1, 0)), on_disk(2, line(4, 0, 0)));
+    let back = ledger(&[("a", a), ("b", b)], line(5, 5, 0));
     let expected = named(&[("a", [7, 6, 0, 1]), ("<other>", [4, 0, 0, 4])]);
     assert_eq!(rows(&mut shown, &back, 1), expected);
+}
+
+#[test]
+fn what_was_taken_back_is_not_counted_again() {
+    let mut shown = Shown::default();
+    let one = |received| ledger(&[("a", line(received, 0, 0))], LedgerLine::default());
+    // A batch was received just then, and found no room.
+    for (received, expected) in [(5, 5), (4, 5), (5, 5), (6, 6)] {
+        let rows = rows(&mut shown, &one(received), 1);
+        assert_eq!(rows[0].1[0], expected, "{received}");
+        assert_eq!(rows[1].1[0], 0, "{received}");
+    }
+}
+
+#[test]
+fn a_sink_that_is_there_again_goes_on_counting() {
+    let mut shown = Shown::default();
+    let mut found = ledger(
+        &[("a", line(5, 5, 0)), ("b", line(3, 3, 0))],
+        LedgerLine::default(),
+    );
+    rows(&mut shown, &found, 1);
+    found = ledger(
+        &[("a", line(1, 0, 0)), ("b", line(2, 2, 0))],
+        LedgerLine::default(),
+    );
+    found.since += std::time::Duration::from_secs(1);
+    let expected = named(&[("a", [6, 5, 0, 1]), ("<other>", [5, 5, 0, 0])]);
+    assert_eq!(rows(&mut shown, &found, 1), expected);
 }
 
 #[test]

@@ -42,6 +42,8 @@ pub struct Line {
     pub queued: Tally,
     /// What of the account had come to its end before this process began.
     pub before: Account,
+    /// Which line on disk it is made of, if one: with another one, the account begins anew.
+    pub on_disk: u64,
 }
 
 /// What is missing in a line; below zero it is what there is too much.
@@ -93,6 +95,7 @@ impl Line {
         self.account.add(&other.account);
         self.queued += other.queued;
         self.before.add(&other.before);
+        self.on_disk = self.on_disk.max(other.on_disk);
     }
 }
 
@@ -214,6 +217,7 @@ impl Ledger {
             account: line.account.clone(),
             queued: line.held,
             before: before.cloned().unwrap_or_default(),
+            on_disk: line.number,
         };
         let memory = self.total.queued.batches;
         for line in &reading.tenants {

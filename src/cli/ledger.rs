@@ -10,7 +10,7 @@ use reqwest::{Method, StatusCode, Url};
 use super::admin::{self, AdminArgs};
 use super::{EXIT_FAILURE, EXIT_MOVING, EXIT_OK, Global, report};
 use crate::api::ledger::{Amount, Balance, LEDGER, Ledgers, Line, Sink};
-use crate::config::{Period, Size};
+use crate::config::Period;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -154,7 +154,7 @@ fn block(out: &mut String, sink: &Sink) {
     }
     let queued = total.queued;
     if queued.batches > 0 {
-        let size = Size(sink.queued_bytes);
+        let size = size(sink.queued_bytes);
         let oldest = sink.oldest_seconds.map_or_else(String::new, |seconds| {
             format!(", the oldest {} old", duration(seconds))
         });
@@ -223,6 +223,17 @@ fn table(out: &mut String, what: &str, sink: &Sink, of: impl Fn(&Amount) -> i64)
     }
 }
 
+/// Bytes for people.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let power = (bytes.ilog2() / 10).min(UNITS.len() as u32);
+    let whole = bytes as f64 / f64::from(1 << 10).powi(power.cast_signed());
+    format!("{whole:.1} {}", UNITS[power as usize - 1])
+}
+
 /// Seconds for people.
 fn duration(seconds: f64) -> String {
     match seconds {
@@ -278,12 +289,26 @@ thanos: since Tue, 14 Nov 2023 22:13:20 GMT, and of what was on disk across rest
   total          30         20        4       6           0
   not counted: 4 of 30 batches, whose samples are in no figure above
   dropped: queue_full 7 samples and 1 batch not counted, refused 40 samples, shutdown 1 batch
-  queued: 52 samples in 6 batches, 2KiB, the oldest 12 s old; nothing goes
+  queued: 52 samples in 6 batches, 2.0 KiB, the oldest 12 s old; nothing goes
   does not balance: something is missing, or there twice
 
 does not balance: something is missing, or there twice
 ";
         assert_eq!(text, expected, "{text}");
+    }
+
+    #[test]
+    fn bytes_are_told_in_the_unit_that_fits() {
+        let told = [0, 1023, 1024, 129_243, 3 << 30, 1 << 55].map(size);
+        let expected = [
+            "0 B",
+            "1023 B",
+            "1.0 KiB",
+            "126.2 KiB",
+            "3.0 GiB",
+            "32768.0 TiB",
+        ];
+        assert_eq!(told, expected);
     }
 
     #[test]

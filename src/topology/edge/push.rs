@@ -20,7 +20,8 @@ impl Edge {
 
     /// Puts a batch into the queue, or returns it if there is no room and it has to wait.
     pub(crate) fn push(&self, mut batch: Batch, ticket: Option<Ticket>) -> Option<Incoming> {
-        if self.store().is_some_and(|store| store.is_writing()) {
+        let uncounted = batch.counts().is_none();
+        if uncounted && self.store().is_some_and(|store| store.is_writing()) {
             // Here, where no lock is held.
             batch.count();
         }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use metrifold::protocol::Version;
-use metrifold::protocol::remote_write::{Limits, decode, encode_v1, encode_v2, messages::v1};
+use metrifold::protocol::remote_write::{
+    Limits, count, decode, encode_v1, encode_v2, messages::v1,
+};
 use metrifold::signal::Name;
 use prost::Message;
 
@@ -37,6 +39,9 @@ fn codec(c: &mut Criterion) {
     });
     group.bench_function("decode 1.0", |b| {
         b.iter(|| decode(Version::V1, black_box(&body), &limits));
+    });
+    group.bench_function("count 1.0", |b| {
+        b.iter(|| count(Version::V1, black_box(&body), &limits));
     });
     group.bench_function("decode 1.0 by prost", |b| {
         b.iter(|| {

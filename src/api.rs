@@ -1,7 +1,8 @@
 //! The admin address: status page, metrics, health, readiness, reload, dead letters, and the
-//! topology as JSON.
+//! topology and the ledgers as JSON.
 
 pub mod dead_letters;
+pub mod ledger;
 mod topology;
 
 use std::sync::Arc;
@@ -61,13 +62,14 @@ struct Status {
     dead_letters: Stores,
 }
 
-const PATHS: [&str; 9] = [
+const PATHS: [&str; 10] = [
     "/",
     "/metrics",
     "/-/healthy",
     "/-/ready",
     RELOAD,
     "/api/v1/topology",
+    ledger::LEDGER,
     dead_letters::LIST,
     dead_letters::RESEND,
     dead_letters::DISCARD,
@@ -182,6 +184,7 @@ impl Handler for Status {
                 "/-/healthy" => answer::text(StatusCode::OK, "healthy"),
                 "/-/ready" => self.ready(),
                 RELOAD => self.reload().await,
+                ledger::LEDGER => ledger::ledger(&self.telemetry, request.uri.query()).await,
                 dead_letters::LIST => {
                     dead_letters::list(&self.dead_letters, request.uri.query()).await
                 }

@@ -5,6 +5,7 @@ mod completion;
 mod dead_letters;
 mod generate;
 mod graph;
+mod ledger;
 mod list;
 mod reload;
 mod report;
@@ -21,6 +22,8 @@ use tracing_subscriber::EnvFilter;
 pub const EXIT_OK: u8 = 0;
 /// Something failed while running.
 pub const EXIT_FAILURE: u8 = 1;
+/// It cannot be said now; ask again (`EX_TEMPFAIL` of sysexits).
+pub const EXIT_MOVING: u8 = 75;
 /// The command line is wrong (`EX_USAGE` of sysexits).
 pub const EXIT_USAGE: u8 = 64;
 /// The configuration is wrong (`EX_CONFIG` of sysexits).
@@ -53,6 +56,9 @@ Examples:
   # See what an endpoint has refused
   metrifold dead-letters list
 
+  # See what came to each sink and what became of it
+  metrifold ledger
+
   # Draw the graph
   metrifold graph --format dot | dot -Tsvg > graph.svg
 
@@ -60,6 +66,7 @@ Exit codes:
   0   success
   1   failure while running
   64  wrong use of the command line
+  75  too much goes through to say whether the ledger balances
   78  wrong configuration";
 
 /// The arguments.
@@ -132,6 +139,8 @@ enum Command {
     Reload(reload::ReloadArgs),
     /// List what endpoints have refused, send it again, or discard it
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// Show what came to each sink, what became of it, and whether that is all
+    Ledger(ledger::LedgerArgs),
     /// Check the configuration and say everything that is wrong with it
     Validate(validate::ValidateArgs),
     /// Draw the graph of the configuration
@@ -178,6 +187,7 @@ fn execute(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Some(Command::Run(args)) => run::execute(global, &args),
         Some(Command::Reload(args)) => reload::execute(global, &args),
         Some(Command::DeadLetters(args)) => dead_letters::execute(global, &args),
+        Some(Command::Ledger(args)) => ledger::execute(global, &args),
         Some(Command::Validate(args)) => validate::execute(global, &args),
         Some(Command::Graph(args)) => graph::execute(global, &args),
         Some(Command::List(args)) => list::execute(&args),
@@ -217,6 +227,8 @@ mod tests {
             "metrifold run --watch-interval 0s",
             "metrifold reload --address 8686",
             "metrifold dead-letters",
+            "metrifold ledger --tenants all",
+            "metrifold ledger --format csv",
             "metrifold dead-letters resend",
             "metrifold dead-letters discard a/1 --all",
             "metrifold dead-letters discard a/1 --tenant t",

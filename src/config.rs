@@ -31,6 +31,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::component::{SinkConfig, SourceConfig, TransformConfig};
+use crate::telemetry::LEDGER_TENANTS;
 
 pub(crate) use components::has_named_outputs;
 pub use diagnostic::{Diagnostic, Severity};
@@ -50,6 +51,8 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// The admin API; off when absent.
     pub api: Option<ApiConfig>,
+    /// What is shown of the ledgers of sinks.
+    pub ledger: LedgerConfig,
     /// The sources by name.
     pub sources: BTreeMap<Arc<str>, SourceNode>,
     /// The transforms by name.
@@ -91,6 +94,43 @@ pub type NamedFiles = BTreeMap<PathBuf, Fingerprint>;
 pub struct ApiConfig {
     /// Where it listens.
     pub address: SocketAddr,
+}
+
+/// `[ledger]`: what is shown of the ledgers of sinks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LedgerConfig {
+    /// How many tenants of a sink have metrics of their own.
+    #[serde(default)]
+    pub tenants: LedgerTenants,
+}
+
+/// From 0 to [`MAX`](Self::MAX).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "i64")]
+pub struct LedgerTenants(pub usize);
+
+impl LedgerTenants {
+    /// The most that can be shown: sinks know no more by name.
+    pub const MAX: usize = 1000;
+}
+
+impl Default for LedgerTenants {
+    fn default() -> Self {
+        Self(LEDGER_TENANTS)
+    }
+}
+
+impl TryFrom<i64> for LedgerTenants {
+    type Error = String;
+
+    fn try_from(number: i64) -> Result<Self, String> {
+        let number = usize::try_from(number).ok();
+        let number = number.filter(|number| *number <= Self::MAX);
+        number
+            .map(Self)
+            .ok_or_else(|| format!("must be from 0 to {}", Self::MAX))
+    }
 }
 
 /// A source of the graph.

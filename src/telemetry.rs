@@ -4,11 +4,12 @@
 //! when a component is built and held; values are added once per batch. There is no global
 //! recorder: a process can run several topologies, as the tests do.
 
+mod ledger;
 mod metric;
 mod recording;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -19,8 +20,10 @@ use crate::queue::disk::Tally;
 use crate::signal::Counts;
 use crate::topology::Ledger;
 
+use ledger::Shown;
 use recording::Recording;
 
+pub use ledger::{LEDGER_TENANTS, SinkLedger};
 pub use metric::Metric;
 
 /// The recorder of one topology, and its components' meters.
@@ -34,6 +37,8 @@ struct Shared {
     own: Recording,
     /// What somebody still counts in: with its last handle, a component goes from the page.
     components: Mutex<BTreeMap<Identity, Weak<Component>>>,
+    /// How many tenants of a sink have a line of their own.
+    ledger_tenants: AtomicUsize,
 }
 
 /// Kind, name and type of a component.
@@ -52,6 +57,7 @@ impl Telemetry {
             shared: Arc::new(Shared {
                 own: Recording::new(),
                 components: Mutex::default(),
+                ledger_tenants: AtomicUsize::new(LEDGER_TENANTS),
             }),
         };
         telemetry
@@ -92,23 +98,28 @@ impl Telemetry {
         metrics
     }
 
+    /// Says how many tenants of a sink have a line of their own. Those that have one keep it.
+    pub fn set_ledger_tenants(&self, max: usize) {
+        self.shared.ledger_tenants.store(max, Ordering::Relaxed);
+    }
+
     /// The metrics page.
     pub fn render(&self) -> String {
         let components = self.components();
+        let tenants = self.shared.ledger_tenants.load(Ordering::Relaxed);
         for component in &components {
             component.refresh();
+            component.refresh_ledger(tenants);
         }
         let recordings = components.iter().map(|component| &component.recording);
         recording::page([&self.shared.own].into_iter().chain(recordings))
     }
 
-    /// What came to each sink and what became of it, by the sink's name.
-    pub fn ledgers(&self) -> Vec<(Arc<str>, Ledger)> {
-        let ledger = |component: &Arc<Component>| {
-            let queue = lock(&component.queue).clone()?;
-            Some((component.id.clone(), queue.ledger()))
-        };
-        self.components().iter().filter_map(ledger).collect()
+    /// What came to each sink and what became of it.
+    pub fn ledgers(&self) -> Vec<SinkLedger> {
+        let components = self.components();
+        let ledgers = components.iter().filter_map(|it| it.ledger());
+        ledgers.collect()
     }
 
     /// Drains what histograms have collected and takes the readings that rates are made of. Call
@@ -147,6 +158,8 @@ struct Component {
     state: Mutex<(u64, State)>,
     last_error: Mutex<Option<(std::time::SystemTime, String)>>,
     queue: Mutex<Option<Arc<dyn QueueGauge>>>,
+    /// What of its ledger is on the page.
+    shown: Mutex<Shown>,
 }
 
 /// What a queue tells of itself.
@@ -161,6 +174,9 @@ pub trait QueueGauge: Send + Sync {
 
     /// What came to the sink and what became of it.
     fn ledger(&self) -> Ledger;
+
+    /// How long it takes to deliver so many bytes, if so many are sent; none if nothing goes.
+    fn drain_seconds(&self, bytes: u64, sent_per_second: f64) -> Option<f64>;
 }
 
 /// What a queue on disk tells of itself.
@@ -313,6 +329,7 @@ impl ComponentMetrics {
             state: Mutex::new((0, State::Built)),
             last_error: Mutex::new(None),
             queue: Mutex::new(None),
+            shown: Mutex::default(),
             id: id.into(),
             kind,
             type_name: type_name.into(),

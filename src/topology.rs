@@ -19,7 +19,7 @@ mod stage;
 mod supervise;
 
 pub use changes::Changes;
-pub use edge::{Delivery, Input, Ledger, Run, Trouble, reason_name};
+pub use edge::{Delivery, Difference, Input, Ledger, LedgerLine, Run, Trouble, reason_name};
 pub use running::{Built, Leftover, Running};
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use stage::{Output, Seen, SendError};

@@ -1,7 +1,8 @@
 //! `kill -9` at any moment: what was acknowledged arrives in every required sink, in order.
 //!
 //! The program runs with two sinks that have queues on disk, one of them with an endpoint that is
-//! mostly down, both flapping. It is killed at random moments and started again, round after round;
+//! mostly down, both flapping. It is killed at random moments and started again, round after round,
+//! and its ledger balances after each;
 //! `METRIFOLD_CRASH_ROUNDS` says how many.
 
 mod support_net;
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant, SystemTime};
 
+use metrifold::api::ledger::{Balance, Ledgers};
 use metrifold::queue::disk::{ACK_INTERVAL, DiskQueue, Options, Sync};
 use support_net::{Child, Endpoint, Random, Seen, Sender, body, one, until, until_so};
 
@@ -91,6 +93,18 @@ fn check_ledger(folder: &Path) {
     assert_eq!(total.received.batches, sum, "{total:?}");
 }
 
+/// The program's own ledger balances. While it delivers, there are moments in which nobody can say.
+fn check_balance(child: &Child) {
+    until_so("nothing moves for a moment", || {
+        let answer = child.get("/api/v1/ledger");
+        let ledgers: Ledgers = serde_json::from_slice(&answer.body).unwrap();
+        let names: Vec<_> = ledgers.sinks.iter().map(|sink| &*sink.sink).collect();
+        assert_eq!(names, ["down", "flapping"]);
+        assert_ne!(ledgers.balances, Balance::Known(false), "{}", answer.text());
+        ledgers.balances == Balance::Known(true)
+    });
+}
+
 /// Of one endpoint: everything acknowledged arrived, first deliveries are in order, and what came
 /// again was sent again or had come shortly before a kill.
 fn check_arrivals(what: &str, seen: &[Seen], senders: &[Progress], kills: &[SystemTime]) {
@@ -151,6 +165,7 @@ fn what_was_acknowledged_survives_kills_at_any_moment() {
     let mut kills = Vec::new();
     for _ in 0..rounds {
         let child = Child::start(&config);
+        check_balance(&child);
         let senders = progress
             .iter()
             .enumerate()
@@ -185,6 +200,7 @@ fn what_was_acknowledged_survives_kills_at_any_moment() {
         };
         SINKS.iter().all(|sink| queued(*sink) == 0.0)
     });
+    check_balance(&child);
     child.signal("TERM");
     let mut child = child;
     assert!(child.wait().success(), "{}", child.stderr());

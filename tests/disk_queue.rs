@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use support_net::pieces::{OPTIONAL, expect, hanging, nobody, sink, source, up, ups, write};
-use support_net::{Endpoint, Live, Reply, Sender, free_address, until_so};
+use support_net::{Endpoint, Live, Reply, Sender, free_address, until, until_so};
 
 const DISK: &str = "queue = { type = \"disk\", max_bytes = \"8MiB\" }";
 
@@ -18,12 +18,15 @@ fn data_dir(folder: &Path) -> String {
 /// What the ledger of a sink says: received, delivered, dropped and queued samples or, of batches
 /// that nobody has counted, batches.
 fn ledger(live: &Live, id: &str) -> [u64; 4] {
-    let ledgers = live.running().telemetry().ledgers();
-    let (_, ledger) = ledgers.into_iter().find(|(sink, _)| &**sink == id).unwrap();
-    let total = ledger.total;
-    let dropped: u64 = total.dropped.values().map(|tally| tally.batches).sum();
-    let (received, delivered) = (total.received.batches, total.delivered.batches);
-    [received, delivered, dropped, total.queued().batches]
+    let total = until("nothing moves", || {
+        let ledgers = live.running().telemetry().ledgers();
+        let found = ledgers.into_iter().find(|it| &*it.sink == id).unwrap();
+        found.ledger.balances().then_some(found.ledger.total)
+    });
+    let account = &total.account;
+    let dropped: u64 = account.dropped.values().map(|tally| tally.batches).sum();
+    let (received, delivered) = (account.received.batches, account.delivered.batches);
+    [received, delivered, dropped, total.queued.batches]
 }
 
 #[test]

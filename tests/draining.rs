@@ -30,7 +30,7 @@ fn drained(endpoint: &Endpoint, keys: &str, write: impl Fn(&mut Sender)) {
         live.metric("metrifold_queue_disk_batches", &["z"]) == 0.0
     });
     let ledgers = live.running().telemetry().ledgers();
-    let total = &ledgers[0].1.total;
+    let total = &ledgers[0].ledger.total.account;
     let lost: u64 = total.dropped.values().map(|tally| tally.batches).sum();
     let done = total.delivered.batches + lost;
     assert_eq!(done as f64, queued, "all batches are accounted for");

@@ -129,6 +129,7 @@ fn append(queue: &DiskQueue, samples: u64) {
             samples,
             ..Counts::default()
         }),
+        checked: true,
         body: vec![7; 20].into(),
     };
     let complete = Box::new(move |result: Result<_, _>| tell.send(result.is_ok()).unwrap());

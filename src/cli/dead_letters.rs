@@ -206,14 +206,16 @@ fn cannot_be_asked(address: &str, error: &str) -> u8 {
 /// A letter in a few lines.
 fn describe(out: &mut String, entry: &Entry) {
     let tenant = entry.tenant.as_deref();
-    let tenant = tenant.map_or_else(String::new, |tenant| format!("  tenant {}", plain(tenant)));
+    let tenant = tenant.map_or_else(String::new, |tenant| {
+        format!("  tenant {}", report::plain(tenant))
+    });
     // A String takes all that is written to it.
     let _ = writeln!(out, "{}  {}{tenant}", entry.id, date(entry.time));
     if let Some(reason) = &entry.damaged {
         let _ = writeln!(out, "  damaged: {reason}");
         return;
     }
-    let _ = writeln!(out, "  {}", plain(&entry.reason));
+    let _ = writeln!(out, "  {}", report::plain(&entry.reason));
     for series in &entry.series {
         let samples = report::count(series.samples as usize, "sample");
         let first = series.first_timestamp;
@@ -223,11 +225,6 @@ fn describe(out: &mut String, entry: &Entry) {
     if entry.more_series > 0 {
         let _ = writeln!(out, "  and {} more series", entry.more_series);
     }
-}
-
-/// Text of somebody else, without what a terminal would take for more than text.
-fn plain(text: &str) -> String {
-    text.replace(char::is_control, " ")
 }
 
 /// A date as in HTTP, which has four digits for the year.

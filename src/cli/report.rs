@@ -49,6 +49,11 @@ pub(super) fn tell(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", text.trim_end());
 }
 
+/// Text of somebody else, without what a terminal would take for more than text.
+pub(super) fn plain(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
 /// Prints an error to stderr.
 pub(super) fn complain(message: &str) {
     let _ = writeln!(io::stderr().lock(), "metrifold: {message}");

@@ -17,7 +17,14 @@ use super::source::{Place, SourceFile, Text};
 use crate::component::Kind;
 
 /// The keys that a file may have at its top.
-const TOP_LEVEL: [&str; 5] = ["data_dir", "api", "sources", "transforms", "sinks"];
+const TOP_LEVEL: [&str; 6] = [
+    "data_dir",
+    "api",
+    "ledger",
+    "sources",
+    "transforms",
+    "sinks",
+];
 
 /// The most syntax errors of a file that are looked at; nobody reads more.
 const MAX_SYNTAX_ERRORS: usize = 100;
@@ -27,6 +34,7 @@ const MAX_SYNTAX_ERRORS: usize = 100;
 pub(crate) struct Document<'i> {
     pub(crate) data_dir: Option<Global<'i>>,
     pub(crate) api: Option<Global<'i>>,
+    pub(crate) ledger: Option<Global<'i>>,
     pub(crate) components: Vec<Declared<'i>>,
     /// Whether text could not be read or parsed, so that any name may be missing.
     pub(crate) incomplete: bool,
@@ -247,14 +255,18 @@ fn add<'i>(document: &mut Document<'i>, parsed: Parsed<'i>, found: &mut Vec<Diag
                 );
                 continue;
             }
-            "api" => {
+            "api" | "ledger" => {
                 let table = match value.get_ref() {
                     DeValue::Table(table) => Some(table),
                     _ => None,
                 };
                 let around = around(table, &[&name]);
+                let global = match &*name {
+                    "api" => &mut document.api,
+                    _ => &mut document.ledger,
+                };
                 set_global(
-                    &mut document.api,
+                    global,
                     &name,
                     Global {
                         place,

@@ -11,7 +11,10 @@ use super::environment::Environment;
 use super::graph::{self, OutputRef};
 use super::resources::{self, Claim};
 use super::source::{self, Place, Text};
-use super::{ApiConfig, Config, Loaded, NamedFiles, Places, SinkNode, SourceNode, TransformNode};
+use super::{
+    ApiConfig, Config, LedgerConfig, Loaded, NamedFiles, Places, SinkNode, SourceNode,
+    TransformNode,
+};
 use crate::component::Resource;
 
 /// How to load.
@@ -160,6 +163,7 @@ fn check(
     let mut config = Config {
         data_dir,
         api,
+        ledger: globals.ledger,
         sources: BTreeMap::new(),
         transforms: BTreeMap::new(),
         sinks: BTreeMap::new(),
@@ -179,12 +183,16 @@ fn check(
 struct Globals {
     data_dir: Option<(PathBuf, Place)>,
     api: Option<(ApiConfig, Place)>,
+    ledger: LedgerConfig,
 }
 
 fn globals(document: &mut Document<'_>, found: &mut Vec<Diagnostic>) -> Globals {
     let data_dir = document.data_dir.take();
     let api = document.api.take();
+    let ledger = document.ledger.take();
+    let ledger = ledger.and_then(|global| components::global("ledger", global, found));
     Globals {
+        ledger: ledger.map(|(ledger, _)| ledger).unwrap_or_default(),
         data_dir: data_dir
             .and_then(|global| components::global_string("data_dir", global, found))
             .map(|(path, place)| (PathBuf::from(path), place)),

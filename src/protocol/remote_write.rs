@@ -7,6 +7,7 @@
 pub mod messages;
 
 mod compress_v1;
+mod count;
 mod decode;
 mod encode_v1;
 mod encode_v2;
@@ -15,6 +16,7 @@ mod rewrite_v1;
 mod samples;
 mod structure_v1;
 
+pub use count::count;
 pub use decode::{DecodeError, Invalid, Limits, Reason, decode};
 pub use encode_v1::{encode as encode_v1, lost_in_v1};
 pub use encode_v2::encode as encode_v2;

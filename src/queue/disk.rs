@@ -42,8 +42,8 @@ use crate::signal::Counts;
 
 pub use event::{AppendError, Event, OpenError};
 pub use format::MAX_TENANT;
-pub use ledger::{Account, Reason, Tally};
-pub use queue::{Completion, DiskQueue, Refused, Snapshot};
+pub use ledger::{Account, Line, Reason, Tally};
+pub use queue::{Completion, DiskQueue, Reading, Refused, Snapshot};
 pub use reader::{ReadError, Reader, Record};
 pub use state::{Stats, StatsSnapshot};
 
@@ -116,6 +116,8 @@ pub struct Append {
     pub version: Version,
     /// What is in it, if it has been counted.
     pub counts: Option<Counts>,
+    /// Whether it has been decoded for that, so that its series are in order.
+    pub checked: bool,
     /// The compressed body.
     pub body: Bytes,
 }
@@ -137,6 +139,8 @@ pub struct Entry {
     pub version: Version,
     /// What is in it, if it has been counted.
     pub counts: Option<Counts>,
+    /// Whether it has been decoded for that, so that its series are in order.
+    pub checked: bool,
     /// Whose it is; empty if nobody's.
     pub tenant: Arc<str>,
     /// The length of the body.

@@ -207,6 +207,9 @@ impl Reloader {
             Some(Change::Removed) => changes.removed.push("api".into()),
             None => {}
         }
+        if self.board.config().ledger != config.ledger {
+            changes.changed.push("ledger".into());
+        }
         admin.serve(api);
         admin.listen();
         self.board.runs(config);

@@ -28,8 +28,12 @@ pub struct Batch {
     version: Version,
     encoded: Arc<Encoded>,
     arena: Option<Arc<Arena>>,
-    /// Known once it has been decoded.
+    /// Known once it has been decoded, or counted.
     counts: Option<Counts>,
+    /// Whether its series are in order, which decoding sees to.
+    checked: bool,
+    /// Whether it is to be counted where nobody decodes it.
+    counting: bool,
     /// Whether what 1.0 cannot hold was given up: its 1.0 body is all that it is now.
     narrowed: bool,
     limits: Limits,
@@ -40,6 +44,8 @@ pub struct Batch {
 struct Encoded {
     v1: OnceLock<Bytes>,
     v2: OnceLock<Bytes>,
+    /// What is in them, if it can be told and was counted.
+    counted: OnceLock<Option<Counts>>,
 }
 
 impl Encoded {
@@ -64,21 +70,25 @@ impl Batch {
             encoded: Arc::new(encoded),
             arena: None,
             counts: None,
+            checked: false,
+            counting: false,
             narrowed: false,
             limits,
         }
     }
 
-    /// A batch that was kept as a compressed body, and counted before if it ever was.
+    /// A batch that was kept as a compressed body, and counted before if it ever was, perhaps
+    /// because it was decoded.
     pub(crate) fn from_record(
         version: Version,
         body: Bytes,
-        counts: Option<Counts>,
+        (counts, checked): (Option<Counts>, bool),
         tenant: &Tenant,
         origin: Arc<Origin>,
     ) -> Self {
         let mut batch = Self::from_body(version, body, Limits::NONE, origin);
         batch.counts = counts;
+        batch.checked = checked;
         batch.tenant = (!tenant.is_empty()).then(|| tenant.clone());
         batch
     }
@@ -97,6 +107,8 @@ impl Batch {
             version: arena.version,
             encoded: Arc::default(),
             counts: Some(arena.counts()),
+            checked: true,
+            counting: false,
             arena: Some(Arc::new(arena)),
             narrowed: false,
             limits: Limits::default(),
@@ -160,7 +172,34 @@ impl Batch {
         body(&self.encoded.v1) + body(&self.encoded.v2)
     }
 
-    /// What it carries, if it has been decoded since it arrived.
+    /// Whether it has been decoded since it arrived: then its series are valid and their labels
+    /// sorted.
+    pub(crate) fn is_checked(&self) -> bool {
+        self.arena.is_some() || self.checked
+    }
+
+    /// Has it counted where nobody decodes it.
+    pub fn set_counting(&mut self) {
+        self.counting = true;
+    }
+
+    /// Whether it is to be counted where nobody decodes it.
+    pub(crate) fn is_counting(&self) -> bool {
+        self.counting
+    }
+
+    /// Counts what it carries unless that is known, once for all clones. It stays unknown if it is
+    /// not what it claims to be, which its endpoint will say.
+    pub(crate) fn count(&mut self) {
+        if self.counts().is_some() {
+            return;
+        }
+        let (version, body) = self.any_body();
+        let count = || remote_write::count(version, body, &self.limits).ok();
+        self.counts = *self.encoded.counted.get_or_init(count);
+    }
+
+    /// What it carries, if it has been decoded since it arrived, or counted.
     pub fn counts(&self) -> Option<Counts> {
         self.arena.as_ref().map(|a| a.counts()).or(self.counts)
     }
@@ -185,6 +224,7 @@ impl Batch {
             self.encoded = Arc::default();
         }
         self.counts = Some(arena.counts());
+        self.checked = true;
         self.arena = Some(Arc::new(arena));
         Ok(invalid)
     }
@@ -241,10 +281,11 @@ impl Batch {
         if let Some(body) = rewritten.body {
             self.encoded = Arc::new(Encoded {
                 v1: body.into(),
-                v2: OnceLock::new(),
+                ..Encoded::default()
             });
         }
         self.counts = Some(rewritten.counts);
+        self.checked = true;
         Ok(rewritten.invalid)
     }
 
@@ -253,6 +294,7 @@ impl Batch {
         Self {
             encoded: Arc::default(),
             counts: Some(arena.counts()),
+            checked: true,
             arena: Some(Arc::new(arena)),
             ..self.clone()
         }

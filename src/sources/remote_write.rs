@@ -103,6 +103,9 @@ pub struct RemoteWriteConfig {
     /// Whether every request is decoded and checked, also when nothing reads its labels.
     #[serde(default)]
     check_series: bool,
+    /// Whether the samples of every request are counted, also when nobody decodes it.
+    #[serde(default)]
+    count_samples: bool,
 }
 
 fn default_path() -> String {
@@ -342,7 +345,10 @@ impl Receiver {
         let (body, request, _body_permit) = self.read_body(request).await?;
         let _decoded_permit = self.reserve(self.decoded_len(&body)?)?;
         let origin = Arc::new(self.origin(request));
-        let batch = Batch::from_body(version, body, self.limits, origin);
+        let mut batch = Batch::from_body(version, body, self.limits, origin);
+        if self.config.count_samples {
+            batch.set_counting();
+        }
 
         // The answer to 2.0 needs exact counts, so that one is always walked. What nobody looks
         // into goes on as it came: if it is damaged, the endpoint of a required sink says so.

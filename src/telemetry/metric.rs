@@ -47,6 +47,30 @@ pub enum Metric {
     DiskSyncs,
     /// Batches on disk that were lost to damage.
     DiskCorrupt,
+    /// Samples that came to a sink, by tenant.
+    LedgerReceivedSamples,
+    /// Batches that came to a sink, by tenant.
+    LedgerReceivedBatches,
+    /// Those of them whose samples nobody has counted.
+    LedgerUncountedBatches,
+    /// Samples that a sink has delivered, by tenant.
+    LedgerDeliveredSamples,
+    /// Batches that a sink has delivered, by tenant.
+    LedgerDeliveredBatches,
+    /// Samples that a sink has given up, by tenant and reason.
+    LedgerDroppedSamples,
+    /// Batches that a sink has given up, by tenant and reason.
+    LedgerDroppedBatches,
+    /// Samples that a sink still has, by tenant.
+    LedgerQueuedSamples,
+    /// Batches that a sink still has, by tenant.
+    LedgerQueuedBatches,
+    /// Bytes that a sink still has, by tenant.
+    LedgerQueuedBytes,
+    /// How long ago the oldest of it came.
+    LedgerOldest,
+    /// How long delivering it takes at the present rate.
+    LedgerDrain,
     /// From a batch's arrival in the queue to its end, in seconds.
     DeliverySeconds,
     /// Requests to a source, by status.
@@ -79,7 +103,7 @@ pub enum Metric {
 
 impl Metric {
     /// All metrics.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 48] = [
         Self::ReceivedBatches,
         Self::ReceivedSamples,
         Self::ReceivedBytes,
@@ -102,6 +126,18 @@ impl Metric {
         Self::DiskDrain,
         Self::DiskSyncs,
         Self::DiskCorrupt,
+        Self::LedgerReceivedSamples,
+        Self::LedgerReceivedBatches,
+        Self::LedgerUncountedBatches,
+        Self::LedgerDeliveredSamples,
+        Self::LedgerDeliveredBatches,
+        Self::LedgerDroppedSamples,
+        Self::LedgerDroppedBatches,
+        Self::LedgerQueuedSamples,
+        Self::LedgerQueuedBatches,
+        Self::LedgerQueuedBytes,
+        Self::LedgerOldest,
+        Self::LedgerDrain,
         Self::DeliverySeconds,
         Self::SourceRequests,
         Self::RemoteWriteRequests,
@@ -208,6 +244,54 @@ impl Metric {
             Self::DiskCorrupt => (
                 "metrifold_queue_disk_corrupt_batches_total",
                 "Batches in a queue on disk that were lost to damage.",
+            ),
+            Self::LedgerReceivedSamples => (
+                "metrifold_ledger_received_samples_total",
+                "Samples that came to a sink, in batches that were counted; by tenant.",
+            ),
+            Self::LedgerReceivedBatches => (
+                "metrifold_ledger_received_batches_total",
+                "Batches that came to a sink, by tenant.",
+            ),
+            Self::LedgerUncountedBatches => (
+                "metrifold_ledger_uncounted_batches_total",
+                "Batches that came to a sink and whose samples nobody has counted, by tenant.",
+            ),
+            Self::LedgerDeliveredSamples => (
+                "metrifold_ledger_delivered_samples_total",
+                "Samples that a sink has delivered, in batches that were counted; by tenant.",
+            ),
+            Self::LedgerDeliveredBatches => (
+                "metrifold_ledger_delivered_batches_total",
+                "Batches that a sink has delivered, by tenant.",
+            ),
+            Self::LedgerDroppedSamples => (
+                "metrifold_ledger_dropped_samples_total",
+                "Samples that a sink has given up, in batches that were counted; by tenant and reason.",
+            ),
+            Self::LedgerDroppedBatches => (
+                "metrifold_ledger_dropped_batches_total",
+                "Batches that a sink has given up, by tenant and reason.",
+            ),
+            Self::LedgerQueuedSamples => (
+                "metrifold_ledger_queued_samples",
+                "Samples that a sink still has, in batches that were counted; by tenant.",
+            ),
+            Self::LedgerQueuedBatches => (
+                "metrifold_ledger_queued_batches",
+                "Batches that a sink still has, by tenant.",
+            ),
+            Self::LedgerQueuedBytes => (
+                "metrifold_ledger_queued_bytes",
+                "Encoded bytes that a sink still has, by tenant.",
+            ),
+            Self::LedgerOldest => (
+                "metrifold_ledger_oldest_seconds",
+                "How long ago the oldest came that a sink still has; 0 if it has nothing.",
+            ),
+            Self::LedgerDrain => (
+                "metrifold_ledger_drain_seconds",
+                "How long it takes to deliver what a sink still has at the present rate; infinite if nothing goes.",
             ),
             Self::DeliverySeconds => (
                 "metrifold_delivery_duration_seconds",

@@ -3,6 +3,8 @@
 mod accounts;
 mod delivery;
 mod gauge;
+mod holdings;
+mod ledger;
 mod pump;
 mod push;
 mod store;
@@ -11,7 +13,7 @@ use std::hash::BuildHasher;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
@@ -27,10 +29,13 @@ use crate::telemetry::ComponentMetrics;
 use accounts::Accounts;
 use delivery::Progress;
 use gauge::Gauge;
+use holdings::UnderWay;
+use ledger::Before;
 use store::{Kept, Store};
 
-pub use accounts::{Ledger, reason_name};
+pub use accounts::reason_name;
 pub use delivery::{Delivery, Input, Run, Trouble};
+pub use ledger::{Difference, Ledger, Line as LedgerLine};
 
 /// An edge into a sink, shared by all stages that end there and by the sink itself. When the sink
 /// is replaced, its successor gets an edge of its own into the same queue.
@@ -59,6 +64,12 @@ struct Line {
     /// on disk is delivered, and nothing is stored.
     store: OnceLock<Arc<Store>>,
     accounts: Arc<Accounts>,
+    /// The deliveries under way that are in memory alone.
+    under_way: Arc<UnderWay>,
+    /// What of the queue on disk was over when this process opened it.
+    before: OnceLock<Before>,
+    /// Since when there are accounts.
+    since: SystemTime,
     /// Why the queue takes no more.
     ending: OnceLock<Ending>,
 }
@@ -175,6 +186,7 @@ impl Edge {
         self.turn.store(turn, Ordering::Relaxed);
         if let Some(store) = &self.opened {
             // Nobody else has opened it, so there was none.
+            let _ = self.line.before.set(Before::of(store.disk.read_ledger()));
             let _ = self.line.store.set(store.clone());
             let queued = store.snapshot().total.queued();
             if queued.batches > 0 {
@@ -241,8 +253,7 @@ impl Edge {
 
     /// Whether this batch has to be decoded for the sink.
     pub(crate) fn looks_into(&self, batch: &Batch) -> bool {
-        // A batch that has been counted has been decoded once, which puts its series in order.
-        let unseen = self.checks_series && batch.counts().is_none();
+        let unseen = self.checks_series && !batch.is_checked();
         unseen || !self.takes_bodies(batch.version())
     }
 
@@ -385,6 +396,9 @@ impl Line {
             queue: Arc::new(Queue::new(max, queue.when_full(required))),
             store: OnceLock::new(),
             accounts: Arc::default(),
+            under_way: Arc::default(),
+            before: OnceLock::new(),
+            since: SystemTime::now(),
             ending: OnceLock::new(),
         }
     }

@@ -163,6 +163,7 @@ impl Running {
         let next = next?;
         let changes = next.changes.clone();
         if changes.is_empty() {
+            self.show_ledgers(&next.config);
             self.config = next.config;
             return Ok(changes);
         }
@@ -187,8 +188,14 @@ impl Running {
         self.sinks.iter().map(edge).collect()
     }
 
+    fn show_ledgers(&self, config: &Config) {
+        let tenants = config.ledger.tenants.0;
+        self.workshop.telemetry.set_ledger_tenants(tenants);
+    }
+
     /// Puts what was built in the place of what runs. Cannot fail.
     fn commit(&mut self, next: Next) -> Retired {
+        self.show_ledgers(&next.config);
         let mut retired = Retired {
             sources: Vec::new(),
             replaced: Vec::new(),

@@ -146,7 +146,7 @@ impl Stage {
             };
         }
         let Some(last) = chain.last().map(|fused| fused.index) else {
-            if looks && batch.counts().is_none() {
+            if looks && !batch.is_checked() {
                 seen.decode(&mut batch)?;
             }
             return Ok(Walked::Apart(batch));
@@ -155,7 +155,7 @@ impl Stage {
         if !rewrites {
             seen.decode(&mut batch)?;
         }
-        let before = batch.counts();
+        let before = batch.counts().filter(|_| batch.is_checked());
         let mut edit = |series: &mut SeriesMut<'_>| {
             for fused in &mut chain {
                 if !fused.pass.series(series) {
@@ -342,7 +342,12 @@ impl Output {
             if looks && !stage.has_one_entry() {
                 seen.decode(&mut batch)?;
             }
+            if batch.is_counting() && !looks {
+                batch.count();
+            }
+            let counted = batch.counts();
             let arrived = stage.run(batch, looks, &mut seen);
+            seen.counts = seen.counts.or(counted);
             if !matches!(arrived, Err(SendError::Malformed(_))) {
                 self.metrics.received().batch(seen.counts, received);
                 for (reason, samples) in seen.invalid.by_reason() {

@@ -140,7 +140,7 @@ prop_compose! {
 }
 
 /// A 2.0 request that says what a 1.0 request says, and what only 2.0 can.
-fn v2_request() -> impl Strategy<Value = v2::Request> {
+pub(crate) fn v2_request() -> impl Strategy<Value = v2::Request> {
     let extra = (any::<bool>(), 0i64..1000, 0i32..8, "[a-z ]{0,8}");
     vec((v1_series(), extra), 0..12).prop_map(|series| {
         let mut request = v2::Request {

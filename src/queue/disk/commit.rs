@@ -184,6 +184,7 @@ impl Engine {
                 lane: job.append.lane,
                 version: job.append.version,
                 counts: job.append.counts,
+                checked: job.append.checked,
                 tenant: job.append.tenant,
                 body_length: job.append.body.len() as u32,
             };
@@ -191,7 +192,8 @@ impl Engine {
             state.unreserve(&entry.tenant, job.cost);
             let sequence = entry.position.0;
             if let Some((segment, ledger)) = state.segment(sequence) {
-                segment.push(ledger, *offset, *length, &entry);
+                let held = segment.push(ledger, *offset, *length, &entry);
+                state.untold.push(held);
             }
             completed.push((job.complete, entry));
         }
@@ -204,6 +206,11 @@ impl Engine {
         for (complete, entry) in completed {
             complete(Ok(entry));
         }
+        // Until here, those who were told had it in their accounts.
+        let mut state = self.shared.state();
+        state.untold.clear();
+        state.ledger.changes += 1;
+        drop(state);
         self.shared.room.notify_waiters();
     }
 

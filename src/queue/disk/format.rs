@@ -15,7 +15,7 @@
 //! | 16, 24, 32 | u64 each | sequence, accepted at (ms since 1970), lane |
 //! | 40 to 59 | u32 each | series, samples, histograms, exemplars, metadata |
 //! | 60 | u16 | length of the tenant's name, at most 1,024 |
-//! | 62, 63 | u8, u8 | remote write version (1, 2); 1 if the counts are unknown, else 0 |
+//! | 62, 63 | u8, u8 | remote write version (1, 2); 1 if the counts are unknown, 2 if the body was counted without being checked, else 0 |
 //!
 //! An entry of an ack file is 32 bytes: checksum of the id and the rest u32, index in the segment
 //! u32, kind u8 (1 delivered, 2 dropped, 3 partly, 4 seal), reason u8, six zero bytes, samples
@@ -114,6 +114,11 @@ impl Seed {
     }
 }
 
+/// What is known of a record's series.
+const CHECKED: u8 = 0;
+const UNCOUNTED: u8 = 1;
+const COUNTED: u8 = 2;
+
 /// A record's header and tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Header<'a> {
@@ -122,6 +127,7 @@ pub(super) struct Header<'a> {
     pub(super) lane: u64,
     pub(super) version: Version,
     pub(super) counts: Option<Counts>,
+    pub(super) checked: bool,
     pub(super) tenant: &'a str,
     body_length: u32,
     body_crc: u32,
@@ -153,16 +159,17 @@ impl<'a> Header<'a> {
                 _ => return None,
             },
             counts: match fixed[63] {
-                0 => Some(Counts {
+                CHECKED | COUNTED => Some(Counts {
                     series: count(40),
                     samples: count(44),
                     histograms: count(48),
                     exemplars: count(52),
                     metadata: count(56),
                 }),
-                1 => None,
+                UNCOUNTED => None,
                 _ => return None,
             },
+            checked: fixed[63] == CHECKED,
             tenant: std::str::from_utf8(&bytes[RECORD_HEADER..end]).ok()?,
             body_length: u32_at(fixed, 8),
             body_crc: u32_at(fixed, 12),
@@ -193,6 +200,7 @@ impl<'a> Header<'a> {
             lane: self.lane,
             version: self.version,
             counts: self.counts,
+            checked: self.checked,
             tenant,
             body_length: self.body_length,
         }
@@ -242,7 +250,11 @@ pub(super) fn put_record(
         Version::V1 => 1,
         Version::V2 => 2,
     };
-    fixed[63] = u8::from(append.counts.is_none());
+    fixed[63] = match append.counts {
+        None => UNCOUNTED,
+        Some(_) if append.checked => CHECKED,
+        Some(_) => COUNTED,
+    };
     let crc = crc32c::crc32c_append(seed.of(&fixed[8..]), append.tenant.as_bytes());
     fixed[4..8].copy_from_slice(&crc.to_le_bytes());
     out.extend_from_slice(&fixed);

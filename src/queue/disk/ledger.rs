@@ -46,7 +46,7 @@ impl Tally {
         }
     }
 
-    fn is_zero(&self) -> bool {
+    pub(crate) fn is_zero(&self) -> bool {
         *self == Self::default()
     }
 }
@@ -90,6 +90,13 @@ impl Account {
             queued -= *tally;
         }
         queued
+    }
+
+    /// What is in it beyond another, which is an earlier state of it.
+    pub(crate) fn without(&self, earlier: &Self) -> Self {
+        let mut rest = self.clone();
+        rest.sub(earlier);
+        rest
     }
 
     pub(super) fn drop_queued(&mut self, reason: Reason) -> Self {
@@ -137,8 +144,24 @@ const NAMED: usize = 2;
 /// What became of the records of one segment, by line.
 pub(super) type Accounts = HashMap<Slot, Account, foldhash::fast::RandomState>;
 
+/// Records that are there, by line.
+pub(super) type Held = HashMap<Slot, Tally, foldhash::fast::RandomState>;
+
+/// The line of a tenant as it is read: what its account says, and what is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Line {
+    /// Whose it is; empty if nobody's, and for the line of the rest.
+    pub tenant: Arc<str>,
+    /// What came and what became of it.
+    pub account: Account,
+    /// What is in the queue: counted from the records, not from the account.
+    pub held: Tally,
+    /// Which line it is: if its tenant gave one up and got another, that one has another number.
+    pub number: u64,
+}
+
 #[derive(Debug)]
-struct Line {
+struct Entered {
     tenant: Arc<str>,
     /// Of segments that are gone.
     base: Account,
@@ -146,12 +169,14 @@ struct Line {
     live: Account,
     /// How many of these have an account for it.
     segments: usize,
+    number: u64,
 }
 
-impl Line {
-    fn new(tenant: Arc<str>) -> Self {
+impl Entered {
+    fn new(tenant: Arc<str>, number: u64) -> Self {
         Self {
             tenant,
+            number,
             base: Account::default(),
             live: Account::default(),
             segments: 0,
@@ -162,20 +187,28 @@ impl Line {
 /// All lines.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    lines: Vec<Line>,
+    lines: Vec<Entered>,
     slots: HashMap<Arc<str>, Slot>,
     max: usize,
     /// The length of all names.
     name_bytes: usize,
+    /// How many lines there ever were.
+    entered: u64,
+    /// Goes up with every change, so that two readings can be told to be of the same state.
+    pub(super) changes: u64,
 }
 
 impl Ledger {
     pub(super) fn new(max: usize) -> Self {
         Self {
-            lines: [REST, UNKNOWN].map(|_| Line::new(Arc::from(""))).into(),
+            lines: [REST, UNKNOWN]
+                .map(|_| Entered::new(Arc::from(""), 0))
+                .into(),
             slots: HashMap::new(),
             max,
             name_bytes: 0,
+            entered: 0,
+            changes: 0,
         }
     }
 
@@ -212,10 +245,12 @@ impl Ledger {
         if self.lines[0].segments > 0 {
             return REST;
         }
+        let number = self.entered + 1;
         if self.lines.len() < NAMED + self.max {
+            self.entered = number;
             let slot = Slot(self.lines.len());
             self.name_bytes += tenant.len();
-            self.lines.push(Line::new(tenant.clone()));
+            self.lines.push(Entered::new(tenant.clone(), number));
             self.slots.insert(tenant.clone(), slot);
             return slot;
         }
@@ -224,7 +259,9 @@ impl Ledger {
         let Some((index, _)) = unused.min_by_key(|(_, line)| line.base.received.samples) else {
             return REST;
         };
-        let old = std::mem::replace(&mut self.lines[index], Line::new(tenant.clone()));
+        self.entered = number;
+        let new = Entered::new(tenant.clone(), number);
+        let old = std::mem::replace(&mut self.lines[index], new);
         self.lines[0].base.add(&old.base);
         self.name_bytes += tenant.len();
         self.name_bytes -= old.tenant.len();
@@ -235,6 +272,7 @@ impl Ledger {
 
     /// Enters a change for a segment that is there.
     pub(super) fn change(&mut self, accounts: &mut Accounts, slot: Slot, change: &Account) {
+        self.changes += 1;
         let line = &mut self.lines[slot.0];
         accounts
             .entry(slot)
@@ -248,6 +286,7 @@ impl Ledger {
 
     /// Says of all that is queued of a segment that it was dropped. Returns how much that was.
     pub(super) fn drop_queued(&mut self, accounts: &mut Accounts, reason: Reason) -> Tally {
+        self.changes += 1;
         let mut dropped = Tally::default();
         for (slot, account) in accounts {
             let change = account.drop_queued(reason);
@@ -278,7 +317,7 @@ impl Ledger {
         &self,
         folding: impl Iterator<Item = &'a Accounts>,
     ) -> Vec<(Arc<str>, Account)> {
-        let line = |line: &Line| (line.tenant.clone(), line.base.clone());
+        let line = |line: &Entered| (line.tenant.clone(), line.base.clone());
         let mut lines: Vec<_> = self.lines.iter().map(line).collect();
         for (slot, account) in folding.flatten() {
             lines[slot.0].1.add(account);
@@ -288,12 +327,45 @@ impl Ledger {
 
     /// All that is known, the line of the rest first.
     pub(super) fn totals(&self) -> Vec<(Arc<str>, Account)> {
-        let total = |line: &Line| {
+        let total = |line: &Entered| {
             let mut account = line.base.clone();
             account.add(&line.live);
             (line.tenant.clone(), account)
         };
         merge_unknown(self.lines.iter().map(total).collect())
+    }
+}
+
+impl Ledger {
+    /// All lines with what is held of each, the line of the rest first. What is on its way is not
+    /// shown: somebody else still accounts for it.
+    pub(super) fn read<'a>(
+        &self,
+        held: impl Iterator<Item = &'a Held>,
+        on_the_way: &[(Slot, Tally)],
+    ) -> Vec<Line> {
+        let line = |line: &Entered| {
+            let mut account = line.base.clone();
+            account.add(&line.live);
+            Line {
+                tenant: line.tenant.clone(),
+                account,
+                held: Tally::default(),
+                number: line.number,
+            }
+        };
+        let mut lines: Vec<Line> = self.lines.iter().map(line).collect();
+        for (slot, tally) in held.flatten() {
+            lines[slot.0].held += *tally;
+        }
+        for (slot, tally) in on_the_way {
+            lines[slot.0].account.received -= *tally;
+            lines[slot.0].held -= *tally;
+        }
+        let unknown = lines.remove(UNKNOWN.0);
+        lines[REST.0].account.add(&unknown.account);
+        lines[REST.0].held += unknown.held;
+        lines
     }
 }
 

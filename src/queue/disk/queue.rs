@@ -11,7 +11,7 @@ use super::commit::{Engine, Job};
 use super::event::{AppendError, Event, OpenError};
 use super::format::{self, ACK};
 use super::fs::{Directory, Fs};
-use super::ledger::{Account, Reason};
+use super::ledger::{Account, Line, Reason};
 use super::reader::Reader;
 use super::recover::{self, Recovered};
 use super::state::{Listener, Shared, State, StatsSnapshot};
@@ -67,6 +67,25 @@ pub struct Snapshot {
     /// When the oldest record that is not done was accepted, in milliseconds since 1970. It is
     /// known a moment later.
     pub oldest: Option<u64>,
+}
+
+/// The accounts of a queue and what is in it, both of the same moment. Records whose callers may
+/// not know yet that they are there are in neither.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// By tenant, in no order.
+    pub tenants: Vec<Line>,
+    /// Of all tenants that have no line, and of records whose tenants cannot be told any more.
+    pub rest: Line,
+    /// The records that are not done, counted in the index of the segments.
+    pub records: u64,
+    /// When the oldest of them was accepted, in milliseconds since 1970. It is known a moment
+    /// later.
+    pub oldest: Option<u64>,
+    /// Goes up with every change to the accounts.
+    pub changes: u64,
+    /// Whether nothing has been left out because somebody may not know of it yet.
+    pub complete: bool,
 }
 
 impl DiskQueue {
@@ -171,6 +190,16 @@ impl DiskQueue {
     /// What it holds and held.
     pub fn snapshot(&self) -> Snapshot {
         snapshot(&self.shared)
+    }
+
+    /// Its accounts and what is in it, to hold one against the other.
+    pub fn read_ledger(&self) -> Reading {
+        read_ledger(&self.shared)
+    }
+
+    /// Goes up with every change to the accounts.
+    pub fn changes(&self) -> u64 {
+        self.shared.state().ledger.changes
     }
 
     /// What the writer did.
@@ -286,6 +315,26 @@ pub(super) fn snapshot(shared: &Shared) -> Snapshot {
         total,
         bytes,
         oldest,
+    }
+}
+
+pub(super) fn read_ledger(shared: &Shared) -> Reading {
+    let state = shared.state();
+    let held = state.segments.iter().map(|segment| &segment.held);
+    let mut tenants = state.ledger.read(held, &state.untold);
+    let records = state.segments.iter().map(|segment| segment.unaccounted());
+    let records = records.sum::<usize>().saturating_sub(state.untold.len()) as u64;
+    let oldest = state.oldest.filter(|_| records > 0);
+    let changes = state.ledger.changes;
+    let complete = state.untold.is_empty();
+    drop(state);
+    Reading {
+        rest: tenants.remove(0),
+        tenants,
+        records,
+        oldest: oldest.map(|(_, accepted)| accepted),
+        changes,
+        complete,
     }
 }
 

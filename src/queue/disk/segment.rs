@@ -1,7 +1,7 @@
 //! What is known of a segment without reading it.
 
 use super::format::{ACK, Ack, AckKind, FILE_HEADER};
-use super::ledger::{Account, Accounts, Ledger, Reason, Tally};
+use super::ledger::{Account, Accounts, Held, Ledger, Reason, Slot, Tally};
 use super::{Entry, Fate};
 
 /// Set in the index for records that are done.
@@ -23,11 +23,15 @@ pub(super) struct Segment {
     undone: usize,
     /// All records before this one are done.
     front: usize,
-    /// Records were lost whose tenants cannot be told.
-    lost: bool,
+    /// Records that were lost, and whose accounts wait until all others are done: nobody can tell
+    /// whose they were.
+    lost: usize,
     /// Takes no more records.
     pub(super) sealed: bool,
     pub(super) accounts: Accounts,
+    /// What is not done, and what was lost and waits. Told when records come and go, and not made
+    /// of the accounts: it is what they are held against.
+    pub(super) held: Held,
     /// Of its readable records.
     written: Tally,
     /// What is to be written to the ack file.
@@ -54,9 +58,10 @@ impl Segment {
             ack_bytes: 0,
             undone: 0,
             front: 0,
-            lost: false,
+            lost: 0,
             sealed: false,
             accounts: Accounts::default(),
+            held: Held::default(),
             written: Tally::default(),
             pending: Vec::new(),
         }
@@ -76,6 +81,11 @@ impl Segment {
         self.undone
     }
 
+    /// The records of which it has not been accounted what became of them, by the index.
+    pub(super) fn unaccounted(&self) -> usize {
+        self.undone + self.lost
+    }
+
     /// Whether nothing of it is needed any more.
     pub(super) fn is_spent(&self) -> bool {
         self.sealed && self.undone == 0
@@ -89,7 +99,13 @@ impl Segment {
     }
 
     /// Adds a record whose bytes are there.
-    pub(super) fn push(&mut self, ledger: &mut Ledger, offset: u32, length: u64, entry: &Entry) {
+    pub(super) fn push(
+        &mut self,
+        ledger: &mut Ledger,
+        offset: u32,
+        length: u64,
+        entry: &Entry,
+    ) -> (Slot, Tally) {
         let tally = entry.tally();
         self.index.push(offset);
         self.bytes = u64::from(offset) + length;
@@ -101,6 +117,8 @@ impl Segment {
         };
         let slot = ledger.enter(&entry.tenant);
         ledger.change(&mut self.accounts, slot, &received);
+        *self.held.entry(slot).or_default() += tally;
+        (slot, tally)
     }
 
     /// Adds records that are not there any more.
@@ -155,6 +173,16 @@ impl Segment {
         true
     }
 
+    /// A record is there no more.
+    fn let_go(&mut self, slot: Slot, tally: Tally) {
+        if let Some(held) = self.held.get_mut(&slot) {
+            *held -= tally;
+            if held.is_zero() {
+                self.held.remove(&slot);
+            }
+        }
+    }
+
     /// Enters what became of a record. False if that had been said before.
     pub(super) fn done(&mut self, ledger: &mut Ledger, entry: &Entry, fate: Fate) -> bool {
         if !self.mark_done(entry.position.0) {
@@ -166,7 +194,9 @@ impl Segment {
             ..Ack::of(fate, tally)
         };
         let change = ack.change(tally);
-        ledger.change(&mut self.accounts, ledger.slot(&entry.tenant), &change);
+        let slot = ledger.slot(&entry.tenant);
+        ledger.change(&mut self.accounts, slot, &change);
+        self.let_go(slot, tally);
         self.pending.push(ack);
         self.settle(ledger);
         true
@@ -175,23 +205,26 @@ impl Segment {
     /// Enters a fate that was read from the ack file.
     pub(super) fn restore(&mut self, ledger: &mut Ledger, entry: &Entry, ack: &Ack) {
         if self.mark_done(entry.position.0) {
-            let change = ack.change(entry.tally());
-            ledger.change(&mut self.accounts, ledger.slot(&entry.tenant), &change);
+            let tally = entry.tally();
+            let slot = ledger.slot(&entry.tenant);
+            ledger.change(&mut self.accounts, slot, &ack.change(tally));
+            self.let_go(slot, tally);
         }
     }
 
     /// A record cannot be read any more, not even whose it was.
     pub(super) fn lose(&mut self, ledger: &mut Ledger, sequence: u64) -> bool {
         let marked = self.mark_done(sequence);
-        self.lost |= marked;
+        self.lost += usize::from(marked);
         self.settle(ledger);
         marked
     }
 
     /// When all other records are done, what has no fate is what was lost.
     fn settle(&mut self, ledger: &mut Ledger) {
-        if self.lost && self.undone == 0 {
-            self.lost = false;
+        if self.lost > 0 && self.undone == 0 {
+            self.lost = 0;
+            self.held.clear();
             ledger.drop_queued(&mut self.accounts, Reason::CORRUPT);
         }
     }
@@ -202,7 +235,8 @@ impl Segment {
             *offset |= DONE;
         }
         self.front = self.index.len();
-        self.undone = 0;
+        (self.undone, self.lost) = (0, 0);
+        self.held.clear();
         self.pending.clear();
         ledger.drop_queued(&mut self.accounts, reason)
     }

@@ -13,7 +13,7 @@ use crate::queue::SHARE;
 
 use super::format::{ACK, FILE_HEADER, Seed};
 use super::fs::Fs;
-use super::ledger::{Ledger, Reason};
+use super::ledger::{Ledger, Reason, Slot, Tally};
 use super::segment::{Place, Segment};
 use super::{ACK_BATCH, Entry, Event, Fate, Options};
 
@@ -37,6 +37,8 @@ pub(super) struct State {
     pub(super) closed: bool,
     /// The first record that is not done, and when it was accepted.
     pub(super) oldest: Option<(u64, u64)>,
+    /// Records that are there, and whose callers may not know that yet.
+    pub(super) untold: Vec<(Slot, Tally)>,
 }
 
 impl State {
@@ -51,6 +53,7 @@ impl State {
             starved: false,
             closed: false,
             oldest: None,
+            untold: Vec::new(),
         }
     }
 

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::commit::{Engine, Job};
 use super::fs::Fs;
-use super::queue::{admit, open, snapshot};
+use super::queue::{admit, open, read_ledger, snapshot};
 use super::state::Shared;
 use super::*;
 
@@ -40,6 +40,7 @@ fn append(tenant: &str, samples: u64, length: usize) -> Append {
             samples,
             ..Counts::default()
         }),
+        checked: samples.is_multiple_of(2),
         body: Bytes::from(vec![samples as u8; length]),
     }
 }
@@ -125,5 +126,18 @@ impl Driven {
             "{}",
             self.events()
         );
+        self.check_held(queued);
+    }
+
+    /// What is counted in the records is what the accounts say, line by line.
+    fn check_held(&self, queued: Tally) {
+        let reading = read_ledger(&self.shared);
+        let mut held = Tally::default();
+        for line in reading.tenants.iter().chain([&reading.rest]) {
+            assert_eq!(line.held, line.account.queued(), "{:?}", line.tenant);
+            held += line.held;
+        }
+        assert_eq!(held, queued, "{}", self.events());
+        assert_eq!(reading.records, queued.batches, "{}", self.events());
     }
 }

@@ -74,6 +74,11 @@ pub(super) const KEYS: &[Key] = &[
         "Whether every request is decoded and each series checked. Otherwise that happens only where it is needed: something reads labels, the protocol version changes, the request is 2.0, or no required sink's endpoint would answer for it.",
     ),
     Key::value(
+        "count_samples",
+        "false",
+        "Whether the samples of every request are counted, for the ledger and the metrics. Otherwise a request that nobody decodes is forwarded uncounted, unless a queue on disk stores it because its sink does not keep up. Counting costs less than decoding, and checks nothing.",
+    ),
+    Key::value(
         "max_body_bytes",
         "\"32MiB\"",
         "Largest compressed body; above it 413.",

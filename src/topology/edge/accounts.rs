@@ -2,9 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
-use crate::queue::disk::{self, Account, Fate, Reason, Tally};
+use crate::protocol::remote_write;
+use crate::queue::disk::{Account, Fate, Reason, Tally};
 use crate::signal::Tenant;
+
+use super::holdings::Held;
+use super::ledger::{Ledger, Line};
 
 /// The tenants that have a line of their own. The others share one.
 const MAX_TENANTS: usize = 1000;
@@ -19,6 +24,7 @@ struct Lines {
     none: Account,
     named: HashMap<Tenant, Account, foldhash::fast::RandomState>,
     rest: Account,
+    changes: u64,
 }
 
 impl Lines {
@@ -38,8 +44,15 @@ impl Lines {
 
 impl Accounts {
     /// No invariant spans a panic here: sums are all there is.
-    fn lines(&self) -> MutexGuard<'_, Lines> {
+    fn lock(&self) -> MutexGuard<'_, Lines> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lines, to change them.
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        let mut lines = self.lock();
+        lines.changes += 1;
+        lines
     }
 
     /// It came.
@@ -53,6 +66,7 @@ impl Accounts {
         let account = lines.line(tenant);
         match fate {
             Fate::Delivered => account.delivered += tally,
+            Fate::Dropped(_) if tally.is_zero() => {}
             Fate::Dropped(reason) => *account.dropped.entry(reason).or_default() += tally,
             Fate::Partly { dropped, reason } => {
                 let dropped = Tally {
@@ -62,7 +76,9 @@ impl Accounts {
                 let mut delivered = tally;
                 delivered -= dropped;
                 account.delivered += delivered;
-                *account.dropped.entry(reason).or_default() += dropped;
+                if !dropped.is_zero() {
+                    *account.dropped.entry(reason).or_default() += dropped;
+                }
             }
         }
     }
@@ -78,54 +94,50 @@ impl Accounts {
         self.lines().line(tenant).received -= tally;
     }
 
-    /// All accounts, with those of a queue on disk.
-    pub(super) fn ledger(&self, disk: Option<disk::Snapshot>) -> Ledger {
-        let lines = self.lines();
-        let mut ledger = Ledger {
-            rest: lines.rest.clone(),
-            ..Ledger::default()
+    /// Goes up with every change.
+    pub(super) fn changes(&self) -> u64 {
+        self.lock().changes
+    }
+
+    /// All accounts beside what is held, and what [`changes`](Self::changes) says of them.
+    pub(super) fn ledger(&self, held: &Held, since: SystemTime) -> (Ledger, u64) {
+        let lines = self.lock();
+        let line = |account: &Account| Line {
+            account: account.clone(),
+            ..Line::default()
         };
-        let mut tenants: BTreeMap<Arc<str>, Account> = BTreeMap::new();
+        let mut rest = line(&lines.rest);
+        let mut tenants: BTreeMap<Arc<str>, Line> = BTreeMap::new();
         for (tenant, account) in &lines.named {
-            tenants.insert(tenant.clone(), account.clone());
-        }
-        if lines.none != Account::default() {
-            tenants.insert(Arc::from(""), lines.none.clone());
-        }
-        drop(lines);
-        if let Some(disk) = disk {
-            ledger.rest.add(&disk.rest);
-            for (tenant, account) in disk.tenants {
-                tenants.entry(tenant).or_default().add(&account);
+            if *account != Account::default() {
+                tenants.insert(tenant.clone(), line(account));
             }
         }
-        for account in tenants.values().chain([&ledger.rest]) {
-            ledger.total.add(account);
+        if lines.none != Account::default() || !held.none.is_zero() {
+            let none = tenants.entry(Arc::from("")).or_default();
+            *none = line(&lines.none);
+            none.queued = held.none;
         }
-        ledger.tenants = tenants;
-        ledger
+        // What is held of a tenant stands in the line in which it was received.
+        for (tenant, tally) in &held.named {
+            let shares = lines.named.len() >= MAX_TENANTS && !lines.named.contains_key(tenant);
+            match shares {
+                true => rest.queued += *tally,
+                false => tenants.entry(tenant.clone()).or_default().queued += *tally,
+            }
+        }
+        (Ledger::new(tenants, rest, since), lines.changes)
     }
-}
-
-/// What came to a sink and what became of it. What is missing in an account is queued.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ledger {
-    /// By tenant; the name of none is empty.
-    pub tenants: BTreeMap<Arc<str>, Account>,
-    /// Of all tenants that have no line of their own.
-    pub rest: Account,
-    /// Of all together.
-    pub total: Account,
 }
 
 /// The reasons under which sinks give samples up, by the codes under which a queue on disk keeps
 /// them: those are there for good.
-const REASONS: [(&str, Reason); 17] = [
+const REASONS: [(&str, Reason); 19] = [
     ("queue_full", Reason::QUEUE_FULL),
     ("too_old", Reason::TOO_OLD),
     ("corrupt", Reason::CORRUPT),
     ("abandoned", ABANDONED),
-    ("invalid", Reason(17)),
+    ("invalid", INVALID),
     ("too_large", Reason(18)),
     ("partial", Reason(19)),
     ("refused", Reason(20)),
@@ -137,21 +149,47 @@ const REASONS: [(&str, Reason); 17] = [
     ("sink_died", Reason(26)),
     ("disk_failed", DISK_FAILED),
     ("dead_letter", Reason(28)),
+    ("refused_together", Reason(29)),
+    ("write_failed", Reason(30)),
     ("other", OTHER),
 ];
 
 pub(super) const ABANDONED: Reason = Reason(16);
+const INVALID: Reason = Reason(17);
 pub(super) const DISK_FAILED: Reason = Reason(27);
 pub(super) const OTHER: Reason = Reason(255);
 
-/// The code of a reason.
+/// The code of a reason. All that can be wrong with a series is one.
 pub(super) fn code(name: &str) -> Reason {
     let known = REASONS.iter().find(|(known, _)| *known == name);
-    known.map_or(OTHER, |(_, code)| *code)
+    let invalid = || {
+        remote_write::Reason::ALL
+            .iter()
+            .any(|it| it.as_str() == name)
+    };
+    match known {
+        Some((_, code)) => *code,
+        None if invalid() => INVALID,
+        None => OTHER,
+    }
 }
 
 /// The name of a reason in a ledger.
 pub fn reason_name(code: Reason) -> &'static str {
     let known = REASONS.iter().find(|(_, known)| *known == code);
     known.map_or("other", |(name, _)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_one_code_and_keeps_its_name() {
+        for (name, reason) in REASONS {
+            assert_eq!((code(name), reason_name(reason)), (reason, name));
+        }
+        assert_eq!(reason_name(code("duplicate_label")), "invalid");
+        assert_eq!(reason_name(code("nobody knows")), "other");
+    }
 }

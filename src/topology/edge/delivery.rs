@@ -13,6 +13,7 @@ use crate::signal::{Batch, Counts, Outcome, Ticket};
 use crate::telemetry::ComponentMetrics;
 
 use super::accounts::{OTHER, code};
+use super::holdings::Place;
 use super::store::Kept;
 use super::{Edge, Waiting};
 
@@ -51,8 +52,12 @@ impl Input {
             tally,
             kept,
         } = waiting;
+        let line = &self.0.line;
+        let under_way = kept
+            .is_none()
+            .then(|| line.under_way.note(batch.tenant(), tally, since));
         // It may have been queued for a predecessor that did not look into it.
-        let looked = if self.0.checks_series && batch.counts().is_none() {
+        let looked = if self.0.checks_series && !batch.is_checked() {
             batch.decode().map(|_| ())
         } else {
             Ok(())
@@ -70,6 +75,7 @@ impl Input {
             edge: self.0.clone(),
             held: Some(held),
             comes_back: false,
+            _under_way: under_way,
         };
         match looked {
             Ok(()) => Some(delivery),
@@ -205,6 +211,8 @@ pub struct Delivery {
     held: Option<Held<Waiting>>,
     /// Whether dropping it gives it back in any case.
     comes_back: bool,
+    /// Has it counted among what is queued, if it is in memory alone.
+    _under_way: Option<Place>,
 }
 
 /// Whom it concerns that an attempt has failed.
@@ -396,7 +404,8 @@ impl Delivery {
             return left;
         };
         *first = self.tally;
-        if self.kept.is_some() || self.tally.uncounted > 0 || others.is_empty() {
+        let uncounted = parts.iter().any(|part| part.counts().is_none());
+        if self.kept.is_some() || self.tally.uncounted > 0 || uncounted {
             return left;
         }
         let samples = |batch: &Batch| batch.counts().map_or(0, |counts| counts.all_samples());

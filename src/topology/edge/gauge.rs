@@ -6,8 +6,7 @@ use std::sync::atomic::Ordering;
 use crate::queue::QueueConfig;
 use crate::telemetry::{DiskReading, QueueGauge};
 
-use super::accounts::Ledger;
-use super::{Line, store};
+use super::{Ledger, Line, store};
 
 /// Reads the queue behind an edge.
 pub(super) struct Gauge {
@@ -44,8 +43,15 @@ impl QueueGauge for Gauge {
         })
     }
 
+    fn drain_seconds(&self, bytes: u64, sent_per_second: f64) -> Option<f64> {
+        match self.line.store.get() {
+            Some(store) => store.drained.seconds(bytes),
+            None if bytes == 0 => Some(0.0),
+            None => (sent_per_second > 0.0).then(|| bytes as f64 / sent_per_second),
+        }
+    }
+
     fn ledger(&self) -> Ledger {
-        let disk = self.line.store.get().map(|store| store.snapshot());
-        self.line.accounts.ledger(disk)
+        self.line.ledger()
     }
 }

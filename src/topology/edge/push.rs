@@ -19,8 +19,13 @@ impl Edge {
     }
 
     /// Puts a batch into the queue, or returns it if there is no room and it has to wait.
-    pub(crate) fn push(&self, batch: Batch, ticket: Option<Ticket>) -> Option<Incoming> {
+    pub(crate) fn push(&self, mut batch: Batch, ticket: Option<Ticket>) -> Option<Incoming> {
         let lane = lane(&batch, ticket.as_ref());
+        let uncounted = batch.counts().is_none();
+        if uncounted && self.store().is_some_and(|store| store.is_writing(&lane)) {
+            // Here, where no lock is held.
+            batch.count();
+        }
         let version = self.version(&batch).unwrap_or(batch.version());
         self.push_again(Incoming {
             batch,

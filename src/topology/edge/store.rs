@@ -11,6 +11,7 @@
 
 mod append;
 mod backlog;
+mod held;
 mod read;
 mod state;
 
@@ -348,7 +349,8 @@ impl Store {
     /// Whether all that can be stored is.
     pub(super) fn is_settled(&self) -> bool {
         let state = self.state();
-        state.direct.is_empty() && !state.copied.some_under_way()
+        let mut copied = state.copied.values();
+        state.direct.is_empty() && copied.all(|copied| copied.fresh.is_none())
     }
 
     /// What memory alone has: batches and their weight.

@@ -41,13 +41,18 @@ impl SinkConfig for EdgeOnly {
     }
 }
 
-fn open(folder: &Path, telemetry: &Telemetry) -> Arc<Edge> {
-    let text = "required = true\nqueue = { type = \"disk\", memory_bytes = \"2KiB\", store_after = \"20ms\" }";
+/// The edge into a sink of this configuration.
+pub(super) fn edge(text: &str, folder: Option<&Path>, telemetry: &Telemetry) -> Arc<Edge> {
     let config: EdgeOnly = toml::from_str(text).unwrap();
     let metrics = telemetry.component("z", Kind::Sink, "test");
-    let edge = Edge::new("z".into(), &config, None, metrics, None, Some(folder)).unwrap();
+    let edge = Edge::new("z".into(), &config, None, metrics, None, folder).unwrap();
     edge.take_over(None);
     edge
+}
+
+fn open(folder: &Path, telemetry: &Telemetry) -> Arc<Edge> {
+    let text = "required = true\nqueue = { type = \"disk\", memory_bytes = \"2KiB\", store_after = \"20ms\" }";
+    edge(text, Some(folder), telemetry)
 }
 
 /// A batch of a lane that says which one it is.
@@ -230,15 +235,9 @@ async fn walk(seed: u64) {
         model.deliver(delivery);
         model.listen().await;
     }
-    let snapshot = edge
-        .line
-        .accounts
-        .ledger(edge.line.store.get().map(|s| s.snapshot()));
-    assert_eq!(
-        snapshot.total.queued().batches,
-        0,
-        "seed {seed}: {snapshot:?}"
-    );
+    let ledger = edge.line.ledger();
+    assert!(ledger.balances(), "seed {seed}: {ledger:?}");
+    assert_eq!(ledger.total.queued.batches, 0, "seed {seed}: {ledger:?}");
     end(&edge, true).await;
     for (lane, number) in &model.acknowledged {
         let delivered = model

@@ -293,6 +293,8 @@ fn same(append: &Append, record: &Record) {
     assert_eq!(append.body, record.body);
     assert_eq!(append.tenant, record.entry.tenant);
     assert_eq!(append.counts, record.entry.counts);
+    let checked = append.checked && append.counts.is_some();
+    assert_eq!(checked, record.entry.checked);
     assert_eq!(append.lane, record.entry.lane);
 }
 

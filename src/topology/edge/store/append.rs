@@ -12,7 +12,7 @@ use crate::signal::{Batch, Outcome, Ticket};
 use super::super::accounts::DISK_FAILED;
 use super::super::{Incoming, Waiting, pump};
 use super::state::{Copied, Direct, Fresh, Kept, State};
-use super::{Store, Taken, key, now_millis, tally};
+use super::{Store, Taken, now_millis, tally};
 
 impl Store {
     /// Takes a batch into memory or to disk.
@@ -24,7 +24,7 @@ impl Store {
         let behind = state.backlog.has(item.lane.id);
         let keeps = self.keeps();
         let tenant = &item.lane.tenant;
-        let paused = state.backlog.some_paused() && state.backlog.is_paused(&key(tenant));
+        let paused = state.backlog.is_paused(tenant);
         let at_once = behind || (keeps && (paused || self.is_failing()));
         // What is only in memory has to be on disk before what comes after it.
         let of = |fresh: &Fresh| self.is_failing() || fresh.batch.tenant() == tenant.as_ref();
@@ -195,7 +195,7 @@ impl Store {
                 match copied.fate {
                     Some(fate) => self.done(&entry, fate),
                     None => {
-                        let paused = state.backlog.is_paused(&entry.tenant);
+                        let paused = state.backlog.is_paused(&tenant.cloned());
                         copied.entry = Some(entry);
                         state.copied.insert(id, copied);
                         if paused {
@@ -290,6 +290,7 @@ fn append(batch: &mut Batch, version: Version, lane: u64, since: Instant) -> Opt
         accepted_at: now_millis().saturating_sub(age),
         version,
         counts: batch.counts(),
+        checked: batch.is_checked(),
         body,
     })
 }

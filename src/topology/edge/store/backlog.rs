@@ -6,6 +6,8 @@ use tokio::time::Instant;
 
 use crate::signal::Tenant;
 
+use super::key;
+
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// By tenant, where records stand and in which lanes they are. It takes some forty bytes of memory
@@ -129,8 +131,8 @@ impl Backlog {
     }
 
     /// Whether a tenant does not do well.
-    pub(super) fn is_paused(&self, tenant: &Tenant) -> bool {
-        self.paused.contains_key(tenant)
+    pub(super) fn is_paused(&self, tenant: &Option<Tenant>) -> bool {
+        !self.paused.is_empty() && self.paused.contains_key(&key(tenant))
     }
 
     pub(super) fn some_paused(&self) -> bool {

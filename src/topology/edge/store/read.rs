@@ -77,7 +77,8 @@ impl Store {
         let age = Duration::from_millis(now_millis().saturating_sub(entry.accepted_at));
         let now = Instant::now();
         let origin = Arc::new(Origin::internal(self.sink.clone()));
-        let batch = Batch::from_record(entry.version, body, entry.counts, &entry.tenant, origin);
+        let counts = (entry.counts, entry.checked);
+        let batch = Batch::from_record(entry.version, body, counts, &entry.tenant, origin);
         let weight = batch.weight();
         let lane = Lane {
             tenant: batch.tenant().cloned(),

@@ -89,9 +89,8 @@ impl Copies {
         self.lanes.contains_key(&lane)
     }
 
-    /// Whether something is still on its way.
-    pub(super) fn some_under_way(&self) -> bool {
-        self.all.values().any(|copied| copied.fresh.is_some())
+    pub(super) fn values(&self) -> impl Iterator<Item = &Copied> {
+        self.all.values()
     }
 }
 

@@ -1,0 +1,329 @@
+//! The ledgers of sinks as JSON: what came, what became of it, what is there, and whether that is
+//! all.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
+
+use super::json;
+use crate::http::{Response, answer};
+use crate::queue::disk::Tally;
+use crate::telemetry::{LEDGER_TENANTS, SinkLedger, Telemetry};
+use crate::topology::{Difference, LedgerLine, reason_name};
+
+/// Where the ledgers are.
+pub const LEDGER: &str = "/api/v1/ledger";
+
+/// The most tenants that can be asked for by name.
+pub const TENANTS_MAX: usize = 1000;
+
+/// The pauses between readings as long as one does not balance. Something that is on its way from
+/// one side to the other has arrived after these; what still lacks the same has lost it.
+const PAUSES: [u64; 7] = [2, 5, 10, 20, 40, 80, 160];
+
+/// The answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Ledgers {
+    /// Whether all of them balance.
+    pub balances: Balance,
+    /// When they were read, in seconds since the epoch.
+    pub time: u64,
+    /// By sink.
+    pub sinks: Vec<Sink>,
+}
+
+/// Whether what was received is what was delivered, dropped and queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Balance {
+    /// It is, or it is not.
+    Known(bool),
+    /// Nobody can say: so much goes through that no reading was of one moment.
+    Open(Open),
+}
+
+/// Why nobody can say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Open {
+    /// Data is moving.
+    Moving,
+}
+
+impl Balance {
+    const MOVING: Self = Self::Open(Open::Moving);
+
+    /// Of both: what does not balance weighs more than what is not known.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Known(false), _) | (_, Self::Known(false)) => Self::Known(false),
+            (Self::Known(true), Self::Known(true)) => Self::Known(true),
+            _ => Self::MOVING,
+        }
+    }
+}
+
+/// The ledger of a sink.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Sink {
+    /// Its name.
+    pub sink: String,
+    /// Since when what only memory had is accounted for, in seconds since the epoch.
+    pub since: u64,
+    /// Whether what went through a queue on disk is accounted for across restarts.
+    pub across_restarts: bool,
+    /// Whether it balances.
+    pub balances: Balance,
+    /// How long ago the oldest came that is queued.
+    pub oldest_seconds: Option<f64>,
+    /// The bytes that are queued.
+    pub queued_bytes: u64,
+    /// How long delivering them takes at the present rate; none if nothing goes.
+    pub drain_seconds: Option<f64>,
+    /// All together.
+    pub total: Line,
+    /// The tenants with the most samples, and without samples with the most batches.
+    pub tenants: Vec<Line>,
+    /// What has no tenant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub without_tenant: Option<Line>,
+    /// All other tenants together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other: Option<Line>,
+}
+
+/// A line of a ledger.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Line {
+    /// Whose it is, if it is that of one tenant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// What came.
+    pub received: Amount,
+    /// What was delivered.
+    pub delivered: Amount,
+    /// What was given up, by reason.
+    pub dropped: BTreeMap<String, Amount>,
+    /// What is there, counted from what holds it.
+    pub queued: Amount,
+    /// What of the received is none of these.
+    pub difference: Amount,
+}
+
+/// So much of something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Amount {
+    /// Samples, of batches that were counted.
+    pub samples: i64,
+    /// Batches.
+    pub batches: i64,
+    /// Those of the batches whose samples nobody has counted.
+    pub uncounted_batches: i64,
+    /// Encoded bytes.
+    pub bytes: i64,
+}
+
+impl From<Tally> for Amount {
+    fn from(tally: Tally) -> Self {
+        Self {
+            samples: tally.samples.cast_signed(),
+            batches: tally.batches.cast_signed(),
+            uncounted_batches: tally.uncounted.cast_signed(),
+            bytes: tally.bytes.cast_signed(),
+        }
+    }
+}
+
+impl From<Difference> for Amount {
+    fn from(difference: Difference) -> Self {
+        Self {
+            samples: difference.samples,
+            batches: difference.batches,
+            uncounted_batches: difference.uncounted,
+            bytes: difference.bytes,
+        }
+    }
+}
+
+impl Line {
+    fn new(tenant: Option<&str>, line: &LedgerLine) -> Self {
+        let account = &line.account;
+        let dropped = account.dropped.iter();
+        Self {
+            tenant: tenant.map(str::to_owned),
+            received: account.received.into(),
+            delivered: account.delivered.into(),
+            dropped: dropped
+                .map(|(reason, tally)| (reason_name(*reason).to_owned(), (*tally).into()))
+                .collect(),
+            queued: line.queued.into(),
+            difference: line.difference().into(),
+        }
+    }
+}
+
+impl Sink {
+    fn new(read: &SinkLedger, balances: Balance, tenants: usize) -> Self {
+        let ledger = &read.ledger;
+        let is_there = |line: &LedgerLine| *line != LedgerLine::default();
+        let named = ledger.tenants.iter();
+        let mut named: Vec<_> = named
+            .filter(|(tenant, line)| !tenant.is_empty() && is_there(line))
+            .collect();
+        named.sort_by_key(|(_, line)| {
+            let received = line.account.received;
+            std::cmp::Reverse((received.samples, received.batches))
+        });
+        let mut other = ledger.rest.clone();
+        for (_, line) in named.iter().skip(tenants) {
+            other.add(line);
+        }
+        let shown = named.iter().take(tenants);
+        let without_tenant = ledger.tenants.get("").filter(|line| is_there(line));
+        Self {
+            sink: read.sink.to_string(),
+            since: seconds(ledger.since),
+            across_restarts: ledger.on_disk,
+            balances,
+            oldest_seconds: ledger.oldest.map(|oldest| oldest.as_secs_f64()),
+            queued_bytes: ledger.total.queued.bytes,
+            drain_seconds: read.drain_seconds,
+            total: Line::new(None, &ledger.total),
+            tenants: shown
+                .map(|(tenant, line)| Line::new(Some(tenant), line))
+                .collect(),
+            without_tenant: without_tenant.map(|line| Line::new(None, line)),
+            other: is_there(&other).then(|| Line::new(None, &other)),
+        }
+    }
+}
+
+/// What a request asks for.
+#[derive(Debug, PartialEq, Eq)]
+struct Asked {
+    sink: Option<String>,
+    tenants: usize,
+}
+
+/// Answers with the ledgers that the query asks for: `sink`, `tenants`.
+pub(super) async fn ledger(telemetry: &Telemetry, query: Option<&str>) -> Response {
+    let asked = match asked(query.unwrap_or_default()) {
+        Ok(asked) => asked,
+        Err(reason) => return answer::text(StatusCode::BAD_REQUEST, &reason),
+    };
+    let mut read = read(telemetry).await;
+    if let Some(sink) = &asked.sink {
+        read.retain(|(ledger, _)| *ledger.sink == **sink);
+        if read.is_empty() {
+            return answer::text(StatusCode::NOT_FOUND, &format!("there is no sink {sink:?}"));
+        }
+    }
+    let all = read.iter().map(|(_, balance)| *balance);
+    json(&Ledgers {
+        balances: all.fold(Balance::Known(true), Balance::and),
+        time: seconds(SystemTime::now()),
+        sinks: read
+            .iter()
+            .map(|(ledger, balance)| Sink::new(ledger, *balance, asked.tenants))
+            .collect(),
+    })
+}
+
+/// Reads all ledgers, those that do not balance again until it is known why.
+async fn read(telemetry: &Telemetry) -> Vec<(SinkLedger, Balance)> {
+    let first = |ledger: SinkLedger| {
+        let balance = match ledger.ledger.balances() {
+            true => Balance::Known(true),
+            false => Balance::MOVING,
+        };
+        (ledger, balance)
+    };
+    let mut found: Vec<_> = telemetry.ledgers().into_iter().map(first).collect();
+    for pause in PAUSES {
+        if found
+            .iter()
+            .all(|(_, balance)| *balance == Balance::Known(true))
+        {
+            break;
+        }
+        sleep(Duration::from_millis(pause)).await;
+        let mut again = telemetry.ledgers();
+        for (ledger, balance) in &mut found {
+            let place = again.iter().position(|it| it.sink == ledger.sink);
+            let (Some(place), true) = (place, *balance != Balance::Known(true)) else {
+                continue;
+            };
+            let later = again.swap_remove(place);
+            *balance = if later.ledger.balances() {
+                Balance::Known(true)
+            } else if later.ledger.lacks_the_same(&ledger.ledger) {
+                Balance::Known(false)
+            } else {
+                Balance::MOVING
+            };
+            *ledger = later;
+        }
+    }
+    found
+}
+
+fn asked(query: &str) -> Result<Asked, String> {
+    let mut asked = Asked {
+        sink: None,
+        tenants: LEDGER_TENANTS,
+    };
+    // The URL is there for its query alone.
+    let url = reqwest::Url::parse(&format!("http://query/?{query}"));
+    let url = url.map_err(|error| error.to_string())?;
+    for (key, value) in url.query_pairs() {
+        match &*key {
+            "sink" => asked.sink = Some(value.into_owned()),
+            "tenants" => {
+                let number = value.parse().ok().filter(|number| *number <= TENANTS_MAX);
+                asked.tenants =
+                    number.ok_or_else(|| format!("tenants must be from 0 to {TENANTS_MAX}"))?;
+            }
+            _ => return Err(format!("there is no {key:?}: use sink and tenants")),
+        }
+    }
+    Ok(asked)
+}
+
+/// Since the epoch.
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_says_which_lines_are_meant_and_nothing_else() {
+        let all = asked("").unwrap();
+        assert_eq!((all.sink, all.tenants), (None, LEDGER_TENANTS));
+        let some = asked("tenants=7&sink=a%20b").unwrap();
+        assert_eq!((some.sink.as_deref(), some.tenants), (Some("a b"), 7));
+        for wrong in ["tenants=x", "tenants=-1", "tenants=1001", "tenant=a"] {
+            assert!(asked(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn whether_it_balances_is_true_false_or_moving() {
+        let (yes, no) = (Balance::Known(true), Balance::Known(false));
+        let text = |balance: Balance| serde_json::to_string(&balance).unwrap();
+        let texts = [yes, no, Balance::MOVING].map(text);
+        assert_eq!(texts, ["true", "false", "\"moving\""]);
+        for text in texts {
+            let back: Balance = serde_json::from_str(&text).unwrap();
+            assert_eq!(serde_json::to_string(&back).unwrap(), text);
+        }
+        assert_eq!(yes.and(yes), yes);
+        assert_eq!(yes.and(Balance::MOVING), Balance::MOVING);
+        assert_eq!(Balance::MOVING.and(no), no);
+    }
+}

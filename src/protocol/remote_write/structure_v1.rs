@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::encode_v1::put_label;
 use crate::protocol::snappy::{Elements, REACH};
 use crate::protocol::wire::{LEN, tag};
-use crate::signal::{Arena, Label, Series, Span, name_head};
+use crate::signal::{Arena, Label, Series, Span, name_head, name_head_within};
 
 /// Labels that are remembered beside those of the series before.
 const REMEMBERED: usize = 1024;
@@ -159,7 +159,8 @@ impl<'a> Text<'a> {
     #[inline(always)]
     fn head(self, label: Label) -> u64 {
         let name = label.name();
-        name_head(self.range(name.start, name.start + name.len))
+        let (rest, len) = (self.from(name.start), name.len as usize);
+        name_head_within(rest, len).unwrap_or_else(|| name_head(&rest[..len]))
     }
 }
 

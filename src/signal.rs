@@ -16,5 +16,5 @@ pub use counts::Counts;
 pub(crate) use counts::SeriesCounts;
 pub use origin::{ClientCertificate, Origin};
 pub(crate) use pool::Raw;
-pub(crate) use series::head as name_head;
 pub use series::{Name, SeriesMut, SeriesRef};
+pub(crate) use series::{head as name_head, head_within as name_head_within};

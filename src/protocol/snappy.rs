@@ -2,6 +2,7 @@
 //!
 //! Source: <https://github.com/google/snappy/blob/main/format_description.txt>.
 
+mod decompress;
 mod elements;
 
 use std::cell::RefCell;
@@ -59,14 +60,14 @@ pub fn declared_len(body: &[u8], limit: usize) -> Result<usize, SnappyError> {
 
 /// Decompresses into a buffer of exactly the declared length.
 pub fn decompress(body: &[u8], out: &mut [u8]) -> Result<(), SnappyError> {
-    let written = snap::raw::Decoder::new()
-        .decompress(body, out)
-        .map_err(|error| SnappyError::Corrupt(error.to_string()))?;
-    if written == out.len() {
-        Ok(())
-    } else {
-        Err(SnappyError::Corrupt("body is shorter than declared".into()))
+    let mut pos = 0;
+    let declared = wire::varint(body, &mut pos);
+    if declared != Ok(out.len() as u64) {
+        return Err(SnappyError::Corrupt(
+            "header declares another length".into(),
+        ));
     }
+    decompress::decompress(&body[pos..], out)
 }
 
 /// The body of what several bodies decompress to, one after the other: elements of the format say

@@ -62,7 +62,13 @@ pub fn varint(buf: &[u8], pos: &mut usize) -> Result<u64, WireError> {
             *pos += 1;
             Ok(u64::from(b))
         }
-        Some(_) => varint_long(buf, pos),
+        Some(&low) => match buf.get(*pos + 1) {
+            Some(&high) if high < 0x80 => {
+                *pos += 2;
+                Ok(u64::from(low & 0x7f) | u64::from(high) << 7)
+            }
+            _ => varint_long(buf, pos),
+        },
         None => Err(WireError::Truncated),
     }
 }
@@ -310,6 +316,20 @@ mod tests {
             assert_eq!(key(bytes, &mut 0), Err(WireError::Key), "{bytes:?}");
         }
         assert_eq!(key(&[], &mut 0), Err(WireError::Truncated));
+    }
+
+    #[test]
+    fn varints_of_one_to_three_bytes_round_trip_and_are_refused_when_cut() {
+        for value in (0..1 << 10).chain((1 << 14) - 9..(1 << 14) + 9) {
+            let mut out = Vec::new();
+            put_varint(&mut out, value);
+            let mut pos = 0;
+            assert_eq!((varint(&out, &mut pos), pos), (Ok(value), out.len()));
+            out.pop();
+            assert_eq!(varint(&out, &mut 0), Err(WireError::Truncated), "{value}");
+        }
+        // Longer than needed, as other decoders read it too.
+        assert_eq!(varint(&[0x81, 0x00], &mut 0), Ok(1));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::counts::{Counts, SeriesCounts};
 use super::pool::{Pool, Raw, size_of_lists};
-use super::series::{SeriesMut, SeriesRef, head, mask_head};
+use super::series::{SeriesMut, SeriesRef, head, head_within};
 use crate::protocol::{Version, wire};
 
 /// Set in a label's name length when its encoded 1.0 `Label` entry surrounds it in the text, so
@@ -218,12 +218,9 @@ impl Arena {
     /// filled with zeros.
     #[inline(always)]
     pub(crate) fn head(&self, span: Span) -> u64 {
-        let raw = self.raw.as_slice();
-        let start = span.start as usize;
-        match raw.get(start..start + 8) {
-            Some(eight) => mask_head(eight, span.len as usize),
-            None => head(self.text(span)),
-        }
+        let rest = self.raw.as_slice().get(span.start as usize..);
+        let within = rest.and_then(|rest| head_within(rest, span.len as usize));
+        within.unwrap_or_else(|| head(self.text(span)))
     }
 
     /// A symbol of a 2.0 batch.

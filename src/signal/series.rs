@@ -296,14 +296,20 @@ pub(crate) fn head(text: &[u8]) -> u64 {
     }
 }
 
+/// The same, where the text may go on behind its end: none if not that far.
 #[inline(always)]
-pub(super) fn mask_head(eight: &[u8], len: usize) -> u64 {
-    let mut bytes = [0; 8];
-    bytes.copy_from_slice(eight);
-    let value = u64::from_be_bytes(bytes);
-    match len {
-        0 => 0,
-        1..8 => value & !(u64::MAX >> (8 * len)),
-        _ => value,
-    }
+pub(crate) fn head_within(text: &[u8], len: usize) -> Option<u64> {
+    let eight = text.first_chunk::<8>()?;
+    Some(u64::from_be_bytes(*eight) & HEADS[len.min(8)])
 }
+
+/// By the length of a text, what of its first eight bytes belongs to it.
+const HEADS: [u64; 9] = {
+    let mut heads = [u64::MAX; 9];
+    let mut len = 0;
+    while len < 8 {
+        heads[len] = !(u64::MAX >> (8 * len));
+        len += 1;
+    }
+    heads
+};

@@ -229,7 +229,10 @@ impl<'a> Decoder<'a> {
             dropped: false,
         };
         let filler = Label::apart(Span::default(), Span::default());
-        arena.labels.extend_from_slice(&[filler; ROOM as usize]);
+        arena.labels.reserve(ROOM as usize);
+        for _ in 0..ROOM {
+            arena.labels.push(filler);
+        }
         arena.changed |= labels.edited;
         arena.count(counts);
         arena.series.push(series);

@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::encode_v1::put_label;
 use crate::protocol::snappy::{Elements, REACH};
 use crate::protocol::wire::{LEN, tag};
-use crate::signal::{Arena, Label, Series, Span, name_head};
+use crate::signal::{Arena, Label, Series, Span, name_head, name_head_within};
 
 /// Labels that are remembered beside those of the series before.
 const REMEMBERED: usize = 1024;
@@ -47,8 +47,9 @@ struct Written {
     /// Its labels in the arena.
     labels: Range<usize>,
     runs: Vec<Run>,
-    /// Its tag and length, and where they and what stands behind its labels were written.
-    header: [u8; 32],
+    /// Its tag and length as a number, and where they and what stands behind its labels were
+    /// written.
+    header: u64,
     header_position: usize,
     rest: Span,
     rest_position: usize,
@@ -159,7 +160,8 @@ impl<'a> Text<'a> {
     #[inline(always)]
     fn head(self, label: Label) -> u64 {
         let name = label.name();
-        name_head(self.range(name.start, name.start + name.len))
+        let (rest, len) = (self.from(name.start), name.len as usize);
+        name_head_within(rest, len).unwrap_or_else(|| name_head(&rest[..len]))
     }
 }
 
@@ -224,25 +226,17 @@ impl Structure {
 
     #[inline(always)]
     fn header(&mut self, len: usize) {
-        let mut header = [0; 32];
-        header[0] = tag(1, LEN);
-        let mut left = len;
-        let mut end = 1;
-        while left >= 0x80 && end < 6 {
-            header[end] = left as u8 | 0x80;
-            left >>= 7;
-            end += 1;
-        }
-        header[end] = left as u8;
+        let (header, size) = header(len);
         let position = self.out.position();
         let before = &mut self.before;
         let mut common = 0;
         if self.out.copies_from(position - before.header_position) {
             // What ended like the series before is followed by what stood behind that.
-            common = common_prefix(&header, &before.header, end as u32 + 1) as usize;
+            common = size.min((header ^ before.header).trailing_zeros() as usize / 8);
             self.out.copy(position - before.header_position, common);
         }
-        self.out.first_of(&header[common..], end + 1 - common);
+        let left = u128::from(header >> (8 * common));
+        self.out.first_of(&left.to_le_bytes(), size - common);
         (before.header, before.header_position) = (header, position);
     }
 
@@ -269,12 +263,16 @@ impl Structure {
             }
             let reach = start + alike;
             let (first, mut whole) = (label, start);
-            for next in &labels[label..last] {
-                if next.end() > reach {
-                    break;
+            if reach == run.end {
+                (label, whole) = (last, reach);
+            } else {
+                for next in &labels[label..last] {
+                    if next.end() > reach {
+                        break;
+                    }
+                    whole = next.end();
+                    label += 1;
                 }
-                whole = next.end();
-                label += 1;
             }
             if whole > start {
                 self.out.copy(offset, (whole - start) as usize);
@@ -388,6 +386,20 @@ impl Structure {
     }
 }
 
+/// The tag of a series and its length, first byte lowest, and how many bytes they take. They are
+/// put together in a register: bytes that are written one by one are slow to be read as one.
+#[inline(always)]
+fn header(len: usize) -> (u64, usize) {
+    let (mut header, mut size) = (u64::from(tag(1, LEN)), 1);
+    let mut left = len as u64;
+    while left >= 0x80 && size < 6 {
+        header |= (left & 0x7f | 0x80) << (8 * size);
+        left >>= 7;
+        size += 1;
+    }
+    (header | left << (8 * size), size + 1)
+}
+
 /// The labels from one on that stand next to each other; none if the first has no entry.
 #[inline(always)]
 fn run(text: Text<'_>, labels: &[Label], first: usize, last: usize) -> Option<Run> {
@@ -464,4 +476,22 @@ fn common_suffix(a: &[u8], b: &[u8]) -> usize {
     };
     let differs = u64::from_be_bytes(*a) ^ u64::from_be_bytes(*b);
     differs.trailing_zeros() as usize / 8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::wire;
+
+    #[test]
+    fn the_header_of_a_series_of_any_length_is_its_tag_and_a_varint() {
+        let bounds = [7, 14, 21, 28, 31].map(|bits| 1 << bits);
+        let lengths = bounds.iter().flat_map(|bound| bound - 2..bound + 2);
+        for len in lengths.chain(0..300) {
+            let mut expected = vec![tag(1, LEN)];
+            wire::put_varint(&mut expected, len as u64);
+            let (header, size) = header(len);
+            assert_eq!(header.to_le_bytes()[..size], expected, "{len}");
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! The walk over a 1.0 message.
 
-use super::{Decoder, Labels, NAME};
+use super::{Decoder, Labels, Limits, NAME};
 use crate::protocol::wire::{self, LEN, WireError, tag};
-use crate::signal::{Arena, Label, SeriesCounts, Span};
+use crate::signal::{Arena, Label, SeriesCounts, Span, name_head_within};
 
 impl Decoder<'_> {
     /// Walks a 1.0 message; `then` is called after each series, which it may take out.
@@ -49,7 +49,8 @@ impl Decoder<'_> {
         let mut labels = self.labels();
         let mut pos = start;
         loop {
-            pos = self.short_labels(&mut labels, pos, end);
+            let list = &mut self.arena.labels;
+            pos = short_labels(self.buf, list, &mut labels, self.limits, pos, end);
             if pos >= end || buf[pos] != LABEL {
                 break;
             }
@@ -91,72 +92,75 @@ impl Decoder<'_> {
         self.add(labels, ascii, Span::new(whole, end), rest, counts);
         Ok(())
     }
+}
 
-    /// Reads 1.0 labels for as long as they are sorted, have neither an empty part nor a length
-    /// above 127, and end well before the buffer does, which is nearly always true for all of
-    /// them. Returns the position of the first other byte.
-    #[inline(always)]
-    fn short_labels(&mut self, labels: &mut Labels, start: usize, end: usize) -> usize {
-        let buf = self.buf;
-        // In a local variable, its parts can stay in registers.
-        let mut list = std::mem::take(&mut self.arena.labels);
-        let room = self.limits.labels - (list.len() - labels.first);
-        let (name_max, value_max) = (self.limits.name_bytes, self.limits.value_bytes);
-        let (mut pos, mut last, mut named) = (start, labels.head, labels.named);
-        for _ in 0..room {
-            // Tag and length of the entry, tag and length of the name, the name's first bytes:
-            // each read as one number.
-            let Some(chunk) = buf.get(pos..).and_then(|b| b.first_chunk::<12>()) else {
-                break;
-            };
-            let (front, head) = chunk.split_at(4);
-            let front = u32::from_le_bytes([front[0], front[1], front[2], front[3]]);
-            let entry = (front >> 8 & 0xff) as usize;
-            let name_len = (front >> 24) as usize;
-            let name = pos + 4;
-            let name_end = name + name_len;
-            let Some(middle) = buf.get(name_end..).and_then(|b| b.first_chunk::<2>()) else {
-                break;
-            };
-            let middle = u16::from_le_bytes(*middle);
-            let value_len = usize::from(middle >> 8);
-            let next = pos + 2 + entry;
-            let value = name_end + 2;
-            // One branch for all conditions: `&` where `&&` would make ten of them.
-            let shape = (front & 0x80ff_80ff == 0x000a_000a)
-                & (middle & 0x80ff == 0x0012)
-                & (name_len.wrapping_sub(1) < name_max)
-                & (value_len.wrapping_sub(1) < value_max)
-                & (value + value_len == next)
-                & (next <= end);
-            if !shape {
-                break;
-            }
-            let unused = 64 - 8 * name_len.min(8);
-            let head = head
-                .first_chunk()
-                .map_or(0, |head| u64::from_be_bytes(*head) >> unused << unused);
-            if head <= last {
-                let Some(previous) = list.last().filter(|_| head == last) else {
-                    break;
-                };
-                let previous = previous.name();
-                let previous = &buf[previous.start as usize..][..previous.len as usize];
-                if previous >= &buf[name..name_end] {
-                    break;
-                }
-            }
-            named |= head == NAME && name_len == 8;
-            last = head;
-            list.push(Label::entry(name, name_len, value, value_len));
-            pos = next;
+/// Reads 1.0 labels for as long as they are sorted, have neither an empty part nor a length above
+/// 127, and end well before the buffer does, which is nearly always true for all of them. Returns
+/// the position of the first other byte.
+///
+/// It is a function of its own, so that all it needs is in registers.
+#[inline(never)]
+fn short_labels(
+    buf: &[u8],
+    list: &mut Vec<Label>,
+    labels: &mut Labels,
+    limits: &Limits,
+    start: usize,
+    end: usize,
+) -> usize {
+    let room = limits.labels - (list.len() - labels.first);
+    let (name_max, value_max) = (limits.name_bytes, limits.value_bytes);
+    let (mut pos, mut last) = (start, labels.head);
+    for _ in 0..room {
+        // Tag and length of the entry, tag and length of the name, the name's first bytes: each
+        // read as one number.
+        let Some(chunk) = buf.get(pos..).and_then(|rest| rest.first_chunk::<12>()) else {
+            break;
+        };
+        let (front, head) = chunk.split_at(4);
+        let front = u32::from_le_bytes([front[0], front[1], front[2], front[3]]);
+        let (entry, name_len) = (front >> 8 & 0xff, front >> 24);
+        let name = pos + 4;
+        let name_end = name + name_len as usize;
+        let Some(middle) = buf.get(name_end..).and_then(|rest| rest.first_chunk::<2>()) else {
+            break;
+        };
+        let middle = u32::from(u16::from_le_bytes(*middle));
+        let value_len = middle >> 8;
+        let next = pos + 2 + entry as usize;
+        // All differences in one number, and so one branch for them.
+        let differs = (front & 0x80ff_80ff ^ 0x000a_000a)
+            | (middle & 0x80ff ^ 0x0012)
+            | ((name_len + value_len + 4) ^ entry);
+        let (name_len, value_len) = (name_len as usize, value_len as usize);
+        if differs != 0
+            || name_len.wrapping_sub(1) >= name_max
+            || value_len.wrapping_sub(1) >= value_max
+            || next > end
+        {
+            break;
         }
-        self.arena.labels = list;
-        labels.head = last;
-        labels.named = named;
-        labels.bytes += pos - start;
-        pos
+        let head = name_head_within(head, name_len).unwrap_or_default();
+        if head <= last {
+            let Some(previous) = list.last().filter(|_| head == last) else {
+                break;
+            };
+            let previous = previous.name();
+            let previous = &buf[previous.start as usize..][..previous.len as usize];
+            if previous >= &buf[name..name_end] {
+                break;
+            }
+        }
+        if head == NAME {
+            labels.named |= name_len == 8;
+        }
+        last = head;
+        list.push(Label::entry(name, name_len, name_end + 2, value_len));
+        pos = next;
     }
+    labels.head = last;
+    labels.bytes += pos - start;
+    pos
 }
 
 /// Whether all bytes are below 128, eight at a time.

@@ -21,7 +21,7 @@ use support_net::{Child, Endpoint, Random, Seen, Sender, body, one, until, until
 
 const SENDERS: usize = 4;
 const SINKS: [&str; 2] = ["flapping", "down"];
-const ROUNDS: usize = 30;
+const ROUNDS: usize = 200;
 
 /// What a sender has done: its samples have times that go up from 1.
 #[derive(Clone, Default)]

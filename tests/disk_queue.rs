@@ -284,3 +284,29 @@ fn a_sender_is_told_to_wait_when_the_disk_is_full_and_nothing_is_lost() {
     assert_eq!(first, ups(1..=time + 1));
     drop(live);
 }
+
+#[test]
+fn a_tenant_whose_batches_are_refused_is_answered_as_soon_as_they_are_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = free_address();
+    let endpoint = Endpoint::new(|seen| match seen.header("x-tenant") {
+        Some("a") => Reply::new(503).header("Retry-After", 3),
+        _ => Reply::new(204),
+    });
+    let keys = "path = \"/of/{tenant}\"\nacknowledge_timeout = \"700ms\"";
+    let tenant =
+        "[transforms.t]\ntype = \"tenant\"\ninputs = [\"in\"]\nfrom = [{ path = \"tenant\" }]\n";
+    let sink_keys = format!("{DISK}\ntenant_header = \"X-Tenant\"");
+    let text = data_dir(folder.path())
+        + &source("in", address, keys)
+        + tenant
+        + &sink("z", "t", &endpoint.url(), &sink_keys);
+    let live = Live::start(&text);
+    let [mut a, mut b] = [Sender::new(address), Sender::new(address)];
+    for time in 1..=20 {
+        expect(&b.post("/of/b", &[], &up(time)), 204);
+        expect(&a.post("/of/a", &[], &up(time)), 204);
+    }
+    assert_eq!(endpoint.accepted(), ups(1..=20), "of the other one");
+    assert_eq!(live.stop(), []);
+}

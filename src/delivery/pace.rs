@@ -136,12 +136,6 @@ impl Pace {
         }
     }
 
-    /// Whether everybody waits.
-    pub(super) fn is_paused(&self) -> bool {
-        let until = self.state().until;
-        until.is_some_and(|until| until > Instant::now())
-    }
-
     /// A request of this tenant was answered, and not because it failed.
     pub(super) fn succeeded(&self, tenant: Option<&Tenant>) {
         let mut state = self.state();
@@ -242,6 +236,14 @@ impl State {
 }
 
 impl<'a> Permit<'a> {
+    /// Whether it holds for another request: handing it to somebody else who waits would only cost
+    /// a change of tasks.
+    pub(super) fn holds(&self) -> bool {
+        let state = self.0.state();
+        let paused = state.until.is_some_and(|until| until > Instant::now());
+        !paused && state.permits <= state.limit as usize
+    }
+
     /// A request begins.
     pub(super) fn sending(&self) -> Sending<'a> {
         self.0.state().sending += 1;

@@ -96,14 +96,16 @@ async fn work(shared: Arc<Shared>, input: Input) {
             permit = shared.pace.permit() => permit,
             () = input.wait_superseded() => return,
         };
-        // What is merged has to fit before compression, so more than that is never of use.
-        let most = shared.merge_bytes.load(Ordering::Relaxed);
-        let Some(run) = input.recv_run(most).await else {
-            return;
-        };
-        // It may have come to that while there was nothing to send.
-        if !shared.pace.is_paused() {
-            shared.deliver_run(run, &permit, &input).await;
+        while permit.holds() {
+            // What is merged has to fit before compression, so more than that is never of use.
+            let most = shared.merge_bytes.load(Ordering::Relaxed);
+            let Some(run) = input.recv_run(most).await else {
+                return;
+            };
+            // It may have come to that while there was nothing to send.
+            if permit.holds() {
+                shared.deliver_run(run, &permit, &input).await;
+            }
         }
     }
 }

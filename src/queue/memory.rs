@@ -32,7 +32,8 @@ use schedule::Schedule;
 #[derive(Debug)]
 pub(crate) struct Queue<T> {
     state: Mutex<State<T>>,
-    /// Something came or may be taken now, the turn passed, or the queue was closed.
+    /// Something came or may be taken now, the turn passed, or the queue was closed. The taker who
+    /// has waited for the shortest time is told: what he needs is still in the cache.
     filled: Notify,
     /// Something went, or there is room for another reason.
     drained: Notify,
@@ -181,7 +182,7 @@ impl<T> Queue<T> {
         state.bytes += weight;
         state.schedule.push_back(lane, item, weight);
         drop(state);
-        self.filled.notify_one();
+        self.filled.notify_last();
         Pushed::Stored(evicted)
     }
 
@@ -202,14 +203,13 @@ impl<T> Queue<T> {
                 if state.turn != turn {
                     drop(state);
                     // What woke this taker may have been meant for those whose turn it is.
-                    self.filled.notify_one();
+                    self.filled.notify_last();
                     return None;
                 }
                 if let Some((lane, run)) = state.schedule.take(Instant::now(), most) {
                     state.taken += run.len();
-                    if state.schedule.has_turns() {
-                        // More may have become ready at once than takers were woken for.
-                        self.filled.notify_one();
+                    if state.schedule.has_surplus() {
+                        self.filled.notify_last();
                     }
                     let hold = |item: schedule::Item<T>| {
                         let held = Held {
@@ -246,7 +246,7 @@ impl<T> Queue<T> {
         state.bytes += weight;
         state.schedule.push_back(lane, item, weight);
         drop(state);
-        self.filled.notify_one();
+        self.filled.notify_last();
     }
 
     /// Has the items of these tenants, also those under way, hold their lanes from now on.
@@ -263,7 +263,7 @@ impl<T> Queue<T> {
     pub(crate) fn pause(&self, tenant: Option<Tenant>, until: Instant) {
         self.state().schedule.pause(tenant, until);
         // Who waits may have to wake up earlier than he thinks.
-        self.filled.notify_one();
+        self.filled.notify_last();
     }
 
     /// Removes a tenant's items from the back of its lanes, as far as `which` says so. Returns
@@ -304,7 +304,7 @@ impl<T> Queue<T> {
     pub(crate) fn close(&self) {
         self.state().closed = true;
         self.filled.notify_waiters();
-        self.filled.notify_one();
+        self.filled.notify_last();
         self.drained.notify_waiters();
     }
 
@@ -420,7 +420,7 @@ impl<T> Held<T> {
         }
         drop(state);
         // What did not hold its lane can be taken at once; dropping the rest frees the lane.
-        self.queue.filled.notify_one();
+        self.queue.filled.notify_last();
         Ok(())
     }
 }
@@ -438,7 +438,7 @@ impl<T> Drop for Held<T> {
         }
         if all || freed {
             // What was behind it in its lane may go now.
-            queue.filled.notify_one();
+            queue.filled.notify_last();
         }
     }
 }

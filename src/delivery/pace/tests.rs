@@ -14,6 +14,11 @@ impl Pace {
     fn limit(&self) -> usize {
         self.state().limit as usize
     }
+
+    fn is_paused(&self) -> bool {
+        let until = self.state().until;
+        until.is_some_and(|until| until > Instant::now())
+    }
 }
 
 /// Waits for all permits that there are at once.

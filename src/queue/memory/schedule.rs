@@ -28,6 +28,8 @@ pub(super) struct Schedule<T> {
     bytes: usize,
     /// The place of the next item in the order in which they came.
     next: u64,
+    /// Whether more may have become ready at once than takers were told of.
+    surplus: bool,
 }
 
 /// The items of a tenant.
@@ -71,6 +73,7 @@ impl<T> Default for Schedule<T> {
             len: 0,
             bytes: 0,
             next: 0,
+            surplus: false,
         }
     }
 }
@@ -146,9 +149,10 @@ impl<T> Schedule<T> {
         self.len
     }
 
-    /// Whether there may be something to take.
-    pub(super) fn has_turns(&self) -> bool {
-        !self.turns.is_empty()
+    /// Whether there may be something to take that nobody was told of when it came.
+    pub(super) fn has_surplus(&mut self) -> bool {
+        self.surplus &= !self.turns.is_empty();
+        self.surplus
     }
 
     /// Of the items that wait.
@@ -270,6 +274,7 @@ impl<T> Schedule<T> {
             items.under_way -= 1;
             items.holders -= usize::from(lane.holds);
             freed = lane.holds && items.is_ready();
+            self.surplus |= freed;
         }
         line.enlist(lane.id);
         line.prune(lane.id);
@@ -333,6 +338,7 @@ impl<T> Schedule<T> {
     fn resume(&mut self, tenant: &Option<Tenant>) {
         if let Some(line) = self.tenants.get_mut(tenant) {
             line.paused = None;
+            self.surplus = true;
         }
         self.enlist(tenant.clone());
         self.prune(tenant);

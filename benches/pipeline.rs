@@ -52,6 +52,7 @@ fn transform(name: &str) -> Arc<dyn Transform> {
         id: name.into(),
         listeners: metrifold::http::Listeners::new(),
         dead_letters: metrifold::dead_letters::Stores::new(None),
+        memory: metrifold::memory::Budget::default(),
         metrics: telemetry.component(name, metrifold::component::Kind::Transform, &node.type_name),
         telemetry,
     };

@@ -17,6 +17,7 @@ use thiserror::Error;
 use crate::config::Problems;
 use crate::dead_letters::Stores;
 use crate::http::{Listen, Listeners};
+use crate::memory::{Budget, Sizes};
 use crate::queue::QueueConfig;
 use crate::signal::{Batch, Rejection, SeriesMut};
 use crate::telemetry::{ComponentMetrics, Telemetry};
@@ -87,6 +88,11 @@ pub trait SourceConfig: Debug + Send + Sync {
     /// What it takes for itself.
     fn resources(&self) -> Vec<Resource> {
         Vec::new()
+    }
+
+    /// The largest request that it takes, if it takes any.
+    fn largest_request(&self) -> Option<Sizes> {
+        None
     }
 
     /// The files that it reads when it is built. When what they hold changes, it is built anew.
@@ -284,6 +290,8 @@ pub struct BuildContext {
     pub listeners: Listeners,
     /// The dead letters of all sinks.
     pub dead_letters: Stores,
+    /// What all requests of the process draw on.
+    pub memory: Budget,
     /// The component's metrics.
     pub metrics: ComponentMetrics,
     /// The metrics of the process.

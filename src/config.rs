@@ -13,6 +13,7 @@ mod environment;
 mod fingerprint;
 mod graph;
 mod load;
+mod memory;
 mod mutate;
 mod path;
 mod problems;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::component::{SinkConfig, SourceConfig, TransformConfig};
+use crate::memory::Bounds;
 use crate::telemetry::LEDGER_TENANTS;
 
 pub(crate) use components::has_named_outputs;
@@ -49,6 +51,8 @@ pub use values::{Endpoint, Period, Secret, Size};
 pub struct Config {
     /// Where components may keep files.
     pub data_dir: Option<PathBuf>,
+    /// What all requests together may take.
+    pub memory: Bounds,
     /// The admin API; off when absent.
     pub api: Option<ApiConfig>,
     /// What is shown of the ledgers of sinks.

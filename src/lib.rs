@@ -22,6 +22,7 @@ pub mod dead_letters;
 pub mod delivery;
 pub mod http;
 mod log_limit;
+pub mod memory;
 pub mod process;
 pub mod promql;
 pub mod protocol;

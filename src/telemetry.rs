@@ -377,6 +377,12 @@ impl ComponentMetrics {
             .increment(1);
     }
 
+    /// Counts a request that a source refused since memory is short.
+    pub fn refused(&self, reason: &str) {
+        self.labelled(Metric::RefusedRequests, "reason", reason)
+            .increment(1);
+    }
+
     /// Counts a request to an endpoint; no status means that there was no answer.
     pub fn requested(&self, status: Option<http::StatusCode>) {
         let code = status.as_ref().map_or("<error>", |s| s.as_str());

@@ -15,7 +15,7 @@ use super::problems::Problems;
 use super::source::Place;
 use super::suggest;
 use super::types;
-use super::values::Secret;
+use super::values::{Secret, Size};
 use super::{Fingerprint, NamedFiles};
 use crate::component::{
     ComponentInfo, Kind, Resource, Signal, SinkConfig, SourceConfig, TransformConfig,
@@ -435,4 +435,24 @@ pub(crate) fn global_string(
             None
         }
     }
+}
+
+/// Reads a global size.
+pub(crate) fn global_size(
+    what: &str,
+    global: document::Global<'_>,
+    found: &mut Vec<Diagnostic>,
+) -> Option<(Size, Place)> {
+    let place = global.around.place(Spanned::span(&global.value));
+    let size = match global.value.into_inner() {
+        DeValue::String(text) => text.parse(),
+        _ => Err("expected a size in quotes, such as \"64MiB\"".to_owned()),
+    };
+    let error = match size {
+        Ok(Size(0)) => "must be at least 1B".to_owned(),
+        Ok(size) => return Some((size, place)),
+        Err(error) => global.around.redactions.apply(&error),
+    };
+    found.push(Diagnostic::error(format!("`{what}`: {error}")).at(place));
+    None
 }

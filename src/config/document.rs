@@ -17,8 +17,10 @@ use super::source::{Place, SourceFile, Text};
 use crate::component::Kind;
 
 /// The keys that a file may have at its top.
-const TOP_LEVEL: [&str; 6] = [
+const TOP_LEVEL: [&str; 8] = [
     "data_dir",
+    "memory_limit",
+    "max_in_flight_bytes",
     "api",
     "ledger",
     "sources",
@@ -33,6 +35,8 @@ const MAX_SYNTAX_ERRORS: usize = 100;
 #[derive(Debug, Default)]
 pub(crate) struct Document<'i> {
     pub(crate) data_dir: Option<Global<'i>>,
+    pub(crate) memory_limit: Option<Global<'i>>,
+    pub(crate) max_in_flight_bytes: Option<Global<'i>>,
     pub(crate) api: Option<Global<'i>>,
     pub(crate) ledger: Option<Global<'i>>,
     pub(crate) components: Vec<Declared<'i>>,
@@ -241,10 +245,15 @@ fn add<'i>(document: &mut Document<'i>, parsed: Parsed<'i>, found: &mut Vec<Diag
         let place = Place::new(&parsed.file, key.span());
         let name = key.into_inner();
         let kind = match &*name {
-            "data_dir" => {
+            "data_dir" | "memory_limit" | "max_in_flight_bytes" => {
                 let around = around(None, &[&name]);
+                let slot = match &*name {
+                    "data_dir" => &mut document.data_dir,
+                    "memory_limit" => &mut document.memory_limit,
+                    _ => &mut document.max_in_flight_bytes,
+                };
                 set_global(
-                    &mut document.data_dir,
+                    slot,
                     &name,
                     Global {
                         place,

@@ -9,10 +9,11 @@ use super::diagnostic::{self, Diagnostic, Severity};
 use super::document::{self, Document};
 use super::environment::Environment;
 use super::graph::{self, OutputRef};
+use super::memory;
 use super::resources::{self, Claim};
 use super::source::{self, Place, Text};
 use super::{
-    ApiConfig, Config, LedgerConfig, Loaded, NamedFiles, Places, SinkNode, SourceNode,
+    ApiConfig, Config, LedgerConfig, Loaded, NamedFiles, Places, SinkNode, Size, SourceNode,
     TransformNode,
 };
 use crate::component::Resource;
@@ -141,6 +142,12 @@ fn check(
         }
     }
     check_resources(&nodes, globals.api.as_ref(), &mut found);
+    let memory = memory::check(
+        &nodes,
+        globals.memory_limit.as_ref(),
+        globals.max_in_flight_bytes.as_ref(),
+        &mut found,
+    );
     // While names may be missing, whatever is said about the graph may be wrong.
     let inputs = match incomplete {
         true => Vec::new(),
@@ -162,6 +169,7 @@ fn check(
     };
     let mut config = Config {
         data_dir,
+        memory,
         api,
         ledger: globals.ledger,
         sources: BTreeMap::new(),
@@ -182,6 +190,8 @@ fn check(
 /// What stands at the top of the files.
 struct Globals {
     data_dir: Option<(PathBuf, Place)>,
+    memory_limit: Option<(Size, Place)>,
+    max_in_flight_bytes: Option<(Size, Place)>,
     api: Option<(ApiConfig, Place)>,
     ledger: LedgerConfig,
 }
@@ -191,7 +201,14 @@ fn globals(document: &mut Document<'_>, found: &mut Vec<Diagnostic>) -> Globals 
     let api = document.api.take();
     let ledger = document.ledger.take();
     let ledger = ledger.and_then(|global| components::global("ledger", global, found));
+    let mut size = |what: &str, global: Option<document::Global<'_>>| {
+        global.and_then(|global| components::global_size(what, global, found))
+    };
+    let memory_limit = size("memory_limit", document.memory_limit.take());
+    let max_in_flight_bytes = size("max_in_flight_bytes", document.max_in_flight_bytes.take());
     Globals {
+        memory_limit,
+        max_in_flight_bytes,
         ledger: ledger.map(|(ledger, _)| ledger).unwrap_or_default(),
         data_dir: data_dir
             .and_then(|global| components::global_string("data_dir", global, found))

@@ -162,22 +162,32 @@ impl<T> Queue<T> {
 
     /// Adds an item if there is room, or makes room if that is the policy. An item above the bound
     /// passes when the queue is empty: it could never pass otherwise.
+    #[cfg(test)]
     pub(crate) fn push(&self, item: T, weight: usize, lane: Lane) -> Pushed<T> {
+        self.push_within(item, weight, lane, true)
+    }
+
+    /// The same. Unless it `grows`, the queue is taken to be full with what it holds.
+    pub(crate) fn push_within(&self, item: T, weight: usize, lane: Lane, grows: bool) -> Pushed<T> {
         let mut evicted = Vec::new();
         let mut state = self.state();
         if state.closed {
             return Pushed::Closed(item);
         }
         let when_full = state.when_full;
+        let max = state.max;
+        if !grows {
+            state.max = max.min(state.bytes);
+        }
+        let admitted = match when_full {
+            WhenFull::Block | WhenFull::DropNewest => state.has_room(&lane.tenant, weight),
+            WhenFull::DropOldest => state.make_room(weight, &mut evicted),
+        };
+        state.max = max;
         match when_full {
-            WhenFull::Block if !state.has_room(&lane.tenant, weight) => return Pushed::Full(item),
-            WhenFull::DropNewest if !state.has_room(&lane.tenant, weight) => {
-                return Pushed::Dropped(item);
-            }
-            WhenFull::DropOldest if !state.make_room(weight, &mut evicted) => {
-                return Pushed::Dropped(item);
-            }
-            _ => {}
+            _ if admitted => {}
+            WhenFull::Block => return Pushed::Full(item),
+            WhenFull::DropNewest | WhenFull::DropOldest => return Pushed::Dropped(item),
         }
         state.bytes += weight;
         state.schedule.push_back(lane, item, weight);
@@ -400,6 +410,11 @@ impl<T> State<T> {
 }
 
 impl<T> Held<T> {
+    /// The bytes that it holds.
+    pub(crate) fn weight(&self) -> usize {
+        self.weight
+    }
+
     /// Puts what is left of the item back to the front, in this order and with these weights, for
     /// those whose turn it is now.
     ///

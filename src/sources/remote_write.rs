@@ -8,6 +8,7 @@
 //! sender may take.
 
 mod keys;
+mod reserved;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -17,7 +18,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, AUTHORIZATION, COOKIE, HeaderValue, PROXY_AUTHORIZATION};
 use http::{Method, StatusCode};
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::component::{
@@ -29,12 +30,15 @@ use crate::http::{
     Authorization, BasicAuth, BodyError, Callers, Handler, Listen, Request, Response, Route,
     ServerTls, answer, auth, body,
 };
+use crate::memory::Sizes;
 use crate::protocol::Version;
 use crate::protocol::remote_write::{Limits, Written, negotiate};
 use crate::protocol::snappy;
 use crate::signal::{Ack, Batch, Counts, Origin, Outcome, Until};
 use crate::telemetry::ComponentMetrics;
 use crate::topology::{Output, Seen, SendError, Shutdown};
+
+use reserved::{Bounds, NoRoom, Reserved};
 
 /// When a sender is told that all is well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -163,6 +167,13 @@ impl SourceConfig for RemoteWriteConfig {
         vec![Resource::Route(self.listen())]
     }
 
+    fn largest_request(&self) -> Option<Sizes> {
+        Some(Sizes {
+            body: self.max_body_bytes.0,
+            decoded: self.max_decoded_bytes.0,
+        })
+    }
+
     fn files(&self) -> Vec<&Path> {
         let tls = self.tls.iter().flat_map(ServerTls::files);
         let (basic_auth, authorization) = (self.basic_auth.as_ref(), self.authorization.as_ref());
@@ -234,7 +245,7 @@ impl SourceConfig for RemoteWriteConfig {
                     name_bytes: self.max_label_name_bytes.bytes(),
                     value_bytes: self.max_label_value_bytes.bytes(),
                 },
-                in_flight: Arc::new(Semaphore::new(self.max_in_flight_bytes.bytes())),
+                bounds: Bounds::new(self.max_in_flight_bytes.bytes(), cx.memory.clone()),
                 metrics: cx.metrics.clone(),
             },
         }))
@@ -306,7 +317,7 @@ struct Receiver {
     callers: Callers,
     config: RemoteWriteConfig,
     limits: Limits,
-    in_flight: Arc<Semaphore>,
+    bounds: Bounds,
     metrics: ComponentMetrics,
 }
 
@@ -342,8 +353,15 @@ impl Receiver {
         request: Request,
         out: &Output,
     ) -> Result<Response, Response> {
-        let (body, request, _body_permit) = self.read_body(request).await?;
-        let _decoded_permit = self.reserve(self.decoded_len(&body)?)?;
+        let overloaded = |reason| self.overloaded(reason, out);
+        // Those to whom nothing is promised, or whose data no required sink waits for, are the
+        // first to be refused when the memory of the process is short.
+        let lesser = self.config.acknowledge == Acknowledge::Received || !out.answers();
+        let reserved = self.bounds.enter(request.peer.ip(), lesser);
+        let mut reserved = reserved.map_err(overloaded)?;
+        let (body, request) = self.read_body(request, &mut reserved, out).await?;
+        let decoded = self.decoded_len(&body)?;
+        reserved.decoded(decoded).map_err(overloaded)?;
         let origin = Arc::new(self.origin(request));
         let mut batch = Batch::from_body(version, body, self.limits, origin);
         if self.config.count_samples {
@@ -356,25 +374,23 @@ impl Receiver {
             || version == Version::V2
             || self.config.acknowledge == Acknowledge::Received
             || !out.answers();
-        let (seen, verdict) = self.deliver(batch, looks, out).await?;
+        let (seen, verdict) = self.deliver(batch, looks, &mut reserved, out).await?;
         Ok(self.answer(version, &seen, verdict))
     }
 
-    async fn read_body(&self, request: Request) -> Result<(Bytes, Head, Option<Permit>), Response> {
+    async fn read_body(
+        &self,
+        request: Request,
+        reserved: &mut Reserved<'_>,
+        out: &Output,
+    ) -> Result<(Bytes, Head), Response> {
         let max = self.config.max_body_bytes;
         let length = request.content_length();
         // What has arrived takes its share of the memory piece by piece.
-        let mut permit: Option<Permit> = None;
-        let room = |bytes| match (self.try_reserve(bytes), &mut permit) {
-            (None, _) => false,
-            (Some(more), Some(permit)) => {
-                permit.merge(more);
-                true
-            }
-            (more, none) => {
-                *none = more;
-                true
-            }
+        let mut no_room = None;
+        let room = |bytes| {
+            no_room = reserved.body(bytes).err();
+            no_room.is_none()
         };
         let head = Head {
             params: request.params,
@@ -389,7 +405,8 @@ impl Receiver {
             self.config.body_timeout.0,
             room,
         );
-        let body = read.await.map_err(|error| match error {
+        let read = read.await;
+        let body = read.map_err(|error| match error {
             BodyError::TooLarge { .. } => answer::text(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 &format!(
@@ -400,10 +417,10 @@ impl Receiver {
                 StatusCode::REQUEST_TIMEOUT,
                 "body did not arrive within body_timeout",
             ),
-            BodyError::NoRoom => self.overloaded(),
+            BodyError::NoRoom => self.overloaded(no_room.unwrap_or(NoRoom::Source), out),
             BodyError::Broken(reason) => answer::text(StatusCode::BAD_REQUEST, &reason),
         })?;
-        Ok((body, head, permit))
+        Ok((body, head))
     }
 
     /// The size that a body has when it is decoded, if that is allowed.
@@ -423,27 +440,15 @@ impl Receiver {
         })
     }
 
-    /// Takes a share of the memory for requests in flight.
-    #[expect(
-        clippy::result_large_err,
-        reason = "the refusal is the answer, and refusals are rare"
-    )]
-    fn reserve(&self, bytes: usize) -> Result<Permit, Response> {
-        self.try_reserve(bytes).ok_or_else(|| self.overloaded())
-    }
-
-    fn try_reserve(&self, bytes: usize) -> Option<Permit> {
-        let bytes = bytes.min(self.config.max_in_flight_bytes.bytes());
-        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-        self.in_flight.clone().try_acquire_many_owned(permits).ok()
-    }
-
-    fn overloaded(&self) -> Response {
-        self.metrics.error("overloaded", "too many bytes in flight");
+    /// Tells a sender to come back when there may be room: when the queues of required sinks, for
+    /// which others wait, have drained, or soon.
+    fn overloaded(&self, reason: NoRoom, out: &Output) -> Response {
+        self.metrics.refused(reason.as_str());
+        self.metrics.error("overloaded", reason.text());
         answer::retry_after(
             StatusCode::SERVICE_UNAVAILABLE,
-            RETRY_AFTER,
-            "too many bytes in flight: try again",
+            out.room_after().unwrap_or(RETRY_AFTER),
+            reason.text(),
         )
     }
 
@@ -465,6 +470,7 @@ impl Receiver {
         &self,
         mut batch: Batch,
         looks: bool,
+        reserved: &mut Reserved<'_>,
         out: &Output,
     ) -> Result<(Seen, Outcome), Response> {
         let until = match self.config.acknowledge {
@@ -479,6 +485,7 @@ impl Receiver {
         });
         let delivered = async {
             let seen = out.send(batch, looks).await.map_err(|e| self.refuse(&e))?;
+            reserved.worked();
             let verdict = match waiter {
                 Some(mut waiter) => waiter.verdict().await,
                 None => Outcome::Delivered,
@@ -544,9 +551,6 @@ impl Receiver {
         response
     }
 }
-
-/// A share of the memory for requests in flight; dropping it gives it back.
-type Permit = OwnedSemaphorePermit;
 
 /// What is left of a request once its body has been read.
 struct Head {

@@ -75,6 +75,20 @@ pub enum Metric {
     DeliverySeconds,
     /// Requests to a source, by status.
     SourceRequests,
+    /// Requests that a source refused since memory is short, by reason.
+    RefusedRequests,
+    /// `memory_limit`.
+    MemoryLimit,
+    /// The memory of the process, as the system measures it.
+    MemoryResident,
+    /// What requests that are worked on may need.
+    MemoryRequests,
+    /// The bound on that.
+    MemoryRequestsMax,
+    /// Bytes of all requests in flight.
+    InFlight,
+    /// The bound on that.
+    InFlightMax,
     /// Remote-write requests by endpoint and status, as the Observatorium proposal names them.
     RemoteWriteRequests,
     /// Attempts after the first.
@@ -103,7 +117,7 @@ pub enum Metric {
 
 impl Metric {
     /// All metrics.
-    pub const ALL: [Self; 48] = [
+    pub const ALL: [Self; 55] = [
         Self::ReceivedBatches,
         Self::ReceivedSamples,
         Self::ReceivedBytes,
@@ -140,6 +154,13 @@ impl Metric {
         Self::LedgerDrain,
         Self::DeliverySeconds,
         Self::SourceRequests,
+        Self::RefusedRequests,
+        Self::MemoryLimit,
+        Self::MemoryResident,
+        Self::MemoryRequests,
+        Self::MemoryRequestsMax,
+        Self::InFlight,
+        Self::InFlightMax,
         Self::RemoteWriteRequests,
         Self::Retries,
         Self::Connections,
@@ -300,6 +321,34 @@ impl Metric {
             Self::SourceRequests => (
                 "metrifold_source_requests_total",
                 "Requests to a source, by status code.",
+            ),
+            Self::RefusedRequests => (
+                "metrifold_source_refused_requests_total",
+                "Requests that a source refused since memory is short, by reason.",
+            ),
+            Self::MemoryLimit => (
+                "metrifold_memory_limit_bytes",
+                "The memory that the process may take; 0 without a limit.",
+            ),
+            Self::MemoryResident => (
+                "metrifold_memory_resident_bytes",
+                "The memory that the process takes, as the system measures it.",
+            ),
+            Self::MemoryRequests => (
+                "metrifold_memory_requests_bytes",
+                "The memory that requests may need that are being worked on.",
+            ),
+            Self::MemoryRequestsMax => (
+                "metrifold_memory_requests_max_bytes",
+                "What the limit leaves to requests; 0 without a limit.",
+            ),
+            Self::InFlight => (
+                "metrifold_in_flight_bytes",
+                "Bytes of all requests in flight, compressed and decoded.",
+            ),
+            Self::InFlightMax => (
+                "metrifold_in_flight_max_bytes",
+                "The bound on the bytes of all requests in flight; 0 without one.",
             ),
             Self::RemoteWriteRequests => (
                 "remote_write_requests_count",

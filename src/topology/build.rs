@@ -12,6 +12,7 @@ use crate::component::{BuildContext, BuildError, Kind, Sink, Source};
 use crate::config::{Config, SinkNode};
 use crate::dead_letters::Stores;
 use crate::http::Listeners;
+use crate::memory::Budget;
 use crate::telemetry::{ComponentMetrics, Telemetry};
 
 use super::Changes;
@@ -31,6 +32,7 @@ pub(super) struct Workshop {
     pub(super) telemetry: Telemetry,
     pub(super) listeners: Listeners,
     pub(super) dead_letters: Stores,
+    pub(super) memory: Budget,
 }
 
 /// What runs, as far as it matters to what is built beside it.
@@ -65,6 +67,7 @@ impl Workshop {
             id: id.clone(),
             listeners: self.listeners.clone(),
             dead_letters: self.dead_letters.clone(),
+            memory: self.memory.clone(),
             metrics,
             telemetry: self.telemetry.clone(),
         }
@@ -150,7 +153,11 @@ impl Workshop {
         }
         let (in_use, user) = watch::channel(());
         let planner = Planner::new(&config, &transforms, &edges, user);
-        let stage = |id: &Arc<str>| (id.clone(), Arc::new(planner.stage(id)));
+        let stage = |id: &Arc<str>| {
+            let memory = self.memory.clone();
+            let stage = planner.stage(id);
+            (id.clone(), Arc::new(Stage { memory, ..stage }))
+        };
         let stages = config.sources.keys().map(stage).collect();
         Ok(Next {
             config,

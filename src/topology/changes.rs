@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::component::Kind;
 use crate::config::{Config, OutputRef, SinkNode, SourceNode, TransformNode};
 
-/// What a reload did: names with the kind of the component, such as `sources.ingest`, sorted.
+/// What a reload did: names with the kind of the component, such as `sources.ingest`, and keys at
+/// the top of the file, sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// What was not there before.
@@ -57,6 +58,15 @@ impl Changes {
     /// What changes from one configuration to another.
     pub fn between(old: &Config, new: &Config) -> Self {
         let mut changes = Self::default();
+        let (was, is) = (old.memory, new.memory);
+        for (key, changed) in [
+            ("max_in_flight_bytes", was.in_flight != is.in_flight),
+            ("memory_limit", was.limit != is.limit),
+        ] {
+            if changed {
+                changes.changed.push(key.to_owned());
+            }
+        }
         changes.compare(Kind::Sink, &old.sinks, &new.sinks);
         changes.compare(Kind::Source, &old.sources, &new.sources);
         changes.compare(Kind::Transform, &old.transforms, &new.transforms);

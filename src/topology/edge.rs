@@ -5,6 +5,7 @@ mod delivery;
 mod gauge;
 mod holdings;
 mod ledger;
+mod outflow;
 mod pump;
 mod push;
 mod store;
@@ -31,6 +32,7 @@ use delivery::Progress;
 use gauge::Gauge;
 use holdings::UnderWay;
 use ledger::Before;
+use outflow::Outflow;
 use store::{Kept, Store};
 
 pub use accounts::reason_name;
@@ -70,6 +72,7 @@ struct Line {
     before: OnceLock<Before>,
     /// Since when there are accounts.
     since: SystemTime,
+    outflow: Outflow,
     /// Why the queue takes no more.
     ending: OnceLock<Ending>,
 }
@@ -115,6 +118,8 @@ pub(crate) struct Incoming {
     lane: Lane,
     /// The version in which it goes to disk.
     version: Version,
+    /// Whether the queue in memory may grow for it.
+    grows: bool,
 }
 
 impl Incoming {
@@ -316,7 +321,26 @@ impl Edge {
 
     /// After how many seconds it is worth trying again, as far as its queue knows.
     pub(crate) fn retry_after(&self) -> Option<u64> {
-        self.line.store.get().map(|store| store.retry_after())
+        match self.line.store.get() {
+            Some(store) => Some(store.retry_after()),
+            None => self.memory_retry_after(),
+        }
+    }
+
+    /// The same, if it is for its queue that senders wait.
+    pub(crate) fn holds_up(&self) -> Option<u64> {
+        let Some(store) = self.line.store.get() else {
+            return self.memory_retry_after();
+        };
+        // Room comes by segments, of which there are sixteen.
+        let max = self.config.max_bytes().0;
+        let full = store.snapshot().bytes >= max - max / 16;
+        full.then(|| store.retry_after())
+    }
+
+    fn memory_retry_after(&self) -> Option<u64> {
+        let max = self.config.memory_bytes().bytes();
+        self.line.outflow.retry_after(self.line.queue.bytes(), max)
     }
 
     /// Ends the sink's input once it is empty.
@@ -399,6 +423,7 @@ impl Line {
             under_way: Arc::default(),
             before: OnceLock::new(),
             since: SystemTime::now(),
+            outflow: Outflow::default(),
             ending: OnceLock::new(),
         }
     }

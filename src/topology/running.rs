@@ -14,6 +14,7 @@ use crate::component::{BuildError, Kind, Sink, SinkConfig, Source, SourceConfig}
 use crate::config::Config;
 use crate::dead_letters::Stores;
 use crate::http::Listeners;
+use crate::memory::Budget;
 use crate::telemetry::{ComponentMetrics, State, Telemetry};
 
 use super::build::{Next, Present, Workshop};
@@ -96,6 +97,7 @@ impl Built {
         dead_letters: Stores,
     ) -> Result<Self, Vec<(Arc<str>, BuildError)>> {
         let workshop = Workshop {
+            memory: Budget::new(&telemetry),
             telemetry,
             listeners,
             dead_letters,
@@ -118,6 +120,8 @@ impl Built {
             building: Arc::default(),
         };
         running.commit(self.next);
+        // It ends with the last who has the account.
+        tokio::spawn(running.workshop.memory.watch());
         running
     }
 }
@@ -211,6 +215,7 @@ impl Running {
             sinks,
             ..
         } = next;
+        self.workshop.memory.set(config.memory);
         for (id, transformer) in &transforms {
             let known = self.transforms.get(id);
             if known.is_none_or(|known| !Arc::ptr_eq(&known.transform, &transformer.transform)) {

@@ -9,6 +9,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::component::{Emitter, Pass, Transform};
+use crate::memory::Budget;
 use crate::protocol::Version;
 use crate::protocol::remote_write::{DecodeError, Invalid};
 use crate::signal::{Batch, Counts, NOT_IN_V1, Rejection, SeriesMut};
@@ -23,6 +24,8 @@ pub(crate) struct Stage {
     pub(crate) entry: Vec<Target>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) edges: Vec<Arc<Edge>>,
+    /// Says when memory is too short for queues of optional sinks to grow.
+    pub(crate) memory: Budget,
     /// Tells, by going away, that nobody sends through it any more.
     pub(crate) _in_use: Option<watch::Receiver<()>>,
 }
@@ -326,6 +329,14 @@ impl Output {
         required.filter_map(|edge| edge.retry_after()).max()
     }
 
+    /// The same for a request for which there was no room: after how many seconds the queues of
+    /// required sinks, for which others wait, have drained. None if nobody waits for them.
+    pub fn room_after(&self) -> Option<u64> {
+        let stage = self.stage.load();
+        let required = stage.edges.iter().filter(|edge| edge.required);
+        required.filter_map(|edge| edge.holds_up()).max()
+    }
+
     /// Sends a batch through the transforms and into the queues of the sinks. Waits while the
     /// queue of a required sink is full; an optional sink is never waited for. The batch is
     /// looked into if somebody on the way has to, or if `looks` asks for it.
@@ -371,12 +382,14 @@ impl Output {
             self.metrics.sent().batch(seen.counts, received);
             // All sinks get the batch at once; then those that are full are waited for.
             let mut blocked = Vec::new();
+            let short = stage.memory.is_short();
             for (edge, mut batch) in prepared {
                 let ack = batch.take_ack();
                 let ticket = ack
                     .filter(|_| edge.required)
                     .map(|ack| ack.ticket(edge.id.clone()));
-                if let Some(waiting) = edge.push(batch, ticket) {
+                let grows = edge.required || !short;
+                if let Some(waiting) = edge.push_within(batch, ticket, grows) {
                     blocked.push((edge, waiting));
                 }
             }

@@ -261,12 +261,11 @@ fn launch(
 fn complete(config: &str, ingest: SocketAddr, api: SocketAddr) -> String {
     let config = config.replace("INGEST", &ingest.to_string());
     // What stands at the top has to stay there.
-    let (top, rest) = match config.strip_prefix("data_dir") {
-        Some(_) => config.split_once('\n').unwrap_or((&config, "")),
-        None => ("", &*config),
+    let (top, rest) = match config.find("\n[") {
+        Some(end) if !config.trim_start().starts_with('[') => config.split_at(end + 1),
+        _ => ("", &*config),
     };
-    let end = if top.is_empty() { "" } else { "\n" };
-    format!("{top}{end}[api]\naddress = \"{api}\"\n{rest}")
+    format!("{top}[api]\naddress = \"{api}\"\n{rest}")
 }
 
 impl Drop for Child {

@@ -344,7 +344,9 @@ impl Delivery {
         if let Some(ticket) = self.ticket.take() {
             ticket.report(self.worst.clone());
         }
-        self.held = None;
+        if let Some(held) = self.held.take() {
+            self.edge.line.outflow.add(held.weight());
+        }
     }
 
     /// It is where it should be.

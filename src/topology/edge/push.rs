@@ -19,7 +19,17 @@ impl Edge {
     }
 
     /// Puts a batch into the queue, or returns it if there is no room and it has to wait.
-    pub(crate) fn push(&self, mut batch: Batch, ticket: Option<Ticket>) -> Option<Incoming> {
+    pub(crate) fn push(&self, batch: Batch, ticket: Option<Ticket>) -> Option<Incoming> {
+        self.push_within(batch, ticket, true)
+    }
+
+    /// The same. Unless the queue `grows`, it is taken to be full with what it has in memory.
+    pub(crate) fn push_within(
+        &self,
+        mut batch: Batch,
+        ticket: Option<Ticket>,
+        grows: bool,
+    ) -> Option<Incoming> {
         let lane = lane(&batch, ticket.as_ref());
         let uncounted = batch.counts().is_none();
         if uncounted && self.store().is_some_and(|store| store.is_writing(&lane)) {
@@ -33,6 +43,7 @@ impl Edge {
             since: Instant::now(),
             lane,
             version,
+            grows,
         })
     }
 
@@ -78,6 +89,7 @@ impl Edge {
             since,
             lane,
             version,
+            grows,
         } = incoming;
         let weight = batch.weight();
         let tally = tally(&batch);
@@ -92,7 +104,8 @@ impl Edge {
             tally,
             kept: None,
         };
-        match self.line.queue.push(waiting, weight, lane.clone()) {
+        let queue = &self.line.queue;
+        match queue.push_within(waiting, weight, lane.clone(), grows) {
             Pushed::Stored(evicted) => {
                 for old in evicted {
                     self.give_up(old, "queue_full", "queue is full");
@@ -106,6 +119,7 @@ impl Edge {
                     since,
                     lane,
                     version,
+                    grows,
                 });
             }
             Pushed::Dropped(waiting) => {

@@ -55,6 +55,7 @@ impl Store {
             since,
             lane,
             version,
+            ..
         } = item;
         let tally = tally(&batch);
         self.accounts.received(batch.tenant(), tally);
@@ -83,6 +84,7 @@ impl Store {
             since,
             lane,
             version,
+            grows,
         } = item;
         let id_of_lane = lane.id;
         let back = |batch, ticket| Incoming {
@@ -91,6 +93,7 @@ impl Store {
             since,
             lane,
             version,
+            grows,
         };
         let Some(append) = append(&mut batch, version, id_of_lane, since) else {
             return Taken::TooLarge(back(batch, ticket));

@@ -1,0 +1,132 @@
+//! The resident memory, as the system measures it.
+
+use std::fs;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::{Budget, Shared};
+
+/// How near the limit it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(super) enum Level {
+    Plenty,
+    /// Queues of optional sinks grow no more.
+    NoGrowth,
+    /// Nor are requests taken to which nothing was promised.
+    NoLesser,
+    /// Nor any others.
+    Nobody,
+}
+
+const LEVELS: [Level; 4] = [
+    Level::Plenty,
+    Level::NoGrowth,
+    Level::NoLesser,
+    Level::Nobody,
+];
+
+/// From which percentage of the limit on.
+const FROM: [u64; 4] = [0, 80, 85, 90];
+/// A level is over when it is so many below that.
+const LEAVE: u64 = 5;
+
+/// How often it is measured if there is a limit, and if there is none.
+const LIMITED: Duration = Duration::from_millis(100);
+const UNLIMITED: Duration = Duration::from_secs(5);
+
+impl From<u8> for Level {
+    fn from(level: u8) -> Self {
+        let known = LEVELS.into_iter().find(|known| *known as u8 == level);
+        known.unwrap_or(Self::Plenty)
+    }
+}
+
+impl Level {
+    /// The level at so many bytes, coming from this one.
+    pub(super) fn next(self, resident: u64, limit: u64) -> Self {
+        let percent = resident.saturating_mul(100) / limit.max(1);
+        let reached = |level: Self| {
+            let from = FROM[level as usize];
+            let from = if level <= self {
+                from.saturating_sub(LEAVE)
+            } else {
+                from
+            };
+            percent >= from
+        };
+        let mut levels = LEVELS.into_iter().rev();
+        levels.find(|level| reached(*level)).unwrap_or(Self::Plenty)
+    }
+}
+
+/// The resident memory of the process; none if the system does not tell. This is no file on a
+/// disk: reading it does not block. `statm` would be shorter, but counts in pages of a size that
+/// only the system knows.
+fn resident() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib << 10)
+}
+
+impl Budget {
+    /// Measures for as long as somebody has the account.
+    pub(crate) fn watch(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (shared, changed) = (Arc::downgrade(&self.0), self.0.changed.clone());
+        async move {
+            let mut told = false;
+            while let Some(pause) = measure(&shared, &mut told) {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = changed.notified() => {}
+                }
+            }
+        }
+    }
+
+    /// Takes note of what was measured.
+    pub(super) fn measured(&self, resident: u64) {
+        let mut account = self.account();
+        account.resident = resident;
+        account.taken_then = account.taken.memory;
+        let before = self.level();
+        let level = match account.bounds.limit {
+            Some(limit) => before.next(resident, limit),
+            None => Level::Plenty,
+        };
+        self.0.level.store(level as u8, Ordering::Relaxed);
+        drop(account);
+        self.0.gauges.resident.set(resident as f64);
+        if level == Level::Nobody && before != level {
+            warn!(
+                resident,
+                "memory is near memory_limit: requests are refused"
+            );
+        } else if before == Level::Nobody && level != before {
+            info!(resident, "memory is below memory_limit again");
+        }
+    }
+}
+
+/// Measures once, and says when to do so again; none if the account is gone.
+fn measure(shared: &Weak<Shared>, told: &mut bool) -> Option<Duration> {
+    let budget = Budget(shared.upgrade()?);
+    let limited = budget.account().bounds.limit.is_some();
+    match resident() {
+        Some(resident) => budget.measured(resident),
+        None if limited && !*told => {
+            *told = true;
+            warn!(
+                "the system does not tell the resident memory: memory_limit holds for what is counted alone"
+            );
+        }
+        None => {}
+    }
+    Some(if limited { LIMITED } else { UNLIMITED })
+}

@@ -69,3 +69,65 @@ fn queue(node: &Node) -> Option<(Size, bool)> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bounds of a configuration with these keys at its top, or the first error with its help.
+    fn load(top: &str) -> Result<Bounds, String> {
+        let text = format!(
+            "{top}\n\
+             [sources.a]\ntype = \"remote_write\"\naddress = \"127.0.0.1:0\"\n\
+             max_body_bytes = \"1MiB\"\nmax_decoded_bytes = \"4MiB\"\n\
+             [sinks.z]\ntype = \"blackhole\"\ninputs = [\"a\"]\n"
+        );
+        let loaded = crate::config::parse_str("test.toml", &text, &|_: &str| None);
+        loaded.map(|loaded| loaded.config.memory).map_err(|found| {
+            let error = &found[0];
+            format!("{}; {}", error.message, error.help.as_deref().unwrap_or(""))
+        })
+    }
+
+    #[test]
+    fn a_limit_that_is_too_little_says_what_needs_how_much_and_what_to_lower() {
+        let error = load("memory_limit = \"64MiB\"").unwrap_err();
+        assert_eq!(
+            error,
+            "`memory_limit` must be at least 130MiB: the program takes 48MiB, the queues of sinks \
+             64MiB, and the largest request 18MiB; lower queue.max_bytes of sinks \
+             (queue.memory_bytes of those on disk), or max_decoded_bytes and max_body_bytes of \
+             sources, or raise the limit"
+        );
+        let bounds = load("memory_limit = \"150MiB\"").unwrap();
+        assert_eq!(bounds.limit, Some(150 << 20));
+        assert_eq!(bounds.requests, Some(38 << 20));
+    }
+
+    #[test]
+    fn a_bound_below_the_largest_request_is_an_error() {
+        let error = load("max_in_flight_bytes = \"4MiB\"").unwrap_err();
+        assert!(error.contains("must be at least 5MiB"), "{error}");
+        assert!(error.contains("sources.a"), "{error}");
+        let bounds = load("max_in_flight_bytes = \"5MiB\"").unwrap();
+        assert_eq!(bounds.in_flight, Some(5 << 20));
+        assert_eq!(load("").unwrap(), Bounds::default());
+    }
+
+    #[test]
+    fn what_is_no_size_is_refused_at_its_key() {
+        for (value, reason) in [
+            ("512", "expected a size in quotes"),
+            ("\"much\"", "is not a size"),
+            ("\"0B\"", "must be at least 1B"),
+        ] {
+            for key in ["memory_limit", "max_in_flight_bytes"] {
+                let error = load(&format!("{key} = {value}")).unwrap_err();
+                assert!(error.contains(key), "{error}");
+                assert!(error.contains(reason), "{error}");
+            }
+        }
+        let error = load("memory_limits = \"1GiB\"").unwrap_err();
+        assert!(error.contains("memory_limit"), "{error}");
+    }
+}

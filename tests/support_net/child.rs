@@ -261,10 +261,10 @@ fn launch(
 fn complete(config: &str, ingest: SocketAddr, api: SocketAddr) -> String {
     let config = config.replace("INGEST", &ingest.to_string());
     // What stands at the top has to stay there.
-    let (top, rest) = match config.find("\n[") {
-        Some(end) if !config.trim_start().starts_with('[') => config.split_at(end + 1),
-        _ => ("", &*config),
-    };
+    let is_table = |line: &&str| line.trim_start().starts_with('[');
+    let lines = config.split_inclusive('\n');
+    let top: usize = lines.take_while(|line| !is_table(line)).map(str::len).sum();
+    let (top, rest) = config.split_at(top);
     format!("{top}[api]\naddress = \"{api}\"\n{rest}")
 }
 

@@ -513,3 +513,18 @@ async fn whatever_happens_lanes_stay_in_order_and_nothing_is_lost() {
         assert_eq!(queue.bytes(), 0, "seed {seed}");
     }
 }
+
+#[test]
+fn a_queue_that_must_not_grow_makes_do_with_what_it_holds() {
+    let oldest = queue(100, WhenFull::DropOldest);
+    let push = |queue: &Queue<u32>, item| queue.push_within(item, 10, FREE, false);
+    // The first one passes: nothing would come through otherwise.
+    assert!(matches!(push(&oldest, 0), Pushed::Stored(old) if old.is_empty()));
+    assert!(matches!(oldest.push(1, 10, FREE), Pushed::Stored(old) if old.is_empty()));
+    assert!(matches!(push(&oldest, 2), Pushed::Stored(old) if old == [0]));
+    assert_eq!(oldest.bytes(), 20);
+    let newest = queue(100, WhenFull::DropNewest);
+    assert!(matches!(newest.push(1, 10, FREE), Pushed::Stored(_)));
+    assert!(matches!(push(&newest, 2), Pushed::Dropped(2)));
+    assert!(matches!(newest.push(3, 10, FREE), Pushed::Stored(_)));
+}

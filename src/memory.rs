@@ -332,7 +332,8 @@ impl Account {
         };
         // What was taken since it was measured will be seen only in the next measurement.
         let since = self.taken.memory.saturating_sub(self.taken_then);
-        if level >= closed || (more > 0 && self.resident + since + more > limit) {
+        let expected = self.resident + since + more;
+        if level >= closed || (more > 0 && expected > Level::Nobody.of(limit)) {
             return Err(Refused::Resident);
         }
         Ok(())

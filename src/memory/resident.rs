@@ -46,6 +46,11 @@ impl From<u8> for Level {
 }
 
 impl Level {
+    /// From how many bytes on it is reached.
+    pub(super) fn of(self, limit: u64) -> u64 {
+        limit / 100 * FROM[self as usize]
+    }
+
     /// The level at so many bytes, coming from this one.
     pub(super) fn next(self, resident: u64, limit: u64) -> Self {
         let percent = resident.saturating_mul(100) / limit.max(1);

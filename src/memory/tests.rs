@@ -134,7 +134,7 @@ fn the_nearer_the_limit_the_more_are_refused_and_the_last_first_let_in() {
 #[test]
 fn what_was_taken_since_the_last_measurement_counts_as_resident() {
     let budget = limit(100 * MIB, 90 * MIB);
-    budget.measured(60 * MIB);
+    budget.measured(50 * MIB - 1024);
     let mut first = budget.enter(peer(1), false).unwrap();
     first.take(Amount::body(15 << 20)).unwrap();
     let mut second = budget.enter(peer(2), false).unwrap();

@@ -30,12 +30,12 @@ const LEVELS: [Level; 4] = [
 ];
 
 /// From which percentage of the limit on.
-const FROM: [u64; 4] = [0, 80, 85, 90];
+const FROM: [u64; 4] = [0, 70, 75, 80];
 /// A level is over when it is so many below that.
 const LEAVE: u64 = 5;
 
 /// How often it is measured if there is a limit, and if there is none.
-const LIMITED: Duration = Duration::from_millis(100);
+const LIMITED: Duration = Duration::from_millis(50);
 const UNLIMITED: Duration = Duration::from_secs(5);
 
 impl From<u8> for Level {

@@ -121,20 +121,20 @@ fn the_nearer_the_limit_the_more_are_refused_and_the_last_first_let_in() {
         let refused = |lesser| budget.enter(peer(1), lesser).is_err();
         [budget.is_short(), refused(true), refused(false)]
     };
-    assert_eq!(reaction(79), [false, false, false]);
-    assert_eq!(reaction(80), [true, false, false]);
-    assert_eq!(reaction(85), [true, true, false]);
-    assert_eq!(reaction(90), [true, true, true]);
-    assert_eq!(reaction(86), [true, true, true]);
-    assert_eq!(reaction(84), [true, true, false]);
-    assert_eq!(reaction(79), [true, false, false]);
-    assert_eq!(reaction(74), [false, false, false]);
+    assert_eq!(reaction(69), [false, false, false]);
+    assert_eq!(reaction(70), [true, false, false]);
+    assert_eq!(reaction(75), [true, true, false]);
+    assert_eq!(reaction(80), [true, true, true]);
+    assert_eq!(reaction(76), [true, true, true]);
+    assert_eq!(reaction(74), [true, true, false]);
+    assert_eq!(reaction(69), [true, false, false]);
+    assert_eq!(reaction(64), [false, false, false]);
 }
 
 #[test]
 fn what_was_taken_since_the_last_measurement_counts_as_resident() {
     let budget = limit(100 * MIB, 90 * MIB);
-    budget.measured(50 * MIB - 1024);
+    budget.measured(40 * MIB - 1024);
     let mut first = budget.enter(peer(1), false).unwrap();
     first.take(Amount::body(15 << 20)).unwrap();
     let mut second = budget.enter(peer(2), false).unwrap();

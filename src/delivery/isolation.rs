@@ -10,14 +10,16 @@ use crate::signal::{Arena, Batch, Outcome};
 
 use super::answer::Refusal;
 
-/// The most series of a batch that are found one by one. What is refused after that is given up
-/// part by part.
+/// The most series of a batch that are found one by one, for their content or for their size. What
+/// is refused after that is given up part by part.
 pub(super) const OFFENDERS_MAX: usize = 16;
 
 /// How far a delivery has come in finding what its endpoint refuses.
 #[derive(Debug, Default)]
 pub(super) struct Isolation {
-    offenders: usize,
+    /// Found alone: refused for their content, and for their size. The former must not keep what is
+    /// too large together from being sent in parts.
+    offenders: [usize; 2],
     /// How often a refused part may still be halved; none before the first time.
     left: Option<usize>,
 }
@@ -44,7 +46,7 @@ impl Isolation {
     pub(super) fn step(&mut self, part: &mut Batch, refusal: &Refusal) -> Step {
         let Ok(invalid) = part.decode() else {
             // Not even its series can be told apart.
-            return self.alone();
+            return self.alone(refusal);
         };
         // What was encoded no longer holds if decoding left out or moved something.
         if part.body_len() == 0 {
@@ -60,22 +62,23 @@ impl Isolation {
             };
         }
         let Ok(arena) = part.arena().cloned() else {
-            return self.alone();
+            return self.alone(refusal);
         };
         let series: Vec<usize> = arena.iter().map(|series| series.index()).collect();
         let has_metadata = arena.counts().metadata > 0;
         if series.len() + usize::from(has_metadata) < 2 {
-            return self.alone();
+            return self.alone(refusal);
         }
-        if self.offenders >= OFFENDERS_MAX || !self.may_halve(series.len(), refusal) {
+        let offenders = self.offenders[usize::from(refusal.is_of_size())];
+        if offenders >= OFFENDERS_MAX || !self.may_halve(series.len(), refusal) {
             return Step::Together(series.len());
         }
         let (first, second) = halves(&arena, &series, has_metadata);
         Step::Halves(part.with_arena(first), part.with_arena(second))
     }
 
-    fn alone(&mut self) -> Step {
-        self.offenders += 1;
+    fn alone(&mut self, refusal: &Refusal) -> Step {
+        self.offenders[usize::from(refusal.is_of_size())] += 1;
         Step::Alone
     }
 

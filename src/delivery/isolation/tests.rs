@@ -160,6 +160,16 @@ proptest! {
 }
 
 #[test]
+fn as_many_offenders_as_are_looked_for_cost_nobody_else_anything_where_little_is_taken_at_once() {
+    let result = deliver(batch(252, false), |sent, _| match sent {
+        [one] => (*one < OFFENDERS_MAX).then_some(REFUSED)?,
+        _ => TOO_LARGE,
+    });
+    assert!(result.accepted.into_iter().eq(OFFENDERS_MAX..252));
+    assert!(result.together.is_empty());
+}
+
+#[test]
 fn metadata_that_is_refused_takes_no_series_along() {
     let result = deliver(batch(5, true), |_, metadata| {
         (metadata > 0).then_some(REFUSED)?

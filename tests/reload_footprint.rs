@@ -13,7 +13,7 @@ const RENAMED: usize = 6;
 const IDLE: usize = 10;
 /// The most KiB by which memory may grow, since what is freed is not always given back. A
 /// kibibyte that stayed of each renamed sink would be more.
-const NOISE: u64 = 5_000;
+const NOISE: u64 = 15_000;
 
 /// Descriptors, threads and series on the metrics page.
 fn counts(child: &Child) -> [usize; 3] {

@@ -142,3 +142,18 @@ fn remote_write_2_0_is_sent_as_it_came() {
     assert_eq!(endpoint.accepted(), ups(1..=40));
     assert_eq!(endpoint.count(), 40);
 }
+
+#[test]
+fn what_is_sent_one_by_one_keeps_its_order_through_failures() {
+    let endpoint = Endpoint::new(|seen| match seen.order % 3 {
+        0 => Reply::new(503),
+        1 => Reply::new(429),
+        _ => Reply::written(seen.series().len() as u64),
+    });
+    drained(&endpoint, "", |sender| {
+        for time in 1..=60 {
+            expect(&sender.write_v2(&body_v2(&[one("up", time)])), 204);
+        }
+    });
+    assert_eq!(endpoint.accepted(), ups(1..=60));
+}

@@ -34,14 +34,14 @@ enum Part {
 }
 
 impl Shared {
-    /// Sees a delivery to its end, or leaves it to be tried again or to the sink's successor.
-    /// Returns whether it has come to its end.
+    /// Sees a delivery to its end. If it is to be tried again, it is returned with the reason, and
+    /// without one if it is left to the sink's successor.
     pub(super) async fn deliver(
         &self,
         mut delivery: Delivery,
         permit: &Permit<'_>,
         input: &Input,
-    ) -> bool {
+    ) -> Option<(Delivery, Option<Trouble>)> {
         let mut isolation = Isolation::default();
         loop {
             let outcome = match self.deliver_part(&mut delivery, permit, input).await {
@@ -74,16 +74,12 @@ impl Shared {
                         )
                     }
                 },
-                Part::Later(trouble) => {
-                    delivery.retry(trouble);
-                    return false;
-                }
-                // Dropping it gives it back.
-                Part::Left => return false,
+                Part::Later(trouble) => return Some((delivery, Some(trouble))),
+                Part::Left => return Some((delivery, None)),
             };
             if !delivery.finish_part(outcome) {
                 delivery.finish(Outcome::Delivered);
-                return true;
+                return None;
             }
         }
     }

@@ -21,7 +21,7 @@ impl Shared {
     pub(super) async fn deliver_run(&self, mut run: Run, permit: &Permit<'_>, input: &Input) {
         // So many of the next ones must not be merged.
         let mut singly = 0;
-        loop {
+        while !input.superseded() {
             if singly == 0
                 && let Some((count, body)) = self.merge(&mut run)
             {
@@ -34,7 +34,12 @@ impl Shared {
             let Some(delivery) = run.take_first() else {
                 return;
             };
-            if !self.deliver(delivery, permit, input).await {
+            if let Some((left, trouble)) = self.deliver(delivery, permit, input).await {
+                // Those behind it go back first: once it is there, what fails may leave memory.
+                drop(run);
+                if let Some(trouble) = trouble {
+                    left.retry(trouble);
+                }
                 return;
             }
             singly = singly.saturating_sub(1);

@@ -95,6 +95,8 @@ pub(crate) struct Held<T> {
     weight: usize,
     slot: usize,
     turn: u64,
+    /// Its place in the order in which items came.
+    came: u64,
 }
 
 impl<T> Queue<T> {
@@ -227,6 +229,7 @@ impl<T> Queue<T> {
                             weight: item.weight,
                             slot: state.begin(&lane),
                             turn,
+                            came: item.came,
                         };
                         (item.item, held)
                     };
@@ -415,7 +418,7 @@ impl<T> Held<T> {
         self.weight
     }
 
-    /// Puts what is left of the item back to the front, in this order and with these weights, for
+    /// Puts what is left of the item back to where it was, in this order and with these weights, for
     /// those whose turn it is now.
     ///
     /// # Errors
@@ -431,7 +434,9 @@ impl<T> Held<T> {
         };
         for (item, weight) in left.into_iter().rev() {
             state.bytes += weight;
-            state.schedule.push_front(lane.clone(), item, weight);
+            state
+                .schedule
+                .put_back(lane.clone(), item, weight, self.came);
         }
         drop(state);
         // What did not hold its lane can be taken at once; dropping the rest frees the lane.

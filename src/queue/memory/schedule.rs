@@ -61,7 +61,8 @@ pub(super) struct Item<T> {
     pub(super) item: T,
     pub(super) weight: usize,
     holds: bool,
-    came: u64,
+    /// Its place in the order in which items came.
+    pub(super) came: u64,
 }
 
 impl<T> Default for Schedule<T> {
@@ -178,17 +179,19 @@ impl<T> Schedule<T> {
         self.add(lane, weight, |items| items.push_back(item));
     }
 
-    /// Puts an item before all others of its lane.
-    pub(super) fn push_front(&mut self, lane: Lane, item: T, weight: usize) {
+    /// Puts an item that was taken back to where it was in its lane, whatever has come back before
+    /// it; parts of one come back the last one first.
+    pub(super) fn put_back(&mut self, lane: Lane, item: T, weight: usize, came: u64) {
         let holds = lane.holds;
         self.add(lane, weight, |items| {
-            let came = items.front().map_or(0, |first| first.came);
-            items.push_front(Item {
+            let before = items.iter().position(|other| other.came >= came);
+            let item = Item {
                 item,
                 weight,
                 holds,
                 came,
-            });
+            };
+            items.insert(before.unwrap_or(items.len()), item);
         });
     }
 
@@ -360,14 +363,19 @@ impl<T> Schedule<T> {
         Some(item)
     }
 
-    /// Removes a tenant's items from the back of its lanes, as far as `which` says so.
+    /// Removes a tenant's items from the back of its lanes, as far as `which` says so. Lanes of which
+    /// something is under way are left out: that may come back before or behind what is here.
     pub(super) fn withdraw(
         &mut self,
         tenant: &Option<Tenant>,
         mut which: impl FnMut(&T) -> bool,
     ) -> Vec<(u64, T)> {
-        let lanes = self.tenants.get(tenant).map(|line| line.lanes.keys());
-        let lanes: Vec<u64> = lanes.into_iter().flatten().copied().collect();
+        let lanes = self.tenants.get(tenant).map(|line| line.lanes.iter());
+        let idle = lanes
+            .into_iter()
+            .flatten()
+            .filter(|(_, lane)| lane.under_way == 0);
+        let lanes: Vec<u64> = idle.map(|(id, _)| *id).collect();
         let mut withdrawn = Vec::new();
         for id in lanes {
             while let Some(line) = self.tenants.get_mut(tenant)

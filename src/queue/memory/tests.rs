@@ -493,7 +493,10 @@ async fn whatever_happens_lanes_stay_in_order_and_nothing_is_lost() {
                 }
                 6 if !under_way.is_empty() => {
                     let run = under_way.swap_remove(below(under_way.len() as u64) as usize);
-                    for (_, item, held) in run.into_iter().rev() {
+                    let mut run = run;
+                    while !run.is_empty() {
+                        // In whatever order, as when a taker is cut off.
+                        let (_, item, held) = run.swap_remove(below(run.len() as u64) as usize);
                         let weight = held.weight;
                         held.give_back(vec![(item, weight)], true).unwrap();
                     }

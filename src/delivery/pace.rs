@@ -155,7 +155,8 @@ impl Pace {
             state.tenants.remove(&tenant.cloned());
         }
         (state.last, state.in_a_row) = (None, 0);
-        let waited = state.backoff.take().is_some() || state.until.take().is_some();
+        state.backoff = None;
+        let waited = state.until.take().is_some();
         let now_limit = state.limit as usize;
         drop(state);
         if now_limit != limit {

@@ -133,8 +133,10 @@ async fn when_no_answer_comes_everybody_waits_longer_and_longer() {
     }
     assert!(waits[0] <= Duration::from_millis(101), "{waits:?}");
     assert!(waits[2] >= Duration::from_millis(200), "{waits:?}");
+    pace.failed(None, Failure::Silence, None);
+    assert!(pace.is_paused());
     pace.succeeded(None);
-    assert!(!pace.is_paused());
+    assert!(!pace.is_paused(), "who had an answer ends it for all");
 }
 
 #[tokio::test(start_paused = true)]

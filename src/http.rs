@@ -16,6 +16,7 @@ mod connector;
 mod credentials;
 pub mod listener;
 mod oauth2;
+mod parts;
 mod routes;
 mod socket;
 #[cfg(test)]
@@ -27,5 +28,6 @@ pub use auth::{AuthError, Authorization, BasicAuth, Callers, Credentials, OAuth2
 pub use body::BodyError;
 pub use client::{Client, ClientConfig, Reply, TransportError, TransportKind};
 pub use listener::{Handler, Listen, Listeners, Request, Response, Route, Serving};
+pub use parts::Parts;
 pub(crate) use socket::overlap;
 pub use tls::{ClientTls, ServerTls, install_crypto_provider};

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use crate::component::Form;
 use crate::dead_letters::Letter;
-use crate::http::Reply;
+use crate::http::{Parts, Reply};
 use crate::protocol::Version;
 use crate::protocol::remote_write::{DecodeError, VERSION, content_type, version_value};
 use crate::signal::{Batch, NOT_IN_V1, Outcome};
@@ -200,7 +200,7 @@ impl Shared {
         &self,
         part: &Batch,
         version: Version,
-        body: Bytes,
+        body: impl Into<Parts>,
         attempts: u32,
         permit: &Permit<'_>,
     ) -> Result<Answer, Trouble> {
@@ -253,7 +253,7 @@ impl Shared {
         &self,
         place: usize,
         version: Version,
-        body: Bytes,
+        body: impl Into<Parts>,
         part: &Batch,
         attempt: u32,
     ) -> Result<Reply, String> {

@@ -47,7 +47,7 @@ impl Shared {
     }
 
     /// The body of as many of the next deliveries as go into one request, if these are several.
-    fn merge(&self, run: &mut Run) -> Option<(usize, Bytes)> {
+    fn merge(&self, run: &mut Run) -> Option<(usize, Vec<Bytes>)> {
         if run.len() < 2 {
             return None;
         }
@@ -83,7 +83,7 @@ impl Shared {
         &self,
         run: &mut Run,
         count: usize,
-        body: Bytes,
+        body: Vec<Bytes>,
         permit: &Permit<'_>,
     ) -> Merged {
         let Some(first) = run.first() else {

@@ -5,9 +5,8 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -15,6 +14,7 @@ use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 
 use super::connector::{Connector, chain, place, tls_error};
+use super::parts::Parts;
 use super::tls::ClientTls;
 use crate::component::BuildError;
 use crate::config::Endpoint;
@@ -52,7 +52,7 @@ pub struct ClientConfig {
 /// Sends requests. A clone shares the connections.
 #[derive(Clone)]
 pub struct Client {
-    inner: legacy::Client<Connector, Full<Bytes>>,
+    inner: legacy::Client<Connector, Parts>,
 }
 
 /// What an endpoint answered.
@@ -141,7 +141,7 @@ impl Client {
         &self,
         uri: &Uri,
         headers: HeaderMap,
-        body: Bytes,
+        body: impl Into<Parts>,
         timeout: Duration,
     ) -> Result<Reply, TransportError> {
         let deadline = Instant::now() + timeout;
@@ -173,10 +173,10 @@ impl Client {
         method: Method,
         uri: &Uri,
         headers: HeaderMap,
-        body: Bytes,
+        body: impl Into<Parts>,
         timeout: Duration,
     ) -> Result<http::Response<Incoming>, TransportError> {
-        let mut request = http::Request::new(Full::new(body));
+        let mut request = http::Request::new(body.into());
         *request.method_mut() = method;
         *request.uri_mut() = uri.clone();
         *request.headers_mut() = headers;

@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -31,7 +32,12 @@ fn secure(tls: ClientTls) -> Client {
 
 async fn post(client: &Client, uri: &str) -> Result<Reply, TransportError> {
     client
-        .post(&uri.parse().unwrap(), HeaderMap::new(), "body".into(), LONG)
+        .post(
+            &uri.parse().unwrap(),
+            HeaderMap::new(),
+            Bytes::from("body"),
+            LONG,
+        )
         .await
 }
 
@@ -77,7 +83,7 @@ async fn answers_come_back_and_their_connection_is_used_again() {
     headers.insert("x-test", "yes".parse().unwrap());
     for _ in 0..5 {
         let reply = client
-            .post(&uri, headers.clone(), "body".into(), LONG)
+            .post(&uri, headers.clone(), Bytes::from("body"), LONG)
             .await
             .unwrap();
         assert_eq!(reply.status, 429);

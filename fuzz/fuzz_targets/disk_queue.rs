@@ -8,7 +8,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, mpsc};
 
 use libfuzzer_sys::fuzz_target;
@@ -80,20 +80,19 @@ impl Fs for Memory {
 }
 
 impl File for Open {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    fn read_at(&self, length: usize, offset: u64) -> io::Result<Vec<u8>> {
         let bytes = self.0.lock().unwrap();
         let bytes = bytes.get(offset as usize..).unwrap_or_default();
-        let length = bytes.len().min(buffer.len());
-        buffer[..length].copy_from_slice(&bytes[..length]);
-        Ok(length)
+        Ok(bytes[..bytes.len().min(length)].to_vec())
     }
 
-    fn write_at(&self, written: &[u8], offset: u64) -> io::Result<()> {
+    fn write_parts_at(&self, parts: Vec<IoSlice<'_>>, offset: u64) -> io::Result<()> {
+        let written: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
         let mut bytes = self.0.lock().unwrap();
         let end = offset as usize + written.len();
         let length = bytes.len().max(end);
         bytes.resize(length, 0);
-        bytes[offset as usize..end].copy_from_slice(written);
+        bytes[offset as usize..end].copy_from_slice(&written);
         Ok(())
     }
 
@@ -109,6 +108,8 @@ impl File for Open {
     fn sync(&self) -> io::Result<()> {
         Ok(())
     }
+
+    fn let_go(&self, _end: u64) {}
 }
 
 fn open(fs: &Memory) -> Option<DiskQueue> {

@@ -160,8 +160,5 @@ pub(super) fn replace_checkpoint(fs: &dyn Fs, bytes: &[u8]) -> io::Result<()> {
 const MAX_READ: u64 = 64 << 20;
 
 pub(super) fn read_all(file: &dyn File) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; file.length()?.min(MAX_READ) as usize];
-    let read = file.read_at(&mut bytes, 0)?;
-    bytes.truncate(read);
-    Ok(bytes)
+    file.read_at(file.length()?.min(MAX_READ) as usize, 0)
 }

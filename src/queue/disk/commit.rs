@@ -1,7 +1,7 @@
 //! The writer's work, step by step and without its thread.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -15,8 +15,10 @@ use super::segment::Segment;
 use super::state::{Shared, ack_name, log_name};
 use super::{Append, Entry, Position, Sync};
 
-/// So much is written at once; more takes several writes and still one fsync.
-const WRITE_BYTES: usize = 1 << 20;
+/// So much of what was written last stays in the system's memory, for those who read it at once. The
+/// rest makes room: pages that are used again cost less than new ones, and a long outage does not
+/// push out what others need.
+const FRESH: u64 = 1 << 20;
 
 /// An append on its way to the writer.
 pub(super) struct Job {
@@ -31,7 +33,6 @@ pub(super) struct Job {
 pub(super) struct Engine {
     pub(super) shared: Arc<Shared>,
     active: Option<Active>,
-    buffer: Vec<u8>,
     /// Ack files that are written but not durable.
     pub(super) unsynced_acks: BTreeSet<u64>,
     /// Files that could not be removed.
@@ -63,7 +64,6 @@ impl Engine {
         Self {
             shared,
             active: None,
-            buffer: Vec::new(),
             unsynced_acks: BTreeSet::new(),
             leftover: BTreeSet::new(),
             failing: BTreeSet::new(),
@@ -82,8 +82,6 @@ impl Engine {
                 Err(error) => self.fail(jobs, &error.into()),
             }
         }
-        self.buffer.clear();
-        self.buffer.shrink_to(2 * WRITE_BYTES);
     }
 
     /// What was admitted counts on segments that nobody needs being removed.
@@ -104,7 +102,7 @@ impl Engine {
         if self.active.as_ref().is_some_and(full) {
             self.seal();
         }
-        let mut next = self.shared.state().next;
+        let next = self.shared.state().next;
         if self.active.is_none() {
             self.create(next)?;
         }
@@ -112,41 +110,40 @@ impl Engine {
             return Err(io::ErrorKind::NotFound.into());
         };
         let file = active.file.clone();
-        let (mut written, mut end) = (active.bytes, active.bytes);
+        let start = active.bytes;
+        let mut end = start;
         let mut places = Vec::new();
-        let result: io::Result<()> = (|| {
-            self.buffer.clear();
-            for job in jobs {
-                if !places.is_empty() && end + job.length > limit {
-                    break;
-                }
-                if self.buffer.len() >= WRITE_BYTES {
-                    file.write_at(&self.buffer, written)?;
-                    self.shared.stats.write(self.buffer.len());
-                    written = end;
-                    self.buffer.clear();
-                }
-                let seed = self.shared.seed;
-                format::put_record(&mut self.buffer, seed, next, &job.append, job.body_crc);
-                places.push((end as u32, job.length));
-                end += job.length;
-                next += 1;
+        let mut heads = Vec::new();
+        for (sequence, job) in (next..).zip(jobs) {
+            if !places.is_empty() && end + job.length > limit {
+                break;
             }
-            file.write_at(&self.buffer, written)?;
-            self.shared.stats.write(self.buffer.len());
-            Ok(())
-        })();
-        if let Err(error) = result {
+            let seed = self.shared.seed;
+            format::put_head(&mut heads, seed, sequence, &job.append, job.body_crc);
+            places.push((end as u32, job.length));
+            end += job.length;
+        }
+        // The bodies are written from where they are.
+        let mut parts = Vec::with_capacity(2 * places.len());
+        let mut rest = &heads[..];
+        for Job { append, .. } in jobs.iter().take(places.len()) {
+            let (head, others) = rest.split_at(format::head_length(append));
+            rest = others;
+            parts.extend([IoSlice::new(head), IoSlice::new(&append.body)]);
+        }
+        if let Err(error) = file.write_parts_at(parts, start) {
             // The space ran out: the segment is as good as before, once this is cut off.
             self.undo(is_full(&error));
             return Err(error);
         }
-        if self.shared.options().sync == Sync::Batch
-            && let Err(error) = self.sync_file(&*file)
-        {
-            // What a later fsync says of these pages is not true: nobody knows what is on disk.
-            self.undo(false);
-            return Err(error);
+        self.shared.stats.write((end - start) as usize);
+        if self.shared.options().sync == Sync::Batch {
+            if let Err(error) = self.sync_file(&*file) {
+                // What a later fsync says of these pages is not true: nobody knows what is on disk.
+                self.undo(false);
+                return Err(error);
+            }
+            file.let_go(end.saturating_sub(FRESH));
         }
         Ok(Group { places, end })
     }
@@ -293,14 +290,17 @@ impl Engine {
             return;
         };
         active.unsynced = false;
-        let (file, name) = (active.file.clone(), log_name(active.first));
-        if let Err(source) = self.sync_file(&*file) {
-            self.shared.tell(Event::Failed {
-                action: "sync",
-                file: name,
-                source,
-            });
-            self.retire();
+        let (file, name, end) = (active.file.clone(), log_name(active.first), active.bytes);
+        match self.sync_file(&*file) {
+            Ok(()) => file.let_go(end.saturating_sub(FRESH)),
+            Err(source) => {
+                self.shared.tell(Event::Failed {
+                    action: "sync",
+                    file: name,
+                    source,
+                });
+                self.retire();
+            }
         }
     }
 
@@ -405,9 +405,8 @@ impl Engine {
                 .shared
                 .fs
                 .open(&log_name(place.segment), Mode::Existing);
-            let mut header = vec![0; RECORD_HEADER + format::MAX_TENANT];
-            let read = file.ok()?.read_at(&mut header, u64::from(place.offset));
-            header.truncate(read.ok()?);
+            let length = RECORD_HEADER + format::MAX_TENANT;
+            let header = file.ok()?.read_at(length, u64::from(place.offset)).ok()?;
             let header = Header::decode(self.shared.seed, &header)?;
             Some((place.sequence, header.accepted_at))
         });

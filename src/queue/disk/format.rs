@@ -217,11 +217,16 @@ pub(super) fn record_length(append: &Append) -> Option<u64> {
         && fits(counts.exemplars)
         && fits(counts.metadata);
     (known && append.tenant.len() <= MAX_TENANT && fits(append.body.len() as u64))
-        .then(|| (RECORD_HEADER + append.tenant.len() + append.body.len()) as u64)
+        .then(|| (head_length(append) + append.body.len()) as u64)
 }
 
-/// Writes a record whose [`record_length`] is known.
-pub(super) fn put_record(
+/// What stands in front of a record's body.
+pub(super) fn head_length(append: &Append) -> usize {
+    RECORD_HEADER + append.tenant.len()
+}
+
+/// Writes what stands in front of the body of a record whose [`record_length`] is known.
+pub(super) fn put_head(
     out: &mut Vec<u8>,
     seed: Seed,
     sequence: u64,
@@ -259,7 +264,6 @@ pub(super) fn put_record(
     fixed[4..8].copy_from_slice(&crc.to_le_bytes());
     out.extend_from_slice(&fixed);
     out.extend_from_slice(append.tenant.as_bytes());
-    out.extend_from_slice(&append.body);
 }
 
 /// Where the next bytes stand that could begin a record.

@@ -3,10 +3,14 @@
 use std::any::Any;
 use std::fmt::Debug;
 use std::fs::{self, OpenOptions, TryLockError};
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::{self, IoSlice};
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use rustix::buffer::spare_capacity;
+use rustix::fs::{Advice, fadvise};
+use rustix::io::{Errno, pread, pwritev};
 
 /// What to do about a file that is there, or is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,17 +41,29 @@ pub trait Fs: Debug + Send + Sync {
 
 /// An open file.
 pub trait File: Debug + Send + Sync {
-    /// Reads from there on until the buffer is full or the file ends; returns how much.
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Reads so many bytes from there on, or fewer if the file ends before.
+    fn read_at(&self, length: usize, offset: u64) -> io::Result<Vec<u8>>;
+    /// Writes all parts, one behind the other.
+    fn write_parts_at(&self, parts: Vec<IoSlice<'_>>, offset: u64) -> io::Result<()>;
     /// Writes all of it.
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_parts_at(vec![IoSlice::new(bytes)], offset)
+    }
     /// Cuts or extends the file.
     fn set_len(&self, length: u64) -> io::Result<()>;
     /// How long it is.
     fn length(&self) -> io::Result<u64>;
     /// Makes what was written durable.
     fn sync(&self) -> io::Result<()>;
+    /// What was made durable up to there is not needed soon: a system that keeps it in memory may
+    /// let that go.
+    fn let_go(&self, end: u64);
 }
+
+/// More parts are not written at once.
+const PARTS_MAX: usize = 1024;
+/// Memory is let go in pages of this size or a part of it.
+const PAGE: u64 = 64 << 10;
 
 /// A directory of the system.
 #[derive(Debug)]
@@ -107,21 +123,37 @@ impl Fs for Directory {
 }
 
 impl File for fs::File {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut done = 0;
-        while done < buffer.len() {
-            match FileExt::read_at(self, &mut buffer[done..], offset + done as u64) {
+    fn read_at(&self, length: usize, offset: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(length);
+        while bytes.len() < length {
+            // The allocation may be larger, and so may what is read; it is never short of that.
+            let at = offset + bytes.len() as u64;
+            match pread(self, spare_capacity(&mut bytes), at) {
                 Ok(0) => break,
-                Ok(read) => done += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
             }
         }
-        Ok(done)
+        bytes.truncate(length);
+        Ok(bytes)
     }
 
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.write_all_at(bytes, offset)
+    fn write_parts_at(&self, mut parts: Vec<IoSlice<'_>>, mut offset: u64) -> io::Result<()> {
+        let mut left = &mut parts[..];
+        // What is empty is not written.
+        IoSlice::advance_slices(&mut left, 0);
+        while !left.is_empty() {
+            match pwritev(self, &left[..left.len().min(PARTS_MAX)], offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    offset += written as u64;
+                    IoSlice::advance_slices(&mut left, written);
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
@@ -134,5 +166,12 @@ impl File for fs::File {
 
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
+    }
+
+    fn let_go(&self, end: u64) {
+        // It is advice: nothing is wrong if the system does not take it.
+        if let Some(pages) = NonZeroU64::new(end & !(PAGE - 1)) {
+            let _ = fadvise(self, 0, Some(pages), Advice::DontNeed);
+        }
     }
 }

@@ -217,9 +217,9 @@ impl Reader {
                     .open(&log_name(place.segment), Mode::Existing)?,
             },
         };
-        let mut bytes = vec![0; length as usize];
-        let read = open.file.read_at(&mut bytes, u64::from(place.offset))?;
-        bytes.truncate(read);
+        let bytes = open
+            .file
+            .read_at(length as usize, u64::from(place.offset))?;
         self.open = Some(open);
         Ok(bytes)
     }

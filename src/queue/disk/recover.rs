@@ -144,11 +144,11 @@ fn any_id(fs: &dyn Fs, firsts: &BTreeSet<u64>) -> Result<Option<u64>, OpenError>
             (Kind::Segment, log_name(*first)),
             (Kind::Acks, ack_name(*first)),
         ] {
-            let mut header = [0; FILE_HEADER];
             let Ok(file) = fs.open(&name, Mode::Existing) else {
                 continue;
             };
-            file.read_at(&mut header, 0)
+            let header = file
+                .read_at(FILE_HEADER, 0)
                 .map_err(io_error("read", &name))?;
             if let Ok(header) = FileHeader::decode(kind, &header) {
                 return Ok(Some(header.id));
@@ -225,8 +225,8 @@ impl Recovery<'_> {
         };
         let file = file.map_err(io_error("open", &name))?;
         let length = file.length().map_err(io_error("read", &name))?;
-        let mut header = [0; FILE_HEADER];
-        file.read_at(&mut header, 0)
+        let header = file
+            .read_at(FILE_HEADER, 0)
             .map_err(io_error("read", &name))?;
         let whole = self.header(Kind::Segment, &name, first, &header)?;
         let acks = self.acks(first, length > FILE_HEADER as u64)?;
@@ -301,13 +301,11 @@ impl Recovery<'_> {
         found: &mut Vec<Found>,
     ) -> Result<u64, OpenError> {
         let mut end = walked.end;
-        let mut record = Vec::new();
         while let Some(last) = found.last() {
-            record.resize(last.length as usize, 0);
-            let read = file.read_at(&mut record, last.offset);
-            let read = read.map_err(io_error("read", name))?;
-            let header = Header::decode(self.seed, &record[..read]);
-            if header.is_some_and(|header| header.body(&record[..read]).is_some()) {
+            let record = file.read_at(last.length as usize, last.offset);
+            let record = record.map_err(io_error("read", name))?;
+            let header = Header::decode(self.seed, &record);
+            if header.is_some_and(|header| header.body(&record).is_some()) {
                 break;
             }
             end = last.offset;

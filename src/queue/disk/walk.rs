@@ -93,9 +93,7 @@ impl Window<'_> {
         let skip = match inside {
             Some(skip) => skip,
             None => {
-                self.bytes.resize(size.max(wanted).min(left), 0);
-                let read = self.file.read_at(&mut self.bytes, offset)?;
-                self.bytes.truncate(read);
+                self.bytes = self.file.read_at(size.max(wanted).min(left), offset)?;
                 self.start = offset;
                 0
             }

@@ -1,12 +1,17 @@
 //! The thread that writes.
 
 use std::collections::VecDeque;
+use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, after, never, select};
+use tokio::time::Instant;
 
 use super::commit::{Engine, Job};
 use super::{ACK_BATCH, ACK_INTERVAL, ACK_SYNC_INTERVAL, Sync};
+
+/// After an fsync, the next one begins no sooner: what comes in between shares it.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Runs until the queue is closed.
 pub(super) fn run(mut engine: Engine, jobs: &Receiver<Job>, wakes: &Receiver<()>) {
@@ -14,6 +19,7 @@ pub(super) fn run(mut engine: Engine, jobs: &Receiver<Job>, wakes: &Receiver<()>
     // Each is set while there is something to do, so that an idle queue sleeps.
     let (mut acks, mut ack_sync, mut sync) = (None, None, None);
     let idle = never();
+    let mut committed = Instant::now();
     engine.put_aside();
     engine.tend();
     loop {
@@ -45,6 +51,10 @@ pub(super) fn run(mut engine: Engine, jobs: &Receiver<Job>, wakes: &Receiver<()>
         select! {
             recv(jobs) -> job => {
                 batch.extend(job);
+                if shared.options().sync == Sync::Batch {
+                    wait_until(committed + COMMIT_INTERVAL);
+                    committed = Instant::now();
+                }
                 batch.extend(jobs.try_iter());
                 engine.commit(&mut batch);
                 if shared.state().oldest.is_none() {
@@ -71,4 +81,9 @@ pub(super) fn run(mut engine: Engine, jobs: &Receiver<Job>, wakes: &Receiver<()>
     batch.extend(jobs.try_iter());
     engine.commit(&mut batch);
     engine.close();
+}
+
+#[expect(clippy::disallowed_methods, reason = "the thread is the writer's own")]
+fn wait_until(time: Instant) {
+    thread::sleep(time.saturating_duration_since(Instant::now()));
 }

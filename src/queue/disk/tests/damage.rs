@@ -157,7 +157,8 @@ fn a_record_inside_of_a_body_is_not_taken_for_one() {
     let mut forged = Vec::new();
     for sequence in 0..8 {
         let record = append("evil", 1000, 5);
-        format::put_record(&mut forged, format::Seed::new(1), sequence, &record, 0);
+        format::put_head(&mut forged, format::Seed::new(1), sequence, &record, 0);
+        forged.extend_from_slice(&record.body);
     }
     let fs = Simulated::default();
     let mut queue = Driven::open(Arc::new(fs.clone()), options()).unwrap();

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex};
 
 use super::super::fs::{File, Fs, Mode};
@@ -327,18 +327,17 @@ impl Handle {
 }
 
 impl File for Handle {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    fn read_at(&self, length: usize, offset: u64) -> io::Result<Vec<u8>> {
         let mut disk = self.disk.lock().unwrap();
         disk.step()?;
         let bytes = &disk.nodes[self.node].current;
         let bytes = bytes.get(offset as usize..).unwrap_or_default();
-        let length = bytes.len().min(buffer.len());
-        buffer[..length].copy_from_slice(&bytes[..length]);
-        Ok(length)
+        Ok(bytes[..bytes.len().min(length)].to_vec())
     }
 
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.change(Change::Write(offset, bytes.into()))
+    fn write_parts_at(&self, parts: Vec<IoSlice<'_>>, offset: u64) -> io::Result<()> {
+        let bytes = parts.iter().flat_map(|part| part.iter().copied());
+        self.change(Change::Write(offset, bytes.collect()))
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
@@ -369,4 +368,6 @@ impl File for Handle {
         }
         stepped
     }
+
+    fn let_go(&self, _end: u64) {}
 }

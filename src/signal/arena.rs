@@ -17,7 +17,7 @@ use crate::protocol::{Version, wire};
 const ENTRY: u32 = 1 << 31;
 
 /// A label: its name and its value as ranges of the arena's text.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Label {
     name: u32,
     name_len: u32,

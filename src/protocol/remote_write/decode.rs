@@ -103,6 +103,8 @@ pub(super) struct Decoder<'a> {
     limits: &'a Limits,
     arena: Arena,
     invalid: Invalid,
+    /// Labels of a series on their way into the arena.
+    found: [Label; v1::AT_ONCE],
 }
 
 /// What the walk over the labels of one series found.
@@ -133,6 +135,7 @@ impl<'a> Decoder<'a> {
             limits,
             arena: Arena::new(version, raw.clone()),
             invalid: Invalid::default(),
+            found: [Label::default(); v1::AT_ONCE],
         }
     }
 
@@ -228,7 +231,7 @@ impl<'a> Decoder<'a> {
             edited: labels.edited,
             dropped: false,
         };
-        let filler = Label::apart(Span::default(), Span::default());
+        let filler = Label::default();
         arena.labels.reserve(ROOM as usize);
         for _ in 0..ROOM {
             arena.labels.push(filler);

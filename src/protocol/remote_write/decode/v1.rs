@@ -1,8 +1,8 @@
 //! The walk over a 1.0 message.
 
-use super::{Decoder, Labels, Limits, NAME};
+use super::{Decoder, Labels, Limits};
 use crate::protocol::wire::{self, LEN, WireError, tag};
-use crate::signal::{Arena, Label, SeriesCounts, Span, name_head_within};
+use crate::signal::{Arena, Label, SeriesCounts, Span};
 
 impl Decoder<'_> {
     /// Walks a 1.0 message; `then` is called after each series, which it may take out.
@@ -49,8 +49,20 @@ impl Decoder<'_> {
         let mut labels = self.labels();
         let mut pos = start;
         loop {
-            let list = &mut self.arena.labels;
-            pos = short_labels(self.buf, list, &mut labels, self.limits, pos, end);
+            let room = self.limits.labels - (self.arena.labels.len() - labels.first);
+            let (next, count) = short_labels(
+                self.buf,
+                &mut self.found,
+                room,
+                &mut labels,
+                self.limits,
+                pos,
+                end,
+            );
+            let found = &self.found[..count];
+            pos = next;
+            labels.named = labels.named || found.iter().any(|label| is_name(self.buf, *label));
+            self.arena.labels.extend_from_slice(found);
             if pos >= end || buf[pos] != LABEL {
                 break;
             }
@@ -95,86 +107,105 @@ impl Decoder<'_> {
 }
 
 /// Reads 1.0 labels for as long as they are sorted, have neither an empty part nor a length above
-/// 127, and end well before the buffer does, which is nearly always true for all of them. Returns
-/// the position of the first other byte.
+/// 127, and begin well before the buffer ends, which is nearly always true for all of them. Returns
+/// the position of the first other byte, and how many labels were found.
 ///
-/// It is a function of its own, so that all it needs is in registers.
+/// It is a function of its own, and what is rare in it too, so that all it needs is in registers.
 #[inline(never)]
 fn short_labels(
     buf: &[u8],
-    list: &mut Vec<Label>,
+    found: &mut [Label; AT_ONCE],
+    room: usize,
     labels: &mut Labels,
     limits: &Limits,
     start: usize,
     end: usize,
-) -> usize {
-    let room = limits.labels - (list.len() - labels.first);
+) -> (usize, usize) {
+    let room = room.min(AT_ONCE);
     let (name_max, value_max) = (limits.name_bytes, limits.value_bytes);
     let (mut pos, mut last) = (start, labels.head);
-    for _ in 0..room {
+    let mut count = 0;
+    while count < room {
+        let Some(chunk) = buf
+            .get(pos..)
+            .and_then(|rest| rest.first_chunk::<LONGEST>())
+        else {
+            break;
+        };
         // Tag and length of the entry, tag and length of the name, the name's first bytes: each
         // read as one number.
-        let Some(chunk) = buf.get(pos..).and_then(|rest| rest.first_chunk::<12>()) else {
+        let (Some(front), Some(head)) = (chunk.first_chunk(), chunk[4..].first_chunk()) else {
             break;
         };
-        let (front, head) = chunk.split_at(4);
-        let front = u32::from_le_bytes([front[0], front[1], front[2], front[3]]);
-        let (entry, name_len) = (front >> 8 & 0xff, front >> 24);
-        let name = pos + 4;
-        let name_end = name + name_len as usize;
-        let Some(middle) = buf.get(name_end..).and_then(|rest| rest.first_chunk::<2>()) else {
+        let (front, head) = (u32::from_le_bytes(*front), u64::from_be_bytes(*head));
+        let (entry, name_len) = ((front >> 8 & 0xff) as usize, (front >> 24 & 0x7f) as usize);
+        let Some(middle) = chunk[4 + name_len..].first_chunk() else {
             break;
         };
-        let middle = u32::from(u16::from_le_bytes(*middle));
-        let value_len = middle >> 8;
-        let next = pos + 2 + entry as usize;
-        // All differences in one number, and so one branch for them.
-        let differs = (front & 0x80ff_80ff ^ 0x000a_000a)
-            | (middle & 0x80ff ^ 0x0012)
-            | ((name_len + value_len + 4) ^ entry);
-        let (name_len, value_len) = (name_len as usize, value_len as usize);
-        if differs != 0
+        let middle = u16::from_le_bytes(*middle);
+        let value_len = usize::from(middle >> 8);
+        let next = pos + 2 + entry;
+        if front & 0x80ff_80ff != 0x000a_000a
+            || middle & 0x80ff != 0x0012
+            || name_len + value_len + 4 != entry
             || name_len.wrapping_sub(1) >= name_max
             || value_len.wrapping_sub(1) >= value_max
             || next > end
         {
             break;
         }
-        let head = name_head_within(head, name_len).unwrap_or_default();
+        // What stands behind a shorter name is shifted out.
+        let behind = 64 - 8 * name_len.min(8);
+        let head = head >> behind << behind;
         if head <= last {
-            let Some(previous) = list.last().filter(|_| head == last) else {
-                break;
-            };
-            let previous = previous.name();
-            let previous = &buf[previous.start as usize..][..previous.len as usize];
-            if previous >= &buf[name..name_end] {
+            let name = &chunk[4..4 + name_len];
+            if head < last || count == 0 || !ascend(buf, found[count - 1], name) {
                 break;
             }
         }
-        if head == NAME {
-            labels.named |= name_len == 8;
-        }
         last = head;
-        list.push(Label::entry(name, name_len, name_end + 2, value_len));
+        found[count] = Label::entry(pos + 4, name_len, pos + name_len + 6, value_len);
+        count += 1;
         pos = next;
     }
     labels.head = last;
     labels.bytes += pos - start;
-    pos
+    (pos, count)
 }
 
-/// Whether all bytes are below 128, eight at a time.
+/// Whether a name comes behind that of the label before it, where both begin alike.
+#[cold]
+#[inline(never)]
+fn ascend(buf: &[u8], before: Label, name: &[u8]) -> bool {
+    let before = before.name();
+    buf[before.start as usize..][..before.len as usize] < *name
+}
+
+/// So many labels [`short_labels`] reads at once.
+pub(super) const AT_ONCE: usize = 32;
+
+/// The longest entry that [`short_labels`] reads, and more than that.
+const LONGEST: usize = 4 + 127 + 2;
+
+/// Whether it is the metric's name; of the labels that are sorted, that is mostly the first.
+#[inline(always)]
+fn is_name(buf: &[u8], label: Label) -> bool {
+    let name = label.name();
+    name.len == 8 && buf[name.start as usize..].starts_with(b"__name__")
+}
+
+/// Whether all bytes are below 128, sixteen at a time.
 #[inline(always)]
 fn is_ascii(text: &[u8]) -> bool {
-    let Some(tail) = text.last_chunk::<8>() else {
+    let Some(tail) = text.last_chunk::<16>() else {
         return text.is_ascii();
     };
-    let words = text.as_chunks::<8>().0.iter();
-    // The last eight overlap what the words cover.
-    let seen = words.fold(u64::from_ne_bytes(*tail), |seen, word| {
-        seen | u64::from_ne_bytes(*word)
+    let words = text.as_chunks::<16>().0.iter();
+    // The last sixteen overlap what the words cover.
+    let seen = words.fold(u128::from_ne_bytes(*tail), |seen, word| {
+        seen | u128::from_ne_bytes(*word)
     });
-    seen & 0x8080_8080_8080_8080 == 0
+    seen & (u128::MAX / 255 * 0x80) == 0
 }
 
 /// Reads a `Label` field of any shape; returns it and the position behind.

@@ -258,3 +258,34 @@ fn an_endpoint_that_fails_for_everybody_is_not_asked_by_everybody() {
     endpoint.now(|_| 204);
     endpoint.wait_accepted(300);
 }
+
+#[test]
+fn tenants_whose_requests_are_never_answered_hold_up_nobody_else() {
+    const MUTE: [&str; 4] = ["mute-1", "mute-2", "mute-3", "mute-4"];
+    let endpoint = Endpoint::new(|seen| match MUTE.contains(&of(seen)) {
+        true => Does::Hang(Reply::new(204)),
+        false => Does::from(204),
+    });
+    let (address, folder) = (free_address(), tempfile::tempdir().unwrap());
+    // An attempt takes far longer than the test, and there are as many as connections at first.
+    let keys = "timeout = \"60s\"\nqueue = { type = \"disk\", store_after = \"0s\" }";
+    let text = data_dir(folder.path()) + &config(address, &endpoint.url(), keys);
+    let live = Live::start(&text);
+    let mut sender = Sender::new(address);
+    for tenant in MUTE {
+        assert_eq!(write(&mut sender, tenant, 1), 204);
+    }
+    until_so("all connections wait", || {
+        endpoint.seen().len() == MUTE.len()
+    });
+    for time in 1..=50 {
+        assert_eq!(write(&mut sender, "calm", time), 204);
+    }
+    until_so("the calm one is heard", || {
+        taken(&endpoint, "calm").into_iter().eq(1..=50)
+    });
+    until_so("only what nobody answers is left", || {
+        live.metric("metrifold_queue_disk_batches", &["z"]) == MUTE.len() as f64
+    });
+    drop(live);
+}

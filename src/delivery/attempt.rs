@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use crate::component::Form;
 use crate::dead_letters::Letter;
-use crate::http::{Parts, Reply};
+use crate::http::{Parts, Reply, TransportKind};
 use crate::protocol::Version;
 use crate::protocol::remote_write::{DecodeError, VERSION, content_type, version_value};
 use crate::signal::{Batch, NOT_IN_V1, Outcome};
@@ -205,10 +205,11 @@ impl Shared {
         permit: &Permit<'_>,
     ) -> Result<Answer, Trouble> {
         let place = self.current.load(Ordering::Relaxed) % self.target.endpoints.len();
-        let sending = permit.sending();
-        let answer = match self.post(place, version, body, part, attempts).await {
+        let mut sending = permit.sending();
+        let reply = self.post(place, version, body, part, attempts);
+        let answer = match sending.wait_for(reply).await {
             Ok(reply) => self.target.judge(version, part.counts(), &reply),
-            Err(reason) => Answer::Retry(Failure::Silence, reason, None),
+            Err((failure, reason)) => Answer::Retry(failure, reason, None),
         };
         let Answer::Retry(failure, reason, after) = answer else {
             self.pace.succeeded(part.tenant());
@@ -256,7 +257,7 @@ impl Shared {
         body: impl Into<Parts>,
         part: &Batch,
         attempt: u32,
-    ) -> Result<Reply, String> {
+    ) -> Result<Reply, (Failure, String)> {
         let target = &self.target;
         let uri = &target.endpoints[place];
         let mut headers = target.headers.clone();
@@ -268,18 +269,27 @@ impl Shared {
             headers.insert(RETRY_ATTEMPT, attempt.into());
         }
         if let (Some(name), Some(tenant)) = (&target.tenant_header, part.tenant()) {
-            let value = HeaderValue::from_str(tenant).map_err(|e| e.to_string())?;
+            let value = HeaderValue::from_str(tenant);
+            let value = value.map_err(|error| (Failure::Broken, error.to_string()))?;
             headers.insert(name.clone(), value);
         }
         let credentials = target.credentials.header().await;
-        if let Some(value) = credentials.map_err(|e| e.to_string())? {
+        let credentials = credentials.map_err(|error| (Failure::Unreachable, error.to_string()))?;
+        if let Some(value) = credentials {
             headers.insert(http::header::AUTHORIZATION, value);
         }
         let sent = target.client.post(uri, headers, body, target.timeout).await;
         target
             .metrics
             .requested(sent.as_ref().ok().map(|reply| reply.status));
-        sent.map_err(|error| format!("{uri}: {error}"))
+        sent.map_err(|error| {
+            let failure = match error.kind {
+                // It has got the request: what is the matter may be the request.
+                TransportKind::Timeout | TransportKind::Reset => Failure::Broken,
+                _ => Failure::Unreachable,
+            };
+            (failure, format!("{uri}: {error}"))
+        })
     }
 
     pub(super) fn warn(&self, reason: &str) {

@@ -6,16 +6,18 @@
 //! 5681 section 3.1).
 //!
 //! A failure is at first that of its tenant, who is left alone for a while; the others go on. It is
-//! the endpoint's if there was no answer, or if it has answered 5xx to one tenant after the other:
-//! then everybody waits for a moment.
+//! the endpoint's if it cannot be reached, or if requests have failed for one tenant after the other:
+//! then everybody waits for a moment. A request that is not answered soon makes way for another one
+//! beside it, so that nobody waits for somebody else's answer.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use metrics::Gauge;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::backoff::Backoff;
 use crate::signal::Tenant;
@@ -25,6 +27,8 @@ use super::config::RetryConfig;
 
 /// So many tenants in a row are refused with 5xx before it is taken for the endpoint's trouble.
 const TENANTS_IN_A_ROW: usize = 16;
+/// A request that has had no answer for so long does not count among those that are under way.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// After so long without need for all connections, there is one fewer.
 const IDLE: Duration = Duration::from_secs(10);
 /// Of so many tenants it is known how often in a row their requests have failed.
@@ -35,9 +39,9 @@ const FIRST: usize = 4;
 /// What went wrong with an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// No answer came.
-    Silence,
-    /// The endpoint could not do it.
+    /// Nobody was reached.
+    Unreachable,
+    /// The endpoint could not do it, or has not answered.
     Broken,
     /// The endpoint wants less of it.
     TooMuch,
@@ -61,8 +65,9 @@ struct State {
     limit: f64,
     /// Who may send, whether there is something to send or not.
     permits: usize,
-    /// Requests under way.
+    /// Requests under way, but for those that have made way.
     sending: usize,
+    slow: usize,
     /// When all connections were last busy, or one was given up because they were not.
     needed: Instant,
     /// Nobody sends before.
@@ -82,7 +87,11 @@ pub(super) struct Permit<'a>(&'a Pace);
 
 /// A request that is under way.
 #[derive(Debug)]
-pub(super) struct Sending<'a>(&'a Pace);
+pub(super) struct Sending<'a> {
+    pace: &'a Pace,
+    /// It has made way.
+    slow: bool,
+}
 
 impl Pace {
     pub(super) fn new(least: usize, most: usize, retry: RetryConfig, gauge: Gauge) -> Self {
@@ -97,6 +106,7 @@ impl Pace {
                 limit: first,
                 permits: 0,
                 sending: 0,
+                slow: 0,
                 needed: Instant::now(),
                 until: None,
                 backoff: None,
@@ -123,7 +133,7 @@ impl Pace {
                 let mut state = self.state();
                 let now = Instant::now();
                 state.until = state.until.filter(|until| *until > now);
-                if state.until.is_none() && state.permits < state.limit as usize {
+                if state.until.is_none() && state.permits < self.allowed(&state) {
                     state.permits += 1;
                     return Permit(self);
                 }
@@ -134,6 +144,11 @@ impl Pace {
                 () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
             }
         }
+    }
+
+    /// How many may send.
+    fn allowed(&self, state: &State) -> usize {
+        (state.limit as usize + state.slow).min(self.most)
     }
 
     /// A request of this tenant was answered, and not because it failed.
@@ -180,7 +195,7 @@ impl Pace {
         let tenant = tenant.cloned();
         let general = match failure {
             Failure::TooMuch => false,
-            Failure::Silence => true,
+            Failure::Unreachable => true,
             Failure::Broken => {
                 // Nobody has had an answer since this one has failed before.
                 let again = state.last.as_ref() == Some(&tenant);
@@ -198,18 +213,18 @@ impl Pace {
         }
         let retry = self.retry;
         let fresh = || Backoff::new(retry.min_backoff.0, retry.max_backoff.0);
-        let silent = failure == Failure::Silence;
-        let everybody = general && (silent || state.in_a_row >= TENANTS_IN_A_ROW);
+        let unreachable = failure == Failure::Unreachable;
+        let everybody = general && (unreachable || state.in_a_row >= TENANTS_IN_A_ROW);
         // Those that were under way together fail together: that is one failure.
         if everybody && state.until.is_none_or(|until| until <= now) {
             // After errors no longer than that: one who does well may be behind many who do not.
-            let pause = match silent {
+            let pause = match unreachable {
                 true => state.backoff.get_or_insert_with(fresh).next_pause(),
                 false => retry.min_backoff.0,
             };
             state.until = Some(now + pause);
         }
-        let tenant = (!silent).then(|| {
+        let tenant = (!unreachable).then(|| {
             let pause = state.pause_of(tenant, now, retry);
             now + after.unwrap_or(pause)
         });
@@ -242,13 +257,35 @@ impl<'a> Permit<'a> {
     pub(super) fn holds(&self) -> bool {
         let state = self.0.state();
         let paused = state.until.is_some_and(|until| until > Instant::now());
-        !paused && state.permits <= state.limit as usize
+        !paused && state.permits <= self.0.allowed(&state)
     }
 
     /// A request begins.
     pub(super) fn sending(&self) -> Sending<'a> {
         self.0.state().sending += 1;
-        Sending(self.0)
+        let (pace, slow) = (self.0, false);
+        Sending { pace, slow }
+    }
+}
+
+impl Sending<'_> {
+    /// Waits for its answer.
+    pub(super) async fn wait_for<T>(&mut self, answer: impl Future<Output = T>) -> T {
+        let mut answer = pin!(answer);
+        if let Ok(answer) = timeout(PATIENCE, &mut answer).await {
+            return answer;
+        }
+        self.make_way();
+        answer.await
+    }
+
+    fn make_way(&mut self) {
+        self.slow = true;
+        let mut state = self.pace.state();
+        state.sending -= 1;
+        state.slow += 1;
+        drop(state);
+        self.pace.changed.notify_one();
     }
 }
 
@@ -261,7 +298,11 @@ impl Drop for Permit<'_> {
 
 impl Drop for Sending<'_> {
     fn drop(&mut self) {
-        self.0.state().sending -= 1;
+        let mut state = self.pace.state();
+        match self.slow {
+            true => state.slow -= 1,
+            false => state.sending -= 1,
+        }
     }
 }
 

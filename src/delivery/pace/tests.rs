@@ -117,14 +117,14 @@ async fn the_endpoint_says_when_to_come_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_no_answer_comes_everybody_waits_longer_and_longer() {
+async fn while_nobody_is_reached_everybody_waits_longer_and_longer() {
     let pace = pace(1, 4);
     let mut waits = Vec::new();
     for _ in 0..3 {
         let start = Instant::now();
         // What was under way together counts once.
         for name in ["a", "b", "c"] {
-            let trouble = pace.failed(Some(&tenant(name)), Failure::Silence, None);
+            let trouble = pace.failed(Some(&tenant(name)), Failure::Unreachable, None);
             assert_eq!((trouble.everybody, trouble.tenant), (true, None));
         }
         assert!(pace.is_paused());
@@ -133,7 +133,7 @@ async fn when_no_answer_comes_everybody_waits_longer_and_longer() {
     }
     assert!(waits[0] <= Duration::from_millis(101), "{waits:?}");
     assert!(waits[2] >= Duration::from_millis(200), "{waits:?}");
-    pace.failed(None, Failure::Silence, None);
+    pace.failed(None, Failure::Unreachable, None);
     assert!(pace.is_paused());
     pace.succeeded(None);
     assert!(!pace.is_paused(), "who had an answer ends it for all");
@@ -171,4 +171,37 @@ async fn no_more_tenants_are_remembered_than_there_are_to_be() {
     tokio::time::advance(Duration::from_secs(2)).await;
     pace.failed(Some(&tenant("new")), Failure::TooMuch, None);
     assert_eq!(pace.state().tenants.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_without_an_answer_makes_way_for_another_one() {
+    let pace = pace(1, 3);
+    for _ in 0..10 {
+        pace.failed(None, Failure::Broken, None);
+    }
+    assert_eq!(pace.limit(), 1);
+    let hang = || async {
+        let permit = pace.permit().await;
+        let mut sending = permit.sending();
+        sending.wait_for(std::future::pending::<()>()).await;
+    };
+    let start = Instant::now();
+    let mut hanging = std::pin::pin!(async { tokio::join!(hang(), hang()) });
+    let last = tokio::select! {
+        biased;
+        _ = &mut hanging => unreachable!("nobody answers"),
+        last = pace.permit() => last,
+    };
+    assert_eq!(start.elapsed(), 2 * PATIENCE);
+    assert!(last.holds());
+    let mut sending = last.sending();
+    tokio::select! {
+        _ = &mut hanging => unreachable!("nobody answers"),
+        () = sending.wait_for(tokio::time::sleep(2 * PATIENCE)) => {}
+        _ = pace.permit() => panic!("there are no more than three"),
+    }
+    drop(sending);
+    assert!(last.holds(), "two have made way");
+    let state = pace.state();
+    assert_eq!((state.sending, state.slow), (0, 2));
 }

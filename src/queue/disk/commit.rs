@@ -16,9 +16,9 @@ use super::state::{Shared, ack_name, log_name};
 use super::{Append, Entry, Position, Sync};
 
 /// So much of what was written last stays in the system's memory, for those who read it at once. The
-/// rest makes room: pages that are used again cost less than new ones, and a long outage does not
-/// push out what others need.
-const FRESH: u64 = 1 << 20;
+/// rest makes room: pages that are used again, while the processor's cache has them, cost less than
+/// new ones, and a long outage does not push out what others need.
+const FRESH: u64 = 256 << 10;
 
 /// An append on its way to the writer.
 pub(super) struct Job {

@@ -1,10 +1,10 @@
-use bytes::Bytes;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::config::Problems;
@@ -92,6 +92,31 @@ async fn answers_come_back_and_their_connection_is_used_again() {
         assert!(reply.excerpt.len() <= EXCERPT);
     }
     assert_eq!(peers.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_body_in_many_parts_arrives_as_one() {
+    // More parts than are written at once, some of them empty.
+    let part = |n: u8| Bytes::from(vec![n; usize::from(n % 7) * 5_000]);
+    let parts: Vec<Bytes> = (0..60).map(part).collect();
+    let whole = parts.concat();
+    let expected = whole.clone();
+    let address = raw(move |mut stream| {
+        let mut body = vec![0; expected.len()];
+        let expected = expected.clone();
+        async move {
+            stream.read_exact(&mut body).await.unwrap();
+            let status = if body == expected { 204 } else { 400 };
+            let answer = format!("HTTP/1.1 {status} Done\r\nContent-Length: 0\r\n\r\n");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    })
+    .await;
+    let uri = format!("http://{address}/").parse().unwrap();
+    for body in [Parts::from(parts), Parts::from(Bytes::from(whole))] {
+        let reply = plain().post(&uri, HeaderMap::new(), body, LONG).await;
+        assert_eq!(reply.unwrap().status, 204);
+    }
 }
 
 #[tokio::test]

@@ -21,6 +21,8 @@ fn name() -> impl Strategy<Value = String> {
     prop_oneof![
         "[a-z_][a-z0-9_]{0,12}",
         "[A-Za-z.é世 -]{1,9}",
+        // They begin alike, as far as the beginning is compared as one number.
+        "container_[a-z]{0,3}",
         Just("a".repeat(200)),
     ]
 }
@@ -35,7 +37,12 @@ fn value() -> impl Strategy<Value = String> {
 
 /// Sorted, unique, with a metric name.
 fn labels() -> impl Strategy<Value = Vec<v1::Label>> {
-    (btree_map(name(), value(), 0..8), "[a-z_:]{1,20}").prop_map(|(mut labels, metric)| {
+    // Now and then more than are read at once.
+    let others = prop_oneof![
+        19 => btree_map(name(), value(), 0..8),
+        1 => btree_map(name(), value(), 30..50),
+    ];
+    (others, "[a-z_:]{1,20}").prop_map(|(mut labels, metric)| {
         labels.insert("__name__".into(), metric);
         labels
             .into_iter()

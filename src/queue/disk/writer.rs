@@ -10,7 +10,8 @@ use tokio::time::Instant;
 use super::commit::{Engine, Job};
 use super::{ACK_BATCH, ACK_INTERVAL, ACK_SYNC_INTERVAL, Sync};
 
-/// After an fsync, the next one begins no sooner: what comes in between shares it.
+/// What lies at least between the beginnings of two fsyncs of records: what comes meanwhile shares
+/// one.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Runs until the queue is closed.

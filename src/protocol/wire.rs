@@ -154,6 +154,24 @@ pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
+/// How far two texts are the same, in bytes, of which at most so many count.
+#[inline(always)]
+pub fn common_prefix(a: &[u8], b: &[u8], most: usize) -> usize {
+    let mut len = 0;
+    for (a, b) in a.as_chunks::<16>().0.iter().zip(b.as_chunks::<16>().0) {
+        let differs = u128::from_le_bytes(*a) ^ u128::from_le_bytes(*b);
+        if differs != 0 {
+            return most.min(len + differs.trailing_zeros() as usize / 8);
+        }
+        len += 16;
+        if len >= most {
+            return most;
+        }
+    }
+    let tail = a[len..].iter().zip(&b[len..]);
+    most.min(len + tail.take_while(|(a, b)| a == b).count())
+}
+
 /// Appends a field of bytes.
 pub fn put_bytes(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
     out.push(tag(field, LEN));

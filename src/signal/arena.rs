@@ -21,18 +21,20 @@ const ENTRY: u32 = 1 << 31;
 pub struct Label {
     name: u32,
     name_len: u32,
-    value: u32,
+    /// Where the value stands. With an entry that is known, and this says how far back the same
+    /// entry stands in the series that arrived before; 0 if it does not, or if nobody looked.
+    value_or_back: u32,
     value_len: u32,
 }
 
 impl Label {
     /// A label whose 1.0 entry surrounds it: `0x0a len 0x0a len name 0x12 len value`.
     #[inline(always)]
-    pub(crate) fn entry(name: usize, name_len: usize, value: usize, value_len: usize) -> Self {
+    pub(crate) fn entry(name: usize, name_len: usize, value_len: usize) -> Self {
         Self {
             name: name as u32,
             name_len: name_len as u32 | ENTRY,
-            value: value as u32,
+            value_or_back: 0,
             value_len: value_len as u32,
         }
     }
@@ -43,9 +45,27 @@ impl Label {
         Self {
             name: name.start,
             name_len: name.len,
-            value: value.start,
+            value_or_back: value.start,
             value_len: value.len,
         }
+    }
+
+    /// The label whose entry repeats that of this one, so far behind it.
+    #[inline(always)]
+    pub(crate) fn repeated(self, back: u32) -> Self {
+        Self {
+            name: self.name + back,
+            value_or_back: back,
+            ..self
+        }
+    }
+
+    /// Whether both have one entry, or this one's is known to repeat that of the other. If not,
+    /// they may still be the same.
+    #[inline(always)]
+    pub(crate) fn repeats(self, other: Self) -> bool {
+        self.name_len & other.name_len & ENTRY != 0
+            && self.name.wrapping_sub(self.value_or_back) == other.name
     }
 
     #[inline(always)]
@@ -58,29 +78,16 @@ impl Label {
 
     #[inline(always)]
     pub(crate) fn value(self) -> Span {
+        let start = if self.name_len & ENTRY == 0 {
+            self.value_or_back
+        } else {
+            let len = wire::varint_len(self.value_len.into()) as u32;
+            self.name + (self.name_len & !ENTRY) + 1 + len
+        };
         Span {
-            start: self.value,
+            start,
             len: self.value_len,
         }
-    }
-
-    /// Whether its entry starts at this place of the text.
-    #[inline(always)]
-    pub(crate) fn follows(self, end: usize) -> bool {
-        let short = (self.name_len ^ ENTRY)
-            .wrapping_add(self.value_len)
-            .wrapping_add(6)
-            < 0x80;
-        if short && self.name_len & ENTRY != 0 {
-            return self.name as usize == end + 4;
-        }
-        self.entry_span().is_some_and(|(start, _)| start == end)
-    }
-
-    /// Where its value ends, which is where its entry ends if it has one.
-    #[inline(always)]
-    pub(crate) fn end(self) -> u32 {
-        self.value + self.value_len
     }
 
     /// The length of the `Label` message in 1.0, without its own tag and length.
@@ -97,7 +104,8 @@ impl Label {
         if self.name_len & ENTRY == 0 {
             return None;
         }
-        let end = self.value as usize + self.value_len as usize;
+        let value = self.value();
+        let end = (value.start + value.len) as usize;
         Some((end - self.entry_len(), end))
     }
 
@@ -243,7 +251,7 @@ impl Arena {
     /// Appends a label to the text, encoded as a 1.0 entry. Give the result to
     /// [`SeriesMut::set_label`], as often as wanted.
     pub fn push_label(&mut self, name: &[u8], value: &[u8]) -> Label {
-        let mut label = Label::entry(0, name.len(), 0, value.len());
+        let mut label = Label::entry(0, name.len(), value.len());
         let base = self.raw.as_slice().len();
         let out = &mut self.extra;
         if base + out.len() + label.message_len() + 16 > TEXT_MAX {
@@ -258,7 +266,6 @@ impl Arena {
         out.extend_from_slice(name);
         out.push(wire::tag(2, wire::LEN));
         wire::put_varint(out, value.len() as u64);
-        label.value = (base + out.len()) as u32;
         out.extend_from_slice(value);
         label
     }

@@ -103,8 +103,8 @@ pub(super) struct Decoder<'a> {
     limits: &'a Limits,
     arena: Arena,
     invalid: Invalid,
-    /// Labels of a series on their way into the arena.
-    found: [Label; v1::AT_ONCE],
+    /// Labels of a series of 1.0 on their way into the arena.
+    found: v1::Found,
 }
 
 /// What the walk over the labels of one series found.
@@ -135,7 +135,7 @@ impl<'a> Decoder<'a> {
             limits,
             arena: Arena::new(version, raw.clone()),
             invalid: Invalid::default(),
-            found: [Label::default(); v1::AT_ONCE],
+            found: v1::Found::default(),
         }
     }
 

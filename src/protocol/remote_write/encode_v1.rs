@@ -31,7 +31,7 @@ pub(super) fn put_labels(arena: &Arena, labels: &[Label], out: &mut Vec<u8>) {
 
 /// Appends a label as a 1.0 field.
 pub(super) fn put_label(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
-    let message = Label::entry(0, name.len(), 0, value.len()).message_len();
+    let message = Label::entry(0, name.len(), value.len()).message_len();
     out.push(tag(1, LEN));
     wire::put_varint(out, message as u64);
     put_bytes(out, 1, name);

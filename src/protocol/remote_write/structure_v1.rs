@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::encode_v1::put_label;
 use crate::protocol::snappy::{Elements, REACH};
-use crate::protocol::wire::{LEN, tag};
+use crate::protocol::wire::{LEN, common_prefix, tag};
 use crate::signal::{Arena, Label, Series, Span, name_head, name_head_within};
 
 /// Labels that are remembered beside those of the series before.
@@ -27,8 +27,6 @@ pub(super) struct Structure {
     /// By hash, where a label was written last.
     remembered: Vec<Place>,
     before: Written,
-    /// The runs of the series that is being written.
-    runs: Vec<Run>,
 }
 
 /// Where a text was written.
@@ -36,7 +34,7 @@ pub(super) struct Structure {
 struct Place {
     /// Where it stands in the arena's text.
     start: u32,
-    end: u32,
+    len: u32,
     /// In the output, uncompressed.
     position: u32,
 }
@@ -44,9 +42,9 @@ struct Place {
 /// A series that was written.
 #[derive(Debug, Default)]
 struct Written {
-    /// Its labels in the arena.
+    /// Its labels in the arena, and where the first one was written: the others follow it.
     labels: Range<usize>,
-    runs: Vec<Run>,
+    labels_position: usize,
     /// Its tag and length as a number, and where they and what stands behind its labels were
     /// written.
     header: u64,
@@ -55,78 +53,31 @@ struct Written {
     rest_position: usize,
 }
 
-impl Written {
-    fn forget(&mut self) {
-        self.labels = 0..0;
-        self.runs.clear();
-        self.rest = Span::default();
-        (self.header_position, self.rest_position) = (0, 0);
-    }
-}
-
-/// Labels of a series whose entries stand next to each other in the arena's text.
-#[derive(Clone, Copy, Debug, Default)]
-struct Run {
-    /// Their indexes in the arena.
-    labels: (u32, u32),
-    /// Where the entries stand in the text, and where in the output.
-    start: u32,
-    end: u32,
-    position: u32,
-}
-
-/// The label of the series before that is expected next.
+/// The labels of the series before that are still expected, and where the first one was written.
 #[derive(Clone, Copy)]
-struct Twin {
-    /// The run that it is in, and that run's number.
-    run: Run,
-    number: usize,
-    label: u32,
-    /// Where its entry stands in the text.
-    start: u32,
+struct Twins<'a> {
+    labels: &'a [Label],
+    position: usize,
 }
 
-impl Twin {
-    /// The first label of a run.
+impl<'a> Twins<'a> {
+    /// Goes on behind so many labels, which took so many bytes.
     #[inline(always)]
-    fn first(runs: &[Run], number: usize) -> Self {
-        let run = runs.get(number).copied().unwrap_or_default();
-        Self {
-            run,
-            number,
-            label: run.labels.0,
-            start: run.start,
-        }
-    }
-
-    /// Whether there is such a label.
-    #[inline(always)]
-    fn is_there(&self) -> bool {
-        self.label < self.run.labels.1
-    }
-
-    /// Goes on behind so many labels of its run.
-    #[inline(always)]
-    fn pass(&mut self, runs: &[Run], labels: &[Label], count: usize) {
-        self.label += count as u32;
-        if self.is_there() {
-            self.start = labels[self.label as usize - 1].end();
-        } else {
-            *self = Self::first(runs, self.number + 1);
-        }
+    fn pass(&mut self, count: usize, bytes: usize) {
+        self.labels = &self.labels[count..];
+        self.position += bytes;
     }
 
     /// Goes on behind the label that has the name of this one, or would stand before it.
     #[inline(always)]
-    fn realign(&mut self, runs: &[Run], text: Text<'_>, labels: &[Label], label: Label) {
+    fn realign(&mut self, text: Text<'_>, label: Label) {
         let own = text.head(label);
-        while self.is_there() {
-            let other = text.head(labels[self.label as usize]);
-            if other > own {
-                return;
+        while let [twin, ..] = *self.labels {
+            let head = text.head(twin);
+            if head <= own {
+                self.pass(1, twin.entry_len());
             }
-            self.pass(runs, labels, 1);
-            if other == own {
+            if head >= own {
                 return;
             }
         }
@@ -152,8 +103,8 @@ impl<'a> Text<'a> {
     }
 
     #[inline(always)]
-    fn range(self, start: u32, end: u32) -> &'a [u8] {
-        &self.from(start)[..(end - start) as usize]
+    fn range(self, start: u32, len: u32) -> &'a [u8] {
+        &self.from(start)[..len as usize]
     }
 
     /// The first bytes of a label's name as a number that sorts as they do.
@@ -171,7 +122,7 @@ impl Structure {
         self.out.restart();
         self.remembered.clear();
         self.remembered.resize(REMEMBERED, Place::default());
-        self.before.forget();
+        self.before = Written::default();
     }
 
     /// Removes all series from the arena, but for what the next ones are compared with.
@@ -181,10 +132,6 @@ impl Structure {
         arena.labels.truncate(kept.len());
         arena.series.clear();
         self.before.labels = 0..kept.len();
-        for run in &mut self.before.runs {
-            run.labels.0 -= kept.start as u32;
-            run.labels.1 -= kept.start as u32;
-        }
     }
 
     /// Writes the series that are not dropped.
@@ -201,27 +148,33 @@ impl Structure {
     #[inline(always)]
     fn one(&mut self, text: Text<'_>, labels: &[Label], series: &Series) {
         self.header(series.labels_bytes as usize + series.rest.len as usize);
-        self.runs.clear();
-        let mut twin = Twin::first(&self.before.runs, 0);
-        let end = (series.labels + series.labels_len) as usize;
-        let mut label = series.labels as usize;
-        self.before.labels = label..end;
-        while label < end {
-            match run(text, labels, label, end) {
-                Some(mut run) => {
-                    run.position = self.out.position() as u32;
-                    label = run.labels.1 as usize;
-                    self.run(text, labels, run, &mut twin);
-                    self.runs.push(run);
-                }
-                None => {
-                    self.compose(text, labels[label]);
-                    label += 1;
+        let range = series.labels as usize..(series.labels + series.labels_len) as usize;
+        let position = self.out.position();
+        let mut left = &labels[range.clone()];
+        let mut twins = Twins {
+            labels: &labels[self.before.labels.clone()],
+            position: self.before.labels_position,
+        };
+        loop {
+            let offset = self.out.position() - twins.position;
+            if offset <= REACH {
+                let (count, bytes) = repeats(left, twins.labels);
+                if count > 0 {
+                    self.out.copy(offset, bytes);
+                    left = &left[count..];
+                    twins.pass(count, bytes);
                 }
             }
+            let [label, behind @ ..] = left else {
+                break;
+            };
+            self.other(text, *label, twins);
+            twins.realign(text, *label);
+            left = behind;
         }
+        self.before.labels = range;
+        self.before.labels_position = position;
         self.rest(text, series.rest);
-        std::mem::swap(&mut self.runs, &mut self.before.runs);
     }
 
     #[inline(always)]
@@ -240,102 +193,50 @@ impl Structure {
         (before.header, before.header_position) = (header, position);
     }
 
-    /// Writes labels that stand next to each other.
-    #[inline(always)]
-    fn run(&mut self, text: Text<'_>, labels: &[Label], run: Run, twin: &mut Twin) {
-        let (mut label, last) = (run.labels.0 as usize, run.labels.1 as usize);
-        let mut start = run.start;
-        while label < last {
-            // What is as in the series before, as far as it goes.
-            let (mut alike, mut offset) = (0, usize::MAX);
-            if twin.is_there() {
-                let other = twin.run.position + twin.start - twin.run.start;
-                offset = self.out.position() - other as usize;
-                if offset <= REACH {
-                    let most = (run.end - start).min(twin.run.end - twin.start);
-                    alike = if twin.start == start {
-                        // A label that a transform appended once for all series.
-                        most
-                    } else {
-                        common_prefix(text.from(start), text.from(twin.start), most)
-                    };
-                }
-            }
-            let reach = start + alike;
-            let (first, mut whole) = (label, start);
-            if reach == run.end {
-                (label, whole) = (last, reach);
-            } else {
-                for next in &labels[label..last] {
-                    if next.end() > reach {
-                        break;
-                    }
-                    whole = next.end();
-                    label += 1;
-                }
-            }
-            if whole > start {
-                self.out.copy(offset, (whole - start) as usize);
-                twin.pass(&self.before.runs, labels, label - first);
-                start = whole;
-                if reach == whole {
-                    continue;
-                }
-            }
-            let end = labels[label].end();
-            self.other(text, (start, end), reach - start, offset, twin.start);
-            twin.realign(&self.before.runs, text, labels, labels[label]);
-            label += 1;
-            start = end;
-        }
-    }
-
-    /// Writes a label that is not as in the series before, but for its first bytes.
-    #[inline(always)]
-    fn other(
-        &mut self,
-        text: Text<'_>,
-        (start, end): (u32, u32),
-        alike: u32,
-        offset: usize,
-        twin: u32,
-    ) {
+    /// Writes a label that is not the first of its twins, but may begin or end like it.
+    fn other(&mut self, text: Text<'_>, label: Label, twins: Twins<'_>) {
+        let Some((start, end)) = label.entry_span() else {
+            return self.compose(text, label);
+        };
         let position = self.out.position();
-        let tail = text.from(start);
-        let len = (end - start) as usize;
+        let tail = text.from(start as u32);
+        let len = end - start;
+        let offset = position - twins.position;
+        // The label that is expected, if a copy reaches that far, and how it begins like this one.
+        let twin = twins.labels.first().filter(|_| offset <= REACH);
+        let twin = twin.and_then(|twin| Some(text.from(twin.entry_span()?.0 as u32)));
+        let mut alike = twin.map_or(0, |twin| common_prefix(tail, twin, len));
+        if alike == len {
+            return self.out.copy(offset, len);
+        }
         let entry = &tail[..len];
         let place = &mut self.remembered[slot(entry)];
         let old = std::mem::replace(
             place,
             Place {
-                start,
-                end,
+                start: start as u32,
+                len: len as u32,
                 position: position as u32,
             },
         );
         let back = position - old.position as usize;
-        if old.end - old.start == end - start
-            && back <= REACH
-            && equal(text.range(old.start, old.end), entry)
+        if old.len as usize == len && back <= REACH && equal(text.range(old.start, old.len), entry)
         {
-            self.out.copy(back, len);
-            return;
+            return self.out.copy(back, len);
         }
-        let mut alike = alike as usize;
-        if alike < WORTHWHILE && !self.out.copies_from(offset) {
-            alike = 0;
-            if offset <= REACH {
-                // A value of another length: the length behind the tag differs, the name does not.
-                let twin = text.from(twin).get(2..).unwrap_or_default();
-                let common = common_prefix(&tail[2..], twin, end - start - 2) as usize;
-                if common >= WORTHWHILE {
-                    self.out.first_of(tail, 2);
-                    self.out.copy(offset, common);
-                    alike = 2 + common;
-                }
-            }
-        } else if alike > 0 {
+        if alike >= WORTHWHILE || self.out.copies_from(offset) {
             self.out.copy(offset, alike);
+        } else {
+            // A value of another length: the length behind the tag differs, the name does not.
+            let twin = twin.and_then(|twin| twin.get(2..)).unwrap_or_default();
+            alike = common_prefix(&tail[2..], twin, len - 2);
+            if alike >= WORTHWHILE {
+                self.out.first_of(tail, 2);
+                self.out.copy(offset, alike);
+                alike += 2;
+            } else {
+                alike = 0;
+            }
         }
         self.out.first_of(&tail[alike..], len - alike);
     }
@@ -348,8 +249,8 @@ impl Structure {
         let (mut rest, mut len) = (text.from(span.start), span.len);
         let before = &self.before;
         let offset = position - before.rest_position;
-        let other = text.range(before.rest.start, before.rest.start + before.rest.len);
-        let common = common_prefix(rest, other, len.min(before.rest.len));
+        let other = text.range(before.rest.start, before.rest.len);
+        let common = common_prefix(rest, other, len.min(before.rest.len) as usize) as u32;
         if offset <= REACH
             && (common as usize >= WORTHWHILE || self.out.copies_from(offset) && common > 0)
         {
@@ -379,10 +280,10 @@ impl Structure {
     fn compose(&mut self, text: Text<'_>, label: Label) {
         let (name, value) = (label.name(), label.value());
         let mut entry = Vec::new();
-        let name = text.range(name.start, name.start + name.len);
-        let value = text.range(value.start, value.start + value.len);
+        let name = text.range(name.start, name.len);
+        let value = text.range(value.start, value.len);
         put_label(name, value, &mut entry);
-        self.out.literal(&entry);
+        self.out.first_of(&entry, entry.len());
     }
 }
 
@@ -400,27 +301,21 @@ fn header(len: usize) -> (u64, usize) {
     (header | left << (8 * size), size + 1)
 }
 
-/// The labels from one on that stand next to each other; none if the first has no entry.
-#[inline(always)]
-fn run(text: Text<'_>, labels: &[Label], first: usize, last: usize) -> Option<Run> {
-    let labels = &labels[first..last];
-    let (start, mut end) = labels.first()?.entry_span()?;
-    let border = text.raw.len();
-    let mut count = 1;
-    for label in &labels[1..] {
-        if label.follows(end) && end != border {
-            end = label.end() as usize;
-        } else {
+/// How many labels are known to be, one by one, those of the series before, and the bytes of their
+/// entries.
+///
+/// It is a function of its own, so that all it needs is in registers.
+#[inline(never)]
+fn repeats(labels: &[Label], before: &[Label]) -> (usize, usize) {
+    let (mut count, mut bytes) = (0, 0);
+    for (label, twin) in labels.iter().zip(before) {
+        if !label.repeats(*twin) {
             break;
         }
         count += 1;
+        bytes += label.entry_len();
     }
-    Some(Run {
-        labels: (first as u32, (first + count) as u32),
-        start: start as u32,
-        end: end as u32,
-        position: 0,
-    })
+    (count, bytes)
 }
 
 /// Compares slices of one length, 8 bytes at a time; an entry has at least 8.
@@ -448,24 +343,6 @@ fn slot(entry: &[u8]) -> usize {
         ^ word(entry.len() / 2).rotate_left(21)
         ^ word(entry.len().saturating_sub(8)).rotate_left(42);
     (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - REMEMBERED.ilog2())) as usize
-}
-
-/// Of at most so many bytes, which both have.
-#[inline(always)]
-fn common_prefix(a: &[u8], b: &[u8], most: u32) -> u32 {
-    let mut len = 0;
-    for (a, b) in a.as_chunks::<16>().0.iter().zip(b.as_chunks::<16>().0) {
-        let differs = u128::from_le_bytes(*a) ^ u128::from_le_bytes(*b);
-        if differs != 0 {
-            return most.min(len + differs.trailing_zeros() / 8);
-        }
-        len += 16;
-        if len >= most {
-            return most;
-        }
-    }
-    let tail = a[len as usize..].iter().zip(&b[len as usize..]);
-    most.min(len + tail.take_while(|(a, b)| a == b).count() as u32)
 }
 
 /// Of at most the last 8 bytes.

@@ -15,8 +15,10 @@ pub(crate) const REACH: usize = u16::MAX as usize;
 /// Writes a body piece by piece. Neighbouring literals become one, and so do neighbouring copies
 /// from one distance.
 pub(crate) struct Elements {
-    /// Room for the header, then the elements.
+    /// Room for the header, then the elements, then what will be overwritten.
     out: Vec<u8>,
+    /// Where the elements end. What they say of lengths has 32 bits.
+    end: u32,
     encoder: snap::raw::Encoder,
     /// Where a block is compressed to.
     block: Vec<u8>,
@@ -33,6 +35,7 @@ impl Default for Elements {
     fn default() -> Self {
         Self {
             out: Vec::new(),
+            end: 0,
             encoder: snap::raw::Encoder::new(),
             block: Vec::new(),
             len: 0,
@@ -46,8 +49,9 @@ impl Default for Elements {
 impl Elements {
     /// Forgets what was written.
     pub(crate) fn restart(&mut self) {
-        self.out.clear();
-        self.out.resize(HEADER, 0);
+        self.end = 0;
+        self.room(HEADER);
+        self.end = HEADER as u32;
         (self.len, self.literal, self.copied) = (0, 0, 0);
     }
 
@@ -63,38 +67,22 @@ impl Elements {
         self.copied > 0 && self.offset == offset
     }
 
-    /// Appends bytes as they are.
-    #[inline(always)]
-    pub(crate) fn literal(&mut self, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
-        }
-        if self.literal == 0 {
-            self.end_copy();
-            self.literal = self.out.len();
-            self.out.push(0);
-        }
-        self.out.extend_from_slice(bytes);
-        self.len += bytes.len();
-    }
-
-    /// Appends the first `len` bytes of a text. A few are moved as one number, without a loop.
+    /// Appends the first `len` bytes of a text as they are. A few are moved as one number, without
+    /// a loop.
     #[inline(always)]
     pub(crate) fn first_of(&mut self, text: &[u8], len: usize) {
-        let Some(chunk) = text.first_chunk::<16>().filter(|_| len <= 16) else {
-            return self.literal(&text[..len]);
-        };
         if len == 0 {
             return;
         }
         if self.literal == 0 {
             self.end_copy();
-            self.literal = self.out.len();
-            self.out.push(0);
+            self.literal = self.end as usize;
+            self.end += 1;
         }
-        let end = self.out.len() + len;
-        self.out.extend_from_slice(chunk);
-        self.out.truncate(end);
+        match text.first_chunk::<16>() {
+            Some(chunk) if len <= 16 => self.put(*chunk, len),
+            _ => self.put_slice(&text[..len]),
+        }
         self.len += len;
     }
 
@@ -129,7 +117,9 @@ impl Elements {
                 .compress(block, &mut self.block)
                 .expect("block buffer has max_compress_len bytes");
             let header = wire::varint_len(block.len() as u64);
-            self.out.extend_from_slice(&self.block[header..written]);
+            let elements = std::mem::take(&mut self.block);
+            self.put_slice(&elements[header..written]);
+            self.block = elements;
             self.len += block.len();
         }
     }
@@ -142,7 +132,7 @@ impl Elements {
         wire::put_varint(&mut header, self.len as u64);
         let start = HEADER - header.len();
         self.out[start..HEADER].copy_from_slice(&header);
-        Bytes::copy_from_slice(&self.out[start..])
+        Bytes::copy_from_slice(&self.out[start..self.end as usize])
     }
 
     #[inline(always)]
@@ -151,7 +141,7 @@ impl Elements {
         if tag == 0 {
             return;
         }
-        let len = self.out.len() - tag - 1;
+        let len = self.end as usize - tag - 1;
         if len <= SHORT_LITERAL {
             self.out[tag] = ((len - 1) as u8) << 2;
         } else {
@@ -165,8 +155,10 @@ impl Elements {
         let bytes = ((len - 1) as u32).to_le_bytes();
         let used = 4 - ((len - 1) as u32).leading_zeros() as usize / 8;
         self.out[tag] = ((SHORT_LITERAL - 1 + used) as u8) << 2;
-        self.out
-            .splice(tag + 1..tag + 1, bytes[..used].iter().copied());
+        self.room(used);
+        self.out.copy_within(tag + 1..self.end as usize, tag + 1 + used);
+        self.out[tag + 1..][..used].copy_from_slice(&bytes[..used]);
+        self.end += used as u32;
     }
 
     #[inline(always)]
@@ -186,7 +178,7 @@ impl Elements {
             4..12 if self.offset < 1 << 11 => {
                 let high = (self.offset >> 8) as u8;
                 let tag = high << 5 | ((left - 4) as u8) << 2 | 1;
-                self.out.extend_from_slice(&[tag, self.offset as u8]);
+                self.put([tag, self.offset as u8], 2);
             }
             _ => self.long_copy(left),
         }
@@ -195,8 +187,34 @@ impl Elements {
     #[inline(always)]
     fn long_copy(&mut self, len: usize) {
         let [low, high] = (self.offset as u16).to_le_bytes();
-        self.out
-            .extend_from_slice(&[((len - 1) as u8) << 2 | 2, low, high]);
+        self.put([((len - 1) as u8) << 2 | 2, low, high, 0], 3);
+    }
+
+    /// Appends the first `len` bytes of a chunk to the elements.
+    #[inline(always)]
+    fn put<const N: usize>(&mut self, chunk: [u8; N], len: usize) {
+        let end = self.end as usize;
+        match self.out.get_mut(end..end + N) {
+            Some(room) => room.copy_from_slice(&chunk),
+            None => self.room(N).copy_from_slice(&chunk),
+        }
+        self.end += len as u32;
+    }
+
+    fn put_slice(&mut self, bytes: &[u8]) {
+        self.room(bytes.len()).copy_from_slice(bytes);
+        self.end += bytes.len() as u32;
+    }
+
+    /// So many bytes behind the elements.
+    #[inline(never)]
+    fn room(&mut self, len: usize) -> &mut [u8] {
+        let end = self.end as usize;
+        let needed = end + len;
+        if self.out.len() < needed {
+            self.out.resize(needed.max(2 * self.out.len()), 0);
+        }
+        &mut self.out[end..needed]
     }
 }
 
@@ -241,7 +259,7 @@ mod tests {
                     Piece::Literal(bytes) => {
                         let half = bytes.len() / 2;
                         elements.first_of(&bytes, half);
-                        elements.literal(&bytes[half..]);
+                        elements.first_of(&bytes[half..], bytes.len() - half);
                         expected.extend(bytes);
                     }
                     Piece::Search(bytes) => {
@@ -284,7 +302,7 @@ mod tests {
             let text: Vec<u8> = (0..len).map(|i| (i * 7 % 251) as u8).collect();
             let mut elements = Elements::default();
             elements.restart();
-            elements.literal(&text);
+            elements.first_of(&text, len);
             let block = elements.finish();
             let decompressed = snap::raw::Decoder::new().decompress_vec(&block).unwrap();
             assert!(decompressed == text, "{len}");

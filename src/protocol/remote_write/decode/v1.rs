@@ -1,8 +1,8 @@
 //! The walk over a 1.0 message.
 
 use super::{Decoder, Labels, Limits};
-use crate::protocol::wire::{self, LEN, WireError, tag};
-use crate::signal::{Arena, Label, SeriesCounts, Span};
+use crate::protocol::wire::{self, LEN, WireError, common_prefix, tag};
+use crate::signal::{Arena, Label, SeriesCounts, Span, name_head, name_head_within};
 
 impl Decoder<'_> {
     /// Walks a 1.0 message; `then` is called after each series, which it may take out.
@@ -50,17 +50,9 @@ impl Decoder<'_> {
         let mut pos = start;
         loop {
             let room = self.limits.labels - (self.arena.labels.len() - labels.first);
-            let (next, count) = short_labels(
-                self.buf,
-                &mut self.found,
-                room,
-                &mut labels,
-                self.limits,
-                pos,
-                end,
-            );
-            let found = &self.found[..count];
-            pos = next;
+            let count;
+            (pos, count) = self.found.read(self.buf, room, &mut labels, self.limits, pos, end);
+            let found = &self.found.labels[..count];
             labels.named = labels.named || found.iter().any(|label| is_name(self.buf, *label));
             self.arena.labels.extend_from_slice(found);
             if pos >= end || buf[pos] != LABEL {
@@ -68,6 +60,7 @@ impl Decoder<'_> {
             }
             let (label, next) = v1_label(buf, pos)?;
             self.label(&mut labels, label);
+            self.found.known = 0;
             pos = next;
         }
         let rest = pos;
@@ -106,86 +99,159 @@ impl Decoder<'_> {
     }
 }
 
-/// Reads 1.0 labels for as long as they are sorted, have neither an empty part nor a length above
-/// 127, and begin well before the buffer ends, which is nearly always true for all of them. Returns
-/// the position of the first other byte, and how many labels were found.
-///
-/// It is a function of its own, and what is rare in it too, so that all it needs is in registers.
-#[inline(never)]
-fn short_labels(
-    buf: &[u8],
-    found: &mut [Label; AT_ONCE],
-    room: usize,
-    labels: &mut Labels,
-    limits: &Limits,
-    start: usize,
-    end: usize,
-) -> (usize, usize) {
-    let room = room.min(AT_ONCE);
-    let (name_max, value_max) = (limits.name_bytes, limits.value_bytes);
-    let (mut pos, mut last) = (start, labels.head);
-    let mut count = 0;
-    while count < room {
-        let Some(chunk) = buf
-            .get(pos..)
-            .and_then(|rest| rest.first_chunk::<LONGEST>())
-        else {
-            break;
-        };
-        // Tag and length of the entry, tag and length of the name, the name's first bytes: each
-        // read as one number.
-        let (Some(front), Some(head)) = (chunk.first_chunk(), chunk[4..].first_chunk()) else {
-            break;
-        };
-        let (front, head) = (u32::from_le_bytes(*front), u64::from_be_bytes(*head));
-        let (entry, name_len) = ((front >> 8 & 0xff) as usize, (front >> 24 & 0x7f) as usize);
-        let Some(middle) = chunk[4 + name_len..].first_chunk() else {
-            break;
-        };
-        let middle = u16::from_le_bytes(*middle);
-        let value_len = usize::from(middle >> 8);
-        let next = pos + 2 + entry;
-        if front & 0x80ff_80ff != 0x000a_000a
-            || middle & 0x80ff != 0x0012
-            || name_len + value_len + 4 != entry
-            || name_len.wrapping_sub(1) >= name_max
-            || value_len.wrapping_sub(1) >= value_max
-            || next > end
-        {
-            break;
+/// Labels as [`read`](Self::read) finds them.
+pub(super) struct Found {
+    labels: [Label; AT_ONCE],
+    /// How many of them are those of the series before: mostly, the next one has the same.
+    known: usize,
+}
+
+/// So many labels are read at once.
+const AT_ONCE: usize = 32;
+
+/// The longest entry that is read, and more than that.
+const LONGEST: usize = 4 + 127 + 2;
+
+impl Default for Found {
+    fn default() -> Self {
+        Self {
+            labels: [Label::default(); AT_ONCE],
+            known: 0,
         }
-        // What stands behind a shorter name is shifted out.
-        let behind = 64 - 8 * name_len.min(8);
-        let head = head >> behind << behind;
-        if head <= last {
-            let name = &chunk[4..4 + name_len];
-            if head < last || count == 0 || !ascend(buf, found[count - 1], name) {
+    }
+}
+
+impl Found {
+    /// Reads labels for as long as they are sorted, have neither an empty part nor a length above
+    /// 127, and begin well before the buffer ends, which is nearly always true for all of them.
+    /// Returns the position of the first other byte, and how many labels were found.
+    ///
+    /// It is a function of its own, and what is rare in it too, so that all it needs is in
+    /// registers.
+    #[inline(never)]
+    fn read(
+        &mut self,
+        buf: &[u8],
+        room: usize,
+        labels: &mut Labels,
+        limits: &Limits,
+        start: usize,
+        end: usize,
+    ) -> (usize, usize) {
+        let room = room.min(AT_ONCE);
+        let (name_max, value_max) = (limits.name_bytes, limits.value_bytes);
+        let (mut pos, mut last) = (start, labels.head);
+        let mut known = self.known.min(room);
+        let mut count = 0;
+        while count < room {
+            if count < known {
+                let (repeated, next) = repeat(buf, &mut self.labels[count..known], pos, end);
+                if repeated > 0 {
+                    // They are in order among themselves.
+                    if head(buf, self.labels[count]) <= last
+                        && !ascend(buf, &self.labels[..=count])
+                    {
+                        break;
+                    }
+                    (count, pos) = (count + repeated, next);
+                    last = head(buf, self.labels[count - 1]);
+                    continue;
+                }
+            }
+            let Some(chunk) = buf
+                .get(pos..)
+                .and_then(|rest| rest.first_chunk::<LONGEST>())
+            else {
+                break;
+            };
+            // Tag and length of the entry, tag and length of the name, the name's first bytes: each
+            // read as one number.
+            let (Some(front), Some(head)) = (chunk.first_chunk(), chunk[4..].first_chunk()) else {
+                break;
+            };
+            let (front, head) = (u32::from_le_bytes(*front), u64::from_be_bytes(*head));
+            let (entry, name_len) = ((front >> 8 & 0xff) as usize, (front >> 24 & 0x7f) as usize);
+            let Some(middle) = chunk[4 + name_len..].first_chunk() else {
+                break;
+            };
+            let middle = u16::from_le_bytes(*middle);
+            let value_len = usize::from(middle >> 8);
+            let next = pos + 2 + entry;
+            if front & 0x80ff_80ff != 0x000a_000a
+                || middle & 0x80ff != 0x0012
+                || name_len + value_len + 4 != entry
+                || name_len.wrapping_sub(1) >= name_max
+                || value_len.wrapping_sub(1) >= value_max
+                || next > end
+            {
                 break;
             }
+            // What stands behind a shorter name is shifted out.
+            let behind = 64 - 8 * name_len.min(8);
+            let head = head >> behind << behind;
+            let label = Label::entry(pos + 4, name_len, value_len);
+            if count < known && self.labels[count].name().len != label.name().len {
+                known = 0; // the series before has another label here
+            }
+            self.labels[count] = label;
+            if head <= last && !ascend(buf, &self.labels[..=count]) {
+                break;
+            }
+            last = head;
+            count += 1;
+            pos = next;
         }
-        last = head;
-        found[count] = Label::entry(pos + 4, name_len, pos + name_len + 6, value_len);
-        count += 1;
-        pos = next;
+        labels.head = last;
+        labels.bytes += pos - start;
+        self.known = count;
+        (pos, count)
     }
-    labels.head = last;
-    labels.bytes += pos - start;
-    (pos, count)
 }
 
-/// Whether a name comes behind that of the label before it, where both begin alike.
+/// How many of these labels, which stand next to each other, stand in a place again, and what comes
+/// behind them there. They become those of this place.
+#[inline(always)]
+fn repeat(buf: &[u8], labels: &mut [Label], pos: usize, end: usize) -> (usize, usize) {
+    let Some(first) = labels.first() else {
+        return (0, pos);
+    };
+    let from = first.name().start as usize - 4;
+    let reach = pos + common_prefix(&buf[pos..], &buf[from..], end - pos);
+    let (mut count, mut next) = (0, pos);
+    for label in labels {
+        let behind = next + label.entry_len();
+        if behind > reach {
+            break;
+        }
+        *label = label.repeated((pos - from) as u32);
+        next = behind;
+        count += 1;
+    }
+    (count, next)
+}
+
+/// The first bytes of a label's name as a number that sorts as they do.
+#[inline(always)]
+fn head(buf: &[u8], label: Label) -> u64 {
+    let name = label.name();
+    let (text, len) = (&buf[name.start as usize..], name.len as usize);
+    name_head_within(text, len).unwrap_or_else(|| name_head(&text[..len]))
+}
+
+/// Whether the last label's name comes behind that of the label before it, where both begin alike
+/// or it does not.
 #[cold]
 #[inline(never)]
-fn ascend(buf: &[u8], before: Label, name: &[u8]) -> bool {
-    let before = before.name();
-    buf[before.start as usize..][..before.len as usize] < *name
+fn ascend(buf: &[u8], labels: &[Label]) -> bool {
+    let [.., before, last] = labels else {
+        return false;
+    };
+    let name = |label: &Label| {
+        let name = label.name();
+        &buf[name.start as usize..][..name.len as usize]
+    };
+    name(before) < name(last)
 }
-
-/// So many labels [`short_labels`] reads at once.
-pub(super) const AT_ONCE: usize = 32;
-
-/// The longest entry that [`short_labels`] reads, and more than that.
-const LONGEST: usize = 4 + 127 + 2;
 
 /// Whether it is the metric's name; of the labels that are sorted, that is mostly the first.
 #[inline(always)]
@@ -228,12 +294,7 @@ fn v1_label(buf: &[u8], start: usize) -> Result<(Label, usize), WireError> {
         }
     }
     // Only if it is written in the shortest form can the entry be found from its name.
-    let label = Label::entry(
-        name.start as usize,
-        name.len as usize,
-        value.start as usize,
-        value.len as usize,
-    );
+    let label = Label::entry(name.start as usize, name.len as usize, value.len as usize);
     let shortest = name.len > 0
         && value.len > 0
         && label.message_len() == end - name.start as usize + 1 + wire::varint_len(name.len.into())

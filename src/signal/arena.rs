@@ -98,15 +98,18 @@ impl Label {
         2 + wire::varint_len(name as u64) + name + wire::varint_len(value as u64) + value
     }
 
-    /// The range of the encoded entry, if it stands in the text.
+    /// Where the encoded entry starts, and its length, if it stands in the text.
     #[inline(always)]
-    pub(crate) fn entry_span(self) -> Option<(usize, usize)> {
+    pub(crate) fn entry_place(self) -> Option<(u32, u32)> {
         if self.name_len & ENTRY == 0 {
             return None;
         }
+        let len = self.entry_len() as u32;
+        if len < 0x80 {
+            return Some((self.name - 4, len));
+        }
         let value = self.value();
-        let end = (value.start + value.len) as usize;
-        Some((end - self.entry_len(), end))
+        Some((value.start + value.len - len, len))
     }
 
     /// The length of the `Label` field in 1.0.

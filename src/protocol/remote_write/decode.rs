@@ -20,7 +20,7 @@ use crate::signal::{Arena, Label, Raw, Series, SeriesCounts, Span};
 pub use invalid::{Invalid, Reason};
 
 /// Room for labels that transforms add, per series.
-const ROOM: u32 = 2;
+const ROOM: usize = 2;
 
 /// Bounds on what is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,17 +225,13 @@ impl<'a> Decoder<'a> {
             rest,
             labels: labels.first as u32,
             labels_len: len,
-            labels_room: len + ROOM,
+            labels_room: len + ROOM as u32,
             labels_bytes: labels.bytes as u32,
             counts,
             edited: labels.edited,
             dropped: false,
         };
-        let filler = Label::default();
-        arena.labels.reserve(ROOM as usize);
-        for _ in 0..ROOM {
-            arena.labels.push(filler);
-        }
+        arena.labels.extend_from_slice(&[Label::default(); ROOM]);
         arena.changed |= labels.edited;
         arena.count(counts);
         arena.series.push(series);

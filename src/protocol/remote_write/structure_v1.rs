@@ -69,7 +69,7 @@ impl<'a> Twins<'a> {
     }
 
     /// Goes on behind the label that has the name of this one, or would stand before it.
-    #[inline(always)]
+    #[inline(never)]
     fn realign(&mut self, text: Text<'_>, label: Label) {
         let own = text.head(label);
         while let [twin, ..] = *self.labels {
@@ -168,8 +168,7 @@ impl Structure {
             let [label, behind @ ..] = left else {
                 break;
             };
-            self.other(text, *label, twins);
-            twins.realign(text, *label);
+            self.other(text, *label, &mut twins);
             left = behind;
         }
         self.before.labels = range;
@@ -193,19 +192,36 @@ impl Structure {
         (before.header, before.header_position) = (header, position);
     }
 
-    /// Writes a label that is not the first of its twins, but may begin or end like it.
-    fn other(&mut self, text: Text<'_>, label: Label, twins: Twins<'_>) {
-        let Some((start, end)) = label.entry_span() else {
-            return self.compose(text, label);
+    /// Writes a label that is not known to be as in the series before.
+    #[inline(always)]
+    fn other(&mut self, text: Text<'_>, label: Label, twins: &mut Twins<'_>) {
+        let Some((start, len)) = label.entry_place() else {
+            return self.compose(text, label, twins);
         };
-        let position = self.out.position();
-        let tail = text.from(start as u32);
-        let len = end - start;
-        let offset = position - twins.position;
-        // The label that is expected, if a copy reaches that far, and how it begins like this one.
-        let twin = twins.labels.first().filter(|_| offset <= REACH);
-        let twin = twin.and_then(|twin| Some(text.from(twin.entry_span()?.0 as u32)));
-        let mut alike = twin.map_or(0, |twin| common_prefix(tail, twin, len));
+        let (position, offset) = (self.out.position(), self.out.position() - twins.position);
+        let (tail, len) = (text.from(start), len as usize);
+        // The label that is expected is compared from its third byte on: where values differ in
+        // length, the second does.
+        let (mut alike, mut shift) = (0, 2);
+        let twin = twins.labels.first().and_then(|twin| twin.entry_place());
+        let name = label.name().start - start + label.name().len;
+        match twin {
+            Some((twin_start, twin_len)) if offset <= REACH => {
+                let twin_text = text.from(twin_start);
+                if let ([_, second, own @ ..], [_, twin_second, twin @ ..]) = (tail, twin_text) {
+                    alike = common_prefix(own, twin, len - 2);
+                    if second == twin_second {
+                        (alike, shift) = (alike + 2, 0);
+                    }
+                }
+                if alike + shift >= name as usize {
+                    twins.pass(1, twin_len as usize);
+                } else {
+                    twins.realign(text, label);
+                }
+            }
+            _ => twins.realign(text, label),
+        }
         if alike == len {
             return self.out.copy(offset, len);
         }
@@ -214,7 +230,7 @@ impl Structure {
         let old = std::mem::replace(
             place,
             Place {
-                start: start as u32,
+                start,
                 len: len as u32,
                 position: position as u32,
             },
@@ -224,21 +240,13 @@ impl Structure {
         {
             return self.out.copy(back, len);
         }
-        if alike >= WORTHWHILE || self.out.copies_from(offset) {
+        let mut written = 0;
+        if alike >= WORTHWHILE || shift == 0 && self.out.copies_from(offset) {
+            self.out.first_of(tail, shift);
             self.out.copy(offset, alike);
-        } else {
-            // A value of another length: the length behind the tag differs, the name does not.
-            let twin = twin.and_then(|twin| twin.get(2..)).unwrap_or_default();
-            alike = common_prefix(&tail[2..], twin, len - 2);
-            if alike >= WORTHWHILE {
-                self.out.first_of(tail, 2);
-                self.out.copy(offset, alike);
-                alike += 2;
-            } else {
-                alike = 0;
-            }
+            written = shift + alike;
         }
-        self.out.first_of(&tail[alike..], len - alike);
+        self.out.first_of(&tail[written..], len - written);
     }
 
     /// Writes what stands behind the labels: a sample, mostly, the last bytes of whose timestamp
@@ -277,7 +285,8 @@ impl Structure {
 
     /// Writes a label whose entry stands nowhere in the text.
     #[cold]
-    fn compose(&mut self, text: Text<'_>, label: Label) {
+    fn compose(&mut self, text: Text<'_>, label: Label, twins: &mut Twins<'_>) {
+        twins.realign(text, label);
         let (name, value) = (label.name(), label.value());
         let mut entry = Vec::new();
         let name = text.range(name.start, name.len);

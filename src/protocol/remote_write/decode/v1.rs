@@ -2,7 +2,7 @@
 
 use super::{Decoder, Labels, Limits};
 use crate::protocol::wire::{self, LEN, WireError, common_prefix, tag};
-use crate::signal::{Arena, Label, SeriesCounts, Span, name_head, name_head_within};
+use crate::signal::{Arena, Label, SeriesCounts, Span};
 
 impl Decoder<'_> {
     /// Walks a 1.0 message; `then` is called after each series, which it may take out.
@@ -102,6 +102,8 @@ impl Decoder<'_> {
 /// Labels as [`read`](Self::read) finds them.
 pub(super) struct Found {
     labels: [Label; AT_ONCE],
+    /// The first bytes of their names as numbers that sort as they do.
+    heads: [u64; AT_ONCE],
     /// How many of them are those of the series before: mostly, the next one has the same.
     known: usize,
 }
@@ -116,6 +118,7 @@ impl Default for Found {
     fn default() -> Self {
         Self {
             labels: [Label::default(); AT_ONCE],
+            heads: [0; AT_ONCE],
             known: 0,
         }
     }
@@ -148,13 +151,11 @@ impl Found {
                 let (repeated, next) = repeat(buf, &mut self.labels[count..known], pos, end);
                 if repeated > 0 {
                     // They are in order among themselves.
-                    if head(buf, self.labels[count]) <= last
-                        && !ascend(buf, &self.labels[..=count])
-                    {
+                    if self.heads[count] <= last && !ascend(buf, &self.labels[..=count]) {
                         break;
                     }
                     (count, pos) = (count + repeated, next);
-                    last = head(buf, self.labels[count - 1]);
+                    last = self.heads[count - 1];
                     continue;
                 }
             }
@@ -193,7 +194,7 @@ impl Found {
             if count < known && self.labels[count].name().len != label.name().len {
                 known = 0; // the series before has another label here
             }
-            self.labels[count] = label;
+            (self.labels[count], self.heads[count]) = (label, head);
             if head <= last && !ascend(buf, &self.labels[..=count]) {
                 break;
             }
@@ -216,10 +217,15 @@ fn repeat(buf: &[u8], labels: &mut [Label], pos: usize, end: usize) -> (usize, u
         return (0, pos);
     };
     let from = first.name().start as usize - 4;
-    let reach = pos + common_prefix(&buf[pos..], &buf[from..], end - pos);
+    let (own, other) = (&buf[pos..], &buf[from..]);
+    if own.first_chunk::<4>() != other.first_chunk::<4>() {
+        return (0, pos); // a value of another length, mostly
+    }
+    let reach = pos + common_prefix(own, other, end - pos);
     let (mut count, mut next) = (0, pos);
     for label in labels {
-        let behind = next + label.entry_len();
+        // All lengths take one byte.
+        let behind = next + (6 + label.name().len + label.value().len) as usize;
         if behind > reach {
             break;
         }
@@ -228,14 +234,6 @@ fn repeat(buf: &[u8], labels: &mut [Label], pos: usize, end: usize) -> (usize, u
         count += 1;
     }
     (count, next)
-}
-
-/// The first bytes of a label's name as a number that sorts as they do.
-#[inline(always)]
-fn head(buf: &[u8], label: Label) -> u64 {
-    let name = label.name();
-    let (text, len) = (&buf[name.start as usize..], name.len as usize);
-    name_head_within(text, len).unwrap_or_else(|| name_head(&text[..len]))
 }
 
 /// Whether the last label's name comes behind that of the label before it, where both begin alike
@@ -299,7 +297,7 @@ fn v1_label(buf: &[u8], start: usize) -> Result<(Label, usize), WireError> {
         && value.len > 0
         && label.message_len() == end - name.start as usize + 1 + wire::varint_len(name.len.into())
         && name.start as usize >= start + 4
-        && label.entry_span() == Some((start, end))
+        && label.entry_place() == Some((start as u32, (end - start) as u32))
         && value.start as usize
             == name.start as usize + name.len as usize + 1 + wire::varint_len(value.len.into());
     if shortest {

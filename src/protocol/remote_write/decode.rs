@@ -8,6 +8,7 @@ mod invalid;
 mod v1;
 mod v2;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -209,7 +210,7 @@ impl<'a> Decoder<'a> {
         if labels.broken.is_none() && !labels.named {
             labels.broken = Some(Reason::MissingName);
         }
-        if labels.broken.is_none() && !utf8 && !is_utf8(arena, labels.first) {
+        if labels.broken.is_none() && !utf8 && !is_utf8(arena, labels.first..arena.labels.len()) {
             labels.broken = Some(Reason::InvalidUtf8);
         }
         if let Some(reason) = labels.broken {
@@ -263,9 +264,9 @@ fn sort(arena: &mut Arena, first: usize) -> Option<Reason> {
 }
 
 #[cold]
-fn is_utf8(arena: &Arena, first: usize) -> bool {
+fn is_utf8(arena: &Arena, labels: Range<usize>) -> bool {
     let valid = |span| std::str::from_utf8(arena.text(span)).is_ok();
-    arena.labels[first..]
+    arena.labels[labels]
         .iter()
         .all(|label| valid(label.name()) && valid(label.value()))
 }

@@ -1,8 +1,13 @@
 //! The walk over a 1.0 message.
 
-use super::{Decoder, Labels, Limits};
+use super::{Decoder, Limits, ROOM, is_utf8};
 use crate::protocol::wire::{self, LEN, WireError, common_prefix, tag};
-use crate::signal::{Arena, Label, SeriesCounts, Span};
+use crate::signal::{Arena, Label, Series, SeriesCounts, Span};
+
+const LABEL: u8 = tag(1, LEN);
+const SAMPLE: u8 = tag(2, LEN);
+const EXEMPLAR: u8 = tag(3, LEN);
+const HISTOGRAM: u8 = tag(4, LEN);
 
 impl Decoder<'_> {
     /// Walks a 1.0 message; `then` is called after each series, which it may take out.
@@ -41,43 +46,76 @@ impl Decoder<'_> {
 
     #[inline(always)]
     fn v1_series(&mut self, whole: usize, start: usize, end: usize) -> Result<(), WireError> {
-        const LABEL: u8 = tag(1, LEN);
-        const SAMPLE: u8 = tag(2, LEN);
-        const EXEMPLAR: u8 = tag(3, LEN);
-        const HISTOGRAM: u8 = tag(4, LEN);
-        let buf = &self.buf[..end];
-        let mut labels = self.labels();
-        let mut pos = start;
-        loop {
-            let room = self.limits.labels - (self.arena.labels.len() - labels.first);
-            let count;
-            (pos, count) = self.found.read(self.buf, room, &mut labels, self.limits, pos, end);
-            let found = &self.found.labels[..count];
-            labels.named = labels.named || found.iter().any(|label| is_name(self.buf, *label));
-            self.arena.labels.extend_from_slice(found);
-            if pos >= end || buf[pos] != LABEL {
-                break;
+        let (rest, count) = self.found.read(self.buf, self.limits, start, end);
+        let named = |label: &Label| is_name(self.buf, *label);
+        if let Some(counts) = self.v1_rest(rest, end)
+            && self.found.labels[..count].iter().any(named)
+        {
+            let first = self.arena.labels.len();
+            let labels = &self.found.labels[..count + ROOM];
+            self.arena.labels.extend_from_slice(labels);
+            if is_ascii(&self.buf[start..rest]) || is_utf8(&self.arena, first..first + count) {
+                self.arena.count(counts);
+                self.arena.series.push(Series {
+                    whole: Span::new(whole, end),
+                    rest: Span::new(rest, end),
+                    labels: first as u32,
+                    labels_len: count as u32,
+                    labels_room: (count + ROOM) as u32,
+                    labels_bytes: (rest - start) as u32,
+                    counts,
+                    edited: false,
+                    dropped: false,
+                });
+                return Ok(());
             }
-            let (label, next) = v1_label(buf, pos)?;
-            self.label(&mut labels, label);
-            self.found.known = 0;
-            pos = next;
+            self.arena.labels.truncate(first);
         }
-        let rest = pos;
+        self.v1_odd_series(whole, start, end)
+    }
+
+    /// Counts what stands behind the labels of a series, if there is nothing that is rare.
+    #[inline(always)]
+    fn v1_rest(&self, rest: usize, end: usize) -> Option<SeriesCounts> {
+        let buf = &self.buf[..end];
         let mut counts = SeriesCounts::default();
-        let mut scattered = false;
+        let mut pos = rest;
         while pos < end {
             match buf[pos] {
                 SAMPLE => counts.samples += 1,
                 EXEMPLAR => counts.exemplars += 1,
                 HISTOGRAM => counts.histograms += 1,
+                _ => return None,
+            }
+            pos += 1;
+            pos = wire::length(buf, &mut pos).ok()?;
+        }
+        Some(counts)
+    }
+
+    /// Walks a series of any shape.
+    #[cold]
+    #[inline(never)]
+    fn v1_odd_series(&mut self, whole: usize, start: usize, end: usize) -> Result<(), WireError> {
+        let buf = &self.buf[..end];
+        let mut labels = self.labels();
+        let mut counts = SeriesCounts::default();
+        let (mut pos, mut rest, mut scattered) = (start, start, false);
+        while pos < end {
+            match buf[pos] {
                 LABEL => {
                     let (label, next) = v1_label(buf, pos)?;
                     self.label(&mut labels, label);
-                    scattered = true;
+                    scattered |= rest < pos;
                     pos = next;
+                    if !scattered {
+                        rest = pos;
+                    }
                     continue;
                 }
+                SAMPLE => counts.samples += 1,
+                EXEMPLAR => counts.exemplars += 1,
+                HISTOGRAM => counts.histograms += 1,
                 _ => {
                     let key = wire::key(buf, &mut pos)?;
                     wire::skip(buf, &mut pos, (key & 7) as u8)?;
@@ -87,29 +125,28 @@ impl Decoder<'_> {
             pos += 1;
             pos = wire::length(buf, &mut pos)?;
         }
-        let ascii = is_ascii(&buf[start..rest]) && !scattered;
         let rest = if scattered {
             labels.edited = true;
             self.gather(start, end, 1)?
         } else {
             Span::new(rest, end)
         };
-        self.add(labels, ascii, Span::new(whole, end), rest, counts);
+        self.add(labels, false, Span::new(whole, end), rest, counts);
         Ok(())
     }
 }
 
 /// Labels as [`read`](Self::read) finds them.
 pub(super) struct Found {
-    labels: [Label; AT_ONCE],
+    labels: [Label; AT_ONCE + ROOM],
     /// The first bytes of their names as numbers that sort as they do.
     heads: [u64; AT_ONCE],
     /// How many of them are those of the series before: mostly, the next one has the same.
     known: usize,
 }
 
-/// So many labels are read at once.
-const AT_ONCE: usize = 32;
+/// A series with more labels is an odd one.
+const AT_ONCE: usize = 64;
 
 /// The longest entry that is read, and more than that.
 const LONGEST: usize = 4 + 127 + 2;
@@ -117,7 +154,7 @@ const LONGEST: usize = 4 + 127 + 2;
 impl Default for Found {
     fn default() -> Self {
         Self {
-            labels: [Label::default(); AT_ONCE],
+            labels: [Label::default(); AT_ONCE + ROOM],
             heads: [0; AT_ONCE],
             known: 0,
         }
@@ -135,15 +172,13 @@ impl Found {
     fn read(
         &mut self,
         buf: &[u8],
-        room: usize,
-        labels: &mut Labels,
         limits: &Limits,
         start: usize,
         end: usize,
     ) -> (usize, usize) {
-        let room = room.min(AT_ONCE);
+        let room = limits.labels.min(AT_ONCE);
         let (name_max, value_max) = (limits.name_bytes, limits.value_bytes);
-        let (mut pos, mut last) = (start, labels.head);
+        let (mut pos, mut last) = (start, 0);
         let mut known = self.known.min(room);
         let mut count = 0;
         while count < room {
@@ -202,8 +237,6 @@ impl Found {
             count += 1;
             pos = next;
         }
-        labels.head = last;
-        labels.bytes += pos - start;
         self.known = count;
         (pos, count)
     }

@@ -35,9 +35,15 @@ pub struct Program {
 /// What a program remembers from series to series. It serves one program.
 #[derive(Debug)]
 pub struct Scratch {
+    states: Box<[State]>,
+    shared: Shared,
+}
+
+/// What all steps share.
+#[derive(Debug)]
+struct Shared {
     /// Where values are joined and labels are collected.
     text: Vec<u8>,
-    states: Box<[State]>,
     /// Where each [`Key`] was found last.
     hints: Box<[usize]>,
     order: Order,
@@ -179,11 +185,13 @@ impl Program {
     /// What [`apply`](Self::apply) needs; keep it from batch to batch.
     pub fn scratch(&self) -> Scratch {
         Scratch {
-            text: Vec::new(),
             states: self.steps.iter().map(State::new).collect(),
-            hints: vec![0; self.keys].into(),
-            order: Order::default(),
-            mapped: Vec::new(),
+            shared: Shared {
+                text: Vec::new(),
+                hints: vec![0; self.keys].into(),
+                order: Order::default(),
+                mapped: Vec::new(),
+            },
         }
     }
 
@@ -206,10 +214,11 @@ impl Program {
     /// series of each arena.
     pub fn run(&self, series: &mut SeriesMut<'_>, scratch: &mut Scratch) -> bool {
         if self.ordered {
-            scratch.order.clear();
+            scratch.shared.order.clear();
         }
-        for (index, step) in self.steps.iter().enumerate() {
-            if !self.step(step, index, series, scratch) {
+        let Scratch { states, shared } = scratch;
+        for (step, state) in self.steps.iter().zip(states) {
+            if !self.step(step, state, series, shared) {
                 return false;
             }
         }
@@ -220,11 +229,10 @@ impl Program {
     fn step(
         &self,
         step: &Step,
-        index: usize,
+        state: &mut State,
         series: &mut SeriesMut<'_>,
-        scratch: &mut Scratch,
+        scratch: &mut Shared,
     ) -> bool {
-        let state = &mut scratch.states[index];
         let hints = &mut *scratch.hints;
         match (step, state) {
             (Step::Filter { input, regex, keep }, state) => {

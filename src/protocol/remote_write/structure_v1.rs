@@ -312,9 +312,7 @@ fn header(len: usize) -> (u64, usize) {
 
 /// How many labels are known to be, one by one, those of the series before, and the bytes of their
 /// entries.
-///
-/// It is a function of its own, so that all it needs is in registers.
-#[inline(never)]
+#[inline(always)]
 fn repeats(labels: &[Label], before: &[Label]) -> (usize, usize) {
     let (mut count, mut bytes) = (0, 0);
     for (label, twin) in labels.iter().zip(before) {

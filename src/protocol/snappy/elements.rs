@@ -156,7 +156,8 @@ impl Elements {
         let used = 4 - ((len - 1) as u32).leading_zeros() as usize / 8;
         self.out[tag] = ((SHORT_LITERAL - 1 + used) as u8) << 2;
         self.room(used);
-        self.out.copy_within(tag + 1..self.end as usize, tag + 1 + used);
+        self.out
+            .copy_within(tag + 1..self.end as usize, tag + 1 + used);
         self.out[tag + 1..][..used].copy_from_slice(&bytes[..used]);
         self.end += used as u32;
     }

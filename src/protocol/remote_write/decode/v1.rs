@@ -169,13 +169,7 @@ impl Found {
     /// It is a function of its own, and what is rare in it too, so that all it needs is in
     /// registers.
     #[inline(never)]
-    fn read(
-        &mut self,
-        buf: &[u8],
-        limits: &Limits,
-        start: usize,
-        end: usize,
-    ) -> (usize, usize) {
+    fn read(&mut self, buf: &[u8], limits: &Limits, start: usize, end: usize) -> (usize, usize) {
         let room = limits.labels.min(AT_ONCE);
         let (name_max, value_max) = (limits.name_bytes, limits.value_bytes);
         let (mut pos, mut last) = (start, 0);
@@ -191,7 +185,9 @@ impl Found {
                     }
                     (count, pos) = (count + repeated, next);
                     last = self.heads[count - 1];
-                    continue;
+                    if count == room {
+                        break;
+                    }
                 }
             }
             let Some(chunk) = buf

@@ -1,5 +1,7 @@
 //! The codec against prost: whatever prost encodes must come out again, in either version.
 
+mod neighbours;
+
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use prost::Message;
@@ -40,7 +42,7 @@ fn labels() -> impl Strategy<Value = Vec<v1::Label>> {
     // Now and then more than are read at once.
     let others = prop_oneof![
         19 => btree_map(name(), value(), 0..8),
-        1 => btree_map(name(), value(), 30..50),
+        1 => btree_map(name(), value(), 60..80),
     ];
     (others, "[a-z_:]{1,20}").prop_map(|(mut labels, metric)| {
         labels.insert("__name__".into(), metric);

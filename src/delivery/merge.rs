@@ -4,9 +4,11 @@
 //! their series (Protocol Buffers, "Encoding", on merging repeated fields), and so are their
 //! compressed forms but for the length in front. They are of one lane, so all of one tenant.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::protocol::{Version, snappy};
 use crate::signal::Outcome;
@@ -16,6 +18,55 @@ use super::answer::Answer;
 use super::pace::Permit;
 use super::sender::Shared;
 
+/// How long an endpoint is spared a request of twice the size that it takes.
+const SPARED: Duration = Duration::from_secs(300);
+
+/// The most bytes, before compression, of a request that is made of several batches.
+#[derive(Debug)]
+pub(super) struct MergeBound {
+    configured: usize,
+    /// What the endpoint has shown that it takes, and when.
+    learnt: Mutex<Option<(usize, Instant)>>,
+}
+
+impl MergeBound {
+    pub(super) fn new(configured: usize) -> Self {
+        Self {
+            configured,
+            learnt: Mutex::default(),
+        }
+    }
+
+    /// What it is now: after a while, twice as much is tried again.
+    pub(super) fn bytes(&self) -> usize {
+        let mut learnt = self.learnt();
+        if let Some((most, since)) = *learnt
+            && since.elapsed() >= SPARED
+        {
+            let more = (most * 2).max(1);
+            *learnt = (more < self.configured).then(|| (more, Instant::now()));
+        }
+        learnt.map_or(self.configured, |(most, _)| most)
+    }
+
+    /// So many were too much.
+    fn refused(&self, bytes: usize) {
+        *self.learnt() = Some((bytes / 2, Instant::now()));
+    }
+
+    fn learnt(&self) -> std::sync::MutexGuard<'_, Option<(usize, Instant)>> {
+        self.learnt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Several deliveries as one request.
+struct Joined {
+    deliveries: usize,
+    /// Before compression.
+    bytes: usize,
+    body: Vec<Bytes>,
+}
+
 impl Shared {
     /// Sees deliveries to their ends, in order, until one is left for later.
     pub(super) async fn deliver_run(&self, mut run: Run, permit: &Permit<'_>, input: &Input) {
@@ -23,9 +74,10 @@ impl Shared {
         let mut singly = 0;
         while !input.superseded() {
             if singly == 0
-                && let Some((count, body)) = self.merge(&mut run)
+                && let Some(joined) = self.merge(&mut run)
             {
-                match self.deliver_merged(&mut run, count, body, permit).await {
+                let count = joined.deliveries;
+                match self.deliver_merged(&mut run, joined, permit).await {
                     Merged::Over => continue,
                     Merged::Refused => singly = count,
                     Merged::Later => return,
@@ -46,12 +98,12 @@ impl Shared {
         }
     }
 
-    /// The body of as many of the next deliveries as go into one request, if these are several.
-    fn merge(&self, run: &mut Run) -> Option<(usize, Vec<Bytes>)> {
+    /// As many of the next deliveries as go into one request, if these are several.
+    fn merge(&self, run: &mut Run) -> Option<Joined> {
         if run.len() < 2 {
             return None;
         }
-        let most = self.merge_bytes.load(Ordering::Relaxed);
+        let most = self.merge_bound.bytes();
         let max_age = self.target.retry.max_age.0;
         let mut bodies = Vec::new();
         let mut bytes = 0;
@@ -67,29 +119,33 @@ impl Shared {
             let Ok(len) = snappy::declared_len(&body, most) else {
                 break;
             };
-            bytes += len;
-            if bytes > most {
+            if bytes + len > most {
                 break;
             }
+            bytes += len;
             bodies.push(body);
         }
         if bodies.len() < 2 {
             return None;
         }
-        Some((bodies.len(), snappy::join(&bodies)?))
+        Some(Joined {
+            deliveries: bodies.len(),
+            bytes,
+            body: snappy::join(&bodies)?,
+        })
     }
 
-    async fn deliver_merged(
-        &self,
-        run: &mut Run,
-        count: usize,
-        body: Vec<Bytes>,
-        permit: &Permit<'_>,
-    ) -> Merged {
+    async fn deliver_merged(&self, run: &mut Run, joined: Joined, permit: &Permit<'_>) -> Merged {
         let Some(first) = run.first() else {
             return Merged::Over;
         };
-        let sent = self.send(&first.batch, Version::V1, body, first.attempts(), permit);
+        let sent = self.send(
+            &first.batch,
+            Version::V1,
+            joined.body,
+            first.attempts(),
+            permit,
+        );
         let outcome = match sent.await {
             Ok(Answer::Done) => Outcome::Delivered,
             Ok(Answer::Partial(reason, _)) => {
@@ -98,9 +154,7 @@ impl Shared {
                 Outcome::Rejected { reason, lost: None }
             }
             Ok(Answer::Poisoned(refusal)) if refusal.is_of_size() => {
-                // It takes less from now on.
-                let most = &self.merge_bytes;
-                most.store(most.load(Ordering::Relaxed) / 2, Ordering::Relaxed);
+                self.merge_bound.refused(joined.bytes);
                 return Merged::Over;
             }
             Ok(_) => return Merged::Refused,
@@ -111,7 +165,7 @@ impl Shared {
                 return Merged::Later;
             }
         };
-        for _ in 0..count {
+        for _ in 0..joined.deliveries {
             let Some(mut delivery) = run.take_first() else {
                 break;
             };
@@ -134,4 +188,36 @@ enum Merged {
     Refused,
     /// They were left to be tried again.
     Later,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_too_much_is_tried_again_after_a_while() {
+        let most = MergeBound::new(1000);
+        assert_eq!(most.bytes(), 1000);
+        most.refused(600);
+        most.refused(300);
+        assert_eq!(most.bytes(), 150);
+        tokio::time::advance(SPARED).await;
+        assert_eq!(most.bytes(), 300);
+        assert_eq!(most.bytes(), 300, "for as long again");
+        most.refused(300);
+        for expected in [150, 300, 600, 1000, 1000] {
+            assert_eq!(most.bytes(), expected);
+            tokio::time::advance(SPARED).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_comes_back_from_nothing() {
+        let most = MergeBound::new(4);
+        most.refused(1);
+        for expected in [0, 1, 2, 4] {
+            assert_eq!(most.bytes(), expected);
+            tokio::time::advance(SPARED).await;
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The sink's run: takes deliveries as connections allow, and sees each to its end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Uri};
@@ -14,6 +14,7 @@ use crate::telemetry::ComponentMetrics;
 use crate::topology::{Input, Shutdown};
 
 use super::config::{Flavour, Protocol, RetryConfig};
+use super::merge::MergeBound;
 use super::pace::Pace;
 
 /// Where and how to deliver.
@@ -51,7 +52,7 @@ pub(super) struct Shared {
     pub(super) log: crate::log_limit::LogLimit,
     pub(super) pace: Pace,
     /// [`Target::merge_bytes`], or less if the endpoint does not take so much.
-    pub(super) merge_bytes: AtomicUsize,
+    pub(super) merge_bound: MergeBound,
 }
 
 impl Sender {
@@ -59,7 +60,7 @@ impl Sender {
         let (least, most) = (target.min_connections, target.connections);
         Self(Arc::new(Shared {
             pace: Pace::new(least, most, target.retry, target.metrics.connections()),
-            merge_bytes: AtomicUsize::new(target.merge_bytes),
+            merge_bound: MergeBound::new(target.merge_bytes),
             target,
             current: AtomicUsize::new(0),
             fell_back: AtomicBool::new(false),
@@ -98,7 +99,7 @@ async fn work(shared: Arc<Shared>, input: Input) {
         };
         while permit.holds() {
             // What is merged has to fit before compression, so more than that is never of use.
-            let most = shared.merge_bytes.load(Ordering::Relaxed);
+            let most = shared.merge_bound.bytes();
             let Some(run) = input.recv_run(most).await else {
                 return;
             };

@@ -2,8 +2,9 @@
 //!
 //! A general compressor hashes every few bytes to find where they stood before. Here it is known
 //! beforehand: most labels of a series stood in the series before, in the same order, and many
-//! others in one that is not far back. So a label is compared with those places, whole, and
-//! written as a copy from there; uncompressed bytes are never put together.
+//! others in one that is not far back. Which of them repeat the series before was found out when
+//! they were read, and the label says so; another one is compared with those places, whole. They
+//! are written as copies from there, and uncompressed bytes are never put together.
 
 use std::ops::Range;
 
@@ -60,7 +61,7 @@ struct Twins<'a> {
     position: usize,
 }
 
-impl<'a> Twins<'a> {
+impl Twins<'_> {
     /// Goes on behind so many labels, which took so many bytes.
     #[inline(always)]
     fn pass(&mut self, count: usize, bytes: usize) {

@@ -13,11 +13,6 @@ use thiserror::Error;
 /// with what has arrived, so that headers alone cannot fill the memory.
 const MAX_RESERVED: usize = 1 << 20;
 
-/// A body up to this size is always copied. A frame is a piece of the buffer that its connection
-/// is read into, 8 KiB at first and up to some 400 KiB, and keeps all of it: in a queue, small
-/// bodies would take many times the memory that they are counted with.
-const COPIED: usize = 32 << 10;
-
 /// Why a body could not be read.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum BodyError {
@@ -41,8 +36,9 @@ pub enum BodyError {
 
 /// Reads a whole body of at most `max` bytes.
 ///
-/// A body that announces more than `max` is refused unread. A large one that arrives in a single
-/// frame is returned without copying.
+/// A body that announces more than `max` is refused unread. It is copied out of its frames, which
+/// keep the whole buffer that their connection is read into: in a queue, small bodies would take
+/// many times the memory that they are counted with.
 ///
 /// # Errors
 ///
@@ -98,7 +94,6 @@ where
     B::Error: Display,
 {
     let mut body = pin!(body);
-    let mut first = Bytes::new();
     let mut buffer = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| BodyError::Broken(error.to_string()))?;
@@ -106,33 +101,22 @@ where
         let Ok(data) = frame.into_data() else {
             continue;
         };
-        if first.len() + buffer.len() + data.len() > max {
+        if buffer.len() + data.len() > max {
             return Err(BodyError::TooLarge { limit: max });
         }
         if !room(data.len()) {
             return Err(BodyError::NoRoom);
         }
-        if first.is_empty() && buffer.is_empty() {
-            first = data;
-        } else {
-            if buffer.is_empty() {
-                let announced = content_length.map_or(0, |length| length.min(max as u64) as usize);
-                buffer.reserve(announced.min(MAX_RESERVED).max(first.len() + data.len()));
-                buffer.extend_from_slice(&std::mem::take(&mut first));
-            }
-            buffer.extend_from_slice(&data);
+        if buffer.is_empty() {
+            let announced = content_length.map_or(0, |length| length.min(max as u64) as usize);
+            buffer.reserve(announced.min(MAX_RESERVED).max(data.len()));
         }
+        buffer.extend_from_slice(&data);
         if body.is_end_stream() {
             break;
         }
     }
-    Ok(if !buffer.is_empty() {
-        buffer.freeze()
-    } else if first.len() <= COPIED {
-        Bytes::copy_from_slice(&first)
-    } else {
-        first
-    })
+    Ok(buffer.freeze())
 }
 
 #[cfg(test)]
@@ -179,17 +163,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_single_frame_is_copied_if_it_is_small() {
-        for (length, copied) in [(3, true), (COPIED, true), (COPIED + 1, false)] {
-            let frame = Bytes::from(vec![b'x'; length]);
-            let body = Frames {
-                frames: [Ok(frame.clone())].into(),
-                hangs: false,
-            };
-            let read = read(body, Some(length as u64), length, LONG).await.unwrap();
-            assert_eq!(read, frame);
-            assert_eq!(read.as_ptr() != frame.as_ptr(), copied, "{length}");
-        }
+    async fn a_single_frame_is_copied() {
+        let frame = Bytes::from(vec![b'x'; 100_000]);
+        let body = Frames {
+            frames: [Ok(frame.clone())].into(),
+            hangs: false,
+        };
+        let read = read(body, Some(100_000), 100_000, LONG).await.unwrap();
+        assert_eq!(read, frame);
+        assert_ne!(read.as_ptr(), frame.as_ptr());
         let empty = super::read(frames([]), Some(0), 0, LONG).await;
         assert_eq!(empty, Ok(Bytes::new()));
     }

@@ -131,6 +131,8 @@ impl Rest {
             .header_read_timeout(None)
             .max_headers(MAX_HEADERS)
             .max_header_size(MAX_HEAD)
+            // What bodies are read into, too: no more than this for each connection.
+            .max_buf_size(MAX_HEAD)
             .serve_connection(TokioIo::new(io), service);
 
         let result = tokio::select! {

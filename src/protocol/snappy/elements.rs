@@ -9,6 +9,9 @@ use crate::protocol::wire;
 /// The longest literal whose length fits into its tag.
 const SHORT_LITERAL: usize = 60;
 
+/// A larger buffer is not kept for the next body: every thread has one.
+const KEPT: usize = 2 << 20;
+
 /// The farthest back that a copy of three bytes reaches.
 pub(crate) const REACH: usize = u16::MAX as usize;
 
@@ -132,7 +135,11 @@ impl Elements {
         wire::put_varint(&mut header, self.len as u64);
         let start = HEADER - header.len();
         self.out[start..HEADER].copy_from_slice(&header);
-        Bytes::copy_from_slice(&self.out[start..self.end as usize])
+        let body = Bytes::copy_from_slice(&self.out[start..self.end as usize]);
+        if self.out.len() > KEPT {
+            self.out = Vec::new();
+        }
+        body
     }
 
     #[inline(always)]
@@ -286,6 +293,7 @@ mod tests {
 
     #[test]
     fn literals_of_every_length_around_the_bounds_of_their_forms() {
+        let mut elements = Elements::default();
         for len in [
             1,
             59,
@@ -299,9 +307,9 @@ mod tests {
             65_537,
             1 << 24,
             (1 << 24) + 1,
+            1,
         ] {
             let text: Vec<u8> = (0..len).map(|i| (i * 7 % 251) as u8).collect();
-            let mut elements = Elements::default();
             elements.restart();
             elements.first_of(&text, len);
             let block = elements.finish();

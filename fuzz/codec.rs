@@ -8,7 +8,8 @@ pub const LIMITS: Limits = Limits {
     decoded_bytes: 1 << 20,
     labels: 16,
     name_bytes: 64,
-    value_bytes: 256,
+    // Entries with a length of two bytes, of which the second may be any.
+    value_bytes: 4 << 10,
 };
 
 /// The input is a message.

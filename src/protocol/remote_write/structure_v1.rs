@@ -210,7 +210,8 @@ impl Structure {
             Some((twin_start, twin_len)) if offset <= REACH => {
                 let twin_text = text.from(twin_start);
                 if let ([_, second, own @ ..], [_, twin_second, twin @ ..]) = (tail, twin_text) {
-                    alike = common_prefix(own, twin, len - 2);
+                    // What stands behind the twin here may not stand behind it in the output.
+                    alike = common_prefix(own, twin, len.min(twin_len as usize) - 2);
                     if second == twin_second {
                         (alike, shift) = (alike + 2, 0);
                     }

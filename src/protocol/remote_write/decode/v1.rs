@@ -2,7 +2,7 @@
 
 use super::{Decoder, Limits, ROOM, is_utf8};
 use crate::protocol::wire::{self, LEN, WireError, common_prefix, tag};
-use crate::signal::{Arena, Label, Series, SeriesCounts, Span};
+use crate::signal::{Arena, Label, Series, SeriesCounts, Span, name_head};
 
 const LABEL: u8 = tag(1, LEN);
 const SAMPLE: u8 = tag(2, LEN);
@@ -148,7 +148,7 @@ pub(super) struct Found {
 /// A series with more labels is an odd one.
 const AT_ONCE: usize = 64;
 
-/// The longest entry that is read, and more than that.
+/// The longest entry whose lengths take one byte each, and more than that.
 const LONGEST: usize = 4 + 127 + 2;
 
 impl Default for Found {
@@ -162,16 +162,15 @@ impl Default for Found {
 }
 
 impl Found {
-    /// Reads labels for as long as they are sorted, have neither an empty part nor a length above
-    /// 127, and begin well before the buffer ends, which is nearly always true for all of them.
-    /// Returns the position of the first other byte, and how many labels were found.
+    /// Reads labels for as long as they are sorted, within the limits and written in the shortest
+    /// form, which is nearly always true for all of them. Returns the position of the first other
+    /// byte, and how many labels were found.
     ///
     /// It is a function of its own, and what is rare in it too, so that all it needs is in
     /// registers.
     #[inline(never)]
     fn read(&mut self, buf: &[u8], limits: &Limits, start: usize, end: usize) -> (usize, usize) {
         let room = limits.labels.min(AT_ONCE);
-        let (name_max, value_max) = (limits.name_bytes, limits.value_bytes);
         let (mut pos, mut last) = (start, 0);
         let mut known = self.known.min(room);
         let mut count = 0;
@@ -190,38 +189,11 @@ impl Found {
                     }
                 }
             }
-            let Some(chunk) = buf
-                .get(pos..)
-                .and_then(|rest| rest.first_chunk::<LONGEST>())
+            let found = short_label(buf, pos, end, limits);
+            let Some((label, next, head)) = found.or_else(|| any_label(buf, pos, end, limits))
             else {
                 break;
             };
-            // Tag and length of the entry, tag and length of the name, the name's first bytes: each
-            // read as one number.
-            let (Some(front), Some(head)) = (chunk.first_chunk(), chunk[4..].first_chunk()) else {
-                break;
-            };
-            let (front, head) = (u32::from_le_bytes(*front), u64::from_be_bytes(*head));
-            let (entry, name_len) = ((front >> 8 & 0xff) as usize, (front >> 24 & 0x7f) as usize);
-            let Some(middle) = chunk[4 + name_len..].first_chunk() else {
-                break;
-            };
-            let middle = u16::from_le_bytes(*middle);
-            let value_len = usize::from(middle >> 8);
-            let next = pos + 2 + entry;
-            if front & 0x80ff_80ff != 0x000a_000a
-                || middle & 0x80ff != 0x0012
-                || name_len + value_len + 4 != entry
-                || name_len.wrapping_sub(1) >= name_max
-                || value_len.wrapping_sub(1) >= value_max
-                || next > end
-            {
-                break;
-            }
-            // What stands behind a shorter name is shifted out.
-            let behind = 64 - 8 * name_len.min(8);
-            let head = head >> behind << behind;
-            let label = Label::entry(pos + 4, name_len, value_len);
             if count < known && self.labels[count].name().len != label.name().len {
                 known = 0; // the series before has another label here
             }
@@ -238,6 +210,50 @@ impl Found {
     }
 }
 
+/// Reads a label whose lengths take one byte each, which begins well before the buffer ends; returns
+/// what comes behind it, too, and the first bytes of its name as a number that sorts as they do.
+#[inline(always)]
+fn short_label(buf: &[u8], pos: usize, end: usize, limits: &Limits) -> Option<(Label, usize, u64)> {
+    let chunk = buf.get(pos..)?.first_chunk::<LONGEST>()?;
+    // Tag and length of the entry, tag and length of the name, the name's first bytes: each read
+    // as one number.
+    let front = u32::from_le_bytes(*chunk.first_chunk()?);
+    let head = u64::from_be_bytes(*chunk[4..].first_chunk()?);
+    let (entry, name_len) = ((front >> 8 & 0xff) as usize, (front >> 24 & 0x7f) as usize);
+    let middle = u16::from_le_bytes(*chunk[4 + name_len..].first_chunk()?);
+    let value_len = usize::from(middle >> 8);
+    let next = pos + 2 + entry;
+    if front & 0x80ff_80ff != 0x000a_000a
+        || middle & 0x80ff != 0x0012
+        || name_len + value_len + 4 != entry
+        || name_len.wrapping_sub(1) >= limits.name_bytes
+        || value_len.wrapping_sub(1) >= limits.value_bytes
+        || next > end
+    {
+        return None;
+    }
+    // What stands behind a shorter name is shifted out.
+    let behind = 64 - 8 * name_len.min(8);
+    let label = Label::entry(pos + 4, name_len, value_len);
+    Some((label, next, head >> behind << behind))
+}
+
+/// The same of any length and at any place.
+#[cold]
+#[inline(never)]
+fn any_label(buf: &[u8], pos: usize, end: usize, limits: &Limits) -> Option<(Label, usize, u64)> {
+    if pos >= end || buf[pos] != LABEL {
+        return None;
+    }
+    let (label, next) = v1_label(&buf[..end], pos).ok()?;
+    let (name, value) = (label.name(), label.value());
+    label.entry_place()?;
+    let fits = (1..=limits.name_bytes).contains(&(name.len as usize))
+        && (1..=limits.value_bytes).contains(&(value.len as usize));
+    let name = &buf[name.start as usize..][..name.len as usize];
+    fits.then(|| (label, next, name_head(name)))
+}
+
 /// How many of these labels, which stand next to each other, stand in a place again, and what comes
 /// behind them there. They become those of this place.
 #[inline(always)]
@@ -245,7 +261,10 @@ fn repeat(buf: &[u8], labels: &mut [Label], pos: usize, end: usize) -> (usize, u
     let Some(first) = labels.first() else {
         return (0, pos);
     };
-    let from = first.name().start as usize - 4;
+    let Some((from, _)) = first.entry_place() else {
+        return (0, pos); // never: all that was found has an entry
+    };
+    let from = from as usize;
     let (own, other) = (&buf[pos..], &buf[from..]);
     if own.first_chunk::<4>() != other.first_chunk::<4>() {
         return (0, pos); // a value of another length, mostly
@@ -253,8 +272,7 @@ fn repeat(buf: &[u8], labels: &mut [Label], pos: usize, end: usize) -> (usize, u
     let reach = pos + common_prefix(own, other, end - pos);
     let (mut count, mut next) = (0, pos);
     for label in labels {
-        // All lengths take one byte.
-        let behind = next + (6 + label.name().len + label.value().len) as usize;
+        let behind = next + label.entry_len();
         if behind > reach {
             break;
         }

@@ -11,7 +11,7 @@ const LIMITS: Limits = Limits {
     decoded_bytes: 1 << 20,
     labels: 7,
     name_bytes: 12,
-    value_bytes: 20,
+    value_bytes: 200,
 };
 
 /// What becomes of one label on the way from a series to the next.
@@ -49,7 +49,9 @@ fn value() -> impl Strategy<Value = String> {
         8 => prop::sample::select(&["1", "2", "10", "value", "other", "a longer value"][..]).prop_map(String::from),
         1 => Just(String::new()),
         1 => Just("é".into()),
-        1 => Just("longer than is allowed".into()),
+        // Their lengths take one byte, or two, or are more than is allowed.
+        2 => prop::sample::select(&[110usize, 119, 125, 140, 190][..]).prop_map(|len| "v".repeat(len)),
+        1 => Just("w".repeat(201)),
     ]
 }
 
@@ -194,4 +196,45 @@ proptest! {
         let written = rewritten.unwrap().body.map_or_else(Vec::new, |body| labels_in(&body));
         prop_assert_eq!(written, expected);
     }
+}
+
+/// The names of the second series go on as the first one's text does, behind a length that takes
+/// one byte more: its label is alike beyond the end of the first one's.
+#[test]
+fn a_label_that_goes_on_as_what_was_removed_is_written_whole() {
+    let name = format!(
+        "xxxxxxxxx\x12\x03abc\n\x08\n\x01e\x12\x03zzz{}",
+        "y".repeat(76)
+    );
+    assert_eq!(
+        name.len(),
+        'd' as usize,
+        "what the name of the first label begins with"
+    );
+    let value = "v".repeat(1200);
+    let all = [
+        series(&[("__name__", "up"), ("dxxxxxxxxx", "abc"), ("e", "zzz")]),
+        series(&[("__name__", "up"), (&name, &value)]),
+    ];
+    let request = v1::WriteRequest {
+        timeseries: all.to_vec(),
+        metadata: vec![],
+    };
+    let removed = Name::new("e");
+    let rewritten = rewrite_v1(
+        &snappy(&request.encode_to_vec()),
+        &Limits::default(),
+        |series| {
+            series.remove(&removed);
+            true
+        },
+    );
+    let body = rewritten.unwrap().body.unwrap();
+    let pair = |name: &str, value: &str| (name.to_string(), value.to_string());
+    let up = pair("__name__", "up");
+    let expected = [
+        vec![up.clone(), pair("dxxxxxxxxx", "abc")],
+        vec![up, pair(&name, &value)],
+    ];
+    assert_eq!(labels_in(&body), expected);
 }

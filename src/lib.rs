@@ -14,14 +14,12 @@
 )]
 
 pub mod api;
-pub mod backoff;
 pub mod cli;
 pub mod component;
 pub mod config;
 pub mod dead_letters;
 pub mod delivery;
 pub mod http;
-mod log_limit;
 pub mod memory;
 pub mod process;
 pub mod promql;

@@ -19,9 +19,9 @@ use metrics::Gauge;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::backoff::Backoff;
 use crate::signal::Tenant;
 use crate::topology::Trouble;
+use metrifold_base::Backoff;
 
 use super::config::RetryConfig;
 

@@ -49,7 +49,7 @@ pub(super) struct Shared {
     pub(super) current: AtomicUsize,
     /// Whether the endpoint has shown that it does not take 2.0.
     pub(super) fell_back: AtomicBool,
-    pub(super) log: crate::log_limit::LogLimit,
+    pub(super) log: metrifold_base::LogLimit,
     pub(super) pace: Pace,
     /// [`Target::merge_bytes`], or less if the endpoint does not take so much.
     pub(super) merge_bound: MergeBound,

@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info, warn};
 
-use crate::backoff::Backoff;
 use crate::component::{BoxFuture, BuildError, Kind, RunError};
 use crate::telemetry::{ComponentMetrics, Reporter, State};
+use metrifold_base::Backoff;
 
 use super::Shutdown;
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::warn;
 
-use crate::log_limit::LogLimit;
 use crate::queue::disk::{AppendError, Event, Position, ReadError, Reader};
+use metrifold_base::LogLimit;
 
 use super::store::{Store, now_millis};
 

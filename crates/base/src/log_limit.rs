@@ -7,13 +7,13 @@ use tokio::time::Instant;
 
 /// Lets one message pass in ten seconds and counts those that it held back.
 #[derive(Debug, Default)]
-pub(crate) struct LogLimit(Mutex<(Option<Instant>, u64)>);
+pub struct LogLimit(Mutex<(Option<Instant>, u64)>);
 
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
 impl LogLimit {
     /// How many messages were held back since the last one, if this one may pass.
-    pub(crate) fn pass(&self) -> Option<u64> {
+    pub fn pass(&self) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (last, silent) = &mut *state;
         if last.is_some_and(|last| last.elapsed() < LOG_EVERY) {

@@ -5,12 +5,12 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use metrifold::protocol::Version;
-use metrifold::protocol::remote_write::{
-    Limits, count, decode, encode_v1, encode_v2, messages::v1,
-};
-use metrifold::signal::Name;
 use prost::Message;
+
+use metrifold_codec::Name;
+use metrifold_codec::remote_write::messages::v1;
+use metrifold_codec::remote_write::{Limits, count, decode, encode_v1, encode_v2};
+use metrifold_model::Version;
 
 #[path = "support/payload.rs"]
 mod payload;

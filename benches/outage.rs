@@ -14,11 +14,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use metrifold::protocol::remote_write::messages::v1;
-use metrifold::protocol::wire::{Fields, Value};
 use prost::Message;
-
 use socket2::{Domain, Socket, Type};
+
+use metrifold_codec::remote_write::messages::v1;
+use metrifold_codec::wire::{Fields, Value};
 
 #[path = "support/gateway.rs"]
 mod gateway;

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use metrifold::component::{Emitter, Transform};
-use metrifold::config;
-use metrifold::protocol::Version;
-use metrifold::protocol::remote_write::Limits;
-use metrifold::signal::{Batch, Origin};
-use metrifold::telemetry::Telemetry;
+
+use metrifold_codec::Batch;
+use metrifold_codec::remote_write::Limits;
+use metrifold_engine::config;
+use metrifold_engine::planes::metrics::{Emitter, Transform};
+use metrifold_model::{Origin, Version};
+use metrifold_telemetry::Telemetry;
 
 #[path = "support/payload.rs"]
 mod payload;
@@ -48,12 +49,12 @@ fn transform(name: &str) -> Arc<dyn Transform> {
     let loaded = config::parse_str("bench.toml", CONFIG, &|_: &str| None).unwrap();
     let node = &loaded.config.transforms[name];
     let telemetry = Telemetry::new();
-    let cx = metrifold::component::BuildContext {
+    let cx = metrifold_engine::component::BuildContext {
         id: name.into(),
-        listeners: metrifold::http::Listeners::new(),
-        dead_letters: metrifold::dead_letters::Stores::new(None),
-        memory: metrifold::memory::Budget::default(),
-        metrics: telemetry.component(name, metrifold::component::Kind::Transform, &node.type_name),
+        listeners: metrifold_http::Listeners::new(),
+        dead_letters: metrifold_engine::dead_letters::Stores::new(None),
+        memory: metrifold_engine::memory::Budget::default(),
+        metrics: telemetry.component(name, metrifold_model::Kind::Transform, &node.type_name),
         telemetry,
     };
     node.config.build(&cx).unwrap()

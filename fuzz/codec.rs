@@ -1,8 +1,8 @@
 //! What has to hold for every body.
 
-use metrifold::protocol::Version;
-use metrifold::protocol::remote_write::{Limits, decode, encode_v1, encode_v2, lost_in_v1};
-use metrifold::signal::{Arena, Name};
+use metrifold_codec::{Arena, Name};
+use metrifold_codec::remote_write::{decode, encode_v1, encode_v2, Limits, lost_in_v1};
+use metrifold_model::Version;
 
 pub const LIMITS: Limits = Limits {
     decoded_bytes: 1 << 20,

@@ -12,13 +12,16 @@ use http::{Method, StatusCode};
 use serde::Serialize;
 use tracing::info;
 
+use metrifold_base::{BoxFuture, BuildError};
+use metrifold_engine::config::{ApiConfig, Config};
+use metrifold_engine::dead_letters::Stores;
+use metrifold_engine::reload::{Board, Cause, Follower, Outcome, Requests, Unanswered};
+use metrifold_engine::topology::Changes;
+use metrifold_http::{Handler, Listen, Listeners, Request, Response, Route, Serving, answer};
+use metrifold_model::Kind;
+use metrifold_telemetry::{ComponentMetrics, State, Telemetry};
+
 use self::topology::topology;
-use crate::component::{BoxFuture, BuildError, Kind};
-use crate::config::{ApiConfig, Config};
-use crate::dead_letters::Stores;
-use crate::http::{Handler, Listen, Listeners, Request, Response, Route, Serving, answer};
-use crate::reload::{Board, Cause, Outcome, Requests, Unanswered};
-use crate::telemetry::{ComponentMetrics, State, Telemetry};
 
 /// The admin address, wherever the configuration has it.
 pub struct Admin {
@@ -45,13 +48,11 @@ enum Step {
 
 /// What a new configuration does to the admin address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+enum Change {
     /// There was none.
     Added,
     /// It is another one.
     Changed,
-    /// There is none any more.
-    Removed,
 }
 
 /// What the admin address tells about.
@@ -107,7 +108,7 @@ impl Admin {
     /// # Errors
     ///
     /// Fails when the address cannot be bound.
-    pub fn prepare(&self, config: Option<&ApiConfig>) -> Result<Prepared, BuildError> {
+    fn bind(&self, config: Option<&ApiConfig>) -> Result<Prepared, BuildError> {
         let step = match (&self.served, config) {
             (Some(served), Some(config)) if served.config == *config => Step::Keep,
             (None, None) => Step::Keep,
@@ -130,7 +131,7 @@ impl Admin {
 
     /// Serves what was prepared; what was served before finishes its requests and ends. Cannot
     /// fail.
-    pub fn serve(&mut self, prepared: Prepared) {
+    fn serve(&mut self, prepared: Prepared) {
         match prepared.0 {
             Step::Keep => {}
             Step::Close => self.served = None,
@@ -146,21 +147,24 @@ impl Admin {
             }
         }
     }
-
-    /// Accepts connections on what was bound.
-    pub fn listen(&self) {
-        self.listeners.start();
-    }
 }
 
-impl Prepared {
-    /// What it changes.
-    pub fn change(&self) -> Option<Change> {
-        match &self.0 {
-            Step::Keep => None,
-            Step::Bind(.., change) => Some(*change),
-            Step::Close => Some(Change::Removed),
+impl Follower for Admin {
+    type Prepared = Prepared;
+
+    fn prepare(&self, config: &Config) -> Result<Prepared, BuildError> {
+        self.bind(config.api.as_ref())
+    }
+
+    fn commit(&mut self, prepared: Prepared, changes: &mut Changes) {
+        match &prepared.0 {
+            Step::Keep => {}
+            Step::Bind(.., Change::Added) => changes.added.push("api".into()),
+            Step::Bind(.., Change::Changed) => changes.changed.push("api".into()),
+            Step::Close => changes.removed.push("api".into()),
         }
+        self.serve(prepared);
+        self.listeners.start();
     }
 }
 

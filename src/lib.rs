@@ -15,21 +15,7 @@
 
 pub mod api;
 pub mod cli;
-pub mod component;
-pub mod config;
-pub mod dead_letters;
-pub mod delivery;
-pub mod http;
-pub mod memory;
 pub mod process;
-pub mod promql;
-pub mod protocol;
-pub mod queue;
-pub mod relabel;
-pub mod reload;
-pub mod signal;
 pub mod sinks;
 pub mod sources;
-pub mod telemetry;
-pub mod topology;
 pub mod transforms;

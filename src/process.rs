@@ -7,13 +7,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
+use metrifold_base::Size;
+use metrifold_engine::config::Config;
+use metrifold_engine::dead_letters::Stores;
+use metrifold_engine::reload;
+use metrifold_engine::reload::{Board, Follower, Hangup, Reloader};
+use metrifold_engine::topology::{Built, Changes};
+use metrifold_http::Listeners;
+use metrifold_telemetry::{Metric, Telemetry, UPKEEP};
+
 use crate::api::Admin;
-use crate::config::{Config, Size};
-use crate::dead_letters::Stores;
-use crate::http::Listeners;
-use crate::reload::{self, Board, Hangup, Reloader};
-use crate::telemetry::{Metric, Telemetry, UPKEEP};
-use crate::topology::Built;
 
 /// How long the last dead letters may take to be written.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
@@ -68,7 +71,7 @@ pub async fn run(config: Config, hangup: Hangup, options: Options) -> Ended {
     );
 
     let api = admin
-        .prepare(config.api.as_ref())
+        .prepare(&config)
         .inspect_err(|error| error!(%error, "cannot build the api"));
     let built = Built::build(
         config.clone(),
@@ -82,8 +85,8 @@ pub async fn run(config: Config, hangup: Hangup, options: Options) -> Ended {
     let (Ok(api), Ok(built)) = (api, built) else {
         return Ended::NotStarted;
     };
-    admin.serve(api);
     let mut running = built.start();
+    admin.commit(api, &mut Changes::default());
     info!(
         sources = config.sources.len(),
         transforms = config.transforms.len(),

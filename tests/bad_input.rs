@@ -11,8 +11,10 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use metrifold::protocol::remote_write::messages::{v1, v2};
 use prost::Message;
+
+use metrifold_codec::remote_write::messages::{v1, v2};
+
 use support_net::{
     Answer, Child, Endpoint, PATIENCE, Random, Reply, Sender, Series, body, body_v2, compress, one,
     protobuf, until_so,

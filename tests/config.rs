@@ -7,8 +7,9 @@ use std::process::{Command, Output, Stdio};
 
 use proptest::prelude::*;
 
-use metrifold::component::ComponentInfo;
-use metrifold::config::{self, LoadOptions, ProcessEnvironment, Severity, unknown_keys};
+use metrifold_engine::component::ComponentInfo;
+use metrifold_engine::config;
+use metrifold_engine::config::{LoadOptions, ProcessEnvironment, Severity, unknown_keys};
 
 const VALID: &str = r#"
 [sources.ingest]

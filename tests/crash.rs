@@ -16,7 +16,8 @@ use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant, SystemTime};
 
 use metrifold::api::ledger::{Balance, Ledgers};
-use metrifold::queue::disk::{ACK_INTERVAL, DiskQueue, Options, Sync};
+use metrifold_queue::disk::{ACK_INTERVAL, DiskQueue, Options, Sync};
+
 use support_net::{Child, Endpoint, Random, Seen, Sender, body, one, until, until_so};
 
 const SENDERS: usize = 4;

@@ -10,9 +10,11 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use metrifold::dead_letters::{Entry, Listing};
-use support_net::{Child, Endpoint, Reply, Seen, Sender, Series, body, body_v2, one, until};
 use tempfile::TempDir;
+
+use metrifold_engine::dead_letters::{Entry, Listing};
+
+use support_net::{Child, Endpoint, Reply, Seen, Sender, Series, body, body_v2, one, until};
 
 /// Runs `config` with a directory for files.
 #[track_caller]

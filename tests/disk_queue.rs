@@ -196,13 +196,13 @@ fn two_processes_cannot_share_a_queue_and_a_data_dir_does_not_move() {
     let text =
         data_dir(folder.path()) + &source("a", address, "") + &sink("z", "a", &healthy.url(), DISK);
     let mut live = Live::start(&text);
-    let taken = metrifold::queue::disk::DiskQueue::open(
+    let taken = metrifold_queue::disk::DiskQueue::open(
         folder.path().join("queues/z"),
-        metrifold::queue::disk::Options {
+        metrifold_queue::disk::Options {
             max_bytes: 1 << 20,
             max_age: None,
             drop_oldest: false,
-            sync: metrifold::queue::disk::Sync::Batch,
+            sync: metrifold_queue::disk::Sync::Batch,
         },
         |_| {},
     );
@@ -237,7 +237,7 @@ fn what_an_optional_sink_cannot_hold_goes_oldest_first_and_is_accounted_for() {
 fn a_queue_on_disk_without_a_place_is_an_error_at_its_key() {
     let text = source("a", free_address(), "") + &sink("z", "a", &nobody(), DISK);
     let environment = |_: &str| None;
-    let found = metrifold::config::parse_str("test.toml", &text, &environment).unwrap_err();
+    let found = metrifold_engine::config::parse_str("test.toml", &text, &environment).unwrap_err();
     let found: Vec<_> = found.iter().map(|found| found.render(false)).collect();
     let found = found.join("\n");
     for part in [

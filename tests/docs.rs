@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use metrifold::component::{ComponentInfo, Default, Key};
-use metrifold::config::{LoadOptions, parse_texts};
-use metrifold::telemetry::Metric;
+use metrifold_base::{Key, KeyDefault};
+use metrifold_engine::component::ComponentInfo;
+use metrifold_engine::config::{LoadOptions, parse_texts};
+use metrifold_telemetry::Metric;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

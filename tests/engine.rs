@@ -13,24 +13,29 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
-use metrifold::component::{
-    BoxFuture, BuildContext, BuildError, ComponentInfo, Emitter, Form, Kind, RunError, Sink,
-    SinkConfig, Source, SourceConfig, Transform, TransformConfig,
-};
-use metrifold::config::{Problems, parse_str};
-use metrifold::dead_letters::Stores;
-use metrifold::http::Listeners;
-use metrifold::protocol::Version;
-use metrifold::protocol::remote_write::Limits;
-use metrifold::signal::{Ack, Batch, Name, Origin, Outcome, Rejection, Until};
-use metrifold::telemetry::Telemetry;
-use metrifold::topology::{Built, Input, Leftover, Output, Running, SendError, Shutdown};
 use serde::Deserialize;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+
+use metrifold_base::{BoxFuture, BuildError, Problems, RunError, Shutdown};
+use metrifold_codec::remote_write::Limits;
+use metrifold_codec::{Batch, Name};
+use metrifold_engine::component::{
+    BuildContext, ComponentInfo, SinkConfig, SourceConfig, TransformConfig,
+};
+use metrifold_engine::config::parse_str;
+use metrifold_engine::dead_letters::Stores;
+use metrifold_engine::planes::metrics::{
+    Emitter, Form, Input, Output, SendError, Sink, Source, Transform,
+};
+use metrifold_engine::topology::{Built, Leftover, Running};
+use metrifold_http::Listeners;
+use metrifold_model::{Ack, Kind, Origin, Outcome, Rejection, Until, Version};
+use metrifold_telemetry::Telemetry;
+
 use support_net::{
     Child, Does, Endpoint, Random, Reply, Sender, body, fetch, free_address, one, until, until_so,
 };
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::oneshot;
 
 /// What a test does through the sources of its topology, by name of the source; names are unique
 /// in this process.
@@ -265,7 +270,7 @@ impl Sink for Collecting {
         Box::pin(async move {
             while let Some(mut delivery) = input.recv().await {
                 let arena = delivery.batch.arena().unwrap();
-                let label = |series: &metrifold::signal::SeriesRef<'_>, name: &str| {
+                let label = |series: &metrifold_codec::SeriesRef<'_>, name: &str| {
                     text(series.get(&Name::new(name)))
                 };
                 let series: Vec<_> = arena

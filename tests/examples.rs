@@ -11,8 +11,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use prost::Message;
 
-use metrifold::config::{self, LoadOptions, Severity, unknown_keys};
-use metrifold::protocol::remote_write::messages::v1;
+use metrifold_codec::remote_write::messages::v1;
+use metrifold_engine::config;
+use metrifold_engine::config::{LoadOptions, Severity, unknown_keys};
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples")

@@ -9,7 +9,8 @@ mod support;
 
 use bytes::Bytes;
 use http::Method;
-use metrifold::protocol::remote_write::messages::{BucketSpan, Count, Histogram, v1, v2};
+
+use metrifold_codec::remote_write::messages::{BucketSpan, Count, Histogram, v1, v2};
 
 use support::endpoint::{Captured, Endpoint, Manner};
 use support::http::{self as client, Reply};

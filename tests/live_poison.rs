@@ -4,7 +4,8 @@
 mod support;
 
 use http::Method;
-use metrifold::dead_letters::Listing;
+
+use metrifold_engine::dead_letters::Listing;
 
 use support::http as client;
 use support::model::{self, Series, to_v1};

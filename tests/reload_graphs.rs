@@ -9,19 +9,20 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Instant;
 
-use metrifold::component::{
-    BoxFuture, BuildContext, BuildError, ComponentInfo, Emitter, Form, Kind, RunError, Sink,
-    SinkConfig, Source, SourceConfig, Transform, TransformConfig,
-};
-use metrifold::config::Problems;
-use metrifold::protocol::Version;
-use metrifold::protocol::remote_write::Limits;
-use metrifold::signal::{Ack, Batch, Name, Origin, Outcome, Rejection, Until};
-use metrifold::topology::{Input, Output, Shutdown};
 use serde::Deserialize;
-use support_net::{Live, Random, body, one, until_so};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
+
+use metrifold_base::{BoxFuture, BuildError, Problems, RunError, Shutdown};
+use metrifold_codec::remote_write::Limits;
+use metrifold_codec::{Batch, Name};
+use metrifold_engine::component::{
+    BuildContext, ComponentInfo, SinkConfig, SourceConfig, TransformConfig,
+};
+use metrifold_engine::planes::metrics::{Emitter, Form, Input, Output, Sink, Source, Transform};
+use metrifold_model::{Ack, Kind, Origin, Outcome, Rejection, Until, Version};
+
+use support_net::{Live, Random, body, one, until_so};
 
 /// What a test sends through a source: the name of a series, and who wants to know the outcome.
 type Order = (String, oneshot::Sender<Outcome>);
@@ -131,7 +132,7 @@ impl TransformConfig for TestTransform {
 #[derive(Debug)]
 struct Marking(String, bool);
 
-fn label(series: &metrifold::signal::SeriesRef<'_>, name: &str) -> String {
+fn label(series: &metrifold_codec::SeriesRef<'_>, name: &str) -> String {
     let value = series.get(&Name::new(name)).unwrap_or_default();
     String::from_utf8(value.to_vec()).unwrap()
 }

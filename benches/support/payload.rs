@@ -1,8 +1,9 @@
 //! Requests as a Prometheus beside Kubernetes sends them: 2,000 series of 11 labels and about
 //! 295 bytes, one sample each, compressed as one block.
 
-use metrifold::protocol::remote_write::messages::v1;
 use prost::Message;
+
+use metrifold_codec::remote_write::messages::v1;
 
 /// Series per request.
 pub const SERIES: usize = 2_000;

@@ -2,7 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use metrifold::config::{LoadOptions, parse_texts};
+
+use metrifold_engine::config::{LoadOptions, parse_texts};
 
 fuzz_target!(|text: &str| {
     let environment = |name: &str| (name == "A").then(|| "topsecret".to_owned());

@@ -9,13 +9,14 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc, Mutex};
 
 use libfuzzer_sys::fuzz_target;
-use metrifold::protocol::Version;
-use metrifold::queue::disk::fs::{File, Fs, Mode};
-use metrifold::queue::disk::{Account, Append, DiskQueue, Fate, Options, Sync};
-use metrifold::signal::Counts;
+
+use metrifold_model::{Counts, Version};
+use metrifold_model::ledger::Account;
+use metrifold_queue::disk::{Append, DiskQueue, Fate, Options, Sync};
+use metrifold_queue::disk::fs::{File, Fs, Mode};
 
 const NAMES: [&str; 6] = [
     "checkpoint",

@@ -3,8 +3,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use metrifold::relabel::regex::Regex;
-use metrifold::relabel::template::Template;
+
+use metrifold_expr::regex::Regex;
+use metrifold_expr::relabel::template::Template;
 
 fuzz_target!(|input: &str| {
     let mut lines = input.splitn(3, '\n').chain(["", ""]);

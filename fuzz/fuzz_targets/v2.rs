@@ -2,7 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use metrifold::protocol::Version;
+
+use metrifold_model::Version;
 
 #[path = "../codec.rs"]
 mod codec;

@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 
+use metrifold_engine::dead_letters::{Filter, Resent, Stores};
+use metrifold_http::{Request, Response, answer, body};
+
 use super::json;
-use crate::dead_letters::{Filter, Resent, Stores};
-use crate::http::{Request, Response, answer, body};
 
 /// Where dead letters are listed.
 pub const LIST: &str = "/api/v1/dead-letters";

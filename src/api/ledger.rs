@@ -8,11 +8,13 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
+use metrifold_http::{Response, answer};
+use metrifold_model::ledger::Tally;
+use metrifold_telemetry::{LEDGER_TENANTS, SinkLedger, Telemetry};
+
 use super::json;
-use crate::http::{Response, answer};
-use crate::queue::disk::Tally;
-use crate::telemetry::{LEDGER_TENANTS, SinkLedger, Telemetry};
-use crate::topology::{Difference, LedgerLine, reason_name};
+pub use metrifold_model::ledger::Difference;
+use metrifold_model::ledger::Line;
 
 /// Where the ledgers are.
 pub const LEDGER: &str = "/api/v1/ledger";
@@ -84,20 +86,20 @@ pub struct Sink {
     /// How long delivering them takes at the present rate; none if nothing goes.
     pub drain_seconds: Option<f64>,
     /// All together.
-    pub total: Line,
+    pub total: Row,
     /// The tenants with the most samples, and without samples with the most batches.
-    pub tenants: Vec<Line>,
+    pub tenants: Vec<Row>,
     /// What has no tenant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub without_tenant: Option<Line>,
+    pub without_tenant: Option<Row>,
     /// All other tenants together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub other: Option<Line>,
+    pub other: Option<Row>,
 }
 
 /// A line of a ledger.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Line {
+pub struct Row {
     /// Whose it is, if it is that of one tenant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
@@ -148,8 +150,8 @@ impl From<Difference> for Amount {
     }
 }
 
-impl Line {
-    fn new(tenant: Option<&str>, line: &LedgerLine) -> Self {
+impl Row {
+    fn new(tenant: Option<&str>, line: &Line) -> Self {
         let account = &line.account;
         let dropped = account.dropped.iter();
         Self {
@@ -157,7 +159,7 @@ impl Line {
             received: account.received.into(),
             delivered: account.delivered.into(),
             dropped: dropped
-                .map(|(reason, tally)| (reason_name(*reason).to_owned(), (*tally).into()))
+                .map(|(reason, tally)| (reason.as_str().to_owned(), (*tally).into()))
                 .collect(),
             queued: line.queued.into(),
             difference: line.difference().into(),
@@ -168,7 +170,7 @@ impl Line {
 impl Sink {
     fn new(read: &SinkLedger, balances: Balance, tenants: usize) -> Self {
         let ledger = &read.ledger;
-        let is_there = |line: &LedgerLine| *line != LedgerLine::default();
+        let is_there = |line: &Line| *line != Line::default();
         let named = ledger.tenants.iter();
         let mut named: Vec<_> = named
             .filter(|(tenant, line)| !tenant.is_empty() && is_there(line))
@@ -191,12 +193,12 @@ impl Sink {
             oldest_seconds: ledger.oldest.map(|oldest| oldest.as_secs_f64()),
             queued_bytes: ledger.total.queued.bytes,
             drain_seconds: read.drain_seconds,
-            total: Line::new(None, &ledger.total),
+            total: Row::new(None, &ledger.total),
             tenants: shown
-                .map(|(tenant, line)| Line::new(Some(tenant), line))
+                .map(|(tenant, line)| Row::new(Some(tenant), line))
                 .collect(),
-            without_tenant: without_tenant.map(|line| Line::new(None, line)),
-            other: is_there(&other).then(|| Line::new(None, &other)),
+            without_tenant: without_tenant.map(|line| Row::new(None, line)),
+            other: is_there(&other).then(|| Row::new(None, &other)),
         }
     }
 }

@@ -5,10 +5,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use metrifold_engine::config::OutputRef;
+use metrifold_engine::reload::{Finding, Outcome, Report, Trigger};
+use metrifold_telemetry::{FlowReading, State};
+
 use super::Status;
-use crate::config::OutputRef;
-use crate::reload::{Finding, Outcome, Report, Trigger};
-use crate::telemetry::{FlowReading, State};
 
 #[derive(Serialize)]
 pub(super) struct Topology {

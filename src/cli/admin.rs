@@ -6,9 +6,12 @@ use clap::Args;
 use reqwest::{Method, StatusCode};
 use tokio::runtime::Builder;
 
+use metrifold_base::Period;
+use metrifold_engine::config;
+use metrifold_engine::config::{LoadOptions, ProcessEnvironment};
+use metrifold_http::install_crypto_provider;
+
 use super::{EXIT_FAILURE, Global, report};
-use crate::config::{self, LoadOptions, Period, ProcessEnvironment};
-use crate::http::install_crypto_provider;
 
 /// Which process is meant.
 #[derive(Debug, Args)]

@@ -8,13 +8,15 @@ use clap::{Args, Subcommand};
 use reqwest::{Method, StatusCode, Url};
 use serde::de::DeserializeOwned;
 
-use super::admin::{self, AdminArgs};
-use super::{EXIT_FAILURE, EXIT_OK, Global, report};
+use metrifold_base::Period;
+use metrifold_engine::dead_letters::{Entry, Listing};
+
 use crate::api::dead_letters::{
     DISCARD, Done, LIST, NAMED_MAX, Named, RESEND, RESEND_LIMIT, Results,
 };
-use crate::config::Period;
-use crate::dead_letters::{Entry, Listing};
+
+use super::admin::{self, AdminArgs};
+use super::{EXIT_FAILURE, EXIT_OK, Global, report};
 
 const AFTER_HELP: &str = "\
 Examples:

@@ -4,10 +4,13 @@ use std::collections::{BTreeSet, HashMap};
 
 use clap::Args;
 
+use metrifold_base::KeyDefault;
+use metrifold_engine::component::ComponentInfo;
+use metrifold_engine::config;
+use metrifold_model::Kind;
+
 use super::list::{self, wrap};
 use super::{EXIT_USAGE, report};
-use crate::component::{ComponentInfo, Default, Kind};
-use crate::config;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -173,9 +176,9 @@ fn table(info: &ComponentInfo, id: &str, inputs: &[String]) -> String {
             out.push_str(&format!("# {line}\n"));
         }
         out.push_str(&match key.default {
-            Default::Required(example) => format!("{} = {example}\n", key.name),
-            Default::Value(value) => format!("# {} = {value}\n", key.name),
-            Default::Unset(example) => format!(
+            KeyDefault::Required(example) => format!("{} = {example}\n", key.name),
+            KeyDefault::Value(value) => format!("# {} = {value}\n", key.name),
+            KeyDefault::Unset(example) => format!(
                 "# Not set by default, for example:\n# {} = {example}\n",
                 key.name
             ),
@@ -190,8 +193,8 @@ fn has_named_outputs(info: &ComponentInfo) -> bool {
     }
     let required: Vec<String> = list::keys(info)
         .filter_map(|key| match key.default {
-            Default::Required(example) => Some(format!("{} = {example}\n", key.name)),
-            Default::Value(_) | Default::Unset(_) => None,
+            KeyDefault::Required(example) => Some(format!("{} = {example}\n", key.name)),
+            KeyDefault::Value(_) | KeyDefault::Unset(_) => None,
         })
         .collect();
     config::has_named_outputs(info.name, &required.concat())
@@ -253,8 +256,9 @@ mod tests {
     fn the_keys_of_every_component_are_toml() {
         for info in list::components() {
             for key in list::keys(info) {
-                let (Default::Required(text) | Default::Value(text) | Default::Unset(text)) =
-                    key.default;
+                let (KeyDefault::Required(text)
+                | KeyDefault::Value(text)
+                | KeyDefault::Unset(text)) = key.default;
                 let line = format!("{} = {text}", key.name);
                 assert!(
                     toml::de::DeTable::parse(&line).is_ok(),

@@ -4,9 +4,10 @@ use std::fmt::Write;
 
 use clap::{Args, ValueEnum};
 
+use metrifold_engine::config::{Config, LoadOptions, OutputRef};
+use metrifold_model::Kind;
+
 use super::{Global, report};
-use crate::component::Kind;
-use crate::config::{Config, LoadOptions, OutputRef};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -160,7 +161,8 @@ mod tests {
     ";
 
     fn drawn(format: Format) -> String {
-        let loaded = crate::config::parse_str("a.toml", CONFIG, &|_: &str| None).unwrap();
+        let loaded =
+            metrifold_engine::config::parse_str("a.toml", CONFIG, &|_: &str| None).unwrap();
         draw(&loaded.config, format)
     }
 

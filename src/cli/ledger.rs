@@ -7,10 +7,12 @@ use std::time::{Duration, UNIX_EPOCH};
 use clap::{Args, ValueEnum};
 use reqwest::{Method, StatusCode, Url};
 
+use metrifold_base::Period;
+
+use crate::api::ledger::{Amount, Balance, LEDGER, Ledgers, Row, Sink};
+
 use super::admin::{self, AdminArgs};
 use super::{EXIT_FAILURE, EXIT_MOVING, EXIT_OK, Global, report};
-use crate::api::ledger::{Amount, Balance, LEDGER, Ledgers, Line, Sink};
-use crate::config::Period;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -185,7 +187,7 @@ fn batches(number: i64) -> String {
 
 /// A table of one figure of every line, in columns as wide as what is in them.
 fn table(out: &mut String, what: &str, sink: &Sink, of: impl Fn(&Amount) -> i64) {
-    let row = |name: String, line: &Line| {
+    let row = |name: String, line: &Row| {
         let dropped: i64 = line.dropped.values().map(&of).sum();
         let figures = [
             of(&line.received),

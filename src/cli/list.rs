@@ -3,8 +3,11 @@
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
+use metrifold_base::{Key, KeyDefault};
+use metrifold_engine::component::ComponentInfo;
+use metrifold_model::Kind;
+
 use super::{EXIT_USAGE, report};
-use crate::component::{ComponentInfo, Default, Key, Kind};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -105,9 +108,9 @@ fn details(info: &ComponentInfo) -> String {
     let mut out = format!("{}.{}: {}\n", info.kind.table(), info.name, info.summary);
     for key in keys(info) {
         let default = match key.default {
-            Default::Required(example) => format!("required, such as {example}"),
-            Default::Value(value) => format!("default {value}"),
-            Default::Unset(example) => format!("not set, such as {example}"),
+            KeyDefault::Required(example) => format!("required, such as {example}"),
+            KeyDefault::Value(value) => format!("default {value}"),
+            KeyDefault::Unset(example) => format!("not set, such as {example}"),
         };
         out.push_str(&format!("\n  {}  ({default})\n", key.name));
         for line in wrap(key.doc, 90) {
@@ -121,9 +124,9 @@ fn as_json(info: &ComponentInfo) -> Value {
     let keys: Vec<Value> = keys(info)
         .map(|key| {
             let (required, default, example) = match key.default {
-                Default::Required(example) => (true, None, Some(example)),
-                Default::Value(value) => (false, Some(value), None),
-                Default::Unset(example) => (false, None, Some(example)),
+                KeyDefault::Required(example) => (true, None, Some(example)),
+                KeyDefault::Value(value) => (false, Some(value), None),
+                KeyDefault::Unset(example) => (false, None, Some(example)),
             };
             json!({
                 "name": key.name,

@@ -3,10 +3,12 @@
 use clap::Args;
 use reqwest::{Method, StatusCode};
 
+use metrifold_base::Period;
+
+use crate::api::RELOAD;
+
 use super::admin::{self, AdminArgs};
 use super::{EXIT_CONFIG, EXIT_FAILURE, Global, report};
-use crate::api::RELOAD;
-use crate::config::Period;
 
 const AFTER_HELP: &str = "\
 Examples:

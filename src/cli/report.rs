@@ -2,8 +2,10 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use metrifold_engine::config;
+use metrifold_engine::config::{Diagnostic, LoadOptions, Loaded, ProcessEnvironment, Severity};
+
 use super::{EXIT_CONFIG, EXIT_FAILURE, EXIT_OK, Global};
-use crate::config::{self, Diagnostic, LoadOptions, Loaded, ProcessEnvironment, Severity};
 
 /// Loads the configuration and prints what is to be said about it; on errors, returns the exit
 /// code.

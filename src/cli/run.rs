@@ -7,10 +7,15 @@ use clap::Args;
 use tokio::runtime::Builder;
 use tracing_subscriber::EnvFilter;
 
+use metrifold_base::Period;
+use metrifold_engine::config::LoadOptions;
+use metrifold_engine::reload;
+use metrifold_engine::reload::{Hangup, Look};
+
+use crate::process;
+use crate::process::Ended;
+
 use super::{EXIT_FAILURE, EXIT_OK, Global, LogFormat, report};
-use crate::config::{LoadOptions, Period};
-use crate::process::{self, Ended};
-use crate::reload::{self, Hangup, Look};
 
 const AFTER_HELP: &str = "\
 Examples:

@@ -2,9 +2,10 @@
 
 use clap::Args;
 
+use metrifold_engine::config::LoadOptions;
+
 use super::report::{self, count};
 use super::{EXIT_CONFIG, Global};
-use crate::config::LoadOptions;
 
 const AFTER_HELP: &str = "\
 Examples:

@@ -4,11 +4,10 @@
 
 use serde::Deserialize;
 
-use crate::component::{
-    BoxFuture, BuildContext, BuildError, ComponentInfo, Form, Kind, RunError, Sink, SinkConfig,
-};
-use crate::config::Problems;
-use crate::topology::{Input, Shutdown};
+use metrifold_base::{BoxFuture, BuildError, Problems, RunError, Shutdown};
+use metrifold_engine::component::{BuildContext, ComponentInfo, SinkConfig};
+use metrifold_engine::planes::metrics::{Form, Input, Sink};
+use metrifold_model::Kind;
 
 /// Configuration of the `blackhole` sink: it has no keys.
 #[derive(Clone, Debug, Deserialize)]

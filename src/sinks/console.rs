@@ -9,13 +9,12 @@ use crossbeam_channel::{Receiver, bounded};
 use serde::Deserialize;
 use tokio::sync::oneshot;
 
-use crate::component::{
-    BoxFuture, BuildContext, BuildError, ComponentInfo, Form, Kind, RunError, Sink, SinkConfig,
-};
-use crate::config::Problems;
-use crate::protocol::text;
-use crate::signal::{Arena, Outcome};
-use crate::topology::{Input, Shutdown};
+use metrifold_base::{BoxFuture, BuildError, Problems, RunError, Shutdown};
+use metrifold_codec::{Arena, text};
+use metrifold_engine::component::{BuildContext, ComponentInfo, SinkConfig};
+use metrifold_engine::planes::metrics::{Form, Input, Sink};
+use metrifold_model::ledger::Reason;
+use metrifold_model::{Kind, Outcome};
 
 /// Configuration of the `console` sink: it has no keys.
 #[derive(Clone, Debug, Deserialize)]
@@ -63,7 +62,7 @@ impl Sink for Console {
                 let text = match delivery.batch.arena() {
                     Ok(arena) => render(arena),
                     Err(error) => {
-                        delivery.count_lost("invalid", None);
+                        delivery.count_lost(Reason::Invalid, None);
                         delivery.finish(Outcome::rejected(error.to_string()));
                         continue;
                     }
@@ -75,7 +74,7 @@ impl Sink for Console {
                 match written.await {
                     Ok(Ok(())) => delivery.delivered(),
                     Ok(Err(error)) => {
-                        delivery.count_lost("write_failed", delivery.batch.counts());
+                        delivery.count_lost(Reason::WriteFailed, delivery.batch.counts());
                         let reason = format!("cannot write to standard output: {error}");
                         delivery.finish(Outcome::failed(&*reason));
                         return Err(RunError(reason));
@@ -119,9 +118,11 @@ fn render(arena: &Arena) -> Vec<u8> {
 mod tests {
     use prost::Message;
 
+    use metrifold_codec::remote_write::{Limits, decode};
+    use metrifold_model::Version;
+
     use super::*;
-    use crate::protocol::Version;
-    use crate::protocol::remote_write::{Limits, decode, messages::v1};
+    use metrifold_codec::remote_write::messages::v1;
 
     #[test]
     fn a_sample_is_a_line_with_its_timestamp() {

@@ -15,17 +15,15 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::component::{
-    BoxFuture, BuildContext, BuildError, ComponentInfo, Form, Key, Kind, Resource, RunError, Sink,
-    SinkConfig,
-};
-use crate::config::{Period, Problems};
-use crate::http::{Handler, Listen, Request, Response, Route, answer};
-use crate::protocol::remote_write::STALE;
-use crate::protocol::text;
-use crate::signal::{Arena, Outcome};
-use crate::telemetry::ComponentMetrics;
-use crate::topology::{Input, Shutdown};
+use metrifold_base::{BoxFuture, BuildError, Key, Period, Problems, RunError, Shutdown};
+use metrifold_codec::remote_write::STALE;
+use metrifold_codec::{Arena, text};
+use metrifold_engine::component::{BuildContext, ComponentInfo, Resource, SinkConfig};
+use metrifold_engine::planes::metrics::{Form, Input, Sink};
+use metrifold_http::{Handler, Listen, Request, Response, Route, answer};
+use metrifold_model::ledger::Reason;
+use metrifold_model::{Kind, Outcome};
+use metrifold_telemetry::ComponentMetrics;
 
 /// Configuration of the `prometheus_exporter` sink.
 #[derive(Clone, Debug, Deserialize)]
@@ -176,7 +174,7 @@ impl Sink for PrometheusExporter {
                 match delivery.batch.arena() {
                     Ok(arena) => self.page.write(arena),
                     Err(error) => {
-                        delivery.count_lost("invalid", None);
+                        delivery.count_lost(Reason::Invalid, None);
                         delivery.finish(Outcome::rejected(error.to_string()));
                         continue;
                     }

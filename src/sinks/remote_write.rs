@@ -11,12 +11,12 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::component::{
-    BuildContext, BuildError, ComponentInfo, Form, Key, Kind, Sink, SinkConfig, Transform,
-};
-use crate::config::Problems;
-use crate::delivery::{DEAD_LETTER_KEYS, DeliveryConfig, Flavour, KEYS, RETRY_KEYS};
-use crate::queue::QueueConfig;
+use metrifold_base::{BuildError, Key, Problems};
+use metrifold_delivery::{DEAD_LETTER_KEYS, DeliveryConfig, Flavour, KEYS, RETRY_KEYS};
+use metrifold_engine::component::{BuildContext, ComponentInfo, SinkConfig};
+use metrifold_engine::planes::metrics::{Form, Sink, Transform};
+use metrifold_model::Kind;
+use metrifold_queue::QueueConfig;
 
 /// Configuration of the `remote_write` sink.
 #[derive(Clone, Debug, Deserialize)]

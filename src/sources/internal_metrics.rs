@@ -11,16 +11,15 @@ use prost::Message;
 use serde::Deserialize;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::component::{
-    BoxFuture, BuildContext, BuildError, ComponentInfo, Key, Kind, RunError, Source, SourceConfig,
-};
-use crate::config::{Period, Problems};
-use crate::protocol::remote_write::{Limits, messages::v1};
-use crate::protocol::snappy::Compressor;
-use crate::protocol::{Version, text};
-use crate::signal::{Batch, Origin};
-use crate::telemetry::{ComponentMetrics, Telemetry};
-use crate::topology::{Output, Shutdown};
+use metrifold_base::{BoxFuture, BuildError, Key, Period, Problems, RunError, Shutdown};
+use metrifold_codec::remote_write::Limits;
+use metrifold_codec::remote_write::messages::v1;
+use metrifold_codec::snappy::Compressor;
+use metrifold_codec::{Batch, text};
+use metrifold_engine::component::{BuildContext, ComponentInfo, SourceConfig};
+use metrifold_engine::planes::metrics::{Output, Source};
+use metrifold_model::{Kind, Origin, Version};
+use metrifold_telemetry::{ComponentMetrics, Telemetry};
 
 /// Configuration of the `internal_metrics` source.
 #[derive(Clone, Debug, Deserialize)]

@@ -21,22 +21,18 @@ use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::component::{
-    BoxFuture, BuildContext, BuildError, ComponentInfo, Kind, Resource, RunError, Source,
-    SourceConfig,
-};
-use crate::config::{Period, Problems, Size};
-use crate::http::{
+use metrifold_base::{BoxFuture, BuildError, Period, Problems, RunError, Shutdown, Size};
+use metrifold_codec::remote_write::{Limits, Written, negotiate};
+use metrifold_codec::{Batch, snappy};
+use metrifold_engine::component::{BuildContext, ComponentInfo, Resource, SourceConfig};
+use metrifold_engine::memory::Sizes;
+use metrifold_engine::planes::metrics::{Output, Seen, SendError, Source};
+use metrifold_http::{
     Authorization, BasicAuth, BodyError, Callers, Handler, Listen, Request, Response, Route,
     ServerTls, answer, auth, body,
 };
-use crate::memory::Sizes;
-use crate::protocol::Version;
-use crate::protocol::remote_write::{Limits, Written, negotiate};
-use crate::protocol::snappy;
-use crate::signal::{Ack, Batch, Counts, Origin, Outcome, Until};
-use crate::telemetry::ComponentMetrics;
-use crate::topology::{Output, Seen, SendError, Shutdown};
+use metrifold_model::{Ack, Counts, Kind, Origin, Outcome, Until, Version};
+use metrifold_telemetry::ComponentMetrics;
 
 use reserved::{Bounds, NoRoom, Reserved};
 
@@ -557,5 +553,5 @@ struct Head {
     params: Vec<(Box<str>, Box<str>)>,
     headers: http::HeaderMap,
     peer: SocketAddr,
-    client_certificate: Option<Arc<crate::signal::ClientCertificate>>,
+    client_certificate: Option<Arc<metrifold_model::ClientCertificate>>,
 }

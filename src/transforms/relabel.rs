@@ -11,11 +11,11 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::component::{
-    BuildContext, BuildError, ComponentInfo, Key, Kind, Transform, TransformConfig,
-};
-use crate::config::Problems;
-use crate::relabel::{Program, Relabel, RuleConfig, Validation, file};
+use metrifold_base::{BuildError, Key, Problems};
+use metrifold_engine::component::{BuildContext, ComponentInfo, TransformConfig};
+use metrifold_engine::planes::metrics::{Relabel, Transform};
+use metrifold_expr::relabel::{Program, RuleConfig, Validation, file};
+use metrifold_model::Kind;
 
 /// `[transforms.clean] type = "relabel"`.
 #[derive(Debug, Deserialize)]
@@ -99,10 +99,11 @@ impl RelabelConfig {
 
 #[cfg(test)]
 mod tests {
+    use metrifold_codec::Batch;
+    use metrifold_model::Version;
+
     use super::super::testing::{apply, batch, labels, origin};
     use super::*;
-    use crate::protocol::Version;
-    use crate::signal::Batch;
 
     fn transform(text: &str) -> Relabel {
         toml::from_str::<RelabelConfig>(text)
@@ -153,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_body_that_cannot_be_decoded_is_refused() {
-        let limits = crate::protocol::remote_write::Limits::default();
+        let limits = metrifold_codec::remote_write::Limits::default();
         let body = bytes::Bytes::from_static(b"\x05garbage");
         let batch = Batch::from_body(Version::V1, body, limits, Arc::new(origin()));
         assert!(apply(&transform(DROP), batch).is_err());

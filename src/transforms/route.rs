@@ -15,12 +15,12 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 
-use crate::component::{
-    BuildContext, BuildError, ComponentInfo, Emitter, Key, Kind, Transform, TransformConfig,
-};
-use crate::config::Problems;
-use crate::promql::Matchers;
-use crate::signal::{Batch, Rejection};
+use metrifold_base::{BuildError, Key, Problems};
+use metrifold_codec::Batch;
+use metrifold_engine::component::{BuildContext, ComponentInfo, TransformConfig};
+use metrifold_engine::planes::metrics::{Emitter, Transform};
+use metrifold_expr::matchers::Matchers;
+use metrifold_model::{Kind, Rejection};
 
 /// The output of what no route selects.
 const REST: &str = "rest";
@@ -193,9 +193,10 @@ impl Transform for Route {
 
 #[cfg(test)]
 mod tests {
+    use metrifold_model::Version;
+
     use super::super::testing::{Labels, apply, batch, labels, origin};
     use super::*;
-    use crate::protocol::Version;
 
     fn route(text: &str) -> Route {
         toml::from_str::<RouteConfig>(text).unwrap().make().unwrap()

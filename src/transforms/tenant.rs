@@ -23,11 +23,12 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use serde::Deserialize;
 
-use crate::component::{
-    BuildContext, BuildError, ComponentInfo, Emitter, Key, Kind, Pass, Transform, TransformConfig,
-};
-use crate::config::Problems;
-use crate::signal::{Arena, Batch, Label, Name, Rejection, SeriesMut, Tenant};
+use metrifold_base::{BuildError, Key, Problems};
+use metrifold_codec::{Arena, Batch, Label, Name, SeriesMut};
+use metrifold_engine::component::{BuildContext, ComponentInfo, TransformConfig};
+use metrifold_engine::planes::metrics::{Emitter, Pass, Transform};
+use metrifold_model::{Kind, Rejection, Tenant};
+
 use source::{FromConfig, Source};
 
 const METRIC: &str = "__name__";

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use prost::Message;
 
-use crate::component::{Emitter, Transform};
-use crate::protocol::Version;
-use crate::protocol::remote_write::Limits;
-use crate::protocol::remote_write::messages::v1;
-pub(super) use crate::relabel::tests::{Labels, labels};
-use crate::relabel::tests::{compress, decompress};
-use crate::signal::{Batch, Origin, Rejection};
+use metrifold_codec::Batch;
+use metrifold_codec::remote_write::Limits;
+use metrifold_codec::remote_write::messages::v1;
+use metrifold_engine::planes::metrics::{Emitter, Transform};
+pub(super) use metrifold_expr::relabel::tests::{Labels, labels};
+use metrifold_expr::relabel::tests::{compress, decompress};
+use metrifold_model::Version;
+use metrifold_model::{Origin, Rejection};
 
 /// The output, the tenant, the series, each with its number, and the count of metadata.
 pub(super) type Emission = (usize, Option<String>, Vec<(Labels, usize)>, usize);

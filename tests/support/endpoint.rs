@@ -11,10 +11,11 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use metrifold::protocol::remote_write::messages::{v1, v2};
 use prost::Message;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+
+use metrifold_codec::remote_write::messages::{v1, v2};
 
 use super::model::{self, Series, TYPE_2};
 

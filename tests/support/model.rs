@@ -4,10 +4,9 @@
 use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
-use metrifold::protocol::remote_write::messages::{
-    BucketSpan, Count, Histogram, ZeroCount, v1, v2,
-};
 use prost::Message;
+
+use metrifold_codec::remote_write::messages::{BucketSpan, Count, Histogram, ZeroCount, v1, v2};
 
 /// The bits of a stale marker.
 pub const STALE: u64 = 0x7ff0_0000_0000_0002;

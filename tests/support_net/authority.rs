@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use metrifold::http::{ClientTls, ServerTls};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
+
+use metrifold_http::{ClientTls, ServerTls};
 
 pub struct Authority {
     folder: TempDir,

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use metrifold::http::ServerTls;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use metrifold_http::ServerTls;
 
 use super::series::{Series, decode};
 use super::until;

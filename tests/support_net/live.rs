@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrifold::config::{Config, parse_str};
-use metrifold::dead_letters::Stores;
-use metrifold::http::Listeners;
-use metrifold::telemetry::Telemetry;
-use metrifold::topology::{Built, Changes, Leftover, Running};
 use tokio::runtime::{Builder, Runtime};
+
+use metrifold_engine::config::{Config, parse_str};
+use metrifold_engine::dead_letters::Stores;
+use metrifold_engine::topology::{Built, Changes, Leftover, Running};
+use metrifold_http::Listeners;
+use metrifold_telemetry::Telemetry;
 
 use super::PATIENCE;
 

@@ -4,8 +4,9 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use metrifold::http::ClientTls;
 use rustls::{ClientConnection, StreamOwned};
+
+use metrifold_http::ClientTls;
 
 use super::PATIENCE;
 

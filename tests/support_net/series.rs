@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use metrifold::protocol::remote_write::messages::{v1, v2};
 use prost::Message;
+
+use metrifold_codec::remote_write::messages::{v1, v2};
 
 /// A series with float samples: timestamps and values.
 #[derive(Clone, Debug, PartialEq)]

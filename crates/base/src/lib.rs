@@ -1,6 +1,31 @@
-//! Pauses and rate-limited messages. Knows nothing of HTTP, batches or components.
-pub mod backoff;
-pub mod log_limit;
+//! What every other crate may use: values of the configuration, problems, errors, pauses, stop signals. Knows nothing of HTTP, batches or components.
+#![warn(unreachable_pub)]
+// Tests may do all of this.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::expect_used,
+        clippy::print_stderr,
+        clippy::print_stdout,
+        clippy::unwrap_used,
+    )
+)]
+
+pub mod keys;
+
+mod backoff;
+mod error;
+mod log_limit;
+mod problems;
+mod shutdown;
+mod values;
 
 pub use backoff::Backoff;
+pub use error::{BoxFuture, BuildError, RunError};
+pub use keys::{Key, KeyDefault};
 pub use log_limit::LogLimit;
+pub use problems::{Problem, Problems};
+pub use shutdown::{Shutdown, ShutdownTrigger};
+pub use values::{Endpoint, Period, Secret, Size};

@@ -1,6 +1,6 @@
 //! The source's keys, as the command line and the reference pages tell of them.
 
-use crate::component::Key;
+use metrifold_base::Key;
 
 pub(super) const KEYS: &[Key] = &[
     Key::required(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::memory::{Amount, Budget, Permit, Refused};
+use metrifold_engine::memory::{Amount, Budget, Permit, Refused};
 
 /// What the requests of a source draw on.
 pub(super) struct Bounds {

@@ -5,9 +5,11 @@ use std::fmt;
 use http::HeaderName;
 use serde::Deserialize;
 
+use metrifold_base::Problems;
+use metrifold_codec::Name;
+use metrifold_model::{Origin, Tenant};
+
 use super::{METRIC, name};
-use crate::config::Problems;
-use crate::signal::{Name, Origin, Tenant};
 
 /// An entry of `from`: exactly one key, and `remove` beside `label`.
 #[derive(Debug, Default, Deserialize)]

@@ -1,8 +1,8 @@
+use metrifold_expr::relabel::tests::{arena_v1, arena_v2, leaves_v1};
+use metrifold_model::{ClientCertificate, Origin, Version};
+
 use super::super::testing::{Labels, Outcome, apply, batch, labels, origin};
 use super::*;
-use crate::protocol::Version;
-use crate::relabel::tests::{arena_v1, arena_v2, leaves_v1};
-use crate::signal::{ClientCertificate, Origin};
 
 fn transform(text: &str) -> TenantTransform {
     let config = toml::from_str::<TenantConfig>(text).unwrap();
@@ -328,9 +328,9 @@ fn parts_hold_what_earlier_transforms_made_of_the_batch() {
             seen += series.len();
             // The other version's encoder reads the same.
             let body = batches[0].body(Version::V2).unwrap();
-            let limits = crate::protocol::remote_write::Limits::default();
+            let limits = metrifold_codec::remote_write::Limits::default();
             let (arena, invalid) =
-                crate::protocol::remote_write::decode(Version::V2, &body, &limits).unwrap();
+                metrifold_codec::remote_write::decode(Version::V2, &body, &limits).unwrap();
             assert_eq!((invalid.series(), leaves_v1(&arena)), (0, series.clone()));
         }
         assert_eq!(seen, 36);

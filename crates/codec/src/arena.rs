@@ -1,0 +1,374 @@
+//! The decoded form of a batch: offsets into one text, no `String` per label, no struct per sample.
+//!
+//! The text is the decompressed request (`raw`, shared by all copies of the arena) followed by
+//! what edits added (`extra`). A label is two ranges of the text. A series is a range of labels
+//! and the range of its remaining fields (samples, histograms, exemplars), which are counted but
+//! not parsed. An edit touches the labels alone; series that nobody edits leave byte for byte.
+
+mod pool;
+mod series;
+
+use std::sync::Arc;
+
+use metrifold_model::{Counts, SeriesCounts, Version};
+
+use crate::wire;
+
+use pool::{Pool, size_of_lists};
+
+pub(crate) use pool::Raw;
+pub use series::{Name, SeriesMut, SeriesRef};
+use series::{head, head_within};
+pub(crate) use series::{head as name_head, head_within as name_head_within};
+
+/// Set in a label's name length when its encoded 1.0 `Label` entry surrounds it in the text, so
+/// that encoding can copy the entry, and neighbouring entries in one go.
+const ENTRY: u32 = 1 << 31;
+
+/// A label: its name and its value as ranges of the arena's text.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Label {
+    name: u32,
+    name_len: u32,
+    /// Where the value stands. With an entry that is known, and this says how far back the same
+    /// entry stands in the series that arrived before; 0 if it does not, or if nobody looked.
+    value_or_back: u32,
+    value_len: u32,
+}
+
+impl Label {
+    /// A label whose 1.0 entry surrounds it: `0x0a len 0x0a len name 0x12 len value`.
+    #[inline(always)]
+    pub(crate) fn entry(name: usize, name_len: usize, value_len: usize) -> Self {
+        Self {
+            name: name as u32,
+            name_len: name_len as u32 | ENTRY,
+            value_or_back: 0,
+            value_len: value_len as u32,
+        }
+    }
+
+    /// A label whose name and value lie anywhere in the text.
+    #[inline(always)]
+    pub(crate) fn apart(name: Span, value: Span) -> Self {
+        Self {
+            name: name.start,
+            name_len: name.len,
+            value_or_back: value.start,
+            value_len: value.len,
+        }
+    }
+
+    /// The label whose entry repeats that of this one, so far behind it.
+    #[inline(always)]
+    pub(crate) fn repeated(self, back: u32) -> Self {
+        Self {
+            name: self.name + back,
+            value_or_back: back,
+            ..self
+        }
+    }
+
+    /// Whether both have one entry, or this one's is known to repeat that of the other. If not,
+    /// they may still be the same.
+    #[inline(always)]
+    pub(crate) fn repeats(self, other: Self) -> bool {
+        self.name_len & other.name_len & ENTRY != 0
+            && self.name.wrapping_sub(self.value_or_back) == other.name
+    }
+
+    #[inline(always)]
+    pub(crate) fn name(self) -> Span {
+        Span {
+            start: self.name,
+            len: self.name_len & !ENTRY,
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn value(self) -> Span {
+        let start = if self.name_len & ENTRY == 0 {
+            self.value_or_back
+        } else {
+            let len = wire::varint_len(self.value_len.into()) as u32;
+            self.name + (self.name_len & !ENTRY) + 1 + len
+        };
+        Span {
+            start,
+            len: self.value_len,
+        }
+    }
+
+    /// The length of the `Label` message in 1.0, without its own tag and length.
+    #[inline(always)]
+    pub(crate) fn message_len(self) -> usize {
+        let name = self.name().len as usize;
+        let value = self.value_len as usize;
+        2 + wire::varint_len(name as u64) + name + wire::varint_len(value as u64) + value
+    }
+
+    /// Where the encoded entry starts, and its length, if it stands in the text.
+    #[inline(always)]
+    pub(crate) fn entry_place(self) -> Option<(u32, u32)> {
+        if self.name_len & ENTRY == 0 {
+            return None;
+        }
+        let len = self.entry_len() as u32;
+        if len < 0x80 {
+            return Some((self.name - 4, len));
+        }
+        let value = self.value();
+        Some((value.start + value.len - len, len))
+    }
+
+    /// The length of the `Label` field in 1.0.
+    #[inline(always)]
+    pub(crate) fn entry_len(self) -> usize {
+        let short = 6 + (self.name_len & !ENTRY) + self.value_len;
+        if short < 0x80 {
+            // All three lengths take one byte.
+            return short as usize;
+        }
+        let message = self.message_len();
+        1 + wire::varint_len(message as u64) + message
+    }
+}
+
+/// A range of the arena's text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) start: u32,
+    pub(crate) len: u32,
+}
+
+impl Span {
+    #[inline(always)]
+    pub(crate) fn new(start: usize, end: usize) -> Self {
+        Self {
+            start: start as u32,
+            len: (end - start) as u32,
+        }
+    }
+}
+
+/// A series of an arena.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Series {
+    /// The series' field as it arrived, with tag and length.
+    pub(crate) whole: Span,
+    /// All its fields but labels (1.0) or label references (2.0), in their order.
+    pub(crate) rest: Span,
+    /// Its labels: where they start, how many, and room for how many.
+    pub(crate) labels: u32,
+    pub(crate) labels_len: u32,
+    pub(crate) labels_room: u32,
+    /// The bytes of its labels, encoded as 1.0 fields; kept for batches that arrived as 1.0.
+    pub(crate) labels_bytes: u32,
+    pub(crate) counts: SeriesCounts,
+    /// Whether `whole` no longer says what this series is.
+    pub(crate) edited: bool,
+    pub(crate) dropped: bool,
+}
+
+/// A decoded batch.
+#[derive(Clone, Debug)]
+pub struct Arena {
+    /// The version in which `Series::whole` and `Series::rest` are encoded.
+    pub(crate) version: Version,
+    pub(crate) raw: Arc<Raw>,
+    pub(crate) extra: Vec<u8>,
+    pub(crate) labels: Vec<Label>,
+    pub(crate) series: Vec<Series>,
+    /// `MetricMetadata` fields of 1.0, with tag and length.
+    pub(crate) metadata: Vec<Span>,
+    /// The symbol table of 2.0.
+    pub(crate) symbols: Vec<Span>,
+    pub(crate) counts: Counts,
+    pub(crate) changed: bool,
+    /// Whether edits made the text longer than offsets can say.
+    pub(crate) overflowed: bool,
+}
+
+/// The longest text that an arena holds.
+const TEXT_MAX: usize = 2 << 30;
+
+impl Arena {
+    pub(crate) fn new(version: Version, raw: Arc<Raw>) -> Self {
+        let (labels, series) = Pool::take_lists(raw.as_slice().len());
+        Self {
+            version,
+            raw,
+            extra: Vec::new(),
+            labels,
+            series,
+            metadata: Vec::new(),
+            symbols: Vec::new(),
+            counts: Counts::default(),
+            changed: false,
+            overflowed: false,
+        }
+    }
+
+    /// What it carries, without dropped series.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// The memory that it holds, in bytes.
+    pub fn weight(&self) -> usize {
+        self.raw.capacity()
+            + self.extra.capacity()
+            + size_of_lists(&self.labels, &self.series)
+            + (self.metadata.capacity() + self.symbols.capacity()) * size_of::<Span>()
+    }
+
+    /// A range of the text.
+    #[inline(always)]
+    pub(crate) fn text(&self, span: Span) -> &[u8] {
+        let (start, len) = (span.start as usize, span.len as usize);
+        let raw = self.raw.as_slice();
+        if start < raw.len() {
+            &raw[start..start + len]
+        } else {
+            &self.extra[start - raw.len()..][..len]
+        }
+    }
+
+    /// The first eight bytes of a range as a number that sorts as they do; shorter ones are
+    /// filled with zeros.
+    #[inline(always)]
+    pub(crate) fn head(&self, span: Span) -> u64 {
+        let rest = self.raw.as_slice().get(span.start as usize..);
+        let within = rest.and_then(|rest| head_within(rest, span.len as usize));
+        within.unwrap_or_else(|| head(self.text(span)))
+    }
+
+    /// A symbol of a 2.0 batch.
+    pub(crate) fn symbol(&self, number: u64) -> Option<&[u8]> {
+        let span = *self.symbols.get(usize::try_from(number).ok()?)?;
+        Some(self.text(span))
+    }
+
+    /// Appends text; returns its range.
+    pub(crate) fn push_text(&mut self, text: &[u8]) -> Span {
+        let start = self.raw.as_slice().len() + self.extra.len();
+        if start + text.len() > TEXT_MAX {
+            self.overflowed = true;
+            return Span::default();
+        }
+        self.extra.extend_from_slice(text);
+        Span::new(start, start + text.len())
+    }
+
+    /// Appends a label to the text, encoded as a 1.0 entry. Give the result to
+    /// [`SeriesMut::set_label`], as often as wanted.
+    pub fn push_label(&mut self, name: &[u8], value: &[u8]) -> Label {
+        let mut label = Label::entry(0, name.len(), value.len());
+        let base = self.raw.as_slice().len();
+        let out = &mut self.extra;
+        if base + out.len() + label.message_len() + 16 > TEXT_MAX {
+            self.overflowed = true;
+            return Label::apart(Span::default(), Span::default());
+        }
+        out.push(wire::tag(1, wire::LEN));
+        wire::put_varint(out, label.message_len() as u64);
+        out.push(wire::tag(1, wire::LEN));
+        wire::put_varint(out, name.len() as u64);
+        label.name = (base + out.len()) as u32;
+        out.extend_from_slice(name);
+        out.push(wire::tag(2, wire::LEN));
+        wire::put_varint(out, value.len() as u64);
+        out.extend_from_slice(value);
+        label
+    }
+
+    /// The series that are not dropped.
+    pub fn iter(&self) -> impl Iterator<Item = SeriesRef<'_>> {
+        (0..self.series.len())
+            .filter(|&i| !self.series[i].dropped)
+            .map(|index| SeriesRef { arena: self, index })
+    }
+
+    /// How many series there are to index, dropped ones included.
+    pub(crate) fn slots(&self) -> usize {
+        self.series.len()
+    }
+
+    /// A series by its index.
+    pub(crate) fn get(&self, index: usize) -> SeriesRef<'_> {
+        SeriesRef { arena: self, index }
+    }
+
+    /// Removes a series.
+    pub(crate) fn drop_series(&mut self, index: usize) {
+        let series = &mut self.series[index];
+        if !series.dropped {
+            series.dropped = true;
+            self.counts.sub(series.counts);
+            self.changed = true;
+        }
+    }
+
+    /// Calls `edit` for each series and drops those for which it returns false.
+    pub fn retain(&mut self, mut edit: impl FnMut(&mut SeriesMut<'_>) -> bool) {
+        for index in 0..self.series.len() {
+            if self.series[index].dropped {
+                continue;
+            }
+            if !edit(&mut SeriesMut { arena: self, index }) {
+                self.drop_series(index);
+            }
+        }
+    }
+
+    /// A copy that holds the series at these indexes, and the 1.0 metadata if asked. It takes
+    /// no room for the others, so many can be made of one.
+    pub fn extract(&self, metadata: bool, indexes: &[usize]) -> Self {
+        let mut part = Self {
+            version: self.version,
+            raw: self.raw.clone(),
+            extra: self.extra.clone(),
+            labels: Vec::new(),
+            series: Vec::with_capacity(indexes.len()),
+            metadata: Vec::new(),
+            symbols: self.symbols.clone(),
+            counts: Counts::default(),
+            changed: true,
+            overflowed: self.overflowed,
+        };
+        for &index in indexes {
+            let mut series = self.series[index];
+            let start = series.labels as usize;
+            let room = start..start + series.labels_room as usize;
+            series.labels = part.labels.len() as u32;
+            part.labels.extend_from_slice(&self.labels[room]);
+            part.series.push(series);
+            if !series.dropped {
+                part.counts.add(series.counts);
+            }
+        }
+        if metadata {
+            part.metadata.clone_from(&self.metadata);
+            part.counts.metadata = self.counts.metadata;
+        }
+        part
+    }
+
+    pub(crate) fn count(&mut self, series: SeriesCounts) {
+        self.counts.add(series);
+    }
+
+    #[inline(always)]
+    pub(crate) fn labels_of(&self, index: usize) -> &[Label] {
+        let series = &self.series[index];
+        &self.labels[series.labels as usize..][..series.labels_len as usize]
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        let labels = std::mem::take(&mut self.labels);
+        let series = std::mem::take(&mut self.series);
+        Pool::give_lists(labels, series);
+    }
+}

@@ -1,0 +1,26 @@
+//! Bytes to batches and back: remote write 1.0 and 2.0, snappy, protobuf's wire format, text. Knows no component, no configuration, no I/O.
+#![warn(unreachable_pub)]
+// Tests may do all of this.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::expect_used,
+        clippy::print_stderr,
+        clippy::print_stdout,
+        clippy::unwrap_used,
+    )
+)]
+
+pub mod remote_write;
+pub mod snappy;
+pub mod text;
+pub mod wire;
+
+mod arena;
+mod batch;
+
+pub use arena::{Arena, Label, Name, SeriesMut, SeriesRef};
+pub(crate) use arena::{Raw, Series, Span, name_head, name_head_within};
+pub use batch::Batch;

@@ -1,0 +1,299 @@
+//! From a compressed body to an [`Arena`]: one walk that records offsets and checks every series.
+//!
+//! A series that is invalid costs only itself: it is left out and counted by [`Reason`]. Labels
+//! that arrive unsorted are sorted and labels with an empty value removed, as Prometheus reads
+//! them.
+
+mod invalid;
+mod v1;
+mod v2;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use metrifold_model::{SeriesCounts, Version};
+
+use crate::snappy::SnappyError;
+use crate::wire::{Fields, WireError};
+use crate::{Arena, Label, Raw, Series, Span, snappy};
+
+pub use invalid::{Invalid, Reason};
+
+/// Room for labels that transforms add, per series.
+const ROOM: usize = 2;
+
+/// Bounds on what is decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of the decompressed body.
+    pub decoded_bytes: usize,
+    /// Labels of a series.
+    pub labels: usize,
+    /// Bytes of a label's name.
+    pub name_bytes: usize,
+    /// Bytes of a label's value.
+    pub value_bytes: usize,
+}
+
+impl Limits {
+    /// For what has been accepted before: only what offsets can reach.
+    pub(crate) const NONE: Self = Self {
+        decoded_bytes: 1 << 30,
+        labels: usize::MAX,
+        name_bytes: usize::MAX,
+        value_bytes: usize::MAX,
+    };
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            decoded_bytes: 128 << 20,
+            labels: 128,
+            name_bytes: 1 << 10,
+            value_bytes: 16 << 10,
+        }
+    }
+}
+
+/// Why a body cannot be used at all.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum DecodeError {
+    /// It cannot be decompressed.
+    #[error(transparent)]
+    Snappy(#[from] SnappyError),
+    /// It is not the message that it claims to be.
+    #[error("body is not a valid remote-write {version} message: {error}")]
+    Wire {
+        /// What it claims to be.
+        version: Version,
+        /// What is wrong.
+        error: WireError,
+    },
+    /// Edits made it larger than can be handled.
+    #[error("batch grew too large by the edits of transforms")]
+    GrewTooLarge,
+    /// There is nothing to decode.
+    #[error("batch is empty")]
+    Missing,
+}
+
+/// Decompresses and walks a body.
+///
+/// # Errors
+///
+/// Fails when the body as a whole is not what it claims to be.
+pub fn decode(
+    version: Version,
+    body: &[u8],
+    limits: &Limits,
+) -> Result<(Arena, Invalid), DecodeError> {
+    let raw = Decoder::decompress(body, limits)?;
+    let mut decoder = Decoder::new(version, &raw, limits);
+    let walked = match version {
+        Version::V1 => decoder.v1(|_| {}),
+        Version::V2 => decoder.v2(),
+    };
+    walked.map_err(|error| DecodeError::Wire { version, error })?;
+    Ok(decoder.finish())
+}
+
+pub(super) struct Decoder<'a> {
+    buf: &'a [u8],
+    limits: &'a Limits,
+    arena: Arena,
+    invalid: Invalid,
+    /// Labels of a series of 1.0 on their way into the arena.
+    found: v1::Found,
+}
+
+/// What the walk over the labels of one series found.
+struct Labels {
+    first: usize,
+    head: u64,
+    sorted: bool,
+    named: bool,
+    edited: bool,
+    /// Of the labels that are kept, encoded as 1.0 fields.
+    bytes: usize,
+    broken: Option<Reason>,
+}
+
+const NAME: u64 = u64::from_be_bytes(*b"__name__");
+
+impl<'a> Decoder<'a> {
+    pub(super) fn decompress(body: &[u8], limits: &Limits) -> Result<Arc<Raw>, DecodeError> {
+        let len = snappy::declared_len(body, limits.decoded_bytes)?;
+        let mut raw = Raw::with_len(len);
+        snappy::decompress(body, raw.as_mut_slice())?;
+        Ok(Arc::new(raw))
+    }
+
+    pub(super) fn new(version: Version, raw: &'a Arc<Raw>, limits: &'a Limits) -> Self {
+        Self {
+            buf: raw.as_slice(),
+            limits,
+            arena: Arena::new(version, raw.clone()),
+            invalid: Invalid::default(),
+            found: v1::Found::default(),
+        }
+    }
+
+    /// What was decoded, and what was left out.
+    pub(super) fn finish(self) -> (Arena, Invalid) {
+        (self.arena, self.invalid)
+    }
+
+    fn labels(&self) -> Labels {
+        Labels {
+            first: self.arena.labels.len(),
+            head: 0,
+            sorted: true,
+            named: false,
+            edited: false,
+            bytes: 0,
+            broken: None,
+        }
+    }
+
+    /// Checks a label and appends it.
+    #[inline(always)]
+    fn label(&mut self, labels: &mut Labels, label: Label) {
+        let (name, value) = (label.name(), label.value());
+        let count = self.arena.labels.len() - labels.first;
+        if name.len == 0 {
+            labels.broken = Some(Reason::EmptyLabelName);
+            return;
+        }
+        if name.len as usize > self.limits.name_bytes {
+            labels.broken = Some(Reason::LabelNameTooLong);
+        }
+        if value.len as usize > self.limits.value_bytes {
+            labels.broken = Some(Reason::LabelValueTooLong);
+        }
+        if value.len == 0 {
+            labels.edited = true;
+            return;
+        }
+        if count >= self.limits.labels {
+            labels.broken = Some(Reason::TooManyLabels);
+            return;
+        }
+        let head = self.arena.head(name);
+        if head <= labels.head && count > 0 {
+            let last = self.arena.labels[labels.first + count - 1].name();
+            let ordered = head == labels.head && self.arena.text(last) < self.arena.text(name);
+            labels.sorted &= ordered;
+        }
+        labels.named |= head == NAME && name.len == 8;
+        labels.head = head;
+        labels.bytes += label.entry_len();
+        self.arena.labels.push(label);
+    }
+
+    /// Sorts, checks what concerns the series as a whole, and adds it.
+    #[inline(always)]
+    fn add(
+        &mut self,
+        mut labels: Labels,
+        utf8: bool,
+        whole: Span,
+        rest: Span,
+        counts: SeriesCounts,
+    ) {
+        let arena = &mut self.arena;
+        if !labels.sorted && labels.broken.is_none() {
+            labels.edited = true;
+            labels.broken = sort(arena, labels.first);
+        }
+        if labels.broken.is_none() && !labels.named {
+            labels.broken = Some(Reason::MissingName);
+        }
+        if labels.broken.is_none() && !utf8 && !is_utf8(arena, labels.first..arena.labels.len()) {
+            labels.broken = Some(Reason::InvalidUtf8);
+        }
+        if let Some(reason) = labels.broken {
+            self.invalid
+                .add(reason, counts, || describe(arena, labels.first));
+            arena.labels.truncate(labels.first);
+            arena.changed = true;
+            return;
+        }
+        let len = (arena.labels.len() - labels.first) as u32;
+        let series = Series {
+            whole,
+            rest,
+            labels: labels.first as u32,
+            labels_len: len,
+            labels_room: len + ROOM as u32,
+            labels_bytes: labels.bytes as u32,
+            counts,
+            edited: labels.edited,
+            dropped: false,
+        };
+        arena.labels.extend_from_slice(&[Label::default(); ROOM]);
+        arena.changed |= labels.edited;
+        arena.count(counts);
+        arena.series.push(series);
+    }
+
+    /// Copies all fields but `field` next to each other.
+    #[cold]
+    fn gather(&mut self, start: usize, end: usize, field: u32) -> Result<Span, WireError> {
+        let mut rest = Vec::new();
+        for other in Fields::new(&self.buf[start..end]) {
+            let other = other?;
+            if other.number != field {
+                rest.extend_from_slice(other.whole);
+            }
+        }
+        Ok(self.arena.push_text(&rest))
+    }
+}
+
+#[cold]
+fn sort(arena: &mut Arena, first: usize) -> Option<Reason> {
+    let mut labels = arena.labels.split_off(first);
+    labels.sort_by(|a, b| arena.text(a.name()).cmp(arena.text(b.name())));
+    let duplicate = labels
+        .windows(2)
+        .any(|pair| arena.text(pair[0].name()) == arena.text(pair[1].name()));
+    arena.labels.append(&mut labels);
+    duplicate.then_some(Reason::DuplicateLabel)
+}
+
+#[cold]
+fn is_utf8(arena: &Arena, labels: Range<usize>) -> bool {
+    let valid = |span| std::str::from_utf8(arena.text(span)).is_ok();
+    arena.labels[labels]
+        .iter()
+        .all(|label| valid(label.name()) && valid(label.value()))
+}
+
+/// The labels of a series in PromQL's notation, cut short.
+#[cold]
+fn describe(arena: &Arena, first: usize) -> String {
+    const LABELS: usize = 8;
+    const CHARS: usize = 40;
+    let short = |span| {
+        let text = String::from_utf8_lossy(arena.text(span)).into_owned();
+        match text.char_indices().nth(CHARS) {
+            Some((end, _)) => format!("{}…", &text[..end]),
+            None => text,
+        }
+    };
+    let labels = &arena.labels[first..];
+    let shown: Vec<String> = labels
+        .iter()
+        .take(LABELS)
+        .map(|label| {
+            // Senders show the first line of an answer only, so that it must not break.
+            let name = short(label.name());
+            format!("{}={:?}", name.escape_debug(), short(label.value()))
+        })
+        .collect();
+    let more = if labels.len() > LABELS { ", …" } else { "" };
+    format!("{{{}{more}}}", shown.join(", "))
+}

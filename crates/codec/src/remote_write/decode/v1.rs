@@ -1,0 +1,358 @@
+//! The walk over a 1.0 message.
+
+use metrifold_model::SeriesCounts;
+
+use crate::wire::{LEN, WireError, common_prefix, tag};
+use crate::{Arena, Label, Series, Span, name_head, wire};
+
+use super::{Decoder, Limits, ROOM, is_utf8};
+
+const LABEL: u8 = tag(1, LEN);
+const SAMPLE: u8 = tag(2, LEN);
+const EXEMPLAR: u8 = tag(3, LEN);
+const HISTOGRAM: u8 = tag(4, LEN);
+
+impl Decoder<'_> {
+    /// Walks a 1.0 message; `then` is called after each series, which it may take out.
+    pub(in super::super) fn v1(
+        &mut self,
+        mut then: impl FnMut(&mut Arena),
+    ) -> Result<(), WireError> {
+        const SERIES: u8 = tag(1, LEN);
+        const METADATA: u8 = tag(3, LEN);
+        let buf = self.buf;
+        let mut pos = 0;
+        while pos < buf.len() {
+            let start = pos;
+            match buf[pos] {
+                SERIES => {
+                    pos += 1;
+                    let end = wire::length(buf, &mut pos)?;
+                    self.v1_series(start, pos, end)?;
+                    then(&mut self.arena);
+                    pos = end;
+                }
+                METADATA => {
+                    pos += 1;
+                    pos = wire::length(buf, &mut pos)?;
+                    self.arena.metadata.push(Span::new(start, pos));
+                    self.arena.counts.metadata += 1;
+                }
+                _ => {
+                    let key = wire::key(buf, &mut pos)?;
+                    wire::skip(buf, &mut pos, (key & 7) as u8)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn v1_series(&mut self, whole: usize, start: usize, end: usize) -> Result<(), WireError> {
+        let (rest, count) = self.found.read(self.buf, self.limits, start, end);
+        let named = |label: &Label| is_name(self.buf, *label);
+        if let Some(counts) = self.v1_rest(rest, end)
+            && self.found.labels[..count].iter().any(named)
+        {
+            let first = self.arena.labels.len();
+            let labels = &self.found.labels[..count + ROOM];
+            self.arena.labels.extend_from_slice(labels);
+            if is_ascii(&self.buf[start..rest]) || is_utf8(&self.arena, first..first + count) {
+                self.arena.count(counts);
+                self.arena.series.push(Series {
+                    whole: Span::new(whole, end),
+                    rest: Span::new(rest, end),
+                    labels: first as u32,
+                    labels_len: count as u32,
+                    labels_room: (count + ROOM) as u32,
+                    labels_bytes: (rest - start) as u32,
+                    counts,
+                    edited: false,
+                    dropped: false,
+                });
+                return Ok(());
+            }
+            self.arena.labels.truncate(first);
+        }
+        self.v1_odd_series(whole, start, end)
+    }
+
+    /// Counts what stands behind the labels of a series, if there is nothing that is rare.
+    #[inline(always)]
+    fn v1_rest(&self, rest: usize, end: usize) -> Option<SeriesCounts> {
+        let buf = &self.buf[..end];
+        let mut counts = SeriesCounts::default();
+        let mut pos = rest;
+        while pos < end {
+            match buf[pos] {
+                SAMPLE => counts.samples += 1,
+                EXEMPLAR => counts.exemplars += 1,
+                HISTOGRAM => counts.histograms += 1,
+                _ => return None,
+            }
+            pos += 1;
+            pos = wire::length(buf, &mut pos).ok()?;
+        }
+        Some(counts)
+    }
+
+    /// Walks a series of any shape.
+    #[cold]
+    #[inline(never)]
+    fn v1_odd_series(&mut self, whole: usize, start: usize, end: usize) -> Result<(), WireError> {
+        let buf = &self.buf[..end];
+        let mut labels = self.labels();
+        let mut counts = SeriesCounts::default();
+        let (mut pos, mut rest, mut scattered) = (start, start, false);
+        while pos < end {
+            match buf[pos] {
+                LABEL => {
+                    let (label, next) = v1_label(buf, pos)?;
+                    self.label(&mut labels, label);
+                    scattered |= rest < pos;
+                    pos = next;
+                    if !scattered {
+                        rest = pos;
+                    }
+                    continue;
+                }
+                SAMPLE => counts.samples += 1,
+                EXEMPLAR => counts.exemplars += 1,
+                HISTOGRAM => counts.histograms += 1,
+                _ => {
+                    let key = wire::key(buf, &mut pos)?;
+                    wire::skip(buf, &mut pos, (key & 7) as u8)?;
+                    continue;
+                }
+            }
+            pos += 1;
+            pos = wire::length(buf, &mut pos)?;
+        }
+        let rest = if scattered {
+            labels.edited = true;
+            self.gather(start, end, 1)?
+        } else {
+            Span::new(rest, end)
+        };
+        self.add(labels, false, Span::new(whole, end), rest, counts);
+        Ok(())
+    }
+}
+
+/// Labels as [`read`](Self::read) finds them.
+pub(super) struct Found {
+    labels: [Label; AT_ONCE + ROOM],
+    /// The first bytes of their names as numbers that sort as they do.
+    heads: [u64; AT_ONCE],
+    /// How many of them are those of the series before: mostly, the next one has the same.
+    known: usize,
+}
+
+/// A series with more labels is an odd one.
+const AT_ONCE: usize = 64;
+
+/// The longest entry whose lengths take one byte each, and more than that.
+const LONGEST: usize = 4 + 127 + 2;
+
+impl Default for Found {
+    fn default() -> Self {
+        Self {
+            labels: [Label::default(); AT_ONCE + ROOM],
+            heads: [0; AT_ONCE],
+            known: 0,
+        }
+    }
+}
+
+impl Found {
+    /// Reads labels for as long as they are sorted, within the limits and written in the shortest
+    /// form, which is nearly always true for all of them. Returns the position of the first other
+    /// byte, and how many labels were found.
+    ///
+    /// It is a function of its own, and what is rare in it too, so that all it needs is in
+    /// registers.
+    #[inline(never)]
+    fn read(&mut self, buf: &[u8], limits: &Limits, start: usize, end: usize) -> (usize, usize) {
+        let room = limits.labels.min(AT_ONCE);
+        let (mut pos, mut last) = (start, 0);
+        let mut known = self.known.min(room);
+        let mut count = 0;
+        while count < room {
+            if count < known {
+                let (repeated, next) = repeat(buf, &mut self.labels[count..known], pos, end);
+                if repeated > 0 {
+                    // They are in order among themselves.
+                    if self.heads[count] <= last && !ascend(buf, &self.labels[..=count]) {
+                        break;
+                    }
+                    (count, pos) = (count + repeated, next);
+                    last = self.heads[count - 1];
+                    if count == room {
+                        break;
+                    }
+                }
+            }
+            let found = short_label(buf, pos, end, limits);
+            let Some((label, next, head)) = found.or_else(|| any_label(buf, pos, end, limits))
+            else {
+                break;
+            };
+            if count < known && self.labels[count].name().len != label.name().len {
+                known = 0; // the series before has another label here
+            }
+            (self.labels[count], self.heads[count]) = (label, head);
+            if head <= last && !ascend(buf, &self.labels[..=count]) {
+                break;
+            }
+            last = head;
+            count += 1;
+            pos = next;
+        }
+        self.known = count;
+        (pos, count)
+    }
+}
+
+/// Reads a label whose lengths take one byte each, which begins well before the buffer ends; returns
+/// what comes behind it, too, and the first bytes of its name as a number that sorts as they do.
+#[inline(always)]
+fn short_label(buf: &[u8], pos: usize, end: usize, limits: &Limits) -> Option<(Label, usize, u64)> {
+    let chunk = buf.get(pos..)?.first_chunk::<LONGEST>()?;
+    // Tag and length of the entry, tag and length of the name, the name's first bytes: each read
+    // as one number.
+    let front = u32::from_le_bytes(*chunk.first_chunk()?);
+    let head = u64::from_be_bytes(*chunk[4..].first_chunk()?);
+    let (entry, name_len) = ((front >> 8 & 0xff) as usize, (front >> 24 & 0x7f) as usize);
+    let middle = u16::from_le_bytes(*chunk[4 + name_len..].first_chunk()?);
+    let value_len = usize::from(middle >> 8);
+    let next = pos + 2 + entry;
+    if front & 0x80ff_80ff != 0x000a_000a
+        || middle & 0x80ff != 0x0012
+        || name_len + value_len + 4 != entry
+        || name_len.wrapping_sub(1) >= limits.name_bytes
+        || value_len.wrapping_sub(1) >= limits.value_bytes
+        || next > end
+    {
+        return None;
+    }
+    // What stands behind a shorter name is shifted out.
+    let behind = 64 - 8 * name_len.min(8);
+    let label = Label::entry(pos + 4, name_len, value_len);
+    Some((label, next, head >> behind << behind))
+}
+
+/// The same of any length and at any place.
+#[cold]
+#[inline(never)]
+fn any_label(buf: &[u8], pos: usize, end: usize, limits: &Limits) -> Option<(Label, usize, u64)> {
+    if pos >= end || buf[pos] != LABEL {
+        return None;
+    }
+    let (label, next) = v1_label(&buf[..end], pos).ok()?;
+    let (name, value) = (label.name(), label.value());
+    label.entry_place()?;
+    let fits = (1..=limits.name_bytes).contains(&(name.len as usize))
+        && (1..=limits.value_bytes).contains(&(value.len as usize));
+    let name = &buf[name.start as usize..][..name.len as usize];
+    fits.then(|| (label, next, name_head(name)))
+}
+
+/// How many of these labels, which stand next to each other, stand in a place again, and what comes
+/// behind them there. They become those of this place.
+#[inline(always)]
+fn repeat(buf: &[u8], labels: &mut [Label], pos: usize, end: usize) -> (usize, usize) {
+    let Some(first) = labels.first() else {
+        return (0, pos);
+    };
+    let Some((from, _)) = first.entry_place() else {
+        return (0, pos); // never: all that was found has an entry
+    };
+    let from = from as usize;
+    let (own, other) = (&buf[pos..], &buf[from..]);
+    if own.first_chunk::<4>() != other.first_chunk::<4>() {
+        return (0, pos); // a value of another length, mostly
+    }
+    let reach = pos + common_prefix(own, other, end - pos);
+    let (mut count, mut next) = (0, pos);
+    for label in labels {
+        let behind = next + label.entry_len();
+        if behind > reach {
+            break;
+        }
+        *label = label.repeated((pos - from) as u32);
+        next = behind;
+        count += 1;
+    }
+    (count, next)
+}
+
+/// Whether the last label's name comes behind that of the label before it, where both begin alike
+/// or it does not.
+#[cold]
+#[inline(never)]
+fn ascend(buf: &[u8], labels: &[Label]) -> bool {
+    let [.., before, last] = labels else {
+        return false;
+    };
+    let name = |label: &Label| {
+        let name = label.name();
+        &buf[name.start as usize..][..name.len as usize]
+    };
+    name(before) < name(last)
+}
+
+/// Whether it is the metric's name; of the labels that are sorted, that is mostly the first.
+#[inline(always)]
+fn is_name(buf: &[u8], label: Label) -> bool {
+    let name = label.name();
+    name.len == 8 && buf[name.start as usize..].starts_with(b"__name__")
+}
+
+/// Whether all bytes are below 128, sixteen at a time.
+#[inline(always)]
+fn is_ascii(text: &[u8]) -> bool {
+    let Some(tail) = text.last_chunk::<16>() else {
+        return text.is_ascii();
+    };
+    let words = text.as_chunks::<16>().0.iter();
+    // The last sixteen overlap what the words cover.
+    let seen = words.fold(u128::from_ne_bytes(*tail), |seen, word| {
+        seen | u128::from_ne_bytes(*word)
+    });
+    seen & (u128::MAX / 255 * 0x80) == 0
+}
+
+/// Reads a `Label` field of any shape; returns it and the position behind.
+#[cold]
+fn v1_label(buf: &[u8], start: usize) -> Result<(Label, usize), WireError> {
+    let mut pos = start + 1;
+    let end = wire::length(buf, &mut pos)?;
+    let entry = &buf[..end];
+    let (mut name, mut value) = (Span::default(), Span::default());
+    while pos < end {
+        let key = wire::key(entry, &mut pos)?;
+        match key {
+            0x0a | 0x12 => {
+                let text_end = wire::length(entry, &mut pos)?;
+                let text = Span::new(pos, text_end);
+                *(if key == 0x0a { &mut name } else { &mut value }) = text;
+                pos = text_end;
+            }
+            _ => wire::skip(entry, &mut pos, (key & 7) as u8)?,
+        }
+    }
+    // Only if it is written in the shortest form can the entry be found from its name.
+    let label = Label::entry(name.start as usize, name.len as usize, value.len as usize);
+    let shortest = name.len > 0
+        && value.len > 0
+        && label.message_len() == end - name.start as usize + 1 + wire::varint_len(name.len.into())
+        && name.start as usize >= start + 4
+        && label.entry_place() == Some((start as u32, (end - start) as u32))
+        && value.start as usize
+            == name.start as usize + name.len as usize + 1 + wire::varint_len(value.len.into());
+    if shortest {
+        Ok((label, end))
+    } else {
+        Ok((Label::apart(name, value), end))
+    }
+}

@@ -1,0 +1,305 @@
+//! From an [`Arena`] to a remote-write 2.0 body.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use foldhash::fast::RandomState;
+
+use metrifold_model::Version;
+
+use crate::snappy::Compressor;
+use crate::wire::{Fields, Value, put_bytes, tag};
+use crate::{Arena, Name, Span, wire};
+
+/// Encodes and compresses. The symbol table holds what the remaining series use, and nothing
+/// else: another tenant's strings must not travel along.
+pub fn encode(arena: &Arena) -> Bytes {
+    let mut symbols = Symbols::new(arena);
+    let mut body = Vec::with_capacity(arena.raw.as_slice().len() / 2);
+    match arena.version {
+        Version::V1 => from_v1(arena, &mut symbols, &mut body),
+        Version::V2 => same_version(arena, &mut symbols, &mut body),
+    }
+    Compressor::compress(|out| {
+        // Field 4 before field 5, so that a receiver can resolve as it reads.
+        for symbol in &symbols.table {
+            put_bytes(out.buffer(), 4, symbol);
+            out.flush();
+        }
+        out.put(&body);
+    })
+}
+
+/// The metric family that a series belongs to: its name without the suffix of the parts of
+/// histograms, summaries and counters. Types are those of `MetricMetadata`.
+pub(super) fn family(name: &[u8], kind: u64) -> &[u8] {
+    const COUNTER: u64 = 1;
+    const HISTOGRAM: u64 = 3;
+    const GAUGE_HISTOGRAM: u64 = 4;
+    const SUMMARY: u64 = 5;
+    let suffixes: &[&[u8]] = match kind {
+        HISTOGRAM => &[b"_bucket", b"_count", b"_sum"],
+        GAUGE_HISTOGRAM => &[b"_bucket", b"_gcount", b"_gsum"],
+        SUMMARY => &[b"_count", b"_sum"],
+        COUNTER => &[],
+        _ => &[],
+    };
+    suffixes
+        .iter()
+        .find_map(|suffix| name.strip_suffix(*suffix))
+        .unwrap_or(name)
+}
+
+/// Whether OpenMetrics names the series of such a family with this suffix and the family without
+/// it. The text format of Prometheus names both alike, so the suffix may not simply be cut off.
+fn is_openmetrics_member(kind: u64, suffix: &[u8]) -> bool {
+    const COUNTER: u64 = 1;
+    const INFO: u64 = 6;
+    matches!((kind, suffix), (COUNTER, b"_total") | (INFO, b"_info"))
+}
+
+/// Interns strings into the table of the outgoing request.
+struct Symbols<'a> {
+    arena: &'a Arena,
+    table: Vec<&'a [u8]>,
+    numbers: HashMap<&'a [u8], u32, RandomState>,
+    /// From where a string starts in the text to its number. In a 2.0 batch the same places come
+    /// again and again; in a 1.0 batch only those that edits added do.
+    places: HashMap<u32, u32, RandomState>,
+    remember_from: u32,
+}
+
+impl<'a> Symbols<'a> {
+    fn new(arena: &'a Arena) -> Self {
+        let remember_from = match arena.version {
+            Version::V1 => arena.raw.as_slice().len() as u32,
+            Version::V2 => 0,
+        };
+        let mut symbols = Self {
+            arena,
+            table: Vec::new(),
+            numbers: HashMap::default(),
+            places: HashMap::default(),
+            remember_from,
+        };
+        symbols.intern(b"");
+        symbols
+    }
+
+    fn intern(&mut self, text: &'a [u8]) -> u32 {
+        let next = self.table.len() as u32;
+        let number = *self.numbers.entry(text).or_insert(next);
+        if number == next {
+            self.table.push(text);
+        }
+        number
+    }
+
+    fn span(&mut self, span: Span) -> u32 {
+        if span.start < self.remember_from {
+            return self.intern(self.arena.text(span));
+        }
+        if let Some(&number) = self.places.get(&span.start) {
+            return number;
+        }
+        let number = self.intern(self.arena.text(span));
+        self.places.insert(span.start, number);
+        number
+    }
+
+    /// The number of the incoming symbol `number`.
+    fn symbol(&mut self, number: u64) -> u32 {
+        match usize::try_from(number)
+            .ok()
+            .and_then(|n| self.arena.symbols.get(n))
+        {
+            Some(&span) => self.span(span),
+            None => 0,
+        }
+    }
+
+    /// Appends the label references of a series, field 1.
+    fn put_labels(&mut self, index: usize, refs: &mut Vec<u8>, out: &mut Vec<u8>) {
+        let arena = self.arena;
+        refs.clear();
+        for label in arena.labels_of(index) {
+            wire::put_varint(refs, self.span(label.name()).into());
+            wire::put_varint(refs, self.span(label.value()).into());
+        }
+        put_bytes(out, 1, refs);
+    }
+}
+
+fn same_version<'a>(arena: &'a Arena, symbols: &mut Symbols<'a>, out: &mut Vec<u8>) {
+    let (mut refs, mut message) = (Vec::new(), Vec::new());
+    for series in arena.iter() {
+        message.clear();
+        symbols.put_labels(series.index(), &mut refs, &mut message);
+        // Samples and histograms stay as they are; what holds references gets new ones.
+        for field in Fields::new(series.rest()).map_while(Result::ok) {
+            match (field.number, field.value) {
+                (4, Value::Len(exemplar)) => {
+                    renumber(exemplar, symbols, &[1], &mut refs);
+                    put_bytes(&mut message, 4, &refs);
+                }
+                (5, Value::Len(metadata)) => {
+                    renumber(metadata, symbols, &[3, 4], &mut refs);
+                    put_bytes(&mut message, 5, &refs);
+                }
+                _ => message.extend_from_slice(field.whole),
+            }
+        }
+        put_bytes(out, 5, &message);
+    }
+}
+
+/// Copies a message; the fields named by `holders` hold symbol numbers, single or packed.
+fn renumber(message: &[u8], symbols: &mut Symbols<'_>, holders: &[u32], out: &mut Vec<u8>) {
+    out.clear();
+    for field in Fields::new(message).map_while(Result::ok) {
+        let number = field.number as u8;
+        match field.value {
+            Value::Varint(symbol) if holders.contains(&field.number) => {
+                out.push(tag(number, wire::VARINT));
+                wire::put_varint(out, symbols.symbol(symbol).into());
+            }
+            Value::Len(packed) if holders.contains(&field.number) => {
+                let mut refs = Vec::with_capacity(packed.len());
+                for symbol in wire::packed(packed).map_while(Result::ok) {
+                    wire::put_varint(&mut refs, symbols.symbol(symbol).into());
+                }
+                put_bytes(out, number, &refs);
+            }
+            _ => out.extend_from_slice(field.whole),
+        }
+    }
+}
+
+fn from_v1<'a>(arena: &'a Arena, symbols: &mut Symbols<'a>, out: &mut Vec<u8>) {
+    let families = Families::of(arena, symbols);
+    let name_label = Name::new("__name__");
+    let (mut refs, mut labels, mut message) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut samples, mut histograms, mut exemplars) = (Vec::new(), Vec::new(), Vec::new());
+    for series in arena.iter() {
+        labels.clear();
+        symbols.put_labels(series.index(), &mut refs, &mut labels);
+        samples.clear();
+        histograms.clear();
+        exemplars.clear();
+        for field in Fields::new(series.rest()).map_while(Result::ok) {
+            match (field.number, field.value) {
+                (2, _) => samples.extend_from_slice(field.whole),
+                (3, Value::Len(bytes)) => exemplar(bytes, symbols, &mut exemplars),
+                (4, Value::Len(bytes)) => put_bytes(&mut histograms, 3, bytes),
+                _ => {}
+            }
+        }
+        if samples.is_empty() && histograms.is_empty() && exemplars.is_empty() {
+            continue; // 2.0 has no series without data, and refuses the request for one
+        }
+        let metadata = families.metadata(series.get(&name_label).unwrap_or_default());
+        // 2.0 has either samples or histograms in a series.
+        let parts: &[&[u8]] = match (samples.is_empty(), histograms.is_empty()) {
+            (false, false) => &[&samples, &histograms],
+            (true, false) => &[&histograms],
+            _ => &[&samples],
+        };
+        for (i, part) in parts.iter().enumerate() {
+            message.clear();
+            message.extend_from_slice(&labels);
+            message.extend_from_slice(part);
+            if i == 0 {
+                message.extend_from_slice(&exemplars);
+            }
+            message.extend_from_slice(metadata);
+            put_bytes(out, 5, &message);
+        }
+    }
+}
+
+/// Appends a 1.0 exemplar as one of 2.0, field 4.
+fn exemplar<'a>(exemplar: &'a [u8], symbols: &mut Symbols<'a>, out: &mut Vec<u8>) {
+    let (mut refs, mut message) = (Vec::new(), Vec::new());
+    for field in Fields::new(exemplar).map_while(Result::ok) {
+        match (field.number, field.value) {
+            (1, Value::Len(label)) => {
+                let (mut name, mut value) = (&[][..], &[][..]);
+                for part in Fields::new(label).map_while(Result::ok) {
+                    match (part.number, part.value) {
+                        (1, Value::Len(text)) => name = text,
+                        (2, Value::Len(text)) => value = text,
+                        _ => {}
+                    }
+                }
+                wire::put_varint(&mut refs, symbols.intern(name).into());
+                wire::put_varint(&mut refs, symbols.intern(value).into());
+            }
+            (2 | 3, _) => message.extend_from_slice(field.whole),
+            _ => {}
+        }
+    }
+    let mut whole = Vec::with_capacity(refs.len() + message.len() + 4);
+    put_bytes(&mut whole, 1, &refs);
+    whole.extend_from_slice(&message);
+    put_bytes(out, 4, &whole);
+}
+
+/// The metadata of the batch's metric families, ready to be appended to their series.
+struct Families<'a>(HashMap<&'a [u8], (u64, Vec<u8>), RandomState>);
+
+impl<'a> Families<'a> {
+    fn of(arena: &'a Arena, symbols: &mut Symbols<'a>) -> Self {
+        let mut families = HashMap::default();
+        for &span in &arena.metadata {
+            // The field, of which the message is the only content.
+            let field = Fields::new(arena.text(span)).next();
+            let Some(Ok(Value::Len(message))) = field.map(|f| f.map(|f| f.value)) else {
+                continue;
+            };
+            let (mut kind, mut name, mut help, mut unit) = (0, &[][..], &[][..], &[][..]);
+            for field in Fields::new(message).map_while(Result::ok) {
+                match (field.number, field.value) {
+                    (1, Value::Varint(number)) => kind = number,
+                    (2, Value::Len(text)) => name = text,
+                    (4, Value::Len(text)) => help = text,
+                    (5, Value::Len(text)) => unit = text,
+                    _ => {}
+                }
+            }
+            let mut metadata = Vec::new();
+            for (number, value) in [
+                (1, kind),
+                (3, symbols.intern(help).into()),
+                (4, symbols.intern(unit).into()),
+            ] {
+                if value != 0 {
+                    metadata.push(tag(number, wire::VARINT));
+                    wire::put_varint(&mut metadata, value);
+                }
+            }
+            let mut field = Vec::new();
+            put_bytes(&mut field, 5, &metadata);
+            families.insert(name, (kind, field));
+        }
+        Self(families)
+    }
+
+    /// Field 5 of a series with this name, or nothing.
+    fn metadata(&self, name: &[u8]) -> &[u8] {
+        if self.0.is_empty() {
+            return &[];
+        }
+        let suffixes: [&[u8]; 8] = [
+            b"", b"_total", b"_info", b"_bucket", b"_count", b"_sum", b"_gcount", b"_gsum",
+        ];
+        for suffix in suffixes {
+            if let Some(base) = name.strip_suffix(suffix)
+                && let Some((kind, field)) = self.0.get(base)
+                && (family(name, *kind) == base || is_openmetrics_member(*kind, suffix))
+            {
+                return field;
+            }
+        }
+        &[]
+    }
+}

@@ -1,0 +1,296 @@
+//! From body to body in one go: series are decoded, edited, encoded and compressed a few at a time,
+//! while they are in the processor's cache.
+
+use bytes::Bytes;
+
+use metrifold_model::{Counts, Version};
+
+use crate::{Arena, SeriesMut};
+
+use super::compress_v1::Writer;
+use super::decode::{DecodeError, Decoder, Invalid, Limits};
+
+/// Series that are decoded before they are edited.
+const BLOCK: usize = 16;
+
+/// What became of a body.
+pub(crate) struct Rewritten {
+    /// The new body; none if the old one says the same.
+    pub(crate) body: Option<Bytes>,
+    /// What it carries.
+    pub(crate) counts: Counts,
+    /// The series that were left out before anybody edited them.
+    pub(crate) invalid: Invalid,
+}
+
+/// Rewrites a body of 1.0: `edit` is called for each series and says whether to keep it.
+///
+/// # Errors
+///
+/// Fails when the body as a whole is not what it claims to be, or when it grew too large.
+pub(crate) fn rewrite(
+    body: &[u8],
+    limits: &Limits,
+    mut edit: impl FnMut(&mut SeriesMut<'_>) -> bool,
+) -> Result<Rewritten, DecodeError> {
+    let raw = Decoder::decompress(body, limits)?;
+    let mut decoder = Decoder::new(Version::V1, &raw, limits);
+    let mut output = Output {
+        writer: None,
+        as_received: 0,
+    };
+    let walked = decoder.v1(|arena| {
+        if arena.series.len() >= BLOCK {
+            output.block(arena, &mut edit);
+        }
+    });
+    let (mut arena, invalid) = decoder.finish();
+    walked.map_err(|error| DecodeError::Wire {
+        version: Version::V1,
+        error,
+    })?;
+    output.block(&mut arena, &mut edit);
+    if arena.overflowed {
+        return Err(DecodeError::GrewTooLarge);
+    }
+    Ok(Rewritten {
+        counts: arena.counts(),
+        body: output.finish(&arena),
+        invalid,
+    })
+}
+
+/// What has been rewritten so far.
+struct Output {
+    /// There is one as soon as something has changed.
+    writer: Option<Box<Writer>>,
+    /// How much of the decompressed body can stay as it came: what stood there when the first
+    /// change was met.
+    as_received: usize,
+}
+
+impl Output {
+    /// Edits and writes the arena's series, and makes room for others.
+    fn block(&mut self, arena: &mut Arena, edit: impl FnMut(&mut SeriesMut<'_>) -> bool) {
+        arena.retain(edit);
+        if self.writer.is_none() && arena.changed {
+            let mut writer = Writer::take();
+            writer.text(&arena.raw.as_slice()[..self.as_received]);
+            self.writer = Some(writer);
+        }
+        match &mut self.writer {
+            Some(writer) => {
+                writer.series(arena);
+                writer.make_room(arena);
+            }
+            None => {
+                if let Some(last) = arena.series.last() {
+                    self.as_received = (last.whole.start + last.whole.len) as usize;
+                }
+                arena.labels.clear();
+                arena.series.clear();
+            }
+        }
+    }
+
+    fn finish(self, arena: &Arena) -> Option<Bytes> {
+        let mut writer = self.writer?;
+        for &span in &arena.metadata {
+            if span.start as usize >= self.as_received {
+                writer.text(arena.text(span));
+            }
+        }
+        Some(writer.finish())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::Message;
+
+    use super::*;
+    use crate::Name;
+    use crate::remote_write::messages::v1;
+    use crate::remote_write::tests::{snappy, unsnappy};
+    use crate::remote_write::{decode, encode_v1};
+
+    /// What is done to one series.
+    #[derive(Clone, Copy, Debug)]
+    enum Edit {
+        Nothing,
+        Drop,
+        /// Sets a label to a value of so many bytes.
+        Set(usize),
+        Remove,
+    }
+
+    fn edit() -> impl Strategy<Value = Edit> {
+        prop_oneof![
+            4 => Just(Edit::Nothing),
+            2 => Just(Edit::Drop),
+            4 => prop_oneof![Just(4usize), Just(5), Just(300)].prop_map(Edit::Set),
+            2 => Just(Edit::Remove),
+        ]
+    }
+
+    /// Series as neighbours are: most labels alike, some of another length, some missing.
+    fn series() -> impl Strategy<Value = v1::TimeSeries> {
+        let labels = prop::collection::btree_map(
+            prop::sample::select(vec!["Zone", "a", "cluster", "instance", "job", "pod", "é"]),
+            prop::sample::select(vec![
+                "a",
+                "b",
+                "node-0001",
+                "node-0002",
+                "node-17",
+                "long value",
+            ]),
+            0..7,
+        );
+        let name = prop::sample::select(vec!["up", "go_goroutines", "go_threads", ""]);
+        let samples = prop::collection::vec((0u8..4, 0i64..3), 1..4);
+        let many = prop_oneof![9 => Just(1usize), 1 => Just(20)];
+        (labels, name, samples, many).prop_map(|(mut labels, name, samples, many)| {
+            // Without a name the series is invalid.
+            if !name.is_empty() {
+                labels.insert("__name__", name);
+            }
+            let labels = labels.into_iter().map(|(name, value)| v1::Label {
+                name: name.into(),
+                value: value.into(),
+            });
+            let samples = samples.iter().cycle().take(samples.len() * many);
+            let samples = samples.map(|&(value, minute)| v1::Sample {
+                value: value.into(),
+                timestamp: 1_700_000_000_000 + minute * 60_000,
+            });
+            v1::TimeSeries {
+                labels: labels.collect(),
+                samples: samples.collect(),
+                ..Default::default()
+            }
+        })
+    }
+
+    /// Metadata may stand between series.
+    fn request() -> impl Strategy<Value = Vec<u8>> {
+        let part = prop_oneof![
+            9 => series().prop_map(|series| v1::WriteRequest {
+                timeseries: vec![series],
+                metadata: vec![],
+            }),
+            1 => "[a-z]{1,9}".prop_map(|family| v1::WriteRequest {
+                timeseries: vec![],
+                metadata: vec![v1::MetricMetadata {
+                    metric_family_name: family,
+                    ..Default::default()
+                }],
+            }),
+        ];
+        let parts = prop::collection::vec(part, 0..6 * BLOCK);
+        parts.prop_map(|parts| parts.iter().flat_map(Message::encode_to_vec).collect())
+    }
+
+    fn apply<'a>(edits: &'a [Edit], quiet: usize) -> impl FnMut(&mut SeriesMut<'_>) -> bool + 'a {
+        let (pod, tenant) = (Name::new("pod"), Name::new("tenant"));
+        let mut index = 0;
+        let mut shared = None;
+        move |series| {
+            index += 1;
+            if index <= quiet {
+                return true;
+            }
+            match edits[index % edits.len()] {
+                Edit::Nothing => {}
+                Edit::Drop => return false,
+                Edit::Set(4) => {
+                    let label = *shared.get_or_insert_with(|| series.push_label(&tenant, b"team"));
+                    series.set_label(&tenant, label);
+                }
+                Edit::Set(len) => series.set(&tenant, &vec![b't'; len]),
+                Edit::Remove => series.remove(&pod),
+            }
+            true
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        #[test]
+        fn a_body_is_rewritten_to_what_its_decoded_and_edited_form_is_encoded_to(
+            request in request(),
+            edits in prop::collection::vec(edit(), 1..12),
+            quiet in 0..6 * BLOCK,
+        ) {
+            let limits = Limits::default();
+            let body = snappy(&request);
+            let (mut arena, invalid) = decode(Version::V1, &body, &limits).unwrap();
+            arena.retain(apply(&edits, quiet));
+            let expected = v1::WriteRequest::decode(&*unsnappy(&encode_v1(&arena))).unwrap();
+
+            let rewritten = rewrite(&body, &limits, apply(&edits, quiet)).unwrap();
+            prop_assert_eq!(rewritten.counts, arena.counts());
+            prop_assert_eq!(rewritten.invalid, invalid);
+            prop_assert_eq!(rewritten.body.is_some(), arena.changed);
+            let body = rewritten.body.as_deref().unwrap_or(&body);
+            prop_assert_eq!(v1::WriteRequest::decode(&*unsnappy(body)).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_body_does_not_grow_by_being_rewritten() {
+        let labels = |series: usize| {
+            let pod = series / 20;
+            let pairs = [
+                (
+                    "__name__",
+                    format!("some_family_of_metrics_{}", series % 20),
+                ),
+                ("cluster", "eu-1-prod".into()),
+                ("instance", format!("10.0.{}.{}:8080", pod, pod * 7 % 250)),
+                ("namespace", ["payments", "checkout"][pod % 2].into()),
+                (
+                    "pod",
+                    format!("service-{}-{:08x}", pod % 7, pod * 0x9e37_79b9),
+                ),
+            ];
+            let label = |(name, value): (&str, String)| v1::Label {
+                name: name.into(),
+                value,
+            };
+            pairs.into_iter().map(label).collect()
+        };
+        let timeseries = (0..2000).map(|series| v1::TimeSeries {
+            labels: labels(series),
+            samples: vec![v1::Sample {
+                value: series as f64,
+                timestamp: 1_700_000_000_000 + series as i64 % 100,
+            }],
+            ..Default::default()
+        });
+        let request = v1::WriteRequest {
+            timeseries: timeseries.collect(),
+            metadata: vec![],
+        };
+        let searched = snappy(&request.encode_to_vec());
+        // The first body of a thread is written in both ways.
+        let (arena, _) = decode(Version::V1, &searched, &Limits::default()).unwrap();
+        let written = std::thread::scope(|scope| {
+            let thread = scope.spawn(|| [encode_v1(&arena), encode_v1(&arena)]);
+            thread
+                .join()
+                .unwrap()
+                .map(|body| body.len())
+                .into_iter()
+                .max()
+                .unwrap()
+        });
+        assert!(
+            written <= searched.len() * 101 / 100,
+            "{written} bytes instead of {}",
+            searched.len()
+        );
+    }
+}

@@ -1,0 +1,46 @@
+//! The samples of a series, for those few who look at values.
+
+use prost::Message;
+
+use metrifold_model::Version;
+
+use crate::SeriesRef;
+use crate::wire::{Fields, Value};
+
+use super::messages::Histogram;
+
+/// The bits of Prometheus' stale marker, which is one of the NaNs.
+pub const STALE: u64 = 0x7ff0_0000_0000_0002;
+
+impl<'a> SeriesRef<'a> {
+    /// Values and timestamps of the float samples.
+    pub fn samples(&self) -> impl Iterator<Item = (f64, i64)> + use<'a> {
+        Fields::new(self.rest())
+            .map_while(Result::ok)
+            .filter(|field| field.number == 2)
+            .filter_map(|field| field.bytes().ok())
+            .map(|sample| {
+                let (mut value, mut timestamp) = (0.0, 0);
+                for field in Fields::new(sample).map_while(Result::ok) {
+                    match (field.number, field.value) {
+                        (1, Value::Fixed64(bits)) => value = f64::from_bits(bits),
+                        (2, Value::Varint(number)) => timestamp = number as i64,
+                        _ => {}
+                    }
+                }
+                (value, timestamp)
+            })
+    }
+
+    /// The native histograms that can be decoded.
+    pub fn histograms(&self) -> impl Iterator<Item = Histogram> + use<'a> {
+        let number = match self.version() {
+            Version::V1 => 4,
+            Version::V2 => 3,
+        };
+        Fields::new(self.rest())
+            .map_while(Result::ok)
+            .filter(move |field| field.number == number)
+            .filter_map(|field| Histogram::decode(field.bytes().ok()?).ok())
+    }
+}

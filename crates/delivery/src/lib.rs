@@ -1,0 +1,27 @@
+//! Delivers batches by remote write: what the sinks `remote_write` and `thanos` share.
+//!
+//! A sink has its own connections, its own retries and its own fate. Batches leave in the order
+//! in which they came wherever that order could be lost: see [`metrifold_engine::planes::metrics::Input::recv`].
+#![warn(unreachable_pub)]
+// Tests may do all of this.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::expect_used,
+        clippy::print_stderr,
+        clippy::print_stdout,
+        clippy::unwrap_used,
+    )
+)]
+
+mod answer;
+mod attempt;
+mod config;
+mod isolation;
+mod merge;
+mod pace;
+mod sender;
+
+pub use config::{DEAD_LETTER_KEYS, DeliveryConfig, Flavour, KEYS, Protocol, RETRY_KEYS};

@@ -1,0 +1,455 @@
+//! From a declared component to a validated one.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use metrifold_base::{Problems, Secret, Size};
+use metrifold_model::{Kind, Signal};
+
+use crate::component::{ComponentInfo, Resource, SinkConfig, SourceConfig, TransformConfig};
+
+use super::decode::{self, Finding};
+use super::diagnostic::Diagnostic;
+use super::document::{self, Around, Declared};
+use super::path::{KeyPath, Step, Under};
+use super::source::Place;
+use super::{Fingerprint, NamedFiles, canonical, suggest, types};
+
+/// A component on its way into the graph.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) kind: Kind,
+    pub(crate) id: Arc<str>,
+    pub(crate) place: Place,
+    pub(crate) type_name: String,
+    /// `None` when it has errors of its own.
+    pub(crate) config: Option<AnyConfig>,
+    pub(crate) inputs: Vec<InputEntry>,
+    /// Whether `inputs` itself is wrong, so that what it lacks is not known.
+    pub(crate) inputs_broken: bool,
+    /// What it takes for itself, each with the key that says so.
+    pub(crate) resources: Vec<(Resource, Place)>,
+    pub(crate) effective: Secret,
+    pub(crate) files: NamedFiles,
+    /// The key that asks for a queue on disk.
+    pub(crate) disk_queue: Option<Place>,
+    pub(crate) around: Around,
+}
+
+/// An element of `inputs`.
+#[derive(Debug)]
+pub(crate) struct InputEntry {
+    pub(crate) text: String,
+    pub(crate) place: Place,
+}
+
+/// A component's configuration of whichever kind.
+#[derive(Clone, Debug)]
+pub(crate) enum AnyConfig {
+    Source(Arc<dyn SourceConfig>),
+    Transform(Arc<dyn TransformConfig>),
+    Sink(Arc<dyn SinkConfig>),
+}
+
+impl AnyConfig {
+    /// Whether the signal can leave it (sources) or enter it (the others).
+    pub(crate) fn carries(&self, signal: Signal) -> bool {
+        match self {
+            Self::Source(config) => config.signal() == signal,
+            Self::Transform(config) => config.signals().contains(&signal),
+            Self::Sink(config) => config.signal() == signal,
+        }
+    }
+
+    /// Its named outputs.
+    pub(crate) fn outputs(&self) -> Vec<String> {
+        match self {
+            Self::Transform(config) => config.outputs(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn resources(&self) -> Vec<Resource> {
+        match self {
+            Self::Source(config) => config.resources(),
+            Self::Transform(_) => Vec::new(),
+            Self::Sink(config) => config.resources(),
+        }
+    }
+
+    fn files(&self) -> Vec<&Path> {
+        match self {
+            Self::Source(config) => config.files(),
+            Self::Transform(config) => config.files(),
+            Self::Sink(config) => config.files(),
+        }
+    }
+
+    fn validate(&self, problems: &mut Problems) {
+        match self {
+            Self::Source(config) => config.validate(problems),
+            Self::Transform(config) => config.validate(problems),
+            Self::Sink(config) => config.validate(problems),
+        }
+    }
+}
+
+/// Reads and validates a component. `named` are the files that components before it name: a file
+/// that several name is the same one to all of them.
+pub(crate) fn check(
+    declared: Declared<'_>,
+    environment: bool,
+    named: &mut NamedFiles,
+    found: &mut Vec<Diagnostic>,
+) -> Node {
+    let Declared {
+        kind,
+        id,
+        place,
+        mut table,
+        around,
+        broken,
+        ..
+    } = declared;
+    let before = found.len();
+    let name = format!("{}.{id}", kind.table());
+    let effective = {
+        let mut table = table.clone();
+        table.remove("inputs");
+        Secret::new(canonical::canonical(&table))
+    };
+    let inputs = take_inputs(kind, &name, &mut table, &around, found);
+    let inputs_broken =
+        found.len() > before || around.removed.iter().any(|path| is_key(path, "inputs"));
+    // Wrong inputs say nothing against what the component sends.
+    let before = found.len();
+    let type_name = take_type(kind, &name, &place, &mut table, &around, found);
+    let report = |finding: Finding, found: &mut Vec<Diagnostic>| {
+        let message = finding.describe(&name, &around.redactions);
+        let at = finding
+            .span
+            .map_or_else(|| place.clone(), |span| around.place(span));
+        let mut diagnostic = Diagnostic::error(message).at(at);
+        diagnostic.help = finding.help.map(|help| around.redactions.apply(&help));
+        found.push(diagnostic);
+    };
+    let mut config = None;
+    if let Some((type_name, type_place)) = &type_name {
+        match read(kind, type_name, &table, &around) {
+            Ok(read) => config = Some(read),
+            Err(None) => {
+                found.push(unknown_type(kind, &name, type_name, &around).at(type_place.clone()))
+            }
+            Err(Some(findings)) => {
+                for finding in findings {
+                    report(finding, found);
+                }
+            }
+        }
+    }
+    // Before they are read for good: what changes in between is then noticed as a change.
+    let files = match &config {
+        Some(config) if environment => fingerprints(&config.files(), named),
+        _ => NamedFiles::new(),
+    };
+    if let Some(config) = &config {
+        let mut problems = Problems::new(environment);
+        config.validate(&mut problems);
+        for problem in problems.into_list() {
+            let finding = Finding {
+                span: KeyPath::parse(&problem.path).locate(&table, Under::Value),
+                path: problem.path,
+                message: problem.message,
+                help: problem.help,
+            };
+            report(finding, found);
+        }
+    }
+    let resources = match &config {
+        Some(config) => {
+            let span = ["address", "listen"]
+                .iter()
+                .find_map(|key| KeyPath::parse(key).locate(&table, Under::Value));
+            let at = span.map_or_else(|| place.clone(), |span| around.place(span));
+            let resources = config.resources().into_iter();
+            resources.map(|resource| (resource, at.clone())).collect()
+        }
+        None => Vec::new(),
+    };
+    let disk_queue = match &config {
+        Some(AnyConfig::Sink(sink)) if sink.queue().is_disk() => {
+            let span = KeyPath::parse("queue.type").locate(&table, Under::Value);
+            Some(span.map_or_else(|| place.clone(), |span| around.place(span)))
+        }
+        _ => None,
+    };
+    let failed = broken || found.len() > before;
+    Node {
+        kind,
+        id,
+        place,
+        type_name: type_name.map(|(name, _)| name).unwrap_or_default(),
+        config: config.filter(|_| !failed),
+        inputs,
+        inputs_broken,
+        resources,
+        effective,
+        files,
+        disk_queue,
+        around,
+    }
+}
+
+fn fingerprints(files: &[&Path], named: &mut NamedFiles) -> NamedFiles {
+    let fingerprint = |file: &&Path| {
+        let state = named.get(*file).copied();
+        let state = state.unwrap_or_else(|| Fingerprint::of_file(file));
+        named.insert(file.to_path_buf(), state);
+        (file.to_path_buf(), state)
+    };
+    files.iter().map(fingerprint).collect()
+}
+
+/// A node for what is not even a table: only its name is known.
+pub(crate) fn stand_in(declared: Declared<'_>) -> Node {
+    Node {
+        kind: declared.kind,
+        id: declared.id,
+        place: declared.place,
+        type_name: String::new(),
+        config: None,
+        inputs: Vec::new(),
+        inputs_broken: true,
+        resources: Vec::new(),
+        effective: Secret::new(""),
+        files: NamedFiles::new(),
+        disk_queue: None,
+        around: declared.around,
+    }
+}
+
+fn is_key(path: &KeyPath, key: &str) -> bool {
+    matches!(path.0.first(), Some(Step::Key(first)) if first == key)
+}
+
+/// Takes `inputs` out of the table.
+fn take_inputs(
+    kind: Kind,
+    name: &str,
+    table: &mut DeTable<'_>,
+    around: &Around,
+    found: &mut Vec<Diagnostic>,
+) -> Vec<InputEntry> {
+    let key = table.get_key_value("inputs").map(|(key, _)| key.span());
+    let (Some(key), Some(value)) = (key, table.remove("inputs")) else {
+        return Vec::new();
+    };
+    if kind == Kind::Source {
+        found.push(
+            Diagnostic::error(format!("{name}: unknown key `inputs`"))
+                .at(around.place(key))
+                .with_help("a source has no inputs: remove the key"),
+        );
+        return Vec::new();
+    }
+    let span = value.span();
+    let DeValue::Array(array) = value.into_inner() else {
+        found.push(
+            Diagnostic::error(format!("{name}: inputs is not an array of names"))
+                .at(around.place(span))
+                .with_help("write inputs = [\"NAME\"]"),
+        );
+        return Vec::new();
+    };
+    let mut inputs = Vec::new();
+    for item in array {
+        let place = around.place(item.span());
+        match item.into_inner() {
+            DeValue::String(text) => inputs.push(InputEntry {
+                text: text.into_owned(),
+                place,
+            }),
+            _ => found.push(
+                Diagnostic::error(format!("{name}: an input is the name of a component"))
+                    .at(place)
+                    .with_help("put the name in quotes"),
+            ),
+        }
+    }
+    inputs
+}
+
+/// Takes `type` out of the table.
+fn take_type(
+    kind: Kind,
+    name: &str,
+    place: &Place,
+    table: &mut DeTable<'_>,
+    around: &Around,
+    found: &mut Vec<Diagnostic>,
+) -> Option<(String, Place)> {
+    let Some(value) = table.remove("type") else {
+        if !around.removed.iter().any(|path| is_key(path, "type")) {
+            found.push(
+                Diagnostic::error(format!("{name} has no type"))
+                    .at(place.clone())
+                    .with_help(format!("add type = \"...\"; {}", types::type_list(kind))),
+            );
+        }
+        return None;
+    };
+    let at = around.place(value.span());
+    match value.into_inner() {
+        DeValue::String(text) => Some((text.into_owned(), at)),
+        _ => {
+            found.push(
+                Diagnostic::error(format!("{name}: type is not a string"))
+                    .at(at)
+                    .with_help(types::type_list(kind)),
+            );
+            None
+        }
+    }
+}
+
+/// Reads the table as a component of the kind; `Err(None)` when there is no such type.
+fn read(
+    kind: Kind,
+    type_name: &str,
+    table: &DeTable<'_>,
+    around: &Around,
+) -> Result<AnyConfig, Option<Vec<Finding>>> {
+    let read = |table: DeTable<'_>| match kind {
+        Kind::Source => decode::component::<Box<dyn SourceConfig>>(type_name, table)
+            .map(|config| AnyConfig::Source(config.into())),
+        Kind::Transform => decode::component::<Box<dyn TransformConfig>>(type_name, table)
+            .map(|config| AnyConfig::Transform(config.into())),
+        Kind::Sink => decode::component::<Box<dyn SinkConfig>>(type_name, table)
+            .map(|config| AnyConfig::Sink(config.into())),
+    };
+    if let Err(failure) = read(table.clone())
+        && failure.unknown_type
+    {
+        return Err(None);
+    }
+    let keys: Vec<_> = inventory::iter::<ComponentInfo>
+        .into_iter()
+        .filter(|info| info.kind == kind && info.name == type_name)
+        .flat_map(|info| info.keys.iter().flat_map(|keys| keys.iter().copied()))
+        .collect();
+    decode::all_errors(table.clone(), around.removed.clone(), &keys, &read).map_err(Some)
+}
+
+fn unknown_type(kind: Kind, name: &str, type_name: &str, around: &Around) -> Diagnostic {
+    let others = types::kinds_of(type_name);
+    let help = match (
+        suggest::nearest(type_name, types::type_names(kind)),
+        others.first(),
+    ) {
+        (_, Some(other)) => format!(
+            "it is a {} type: declare it under [{}.NAME]",
+            other.as_str(),
+            other.table()
+        ),
+        (Some(near), None) => format!("did you mean `{near}`?"),
+        (None, None) => types::type_list(kind),
+    };
+    let shown = around.redactions.apply(&format!("`{type_name}`"));
+    Diagnostic::error(format!("{name}: unknown {} type {shown}", kind.as_str())).with_help(help)
+}
+
+/// Whether a transform with these keys has named outputs.
+pub fn has_named_outputs(type_name: &str, keys: &str) -> bool {
+    let Ok(table) = DeTable::parse(keys) else {
+        return false;
+    };
+    decode::component::<Box<dyn TransformConfig>>(type_name, table.into_inner())
+        .is_ok_and(|config| !config.outputs().is_empty())
+}
+
+/// Reads a global table; `what` is its name.
+pub(crate) fn global<T: for<'de> serde::Deserialize<'de>>(
+    what: &str,
+    global: document::Global<'_>,
+    found: &mut Vec<Diagnostic>,
+) -> Option<(T, Place)> {
+    let document::Global {
+        place,
+        value,
+        around,
+    } = global;
+    let DeValue::Table(table) = value.into_inner() else {
+        let message = format!("`{what}` is not a table");
+        found.push(
+            Diagnostic::error(message)
+                .at(place)
+                .with_help(format!("write [{what}]")),
+        );
+        return None;
+    };
+    let value_place = |path: &str| {
+        let span = KeyPath::parse(path).locate(&table, Under::Value);
+        span.map_or_else(|| place.clone(), |span| around.place(span))
+    };
+    let address = value_place("address");
+    match decode::all_errors(
+        table.clone(),
+        around.removed.clone(),
+        &[],
+        &decode::plain::<T>,
+    ) {
+        Ok(value) => Some((value, address)),
+        Err(findings) => {
+            for finding in findings {
+                let message = finding.describe(what, &around.redactions);
+                let at = finding
+                    .span
+                    .map_or_else(|| place.clone(), |span| around.place(span));
+                let mut diagnostic = Diagnostic::error(message).at(at);
+                diagnostic.help = finding.help;
+                found.push(diagnostic);
+            }
+            None
+        }
+    }
+}
+
+/// Reads a global string.
+pub(crate) fn global_string(
+    what: &str,
+    global: document::Global<'_>,
+    found: &mut Vec<Diagnostic>,
+) -> Option<(String, Place)> {
+    let place = global.around.place(Spanned::span(&global.value));
+    match global.value.into_inner() {
+        DeValue::String(text) if !text.is_empty() => Some((text.into_owned(), place)),
+        _ => {
+            let message = format!("`{what}` is a path in quotes");
+            found.push(Diagnostic::error(message).at(place));
+            None
+        }
+    }
+}
+
+/// Reads a global size.
+pub(crate) fn global_size(
+    what: &str,
+    global: document::Global<'_>,
+    found: &mut Vec<Diagnostic>,
+) -> Option<(Size, Place)> {
+    let place = global.around.place(Spanned::span(&global.value));
+    let size = match global.value.into_inner() {
+        DeValue::String(text) => text.parse(),
+        _ => Err("expected a size in quotes, such as \"64MiB\"".to_owned()),
+    };
+    let error = match size {
+        Ok(Size(0)) => "must be at least 1B".to_owned(),
+        Ok(size) => return Some((size, place)),
+        Err(error) => global.around.redactions.apply(&error),
+    };
+    found.push(Diagnostic::error(format!("`{what}`: {error}")).at(place));
+    None
+}

@@ -1,0 +1,347 @@
+//! From a table to a component, with every error that is in the table.
+//!
+//! Serde stops at the first error. So the offending key is taken out of a copy of the table, or a
+//! value that serde accepts is put in its place, and the copy is read again until it is accepted.
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use serde::Deserialize;
+use serde::de::value::StrDeserializer;
+use serde::de::{DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, Visitor};
+use serde_path_to_error::Track;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, Error, ValueDeserializer};
+
+use metrifold_base::{Key, KeyDefault};
+
+use super::path::{KeyPath, Step, Under};
+use super::secrets::Redactions;
+use super::suggest;
+
+/// The most errors that are looked for in one table.
+const MAX_ERRORS: usize = 50;
+
+/// An error in a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Finding {
+    /// The key that it is about; empty for the table itself.
+    pub(crate) path: String,
+    /// What is wrong.
+    pub(crate) message: String,
+    /// Where; `None` for the table itself.
+    pub(crate) span: Option<Range<usize>>,
+    pub(crate) help: Option<String>,
+}
+
+impl Finding {
+    /// The message, with the full name of the key in front.
+    pub(crate) fn describe(&self, table: &str, redactions: &Redactions) -> String {
+        let dot = match self.path.starts_with('[') || self.path.is_empty() {
+            true => "",
+            false => ".",
+        };
+        format!(
+            "{table}{dot}{}: {}",
+            self.path,
+            redactions.apply(&self.message)
+        )
+    }
+}
+
+/// Why one attempt failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    path: KeyPath,
+    message: String,
+    /// Whether there is no such component type.
+    pub(crate) unknown_type: bool,
+}
+
+/// What an error message of serde's says, taken apart.
+enum Complaint<'a> {
+    UnknownKey(&'a str, Vec<&'a str>),
+    UnknownValue(&'a str, Vec<&'a str>),
+    Missing(&'a str),
+    Other(&'a str),
+}
+
+/// Reads the externally tagged `{type_name: table}`.
+pub(crate) fn component<'de, T: Deserialize<'de>>(
+    type_name: &str,
+    table: DeTable<'de>,
+) -> Result<T, Failure> {
+    let mut track = Track::new();
+    let reached = Cell::new(false);
+    let entry = Entry {
+        type_name: Some(type_name),
+        value: Some(Spanned::new(0..0, DeValue::Table(table))),
+        track: &mut track,
+        reached: &reached,
+    };
+    T::deserialize(EntryDeserializer(entry)).map_err(|error| Failure {
+        path: KeyPath::tracked(&track.path()),
+        message: error.message().to_owned(),
+        unknown_type: !reached.get(),
+    })
+}
+
+/// Reads a table that is no component.
+pub(crate) fn plain<'de, T: Deserialize<'de>>(table: DeTable<'de>) -> Result<T, Failure> {
+    let value = Spanned::new(0..0, DeValue::Table(table));
+    serde_path_to_error::deserialize(ValueDeserializer::from(value)).map_err(|error| Failure {
+        path: KeyPath::tracked(error.path()),
+        message: error.inner().message().to_owned(),
+        unknown_type: false,
+    })
+}
+
+/// Reads a table over and over until all errors are found. Keys in `removed` were taken out
+/// before, for errors of their own, and are not missed.
+pub(crate) fn all_errors<'i, T>(
+    mut table: DeTable<'i>,
+    mut removed: Vec<KeyPath>,
+    keys: &[Key],
+    read: &dyn Fn(DeTable<'i>) -> Result<T, Failure>,
+) -> Result<T, Vec<Finding>> {
+    let mut findings: Vec<Finding> = Vec::new();
+    let whole = removed.is_empty();
+    for _ in 0..MAX_ERRORS {
+        let failure = match read(table.clone()) {
+            Ok(value) if whole && findings.is_empty() => return Ok(value),
+            Ok(_) => return Err(findings),
+            Err(failure) => failure,
+        };
+        match complaint(&failure.message) {
+            Complaint::Missing(field) => {
+                let path = failure.path.join(field);
+                let shown = path.before_removal(&removed);
+                if !removed.contains(&shown) {
+                    findings.push(missing(&failure.path, &shown, field, &table, keys));
+                    removed.push(shown);
+                }
+                if fill(&mut table, &path, keys, read) {
+                    continue;
+                }
+                // Nothing fits, so that the table around it has to go.
+                match failure.path.remove(&mut table) {
+                    Some(path) => removed.push(path.before_removal(&removed)),
+                    None => return Err(findings),
+                }
+            }
+            complaint => {
+                findings.push(describe(&complaint, &failure.path, &removed, &table));
+                if let Complaint::UnknownKey(key, expected) = &complaint
+                    && let Some(meant) = suggest::nearest(key, expected.iter().copied())
+                    && let Some((around, _)) = failure.path.before_removal(&removed).split_last()
+                {
+                    // The key that was meant is not missing as well.
+                    removed.push(around.join(meant));
+                }
+                match failure.path.remove(&mut table) {
+                    Some(path) => removed.push(path.before_removal(&removed)),
+                    None => return Err(findings),
+                }
+            }
+        }
+    }
+    Err(findings)
+}
+
+/// Puts something in the place of a missing key that gets the reader past it.
+fn fill<'i, T>(
+    table: &mut DeTable<'i>,
+    path: &KeyPath,
+    keys: &[Key],
+    read: &dyn Fn(DeTable<'i>) -> Result<T, Failure>,
+) -> bool {
+    let name = path.to_string();
+    let example = keys
+        .iter()
+        .find(|key| key.name == name)
+        .map(|key| key.default.example());
+    let guesses = [
+        "\"x\"",
+        "\"127.0.0.1:1\"",
+        "\"http://localhost\"",
+        "\"1s\"",
+        "\"1MiB\"",
+        "1",
+        "true",
+        "[]",
+        "[\"x\"]",
+        "{}",
+    ];
+    for text in example.into_iter().chain(guesses) {
+        let Ok(value) = DeValue::parse(text) else {
+            continue;
+        };
+        let value = Spanned::new(0..0, value.into_inner());
+        let mut filled = table.clone();
+        if !path.set(&mut filled, value) {
+            return false;
+        }
+        let accepted = match read(filled.clone()) {
+            Ok(_) => true,
+            Err(failure) => {
+                let at = match complaint(&failure.message) {
+                    Complaint::Missing(field) => failure.path.join(field),
+                    _ => failure.path.clone(),
+                };
+                // A complaint about the table as a whole may be about the guess.
+                !at.starts_with(path) && (!at.0.is_empty())
+            }
+        };
+        if accepted {
+            *table = filled;
+            return true;
+        }
+    }
+    false
+}
+
+fn missing(
+    table_path: &KeyPath,
+    shown: &KeyPath,
+    field: &str,
+    table: &DeTable<'_>,
+    keys: &[Key],
+) -> Finding {
+    let name = shown.to_string();
+    let example = keys.iter().find_map(|key| match key.default {
+        KeyDefault::Required(text) if key.name == name => Some(text),
+        _ => None,
+    });
+    let around = shown
+        .split_last()
+        .map(|(around, _)| around)
+        .unwrap_or_default();
+    Finding {
+        path: around.to_string(),
+        message: format!("key `{field}` is missing"),
+        span: table_path.locate(table, Under::Key),
+        help: Some(match example {
+            Some(text) => format!("add {field} = {text}"),
+            None => format!("add `{field}`"),
+        }),
+    }
+}
+
+fn describe(
+    complaint: &Complaint<'_>,
+    path: &KeyPath,
+    removed: &[KeyPath],
+    table: &DeTable<'_>,
+) -> Finding {
+    let (message, help) = match complaint {
+        Complaint::UnknownKey(key, expected) => {
+            let around = match path.split_last() {
+                Some((around, Step::Key(last))) if last == key => around,
+                _ => path.clone(),
+            };
+            let span = around.join(key).locate(table, Under::Key);
+            return Finding {
+                path: around.before_removal(removed).to_string(),
+                message: format!("unknown key `{key}`"),
+                span,
+                help: Some(choices(key, expected, "known keys")),
+            };
+        }
+        Complaint::UnknownValue(value, expected) => (
+            format!("unknown value `{value}`"),
+            Some(choices(value, expected, "possible values")),
+        ),
+        Complaint::Missing(text) | Complaint::Other(text) => ((*text).to_owned(), None),
+    };
+    Finding {
+        path: path.before_removal(removed).to_string(),
+        message,
+        span: path.locate(table, Under::Value),
+        help,
+    }
+}
+
+/// The nearest of the names, or all of them.
+pub(crate) fn choices(wrong: &str, names: &[&str], what: &str) -> String {
+    match suggest::nearest(wrong, names.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if names.is_empty() => "none is possible here".to_owned(),
+        None => format!("{what}: {}", suggest::list(names.iter().copied())),
+    }
+}
+
+/// Takes the first line of a message apart; whatever follows is noise.
+fn complaint(message: &str) -> Complaint<'_> {
+    let line = message.lines().next().unwrap_or_default();
+    let quoted = |start: &str| -> Option<(&str, Vec<&str>)> {
+        let rest = line.strip_prefix(start)?.strip_prefix('`')?;
+        // The name may hold anything, the list behind it cannot.
+        let (name, expected) = ["`, expected ", "`, there are no "]
+            .iter()
+            .find_map(|between| rest.rsplit_once(between))?;
+        Some((name, expected.split('`').skip(1).step_by(2).collect()))
+    };
+    if let Some((key, expected)) = quoted("unknown field ") {
+        Complaint::UnknownKey(key, expected)
+    } else if let Some((value, expected)) = quoted("unknown variant ") {
+        Complaint::UnknownValue(value, expected)
+    } else if let Some(field) = line
+        .strip_prefix("missing field `")
+        .and_then(|rest| rest.strip_suffix('`'))
+    {
+        Complaint::Missing(field)
+    } else {
+        Complaint::Other(line)
+    }
+}
+
+/// A map of one entry, whose value is tracked.
+struct Entry<'a, 'de> {
+    type_name: Option<&'a str>,
+    value: Option<Spanned<DeValue<'de>>>,
+    track: &'a mut Track,
+    reached: &'a Cell<bool>,
+}
+
+struct EntryDeserializer<'a, 'de>(Entry<'a, 'de>);
+
+impl<'de> Deserializer<'de> for EntryDeserializer<'_, 'de> {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        visitor.visit_map(self.0)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
+        unit unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier
+        ignored_any
+    }
+}
+
+impl<'de> MapAccess<'de> for Entry<'_, 'de> {
+    type Error = Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, Error> {
+        let Some(name) = self.type_name.take() else {
+            return Ok(None);
+        };
+        let key: StrDeserializer<'_, Error> = name.into_deserializer();
+        seed.deserialize(key).map(Some)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
+        self.reached.set(true);
+        let Some(value) = self.value.take() else {
+            return Err(serde::de::Error::custom("the value was read twice"));
+        };
+        let value = ValueDeserializer::from(value);
+        seed.deserialize(serde_path_to_error::Deserializer::new(value, self.track))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,406 @@
+//! From several files to one set of tables: parsing, variables, merging, names.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use metrifold_model::Kind;
+
+use super::decode;
+use super::diagnostic::Diagnostic;
+use super::environment::{Environment, expand};
+use super::path::{KeyPath, Step};
+use super::secrets::{self, Redactions, Substituted};
+use super::source::{Place, SourceFile, Text};
+
+/// The keys that a file may have at its top.
+const TOP_LEVEL: [&str; 8] = [
+    "data_dir",
+    "memory_limit",
+    "max_in_flight_bytes",
+    "api",
+    "ledger",
+    "sources",
+    "transforms",
+    "sinks",
+];
+
+/// The most syntax errors of a file that are looked at; nobody reads more.
+const MAX_SYNTAX_ERRORS: usize = 100;
+
+/// What the files say, together.
+#[derive(Debug, Default)]
+pub(crate) struct Document<'i> {
+    pub(crate) data_dir: Option<Global<'i>>,
+    pub(crate) memory_limit: Option<Global<'i>>,
+    pub(crate) max_in_flight_bytes: Option<Global<'i>>,
+    pub(crate) api: Option<Global<'i>>,
+    pub(crate) ledger: Option<Global<'i>>,
+    pub(crate) components: Vec<Declared<'i>>,
+    /// Whether text could not be read or parsed, so that any name may be missing.
+    pub(crate) incomplete: bool,
+}
+
+/// A global key.
+#[derive(Debug)]
+pub(crate) struct Global<'i> {
+    pub(crate) place: Place,
+    pub(crate) value: Spanned<DeValue<'i>>,
+    pub(crate) around: Around,
+}
+
+/// A component as it is declared.
+#[derive(Debug)]
+pub(crate) struct Declared<'i> {
+    pub(crate) kind: Kind,
+    pub(crate) id: Arc<str>,
+    /// The place of its name.
+    pub(crate) place: Place,
+    pub(crate) table: DeTable<'i>,
+    pub(crate) around: Around,
+    /// Whether an error was found already.
+    pub(crate) broken: bool,
+    /// Whether another component before it has the name.
+    pub(crate) duplicate: bool,
+    /// Whether it is a table at all.
+    pub(crate) is_table: bool,
+}
+
+/// What is known of the file around a table.
+#[derive(Clone, Debug)]
+pub(crate) struct Around {
+    pub(crate) file: Arc<SourceFile>,
+    pub(crate) redactions: Redactions,
+    /// Keys that were taken out of the table, since their variables are not set.
+    pub(crate) removed: Vec<KeyPath>,
+}
+
+impl Around {
+    /// A place in the file.
+    pub(crate) fn place(&self, span: Range<usize>) -> Place {
+        Place::new(&self.file, span)
+    }
+}
+
+/// Parses and merges files.
+pub(crate) fn merge<'i>(
+    texts: &'i [Text],
+    environment: &dyn Environment,
+    found: &mut Vec<Diagnostic>,
+) -> Document<'i> {
+    let mut document = Document::default();
+    for text in texts {
+        match parse(text, environment, found) {
+            Some(file) => add(&mut document, file, found),
+            None => document.incomplete = true,
+        }
+    }
+    find_duplicates(&mut document.components, found);
+    document
+}
+
+/// A parsed file.
+struct Parsed<'i> {
+    file: Arc<SourceFile>,
+    table: DeTable<'i>,
+    substituted: Arc<Substituted>,
+    removed: Vec<KeyPath>,
+}
+
+fn parse<'i>(
+    text: &'i Text,
+    environment: &dyn Environment,
+    found: &mut Vec<Diagnostic>,
+) -> Option<Parsed<'i>> {
+    let input = text.text.strip_prefix('\u{feff}').unwrap_or(&text.text);
+    let (table, errors) = DeTable::parse_recoverable(input);
+    let mut table = table.into_inner();
+    let masked = secrets::mask(input, &table);
+    if !errors.is_empty() {
+        let file = Arc::new(SourceFile::new(&*text.name, secrets::mask_lines(&masked)));
+        let mut last = None;
+        for error in errors.into_iter().take(MAX_SYNTAX_ERRORS) {
+            let place = Place::new(&file, error.span().unwrap_or_default());
+            // Further errors on a line are mostly consequences of the first.
+            if last.replace(place.line()) != Some(place.line()) {
+                let message = error.message().lines().next().unwrap_or_default();
+                found.push(Diagnostic::error(format!("not TOML: {message}")).at(place));
+            }
+        }
+        return None;
+    }
+    let file = Arc::new(SourceFile::new(&*text.name, masked));
+    let mut expansion = Expansion {
+        environment,
+        substituted: Substituted::new(),
+        removed: Vec::new(),
+        unset: Vec::new(),
+    };
+    expansion.table(&mut table, &KeyPath::default());
+    for (name, span) in expansion.unset {
+        let diagnostic = Diagnostic::error(format!("environment variable {name} is not set"));
+        found.push(
+            diagnostic
+                .at(Place::new(&file, span))
+                .with_help(format!("set it, or give a default: ${{{name}:-default}}")),
+        );
+    }
+    Some(Parsed {
+        file,
+        table,
+        substituted: Arc::new(expansion.substituted),
+        removed: expansion.removed,
+    })
+}
+
+/// Replaces the variables of a file.
+struct Expansion<'e> {
+    environment: &'e dyn Environment,
+    substituted: Substituted,
+    removed: Vec<KeyPath>,
+    unset: Vec<(String, Range<usize>)>,
+}
+
+impl Expansion<'_> {
+    fn table(&mut self, table: &mut DeTable<'_>, path: &KeyPath) {
+        let mut gone = Vec::new();
+        for (key, value) in table.iter_mut() {
+            let path = path.join(key.get_ref());
+            if !self.value(value, &path) {
+                gone.push(key.get_ref().clone().into_owned());
+                self.removed.push(path);
+            }
+        }
+        for key in gone {
+            table.remove(key.as_str());
+        }
+    }
+
+    /// Says whether the value can stay.
+    fn value(&mut self, value: &mut Spanned<DeValue<'_>>, path: &KeyPath) -> bool {
+        let span = value.span();
+        match value.get_mut() {
+            DeValue::String(text) => {
+                let Some(expanded) = expand(text, self.environment) else {
+                    return true;
+                };
+                for name in &expanded.unset {
+                    self.unset.push((name.clone(), span.clone()));
+                }
+                if !expanded.values.is_empty() {
+                    self.substituted.insert(span.start, expanded.values);
+                }
+                *text = expanded.text.into();
+                expanded.unset.is_empty()
+            }
+            DeValue::Table(table) => {
+                self.table(table, path);
+                true
+            }
+            DeValue::Array(array) => {
+                let mut gone = Vec::new();
+                for (index, item) in array.iter_mut().enumerate() {
+                    let mut path = path.clone();
+                    path.0.push(Step::Index(index));
+                    if !self.value(item, &path) {
+                        gone.push(index);
+                        self.removed.push(path);
+                    }
+                }
+                if !gone.is_empty() {
+                    let kept = array
+                        .iter()
+                        .enumerate()
+                        .filter(|(at, _)| !gone.contains(at));
+                    *array = kept.map(|(_, value)| value.clone()).collect();
+                }
+                true
+            }
+            _ => true,
+        }
+    }
+}
+
+fn add<'i>(document: &mut Document<'i>, parsed: Parsed<'i>, found: &mut Vec<Diagnostic>) {
+    let around = |table: Option<&DeTable<'_>>, prefix: &[&str]| {
+        let empty = DeTable::default();
+        let below = |path: &KeyPath| {
+            let (before, rest) = path.0.split_at_checked(prefix.len())?;
+            let same = before
+                .iter()
+                .zip(prefix)
+                .all(|(step, name)| matches!(step, Step::Key(key) if key == name));
+            (same && !rest.is_empty()).then(|| KeyPath(rest.to_vec()))
+        };
+        Around {
+            file: Arc::clone(&parsed.file),
+            redactions: Redactions::of(table.unwrap_or(&empty), &parsed.substituted),
+            removed: parsed.removed.iter().filter_map(below).collect(),
+        }
+    };
+    for (key, value) in parsed.table {
+        let place = Place::new(&parsed.file, key.span());
+        let name = key.into_inner();
+        let kind = match &*name {
+            "data_dir" | "memory_limit" | "max_in_flight_bytes" => {
+                let around = around(None, &[&name]);
+                let slot = match &*name {
+                    "data_dir" => &mut document.data_dir,
+                    "memory_limit" => &mut document.memory_limit,
+                    _ => &mut document.max_in_flight_bytes,
+                };
+                set_global(
+                    slot,
+                    &name,
+                    Global {
+                        place,
+                        value,
+                        around,
+                    },
+                    found,
+                );
+                continue;
+            }
+            "api" | "ledger" => {
+                let table = match value.get_ref() {
+                    DeValue::Table(table) => Some(table),
+                    _ => None,
+                };
+                let around = around(table, &[&name]);
+                let global = match &*name {
+                    "api" => &mut document.api,
+                    _ => &mut document.ledger,
+                };
+                set_global(
+                    global,
+                    &name,
+                    Global {
+                        place,
+                        value,
+                        around,
+                    },
+                    found,
+                );
+                continue;
+            }
+            "sources" => Kind::Source,
+            "transforms" => Kind::Transform,
+            "sinks" => Kind::Sink,
+            _ => {
+                // It may be meant to hold components.
+                document.incomplete |= matches!(value.get_ref(), DeValue::Table(_));
+                let help = decode::choices(&name, &TOP_LEVEL, "known keys");
+                let message = format!("unknown key `{name}` at the top of the file");
+                found.push(Diagnostic::error(message).at(place).with_help(help));
+                continue;
+            }
+        };
+        let DeValue::Table(table) = value.into_inner() else {
+            document.incomplete = true;
+            let message = format!("`{name}` is a table of components");
+            let help = format!("write [{name}.NAME]");
+            found.push(Diagnostic::error(message).at(place).with_help(help));
+            continue;
+        };
+        for (id, value) in table {
+            let declared = declare(kind, id, value, &parsed.file, &around, found);
+            document.components.push(declared);
+        }
+    }
+}
+
+/// Takes a component's name and table, whatever they are.
+fn declare<'i>(
+    kind: Kind,
+    id: Spanned<Cow<'i, str>>,
+    value: Spanned<DeValue<'i>>,
+    file: &Arc<SourceFile>,
+    around: &dyn Fn(Option<&DeTable<'_>>, &[&str]) -> Around,
+    found: &mut Vec<Diagnostic>,
+) -> Declared<'i> {
+    let name = kind.table();
+    let place = Place::new(file, id.span());
+    let id = id.into_inner();
+    let bad_name = check_name(&id).err();
+    if let Some(help) = bad_name {
+        let message = format!("`{id}` cannot be the name of a {}", kind.as_str());
+        found.push(Diagnostic::error(message).at(place.clone()).with_help(help));
+    }
+    let (table, is_table) = match value.into_inner() {
+        DeValue::Table(table) => (table, true),
+        _ => (DeTable::default(), false),
+    };
+    if !is_table {
+        let message = format!("{name}.{id} is not a table");
+        let help = format!("write [{name}.{id}] and its keys below");
+        found.push(Diagnostic::error(message).at(place.clone()).with_help(help));
+    }
+    let around = around(Some(&table), &[name, &id]);
+    Declared {
+        kind,
+        id: id.into(),
+        place,
+        broken: bad_name.is_some() || !is_table || !around.removed.is_empty(),
+        duplicate: false,
+        is_table,
+        table,
+        around,
+    }
+}
+
+fn set_global<'i>(
+    slot: &mut Option<Global<'i>>,
+    name: &str,
+    value: Global<'i>,
+    found: &mut Vec<Diagnostic>,
+) {
+    match slot {
+        Some(first) => found.push(
+            Diagnostic::error(format!("`{name}` is set twice"))
+                .at(value.place)
+                .with_related(first.place.clone(), "it is set here first")
+                .with_help("keep it in one file"),
+        ),
+        None => *slot = Some(value),
+    }
+}
+
+fn check_name(name: &str) -> Result<(), &'static str> {
+    if name.is_empty() {
+        Err("give it a name of letters, digits, `_` and `-`")
+    } else if name.contains('.') {
+        Err("a dot separates a component from its output: use `_` or `-`")
+    } else if name
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+    {
+        Ok(())
+    } else {
+        Err("use letters, digits, `_` and `-` only")
+    }
+}
+
+fn find_duplicates(components: &mut [Declared<'_>], found: &mut Vec<Diagnostic>) {
+    let mut first: BTreeMap<Arc<str>, (Kind, Place)> = BTreeMap::new();
+    for component in components {
+        let (kind, id) = (component.kind, &component.id);
+        if let Some((first_kind, place)) = first.get(id) {
+            component.duplicate = true;
+            found.push(
+                Diagnostic::error(format!("the name `{id}` is used twice"))
+                    .at(component.place.clone())
+                    .with_related(
+                        place.clone(),
+                        format!("it is the name of a {} here", first_kind.as_str()),
+                    )
+                    .with_help("names are unique across sources, transforms, sinks and files"),
+            );
+        } else {
+            first.insert(Arc::clone(id), (kind, component.place.clone()));
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The graph: what is wired to what, and whether it can be.
+
+mod cycles;
+mod inputs;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use metrifold_model::{Kind, Signal};
+
+use super::components::Node;
+use super::diagnostic::{Diagnostic, Severity};
+
+/// An output of a component.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OutputRef {
+    /// The component's name.
+    pub component: Arc<str>,
+    /// The named output; `None` when the component has only one.
+    pub output: Option<String>,
+}
+
+impl std::fmt::Display for OutputRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.output {
+            Some(output) => write!(f, "{}.{output}", self.component),
+            None => write!(f, "{}", self.component),
+        }
+    }
+}
+
+/// A set of signals.
+type Signals = u8;
+
+const SIGNALS: [(Signal, Signals, &str); 3] = [
+    (Signal::Metrics, 1, "metrics"),
+    (Signal::Queries, 2, "queries"),
+    (Signal::Rules, 4, "rules"),
+];
+
+const EVERY_SIGNAL: Signals = 7;
+
+/// The outputs that a component has.
+#[derive(Debug)]
+enum Ports {
+    /// The component has errors of its own.
+    Unknown,
+    None,
+    One,
+    Named(Vec<String>),
+}
+
+/// A connection.
+#[derive(Debug)]
+struct Edge {
+    from: usize,
+    port: Option<String>,
+    to: usize,
+    /// The element of `inputs` that asks for it.
+    entry: usize,
+}
+
+/// The components and how they are wired.
+struct Graph<'n> {
+    nodes: &'n [Node],
+    index: HashMap<&'n str, usize>,
+    ports: Vec<Ports>,
+    edges: Vec<Edge>,
+    /// Components of which not all inputs are known.
+    uncertain: BTreeSet<usize>,
+}
+
+/// Checks the graph and returns the resolved inputs of every node.
+pub(crate) fn check(nodes: &[Node], found: &mut Vec<Diagnostic>) -> Vec<Vec<OutputRef>> {
+    for kind in [Kind::Source, Kind::Sink] {
+        if !nodes.iter().any(|node| node.kind == kind) {
+            let message = format!("the configuration has no {}", kind.as_str());
+            let help = format!("add a table [{}.NAME]", kind.table());
+            found.push(Diagnostic::error(message).with_help(help));
+        }
+    }
+    let mut graph = Graph {
+        nodes,
+        index: nodes
+            .iter()
+            .enumerate()
+            .map(|(at, node)| (&*node.id, at))
+            .collect(),
+        ports: nodes.iter().map(ports).collect(),
+        edges: Vec::new(),
+        uncertain: BTreeSet::new(),
+    };
+    for at in 0..nodes.len() {
+        graph.resolve(at, found);
+    }
+    cycles::check(&graph, found);
+    graph.check_signals(found);
+    if !found
+        .iter()
+        .any(|diagnostic| diagnostic.severity == Severity::Error)
+    {
+        // With errors, what is not consumed may be a consequence of them.
+        graph.warn_of_loose_ends(found);
+    }
+    graph.resolved()
+}
+
+fn ports(node: &Node) -> Ports {
+    match (node.kind, &node.config) {
+        (Kind::Sink, _) => Ports::None,
+        (Kind::Source, _) => Ports::One,
+        (Kind::Transform, None) => Ports::Unknown,
+        (Kind::Transform, Some(config)) => match config.outputs() {
+            names if names.is_empty() => Ports::One,
+            names => Ports::Named(names),
+        },
+    }
+}
+
+fn accepted(node: &Node) -> Signals {
+    let Some(config) = &node.config else {
+        return EVERY_SIGNAL;
+    };
+    SIGNALS
+        .iter()
+        .filter(|(signal, _, _)| config.carries(*signal))
+        .fold(0, |set, (_, bit, _)| set | bit)
+}
+
+fn names(signals: Signals) -> String {
+    let names: Vec<&str> = SIGNALS
+        .iter()
+        .filter(|(_, bit, _)| signals & bit != 0)
+        .map(|(_, _, name)| *name)
+        .collect();
+    names.join(" and ")
+}
+
+/// The component as tables name it.
+fn full_name(node: &Node) -> String {
+    format!("{}.{}", node.kind.table(), node.id)
+}
+
+impl Graph<'_> {
+    fn edge_name(&self, edge: &Edge) -> OutputRef {
+        OutputRef {
+            component: Arc::clone(&self.nodes[edge.from].id),
+            output: edge.port.clone(),
+        }
+    }
+
+    /// What every component sends, given what it is sent.
+    fn flows(&self) -> Vec<Signals> {
+        let mut consumers: Vec<Vec<usize>> = vec![Vec::new(); self.nodes.len()];
+        for edge in &self.edges {
+            consumers[edge.from].push(edge.to);
+        }
+        let mut flows = vec![0; self.nodes.len()];
+        let mut changed = VecDeque::new();
+        for (at, node) in self.nodes.iter().enumerate() {
+            let known = node.config.is_some() && !self.uncertain.contains(&at);
+            if node.kind == Kind::Source || !known {
+                flows[at] = accepted(node);
+                changed.push_back(at);
+            }
+        }
+        while let Some(from) = changed.pop_front() {
+            for &to in &consumers[from] {
+                let sent = flows[to] | (flows[from] & accepted(&self.nodes[to]));
+                if sent != flows[to] {
+                    flows[to] = sent;
+                    changed.push_back(to);
+                }
+            }
+        }
+        flows
+    }
+
+    fn check_signals(&self, found: &mut Vec<Diagnostic>) {
+        let flows = self.flows();
+        let clean = found.is_empty();
+        let mut readers: HashMap<(usize, Option<&str>), &Edge> = HashMap::new();
+        for edge in &self.edges {
+            let (from, to) = (&self.nodes[edge.from], &self.nodes[edge.to]);
+            let (sent, taken) = (flows[edge.from], accepted(to));
+            let place = to.inputs[edge.entry].place.clone();
+            // Nothing is sent after an error further up.
+            if sent != 0 && sent & taken == 0 {
+                let message = format!(
+                    "{} takes {}, but `{}` sends {}",
+                    full_name(to),
+                    names(taken),
+                    self.edge_name(edge),
+                    names(sent)
+                );
+                let kind = from.kind.as_str();
+                found.push(
+                    Diagnostic::error(message)
+                        .at(place)
+                        .with_related(from.place.clone(), format!("the {kind} is declared here")),
+                );
+                continue;
+            }
+            let queries = 2;
+            if !clean || sent & taken & queries == 0 {
+                continue;
+            }
+            let port = (edge.from, edge.port.as_deref());
+            if let Some(first) = readers.get(&port) {
+                let other = &self.nodes[first.to];
+                let message = format!(
+                    "queries of `{}` go to {} already",
+                    self.edge_name(edge),
+                    full_name(other)
+                );
+                found.push(
+                    Diagnostic::error(message)
+                        .at(place)
+                        .with_related(other.inputs[first.entry].place.clone(), "they go here")
+                        .with_help("a query has one answer: let only one component consume them"),
+                );
+            } else {
+                readers.insert(port, edge);
+            }
+        }
+    }
+
+    fn warn_of_loose_ends(&self, found: &mut Vec<Diagnostic>) {
+        let flows = self.flows();
+        let mut taken: HashMap<(usize, Option<&str>), Signals> = HashMap::new();
+        for edge in &self.edges {
+            *taken.entry((edge.from, edge.port.as_deref())).or_default() |=
+                accepted(&self.nodes[edge.to]);
+        }
+        for (at, node) in self.nodes.iter().enumerate() {
+            let ports: Vec<Option<&str>> = match &self.ports[at] {
+                Ports::One => vec![None],
+                Ports::Named(names) => names.iter().map(|name| Some(&**name)).collect(),
+                Ports::None | Ports::Unknown => continue,
+            };
+            for port in ports {
+                let name = OutputRef {
+                    component: Arc::clone(&node.id),
+                    output: port.map(str::to_owned),
+                };
+                let message = match taken.get(&(at, port)) {
+                    None => format!("nothing consumes `{name}`"),
+                    Some(taken) if flows[at] & !taken != 0 => {
+                        format!(
+                            "nothing consumes the {} of `{name}`",
+                            names(flows[at] & !taken)
+                        )
+                    }
+                    Some(_) => continue,
+                };
+                found.push(
+                    Diagnostic::warning(message)
+                        .at(node.place.clone())
+                        .with_help(format!(
+                            "add \"{name}\" to the inputs of a sink, or remove it"
+                        )),
+                );
+            }
+        }
+    }
+
+    fn resolved(&self) -> Vec<Vec<OutputRef>> {
+        let mut resolved: Vec<Vec<OutputRef>> = vec![Vec::new(); self.nodes.len()];
+        for edge in &self.edges {
+            resolved[edge.to].push(self.edge_name(edge));
+        }
+        for inputs in &mut resolved {
+            inputs.sort();
+            inputs.dedup();
+        }
+        resolved
+    }
+}

@@ -1,0 +1,300 @@
+//! Loading: files in, a configuration or every error out.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hasher};
+use std::path::PathBuf;
+
+use metrifold_base::Size;
+
+use crate::component::Resource;
+
+use super::components::{self, AnyConfig, Node};
+use super::diagnostic::{self, Diagnostic, Severity};
+use super::document::{self, Document};
+use super::environment::Environment;
+use super::graph::{self, OutputRef};
+use super::resources::{self, Claim};
+use super::source::{self, Place, Text};
+use super::{
+    ApiConfig, Config, LedgerConfig, Loaded, NamedFiles, Places, SinkNode, SourceNode,
+    TransformNode, memory,
+};
+
+/// How to load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Whether files that the configuration names may be looked at.
+    pub environment: bool,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { environment: true }
+    }
+}
+
+/// What came of a load.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// The configuration, or every error, and the warnings among them, in the order of the files.
+    pub outcome: Result<Loaded, Vec<Diagnostic>>,
+    /// The files that components name, of a configuration with errors too, as far as they could
+    /// be read from it.
+    pub files: NamedFiles,
+}
+
+/// Loads the configuration from files, directories (their `*.toml`) and globs.
+///
+/// # Errors
+///
+/// Returns every error that it finds, and the warnings among them, in the order of the files.
+pub fn load(
+    patterns: &[String],
+    environment: &dyn Environment,
+    options: LoadOptions,
+) -> Result<Loaded, Vec<Diagnostic>> {
+    read(patterns, environment, options).outcome
+}
+
+/// The same, and tells which files it depends on, whatever came of it.
+pub fn read(patterns: &[String], environment: &dyn Environment, options: LoadOptions) -> Reading {
+    let mut found = Vec::new();
+    let texts = source::read(patterns, &mut found);
+    if texts.is_empty() && found.is_empty() {
+        found.push(Diagnostic::error("no configuration file is named").with_help("use --config"));
+    }
+    assemble(&texts, environment, options, found)
+}
+
+/// Loads the configuration from one text; `name` stands in for the file's.
+///
+/// # Errors
+///
+/// Returns every error that it finds.
+pub fn parse_str(
+    name: &str,
+    text: &str,
+    environment: &dyn Environment,
+) -> Result<Loaded, Vec<Diagnostic>> {
+    parse_texts(&[(name, text)], environment, LoadOptions::default())
+}
+
+/// Loads the configuration from several named texts.
+///
+/// # Errors
+///
+/// Returns every error that it finds.
+pub fn parse_texts(
+    texts: &[(&str, &str)],
+    environment: &dyn Environment,
+    options: LoadOptions,
+) -> Result<Loaded, Vec<Diagnostic>> {
+    let texts: Vec<Text> = texts
+        .iter()
+        .map(|(name, text)| Text {
+            name: (*name).to_owned(),
+            text: (*text).to_owned(),
+        })
+        .collect();
+    assemble(&texts, environment, options, Vec::new()).outcome
+}
+
+fn assemble(
+    texts: &[Text],
+    environment: &dyn Environment,
+    options: LoadOptions,
+    found: Vec<Diagnostic>,
+) -> Reading {
+    let mut files = NamedFiles::new();
+    let outcome = check(texts, environment, options, &mut files, found);
+    Reading { outcome, files }
+}
+
+fn check(
+    texts: &[Text],
+    environment: &dyn Environment,
+    options: LoadOptions,
+    files: &mut NamedFiles,
+    mut found: Vec<Diagnostic>,
+) -> Result<Loaded, Vec<Diagnostic>> {
+    let unread = !found.is_empty();
+    let mut document = document::merge(texts, environment, &mut found);
+    let globals = globals(&mut document, &mut found);
+    let incomplete = unread || document.incomplete;
+    let mut nodes = Vec::new();
+    for declared in document.components {
+        let duplicate = declared.duplicate;
+        // What is no table was reported; its name is known all the same.
+        let node = match declared.is_table {
+            true => components::check(declared, options.environment, files, &mut found),
+            false => components::stand_in(declared),
+        };
+        if !duplicate {
+            nodes.push(node);
+        }
+    }
+    if globals.data_dir.is_none() && !incomplete {
+        let named = |node: &Node| Some((node.id.clone(), node.disk_queue.clone()?));
+        for (id, place) in nodes.iter().filter_map(named) {
+            let text =
+                format!("sinks.{id}: a queue on disk needs a place, and there is no data_dir");
+            let diagnostic = Diagnostic::error(text).at(place);
+            let help = "add data_dir = \"/var/lib/metrifold\" at the top of the file";
+            found.push(diagnostic.with_help(help));
+        }
+    }
+    check_resources(&nodes, globals.api.as_ref(), &mut found);
+    let memory = memory::check(
+        &nodes,
+        globals.memory_limit.as_ref(),
+        globals.max_in_flight_bytes.as_ref(),
+        &mut found,
+    );
+    // While names may be missing, whatever is said about the graph may be wrong.
+    let inputs = match incomplete {
+        true => Vec::new(),
+        false => graph::check(&nodes, &mut found),
+    };
+    diagnostic::sort(&mut found);
+    if incomplete || found.iter().any(|found| found.severity == Severity::Error) {
+        return Err(found);
+    }
+    let (data_dir, data_dir_place) = globals.data_dir.unzip();
+    let (api, api_place) = globals.api.unzip();
+    let names = nodes
+        .iter()
+        .map(|node| (node.id.clone(), node.place.clone()));
+    let places = Places {
+        data_dir: data_dir_place,
+        api: api_place,
+        components: names.collect(),
+    };
+    let mut config = Config {
+        data_dir,
+        memory,
+        api,
+        ledger: globals.ledger,
+        sources: BTreeMap::new(),
+        transforms: BTreeMap::new(),
+        sinks: BTreeMap::new(),
+        hash: hash(texts),
+    };
+    for (node, inputs) in nodes.into_iter().zip(inputs) {
+        config.insert(node, inputs);
+    }
+    Ok(Loaded {
+        config,
+        warnings: found,
+        places,
+    })
+}
+
+/// What stands at the top of the files.
+struct Globals {
+    data_dir: Option<(PathBuf, Place)>,
+    memory_limit: Option<(Size, Place)>,
+    max_in_flight_bytes: Option<(Size, Place)>,
+    api: Option<(ApiConfig, Place)>,
+    ledger: LedgerConfig,
+}
+
+fn globals(document: &mut Document<'_>, found: &mut Vec<Diagnostic>) -> Globals {
+    let data_dir = document.data_dir.take();
+    let api = document.api.take();
+    let ledger = document.ledger.take();
+    let ledger = ledger.and_then(|global| components::global("ledger", global, found));
+    let mut size = |what: &str, global: Option<document::Global<'_>>| {
+        global.and_then(|global| components::global_size(what, global, found))
+    };
+    let memory_limit = size("memory_limit", document.memory_limit.take());
+    let max_in_flight_bytes = size("max_in_flight_bytes", document.max_in_flight_bytes.take());
+    Globals {
+        memory_limit,
+        max_in_flight_bytes,
+        ledger: ledger.map(|(ledger, _)| ledger).unwrap_or_default(),
+        data_dir: data_dir
+            .and_then(|global| components::global_string("data_dir", global, found))
+            .map(|(path, place)| (PathBuf::from(path), place)),
+        api: api.and_then(|global| components::global("api", global, found)),
+    }
+}
+
+fn check_resources(nodes: &[Node], api: Option<&(ApiConfig, Place)>, found: &mut Vec<Diagnostic>) {
+    let api = api.map(|(api, place)| (Resource::Address(api.address), place));
+    let mut claims = Vec::new();
+    for node in nodes {
+        for (resource, place) in &node.resources {
+            claims.push(Claim {
+                owner: format!("{}.{}", node.kind.table(), node.id),
+                resource,
+                place,
+                around: Some(&node.around),
+            });
+        }
+    }
+    if let Some((resource, place)) = &api {
+        claims.push(Claim {
+            owner: "api".to_owned(),
+            resource,
+            place,
+            around: None,
+        });
+    }
+    resources::check(&claims, found);
+}
+
+/// A hash of what the files hold, the same in every run.
+fn hash(texts: &[Text]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for text in texts {
+        hasher.write_usize(text.text.len());
+        hasher.write(text.text.as_bytes());
+    }
+    hasher.finish()
+}
+
+impl Config {
+    fn insert(&mut self, node: Node, inputs: Vec<OutputRef>) {
+        let Node {
+            id,
+            type_name,
+            effective,
+            files,
+            config,
+            ..
+        } = node;
+        // Without errors, every node has its configuration.
+        match config {
+            Some(AnyConfig::Source(config)) => {
+                let node = SourceNode {
+                    config,
+                    type_name,
+                    effective,
+                    files,
+                };
+                self.sources.insert(id, node);
+            }
+            Some(AnyConfig::Transform(config)) => {
+                let node = TransformNode {
+                    config,
+                    type_name,
+                    inputs,
+                    effective,
+                    files,
+                };
+                self.transforms.insert(id, node);
+            }
+            Some(AnyConfig::Sink(config)) => {
+                let node = SinkNode {
+                    config,
+                    type_name,
+                    inputs,
+                    effective,
+                    files,
+                };
+                self.sinks.insert(id, node);
+            }
+            None => {}
+        }
+    }
+}

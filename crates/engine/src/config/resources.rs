@@ -1,0 +1,157 @@
+//! Conflicts over ports and paths, found before anything is bound.
+
+use std::net::SocketAddr;
+
+use metrifold_http::{Listen, overlap};
+
+use crate::component::Resource;
+
+use super::diagnostic::Diagnostic;
+use super::document::Around;
+use super::source::Place;
+
+/// A resource and who takes it.
+#[derive(Debug)]
+pub(crate) struct Claim<'a> {
+    /// `sources.x`, or `api`.
+    pub(crate) owner: String,
+    pub(crate) resource: &'a Resource,
+    pub(crate) place: &'a Place,
+    pub(crate) around: Option<&'a Around>,
+}
+
+/// Why two claims cannot both be met.
+#[derive(Debug, PartialEq, Eq)]
+enum Clash {
+    /// Two routes are the same.
+    Path,
+    /// Two routes want one listener to be told this in different ways.
+    Listener(String),
+    /// They name one address, and one of them wants it alone.
+    Address,
+    /// They name different addresses that one port cannot serve both.
+    Overlap,
+}
+
+/// Reports every pair of claims that clash, at the later one.
+pub(crate) fn check(claims: &[Claim<'_>], found: &mut Vec<Diagnostic>) {
+    for (at, claim) in claims.iter().enumerate() {
+        for other in &claims[..at] {
+            if let Some(clash) = clash(other.resource, claim.resource) {
+                found.push(report(&clash, other, claim));
+                break;
+            }
+        }
+    }
+}
+
+fn report(clash: &Clash, first: &Claim<'_>, second: &Claim<'_>) -> Diagnostic {
+    let shown = |claim: &Claim<'_>, text: String| match claim.around {
+        Some(around) => around.redactions.apply(&text),
+        None => text,
+    };
+    let at = |claim: &Claim<'_>| shown(claim, address(claim.resource).to_string());
+    let owner = &first.owner;
+    let (message, help) = match (clash, second.resource) {
+        (Clash::Path, Resource::Route(listen)) => (
+            format!(
+                "path {} is taken by {owner}",
+                shown(second, format!("{:?}", listen.path))
+            ),
+            "choose another path or address",
+        ),
+        (Clash::Listener(reason), _) => (
+            format!("{}, and {owner} differs", shown(second, reason.clone())),
+            "write the same in both, or choose another port",
+        ),
+        (Clash::Path | Clash::Address, _) => (
+            format!("address {} is taken by {owner}", at(second)),
+            "choose another port",
+        ),
+        (Clash::Overlap, _) => (
+            format!(
+                "address {} overlaps with {}, which is taken by {owner}",
+                at(second),
+                at(first)
+            ),
+            "write the same address in both to share it, or choose another port",
+        ),
+    };
+    let message = format!("{}: {message}", second.owner);
+    let diagnostic = Diagnostic::error(message)
+        .at(second.place.clone())
+        .with_help(help);
+    if first.place == second.place {
+        return diagnostic;
+    }
+    diagnostic.with_related(first.place.clone(), "it is taken here")
+}
+
+fn clash(first: &Resource, second: &Resource) -> Option<Clash> {
+    let (a, b) = (address(first), address(second));
+    if a.port() == 0 || a.port() != b.port() || !overlap(a.ip(), b.ip()) {
+        return None;
+    }
+    if a != b {
+        return Some(Clash::Overlap);
+    }
+    match (first, second) {
+        (Resource::Route(first), Resource::Route(second)) => share(first, second),
+        _ => Some(Clash::Address),
+    }
+}
+
+/// Whether two routes of one address can share its listener.
+fn share(first: &Listen, second: &Listen) -> Option<Clash> {
+    if first.collides(second) {
+        return Some(Clash::Path);
+    }
+    first.compatible(second).err().map(Clash::Listener)
+}
+
+fn address(resource: &Resource) -> SocketAddr {
+    match resource {
+        Resource::Route(listen) => listen.address,
+        Resource::Address(address) => *address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(address: &str, path: &str) -> Resource {
+        // Further fields of a listener have defaults here.
+        Resource::Route(crate::config::tests::listen(address, path))
+    }
+
+    #[test]
+    fn wildcard_addresses_overlap_with_what_they_include() {
+        let clash = |a: &str, b: &str| clash(&route(a, "/a"), &route(b, "/b"));
+        assert_eq!(
+            clash("0.0.0.0:9201", "127.0.0.1:9201"),
+            Some(Clash::Overlap)
+        );
+        assert_eq!(clash("[::]:9201", "127.0.0.1:9201"), Some(Clash::Overlap));
+        assert_eq!(clash("[::]:9201", "0.0.0.0:9201"), Some(Clash::Overlap));
+        assert_eq!(clash("[::1]:9201", "[::]:9201"), Some(Clash::Overlap));
+        assert_eq!(clash("127.0.0.1:9201", "127.0.0.2:9201"), None);
+        assert_eq!(clash("0.0.0.0:9201", "[::1]:9201"), None);
+        assert_eq!(clash("0.0.0.0:9201", "127.0.0.1:9202"), None);
+        assert_eq!(clash("0.0.0.0:0", "0.0.0.0:0"), None);
+        assert_eq!(clash("127.0.0.1:9201", "127.0.0.1:9201"), None);
+    }
+
+    #[test]
+    fn routes_share_an_address_and_nothing_else_does() {
+        let a = route("127.0.0.1:1", "/x/{tenant}/y");
+        assert_eq!(
+            clash(&a, &route("127.0.0.1:1", "/x/{id}/y")),
+            Some(Clash::Path)
+        );
+        assert_eq!(clash(&a, &route("127.0.0.1:1", "/x/1/y")), None);
+        let alone = Resource::Address("127.0.0.1:1".parse().unwrap());
+        assert_eq!(clash(&a, &alone), Some(Clash::Address));
+        assert_eq!(clash(&alone, &alone), Some(Clash::Address));
+    }
+}

@@ -1,0 +1,245 @@
+//! What users see for each kind of mistake.
+
+mod diagnostics;
+mod graph;
+mod loading;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use metrifold_base::{BuildError, Key};
+use metrifold_http::Listen;
+use metrifold_model::{Kind, Signal};
+use metrifold_queue::QueueConfig;
+
+use crate::component::{BuildContext, ComponentInfo, Resource};
+use crate::planes::metrics::{Form, Sink, Source, Transform};
+
+use super::*;
+
+/// A listener for tests.
+pub(super) fn listen(address: &str, path: &str) -> Listen {
+    Listen::new(address.parse().unwrap(), path)
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Carries {
+    #[default]
+    Metrics,
+    Queries,
+}
+
+impl Carries {
+    fn signal(self) -> Signal {
+        match self {
+            Self::Metrics => Signal::Metrics,
+            Self::Queries => Signal::Queries,
+        }
+    }
+}
+
+#[expect(dead_code, reason = "read by deserialization only")]
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TestSource {
+    address: SocketAddr,
+    #[serde(default = "root")]
+    path: String,
+    #[serde(default)]
+    signal: Carries,
+    #[serde(default)]
+    password: Option<Secret>,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+}
+
+fn root() -> String {
+    "/".to_owned()
+}
+
+#[typetag::deserialize(name = "test_source")]
+impl SourceConfig for TestSource {
+    fn signal(&self) -> Signal {
+        self.signal.signal()
+    }
+
+    fn resources(&self) -> Vec<Resource> {
+        vec![Resource::Route(listen(
+            &self.address.to_string(),
+            &self.path,
+        ))]
+    }
+
+    fn validate(&self, problems: &mut Problems) {
+        if !self.path.starts_with('/') {
+            problems
+                .at(
+                    "path",
+                    format!("{:?} does not start with a slash", self.path),
+                )
+                .help("write /path");
+        }
+        for (name, value) in &self.headers {
+            if value.is_empty() {
+                problems.at(format!("headers.{name}"), "is empty");
+            }
+        }
+    }
+
+    fn build(&self, _cx: &BuildContext) -> Result<Box<dyn Source>, BuildError> {
+        Err(BuildError::new("test", "cannot be built"))
+    }
+}
+
+inventory::submit! {
+    ComponentInfo {
+        kind: Kind::Source,
+        name: "test_source",
+        summary: "Exists in tests.",
+        keys: &[&[
+            Key::required("address", "\"127.0.0.1:0\"", "Where it listens."),
+            Key::value("path", "\"/\"", "The path."),
+        ]],
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TestTransform {
+    #[serde(default)]
+    routes: Vec<String>,
+    #[serde(default)]
+    rules: Vec<Rule>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rule {
+    regex: String,
+}
+
+#[typetag::deserialize(name = "test_transform")]
+impl TransformConfig for TestTransform {
+    fn signals(&self) -> &'static [Signal] {
+        &[Signal::Metrics, Signal::Queries]
+    }
+
+    fn outputs(&self) -> Vec<String> {
+        self.routes.clone()
+    }
+
+    fn validate(&self, problems: &mut Problems) {
+        for (index, rule) in self.rules.iter().enumerate() {
+            if rule.regex.contains('(') {
+                problems.at(format!("rules[{index}].regex"), "group is not closed");
+            }
+        }
+    }
+
+    fn build(&self, _cx: &BuildContext) -> Result<Arc<dyn Transform>, BuildError> {
+        Err(BuildError::new("test", "cannot be built"))
+    }
+}
+
+inventory::submit! {
+    ComponentInfo {
+        kind: Kind::Transform,
+        name: "test_transform",
+        summary: "Exists in tests.",
+        keys: &[&[Key::unset("routes", "[\"a\"]", "Its outputs.")]],
+    }
+}
+
+#[expect(dead_code, reason = "read by deserialization only")]
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TestSink {
+    endpoint: Endpoint,
+    #[serde(default)]
+    required: bool,
+    #[serde(default)]
+    queue: QueueConfig,
+    #[serde(default)]
+    signal: Carries,
+}
+
+#[typetag::deserialize(name = "test_sink")]
+impl SinkConfig for TestSink {
+    fn signal(&self) -> Signal {
+        self.signal.signal()
+    }
+
+    fn form(&self) -> Form {
+        Form::Decoded
+    }
+
+    fn validate(&self, problems: &mut Problems) {
+        self.queue.validate(self.required, problems);
+    }
+
+    fn build(&self, _cx: &BuildContext) -> Result<Box<dyn Sink>, BuildError> {
+        Err(BuildError::new("test", "cannot be built"))
+    }
+}
+
+inventory::submit! {
+    ComponentInfo {
+        kind: Kind::Sink,
+        name: "test_sink",
+        summary: "Exists in tests.",
+        keys: &[&[
+            Key::required("endpoint", "\"http://localhost/\"", "Where it sends."),
+            Key::value("queue.max_bytes", "\"64MiB\"", "The bytes it holds."),
+        ]],
+    }
+}
+
+/// The environment of these tests.
+fn environment(name: &str) -> Option<String> {
+    match name {
+        "HOST" => Some("thanos".to_owned()),
+        "TOKEN" => Some("hunter2".to_owned()),
+        _ => None,
+    }
+}
+
+/// Loads texts, each of which is named by a letter.
+fn load_texts(texts: &[&str]) -> Result<Loaded, Vec<Diagnostic>> {
+    let names = ["a.toml", "b.toml", "c.toml"];
+    let texts: Vec<(&str, &str)> = names.into_iter().zip(texts.iter().copied()).collect();
+    parse_texts(&texts, &environment, LoadOptions::default())
+}
+
+/// Everything that is printed for the texts.
+fn printed(texts: &[&str]) -> String {
+    let found = match load_texts(texts) {
+        Ok(loaded) => loaded.warnings,
+        Err(found) => found,
+    };
+    let rendered: Vec<String> = found.iter().map(|found| found.render(false)).collect();
+    rendered.join("\n\n")
+}
+
+/// A source `in` and a sink `out`, and more.
+fn around(more: &str) -> String {
+    format!(
+        "[sources.in]\ntype = 'test_source'\naddress = '127.0.0.1:1'\n\
+         [sinks.out]\ntype = 'test_sink'\ninputs = ['in']\nendpoint = 'http://x'\n{more}"
+    )
+}
+
+/// Compares what is printed for the texts, apart from white space around it and from lists of
+/// component types, to which every component adds.
+#[track_caller]
+fn check(texts: &[&str], expected: &str) {
+    let printed = printed(texts);
+    let lines: Vec<&str> = printed
+        .lines()
+        .map(|line| line.find(" types: `").map_or(line, |at| &line[..at + 7]))
+        .collect();
+    assert_eq!(lines.join("\n").trim(), expected.trim());
+}

@@ -1,0 +1,75 @@
+//! Dead letters: what an endpoint refuses for good, kept on disk until somebody has looked at it.
+//!
+//! Each sink has a folder under `data_dir/dead-letters/`, and each letter is a file in it. A
+//! delivery hands its letters to a thread and never waits for the disk: when the thread cannot
+//! keep up, a letter is dropped and counted. Bounds: the bytes on disk and the age of a sink's
+//! letters, and the bytes that wait for the thread.
+
+mod folder;
+mod letter;
+mod listing;
+mod store;
+mod stores;
+
+use serde::Deserialize;
+
+use metrifold_base::{Period, Problems, Size};
+
+pub use folder::Bounds;
+pub use letter::{Damaged, Letter};
+pub use listing::{Entry, Filter, Listing, Series};
+pub use store::{Resent, Store};
+pub use stores::Stores;
+
+/// `dead_letters = { max_bytes = "64MiB", max_age = "7d" }`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeadLettersConfig {
+    /// The bytes that they take on disk at most; none are kept if it is 0.
+    #[serde(default = "default_max_bytes")]
+    max_bytes: Size,
+    /// The age at which they are removed.
+    #[serde(default = "default_max_age")]
+    max_age: Period,
+}
+
+const fn default_max_bytes() -> Size {
+    Size::mib(64)
+}
+const fn default_max_age() -> Period {
+    Period::secs(7 * 24 * 3600)
+}
+
+impl Default for DeadLettersConfig {
+    fn default() -> Self {
+        Self {
+            max_bytes: default_max_bytes(),
+            max_age: default_max_age(),
+        }
+    }
+}
+
+impl DeadLettersConfig {
+    /// What it allows.
+    pub fn bounds(&self) -> Bounds {
+        Bounds {
+            bytes: self.max_bytes.0,
+            age: self.max_age.0,
+        }
+    }
+
+    /// Reports what cannot be.
+    pub fn validate(&self, problems: &mut Problems) {
+        if self.max_bytes.0 > 0 && self.max_bytes < Size::kib(64) {
+            problems
+                .at("dead_letters.max_bytes", "must be at least 64KiB")
+                .help("0B keeps none");
+        }
+        if self.max_age.0.is_zero() {
+            problems.at("dead_letters.max_age", "must be longer than 0s");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,313 @@
+//! The dead letters of a sink.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::Sender;
+use tracing::warn;
+
+use metrifold_codec::Batch;
+use metrifold_codec::remote_write::Limits;
+use metrifold_model::{Ack, Origin, Outcome, Until};
+use metrifold_telemetry::ComponentMetrics;
+
+use crate::planes::metrics::Input;
+
+use super::folder::{Added, Bounds, Folder};
+use super::letter::{Damaged, Letter};
+use super::listing::Entry;
+use super::stores::Job;
+
+/// The dead letters of a sink, shared by all who deliver for it.
+#[derive(Debug)]
+pub struct Store {
+    sink: Arc<str>,
+    metrics: ComponentMetrics,
+    folder: Mutex<Folder>,
+    bounds: Mutex<Bounds>,
+    /// Into which letters are sent again; none before the sink runs.
+    queue: Mutex<Option<Input>>,
+    resending: Mutex<HashMap<OriginId, Resending>>,
+    jobs: Sender<Job>,
+    /// The bytes that wait to be written.
+    waiting: AtomicUsize,
+    /// Whether the disk has refused what came last, which is logged when it begins.
+    failing: AtomicBool,
+}
+
+/// What became of a letter that was to be sent again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resent {
+    /// The sink has it, and it is a dead letter no more.
+    Accepted,
+    /// It stays, for this reason.
+    Kept(String),
+    /// There is no such letter.
+    Unknown,
+}
+
+/// What batches that are parts of one have in common: the address of their origin.
+type OriginId = usize;
+
+/// A letter that is being sent again.
+#[derive(Debug)]
+struct Resending {
+    /// Held, so that its address is nobody else's.
+    _origin: Arc<Origin>,
+    refused: bool,
+}
+
+/// The most bytes of a sink's letters that wait to be written.
+const WAITING_MAX: usize = 8 << 20;
+
+/// The name under which letters that are sent again are on their way.
+const ORIGIN: &str = "dead-letters";
+
+impl Store {
+    pub(super) fn open(
+        sink: &Arc<str>,
+        path: PathBuf,
+        metrics: ComponentMetrics,
+        jobs: Sender<Job>,
+    ) -> io::Result<Self> {
+        let store = Self {
+            sink: sink.clone(),
+            metrics,
+            folder: Mutex::new(Folder::open(path)?),
+            bounds: Mutex::new(Bounds {
+                bytes: 0,
+                age: std::time::Duration::MAX,
+            }),
+            queue: Mutex::new(None),
+            resending: Mutex::default(),
+            jobs,
+            waiting: AtomicUsize::new(0),
+            failing: AtomicBool::new(false),
+        };
+        store.show(&lock(&store.folder));
+        Ok(store)
+    }
+
+    /// The sink's name.
+    pub fn sink(&self) -> &str {
+        &self.sink
+    }
+
+    /// Has letters kept within these bounds from now on, and sent again into this queue. Nothing
+    /// is kept before.
+    pub fn attach(&self, bounds: Bounds, queue: Input) {
+        self.set_bounds(bounds);
+        *lock(&self.queue) = Some(queue);
+    }
+
+    pub(super) fn set_bounds(&self, bounds: Bounds) {
+        *lock(&self.bounds) = bounds;
+    }
+
+    /// Keeps the thread from writing.
+    #[cfg(test)]
+    pub(super) fn hold(&self) -> MutexGuard<'_, Folder> {
+        lock(&self.folder)
+    }
+
+    /// Keeps what was refused, or drops and counts it if the disk is too slow. Never waits.
+    pub fn keep(self: &Arc<Self>, part: &Batch, letter: Letter) {
+        if let Some(resending) = lock(&self.resending).get_mut(&id_of(part.origin())) {
+            // The letter that it comes from stays.
+            resending.refused = true;
+            return;
+        }
+        if lock(&self.bounds).bytes == 0 {
+            return;
+        }
+        let bytes = letter.body.len() + letter.reason.len();
+        let waiting = self.waiting.fetch_add(bytes, Ordering::Relaxed);
+        let job = Job::Write(self.clone(), letter);
+        // A larger one passes alone.
+        let full = waiting > 0 && waiting + bytes > WAITING_MAX;
+        if full || self.jobs.try_send(job).is_err() {
+            self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+            self.metrics.dead_letters_dropped("busy", 1);
+        }
+    }
+
+    /// Writes a letter. Called by the thread alone.
+    pub(super) fn write(&self, letter: &Letter) {
+        let bytes = letter.body.len() + letter.reason.len();
+        self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        self.expire();
+        let bounds = *lock(&self.bounds);
+        let mut folder = lock(&self.folder);
+        match folder.add(now(), &letter.encode(), bounds) {
+            Ok(Added::Kept { removed }) => {
+                self.metrics.dead_letters_dropped("room", removed);
+                self.failing.store(false, Ordering::Relaxed);
+            }
+            Ok(Added::TooLarge) => self.metrics.dead_letters_dropped("room", 1),
+            Err(error) => {
+                self.metrics.dead_letters_dropped("failed", 1);
+                self.failed("cannot keep a dead letter", &error);
+            }
+        }
+        self.show(&folder);
+    }
+
+    /// Removes what is too old. Called by the thread alone.
+    pub(super) fn expire(&self) {
+        let age = lock(&self.bounds).age.as_millis();
+        let before = now().saturating_sub(u64::try_from(age).unwrap_or(u64::MAX));
+        let mut folder = lock(&self.folder);
+        match folder.expire(before) {
+            Ok(removed) => self.metrics.dead_letters_dropped("age", removed),
+            Err(error) => self.failed("cannot remove an old dead letter", &error),
+        }
+        self.show(&folder);
+    }
+
+    fn failed(&self, what: &str, error: &io::Error) {
+        self.metrics
+            .error("dead_letters", format!("{what}: {error}"));
+        if !self.failing.swap(true, Ordering::Relaxed) {
+            warn!(sink = %self.sink, %error, "{what}");
+        }
+    }
+
+    fn show(&self, folder: &Folder) {
+        let (letters, bytes) = folder.fill();
+        self.metrics.dead_letters(letters, bytes);
+    }
+
+    /// The numbers of all letters, the newest first.
+    pub(super) fn numbers(&self) -> Vec<u64> {
+        lock(&self.folder).numbers()
+    }
+
+    /// What there is to tell of a letter, if it is still there. Reads its file.
+    pub(super) fn entry(&self, number: u64) -> Option<Entry> {
+        let mut entry = Entry::new(&self.sink, number);
+        match self.read(number)? {
+            Ok(letter) => entry.fill(letter),
+            Err(reason) => entry.damaged = Some(reason),
+        }
+        Some(entry)
+    }
+
+    /// A letter, or why it cannot be read; none if there is none.
+    fn read(&self, number: u64) -> Option<Result<Letter, String>> {
+        let path = lock(&self.folder).file(number);
+        match std::fs::read(path) {
+            Ok(file) => Some(Letter::decode(file).map_err(|e: Damaged| e.to_string())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => Some(Err(error.to_string())),
+        }
+    }
+
+    /// Removes a letter; returns whether there was one. Waits for the disk.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file cannot be removed.
+    pub(super) fn discard(&self, number: u64) -> io::Result<bool> {
+        let mut folder = lock(&self.folder);
+        let was_there = folder.remove(number)?;
+        self.show(&folder);
+        Ok(was_there)
+    }
+
+    /// Puts a letter into the sink's queue as new data, waits for what becomes of it, and removes
+    /// it once the sink has it. Dropping the future gives the attempt up, and the letter stays.
+    pub(super) async fn resend(self: Arc<Self>, number: u64) -> Resent {
+        let store = self.clone();
+        // Cannot be cut short once it has begun.
+        let read = tokio::task::spawn_blocking(move || store.read(number)).await;
+        let letter = match read {
+            Ok(Some(Ok(letter))) => letter,
+            Ok(Some(Err(reason))) => return Resent::Kept(reason),
+            Ok(None) => return Resent::Unknown,
+            Err(error) => return Resent::Kept(error.to_string()),
+        };
+        let Some(queue) = lock(&self.queue).clone() else {
+            return Resent::Kept("the sink does not run".into());
+        };
+        let origin = Arc::new(Origin::internal(ORIGIN.into()));
+        let (version, body) = (letter.version, letter.body);
+        let mut batch = Batch::from_body(version, body, Limits::default(), origin.clone());
+        if let Some(tenant) = &letter.tenant {
+            batch.set_tenant(tenant.as_str().into());
+        }
+        // Counted, as all that is sent should be, and then let go.
+        if let Err(error) = batch.decode().and_then(|_| batch.settle(version)) {
+            return Resent::Kept(error.to_string());
+        }
+        let under_way = self.begin(origin);
+        let (ack, mut waiter) = Ack::new(Until::Delivered);
+        let ticket = ack.ticket(self.sink.clone());
+        drop(ack);
+        queue.send_again(batch, ticket).await;
+        match waiter.verdict().await {
+            Outcome::Delivered => {}
+            Outcome::Rejected { reason, .. } => return Resent::Kept(reason),
+            Outcome::Failed { reason, .. } => return Resent::Kept(reason),
+        }
+        // What is refused from now on becomes a new letter.
+        if under_way.end() {
+            return Resent::Kept("it was refused again".into());
+        }
+        let store = self.clone();
+        let removed = tokio::task::spawn_blocking(move || store.discard(number)).await;
+        match removed.map_err(io::Error::other).flatten() {
+            Ok(_) => Resent::Accepted,
+            Err(error) => Resent::Kept(format!(
+                "it was sent, but its file cannot be removed: {error}"
+            )),
+        }
+    }
+
+    fn begin(&self, origin: Arc<Origin>) -> UnderWay<'_> {
+        let id = id_of(&origin);
+        let resending = Resending {
+            _origin: origin,
+            refused: false,
+        };
+        lock(&self.resending).insert(id, resending);
+        UnderWay { store: self, id }
+    }
+}
+
+/// A letter that is being sent again, until this is dropped.
+struct UnderWay<'a> {
+    store: &'a Store,
+    id: OriginId,
+}
+
+impl UnderWay<'_> {
+    /// Ends it; returns whether it was refused meanwhile.
+    fn end(self) -> bool {
+        let ended = lock(&self.store.resending).remove(&self.id);
+        ended.is_some_and(|resending| resending.refused)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        lock(&self.store.resending).remove(&self.id);
+    }
+}
+
+fn id_of(origin: &Arc<Origin>) -> OriginId {
+    Arc::as_ptr(origin).addr()
+}
+
+/// Milliseconds since the epoch.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,364 @@
+//! The memory of the process: what requests may take of it together, and who is refused first.
+//!
+//! Two checks make `memory_limit` a ceiling. What is *counted*: `reservation` takes from the limit
+//! what the program and the queues need at most, and what is left is all that requests get. What
+//! is *measured*: the resident memory is read from the system, and as it comes near the limit,
+//! more and more is refused. A count alone would miss what it does not know of, such as what the
+//! allocator keeps; a measurement alone would come too late.
+//!
+//! All refusals are 503 and none is 429: a Prometheus drops what is answered 429 unless it is
+//! told not to (`retry_on_http_429`), also where one sender's own share is what is used up.
+
+mod reservation;
+mod resident;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use metrics::Gauge;
+use tokio::sync::Notify;
+
+use metrifold_telemetry::{Metric, Telemetry};
+
+pub use reservation::{Reservation, Sizes};
+use resident::Level;
+
+/// How many times what is free a peer may have. The queues in front of sinks keep the same rule
+/// for tenants: who has most is refused first, and who has nothing always finds some room.
+const SHARE: u64 = 8;
+
+/// What requests may take together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bounds {
+    /// `max_in_flight_bytes` of the process.
+    pub in_flight: Option<u64>,
+    /// `memory_limit`.
+    pub limit: Option<u64>,
+    /// What of the limit is there for requests.
+    pub requests: Option<u64>,
+}
+
+/// What a request takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Its bytes, compressed and decoded.
+    in_flight: u64,
+    /// The memory that it may need while it is worked on.
+    memory: u64,
+}
+
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// `max_in_flight_bytes` of the process is reached.
+    InFlight,
+    /// All that `memory_limit` leaves to requests is taken.
+    Memory,
+    /// There is some left, but this peer has most of it.
+    Share,
+    /// The resident memory is near `memory_limit`.
+    Resident,
+}
+
+impl Refused {
+    /// In metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InFlight => "process",
+            Self::Memory => "memory",
+            Self::Share => "share",
+            Self::Resident => "resident",
+        }
+    }
+}
+
+/// The account that all requests of a process draw on. Clones are the same account.
+#[derive(Clone)]
+pub struct Budget(Arc<Shared>);
+
+struct Shared {
+    account: Mutex<Account>,
+    level: AtomicU8,
+    changed: Arc<Notify>,
+    gauges: Gauges,
+}
+
+#[derive(Default)]
+struct Account {
+    bounds: Bounds,
+    taken: Amount,
+    /// How many requests hold a permit.
+    requests: usize,
+    by_peer: HashMap<IpAddr, Peer, foldhash::fast::RandomState>,
+    /// The resident memory when it was last read, and what was taken then.
+    resident: u64,
+    taken_then: u64,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Peer {
+    requests: usize,
+    taken: Amount,
+}
+
+struct Gauges {
+    limit: Gauge,
+    resident: Gauge,
+    requests: Gauge,
+    requests_max: Gauge,
+    in_flight: Gauge,
+    in_flight_max: Gauge,
+}
+
+/// A request's part of the account; dropping it gives all of it back.
+pub struct Permit {
+    budget: Budget,
+    peer: IpAddr,
+    lesser: bool,
+    taken: Amount,
+}
+
+impl Amount {
+    /// Of so many bytes of a compressed body. They stand in the buffer of the connection, too,
+    /// or in the one that the body outgrows.
+    pub fn body(bytes: usize) -> Self {
+        let bytes = bytes as u64;
+        Self {
+            in_flight: bytes,
+            memory: reservation::BODY * bytes,
+        }
+    }
+
+    /// Of a body that decodes to so many bytes.
+    pub fn decoded(bytes: usize) -> Self {
+        let bytes = bytes as u64;
+        Self {
+            in_flight: bytes,
+            memory: reservation::DECODED * bytes,
+        }
+    }
+}
+
+impl std::ops::AddAssign for Amount {
+    fn add_assign(&mut self, other: Self) {
+        self.in_flight += other.in_flight;
+        self.memory += other.memory;
+    }
+}
+
+impl std::ops::SubAssign for Amount {
+    fn sub_assign(&mut self, other: Self) {
+        self.in_flight -= other.in_flight;
+        self.memory -= other.memory;
+    }
+}
+
+impl Default for Budget {
+    /// An account without bounds.
+    fn default() -> Self {
+        Self::with(|_| Gauge::noop())
+    }
+}
+
+impl Budget {
+    /// An account without bounds, until they are set.
+    pub fn new(telemetry: &Telemetry) -> Self {
+        Self::with(|metric| telemetry.gauge(metric, Vec::new()))
+    }
+
+    fn with(gauge: impl Fn(Metric) -> Gauge) -> Self {
+        Self(Arc::new(Shared {
+            account: Mutex::default(),
+            level: AtomicU8::new(Level::Plenty as u8),
+            changed: Arc::default(),
+            gauges: Gauges {
+                limit: gauge(Metric::MemoryLimit),
+                resident: gauge(Metric::MemoryResident),
+                requests: gauge(Metric::MemoryRequests),
+                requests_max: gauge(Metric::MemoryRequestsMax),
+                in_flight: gauge(Metric::InFlight),
+                in_flight_max: gauge(Metric::InFlightMax),
+            },
+        }))
+    }
+
+    /// Goes by these bounds from now on. What was taken before stays taken.
+    pub fn set(&self, bounds: Bounds) {
+        let mut account = self.account();
+        account.bounds = bounds;
+        let gauges = &self.0.gauges;
+        let value = |bound: Option<u64>| bound.unwrap_or_default() as f64;
+        gauges.limit.set(value(bounds.limit));
+        gauges.requests_max.set(value(bounds.requests));
+        gauges.in_flight_max.set(value(bounds.in_flight));
+        drop(account);
+        self.0.changed.notify_one();
+    }
+
+    /// No invariant spans a panic here: sums are all there is.
+    fn account(&self) -> MutexGuard<'_, Account> {
+        let account = self.0.account.lock();
+        account.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn level(&self) -> Level {
+        Level::from(self.0.level.load(Ordering::Relaxed))
+    }
+
+    /// Whether queues of optional sinks should not grow any more.
+    pub(crate) fn is_short(&self) -> bool {
+        self.level() >= Level::NoGrowth
+    }
+
+    /// Lets a request in that has taken nothing yet. `lesser` says that nothing is promised to
+    /// its sender or that no required sink waits for it: such requests are refused before others.
+    ///
+    /// # Errors
+    ///
+    /// Fails when memory is too short for it.
+    pub fn enter(&self, peer: IpAddr, lesser: bool) -> Result<Permit, Refused> {
+        let mut account = self.account();
+        account.admits(self.level(), lesser, account.requests == 0, 0)?;
+        account.requests += 1;
+        account.by_peer.entry(peer).or_default().requests += 1;
+        drop(account);
+        Ok(Permit {
+            budget: self.clone(),
+            peer,
+            lesser,
+            taken: Amount::default(),
+        })
+    }
+
+    fn show(&self, account: &Account) {
+        let gauges = &self.0.gauges;
+        gauges.requests.set(account.taken.memory as f64);
+        gauges.in_flight.set(account.taken.in_flight as f64);
+    }
+}
+
+impl std::fmt::Debug for Budget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Budget")
+            .field("level", &self.level())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Permit {
+    /// Takes more.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is too little left; what was taken before stays taken.
+    pub fn take(&mut self, more: Amount) -> Result<(), Refused> {
+        let mut account = self.budget.account();
+        // One request at a time always goes on, so that what others hold for good (the allocator,
+        // queues that do not drain) cannot keep everybody out for ever.
+        let alone = account.requests == 1;
+        account.admits(self.budget.level(), self.lesser, alone, more.memory)?;
+        let peer = account.by_peer.get(&self.peer).copied();
+        let mut elsewhere = peer.unwrap_or_default().taken;
+        elsewhere -= self.taken;
+        let Account { bounds, taken, .. } = &*account;
+        let lesser = self.lesser && !alone;
+        let part = |bound: Option<u64>, refused| Part {
+            bound: bound.map(|bound| if lesser { bound / 4 * 3 } else { bound }),
+            refused,
+        };
+        part(bounds.in_flight, Refused::InFlight).admits(
+            taken.in_flight,
+            elsewhere.in_flight,
+            more.in_flight,
+        )?;
+        part(bounds.requests, Refused::Memory).admits(
+            taken.memory,
+            elsewhere.memory,
+            more.memory,
+        )?;
+        account.taken += more;
+        account.by_peer.entry(self.peer).or_default().taken += more;
+        self.taken += more;
+        self.budget.show(&account);
+        Ok(())
+    }
+
+    /// Gives the memory back that it needed to be worked on: the batch is in the queues, which are
+    /// counted for themselves. It is in flight until it has been answered.
+    pub fn worked(&mut self) {
+        self.give_back(Amount {
+            in_flight: 0,
+            memory: self.taken.memory,
+        });
+    }
+
+    fn give_back(&mut self, less: Amount) {
+        let mut account = self.budget.account();
+        self.taken -= less;
+        account.taken -= less;
+        if let Some(peer) = account.by_peer.get_mut(&self.peer) {
+            peer.taken -= less;
+        }
+        self.budget.show(&account);
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.give_back(self.taken);
+        let mut account = self.budget.account();
+        account.requests -= 1;
+        if let Some(peer) = account.by_peer.get_mut(&self.peer) {
+            peer.requests -= 1;
+            if peer.requests == 0 {
+                account.by_peer.remove(&self.peer);
+            }
+        }
+    }
+}
+
+impl Account {
+    /// Whether what was measured speaks against so much more memory.
+    fn admits(&self, level: Level, lesser: bool, alone: bool, more: u64) -> Result<(), Refused> {
+        let Some(limit) = self.bounds.limit.filter(|_| !alone) else {
+            return Ok(());
+        };
+        let closed = if lesser {
+            Level::NoLesser
+        } else {
+            Level::Nobody
+        };
+        // What was taken since it was measured will be seen only in the next measurement.
+        let since = self.taken.memory.saturating_sub(self.taken_then);
+        let expected = self.resident + since + more;
+        if level >= closed || (more > 0 && expected > Level::Nobody.of(limit)) {
+            return Err(Refused::Resident);
+        }
+        Ok(())
+    }
+}
+
+/// One of the bounds.
+struct Part {
+    bound: Option<u64>,
+    refused: Refused,
+}
+
+impl Part {
+    /// Whether there is so much more for a peer that has this in other requests.
+    fn admits(&self, taken: u64, elsewhere: u64, more: u64) -> Result<(), Refused> {
+        let Some(bound) = self.bound.filter(|_| more > 0) else {
+            return Ok(());
+        };
+        let free = bound.checked_sub(taken + more).ok_or(self.refused)?;
+        if elsewhere > 0 && elsewhere + more > SHARE.saturating_mul(free) {
+            return Err(Refused::Share);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

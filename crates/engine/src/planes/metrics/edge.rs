@@ -1,0 +1,462 @@
+//! The edge into a sink: its queue, the form in which it wants batches, and its accounts.
+
+mod accounts;
+mod delivery;
+mod gauge;
+mod holdings;
+mod ledger;
+mod outflow;
+mod pump;
+mod push;
+mod store;
+
+use std::hash::BuildHasher;
+use std::path::Path;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{Instant, timeout, timeout_at};
+use tracing::{info, warn};
+
+use metrifold_base::{BuildError, Size};
+use metrifold_codec::Batch;
+use metrifold_model::ledger::{Reason, Tally};
+use metrifold_model::{Outcome, Tenant, Ticket, Version};
+use metrifold_queue::disk::OpenError;
+use metrifold_queue::{Lane, Queue, QueueConfig, WhenFull};
+use metrifold_telemetry::ComponentMetrics;
+
+use crate::component::SinkConfig;
+use crate::planes::metrics::{Form, Transform};
+
+use accounts::Accounts;
+use delivery::Progress;
+use gauge::Gauge;
+use holdings::UnderWay;
+use ledger::Before;
+use outflow::Outflow;
+use store::{Kept, Store};
+
+pub use delivery::{Delivery, Input, Run, Trouble};
+
+/// An edge into a sink, shared by all stages that end there and by the sink itself. When the sink
+/// is replaced, its successor gets an edge of its own into the same queue.
+#[derive(Debug)]
+pub(crate) struct Edge {
+    pub(crate) id: Arc<str>,
+    pub(crate) required: bool,
+    /// The sink's own transform.
+    pub(crate) before: Option<Arc<dyn Transform>>,
+    pub(crate) metrics: ComponentMetrics,
+    line: Arc<Line>,
+    config: QueueConfig,
+    /// Opened for this edge, for the line to have when it takes over.
+    opened: Option<Arc<Store>>,
+    /// The sink's turn to take from the queue.
+    turn: AtomicU64,
+    form: AtomicU8,
+    checks_series: bool,
+}
+
+/// What all edges into a sink share, those of its predecessors included.
+#[derive(Debug)]
+struct Line {
+    queue: Arc<Queue<Waiting>>,
+    /// Once there is a queue on disk, it is there for good: if the sink has none any more, what is
+    /// on disk is delivered, and nothing is stored.
+    store: OnceLock<Arc<Store>>,
+    accounts: Arc<Accounts>,
+    /// The deliveries under way that are in memory alone.
+    under_way: Arc<UnderWay>,
+    /// What of the queue on disk was over when this process opened it.
+    before: OnceLock<Before>,
+    /// Since when there are accounts.
+    since: SystemTime,
+    outflow: Outflow,
+    /// Why the queue takes no more.
+    ending: OnceLock<Ending>,
+}
+
+/// Why a queue takes no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The process ends.
+    Shutdown,
+    /// The configuration has the sink no more.
+    Removed,
+}
+
+impl Ending {
+    /// The reason under which it is counted that a batch was given up, and what its sender hears.
+    fn reason(self) -> (Reason, &'static str) {
+        match self {
+            Self::Shutdown => (Reason::Shutdown, "shut down before it was delivered"),
+            Self::Removed => (Reason::Removed, "sink was removed before it was delivered"),
+        }
+    }
+}
+
+/// A batch in the queue.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    batch: Batch,
+    ticket: Option<Ticket>,
+    since: Instant,
+    /// How often it was tried in vain.
+    attempts: u32,
+    /// What of it is accounted for as queued in memory.
+    tally: Tally,
+    /// What the queue on disk knows of it.
+    kept: Option<Arc<Kept>>,
+}
+
+/// A batch on its way into the queue.
+pub(crate) struct Incoming {
+    batch: Batch,
+    ticket: Option<Ticket>,
+    since: Instant,
+    lane: Lane,
+    /// The version in which it goes to disk.
+    version: Version,
+    /// Whether the queue in memory may grow for it.
+    grows: bool,
+}
+
+impl Incoming {
+    /// Whether its sender waits until it is stored.
+    fn waits_for_disk(&self) -> bool {
+        let ticket = self.ticket.as_ref();
+        ticket.is_some_and(Ticket::until_stored)
+    }
+}
+
+/// Batches whose sender does not wait for the sink must not overtake each other: they share a
+/// lane by sender and tenant. A sender that waits keeps its order itself, but must not overtake
+/// what it has sent while it did not wait, which is so if the sink has become a required one. The
+/// source has no part in it unless it is the sender itself: it may get another name meanwhile.
+fn lane(batch: &Batch, ticket: Option<&Ticket>) -> Lane {
+    let hasher = foldhash::quality::FixedState::default();
+    let origin = batch.origin();
+    let source = origin.peer.is_none().then_some(&origin.source);
+    Lane {
+        tenant: batch.tenant().cloned(),
+        id: hasher.hash_one((source, origin.peer, batch.tenant())),
+        holds: ticket.is_none(),
+    }
+}
+
+impl Edge {
+    /// An edge into the queue of the sink's predecessor, if it has one. A queue on disk is in
+    /// `folder`.
+    pub(crate) fn new(
+        id: Arc<str>,
+        config: &dyn SinkConfig,
+        before: Option<Arc<dyn Transform>>,
+        metrics: ComponentMetrics,
+        predecessor: Option<&Self>,
+        folder: Option<&Path>,
+    ) -> Result<Arc<Self>, BuildError> {
+        let required = config.required();
+        let queue = config.queue();
+        let line = match predecessor {
+            Some(edge) => edge.line.clone(),
+            None => Arc::new(Line::new(queue, required)),
+        };
+        let opened = match line.store.get() {
+            Some(_) => None,
+            None if !queue.is_disk() => None,
+            None => Some(open(&id, &line, queue, required, folder)?),
+        };
+        Ok(Arc::new(Self {
+            id,
+            required,
+            before,
+            metrics,
+            line,
+            config: queue,
+            opened,
+            turn: AtomicU64::new(0),
+            form: AtomicU8::new(config.form() as u8),
+            checks_series: config.checks_series(),
+        }))
+    }
+
+    /// Makes the sink at this edge the one that takes from the queue, under its own bounds. What
+    /// its predecessor has taken, that may give back.
+    pub(crate) fn take_over(&self, predecessor: Option<&Self>) {
+        if let Some(predecessor) = predecessor {
+            predecessor.metrics.watch_queue(None);
+        }
+        let turn = self.pass_turn();
+        self.turn.store(turn, Ordering::Relaxed);
+        if let Some(store) = &self.opened {
+            // Nobody else has opened it, so there was none.
+            let _ = self.line.before.set(Before::of(store.disk.read_ledger()));
+            let _ = self.line.store.set(store.clone());
+            let queued = store.snapshot().total.queued();
+            if queued.batches > 0 {
+                let size = Size(queued.bytes);
+                info!(sink = %self.id, batches = queued.batches, %size, "delivers first what is on disk");
+            }
+        }
+        if let Some(store) = self.line.store.get() {
+            store.engage(self.config, self.required);
+        }
+        let gauge = Gauge {
+            line: self.line.clone(),
+            config: self.config,
+        };
+        self.metrics.watch_queue(Some(Arc::new(gauge)));
+    }
+
+    fn pass_turn(&self) -> u64 {
+        // With a queue on disk, what does not fit into memory goes there.
+        let when_full = match self.config.is_disk() {
+            true => WhenFull::Block,
+            false => self.config.when_full(self.required),
+        };
+        let max = self.config.memory_bytes().bytes();
+        self.line.queue.take_over(max, when_full)
+    }
+
+    /// Where its queue on disk is, if it has one.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        self.line.store.get().map(|store| store.path())
+    }
+
+    fn turn(&self) -> u64 {
+        self.turn.load(Ordering::Relaxed)
+    }
+
+    fn prefer(&self, form: Form) {
+        self.form.store(form as u8, Ordering::Relaxed);
+    }
+
+    /// The form in which the sink wants batches now.
+    pub(crate) fn form(&self) -> Form {
+        match self.form.load(Ordering::Relaxed) {
+            0 => Form::Decoded,
+            1 => Form::V1,
+            2 => Form::V2,
+            _ => Form::AsReceived,
+        }
+    }
+
+    /// Whether a batch of this version has to be decoded on its way to the sink.
+    pub(crate) fn decodes(&self, version: Version) -> bool {
+        self.checks_series || !self.takes_bodies(version)
+    }
+
+    /// Whether the sink sends bodies of this version as they are, once their series are in order.
+    pub(crate) fn takes_bodies(&self, version: Version) -> bool {
+        let form = match version {
+            Version::V1 => Form::V1,
+            Version::V2 => Form::V2,
+        };
+        self.before.is_none() && [form, Form::AsReceived].contains(&self.form())
+    }
+
+    /// Whether this batch has to be decoded for the sink.
+    pub(crate) fn looks_into(&self, batch: &Batch) -> bool {
+        let unseen = self.checks_series && !batch.is_checked();
+        unseen || !self.takes_bodies(batch.version())
+    }
+
+    /// The version in which a batch leaves here; none if the sink reads series.
+    pub(crate) fn version(&self, batch: &Batch) -> Option<Version> {
+        match self.form() {
+            Form::Decoded => None,
+            Form::V1 => Some(Version::V1),
+            Form::V2 => Some(Version::V2),
+            Form::AsReceived => Some(batch.version()),
+        }
+    }
+
+    fn abandoned(&self, kept: &Kept) -> bool {
+        let store = self.line.store.get();
+        store.is_some_and(|store| store.abandoned(kept))
+    }
+
+    fn finish_kept(&self, kept: &Kept, progress: Progress, outcome: &Outcome) {
+        if let Some(store) = self.line.store.get() {
+            store.finish(kept, progress, outcome);
+        }
+    }
+
+    fn max_age(&self) -> Option<Duration> {
+        self.line.store.get().and_then(|store| store.max_age())
+    }
+
+    /// Has the queue on disk know of what has come back.
+    fn adopt(&self) {
+        if let Some(store) = self.line.store.get() {
+            store.adopt();
+        }
+    }
+
+    /// Leaves a tenant's batches alone until then.
+    fn pause(&self, tenant: Option<&Tenant>, until: Instant) {
+        self.line.queue.pause(tenant.cloned(), until);
+    }
+
+    /// An attempt of this tenant has failed.
+    fn set_failing(&self, tenant: Option<&Tenant>, trouble: Trouble) {
+        let Some(store) = self.line.store.get() else {
+            return;
+        };
+        if trouble.everybody {
+            store.fails();
+        }
+        if let Some(until) = trouble.tenant {
+            store.fails_for(tenant, until);
+        }
+    }
+
+    /// An attempt has succeeded.
+    fn set_well(&self, tenant: Option<&Tenant>) {
+        if let Some(store) = self.line.store.get() {
+            store.does_well(tenant);
+        }
+    }
+
+    /// After how many seconds it is worth trying again, as far as its queue knows.
+    pub(crate) fn retry_after(&self) -> Option<u64> {
+        match self.line.store.get() {
+            Some(store) => Some(store.retry_after()),
+            None => self.memory_retry_after(),
+        }
+    }
+
+    /// The same, if it is for its queue that senders wait.
+    pub(crate) fn holds_up(&self) -> Option<u64> {
+        let Some(store) = self.line.store.get() else {
+            return self.memory_retry_after();
+        };
+        // Room comes by segments, of which there are sixteen.
+        let max = self.config.max_bytes().0;
+        let full = store.snapshot().bytes >= max - max / 16;
+        full.then(|| store.retry_after())
+    }
+
+    fn memory_retry_after(&self) -> Option<u64> {
+        let max = self.config.memory_bytes().bytes();
+        self.line.outflow.retry_after(self.line.queue.bytes(), max)
+    }
+
+    /// Ends the sink's input once it is empty.
+    pub(crate) fn close(&self, ending: Ending) {
+        // Only the first reason counts.
+        let _ = self.line.ending.set(ending);
+        if let Some(store) = self.line.store.get() {
+            store.begin_close();
+        }
+        self.line.queue.close();
+    }
+
+    /// Stores what only memory has, until `deadline`. If the sink fails, it is to try no more.
+    pub(crate) async fn secure(&self, deadline: Instant) {
+        let Some(store) = self.store() else {
+            return;
+        };
+        loop {
+            let appended = store.appended.notified();
+            tokio::pin!(appended);
+            appended.as_mut().enable();
+            if store.store_all() && store.is_settled() {
+                break;
+            }
+            if timeout_at(deadline, timeout(LOOK_AGAIN, appended))
+                .await
+                .is_err()
+            {
+                break;
+            }
+        }
+        if store.is_failing() {
+            // What is under way comes back, and stays on disk.
+            self.pass_turn();
+        }
+    }
+
+    /// Gives up what nobody will take any more; returns how much that is.
+    pub(crate) fn abandon(&self) -> (usize, usize) {
+        let queue = &self.line.queue;
+        let mut bytes = queue.bytes();
+        let left = queue.end();
+        let mut batches = left.len();
+        if let Some(store) = self.line.store.get().filter(|store| store.keeps()) {
+            (batches, bytes) = store.unstored();
+        }
+        for waiting in left {
+            self.give_up_at_end(waiting);
+        }
+        (batches, bytes)
+    }
+
+    /// Closes the queue on disk, once nobody sends and nobody takes any more.
+    pub(crate) async fn shut(&self) {
+        let Some(store) = self.line.store.get().cloned() else {
+            return;
+        };
+        store.close();
+        let closing = store.clone();
+        let closed = tokio::task::spawn_blocking(move || closing.disk.close());
+        if timeout(CLOSE_LIMIT, closed).await.is_err() {
+            warn!(sink = %self.id, "queue on disk was not closed in time: some of what was delivered last is delivered again");
+        }
+        let queued = store.snapshot().total.queued();
+        if queued.batches > 0 {
+            let size = Size(queued.bytes);
+            let path = store.path().display();
+            info!(sink = %self.id, batches = queued.batches, %size, folder = %path, "what was not delivered stays on disk");
+        }
+    }
+}
+
+impl Line {
+    fn new(queue: QueueConfig, required: bool) -> Self {
+        let max = queue.memory_bytes().bytes();
+        Self {
+            queue: Arc::new(Queue::new(max, queue.when_full(required))),
+            store: OnceLock::new(),
+            accounts: Arc::default(),
+            under_way: Arc::default(),
+            before: OnceLock::new(),
+            since: SystemTime::now(),
+            outflow: Outflow::default(),
+            ending: OnceLock::new(),
+        }
+    }
+}
+
+/// Opens the queue on disk that a sink has to have.
+fn open(
+    id: &Arc<str>,
+    line: &Line,
+    config: QueueConfig,
+    required: bool,
+    folder: Option<&Path>,
+) -> Result<Arc<Store>, BuildError> {
+    let folder = folder.ok_or_else(|| BuildError::new("queue", "there is no data_dir"))?;
+    let (queue, accounts) = (line.queue.clone(), line.accounts.clone());
+    let path = folder.to_path_buf();
+    Store::open(id.clone(), path, (config, required), queue, accounts).map_err(|error| {
+        let place = folder.display();
+        let reason = match error {
+            OpenError::Locked => format!(
+                "{place} is in use, by another process or by a sink of this name that a reload has removed and that still drains"
+            ),
+            error => format!("{place}: {error}"),
+        };
+        BuildError::new("queue", reason)
+    })
+}
+
+/// How often those look again who wait for something on disk.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// How long closing a queue on disk may take.
+const CLOSE_LIMIT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+//! What came to a sink in this process and what became of it, by tenant.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use metrifold_model::Tenant;
+use metrifold_model::ledger::{Account, Ledger, Line, Reason, Tally};
+use metrifold_queue::disk::Fate;
+
+use super::holdings::Held;
+
+/// The tenants that have a line of their own. The others share one.
+const MAX_TENANTS: usize = 1000;
+
+/// The accounts of an edge, without what its queue on disk accounts for.
+#[derive(Debug, Default)]
+pub(super) struct Accounts(Mutex<Lines>);
+
+#[derive(Debug, Default)]
+struct Lines {
+    /// Of batches without a tenant.
+    none: Account,
+    named: HashMap<Tenant, Account, foldhash::fast::RandomState>,
+    rest: Account,
+    changes: u64,
+}
+
+impl Lines {
+    fn line(&mut self, tenant: Option<&Tenant>) -> &mut Account {
+        let Some(tenant) = tenant else {
+            return &mut self.none;
+        };
+        if !self.named.contains_key(tenant) {
+            if self.named.len() >= MAX_TENANTS {
+                return &mut self.rest;
+            }
+            self.named.insert(tenant.clone(), Account::default());
+        }
+        self.named.get_mut(tenant).unwrap_or(&mut self.rest)
+    }
+}
+
+impl Accounts {
+    /// No invariant spans a panic here: sums are all there is.
+    fn lock(&self) -> MutexGuard<'_, Lines> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lines, to change them.
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        let mut lines = self.lock();
+        lines.changes += 1;
+        lines
+    }
+
+    /// It came.
+    pub(super) fn received(&self, tenant: Option<&Tenant>, tally: Tally) {
+        self.lines().line(tenant).received += tally;
+    }
+
+    /// It came to its end.
+    pub(super) fn settled(&self, tenant: Option<&Tenant>, tally: Tally, fate: Fate) {
+        let mut lines = self.lines();
+        let account = lines.line(tenant);
+        match fate {
+            Fate::Delivered => account.delivered += tally,
+            Fate::Dropped(_) if tally.is_zero() => {}
+            Fate::Dropped(reason) => *account.dropped.entry(reason).or_default() += tally,
+            Fate::Partly { dropped, reason } => {
+                let dropped = Tally {
+                    samples: dropped.min(tally.samples),
+                    ..Tally::default()
+                };
+                let mut delivered = tally;
+                delivered -= dropped;
+                account.delivered += delivered;
+                if !dropped.is_zero() {
+                    *account.dropped.entry(reason).or_default() += dropped;
+                }
+            }
+        }
+    }
+
+    /// It came and went no further.
+    pub(super) fn refused(&self, tenant: Option<&Tenant>, tally: Tally, reason: Reason) {
+        self.received(tenant, tally);
+        self.settled(tenant, tally, Fate::Dropped(reason));
+    }
+
+    /// It is accounted for elsewhere from now on.
+    pub(super) fn moved(&self, tenant: Option<&Tenant>, tally: Tally) {
+        self.lines().line(tenant).received -= tally;
+    }
+
+    /// Goes up with every change.
+    pub(super) fn changes(&self) -> u64 {
+        self.lock().changes
+    }
+
+    /// All accounts beside what is held, and what [`changes`](Self::changes) says of them.
+    pub(super) fn ledger(&self, held: &Held, since: SystemTime) -> (Ledger, u64) {
+        let lines = self.lock();
+        let line = |account: &Account| Line {
+            account: account.clone(),
+            ..Line::default()
+        };
+        let mut rest = line(&lines.rest);
+        let mut tenants: BTreeMap<Arc<str>, Line> = BTreeMap::new();
+        for (tenant, account) in &lines.named {
+            if *account != Account::default() {
+                tenants.insert(tenant.clone(), line(account));
+            }
+        }
+        if lines.none != Account::default() || !held.none.is_zero() {
+            let none = tenants.entry(Arc::from("")).or_default();
+            *none = line(&lines.none);
+            none.queued = held.none;
+        }
+        // What is held of a tenant stands in the line in which it was received.
+        for (tenant, tally) in &held.named {
+            let shares = lines.named.len() >= MAX_TENANTS && !lines.named.contains_key(tenant);
+            match shares {
+                true => rest.queued += *tally,
+                false => tenants.entry(tenant.clone()).or_default().queued += *tally,
+            }
+        }
+        (Ledger::new(tenants, rest, since), lines.changes)
+    }
+}

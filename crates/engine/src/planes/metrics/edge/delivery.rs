@@ -1,0 +1,440 @@
+//! A sink's end of its edge.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use metrifold_codec::Batch;
+use metrifold_model::ledger::{Reason, Tally};
+use metrifold_model::{Counts, Outcome, Ticket};
+use metrifold_queue::Held;
+use metrifold_queue::disk::Fate;
+use metrifold_telemetry::ComponentMetrics;
+
+use crate::planes::metrics::Form;
+
+use super::holdings::Place;
+use super::store::Kept;
+use super::{Edge, Waiting};
+
+/// A sink's end of its edge.
+#[derive(Clone, Debug)]
+pub struct Input(pub(crate) Arc<Edge>);
+
+impl Input {
+    /// The next delivery; none once there will be no more, or a successor takes them. Several
+    /// takers may ask at once: of deliveries that must not overtake each other, one is under way
+    /// at a time. Cancelling it loses nothing.
+    pub async fn recv(&self) -> Option<Delivery> {
+        self.recv_run(0).await?.take_first()
+    }
+
+    /// The next delivery, and those right behind it that must not overtake it as long as their
+    /// senders do not wait and together they weigh no more than `most`.
+    pub async fn recv_run(&self, most: usize) -> Option<Run> {
+        loop {
+            let taken = self.0.line.queue.pop_run(self.0.turn(), most).await?;
+            let run = taken.into_iter();
+            let run = run.filter_map(|(waiting, held)| self.delivery(waiting, held));
+            let run = Run(run.collect());
+            if run.len() > 0 {
+                return Some(run);
+            }
+        }
+    }
+
+    fn delivery(&self, waiting: Waiting, held: Held<Waiting>) -> Option<Delivery> {
+        let Waiting {
+            mut batch,
+            ticket,
+            since,
+            attempts,
+            tally,
+            kept,
+        } = waiting;
+        let line = &self.0.line;
+        let under_way = kept
+            .is_none()
+            .then(|| line.under_way.note(batch.tenant(), tally, since));
+        // It may have been queued for a predecessor that did not look into it.
+        let looked = if self.0.checks_series && !batch.is_checked() {
+            batch.decode().map(|_| ())
+        } else {
+            Ok(())
+        };
+        let mut delivery = Delivery {
+            batch,
+            rest: Vec::new(),
+            worst: Outcome::Delivered,
+            ticket,
+            since,
+            attempts,
+            tally,
+            kept,
+            progress: Progress::default(),
+            edge: self.0.clone(),
+            held: Some(held),
+            comes_back: false,
+            _under_way: under_way,
+        };
+        match looked {
+            Ok(()) => Some(delivery),
+            Err(error) => {
+                delivery.count_lost(Reason::Invalid, None);
+                delivery.finish(Outcome::rejected(error.to_string()));
+                None
+            }
+        }
+    }
+
+    /// Whether a successor takes the deliveries. What has not been delivered is best dropped then:
+    /// the successor gets it.
+    pub fn superseded(&self) -> bool {
+        self.0.line.queue.has_passed(self.0.turn())
+    }
+
+    /// Waits until a successor takes the deliveries.
+    pub async fn wait_superseded(&self) {
+        self.0.line.queue.passed(self.0.turn()).await;
+    }
+
+    /// Puts something into the queue again as if it had just come, and waits for room if need be.
+    pub(crate) async fn send_again(&self, batch: Batch, ticket: Ticket) {
+        let (counts, bytes) = (batch.counts(), batch.body_len());
+        if let Some(blocked) = self.0.push(batch, Some(ticket)) {
+            self.0.push_wait(blocked).await;
+        }
+        self.0.metrics.received().batch(counts, bytes);
+    }
+
+    /// The sink's meters.
+    pub fn metrics(&self) -> &ComponentMetrics {
+        &self.0.metrics
+    }
+
+    /// Says in which form batches are wanted from now on.
+    pub fn prefer(&self, form: Form) {
+        self.0.prefer(form);
+    }
+}
+
+/// Deliveries that must not overtake each other. What is left of them when it is dropped goes back
+/// in order.
+#[derive(Debug)]
+pub struct Run(VecDeque<Delivery>);
+
+impl Run {
+    /// Takes the first one.
+    pub fn take_first(&mut self) -> Option<Delivery> {
+        self.0.pop_front()
+    }
+
+    /// The first one.
+    pub fn first(&self) -> Option<&Delivery> {
+        self.0.front()
+    }
+
+    /// Takes the first one, and gives back all others.
+    pub fn leave_first(&mut self) -> Option<Delivery> {
+        let first = self.take_first();
+        self.0.drain(..).rev().for_each(Delivery::put_back);
+        first
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Delivery> {
+        self.0.iter_mut()
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.0.drain(..).rev().for_each(Delivery::put_back);
+    }
+}
+
+/// What became of the parts of a batch that are done.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Progress {
+    /// Whether something got there.
+    pub(super) sent: bool,
+    /// How many samples did not, as far as they have been counted.
+    pub(super) dropped: u64,
+    /// Why the first of them did not.
+    pub(super) reason: Option<Reason>,
+}
+
+impl Progress {
+    pub(super) fn add(&mut self, other: Self) {
+        self.sent |= other.sent;
+        self.dropped += other.dropped;
+        self.reason = self.reason.or(other.reason);
+    }
+
+    pub(super) fn fate(self) -> Fate {
+        match self.reason {
+            None => Fate::Delivered,
+            Some(reason) if !self.sent => Fate::Dropped(reason),
+            Some(reason) => Fate::Partly {
+                dropped: self.dropped,
+                reason,
+            },
+        }
+    }
+}
+
+/// A batch and the duty to say what became of it. Its bytes count against the queue's bound until
+/// then. Dropping it without a word gives it back if the sink has a successor or the batch is on
+/// disk, and tells the sender to try again if not.
+#[derive(Debug)]
+pub struct Delivery {
+    /// What to deliver, or the part of it that comes next.
+    pub batch: Batch,
+    /// The parts behind that, the last one first.
+    rest: Vec<Batch>,
+    /// Of the parts that are done.
+    worst: Outcome,
+    ticket: Option<Ticket>,
+    since: Instant,
+    /// How often it was tried in vain.
+    attempts: u32,
+    /// What of it is accounted for as queued.
+    tally: Tally,
+    /// What the queue on disk knows of it.
+    kept: Option<Arc<Kept>>,
+    progress: Progress,
+    edge: Arc<Edge>,
+    /// Its place in the queue, until somebody has said what became of it.
+    held: Option<Held<Waiting>>,
+    /// Whether dropping it gives it back in any case.
+    comes_back: bool,
+    /// Has it counted among what is queued, if it is in memory alone.
+    _under_way: Option<Place>,
+}
+
+/// Whom it concerns that an attempt has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// Whoever's batch it is.
+    pub everybody: bool,
+    /// The batch's tenant, who is left alone until then.
+    pub tenant: Option<Instant>,
+}
+
+impl Delivery {
+    /// Whether the sender has been told to send it again.
+    pub fn abandoned(&self) -> bool {
+        self.ticket.as_ref().is_some_and(Ticket::abandoned)
+            || self
+                .kept
+                .as_ref()
+                .is_some_and(|kept| self.edge.abandoned(kept))
+    }
+
+    /// How long ago it came to the sink.
+    pub fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// Whether it is too old to be delivered, if nothing older than `max_age` is. A queue on disk
+    /// has an age of its own.
+    pub fn expired(&self, max_age: Duration) -> bool {
+        let max_age = match &self.kept {
+            Some(_) => self.edge.max_age(),
+            None => Some(max_age),
+        };
+        max_age.is_some_and(|max_age| self.age() > max_age)
+    }
+
+    /// How often it was tried in vain.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// Gives it back to be tried again, after an attempt has failed.
+    pub fn retry(mut self, trouble: Trouble) {
+        self.attempts += 1;
+        self.comes_back = true;
+        let (edge, tenant) = (self.edge.clone(), self.batch.tenant().cloned());
+        if let Some(until) = trouble.tenant {
+            // Before anybody can take it again.
+            edge.pause(tenant.as_ref(), until);
+        }
+        drop(self);
+        edge.set_failing(tenant.as_ref(), trouble);
+    }
+
+    /// Gives it back as if nobody had taken it.
+    pub fn put_back(mut self) {
+        self.comes_back = true;
+    }
+
+    /// Counts the batch, or a part of it, as delivered.
+    pub fn count_sent(&mut self, counts: Option<Counts>, bytes: usize) {
+        self.edge.metrics.sent().batch(counts, bytes);
+        self.progress.sent = true;
+        self.edge.set_well(self.batch.tenant());
+    }
+
+    /// Counts the batch, or a part of it, as lost.
+    pub fn count_lost(&mut self, reason: Reason, counts: Option<Counts>) {
+        let samples = counts.map(|c| c.all_samples());
+        self.edge.metrics.discarded(reason.as_str(), samples);
+        self.note_lost(reason, samples.unwrap_or(0));
+    }
+
+    /// Counts samples of a part of it as lost that itself is not.
+    pub fn count_lost_samples(&mut self, reason: Reason, samples: u64) {
+        self.edge
+            .metrics
+            .discarded_samples(reason.as_str(), samples);
+        if samples > 0 {
+            self.note_lost(reason, samples);
+        }
+    }
+
+    /// Counts samples of series as lost that break the rules of remote write, under the rule.
+    pub fn count_invalid(&mut self, rule: &str, samples: u64) {
+        self.edge.metrics.discarded_samples(rule, samples);
+        if samples > 0 {
+            self.note_lost(Reason::Invalid, samples);
+        }
+    }
+
+    fn note_lost(&mut self, reason: Reason, samples: u64) {
+        self.progress.dropped += samples;
+        self.progress.reason.get_or_insert(reason);
+    }
+
+    /// Replaces the part that comes next by two.
+    pub fn split(&mut self, first: Batch, second: Batch) {
+        self.batch = first;
+        self.rest.push(second);
+    }
+
+    /// Says what became of the part that was next. Returns whether there is another one.
+    pub fn finish_part(&mut self, outcome: Outcome) -> bool {
+        self.note(outcome);
+        match self.rest.pop() {
+            Some(next) => {
+                self.batch = next;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Says what became of something in the part that comes next, while the rest of it is still
+    /// to be delivered.
+    pub fn note(&mut self, outcome: Outcome) {
+        self.worst.join(outcome);
+    }
+
+    /// Says what became of it.
+    pub fn finish(mut self, outcome: Outcome) {
+        self.note(outcome);
+        self.edge.metrics.delivered_after(self.since.elapsed());
+        let mut progress = self.progress;
+        if self.worst != Outcome::Delivered && !progress.sent {
+            progress.reason.get_or_insert(Reason::Other);
+        }
+        match self.kept.take() {
+            Some(kept) => self.edge.finish_kept(&kept, progress, &self.worst),
+            None => {
+                let tenant = self.batch.tenant();
+                self.edge
+                    .line
+                    .accounts
+                    .settled(tenant, self.tally, progress.fate());
+            }
+        }
+        if let Some(ticket) = self.ticket.take() {
+            ticket.report(self.worst.clone());
+        }
+        if let Some(held) = self.held.take() {
+            self.edge.line.outflow.add(held.weight());
+        }
+    }
+
+    /// It is where it should be.
+    pub fn delivered(mut self) {
+        self.count_sent(self.batch.counts(), self.batch.body_len());
+        self.finish(Outcome::Delivered);
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        let Some(held) = self.held.take() else {
+            return;
+        };
+        let ticket = self.ticket.take();
+        let kept = self.kept.take();
+        let parts: Vec<Batch> = [self.batch.clone()]
+            .into_iter()
+            .chain(self.rest.drain(..).rev())
+            .collect();
+        if let Some(kept) = &kept {
+            kept.leave(self.progress, parts.len());
+        }
+        let mut tallies = self.remaining(&parts).into_iter();
+        let left = parts.into_iter().map(|batch| {
+            let weight = batch.weight();
+            let waiting = Waiting {
+                batch,
+                ticket: ticket.as_ref().map(Ticket::another),
+                since: self.since,
+                attempts: self.attempts,
+                tally: tallies.next().unwrap_or_default(),
+                kept: kept.clone(),
+            };
+            (waiting, weight)
+        });
+        // What is on disk, or will be, must not be forgotten here.
+        let always = self.comes_back || kept.is_some();
+        let refused = held.give_back(left.collect(), always);
+        if kept.is_none() {
+            self.edge.adopt();
+        }
+        for waiting in refused.err().into_iter().flatten() {
+            self.edge.give_up_at_end(waiting);
+        }
+        if let Some(ticket) = ticket {
+            ticket.report(self.worst.clone());
+        }
+    }
+}
+
+impl Delivery {
+    /// Accounts for the parts that are done, and returns what of the rest is queued, by part.
+    fn remaining(&self, parts: &[Batch]) -> Vec<Tally> {
+        let mut left = vec![Tally::default(); parts.len()];
+        let Some((first, others)) = left.split_first_mut() else {
+            return left;
+        };
+        *first = self.tally;
+        let uncounted = parts.iter().any(|part| part.counts().is_none());
+        if self.kept.is_some() || self.tally.uncounted > 0 || uncounted {
+            return left;
+        }
+        let samples = |batch: &Batch| batch.counts().map_or(0, |counts| counts.all_samples());
+        let mut queued = 0;
+        for (tally, batch) in [first].into_iter().chain(others).zip(parts) {
+            tally.samples = samples(batch);
+            queued += tally.samples;
+        }
+        let done = Tally {
+            samples: self.tally.samples.saturating_sub(queued),
+            ..Tally::default()
+        };
+        let fate = self.progress.fate();
+        let tenant = self.batch.tenant();
+        self.edge.line.accounts.settled(tenant, done, fate);
+        left
+    }
+}

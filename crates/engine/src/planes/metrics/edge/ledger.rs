@@ -1,0 +1,132 @@
+//! What came to a sink, what became of it and what is there of it: the two sides of the ledger,
+//! and whether they agree.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrifold_model::ledger::{Account, Ledger, Line};
+use metrifold_queue::disk;
+
+use super::holdings::Held;
+use super::{Line as EdgeLine, store};
+
+/// What of a queue on disk had come to its end before it was opened.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    tenants: BTreeMap<Arc<str>, Account>,
+    rest: Account,
+}
+
+impl Before {
+    pub(super) fn of(opened: disk::Reading) -> Self {
+        let done = |line: &disk::Line| {
+            let mut account = line.account.clone();
+            account.received -= account.queued();
+            account
+        };
+        Self {
+            rest: done(&opened.rest),
+            tenants: opened
+                .tenants
+                .iter()
+                .map(|line| (line.tenant.clone(), done(line)))
+                .collect(),
+        }
+    }
+}
+
+/// How often it is read again at once when something came in between.
+const TRIES: usize = 4;
+
+impl EdgeLine {
+    /// Reads both sides. They are not of one moment unless it is `steady`.
+    pub(super) fn ledger(&self) -> Ledger {
+        let mut ledger = self.read_ledger();
+        for _ in 1..TRIES {
+            if ledger.balances() {
+                break;
+            }
+            ledger = self.read_ledger();
+        }
+        ledger
+    }
+
+    fn read_ledger(&self) -> Ledger {
+        let store = self.store.get();
+        let before = self.accounts.changes();
+        let on_disk = store.map(|store| store.disk.read_ledger());
+        let held = self.held();
+        let (mut ledger, after) = self.accounts.ledger(&held, self.since);
+        let disk_after = store.map_or(0, |store| store.disk.changes());
+        ledger.oldest = held.oldest.map(|oldest| oldest.elapsed());
+        let disk_before = on_disk.as_ref().map_or(0, |reading| reading.changes);
+        let complete = on_disk.as_ref().is_none_or(|reading| reading.complete);
+        if let Some(reading) = on_disk {
+            ledger.add_disk(reading, self.before.get());
+        }
+        ledger.steady = complete && before == after && disk_before == disk_after;
+        ledger.changes = (after, disk_after);
+        ledger
+    }
+
+    /// What is held in memory.
+    fn held(&self) -> Held {
+        let mut held = Held::default();
+        self.queue.for_each(|waiting, _| {
+            if waiting.kept.is_none() {
+                held.add(waiting.batch.tenant(), waiting.tally, Some(waiting.since));
+            }
+        });
+        self.under_way.count(&mut held);
+        if let Some(store) = self.store.get() {
+            store.count(&mut held);
+        }
+        held
+    }
+}
+
+trait AddDisk {
+    fn add_disk(&mut self, reading: disk::Reading, before: Option<&Before>);
+}
+
+impl AddDisk for Ledger {
+    fn add_disk(&mut self, reading: disk::Reading, before: Option<&Before>) {
+        self.on_disk = true;
+        let none = Before::default();
+        let before = before.unwrap_or(&none);
+        let of = |line: &disk::Line, before: Option<&Account>| Line {
+            account: line.account.clone(),
+            queued: line.held,
+            before: before.cloned().unwrap_or_default(),
+            on_disk: line.number,
+        };
+        let memory = self.total.queued.batches;
+        for line in &reading.tenants {
+            let line_before = before.tenants.get(&line.tenant);
+            let line_of = of(line, line_before);
+            self.total.add(&line_of);
+            self.tenants
+                .entry(line.tenant.clone())
+                .or_default()
+                .add(&line_of);
+        }
+        // Tenants that were known before and have lost their lines since: the rest has them.
+        for (tenant, account) in &before.tenants {
+            if !reading.tenants.iter().any(|line| line.tenant == *tenant) {
+                self.rest.before.add(account);
+                self.total.before.add(account);
+            }
+        }
+        let rest = of(&reading.rest, Some(&before.rest));
+        self.rest.add(&rest);
+        self.total.add(&rest);
+        // The lines are told by what comes and goes, the total by what is there.
+        self.total.queued.batches = memory + reading.records;
+        let age = |accepted| Duration::from_millis(store::now_millis().saturating_sub(accepted));
+        self.oldest = self.oldest.into_iter().chain(reading.oldest.map(age)).max();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+//! The records on disk that are not in memory, and whose turn it is to be read.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use tokio::time::Instant;
+
+use metrifold_model::Tenant;
+
+use super::key;
+
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// By tenant, where records stand and in which lanes they are. It takes some forty bytes of memory
+/// for each record.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    /// Some may have nothing left, until their turn comes.
+    tenants: Map<Tenant, BTreeMap<u64, u64>>,
+    /// These tenants, the next one to be read first.
+    turns: VecDeque<Tenant>,
+    /// How much of each lane is here or on its way to disk.
+    lanes: Map<u64, usize>,
+    /// The next record of those that were there from the beginning, and their end: as long as there
+    /// are some that nobody has seen, all lanes may be among them.
+    unseen: Option<(u64, u64)>,
+    /// Who is left alone, and until when.
+    paused: Map<Tenant, Instant>,
+}
+
+/// A record to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in super::super) struct Next {
+    pub(in super::super) tenant: Tenant,
+    pub(in super::super) position: u64,
+}
+
+impl Backlog {
+    /// Of a queue in which there may be records from `first` to `end`.
+    pub(super) fn new(first: u64, end: u64) -> Self {
+        Self {
+            unseen: (first < end).then_some((first, end)),
+            ..Self::default()
+        }
+    }
+
+    /// The next record that nobody has seen, and the end of those.
+    pub(super) fn unseen(&self) -> Option<(u64, u64)> {
+        self.unseen
+    }
+
+    /// All below `next` have been seen.
+    pub(super) fn seen(&mut self, next: u64) {
+        if let Some((_, end)) = self.unseen {
+            self.unseen = (next < end).then_some((next, end));
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lanes.is_empty() && self.unseen.is_none()
+    }
+
+    /// Whether something of a lane is on disk and not in memory, or will be.
+    pub(super) fn has(&self, lane: u64) -> bool {
+        self.unseen.is_some() || self.lanes.contains_key(&lane)
+    }
+
+    /// Something of a lane is on its way to disk.
+    pub(super) fn enter(&mut self, lane: u64) {
+        *self.lanes.entry(lane).or_default() += 1;
+    }
+
+    /// It did not get there, or is in memory again.
+    pub(super) fn leave(&mut self, lane: u64) {
+        if let Some(count) = self.lanes.get_mut(&lane) {
+            *count -= 1;
+            if *count == 0 {
+                self.lanes.remove(&lane);
+            }
+        }
+    }
+
+    /// A record that has entered before is there.
+    pub(super) fn add(&mut self, tenant: &Tenant, lane: u64, position: u64) {
+        let records = self.tenants.entry(tenant.clone()).or_insert_with(|| {
+            self.turns.push_back(tenant.clone());
+            BTreeMap::new()
+        });
+        records.insert(position, lane);
+    }
+
+    /// A record is not here any more. Returns whether it was.
+    pub(super) fn remove(&mut self, tenant: &Tenant, position: u64) -> bool {
+        let records = self.tenants.get_mut(tenant);
+        let lane = records.and_then(|records| records.remove(&position));
+        if let Some(lane) = lane {
+            self.leave(lane);
+        }
+        lane.is_some()
+    }
+
+    /// The next record of the tenant whose turn it is. The others come before him again.
+    pub(super) fn next(&mut self, now: Instant) -> Option<Next> {
+        for _ in 0..self.turns.len() {
+            let tenant = self.turns.pop_front()?;
+            let Some(position) = self.first(&tenant) else {
+                self.tenants.remove(&tenant);
+                continue;
+            };
+            self.turns.push_back(tenant.clone());
+            if self.paused.get(&tenant).is_none_or(|until| *until <= now) {
+                return Some(Next { tenant, position });
+            }
+        }
+        None
+    }
+
+    /// The first record of a tenant.
+    pub(super) fn first(&self, tenant: &Tenant) -> Option<u64> {
+        Some(*self.tenants.get(tenant)?.first_key_value()?.0)
+    }
+
+    /// Leaves a tenant alone until then, and for as long as it is not said that he does well, has
+    /// all of his go to disk.
+    pub(super) fn pause(&mut self, tenant: &Tenant, until: Instant) {
+        self.paused.insert(tenant.clone(), until);
+    }
+
+    /// A tenant does well again.
+    pub(super) fn resume(&mut self, tenant: &Tenant) {
+        self.paused.remove(tenant);
+    }
+
+    /// Whether a tenant does not do well.
+    pub(super) fn is_paused(&self, tenant: &Option<Tenant>) -> bool {
+        !self.paused.is_empty() && self.paused.contains_key(&key(tenant))
+    }
+
+    pub(super) fn some_paused(&self) -> bool {
+        !self.paused.is_empty()
+    }
+
+    /// When the first of those who are left alone has records that can be read again.
+    pub(super) fn next_wake(&self) -> Option<Instant> {
+        let paused = self.paused.iter();
+        let waiting = paused.filter(|(tenant, _)| self.first(tenant).is_some());
+        waiting.map(|(_, until)| *until).min()
+    }
+
+    /// Forgets what stood before `first` and is not on disk any more, and those who were left alone
+    /// before `now` and have nothing here.
+    pub(super) fn prune(&mut self, first: u64, now: Instant) {
+        let gone: Vec<(Tenant, u64)> = self
+            .tenants
+            .iter()
+            .flat_map(|(tenant, records)| {
+                let gone = records.range(..first);
+                gone.map(|(position, _)| (tenant.clone(), *position))
+            })
+            .collect();
+        for (tenant, position) in gone {
+            self.remove(&tenant, position);
+        }
+        self.tenants.retain(|_, records| !records.is_empty());
+        let tenants = &self.tenants;
+        self.turns.retain(|tenant| tenants.contains_key(tenant));
+        self.paused
+            .retain(|tenant, until| *until > now || tenants.contains_key(tenant));
+    }
+}

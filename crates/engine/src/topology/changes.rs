@@ -1,0 +1,129 @@
+//! What one configuration has that another has not.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use metrifold_model::Kind;
+
+use crate::config::{Config, OutputRef, SinkNode, SourceNode, TransformNode};
+
+/// What a reload did: names with the kind of the component, such as `sources.ingest`, and keys at
+/// the top of the file, sorted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// What was not there before.
+    pub added: Vec<String>,
+    /// What was built anew.
+    pub changed: Vec<String>,
+    /// What goes on as it was, with other inputs.
+    pub rewired: Vec<String>,
+    /// What is there no more.
+    pub removed: Vec<String>,
+}
+
+/// What is compared of a component.
+trait Same {
+    /// Whether the same component would be built from both.
+    fn same_as(&self, other: &Self) -> bool;
+    fn inputs(&self) -> &[OutputRef] {
+        &[]
+    }
+}
+
+impl Same for SourceNode {
+    fn same_as(&self, other: &Self) -> bool {
+        self.same_as(other)
+    }
+}
+
+impl Same for TransformNode {
+    fn same_as(&self, other: &Self) -> bool {
+        self.same_as(other)
+    }
+    fn inputs(&self) -> &[OutputRef] {
+        &self.inputs
+    }
+}
+
+impl Same for SinkNode {
+    fn same_as(&self, other: &Self) -> bool {
+        self.same_as(other)
+    }
+    fn inputs(&self) -> &[OutputRef] {
+        &self.inputs
+    }
+}
+
+impl Changes {
+    /// What changes from one configuration to another.
+    pub fn between(old: &Config, new: &Config) -> Self {
+        let mut changes = Self::default();
+        let (was, is) = (old.memory, new.memory);
+        for (key, changed) in [
+            ("max_in_flight_bytes", was.in_flight != is.in_flight),
+            ("memory_limit", was.limit != is.limit),
+        ] {
+            if changed {
+                changes.changed.push(key.to_owned());
+            }
+        }
+        changes.compare(Kind::Sink, &old.sinks, &new.sinks);
+        changes.compare(Kind::Source, &old.sources, &new.sources);
+        changes.compare(Kind::Transform, &old.transforms, &new.transforms);
+        changes
+    }
+
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.parts().iter().all(|(_, names)| names.is_empty())
+    }
+
+    fn parts(&self) -> [(&'static str, &[String]); 4] {
+        [
+            ("added", &self.added),
+            ("changed", &self.changed),
+            ("rewired", &self.rewired),
+            ("removed", &self.removed),
+        ]
+    }
+
+    /// Adds what changes of one kind. Maps are sorted, and kinds are compared in the order of
+    /// their tables' names, so that the lists are sorted, too.
+    fn compare<N: Same>(
+        &mut self,
+        kind: Kind,
+        old: &BTreeMap<Arc<str>, N>,
+        new: &BTreeMap<Arc<str>, N>,
+    ) {
+        let name = |id: &Arc<str>| format!("{}.{id}", kind.table());
+        for (id, node) in new {
+            match old.get(id) {
+                None => self.added.push(name(id)),
+                Some(old) if !old.same_as(node) => self.changed.push(name(id)),
+                Some(old) if old.inputs() != node.inputs() => self.rewired.push(name(id)),
+                Some(_) => {}
+            }
+        }
+        let gone = old.keys().filter(|id| !new.contains_key(*id));
+        self.removed.extend(gone.map(name));
+    }
+}
+
+impl fmt::Display for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut first = true;
+        for (what, names) in self.parts() {
+            if names.is_empty() {
+                continue;
+            }
+            let separator = if first { "" } else { "; " };
+            write!(f, "{separator}{what} {}", names.join(", "))?;
+            first = false;
+        }
+        if first {
+            f.write_str("nothing changed")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,308 @@
+//! Who calls, and who we are: the keys under `basic_auth`, `authorization` and `oauth2`.
+//!
+//! [`Callers`] holds them against requests that come in, [`Credentials`] adds them to requests
+//! that go out.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderValue;
+use serde::Deserialize;
+
+pub use super::callers::Callers;
+pub use super::credentials::{AuthError, Credentials};
+use metrifold_base::{Endpoint, Problems, Secret};
+
+use super::tls::ClientTls;
+
+/// The largest file that is taken for a secret.
+const MAX_SECRET: u64 = 64 << 10;
+
+/// What a token request is made of, and `endpoint_params` may therefore not set.
+const RESERVED: [&str; 5] = [
+    "grant_type",
+    "client_id",
+    "client_secret",
+    "scope",
+    "audience",
+];
+
+/// A user and a password: the keys under `basic_auth`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BasicAuth {
+    /// The user's name. It holds no colon.
+    pub username: String,
+    /// The password. Either this or `password_file` must be set.
+    #[serde(default)]
+    pub password: Option<Secret>,
+    /// A file that holds the password; white space at its end is ignored.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+}
+
+/// An `Authorization` header: the keys under `authorization`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Authorization {
+    /// The scheme in front of the credentials. `Bearer` unless set; `Basic` belongs under
+    /// `basic_auth`.
+    #[serde(rename = "type", default = "bearer")]
+    pub scheme: String,
+    /// The credentials. Either this or `credentials_file` must be set.
+    #[serde(default)]
+    pub credentials: Option<Secret>,
+    /// A file that holds the credentials; white space at its end is ignored.
+    #[serde(default)]
+    pub credentials_file: Option<PathBuf>,
+}
+
+/// OAuth 2.0 with client credentials: the keys under `oauth2`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OAuth2 {
+    /// The client's identifier at the token endpoint.
+    pub client_id: String,
+    /// The client's secret. Either this or `client_secret_file` must be set.
+    #[serde(default)]
+    pub client_secret: Option<Secret>,
+    /// A file that holds the client's secret; white space at its end is ignored.
+    #[serde(default)]
+    pub client_secret_file: Option<PathBuf>,
+    /// The token endpoint.
+    pub token_url: Endpoint,
+    /// The scopes that are asked for. None unless set.
+    #[serde(default)]
+    pub scopes: Vec<String>,
+    /// The audience that is asked for. None unless set.
+    #[serde(default)]
+    pub audience: Option<String>,
+    /// Further parameters of the token request. None unless set; shown nowhere.
+    #[serde(default)]
+    pub endpoint_params: BTreeMap<String, Secret>,
+    /// TLS of the token endpoint.
+    #[serde(default)]
+    pub tls: ClientTls,
+}
+
+impl BasicAuth {
+    /// Reports what is wrong, at keys below `prefix`, usually `basic_auth`.
+    pub fn validate(&self, prefix: &str, problems: &mut Problems) {
+        if self.username.contains(':') {
+            let at = format!("{prefix}.username");
+            problems.at(at, "a user name cannot hold a colon");
+        }
+        let keys = ["password", "password_file"];
+        self.secret().validate(prefix, keys, problems);
+    }
+
+    pub(super) fn secret(&self) -> SecretFrom<'_> {
+        SecretFrom(self.password.as_ref(), self.password_file.as_deref())
+    }
+
+    /// What is encoded in the header.
+    pub(super) fn pair(&self, password: &str) -> String {
+        format!("{}:{password}", self.username)
+    }
+}
+
+impl Authorization {
+    /// Reports what is wrong, at keys below `prefix`, usually `authorization`.
+    pub fn validate(&self, prefix: &str, problems: &mut Problems) {
+        let at = format!("{prefix}.type");
+        let is_token =
+            |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if self.scheme.eq_ignore_ascii_case("basic") {
+            let problem = problems.at(at, "Basic needs a user and a password");
+            problem.help("write them under basic_auth");
+        } else if self.scheme.is_empty() || !self.scheme.bytes().all(is_token) {
+            let what = format!(
+                "{:?} is not the name of an authorization scheme",
+                self.scheme
+            );
+            problems
+                .at(at, what)
+                .help("write one word, such as \"Bearer\"");
+        }
+        let keys = ["credentials", "credentials_file"];
+        self.secret().validate(prefix, keys, problems);
+    }
+
+    pub(super) fn secret(&self) -> SecretFrom<'_> {
+        SecretFrom(self.credentials.as_ref(), self.credentials_file.as_deref())
+    }
+}
+
+impl OAuth2 {
+    /// Reports what is wrong, at keys below `prefix`, usually `oauth2`.
+    pub fn validate(&self, prefix: &str, problems: &mut Problems) {
+        if self.client_id.is_empty() {
+            problems.at(format!("{prefix}.client_id"), "must not be empty");
+        }
+        let keys = ["client_secret", "client_secret_file"];
+        self.secret().validate(prefix, keys, problems);
+        for key in RESERVED {
+            if self.endpoint_params.contains_key(key) {
+                let at = format!("{prefix}.endpoint_params.{key}");
+                problems.at(
+                    at,
+                    format!("{key} is part of every token request and cannot be set here"),
+                );
+            }
+        }
+        self.tls.validate(&format!("{prefix}.tls"), problems);
+    }
+
+    pub(super) fn secret(&self) -> SecretFrom<'_> {
+        let file = self.client_secret_file.as_deref();
+        SecretFrom(self.client_secret.as_ref(), file)
+    }
+}
+
+/// The files that the three name.
+pub fn files<'a>(
+    basic_auth: Option<&'a BasicAuth>,
+    authorization: Option<&'a Authorization>,
+    oauth2: Option<&'a OAuth2>,
+) -> impl Iterator<Item = &'a Path> {
+    let secrets = [
+        basic_auth.map(BasicAuth::secret),
+        authorization.map(Authorization::secret),
+        oauth2.map(OAuth2::secret),
+    ];
+    let secrets = secrets.into_iter().flatten().filter_map(SecretFrom::file);
+    secrets.chain(oauth2.into_iter().flat_map(|oauth2| oauth2.tls.files()))
+}
+
+/// Reports what is wrong with the three together and each for itself. `prefix` is the table that
+/// holds them: empty, or such as `read`.
+pub fn validate(
+    prefix: &str,
+    basic_auth: Option<&BasicAuth>,
+    authorization: Option<&Authorization>,
+    oauth2: Option<&OAuth2>,
+    problems: &mut Problems,
+) {
+    let at = |key: &str| match prefix {
+        "" => key.to_owned(),
+        prefix => format!("{prefix}.{key}"),
+    };
+    let given: Vec<&str> = [
+        basic_auth.map(|_| "basic_auth"),
+        authorization.map(|_| "authorization"),
+        oauth2.map(|_| "oauth2"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if let [first, rest @ .., last] = &*given {
+        let others = rest
+            .iter()
+            .map(|key| format!(", {key}"))
+            .collect::<String>();
+        problems
+            .at(
+                at(last),
+                format!("cannot be set together with {first}{others}"),
+            )
+            .help("a request bears one Authorization header: keep one of them");
+    }
+    if let Some(basic_auth) = basic_auth {
+        basic_auth.validate(&at("basic_auth"), problems);
+    }
+    if let Some(authorization) = authorization {
+        authorization.validate(&at("authorization"), problems);
+    }
+    if let Some(oauth2) = oauth2 {
+        oauth2.validate(&at("oauth2"), problems);
+    }
+}
+
+/// A secret that is written in the configuration or stands in a file.
+#[derive(Clone, Copy)]
+pub(super) struct SecretFrom<'a>(Option<&'a Secret>, Option<&'a Path>);
+
+impl<'a> SecretFrom<'a> {
+    fn validate(self, prefix: &str, [inline, file]: [&str; 2], problems: &mut Problems) {
+        match self {
+            Self(Some(_), Some(_)) => {
+                let what = format!("cannot be set together with {inline}");
+                problems.at(format!("{prefix}.{file}"), what);
+            }
+            Self(None, None) => {
+                let what = format!("needs {inline} or {file}");
+                problems.at(prefix, what);
+            }
+            Self(Some(_), None) => {
+                if let Err(error) = self.read() {
+                    problems.at(format!("{prefix}.{inline}"), error);
+                }
+            }
+            Self(None, Some(_)) => {
+                if problems.environment()
+                    && let Err(error) = self.read()
+                {
+                    problems.at(format!("{prefix}.{file}"), error);
+                }
+            }
+        }
+    }
+
+    /// The file, if it is one.
+    pub(super) fn file(self) -> Option<&'a Path> {
+        self.1
+    }
+
+    /// Reads the secret. It is not empty and fits into a header.
+    pub(super) fn read(self) -> Result<Secret, String> {
+        let (secret, from) = match self {
+            Self(Some(secret), _) => (secret.clone(), "it".to_owned()),
+            Self(None, Some(file)) => (read_file(file)?, file.display().to_string()),
+            Self(None, None) => return Err("there is no secret".to_owned()),
+        };
+        if secret.expose().is_empty() {
+            return Err(format!("{from} is empty"));
+        }
+        if secret.expose().chars().any(char::is_control) {
+            return Err(format!("{from} holds a line break or a control character"));
+        }
+        Ok(secret)
+    }
+}
+
+fn read_file(file: &Path) -> Result<Secret, String> {
+    let mut text = String::new();
+    let read =
+        File::open(file).and_then(|opened| opened.take(MAX_SECRET + 1).read_to_string(&mut text));
+    match read {
+        Ok(length) if length as u64 > MAX_SECRET => {
+            Err(format!("{} is too large for a secret", file.display()))
+        }
+        Ok(_) => Ok(Secret::new(text.trim())),
+        Err(error) => Err(format!("cannot read {}: {error}", file.display())),
+    }
+}
+
+/// The value of an `Authorization` header with a user and a password.
+pub(super) fn basic(pair: &str) -> Result<HeaderValue, String> {
+    header("Basic", &STANDARD.encode(pair))
+}
+
+/// The value of an `Authorization` header, which is shown nowhere.
+pub(super) fn header(scheme: &str, credentials: &str) -> Result<HeaderValue, String> {
+    let mut value = HeaderValue::from_str(&format!("{scheme} {credentials}"))
+        .map_err(|_| "credentials hold a character that no header can bear".to_owned())?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn bearer() -> String {
+    "Bearer".to_owned()
+}
+
+#[cfg(test)]
+mod tests;

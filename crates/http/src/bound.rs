@@ -1,0 +1,488 @@
+//! The listeners' insides: sockets, claims on paths, and their end.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio_rustls::TlsAcceptor;
+use tracing::{error, warn};
+
+use metrifold_base::BuildError;
+
+use super::accept;
+use super::listener::{Handler, Listen};
+use super::routes::{self, Table};
+use super::socket::{self, overlap};
+
+/// What the handles share.
+pub(super) struct Shared {
+    listeners: Mutex<Vec<Arc<Bound>>>,
+    ended: AtomicBool,
+    /// Every connection holds a receiver, of closed listeners too. `true` cuts them all.
+    connections: watch::Sender<bool>,
+}
+
+/// A bound address.
+pub(super) struct Bound {
+    /// As configured: what sources share it by.
+    address: SocketAddr,
+    /// As bound.
+    pub(super) local: SocketAddr,
+    socket: Mutex<Socket>,
+    pub(super) settings: ArcSwap<Settings>,
+    pub(super) table: Arc<ArcSwap<Table>>,
+    claims: Mutex<Claims>,
+    pub(super) open: Mutex<Open>,
+    pub(super) closed: watch::Sender<bool>,
+    /// Who has taken over its port, so that it closes with its last handler.
+    successor: OnceLock<Successor>,
+}
+
+/// A listener that takes over the port of another, and with it those who still wait there.
+struct Successor {
+    bound: Weak<Bound>,
+    cut: watch::Sender<bool>,
+}
+
+enum Socket {
+    Bound(std::net::TcpListener),
+    /// Bound beside others that have a part of its address, and listening once it is started.
+    Reserved(socket2::Socket, Vec<Arc<Bound>>),
+    Accepting(TcpListener),
+    Closed,
+}
+
+/// All that a listener and not a path determines.
+pub(super) struct Settings {
+    pub(super) listen: Listen,
+    pub(super) acceptor: Option<TlsAcceptor>,
+    pub(super) slots: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct Claims {
+    last_id: u64,
+    last_turn: u64,
+    list: Vec<Claim>,
+}
+
+struct Claim {
+    id: u64,
+    owner: String,
+    settings: Arc<Settings>,
+    /// Its path has been served, now or before.
+    served: bool,
+    handler: Option<Arc<dyn Handler>>,
+    /// When the handler was attached: the last one has the path.
+    turn: u64,
+}
+
+/// The connections that can still be told to end.
+#[derive(Default)]
+pub(super) struct Open {
+    pub(super) closed: bool,
+    pub(super) last_id: u64,
+    pub(super) list: HashMap<u64, oneshot::Sender<()>>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            listeners: Mutex::default(),
+            ended: AtomicBool::new(false),
+            connections: watch::Sender::new(false),
+        }
+    }
+}
+
+impl Shared {
+    /// Binds the address if need be, and claims the path.
+    pub(super) fn claim(
+        &self,
+        listen: &Listen,
+        owner: &str,
+    ) -> Result<(Arc<Bound>, u64), BuildError> {
+        routes::check(&listen.path).map_err(|error| BuildError::new("path", error))?;
+        let mut listeners = lock(&self.listeners);
+        if self.ended.load(Ordering::Relaxed) {
+            return Err(BuildError::new(listen.address, "listeners are shut down"));
+        }
+        let known = listeners
+            .iter()
+            .find(|bound| bound.address == listen.address && bound.successor.get().is_none());
+        if let Some(bound) = known {
+            let claim = bound.claim(listen, owner)?;
+            return Ok((Arc::clone(bound), claim));
+        }
+        let bound = Arc::new(Bound::bind(listen, &listeners)?);
+        let claim = bound.claim(listen, owner)?;
+        listeners.push(Arc::clone(&bound));
+        Ok((bound, claim))
+    }
+
+    /// Gives a claim up, and the address with the last one.
+    pub(super) fn release(&self, bound: &Arc<Bound>, claim: u64) {
+        // Dropped last, after the lock: a handler may own a route itself.
+        let _garbage;
+        // Held throughout, so that nobody claims a path on a listener that is about to close.
+        let mut listeners = lock(&self.listeners);
+        let last;
+        (last, _garbage) = bound.release(claim);
+        if last {
+            listeners.retain(|other| !Arc::ptr_eq(other, bound));
+            bound.close();
+        }
+    }
+
+    /// Starts the accept loops that are not running yet.
+    pub(super) fn start(&self) {
+        for bound in lock(&self.listeners).iter() {
+            match bound.open_socket(&self.connections) {
+                Ok(true) => {
+                    let cut = self.connections.clone();
+                    tokio::spawn(accept::accept(Arc::clone(bound), cut));
+                }
+                Ok(false) => {}
+                Err(error) => error!(address = %bound.local, %error, "cannot listen"),
+            }
+        }
+    }
+
+    /// Reads all certificates again.
+    pub(super) fn renew_certificates(&self) -> Vec<BuildError> {
+        let listeners = lock(&self.listeners);
+        let renewed = listeners.iter().map(|bound| bound.renew_certificates());
+        renewed.filter_map(Result::err).collect()
+    }
+
+    /// Ends all listeners and connections.
+    pub(super) async fn shutdown(&self, limit: Duration) -> usize {
+        self.ended.store(true, Ordering::Relaxed);
+        let listeners = std::mem::take(&mut *lock(&self.listeners));
+        for bound in &listeners {
+            bound.close();
+        }
+        if tokio::time::timeout(limit, self.connections.closed())
+            .await
+            .is_ok()
+        {
+            return 0;
+        }
+        let left = self.connections.receiver_count();
+        self.connections.send_replace(true);
+        left
+    }
+}
+
+impl Settings {
+    /// Reads the certificates. Connections are counted together with those of `before`, if that
+    /// had the same limit.
+    fn build(listen: &Listen, before: Option<&Self>) -> Result<Self, BuildError> {
+        let acceptor = match &listen.tls {
+            None => None,
+            Some(tls) => Some(TlsAcceptor::from(tls.config()?)),
+        };
+        let slots = match before {
+            Some(before) if before.listen.max_connections == listen.max_connections => {
+                Arc::clone(&before.slots)
+            }
+            _ => {
+                let slots = listen.max_connections.min(Semaphore::MAX_PERMITS);
+                Arc::new(Semaphore::new(slots))
+            }
+        };
+        Ok(Self {
+            listen: listen.clone(),
+            acceptor,
+            slots,
+        })
+    }
+}
+
+impl Bound {
+    /// Binds an address, if need be beside what `others` have of it.
+    fn bind(listen: &Listen, others: &[Arc<Self>]) -> Result<Self, BuildError> {
+        let settings = Settings::build(listen, None)?;
+        let overlapping = others
+            .iter()
+            .filter(|other| other.is_open() && other.overlaps(listen.address));
+        let overlapping: Vec<_> = overlapping.cloned().collect();
+        let bound = if overlapping.is_empty() {
+            socket::listen(listen.address)
+                .and_then(|socket| Ok((socket.local_addr()?, Socket::Bound(socket))))
+        } else {
+            let shared = overlapping.iter().try_for_each(|other| other.share(true));
+            shared
+                .and_then(|()| socket::reserve(listen.address))
+                .map(|socket| {
+                    (
+                        listen.address,
+                        Socket::Reserved(socket, overlapping.clone()),
+                    )
+                })
+        };
+        let (local, socket) = bound.map_err(|error| {
+            for other in &overlapping {
+                other.share_no_more();
+            }
+            let reason = match (error.kind(), overlapping.first()) {
+                (io::ErrorKind::AddrInUse, None) => {
+                    "cannot listen: another process or component has this address".to_owned()
+                }
+                (_, Some(other)) => format!(
+                    "cannot take over the port from {}: {error}; remove what listens there in one step and add this in another",
+                    other.address
+                ),
+                _ => format!("cannot listen: {error}"),
+            };
+            BuildError::new(listen.address, reason)
+        })?;
+        Ok(Self {
+            address: listen.address,
+            local,
+            socket: Mutex::new(socket),
+            settings: ArcSwap::from_pointee(settings),
+            table: Arc::default(),
+            claims: Mutex::default(),
+            open: Mutex::default(),
+            closed: watch::Sender::new(false),
+            successor: OnceLock::new(),
+        })
+    }
+
+    /// Lets another listener have the port, too, or no more.
+    fn share(&self, share: bool) -> io::Result<()> {
+        match &*lock(&self.socket) {
+            Socket::Bound(socket) => socket::share_port(&SockRef::from(socket), share),
+            Socket::Reserved(socket, _) => socket::share_port(&SockRef::from(socket), share),
+            Socket::Accepting(socket) => socket::share_port(&SockRef::from(socket), share),
+            Socket::Closed => Ok(()),
+        }
+    }
+
+    /// Whether it stands in the way of listening at an address.
+    fn overlaps(&self, address: SocketAddr) -> bool {
+        address.port() == self.local.port() && overlap(address.ip(), self.local.ip())
+    }
+
+    fn is_open(&self) -> bool {
+        !matches!(*lock(&self.socket), Socket::Closed)
+    }
+
+    fn share_no_more(&self) {
+        if let Err(error) = self.share(false) {
+            warn!(address = %self.local, %error, "cannot take the port for itself again");
+        }
+    }
+
+    /// Notes who has taken over the port.
+    fn succeed(&self, bound: &Arc<Self>, cut: &watch::Sender<bool>) {
+        self.share_no_more();
+        let (bound, cut) = (Arc::downgrade(bound), cut.clone());
+        // It has one port, which can be taken over once.
+        let _ = self.successor.set(Successor { bound, cut });
+        self.close_if_succeeded(&lock(&self.claims));
+    }
+
+    /// Who has taken over the port, if that still listens.
+    pub(super) fn successor(&self) -> Option<Arc<Self>> {
+        self.successor.get()?.bound.upgrade()
+    }
+
+    fn close_if_succeeded(&self, claims: &Claims) {
+        let Some(Successor { bound, cut }) = self.successor.get() else {
+            return;
+        };
+        if claims.list.iter().any(|claim| claim.handler.is_some()) {
+            return;
+        }
+        let (Socket::Accepting(socket), Some(bound)) = (self.close(), bound.upgrade()) else {
+            return;
+        };
+        // Who was not accepted yet would be reset.
+        if let Ok(socket) = socket.into_std() {
+            accept::hand_over(&bound, cut, &socket);
+        }
+    }
+
+    fn claim(&self, listen: &Listen, owner: &str) -> Result<u64, BuildError> {
+        let mut claims = lock(&self.claims);
+        for other in claims.list.iter().filter(|claim| !claim.served) {
+            let theirs = &other.settings.listen;
+            let help = |what| format!("{what}; it is also listened on by {:?}", other.owner);
+            listen
+                .compatible(theirs)
+                .map_err(|error| BuildError::new(listen.address, help(error)))?;
+            if listen.collides(theirs) {
+                let error = format!("{:?} collides with {:?}", listen.path, theirs.path);
+                return Err(BuildError::new("path", help(error)));
+            }
+        }
+        let settings = Settings::build(listen, Some(&self.settings.load()))?;
+        claims.last_id += 1;
+        let id = claims.last_id;
+        claims.list.push(Claim {
+            id,
+            owner: owner.to_owned(),
+            settings: Arc::new(settings),
+            served: false,
+            handler: None,
+            turn: 0,
+        });
+        // What was in the table still is.
+        self.publish(&claims);
+        Ok(id)
+    }
+
+    /// Attaches a handler; returns its turn.
+    pub(super) fn attach(&self, id: u64, handler: Arc<dyn Handler>) -> u64 {
+        let _garbage;
+        let mut claims = lock(&self.claims);
+        claims.last_turn += 1;
+        let turn = claims.last_turn;
+        if let Some(claim) = claims.list.iter_mut().find(|claim| claim.id == id) {
+            claim.served = true;
+            claim.turn = turn;
+            // Still in the table that is about to go, so that it is not dropped here.
+            claim.handler = Some(handler);
+            let old = self.settings.swap(Arc::clone(&claim.settings));
+            if !Arc::ptr_eq(&old.slots, &claim.settings.slots) {
+                // Wakes the accept loop, if it waits for a slot under the old limit.
+                old.slots.close();
+            }
+        }
+        _garbage = self.publish(&claims);
+        turn
+    }
+
+    /// Detaches the handler that was attached at `turn`, unless another has taken its place.
+    pub(super) fn detach(&self, id: u64, turn: u64) {
+        let _garbage;
+        let mut claims = lock(&self.claims);
+        if let Some(claim) = claims.list.iter_mut().find(|claim| claim.id == id)
+            && claim.turn == turn
+        {
+            claim.handler = None;
+        }
+        _garbage = self.publish(&claims);
+        self.close_if_succeeded(&claims);
+    }
+
+    /// Reads the certificates again: all or none, for the claims too, since their settings come
+    /// back when they are served again.
+    fn renew_certificates(&self) -> Result<(), BuildError> {
+        let mut claims = lock(&self.claims);
+        let renew = |old: &Arc<Settings>| match &old.listen.tls {
+            Some(_) => Settings::build(&old.listen, Some(old)).map(Arc::new),
+            None => Ok(Arc::clone(old)),
+        };
+        let current = renew(&self.settings.load())?;
+        let renewed = claims.list.iter().map(|claim| renew(&claim.settings));
+        let renewed = renewed.collect::<Result<Vec<_>, _>>()?;
+        for (claim, settings) in claims.list.iter_mut().zip(renewed) {
+            claim.settings = settings;
+        }
+        self.settings.store(current);
+        Ok(())
+    }
+
+    /// Gives a claim up; true if it was the last. What is returned beside must be dropped without
+    /// locks.
+    fn release(&self, id: u64) -> (bool, (Vec<Claim>, Arc<Table>)) {
+        let mut claims = lock(&self.claims);
+        let gone: Vec<Claim> = claims.list.extract_if(.., |claim| claim.id == id).collect();
+        let last = claims.list.is_empty();
+        let table = if last {
+            // Who is connected until the listener has closed is told to come back.
+            let mut table = Table::default();
+            for claim in &gone {
+                // It was in a table before.
+                let _ = table.insert(&claim.settings.listen.path, None);
+            }
+            self.table.swap(Arc::new(table))
+        } else {
+            self.publish(&claims)
+        };
+        (last, (gone, table))
+    }
+
+    /// Shows requests the claims: those with a handler first, the last attached before others, so
+    /// that whatever collides with a path that is being served stays behind it. Returns the table
+    /// of before, to be dropped without locks: it may hold the last handle of a handler.
+    fn publish(&self, claims: &Claims) -> Arc<Table> {
+        let mut order: Vec<&Claim> = claims.list.iter().collect();
+        order.sort_by_key(|claim| std::cmp::Reverse((claim.handler.is_some(), claim.turn)));
+        let mut table = Table::default();
+        for claim in order {
+            // An error is a collision with a claim that goes first.
+            let _ = table.insert(&claim.settings.listen.path, claim.handler.clone());
+        }
+        self.table.swap(Arc::new(table))
+    }
+
+    /// Makes the socket ready to accept; false if it was before, or is closed.
+    fn open_socket(self: &Arc<Self>, cut: &watch::Sender<bool>) -> io::Result<bool> {
+        let mut socket = lock(&self.socket);
+        let (listening, before) = match &mut *socket {
+            Socket::Bound(bound) => (bound.try_clone()?, Vec::new()),
+            Socket::Reserved(bound, others) => {
+                (socket::listen_at_last(bound)?, std::mem::take(others))
+            }
+            Socket::Accepting(_) | Socket::Closed => return Ok(false),
+        };
+        *socket = Socket::Accepting(TcpListener::from_std(listening)?);
+        drop(socket);
+        for other in before {
+            other.succeed(self, cut);
+        }
+        Ok(true)
+    }
+
+    /// Whether a connection to this address is one to this listener.
+    pub(super) fn takes(&self, local: SocketAddr) -> bool {
+        let (ip, own) = (local.ip(), self.local.ip());
+        ip.to_canonical() == own.to_canonical() || own.is_unspecified()
+    }
+
+    /// Closes the socket at once, unless what is returned is kept, and tells all connections to end.
+    fn close(&self) -> Socket {
+        let socket = std::mem::replace(&mut *lock(&self.socket), Socket::Closed);
+        if let Socket::Reserved(_, others) = &socket {
+            for other in others {
+                other.share_no_more();
+            }
+        }
+        self.closed.send_replace(true);
+        let mut open = lock(&self.open);
+        open.closed = true;
+        for (_, close) in open.list.drain() {
+            // An error says that it has ended by itself.
+            let _ = close.send(());
+        }
+        socket
+    }
+
+    /// The next connection; none once the socket is closed.
+    pub(super) fn poll_accept(
+        &self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<(TcpStream, SocketAddr)>>> {
+        match &*lock(&self.socket) {
+            Socket::Accepting(socket) => socket.poll_accept(cx).map(Some),
+            _ => Poll::Ready(None),
+        }
+    }
+}
+
+/// No state behind these locks is half-changed by a panic.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,257 @@
+//! The client of the data path: posts bodies over pooled connections and reports what came back.
+
+use std::error::Error as StdError;
+use std::time::Duration;
+use std::{fmt, io};
+
+use http::{HeaderMap, Method, StatusCode, Uri};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use hyper_util::client::legacy;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use thiserror::Error;
+use tokio::time::{Instant, timeout_at};
+
+use metrifold_base::{BuildError, Endpoint};
+
+use super::connector::{Connector, chain, place, tls_error};
+use super::parts::Parts;
+use super::tls::ClientTls;
+
+/// The most that is kept of an answer's body, for messages.
+const EXCERPT: usize = 4 << 10;
+
+/// The most that is read of an answer's body, so that its connection can be used again. A longer
+/// one costs its connection.
+const DRAIN: usize = 64 << 10;
+
+/// The longest that the rest of an answer is waited for. Its head has said all that matters, and
+/// somebody may be waiting to hear it.
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+
+/// How long an idle connection is kept.
+const IDLE: Duration = Duration::from_secs(90);
+
+/// How a [`Client`] connects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientConfig {
+    /// TLS, for `https` endpoints and `https` proxies.
+    pub tls: ClientTls,
+    /// The proxy through which everything goes: a tunnel (CONNECT) to an `https` endpoint, the
+    /// absolute form of a request to an `http` endpoint. Unset, connections are direct; the
+    /// environment's `HTTP_PROXY` has no say.
+    pub proxy_url: Option<Endpoint>,
+    /// How many idle connections are kept per endpoint: as many as requests are sent at once.
+    pub connections: usize,
+    /// The longest that making a connection may take, from the name's look-up to the end of the
+    /// TLS handshake.
+    pub connect_timeout: Duration,
+}
+
+/// Sends requests. A clone shares the connections.
+#[derive(Clone)]
+pub struct Client {
+    inner: legacy::Client<Connector, Parts>,
+}
+
+/// What an endpoint answered.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// The status. Redirects are not followed: they are answers like any other.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The beginning of the body, at most 4 KiB, for messages; whatever is not UTF-8 is replaced.
+    pub excerpt: String,
+}
+
+/// Why a request got no answer.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{message}")]
+pub struct TransportError {
+    /// What went wrong.
+    pub kind: TransportKind,
+    /// The same in words, with the endpoint, without secrets.
+    pub message: String,
+}
+
+/// What went wrong between the client and an endpoint. All of it is worth a retry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TransportKind {
+    /// The name did not resolve, or nobody accepted the connection. Nothing was sent.
+    Connect,
+    /// The TLS handshake failed. Nothing was sent.
+    Tls,
+    /// The answer did not come in time. The request may have taken effect.
+    Timeout,
+    /// The connection broke. The request may have taken effect.
+    Reset,
+    /// The proxy could not be reached, or would not make the tunnel. Nothing was sent.
+    Proxy,
+    /// Anything else, such as an answer that is not HTTP.
+    Other,
+}
+
+impl TransportKind {
+    /// In metrics and messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Timeout => "timeout",
+            Self::Reset => "reset",
+            Self::Proxy => "proxy",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl TransportError {
+    pub(super) fn new(kind: TransportKind, message: String) -> Self {
+        Self { kind, message }
+    }
+}
+
+impl Client {
+    /// Makes a client; connects nowhere yet.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a certificate or key cannot be read or used.
+    pub fn new(config: &ClientConfig) -> Result<Self, BuildError> {
+        let connector = Connector::new(config)?;
+        let inner = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(config.connections)
+            .build(connector);
+        Ok(Self { inner })
+    }
+
+    /// Posts `body` to `uri`, everything within `timeout`.
+    ///
+    /// `Host` and `Content-Length` are set here. The request is sent once: the client repeats it
+    /// by itself only when a pooled connection turned out to be closed before anything was sent.
+    ///
+    /// # Errors
+    ///
+    /// Fails when no answer came; any status is an answer.
+    pub async fn post(
+        &self,
+        uri: &Uri,
+        headers: HeaderMap,
+        body: impl Into<Parts>,
+        timeout: Duration,
+    ) -> Result<Reply, TransportError> {
+        let deadline = Instant::now() + timeout;
+        let answer = self
+            .request(Method::POST, uri, headers, body, timeout)
+            .await?;
+        let (head, body) = answer.into_parts();
+        let mut excerpt = Vec::new();
+        if !body.is_end_stream() {
+            // The answer stands, whatever becomes of the rest of its body.
+            let deadline = deadline.min(Instant::now() + DRAIN_TIME);
+            let _ = timeout_at(deadline, drain(body, &mut excerpt)).await;
+        }
+        Ok(Reply {
+            status: head.status,
+            headers: head.headers,
+            excerpt: String::from_utf8_lossy(&excerpt).trim().to_owned(),
+        })
+    }
+
+    /// Sends any request and returns the answer as soon as its head is there, which must be within
+    /// `timeout`. To bound the body in size and in time is the caller's part.
+    ///
+    /// # Errors
+    ///
+    /// Fails when no answer came; any status is an answer.
+    pub async fn request(
+        &self,
+        method: Method,
+        uri: &Uri,
+        headers: HeaderMap,
+        body: impl Into<Parts>,
+        timeout: Duration,
+    ) -> Result<http::Response<Incoming>, TransportError> {
+        let mut request = http::Request::new(body.into());
+        *request.method_mut() = method;
+        *request.uri_mut() = uri.clone();
+        *request.headers_mut() = headers;
+        match tokio::time::timeout(timeout, self.inner.request(request)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(explain(uri, &error)),
+            Err(_) => {
+                let what = format!("no answer from {} within {timeout:?}", place(uri));
+                Err(TransportError::new(TransportKind::Timeout, what))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+/// Reads a body as far as it is worth it, and keeps its beginning.
+async fn drain(mut body: Incoming, excerpt: &mut Vec<u8>) {
+    let mut read = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        let room = EXCERPT - excerpt.len();
+        excerpt.extend_from_slice(&data[..data.len().min(room)]);
+        read += data.len();
+        if read >= DRAIN {
+            return;
+        }
+    }
+}
+
+/// Finds out what went wrong.
+fn explain(uri: &Uri, error: &legacy::Error) -> TransportError {
+    let mut kind = TransportKind::Other;
+    let mut source: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(cause) = source {
+        if let Some(error) = cause.downcast_ref::<TransportError>() {
+            return error.clone();
+        }
+        if let Some(error) = cause.downcast_ref::<hyper::Error>()
+            && (error.is_incomplete_message()
+                || error.is_canceled()
+                || error.is_closed()
+                || error.is_body_write_aborted())
+        {
+            kind = TransportKind::Reset;
+        }
+        if let Some(error) = cause.downcast_ref::<io::Error>() {
+            kind = match error.kind() {
+                // After a handshake of TLS 1.3, the server may still refuse the client.
+                _ if tls_error(error).is_some() => TransportKind::Tls,
+                io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::NotConnected => TransportKind::Reset,
+                io::ErrorKind::TimedOut => TransportKind::Timeout,
+                _ => kind,
+            };
+        }
+        source = cause.source();
+    }
+    let what = match kind {
+        TransportKind::Reset => "connection broke",
+        TransportKind::Tls => "server ended the tls session",
+        _ => "request failed",
+    };
+    // hyper-util's own words ("client error (SendRequest)") say nothing.
+    let cause = error.source().map_or_else(|| error.to_string(), chain);
+    TransportError::new(kind, format!("{}: {what}: {cause}", place(uri)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,441 @@
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, HOST};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use metrifold_base::Problems;
+
+use crate::testing::{Authority, By, local, proxy, raw, serving, who};
+use crate::{ServerTls, answer};
+
+use super::*;
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn config() -> ClientConfig {
+    ClientConfig {
+        tls: ClientTls::default(),
+        proxy_url: None,
+        connections: 4,
+        connect_timeout: LONG,
+    }
+}
+
+fn plain() -> Client {
+    Client::new(&config()).unwrap()
+}
+
+fn secure(tls: ClientTls) -> Client {
+    Client::new(&ClientConfig { tls, ..config() }).unwrap()
+}
+
+async fn post(client: &Client, uri: &str) -> Result<Reply, TransportError> {
+    client
+        .post(
+            &uri.parse().unwrap(),
+            HeaderMap::new(),
+            Bytes::from("body"),
+            LONG,
+        )
+        .await
+}
+
+/// A server with TLS that tells who calls; `ca` makes it ask for certificates.
+fn tls(authority: &Authority, ca: bool) -> ServerTls {
+    let (cert_file, key_file) = authority.issue("server", &["localhost", "metrics.test"]);
+    ServerTls {
+        cert_file,
+        key_file,
+        client_ca_file: ca.then(|| authority.file("ca.crt")),
+    }
+}
+
+fn listen_tls(tls: ServerTls) -> crate::Listen {
+    let mut listen = local("/");
+    listen.tls = Some(tls);
+    listen
+}
+
+fn https(address: SocketAddr) -> String {
+    format!("https://localhost:{}/", address.port())
+}
+
+#[tokio::test]
+async fn answers_come_back_and_their_connection_is_used_again() {
+    let peers: Arc<Mutex<HashSet<SocketAddr>>> = Arc::default();
+    let seen = Arc::clone(&peers);
+    let (_listeners, route, _serving) = serving(
+        &local("/write"),
+        By(move |request: &crate::Request| {
+            seen.lock().unwrap().insert(request.peer);
+            assert_eq!(request.content_length(), Some(4));
+            assert_eq!(request.headers["x-test"], "yes");
+            assert!(request.headers.contains_key(HOST));
+            answer::retry_after(StatusCode::TOO_MANY_REQUESTS, 9, &"slow down ".repeat(3000))
+        }),
+    );
+    let client = plain();
+    let uri = format!("http://{}/write", route.local_addr())
+        .parse()
+        .unwrap();
+    let mut headers = HeaderMap::new();
+    headers.insert("x-test", "yes".parse().unwrap());
+    for _ in 0..5 {
+        let reply = client
+            .post(&uri, headers.clone(), Bytes::from("body"), LONG)
+            .await
+            .unwrap();
+        assert_eq!(reply.status, 429);
+        assert_eq!(reply.headers["retry-after"], "9");
+        assert!(reply.excerpt.starts_with("slow down slow"));
+        assert!(reply.excerpt.len() <= EXCERPT);
+    }
+    assert_eq!(peers.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_body_in_many_parts_arrives_as_one() {
+    // More parts than are written at once, some of them empty.
+    let part = |n: u8| Bytes::from(vec![n; usize::from(n % 7) * 5_000]);
+    let parts: Vec<Bytes> = (0..60).map(part).collect();
+    let whole = parts.concat();
+    let expected = whole.clone();
+    let address = raw(move |mut stream| {
+        let mut body = vec![0; expected.len()];
+        let expected = expected.clone();
+        async move {
+            stream.read_exact(&mut body).await.unwrap();
+            let status = if body == expected { 204 } else { 400 };
+            let answer = format!("HTTP/1.1 {status} Done\r\nContent-Length: 0\r\n\r\n");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    })
+    .await;
+    let uri = format!("http://{address}/").parse().unwrap();
+    for body in [Parts::from(parts), Parts::from(Bytes::from(whole))] {
+        let reply = plain().post(&uri, HeaderMap::new(), body, LONG).await;
+        assert_eq!(reply.unwrap().status, 204);
+    }
+}
+
+#[tokio::test]
+async fn an_endless_answer_is_read_no_further_than_it_is_worth() {
+    let address = raw(|mut stream| async move {
+        stream
+            .write_all(b"HTTP/1.1 500 Oops\r\n\r\n")
+            .await
+            .unwrap();
+        while stream.write_all(&[b'x'; 4096]).await.is_ok() {}
+    })
+    .await;
+    let reply = post(&plain(), &format!("http://{address}/")).await.unwrap();
+    assert_eq!(reply.status, 500);
+    assert_eq!(reply.excerpt, "x".repeat(EXCERPT));
+}
+
+#[tokio::test]
+async fn a_redirect_is_an_answer() {
+    let (_listeners, route, _serving) = serving(
+        &local("/"),
+        By(|_: &crate::Request| {
+            let mut answer = answer::empty(StatusCode::TEMPORARY_REDIRECT);
+            let location = "http://127.0.0.1:1/".parse().unwrap();
+            answer.headers_mut().insert("location", location);
+            answer
+        }),
+    );
+    let uri = format!("http://{}/", route.local_addr());
+    assert_eq!(post(&plain(), &uri).await.unwrap().status, 307);
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_is_a_timeout() {
+    let address = raw(|stream| async move {
+        std::future::pending::<()>().await;
+        drop(stream);
+    })
+    .await;
+    let uri = format!("http://{address}/write?token=topsecret")
+        .parse()
+        .unwrap();
+    let mut headers = HeaderMap::new();
+    headers.insert(AUTHORIZATION, "Bearer topsecret".parse().unwrap());
+    let error = plain()
+        .post(&uri, headers, Bytes::new(), Duration::from_millis(50))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, TransportKind::Timeout);
+    assert_eq!(
+        error.to_string(),
+        format!("no answer from http://{address}/write within 50ms")
+    );
+}
+
+#[tokio::test]
+async fn an_answer_whose_body_hangs_is_an_answer() {
+    let address = raw(|mut stream| async move {
+        let head = b"HTTP/1.1 400 Bad\r\ncontent-length: 100\r\n\r\nreason";
+        stream.write_all(head).await.unwrap();
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let uri = format!("http://{address}/").parse().unwrap();
+    let reply = plain()
+        .post(&uri, HeaderMap::new(), Bytes::new(), Duration::from_secs(1))
+        .await
+        .unwrap();
+    assert_eq!((reply.status.as_u16(), &*reply.excerpt), (400, "reason"));
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_is_a_reset_and_nonsense_is_not() {
+    let address = raw(|stream| async move { drop(stream) }).await;
+    let error = post(&plain(), &format!("http://{address}/"))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, TransportKind::Reset, "{error}");
+    let address = raw(|mut stream| async move {
+        stream.write_all(b"SSH-2.0-OpenSSH\r\n\r\n").await.unwrap();
+    })
+    .await;
+    let error = post(&plain(), &format!("http://{address}/"))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, TransportKind::Other, "{error}");
+}
+
+#[tokio::test]
+async fn a_port_on_which_nobody_listens_is_a_connect_error() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let error = post(&plain(), &format!("http://{address}/"))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, TransportKind::Connect);
+    assert!(error.message.contains("refused"), "{error}");
+}
+
+#[tokio::test]
+async fn a_client_certificate_reaches_the_handler() {
+    let authority = Authority::new();
+    let (cert_file, key_file) = authority.issue("team-a", &["agent.test", "10.0.0.7"]);
+    let (_listeners, route, _serving) = serving(&listen_tls(tls(&authority, true)), By(who));
+    let client = secure(ClientTls {
+        ca_file: Some(authority.file("ca.crt")),
+        cert_file: Some(cert_file),
+        key_file: Some(key_file),
+        ..ClientTls::default()
+    });
+    let reply = post(&client, &https(route.local_addr())).await.unwrap();
+    assert_eq!(
+        reply.excerpt,
+        "Some(ClientCertificate { common_name: Some(\"team-a\"), \
+         organizational_units: [\"unit of team-a\"], \
+         alternative_names: [\"agent.test\", \"10.0.0.7\", \"spiffe://test/team-a\"] })"
+    );
+}
+
+#[tokio::test]
+async fn callers_without_a_certificate_of_the_authority_are_refused() {
+    let authority = Authority::new();
+    let (_listeners, route, _serving) = serving(&listen_tls(tls(&authority, true)), By(who));
+    let ca_file = Some(authority.file("ca.crt"));
+    let nobody = secure(ClientTls {
+        ca_file: ca_file.clone(),
+        ..ClientTls::default()
+    });
+    let strangers = Authority::new();
+    let (cert_file, key_file) = strangers.issue("stranger", &[]);
+    let stranger = secure(ClientTls {
+        ca_file,
+        cert_file: Some(cert_file),
+        key_file: Some(key_file),
+        ..ClientTls::default()
+    });
+    for client in [nobody, stranger] {
+        let error = post(&client, &https(route.local_addr())).await.unwrap_err();
+        assert!(
+            matches!(error.kind, TransportKind::Tls | TransportKind::Reset),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_of_another_authority_is_refused_unless_nobody_looks() {
+    let authority = Authority::new();
+    let (_listeners, route, _serving) = serving(&listen_tls(tls(&authority, false)), By(who));
+    let other = Authority::new();
+    let wrong = secure(ClientTls {
+        ca_file: Some(other.file("ca.crt")),
+        ..ClientTls::default()
+    });
+    let error = post(&wrong, &https(route.local_addr())).await.unwrap_err();
+    assert_eq!(error.kind, TransportKind::Tls);
+    assert!(error.message.contains("set tls.ca_file"), "{error}");
+    let blind = secure(ClientTls {
+        insecure_skip_verify: true,
+        ..ClientTls::default()
+    });
+    let reply = post(&blind, &https(route.local_addr())).await.unwrap();
+    assert_eq!(reply.excerpt, "None");
+}
+
+#[tokio::test]
+async fn the_server_name_stands_in_for_the_host() {
+    let authority = Authority::new();
+    let (_listeners, route, _serving) = serving(&listen_tls(tls(&authority, false)), By(who));
+    let uri = format!("https://{}/", route.local_addr());
+    let named = |name: Option<&str>| {
+        secure(ClientTls {
+            ca_file: Some(authority.file("ca.crt")),
+            server_name: name.map(str::to_owned),
+            ..ClientTls::default()
+        })
+    };
+    let error = post(&named(None), &uri).await.unwrap_err();
+    assert_eq!(error.kind, TransportKind::Tls);
+    assert!(error.message.contains("set tls.server_name"), "{error}");
+    assert!(post(&named(Some("wrong.test")), &uri).await.is_err());
+    let reply = post(&named(Some("metrics.test")), &uri).await.unwrap();
+    assert_eq!(reply.status, 200);
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_shown_to_new_connections() {
+    let authority = Authority::new();
+    let tls = tls(&authority, false);
+    let (listeners, route, _serving) = serving(&listen_tls(tls), By(who));
+    let call = |name: &'static str| {
+        let client = secure(ClientTls {
+            ca_file: Some(authority.file("ca.crt")),
+            server_name: Some(name.to_owned()),
+            ..ClientTls::default()
+        });
+        let uri = https(route.local_addr());
+        async move { post(&client, &uri).await.is_ok() }
+    };
+    authority.issue("server", &["renewed.test"]);
+    assert!(call("metrics.test").await);
+    assert!(listeners.renew_certificates().is_empty());
+    assert!(call("renewed.test").await);
+    assert!(!call("metrics.test").await);
+    std::fs::write(authority.file("server.crt"), "nonsense").unwrap();
+    assert_eq!(listeners.renew_certificates().len(), 1);
+    assert!(call("renewed.test").await);
+}
+
+#[tokio::test]
+async fn a_proxy_is_asked_in_the_form_that_the_endpoint_needs() {
+    let authority = Authority::new();
+    let (_listeners, route, _serving) = serving(&listen_tls(tls(&authority, false)), By(who));
+    let (address, seen) = proxy(false).await;
+    let client = Client::new(&ClientConfig {
+        tls: ClientTls {
+            ca_file: Some(authority.file("ca.crt")),
+            ..ClientTls::default()
+        },
+        proxy_url: Some(format!("http://{address}").parse().unwrap()),
+        ..config()
+    })
+    .unwrap();
+    let reply = post(&client, "http://far.test/write?x=y").await.unwrap();
+    assert_eq!(reply.excerpt, "proxied");
+    let far = https(route.local_addr());
+    assert_eq!(post(&client, &far).await.unwrap().excerpt, "None");
+    assert_eq!(post(&client, &far).await.unwrap().excerpt, "None");
+    let tunnel = format!("CONNECT localhost:{} HTTP/1.1", route.local_addr().port());
+    let lines = ["POST http://far.test/write?x=y HTTP/1.1", &*tunnel];
+    assert_eq!(*seen.lock().unwrap(), lines);
+}
+
+#[tokio::test]
+async fn a_proxy_that_refuses_or_is_not_there_is_a_proxy_error() {
+    let (address, _) = proxy(true).await;
+    let through = |address: SocketAddr| {
+        let proxy_url = Some(format!("http://{address}").parse().unwrap());
+        Client::new(&ClientConfig {
+            proxy_url,
+            ..config()
+        })
+        .unwrap()
+    };
+    let error = post(&through(address), "https://far.test/")
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, TransportKind::Proxy, "{error}");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    for uri in ["https://far.test/", "http://far.test/"] {
+        let error = post(&through(address), uri).await.unwrap_err();
+        assert_eq!(error.kind, TransportKind::Proxy, "{error}");
+        assert!(error.message.contains(&address.to_string()), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_tls_handshake_that_hangs_is_bounded() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let client = Client::new(&ClientConfig {
+        connect_timeout: Duration::from_millis(50),
+        ..config()
+    })
+    .unwrap();
+    let error = post(&client, &format!("https://{address}/"))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, TransportKind::Connect);
+    assert!(error.message.contains("not done in 50ms"), "{error}");
+}
+
+#[test]
+fn tls_problems_are_found_at_their_keys() {
+    let authority = Authority::new();
+    let (cert_file, key_file) = authority.issue("a", &[]);
+    let (_, other_key) = authority.issue("b", &[]);
+    let find = |tls: &ClientTls, environment| {
+        let mut problems = Problems::new(environment);
+        tls.validate("tls", &mut problems);
+        let paths = problems.into_list().into_iter().map(|p| p.path);
+        paths.collect::<Vec<_>>().join(" ")
+    };
+    let good = ClientTls {
+        ca_file: Some(authority.file("ca.crt")),
+        cert_file: Some(cert_file.clone()),
+        key_file: Some(key_file.clone()),
+        server_name: Some("metrics.test".to_owned()),
+        insecure_skip_verify: false,
+    };
+    assert_eq!(find(&good, true), "");
+    let mut tls = good.clone();
+    tls.key_file = None;
+    assert_eq!(find(&tls, false), "tls.cert_file");
+    tls.key_file = Some(other_key);
+    assert_eq!(find(&tls, false), "");
+    assert_eq!(find(&tls, true), "tls.key_file");
+    tls.ca_file = Some(authority.file("nowhere"));
+    tls.cert_file = Some(key_file.clone());
+    tls.key_file = Some(cert_file.clone());
+    tls.server_name = Some("not a name".to_owned());
+    assert_eq!(
+        find(&tls, true),
+        "tls.server_name tls.ca_file tls.cert_file tls.key_file"
+    );
+    let server = ServerTls {
+        cert_file,
+        key_file: authority.file("nowhere"),
+        client_ca_file: Some(key_file),
+    };
+    let mut problems = Problems::new(true);
+    server.validate("tls", &mut problems);
+    let list = problems.into_list();
+    assert_eq!(list[0].path, "tls.key_file");
+    assert!(list[0].message.starts_with("cannot read"), "{list:?}");
+    assert_eq!(list[1].path, "tls.client_ca_file");
+}

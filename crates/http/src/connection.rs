@@ -1,0 +1,256 @@
+//! One connection of a caller, from its TLS handshake to its end.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::StatusCode;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::Service;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{oneshot, watch};
+use tokio_rustls::TlsAcceptor;
+use tracing::debug;
+
+use metrifold_base::BoxFuture;
+use metrifold_model::ClientCertificate;
+
+use super::answer;
+use super::listener::{Request, Response};
+use super::routes::{Table, Target};
+use super::timed::{Phase, Timed};
+use super::tls::client_certificate;
+
+/// The most headers of a request.
+const MAX_HEADERS: usize = 100;
+
+/// The most bytes of a request's head.
+const MAX_HEAD: usize = 64 << 10;
+
+/// How long, and for how many bytes, a connection is still read after its last answer.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: u64 = 4 << 20;
+
+/// A connection that was accepted.
+pub(super) struct Accepted {
+    pub(super) stream: TcpStream,
+    pub(super) peer: SocketAddr,
+    pub(super) acceptor: Option<TlsAcceptor>,
+    pub(super) header_timeout: Duration,
+    pub(super) idle_timeout: Duration,
+    pub(super) table: Arc<ArcSwap<Table>>,
+    /// Tells the connection to end after the request that is under way.
+    pub(super) close: oneshot::Receiver<()>,
+    /// Tells it to end now.
+    pub(super) cut: watch::Receiver<bool>,
+}
+
+impl Accepted {
+    /// Serves the connection until its end.
+    pub(super) async fn run(mut self) {
+        // Without it an answer waits for the acknowledgement of the one before. It fails only on a
+        // connection that is gone.
+        let _ = self.stream.set_nodelay(true);
+        let Some(acceptor) = self.acceptor.take() else {
+            let (stream, rest) = self.split();
+            return rest.serve(stream, None).await;
+        };
+        let limit = self.header_timeout;
+        let (stream, mut rest) = self.split();
+        let handshake = tokio::time::timeout(limit, acceptor.accept(stream));
+        let handshake = tokio::select! {
+            handshake = handshake => handshake,
+            _ = &mut rest.close => return,
+        };
+        match handshake {
+            Ok(Ok(stream)) => {
+                let certificate = stream
+                    .get_ref()
+                    .1
+                    .peer_certificates()
+                    .and_then(|chain| client_certificate(chain.first()?))
+                    .map(Arc::new);
+                rest.serve(stream, certificate).await;
+            }
+            Ok(Err(error)) => debug!(peer = %rest.peer, %error, "tls handshake failed"),
+            Err(_) => debug!(peer = %rest.peer, "tls handshake took too long"),
+        }
+    }
+
+    fn split(self) -> (TcpStream, Rest) {
+        let rest = Rest {
+            peer: self.peer,
+            header_timeout: self.header_timeout,
+            idle_timeout: self.idle_timeout,
+            table: self.table,
+            close: self.close,
+            cut: self.cut,
+        };
+        (self.stream, rest)
+    }
+}
+
+/// What is left of an accepted connection without its transport.
+struct Rest {
+    peer: SocketAddr,
+    header_timeout: Duration,
+    idle_timeout: Duration,
+    table: Arc<ArcSwap<Table>>,
+    close: oneshot::Receiver<()>,
+    cut: watch::Receiver<bool>,
+}
+
+impl Rest {
+    async fn serve<T>(mut self, stream: T, certificate: Option<Arc<ClientCertificate>>)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let phase = Phase::new();
+        let io = Timed::new(
+            stream,
+            Arc::clone(&phase),
+            self.header_timeout,
+            self.idle_timeout,
+        );
+        let service = Dispatch {
+            table: self.table,
+            peer: self.peer,
+            certificate,
+            phase,
+        };
+        let mut connection = http1::Builder::new()
+            .half_close(true)
+            .keep_alive(true)
+            .header_read_timeout(None)
+            .max_headers(MAX_HEADERS)
+            .max_header_size(MAX_HEAD)
+            // What bodies are read into, too: no more than this for each connection.
+            .max_buf_size(MAX_HEAD)
+            .serve_connection(TokioIo::new(io), service);
+
+        let result = tokio::select! {
+            biased;
+            result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => result,
+            _ = &mut self.close => {
+                Pin::new(&mut connection).graceful_shutdown();
+                tokio::select! {
+                    biased;
+                    result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => result,
+                    _ = self.cut.wait_for(|cut| *cut) => return,
+                }
+            }
+        };
+        let answered = match &result {
+            Ok(()) => true,
+            Err(error) => {
+                debug!(peer = %self.peer, %error, "connection failed");
+                error.is_parse()
+            }
+        };
+        if answered {
+            let io = connection.into_parts().io.into_inner().into_inner();
+            tokio::select! {
+                () = linger(io) => {}
+                _ = self.cut.wait_for(|cut| *cut) => {}
+            }
+        }
+    }
+}
+
+/// Ends a connection so that its last answer arrives. To close a socket on which bytes are unread
+/// makes the kernel send a reset, and the reset makes the caller's kernel throw away the answer: a
+/// sender of a body that is refused unread would see a broken connection and try again for ever.
+async fn linger<T: AsyncRead + AsyncWrite + Unpin>(mut io: T) {
+    let end = async {
+        if io.shutdown().await.is_ok() {
+            let mut rest = io.take(LINGER_BYTES);
+            // Whatever comes is thrown away; an error ends the connection just as well.
+            let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, end).await;
+}
+
+/// Finds the handler of each request of a connection.
+struct Dispatch {
+    table: Arc<ArcSwap<Table>>,
+    peer: SocketAddr,
+    certificate: Option<Arc<ClientCertificate>>,
+    phase: Arc<Phase>,
+}
+
+impl Service<http::Request<Incoming>> for Dispatch {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn call(&self, request: http::Request<Incoming>) -> Answering {
+        self.phase.busy();
+        let target = self.table.load().find(request.uri().path());
+        let answer = match target {
+            Target::Handler(handler, params) => {
+                let (head, body) = request.into_parts();
+                let request = Request {
+                    method: head.method,
+                    uri: head.uri,
+                    headers: head.headers,
+                    params,
+                    peer: self.peer,
+                    client_certificate: self.certificate.clone(),
+                    body,
+                };
+                return Answering {
+                    answer: Answer::Later(handler.handle(request)),
+                    phase: Arc::clone(&self.phase),
+                };
+            }
+            Target::Detached => answer::retry_after(
+                StatusCode::SERVICE_UNAVAILABLE,
+                1,
+                "nobody serves this path at the moment",
+            ),
+            Target::Unknown => answer::text(StatusCode::NOT_FOUND, "no such path"),
+            Target::Ambiguous => answer::text(
+                StatusCode::BAD_REQUEST,
+                "path has an empty or dot segment, an encoded slash or dot, or a malformed escape",
+            ),
+        };
+        Answering {
+            answer: Answer::Now(Some(answer)),
+            phase: Arc::clone(&self.phase),
+        }
+    }
+}
+
+/// An answer on its way.
+struct Answering {
+    answer: Answer,
+    phase: Arc<Phase>,
+}
+
+enum Answer {
+    Now(Option<Response>),
+    Later(BoxFuture<Response>),
+}
+
+impl Future for Answering {
+    type Output = Result<Response, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = match &mut self.answer {
+            // hyper polls a future no further once it is ready; the default is never sent.
+            Answer::Now(response) => response.take().unwrap_or_default(),
+            Answer::Later(future) => ready!(future.as_mut().poll(cx)),
+        };
+        self.phase.idle();
+        Poll::Ready(Ok(response))
+    }
+}

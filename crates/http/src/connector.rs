@@ -1,0 +1,292 @@
+//! Connections of the data path's client: direct or through a proxy, in plain text or in TLS.
+
+use std::error::Error;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use std::{fmt, io};
+
+use http::Uri;
+use http::uri::Scheme;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use hyper_util::rt::TokioIo;
+use rustls::CertificateError;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+use tower_service::Service;
+
+use metrifold_base::{BoxFuture, BuildError};
+
+use super::client::{ClientConfig, TransportError, TransportKind};
+
+/// How often the kernel asks an idle peer whether it is still there.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// Makes connections. A clone shares everything.
+#[derive(Clone)]
+pub(super) struct Connector(Arc<Parts>);
+
+struct Parts {
+    tcp: HttpConnector,
+    tls: TlsConnector,
+    server_name: Option<ServerName<'static>>,
+    proxy: Option<Uri>,
+    timeout: Duration,
+}
+
+/// A connection to an endpoint, or to the proxy in front of it.
+pub(super) struct Stream {
+    io: TokioIo<BoxIo>,
+    /// The proxy reads the requests, so that they have to name the endpoint.
+    proxied: bool,
+}
+
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+type BoxIo = Box<dyn Io>;
+
+impl Connector {
+    /// Reads the certificates; connects nowhere yet.
+    pub(super) fn new(config: &ClientConfig) -> Result<Self, BuildError> {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_keepalive(Some(TCP_KEEPALIVE));
+        tcp.set_connect_timeout(Some(config.connect_timeout));
+        Ok(Self(Arc::new(Parts {
+            tcp,
+            tls: TlsConnector::from(Arc::new(config.tls.config()?)),
+            server_name: config.tls.name()?,
+            proxy: config
+                .proxy_url
+                .as_ref()
+                .map(|endpoint| endpoint.uri().clone()),
+            timeout: config.connect_timeout,
+        })))
+    }
+
+    async fn connect(self, endpoint: Uri) -> Result<Stream, TransportError> {
+        let secure = endpoint.scheme() == Some(&Scheme::HTTPS);
+        let (io, proxied) = match &self.0.proxy {
+            None => (self.dial(&endpoint).await?, false),
+            Some(_) if !secure => (self.dial_proxy().await?, true),
+            Some(proxy) => {
+                let mut tunnel = Tunnel::new(proxy.clone(), ProxyDialer(self.clone()));
+                let io = tunnel.call(endpoint.clone()).await.map_err(|error| {
+                    match error.source().and_then(|e| e.downcast_ref()) {
+                        Some(error) => TransportError::clone(error),
+                        None => {
+                            let what = format!(
+                                "proxy {} makes no tunnel to {}: {}",
+                                place(proxy),
+                                place(&endpoint),
+                                chain(&error)
+                            );
+                            TransportError::new(TransportKind::Proxy, what)
+                        }
+                    }
+                })?;
+                (io.into_inner(), false)
+            }
+        };
+        let io = if secure {
+            self.encrypt(io, &endpoint, self.0.server_name.clone())
+                .await?
+        } else {
+            io
+        };
+        Ok(Stream {
+            io: TokioIo::new(io),
+            proxied,
+        })
+    }
+
+    async fn dial(&self, to: &Uri) -> Result<BoxIo, TransportError> {
+        match self.0.tcp.clone().call(to.clone()).await {
+            Ok(io) => Ok(Box::new(io.into_inner())),
+            Err(error) => {
+                let what = format!("cannot connect to {}: {}", place(to), chain(&error));
+                Err(TransportError::new(TransportKind::Connect, what))
+            }
+        }
+    }
+
+    /// Connects to the proxy. Whatever fails is the proxy's failure.
+    async fn dial_proxy(&self) -> Result<BoxIo, TransportError> {
+        let at_proxy = |error: TransportError| {
+            let what = format!("proxy: {}", error.message);
+            TransportError::new(TransportKind::Proxy, what)
+        };
+        let Some(proxy) = &self.0.proxy else {
+            let what = "no proxy is configured".to_owned();
+            return Err(TransportError::new(TransportKind::Proxy, what));
+        };
+        let io = self.dial(proxy).await.map_err(at_proxy)?;
+        if proxy.scheme() == Some(&Scheme::HTTPS) {
+            // The endpoint's name is none of the proxy's.
+            return self.encrypt(io, proxy, None).await.map_err(at_proxy);
+        }
+        Ok(io)
+    }
+
+    async fn encrypt(
+        &self,
+        io: BoxIo,
+        to: &Uri,
+        name: Option<ServerName<'static>>,
+    ) -> Result<BoxIo, TransportError> {
+        let host = to.host().unwrap_or_default();
+        // An IPv6 address has its brackets in a URL alone.
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let failed = |what: &dyn fmt::Display| {
+            let what = format!("tls handshake with {} failed: {what}", place(to));
+            TransportError::new(TransportKind::Tls, what)
+        };
+        let name = match name {
+            Some(name) => name,
+            None => ServerName::try_from(host.to_owned()).map_err(|_| {
+                failed(&format_args!(
+                    "{host:?} is no name that a certificate can bear: set tls.server_name"
+                ))
+            })?,
+        };
+        match self.0.tls.connect(name, io).await {
+            Ok(io) => Ok(Box::new(io)),
+            Err(error) => Err(failed(&format_args!("{error}{}", advice(&error)))),
+        }
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = Stream;
+    type Error = TransportError;
+    type Future = BoxFuture<Result<Stream, TransportError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, endpoint: Uri) -> Self::Future {
+        let connector = self.clone();
+        Box::pin(async move {
+            let limit = connector.0.timeout;
+            let late = format!(
+                "cannot connect to {}: not done in {limit:?}",
+                place(&endpoint)
+            );
+            tokio::time::timeout(limit, connector.connect(endpoint))
+                .await
+                .unwrap_or_else(|_| Err(TransportError::new(TransportKind::Connect, late)))
+        })
+    }
+}
+
+/// Connects to the proxy, wherever it is asked to.
+struct ProxyDialer(Connector);
+
+impl Service<Uri> for ProxyDialer {
+    type Response = TokioIo<BoxIo>;
+    type Error = TransportError;
+    type Future = BoxFuture<Result<TokioIo<BoxIo>, TransportError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let connector = self.0.clone();
+        Box::pin(async move { connector.dial_proxy().await.map(TokioIo::new) })
+    }
+}
+
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        Connected::new().proxy(self.proxied)
+    }
+}
+
+impl hyper::rt::Read for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buffer)
+    }
+}
+
+impl hyper::rt::Write for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bytes)
+    }
+}
+
+/// A URL for messages: without its query, which may hold secrets.
+pub(super) fn place(uri: &Uri) -> String {
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let path = if uri.path() == "/" { "" } else { uri.path() };
+    format!("{}://{authority}{path}", uri.scheme_str().unwrap_or("http"))
+}
+
+/// An error with its causes, each once.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let cause = error.to_string();
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+        source = error.source();
+    }
+    text
+}
+
+/// What rustls says, if an error is one of its.
+pub(super) fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// What to do about a handshake that failed.
+fn advice(error: &io::Error) -> &'static str {
+    use rustls::Error::InvalidCertificate;
+    match tls_error(error) {
+        // A bad signature is that of an authority that has the same name and another key.
+        Some(InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        )) => "; set tls.ca_file to the authority that signed it",
+        Some(InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        )) => "; set tls.server_name to a name that it bears",
+        _ => "",
+    }
+}

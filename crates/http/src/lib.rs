@@ -1,0 +1,46 @@
+//! HTTP in and out: shared listeners, TLS, authentication, the client of the data path.
+//!
+//! Sources claim a path with [`Listeners::route`] while they are built and attach a [`Handler`]
+//! with [`Route::serve`] once they run. Sinks send with a [`Client`] and authenticate with
+//! [`Credentials`]. Nothing here knows of batches or tenants.
+#![warn(unreachable_pub)]
+// Tests may do all of this.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::expect_used,
+        clippy::print_stderr,
+        clippy::print_stdout,
+        clippy::unwrap_used,
+    )
+)]
+
+mod accept;
+pub mod answer;
+pub mod auth;
+pub mod body;
+mod bound;
+mod callers;
+pub mod client;
+mod connection;
+mod connector;
+mod credentials;
+pub mod listener;
+mod oauth2;
+mod parts;
+mod routes;
+mod socket;
+#[cfg(test)]
+mod testing;
+mod timed;
+pub mod tls;
+
+pub use auth::{AuthError, Authorization, BasicAuth, Callers, Credentials, OAuth2};
+pub use body::BodyError;
+pub use client::{Client, ClientConfig, Reply, TransportError, TransportKind};
+pub use listener::{Handler, Listen, Listeners, Request, Response, Route, Serving};
+pub use parts::Parts;
+pub use socket::overlap;
+pub use tls::{ClientTls, ServerTls, install_crypto_provider};

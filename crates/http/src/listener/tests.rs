@@ -1,0 +1,478 @@
+use std::io;
+
+use http::StatusCode;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use super::*;
+use crate::testing::{By, local, serving};
+use crate::{answer, body};
+
+/// Answers with what it saw of a request, whose body may take this long.
+struct Echo(Duration);
+
+impl Handler for Echo {
+    fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
+        Box::pin(async move {
+            let length = request.content_length();
+            let params: Vec<String> = request
+                .params
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
+            match body::read(request.body, length, 64, self.0).await {
+                Ok(body) => answer::text(
+                    StatusCode::OK,
+                    &format!("[{}] {}", params.join(","), String::from_utf8_lossy(&body)),
+                ),
+                Err(body::BodyError::TooLarge { .. }) => {
+                    answer::text(StatusCode::PAYLOAD_TOO_LARGE, "too large")
+                }
+                Err(error) => answer::text(StatusCode::BAD_REQUEST, &error.to_string()),
+            }
+        })
+    }
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// Answers with a word.
+struct Word(&'static str);
+
+impl Handler for Word {
+    fn handle(self: Arc<Self>, _: Request) -> BoxFuture<Response> {
+        Box::pin(async move { answer::text(StatusCode::OK, self.0) })
+    }
+}
+
+/// Says that it has a request, and answers once it may.
+#[derive(Default)]
+struct Gate {
+    entered: Notify,
+    open: Notify,
+}
+
+impl Handler for Gate {
+    fn handle(self: Arc<Self>, _: Request) -> BoxFuture<Response> {
+        Box::pin(async move {
+            self.entered.notify_one();
+            self.open.notified().await;
+            answer::text(StatusCode::OK, "through the gate")
+        })
+    }
+}
+
+struct Panics;
+
+impl Handler for Panics {
+    fn handle(self: Arc<Self>, _: Request) -> BoxFuture<Response> {
+        Box::pin(async { panic!("on purpose") })
+    }
+}
+
+/// A caller that speaks HTTP by hand.
+struct Caller(TcpStream);
+
+impl Caller {
+    async fn new(route: &Route) -> Self {
+        Self(TcpStream::connect(route.local_addr()).await.unwrap())
+    }
+
+    async fn send(&mut self, bytes: &str) {
+        self.0.write_all(bytes.as_bytes()).await.unwrap();
+    }
+
+    async fn get(&mut self, path: &str) -> (u16, String) {
+        self.send(&format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n"))
+            .await;
+        self.answer().await
+    }
+
+    /// Reads one answer: its status, and all of its text.
+    async fn answer(&mut self) -> (u16, String) {
+        let mut text = Vec::new();
+        let read = |text: &[u8]| -> Option<(u16, String)> {
+            let text = std::str::from_utf8(text).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n")?;
+            let length: usize = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: "))
+                .map_or(0, |length| length.parse().unwrap());
+            (body.len() >= length).then(|| (head[9..12].parse().unwrap(), text.to_owned()))
+        };
+        loop {
+            if let Some(answer) = read(&text) {
+                return answer;
+            }
+            assert_ne!(
+                self.0.read_buf(&mut text).await.unwrap(),
+                0,
+                "no answer: {text:?}"
+            );
+        }
+    }
+
+    /// Whether the other side closes or resets the connection without another word.
+    async fn is_closed(&mut self) -> bool {
+        let mut text = Vec::new();
+        match self.0.read_to_end(&mut text).await {
+            Ok(_) => text.is_empty(),
+            Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_serves_one_request_after_the_other() {
+    let (_listeners, route, _serving) = serving(&local("/a/{tenant}/write"), Echo(LONG));
+    let mut caller = Caller::new(&route).await;
+    for body in ["one", "two"] {
+        caller
+            .send(&format!(
+                "POST /a/team%20a/write?x=y HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\n{body}"
+            ))
+            .await;
+        let (status, text) = caller.answer().await;
+        assert_eq!(status, 200);
+        assert!(
+            text.ends_with(&format!("[tenant=team a] {body}\n")),
+            "{text}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn two_routes_share_a_listener_and_other_paths_are_unknown() {
+    let listeners = Listeners::new();
+    let one = listeners.route(&local("/one"), "a").unwrap();
+    let two = listeners.route(&local("/two/{x}"), "b").unwrap();
+    assert_eq!(one.local_addr(), two.local_addr());
+    let _serving = (
+        one.serve(Arc::new(Word("1"))),
+        two.serve(Arc::new(Word("2"))),
+    );
+    listeners.start();
+    listeners.start();
+    let mut caller = Caller::new(&one).await;
+    assert!(caller.get("/one").await.1.ends_with("\n1\n"));
+    assert!(caller.get("/two/x").await.1.ends_with("\n2\n"));
+    assert_eq!(caller.get("/three").await.0, 404);
+    assert_eq!(caller.get("/one/").await.0, 404);
+    assert_eq!(caller.get("/two/").await.0, 404);
+}
+
+#[tokio::test]
+async fn a_detached_route_asks_to_come_again_and_a_dropped_one_is_unknown() {
+    let listeners = Listeners::new();
+    let one = listeners.route(&local("/one"), "a").unwrap();
+    let two = listeners.route(&local("/two"), "b").unwrap();
+    listeners.start();
+    let mut caller = Caller::new(&one).await;
+    let (status, text) = caller.get("/one").await;
+    assert_eq!(status, 503);
+    assert!(text.contains("retry-after: 1\r\n"), "{text}");
+    let serving = one.serve(Arc::new(Word("1")));
+    assert_eq!(caller.get("/one").await.0, 200);
+    drop(serving);
+    assert_eq!(caller.get("/one").await.0, 503);
+    let address = one.local_addr();
+    drop(one);
+    assert_eq!(caller.get("/one").await.0, 404);
+    drop(two);
+    assert!(caller.is_closed().await);
+    std::net::TcpListener::bind(address).expect("the port is free at once");
+}
+
+#[tokio::test]
+async fn paths_that_can_be_read_in_two_ways_reach_no_handler() {
+    let (_listeners, route, _serving) = serving(&local("/a/{tenant}/write"), Echo(LONG));
+    let mut caller = Caller::new(&route).await;
+    for path in [
+        "/a//write",
+        "/a/./write",
+        "/a/../write",
+        "/a/x%2fy/write",
+        "/a/%2e%2e/write",
+        "/a/%2E./write",
+        "/a/x%5cy/write",
+        "/a/%zz/write",
+        "/a/%ff/write",
+        "//a/x/write",
+        "/a/x/../y/write",
+    ] {
+        let (status, text) = caller.get(path).await;
+        assert_eq!(status, 400, "{path}: {text}");
+    }
+    for path in [
+        "/a/x/y/write",
+        "/A/x/write",
+        "/a/x/write/",
+        "/a/x%252fy/writ",
+    ] {
+        assert_eq!(caller.get(path).await.0, 404, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_successor_takes_over_and_its_predecessor_takes_nothing_away() {
+    let listeners = Listeners::new();
+    let old = listeners.route(&local("/a/{x}"), "in").unwrap();
+    let old_serving = old.serve(Arc::new(Word("old")));
+    listeners.start();
+    let mut caller = Caller::new(&old).await;
+    let new = listeners.route(&local("/a/{renamed}"), "in2").unwrap();
+    assert!(caller.get("/a/b").await.1.ends_with("old\n"));
+    let _new_serving = new.serve(Arc::new(Word("new")));
+    assert!(caller.get("/a/b").await.1.ends_with("new\n"));
+    drop(old_serving);
+    drop(old);
+    assert!(caller.get("/a/b").await.1.ends_with("new\n"));
+}
+
+#[tokio::test]
+async fn a_successor_that_is_never_served_leaves_no_trace() {
+    let listeners = Listeners::new();
+    let old = listeners.route(&local("/a"), "in").unwrap();
+    let _serving = old.serve(Arc::new(Word("old")));
+    listeners.start();
+    let mut limits = local("/a");
+    limits.max_connections = 7;
+    drop(listeners.route(&limits, "in").unwrap());
+    let mut caller = Caller::new(&old).await;
+    assert!(caller.get("/a").await.1.ends_with("old\n"));
+}
+
+#[tokio::test]
+async fn routes_that_contradict_each_other_are_refused() {
+    let listeners = Listeners::new();
+    let _route = listeners.route(&local("/a/{x}"), "first").unwrap();
+    let error = listeners.route(&local("/a/{y}"), "second").unwrap_err();
+    assert!(error.to_string().contains("\"first\""), "{error}");
+    let mut other = local("/b");
+    other.header_timeout = Duration::from_secs(1);
+    let error = listeners.route(&other, "second").unwrap_err();
+    assert!(error.to_string().contains("header_timeout"), "{error}");
+    assert!(listeners.route(&local("/b//c"), "second").is_err());
+    assert!(local("/a/{x}").collides(&local("/a/{y}")));
+    assert!(!local("/a/{x}").collides(&local("/a/b")));
+}
+
+#[tokio::test]
+async fn a_taken_address_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let error = Listeners::new()
+        .route(&Listen::new(address, "/"), "test")
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("{address}: cannot listen: another process or component has this address")
+    );
+}
+
+#[tokio::test]
+async fn a_body_beyond_the_limit_is_answered_while_it_is_still_being_sent() {
+    let (_listeners, route, _serving) = serving(&local("/"), Echo(LONG));
+    let mut caller = Caller::new(&route).await;
+    let length = 1 << 20;
+    caller
+        .send(&format!(
+            "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n"
+        ))
+        .await;
+    // The answer must survive that nobody wants these bytes.
+    caller.send(&"x".repeat(length)).await;
+    assert_eq!(caller.answer().await.0, 413);
+    let mut caller = Caller::new(&route).await;
+    let chunk = format!("41\r\n{}\r\n0\r\n\r\n", "x".repeat(65));
+    caller
+        .send(&format!(
+            "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n{chunk}"
+        ))
+        .await;
+    assert_eq!(caller.answer().await.0, 413);
+}
+
+#[tokio::test]
+async fn a_caller_that_says_nothing_is_closed() {
+    let mut listen = local("/");
+    listen.header_timeout = Duration::from_millis(20);
+    let (_listeners, route, _serving) = serving(&listen, Word("1"));
+    assert!(Caller::new(&route).await.is_closed().await);
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_end_closes_its_connection_and_no_idle_one() {
+    let mut listen = local("/");
+    listen.header_timeout = Duration::from_secs(1);
+    let (_listeners, route, _serving) = serving(&listen, Word("1"));
+    let mut slow = Caller::new(&route).await;
+    let mut idle = Caller::new(&route).await;
+    assert_eq!(idle.get("/").await.0, 200);
+    assert_eq!(slow.get("/").await.0, 200);
+    slow.send("GET / HTTP/1.1\r\nhost:").await;
+    assert!(slow.is_closed().await);
+    assert_eq!(idle.get("/").await.0, 200);
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_in_the_end() {
+    let mut listen = local("/");
+    listen.idle_timeout = Duration::from_millis(20);
+    let (_listeners, route, _serving) = serving(&listen, Word("1"));
+    let mut caller = Caller::new(&route).await;
+    assert_eq!(caller.get("/").await.0, 200);
+    assert!(caller.is_closed().await);
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_end_is_answered_and_its_connection_closed() {
+    let (_listeners, route, _serving) = serving(&local("/"), Echo(Duration::from_millis(20)));
+    let mut caller = Caller::new(&route).await;
+    caller
+        .send("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nslow")
+        .await;
+    let (status, text) = caller.answer().await;
+    assert_eq!(status, 400);
+    assert!(text.contains("did not arrive in time"), "{text}");
+    assert!(caller.is_closed().await);
+}
+
+#[tokio::test]
+async fn a_caller_that_takes_no_answer_is_cut() {
+    let mut listen = local("/");
+    listen.idle_timeout = Duration::from_millis(20);
+    let answer = vec![b'x'; 64 << 20];
+    let answer = Bytes::from(answer);
+    let (listeners, route, _serving) = serving(
+        &listen,
+        By(move |_: &Request| Response::new(Full::new(answer.clone()))),
+    );
+    let mut caller = Caller::new(&route).await;
+    caller.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    caller.0.readable().await.unwrap();
+    // Nobody reads, and yet the connection ends by itself.
+    assert_eq!(listeners.shutdown(LONG).await, 0);
+}
+
+#[tokio::test]
+async fn a_caller_that_closed_its_side_still_gets_its_answer() {
+    let gate = Arc::new(Gate::default());
+    let listeners = Listeners::new();
+    let route = listeners.route(&local("/"), "test").unwrap();
+    let _serving = route.serve(Arc::clone(&gate) as Arc<dyn Handler>);
+    listeners.start();
+    let mut caller = Caller::new(&route).await;
+    caller.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    caller.0.shutdown().await.unwrap();
+    gate.entered.notified().await;
+    gate.open.notify_one();
+    assert_eq!(caller.answer().await.0, 200);
+    assert!(caller.is_closed().await);
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_costs_one_connection() {
+    let listeners = Listeners::new();
+    let bad = listeners.route(&local("/bad"), "a").unwrap();
+    let good = listeners.route(&local("/good"), "b").unwrap();
+    let _serving = (bad.serve(Arc::new(Panics)), good.serve(Arc::new(Word("1"))));
+    listeners.start();
+    let mut other = Caller::new(&good).await;
+    assert_eq!(other.get("/good").await.0, 200);
+    let mut caller = Caller::new(&bad).await;
+    caller.send("GET /bad HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert!(caller.is_closed().await);
+    assert_eq!(other.get("/good").await.0, 200);
+    assert_eq!(Caller::new(&good).await.get("/good").await.0, 200);
+}
+
+#[tokio::test]
+async fn connections_above_the_limit_wait_for_their_turn() {
+    let mut listen = local("/");
+    listen.max_connections = 1;
+    let (_listeners, route, _serving) = serving(&listen, Word("1"));
+    let mut first = Caller::new(&route).await;
+    assert_eq!(first.get("/").await.0, 200);
+    let mut second = Caller::new(&route).await;
+    second.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    // The first is still served, and the second has nothing yet.
+    assert_eq!(first.get("/").await.0, 200);
+    let nothing = second.0.try_read(&mut [0]).unwrap_err();
+    assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+    drop(first);
+    assert_eq!(second.answer().await.0, 200);
+}
+
+#[tokio::test]
+async fn shutdown_finishes_requests_that_are_under_way() {
+    let gate = Arc::new(Gate::default());
+    let listeners = Listeners::new();
+    let route = listeners.route(&local("/"), "test").unwrap();
+    let _serving = route.serve(Arc::clone(&gate) as Arc<dyn Handler>);
+    listeners.start();
+    let mut caller = Caller::new(&route).await;
+    caller.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    gate.entered.notified().await;
+    let mut silent = Caller::new(&route).await;
+    let end = tokio::spawn({
+        let listeners = listeners.clone();
+        async move { listeners.shutdown(Duration::from_secs(60)).await }
+    });
+    // Connections without a request end before the one that has one.
+    assert!(silent.is_closed().await);
+    assert!(!end.is_finished());
+    gate.open.notify_one();
+    let (status, text) = caller.answer().await;
+    assert_eq!(status, 200);
+    assert!(text.contains("connection: close\r\n"), "{text}");
+    assert!(caller.is_closed().await);
+    drop(caller);
+    drop(silent);
+    assert_eq!(end.await.unwrap(), 0);
+    assert!(TcpStream::connect(route.local_addr()).await.is_err());
+    assert!(listeners.route(&local("/"), "test").is_err());
+}
+
+#[tokio::test]
+async fn shutdown_cuts_and_counts_what_does_not_end() {
+    let gate = Arc::new(Gate::default());
+    let listeners = Listeners::new();
+    let route = listeners.route(&local("/"), "test").unwrap();
+    let _serving = route.serve(Arc::clone(&gate) as Arc<dyn Handler>);
+    listeners.start();
+    let mut caller = Caller::new(&route).await;
+    caller.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    gate.entered.notified().await;
+    assert_eq!(listeners.shutdown(Duration::from_millis(10)).await, 1);
+    assert!(caller.is_closed().await);
+}
+
+#[tokio::test]
+async fn a_handler_may_own_its_route() {
+    struct Owner(Route);
+    impl Handler for Owner {
+        fn handle(self: Arc<Self>, _: Request) -> BoxFuture<Response> {
+            Box::pin(async { answer::empty(StatusCode::NO_CONTENT) })
+        }
+    }
+    let listeners = Listeners::new();
+    let owner = Arc::new(Owner(listeners.route(&local("/"), "test").unwrap()));
+    let address = owner.0.local_addr();
+    let serving = owner.0.serve(Arc::clone(&owner) as Arc<dyn Handler>);
+    drop(owner);
+    drop(serving);
+    std::net::TcpListener::bind(address).expect("the port is free");
+}
+
+#[test]
+fn limits_of_nothing_and_odd_paths_are_problems() {
+    let mut listen = local("api");
+    listen.max_connections = 0;
+    listen.idle_timeout = Duration::ZERO;
+    let mut problems = Problems::new(false);
+    listen.validate(&mut problems);
+    let paths: Vec<String> = problems.into_list().into_iter().map(|p| p.path).collect();
+    assert_eq!(paths, ["path", "max_connections", "idle_timeout"]);
+}

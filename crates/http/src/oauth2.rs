@@ -1,0 +1,187 @@
+//! Tokens by OAuth 2.0's client credentials grant (RFC 6749, section 4.4).
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use http::StatusCode;
+use http::header::{ACCEPT, AUTHORIZATION};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use metrifold_base::BuildError;
+
+use super::auth::{OAuth2, basic, header};
+use super::connector::{chain, place};
+use super::credentials::{AuthError, Cached};
+
+/// The longest that a token request may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The largest answer that is taken for a token.
+const MAX_ANSWER: usize = 64 << 10;
+
+/// How long a token is taken to be good when the answer does not say it.
+const UNSAID: Duration = Duration::from_secs(300);
+
+/// The longest that a token is kept, whatever the answer says.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// How long before its end a token is renewed, or a tenth of its life if that is less.
+const MARGIN: Duration = Duration::from_secs(60);
+
+/// The most of an error's description that is shown.
+const MAX_DESCRIPTION: usize = 200;
+
+/// A client of a token endpoint.
+pub(super) struct Tokens {
+    config: OAuth2,
+    client: reqwest::Client,
+    /// The endpoint wants the client's secret in the body and not in a header.
+    in_body: AtomicBool,
+}
+
+impl Tokens {
+    /// Makes the client; asks for nothing yet.
+    pub(super) fn new(config: &OAuth2) -> Result<Self, BuildError> {
+        let secret = config.secret().read();
+        secret.map_err(|error| BuildError::new("oauth2", error))?;
+        let tls = config
+            .tls
+            .config()
+            .map_err(|error| BuildError::new(format!("oauth2.{}", error.what), error.reason))?;
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .timeout(TIMEOUT)
+            .build()
+            .map_err(|error| BuildError::new("oauth2", chain(&error)))?;
+        Ok(Self {
+            config: config.clone(),
+            client,
+            in_body: AtomicBool::new(false),
+        })
+    }
+
+    /// Asks for a token. The secret goes into a header, as the RFC prefers; an endpoint that
+    /// refuses this is asked once more with the secret in the body, and so from then on.
+    pub(super) async fn ask(&self) -> Result<Cached, AuthError> {
+        let in_body = self.in_body.load(Ordering::Relaxed);
+        let (mut status, mut answer) = self.send(in_body).await?;
+        if matches!(status, StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED) {
+            let other = self.send(!in_body).await?;
+            if other.0.is_success() {
+                self.in_body.store(!in_body, Ordering::Relaxed);
+                (status, answer) = other;
+            }
+        }
+        self.parse(status, &answer)
+    }
+
+    async fn send(&self, in_body: bool) -> Result<(StatusCode, Vec<u8>), AuthError> {
+        let config = &self.config;
+        let secret = config.secret().read();
+        let secret = secret.map_err(|error| AuthError(format!("oauth2: {error}")))?;
+        let scopes = config.scopes.join(" ");
+        let mut form = vec![("grant_type", "client_credentials")];
+        if !scopes.is_empty() {
+            form.push(("scope", &scopes));
+        }
+        if let Some(audience) = &config.audience {
+            form.push(("audience", audience));
+        }
+        for (name, value) in &config.endpoint_params {
+            form.push((name, value.expose()));
+        }
+        let mut request = self
+            .client
+            .post(config.token_url.to_string())
+            .header(ACCEPT, "application/json");
+        if in_body {
+            form.push(("client_id", &config.client_id));
+            form.push(("client_secret", secret.expose()));
+        } else {
+            let pair = format!("{}:{}", escape(&config.client_id), escape(secret.expose()));
+            request = request.header(AUTHORIZATION, basic(&pair).map_err(AuthError)?);
+        }
+        let failed = |error: reqwest::Error| {
+            self.error(&format!("cannot be asked: {}", chain(&error.without_url())))
+        };
+        let mut answer = request.form(&form).send().await.map_err(failed)?;
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(failed)? {
+            if body.len() + chunk.len() > MAX_ANSWER {
+                return Err(self.error(&format!("answered more than {MAX_ANSWER} bytes")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok((answer.status(), body))
+    }
+
+    fn parse(&self, status: StatusCode, answer: &[u8]) -> Result<Cached, AuthError> {
+        let answer: Value = serde_json::from_slice(answer).unwrap_or_default();
+        let text = |key: &str| answer.get(key).and_then(Value::as_str);
+        if !status.is_success() {
+            let mut what = format!("answered {}", status.as_u16());
+            for text in ["error", "error_description"].into_iter().filter_map(text) {
+                what = format!("{what}: {}", self.hide(text));
+            }
+            return Err(self.error(&what));
+        }
+        let Some(token) = text("access_token").filter(|token| !token.is_empty()) else {
+            return Err(self.error("answered without an access_token"));
+        };
+        let scheme = text("token_type").unwrap_or("Bearer");
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(self.error("answered with a token that is not a bearer token"));
+        }
+        let value = header("Bearer", token).map_err(|error| self.error(&error))?;
+        // Some endpoints write the number in quotes.
+        let life = answer.get("expires_in").and_then(|life| match life {
+            Value::String(life) => life.parse().ok(),
+            life => life.as_f64(),
+        });
+        let life = life.filter(|secs: &f64| secs.is_finite());
+        let life = life.map_or(UNSAID, |secs| {
+            Duration::from_secs_f64(secs.clamp(0.0, LONGEST.as_secs_f64()))
+        });
+        let now = Instant::now();
+        Ok(Cached {
+            value,
+            fresh_until: now + life - MARGIN.min(life / 10),
+            usable_until: now + life,
+        })
+    }
+
+    fn error(&self, what: &str) -> AuthError {
+        let endpoint = place(self.config.token_url.uri());
+        AuthError(format!("oauth2: token endpoint {endpoint} {what}"))
+    }
+
+    /// Makes a stranger's text fit to be shown: short, on one line, without our secret.
+    fn hide(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        let secret = self.config.secret().read().ok();
+        for secret in self.config.endpoint_params.values().chain(&secret) {
+            if !secret.expose().is_empty() {
+                text = text.replace(secret.expose(), "<secret>");
+            }
+        }
+        let text = text.chars().filter(|c| !c.is_control());
+        text.take(MAX_DESCRIPTION).collect()
+    }
+}
+
+/// Percent-encodes what stands in the header, as the RFC asks for.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                escaped.push(byte.into());
+            }
+            byte => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
+}

@@ -1,0 +1,416 @@
+//! TLS for listeners and for clients: the keys under `tls`, and what rustls makes of them.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use serde::Deserialize;
+use x509_parser::extensions::GeneralName;
+
+use metrifold_base::{BuildError, Problems};
+use metrifold_model::ClientCertificate;
+
+/// TLS of a listener: the keys under `tls` of a source that listens.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerTls {
+    /// The certificate that is shown to callers, in PEM, with the intermediates behind it.
+    pub cert_file: PathBuf,
+    /// The certificate's private key, in PEM.
+    pub key_file: PathBuf,
+    /// The authorities whose client certificates are accepted, in PEM. Set, every caller must show
+    /// one; unset, none is asked for.
+    #[serde(default)]
+    pub client_ca_file: Option<PathBuf>,
+}
+
+/// TLS of a client: the keys under `tls` of everything that connects somewhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClientTls {
+    /// The authorities that may have signed the server's certificate, in PEM. Unset, those of the
+    /// operating system.
+    pub ca_file: Option<PathBuf>,
+    /// The certificate that is shown to a server that asks for one, in PEM. Needs `key_file`.
+    pub cert_file: Option<PathBuf>,
+    /// The certificate's private key, in PEM. Needs `cert_file`.
+    pub key_file: Option<PathBuf>,
+    /// The name that the server's certificate must bear, and that is asked for when connecting.
+    /// Unset, the endpoint's host.
+    pub server_name: Option<String>,
+    /// Accepts any certificate, whoever signed it and for whatever name. The server must still own
+    /// its private key. False unless set.
+    pub insecure_skip_verify: bool,
+}
+
+impl ServerTls {
+    /// The files that it names.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let files = [
+            Some(&self.cert_file),
+            Some(&self.key_file),
+            self.client_ca_file.as_ref(),
+        ];
+        files.into_iter().flatten().map(PathBuf::as_path)
+    }
+
+    /// Reports what is wrong, at keys below `prefix`. Files are looked at only if the problems'
+    /// environment may be.
+    pub fn validate(&self, prefix: &str, problems: &mut Problems) {
+        if !problems.environment() {
+            return;
+        }
+        let mut sound = true;
+        let mut check = |key: &str, result: Result<(), String>| {
+            if let Err(error) = result {
+                problems.at(format!("{prefix}.{key}"), error);
+                sound = false;
+            }
+        };
+        check("cert_file", certificates(&self.cert_file).map(drop));
+        check("key_file", private_key(&self.key_file).map(drop));
+        if let Some(file) = &self.client_ca_file {
+            check("client_ca_file", roots(file).map(drop));
+        }
+        // With all files readable, what is left to fail is that they do not belong together.
+        if sound && let Err(error) = self.config() {
+            problems.at(format!("{prefix}.key_file"), error.reason);
+        }
+    }
+
+    /// Reads the files and makes rustls's configuration for HTTP/1.1.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a file cannot be read or used; the error names the key.
+    pub fn config(&self) -> Result<Arc<ServerConfig>, BuildError> {
+        let chain = at("tls.cert_file", certificates(&self.cert_file))?;
+        let key = at("tls.key_file", private_key(&self.key_file))?;
+        let builder = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| BuildError::new("tls", error))?;
+        let builder = match &self.client_ca_file {
+            None => builder.with_no_client_auth(),
+            Some(file) => {
+                let roots = at("tls.client_ca_file", roots(file))?;
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+                        .build()
+                        .map_err(|error| BuildError::new("tls.client_ca_file", error))?;
+                builder.with_client_cert_verifier(verifier)
+            }
+        };
+        let mut config = builder
+            .with_single_cert(chain, key)
+            .map_err(|error| mismatch(&self.cert_file, &self.key_file, &error))?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+}
+
+impl ClientTls {
+    /// The files that it names.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let files = [&self.ca_file, &self.cert_file, &self.key_file];
+        files.into_iter().flatten().map(PathBuf::as_path)
+    }
+
+    /// Reports what is wrong, at keys below `prefix`. Files are looked at only if the problems'
+    /// environment may be.
+    pub fn validate(&self, prefix: &str, problems: &mut Problems) {
+        let environment = problems.environment();
+        let mut sound = true;
+        let mut check = |key: &str, result: Result<(), String>| {
+            if let Err(error) = result {
+                problems.at(format!("{prefix}.{key}"), error);
+                sound = false;
+            }
+        };
+        match (&self.cert_file, &self.key_file) {
+            (Some(_), None) => check(
+                "cert_file",
+                Err("a certificate needs its private key: set key_file".to_owned()),
+            ),
+            (None, Some(_)) => check(
+                "key_file",
+                Err("a private key needs its certificate: set cert_file".to_owned()),
+            ),
+            _ => {}
+        }
+        if let Some(name) = &self.server_name {
+            check("server_name", server_name(name).map(drop));
+        }
+        if !environment {
+            return;
+        }
+        if let Some(file) = &self.ca_file {
+            check("ca_file", roots(file).map(drop));
+        }
+        if let Some(file) = &self.cert_file {
+            check("cert_file", certificates(file).map(drop));
+        }
+        if let Some(file) = &self.key_file {
+            check("key_file", private_key(file).map(drop));
+        }
+        if sound && let Err(error) = self.config() {
+            problems.at(format!("{prefix}.key_file"), error.reason);
+        }
+    }
+
+    /// Reads the files and makes rustls's configuration for HTTP/1.1. `server_name` is in it as
+    /// far as the server's certificate is checked; whoever connects itself should also ask for
+    /// [`ClientTls::name`].
+    ///
+    /// # Errors
+    ///
+    /// Fails when a file cannot be read or used; the error names the key.
+    pub fn config(&self) -> Result<ClientConfig, BuildError> {
+        let trust = match &self.ca_file {
+            _ if self.insecure_skip_verify => Trust::Anybody,
+            None => Trust::System,
+            Some(file) => {
+                let roots = at("tls.ca_file", roots(file))?;
+                let verifier =
+                    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+                        .build()
+                        .map_err(|error| BuildError::new("tls.ca_file", error))?;
+                Trust::Given(verifier)
+            }
+        };
+        let verifier = Verifier {
+            trust,
+            name: self.name()?,
+            provider: provider(),
+        };
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| BuildError::new("tls", error))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let mut config = match (&self.cert_file, &self.key_file) {
+            (Some(cert_file), Some(key_file)) => {
+                let chain = at("tls.cert_file", certificates(cert_file))?;
+                let key = at("tls.key_file", private_key(key_file))?;
+                builder
+                    .with_client_auth_cert(chain, key)
+                    .map_err(|error| mismatch(cert_file, key_file, &error))?
+            }
+            (None, None) => builder.with_no_client_auth(),
+            _ => {
+                return Err(BuildError::new(
+                    "tls",
+                    "cert_file and key_file must be set together",
+                ));
+            }
+        };
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(config)
+    }
+
+    /// The name to ask the server for, if it is not the endpoint's host.
+    ///
+    /// # Errors
+    ///
+    /// Fails when `server_name` is neither a DNS name nor an IP address.
+    pub fn name(&self) -> Result<Option<ServerName<'static>>, BuildError> {
+        match &self.server_name {
+            None => Ok(None),
+            Some(name) => at("tls.server_name", server_name(name)).map(Some),
+        }
+    }
+}
+
+/// Makes aws-lc-rs the crypto provider of the process, for libraries that ask for the default
+/// (reqwest does). Does nothing when there is one already.
+pub fn install_crypto_provider() {
+    // An error says that there is one already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
+/// What a client certificate says of its owner. The certificate was verified before.
+pub(super) fn client_certificate(certificate: &CertificateDer<'_>) -> Option<ClientCertificate> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let subject = certificate.subject();
+    let common_name = subject
+        .iter_common_name()
+        .next()
+        .and_then(|name| name.as_str().ok())
+        .map(str::to_owned);
+    let organizational_units = subject
+        .iter_organizational_unit()
+        .filter_map(|unit| unit.as_str().ok())
+        .map(str::to_owned)
+        .collect();
+    let alternative_names = match certificate.subject_alternative_name() {
+        Ok(Some(names)) => names.value.general_names.iter().filter_map(name).collect(),
+        _ => Vec::new(),
+    };
+    Some(ClientCertificate {
+        common_name,
+        organizational_units,
+        alternative_names,
+    })
+}
+
+/// Whose certificates a client accepts.
+#[derive(Debug)]
+enum Trust {
+    System,
+    Given(Arc<WebPkiServerVerifier>),
+    Anybody,
+}
+
+/// Checks a server's certificate as `tls` says. Signatures are checked whatever it says, so that
+/// the server owns at least the certificate that it shows.
+#[derive(Debug)]
+struct Verifier {
+    trust: Trust,
+    name: Option<ServerName<'static>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verifier = match &self.trust {
+            Trust::Anybody => return Ok(ServerCertVerified::assertion()),
+            Trust::Given(verifier) => verifier,
+            Trust::System => system_verifier()?,
+        };
+        let server_name = self.name.as_ref().unwrap_or(server_name);
+        verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+/// The operating system's authorities, read when the first connection needs them: a process that
+/// speaks plain HTTP alone may run in an image that has none.
+fn system_verifier() -> Result<&'static Arc<WebPkiServerVerifier>, rustls::Error> {
+    static VERIFIER: OnceLock<Result<Arc<WebPkiServerVerifier>, String>> = OnceLock::new();
+    let verifier = VERIFIER.get_or_init(|| {
+        let mut roots = RootCertStore::empty();
+        let found = rustls_native_certs::load_native_certs();
+        roots.add_parsable_certificates(found.certs);
+        if roots.is_empty() {
+            return Err("this system has no root certificates: set tls.ca_file".to_owned());
+        }
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+            .build()
+            .map_err(|error| error.to_string())
+    });
+    verifier
+        .as_ref()
+        .map_err(|error| rustls::Error::General(error.clone()))
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    let make = || Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    Arc::clone(PROVIDER.get_or_init(make))
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates: Vec<_> = CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect)
+        .map_err(|error| unusable(file, &error, "certificate"))?;
+    if certificates.is_empty() {
+        return Err(unusable(file, &pem::Error::NoItemsFound, "certificate"));
+    }
+    Ok(certificates)
+}
+
+fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_file(file).map_err(|error| unusable(file, &error, "private key"))
+}
+
+fn roots(file: &Path) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(file)? {
+        roots.add(certificate).map_err(|error| {
+            format!("{} holds an unusable certificate: {error}", file.display())
+        })?;
+    }
+    Ok(roots)
+}
+
+/// Says why a PEM file is of no use. Nothing of its content is shown: it may be a key.
+fn unusable(file: &Path, error: &pem::Error, wanted: &str) -> String {
+    let file = file.display();
+    match error {
+        pem::Error::Io(error) => format!("cannot read {file}: {error}"),
+        pem::Error::NoItemsFound => format!("{file} holds no {wanted} in PEM"),
+        _ => format!("{file} is not valid PEM"),
+    }
+}
+
+fn mismatch(cert_file: &Path, key_file: &Path, error: &rustls::Error) -> BuildError {
+    let (cert_file, key_file) = (cert_file.display(), key_file.display());
+    let reason = match error {
+        rustls::Error::InconsistentKeys(_) => {
+            format!("{key_file} is not the private key of the certificate in {cert_file}")
+        }
+        error => format!("{cert_file} and {key_file} cannot be used: {error}"),
+    };
+    BuildError::new("tls.key_file", reason)
+}
+
+fn server_name(name: &str) -> Result<ServerName<'static>, String> {
+    ServerName::try_from(name.to_owned())
+        .map_err(|_| format!("{name:?} is neither a DNS name nor an IP address"))
+}
+
+fn at<T>(key: &str, result: Result<T, String>) -> Result<T, BuildError> {
+    result.map_err(|error| BuildError::new(key, error))
+}
+
+fn name(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::DNSName(name) | GeneralName::RFC822Name(name) | GeneralName::URI(name) => {
+            Some((*name).to_owned())
+        }
+        GeneralName::IPAddress(bytes) => {
+            let v4 = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
+            let v6 = <[u8; 16]>::try_from(*bytes).map(IpAddr::from);
+            v4.or(v6).ok().map(|address| address.to_string())
+        }
+        _ => None,
+    }
+}

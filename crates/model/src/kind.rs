@@ -1,0 +1,43 @@
+//! The kinds of components, and what flows between them.
+
+/// What an edge of the graph carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Batches of series.
+    Metrics,
+    /// An HTTP read request that awaits one response.
+    Queries,
+    /// The complete set of rule groups of all tenants.
+    Rules,
+}
+
+/// The three kinds of components.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Has no inputs.
+    Source,
+    /// Has inputs and outputs.
+    Transform,
+    /// Has no outputs.
+    Sink,
+}
+
+impl Kind {
+    /// In metrics and messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Transform => "transform",
+            Self::Sink => "sink",
+        }
+    }
+
+    /// The table of the configuration that holds such components.
+    pub fn table(self) -> &'static str {
+        match self {
+            Self::Source => "sources",
+            Self::Transform => "transforms",
+            Self::Sink => "sinks",
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Where a batch comes from.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::HeaderMap;
+
+/// A tenant's name, checked where it was found.
+pub type Tenant = Arc<str>;
+
+/// Where a batch comes from: what transforms may look at, and what keeps a sender's order.
+#[derive(Debug)]
+pub struct Origin {
+    /// The source's name.
+    pub source: Arc<str>,
+    /// The sender's address; none for a source inside of the process.
+    pub peer: Option<IpAddr>,
+    /// What the path's parameters matched, by name.
+    pub params: Vec<(Box<str>, Box<str>)>,
+    /// The request's headers, without those that hold credentials.
+    pub headers: HeaderMap,
+    /// The certificate that the sender proved to own.
+    pub client_certificate: Option<Arc<ClientCertificate>>,
+}
+
+/// What a verified client certificate says of its owner.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The subject's common name.
+    pub common_name: Option<String>,
+    /// The subject's organizational units.
+    pub organizational_units: Vec<String>,
+    /// The subject alternative names: DNS names, email addresses, URIs, IP addresses.
+    pub alternative_names: Vec<String>,
+}
+
+impl Origin {
+    /// The origin of batches that a source makes itself.
+    pub fn internal(source: Arc<str>) -> Self {
+        Self {
+            source,
+            peer: None,
+            params: Vec::new(),
+            headers: HeaderMap::new(),
+            client_certificate: None,
+        }
+    }
+
+    /// What the path's parameter `name` matched.
+    pub fn param(&self, name: &str) -> Option<&str> {
+        self.params
+            .iter()
+            .find(|(key, _)| &**key == name)
+            .map(|(_, value)| &**value)
+    }
+}

@@ -1,0 +1,461 @@
+//! Opening a queue: what the files say, whatever has happened to them.
+//!
+//! Nothing is removed but what the checkpoint has, and nothing cut off but an unreadable end of the
+//! newest segment, if nothing says that it was left whole.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::hash::{BuildHasher, Hasher};
+use std::io;
+use std::sync::Arc;
+
+use super::checkpoint::{
+    CHECKPOINT, Checkpoint, SPARE, read_all, read_checkpoint, replace_checkpoint,
+};
+use super::event::{Event, OpenError};
+use super::format::{ACK, Ack, AckKind, FILE_HEADER, FileHeader, Header, HeaderError, Kind, Seed};
+use super::fs::{File, Fs, Mode};
+use super::ledger::{Account, Ledger, Reason, Tally, UNKNOWN};
+use super::segment::Segment;
+use super::state::{Listener, State, ack_name, log_name};
+use super::walk::{Bounds, Walked, walk};
+use super::{Entry, Options};
+
+pub(super) const LOCK: &str = "lock";
+
+/// Where records stand has 31 bits.
+const MAX_LENGTH: u64 = (1 << 31) - 1;
+
+/// What was found.
+pub(super) struct Recovered {
+    pub(super) id: u64,
+    pub(super) state: State,
+}
+
+struct Recovery<'a> {
+    fs: &'a dyn Fs,
+    id: u64,
+    seed: Seed,
+    ledger: Ledger,
+    listener: &'a Listener,
+}
+
+/// Reads the directory, which has been locked.
+pub(super) fn recover(
+    fs: &dyn Fs,
+    options: &Options,
+    listener: &Listener,
+) -> Result<Recovered, OpenError> {
+    let mut ledger = Ledger::new(options.tenants());
+    let mut firsts = BTreeSet::new();
+    for name in fs.list().map_err(io_error("list", "the directory"))? {
+        match first_of(&name) {
+            Some(first) => drop(firsts.insert(first)),
+            None if [CHECKPOINT, SPARE, LOCK].contains(&&*name) => {}
+            None => listener(Event::Stray { file: name }),
+        }
+    }
+    let checkpoint = read_checkpoint(fs, listener, !firsts.is_empty())?;
+    let (id, folded) = match &checkpoint {
+        Some(checkpoint) => (checkpoint.header.id, checkpoint.header.first),
+        None => (any_id(fs, &firsts)?.unwrap_or_else(random), 0),
+    };
+    let lines = checkpoint.iter().flat_map(|checkpoint| &checkpoint.lines);
+    for (index, (tenant, account)) in lines.enumerate() {
+        ledger.restore((index > 0).then_some(&**tenant), account);
+    }
+    let mut recovery = Recovery {
+        fs,
+        id,
+        seed: Seed::new(id),
+        ledger,
+        listener,
+    };
+
+    // What the checkpoint has was about to be removed.
+    let live = firsts.split_off(&folded);
+    for first in firsts {
+        recovery.remove(first)?;
+    }
+    let firsts: Vec<u64> = live.into_iter().collect();
+    let mut segments = VecDeque::new();
+    // Without a checkpoint, nobody knows where the oldest segment should begin.
+    let mut next = match &checkpoint {
+        Some(_) => folded,
+        None => firsts.first().copied().unwrap_or(0),
+    };
+    for (place, first) in firsts.iter().enumerate() {
+        let limit = firsts.get(place + 1).copied();
+        let (mut segment, end) = recovery.segment(*first, limit)?;
+        if *first > next {
+            // Nothing tells how many samples these had.
+            let batches = *first - next;
+            recovery.lost(
+                &mut segment,
+                next,
+                Tally {
+                    batches,
+                    ..Tally::default()
+                },
+            );
+        }
+        next = end.max(next);
+        segments.push_back(segment);
+    }
+    if checkpoint.is_none() {
+        recovery.first_checkpoint(next.min(firsts.first().copied().unwrap_or(0)))?;
+    }
+    Ok(Recovered {
+        id,
+        state: State::new(recovery.ledger, segments, next),
+    })
+}
+
+pub(super) fn io_error<'a>(
+    action: &'static str,
+    file: &'a str,
+) -> impl Fn(io::Error) -> OpenError + 'a {
+    move |source| OpenError::Io {
+        action,
+        file: file.to_owned(),
+        source,
+    }
+}
+
+/// The sequence that names a file.
+fn first_of(name: &str) -> Option<u64> {
+    let digits = name
+        .strip_suffix(".log")
+        .or_else(|| name.strip_suffix(".ack"))?;
+    let valid = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    // The last of all sequences would leave no room for the next.
+    let first = valid.then(|| digits.parse().ok()).flatten();
+    first.filter(|first| *first < u64::MAX / 2)
+}
+
+/// A new queue's id: the seed of hash maps is the randomness that the standard library has.
+fn random() -> u64 {
+    std::hash::RandomState::new().build_hasher().finish()
+}
+
+/// The id in the header of any file.
+fn any_id(fs: &dyn Fs, firsts: &BTreeSet<u64>) -> Result<Option<u64>, OpenError> {
+    for first in firsts {
+        for (kind, name) in [
+            (Kind::Segment, log_name(*first)),
+            (Kind::Acks, ack_name(*first)),
+        ] {
+            let Ok(file) = fs.open(&name, Mode::Existing) else {
+                continue;
+            };
+            let header = file
+                .read_at(FILE_HEADER, 0)
+                .map_err(io_error("read", &name))?;
+            if let Ok(header) = FileHeader::decode(kind, &header) {
+                return Ok(Some(header.id));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// A record that a walk has found.
+struct Found {
+    offset: u64,
+    length: u64,
+    entry: Entry,
+}
+
+/// What an ack file says.
+#[derive(Default)]
+struct Acks {
+    fates: HashMap<u32, Ack>,
+    seal: Option<Ack>,
+    bytes: u64,
+}
+
+impl Recovery<'_> {
+    fn tell(&self, event: Event) {
+        (self.listener)(event);
+    }
+
+    fn remove(&self, first: u64) -> Result<(), OpenError> {
+        for name in [log_name(first), ack_name(first)] {
+            match self.fs.remove(&name) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(io_error("remove", &name)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A queue has a checkpoint from the beginning, so that its id does not hang on a segment.
+    fn first_checkpoint(&self, first: u64) -> Result<(), OpenError> {
+        let header = FileHeader { id: self.id, first };
+        let lines = self.ledger.history(std::iter::empty());
+        let bytes = Checkpoint { header, lines }.encode();
+        replace_checkpoint(self.fs, &bytes).map_err(io_error("write", CHECKPOINT))
+    }
+
+    /// Whether the header of a file is whole.
+    fn header(&self, kind: Kind, name: &str, first: u64, bytes: &[u8]) -> Result<bool, OpenError> {
+        match FileHeader::decode(kind, bytes) {
+            Ok(header) if header == (FileHeader { id: self.id, first }) => Ok(true),
+            Ok(_) => Err(OpenError::Foreign {
+                file: name.to_owned(),
+            }),
+            Err(HeaderError::Version(version)) => Err(OpenError::Version {
+                file: name.to_owned(),
+                version,
+            }),
+            Err(HeaderError::Damaged) => Ok(false),
+        }
+    }
+
+    /// Reads a segment; `limit` is where the next one begins. Returns where it should end, too.
+    fn segment(&mut self, first: u64, limit: Option<u64>) -> Result<(Segment, u64), OpenError> {
+        let name = log_name(first);
+        let file = match self.fs.open(&name, Mode::Existing) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.tell(Event::Missing { file: name.clone() });
+                self.fs.open(&name, Mode::Keep)
+            }
+            opened => opened,
+        };
+        let file = file.map_err(io_error("open", &name))?;
+        let length = file.length().map_err(io_error("read", &name))?;
+        let header = file
+            .read_at(FILE_HEADER, 0)
+            .map_err(io_error("read", &name))?;
+        let whole = self.header(Kind::Segment, &name, first, &header)?;
+        let acks = self.acks(first, length > FILE_HEADER as u64)?;
+
+        let sealed_at = acks.seal.map(|seal| first + u64::from(seal.index));
+        let bounds = Bounds {
+            seed: self.seed,
+            // The queue never writes beyond this.
+            length: length.min(MAX_LENGTH),
+            first,
+            limit: sealed_at.or(limit).unwrap_or(u64::MAX),
+        };
+        let mut found = Vec::new();
+        let walked = walk(&*file, bounds, |offset, header| {
+            found.push(Found {
+                offset,
+                length: header.length(),
+                entry: header.entry(self.ledger.name(header.tenant)),
+            });
+        });
+        let mut walked = walked.map_err(io_error("read", &name))?;
+        let open_end = acks.seal.is_none() && limit.is_none();
+        // The ack file is made when the segment's header is durable.
+        let unfinished = length < FILE_HEADER as u64 && acks.bytes == 0;
+        if open_end && (whole || unfinished) {
+            walked.end = self.cut(&*file, &name, length, walked, &mut found)?;
+        } else if !whole {
+            self.tell(Event::Damaged {
+                file: name.clone(),
+                offset: 0,
+                bytes: FILE_HEADER as u64,
+            });
+        }
+        if let Some(offset) = walked.damaged_at {
+            self.tell(Event::Damaged {
+                file: name.clone(),
+                offset,
+                bytes: walked.damaged,
+            });
+        }
+
+        let mut segment = Segment::new(first);
+        segment.sealed = true;
+        segment.ack_bytes = acks.bytes;
+        for found in &found {
+            // The walk has seen to it that there are not more than the damage has room for.
+            segment.push_lost((found.entry.position.0 - segment.end()) as usize);
+            let entry = &found.entry;
+            segment.push(&mut self.ledger, found.offset as u32, found.length, entry);
+            let index = (entry.position.0 - first) as u32;
+            if let Some(ack) = acks.fates.get(&index) {
+                segment.restore(&mut self.ledger, entry, ack);
+            }
+        }
+        // A file of which nothing can be read had something in it.
+        let least = first + u64::from(!whole && !unfinished);
+        let end = sealed_at.unwrap_or_else(|| segment.end().max(least));
+        self.account_for_damage(&mut segment, &found, &acks, end);
+        if acks.seal.is_none() {
+            segment.pending.push(segment.seal());
+        }
+        Ok((segment, end))
+    }
+
+    /// Cuts off what was being written when the process ended. Returns where the segment ends.
+    fn cut(
+        &self,
+        file: &dyn File,
+        name: &str,
+        length: u64,
+        walked: Walked,
+        found: &mut Vec<Found>,
+    ) -> Result<u64, OpenError> {
+        let mut end = walked.end;
+        while let Some(last) = found.last() {
+            let record = file.read_at(last.length as usize, last.offset);
+            let record = record.map_err(io_error("read", name))?;
+            let header = Header::decode(self.seed, &record);
+            if header.is_some_and(|header| header.body(&record).is_some()) {
+                break;
+            }
+            end = last.offset;
+            found.pop();
+        }
+        if end < length {
+            file.set_len(end).map_err(io_error("cut", name))?;
+            self.tell(Event::TornTail {
+                file: name.to_owned(),
+                bytes: length - end,
+            });
+        }
+        Ok(end)
+    }
+
+    /// Reads the ack file. If the segment was just made, it need not be there.
+    fn acks(&self, first: u64, expected: bool) -> Result<Acks, OpenError> {
+        let name = ack_name(first);
+        let file = match self.fs.open(&name, Mode::Existing) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if expected {
+                    self.tell(Event::Missing { file: name });
+                }
+                return Ok(Acks::default());
+            }
+            Err(error) => return Err(io_error("open", &name)(error)),
+        };
+        let bytes = read_all(&*file).map_err(io_error("read", &name))?;
+        let mut acks = Acks::default();
+        let Some((header, entries)) = bytes.split_at_checked(FILE_HEADER) else {
+            // It will be written anew.
+            if expected {
+                self.tell(Event::Damaged {
+                    file: name,
+                    offset: 0,
+                    bytes: FILE_HEADER as u64,
+                });
+            }
+            return Ok(acks);
+        };
+        let mut damaged = None;
+        if !self.header(Kind::Acks, &name, first, header)? {
+            damaged = Some((0, FILE_HEADER as u64));
+        }
+        let (entries, _) = entries.as_chunks::<ACK>();
+        // What no whole entry follows was being written. The next entries take its place.
+        let decoded = entries.iter().map(|entry| Ack::decode(self.seed, entry));
+        let decoded: Vec<_> = decoded.collect();
+        let whole = decoded.iter().rposition(Option::is_some);
+        let whole = whole.map_or(0, |last| last + 1);
+        acks.bytes = (FILE_HEADER + whole * ACK) as u64;
+        let torn = bytes.len() as u64 - acks.bytes;
+        if torn > 0 {
+            self.tell(Event::TornTail {
+                file: name.clone(),
+                bytes: torn,
+            });
+        }
+        for (place, ack) in decoded[..whole].iter().enumerate() {
+            match *ack {
+                Some(seal) if seal.kind == AckKind::Seal => acks.seal = Some(seal),
+                Some(ack) => drop(acks.fates.entry(ack.index).or_insert(ack)),
+                None => {
+                    let offset = (FILE_HEADER + place * ACK) as u64;
+                    damaged.get_or_insert((offset, 0)).1 += ACK as u64;
+                }
+            }
+        }
+        if let Some((offset, bytes)) = damaged {
+            self.tell(Event::Damaged {
+                file: name,
+                offset,
+                bytes,
+            });
+        }
+        Ok(acks)
+    }
+
+    /// Records that are not there any more: what is known of them stands in the ack file.
+    fn account_for_damage(
+        &mut self,
+        segment: &mut Segment,
+        found: &[Found],
+        acks: &Acks,
+        end: u64,
+    ) {
+        let expected = end - segment.first;
+        if expected <= found.len() as u64 {
+            return;
+        }
+        let mut gone = Tally {
+            batches: expected - found.len() as u64,
+            ..Tally::default()
+        };
+        if let Some(seal) = acks.seal {
+            gone.samples = seal.delivered;
+            gone.uncounted = seal.dropped;
+            let written = Tally {
+                batches: 0,
+                bytes: 0,
+                ..segment.written()
+            };
+            gone -= written;
+        }
+        // Some had come to their end before they were damaged.
+        let there = |index: u32| {
+            let sequence = segment.first + u64::from(index);
+            let place = found.binary_search_by_key(&sequence, |found| found.entry.position.0);
+            place.is_ok()
+        };
+        let mut known = Account::default();
+        for (index, ack) in &acks.fates {
+            if u64::from(*index) >= expected || there(*index) {
+                continue;
+            }
+            let tally = Tally {
+                batches: 1,
+                samples: ack.delivered.saturating_add(ack.dropped),
+                ..Tally::default()
+            };
+            known.received += tally;
+            known.add(&ack.change(tally));
+            gone -= tally;
+        }
+        self.ledger.change(&mut segment.accounts, UNKNOWN, &known);
+        if gone.batches > 0 {
+            self.lost(segment, segment.first, gone);
+        }
+    }
+
+    fn lost(&mut self, segment: &mut Segment, first: u64, gone: Tally) {
+        let mut change = Account {
+            received: gone,
+            ..Account::default()
+        };
+        change.drop_queued(Reason::Corrupt);
+        self.ledger.change(&mut segment.accounts, UNKNOWN, &change);
+        self.tell(Event::Lost {
+            first,
+            batches: gone.batches,
+            samples: gone.samples,
+        });
+    }
+}
+
+/// Keeps others out of the directory.
+pub(super) fn lock(fs: &Arc<dyn Fs>) -> Result<Box<dyn std::any::Any + Send>, OpenError> {
+    fs.lock(LOCK).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Locked,
+        _ => io_error("lock", LOCK)(error),
+    })
+}

@@ -1,0 +1,301 @@
+//! What is known of a segment without reading it.
+
+use super::format::{ACK, Ack, AckKind, FILE_HEADER};
+use super::ledger::{Account, Accounts, Held, Ledger, Reason, Slot, Tally};
+use super::{Entry, Fate};
+
+/// Set in the index for records that are done.
+const DONE: u32 = 1 << 31;
+/// In place of a record that is not there: no record stands at the beginning of a file.
+const LOST: u32 = DONE;
+
+/// A segment. It takes four bytes of memory for each record.
+#[derive(Debug)]
+pub(super) struct Segment {
+    /// Its first sequence, which names its files.
+    pub(super) first: u64,
+    /// Where its records stand.
+    index: Vec<u32>,
+    /// Where the last of them ends.
+    pub(super) bytes: u64,
+    /// The length of its ack file.
+    pub(super) ack_bytes: u64,
+    undone: usize,
+    /// All records before this one are done.
+    front: usize,
+    /// Records that were lost, and whose accounts wait until all others are done: nobody can tell
+    /// whose they were.
+    lost: usize,
+    /// Takes no more records.
+    pub(super) sealed: bool,
+    pub(super) accounts: Accounts,
+    /// What is not done, and what was lost and waits. Told when records come and go, and not made
+    /// of the accounts: it is what they are held against.
+    pub(super) held: Held,
+    /// Of its readable records.
+    written: Tally,
+    /// What is to be written to the ack file.
+    pub(super) pending: Vec<Ack>,
+}
+
+/// Where a record stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The segment's first sequence.
+    pub(super) segment: u64,
+    pub(super) sequence: u64,
+    pub(super) offset: u32,
+    /// The record does not go beyond this.
+    pub(super) end: u32,
+}
+
+impl Segment {
+    pub(super) fn new(first: u64) -> Self {
+        Self {
+            first,
+            index: Vec::new(),
+            bytes: FILE_HEADER as u64,
+            ack_bytes: 0,
+            undone: 0,
+            front: 0,
+            lost: 0,
+            sealed: false,
+            accounts: Accounts::default(),
+            held: Held::default(),
+            written: Tally::default(),
+            pending: Vec::new(),
+        }
+    }
+
+    /// The sequence after its last.
+    pub(super) fn end(&self) -> u64 {
+        self.first + self.index.len() as u64
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// The records that are not done.
+    pub(super) fn undone(&self) -> usize {
+        self.undone
+    }
+
+    /// The records of which it has not been accounted what became of them, by the index.
+    pub(super) fn unaccounted(&self) -> usize {
+        self.undone + self.lost
+    }
+
+    /// Whether nothing of it is needed any more.
+    pub(super) fn is_spent(&self) -> bool {
+        self.sealed && self.undone == 0
+    }
+
+    /// All that its files take, with what is still to be written for its records.
+    pub(super) fn footprint(&self) -> u64 {
+        // An entry for each record, and the seal.
+        let acks = FILE_HEADER + (self.index.len() + 1) * ACK;
+        self.bytes + self.ack_bytes.max(acks as u64)
+    }
+
+    /// Adds a record whose bytes are there.
+    pub(super) fn push(
+        &mut self,
+        ledger: &mut Ledger,
+        offset: u32,
+        length: u64,
+        entry: &Entry,
+    ) -> (Slot, Tally) {
+        let tally = entry.tally();
+        self.index.push(offset);
+        self.bytes = u64::from(offset) + length;
+        self.undone += 1;
+        self.written += tally;
+        let received = Account {
+            received: tally,
+            ..Account::default()
+        };
+        let slot = ledger.enter(&entry.tenant);
+        ledger.change(&mut self.accounts, slot, &received);
+        *self.held.entry(slot).or_default() += tally;
+        (slot, tally)
+    }
+
+    /// Adds records that are not there any more.
+    pub(super) fn push_lost(&mut self, count: usize) {
+        self.index.resize(self.index.len() + count, LOST);
+    }
+
+    fn at(&self, sequence: u64) -> Option<usize> {
+        let index = usize::try_from(sequence.checked_sub(self.first)?).ok()?;
+        (index < self.index.len()).then_some(index)
+    }
+
+    /// The first record from there on that is not done.
+    pub(super) fn next_undone(&self, from: u64) -> Option<Place> {
+        let from = usize::try_from(from.saturating_sub(self.first)).ok()?;
+        let from = from.max(self.front);
+        let ahead = self.index.get(from..)?;
+        let index = from + ahead.iter().position(|offset| offset & DONE == 0)?;
+        Some(self.place(index))
+    }
+
+    /// Where a record stands, if it is not done.
+    pub(super) fn place_of(&self, sequence: u64) -> Option<Place> {
+        let index = self.at(sequence)?;
+        (self.index[index] & DONE == 0).then(|| self.place(index))
+    }
+
+    fn place(&self, index: usize) -> Place {
+        let offset = |raw: &u32| raw & !DONE;
+        let mut later = self.index[index + 1..].iter().map(offset);
+        let end = later.find(|offset| *offset > 0);
+        Place {
+            segment: self.first,
+            sequence: self.first + index as u64,
+            offset: offset(&self.index[index]),
+            // A segment ends before two to the 31st.
+            end: end.unwrap_or(self.bytes as u32),
+        }
+    }
+
+    fn mark_done(&mut self, sequence: u64) -> bool {
+        let Some(index) = self.at(sequence) else {
+            return false;
+        };
+        if self.index[index] & DONE != 0 {
+            return false;
+        }
+        self.index[index] |= DONE;
+        self.undone -= 1;
+        let ahead = self.index[self.front..].iter();
+        self.front += ahead.take_while(|offset| *offset & DONE != 0).count();
+        true
+    }
+
+    /// A record is there no more.
+    fn let_go(&mut self, slot: Slot, tally: Tally) {
+        if let Some(held) = self.held.get_mut(&slot) {
+            *held -= tally;
+            if held.is_zero() {
+                self.held.remove(&slot);
+            }
+        }
+    }
+
+    /// Enters what became of a record. False if that had been said before.
+    pub(super) fn done(&mut self, ledger: &mut Ledger, entry: &Entry, fate: Fate) -> bool {
+        if !self.mark_done(entry.position.0) {
+            return false;
+        }
+        let tally = entry.tally();
+        let ack = Ack {
+            index: (entry.position.0 - self.first) as u32,
+            ..Ack::of(fate, tally)
+        };
+        let change = ack.change(tally);
+        let slot = ledger.slot(&entry.tenant);
+        ledger.change(&mut self.accounts, slot, &change);
+        self.let_go(slot, tally);
+        self.pending.push(ack);
+        self.settle(ledger);
+        true
+    }
+
+    /// Enters a fate that was read from the ack file.
+    pub(super) fn restore(&mut self, ledger: &mut Ledger, entry: &Entry, ack: &Ack) {
+        if self.mark_done(entry.position.0) {
+            let tally = entry.tally();
+            let slot = ledger.slot(&entry.tenant);
+            ledger.change(&mut self.accounts, slot, &ack.change(tally));
+            self.let_go(slot, tally);
+        }
+    }
+
+    /// A record cannot be read any more, not even whose it was.
+    pub(super) fn lose(&mut self, ledger: &mut Ledger, sequence: u64) -> bool {
+        let marked = self.mark_done(sequence);
+        self.lost += usize::from(marked);
+        self.settle(ledger);
+        marked
+    }
+
+    /// When all other records are done, what has no fate is what was lost.
+    fn settle(&mut self, ledger: &mut Ledger) {
+        if self.lost > 0 && self.undone == 0 {
+            self.lost = 0;
+            self.held.clear();
+            ledger.drop_queued(&mut self.accounts, Reason::Corrupt);
+        }
+    }
+
+    /// Gives up all that is not done.
+    pub(super) fn drop_all(&mut self, ledger: &mut Ledger, reason: Reason) -> Tally {
+        for offset in &mut self.index[self.front..] {
+            *offset |= DONE;
+        }
+        self.front = self.index.len();
+        (self.undone, self.lost) = (0, 0);
+        self.held.clear();
+        self.pending.clear();
+        ledger.drop_queued(&mut self.accounts, reason)
+    }
+
+    /// Readable records, for the comparison with a seal.
+    pub(super) fn written(&self) -> Tally {
+        self.written
+    }
+
+    /// What says that it was left whole.
+    pub(super) fn seal(&self) -> Ack {
+        Ack {
+            index: self.index.len() as u32,
+            kind: AckKind::Seal,
+            reason: 0,
+            delivered: self.written.samples,
+            dropped: self.written.uncounted,
+        }
+    }
+}
+
+impl Ack {
+    fn of(fate: Fate, tally: Tally) -> Self {
+        let (kind, reason, dropped) = match fate {
+            Fate::Delivered => (AckKind::Delivered, 0, 0),
+            Fate::Dropped(reason) => (AckKind::Dropped, reason.code(), tally.samples),
+            Fate::Partly { dropped, reason } => {
+                (AckKind::Partly, reason.code(), dropped.min(tally.samples))
+            }
+        };
+        Self {
+            index: 0,
+            kind,
+            reason,
+            delivered: tally.samples - dropped,
+            dropped,
+        }
+    }
+
+    /// What it says of a record. A batch that was partly delivered counts as delivered.
+    pub(super) fn change(&self, tally: Tally) -> Account {
+        let mut account = Account::default();
+        let dropped = self.dropped.min(tally.samples);
+        let mut lost = Tally {
+            samples: dropped,
+            ..Tally::default()
+        };
+        match self.kind {
+            AckKind::Dropped => lost = tally,
+            _ => {
+                account.delivered = Tally {
+                    samples: tally.samples - dropped,
+                    ..tally
+                }
+            }
+        }
+        if lost != Tally::default() {
+            account.dropped.insert(Reason::from_code(self.reason), lost);
+        }
+        account
+    }
+}

@@ -1,0 +1,198 @@
+//! The bounded queue in front of every sink: in memory, and for some with a log on disk behind it.
+#![warn(unreachable_pub)]
+// Tests may do all of this.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::expect_used,
+        clippy::print_stderr,
+        clippy::print_stdout,
+        clippy::unwrap_used,
+    )
+)]
+
+pub mod disk;
+mod memory;
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use metrifold_base::{Period, Problems, Size};
+
+/// How many times what is free a tenant may have in a queue, unless the oldest make room.
+const SHARE: usize = 8;
+
+pub use memory::{Held, Lane, Pushed, Queue};
+
+/// `queue = { type = "disk", max_bytes = "4GiB" }`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueueConfig {
+    /// Where it lives.
+    #[serde(default, rename = "type")]
+    pub kind: QueueKind,
+    /// The bytes that it holds at most. In memory, a single larger batch passes when it is empty.
+    max_bytes: Option<Size>,
+    /// What to do with a batch that does not fit. By default a required sink blocks and an
+    /// optional one drops its oldest.
+    when_full: Option<WhenFull>,
+    /// The bytes in front of a queue on disk.
+    memory_bytes: Option<Size>,
+    /// After so long, what has not been delivered goes to disk.
+    store_after: Option<Period>,
+    /// What is older is dropped from disk.
+    max_age: Option<Period>,
+    /// When what is written counts as stored.
+    sync: Option<SyncMode>,
+    /// How often it is made durable with `sync = "interval"`.
+    sync_interval: Option<Period>,
+}
+
+/// Where a queue lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QueueKind {
+    /// In memory.
+    #[default]
+    Memory,
+    /// In memory, and on disk as soon as the sink does not keep up.
+    Disk,
+}
+
+/// When what is written counts as stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SyncMode {
+    /// When it is durable.
+    Batch,
+    /// When it is written; it is made durable now and then.
+    Interval,
+}
+
+/// What to do with a batch that does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenFull {
+    /// The sender waits.
+    Block,
+    /// The oldest batches that are not being sent make room.
+    DropOldest,
+    /// The batch itself is dropped.
+    DropNewest,
+}
+
+const MEMORY_MAX_BYTES: Size = Size::mib(64);
+const DISK_MAX_BYTES: Size = Size::mib(1024);
+const MEMORY_BYTES: Size = Size::mib(16);
+const STORE_AFTER: Period = Period::millis(100);
+const SYNC_INTERVAL: Period = Period::secs(1);
+
+impl QueueConfig {
+    /// Whether it has a log on disk.
+    pub fn is_disk(&self) -> bool {
+        self.kind == QueueKind::Disk
+    }
+
+    /// The bytes that it holds at most, wherever it lives.
+    pub fn max_bytes(&self) -> Size {
+        self.max_bytes.unwrap_or(match self.kind {
+            QueueKind::Memory => MEMORY_MAX_BYTES,
+            QueueKind::Disk => DISK_MAX_BYTES,
+        })
+    }
+
+    /// The bytes of it that are in memory.
+    pub fn memory_bytes(&self) -> Size {
+        match self.kind {
+            QueueKind::Memory => self.max_bytes(),
+            QueueKind::Disk => self.memory_bytes.unwrap_or(MEMORY_BYTES),
+        }
+    }
+
+    /// After so long, what has not been delivered goes to disk.
+    pub fn store_after(&self) -> Duration {
+        self.store_after.unwrap_or(STORE_AFTER).0
+    }
+
+    /// What happens when the queue of such a sink is full.
+    pub fn when_full(&self, required: bool) -> WhenFull {
+        self.when_full.unwrap_or(if required {
+            WhenFull::Block
+        } else {
+            WhenFull::DropOldest
+        })
+    }
+
+    /// How the log behaves.
+    pub fn disk(&self, required: bool) -> disk::Options {
+        let interval = self.sync_interval.unwrap_or(SYNC_INTERVAL);
+        disk::Options {
+            max_bytes: self.max_bytes().0,
+            max_age: self.max_age.map(|age| age.0),
+            drop_oldest: self.when_full(required) == WhenFull::DropOldest,
+            sync: match self.sync {
+                Some(SyncMode::Interval) => disk::Sync::Interval(interval.0),
+                _ => disk::Sync::Batch,
+            },
+        }
+    }
+
+    /// Reports what cannot be.
+    pub fn validate(&self, required: bool, problems: &mut Problems) {
+        let least = match self.kind {
+            QueueKind::Memory => Size::kib(64),
+            QueueKind::Disk => Size(disk::MIN_BYTES),
+        };
+        if self.max_bytes() < least {
+            problems.at("queue.max_bytes", format!("must be at least {least}"));
+        }
+        if self.when_full == Some(WhenFull::Block) && !required {
+            problems
+                .at(
+                    "queue.when_full",
+                    "an optional sink cannot block its sender",
+                )
+                .help("choose drop_oldest or drop_newest, or set required = true");
+        }
+        if !self.is_disk() {
+            for (key, given) in [
+                ("queue.memory_bytes", self.memory_bytes.is_some()),
+                ("queue.store_after", self.store_after.is_some()),
+                ("queue.max_age", self.max_age.is_some()),
+                ("queue.sync", self.sync.is_some()),
+                ("queue.sync_interval", self.sync_interval.is_some()),
+            ] {
+                if given {
+                    problems
+                        .at(key, "is a key of queues on disk")
+                        .help("set queue.type = \"disk\", or remove the key");
+                }
+            }
+            return;
+        }
+        if self.memory_bytes() < Size::kib(64) {
+            problems.at("queue.memory_bytes", "must be at least 64KiB");
+        }
+        if self.store_after() > Duration::from_secs(10) {
+            problems.at("queue.store_after", "must be at most 10s");
+        }
+        if self.max_age.is_some_and(|age| age.0.is_zero()) {
+            problems.at("queue.max_age", "must be longer than 0s");
+        }
+        if self.sync_interval.is_some() && self.sync != Some(SyncMode::Interval) {
+            problems
+                .at(
+                    "queue.sync_interval",
+                    "means nothing without sync = \"interval\"",
+                )
+                .help("set queue.sync = \"interval\", or remove the key");
+        }
+        let bounds = Duration::from_millis(10)..=Duration::from_secs(60);
+        if self.sync_interval.is_some_and(|it| !bounds.contains(&it.0)) {
+            problems.at("queue.sync_interval", "must be from 10ms to 60s");
+        }
+    }
+}

@@ -1,0 +1,463 @@
+//! The queue in memory: bounded in bytes, fair between tenants, in order within a lane.
+//!
+//! An item counts until it is done, not until it is taken: the bound covers what is being sent or
+//! waits for another attempt. Of a lane, one taker at a time has items, so that several takers do
+//! not let one overtake another. Tenants take turns, and one whose items fail can be left alone
+//! for a while. All of it is a lock around lists, taken once per batch.
+//!
+//! When it is full, a tenant who floods it pays for that. If the oldest make room, they are those
+//! of the tenant who has most. If not, a tenant can have no more than eight times what he leaves
+//! free: one alone eight ninths of the queue, so that there is room for one who has nothing here.
+//! The latter rule is that of dynamic thresholds (Choudhury and Hahne, "Dynamic queue length
+//! thresholds for shared-memory packet switches", 1998).
+//!
+//! A queue outlives its takers: when a sink is replaced, the successor takes the next *turn*. The
+//! predecessor gets nothing more, and what it has not delivered it may give back, to the front.
+
+mod schedule;
+
+use std::future::pending;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+use tokio::time::{Instant, sleep_until};
+
+use metrifold_model::Tenant;
+
+use super::{SHARE, WhenFull};
+use schedule::Schedule;
+
+/// A bounded queue of items with a weight in bytes.
+#[derive(Debug)]
+pub struct Queue<T> {
+    state: Mutex<State<T>>,
+    /// Something came or may be taken now, the turn passed, or the queue was closed. The taker who
+    /// has waited for the shortest time is told: what he needs is still in the cache.
+    filled: Notify,
+    /// Something went, or there is room for another reason.
+    drained: Notify,
+    /// The turn passed.
+    passed: Notify,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    schedule: Schedule<T>,
+    /// Of the items here and of those taken whose [`Held`] still lives.
+    bytes: usize,
+    max: usize,
+    when_full: WhenFull,
+    /// The lanes of items taken whose [`Held`] still lives, by its slot.
+    under_way: Vec<Option<Lane>>,
+    /// The slots that are free.
+    free: Vec<usize>,
+    /// Whose turn it is to take.
+    turn: u64,
+    /// How many items are under way that were taken in this turn.
+    taken: usize,
+    /// How many are under way that were taken in earlier turns: they may come back.
+    lent: usize,
+    closed: bool,
+    /// Whether nobody will take any more.
+    ended: bool,
+}
+
+/// Which items must not overtake each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lane {
+    /// Whose items they are.
+    pub tenant: Option<Tenant>,
+    /// Items of a tenant's lane leave in order.
+    pub id: u64,
+    /// Whether the next of the lane waits until this one is done. It need not if whoever sends
+    /// the next one waits for that himself.
+    pub holds: bool,
+}
+
+/// What became of a push.
+#[derive(Debug)]
+pub enum Pushed<T> {
+    /// It is in; these older items had to go for it.
+    Stored(Vec<T>),
+    /// There is no room, and the policy is to wait.
+    Full(T),
+    /// There is no room, and the policy is to drop the newest.
+    Dropped(T),
+    /// The queue is closed.
+    Closed(T),
+}
+
+/// Holds an item's bytes and its lane until dropped.
+#[derive(Debug)]
+pub struct Held<T> {
+    queue: Arc<Queue<T>>,
+    weight: usize,
+    slot: usize,
+    turn: u64,
+    /// Its place in the order in which items came.
+    came: u64,
+}
+
+impl<T> Queue<T> {
+    pub fn new(max: usize, when_full: WhenFull) -> Self {
+        Self {
+            state: Mutex::new(State {
+                schedule: Schedule::default(),
+                bytes: 0,
+                max,
+                when_full,
+                under_way: Vec::new(),
+                free: Vec::new(),
+                turn: 0,
+                taken: 0,
+                lent: 0,
+                closed: false,
+                ended: false,
+            }),
+            filled: Notify::new(),
+            drained: Notify::new(),
+            passed: Notify::new(),
+        }
+    }
+
+    /// No invariant spans a panic here: every change to the state is complete.
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins the next turn, under these bounds: whoever took until now gets nothing more. Items
+    /// above a bound that shrinks stay.
+    pub fn take_over(&self, max: usize, when_full: WhenFull) -> u64 {
+        let mut state = self.state();
+        (state.max, state.when_full) = (max, when_full);
+        state.turn += 1;
+        state.lent += state.taken;
+        state.taken = 0;
+        // The successor may have better luck.
+        state.schedule.resume_all();
+        let turn = state.turn;
+        drop(state);
+        self.passed.notify_waiters();
+        self.filled.notify_waiters();
+        self.drained.notify_waiters();
+        turn
+    }
+
+    /// Whether a turn is over.
+    pub fn has_passed(&self, turn: u64) -> bool {
+        self.state().turn != turn
+    }
+
+    /// Waits until a turn is over.
+    pub async fn passed(&self, turn: u64) {
+        loop {
+            let passed = self.passed.notified();
+            tokio::pin!(passed);
+            passed.as_mut().enable();
+            if self.has_passed(turn) {
+                return;
+            }
+            passed.await;
+        }
+    }
+
+    /// Adds an item if there is room, or makes room if that is the policy. An item above the bound
+    /// passes when the queue is empty: it could never pass otherwise.
+    #[cfg(test)]
+    pub(crate) fn push(&self, item: T, weight: usize, lane: Lane) -> Pushed<T> {
+        self.push_within(item, weight, lane, true)
+    }
+
+    /// The same. Unless it `grows`, the queue is taken to be full with what it holds.
+    pub fn push_within(&self, item: T, weight: usize, lane: Lane, grows: bool) -> Pushed<T> {
+        let mut evicted = Vec::new();
+        let mut state = self.state();
+        if state.closed {
+            return Pushed::Closed(item);
+        }
+        let when_full = state.when_full;
+        let max = state.max;
+        if !grows {
+            state.max = max.min(state.bytes);
+        }
+        let admitted = match when_full {
+            WhenFull::Block | WhenFull::DropNewest => state.has_room(&lane.tenant, weight),
+            WhenFull::DropOldest => state.make_room(weight, &mut evicted),
+        };
+        state.max = max;
+        match when_full {
+            _ if admitted => {}
+            WhenFull::Block => return Pushed::Full(item),
+            WhenFull::DropNewest | WhenFull::DropOldest => return Pushed::Dropped(item),
+        }
+        state.bytes += weight;
+        state.schedule.push_back(lane, item, weight);
+        drop(state);
+        self.filled.notify_last();
+        Pushed::Stored(evicted)
+    }
+
+    /// Takes the next item of a lane of which no other is under way, and with it those behind it
+    /// in its lane whose senders do not wait, up to a weight; none once the turn is over, or the
+    /// queue is closed and nothing will come any more. Cancelling it loses nothing.
+    pub async fn pop_run(self: &Arc<Self>, turn: u64, most: usize) -> Option<Vec<(T, Held<T>)>> {
+        loop {
+            let filled = self.filled.notified();
+            tokio::pin!(filled);
+            filled.as_mut().enable();
+            let wake = {
+                let mut state = self.state();
+                if state.turn != turn {
+                    drop(state);
+                    // What woke this taker may have been meant for those whose turn it is.
+                    self.filled.notify_last();
+                    return None;
+                }
+                if let Some((lane, run)) = state.schedule.take(Instant::now(), most) {
+                    state.taken += run.len();
+                    if state.schedule.has_surplus() {
+                        self.filled.notify_last();
+                    }
+                    let hold = |item: schedule::Item<T>| {
+                        let held = Held {
+                            queue: self.clone(),
+                            weight: item.weight,
+                            slot: state.begin(&lane),
+                            turn,
+                            came: item.came,
+                        };
+                        (item.item, held)
+                    };
+                    return Some(run.into_iter().map(hold).collect());
+                }
+                if state.closed && state.schedule.len() == 0 && state.lent == 0 {
+                    return None;
+                }
+                state.schedule.next_wake()
+            };
+            let woken = async {
+                match wake {
+                    Some(wake) => sleep_until(wake).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                () = filled => {}
+                () = woken => {}
+            }
+        }
+    }
+
+    /// Adds an item for which there has to be room.
+    pub fn push_anyway(&self, item: T, weight: usize, lane: Lane) {
+        let mut state = self.state();
+        state.bytes += weight;
+        state.schedule.push_back(lane, item, weight);
+        drop(state);
+        self.filled.notify_last();
+    }
+
+    /// Has the items of these tenants, also those under way, hold their lanes from now on.
+    pub fn hold(&self, of: impl Fn(&Option<Tenant>) -> bool) {
+        let mut state = self.state();
+        state.schedule.hold(&of);
+        let under_way = state.under_way.iter_mut().flatten();
+        for lane in under_way.filter(|lane| of(&lane.tenant)) {
+            lane.holds = true;
+        }
+    }
+
+    /// Leaves a tenant's items alone until then.
+    pub fn pause(&self, tenant: Option<Tenant>, until: Instant) {
+        self.state().schedule.pause(tenant, until);
+        // Who waits may have to wake up earlier than he thinks.
+        self.filled.notify_last();
+    }
+
+    /// Removes a tenant's items from the back of its lanes, as far as `which` says so. Returns
+    /// them with their lanes.
+    pub fn withdraw(
+        &self,
+        tenant: &Option<Tenant>,
+        which: impl FnMut(&T) -> bool,
+    ) -> Vec<(u64, T)> {
+        let mut state = self.state();
+        let before = state.schedule.bytes();
+        let withdrawn = state.schedule.withdraw(tenant, which);
+        state.bytes -= before - state.schedule.bytes();
+        drop(state);
+        self.drained.notify_waiters();
+        withdrawn
+    }
+
+    /// Lets all items that wait be changed, in the order in which they came.
+    pub fn for_each(&self, mut change: impl FnMut(&mut T, Lane)) {
+        for (lane, item) in self.state().schedule.iter_mut() {
+            change(item, lane);
+        }
+    }
+
+    /// Resolves when something has gone, or there may be room for another reason, since this was
+    /// called and enabled.
+    pub fn drained(&self) -> Notified<'_> {
+        self.drained.notified()
+    }
+
+    /// Has those look again that wait for room.
+    pub fn nudge(&self) {
+        self.drained.notify_waiters();
+    }
+
+    /// Refuses further items; what is in can still be taken.
+    pub fn close(&self) {
+        self.state().closed = true;
+        self.filled.notify_waiters();
+        self.filled.notify_last();
+        self.drained.notify_waiters();
+    }
+
+    /// Ends the queue: nobody will take any more. Returns what is left.
+    pub fn end(&self) -> Vec<T> {
+        let mut state = self.state();
+        state.closed = true;
+        state.ended = true;
+        let left = state.schedule.drain();
+        let bytes: usize = left.iter().map(|item| item.weight).sum();
+        state.bytes -= bytes;
+        drop(state);
+        self.filled.notify_waiters();
+        self.drained.notify_waiters();
+        left.into_iter().map(|item| item.item).collect()
+    }
+
+    /// Whether an item of this weight can come in at once.
+    pub fn has_room(&self, tenant: &Option<Tenant>, weight: usize) -> bool {
+        self.state().has_room(tenant, weight)
+    }
+
+    /// The bytes that it holds, those of items being sent included.
+    pub fn bytes(&self) -> usize {
+        self.state().bytes
+    }
+
+    /// How many items wait.
+    pub fn len(&self) -> usize {
+        self.state().schedule.len()
+    }
+}
+
+impl<T> State<T> {
+    /// Whether there is room, and within the tenant's share. There is nobody to share with where
+    /// there are no tenants.
+    fn has_room(&self, tenant: &Option<Tenant>, weight: usize) -> bool {
+        let own = self.schedule.bytes_of(tenant);
+        let free = self.max.saturating_sub(self.bytes + weight);
+        let fair = own == 0 || tenant.is_none() || own + weight <= SHARE.saturating_mul(free);
+        fair && self.fits(self.bytes, weight)
+    }
+
+    /// Whether that much more fits beside so many bytes.
+    fn fits(&self, bytes: usize, weight: usize) -> bool {
+        bytes == 0 || bytes + weight <= self.max
+    }
+
+    /// Makes room if that can be done without what is being sent: the oldest of the tenant goes who
+    /// has most.
+    fn make_room(&mut self, weight: usize, evicted: &mut Vec<T>) -> bool {
+        if !self.fits(self.bytes - self.schedule.bytes(), weight) {
+            return false;
+        }
+        while !self.fits(self.bytes, weight) {
+            let largest = self.schedule.largest();
+            let Some(old) = largest.and_then(|largest| self.schedule.evict(&largest)) else {
+                return false;
+            };
+            self.bytes -= old.weight;
+            evicted.push(old.item);
+        }
+        true
+    }
+
+    /// Remembers that an item of this lane is under way. Returns its slot.
+    fn begin(&mut self, lane: &Lane) -> usize {
+        let slot = self.free.pop().unwrap_or(self.under_way.len());
+        match self.under_way.get_mut(slot) {
+            Some(free) => *free = Some(lane.clone()),
+            None => self.under_way.push(Some(lane.clone())),
+        }
+        slot
+    }
+
+    /// The lane of an item that was taken.
+    fn lane(&self, slot: usize) -> Option<Lane> {
+        self.under_way.get(slot).cloned().flatten()
+    }
+
+    /// Frees what an item that was taken has held. Returns whether others may be taken for that.
+    fn release(&mut self, held: &Held<T>) -> bool {
+        self.bytes -= held.weight;
+        let lane = self.under_way.get_mut(held.slot).and_then(Option::take);
+        self.free.push(held.slot);
+        if held.turn == self.turn {
+            self.taken -= 1;
+        } else {
+            self.lent -= 1;
+        }
+        lane.is_some_and(|lane| self.schedule.release(&lane, held.weight))
+    }
+}
+
+impl<T> Held<T> {
+    /// The bytes that it holds.
+    pub fn weight(&self) -> usize {
+        self.weight
+    }
+
+    /// Puts what is left of the item back to where it was, in this order and with these weights, for
+    /// those whose turn it is now.
+    ///
+    /// # Errors
+    ///
+    /// Returns it if nobody takes any more, or if the turn in which it was taken is not over:
+    /// unless it is `always` to go back.
+    pub fn give_back(self, left: Vec<(T, usize)>, always: bool) -> Result<(), Vec<T>> {
+        let mut state = self.queue.state();
+        let lane = state.lane(self.slot);
+        let (false, Some(lane)) = (state.ended || (state.turn == self.turn && !always), lane)
+        else {
+            return Err(left.into_iter().map(|(item, _)| item).collect());
+        };
+        for (item, weight) in left.into_iter().rev() {
+            state.bytes += weight;
+            state
+                .schedule
+                .put_back(lane.clone(), item, weight, self.came);
+        }
+        drop(state);
+        // What did not hold its lane can be taken at once; dropping the rest frees the lane.
+        self.queue.filled.notify_last();
+        Ok(())
+    }
+}
+
+impl<T> Drop for Held<T> {
+    fn drop(&mut self) {
+        let queue = &self.queue;
+        let mut state = queue.state();
+        let freed = state.release(self);
+        let all = state.closed || self.turn != state.turn;
+        drop(state);
+        queue.drained.notify_waiters();
+        if all {
+            queue.filled.notify_waiters();
+        }
+        if all || freed {
+            // What was behind it in its lane may go now.
+            queue.filled.notify_last();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,448 @@
+//! Which item is next: tenants take turns, and so do the lanes of a tenant.
+//!
+//! State is kept for tenants and lanes that have something here or under way, and for tenants that
+//! are left alone for a while. Taking and adding cost the same however many there are.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::mem::take;
+
+use tokio::time::Instant;
+
+use metrifold_model::Tenant;
+
+use super::Lane;
+
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// Items that wait.
+#[derive(Debug)]
+pub(super) struct Schedule<T> {
+    tenants: Map<Option<Tenant>, Line<T>>,
+    /// Whose turn it is. Some may have nothing to take meanwhile.
+    turns: VecDeque<Option<Tenant>>,
+    /// Who is left alone, and until when.
+    paused: BTreeSet<(Instant, Option<Tenant>)>,
+    /// Of the items that wait.
+    len: usize,
+    bytes: usize,
+    /// The place of the next item in the order in which they came.
+    next: u64,
+    /// Whether more may have become ready at once than takers were told of.
+    surplus: bool,
+}
+
+/// The items of a tenant.
+#[derive(Debug)]
+struct Line<T> {
+    lanes: Map<u64, LaneItems<T>>,
+    /// The lanes whose turn it is. Some may have nothing to take meanwhile.
+    turns: VecDeque<u64>,
+    /// Whether it is among those whose turn it is.
+    in_turn: bool,
+    paused: Option<Instant>,
+    /// Of its items here and under way.
+    bytes: usize,
+    /// Of its items here.
+    waiting: usize,
+}
+
+#[derive(Debug)]
+struct LaneItems<T> {
+    items: VecDeque<Item<T>>,
+    /// The items under way, and how many of them hold the lane.
+    under_way: usize,
+    holders: usize,
+    in_turn: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Item<T> {
+    pub(super) item: T,
+    pub(super) weight: usize,
+    holds: bool,
+    /// Its place in the order in which items came.
+    pub(super) came: u64,
+}
+
+impl<T> Default for Schedule<T> {
+    fn default() -> Self {
+        Self {
+            tenants: Map::default(),
+            turns: VecDeque::new(),
+            paused: BTreeSet::new(),
+            len: 0,
+            bytes: 0,
+            next: 0,
+            surplus: false,
+        }
+    }
+}
+
+impl<T> Default for Line<T> {
+    fn default() -> Self {
+        Self {
+            lanes: Map::default(),
+            turns: VecDeque::new(),
+            in_turn: false,
+            paused: None,
+            bytes: 0,
+            waiting: 0,
+        }
+    }
+}
+
+impl<T> Default for LaneItems<T> {
+    fn default() -> Self {
+        Self {
+            items: VecDeque::new(),
+            under_way: 0,
+            holders: 0,
+            in_turn: false,
+        }
+    }
+}
+
+impl<T> LaneItems<T> {
+    fn is_ready(&self) -> bool {
+        self.holders == 0 && !self.items.is_empty()
+    }
+}
+
+impl<T> Line<T> {
+    /// Gives a lane a turn if it has something to take.
+    fn enlist(&mut self, id: u64) {
+        if let Some(lane) = self.lanes.get_mut(&id)
+            && lane.is_ready()
+            && !lane.in_turn
+        {
+            lane.in_turn = true;
+            self.turns.push_back(id);
+        }
+    }
+
+    /// The next lane with something to take.
+    fn next_lane(&mut self) -> Option<u64> {
+        while let Some(id) = self.turns.pop_front() {
+            if let Some(lane) = self.lanes.get_mut(&id) {
+                lane.in_turn = false;
+                if lane.is_ready() {
+                    return Some(id);
+                }
+            }
+        }
+        None
+    }
+
+    /// Forgets a lane of which nothing is here or under way.
+    fn prune(&mut self, id: u64) {
+        if let Entry::Occupied(lane) = self.lanes.entry(id)
+            && lane.get().items.is_empty()
+            && lane.get().under_way == 0
+        {
+            lane.remove();
+        }
+    }
+}
+
+impl<T> Schedule<T> {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there may be something to take that nobody was told of when it came.
+    pub(super) fn has_surplus(&mut self) -> bool {
+        self.surplus &= !self.turns.is_empty();
+        self.surplus
+    }
+
+    /// Of the items that wait.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Of a tenant's items, here and under way.
+    pub(super) fn bytes_of(&self, tenant: &Option<Tenant>) -> usize {
+        self.tenants.get(tenant).map_or(0, |line| line.bytes)
+    }
+
+    pub(super) fn push_back(&mut self, lane: Lane, item: T, weight: usize) {
+        let came = self.next;
+        self.next += 1;
+        let holds = lane.holds;
+        let item = Item {
+            item,
+            weight,
+            holds,
+            came,
+        };
+        self.add(lane, weight, |items| items.push_back(item));
+    }
+
+    /// Puts an item that was taken back to where it was in its lane, whatever has come back before
+    /// it; parts of one come back the last one first.
+    pub(super) fn put_back(&mut self, lane: Lane, item: T, weight: usize, came: u64) {
+        let holds = lane.holds;
+        self.add(lane, weight, |items| {
+            let before = items.iter().position(|other| other.came >= came);
+            let item = Item {
+                item,
+                weight,
+                holds,
+                came,
+            };
+            items.insert(before.unwrap_or(items.len()), item);
+        });
+    }
+
+    fn add(&mut self, lane: Lane, weight: usize, add: impl FnOnce(&mut VecDeque<Item<T>>)) {
+        let line = self.tenants.entry(lane.tenant.clone()).or_default();
+        add(&mut line.lanes.entry(lane.id).or_default().items);
+        line.bytes += weight;
+        line.waiting += weight;
+        line.enlist(lane.id);
+        self.len += 1;
+        self.bytes += weight;
+        self.enlist(lane.tenant);
+    }
+
+    /// Gives a tenant a turn if it has something to take.
+    fn enlist(&mut self, tenant: Option<Tenant>) {
+        if let Some(line) = self.tenants.get_mut(&tenant)
+            && !line.turns.is_empty()
+            && line.paused.is_none()
+            && !line.in_turn
+        {
+            line.in_turn = true;
+            self.turns.push_back(tenant);
+        }
+    }
+
+    /// Takes the next item that may be taken, and with it those behind it in its lane as long as
+    /// all of them hold the lane and together weigh no more than `most`.
+    pub(super) fn take(&mut self, now: Instant, most: usize) -> Option<(Lane, Vec<Item<T>>)> {
+        self.wake(now);
+        while let Some(tenant) = self.turns.pop_front() {
+            let Some(line) = self.tenants.get_mut(&tenant) else {
+                continue;
+            };
+            line.in_turn = false;
+            if line.paused.is_some() {
+                continue;
+            }
+            let Some(id) = line.next_lane() else {
+                continue;
+            };
+            let Some(lane) = line.lanes.get_mut(&id) else {
+                continue;
+            };
+            let mut run = Vec::new();
+            let mut weight = 0;
+            while let Some(next) = lane.items.front() {
+                let fits = next.holds && weight + next.weight <= most && run.len() < RUN_MAX;
+                if !run.is_empty() && !fits {
+                    break;
+                }
+                let Some(item) = lane.items.pop_front() else {
+                    break;
+                };
+                weight += item.weight;
+                let holds = item.holds;
+                lane.holders += usize::from(holds);
+                run.push(item);
+                if !holds {
+                    break;
+                }
+            }
+            lane.under_way += run.len();
+            line.waiting -= weight;
+            line.enlist(id);
+            self.len -= run.len();
+            self.bytes -= weight;
+            let holds = run.first().is_some_and(|item| item.holds);
+            self.enlist(tenant.clone());
+            return Some((Lane { tenant, id, holds }, run));
+        }
+        None
+    }
+
+    /// An item that was taken is done. Returns whether others may be taken for that.
+    pub(super) fn release(&mut self, lane: &Lane, weight: usize) -> bool {
+        let Some(line) = self.tenants.get_mut(&lane.tenant) else {
+            return false;
+        };
+        line.bytes -= weight;
+        let mut freed = false;
+        if let Some(items) = line.lanes.get_mut(&lane.id) {
+            items.under_way -= 1;
+            items.holders -= usize::from(lane.holds);
+            freed = lane.holds && items.is_ready();
+            self.surplus |= freed;
+        }
+        line.enlist(lane.id);
+        line.prune(lane.id);
+        self.enlist(lane.tenant.clone());
+        self.prune(&lane.tenant);
+        freed
+    }
+
+    /// Forgets a tenant of which nothing is left.
+    fn prune(&mut self, tenant: &Option<Tenant>) {
+        let line = self.tenants.get(tenant);
+        if line.is_some_and(|line| line.lanes.is_empty() && line.paused.is_none()) {
+            self.tenants.remove(tenant);
+        }
+    }
+
+    /// Has the items of these tenants, also those under way, hold their lanes from now on.
+    pub(super) fn hold(&mut self, of: impl Fn(&Option<Tenant>) -> bool) {
+        for (_, line) in self.tenants.iter_mut().filter(|(tenant, _)| of(tenant)) {
+            for lane in line.lanes.values_mut() {
+                lane.holders = lane.under_way;
+                for item in &mut lane.items {
+                    item.holds = true;
+                }
+            }
+        }
+    }
+
+    /// Leaves a tenant alone until then.
+    pub(super) fn pause(&mut self, tenant: Option<Tenant>, until: Instant) {
+        let line = self.tenants.entry(tenant.clone()).or_default();
+        if let Some(before) = line.paused.replace(until) {
+            self.paused.remove(&(before, tenant.clone()));
+        }
+        self.paused.insert((until, tenant));
+    }
+
+    /// When it is worth looking again, if nothing happens before.
+    pub(super) fn next_wake(&self) -> Option<Instant> {
+        self.paused.first().map(|(until, _)| *until)
+    }
+
+    /// Those who have been left alone for long enough have turns again.
+    fn wake(&mut self, now: Instant) {
+        while let Some((until, tenant)) = self.paused.pop_first() {
+            if until > now {
+                self.paused.insert((until, tenant));
+                return;
+            }
+            self.resume(&tenant);
+        }
+    }
+
+    /// Leaves nobody alone any more.
+    pub(super) fn resume_all(&mut self) {
+        for (_, tenant) in take(&mut self.paused) {
+            self.resume(&tenant);
+        }
+    }
+
+    fn resume(&mut self, tenant: &Option<Tenant>) {
+        if let Some(line) = self.tenants.get_mut(tenant) {
+            line.paused = None;
+            self.surplus = true;
+        }
+        self.enlist(tenant.clone());
+        self.prune(tenant);
+    }
+
+    /// The tenant of whom most is here.
+    pub(super) fn largest(&self) -> Option<Option<Tenant>> {
+        let largest = self.tenants.iter().max_by_key(|(_, line)| line.waiting);
+        largest.map(|(tenant, _)| tenant.clone())
+    }
+
+    /// Removes a tenant's oldest item.
+    pub(super) fn evict(&mut self, tenant: &Option<Tenant>) -> Option<Item<T>> {
+        let line = self.tenants.get_mut(tenant)?;
+        let front = |(id, lane): (&u64, &LaneItems<T>)| Some((lane.items.front()?.came, *id));
+        let (_, id) = line.lanes.iter().filter_map(front).min()?;
+        let item = line.lanes.get_mut(&id)?.items.pop_front()?;
+        self.removed(tenant, id, item.weight);
+        Some(item)
+    }
+
+    /// Removes a tenant's items from the back of its lanes, as far as `which` says so. Lanes of which
+    /// something is under way are left out: that may come back before or behind what is here.
+    pub(super) fn withdraw(
+        &mut self,
+        tenant: &Option<Tenant>,
+        mut which: impl FnMut(&T) -> bool,
+    ) -> Vec<(u64, T)> {
+        let lanes = self.tenants.get(tenant).map(|line| line.lanes.iter());
+        let idle = lanes
+            .into_iter()
+            .flatten()
+            .filter(|(_, lane)| lane.under_way == 0);
+        let lanes: Vec<u64> = idle.map(|(id, _)| *id).collect();
+        let mut withdrawn = Vec::new();
+        for id in lanes {
+            while let Some(line) = self.tenants.get_mut(tenant)
+                && let Some(lane) = line.lanes.get_mut(&id)
+                && let Some(item) = lane.items.pop_back_if(|last| which(&last.item))
+            {
+                self.removed(tenant, id, item.weight);
+                withdrawn.push((id, item.item));
+            }
+        }
+        withdrawn
+    }
+
+    fn removed(&mut self, tenant: &Option<Tenant>, lane: u64, weight: usize) {
+        self.len -= 1;
+        self.bytes -= weight;
+        if let Some(line) = self.tenants.get_mut(tenant) {
+            line.bytes -= weight;
+            line.waiting -= weight;
+            line.prune(lane);
+        }
+        self.prune(tenant);
+    }
+
+    /// All items in the order in which they came; those that came back are before what was behind
+    /// them.
+    pub(super) fn iter_mut(&mut self) -> Vec<(Lane, &mut T)> {
+        let mut all = Vec::with_capacity(self.len);
+        for (tenant, line) in &mut self.tenants {
+            for (id, lane) in &mut line.lanes {
+                for (place, item) in lane.items.iter_mut().enumerate() {
+                    let lane = Lane {
+                        tenant: tenant.clone(),
+                        id: *id,
+                        holds: item.holds,
+                    };
+                    all.push((item.came, place, lane, &mut item.item));
+                }
+            }
+        }
+        all.sort_by_key(|(came, place, ..)| (*came, *place));
+        let all = all.into_iter();
+        all.map(|(_, _, lane, item)| (lane, item)).collect()
+    }
+
+    /// Removes all items, and returns them in the order in which they came.
+    pub(super) fn drain(&mut self) -> Vec<Item<T>> {
+        let mut all = Vec::with_capacity(self.len);
+        for line in self.tenants.values_mut() {
+            line.bytes -= line.waiting;
+            line.waiting = 0;
+            for lane in line.lanes.values_mut() {
+                all.extend(lane.items.drain(..).enumerate());
+                lane.in_turn = false;
+            }
+            line.lanes.retain(|_, lane| lane.under_way > 0);
+            line.turns.clear();
+            (line.in_turn, line.paused) = (false, None);
+        }
+        self.tenants.retain(|_, line| !line.lanes.is_empty());
+        self.paused.clear();
+        self.turns.clear();
+        (self.len, self.bytes) = (0, 0);
+        all.sort_by_key(|(place, item)| (item.came, *place));
+        all.into_iter().map(|(_, item)| item).collect()
+    }
+}
+
+/// The most items that are taken at once.
+const RUN_MAX: usize = 1024;

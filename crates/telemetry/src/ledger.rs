@@ -1,0 +1,226 @@
+//! The ledgers of sinks on the metrics page: some tenants by name, all others together.
+//!
+//! A tenant that comes while there is a line gets one and keeps it; one that comes later is among
+//! the others for good. So no counter of either ever goes back, which a reader would take for a
+//! restart. They count from when the process began, with what was on disk then as received.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use metrics::Label;
+
+use metrifold_model::ledger::{Account, Ledger, Line, Tally};
+
+use super::{Component, Metric, labels, lock};
+
+/// How many tenants of a sink have a line of their own, unless the configuration says otherwise.
+pub const LEDGER_TENANTS: usize = 20;
+
+/// The label of batches without a tenant, and of the tenants without a line. No tenant can be
+/// called that.
+const NONE: &str = "<none>";
+const OTHER: &str = "<other>";
+
+/// What came to a sink and what became of it.
+#[derive(Clone, Debug)]
+pub struct SinkLedger {
+    /// The sink's name.
+    pub sink: Arc<str>,
+    /// Its ledger.
+    pub ledger: Ledger,
+    /// How long it takes to deliver what is queued at the present rate; none if nothing goes.
+    pub drain_seconds: Option<f64>,
+}
+
+/// What the page shows of a ledger.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    total: Mark,
+    lines: BTreeMap<Arc<str>, Mark>,
+    /// Those that came when there was no line left.
+    others: BTreeSet<Arc<str>>,
+    /// Since when there was the ledger that was read last.
+    since: Option<SystemTime>,
+}
+
+/// How far a line has come.
+#[derive(Debug, Default)]
+struct Mark {
+    /// The most that was read.
+    last: Account,
+    on_disk: u64,
+    /// What is shown.
+    shown: Account,
+}
+
+impl Mark {
+    fn step(&mut self, line: &Line) {
+        let now = line.of_this_process();
+        if self.on_disk != line.on_disk && self.on_disk > 0 {
+            // A queue on disk with more tenants than it has lines for merges those that have
+            // nothing in it. What came since the last reading is in the rest.
+            self.last = now;
+        } else {
+            let more = now.without(&self.last);
+            self.shown.add(&more);
+            self.last.add(&more);
+        }
+        self.on_disk = line.on_disk;
+    }
+
+    /// Another ledger follows.
+    fn restart(&mut self) {
+        self.last = Account::default();
+        self.on_disk = 0;
+    }
+}
+
+/// What a line of the page says.
+struct Row<'a> {
+    tenant: &'a str,
+    account: Account,
+    queued: Tally,
+}
+
+impl Shown {
+    /// The lines of a ledger that is read now, at most so many of them with a tenant's name.
+    fn rows<'a>(&'a mut self, ledger: &'a Ledger, max: usize) -> Vec<Row<'a>> {
+        let unknown =
+            |tenant: &str| !self.lines.contains_key(tenant) && !self.others.contains(tenant);
+        let is_empty = |line: &Line| *line == Line::default();
+        let new = ledger
+            .tenants
+            .iter()
+            .filter(|(tenant, line)| unknown(tenant) && !is_empty(line));
+        let mut new: Vec<_> = new.collect();
+        // Of several that are new, those with the most have precedence; what has no tenant is no
+        // tenant, and always has a line.
+        new.sort_by_key(|(tenant, line)| {
+            let received = line.account.received;
+            (
+                !tenant.is_empty(),
+                std::cmp::Reverse((received.samples, received.batches)),
+            )
+        });
+        let mut named = self
+            .lines
+            .keys()
+            .filter(|tenant| !tenant.is_empty())
+            .count();
+        for (tenant, _) in new {
+            if !tenant.is_empty() && named >= max {
+                self.others.insert(tenant.clone());
+                continue;
+            }
+            named += usize::from(!tenant.is_empty());
+            self.lines.insert(tenant.clone(), Mark::default());
+        }
+        if self.since.replace(ledger.since) != Some(ledger.since) {
+            // A sink that was removed and is there again while it still drains.
+            let marks = self.lines.values_mut().chain([&mut self.total]);
+            marks.for_each(Mark::restart);
+        }
+        let whole = Line {
+            // The total loses nothing when lines are merged.
+            on_disk: 0,
+            ..ledger.total.clone()
+        };
+        self.total.step(&whole);
+        let mut other = Row {
+            tenant: OTHER,
+            account: self.total.shown.clone(),
+            queued: ledger.total.queued,
+        };
+        let mut rows = Vec::with_capacity(self.lines.len() + 1);
+        for (tenant, mark) in &mut self.lines {
+            let line = ledger.tenants.get(tenant);
+            mark.step(line.unwrap_or(&Line::default()));
+            let queued = line.map(|line| line.queued).unwrap_or_default();
+            other.account = other.account.without(&mark.shown);
+            other.queued -= queued;
+            rows.push(Row {
+                tenant: if tenant.is_empty() { NONE } else { tenant },
+                account: mark.shown.clone(),
+                queued,
+            });
+        }
+        rows.push(other);
+        rows
+    }
+}
+
+impl Component {
+    /// Its ledger, if it is a sink that runs.
+    pub(super) fn ledger(&self) -> Option<SinkLedger> {
+        let queue = lock(&self.queue).clone()?;
+        let ledger = queue.ledger();
+        let bytes = ledger.total.queued.bytes;
+        Some(SinkLedger {
+            sink: self.id.clone(),
+            drain_seconds: queue.drain_seconds(bytes, self.sent.bytes.rate()),
+            ledger,
+        })
+    }
+
+    pub(super) fn refresh_ledger(&self, max_tenants: usize) {
+        let Some(SinkLedger {
+            ledger,
+            drain_seconds,
+            ..
+        }) = self.ledger()
+        else {
+            return;
+        };
+        let oldest = ledger.oldest.map_or(0.0, |oldest| oldest.as_secs_f64());
+        let drain = drain_seconds.unwrap_or(f64::INFINITY);
+        for (metric, value) in [(Metric::LedgerOldest, oldest), (Metric::LedgerDrain, drain)] {
+            let labels = labels(&self.id, self.kind, &self.type_name);
+            self.recording.gauge(metric, labels).set(value);
+        }
+        for row in lock(&self.shown).rows(&ledger, max_tenants) {
+            self.show(&row);
+        }
+    }
+
+    fn show(&self, row: &Row<'_>) {
+        let labels = |reason: Option<&'static str>| {
+            let mut labels = labels(&self.id, self.kind, &self.type_name);
+            labels.push(Label::new("tenant", row.tenant.to_owned()));
+            labels.extend(reason.map(|reason| Label::new("reason", reason)));
+            labels
+        };
+        // It keeps the highest value that it was given, should two sides of a reading be of
+        // different moments.
+        let count = |metric, reason, value| {
+            self.recording
+                .counter(metric, labels(reason))
+                .absolute(value);
+        };
+        let Account {
+            received,
+            delivered,
+            dropped,
+        } = &row.account;
+        count(Metric::LedgerReceivedSamples, None, received.samples);
+        count(Metric::LedgerReceivedBatches, None, received.batches);
+        count(Metric::LedgerUncountedBatches, None, received.uncounted);
+        count(Metric::LedgerDeliveredSamples, None, delivered.samples);
+        count(Metric::LedgerDeliveredBatches, None, delivered.batches);
+        for (reason, tally) in dropped {
+            let reason = Some(reason.as_str());
+            count(Metric::LedgerDroppedSamples, reason, tally.samples);
+            count(Metric::LedgerDroppedBatches, reason, tally.batches);
+        }
+        for (metric, value) in [
+            (Metric::LedgerQueuedSamples, row.queued.samples),
+            (Metric::LedgerQueuedBatches, row.queued.batches),
+            (Metric::LedgerQueuedBytes, row.queued.bytes),
+        ] {
+            self.recording.gauge(metric, labels(None)).set(value as f64);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -47,9 +47,9 @@ fn keys(info: &ComponentInfo) -> impl Iterator<Item = &'static Key> {
 /// The default as pages show it.
 fn default_of(key: &Key) -> String {
     match key.default {
-        Default::Required(_) => "required".to_owned(),
-        Default::Value(value) => format!("`{value}`"),
-        Default::Unset(_) => String::new(),
+        KeyDefault::Required(_) => "required".to_owned(),
+        KeyDefault::Value(value) => format!("`{value}`"),
+        KeyDefault::Unset(_) => String::new(),
     }
 }
 

@@ -8,7 +8,7 @@ mod support_net;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use metrifold::api::ledger::{Amount, Balance, Ledgers, Line, Sink};
+use metrifold::api::ledger::{Amount, Balance, Ledgers, Row, Sink};
 use support_net::pieces::{expect, nobody};
 use support_net::{Child, Does, Endpoint, Reply, Sender, Series, body, one, until, until_so};
 
@@ -41,12 +41,12 @@ fn sink<'a>(ledgers: &'a Ledgers, name: &str) -> &'a Sink {
     ledgers.sinks.iter().find(|sink| sink.sink == name).unwrap()
 }
 
-fn dropped(line: &Line, reason: &str) -> Amount {
+fn dropped(line: &Row, reason: &str) -> Amount {
     line.dropped.get(reason).copied().unwrap_or_default()
 }
 
 /// Received, delivered, dropped and queued batches.
-fn batches(line: &Line) -> [i64; 4] {
+fn batches(line: &Row) -> [i64; 4] {
     let dropped = line.dropped.values().map(|amount| amount.batches).sum();
     let [received, delivered, queued] =
         [line.received, line.delivered, line.queued].map(|amount| amount.batches);

@@ -205,7 +205,7 @@ mod tests {
     fn series(names: &[&str]) -> Vec<Labels> {
         names
             .iter()
-            .map(|name| labels(&[("__name__", name), ("a", "b")]))
+            .map(|&name| labels(&[("__name__", name), ("a", "b")]))
             .collect()
     }
 

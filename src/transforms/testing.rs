@@ -7,9 +7,9 @@ use prost::Message;
 use metrifold_codec::Batch;
 use metrifold_codec::remote_write::Limits;
 use metrifold_codec::remote_write::messages::v1;
+pub(super) use metrifold_codec::testing::{Labels, labels};
+use metrifold_codec::testing::{compress, decompress};
 use metrifold_engine::planes::metrics::{Emitter, Transform};
-pub(super) use metrifold_expr::relabel::tests::{Labels, labels};
-use metrifold_expr::relabel::tests::{compress, decompress};
 use metrifold_model::Version;
 use metrifold_model::{Origin, Rejection};
 

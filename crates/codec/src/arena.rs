@@ -192,6 +192,24 @@ pub struct Arena {
 /// The longest text that an arena holds.
 const TEXT_MAX: usize = 2 << 30;
 
+#[cfg(any(test, feature = "testing"))]
+impl Arena {
+    /// Whether an edit has changed something.
+    pub fn is_changed(&self) -> bool {
+        self.changed
+    }
+
+    /// The version in which it arrived.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Takes what there is for what arrived.
+    pub fn mark_unchanged(&mut self) {
+        self.changed = false;
+    }
+}
+
 impl Arena {
     pub(crate) fn new(version: Version, raw: Arc<Raw>) -> Self {
         let (labels, series) = Pool::take_lists(raw.as_slice().len());

@@ -3,8 +3,11 @@
 /// What a series carries.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SeriesCounts {
+    /// Float samples.
     pub samples: u32,
+    /// Native histogram samples.
     pub histograms: u32,
+    /// Exemplars.
     pub exemplars: u32,
 }
 
@@ -45,6 +48,7 @@ impl Counts {
         }
     }
 
+    /// Adds a series.
     pub fn add(&mut self, series: SeriesCounts) {
         self.series += 1;
         self.samples += u64::from(series.samples);
@@ -52,6 +56,7 @@ impl Counts {
         self.exemplars += u64::from(series.exemplars);
     }
 
+    /// Takes a series away that was added.
     pub fn sub(&mut self, series: SeriesCounts) {
         self.series -= 1;
         self.samples -= u64::from(series.samples);

@@ -214,6 +214,7 @@ impl Account {
         }
     }
 
+    /// Takes another account away, which is a part of it.
     pub fn sub(&mut self, other: &Self) {
         self.received -= other.received;
         self.delivered -= other.delivered;

@@ -100,6 +100,7 @@ pub struct Held<T> {
 }
 
 impl<T> Queue<T> {
+    /// A queue with this bound in bytes, and what happens at the bound.
     pub fn new(max: usize, when_full: WhenFull) -> Self {
         Self {
             state: Mutex::new(State {
@@ -342,7 +343,7 @@ impl<T> Queue<T> {
     }
 
     /// How many items wait.
-    pub fn len(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.state().schedule.len()
     }
 }

@@ -1,4 +1,4 @@
-use metrifold_expr::relabel::tests::{arena_v1, arena_v2, leaves_v1};
+use metrifold_codec::testing::{arena_v1, arena_v2, leaves_v1};
 use metrifold_model::{ClientCertificate, Origin, Version};
 
 use super::super::testing::{Labels, Outcome, apply, batch, labels, origin};
@@ -299,7 +299,7 @@ fn parts_hold_what_earlier_transforms_made_of_the_batch() {
     );
     let third = third.unwrap().make().unwrap();
     for arena in [arena_v1(&all), arena_v2(&all)] {
-        let version = arena.version;
+        let version = arena.version();
         let batch = Batch::from_arena(arena, Arc::new(origin()));
         let (mut batches, _) = apply(&first, batch).unwrap();
         let (parts, _) = apply(&second, batches.remove(0)).unwrap();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use metrifold_base::{BuildError, Key};
+use metrifold_base::{BuildError, Endpoint, Key, Problems};
 use metrifold_http::Listen;
 use metrifold_model::{Kind, Signal};
 use metrifold_queue::QueueConfig;

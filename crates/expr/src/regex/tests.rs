@@ -1,7 +1,7 @@
 use serde::Deserialize;
 
-use super::super::template::Template;
 use super::*;
+use crate::relabel::template::Template;
 
 #[derive(Deserialize)]
 struct Entry {
@@ -24,8 +24,8 @@ struct Case {
     out: Vec<String>,
 }
 
-/// `tests/data/relabel/golden.go` says what stands in it.
-const GOLDEN: &str = include_str!("../../../tests/data/relabel/regex.jsonl");
+/// `../../tests/data/golden.go` says what stands in it.
+const GOLDEN: &str = include_str!("../../tests/data/regex.jsonl");
 
 fn indexes(regex: &Regex, text: &str) -> Option<Vec<i64>> {
     let mut locations = regex.locations();
@@ -199,7 +199,7 @@ struct Tables {
 
 #[test]
 fn unicode_classes_hold_what_they_hold_in_go() {
-    let text = include_str!("../../../tests/data/relabel/unicode.json");
+    let text = include_str!("../../tests/data/unicode.json");
     let tables: Tables = serde_json::from_str(text).unwrap();
     // What is assigned since is not Go's yet.
     let known = regex::Regex::new(r"\A\p{age=15.0}\z").unwrap();

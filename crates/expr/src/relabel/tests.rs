@@ -1,115 +1,12 @@
-use std::collections::BTreeMap;
-
 use proptest::prelude::*;
-use prost::Message;
 
 use metrifold_base::Problems;
-use metrifold_codec::Arena;
-use metrifold_codec::remote_write::messages::{v1, v2};
-use metrifold_codec::remote_write::{Limits, decode, encode_v1, encode_v2};
-use metrifold_model::Version;
+use metrifold_codec::testing::{Labels, arena_v1, arena_v2, labels, leaves_v1, leaves_v2};
 
 use crate::regex::Regex;
 
 use super::template::Template;
 use super::*;
-
-pub(crate) type Labels = BTreeMap<String, String>;
-
-pub(crate) fn compress(message: &impl Message) -> Vec<u8> {
-    let bytes = message.encode_to_vec();
-    snap::raw::Encoder::new().compress_vec(&bytes).unwrap()
-}
-
-pub(crate) fn decompress(body: &[u8]) -> Vec<u8> {
-    snap::raw::Decoder::new().decompress_vec(body).unwrap()
-}
-
-/// The series, each with its number as its only sample.
-pub(crate) fn arena_v1(series: &[Labels]) -> Arena {
-    let timeseries = series
-        .iter()
-        .enumerate()
-        .map(|(number, labels)| v1::TimeSeries {
-            labels: labels
-                .iter()
-                .map(|(name, value)| v1::Label {
-                    name: name.clone(),
-                    value: value.clone(),
-                })
-                .collect(),
-            samples: vec![v1::Sample {
-                value: number as f64,
-                timestamp: 1,
-            }],
-            ..Default::default()
-        });
-    let request = v1::WriteRequest {
-        timeseries: timeseries.collect(),
-        ..Default::default()
-    };
-    let (arena, invalid) = decode(Version::V1, &compress(&request), &Limits::default()).unwrap();
-    assert_eq!(invalid.series(), 0, "{invalid}");
-    arena
-}
-
-pub(crate) fn arena_v2(series: &[Labels]) -> Arena {
-    let mut symbols = vec![String::new()];
-    let mut symbol = |text: &str| {
-        let found = symbols.iter().position(|other| other == text);
-        found.unwrap_or_else(|| {
-            symbols.push(text.into());
-            symbols.len() - 1
-        }) as u32
-    };
-    let timeseries = series
-        .iter()
-        .enumerate()
-        .map(|(number, labels)| v2::TimeSeries {
-            labels_refs: labels
-                .iter()
-                .flat_map(|(name, value)| [symbol(name), symbol(value)])
-                .collect(),
-            samples: vec![v2::Sample {
-                value: number as f64,
-                timestamp: 1,
-                ..Default::default()
-            }],
-            ..Default::default()
-        });
-    let timeseries = timeseries.collect();
-    let request = v2::Request {
-        symbols,
-        timeseries,
-    };
-    let (arena, invalid) = decode(Version::V2, &compress(&request), &Limits::default()).unwrap();
-    assert_eq!(invalid.series(), 0, "{invalid}");
-    arena
-}
-
-/// What leaves by 1.0: labels and the number of the series that they belonged to.
-pub(crate) fn leaves_v1(arena: &Arena) -> Vec<(Labels, usize)> {
-    let request = v1::WriteRequest::decode(&decompress(&encode_v1(arena))[..]).unwrap();
-    let leave = |series: v1::TimeSeries| {
-        let names: Vec<_> = series.labels.iter().map(|label| &label.name).collect();
-        assert!(names.is_sorted_by(|a, b| a < b), "{names:?}");
-        let labels = series.labels.into_iter();
-        let labels = labels.map(|label| (label.name, label.value)).collect();
-        (labels, series.samples[0].value as usize)
-    };
-    request.timeseries.into_iter().map(leave).collect()
-}
-
-fn leaves_v2(arena: &Arena) -> Vec<(Labels, usize)> {
-    let request = v2::Request::decode(&decompress(&encode_v2(arena))[..]).unwrap();
-    let text = |number: &u32| request.symbols[*number as usize].clone();
-    let leave = |series: &v2::TimeSeries| {
-        let pairs = series.labels_refs.chunks(2);
-        let labels = pairs.map(|pair| (text(&pair[0]), text(&pair[1]))).collect();
-        (labels, series.samples[0].value as usize)
-    };
-    request.timeseries.iter().map(leave).collect()
-}
 
 fn compile(rules: &[RuleConfig]) -> Result<Program, Vec<String>> {
     let mut problems = Problems::new(false);
@@ -363,13 +260,6 @@ proptest! {
     }
 }
 
-pub(crate) fn labels(pairs: &[(&str, &str)]) -> Labels {
-    pairs
-        .iter()
-        .map(|(n, v)| (n.to_string(), v.to_string()))
-        .collect()
-}
-
 fn relabel(text: &str, pairs: &[(&str, &str)]) -> Option<Labels> {
     let program = compile(&rules(text)).unwrap();
     let mut arena = arena_v1(&[labels(pairs)]);
@@ -547,7 +437,7 @@ fn nothing_that_stays_the_same_counts_as_an_edit() {
     ))
     .unwrap();
     let mut arena = arena_v1(&[labels(&[("__name__", "up"), ("a", "1")])]);
-    arena.changed = false;
+    arena.mark_unchanged();
     program.apply(&mut arena, &mut program.scratch());
-    assert!(!arena.changed);
+    assert!(!arena.is_changed());
 }

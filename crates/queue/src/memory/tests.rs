@@ -173,7 +173,7 @@ async fn what_is_given_back_comes_before_what_is_behind_it_in_its_lane() {
         }
     });
     tokio::task::yield_now().await;
-    assert_eq!(queue.len(), 2, "the lane is not free");
+    assert_eq!(queue.waiting(), 2, "the lane is not free");
     // It came back in two parts.
     assert!(held.give_back(vec![(10, 5), (11, 5)], false).is_ok());
     queue.close();
@@ -296,7 +296,7 @@ async fn tenants_take_turns_and_so_do_the_lanes_of_each() {
     let _ = queue.push(21, 1, of("b", 7));
     let _ = queue.push(30, 1, of("c", 8));
     let mut taken = Vec::new();
-    while queue.len() > 0 {
+    while queue.waiting() > 0 {
         let (item, held) = queue.pop(0).await.unwrap();
         drop(held);
         taken.push(item);
@@ -319,7 +319,7 @@ async fn a_run_is_of_one_lane_and_no_heavier_than_asked_for() {
     // The lane is free once all of the run is done.
     let mut first = first.into_iter();
     drop((first.next(), first.next()));
-    assert_eq!(queue.len(), 2);
+    assert_eq!(queue.waiting(), 2);
     let waiting = queue.pop_run(0, 5);
     tokio::pin!(waiting);
     let pending = std::future::poll_fn(|cx| std::task::Poll::Ready(waiting.as_mut().poll(cx)));
@@ -435,7 +435,7 @@ async fn what_is_withdrawn_comes_from_the_backs_of_a_tenants_lanes() {
     }
     let withdrawn = queue.withdraw(&tenant("a"), |item| *item != 1);
     assert_eq!(withdrawn, [(1, 3), (1, 2)]);
-    assert_eq!((queue.len(), queue.bytes()), (6, 60));
+    assert_eq!((queue.waiting(), queue.bytes()), (6, 60));
     let left = queue.end();
     assert_eq!(left, [0, 10, 1, 11, 12, 13]);
 }

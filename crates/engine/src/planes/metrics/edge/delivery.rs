@@ -143,10 +143,13 @@ impl Run {
         first
     }
 
+    /// The deliveries in order.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Delivery> {
         self.0.iter_mut()
     }
 
+    /// How many there are; at least one.
+    #[allow(clippy::len_without_is_empty, reason = "a run is never empty")]
     pub fn len(&self) -> usize {
         self.0.len()
     }

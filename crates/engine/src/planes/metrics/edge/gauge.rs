@@ -21,7 +21,7 @@ impl QueueGauge for Gauge {
         (
             queue.bytes(),
             self.config.memory_bytes().bytes(),
-            queue.len(),
+            queue.waiting(),
         )
     }
 

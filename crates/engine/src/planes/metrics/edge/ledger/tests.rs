@@ -8,13 +8,13 @@ use proptest::prelude::*;
 use tokio::runtime::{Builder, Runtime};
 
 use metrifold_codec::Batch;
-use metrifold_model::ledger::Reason;
+use metrifold_model::ledger::{Difference, Reason, Tally};
 use metrifold_model::{Counts, Origin, Outcome, Version};
 use metrifold_queue::{Lane, Pushed};
 use metrifold_telemetry::Telemetry;
 
 use super::super::tests::edge;
-use super::super::{Delivery, Edge, Input, Waiting, accounts};
+use super::super::{Delivery, Edge, Input, Waiting};
 use super::*;
 
 fn runtime() -> Runtime {
@@ -99,9 +99,9 @@ struct Taken {
 struct Model {
     known: Vec<Known>,
     taken: Vec<Taken>,
-    delivered: Vec<(Reason, Tally)>,
-    dropped: Vec<(&'static str, &'static str, Tally)>,
-    received: Vec<(Reason, Tally)>,
+    delivered: Vec<(&'static str, Tally)>,
+    dropped: Vec<(&'static str, Reason, Tally)>,
+    received: Vec<(&'static str, Tally)>,
 }
 
 fn samples(samples: u64) -> Tally {
@@ -124,7 +124,7 @@ impl Model {
 
     /// Says of all that is left of one what became of it: so many samples were dropped for that
     /// reason, the rest was delivered; or all of it was dropped.
-    fn settle(&mut self, number: u32, sent: bool, lost: u64, reason: Option<&'static str>) {
+    fn settle(&mut self, number: u32, sent: bool, lost: u64, reason: Option<Reason>) {
         let known = &mut self.known[number as usize];
         known.open = false;
         let (tenant, tally) = (known.tenant, known.tally);
@@ -175,7 +175,7 @@ impl Model {
             Op::Deliver(place) if at(place).is_some() => {
                 let taken = self.taken.swap_remove(place);
                 let (lost, reason) = match taken.half {
-                    Some((lost, false)) => (lost, Some("refused")),
+                    Some((lost, false)) => (lost, Some(Reason::Refused)),
                     _ => (0, None),
                 };
                 self.settle(taken.number, true, lost, reason);
@@ -187,7 +187,7 @@ impl Model {
                 let sent = matches!(taken.half, Some((_, true)));
                 let before = taken.half.map_or(0, |(samples, _)| samples);
                 let lost = tally.samples - before;
-                self.settle(taken.number, sent, lost, Some("refused"));
+                self.settle(taken.number, sent, lost, Some(Reason::Refused));
                 let counts = taken.delivery.batch.counts();
                 taken.delivery.count_lost(Reason::Refused, counts);
                 taken.delivery.finish(Outcome::rejected("no"));
@@ -195,10 +195,10 @@ impl Model {
             Op::Partly(place, lost) if at(place).is_some() => {
                 let mut taken = self.taken.swap_remove(place);
                 let before = match taken.half {
-                    Some((lost, false)) => (lost, Some("refused")),
+                    Some((lost, false)) => (lost, Some(Reason::Refused)),
                     _ => (0, None),
                 };
-                let reason = before.1.or((lost > 0).then_some("partial"));
+                let reason = before.1.or((lost > 0).then_some(Reason::Partial));
                 self.settle(taken.number, true, before.0 + lost, reason);
                 taken.delivery.count_lost_samples(Reason::Partial, lost);
                 taken.delivery.delivered();
@@ -230,11 +230,13 @@ impl Model {
                     known.tally.samples -= first;
                     match sent {
                         true => self.delivered.push((known.tenant, samples(first))),
-                        false => self.dropped.push((known.tenant, "refused", samples(first))),
+                        false => self
+                            .dropped
+                            .push((known.tenant, Reason::Refused, samples(first))),
                     }
                 }
                 if !taken.old {
-                    self.settle(taken.number, false, 0, Some("sink_died"));
+                    self.settle(taken.number, false, 0, Some(Reason::SinkDied));
                 }
                 drop(taken.delivery);
             }
@@ -256,7 +258,7 @@ impl Model {
         });
         for number in 0..self.known.len() as u32 {
             if self.known[number as usize].open && !there.contains(&number) {
-                self.settle(number, false, 0, Some("queue_full"));
+                self.settle(number, false, 0, Some(Reason::QueueFull));
             }
         }
     }
@@ -273,8 +275,7 @@ impl Model {
         for (tenant, reason, tally) in &self.dropped {
             let line = lines.entry((*tenant).into()).or_default();
             if !tally.is_zero() {
-                let reason: Reason = reason;
-                *line.account.dropped.entry(reason).or_default() += *tally;
+                *line.account.dropped.entry(*reason).or_default() += *tally;
             }
         }
         for known in self.known.iter().filter(|known| known.open) {
@@ -333,7 +334,7 @@ fn a_batch_that_got_into_the_queue_past_the_accounts_is_there_too_much() {
         id: 1,
         holds: false,
     };
-    let pushed = edge.line.queue.push(waiting, 100, lane);
+    let pushed = edge.line.queue.push_within(waiting, 100, lane, true);
     assert!(matches!(pushed, Pushed::Stored(_)));
     let ledger = edge.line.ledger();
     assert!(!ledger.balances());

@@ -212,44 +212,50 @@ mod tests {
     #[test]
     fn what_is_generated_is_valid_and_wired() {
         for names in [
-            &[
-                "test_source",
-                "test_sink",
-                "test_transform",
-                "test_transform",
-            ][..],
-            &["test_source:test_transform:test_transform:test_sink"],
+            &["internal_metrics", "blackhole", "relabel", "relabel"][..],
+            &["internal_metrics:tenant:tenant:blackhole"],
         ] {
             let text = generated(names).unwrap();
             let loaded = config::parse_str("a.toml", &text, &|_: &str| None).unwrap();
             let config = loaded.config;
-            assert_eq!(
-                &*config.sinks["test_sink"].inputs[0].component,
-                "test_transform_2"
-            );
+            assert_eq!(&*config.sinks["blackhole"].inputs[0].component, "tenant_2");
             assert_eq!(config.transforms.len(), 2);
             assert_eq!(loaded.warnings, []);
         }
     }
 
     #[test]
-    fn keys_are_commented() {
-        let text = generated(&["sinks.test_sink"]).unwrap();
+    fn what_may_be_absent_is_a_comment() {
+        let text = generated(&["transforms.relabel"]).unwrap();
+        for key in list::keys(list::named("transforms.relabel")[0]) {
+            let (start, text_of) = match key.default {
+                KeyDefault::Required(text) => ("\n", text),
+                KeyDefault::Value(text) => ("\n# ", text),
+                KeyDefault::Unset(_) => continue,
+            };
+            let line = format!("{start}{} = {text_of}\n", key.name);
+            assert!(text.contains(&line), "{line:?} is not in {text}");
+        }
+    }
+
+    #[test]
+    fn a_component_is_written_under_its_name() {
+        let text = generated(&["sinks.blackhole"]).unwrap();
         assert_eq!(
             text,
-            "# Exists in tests.\n[sinks.test_sink]\ntype = \"test_sink\"\n\
-             # The names of the components that it takes from.\ninputs = []\n\n\
-             # Where it sends.\nendpoint = \"http://localhost/\"\n\n\
-             # The bytes it holds.\n# queue.max_bytes = \"64MiB\"\n"
+            "# Takes everything and keeps nothing.\n[sinks.blackhole]\ntype = \"blackhole\"\n\
+             # The names of the components that it takes from.\ninputs = []\n"
         );
     }
 
     #[test]
     fn names_that_fit_nowhere_are_refused() {
         let error = |names: &[&str]| generated(names).unwrap_err();
-        assert!(error(&["test_sink:test_sink"]).contains("is no source"));
+        assert!(error(&["blackhole:blackhole"]).contains("is no source"));
         assert!(error(&["nothing"]).contains("there is no component type `nothing`"));
-        assert!(error(&["test_source:test_sink", "test_sink"]).contains("a pipe is one argument"));
+        assert!(
+            error(&["internal_metrics:blackhole", "blackhole"]).contains("a pipe is one argument")
+        );
     }
 
     #[test]

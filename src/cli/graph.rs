@@ -148,16 +148,14 @@ mod tests {
 
     const CONFIG: &str = "
         [sources.in]
-        type = 'test_source'
-        address = '127.0.0.1:1'
+        type = 'internal_metrics'
         [transforms.route]
-        type = 'test_transform'
+        type = 'route'
         inputs = ['in']
-        routes = ['a']
+        routes = { a = 'up' }
         [sinks.out]
-        type = 'test_sink'
-        inputs = ['*']
-        endpoint = 'http://x'
+        type = 'blackhole'
+        inputs = ['*', 'route.a', 'route.rest']
     ";
 
     fn drawn(format: Format) -> String {
@@ -170,13 +168,14 @@ mod tests {
     fn the_graph_is_drawn_in_every_format() {
         assert_eq!(
             drawn(Format::Text),
-            "source     in     test_source\n\
-             transform  route  test_transform\n\
-             sink       out    test_sink\n\
+            "source     in     internal_metrics\n\
+             transform  route  route\n\
+             sink       out    blackhole\n\
              \n\
              in -> route\n\
              in -> out\n\
-             route.a -> out\n"
+             route.a -> out\n\
+             route.rest -> out\n"
         );
         let dot = drawn(Format::Dot);
         assert!(

@@ -16,7 +16,11 @@
 pub mod remote_write;
 pub mod snappy;
 #[cfg(any(test, feature = "testing"))]
-#[allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "for tests only")]
+#[allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "for tests only"
+)]
 pub mod testing;
 pub mod text;
 pub mod wire;

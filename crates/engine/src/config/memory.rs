@@ -80,9 +80,9 @@ mod tests {
     fn load(top: &str) -> Result<Bounds, String> {
         let text = format!(
             "{top}\n\
-             [sources.a]\ntype = \"remote_write\"\naddress = \"127.0.0.1:0\"\n\
-             max_body_bytes = \"1MiB\"\nmax_decoded_bytes = \"4MiB\"\n\
-             [sinks.z]\ntype = \"blackhole\"\ninputs = [\"a\"]\n"
+             [sources.a]\ntype = \"test_source\"\naddress = \"127.0.0.1:0\"\n\
+             largest = [\"1MiB\", \"4MiB\"]\n\
+             [sinks.z]\ntype = \"test_sink\"\nendpoint = \"http://x\"\ninputs = [\"a\"]\n"
         );
         let loaded = crate::config::parse_str("test.toml", &text, &|_: &str| None);
         loaded.map(|loaded| loaded.config.memory).map_err(|found| {

@@ -10,12 +10,13 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use metrifold_base::{BuildError, Endpoint, Key, Problems};
+use metrifold_base::{BuildError, Endpoint, Key, Problems, Size};
 use metrifold_http::Listen;
 use metrifold_model::{Kind, Signal};
 use metrifold_queue::QueueConfig;
 
 use crate::component::{BuildContext, ComponentInfo, Resource};
+use crate::memory::Sizes;
 use crate::planes::metrics::{Form, Sink, Source, Transform};
 
 use super::*;
@@ -55,6 +56,9 @@ struct TestSource {
     password: Option<Secret>,
     #[serde(default)]
     headers: BTreeMap<String, String>,
+    /// The largest body and what it may decompress to.
+    #[serde(default)]
+    largest: Option<(Size, Size)>,
 }
 
 fn root() -> String {
@@ -65,6 +69,14 @@ fn root() -> String {
 impl SourceConfig for TestSource {
     fn signal(&self) -> Signal {
         self.signal.signal()
+    }
+
+    fn largest_request(&self) -> Option<Sizes> {
+        let (body, decoded) = self.largest?;
+        Some(Sizes {
+            body: body.0,
+            decoded: decoded.0,
+        })
     }
 
     fn resources(&self) -> Vec<Resource> {

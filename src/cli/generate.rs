@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn what_is_generated_is_valid_and_wired() {
         for names in [
-            &["internal_metrics", "blackhole", "relabel", "relabel"][..],
+            &["internal_metrics", "blackhole", "tenant", "tenant"][..],
             &["internal_metrics:tenant:tenant:blackhole"],
         ] {
             let text = generated(names).unwrap();

@@ -17,6 +17,7 @@ pub mod keys;
 
 mod backoff;
 mod error;
+mod lock;
 mod log_limit;
 mod problems;
 mod shutdown;
@@ -25,6 +26,7 @@ mod values;
 pub use backoff::Backoff;
 pub use error::{BoxFuture, BuildError, RunError};
 pub use keys::{Key, KeyDefault};
+pub use lock::locked;
 pub use log_limit::LogLimit;
 pub use problems::{Problem, Problems};
 pub use shutdown::{Shutdown, ShutdownTrigger};

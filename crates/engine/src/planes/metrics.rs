@@ -1,17 +1,13 @@
 //! The plane of batches: stages of transforms, and an edge with a queue in front of every sink.
 
 mod edge;
+mod plane;
 mod relabel;
-mod sink;
-mod source;
 mod stage;
 mod transform;
 
-pub use edge::{Delivery, Input, Run, Trouble};
-pub(crate) use edge::{Edge, Ending};
+pub use edge::{Delivery, Edge, EdgeConfig, Form, Input, Run, Trouble};
+pub use plane::Metrics;
 pub use relabel::Relabel;
-pub use sink::{Form, Sink};
-pub use source::Source;
-pub(crate) use stage::{Node, Stage, Target};
-pub use stage::{Output, Seen, SendError};
+pub use stage::{Output, Seen, SendError, Stage};
 pub use transform::{Emitter, Pass, Transform};

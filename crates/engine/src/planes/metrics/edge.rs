@@ -27,8 +27,8 @@ use metrifold_queue::disk::OpenError;
 use metrifold_queue::{Lane, Queue, QueueConfig, WhenFull};
 use metrifold_telemetry::ComponentMetrics;
 
-use crate::component::SinkConfig;
-use crate::planes::metrics::{Form, Transform};
+use crate::planes::Ending;
+use crate::planes::metrics::Transform;
 
 use accounts::Accounts;
 use delivery::Progress;
@@ -43,7 +43,7 @@ pub use delivery::{Delivery, Input, Run, Trouble};
 /// An edge into a sink, shared by all stages that end there and by the sink itself. When the sink
 /// is replaced, its successor gets an edge of its own into the same queue.
 #[derive(Debug)]
-pub(crate) struct Edge {
+pub struct Edge {
     pub(crate) id: Arc<str>,
     pub(crate) required: bool,
     /// The sink's own transform.
@@ -78,14 +78,34 @@ struct Line {
     ending: OnceLock<Ending>,
 }
 
-/// Why a queue takes no more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
-    /// The process ends.
-    Shutdown,
-    /// The configuration has the sink no more.
-    Removed,
+/// What a sink declares about the way in which it takes batches.
+#[derive(Clone, Copy, Debug)]
+pub struct EdgeConfig {
+    /// Whether a batch is acknowledged to its sender only once the sink has it.
+    pub required: bool,
+    /// The queue in front of the sink.
+    pub queue: QueueConfig,
+    /// The form in which it takes batches to begin with.
+    pub form: Form,
+    /// Whether batches have to be decoded for it, so that their series are valid and their labels
+    /// sorted, though it does not read them.
+    pub checks_series: bool,
 }
+
+/// How a sink takes its batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Form {
+    /// It reads series.
+    Decoded,
+    /// It sends bodies of remote write 1.0.
+    V1,
+    /// It sends bodies of remote write 2.0.
+    V2,
+    /// It sends bodies of the version in which the batch arrived.
+    AsReceived,
+}
+
 
 impl Ending {
     /// The reason under which it is counted that a batch was given up, and what its sender hears.
@@ -151,14 +171,15 @@ impl Edge {
     /// `folder`.
     pub(crate) fn new(
         id: Arc<str>,
-        config: &dyn SinkConfig,
+        config: EdgeConfig,
         before: Option<Arc<dyn Transform>>,
         metrics: ComponentMetrics,
         predecessor: Option<&Self>,
         folder: Option<&Path>,
     ) -> Result<Arc<Self>, BuildError> {
-        let required = config.required();
-        let queue = config.queue();
+        let EdgeConfig {
+            required, queue, ..
+        } = config;
         let line = match predecessor {
             Some(edge) => edge.line.clone(),
             None => Arc::new(Line::new(queue, required)),
@@ -177,8 +198,8 @@ impl Edge {
             config: queue,
             opened,
             turn: AtomicU64::new(0),
-            form: AtomicU8::new(config.form() as u8),
-            checks_series: config.checks_series(),
+            form: AtomicU8::new(config.form as u8),
+            checks_series: config.checks_series,
         }))
     }
 

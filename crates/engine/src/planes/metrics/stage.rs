@@ -15,37 +15,23 @@ use metrifold_model::{Counts, Rejection, Version};
 use metrifold_telemetry::ComponentMetrics;
 
 use crate::memory::Budget;
-use crate::planes::metrics::{Emitter, Pass, Transform};
+use crate::planes::{Node, Target};
+
 
 use super::edge::{Edge, Incoming};
+use super::{Emitter, Metrics, Pass, Transform};
 
 /// What a source sends through: a graph of transforms that ends at sinks. It is built whole and
 /// replaced whole.
 #[derive(Debug, Default)]
-pub(crate) struct Stage {
+pub struct Stage {
     pub(crate) entry: Vec<Target>,
-    pub(crate) nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node<Metrics>>,
     pub(crate) edges: Vec<Arc<Edge>>,
     /// Says when memory is too short for queues of optional sinks to grow.
     pub(crate) memory: Budget,
     /// Tells, by going away, that nobody sends through it any more.
     pub(crate) _in_use: Option<watch::Receiver<()>>,
-}
-
-/// Where a batch goes next: an index into the stage's nodes or edges.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
-    Node(usize),
-    Edge(usize),
-}
-
-/// A transform in a stage.
-#[derive(Debug)]
-pub(crate) struct Node {
-    pub(crate) transform: Arc<dyn Transform>,
-    pub(crate) metrics: ComponentMetrics,
-    /// By output.
-    pub(crate) outputs: Vec<Vec<Target>>,
 }
 
 /// What was found when a batch was looked into on its way.

@@ -6,13 +6,23 @@
 //! nodes and bytes are bounded.
 
 mod scalar;
+mod strict;
 
-use granit_parser::{Event, Parser, ScalarStyle, Span, Tag};
+use std::borrow::Cow;
+
+use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, Span, StructureStyle, Tag};
+
+use strict::Source;
 
 pub(crate) use scalar::{Resolved, resolve};
 
 /// The deepest nesting of collections. A rule file needs six.
 pub(crate) const MAX_DEPTH: usize = 32;
+/// How much text is scanned again, in bytes, for quoted texts whose lines begin left of where
+/// version 1.2 of YAML has them and Prometheus does not mind.
+const MAX_RESCANNED: usize = 16 << 20;
+/// Indentation that is deeper than any key.
+const INDENT: &str = "                                                                        ";
 /// The prefix of the tags that are written `!!name`.
 const CORE: &str = "tag:yaml.org,2002:";
 
@@ -61,13 +71,34 @@ impl Tree {
     /// Reads the first document. Fails with all that can be told at once: where the syntax is
     /// broken, or each alias that has no anchor.
     pub(crate) fn parse(text: &str, max_nodes: usize) -> Result<Self, Vec<(Place, String)>> {
+        let mut text = Cow::Borrowed(text);
+        let mut budget = MAX_RESCANNED;
+        loop {
+            match Self::parse_once(&text, max_nodes) {
+                Err(Failure::Outdented(offset)) if budget >= text.len() => {
+                    budget -= text.len();
+                    text.to_mut().insert_str(offset, INDENT);
+                }
+                Err(Failure::Outdented(offset)) => {
+                    let line = text[..offset].matches('\n').count() as u64 + 1;
+                    let message = "lines of a quoted text begin left of its key: indent them";
+                    return Err(vec![(Place { line, column: 1 }, message.to_owned())]);
+                }
+                Err(Failure::Problems(problems)) => return Err(problems),
+                Ok(tree) => return Ok(tree),
+            }
+        }
+    }
+
+    fn parse_once(text: &str, max_nodes: usize) -> Result<Self, Failure> {
         let mut options = granit_parser::options! {
             emit_unresolved_aliases: true,
             flow_nesting_limit: MAX_DEPTH,
             block_nesting_limit: MAX_DEPTH,
         };
         options.set_emit_comments(false);
-        let mut builder = Builder::new(max_nodes);
+        let mut builder = Builder::new(text, max_nodes);
+        builder.problems = strict::directives(text);
         let mut events = Parser::new_from_str_with_options(text, options);
         let mut ended = false;
         for event in &mut events {
@@ -79,8 +110,13 @@ impl Tree {
                     break;
                 }
                 Err(error) => {
-                    let problem = (place(error.marker()), format!("invalid YAML: {error}"));
-                    builder.problems.push(problem);
+                    if *error.kind() == ErrorKind::InvalidQuotedScalarIndent
+                        && let Some(offset) = error.marker().byte_offset()
+                    {
+                        return Err(Failure::Outdented(offset));
+                    }
+                    let reason = format!("invalid YAML: {}", error.info());
+                    builder.problems.push((place(error.marker()), reason));
                     break;
                 }
             };
@@ -90,12 +126,12 @@ impl Tree {
                     builder.tree.second = Some(place(&span.start));
                     break;
                 }
-                event => builder.take(event, &span)?,
+                event => builder.take(event, &span).map_err(Failure::Problems)?,
             }
         }
         match builder.problems.is_empty() {
             true => Ok(builder.tree),
-            false => Err(builder.problems),
+            false => Err(Failure::Problems(builder.problems)),
         }
     }
 
@@ -118,6 +154,13 @@ impl Tree {
     }
 }
 
+/// Why a text has no tree.
+enum Failure {
+    Problems(Vec<(Place, String)>),
+    /// A quoted text goes on at this byte, left of where version 1.2 of YAML has it.
+    Outdented(usize),
+}
+
 fn place(mark: &granit_parser::Marker) -> Place {
     Place {
         line: mark.line() as u64,
@@ -126,19 +169,28 @@ fn place(mark: &granit_parser::Marker) -> Place {
 }
 
 /// Puts the tree together.
-struct Builder {
+struct Builder<'a> {
+    text: &'a str,
     tree: Tree,
-    /// The collections that are open, each with its children so far.
-    open: Vec<(Id, Vec<Id>)>,
+    /// The collections that are open.
+    open: Vec<Open>,
     /// The node that an anchor names, by its number.
     anchors: Vec<Option<Id>>,
     problems: Vec<(Place, String)>,
     max_nodes: usize,
 }
 
-impl Builder {
-    fn new(max_nodes: usize) -> Self {
+/// A collection with its children so far.
+struct Open {
+    id: Id,
+    children: Vec<Id>,
+    is_block_mapping: bool,
+}
+
+impl<'a> Builder<'a> {
+    fn new(text: &'a str, max_nodes: usize) -> Self {
         Self {
+            text,
             tree: Tree::default(),
             open: Vec::new(),
             anchors: Vec::new(),
@@ -155,24 +207,41 @@ impl Builder {
         };
         match event {
             Event::Scalar(text, style, anchor, tag) => {
-                let content = scalar(&text, style == ScalarStyle::Plain);
+                let source = Source {
+                    text: self.text,
+                    range: span.byte_range().unwrap_or_default(),
+                };
+                let at_key = self.open.last().is_some_and(|open| {
+                    open.is_block_mapping && open.children.len().is_multiple_of(2)
+                });
+                let refused = strict::escape(&source, style)
+                    .or_else(|| strict::key(&source).filter(|_| at_key));
+                if let Some(message) = refused {
+                    self.problems.push((place, message.to_owned()));
+                }
+                let text = strict::text(&source, &text, style);
+                let content = scalar(text, style == ScalarStyle::Plain);
                 self.add(place, content, tag.as_deref(), anchor)?;
             }
             Event::SequenceStart(_, anchor, tag) => {
                 let content = Content::Sequence(Box::default());
                 let id = self.add(place, content, tag.as_deref(), anchor)?;
-                self.open.push((id, Vec::new()));
+                self.open(id, false);
             }
-            Event::MappingStart(_, anchor, tag) => {
+            Event::MappingStart(style, anchor, tag) => {
                 let content = Content::Mapping(Box::default());
                 let id = self.add(place, content, tag.as_deref(), anchor)?;
-                self.open.push((id, Vec::new()));
+                self.open(id, style == StructureStyle::Block);
+            }
+            Event::DocumentStart(_, Some(version)) if (version.major, version.minor) != (1, 1) => {
+                let message = "Prometheus reads YAML 1.1 alone: remove the %YAML directive";
+                self.problems.push((place, message.to_owned()));
             }
             Event::SequenceEnd | Event::MappingEnd => {
-                if let Some((id, list)) = self.open.pop() {
-                    match &mut self.tree.nodes[id as usize].content {
+                if let Some(open) = self.open.pop() {
+                    match &mut self.tree.nodes[open.id as usize].content {
                         Content::Sequence(children) | Content::Mapping(children) => {
-                            *children = list.into();
+                            *children = open.children.into();
                         }
                         Content::Scalar { .. } | Content::Alias(_) => {}
                     }
@@ -193,6 +262,14 @@ impl Builder {
             _ => {}
         }
         Ok(())
+    }
+
+    fn open(&mut self, id: Id, is_block_mapping: bool) {
+        self.open.push(Open {
+            id,
+            children: Vec::new(),
+            is_block_mapping,
+        });
     }
 
     fn add(
@@ -220,7 +297,7 @@ impl Builder {
             self.anchors[anchor] = Some(id);
         }
         match self.open.last_mut() {
-            Some((_, children)) => children.push(id),
+            Some(open) => open.children.push(id),
             None => self.tree.root = Some(id),
         }
         Ok(id)

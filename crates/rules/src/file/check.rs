@@ -28,12 +28,14 @@ fn is_legacy(name: &str, letter: impl Fn(u8) -> bool) -> bool {
     bytes.next().is_some_and(&letter) && bytes.all(|byte| letter(byte) || byte.is_ascii_digit())
 }
 
-/// A character that YAML does not allow unescaped, if there is one.
+/// Whether YAML does not allow the character unescaped. Line breaks that only version 1.1 takes for
+/// such are among them: Prometheus would read another text than other readers.
 pub(super) fn is_forbidden(c: char) -> bool {
     match c {
-        '\t' | '\n' | '\r' | '\u{85}' => false,
+        '\t' | '\n' | '\r' => false,
         c if c < ' ' => true,
-        '\u{7f}'..='\u{9f}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => true,
+        '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' => true,
+        '\u{feff}' | '\u{fffe}' | '\u{ffff}' => true,
         _ => false,
     }
 }

@@ -50,9 +50,8 @@ pub(super) fn parse(text: &[u8], checks: &Checks<'_>) -> Result<Parsed, Vec<Prob
     };
     let mut forbidden = false;
     for (at, c) in text.char_indices().filter(|(_, c)| is_forbidden(*c)) {
-        let message = format!(
-            "control character {c:?} is not allowed in YAML: write it escaped, in double quotes"
-        );
+        let message =
+            format!("character {c:?} is not allowed in YAML: write it escaped, in double quotes");
         problems.push(place_after(&text.as_bytes()[..at]), &Key::File, message);
         forbidden = true;
     }

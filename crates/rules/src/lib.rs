@@ -26,7 +26,7 @@
 mod duration;
 mod file;
 //mod read;
-//mod set;
+mod set;
 mod version;
 mod write;
 mod yaml;
@@ -37,5 +37,5 @@ pub use file::{
     Alerting, Check, Checks, Group, Kind, Limits, Names, Parsed, Problem, Rule, RuleFile,
 };
 //pub use read::{GlobLimits, ReadError, ReadProblem, read_globs};
-//pub use set::{Change, RuleSet, StoredFile, Tenant, TenantRules};
+pub use set::{Change, RuleSet, StoredFile, Tenant, TenantRules};
 pub use version::Version;

@@ -22,7 +22,7 @@
     )
 )]
 
-//mod directory;
+mod directory;
 mod duration;
 mod file;
 //mod read;
@@ -31,7 +31,7 @@ mod version;
 mod write;
 mod yaml;
 
-//pub use directory::{Applied, DirectoryError, RulesDirectory, decode_name};
+pub use directory::{Applied, DirectoryError, RulesDirectory, decode_name};
 pub use duration::{DurationError, PromDuration};
 pub use file::{
     Alerting, Check, Checks, Group, Kind, Limits, Names, Parsed, Problem, Rule, RuleFile,

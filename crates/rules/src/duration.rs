@@ -109,7 +109,7 @@ impl fmt::Display for PromDuration {
             return f.write_str("0s");
         }
         for (unit, millis) in UNITS {
-            if matches!(unit, "y" | "w") && rest % millis != 0 {
+            if matches!(unit, "y" | "w") && !rest.is_multiple_of(millis) {
                 continue;
             }
             if rest >= millis {

@@ -86,7 +86,8 @@ pub enum Names {
 /// Bounds of one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The largest file, in bytes.
+    /// The largest file, in bytes; also what its texts may hold, those that aliases repeat counted
+    /// each time.
     pub bytes: usize,
     /// The most groups.
     pub groups: usize,

@@ -25,7 +25,7 @@
 mod directory;
 mod duration;
 mod file;
-//mod read;
+mod read;
 mod set;
 mod version;
 mod write;
@@ -36,6 +36,6 @@ pub use duration::{DurationError, PromDuration};
 pub use file::{
     Alerting, Check, Checks, Group, Kind, Limits, Names, Parsed, Problem, Rule, RuleFile,
 };
-//pub use read::{GlobLimits, ReadError, ReadProblem, read_globs};
+pub use read::{FilesRead, GlobLimits, ReadError, ReadProblem, read_globs};
 pub use set::{Change, RuleSet, StoredFile, Tenant, TenantRules};
 pub use version::Version;

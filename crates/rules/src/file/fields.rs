@@ -24,6 +24,8 @@ pub(super) struct Reader<'t> {
     pub(super) problems: Problems,
     visits: usize,
     max_visits: usize,
+    bytes: usize,
+    max_bytes: usize,
 }
 
 impl<'t> Reader<'t> {
@@ -33,6 +35,8 @@ impl<'t> Reader<'t> {
             problems: Problems::new(limits.problems),
             visits: 0,
             max_visits: limits.nodes,
+            bytes: 0,
+            max_bytes: limits.bytes,
         }
     }
 
@@ -86,12 +90,29 @@ impl<'t> Reader<'t> {
         };
         match resolve(node) {
             Ok(Resolved::Null) => None,
-            Ok(_) => Some(text.to_string()),
+            Ok(_) => self.copy(text, node.place),
             Err(message) => {
                 self.problems.push(node.place, key, message);
                 None
             }
         }
+    }
+
+    /// A copy of a text. Aliases repeat texts, so their bytes are bounded: past that, there is none.
+    fn copy(&mut self, text: &str, place: Place) -> Option<String> {
+        let before = self.bytes;
+        self.bytes = before.saturating_add(text.len());
+        if self.bytes <= self.max_bytes {
+            return Some(text.to_owned());
+        }
+        if before <= self.max_bytes {
+            let message = format!(
+                "file holds more than {} bytes, aliases expanded: split it",
+                self.max_bytes
+            );
+            self.problems.push(place, &Key::File, message);
+        }
+        None
     }
 
     /// A whole number.
@@ -195,7 +216,7 @@ impl<'t> Reader<'t> {
         let is_mapping = |id: Id| matches!(tree.raw(tree.target(id)).content, Content::Mapping(_));
         let node = tree.raw(value);
         let maps = match &node.content {
-            Content::Sequence(items) => items.iter().copied().collect(),
+            Content::Sequence(items) => items.to_vec(),
             _ => vec![value],
         };
         for map in maps {

@@ -90,6 +90,16 @@ fn aliases_that_multiply_are_refused() {
 }
 
 #[test]
+fn a_long_text_that_aliases_repeat_is_refused() {
+    let long = "x".repeat(100_000);
+    let labels: String = (0..100).map(|i| format!(", l{i}: *x")).collect();
+    let text = format!("groups:\n- name: a\n  labels: {{l: &x '{long}'{labels}}}\n");
+    let found = problems(&text);
+    assert_eq!(found.len(), 1);
+    assert!(found[0].contains("bytes, aliases expanded"), "{found:?}");
+}
+
+#[test]
 fn a_merge_that_contains_itself_or_goes_too_deep_is_refused() {
     assert!(problems("groups:\n- &a {<<: *a, name: b}\n")[0].contains("contain themselves"));
     let chain: String = (1..40)

@@ -198,6 +198,10 @@ impl Handler for Status {
             }
         })
     }
+
+    fn answers_half_closed(&self) -> bool {
+        true
+    }
 }
 
 fn not_allowed(methods: &[Method]) -> Response {

@@ -268,4 +268,8 @@ impl Handler for Page {
             response
         })
     }
+
+    fn answers_half_closed(&self) -> bool {
+        true
+    }
 }

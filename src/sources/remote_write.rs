@@ -306,6 +306,11 @@ impl Handler for Serving {
             response
         })
     }
+
+    /// A batch that has arrived whole is worth its answer.
+    fn answers_half_closed(&self) -> bool {
+        true
+    }
 }
 
 struct Receiver {

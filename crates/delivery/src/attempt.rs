@@ -11,7 +11,7 @@ use metrifold_codec::Batch;
 use metrifold_codec::remote_write::{DecodeError, VERSION, content_type, version_value};
 use metrifold_engine::dead_letters::Letter;
 use metrifold_engine::planes::metrics::{Delivery, Form, Input, Trouble};
-use metrifold_http::{Parts, Reply, TransportKind};
+use metrifold_http::{Body, Reply, TransportKind};
 use metrifold_model::ledger::Reason;
 use metrifold_model::{Outcome, Version};
 
@@ -200,7 +200,7 @@ impl Shared {
         &self,
         part: &Batch,
         version: Version,
-        body: impl Into<Parts>,
+        body: impl Into<Body>,
         attempts: u32,
         permit: &Permit<'_>,
     ) -> Result<Answer, Trouble> {
@@ -254,7 +254,7 @@ impl Shared {
         &self,
         place: usize,
         version: Version,
-        body: impl Into<Parts>,
+        body: impl Into<Body>,
         part: &Batch,
         attempt: u32,
     ) -> Result<Reply, (Failure, String)> {

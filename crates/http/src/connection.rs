@@ -9,7 +9,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use http::StatusCode;
+use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::Service;
@@ -24,6 +26,7 @@ use metrifold_base::BoxFuture;
 use metrifold_model::ClientCertificate;
 
 use super::answer;
+use super::body::{Body, BoxError};
 use super::listener::{Request, Response};
 use super::routes::{Table, Target};
 use super::timed::{Phase, Timed};
@@ -127,7 +130,8 @@ impl Rest {
             phase,
         };
         let mut connection = http1::Builder::new()
-            .half_close(true)
+            // `Timed` decides what the end of a caller's sending means.
+            .half_close(false)
             .keep_alive(true)
             .header_read_timeout(None)
             .max_headers(MAX_HEADERS)
@@ -188,16 +192,22 @@ struct Dispatch {
 }
 
 impl Service<http::Request<Incoming>> for Dispatch {
-    type Response = Response;
+    type Response = http::Response<Outgoing>;
     type Error = Infallible;
     type Future = Answering;
 
     fn call(&self, request: http::Request<Incoming>) -> Answering {
-        self.phase.busy();
         let target = self.table.load().find(request.uri().path());
         let answer = match target {
             Target::Handler(handler, params) => {
-                let (head, body) = request.into_parts();
+                self.phase.busy(handler.answers_half_closed());
+                let (head, incoming) = request.into_parts();
+                let phase = Arc::clone(&self.phase);
+                let body = if http_body::Body::is_end_stream(&incoming) {
+                    Body::empty()
+                } else {
+                    Body::stream(Received { incoming, phase })
+                };
                 let request = Request {
                     method: head.method,
                     uri: head.uri,
@@ -223,6 +233,7 @@ impl Service<http::Request<Incoming>> for Dispatch {
                 "path has an empty or dot segment, an encoded slash or dot, or a malformed escape",
             ),
         };
+        self.phase.busy(true);
         Answering {
             answer: Answer::Now(Some(answer)),
             phase: Arc::clone(&self.phase),
@@ -242,7 +253,7 @@ enum Answer {
 }
 
 impl Future for Answering {
-    type Output = Result<Response, Infallible>;
+    type Output = Result<http::Response<Outgoing>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let response = match &mut self.answer {
@@ -250,7 +261,73 @@ impl Future for Answering {
             Answer::Now(response) => response.take().unwrap_or_default(),
             Answer::Later(future) => ready!(future.as_mut().poll(cx)),
         };
+        let phase = Arc::clone(&self.phase);
+        Poll::Ready(Ok(response.map(|body| Outgoing { body, phase })))
+    }
+}
+
+/// The body of an answer. The request is over once it is dropped: at its end, or when the caller
+/// is gone.
+struct Outgoing {
+    body: Body,
+    phase: Arc<Phase>,
+}
+
+impl http_body::Body for Outgoing {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
         self.phase.idle();
-        Poll::Ready(Ok(response))
+    }
+}
+
+/// The body of a request. hyper never hears of the end of a caller that is still answered
+/// afterwards, so that a body which it left incomplete is found here.
+struct Received {
+    incoming: Incoming,
+    phase: Arc<Phase>,
+}
+
+impl http_body::Body for Received {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Pending if self.phase.has_ended(cx.waker()) => {
+                Poll::Ready(Some(Err("caller closed before the end of the body".into())))
+            }
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(Into::into))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
     }
 }

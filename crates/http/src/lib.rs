@@ -38,7 +38,7 @@ mod timed;
 pub mod tls;
 
 pub use auth::{AuthError, Authorization, BasicAuth, Callers, Credentials, OAuth2};
-pub use body::BodyError;
+pub use body::{Body, BodyError, BoxError};
 pub use client::{Client, ClientConfig, Reply, TransportError, TransportKind};
 pub use listener::{Handler, Listen, Listeners, Request, Response, Route, Serving};
 pub use parts::Parts;

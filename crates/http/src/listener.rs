@@ -11,20 +11,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderMap, Method, Uri};
-use http_body_util::Full;
-use hyper::body::Incoming;
 
 use metrifold_base::{BoxFuture, BuildError, Problems};
 use metrifold_model::ClientCertificate;
 
+use super::body::Body;
 use super::bound::{Bound, Shared};
 use super::routes::{self, Table};
 use super::tls::ServerTls;
 
 /// What a handler answers.
-pub type Response = http::Response<Full<Bytes>>;
+pub type Response = http::Response<Body>;
 
 /// A path on an address, and how the address is listened on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,14 +82,20 @@ pub struct Request {
     /// The certificate that the caller proved to own.
     pub client_certificate: Option<Arc<ClientCertificate>>,
     /// The body, unread: [`body::read`](super::body::read) bounds it.
-    pub body: Incoming,
+    pub body: Body,
 }
 
 /// Answers the requests of a route.
 pub trait Handler: Send + Sync {
-    /// Answers one request. The future is dropped if the connection breaks. A panic costs the
-    /// caller its connection, and nobody else anything.
+    /// Answers one request. The future, and later the body of the answer, is dropped when the
+    /// caller goes away. A panic costs the caller its connection, and nobody else anything.
     fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response>;
+
+    /// Whether a caller that has closed its sending side is still answered. Such a caller cannot
+    /// be told from one that has hung up: without this, its request is given up.
+    fn answers_half_closed(&self) -> bool {
+        false
+    }
 }
 
 impl Listen {
@@ -167,6 +171,19 @@ impl Listen {
 }
 
 impl Request {
+    /// A request from an unknown caller, without headers and parameters.
+    pub fn new(method: Method, uri: Uri, body: impl Into<Body>) -> Self {
+        Self {
+            method,
+            uri,
+            headers: HeaderMap::new(),
+            params: Vec::new(),
+            peer: SocketAddr::from(([127, 0, 0, 1], 0)),
+            client_certificate: None,
+            body: body.into(),
+        }
+    }
+
     /// What the path's parameter `name` matched.
     pub fn param(&self, name: &str) -> Option<&str> {
         self.params

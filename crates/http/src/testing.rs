@@ -1,18 +1,24 @@
 //! What the tests of this folder share: certificates, and servers that misbehave on demand.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http::StatusCode;
+use http_body::Frame;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 
 use metrifold_base::BoxFuture;
 
-use super::{Handler, Listen, Listeners, Request, Response, Route, Serving, answer};
+use super::{Body, Handler, Listen, Listeners, Request, Response, Route, Serving, answer};
 
 /// An authority and its certificates, as files.
 pub(super) struct Authority {
@@ -155,4 +161,25 @@ async fn proxied(mut stream: BufReader<TcpStream>, seen: Arc<Mutex<Vec<String>>>
     stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
     // However it ends is the test's concern.
     let _ = tokio::io::copy_bidirectional(&mut stream, &mut far).await;
+}
+
+/// A body that is fed by hand, and tells when it is dropped.
+pub(super) fn fed() -> (mpsc::Sender<io::Result<Bytes>>, Body) {
+    let (feed, pieces) = mpsc::channel(1);
+    (feed, Body::stream(Fed(pieces)))
+}
+
+struct Fed(mpsc::Receiver<io::Result<Bytes>>);
+
+impl http_body::Body for Fed {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let piece = self.0.poll_recv(cx);
+        piece.map(|piece| piece.map(|piece| piece.map(Frame::data)))
+    }
 }

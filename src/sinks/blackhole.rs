@@ -5,8 +5,11 @@
 use serde::Deserialize;
 
 use metrifold_base::{BoxFuture, BuildError, Problems, RunError, Shutdown};
-use metrifold_engine::component::{BuildContext, ComponentInfo, SinkConfig};
-use metrifold_engine::planes::metrics::{Form, Input, Sink};
+use metrifold_engine::component::{
+    BuildContext, BuildSink, ComponentInfo, MetricsSink, SinkConfig, SinkPort,
+};
+use metrifold_engine::planes::Sink;
+use metrifold_engine::planes::metrics::{Form, Input, Metrics};
 use metrifold_model::Kind;
 
 /// Configuration of the `blackhole` sink: it has no keys.
@@ -25,20 +28,28 @@ inventory::submit! {
 
 #[typetag::deserialize(name = "blackhole")]
 impl SinkConfig for BlackholeConfig {
-    fn form(&self) -> Form {
-        Form::AsReceived
+    fn port(&self) -> SinkPort<'_> {
+        SinkPort::Metrics(self)
     }
 
     fn validate(&self, _problems: &mut Problems) {}
+}
 
-    fn build(&self, _cx: &BuildContext) -> Result<Box<dyn Sink>, BuildError> {
+impl MetricsSink for BlackholeConfig {
+    fn form(&self) -> Form {
+        Form::AsReceived
+    }
+}
+
+impl BuildSink<Metrics> for BlackholeConfig {
+    fn build(&self, _cx: &BuildContext) -> Result<Box<dyn Sink<Metrics>>, BuildError> {
         Ok(Box::new(Blackhole))
     }
 }
 
 struct Blackhole;
 
-impl Sink for Blackhole {
+impl Sink<Metrics> for Blackhole {
     fn run(self: Box<Self>, input: Input, _shutdown: Shutdown) -> BoxFuture<Result<(), RunError>> {
         Box::pin(async move {
             while let Some(delivery) = input.recv().await {

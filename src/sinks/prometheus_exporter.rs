@@ -18,8 +18,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use metrifold_base::{BoxFuture, BuildError, Key, Period, Problems, RunError, Shutdown};
 use metrifold_codec::remote_write::STALE;
 use metrifold_codec::{Arena, text};
-use metrifold_engine::component::{BuildContext, ComponentInfo, Resource, SinkConfig};
-use metrifold_engine::planes::metrics::{Form, Input, Sink};
+use metrifold_engine::component::{
+    BuildContext, BuildSink, ComponentInfo, MetricsSink, Resource, SinkConfig, SinkPort,
+};
+use metrifold_engine::planes::Sink;
+use metrifold_engine::planes::metrics::{Form, Input, Metrics};
 use metrifold_http::{Handler, Listen, Request, Response, Route, answer};
 use metrifold_model::ledger::Reason;
 use metrifold_model::{Kind, Outcome};
@@ -90,8 +93,8 @@ inventory::submit! {
 
 #[typetag::deserialize(name = "prometheus_exporter")]
 impl SinkConfig for PrometheusExporterConfig {
-    fn form(&self) -> Form {
-        Form::Decoded
+    fn port(&self) -> SinkPort<'_> {
+        SinkPort::Metrics(self)
     }
 
     fn resources(&self) -> Vec<Resource> {
@@ -107,8 +110,16 @@ impl SinkConfig for PrometheusExporterConfig {
             problems.at("max_series", "must be at least 1");
         }
     }
+}
 
-    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Sink>, BuildError> {
+impl MetricsSink for PrometheusExporterConfig {
+    fn form(&self) -> Form {
+        Form::Decoded
+    }
+}
+
+impl BuildSink<Metrics> for PrometheusExporterConfig {
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Sink<Metrics>>, BuildError> {
         let route = cx.listeners.route(&self.listen(), &cx.id)?;
         let page = Page {
             series: Mutex::default(),
@@ -153,7 +164,7 @@ struct Entry {
     written: Instant,
 }
 
-impl Sink for PrometheusExporter {
+impl Sink<Metrics> for PrometheusExporter {
     fn run(self: Box<Self>, input: Input, _shutdown: Shutdown) -> BoxFuture<Result<(), RunError>> {
         let serving = self.route.serve(self.page.clone());
         Box::pin(async move {

@@ -13,8 +13,11 @@ use serde::Deserialize;
 
 use metrifold_base::{BuildError, Key, Problems};
 use metrifold_delivery::{DEAD_LETTER_KEYS, DeliveryConfig, Flavour, KEYS, RETRY_KEYS};
-use metrifold_engine::component::{BuildContext, ComponentInfo, SinkConfig};
-use metrifold_engine::planes::metrics::{Form, Sink, Transform};
+use metrifold_engine::component::{
+    BuildContext, BuildSink, ComponentInfo, MetricsSink, SinkConfig, SinkPort,
+};
+use metrifold_engine::planes::Sink;
+use metrifold_engine::planes::metrics::{Form, Metrics, Transform};
 use metrifold_model::Kind;
 use metrifold_queue::QueueConfig;
 
@@ -46,6 +49,20 @@ inventory::submit! {
 
 #[typetag::deserialize(name = "remote_write")]
 impl SinkConfig for RemoteWriteConfig {
+    fn port(&self) -> SinkPort<'_> {
+        SinkPort::Metrics(self)
+    }
+
+    fn files(&self) -> Vec<&Path> {
+        self.0.files()
+    }
+
+    fn validate(&self, problems: &mut Problems) {
+        self.0.validate(FLAVOUR, problems);
+    }
+}
+
+impl MetricsSink for RemoteWriteConfig {
     fn required(&self) -> bool {
         self.0.required
     }
@@ -62,19 +79,13 @@ impl SinkConfig for RemoteWriteConfig {
         FLAVOUR.sorts_labels
     }
 
-    fn files(&self) -> Vec<&Path> {
-        self.0.files()
-    }
-
-    fn validate(&self, problems: &mut Problems) {
-        self.0.validate(FLAVOUR, problems);
-    }
-
     fn before(&self, _cx: &BuildContext) -> Result<Option<Arc<dyn Transform>>, BuildError> {
         self.0.before()
     }
+}
 
-    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Sink>, BuildError> {
+impl BuildSink<Metrics> for RemoteWriteConfig {
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Sink<Metrics>>, BuildError> {
         self.0.build(FLAVOUR, cx)
     }
 }

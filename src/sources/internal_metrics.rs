@@ -16,8 +16,11 @@ use metrifold_codec::remote_write::Limits;
 use metrifold_codec::remote_write::messages::v1;
 use metrifold_codec::snappy::Compressor;
 use metrifold_codec::{Batch, text};
-use metrifold_engine::component::{BuildContext, ComponentInfo, SourceConfig};
-use metrifold_engine::planes::metrics::{Output, Source};
+use metrifold_engine::component::{
+    BuildContext, BuildSource, ComponentInfo, SourceConfig, SourcePort,
+};
+use metrifold_engine::planes::Source;
+use metrifold_engine::planes::metrics::{Metrics, Output};
 use metrifold_model::{Kind, Origin, Version};
 use metrifold_telemetry::{ComponentMetrics, Telemetry};
 
@@ -66,6 +69,10 @@ inventory::submit! {
 
 #[typetag::deserialize(name = "internal_metrics")]
 impl SourceConfig for InternalMetricsConfig {
+    fn port(&self) -> SourcePort<'_> {
+        SourcePort::Metrics(self)
+    }
+
     fn validate(&self, problems: &mut Problems) {
         if self.interval < Period::millis(100) {
             problems.at("interval", "must be at least 100ms");
@@ -79,8 +86,10 @@ impl SourceConfig for InternalMetricsConfig {
             }
         }
     }
+}
 
-    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source>, BuildError> {
+impl BuildSource<Metrics> for InternalMetricsConfig {
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source<Metrics>>, BuildError> {
         Ok(Box::new(InternalMetrics {
             config: self.clone(),
             origin: Arc::new(Origin::internal(cx.id.clone())),
@@ -97,7 +106,7 @@ struct InternalMetrics {
     metrics: ComponentMetrics,
 }
 
-impl Source for InternalMetrics {
+impl Source<Metrics> for InternalMetrics {
     fn run(
         self: Box<Self>,
         out: Output,

@@ -24,9 +24,12 @@ use tokio::time::timeout;
 use metrifold_base::{BoxFuture, BuildError, Period, Problems, RunError, Shutdown, Size};
 use metrifold_codec::remote_write::{Limits, Written, negotiate};
 use metrifold_codec::{Batch, snappy};
-use metrifold_engine::component::{BuildContext, ComponentInfo, Resource, SourceConfig};
+use metrifold_engine::component::{
+    BuildContext, BuildSource, ComponentInfo, Resource, SourceConfig, SourcePort,
+};
 use metrifold_engine::memory::Sizes;
-use metrifold_engine::planes::metrics::{Output, Seen, SendError, Source};
+use metrifold_engine::planes::Source;
+use metrifold_engine::planes::metrics::{Metrics, Output, Seen, SendError};
 use metrifold_http::{
     Authorization, BasicAuth, BodyError, Callers, Handler, Listen, Request, Response, Route,
     ServerTls, answer, auth, body,
@@ -159,6 +162,10 @@ inventory::submit! {
 
 #[typetag::deserialize(name = "remote_write")]
 impl SourceConfig for RemoteWriteConfig {
+    fn port(&self) -> SourcePort<'_> {
+        SourcePort::Metrics(self)
+    }
+
     fn resources(&self) -> Vec<Resource> {
         vec![Resource::Route(self.listen())]
     }
@@ -225,8 +232,10 @@ impl SourceConfig for RemoteWriteConfig {
             }
         }
     }
+}
 
-    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source>, BuildError> {
+impl BuildSource<Metrics> for RemoteWriteConfig {
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source<Metrics>>, BuildError> {
         let route = cx.listeners.route(&self.listen(), &cx.id)?;
         let callers = Callers::build(self.basic_auth.as_ref(), self.authorization.as_ref())?;
         Ok(Box::new(RemoteWrite {
@@ -266,7 +275,7 @@ struct RemoteWrite {
     receiver: Receiver,
 }
 
-impl Source for RemoteWrite {
+impl Source<Metrics> for RemoteWrite {
     fn run(
         self: Box<Self>,
         out: Output,

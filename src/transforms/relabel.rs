@@ -12,8 +12,10 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use metrifold_base::{BuildError, Key, Problems};
-use metrifold_engine::component::{BuildContext, ComponentInfo, TransformConfig};
-use metrifold_engine::planes::metrics::{Relabel, Transform};
+use metrifold_engine::component::{
+    BuildContext, BuildTransform, ComponentInfo, TransformConfig, TransformPorts,
+};
+use metrifold_engine::planes::metrics::{Metrics, Relabel, Transform};
 use metrifold_expr::relabel::{Program, RuleConfig, Validation, file};
 use metrifold_model::Kind;
 
@@ -69,6 +71,13 @@ impl RelabelConfig {
 
 #[typetag::deserialize(name = "relabel")]
 impl TransformConfig for RelabelConfig {
+    fn ports(&self) -> TransformPorts<'_> {
+        TransformPorts {
+            metrics: Some(self),
+            ..TransformPorts::default()
+        }
+    }
+
     fn files(&self) -> Vec<&Path> {
         self.rules_file.iter().map(PathBuf::as_path).collect()
     }
@@ -76,7 +85,9 @@ impl TransformConfig for RelabelConfig {
     fn validate(&self, problems: &mut Problems) {
         self.compile(problems);
     }
+}
 
+impl BuildTransform<Metrics> for RelabelConfig {
     fn build(&self, _cx: &BuildContext) -> Result<Arc<dyn Transform>, BuildError> {
         Ok(Arc::new(self.make()?))
     }

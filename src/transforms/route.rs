@@ -17,8 +17,10 @@ use serde::de::{Deserializer, SeqAccess, Visitor};
 
 use metrifold_base::{BuildError, Key, Problems};
 use metrifold_codec::Batch;
-use metrifold_engine::component::{BuildContext, ComponentInfo, TransformConfig};
-use metrifold_engine::planes::metrics::{Emitter, Transform};
+use metrifold_engine::component::{
+    BuildContext, BuildTransform, ComponentInfo, TransformConfig, TransformPorts,
+};
+use metrifold_engine::planes::metrics::{Emitter, Metrics, Transform};
 use metrifold_expr::matchers::Matchers;
 use metrifold_model::{Kind, Rejection};
 
@@ -138,6 +140,13 @@ impl RouteConfig {
 
 #[typetag::deserialize(name = "route")]
 impl TransformConfig for RouteConfig {
+    fn ports(&self) -> TransformPorts<'_> {
+        TransformPorts {
+            metrics: Some(self),
+            ..TransformPorts::default()
+        }
+    }
+
     fn outputs(&self) -> Vec<String> {
         let rest = std::iter::once(REST.to_owned());
         self.routes.keys().cloned().chain(rest).collect()
@@ -146,7 +155,9 @@ impl TransformConfig for RouteConfig {
     fn validate(&self, problems: &mut Problems) {
         self.compile(problems);
     }
+}
 
+impl BuildTransform<Metrics> for RouteConfig {
     fn build(&self, _cx: &BuildContext) -> Result<Arc<dyn Transform>, BuildError> {
         Ok(Arc::new(self.make()?))
     }

@@ -25,8 +25,10 @@ use serde::Deserialize;
 
 use metrifold_base::{BuildError, Key, Problems};
 use metrifold_codec::{Arena, Batch, Label, Name, SeriesMut};
-use metrifold_engine::component::{BuildContext, ComponentInfo, TransformConfig};
-use metrifold_engine::planes::metrics::{Emitter, Pass, Transform};
+use metrifold_engine::component::{
+    BuildContext, BuildTransform, ComponentInfo, TransformConfig, TransformPorts,
+};
+use metrifold_engine::planes::metrics::{Emitter, Metrics, Pass, Transform};
 use metrifold_model::{Kind, Rejection, Tenant};
 
 use source::{FromConfig, Source};
@@ -122,10 +124,19 @@ impl TenantConfig {
 
 #[typetag::deserialize(name = "tenant")]
 impl TransformConfig for TenantConfig {
+    fn ports(&self) -> TransformPorts<'_> {
+        TransformPorts {
+            metrics: Some(self),
+            ..TransformPorts::default()
+        }
+    }
+
     fn validate(&self, problems: &mut Problems) {
         self.compile(problems);
     }
+}
 
+impl BuildTransform<Metrics> for TenantConfig {
     fn build(&self, _cx: &BuildContext) -> Result<Arc<dyn Transform>, BuildError> {
         Ok(Arc::new(self.make()?))
     }

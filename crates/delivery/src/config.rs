@@ -12,7 +12,8 @@ use metrifold_base::{BuildError, Endpoint, Key, Period, Problems, Secret, Size};
 use metrifold_codec::remote_write::VERSION;
 use metrifold_engine::component::BuildContext;
 use metrifold_engine::dead_letters::DeadLettersConfig;
-use metrifold_engine::planes::metrics::{Form, Relabel, Sink, Transform};
+use metrifold_engine::planes::Sink;
+use metrifold_engine::planes::metrics::{Form, Metrics, Relabel, Transform};
 use metrifold_expr::relabel::RuleConfig;
 use metrifold_http::{
     Authorization, BasicAuth, Client, ClientConfig, ClientTls, Credentials, OAuth2, auth,
@@ -481,7 +482,11 @@ impl DeliveryConfig {
     }
 
     /// Makes the sink.
-    pub fn build(&self, flavour: Flavour, cx: &BuildContext) -> Result<Box<dyn Sink>, BuildError> {
+    pub fn build(
+        &self,
+        flavour: Flavour,
+        cx: &BuildContext,
+    ) -> Result<Box<dyn Sink<Metrics>>, BuildError> {
         let client = Client::new(&ClientConfig {
             tls: self.tls.clone(),
             proxy_url: self.proxy_url.clone(),

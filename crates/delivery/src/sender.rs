@@ -9,7 +9,8 @@ use tokio::task::JoinSet;
 
 use metrifold_base::{BoxFuture, RunError, Shutdown};
 use metrifold_engine::dead_letters::{Bounds, Store};
-use metrifold_engine::planes::metrics::{Input, Sink};
+use metrifold_engine::planes::Sink;
+use metrifold_engine::planes::metrics::{Input, Metrics};
 use metrifold_http::{Client, Credentials};
 use metrifold_telemetry::ComponentMetrics;
 
@@ -69,7 +70,7 @@ impl Sender {
     }
 }
 
-impl Sink for Sender {
+impl Sink<Metrics> for Sender {
     fn run(self: Box<Self>, input: Input, _shutdown: Shutdown) -> BoxFuture<Result<(), RunError>> {
         if let Some((store, bounds)) = &self.0.target.letters {
             store.attach(*bounds, input.clone());

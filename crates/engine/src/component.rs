@@ -20,6 +20,7 @@ use metrifold_telemetry::{ComponentMetrics, Telemetry};
 use crate::dead_letters::Stores;
 use crate::memory::{Budget, Sizes};
 
+pub(crate) use port::InputOf;
 pub use port::{
     BuildSink, BuildSource, BuildTransform, Buildable, MetricsSink, SinkPort, SourcePort,
     TransformPorts,

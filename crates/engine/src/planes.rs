@@ -31,9 +31,9 @@ pub trait Plane: Debug + Sized + Send + Sync + 'static {
     /// What flows in it.
     const SIGNAL: Signal;
     /// A transform, built.
-    type Transform: ?Sized + Send + Sync + 'static;
+    type Transform: ?Sized + Debug + Send + Sync + 'static;
     /// What leads into a sink.
-    type Edge: Edge;
+    type Edge: Edge + Debug;
     /// A source's end of its stage.
     type Output: Clone + Send + Sync + 'static;
     /// All that lies behind a source: built whole, replaced whole.

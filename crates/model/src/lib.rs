@@ -14,6 +14,7 @@
 )]
 
 pub mod ledger;
+pub mod rejection;
 
 mod ack;
 mod counts;

@@ -180,7 +180,9 @@ pub(crate) fn check(
         None => Vec::new(),
     };
     let disk_queue = match &config {
-        Some(AnyConfig::Sink(sink)) if sink.metrics().is_some_and(|sink| sink.queue().is_disk()) => {
+        Some(AnyConfig::Sink(sink))
+            if sink.metrics().is_some_and(|sink| sink.queue().is_disk()) =>
+        {
             let span = KeyPath::parse("queue.type").locate(&table, Under::Value);
             Some(span.map_or_else(|| place.clone(), |span| around.place(span)))
         }

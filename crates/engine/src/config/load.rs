@@ -15,9 +15,7 @@ use super::environment::Environment;
 use super::graph::{self, OutputRef};
 use super::resources::{self, Claim};
 use super::source::{self, Place, Text};
-use super::{
-    ApiConfig, Component, Config, LedgerConfig, Loaded, NamedFiles, Places, memory,
-};
+use super::{ApiConfig, Component, Config, LedgerConfig, Loaded, NamedFiles, Places, memory};
 
 /// How to load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,12 +12,16 @@ use serde::Deserialize;
 
 use metrifold_base::{BuildError, Endpoint, Key, Problems, Size};
 use metrifold_http::Listen;
-use metrifold_model::{Kind, Signal};
+use metrifold_model::Kind;
 use metrifold_queue::QueueConfig;
 
-use crate::component::{BuildContext, ComponentInfo, Resource};
+use crate::component::{
+    BuildContext, BuildSink, BuildSource, BuildTransform, ComponentInfo, MetricsSink, Resource,
+    SinkPort, SourcePort, TransformPorts,
+};
 use crate::memory::Sizes;
-use crate::planes::metrics::{Form, Sink, Source, Transform};
+use crate::planes::metrics::Form;
+use crate::planes::{Plane, Sink, Source};
 
 use super::*;
 
@@ -32,15 +36,6 @@ enum Carries {
     #[default]
     Metrics,
     Queries,
-}
-
-impl Carries {
-    fn signal(self) -> Signal {
-        match self {
-            Self::Metrics => Signal::Metrics,
-            Self::Queries => Signal::Queries,
-        }
-    }
 }
 
 #[expect(dead_code, reason = "read by deserialization only")]
@@ -67,8 +62,11 @@ fn root() -> String {
 
 #[typetag::deserialize(name = "test_source")]
 impl SourceConfig for TestSource {
-    fn signal(&self) -> Signal {
-        self.signal.signal()
+    fn port(&self) -> SourcePort<'_> {
+        match self.signal {
+            Carries::Metrics => SourcePort::Metrics(self),
+            Carries::Queries => SourcePort::Queries(self),
+        }
     }
 
     fn largest_request(&self) -> Option<Sizes> {
@@ -101,8 +99,10 @@ impl SourceConfig for TestSource {
             }
         }
     }
+}
 
-    fn build(&self, _cx: &BuildContext) -> Result<Box<dyn Source>, BuildError> {
+impl<P: Plane> BuildSource<P> for TestSource {
+    fn build(&self, _cx: &BuildContext) -> Result<Box<dyn Source<P>>, BuildError> {
         Err(BuildError::new("test", "cannot be built"))
     }
 }
@@ -136,8 +136,12 @@ struct Rule {
 
 #[typetag::deserialize(name = "test_transform")]
 impl TransformConfig for TestTransform {
-    fn signals(&self) -> &'static [Signal] {
-        &[Signal::Metrics, Signal::Queries]
+    fn ports(&self) -> TransformPorts<'_> {
+        TransformPorts {
+            metrics: Some(self),
+            queries: Some(self),
+            ..TransformPorts::default()
+        }
     }
 
     fn outputs(&self) -> Vec<String> {
@@ -151,8 +155,10 @@ impl TransformConfig for TestTransform {
             }
         }
     }
+}
 
-    fn build(&self, _cx: &BuildContext) -> Result<Arc<dyn Transform>, BuildError> {
+impl<P: Plane> BuildTransform<P> for TestTransform {
+    fn build(&self, _cx: &BuildContext) -> Result<Arc<P::Transform>, BuildError> {
         Err(BuildError::new("test", "cannot be built"))
     }
 }
@@ -181,19 +187,26 @@ struct TestSink {
 
 #[typetag::deserialize(name = "test_sink")]
 impl SinkConfig for TestSink {
-    fn signal(&self) -> Signal {
-        self.signal.signal()
-    }
-
-    fn form(&self) -> Form {
-        Form::Decoded
+    fn port(&self) -> SinkPort<'_> {
+        match self.signal {
+            Carries::Metrics => SinkPort::Metrics(self),
+            Carries::Queries => SinkPort::Queries(self),
+        }
     }
 
     fn validate(&self, problems: &mut Problems) {
         self.queue.validate(self.required, problems);
     }
+}
 
-    fn build(&self, _cx: &BuildContext) -> Result<Box<dyn Sink>, BuildError> {
+impl MetricsSink for TestSink {
+    fn form(&self) -> Form {
+        Form::Decoded
+    }
+}
+
+impl<P: Plane> BuildSink<P> for TestSink {
+    fn build(&self, _cx: &BuildContext) -> Result<Box<dyn Sink<P>>, BuildError> {
         Err(BuildError::new("test", "cannot be built"))
     }
 }

@@ -17,7 +17,8 @@ use tokio::time::Instant;
 
 use metrifold_base::BoxFuture;
 use metrifold_http::body::Body;
-use metrifold_model::{Origin, Rejection, Tenant};
+use metrifold_model::rejection::Rejection;
+use metrifold_model::{Origin, Tenant};
 
 pub use edge::{Edge, Input, Serving};
 pub use plane::Queries;

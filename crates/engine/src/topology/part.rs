@@ -130,7 +130,8 @@ impl<P: Buildable> Part<P> {
     /// Retires what the configuration has no more.
     pub(super) fn retire(&mut self, config: &Config, retired: &mut Retired) {
         let source = |id: &Arc<str>| config.sources.get(id);
-        let gone = |id: &Arc<str>| source(id).is_none_or(|it| P::source(it.config.port()).is_none());
+        let gone =
+            |id: &Arc<str>| source(id).is_none_or(|it| P::source(it.config.port()).is_none());
         for (id, old) in self.sources.extract_if(.., |id, _| gone(id)) {
             retired.sources.push(old.retire(id));
         }

@@ -185,9 +185,12 @@ impl Running {
         let Next { config, .. } = next;
         self.workshop.memory.set(config.memory);
         let workshop = &self.workshop;
-        self.metrics.commit(next.metrics, &config, workshop, &mut retired);
-        self.queries.commit(next.queries, &config, workshop, &mut retired);
-        self.rules.commit(next.rules, &config, workshop, &mut retired);
+        self.metrics
+            .commit(next.metrics, &config, workshop, &mut retired);
+        self.queries
+            .commit(next.queries, &config, workshop, &mut retired);
+        self.rules
+            .commit(next.rules, &config, workshop, &mut retired);
         workshop.listeners.start();
         self.metrics.retire(&config, &mut retired);
         self.queries.retire(&config, &mut retired);

@@ -106,7 +106,6 @@ pub enum Form {
     AsReceived,
 }
 
-
 impl Ending {
     /// The reason under which it is counted that a batch was given up, and what its sender hears.
     fn reason(self) -> (Reason, &'static str) {

@@ -17,7 +17,6 @@ use metrifold_telemetry::ComponentMetrics;
 use crate::memory::Budget;
 use crate::planes::{Node, Target};
 
-
 use super::edge::{Edge, Incoming};
 use super::{Emitter, Metrics, Pass, Transform};
 

@@ -11,7 +11,7 @@ use arc_swap::ArcSwapOption;
 use tokio::time::{Instant, timeout_at};
 
 use metrifold_base::{BoxFuture, locked};
-use metrifold_model::{Rejection, RejectionKind};
+use metrifold_model::rejection::{Rejection, RejectionKind};
 use metrifold_telemetry::ComponentMetrics;
 
 use crate::planes::{self, Drain, Ending};
@@ -175,6 +175,8 @@ impl Drain for Edge {
 
 impl fmt::Debug for Edge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Edge").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Edge")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }

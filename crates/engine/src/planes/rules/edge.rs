@@ -37,7 +37,9 @@ pub struct View {
 
 /// Two sets that cannot be joined.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("file {file:?} of tenant {tenant:?} comes from more than one source: rename one, or give the sources sinks of their own")]
+#[error(
+    "file {file:?} of tenant {tenant:?} comes from more than one source: rename one, or give the sources sinks of their own"
+)]
 pub struct Conflict {
     /// Whose rules they are; empty for nobody's.
     pub tenant: Tenant,

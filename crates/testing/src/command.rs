@@ -22,7 +22,7 @@ pub(crate) fn program() -> PathBuf {
 }
 
 /// The product's command line, untouched by the environment.
-pub fn metrifold(arguments: &[&str]) -> Command {
+pub fn cli(arguments: &[&str]) -> Command {
     let mut command = Command::new(program());
     command
         .args(arguments)

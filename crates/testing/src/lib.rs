@@ -29,7 +29,7 @@ mod wait;
 
 pub use address::{free_address, is_closed, nobody};
 pub use authority::Authority;
-pub use command::{alone, metrifold, run};
+pub use command::{alone, cli, run};
 pub use endpoint::{Does, Endpoint, Manner, Reply, Seen, hanging};
 pub use http::{Answer, encode, fetch, get, request};
 pub use load::{Load, Sent};

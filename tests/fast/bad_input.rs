@@ -9,12 +9,13 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use prost::Message;
+
 use metrifold_testing::messages::{v1, v2};
 use metrifold_testing::{
     Answer, Endpoint, Metrifold, PATIENCE, Random, Reply, Sender, Series, body, body_v2, compress,
     one, protobuf, until_so,
 };
-use prost::Message;
 
 const WRITE: &str = "/api/v1/write";
 const V2: [(&str, &str); 2] = [

@@ -6,10 +6,11 @@ use std::process::Output;
 
 use proptest::prelude::*;
 
-use crate::components::components;
 use metrifold_engine::config;
 use metrifold_engine::config::{LoadOptions, ProcessEnvironment, Severity, unknown_keys};
 use metrifold_testing::{Process, run};
+
+use crate::components::components;
 
 const VALID: &str = r#"
 [sources.ingest]

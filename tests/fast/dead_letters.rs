@@ -8,12 +8,13 @@ use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 
-use metrifold_testing::{
-    Endpoint, Metrifold, Reply, Seen, Sender, Series, body, body_v2, cli, one, run, until,
-};
 use tempfile::TempDir;
 
 use metrifold_engine::dead_letters::{Entry, Listing};
+use metrifold_testing::config::{ingest, sink};
+use metrifold_testing::{
+    Endpoint, Metrifold, Reply, Seen, Sender, Series, body, body_v2, cli, one, run, until,
+};
 
 /// Runs `config` with a directory for files.
 #[track_caller]
@@ -34,18 +35,9 @@ fn spawn(data: &TempDir, config: &str) -> Metrifold {
 }
 
 fn config(sinks: &[(&str, &str, &str)]) -> String {
-    let mut text = "[sources.ingest]\ntype = \"remote_write\"\naddress = \"INGEST\"\n".to_owned();
-    for (name, url, keys) in sinks {
-        let retry = match keys.contains("retry") {
-            true => "",
-            false => "retry = { min_backoff = \"5ms\", max_backoff = \"20ms\" }",
-        };
-        text += &format!(
-            "[sinks.{name}]\ntype = \"remote_write\"\ninputs = [\"ingest\"]\n\
-             endpoint = \"{url}\"\n{retry}\n{keys}\n"
-        );
-    }
-    text
+    let sinks = sinks.iter();
+    let sinks = sinks.map(|(name, url, keys)| sink(name, "ingest", url, keys));
+    ingest("") + &sinks.collect::<String>()
 }
 
 /// What `dead-letters` with these arguments wrote, and its exit code.

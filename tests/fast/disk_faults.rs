@@ -1,16 +1,17 @@
 //! The program on a disk that is full, too small, read-only or taken, and on files that a crash or a
 //! fault has damaged: what senders hear, what is delivered, what the log says.
 
-use metrifold_testing::config::sink;
-use metrifold_testing::{
-    Answer, Endpoint, Metrifold, Random, Sender, Series, Volume, body, expect, until, until_so, up,
-    ups,
-};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use metrifold_testing::config::sink;
+use metrifold_testing::{
+    Answer, Endpoint, Metrifold, Random, Sender, Series, Volume, body, expect, until, until_so, up,
+    ups,
+};
 
 const MIB: usize = 1 << 20;
 

@@ -1,13 +1,15 @@
 //! Sinks with a queue on disk: what was acknowledged survives, in order, whatever becomes of the
 //! endpoint and of the process.
 
-use crate::in_process::Live;
+use std::path::Path;
+use std::time::Duration;
+
 use metrifold_testing::config::{OPTIONAL, sink, source};
 use metrifold_testing::{
     Endpoint, Reply, Sender, expect, free_address, hanging, nobody, until, until_so, up, ups, write,
 };
-use std::path::Path;
-use std::time::Duration;
+
+use crate::in_process::Live;
 
 const DISK: &str = "queue = { type = \"disk\", max_bytes = \"8MiB\" }";
 

@@ -1,7 +1,7 @@
 //! What the documentation says of components, metrics, files and dependencies is what there is.
 //!
 //! Tables of keys are rendered from the components' own descriptions: `UPDATE_DOCS=1 cargo test
-//! --test docs` writes them.
+//! --test fast docs::` writes them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -106,7 +106,7 @@ fn the_rendered_tables_of_keys_are_up_to_date() {
         assert_eq!(
             table,
             expected,
-            "{}: run UPDATE_DOCS=1 cargo test --test docs",
+            "{}: run UPDATE_DOCS=1 cargo test --test fast docs::",
             page.display()
         );
     }
@@ -319,7 +319,7 @@ fn what_the_pages_show_of_configurations_is_right_as_far_as_it_goes() {
     let around = ["has no source", "has no sink", "matches no component"];
     let mut shown = 0;
     for page in pages() {
-        // tests/config.rs looks at that one, which shows single keys, too.
+        // tests/fast/config.rs looks at that one, which shows single keys, too.
         if page.ends_with("configuration.md") {
             continue;
         }

@@ -1,12 +1,14 @@
 //! A backlog of small batches is sent in few requests, in order.
 
-use crate::in_process::Live;
+use std::path::Path;
+
 use metrifold_testing::config::{sink, source};
 use metrifold_testing::{
     Does, Endpoint, Reply, Sender, body, body_v2, expect, free_address, nobody, one, protobuf,
     until_so, up, ups,
 };
-use std::path::Path;
+
+use crate::in_process::Live;
 
 fn data_dir(folder: &Path) -> String {
     format!("data_dir = {folder:?}\n")

@@ -11,7 +11,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
-use crate::components::FOR_TESTS;
+use serde::Deserialize;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+
 use metrifold_base::{BoxFuture, BuildError, Problems, RunError, Shutdown};
 use metrifold_codec::remote_write::Limits;
 use metrifold_codec::{Batch, Name};
@@ -31,9 +34,8 @@ use metrifold_testing::{
     Does, Endpoint, Metrifold, Random, Reply, Sender, body, fetch, free_address, one, until,
     until_so,
 };
-use serde::Deserialize;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::oneshot;
+
+use crate::components::FOR_TESTS;
 
 /// What a test does through the sources of its topology, by name of the source; names are unique
 /// in this process.

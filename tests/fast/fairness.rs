@@ -1,15 +1,17 @@
 //! Tenants that share a sink: one's trouble is not the others'.
 
-use crate::in_process::Live;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use metrifold_testing::config::OPTIONAL;
 use metrifold_testing::{
     Does, Endpoint, Metrifold, Random, Reply, Seen, Sender, StopOnPanic, body, free_address, one,
     until_so,
 };
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::in_process::Live;
 
 /// Who writes to a path of his own, and how the sink says whose a request is.
 fn config(address: SocketAddr, url: &str, keys: &str) -> String {

@@ -5,33 +5,23 @@
 //! once and in order, that queues and memory stay within their bounds, that every sample is
 //! accounted for, and that nobody's credentials end up where they do not belong.
 
-use metrifold_testing::{
-    Answer, Authority, Does, Endpoint, Metrifold, Random, Reply, Sender, Series, body, body_v2,
-    free_address, one, until, until_so,
-};
 use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-/// A remote-write source; `keys` are added to it.
-fn source(keys: &str) -> String {
-    format!("[sources.ingest]\ntype = \"remote_write\"\naddress = \"INGEST\"\n{keys}\n")
-}
+use metrifold_testing::config::{self, OPTIONAL, ingest};
+use metrifold_testing::{
+    Authority, Does, Endpoint, Metrifold, Random, Reply, Sender, Series, body, body_v2, expect,
+    nobody, one, until, until_so,
+};
 
-/// A remote-write sink that retries quickly; `keys` are added to it.
+/// A remote-write sink of `ingest`; `keys` are added to it.
 fn sink(name: &str, url: &str, keys: &str) -> String {
-    let retry = match keys.contains("retry") {
-        true => "",
-        false => "retry = { min_backoff = \"5ms\", max_backoff = \"20ms\" }",
-    };
-    format!(
-        "[sinks.{name}]\ntype = \"remote_write\"\ninputs = [\"ingest\"]\nendpoint = \"{url}\"\n{retry}\n{keys}\n"
-    )
+    config::sink(name, "ingest", url, keys)
 }
 
-const OPTIONAL: &str = "required = false";
 /// Short, so that tests of it are; long enough for a healthy sink.
 const IMPATIENT: &str = "acknowledge_timeout = \"700ms\"";
 
@@ -40,16 +30,6 @@ fn samples(name: &str, times: impl IntoIterator<Item = i64>) -> Vec<(String, i64
         .into_iter()
         .map(|time| (name.to_owned(), time))
         .collect()
-}
-
-#[track_caller]
-fn expect(answer: &Answer, status: u16) {
-    assert_eq!(answer.status, status, "{}", answer.text());
-}
-
-/// An address on which nobody listens.
-fn refusing() -> String {
-    format!("http://{}/write", free_address())
 }
 
 /// An endpoint in each kind of trouble, by name.
@@ -101,9 +81,9 @@ fn an_optional_sink_in_any_trouble_changes_nothing_for_the_sender_and_the_other_
     let mut all = troubles();
     all.extend(refusals());
     let mut urls: Vec<String> = all.iter().map(|(_, endpoint)| endpoint.url()).collect();
-    urls.push(refusing());
+    urls.push(nobody());
     let healthy = Endpoint::healthy();
-    let mut config = source("") + &sink("healthy", &healthy.url(), "");
+    let mut config = ingest("") + &sink("healthy", &healthy.url(), "");
     for (at, url) in urls.iter().enumerate() {
         // The pauses between two requests to a troubled endpoint do not matter here.
         let keys = format!("{OPTIONAL}\nretry = {{ min_backoff = \"50ms\" }}");
@@ -135,7 +115,7 @@ fn a_required_sink_in_passing_trouble_has_the_sender_try_again_and_the_other_sin
 {
     for (name, troubled) in troubles() {
         let healthy = Endpoint::healthy();
-        let config = source(IMPATIENT)
+        let config = ingest(IMPATIENT)
             + &sink("healthy", &healthy.url(), "")
             + &sink("troubled", &troubled.url(), "");
         let child = Metrifold::start(&config);
@@ -145,7 +125,7 @@ fn a_required_sink_in_passing_trouble_has_the_sender_try_again_and_the_other_sin
         assert!(answer.text().contains("acknowledge_timeout"), "{name}");
         assert_eq!(healthy.accepted(), samples("up", [1]), "{name}");
     }
-    let config = source(IMPATIENT) + &sink("troubled", &refusing(), "");
+    let config = ingest(IMPATIENT) + &sink("troubled", &nobody(), "");
     let child = Metrifold::start(&config);
     expect(
         &Sender::new(child.ingest).write(&body(&[one("up", 1)])),
@@ -160,7 +140,7 @@ fn a_refusal_of_a_required_sink_reaches_the_sender_with_its_reason() {
     let endpoints = refusals();
     let healthy = Endpoint::healthy();
     for (name, endpoint) in &endpoints {
-        let config = source("check_series = true")
+        let config = ingest("check_series = true")
             + &sink("healthy", &healthy.url(), "")
             + &sink("strict", &endpoint.url(), "");
         let child = Metrifold::start(&config);
@@ -201,7 +181,7 @@ fn a_refusal_of_a_required_sink_reaches_the_sender_with_its_reason() {
 #[test]
 fn a_failure_that_may_pass_wins_over_a_refusal() {
     let (strict, busy) = (Endpoint::new(|_| 400), Endpoint::new(|_| 503));
-    let config = source(IMPATIENT)
+    let config = ingest(IMPATIENT)
         + &sink("a", &strict.url(), "")
         + &sink("b", &busy.url(), "")
         + &sink("c", &strict.url(), "");
@@ -221,7 +201,7 @@ fn retries_say_which_they_are_and_end_in_success() {
         2 => Does::from(429),
         _ => Does::from(204),
     });
-    let child = Metrifold::start(&(source("") + &sink("out", &endpoint.url(), "")));
+    let child = Metrifold::start(&(ingest("") + &sink("out", &endpoint.url(), "")));
     let request = body(&[one("up", 1)]);
     expect(&Sender::new(child.ingest).write(&request), 204);
     let seen = endpoint.seen();
@@ -257,7 +237,7 @@ fn retry_after_is_honoured_in_seconds_and_as_a_date() {
         1 => Reply::new(503).header("Retry-After", httpdate::fmt_http_date(date)),
         _ => Reply::new(204),
     });
-    let child = Metrifold::start(&(source("") + &sink("out", &endpoint.url(), "")));
+    let child = Metrifold::start(&(ingest("") + &sink("out", &endpoint.url(), "")));
     expect(
         &Sender::new(child.ingest).write(&body(&[one("up", 1)])),
         204,
@@ -278,7 +258,7 @@ fn a_batch_that_is_too_large_is_split_until_it_fits() {
     });
     let other = Endpoint::healthy();
     let config =
-        source("") + &sink("small", &endpoint.url(), "") + &sink("large", &other.url(), "");
+        ingest("") + &sink("small", &endpoint.url(), "") + &sink("large", &other.url(), "");
     let child = Metrifold::start(&config);
     let mut sender = Sender::new(child.ingest);
     let series: Vec<_> = (0..20).map(|n| one(&format!("m{n:02}"), 7)).collect();
@@ -305,7 +285,7 @@ fn a_single_series_that_is_too_large_is_dropped_and_counted_alone() {
             false => 204,
         },
     );
-    let child = Metrifold::start(&(source("") + &sink("out", &endpoint.url(), "")));
+    let child = Metrifold::start(&(ingest("") + &sink("out", &endpoint.url(), "")));
     let big = Series::new("big", &[(1, 1.0), (2, 2.0)]);
     let series = [one("a", 1), one("b", 1), big, one("c", 1), one("d", 1)];
     let answer = Sender::new(child.ingest).write(&body(&series));
@@ -352,7 +332,7 @@ fn overflow(when_full: &str) -> Vec<i64> {
     });
     let healthy = Endpoint::healthy();
     let queue = format!("queue = {{ max_bytes = \"64KiB\", when_full = \"{when_full}\" }}");
-    let config = source("check_series = true")
+    let config = ingest("check_series = true")
         + &sink("healthy", &healthy.url(), "")
         + &sink(
             "out",
@@ -412,7 +392,7 @@ fn a_full_queue_that_blocks_has_senders_wait_and_then_try_again() {
     let endpoint = Endpoint::new(|_| 503);
     let healthy = Endpoint::healthy();
     let queue = "connections = 1\nqueue = { max_bytes = \"64KiB\", when_full = \"block\" }";
-    let config = source(&format!("acknowledge = \"received\"\n{IMPATIENT}"))
+    let config = ingest(&format!("acknowledge = \"received\"\n{IMPATIENT}"))
         + &sink("healthy", &healthy.url(), "")
         + &sink("out", &endpoint.url(), queue);
     let child = Metrifold::start(&config);
@@ -455,7 +435,7 @@ fn a_full_queue_that_blocks_has_senders_wait_and_then_try_again() {
 fn a_flood_at_a_dead_optional_sink_stays_within_its_memory() {
     let dead = Endpoint::new(|_| Does::Hang(Reply::new(500)));
     let queue = format!("{OPTIONAL}\nqueue = {{ max_bytes = \"4MiB\" }}");
-    let config = source("") + &sink("dead", &dead.url(), &queue);
+    let config = ingest("") + &sink("dead", &dead.url(), &queue);
     let child = Metrifold::start(&config);
     let mut random = Random(3);
     let requests: Vec<_> = (0..8)
@@ -480,7 +460,7 @@ fn a_flood_at_a_dead_optional_sink_stays_within_its_memory() {
 fn many_small_requests_in_a_queue_take_no_more_memory_than_it_says() {
     let dead = Endpoint::new(|_| Does::Hang(Reply::new(500)));
     let queue = format!("{OPTIONAL}\nqueue = {{ max_bytes = \"1MiB\" }}");
-    let child = Metrifold::start(&(source("") + &sink("dead", &dead.url(), &queue)));
+    let child = Metrifold::start(&(ingest("") + &sink("dead", &dead.url(), &queue)));
     let small = body(&[one("up", 1)]);
     expect(&Sender::new(child.ingest).write(&small), 204);
     let before = child.memory("VmRSS");
@@ -500,7 +480,7 @@ fn many_small_requests_in_a_queue_take_no_more_memory_than_it_says() {
 #[test]
 fn small_batches_that_wait_decoded_do_not_hold_the_buffers_of_large_ones() {
     // Nobody reads what the console prints, so that it blocks and batches wait, decoded.
-    let config = source("")
+    let config = ingest("")
         + "[transforms.split]\ntype = \"route\"\ninputs = [\"ingest\"]\n"
         + "routes = { large = '{size=\"large\"}' }\n"
         + "[sinks.hole]\ntype = \"blackhole\"\ninputs = [\"split.large\"]\n"
@@ -534,7 +514,7 @@ fn small_batches_that_wait_decoded_do_not_hold_the_buffers_of_large_ones() {
 #[test]
 fn a_sink_goes_on_to_its_next_endpoint_when_one_fails() {
     let (second, third) = (Endpoint::new(|_| 503), Endpoint::healthy());
-    let child = Metrifold::start(&source_to_list(&[refusing(), second.url(), third.url()]));
+    let child = Metrifold::start(&source_to_list(&[nobody(), second.url(), third.url()]));
     let mut sender = Sender::new(child.ingest);
     for time in 1..=10 {
         expect(&sender.write(&body(&[one("up", time)])), 204);
@@ -549,7 +529,7 @@ fn a_sink_goes_on_to_its_next_endpoint_when_one_fails() {
 }
 
 fn source_to_list(urls: &[String]) -> String {
-    let config = source("") + &sink("out", "LIST", "");
+    let config = ingest("") + &sink("out", "LIST", "");
     config.replace("\"LIST\"", &format!("{urls:?}"))
 }
 
@@ -595,7 +575,7 @@ fn order_holds(seed: u64, acknowledge: &str, keys: &str) -> usize {
     let tenant = "[transforms.tenant]\ntype = \"tenant\"\ninputs = [\"ingest\"]\nfrom = [{ header = \"X-Tenant\" }]\n";
     let keys =
         format!("{keys}\nmin_connections = 8\nconnections = 8\ntenant_header = \"X-Tenant\"");
-    let config = source(acknowledge)
+    let config = ingest(acknowledge)
         + tenant
         + &sink("out", &endpoint.url(), &keys).replace("\"ingest\"", "\"tenant\"");
     let child = Metrifold::start(&config);
@@ -655,7 +635,7 @@ fn the_order_of_a_series_holds_when_requests_are_acknowledged_on_receipt() {
 #[test]
 fn what_a_sender_was_told_to_send_again_is_not_delivered_later() {
     let endpoint = Endpoint::new(|_| Reply::new(503).header("retry-after", 2));
-    let config = source(IMPATIENT) + &sink("out", &endpoint.url(), "connections = 1");
+    let config = ingest(IMPATIENT) + &sink("out", &endpoint.url(), "connections = 1");
     let child = Metrifold::start(&config);
     let senders: Vec<_> = (1..=3)
         .map(|time| {
@@ -687,7 +667,7 @@ fn what_a_sender_was_told_to_send_again_is_not_delivered_later() {
 fn a_batch_that_is_too_old_is_given_up_and_counted() {
     let endpoint = Endpoint::new(|_| 503);
     let retry = "retry = { min_backoff = \"5ms\", max_backoff = \"20ms\", max_age = \"300ms\" }";
-    let config = source("check_series = true") + &sink("out", &endpoint.url(), retry);
+    let config = ingest("check_series = true") + &sink("out", &endpoint.url(), retry);
     let child = Metrifold::start(&config);
     let answer = Sender::new(child.ingest).write(&body(&[one("up", 1), one("down", 1)]));
     expect(&answer, 503);
@@ -702,7 +682,7 @@ fn a_batch_that_is_too_old_is_given_up_and_counted() {
 #[test]
 fn thanos_has_stored_the_valid_part_when_it_answers_409() {
     let endpoint = Endpoint::new(|_| Reply::new(409).body("store locally: out of order"));
-    let config = source("") + &sink("out", &endpoint.url(), "");
+    let config = ingest("") + &sink("out", &endpoint.url(), "");
     let config = config.replace(
         "[sinks.out]\ntype = \"remote_write\"",
         "[sinks.out]\ntype = \"thanos\"",
@@ -723,7 +703,7 @@ fn thanos_has_stored_the_valid_part_when_it_answers_409() {
 fn an_endpoint_that_swallows_2_0_is_found_out_and_gets_1_0() {
     // It answers 2xx and does not say what it wrote.
     let endpoint = Endpoint::healthy();
-    let child = Metrifold::start(&(source("") + &sink("out", &endpoint.url(), "")));
+    let child = Metrifold::start(&(ingest("") + &sink("out", &endpoint.url(), "")));
     let mut sender = Sender::new(child.ingest);
     for time in 1..=2 {
         let answer = sender.write_v2(&body_v2(&[one("up", time)]));
@@ -751,7 +731,7 @@ fn an_endpoint_that_swallows_2_0_is_found_out_and_gets_1_0() {
         _ => Reply::written(1),
     });
     let config =
-        source("") + &sink("strict", &strict.url(), "") + &sink("modern", &modern.url(), "");
+        ingest("") + &sink("strict", &strict.url(), "") + &sink("modern", &modern.url(), "");
     let child = Metrifold::start(&config);
     let mut sender = Sender::new(child.ingest);
     let request = body_v2(&[one("up", 1), one("down", 1)]);
@@ -774,7 +754,7 @@ fn a_slow_end_of_an_answer_costs_its_own_sink_only() {
         Does::Trickle(reply, Duration::from_micros(200))
     });
     let healthy = Endpoint::healthy();
-    let config = source("")
+    let config = ingest("")
         + &sink("healthy", &healthy.url(), "")
         + &sink(
             "slow",
@@ -802,9 +782,9 @@ fn senders_prove_who_they_are_and_their_credentials_go_no_further() {
     let basic = "Basic d3JpdGVyOnNlc2FtZS1pbg=="; // writer:sesame-in
     let user = "basic_auth = { username = \"writer\", password = \"sesame-in\" }";
     let token = "authorization = { credentials = \"token-in\" }";
-    let tokens = source(token).replace("ingest", "tokens");
+    let tokens = ingest(token).replace("ingest", "tokens");
     let tokens = tokens.replace("\"INGEST\"", "\"INGEST\"\npath = \"/tokens\"");
-    let config = source(user) + &tokens + &sink("out", &endpoint.url(), out);
+    let config = ingest(user) + &tokens + &sink("out", &endpoint.url(), out);
     let config = config.replace("[\"ingest\"]", "[\"ingest\", \"tokens\"]");
     let mut child = Metrifold::start(&config);
     let mut sender = Sender::new(child.ingest);
@@ -876,7 +856,7 @@ fn both_sides_can_ask_for_certificates() {
         servers.ca()
     );
     let url = endpoint.url().replace("http:", "https:");
-    let child = Metrifold::start(&(source(&inbound) + &sink("out", &url, &outbound)));
+    let child = Metrifold::start(&(ingest(&inbound) + &sink("out", &url, &outbound)));
     let request = body(&[one("up", 1)]);
 
     let known = servers.client(Some(clients.issue("sender")));
@@ -898,7 +878,7 @@ fn both_sides_can_ask_for_certificates() {
         format!("tls = {{ ca_file = {:?} }}", servers.ca()),
         format!("tls = {{ ca_file = {:?} }}", clients.ca()),
     ] {
-        let child = Metrifold::start(&(source(IMPATIENT) + &sink("out", &url, &keys)));
+        let child = Metrifold::start(&(ingest(IMPATIENT) + &sink("out", &url, &keys)));
         expect(&Sender::new(child.ingest).write(&request), 503);
     }
     assert_eq!(endpoint.count(), 1);
@@ -923,7 +903,7 @@ fn oauth2_tokens_are_fetched_once_and_again_when_one_is_refused() {
         "oauth2 = {{ client_id = \"me\", client_secret = \"hush-hush\", token_url = \"{}\", scopes = [\"metrics.write\"] }}",
         tokens.url()
     );
-    let child = Metrifold::start(&(source("") + &sink("out", &endpoint.url(), &keys)));
+    let child = Metrifold::start(&(ingest("") + &sink("out", &endpoint.url(), &keys)));
     let mut sender = Sender::new(child.ingest);
     for time in 1..=5 {
         expect(&sender.write(&body(&[one("up", time)])), 204);
@@ -949,7 +929,7 @@ fn a_dead_token_endpoint_is_the_trouble_of_its_sink_alone() {
         tokens.url()
     );
     let config =
-        source("") + &sink("healthy", &healthy.url(), "") + &sink("guarded", &guarded.url(), &keys);
+        ingest("") + &sink("healthy", &healthy.url(), "") + &sink("guarded", &guarded.url(), &keys);
     let child = Metrifold::start(&config);
     let mut sender = Sender::new(child.ingest);
     for time in 1..=5 {
@@ -963,7 +943,7 @@ fn a_dead_token_endpoint_is_the_trouble_of_its_sink_alone() {
 #[test]
 fn the_admin_address_tells_what_runs_and_what_waits() {
     let (busy, healthy) = (Endpoint::new(|_| 503), Endpoint::healthy());
-    let config = source("check_series = true")
+    let config = ingest("check_series = true")
         + &sink("healthy", &healthy.url(), "")
         + &sink("busy", &busy.url(), OPTIONAL);
     let child = Metrifold::start(&config);
@@ -1013,7 +993,7 @@ fn the_admin_address_tells_what_runs_and_what_waits() {
 fn requests_above_the_memory_for_requests_in_flight_are_told_to_come_again() {
     let hanging = Endpoint::new(|_| Does::Hang(Reply::new(204)));
     let keys = "max_in_flight_bytes = \"128KiB\"\nmax_decoded_bytes = \"64KiB\"\nmax_body_bytes = \"64KiB\"";
-    let child = Metrifold::start(&(source(keys) + &sink("out", &hanging.url(), "")));
+    let child = Metrifold::start(&(ingest(keys) + &sink("out", &hanging.url(), "")));
     let mut random = Random(4);
     let large = bulky("up", 1, 40 << 10, &mut random);
     let ingest = child.ingest;

@@ -1,15 +1,17 @@
 //! The memory of the process: what is refused when it is short, what never is, and that it stays
 //! below its limit under a flood.
 
-use crate::in_process::Live;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
 use metrifold_testing::config::{OPTIONAL, sink, source};
 use metrifold_testing::{
     Endpoint, Metrifold, Random, Sender, Series, body, expect, free_address, hanging, nobody,
     until_so, up, write,
 };
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+
+use crate::in_process::Live;
 
 /// A request of about so many bytes that cannot be compressed.
 fn bulky(bytes: usize, random: &mut Random) -> Vec<u8> {

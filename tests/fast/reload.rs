@@ -2,13 +2,15 @@
 //!
 //! Each scenario drives a topology in this process, with senders and endpoints on real sockets.
 
-use crate::in_process::Live;
+use std::net::{SocketAddr, TcpListener};
+
 use metrifold_testing::config::{sink, source};
 use metrifold_testing::{
     Authority, Endpoint, Sender, expect, fetch, free_address, hanging, is_closed, nobody, until_so,
     up, ups, write, write_again,
 };
-use std::net::{SocketAddr, TcpListener};
+
+use crate::in_process::Live;
 
 #[test]
 fn the_same_content_changes_nothing() {

@@ -7,9 +7,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Instant;
 
-use crate::components::FOR_TESTS;
-use crate::in_process::Live;
-use metrifold_testing::{Random, body, one, until_so};
 use serde::Deserialize;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
@@ -22,6 +19,10 @@ use metrifold_engine::component::{
 };
 use metrifold_engine::planes::metrics::{Emitter, Form, Input, Output, Sink, Source, Transform};
 use metrifold_model::{Ack, Kind, Origin, Outcome, Rejection, Until, Version};
+use metrifold_testing::{Random, body, one, until_so};
+
+use crate::components::FOR_TESTS;
+use crate::in_process::Live;
 
 /// What a test sends through a source: the name of a series, and who wants to know the outcome.
 type Order = (String, oneshot::Sender<Outcome>);

@@ -1,8 +1,9 @@
 //! Many reloads in a row leave nothing behind. The test is alone in its process: the descriptors of
 //! another one would be counted.
 
-use crate::in_process::Live;
 use metrifold_testing::{Endpoint, Sender, alone, body, free_address, one, until_so};
+
+use crate::in_process::Live;
 
 fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()

@@ -1,16 +1,17 @@
 //! Reload as those meet it who ask for it: by request, by command and by signal. The program runs as
 //! a child that watches no files, so that nothing but the test reloads.
 
-use metrifold_testing::config::{blackhole, smallest};
-use metrifold_testing::edits::*;
-use metrifold_testing::{
-    Does, Endpoint, Metrifold, Reply, Sender, body, cli, free_address, one, run, until, until_so,
-};
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 use std::thread;
+
+use metrifold_testing::config::{blackhole, smallest};
+use metrifold_testing::edits::*;
+use metrifold_testing::{
+    Does, Endpoint, Metrifold, Reply, Sender, body, cli, free_address, one, run, until, until_so,
+};
 
 /// `metrifold reload` with the child's configuration.
 fn command(child: &Metrifold, arguments: &[&str]) -> Output {

@@ -2,13 +2,15 @@
 //!
 //! Each scenario drives a topology in this process, with senders and endpoints on real sockets.
 
-use crate::in_process::Live;
+use std::time::Duration;
+
 use metrifold_testing::config::{OPTIONAL, sink, source};
 use metrifold_testing::{
     Endpoint, Reply, Sender, body, expect, fetch, free_address, hanging, nobody, one, until_so, up,
     ups, write,
 };
-use std::time::Duration;
+
+use crate::in_process::Live;
 
 /// A request of 3,000 series, a few of which fill a small queue.
 fn large(time: i64) -> Vec<u8> {

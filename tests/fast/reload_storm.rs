@@ -1,9 +1,11 @@
 //! Many reloads in a row under load: nobody loses anything by them.
 
-use crate::in_process::Live;
-use metrifold_testing::{Deadline, Endpoint, Load, Random, free_address};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+
+use metrifold_testing::{Deadline, Endpoint, Load, Random, free_address};
+
+use crate::in_process::Live;
 
 /// A configuration that can be edited in many ways and always means the same.
 #[derive(Clone, Debug)]

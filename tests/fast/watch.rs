@@ -8,12 +8,13 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use serde_json::Value;
+
 use metrifold_testing::config::{blackhole, smallest};
 use metrifold_testing::edits::*;
 use metrifold_testing::{
     Authority, Endpoint, Metrifold, Random, Sender, StopOnPanic, body, free_address, one, until_so,
 };
-use serde_json::Value;
 
 #[test]
 fn an_edit_in_place_and_a_replaced_file_are_both_applied_and_told() {

@@ -3,13 +3,14 @@
 //!
 //! Time is compressed: each sender sends the scrapes of ten minutes one after the other.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use metrifold_testing::{
     Deadline, Does, Endpoint, Metrifold, PATIENCE, Random, Reply, Sender, Series, StopOnPanic,
     body, free_address, until, until_so,
 };
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 const SENDERS: usize = 6;
 /// Every 15 seconds, for two and for ten minutes.

@@ -6,12 +6,14 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Instant;
 
+use serde_json::{Value, json};
+
 use metrifold_engine::config::parse_str;
 use metrifold_testing::edits::{edit, file, post, reloads, replace, topology};
 use metrifold_testing::peers::{Prometheus, Samples, now, until_same};
-use metrifold_testing::{Deadline, PATIENCE};
-use metrifold_testing::{Endpoint, Load, Metrifold, Random, free_address, until_so};
-use serde_json::{Value, json};
+use metrifold_testing::{
+    Deadline, Endpoint, Load, Metrifold, PATIENCE, Random, free_address, until_so,
+};
 
 const SEED: u64 = 11;
 const EDITS: usize = 200;

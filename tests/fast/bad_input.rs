@@ -168,8 +168,8 @@ fn damage(sender: &mut Stubborn, random: &mut Random, rounds: usize) -> (usize, 
             let at = random.below(bytes.len());
             match random.below(4) {
                 0 => bytes[at] ^= 1 << random.below(8),
-                1 => bytes[at] = random.next() as u8,
-                2 => bytes.insert(at, random.next() as u8),
+                1 => bytes[at] = random.number() as u8,
+                2 => bytes.insert(at, random.number() as u8),
                 _ => drop(bytes.remove(at)),
             }
         }

@@ -23,7 +23,7 @@ fn source() -> String {
 /// A sample of `up` at a time, in so many bytes that do not compress.
 fn large(time: i64, bytes: usize) -> Vec<u8> {
     let mut random = Random(time as u64);
-    let words = (0..bytes / 8).map(|_| format!("{:016x}", random.next()));
+    let words = (0..bytes / 8).map(|_| format!("{:016x}", random.number()));
     let words: Vec<String> = words.collect();
     let series = Series::new("up", &[(time, time as f64)]);
     // Labels are 16 KiB at most.

@@ -1157,7 +1157,7 @@ fn requests_that_are_not_remote_write_are_refused_as_the_specification_says() {
 
     let protobuf_2 = &[("content-type", TYPE_2), ("content-encoding", "snappy")];
     let f = |status: u16, headers: &[(&str, &str)], body: &[u8]| {
-        let reply = pipe.post(headers, &body);
+        let reply = pipe.post(headers, body);
         assert_eq!(reply.status, status, "{headers:?}: {}", reply.text());
         assert_eq!(
             pipe.endpoint.take().len(),

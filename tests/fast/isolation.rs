@@ -304,7 +304,7 @@ fn a_single_series_that_is_too_large_is_dropped_and_counted_alone() {
 fn bulky(name: &str, time: i64, bytes: usize, random: &mut Random) -> Vec<u8> {
     let mut text = String::new();
     while text.len() < bytes {
-        text.push_str(&format!("{:016x}", random.next()));
+        text.push_str(&format!("{:016x}", random.number()));
     }
     let series = text.as_bytes().chunks(1024).enumerate().map(|(at, chunk)| {
         let series = one(name, time).label("part", &at.to_string());

@@ -169,10 +169,10 @@ fn what_was_acknowledged_survives_kills_at_any_moment() {
             .enumerate()
             .map(|(series, progress)| send(series, child.ingest, progress.clone()));
         let senders: Vec<_> = senders.collect();
-        let end = Instant::now() + Duration::from_micros(random.next() % 200_000);
+        let end = Instant::now() + Duration::from_micros(random.number() % 200_000);
         while Instant::now() < end {
             let left = end - Instant::now();
-            sleep(left.min(Duration::from_millis(1 + random.next() % 40)));
+            sleep(left.min(Duration::from_millis(1 + random.number() % 40)));
             works[0].store(random.chance(70), Ordering::SeqCst);
             works[1].store(random.chance(10), Ordering::SeqCst);
         }

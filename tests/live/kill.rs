@@ -17,7 +17,7 @@ const SCRAPES: &str = r#"count_over_time(up{job="prometheus"}[5m])"#;
 
 /// Milliseconds at random.
 fn pause(random: &mut Random, from: u64, to: u64) -> Duration {
-    Duration::from_millis(from + random.next() % (to - from))
+    Duration::from_millis(from + random.number() % (to - from))
 }
 
 fn scraped(sender: &Prometheus, more: f64) {

@@ -68,7 +68,7 @@ struct Scraped {
 impl Scraped {
     fn new(tenant: usize) -> Self {
         let mut random = Random(tenant as u64);
-        let word = |random: &mut Random| format!("{:016x}", random.next());
+        let word = |random: &mut Random| format!("{:016x}", random.number());
         let label = |_| (0..LABEL / 16).map(|_| word(&mut random)).collect();
         Self {
             tenant,

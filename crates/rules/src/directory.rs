@@ -37,6 +37,9 @@ pub use error::DirectoryError;
 pub use names::decode_name;
 use versions::{Known, Layout};
 
+/// How many files are open at most before they are synced together.
+const MAX_OPEN: usize = 64;
+
 /// A folder and what is known of its files.
 #[derive(Debug)]
 pub struct RulesDirectory {
@@ -97,19 +100,13 @@ impl RulesDirectory {
         let _lock = self.layout.lock(&self.disk)?;
         self.refresh(false)?;
         let wanted = names::plan(set);
-        let mut applied = Applied::default();
-        for (name, file) in &wanted {
-            let is_same = self
-                .known
-                .get(name)
-                .is_some_and(|known| known.version == file.version());
-            match is_same && self.is_untouched(name) {
-                true => applied.unchanged += 1,
-                false => applied.written += 1,
-            }
-        }
+        let same = self.unchanged(&wanted);
         let gone = self.known.keys().filter(|name| !wanted.contains_key(*name));
-        applied.removed = gone.count();
+        let applied = Applied {
+            written: wanted.len() - same.len(),
+            unchanged: same.len(),
+            removed: gone.count(),
+        };
         if !applied.is_change() && self.current.is_some() {
             return Ok(applied);
         }
@@ -120,7 +117,7 @@ impl RulesDirectory {
             });
         }
         let next = self.layout.next()?;
-        match self.write(next, &wanted, &foreign) {
+        match self.write(next, &wanted, &same, &foreign) {
             Ok(known) => {
                 self.known = known;
                 self.current = Some(next);
@@ -149,13 +146,22 @@ impl RulesDirectory {
         Ok(())
     }
 
-    /// Whether a file of the current version is as it was left.
-    fn is_untouched(&self, name: &str) -> bool {
-        let path = self
-            .current
-            .map(|version| self.layout.version(version).join(name));
-        let stat = path.and_then(|path| disk::Stat::of(&path).ok());
-        stat.is_some() && self.known.get(name).map(|known| known.stat) == stat
+    /// The files of the current version that are as they were left and as they are wanted.
+    fn unchanged(&self, wanted: &BTreeMap<String, names::Wanted<'_>>) -> BTreeMap<String, Known> {
+        let Some(version) = self.current else {
+            return BTreeMap::new();
+        };
+        let folder = self.layout.version(version);
+        let is_unchanged = |name: &str, known: &Known| {
+            let version = wanted.get(name).map(names::Wanted::version);
+            version == Some(known.version)
+                && disk::Stat::of(&folder.join(name)).ok() == Some(known.stat)
+        };
+        self.known
+            .iter()
+            .filter(|(name, known)| is_unchanged(name, known))
+            .map(|(name, known)| (name.clone(), *known))
+            .collect()
     }
 
     /// The files in the current version that others have put there.
@@ -188,37 +194,38 @@ impl RulesDirectory {
         &self,
         next: u64,
         wanted: &BTreeMap<String, names::Wanted<'_>>,
+        same: &BTreeMap<String, Known>,
         foreign: &[String],
     ) -> Result<BTreeMap<String, Known>, DirectoryError> {
         let folder = self.layout.version(next);
         self.disk.create_dir(&folder)?;
         // First, so that whatever a crash leaves behind is known as our own.
         let manifest = versions::manifest(wanted);
-        self.disk
-            .write_new(&folder.join(versions::MANIFEST), manifest.as_bytes())?;
+        let path = folder.join(versions::MANIFEST);
+        let manifest = self.disk.create(&path, manifest.as_bytes())?;
+        self.disk.sync(vec![manifest])?;
         self.disk.sync_dir(&folder)?;
         let old = self.current.map(|version| self.layout.version(version));
         let mut known = BTreeMap::new();
+        let mut written = Vec::new();
         for (name, file) in wanted {
             let path = folder.join(name);
-            let is_same = self
-                .known
-                .get(name)
-                .is_some_and(|known| known.version == file.version());
-            let is_linked = match &old {
-                Some(old) if is_same && self.is_untouched(name) => {
-                    // File systems without hard links, and files with too many, are written anew.
-                    self.disk.hard_link(&old.join(name), &path).is_ok()
-                }
-                _ => false,
-            };
-            if !is_linked {
-                self.disk.write_new(&path, file.text().as_bytes())?;
+            if let (Some(old), Some(same)) = (&old, same.get(name))
+                // File systems without hard links, and files with too many, are written anew.
+                && self.disk.hard_link(&old.join(name), &path).is_ok()
+            {
+                known.insert(name.clone(), *same);
+                continue;
             }
+            written.push(self.disk.create(&path, file.text().as_bytes())?);
             let stat = disk::Stat::of(&path)?;
             let version = file.version();
             known.insert(name.clone(), Known { version, stat });
+            if written.len() == MAX_OPEN {
+                self.disk.sync(std::mem::take(&mut written))?;
+            }
         }
+        self.disk.sync(written)?;
         if let Some(old) = old {
             for name in foreign {
                 self.keep(&old.join(name), &folder.join(name))?;

@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::DirectoryError;
@@ -36,12 +36,12 @@ impl Disk {
         }
     }
 
-    fn run(
+    fn run<T>(
         &self,
         action: &'static str,
         path: &Path,
-        step: impl FnOnce() -> io::Result<()>,
-    ) -> Done {
+        step: impl FnOnce() -> io::Result<T>,
+    ) -> Result<T, DirectoryError> {
         self.fault
             .as_ref()
             .map_or(Ok(()), |fault| fault(action, path))
@@ -49,15 +49,15 @@ impl Disk {
             .map_err(DirectoryError::io(action, path))
     }
 
-    fn sync(
+    fn sync_one(
         &self,
         action: &'static str,
         path: &Path,
-        open: impl FnOnce() -> io::Result<File>,
+        sync: impl FnOnce() -> io::Result<()>,
     ) -> Done {
         self.run(action, path, || match self.skips_sync {
             true => Ok(()),
-            false => open()?.sync_all(),
+            false => sync(),
         })
     }
 
@@ -70,18 +70,25 @@ impl Disk {
         self.run("create folder", path, || fs::create_dir_all(path))
     }
 
-    /// Writes a file that does not exist yet, and syncs it.
-    pub(super) fn write_new(&self, path: &Path, content: &[u8]) -> Done {
-        let mut file = None;
-        self.run("create", path, || {
-            file = Some(OpenOptions::new().write(true).create_new(true).open(path)?);
-            Ok(())
+    /// Writes a file that does not exist yet.
+    pub(super) fn create(&self, path: &Path, content: &[u8]) -> Result<Written, DirectoryError> {
+        let mut file = self.run("create", path, || {
+            OpenOptions::new().write(true).create_new(true).open(path)
         })?;
-        let Some(mut file) = file else { return Ok(()) };
         let (first, second) = content.split_at(content.len() / 2);
-        self.run("write", path, || file.write_all(first))?;
-        self.run("write", path, || file.write_all(second))?;
-        self.sync("sync", path, || Ok(file))
+        for half in [first, second] {
+            self.run("write", path, || file.write_all(half))?;
+        }
+        let path = path.to_owned();
+        Ok(Written { path, file })
+    }
+
+    /// Has files outlive a power cut. Written before the first is synced, they share the work.
+    pub(super) fn sync(&self, files: Vec<Written>) -> Done {
+        for written in files {
+            self.sync_one("sync", &written.path, || written.file.sync_all())?;
+        }
+        Ok(())
     }
 
     pub(super) fn hard_link(&self, old: &Path, new: &Path) -> Done {
@@ -106,8 +113,14 @@ impl Disk {
 
     /// Has the entries of a folder outlive a power cut.
     pub(super) fn sync_dir(&self, path: &Path) -> Done {
-        self.sync("sync folder", path, || File::open(path))
+        self.sync_one("sync folder", path, || File::open(path)?.sync_all())
     }
+}
+
+/// A file that was written and not synced yet.
+pub(super) struct Written {
+    path: PathBuf,
+    file: File,
 }
 
 /// What tells whether a file was changed since.

@@ -106,6 +106,11 @@ fn escape(name: &mut String, text: &str, escape_capitals: bool) {
 
 /// The tenant and the file that a name in a rules folder stands for; the tenant is empty for files
 /// that have none. Nothing if no such file has this name, or if it was cut.
+///
+/// `team-a~alerts.yaml` is the file `alerts.yaml` of the tenant `team-a`. Bytes other than ASCII
+/// letters, digits, `_`, `-` and `.` are written as `%` with two hexadecimal digits, as is a `.` at
+/// the start; `~.yaml` stands at the end of files that have no such extension; names of more than
+/// 200 bytes are cut and end in `~~` and a hash.
 pub fn decode_name(name: &str) -> Option<(String, String)> {
     let body = name.strip_suffix(SUFFIX).unwrap_or(name);
     let (tenant, file) = body.split_once('~').unwrap_or(("", body));

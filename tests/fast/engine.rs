@@ -19,13 +19,15 @@ use metrifold_base::{BoxFuture, BuildError, Problems, RunError, Shutdown};
 use metrifold_codec::remote_write::Limits;
 use metrifold_codec::{Batch, Name};
 use metrifold_engine::component::{
-    BuildContext, ComponentInfo, SinkConfig, SourceConfig, TransformConfig,
+    BuildContext, BuildSink, BuildSource, BuildTransform, ComponentInfo, MetricsSink, SinkConfig,
+    SinkPort, SourceConfig, SourcePort, TransformConfig, TransformPorts,
 };
 use metrifold_engine::config::parse_str;
 use metrifold_engine::dead_letters::Stores;
 use metrifold_engine::planes::metrics::{
-    Emitter, Form, Input, Output, SendError, Sink, Source, Transform,
+    Emitter, Form, Input, Metrics, Output, SendError, Transform,
 };
+use metrifold_engine::planes::{Sink, Source};
 use metrifold_engine::topology::{Built, Leftover, Running};
 use metrifold_http::Listeners;
 use metrifold_model::{Ack, Kind, Origin, Outcome, Rejection, Until, Version};
@@ -77,9 +79,15 @@ struct TestSource {}
 
 #[typetag::deserialize(name = "test")]
 impl SourceConfig for TestSource {
-    fn validate(&self, _: &mut Problems) {}
+    fn port(&self) -> SourcePort<'_> {
+        SourcePort::Metrics(self)
+    }
 
-    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source>, BuildError> {
+    fn validate(&self, _: &mut Problems) {}
+}
+
+impl BuildSource<Metrics> for TestSource {
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source<Metrics>>, BuildError> {
         count_build(&cx.id);
         let (orders, receiver) = unbounded_channel();
         SOURCES.lock().unwrap().insert(cx.id.to_string(), orders);
@@ -89,7 +97,7 @@ impl SourceConfig for TestSource {
 
 struct Ordered(Arc<str>, UnboundedReceiver<Order>);
 
-impl Source for Ordered {
+impl Source<Metrics> for Ordered {
     fn run(self: Box<Self>, out: Output, mut stop: Shutdown) -> BoxFuture<Result<(), RunError>> {
         let Self(id, mut orders) = *self;
         Box::pin(async move {
@@ -150,6 +158,13 @@ enum Mode {
 
 #[typetag::deserialize(name = "test")]
 impl TransformConfig for TestTransform {
+    fn ports(&self) -> TransformPorts<'_> {
+        TransformPorts {
+            metrics: Some(self),
+            ..TransformPorts::default()
+        }
+    }
+
     fn outputs(&self) -> Vec<String> {
         match self.mode {
             Mode::Fork => vec!["even".into(), "odd".into()],
@@ -158,7 +173,9 @@ impl TransformConfig for TestTransform {
     }
 
     fn validate(&self, _: &mut Problems) {}
+}
 
+impl BuildTransform<Metrics> for TestTransform {
     fn build(&self, cx: &BuildContext) -> Result<Arc<dyn Transform>, BuildError> {
         Ok(Arc::new(Tester(cx.id.clone(), self.mode)))
     }
@@ -239,6 +256,14 @@ struct TestSink {
 
 #[typetag::deserialize(name = "test")]
 impl SinkConfig for TestSink {
+    fn port(&self) -> SinkPort<'_> {
+        SinkPort::Metrics(self)
+    }
+
+    fn validate(&self, _: &mut Problems) {}
+}
+
+impl MetricsSink for TestSink {
     fn required(&self) -> bool {
         self.required
     }
@@ -247,14 +272,14 @@ impl SinkConfig for TestSink {
         Form::Decoded
     }
 
-    fn validate(&self, _: &mut Problems) {}
-
     fn before(&self, cx: &BuildContext) -> Result<Option<Arc<dyn Transform>>, BuildError> {
         let strict = self.strict.then(|| Tester(cx.id.clone(), Mode::Strict));
         Ok(strict.map(|tester| Arc::new(tester) as Arc<dyn Transform>))
     }
+}
 
-    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Sink>, BuildError> {
+impl BuildSink<Metrics> for TestSink {
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Sink<Metrics>>, BuildError> {
         let times = count_build(&cx.id);
         if times > 1 && times <= 1 + self.broken {
             return Err(BuildError::new("test", "cannot be built yet"));
@@ -265,7 +290,7 @@ impl SinkConfig for TestSink {
 
 struct Collecting(Arc<str>);
 
-impl Sink for Collecting {
+impl Sink<Metrics> for Collecting {
     fn run(self: Box<Self>, input: Input, _: Shutdown) -> BoxFuture<Result<(), RunError>> {
         Box::pin(async move {
             while let Some(mut delivery) = input.recv().await {

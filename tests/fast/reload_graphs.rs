@@ -15,9 +15,11 @@ use metrifold_base::{BoxFuture, BuildError, Problems, RunError, Shutdown};
 use metrifold_codec::remote_write::Limits;
 use metrifold_codec::{Batch, Name};
 use metrifold_engine::component::{
-    BuildContext, ComponentInfo, SinkConfig, SourceConfig, TransformConfig,
+    BuildContext, BuildSink, BuildSource, BuildTransform, ComponentInfo, MetricsSink, SinkConfig,
+    SinkPort, SourceConfig, SourcePort, TransformConfig, TransformPorts,
 };
-use metrifold_engine::planes::metrics::{Emitter, Form, Input, Output, Sink, Source, Transform};
+use metrifold_engine::planes::metrics::{Emitter, Form, Input, Metrics, Output, Transform};
+use metrifold_engine::planes::{Sink, Source};
 use metrifold_model::{Ack, Kind, Origin, Outcome, Rejection, Until, Version};
 use metrifold_testing::{Random, body, one, until_so};
 
@@ -69,9 +71,15 @@ struct TestSource(Config);
 
 #[typetag::deserialize(name = "versioned")]
 impl SourceConfig for TestSource {
-    fn validate(&self, _: &mut Problems) {}
+    fn port(&self) -> SourcePort<'_> {
+        SourcePort::Metrics(self)
+    }
 
-    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source>, BuildError> {
+    fn validate(&self, _: &mut Problems) {}
+}
+
+impl BuildSource<Metrics> for TestSource {
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source<Metrics>>, BuildError> {
         Ok(Box::new(Ordered(cx.id.clone(), self.0.mark(cx)?)))
     }
 }
@@ -79,7 +87,7 @@ impl SourceConfig for TestSource {
 /// Sends what it is told, one after the other.
 struct Ordered(Arc<str>, String);
 
-impl Source for Ordered {
+impl Source<Metrics> for Ordered {
     fn run(self: Box<Self>, out: Output, mut stop: Shutdown) -> BoxFuture<Result<(), RunError>> {
         let Self(id, mark) = *self;
         let (orders, mut receiver): (_, Receiver<Order>) = channel(16);
@@ -114,6 +122,13 @@ struct TestTransform(Config);
 
 #[typetag::deserialize(name = "versioned")]
 impl TransformConfig for TestTransform {
+    fn ports(&self) -> TransformPorts<'_> {
+        TransformPorts {
+            metrics: Some(self),
+            ..TransformPorts::default()
+        }
+    }
+
     fn outputs(&self) -> Vec<String> {
         match self.0.fork {
             true => vec!["even".into(), "odd".into()],
@@ -122,7 +137,9 @@ impl TransformConfig for TestTransform {
     }
 
     fn validate(&self, _: &mut Problems) {}
+}
 
+impl BuildTransform<Metrics> for TestTransform {
     fn build(&self, cx: &BuildContext) -> Result<Arc<dyn Transform>, BuildError> {
         Ok(Arc::new(Marking(self.0.mark(cx)?, self.0.fork)))
     }
@@ -166,6 +183,14 @@ struct TestSink(Config);
 
 #[typetag::deserialize(name = "versioned")]
 impl SinkConfig for TestSink {
+    fn port(&self) -> SinkPort<'_> {
+        SinkPort::Metrics(self)
+    }
+
+    fn validate(&self, _: &mut Problems) {}
+}
+
+impl MetricsSink for TestSink {
     fn required(&self) -> bool {
         self.0.required
     }
@@ -173,10 +198,10 @@ impl SinkConfig for TestSink {
     fn form(&self) -> Form {
         Form::Decoded
     }
+}
 
-    fn validate(&self, _: &mut Problems) {}
-
-    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Sink>, BuildError> {
+impl BuildSink<Metrics> for TestSink {
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Sink<Metrics>>, BuildError> {
         Ok(Box::new(Collecting(cx.id.clone(), self.0.mark(cx)?)))
     }
 }
@@ -184,7 +209,7 @@ impl SinkConfig for TestSink {
 /// Keeps what comes to it, with its mark.
 struct Collecting(Arc<str>, String);
 
-impl Sink for Collecting {
+impl Sink<Metrics> for Collecting {
     fn run(self: Box<Self>, input: Input, _: Shutdown) -> BoxFuture<Result<(), RunError>> {
         Box::pin(async move {
             while let Some(mut delivery) = input.recv().await {

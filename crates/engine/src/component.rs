@@ -10,7 +10,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use metrifold_base::{BuildError, Key, Problems};
+use metrifold_base::keys::{Entry, Listed, list};
+use metrifold_base::{BuildError, Problems};
 use metrifold_http::{Listen, Listeners};
 use metrifold_model::{Kind, Signal};
 use metrifold_queue::QueueConfig;
@@ -158,7 +159,14 @@ pub struct ComponentInfo {
     /// What it does, in one line.
     pub summary: &'static str,
     /// Its keys, in the order in which they are best read.
-    pub keys: &'static [&'static [Key]],
+    pub keys: &'static [Entry],
+}
+
+impl ComponentInfo {
+    /// Its keys by their full names.
+    pub fn keys(&self) -> Vec<Listed> {
+        list(self.keys)
+    }
 }
 
 inventory::collect!(ComponentInfo);

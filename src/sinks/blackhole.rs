@@ -2,9 +2,8 @@
 //!
 //! Delivery: a batch is delivered once it has been taken. Limits: none but the queue's.
 
-use serde::Deserialize;
-
-use metrifold_base::{BoxFuture, BuildError, Problems, RunError, Shutdown};
+use metrifold_base::keys::Keys;
+use metrifold_base::{BoxFuture, BuildError, Problems, RunError, Shutdown, keys};
 use metrifold_engine::component::{
     BuildContext, BuildSink, ComponentInfo, MetricsSink, SinkConfig, SinkPort,
 };
@@ -12,17 +11,18 @@ use metrifold_engine::planes::Sink;
 use metrifold_engine::planes::metrics::{Form, Input, Metrics};
 use metrifold_model::Kind;
 
-/// Configuration of the `blackhole` sink: it has no keys.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BlackholeConfig {}
+keys! {
+    /// Configuration of the `blackhole` sink: it has no keys.
+    #[derive(Clone, Debug)]
+    pub struct BlackholeConfig {}
+}
 
 inventory::submit! {
     ComponentInfo {
         kind: Kind::Sink,
         name: "blackhole",
         summary: "Takes everything and keeps nothing.",
-        keys: &[],
+        keys: BlackholeConfig::ENTRIES,
     }
 }
 

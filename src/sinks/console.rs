@@ -6,10 +6,10 @@
 use std::io::Write;
 
 use crossbeam_channel::{Receiver, bounded};
-use serde::Deserialize;
 use tokio::sync::oneshot;
 
-use metrifold_base::{BoxFuture, BuildError, Problems, RunError, Shutdown};
+use metrifold_base::keys::Keys;
+use metrifold_base::{BoxFuture, BuildError, Problems, RunError, Shutdown, keys};
 use metrifold_codec::{Arena, text};
 use metrifold_engine::component::{
     BuildContext, BuildSink, ComponentInfo, MetricsSink, SinkConfig, SinkPort,
@@ -19,17 +19,18 @@ use metrifold_engine::planes::metrics::{Form, Input, Metrics};
 use metrifold_model::ledger::Reason;
 use metrifold_model::{Kind, Outcome};
 
-/// Configuration of the `console` sink: it has no keys.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ConsoleConfig {}
+keys! {
+    /// Configuration of the `console` sink: it has no keys.
+    #[derive(Clone, Debug)]
+    pub struct ConsoleConfig {}
+}
 
 inventory::submit! {
     ComponentInfo {
         kind: Kind::Sink,
         name: "console",
         summary: "Prints samples to standard output, one per line.",
-        keys: &[],
+        keys: ConsoleConfig::ENTRIES,
     }
 }
 

@@ -6,16 +6,15 @@
 //! counted as dropped.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, StatusCode};
-use serde::Deserialize;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use metrifold_base::{BoxFuture, BuildError, Key, Period, Problems, RunError, Shutdown};
+use metrifold_base::keys::Keys;
+use metrifold_base::{Address, BoxFuture, BuildError, Period, Problems, RunError, Shutdown, keys};
 use metrifold_codec::remote_write::STALE;
 use metrifold_codec::{Arena, text};
 use metrifold_engine::component::{
@@ -28,66 +27,29 @@ use metrifold_model::ledger::Reason;
 use metrifold_model::{Kind, Outcome};
 use metrifold_telemetry::ComponentMetrics;
 
-/// Configuration of the `prometheus_exporter` sink.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PrometheusExporterConfig {
-    /// The address of the page.
-    address: SocketAddr,
-    /// The path of the page.
-    #[serde(default = "default_path")]
-    path: String,
-    /// How long a series stays that is not written any more.
-    #[serde(default = "default_expiry")]
-    expiry: Period,
-    /// The most series on the page.
-    #[serde(default = "default_max_series")]
-    max_series: usize,
-    /// Whether samples carry their timestamps.
-    #[serde(default)]
-    timestamps: bool,
+keys! {
+    /// Configuration of the `prometheus_exporter` sink.
+    #[derive(Clone, Debug)]
+    pub struct PrometheusExporterConfig {
+        /// Address of the page. It may be shared with sources and other sinks, on another path.
+        address: Address = required("127.0.0.1:9598"),
+        /// Path of the page.
+        path: String = default("/metrics"),
+        /// How long a series stays that is not written any more.
+        expiry: Period = default("5m"),
+        /// Most series on the page; further ones are dropped and counted as `too_many_series`.
+        max_series: usize = default(100000),
+        /// Whether samples carry their timestamps.
+        timestamps: bool = default(false),
+    }
 }
-
-fn default_path() -> String {
-    "/metrics".into()
-}
-const fn default_expiry() -> Period {
-    Period::secs(300)
-}
-const fn default_max_series() -> usize {
-    100_000
-}
-
-const KEYS: &[Key] = &[
-    Key::required(
-        "address",
-        "\"127.0.0.1:9598\"",
-        "Address of the page. It may be shared with sources and other sinks, on another path.",
-    ),
-    Key::value("path", "\"/metrics\"", "Path of the page."),
-    Key::value(
-        "expiry",
-        "\"5m\"",
-        "How long a series stays that is not written any more.",
-    ),
-    Key::value(
-        "max_series",
-        "100000",
-        "Most series on the page; further ones are dropped and counted as `too_many_series`.",
-    ),
-    Key::value(
-        "timestamps",
-        "false",
-        "Whether samples carry their timestamps.",
-    ),
-];
 
 inventory::submit! {
     ComponentInfo {
         kind: Kind::Sink,
         name: "prometheus_exporter",
         summary: "Shows the latest value of every series on a page to scrape.",
-        keys: &[KEYS],
+        keys: PrometheusExporterConfig::ENTRIES,
     }
 }
 
@@ -137,7 +99,7 @@ impl BuildSink<Metrics> for PrometheusExporterConfig {
 
 impl PrometheusExporterConfig {
     fn listen(&self) -> Listen {
-        Listen::new(self.address, self.path.clone())
+        Listen::new(self.address.0, self.path.clone())
     }
 }
 

@@ -9,10 +9,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::Deserialize;
-
-use metrifold_base::{BuildError, Key, Problems};
-use metrifold_delivery::{DEAD_LETTER_KEYS, DeliveryConfig, Flavour, KEYS, RETRY_KEYS};
+use metrifold_base::keys::Keys;
+use metrifold_base::{BuildError, Problems, keys};
+use metrifold_delivery::{DeliveryConfig, Flavour};
 use metrifold_engine::component::{
     BuildContext, BuildSink, ComponentInfo, MetricsSink, SinkConfig, SinkPort,
 };
@@ -21,29 +20,27 @@ use metrifold_engine::planes::metrics::{Form, Metrics, Transform};
 use metrifold_model::Kind;
 use metrifold_queue::QueueConfig;
 
-/// Configuration of the `remote_write` sink.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(transparent)]
-pub struct RemoteWriteConfig(DeliveryConfig);
+keys! {
+    /// Configuration of the `remote_write` sink.
+    #[derive(Clone, Debug)]
+    pub struct RemoteWriteConfig {
+        delivery: DeliveryConfig = include,
+        /// Header that carries the batch's tenant. Without it, no tenant is sent.
+        tenant_header: Option<String> = unset("X-Scope-OrgID"),
+    }
+}
 
 const FLAVOUR: Flavour = Flavour {
-    tenant_header: None,
     conflict_is_partial: false,
     sorts_labels: false,
 };
-
-const OWN_KEYS: &[Key] = &[Key::unset(
-    "tenant_header",
-    "\"X-Scope-OrgID\"",
-    "Header that carries the batch's tenant. Without it, no tenant is sent.",
-)];
 
 inventory::submit! {
     ComponentInfo {
         kind: Kind::Sink,
         name: "remote_write",
         summary: "Sends Prometheus remote write 1.0 or 2.0.",
-        keys: &[KEYS, OWN_KEYS, RETRY_KEYS, DEAD_LETTER_KEYS],
+        keys: RemoteWriteConfig::ENTRIES,
     }
 }
 
@@ -54,25 +51,26 @@ impl SinkConfig for RemoteWriteConfig {
     }
 
     fn files(&self) -> Vec<&Path> {
-        self.0.files()
+        self.delivery.files()
     }
 
     fn validate(&self, problems: &mut Problems) {
-        self.0.validate(FLAVOUR, problems);
+        self.delivery
+            .validate(self.tenant_header.as_deref(), problems);
     }
 }
 
 impl MetricsSink for RemoteWriteConfig {
     fn required(&self) -> bool {
-        self.0.required
+        self.delivery.required
     }
 
     fn queue(&self) -> QueueConfig {
-        self.0.queue
+        self.delivery.queue
     }
 
     fn form(&self) -> Form {
-        self.0.form()
+        self.delivery.form()
     }
 
     fn checks_series(&self) -> bool {
@@ -80,12 +78,13 @@ impl MetricsSink for RemoteWriteConfig {
     }
 
     fn before(&self, _cx: &BuildContext) -> Result<Option<Arc<dyn Transform>>, BuildError> {
-        self.0.before()
+        self.delivery.before()
     }
 }
 
 impl BuildSink<Metrics> for RemoteWriteConfig {
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Sink<Metrics>>, BuildError> {
-        self.0.build(FLAVOUR, cx)
+        self.delivery
+            .build(FLAVOUR, self.tenant_header.as_deref(), cx)
     }
 }

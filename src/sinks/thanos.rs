@@ -10,10 +10,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::Deserialize;
-
-use metrifold_base::{BuildError, Key, Problems};
-use metrifold_delivery::{DEAD_LETTER_KEYS, DeliveryConfig, Flavour, KEYS, RETRY_KEYS};
+use metrifold_base::keys::Keys;
+use metrifold_base::{BuildError, Problems, keys};
+use metrifold_delivery::{DeliveryConfig, Flavour};
 use metrifold_engine::component::{
     BuildContext, BuildSink, ComponentInfo, MetricsSink, SinkConfig, SinkPort,
 };
@@ -22,29 +21,27 @@ use metrifold_engine::planes::metrics::{Form, Metrics, Transform};
 use metrifold_model::Kind;
 use metrifold_queue::QueueConfig;
 
-/// Configuration of the `thanos` sink.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(transparent)]
-pub struct ThanosConfig(DeliveryConfig);
+keys! {
+    /// Configuration of the `thanos` sink.
+    #[derive(Clone, Debug)]
+    pub struct ThanosConfig {
+        delivery: DeliveryConfig = include,
+        /// Header that carries the batch's tenant. Without a tenant no header is sent, and Receive takes its default tenant.
+        tenant_header: String = default("THANOS-TENANT"),
+    }
+}
 
 const FLAVOUR: Flavour = Flavour {
-    tenant_header: Some("THANOS-TENANT"),
     conflict_is_partial: true,
     sorts_labels: true,
 };
-
-const OWN_KEYS: &[Key] = &[Key::value(
-    "tenant_header",
-    "\"THANOS-TENANT\"",
-    "Header that carries the batch's tenant. Without a tenant no header is sent, and Receive takes its default tenant.",
-)];
 
 inventory::submit! {
     ComponentInfo {
         kind: Kind::Sink,
         name: "thanos",
         summary: "Sends remote write to Thanos Receive, with its tenant header and its answers.",
-        keys: &[KEYS, OWN_KEYS, RETRY_KEYS, DEAD_LETTER_KEYS],
+        keys: ThanosConfig::ENTRIES,
     }
 }
 
@@ -55,25 +52,25 @@ impl SinkConfig for ThanosConfig {
     }
 
     fn files(&self) -> Vec<&Path> {
-        self.0.files()
+        self.delivery.files()
     }
 
     fn validate(&self, problems: &mut Problems) {
-        self.0.validate(FLAVOUR, problems);
+        self.delivery.validate(Some(&self.tenant_header), problems);
     }
 }
 
 impl MetricsSink for ThanosConfig {
     fn required(&self) -> bool {
-        self.0.required
+        self.delivery.required
     }
 
     fn queue(&self) -> QueueConfig {
-        self.0.queue
+        self.delivery.queue
     }
 
     fn form(&self) -> Form {
-        self.0.form()
+        self.delivery.form()
     }
 
     fn checks_series(&self) -> bool {
@@ -81,12 +78,12 @@ impl MetricsSink for ThanosConfig {
     }
 
     fn before(&self, _cx: &BuildContext) -> Result<Option<Arc<dyn Transform>>, BuildError> {
-        self.0.before()
+        self.delivery.before()
     }
 }
 
 impl BuildSink<Metrics> for ThanosConfig {
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Sink<Metrics>>, BuildError> {
-        self.0.build(FLAVOUR, cx)
+        self.delivery.build(FLAVOUR, Some(&self.tenant_header), cx)
     }
 }

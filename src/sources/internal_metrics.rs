@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prost::Message;
-use serde::Deserialize;
 use tokio::time::{MissedTickBehavior, interval};
 
-use metrifold_base::{BoxFuture, BuildError, Key, Period, Problems, RunError, Shutdown};
+use metrifold_base::keys::Keys;
+use metrifold_base::{BoxFuture, BuildError, Period, Problems, RunError, Shutdown, keys};
 use metrifold_codec::remote_write::Limits;
 use metrifold_codec::remote_write::messages::v1;
 use metrifold_codec::snappy::Compressor;
@@ -24,46 +24,23 @@ use metrifold_engine::planes::metrics::{Metrics, Output};
 use metrifold_model::{Kind, Origin, Version};
 use metrifold_telemetry::{ComponentMetrics, Telemetry};
 
-/// Configuration of the `internal_metrics` source.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct InternalMetricsConfig {
-    /// How often a batch is made, at least 100ms.
-    #[serde(default = "default_interval")]
-    interval: Period,
-    /// Labels of every series.
-    #[serde(default = "default_labels")]
-    labels: BTreeMap<String, String>,
+keys! {
+    /// Configuration of the `internal_metrics` source.
+    #[derive(Clone, Debug)]
+    pub struct InternalMetricsConfig {
+        /// How often a batch is made, at least 100ms.
+        interval: Period = default("15s"),
+        /// Labels of every series. A metric's own label of the same name wins.
+        labels: BTreeMap<String, String> = default({ job = "metrifold", instance = "localhost" }),
+    }
 }
-
-const fn default_interval() -> Period {
-    Period::secs(15)
-}
-
-fn default_labels() -> BTreeMap<String, String> {
-    let label = |name: &str, value: &str| (name.to_string(), value.to_string());
-    [label("job", "metrifold"), label("instance", "localhost")].into()
-}
-
-const KEYS: &[Key] = &[
-    Key::value(
-        "interval",
-        "\"15s\"",
-        "How often a batch is made, at least 100ms.",
-    ),
-    Key::value(
-        "labels",
-        "{ job = \"metrifold\", instance = \"localhost\" }",
-        "Labels of every series. A metric's own label of the same name wins.",
-    ),
-];
 
 inventory::submit! {
     ComponentInfo {
         kind: Kind::Source,
         name: "internal_metrics",
         summary: "Metrifold's own metrics, as a batch at an interval.",
-        keys: &[KEYS],
+        keys: InternalMetricsConfig::ENTRIES,
     }
 }
 

@@ -7,7 +7,6 @@
 //! decoded), of series and labels, of all requests in flight together, and the time that a
 //! sender may take.
 
-mod keys;
 mod reserved;
 
 use std::net::SocketAddr;
@@ -17,11 +16,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{ALLOW, AUTHORIZATION, COOKIE, HeaderValue, PROXY_AUTHORIZATION};
 use http::{Method, StatusCode};
-use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use metrifold_base::{BoxFuture, BuildError, Period, Problems, RunError, Shutdown, Size};
+use metrifold_base::keys::Keys;
+use metrifold_base::{
+    BoxFuture, BuildError, Period, Problems, RunError, Shutdown, Size, keys, words,
+};
 use metrifold_codec::remote_write::{Limits, Written, negotiate};
 use metrifold_codec::{Batch, snappy};
 use metrifold_engine::component::{
@@ -31,121 +32,56 @@ use metrifold_engine::memory::Sizes;
 use metrifold_engine::planes::Source;
 use metrifold_engine::planes::metrics::{Metrics, Output, Seen, SendError};
 use metrifold_http::{
-    Authorization, BasicAuth, BodyError, Callers, Handler, Listen, Request, Response, Route,
-    ServerTls, answer, auth, body,
+    BodyError, Callers, Handler, Listen, Request, Response, Route, ServerKeys, answer, body,
 };
 use metrifold_model::{Ack, Counts, Kind, Origin, Outcome, Until, Version};
 use metrifold_telemetry::ComponentMetrics;
 
 use reserved::{Bounds, NoRoom, Reserved};
 
-/// When a sender is told that all is well.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Acknowledge {
-    /// Once every required sink has delivered the batch or has it on disk.
-    #[default]
-    Stored,
-    /// Once the far end of every required sink has it.
-    Delivered,
-    /// Once the request has passed the checks and is queued.
-    Received,
-}
-
-/// Configuration of the `remote_write` source.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RemoteWriteConfig {
-    /// The address to listen on. Sources with the same address share one listener.
-    address: SocketAddr,
-    /// The path to receive on; `{name}` matches one segment, for the `tenant` transform.
-    #[serde(default = "default_path")]
-    path: String,
-    /// TLS for callers.
-    tls: Option<ServerTls>,
-    /// The user that callers must be.
-    basic_auth: Option<BasicAuth>,
-    /// The token that callers must have.
-    authorization: Option<Authorization>,
-    /// The largest compressed body.
-    #[serde(default = "default_max_body_bytes")]
-    max_body_bytes: Size,
-    /// The largest decoded body.
-    #[serde(default = "default_max_decoded_bytes")]
-    max_decoded_bytes: Size,
-    /// The most labels that a series may have.
-    #[serde(default = "default_max_labels")]
-    max_labels_per_series: usize,
-    /// The longest name of a label.
-    #[serde(default = "default_max_name")]
-    max_label_name_bytes: Size,
-    /// The longest value of a label.
-    #[serde(default = "default_max_value")]
-    max_label_value_bytes: Size,
-    /// The memory that all requests in flight may take, decoded.
-    #[serde(default = "default_in_flight")]
-    max_in_flight_bytes: Size,
-    /// The most connections of the listener.
-    #[serde(default = "default_connections")]
-    max_connections: usize,
-    /// The longest that the head of a request may take.
-    #[serde(default = "default_header_timeout")]
-    header_timeout: Period,
-    /// The longest that the body of a request may take.
-    #[serde(default = "default_body_timeout")]
-    body_timeout: Period,
-    /// The longest that a connection may be idle.
-    #[serde(default = "default_idle_timeout")]
-    idle_timeout: Period,
+words! {
     /// When a sender is told that all is well.
-    #[serde(default)]
-    acknowledge: Acknowledge,
-    /// The longest that a sender waits for its acknowledgement before it is told to try again.
-    #[serde(default = "default_acknowledge_timeout")]
-    acknowledge_timeout: Period,
-    /// Whether every request is decoded and checked, also when nothing reads its labels.
-    #[serde(default)]
-    check_series: bool,
-    /// Whether the samples of every request are counted, also when nobody decodes it.
-    #[serde(default)]
-    count_samples: bool,
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Acknowledge {
+        /// Once every required sink has delivered the batch or has it on disk.
+        Stored = "stored",
+        /// Once the far end of every required sink has it.
+        Delivered = "delivered",
+        /// Once the request has passed the checks and is queued.
+        Received = "received",
+    }
 }
 
-fn default_path() -> String {
-    "/api/v1/write".into()
-}
-const fn default_max_body_bytes() -> Size {
-    Size::mib(32)
-}
-const fn default_max_decoded_bytes() -> Size {
-    Size::mib(128)
-}
-const fn default_max_labels() -> usize {
-    128
-}
-const fn default_max_name() -> Size {
-    Size::kib(1)
-}
-const fn default_max_value() -> Size {
-    Size::kib(16)
-}
-const fn default_in_flight() -> Size {
-    Size::mib(256)
-}
-const fn default_connections() -> usize {
-    1024
-}
-const fn default_header_timeout() -> Period {
-    Period::secs(10)
-}
-const fn default_body_timeout() -> Period {
-    Period::secs(30)
-}
-const fn default_idle_timeout() -> Period {
-    Period::secs(300)
-}
-const fn default_acknowledge_timeout() -> Period {
-    Period::secs(20)
+keys! {
+    /// Configuration of the `remote_write` source.
+    #[derive(Clone, Debug)]
+    pub struct RemoteWriteConfig {
+        server: ServerKeys = include,
+        /// Path to receive on. `{name}` matches one segment, which the `tenant` transform can take.
+        path: String = default("/api/v1/write"),
+        /// When a sender is told that all is well: `stored` (every required sink has delivered the batch or has it on disk), `delivered` (the far end of every required sink has it) or `received` (the request passed the checks and is queued).
+        acknowledge: Acknowledge = default("stored"),
+        /// Longest wait for the acknowledgement. Then the sender is told to try again (503) and what is still queued for it is dropped.
+        acknowledge_timeout: Period = default("20s"),
+        /// Whether every request is decoded and each series checked. Otherwise that happens only where it is needed: something reads labels, the protocol version changes, the request is 2.0, or no required sink's endpoint would answer for it.
+        check_series: bool = default(false),
+        /// Whether the samples of every request are counted, for the ledger and the metrics. Otherwise a request that nobody decodes is forwarded uncounted, unless a queue on disk stores it because its sink does not keep up. Counting costs less than decoding, and checks nothing.
+        count_samples: bool = default(false),
+        /// Largest compressed body; above it 413.
+        max_body_bytes: Size = default("32MiB"),
+        /// Largest decoded body, at most 1GiB; above it 413, before anything is allocated.
+        max_decoded_bytes: Size = default("128MiB"),
+        /// Most labels of a series; one with more is invalid.
+        max_labels_per_series: usize = default(128),
+        /// Longest label name; a series with a longer one is invalid.
+        max_label_name_bytes: Size = default("1KiB"),
+        /// Longest label value; a series with a longer one is invalid.
+        max_label_value_bytes: Size = default("16KiB"),
+        /// Memory of all requests in flight, compressed and decoded, at least `max_body_bytes` and `max_decoded_bytes` together and below 4GiB; above it 503 with Retry-After.
+        max_in_flight_bytes: Size = default("256MiB"),
+        /// Longest time for the body of a request; then 408.
+        body_timeout: Period = default("30s"),
+    }
 }
 
 /// Offsets into a decoded body are 32 bits wide, with room for what edits add.
@@ -156,7 +92,7 @@ inventory::submit! {
         kind: Kind::Source,
         name: "remote_write",
         summary: "Receives Prometheus remote write 1.0 and 2.0.",
-        keys: &[keys::KEYS],
+        keys: RemoteWriteConfig::ENTRIES,
     }
 }
 
@@ -178,21 +114,11 @@ impl SourceConfig for RemoteWriteConfig {
     }
 
     fn files(&self) -> Vec<&Path> {
-        let tls = self.tls.iter().flat_map(ServerTls::files);
-        let (basic_auth, authorization) = (self.basic_auth.as_ref(), self.authorization.as_ref());
-        tls.chain(auth::files(basic_auth, authorization, None))
-            .collect()
+        self.server.files()
     }
 
     fn validate(&self, problems: &mut Problems) {
-        self.listen().validate(problems);
-        auth::validate(
-            "",
-            self.basic_auth.as_ref(),
-            self.authorization.as_ref(),
-            None,
-            problems,
-        );
+        self.server.validate(&self.path, problems);
         for (key, value) in [
             ("max_body_bytes", self.max_body_bytes),
             ("max_label_name_bytes", self.max_label_name_bytes),
@@ -237,7 +163,7 @@ impl SourceConfig for RemoteWriteConfig {
 impl BuildSource<Metrics> for RemoteWriteConfig {
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source<Metrics>>, BuildError> {
         let route = cx.listeners.route(&self.listen(), &cx.id)?;
-        let callers = Callers::build(self.basic_auth.as_ref(), self.authorization.as_ref())?;
+        let callers = self.server.callers()?;
         Ok(Box::new(RemoteWrite {
             route,
             receiver: Receiver {
@@ -259,14 +185,7 @@ impl BuildSource<Metrics> for RemoteWriteConfig {
 
 impl RemoteWriteConfig {
     fn listen(&self) -> Listen {
-        Listen {
-            address: self.address,
-            path: self.path.clone(),
-            tls: self.tls.clone(),
-            max_connections: self.max_connections,
-            header_timeout: self.header_timeout.0,
-            idle_timeout: self.idle_timeout.0,
-        }
+        self.server.listen(&self.path)
     }
 }
 

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 
-use metrifold_base::{BuildError, Key, Problems};
+use metrifold_base::keys::{Keys, Shape, Shaped};
+use metrifold_base::{BuildError, Problems, keys};
 use metrifold_codec::Batch;
 use metrifold_engine::component::{
     BuildContext, BuildTransform, ComponentInfo, TransformConfig, TransformPorts,
@@ -28,12 +29,13 @@ use metrifold_model::{Kind, Rejection};
 const REST: &str = "rest";
 const MAX_ROUTES: usize = 256;
 
-/// `[transforms.split] type = "route"`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RouteConfig {
-    /// The selector, or several of which one has to hold, by name of the output.
-    routes: BTreeMap<String, Selectors>,
+keys! {
+    /// `[transforms.split] type = "route"`.
+    #[derive(Debug)]
+    pub struct RouteConfig {
+        /// The selector of each output, or a list of selectors of which one has to hold; what none selects goes to the output rest.
+        routes: BTreeMap<String, Selectors> = required({ node = "{__name__=~'node_.*'}" }),
+    }
 }
 
 inventory::submit! {
@@ -41,9 +43,7 @@ inventory::submit! {
         kind: Kind::Transform,
         name: "route",
         summary: "sends series to named outputs by PromQL selectors",
-        keys: &[&[
-            Key::required("routes", "{ node = '{__name__=~\"node_.*\"}' }", "The selector of each output, or a list of selectors of which one has to hold; what none selects goes to the output rest."),
-        ]],
+        keys: RouteConfig::ENTRIES,
     }
 }
 
@@ -52,6 +52,10 @@ inventory::submit! {
 struct Selectors {
     texts: Vec<String>,
     list: bool,
+}
+
+impl Shaped for Selectors {
+    const SHAPE: Shape = Shape::OneOrMany(&Shape::Text);
 }
 
 impl<'de> Deserialize<'de> for Selectors {

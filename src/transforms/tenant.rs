@@ -21,9 +21,9 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use serde::Deserialize;
 
-use metrifold_base::{BuildError, Key, Problems};
+use metrifold_base::keys::Keys;
+use metrifold_base::{BuildError, Problems, keys};
 use metrifold_codec::{Arena, Batch, Label, Name, SeriesMut};
 use metrifold_engine::component::{
     BuildContext, BuildTransform, ComponentInfo, TransformConfig, TransformPorts,
@@ -35,23 +35,19 @@ use source::{FromConfig, Source};
 
 const METRIC: &str = "__name__";
 
-/// `[transforms.tenant] type = "tenant"`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TenantConfig {
-    /// Where the tenant's name may be found; the first entry that yields one wins.
-    from: Vec<FromConfig>,
-    /// The tenant when no entry yields one; without it such a batch is refused.
-    default: Option<String>,
-    /// The label that the name is written to, whatever the sender put there; none by default.
-    label: Option<String>,
-    /// The most tenants that one batch may hold; 1000 by default.
-    #[serde(default = "default_max_tenants")]
-    max_tenants_per_batch: NonZeroUsize,
-}
-
-fn default_max_tenants() -> NonZeroUsize {
-    const { NonZeroUsize::new(1000).unwrap() } // evaluated by the compiler
+keys! {
+    /// `[transforms.tenant] type = "tenant"`.
+    #[derive(Debug)]
+    pub struct TenantConfig {
+        /// Where the tenant's name may be found: entries of path, header, label (with remove = true to take the label away), client_cert (common_name, organizational_unit, dns) or value; the first that yields a name wins.
+        from: Vec<FromConfig> = required([{ path = "tenant" }, { header = "THANOS-TENANT" }, { label = "namespace" }]),
+        /// The tenant when no entry yields one; without it such a batch is refused with status 400.
+        default: Option<String> = unset("anonymous"),
+        /// The label that the tenant's name is written to, whatever the sender put there.
+        label: Option<String> = unset("tenant_id"),
+        /// The most tenants that one batch may hold, at least 1; a batch with more is refused with status 400.
+        max_tenants_per_batch: NonZeroUsize = default(1000),
+    }
 }
 
 inventory::submit! {
@@ -59,12 +55,7 @@ inventory::submit! {
         kind: Kind::Transform,
         name: "tenant",
         summary: "finds out whose a batch is and splits it by tenant",
-        keys: &[&[
-            Key::required("from", "[{ path = \"tenant\" }, { header = \"THANOS-TENANT\" }, { label = \"namespace\" }]", "Where the tenant's name may be found: entries of path, header, label (with remove = true to take the label away), client_cert (common_name, organizational_unit, dns) or value; the first that yields a name wins."),
-            Key::unset("default", "\"anonymous\"", "The tenant when no entry yields one; without it such a batch is refused with status 400."),
-            Key::unset("label", "\"tenant_id\"", "The label that the tenant's name is written to, whatever the sender put there."),
-            Key::value("max_tenants_per_batch", "1000", "The most tenants that one batch may hold, at least 1; a batch with more is refused with status 400."),
-        ]],
+        keys: TenantConfig::ENTRIES,
     }
 }
 

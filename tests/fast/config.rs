@@ -44,9 +44,10 @@ fn write(directory: &Path, name: &str, text: &str) -> String {
 fn every_file_that_a_key_names_is_known_to_the_reload() {
     let mut seen = 0;
     for info in components() {
-        let keys = info.keys.iter().copied().flatten();
+        let keys = info.keys();
         let files: Vec<&str> = keys
-            .map(|key| key.name)
+            .iter()
+            .map(|key| key.name.as_str())
             .filter(|name| name.ends_with("_file"))
             .collect();
         if files.is_empty() {
@@ -59,8 +60,8 @@ fn every_file_that_a_key_names_is_known_to_the_reload() {
             _ => None,
         };
         let mut text = format!("[{}.x]\ntype = {:?}\n", info.kind.table(), info.name);
-        for key in info.keys.iter().copied().flatten() {
-            if let Some(value) = example(key.name) {
+        for key in &keys {
+            if let Some(value) = example(&key.name) {
                 text.push_str(&format!("{} = {value}\n", key.name));
             } else if key.name.ends_with("_file") {
                 text.push_str(&format!("{} = \"/nowhere/{}\"\n", key.name, key.name));
@@ -292,7 +293,9 @@ fn everything() -> String {
             text.push_str("inputs = [\"source-*\"]\n");
         }
         for key in info["keys"].as_array().unwrap() {
-            let value = key["example"].as_str().or(key["default"].as_str()).unwrap();
+            let Some(value) = key["example"].as_str().or(key["default"].as_str()) else {
+                continue; // a table, whose keys follow
+            };
             text.push_str(&format!("{} = {value}\n", key["name"].as_str().unwrap()));
         }
     }

@@ -7,9 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use metrifold_base::{Key, KeyDefault};
-use metrifold_engine::component::ComponentInfo;
+use serde::Deserialize;
+use toml::{Table, Value};
+
+// Registers the components.
+use metrifold as _;
+use metrifold_base::KeyDefault;
+use metrifold_base::keys::Listed;
+use metrifold_engine::component::{ComponentInfo, SinkConfig, SourceConfig, TransformConfig};
 use metrifold_engine::config::{LoadOptions, parse_texts};
+use metrifold_model::Kind;
 use metrifold_telemetry::Metric;
 
 fn root() -> &'static Path {
@@ -40,22 +47,20 @@ fn page_of(info: &ComponentInfo) -> PathBuf {
     Path::new("docs/components").join(file)
 }
 
-fn keys(info: &ComponentInfo) -> impl Iterator<Item = &'static Key> {
-    info.keys.iter().copied().flatten()
-}
-
 /// The default as pages show it.
-fn default_of(key: &Key) -> String {
+fn default_of(key: &Listed) -> String {
     match key.default {
         KeyDefault::Required(_) => "required".to_owned(),
         KeyDefault::Value(value) => format!("`{value}`"),
-        KeyDefault::Unset(_) => String::new(),
+        KeyDefault::Unset(_) | KeyDefault::Table | KeyDefault::Off => String::new(),
     }
 }
 
 /// The table of keys as TOML users read it.
 fn render(info: &ComponentInfo) -> String {
-    let rows: String = keys(info)
+    let rows: String = info
+        .keys()
+        .iter()
         .map(|key| {
             let doc = key.doc.replace('|', "\\|");
             let default = default_of(key);
@@ -127,12 +132,13 @@ fn every_page_names_every_key_with_its_default_and_no_other() {
             .take_while(|line| line.starts_with('|'))
             .filter_map(|line| Some((line.strip_prefix("| `")?.split_once('`')?.0, line)))
             .collect();
-        let names: BTreeSet<&str> = keys(info).map(|key| key.name).collect();
+        let keys = info.keys();
+        let names: BTreeSet<&str> = keys.iter().map(|key| key.name.as_str()).collect();
         let named: BTreeSet<&str> = rows.keys().copied().collect();
         assert_eq!(named, names, "{}", page.display());
-        for key in keys(info) {
+        for key in &keys {
             let default = default_of(key);
-            let row = rows[key.name];
+            let row = rows[key.name.as_str()];
             assert!(
                 row.contains(&default),
                 "{}: {row} lacks {default}",
@@ -140,6 +146,79 @@ fn every_page_names_every_key_with_its_default_and_no_other() {
             );
         }
     }
+}
+
+/// What a component with these keys is, as `Debug` shows it.
+fn decoded(info: &ComponentInfo, keys: Table) -> String {
+    let tagged = Value::Table(Table::from_iter([(
+        info.name.to_owned(),
+        Value::Table(keys.clone()),
+    )]));
+    let shown = match info.kind {
+        Kind::Source => Box::<dyn SourceConfig>::deserialize(tagged).map(|it| format!("{it:?}")),
+        Kind::Transform => {
+            Box::<dyn TransformConfig>::deserialize(tagged).map(|it| format!("{it:?}"))
+        }
+        Kind::Sink => Box::<dyn SinkConfig>::deserialize(tagged).map(|it| format!("{it:?}")),
+    };
+    shown.unwrap_or_else(|error| panic!("{}: {error} in {keys}", info.name))
+}
+
+/// Sets a key by its full name.
+fn set(table: &mut Table, name: &str, text: &str) {
+    let value = format!("x = {text}").parse::<Table>().unwrap()["x"].clone();
+    let mut steps: Vec<&str> = name.split('.').collect();
+    let last = steps.pop().unwrap();
+    let holder = steps.into_iter().fold(table, |table, step| {
+        let below = table.entry(step).or_insert(Value::Table(Table::new()));
+        below.as_table_mut().unwrap()
+    });
+    holder.insert(last.to_owned(), value);
+}
+
+/// The keys that have to be given for this one to be allowed.
+fn needed(keys: &[Listed], wanted: &str) -> Table {
+    let mut table = Table::new();
+    for key in keys {
+        if key.default == KeyDefault::Off && wanted.starts_with(&format!("{}.", key.name)) {
+            set(&mut table, &key.name, "{}");
+        }
+        let (group, _) = key.name.rsplit_once('.').unwrap_or_default();
+        let around = group.is_empty() || wanted.starts_with(&format!("{group}."));
+        if key.needed && around {
+            set(&mut table, &key.name, key.default.example().unwrap());
+        }
+    }
+    table
+}
+
+#[test]
+fn what_a_page_calls_the_default_is_what_holds_when_the_key_is_absent() {
+    let mut defaults = 0;
+    for info in components() {
+        let keys = info.keys();
+        for key in &keys {
+            let without = needed(&keys, &key.name);
+            let mut with = without.clone();
+            match key.default {
+                KeyDefault::Value(text) => {
+                    defaults += 1;
+                    set(&mut with, &key.name, text);
+                    let (given, absent) = (decoded(info, with), decoded(info, without));
+                    assert_eq!(given, absent, "{} of {}", key.name, info.name);
+                }
+                KeyDefault::Required(text) | KeyDefault::Unset(text) => {
+                    // At least it can have the value.
+                    set(&mut with, &key.name, text);
+                    decoded(info, with);
+                }
+                KeyDefault::Table | KeyDefault::Off => {
+                    decoded(info, without);
+                }
+            }
+        }
+    }
+    assert!(defaults > 50, "{defaults}");
 }
 
 #[test]

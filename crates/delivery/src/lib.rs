@@ -24,4 +24,4 @@ mod merge;
 mod pace;
 mod sender;
 
-pub use config::{DEAD_LETTER_KEYS, DeliveryConfig, Flavour, KEYS, Protocol, RETRY_KEYS};
+pub use config::{DeliveryConfig, Flavour, Protocol, RetryConfig};

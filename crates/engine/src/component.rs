@@ -12,7 +12,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use metrifold_base::{Key, Problems};
+use metrifold_base::Problems;
+use metrifold_base::keys::{Entry, Listed, list};
 use metrifold_http::{Listen, Listeners};
 use metrifold_model::Kind;
 use metrifold_telemetry::{ComponentMetrics, Telemetry};
@@ -125,7 +126,14 @@ pub struct ComponentInfo {
     /// What it does, in one line.
     pub summary: &'static str,
     /// Its keys, in the order in which they are best read.
-    pub keys: &'static [&'static [Key]],
+    pub keys: &'static [Entry],
+}
+
+impl ComponentInfo {
+    /// Its keys by their full names.
+    pub fn keys(&self) -> Vec<Listed> {
+        list(self.keys)
+    }
 }
 
 inventory::collect!(ComponentInfo);

@@ -340,7 +340,7 @@ fn read(
     let keys: Vec<_> = inventory::iter::<ComponentInfo>
         .into_iter()
         .filter(|info| info.kind == kind && info.name == type_name)
-        .flat_map(|info| info.keys.iter().flat_map(|keys| keys.iter().copied()))
+        .flat_map(ComponentInfo::keys)
         .collect();
     decode::all_errors(table.clone(), around.removed.clone(), &keys, &read).map_err(Some)
 }

@@ -5,12 +5,10 @@ mod graph;
 mod loading;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use serde::Deserialize;
-
-use metrifold_base::{BuildError, Endpoint, Key, Problems, Size};
+use metrifold_base::keys::Keys;
+use metrifold_base::{Address, BuildError, Endpoint, Problems, Size, keys, words};
 use metrifold_http::Listen;
 use metrifold_model::Kind;
 use metrifold_queue::QueueConfig;
@@ -30,34 +28,33 @@ pub(super) fn listen(address: &str, path: &str) -> Listen {
     Listen::new(address.parse().unwrap(), path)
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Carries {
-    #[default]
-    Metrics,
-    Queries,
+words! {
+    /// What a test component carries.
+    #[derive(Clone, Copy, Debug)]
+    enum Carries {
+        /// Batches.
+        Metrics = "metrics",
+        /// Reads.
+        Queries = "queries",
+    }
 }
 
-#[expect(dead_code, reason = "read by deserialization only")]
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TestSource {
-    address: SocketAddr,
-    #[serde(default = "root")]
-    path: String,
-    #[serde(default)]
-    signal: Carries,
-    #[serde(default)]
-    password: Option<Secret>,
-    #[serde(default)]
-    headers: BTreeMap<String, String>,
-    /// The largest body and what it may decompress to.
-    #[serde(default)]
-    largest: Option<(Size, Size)>,
-}
-
-fn root() -> String {
-    "/".to_owned()
+keys! {
+    #[derive(Debug)]
+    struct TestSource {
+        /// Where it listens.
+        address: Address = required("127.0.0.1:0"),
+        /// The path.
+        path: String = default("/"),
+        /// What it sends.
+        signal: Carries = default("metrics"),
+        /// A secret.
+        password: Option<Secret> = unset("hidden"),
+        /// Headers.
+        headers: BTreeMap<String, String> = unset({ a = "b" }),
+        /// The largest body and what it may decompress to.
+        largest: Vec<Size> = unset(["1MiB", "4MiB"]),
+    }
 }
 
 #[typetag::deserialize(name = "test_source")]
@@ -70,7 +67,9 @@ impl SourceConfig for TestSource {
     }
 
     fn largest_request(&self) -> Option<Sizes> {
-        let (body, decoded) = self.largest?;
+        let [body, decoded] = *self.largest.as_slice() else {
+            return None;
+        };
         Some(Sizes {
             body: body.0,
             decoded: decoded.0,
@@ -112,26 +111,26 @@ inventory::submit! {
         kind: Kind::Source,
         name: "test_source",
         summary: "Exists in tests.",
-        keys: &[&[
-            Key::required("address", "\"127.0.0.1:0\"", "Where it listens."),
-            Key::value("path", "\"/\"", "The path."),
-        ]],
+        keys: TestSource::ENTRIES,
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TestTransform {
-    #[serde(default)]
-    routes: Vec<String>,
-    #[serde(default)]
-    rules: Vec<Rule>,
+keys! {
+    #[derive(Debug)]
+    struct TestTransform {
+        /// Its outputs.
+        routes: Vec<String> = unset(["a"]),
+        /// Its rules.
+        rules: Vec<Rule> = unset([{ regex = "a" }]),
+    }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Rule {
-    regex: String,
+keys! {
+    #[derive(Debug)]
+    struct Rule {
+        /// A pattern.
+        regex: String = required("a"),
+    }
 }
 
 #[typetag::deserialize(name = "test_transform")]
@@ -168,21 +167,22 @@ inventory::submit! {
         kind: Kind::Transform,
         name: "test_transform",
         summary: "Exists in tests.",
-        keys: &[&[Key::unset("routes", "[\"a\"]", "Its outputs.")]],
+        keys: TestTransform::ENTRIES,
     }
 }
 
-#[expect(dead_code, reason = "read by deserialization only")]
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TestSink {
-    endpoint: Endpoint,
-    #[serde(default)]
-    required: bool,
-    #[serde(default)]
-    queue: QueueConfig,
-    #[serde(default)]
-    signal: Carries,
+keys! {
+    #[derive(Debug)]
+    struct TestSink {
+        /// Where it sends.
+        endpoint: Endpoint = required("http://localhost/"),
+        /// Whether it is required.
+        required: bool = default(false),
+        /// Its queue.
+        queue: QueueConfig = table,
+        /// What it takes.
+        signal: Carries = default("metrics"),
+    }
 }
 
 #[typetag::deserialize(name = "test_sink")]
@@ -216,10 +216,7 @@ inventory::submit! {
         kind: Kind::Sink,
         name: "test_sink",
         summary: "Exists in tests.",
-        keys: &[&[
-            Key::required("endpoint", "\"http://localhost/\"", "Where it sends."),
-            Key::value("queue.max_bytes", "\"64MiB\"", "The bytes it holds."),
-        ]],
+        keys: TestSink::ENTRIES,
     }
 }
 

@@ -10,6 +10,8 @@ use metrifold_base::BoxFuture;
 use crate::testing::{Authority, local, serving};
 use crate::{Handler, Request, Response, answer, body};
 
+use serde::Deserialize;
+
 use super::*;
 
 /// A token endpoint: a new token for each request, each good for `life` seconds.

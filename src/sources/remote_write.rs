@@ -15,8 +15,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, AUTHORIZATION, COOKIE, HeaderValue, PROXY_AUTHORIZATION};
-use http::{Method, StatusCode};
+use http::StatusCode;
+use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
 use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -31,10 +31,10 @@ use metrifold_engine::memory::Sizes;
 use metrifold_engine::planes::Source;
 use metrifold_engine::planes::metrics::{Metrics, Output, Seen, SendError};
 use metrifold_http::{
-    Authorization, BasicAuth, BodyError, Callers, Handler, Listen, Request, Response, Route,
-    ServerTls, answer, auth, body,
+    Authorization, BasicAuth, BodyError, Callers, Handler, Listen, Methods, Request, Response,
+    Route, ServerTls, answer, auth, body,
 };
-use metrifold_model::{Ack, Counts, Kind, Origin, Outcome, Until, Version};
+use metrifold_model::{Ack, Caller, Counts, Kind, Origin, Outcome, Until, Version};
 use metrifold_telemetry::ComponentMetrics;
 
 use reserved::{Bounds, NoRoom, Reserved};
@@ -240,9 +240,9 @@ impl BuildSource<Metrics> for RemoteWriteConfig {
         let callers = Callers::build(self.basic_auth.as_ref(), self.authorization.as_ref())?;
         Ok(Box::new(RemoteWrite {
             route,
+            callers,
             receiver: Receiver {
                 source: cx.id.clone(),
-                callers,
                 config: self.clone(),
                 limits: Limits {
                     decoded_bytes: self.max_decoded_bytes.bytes(),
@@ -262,6 +262,7 @@ impl RemoteWriteConfig {
         Listen {
             address: self.address,
             path: self.path.clone(),
+            methods: Methods::POST,
             tls: self.tls.clone(),
             max_connections: self.max_connections,
             header_timeout: self.header_timeout.0,
@@ -272,6 +273,7 @@ impl RemoteWriteConfig {
 
 struct RemoteWrite {
     route: Route,
+    callers: Callers,
     receiver: Receiver,
 }
 
@@ -281,13 +283,18 @@ impl Source<Metrics> for RemoteWrite {
         out: Output,
         mut shutdown: Shutdown,
     ) -> BoxFuture<Result<(), RunError>> {
-        let Self { route, receiver } = *self;
+        let Self {
+            route,
+            callers,
+            receiver,
+        } = *self;
         let (requests, under_way) = watch::channel(());
-        let serving = route.serve(Arc::new(Serving {
+        let handler = Serving {
             receiver: Arc::new(receiver),
             out,
             _under_way: under_way,
-        }));
+        };
+        let serving = route.serve(Arc::new(callers), Arc::new(handler));
         Box::pin(async move {
             shutdown.wait().await;
             // New requests go to a successor or are told to come back; those under way keep the
@@ -320,11 +327,14 @@ impl Handler for Serving {
     fn answers_half_closed(&self) -> bool {
         true
     }
+
+    fn refused(&self, status: StatusCode) {
+        self.receiver.metrics.answered(status);
+    }
 }
 
 struct Receiver {
     source: Arc<str>,
-    callers: Callers,
     config: RemoteWriteConfig,
     limits: Limits,
     bounds: Bounds,
@@ -336,16 +346,6 @@ const RETRY_AFTER: u64 = 1;
 
 impl Receiver {
     async fn receive(&self, request: Request, out: &Output) -> Response {
-        if let Err(refusal) = self.callers.check(&request.headers) {
-            return refusal;
-        }
-        if request.method != Method::POST {
-            let mut response = answer::text(StatusCode::METHOD_NOT_ALLOWED, "send POST");
-            response
-                .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static("POST"));
-            return response;
-        }
         let version = match negotiate(&request.headers) {
             Ok(version) => version,
             Err(error) => {
@@ -406,7 +406,7 @@ impl Receiver {
             params: request.params,
             headers: request.headers,
             peer: request.peer,
-            client_certificate: request.client_certificate,
+            caller: request.caller,
         };
         let read = body::read_within(
             request.body,
@@ -471,7 +471,7 @@ impl Receiver {
             peer: Some(head.peer.ip()),
             params: head.params,
             headers: head.headers,
-            client_certificate: head.client_certificate,
+            caller: head.caller,
         }
     }
 
@@ -567,5 +567,5 @@ struct Head {
     params: Vec<(Box<str>, Box<str>)>,
     headers: http::HeaderMap,
     peer: SocketAddr,
-    client_certificate: Option<Arc<metrifold_model::ClientCertificate>>,
+    caller: Caller,
 }

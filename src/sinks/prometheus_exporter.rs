@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{Method, StatusCode};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use metrifold_base::keys::Keys;
@@ -22,7 +21,7 @@ use metrifold_engine::component::{
 };
 use metrifold_engine::planes::Sink;
 use metrifold_engine::planes::metrics::{Form, Input, Metrics};
-use metrifold_http::{Handler, Listen, Request, Response, Route, answer};
+use metrifold_http::{Everybody, Handler, Listen, Request, Response, Route};
 use metrifold_model::ledger::Reason;
 use metrifold_model::{Kind, Outcome};
 use metrifold_telemetry::ComponentMetrics;
@@ -128,7 +127,7 @@ struct Entry {
 
 impl Sink<Metrics> for PrometheusExporter {
     fn run(self: Box<Self>, input: Input, _shutdown: Shutdown) -> BoxFuture<Result<(), RunError>> {
-        let serving = self.route.serve(self.page.clone());
+        let serving = self.route.serve(Arc::new(Everybody), self.page.clone());
         Box::pin(async move {
             let _serving = serving;
             let mut sweep = interval(self.page.expiry.min(Duration::from_secs(10)));
@@ -228,11 +227,8 @@ impl Page {
 }
 
 impl Handler for Page {
-    fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
+    fn handle(self: Arc<Self>, _: Request) -> BoxFuture<Response> {
         Box::pin(async move {
-            if ![Method::GET, Method::HEAD].contains(&request.method) {
-                return answer::text(StatusCode::METHOD_NOT_ALLOWED, "send GET");
-            }
             let mut response = Response::new(self.render().into());
             response.headers_mut().insert(
                 CONTENT_TYPE,

@@ -14,8 +14,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, AUTHORIZATION, COOKIE, HeaderValue, PROXY_AUTHORIZATION};
-use http::{Method, StatusCode};
+use http::StatusCode;
+use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -32,9 +32,10 @@ use metrifold_engine::memory::Sizes;
 use metrifold_engine::planes::Source;
 use metrifold_engine::planes::metrics::{Metrics, Output, Seen, SendError};
 use metrifold_http::{
-    BodyError, Callers, Handler, Listen, Request, Response, Route, ServerKeys, answer, body,
+    BodyError, Callers, Handler, Listen, Methods, Request, Response, Route, ServerKeys, answer,
+    body,
 };
-use metrifold_model::{Ack, Counts, Kind, Origin, Outcome, Until, Version};
+use metrifold_model::{Ack, Caller, Counts, Kind, Origin, Outcome, Until, Version};
 use metrifold_telemetry::ComponentMetrics;
 
 use reserved::{Bounds, NoRoom, Reserved};
@@ -166,9 +167,9 @@ impl BuildSource<Metrics> for RemoteWriteConfig {
         let callers = self.server.callers()?;
         Ok(Box::new(RemoteWrite {
             route,
+            callers,
             receiver: Receiver {
                 source: cx.id.clone(),
-                callers,
                 config: self.clone(),
                 limits: Limits {
                     decoded_bytes: self.max_decoded_bytes.bytes(),
@@ -185,12 +186,13 @@ impl BuildSource<Metrics> for RemoteWriteConfig {
 
 impl RemoteWriteConfig {
     fn listen(&self) -> Listen {
-        self.server.listen(&self.path)
+        self.server.listen(&self.path, Methods::POST)
     }
 }
 
 struct RemoteWrite {
     route: Route,
+    callers: Callers,
     receiver: Receiver,
 }
 
@@ -200,13 +202,18 @@ impl Source<Metrics> for RemoteWrite {
         out: Output,
         mut shutdown: Shutdown,
     ) -> BoxFuture<Result<(), RunError>> {
-        let Self { route, receiver } = *self;
+        let Self {
+            route,
+            callers,
+            receiver,
+        } = *self;
         let (requests, under_way) = watch::channel(());
-        let serving = route.serve(Arc::new(Serving {
+        let handler = Serving {
             receiver: Arc::new(receiver),
             out,
             _under_way: under_way,
-        }));
+        };
+        let serving = route.serve(Arc::new(callers), Arc::new(handler));
         Box::pin(async move {
             shutdown.wait().await;
             // New requests go to a successor or are told to come back; those under way keep the
@@ -239,11 +246,14 @@ impl Handler for Serving {
     fn answers_half_closed(&self) -> bool {
         true
     }
+
+    fn refused(&self, status: StatusCode) {
+        self.receiver.metrics.answered(status);
+    }
 }
 
 struct Receiver {
     source: Arc<str>,
-    callers: Callers,
     config: RemoteWriteConfig,
     limits: Limits,
     bounds: Bounds,
@@ -255,16 +265,6 @@ const RETRY_AFTER: u64 = 1;
 
 impl Receiver {
     async fn receive(&self, request: Request, out: &Output) -> Response {
-        if let Err(refusal) = self.callers.check(&request.headers) {
-            return refusal;
-        }
-        if request.method != Method::POST {
-            let mut response = answer::text(StatusCode::METHOD_NOT_ALLOWED, "send POST");
-            response
-                .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static("POST"));
-            return response;
-        }
         let version = match negotiate(&request.headers) {
             Ok(version) => version,
             Err(error) => {
@@ -325,7 +325,7 @@ impl Receiver {
             params: request.params,
             headers: request.headers,
             peer: request.peer,
-            client_certificate: request.client_certificate,
+            caller: request.caller,
         };
         let read = body::read_within(
             request.body,
@@ -390,7 +390,7 @@ impl Receiver {
             peer: Some(head.peer.ip()),
             params: head.params,
             headers: head.headers,
-            client_certificate: head.client_certificate,
+            caller: head.caller,
         }
     }
 
@@ -486,5 +486,5 @@ struct Head {
     params: Vec<(Box<str>, Box<str>)>,
     headers: http::HeaderMap,
     peer: SocketAddr,
-    client_certificate: Option<Arc<metrifold_model::ClientCertificate>>,
+    caller: Caller,
 }

@@ -30,6 +30,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use metrifold_base::Secret;
+use metrifold_http::{Authorization, BasicAuth};
 use metrifold_telemetry::LEDGER_TENANTS;
 
 use crate::component::{SinkConfig, SourceConfig, TransformConfig};
@@ -96,6 +97,15 @@ pub type NamedFiles = BTreeMap<PathBuf, Fingerprint>;
 pub struct ApiConfig {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Further names that it is reached by, besides addresses and `localhost`.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    /// The user that whoever changes something must be.
+    #[serde(default)]
+    pub basic_auth: Option<BasicAuth>,
+    /// The token that whoever changes something must have.
+    #[serde(default)]
+    pub authorization: Option<Authorization>,
 }
 
 /// `[ledger]`: what is shown of the ledgers of sinks.

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::StatusCode;
+use http::header::ALLOW;
+use http::{HeaderValue, StatusCode};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -25,10 +26,12 @@ use tracing::debug;
 use metrifold_base::BoxFuture;
 use metrifold_model::ClientCertificate;
 
+use super::access::Head;
 use super::answer;
 use super::body::{Body, BoxError};
 use super::listener::{Request, Response};
-use super::routes::{Table, Target};
+use super::methods::Methods;
+use super::routes::{Params, Served, Table, Target};
 use super::timed::{Phase, Timed};
 use super::tls::client_certificate;
 
@@ -197,28 +200,15 @@ impl Service<http::Request<Incoming>> for Dispatch {
     type Future = Answering;
 
     fn call(&self, request: http::Request<Incoming>) -> Answering {
-        let target = self.table.load().find(request.uri().path());
+        let target = self
+            .table
+            .load()
+            .find(request.method(), request.uri().path());
         let answer = match target {
-            Target::Handler(handler, params) => {
-                self.phase.busy(handler.answers_half_closed());
-                let (head, incoming) = request.into_parts();
-                let phase = Arc::clone(&self.phase);
-                let body = if http_body::Body::is_end_stream(&incoming) {
-                    Body::empty()
-                } else {
-                    Body::stream(Received { incoming, phase })
-                };
-                let request = Request {
-                    method: head.method,
-                    uri: head.uri,
-                    headers: head.headers,
-                    params,
-                    peer: self.peer,
-                    client_certificate: self.certificate.clone(),
-                    body,
-                };
+            Target::Served(served, params) => {
+                self.phase.busy(served.handler.answers_half_closed());
                 return Answering {
-                    answer: Answer::Later(handler.handle(request)),
+                    answer: Answer::Later(self.admit(served, params, request)),
                     phase: Arc::clone(&self.phase),
                 };
             }
@@ -227,6 +217,7 @@ impl Service<http::Request<Incoming>> for Dispatch {
                 1,
                 "nobody serves this path at the moment",
             ),
+            Target::OtherMethods(methods) => not_allowed(methods),
             Target::Unknown => answer::text(StatusCode::NOT_FOUND, "no such path"),
             Target::Ambiguous => answer::text(
                 StatusCode::BAD_REQUEST,
@@ -239,6 +230,67 @@ impl Service<http::Request<Incoming>> for Dispatch {
             phase: Arc::clone(&self.phase),
         }
     }
+}
+
+impl Dispatch {
+    /// Hands a request to its handler, if its caller is let in.
+    fn admit(
+        &self,
+        Served { access, handler }: Served,
+        params: Params,
+        request: http::Request<Incoming>,
+    ) -> BoxFuture<Response> {
+        let (head, incoming) = request.into_parts();
+        let phase = Arc::clone(&self.phase);
+        let body = if http_body::Body::is_end_stream(&incoming) {
+            Body::empty()
+        } else {
+            Body::stream(Received { incoming, phase })
+        };
+        let (peer, certificate) = (self.peer, self.certificate.clone());
+        Box::pin(async move {
+            let admission = access.admit(Head {
+                method: &head.method,
+                uri: &head.uri,
+                headers: &head.headers,
+                params: &params,
+                peer,
+                certificate: certificate.as_ref(),
+            });
+            match admission.await {
+                Ok(caller) => {
+                    let request = Request {
+                        method: head.method,
+                        uri: head.uri,
+                        headers: head.headers,
+                        params,
+                        peer,
+                        caller,
+                        body,
+                    };
+                    handler.handle(request).await
+                }
+                Err(refusal) => {
+                    let response = refusal.answer();
+                    handler.refused(response.status());
+                    response
+                }
+            }
+        })
+    }
+}
+
+/// The answer to a method that a path does not have.
+fn not_allowed(methods: Methods) -> Response {
+    let list = methods.to_string();
+    let first = list.split(',').next().unwrap_or_default();
+    let text = format!("send {first}");
+    let mut response = answer::text(StatusCode::METHOD_NOT_ALLOWED, &text);
+    // Names of methods fit into a header.
+    if let Ok(allow) = HeaderValue::from_str(&list) {
+        response.headers_mut().insert(ALLOW, allow);
+    }
+    response
 }
 
 /// An answer on its way.

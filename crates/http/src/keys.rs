@@ -7,6 +7,7 @@ use metrifold_base::{Address, BuildError, Endpoint, Period, Problems, keys};
 use super::auth::{self, Authorization, BasicAuth, Callers, Credentials, OAuth2};
 use super::client::{Client, ClientConfig};
 use super::listener::Listen;
+use super::methods::Methods;
 use super::tls::{ClientTls, ServerTls};
 
 keys! {
@@ -50,11 +51,12 @@ keys! {
 }
 
 impl ServerKeys {
-    /// The listener that serves this path.
-    pub fn listen(&self, path: &str) -> Listen {
+    /// The listener that serves these methods of this path.
+    pub fn listen(&self, path: &str, methods: Methods) -> Listen {
         Listen {
             address: self.address.0,
             path: path.to_owned(),
+            methods,
             tls: self.tls.clone(),
             max_connections: self.max_connections,
             header_timeout: self.header_timeout.0,
@@ -72,7 +74,7 @@ impl ServerKeys {
 
     /// Reports what is wrong with them, or with the path, at their keys.
     pub fn validate(&self, path: &str, problems: &mut Problems) {
-        self.listen(path).validate(problems);
+        self.listen(path, Methods::GET).validate(problems);
         let (basic_auth, authorization) = (self.basic_auth.as_ref(), self.authorization.as_ref());
         auth::validate("", basic_auth, authorization, None, problems);
     }

@@ -18,7 +18,9 @@ use tokio::sync::mpsc;
 
 use metrifold_base::BoxFuture;
 
-use super::{Body, Handler, Listen, Listeners, Request, Response, Route, Serving, answer};
+use super::{
+    Body, Everybody, Handler, Listen, Listeners, Methods, Request, Response, Route, Serving, answer,
+};
 
 /// An authority and its certificates, as files.
 pub(super) struct Authority {
@@ -71,7 +73,7 @@ impl Authority {
 }
 
 pub(super) fn local(path: &str) -> Listen {
-    Listen::new(([127, 0, 0, 1], 0).into(), path)
+    Listen::new(([127, 0, 0, 1], 0).into(), path).methods(Methods::GET.and(Methods::POST))
 }
 
 /// Listens on one path.
@@ -81,7 +83,7 @@ pub(super) fn serving(
 ) -> (Listeners, Route, Serving) {
     let listeners = Listeners::new();
     let route = listeners.route(listen, "test").unwrap();
-    let serving = route.serve(Arc::new(handler));
+    let serving = route.serve(Arc::new(Everybody), Arc::new(handler));
     listeners.start();
     (listeners, route, serving)
 }
@@ -97,7 +99,14 @@ impl<F: Fn(&Request) -> Response + Send + Sync + 'static> Handler for By<F> {
 
 /// Tells who called: address and certificate.
 pub(super) fn who(request: &Request) -> Response {
-    let certificate = request.client_certificate.as_deref();
+    let certificate = request.caller.certificate.as_deref();
+    let certificate = certificate.map(|found| {
+        (
+            &found.common_name,
+            &found.organizational_units,
+            &found.alternative_names,
+        )
+    });
     answer::text(StatusCode::OK, &format!("{certificate:?}"))
 }
 

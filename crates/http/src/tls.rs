@@ -14,7 +14,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, S
 use x509_parser::extensions::GeneralName;
 
 use metrifold_base::{BuildError, Problems, keys};
-use metrifold_model::ClientCertificate;
+use metrifold_model::{AlternativeName, ClientCertificate};
 
 keys! {
     /// TLS of a listener: the keys under `tls` of everything that listens.
@@ -234,8 +234,8 @@ pub fn install_crypto_provider() {
 }
 
 /// What a client certificate says of its owner. The certificate was verified before.
-pub(super) fn client_certificate(certificate: &CertificateDer<'_>) -> Option<ClientCertificate> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+pub(super) fn client_certificate(der: &CertificateDer<'_>) -> Option<ClientCertificate> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
     let subject = certificate.subject();
     let common_name = subject
         .iter_common_name()
@@ -251,7 +251,11 @@ pub(super) fn client_certificate(certificate: &CertificateDer<'_>) -> Option<Cli
         Ok(Some(names)) => names.value.general_names.iter().filter_map(name).collect(),
         _ => Vec::new(),
     };
+    let serial = certificate.raw_serial().iter();
     Some(ClientCertificate {
+        der: Arc::from(&**der),
+        serial: serial.map(|byte| format!("{byte:02x}")).collect(),
+        issuer: certificate.issuer().to_string(),
         common_name,
         organizational_units,
         alternative_names,
@@ -400,15 +404,15 @@ fn at<T>(key: &str, result: Result<T, String>) -> Result<T, BuildError> {
     result.map_err(|error| BuildError::new(key, error))
 }
 
-fn name(name: &GeneralName<'_>) -> Option<String> {
+fn name(name: &GeneralName<'_>) -> Option<AlternativeName> {
     match name {
-        GeneralName::DNSName(name) | GeneralName::RFC822Name(name) | GeneralName::URI(name) => {
-            Some((*name).to_owned())
-        }
+        GeneralName::DNSName(name) => Some(AlternativeName::Dns((*name).to_owned())),
+        GeneralName::RFC822Name(name) => Some(AlternativeName::Email((*name).to_owned())),
+        GeneralName::URI(name) => Some(AlternativeName::Uri((*name).to_owned())),
         GeneralName::IPAddress(bytes) => {
             let v4 = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
             let v6 = <[u8; 16]>::try_from(*bytes).map(IpAddr::from);
-            v4.or(v6).ok().map(|address| address.to_string())
+            v4.or(v6).ok().map(AlternativeName::Ip)
         }
         _ => None,
     }

@@ -17,13 +17,15 @@ pub mod ledger;
 pub mod rejection;
 
 mod ack;
+mod caller;
 mod counts;
 mod kind;
 mod origin;
 mod version;
 
 pub use ack::{Ack, Outcome, Rejection, Ticket, Until, Verdict, Waiter};
+pub use caller::{AlternativeName, Caller, ClientCertificate, Identity, Proof};
 pub use counts::{Counts, SeriesCounts};
 pub use kind::{Kind, Signal};
-pub use origin::{ClientCertificate, Origin, Tenant};
+pub use origin::{Origin, Tenant};
 pub use version::Version;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
+use crate::Caller;
+
 /// A tenant's name, checked where it was found.
 pub type Tenant = Arc<str>;
 
@@ -19,19 +21,8 @@ pub struct Origin {
     pub params: Vec<(Box<str>, Box<str>)>,
     /// The request's headers, without those that hold credentials.
     pub headers: HeaderMap,
-    /// The certificate that the sender proved to own.
-    pub client_certificate: Option<Arc<ClientCertificate>>,
-}
-
-/// What a verified client certificate says of its owner.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ClientCertificate {
-    /// The subject's common name.
-    pub common_name: Option<String>,
-    /// The subject's organizational units.
-    pub organizational_units: Vec<String>,
-    /// The subject alternative names: DNS names, email addresses, URIs, IP addresses.
-    pub alternative_names: Vec<String>,
+    /// Who the sender was proven to be.
+    pub caller: Caller,
 }
 
 impl Origin {
@@ -42,7 +33,7 @@ impl Origin {
             peer: None,
             params: Vec::new(),
             headers: HeaderMap::new(),
-            client_certificate: None,
+            caller: Caller::anonymous(),
         }
     }
 

@@ -122,7 +122,7 @@ impl FromConfig {
 impl Source {
     /// The name that it yields for a batch as a whole, if it does.
     pub(super) fn read(&self, origin: &Origin) -> Result<Option<Tenant>, String> {
-        let certificate = origin.client_certificate.as_deref();
+        let certificate = origin.caller.certificate.as_deref();
         let found: &[u8] = match self {
             Self::Path(parameter) => origin.param(parameter).unwrap_or_default().as_bytes(),
             Self::Header(header) => {
@@ -136,13 +136,13 @@ impl Source {
             }
             Self::Certificate(field) => {
                 let found = certificate.and_then(|certificate| match field {
-                    CertificateField::CommonName => certificate.common_name.as_ref(),
+                    CertificateField::CommonName => certificate.common_name.as_deref(),
                     CertificateField::OrganizationalUnit => {
-                        certificate.organizational_units.first()
+                        certificate.organizational_units.first().map(String::as_str)
                     }
-                    CertificateField::Dns => certificate.alternative_names.first(),
+                    CertificateField::Dns => certificate.dns_names().next(),
                 });
-                found.map_or("", String::as_str).as_bytes()
+                found.unwrap_or_default().as_bytes()
             }
             Self::Value(tenant) => return Ok(Some(tenant.clone())),
             Self::Label { .. } => b"", // read series by series
@@ -165,7 +165,7 @@ impl fmt::Display for Source {
                 CertificateField::OrganizationalUnit => {
                     "organizational unit of the client certificate"
                 }
-                CertificateField::Dns => "alternative name of the client certificate",
+                CertificateField::Dns => "dns name of the client certificate",
             }),
             Self::Value(tenant) => write!(f, "value {tenant}"),
         }

@@ -346,9 +346,8 @@ async fn a_client_certificate_reaches_the_handler() {
     let reply = post(&client, &https(route.local_addr())).await.unwrap();
     assert_eq!(
         reply.excerpt,
-        "Some(ClientCertificate { common_name: Some(\"team-a\"), \
-         organizational_units: [\"unit of team-a\"], \
-         alternative_names: [\"agent.test\", \"10.0.0.7\", \"spiffe://test/team-a\"] })"
+        "Some((Some(\"team-a\"), [\"unit of team-a\"], \
+         [Dns(\"agent.test\"), Ip(10.0.0.7), Uri(\"spiffe://test/team-a\")]))"
     );
 }
 

@@ -5,9 +5,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
+use metrifold_model::{Identity, Proof};
+
 use super::*;
+use crate::access::{Access, Admission, Head, Refusal};
 use crate::testing::{By, fed, local, serving};
-use crate::{answer, body};
+use crate::{Everybody, answer, body};
 
 /// Answers with what it saw of a request, whose body may take this long.
 struct Echo(Duration);
@@ -153,8 +156,8 @@ async fn two_routes_share_a_listener_and_other_paths_are_unknown() {
     let two = listeners.route(&local("/two/{x}"), "b").unwrap();
     assert_eq!(one.local_addr(), two.local_addr());
     let _serving = (
-        one.serve(Arc::new(Word("1"))),
-        two.serve(Arc::new(Word("2"))),
+        one.serve(Arc::new(Everybody), Arc::new(Word("1"))),
+        two.serve(Arc::new(Everybody), Arc::new(Word("2"))),
     );
     listeners.start();
     listeners.start();
@@ -167,6 +170,101 @@ async fn two_routes_share_a_listener_and_other_paths_are_unknown() {
 }
 
 #[tokio::test]
+async fn a_method_that_a_path_does_not_have_is_told_which_it_has() {
+    let listeners = Listeners::new();
+    let get = local("/a/{x}").methods(Methods::GET);
+    let get = listeners.route(&get, "a").unwrap();
+    let put = local("/a/{x}").methods(Methods::PUT);
+    let put = listeners.route(&put, "b").unwrap();
+    let _serving = (
+        get.serve(Arc::new(Everybody), Arc::new(Word("got"))),
+        put.serve(Arc::new(Everybody), Arc::new(Word("put"))),
+    );
+    listeners.start();
+    let mut caller = Caller::new(&get).await;
+    for (method, status, what) in [
+        ("GET", 200, "got\n"),
+        ("PUT", 200, "put\n"),
+        ("POST", 405, "\r\nallow: GET, HEAD, PUT\r\n"),
+        ("OPTIONS", 405, "send GET\n"),
+        ("BREW", 405, "send GET\n"),
+    ] {
+        let request = format!("{method} /a/b HTTP/1.1\r\nhost: x\r\n\r\n");
+        caller.send(&request).await;
+        let (answered, text) = caller.answer().await;
+        assert_eq!(answered, status, "{method}");
+        assert!(text.contains(what), "{method}: {text}");
+    }
+    caller.send("HEAD /a/b HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let mut text = Vec::new();
+    while !text.ends_with(b"\r\n\r\n") {
+        assert_ne!(caller.0.read_buf(&mut text).await.unwrap(), 0);
+    }
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("content-length: 4\r\n"), "{text}");
+}
+
+#[tokio::test]
+async fn access_is_decided_before_a_handler_runs() {
+    /// Lets those in that say who they are.
+    struct Named;
+    impl Access for Named {
+        fn admit<'a>(&'a self, head: Head<'a>) -> Admission<'a> {
+            Box::pin(async move {
+                let name = head.headers.get("name").ok_or_else(|| {
+                    Refusal::Forbidden(format!("{} {} needs a name", head.method, head.uri))
+                })?;
+                let subject = name.to_str().unwrap();
+                Ok(metrifold_model::Caller {
+                    identity: Some(Arc::new(Identity {
+                        tenant: head.params.first().map(|(_, value)| Arc::from(&**value)),
+                        subject: Some(subject.into()),
+                        groups: Arc::default(),
+                        proof: Proof::Token,
+                    })),
+                    certificate: None,
+                })
+            })
+        }
+    }
+    #[derive(Default)]
+    struct Counts(std::sync::atomic::AtomicUsize);
+    impl Handler for Counts {
+        fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
+            Box::pin(async move {
+                let (caller, turned_away) = (&request.caller, &self.0);
+                let text = format!(
+                    "{} of {} after {turned_away:?}",
+                    caller.subject().unwrap(),
+                    caller.tenant().unwrap(),
+                );
+                answer::text(StatusCode::OK, &text)
+            })
+        }
+        fn refused(&self, status: StatusCode) {
+            assert_eq!(status, 403);
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+    let listeners = Listeners::new();
+    let route = listeners.route(&local("/{tenant}/write"), "test").unwrap();
+    let _serving = route.serve(Arc::new(Named), Arc::new(Counts::default()));
+    listeners.start();
+    let mut caller = Caller::new(&route).await;
+    let (status, text) = caller.get("/acme/write?x=y").await;
+    assert_eq!(status, 403);
+    assert!(
+        text.ends_with("GET /acme/write?x=y needs a name\n"),
+        "{text}"
+    );
+    let named = "GET /acme/write HTTP/1.1\r\nhost: x\r\nname: ann\r\n\r\n";
+    caller.send(named).await;
+    let (status, text) = caller.answer().await;
+    assert_eq!(status, 200);
+    assert!(text.ends_with("ann of acme after 1\n"), "{text}");
+}
+
+#[tokio::test]
 async fn a_detached_route_asks_to_come_again_and_a_dropped_one_is_unknown() {
     let listeners = Listeners::new();
     let one = listeners.route(&local("/one"), "a").unwrap();
@@ -176,7 +274,7 @@ async fn a_detached_route_asks_to_come_again_and_a_dropped_one_is_unknown() {
     let (status, text) = caller.get("/one").await;
     assert_eq!(status, 503);
     assert!(text.contains("retry-after: 1\r\n"), "{text}");
-    let serving = one.serve(Arc::new(Word("1")));
+    let serving = one.serve(Arc::new(Everybody), Arc::new(Word("1")));
     assert_eq!(caller.get("/one").await.0, 200);
     drop(serving);
     assert_eq!(caller.get("/one").await.0, 503);
@@ -222,12 +320,12 @@ async fn paths_that_can_be_read_in_two_ways_reach_no_handler() {
 async fn a_successor_takes_over_and_its_predecessor_takes_nothing_away() {
     let listeners = Listeners::new();
     let old = listeners.route(&local("/a/{x}"), "in").unwrap();
-    let old_serving = old.serve(Arc::new(Word("old")));
+    let old_serving = old.serve(Arc::new(Everybody), Arc::new(Word("old")));
     listeners.start();
     let mut caller = Caller::new(&old).await;
     let new = listeners.route(&local("/a/{renamed}"), "in2").unwrap();
     assert!(caller.get("/a/b").await.1.ends_with("old\n"));
-    let _new_serving = new.serve(Arc::new(Word("new")));
+    let _new_serving = new.serve(Arc::new(Everybody), Arc::new(Word("new")));
     assert!(caller.get("/a/b").await.1.ends_with("new\n"));
     drop(old_serving);
     drop(old);
@@ -238,7 +336,7 @@ async fn a_successor_takes_over_and_its_predecessor_takes_nothing_away() {
 async fn a_successor_that_is_never_served_leaves_no_trace() {
     let listeners = Listeners::new();
     let old = listeners.route(&local("/a"), "in").unwrap();
-    let _serving = old.serve(Arc::new(Word("old")));
+    let _serving = old.serve(Arc::new(Everybody), Arc::new(Word("old")));
     listeners.start();
     let mut limits = local("/a");
     limits.max_connections = 7;
@@ -259,6 +357,10 @@ async fn routes_that_contradict_each_other_are_refused() {
     assert!(error.to_string().contains("header_timeout"), "{error}");
     assert!(listeners.route(&local("/b//c"), "second").is_err());
     assert!(local("/a/{x}").collides(&local("/a/{y}")));
+    let put = |path| local(path).methods(Methods::PUT);
+    assert!(!local("/a/{x}").collides(&put("/a/{x}")));
+    assert!(local("/a/{x}").collides(&put("/a/{y}")));
+    assert!(!local("/a/{*x}").collides(&local("/a/b/{c}")));
     assert!(!local("/a/{x}").collides(&local("/a/b")));
 }
 
@@ -365,7 +467,7 @@ async fn a_caller_that_closed_its_side_still_gets_its_answer() {
     let gate = Arc::new(Gate::default());
     let listeners = Listeners::new();
     let route = listeners.route(&local("/"), "test").unwrap();
-    let _serving = route.serve(Arc::clone(&gate) as Arc<dyn Handler>);
+    let _serving = route.serve(Arc::new(Everybody), Arc::clone(&gate) as Arc<dyn Handler>);
     listeners.start();
     let mut caller = Caller::new(&route).await;
     caller.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
@@ -430,7 +532,7 @@ async fn a_caller_that_hangs_up_ends_what_its_request_waits_for() {
     let waits = Arc::new(Waits::default());
     let listeners = Listeners::new();
     let route = listeners.route(&local("/"), "test").unwrap();
-    let _serving = route.serve(Arc::clone(&waits) as Arc<dyn Handler>);
+    let _serving = route.serve(Arc::new(Everybody), Arc::clone(&waits) as Arc<dyn Handler>);
     listeners.start();
     for request in [
         "GET / HTTP/1.1\r\nhost: x\r\n\r\n",
@@ -551,7 +653,10 @@ async fn a_handler_that_panics_costs_one_connection() {
     let listeners = Listeners::new();
     let bad = listeners.route(&local("/bad"), "a").unwrap();
     let good = listeners.route(&local("/good"), "b").unwrap();
-    let _serving = (bad.serve(Arc::new(Panics)), good.serve(Arc::new(Word("1"))));
+    let _serving = (
+        bad.serve(Arc::new(Everybody), Arc::new(Panics)),
+        good.serve(Arc::new(Everybody), Arc::new(Word("1"))),
+    );
     listeners.start();
     let mut other = Caller::new(&good).await;
     assert_eq!(other.get("/good").await.0, 200);
@@ -584,7 +689,7 @@ async fn shutdown_finishes_requests_that_are_under_way() {
     let gate = Arc::new(Gate::default());
     let listeners = Listeners::new();
     let route = listeners.route(&local("/"), "test").unwrap();
-    let _serving = route.serve(Arc::clone(&gate) as Arc<dyn Handler>);
+    let _serving = route.serve(Arc::new(Everybody), Arc::clone(&gate) as Arc<dyn Handler>);
     listeners.start();
     let mut caller = Caller::new(&route).await;
     caller.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
@@ -614,7 +719,7 @@ async fn shutdown_cuts_and_counts_what_does_not_end() {
     let gate = Arc::new(Gate::default());
     let listeners = Listeners::new();
     let route = listeners.route(&local("/"), "test").unwrap();
-    let _serving = route.serve(Arc::clone(&gate) as Arc<dyn Handler>);
+    let _serving = route.serve(Arc::new(Everybody), Arc::clone(&gate) as Arc<dyn Handler>);
     listeners.start();
     let mut caller = Caller::new(&route).await;
     caller.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
@@ -634,7 +739,9 @@ async fn a_handler_may_own_its_route() {
     let listeners = Listeners::new();
     let owner = Arc::new(Owner(listeners.route(&local("/"), "test").unwrap()));
     let address = owner.0.local_addr();
-    let serving = owner.0.serve(Arc::clone(&owner) as Arc<dyn Handler>);
+    let serving = owner
+        .0
+        .serve(Arc::new(Everybody), Arc::clone(&owner) as Arc<dyn Handler>);
     drop(owner);
     drop(serving);
     std::net::TcpListener::bind(address).expect("the port is free");

@@ -455,6 +455,7 @@ impl Receiver {
         Origin {
             source: self.source.clone(),
             peer: Some(head.peer.ip()),
+            order: None,
             params: head.params,
             headers: head.headers,
             client_certificate: head.client_certificate,

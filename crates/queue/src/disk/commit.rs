@@ -179,6 +179,7 @@ impl Engine {
                 position: Position(state.next),
                 accepted_at: job.append.accepted_at,
                 lane: job.append.lane,
+                lane_unspecified: false,
                 version: job.append.version,
                 counts: job.append.counts,
                 checked: job.append.checked,

@@ -28,6 +28,8 @@ pub(super) struct Segment {
     lost: usize,
     /// Takes no more records.
     pub(super) sealed: bool,
+    /// Whether the lanes of its records are those of format version 1.
+    pub(super) lanes_unspecified: bool,
     pub(super) accounts: Accounts,
     /// What is not done, and what was lost and waits. Told when records come and go, and not made
     /// of the accounts: it is what they are held against.
@@ -47,6 +49,8 @@ pub(super) struct Place {
     pub(super) offset: u32,
     /// The record does not go beyond this.
     pub(super) end: u32,
+    /// Whether its lane is one of format version 1.
+    pub(super) lane_unspecified: bool,
 }
 
 impl Segment {
@@ -60,6 +64,7 @@ impl Segment {
             front: 0,
             lost: 0,
             sealed: false,
+            lanes_unspecified: false,
             accounts: Accounts::default(),
             held: Held::default(),
             written: Tally::default(),
@@ -156,6 +161,7 @@ impl Segment {
             offset: offset(&self.index[index]),
             // A segment ends before two to the 31st.
             end: end.unwrap_or(self.bytes as u32),
+            lane_unspecified: self.lanes_unspecified,
         }
     }
 

@@ -275,7 +275,11 @@ impl Store {
             };
             if let Some(entry) = copied.entry.take() {
                 state.copied.remove(kept.id);
+                let others = state.backlog.unread(&entry);
                 drop(state);
+                if others {
+                    self.readable.notify_one();
+                }
                 self.drained.add(u64::from(entry.body_length));
                 self.done(&entry, fate);
                 None

@@ -1,5 +1,7 @@
 //! An edge with a queue on disk against what its senders were told.
 
+mod lanes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -21,7 +21,7 @@ impl Store {
         if state.closing {
             return Taken::Closed(item);
         }
-        let behind = state.backlog.has(item.lane.id);
+        let behind = state.backlog.holds_back(&item.lane);
         let keeps = self.keeps();
         let tenant = &item.lane.tenant;
         let paused = state.backlog.is_paused(tenant);
@@ -239,8 +239,7 @@ impl Store {
         let (mut ticket, mut lost) = (None, None);
         match (result, direct) {
             (Ok(entry), direct) => {
-                let position = entry.position.0;
-                state.backlog.add(&entry.tenant, entry.lane, position);
+                state.backlog.add(&entry);
                 ticket = direct.and_then(|direct| {
                     self.accounts.moved(direct.batch.tenant(), direct.tally);
                     direct.ticket

@@ -42,8 +42,7 @@ impl Store {
         let mut state = self.state();
         for entry in entries {
             state.backlog.enter(entry.lane);
-            let position = entry.position.0;
-            state.backlog.add(&entry.tenant, entry.lane, position);
+            state.backlog.add(entry);
         }
         state.backlog.seen(next);
         drop(state);
@@ -66,13 +65,14 @@ impl Store {
         if state.backlog.first(&entry.tenant) != Some(sequence) {
             return;
         }
-        state.backlog.remove(&entry.tenant, sequence);
         let ticket = state.waiting.remove(&sequence).map(|(_, ticket)| ticket);
         if ticket.as_ref().is_some_and(Ticket::abandoned) {
+            state.backlog.remove(&entry.tenant, sequence);
             drop(state);
             self.disk.done(&entry, Fate::Dropped(Reason::Abandoned));
             return;
         }
+        state.backlog.read(&entry);
         let id = state.next;
         state.next += 1;
         let age = Duration::from_millis(now_millis().saturating_sub(entry.accepted_at));
@@ -123,8 +123,9 @@ impl Store {
             let Some(entry) = copied.and_then(|copied| copied.entry) else {
                 continue; // it is there: it was withdrawn for that
             };
+            backlog.unread(&entry);
             backlog.enter(lane);
-            backlog.add(&entry.tenant, lane, entry.position.0);
+            backlog.add(&entry);
             if let Some(ticket) = item.ticket {
                 waiting.insert(entry.position.0, (entry, ticket));
             }

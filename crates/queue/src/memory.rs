@@ -205,7 +205,8 @@ impl<T> Queue<T> {
                 }
                 if let Some((lane, run)) = state.schedule.take(Instant::now(), most) {
                     state.taken += run.len();
-                    if state.schedule.has_surplus() {
+                    // This taker will not wake up when a pause ends: another one has to.
+                    if state.schedule.has_surplus() || state.schedule.next_wake().is_some() {
                         self.filled.notify_last();
                     }
                     let hold = |item: schedule::Item<T>| {

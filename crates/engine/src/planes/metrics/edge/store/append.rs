@@ -109,7 +109,7 @@ impl Store {
         };
         self.accounts.received(direct.batch.tenant(), tally);
         state.direct.insert(id, direct);
-        state.backlog.enter(id_of_lane);
+        state.backlog.enter(id_of_lane, id);
         // It is known to be under way, so nothing can pass it while the lock is not held.
         drop(state);
         let store = self.clone();
@@ -217,6 +217,7 @@ impl Store {
                     None => {
                         // It is still in memory, and tried again.
                         let ticket = fresh.ticket.take();
+                        state.copied.refresh(fresh.lane);
                         state.fresh.insert(id, Fresh { ticket, ..fresh });
                     }
                 }
@@ -264,11 +265,18 @@ impl Store {
             ticket.report(Outcome::Delivered);
         }
         if let Some((direct, error)) = lost {
-            let tenant = direct.batch.tenant();
-            let fate = Fate::Dropped(Reason::DiskFailed);
-            self.accounts.settled(tenant, direct.tally, fate);
-            if let Some(ticket) = direct.ticket {
-                ticket.report(Outcome::failed(error.to_string()));
+            let (tenant, tally) = (direct.batch.tenant(), direct.tally);
+            match direct.ticket {
+                // Its sender still has it: it was never received.
+                Some(ticket) => {
+                    self.accounts.moved(tenant, tally);
+                    ticket.report(Outcome::failed(error.to_string()));
+                }
+                None => {
+                    let fate = Fate::Dropped(Reason::DiskFailed);
+                    self.accounts.settled(tenant, tally, fate);
+                    *self.not_written() += tally;
+                }
             }
         }
     }

@@ -20,8 +20,8 @@ pub(super) struct Backlog {
     tenants: Map<Tenant, BTreeMap<u64, Listed>>,
     /// These tenants, the next one to be read first.
     turns: VecDeque<Tenant>,
-    /// How much of each lane is here or on its way to disk.
-    lanes: Map<u64, usize>,
+    /// The lanes of which something is here or on its way to disk.
+    lanes: Map<u64, Lagging>,
     /// The next record of those that were there from the beginning, and their end: as long as there
     /// are some that nobody has seen, all lanes may be among them.
     unseen: Option<(u64, u64)>,
@@ -29,6 +29,14 @@ pub(super) struct Backlog {
     paused: Map<Tenant, Instant>,
     /// By tenant, the records whose lanes are unspecified.
     unspecified: Map<Tenant, Unspecified>,
+}
+
+/// What of a lane is here or on its way to disk.
+#[derive(Debug, Default)]
+struct Lagging {
+    count: usize,
+    /// The newest batch that came to this process; 0 if all are older.
+    last: u64,
 }
 
 /// What is known of a record that is listed.
@@ -87,15 +95,22 @@ impl Backlog {
     }
 
     /// Something of a lane is on its way to disk.
-    pub(super) fn enter(&mut self, lane: u64) {
-        *self.lanes.entry(lane).or_default() += 1;
+    pub(super) fn enter(&mut self, lane: u64, id: u64) {
+        let lane = self.lanes.entry(lane).or_default();
+        lane.count += 1;
+        lane.last = lane.last.max(id);
+    }
+
+    /// Whether something of a lane is here that is newer than this batch.
+    pub(super) fn has_newer(&self, lane: u64, id: u64) -> bool {
+        self.lanes.get(&lane).is_some_and(|lane| lane.last > id)
     }
 
     /// It did not get there, or is in memory again.
     pub(super) fn leave(&mut self, lane: u64) {
-        if let Some(count) = self.lanes.get_mut(&lane) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(lagging) = self.lanes.get_mut(&lane) {
+            lagging.count -= 1;
+            if lagging.count == 0 {
                 self.lanes.remove(&lane);
             }
         }
@@ -182,6 +197,10 @@ impl Backlog {
     /// The first record of a tenant, unless it has to wait for older ones.
     fn readable(&self, tenant: &Tenant) -> Option<u64> {
         let (position, listed) = self.tenants.get(tenant)?.first_key_value()?;
+        // What is not listed yet may be of any lane.
+        if self.unseen.is_some_and(|(from, _)| *position >= from) {
+            return None;
+        }
         let older_in_memory = || {
             let of = self.unspecified.get(tenant);
             of.is_some_and(|of| of.in_memory > 0)

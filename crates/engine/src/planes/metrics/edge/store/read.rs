@@ -41,7 +41,8 @@ impl Store {
     pub(in super::super) fn list(&self, entries: &[Entry], next: u64) {
         let mut state = self.state();
         for entry in entries {
-            state.backlog.enter(entry.lane);
+            // It is older than all that has come to this process.
+            state.backlog.enter(entry.lane, 0);
             state.backlog.add(entry);
         }
         state.backlog.seen(next);
@@ -119,16 +120,20 @@ impl Store {
             copied.is_some_and(|copied| copied.entry.is_some())
         });
         for (lane, item) in withdrawn {
-            let copied = item.kept.and_then(|kept| copied.remove(kept.id));
-            let Some(entry) = copied.and_then(|copied| copied.entry) else {
+            let Some(id) = item.kept.map(|kept| kept.id) else {
                 continue; // it is there: it was withdrawn for that
             };
+            let Some(entry) = copied.remove(id).and_then(|copied| copied.entry) else {
+                continue; // as above
+            };
             backlog.unread(&entry);
-            backlog.enter(lane);
+            backlog.enter(lane, id);
             backlog.add(&entry);
             if let Some(ticket) = item.ticket {
                 waiting.insert(entry.position.0, (entry, ticket));
             }
+            // Whoever reads may sleep without knowing of this tenant's pause.
+            self.readable.notify_one();
         }
     }
 

@@ -56,7 +56,10 @@ fn age(folder: &Path) {
     for file in std::fs::read_dir(folder).unwrap() {
         let path = file.unwrap().path();
         let mut bytes = std::fs::read(&path).unwrap();
-        if path.extension().is_some_and(|it| it == "log" || it == "ack") {
+        if path
+            .extension()
+            .is_some_and(|it| it == "log" || it == "ack")
+        {
             bytes[4..8].copy_from_slice(&1_u32.to_le_bytes());
             let crc = crc32c::crc32c(&bytes[..28]);
             bytes[28..32].copy_from_slice(&crc.to_le_bytes());
@@ -67,14 +70,15 @@ fn age(folder: &Path) {
 
 /// Leaves a queue with these batches, whose lanes are those of a hash that nobody knows any more.
 fn leave_old(folder: &Path, batches: impl Iterator<Item = Batch>) {
-    let config: EdgeOnly =
-        toml::from_str("required = true\nqueue = { type = \"disk\" }").unwrap();
+    let config: EdgeOnly = toml::from_str("required = true\nqueue = { type = \"disk\" }").unwrap();
     let disk = DiskQueue::open(folder.into(), config.queue.disk(true), |_| {}).unwrap();
     for mut batch in batches {
         let peer = batch.origin().peer;
         let append = Append {
             tenant: batch.tenant().cloned().unwrap_or_default(),
-            lane: lane(&batch, None).id.wrapping_add(1 + u64::from(peer.is_none())),
+            lane: lane(&batch, None)
+                .id
+                .wrapping_add(1 + u64::from(peer.is_none())),
             accepted_at: 1,
             version: Version::V1,
             counts: None,

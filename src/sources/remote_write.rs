@@ -388,6 +388,7 @@ impl Receiver {
         Origin {
             source: self.source.clone(),
             peer: Some(head.peer.ip()),
+            order: None,
             params: head.params,
             headers: head.headers,
             caller: head.caller,

@@ -142,6 +142,7 @@ impl Batch {
         }
         self.origin = Arc::new(Origin {
             peer: origin.peer,
+            order: origin.order.clone(),
             ..Origin::internal(origin.source.clone())
         });
     }

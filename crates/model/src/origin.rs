@@ -17,6 +17,9 @@ pub struct Origin {
     pub source: Arc<str>,
     /// The sender's address; none for a source inside of the process.
     pub peer: Option<IpAddr>,
+    /// What keeps its order among the batches of a tenant, if that is not the sender: a scraped
+    /// target, for one. Batches of different keys may overtake each other.
+    pub order: Option<Arc<str>>,
     /// What the path's parameters matched, by name.
     pub params: Vec<(Box<str>, Box<str>)>,
     /// The request's headers, without those that hold credentials.
@@ -31,6 +34,7 @@ impl Origin {
         Self {
             source,
             peer: None,
+            order: None,
             params: Vec::new(),
             headers: HeaderMap::new(),
             caller: Caller::anonymous(),

@@ -14,6 +14,7 @@
 )]
 
 pub mod disk;
+mod lane;
 mod memory;
 
 use std::time::Duration;
@@ -23,7 +24,8 @@ use metrifold_base::{Period, Problems, Size, keys, words};
 /// How many times what is free a tenant may have in a queue, unless the oldest make room.
 const SHARE: usize = 8;
 
-pub use memory::{Held, Lane, Pushed, Queue};
+pub use lane::{Lane, OrderedBy};
+pub use memory::{Held, Pushed, Queue};
 
 keys! {
     /// `queue = { type = "disk", max_bytes = "4GiB" }`.

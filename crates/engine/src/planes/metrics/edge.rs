@@ -10,7 +10,6 @@ mod pump;
 mod push;
 mod store;
 
-use std::hash::BuildHasher;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -24,7 +23,7 @@ use metrifold_codec::Batch;
 use metrifold_model::ledger::{Reason, Tally};
 use metrifold_model::{Outcome, Tenant, Ticket, Version};
 use metrifold_queue::disk::OpenError;
-use metrifold_queue::{Lane, Queue, QueueConfig, WhenFull};
+use metrifold_queue::{Lane, OrderedBy, Queue, QueueConfig, WhenFull};
 use metrifold_telemetry::ComponentMetrics;
 
 use crate::planes::Ending;
@@ -150,17 +149,23 @@ impl Incoming {
     }
 }
 
-/// Batches whose sender does not wait for the sink must not overtake each other: they share a
-/// lane by sender and tenant. A sender that waits keeps its order itself, but must not overtake
-/// what it has sent while it did not wait, which is so if the sink has become a required one. The
-/// source has no part in it unless it is the sender itself: it may get another name meanwhile.
+/// The lane of a batch: by its tenant and what its source orders batches by, which is a key that
+/// the source gives, or else the sender, or else the source itself.
+///
+/// Batches whose sender does not wait for the sink must not overtake each other. A sender that
+/// waits keeps its order itself, but must not overtake what it has sent while it did not wait,
+/// which is so if the sink has become a required one. A source's name has no part in the lanes of
+/// its senders: it may get another name while batches are queued.
 fn lane(batch: &Batch, ticket: Option<&Ticket>) -> Lane {
-    let hasher = foldhash::quality::FixedState::default();
     let origin = batch.origin();
-    let source = origin.peer.is_none().then_some(&origin.source);
+    let ordered_by = match (&origin.order, origin.peer) {
+        (Some(key), _) => OrderedBy::Key(key),
+        (None, Some(peer)) => OrderedBy::Peer(peer),
+        (None, None) => OrderedBy::Source(&origin.source),
+    };
     Lane {
         tenant: batch.tenant().cloned(),
-        id: hasher.hash_one((source, origin.peer, batch.tenant())),
+        id: ordered_by.lane_id(batch.tenant().map(|tenant| &**tenant)),
         holds: ticket.is_none(),
     }
 }

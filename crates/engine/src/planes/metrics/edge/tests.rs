@@ -1,5 +1,10 @@
 //! An edge with a queue on disk against what its senders were told.
 
+mod far_end;
+mod lanes;
+mod restarts;
+mod wakes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -27,7 +27,7 @@ use metrifold_base::{BuildError, Key, Problems};
 use metrifold_codec::{Arena, Batch, Label, Name, SeriesMut};
 use metrifold_engine::component::{BuildContext, ComponentInfo, TransformConfig};
 use metrifold_engine::planes::metrics::{Emitter, Pass, Transform};
-use metrifold_model::{Kind, Rejection, Tenant};
+use metrifold_model::{Kind, Rejection, RejectionKind, Tenant};
 
 use source::{FromConfig, Source};
 
@@ -61,7 +61,7 @@ inventory::submit! {
             Key::required("from", "[{ path = \"tenant\" }, { header = \"THANOS-TENANT\" }, { label = \"namespace\" }]", "Where the tenant's name may be found: entries of path, header, label (with remove = true to take the label away), client_cert (common_name, organizational_unit, dns) or value; the first that yields a name wins."),
             Key::unset("default", "\"anonymous\"", "The tenant when no entry yields one; without it such a batch is refused with status 400."),
             Key::unset("label", "\"tenant_id\"", "The label that the tenant's name is written to, whatever the sender put there."),
-            Key::value("max_tenants_per_batch", "1000", "The most tenants that one batch may hold, at least 1; a batch with more is refused with status 400."),
+            Key::value("max_tenants_per_batch", "1000", "The most tenants that one batch may hold, at least 1; a batch with more is refused with status 413."),
         ]],
     }
 }
@@ -194,7 +194,8 @@ impl TenantTransform {
                 continue;
             }
             let found = source.read(batch.origin());
-            let found = found.map_err(|reason| Rejection(format!("{source}: {reason}")))?;
+            let found =
+                found.map_err(|reason| Rejection::invalid(format!("{source}: {reason}")))?;
             if let Some(tenant) = found {
                 plan.fixed = Some(tenant);
                 break;
@@ -204,7 +205,7 @@ impl TenantTransform {
     }
 
     fn none(&self, what: &str) -> Rejection {
-        Rejection(format!(
+        Rejection::invalid(format!(
             "{what} has no tenant: it is looked for in {}",
             self.described
         ))
@@ -233,13 +234,17 @@ impl TenantTransform {
                 _ => match known.get(name) {
                     Some(&part) => part,
                     None => {
-                        let tenant = name::check(name)
-                            .map_err(|reason| Rejection(format!("{}: {reason}", metric())))?;
+                        let tenant = name::check(name).map_err(|reason| {
+                            Rejection::invalid(format!("{}: {reason}", metric()))
+                        })?;
                         if parts.len() >= self.max_tenants {
-                            return Err(Rejection(format!(
-                                "batch holds more than {} tenants: send fewer at a time or raise max_tenants_per_batch",
-                                self.max_tenants
-                            )));
+                            return Err(Rejection::new(
+                                RejectionKind::TooLarge,
+                                format!(
+                                    "batch holds more than {} tenants: send fewer at a time or raise max_tenants_per_batch",
+                                    self.max_tenants
+                                ),
+                            ));
                         }
                         parts.push(Part {
                             tenant: tenant.into(),
@@ -279,7 +284,7 @@ impl TenantTransform {
                     true
                 });
             });
-            edited.map_err(|error| Rejection(error.to_string()))?;
+            edited?;
         }
         batch.set_tenant(tenant);
         Ok(())
@@ -314,10 +319,7 @@ impl Transform for TenantTransform {
             out.emit(batch);
             return Ok(());
         }
-        let arena = batch
-            .arena()
-            .map_err(|error| Rejection(error.to_string()))?;
-        let arena = arena.clone();
+        let arena = batch.arena()?.clone();
         let mut parts = self.group(&plan, &arena)?;
         let metadata = arena.counts().metadata > 0;
         if let Some(fixed) = &plan.fixed

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::AtomicUsize;
 
 use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Deserializer};
@@ -19,7 +19,9 @@ use metrifold_http::{
 };
 use metrifold_queue::QueueConfig;
 
-use super::sender::{Sender, Target};
+use super::over_http::OverHttp;
+use super::sender::{Retry, Sender, Terms};
+use super::statuses::Statuses;
 
 /// Which version of remote write an endpoint is spoken to in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -103,15 +105,18 @@ pub struct DeliveryConfig {
 }
 
 /// When to try again.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RetryConfig {
+struct RetryConfig {
     #[serde(default = "default_min_backoff")]
-    pub(super) min_backoff: Period,
+    min_backoff: Period,
     #[serde(default = "default_max_backoff")]
-    pub(super) max_backoff: Period,
+    max_backoff: Period,
     #[serde(default = "default_max_age")]
-    pub(super) max_age: Period,
+    max_age: Period,
+    /// Which statuses cost a batch.
+    #[serde(default)]
+    statuses: Statuses,
 }
 
 impl Default for RetryConfig {
@@ -120,6 +125,7 @@ impl Default for RetryConfig {
             min_backoff: default_min_backoff(),
             max_backoff: default_max_backoff(),
             max_age: default_max_age(),
+            statuses: Statuses::default(),
         }
     }
 }
@@ -162,7 +168,7 @@ pub const KEYS: &[Key] = &[
     Key::value(
         "protocol",
         "\"auto\"",
-        "Version of remote write: `1.0`, `2.0`, or `auto`, which sends a batch in the version in which it arrived and falls back to 1.0 for good when the endpoint answers 415 or does not say what it wrote.",
+        "Version of remote write: `1.0`, `2.0`, or `auto`, which sends a batch in the version in which it arrived and falls back to 1.0 when the endpoint answers 415 or does not say what it wrote; 2.0 is tried again every 5 minutes.",
     ),
     Key::value(
         "required",
@@ -324,7 +330,7 @@ pub const KEYS: &[Key] = &[
     Key::unset(
         "queue.max_age",
         "\"7d\"",
-        "Age at which a batch on disk is given up, in place of `retry.max_age`. Without it, none is.",
+        "Age at which a batch on disk is given up, in place of `retry.max_age`; 7d by default.",
     ),
     Key::unset(
         "queue.sync",
@@ -354,6 +360,11 @@ pub const RETRY_KEYS: &[Key] = &[
         "retry.max_age",
         "\"2h\"",
         "Age at which a batch is given up and counted as `too_old`.",
+    ),
+    Key::unset(
+        "retry.statuses",
+        "{ 404 = \"refuse\", 5xx = \"retry\" }",
+        "What statuses, or classes of them, mean for a batch: `retry` keeps it and tries again, `refuse` gives it up. By default 400, 409, 413 and 422 are refused and all others tried again. `\"specification\"` sends nothing again that is answered 4xx, but for 429.",
     ),
 ];
 
@@ -510,23 +521,34 @@ impl DeliveryConfig {
         }
         let bounds = self.dead_letters.unwrap_or_default().bounds();
         let tenant_header = self.tenant_header.as_deref().or(flavour.tenant_header);
-        Ok(Box::new(Sender::new(Target {
-            id: cx.id.clone(),
+        let transport = OverHttp {
             endpoints: self.endpoint.iter().map(|e| e.uri().clone()).collect(),
+            current: AtomicUsize::new(0),
             client,
             credentials,
             headers,
             tenant_header: tenant_header.map(name).transpose()?,
             protocol: self.protocol,
-            flavour,
+            conflict_is_partial: flavour.conflict_is_partial,
+            statuses: self.retry.statuses.clone(),
             timeout: self.timeout.0,
+            metrics: cx.metrics.clone(),
+        };
+        let terms = Terms {
+            id: cx.id.clone(),
+            protocol: self.protocol,
             min_connections: self.min_connections,
             connections: self.connections,
             merge_bytes: self.merge_bytes.bytes(),
-            retry: self.retry,
+            retry: Retry {
+                min_backoff: self.retry.min_backoff.0,
+                max_backoff: self.retry.max_backoff.0,
+                max_age: self.retry.max_age.0,
+            },
             letters: letters.map(|store| (store, bounds)),
             metrics: cx.metrics.clone(),
-        })))
+        };
+        Ok(Box::new(Sender::new(terms, transport)))
     }
 }
 
@@ -568,6 +590,3 @@ fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Endpoin
     }
     deserializer.deserialize_any(Visitor)
 }
-
-/// The longest that an endpoint can have itself left alone by Retry-After.
-pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);

@@ -30,6 +30,7 @@ mod credentials;
 pub mod listener;
 mod oauth2;
 mod parts;
+pub mod rejection;
 mod routes;
 mod socket;
 #[cfg(test)]

@@ -19,10 +19,12 @@ mod ack;
 mod counts;
 mod kind;
 mod origin;
+mod rejection;
 mod version;
 
-pub use ack::{Ack, Outcome, Rejection, Ticket, Until, Verdict, Waiter};
+pub use ack::{Ack, Outcome, Ticket, Until, Waiter};
 pub use counts::{Counts, SeriesCounts};
 pub use kind::{Kind, Signal};
 pub use origin::{ClientCertificate, Origin, Tenant};
+pub use rejection::{Fault, Rejection, RejectionKind, Retry};
 pub use version::Version;

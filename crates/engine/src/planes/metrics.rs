@@ -5,6 +5,8 @@ mod relabel;
 mod sink;
 mod source;
 mod stage;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod transform;
 
 pub use edge::{Delivery, Input, Run, Trouble};

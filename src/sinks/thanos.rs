@@ -7,19 +7,8 @@
 //!
 //! Source: <https://thanos.io/tip/components/receive.md/>.
 
-use std::path::Path;
-use std::sync::Arc;
-
-use metrifold_base::keys::Keys;
-use metrifold_base::{BuildError, Problems, keys};
-use metrifold_delivery::{DeliveryConfig, Flavour};
-use metrifold_engine::component::{
-    BuildContext, BuildSink, ComponentInfo, MetricsSink, SinkConfig, SinkPort,
-};
-use metrifold_engine::planes::Sink;
-use metrifold_engine::planes::metrics::{Form, Metrics, Transform};
-use metrifold_model::Kind;
-use metrifold_queue::QueueConfig;
+use metrifold_base::keys;
+use metrifold_delivery::{DeliveryConfig, Flavour, delivery_sink};
 
 keys! {
     /// Configuration of the `thanos` sink.
@@ -36,54 +25,8 @@ const FLAVOUR: Flavour = Flavour {
     sorts_labels: true,
 };
 
-inventory::submit! {
-    ComponentInfo {
-        kind: Kind::Sink,
-        name: "thanos",
-        summary: "Sends remote write to Thanos Receive, with its tenant header and its answers.",
-        keys: ThanosConfig::ENTRIES,
-    }
-}
-
-#[typetag::deserialize(name = "thanos")]
-impl SinkConfig for ThanosConfig {
-    fn port(&self) -> SinkPort<'_> {
-        SinkPort::Metrics(self)
-    }
-
-    fn files(&self) -> Vec<&Path> {
-        self.delivery.files()
-    }
-
-    fn validate(&self, problems: &mut Problems) {
-        self.delivery.validate(Some(&self.tenant_header), problems);
-    }
-}
-
-impl MetricsSink for ThanosConfig {
-    fn required(&self) -> bool {
-        self.delivery.required
-    }
-
-    fn queue(&self) -> QueueConfig {
-        self.delivery.queue
-    }
-
-    fn form(&self) -> Form {
-        self.delivery.form()
-    }
-
-    fn checks_series(&self) -> bool {
-        FLAVOUR.sorts_labels
-    }
-
-    fn before(&self, _cx: &BuildContext) -> Result<Option<Arc<dyn Transform>>, BuildError> {
-        self.delivery.before()
-    }
-}
-
-impl BuildSink<Metrics> for ThanosConfig {
-    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Sink<Metrics>>, BuildError> {
-        self.delivery.build(FLAVOUR, Some(&self.tenant_header), cx)
-    }
+delivery_sink! {
+    ThanosConfig = "thanos": FLAVOUR,
+    |config| Some(&config.tenant_header),
+    "Sends remote write to Thanos Receive, with its tenant header and its answers."
 }

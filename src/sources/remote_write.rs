@@ -33,7 +33,7 @@ use metrifold_engine::planes::Source;
 use metrifold_engine::planes::metrics::{Metrics, Output, Seen, SendError};
 use metrifold_http::{
     BodyError, Callers, Handler, Listen, Methods, Request, Response, Route, ServerKeys, answer,
-    body,
+    body, rejection,
 };
 use metrifold_model::{Ack, Caller, Counts, Kind, Origin, Outcome, Until, Version};
 use metrifold_telemetry::ComponentMetrics;
@@ -260,9 +260,6 @@ struct Receiver {
     metrics: ComponentMetrics,
 }
 
-/// Seconds after which a sender that was turned away should try again.
-const RETRY_AFTER: u64 = 1;
-
 impl Receiver {
     async fn receive(&self, request: Request, out: &Output) -> Response {
         let version = match negotiate(&request.headers) {
@@ -376,7 +373,7 @@ impl Receiver {
         self.metrics.error("overloaded", reason.text());
         answer::retry_after(
             StatusCode::SERVICE_UNAVAILABLE,
-            out.room_after().unwrap_or(RETRY_AFTER),
+            out.room_after().unwrap_or(rejection::RETRY_AFTER),
             reason.text(),
         )
     }
@@ -414,7 +411,7 @@ impl Receiver {
             waiter
         });
         let delivered = async {
-            let seen = out.send(batch, looks).await.map_err(|e| self.refuse(&e))?;
+            let seen = out.send(batch, looks).await.map_err(|e| self.refuse(e))?;
             reserved.worked();
             let verdict = match waiter {
                 Some(mut waiter) => waiter.verdict().await,
@@ -428,23 +425,18 @@ impl Receiver {
                 .error("acknowledge_timeout", "no acknowledgement in time");
             answer::retry_after(
                 StatusCode::SERVICE_UNAVAILABLE,
-                out.retry_after().unwrap_or(RETRY_AFTER),
+                out.retry_after().unwrap_or(rejection::RETRY_AFTER),
                 "not delivered within acknowledge_timeout: try again",
             )
         })?
     }
 
-    /// The answer to a request that reached no sink.
-    fn refuse(&self, error: &SendError) -> Response {
-        let status = match error {
-            SendError::Malformed(_) => {
-                self.metrics.error("decode", error);
-                StatusCode::BAD_REQUEST
-            }
-            SendError::Rejected(_) => StatusCode::BAD_REQUEST,
-            SendError::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        answer::text(status, &error.to_string())
+    /// The answer to a request that reached no sink. Transforms have counted their own refusals.
+    fn refuse(&self, error: SendError) -> Response {
+        if let SendError::Malformed(error) = &error {
+            self.metrics.error("decode", error);
+        }
+        rejection::answer(&error.into())
     }
 
     fn answer(&self, version: Version, seen: &Seen, verdict: Outcome) -> Response {
@@ -458,19 +450,13 @@ impl Receiver {
                 answer::text(StatusCode::BAD_REQUEST, &invalid.to_string()),
                 counts,
             ),
-            // Nothing is claimed to be stored of which that is not known.
-            Outcome::Rejected { reason, lost } => (
-                answer::text(StatusCode::BAD_REQUEST, &reason),
-                lost.map_or_else(Counts::default, |lost| counts.saturating_sub(lost)),
-            ),
-            Outcome::Failed {
-                reason,
-                retry_after,
-            } => {
-                let secs = retry_after.map_or(RETRY_AFTER, |after| after.as_secs().max(1));
+            // Nothing is claimed to be stored of which that is not known, and nothing of what the
+            // sender is to send again.
+            Outcome::Rejected { rejection, lost } => {
+                let lost = lost.filter(|_| !rejection.may_retry());
                 (
-                    answer::retry_after(StatusCode::SERVICE_UNAVAILABLE, secs, &reason),
-                    Counts::default(),
+                    rejection::answer(&rejection),
+                    lost.map_or_else(Counts::default, |lost| counts.saturating_sub(lost)),
                 )
             }
         };

@@ -175,10 +175,7 @@ struct Route {
 
 impl Transform for Route {
     fn apply(&self, mut batch: Batch, out: &mut Emitter<'_>) -> Result<(), Rejection> {
-        let arena = batch
-            .arena()
-            .map_err(|error| Rejection(error.to_string()))?;
-        let arena = arena.clone();
+        let arena = batch.arena()?.clone();
         // The series of each output, that of the rest behind the others.
         let mut selected = vec![Vec::new(); self.routes.len() + 1];
         let mut all = 0;

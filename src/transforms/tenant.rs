@@ -29,7 +29,7 @@ use metrifold_engine::component::{
     BuildContext, BuildTransform, ComponentInfo, TransformConfig, TransformPorts,
 };
 use metrifold_engine::planes::metrics::{Emitter, Metrics, Pass, Transform};
-use metrifold_model::{Kind, Rejection, Tenant};
+use metrifold_model::{Kind, Rejection, RejectionKind, Tenant};
 
 use source::{FromConfig, Source};
 
@@ -45,7 +45,7 @@ keys! {
         default: Option<String> = unset("anonymous"),
         /// The label that the tenant's name is written to, whatever the sender put there.
         label: Option<String> = unset("tenant_id"),
-        /// The most tenants that one batch may hold, at least 1; a batch with more is refused with status 400.
+        /// The most tenants that one batch may hold, at least 1; a batch with more is refused with status 413.
         max_tenants_per_batch: NonZeroUsize = default(1000),
     }
 }
@@ -196,7 +196,8 @@ impl TenantTransform {
                 continue;
             }
             let found = source.read(batch.origin());
-            let found = found.map_err(|reason| Rejection(format!("{source}: {reason}")))?;
+            let found =
+                found.map_err(|reason| Rejection::invalid(format!("{source}: {reason}")))?;
             if let Some(tenant) = found {
                 plan.fixed = Some(tenant);
                 break;
@@ -206,7 +207,7 @@ impl TenantTransform {
     }
 
     fn none(&self, what: &str) -> Rejection {
-        Rejection(format!(
+        Rejection::invalid(format!(
             "{what} has no tenant: it is looked for in {}",
             self.described
         ))
@@ -235,13 +236,17 @@ impl TenantTransform {
                 _ => match known.get(name) {
                     Some(&part) => part,
                     None => {
-                        let tenant = name::check(name)
-                            .map_err(|reason| Rejection(format!("{}: {reason}", metric())))?;
+                        let tenant = name::check(name).map_err(|reason| {
+                            Rejection::invalid(format!("{}: {reason}", metric()))
+                        })?;
                         if parts.len() >= self.max_tenants {
-                            return Err(Rejection(format!(
-                                "batch holds more than {} tenants: send fewer at a time or raise max_tenants_per_batch",
-                                self.max_tenants
-                            )));
+                            return Err(Rejection::new(
+                                RejectionKind::TooLarge,
+                                format!(
+                                    "batch holds more than {} tenants: send fewer at a time or raise max_tenants_per_batch",
+                                    self.max_tenants
+                                ),
+                            ));
                         }
                         parts.push(Part {
                             tenant: tenant.into(),
@@ -281,7 +286,7 @@ impl TenantTransform {
                     true
                 });
             });
-            edited.map_err(|error| Rejection(error.to_string()))?;
+            edited?;
         }
         batch.set_tenant(tenant);
         Ok(())
@@ -316,10 +321,7 @@ impl Transform for TenantTransform {
             out.emit(batch);
             return Ok(());
         }
-        let arena = batch
-            .arena()
-            .map_err(|error| Rejection(error.to_string()))?;
-        let arena = arena.clone();
+        let arena = batch.arena()?.clone();
         let mut parts = self.group(&plan, &arena)?;
         let metadata = arena.counts().metadata > 0;
         if let Some(fixed) = &plan.fixed

@@ -231,7 +231,7 @@ impl Transform for Tester {
                     .collect();
                 assert!(!names.iter().any(|name| name == "poison"), "as ordered");
                 if names.iter().any(|name| name == "refused") {
-                    return Err(Rejection("refused by a transform".into()));
+                    return Err(Rejection::invalid("refused by a transform"));
                 }
                 out.emit(batch);
             }

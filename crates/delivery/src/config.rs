@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::AtomicUsize;
 
 use http::{HeaderName, HeaderValue};
 
@@ -19,7 +19,9 @@ use metrifold_expr::relabel::RuleConfig;
 use metrifold_http::ClientKeys;
 use metrifold_queue::QueueConfig;
 
-use super::sender::{Sender, Target};
+use super::over_http::OverHttp;
+use super::sender::{Retry, Sender, Terms};
+use super::statuses::Statuses;
 
 words! {
     /// Which version of remote write an endpoint is spoken to in.
@@ -51,7 +53,7 @@ keys! {
     pub struct DeliveryConfig {
         /// URL to send to, or a list of URLs: one is used until it fails, then the next.
         endpoint: OneOrMany<Endpoint> = required("http://127.0.0.1:9090/api/v1/write"),
-        /// Version of remote write: `1.0`, `2.0`, or `auto`, which sends a batch in the version in which it arrived and falls back to 1.0 for good when the endpoint answers 415 or does not say what it wrote.
+        /// Version of remote write: `1.0`, `2.0`, or `auto`, which sends a batch in the version in which it arrived and falls back to 1.0 when the endpoint answers 415 or does not say what it wrote; 2.0 is tried again every 5 minutes.
         protocol: Protocol = default("auto"),
         /// Whether a sender's acknowledgement waits for this sink. An optional sink (`false`) may lag or fail without the sender or other sinks noticing.
         pub required: bool = default(true),
@@ -79,7 +81,7 @@ keys! {
 
 keys! {
     /// When a delivery is tried again.
-    #[derive(Clone, Copy, Debug)]
+    #[derive(Clone, Debug)]
     pub struct RetryConfig {
         /// Pause before the first retry; it doubles from there, with jitter.
         pub(super) min_backoff: Period = default("30ms"),
@@ -87,6 +89,8 @@ keys! {
         pub(super) max_backoff: Period = default("5s"),
         /// Age at which a batch is given up and counted as `too_old`.
         pub(super) max_age: Period = default("2h"),
+        /// What statuses, or classes of them, mean for a batch: `retry` keeps it and tries again, `refuse` gives it up. By default 400, 409, 413 and 422 are refused and all others tried again. `"specification"` sends nothing again that is answered 4xx, but for 429.
+        statuses: Option<Statuses> = unset({ 404 = "refuse", 5xx = "retry" }),
     }
 }
 
@@ -210,23 +214,34 @@ impl DeliveryConfig {
             return Err(BuildError::new("dead_letters", reason));
         }
         let bounds = self.dead_letters.unwrap_or_else(keys::defaults).bounds();
-        Ok(Box::new(Sender::new(Target {
-            id: cx.id.clone(),
+        let transport = OverHttp {
             endpoints: self.endpoint.0.iter().map(|e| e.uri().clone()).collect(),
+            current: AtomicUsize::new(0),
             client,
             credentials,
             headers,
             tenant_header: tenant_header.map(name).transpose()?,
             protocol: self.protocol,
-            flavour,
+            conflict_is_partial: flavour.conflict_is_partial,
+            statuses: self.retry.statuses.clone().unwrap_or_default(),
             timeout: self.timeout.0,
+            metrics: cx.metrics.clone(),
+        };
+        let terms = Terms {
+            id: cx.id.clone(),
+            protocol: self.protocol,
             min_connections: self.min_connections,
             connections: self.connections,
             merge_bytes: self.merge_bytes.bytes(),
-            retry: self.retry,
+            retry: Retry {
+                min_backoff: self.retry.min_backoff.0,
+                max_backoff: self.retry.max_backoff.0,
+                max_age: self.retry.max_age.0,
+            },
             letters: letters.map(|store| (store, bounds)),
             metrics: cx.metrics.clone(),
-        })))
+        };
+        Ok(Box::new(Sender::new(terms, transport)))
     }
 }
 
@@ -240,6 +255,3 @@ fn check_header(name: &str, key: &str, problems: &mut Problems) {
             .help("credentials belong under basic_auth, authorization or oauth2");
     }
 }
-
-/// The longest that an endpoint can have itself left alone by Retry-After.
-pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);

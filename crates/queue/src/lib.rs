@@ -91,6 +91,10 @@ const MEMORY_MAX_BYTES: Size = Size::mib(64);
 const DISK_MAX_BYTES: Size = Size::mib(1024);
 const MEMORY_BYTES: Size = Size::mib(16);
 const STORE_AFTER: Period = Period::millis(100);
+/// The age at which what is on disk is given up, unless configured: an endpoint that refuses one
+/// tenant for ever must not fill the queue of all.
+const MAX_AGE: Period = Period::secs(7 * 24 * 3600);
+
 const SYNC_INTERVAL: Period = Period::secs(1);
 
 impl QueueConfig {
@@ -134,7 +138,7 @@ impl QueueConfig {
         let interval = self.sync_interval.unwrap_or(SYNC_INTERVAL);
         disk::Options {
             max_bytes: self.max_bytes().0,
-            max_age: self.max_age.map(|age| age.0),
+            max_age: Some(self.max_age.unwrap_or(MAX_AGE).0),
             drop_oldest: self.when_full(required) == WhenFull::DropOldest,
             sync: match self.sync {
                 Some(SyncMode::Interval) => disk::Sync::Interval(interval.0),

@@ -400,9 +400,8 @@ impl ComponentMetrics {
             .increment(1);
     }
 
-    /// Counts a request to an endpoint; no status means that there was no answer.
-    pub fn requested(&self, status: Option<http::StatusCode>) {
-        let code = status.as_ref().map_or("<error>", |s| s.as_str());
+    /// Counts a request to an endpoint by the code of its answer, of which there must be few.
+    pub fn requested(&self, code: &str) {
         self.labelled(Metric::RemoteWriteRequests, "code", code)
             .increment(1);
     }

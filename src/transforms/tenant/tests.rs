@@ -24,7 +24,7 @@ fn run(text: &str, namespaces: &[&str], metadata: &[&str]) -> Result<Outcome, St
     let result = apply(&transform(text), batch);
     result
         .map(|(_, outcome)| outcome)
-        .map_err(|rejection| rejection.0)
+        .map_err(|rejection| rejection.reason)
 }
 
 /// Per emission: the tenant, the numbers of the series, and the count of metadata.
@@ -41,7 +41,7 @@ fn parts(outcome: &Outcome) -> Vec<(&str, Vec<usize>, usize)> {
 
 fn whose(text: &str, origin: Origin) -> Result<String, String> {
     let result = apply(&transform(text), batch(&series(&["x"]), &[], origin));
-    let (batches, _) = result.map_err(|rejection| rejection.0)?;
+    let (batches, _) = result.map_err(|rejection| rejection.reason)?;
     Ok(batches[0].tenant().unwrap().to_string())
 }
 

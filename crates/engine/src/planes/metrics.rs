@@ -4,6 +4,8 @@ mod edge;
 mod plane;
 mod relabel;
 mod stage;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod transform;
 
 pub use edge::{Delivery, Edge, EdgeConfig, Form, Input, Run, Trouble};

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use metrifold_base::BoxFuture;
 use metrifold_http::body::Body;
-use metrifold_model::rejection::Rejection;
+use metrifold_model::Rejection;
 use metrifold_model::{Origin, Tenant};
 
 pub use edge::{Edge, Input, Serving};

@@ -12,8 +12,8 @@ mod stage;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use metrifold_model::Rejection;
 use metrifold_model::Tenant;
-use metrifold_model::rejection::Rejection;
 use metrifold_rules::TenantRules;
 
 pub use edge::{Conflict, Edge, Input, View};

@@ -61,11 +61,9 @@ impl Transform for Relabel {
 
     fn apply(&self, mut batch: Batch, out: &mut Emitter<'_>) -> Result<(), Rejection> {
         let mut pass = self.pass();
-        let before = batch.decode().map(|_| batch.counts().unwrap_or_default());
-        let before = before.map_err(|error| Rejection(error.to_string()))?;
-        batch
-            .edit(|arena| arena.retain(|series| pass.series(series)))
-            .map_err(|error| Rejection(error.to_string()))?;
+        batch.decode()?;
+        let before = batch.counts().unwrap_or_default();
+        batch.edit(|arena| arena.retain(|series| pass.series(series)))?;
         let after = batch.counts().unwrap_or_default();
         out.dropped(pass.reason(), before.all_samples() - after.all_samples());
         // A batch of which nothing is left ends here.

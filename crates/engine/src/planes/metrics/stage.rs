@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use metrifold_codec::remote_write::{DecodeError, Invalid};
 use metrifold_codec::{Batch, SeriesMut};
 use metrifold_model::ledger::Reason;
-use metrifold_model::{Counts, Rejection, Version};
+use metrifold_model::{Counts, Rejection, RejectionKind, Version};
 use metrifold_telemetry::ComponentMetrics;
 
 use crate::memory::Budget;
@@ -165,7 +165,7 @@ impl Stage {
             })
         })?;
         let invalid = edited.map_err(|error| match error {
-            DecodeError::GrewTooLarge => Rejection(error.to_string()).into(),
+            DecodeError::GrewTooLarge => Rejection::from(error).into(),
             _ => SendError::Malformed(error),
         })?;
         let arrived = before.unwrap_or_else(|| {
@@ -293,12 +293,22 @@ pub enum SendError {
     /// It is not what it claims to be.
     #[error(transparent)]
     Malformed(DecodeError),
-    /// A transform refuses it: sending it again cannot help.
+    /// A transform or a sink's form refuses it.
     #[error(transparent)]
     Rejected(#[from] Rejection),
     /// A transform panicked on it, which is Metrifold's fault.
     #[error("a transform panicked on the batch")]
     Panicked,
+}
+
+impl From<SendError> for Rejection {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Malformed(error) => error.into(),
+            SendError::Rejected(rejection) => rejection,
+            SendError::Panicked => Self::new(RejectionKind::Internal, error.to_string()),
+        }
+    }
 }
 
 impl Output {
@@ -418,7 +428,7 @@ fn prepare(
 ) -> Result<(), SendError> {
     if edge.looks_into(&batch) {
         // Before it is counted, so that its samples are.
-        batch.decode().map_err(|e| Rejection(e.to_string()))?;
+        batch.decode().map_err(Rejection::from)?;
     }
     edge.metrics
         .received()
@@ -448,16 +458,15 @@ fn finish(
         return Ok(());
     }
     batch.forget_request();
-    let refuse = |error: &dyn ToString| Rejection(error.to_string());
     if edge.looks_into(&batch) {
-        batch.decode().map_err(|e| refuse(&e))?;
+        batch.decode()?;
     }
     if let Some(version) = edge.version(&batch) {
         // 2.0 has no place for metadata without series.
         if version == Version::V2 && batch.counts().is_some_and(|counts| counts.series == 0) {
             return Ok(());
         }
-        let lost = batch.settle(version).map_err(|e| refuse(&e))?;
+        let lost = batch.settle(version)?;
         edge.metrics
             .discarded_samples(Reason::NotInV1.as_str(), lost);
     }

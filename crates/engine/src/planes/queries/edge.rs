@@ -11,7 +11,7 @@ use arc_swap::ArcSwapOption;
 use tokio::time::{Instant, timeout_at};
 
 use metrifold_base::{BoxFuture, locked};
-use metrifold_model::rejection::{Rejection, RejectionKind};
+use metrifold_model::{Rejection, RejectionKind};
 use metrifold_telemetry::ComponentMetrics;
 
 use crate::planes::{self, Drain, Ending};

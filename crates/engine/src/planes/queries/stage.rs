@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use metrifold_model::rejection::{Rejection, RejectionKind};
+use metrifold_model::{Rejection, RejectionKind};
 use metrifold_telemetry::ComponentMetrics;
 
 use crate::planes::{Node, Target, Wiring};

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 
 use metrifold_base::locked;
 use metrifold_model::Tenant;
-use metrifold_model::rejection::{Rejection, RejectionKind};
+use metrifold_model::{Rejection, RejectionKind};
 use metrifold_rules::TenantRules;
 use metrifold_telemetry::ComponentMetrics;
 

@@ -70,7 +70,7 @@ fn age(folder: &Path) {
 
 /// Leaves a queue with these batches, whose lanes are those of a hash that nobody knows any more.
 fn leave_old(folder: &Path, batches: impl Iterator<Item = Batch>) {
-    let config: EdgeOnly = toml::from_str("required = true\nqueue = { type = \"disk\" }").unwrap();
+    let config: Declared = toml::from_str("required = true\nqueue = { type = \"disk\" }").unwrap();
     let disk = DiskQueue::open(folder.into(), config.queue.disk(true), |_| {}).unwrap();
     for mut batch in batches {
         let peer = batch.origin().peer;

@@ -13,7 +13,7 @@ fn random(state: &mut u64, bound: u64) -> u64 {
 
 /// Leaves a backlog: first of one lane, then of all.
 async fn leave(folder: &Path, next: &mut BTreeMap<u8, u64>, state: &mut u64) {
-    let config: EdgeOnly =
+    let config: Declared =
         toml::from_str("required = true\nqueue = { type = \"disk\", sync = \"interval\" }")
             .unwrap();
     let disk = DiskQueue::open(folder.into(), config.queue.disk(true), |_| {}).unwrap();

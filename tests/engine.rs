@@ -26,7 +26,7 @@ use metrifold_engine::component::{
 use metrifold_engine::config::parse_str;
 use metrifold_engine::dead_letters::Stores;
 use metrifold_engine::planes::metrics::{
-    Emitter, Form, Input, Output, SendError, Sink, Source, Transform,
+    Emitter, Form, Input, Needs, Output, Plan, SendError, Sink, Source, Transform,
 };
 use metrifold_engine::topology::{Built, Leftover, Running};
 use metrifold_http::Listeners;
@@ -107,7 +107,7 @@ impl Source for Ordered {
                             Batch::from_body(Version::V1, body, Limits::default(), origin);
                         let (ack, mut waiter) = Ack::new(Until::Delivered);
                         batch.set_ack(ack);
-                        let sent = match out.send(batch, false).await {
+                        let sent = match out.send(batch, Needs::Nothing).await {
                             Ok(_) => Ok(waiter.verdict().await),
                             Err(error) => Err(error),
                         };
@@ -192,6 +192,12 @@ fn edit(mut batch: Batch, mark: Option<&str>, keep: impl Fn(&str) -> bool) -> Ba
 }
 
 impl Transform for Tester {
+    fn plan(&self, _batch: &mut Batch) -> Result<Plan<'_>, Rejection> {
+        Ok(Plan::Split(Box::new(|batch, out| self.apply(batch, out))))
+    }
+}
+
+impl Tester {
     fn apply(&self, mut batch: Batch, out: &mut Emitter<'_>) -> Result<(), Rejection> {
         let Self(id, mode) = self;
         match mode {

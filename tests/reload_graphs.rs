@@ -19,7 +19,9 @@ use metrifold_codec::{Batch, Name};
 use metrifold_engine::component::{
     BuildContext, ComponentInfo, SinkConfig, SourceConfig, TransformConfig,
 };
-use metrifold_engine::planes::metrics::{Emitter, Form, Input, Output, Sink, Source, Transform};
+use metrifold_engine::planes::metrics::{
+    Emitter, Form, Input, Needs, Output, Plan, Sink, Source, Transform,
+};
 use metrifold_model::{Ack, Kind, Origin, Outcome, Rejection, Until, Version};
 
 use support_net::{Live, Random, body, one, until_so};
@@ -101,7 +103,7 @@ impl Source for Ordered {
                 let mut batch = Batch::from_body(Version::V1, body, Limits::default(), origin);
                 let (ack, mut waiter) = Ack::new(Until::Delivered);
                 batch.set_ack(ack);
-                out.send(batch, false).await.unwrap();
+                out.send(batch, Needs::Nothing).await.unwrap();
                 let _ = told.send(waiter.verdict().await);
             }
         })
@@ -138,6 +140,12 @@ fn label(series: &metrifold_codec::SeriesRef<'_>, name: &str) -> String {
 }
 
 impl Transform for Marking {
+    fn plan(&self, _batch: &mut Batch) -> Result<Plan<'_>, Rejection> {
+        Ok(Plan::Split(Box::new(|batch, out| self.apply(batch, out))))
+    }
+}
+
+impl Marking {
     fn apply(&self, mut batch: Batch, out: &mut Emitter<'_>) -> Result<(), Rejection> {
         let way = Name::new("way");
         let mut odd = false;

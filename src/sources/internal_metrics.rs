@@ -17,7 +17,7 @@ use metrifold_codec::remote_write::messages::v1;
 use metrifold_codec::snappy::Compressor;
 use metrifold_codec::{Batch, text};
 use metrifold_engine::component::{BuildContext, ComponentInfo, SourceConfig};
-use metrifold_engine::planes::metrics::{Output, Source};
+use metrifold_engine::planes::metrics::{Needs, Output, Source};
 use metrifold_model::{Kind, Origin, Version};
 use metrifold_telemetry::{ComponentMetrics, Telemetry};
 
@@ -112,7 +112,7 @@ impl Source for InternalMetrics {
                     () = shutdown.wait() => return Ok(()),
                 }
                 // Looked into, it tells how many samples it holds.
-                if let Err(error) = out.send(self.batch(), true).await {
+                if let Err(error) = out.send(self.batch(), Needs::Check).await {
                     self.metrics.error("rejected", &error);
                 }
             }

@@ -18,7 +18,7 @@ use serde::de::{Deserializer, SeqAccess, Visitor};
 use metrifold_base::{BuildError, Key, Problems};
 use metrifold_codec::Batch;
 use metrifold_engine::component::{BuildContext, ComponentInfo, TransformConfig};
-use metrifold_engine::planes::metrics::{Emitter, Transform};
+use metrifold_engine::planes::metrics::{Emitter, Plan, Transform};
 use metrifold_expr::matchers::Matchers;
 use metrifold_model::{Kind, Rejection};
 
@@ -159,7 +159,14 @@ struct Route {
 }
 
 impl Transform for Route {
-    fn apply(&self, mut batch: Batch, out: &mut Emitter<'_>) -> Result<(), Rejection> {
+    fn plan(&self, _batch: &mut Batch) -> Result<Plan<'_>, Rejection> {
+        Ok(Plan::Split(Box::new(|batch, out| self.split(batch, out))))
+    }
+}
+
+impl Route {
+    /// Gives each output the series that its route selects.
+    fn split(&self, mut batch: Batch, out: &mut Emitter<'_>) -> Result<(), Rejection> {
         let arena = batch
             .arena()
             .map_err(|error| Rejection(error.to_string()))?;

@@ -228,8 +228,7 @@ impl Shared {
     /// The body to send. A batch that came from its queue as 2.0 becomes 1.0 only here when the
     /// endpoint turns out not to take 2.0.
     fn encode(&self, delivery: &mut Delivery, version: Version) -> Result<Bytes, DecodeError> {
-        let lost = delivery.batch.settle(version)?;
-        delivery.count_lost_samples(Reason::NotInV1, lost);
+        delivery.settle(version)?;
         delivery.batch.body(version)
     }
 

@@ -9,7 +9,9 @@ use prost::Message;
 
 use metrifold_codec::Name;
 use metrifold_codec::remote_write::messages::v1;
-use metrifold_codec::remote_write::{Limits, count, decode, encode_v1, encode_v2};
+use metrifold_codec::remote_write::{
+    CompressionChoice, Limits, count, decode, encode_v1, encode_v2,
+};
 use metrifold_model::Version;
 
 #[path = "support/payload.rs"]
@@ -27,6 +29,7 @@ fn codec(c: &mut Criterion) {
     group.throughput(Throughput::Elements(payload::SERIES as u64));
     group.measurement_time(Duration::from_secs(3));
     let limits = Limits::default();
+    let choice = CompressionChoice::default();
 
     group.bench_function("snappy decode", |b| {
         let mut out = vec![0; raw.len()];
@@ -53,7 +56,7 @@ fn codec(c: &mut Criterion) {
     });
     let (arena, _) = decode(Version::V1, &body, &limits).unwrap();
     group.bench_function("encode 1.0, untouched", |b| {
-        b.iter(|| encode_v1(black_box(&arena)));
+        b.iter(|| encode_v1(black_box(&arena), Some(&choice)));
     });
     let name = Name::new("tenant_id");
     group.bench_function("decode 1.0, add a label, encode 1.0", |b| {
@@ -64,7 +67,7 @@ fn codec(c: &mut Criterion) {
                 series.set_label(&name, label);
                 true
             });
-            encode_v1(&arena)
+            encode_v1(&arena, Some(&choice))
         });
     });
     group.bench_function("encode 2.0 from 1.0", |b| {

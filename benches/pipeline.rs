@@ -8,9 +8,9 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 
 use metrifold_codec::Batch;
-use metrifold_codec::remote_write::Limits;
+use metrifold_codec::remote_write::{CompressionChoice, Limits};
 use metrifold_engine::config;
-use metrifold_engine::planes::metrics::{Emitter, Transform};
+use metrifold_engine::planes::metrics::{Plan, Transform};
 use metrifold_model::{Origin, Version};
 use metrifold_telemetry::Telemetry;
 
@@ -61,13 +61,13 @@ fn transform(name: &str) -> Arc<dyn Transform> {
     build.build(&cx).unwrap()
 }
 
-fn apply(transform: &dyn Transform, batch: Batch) -> Batch {
-    let mut result = None;
-    let mut emit = |_, batch| result = Some(batch);
-    let mut dropped = |_: &'static str, _| {};
-    let mut out = Emitter::new(&mut emit, &mut dropped);
-    transform.apply(batch, &mut out).unwrap();
-    result.unwrap()
+fn apply(transform: &dyn Transform, mut batch: Batch) -> Batch {
+    match transform.plan(&mut batch).unwrap() {
+        Plan::Pass(mut pass) => batch.edit(|arena| arena.retain(|series| pass.series(series))),
+        other => panic!("{other:?}"),
+    }
+    .unwrap();
+    batch
 }
 
 fn pipeline(c: &mut Criterion) {
@@ -96,11 +96,13 @@ fn pipeline(c: &mut Criterion) {
             );
         });
     }
+    let choice = CompressionChoice::default();
     let (tenant, clean) = (transform("tenant"), transform("clean"));
     group.bench_function("decode, tenant, relabel, encode", |b| {
         b.iter(|| {
             let batch = apply(&*tenant, arrive());
             let mut batch = apply(&*clean, batch);
+            batch.settle(Version::V1, &choice).unwrap();
             batch.body(Version::V1).unwrap()
         });
     });

@@ -72,7 +72,7 @@ fn round_trip(arrived: Version, arena: &Arena) {
         ..LIMITS
     };
     for (version, body) in [
-        (Version::V1, encode_v1(arena)),
+        (Version::V1, encode_v1(arena, None)),
         (Version::V2, encode_v2(arena)),
     ] {
         let again = decode(version, &body, &limits);

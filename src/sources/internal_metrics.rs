@@ -20,7 +20,7 @@ use metrifold_engine::component::{
     BuildContext, BuildSource, ComponentInfo, SourceConfig, SourcePort,
 };
 use metrifold_engine::planes::Source;
-use metrifold_engine::planes::metrics::{Metrics, Output};
+use metrifold_engine::planes::metrics::{Metrics, Needs, Output};
 use metrifold_model::{Kind, Origin, Version};
 use metrifold_telemetry::{ComponentMetrics, Telemetry};
 
@@ -98,7 +98,7 @@ impl Source<Metrics> for InternalMetrics {
                     () = shutdown.wait() => return Ok(()),
                 }
                 // Looked into, it tells how many samples it holds.
-                if let Err(error) = out.send(self.batch(), true).await {
+                if let Err(error) = out.send(self.batch(), Needs::Check).await {
                     self.metrics.error("rejected", &error);
                 }
             }

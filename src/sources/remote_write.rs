@@ -30,7 +30,7 @@ use metrifold_engine::component::{
 };
 use metrifold_engine::memory::Sizes;
 use metrifold_engine::planes::Source;
-use metrifold_engine::planes::metrics::{Metrics, Output, Seen, SendError};
+use metrifold_engine::planes::metrics::{Metrics, Needs, Output, Seen, SendError};
 use metrifold_http::{
     BodyError, Callers, Handler, Listen, Methods, Request, Response, Route, ServerKeys, answer,
     body, rejection,
@@ -289,10 +289,7 @@ impl Receiver {
         let decoded = self.decoded_len(&body)?;
         reserved.decoded(decoded).map_err(overloaded)?;
         let origin = Arc::new(self.origin(request));
-        let mut batch = Batch::from_body(version, body, self.limits, origin);
-        if self.config.count_samples {
-            batch.set_counting();
-        }
+        let batch = Batch::from_body(version, body, self.limits, origin);
 
         // The answer to 2.0 needs exact counts, so that one is always walked. What nobody looks
         // into goes on as it came: if it is damaged, the endpoint of a required sink says so.
@@ -300,7 +297,12 @@ impl Receiver {
             || version == Version::V2
             || self.config.acknowledge == Acknowledge::Received
             || !out.answers();
-        let (seen, verdict) = self.deliver(batch, looks, &mut reserved, out).await?;
+        let asks = match looks {
+            true => Needs::Check,
+            false if self.config.count_samples => Needs::Count,
+            false => Needs::Nothing,
+        };
+        let (seen, verdict) = self.deliver(batch, asks, &mut reserved, out).await?;
         Ok(self.answer(version, &seen, verdict))
     }
 
@@ -396,7 +398,7 @@ impl Receiver {
     async fn deliver(
         &self,
         mut batch: Batch,
-        looks: bool,
+        asks: Needs,
         reserved: &mut Reserved<'_>,
         out: &Output,
     ) -> Result<(Seen, Outcome), Response> {
@@ -411,7 +413,7 @@ impl Receiver {
             waiter
         });
         let delivered = async {
-            let seen = out.send(batch, looks).await.map_err(|e| self.refuse(e))?;
+            let seen = out.send(batch, asks).await.map_err(|e| self.refuse(e))?;
             reserved.worked();
             let verdict = match waiter {
                 Some(mut waiter) => waiter.verdict().await,

@@ -21,7 +21,7 @@ use metrifold_codec::Batch;
 use metrifold_engine::component::{
     BuildContext, BuildTransform, ComponentInfo, TransformConfig, TransformPorts,
 };
-use metrifold_engine::planes::metrics::{Emitter, Metrics, Transform};
+use metrifold_engine::planes::metrics::{Emitter, Metrics, Plan, Transform};
 use metrifold_expr::matchers::Matchers;
 use metrifold_model::{Kind, Rejection};
 
@@ -174,7 +174,14 @@ struct Route {
 }
 
 impl Transform for Route {
-    fn apply(&self, mut batch: Batch, out: &mut Emitter<'_>) -> Result<(), Rejection> {
+    fn plan(&self, _batch: &mut Batch) -> Result<Plan<'_>, Rejection> {
+        Ok(Plan::Split(Box::new(|batch, out| self.split(batch, out))))
+    }
+}
+
+impl Route {
+    /// Gives each output the series that its route selects.
+    fn split(&self, mut batch: Batch, out: &mut Emitter<'_>) -> Result<(), Rejection> {
         let arena = batch.arena()?.clone();
         // The series of each output, that of the rest behind the others.
         let mut selected = vec![Vec::new(); self.routes.len() + 1];

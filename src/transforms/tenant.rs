@@ -28,7 +28,7 @@ use metrifold_codec::{Arena, Batch, Label, Name, SeriesMut};
 use metrifold_engine::component::{
     BuildContext, BuildTransform, ComponentInfo, TransformConfig, TransformPorts,
 };
-use metrifold_engine::planes::metrics::{Emitter, Metrics, Pass, Transform};
+use metrifold_engine::planes::metrics::{Emitter, Metrics, Pass, Plan, Transform};
 use metrifold_model::{Kind, Rejection, RejectionKind, Tenant};
 
 use source::{FromConfig, Source};
@@ -177,7 +177,7 @@ struct Part {
 }
 
 /// Where the tenant of one batch comes from: labels first, in their order, then one name.
-struct Plan<'a> {
+struct Found<'a> {
     labels: Vec<(&'a Name, bool)>,
     fixed: Option<Tenant>,
 }
@@ -185,25 +185,24 @@ struct Plan<'a> {
 impl TenantTransform {
     /// Looks at everything but labels: what comes behind a source that yields a name for the
     /// batch as a whole does not matter any more.
-    fn plan(&self, batch: &Batch) -> Result<Plan<'_>, Rejection> {
-        let mut plan = Plan {
+    fn look(&self, batch: &Batch) -> Result<Found<'_>, Rejection> {
+        let mut found = Found {
             labels: Vec::new(),
             fixed: None,
         };
         for source in &self.sources {
             if let Source::Label { name, remove } = source {
-                plan.labels.push((name, *remove));
+                found.labels.push((name, *remove));
                 continue;
             }
-            let found = source.read(batch.origin());
-            let found =
-                found.map_err(|reason| Rejection::invalid(format!("{source}: {reason}")))?;
-            if let Some(tenant) = found {
-                plan.fixed = Some(tenant);
+            let name = source.read(batch.origin());
+            let name = name.map_err(|reason| Rejection::invalid(format!("{source}: {reason}")))?;
+            if let Some(tenant) = name {
+                found.fixed = Some(tenant);
                 break;
             }
         }
-        Ok(plan)
+        Ok(found)
     }
 
     fn none(&self, what: &str) -> Rejection {
@@ -214,21 +213,21 @@ impl TenantTransform {
     }
 
     /// Groups the series by tenant, in the order in which the tenants appear.
-    fn group(&self, plan: &Plan<'_>, arena: &Arena) -> Result<Vec<Part>, Rejection> {
+    fn group(&self, found: &Found<'_>, arena: &Arena) -> Result<Vec<Part>, Rejection> {
         let mut parts: Vec<Part> = Vec::new();
         let mut known: HashMap<&[u8], usize, RandomState> = HashMap::default();
         let mut last: Option<(&[u8], usize)> = None;
         for series in arena.iter() {
-            let labels = plan.labels.iter();
-            let found = labels
+            let labels = found.labels.iter();
+            let named = labels
                 .filter_map(|(label, _)| series.get(label))
                 .find(|value| !value.is_empty());
-            let fixed = plan.fixed.as_ref().map(|tenant| tenant.as_bytes());
+            let fixed = found.fixed.as_ref().map(|tenant| tenant.as_bytes());
             let metric = || {
                 let metric = series.get(&self.metric).unwrap_or_default();
                 format!("series {:?}", String::from_utf8_lossy(metric))
             };
-            let Some(name) = found.or(fixed) else {
+            let Some(name) = named.or(fixed) else {
                 return Err(self.none(&metric()));
             };
             let part = match last {
@@ -264,8 +263,13 @@ impl TenantTransform {
     }
 
     /// Gives a batch of one tenant its name and its labels.
-    fn finish(&self, plan: &Plan<'_>, batch: &mut Batch, tenant: Tenant) -> Result<(), Rejection> {
-        let removes = plan.labels.iter().any(|(_, remove)| *remove);
+    fn finish(
+        &self,
+        found: &Found<'_>,
+        batch: &mut Batch,
+        tenant: Tenant,
+    ) -> Result<(), Rejection> {
+        let removes = found.labels.iter().any(|(_, remove)| *remove);
         if removes || self.label.is_some() {
             let edited = batch.edit(|arena| {
                 // In the text once, however many series there are.
@@ -275,7 +279,7 @@ impl TenantTransform {
                     (name, label)
                 });
                 arena.retain(|series| {
-                    let mut labels = plan.labels.iter();
+                    let mut labels = found.labels.iter();
                     let origin = labels.find(|(name, _)| series.get(name).is_some());
                     if let Some((name, true)) = origin {
                         series.remove(name);
@@ -298,33 +302,39 @@ impl Transform for TenantTransform {
         self.reads_labels
     }
 
-    fn begin(&self, batch: &mut Batch) -> Result<Option<Box<dyn Pass + '_>>, Rejection> {
-        let plan = self.plan(batch)?;
-        let Some(name) = self.label.as_ref().filter(|_| plan.labels.is_empty()) else {
-            return Ok(None);
-        };
-        let tenant = plan.fixed.ok_or_else(|| self.none("batch"))?;
-        batch.set_tenant(tenant.clone());
-        Ok(Some(Box::new(Stamp {
-            name,
-            tenant,
-            label: None,
-            hint: 0,
-        })))
-    }
-
-    fn apply(&self, mut batch: Batch, out: &mut Emitter<'_>) -> Result<(), Rejection> {
-        let plan = self.plan(&batch)?;
-        if plan.labels.is_empty() {
-            let tenant = plan.fixed.clone().ok_or_else(|| self.none("batch"))?;
-            self.finish(&plan, &mut batch, tenant)?;
-            out.emit(batch);
-            return Ok(());
+    fn plan(&self, batch: &mut Batch) -> Result<Plan<'_>, Rejection> {
+        let found = self.look(batch)?;
+        if !found.labels.is_empty() {
+            return Ok(Plan::Split(Box::new(move |batch, out| {
+                self.split(&found, batch, out)
+            })));
         }
+        let tenant = found.fixed.ok_or_else(|| self.none("batch"))?;
+        batch.set_tenant(tenant.clone());
+        Ok(match &self.label {
+            None => Plan::Keep,
+            Some(name) => Plan::Pass(Box::new(Stamp {
+                name,
+                tenant,
+                label: None,
+                hint: 0,
+            })),
+        })
+    }
+}
+
+impl TenantTransform {
+    /// Gives each tenant a batch of its own.
+    fn split(
+        &self,
+        found: &Found<'_>,
+        mut batch: Batch,
+        out: &mut Emitter<'_>,
+    ) -> Result<(), Rejection> {
         let arena = batch.arena()?.clone();
-        let mut parts = self.group(&plan, &arena)?;
+        let mut parts = self.group(found, &arena)?;
         let metadata = arena.counts().metadata > 0;
-        if let Some(fixed) = &plan.fixed
+        if let Some(fixed) = &found.fixed
             && (metadata || parts.is_empty())
             && !parts.iter().any(|part| part.tenant == *fixed)
         {
@@ -345,16 +355,16 @@ impl Transform for TenantTransform {
         if let [part] = &mut parts[..] {
             drop(arena); // so that edits need no copy
             let tenant = part.tenant.clone();
-            self.finish(&plan, &mut batch, tenant)?;
+            self.finish(found, &mut batch, tenant)?;
             batches.push(batch);
         } else {
             for part in parts {
-                let own = plan
+                let own = found
                     .fixed
                     .as_ref()
                     .is_none_or(|fixed| *fixed == part.tenant);
                 let mut batch = batch.with_arena(arena.extract(own, &part.indexes));
-                self.finish(&plan, &mut batch, part.tenant)?;
+                self.finish(found, &mut batch, part.tenant)?;
                 batches.push(batch);
             }
         }

@@ -9,7 +9,7 @@ use metrifold_codec::remote_write::Limits;
 use metrifold_codec::remote_write::messages::v1;
 pub(super) use metrifold_codec::testing::{Labels, labels};
 use metrifold_codec::testing::{compress, decompress};
-use metrifold_engine::planes::metrics::{Emitter, Transform};
+use metrifold_engine::planes::metrics::{Emitter, Plan, Transform};
 use metrifold_model::Version;
 use metrifold_model::{Origin, Rejection};
 
@@ -65,6 +65,29 @@ pub(super) fn origin() -> Origin {
     Origin::internal("test".into())
 }
 
+/// Does what a transform plans, as a stage does it.
+fn run(
+    transform: &dyn Transform,
+    mut batch: Batch,
+    out: &mut Emitter<'_>,
+) -> Result<(), Rejection> {
+    match transform.plan(&mut batch)? {
+        Plan::Keep => out.emit(batch),
+        Plan::Split(split) => return split(batch, out),
+        Plan::Pass(mut pass) => {
+            batch.decode()?;
+            let before = batch.counts().unwrap();
+            batch.edit(|arena| arena.retain(|series| pass.series(series)))?;
+            let after = batch.counts().unwrap();
+            out.dropped(pass.reason(), before.all_samples() - after.all_samples());
+            if before.is_empty() || !after.is_empty() {
+                out.emit(batch);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Applies a transform; returns the batches themselves and what they hold.
 pub(super) fn apply(
     transform: &dyn Transform,
@@ -72,7 +95,8 @@ pub(super) fn apply(
 ) -> Result<(Vec<Batch>, Outcome), Rejection> {
     let mut batches = Vec::new();
     let mut dropped = Vec::new();
-    transform.apply(
+    run(
+        transform,
         batch,
         &mut Emitter::new(
             &mut |output, batch| batches.push((output, batch)),

@@ -25,7 +25,7 @@ use metrifold_engine::component::{
 use metrifold_engine::config::parse_str;
 use metrifold_engine::dead_letters::Stores;
 use metrifold_engine::planes::metrics::{
-    Emitter, Form, Input, Metrics, Output, SendError, Transform,
+    Emitter, Form, Input, Metrics, Needs, Output, Plan, SendError, Transform,
 };
 use metrifold_engine::planes::{Sink, Source};
 use metrifold_engine::topology::{Built, Leftover, Running};
@@ -115,7 +115,7 @@ impl Source<Metrics> for Ordered {
                             Batch::from_body(Version::V1, body, Limits::default(), origin);
                         let (ack, mut waiter) = Ack::new(Until::Delivered);
                         batch.set_ack(ack);
-                        let sent = match out.send(batch, false).await {
+                        let sent = match out.send(batch, Needs::Nothing).await {
                             Ok(_) => Ok(waiter.verdict().await),
                             Err(error) => Err(error),
                         };
@@ -209,6 +209,12 @@ fn edit(mut batch: Batch, mark: Option<&str>, keep: impl Fn(&str) -> bool) -> Ba
 }
 
 impl Transform for Tester {
+    fn plan(&self, _batch: &mut Batch) -> Result<Plan<'_>, Rejection> {
+        Ok(Plan::Split(Box::new(|batch, out| self.apply(batch, out))))
+    }
+}
+
+impl Tester {
     fn apply(&self, mut batch: Batch, out: &mut Emitter<'_>) -> Result<(), Rejection> {
         let Self(id, mode) = self;
         match mode {

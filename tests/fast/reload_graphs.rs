@@ -18,7 +18,9 @@ use metrifold_engine::component::{
     BuildContext, BuildSink, BuildSource, BuildTransform, ComponentInfo, MetricsSink, SinkConfig,
     SinkPort, SourceConfig, SourcePort, TransformConfig, TransformPorts,
 };
-use metrifold_engine::planes::metrics::{Emitter, Form, Input, Metrics, Output, Transform};
+use metrifold_engine::planes::metrics::{
+    Emitter, Form, Input, Metrics, Needs, Output, Plan, Transform,
+};
 use metrifold_engine::planes::{Sink, Source};
 use metrifold_model::{Ack, Kind, Origin, Outcome, Rejection, Until, Version};
 use metrifold_testing::{Random, body, one, until_so};
@@ -109,7 +111,7 @@ impl Source<Metrics> for Ordered {
                 let mut batch = Batch::from_body(Version::V1, body, Limits::default(), origin);
                 let (ack, mut waiter) = Ack::new(Until::Delivered);
                 batch.set_ack(ack);
-                out.send(batch, false).await.unwrap();
+                out.send(batch, Needs::Nothing).await.unwrap();
                 let _ = told.send(waiter.verdict().await);
             }
         })
@@ -155,6 +157,12 @@ fn label(series: &metrifold_codec::SeriesRef<'_>, name: &str) -> String {
 }
 
 impl Transform for Marking {
+    fn plan(&self, _batch: &mut Batch) -> Result<Plan<'_>, Rejection> {
+        Ok(Plan::Split(Box::new(|batch, out| self.apply(batch, out))))
+    }
+}
+
+impl Marking {
     fn apply(&self, mut batch: Batch, out: &mut Emitter<'_>) -> Result<(), Rejection> {
         let way = Name::new("way");
         let mut odd = false;

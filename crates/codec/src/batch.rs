@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use metrifold_model::{Ack, Caller, Counts, Origin, Tenant, Version};
 
-use crate::remote_write::{DecodeError, Invalid, Limits};
+use crate::remote_write::{CompressionChoice, DecodeError, Invalid, Limits};
 use crate::{Arena, SeriesMut, remote_write};
 
 /// One request's worth of series. Clones share the data.
@@ -21,30 +21,46 @@ pub struct Batch {
     ack: Option<Ack>,
     /// The version in which it arrived.
     version: Version,
-    encoded: Arc<Encoded>,
-    arena: Option<Arc<Arena>>,
-    /// Known once it has been decoded, or counted.
-    counts: Option<Counts>,
-    /// Whether its series are in order, which decoding sees to.
-    checked: bool,
-    /// Whether it is to be counted where nobody decodes it.
-    counting: bool,
-    /// Whether what 1.0 cannot hold was given up: its 1.0 body is all that it is now.
-    narrowed: bool,
+    content: Content,
+    bodies: Arc<Bodies>,
     limits: Limits,
 }
 
-/// The compressed bodies that say what the batch is. At least one of them or an arena is there.
+/// What says which series the batch holds.
+#[derive(Clone, Debug)]
+enum Content {
+    /// The body that arrived, which nobody has checked; perhaps it was counted.
+    Received(Option<Counts>),
+    /// The body in this version, whose series are valid and sorted.
+    Checked(Version, Counts),
+    /// Series; a body that is there says the same.
+    Decoded(Arc<Arena>),
+}
+
+/// Compressed bodies, encoded once for all clones that hold the same series.
 #[derive(Debug, Default)]
-struct Encoded {
+struct Bodies {
     v1: OnceLock<Bytes>,
     v2: OnceLock<Bytes>,
-    /// What is in them, if it can be told and was counted.
+    /// What the body that arrived carries, if it can be told and was counted.
     counted: OnceLock<Option<Counts>>,
 }
 
-impl Encoded {
-    fn body(&self, version: Version) -> &OnceLock<Bytes> {
+impl Bodies {
+    fn of(version: Version, body: Bytes) -> Arc<Self> {
+        let mut bodies = Self::default();
+        match version {
+            Version::V1 => bodies.v1 = body.into(),
+            Version::V2 => bodies.v2 = body.into(),
+        }
+        Arc::new(bodies)
+    }
+
+    fn get(&self, version: Version) -> Option<&Bytes> {
+        self.cell(version).get()
+    }
+
+    fn cell(&self, version: Version) -> &OnceLock<Bytes> {
         match version {
             Version::V1 => &self.v1,
             Version::V2 => &self.v2,
@@ -53,22 +69,24 @@ impl Encoded {
 }
 
 impl Batch {
-    /// A batch that arrived as a compressed body. `limits` hold when it is decoded.
-    pub fn from_body(version: Version, body: Bytes, limits: Limits, origin: Arc<Origin>) -> Self {
-        let encoded = Encoded::default();
-        let _ = encoded.body(version).set(body); // just made, so it is empty
+    fn new(version: Version, content: Content, bodies: Arc<Bodies>, origin: Arc<Origin>) -> Self {
         Self {
             origin,
             tenant: None,
             ack: None,
             version,
-            encoded: Arc::new(encoded),
-            arena: None,
-            counts: None,
-            checked: false,
-            counting: false,
-            narrowed: false,
+            content,
+            bodies,
+            limits: Limits::default(),
+        }
+    }
+
+    /// A batch that arrived as a compressed body. `limits` hold when it is decoded.
+    pub fn from_body(version: Version, body: Bytes, limits: Limits, origin: Arc<Origin>) -> Self {
+        let bodies = Bodies::of(version, body);
+        Self {
             limits,
+            ..Self::new(version, Content::Received(None), bodies, origin)
         }
     }
 
@@ -81,32 +99,29 @@ impl Batch {
         tenant: &Tenant,
         origin: Arc<Origin>,
     ) -> Self {
-        let mut batch = Self::from_body(version, body, Limits::NONE, origin);
-        batch.counts = counts;
-        batch.checked = checked;
-        batch.tenant = (!tenant.is_empty()).then(|| tenant.clone());
-        batch
-    }
-
-    /// The version of the body that says what it is.
-    pub fn body_version(&self) -> Version {
-        self.any_body().0
+        let content = match counts {
+            Some(counts) if checked => Content::Checked(version, counts),
+            counts => Content::Received(counts),
+        };
+        Self {
+            tenant: (!tenant.is_empty()).then(|| tenant.clone()),
+            limits: Limits::NONE,
+            ..Self::new(version, content, Bodies::of(version, body), origin)
+        }
     }
 
     /// A batch that is not encoded yet.
     pub fn from_arena(arena: Arena, origin: Arc<Origin>) -> Self {
-        Self {
-            origin,
-            tenant: None,
-            ack: None,
-            version: arena.version,
-            encoded: Arc::default(),
-            counts: Some(arena.counts()),
-            checked: true,
-            counting: false,
-            arena: Some(Arc::new(arena)),
-            narrowed: false,
-            limits: Limits::default(),
+        let version = arena.version;
+        let content = Content::Decoded(Arc::new(arena));
+        Self::new(version, content, Arc::default(), origin)
+    }
+
+    /// The version of the body that says what it is, or in which it arrived if none does.
+    pub fn body_version(&self) -> Version {
+        match &self.content {
+            Content::Checked(version, _) => *version,
+            Content::Received(_) | Content::Decoded(_) => self.version,
         }
     }
 
@@ -162,47 +177,50 @@ impl Batch {
         self.ack.take()
     }
 
-    /// The bytes of its compressed bodies.
+    /// The length of the body that says what it is; 0 if it has to be encoded.
     pub fn body_len(&self) -> usize {
-        let body = |b: &OnceLock<Bytes>| b.get().map_or(0, Bytes::len);
-        body(&self.encoded.v1) + body(&self.encoded.v2)
+        let own = self.bodies.get(self.body_version());
+        let body = match &self.content {
+            Content::Decoded(_) => own.or(self.bodies.v1.get()).or(self.bodies.v2.get()),
+            Content::Received(_) | Content::Checked(..) => own,
+        };
+        body.map_or(0, Bytes::len)
     }
 
     /// Whether it has been decoded since it arrived: then its series are valid and their labels
     /// sorted.
     pub fn is_checked(&self) -> bool {
-        self.arena.is_some() || self.checked
-    }
-
-    /// Has it counted where nobody decodes it.
-    pub fn set_counting(&mut self) {
-        self.counting = true;
-    }
-
-    /// Whether it is to be counted where nobody decodes it.
-    pub fn is_counting(&self) -> bool {
-        self.counting
+        !matches!(self.content, Content::Received(_))
     }
 
     /// Counts what it carries unless that is known, once for all clones. It stays unknown if it is
     /// not what it claims to be, which its endpoint will say.
     pub fn count(&mut self) {
-        if self.counts().is_some() {
-            return;
+        if let Content::Received(counts @ None) = &mut self.content
+            && let Some(body) = self.bodies.get(self.version)
+        {
+            let count = || remote_write::count(self.version, body, &self.limits).ok();
+            *counts = *self.bodies.counted.get_or_init(count);
         }
-        let (version, body) = self.any_body();
-        let count = || remote_write::count(version, body, &self.limits).ok();
-        self.counts = *self.encoded.counted.get_or_init(count);
     }
 
     /// What it carries, if it has been decoded since it arrived, or counted.
     pub fn counts(&self) -> Option<Counts> {
-        self.arena.as_ref().map(|a| a.counts()).or(self.counts)
+        match &self.content {
+            Content::Received(counts) => *counts,
+            Content::Checked(_, counts) => Some(*counts),
+            Content::Decoded(arena) => Some(arena.counts()),
+        }
     }
 
     /// The memory that it holds, in bytes.
     pub fn weight(&self) -> usize {
-        self.body_len() + self.arena.as_ref().map_or(0, |a| a.weight()) + size_of::<Self>()
+        let body = |body: &OnceLock<Bytes>| body.get().map_or(0, Bytes::len);
+        let arena = match &self.content {
+            Content::Decoded(arena) => arena.weight(),
+            Content::Received(_) | Content::Checked(..) => 0,
+        };
+        body(&self.bodies.v1) + body(&self.bodies.v2) + arena + size_of::<Self>()
     }
 
     /// Decodes it unless that has been done; returns the series that were invalid and left out.
@@ -211,18 +229,25 @@ impl Batch {
     ///
     /// Fails when the body as a whole is not what it claims to be.
     pub fn decode(&mut self) -> Result<Invalid, DecodeError> {
-        if self.arena.is_some() {
-            return Ok(Invalid::default());
+        self.decoded().map(|(_, invalid)| invalid)
+    }
+
+    fn decoded(&mut self) -> Result<(&mut Arc<Arena>, Invalid), DecodeError> {
+        let mut left_out = Invalid::default();
+        if !matches!(self.content, Content::Decoded(_)) {
+            let version = self.body_version();
+            let body = self.bodies.get(version).ok_or(DecodeError::Missing)?;
+            let (arena, invalid) = remote_write::decode(version, body, &self.limits)?;
+            if arena.changed {
+                self.bodies = Arc::default();
+            }
+            self.content = Content::Decoded(Arc::new(arena));
+            left_out = invalid;
         }
-        let (version, body) = self.any_body();
-        let (arena, invalid) = remote_write::decode(version, body, &self.limits)?;
-        if arena.changed {
-            self.encoded = Arc::default();
+        match &mut self.content {
+            Content::Decoded(arena) => Ok((arena, left_out)),
+            Content::Received(_) | Content::Checked(..) => Err(DecodeError::Missing),
         }
-        self.counts = Some(arena.counts());
-        self.checked = true;
-        self.arena = Some(Arc::new(arena));
-        Ok(invalid)
     }
 
     /// Its series, decoded if need be.
@@ -231,8 +256,7 @@ impl Batch {
     ///
     /// Fails when the body as a whole is not what it claims to be.
     pub fn arena(&mut self) -> Result<&Arc<Arena>, DecodeError> {
-        self.decode()?;
-        self.arena.as_ref().ok_or(DecodeError::Missing)
+        self.decoded().map(|(arena, _)| &*arena)
     }
 
     /// Edits its series. What was encoded stays valid if nothing changes.
@@ -241,8 +265,7 @@ impl Batch {
     ///
     /// Fails when the body as a whole is not what it claims to be, or when it grew too large.
     pub fn edit<R>(&mut self, edit: impl FnOnce(&mut Arena) -> R) -> Result<R, DecodeError> {
-        self.decode()?;
-        let arena = self.arena.as_mut().ok_or(DecodeError::Missing)?;
+        let (arena, _) = self.decoded()?;
         let arena = Arc::make_mut(arena);
         arena.changed = false;
         let result = edit(arena);
@@ -250,48 +273,42 @@ impl Batch {
             return Err(DecodeError::GrewTooLarge);
         }
         if arena.changed {
-            self.encoded = Arc::default();
+            self.bodies = Arc::default();
         }
-        self.counts = Some(arena.counts());
         Ok(result)
     }
 
     /// Whether [`rewrite`](Self::rewrite) can edit it.
     pub fn is_rewritable(&self) -> bool {
-        self.arena.is_none() && self.version == Version::V1 && self.encoded.v1.get().is_some()
+        !matches!(self.content, Content::Decoded(_)) && self.body_version() == Version::V1
     }
 
     /// Edits its series and encodes it again in one go, without ever holding it decoded as a
     /// whole; returns the series that were invalid and left out. `edit` says whether to keep a
-    /// series.
+    /// series, `choice` is that of the sink which it goes to.
     ///
     /// # Errors
     ///
     /// Fails when the body as a whole is not what it claims to be, or when it grew too large.
     pub fn rewrite(
         &mut self,
+        choice: &CompressionChoice,
         edit: impl FnMut(&mut SeriesMut<'_>) -> bool,
     ) -> Result<Invalid, DecodeError> {
-        let (_, body) = self.any_body();
-        let rewritten = remote_write::rewrite_v1(body, &self.limits, edit)?;
+        let body = self.bodies.v1.get().ok_or(DecodeError::Missing)?;
+        let rewritten = remote_write::rewrite_v1(body, &self.limits, choice, edit)?;
         if let Some(body) = rewritten.body {
-            self.encoded = Arc::new(Encoded {
-                v1: body.into(),
-                ..Encoded::default()
-            });
+            self.bodies = Bodies::of(Version::V1, body);
         }
-        self.counts = Some(rewritten.counts);
-        self.checked = true;
+        self.content = Content::Checked(Version::V1, rewritten.counts);
         Ok(rewritten.invalid)
     }
 
     /// The same batch with other series.
     pub fn with_arena(&self, arena: Arena) -> Self {
         Self {
-            encoded: Arc::default(),
-            counts: Some(arena.counts()),
-            checked: true,
-            arena: Some(Arc::new(arena)),
+            content: Content::Decoded(Arc::new(arena)),
+            bodies: Arc::default(),
             ..self.clone()
         }
     }
@@ -302,50 +319,61 @@ impl Batch {
     ///
     /// Fails when it has to be decoded for that and is not what it claims to be.
     pub fn body(&mut self, version: Version) -> Result<Bytes, DecodeError> {
-        if let Some(body) = self.encoded.body(version).get() {
+        self.body_by(version, None)
+    }
+
+    fn body_by(
+        &mut self,
+        version: Version,
+        choice: Option<&CompressionChoice>,
+    ) -> Result<Bytes, DecodeError> {
+        if let Some(body) = self.bodies.get(version) {
             return Ok(body.clone());
         }
         let arena = self.arena()?.clone();
-        let body = self.encoded.body(version).get_or_init(|| match version {
-            Version::V1 => remote_write::encode_v1(&arena),
+        let encode = || match version {
+            Version::V1 => remote_write::encode_v1(&arena, choice),
             Version::V2 => remote_write::encode_v2(&arena),
-        });
-        Ok(body.clone())
+        };
+        Ok(self.bodies.cell(version).get_or_init(encode).clone())
     }
 
-    /// Encodes it in a version and lets the decoded form go; returns how many histograms had to be
-    /// given up because 1.0 cannot hold them, which its counts then lack.
+    /// Encodes it in a version, in the way that a sink's `choice` has found to suit its data, and
+    /// lets the decoded form go; returns how many histograms had to be given up because 1.0 cannot
+    /// hold them, which its counts then lack.
     ///
     /// # Errors
     ///
     /// Fails when it has to be decoded for that and is not what it claims to be.
-    pub fn settle(&mut self, version: Version) -> Result<u64, DecodeError> {
-        let narrows = version == Version::V1 && self.version == Version::V2 && !self.narrowed;
-        let lost = if narrows {
-            remote_write::lost_in_v1(self.arena()?)
-        } else {
-            0
+    pub fn settle(
+        &mut self,
+        version: Version,
+        choice: &CompressionChoice,
+    ) -> Result<u64, DecodeError> {
+        let decoded = matches!(self.content, Content::Decoded(_));
+        if !decoded && self.body_version() == version {
+            return Ok(0);
+        }
+        // The body that arrived holds all that there is.
+        if let (Content::Checked(_, counts), Some(_)) = (&self.content, self.bodies.get(version))
+            && version == self.version
+        {
+            self.content = Content::Checked(version, *counts);
+            return Ok(0);
+        }
+        let arena = self.arena()?.clone();
+        let body = self.body_by(version, Some(choice))?;
+        let mut counts = arena.counts();
+        let lost = match version {
+            Version::V1 => remote_write::lost_in_v1(&arena),
+            Version::V2 => 0,
         };
-        self.body(version)?;
-        self.arena = None;
-        if narrows {
-            self.narrowed = true;
-            if let Some(counts) = &mut self.counts {
-                counts.histograms -= lost;
-            }
+        if lost > 0 {
+            // They must not come back with a body that still has them.
+            self.bodies = Bodies::of(version, body);
+            counts.histograms -= lost;
         }
+        self.content = Content::Checked(version, counts);
         Ok(lost)
-    }
-
-    fn any_body(&self) -> (Version, &Bytes) {
-        static NONE: Bytes = Bytes::new();
-        let arrived = self.encoded.body(self.version).get();
-        match (arrived, self.encoded.v1.get(), self.encoded.v2.get()) {
-            (_, Some(body), _) if self.narrowed => (Version::V1, body),
-            (Some(body), ..) => (self.version, body),
-            (_, Some(body), _) => (Version::V1, body),
-            (_, _, Some(body)) => (Version::V2, body),
-            _ => (self.version, &NONE),
-        }
     }
 }

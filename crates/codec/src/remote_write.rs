@@ -16,6 +16,7 @@ mod rewrite_v1;
 mod samples;
 mod structure_v1;
 
+pub use compress_v1::CompressionChoice;
 pub use count::count;
 pub use decode::{DecodeError, Invalid, Limits, Reason, decode};
 pub use encode_v1::{encode as encode_v1, lost_in_v1};

@@ -89,7 +89,7 @@ pub fn arena_v2(series: &[Labels]) -> Arena {
 
 /// What leaves by 1.0: labels and the number of the series that they belonged to.
 pub fn leaves_v1(arena: &Arena) -> Vec<(Labels, usize)> {
-    let request = v1::WriteRequest::decode(&decompress(&encode_v1(arena))[..]).unwrap();
+    let request = v1::WriteRequest::decode(&decompress(&encode_v1(arena, None))[..]).unwrap();
     let leave = |series: v1::TimeSeries| {
         let names: Vec<_> = series.labels.iter().map(|label| &label.name).collect();
         assert!(names.is_sorted_by(|a, b| a < b), "{names:?}");

@@ -259,11 +259,13 @@ impl<T: Transport> Shared<T> {
         permit: &Permit<'_>,
         input: &Input,
     ) -> Part {
-        let mut narrowed = delivery.batch.clone();
-        let encoded = narrowed
-            .settle(Version::V1)
-            .and_then(|lost| Ok((lost, narrowed.body(Version::V1)?)));
-        let Ok((not_in_v1, body)) = encoded else {
+        let encoded = delivery
+            .settled(Version::V1)
+            .and_then(|(mut narrowed, lost)| {
+                let body = narrowed.body(Version::V1)?;
+                Ok((narrowed, lost, body))
+            });
+        let Ok((narrowed, not_in_v1, body)) = encoded else {
             return Part::Refused(refusal);
         };
         let bytes = body.len();
@@ -337,7 +339,7 @@ impl<T: Transport> Shared<T> {
     /// The body to send. A batch that came from its queue as 2.0 becomes 1.0 only here when the
     /// endpoint turns out not to take 2.0.
     fn encode(&self, delivery: &mut Delivery, version: Version) -> Result<Bytes, DecodeError> {
-        let lost = delivery.batch.settle(version)?;
+        let lost = delivery.settle(version)?;
         self.lose_for_v1(delivery, lost);
         delivery.batch.body(version)
     }

@@ -1,11 +1,13 @@
 //! Encodes and compresses 1.0, a few series at a time or all at once.
 //!
 //! There are two ways: by the structure of series, which costs less processor time than to encode
-//! first and compress then, and by a general search for repetitions. Where most labels are those of a neighbour, both are
-//! as short; where series have little in common but parts of names, the search wins. So now and
-//! then a body is written in both ways, and what follows goes the better one.
+//! first and compress then, and by a general search for repetitions. Where most labels are those of
+//! a neighbour, both are as short; where series have little in common but parts of names, the search
+//! wins. So now and then a body is written in both ways, and what follows goes the better one: a
+//! [`CompressionChoice`] remembers which, for one sink.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 
@@ -25,55 +27,101 @@ const TRIAL_BYTES: usize = 16 << 10;
 const WORTHWHILE: usize = 95;
 
 thread_local! {
+    /// Scratch memory: a writer that starts over writes the same bytes whatever it wrote before.
     static WRITER: RefCell<Option<Box<Writer>>> = const { RefCell::new(None) };
 }
 
 /// Encodes and compresses an arena of 1.0.
-pub(super) fn encode(arena: &Arena) -> Bytes {
-    let mut writer = Writer::take();
+pub(super) fn encode(arena: &Arena, choice: Option<&CompressionChoice>) -> Bytes {
+    let mut writer = Writer::take(choice);
     writer.series(arena);
     for &span in &arena.metadata {
         writer.text(arena.text(span));
     }
-    writer.finish()
+    writer.finish(choice)
+}
+
+/// Which of the two ways of compressing 1.0 suits the data of one sink. It is learned from that
+/// sink's bodies alone, so that no other tenant's or sink's data has a say in what leaves here.
+#[derive(Debug, Default)]
+pub struct CompressionChoice {
+    /// How many bodies go the same way before the next comparison, and [`SEARCHES`] if that way is
+    /// the search.
+    state: AtomicU32,
+}
+
+/// Set in a [`CompressionChoice`] whose bodies are searched.
+const SEARCHES: u32 = 1 << 31;
+
+impl CompressionChoice {
+    /// The way of the next body.
+    fn next(&self) -> Way {
+        let one_less = |state: u32| (state & !SEARCHES > 0).then(|| state - 1);
+        let before = self
+            .state
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
+        match before {
+            Ok(state) if state & SEARCHES != 0 => Way::Search,
+            Ok(_) => Way::Structure,
+            Err(_) => Way::Both,
+        }
+    }
+
+    fn learn(&self, searches: bool) {
+        let way = if searches { SEARCHES } else { 0 };
+        // The body that was compared is the first of them.
+        self.state.store(way | (TRIAL_EVERY - 1), Ordering::Relaxed);
+    }
+}
+
+/// How a body is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Way {
+    #[default]
+    Structure,
+    Search,
+    /// By structure and then, if it is large enough to tell, by search; the shorter one counts.
+    Both,
 }
 
 /// Writes one body after another.
 #[derive(Default)]
 pub(super) struct Writer {
     structure: Structure,
-    /// Whether bodies are searched, and what is still to be searched of this one.
-    searches: bool,
+    way: Way,
+    /// What is still to be searched of this body.
     pending: Vec<u8>,
-    /// How many bodies go the same way before the next comparison.
-    until_trial: u32,
 }
 
 impl Writer {
-    /// This thread's writer, which has written nothing yet.
-    pub(super) fn take() -> Box<Self> {
+    /// This thread's writer, which has written nothing yet; without a choice it writes by
+    /// structure.
+    pub(super) fn take(choice: Option<&CompressionChoice>) -> Box<Self> {
         let mut writer = WRITER.take().unwrap_or_default();
         writer.structure.restart();
         writer.pending.clear();
+        writer.way = choice.map_or(Way::Structure, CompressionChoice::next);
         writer
     }
 
-    /// The compressed body.
-    pub(super) fn finish(mut self: Box<Self>) -> Bytes {
+    /// The compressed body; the choice, that of [`take`](Self::take), learns from it.
+    pub(super) fn finish(mut self: Box<Self>, choice: Option<&CompressionChoice>) -> Bytes {
         self.flush();
         let len = self.structure.out.position();
         let mut body = self.structure.out.finish();
-        if self.is_trial() && len >= TRIAL_BYTES {
-            body = self.compare(body, len);
+        if let Some(choice) = choice
+            && self.way == Way::Both
+            && len >= TRIAL_BYTES
+        {
+            body = self.compare(body, len, choice);
         }
-        self.until_trial = self.until_trial.saturating_sub(1);
         WRITER.set(Some(self));
         body
     }
 
     /// Writes the series that are not dropped.
     pub(super) fn series(&mut self, arena: &Arena) {
-        if !self.searches || self.is_trial() {
+        if self.way != Way::Search {
             return self.structure.series(arena);
         }
         for index in 0..arena.series.len() {
@@ -94,12 +142,8 @@ impl Writer {
         self.structure.make_room(arena);
     }
 
-    fn is_trial(&self) -> bool {
-        self.until_trial == 0
-    }
-
     /// Searches a body that was written by structure; returns the shorter one.
-    fn compare(&mut self, body: Bytes, len: usize) -> Bytes {
+    fn compare(&mut self, body: Bytes, len: usize, choice: &CompressionChoice) -> Bytes {
         let mut text = Raw::with_len(len);
         if snappy::decompress(&body, text.as_mut_slice()).is_err() {
             return body; // never: it was just compressed
@@ -107,8 +151,7 @@ impl Writer {
         self.structure.out.restart();
         self.structure.out.search(text.as_slice());
         let searched = self.structure.out.finish();
-        self.until_trial = TRIAL_EVERY;
-        self.searches = searched.len() * 100 < body.len() * WORTHWHILE;
+        choice.learn(searched.len() * 100 < body.len() * WORTHWHILE);
         if searched.len() < body.len() {
             searched
         } else {

@@ -8,13 +8,14 @@ use crate::snappy::Compressor;
 use crate::wire::{Fields, LEN, Value, put_bytes, tag};
 use crate::{Arena, Label, wire};
 
-use super::compress_v1;
+use super::compress_v1::{self, CompressionChoice};
 use super::encode_v2::family;
 
-/// Encodes and compresses.
-pub fn encode(arena: &Arena) -> Bytes {
+/// Encodes and compresses, in the way that `choice` has found to suit the sink's data; without one,
+/// by the structure of the series.
+pub fn encode(arena: &Arena, choice: Option<&CompressionChoice>) -> Bytes {
     match arena.version {
-        Version::V1 => compress_v1::encode(arena),
+        Version::V1 => compress_v1::encode(arena, choice),
         Version::V2 => Compressor::compress(|out| from_v2(arena, out)),
     }
 }

@@ -7,7 +7,7 @@ use metrifold_model::{Counts, Version};
 
 use crate::{Arena, SeriesMut};
 
-use super::compress_v1::Writer;
+use super::compress_v1::{CompressionChoice, Writer};
 use super::decode::{DecodeError, Decoder, Invalid, Limits};
 
 /// Series that are decoded before they are edited.
@@ -31,11 +31,13 @@ pub(crate) struct Rewritten {
 pub(crate) fn rewrite(
     body: &[u8],
     limits: &Limits,
+    choice: &CompressionChoice,
     mut edit: impl FnMut(&mut SeriesMut<'_>) -> bool,
 ) -> Result<Rewritten, DecodeError> {
     let raw = Decoder::decompress(body, limits)?;
     let mut decoder = Decoder::new(Version::V1, &raw, limits);
     let mut output = Output {
+        choice,
         writer: None,
         as_received: 0,
     };
@@ -61,7 +63,8 @@ pub(crate) fn rewrite(
 }
 
 /// What has been rewritten so far.
-struct Output {
+struct Output<'a> {
+    choice: &'a CompressionChoice,
     /// There is one as soon as something has changed.
     writer: Option<Box<Writer>>,
     /// How much of the decompressed body can stay as it came: what stood there when the first
@@ -69,12 +72,12 @@ struct Output {
     as_received: usize,
 }
 
-impl Output {
+impl Output<'_> {
     /// Edits and writes the arena's series, and makes room for others.
     fn block(&mut self, arena: &mut Arena, edit: impl FnMut(&mut SeriesMut<'_>) -> bool) {
         arena.retain(edit);
         if self.writer.is_none() && arena.changed {
-            let mut writer = Writer::take();
+            let mut writer = Writer::take(Some(self.choice));
             writer.text(&arena.raw.as_slice()[..self.as_received]);
             self.writer = Some(writer);
         }
@@ -100,7 +103,7 @@ impl Output {
                 writer.text(arena.text(span));
             }
         }
-        Some(writer.finish())
+        Some(writer.finish(Some(self.choice)))
     }
 }
 
@@ -228,9 +231,9 @@ mod tests {
             let body = snappy(&request);
             let (mut arena, invalid) = decode(Version::V1, &body, &limits).unwrap();
             arena.retain(apply(&edits, quiet));
-            let expected = v1::WriteRequest::decode(&*unsnappy(&encode_v1(&arena))).unwrap();
+            let expected = v1::WriteRequest::decode(&*unsnappy(&encode_v1(&arena, None))).unwrap();
 
-            let rewritten = rewrite(&body, &limits, apply(&edits, quiet)).unwrap();
+            let rewritten = rewrite(&body, &limits, &CompressionChoice::default(), apply(&edits, quiet)).unwrap();
             prop_assert_eq!(rewritten.counts, arena.counts());
             prop_assert_eq!(rewritten.invalid, invalid);
             prop_assert_eq!(rewritten.body.is_some(), arena.changed);
@@ -275,18 +278,11 @@ mod tests {
             metadata: vec![],
         };
         let searched = snappy(&request.encode_to_vec());
-        // The first body of a thread is written in both ways.
         let (arena, _) = decode(Version::V1, &searched, &Limits::default()).unwrap();
-        let written = std::thread::scope(|scope| {
-            let thread = scope.spawn(|| [encode_v1(&arena), encode_v1(&arena)]);
-            thread
-                .join()
-                .unwrap()
-                .map(|body| body.len())
-                .into_iter()
-                .max()
-                .unwrap()
-        });
+        let choice = CompressionChoice::default();
+        // The first body is written in both ways.
+        let bodies = [(); 2].map(|()| encode_v1(&arena, Some(&choice)).len());
+        let written = bodies[0].max(bodies[1]);
         assert!(
             written <= searched.len() * 101 / 100,
             "{written} bytes instead of {}",

@@ -325,7 +325,7 @@ proptest! {
         if edit {
             touch(&mut arena);
         }
-        let out = v1::WriteRequest::decode(&*unsnappy(&encode_v1(&arena))).unwrap();
+        let out = v1::WriteRequest::decode(&*unsnappy(&encode_v1(&arena, None))).unwrap();
         prop_assert_eq!(flat_v1(&out), flat_v1(&request));
         prop_assert_eq!(out.metadata, request.metadata);
     }
@@ -369,7 +369,7 @@ proptest! {
     #[test]
     fn v2_becomes_v1_without_what_v1_cannot_say(request in v2_request()) {
         let arena = decoded(Version::V2, &request);
-        let out = v1::WriteRequest::decode(&*unsnappy(&encode_v1(&arena))).unwrap();
+        let out = v1::WriteRequest::decode(&*unsnappy(&encode_v1(&arena, None))).unwrap();
         let mut expected = flat_v2(&request);
         for series in &mut expected {
             series.created = 0;
@@ -389,7 +389,7 @@ proptest! {
             series.labels.push(v1::Label { name: "empty".into(), value: String::new() });
         }
         let arena = decoded(Version::V1, &shuffled);
-        let out = v1::WriteRequest::decode(&*unsnappy(&encode_v1(&arena))).unwrap();
+        let out = v1::WriteRequest::decode(&*unsnappy(&encode_v1(&arena, None))).unwrap();
         prop_assert_eq!(flat_v1(&out), flat_v1(&request));
     }
 
@@ -397,7 +397,7 @@ proptest! {
     fn foreign_bytes_never_panic(mut bytes: Vec<u8>, request in v1_request(), at: prop::sample::Index, v: bool) {
         let version = if v { Version::V1 } else { Version::V2 };
         if let Ok((arena, _)) = decode(version, &snappy(&bytes), &Limits::default()) {
-            let _ = (encode_v1(&arena), encode_v2(&arena));
+            let _ = (encode_v1(&arena, None), encode_v2(&arena));
         }
         // Damage in the middle of something valid gets deeper.
         let mut valid = request.encode_to_vec();
@@ -405,7 +405,7 @@ proptest! {
             let at = at.index(valid.len());
             valid[at] = bytes.pop().unwrap_or(0xff);
             if let Ok((arena, _)) = decode(version, &snappy(&valid), &Limits::default()) {
-                let _ = (encode_v1(&arena), encode_v2(&arena));
+                let _ = (encode_v1(&arena, None), encode_v2(&arena));
             }
         }
     }
@@ -437,7 +437,7 @@ fn an_invalid_series_costs_only_itself() {
         let body = snappy(&request.encode_to_vec());
         let (arena, invalid) = decode(Version::V1, &body, &Limits::default()).unwrap();
         assert_eq!(invalid.by_reason().collect::<Vec<_>>(), [(reason, 1)]);
-        let out = v1::WriteRequest::decode(&*unsnappy(&encode_v1(&arena))).unwrap();
+        let out = v1::WriteRequest::decode(&*unsnappy(&encode_v1(&arena, None))).unwrap();
         assert_eq!(out.timeseries, [good.clone(), good]);
     };
     f(series(&[("job", "x")]), Reason::MissingName);
@@ -532,7 +532,7 @@ fn metadata_crosses_versions_by_family() {
     assert_eq!(flat[1].metadata, None);
 
     let (back, _) = decode(Version::V2, &body, &Limits::default()).unwrap();
-    let out = v1::WriteRequest::decode(&*unsnappy(&encode_v1(&back))).unwrap();
+    let out = v1::WriteRequest::decode(&*unsnappy(&encode_v1(&back, None))).unwrap();
     assert_eq!(out.metadata, request.metadata);
 }
 
@@ -557,6 +557,6 @@ fn histograms_with_custom_buckets_stay_in_v2_and_are_left_out_of_v1() {
         out.timeseries[0].histograms,
         request.timeseries[0].histograms
     );
-    let out = v1::WriteRequest::decode(&*unsnappy(&encode_v1(&arena))).unwrap();
+    let out = v1::WriteRequest::decode(&*unsnappy(&encode_v1(&arena, None))).unwrap();
     assert!(out.timeseries.is_empty());
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use prost::Message;
 
 use metrifold_codec::remote_write::messages::v1;
-use metrifold_codec::remote_write::{Limits, decode};
+use metrifold_codec::remote_write::{CompressionChoice, Limits, decode};
 use metrifold_model::{Origin, Version};
 
 use super::*;
@@ -44,7 +44,8 @@ fn arrived(request: &v1::WriteRequest) -> Batch {
 
 /// What an endpoint sees of a request: the numbers of its series, and how much metadata.
 fn sent(part: &mut Batch) -> (Vec<usize>, usize) {
-    part.settle(Version::V1).unwrap();
+    part.settle(Version::V1, &CompressionChoice::default())
+        .unwrap();
     let body = part.body(Version::V1).unwrap();
     let (arena, _) = decode(Version::V1, &body, &Limits::default()).unwrap();
     let number = |series: metrifold_codec::SeriesRef<'_>| {

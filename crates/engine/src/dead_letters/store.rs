@@ -11,7 +11,7 @@ use crossbeam_channel::Sender;
 use tracing::warn;
 
 use metrifold_codec::Batch;
-use metrifold_codec::remote_write::Limits;
+use metrifold_codec::remote_write::{CompressionChoice, Limits};
 use metrifold_model::{Ack, Origin, Outcome, Until};
 use metrifold_telemetry::ComponentMetrics;
 
@@ -240,7 +240,8 @@ impl Store {
             batch.set_tenant(tenant.as_str().into());
         }
         // Counted, as all that is sent should be, and then let go.
-        if let Err(error) = batch.decode().and_then(|_| batch.settle(version)) {
+        let choice = CompressionChoice::default();
+        if let Err(error) = batch.decode().and_then(|_| batch.settle(version, &choice)) {
             return Resent::Kept(error.to_string());
         }
         let under_way = self.begin(origin);

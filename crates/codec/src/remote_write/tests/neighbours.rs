@@ -152,7 +152,7 @@ proptest! {
         let expected: Vec<Pairs> = all.iter().filter_map(kept).collect();
         let (arena, invalid) = decode(Version::V1, &body, &LIMITS).unwrap();
         prop_assert_eq!(invalid.series(), (all.len() - expected.len()) as u64);
-        prop_assert_eq!(labels_in(&encode_v1(&arena)), expected);
+        prop_assert_eq!(labels_in(&encode_v1(&arena, None)), expected);
     }
 
     #[test]
@@ -163,7 +163,7 @@ proptest! {
         let body = snappy(&message(&all).encode_to_vec());
         let (tenant, pod) = (Name::new("tenant"), Name::new("pod"));
         let (mut shared, mut turn) = (None, 0);
-        let rewritten = rewrite_v1(&body, &LIMITS, |series| {
+        let rewritten = rewrite_v1(&body, &LIMITS, &CompressionChoice::default(), |series| {
             turn += 1;
             let pick = picks[turn % picks.len()];
             if pick == 0 {
@@ -224,6 +224,7 @@ fn a_label_that_goes_on_as_what_was_removed_is_written_whole() {
     let rewritten = rewrite_v1(
         &snappy(&request.encode_to_vec()),
         &Limits::default(),
+        &CompressionChoice::default(),
         |series| {
             series.remove(&removed);
             true

@@ -20,6 +20,7 @@ use tracing::{info, warn};
 
 use metrifold_base::{BuildError, Size};
 use metrifold_codec::Batch;
+use metrifold_codec::remote_write::CompressionChoice;
 use metrifold_model::ledger::{Reason, Tally};
 use metrifold_model::{Outcome, Tenant, Ticket, Version};
 use metrifold_queue::disk::OpenError;
@@ -27,7 +28,7 @@ use metrifold_queue::{Lane, OrderedBy, Queue, QueueConfig, WhenFull};
 use metrifold_telemetry::ComponentMetrics;
 
 use crate::planes::Ending;
-use crate::planes::metrics::Transform;
+use crate::planes::metrics::{Needs, Transform};
 
 use accounts::Accounts;
 use delivery::Progress;
@@ -56,6 +57,8 @@ pub struct Edge {
     turn: AtomicU64,
     form: AtomicU8,
     checks_series: bool,
+    /// How its bodies of 1.0 are best compressed.
+    pub(crate) compression: CompressionChoice,
 }
 
 /// What all edges into a sink share, those of its predecessors included.
@@ -204,6 +207,7 @@ impl Edge {
             turn: AtomicU64::new(0),
             form: AtomicU8::new(config.form as u8),
             checks_series: config.checks_series,
+            compression: CompressionChoice::default(),
         }))
     }
 
@@ -268,9 +272,23 @@ impl Edge {
         }
     }
 
-    /// Whether a batch of this version has to be decoded on its way to the sink.
-    pub(crate) fn decodes(&self, version: Version) -> bool {
-        self.checks_series || !self.takes_bodies(version)
+    /// What it needs of a batch of this version, its own transform included.
+    pub(crate) fn needs(&self, version: Version) -> Needs {
+        match self.before {
+            Some(_) => Needs::Decode,
+            None => self.needs_behind(version),
+        }
+    }
+
+    /// What it needs of a batch behind its own transform.
+    pub(crate) fn needs_behind(&self, version: Version) -> Needs {
+        if !self.takes_bodies(version) {
+            Needs::Decode
+        } else if self.checks_series {
+            Needs::Check
+        } else {
+            Needs::Nothing
+        }
     }
 
     /// Whether the sink sends bodies of this version as they are, once their series are in order.
@@ -279,13 +297,7 @@ impl Edge {
             Version::V1 => Form::V1,
             Version::V2 => Form::V2,
         };
-        self.before.is_none() && [form, Form::AsReceived].contains(&self.form())
-    }
-
-    /// Whether this batch has to be decoded for the sink.
-    pub(crate) fn looks_into(&self, batch: &Batch) -> bool {
-        let unseen = self.checks_series && !batch.is_checked();
-        unseen || !self.takes_bodies(batch.version())
+        [form, Form::AsReceived].contains(&self.form())
     }
 
     /// The version in which a batch leaves here; none if the sink reads series.

@@ -8,7 +8,7 @@ use metrifold_codec::{Batch, SeriesMut};
 use metrifold_expr::relabel::{Program, RuleConfig, Scratch, Validation};
 use metrifold_model::Rejection;
 
-use crate::planes::metrics::{Emitter, Pass, Transform};
+use crate::planes::metrics::{Pass, Plan, Transform};
 
 /// The most scratch buffers that wait to be used again: as many as threads run the transform.
 const MAX_IDLE: usize = 64;
@@ -55,22 +55,8 @@ impl Relabel {
 }
 
 impl Transform for Relabel {
-    fn begin(&self, _batch: &mut Batch) -> Result<Option<Box<dyn Pass + '_>>, Rejection> {
-        Ok(Some(Box::new(self.pass())))
-    }
-
-    fn apply(&self, mut batch: Batch, out: &mut Emitter<'_>) -> Result<(), Rejection> {
-        let mut pass = self.pass();
-        batch.decode()?;
-        let before = batch.counts().unwrap_or_default();
-        batch.edit(|arena| arena.retain(|series| pass.series(series)))?;
-        let after = batch.counts().unwrap_or_default();
-        out.dropped(pass.reason(), before.all_samples() - after.all_samples());
-        // A batch of which nothing is left ends here.
-        if before.is_empty() || !after.is_empty() {
-            out.emit(batch);
-        }
-        Ok(())
+    fn plan(&self, _batch: &mut Batch) -> Result<Plan<'_>, Rejection> {
+        Ok(Plan::Pass(Box::new(self.pass())))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Transforms of batches: synchronous functions, without I/O.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 
 use metrifold_codec::{Batch, SeriesMut};
 use metrifold_model::Rejection;
@@ -12,24 +12,40 @@ pub trait Transform: Debug + Send + Sync {
         true
     }
 
-    /// What it does to a batch series by series, if that is all that it does and the batch goes to
-    /// its only output. Neighbours that can say so share one walk over the batch, in which every
-    /// series is still in the processor's cache for the next one. What it says of the batch as a
-    /// whole, such as its tenant, it says here.
+    /// Decides what is to be done to a batch, and says of it as a whole what there is to say, such
+    /// as its tenant. It must not look at the series: transforms before it may share a walk with
+    /// it, and have not edited them yet.
     ///
     /// # Errors
     ///
     /// Fails when the whole batch has to be refused to its sender.
-    fn begin(&self, _batch: &mut Batch) -> Result<Option<Box<dyn Pass + '_>>, Rejection> {
-        Ok(None)
-    }
+    fn plan(&self, batch: &mut Batch) -> Result<Plan<'_>, Rejection>;
+}
 
-    /// Transforms a batch and emits what becomes of it, possibly nothing.
-    ///
-    /// # Errors
-    ///
-    /// Fails when the whole batch has to be refused to its sender.
-    fn apply(&self, batch: Batch, out: &mut Emitter<'_>) -> Result<(), Rejection>;
+/// What a transform does to one batch.
+pub enum Plan<'a> {
+    /// The batch goes to the only output with its series as they are.
+    Keep,
+    /// Every series is edited or dropped on its own, and the batch goes to the only output.
+    /// Neighbours that can say so share one walk over the batch, in which every series is still in
+    /// the processor's cache for the next one.
+    Pass(Box<dyn Pass + 'a>),
+    /// Whatever else: any number of batches at any outputs.
+    Split(Split<'a>),
+}
+
+/// Takes a batch and emits what becomes of it, possibly nothing. Fails when the whole batch has to
+/// be refused to its sender.
+pub type Split<'a> = Box<dyn FnOnce(Batch, &mut Emitter<'_>) -> Result<(), Rejection> + 'a>;
+
+impl Debug for Plan<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Keep => "Keep",
+            Self::Pass(_) => "Pass",
+            Self::Split(_) => "Split",
+        })
+    }
 }
 
 /// A transform's walk over the series of one batch.
@@ -61,7 +77,7 @@ impl<'a> Emitter<'a> {
         (self.emit)(0, batch);
     }
 
-    /// Sends a batch to the output at `index` in [`TransformConfig::outputs`].
+    /// Sends a batch to the output at `index` in the transform's list of outputs.
     pub fn emit_to(&mut self, index: usize, batch: Batch) {
         (self.emit)(index, batch);
     }

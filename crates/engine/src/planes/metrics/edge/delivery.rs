@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use metrifold_codec::Batch;
+use metrifold_codec::remote_write::DecodeError;
 use metrifold_model::ledger::{Reason, Tally};
-use metrifold_model::{Counts, Outcome, Ticket};
+use metrifold_model::{Counts, Outcome, Ticket, Version};
 use metrifold_queue::Held;
 use metrifold_queue::disk::Fate;
 use metrifold_telemetry::ComponentMetrics;
@@ -312,6 +313,27 @@ impl Delivery {
     fn note_lost(&mut self, reason: Reason, samples: u64) {
         self.progress.dropped += samples;
         self.progress.reason.get_or_insert(reason);
+    }
+
+    /// Encodes the part that comes next in a version, and returns how many samples 1.0 cannot hold.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the part has to be decoded for that and is not what it claims to be.
+    pub fn settle(&mut self, version: Version) -> Result<u64, DecodeError> {
+        self.batch.settle(version, &self.edge.compression)
+    }
+
+    /// The part that comes next, encoded in a version apart from it, and how many samples 1.0 cannot
+    /// hold.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the part has to be decoded for that and is not what it claims to be.
+    pub fn settled(&self, version: Version) -> Result<(Batch, u64), DecodeError> {
+        let mut batch = self.batch.clone();
+        let lost = batch.settle(version, &self.edge.compression)?;
+        Ok((batch, lost))
     }
 
     /// Replaces the part that comes next by two.

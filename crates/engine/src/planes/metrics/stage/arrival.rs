@@ -1,0 +1,119 @@
+//! A batch at a sink, before it is queued: nothing of it is counted until it is certain that no
+//! other sink refuses it to its sender.
+
+use metrifold_codec::Batch;
+use metrifold_model::ledger::Reason;
+use metrifold_model::{Counts, Rejection, Version};
+use metrifold_telemetry::ComponentMetrics;
+
+use crate::planes::metrics::Needs;
+
+use super::super::edge::Edge;
+use super::SendError;
+
+/// What a sink receives of one batch.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    /// The sink's index in the stage.
+    pub(super) edge: usize,
+    /// What arrived, before the sink's own transform.
+    pub(super) received: Option<Counts>,
+    /// What is to be queued.
+    pub(super) batches: Vec<Batch>,
+    /// What the sink's own transform dropped, and what the sink's version cannot hold.
+    pub(super) dropped: Vec<(&'static str, u64)>,
+    /// Why an optional sink gets nothing of it.
+    pub(super) failure: Option<SendError>,
+}
+
+impl Arrival {
+    /// A batch that meets no transform of the sink's own.
+    pub(super) fn of(edge: usize, batch: Batch) -> Self {
+        Self {
+            edge,
+            received: None,
+            batches: vec![batch],
+            dropped: Vec::new(),
+            failure: None,
+        }
+    }
+
+    /// A batch with which a sink's own transform failed.
+    pub(super) fn failed(edge: usize, received: Option<Counts>, failure: SendError) -> Self {
+        Self {
+            edge,
+            received,
+            batches: Vec::new(),
+            dropped: Vec::new(),
+            failure: Some(failure),
+        }
+    }
+
+    /// Gives each batch the form that the sink wants.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a required sink refuses one of them.
+    pub(super) fn prepare(&mut self, edge: &Edge) -> Result<(), SendError> {
+        let mut prepared = Vec::with_capacity(self.batches.len());
+        for mut batch in std::mem::take(&mut self.batches) {
+            let finished = self.finish(edge, &mut batch);
+            match finished {
+                Ok(true) => prepared.push(batch),
+                Ok(false) => {}
+                Err(rejection) if edge.required => return Err(rejection.into()),
+                Err(rejection) => {
+                    // An optional sink's trouble is its own.
+                    self.failure = Some(rejection.into());
+                    return Ok(());
+                }
+            }
+        }
+        self.batches = prepared;
+        Ok(())
+    }
+
+    /// Returns whether there is something to deliver.
+    fn finish(&mut self, edge: &Edge, batch: &mut Batch) -> Result<bool, Rejection> {
+        let decodes = match edge.needs_behind(batch.version()) {
+            Needs::Decode => true,
+            Needs::Check => !batch.is_checked(),
+            Needs::Nothing | Needs::Count => false,
+        };
+        if decodes {
+            batch.decode()?;
+        }
+        if edge.before.is_none() {
+            self.received = batch.counts();
+        }
+        if batch.counts().is_some_and(|counts| counts.is_empty()) {
+            return Ok(false);
+        }
+        batch.forget_request();
+        if let Some(version) = edge.version(batch) {
+            // 2.0 has no place for metadata without series.
+            if version == Version::V2 && batch.counts().is_some_and(|counts| counts.series == 0) {
+                return Ok(false);
+            }
+            let lost = batch.settle(version, &edge.compression)?;
+            self.dropped.push((Reason::NotInV1.as_str(), lost));
+        }
+        Ok(true)
+    }
+
+    /// Counts it in the sink's meters. Bytes are those of the bodies as the sink gets them.
+    pub(super) fn count(&self, metrics: &ComponentMetrics) {
+        let bytes = self.batches.iter().map(Batch::body_len).sum();
+        metrics.received().batch(self.received, bytes);
+        for (reason, samples) in &self.dropped {
+            metrics.discarded_samples(reason, *samples);
+        }
+        if let Some(failure) = &self.failure {
+            failure.note(metrics);
+            let dropped = self.dropped.iter().map(|(_, samples)| samples).sum();
+            let left = self.received.map(|counts| counts.all_samples());
+            let left = left.map(|samples| samples.saturating_sub(dropped));
+            metrics.discarded("rejected", left);
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! How a batch goes through the transforms of a stage: those that work series by series share one
+//! walk over it, a sink's own among them.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use metrifold_codec::remote_write::{CompressionChoice, DecodeError, Invalid};
+use metrifold_codec::{Batch, SeriesMut};
+use metrifold_model::{Counts, Rejection, Version};
+use metrifold_telemetry::ComponentMetrics;
+
+use crate::planes::metrics::{Emitter, Needs, Pass, Plan, Split, Transform};
+
+use super::arrival::Arrival;
+use super::{Seen, SendError, Stage, Target};
+
+/// What became of a batch that was to be walked through.
+enum Walked<'a> {
+    /// It has been through all transforms up to this node.
+    Node(usize, Batch),
+    /// It has been through a sink's own transform.
+    Edge(Arrival),
+    /// Nothing is left of it.
+    Nothing,
+    /// The first transform wants it as a whole.
+    Split(Batch, Split<'a>),
+}
+
+/// A transform that shares a walk, and what it has dropped.
+struct Fused<'a> {
+    target: Target,
+    metrics: &'a ComponentMetrics,
+    /// None if it edits no series.
+    pass: Option<Box<dyn Pass + 'a>>,
+    dropped: Counts,
+}
+
+/// Batches on their way: first in, first out, since what a transform emits first must not be
+/// overtaken.
+struct Work<'a> {
+    stage: &'a Stage,
+    waiting: VecDeque<(Target, Batch)>,
+    arrived: Vec<Arrival>,
+}
+
+impl Work<'_> {
+    fn dispatch(&mut self, targets: &[Target], batch: Batch) {
+        if let Some((last, others)) = targets.split_last() {
+            for &target in others {
+                self.go(target, batch.clone());
+            }
+            self.go(*last, batch);
+        }
+    }
+
+    fn go(&mut self, target: Target, batch: Batch) {
+        match target {
+            Target::Edge(edge) if self.stage.edges[edge].before.is_none() => {
+                self.arrived.push(Arrival::of(edge, batch));
+            }
+            target => self.waiting.push_back((target, batch)),
+        }
+    }
+}
+
+impl Stage {
+    /// Runs a batch through all transforms. Nothing has been delivered when it is refused.
+    pub(super) fn run(
+        &self,
+        batch: Batch,
+        needs: Needs,
+        seen: &mut Seen,
+    ) -> Result<Vec<Arrival>, SendError> {
+        let mut work = Work {
+            stage: self,
+            waiting: VecDeque::with_capacity(self.nodes.len() + 1),
+            arrived: Vec::with_capacity(self.edges.len()),
+        };
+        work.dispatch(&self.entry, batch);
+        while let Some((target, batch)) = work.waiting.pop_front() {
+            let counts = batch.counts();
+            let walked = self.walk(target, batch, needs, seen);
+            let done = walked.and_then(|walked| self.go_on(target, walked, &mut work));
+            let Err(error) = done else {
+                continue;
+            };
+            match target {
+                // An optional sink's trouble is its own, unless it is the batch's.
+                Target::Edge(edge)
+                    if !self.edges[edge].required && !matches!(error, SendError::Malformed(_)) =>
+                {
+                    work.arrived.push(Arrival::failed(edge, counts, error));
+                }
+                _ => return Err(error),
+            }
+        }
+        Ok(work.arrived)
+    }
+
+    /// Sends a batch on that has been walked through.
+    fn go_on(
+        &self,
+        first: Target,
+        walked: Walked<'_>,
+        work: &mut Work<'_>,
+    ) -> Result<(), SendError> {
+        match (walked, first) {
+            (Walked::Nothing, _) => {}
+            (Walked::Node(node, batch), _) => {
+                let node = &self.nodes[node];
+                node.metrics.sent().batch(batch.counts(), 0);
+                work.dispatch(&node.outputs[0], batch);
+            }
+            (Walked::Edge(arrival), _) => work.arrived.push(arrival),
+            (Walked::Split(batch, split), Target::Node(node)) => {
+                let node = &self.nodes[node];
+                node.metrics.received().batch(batch.counts(), 0);
+                let mut emit = |output: usize, batch: Batch| {
+                    node.metrics.sent().batch(batch.counts(), 0);
+                    if let Some(targets) = node.outputs.get(output) {
+                        work.dispatch(targets, batch);
+                    }
+                };
+                let mut dropped = |reason: &'static str, samples| {
+                    node.metrics.discarded_samples(reason, samples);
+                };
+                let mut out = Emitter::new(&mut emit, &mut dropped);
+                let done = guarded(|| split(batch, &mut out));
+                done.inspect_err(|error| error.note(&node.metrics))?;
+            }
+            (Walked::Split(batch, split), Target::Edge(edge)) => {
+                let received = batch.counts();
+                let (mut batches, mut losses) = (Vec::new(), Vec::new());
+                let mut emit = |_, batch| batches.push(batch);
+                let mut dropped = |reason, samples| losses.push((reason, samples));
+                let mut out = Emitter::new(&mut emit, &mut dropped);
+                guarded(|| split(batch, &mut out))?;
+                work.arrived.push(Arrival {
+                    edge,
+                    received,
+                    batches,
+                    dropped: losses,
+                    failure: None,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The transform that stands there, if there is one.
+    fn transform(&self, target: Target) -> Option<(&dyn Transform, &ComponentMetrics)> {
+        match target {
+            Target::Node(node) => {
+                let node = &self.nodes[node];
+                Some((&*node.transform, &node.metrics))
+            }
+            Target::Edge(edge) => {
+                let edge = &self.edges[edge];
+                Some((&**edge.before.as_ref()?, &edge.metrics))
+            }
+        }
+    }
+
+    /// Where a batch goes behind the only output of a node, if to one place only that may share
+    /// a walk with it: an optional sink may not, so that its trouble remains its own.
+    fn next(&self, target: Target) -> Option<Target> {
+        let Target::Node(node) = target else {
+            return None;
+        };
+        let [only] = &self.nodes[node].outputs[..] else {
+            return None;
+        };
+        match only[..] {
+            [Target::Edge(edge)] if !self.edges[edge].required => None,
+            [next] => Some(next),
+            _ => None,
+        }
+    }
+
+    /// The transforms from one on that share a walk; or what the first one does instead.
+    fn chain(
+        &self,
+        first: Target,
+        batch: &mut Batch,
+    ) -> Result<(Vec<Fused<'_>>, Option<Split<'_>>), SendError> {
+        let mut chain: Vec<Fused<'_>> = Vec::new();
+        let mut next = Some(first);
+        while let Some(target) = next {
+            let Some((transform, metrics)) = self.transform(target) else {
+                break;
+            };
+            let plan = guarded(|| transform.plan(batch));
+            let pass = match plan.inspect_err(|error| self.note(target, error))? {
+                Plan::Keep => None,
+                Plan::Pass(pass) => Some(pass),
+                Plan::Split(split) if chain.is_empty() => return Ok((chain, Some(split))),
+                // It is planned again once the batch has come there.
+                Plan::Split(_) => break,
+            };
+            chain.push(Fused {
+                target,
+                metrics,
+                pass,
+                dropped: Counts::default(),
+            });
+            next = self.next(target);
+        }
+        Ok((chain, None))
+    }
+
+    /// Runs a batch through a transform, and through those behind it, for as long as they work
+    /// series by series and nothing branches off.
+    fn walk(
+        &self,
+        first: Target,
+        mut batch: Batch,
+        needs: Needs,
+        seen: &mut Seen,
+    ) -> Result<Walked<'_>, SendError> {
+        let (mut chain, split) = self.chain(first, &mut batch)?;
+        let edits = chain.iter().any(|fused| fused.pass.is_some());
+        if !edits && needs >= Needs::Check && !batch.is_checked() {
+            seen.decode(&mut batch)?;
+        }
+        if let Some(split) = split {
+            return Ok(Walked::Split(batch, split));
+        }
+        let Some(last) = chain.last().map(|fused| fused.target) else {
+            return Ok(Walked::Nothing); // never: the first target is a transform
+        };
+        let arrived = match edits {
+            true => Some(self.edit(&mut chain, last, &mut batch, seen)?),
+            false => batch.counts(),
+        };
+        let mut left = arrived;
+        for fused in &chain {
+            let received = left;
+            let losses = (fused.pass.as_ref(), fused.dropped.all_samples());
+            if let Some(left) = &mut left {
+                *left -= fused.dropped;
+            }
+            if let Target::Edge(edge) = fused.target {
+                let dropped = losses.0.map(|pass| (pass.reason(), losses.1));
+                return Ok(Walked::Edge(Arrival {
+                    edge,
+                    received,
+                    batches: vec![batch],
+                    dropped: dropped.into_iter().collect(),
+                    failure: None,
+                }));
+            }
+            fused.metrics.received().batch(received, 0);
+            if let (Some(pass), samples) = losses {
+                fused.metrics.discarded_samples(pass.reason(), samples);
+            }
+            if fused.target != last {
+                fused.metrics.sent().batch(left, 0);
+            }
+        }
+        // A batch of which nothing is left ends here.
+        let was_empty = arrived.is_none_or(|counts| counts.is_empty());
+        match last {
+            Target::Node(_) if left.is_some_and(|left| left.is_empty()) && !was_empty => {
+                Ok(Walked::Nothing)
+            }
+            Target::Node(node) => Ok(Walked::Node(node, batch)),
+            Target::Edge(_) => Ok(Walked::Nothing), // never: it has returned above
+        }
+    }
+
+    /// Walks over a batch's series, from body to body if that is what the sinks behind it want.
+    /// Returns what arrived.
+    fn edit(
+        &self,
+        chain: &mut [Fused<'_>],
+        last: Target,
+        batch: &mut Batch,
+        seen: &mut Seen,
+    ) -> Result<Counts, SendError> {
+        let fresh = CompressionChoice::default();
+        let compression = self.ends_as_bodies(last, &fresh);
+        let rewrites = compression.filter(|_| batch.is_rewritable());
+        if rewrites.is_none() {
+            seen.decode(batch)?;
+        }
+        let before = batch.counts().filter(|_| batch.is_checked());
+        let mut edit = |series: &mut SeriesMut<'_>| {
+            for fused in &mut *chain {
+                if let Some(pass) = &mut fused.pass
+                    && !pass.series(series)
+                {
+                    fused.dropped.add(series.counts());
+                    return false;
+                }
+            }
+            true
+        };
+        let edited = guarded(|| {
+            let edited = match rewrites {
+                Some(compression) => batch.rewrite(compression, &mut edit),
+                None => {
+                    let edited = batch.edit(|arena| arena.retain(&mut edit));
+                    edited.map(|()| Invalid::default())
+                }
+            };
+            match edited {
+                Err(error @ DecodeError::GrewTooLarge) => Err(Rejection::from(error)),
+                edited => Ok(edited),
+            }
+        });
+        // It is laid to the chain's last transform: which one it was cannot be told.
+        let edited = edited.inspect_err(|error| self.note(last, error))?;
+        let invalid = edited.map_err(SendError::Malformed)?;
+        let arrived = before.unwrap_or_else(|| {
+            let dropped = chain.iter().map(|fused| fused.dropped);
+            dropped.fold(batch.counts().unwrap_or_default(), |sum, counts| {
+                sum + counts
+            })
+        });
+        if rewrites.is_some() && seen.counts.is_none() {
+            seen.counts = Some(arrived);
+            seen.invalid = invalid;
+        }
+        Ok(arrived)
+    }
+
+    /// How to compress what leaves behind a transform, if all of it goes to sinks that send bodies
+    /// of 1.0 as they are: in the way of the first of them, since they share the body.
+    fn ends_as_bodies<'a>(
+        &'a self,
+        last: Target,
+        fresh: &'a CompressionChoice,
+    ) -> Option<&'a CompressionChoice> {
+        let node = match last {
+            Target::Edge(edge) => {
+                let edge = &self.edges[edge];
+                return edge.takes_bodies(Version::V1).then_some(&edge.compression);
+            }
+            Target::Node(node) => &self.nodes[node],
+        };
+        let mut first = None;
+        for target in node.outputs.iter().flatten() {
+            let Target::Edge(edge) = *target else {
+                return None;
+            };
+            let edge = &self.edges[edge];
+            if edge.before.is_some() || !edge.takes_bodies(Version::V1) {
+                return None;
+            }
+            first.get_or_insert(&edge.compression);
+        }
+        Some(first.unwrap_or(fresh))
+    }
+
+    /// Reports a transform's error. An optional sink's is reported when it is certain that the
+    /// batch goes to the others.
+    fn note(&self, target: Target, error: &SendError) {
+        match target {
+            Target::Node(node) => error.note(&self.nodes[node].metrics),
+            Target::Edge(edge) if self.edges[edge].required => {
+                error.note(&self.edges[edge].metrics);
+            }
+            Target::Edge(_) => {}
+        }
+    }
+}
+
+/// Lets a transform work, whose panic costs nothing but the batch.
+fn guarded<R>(work: impl FnOnce() -> Result<R, Rejection>) -> Result<R, SendError> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(SendError::Panicked),
+    }
+}

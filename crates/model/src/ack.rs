@@ -35,9 +35,6 @@ pub enum Outcome {
     },
 }
 
-/// The worst outcome among all required sinks.
-pub type Verdict = Outcome;
-
 /// Why a batch is refused as a whole before it reaches a sink.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
@@ -212,8 +209,8 @@ pub struct Waiter {
 }
 
 impl Waiter {
-    /// The worst outcome, once all tickets are in.
-    pub async fn verdict(&mut self) -> Verdict {
+    /// The worst outcome among all required sinks, once all tickets are in.
+    pub async fn verdict(&mut self) -> Outcome {
         // The sender's side always sends before it goes.
         (&mut self.verdict)
             .await

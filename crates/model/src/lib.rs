@@ -21,7 +21,7 @@ mod kind;
 mod origin;
 mod version;
 
-pub use ack::{Ack, Outcome, Rejection, Ticket, Until, Verdict, Waiter};
+pub use ack::{Ack, Outcome, Rejection, Ticket, Until, Waiter};
 pub use counts::{Counts, SeriesCounts};
 pub use kind::{Kind, Signal};
 pub use origin::{ClientCertificate, Origin, Tenant};

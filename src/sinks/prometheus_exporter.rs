@@ -2,29 +2,33 @@
 //!
 //! Delivery: a batch is delivered once its values are on the page. A series leaves the page with
 //! its stale marker, or when it has not been written for `expiry`. Limits: `max_series`; further
-//! series are dropped and counted. Native histograms cannot be shown in the text format and are
-//! counted as dropped.
+//! series are dropped and counted. So are native histograms and series without a name, which the
+//! text format cannot show. Names are escaped as the scraper asks; of series that are one line then,
+//! the first is shown and the others are counted as errors.
 
-use std::collections::BTreeMap;
+mod negotiation;
+mod page;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{ACCEPT, CONTENT_TYPE};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use metrifold_base::keys::Keys;
 use metrifold_base::{Address, BoxFuture, BuildError, Period, Problems, RunError, Shutdown, keys};
-use metrifold_codec::remote_write::STALE;
-use metrifold_codec::{Arena, text};
 use metrifold_engine::component::{
     BuildContext, BuildSink, ComponentInfo, MetricsSink, Resource, SinkConfig, SinkPort,
 };
 use metrifold_engine::planes::Sink;
-use metrifold_engine::planes::metrics::{Form, Input, Metrics};
+use metrifold_engine::planes::metrics::{Delivery, Form, Input, Metrics};
 use metrifold_http::{Everybody, Handler, Listen, Request, Response, Route};
 use metrifold_model::ledger::Reason;
 use metrifold_model::{Kind, Outcome};
 use metrifold_telemetry::ComponentMetrics;
+
+use negotiation::Format;
+use page::Page;
 
 keys! {
     /// Configuration of the `prometheus_exporter` sink.
@@ -82,16 +86,15 @@ impl MetricsSink for PrometheusExporterConfig {
 impl BuildSink<Metrics> for PrometheusExporterConfig {
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Sink<Metrics>>, BuildError> {
         let route = cx.listeners.route(&self.listen(), &cx.id)?;
-        let page = Page {
-            series: Mutex::default(),
-            expiry: self.expiry.0,
-            max_series: self.max_series,
-            timestamps: self.timestamps,
+        let page = Page::new(self.expiry.0, self.max_series, self.timestamps);
+        let shared = Shared {
+            page: Mutex::new(page),
             metrics: cx.metrics.clone(),
         };
         Ok(Box::new(PrometheusExporter {
             route,
-            page: Arc::new(page),
+            sweep: self.expiry.0.min(SWEEP),
+            shared: Arc::new(shared),
         }))
     }
 }
@@ -102,138 +105,95 @@ impl PrometheusExporterConfig {
     }
 }
 
+/// How often series that have expired are looked for.
+const SWEEP: Duration = Duration::from_secs(10);
+
 struct PrometheusExporter {
     route: Route,
-    page: Arc<Page>,
+    sweep: Duration,
+    shared: Arc<Shared>,
 }
 
-struct Page {
-    series: Mutex<BTreeMap<SeriesKey, Entry>>,
-    expiry: Duration,
-    max_series: usize,
-    timestamps: bool,
+/// What the sink writes and its handler shows.
+struct Shared {
+    page: Mutex<Page>,
     metrics: ComponentMetrics,
-}
-
-/// The metric's name, and the whole series as it is written on the page: the name comes first so
-/// that a metric's series stay together.
-type SeriesKey = (Box<[u8]>, Box<[u8]>);
-
-struct Entry {
-    value: f64,
-    timestamp: i64,
-    written: Instant,
 }
 
 impl Sink<Metrics> for PrometheusExporter {
     fn run(self: Box<Self>, input: Input, _shutdown: Shutdown) -> BoxFuture<Result<(), RunError>> {
-        let serving = self.route.serve(Arc::new(Everybody), self.page.clone());
+        let serving = self.route.serve(Arc::new(Everybody), self.shared.clone());
         Box::pin(async move {
             let _serving = serving;
-            let mut sweep = interval(self.page.expiry.min(Duration::from_secs(10)));
+            let mut sweep = interval(self.sweep);
             sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 let delivery = tokio::select! {
                     delivery = input.recv() => delivery,
                     _ = sweep.tick() => {
-                        self.page.sweep();
+                        self.shared.page().sweep(Instant::now());
                         continue;
                     }
                 };
-                let Some(mut delivery) = delivery else {
-                    return Ok(());
-                };
-                match delivery.batch.arena() {
-                    Ok(arena) => self.page.write(arena),
-                    Err(error) => {
-                        delivery.count_lost(Reason::Invalid, None);
-                        delivery.finish(Outcome::rejected(error.to_string()));
-                        continue;
-                    }
+                match delivery {
+                    Some(delivery) => self.shared.write(delivery),
+                    None => return Ok(()),
                 }
-                delivery.delivered();
             }
         })
     }
 }
 
-impl Page {
-    fn series(&self) -> MutexGuard<'_, BTreeMap<SeriesKey, Entry>> {
-        self.series.lock().unwrap_or_else(PoisonError::into_inner)
+impl Shared {
+    /// The page holds no invariant that a panic elsewhere could have broken.
+    fn page(&self) -> MutexGuard<'_, Page> {
+        self.page.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, arena: &Arena) {
-        let now = Instant::now();
-        let (mut too_many, mut histograms) = (0, 0);
-        let mut page = self.series();
-        for series in arena.iter() {
-            histograms += series.histograms().count() as u64;
-            let Some((value, timestamp)) = series.samples().max_by_key(|&(_, time)| time) else {
-                continue;
-            };
-            let mut text = Vec::new();
-            text::put_series(&mut text, series.labels());
-            let name = text.split(|&b| b == b'{').next().unwrap_or_default();
-            let key = (name.into(), text.into_boxed_slice());
-            if value.to_bits() == STALE {
-                page.remove(&key);
-                continue;
+    fn write(&self, mut delivery: Delivery) {
+        let bytes = delivery.batch.body_len();
+        let (arena, mut counts) = match delivery.batch.arena() {
+            Ok(arena) => (arena.clone(), arena.counts()),
+            Err(error) => {
+                delivery.count_lost(Reason::Invalid, None);
+                return delivery.finish(Outcome::rejected(error.to_string()));
             }
-            if page.len() >= self.max_series && !page.contains_key(&key) {
-                too_many += 1;
-                continue;
-            }
-            let entry = page.entry(key).or_insert(Entry {
-                value,
-                timestamp,
-                written: now,
-            });
-            if timestamp >= entry.timestamp {
-                *entry = Entry {
-                    value,
-                    timestamp,
-                    written: now,
-                };
-            }
+        };
+        let left_out = self.page().write(&arena, Instant::now());
+        counts.histograms -= left_out.histograms;
+        counts.samples -= left_out.too_many + left_out.nameless;
+        for (reason, samples) in [
+            (Reason::TooManySeries, left_out.too_many),
+            (Reason::NativeHistogram, left_out.histograms),
+            (Reason::NoMetricName, left_out.nameless),
+        ] {
+            delivery.count_lost_samples(reason, samples);
         }
-        drop(page);
-        self.metrics.discarded_samples("too_many_series", too_many);
-        self.metrics
-            .discarded_samples("native_histogram", histograms);
-    }
-
-    fn sweep(&self) {
-        let expiry = self.expiry;
-        self.series()
-            .retain(|_, entry| entry.written.elapsed() < expiry);
-    }
-
-    fn render(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        for ((_, series), entry) in self.series().iter() {
-            if entry.written.elapsed() >= self.expiry {
-                continue;
-            }
-            out.extend_from_slice(series);
-            out.push(b' ');
-            text::put_value(&mut out, entry.value);
-            if self.timestamps {
-                out.extend_from_slice(format!(" {}", entry.timestamp).as_bytes());
-            }
-            out.push(b'\n');
+        if counts.all_samples() > 0 || arena.counts().all_samples() == 0 {
+            delivery.count_sent(Some(counts), bytes);
         }
-        out
+        delivery.finish(Outcome::Delivered);
     }
 }
 
-impl Handler for Page {
-    fn handle(self: Arc<Self>, _: Request) -> BoxFuture<Response> {
+impl Handler for Shared {
+    fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
         Box::pin(async move {
-            let mut response = Response::new(self.render().into());
-            response.headers_mut().insert(
-                CONTENT_TYPE,
-                HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
-            );
+            let format = Format::negotiate(request.headers.get_all(ACCEPT));
+            let (text, collisions) = self.page().render(format.escaping, Instant::now());
+            if collisions > 0 {
+                self.metrics.error(
+                    "name_collision",
+                    format!(
+                        "{collisions} series are not shown since their names become those of others when they are escaped by {}",
+                        format.escaping.parameter()
+                    ),
+                );
+            }
+            let mut response = Response::new(text.into());
+            response
+                .headers_mut()
+                .insert(CONTENT_TYPE, format.content_type());
             response
         })
     }

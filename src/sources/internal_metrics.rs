@@ -7,21 +7,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use prost::Message;
 use tokio::time::{MissedTickBehavior, interval};
 
 use metrifold_base::keys::Keys;
 use metrifold_base::{BoxFuture, BuildError, Period, Problems, RunError, Shutdown, keys};
 use metrifold_codec::remote_write::Limits;
-use metrifold_codec::remote_write::messages::v1;
-use metrifold_codec::snappy::Compressor;
-use metrifold_codec::{Batch, text};
+use metrifold_codec::{ArenaBuilder, Batch, text};
 use metrifold_engine::component::{
     BuildContext, BuildSource, ComponentInfo, SourceConfig, SourcePort,
 };
 use metrifold_engine::planes::Source;
 use metrifold_engine::planes::metrics::{Metrics, Needs, Output};
-use metrifold_model::{Kind, Origin, Version};
+use metrifold_model::{Kind, Origin};
 use metrifold_telemetry::{ComponentMetrics, Telemetry};
 
 keys! {
@@ -110,19 +107,13 @@ impl InternalMetrics {
     fn batch(&self) -> Batch {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = since.map_or(0, |since| since.as_millis() as i64);
-        let mut request = text::read(&self.telemetry.render(), now);
-        for series in &mut request.timeseries {
-            for (name, value) in &self.config.labels {
-                if series.labels.iter().all(|label| label.name != *name) {
-                    series.labels.push(v1::Label {
-                        name: name.clone(),
-                        value: value.clone(),
-                    });
-                }
-            }
-            series.labels.sort_by(|a, b| a.name.cmp(&b.name));
-        }
-        let body = Compressor::compress(|out| out.put(&request.encode_to_vec()));
-        Batch::from_body(Version::V1, body, Limits::default(), self.origin.clone())
+        let mut batch = ArenaBuilder::new(Limits::default());
+        text::read(
+            &self.telemetry.render(),
+            now,
+            &self.config.labels,
+            &mut batch,
+        );
+        Batch::from_arena(batch.finish(), self.origin.clone())
     }
 }

@@ -5,6 +5,7 @@
 //! and the range of its remaining fields (samples, histograms, exemplars), which are counted but
 //! not parsed. An edit touches the labels alone; series that nobody edits leave byte for byte.
 
+mod builder;
 mod pool;
 mod series;
 
@@ -16,6 +17,7 @@ use crate::wire;
 
 use pool::{Pool, size_of_lists};
 
+pub use builder::{ArenaBuilder, MetricType, SeriesError};
 pub(crate) use pool::Raw;
 pub use series::{Name, SeriesMut, SeriesRef};
 use series::{head, head_within};

@@ -28,6 +28,6 @@ pub mod wire;
 mod arena;
 mod batch;
 
-pub use arena::{Arena, Label, Name, SeriesMut, SeriesRef};
+pub use arena::{Arena, ArenaBuilder, Label, MetricType, Name, SeriesError, SeriesMut, SeriesRef};
 pub(crate) use arena::{Raw, Series, Span, name_head, name_head_within};
 pub use batch::Batch;

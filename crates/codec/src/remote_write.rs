@@ -29,4 +29,4 @@ pub(crate) use rewrite_v1::rewrite as rewrite_v1;
 pub use samples::STALE;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -2,47 +2,63 @@
 //!
 //! Source: <https://prometheus.io/docs/instrumenting/exposition_formats/>.
 
-use crate::remote_write::messages::v1;
+mod escaping;
 
-/// Appends `name{label="value",…}` for sorted labels. Names beyond the classic character set get
-/// underscores, since readers of this version know no quoting of names.
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use crate::{ArenaBuilder, MetricType};
+
+use escaping::is_classic;
+
+pub use escaping::Escaping;
+
+/// Appends `name{label="value",…}` for sorted labels. Names beyond the classic character set are
+/// quoted, which readers of version 0.0.4 do not know: [`Escaping`] avoids such names.
 pub fn put_series<'a>(
     out: &mut Vec<u8>,
     labels: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
 ) {
     let is_name = |label: &(&[u8], &[u8])| label.0 == b"__name__";
+    let mut opened = false;
+    let mut open = |out: &mut Vec<u8>| {
+        out.push(if opened { b',' } else { b'{' });
+        opened = true;
+    };
     if let Some((_, name)) = labels.clone().find(is_name) {
-        put_name(out, name, true);
-    }
-    let mut first = true;
-    for (name, value) in labels.filter(|label| !is_name(label)) {
-        out.push(if first { b'{' } else { b',' });
-        first = false;
-        put_name(out, name, false);
-        out.extend_from_slice(b"=\"");
-        for &byte in value {
-            match byte {
-                b'\\' => out.extend_from_slice(b"\\\\"),
-                b'"' => out.extend_from_slice(b"\\\""),
-                b'\n' => out.extend_from_slice(b"\\n"),
-                byte => out.push(byte),
-            }
+        if is_classic(name, true) {
+            out.extend_from_slice(name);
+        } else {
+            open(out);
+            put_quoted(out, name);
         }
-        out.push(b'"');
     }
-    if !first {
+    for (name, value) in labels.filter(|label| !is_name(label)) {
+        open(out);
+        if is_classic(name, false) {
+            out.extend_from_slice(name);
+        } else {
+            put_quoted(out, name);
+        }
+        out.push(b'=');
+        put_quoted(out, value);
+    }
+    if opened {
         out.push(b'}');
     }
 }
 
-fn put_name(out: &mut Vec<u8>, name: &[u8], colons: bool) {
-    for (i, &byte) in name.iter().enumerate() {
-        let good = byte.is_ascii_alphabetic()
-            || byte == b'_'
-            || (colons && byte == b':')
-            || (i > 0 && byte.is_ascii_digit());
-        out.push(if good { byte } else { b'_' });
+fn put_quoted(out: &mut Vec<u8>, text: &[u8]) {
+    out.push(b'"');
+    for &byte in text {
+        match byte {
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            byte => out.push(byte),
+        }
     }
+    out.push(b'"');
 }
 
 /// Appends a sample's value.
@@ -62,11 +78,11 @@ pub fn put_value(out: &mut Vec<u8>, value: f64) {
     out.extend_from_slice(text.strip_suffix(".0").unwrap_or(text).as_bytes());
 }
 
-/// Reads a page in this format, without timestamps, into a request with the time `now`. Lines
-/// that are not in the format are left out.
-pub fn read(page: &str, now: i64) -> v1::WriteRequest {
-    let mut request = v1::WriteRequest::default();
-    let mut help = String::new();
+/// Reads a page in this format, without timestamps, into a batch: samples have the time `now`, and
+/// the labels `more` unless they have some of these names. Lines that are not in the format, and
+/// series that are invalid or for which there is no room, are left out.
+pub fn read(page: &str, now: i64, more: &BTreeMap<String, String>, batch: &mut ArenaBuilder) {
+    let mut help = Cow::Borrowed("");
     for line in page.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {
             let text = rest.split_once(' ').map_or("", |(_, text)| text);
@@ -75,56 +91,43 @@ pub fn read(page: &str, now: i64) -> v1::WriteRequest {
             let Some((family, kind)) = rest.split_once(' ') else {
                 continue;
             };
-            request.metadata.push(v1::MetricMetadata {
-                r#type: match kind {
-                    "counter" => 1,
-                    "gauge" => 2,
-                    "histogram" => 3,
-                    "summary" => 5,
-                    _ => 0,
-                },
-                metric_family_name: family.into(),
-                help: std::mem::take(&mut help),
-                unit: String::new(),
-            });
-        } else if let Some((labels, value)) = sample(line) {
-            request.timeseries.push(v1::TimeSeries {
-                labels,
-                samples: vec![v1::Sample {
-                    value,
-                    timestamp: now,
-                }],
-                ..Default::default()
-            });
+            let kind = match kind {
+                "counter" => MetricType::Counter,
+                "gauge" => MetricType::Gauge,
+                "histogram" => MetricType::Histogram,
+                "summary" => MetricType::Summary,
+                _ => MetricType::Unknown,
+            };
+            batch.push_metadata(family, kind, &std::mem::take(&mut help), "");
+        } else if let Some(value) = labels(line, batch) {
+            for (name, value) in more {
+                if !batch.has_label(name) {
+                    batch.push_label(name, value);
+                }
+            }
+            batch.push_sample(value, now);
+            let _ = batch.finish_series(); // left out if it is invalid
         }
     }
-    request
 }
 
-/// Reads `name{label="value"} value`.
-fn sample(line: &str) -> Option<(Vec<v1::Label>, f64)> {
+/// Reads `name{label="value"} value`: starts a series with these labels, and returns the value.
+fn labels(line: &str, batch: &mut ArenaBuilder) -> Option<f64> {
     let end = line.find(['{', ' '])?;
-    let label = |name: &str, value: String| v1::Label {
-        name: name.into(),
-        value,
-    };
-    let mut labels = vec![label("__name__", line[..end].into())];
+    batch.start_series();
+    batch.push_label("__name__", &line[..end]);
     let mut rest = &line[end..];
     if let Some(inside) = rest.strip_prefix('{') {
         rest = inside;
         while !rest.starts_with('}') {
             let (name, behind) = rest.split_once("=\"")?;
             let close = closing_quote(behind)?;
-            labels.push(label(
-                name.trim_start_matches(','),
-                unescape(&behind[..close]),
-            ));
+            batch.push_label(name.trim_start_matches(','), &unescape(&behind[..close]));
             rest = &behind[close + 1..];
         }
         rest = &rest[1..];
     }
-    labels.sort_by(|a, b| a.name.cmp(&b.name));
-    Some((labels, rest.trim().parse().ok()?))
+    rest.trim().parse().ok()
 }
 
 /// Where a quoted text ends.
@@ -137,7 +140,10 @@ fn closing_quote(text: &str) -> Option<usize> {
     })
 }
 
-fn unescape(text: &str) -> String {
+fn unescape(text: &str) -> Cow<'_, str> {
+    if !text.contains('\\') {
+        return Cow::Borrowed(text);
+    }
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
@@ -150,14 +156,25 @@ fn unescape(text: &str) -> String {
             (c, false) => out.push(c),
         }
     }
-    out
+    Cow::Owned(out)
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use prost::Message;
 
     use super::*;
+    use crate::remote_write::messages::v1;
+    use crate::remote_write::tests::unsnappy;
+    use crate::remote_write::{Limits, encode_v1};
+
+    fn read(page: &str, now: i64) -> v1::WriteRequest {
+        let mut batch = ArenaBuilder::new(Limits::default());
+        super::read(page, now, &BTreeMap::new(), &mut batch);
+        let body = encode_v1(&batch.finish(), None);
+        v1::WriteRequest::decode(&*unsnappy(&body)).unwrap()
+    }
 
     #[test]
     fn values_are_written_as_prometheus_writes_them() {
@@ -176,11 +193,19 @@ mod tests {
     }
 
     #[test]
-    fn names_beyond_the_classic_set_get_underscores() {
-        let labels: [(&[u8], &[u8]); 3] = [(b"__name__", b"a.b"), (b"1x", b"1"), (b"c:d", b"2")];
-        let mut out = Vec::new();
-        put_series(&mut out, labels.into_iter());
-        assert_eq!(String::from_utf8(out).unwrap(), "a_b{_x=\"1\",c_d=\"2\"}");
+    fn names_beyond_the_classic_set_are_quoted() {
+        let f = |labels: &[(&str, &str)], expected: &str| {
+            let labels = labels.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()));
+            let mut out = Vec::new();
+            put_series(&mut out, labels);
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        };
+        f(&[("__name__", "a"), ("b", "1")], "a{b=\"1\"}");
+        f(&[("__name__", "a.b")], "{\"a.b\"}");
+        f(
+            &[("1\"x", "1"), ("__name__", "a.b"), ("c:d", "2\n")],
+            "{\"a.b\",\"1\\\"x\"=\"1\",\"c:d\"=\"2\\n\"}",
+        );
     }
 
     #[test]
@@ -204,9 +229,21 @@ mod tests {
         assert_eq!(request.timeseries[1].samples[0].value, f64::INFINITY);
     }
 
+    #[test]
+    fn a_series_gets_the_labels_that_it_has_not() {
+        let more = ["a", "b"].map(|name| (name.to_string(), "more".to_string()));
+        let mut batch = ArenaBuilder::new(Limits::default());
+        super::read("x{a=\"own\"} 1\n", 5, &more.into(), &mut batch);
+        let arena = batch.finish();
+        let series = arena.iter().next().unwrap();
+        let labels: [(&[u8], &[u8]); 3] = [(b"__name__", b"x"), (b"a", b"own"), (b"b", b"more")];
+        assert_eq!(series.labels().collect::<Vec<_>>(), labels);
+        assert_eq!(series.samples().collect::<Vec<_>>(), [(1.0, 5)]);
+    }
+
     proptest! {
         #[test]
-        fn what_is_written_is_read_again(name in "[a-z_:]{1,9}", value: f64, label in "\\PC{0,20}") {
+        fn what_is_written_is_read_again(name in "[a-z_:]{1,9}", value: f64, label in "\\PC{1,20}") {
             let labels = [("__name__", name.as_str()), ("a", label.as_str())];
             let mut out = Vec::new();
             put_series(&mut out, labels.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())));

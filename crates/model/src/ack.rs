@@ -194,7 +194,7 @@ pub struct Waiter {
 }
 
 impl Waiter {
-    /// The worst outcome, once all tickets are in.
+    /// The worst outcome among all required sinks, once all tickets are in.
     pub async fn verdict(&mut self) -> Outcome {
         // The sender's side always sends before it goes.
         (&mut self.verdict)

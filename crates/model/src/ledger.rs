@@ -48,13 +48,19 @@ pub enum Reason {
     RefusedTogether = 29,
     /// The sink could not write it to where it goes.
     WriteFailed = 30,
+    /// The sink holds as many series as it may.
+    TooManySeries = 31,
+    /// The sink's format cannot show native histograms.
+    NativeHistogram = 32,
+    /// A series has no name that the sink could show it under.
+    NoMetricName = 33,
     /// A code that this version does not know.
     Other = 255,
 }
 
 impl Reason {
     /// All reasons, by code.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::QueueFull,
         Self::TooOld,
         Self::Corrupt,
@@ -73,6 +79,9 @@ impl Reason {
         Self::DeadLetter,
         Self::RefusedTogether,
         Self::WriteFailed,
+        Self::TooManySeries,
+        Self::NativeHistogram,
+        Self::NoMetricName,
         Self::Other,
     ];
 
@@ -108,6 +117,9 @@ impl Reason {
             Self::DeadLetter => "dead_letter",
             Self::RefusedTogether => "refused_together",
             Self::WriteFailed => "write_failed",
+            Self::TooManySeries => "too_many_series",
+            Self::NativeHistogram => "native_histogram",
+            Self::NoMetricName => "no_metric_name",
             Self::Other => "other",
         }
     }
@@ -371,7 +383,8 @@ mod tests {
         assert_eq!(
             codes,
             [
-                1, 2, 3, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 255
+                1, 2, 3, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33,
+                255
             ]
         );
     }

@@ -60,6 +60,11 @@ impl<'a> SeriesRef<'a> {
         Some(self.arena.text(label.value()))
     }
 
+    /// What it carries.
+    pub fn counts(&self) -> SeriesCounts {
+        self.arena.series[self.index].counts
+    }
+
     /// The version in which its fields are encoded.
     pub(crate) fn version(&self) -> Version {
         self.arena.version

@@ -184,3 +184,93 @@ impl Writer {
         self.pending.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use metrifold_model::Version;
+
+    use super::*;
+    use crate::remote_write::messages::v1;
+    use crate::remote_write::tests::snappy;
+    use crate::remote_write::{Limits, decode, encode_v1};
+
+    fn arena(labels: impl Fn(usize) -> Vec<(&'static str, String)>) -> Arena {
+        let series = |number| v1::TimeSeries {
+            labels: labels(number)
+                .into_iter()
+                .map(|(name, value)| v1::Label {
+                    name: name.into(),
+                    value,
+                })
+                .collect(),
+            samples: vec![v1::Sample {
+                value: 1.0,
+                timestamp: 1_700_000_000_000,
+            }],
+            ..Default::default()
+        };
+        let request = v1::WriteRequest {
+            timeseries: (0..1000).map(series).collect(),
+            metadata: vec![],
+        };
+        let body = snappy(&prost::Message::encode_to_vec(&request));
+        decode(Version::V1, &body, &Limits::default()).unwrap().0
+    }
+
+    /// Labels are those of a neighbour.
+    fn alike() -> Arena {
+        arena(|number| {
+            vec![
+                ("__name__", format!("family_{}", number % 20)),
+                ("pod", format!("service-{:08x}", number / 20 * 0x9e37_79b9)),
+            ]
+        })
+    }
+
+    /// Only parts of values are repeated.
+    fn unlike() -> Arena {
+        let part = |number: usize| "a-part-of-values-that-is-often-there".repeat(1 + number % 2);
+        arena(|number| {
+            let value = format!("{number}{}{}", part(number), number * 7);
+            vec![
+                ("__name__", value),
+                ("x", format!("{}{number}", part(number))),
+            ]
+        })
+    }
+
+    #[test]
+    fn what_is_written_depends_on_its_sink_alone() {
+        let (own, foreign) = (alike(), unlike());
+        let alone = || {
+            let choice = CompressionChoice::default();
+            [(); 3].map(|()| encode_v1(&own, Some(&choice)))
+        };
+        let expected = alone();
+        let other = CompressionChoice::default();
+        let learned = [(); 2].map(|()| encode_v1(&foreign, Some(&other)));
+        assert_eq!(
+            other.next(),
+            Way::Search,
+            "the foreign data is not searched"
+        );
+        assert_eq!(learned[0], learned[1]);
+        assert_eq!(alone(), expected);
+        // And the sink that searches goes on to do so, whatever others write.
+        assert_eq!(encode_v1(&foreign, Some(&other)), learned[0]);
+        assert_eq!(encode_v1(&own, None), encode_v1(&own, None));
+    }
+
+    #[test]
+    fn both_ways_are_compared_again_after_a_while() {
+        let arena = alike();
+        let choice = CompressionChoice::default();
+        for _ in 0..2 {
+            assert_eq!(choice.next(), Way::Both);
+            encode_v1(&arena, Some(&choice));
+            for _ in 1..TRIAL_EVERY {
+                assert_eq!(choice.next(), Way::Structure);
+            }
+        }
+    }
+}

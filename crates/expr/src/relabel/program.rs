@@ -10,8 +10,7 @@ use std::io::Write as _;
 use md5::{Digest, Md5};
 
 use metrifold_base::Problems;
-use metrifold_codec::{Arena, Name, SeriesMut};
-use metrifold_model::Counts;
+use metrifold_codec::{Name, SeriesMut};
 
 use crate::regex::{Locations, Regex};
 
@@ -195,21 +194,6 @@ impl Program {
                 order: Order::default(),
                 mapped: Vec::new(),
             },
-        }
-    }
-
-    /// Relabels a batch; returns what was dropped.
-    pub fn apply(&self, arena: &mut Arena, scratch: &mut Scratch) -> Counts {
-        scratch.begin();
-        let before = arena.counts();
-        arena.retain(|series| self.run(series, scratch));
-        let after = arena.counts();
-        Counts {
-            series: before.series - after.series,
-            samples: before.samples - after.samples,
-            histograms: before.histograms - after.histograms,
-            exemplars: before.exemplars - after.exemplars,
-            metadata: 0,
         }
     }
 

@@ -1,0 +1,191 @@
+//! The latest value of every series, and the page that shows them.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use metrifold_codec::remote_write::STALE;
+use metrifold_codec::text::{self, Escaping};
+use metrifold_codec::{Arena, Name, SeriesRef};
+
+pub(super) struct Page {
+    series: BTreeMap<Key, Entry>,
+    expiry: Duration,
+    max_series: usize,
+    timestamps: bool,
+    name: Name,
+}
+
+/// A series: the metric's name, then the name and the value of every other label, sorted by name,
+/// each ended by [`END`]. A metric's series stand together.
+type Key = Box<[u8]>;
+
+/// A byte that is never found in UTF-8.
+const END: u8 = 0xff;
+
+struct Entry {
+    value: f64,
+    timestamp: i64,
+    written: Instant,
+}
+
+/// Samples that did not come onto the page.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct LeftOut {
+    /// Of series above the bound.
+    pub(super) too_many: u64,
+    /// Native histograms.
+    pub(super) histograms: u64,
+    /// Of series without a metric's name.
+    pub(super) nameless: u64,
+}
+
+impl Page {
+    pub(super) fn new(expiry: Duration, max_series: usize, timestamps: bool) -> Self {
+        Self {
+            series: BTreeMap::new(),
+            expiry,
+            max_series,
+            timestamps,
+            name: Name::new("__name__"),
+        }
+    }
+
+    pub(super) fn write(&mut self, arena: &Arena, now: Instant) -> LeftOut {
+        let mut left_out = LeftOut::default();
+        for series in arena.iter() {
+            let counts = series.counts();
+            left_out.histograms += u64::from(counts.histograms);
+            let Some((value, timestamp)) = series.samples().max_by_key(|&(_, time)| time) else {
+                continue;
+            };
+            let Some(key) = self.key(series) else {
+                left_out.nameless += u64::from(counts.samples);
+                continue;
+            };
+            if value.to_bits() == STALE {
+                self.series.remove(&key);
+                continue;
+            }
+            if self.series.len() >= self.max_series && !self.series.contains_key(&key) {
+                left_out.too_many += u64::from(counts.samples);
+                continue;
+            }
+            let new = Entry {
+                value,
+                timestamp,
+                written: now,
+            };
+            match self.series.get_mut(&key) {
+                Some(entry) if timestamp < entry.timestamp => {}
+                Some(entry) => *entry = new,
+                None => {
+                    self.series.insert(key, new);
+                }
+            }
+        }
+        left_out
+    }
+
+    fn key(&self, series: SeriesRef<'_>) -> Option<Key> {
+        let metric = series.get(&self.name).filter(|name| !name.is_empty())?;
+        let others = series.labels();
+        let others = others.filter(|(name, _)| *name != self.name.as_bytes());
+        Some(key(metric, others))
+    }
+
+    pub(super) fn sweep(&mut self, now: Instant) {
+        let expiry = self.expiry;
+        self.series
+            .retain(|_, entry| now.duration_since(entry.written) < expiry);
+    }
+
+    /// The page, and how many series are not on it: those that have the names of others, or of one
+    /// label twice, once they are escaped.
+    pub(super) fn render(&self, escaping: Escaping, now: Instant) -> (Vec<u8>, u64) {
+        let fresh = |entry: &Entry| now.duration_since(entry.written) < self.expiry;
+        let mut collisions = 0;
+        let mut lines = Vec::with_capacity(self.series.len());
+        let mut in_order = true;
+        for (key, entry) in self.series.iter().filter(|(_, entry)| fresh(entry)) {
+            match escape(key, escaping) {
+                Some(key) => {
+                    in_order &= matches!(key, Cow::Borrowed(_));
+                    lines.push((key, entry));
+                }
+                None => collisions += 1,
+            }
+        }
+        if !in_order {
+            // One that has its name by itself comes first, and stays.
+            lines.sort_by(|(a, _), (b, _)| {
+                let is_escaped = |key: &Cow<'_, [u8]>| matches!(key, Cow::Owned(_));
+                a.cmp(b).then(is_escaped(a).cmp(&is_escaped(b)))
+            });
+            let before = lines.len();
+            lines.dedup_by(|(a, _), (b, _)| a == b);
+            collisions += (before - lines.len()) as u64;
+        }
+        let mut out = Vec::new();
+        for (key, entry) in lines {
+            text::put_series(&mut out, labels(&key));
+            out.push(b' ');
+            text::put_value(&mut out, entry.value);
+            if self.timestamps {
+                out.extend_from_slice(format!(" {}", entry.timestamp).as_bytes());
+            }
+            out.push(b'\n');
+        }
+        (out, collisions)
+    }
+}
+
+fn key<'a>(metric: &[u8], others: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Key {
+    let mut key = Vec::new();
+    key.extend_from_slice(metric);
+    key.push(END);
+    for (name, value) in others {
+        for text in [name, value] {
+            key.extend_from_slice(text);
+            key.push(END);
+        }
+    }
+    key.into_boxed_slice()
+}
+
+/// The labels of a key, the metric's name first.
+fn labels(key: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
+    let mut texts = key.split(|&byte| byte == END);
+    let metric = texts.next().unwrap_or_default();
+    let others = std::iter::from_fn(move || Some((texts.next()?, texts.next()?)));
+    std::iter::once((&b"__name__"[..], metric)).chain(others)
+}
+
+/// The key of a series whose names are escaped; none if it has a label twice then.
+fn escape(whole: &[u8], escaping: Escaping) -> Option<Cow<'_, [u8]>> {
+    let mut all = labels(whole);
+    let metric = all.next().map_or(&[][..], |(_, metric)| metric);
+    let metric = escaping.metric(metric);
+    let others: Vec<_> = all
+        .map(|(name, value)| (escaping.label(name), value))
+        .collect();
+    let names = others.iter().map(|(name, _)| name);
+    if names
+        .chain([&metric])
+        .all(|name| matches!(name, Cow::Borrowed(_)))
+    {
+        return Some(Cow::Borrowed(whole));
+    }
+    let mut others: Vec<_> = others
+        .iter()
+        .map(|(name, value)| (&**name, *value))
+        .collect();
+    others.sort_unstable();
+    let twice = others.windows(2).any(|pair| pair[0].0 == pair[1].0);
+    (!twice).then(|| Cow::Owned(key(&metric, others.into_iter()).into_vec()))
+}
+
+#[cfg(test)]
+mod tests;

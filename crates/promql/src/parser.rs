@@ -1,0 +1,397 @@
+//! The parser: recursive descent over the tokens, with the order of events of upstream's grammar,
+//! so that the first thing that is found wrong is the same one.
+
+mod aggregate;
+mod duration;
+mod literal;
+mod modifier;
+mod selector;
+mod series;
+
+pub use series::parse_series;
+
+use crate::ast::{Binary, BinaryOp, Call, Expr, Matching, NodeId, NodeKind, Number, Selector, Sign};
+use crate::check;
+use crate::error::{ErrorKind, ParseError};
+use crate::function::{Function, ValueType};
+use crate::go::quoted;
+use crate::lexer::{Lexer, unquote};
+use crate::options::Options;
+use crate::text::{Span, Text};
+use crate::token::{Kind, Token};
+
+type Parsed<T> = Result<T, ParseError>;
+
+/// Parses and checks an expression.
+///
+/// # Errors
+///
+/// The first thing that Prometheus would find wrong with it, or a bound of `options`.
+pub fn parse(input: &str, options: &Options) -> Result<Expr, ParseError> {
+    let mut parser = Parser::new(input, options, false)?;
+    if parser.peek()?.kind == Kind::Eof {
+        let message = "no expression found in input".to_owned();
+        return Err(parser.syntax(Span::default(), message));
+    }
+    let root = parser.expression(0)?;
+    parser.end()?;
+    let mut expr = parser.expr;
+    expr.root = root;
+    check::check(&mut expr, input)?;
+    Ok(expr)
+}
+
+/// Parses a selector alone, as in `match[]` of the interface.
+///
+/// It may select every series, as Prometheus' parser allows here: see
+/// [`Selector::is_restricted`].
+///
+/// # Errors
+///
+/// The first thing that Prometheus would find wrong with it, or a bound of `options`.
+pub fn parse_selector(input: &str, options: &Options) -> Result<Selector, ParseError> {
+    let mut parser = Parser::new(input, options, false)?;
+    let token = parser.peek()?;
+    let (selector, _) = if token.kind == Kind::LeftBrace {
+        parser.braces(None)?
+    } else if token.kind.is_metric_name() {
+        parser.bump();
+        parser.named_selector(token)?
+    } else {
+        return Err(parser.unexpected(token));
+    };
+    parser.end()?;
+    Ok(selector)
+}
+
+/// A parser and what it has built.
+struct Parser<'a> {
+    input: &'a str,
+    options: &'a Options,
+    lexer: Lexer<'a>,
+    peeked: Option<Token>,
+    /// What a message says about where an unexpected token stands.
+    context: &'static str,
+    depth: u32,
+    expr: Expr,
+}
+
+impl<'a> Parser<'a> {
+    fn new(input: &'a str, options: &'a Options, series: bool) -> Parsed<Self> {
+        let most = options.max_length.min(u32::MAX as usize);
+        if input.len() > most {
+            let message = format!("expression is longer than {most} bytes: make it shorter");
+            let span = Span::default();
+            return Err(ParseError::new(ErrorKind::Limit, input, span, message));
+        }
+        Ok(Self {
+            input,
+            options,
+            lexer: Lexer::new(input, options.unquoted_names, series),
+            peeked: None,
+            context: "",
+            depth: 0,
+            expr: Expr {
+                nodes: Vec::new(),
+                durations: Vec::new(),
+                root: NodeId(0),
+                unquoted_names: options.unquoted_names,
+            },
+        })
+    }
+
+    // Tokens.
+
+    fn peek(&mut self) -> Parsed<Token> {
+        if let Some(token) = self.peeked {
+            return Ok(token);
+        }
+        match self.lexer.next() {
+            Ok(token) => {
+                self.peeked = Some(token);
+                Ok(token)
+            }
+            Err(error) => Err(self.syntax(error.span, error.message)),
+        }
+    }
+
+    /// Takes the token that was peeked.
+    fn bump(&mut self) {
+        self.peeked = None;
+    }
+
+    /// Takes the next token if it is of a kind.
+    fn accept(&mut self, kind: Kind) -> Parsed<bool> {
+        let accepted = self.peek()?.kind == kind;
+        if accepted {
+            self.bump();
+        }
+        Ok(accepted)
+    }
+
+    /// Takes the next token, which has to be of a kind.
+    fn expect(&mut self, kind: Kind) -> Parsed<Token> {
+        let token = self.peek()?;
+        if token.kind != kind {
+            return Err(self.unexpected(token));
+        }
+        self.bump();
+        Ok(token)
+    }
+
+    fn end(&mut self) -> Parsed<()> {
+        self.expect(Kind::Eof).map(drop)
+    }
+
+    fn text(&self, token: Token) -> &'a str {
+        &self.input[token.span.range()]
+    }
+
+    // Errors.
+
+    fn syntax(&self, span: Span, message: String) -> ParseError {
+        ParseError::new(ErrorKind::Syntax, self.input, span, message)
+    }
+
+    /// An error about a token in the current context.
+    fn unexpected(&self, token: Token) -> ParseError {
+        self.unexpected_in(token, self.context)
+    }
+
+    fn unexpected_in(&self, token: Token, context: &str) -> ParseError {
+        let described = token.describe(self.text(token));
+        self.syntax(token.span, format!("unexpected {described}{context}"))
+    }
+
+    // Bounds.
+
+    fn enter(&mut self) -> Parsed<()> {
+        self.depth += 1;
+        if self.depth <= self.options.max_depth {
+            return Ok(());
+        }
+        let span = self.peek()?.span;
+        let most = self.options.max_depth;
+        let message = format!("expression is nested deeper than {most} levels: record parts of it");
+        Err(ParseError::new(ErrorKind::Limit, self.input, span, message))
+    }
+
+    fn leave(&mut self) {
+        self.depth -= 1;
+    }
+
+    fn count_node(&mut self, span: Span) -> Parsed<()> {
+        let count = self.expr.nodes.len() + self.expr.durations.len();
+        if count < self.options.max_nodes as usize {
+            return Ok(());
+        }
+        let most = self.options.max_nodes;
+        let message = format!("expression has more than {most} parts: record some of them");
+        Err(ParseError::new(ErrorKind::Limit, self.input, span, message))
+    }
+
+    fn add(&mut self, span: Span, value_type: ValueType, kind: NodeKind) -> Parsed<NodeId> {
+        self.count_node(span)?;
+        Ok(self.expr.push(span, value_type, kind))
+    }
+
+    fn span(&self, id: NodeId) -> Span {
+        self.expr[id].span
+    }
+
+    // Expressions.
+
+    /// An expression of operators that bind as tightly as `least`.
+    fn expression(&mut self, least: u8) -> Parsed<NodeId> {
+        self.enter()?;
+        let mut left = self.primary()?;
+        loop {
+            let token = self.peek()?;
+            match token.kind {
+                Kind::Offset => self.offset(left)?,
+                Kind::At => self.at(left)?,
+                Kind::Anchored | Kind::Smoothed => self.extension(left, token)?,
+                Kind::LeftBracket => left = self.brackets(left, token)?,
+                kind => match binary_op(kind) {
+                    Some(op) if op.precedence() >= least => left = self.binary(left, op)?,
+                    _ => break,
+                },
+            }
+        }
+        self.leave();
+        Ok(left)
+    }
+
+    fn primary(&mut self) -> Parsed<NodeId> {
+        let token = self.peek()?;
+        match token.kind {
+            Kind::Number | Kind::Duration => {
+                self.bump();
+                let value = self.number_or_duration(token)?;
+                let number = Number {
+                    value,
+                    is_duration: token.kind == Kind::Duration,
+                };
+                self.add(token.span, ValueType::Scalar, NodeKind::Number(number))
+            }
+            Kind::String => {
+                self.bump();
+                let text = self.string(token);
+                self.add(token.span, ValueType::String, NodeKind::String(text))
+            }
+            Kind::Add | Kind::Sub => self.unary(token),
+            Kind::LeftParen => {
+                self.bump();
+                let inner = self.expression(0)?;
+                let close = self.expect(Kind::RightParen)?;
+                let value_type = self.expr[inner].value_type;
+                self.add(token.span.to(close.span), value_type, NodeKind::Paren(inner))
+            }
+            Kind::LeftBrace => {
+                let (selector, span) = self.braces(None)?;
+                self.add(span, ValueType::Vector, NodeKind::Selector(selector))
+            }
+            kind if kind.is_metric_name() => {
+                self.bump();
+                self.named(token)
+            }
+            _ => Err(self.unexpected(token)),
+        }
+    }
+
+    /// What begins with a name: a call, an aggregation, or a selector.
+    fn named(&mut self, name: Token) -> Parsed<NodeId> {
+        let next = self.peek()?.kind;
+        if name.kind.is_aggregation() && matches!(next, Kind::By | Kind::Without | Kind::LeftParen)
+        {
+            return self.aggregate(name);
+        }
+        let callable = name.kind == Kind::Identifier || name.kind.is_preprocessor();
+        if callable && next == Kind::LeftParen {
+            return self.call(name);
+        }
+        let (selector, span) = self.named_selector(name)?;
+        self.add(span, ValueType::Vector, NodeKind::Selector(selector))
+    }
+
+    fn call(&mut self, name: Token) -> Parsed<NodeId> {
+        let (arguments, close) = self.arguments()?;
+        let word = self.text(name);
+        let Some(function) = Function::find(word, self.options.functions) else {
+            let message = format!("unknown function with name {}", quoted(word));
+            return Err(self.syntax(name.span, message));
+        };
+        if function.experimental && !self.options.experimental_functions {
+            let message = format!("function {} is not enabled", quoted(word));
+            return Err(self.syntax(name.span, message));
+        }
+        let call = Call {
+            function,
+            arguments,
+        };
+        let span = name.span.to(close);
+        self.add(span, function.result, NodeKind::Call(call))
+    }
+
+    /// Expressions in parentheses, and where the last of these is.
+    fn arguments(&mut self) -> Parsed<(Vec<NodeId>, Span)> {
+        self.expect(Kind::LeftParen)?;
+        let mut arguments = Vec::new();
+        let mut token = self.peek()?;
+        if token.kind != Kind::RightParen {
+            loop {
+                arguments.push(self.expression(0)?);
+                token = self.peek()?;
+                if token.kind != Kind::Comma {
+                    break;
+                }
+                self.bump();
+                if !self.peek()?.kind.starts_expression() {
+                    let message = "trailing commas not allowed in function call args";
+                    return Err(self.syntax(token.span, message.to_owned()));
+                }
+            }
+        }
+        let close = self.expect(Kind::RightParen)?;
+        Ok((arguments, close.span))
+    }
+
+    fn unary(&mut self, sign: Token) -> Parsed<NodeId> {
+        self.bump();
+        // Of the binary operators, a sign leaves only the power to its operand.
+        let inner = self.expression(BinaryOp::Pow.precedence())?;
+        let node = self.expr.node_mut(inner);
+        let span = sign.span.to(node.span);
+        if let NodeKind::Number(number) = &mut node.kind {
+            if sign.kind == Kind::Sub {
+                number.value = -number.value;
+            }
+            node.span = span;
+            return Ok(inner);
+        }
+        let value_type = node.value_type;
+        self.add(span, value_type, NodeKind::Unary(sign_of(sign.kind), inner))
+    }
+
+    fn binary(&mut self, left: NodeId, op: BinaryOp) -> Parsed<NodeId> {
+        self.bump();
+        let (return_bool, matching) = self.modifiers()?;
+        let least = op.precedence() + u8::from(op != BinaryOp::Pow);
+        let right = self.expression(least)?;
+        let span = self.span(left).to(self.span(right));
+        if !self.options.fill_modifiers && matching.fill != crate::ast::Fill::default() {
+            let message = "binop fill modifiers are experimental and not enabled";
+            return Err(self.syntax(span, message.to_owned()));
+        }
+        let types = [left, right].map(|side| self.expr[side].value_type);
+        // Upstream forgets what was said about matching where there is none.
+        let matches = types == [ValueType::Vector; 2] || matching != Matching::default();
+        let binary = Binary {
+            op,
+            return_bool,
+            matching: matches.then(|| Box::new(matching)),
+            left,
+            right,
+        };
+        let value_type = match types {
+            [ValueType::Scalar, ValueType::Scalar] => ValueType::Scalar,
+            _ => ValueType::Vector,
+        };
+        self.add(span, value_type, NodeKind::Binary(binary))
+    }
+
+    fn string(&self, token: Token) -> Text {
+        unquote(self.text(token)).into()
+    }
+}
+
+fn sign_of(kind: Kind) -> Sign {
+    match kind {
+        Kind::Sub => Sign::Minus,
+        _ => Sign::Plus,
+    }
+}
+
+fn binary_op(kind: Kind) -> Option<BinaryOp> {
+    Some(match kind {
+        Kind::Add => BinaryOp::Add,
+        Kind::And => BinaryOp::And,
+        Kind::Atan2 => BinaryOp::Atan2,
+        Kind::Div => BinaryOp::Div,
+        Kind::Equal => BinaryOp::Equal,
+        Kind::Greater => BinaryOp::Greater,
+        Kind::GreaterEqual => BinaryOp::GreaterEqual,
+        Kind::Less => BinaryOp::Less,
+        Kind::LessEqual => BinaryOp::LessEqual,
+        Kind::Mod => BinaryOp::Mod,
+        Kind::Mul => BinaryOp::Mul,
+        Kind::NotEqual => BinaryOp::NotEqual,
+        Kind::Or => BinaryOp::Or,
+        Kind::Pow => BinaryOp::Pow,
+        Kind::Sub => BinaryOp::Sub,
+        Kind::TrimLower => BinaryOp::TrimLower,
+        Kind::TrimUpper => BinaryOp::TrimUpper,
+        Kind::Unless => BinaryOp::Unless,
+        _ => return None,
+    })
+}

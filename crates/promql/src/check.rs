@@ -121,20 +121,26 @@ impl Checker<'_> {
         }
     }
 
-    fn expect(&self, expr: &Expr, id: NodeId, wanted: ValueType, place: &str) -> Checked {
+    fn expect(
+        &self,
+        expr: &Expr,
+        id: NodeId,
+        wanted: ValueType,
+        place: impl FnOnce() -> String,
+    ) -> Checked {
         let found = expr[id].value_type;
         if found == wanted {
             return Ok(());
         }
-        let message = format!("expected type {wanted} in {place}, got {found}");
-        self.fail(expr[id].span, message)
+        let place = place();
+        self.fail(expr[id].span, format!("expected type {wanted} in {place}, got {found}"))
     }
 
     fn aggregated(&self, expr: &Expr, id: NodeId) -> Checked {
         let NodeKind::Aggregate(aggregate) = &expr[id].kind else {
             return Ok(());
         };
-        let place = "aggregation expression";
+        let place = || "aggregation expression".to_owned();
         self.expect(expr, aggregate.expr, ValueType::Vector, place)
     }
 
@@ -146,13 +152,12 @@ impl Checker<'_> {
             AggregateOp::CountValues => ValueType::String,
             _ => ValueType::Scalar,
         };
-        self.expect(expr, param, wanted, "aggregation parameter")
+        self.expect(expr, param, wanted, || "aggregation parameter".to_owned())
     }
 
     fn call(&self, expr: &Expr, span: Span, call: &Call) -> Checked {
         let function = call.function;
         let (count, types) = (call.arguments.len(), function.arguments.len());
-        let name = quoted(function.name);
         let (least, most) = match function.variadic {
             Variadic::No => (types, types),
             Variadic::UpTo(more) => (types - 1, types - 1 + usize::from(more)),
@@ -164,6 +169,7 @@ impl Checker<'_> {
                 _ if count < least => format!("at least {least}"),
                 _ => format!("at most {most}"),
             };
+            let name = quoted(function.name);
             let message = format!("expected {wanted} argument(s) in call to {name}, got {count}");
             return self.fail(span, message);
         }
@@ -175,11 +181,9 @@ impl Checker<'_> {
         };
         let node = &expr[selector];
         if node.value_type != ValueType::Vector {
-            let found = node.value_type;
-            let message = format!(
-                "expected type {} in call to function {name}, got {found}",
-                ValueType::Vector,
-            );
+            let (wanted, found) = (ValueType::Vector, node.value_type);
+            let name = quoted(function.name);
+            let message = format!("expected type {wanted} in call to function {name}, got {found}");
             return self.fail(span, message);
         }
         match &node.kind {
@@ -201,8 +205,8 @@ impl Checker<'_> {
         let Some(&wanted) = types.get(at).or(types.last()) else {
             return Ok(());
         };
-        let place = format!("call to function {}", quoted(call.function.name));
-        self.expect(expr, call.arguments[at], wanted, &place)
+        let place = || format!("call to function {}", quoted(call.function.name));
+        self.expect(expr, call.arguments[at], wanted, place)
     }
 
     fn selector(&self, span: Span, selector: &Selector) -> Checked {

@@ -71,17 +71,6 @@ pub fn enforce(
     Ok(())
 }
 
-/// Adds matchers to a selector.
-///
-/// # Errors
-///
-/// An [`EnforceError`], if the matchers do not narrow.
-pub fn enforce_selector(selector: &mut Selector, matchers: &[Matcher]) -> Result<(), EnforceError> {
-    check(matchers)?;
-    add(selector, matchers);
-    Ok(())
-}
-
 fn check(matchers: &[Matcher]) -> Result<(), EnforceError> {
     if matchers.is_empty() {
         return Err(EnforceError::NoMatchers);

@@ -31,7 +31,7 @@ pub use ast::{
     DurationKind, DurationNode, DurationOp, Expr, Extension, Fill, Grouping, MatchOp, Matcher,
     Matching, Node, NodeId, NodeKind, Number, Offset, RangeSelector, Selector, Sign, Subquery,
 };
-pub use enforce::{EnforceError, ImplicitInfo, enforce, enforce_selector};
+pub use enforce::{EnforceError, ImplicitInfo, enforce};
 pub use error::{ErrorKind, ParseError, Position};
 pub use function::{FUNCTIONS, Function, ValueType, Variadic};
 pub use options::{DEFAULT_MAX_DEPTH, DEFAULT_MAX_LENGTH, DEFAULT_MAX_NODES, Options};

@@ -10,7 +10,7 @@ mod series;
 
 pub use series::parse_series;
 
-use crate::ast::{Binary, BinaryOp, Call, Expr, Matching, NodeId, NodeKind, Number, Selector, Sign};
+use crate::ast::{Binary, BinaryOp, Call, Expr, Matching, NodeId, NodeKind, Number, Sign};
 use crate::check;
 use crate::error::{ErrorKind, ParseError};
 use crate::function::{Function, ValueType};
@@ -44,15 +44,15 @@ pub fn parse(input: &str, options: &Options) -> Result<Expr, ParseError> {
 /// Parses a selector alone, as in `match[]` of the interface.
 ///
 /// It may select every series, as Prometheus' parser allows here: see
-/// [`Selector::is_restricted`].
+/// [`Selector::is_restricted`](crate::Selector::is_restricted).
 ///
 /// # Errors
 ///
 /// The first thing that Prometheus would find wrong with it, or a bound of `options`.
-pub fn parse_selector(input: &str, options: &Options) -> Result<Selector, ParseError> {
+pub fn parse_selector(input: &str, options: &Options) -> Result<Expr, ParseError> {
     let mut parser = Parser::new(input, options, false)?;
     let token = parser.peek()?;
-    let (selector, _) = if token.kind == Kind::LeftBrace {
+    let (selector, span) = if token.kind == Kind::LeftBrace {
         parser.braces(None)?
     } else if token.kind.is_metric_name() {
         parser.bump();
@@ -60,8 +60,10 @@ pub fn parse_selector(input: &str, options: &Options) -> Result<Selector, ParseE
     } else {
         return Err(parser.unexpected(token));
     };
+    let root = parser.add(span, ValueType::Vector, NodeKind::Selector(selector))?;
     parser.end()?;
-    Ok(selector)
+    parser.expr.root = root;
+    Ok(parser.expr)
 }
 
 /// A parser and what it has built.

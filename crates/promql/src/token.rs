@@ -198,7 +198,7 @@ impl Kind {
     /// Whether it can be the name of a label in a grouping.
     pub(crate) fn is_grouping_label(self) -> bool {
         use Kind::*;
-        self.is_metric_name()
+        (self.is_metric_name() && self != Without)
             || matches!(self, Atan2 | Bool | GroupLeft | GroupRight | Ignoring | On)
     }
 

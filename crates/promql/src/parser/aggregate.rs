@@ -134,7 +134,9 @@ impl Parser<'_> {
                     Kind::GroupLeft => Cardinality::ManyToOne,
                     _ => Cardinality::OneToMany,
                 };
-                if self.peek()?.kind == Kind::LeftParen {
+                // Without labels, the right side has to follow at once.
+                let next = self.peek()?.kind;
+                if next == Kind::LeftParen || !next.starts_expression() {
                     (matching.include, _) = self.labels()?;
                 }
             }

@@ -89,6 +89,7 @@ impl Parser<'_> {
         if matches!(op, MatchOp::Regex | MatchOp::NotRegex) {
             let valid = match value.to_str() {
                 Some(pattern) => (self.options.validate_regex)(pattern),
+                None if is_literal(value.as_bytes()) => Ok(()),
                 None => Err(format!("error parsing regexp: invalid UTF-8: `{value}`")),
             };
             if let Err(message) = valid {
@@ -97,4 +98,10 @@ impl Parser<'_> {
         }
         Ok(Matcher { name, op, value })
     }
+}
+
+/// Whether a regular expression consists of alternatives without any other syntax: upstream does
+/// not look any further into these.
+fn is_literal(pattern: &[u8]) -> bool {
+    !pattern.iter().any(|byte| br"\.+*?()[]{}^$".contains(byte))
 }

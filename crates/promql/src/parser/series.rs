@@ -19,6 +19,9 @@ const VALUE: &str = " in series values, expected number or \"stale\"";
 const HISTOGRAM: &str =
     " in histogram description, expected histogram description key, e.g. buckets:[5 10 7]";
 
+/// The schema of histograms that have bounds of their own instead of regular ones.
+const CUSTOM_BUCKETS: i32 = -53;
+
 /// Parses a series description.
 ///
 /// # Errors
@@ -96,7 +99,8 @@ impl Parser<'_> {
             match token.kind {
                 Kind::Eof => return Ok(items),
                 Kind::Space => self.bump(),
-                _ => return Err(self.unexpected(token)),
+                _ if items.is_empty() => return Err(self.unexpected(token)),
+                _ => return Err(self.unexpected_in(token, "")),
             }
             let token = self.peek()?;
             if !matches!(token.kind, Kind::Eof | Kind::Space) {
@@ -148,6 +152,16 @@ impl Parser<'_> {
     fn repeated(&mut self, value: SeriesValue, step: Option<SeriesValue>) -> Parsed<SeriesItem> {
         let token = self.peek()?;
         let more = self.times()?.unwrap_or(0);
+        self.counted(value, step, more, token)
+    }
+
+    fn counted(
+        &self,
+        value: SeriesValue,
+        step: Option<SeriesValue>,
+        more: u64,
+        token: Token,
+    ) -> Parsed<SeriesItem> {
         let Some(count) = more.checked_add(1) else {
             let message = format!("too many repetitions in series values: {more}");
             return Err(self.syntax(token.span, message));
@@ -200,17 +214,28 @@ impl Parser<'_> {
         if token.kind != Kind::Times {
             return Err(self.unexpected(token));
         }
-        if first.schema > step.schema {
-            let message = format!(
-                "error combining histograms: cannot merge from schema {} to {}",
-                step.schema, first.schema,
-            );
-            return Err(self.syntax(token.span, message));
+        self.bump();
+        let token = self.peek()?;
+        let more = self.unsigned()?;
+        if more > 0 {
+            let message = if first.schema > step.schema {
+                let (step, first) = (step.schema, first.schema);
+                format!("error combining histograms: cannot merge from schema {step} to {first}")
+            } else if (first.schema == CUSTOM_BUCKETS) != (step.schema == CUSTOM_BUCKETS) {
+                "cannot apply this operation on histograms with a mix of exponential and custom \
+                 bucket schemas"
+                    .to_owned()
+            } else {
+                String::new()
+            };
+            if !message.is_empty() {
+                return Err(self.syntax(token.span, message));
+            }
         }
         if sign == Kind::Sub {
             negate(&mut step);
         }
-        self.repeated(value(first), Some(value(step)))
+        self.counted(value(first), Some(value(step)), more, token)
     }
 
     /// A histogram in its double braces.

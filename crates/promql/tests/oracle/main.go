@@ -24,8 +24,8 @@ import (
 
 // How often generated expressions and mutations go into the golden file.
 const (
-	generated = 1600
-	mutated   = 3600
+	generated = 2500
+	mutated   = 7000
 )
 
 // The options that a line of a golden file can have been parsed with, by its first field.
@@ -210,12 +210,11 @@ func writeSelectors(folder string, inputs []string) {
 			out.line(in, nil, err.Error())
 			continue
 		}
-		texts := []string{}
+		triples := [][3]string{}
 		for _, matcher := range matchers {
-			texts = append(texts, matcher.String())
+			triples = append(triples, [3]string{matcher.Name, matcher.Type.String(), matcher.Value})
 		}
-		sortStrings(texts)
-		out.line(in, texts)
+		out.line(in, triples)
 	}
 }
 

@@ -179,10 +179,12 @@ impl Expr {
 
     /// All selectors that are written in the expression, to change them.
     pub fn selectors_mut(&mut self) -> impl Iterator<Item = &mut Selector> {
-        self.nodes.iter_mut().filter_map(|node| match &mut node.kind {
-            NodeKind::Selector(selector) => Some(selector),
-            _ => None,
-        })
+        self.nodes
+            .iter_mut()
+            .filter_map(|node| match &mut node.kind {
+                NodeKind::Selector(selector) => Some(selector),
+                _ => None,
+            })
     }
 
     /// The calls of `info` that name no series and therefore read `target_info`.

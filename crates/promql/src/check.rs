@@ -47,7 +47,12 @@ type Checked = Result<(), ParseError>;
 
 impl Checker<'_> {
     fn fail(&self, span: Span, message: impl Into<String>) -> Checked {
-        Err(ParseError::new(ErrorKind::Type, self.input, span, message.into()))
+        Err(ParseError::new(
+            ErrorKind::Type,
+            self.input,
+            span,
+            message.into(),
+        ))
     }
 
     fn enter(&self, expr: &Expr, id: NodeId, tasks: &mut Vec<Task>) -> Checked {
@@ -102,9 +107,8 @@ impl Checker<'_> {
                 ValueType::Vector => Ok(()),
                 other => {
                     let other = other.as_str();
-                    let message = format!(
-                        "subquery is only allowed on instant vector, got {other} instead",
-                    );
+                    let message =
+                        format!("subquery is only allowed on instant vector, got {other} instead",);
                     self.fail(span, message)
                 }
             },
@@ -133,7 +137,10 @@ impl Checker<'_> {
             return Ok(());
         }
         let place = place();
-        self.fail(expr[id].span, format!("expected type {wanted} in {place}, got {found}"))
+        self.fail(
+            expr[id].span,
+            format!("expected type {wanted} in {place}, got {found}"),
+        )
     }
 
     fn aggregated(&self, expr: &Expr, id: NodeId) -> Checked {
@@ -224,7 +231,10 @@ impl Checker<'_> {
         if selector.is_restricted() {
             return Ok(());
         }
-        self.fail(span, "vector selector must contain at least one non-empty matcher")
+        self.fail(
+            span,
+            "vector selector must contain at least one non-empty matcher",
+        )
     }
 
     /// The operator of a binary expression, which stands behind its left side.
@@ -260,7 +270,11 @@ impl Checker<'_> {
             && matching.on
         {
             let included: HashSet<_> = matching.include.iter().collect();
-            if let Some(label) = matching.labels.iter().find(|label| included.contains(label)) {
+            if let Some(label) = matching
+                .labels
+                .iter()
+                .find(|label| included.contains(label))
+            {
                 let mut message = "label ".to_owned();
                 quote(label.as_bytes(), &mut message);
                 message.push_str(" must not occur in ON and GROUP clause at once");
@@ -269,8 +283,7 @@ impl Checker<'_> {
         }
         for (side, found) in [(binary.left, left), (binary.right, right)] {
             if !matches!(found, ValueType::Scalar | ValueType::Vector) {
-                let message =
-                    "binary expression must contain only scalar and instant vector types";
+                let message = "binary expression must contain only scalar and instant vector types";
                 return self.fail(expr[side].span, message);
             }
         }

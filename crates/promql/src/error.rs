@@ -67,7 +67,10 @@ impl Position {
         }
         let before = &input.as_bytes()[..(offset as usize).min(input.len())];
         let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let line_start = before
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |at| at + 1);
         Self::At {
             line,
             column: before.len() - line_start + 1,
@@ -90,7 +93,9 @@ impl ParseError {
         let start = floor(input, self.span.start as usize);
         let end = floor(input, self.span.end as usize).max(start);
         let line_start = input[..start].rfind('\n').map_or(0, |at| at + 1);
-        let line_end = input[start..].find('\n').map_or(input.len(), |at| start + at);
+        let line_end = input[start..]
+            .find('\n')
+            .map_or(input.len(), |at| start + at);
         let from = input[line_start..start]
             .char_indices()
             .rev()
@@ -143,7 +148,10 @@ mod tests {
 
     #[test]
     fn lines_and_columns_count_from_one_and_columns_are_bytes() {
-        assert_eq!(error("", 0, 0).to_string(), "unknown position: parse error: unexpected");
+        assert_eq!(
+            error("", 0, 0).to_string(),
+            "unknown position: parse error: unexpected"
+        );
         assert_eq!(error("ab", 1, 2).position.to_string(), "1:2");
         assert_eq!(error("a\nböc", 5, 6).position.to_string(), "2:4");
     }

@@ -66,7 +66,9 @@ pub struct Function {
 impl Function {
     /// The function of a name in a list that is sorted by name.
     pub(crate) fn find(name: &str, functions: &'static [Function]) -> Option<&'static Self> {
-        let at = functions.binary_search_by(|function| function.name.cmp(name)).ok()?;
+        let at = functions
+            .binary_search_by(|function| function.name.cmp(name))
+            .ok()?;
         functions.get(at)
     }
 }

@@ -196,10 +196,15 @@ mod tests {
         for (bytes, expected) in [
             (&b""[..], r#""""#),
             (b"a\"b\\c", r#""a\"b\\c""#),
-            (b"\x07\x08\x0c\n\r\t\x0b\0\x1f\x7f", r#""\a\b\f\n\r\t\v\x00\x1f\x7f""#),
+            (
+                b"\x07\x08\x0c\n\r\t\x0b\0\x1f\x7f",
+                r#""\a\b\f\n\r\t\v\x00\x1f\x7f""#,
+            ),
             (b"\xff\xc3", r#""\xff\xc3""#),
-            ("☺é\u{a0}\u{ad}\u{200d}\u{301}\u{e000}\u{10ffff}".as_bytes(),
-             "\"☺é\\u00a0\\u00ad\\u200d\u{301}\\ue000\\U0010ffff\""),
+            (
+                "☺é\u{a0}\u{ad}\u{200d}\u{301}\u{e000}\u{10ffff}".as_bytes(),
+                "\"☺é\\u00a0\\u00ad\\u200d\u{301}\\ue000\\U0010ffff\"",
+            ),
         ] {
             assert_eq!(made(|out| quote(bytes, out)), expected);
         }
@@ -213,7 +218,10 @@ mod tests {
         assert_eq!(made(|out| float_short(1e21, out)), "1e+21");
         assert_eq!(made(|out| float_short(0.00001, out)), "1e-05");
         assert_eq!(made(|out| duration(90_061_001_000_000, out)), "1d1h1m1s1ms");
-        assert_eq!(made(|out| duration(i64::MIN, out)), "-106751d23h47m16s854ms");
+        assert_eq!(
+            made(|out| duration(i64::MIN, out)),
+            "-106751d23h47m16s854ms"
+        );
         assert_eq!(integer(f64::NAN), i64::MIN);
         assert_eq!(integer(9.3e18), i64::MIN);
     }

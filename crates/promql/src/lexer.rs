@@ -131,7 +131,10 @@ impl<'a> Lexer<'a> {
 
     fn accept_while(&mut self, test: impl Fn(u8) -> bool) {
         let rest = self.rest();
-        self.at += rest.iter().position(|byte| !test(*byte)).unwrap_or(rest.len());
+        self.at += rest
+            .iter()
+            .position(|byte| !test(*byte))
+            .unwrap_or(rest.len());
     }
 
     fn word(&self) -> &'a str {
@@ -368,9 +371,7 @@ impl<'a> Lexer<'a> {
 
     fn accept_name(&mut self, colons: bool) {
         loop {
-            self.accept_while(|b| {
-                b == b'_' || b.is_ascii_alphanumeric() || (colons && b == b':')
-            });
+            self.accept_while(|b| b == b'_' || b.is_ascii_alphanumeric() || (colons && b == b':'));
             match self.peek() {
                 Some(c) if names::is_continue(c, self.unquoted_names) => self.at += c.len_utf8(),
                 _ => return,

@@ -34,7 +34,7 @@ pub use ast::{
 pub use enforce::{EnforceError, ImplicitInfo, enforce};
 pub use error::{ErrorKind, ParseError, Position};
 pub use function::{FUNCTIONS, Function, ValueType, Variadic};
-pub use options::{DEFAULT_MAX_DEPTH, DEFAULT_MAX_LENGTH, DEFAULT_MAX_NODES, Options};
+pub use options::{DEFAULT_MAX_DEPTH, DEFAULT_MAX_LENGTH, DEFAULT_MAX_PARTS, Options};
 pub use parser::{parse, parse_selector, parse_series};
 pub use series::{Histogram, ResetHint, Series, SeriesItem, SeriesValue};
 pub use text::{Span, Text};

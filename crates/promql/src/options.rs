@@ -16,8 +16,8 @@ pub const DEFAULT_MAX_DEPTH: u32 = 200;
 
 /// Parts of an expression that are allowed unless said otherwise.
 ///
-/// A part takes about 150 bytes of memory and, of an input, two bytes at least.
-pub const DEFAULT_MAX_NODES: u32 = 20_000;
+/// A part is an operand, an operator, a matcher, a label. It takes up to 200 bytes of memory.
+pub const DEFAULT_MAX_PARTS: u32 = 20_000;
 
 /// What an input may contain, and how large it may be.
 #[derive(Clone, Copy, Debug)]
@@ -38,10 +38,11 @@ pub struct Options {
     pub validate_regex: fn(&str) -> Result<(), String>,
     /// Most bytes of an input; never more than 4 GiB.
     pub max_length: usize,
-    /// Most levels of nesting; each takes the parser's stack about a kilobyte.
+    /// Most levels of nesting; each takes up to four kilobytes of stack in a build for debugging,
+    /// and one in an optimised one.
     pub max_depth: u32,
-    /// Most parts of an expression.
-    pub max_nodes: u32,
+    /// Most parts of an expression: operands, operators, matchers, labels.
+    pub max_parts: u32,
 }
 
 impl Default for Options {
@@ -54,7 +55,7 @@ impl Default for Options {
             validate_regex: |_| Ok(()),
             max_length: DEFAULT_MAX_LENGTH,
             max_depth: DEFAULT_MAX_DEPTH,
-            max_nodes: DEFAULT_MAX_NODES,
+            max_parts: DEFAULT_MAX_PARTS,
         }
     }
 }

@@ -20,7 +20,8 @@ use crate::options::Options;
 use crate::text::{Span, Text};
 use crate::token::{Kind, Token};
 
-type Parsed<T> = Result<T, ParseError>;
+/// A result whose error is small, so that the frames of recursion are.
+type Parsed<T> = Result<T, Box<ParseError>>;
 
 /// Parses and checks an expression.
 ///
@@ -28,6 +29,10 @@ type Parsed<T> = Result<T, ParseError>;
 ///
 /// The first thing that Prometheus would find wrong with it, or a bound of `options`.
 pub fn parse(input: &str, options: &Options) -> Result<Expr, ParseError> {
+    expression(input, options).map_err(|error| *error)
+}
+
+fn expression(input: &str, options: &Options) -> Parsed<Expr> {
     let mut parser = Parser::new(input, options, false)?;
     if parser.peek()?.kind == Kind::Eof {
         let message = "no expression found in input".to_owned();
@@ -50,6 +55,10 @@ pub fn parse(input: &str, options: &Options) -> Result<Expr, ParseError> {
 ///
 /// The first thing that Prometheus would find wrong with it, or a bound of `options`.
 pub fn parse_selector(input: &str, options: &Options) -> Result<Expr, ParseError> {
+    selector(input, options).map_err(|error| *error)
+}
+
+fn selector(input: &str, options: &Options) -> Parsed<Expr> {
     let mut parser = Parser::new(input, options, false)?;
     let token = parser.peek()?;
     let (selector, span) = if token.kind == Kind::LeftBrace {
@@ -75,6 +84,7 @@ struct Parser<'a> {
     /// What a message says about where an unexpected token stands.
     context: &'static str,
     depth: u32,
+    parts: u32,
     expr: Expr,
 }
 
@@ -84,7 +94,12 @@ impl<'a> Parser<'a> {
         if input.len() > most {
             let message = format!("expression is longer than {most} bytes: make it shorter");
             let span = Span::default();
-            return Err(ParseError::new(ErrorKind::Limit, input, span, message));
+            return Err(Box::new(ParseError::new(
+                ErrorKind::Limit,
+                input,
+                span,
+                message,
+            )));
         }
         Ok(Self {
             input,
@@ -93,8 +108,10 @@ impl<'a> Parser<'a> {
             peeked: None,
             context: "",
             depth: 0,
+            parts: 0,
             expr: Expr {
-                nodes: Vec::new(),
+                // Most inputs have a node per ten bytes or so.
+                nodes: Vec::with_capacity((input.len() / 12 + 2).min(64)),
                 durations: Vec::new(),
                 root: NodeId(0),
                 unquoted_names: options.unquoted_names,
@@ -151,18 +168,27 @@ impl<'a> Parser<'a> {
 
     // Errors.
 
-    fn syntax(&self, span: Span, message: String) -> ParseError {
-        ParseError::new(ErrorKind::Syntax, self.input, span, message)
+    fn syntax(&self, span: Span, message: String) -> Box<ParseError> {
+        Box::new(ParseError::new(
+            ErrorKind::Syntax,
+            self.input,
+            span,
+            message,
+        ))
     }
 
     /// An error about a token in the current context.
-    fn unexpected(&self, token: Token) -> ParseError {
+    fn unexpected(&self, token: Token) -> Box<ParseError> {
         self.unexpected_in(token, self.context)
     }
 
-    fn unexpected_in(&self, token: Token, context: &str) -> ParseError {
+    fn unexpected_in(&self, token: Token, context: &str) -> Box<ParseError> {
         let described = token.describe(self.text(token));
         self.syntax(token.span, format!("unexpected {described}{context}"))
+    }
+
+    fn limit(&self, span: Span, message: String) -> Box<ParseError> {
+        Box::new(ParseError::new(ErrorKind::Limit, self.input, span, message))
     }
 
     // Bounds.
@@ -175,25 +201,26 @@ impl<'a> Parser<'a> {
         let span = self.peek()?.span;
         let most = self.options.max_depth;
         let message = format!("expression is nested deeper than {most} levels: record parts of it");
-        Err(ParseError::new(ErrorKind::Limit, self.input, span, message))
+        Err(self.limit(span, message))
     }
 
     fn leave(&mut self) {
         self.depth -= 1;
     }
 
-    fn count_node(&mut self, span: Span) -> Parsed<()> {
-        let count = self.expr.nodes.len() + self.expr.durations.len();
-        if count < self.options.max_nodes as usize {
+    /// Counts a part: a node, a matcher, a label, a value.
+    fn count(&mut self, span: Span) -> Parsed<()> {
+        self.parts += 1;
+        if self.parts <= self.options.max_parts {
             return Ok(());
         }
-        let most = self.options.max_nodes;
+        let most = self.options.max_parts;
         let message = format!("expression has more than {most} parts: record some of them");
-        Err(ParseError::new(ErrorKind::Limit, self.input, span, message))
+        Err(self.limit(span, message))
     }
 
     fn add(&mut self, span: Span, value_type: ValueType, kind: NodeKind) -> Parsed<NodeId> {
-        self.count_node(span)?;
+        self.count(span)?;
         Ok(self.expr.push(span, value_type, kind))
     }
 
@@ -247,7 +274,11 @@ impl<'a> Parser<'a> {
                 let inner = self.expression(0)?;
                 let close = self.expect(Kind::RightParen)?;
                 let value_type = self.expr[inner].value_type;
-                self.add(token.span.to(close.span), value_type, NodeKind::Paren(inner))
+                self.add(
+                    token.span.to(close.span),
+                    value_type,
+                    NodeKind::Paren(inner),
+                )
             }
             Kind::LeftBrace => {
                 let (selector, span) = self.braces(None)?;

@@ -25,7 +25,7 @@ impl Expr {
     ///
     /// That is how Prometheus prints it but for a few rare expressions, which Prometheus itself
     /// reads back as something else or refuses: offsets that begin with two signs, durations below
-    /// a millisecond, strings with the replacement character.
+    /// a millisecond, strings with the replacement character, `info` with an empty selector.
     pub fn to_query(&self) -> String {
         Printer::new(self, true).print(self.root)
     }
@@ -190,9 +190,7 @@ impl<'a> Printer<'a> {
 
     fn label(&mut self, label: &Text) {
         match label.to_str() {
-            Some(plain)
-                if !names::needs_quotes(plain.as_bytes(), self.expr.unquoted_names) =>
-            {
+            Some(plain) if !names::needs_quotes(plain.as_bytes(), self.expr.unquoted_names) => {
                 self.out.push_str(plain);
             }
             _ => self.string(label),
@@ -217,7 +215,8 @@ impl<'a> Printer<'a> {
             Cardinality::OneToOne | Cardinality::ManyToMany => None,
         };
         if !matching.labels.is_empty() || matching.on || group.is_some() {
-            self.out.push_str(if matching.on { " on (" } else { " ignoring (" });
+            self.out
+                .push_str(if matching.on { " on (" } else { " ignoring (" });
             self.labels(&matching.labels);
             self.out.push(')');
         }
@@ -333,7 +332,9 @@ impl<'a> Printer<'a> {
             self.rest.push(Piece::Text(")"));
         }
         match node.kind {
-            DurationKind::Number { value, is_duration } => self.number(Number { value, is_duration }),
+            DurationKind::Number { value, is_duration } => {
+                self.number(Number { value, is_duration })
+            }
             DurationKind::Step => self.out.push_str("step()"),
             DurationKind::Range => self.out.push_str("range()"),
             DurationKind::MinOf(first, second) => self.function("min_of(", first, second),

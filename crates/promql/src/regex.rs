@@ -95,7 +95,10 @@ fn repetition(behind: &[u8]) -> Option<(u32, usize)> {
     let mut bounds = behind[..end].split(|byte| *byte == b',');
     let number = |digits: &[u8]| -> Option<u32> {
         let digits = std::str::from_utf8(digits).ok()?;
-        digits.bytes().all(|digit| digit.is_ascii_digit()).then_some(())?;
+        digits
+            .bytes()
+            .all(|digit| digit.is_ascii_digit())
+            .then_some(())?;
         digits.parse().ok()
     };
     let least = number(bounds.next()?)?;
@@ -178,16 +181,69 @@ mod tests {
     #[test]
     fn the_structure_says_whether_the_empty_string_matches() {
         for pattern in [
-            "", ".*", "a*", "a?", "a|", "|a", "(a|b*)", "(?:)", "(?i)", "(?i)a*", "(?i:a)?", "^$",
-            r"\A\z", r"\B", "a{0}", "a{0,3}", "(a+){0,}", "[a]*", r"\Qa\E*", r"\Q\E", r"\x41*", r"\pN?", r"\101*", "a+?|",
-            "((((a*))))", "a**", "(?P<x>a*)b*", "(a|)(b|)", "$|a", "x*|y", "[[:alpha:]]?",
+            "",
+            ".*",
+            "a*",
+            "a?",
+            "a|",
+            "|a",
+            "(a|b*)",
+            "(?:)",
+            "(?i)",
+            "(?i)a*",
+            "(?i:a)?",
+            "^$",
+            r"\A\z",
+            r"\B",
+            "a{0}",
+            "a{0,3}",
+            "(a+){0,}",
+            "[a]*",
+            r"\Qa\E*",
+            r"\Q\E",
+            r"\x41*",
+            r"\pN?",
+            r"\101*",
+            "a+?|",
+            "((((a*))))",
+            "a**",
+            "(?P<x>a*)b*",
+            "(a|)(b|)",
+            "$|a",
+            "x*|y",
+            "[[:alpha:]]?",
         ] {
             assert!(matches_empty(pattern.as_bytes()), "{pattern}");
         }
         for pattern in [
-            "a", ".+", "a+", "a*b", "ab*", "(a|b)", "(?i)a", r"\b", r"\bx*", "a{1,}", "{", "a{,3}",
-            "[*]", "[]*]", "[^]*]", r"[\]*]", "[[:alpha:]*]", r"\*", r"\pN", r"\p{Greek}",
-            r"\x{10FFFF}", r"\x41", r"\Qa*\E", r"\Qab\E*", "(a*|b)c", "a|b", "(?:a|b*)+c", "é",
+            "a",
+            ".+",
+            "a+",
+            "a*b",
+            "ab*",
+            "(a|b)",
+            "(?i)a",
+            r"\b",
+            r"\bx*",
+            "a{1,}",
+            "{",
+            "a{,3}",
+            "[*]",
+            "[]*]",
+            "[^]*]",
+            r"[\]*]",
+            "[[:alpha:]*]",
+            r"\*",
+            r"\pN",
+            r"\p{Greek}",
+            r"\x{10FFFF}",
+            r"\x41",
+            r"\Qa*\E",
+            r"\Qab\E*",
+            "(a*|b)c",
+            "a|b",
+            "(?:a|b*)+c",
+            "é",
         ] {
             assert!(!matches_empty(pattern.as_bytes()), "{pattern}");
         }

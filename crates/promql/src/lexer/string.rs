@@ -144,7 +144,10 @@ mod tests {
         for (token, expected) in [
             (r#""a""#, &b"a"[..]),
             (r"'\a\b\f\n\r\t\v\\\''", b"\x07\x08\x0c\n\r\t\x0b\\'"),
-            (r#""\xFF\377\u1234\U00010111☺""#, b"\xff\xff\xe1\x88\xb4\xf0\x90\x84\x91\xe2\x98\xba"),
+            (
+                r#""\xFF\377\u1234\U00010111☺""#,
+                b"\xff\xff\xe1\x88\xb4\xf0\x90\x84\x91\xe2\x98\xba",
+            ),
             (r"`\d\`", br"\d\"),
             (r#""\0601""#, b"01"),
         ] {

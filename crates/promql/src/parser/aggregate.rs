@@ -50,7 +50,8 @@ impl Parser<'_> {
         };
         let aggregate = Aggregate {
             op,
-            grouping,
+            // To group by no labels is not to group.
+            grouping: grouping.filter(|it| it.without || !it.labels.is_empty()),
             param,
             expr,
         };
@@ -94,7 +95,7 @@ impl Parser<'_> {
     }
 
     fn grouping_label(&mut self, token: Token) -> Parsed<Text> {
-        self.count_node(token.span)?;
+        self.count(token.span)?;
         let (label, valid) = if token.kind == Kind::String {
             self.bump();
             let label = self.string(token);

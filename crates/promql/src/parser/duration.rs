@@ -102,7 +102,11 @@ impl Parser<'_> {
             self.bump();
             let right = self.duration(tightness + u8::from(op != DurationOp::Pow))?;
             if right.is_zero() && matches!(op, DurationOp::Div | DurationOp::Mod) {
-                let what = if op == DurationOp::Div { "division" } else { "modulo" };
+                let what = if op == DurationOp::Div {
+                    "division"
+                } else {
+                    "modulo"
+                };
                 return Err(self.syntax(token.span, format!("{what} by zero")));
             }
             let (first, second) = (self.node_of(left)?, self.node_of(right)?);
@@ -203,7 +207,7 @@ impl Parser<'_> {
         }
     }
 
-    fn out_of_range(&self, token: Token) -> crate::ParseError {
+    fn out_of_range(&self, token: Token) -> Box<crate::ParseError> {
         self.syntax(token.span, "duration out of range".to_owned())
     }
 
@@ -226,7 +230,7 @@ impl Parser<'_> {
     }
 
     fn push_duration(&mut self, span: Span, kind: DurationKind) -> Parsed<DurationId> {
-        self.count_node(span)?;
+        self.count(span)?;
         // The count is bounded by 32 bits.
         let id = DurationId(self.expr.durations.len() as u32);
         self.expr.durations.push(DurationNode {

@@ -44,7 +44,9 @@ fn number(text: &str) -> Result<f64, &'static str> {
         text
     };
     if let Some(hex) = strip_hex(digits) {
-        return i64::from_str_radix(hex, 16).map(|value| value as f64).map_err(|_| SYNTAX);
+        return i64::from_str_radix(hex, 16)
+            .map(|value| value as f64)
+            .map_err(|_| SYNTAX);
     }
     if digits.len() > 1
         && digits.starts_with('0')
@@ -64,7 +66,9 @@ fn number(text: &str) -> Result<f64, &'static str> {
 }
 
 fn strip_hex(digits: &str) -> Option<&str> {
-    digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X"))
+    digits
+        .strip_prefix("0x")
+        .or_else(|| digits.strip_prefix("0X"))
 }
 
 /// Whether each underscore stands between digits, of which a base counts as one.
@@ -96,7 +100,10 @@ fn duration(text: &str) -> Result<u64, String> {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
         let count: u64 = rest[..digits].parse().map_err(|_| invalid())?;
         rest = &rest[digits..];
-        let length = rest.bytes().take_while(|byte| !byte.is_ascii_digit()).count();
+        let length = rest
+            .bytes()
+            .take_while(|byte| !byte.is_ascii_digit())
+            .count();
         let unit = &rest[..length];
         rest = &rest[length..];
         if unit.is_empty() {

@@ -11,8 +11,7 @@ use crate::go;
 use crate::text::Span;
 use crate::token::{Kind, Token};
 
-const RANGE: &str =
-    " in subquery or range selector, expected number, duration, step(), or range()";
+const RANGE: &str = " in subquery or range selector, expected number, duration, step(), or range()";
 const RANGE_END: &str = " in subquery or range, expected \":\" or \"]\"";
 const STEP: &str = " in subquery selector, expected number, duration, step(), range(), or \"]\"";
 const STEP_END: &str = " in subquery selector, expected \"]\"";
@@ -114,7 +113,7 @@ impl Parser<'_> {
         Some((&mut selector.offset, &mut selector.at))
     }
 
-    fn misplaced(&self, id: NodeId, what: &str) -> ParseError {
+    fn misplaced(&self, id: NodeId, what: &str) -> Box<ParseError> {
         let message = format!(
             "{what} modifier must be preceded by an instant vector selector or range vector \
              selector or a subquery",
@@ -182,7 +181,10 @@ impl Parser<'_> {
                     go::float_fixed(seconds, 6, &mut message);
                     return Err(self.syntax(self.span(id), message));
                 }
-                (At::Timestamp(go::integer((seconds * 1000.0).round())), token.span)
+                (
+                    At::Timestamp(go::integer((seconds * 1000.0).round())),
+                    token.span,
+                )
             }
         };
         self.context = outer;
@@ -209,7 +211,11 @@ impl Parser<'_> {
         let what = extension.as_str();
         let is_subquery = matches!(self.expr[id].kind, NodeKind::Subquery(_));
         let message = match self.selector_of(id) {
-            Some(selector) if selector.extension.is_none_or(|current| current == extension) => {
+            Some(selector)
+                if selector
+                    .extension
+                    .is_none_or(|current| current == extension) =>
+            {
                 selector.extension = Some(extension);
                 let node = self.expr.node_mut(id);
                 node.span = node.span.to(word.span);

@@ -34,7 +34,7 @@ impl Parser<'_> {
             if token.kind == Kind::RightBrace {
                 break token;
             }
-            self.count_node(token.span)?;
+            self.count(token.span)?;
             matchers.push(self.matcher(token)?);
             let token = self.peek()?;
             match token.kind {

@@ -28,6 +28,10 @@ const CUSTOM_BUCKETS: i32 = -53;
 ///
 /// The first thing that is wrong with it, or a bound of `options`.
 pub fn parse_series(input: &str, options: &Options) -> Result<Series, ParseError> {
+    series(input, options).map_err(|error| *error)
+}
+
+fn series(input: &str, options: &Options) -> Parsed<Series> {
     let mut parser = Parser::new(input, options, true)?;
     let mut labels = Vec::new();
     let token = parser.peek()?;
@@ -52,7 +56,7 @@ impl Parser<'_> {
             if token.kind == Kind::RightBrace {
                 break;
             }
-            self.count_node(token.span)?;
+            self.count(token.span)?;
             labels.push(self.label_item(token)?);
             let token = self.peek()?;
             match token.kind {
@@ -104,7 +108,7 @@ impl Parser<'_> {
             }
             let token = self.peek()?;
             if !matches!(token.kind, Kind::Eof | Kind::Space) {
-                self.count_node(token.span)?;
+                self.count(token.span)?;
                 items.push(self.item(token)?);
             }
         }
@@ -321,7 +325,7 @@ impl Parser<'_> {
         self.expect(Kind::LeftBracket)?;
         let mut buckets = Vec::new();
         loop {
-            self.count_node(Span::default())?;
+            self.count(Span::default())?;
             buckets.push(self.signed_number()?);
             let spaced = self.accept(Kind::Space)?;
             if self.accept(Kind::RightBracket)? {
@@ -343,7 +347,10 @@ fn negate(histogram: &mut Histogram) {
     histogram.sum = -histogram.sum;
     histogram.count = -histogram.count;
     histogram.zero_count = -histogram.zero_count;
-    let buckets = histogram.buckets.iter_mut().chain(&mut histogram.negative_buckets);
+    let buckets = histogram
+        .buckets
+        .iter_mut()
+        .chain(&mut histogram.negative_buckets);
     for bucket in buckets {
         *bucket = -*bucket;
     }

@@ -13,6 +13,10 @@ impl Printer<'_> {
         let is_shown = |matcher: &&Matcher| !is_name(selector, matcher);
         let mut shown = selector.matchers.iter().filter(is_shown);
         let Some(first) = shown.next() else {
+            // Only `info` takes a selector of everything, of which upstream prints nothing.
+            if self.faithful && selector.name.is_none() {
+                self.out.push_str("{}");
+            }
             return;
         };
         self.out.push('{');
@@ -38,7 +42,8 @@ impl Printer<'_> {
             if at > 0 {
                 self.out.push(',');
             }
-            self.out.push_str(&texts[span.start - start..span.end - start]);
+            self.out
+                .push_str(&texts[span.start - start..span.end - start]);
         }
     }
 

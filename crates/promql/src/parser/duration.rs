@@ -7,7 +7,7 @@ use crate::text::Span;
 use crate::token::{Kind, Token};
 
 /// Seconds beyond which a duration does not fit 64 bits of nanoseconds.
-const MAX_SECONDS: f64 = 9_223_372_036.854_775_808;
+const MAX_SECONDS: f64 = 9_223_372_036.854_776;
 
 /// Tightness of `^`, the only operator that a sign leaves to its operand.
 const POWER: u8 = 3;

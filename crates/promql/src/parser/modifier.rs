@@ -18,6 +18,9 @@ const STEP_END: &str = " in subquery selector, expected \"]\"";
 const OFFSET: &str = " in offset, expected number, duration, step(), or range()";
 const AT: &str = " in @, expected timestamp";
 
+/// Seconds from which on a timestamp does not fit 64 bits.
+const MAX_TIMESTAMP: f64 = 9_223_372_036_854_775_808.0;
+
 impl Parser<'_> {
     /// A range or a subquery, at its bracket.
     pub(super) fn brackets(&mut self, left: NodeId, open: Token) -> Parsed<NodeId> {
@@ -175,8 +178,7 @@ impl Parser<'_> {
                 self.bump();
                 let value = self.number_or_duration(token)?;
                 let seconds = if minus { -value } else { value };
-                // What does not fit 64 bits, which includes what is not a number.
-                if !(seconds.abs() < 9_223_372_036_854_775_808.0) {
+                if seconds.is_nan() || seconds.abs() >= MAX_TIMESTAMP {
                     let mut message = "timestamp out of bounds for @ modifier: ".to_owned();
                     go::float_fixed(seconds, 6, &mut message);
                     return Err(self.syntax(self.span(id), message));

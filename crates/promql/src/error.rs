@@ -113,7 +113,8 @@ impl ParseError {
         let column = input[from..start].chars().count() + before.chars().count();
         let width = input[start..end.min(to).max(start)].chars().count();
         format!(
-            "{self}\n  | {before}{shown}{after}\n  | {}{}",
+            "{}\n  | {before}{shown}{after}\n  | {}{}",
+            visible(&self.to_string()),
             " ".repeat(column),
             "^".repeat(width.clamp(1, EXCERPT_UNDERLINE)),
         )

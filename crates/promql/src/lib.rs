@@ -7,7 +7,19 @@
 //! Inputs may be hostile: their length, their nesting and the number of their parts are bounded by
 //! [`Options`], all work is linear in the length, and recursion ends at the bound of nesting.
 
-#![forbid(unsafe_code)]
+#![warn(unreachable_pub)]
+// Tests may do all of this.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::expect_used,
+        clippy::print_stderr,
+        clippy::print_stdout,
+        clippy::unwrap_used,
+    )
+)]
 
 mod ast;
 mod check;

@@ -18,7 +18,17 @@ const MAX_LEVEL: usize = 100;
 impl Expr {
     /// Formats the expression as Prometheus' `promtool promql format` does.
     pub fn format(&self) -> String {
-        let (text, spans) = Printer::new(self, false).print_with_spans(self.root);
+        self.format_with(Printer::new(self, false))
+    }
+
+    /// Formats the expression such that it means the same when it is read again, as
+    /// [`Expr::to_query`] prints it.
+    pub fn format_query(&self) -> String {
+        self.format_with(Printer::new(self, true))
+    }
+
+    fn format_with(&self, printer: Printer<'_>) -> String {
+        let (text, spans) = printer.print_with_spans(self.root);
         let mut formatter = Formatter {
             expr: self,
             text: &text,

@@ -88,6 +88,21 @@ pub(crate) fn matches_empty(pattern: &[u8]) -> bool {
     group.any || (group.all && group.last)
 }
 
+/// A regular expression that matches a text and nothing else.
+pub(crate) fn literal_of(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len());
+    for c in text.chars() {
+        if SYNTAX.contains(c) {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern
+}
+
+/// Characters that are syntax in a regular expression, outside of classes.
+pub(crate) const SYNTAX: &str = r"\.+*?()|[]{}^$";
+
 /// The least count of a repetition, and its length behind the brace; a brace that begins none is
 /// a literal.
 fn repetition(behind: &[u8]) -> Option<(u32, usize)> {
@@ -177,6 +192,11 @@ fn escape(behind: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_syntax_is_escaped() {
+        assert_eq!(literal_of("a.b|c\\-é"), r"a\.b\|c\\-é");
+    }
 
     #[test]
     fn the_structure_says_whether_the_empty_string_matches() {

@@ -84,6 +84,8 @@ fn matchers_that_do_not_narrow_are_refused() {
         Matcher::new("tenant_id", MatchOp::NotRegex, "b"),
         Matcher::new("__name__", MatchOp::Equal, "up"),
         Matcher::new("", MatchOp::Equal, "a"),
+        Matcher::one_of("tenant_id", &[]),
+        Matcher::one_of("tenant_id", &["a", ""]),
     ];
     let mut expr = parse("up", &Options::default()).expect("an expression");
     for matcher in wrong {
@@ -101,7 +103,7 @@ fn matchers_that_do_not_narrow_are_refused() {
 
 #[test]
 fn several_tenants_are_alternatives_and_any_label_or_value_is_quoted() {
-    let matcher = Matcher::new("tenant.id", MatchOp::Regex, "a\\.b|\"c\n");
+    let matcher = Matcher::one_of("tenant.id", &["a.b", "\"c\n"]);
     let mut expr = parse("up{}", &Options::default()).expect("an expression");
     enforce(&mut expr, &[matcher], ImplicitInfo::Narrow).expect("narrowed");
     assert_eq!(expr.to_query(), r#"up{"tenant.id"=~"a\\.b|\"c\n"}"#);

@@ -112,6 +112,8 @@ fn check(input: &str, options: &Options) {
         "{input} as {query}"
     );
     assert_eq!(query, again.to_query(), "{input}");
+    let formatted = parse(&expr.format_query(), options).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(whole_meaning(&expr), whole_meaning(&formatted), "{input}");
     // Formatting changes nothing but spaces.
     let words = |text: &str| text.split_whitespace().collect::<String>();
     assert_eq!(words(&expr.format()), words(&expr.to_string()), "{input}");

@@ -50,6 +50,21 @@ impl Matcher {
         }
     }
 
+    /// A matcher of exactly these values; of none, it matches only series without the label.
+    pub fn one_of(name: &str, values: &[&str]) -> Self {
+        match values {
+            [] => Self::new(name, MatchOp::Equal, ""),
+            [value] => Self::new(name, MatchOp::Equal, value),
+            _ => {
+                let alternatives: Vec<_> = values
+                    .iter()
+                    .map(|value| regex::literal_of(value))
+                    .collect();
+                Self::new(name, MatchOp::Regex, &alternatives.join("|"))
+            }
+        }
+    }
+
     /// Whether it matches an empty value, which is that of a label that a series has not.
     pub fn matches_empty(&self) -> bool {
         match self.op {

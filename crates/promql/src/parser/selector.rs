@@ -2,6 +2,7 @@
 
 use super::{Parsed, Parser};
 use crate::ast::{MatchOp, Matcher, Selector};
+use crate::regex;
 use crate::text::{Span, Text};
 use crate::token::{Kind, Token};
 
@@ -103,5 +104,6 @@ impl Parser<'_> {
 /// Whether a regular expression consists of alternatives without any other syntax: upstream does
 /// not look any further into these.
 fn is_literal(pattern: &[u8]) -> bool {
-    !pattern.iter().any(|byte| br"\.+*?()[]{}^$".contains(byte))
+    let is_syntax = |byte: &u8| *byte != b'|' && regex::SYNTAX.as_bytes().contains(byte);
+    !pattern.iter().any(is_syntax)
 }

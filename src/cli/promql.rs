@@ -94,7 +94,10 @@ pub(super) fn execute(args: &PromqlArgs) -> u8 {
 fn describe(expr: &Expr) -> String {
     let selectors = expr.selectors().count() + expr.implicit_info().count();
     let value_type = expr.value_type();
-    format!("valid: {value_type}, {}", report::count(selectors, "selector"))
+    format!(
+        "valid: {value_type}, {}",
+        report::count(selectors, "selector")
+    )
 }
 
 fn narrow(args: &EnforceArgs) -> Result<String, u8> {
@@ -156,7 +159,9 @@ fn standard_input(most: usize) -> Result<String, String> {
 }
 
 fn validate_regex(pattern: &str) -> Result<(), String> {
-    Regex::new(pattern).map(drop).map_err(|error| error.to_string())
+    Regex::new(pattern)
+        .map(drop)
+        .map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -184,8 +189,14 @@ mod tests {
     #[test]
     fn an_expression_is_described_by_its_type_and_its_selectors() {
         let described = |text| read(&arguments(text)).map(|expr| describe(&expr));
-        assert_eq!(described("-info(up)").as_deref(), Ok("valid: instant vector, 2 selectors"));
-        assert_eq!(described("1 + 1").as_deref(), Ok("valid: scalar, 0 selectors"));
+        assert_eq!(
+            described("-info(up)").as_deref(),
+            Ok("valid: instant vector, 2 selectors")
+        );
+        assert_eq!(
+            described("1 + 1").as_deref(),
+            Ok("valid: scalar, 0 selectors")
+        );
         for wrong in ["1 +", "sum(1)", "up{a=~\"(\"}", ""] {
             assert_eq!(described(wrong), Err(EXIT_FAILURE), "{wrong}");
         }
@@ -207,7 +218,10 @@ mod tests {
     #[test]
     fn several_values_are_alternatives_and_a_selector_may_select_everything() {
         let one = narrowed("tenant_id", &["a"], arguments("up + down"));
-        assert_eq!(one.as_deref(), Ok(r#"up{tenant_id="a"} + down{tenant_id="a"}"#));
+        assert_eq!(
+            one.as_deref(),
+            Ok(r#"up{tenant_id="a"} + down{tenant_id="a"}"#)
+        );
         let selector = ExpressionArgs {
             selector: true,
             ..arguments("{}")

@@ -1,6 +1,7 @@
 //! Splits an input into tokens, by the same states as upstream: what a character means depends on
 //! the brackets around it, never on the grammar.
 
+mod brackets;
 mod number;
 mod series;
 mod string;
@@ -280,73 +281,6 @@ impl<'a> Lexer<'a> {
         Ok(Kind::RightParen)
     }
 
-    /// What stands in brackets up to the first number.
-    fn duration(&mut self) -> Lexed<Option<Token>> {
-        let Some(c) = self.bump() else {
-            return self.error("unexpected end of input in duration expression".to_owned());
-        };
-        let kind = match c {
-            ' ' | '\t' | '\n' | '\r' => {
-                self.skip_spaces();
-                return Ok(None);
-            }
-            ']' => {
-                self.in_brackets = false;
-                self.colon_seen = false;
-                self.state = State::Statements;
-                Kind::RightBracket
-            }
-            ':' => {
-                if !self.duration_seen {
-                    let message = "unexpected colon before duration in duration expression";
-                    return self.error_behind(message.to_owned());
-                }
-                if self.colon_seen {
-                    let message = "unexpected repeated colon in duration expression";
-                    return self.error_behind(message.to_owned());
-                }
-                self.colon_seen = true;
-                Kind::Colon
-            }
-            '(' => self.open_paren(),
-            ')' => self.close_paren()?,
-            '+' => Kind::Add,
-            '-' => Kind::Sub,
-            '*' => Kind::Mul,
-            '/' => Kind::Div,
-            '%' => Kind::Mod,
-            '^' => Kind::Pow,
-            ',' => Kind::Comma,
-            '0'..='9' | '.' if c != '.' || self.peek_byte().is_some_and(|b| b.is_ascii_digit()) => {
-                self.duration_seen = true;
-                self.state = State::Statements;
-                return self.number_or_duration();
-            }
-            _ => match self.duration_keyword(c) {
-                Some(kind) => {
-                    self.duration_seen = true;
-                    kind
-                }
-                None => {
-                    let c = quoted_char(Some(c));
-                    let message = format!("unexpected character in duration expression: {c}");
-                    return self.error(message);
-                }
-            },
-        };
-        self.token(kind)
-    }
-
-    /// A word of a duration whose first character has been taken.
-    fn duration_keyword(&mut self, first: char) -> Option<Kind> {
-        if !matches!(first.to_ascii_lowercase(), 's' | 'r' | 'm') {
-            return None;
-        }
-        self.accept_while(|byte| byte == b'_' || byte.is_ascii_alphabetic());
-        Kind::keyword(self.word())
-            .filter(|kind| matches!(kind, Kind::Step | Kind::Range | Kind::MaxOf | Kind::MinOf))
-    }
-
     /// A name or keyword whose first character has been taken.
     fn keyword_or_identifier(&mut self) -> Lexed<Option<Token>> {
         self.accept_name(true);
@@ -381,54 +315,6 @@ impl<'a> Lexer<'a> {
 
     fn paren_follows(&self) -> bool {
         self.rest().iter().find(|byte| !is_space(**byte)) == Some(&b'(')
-    }
-
-    /// What stands in braces.
-    fn braces(&mut self) -> Lexed<Option<Token>> {
-        let Some(c) = self.bump() else {
-            return self.error("unexpected end of input inside braces".to_owned());
-        };
-        let kind = match c {
-            '#' => {
-                self.accept_while(|byte| byte != b'\n' && byte != b'\r');
-                return Ok(None);
-            }
-            ' ' | '\t' | '\n' | '\r' => {
-                self.skip_spaces();
-                return Ok(None);
-            }
-            ',' => Kind::Comma,
-            '"' | '\'' => return self.string(c as u8),
-            '`' => return self.raw_string(),
-            '=' if self.accept(b"~") => Kind::EqlRegex,
-            '=' => Kind::Eql,
-            '!' => match self.bump() {
-                Some('~') => Kind::NotRegex,
-                Some('=') => Kind::NotEqual,
-                other => {
-                    let other = quoted_char(other);
-                    let message = format!("unexpected character after '!' inside braces: {other}");
-                    return self.error(message);
-                }
-            },
-            '{' => return self.error("unexpected left brace '{'".to_owned()),
-            '}' => {
-                self.in_braces = false;
-                if self.series {
-                    self.state = State::Values;
-                }
-                Kind::RightBrace
-            }
-            _ if names::is_start(c, self.unquoted_names) => {
-                self.accept_name(false);
-                Kind::Identifier
-            }
-            _ => {
-                let c = quoted_char(Some(c));
-                return self.error(format!("unexpected character inside braces: {c}"));
-            }
-        };
-        self.token(kind)
     }
 
     fn bad_syntax<T>(&self, what: &str) -> Lexed<T> {

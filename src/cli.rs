@@ -10,6 +10,7 @@ mod list;
 mod reload;
 mod report;
 mod run;
+mod schema;
 mod validate;
 
 use std::ffi::OsString;
@@ -147,6 +148,8 @@ enum Command {
     Graph(graph::GraphArgs),
     /// List the component types and their keys
     List(list::ListArgs),
+    /// Write a JSON Schema of the configuration, for editors
+    Schema(schema::SchemaArgs),
     /// Write a commented configuration to begin with
     Generate(generate::GenerateArgs),
     /// Write a completion script for a shell
@@ -191,6 +194,7 @@ fn execute(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Some(Command::Validate(args)) => validate::execute(global, &args),
         Some(Command::Graph(args)) => graph::execute(global, &args),
         Some(Command::List(args)) => list::execute(&args),
+        Some(Command::Schema(args)) => schema::execute(&args),
         Some(Command::Generate(args)) => generate::execute(&args),
         Some(Command::Completion(args)) => completion::execute(&args),
     }

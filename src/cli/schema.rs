@@ -123,7 +123,7 @@ fn of_key(key: &Key) -> Value {
     schema["description"] = key.doc.into();
     match key.default {
         KeyDefault::Value(text) => schema["default"] = as_json(text),
-        KeyDefault::Required(text) | KeyDefault::Unset(text) => {
+        KeyDefault::Required(text) | KeyDefault::Unset(text) | KeyDefault::Suggested(text) => {
             schema["examples"] = json!([as_json(text)]);
         }
         KeyDefault::Table | KeyDefault::Off => {}

@@ -11,6 +11,7 @@ mod promql;
 mod reload;
 mod report;
 mod run;
+mod schema;
 mod validate;
 
 use std::ffi::OsString;
@@ -153,6 +154,8 @@ enum Command {
     List(list::ListArgs),
     /// Check, format and narrow PromQL expressions
     Promql(promql::PromqlArgs),
+    /// Write a JSON Schema of the configuration, for editors
+    Schema(schema::SchemaArgs),
     /// Write a commented configuration to begin with
     Generate(generate::GenerateArgs),
     /// Write a completion script for a shell
@@ -198,6 +201,7 @@ fn execute(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Some(Command::Graph(args)) => graph::execute(global, &args),
         Some(Command::List(args)) => list::execute(&args),
         Some(Command::Promql(args)) => promql::execute(&args),
+        Some(Command::Schema(args)) => schema::execute(&args),
         Some(Command::Generate(args)) => generate::execute(&args),
         Some(Command::Completion(args)) => completion::execute(&args),
     }

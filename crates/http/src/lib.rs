@@ -34,6 +34,7 @@ pub mod listener;
 mod methods;
 mod oauth2;
 mod parts;
+pub mod rejection;
 mod routes;
 mod socket;
 #[cfg(test)]

@@ -5,6 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
+use metrifold_model::rejection::{Rejection, RejectionKind};
 use metrifold_model::{Identity, Proof};
 
 use super::*;
@@ -212,7 +213,8 @@ async fn access_is_decided_before_a_handler_runs() {
         fn admit<'a>(&'a self, head: Head<'a>) -> Admission<'a> {
             Box::pin(async move {
                 let name = head.headers.get("name").ok_or_else(|| {
-                    Refusal::Forbidden(format!("{} {} needs a name", head.method, head.uri))
+                    let reason = format!("{} {} needs a name", head.method, head.uri);
+                    Refusal::from(Rejection::new(RejectionKind::Forbidden, reason))
                 })?;
                 let subject = name.to_str().unwrap();
                 Ok(metrifold_model::Caller {

@@ -16,6 +16,7 @@ use metrifold_engine::config::ApiConfig;
 use metrifold_http::access::{Admission, Head};
 use metrifold_http::{Access, Callers, Refusal};
 use metrifold_model::Caller;
+use metrifold_model::{Rejection, RejectionKind};
 
 /// What a request to an endpoint can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,9 +87,10 @@ impl Rules {
             return Ok(());
         }
         let named = host.unwrap_or_default();
-        Err(Refusal::Forbidden(format!(
+        let reason = format!(
             "host {named:?} is not a name of this process: add it to hosts under [api], or use its address"
-        )))
+        );
+        Err(Rejection::new(RejectionKind::Forbidden, reason).into())
     }
 
     fn goes_by(&self, host: &str) -> bool {
@@ -108,7 +110,7 @@ impl Rules {
 fn check_origin(headers: &HeaderMap) -> Result<(), Refusal> {
     let foreign = || {
         let reason = "a page of another origin cannot change anything here";
-        Err(Refusal::Forbidden(reason.to_owned()))
+        Err(Rejection::new(RejectionKind::Forbidden, reason).into())
     };
     let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
     if !matches!(site, None | Some(b"same-origin" | b"none")) {

@@ -10,12 +10,16 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tracing::warn;
 
-use super::bound::{Bound, lock};
+use super::bound::{Bound, Opened, lock};
 use super::connection::Accepted;
+use super::timed::Phase;
 
 /// The first and the longest pause after a failure to accept, such as for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// While all connections are busy and another waits: how often to look for one that is not any more.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// A connection's place among the open ones, given up with it.
 struct Place {
@@ -29,15 +33,6 @@ pub(super) async fn accept(bound: Arc<Bound>, connections: watch::Sender<bool>) 
     let mut closed = bound.closed.subscribe();
     let mut pause = PAUSE;
     loop {
-        // A slot first: callers beyond the limit wait in the kernel's backlog.
-        let slots = Arc::clone(&bound.settings.load().slots);
-        let slot = tokio::select! {
-            biased;
-            _ = closed.wait_for(|closed| *closed) => return,
-            slot = slots.acquire_owned() => slot,
-        };
-        // An error says that the limit has changed.
-        let Ok(slot) = slot else { continue };
         let accepted = tokio::select! {
             biased;
             _ = closed.wait_for(|closed| *closed) => return,
@@ -47,7 +42,15 @@ pub(super) async fn accept(bound: Arc<Bound>, connections: watch::Sender<bool>) 
             None => return,
             Some(Ok((stream, peer))) => {
                 pause = PAUSE;
-                serve(&bound, &connections, slot, stream, peer);
+                match place(&bound, &mut closed).await {
+                    Some(slot) => serve(&bound, &connections, slot, stream, peer),
+                    None => {
+                        if let Some(successor) = bound.successor() {
+                            give(&successor, &connections, stream, peer);
+                        }
+                        return;
+                    }
+                }
             }
             Some(Err(error)) if is_callers(&error) => {}
             Some(Err(error)) => {
@@ -59,6 +62,40 @@ pub(super) async fn accept(bound: Arc<Bound>, connections: watch::Sender<bool>) 
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
+    }
+}
+
+/// Waits for a place among the open connections; none once the listener is closed. Connections on
+/// which nothing is under way give theirs up, so that no number of them keeps a request out.
+async fn place(bound: &Bound, closed: &mut watch::Receiver<bool>) -> Option<OwnedSemaphorePermit> {
+    loop {
+        let slots = Arc::clone(&bound.settings.load().slots);
+        if let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
+            return Some(slot);
+        }
+        bound.evict();
+        tokio::select! {
+            biased;
+            _ = closed.wait_for(|closed| *closed) => return None,
+            // An error says that the limit has changed.
+            slot = slots.acquire_owned() => if let Ok(slot) = slot { return Some(slot) },
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+        }
+    }
+}
+
+/// Gives a connection to a listener, unless that is full or has another address.
+fn give(
+    bound: &Arc<Bound>,
+    connections: &watch::Sender<bool>,
+    stream: TcpStream,
+    peer: SocketAddr,
+) {
+    let slots = Arc::clone(&bound.settings.load().slots);
+    if let Ok(slot) = slots.try_acquire_owned()
+        && stream.local_addr().is_ok_and(|local| bound.takes(local))
+    {
+        serve(bound, connections, slot, stream, peer);
     }
 }
 
@@ -74,16 +111,9 @@ pub(super) fn hand_over(
     }
     // Ends when nobody waits any more, or with an error, which is as much.
     while let Ok((stream, peer)) = from.accept() {
-        let slots = Arc::clone(&bound.settings.load().slots);
-        let Ok(slot) = slots.try_acquire_owned() else {
-            return;
-        };
-        if !stream.local_addr().is_ok_and(|local| bound.takes(local)) {
-            continue;
-        }
         let stream = stream.set_nonblocking(true).map(|()| stream);
         if let Ok(stream) = stream.and_then(TcpStream::from_std) {
-            serve(bound, connections, slot, stream, peer);
+            give(bound, connections, stream, peer);
         }
     }
 }
@@ -114,6 +144,7 @@ fn serve(
 ) {
     let cut = connections.subscribe();
     let (end, close) = oneshot::channel();
+    let phase = Phase::new();
     let id = {
         let mut open = lock(&bound.open);
         if open.closed {
@@ -129,7 +160,8 @@ fn serve(
         }
         open.last_id += 1;
         let id = open.last_id;
-        open.list.insert(id, end);
+        let phase = Arc::clone(&phase);
+        open.list.insert(id, Opened { end, phase });
         id
     };
     let place = Place {
@@ -145,6 +177,8 @@ fn serve(
         acceptor: settings.acceptor.clone(),
         header_timeout: settings.listen.header_timeout,
         idle_timeout: settings.listen.idle_timeout,
+        max_age: settings.listen.max_age,
+        phase,
         table: Arc::clone(&bound.table),
         close,
         cut,

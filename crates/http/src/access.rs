@@ -6,11 +6,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use http::header::WWW_AUTHENTICATE;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Uri};
 
+use metrifold_model::Rejection;
 use metrifold_model::{Caller, ClientCertificate};
 
-use super::{Response, answer};
+use super::{Response, rejection};
 
 /// Decides who calls, and whether the caller is let in.
 pub trait Access: Send + Sync {
@@ -41,56 +42,30 @@ pub struct Head<'a> {
 
 /// Why a caller is not let in. The reason is the caller's to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// Nobody knows who calls: 401 with a `WWW-Authenticate` for each way to prove it.
-    Unauthenticated {
-        /// What is missing or wrong.
-        reason: String,
-        /// How it can be proven.
-        challenges: Vec<HeaderValue>,
-    },
-    /// The caller may not do this: 403.
-    Forbidden(String),
-    /// There is no such thing for this caller: 404.
-    NotFound(String),
-    /// The caller asks too often: 429 with `Retry-After`.
-    TooMany {
-        /// What there is too much of.
-        reason: String,
-        /// Seconds after which to try again.
-        retry_after: u64,
-    },
-    /// It cannot be decided at the moment, through no fault of the caller: 503 with `Retry-After`.
-    Unavailable {
-        /// What is missing.
-        reason: String,
-        /// Seconds after which to try again.
-        retry_after: u64,
-    },
+pub struct Refusal {
+    /// What kind of no it is, and whether to ask again.
+    pub rejection: Rejection,
+    /// How callers whom nobody knows can prove who they are: a `WWW-Authenticate` for each way.
+    pub challenges: Vec<HeaderValue>,
 }
 
 impl Refusal {
     /// The answer that tells the caller.
     pub fn answer(&self) -> Response {
-        match self {
-            Self::Unauthenticated { reason, challenges } => {
-                let mut response = answer::text(StatusCode::UNAUTHORIZED, reason);
-                for challenge in challenges {
-                    let headers = response.headers_mut();
-                    headers.append(WWW_AUTHENTICATE, challenge.clone());
-                }
-                response
-            }
-            Self::Forbidden(reason) => answer::text(StatusCode::FORBIDDEN, reason),
-            Self::NotFound(reason) => answer::text(StatusCode::NOT_FOUND, reason),
-            Self::TooMany {
-                reason,
-                retry_after,
-            } => answer::retry_after(StatusCode::TOO_MANY_REQUESTS, *retry_after, reason),
-            Self::Unavailable {
-                reason,
-                retry_after,
-            } => answer::retry_after(StatusCode::SERVICE_UNAVAILABLE, *retry_after, reason),
+        let mut response = rejection::answer(&self.rejection);
+        for challenge in &self.challenges {
+            let headers = response.headers_mut();
+            headers.append(WWW_AUTHENTICATE, challenge.clone());
+        }
+        response
+    }
+}
+
+impl From<Rejection> for Refusal {
+    fn from(rejection: Rejection) -> Self {
+        Self {
+            rejection,
+            challenges: Vec::new(),
         }
     }
 }
@@ -105,55 +80,5 @@ impl Access for Everybody {
             identity: None,
             certificate: head.certificate.cloned(),
         })))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use http::header::RETRY_AFTER;
-
-    use super::*;
-
-    #[test]
-    fn each_refusal_has_a_status_that_says_what_to_do() {
-        let reason = || "because".to_owned();
-        let challenges = vec![
-            HeaderValue::from_static("Basic"),
-            HeaderValue::from_static("Bearer"),
-        ];
-        let unauthenticated = Refusal::Unauthenticated {
-            reason: reason(),
-            challenges: challenges.clone(),
-        };
-        let answer = unauthenticated.answer();
-        assert_eq!(answer.status(), 401);
-        let sent = answer.headers().get_all(WWW_AUTHENTICATE).iter();
-        assert!(sent.eq(&challenges));
-        for (refusal, status, retry_after) in [
-            (Refusal::Forbidden(reason()), 403, None),
-            (Refusal::NotFound(reason()), 404, None),
-            (
-                Refusal::TooMany {
-                    reason: reason(),
-                    retry_after: 3,
-                },
-                429,
-                Some("3"),
-            ),
-            (
-                Refusal::Unavailable {
-                    reason: reason(),
-                    retry_after: 4,
-                },
-                503,
-                Some("4"),
-            ),
-        ] {
-            let answer = refusal.answer();
-            assert_eq!(answer.status(), status);
-            let sent = answer.headers().get(RETRY_AFTER);
-            let sent = sent.map(|value| value.to_str().unwrap());
-            assert_eq!(sent, retry_after);
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! The listeners' insides: sockets, claims on paths, and their end.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,9 +18,11 @@ use tracing::{error, warn};
 use metrifold_base::BuildError;
 
 use super::accept;
+use super::connection::Ending;
 use super::listener::Listen;
 use super::routes::{self, Served, Table};
 use super::socket::{self, overlap};
+use super::timed::{Phase, Spare};
 
 /// What the handles share.
 pub(super) struct Shared {
@@ -90,7 +92,14 @@ struct Claim {
 pub(super) struct Open {
     pub(super) closed: bool,
     pub(super) last_id: u64,
-    pub(super) list: HashMap<u64, oneshot::Sender<()>>,
+    /// In the order in which they were accepted.
+    pub(super) list: BTreeMap<u64, Opened>,
+}
+
+/// A connection that is served.
+pub(super) struct Opened {
+    pub(super) end: oneshot::Sender<Ending>,
+    pub(super) phase: Arc<Phase>,
 }
 
 impl Default for Shared {
@@ -465,11 +474,28 @@ impl Bound {
         self.closed.send_replace(true);
         let mut open = lock(&self.open);
         open.closed = true;
-        for (_, close) in open.list.drain() {
+        for (_, opened) in std::mem::take(&mut open.list) {
             // An error says that it has ended by itself.
-            let _ = close.send(());
+            let _ = opened.end.send(Ending::Closed);
         }
         socket
+    }
+
+    /// Ends a connection on which nothing is under way, if there is one, for another to take its
+    /// place: the oldest that never brought a request, or else the oldest that is idle.
+    pub(super) fn evict(&self) {
+        let mut open = lock(&self.open);
+        let spare = |wanted| {
+            let mut list = open.list.iter();
+            list.find(|(_, opened)| opened.phase.spare() == Some(wanted))
+        };
+        let found = spare(Spare::Silent).or_else(|| spare(Spare::Idle));
+        let Some(id) = found.map(|(id, _)| *id) else {
+            return;
+        };
+        if let Some(opened) = open.list.remove(&id) {
+            let _ = opened.end.send(Ending::Evicted);
+        }
     }
 
     /// The next connection; none once the socket is closed.

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue};
 
 use metrifold_base::{BuildError, Secret};
 use metrifold_model::{Caller, ClientCertificate, Identity, Proof};
+use metrifold_model::{Rejection, RejectionKind};
 
 use super::access::{Access, Admission, Head, Refusal};
 use super::auth::{Authorization, BasicAuth};
@@ -86,8 +87,11 @@ impl Callers {
                 identity: Some(Arc::clone(&expected.identity)),
                 certificate,
             }),
-            None => Err(Refusal::Unauthenticated {
-                reason: "credentials are missing or wrong".to_owned(),
+            None => Err(Refusal {
+                rejection: Rejection::new(
+                    RejectionKind::Unauthenticated,
+                    "credentials are missing or wrong",
+                ),
                 challenges: self.0.iter().map(|e| e.challenge.clone()).collect(),
             }),
         }
@@ -171,6 +175,8 @@ fn same(given: &[u8], expected: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::header::WWW_AUTHENTICATE;
+
     use super::*;
     use crate::auth::basic;
 
@@ -255,11 +261,11 @@ mod tests {
             &["t0ken"],
         ] {
             let refusal = callers().identify(&with(values), None).unwrap_err();
-            let Refusal::Unauthenticated { challenges, .. } = refusal else {
-                panic!("{values:?}: {refusal:?}");
-            };
+            let answer = refusal.answer();
+            assert_eq!(answer.status(), 401, "{values:?}");
+            let challenges = answer.headers().get_all(WWW_AUTHENTICATE).iter();
             let expected = ["Basic realm=\"metrifold\"", "Bearer realm=\"metrifold\""];
-            assert_eq!(challenges, expected);
+            assert!(challenges.eq(expected), "{values:?}");
         }
     }
 

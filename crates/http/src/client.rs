@@ -8,6 +8,7 @@ use http::{HeaderMap, Method, StatusCode, Uri};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
@@ -15,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use metrifold_base::{BuildError, Endpoint};
 
 use super::body::Body;
-use super::connector::{Connector, chain, place, tls_error};
+use super::connector::{Born, Connector, chain, place, tls_error};
 use super::tls::ClientTls;
 
 /// The most that is kept of an answer's body, for messages.
@@ -46,12 +47,16 @@ pub struct ClientConfig {
     /// The longest that making a connection may take, from the name's look-up to the end of the
     /// TLS handshake.
     pub connect_timeout: Duration,
+    /// The age from which on a connection is not used for a further request, so that what name
+    /// servers say is followed.
+    pub max_age: Duration,
 }
 
 /// Sends requests. A clone shares the connections.
 #[derive(Clone)]
 pub struct Client {
     inner: legacy::Client<Connector, Body>,
+    max_age: Duration,
 }
 
 /// What an endpoint answered.
@@ -129,7 +134,10 @@ impl Client {
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(config.connections)
             .build(connector);
-        Ok(Self { inner })
+        Ok(Self {
+            inner,
+            max_age: config.max_age,
+        })
     }
 
     /// Posts `body` to `uri`, everything within `timeout`.
@@ -185,8 +193,17 @@ impl Client {
         *request.method_mut() = method;
         *request.uri_mut() = uri.clone();
         *request.headers_mut() = headers;
+        let connection = capture_connection(&mut request);
         match tokio::time::timeout(timeout, self.inner.request(request)).await {
-            Ok(Ok(answer)) => Ok(answer.map(Body::stream)),
+            Ok(Ok(answer)) => {
+                let born = answer.extensions().get::<Born>();
+                if born.is_some_and(|born| born.0.elapsed() >= self.max_age)
+                    && let Some(connection) = &*connection.connection_metadata()
+                {
+                    connection.poison();
+                }
+                Ok(answer.map(Body::stream))
+            }
             Ok(Err(error)) => Err(explain(uri, &error)),
             Err(_) => {
                 let what = format!("no answer from {} within {timeout:?}", place(uri));

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::ALLOW;
+use http::header::{ALLOW, CONNECTION};
 use http::{HeaderValue, StatusCode};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
@@ -20,6 +20,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
@@ -32,6 +33,7 @@ use super::body::{Body, BoxError};
 use super::listener::{Request, Response};
 use super::methods::Methods;
 use super::routes::{Params, Served, Table, Target};
+use super::target;
 use super::timed::{Phase, Timed};
 use super::tls::client_certificate;
 
@@ -45,6 +47,15 @@ const MAX_HEAD: usize = 64 << 10;
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: u64 = 4 << 20;
 
+/// Why a connection is told to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// The listener closes.
+    Closed,
+    /// Another caller needs its place. Without a request, it ends at once, even amid a head.
+    Evicted,
+}
+
 /// A connection that was accepted.
 pub(super) struct Accepted {
     pub(super) stream: TcpStream,
@@ -53,8 +64,10 @@ pub(super) struct Accepted {
     pub(super) header_timeout: Duration,
     pub(super) idle_timeout: Duration,
     pub(super) table: Arc<ArcSwap<Table>>,
+    pub(super) max_age: Duration,
+    pub(super) phase: Arc<Phase>,
     /// Tells the connection to end after the request that is under way.
-    pub(super) close: oneshot::Receiver<()>,
+    pub(super) close: oneshot::Receiver<Ending>,
     /// Tells it to end now.
     pub(super) cut: watch::Receiver<bool>,
 }
@@ -96,6 +109,8 @@ impl Accepted {
             peer: self.peer,
             header_timeout: self.header_timeout,
             idle_timeout: self.idle_timeout,
+            max_age: self.max_age,
+            phase: self.phase,
             table: self.table,
             close: self.close,
             cut: self.cut,
@@ -109,8 +124,10 @@ struct Rest {
     peer: SocketAddr,
     header_timeout: Duration,
     idle_timeout: Duration,
+    max_age: Duration,
+    phase: Arc<Phase>,
     table: Arc<ArcSwap<Table>>,
-    close: oneshot::Receiver<()>,
+    close: oneshot::Receiver<Ending>,
     cut: watch::Receiver<bool>,
 }
 
@@ -119,7 +136,7 @@ impl Rest {
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let phase = Phase::new();
+        let phase = self.phase;
         let io = Timed::new(
             stream,
             Arc::clone(&phase),
@@ -130,7 +147,9 @@ impl Rest {
             table: self.table,
             peer: self.peer,
             certificate,
-            phase,
+            phase: Arc::clone(&phase),
+            born: Instant::now(),
+            max_age: self.max_age,
         };
         let mut connection = http1::Builder::new()
             // `Timed` decides what the end of a caller's sending means.
@@ -146,7 +165,10 @@ impl Rest {
         let result = tokio::select! {
             biased;
             result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => result,
-            _ = &mut self.close => {
+            ending = &mut self.close => {
+                if ending == Ok(Ending::Evicted) && !phase.is_busy() {
+                    return;
+                }
                 Pin::new(&mut connection).graceful_shutdown();
                 tokio::select! {
                     biased;
@@ -192,6 +214,8 @@ struct Dispatch {
     peer: SocketAddr,
     certificate: Option<Arc<ClientCertificate>>,
     phase: Arc<Phase>,
+    born: Instant,
+    max_age: Duration,
 }
 
 impl Service<http::Request<Incoming>> for Dispatch {
@@ -199,7 +223,18 @@ impl Service<http::Request<Incoming>> for Dispatch {
     type Error = Infallible;
     type Future = Answering;
 
-    fn call(&self, request: http::Request<Incoming>) -> Answering {
+    fn call(&self, mut request: http::Request<Incoming>) -> Answering {
+        let aged = self.born.elapsed() >= self.max_age;
+        let answering = |answer| Answering {
+            answer,
+            aged,
+            phase: Arc::clone(&self.phase),
+        };
+        if let Err(reason) = target::settle(&mut request) {
+            self.phase.busy(true);
+            let refusal = answer::text(StatusCode::BAD_REQUEST, reason);
+            return answering(Answer::Now(Some(refusal)));
+        }
         let target = self
             .table
             .load()
@@ -207,10 +242,7 @@ impl Service<http::Request<Incoming>> for Dispatch {
         let answer = match target {
             Target::Served(served, params) => {
                 self.phase.busy(served.handler.answers_half_closed());
-                return Answering {
-                    answer: Answer::Later(self.admit(served, params, request)),
-                    phase: Arc::clone(&self.phase),
-                };
+                return answering(Answer::Later(self.admit(served, params, request)));
             }
             Target::Detached => answer::retry_after(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -225,10 +257,7 @@ impl Service<http::Request<Incoming>> for Dispatch {
             ),
         };
         self.phase.busy(true);
-        Answering {
-            answer: Answer::Now(Some(answer)),
-            phase: Arc::clone(&self.phase),
-        }
+        answering(Answer::Now(Some(answer)))
     }
 }
 
@@ -296,6 +325,8 @@ fn not_allowed(methods: Methods) -> Response {
 /// An answer on its way.
 struct Answering {
     answer: Answer,
+    /// The connection is to end with it.
+    aged: bool,
     phase: Arc<Phase>,
 }
 
@@ -308,11 +339,15 @@ impl Future for Answering {
     type Output = Result<http::Response<Outgoing>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = match &mut self.answer {
+        let mut response = match &mut self.answer {
             // hyper polls a future no further once it is ready; the default is never sent.
             Answer::Now(response) => response.take().unwrap_or_default(),
             Answer::Later(future) => ready!(future.as_mut().poll(cx)),
         };
+        if self.aged {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
         let phase = Arc::clone(&self.phase);
         Poll::Ready(Ok(response.map(|body| Outgoing { body, phase })))
     }

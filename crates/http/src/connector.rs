@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use rustls::CertificateError;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
@@ -42,7 +43,12 @@ pub(super) struct Stream {
     io: TokioIo<BoxIo>,
     /// The proxy reads the requests, so that they have to name the endpoint.
     proxied: bool,
+    born: Born,
 }
+
+/// When a connection was made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Born(pub(super) Instant);
 
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -103,6 +109,7 @@ impl Connector {
         Ok(Stream {
             io: TokioIo::new(io),
             proxied,
+            born: Born(Instant::now()),
         })
     }
 
@@ -206,7 +213,7 @@ impl Service<Uri> for ProxyDialer {
 
 impl Connection for Stream {
     fn connected(&self) -> Connected {
-        Connected::new().proxy(self.proxied)
+        Connected::new().proxy(self.proxied).extra(self.born)
     }
 }
 

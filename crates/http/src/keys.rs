@@ -14,7 +14,7 @@ keys! {
     /// What is configured of a listener; the path is its owner's.
     #[derive(Clone, Debug)]
     pub struct ServerKeys {
-        /// Address to listen on; without a host (`:9201`), on all addresses of IPv4. Sources with the same address share one listener; they must agree on `tls`, `max_connections`, `header_timeout` and `idle_timeout`.
+        /// Address to listen on; without a host (`:9201`), on all addresses of IPv4. Sources with the same address share one listener; they must agree on `tls`, `max_connections`, `header_timeout`, `idle_timeout` and `max_connection_age`.
         pub address: Address = required("0.0.0.0:9201"),
         /// TLS for callers; without it they are served in plain text.
         pub tls: Option<ServerTls> = optional,
@@ -22,12 +22,14 @@ keys! {
         pub basic_auth: Option<BasicAuth> = optional,
         /// `Authorization` header that callers must send.
         pub authorization: Option<Authorization> = optional,
-        /// Most connections of the listener; further ones wait to be accepted.
+        /// Most connections of the listener. A further one takes the place of one on which no request is under way, or waits for that.
         pub max_connections: usize = default(1024),
         /// Longest time for a TLS handshake and for the head of a request.
         pub header_timeout: Period = default("10s"),
         /// Longest time that a connection may be idle between two requests.
         pub idle_timeout: Period = default("5m"),
+        /// Age from which on a connection is closed with its next answer, so that callers follow what their name servers say.
+        pub max_connection_age: Period = default("1h"),
     }
 }
 
@@ -47,6 +49,8 @@ keys! {
         pub proxy_url: Option<Endpoint> = unset("http://proxy.example:3128"),
         /// Longest time for making a connection.
         pub connect_timeout: Period = default("5s"),
+        /// Age from which on a connection is not used for a further request, so that a changed DNS record is followed.
+        pub max_connection_age: Period = default("5m"),
     }
 }
 
@@ -61,6 +65,7 @@ impl ServerKeys {
             max_connections: self.max_connections,
             header_timeout: self.header_timeout.0,
             idle_timeout: self.idle_timeout.0,
+            max_age: self.max_connection_age.0,
         }
     }
 
@@ -110,8 +115,13 @@ impl ClientKeys {
             self.oauth2.as_ref(),
             problems,
         );
-        if self.connect_timeout.0.is_zero() {
-            problems.at("connect_timeout", "must be longer than 0s");
+        for (key, value) in [
+            ("connect_timeout", self.connect_timeout),
+            ("max_connection_age", self.max_connection_age),
+        ] {
+            if value.0.is_zero() {
+                problems.at(key, "must be longer than 0s");
+            }
         }
     }
 
@@ -126,6 +136,7 @@ impl ClientKeys {
             proxy_url: self.proxy_url.clone(),
             connections,
             connect_timeout: self.connect_timeout.0,
+            max_age: self.max_connection_age.0,
         })
     }
 

@@ -37,6 +37,7 @@ mod parts;
 pub mod rejection;
 mod routes;
 mod socket;
+mod target;
 #[cfg(test)]
 mod testing;
 mod timed;

@@ -38,7 +38,8 @@ pub struct Listen {
     pub methods: Methods,
     /// TLS; without it, connections are in plain text.
     pub tls: Option<ServerTls>,
-    /// How many connections are open at once. Further ones wait to be accepted.
+    /// How many connections are open at once. A further one takes the place of one on which nothing
+    /// is under way, or waits for that.
     pub max_connections: usize,
     /// The longest that a TLS handshake may take, and then the head of a request from its first
     /// byte. The first request's time starts with the connection.
@@ -46,6 +47,9 @@ pub struct Listen {
     /// The longest that a connection may be idle between two requests, and the longest that a
     /// caller may refuse to take a byte of an answer.
     pub idle_timeout: Duration,
+    /// The age from which on a connection ends with its next answer, so that callers follow what
+    /// their name servers say.
+    pub max_age: Duration,
 }
 
 /// The listeners of the process. A clone is a handle to the same.
@@ -110,7 +114,7 @@ pub trait Handler: Send + Sync {
 
 impl Listen {
     /// GET of a path on an address, in plain text, with the default limits: 1024 connections, 10 s
-    /// for a request's head, 5 min between requests.
+    /// for a request's head, 5 min between requests, 1 h for a connection.
     pub fn new(address: SocketAddr, path: impl Into<String>) -> Self {
         Self {
             address,
@@ -120,11 +124,12 @@ impl Listen {
             max_connections: 1024,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(300),
+            max_age: Duration::from_secs(3600),
         }
     }
 
-    /// Reports what is wrong, at the keys `path`, `tls`, `max_connections`, `header_timeout` and
-    /// `idle_timeout`.
+    /// Reports what is wrong, at the keys `path`, `tls`, `max_connections`, `header_timeout`,
+    /// `idle_timeout` and `max_connection_age`.
     pub fn validate(&self, problems: &mut Problems) {
         if let Err(error) = routes::check(&self.path) {
             problems.at("path", error);
@@ -135,6 +140,7 @@ impl Listen {
         for (key, value) in [
             ("header_timeout", self.header_timeout),
             ("idle_timeout", self.idle_timeout),
+            ("max_connection_age", self.max_age),
         ] {
             if value.is_zero() {
                 problems.at(key, "must be longer than 0s");
@@ -162,6 +168,8 @@ impl Listen {
             "header_timeout"
         } else if self.idle_timeout != other.idle_timeout {
             "idle_timeout"
+        } else if self.max_age != other.max_age {
+            "max_connection_age"
         } else {
             return Ok(());
         };

@@ -25,20 +25,26 @@ pub fn status(kind: RejectionKind) -> StatusCode {
     }
 }
 
-/// The answer: the reason as text, and `Retry-After` where it is known or customary (429, 503).
-pub fn answer(rejection: &Rejection) -> Response {
+/// Seconds for `Retry-After`, if the answer to a rejection has one: 429 and 503 always do, unless
+/// asking again is in vain.
+pub fn retry_after(rejection: &Rejection) -> Option<u64> {
     let status = status(rejection.kind);
     let customary = matches!(
         status,
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
     );
-    let secs = match rejection.retry {
+    match rejection.retry {
         // A pause that is cut short would be asked for again.
         Retry::After(pause) => Some(pause.as_secs_f64().ceil().max(1.0) as u64),
         Retry::Backoff if customary => Some(RETRY_AFTER),
         Retry::Backoff | Retry::Never => None,
-    };
-    match secs {
+    }
+}
+
+/// The answer: the reason as text, and `Retry-After` where it is known or customary.
+pub fn answer(rejection: &Rejection) -> Response {
+    let status = status(rejection.kind);
+    match retry_after(rejection) {
         Some(secs) => answer::retry_after(status, secs, &rejection.reason),
         None => answer::text(status, &rejection.reason),
     }

@@ -11,14 +11,15 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Connections that may wait to be accepted; the kernel has a limit of its own.
-const BACKLOG: i32 = 1024;
+const BACKLOG: i32 = 4096;
 
 /// Listens at an address. Nothing is accepted by that.
 pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    // The standard library sets SO_REUSEADDR, and needs no runtime.
-    let socket = TcpListener::bind(address)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
+    // The standard library lets 128 wait, and who comes then tries again after a second.
+    let socket = open(address)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// Whether one port cannot be listened on at both; `[::]` takes IPv4 too.
@@ -33,15 +34,19 @@ pub fn overlap(a: IpAddr, b: IpAddr) -> bool {
 
 /// Binds an address of which others that share their port have a part. It does not listen yet.
 pub(super) fn reserve(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_nonblocking(true)?;
-    socket.set_reuse_address(true)?;
+    let socket = open(address)?;
     share_port(&SockRef::from(&socket), true)?;
     socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn open(address: SocketAddr) -> io::Result<Socket> {
+    let (domain, protocol) = (Domain::for_address(address), Protocol::TCP);
+    let socket = Socket::new(domain, Type::STREAM, Some(protocol))?;
+    socket.set_nonblocking(true)?;
+    // Elsewhere it would let another process take the address.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
     Ok(socket)
 }
 

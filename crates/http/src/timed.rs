@@ -32,6 +32,15 @@ pub(super) struct Phase {
     reader: Mutex<Option<Waker>>,
 }
 
+/// A connection on which nothing is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spare {
+    /// It has not brought a request yet.
+    Silent,
+    /// It is between two requests.
+    Idle,
+}
+
 const IDLE: u64 = 0;
 const HEAD: u64 = 1;
 const BUSY: u64 = 2;
@@ -81,6 +90,21 @@ impl Phase {
     /// The request is answered.
     pub(super) fn idle(&self) {
         self.enter(PHASES);
+    }
+
+    /// Whether a request is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.get() % PHASES == BUSY
+    }
+
+    /// How much a connection is missed that ends now; none if a request, or its head after others,
+    /// is under way.
+    pub(super) fn spare(&self) -> Option<Spare> {
+        match self.get() {
+            HEAD => Some(Spare::Silent),
+            phase if phase % PHASES == IDLE => Some(Spare::Idle),
+            _ => None,
+        }
     }
 
     /// Whether the caller has closed its sending side. Wakes `reader` when it does.

@@ -15,6 +15,7 @@ fn over_http(protocol: Protocol, conflict_is_partial: bool, statuses: Statuses) 
         proxy_url: None,
         connections: 1,
         connect_timeout: Duration::from_secs(1),
+        max_age: Duration::from_secs(60),
     });
     OverHttp {
         endpoints: vec![endpoint.uri().clone()],

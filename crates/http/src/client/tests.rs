@@ -21,6 +21,7 @@ fn config() -> ClientConfig {
         proxy_url: None,
         connections: 4,
         connect_timeout: LONG,
+        max_age: LONG,
     }
 }
 
@@ -216,6 +217,30 @@ async fn a_connection_is_used_again_once_a_streamed_answer_is_read() {
         );
     }
     assert_eq!(peers.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_old_is_not_used_again() {
+    let peers: Arc<Mutex<HashSet<SocketAddr>>> = Arc::default();
+    let seen = Arc::clone(&peers);
+    let (_listeners, route, _serving) = serving(
+        &local("/"),
+        By(move |request: &crate::Request| {
+            seen.lock().unwrap().insert(request.peer);
+            answer::empty(StatusCode::NO_CONTENT)
+        }),
+    );
+    let max_age = Duration::from_nanos(1);
+    let client = Client::new(&ClientConfig {
+        max_age,
+        ..config()
+    });
+    let client = client.unwrap();
+    let uri = format!("http://{}/", route.local_addr());
+    for _ in 0..3 {
+        assert_eq!(post(&client, &uri).await.unwrap().status, 204);
+    }
+    assert_eq!(peers.lock().unwrap().len(), 3);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use metrifold_model::{Identity, Proof};
+use metrifold_model::{Rejection, RejectionKind};
 
 use super::*;
 use crate::access::{Access, Admission, Head, Refusal};
@@ -212,7 +213,8 @@ async fn access_is_decided_before_a_handler_runs() {
         fn admit<'a>(&'a self, head: Head<'a>) -> Admission<'a> {
             Box::pin(async move {
                 let name = head.headers.get("name").ok_or_else(|| {
-                    Refusal::Forbidden(format!("{} {} needs a name", head.method, head.uri))
+                    let reason = format!("{} {} needs a name", head.method, head.uri);
+                    Refusal::from(Rejection::new(RejectionKind::Forbidden, reason))
                 })?;
                 let subject = name.to_str().unwrap();
                 Ok(metrifold_model::Caller {
@@ -668,20 +670,115 @@ async fn a_handler_that_panics_costs_one_connection() {
 }
 
 #[tokio::test]
-async fn connections_above_the_limit_wait_for_their_turn() {
+async fn connections_above_the_limit_wait_while_all_others_are_busy() {
     let mut listen = local("/");
     listen.max_connections = 1;
-    let (_listeners, route, _serving) = serving(&listen, Word("1"));
+    let gate = Arc::new(Gate::default());
+    let listeners = Listeners::new();
+    let route = listeners.route(&listen, "test").unwrap();
+    let _serving = route.serve(Arc::new(Everybody), Arc::clone(&gate) as Arc<dyn Handler>);
+    listeners.start();
     let mut first = Caller::new(&route).await;
-    assert_eq!(first.get("/").await.0, 200);
+    let get = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+    first.send(get).await;
+    gate.entered.notified().await;
     let mut second = Caller::new(&route).await;
-    second.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
-    // The first is still served, and the second has nothing yet.
-    assert_eq!(first.get("/").await.0, 200);
-    let nothing = second.0.try_read(&mut [0]).unwrap_err();
-    assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
-    drop(first);
+    second.send(get).await;
+    let early = tokio::time::timeout(LOOKS, gate.entered.notified());
+    assert!(early.await.is_err(), "two are served where one may be");
+    gate.open.notify_one();
+    assert_eq!(first.answer().await.0, 200);
+    // The first keeps its connection, and is idle now: the second needs its place.
+    gate.entered.notified().await;
+    gate.open.notify_one();
     assert_eq!(second.answer().await.0, 200);
+    assert!(first.is_closed().await);
+}
+
+/// As long as an accept loop that looks for a place looks a few times.
+const LOOKS: Duration = Duration::from_millis(100);
+
+#[tokio::test]
+async fn no_number_of_callers_that_ask_nothing_keeps_others_out() {
+    let mut listen = local("/");
+    listen.max_connections = 4;
+    listen.header_timeout = LONG;
+    listen.idle_timeout = LONG;
+    let (_listeners, route, _serving) = serving(&listen, Word("1"));
+    let mut kept = Caller::new(&route).await;
+    assert_eq!(kept.get("/").await.0, 200);
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        let mut caller = Caller::new(&route).await;
+        caller.send("GET / HT").await;
+        silent.push(caller);
+    }
+    for _ in 0..20 {
+        let limit = Duration::from_secs(10);
+        let answered = tokio::time::timeout(limit, async {
+            let mut caller = Caller::new(&route).await;
+            let status = caller.get("/").await.0;
+            (caller, status)
+        });
+        let (_, status) = answered
+            .await
+            .expect("an answer long before header_timeout");
+        assert_eq!(status, 200);
+    }
+    // It was idle, and has brought a request: those who have not go first.
+    assert_eq!(kept.get("/").await.0, 200);
+    assert!(silent[0].is_closed().await);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_old_ends_with_its_next_answer() {
+    let mut listen = local("/");
+    listen.max_age = Duration::from_nanos(1);
+    let (_listeners, route, _serving) = serving(&listen, Word("1"));
+    let mut caller = Caller::new(&route).await;
+    let (status, text) = caller.get("/").await;
+    assert_eq!(status, 200);
+    assert!(text.contains("connection: close\r\n"), "{text}");
+    assert!(caller.is_closed().await);
+}
+
+#[tokio::test]
+async fn a_target_is_a_path_whatever_its_form_and_has_one_host() {
+    let host = |request: &Request| {
+        let host = request.headers["host"].to_str().unwrap();
+        answer::text(StatusCode::OK, &format!("{host} {}", request.uri))
+    };
+    let (_listeners, route, _serving) = serving(&local("/a"), By(host));
+    let mut caller = Caller::new(&route).await;
+    for (head, status, text) in [
+        ("GET /a?b HTTP/1.1\r\nhost: x:1", 200, "x:1 /a?b"),
+        ("GET http://y/a?b HTTP/1.1\r\nhost: x", 200, "y /a?b"),
+        (
+            "GET http://y/other HTTP/1.1\r\nhost: x",
+            404,
+            "no such path",
+        ),
+        (
+            "GET http://y/a/../a HTTP/1.1\r\nhost: x",
+            400,
+            "dot segment",
+        ),
+        ("GET http://u@y/a HTTP/1.1\r\nhost: x", 400, "malformed"),
+        (
+            "GET /a HTTP/1.1\r\nhost: x\r\nhost: y",
+            400,
+            "more than once",
+        ),
+        ("GET /a HTTP/1.1\r\nhost: x y", 400, "malformed"),
+        ("GET /a HTTP/1.1\r\naccept: x", 400, "missing"),
+        ("CONNECT a:1 HTTP/1.1\r\nhost: a:1", 400, "no path"),
+        ("OPTIONS * HTTP/1.1\r\nhost: x", 400, ""),
+    ] {
+        caller.send(&format!("{head}\r\n\r\n")).await;
+        let (answered, told) = caller.answer().await;
+        assert_eq!(answered, status, "{head}: {told}");
+        assert!(told.contains(text), "{head}: {told}");
+    }
 }
 
 #[tokio::test]

@@ -76,7 +76,9 @@ impl Engine {
     pub(super) fn commit(&mut self, jobs: &mut VecDeque<Job>) {
         self.fold();
         while !jobs.is_empty() {
-            let outcome = self.within_bounds().and_then(|()| self.write_group(jobs));
+            let outcome = self
+                .within_bounds(jobs)
+                .and_then(|()| self.write_group(jobs));
             match outcome {
                 Ok(group) => self.publish(jobs, &group),
                 // The others would hardly fare better, and their senders try again.
@@ -86,11 +88,19 @@ impl Engine {
     }
 
     /// What was admitted counts on segments that nobody needs being removed. Some may have become
-    /// such while the groups before were written.
-    fn within_bounds(&mut self) -> io::Result<()> {
+    /// such since the writer last looked, for appends that are still to come.
+    fn within_bounds(&mut self, jobs: &VecDeque<Job>) -> io::Result<()> {
+        let options = self.shared.options();
+        let mut group = 0;
+        for job in jobs {
+            if group > 0 && group + job.cost > options.segment_bytes() {
+                break;
+            }
+            group += job.cost;
+        }
         let exceeded = |engine: &Self| {
-            let shared = &engine.shared;
-            shared.state().bytes() > shared.options().max_bytes
+            let written = engine.shared.state().written_bytes();
+            written + group > options.max_bytes
         };
         if exceeded(self) {
             self.fold();

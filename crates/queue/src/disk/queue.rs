@@ -144,7 +144,8 @@ impl DiskQueue {
         })
     }
 
-    /// Says what became of a record. False if that had been said, or if it had to make room.
+    /// Says what became of a record. A record that had to make room while its copy in memory was
+    /// being sent is booked anew. False if what became of it is known already.
     pub fn done(&self, entry: &Entry, fate: Fate) -> bool {
         self.shared.done(entry, fate)
     }
@@ -278,7 +279,9 @@ pub(super) fn admit(
     if busy || state.pending == PENDING_ITEMS {
         return Err(Refused::Busy(append, complete));
     }
-    while !state.fits(cost, &options) || !state.is_fair(&append.tenant, cost, &options) {
+    while !state.fits(&append.tenant, cost, &options)
+        || !state.is_fair(&append.tenant, cost, &options)
+    {
         if options.drop_oldest && state.drop_oldest() {
             continue;
         }

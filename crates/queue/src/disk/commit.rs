@@ -14,12 +14,15 @@ use super::ledger::Account;
 use super::queue::Completion;
 use super::segment::Segment;
 use super::state::{Shared, ack_name, log_name};
-use super::{Append, Entry, Position, Sync};
+use super::{Append, Entry, Position, SyncPolicy};
 
 /// So much of what was written last stays in the system's memory, for those who read it at once. The
 /// rest makes room: pages that are used again, while the processor's cache has them, cost less than
 /// new ones, and a long outage does not push out what others need.
 const FRESH: u64 = 256 << 10;
+
+/// Why nothing is written to a directory that is not in its place.
+const MOVED: &str = "the folder of the queue was moved or removed: put it back, or restart";
 
 /// An append on its way to the writer.
 pub(super) struct Job {
@@ -113,6 +116,12 @@ impl Engine {
 
     /// Writes jobs that go into one segment, and makes them durable if they are to be.
     fn write_group(&mut self, jobs: &VecDeque<Job>) -> io::Result<Group> {
+        let place = self.find_directory();
+        let missing = place.as_ref().err().map(io::Error::kind);
+        self.succeeded("find", "the folder of the queue", place);
+        if let Some(kind) = missing {
+            return Err(io::Error::new(kind, MOVED));
+        }
         let limit = self.shared.options().segment_bytes();
         let first = jobs.front().map_or(0, |job| job.length);
         let full = |active: &Active| {
@@ -156,7 +165,7 @@ impl Engine {
             return Err(error);
         }
         self.shared.stats.write((end - start) as usize);
-        if self.shared.options().sync == Sync::Batch {
+        if self.shared.options().sync == SyncPolicy::Batch {
             if let Err(error) = self.sync_file(&*file) {
                 // What a later fsync says of these pages is not true: nobody knows what is on disk.
                 self.undo(false);
@@ -164,7 +173,25 @@ impl Engine {
             }
             file.let_go(end.saturating_sub(FRESH));
         }
+        if !file.is_linked() {
+            self.undo(false);
+            let source = || io::Error::new(io::ErrorKind::NotFound, "it was removed");
+            self.shared.tell(Event::Failed {
+                action: "write",
+                file: "the newest segment".to_owned(),
+                source: source(),
+            });
+            return Err(source());
+        }
         Ok(Group { places, end })
+    }
+
+    /// What is written to a directory that is not in its place any more would not be found again.
+    fn find_directory(&self) -> io::Result<()> {
+        match self.shared.fs.is_in_place() {
+            true => Ok(()),
+            false => Err(io::Error::new(io::ErrorKind::NotFound, MOVED)),
+        }
     }
 
     fn sync_file(&self, file: &dyn File) -> io::Result<()> {
@@ -217,7 +244,7 @@ impl Engine {
         drop(state);
         if let Some(active) = &mut self.active {
             active.bytes = group.end;
-            active.unsynced |= self.shared.options().sync != Sync::Batch;
+            active.unsynced |= self.shared.options().sync != SyncPolicy::Batch;
         }
         self.shared.filled.notify_waiters();
         for (complete, entry) in completed {

@@ -94,7 +94,7 @@ impl DiskQueue {
     pub fn open(
         path: PathBuf,
         options: Options,
-        listener: impl Fn(Event) + Send + std::marker::Sync + 'static,
+        listener: impl Fn(Event) + Send + Sync + 'static,
     ) -> Result<Self, OpenError> {
         let file = path.display().to_string();
         let fs = Directory::new(path).map_err(|source| OpenError::Io {
@@ -109,7 +109,7 @@ impl DiskQueue {
     pub fn open_on(
         fs: Arc<dyn Fs>,
         options: Options,
-        listener: impl Fn(Event) + Send + std::marker::Sync + 'static,
+        listener: impl Fn(Event) + Send + Sync + 'static,
     ) -> Result<Self, OpenError> {
         let (shared, engine, wakes) = open(fs, options, Arc::new(listener))?;
         let (jobs, work) = bounded(PENDING_ITEMS);
@@ -150,9 +150,14 @@ impl DiskQueue {
         self.shared.done(entry, fate)
     }
 
-    /// Drops a record that the disk does not give back.
-    pub fn give_up(&self, position: Position) {
-        self.shared.lose(position.0);
+    /// Drops a record that the disk does not give back; not if the whole directory is missing, which
+    /// may come back. Blocks on the disk. Returns whether it was dropped.
+    pub fn give_up(&self, position: Position) -> bool {
+        let in_place = self.shared.fs.is_in_place();
+        if in_place {
+            self.shared.lose(position.0);
+        }
+        in_place
     }
 
     /// A cursor from the first record on that is not done.

@@ -236,7 +236,7 @@ impl Stats {
 }
 
 /// Who is told of events. It must not block.
-pub(super) type Listener = Arc<dyn Fn(Event) + Send + std::marker::Sync>;
+pub(super) type Listener = Arc<dyn Fn(Event) + Send + Sync>;
 
 pub(super) struct Shared {
     state: Mutex<State>,

@@ -15,7 +15,7 @@ use libfuzzer_sys::fuzz_target;
 
 use metrifold_model::{Counts, Version};
 use metrifold_model::ledger::Account;
-use metrifold_queue::disk::{Append, DiskQueue, Fate, Options, Sync};
+use metrifold_queue::disk::{Append, DiskQueue, Fate, Options, SyncPolicy};
 use metrifold_queue::disk::fs::{File, Fs, Mode};
 
 const NAMES: [&str; 6] = [
@@ -31,7 +31,7 @@ const OPTIONS: Options = Options {
     max_bytes: 1 << 20,
     max_age: None,
     drop_oldest: false,
-    sync: Sync::Batch,
+    sync: SyncPolicy::Batch,
 };
 
 type Node = Arc<Mutex<Vec<u8>>>;

@@ -204,7 +204,7 @@ fn two_processes_cannot_share_a_queue_and_a_data_dir_does_not_move() {
             max_bytes: 1 << 20,
             max_age: None,
             drop_oldest: false,
-            sync: metrifold_queue::disk::Sync::Batch,
+            sync: metrifold_queue::disk::SyncPolicy::Batch,
         },
         |_| {},
     );

@@ -14,7 +14,7 @@ use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant, SystemTime};
 
 use metrifold::api::ledger::{Balance, Ledgers};
-use metrifold_queue::disk::{ACK_INTERVAL, DiskQueue, Options, Sync};
+use metrifold_queue::disk::{ACK_INTERVAL, DiskQueue, Options, SyncPolicy};
 use metrifold_testing::{Endpoint, Metrifold, Random, Seen, Sender, body, one, until, until_so};
 
 const SENDERS: usize = 4;
@@ -78,7 +78,7 @@ fn check_ledger(folder: &Path) {
         max_bytes: 64 << 20,
         max_age: None,
         drop_oldest: false,
-        sync: Sync::Batch,
+        sync: SyncPolicy::Batch,
     };
     let queue = DiskQueue::open(copy.path().to_path_buf(), options, |_| {}).unwrap();
     let mut reader = queue.reader();

@@ -76,12 +76,12 @@ pub struct Options {
     /// Whether the oldest segment makes room when the queue is full. If not, appends are refused.
     pub drop_oldest: bool,
     /// When an append is complete.
-    pub sync: Sync,
+    pub sync: SyncPolicy,
 }
 
 /// When an append is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sync {
+pub enum SyncPolicy {
     /// When it is durable.
     Batch,
     /// When it is written. A loss of power can cost what was written during this time.

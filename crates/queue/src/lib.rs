@@ -141,8 +141,8 @@ impl QueueConfig {
             max_age: Some(self.max_age.unwrap_or(MAX_AGE).0),
             drop_oldest: self.when_full(required) == WhenFull::DropOldest,
             sync: match self.sync {
-                Some(SyncMode::Interval) => disk::Sync::Interval(interval.0),
-                _ => disk::Sync::Batch,
+                Some(SyncMode::Interval) => disk::SyncPolicy::Interval(interval.0),
+                _ => disk::SyncPolicy::Batch,
             },
         }
     }

@@ -14,12 +14,15 @@ use super::ledger::Account;
 use super::queue::Completion;
 use super::segment::Segment;
 use super::state::{Shared, ack_name, log_name};
-use super::{Append, Entry, Position, Sync};
+use super::{Append, Entry, Position, SyncPolicy};
 
 /// So much of what was written last stays in the system's memory, for those who read it at once. The
 /// rest makes room: pages that are used again, while the processor's cache has them, cost less than
 /// new ones, and a long outage does not push out what others need.
 const FRESH: u64 = 256 << 10;
+
+/// Why nothing is written to a directory that is not in its place.
+const MOVED: &str = "the folder of the queue was moved or removed: put it back, or restart";
 
 /// An append on its way to the writer.
 pub(super) struct Job {
@@ -76,7 +79,9 @@ impl Engine {
     pub(super) fn commit(&mut self, jobs: &mut VecDeque<Job>) {
         self.fold();
         while !jobs.is_empty() {
-            let outcome = self.within_bounds().and_then(|()| self.write_group(jobs));
+            let outcome = self
+                .within_bounds(jobs)
+                .and_then(|()| self.write_group(jobs));
             match outcome {
                 Ok(group) => self.publish(jobs, &group),
                 // The others would hardly fare better, and their senders try again.
@@ -86,11 +91,19 @@ impl Engine {
     }
 
     /// What was admitted counts on segments that nobody needs being removed. Some may have become
-    /// such while the groups before were written.
-    fn within_bounds(&mut self) -> io::Result<()> {
+    /// such since the writer last looked, for appends that are still to come.
+    fn within_bounds(&mut self, jobs: &VecDeque<Job>) -> io::Result<()> {
+        let options = self.shared.options();
+        let mut group = 0;
+        for job in jobs {
+            if group > 0 && group + job.cost > options.segment_bytes() {
+                break;
+            }
+            group += job.cost;
+        }
         let exceeded = |engine: &Self| {
-            let shared = &engine.shared;
-            shared.state().bytes() > shared.options().max_bytes
+            let written = engine.shared.state().written_bytes();
+            written + group > options.max_bytes
         };
         if exceeded(self) {
             self.fold();
@@ -103,6 +116,12 @@ impl Engine {
 
     /// Writes jobs that go into one segment, and makes them durable if they are to be.
     fn write_group(&mut self, jobs: &VecDeque<Job>) -> io::Result<Group> {
+        let place = self.find_directory();
+        let missing = place.as_ref().err().map(io::Error::kind);
+        self.succeeded("find", "the folder of the queue", place);
+        if let Some(kind) = missing {
+            return Err(io::Error::new(kind, MOVED));
+        }
         let limit = self.shared.options().segment_bytes();
         let first = jobs.front().map_or(0, |job| job.length);
         let full = |active: &Active| {
@@ -146,7 +165,7 @@ impl Engine {
             return Err(error);
         }
         self.shared.stats.write((end - start) as usize);
-        if self.shared.options().sync == Sync::Batch {
+        if self.shared.options().sync == SyncPolicy::Batch {
             if let Err(error) = self.sync_file(&*file) {
                 // What a later fsync says of these pages is not true: nobody knows what is on disk.
                 self.undo(false);
@@ -154,7 +173,25 @@ impl Engine {
             }
             file.let_go(end.saturating_sub(FRESH));
         }
+        if !file.is_linked() {
+            self.undo(false);
+            let source = || io::Error::new(io::ErrorKind::NotFound, "it was removed");
+            self.shared.tell(Event::Failed {
+                action: "write",
+                file: "the newest segment".to_owned(),
+                source: source(),
+            });
+            return Err(source());
+        }
         Ok(Group { places, end })
+    }
+
+    /// What is written to a directory that is not in its place any more would not be found again.
+    fn find_directory(&self) -> io::Result<()> {
+        match self.shared.fs.is_in_place() {
+            true => Ok(()),
+            false => Err(io::Error::new(io::ErrorKind::NotFound, MOVED)),
+        }
     }
 
     fn sync_file(&self, file: &dyn File) -> io::Result<()> {
@@ -207,7 +244,7 @@ impl Engine {
         drop(state);
         if let Some(active) = &mut self.active {
             active.bytes = group.end;
-            active.unsynced |= self.shared.options().sync != Sync::Batch;
+            active.unsynced |= self.shared.options().sync != SyncPolicy::Batch;
         }
         self.shared.filled.notify_waiters();
         for (complete, entry) in completed {

@@ -5,7 +5,8 @@ use std::fmt::Debug;
 use std::fs::{self, OpenOptions, TryLockError};
 use std::io::{self, IoSlice};
 use std::num::NonZeroU64;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::buffer::spare_capacity;
@@ -37,6 +38,11 @@ pub trait Fs: Debug + Send + Sync {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes names durable that were added, changed or removed.
     fn sync_dir(&self) -> io::Result<()>;
+    /// Whether the directory is still where it was when it was opened. What is written to one that
+    /// was removed or moved is not found after a restart.
+    fn is_in_place(&self) -> bool {
+        true
+    }
 }
 
 /// An open file.
@@ -55,6 +61,10 @@ pub trait File: Debug + Send + Sync {
     fn length(&self) -> io::Result<u64>;
     /// Makes what was written durable.
     fn sync(&self) -> io::Result<()>;
+    /// Whether the file still has a name.
+    fn is_linked(&self) -> bool {
+        true
+    }
     /// What was made durable up to there is not needed soon: a system that keeps it in memory may
     /// let that go.
     fn let_go(&self, end: u64);
@@ -69,18 +79,33 @@ const PAGE: u64 = 64 << 10;
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
+    /// Kept open, so that no other directory gets its number while it is compared.
+    opened: fs::File,
 }
 
 impl Directory {
-    /// Makes the directory if it is not there.
+    /// Makes the directory, and those above it, if they are not there.
     pub fn new(path: PathBuf) -> io::Result<Self> {
-        let made = !path.is_dir();
-        fs::create_dir_all(&path)?;
-        if made && let Some(parent) = path.parent() {
-            fs::File::open(parent)?.sync_all()?;
-        }
-        Ok(Self { path })
+        make_durably(&path, |parent| fs::File::open(parent)?.sync_all())?;
+        let opened = fs::File::open(&path)?;
+        Ok(Self { path, opened })
     }
+}
+
+/// Makes a directory, and has `sync` make the name of each one durable that was not there.
+fn make_durably(path: &Path, mut sync: impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+    let missing = path
+        .ancestors()
+        .take_while(|it| !it.as_os_str().is_empty() && !it.is_dir());
+    let missing: Vec<&Path> = missing.collect();
+    fs::create_dir_all(path)?;
+    for made in missing.into_iter().rev() {
+        match made.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => sync(parent)?,
+            _ => sync(Path::new("."))?,
+        }
+    }
+    Ok(())
 }
 
 impl Fs for Directory {
@@ -119,6 +144,12 @@ impl Fs for Directory {
 
     fn sync_dir(&self) -> io::Result<()> {
         fs::File::open(&self.path)?.sync_all()
+    }
+
+    fn is_in_place(&self) -> bool {
+        let identity = |it: io::Result<fs::Metadata>| it.map(|it| (it.dev(), it.ino()));
+        let there = identity(fs::metadata(&self.path));
+        there.is_ok_and(|there| identity(self.opened.metadata()).is_ok_and(|own| own == there))
     }
 }
 
@@ -168,10 +199,41 @@ impl File for fs::File {
         self.sync_data()
     }
 
+    fn is_linked(&self) -> bool {
+        // If the system does not say, the next write will tell.
+        self.metadata().map_or(true, |it| it.nlink() > 0)
+    }
+
     fn let_go(&self, end: u64) {
         // It is advice: nothing is wrong if the system does not take it.
         if let Some(pages) = NonZeroU64::new(end & !(PAGE - 1)) {
             let _ = fadvise(self, 0, Some(pages), Advice::DontNeed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_every_directory_that_is_made_becomes_durable() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data/queues/sink");
+        let mut synced = Vec::new();
+        let mut make = |path: &Path| {
+            make_durably(path, |parent| {
+                synced.push(parent.to_path_buf());
+                Ok(())
+            })
+            .unwrap();
+            std::mem::take(&mut synced)
+        };
+        let above = |names: &[&str]| -> Vec<PathBuf> {
+            names.iter().map(|name| folder.path().join(name)).collect()
+        };
+        assert_eq!(make(&path), above(&["", "data", "data/queues"]));
+        assert!(make(&path).is_empty());
+        assert!(path.is_dir());
     }
 }

@@ -100,6 +100,14 @@ impl Ledger {
         (64 + self.name_bytes + self.lines.len() * LINE_BYTES) as u64
     }
 
+    /// What a checkpoint takes more once this tenant has a line.
+    pub(super) fn line_cost(&self, tenant: &str) -> u64 {
+        match self.slots.contains_key(tenant) {
+            true => 0,
+            false => (LINE_BYTES + tenant.len()) as u64,
+        }
+    }
+
     /// The line of what is in the queue of this tenant.
     pub(super) fn slot(&self, tenant: &str) -> Slot {
         self.slots.get(tenant).copied().unwrap_or(REST)

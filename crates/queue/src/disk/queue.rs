@@ -94,7 +94,7 @@ impl DiskQueue {
     pub fn open(
         path: PathBuf,
         options: Options,
-        listener: impl Fn(Event) + Send + std::marker::Sync + 'static,
+        listener: impl Fn(Event) + Send + Sync + 'static,
     ) -> Result<Self, OpenError> {
         let file = path.display().to_string();
         let fs = Directory::new(path).map_err(|source| OpenError::Io {
@@ -109,7 +109,7 @@ impl DiskQueue {
     pub fn open_on(
         fs: Arc<dyn Fs>,
         options: Options,
-        listener: impl Fn(Event) + Send + std::marker::Sync + 'static,
+        listener: impl Fn(Event) + Send + Sync + 'static,
     ) -> Result<Self, OpenError> {
         let (shared, engine, wakes) = open(fs, options, Arc::new(listener))?;
         let (jobs, work) = bounded(PENDING_ITEMS);
@@ -144,14 +144,20 @@ impl DiskQueue {
         })
     }
 
-    /// Says what became of a record. False if that had been said, or if it had to make room.
+    /// Says what became of a record. A record that had to make room while its copy in memory was
+    /// being sent is booked anew. False if what became of it is known already.
     pub fn done(&self, entry: &Entry, fate: Fate) -> bool {
         self.shared.done(entry, fate)
     }
 
-    /// Drops a record that the disk does not give back.
-    pub fn give_up(&self, position: Position) {
-        self.shared.lose(position.0);
+    /// Drops a record that the disk does not give back; not if the whole directory is missing, which
+    /// may come back. Blocks on the disk. Returns whether it was dropped.
+    pub fn give_up(&self, position: Position) -> bool {
+        let in_place = self.shared.fs.is_in_place();
+        if in_place {
+            self.shared.lose(position.0);
+        }
+        in_place
     }
 
     /// A cursor from the first record on that is not done.
@@ -278,7 +284,9 @@ pub(super) fn admit(
     if busy || state.pending == PENDING_ITEMS {
         return Err(Refused::Busy(append, complete));
     }
-    while !state.fits(cost, &options) || !state.is_fair(&append.tenant, cost, &options) {
+    while !state.fits(&append.tenant, cost, &options)
+        || !state.is_fair(&append.tenant, cost, &options)
+    {
         if options.drop_oldest && state.drop_oldest() {
             continue;
         }

@@ -165,7 +165,9 @@ impl Reader {
                 self.damaged(file, place);
                 self.shared.lose(place.sequence);
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound && self.shared.fs.is_in_place() =>
+            {
                 self.shared.tell(Event::Missing { file });
                 self.shared.lose(place.sequence);
             }

@@ -31,7 +31,9 @@ pub(super) struct State {
     pub(super) pending: usize,
     pub(super) reserved: u64,
     /// What of it is whose.
-    reserved_of: HashMap<Arc<str>, u64, foldhash::fast::RandomState>,
+    reserved_of: HashMap<Arc<str>, Reserved, foldhash::fast::RandomState>,
+    /// What the ledger will take beyond what it does, for lines of tenants that have none yet.
+    reserved_lines: u64,
     /// Somebody was refused since segments were last looked at.
     pub(super) starved: bool,
     pub(super) closed: bool,
@@ -43,6 +45,14 @@ pub(super) struct State {
     pub(super) untold: Vec<(Slot, Tally)>,
 }
 
+/// What a tenant's appends that wait for the writer will take.
+#[derive(Debug, Default)]
+struct Reserved {
+    records: u64,
+    /// Its line in the checkpoint, in both files of it, if it has none yet.
+    line: u64,
+}
+
 impl State {
     pub(super) fn new(ledger: Ledger, segments: VecDeque<Segment>, next: u64) -> Self {
         Self {
@@ -52,6 +62,7 @@ impl State {
             pending: 0,
             reserved: 0,
             reserved_of: HashMap::default(),
+            reserved_lines: 0,
             starved: false,
             closed: false,
             oldest: None,
@@ -86,23 +97,53 @@ impl State {
 
     /// What all files take, and will when what waits has been written.
     pub(super) fn bytes(&self) -> u64 {
-        self.files(|_| true)
+        self.files(self.segments.iter())
+    }
+
+    /// What all files take now, with what is put aside for the checkpoint.
+    pub(super) fn written_bytes(&self) -> u64 {
+        let segments: u64 = self.segments.iter().map(Segment::footprint).sum();
+        segments + 2 * self.ledger.footprint()
+    }
+
+    /// What all files will take once the oldest segments of which nothing is needed are removed. A
+    /// segment behind one that is needed stays until that one goes, since sequences leave no gap.
+    fn needed_bytes(&self) -> u64 {
+        self.files(self.segments.iter().skip_while(|it| it.is_spent()))
     }
 
     /// Whether that much more fits, once segments are gone that nobody needs.
-    pub(super) fn fits(&self, cost: u64, options: &Options) -> bool {
+    pub(super) fn fits(&self, tenant: &str, cost: u64, options: &Options) -> bool {
         let coming = self.reserved + cost;
         // Two neighbouring segments hold more than one segment's worth of records.
         let segments = 2 * coming / options.segment_bytes() + 2;
-        let files = self.files(|segment| !segment.is_spent());
-        files + cost + segments * SEGMENT_OVERHEAD <= options.max_bytes
+        let line = match self.reserved_of.contains_key(tenant) {
+            true => 0,
+            false => self.line_cost(tenant),
+        };
+        self.needed_bytes() + line + cost + segments * SEGMENT_OVERHEAD <= options.max_bytes
     }
 
     /// An append waits for the writer.
     pub(super) fn reserve(&mut self, tenant: &Arc<str>, cost: u64) {
         self.pending += 1;
         self.reserved += cost;
-        *self.reserved_of.entry(tenant.clone()).or_default() += cost;
+        if let Some(own) = self.reserved_of.get_mut(tenant) {
+            own.records += cost;
+            return;
+        }
+        let line = self.line_cost(tenant);
+        self.reserved_lines += line;
+        let own = Reserved {
+            records: cost,
+            line,
+        };
+        self.reserved_of.insert(tenant.clone(), own);
+    }
+
+    /// What a tenant's line adds to the files of the checkpoint.
+    fn line_cost(&self, tenant: &str) -> u64 {
+        2 * self.ledger.line_cost(tenant)
     }
 
     /// It does not wait any more.
@@ -110,8 +151,10 @@ impl State {
         self.pending -= 1;
         self.reserved -= cost;
         if let Some(own) = self.reserved_of.get_mut(tenant) {
-            *own -= cost;
-            if *own == 0 {
+            own.records -= cost;
+            // Whether it was written or not: what it adds to the ledger is there, or will not be.
+            self.reserved_lines -= std::mem::take(&mut own.line);
+            if own.records == 0 {
                 self.reserved_of.remove(tenant);
             }
         }
@@ -124,18 +167,17 @@ impl State {
         if options.drop_oldest || tenant.is_empty() {
             return true;
         }
-        let files = self.files(|segment| !segment.is_spent());
-        let free = options.max_bytes.saturating_sub(files + cost);
-        let reserved = self.reserved_of.get(tenant).copied();
-        let own = self.ledger.queued_bytes(tenant) + reserved.unwrap_or(0);
+        let free = options.max_bytes.saturating_sub(self.needed_bytes() + cost);
+        let reserved = self.reserved_of.get(tenant);
+        let reserved = reserved.map_or(0, |reserved| reserved.records);
+        let own = self.ledger.queued_bytes(tenant) + reserved;
         own == 0 || own + cost <= (SHARE as u64).saturating_mul(free)
     }
 
-    fn files(&self, which: impl Fn(&Segment) -> bool) -> u64 {
-        let segments = self.segments.iter().filter(|segment| which(segment));
+    fn files<'a>(&self, segments: impl Iterator<Item = &'a Segment>) -> u64 {
         let segments: u64 = segments.map(Segment::footprint).sum();
         // The checkpoint, and the file that will replace it.
-        segments + self.reserved + 2 * self.ledger.footprint()
+        segments + self.reserved + self.reserved_lines + 2 * self.ledger.footprint()
     }
 
     /// Gives up what is in the oldest segment that takes no more records. False if there is none.
@@ -194,7 +236,7 @@ impl Stats {
 }
 
 /// Who is told of events. It must not block.
-pub(super) type Listener = Arc<dyn Fn(Event) + Send + std::marker::Sync>;
+pub(super) type Listener = Arc<dyn Fn(Event) + Send + Sync>;
 
 pub(super) struct Shared {
     state: Mutex<State>,

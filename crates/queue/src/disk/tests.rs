@@ -25,7 +25,7 @@ fn options() -> Options {
         max_bytes: MIB,
         max_age: None,
         drop_oldest: false,
-        sync: Sync::Batch,
+        sync: SyncPolicy::Batch,
     }
 }
 

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, after, never, select};
 use tokio::time::Instant;
 
 use super::commit::{Engine, Job};
-use super::{ACK_BATCH, ACK_INTERVAL, ACK_SYNC_INTERVAL, Sync};
+use super::{ACK_BATCH, ACK_INTERVAL, ACK_SYNC_INTERVAL, SyncPolicy};
 
 /// What lies at least between the beginnings of two fsyncs of records: what comes meanwhile shares
 /// one.
@@ -45,14 +45,14 @@ pub(super) fn run(mut engine: Engine, jobs: &Receiver<Job>, wakes: &Receiver<()>
         if engine.is_unsynced() && sync.is_none() {
             // If all is to be durable from now on, what was not yet is at once.
             sync = Some(match shared.options().sync {
-                Sync::Batch => after(Duration::ZERO),
-                Sync::Interval(interval) => after(interval),
+                SyncPolicy::Batch => after(Duration::ZERO),
+                SyncPolicy::Interval(interval) => after(interval),
             });
         }
         select! {
             recv(jobs) -> job => {
                 batch.extend(job);
-                if shared.options().sync == Sync::Batch {
+                if shared.options().sync == SyncPolicy::Batch {
                     wait_until(committed + COMMIT_INTERVAL);
                     committed = Instant::now();
                 }

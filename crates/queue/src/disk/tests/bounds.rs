@@ -82,3 +82,21 @@ fn what_had_to_make_room_while_it_was_sent_is_booked_as_what_became_of_it() {
     assert_eq!(again.delivered.samples, 2);
     assert_eq!(again.dropped, after.dropped);
 }
+
+#[test]
+fn a_segment_that_is_done_behind_one_that_is_not_is_no_room() {
+    let mut driven = Driven::open(Arc::new(Simulated::default()), dropping()).unwrap();
+    let mut entries = Vec::new();
+    for number in 0..28 {
+        entries.push(driven.append(append("a", number, 30_000)).unwrap());
+    }
+    // The oldest one is left to be sent.
+    for entry in &entries[1..20] {
+        assert!(driven.shared.done(entry, Fate::Delivered));
+    }
+    for number in 0..40 {
+        let result = driven.append(append("b", number, 30_000));
+        assert!(result.is_ok(), "{number}: {result:?}");
+    }
+    driven.check_balance();
+}

@@ -112,7 +112,7 @@ impl Model {
                 self.unsynced.insert(id);
             }
         }
-        if self.options.sync == Sync::Batch {
+        if self.options.sync == SyncPolicy::Batch {
             self.unsynced.clear();
         }
         if self.options.drop_oldest {
@@ -368,8 +368,8 @@ proptest! {
         interval in any::<bool>(),
     ) {
         let sync = match interval {
-            true => Sync::Interval(std::time::Duration::from_secs(1)),
-            false => Sync::Batch,
+            true => SyncPolicy::Interval(std::time::Duration::from_secs(1)),
+            false => SyncPolicy::Batch,
         };
         run(steps, Options { max_bytes: MIN_BYTES, max_age: None, drop_oldest, sync });
     }

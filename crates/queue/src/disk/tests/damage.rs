@@ -210,12 +210,12 @@ fn files_of_other_queues_and_other_versions_are_refused_and_strays_left_alone() 
     assert!(matches!(open(&foreign), Err(OpenError::Foreign { .. })));
 
     let mut newer = files.clone();
-    newer[log].1[4] = 2;
+    newer[log].1[4] = 3;
     let crc = crc32c::crc32c(&newer[log].1[..28]);
     newer[log].1[28..32].copy_from_slice(&crc.to_le_bytes());
     assert!(matches!(
         open(&newer),
-        Err(OpenError::Version { version: 2, .. })
+        Err(OpenError::Version { version: 3, .. })
     ));
 
     let mut stray = files;

@@ -22,7 +22,10 @@ fn put(queue: &DiskQueue, append: Append) -> mpsc::Receiver<Result<Entry, Append
 
 #[test]
 fn what_was_appended_is_there_when_it_is_opened_again() {
-    for sync in [Sync::Batch, Sync::Interval(Duration::from_millis(1))] {
+    for sync in [
+        SyncPolicy::Batch,
+        SyncPolicy::Interval(Duration::from_millis(1)),
+    ] {
         let folder = tempfile::tempdir().unwrap();
         let options = Options { sync, ..options() };
         let queue = open(&folder, options).unwrap();
@@ -224,4 +227,48 @@ fn a_directory_that_cannot_be_written_is_an_error_that_names_it() {
         panic!("{error}");
     };
     assert_ne!(source.kind(), io::ErrorKind::NotFound);
+}
+
+/// The result of an append to a queue whose events are collected.
+fn try_put(queue: &DiskQueue) -> Result<(), String> {
+    let result = put(queue, append("a", 1, 5000)).recv().unwrap();
+    result.map(drop).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_directory_that_was_moved_or_removed_takes_nothing_until_it_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, aside) = (folder.path().join("queue"), folder.path().join("aside"));
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let heard = events.clone();
+    let listener = move |event: Event| heard.lock().unwrap().push(event.to_string());
+    let queue = DiskQueue::open(path.clone(), options(), listener).unwrap();
+    try_put(&queue).unwrap();
+    let told = || std::mem::take(&mut *events.lock().unwrap()).join("; ");
+
+    std::fs::rename(&path, &aside).unwrap();
+    assert!(try_put(&queue).unwrap_err().contains("put it back"));
+    assert!(told().contains("moved or removed"));
+    // A new directory in its place is not that directory.
+    std::fs::create_dir(&path).unwrap();
+    assert!(try_put(&queue).is_err());
+    let mut reader = queue.reader();
+    assert!(reader.next(0).is_err(), "it is not lost");
+    assert!(!queue.give_up(Position(0)));
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::rename(&aside, &path).unwrap();
+    try_put(&queue).unwrap();
+    assert!(reader.next(0).unwrap().is_some());
+
+    // The files alone are removed: what was in them is lost, what comes is not.
+    for file in std::fs::read_dir(&path).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    assert!(try_put(&queue).is_err());
+    assert!(told().contains("removed"));
+    try_put(&queue).unwrap();
+
+    std::fs::remove_dir_all(&path).unwrap();
+    assert!(try_put(&queue).is_err());
+    queue.close();
 }

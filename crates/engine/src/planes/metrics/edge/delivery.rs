@@ -399,15 +399,16 @@ impl Drop for Delivery {
             return;
         };
         let ticket = self.ticket.take();
-        let kept = self.kept.take();
         let parts: Vec<Batch> = [self.batch.clone()]
             .into_iter()
             .chain(self.rest.drain(..).rev())
             .collect();
+        // It asks whether the batch is accounted for elsewhere.
+        let mut tallies = self.remaining(&parts).into_iter();
+        let kept = self.kept.take();
         if let Some(kept) = &kept {
             kept.leave(self.progress, parts.len());
         }
-        let mut tallies = self.remaining(&parts).into_iter();
         let left = parts.into_iter().map(|batch| {
             let weight = batch.weight();
             let waiting = Waiting {

@@ -85,8 +85,9 @@ pub(super) async fn pump(store: Arc<Store>) {
                 warn!(sink = %store.sink, %error, attempt = failures, "cannot read the queue");
                 if failures >= READ_ATTEMPTS {
                     failures = 0;
-                    store.disk.give_up(error.position);
-                    store.watch.corrupt.fetch_add(1, Ordering::Relaxed);
+                    if store.disk.give_up(error.position) {
+                        store.watch.corrupt.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
                 let _ = timeout(READ_PAUSE, store.readable.notified()).await;
             }
@@ -196,7 +197,7 @@ pub(super) struct Watch {
 pub(super) fn listener(
     sink: Arc<str>,
     watch: Arc<Watch>,
-) -> impl Fn(Event) + Send + std::marker::Sync + 'static {
+) -> impl Fn(Event) + Send + Sync + 'static {
     let (limit, losses) = (LogLimit::default(), LogLimit::default());
     move |event| {
         let mut limit = &limit;

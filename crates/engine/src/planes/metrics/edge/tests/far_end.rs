@@ -172,6 +172,9 @@ async fn run(seed: u64, queue: &str, required: bool) {
                 }
             }
         }
+        let ledger = edge.line.ledger();
+        let balances = ledger.balances() || !ledger.steady;
+        assert!(balances, "seed {seed}, {queue}: {ledger:?}");
         if far_end.below(40) == 0 {
             tokio::time::sleep(Duration::from_millis(25)).await;
         }

@@ -202,8 +202,12 @@ impl<T: Transport> Shared<T> {
             return Some(Outcome::failed("sender was told to send it again"));
         }
         if delivery.expired(self.terms.retry.max_age) {
-            self.count_lost(delivery, Reason::TooOld, "not delivered within max_age");
-            return Some(Outcome::failed("not delivered within max_age"));
+            self.count_lost(
+                delivery,
+                Reason::TooOld,
+                "not delivered within retry.max_age",
+            );
+            return Some(Outcome::failed("not delivered within retry.max_age"));
         }
         None
     }

@@ -229,6 +229,70 @@ fn retries_say_which_they_are_and_end_in_success() {
     }
 }
 
+/// So long that nothing is tried again within a test but what is tried again at once.
+const PATIENT: &str = "retry = { min_backoff = \"60s\", max_backoff = \"60s\" }";
+
+#[test]
+fn a_401_is_tried_again_at_once_only_with_other_credentials() {
+    let endpoint = Endpoint::new(|seen| match seen.header("authorization") {
+        Some("Bearer new") => 204,
+        _ => 401,
+    });
+    let request = body(&[one("up", 1)]);
+    let keys = format!("{PATIENT}\nauthorization = {{ credentials = \"old\" }}");
+    let child = Metrifold::start(&(ingest(IMPATIENT) + &sink("out", &endpoint.url(), &keys)));
+    expect(&Sender::new(child.ingest).write(&request), 503);
+    assert_eq!(endpoint.count(), 1);
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "old").unwrap();
+    let keys = format!("{PATIENT}\nauthorization = {{ credentials_file = {file:?} }}");
+    let child = Metrifold::start(&(ingest("") + &sink("out", &endpoint.url(), &keys)));
+    std::fs::write(&file, "new").unwrap();
+    expect(&Sender::new(child.ingest).write(&request), 204);
+}
+
+#[test]
+fn the_log_tells_what_is_kept_from_what_is_lost_and_that_trouble_is_over() {
+    let endpoint = Endpoint::new(|_| 503);
+    let child = Metrifold::start(&(ingest("") + &sink("out", &endpoint.url(), "")));
+    let since = Instant::now();
+    let sender = std::thread::spawn({
+        let ingest = child.ingest;
+        move || Sender::new(ingest).write(&body(&[one("up", 1)]))
+    });
+    until_so("it has been away for a second", || {
+        endpoint.count() > 1 && since.elapsed() > Duration::from_millis(1500)
+    });
+    endpoint.now(|_| 204);
+    expect(&sender.join().unwrap(), 204);
+    let logged = |text: &str| until_so(text, || child.log().contains(text));
+    logged("attempt failed: the batch is kept and tried again");
+    logged("endpoint is back after 1 s");
+    assert!(!child.log().contains("data is lost"), "{}", child.log());
+
+    endpoint.now(|_| 400);
+    let series = [one("a", 2), one("b", 2), one("c", 2)];
+    expect(&Sender::new(child.ingest).write(&body(&series)), 400);
+    logged("data is lost");
+    let log = child.log();
+    let lost: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("data is lost"))
+        .collect();
+    assert_eq!(lost.len(), 1, "{log}");
+    for told in [
+        "ERROR",
+        "sink=out",
+        "reason=\"refused\"",
+        "samples=1",
+        "dead-letters",
+    ] {
+        assert!(lost[0].contains(told), "{told}: {}", lost[0]);
+    }
+}
+
 #[test]
 fn retry_after_is_honoured_in_seconds_and_as_a_date() {
     let date = SystemTime::now() + Duration::from_secs(2);

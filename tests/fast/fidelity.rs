@@ -690,7 +690,7 @@ fn what_an_endpoint_swallows_is_never_acknowledged() {
         assert_eq!(reply.status, 503, "{manner:?}: {}", reply.text());
         let tried = pipe.endpoint.take();
         assert!(!tried.is_empty(), "{manner:?}");
-        assert!(tried.iter().all(Captured::is_v2), "{manner:?}");
+        assert!(tried.iter().all(Seen::is_v2), "{manner:?}");
     }
 }
 

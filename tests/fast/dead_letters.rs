@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use metrifold_engine::dead_letters::{Entry, Listing};
 use metrifold_testing::config::{ingest, sink};
 use metrifold_testing::{
-    Endpoint, Metrifold, Reply, Seen, Sender, Series, body, body_v2, cli, one, run, until,
+    Endpoint, Metrifold, Reply, Seen, Sender, Series, body, body_v2, cli, one, run, until, until_so,
 };
 
 /// Runs `config` with a directory for files.
@@ -168,16 +168,39 @@ fn a_sender_of_2_0_is_told_what_was_written() {
 }
 
 #[test]
-fn what_concerns_all_data_alike_is_not_looked_into() {
+fn what_concerns_all_data_alike_is_not_looked_into_but_kept() {
     for status in [401, 403, 404, 405] {
         let endpoint = Endpoint::new(move |_| status);
         let data = tempfile::tempdir().unwrap();
         let child = start(&data, &config(&[("out", &endpoint.url(), "")]));
-        let answer = Sender::new(child.ingest).write(&body(&[one("a", 1), one("b", 1)]));
-        assert_eq!(answer.status, 400);
-        let expected = if status == 401 { 2 } else { 1 };
-        assert_eq!(endpoint.count(), expected, "{status}");
+        let request = body(&[one("a", 1), one("b", 1)]);
+        let sender = std::thread::spawn({
+            let (ingest, request) = (child.ingest, request.clone());
+            move || Sender::new(ingest).write(&request)
+        });
+        until_so("it is tried again", || endpoint.count() > 2);
+        assert!(endpoint.seen().iter().all(|seen| seen.body == request));
+        endpoint.now(|_| 204);
+        assert_eq!(sender.join().unwrap().status, 204, "{status}");
         assert_eq!(list(&child, &[]), []);
+    }
+}
+
+#[test]
+fn what_the_configuration_refuses_is_lost_as_a_whole_and_at_once() {
+    for (statuses, status) in [
+        ("{ 404 = \"refuse\" }", 404),
+        ("{ 4xx = \"refuse\" }", 405),
+        ("\"specification\"", 401),
+        ("\"specification\"", 400),
+    ] {
+        let endpoint = Endpoint::new(move |_| status);
+        let data = tempfile::tempdir().unwrap();
+        let keys = format!("retry = {{ statuses = {statuses} }}");
+        let child = start(&data, &config(&[("out", &endpoint.url(), &keys)]));
+        let answer = Sender::new(child.ingest).write(&body(&[one("a", 1), one("b", 1)]));
+        assert_eq!(answer.status, 400, "{statuses}: {}", answer.text());
+        assert_eq!(endpoint.count(), 1, "{statuses}");
     }
 }
 
@@ -244,7 +267,8 @@ fn later_data_of_a_sender_waits_while_its_batch_is_taken_apart() {
 fn a_letter_that_is_sent_again_is_gone_once_its_sink_has_it() {
     let endpoint = picky(400);
     let data = tempfile::tempdir().unwrap();
-    let child = start(&data, &config(&[("out", &endpoint.url(), "")]));
+    let keys = "retry = { min_backoff = \"5ms\", max_backoff = \"20ms\", max_age = \"1s\" }";
+    let child = start(&data, &config(&[("out", &endpoint.url(), keys)]));
     let series = ["bad1", "good", "bad2", "bad3"].map(|name| one(name, 7));
     assert_eq!(Sender::new(child.ingest).write(&body(&series)).status, 400);
     let ids: Vec<String> = letters(&child, 3).into_iter().map(|l| l.id).collect();

@@ -54,6 +54,13 @@ fn troubles() -> Vec<(&'static str, Endpoint)> {
         ("resets", reset),
         ("garbage", Endpoint::new(move |_| garbage())),
         ("huge 500", Endpoint::new(move |_| huge())),
+        ("401", Endpoint::new(|_| 401)),
+        ("403", Endpoint::new(|_| 403)),
+        ("404", Endpoint::new(|_| 404)),
+        ("408", Endpoint::new(|_| 408)),
+        ("415 to 1.0", Endpoint::new(|_| 415)),
+        ("425", Endpoint::new(|_| 425)),
+        ("301", Endpoint::new(|_| 301)),
         (
             "trickles",
             Endpoint::new(|_| Does::Trickle(Reply::new(500), Duration::from_millis(100))),
@@ -61,18 +68,14 @@ fn troubles() -> Vec<(&'static str, Endpoint)> {
     ]
 }
 
-/// The same for troubles that no retry can cure.
+/// The same for answers about what is in a batch, which no retry can change.
 fn refusals() -> Vec<(&'static str, Endpoint)> {
     let say = |status| Endpoint::new(move |_| Reply::new(status).body("because of the weather"));
     vec![
         ("400", say(400)),
-        ("401", say(401)),
-        ("403", say(403)),
-        ("404", say(404)),
         ("409", say(409)),
         ("413", say(413)),
-        ("415", say(415)),
-        ("301", say(301)),
+        ("422", say(422)),
     ]
 }
 
@@ -153,7 +156,6 @@ fn a_refusal_of_a_required_sink_reaches_the_sender_with_its_reason() {
         );
         let reason = match *name {
             "413" => "too_large",
-            "401" => "unauthorized",
             _ => "refused",
         };
         if *name != "413" {
@@ -166,9 +168,7 @@ fn a_refusal_of_a_required_sink_reaches_the_sender_with_its_reason() {
             "remote_write_requests_count",
             &[("name", "strict"), ("code", name)],
         );
-        // A token may have been revoked, so a 401 is tried once more.
-        let expected = if *name == "401" { 2.0 } else { 1.0 };
-        assert_eq!(requests, expected, "{name}");
+        assert_eq!(requests, 1.0, "{name}");
         let requests = [("name", "healthy"), ("code", "204")];
         assert_eq!(child.metric("remote_write_requests_count", &requests), 1.0);
     }
@@ -226,6 +226,70 @@ fn retries_say_which_they_are_and_end_in_success() {
             times,
             "{code}"
         );
+    }
+}
+
+/// So long that nothing is tried again within a test but what is tried again at once.
+const PATIENT: &str = "retry = { min_backoff = \"60s\", max_backoff = \"60s\" }";
+
+#[test]
+fn a_401_is_tried_again_at_once_only_with_other_credentials() {
+    let endpoint = Endpoint::new(|seen| match seen.header("authorization") {
+        Some("Bearer new") => 204,
+        _ => 401,
+    });
+    let request = body(&[one("up", 1)]);
+    let keys = format!("{PATIENT}\nauthorization = {{ credentials = \"old\" }}");
+    let child = Metrifold::start(&(ingest(IMPATIENT) + &sink("out", &endpoint.url(), &keys)));
+    expect(&Sender::new(child.ingest).write(&request), 503);
+    assert_eq!(endpoint.count(), 1);
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "old").unwrap();
+    let keys = format!("{PATIENT}\nauthorization = {{ credentials_file = {file:?} }}");
+    let child = Metrifold::start(&(ingest("") + &sink("out", &endpoint.url(), &keys)));
+    std::fs::write(&file, "new").unwrap();
+    expect(&Sender::new(child.ingest).write(&request), 204);
+}
+
+#[test]
+fn the_log_tells_what_is_kept_from_what_is_lost_and_that_trouble_is_over() {
+    let endpoint = Endpoint::new(|_| 503);
+    let child = Metrifold::start(&(ingest("") + &sink("out", &endpoint.url(), "")));
+    let since = Instant::now();
+    let sender = std::thread::spawn({
+        let ingest = child.ingest;
+        move || Sender::new(ingest).write(&body(&[one("up", 1)]))
+    });
+    until_so("it has been away for a second", || {
+        endpoint.count() > 1 && since.elapsed() > Duration::from_millis(1500)
+    });
+    endpoint.now(|_| 204);
+    expect(&sender.join().unwrap(), 204);
+    let logged = |text: &str| until_so(text, || child.log().contains(text));
+    logged("attempt failed: the batch is kept and tried again");
+    logged("endpoint is back after 1 s");
+    assert!(!child.log().contains("data is lost"), "{}", child.log());
+
+    endpoint.now(|_| 400);
+    let series = [one("a", 2), one("b", 2), one("c", 2)];
+    expect(&Sender::new(child.ingest).write(&body(&series)), 400);
+    logged("data is lost");
+    let log = child.log();
+    let lost: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("data is lost"))
+        .collect();
+    assert_eq!(lost.len(), 1, "{log}");
+    for told in [
+        "ERROR",
+        "sink=out",
+        "reason=\"refused\"",
+        "samples=1",
+        "dead-letters",
+    ] {
+        assert!(lost[0].contains(told), "{told}: {}", lost[0]);
     }
 }
 
@@ -784,7 +848,8 @@ fn senders_prove_who_they_are_and_their_credentials_go_no_further() {
     let token = "authorization = { credentials = \"token-in\" }";
     let tokens = ingest(token).replace("ingest", "tokens");
     let tokens = tokens.replace("\"INGEST\"", "\"INGEST\"\npath = \"/tokens\"");
-    let config = ingest(user) + &tokens + &sink("out", &endpoint.url(), out);
+    let config =
+        ingest(&format!("{user}\n{IMPATIENT}")) + &tokens + &sink("out", &endpoint.url(), out);
     let config = config.replace("[\"ingest\"]", "[\"ingest\", \"tokens\"]");
     let mut child = Metrifold::start(&config);
     let mut sender = Sender::new(child.ingest);
@@ -821,7 +886,7 @@ fn senders_prove_who_they_are_and_their_credentials_go_no_further() {
     // And an endpoint that quotes the credentials back has no say in it either.
     endpoint.now(|_| 401);
     let answer = sender.post("/api/v1/write", &[("authorization", basic)], &request);
-    expect(&answer, 400);
+    expect(&answer, 503);
     let mut shown = answer.text();
     for page in ["/", "/metrics", "/api/v1/topology", "/-/ready"] {
         shown += &child.get(page).text();

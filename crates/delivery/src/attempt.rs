@@ -10,6 +10,7 @@ use metrifold_engine::planes::metrics::{Delivery, Form, Input, Trouble};
 use metrifold_model::ledger::Reason;
 use metrifold_model::{Counts, Fault, Outcome, Rejection, Version};
 
+use super::config::Protocol;
 use super::isolation::{Isolation, OFFENDERS_MAX, Step};
 use super::pace::Permit;
 use super::sender::Shared;
@@ -202,8 +203,12 @@ impl<T: Transport> Shared<T> {
             return Some(Outcome::failed("sender was told to send it again"));
         }
         if delivery.expired(self.terms.retry.max_age) {
-            self.count_lost(delivery, Reason::TooOld, "not delivered within max_age");
-            return Some(Outcome::failed("not delivered within max_age"));
+            self.count_lost(
+                delivery,
+                Reason::TooOld,
+                "not delivered within retry.max_age",
+            );
+            return Some(Outcome::failed("not delivered within retry.max_age"));
         }
         None
     }
@@ -304,20 +309,8 @@ impl<T: Transport> Shared<T> {
         let (version, tenant) = (attempt.version, attempt.tenant);
         let samples = attempt.counts.map(|counts| counts.all_samples());
         let mut sending = permit.sending();
-        let mut answer = sending.wait_for(self.transport.attempt(attempt)).await;
-        if version == Version::V2 {
-            match answer {
-                Answer::Stored | Answer::Partly(_, Some(_)) => self.versions.confirm(),
-                Answer::Unwritten if !self.versions.doubt() => {
-                    answer = Answer::Failed {
-                        failure: Failure::Broken,
-                        reason: "somebody answered 2xx in the endpoint's place, without saying what was written".into(),
-                        after: None,
-                    };
-                }
-                _ => {}
-            }
-        }
+        let answer = sending.wait_for(self.transport.attempt(attempt)).await;
+        let answer = self.learn_version(version, answer);
         let Answer::Failed {
             failure,
             reason,
@@ -334,6 +327,28 @@ impl<T: Transport> Shared<T> {
         self.terms.metrics.retried();
         self.reports.retried(samples, &reason);
         Err(self.pace.failed(tenant, failure, after))
+    }
+
+    /// What an answer tells about the version. Where there is no other version to try, it is a
+    /// failure.
+    fn learn_version(&self, version: Version, answer: Answer) -> Answer {
+        let failed = |reason: &str| Answer::Failed {
+            failure: Failure::Broken,
+            reason: reason.into(),
+            after: None,
+        };
+        let may_fall_back = version == Version::V2 && self.terms.protocol == Protocol::Auto;
+        match answer {
+            Answer::Stored | Answer::Partly(_, Some(_)) if version == Version::V2 => {
+                self.versions.confirm();
+                answer
+            }
+            Answer::OtherVersion if !may_fall_back => failed("endpoint takes another version only"),
+            Answer::Unwritten if !may_fall_back || !self.versions.doubt() => {
+                failed("endpoint, or somebody in its place, did not say what was written")
+            }
+            answer => answer,
+        }
     }
 
     /// The body to send. A batch that came from its queue as 2.0 becomes 1.0 only here when the

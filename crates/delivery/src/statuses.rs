@@ -36,7 +36,10 @@ pub(super) enum Statuses {
 }
 
 impl Shaped for Statuses {
-    const SHAPE: Shape = Shape::Map(&Shape::Word(&["retry", "refuse"]));
+    const SHAPE: Shape = Shape::Either(
+        &Shape::Word(&["specification"]),
+        &Shape::Map(&Shape::Word(&["retry", "refuse"])),
+    );
 }
 
 impl Statuses {

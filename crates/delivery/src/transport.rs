@@ -41,7 +41,7 @@ pub enum Answer {
     Stored,
     /// The endpoint has what was valid of it: why not all, and as much as it says, if it says so.
     Partly(String, Option<Written>),
-    /// The endpoint does not take this version.
+    /// The endpoint does not take this version, and may take the other one.
     OtherVersion,
     /// The endpoint says that all is well, and not what it wrote, as who takes 2.0 does.
     Unwritten,

@@ -42,7 +42,7 @@ keys! {
         memory_bytes: Option<Size> = unset("16MiB"),
         /// What has not been delivered after this time goes to a queue on disk, at most 10s; 100ms by default. If the endpoint is known to be in trouble, all goes there at once.
         store_after: Option<Period> = unset("100ms"),
-        /// Age at which a batch on disk is given up, in place of `retry.max_age`. Without it, none is.
+        /// Age at which a batch on disk is given up, in place of `retry.max_age`; 7d by default.
         max_age: Option<Period> = unset("7d"),
         /// When a batch on disk counts as stored: `batch` (when it is durable; the default) or `interval` (when it is written: a loss of power can cost what came within `sync_interval`).
         sync: Option<SyncMode> = unset("batch"),

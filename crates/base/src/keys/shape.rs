@@ -33,6 +33,8 @@ pub enum Shape {
     Table(&'static [Entry]),
     /// One thing, or a list of such.
     OneOrMany(&'static Shape),
+    /// One of two.
+    Either(&'static Shape, &'static Shape),
 }
 
 /// A type that values of keys have.

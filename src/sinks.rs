@@ -2,6 +2,8 @@
 
 pub mod blackhole;
 pub mod console;
+pub mod prometheus;
 pub mod prometheus_exporter;
 pub mod remote_write;
+pub mod rules_directory;
 pub mod thanos;

@@ -1,4 +1,6 @@
 //! Sources: one file per component.
 
 pub mod internal_metrics;
+pub mod prometheus_api;
 pub mod remote_write;
+pub mod rules_file;

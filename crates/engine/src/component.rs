@@ -9,7 +9,7 @@ mod port;
 
 use std::fmt::Debug;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use metrifold_base::Problems;
@@ -34,6 +34,8 @@ pub enum Resource {
     Route(Listen),
     /// A listening address of its own.
     Address(SocketAddr),
+    /// A folder that it fills.
+    Folder(PathBuf),
 }
 
 /// A source's configuration.

@@ -20,3 +20,4 @@ pub use follower::Follower;
 pub use outcome::{Cause, Finding, Outcome, Refusal, Report, Trigger};
 pub use reloader::{Hangup, Options, Reloader};
 pub use requests::{Requests, Unanswered};
+pub use watch::Watch;

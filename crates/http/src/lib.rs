@@ -29,6 +29,7 @@ pub mod client;
 mod connection;
 mod connector;
 mod credentials;
+pub mod hop_by_hop;
 mod keys;
 pub mod listener;
 mod methods;

@@ -164,7 +164,7 @@ pub(crate) fn check(
     }
     let resources = match &config {
         Some(config) => {
-            let span = ["address", "listen"]
+            let span = ["address", "listen", "path"]
                 .iter()
                 .find_map(|key| KeyPath::parse(key).locate(&table, Under::Value));
             let at = span.map_or_else(|| place.clone(), |span| around.place(span));

@@ -1,6 +1,7 @@
-//! Conflicts over ports and paths, found before anything is bound.
+//! Conflicts over ports, paths and folders, found before anything is bound or written.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use metrifold_http::{Listen, overlap};
 
@@ -31,6 +32,8 @@ enum Clash {
     Address,
     /// They name different addresses that one port cannot serve both.
     Overlap,
+    /// They fill one folder.
+    Folder,
 }
 
 /// Reports every pair of claims that clash, at the later one.
@@ -50,9 +53,19 @@ fn report(clash: &Clash, first: &Claim<'_>, second: &Claim<'_>) -> Diagnostic {
         Some(around) => around.redactions.apply(&text),
         None => text,
     };
-    let at = |claim: &Claim<'_>| shown(claim, address(claim.resource).to_string());
+    let at = |claim: &Claim<'_>| {
+        let address = address(claim.resource).map(|address| address.to_string());
+        shown(claim, address.unwrap_or_default())
+    };
     let owner = &first.owner;
     let (message, help) = match (clash, second.resource) {
+        (Clash::Folder, Resource::Folder(folder)) => (
+            format!(
+                "folder {} is taken by {owner}",
+                shown(second, format!("{:?}", folder.display().to_string()))
+            ),
+            "choose another folder",
+        ),
         (Clash::Path, Resource::Route(listen)) => (
             format!(
                 "path {} is taken by {owner}",
@@ -64,7 +77,7 @@ fn report(clash: &Clash, first: &Claim<'_>, second: &Claim<'_>) -> Diagnostic {
             format!("{}, and {owner} differs", shown(second, reason.clone())),
             "write the same in both, or choose another port",
         ),
-        (Clash::Path | Clash::Address, _) => (
+        (Clash::Path | Clash::Address | Clash::Folder, _) => (
             format!("address {} is taken by {owner}", at(second)),
             "choose another port",
         ),
@@ -88,7 +101,10 @@ fn report(clash: &Clash, first: &Claim<'_>, second: &Claim<'_>) -> Diagnostic {
 }
 
 fn clash(first: &Resource, second: &Resource) -> Option<Clash> {
-    let (a, b) = (address(first), address(second));
+    if let (Resource::Folder(first), Resource::Folder(second)) = (first, second) {
+        return same_folder(first, second).then_some(Clash::Folder);
+    }
+    let (a, b) = (address(first)?, address(second)?);
     if a.port() == 0 || a.port() != b.port() || !overlap(a.ip(), b.ip()) {
         return None;
     }
@@ -109,11 +125,20 @@ fn share(first: &Listen, second: &Listen) -> Option<Clash> {
     first.compatible(second).err().map(Clash::Listener)
 }
 
-fn address(resource: &Resource) -> SocketAddr {
+fn address(resource: &Resource) -> Option<SocketAddr> {
     match resource {
-        Resource::Route(listen) => listen.address,
-        Resource::Address(address) => *address,
+        Resource::Route(listen) => Some(listen.address),
+        Resource::Address(address) => Some(*address),
+        Resource::Folder(_) => None,
     }
+}
+
+/// Whether two paths are spellings of one, without a look at the file system.
+fn same_folder(first: &Path, second: &Path) -> bool {
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    absolute(first)
+        .components()
+        .eq(absolute(second).components())
 }
 
 #[cfg(test)]
@@ -140,6 +165,15 @@ mod tests {
         assert_eq!(clash("0.0.0.0:9201", "127.0.0.1:9202"), None);
         assert_eq!(clash("0.0.0.0:0", "0.0.0.0:0"), None);
         assert_eq!(clash("127.0.0.1:9201", "127.0.0.1:9201"), None);
+    }
+
+    #[test]
+    fn one_folder_is_filled_by_one_sink() {
+        let folder = |path: &str| Resource::Folder(path.into());
+        let taken = Some(Clash::Folder);
+        assert_eq!(clash(&folder("/a/b"), &folder("/a/./b/")), taken);
+        assert_eq!(clash(&folder("/a/b"), &folder("/a/c")), None);
+        assert_eq!(clash(&folder("/a/b"), &route("127.0.0.1:1", "/a")), None);
     }
 
     #[test]

@@ -20,7 +20,7 @@ const SETTLE: Duration = Duration::from_millis(200);
 const MAX_LOOKS: usize = 25;
 
 /// Watches the files of a configuration.
-pub(super) struct Watch {
+pub struct Watch {
     folders: Arc<Mutex<Folders>>,
     /// Holds one event at most: the next look sees them all.
     events: mpsc::Receiver<()>,
@@ -41,7 +41,7 @@ struct Folders {
 
 impl Watch {
     /// Watches by events, and looks every `interval` besides: not all file systems have events.
-    pub(super) fn new(interval: Duration) -> Self {
+    pub fn new(interval: Duration) -> Self {
         let (sender, events) = mpsc::channel(1);
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             // Our own looks are accesses. An error may hide any event.
@@ -69,7 +69,7 @@ impl Watch {
     }
 
     /// Waits until the files hold something else than at `seen`, and hold still. Can be cancelled.
-    pub(super) async fn changed(&mut self, seen: &Look) {
+    pub async fn changed(&mut self, seen: &Look) {
         loop {
             if !self.due {
                 tokio::select! {
@@ -79,7 +79,15 @@ impl Watch {
                 }
             }
             self.due = true;
-            if settled(seen, SETTLE, async || self.look(seen).await).await {
+            let mut settling = Settling::new(seen);
+            let changed = loop {
+                // An editor's burst of events needs one look.
+                sleep(SETTLE).await;
+                if let Some(changed) = settling.found(self.look(seen).await) {
+                    break changed;
+                }
+            };
+            if changed {
                 return;
             }
             self.due = false;
@@ -137,28 +145,36 @@ impl Folders {
     }
 }
 
-/// Looks until the same is found twice with a pause between; says whether that is something new.
-async fn settled<T: PartialEq>(
-    seen: &T,
-    pause: Duration,
-    mut look: impl AsyncFnMut() -> T,
-) -> bool {
-    // An editor's burst of events needs one look.
-    sleep(pause).await;
-    let mut before = look().await;
-    for _ in 1..MAX_LOOKS {
-        if before == *seen {
-            return false;
+/// Looks with pauses between them, until the same is found twice.
+struct Settling<'a, T> {
+    /// What was there before.
+    seen: &'a T,
+    last: Option<T>,
+    looks: usize,
+}
+
+impl<'a, T: PartialEq> Settling<'a, T> {
+    fn new(seen: &'a T) -> Self {
+        Self {
+            seen,
+            last: None,
+            looks: 0,
         }
-        sleep(pause).await;
-        let now = look().await;
-        if now == before {
-            return true;
-        }
-        before = now;
     }
-    // What never holds still must not keep its changes from being seen.
-    before != *seen
+
+    /// Takes what a look has found; says whether that is something new, once it is known.
+    fn found(&mut self, now: T) -> Option<bool> {
+        self.looks += 1;
+        if self.last.as_ref() == Some(&now) && now != *self.seen {
+            return Some(true);
+        }
+        // What never holds still must not keep its changes from being seen.
+        if now == *self.seen || self.looks > MAX_LOOKS {
+            return Some(now != *self.seen);
+        }
+        self.last = Some(now);
+        None
+    }
 }
 
 #[cfg(test)]
@@ -167,29 +183,29 @@ mod tests {
 
     /// What is found by looks one after the other, the last of them from then on; returns the
     /// result and the number of looks.
-    async fn settle(found: &[u32]) -> (bool, usize) {
-        let mut looks = 0;
-        let result = settled(&0, Duration::ZERO, async || {
-            looks += 1;
-            found[(looks - 1).min(found.len() - 1)]
-        });
-        let result = result.await;
-        (result, looks)
+    fn settle(found: &[u32]) -> (bool, usize) {
+        let mut settling = Settling::new(&0);
+        for look in 0.. {
+            if let Some(changed) = settling.found(found[look.min(found.len() - 1)]) {
+                return (changed, settling.looks);
+            }
+        }
+        unreachable!("looks end")
     }
 
-    #[tokio::test]
-    async fn a_change_counts_once_it_holds_still() {
-        assert_eq!(settle(&[0]).await, (false, 1));
-        assert_eq!(settle(&[1]).await, (true, 2));
+    #[test]
+    fn a_change_counts_once_it_holds_still() {
+        assert_eq!(settle(&[0]), (false, 1));
+        assert_eq!(settle(&[1]), (true, 2));
         // Truncated, then written.
-        assert_eq!(settle(&[1, 2, 2]).await, (true, 3));
-        assert_eq!(settle(&[1, 0]).await, (false, 2));
+        assert_eq!(settle(&[1, 2, 2]), (true, 3));
+        assert_eq!(settle(&[1, 0]), (false, 2));
     }
 
-    #[tokio::test]
-    async fn what_never_holds_still_is_taken_in_the_end() {
+    #[test]
+    fn what_never_holds_still_is_taken_in_the_end() {
         let found: Vec<u32> = (1..1000).collect();
-        assert_eq!(settle(&found).await, (true, MAX_LOOKS));
+        assert_eq!(settle(&found), (true, MAX_LOOKS + 1));
     }
 
     #[tokio::test]

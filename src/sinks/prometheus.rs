@@ -1,0 +1,190 @@
+//! Answers queries from one Prometheus, or whatever speaks its HTTP API.
+//!
+//! Delivery: each query is sent once; nothing is queued and nothing is tried again. Bodies stream
+//! both ways and stay compressed as they are. A query that nobody waits for any more is dropped: its
+//! connection to the endpoint is closed.
+//!
+//! Limits: the time for making a connection; that of a query is its source's.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use http::Uri;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use tokio::time::Instant;
+
+use metrifold_base::keys::Keys;
+use metrifold_base::{BoxFuture, BuildError, Endpoint, Problems, RunError, Secret, Shutdown, keys};
+use metrifold_engine::component::{BuildContext, BuildSink, ComponentInfo, SinkConfig, SinkPort};
+use metrifold_engine::planes::Sink;
+use metrifold_engine::planes::queries::{Answer, Answerer, Input, Queries, Query};
+use metrifold_http::{Client, ClientKeys, Credentials, TransportError, TransportKind, hop_by_hop};
+use metrifold_model::{Kind, Rejection, RejectionKind};
+
+keys! {
+    /// Configuration of the `prometheus` sink.
+    #[derive(Clone, Debug)]
+    pub struct PrometheusConfig {
+        /// URL of the server, with the path in front of `/api/v1/…` if there is one.
+        endpoint: Endpoint = required("http://127.0.0.1:9090"),
+        client: ClientKeys = include,
+        /// Headers to set in each request.
+        headers: BTreeMap<String, Secret> = unset({ X-Scope-OrgID = "team-a" }),
+        /// Most idle connections that are kept for queries to come.
+        idle_connections: usize = default(64),
+    }
+}
+
+inventory::submit! {
+    ComponentInfo {
+        kind: Kind::Sink,
+        name: "prometheus",
+        summary: "Answers queries from one Prometheus.",
+        keys: PrometheusConfig::ENTRIES,
+    }
+}
+
+/// What the protocol sets itself.
+const RESERVED: [&str; 6] = [
+    "authorization",
+    "connection",
+    "content-length",
+    "host",
+    "transfer-encoding",
+    "upgrade",
+];
+
+#[typetag::deserialize(name = "prometheus")]
+impl SinkConfig for PrometheusConfig {
+    fn port(&self) -> SinkPort<'_> {
+        SinkPort::Queries(self)
+    }
+
+    fn files(&self) -> Vec<&Path> {
+        self.client.files()
+    }
+
+    fn validate(&self, problems: &mut Problems) {
+        self.client.validate(problems);
+        if self.endpoint.uri().query().is_some() {
+            problems.at("endpoint", "must have no query string");
+        }
+        for (name, value) in &self.headers {
+            let key = format!("headers.{name}");
+            if name.parse::<HeaderName>().is_err() {
+                problems.at(&key, "is not a valid header name");
+            } else if RESERVED.contains(&name.to_ascii_lowercase().as_str()) {
+                problems.at(&key, "is set by the protocol");
+            }
+            if HeaderValue::from_str(value.expose()).is_err() {
+                problems.at(&key, "is not a valid header value");
+            }
+        }
+    }
+}
+
+impl BuildSink<Queries> for PrometheusConfig {
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Sink<Queries>>, BuildError> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &self.headers {
+            let key = format!("headers.{name}");
+            let name: HeaderName = name.parse().map_err(|e| BuildError::new(&key, e))?;
+            let mut value =
+                HeaderValue::from_str(value.expose()).map_err(|e| BuildError::new(&key, e))?;
+            value.set_sensitive(true);
+            headers.insert(name, value);
+        }
+        Ok(Box::new(Prometheus(Arc::new(Upstream {
+            id: cx.id.clone(),
+            endpoint: self.endpoint.uri().clone(),
+            client: self.client.client(self.idle_connections)?,
+            credentials: self.client.credentials()?,
+            headers,
+        }))))
+    }
+}
+
+struct Prometheus(Arc<Upstream>);
+
+impl Sink<Queries> for Prometheus {
+    fn run(
+        self: Box<Self>,
+        input: Input,
+        mut shutdown: Shutdown,
+    ) -> BoxFuture<Result<(), RunError>> {
+        let serving = input.serve(self.0);
+        Box::pin(async move {
+            shutdown.wait().await;
+            drop(serving);
+            Ok(())
+        })
+    }
+}
+
+/// The server that is asked.
+struct Upstream {
+    id: Arc<str>,
+    endpoint: Uri,
+    client: Client,
+    credentials: Credentials,
+    /// Set in each request.
+    headers: HeaderMap,
+}
+
+impl Answerer for Upstream {
+    fn answer(self: Arc<Self>, query: Query) -> BoxFuture<Result<Answer, Rejection>> {
+        Box::pin(async move {
+            let uri = self.target(&query.uri)?;
+            let mut headers = query.headers;
+            hop_by_hop::remove(&mut headers);
+            for (name, value) in &self.headers {
+                headers.insert(name, value.clone());
+            }
+            headers.remove(AUTHORIZATION);
+            let credentials = self.credentials.header().await;
+            if let Some(value) = credentials.map_err(|error| self.failed(&error))? {
+                headers.insert(AUTHORIZATION, value);
+            }
+            let left = query.deadline.saturating_duration_since(Instant::now());
+            let asked = self
+                .client
+                .request(query.method, &uri, headers, query.body, left);
+            let mut answer = asked.await.map_err(|error| self.rejection(&error))?;
+            hop_by_hop::remove(answer.headers_mut());
+            Ok(answer)
+        })
+    }
+}
+
+impl Upstream {
+    /// The query's target below the endpoint's path.
+    fn target(&self, uri: &Uri) -> Result<Uri, Rejection> {
+        let mut parts = self.endpoint.clone().into_parts();
+        let path = self.endpoint.path().trim_end_matches('/');
+        let target = uri.path_and_query().map_or("/", |target| target.as_str());
+        let joined = format!("{path}{target}");
+        let invalid = |error: &dyn std::fmt::Display| {
+            Rejection::invalid(format!("target is not valid: {error}"))
+        };
+        parts.path_and_query = Some(joined.parse().map_err(|error| invalid(&error))?);
+        Uri::from_parts(parts).map_err(|error| invalid(&error))
+    }
+
+    fn failed(&self, error: &dyn std::fmt::Display) -> Rejection {
+        let reason = format!("sink {}: {error}", self.id);
+        Rejection::new(RejectionKind::Unreachable, reason)
+    }
+
+    fn rejection(&self, error: &TransportError) -> Rejection {
+        match error.kind {
+            TransportKind::Timeout => {
+                let reason = format!("sink {}: {error}", self.id);
+                Rejection::new(RejectionKind::TimedOut, reason)
+            }
+            // The caller's: it went away, or sent more than is taken.
+            TransportKind::Body => Rejection::invalid(error.to_string()),
+            _ => self.failed(error),
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Serves Prometheus' HTTP read API from whatever answers queries behind it.
+//!
+//! Delivery: each request is answered once, by one sink; nothing is queued and nothing is tried
+//! again. Bodies stream both ways: a caller that reads slowly slows the far end down, one that goes
+//! away has its query dropped there. What changes data or the server is refused, and so is what
+//! Prometheus' API does not have.
+//!
+//! Limits: the queries at once, the time of each, the bytes of a request's body.
+//!
+//! Source: <https://prometheus.io/docs/prometheus/latest/querying/api/>.
+
+mod endpoints;
+mod failure;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
+use http_body_util::Limited;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use metrifold_base::keys::Keys;
+use metrifold_base::{BoxFuture, BuildError, Period, Problems, RunError, Shutdown, Size, keys};
+use metrifold_engine::component::{
+    BuildContext, BuildSource, ComponentInfo, Resource, SourceConfig, SourcePort,
+};
+use metrifold_engine::planes::Source;
+use metrifold_engine::planes::queries::{Answer, Output, Queries, Query};
+use metrifold_http::{
+    Body, Callers, Handler, Listen, Methods, Request, Response, Route, ServerKeys, hop_by_hop,
+};
+use metrifold_model::{Kind, Origin, Rejection, RejectionKind};
+
+use endpoints::Verdict;
+
+keys! {
+    /// Configuration of the `prometheus_api` source.
+    #[derive(Clone, Debug)]
+    pub struct PrometheusApiConfig {
+        server: ServerKeys = include,
+        /// Path in front of `/api/v1/…` and `/federate`.
+        path: String = default("/"),
+        /// Longest time for a query, to the end of its answer. Then it is answered 504, or its answer breaks off, and the far end is told to stop.
+        timeout: Period = default("2m"),
+        /// Most queries at once; further ones are answered 503 with Retry-After. One is under way until its answer has been read.
+        max_concurrent: usize = default(256),
+        /// Largest body of a request, such as a form; above it 413.
+        max_body_bytes: Size = default("16MiB"),
+    }
+}
+
+/// The most queries at once that can be asked for.
+const MAX_CONCURRENT: usize = 1_000_000;
+
+inventory::submit! {
+    ComponentInfo {
+        kind: Kind::Source,
+        name: "prometheus_api",
+        summary: "Serves Prometheus' HTTP read API.",
+        keys: PrometheusApiConfig::ENTRIES,
+    }
+}
+
+#[typetag::deserialize(name = "prometheus_api")]
+impl SourceConfig for PrometheusApiConfig {
+    fn port(&self) -> SourcePort<'_> {
+        SourcePort::Queries(self)
+    }
+
+    fn resources(&self) -> Vec<Resource> {
+        vec![Resource::Route(self.listen())]
+    }
+
+    fn files(&self) -> Vec<&Path> {
+        self.server.files()
+    }
+
+    fn validate(&self, problems: &mut Problems) {
+        if self.path.contains(['{', '}']) {
+            problems
+                .at("path", "must be a fixed path")
+                .help("write it without parameters, such as \"/prometheus\"");
+        } else {
+            self.server.validate(&self.prefix(), problems);
+        }
+        if self.timeout.0.is_zero() {
+            problems.at("timeout", "must be longer than 0s");
+        }
+        if !(1..=MAX_CONCURRENT).contains(&self.max_concurrent) {
+            let reason = format!("must be from 1 to {MAX_CONCURRENT}");
+            problems.at("max_concurrent", reason);
+        }
+    }
+}
+
+impl PrometheusApiConfig {
+    /// The path in front of the API, without a slash at its end.
+    fn root(&self) -> &str {
+        self.path.trim_end_matches('/')
+    }
+
+    /// All paths below it.
+    fn prefix(&self) -> String {
+        format!("{}/{{*endpoint}}", self.root())
+    }
+
+    fn listen(&self) -> Listen {
+        let methods = Methods::GET.and(Methods::POST);
+        self.server.listen(&self.prefix(), methods)
+    }
+}
+
+impl BuildSource<Queries> for PrometheusApiConfig {
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source<Queries>>, BuildError> {
+        Ok(Box::new(PrometheusApi {
+            route: cx.listeners.route(&self.listen(), &cx.id)?,
+            callers: self.server.callers()?,
+            id: cx.id.clone(),
+            config: self.clone(),
+        }))
+    }
+}
+
+struct PrometheusApi {
+    route: Route,
+    callers: Callers,
+    id: Arc<str>,
+    config: PrometheusApiConfig,
+}
+
+impl Source<Queries> for PrometheusApi {
+    fn run(
+        self: Box<Self>,
+        out: Output,
+        mut shutdown: Shutdown,
+    ) -> BoxFuture<Result<(), RunError>> {
+        let api = Arc::new(Api {
+            slots: Arc::new(Semaphore::new(self.config.max_concurrent)),
+            id: self.id,
+            config: self.config,
+            out,
+        });
+        // Attached before the first poll, so that a listener that starts next turns nobody away.
+        let serving = self.route.serve(Arc::new(self.callers), api);
+        let route = self.route;
+        Box::pin(async move {
+            shutdown.wait().await;
+            drop((serving, route));
+            Ok(())
+        })
+    }
+}
+
+/// The API as it is served.
+struct Api {
+    id: Arc<str>,
+    config: PrometheusApiConfig,
+    /// One for each query that may be under way.
+    slots: Arc<Semaphore>,
+    out: Output,
+}
+
+impl Handler for Api {
+    fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
+        Box::pin(async move {
+            let answer = self.answer(request).await;
+            let answer = answer.unwrap_or_else(|rejection| failure::answer(&rejection));
+            let status = answer.status();
+            self.out.metrics().answered(status);
+            answer
+        })
+    }
+
+    fn refused(&self, status: http::StatusCode) {
+        self.out.metrics().answered(status);
+    }
+}
+
+impl Api {
+    async fn answer(&self, request: Request) -> Result<Answer, Rejection> {
+        let deadline = Instant::now() + self.config.timeout.0;
+        let root = self.config.root();
+        let path = request.uri.path();
+        // The route has matched what is in front.
+        let path = path.strip_prefix(root).unwrap_or(path);
+        match endpoints::verdict(&request.method, path) {
+            Verdict::Ask => {}
+            Verdict::Method(allowed) => return Ok(failure::method_not_allowed(allowed)),
+            Verdict::Refused(reason) => {
+                return Err(Rejection::new(RejectionKind::Forbidden, reason));
+            }
+            Verdict::Unknown => {
+                let reason = format!("{path} is not of Prometheus' read API");
+                return Err(Rejection::new(RejectionKind::NotFound, reason));
+            }
+        }
+        let Ok(slot) = self.slots.clone().try_acquire_owned() else {
+            let reason = format!(
+                "{} queries are under way already",
+                self.config.max_concurrent
+            );
+            return Err(Rejection::unavailable(reason));
+        };
+        let max_body = self.config.max_body_bytes.bytes();
+        if request.content_length() > Some(max_body as u64) {
+            let limit = self.config.max_body_bytes;
+            let reason = format!("the request's body is larger than {limit}");
+            return Err(Rejection::new(RejectionKind::TooLarge, reason));
+        }
+        let uri = match request.uri.query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path.to_owned(),
+        };
+        let uri = uri
+            .parse()
+            .map_err(|error| Rejection::invalid(format!("target is not valid: {error}")))?;
+        let headers = forwarded(request.headers);
+        let origin = Origin {
+            source: self.id.clone(),
+            peer: Some(request.peer.ip()),
+            headers: headers.clone(),
+            caller: request.caller,
+            ..Origin::internal(self.id.clone())
+        };
+        let query = Query {
+            method: request.method,
+            uri,
+            headers,
+            body: Body::stream(Limited::new(request.body, max_body)),
+            origin: Arc::new(origin),
+            tenant: None,
+            deadline,
+        };
+        let answer = self.out.ask(query).await?;
+        Ok(answer.map(|body| Body::stream(Held { body, _slot: slot })))
+    }
+}
+
+/// The headers of a request that go on: not what speaks of this connection, nor what the caller
+/// proves itself with here.
+fn forwarded(mut headers: HeaderMap) -> HeaderMap {
+    hop_by_hop::remove(&mut headers);
+    for name in [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE] {
+        headers.remove(name);
+    }
+    headers
+}
+
+/// A body that keeps its query's slot until it has been sent or dropped.
+struct Held {
+    body: Body,
+    _slot: tokio::sync::OwnedSemaphorePermit,
+}
+
+impl http_body::Body for Held {
+    type Data = bytes::Bytes;
+    type Error = metrifold_http::BoxError;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
+        std::pin::Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,276 @@
+//! Reads Prometheus rule files and publishes what they hold, again whenever they change.
+//!
+//! Delivery: the files are one set, read whole or not at all: while one of them is wrong, or cannot
+//! be read, what was published before stays, and every problem is told with file and line. Folders
+//! are watched, and looked at now and then besides.
+//!
+//! Limits: the files and the bytes of all together, those of one file, its groups and rules, and the
+//! length and nesting of an expression.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
+use tracing::{error, info, warn};
+
+use metrifold_base::keys::Keys;
+use metrifold_base::{
+    Backoff, BoxFuture, BuildError, Period, Problems, RunError, Shutdown, Size, keys,
+};
+use metrifold_engine::component::{
+    BuildContext, BuildSource, ComponentInfo, SourceConfig, SourcePort,
+};
+use metrifold_engine::planes::Source;
+use metrifold_engine::planes::rules::{Output, RuleSet, Rules};
+use metrifold_engine::reload::{Look, Watch};
+use metrifold_expr::regex::Regex;
+use metrifold_model::Kind;
+use metrifold_promql::{Options, parse};
+use metrifold_rules::{Checks, FilesRead, GlobLimits, read_globs};
+use metrifold_telemetry::ComponentMetrics;
+
+keys! {
+    /// Configuration of the `rules_file` source.
+    #[derive(Clone, Debug)]
+    pub struct RulesFileConfig {
+        /// Rule files, or patterns for them: `*`, `?`, `[abc]`, and `**` for any number of folders. The folder in which a pattern begins must be there.
+        files: Vec<PathBuf> = required(["/etc/rules/*.yaml"]),
+        /// How often the files are looked at, besides being watched.
+        watch_interval: Period = default("10s"),
+        /// Most files.
+        max_files: usize = default(10000),
+        /// Most bytes of all files together.
+        max_bytes: Size = default("256MiB"),
+    }
+}
+
+/// The pauses between attempts to read files that could not be read.
+const RETRY_MIN: std::time::Duration = std::time::Duration::from_secs(1);
+const RETRY_MAX: std::time::Duration = std::time::Duration::from_secs(60);
+/// The most problems of one reading that are logged.
+const MAX_LOGGED: usize = 20;
+
+inventory::submit! {
+    ComponentInfo {
+        kind: Kind::Source,
+        name: "rules_file",
+        summary: "Rules from Prometheus rule files.",
+        keys: RulesFileConfig::ENTRIES,
+    }
+}
+
+#[typetag::deserialize(name = "rules_file")]
+impl SourceConfig for RulesFileConfig {
+    fn port(&self) -> SourcePort<'_> {
+        SourcePort::Rules(self)
+    }
+
+    fn validate(&self, problems: &mut Problems) {
+        if self.files.is_empty() {
+            problems.at("files", "must name at least one file or pattern");
+        }
+        for (place, pattern) in self.files.iter().enumerate() {
+            let text = pattern.to_string_lossy();
+            if let Err(error) = glob::Pattern::new(&text) {
+                problems.at(format!("files[{place}]"), error.to_string());
+            }
+        }
+        if self.watch_interval < Period::millis(100) {
+            problems.at("watch_interval", "must be at least 100ms");
+        }
+        if self.max_files == 0 {
+            problems.at("max_files", "must be at least 1");
+        }
+        if self.max_bytes.0 == 0 {
+            problems.at("max_bytes", "must be at least 1B");
+        }
+    }
+}
+
+impl BuildSource<Rules> for RulesFileConfig {
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source<Rules>>, BuildError> {
+        Ok(Box::new(RulesFile {
+            id: cx.id.clone(),
+            metrics: cx.metrics.clone(),
+            reader: Arc::new(Reader {
+                patterns: self
+                    .files
+                    .iter()
+                    .map(|file| file.to_string_lossy().into_owned())
+                    .collect(),
+                limits: GlobLimits {
+                    files: self.max_files,
+                    bytes: self.max_bytes.0,
+                },
+            }),
+            interval: self.watch_interval,
+        }))
+    }
+}
+
+struct RulesFile {
+    id: Arc<str>,
+    metrics: ComponentMetrics,
+    reader: Arc<Reader>,
+    interval: Period,
+}
+
+impl Source<Rules> for RulesFile {
+    fn run(
+        self: Box<Self>,
+        out: Output,
+        mut shutdown: Shutdown,
+    ) -> BoxFuture<Result<(), RunError>> {
+        Box::pin(async move {
+            tokio::select! {
+                ended = self.follow(&out) => ended,
+                () = shutdown.wait() => Ok(()),
+            }
+        })
+    }
+}
+
+impl RulesFile {
+    /// Publishes what the files hold now, and whatever they hold later.
+    async fn follow(&self, out: &Output) -> Result<(), RunError> {
+        let mut watch = Watch::new(self.interval.0);
+        let mut published: Option<RuleSet> = None;
+        let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
+        loop {
+            let reader = self.reader.clone();
+            // What changes between the look and the reading is seen as a change later.
+            let read = spawn_blocking(move || (Look::first(&reader.patterns), reader.read()));
+            let (seen, read) = read.await.map_err(|error| RunError(error.to_string()))?;
+            let failed = read.is_err();
+            match read {
+                Ok(read) => {
+                    self.warn(&read);
+                    let rules = read.rules;
+                    let (files, count) = (rules.files().len(), rules.rules());
+                    let set = RuleSet::of_none(Arc::new(rules));
+                    if published.as_ref() != Some(&set) {
+                        info!(source = %self.id, files, rules = count, "rules were read");
+                        out.publish(set.clone());
+                        published = Some(set);
+                    }
+                    backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
+                }
+                Err(problems) => self.complain(&problems, published.is_some()),
+            }
+            tokio::select! {
+                () = watch.changed(&seen) => {}
+                // Not all that keeps files from being read shows in what they hold.
+                () = tokio::time::sleep(backoff.next_pause()), if failed => {}
+            }
+        }
+    }
+
+    fn complain(&self, problems: &[String], keeps: bool) {
+        let what = match keeps {
+            true => "rules were not taken: those of before stay",
+            false => "rules were not taken: there are none yet",
+        };
+        let first = problems.first().map_or("", String::as_str);
+        self.metrics.error("invalid", first);
+        for problem in problems.iter().take(MAX_LOGGED) {
+            error!(source = %self.id, %problem, "{what}");
+        }
+        let more = problems.len().saturating_sub(MAX_LOGGED);
+        if more > 0 {
+            error!(source = %self.id, more, "{what}: there are further problems");
+        }
+    }
+
+    fn warn(&self, read: &FilesRead) {
+        for problem in read.warnings.iter().take(MAX_LOGGED) {
+            warn!(source = %self.id, %problem, "odd rule");
+        }
+    }
+}
+
+/// Reads the files.
+struct Reader {
+    patterns: Vec<String>,
+    limits: GlobLimits,
+}
+
+impl Reader {
+    /// Reads all files, or says everything that is wrong. Blocks.
+    fn read(&self) -> Result<FilesRead, Vec<String>> {
+        // A folder that is not mounted yet must not count as one without rules.
+        let absent = |pattern: &String| {
+            let folder = fixed_folder(Path::new(pattern));
+            let error = std::fs::read_dir(&folder).err()?;
+            Some(format!("{}: {error}", folder.display()))
+        };
+        let absent: Vec<String> = self.patterns.iter().filter_map(absent).collect();
+        if !absent.is_empty() {
+            return Err(absent);
+        }
+        let checks = Checks::new(&check_expr);
+        let read = read_globs(&self.patterns, &checks, &self.limits);
+        read.map_err(|error| error.0.iter().map(ToString::to_string).collect())
+    }
+}
+
+/// The folder in which a pattern begins.
+fn fixed_folder(pattern: &Path) -> PathBuf {
+    let fixed: PathBuf = pattern
+        .iter()
+        .take_while(|part| !part.to_string_lossy().contains(['*', '?', '[']))
+        .collect();
+    let folder = match fixed == pattern {
+        true => fixed.parent().map(Path::to_path_buf).unwrap_or_default(),
+        false => fixed,
+    };
+    match folder.as_os_str().is_empty() {
+        true => PathBuf::from("."),
+        false => folder,
+    }
+}
+
+/// Checks an expression as Prometheus does with all of its features enabled.
+fn check_expr(expr: &str) -> Result<(), String> {
+    let options = Options {
+        validate_regex: |pattern| {
+            let checked = Regex::new(pattern).map(|_| ());
+            checked.map_err(|error| error.to_string())
+        },
+        ..Options::default()
+    };
+    let checked = parse(expr, &options).map(|_| ());
+    checked.map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_begins_in_the_folder_before_its_first_wildcard() {
+        for (pattern, folder) in [
+            ("/etc/rules/*.yaml", "/etc/rules"),
+            ("/etc/*/rules/a.yaml", "/etc"),
+            ("/etc/rules/a.yaml", "/etc/rules"),
+            ("a.yaml", "."),
+            ("*.yaml", "."),
+            ("/etc/**/*.yaml", "/etc"),
+        ] {
+            assert_eq!(
+                fixed_folder(Path::new(pattern)),
+                Path::new(folder),
+                "{pattern}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_expression_is_checked_with_its_regular_expressions() {
+        assert_eq!(
+            check_expr("sum(rate(up{job=~\"a.*\"}[5m])) by (job)"),
+            Ok(())
+        );
+        assert!(check_expr("sum(rate(up))").is_err());
+        assert!(check_expr("up{job=~\"(\"}").is_err());
+    }
+}

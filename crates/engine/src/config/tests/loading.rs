@@ -22,7 +22,11 @@ fn files_merge_into_one_graph_and_globs_are_expanded() {
     let c = "[sinks.out]\ntype = 'test_sink'\ninputs = ['*', 'in', 'route.?']\n\
              endpoint = 'http://${HOST}:${PORT:-80}/'\n[api]\naddress = '127.0.0.1:2'\n";
     let loaded = loaded(&[a, b, c]);
-    assert_eq!(loaded.warnings, []);
+    let warned: Vec<_> = loaded.warnings.iter().map(|it| &*it.message).collect();
+    assert_eq!(
+        warned,
+        ["sinks.out gets data of `in` twice: through `in` and through `route.a`"]
+    );
     let config = loaded.config;
     assert_eq!(config.data_dir, Some(PathBuf::from("/x")));
     assert_eq!(config.api().map(|api| api.address.0.port()), Some(2));

@@ -157,6 +157,7 @@ fn of_shape(shape: Shape) -> Value {
             "additionalProperties": of_shape(*value),
         }),
         Shape::Table(entries) => of_table(entries, Map::new(), &[]),
+        Shape::Either(one, other) => json!({ "anyOf": [of_shape(*one), of_shape(*other)] }),
         Shape::OneOrMany(item) => json!({
             "anyOf": [of_shape(*item), { "type": "array", "items": of_shape(*item) }],
         }),

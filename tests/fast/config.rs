@@ -174,6 +174,7 @@ fn what_is_generated_is_valid() {
             "console",
         ],
         &["remote_write:remote_write,sinks.thanos"],
+        &["remote_write:tenant,relabel:thanos"],
     ] {
         let mut arguments = vec!["generate"];
         arguments.extend(names);
@@ -188,6 +189,31 @@ fn what_is_generated_is_valid() {
             &file,
         ]);
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn what_is_generated_of_any_component_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    for info in components() {
+        let name = format!("{}.{}", info.kind.table(), info.name);
+        let output = metrifold(&["generate", &name]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        // As it is, but for ports and folders, which others may have.
+        let folder = directory.path().join(info.name).display().to_string();
+        let generated = stdout(&output).replace("\"/", &format!("\"{folder}/"));
+        // Port 0 of one interface is one port to all that ask for it.
+        let mut hosts = 1..;
+        let port = |line: &str| match line.strip_prefix("address = ") {
+            Some(_) => format!("address = \"127.0.0.{}:0\"\n", hosts.next().unwrap()),
+            None => format!("{line}\n"),
+        };
+        let text: String = generated.lines().map(port).collect();
+        let file = write(directory.path(), "a.toml", &text);
+        let arguments = ["-c", &file, "run", "--threads", "1"];
+        let process = Process::spawn(&mut metrifold_testing::cli(&arguments));
+        // Nobody is there to take what it sends, so that it is not asked to end in order.
+        process.until_logged("metrifold runs");
     }
 }
 

@@ -13,9 +13,9 @@ use toml::{Table, Value};
 // Registers the components.
 use metrifold as _;
 use metrifold_base::KeyDefault;
-use metrifold_base::keys::Listed;
+use metrifold_base::keys::{self, Keys, Listed};
 use metrifold_engine::component::{ComponentInfo, SinkConfig, SourceConfig, TransformConfig};
-use metrifold_engine::config::{LoadOptions, parse_texts};
+use metrifold_engine::config::{LoadOptions, RootKeys, TableInfo, parse_texts};
 use metrifold_model::Kind;
 use metrifold_telemetry::Metric;
 
@@ -146,6 +146,36 @@ fn every_page_names_every_key_with_its_default_and_no_other() {
                 "{}: {row} lacks {default}",
                 page.display()
             );
+        }
+    }
+}
+
+#[test]
+fn the_page_on_the_configuration_names_every_key_and_table_at_the_top() {
+    let page = read("docs/configuration.md");
+    let section = page.split("\n## Keys at the top\n").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let mut rows = BTreeMap::new();
+    for line in section.lines().filter(|line| line.starts_with("| `")) {
+        let (names, meaning) = line[1..].split_once(" | ").unwrap();
+        for name in names.split('`').skip(1).step_by(2) {
+            rows.insert(name.to_owned(), meaning);
+        }
+    }
+    let mut expected: BTreeMap<String, KeyDefault> = Kind::ALL
+        .map(|kind| (format!("{}.NAME", kind.table()), KeyDefault::Off))
+        .into();
+    let root = keys::each(RootKeys::ENTRIES).into_iter();
+    expected.extend(root.map(|key| (key.name.to_owned(), key.default)));
+    for info in TableInfo::all() {
+        let prefix = info.header().replace(['[', ']'], "");
+        let keys = keys::each(info.keys).into_iter();
+        expected.extend(keys.map(|key| (format!("{prefix}.{}", key.name), key.default)));
+    }
+    assert!(rows.keys().eq(expected.keys()), "{rows:?} {expected:?}");
+    for (name, default) in expected {
+        if let KeyDefault::Value(value) = default {
+            assert!(rows[&name].contains(value), "{name} lacks {value}");
         }
     }
 }

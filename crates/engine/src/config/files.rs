@@ -35,6 +35,16 @@ fn in_value(value: &mut Spanned<DeValue<'_>>, shape: Shape, folder: &Path) {
                 in_value(item, *shape, folder);
             }
         }
+        (found, Shape::Either(one, other)) => {
+            let fits = |shape: &&&Shape| match found {
+                DeValue::Table(_) => matches!(shape, Shape::Table(_) | Shape::Map(_)),
+                DeValue::Array(_) => matches!(shape, Shape::List(_) | Shape::OneOrMany(_)),
+                _ => matches!(shape, Shape::Path | Shape::OneOrMany(_)),
+            };
+            if let Some(shape) = [one, other].iter().find(fits) {
+                in_value(value, **shape, folder);
+            }
+        }
         (_, Shape::OneOrMany(shape)) => in_value(value, *shape, folder),
         (DeValue::Table(table), Shape::Map(shape)) => {
             for (_, item) in table.iter_mut() {

@@ -107,7 +107,8 @@ fn warn(graph: &Graph<'_>, inputs: &[(&Edge, Reach<'_>)], found: &mut Vec<Diagno
                     .with_related(node.inputs[other.entry].place.clone(), "the first way")
                     .with_help(help),
             );
-            break;
+            // One way too many is reason enough to look at all of them.
+            return;
         }
     }
 }

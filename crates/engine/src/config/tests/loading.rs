@@ -22,7 +22,11 @@ fn files_merge_into_one_graph_and_globs_are_expanded() {
     let c = "[sinks.out]\ntype = 'test_sink'\ninputs = ['*', 'in', 'route.?']\n\
              endpoint = 'http://${HOST}:${PORT:-80}/'\n[api]\naddress = '127.0.0.1:2'\n";
     let loaded = loaded(&[a, b, c]);
-    assert_eq!(loaded.warnings, []);
+    let warned: Vec<_> = loaded.warnings.iter().map(|it| &*it.message).collect();
+    assert_eq!(
+        warned,
+        ["sinks.out gets data of `in` twice: through `in` and through `route.a`"]
+    );
     let config = loaded.config;
     assert_eq!(config.data_dir, Some(PathBuf::from("/x")));
     assert_eq!(config.api().map(|api| api.address.0.port()), Some(2));
@@ -33,6 +37,112 @@ fn files_merge_into_one_graph_and_globs_are_expanded() {
         out.effective.expose(),
         r#"{"endpoint" = "http://thanos:80/", "type" = "test_sink"}"#
     );
+}
+
+#[test]
+fn a_table_that_is_absent_is_what_an_empty_one_is() {
+    let absent = loaded(&[&around("")]).config;
+    let empty = loaded(&[&around("[ledger]\n")]).config;
+    assert_eq!(absent.ledger(), empty.ledger());
+    // What the process begins with, before it has a configuration.
+    assert_eq!(
+        absent.ledger().tenants.0,
+        metrifold_telemetry::LEDGER_TENANTS
+    );
+}
+
+keys! {
+    /// A table of which there may be several.
+    #[derive(Debug)]
+    struct Door {
+        /// Where it is.
+        address: Address = required("127.0.0.1:0"),
+        /// What it opens with.
+        key_file: Option<PathBuf> = unset("/k"),
+    }
+}
+
+impl TableConfig for Door {
+    const NAME: &'static str = "doors";
+
+    fn validate(&self, problems: &mut Problems) {
+        if self.address.0.port() == 13 {
+            problems.at("address", "brings bad luck");
+        }
+    }
+
+    fn files(&self) -> Vec<&std::path::Path> {
+        self.key_file.iter().map(PathBuf::as_path).collect()
+    }
+
+    fn resources(&self) -> Vec<Resource> {
+        vec![Resource::Address(self.address.0)]
+    }
+}
+
+inventory::submit! { TableInfo::named::<Door>("Exists in tests.") }
+
+#[test]
+fn a_registered_table_is_read_checked_and_compared_without_being_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("k");
+    std::fs::write(&file, "one").unwrap();
+    let front = format!("[doors.front]\naddress = ':1000'\nkey_file = {file:?}\n");
+    let back = "[doors.back]\naddress = ':1001'\n";
+    let load = |texts: &[&str]| {
+        let mut all = vec![around("")];
+        all.extend(texts.iter().map(|text| (*text).to_owned()));
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        loaded(&all).config
+    };
+    let both = load(&[&front, back]);
+    let names: Vec<_> = both.tables.named::<Door>().map(|(name, _)| name).collect();
+    assert_eq!(names, ["back", "front"]);
+    assert!(both.files().contains_key(&file));
+    let changes =
+        |old: &Config, new: &Config| crate::topology::Changes::between(old, new).to_string();
+    assert_eq!(changes(&both, &load(&[back, &front])), "nothing changed");
+    assert_eq!(changes(&both, &load(&[back])), "removed doors.front");
+    let moved = back.replace("1001", "1002");
+    assert_eq!(
+        changes(&both, &load(&[&moved, &front])),
+        "changed doors.back"
+    );
+    std::fs::write(&file, "two").unwrap();
+    assert_eq!(
+        changes(&both, &load(&[back, &front])),
+        "changed doors.front"
+    );
+    for (wrong, message) in [
+        (
+            "[doors.a]\naddress = ':13'\n",
+            "doors.a.address: brings bad luck",
+        ),
+        ("[doors.a]\n", "doors.a: key `address` is missing"),
+        (
+            "[doors.a]\nadress = ':1'\n",
+            "doors.a: unknown key `adress`",
+        ),
+        (
+            "[doors.'a b']\naddress = ':1'\n",
+            "`a b` cannot be a name under `doors`",
+        ),
+        ("[doors]\na = 1\n", "`doors.a` is not a table"),
+        ("doors = 1\n", "`doors` is a table of tables"),
+        (back, "`doors.back` is set twice"),
+        (
+            "[doors.a]\naddress = ':1001'\n",
+            "doors.a: address 0.0.0.0:1001",
+        ),
+    ] {
+        let found = load_texts(&[&around(""), back, wrong]).unwrap_err();
+        assert!(
+            found[0].message.starts_with(message),
+            "{}",
+            found[0].message
+        );
+        assert_eq!(found.len(), 1, "{found:?}");
+    }
 }
 
 #[test]

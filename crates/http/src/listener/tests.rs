@@ -812,6 +812,28 @@ async fn shutdown_finishes_requests_that_are_under_way() {
 }
 
 #[tokio::test]
+async fn events_keep_no_listener_from_closing() {
+    let (tell, events) = tokio::sync::mpsc::channel(1);
+    let events = std::sync::Mutex::new(Some(events));
+    let (listeners, route, _serving) = serving(
+        &local("/"),
+        By(move |_: &Request| answer::events(events.lock().unwrap().take().unwrap())),
+    );
+    let mut caller = Caller::new(&route).await;
+    caller.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let (name, data) = ("test", "one".to_owned());
+    tell.send(crate::Event { name, data }).await.unwrap();
+    let mut text = Vec::new();
+    while !text.ends_with(b"data: one\n\n\r\n") {
+        assert_ne!(caller.0.read_buf(&mut text).await.unwrap(), 0);
+    }
+    assert_eq!(listeners.shutdown(LONG).await, 0);
+    caller.0.read_to_end(&mut text).await.unwrap();
+    assert!(text.ends_with(b"0\r\n\r\n"));
+    tell.closed().await;
+}
+
+#[tokio::test]
 async fn shutdown_cuts_and_counts_what_does_not_end() {
     let gate = Arc::new(Gate::default());
     let listeners = Listeners::new();

@@ -406,18 +406,18 @@ fn what_is_wrong_with_a_named_listener_is_said_once_and_where_it_stands() {
             5,
             "`tls` cannot be set together with listener",
         ),
-        ("", "listener = 'public'", 1, "missing key `address`"),
+        ("", "listener = 'public'", 1, "key `address` is missing"),
         (
             "address = 'x'",
             "listener = 'public'",
             2,
-            "listeners.public: address",
+            "listeners.public.address: ",
         ),
         (
             "address = ':1'\nmax_connections = 0",
             "listener = 'public'",
             3,
-            "max_connections must be at least 1",
+            "listeners.public.max_connections: must be at least 1",
         ),
         (
             "address = ':1'\npath = '/'",

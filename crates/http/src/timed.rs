@@ -202,14 +202,17 @@ impl<T> Timed<T> {
     ) -> Poll<io::Result<R>> {
         if poll.is_ready() {
             self.write.at = None;
-            if self.phase.get() % PHASES == IDLE {
-                // Idle from the last byte of the answer on.
-                self.read.at = None;
-            }
             return poll;
         }
         self.write
             .poll(cx, self.idle_limit, "caller does not take the answer")
+    }
+
+    /// A connection is idle from the last byte of the answer on.
+    fn progress(&mut self, poll: &Poll<io::Result<usize>>) {
+        if poll.is_ready() && self.phase.get() % PHASES == IDLE {
+            self.read.at = None;
+        }
     }
 
     /// Waits for bytes: pending, or an error once the caller has taken too long.
@@ -291,6 +294,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Timed<T> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let poll = Pin::new(&mut this.io).poll_write(cx, bytes);
+        this.progress(&poll);
         this.written(poll, cx)
     }
 
@@ -301,6 +305,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Timed<T> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let poll = Pin::new(&mut this.io).poll_write_vectored(cx, bytes);
+        this.progress(&poll);
         this.written(poll, cx)
     }
 

@@ -435,6 +435,23 @@ async fn an_idle_connection_is_closed_in_the_end() {
 }
 
 #[tokio::test]
+async fn a_connection_whose_first_head_came_late_is_idle_no_longer_than_others() {
+    let mut listen = local("/");
+    listen.header_timeout = Duration::from_millis(200);
+    listen.idle_timeout = Duration::from_millis(300);
+    let (_listeners, route, _serving) = serving(&listen, Word("1"));
+    let mut caller = Caller::new(&route).await;
+    // The clock of the first head runs, and is not that of the idle connection afterwards.
+    caller.send("GET / HTTP/1.1\r\n").await;
+    let silent = tokio::time::timeout(Duration::from_millis(20), caller.0.readable());
+    assert!(silent.await.is_err());
+    caller.send("host: x\r\n\r\n").await;
+    assert_eq!(caller.answer().await.0, 200);
+    let closed = tokio::time::timeout(Duration::from_secs(20), caller.is_closed());
+    assert!(closed.await.expect("it is closed long before"));
+}
+
+#[tokio::test]
 async fn a_body_that_does_not_end_is_answered_and_its_connection_closed() {
     let (_listeners, route, _serving) = serving(&local("/"), Echo(Duration::from_millis(20)));
     let mut caller = Caller::new(&route).await;

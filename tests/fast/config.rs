@@ -363,7 +363,7 @@ fn listening(listener: &str, source: &str) -> String {
 
 #[test]
 fn a_named_listener_is_the_same_as_its_keys_in_the_source() {
-    let keys = "address = '127.0.0.1:9201'\nmax_connections = 7\ntls = { cert_file = 'a.crt', key_file = 'a.key' }";
+    let keys = "address = '127.0.0.1:9201'\nmax_connections = 7\ntls = { cert_file = '/a.crt', key_file = '/a.key' }";
     let named = load(&listening(keys, "listener = 'public'")).unwrap();
     let inline = listening("address = '127.0.0.1:1'", keys);
     let inline = load(&inline).unwrap();

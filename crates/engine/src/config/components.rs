@@ -169,9 +169,8 @@ pub(crate) fn check(
                 .iter()
                 .find_map(|key| KeyPath::parse(key).locate(&table, Under::Value));
             // The keys of a named listener may stand in another file.
-            let at = listener.unwrap_or_else(|| {
-                span.map_or_else(|| place.clone(), |span| around.place(span))
-            });
+            let at = listener
+                .unwrap_or_else(|| span.map_or_else(|| place.clone(), |span| around.place(span)));
             let resources = config.resources().into_iter();
             resources.map(|resource| (resource, at.clone())).collect()
         }

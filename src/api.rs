@@ -1,8 +1,9 @@
-//! The admin address: status page, metrics, health, readiness, reload, dead letters, and the
-//! topology and the ledgers as JSON.
+//! The admin address: status page, metrics, health, readiness, reload, dead letters, events, and
+//! the topology and the ledgers as JSON.
 
 mod access;
 pub mod dead_letters;
+mod events;
 pub mod ledger;
 mod routes;
 mod topology;
@@ -23,6 +24,7 @@ use metrifold_model::Kind;
 use metrifold_telemetry::{ComponentMetrics, State, Telemetry};
 
 use self::access::{Door, Rules};
+use self::events::Feed;
 use self::routes::{Endpoints, TABLE};
 
 /// The admin address, wherever the configuration has it.
@@ -54,6 +56,7 @@ struct Status {
     requests: Requests,
     telemetry: Telemetry,
     dead_letters: Stores,
+    feed: Feed,
 }
 
 /// What is asked to reload the configuration.
@@ -74,6 +77,7 @@ impl Admin {
         Self {
             listeners,
             status: Arc::new(Status {
+                feed: Feed::new(&telemetry),
                 board,
                 requests,
                 telemetry,

@@ -8,6 +8,7 @@ use metrifold_base::BoxFuture;
 use metrifold_http::{Handler, Methods, Request, Response, answer};
 
 use super::access::Guard;
+use super::events::{self, EVENTS};
 use super::topology::topology;
 use super::{PAGE, RELOAD, Status, dead_letters, json, ledger, typed};
 
@@ -75,6 +76,9 @@ pub(super) static TABLE: &[Endpoint] = &[
     get("/api/v1/topology", Guard::Read, |status, _| {
         Box::pin(async move { json(&topology(&status)) })
     }),
+    get(EVENTS, Guard::Read, |status, _| {
+        Box::pin(async move { events::listen(&status) })
+    }),
     get(ledger::LEDGER, Guard::Read, |status, request| {
         Box::pin(async move { ledger::ledger(&status.telemetry, request.uri.query()).await })
     }),
@@ -95,7 +99,8 @@ impl Handler for Endpoints {
     }
 
     fn answers_half_closed(&self) -> bool {
-        true
+        // Whoever listens to events sends nothing more anyway.
+        self.endpoint.path != EVENTS
     }
 }
 

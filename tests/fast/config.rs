@@ -374,3 +374,129 @@ fn damaged_configurations_are_refused_and_never_panic() {
         }
     });
 }
+
+fn load(text: &str) -> Result<config::Loaded, Vec<config::Diagnostic>> {
+    let options = LoadOptions { environment: false };
+    config::parse_texts(&[("test.toml", text)], &ProcessEnvironment, options)
+}
+
+/// A configuration with these lines under `[listeners.public]` and in the source `in`.
+fn listening(listener: &str, source: &str) -> String {
+    format!(
+        "[listeners.public]\n{listener}\n[sources.in]\ntype = 'remote_write'\n{source}\n[sinks.out]\ntype = 'blackhole'\ninputs = ['in']\n"
+    )
+}
+
+#[test]
+fn a_named_listener_is_the_same_as_its_keys_in_the_source() {
+    let keys = "address = '127.0.0.1:9201'\nmax_connections = 7\ntls = { cert_file = '/a.crt', key_file = '/a.key' }";
+    let named = load(&listening(keys, "listener = 'public'")).unwrap();
+    let inline = listening("address = '127.0.0.1:1'", keys);
+    let inline = load(&inline).unwrap();
+    assert_eq!(inline.warnings.len(), 1, "{:?}", inline.warnings);
+    assert!(
+        inline.warnings[0]
+            .message
+            .contains("nothing listens on listeners.public")
+    );
+    assert!(named.warnings.is_empty(), "{:?}", named.warnings);
+    let (named, inline) = (&named.config.sources["in"], &inline.config.sources["in"]);
+    assert_eq!(named.config.resources(), inline.config.resources());
+    assert_eq!(named.config.files(), inline.config.files());
+    // A reload that moves the keys moves nothing; one that changes a listener's keys does.
+    assert_eq!(named.effective, inline.effective);
+    let other = load(&listening(
+        "address = '127.0.0.1:9202'",
+        "listener = 'public'",
+    ));
+    assert_ne!(
+        other.unwrap().config.sources["in"].effective,
+        named.effective
+    );
+}
+
+#[test]
+fn what_is_wrong_with_a_named_listener_is_said_once_and_where_it_stands() {
+    let address = "address = '127.0.0.1:9201'";
+    for (listener, source, line, message) in [
+        (
+            address,
+            "listener = 'publik'",
+            5,
+            "there is no listener `publik`",
+        ),
+        (address, "listener = 7", 5, "not the name of a listener"),
+        (
+            address,
+            "listener = 'public'\ntls = { cert_file = 'a', key_file = 'b' }",
+            5,
+            "`tls` cannot be set together with listener",
+        ),
+        ("", "listener = 'public'", 1, "key `address` is missing"),
+        (
+            "address = 'x'",
+            "listener = 'public'",
+            2,
+            "listeners.public.address: ",
+        ),
+        (
+            "address = ':1'\nmax_connections = 0",
+            "listener = 'public'",
+            3,
+            "listeners.public.max_connections: must be at least 1",
+        ),
+        (
+            "address = ':1'\npath = '/'",
+            "listener = 'public'",
+            3,
+            "unknown key `path`",
+        ),
+        (
+            address,
+            "listener = 'public'\n[sources.in2]\ntype = 'remote_write'\nlistener = 'public'",
+            8,
+            "path \"/api/v1/write\" is taken by sources.in",
+        ),
+    ] {
+        let text = listening(listener, source);
+        let found = load(&text).unwrap_err();
+        let errors: Vec<_> = found
+            .iter()
+            .filter(|found| found.severity == Severity::Error)
+            .map(|found| {
+                let line = found.place.as_ref().unwrap().line();
+                (line, found.message.as_str())
+            })
+            .collect();
+        assert_eq!(errors.len(), 1, "{text}{errors:?}");
+        assert!(errors[0].1.contains(message), "{text}{errors:?}");
+        assert_eq!(errors[0].0, line, "{text}{errors:?}");
+    }
+    let sink = "[listeners.public]\naddress = ':1'\n[sources.in]\ntype = 'remote_write'\nlistener = 'public'\n[sinks.out]\ntype = 'blackhole'\ninputs = ['in']\nlistener = 'public'";
+    let found = load(sink).unwrap_err();
+    assert!(
+        found[0].message.contains("unknown key `listener`"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn what_is_wrong_with_the_api_is_found_before_it_is_served() {
+    for (keys, message) in [
+        ("hosts = ['host:1']", "is not the name of a host"),
+        (
+            "authorization = {}",
+            "needs credentials or credentials_file",
+        ),
+        (
+            "basic_auth = { username = 'a:b', password = 'c' }",
+            "cannot hold a colon",
+        ),
+        ("token = 'x'", "unknown key `token`"),
+    ] {
+        let found = load(&format!("{VALID}\n[api]\naddress = '127.0.0.1:0'\n{keys}"));
+        let found = found.unwrap_err();
+        assert_eq!(found.len(), 1, "{keys}: {found:?}");
+        assert!(found[0].message.contains(message), "{keys}: {found:?}");
+    }
+}

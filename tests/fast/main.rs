@@ -1,6 +1,7 @@
 //! Everything that needs the program and loopback, and nothing else.
 
 mod acknowledge;
+mod admin;
 mod bad_input;
 mod components;
 mod config;

@@ -14,6 +14,7 @@ mod files;
 mod fingerprint;
 mod globals;
 mod graph;
+mod listeners;
 mod load;
 mod memory;
 mod mutate;
@@ -114,7 +115,16 @@ impl TableConfig for ApiConfig {
 
     fn validate(&self, problems: &mut Problems) {
         let (basic_auth, authorization) = (self.basic_auth.as_ref(), self.authorization.as_ref());
-        auth::validate("", basic_auth, authorization, None, problems);
+        // Either will do, so that both may be set.
+        auth::validate("", basic_auth, None, None, problems);
+        auth::validate("", None, authorization, None, problems);
+        for (place, host) in self.hosts.iter().enumerate() {
+            let authority = host.parse::<http::uri::Authority>();
+            if !authority.is_ok_and(|authority| authority.host() == host) {
+                let problem = problems.at(format!("hosts[{place}]"), "is not the name of a host");
+                problem.help("write it without a port, such as \"metrifold.example\"");
+            }
+        }
     }
 
     fn files(&self) -> Vec<&Path> {

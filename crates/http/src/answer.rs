@@ -1,8 +1,10 @@
-//! Small answers in plain text, as listeners and sources give them.
+//! Small answers in plain text, as listeners and sources give them, and answers that go on.
 
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
+use tokio::sync::mpsc;
 
+use super::events::{Event, Events};
 use super::{Body, Response};
 
 /// An answer in plain text. The text ends with a newline, so that it reads well in a terminal.
@@ -31,6 +33,22 @@ pub fn empty(status: StatusCode) -> Response {
     *response.status_mut() = status;
     response
 }
+
+/// An answer that sends events as they come, until the channel ends, the caller goes away or the
+/// listener closes. Whoever feeds the channel must not wait for it: a caller that is slow is cut
+/// off by dropping its sender.
+pub fn events(events: mpsc::Receiver<Event>) -> Response {
+    let mut response = Response::new(Body::stream(Events::new(events)));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.extensions_mut().insert(Endless);
+    response
+}
+
+/// Marks an answer that has no end of its own, and must not keep a listener from closing.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Endless;
 
 #[cfg(test)]
 mod tests {

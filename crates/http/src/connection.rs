@@ -28,7 +28,7 @@ use metrifold_base::BoxFuture;
 use metrifold_model::ClientCertificate;
 
 use super::access::Head;
-use super::answer;
+use super::answer::{self, Endless};
 use super::body::{Body, BoxError};
 use super::listener::{Request, Response};
 use super::methods::Methods;
@@ -169,6 +169,7 @@ impl Rest {
                 if ending == Ok(Ending::Evicted) && !phase.is_busy() {
                     return;
                 }
+                phase.close();
                 Pin::new(&mut connection).graceful_shutdown();
                 tokio::select! {
                     biased;
@@ -349,7 +350,12 @@ impl Future for Answering {
             response.headers_mut().insert(CONNECTION, close);
         }
         let phase = Arc::clone(&self.phase);
-        Poll::Ready(Ok(response.map(|body| Outgoing { body, phase })))
+        let endless = response.extensions().get::<Endless>().is_some();
+        Poll::Ready(Ok(response.map(|body| Outgoing {
+            body,
+            endless,
+            phase,
+        })))
     }
 }
 
@@ -357,6 +363,8 @@ impl Future for Answering {
 /// is gone.
 struct Outgoing {
     body: Body,
+    /// It ends when the connection is told to end.
+    endless: bool,
     phase: Arc<Phase>,
 }
 
@@ -368,6 +376,9 @@ impl http_body::Body for Outgoing {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.endless && self.phase.is_closing(cx.waker()) {
+            return Poll::Ready(None);
+        }
         Pin::new(&mut self.body).poll_frame(cx)
     }
 

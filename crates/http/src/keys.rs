@@ -11,17 +11,13 @@ use super::methods::Methods;
 use super::tls::{ClientTls, ServerTls};
 
 keys! {
-    /// What is configured of a listener; the path is its owner's.
+    /// What is configured of a listener.
     #[derive(Clone, Debug)]
-    pub struct ServerKeys {
+    pub struct ListenerKeys {
         /// Address to listen on; without a host (`:9201`), on all addresses of IPv4. Sources with the same address share one listener; they must agree on `tls`, `max_connections`, `header_timeout`, `idle_timeout` and `max_connection_age`.
         pub address: Address = required("0.0.0.0:9201"),
         /// TLS for callers; without it they are served in plain text.
         pub tls: Option<ServerTls> = optional,
-        /// User and password that callers must send.
-        pub basic_auth: Option<BasicAuth> = optional,
-        /// `Authorization` header that callers must send.
-        pub authorization: Option<Authorization> = optional,
         /// Most connections of the listener. A further one takes the place of one on which no request is under way, or waits for that.
         pub max_connections: usize = default(1024),
         /// Longest time for a TLS handshake and for the head of a request.
@@ -30,6 +26,20 @@ keys! {
         pub idle_timeout: Period = default("5m"),
         /// Age from which on a connection is closed with its next answer, so that callers follow what their name servers say.
         pub max_connection_age: Period = default("1h"),
+    }
+}
+
+keys! {
+    /// What is configured of a server: its listener, and who may call; the path is its owner's.
+    #[derive(Clone, Debug)]
+    pub struct ServerKeys {
+        keys: ListenerKeys = include,
+        /// Name of a listener under `[listeners.NAME]`, which has the keys `address`, `tls`, `max_connections`, `header_timeout`, `idle_timeout` and `max_connection_age` in place of those here.
+        listener: Option<String> = unset("public"),
+        /// User and password that callers must send.
+        pub basic_auth: Option<BasicAuth> = optional,
+        /// `Authorization` header that callers must send.
+        pub authorization: Option<Authorization> = optional,
     }
 }
 
@@ -54,7 +64,7 @@ keys! {
     }
 }
 
-impl ServerKeys {
+impl ListenerKeys {
     /// The listener that serves these methods of this path.
     pub fn listen(&self, path: &str, methods: Methods) -> Listen {
         Listen {
@@ -69,9 +79,21 @@ impl ServerKeys {
         }
     }
 
+    /// Reports what is wrong with them, at their keys.
+    pub fn validate(&self, problems: &mut Problems) {
+        self.listen("/", Methods::GET).validate(problems);
+    }
+}
+
+impl ServerKeys {
+    /// The listener that serves these methods of this path.
+    pub fn listen(&self, path: &str, methods: Methods) -> Listen {
+        self.keys.listen(path, methods)
+    }
+
     /// The files that they name.
     pub fn files(&self) -> Vec<&Path> {
-        let tls = self.tls.iter().flat_map(ServerTls::files);
+        let tls = self.keys.tls.iter().flat_map(ServerTls::files);
         let (basic_auth, authorization) = (self.basic_auth.as_ref(), self.authorization.as_ref());
         tls.chain(auth::files(basic_auth, authorization, None))
             .collect()
@@ -80,6 +102,10 @@ impl ServerKeys {
     /// Reports what is wrong with them, or with the path, at their keys.
     pub fn validate(&self, path: &str, problems: &mut Problems) {
         self.listen(path, Methods::GET).validate(problems);
+        if self.listener.is_some() {
+            // The keys of the listener take its place before this is read.
+            problems.at("listener", "is not known");
+        }
         let (basic_auth, authorization) = (self.basic_auth.as_ref(), self.authorization.as_ref());
         auth::validate("", basic_auth, authorization, None, problems);
     }

@@ -91,6 +91,9 @@ impl Table {
             return Target::Unknown;
         };
         let entries = &self.entries[*found.value];
+        if entries.iter().all(|entry| entry.served.is_none()) {
+            return Target::Detached;
+        }
         let Some(entry) = entries.iter().find(|entry| entry.methods.contains(method)) else {
             let methods = entries.iter().map(|entry| entry.methods);
             return Target::OtherMethods(methods.fold(Methods::NONE, Methods::and));
@@ -218,15 +221,16 @@ mod tests {
         }
     }
 
+    fn served(name: &'static str) -> Option<Served> {
+        let handler = By(move |_: &crate::Request| answer::text(StatusCode::OK, name));
+        Some(Served {
+            access: Arc::new(Everybody),
+            handler: Arc::new(handler),
+        })
+    }
+
     #[test]
     fn the_more_exact_path_goes_first_whatever_the_order() {
-        let served = |name: &'static str| {
-            let handler = By(move |_: &crate::Request| answer::text(StatusCode::OK, name));
-            Some(Served {
-                access: Arc::new(Everybody),
-                handler: Arc::new(handler),
-            })
-        };
         let paths = [
             "/api/v1/{*rest}",
             "/api/v1/query",
@@ -260,11 +264,13 @@ mod tests {
     fn methods_of_one_path_may_be_of_several_routes() {
         let mut table = Table::default();
         table.insert("/a/{x}", Methods::GET, None).unwrap();
-        table.insert("/a/{x}", Methods::PUT, None).unwrap();
+        assert_eq!(lead(&table, Method::POST, "/a/1"), "detached");
+        let put = served("put");
+        table.insert("/a/{x}", Methods::PUT, put).unwrap();
         assert!(table.insert("/a/{x}", Methods::GET, None).is_err());
         assert!(table.insert("/a/{y}", Methods::POST, None).is_err());
         assert_eq!(lead(&table, Method::HEAD, "/a/1"), "detached");
-        assert_eq!(lead(&table, Method::PUT, "/a/1"), "detached");
+        assert_eq!(lead(&table, Method::PUT, "/a/1"), "[(\"x\", \"1\")]");
         assert_eq!(lead(&table, Method::POST, "/a/1"), "GET, HEAD, PUT");
     }
 

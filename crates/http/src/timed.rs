@@ -30,6 +30,10 @@ pub(super) struct Phase {
     ended: AtomicBool,
     /// Who reads the body of the request.
     reader: Mutex<Option<Waker>>,
+    /// The connection is to end with the request that is under way.
+    closing: AtomicBool,
+    /// Who sends the body of the answer.
+    writer: Mutex<Option<Waker>>,
 }
 
 /// A connection on which nothing is under way.
@@ -77,6 +81,8 @@ impl Phase {
             patient: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             reader: Mutex::default(),
+            closing: AtomicBool::new(false),
+            writer: Mutex::default(),
         })
     }
 
@@ -109,12 +115,17 @@ impl Phase {
 
     /// Whether the caller has closed its sending side. Wakes `reader` when it does.
     pub(super) fn has_ended(&self, reader: &Waker) -> bool {
-        let mut waiting = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *waiting {
-            Some(known) => known.clone_from(reader),
-            None => *waiting = Some(reader.clone()),
-        }
-        self.ended.load(Ordering::Relaxed)
+        is_set(&self.ended, &self.reader, reader)
+    }
+
+    /// Whether the connection is to end. Wakes `writer` when it is.
+    pub(super) fn is_closing(&self, writer: &Waker) -> bool {
+        is_set(&self.closing, &self.writer, writer)
+    }
+
+    /// The connection is to end with the request that is under way.
+    pub(super) fn close(&self) {
+        set(&self.closing, &self.writer);
     }
 
     /// Whether the end of the caller's sending is held back.
@@ -123,11 +134,7 @@ impl Phase {
     }
 
     fn end(&self) {
-        let mut waiting = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        self.ended.store(true, Ordering::Relaxed);
-        if let Some(reader) = waiting.take() {
-            reader.wake();
-        }
+        set(&self.ended, &self.reader);
     }
 
     /// Bytes came: between two requests, they begin a head.
@@ -145,6 +152,25 @@ impl Phase {
 
     fn get(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether a flag is set; if not, `waker` is woken when it is.
+fn is_set(flag: &AtomicBool, waiting: &Mutex<Option<Waker>>, waker: &Waker) -> bool {
+    let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+    match &mut *waiting {
+        Some(known) => known.clone_from(waker),
+        None => *waiting = Some(waker.clone()),
+    }
+    flag.load(Ordering::Relaxed)
+}
+
+/// Sets a flag, and wakes who waits for it.
+fn set(flag: &AtomicBool, waiting: &Mutex<Option<Waker>>) {
+    let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+    flag.store(true, Ordering::Relaxed);
+    if let Some(waker) = waiting.take() {
+        waker.wake();
     }
 }
 
@@ -176,14 +202,17 @@ impl<T> Timed<T> {
     ) -> Poll<io::Result<R>> {
         if poll.is_ready() {
             self.write.at = None;
-            if self.phase.get() % PHASES == IDLE {
-                // Idle from the last byte of the answer on.
-                self.read.at = None;
-            }
             return poll;
         }
         self.write
             .poll(cx, self.idle_limit, "caller does not take the answer")
+    }
+
+    /// A connection is idle from the last byte of the answer on.
+    fn progress(&mut self, poll: &Poll<io::Result<usize>>) {
+        if poll.is_ready() && self.phase.get() % PHASES == IDLE {
+            self.read.at = None;
+        }
     }
 
     /// Waits for bytes: pending, or an error once the caller has taken too long.
@@ -265,6 +294,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Timed<T> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let poll = Pin::new(&mut this.io).poll_write(cx, bytes);
+        this.progress(&poll);
         this.written(poll, cx)
     }
 
@@ -275,6 +305,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Timed<T> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let poll = Pin::new(&mut this.io).poll_write_vectored(cx, bytes);
+        this.progress(&poll);
         this.written(poll, cx)
     }
 

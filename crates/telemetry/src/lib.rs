@@ -53,7 +53,11 @@ struct Shared {
     components: Mutex<BTreeMap<Identity, Weak<Component>>>,
     /// How many tenants of a sink have a line of their own.
     ledger_tenants: AtomicUsize,
+    /// Who is told of changes of states.
+    states: OnceLock<WatchStates>,
 }
+
+type WatchStates = Box<dyn Fn(StateChange) + Send + Sync>;
 
 /// Kind, name and type of a component.
 type Identity = (Kind, Arc<str>, Arc<str>);
@@ -72,6 +76,7 @@ impl Telemetry {
                 own: Recording::new(),
                 components: Mutex::default(),
                 ledger_tenants: AtomicUsize::new(LEDGER_TENANTS),
+                states: OnceLock::new(),
             }),
         };
         telemetry
@@ -81,6 +86,13 @@ impl Telemetry {
             )
             .set(1.0);
         telemetry
+    }
+
+    /// Has every change of a component's state told to `tell`, which must not wait. Only the first
+    /// call has an effect.
+    pub fn watch_states(&self, tell: impl Fn(StateChange) + Send + Sync + 'static) {
+        // An error says that somebody watches already.
+        let _ = self.shared.states.set(Box::new(tell));
     }
 
     /// A gauge of the process.
@@ -303,6 +315,19 @@ pub struct FlowReading {
     bytes_per_second: f64,
 }
 
+/// A component whose state has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateChange {
+    /// Its name.
+    pub id: Arc<str>,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its `type`.
+    pub type_name: Arc<str>,
+    /// The state from now on.
+    pub state: State,
+}
+
 /// Whether a component runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -523,6 +548,15 @@ impl Reporter {
             component.restarts.increment(1);
         }
         component.up.set(f64::from(new == State::Running));
+        // With the lock held, so that changes are told in their order.
+        if let Some(tell) = component.telemetry.shared.states.get() {
+            tell(StateChange {
+                id: component.id.clone(),
+                kind: component.kind,
+                type_name: component.type_name.clone(),
+                state: new,
+            });
+        }
     }
 }
 

@@ -111,6 +111,7 @@ pub(crate) fn check(
         mut table,
         around,
         broken,
+        listener,
         ..
     } = declared;
     let before = found.len();
@@ -167,7 +168,9 @@ pub(crate) fn check(
             let span = ["address", "listen", "path"]
                 .iter()
                 .find_map(|key| KeyPath::parse(key).locate(&table, Under::Value));
-            let at = span.map_or_else(|| place.clone(), |span| around.place(span));
+            // The keys of a named listener may stand in another file.
+            let at = listener
+                .unwrap_or_else(|| span.map_or_else(|| place.clone(), |span| around.place(span)));
             let resources = config.resources().into_iter();
             resources.map(|resource| (resource, at.clone())).collect()
         }

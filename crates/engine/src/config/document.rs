@@ -63,6 +63,8 @@ pub(crate) struct Declared<'i> {
     pub(crate) duplicate: bool,
     /// Whether it is a table at all.
     pub(crate) is_table: bool,
+    /// Where it names a listener, whose keys are in its table.
+    pub(crate) listener: Option<Place>,
 }
 
 /// What is known of the file around a table.
@@ -359,6 +361,7 @@ fn declare<'i>(
         broken: bad_name.is_some() || !is_table || !around.removed.is_empty(),
         duplicate: false,
         is_table,
+        listener: None,
         table,
         around,
     }

@@ -10,6 +10,7 @@ use super::diagnostic::{self, Diagnostic, Severity};
 use super::document;
 use super::environment::Environment;
 use super::graph::{self, OutputRef};
+use super::listeners::Named;
 use super::resources::{self, Claim};
 use super::source::{self, Text};
 use super::{Component, Config, Loaded, NamedFiles, Places, Tables, globals, memory};
@@ -123,6 +124,7 @@ fn check(
         in_flight: root_place("max_in_flight_bytes"),
     };
     let root = globals::root(&document.root, &mut found).unwrap_or_default();
+    let mut listeners = Named::declared(&document.tables);
     let tables: Vec<_> = document
         .tables
         .into_iter()
@@ -130,9 +132,11 @@ fn check(
             globals::table(info, global, options.environment, files, &mut found)
         })
         .collect();
+    listeners.keep(&tables);
     let incomplete = unread || document.incomplete;
     let mut nodes = Vec::new();
-    for declared in document.components {
+    for mut declared in document.components {
+        listeners.resolve(&mut declared, &mut found);
         let duplicate = declared.duplicate;
         // What is no table was reported; its name is known all the same.
         let node = match declared.is_table {
@@ -142,6 +146,9 @@ fn check(
         if !duplicate {
             nodes.push(node);
         }
+    }
+    if !incomplete {
+        listeners.warn_of_unused(&mut found);
     }
     if root.data_dir.is_none() && data_dir_place.is_none() && !incomplete {
         let named = |node: &Node| Some((node.id.clone(), node.disk_queue.clone()?));

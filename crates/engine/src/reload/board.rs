@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use metrics::{Counter, Gauge, Label};
+use tokio::sync::broadcast;
 use tracing::{error, info, warn};
 
 use metrifold_telemetry::{Metric, Telemetry};
@@ -16,11 +17,15 @@ use super::outcome::{Outcome, Refusal, Report};
 /// The bits of a hash that a gauge can show exactly, since its value is a 64-bit float.
 const GAUGE_BITS: u64 = (1 << 48) - 1;
 
+/// The most reloads that a follower may be behind.
+const FOLLOWED: usize = 16;
+
 /// Where reloads are told and read.
 pub struct Board {
     config: ArcSwap<Config>,
     last: ArcSwapOption<Report>,
     refused: ArcSwapOption<Report>,
+    followers: broadcast::Sender<Arc<Report>>,
     successful: Gauge,
     time: Gauge,
     hash: Gauge,
@@ -40,6 +45,7 @@ impl Board {
             config: ArcSwap::new(config.clone()),
             last: ArcSwapOption::empty(),
             refused: ArcSwapOption::empty(),
+            followers: broadcast::Sender::new(FOLLOWED),
             successful: telemetry.gauge(Metric::ReloadSuccessful, Vec::new()),
             time: telemetry.gauge(Metric::ReloadTime, Vec::new()),
             hash: telemetry.gauge(Metric::ConfigHash, Vec::new()),
@@ -63,6 +69,11 @@ impl Board {
     /// The last reload that was refused.
     pub fn last_refused(&self) -> Option<Arc<Report>> {
         self.refused.load_full()
+    }
+
+    /// The reloads from now on. Who does not keep up misses the older ones.
+    pub fn follow(&self) -> broadcast::Receiver<Arc<Report>> {
+        self.followers.subscribe()
     }
 
     /// Shows another configuration from now on.
@@ -106,7 +117,9 @@ impl Board {
             }
             _ => self.succeeded(report.time),
         }
-        self.last.store(Some(report));
+        self.last.store(Some(report.clone()));
+        // An error says that nobody follows.
+        let _ = self.followers.send(report);
     }
 
     fn succeeded(&self, time: SystemTime) {

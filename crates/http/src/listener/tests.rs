@@ -435,6 +435,23 @@ async fn an_idle_connection_is_closed_in_the_end() {
 }
 
 #[tokio::test]
+async fn a_connection_whose_first_head_came_late_is_idle_no_longer_than_others() {
+    let mut listen = local("/");
+    listen.header_timeout = Duration::from_millis(200);
+    listen.idle_timeout = Duration::from_millis(300);
+    let (_listeners, route, _serving) = serving(&listen, Word("1"));
+    let mut caller = Caller::new(&route).await;
+    // The clock of the first head runs, and is not that of the idle connection afterwards.
+    caller.send("GET / HTTP/1.1\r\n").await;
+    let silent = tokio::time::timeout(Duration::from_millis(20), caller.0.readable());
+    assert!(silent.await.is_err());
+    caller.send("host: x\r\n\r\n").await;
+    assert_eq!(caller.answer().await.0, 200);
+    let closed = tokio::time::timeout(Duration::from_secs(20), caller.is_closed());
+    assert!(closed.await.expect("it is closed long before"));
+}
+
+#[tokio::test]
 async fn a_body_that_does_not_end_is_answered_and_its_connection_closed() {
     let (_listeners, route, _serving) = serving(&local("/"), Echo(Duration::from_millis(20)));
     let mut caller = Caller::new(&route).await;
@@ -809,6 +826,28 @@ async fn shutdown_finishes_requests_that_are_under_way() {
     assert_eq!(end.await.unwrap(), 0);
     assert!(TcpStream::connect(route.local_addr()).await.is_err());
     assert!(listeners.route(&local("/"), "test").is_err());
+}
+
+#[tokio::test]
+async fn events_keep_no_listener_from_closing() {
+    let (tell, events) = tokio::sync::mpsc::channel(1);
+    let events = std::sync::Mutex::new(Some(events));
+    let (listeners, route, _serving) = serving(
+        &local("/"),
+        By(move |_: &Request| answer::events(events.lock().unwrap().take().unwrap())),
+    );
+    let mut caller = Caller::new(&route).await;
+    caller.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let (name, data) = ("test", "one".to_owned());
+    tell.send(crate::Event { name, data }).await.unwrap();
+    let mut text = Vec::new();
+    while !text.ends_with(b"data: one\n\n\r\n") {
+        assert_ne!(caller.0.read_buf(&mut text).await.unwrap(), 0);
+    }
+    assert_eq!(listeners.shutdown(LONG).await, 0);
+    caller.0.read_to_end(&mut text).await.unwrap();
+    assert!(text.ends_with(b"0\r\n\r\n"));
+    tell.closed().await;
 }
 
 #[tokio::test]

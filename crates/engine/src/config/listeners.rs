@@ -1,0 +1,176 @@
+//! Listeners that have a name: `[listeners.NAME]`, which components take in place of the keys of
+//! their own (`listener = "NAME"`).
+//!
+//! The keys are put into the component's table before it is read, so that whatever holds for a
+//! listener of its own holds for a named one: who may share it, which files are watched, and what
+//! is built anew when they change.
+
+use std::collections::BTreeMap;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use metrifold_base::Problems;
+use metrifold_base::keys::{Keys, each};
+use metrifold_http::ListenerKeys;
+
+use crate::component::ComponentInfo;
+
+use super::diagnostic::Diagnostic;
+use super::document::{Declared, Global};
+use super::path::{KeyPath, Step};
+use super::source::Place;
+use super::tables::{TableConfig, TableInfo};
+use super::{files, globals, suggest};
+
+impl TableConfig for ListenerKeys {
+    const NAME: &'static str = "listeners";
+
+    fn validate(&self, problems: &mut Problems) {
+        self.validate(problems);
+    }
+}
+
+inventory::submit! { TableInfo::named::<ListenerKeys>("A listener that sources take by `listener = \"NAME\"`, and may share.") }
+
+/// The key by which a component takes a listener.
+const KEY: &str = "listener";
+
+/// The listeners by name. The table is none when it is wrong, which has been reported.
+pub(crate) struct Named<'i> {
+    by_name: BTreeMap<String, One<'i>>,
+    /// Somebody names a listener in a way that is wrong, so that nobody knows which is meant.
+    unclear: bool,
+}
+
+struct One<'i> {
+    place: Place,
+    table: Option<DeTable<'i>>,
+    used: bool,
+}
+
+impl<'i> Named<'i> {
+    /// Those that are declared among these tables.
+    pub(crate) fn declared(tables: &[(&'static TableInfo, Global<'i>)]) -> Self {
+        let listeners = tables.iter().filter_map(|(info, global)| {
+            let name = global.name.strip_prefix("listeners.")?;
+            let DeValue::Table(mut table) = global.value.get_ref().clone() else {
+                return None;
+            };
+            // What it names is beside its own file, wherever the component stands.
+            let file = std::path::absolute(global.around.file.name()).unwrap_or_default();
+            files::resolve(&mut table, info.keys, &file.display().to_string());
+            let one = One {
+                place: global.place.clone(),
+                table: Some(table),
+                used: false,
+            };
+            Some((name.to_owned(), one))
+        });
+        Self {
+            by_name: listeners.collect(),
+            unclear: false,
+        }
+    }
+
+    /// Those among them that are not among these tables, which were read, are wrong.
+    pub(crate) fn keep(&mut self, read: &[globals::Read]) {
+        for (name, one) in &mut self.by_name {
+            let full = format!("listeners.{name}");
+            if !read.iter().any(|read| read.name == full) {
+                one.table = None;
+            }
+        }
+    }
+
+    /// Puts a listener's keys into the table of a component that names it.
+    pub(crate) fn resolve(&mut self, declared: &mut Declared<'i>, found: &mut Vec<Diagnostic>) {
+        if !takes_listeners(declared) {
+            return;
+        }
+        let Some(value) = declared.table.remove(KEY) else {
+            return;
+        };
+        let at = declared.around.place(value.span());
+        declared.listener = Some(at.clone());
+        match self.keys(&value, declared) {
+            Ok(Some(table)) => {
+                for (key, value) in table {
+                    declared.table.insert(key, value);
+                }
+            }
+            wrong => {
+                // What is missing without it is not to be reported besides.
+                for key in each(ListenerKeys::ENTRIES) {
+                    let path = KeyPath(vec![Step::Key(key.name.to_owned())]);
+                    declared.around.removed.push(path);
+                }
+                declared.broken = true;
+                if let Err((message, help)) = wrong {
+                    self.unclear = true;
+                    let name = format!("{}.{}", declared.kind.table(), declared.id);
+                    let shown = declared.around.redactions.apply(&message);
+                    let diagnostic = Diagnostic::error(format!("{name}: {shown}")).at(at);
+                    found.push(diagnostic.with_help(help));
+                }
+            }
+        }
+    }
+
+    /// The keys that a value stands for; none if they are wrong.
+    fn keys(
+        &mut self,
+        value: &Spanned<DeValue<'i>>,
+        declared: &Declared<'i>,
+    ) -> Result<Option<DeTable<'i>>, (String, String)> {
+        let DeValue::String(name) = value.get_ref() else {
+            let message = "listener is not the name of a listener".to_owned();
+            return Err((message, "put the name in quotes".to_owned()));
+        };
+        let own = each(ListenerKeys::ENTRIES);
+        let own = own.iter().find(|key| declared.table.contains_key(key.name));
+        if let Some(key) = own {
+            let message = format!("`{}` cannot be set together with listener", key.name);
+            let help = format!("set it under [listeners.{name}], or remove listener");
+            return Err((message, help));
+        }
+        let names = self.by_name.keys().map(String::as_str);
+        let near = suggest::nearest(name, names).map(str::to_owned);
+        match (self.by_name.get_mut(&**name), near) {
+            (Some(one), _) => {
+                one.used = true;
+                Ok(one.table.clone())
+            }
+            (None, Some(near)) => Err((
+                format!("there is no listener `{name}`"),
+                format!("did you mean `{near}`?"),
+            )),
+            (None, None) => Err((
+                format!("there is no listener `{name}`"),
+                format!("declare it under [listeners.{name}]"),
+            )),
+        }
+    }
+
+    /// Warns of listeners that nothing takes.
+    pub(crate) fn warn_of_unused(&self, found: &mut Vec<Diagnostic>) {
+        let unused = self.by_name.iter().filter(|(_, one)| !one.used);
+        for (name, one) in unused.filter(|_| !self.unclear) {
+            let message = format!("nothing listens on listeners.{name}");
+            let help = format!("name it by listener = \"{name}\" in a source, or remove it");
+            let diagnostic = Diagnostic::warning(message).at(one.place.clone());
+            found.push(diagnostic.with_help(help));
+        }
+    }
+}
+
+/// Whether a component's type has the key, so that it is to be resolved here.
+fn takes_listeners(declared: &Declared<'_>) -> bool {
+    let Some(DeValue::String(type_name)) = declared.table.get("type").map(Spanned::get_ref) else {
+        return false;
+    };
+    inventory::iter::<ComponentInfo>
+        .into_iter()
+        .filter(|info| info.kind == declared.kind && info.name == &**type_name)
+        .any(|info| each(info.keys).iter().any(|key| key.name == KEY))
+}

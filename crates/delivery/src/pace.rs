@@ -39,10 +39,12 @@ const IDLE: Duration = Duration::from_secs(10);
 const TENANTS_MAX: usize = 10_000;
 /// Connections to begin with, within the bounds.
 const FIRST: usize = 4;
-/// Requests a second, in the long run, that an endpoint may say no to, all tenants together. Without
-/// such a bound 1,500 tenants over their limits, each of whom pauses for at most 5 s, would be 400
-/// requests a second for ever.
+/// Requests that an endpoint may say no to in a second, and so in each second after that, all
+/// tenants together. Without such a bound 1,500 tenants over their limits, each of whom pauses for
+/// at most 5 s, would be 400 requests a second for ever.
 const NOES_PER_SECOND: u32 = 50;
+/// How far apart they are in the long run.
+const BETWEEN_NOES: Duration = Duration::from_millis(1000 / NOES_PER_SECOND as u64);
 /// However many tenants share that, none of them pauses longer for it.
 const LONGEST_TURN: Duration = Duration::from_secs(300);
 
@@ -78,7 +80,7 @@ struct State {
     in_a_row: usize,
     /// Since when nobody could be reached.
     unreached: Option<Instant>,
-    /// When the next tenant may be refused without exceeding [`NOES_PER_SECOND`].
+    /// When all noes so far would be over, [`BETWEEN_NOES`] apart.
     next_no: Instant,
     /// Those whose last request has failed.
     tenants: HashMap<Option<Tenant>, Failing, foldhash::fast::RandomState>,
@@ -247,7 +249,7 @@ impl Pace {
             // After errors no longer than that: one who does well may be behind many who do not.
             let pause = match unreachable {
                 true => state.backoff.get_or_insert_with(fresh).next_pause(),
-                false => retry.min_backoff,
+                false => retry.min_backoff.max(BETWEEN_NOES),
             };
             state.until = Some(now + pause);
         }
@@ -291,13 +293,15 @@ impl State {
         failing.until
     }
 
-    /// How long it takes until all have had their turn to be refused who are before this one.
+    /// How long it takes until all have had their turn to be refused who are before this one. A
+    /// second's worth of them are at liberty to come together.
     fn turn(&mut self, now: Instant) -> Duration {
-        let turn = self.next_no.saturating_duration_since(now);
+        let booked = self.next_no.saturating_duration_since(now);
+        let turn = booked.saturating_sub(BETWEEN_NOES * NOES_PER_SECOND);
         if turn >= LONGEST_TURN {
             return LONGEST_TURN;
         }
-        self.next_no = now + turn + Duration::from_secs(1) / NOES_PER_SECOND;
+        self.next_no = now + booked + BETWEEN_NOES;
         turn
     }
 

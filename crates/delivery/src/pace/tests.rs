@@ -216,7 +216,7 @@ async fn the_more_tenants_an_endpoint_says_no_to_the_longer_each_pauses() {
     };
     let second = Some(Duration::from_secs(1));
     for number in 0..500_u32 {
-        let turn = Duration::from_millis(20) * number;
+        let turn = BETWEEN_NOES * number.saturating_sub(NOES_PER_SECOND);
         let until = until(&number.to_string(), second);
         assert_eq!(until, start + Duration::from_secs(1) + turn);
     }

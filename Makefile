@@ -20,17 +20,18 @@ build:
 	$(CARGO) build --locked --release
 
 # All targets are compiled first, then the benchmarks run once without measuring, the examples of
-# the documentation, and last the unit and integration tests.
+# the documentation, and last the unit and integration tests. `cargo test --test fast` needs neither
+# the peers nor minutes.
 test: peers
-	$(CARGO) test --locked --all-targets --no-run
+	$(CARGO) test --locked --workspace --all-targets --no-run
 	$(CARGO) test --locked --bench codec --bench pipeline
-	$(CARGO) test --locked --doc
-	$(CARGO) test --locked --lib --bins --tests --no-fail-fast
+	$(CARGO) test --locked --workspace --doc
+	$(CARGO) test --locked --workspace --lib --bins --tests --no-fail-fast
 
 lint:
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
 
 # Figures are of this machine: docs/performance.md says how to read them.
 bench: peers

@@ -57,7 +57,8 @@ fn transform(name: &str) -> Arc<dyn Transform> {
         metrics: telemetry.component(name, metrifold_model::Kind::Transform, &node.type_name),
         telemetry,
     };
-    node.config.build(&cx).unwrap()
+    let build = node.config.ports().metrics.unwrap();
+    build.build(&cx).unwrap()
 }
 
 fn apply(transform: &dyn Transform, mut batch: Batch) -> Batch {

@@ -1,27 +1,30 @@
 //! The admin address: status page, metrics, health, readiness, reload, dead letters, and the
 //! topology and the ledgers as JSON.
 
+mod access;
 pub mod dead_letters;
 pub mod ledger;
+mod routes;
 mod topology;
 
 use std::sync::Arc;
 
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
-use http::{Method, StatusCode};
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
 use tracing::info;
 
-use metrifold_base::{BoxFuture, BuildError};
+use metrifold_base::BuildError;
 use metrifold_engine::config::{ApiConfig, Config};
 use metrifold_engine::dead_letters::Stores;
 use metrifold_engine::reload::{Board, Cause, Follower, Outcome, Requests, Unanswered};
 use metrifold_engine::topology::Changes;
-use metrifold_http::{Handler, Listen, Listeners, Request, Response, Route, Serving, answer};
+use metrifold_http::{Listen, Listeners, Response, Route, Serving, answer};
 use metrifold_model::Kind;
 use metrifold_telemetry::{ComponentMetrics, State, Telemetry};
 
-use self::topology::topology;
+use self::access::{Door, Rules};
+use self::routes::{Endpoints, TABLE};
 
 /// The admin address, wherever the configuration has it.
 pub struct Admin {
@@ -32,7 +35,7 @@ pub struct Admin {
 
 /// An address that is served.
 struct Served {
-    config: ApiConfig,
+    rules: Arc<Rules>,
     _routes: Vec<(Serving, Route)>,
 }
 
@@ -42,7 +45,7 @@ pub struct Prepared(Step);
 
 enum Step {
     Keep,
-    Bind(ApiConfig, Vec<Route>, Change),
+    Bind(Arc<Rules>, Vec<Route>, Change),
     Close,
 }
 
@@ -62,19 +65,6 @@ struct Status {
     telemetry: Telemetry,
     dead_letters: Stores,
 }
-
-const PATHS: [&str; 10] = [
-    "/",
-    "/metrics",
-    "/-/healthy",
-    "/-/ready",
-    RELOAD,
-    "/api/v1/topology",
-    ledger::LEDGER,
-    dead_letters::LIST,
-    dead_letters::RESEND,
-    dead_letters::DISCARD,
-];
 
 /// What is asked to reload the configuration.
 pub const RELOAD: &str = "/-/reload";
@@ -107,26 +97,29 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// Fails when the address cannot be bound.
+    /// Fails when the address cannot be bound or a secret cannot be read.
     fn bind(&self, config: Option<&ApiConfig>) -> Result<Prepared, BuildError> {
-        let step = match (&self.served, config) {
-            (Some(served), Some(config)) if served.config == *config => Step::Keep,
-            (None, None) => Step::Keep,
-            (Some(_), None) => Step::Close,
-            (served, Some(config)) => {
-                let listen = |path: &&str| Listen::new(config.address, *path);
-                let routes = PATHS
-                    .iter()
-                    .map(|path| self.listeners.route(&listen(path), "api"))
-                    .collect::<Result<_, _>>()?;
-                let change = match served {
-                    Some(_) => Change::Changed,
-                    None => Change::Added,
-                };
-                Step::Bind(config.clone(), routes, change)
-            }
+        let Some(config) = config else {
+            return Ok(Prepared(match &self.served {
+                Some(_) => Step::Close,
+                None => Step::Keep,
+            }));
         };
-        Ok(Prepared(step))
+        // A secret may have changed in its file.
+        let rules = Arc::new(Rules::build(config)?);
+        let change = match &self.served {
+            Some(served) if served.rules == rules => {
+                return Ok(Prepared(Step::Keep));
+            }
+            Some(_) => Change::Changed,
+            None => Change::Added,
+        };
+        let routes = TABLE.iter().map(|endpoint| {
+            let listen = Listen::new(config.address, endpoint.path).methods(endpoint.methods);
+            self.listeners.route(&listen, "api")
+        });
+        let routes = routes.collect::<Result<_, _>>()?;
+        Ok(Prepared(Step::Bind(rules, routes, change)))
     }
 
     /// Serves what was prepared; what was served before finishes its requests and ends. Cannot
@@ -135,14 +128,26 @@ impl Admin {
         match prepared.0 {
             Step::Keep => {}
             Step::Close => self.served = None,
-            Step::Bind(config, routes, _) => {
+            Step::Bind(rules, routes, _) => {
                 if let Some(address) = routes.first().map(Route::local_addr) {
                     info!(%address, "api is served");
                 }
-                let serve = |route: Route| (route.serve(self.status.clone()), route);
+                // A route for each endpoint, in the order of the table.
+                let routes = routes.into_iter().zip(TABLE).map(|(route, endpoint)| {
+                    let door = Door {
+                        guard: endpoint.guard,
+                        rules: Arc::clone(&rules),
+                    };
+                    let handler = Endpoints {
+                        endpoint,
+                        status: Arc::clone(&self.status),
+                    };
+                    (route.serve(Arc::new(door), Arc::new(handler)), route)
+                });
+                let routes = routes.collect();
                 self.served = Some(Served {
-                    config,
-                    _routes: routes.into_iter().map(serve).collect(),
+                    rules,
+                    _routes: routes,
                 });
             }
         }
@@ -166,49 +171,6 @@ impl Follower for Admin {
         self.serve(prepared);
         self.listeners.start();
     }
-}
-
-impl Handler for Status {
-    fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
-        Box::pin(async move {
-            let path = request.uri.path();
-            let methods: &[Method] = match path {
-                RELOAD | dead_letters::RESEND | dead_letters::DISCARD => &[Method::POST],
-                _ => &[Method::GET, Method::HEAD],
-            };
-            if !methods.contains(&request.method) {
-                return not_allowed(methods);
-            }
-            match path {
-                "/" => typed("text/html; charset=utf-8", PAGE.into()),
-                "/metrics" => typed(
-                    "text/plain; version=0.0.4; charset=utf-8",
-                    self.telemetry.render(),
-                ),
-                "/-/healthy" => answer::text(StatusCode::OK, "healthy"),
-                "/-/ready" => self.ready(),
-                RELOAD => self.reload().await,
-                ledger::LEDGER => ledger::ledger(&self.telemetry, request.uri.query()).await,
-                dead_letters::LIST => {
-                    dead_letters::list(&self.dead_letters, request.uri.query()).await
-                }
-                dead_letters::RESEND => dead_letters::resend(&self.dead_letters, request).await,
-                dead_letters::DISCARD => dead_letters::discard(&self.dead_letters, request).await,
-                _ => json(&topology(&self)),
-            }
-        })
-    }
-}
-
-fn not_allowed(methods: &[Method]) -> Response {
-    let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
-    let text = format!("send {}", names[0]);
-    let mut response = answer::text(StatusCode::METHOD_NOT_ALLOWED, &text);
-    // Names of methods fit into a header.
-    if let Ok(allow) = HeaderValue::from_str(&names.join(", ")) {
-        response.headers_mut().insert(ALLOW, allow);
-    }
-    response
 }
 
 fn json(value: &impl Serialize) -> Response {

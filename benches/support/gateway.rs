@@ -172,10 +172,9 @@ pub fn read_head(reader: &mut impl BufRead) -> Option<Vec<String>> {
     }
 }
 
-/// A port that is free.
+/// A port that nobody else is given while the benchmark runs.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    metrifold_testing::free_address().port()
 }
 
 /// Waits until somebody listens.

@@ -89,7 +89,11 @@ pub(super) fn topology(status: &Status) -> Topology {
             state: metrics.state(),
             received: metrics.received().reading(),
             sent: metrics.sent().reading(),
-            required: config.sinks.get(id).map(|node| node.config.required()),
+            required: config
+                .sinks
+                .get(id)
+                .and_then(|node| node.config.metrics())
+                .map(|sink| sink.required()),
             queue: metrics
                 .queue()
                 .map(|(bytes, max_bytes, batches)| QueueFill {

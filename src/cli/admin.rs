@@ -1,15 +1,19 @@
 //! How subcommands find a running process and ask it: its admin address.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 
 use clap::Args;
+use http::HeaderValue;
+use http::header::AUTHORIZATION;
 use reqwest::{Method, StatusCode};
 use tokio::runtime::Builder;
 
 use metrifold_base::Period;
 use metrifold_engine::config;
 use metrifold_engine::config::{LoadOptions, ProcessEnvironment};
-use metrifold_http::install_crypto_provider;
+use metrifold_http::{Authorization, BasicAuth, Credentials, install_crypto_provider};
 
 use super::{EXIT_FAILURE, Global, report};
 
@@ -19,6 +23,24 @@ pub(super) struct AdminArgs {
     /// The admin address of the process, instead of the configuration's
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_address)]
     address: Option<String>,
+
+    /// A file with the token that [api] asks for, instead of the configuration's credentials
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+/// A running process.
+#[derive(Debug)]
+pub(super) struct Process {
+    address: String,
+    credentials: Option<HeaderValue>,
+}
+
+/// Its address.
+impl fmt::Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.address)
+    }
 }
 
 fn parse_address(text: &str) -> Result<String, String> {
@@ -30,17 +52,65 @@ fn parse_address(text: &str) -> Result<String, String> {
 }
 
 impl AdminArgs {
-    /// The admin address of the process, or the exit code.
-    pub(super) fn find(&self, global: &Global) -> Result<String, u8> {
-        match &self.address {
-            Some(address) => Ok(address.clone()),
-            None => configured(global),
-        }
+    /// The process and what to show it, or the exit code.
+    pub(super) fn find(&self, global: &Global) -> Result<Process, u8> {
+        let (address, configured) = match &self.address {
+            Some(address) => (address.clone(), (None, None)),
+            None => configured(global)?,
+        };
+        let credentials = match (&self.token_file, configured) {
+            (Some(file), _) => {
+                let token = Authorization {
+                    scheme: "Bearer".to_owned(),
+                    credentials: None,
+                    credentials_file: Some(file.clone()),
+                };
+                read(None, Some(&token)).map_err(|error| {
+                    report::complain(&error);
+                    EXIT_FAILURE
+                })?
+            }
+            // Either will do.
+            (None, (basic_auth, None)) => tried(basic_auth.as_ref(), None),
+            (None, (_, authorization)) => tried(None, authorization.as_ref()),
+        };
+        Ok(Process {
+            address,
+            credentials,
+        })
     }
 }
 
-/// The admin address of the configuration, or the exit code.
-fn configured(global: &Global) -> Result<String, u8> {
+/// Credentials that the process may be able to read, and this user not.
+fn tried(
+    basic_auth: Option<&BasicAuth>,
+    authorization: Option<&Authorization>,
+) -> Option<HeaderValue> {
+    read(basic_auth, authorization).unwrap_or_else(|error| {
+        report::complain(&format!(
+            "asking without credentials: {error}; use --token-file"
+        ));
+        None
+    })
+}
+
+fn read(
+    basic_auth: Option<&BasicAuth>,
+    authorization: Option<&Authorization>,
+) -> Result<Option<HeaderValue>, String> {
+    let credentials = Credentials::build(basic_auth, authorization, None);
+    let credentials = credentials.map_err(|error| error.to_string())?;
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    let header = runtime.block_on(credentials.header());
+    header.map_err(|error| error.to_string())
+}
+
+/// What the configuration says of the credentials that the admin address asks for.
+type Configured = (Option<BasicAuth>, Option<Authorization>);
+
+/// The admin address of the configuration and its credentials, or the exit code.
+fn configured(global: &Global) -> Result<(String, Configured), u8> {
     // What it names is for the process to read, which may run as somebody else.
     let options = LoadOptions { environment: false };
     // Warnings are in the answer.
@@ -57,7 +127,8 @@ fn configured(global: &Global) -> Result<String, u8> {
         report::complain("the configuration leaves the port of [api] open: use --address");
         return Err(EXIT_FAILURE);
     }
-    Ok(reachable(api.address).to_string())
+    let credentials = (api.basic_auth, api.authorization);
+    Ok((reachable(api.address).to_string(), credentials))
 }
 
 /// Where to reach what listens on an address: loopback, when that is all of them.
@@ -72,7 +143,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 
 /// Asks, and returns the status and the text of the answer.
 pub(super) fn ask(
-    address: &str,
+    process: &Process,
     method: Method,
     path_and_query: &str,
     body: String,
@@ -85,12 +156,12 @@ pub(super) fn ask(
     let client = reqwest::Client::builder().no_proxy().timeout(timeout.0);
     let client = client.build().map_err(describe)?;
     runtime.block_on(async {
-        let answer = client
-            .request(method, format!("http://{address}{path_and_query}"))
-            .body(body)
-            .send()
-            .await
-            .map_err(describe)?;
+        let url = format!("http://{process}{path_and_query}");
+        let mut request = client.request(method, url).body(body);
+        if let Some(credentials) = &process.credentials {
+            request = request.header(AUTHORIZATION, credentials);
+        }
+        let answer = request.send().await.map_err(describe)?;
         let status = answer.status();
         Ok((status, answer.text().await.map_err(describe)?))
     })

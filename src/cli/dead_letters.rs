@@ -15,7 +15,7 @@ use crate::api::dead_letters::{
     DISCARD, Done, LIST, NAMED_MAX, Named, RESEND, RESEND_LIMIT, Results,
 };
 
-use super::admin::{self, AdminArgs};
+use super::admin::{self, AdminArgs, Process};
 use super::{EXIT_FAILURE, EXIT_OK, Global, report};
 
 const AFTER_HELP: &str = "\
@@ -108,8 +108,8 @@ pub(super) fn execute(global: &Global, args: &DeadLettersArgs) -> u8 {
 }
 
 fn list(global: &Global, args: &ListArgs) -> Result<u8, u8> {
-    let address = args.admin.find(global)?;
-    let listing = listing(&address, &args.filter, args.limit)?;
+    let process = args.admin.find(global)?;
+    let listing = listing(&process, &args.filter, args.limit)?;
     if args.json {
         // Strings and numbers can always be written.
         let json = serde_json::to_string_pretty(&listing).unwrap_or_default();
@@ -127,10 +127,10 @@ fn list(global: &Global, args: &ListArgs) -> Result<u8, u8> {
 
 /// Does something with the letters that are meant, some at a time.
 fn act(global: &Global, args: &ChosenArgs, path: &str, what: &str) -> Result<u8, u8> {
-    let address = args.admin.find(global)?;
+    let process = args.admin.find(global)?;
     let ids = if args.all {
         // Those that come meanwhile, because they are refused again, are not meant.
-        let all = listing(&address, &args.filter, usize::MAX)?;
+        let all = listing(&process, &args.filter, usize::MAX)?;
         all.letters
             .into_iter()
             .rev()
@@ -148,8 +148,8 @@ fn act(global: &Global, args: &ChosenArgs, path: &str, what: &str) -> Result<u8,
         let named = Named { ids: ids.to_vec() };
         let body = serde_json::to_string(&named).unwrap_or_default();
         let timeout = Period(RESEND_LIMIT + TIMEOUT.0);
-        let answer = admin::ask(&address, Method::POST, path, body, timeout);
-        let Results { results } = parse(&address, answer)?;
+        let answer = admin::ask(&process, Method::POST, path, body, timeout);
+        let Results { results } = parse(&process, answer)?;
         for Done { id, reason, .. } in &results {
             match reason {
                 None => done += 1,
@@ -167,7 +167,7 @@ fn act(global: &Global, args: &ChosenArgs, path: &str, what: &str) -> Result<u8,
     })
 }
 
-fn listing(address: &str, filter: &FilterArgs, limit: usize) -> Result<Listing, u8> {
+fn listing(process: &Process, filter: &FilterArgs, limit: usize) -> Result<Listing, u8> {
     let mut query = Vec::from([("limit", limit.to_string())]);
     let given = [("sink", &filter.sink), ("tenant", &filter.tenant)];
     query.extend(
@@ -177,31 +177,31 @@ fn listing(address: &str, filter: &FilterArgs, limit: usize) -> Result<Listing, 
             .flatten(),
     );
     // The URL is there to write its query.
-    let url = Url::parse_with_params(&format!("http://{address}{LIST}"), query);
-    let url = url.map_err(|error| cannot_be_asked(address, &error.to_string()))?;
+    let url = Url::parse_with_params(&format!("http://{process}{LIST}"), query);
+    let url = url.map_err(|error| cannot_be_asked(process, &error.to_string()))?;
     let path = format!("{LIST}?{}", url.query().unwrap_or_default());
-    let answer = admin::ask(address, Method::GET, &path, String::new(), TIMEOUT);
-    parse(address, answer)
+    let answer = admin::ask(process, Method::GET, &path, String::new(), TIMEOUT);
+    parse(process, answer)
 }
 
 fn parse<T: DeserializeOwned>(
-    address: &str,
+    process: &Process,
     answer: Result<(StatusCode, String), String>,
 ) -> Result<T, u8> {
     match answer {
         Ok((StatusCode::OK, text)) => serde_json::from_str(&text)
-            .map_err(|error| cannot_be_asked(address, &error.to_string())),
+            .map_err(|error| cannot_be_asked(process, &error.to_string())),
         Ok((status, text)) => {
             report::tell(&text);
-            report::complain(&format!("{address} answered {status}"));
+            report::complain(&format!("{process} answered {status}"));
             Err(EXIT_FAILURE)
         }
-        Err(error) => Err(cannot_be_asked(address, &error)),
+        Err(error) => Err(cannot_be_asked(process, &error)),
     }
 }
 
-fn cannot_be_asked(address: &str, error: &str) -> u8 {
-    report::complain(&format!("{address} cannot be asked: {error}"));
+fn cannot_be_asked(process: &Process, error: &str) -> u8 {
+    report::complain(&format!("{process} cannot be asked: {error}"));
     EXIT_FAILURE
 }
 

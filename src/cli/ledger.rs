@@ -11,7 +11,7 @@ use metrifold_base::Period;
 
 use crate::api::ledger::{Amount, Balance, LEDGER, Ledgers, Row, Sink};
 
-use super::admin::{self, AdminArgs};
+use super::admin::{self, AdminArgs, Process};
 use super::{EXIT_FAILURE, EXIT_MOVING, EXIT_OK, Global, report};
 
 const AFTER_HELP: &str = "\
@@ -59,10 +59,10 @@ pub(super) fn execute(global: &Global, args: &LedgerArgs) -> u8 {
 }
 
 fn run(global: &Global, args: &LedgerArgs) -> Result<u8, u8> {
-    let address = args.admin.find(global)?;
-    let text = ask(&address, args)?;
+    let process = args.admin.find(global)?;
+    let text = ask(&process, args)?;
     let ledgers: Ledgers = serde_json::from_str(&text)
-        .map_err(|error| cannot_be_asked(&address, &error.to_string()))?;
+        .map_err(|error| cannot_be_asked(&process, &error.to_string()))?;
     let told = match args.format {
         Format::Json => report::print(&format!("{}\n", text.trim_end())),
         Format::Text => report::print(&tables(&ledgers)),
@@ -74,27 +74,27 @@ fn run(global: &Global, args: &LedgerArgs) -> Result<u8, u8> {
     })
 }
 
-fn ask(address: &str, args: &LedgerArgs) -> Result<String, u8> {
+fn ask(process: &Process, args: &LedgerArgs) -> Result<String, u8> {
     let tenants = args.tenants.to_string();
     let mut query = vec![("tenants", &*tenants)];
     query.extend(args.sink.as_deref().map(|sink| ("sink", sink)));
     // The URL is there to write its query.
-    let url = Url::parse_with_params(&format!("http://{address}{LEDGER}"), query);
-    let url = url.map_err(|error| cannot_be_asked(address, &error.to_string()))?;
+    let url = Url::parse_with_params(&format!("http://{process}{LEDGER}"), query);
+    let url = url.map_err(|error| cannot_be_asked(process, &error.to_string()))?;
     let path = format!("{LEDGER}?{}", url.query().unwrap_or_default());
-    match admin::ask(address, Method::GET, &path, String::new(), TIMEOUT) {
+    match admin::ask(process, Method::GET, &path, String::new(), TIMEOUT) {
         Ok((StatusCode::OK, text)) => Ok(text),
         Ok((status, text)) => {
             report::tell(&report::plain(&text));
-            report::complain(&format!("{address} answered {status}"));
+            report::complain(&format!("{process} answered {status}"));
             Err(EXIT_FAILURE)
         }
-        Err(error) => Err(cannot_be_asked(address, &error)),
+        Err(error) => Err(cannot_be_asked(process, &error)),
     }
 }
 
-fn cannot_be_asked(address: &str, error: &str) -> u8 {
-    report::complain(&format!("{address} cannot be asked: {error}"));
+fn cannot_be_asked(process: &Process, error: &str) -> u8 {
+    report::complain(&format!("{process} cannot be asked: {error}"));
     EXIT_FAILURE
 }
 

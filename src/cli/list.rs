@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use metrifold_base::{Key, KeyDefault};
+use metrifold_base::KeyDefault;
 use metrifold_engine::component::ComponentInfo;
 use metrifold_model::Kind;
 
@@ -79,11 +79,6 @@ pub(super) fn named(name: &str) -> Vec<&'static ComponentInfo> {
     infos
 }
 
-/// The keys of a component type.
-pub(super) fn keys(info: &ComponentInfo) -> impl Iterator<Item = &'static Key> {
-    info.keys.iter().flat_map(|keys| keys.iter())
-}
-
 fn overview(infos: &[&ComponentInfo]) -> String {
     let width = infos
         .iter()
@@ -106,11 +101,13 @@ fn overview(infos: &[&ComponentInfo]) -> String {
 
 fn details(info: &ComponentInfo) -> String {
     let mut out = format!("{}.{}: {}\n", info.kind.table(), info.name, info.summary);
-    for key in keys(info) {
+    for key in info.keys() {
         let default = match key.default {
             KeyDefault::Required(example) => format!("required, such as {example}"),
             KeyDefault::Value(value) => format!("default {value}"),
             KeyDefault::Unset(example) => format!("not set, such as {example}"),
+            KeyDefault::Table => "a table".to_owned(),
+            KeyDefault::Off => "a table, not set".to_owned(),
         };
         out.push_str(&format!("\n  {}  ({default})\n", key.name));
         for line in wrap(key.doc, 90) {
@@ -121,12 +118,15 @@ fn details(info: &ComponentInfo) -> String {
 }
 
 fn as_json(info: &ComponentInfo) -> Value {
-    let keys: Vec<Value> = keys(info)
+    let keys: Vec<Value> = info
+        .keys()
+        .iter()
         .map(|key| {
             let (required, default, example) = match key.default {
                 KeyDefault::Required(example) => (true, None, Some(example)),
                 KeyDefault::Value(value) => (false, Some(value), None),
                 KeyDefault::Unset(example) => (false, None, Some(example)),
+                KeyDefault::Table | KeyDefault::Off => (false, None, None),
             };
             json!({
                 "name": key.name,
@@ -181,11 +181,13 @@ mod tests {
             let text = details(info);
             let name = format!("{}.{}: ", info.kind.table(), info.name);
             assert!(text.starts_with(&name), "{text}");
-            for key in keys(info) {
+            for key in info.keys() {
                 let shown = match key.default {
                     KeyDefault::Required(text) => format!("(required, such as {text})"),
                     KeyDefault::Value(text) => format!("(default {text})"),
                     KeyDefault::Unset(text) => format!("(not set, such as {text})"),
+                    KeyDefault::Table => "(a table)".to_owned(),
+                    KeyDefault::Off => "(a table, not set)".to_owned(),
                 };
                 let line = format!("\n  {}  {shown}", key.name);
                 assert!(text.contains(&line), "{line:?} is not in {text}");

@@ -33,11 +33,11 @@ pub(super) struct ReloadArgs {
 }
 
 pub(super) fn execute(global: &Global, args: &ReloadArgs) -> u8 {
-    let address = match args.admin.find(global) {
-        Ok(address) => address,
+    let process = match args.admin.find(global) {
+        Ok(process) => process,
         Err(code) => return code,
     };
-    match admin::ask(&address, Method::POST, RELOAD, String::new(), args.timeout) {
+    match admin::ask(&process, Method::POST, RELOAD, String::new(), args.timeout) {
         Ok((StatusCode::OK, told)) => report::print(&told),
         Ok((status, told)) => {
             report::tell(&told);
@@ -45,13 +45,13 @@ pub(super) fn execute(global: &Global, args: &ReloadArgs) -> u8 {
                 StatusCode::UNPROCESSABLE_ENTITY => EXIT_CONFIG,
                 StatusCode::CONFLICT => EXIT_FAILURE,
                 status => {
-                    report::complain(&format!("{address} answered {status}"));
+                    report::complain(&format!("{process} answered {status}"));
                     EXIT_FAILURE
                 }
             }
         }
         Err(error) => {
-            report::complain(&format!("{address} cannot be asked: {error}"));
+            report::complain(&format!("{process} cannot be asked: {error}"));
             EXIT_FAILURE
         }
     }

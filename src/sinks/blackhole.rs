@@ -2,43 +2,54 @@
 //!
 //! Delivery: a batch is delivered once it has been taken. Limits: none but the queue's.
 
-use serde::Deserialize;
-
-use metrifold_base::{BoxFuture, BuildError, Problems, RunError, Shutdown};
-use metrifold_engine::component::{BuildContext, ComponentInfo, SinkConfig};
-use metrifold_engine::planes::metrics::{Form, Input, Sink};
+use metrifold_base::keys::Keys;
+use metrifold_base::{BoxFuture, BuildError, Problems, RunError, Shutdown, keys};
+use metrifold_engine::component::{
+    BuildContext, BuildSink, ComponentInfo, MetricsSink, SinkConfig, SinkPort,
+};
+use metrifold_engine::planes::Sink;
+use metrifold_engine::planes::metrics::{Form, Input, Metrics};
 use metrifold_model::Kind;
 
-/// Configuration of the `blackhole` sink: it has no keys.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BlackholeConfig {}
+keys! {
+    /// Configuration of the `blackhole` sink: it has no keys.
+    #[derive(Clone, Debug)]
+    pub struct BlackholeConfig {}
+}
 
 inventory::submit! {
     ComponentInfo {
         kind: Kind::Sink,
         name: "blackhole",
         summary: "Takes everything and keeps nothing.",
-        keys: &[],
+        keys: BlackholeConfig::ENTRIES,
     }
 }
 
 #[typetag::deserialize(name = "blackhole")]
 impl SinkConfig for BlackholeConfig {
-    fn form(&self) -> Form {
-        Form::AsReceived
+    fn port(&self) -> SinkPort<'_> {
+        SinkPort::Metrics(self)
     }
 
     fn validate(&self, _problems: &mut Problems) {}
+}
 
-    fn build(&self, _cx: &BuildContext) -> Result<Box<dyn Sink>, BuildError> {
+impl MetricsSink for BlackholeConfig {
+    fn form(&self) -> Form {
+        Form::AsReceived
+    }
+}
+
+impl BuildSink<Metrics> for BlackholeConfig {
+    fn build(&self, _cx: &BuildContext) -> Result<Box<dyn Sink<Metrics>>, BuildError> {
         Ok(Box::new(Blackhole))
     }
 }
 
 struct Blackhole;
 
-impl Sink for Blackhole {
+impl Sink<Metrics> for Blackhole {
     fn run(self: Box<Self>, input: Input, _shutdown: Shutdown) -> BoxFuture<Result<(), RunError>> {
         Box::pin(async move {
             while let Some(delivery) = input.recv().await {

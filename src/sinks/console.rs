@@ -6,39 +6,51 @@
 use std::io::Write;
 
 use crossbeam_channel::{Receiver, bounded};
-use serde::Deserialize;
 use tokio::sync::oneshot;
 
-use metrifold_base::{BoxFuture, BuildError, Problems, RunError, Shutdown};
+use metrifold_base::keys::Keys;
+use metrifold_base::{BoxFuture, BuildError, Problems, RunError, Shutdown, keys};
 use metrifold_codec::{Arena, text};
-use metrifold_engine::component::{BuildContext, ComponentInfo, SinkConfig};
-use metrifold_engine::planes::metrics::{Form, Input, Sink};
+use metrifold_engine::component::{
+    BuildContext, BuildSink, ComponentInfo, MetricsSink, SinkConfig, SinkPort,
+};
+use metrifold_engine::planes::Sink;
+use metrifold_engine::planes::metrics::{Form, Input, Metrics};
 use metrifold_model::ledger::Reason;
 use metrifold_model::{Kind, Outcome};
 
-/// Configuration of the `console` sink: it has no keys.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ConsoleConfig {}
+keys! {
+    /// Configuration of the `console` sink: it has no keys.
+    #[derive(Clone, Debug)]
+    pub struct ConsoleConfig {}
+}
 
 inventory::submit! {
     ComponentInfo {
         kind: Kind::Sink,
         name: "console",
         summary: "Prints samples to standard output, one per line.",
-        keys: &[],
+        keys: ConsoleConfig::ENTRIES,
     }
 }
 
 #[typetag::deserialize(name = "console")]
 impl SinkConfig for ConsoleConfig {
-    fn form(&self) -> Form {
-        Form::Decoded
+    fn port(&self) -> SinkPort<'_> {
+        SinkPort::Metrics(self)
     }
 
     fn validate(&self, _problems: &mut Problems) {}
+}
 
-    fn build(&self, _cx: &BuildContext) -> Result<Box<dyn Sink>, BuildError> {
+impl MetricsSink for ConsoleConfig {
+    fn form(&self) -> Form {
+        Form::Decoded
+    }
+}
+
+impl BuildSink<Metrics> for ConsoleConfig {
+    fn build(&self, _cx: &BuildContext) -> Result<Box<dyn Sink<Metrics>>, BuildError> {
         Ok(Box::new(Console))
     }
 }
@@ -48,7 +60,7 @@ struct Console;
 /// Text to be written, and whom to tell how that went.
 type Job = (Vec<u8>, oneshot::Sender<std::io::Result<()>>);
 
-impl Sink for Console {
+impl Sink<Metrics> for Console {
     fn run(self: Box<Self>, input: Input, _shutdown: Shutdown) -> BoxFuture<Result<(), RunError>> {
         Box::pin(async move {
             // Writing to a terminal or a pipe blocks, so it has a thread of its own, which ends

@@ -9,19 +9,20 @@
 mod negotiation;
 mod page;
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
-use http::{Method, StatusCode};
-use serde::Deserialize;
+use http::header::{ACCEPT, CONTENT_TYPE};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use metrifold_base::{BoxFuture, BuildError, Key, Period, Problems, RunError, Shutdown};
-use metrifold_engine::component::{BuildContext, ComponentInfo, Resource, SinkConfig};
-use metrifold_engine::planes::metrics::{Delivery, Form, Input, Sink};
-use metrifold_http::{Handler, Listen, Request, Response, Route, answer};
+use metrifold_base::keys::Keys;
+use metrifold_base::{Address, BoxFuture, BuildError, Period, Problems, RunError, Shutdown, keys};
+use metrifold_engine::component::{
+    BuildContext, BuildSink, ComponentInfo, MetricsSink, Resource, SinkConfig, SinkPort,
+};
+use metrifold_engine::planes::Sink;
+use metrifold_engine::planes::metrics::{Delivery, Form, Input, Metrics};
+use metrifold_http::{Everybody, Handler, Listen, Request, Response, Route};
 use metrifold_model::ledger::Reason;
 use metrifold_model::{Kind, Outcome};
 use metrifold_telemetry::ComponentMetrics;
@@ -29,73 +30,36 @@ use metrifold_telemetry::ComponentMetrics;
 use negotiation::Format;
 use page::Page;
 
-/// Configuration of the `prometheus_exporter` sink.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PrometheusExporterConfig {
-    /// The address of the page.
-    address: SocketAddr,
-    /// The path of the page.
-    #[serde(default = "default_path")]
-    path: String,
-    /// How long a series stays that is not written any more.
-    #[serde(default = "default_expiry")]
-    expiry: Period,
-    /// The most series on the page.
-    #[serde(default = "default_max_series")]
-    max_series: usize,
-    /// Whether samples carry their timestamps.
-    #[serde(default)]
-    timestamps: bool,
+keys! {
+    /// Configuration of the `prometheus_exporter` sink.
+    #[derive(Clone, Debug)]
+    pub struct PrometheusExporterConfig {
+        /// Address of the page. It may be shared with sources and other sinks, on another path.
+        address: Address = required("127.0.0.1:9598"),
+        /// Path of the page.
+        path: String = default("/metrics"),
+        /// How long a series stays that is not written any more.
+        expiry: Period = default("5m"),
+        /// Most series on the page; further ones are dropped and counted as `too_many_series`.
+        max_series: usize = default(100000),
+        /// Whether samples carry their timestamps.
+        timestamps: bool = default(false),
+    }
 }
-
-fn default_path() -> String {
-    "/metrics".into()
-}
-const fn default_expiry() -> Period {
-    Period::secs(300)
-}
-const fn default_max_series() -> usize {
-    100_000
-}
-
-const KEYS: &[Key] = &[
-    Key::required(
-        "address",
-        "\"127.0.0.1:9598\"",
-        "Address of the page. It may be shared with sources and other sinks, on another path.",
-    ),
-    Key::value("path", "\"/metrics\"", "Path of the page."),
-    Key::value(
-        "expiry",
-        "\"5m\"",
-        "How long a series stays that is not written any more.",
-    ),
-    Key::value(
-        "max_series",
-        "100000",
-        "Most series on the page; further ones are dropped and counted as `too_many_series`.",
-    ),
-    Key::value(
-        "timestamps",
-        "false",
-        "Whether samples carry their timestamps.",
-    ),
-];
 
 inventory::submit! {
     ComponentInfo {
         kind: Kind::Sink,
         name: "prometheus_exporter",
         summary: "Shows the latest value of every series on a page to scrape.",
-        keys: &[KEYS],
+        keys: PrometheusExporterConfig::ENTRIES,
     }
 }
 
 #[typetag::deserialize(name = "prometheus_exporter")]
 impl SinkConfig for PrometheusExporterConfig {
-    fn form(&self) -> Form {
-        Form::Decoded
+    fn port(&self) -> SinkPort<'_> {
+        SinkPort::Metrics(self)
     }
 
     fn resources(&self) -> Vec<Resource> {
@@ -111,8 +75,16 @@ impl SinkConfig for PrometheusExporterConfig {
             problems.at("max_series", "must be at least 1");
         }
     }
+}
 
-    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Sink>, BuildError> {
+impl MetricsSink for PrometheusExporterConfig {
+    fn form(&self) -> Form {
+        Form::Decoded
+    }
+}
+
+impl BuildSink<Metrics> for PrometheusExporterConfig {
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Sink<Metrics>>, BuildError> {
         let route = cx.listeners.route(&self.listen(), &cx.id)?;
         let page = Page::new(self.expiry.0, self.max_series, self.timestamps);
         let shared = Shared {
@@ -129,7 +101,7 @@ impl SinkConfig for PrometheusExporterConfig {
 
 impl PrometheusExporterConfig {
     fn listen(&self) -> Listen {
-        Listen::new(self.address, self.path.clone())
+        Listen::new(self.address.0, self.path.clone())
     }
 }
 
@@ -148,9 +120,9 @@ struct Shared {
     metrics: ComponentMetrics,
 }
 
-impl Sink for PrometheusExporter {
+impl Sink<Metrics> for PrometheusExporter {
     fn run(self: Box<Self>, input: Input, _shutdown: Shutdown) -> BoxFuture<Result<(), RunError>> {
-        let serving = self.route.serve(self.shared.clone());
+        let serving = self.route.serve(Arc::new(Everybody), self.shared.clone());
         Box::pin(async move {
             let _serving = serving;
             let mut sweep = interval(self.sweep);
@@ -207,12 +179,6 @@ impl Shared {
 impl Handler for Shared {
     fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
         Box::pin(async move {
-            if ![Method::GET, Method::HEAD].contains(&request.method) {
-                let mut response = answer::text(StatusCode::METHOD_NOT_ALLOWED, "send GET");
-                let allowed = HeaderValue::from_static("GET, HEAD");
-                response.headers_mut().insert(ALLOW, allowed);
-                return response;
-            }
             let format = Format::negotiate(request.headers.get_all(ACCEPT));
             let (text, collisions) = self.page().render(format.escaping, Instant::now());
             if collisions > 0 {
@@ -230,5 +196,9 @@ impl Handler for Shared {
                 .insert(CONTENT_TYPE, format.content_type());
             response
         })
+    }
+
+    fn answers_half_closed(&self) -> bool {
+        true
     }
 }

@@ -1,80 +1,31 @@
 //! Sends remote write 1.0 or 2.0 to any endpoint that takes it.
 //!
-//! Delivery: at least once. A batch is tried again after a network error, 5xx and 429 until it
-//! reaches `retry.max_age`. What is refused for its content is split until the offenders are alone:
-//! they become dead letters, the rest is delivered, and the sender is told. Any other 4xx drops it.
-//! A series of one sender never overtakes itself. Limits: the queue's bytes, the number of connections,
-//! the time of a request.
+//! Delivery: at least once. What is refused for its content (400, 409, 413, 422) is split until the
+//! offenders are alone: they become dead letters, the rest is delivered, and the sender is told. All
+//! else is the endpoint's trouble: the batch is kept and tried again until it reaches
+//! `retry.max_age`. A series of one sender never overtakes itself. Limits: the queue's bytes, the
+//! number of connections, the time of a request.
 
-use std::path::Path;
-use std::sync::Arc;
+use metrifold_base::keys;
+use metrifold_delivery::{DeliveryConfig, Flavour, delivery_sink};
 
-use serde::Deserialize;
-
-use metrifold_base::{BuildError, Key, Problems};
-use metrifold_delivery::{DEAD_LETTER_KEYS, DeliveryConfig, Flavour, KEYS, RETRY_KEYS};
-use metrifold_engine::component::{BuildContext, ComponentInfo, SinkConfig};
-use metrifold_engine::planes::metrics::{Form, Sink, Transform};
-use metrifold_model::Kind;
-use metrifold_queue::QueueConfig;
-
-/// Configuration of the `remote_write` sink.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(transparent)]
-pub struct RemoteWriteConfig(DeliveryConfig);
+keys! {
+    /// Configuration of the `remote_write` sink.
+    #[derive(Clone, Debug)]
+    pub struct RemoteWriteConfig {
+        delivery: DeliveryConfig = include,
+        /// Header that carries the batch's tenant. Without it, no tenant is sent.
+        tenant_header: Option<String> = unset("X-Scope-OrgID"),
+    }
+}
 
 const FLAVOUR: Flavour = Flavour {
-    tenant_header: None,
     conflict_is_partial: false,
     sorts_labels: false,
 };
 
-const OWN_KEYS: &[Key] = &[Key::unset(
-    "tenant_header",
-    "\"X-Scope-OrgID\"",
-    "Header that carries the batch's tenant. Without it, no tenant is sent.",
-)];
-
-inventory::submit! {
-    ComponentInfo {
-        kind: Kind::Sink,
-        name: "remote_write",
-        summary: "Sends Prometheus remote write 1.0 or 2.0.",
-        keys: &[KEYS, OWN_KEYS, RETRY_KEYS, DEAD_LETTER_KEYS],
-    }
-}
-
-#[typetag::deserialize(name = "remote_write")]
-impl SinkConfig for RemoteWriteConfig {
-    fn required(&self) -> bool {
-        self.0.required
-    }
-
-    fn queue(&self) -> QueueConfig {
-        self.0.queue
-    }
-
-    fn form(&self) -> Form {
-        self.0.form()
-    }
-
-    fn checks_series(&self) -> bool {
-        FLAVOUR.sorts_labels
-    }
-
-    fn files(&self) -> Vec<&Path> {
-        self.0.files()
-    }
-
-    fn validate(&self, problems: &mut Problems) {
-        self.0.validate(FLAVOUR, problems);
-    }
-
-    fn before(&self, _cx: &BuildContext) -> Result<Option<Arc<dyn Transform>>, BuildError> {
-        self.0.before()
-    }
-
-    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Sink>, BuildError> {
-        self.0.build(FLAVOUR, cx)
-    }
+delivery_sink! {
+    RemoteWriteConfig = "remote_write": FLAVOUR,
+    |config| config.tenant_header.as_deref(),
+    "Sends Prometheus remote write 1.0 or 2.0."
 }

@@ -7,62 +7,46 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::Deserialize;
 use tokio::time::{MissedTickBehavior, interval};
 
-use metrifold_base::{BoxFuture, BuildError, Key, Period, Problems, RunError, Shutdown};
+use metrifold_base::keys::Keys;
+use metrifold_base::{BoxFuture, BuildError, Period, Problems, RunError, Shutdown, keys};
 use metrifold_codec::remote_write::Limits;
 use metrifold_codec::{ArenaBuilder, Batch, text};
-use metrifold_engine::component::{BuildContext, ComponentInfo, SourceConfig};
-use metrifold_engine::planes::metrics::{Needs, Output, Source};
+use metrifold_engine::component::{
+    BuildContext, BuildSource, ComponentInfo, SourceConfig, SourcePort,
+};
+use metrifold_engine::planes::Source;
+use metrifold_engine::planes::metrics::{Metrics, Needs, Output};
 use metrifold_model::{Kind, Origin};
 use metrifold_telemetry::{ComponentMetrics, Telemetry};
 
-/// Configuration of the `internal_metrics` source.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct InternalMetricsConfig {
-    /// How often a batch is made, at least 100ms.
-    #[serde(default = "default_interval")]
-    interval: Period,
-    /// Labels of every series.
-    #[serde(default = "default_labels")]
-    labels: BTreeMap<String, String>,
+keys! {
+    /// Configuration of the `internal_metrics` source.
+    #[derive(Clone, Debug)]
+    pub struct InternalMetricsConfig {
+        /// How often a batch is made, at least 100ms.
+        interval: Period = default("15s"),
+        /// Labels of every series. A metric's own label of the same name wins.
+        labels: BTreeMap<String, String> = default({ job = "metrifold", instance = "localhost" }),
+    }
 }
-
-const fn default_interval() -> Period {
-    Period::secs(15)
-}
-
-fn default_labels() -> BTreeMap<String, String> {
-    let label = |name: &str, value: &str| (name.to_string(), value.to_string());
-    [label("job", "metrifold"), label("instance", "localhost")].into()
-}
-
-const KEYS: &[Key] = &[
-    Key::value(
-        "interval",
-        "\"15s\"",
-        "How often a batch is made, at least 100ms.",
-    ),
-    Key::value(
-        "labels",
-        "{ job = \"metrifold\", instance = \"localhost\" }",
-        "Labels of every series. A metric's own label of the same name wins.",
-    ),
-];
 
 inventory::submit! {
     ComponentInfo {
         kind: Kind::Source,
         name: "internal_metrics",
         summary: "Metrifold's own metrics, as a batch at an interval.",
-        keys: &[KEYS],
+        keys: InternalMetricsConfig::ENTRIES,
     }
 }
 
 #[typetag::deserialize(name = "internal_metrics")]
 impl SourceConfig for InternalMetricsConfig {
+    fn port(&self) -> SourcePort<'_> {
+        SourcePort::Metrics(self)
+    }
+
     fn validate(&self, problems: &mut Problems) {
         if self.interval < Period::millis(100) {
             problems.at("interval", "must be at least 100ms");
@@ -76,8 +60,10 @@ impl SourceConfig for InternalMetricsConfig {
             }
         }
     }
+}
 
-    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source>, BuildError> {
+impl BuildSource<Metrics> for InternalMetricsConfig {
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source<Metrics>>, BuildError> {
         Ok(Box::new(InternalMetrics {
             config: self.clone(),
             origin: Arc::new(Origin::internal(cx.id.clone())),
@@ -94,7 +80,7 @@ struct InternalMetrics {
     metrics: ComponentMetrics,
 }
 
-impl Source for InternalMetrics {
+impl Source<Metrics> for InternalMetrics {
     fn run(
         self: Box<Self>,
         out: Output,

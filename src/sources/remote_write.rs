@@ -7,7 +7,6 @@
 //! decoded), of series and labels, of all requests in flight together, and the time that a
 //! sender may take.
 
-mod keys;
 mod reserved;
 
 use std::net::SocketAddr;
@@ -15,134 +14,75 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, AUTHORIZATION, COOKIE, HeaderValue, PROXY_AUTHORIZATION};
-use http::{Method, StatusCode};
-use serde::Deserialize;
+use http::StatusCode;
+use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use metrifold_base::{BoxFuture, BuildError, Period, Problems, RunError, Shutdown, Size};
+use metrifold_base::keys::Keys;
+use metrifold_base::{
+    BoxFuture, BuildError, Period, Problems, RunError, Shutdown, Size, keys, words,
+};
 use metrifold_codec::remote_write::{Limits, Written, negotiate};
 use metrifold_codec::{Batch, snappy};
-use metrifold_engine::component::{BuildContext, ComponentInfo, Resource, SourceConfig};
-use metrifold_engine::memory::Sizes;
-use metrifold_engine::planes::metrics::{Needs, Output, Seen, SendError, Source};
-use metrifold_http::{
-    Authorization, BasicAuth, BodyError, Callers, Handler, Listen, Request, Response, Route,
-    ServerTls, answer, auth, body,
+use metrifold_engine::component::{
+    BuildContext, BuildSource, ComponentInfo, Resource, SourceConfig, SourcePort,
 };
-use metrifold_model::{Ack, Counts, Kind, Origin, Outcome, Until, Version};
+use metrifold_engine::memory::Sizes;
+use metrifold_engine::planes::Source;
+use metrifold_engine::planes::metrics::{Metrics, Needs, Output, Seen, SendError};
+use metrifold_http::{
+    BodyError, Callers, Handler, Listen, Methods, Request, Response, Route, ServerKeys, answer,
+    body, rejection,
+};
+use metrifold_model::{Ack, Caller, Counts, Kind, Origin, Outcome, Until, Version};
 use metrifold_telemetry::ComponentMetrics;
 
 use reserved::{Bounds, NoRoom, Reserved};
 
-/// When a sender is told that all is well.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Acknowledge {
-    /// Once every required sink has delivered the batch or has it on disk.
-    #[default]
-    Stored,
-    /// Once the far end of every required sink has it.
-    Delivered,
-    /// Once the request has passed the checks and is queued.
-    Received,
-}
-
-/// Configuration of the `remote_write` source.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RemoteWriteConfig {
-    /// The address to listen on. Sources with the same address share one listener.
-    address: SocketAddr,
-    /// The path to receive on; `{name}` matches one segment, for the `tenant` transform.
-    #[serde(default = "default_path")]
-    path: String,
-    /// TLS for callers.
-    tls: Option<ServerTls>,
-    /// The user that callers must be.
-    basic_auth: Option<BasicAuth>,
-    /// The token that callers must have.
-    authorization: Option<Authorization>,
-    /// The largest compressed body.
-    #[serde(default = "default_max_body_bytes")]
-    max_body_bytes: Size,
-    /// The largest decoded body.
-    #[serde(default = "default_max_decoded_bytes")]
-    max_decoded_bytes: Size,
-    /// The most labels that a series may have.
-    #[serde(default = "default_max_labels")]
-    max_labels_per_series: usize,
-    /// The longest name of a label.
-    #[serde(default = "default_max_name")]
-    max_label_name_bytes: Size,
-    /// The longest value of a label.
-    #[serde(default = "default_max_value")]
-    max_label_value_bytes: Size,
-    /// The memory that all requests in flight may take, decoded.
-    #[serde(default = "default_in_flight")]
-    max_in_flight_bytes: Size,
-    /// The most connections of the listener.
-    #[serde(default = "default_connections")]
-    max_connections: usize,
-    /// The longest that the head of a request may take.
-    #[serde(default = "default_header_timeout")]
-    header_timeout: Period,
-    /// The longest that the body of a request may take.
-    #[serde(default = "default_body_timeout")]
-    body_timeout: Period,
-    /// The longest that a connection may be idle.
-    #[serde(default = "default_idle_timeout")]
-    idle_timeout: Period,
+words! {
     /// When a sender is told that all is well.
-    #[serde(default)]
-    acknowledge: Acknowledge,
-    /// The longest that a sender waits for its acknowledgement before it is told to try again.
-    #[serde(default = "default_acknowledge_timeout")]
-    acknowledge_timeout: Period,
-    /// Whether every request is decoded and checked, also when nothing reads its labels.
-    #[serde(default)]
-    check_series: bool,
-    /// Whether the samples of every request are counted, also when nobody decodes it.
-    #[serde(default)]
-    count_samples: bool,
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Acknowledge {
+        /// Once every required sink has delivered the batch or has it on disk.
+        Stored = "stored",
+        /// Once the far end of every required sink has it.
+        Delivered = "delivered",
+        /// Once the request has passed the checks and is queued.
+        Received = "received",
+    }
 }
 
-fn default_path() -> String {
-    "/api/v1/write".into()
-}
-const fn default_max_body_bytes() -> Size {
-    Size::mib(32)
-}
-const fn default_max_decoded_bytes() -> Size {
-    Size::mib(128)
-}
-const fn default_max_labels() -> usize {
-    128
-}
-const fn default_max_name() -> Size {
-    Size::kib(1)
-}
-const fn default_max_value() -> Size {
-    Size::kib(16)
-}
-const fn default_in_flight() -> Size {
-    Size::mib(256)
-}
-const fn default_connections() -> usize {
-    1024
-}
-const fn default_header_timeout() -> Period {
-    Period::secs(10)
-}
-const fn default_body_timeout() -> Period {
-    Period::secs(30)
-}
-const fn default_idle_timeout() -> Period {
-    Period::secs(300)
-}
-const fn default_acknowledge_timeout() -> Period {
-    Period::secs(20)
+keys! {
+    /// Configuration of the `remote_write` source.
+    #[derive(Clone, Debug)]
+    pub struct RemoteWriteConfig {
+        server: ServerKeys = include,
+        /// Path to receive on. `{name}` matches one segment, which the `tenant` transform can take.
+        path: String = default("/api/v1/write"),
+        /// When a sender is told that all is well: `stored` (every required sink has delivered the batch or has it on disk), `delivered` (the far end of every required sink has it) or `received` (the request passed the checks and is queued).
+        acknowledge: Acknowledge = default("stored"),
+        /// Longest wait for the acknowledgement. Then the sender is told to try again (503) and what is still queued for it is dropped.
+        acknowledge_timeout: Period = default("20s"),
+        /// Whether every request is decoded and each series checked. Otherwise that happens only where it is needed: something reads labels, the protocol version changes, the request is 2.0, or no required sink's endpoint would answer for it.
+        check_series: bool = default(false),
+        /// Whether the samples of every request are counted, for the ledger and the metrics. Otherwise a request that nobody decodes is forwarded uncounted, unless a queue on disk stores it because its sink does not keep up. Counting costs less than decoding, and checks nothing.
+        count_samples: bool = default(false),
+        /// Largest compressed body; above it 413.
+        max_body_bytes: Size = default("32MiB"),
+        /// Largest decoded body, at most 1GiB; above it 413, before anything is allocated.
+        max_decoded_bytes: Size = default("128MiB"),
+        /// Most labels of a series; one with more is invalid.
+        max_labels_per_series: usize = default(128),
+        /// Longest label name; a series with a longer one is invalid.
+        max_label_name_bytes: Size = default("1KiB"),
+        /// Longest label value; a series with a longer one is invalid.
+        max_label_value_bytes: Size = default("16KiB"),
+        /// Memory of all requests in flight, compressed and decoded, at least `max_body_bytes` and `max_decoded_bytes` together and below 4GiB; above it 503 with Retry-After.
+        max_in_flight_bytes: Size = default("256MiB"),
+        /// Longest time for the body of a request; then 408.
+        body_timeout: Period = default("30s"),
+    }
 }
 
 /// Offsets into a decoded body are 32 bits wide, with room for what edits add.
@@ -153,12 +93,16 @@ inventory::submit! {
         kind: Kind::Source,
         name: "remote_write",
         summary: "Receives Prometheus remote write 1.0 and 2.0.",
-        keys: &[keys::KEYS],
+        keys: RemoteWriteConfig::ENTRIES,
     }
 }
 
 #[typetag::deserialize(name = "remote_write")]
 impl SourceConfig for RemoteWriteConfig {
+    fn port(&self) -> SourcePort<'_> {
+        SourcePort::Metrics(self)
+    }
+
     fn resources(&self) -> Vec<Resource> {
         vec![Resource::Route(self.listen())]
     }
@@ -171,21 +115,11 @@ impl SourceConfig for RemoteWriteConfig {
     }
 
     fn files(&self) -> Vec<&Path> {
-        let tls = self.tls.iter().flat_map(ServerTls::files);
-        let (basic_auth, authorization) = (self.basic_auth.as_ref(), self.authorization.as_ref());
-        tls.chain(auth::files(basic_auth, authorization, None))
-            .collect()
+        self.server.files()
     }
 
     fn validate(&self, problems: &mut Problems) {
-        self.listen().validate(problems);
-        auth::validate(
-            "",
-            self.basic_auth.as_ref(),
-            self.authorization.as_ref(),
-            None,
-            problems,
-        );
+        self.server.validate(&self.path, problems);
         for (key, value) in [
             ("max_body_bytes", self.max_body_bytes),
             ("max_label_name_bytes", self.max_label_name_bytes),
@@ -225,15 +159,17 @@ impl SourceConfig for RemoteWriteConfig {
             }
         }
     }
+}
 
-    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source>, BuildError> {
+impl BuildSource<Metrics> for RemoteWriteConfig {
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source<Metrics>>, BuildError> {
         let route = cx.listeners.route(&self.listen(), &cx.id)?;
-        let callers = Callers::build(self.basic_auth.as_ref(), self.authorization.as_ref())?;
+        let callers = self.server.callers()?;
         Ok(Box::new(RemoteWrite {
             route,
+            callers,
             receiver: Receiver {
                 source: cx.id.clone(),
-                callers,
                 config: self.clone(),
                 limits: Limits {
                     decoded_bytes: self.max_decoded_bytes.bytes(),
@@ -250,35 +186,34 @@ impl SourceConfig for RemoteWriteConfig {
 
 impl RemoteWriteConfig {
     fn listen(&self) -> Listen {
-        Listen {
-            address: self.address,
-            path: self.path.clone(),
-            tls: self.tls.clone(),
-            max_connections: self.max_connections,
-            header_timeout: self.header_timeout.0,
-            idle_timeout: self.idle_timeout.0,
-        }
+        self.server.listen(&self.path, Methods::POST)
     }
 }
 
 struct RemoteWrite {
     route: Route,
+    callers: Callers,
     receiver: Receiver,
 }
 
-impl Source for RemoteWrite {
+impl Source<Metrics> for RemoteWrite {
     fn run(
         self: Box<Self>,
         out: Output,
         mut shutdown: Shutdown,
     ) -> BoxFuture<Result<(), RunError>> {
-        let Self { route, receiver } = *self;
+        let Self {
+            route,
+            callers,
+            receiver,
+        } = *self;
         let (requests, under_way) = watch::channel(());
-        let serving = route.serve(Arc::new(Serving {
+        let handler = Serving {
             receiver: Arc::new(receiver),
             out,
             _under_way: under_way,
-        }));
+        };
+        let serving = route.serve(Arc::new(callers), Arc::new(handler));
         Box::pin(async move {
             shutdown.wait().await;
             // New requests go to a successor or are told to come back; those under way keep the
@@ -306,32 +241,27 @@ impl Handler for Serving {
             response
         })
     }
+
+    /// A batch that has arrived whole is worth its answer.
+    fn answers_half_closed(&self) -> bool {
+        true
+    }
+
+    fn refused(&self, status: StatusCode) {
+        self.receiver.metrics.answered(status);
+    }
 }
 
 struct Receiver {
     source: Arc<str>,
-    callers: Callers,
     config: RemoteWriteConfig,
     limits: Limits,
     bounds: Bounds,
     metrics: ComponentMetrics,
 }
 
-/// Seconds after which a sender that was turned away should try again.
-const RETRY_AFTER: u64 = 1;
-
 impl Receiver {
     async fn receive(&self, request: Request, out: &Output) -> Response {
-        if let Err(refusal) = self.callers.check(&request.headers) {
-            return refusal;
-        }
-        if request.method != Method::POST {
-            let mut response = answer::text(StatusCode::METHOD_NOT_ALLOWED, "send POST");
-            response
-                .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static("POST"));
-            return response;
-        }
         let version = match negotiate(&request.headers) {
             Ok(version) => version,
             Err(error) => {
@@ -394,7 +324,7 @@ impl Receiver {
             params: request.params,
             headers: request.headers,
             peer: request.peer,
-            client_certificate: request.client_certificate,
+            caller: request.caller,
         };
         let read = body::read_within(
             request.body,
@@ -445,7 +375,7 @@ impl Receiver {
         self.metrics.error("overloaded", reason.text());
         answer::retry_after(
             StatusCode::SERVICE_UNAVAILABLE,
-            out.room_after().unwrap_or(RETRY_AFTER),
+            out.room_after().unwrap_or(rejection::RETRY_AFTER),
             reason.text(),
         )
     }
@@ -457,9 +387,10 @@ impl Receiver {
         Origin {
             source: self.source.clone(),
             peer: Some(head.peer.ip()),
+            order: None,
             params: head.params,
             headers: head.headers,
-            client_certificate: head.client_certificate,
+            caller: head.caller,
         }
     }
 
@@ -482,7 +413,7 @@ impl Receiver {
             waiter
         });
         let delivered = async {
-            let seen = out.send(batch, asks).await.map_err(|e| self.refuse(&e))?;
+            let seen = out.send(batch, asks).await.map_err(|e| self.refuse(e))?;
             reserved.worked();
             let verdict = match waiter {
                 Some(mut waiter) => waiter.verdict().await,
@@ -496,23 +427,18 @@ impl Receiver {
                 .error("acknowledge_timeout", "no acknowledgement in time");
             answer::retry_after(
                 StatusCode::SERVICE_UNAVAILABLE,
-                out.retry_after().unwrap_or(RETRY_AFTER),
+                out.retry_after().unwrap_or(rejection::RETRY_AFTER),
                 "not delivered within acknowledge_timeout: try again",
             )
         })?
     }
 
-    /// The answer to a request that reached no sink.
-    fn refuse(&self, error: &SendError) -> Response {
-        let status = match error {
-            SendError::Malformed(_) => {
-                self.metrics.error("decode", error);
-                StatusCode::BAD_REQUEST
-            }
-            SendError::Rejected(_) => StatusCode::BAD_REQUEST,
-            SendError::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        answer::text(status, &error.to_string())
+    /// The answer to a request that reached no sink. Transforms have counted their own refusals.
+    fn refuse(&self, error: SendError) -> Response {
+        if let SendError::Malformed(error) = &error {
+            self.metrics.error("decode", error);
+        }
+        rejection::answer(&error.into())
     }
 
     fn answer(&self, version: Version, seen: &Seen, verdict: Outcome) -> Response {
@@ -526,19 +452,13 @@ impl Receiver {
                 answer::text(StatusCode::BAD_REQUEST, &invalid.to_string()),
                 counts,
             ),
-            // Nothing is claimed to be stored of which that is not known.
-            Outcome::Rejected { reason, lost } => (
-                answer::text(StatusCode::BAD_REQUEST, &reason),
-                lost.map_or_else(Counts::default, |lost| counts.saturating_sub(lost)),
-            ),
-            Outcome::Failed {
-                reason,
-                retry_after,
-            } => {
-                let secs = retry_after.map_or(RETRY_AFTER, |after| after.as_secs().max(1));
+            // Nothing is claimed to be stored of which that is not known, and nothing of what the
+            // sender is to send again.
+            Outcome::Rejected { rejection, lost } => {
+                let lost = lost.filter(|_| !rejection.may_retry());
                 (
-                    answer::retry_after(StatusCode::SERVICE_UNAVAILABLE, secs, &reason),
-                    Counts::default(),
+                    rejection::answer(&rejection),
+                    lost.map_or_else(Counts::default, |lost| counts.saturating_sub(lost)),
                 )
             }
         };
@@ -555,5 +475,5 @@ struct Head {
     params: Vec<(Box<str>, Box<str>)>,
     headers: http::HeaderMap,
     peer: SocketAddr,
-    client_certificate: Option<Arc<metrifold_model::ClientCertificate>>,
+    caller: Caller,
 }

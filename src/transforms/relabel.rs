@@ -9,25 +9,26 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::Deserialize;
-
-use metrifold_base::{BuildError, Key, Problems};
-use metrifold_engine::component::{BuildContext, ComponentInfo, TransformConfig};
-use metrifold_engine::planes::metrics::{Relabel, Transform};
+use metrifold_base::keys::Keys;
+use metrifold_base::{BuildError, Problems, keys};
+use metrifold_engine::component::{
+    BuildContext, BuildTransform, ComponentInfo, TransformConfig, TransformPorts,
+};
+use metrifold_engine::planes::metrics::{Metrics, Relabel, Transform};
 use metrifold_expr::relabel::{Program, RuleConfig, Validation, file};
 use metrifold_model::Kind;
 
-/// `[transforms.clean] type = "relabel"`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RelabelConfig {
-    /// The rules, in the order in which they are applied.
-    rules: Option<Vec<RuleConfig>>,
-    /// A YAML file that holds them in Prometheus's form.
-    rules_file: Option<PathBuf>,
-    /// Which label names are valid: `utf8` (the default) or `legacy`.
-    #[serde(default)]
-    validation: Validation,
+keys! {
+    /// `[transforms.clean] type = "relabel"`.
+    #[derive(Debug)]
+    pub struct RelabelConfig {
+        /// The rules, in the order in which they are applied; exactly one of rules and rules_file is given.
+        rules: Option<Vec<RuleConfig>> = unset([{ source_labels = ["__name__"], regex = "go_gc_.*", action = "drop" }]),
+        /// A YAML file of at most 4 MiB that holds the rules as Prometheus's configuration does.
+        rules_file: Option<PathBuf> = unset("/etc/metrifold/relabel.yaml"),
+        /// Which label names are valid: utf8 (all that are not empty) or legacy (letters, digits, underscores).
+        validation: Validation = default("utf8"),
+    }
 }
 
 inventory::submit! {
@@ -35,11 +36,7 @@ inventory::submit! {
         kind: Kind::Transform,
         name: "relabel",
         summary: "keeps, drops and rewrites series by Prometheus's relabelling rules",
-        keys: &[&[
-            Key::unset("rules", "[{ source_labels = [\"__name__\"], regex = \"go_gc_.*\", action = \"drop\" }]", "The rules, in the order in which they are applied; exactly one of rules and rules_file is given."),
-            Key::unset("rules_file", "\"/etc/metrifold/relabel.yaml\"", "A YAML file of at most 4 MiB that holds the rules as Prometheus's configuration does."),
-            Key::value("validation", "\"utf8\"", "Which label names are valid: utf8 (all that are not empty) or legacy (letters, digits, underscores)."),
-        ]],
+        keys: RelabelConfig::ENTRIES,
     }
 }
 
@@ -69,6 +66,13 @@ impl RelabelConfig {
 
 #[typetag::deserialize(name = "relabel")]
 impl TransformConfig for RelabelConfig {
+    fn ports(&self) -> TransformPorts<'_> {
+        TransformPorts {
+            metrics: Some(self),
+            ..TransformPorts::default()
+        }
+    }
+
     fn files(&self) -> Vec<&Path> {
         self.rules_file.iter().map(PathBuf::as_path).collect()
     }
@@ -76,7 +80,9 @@ impl TransformConfig for RelabelConfig {
     fn validate(&self, problems: &mut Problems) {
         self.compile(problems);
     }
+}
 
+impl BuildTransform<Metrics> for RelabelConfig {
     fn build(&self, _cx: &BuildContext) -> Result<Arc<dyn Transform>, BuildError> {
         Ok(Arc::new(self.make()?))
     }

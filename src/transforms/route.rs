@@ -15,10 +15,13 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 
-use metrifold_base::{BuildError, Key, Problems};
+use metrifold_base::keys::{Keys, Shape, Shaped};
+use metrifold_base::{BuildError, Problems, keys};
 use metrifold_codec::Batch;
-use metrifold_engine::component::{BuildContext, ComponentInfo, TransformConfig};
-use metrifold_engine::planes::metrics::{Emitter, Plan, Transform};
+use metrifold_engine::component::{
+    BuildContext, BuildTransform, ComponentInfo, TransformConfig, TransformPorts,
+};
+use metrifold_engine::planes::metrics::{Emitter, Metrics, Plan, Transform};
 use metrifold_expr::matchers::Matchers;
 use metrifold_model::{Kind, Rejection};
 
@@ -26,12 +29,13 @@ use metrifold_model::{Kind, Rejection};
 const REST: &str = "rest";
 const MAX_ROUTES: usize = 256;
 
-/// `[transforms.split] type = "route"`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RouteConfig {
-    /// The selector, or several of which one has to hold, by name of the output.
-    routes: BTreeMap<String, Selectors>,
+keys! {
+    /// `[transforms.split] type = "route"`.
+    #[derive(Debug)]
+    pub struct RouteConfig {
+        /// The selector of each output, or a list of selectors of which one has to hold; what none selects goes to the output rest.
+        routes: BTreeMap<String, Selectors> = required({ node = "{__name__=~'node_.*'}" }),
+    }
 }
 
 inventory::submit! {
@@ -39,9 +43,7 @@ inventory::submit! {
         kind: Kind::Transform,
         name: "route",
         summary: "sends series to named outputs by PromQL selectors",
-        keys: &[&[
-            Key::required("routes", "{ node = '{__name__=~\"node_.*\"}' }", "The selector of each output, or a list of selectors of which one has to hold; what none selects goes to the output rest."),
-        ]],
+        keys: RouteConfig::ENTRIES,
     }
 }
 
@@ -50,6 +52,10 @@ inventory::submit! {
 struct Selectors {
     texts: Vec<String>,
     list: bool,
+}
+
+impl Shaped for Selectors {
+    const SHAPE: Shape = Shape::OneOrMany(&Shape::Text);
 }
 
 impl<'de> Deserialize<'de> for Selectors {
@@ -138,6 +144,13 @@ impl RouteConfig {
 
 #[typetag::deserialize(name = "route")]
 impl TransformConfig for RouteConfig {
+    fn ports(&self) -> TransformPorts<'_> {
+        TransformPorts {
+            metrics: Some(self),
+            ..TransformPorts::default()
+        }
+    }
+
     fn outputs(&self) -> Vec<String> {
         let rest = std::iter::once(REST.to_owned());
         self.routes.keys().cloned().chain(rest).collect()
@@ -146,7 +159,9 @@ impl TransformConfig for RouteConfig {
     fn validate(&self, problems: &mut Problems) {
         self.compile(problems);
     }
+}
 
+impl BuildTransform<Metrics> for RouteConfig {
     fn build(&self, _cx: &BuildContext) -> Result<Arc<dyn Transform>, BuildError> {
         Ok(Arc::new(self.make()?))
     }
@@ -167,10 +182,7 @@ impl Transform for Route {
 impl Route {
     /// Gives each output the series that its route selects.
     fn split(&self, mut batch: Batch, out: &mut Emitter<'_>) -> Result<(), Rejection> {
-        let arena = batch
-            .arena()
-            .map_err(|error| Rejection(error.to_string()))?;
-        let arena = arena.clone();
+        let arena = batch.arena()?.clone();
         // The series of each output, that of the rest behind the others.
         let mut selected = vec![Vec::new(); self.routes.len() + 1];
         let mut all = 0;

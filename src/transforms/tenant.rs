@@ -21,35 +21,33 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use serde::Deserialize;
 
-use metrifold_base::{BuildError, Key, Problems};
+use metrifold_base::keys::Keys;
+use metrifold_base::{BuildError, Problems, keys};
 use metrifold_codec::{Arena, Batch, Label, Name, SeriesMut};
-use metrifold_engine::component::{BuildContext, ComponentInfo, TransformConfig};
-use metrifold_engine::planes::metrics::{Emitter, Pass, Plan, Transform};
-use metrifold_model::{Kind, Rejection, Tenant};
+use metrifold_engine::component::{
+    BuildContext, BuildTransform, ComponentInfo, TransformConfig, TransformPorts,
+};
+use metrifold_engine::planes::metrics::{Emitter, Metrics, Pass, Plan, Transform};
+use metrifold_model::{Kind, Rejection, RejectionKind, Tenant};
 
 use source::{FromConfig, Source};
 
 const METRIC: &str = "__name__";
 
-/// `[transforms.tenant] type = "tenant"`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TenantConfig {
-    /// Where the tenant's name may be found; the first entry that yields one wins.
-    from: Vec<FromConfig>,
-    /// The tenant when no entry yields one; without it such a batch is refused.
-    default: Option<String>,
-    /// The label that the name is written to, whatever the sender put there; none by default.
-    label: Option<String>,
-    /// The most tenants that one batch may hold; 1000 by default.
-    #[serde(default = "default_max_tenants")]
-    max_tenants_per_batch: NonZeroUsize,
-}
-
-fn default_max_tenants() -> NonZeroUsize {
-    const { NonZeroUsize::new(1000).unwrap() } // evaluated by the compiler
+keys! {
+    /// `[transforms.tenant] type = "tenant"`.
+    #[derive(Debug)]
+    pub struct TenantConfig {
+        /// Where the tenant's name may be found: entries of path, header, label (with remove = true to take the label away), client_cert (common_name, organizational_unit, dns) or value; the first that yields a name wins.
+        from: Vec<FromConfig> = required([{ path = "tenant" }, { header = "THANOS-TENANT" }, { label = "namespace" }]),
+        /// The tenant when no entry yields one; without it such a batch is refused with status 400.
+        default: Option<String> = unset("anonymous"),
+        /// The label that the tenant's name is written to, whatever the sender put there.
+        label: Option<String> = unset("tenant_id"),
+        /// The most tenants that one batch may hold, at least 1; a batch with more is refused with status 413.
+        max_tenants_per_batch: NonZeroUsize = default(1000),
+    }
 }
 
 inventory::submit! {
@@ -57,12 +55,7 @@ inventory::submit! {
         kind: Kind::Transform,
         name: "tenant",
         summary: "finds out whose a batch is and splits it by tenant",
-        keys: &[&[
-            Key::required("from", "[{ path = \"tenant\" }, { header = \"THANOS-TENANT\" }, { label = \"namespace\" }]", "Where the tenant's name may be found: entries of path, header, label (with remove = true to take the label away), client_cert (common_name, organizational_unit, dns) or value; the first that yields a name wins."),
-            Key::unset("default", "\"anonymous\"", "The tenant when no entry yields one; without it such a batch is refused with status 400."),
-            Key::unset("label", "\"tenant_id\"", "The label that the tenant's name is written to, whatever the sender put there."),
-            Key::value("max_tenants_per_batch", "1000", "The most tenants that one batch may hold, at least 1; a batch with more is refused with status 400."),
-        ]],
+        keys: TenantConfig::ENTRIES,
     }
 }
 
@@ -122,10 +115,19 @@ impl TenantConfig {
 
 #[typetag::deserialize(name = "tenant")]
 impl TransformConfig for TenantConfig {
+    fn ports(&self) -> TransformPorts<'_> {
+        TransformPorts {
+            metrics: Some(self),
+            ..TransformPorts::default()
+        }
+    }
+
     fn validate(&self, problems: &mut Problems) {
         self.compile(problems);
     }
+}
 
+impl BuildTransform<Metrics> for TenantConfig {
     fn build(&self, _cx: &BuildContext) -> Result<Arc<dyn Transform>, BuildError> {
         Ok(Arc::new(self.make()?))
     }
@@ -194,7 +196,7 @@ impl TenantTransform {
                 continue;
             }
             let name = source.read(batch.origin());
-            let name = name.map_err(|reason| Rejection(format!("{source}: {reason}")))?;
+            let name = name.map_err(|reason| Rejection::invalid(format!("{source}: {reason}")))?;
             if let Some(tenant) = name {
                 found.fixed = Some(tenant);
                 break;
@@ -204,7 +206,7 @@ impl TenantTransform {
     }
 
     fn none(&self, what: &str) -> Rejection {
-        Rejection(format!(
+        Rejection::invalid(format!(
             "{what} has no tenant: it is looked for in {}",
             self.described
         ))
@@ -233,13 +235,17 @@ impl TenantTransform {
                 _ => match known.get(name) {
                     Some(&part) => part,
                     None => {
-                        let tenant = name::check(name)
-                            .map_err(|reason| Rejection(format!("{}: {reason}", metric())))?;
+                        let tenant = name::check(name).map_err(|reason| {
+                            Rejection::invalid(format!("{}: {reason}", metric()))
+                        })?;
                         if parts.len() >= self.max_tenants {
-                            return Err(Rejection(format!(
-                                "batch holds more than {} tenants: send fewer at a time or raise max_tenants_per_batch",
-                                self.max_tenants
-                            )));
+                            return Err(Rejection::new(
+                                RejectionKind::TooLarge,
+                                format!(
+                                    "batch holds more than {} tenants: send fewer at a time or raise max_tenants_per_batch",
+                                    self.max_tenants
+                                ),
+                            ));
                         }
                         parts.push(Part {
                             tenant: tenant.into(),
@@ -284,7 +290,7 @@ impl TenantTransform {
                     true
                 });
             });
-            edited.map_err(|error| Rejection(error.to_string()))?;
+            edited?;
         }
         batch.set_tenant(tenant);
         Ok(())
@@ -325,10 +331,7 @@ impl TenantTransform {
         mut batch: Batch,
         out: &mut Emitter<'_>,
     ) -> Result<(), Rejection> {
-        let arena = batch
-            .arena()
-            .map_err(|error| Rejection(error.to_string()))?;
-        let arena = arena.clone();
+        let arena = batch.arena()?.clone();
         let mut parts = self.group(found, &arena)?;
         let metadata = arena.counts().metadata > 0;
         if let Some(fixed) = &found.fixed

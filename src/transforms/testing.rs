@@ -5,8 +5,8 @@ use std::sync::Arc;
 use prost::Message;
 
 use metrifold_codec::Batch;
+use metrifold_codec::remote_write::Limits;
 use metrifold_codec::remote_write::messages::v1;
-use metrifold_codec::remote_write::{DecodeError, Limits};
 pub(super) use metrifold_codec::testing::{Labels, labels};
 use metrifold_codec::testing::{compress, decompress};
 use metrifold_engine::planes::metrics::{Emitter, Plan, Transform};
@@ -75,12 +75,9 @@ fn run(
         Plan::Keep => out.emit(batch),
         Plan::Split(split) => return split(batch, out),
         Plan::Pass(mut pass) => {
-            let refused = |error: DecodeError| Rejection(error.to_string());
-            batch.decode().map_err(refused)?;
+            batch.decode()?;
             let before = batch.counts().unwrap();
-            batch
-                .edit(|arena| arena.retain(|series| pass.series(series)))
-                .map_err(refused)?;
+            batch.edit(|arena| arena.retain(|series| pass.series(series)))?;
             let after = batch.counts().unwrap();
             out.dropped(pass.reason(), before.all_samples() - after.all_samples());
             if before.is_empty() || !after.is_empty() {

@@ -17,6 +17,7 @@ pub mod keys;
 
 mod backoff;
 mod error;
+mod lock;
 mod log_limit;
 mod problems;
 mod shutdown;
@@ -24,8 +25,12 @@ mod values;
 
 pub use backoff::Backoff;
 pub use error::{BoxFuture, BuildError, RunError};
-pub use keys::{Key, KeyDefault};
+pub use keys::KeyDefault;
+pub use lock::locked;
 pub use log_limit::LogLimit;
 pub use problems::{Problem, Problems};
+/// What the macros name.
+#[doc(hidden)]
+pub use serde;
 pub use shutdown::{Shutdown, ShutdownTrigger};
-pub use values::{Endpoint, Period, Secret, Size};
+pub use values::{Address, Endpoint, OneOrMany, Period, Secret, Size};

@@ -1,10 +1,12 @@
 //! Values as users write them: durations, sizes, secrets, endpoints.
 
 use std::fmt;
+use std::marker::PhantomData;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::de::{Deserialize, Deserializer, Error, Unexpected};
+use serde::de::{Deserialize, Deserializer, Error, IntoDeserializer, SeqAccess, Unexpected};
 
 /// A duration: a whole number with a unit, or several from large to small: `500ms`, `30s`, `5m`,
 /// `1h30m`, `2d`, `1w`.
@@ -170,6 +172,72 @@ from_string! {
     Period, "a duration in quotes, such as \"30s\"";
     Size, "a size in quotes, such as \"64MiB\"";
     Endpoint, "an http:// or https:// URL in quotes";
+    Address, "an address in quotes, such as \"0.0.0.0:9201\"";
+}
+
+/// An address to listen on: `127.0.0.1:9201`, `[::1]:9201`, `localhost:9201` (which is
+/// `127.0.0.1`) or `:9201` (which is `0.0.0.0`: all addresses of IPv4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address(pub SocketAddr);
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parse = || {
+            if let Ok(address) = text.parse() {
+                return Some(Self(address));
+            }
+            let (host, port) = text.rsplit_once(':')?;
+            let host = match host {
+                "" => Ipv4Addr::UNSPECIFIED,
+                "localhost" => Ipv4Addr::LOCALHOST,
+                _ => return None,
+            };
+            let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+            let port = port.parse().ok().filter(|_| digits)?;
+            Some(Self(SocketAddr::from((host, port))))
+        };
+        parse().ok_or_else(|| {
+            format!("{text:?} is not an address to listen on: write an IP address and a port, such as \"0.0.0.0:9201\", or \":9201\" for all addresses")
+        })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One value, or a list of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OneOrMany<T>(pub Vec<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> serde::de::Visitor<'de> for Visitor<T> {
+            type Value = OneOrMany<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text in quotes, or a list of such")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(OneOrMany(vec![T::deserialize(text.into_deserializer())?]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut values = Vec::new();
+                while let Some(value) = list.next_element()? {
+                    values.push(value);
+                }
+                Ok(OneOrMany(values))
+            }
+        }
+        deserializer.deserialize_any(Visitor(PhantomData))
+    }
 }
 
 /// A secret. It is shown nowhere: `Debug` hides it, and it has no `Display`.
@@ -273,6 +341,30 @@ mod tests {
         }
         for text in ["", "64", "MiB", "64mib", "-1B", "99999999999TiB"] {
             assert!(text.parse::<Size>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_may_leave_the_host_out_or_call_it_localhost() {
+        for (text, address) in [
+            ("127.0.0.1:9201", "127.0.0.1:9201"),
+            ("[::1]:9201", "[::1]:9201"),
+            (":9201", "0.0.0.0:9201"),
+            ("localhost:9201", "127.0.0.1:9201"),
+        ] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), address);
+        }
+        for text in [
+            "",
+            "9201",
+            "localhost",
+            ":",
+            ":+1",
+            ":65536",
+            "example.org:80",
+        ] {
+            let error = text.parse::<Address>().unwrap_err();
+            assert!(error.contains("write an IP address and a port"), "{error}");
         }
     }
 

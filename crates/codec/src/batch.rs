@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use metrifold_model::{Ack, Counts, Origin, Tenant, Version};
+use metrifold_model::{Ack, Caller, Counts, Origin, Tenant, Version};
 
 use crate::remote_write::{CompressionChoice, DecodeError, Invalid, Limits};
 use crate::{Arena, SeriesMut, remote_write};
@@ -151,12 +151,13 @@ impl Batch {
         let origin = &self.origin;
         if origin.headers.is_empty()
             && origin.params.is_empty()
-            && origin.client_certificate.is_none()
+            && origin.caller == Caller::anonymous()
         {
             return;
         }
         self.origin = Arc::new(Origin {
             peer: origin.peer,
+            order: origin.order.clone(),
             ..Origin::internal(origin.source.clone())
         });
     }

@@ -1,25 +1,19 @@
 //! One delivery: its attempts, the parts that it is split into, and giving up.
 
-use std::sync::atomic::Ordering;
-
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
-use http::{HeaderName, HeaderValue};
-use tracing::{info, warn};
+use tracing::info;
 
 use metrifold_codec::Batch;
-use metrifold_codec::remote_write::{DecodeError, VERSION, content_type, version_value};
+use metrifold_codec::remote_write::{DecodeError, Written};
 use metrifold_engine::dead_letters::Letter;
 use metrifold_engine::planes::metrics::{Delivery, Form, Input, Trouble};
-use metrifold_http::{Parts, Reply, TransportKind};
 use metrifold_model::ledger::Reason;
-use metrifold_model::{Outcome, Version};
+use metrifold_model::{Counts, Fault, Outcome, Rejection, Version};
 
-use super::answer::{Answer, Refusal, stored};
-use super::config::Protocol;
 use super::isolation::{Isolation, OFFENDERS_MAX, Step};
-use super::pace::{Failure, Permit};
+use super::pace::Permit;
 use super::sender::Shared;
+use super::transport::{Answer, Attempt, Failure, Refusal, RefusalClass, Transport};
 
 /// What became of a part of a delivery.
 enum Part {
@@ -33,7 +27,7 @@ enum Part {
     Left,
 }
 
-impl Shared {
+impl<T: Transport> Shared<T> {
     /// Sees a delivery to its end. If it is to be tried again, it is returned with the reason, and
     /// without one if it is left to the sink's successor.
     pub(super) async fn deliver(
@@ -43,13 +37,16 @@ impl Shared {
         input: &Input,
     ) -> Option<(Delivery, Option<Trouble>)> {
         let mut isolation = Isolation::default();
+        let mut asked_v1 = false;
         loop {
-            let outcome = match self.deliver_part(&mut delivery, permit, input).await {
+            let part = self.deliver_part(&mut delivery, &mut asked_v1, permit, input);
+            let outcome = match part.await {
                 Part::Over(outcome) => outcome,
                 Part::Refused(refusal) => match isolation.step(&mut delivery.batch, &refusal) {
                     Step::Mended { lost, outcome } => {
-                        for (reason, samples) in lost {
-                            delivery.count_invalid(reason, samples);
+                        for (rule, samples) in lost {
+                            delivery.count_invalid(rule, samples);
+                            self.reports.lost(Reason::Invalid, Some(samples), rule);
                         }
                         delivery.note(outcome);
                         if delivery.batch.counts().is_none_or(|c| !c.is_empty()) {
@@ -61,17 +58,14 @@ impl Shared {
                         delivery.split(first, second);
                         continue;
                     }
-                    Step::Alone => self.give_up(&mut delivery, refusal.kind(), refusal),
+                    Step::Alone => self.give_up(&mut delivery, refusal.loss(), refusal),
                     Step::Together(series) => {
                         let reason = format!(
                             "{}; {series} series given up together, after {OFFENDERS_MAX} of the batch",
                             refusal.reason
                         );
-                        self.give_up(
-                            &mut delivery,
-                            Reason::RefusedTogether,
-                            Refusal { reason, ..refusal },
-                        )
+                        let refusal = Refusal { reason, ..refusal };
+                        self.give_up(&mut delivery, Reason::RefusedTogether, refusal)
                     }
                 },
                 Part::Later(trouble) => return Some((delivery, Some(trouble))),
@@ -84,33 +78,59 @@ impl Shared {
         }
     }
 
-    /// Gives up a part that the endpoint refuses.
-    fn give_up(&self, delivery: &mut Delivery, kind: Reason, refusal: Refusal) -> Outcome {
+    /// Gives up a part that the endpoint refuses, and makes a dead letter of it.
+    pub(super) fn give_up(
+        &self,
+        delivery: &mut Delivery,
+        reason: Reason,
+        refusal: Refusal,
+    ) -> Outcome {
         self.keep(&mut delivery.batch, &refusal);
-        let counts = delivery.batch.counts();
-        let reason = refusal.reason;
-        delivery.count_lost(kind, counts);
-        self.target.metrics.error(kind.as_str(), &reason);
-        self.warn(&reason);
+        let lost = delivery.batch.counts();
+        self.count_lost(delivery, reason, &refusal.reason);
         Outcome::Rejected {
-            reason,
-            lost: counts,
+            rejection: Rejection::invalid(refusal.reason),
+            lost,
         }
     }
 
-    /// Makes a dead letter of it.
+    /// Gives up a part that the endpoint refuses whatever is in it, as the configuration wants it.
+    pub(super) fn give_up_unwanted(
+        &self,
+        delivery: &mut Delivery,
+        reason: Reason,
+        text: String,
+    ) -> Outcome {
+        let lost = delivery.batch.counts();
+        self.count_lost(delivery, reason, &text);
+        Outcome::Rejected {
+            rejection: Rejection::invalid(text).with_fault(Fault::Upstream),
+            lost,
+        }
+    }
+
+    /// Counts the part that comes next as lost, and says so.
+    fn count_lost(&self, delivery: &mut Delivery, reason: Reason, text: &str) {
+        let lost = delivery.batch.counts();
+        delivery.count_lost(reason, lost);
+        self.terms.metrics.error(reason.as_str(), text);
+        let samples = lost.map(|lost| lost.all_samples());
+        self.reports.lost(reason, samples, text);
+    }
+
+    /// Makes a dead letter of a part.
     fn keep(&self, part: &mut Batch, refusal: &Refusal) {
-        let Some((store, _)) = &self.target.letters else {
+        let Some((store, _)) = &self.terms.letters else {
             return;
         };
-        let version = self.version(part);
+        let version = self.versions.choose(part.version());
         // As it was sent, so it has been encoded before.
         let Ok(body) = part.body(version) else {
             return;
         };
         let letter = Letter {
             tenant: part.tenant().map(|tenant| tenant.to_string()),
-            status: refusal.status.as_u16(),
+            status: refusal.code.parse().ok(),
             reason: refusal.reason.clone(),
             version,
             body,
@@ -118,186 +138,241 @@ impl Shared {
         store.keep(part, letter);
     }
 
+    /// Tries to deliver the part that comes next. Of a delivery whose endpoint has not shown which
+    /// version it takes, one part is asked about in 1.0 too.
     async fn deliver_part(
         &self,
         delivery: &mut Delivery,
+        asked_v1: &mut bool,
         permit: &Permit<'_>,
         input: &Input,
     ) -> Part {
-        let max_age = self.target.retry.max_age.0;
-        let mut renewed = false;
         loop {
             if input.superseded() {
                 return Part::Left;
             }
-            if delivery.abandoned() {
-                delivery.count_lost(Reason::Abandoned, delivery.batch.counts());
-                return Part::Over(Outcome::failed("sender was told to send it again"));
+            if let Some(outcome) = self.give_up_in_time(delivery) {
+                return Part::Over(outcome);
             }
-            if delivery.expired(max_age) {
-                delivery.count_lost(Reason::TooOld, delivery.batch.counts());
-                self.warn("gave a batch up that had reached retry.max_age");
-                return Part::Over(Outcome::failed("not delivered within retry.max_age"));
-            }
-            let version = self.version(&delivery.batch);
+            let version = self.versions.choose(delivery.batch.version());
             let body = match self.encode(delivery, version) {
                 Ok(body) => body,
                 Err(error) => {
-                    delivery.count_lost(Reason::Invalid, delivery.batch.counts());
-                    return Part::Over(Outcome::rejected(error.to_string()));
+                    self.count_lost(delivery, Reason::Invalid, &error.to_string());
+                    return Part::Over(Rejection::from(error).into());
                 }
             };
-            let part = &delivery.batch;
             let bytes = body.len();
-            let sent = self.send(part, version, body, delivery.attempts(), permit);
+            let sent = self.send(attempt(delivery, version, body), permit);
             let answer = match sent.await {
                 Ok(answer) => answer,
                 Err(trouble) => return Part::Later(trouble),
             };
             match answer {
-                Answer::Done => {
-                    delivery.count_sent(part.counts(), bytes);
+                Answer::Stored => {
+                    delivery.count_sent(delivery.batch.counts(), bytes);
                     return Part::Over(Outcome::Delivered);
                 }
-                Answer::Partial(reason, written) => {
-                    let (stored, lost) = stored(part.counts(), written);
-                    delivery.count_sent(stored, bytes);
-                    let samples = lost.map_or(0, |lost| lost.all_samples());
-                    delivery.count_lost_samples(Reason::Partial, samples);
-                    self.target.metrics.error("partial", &reason);
-                    self.warn(&reason);
-                    return Part::Over(Outcome::Rejected { reason, lost });
+                Answer::Partly(reason, written) => {
+                    return Part::Over(self.store_partly(delivery, reason, written, bytes));
                 }
-                Answer::Fallback => {
-                    self.fell_back.store(true, Ordering::Relaxed);
-                    input.prefer(Form::V1);
-                    info!(
-                        sink = %self.target.id,
-                        "endpoint does not take remote write 2.0, falling back to 1.0"
-                    );
+                Answer::OtherVersion | Answer::Unwritten => self.fall_back(input),
+                Answer::Refused(refusal)
+                    if refusal.class == RefusalClass::ContentOrVersion
+                        && self.versions.is_unknown()
+                        && !*asked_v1 =>
+                {
+                    *asked_v1 = true;
+                    return self.ask_in_v1(delivery, refusal, permit, input).await;
                 }
-                Answer::Poisoned(refusal) => return Part::Refused(refusal),
-                Answer::Refused(Reason::Unauthorized, _) if !renewed => {
-                    // A token may have been revoked before its time.
-                    self.target.credentials.invalidate();
-                    renewed = true;
+                Answer::Refused(refusal) => return Part::Refused(refusal),
+                Answer::Unwanted(reason, text) => {
+                    return Part::Over(self.give_up_unwanted(delivery, reason, text));
                 }
-                Answer::Refused(kind, reason) => {
-                    let lost = part.counts();
-                    delivery.count_lost(kind, lost);
-                    self.target.metrics.error(kind.as_str(), &reason);
-                    self.warn(&reason);
-                    return Part::Over(Outcome::Rejected { reason, lost });
-                }
-                // That is told as trouble.
-                Answer::Retry(..) => {}
+                // Told as trouble.
+                Answer::Failed { .. } => {}
             }
         }
+    }
+
+    /// Gives a delivery up that nobody waits for any more, or that has become too old.
+    fn give_up_in_time(&self, delivery: &mut Delivery) -> Option<Outcome> {
+        if delivery.abandoned() {
+            delivery.count_lost(Reason::Abandoned, delivery.batch.counts());
+            return Some(Outcome::failed("sender was told to send it again"));
+        }
+        if delivery.expired(self.terms.retry.max_age) {
+            self.count_lost(delivery, Reason::TooOld, "not delivered within max_age");
+            return Some(Outcome::failed("not delivered within max_age"));
+        }
+        None
+    }
+
+    fn store_partly(
+        &self,
+        delivery: &mut Delivery,
+        reason: String,
+        written: Option<Written>,
+        bytes: usize,
+    ) -> Outcome {
+        let (stored, lost) = stored(delivery.batch.counts(), written);
+        delivery.count_sent(stored, bytes);
+        let samples = lost.map(|lost| lost.all_samples());
+        delivery.count_lost_samples(Reason::Partial, samples.unwrap_or(0));
+        self.note_partial(samples, &reason);
+        Outcome::Rejected {
+            rejection: Rejection::invalid(reason),
+            lost,
+        }
+    }
+
+    /// Says that the endpoint has stored a part only.
+    pub(super) fn note_partial(&self, samples: Option<u64>, reason: &str) {
+        self.terms.metrics.error(Reason::Partial.as_str(), reason);
+        self.reports.lost(Reason::Partial, samples, reason);
+    }
+
+    /// Sends 1.0 from now on, for a while.
+    fn fall_back(&self, input: &Input) {
+        if self.versions.fall_back() {
+            input.prefer(Form::V1);
+            info!(
+                sink = %self.terms.id,
+                "endpoint does not take remote write 2.0: it is sent 1.0, and 2.0 is tried again later"
+            );
+        }
+    }
+
+    /// Asks for 2.0 again if it is time to.
+    pub(super) fn probe_version(&self, input: &Input) {
+        if self.versions.probe() {
+            input.prefer(Form::AsReceived);
+        }
+    }
+
+    /// Sends a part as 1.0 that was refused as 2.0 by an endpoint of which nothing is known yet. If
+    /// it is taken, it was the version that was refused.
+    async fn ask_in_v1(
+        &self,
+        delivery: &mut Delivery,
+        refusal: Refusal,
+        permit: &Permit<'_>,
+        input: &Input,
+    ) -> Part {
+        let mut narrowed = delivery.batch.clone();
+        let encoded = narrowed
+            .settle(Version::V1, delivery.compression())
+            .and_then(|lost| Ok((lost, narrowed.body(Version::V1)?)));
+        let Ok((not_in_v1, body)) = encoded else {
+            return Part::Refused(refusal);
+        };
+        let bytes = body.len();
+        let asked = Attempt {
+            counts: narrowed.counts(),
+            ..attempt(delivery, Version::V1, body)
+        };
+        let outcome = match self.send(asked, permit).await {
+            Err(trouble) => return Part::Later(trouble),
+            Ok(answer @ (Answer::Stored | Answer::Partly(..))) => {
+                self.fall_back(input);
+                delivery.batch = narrowed;
+                self.lose_for_v1(delivery, not_in_v1);
+                match answer {
+                    Answer::Partly(reason, written) => {
+                        self.store_partly(delivery, reason, written, bytes)
+                    }
+                    _ => {
+                        delivery.count_sent(delivery.batch.counts(), bytes);
+                        Outcome::Delivered
+                    }
+                }
+            }
+            // So it was the content.
+            Ok(_) => return Part::Refused(refusal),
+        };
+        Part::Over(outcome)
     }
 
     /// Sends a request and says what the answer means, or whom it concerns that it has failed.
     pub(super) async fn send(
         &self,
-        part: &Batch,
-        version: Version,
-        body: impl Into<Parts>,
-        attempts: u32,
+        attempt: Attempt<'_>,
         permit: &Permit<'_>,
     ) -> Result<Answer, Trouble> {
-        let place = self.current.load(Ordering::Relaxed) % self.target.endpoints.len();
+        let (version, tenant) = (attempt.version, attempt.tenant);
+        let samples = attempt.counts.map(|counts| counts.all_samples());
         let mut sending = permit.sending();
-        let reply = self.post(place, version, body, part, attempts);
-        let answer = match sending.wait_for(reply).await {
-            Ok(reply) => self.target.judge(version, part.counts(), &reply),
-            Err((failure, reason)) => Answer::Retry(failure, reason, None),
-        };
-        let Answer::Retry(failure, reason, after) = answer else {
-            self.pace.succeeded(part.tenant());
+        let mut answer = sending.wait_for(self.transport.attempt(attempt)).await;
+        if version == Version::V2 {
+            match answer {
+                Answer::Stored | Answer::Partly(_, Some(_)) => self.versions.confirm(),
+                Answer::Unwritten if !self.versions.doubt() => {
+                    answer = Answer::Failed {
+                        failure: Failure::Broken,
+                        reason: "somebody answered 2xx in the endpoint's place, without saying what was written".into(),
+                        after: None,
+                    };
+                }
+                _ => {}
+            }
+        }
+        let Answer::Failed {
+            failure,
+            reason,
+            after,
+        } = answer
+        else {
+            if let Some(recovery) = self.pace.succeeded(tenant) {
+                self.reports.recovered(&recovery);
+            }
             return Ok(answer);
         };
         drop(sending);
-        self.target.metrics.error("retry", &reason);
-        self.target.metrics.retried();
-        self.warn(&reason);
-        if failure != Failure::TooMuch {
-            self.move_on(place);
-        }
-        Err(self.pace.failed(part.tenant(), failure, after))
+        self.terms.metrics.error("retry", &reason);
+        self.terms.metrics.retried();
+        self.reports.retried(samples, &reason);
+        Err(self.pace.failed(tenant, failure, after))
     }
 
     /// The body to send. A batch that came from its queue as 2.0 becomes 1.0 only here when the
     /// endpoint turns out not to take 2.0.
     fn encode(&self, delivery: &mut Delivery, version: Version) -> Result<Bytes, DecodeError> {
-        delivery.settle(version)?;
+        let lost = delivery.settle(version)?;
+        self.lose_for_v1(delivery, lost);
         delivery.batch.body(version)
     }
 
-    pub(super) fn version(&self, part: &Batch) -> Version {
-        match self.target.protocol {
-            Protocol::V1 => Version::V1,
-            Protocol::V2 => Version::V2,
-            Protocol::Auto if self.fell_back.load(Ordering::Relaxed) => Version::V1,
-            Protocol::Auto => part.version(),
-        }
-    }
-
-    /// Uses the next endpoint from now on, unless somebody else has moved on already.
-    fn move_on(&self, place: usize) {
-        let next = (place + 1) % self.target.endpoints.len();
-        let _ = self
-            .current
-            .compare_exchange(place, next, Ordering::Relaxed, Ordering::Relaxed);
-    }
-
-    async fn post(
-        &self,
-        place: usize,
-        version: Version,
-        body: impl Into<Parts>,
-        part: &Batch,
-        attempt: u32,
-    ) -> Result<Reply, (Failure, String)> {
-        let target = &self.target;
-        let uri = &target.endpoints[place];
-        let mut headers = target.headers.clone();
-        headers.insert(CONTENT_TYPE, content_type(version));
-        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("snappy"));
-        headers.insert(VERSION, version_value(version));
-        headers.insert(USER_AGENT, AGENT);
-        if attempt > 0 {
-            headers.insert(RETRY_ATTEMPT, attempt.into());
-        }
-        if let (Some(name), Some(tenant)) = (&target.tenant_header, part.tenant()) {
-            let value = HeaderValue::from_str(tenant);
-            let value = value.map_err(|error| (Failure::Broken, error.to_string()))?;
-            headers.insert(name.clone(), value);
-        }
-        let credentials = target.credentials.header().await;
-        let credentials = credentials.map_err(|error| (Failure::Unreachable, error.to_string()))?;
-        if let Some(value) = credentials {
-            headers.insert(http::header::AUTHORIZATION, value);
-        }
-        let sent = target.client.post(uri, headers, body, target.timeout).await;
-        target
-            .metrics
-            .requested(sent.as_ref().ok().map(|reply| reply.status));
-        sent.map_err(|error| {
-            let failure = match error.kind {
-                // It has got the request: what is the matter may be the request.
-                TransportKind::Timeout | TransportKind::Reset => Failure::Broken,
-                _ => Failure::Unreachable,
-            };
-            (failure, format!("{uri}: {error}"))
-        })
-    }
-
-    pub(super) fn warn(&self, reason: &str) {
-        if let Some(silent) = self.log.pass() {
-            warn!(sink = %self.target.id, reason, silent, "delivery failed");
+    /// Counts samples that 1.0 cannot hold.
+    fn lose_for_v1(&self, delivery: &mut Delivery, samples: u64) {
+        if samples > 0 {
+            delivery.count_lost_samples(Reason::NotInV1, samples);
+            let text = "endpoint takes remote write 1.0 only";
+            self.reports.lost(Reason::NotInV1, Some(samples), text);
         }
     }
 }
 
-const AGENT: HeaderValue =
-    HeaderValue::from_static(concat!("metrifold/", env!("CARGO_PKG_VERSION")));
-const RETRY_ATTEMPT: HeaderName = HeaderName::from_static("retry-attempt");
+/// An attempt to deliver the part that comes next.
+fn attempt(delivery: &Delivery, version: Version, body: Bytes) -> Attempt<'_> {
+    Attempt {
+        version,
+        tenant: delivery.batch.tenant(),
+        counts: delivery.batch.counts(),
+        body: vec![body],
+        failures: delivery.attempts(),
+    }
+}
+
+/// What an endpoint stored of a batch, by its own account, and what it did not, if it says so.
+fn stored(counts: Option<Counts>, written: Option<Written>) -> (Option<Counts>, Option<Counts>) {
+    let (Some(counts), Some(written)) = (counts, written) else {
+        return (counts, None);
+    };
+    let stored = Counts {
+        samples: written.samples.min(counts.samples),
+        histograms: written.histograms.min(counts.histograms),
+        exemplars: written.exemplars.min(counts.exemplars),
+        ..counts
+    };
+    (Some(stored), Some(counts.saturating_sub(stored)))
+}

@@ -9,7 +9,7 @@
 use metrifold_codec::{Arena, Batch};
 use metrifold_model::Outcome;
 
-use super::answer::Refusal;
+use super::transport::{Refusal, RefusalClass};
 
 /// The most series of a batch that are found one by one, for their content or for their size. What
 /// is refused after that is given up part by part.
@@ -45,6 +45,9 @@ pub(super) enum Step {
 impl Isolation {
     /// What to do about a part that was refused.
     pub(super) fn step(&mut self, part: &mut Batch, refusal: &Refusal) -> Step {
+        if refusal.class == RefusalClass::Whole {
+            return Step::Alone;
+        }
         let Ok(invalid) = part.decode() else {
             // Not even its series can be told apart.
             return self.alone(refusal);

@@ -16,12 +16,19 @@
     )
 )]
 
-mod answer;
 mod attempt;
+mod component;
 mod config;
 mod isolation;
 mod merge;
+mod over_http;
 mod pace;
+mod reports;
 mod sender;
+mod statuses;
+mod transport;
+mod versions;
 
-pub use config::{DEAD_LETTER_KEYS, DeliveryConfig, Flavour, KEYS, Protocol, RETRY_KEYS};
+pub use config::{DeliveryConfig, Flavour, Protocol, RetryConfig};
+pub use sender::{Retry, Sender, Terms};
+pub use transport::{Answer, Attempt, Failure, Refusal, RefusalClass, Transport};

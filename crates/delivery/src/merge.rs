@@ -11,13 +11,13 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use metrifold_codec::snappy;
-use metrifold_engine::planes::metrics::{Input, Run};
+use metrifold_engine::planes::metrics::{Delivery, Input, Run};
 use metrifold_model::ledger::Reason;
 use metrifold_model::{Outcome, Version};
 
-use super::answer::Answer;
 use super::pace::Permit;
 use super::sender::Shared;
+use super::transport::{Answer, Attempt, RefusalClass, Transport};
 
 /// How long an endpoint is spared a request of twice the size that it takes.
 const SPARED: Duration = Duration::from_secs(300);
@@ -38,7 +38,7 @@ impl MergeBound {
         }
     }
 
-    /// What it is now: after a while, twice as much is tried again.
+    /// The bound at this moment: after a while, twice as much is tried again.
     pub(super) fn bytes(&self) -> usize {
         let mut learnt = self.learnt();
         if let Some((most, since)) = *learnt
@@ -50,7 +50,7 @@ impl MergeBound {
         learnt.map_or(self.configured, |(most, _)| most)
     }
 
-    /// So many were too much.
+    /// The endpoint answered that a request of `bytes` is too large.
     fn refused(&self, bytes: usize) {
         *self.learnt() = Some((bytes / 2, Instant::now()));
     }
@@ -68,10 +68,11 @@ struct Joined {
     body: Vec<Bytes>,
 }
 
-impl Shared {
+impl<T: Transport> Shared<T> {
     /// Sees deliveries to their ends, in order, until one is left for later.
     pub(super) async fn deliver_run(&self, mut run: Run, permit: &Permit<'_>, input: &Input) {
-        // So many of the next ones must not be merged.
+        self.probe_version(input);
+        // How many of the next deliveries go out each in a request of its own.
         let mut singly = 0;
         while !input.superseded() {
             if singly == 0
@@ -105,12 +106,12 @@ impl Shared {
             return None;
         }
         let most = self.merge_bound.bytes();
-        let max_age = self.target.retry.max_age.0;
+        let max_age = self.terms.retry.max_age;
         let mut bodies = Vec::new();
         let mut bytes = 0;
         for delivery in run.iter_mut() {
             let v1 = delivery.batch.version() == Version::V1
-                && self.version(&delivery.batch) == Version::V1;
+                && self.versions.choose(Version::V1) == Version::V1;
             if !v1 || delivery.abandoned() || delivery.expired(max_age) {
                 break;
             }
@@ -140,22 +141,35 @@ impl Shared {
         let Some(first) = run.first() else {
             return Merged::Over;
         };
-        let sent = self.send(
-            &first.batch,
-            Version::V1,
-            joined.body,
-            first.attempts(),
-            permit,
-        );
-        let outcome = match sent.await {
-            Ok(Answer::Done) => Outcome::Delivered,
-            Ok(Answer::Partial(reason, _)) => {
-                self.target.metrics.error("partial", &reason);
-                self.warn(&reason);
-                Outcome::Rejected { reason, lost: None }
+        let attempt = Attempt {
+            version: Version::V1,
+            tenant: first.batch.tenant(),
+            counts: None,
+            body: joined.body,
+            failures: first.attempts(),
+        };
+        let outcome = match self.send(attempt, permit).await {
+            Ok(Answer::Stored) => Outcome::Delivered,
+            Ok(Answer::Partly(reason, _)) => {
+                self.note_partial(None, &reason);
+                Outcome::rejected(reason)
             }
-            Ok(Answer::Poisoned(refusal)) if refusal.is_of_size() => {
+            Ok(Answer::Refused(refusal)) if refusal.is_of_size() => {
                 self.merge_bound.refused(joined.bytes);
+                return Merged::Over;
+            }
+            Ok(Answer::Refused(refusal)) if refusal.class == RefusalClass::Whole => {
+                for mut delivery in first_of(run, joined.deliveries) {
+                    let outcome = self.give_up(&mut delivery, refusal.loss(), refusal.clone());
+                    delivery.finish(outcome);
+                }
+                return Merged::Over;
+            }
+            Ok(Answer::Unwanted(reason, text)) => {
+                for mut delivery in first_of(run, joined.deliveries) {
+                    let outcome = self.give_up_unwanted(&mut delivery, reason, text.clone());
+                    delivery.finish(outcome);
+                }
                 return Merged::Over;
             }
             Ok(_) => return Merged::Refused,
@@ -166,10 +180,7 @@ impl Shared {
                 return Merged::Later;
             }
         };
-        for _ in 0..joined.deliveries {
-            let Some(mut delivery) = run.take_first() else {
-                break;
-            };
+        for mut delivery in first_of(run, joined.deliveries) {
             let (counts, bytes) = (delivery.batch.counts(), delivery.batch.body_len());
             delivery.count_sent(counts, bytes);
             if outcome != Outcome::Delivered {
@@ -181,11 +192,16 @@ impl Shared {
     }
 }
 
+/// Takes as many deliveries as a request was made of.
+fn first_of(run: &mut Run, count: usize) -> impl Iterator<Item = Delivery> {
+    (0..count).map_while(|_| run.take_first())
+}
+
 /// What became of a request that was made of several deliveries.
 enum Merged {
-    /// The endpoint has them, or wants fewer at once.
+    /// The endpoint has them, takes fewer at once, or they were given up.
     Over,
-    /// The endpoint wants something in them not.
+    /// The endpoint refused something in one of them.
     Refused,
     /// They were left to be tried again.
     Later,

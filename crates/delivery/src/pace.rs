@@ -5,10 +5,13 @@
 //! are needed (additive increase, multiplicative decrease, as in TCP's congestion avoidance, RFC
 //! 5681 section 3.1).
 //!
-//! A failure is at first that of its tenant, who is left alone for a while; the others go on. It is
+//! A failure is at first that of its tenant, whose batches pause for a while; the others go on. It is
 //! the endpoint's if it cannot be reached, or if requests have failed for one tenant after the other:
 //! then everybody waits for a moment. A request that is not answered soon makes way for another one
 //! beside it, so that nobody waits for somebody else's answer.
+//!
+//! Tenants of whom the endpoint says no share [`NOES_PER_SECOND`]: the more of them there are, the
+//! longer each of them pauses.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -23,7 +26,8 @@ use metrifold_base::Backoff;
 use metrifold_engine::planes::metrics::Trouble;
 use metrifold_model::Tenant;
 
-use super::config::RetryConfig;
+use super::sender::Retry;
+use super::transport::Failure;
 
 /// So many tenants in a row are refused with 5xx before it is taken for the endpoint's trouble.
 const TENANTS_IN_A_ROW: usize = 16;
@@ -35,24 +39,19 @@ const IDLE: Duration = Duration::from_secs(10);
 const TENANTS_MAX: usize = 10_000;
 /// Connections to begin with, within the bounds.
 const FIRST: usize = 4;
-
-/// What went wrong with an attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// Nobody was reached.
-    Unreachable,
-    /// The endpoint could not do it, or has not answered.
-    Broken,
-    /// The endpoint wants less of it.
-    TooMuch,
-}
+/// Requests a second, in the long run, that an endpoint may say no to, all tenants together. Without
+/// such a bound 1,500 tenants over their limits, each of whom pauses for at most 5 s, would be 400
+/// requests a second for ever.
+const NOES_PER_SECOND: u32 = 50;
+/// However many tenants share that, none of them pauses longer for it.
+const LONGEST_TURN: Duration = Duration::from_secs(300);
 
 /// Paces the requests of a sink.
 #[derive(Debug)]
 pub(super) struct Pace {
     least: usize,
     most: usize,
-    retry: RetryConfig,
+    retry: Retry,
     state: Mutex<State>,
     changed: Notify,
     /// Shows the limit.
@@ -77,8 +76,31 @@ struct State {
     /// Who was last refused with 5xx, and how many different tenants in a row were.
     last: Option<Option<Tenant>>,
     in_a_row: usize,
-    /// Of those whose last request has failed, with the time until which they are left alone.
-    tenants: HashMap<Option<Tenant>, (Backoff, Instant), foldhash::fast::RandomState>,
+    /// Since when nobody could be reached.
+    unreached: Option<Instant>,
+    /// When the next tenant may be refused without exceeding [`NOES_PER_SECOND`].
+    next_no: Instant,
+    /// Those whose last request has failed.
+    tenants: HashMap<Option<Tenant>, Failing, foldhash::fast::RandomState>,
+}
+
+/// A tenant whose last request has failed.
+#[derive(Debug)]
+struct Failing {
+    backoff: Backoff,
+    /// Nothing of his is sent before.
+    until: Instant,
+    /// Since when the endpoint has been failing for him; none if it only wants less of his.
+    broken: Option<Instant>,
+}
+
+/// An endpoint has answered that had been in trouble.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Recovery {
+    /// For whom, if it was not for everybody.
+    pub(super) tenant: Option<Tenant>,
+    /// How long it had been.
+    pub(super) after: Duration,
 }
 
 /// The right to send one request at a time.
@@ -94,7 +116,7 @@ pub(super) struct Sending<'a> {
 }
 
 impl Pace {
-    pub(super) fn new(least: usize, most: usize, retry: RetryConfig, gauge: Gauge) -> Self {
+    pub(super) fn new(least: usize, most: usize, retry: Retry, gauge: Gauge) -> Self {
         let first = FIRST.clamp(least, most) as f64;
         gauge.set(first);
         Self {
@@ -112,6 +134,8 @@ impl Pace {
                 backoff: None,
                 last: None,
                 in_a_row: 0,
+                unreached: None,
+                next_no: Instant::now(),
                 tenants: HashMap::default(),
             }),
             changed: Notify::new(),
@@ -151,8 +175,9 @@ impl Pace {
         (state.limit as usize + state.slow).min(self.most)
     }
 
-    /// A request of this tenant was answered, and not because it failed.
-    pub(super) fn succeeded(&self, tenant: Option<&Tenant>) {
+    /// A request of this tenant was answered, and not because it failed. Returns which trouble is
+    /// over by that.
+    pub(super) fn succeeded(&self, tenant: Option<&Tenant>) -> Option<Recovery> {
         let mut state = self.state();
         let now = Instant::now();
         let limit = state.limit as usize;
@@ -166,9 +191,7 @@ impl Pace {
             state.needed = now;
             state.limit = (limit - 1) as f64;
         }
-        if !state.tenants.is_empty() {
-            state.tenants.remove(&tenant.cloned());
-        }
+        let recovery = state.recover(tenant, now);
         (state.last, state.in_a_row) = (None, 0);
         state.backoff = None;
         let waited = state.until.take().is_some();
@@ -181,6 +204,7 @@ impl Pace {
         if waited || grown {
             self.changed.notify_waiters();
         }
+        recovery
     }
 
     /// A request of this tenant has failed, and the endpoint may have said when to come again.
@@ -212,42 +236,93 @@ impl Pace {
             self.gauge.set(state.limit.floor());
         }
         let retry = self.retry;
-        let fresh = || Backoff::new(retry.min_backoff.0, retry.max_backoff.0);
+        let fresh = || Backoff::new(retry.min_backoff, retry.max_backoff);
         let unreachable = failure == Failure::Unreachable;
+        if unreachable {
+            state.unreached.get_or_insert(now);
+        }
         let everybody = general && (unreachable || state.in_a_row >= TENANTS_IN_A_ROW);
         // Those that were under way together fail together: that is one failure.
         if everybody && state.until.is_none_or(|until| until <= now) {
             // After errors no longer than that: one who does well may be behind many who do not.
             let pause = match unreachable {
                 true => state.backoff.get_or_insert_with(fresh).next_pause(),
-                false => retry.min_backoff.0,
+                false => retry.min_backoff,
             };
             state.until = Some(now + pause);
         }
-        let tenant = (!unreachable).then(|| {
-            let pause = state.pause_of(tenant, now, retry);
-            now + after.unwrap_or(pause)
-        });
+        let tenant = (!unreachable).then(|| state.pause_of(tenant, now, failure, after, retry));
         Trouble { everybody, tenant }
     }
 }
 
 impl State {
-    /// How long to leave a tenant alone who has failed once more.
-    fn pause_of(&mut self, tenant: Option<Tenant>, now: Instant, retry: RetryConfig) -> Duration {
+    /// Until when a tenant's batches pause who has failed once more.
+    fn pause_of(
+        &mut self,
+        tenant: Option<Tenant>,
+        now: Instant,
+        failure: Failure,
+        after: Option<Duration>,
+        retry: Retry,
+    ) -> Instant {
+        let turn = self.turn(now);
         if self.tenants.len() >= TENANTS_MAX && !self.tenants.contains_key(&tenant) {
-            self.tenants.retain(|_, (_, until)| *until > now);
+            self.tenants.retain(|_, failing| failing.until > now);
             if self.tenants.len() >= TENANTS_MAX {
-                return retry.max_backoff.0;
+                return now + after.unwrap_or(retry.max_backoff) + turn;
             }
         }
-        let (backoff, until) = self.tenants.entry(tenant).or_insert_with(|| {
-            let backoff = Backoff::new(retry.min_backoff.0, retry.max_backoff.0);
-            (backoff, now)
+        let failing = self.tenants.entry(tenant).or_insert_with(|| Failing {
+            backoff: Backoff::new(retry.min_backoff, retry.max_backoff),
+            until: now,
+            broken: None,
         });
-        let pause = backoff.next_pause();
-        *until = now + pause;
-        pause
+        if failure == Failure::Broken {
+            failing.broken.get_or_insert(now);
+        }
+        let pause = failing.backoff.next_pause();
+        let until = now + after.unwrap_or(pause);
+        // Those of his that were under way together have one turn.
+        failing.until = match failing.until > now {
+            true => failing.until.max(until),
+            false => until + turn,
+        };
+        failing.until
+    }
+
+    /// How long it takes until all have had their turn to be refused who are before this one.
+    fn turn(&mut self, now: Instant) -> Duration {
+        let turn = self.next_no.saturating_duration_since(now);
+        if turn >= LONGEST_TURN {
+            return LONGEST_TURN;
+        }
+        self.next_no = now + turn + Duration::from_secs(1) / NOES_PER_SECOND;
+        turn
+    }
+
+    /// What is over by an answer to this tenant.
+    fn recover(&mut self, tenant: Option<&Tenant>, now: Instant) -> Option<Recovery> {
+        let failing = match self.tenants.is_empty() {
+            true => None,
+            false => self.tenants.remove(&tenant.cloned()),
+        };
+        let broken = failing.and_then(|failing| failing.broken);
+        let everybody = self.in_a_row >= TENANTS_IN_A_ROW;
+        if everybody {
+            // That the others are well again is no news then.
+            for failing in self.tenants.values_mut() {
+                failing.broken = None;
+            }
+        }
+        let unreached = self.unreached.take();
+        let since = unreached.or(broken)?;
+        Some(Recovery {
+            tenant: tenant
+                .filter(|_| unreached.is_none() && !everybody)
+                .cloned(),
+            after: now - since,
+        })
     }
 }
 

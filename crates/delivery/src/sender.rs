@@ -1,77 +1,88 @@
 //! The sink's run: takes deliveries as connections allow, and sees each to its end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, Uri};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use metrifold_base::{BoxFuture, RunError, Shutdown};
 use metrifold_engine::dead_letters::{Bounds, Store};
-use metrifold_engine::planes::metrics::{Input, Sink};
-use metrifold_http::{Client, Credentials};
+use metrifold_engine::planes::Sink;
+use metrifold_engine::planes::metrics::{Input, Metrics};
 use metrifold_telemetry::ComponentMetrics;
 
-use super::config::{Flavour, Protocol, RetryConfig};
+use super::config::Protocol;
 use super::merge::MergeBound;
 use super::pace::Pace;
+use super::reports::{self, Reports};
+use super::transport::Transport;
+use super::versions::Versions;
 
-/// Where and how to deliver.
+/// How a sink delivers, whatever carries it.
 #[derive(Debug)]
-pub(super) struct Target {
-    pub(super) id: Arc<str>,
-    pub(super) endpoints: Vec<Uri>,
-    pub(super) client: Client,
-    pub(super) credentials: Credentials,
-    pub(super) headers: HeaderMap,
-    pub(super) tenant_header: Option<HeaderName>,
-    pub(super) protocol: Protocol,
-    pub(super) flavour: Flavour,
-    pub(super) timeout: Duration,
-    pub(super) min_connections: usize,
-    pub(super) connections: usize,
+pub struct Terms {
+    /// The sink's name.
+    pub id: Arc<str>,
+    /// The version to send.
+    pub protocol: Protocol,
+    /// The fewest requests that may be under way at once.
+    pub min_connections: usize,
+    /// The most.
+    pub connections: usize,
     /// The most bytes before compression of a request that is made of several batches.
-    pub(super) merge_bytes: usize,
-    pub(super) retry: RetryConfig,
+    pub merge_bytes: usize,
+    /// When to try again.
+    pub retry: Retry,
     /// Where what is refused is kept, and how much of it.
-    pub(super) letters: Option<(Arc<Store>, Bounds)>,
-    pub(super) metrics: ComponentMetrics,
+    pub letters: Option<(Arc<Store>, Bounds)>,
+    /// The sink's meters.
+    pub metrics: ComponentMetrics,
+}
+
+/// When to try again.
+#[derive(Clone, Copy, Debug)]
+pub struct Retry {
+    /// The pause after the first failure.
+    pub min_backoff: Duration,
+    /// The longest pause.
+    pub max_backoff: Duration,
+    /// The age at which a batch in memory is given up.
+    pub max_age: Duration,
 }
 
 /// A sink that sends remote write.
-pub(super) struct Sender(Arc<Shared>);
+pub struct Sender<T>(Arc<Shared<T>>);
 
 /// What all deliveries of a sink share.
-pub(super) struct Shared {
-    pub(super) target: Target,
-    /// Which endpoint is used now.
-    pub(super) current: AtomicUsize,
-    /// Whether the endpoint has shown that it does not take 2.0.
-    pub(super) fell_back: AtomicBool,
-    pub(super) log: metrifold_base::LogLimit,
+pub(super) struct Shared<T> {
+    pub(super) terms: Terms,
+    pub(super) transport: T,
+    pub(super) versions: Versions,
+    pub(super) reports: Reports,
     pub(super) pace: Pace,
-    /// [`Target::merge_bytes`], or less if the endpoint does not take so much.
+    /// [`Terms::merge_bytes`], or less if the endpoint does not take so much.
     pub(super) merge_bound: MergeBound,
 }
 
-impl Sender {
-    pub(super) fn new(target: Target) -> Self {
-        let (least, most) = (target.min_connections, target.connections);
+impl<T: Transport> Sender<T> {
+    /// Makes the sink; starts nothing.
+    pub fn new(terms: Terms, transport: T) -> Self {
+        let (least, most) = (terms.min_connections, terms.connections);
         Self(Arc::new(Shared {
-            pace: Pace::new(least, most, target.retry, target.metrics.connections()),
-            merge_bound: MergeBound::new(target.merge_bytes),
-            target,
-            current: AtomicUsize::new(0),
-            fell_back: AtomicBool::new(false),
-            log: Default::default(),
+            pace: Pace::new(least, most, terms.retry, terms.metrics.connections()),
+            merge_bound: MergeBound::new(terms.merge_bytes),
+            versions: Versions::new(terms.protocol),
+            reports: Reports::new(terms.id.clone()),
+            terms,
+            transport,
         }))
     }
 }
 
-impl Sink for Sender {
+impl<T: Transport> Sink<Metrics> for Sender<T> {
     fn run(self: Box<Self>, input: Input, _shutdown: Shutdown) -> BoxFuture<Result<(), RunError>> {
-        if let Some((store, bounds)) = &self.0.target.letters {
+        if let Some((store, bounds)) = &self.0.terms.letters {
             store.attach(*bounds, input.clone());
         }
         Box::pin(run(self.0, input))
@@ -79,19 +90,26 @@ impl Sink for Sender {
 }
 
 /// One task per connection takes deliveries and sees each to its end.
-async fn run(shared: Arc<Shared>, input: Input) -> Result<(), RunError> {
+async fn run<T: Transport>(shared: Arc<Shared<T>>, input: Input) -> Result<(), RunError> {
     // Dropping it, as when the sink has to end, ends what is under way.
     let mut tasks = JoinSet::new();
-    for _ in 0..shared.target.connections {
+    for _ in 0..shared.terms.connections {
         tasks.spawn(work(shared.clone(), input.clone()));
     }
-    while let Some(ended) = tasks.join_next().await {
-        ended.map_err(|error| RunError(format!("a delivery panicked: {error}")))?;
+    loop {
+        tokio::select! {
+            ended = tasks.join_next() => match ended {
+                None => return Ok(()),
+                Some(ended) => {
+                    ended.map_err(|error| RunError(format!("a delivery panicked: {error}")))?;
+                }
+            },
+            () = sleep(reports::EVERY) => shared.reports.flush(),
+        }
     }
-    Ok(())
 }
 
-async fn work(shared: Arc<Shared>, input: Input) {
+async fn work<T: Transport>(shared: Arc<Shared<T>>, input: Input) {
     loop {
         let permit = tokio::select! {
             permit = shared.pace.permit() => permit,
@@ -110,3 +128,6 @@ async fn work(shared: Arc<Shared>, input: Input) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,20 +5,27 @@
 //!   returned undoes it;
 //! - **run** cannot fail to start.
 
+mod port;
+
 use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use metrifold_base::{BuildError, Key, Problems};
+use metrifold_base::Problems;
+use metrifold_base::keys::{Entry, Listed, list};
 use metrifold_http::{Listen, Listeners};
-use metrifold_model::{Kind, Signal};
-use metrifold_queue::QueueConfig;
+use metrifold_model::Kind;
 use metrifold_telemetry::{ComponentMetrics, Telemetry};
 
 use crate::dead_letters::Stores;
 use crate::memory::{Budget, Sizes};
-use crate::planes::metrics::{Form, Sink, Source, Transform};
+
+pub(crate) use port::InputOf;
+pub use port::{
+    BuildSink, BuildSource, BuildTransform, Buildable, MetricsSink, SinkPort, SourcePort,
+    TransformPorts,
+};
 
 /// What a component takes for itself, so that conflicts are found before anything starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,10 +39,8 @@ pub enum Resource {
 /// A source's configuration.
 #[typetag::deserialize]
 pub trait SourceConfig: Debug + Send + Sync {
-    /// What it sends.
-    fn signal(&self) -> Signal {
-        Signal::Metrics
-    }
+    /// The plane that it sends in, and how it is built there.
+    fn port(&self) -> SourcePort<'_>;
 
     /// What it takes for itself.
     fn resources(&self) -> Vec<Resource> {
@@ -54,18 +59,13 @@ pub trait SourceConfig: Debug + Send + Sync {
 
     /// Reports every problem that deserialization cannot see.
     fn validate(&self, problems: &mut Problems);
-
-    /// Makes the source; starts nothing.
-    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source>, BuildError>;
 }
 
 /// A transform's configuration.
 #[typetag::deserialize]
 pub trait TransformConfig: Debug + Send + Sync {
-    /// The signals that it can transform.
-    fn signals(&self) -> &'static [Signal] {
-        &[Signal::Metrics]
-    }
+    /// The planes that it works in, and how it is built there.
+    fn ports(&self) -> TransformPorts<'_>;
 
     /// Its named outputs, `id.name` in `inputs`; empty when it has the one output `id`.
     fn outputs(&self) -> Vec<String> {
@@ -79,37 +79,13 @@ pub trait TransformConfig: Debug + Send + Sync {
 
     /// Reports every problem that deserialization cannot see.
     fn validate(&self, problems: &mut Problems);
-
-    /// Makes the transform.
-    fn build(&self, cx: &BuildContext) -> Result<Arc<dyn Transform>, BuildError>;
 }
 
 /// A sink's configuration.
 #[typetag::deserialize]
 pub trait SinkConfig: Debug + Send + Sync {
-    /// What it takes.
-    fn signal(&self) -> Signal {
-        Signal::Metrics
-    }
-
-    /// Whether a batch is acknowledged to its sender only once this sink has it.
-    fn required(&self) -> bool {
-        false
-    }
-
-    /// The queue in front of it.
-    fn queue(&self) -> QueueConfig {
-        QueueConfig::default()
-    }
-
-    /// The form in which it takes batches to begin with.
-    fn form(&self) -> Form;
-
-    /// Whether batches have to be decoded for it, so that their series are valid and their labels
-    /// sorted, though it does not read them.
-    fn checks_series(&self) -> bool {
-        false
-    }
+    /// The plane that it takes from, and how it is built there.
+    fn port(&self) -> SinkPort<'_>;
 
     /// What it takes for itself.
     fn resources(&self) -> Vec<Resource> {
@@ -123,14 +99,6 @@ pub trait SinkConfig: Debug + Send + Sync {
 
     /// Reports every problem that deserialization cannot see.
     fn validate(&self, problems: &mut Problems);
-
-    /// A transform of the sink's own, applied before its queue.
-    fn before(&self, _cx: &BuildContext) -> Result<Option<Arc<dyn Transform>>, BuildError> {
-        Ok(None)
-    }
-
-    /// Makes the sink; starts nothing.
-    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Sink>, BuildError>;
 }
 
 /// What components may use to build themselves.
@@ -158,7 +126,14 @@ pub struct ComponentInfo {
     /// What it does, in one line.
     pub summary: &'static str,
     /// Its keys, in the order in which they are best read.
-    pub keys: &'static [&'static [Key]],
+    pub keys: &'static [Entry],
+}
+
+impl ComponentInfo {
+    /// Its keys by their full names.
+    pub fn keys(&self) -> Vec<Listed> {
+        list(self.keys)
+    }
 }
 
 inventory::collect!(ComponentInfo);

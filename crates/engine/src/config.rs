@@ -30,6 +30,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use metrifold_base::Secret;
+use metrifold_http::{Authorization, BasicAuth};
 use metrifold_telemetry::LEDGER_TENANTS;
 
 use crate::component::{SinkConfig, SourceConfig, TransformConfig};
@@ -56,11 +57,11 @@ pub struct Config {
     /// What is shown of the ledgers of sinks.
     pub ledger: LedgerConfig,
     /// The sources by name.
-    pub sources: BTreeMap<Arc<str>, SourceNode>,
+    pub sources: BTreeMap<Arc<str>, Component<dyn SourceConfig>>,
     /// The transforms by name.
-    pub transforms: BTreeMap<Arc<str>, TransformNode>,
+    pub transforms: BTreeMap<Arc<str>, Component<dyn TransformConfig>>,
     /// The sinks by name.
-    pub sinks: BTreeMap<Arc<str>, SinkNode>,
+    pub sinks: BTreeMap<Arc<str>, Component<dyn SinkConfig>>,
     /// A hash of what the files hold, to tell versions of the configuration apart.
     pub hash: u64,
 }
@@ -96,6 +97,15 @@ pub type NamedFiles = BTreeMap<PathBuf, Fingerprint>;
 pub struct ApiConfig {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Further names that it is reached by, besides addresses and `localhost`.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    /// The user that whoever changes something must be.
+    #[serde(default)]
+    pub basic_auth: Option<BasicAuth>,
+    /// The token that whoever changes something must have.
+    #[serde(default)]
+    pub authorization: Option<Authorization>,
 }
 
 /// `[ledger]`: what is shown of the ledgers of sinks.
@@ -135,42 +145,14 @@ impl TryFrom<i64> for LedgerTenants {
     }
 }
 
-/// A source of the graph.
-#[derive(Clone, Debug)]
-pub struct SourceNode {
+/// A component of the graph.
+#[derive(Debug)]
+pub struct Component<C: ?Sized> {
     /// Its configuration.
-    pub config: Arc<dyn SourceConfig>,
+    pub config: Arc<C>,
     /// Its `type`.
     pub type_name: String,
-    /// Its table in canonical form, without `inputs`: it has changed when this differs.
-    pub effective: Secret,
-    /// The files that it names: it has changed when what they hold differs.
-    pub files: NamedFiles,
-}
-
-/// A transform of the graph.
-#[derive(Clone, Debug)]
-pub struct TransformNode {
-    /// Its configuration.
-    pub config: Arc<dyn TransformConfig>,
-    /// Its `type`.
-    pub type_name: String,
-    /// What it consumes, sorted, each once, with globs expanded.
-    pub inputs: Vec<OutputRef>,
-    /// Its table in canonical form, without `inputs`: it has changed when this differs.
-    pub effective: Secret,
-    /// The files that it names: it has changed when what they hold differs.
-    pub files: NamedFiles,
-}
-
-/// A sink of the graph.
-#[derive(Clone, Debug)]
-pub struct SinkNode {
-    /// Its configuration.
-    pub config: Arc<dyn SinkConfig>,
-    /// Its `type`.
-    pub type_name: String,
-    /// What it consumes, sorted, each once, with globs expanded.
+    /// What it consumes, sorted, each once, with globs expanded; nothing for a source.
     pub inputs: Vec<OutputRef>,
     /// Its table in canonical form, without `inputs`: it has changed when this differs.
     pub effective: Secret,
@@ -192,8 +174,8 @@ impl Config {
     }
 }
 
-impl SourceNode {
-    /// Whether the same source would be built from both.
+impl<C: ?Sized> Component<C> {
+    /// Whether the same component would be built from both, whatever their inputs.
     pub fn same_as(&self, other: &Self) -> bool {
         self.type_name == other.type_name
             && self.effective == other.effective
@@ -201,21 +183,15 @@ impl SourceNode {
     }
 }
 
-impl TransformNode {
-    /// Whether the same transform would be built from both, whatever their inputs.
-    pub fn same_as(&self, other: &Self) -> bool {
-        self.type_name == other.type_name
-            && self.effective == other.effective
-            && self.files == other.files
-    }
-}
-
-impl SinkNode {
-    /// Whether the same sink would be built from both, whatever their inputs.
-    pub fn same_as(&self, other: &Self) -> bool {
-        self.type_name == other.type_name
-            && self.effective == other.effective
-            && self.files == other.files
+impl<C: ?Sized> Clone for Component<C> {
+    fn clone(&self) -> Self {
+        Self {
+            config: self.config.clone(),
+            type_name: self.type_name.clone(),
+            inputs: self.inputs.clone(),
+            effective: self.effective.clone(),
+            files: self.files.clone(),
+        }
     }
 }
 

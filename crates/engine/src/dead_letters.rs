@@ -11,9 +11,7 @@ mod listing;
 mod store;
 mod stores;
 
-use serde::Deserialize;
-
-use metrifold_base::{Period, Problems, Size};
+use metrifold_base::{Period, Problems, Size, keys};
 
 pub use folder::Bounds;
 pub use letter::{Damaged, Letter};
@@ -21,31 +19,14 @@ pub use listing::{Entry, Filter, Listing, Series};
 pub use store::{Resent, Store};
 pub use stores::Stores;
 
-/// `dead_letters = { max_bytes = "64MiB", max_age = "7d" }`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DeadLettersConfig {
-    /// The bytes that they take on disk at most; none are kept if it is 0.
-    #[serde(default = "default_max_bytes")]
-    max_bytes: Size,
-    /// The age at which they are removed.
-    #[serde(default = "default_max_age")]
-    max_age: Period,
-}
-
-const fn default_max_bytes() -> Size {
-    Size::mib(64)
-}
-const fn default_max_age() -> Period {
-    Period::secs(7 * 24 * 3600)
-}
-
-impl Default for DeadLettersConfig {
-    fn default() -> Self {
-        Self {
-            max_bytes: default_max_bytes(),
-            max_age: default_max_age(),
-        }
+keys! {
+    /// `dead_letters = { max_bytes = "64MiB", max_age = "7d" }`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct DeadLettersConfig {
+        /// Most bytes on disk that are kept of what the endpoint refuses, at least 64KiB, with at least 4KiB for each letter; the oldest make room. `0B` keeps none, and so does a configuration without `data_dir`.
+        max_bytes: Size = default("64MiB"),
+        /// Age at which a dead letter is removed.
+        max_age: Period = default("7d"),
     }
 }
 

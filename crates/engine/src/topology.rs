@@ -11,6 +11,7 @@
 mod build;
 mod changes;
 mod drain;
+mod part;
 mod plan;
 mod running;
 mod supervise;

@@ -1,15 +1,13 @@
 //! Small answers in plain text, as listeners and sources give them.
 
-use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
-use http_body_util::Full;
 
-use super::Response;
+use super::{Body, Response};
 
 /// An answer in plain text. The text ends with a newline, so that it reads well in a terminal.
 pub fn text(status: StatusCode, text: &str) -> Response {
-    let mut response = Response::new(Full::new(Bytes::from(format!("{text}\n"))));
+    let mut response = Response::new(Body::from(format!("{text}\n")));
     *response.status_mut() = status;
     response.headers_mut().insert(
         CONTENT_TYPE,
@@ -29,7 +27,7 @@ pub fn retry_after(status: StatusCode, secs: u64, message: &str) -> Response {
 
 /// An answer without a body.
 pub fn empty(status: StatusCode) -> Response {
-    let mut response = Response::new(Full::default());
+    let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     response
 }

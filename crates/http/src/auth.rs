@@ -11,11 +11,10 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
-use serde::Deserialize;
 
 pub use super::callers::Callers;
 pub use super::credentials::{AuthError, Credentials};
-use metrifold_base::{Endpoint, Problems, Secret};
+use metrifold_base::{Endpoint, Problems, Secret, keys};
 
 use super::tls::ClientTls;
 
@@ -31,62 +30,54 @@ const RESERVED: [&str; 5] = [
     "audience",
 ];
 
-/// A user and a password: the keys under `basic_auth`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BasicAuth {
-    /// The user's name. It holds no colon.
-    pub username: String,
-    /// The password. Either this or `password_file` must be set.
-    #[serde(default)]
-    pub password: Option<Secret>,
-    /// A file that holds the password; white space at its end is ignored.
-    #[serde(default)]
-    pub password_file: Option<PathBuf>,
+keys! {
+    /// A user and a password: the keys under `basic_auth`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct BasicAuth {
+        /// User name. It holds no colon.
+        pub username: String = required("prometheus"),
+        /// Password. Either this or `password_file` must be set.
+        pub password: Option<Secret> = unset("${PASSWORD}"),
+        /// File with the password, instead of `password`; white space at its end is ignored.
+        pub password_file: Option<PathBuf> = unset("/etc/metrifold/password"),
+    }
 }
 
-/// An `Authorization` header: the keys under `authorization`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Authorization {
-    /// The scheme in front of the credentials. `Bearer` unless set; `Basic` belongs under
-    /// `basic_auth`.
-    #[serde(rename = "type", default = "bearer")]
-    pub scheme: String,
-    /// The credentials. Either this or `credentials_file` must be set.
-    #[serde(default)]
-    pub credentials: Option<Secret>,
-    /// A file that holds the credentials; white space at its end is ignored.
-    #[serde(default)]
-    pub credentials_file: Option<PathBuf>,
+keys! {
+    /// An `Authorization` header: the keys under `authorization`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Authorization {
+        /// Scheme in front of the credentials. `Basic` belongs under `basic_auth`.
+        #[name = "type"]
+        pub scheme: String = default("Bearer"),
+        /// Credentials. Either this or `credentials_file` must be set.
+        pub credentials: Option<Secret> = unset("${TOKEN}"),
+        /// File with the credentials, instead of `credentials`; white space at its end is ignored.
+        pub credentials_file: Option<PathBuf> = unset("/etc/metrifold/token"),
+    }
 }
 
-/// OAuth 2.0 with client credentials: the keys under `oauth2`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OAuth2 {
-    /// The client's identifier at the token endpoint.
-    pub client_id: String,
-    /// The client's secret. Either this or `client_secret_file` must be set.
-    #[serde(default)]
-    pub client_secret: Option<Secret>,
-    /// A file that holds the client's secret; white space at its end is ignored.
-    #[serde(default)]
-    pub client_secret_file: Option<PathBuf>,
-    /// The token endpoint.
-    pub token_url: Endpoint,
-    /// The scopes that are asked for. None unless set.
-    #[serde(default)]
-    pub scopes: Vec<String>,
-    /// The audience that is asked for. None unless set.
-    #[serde(default)]
-    pub audience: Option<String>,
-    /// Further parameters of the token request. None unless set; shown nowhere.
-    #[serde(default)]
-    pub endpoint_params: BTreeMap<String, Secret>,
-    /// TLS of the token endpoint.
-    #[serde(default)]
-    pub tls: ClientTls,
+keys! {
+    /// OAuth 2.0 with client credentials: the keys under `oauth2`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct OAuth2 {
+        /// Client to get tokens for.
+        pub client_id: String = required("metrifold"),
+        /// The client's secret. Either this or `client_secret_file` must be set.
+        pub client_secret: Option<Secret> = unset("${CLIENT_SECRET}"),
+        /// File with the client's secret, instead of `client_secret`; white space at its end is ignored.
+        pub client_secret_file: Option<PathBuf> = unset("/etc/metrifold/client-secret"),
+        /// URL to get tokens from.
+        pub token_url: Endpoint = required("https://login.example/oauth/token"),
+        /// Scopes to ask for.
+        pub scopes: Vec<String> = unset(["metrics.write"]),
+        /// Audience to ask for.
+        pub audience: Option<String> = unset("receive"),
+        /// Further parameters of the token request. They are shown nowhere.
+        pub endpoint_params: BTreeMap<String, Secret> = unset({ resource = "x" }),
+        /// TLS towards the token URL.
+        pub tls: ClientTls = table,
+    }
 }
 
 impl BasicAuth {
@@ -298,10 +289,6 @@ pub(super) fn header(scheme: &str, credentials: &str) -> Result<HeaderValue, Str
         .map_err(|_| "credentials hold a character that no header can bear".to_owned())?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-fn bearer() -> String {
-    "Bearer".to_owned()
 }
 
 #[cfg(test)]

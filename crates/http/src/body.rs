@@ -1,13 +1,16 @@
-//! Reading a request's body: bounded in size and in time.
+//! Bodies, and how one is read whole: bounded in size and in time.
+
+mod boxed;
 
 use std::fmt::Display;
 use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http_body::Body;
 use http_body_util::BodyExt;
 use thiserror::Error;
+
+pub use boxed::{Body, BoxError};
 
 /// The most that is reserved on the word of a Content-Length header. Beyond it, the buffer grows
 /// with what has arrived, so that headers alone cannot fill the memory.
@@ -50,7 +53,7 @@ pub async fn read<B>(
     timeout: Duration,
 ) -> Result<Bytes, BodyError>
 where
-    B: Body<Data = Bytes>,
+    B: http_body::Body<Data = Bytes>,
     B::Error: Display,
 {
     read_within(body, content_length, max, timeout, |_| true).await
@@ -71,7 +74,7 @@ pub async fn read_within<B>(
     room: impl FnMut(usize) -> bool,
 ) -> Result<Bytes, BodyError>
 where
-    B: Body<Data = Bytes>,
+    B: http_body::Body<Data = Bytes>,
     B::Error: Display,
 {
     if content_length.is_some_and(|length| length > max as u64) {
@@ -90,7 +93,7 @@ async fn collect<B>(
     mut room: impl FnMut(usize) -> bool,
 ) -> Result<Bytes, BodyError>
 where
-    B: Body<Data = Bytes>,
+    B: http_body::Body<Data = Bytes>,
     B::Error: Display,
 {
     let mut body = pin!(body);
@@ -146,7 +149,7 @@ mod tests {
         }
     }
 
-    impl Body for Frames {
+    impl http_body::Body for Frames {
         type Data = Bytes;
         type Error = io::Error;
 

@@ -18,8 +18,8 @@ use tracing::{error, warn};
 use metrifold_base::BuildError;
 
 use super::accept;
-use super::listener::{Handler, Listen};
-use super::routes::{self, Table};
+use super::listener::Listen;
+use super::routes::{self, Served, Table};
 use super::socket::{self, overlap};
 
 /// What the handles share.
@@ -80,7 +80,7 @@ struct Claim {
     settings: Arc<Settings>,
     /// Its path has been served, now or before.
     served: bool,
-    handler: Option<Arc<dyn Handler>>,
+    handler: Option<Served>,
     /// When the handler was attached: the last one has the path.
     turn: u64,
 }
@@ -343,7 +343,7 @@ impl Bound {
     }
 
     /// Attaches a handler; returns its turn.
-    pub(super) fn attach(&self, id: u64, handler: Arc<dyn Handler>) -> u64 {
+    pub(super) fn attach(&self, id: u64, handler: Served) -> u64 {
         let _garbage;
         let mut claims = lock(&self.claims);
         claims.last_turn += 1;
@@ -405,7 +405,8 @@ impl Bound {
             let mut table = Table::default();
             for claim in &gone {
                 // It was in a table before.
-                let _ = table.insert(&claim.settings.listen.path, None);
+                let listen = &claim.settings.listen;
+                let _ = table.insert(&listen.path, listen.methods, None);
             }
             self.table.swap(Arc::new(table))
         } else {
@@ -423,7 +424,8 @@ impl Bound {
         let mut table = Table::default();
         for claim in order {
             // An error is a collision with a claim that goes first.
-            let _ = table.insert(&claim.settings.listen.path, claim.handler.clone());
+            let listen = &claim.settings.listen;
+            let _ = table.insert(&listen.path, listen.methods, claim.handler.clone());
         }
         self.table.swap(Arc::new(table))
     }

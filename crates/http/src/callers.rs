@@ -1,28 +1,33 @@
-//! Who calls: the check of a request's `Authorization`.
+//! Who calls: the check of a request's `Authorization` and certificate.
 
 use std::fmt;
+use std::future::ready;
 use std::hint::black_box;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
 
 use metrifold_base::{BuildError, Secret};
+use metrifold_model::{Caller, ClientCertificate, Identity, Proof};
 
+use super::access::{Access, Admission, Head, Refusal};
 use super::auth::{Authorization, BasicAuth};
-use super::{Response, answer};
 
 /// The callers that a source lets in.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Callers(Arc<[Expected]>);
 
+#[derive(PartialEq, Eq)]
 struct Expected {
     scheme: String,
     /// Decoded, for `Basic`.
     credentials: Secret,
     challenge: HeaderValue,
+    /// Who has them.
+    identity: Arc<Identity>,
 }
 
 impl Callers {
@@ -40,53 +45,89 @@ impl Callers {
             let failed = |error| BuildError::new("basic_auth", error);
             let password = basic_auth.secret().read().map_err(failed)?;
             let pair = Secret::new(basic_auth.pair(password.expose()));
-            expected.push(Expected::new("Basic", pair).map_err(failed)?);
+            let user = Some(Arc::from(basic_auth.username.as_str()));
+            expected.push(Expected::new("Basic", pair, user).map_err(failed)?);
         }
         if let Some(authorization) = authorization {
             let failed = |error| BuildError::new("authorization", error);
             let credentials = authorization.secret().read().map_err(failed)?;
-            expected.push(Expected::new(&authorization.scheme, credentials).map_err(failed)?);
+            let token = Expected::new(&authorization.scheme, credentials, None);
+            expected.push(token.map_err(failed)?);
         }
         Ok(Self(expected.into()))
     }
 
-    /// Lets a request pass, or says how it must be answered: 401 with `WWW-Authenticate`.
+    /// Who sends a request with these headers and this certificate.
     ///
     /// # Errors
     ///
-    /// Fails when the request's `Authorization` is absent, wrong, or there twice.
-    #[expect(
-        clippy::result_large_err,
-        reason = "the answer is sent as it is, and boxing it would only move the cost"
-    )]
-    pub fn check(&self, headers: &HeaderMap) -> Result<(), Response> {
+    /// Fails when somebody in particular is expected, and the request's `Authorization` is absent,
+    /// wrong, or there twice.
+    pub fn identify(
+        &self,
+        headers: &HeaderMap,
+        certificate: Option<&Arc<ClientCertificate>>,
+    ) -> Result<Caller, Refusal> {
+        let certificate = certificate.cloned();
         if self.0.is_empty() {
-            return Ok(());
+            let identity = certificate.as_deref().map(named_by).map(Arc::new);
+            return Ok(Caller {
+                identity,
+                certificate,
+            });
         }
         let mut values = headers.get_all(AUTHORIZATION).iter();
-        if let (Some(value), None) = (values.next(), values.next())
-            && self.0.iter().any(|expected| expected.is(value))
-        {
-            return Ok(());
+        let found = match (values.next(), values.next()) {
+            (Some(value), None) => self.0.iter().find(|expected| expected.is(value)),
+            _ => None,
+        };
+        match found {
+            Some(expected) => Ok(Caller {
+                identity: Some(Arc::clone(&expected.identity)),
+                certificate,
+            }),
+            None => Err(Refusal::Unauthenticated {
+                reason: "credentials are missing or wrong".to_owned(),
+                challenges: self.0.iter().map(|e| e.challenge.clone()).collect(),
+            }),
         }
-        let mut refusal =
-            answer::text(StatusCode::UNAUTHORIZED, "credentials are missing or wrong");
-        for expected in self.0.iter() {
-            let challenge = expected.challenge.clone();
-            refusal.headers_mut().append(WWW_AUTHENTICATE, challenge);
-        }
-        Err(refusal)
+    }
+}
+
+impl Access for Callers {
+    fn admit<'a>(&'a self, head: Head<'a>) -> Admission<'a> {
+        Box::pin(ready(self.identify(head.headers, head.certificate)))
+    }
+}
+
+/// Whom a certificate names.
+fn named_by(certificate: &ClientCertificate) -> Identity {
+    let groups = certificate.organizational_units.iter();
+    Identity {
+        tenant: None,
+        subject: certificate.common_name.as_deref().map(Arc::from),
+        groups: groups.map(|unit| Arc::from(unit.as_str())).collect(),
+        proof: Proof::Certificate,
     }
 }
 
 impl Expected {
-    fn new(scheme: &str, credentials: Secret) -> Result<Self, String> {
+    fn new(scheme: &str, credentials: Secret, user: Option<Arc<str>>) -> Result<Self, String> {
         let challenge = HeaderValue::from_str(&format!("{scheme} realm=\"metrifold\""))
             .map_err(|_| format!("{scheme:?} is not the name of an authorization scheme"))?;
         Ok(Self {
             scheme: scheme.to_owned(),
             credentials,
             challenge,
+            identity: Arc::new(Identity {
+                tenant: None,
+                proof: match user {
+                    Some(_) => Proof::Password,
+                    None => Proof::Token,
+                },
+                subject: user,
+                groups: Arc::default(),
+            }),
         })
     }
 
@@ -162,10 +203,38 @@ mod tests {
             "Bearer t0ken",
             "bearer  t0ken",
         ] {
-            assert!(callers().check(&with(&[value])).is_ok(), "{value}");
+            let caller = callers().identify(&with(&[value]), None).unwrap();
+            let identity = caller.identity.unwrap();
+            let (subject, proof) = match value.to_ascii_lowercase().starts_with("basic") {
+                true => (Some("prometheus"), Proof::Password),
+                false => (None, Proof::Token),
+            };
+            assert_eq!(
+                (identity.subject.as_deref(), identity.proof),
+                (subject, proof)
+            );
         }
-        let nobody_asked = Callers::build(None, None).unwrap();
-        assert!(nobody_asked.check(&HeaderMap::new()).is_ok());
+    }
+
+    #[test]
+    fn where_nobody_in_particular_is_expected_a_certificate_names_its_owner() {
+        let open = Callers::build(None, None).unwrap();
+        let nobody = open.identify(&HeaderMap::new(), None).unwrap();
+        assert_eq!(nobody, Caller::anonymous());
+        let certificate = Arc::new(ClientCertificate {
+            common_name: Some("agent".to_owned()),
+            organizational_units: vec!["unit".to_owned()],
+            ..ClientCertificate::default()
+        });
+        let agent = open.identify(&HeaderMap::new(), Some(&certificate));
+        let agent = agent.unwrap();
+        assert_eq!(agent.subject(), Some("agent"));
+        let identity = agent.identity.unwrap();
+        assert_eq!(
+            (&*identity.groups[0], identity.proof),
+            ("unit", Proof::Certificate)
+        );
+        assert_eq!(agent.certificate, Some(certificate));
     }
 
     #[test]
@@ -185,9 +254,10 @@ mod tests {
             &["Basic ###"],
             &["t0ken"],
         ] {
-            let refusal = callers().check(&with(values)).unwrap_err();
-            assert_eq!(refusal.status(), 401, "{values:?}");
-            let challenges: Vec<_> = refusal.headers().get_all(WWW_AUTHENTICATE).iter().collect();
+            let refusal = callers().identify(&with(values), None).unwrap_err();
+            let Refusal::Unauthenticated { challenges, .. } = refusal else {
+                panic!("{values:?}: {refusal:?}");
+            };
             let expected = ["Basic realm=\"metrifold\"", "Bearer realm=\"metrifold\""];
             assert_eq!(challenges, expected);
         }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use http::{HeaderMap, Method, StatusCode, Uri};
+use http_body::Body as _;
 use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use thiserror::Error;
@@ -14,8 +14,8 @@ use tokio::time::{Instant, timeout_at};
 
 use metrifold_base::{BuildError, Endpoint};
 
+use super::body::Body;
 use super::connector::{Connector, chain, place, tls_error};
-use super::parts::Parts;
 use super::tls::ClientTls;
 
 /// The most that is kept of an answer's body, for messages.
@@ -51,7 +51,7 @@ pub struct ClientConfig {
 /// Sends requests. A clone shares the connections.
 #[derive(Clone)]
 pub struct Client {
-    inner: legacy::Client<Connector, Parts>,
+    inner: legacy::Client<Connector, Body>,
 }
 
 /// What an endpoint answered.
@@ -75,7 +75,8 @@ pub struct TransportError {
     pub message: String,
 }
 
-/// What went wrong between the client and an endpoint. All of it is worth a retry.
+/// What went wrong between the client and an endpoint. All of it is worth a retry with a body that
+/// can be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TransportKind {
     /// The name did not resolve, or nobody accepted the connection. Nothing was sent.
@@ -88,6 +89,8 @@ pub enum TransportKind {
     Reset,
     /// The proxy could not be reached, or would not make the tunnel. Nothing was sent.
     Proxy,
+    /// The body of the request broke off while it was sent: nothing that the endpoint did.
+    Body,
     /// Anything else, such as an answer that is not HTTP.
     Other,
 }
@@ -101,6 +104,7 @@ impl TransportKind {
             Self::Timeout => "timeout",
             Self::Reset => "reset",
             Self::Proxy => "proxy",
+            Self::Body => "body",
             Self::Other => "other",
         }
     }
@@ -140,7 +144,7 @@ impl Client {
         &self,
         uri: &Uri,
         headers: HeaderMap,
-        body: impl Into<Parts>,
+        body: impl Into<Body>,
         timeout: Duration,
     ) -> Result<Reply, TransportError> {
         let deadline = Instant::now() + timeout;
@@ -162,7 +166,9 @@ impl Client {
     }
 
     /// Sends any request and returns the answer as soon as its head is there, which must be within
-    /// `timeout`. To bound the body in size and in time is the caller's part.
+    /// `timeout`. To bound the body in size and in time is the caller's part. The connection is
+    /// used again once the body has been read to its end; it is closed when the body is dropped
+    /// before, or the future that is returned here.
     ///
     /// # Errors
     ///
@@ -172,15 +178,15 @@ impl Client {
         method: Method,
         uri: &Uri,
         headers: HeaderMap,
-        body: impl Into<Parts>,
+        body: impl Into<Body>,
         timeout: Duration,
-    ) -> Result<http::Response<Incoming>, TransportError> {
+    ) -> Result<http::Response<Body>, TransportError> {
         let mut request = http::Request::new(body.into());
         *request.method_mut() = method;
         *request.uri_mut() = uri.clone();
         *request.headers_mut() = headers;
         match tokio::time::timeout(timeout, self.inner.request(request)).await {
-            Ok(Ok(answer)) => Ok(answer),
+            Ok(Ok(answer)) => Ok(answer.map(Body::stream)),
             Ok(Err(error)) => Err(explain(uri, &error)),
             Err(_) => {
                 let what = format!("no answer from {} within {timeout:?}", place(uri));
@@ -197,7 +203,7 @@ impl fmt::Debug for Client {
 }
 
 /// Reads a body as far as it is worth it, and keeps its beginning.
-async fn drain(mut body: Incoming, excerpt: &mut Vec<u8>) {
+async fn drain(mut body: Body, excerpt: &mut Vec<u8>) {
     let mut read = 0;
     while let Some(Ok(frame)) = body.frame().await {
         let Ok(data) = frame.into_data() else {
@@ -219,6 +225,13 @@ fn explain(uri: &Uri, error: &legacy::Error) -> TransportError {
     while let Some(cause) = source {
         if let Some(error) = cause.downcast_ref::<TransportError>() {
             return error.clone();
+        }
+        if let Some(error) = cause.downcast_ref::<hyper::Error>()
+            && error.is_user()
+        {
+            // The causes that follow are those of the body's stream.
+            kind = TransportKind::Body;
+            break;
         }
         if let Some(error) = cause.downcast_ref::<hyper::Error>()
             && (error.is_incomplete_message()
@@ -246,6 +259,7 @@ fn explain(uri: &Uri, error: &legacy::Error) -> TransportError {
     let what = match kind {
         TransportKind::Reset => "connection broke",
         TransportKind::Tls => "server ended the tls session",
+        TransportKind::Body => "body of the request broke off",
         _ => "request failed",
     };
     // hyper-util's own words ("client error (SendRequest)") say nothing.

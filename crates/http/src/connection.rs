@@ -9,7 +9,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::StatusCode;
+use bytes::Bytes;
+use http::header::ALLOW;
+use http::{HeaderValue, StatusCode};
+use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::Service;
@@ -23,9 +26,12 @@ use tracing::debug;
 use metrifold_base::BoxFuture;
 use metrifold_model::ClientCertificate;
 
+use super::access::Head;
 use super::answer;
+use super::body::{Body, BoxError};
 use super::listener::{Request, Response};
-use super::routes::{Table, Target};
+use super::methods::Methods;
+use super::routes::{Params, Served, Table, Target};
 use super::timed::{Phase, Timed};
 use super::tls::client_certificate;
 
@@ -127,7 +133,8 @@ impl Rest {
             phase,
         };
         let mut connection = http1::Builder::new()
-            .half_close(true)
+            // `Timed` decides what the end of a caller's sending means.
+            .half_close(false)
             .keep_alive(true)
             .header_read_timeout(None)
             .max_headers(MAX_HEADERS)
@@ -188,27 +195,20 @@ struct Dispatch {
 }
 
 impl Service<http::Request<Incoming>> for Dispatch {
-    type Response = Response;
+    type Response = http::Response<Outgoing>;
     type Error = Infallible;
     type Future = Answering;
 
     fn call(&self, request: http::Request<Incoming>) -> Answering {
-        self.phase.busy();
-        let target = self.table.load().find(request.uri().path());
+        let target = self
+            .table
+            .load()
+            .find(request.method(), request.uri().path());
         let answer = match target {
-            Target::Handler(handler, params) => {
-                let (head, body) = request.into_parts();
-                let request = Request {
-                    method: head.method,
-                    uri: head.uri,
-                    headers: head.headers,
-                    params,
-                    peer: self.peer,
-                    client_certificate: self.certificate.clone(),
-                    body,
-                };
+            Target::Served(served, params) => {
+                self.phase.busy(served.handler.answers_half_closed());
                 return Answering {
-                    answer: Answer::Later(handler.handle(request)),
+                    answer: Answer::Later(self.admit(served, params, request)),
                     phase: Arc::clone(&self.phase),
                 };
             }
@@ -217,17 +217,80 @@ impl Service<http::Request<Incoming>> for Dispatch {
                 1,
                 "nobody serves this path at the moment",
             ),
+            Target::OtherMethods(methods) => not_allowed(methods),
             Target::Unknown => answer::text(StatusCode::NOT_FOUND, "no such path"),
             Target::Ambiguous => answer::text(
                 StatusCode::BAD_REQUEST,
                 "path has an empty or dot segment, an encoded slash or dot, or a malformed escape",
             ),
         };
+        self.phase.busy(true);
         Answering {
             answer: Answer::Now(Some(answer)),
             phase: Arc::clone(&self.phase),
         }
     }
+}
+
+impl Dispatch {
+    /// Hands a request to its handler, if its caller is let in.
+    fn admit(
+        &self,
+        Served { access, handler }: Served,
+        params: Params,
+        request: http::Request<Incoming>,
+    ) -> BoxFuture<Response> {
+        let (head, incoming) = request.into_parts();
+        let phase = Arc::clone(&self.phase);
+        let body = if http_body::Body::is_end_stream(&incoming) {
+            Body::empty()
+        } else {
+            Body::stream(Received { incoming, phase })
+        };
+        let (peer, certificate) = (self.peer, self.certificate.clone());
+        Box::pin(async move {
+            let admission = access.admit(Head {
+                method: &head.method,
+                uri: &head.uri,
+                headers: &head.headers,
+                params: &params,
+                peer,
+                certificate: certificate.as_ref(),
+            });
+            match admission.await {
+                Ok(caller) => {
+                    let request = Request {
+                        method: head.method,
+                        uri: head.uri,
+                        headers: head.headers,
+                        params,
+                        peer,
+                        caller,
+                        body,
+                    };
+                    handler.handle(request).await
+                }
+                Err(refusal) => {
+                    let response = refusal.answer();
+                    handler.refused(response.status());
+                    response
+                }
+            }
+        })
+    }
+}
+
+/// The answer to a method that a path does not have.
+fn not_allowed(methods: Methods) -> Response {
+    let list = methods.to_string();
+    let first = list.split(',').next().unwrap_or_default();
+    let text = format!("send {first}");
+    let mut response = answer::text(StatusCode::METHOD_NOT_ALLOWED, &text);
+    // Names of methods fit into a header.
+    if let Ok(allow) = HeaderValue::from_str(&list) {
+        response.headers_mut().insert(ALLOW, allow);
+    }
+    response
 }
 
 /// An answer on its way.
@@ -242,7 +305,7 @@ enum Answer {
 }
 
 impl Future for Answering {
-    type Output = Result<Response, Infallible>;
+    type Output = Result<http::Response<Outgoing>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let response = match &mut self.answer {
@@ -250,7 +313,73 @@ impl Future for Answering {
             Answer::Now(response) => response.take().unwrap_or_default(),
             Answer::Later(future) => ready!(future.as_mut().poll(cx)),
         };
+        let phase = Arc::clone(&self.phase);
+        Poll::Ready(Ok(response.map(|body| Outgoing { body, phase })))
+    }
+}
+
+/// The body of an answer. The request is over once it is dropped: at its end, or when the caller
+/// is gone.
+struct Outgoing {
+    body: Body,
+    phase: Arc<Phase>,
+}
+
+impl http_body::Body for Outgoing {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
         self.phase.idle();
-        Poll::Ready(Ok(response))
+    }
+}
+
+/// The body of a request. hyper never hears of the end of a caller that is still answered
+/// afterwards, so that a body which it left incomplete is found here.
+struct Received {
+    incoming: Incoming,
+    phase: Arc<Phase>,
+}
+
+impl http_body::Body for Received {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Pending if self.phase.has_ended(cx.waker()) => {
+                Poll::Ready(Some(Err("caller closed before the end of the body".into())))
+            }
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(Into::into))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
     }
 }

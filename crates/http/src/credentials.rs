@@ -1,7 +1,7 @@
 //! Who we are: the `Authorization` of requests that go out.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -30,6 +30,10 @@ pub struct Credentials(Option<Arc<Shared>>);
 #[error("{0}")]
 pub struct AuthError(pub String);
 
+/// How often refusals may have a token renewed before its time: an endpoint that refuses all of
+/// them must not have one asked for with every request.
+const RENEWED_EVERY: Duration = Duration::from_secs(10);
+
 /// The value of a header and how long it is good.
 pub(super) struct Cached {
     pub(super) value: HeaderValue,
@@ -44,6 +48,8 @@ struct Shared {
     cached: ArcSwapOption<Cached>,
     /// Held by whoever asks for a new value; holds when and why that failed last.
     asking: Mutex<Option<(Instant, AuthError)>>,
+    /// When a refusal last had a new value asked for.
+    renewed: std::sync::Mutex<Option<Instant>>,
 }
 
 enum Kind {
@@ -80,6 +86,7 @@ impl Credentials {
             kind,
             cached: ArcSwapOption::new(cached),
             asking: Mutex::new(None),
+            renewed: Default::default(),
         }))))
     }
 
@@ -126,20 +133,14 @@ impl Credentials {
             .ok_or(error)
     }
 
-    /// Forgets what is cached, to be called after a 401: the next [`Credentials::header`] asks
-    /// again.
-    pub fn invalidate(&self) {
-        if let Some(shared) = &self.0 {
-            shared.cached.store(None);
-        }
-    }
-
     /// Forgets what is cached if it is still `header`, with which a request was refused. With
-    /// several requests under way, this asks for one new token and not for one each.
+    /// several requests under way, this asks for one new token and not for one each. A token that
+    /// is refused within 10 s of that is kept: the next one would be refused like it.
     pub fn refused(&self, header: &HeaderValue) {
         let Some(shared) = &self.0 else { return };
         let cached = shared.cached.load();
-        if cached.as_ref().is_some_and(|cached| cached.value == header) {
+        let is_cached = cached.as_ref().is_some_and(|cached| cached.value == header);
+        if is_cached && shared.may_renew() {
             // Unless it was renewed just now.
             shared.cached.compare_and_swap(&cached, None);
         }
@@ -147,6 +148,20 @@ impl Credentials {
 }
 
 impl Shared {
+    /// Whether a refusal may have a new value asked for. To read a file again costs next to nothing.
+    fn may_renew(&self) -> bool {
+        if !matches!(self.kind, Kind::OAuth2(_)) {
+            return true;
+        }
+        let now = Instant::now();
+        let mut renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = renewed.is_none_or(|at| now >= at + RENEWED_EVERY);
+        if may {
+            *renewed = Some(now);
+        }
+        may
+    }
+
     fn cached(&self, good: impl Fn(&Cached) -> bool) -> Option<HeaderValue> {
         let cached = self.cached.load();
         let cached = cached.as_ref().filter(|cached| good(cached))?;

@@ -1,7 +1,8 @@
 //! HTTP in and out: shared listeners, TLS, authentication, the client of the data path.
 //!
 //! Sources claim a path with [`Listeners::route`] while they are built and attach a [`Handler`]
-//! with [`Route::serve`] once they run. Sinks send with a [`Client`] and authenticate with
+//! with [`Route::serve`] once they run, and with it the [`Access`] that decides who reaches it.
+//! Sinks send with a [`Client`] and authenticate with
 //! [`Credentials`]. Nothing here knows of batches or tenants.
 #![warn(unreachable_pub)]
 // Tests may do all of this.
@@ -18,6 +19,7 @@
 )]
 
 mod accept;
+pub mod access;
 pub mod answer;
 pub mod auth;
 pub mod body;
@@ -27,9 +29,12 @@ pub mod client;
 mod connection;
 mod connector;
 mod credentials;
+mod keys;
 pub mod listener;
+mod methods;
 mod oauth2;
 mod parts;
+pub mod rejection;
 mod routes;
 mod socket;
 #[cfg(test)]
@@ -37,10 +42,13 @@ mod testing;
 mod timed;
 pub mod tls;
 
+pub use access::{Access, Everybody, Refusal};
 pub use auth::{AuthError, Authorization, BasicAuth, Callers, Credentials, OAuth2};
-pub use body::BodyError;
+pub use body::{Body, BodyError, BoxError};
 pub use client::{Client, ClientConfig, Reply, TransportError, TransportKind};
+pub use keys::{ClientKeys, ServerKeys};
 pub use listener::{Handler, Listen, Listeners, Request, Response, Route, Serving};
+pub use methods::Methods;
 pub use parts::Parts;
 pub use socket::overlap;
 pub use tls::{ClientTls, ServerTls, install_crypto_provider};

@@ -11,20 +11,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderMap, Method, Uri};
-use http_body_util::Full;
-use hyper::body::Incoming;
+use http::{HeaderMap, Method, StatusCode, Uri};
 
 use metrifold_base::{BoxFuture, BuildError, Problems};
-use metrifold_model::ClientCertificate;
+use metrifold_model::Caller;
 
+use super::access::Access;
+use super::body::Body;
 use super::bound::{Bound, Shared};
-use super::routes::{self, Table};
+use super::methods::Methods;
+use super::routes::{self, Served, Table};
 use super::tls::ServerTls;
 
 /// What a handler answers.
-pub type Response = http::Response<Full<Bytes>>;
+pub type Response = http::Response<Body>;
 
 /// A path on an address, and how the address is listened on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +32,10 @@ pub struct Listen {
     /// The address. Port 0 is a free port, which [`Route::local_addr`] tells.
     pub address: SocketAddr,
     /// The path, which must match exactly; `{name}` matches one segment, `{*name}` all that is
-    /// left.
+    /// left, which is not nothing. The more exact of two paths goes first.
     pub path: String,
+    /// The methods that are answered there; others may be of another route.
+    pub methods: Methods,
     /// TLS; without it, connections are in plain text.
     pub tls: Option<ServerTls>,
     /// How many connections are open at once. Further ones wait to be accepted.
@@ -71,9 +73,9 @@ pub struct Serving {
 /// A request that reached a route.
 #[derive(Debug)]
 pub struct Request {
-    /// The method: any, since a handler is attached to a path alone.
+    /// The method: one of the route's.
     pub method: Method,
-    /// The target, as it was sent.
+    /// The target: path and query, as they were sent.
     pub uri: Uri,
     /// The headers, as they were sent.
     pub headers: HeaderMap,
@@ -81,26 +83,39 @@ pub struct Request {
     pub params: Vec<(Box<str>, Box<str>)>,
     /// The caller's address.
     pub peer: SocketAddr,
-    /// The certificate that the caller proved to own.
-    pub client_certificate: Option<Arc<ClientCertificate>>,
+    /// Who calls, as the route's [`Access`] found out.
+    pub caller: Caller,
     /// The body, unread: [`body::read`](super::body::read) bounds it.
-    pub body: Incoming,
+    pub body: Body,
 }
 
 /// Answers the requests of a route.
 pub trait Handler: Send + Sync {
-    /// Answers one request. The future is dropped if the connection breaks. A panic costs the
-    /// caller its connection, and nobody else anything.
+    /// Answers one request. The future, and later the body of the answer, is dropped when the
+    /// caller goes away. A panic costs the caller its connection, and nobody else anything.
     fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response>;
+
+    /// Whether a caller that has closed its sending side is still answered. Such a caller cannot
+    /// be told from one that has hung up: without this, its request is given up.
+    fn answers_half_closed(&self) -> bool {
+        false
+    }
+
+    /// Hears of a request of this route that was answered with `status` before it got here: that
+    /// the route's [`Access`] did not let in.
+    fn refused(&self, status: StatusCode) {
+        let _ = status;
+    }
 }
 
 impl Listen {
-    /// A path on an address, in plain text, with the default limits: 1024 connections, 10 s for a
-    /// request's head, 5 min between requests.
+    /// GET of a path on an address, in plain text, with the default limits: 1024 connections, 10 s
+    /// for a request's head, 5 min between requests.
     pub fn new(address: SocketAddr, path: impl Into<String>) -> Self {
         Self {
             address,
             path: path.into(),
+            methods: Methods::GET,
             tls: None,
             max_connections: 1024,
             header_timeout: Duration::from_secs(10),
@@ -156,17 +171,37 @@ impl Listen {
         ))
     }
 
-    /// Whether both claim the same requests: one path cannot tell them apart on one address.
-    /// `/a/{x}` and `/a/b` can be told apart, the latter being matched first.
+    /// The same with other methods.
+    #[must_use]
+    pub fn methods(self, methods: Methods) -> Self {
+        Self { methods, ..self }
+    }
+
+    /// Whether both claim the same requests: method and path cannot tell them apart on one
+    /// address. `/a/{x}` and `/a/b` can be told apart, the latter being matched first; so can GET
+    /// and POST of the same path.
     pub fn collides(&self, other: &Self) -> bool {
         let mut table = Table::default();
         self.address == other.address
-            && table.insert(&self.path, None).is_ok()
-            && table.insert(&other.path, None).is_err()
+            && table.insert(&self.path, self.methods, None).is_ok()
+            && table.insert(&other.path, other.methods, None).is_err()
     }
 }
 
 impl Request {
+    /// A request from an unknown caller, without headers and parameters.
+    pub fn new(method: Method, uri: Uri, body: impl Into<Body>) -> Self {
+        Self {
+            method,
+            uri,
+            headers: HeaderMap::new(),
+            params: Vec::new(),
+            peer: SocketAddr::from(([127, 0, 0, 1], 0)),
+            caller: Caller::anonymous(),
+            body: body.into(),
+        }
+    }
+
     /// What the path's parameter `name` matched.
     pub fn param(&self, name: &str) -> Option<&str> {
         self.params
@@ -228,11 +263,11 @@ impl Listeners {
 }
 
 impl Route {
-    /// Attaches the handler that answers the path from now on. It takes the place of any other,
-    /// and dropping that other's [`Serving`] later changes nothing.
-    pub fn serve(&self, handler: Arc<dyn Handler>) -> Serving {
+    /// Attaches the handler that answers the path from now on, for those whom `access` lets in. It
+    /// takes the place of any other, and dropping that other's [`Serving`] later changes nothing.
+    pub fn serve(&self, access: Arc<dyn Access>, handler: Arc<dyn Handler>) -> Serving {
         Serving {
-            turn: self.bound.attach(self.claim, handler),
+            turn: self.bound.attach(self.claim, Served { access, handler }),
             bound: Arc::clone(&self.bound),
             claim: self.claim,
         }

@@ -1,14 +1,18 @@
-//! From a request's path to its handler.
+//! From a request's method and path to its handler.
 //!
 //! The raw path is matched as it came; nothing is decoded or normalised before. What some other
 //! program might read as a different path is refused, so that a parameter (a tenant, say) means
 //! one thing to everybody.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use http::Method;
 use matchit::{InsertError, Router};
 
+use super::access::Access;
 use super::listener::Handler;
+use super::methods::Methods;
 
 /// What the path's parameters matched, percent-decoded.
 pub(super) type Params = Vec<(Box<str>, Box<str>)>;
@@ -16,15 +20,32 @@ pub(super) type Params = Vec<(Box<str>, Box<str>)>;
 /// The paths of a listener. Never changed: a new one takes its place.
 #[derive(Default)]
 pub(super) struct Table {
-    router: Router<Option<Arc<dyn Handler>>>,
+    router: Router<usize>,
+    /// Who answers the methods of a path, in the order of their paths' numbers.
+    entries: Vec<Vec<Entry>>,
+    numbers: HashMap<Box<str>, usize>,
+}
+
+struct Entry {
+    methods: Methods,
+    served: Option<Served>,
+}
+
+/// Who answers a route, and who decides who may call it.
+#[derive(Clone)]
+pub(super) struct Served {
+    pub(super) access: Arc<dyn Access>,
+    pub(super) handler: Arc<dyn Handler>,
 }
 
 /// What a path leads to.
 pub(super) enum Target {
     /// A handler.
-    Handler(Arc<dyn Handler>, Params),
+    Served(Served, Params),
     /// A path that is claimed, but has no handler at the moment.
     Detached,
+    /// A path that answers these methods only.
+    OtherMethods(Methods),
     /// No path that is claimed.
     Unknown,
     /// A path that could be read in two ways.
@@ -32,24 +53,49 @@ pub(super) enum Target {
 }
 
 impl Table {
-    /// Adds a path.
+    /// Adds a path and some of its methods.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the reason when the path, or one of its methods, is in the table already.
     pub(super) fn insert(
         &mut self,
         path: &str,
-        handler: Option<Arc<dyn Handler>>,
-    ) -> Result<(), InsertError> {
-        self.router.insert(path, handler)
+        methods: Methods,
+        served: Option<Served>,
+    ) -> Result<(), String> {
+        let entry = Entry { methods, served };
+        if let Some(number) = self.numbers.get(path) {
+            // Numbers are those of entries.
+            let entries = &mut self.entries[*number];
+            if entries.iter().any(|other| other.methods.overlaps(methods)) {
+                return Err(format!("path {path:?} has these methods already"));
+            }
+            entries.push(entry);
+            return Ok(());
+        }
+        let number = self.entries.len();
+        let inserted = self.router.insert(path, number);
+        inserted.map_err(|error| reason(path, &error))?;
+        self.numbers.insert(path.into(), number);
+        self.entries.push(vec![entry]);
+        Ok(())
     }
 
-    /// Finds what a raw path leads to.
-    pub(super) fn find(&self, path: &str) -> Target {
+    /// Finds what a method and a raw path lead to.
+    pub(super) fn find(&self, method: &Method, path: &str) -> Target {
         if !is_plain(path) {
             return Target::Ambiguous;
         }
         let Ok(found) = self.router.at(path) else {
             return Target::Unknown;
         };
-        let Some(handler) = found.value else {
+        let entries = &self.entries[*found.value];
+        let Some(entry) = entries.iter().find(|entry| entry.methods.contains(method)) else {
+            let methods = entries.iter().map(|entry| entry.methods);
+            return Target::OtherMethods(methods.fold(Methods::NONE, Methods::and));
+        };
+        let Some(served) = &entry.served else {
             return Target::Detached;
         };
         let mut params = Params::with_capacity(found.params.len());
@@ -59,7 +105,7 @@ impl Table {
                 None => return Target::Ambiguous,
             }
         }
-        Target::Handler(Arc::clone(handler), params)
+        Target::Served(served.clone(), params)
     }
 }
 
@@ -84,7 +130,7 @@ pub(super) fn check(path: &str) -> Result<(), String> {
 }
 
 /// Why matchit refuses a path, in the words of this program.
-pub(super) fn reason(path: &str, error: &InsertError) -> String {
+fn reason(path: &str, error: &InsertError) -> String {
     match error {
         InsertError::Conflict { with } => format!("path {path:?} collides with {with:?}"),
         InsertError::InvalidParamSegment => {
@@ -154,7 +200,73 @@ fn hex(digit: u8) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
+
     use super::*;
+    use crate::access::Everybody;
+    use crate::answer;
+    use crate::testing::By;
+
+    /// The path that a request is led to, or why it is led to none.
+    fn lead(table: &Table, method: Method, path: &str) -> String {
+        match table.find(&method, path) {
+            Target::Served(_, params) => format!("{params:?}"),
+            Target::Detached => "detached".to_owned(),
+            Target::OtherMethods(methods) => methods.to_string(),
+            Target::Unknown => "unknown".to_owned(),
+            Target::Ambiguous => "ambiguous".to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_more_exact_path_goes_first_whatever_the_order() {
+        let served = |name: &'static str| {
+            let handler = By(move |_: &crate::Request| answer::text(StatusCode::OK, name));
+            Some(Served {
+                access: Arc::new(Everybody),
+                handler: Arc::new(handler),
+            })
+        };
+        let paths = [
+            "/api/v1/{*rest}",
+            "/api/v1/query",
+            "/api/v1/label/{name}/values",
+        ];
+        for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
+            let mut table = Table::default();
+            for place in order {
+                let path = paths[place];
+                table.insert(path, Methods::GET, served(path)).unwrap();
+            }
+            for (path, params) in [
+                ("/api/v1/query", "[]"),
+                ("/api/v1/series", "[(\"rest\", \"series\")]"),
+                ("/api/v1/query/x", "[(\"rest\", \"query/x\")]"),
+                ("/api/v1/label/job/values", "[(\"name\", \"job\")]"),
+                (
+                    "/api/v1/label/job/other",
+                    "[(\"rest\", \"label/job/other\")]",
+                ),
+                ("/api/v1/", "unknown"),
+                ("/api/v2/query", "unknown"),
+                ("/api/v1/../v1/query", "ambiguous"),
+            ] {
+                assert_eq!(lead(&table, Method::GET, path), params, "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn methods_of_one_path_may_be_of_several_routes() {
+        let mut table = Table::default();
+        table.insert("/a/{x}", Methods::GET, None).unwrap();
+        table.insert("/a/{x}", Methods::PUT, None).unwrap();
+        assert!(table.insert("/a/{x}", Methods::GET, None).is_err());
+        assert!(table.insert("/a/{y}", Methods::POST, None).is_err());
+        assert_eq!(lead(&table, Method::HEAD, "/a/1"), "detached");
+        assert_eq!(lead(&table, Method::PUT, "/a/1"), "detached");
+        assert_eq!(lead(&table, Method::POST, "/a/1"), "GET, HEAD, PUT");
+    }
 
     #[test]
     fn a_path_that_can_be_read_in_two_ways_is_not_plain() {

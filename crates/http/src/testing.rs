@@ -1,18 +1,26 @@
 //! What the tests of this folder share: certificates, and servers that misbehave on demand.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http::StatusCode;
+use http_body::Frame;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 
 use metrifold_base::BoxFuture;
 
-use super::{Handler, Listen, Listeners, Request, Response, Route, Serving, answer};
+use super::{
+    Body, Everybody, Handler, Listen, Listeners, Methods, Request, Response, Route, Serving, answer,
+};
 
 /// An authority and its certificates, as files.
 pub(super) struct Authority {
@@ -65,7 +73,7 @@ impl Authority {
 }
 
 pub(super) fn local(path: &str) -> Listen {
-    Listen::new(([127, 0, 0, 1], 0).into(), path)
+    Listen::new(([127, 0, 0, 1], 0).into(), path).methods(Methods::GET.and(Methods::POST))
 }
 
 /// Listens on one path.
@@ -75,7 +83,7 @@ pub(super) fn serving(
 ) -> (Listeners, Route, Serving) {
     let listeners = Listeners::new();
     let route = listeners.route(listen, "test").unwrap();
-    let serving = route.serve(Arc::new(handler));
+    let serving = route.serve(Arc::new(Everybody), Arc::new(handler));
     listeners.start();
     (listeners, route, serving)
 }
@@ -91,7 +99,14 @@ impl<F: Fn(&Request) -> Response + Send + Sync + 'static> Handler for By<F> {
 
 /// Tells who called: address and certificate.
 pub(super) fn who(request: &Request) -> Response {
-    let certificate = request.client_certificate.as_deref();
+    let certificate = request.caller.certificate.as_deref();
+    let certificate = certificate.map(|found| {
+        (
+            &found.common_name,
+            &found.organizational_units,
+            &found.alternative_names,
+        )
+    });
     answer::text(StatusCode::OK, &format!("{certificate:?}"))
 }
 
@@ -155,4 +170,25 @@ async fn proxied(mut stream: BufReader<TcpStream>, seen: Arc<Mutex<Vec<String>>>
     stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
     // However it ends is the test's concern.
     let _ = tokio::io::copy_bidirectional(&mut stream, &mut far).await;
+}
+
+/// A body that is fed by hand, and tells when it is dropped.
+pub(super) fn fed() -> (mpsc::Sender<io::Result<Bytes>>, Body) {
+    let (feed, pieces) = mpsc::channel(1);
+    (feed, Body::stream(Fed(pieces)))
+}
+
+struct Fed(mpsc::Receiver<io::Result<Bytes>>);
+
+impl http_body::Body for Fed {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let piece = self.0.poll_recv(cx);
+        piece.map(|piece| piece.map(|piece| piece.map(Frame::data)))
+    }
 }

@@ -3,13 +3,17 @@
 //! hyper's own `header_read_timeout` starts when the previous answer is out, so that one number
 //! would have to serve both for slow senders (short) and for idle connections (long). Here they
 //! are two: the time for a head starts with its first byte.
+//!
+//! hyper's own `half_close` would have to be the same for all requests, and without it hyper looks
+//! for the end of a caller while a request is under way. Here the end is passed on or held back by
+//! what the handler says.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -18,7 +22,15 @@ use tokio::time::{Instant, Sleep};
 /// Where a connection stands, shared between its transport, which sees bytes, and its service,
 /// which sees requests. Counts up, so that the same phase of two requests is told apart.
 #[derive(Debug)]
-pub(super) struct Phase(AtomicU64);
+pub(super) struct Phase {
+    count: AtomicU64,
+    /// The request that is under way is answered even if its caller sends no more.
+    patient: AtomicBool,
+    /// The caller has closed its sending side while a request was under way that is answered.
+    ended: AtomicBool,
+    /// Who reads the body of the request.
+    reader: Mutex<Option<Waker>>,
+}
 
 const IDLE: u64 = 0;
 const HEAD: u64 = 1;
@@ -34,6 +46,8 @@ pub(super) struct Timed<T> {
     seen: u64,
     head_limit: Duration,
     idle_limit: Duration,
+    /// The end of the caller's sending has been held back.
+    ended: bool,
     read: Deadline,
     write: Deadline,
 }
@@ -49,31 +63,64 @@ struct Deadline {
 impl Phase {
     /// A connection that owes its first head.
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self(AtomicU64::new(HEAD)))
+        Arc::new(Self {
+            count: AtomicU64::new(HEAD),
+            patient: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            reader: Mutex::default(),
+        })
     }
 
-    /// A head is complete, the request under way.
-    pub(super) fn busy(&self) {
-        let now = self.get();
-        self.0.store(now - now % PHASES + BUSY, Ordering::Relaxed);
+    /// A head is complete, the request under way; `patient` says that it is answered even if the
+    /// caller sends no more.
+    pub(super) fn busy(&self, patient: bool) {
+        self.patient.store(patient, Ordering::Relaxed);
+        self.enter(BUSY);
     }
 
     /// The request is answered.
     pub(super) fn idle(&self) {
-        let now = self.get();
-        self.0.store(now - now % PHASES + PHASES, Ordering::Relaxed);
+        self.enter(PHASES);
+    }
+
+    /// Whether the caller has closed its sending side. Wakes `reader` when it does.
+    pub(super) fn has_ended(&self, reader: &Waker) -> bool {
+        let mut waiting = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *waiting {
+            Some(known) => known.clone_from(reader),
+            None => *waiting = Some(reader.clone()),
+        }
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Whether the end of the caller's sending is held back.
+    fn holds_end(&self) -> bool {
+        self.get() % PHASES == BUSY && self.patient.load(Ordering::Relaxed)
+    }
+
+    fn end(&self) {
+        let mut waiting = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        self.ended.store(true, Ordering::Relaxed);
+        if let Some(reader) = waiting.take() {
+            reader.wake();
+        }
     }
 
     /// Bytes came: between two requests, they begin a head.
     fn bytes(&self) {
-        let now = self.get();
-        if now % PHASES == IDLE {
-            self.0.store(now + HEAD, Ordering::Relaxed);
+        if self.get() % PHASES == IDLE {
+            self.enter(HEAD);
         }
     }
 
+    fn enter(&self, phase: u64) {
+        let now = self.get();
+        self.count
+            .store(now - now % PHASES + phase, Ordering::Relaxed);
+    }
+
     fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.count.load(Ordering::Relaxed)
     }
 }
 
@@ -86,6 +133,7 @@ impl<T> Timed<T> {
             phase,
             head_limit,
             idle_limit: idle,
+            ended: false,
             read: Deadline::default(),
             write: Deadline::default(),
         }
@@ -104,10 +152,31 @@ impl<T> Timed<T> {
     ) -> Poll<io::Result<R>> {
         if poll.is_ready() {
             self.write.at = None;
+            if self.phase.get() % PHASES == IDLE {
+                // Idle from the last byte of the answer on.
+                self.read.at = None;
+            }
             return poll;
         }
         self.write
             .poll(cx, self.idle_limit, "caller does not take the answer")
+    }
+
+    /// Waits for bytes: pending, or an error once the caller has taken too long.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let phase = self.phase.get();
+        if phase != self.seen {
+            self.seen = phase;
+            self.read.at = None;
+        }
+        match phase % PHASES {
+            IDLE => self.read.poll(cx, self.idle_limit, "connection is idle"),
+            HEAD => self
+                .read
+                .poll(cx, self.head_limit, "head of the request is late"),
+            // A body's time is its reader's to bound.
+            _ => Poll::Pending,
+        }
     }
 }
 
@@ -143,26 +212,24 @@ impl<T: AsyncRead + Unpin> AsyncRead for Timed<T> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let before = buffer.filled().len();
-        if let Poll::Ready(result) = Pin::new(&mut this.io).poll_read(cx, buffer) {
-            if buffer.filled().len() > before {
-                this.phase.bytes();
-            }
-            return Poll::Ready(result);
+        if this.ended {
+            return match this.phase.holds_end() {
+                true => Poll::Pending,
+                false => Poll::Ready(Ok(())),
+            };
         }
-        let phase = this.phase.get();
-        if phase != this.seen {
-            this.seen = phase;
-            this.read.at = None;
+        let (before, room) = (buffer.filled().len(), buffer.remaining());
+        let Poll::Ready(result) = Pin::new(&mut this.io).poll_read(cx, buffer) else {
+            return this.wait(cx);
+        };
+        if buffer.filled().len() > before {
+            this.phase.bytes();
+        } else if result.is_ok() && room > 0 && this.phase.holds_end() {
+            this.ended = true;
+            this.phase.end();
+            return Poll::Pending;
         }
-        match phase % PHASES {
-            IDLE => this.read.poll(cx, this.idle_limit, "connection is idle"),
-            HEAD => this
-                .read
-                .poll(cx, this.head_limit, "head of the request is late"),
-            // A body's time is its reader's to bound.
-            _ => Poll::Pending,
-        }
+        Poll::Ready(result)
     }
 }
 
@@ -194,7 +261,14 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Timed<T> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let poll = Pin::new(&mut this.io).poll_flush(cx);
-        this.written(poll, cx)
+        let poll = this.written(poll, cx);
+        if poll.is_ready() && this.phase.get() % PHASES == IDLE {
+            // hyper, which waits for bytes since before the answer, does not ask again by itself.
+            if this.ended || this.wait(cx).is_ready() {
+                cx.waker().wake_by_ref();
+            }
+        }
+        poll
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

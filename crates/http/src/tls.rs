@@ -11,43 +11,42 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
-use serde::Deserialize;
 use x509_parser::extensions::GeneralName;
 
-use metrifold_base::{BuildError, Problems};
-use metrifold_model::ClientCertificate;
+use metrifold_base::{BuildError, Problems, keys};
+use metrifold_model::{AlternativeName, ClientCertificate};
 
-/// TLS of a listener: the keys under `tls` of a source that listens.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServerTls {
-    /// The certificate that is shown to callers, in PEM, with the intermediates behind it.
-    pub cert_file: PathBuf,
-    /// The certificate's private key, in PEM.
-    pub key_file: PathBuf,
-    /// The authorities whose client certificates are accepted, in PEM. Set, every caller must show
-    /// one; unset, none is asked for.
-    #[serde(default)]
-    pub client_ca_file: Option<PathBuf>,
+keys! {
+    /// TLS of a listener: the keys under `tls` of everything that listens.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct ServerTls {
+        /// Certificate that is shown to callers, in PEM, with the intermediates behind it.
+        pub cert_file: PathBuf = required("/etc/metrifold/tls.crt"),
+        /// The certificate's private key, in PEM.
+        pub key_file: PathBuf = required("/etc/metrifold/tls.key"),
+        /// Certificate authorities in PEM. With them, every caller must show a certificate that
+        /// one of them signed.
+        pub client_ca_file: Option<PathBuf> = unset("/etc/metrifold/client-ca.crt"),
+    }
 }
 
-/// TLS of a client: the keys under `tls` of everything that connects somewhere.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ClientTls {
-    /// The authorities that may have signed the server's certificate, in PEM. Unset, those of the
-    /// operating system.
-    pub ca_file: Option<PathBuf>,
-    /// The certificate that is shown to a server that asks for one, in PEM. Needs `key_file`.
-    pub cert_file: Option<PathBuf>,
-    /// The certificate's private key, in PEM. Needs `cert_file`.
-    pub key_file: Option<PathBuf>,
-    /// The name that the server's certificate must bear, and that is asked for when connecting.
-    /// Unset, the endpoint's host.
-    pub server_name: Option<String>,
-    /// Accepts any certificate, whoever signed it and for whatever name. The server must still own
-    /// its private key. False unless set.
-    pub insecure_skip_verify: bool,
+keys! {
+    /// TLS of a client: the keys under `tls` of everything that connects somewhere.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct ClientTls {
+        /// Certificate authorities in PEM that the server is verified with, instead of the
+        /// system's.
+        pub ca_file: Option<PathBuf> = unset("/etc/metrifold/ca.crt"),
+        /// Certificate that is shown to a server that asks for one, in PEM. Needs `key_file`.
+        pub cert_file: Option<PathBuf> = unset("/etc/metrifold/tls.crt"),
+        /// The certificate's private key, in PEM. Needs `cert_file`.
+        pub key_file: Option<PathBuf> = unset("/etc/metrifold/tls.key"),
+        /// Name that the server's certificate must bear, instead of the URL's host. It is asked
+        /// for when connecting.
+        pub server_name: Option<String> = unset("receive.example"),
+        /// Whether any certificate is taken, whoever signed it and for whatever name.
+        pub insecure_skip_verify: bool = default(false),
+    }
 }
 
 impl ServerTls {
@@ -235,8 +234,8 @@ pub fn install_crypto_provider() {
 }
 
 /// What a client certificate says of its owner. The certificate was verified before.
-pub(super) fn client_certificate(certificate: &CertificateDer<'_>) -> Option<ClientCertificate> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+pub(super) fn client_certificate(der: &CertificateDer<'_>) -> Option<ClientCertificate> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
     let subject = certificate.subject();
     let common_name = subject
         .iter_common_name()
@@ -252,7 +251,11 @@ pub(super) fn client_certificate(certificate: &CertificateDer<'_>) -> Option<Cli
         Ok(Some(names)) => names.value.general_names.iter().filter_map(name).collect(),
         _ => Vec::new(),
     };
+    let serial = certificate.raw_serial().iter();
     Some(ClientCertificate {
+        der: Arc::from(&**der),
+        serial: serial.map(|byte| format!("{byte:02x}")).collect(),
+        issuer: certificate.issuer().to_string(),
         common_name,
         organizational_units,
         alternative_names,
@@ -401,15 +404,15 @@ fn at<T>(key: &str, result: Result<T, String>) -> Result<T, BuildError> {
     result.map_err(|error| BuildError::new(key, error))
 }
 
-fn name(name: &GeneralName<'_>) -> Option<String> {
+fn name(name: &GeneralName<'_>) -> Option<AlternativeName> {
     match name {
-        GeneralName::DNSName(name) | GeneralName::RFC822Name(name) | GeneralName::URI(name) => {
-            Some((*name).to_owned())
-        }
+        GeneralName::DNSName(name) => Some(AlternativeName::Dns((*name).to_owned())),
+        GeneralName::RFC822Name(name) => Some(AlternativeName::Email((*name).to_owned())),
+        GeneralName::URI(name) => Some(AlternativeName::Uri((*name).to_owned())),
         GeneralName::IPAddress(bytes) => {
             let v4 = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
             let v6 = <[u8; 16]>::try_from(*bytes).map(IpAddr::from);
-            v4.or(v6).ok().map(|address| address.to_string())
+            v4.or(v6).ok().map(AlternativeName::Ip)
         }
         _ => None,
     }

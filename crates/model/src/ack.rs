@@ -7,38 +7,24 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use thiserror::Error;
 use tokio::sync::oneshot;
 
-use super::Counts;
+use super::{Counts, Rejection};
 
-/// What became of a batch in one sink.
+/// What became of a batch in one sink, or in all required ones together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The sink has it.
     Delivered,
-    /// The far end refuses it, or a part of it, for good: trying again cannot help.
+    /// The sink has not got it, or not all of it.
     Rejected {
-        /// Why.
-        reason: String,
-        /// What the far end has not stored; none if nobody knows.
+        /// Why, and whether sending it again can help.
+        rejection: Rejection,
+        /// What is lost of it; none if nobody knows.
         lost: Option<Counts>,
     },
-    /// It did not get there, and trying again may help.
-    Failed {
-        /// Why.
-        reason: String,
-        /// When to try again, if the far end said so.
-        retry_after: Option<Duration>,
-    },
 }
-
-/// Why a batch is refused as a whole before it reaches a sink.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{0}")]
-pub struct Rejection(pub String);
 
 /// What an acknowledgement waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,36 +67,45 @@ impl Outcome {
     fn rank(&self) -> u8 {
         match self {
             Self::Delivered => 0,
-            Self::Rejected { .. } => 1,
-            Self::Failed { .. } => 2,
+            Self::Rejected { rejection, .. } if !rejection.may_retry() => 1,
+            Self::Rejected { .. } => 2,
         }
     }
 
     /// Makes it the worst of both. What two sinks, or two parts, have lost is added up: if it is
     /// the same series, less is claimed to be stored than is, and never more.
     pub fn join(&mut self, other: Self) {
-        match (&mut *self, other) {
-            (Self::Rejected { lost, .. }, Self::Rejected { lost: more, .. }) => {
-                *lost = lost.zip(more).map(|(lost, more)| lost + more);
-            }
-            (mine, other) if other.rank() > mine.rank() => *mine = other,
-            _ => {}
+        if other.rank() > self.rank() {
+            *self = other;
+        } else if let (
+            Self::Rejected { rejection, lost },
+            Self::Rejected {
+                rejection: second,
+                lost: more,
+            },
+        ) = (self, other)
+            && rejection.may_retry() == second.may_retry()
+        {
+            *lost = lost.zip(more).map(|(lost, more)| lost + more);
         }
     }
 
-    /// A refusal of the whole, as far as anybody knows.
+    /// A refusal of the whole for its content, as far as anybody knows.
     pub fn rejected(reason: impl Into<String>) -> Self {
-        Self::Rejected {
-            reason: reason.into(),
-            lost: None,
-        }
+        Rejection::invalid(reason).into()
     }
 
-    /// A failure without a time to try again.
+    /// A failure that may pass, without a time to try again.
     pub fn failed(reason: impl Into<String>) -> Self {
-        Self::Failed {
-            reason: reason.into(),
-            retry_after: None,
+        Rejection::unavailable(reason).into()
+    }
+}
+
+impl From<Rejection> for Outcome {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected {
+            rejection,
+            lost: None,
         }
     }
 }
@@ -153,22 +148,12 @@ pub struct Ticket {
 
 impl Ticket {
     /// Says what became of the batch.
-    pub fn report(mut self, outcome: Outcome) {
+    pub fn report(mut self, mut outcome: Outcome) {
         self.reported = true;
-        self.shared.report(match outcome {
-            Outcome::Delivered => Outcome::Delivered,
-            Outcome::Rejected { reason, lost } => Outcome::Rejected {
-                reason: format!("{}: {reason}", self.sink),
-                lost,
-            },
-            Outcome::Failed {
-                reason,
-                retry_after,
-            } => Outcome::Failed {
-                reason: format!("{}: {reason}", self.sink),
-                retry_after,
-            },
-        });
+        if let Outcome::Rejected { rejection, .. } = &mut outcome {
+            rejection.reason = format!("{}: {}", self.sink, rejection.reason);
+        }
+        self.shared.report(outcome);
     }
 
     /// One more promise of the same sink, for a part of the batch.
@@ -243,7 +228,7 @@ mod tests {
     #[test]
     fn what_several_have_lost_is_added_up_and_unknown_if_one_does_not_know() {
         let lost = |samples| Outcome::Rejected {
-            reason: "status 400".into(),
+            rejection: Rejection::invalid("status 400"),
             lost: Some(Counts {
                 samples,
                 ..Counts::default()

@@ -11,6 +11,20 @@ pub enum Signal {
     Rules,
 }
 
+impl Signal {
+    /// All signals.
+    pub const ALL: [Self; 3] = [Self::Metrics, Self::Queries, Self::Rules];
+
+    /// In messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Metrics => "metrics",
+            Self::Queries => "queries",
+            Self::Rules => "rules",
+        }
+    }
+}
+
 /// The three kinds of components.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {

@@ -16,13 +16,17 @@
 pub mod ledger;
 
 mod ack;
+mod caller;
 mod counts;
 mod kind;
 mod origin;
+mod rejection;
 mod version;
 
-pub use ack::{Ack, Outcome, Rejection, Ticket, Until, Waiter};
+pub use ack::{Ack, Outcome, Ticket, Until, Waiter};
+pub use caller::{AlternativeName, Caller, ClientCertificate, Identity, Proof};
 pub use counts::{Counts, SeriesCounts};
 pub use kind::{Kind, Signal};
-pub use origin::{ClientCertificate, Origin, Tenant};
+pub use origin::{Origin, Tenant};
+pub use rejection::{Fault, Rejection, RejectionKind, Retry};
 pub use version::Version;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
+use crate::Caller;
+
 /// A tenant's name, checked where it was found.
 pub type Tenant = Arc<str>;
 
@@ -15,23 +17,15 @@ pub struct Origin {
     pub source: Arc<str>,
     /// The sender's address; none for a source inside of the process.
     pub peer: Option<IpAddr>,
+    /// What keeps its order among the batches of a tenant, if that is not the sender: a scraped
+    /// target, for one. Batches of different keys may overtake each other.
+    pub order: Option<Arc<str>>,
     /// What the path's parameters matched, by name.
     pub params: Vec<(Box<str>, Box<str>)>,
     /// The request's headers, without those that hold credentials.
     pub headers: HeaderMap,
-    /// The certificate that the sender proved to own.
-    pub client_certificate: Option<Arc<ClientCertificate>>,
-}
-
-/// What a verified client certificate says of its owner.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ClientCertificate {
-    /// The subject's common name.
-    pub common_name: Option<String>,
-    /// The subject's organizational units.
-    pub organizational_units: Vec<String>,
-    /// The subject alternative names: DNS names, email addresses, URIs, IP addresses.
-    pub alternative_names: Vec<String>,
+    /// Who the sender was proven to be.
+    pub caller: Caller,
 }
 
 impl Origin {
@@ -40,9 +34,10 @@ impl Origin {
         Self {
             source,
             peer: None,
+            order: None,
             params: Vec::new(),
             headers: HeaderMap::new(),
-            client_certificate: None,
+            caller: Caller::anonymous(),
         }
     }
 

@@ -134,6 +134,9 @@ pub struct Entry {
     pub accepted_at: u64,
     /// What it shares with records that it must not overtake.
     pub lane: u64,
+    /// Whether the lane is one of format version 1, which says nothing about newer records: the
+    /// record may be of any sender of its tenant.
+    pub lane_unspecified: bool,
     /// The version of the body.
     pub version: Version,
     /// What is in it, if it has been counted.

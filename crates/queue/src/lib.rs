@@ -14,80 +14,87 @@
 )]
 
 pub mod disk;
+mod lane;
 mod memory;
 
 use std::time::Duration;
 
-use serde::Deserialize;
-
-use metrifold_base::{Period, Problems, Size};
+use metrifold_base::{Period, Problems, Size, keys, words};
 
 /// How many times what is free a tenant may have in a queue, unless the oldest make room.
 const SHARE: usize = 8;
 
-pub use memory::{Held, Lane, Pushed, Queue};
+pub use lane::{Lane, OrderedBy};
+pub use memory::{Held, Pushed, Queue};
 
-/// `queue = { type = "disk", max_bytes = "4GiB" }`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct QueueConfig {
-    /// Where it lives.
-    #[serde(default, rename = "type")]
-    pub kind: QueueKind,
-    /// The bytes that it holds at most. In memory, a single larger batch passes when it is empty.
-    max_bytes: Option<Size>,
-    /// What to do with a batch that does not fit. By default a required sink blocks and an
-    /// optional one drops its oldest.
-    when_full: Option<WhenFull>,
-    /// The bytes in front of a queue on disk.
-    memory_bytes: Option<Size>,
-    /// After so long, what has not been delivered goes to disk.
-    store_after: Option<Period>,
-    /// What is older is dropped from disk.
-    max_age: Option<Period>,
+keys! {
+    /// `queue = { type = "disk", max_bytes = "4GiB" }`.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct QueueConfig {
+        /// Where the queue lives: `memory`, or `disk`, under `data_dir`: what does not get through at once is kept there, also through a crash.
+        #[name = "type"]
+        pub kind: QueueKind = default("memory"),
+        /// Most bytes in the queue. In memory (default 64MiB, at least 64KiB) those of requests under way are included; on disk (default 1GiB, at least 256KiB) all files are.
+        max_bytes: Option<Size> = unset("4GiB"),
+        /// What to do with a batch that does not fit: `block` (default of a required sink, refused for an optional one), `drop_oldest` (default of an optional sink) or `drop_newest`.
+        when_full: Option<WhenFull> = unset("drop_oldest"),
+        /// Most bytes in memory in front of a queue on disk, at least 64KiB; 16MiB by default.
+        memory_bytes: Option<Size> = unset("16MiB"),
+        /// What has not been delivered after this time goes to a queue on disk, at most 10s; 100ms by default. If the endpoint is known to be in trouble, all goes there at once.
+        store_after: Option<Period> = unset("100ms"),
+        /// Age at which a batch on disk is given up, in place of `retry.max_age`. Without it, none is.
+        max_age: Option<Period> = unset("7d"),
+        /// When a batch on disk counts as stored: `batch` (when it is durable; the default) or `interval` (when it is written: a loss of power can cost what came within `sync_interval`).
+        sync: Option<SyncMode> = unset("batch"),
+        /// How often what is on disk is made durable with `sync = "interval"`, from 10ms to 60s; 1s by default.
+        sync_interval: Option<Period> = unset("1s"),
+    }
+}
+
+words! {
+    /// Where a queue lives.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub enum QueueKind {
+        /// In memory.
+        #[default]
+        Memory = "memory",
+        /// In memory, and on disk as soon as the sink does not keep up.
+        Disk = "disk",
+    }
+}
+
+words! {
     /// When what is written counts as stored.
-    sync: Option<SyncMode>,
-    /// How often it is made durable with `sync = "interval"`.
-    sync_interval: Option<Period>,
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum SyncMode {
+        /// When it is durable.
+        Batch = "batch",
+        /// When it is written; it is made durable now and then.
+        Interval = "interval",
+    }
 }
 
-/// Where a queue lives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum QueueKind {
-    /// In memory.
-    #[default]
-    Memory,
-    /// In memory, and on disk as soon as the sink does not keep up.
-    Disk,
-}
-
-/// When what is written counts as stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SyncMode {
-    /// When it is durable.
-    Batch,
-    /// When it is written; it is made durable now and then.
-    Interval,
-}
-
-/// What to do with a batch that does not fit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WhenFull {
-    /// The sender waits.
-    Block,
-    /// The oldest batches that are not being sent make room.
-    DropOldest,
-    /// The batch itself is dropped.
-    DropNewest,
+words! {
+    /// What to do with a batch that does not fit.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum WhenFull {
+        /// The sender waits.
+        Block = "block",
+        /// The oldest batches that are not being sent make room.
+        DropOldest = "drop_oldest",
+        /// The batch itself is dropped.
+        DropNewest = "drop_newest",
+    }
 }
 
 const MEMORY_MAX_BYTES: Size = Size::mib(64);
 const DISK_MAX_BYTES: Size = Size::mib(1024);
 const MEMORY_BYTES: Size = Size::mib(16);
 const STORE_AFTER: Period = Period::millis(100);
+/// The age at which what is on disk is given up, unless configured: an endpoint that refuses one
+/// tenant for ever must not fill the queue of all.
+const MAX_AGE: Period = Period::secs(7 * 24 * 3600);
+
 const SYNC_INTERVAL: Period = Period::secs(1);
 
 impl QueueConfig {
@@ -131,7 +138,7 @@ impl QueueConfig {
         let interval = self.sync_interval.unwrap_or(SYNC_INTERVAL);
         disk::Options {
             max_bytes: self.max_bytes().0,
-            max_age: self.max_age.map(|age| age.0),
+            max_age: Some(self.max_age.unwrap_or(MAX_AGE).0),
             drop_oldest: self.when_full(required) == WhenFull::DropOldest,
             sync: match self.sync {
                 Some(SyncMode::Interval) => disk::Sync::Interval(interval.0),

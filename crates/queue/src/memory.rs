@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep_until};
 
 use metrifold_model::Tenant;
 
-use super::{SHARE, WhenFull};
+use super::{Lane, SHARE, WhenFull};
 use schedule::Schedule;
 
 /// A bounded queue of items with a weight in bytes.
@@ -61,18 +61,6 @@ struct State<T> {
     closed: bool,
     /// Whether nobody will take any more.
     ended: bool,
-}
-
-/// Which items must not overtake each other.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lane {
-    /// Whose items they are.
-    pub tenant: Option<Tenant>,
-    /// Items of a tenant's lane leave in order.
-    pub id: u64,
-    /// Whether the next of the lane waits until this one is done. It need not if whoever sends
-    /// the next one waits for that himself.
-    pub holds: bool,
 }
 
 /// What became of a push.
@@ -217,7 +205,8 @@ impl<T> Queue<T> {
                 }
                 if let Some((lane, run)) = state.schedule.take(Instant::now(), most) {
                     state.taken += run.len();
-                    if state.schedule.has_surplus() {
+                    // This taker will not wake up when a pause ends: another one has to.
+                    if state.schedule.has_surplus() || state.schedule.next_wake().is_some() {
                         self.filled.notify_last();
                     }
                     let hold = |item: schedule::Item<T>| {

@@ -19,15 +19,17 @@
 
 mod ledger;
 mod metric;
+mod queries;
 mod recording;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Label};
 
+use metrifold_base::locked as lock;
 use metrifold_model::ledger::{Ledger, Reason, Tally};
 use metrifold_model::{Counts, Kind};
 
@@ -36,6 +38,7 @@ use recording::Recording;
 
 pub use ledger::{LEDGER_TENANTS, SinkLedger};
 pub use metric::Metric;
+pub use queries::{QueryMeters, UnderWay};
 
 /// The recorder of one topology, and its components' meters.
 #[derive(Clone)]
@@ -164,6 +167,8 @@ struct Component {
     restarts: Counter,
     retries: Counter,
     delivery: Histogram,
+    /// Made when they are asked for, so that only components of queries show them.
+    queries: OnceLock<QueryMeters>,
     by_label: Mutex<HashMap<(Metric, Box<str>), Counter, foldhash::fast::RandomState>>,
     /// Whose turn it is to say so, and what was said.
     state: Mutex<(u64, State)>,
@@ -336,6 +341,7 @@ impl ComponentMetrics {
             } else {
                 Histogram::noop()
             },
+            queries: OnceLock::new(),
             by_label: Mutex::default(),
             state: Mutex::new((0, State::Built)),
             last_error: Mutex::new(None),
@@ -394,11 +400,34 @@ impl ComponentMetrics {
             .increment(1);
     }
 
-    /// Counts a request to an endpoint; no status means that there was no answer.
-    pub fn requested(&self, status: Option<http::StatusCode>) {
-        let code = status.as_ref().map_or("<error>", |s| s.as_str());
+    /// Counts a request to an endpoint by the code of its answer, of which there must be few.
+    pub fn requested(&self, code: &str) {
         self.labelled(Metric::RemoteWriteRequests, "code", code)
             .increment(1);
+    }
+
+    /// The meters of a sink that answers queries.
+    pub fn queries(&self) -> &QueryMeters {
+        let c = &*self.0;
+        c.queries.get_or_init(|| {
+            let labels = labels(&c.id, c.kind, &c.type_name);
+            QueryMeters::new(&c.recording, &labels)
+        })
+    }
+
+    /// Counts what became of a query: the status of its answer, or a word in angle brackets.
+    pub fn query_answered(&self, code: &str) {
+        self.labelled(Metric::Queries, "code", code).increment(1);
+    }
+
+    /// Counts a rule set that was passed on, and shows of how many tenants it is.
+    pub fn rules_published(&self, tenants: usize) {
+        let c = &*self.0;
+        let labels = labels(&c.id, c.kind, &c.type_name);
+        let counter = c.recording.counter(Metric::RulesPublished, labels.clone());
+        counter.increment(1);
+        let gauge = c.recording.gauge(Metric::RuleTenants, labels);
+        gauge.set(tenants as f64);
     }
 
     /// Counts an attempt after the first.
@@ -583,10 +612,6 @@ impl std::fmt::Debug for ComponentMetrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("ComponentMetrics").field(&self.0.id).finish()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn labels(id: &str, kind: Kind, type_name: &str) -> Vec<Label> {

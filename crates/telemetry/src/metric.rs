@@ -113,11 +113,21 @@ pub enum Metric {
     ConfigHash,
     /// Reloads, by outcome.
     Reloads,
+    /// Queries, by the code of what they came to.
+    Queries,
+    /// From a query's arrival at a sink to the head of its answer, in seconds.
+    QuerySeconds,
+    /// Queries that a sink is answering.
+    QueriesInFlight,
+    /// Rule sets that a component has passed on.
+    RulesPublished,
+    /// Tenants in the newest rule set.
+    RuleTenants,
 }
 
 impl Metric {
     /// All metrics.
-    pub const ALL: [Self; 55] = [
+    pub const ALL: [Self; 60] = [
         Self::ReceivedBatches,
         Self::ReceivedSamples,
         Self::ReceivedBytes,
@@ -173,6 +183,11 @@ impl Metric {
         Self::ReloadTime,
         Self::ConfigHash,
         Self::Reloads,
+        Self::Queries,
+        Self::QuerySeconds,
+        Self::QueriesInFlight,
+        Self::RulesPublished,
+        Self::RuleTenants,
     ];
 
     /// Its name and what it means.
@@ -391,6 +406,26 @@ impl Metric {
             Self::Reloads => (
                 "metrifold_config_reloads_total",
                 "Attempts to reload the configuration, by outcome.",
+            ),
+            Self::Queries => (
+                "metrifold_component_queries_total",
+                "Queries that a component has seen to their answer or refusal, by code.",
+            ),
+            Self::QuerySeconds => (
+                "metrifold_component_query_duration_seconds",
+                "From a query's arrival at a sink to the head of its answer.",
+            ),
+            Self::QueriesInFlight => (
+                "metrifold_component_queries_in_flight",
+                "Queries that a sink is answering, streaming included.",
+            ),
+            Self::RulesPublished => (
+                "metrifold_component_rule_sets_total",
+                "Complete rule sets that a source has published, or a sink has taken over.",
+            ),
+            Self::RuleTenants => (
+                "metrifold_component_rule_tenants",
+                "Tenants in the newest rule set of a component.",
             ),
         }
     }

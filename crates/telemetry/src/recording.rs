@@ -27,12 +27,9 @@ const BUCKETS: [f64; 11] = [
 
 impl Recording {
     pub(super) fn new() -> Self {
-        let builder = PrometheusBuilder::new();
+        let seconds = Matcher::Suffix("_duration_seconds".into());
         // Fails only on an empty list of buckets.
-        let recorder = match builder.set_buckets_for_metric(
-            Matcher::Full(Metric::DeliverySeconds.name().into()),
-            &BUCKETS,
-        ) {
+        let recorder = match PrometheusBuilder::new().set_buckets_for_metric(seconds, &BUCKETS) {
             Ok(builder) => builder.build_recorder(),
             Err(_) => PrometheusBuilder::new().build_recorder(),
         };

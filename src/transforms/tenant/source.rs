@@ -3,40 +3,43 @@
 use std::fmt;
 
 use http::HeaderName;
-use serde::Deserialize;
 
-use metrifold_base::Problems;
+use metrifold_base::{Problems, keys, words};
 use metrifold_codec::Name;
 use metrifold_model::{Origin, Tenant};
 
 use super::{METRIC, name};
 
-/// An entry of `from`: exactly one key, and `remove` beside `label`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct FromConfig {
-    /// A parameter of the source's path.
-    path: Option<String>,
-    /// A header of the request.
-    header: Option<String>,
-    /// A label, series by series.
-    label: Option<String>,
-    /// Whether that label is taken away; only where it gave the tenant.
-    remove: Option<bool>,
-    /// A field of the sender's verified certificate.
-    client_cert: Option<CertificateField>,
-    /// This name.
-    value: Option<String>,
+keys! {
+    /// An entry of `from`: exactly one key, and `remove` beside `label`.
+    #[derive(Debug, Default)]
+    pub(super) struct FromConfig {
+        /// Parameter of the source's path.
+        path: Option<String> = unset("tenant"),
+        /// Header of the request.
+        header: Option<String> = unset("THANOS-TENANT"),
+        /// Label, series by series.
+        label: Option<String> = unset("namespace"),
+        /// Whether that label is taken away; only where it gave the tenant.
+        remove: Option<bool> = unset(true),
+        /// Field of the sender's verified certificate.
+        client_cert: Option<CertificateField> = unset("common_name"),
+        /// This name.
+        value: Option<String> = unset("anonymous"),
+    }
 }
 
-/// A field of a certificate; of several values the first counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum CertificateField {
-    CommonName,
-    OrganizationalUnit,
-    /// The first alternative name.
-    Dns,
+words! {
+    /// A field of a certificate; of several values the first counts.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(super) enum CertificateField {
+        /// The subject's common name.
+        CommonName = "common_name",
+        /// The subject's organizational unit.
+        OrganizationalUnit = "organizational_unit",
+        /// The first alternative name.
+        Dns = "dns",
+    }
 }
 
 /// An entry, checked.
@@ -119,7 +122,7 @@ impl FromConfig {
 impl Source {
     /// The name that it yields for a batch as a whole, if it does.
     pub(super) fn read(&self, origin: &Origin) -> Result<Option<Tenant>, String> {
-        let certificate = origin.client_certificate.as_deref();
+        let certificate = origin.caller.certificate.as_deref();
         let found: &[u8] = match self {
             Self::Path(parameter) => origin.param(parameter).unwrap_or_default().as_bytes(),
             Self::Header(header) => {
@@ -133,13 +136,13 @@ impl Source {
             }
             Self::Certificate(field) => {
                 let found = certificate.and_then(|certificate| match field {
-                    CertificateField::CommonName => certificate.common_name.as_ref(),
+                    CertificateField::CommonName => certificate.common_name.as_deref(),
                     CertificateField::OrganizationalUnit => {
-                        certificate.organizational_units.first()
+                        certificate.organizational_units.first().map(String::as_str)
                     }
-                    CertificateField::Dns => certificate.alternative_names.first(),
+                    CertificateField::Dns => certificate.dns_names().next(),
                 });
-                found.map_or("", String::as_str).as_bytes()
+                found.unwrap_or_default().as_bytes()
             }
             Self::Value(tenant) => return Ok(Some(tenant.clone())),
             Self::Label { .. } => b"", // read series by series
@@ -162,7 +165,7 @@ impl fmt::Display for Source {
                 CertificateField::OrganizationalUnit => {
                     "organizational unit of the client certificate"
                 }
-                CertificateField::Dns => "alternative name of the client certificate",
+                CertificateField::Dns => "dns name of the client certificate",
             }),
             Self::Value(tenant) => write!(f, "value {tenant}"),
         }

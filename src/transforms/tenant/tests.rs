@@ -1,5 +1,5 @@
 use metrifold_codec::testing::{arena_v1, arena_v2, leaves_v1};
-use metrifold_model::{ClientCertificate, Origin, Version};
+use metrifold_model::{AlternativeName, ClientCertificate, Origin, Version};
 
 use super::super::testing::{Labels, Outcome, apply, batch, labels, origin};
 use super::*;
@@ -24,7 +24,7 @@ fn run(text: &str, namespaces: &[&str], metadata: &[&str]) -> Result<Outcome, St
     let result = apply(&transform(text), batch);
     result
         .map(|(_, outcome)| outcome)
-        .map_err(|rejection| rejection.0)
+        .map_err(|rejection| rejection.reason)
 }
 
 /// Per emission: the tenant, the numbers of the series, and the count of metadata.
@@ -41,7 +41,7 @@ fn parts(outcome: &Outcome) -> Vec<(&str, Vec<usize>, usize)> {
 
 fn whose(text: &str, origin: Origin) -> Result<String, String> {
     let result = apply(&transform(text), batch(&series(&["x"]), &[], origin));
-    let (batches, _) = result.map_err(|rejection| rejection.0)?;
+    let (batches, _) = result.map_err(|rejection| rejection.reason)?;
     Ok(batches[0].tenant().unwrap().to_string())
 }
 
@@ -54,19 +54,27 @@ fn the_first_source_that_yields_a_name_wins() {
         Some(Arc::new(ClientCertificate {
             common_name: common_name.map(Into::into),
             organizational_units: units.iter().map(|unit| unit.to_string()).collect(),
-            alternative_names: vec!["san.example".into()],
+            // Names of other kinds are nobody's tenant.
+            alternative_names: vec![
+                AlternativeName::Uri("spiffe://test/uri".into()),
+                AlternativeName::Email("mail@san.example".into()),
+                AlternativeName::Ip([10, 0, 0, 1].into()),
+                AlternativeName::Dns("san.example".into()),
+                AlternativeName::Dns("other.example".into()),
+            ],
+            ..ClientCertificate::default()
         }))
     };
-    from.client_certificate = certificate(None, &[]);
+    from.caller.certificate = certificate(None, &[]);
     assert_eq!(whose(text, from).unwrap(), "san.example");
     let mut from = origin();
-    from.client_certificate = certificate(None, &["unit", "other"]);
+    from.caller.certificate = certificate(None, &["unit", "other"]);
     assert_eq!(whose(text, from).unwrap(), "unit");
     let mut from = origin();
-    from.client_certificate = certificate(Some("cn"), &["unit"]);
+    from.caller.certificate = certificate(Some("cn"), &["unit"]);
     assert_eq!(whose(text, from).unwrap(), "cn");
     let mut from = origin();
-    from.client_certificate = certificate(Some("cn"), &[]);
+    from.caller.certificate = certificate(Some("cn"), &[]);
     from.headers.insert("x-tenant", "header".parse().unwrap());
     assert_eq!(whose(text, from).unwrap(), "header");
     let mut from = origin();

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use metrifold_model::{SeriesCounts, Version};
+use metrifold_model::{Rejection, RejectionKind, SeriesCounts, Version};
 
 use crate::snappy::SnappyError;
 use crate::wire::{Fields, WireError};
@@ -78,6 +78,18 @@ pub enum DecodeError {
     /// There is nothing to decode.
     #[error("batch is empty")]
     Missing,
+}
+
+impl From<DecodeError> for Rejection {
+    fn from(error: DecodeError) -> Self {
+        let kind = match error {
+            DecodeError::GrewTooLarge | DecodeError::Snappy(SnappyError::TooLarge { .. }) => {
+                RejectionKind::TooLarge
+            }
+            _ => RejectionKind::Invalid,
+        };
+        Self::new(kind, error.to_string())
+    }
 }
 
 /// Decompresses and walks a body.

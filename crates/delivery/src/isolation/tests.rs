@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use http::StatusCode;
 use proptest::prelude::*;
 use prost::Message;
 
@@ -70,7 +69,7 @@ struct Result {
 }
 
 /// Delivers a batch to an endpoint that answers as told.
-fn deliver(mut batch: Batch, answer: impl Fn(&[usize], usize) -> Option<StatusCode>) -> Result {
+fn deliver(mut batch: Batch, answer: impl Fn(&[usize], usize) -> Option<RefusalClass>) -> Result {
     let mut isolation = Isolation::default();
     let mut result = Result::default();
     let mut rest = vec![batch.clone()];
@@ -78,13 +77,12 @@ fn deliver(mut batch: Batch, answer: impl Fn(&[usize], usize) -> Option<StatusCo
         batch = next;
         let (series, metadata) = sent(&mut batch);
         result.requests += 1;
-        let Some(status) = answer(&series, metadata) else {
+        let Some(class) = answer(&series, metadata) else {
             result.accepted.extend(series);
             result.metadata += metadata;
             continue;
         };
-        let reason = String::new();
-        match isolation.step(&mut batch, &Refusal { status, reason }) {
+        match isolation.step(&mut batch, &refusal(class)) {
             Step::Mended { .. } => rest.push(batch),
             Step::Halves(first, second) => rest.extend([second, first]),
             Step::Alone => result.alone.push((series, metadata)),
@@ -97,8 +95,16 @@ fn deliver(mut batch: Batch, answer: impl Fn(&[usize], usize) -> Option<StatusCo
     result
 }
 
-const REFUSED: Option<StatusCode> = Some(StatusCode::BAD_REQUEST);
-const TOO_LARGE: Option<StatusCode> = Some(StatusCode::PAYLOAD_TOO_LARGE);
+const REFUSED: Option<RefusalClass> = Some(RefusalClass::Content);
+const TOO_LARGE: Option<RefusalClass> = Some(RefusalClass::Size);
+
+fn refusal(class: RefusalClass) -> Refusal {
+    Refusal {
+        code: String::new(),
+        class,
+        reason: String::new(),
+    }
+}
 
 proptest! {
     #[test]
@@ -190,10 +196,7 @@ fn what_is_invalid_in_a_batch_that_nobody_had_looked_into_is_left_out_first() {
         metadata: vec![],
     };
     let mut batch = arrived(&request);
-    let refusal = Refusal {
-        status: StatusCode::BAD_REQUEST,
-        reason: String::new(),
-    };
+    let refusal = refusal(RefusalClass::Content);
     let mut isolation = Isolation::default();
     let Step::Mended { lost, outcome } = isolation.step(&mut batch, &refusal) else {
         panic!("it is mended");
@@ -207,14 +210,18 @@ fn what_is_invalid_in_a_batch_that_nobody_had_looked_into_is_left_out_first() {
 }
 
 #[test]
+fn what_must_not_be_sent_again_is_given_up_as_a_whole() {
+    let result = deliver(batch(8, true), |_, _| Some(RefusalClass::Whole));
+    assert_eq!(result.requests, 1);
+    assert_eq!(result.alone, [((0..8).collect(), 1)]);
+}
+
+#[test]
 fn a_body_that_cannot_be_read_is_given_up_alone() {
     let origin = Arc::new(Origin::internal("test".into()));
     let body = bytes::Bytes::from_static(b"\xff\xff\xff");
     let mut batch = Batch::from_body(Version::V1, body, Limits::default(), origin);
-    let refusal = Refusal {
-        status: StatusCode::BAD_REQUEST,
-        reason: String::new(),
-    };
+    let refusal = refusal(RefusalClass::Content);
     let step = Isolation::default().step(&mut batch, &refusal);
     assert!(matches!(step, Step::Alone), "{step:?}");
 }

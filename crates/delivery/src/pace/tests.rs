@@ -1,12 +1,10 @@
-use metrifold_base::Period;
-
 use super::*;
 
 fn pace(least: usize, most: usize) -> Pace {
-    let retry = RetryConfig {
-        min_backoff: Period::millis(100),
-        max_backoff: Period::secs(1),
-        max_age: Period::secs(3600),
+    let retry = Retry {
+        min_backoff: Duration::from_millis(100),
+        max_backoff: Duration::from_secs(1),
+        max_age: Duration::from_secs(3600),
     };
     Pace::new(least, most, retry, Gauge::noop())
 }
@@ -90,19 +88,20 @@ async fn trouble_halves_them_down_to_the_bound_and_429_does_not() {
 #[tokio::test(start_paused = true)]
 async fn a_tenants_pauses_grow_and_concern_nobody_else() {
     let pace = pace(1, 4);
-    let now = Instant::now();
     let pause = |name: &str| {
         let trouble = pace.failed(Some(&tenant(name)), Failure::Broken, None);
         assert!(!trouble.everybody);
-        trouble.tenant.unwrap() - now
+        trouble.tenant.unwrap() - Instant::now()
     };
     let ms = Duration::from_millis;
     for (least, most) in [(50, 100), (100, 200), (200, 400), (400, 800), (500, 1000)] {
         let pause = pause("a");
         assert!(pause >= ms(least) && pause <= ms(most), "{pause:?}");
         assert!(!pace.is_paused());
+        tokio::time::advance(ms(1000)).await;
     }
     assert!(pause("b") <= ms(100));
+    tokio::time::advance(ms(1000)).await;
     pace.succeeded(Some(&tenant("a")));
     assert!(pause("a") <= ms(100), "begins anew");
 }
@@ -169,7 +168,7 @@ async fn no_more_tenants_are_remembered_than_there_are_to_be() {
         pace.failed(Some(&name), Failure::TooMuch, None);
     }
     assert_eq!(pace.state().tenants.len(), TENANTS_MAX);
-    tokio::time::advance(Duration::from_secs(2)).await;
+    tokio::time::advance(LONGEST_TURN + Duration::from_secs(2)).await;
     pace.failed(Some(&tenant("new")), Failure::TooMuch, None);
     assert_eq!(pace.state().tenants.len(), 1);
 }
@@ -205,4 +204,70 @@ async fn a_request_without_an_answer_makes_way_for_another_one() {
     assert!(last.holds(), "two have made way");
     let state = pace.state();
     assert_eq!((state.sending, state.slow), (0, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_more_tenants_an_endpoint_says_no_to_the_longer_each_pauses() {
+    let pace = pace(1, 4);
+    let start = Instant::now();
+    let until = |name: &str, after| {
+        let trouble = pace.failed(Some(&tenant(name)), Failure::TooMuch, after);
+        trouble.tenant.unwrap()
+    };
+    let second = Some(Duration::from_secs(1));
+    for number in 0..500_u32 {
+        let turn = Duration::from_millis(20) * number;
+        let until = until(&number.to_string(), second);
+        assert_eq!(until, start + Duration::from_secs(1) + turn);
+    }
+    // What was under way together has one turn.
+    let again = until("0", second);
+    assert_eq!(again, start + Duration::from_secs(1));
+    tokio::time::advance(Duration::from_secs(20)).await;
+    assert_eq!(until("alone", second), start + Duration::from_secs(21));
+    for number in 0..20_000_u32 {
+        until(&number.to_string(), None);
+    }
+    assert!(until("last", None) <= Instant::now() + LONGEST_TURN + Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_over_is_told_with_whose_trouble_it_was() {
+    let pace = pace(1, 4);
+    let (a, b) = (tenant("a"), tenant("b"));
+    let secs = |secs| tokio::time::advance(Duration::from_secs(secs));
+    let recovery = |tenant: Option<&Tenant>, secs| {
+        Some(Recovery {
+            tenant: tenant.cloned(),
+            after: Duration::from_secs(secs),
+        })
+    };
+    assert_eq!(pace.succeeded(Some(&a)), None);
+    pace.failed(Some(&a), Failure::Broken, None);
+    secs(40).await;
+    pace.failed(Some(&a), Failure::Broken, None);
+    secs(3).await;
+    assert_eq!(pace.succeeded(Some(&b)), None, "his trouble is another's");
+    assert_eq!(pace.succeeded(Some(&a)), recovery(Some(&a), 43));
+    assert_eq!(pace.succeeded(Some(&a)), None, "once");
+
+    pace.failed(Some(&a), Failure::TooMuch, None);
+    secs(5).await;
+    assert_eq!(pace.succeeded(Some(&a)), None, "it was well");
+
+    pace.failed(Some(&a), Failure::Unreachable, None);
+    secs(7).await;
+    assert_eq!(pace.succeeded(Some(&b)), recovery(None, 7));
+
+    for number in 0..TENANTS_IN_A_ROW {
+        let name = tenant(&number.to_string());
+        pace.failed(Some(&name), Failure::Broken, None);
+    }
+    secs(9).await;
+    assert_eq!(pace.succeeded(Some(&tenant("3"))), recovery(None, 9));
+    assert_eq!(pace.succeeded(Some(&tenant("4"))), None, "that is known");
+
+    pace.failed(None, Failure::Broken, None);
+    secs(2).await;
+    assert_eq!(pace.succeeded(None), recovery(None, 2));
 }

@@ -58,9 +58,9 @@ impl AnyConfig {
     /// Whether the signal can leave it (sources) or enter it (the others).
     pub(crate) fn carries(&self, signal: Signal) -> bool {
         match self {
-            Self::Source(config) => config.signal() == signal,
-            Self::Transform(config) => config.signals().contains(&signal),
-            Self::Sink(config) => config.signal() == signal,
+            Self::Source(config) => config.port().signal() == signal,
+            Self::Transform(config) => config.ports().carries(signal),
+            Self::Sink(config) => config.port().signal() == signal,
         }
     }
 
@@ -180,7 +180,9 @@ pub(crate) fn check(
         None => Vec::new(),
     };
     let disk_queue = match &config {
-        Some(AnyConfig::Sink(sink)) if sink.queue().is_disk() => {
+        Some(AnyConfig::Sink(sink))
+            if sink.metrics().is_some_and(|sink| sink.queue().is_disk()) =>
+        {
             let span = KeyPath::parse("queue.type").locate(&table, Under::Value);
             Some(span.map_or_else(|| place.clone(), |span| around.place(span)))
         }
@@ -338,7 +340,7 @@ fn read(
     let keys: Vec<_> = inventory::iter::<ComponentInfo>
         .into_iter()
         .filter(|info| info.kind == kind && info.name == type_name)
-        .flat_map(|info| info.keys.iter().flat_map(|keys| keys.iter().copied()))
+        .flat_map(ComponentInfo::keys)
         .collect();
     decode::all_errors(table.clone(), around.removed.clone(), &keys, &read).map_err(Some)
 }

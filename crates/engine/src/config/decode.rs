@@ -13,7 +13,7 @@ use serde_path_to_error::Track;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Error, ValueDeserializer};
 
-use metrifold_base::{Key, KeyDefault};
+use metrifold_base::keys::Listed;
 
 use super::path::{KeyPath, Step, Under};
 use super::secrets::Redactions;
@@ -101,7 +101,7 @@ pub(crate) fn plain<'de, T: Deserialize<'de>>(table: DeTable<'de>) -> Result<T, 
 pub(crate) fn all_errors<'i, T>(
     mut table: DeTable<'i>,
     mut removed: Vec<KeyPath>,
-    keys: &[Key],
+    keys: &[Listed],
     read: &dyn Fn(DeTable<'i>) -> Result<T, Failure>,
 ) -> Result<T, Vec<Finding>> {
     let mut findings: Vec<Finding> = Vec::new();
@@ -131,14 +131,16 @@ pub(crate) fn all_errors<'i, T>(
             }
             complaint => {
                 findings.push(describe(&complaint, &failure.path, &removed, &table));
-                if let Complaint::UnknownKey(key, expected) = &complaint
-                    && let Some(meant) = suggest::nearest(key, expected.iter().copied())
-                    && let Some((around, _)) = failure.path.before_removal(&removed).split_last()
-                {
-                    // The key that was meant is not missing as well.
-                    removed.push(around.join(meant));
+                let mut path = failure.path;
+                if let Complaint::UnknownKey(key, expected) = &complaint {
+                    let around = around(&path, key, &table);
+                    path = around.join(key);
+                    if let Some(meant) = suggest::nearest(key, expected.iter().copied()) {
+                        // The key that was meant is not missing as well.
+                        removed.push(around.before_removal(&removed).join(meant));
+                    }
                 }
-                match failure.path.remove(&mut table) {
+                match path.remove(&mut table) {
                     Some(path) => removed.push(path.before_removal(&removed)),
                     None => return Err(findings),
                 }
@@ -152,14 +154,14 @@ pub(crate) fn all_errors<'i, T>(
 fn fill<'i, T>(
     table: &mut DeTable<'i>,
     path: &KeyPath,
-    keys: &[Key],
+    keys: &[Listed],
     read: &dyn Fn(DeTable<'i>) -> Result<T, Failure>,
 ) -> bool {
     let name = path.to_string();
     let example = keys
         .iter()
         .find(|key| key.name == name)
-        .map(|key| key.default.example());
+        .and_then(|key| key.default.example());
     let guesses = [
         "\"x\"",
         "\"127.0.0.1:1\"",
@@ -205,13 +207,11 @@ fn missing(
     shown: &KeyPath,
     field: &str,
     table: &DeTable<'_>,
-    keys: &[Key],
+    keys: &[Listed],
 ) -> Finding {
     let name = shown.to_string();
-    let example = keys.iter().find_map(|key| match key.default {
-        KeyDefault::Required(text) if key.name == name => Some(text),
-        _ => None,
-    });
+    let example = keys.iter().find(|key| key.name == name);
+    let example = example.and_then(|key| key.default.example());
     let around = shown
         .split_last()
         .map(|(around, _)| around)
@@ -227,6 +227,18 @@ fn missing(
     }
 }
 
+/// The table that holds an unknown key; the path of the error may or may not end with the key.
+fn around(path: &KeyPath, key: &str, table: &DeTable<'_>) -> KeyPath {
+    let below = path.join(key);
+    if below.remove(&mut table.clone()).as_ref() == Some(&below) {
+        return path.clone();
+    }
+    match path.split_last() {
+        Some((around, Step::Key(last))) if last == key => around,
+        _ => path.clone(),
+    }
+}
+
 fn describe(
     complaint: &Complaint<'_>,
     path: &KeyPath,
@@ -235,10 +247,7 @@ fn describe(
 ) -> Finding {
     let (message, help) = match complaint {
         Complaint::UnknownKey(key, expected) => {
-            let around = match path.split_last() {
-                Some((around, Step::Key(last))) if last == key => around,
-                _ => path.clone(),
-            };
+            let around = around(path, key, table);
             let span = around.join(key).locate(table, Under::Key);
             return Finding {
                 path: around.before_removal(removed).to_string(),

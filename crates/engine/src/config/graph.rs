@@ -32,13 +32,12 @@ impl std::fmt::Display for OutputRef {
 /// A set of signals.
 type Signals = u8;
 
-const SIGNALS: [(Signal, Signals, &str); 3] = [
-    (Signal::Metrics, 1, "metrics"),
-    (Signal::Queries, 2, "queries"),
-    (Signal::Rules, 4, "rules"),
-];
+const EVERY_SIGNAL: Signals = (1 << Signal::ALL.len()) - 1;
 
-const EVERY_SIGNAL: Signals = 7;
+/// The set of this signal alone.
+fn bit(signal: Signal) -> Signals {
+    1 << signal as u8
+}
 
 /// The outputs that a component has.
 #[derive(Debug)]
@@ -121,17 +120,17 @@ fn accepted(node: &Node) -> Signals {
     let Some(config) = &node.config else {
         return EVERY_SIGNAL;
     };
-    SIGNALS
-        .iter()
-        .filter(|(signal, _, _)| config.carries(*signal))
-        .fold(0, |set, (_, bit, _)| set | bit)
+    Signal::ALL
+        .into_iter()
+        .filter(|signal| config.carries(*signal))
+        .fold(0, |set, signal| set | bit(signal))
 }
 
 fn names(signals: Signals) -> String {
-    let names: Vec<&str> = SIGNALS
-        .iter()
-        .filter(|(_, bit, _)| signals & bit != 0)
-        .map(|(_, _, name)| *name)
+    let names: Vec<&str> = Signal::ALL
+        .into_iter()
+        .filter(|signal| signals & bit(*signal) != 0)
+        .map(Signal::as_str)
         .collect();
     names.join(" and ")
 }
@@ -201,8 +200,7 @@ impl Graph<'_> {
                 );
                 continue;
             }
-            let queries = 2;
-            if !clean || sent & taken & queries == 0 {
+            if !clean || sent & taken & bit(Signal::Queries) == 0 {
                 continue;
             }
             let port = (edge.from, edge.port.as_deref());

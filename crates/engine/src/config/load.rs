@@ -15,10 +15,7 @@ use super::environment::Environment;
 use super::graph::{self, OutputRef};
 use super::resources::{self, Claim};
 use super::source::{self, Place, Text};
-use super::{
-    ApiConfig, Config, LedgerConfig, Loaded, NamedFiles, Places, SinkNode, SourceNode,
-    TransformNode, memory,
-};
+use super::{ApiConfig, Component, Config, LedgerConfig, Loaded, NamedFiles, Places, memory};
 
 /// How to load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -263,36 +260,27 @@ impl Config {
             config,
             ..
         } = node;
+        macro_rules! component {
+            ($config:ident) => {
+                Component {
+                    config: $config,
+                    type_name,
+                    inputs,
+                    effective,
+                    files,
+                }
+            };
+        }
         // Without errors, every node has its configuration.
         match config {
             Some(AnyConfig::Source(config)) => {
-                let node = SourceNode {
-                    config,
-                    type_name,
-                    effective,
-                    files,
-                };
-                self.sources.insert(id, node);
+                self.sources.insert(id, component!(config));
             }
             Some(AnyConfig::Transform(config)) => {
-                let node = TransformNode {
-                    config,
-                    type_name,
-                    inputs,
-                    effective,
-                    files,
-                };
-                self.transforms.insert(id, node);
+                self.transforms.insert(id, component!(config));
             }
             Some(AnyConfig::Sink(config)) => {
-                let node = SinkNode {
-                    config,
-                    type_name,
-                    inputs,
-                    effective,
-                    files,
-                };
-                self.sinks.insert(id, node);
+                self.sinks.insert(id, component!(config));
             }
             None => {}
         }

@@ -65,7 +65,7 @@ fn largest_request(node: &Node) -> Option<(&Node, Sizes)> {
 fn queue(node: &Node) -> Option<(Size, bool)> {
     match &node.config {
         Some(AnyConfig::Sink(sink)) => {
-            let queue = sink.queue();
+            let queue = sink.metrics()?.queue();
             Some((queue.memory_bytes(), queue.is_disk()))
         }
         _ => None,

@@ -5,19 +5,21 @@ mod graph;
 mod loading;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use serde::Deserialize;
-
-use metrifold_base::{BuildError, Endpoint, Key, Problems, Size};
+use metrifold_base::keys::Keys;
+use metrifold_base::{Address, BuildError, Endpoint, Problems, Size, keys, words};
 use metrifold_http::Listen;
-use metrifold_model::{Kind, Signal};
+use metrifold_model::Kind;
 use metrifold_queue::QueueConfig;
 
-use crate::component::{BuildContext, ComponentInfo, Resource};
+use crate::component::{
+    BuildContext, BuildSink, BuildSource, BuildTransform, ComponentInfo, MetricsSink, Resource,
+    SinkPort, SourcePort, TransformPorts,
+};
 use crate::memory::Sizes;
-use crate::planes::metrics::{Form, Sink, Source, Transform};
+use crate::planes::metrics::Form;
+use crate::planes::{Plane, Sink, Source};
 
 use super::*;
 
@@ -26,53 +28,48 @@ pub(super) fn listen(address: &str, path: &str) -> Listen {
     Listen::new(address.parse().unwrap(), path)
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Carries {
-    #[default]
-    Metrics,
-    Queries,
-}
-
-impl Carries {
-    fn signal(self) -> Signal {
-        match self {
-            Self::Metrics => Signal::Metrics,
-            Self::Queries => Signal::Queries,
-        }
+words! {
+    /// What a test component carries.
+    #[derive(Clone, Copy, Debug)]
+    enum Carries {
+        /// Batches.
+        Metrics = "metrics",
+        /// Reads.
+        Queries = "queries",
     }
 }
 
-#[expect(dead_code, reason = "read by deserialization only")]
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TestSource {
-    address: SocketAddr,
-    #[serde(default = "root")]
-    path: String,
-    #[serde(default)]
-    signal: Carries,
-    #[serde(default)]
-    password: Option<Secret>,
-    #[serde(default)]
-    headers: BTreeMap<String, String>,
-    /// The largest body and what it may decompress to.
-    #[serde(default)]
-    largest: Option<(Size, Size)>,
-}
-
-fn root() -> String {
-    "/".to_owned()
+keys! {
+    #[derive(Debug)]
+    struct TestSource {
+        /// Where it listens.
+        address: Address = required("127.0.0.1:0"),
+        /// The path.
+        path: String = default("/"),
+        /// What it sends.
+        signal: Carries = default("metrics"),
+        /// A secret.
+        password: Option<Secret> = unset("hidden"),
+        /// Headers.
+        headers: BTreeMap<String, String> = unset({ a = "b" }),
+        /// The largest body and what it may decompress to.
+        largest: Vec<Size> = unset(["1MiB", "4MiB"]),
+    }
 }
 
 #[typetag::deserialize(name = "test_source")]
 impl SourceConfig for TestSource {
-    fn signal(&self) -> Signal {
-        self.signal.signal()
+    fn port(&self) -> SourcePort<'_> {
+        match self.signal {
+            Carries::Metrics => SourcePort::Metrics(self),
+            Carries::Queries => SourcePort::Queries(self),
+        }
     }
 
     fn largest_request(&self) -> Option<Sizes> {
-        let (body, decoded) = self.largest?;
+        let [body, decoded] = *self.largest.as_slice() else {
+            return None;
+        };
         Some(Sizes {
             body: body.0,
             decoded: decoded.0,
@@ -101,8 +98,10 @@ impl SourceConfig for TestSource {
             }
         }
     }
+}
 
-    fn build(&self, _cx: &BuildContext) -> Result<Box<dyn Source>, BuildError> {
+impl<P: Plane> BuildSource<P> for TestSource {
+    fn build(&self, _cx: &BuildContext) -> Result<Box<dyn Source<P>>, BuildError> {
         Err(BuildError::new("test", "cannot be built"))
     }
 }
@@ -112,32 +111,36 @@ inventory::submit! {
         kind: Kind::Source,
         name: "test_source",
         summary: "Exists in tests.",
-        keys: &[&[
-            Key::required("address", "\"127.0.0.1:0\"", "Where it listens."),
-            Key::value("path", "\"/\"", "The path."),
-        ]],
+        keys: TestSource::ENTRIES,
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TestTransform {
-    #[serde(default)]
-    routes: Vec<String>,
-    #[serde(default)]
-    rules: Vec<Rule>,
+keys! {
+    #[derive(Debug)]
+    struct TestTransform {
+        /// Its outputs.
+        routes: Vec<String> = unset(["a"]),
+        /// Its rules.
+        rules: Vec<Rule> = unset([{ regex = "a" }]),
+    }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Rule {
-    regex: String,
+keys! {
+    #[derive(Debug)]
+    struct Rule {
+        /// A pattern.
+        regex: String = required("a"),
+    }
 }
 
 #[typetag::deserialize(name = "test_transform")]
 impl TransformConfig for TestTransform {
-    fn signals(&self) -> &'static [Signal] {
-        &[Signal::Metrics, Signal::Queries]
+    fn ports(&self) -> TransformPorts<'_> {
+        TransformPorts {
+            metrics: Some(self),
+            queries: Some(self),
+            ..TransformPorts::default()
+        }
     }
 
     fn outputs(&self) -> Vec<String> {
@@ -151,8 +154,10 @@ impl TransformConfig for TestTransform {
             }
         }
     }
+}
 
-    fn build(&self, _cx: &BuildContext) -> Result<Arc<dyn Transform>, BuildError> {
+impl<P: Plane> BuildTransform<P> for TestTransform {
+    fn build(&self, _cx: &BuildContext) -> Result<Arc<P::Transform>, BuildError> {
         Err(BuildError::new("test", "cannot be built"))
     }
 }
@@ -162,38 +167,46 @@ inventory::submit! {
         kind: Kind::Transform,
         name: "test_transform",
         summary: "Exists in tests.",
-        keys: &[&[Key::unset("routes", "[\"a\"]", "Its outputs.")]],
+        keys: TestTransform::ENTRIES,
     }
 }
 
-#[expect(dead_code, reason = "read by deserialization only")]
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TestSink {
-    endpoint: Endpoint,
-    #[serde(default)]
-    required: bool,
-    #[serde(default)]
-    queue: QueueConfig,
-    #[serde(default)]
-    signal: Carries,
+keys! {
+    #[derive(Debug)]
+    struct TestSink {
+        /// Where it sends.
+        endpoint: Endpoint = required("http://localhost/"),
+        /// Whether it is required.
+        required: bool = default(false),
+        /// Its queue.
+        queue: QueueConfig = table,
+        /// What it takes.
+        signal: Carries = default("metrics"),
+    }
 }
 
 #[typetag::deserialize(name = "test_sink")]
 impl SinkConfig for TestSink {
-    fn signal(&self) -> Signal {
-        self.signal.signal()
-    }
-
-    fn form(&self) -> Form {
-        Form::Decoded
+    fn port(&self) -> SinkPort<'_> {
+        match self.signal {
+            Carries::Metrics => SinkPort::Metrics(self),
+            Carries::Queries => SinkPort::Queries(self),
+        }
     }
 
     fn validate(&self, problems: &mut Problems) {
         self.queue.validate(self.required, problems);
     }
+}
 
-    fn build(&self, _cx: &BuildContext) -> Result<Box<dyn Sink>, BuildError> {
+impl MetricsSink for TestSink {
+    fn form(&self) -> Form {
+        Form::Decoded
+    }
+}
+
+impl<P: Plane> BuildSink<P> for TestSink {
+    fn build(&self, _cx: &BuildContext) -> Result<Box<dyn Sink<P>>, BuildError> {
         Err(BuildError::new("test", "cannot be built"))
     }
 }
@@ -203,10 +216,7 @@ inventory::submit! {
         kind: Kind::Sink,
         name: "test_sink",
         summary: "Exists in tests.",
-        keys: &[&[
-            Key::required("endpoint", "\"http://localhost/\"", "Where it sends."),
-            Key::value("queue.max_bytes", "\"64MiB\"", "The bytes it holds."),
-        ]],
+        keys: TestSink::ENTRIES,
     }
 }
 

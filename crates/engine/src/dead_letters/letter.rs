@@ -11,8 +11,8 @@ use metrifold_model::Version;
 pub struct Letter {
     /// Whose it is.
     pub tenant: Option<String>,
-    /// The status that the endpoint answered.
-    pub status: u16,
+    /// The status that the endpoint answered, if its protocol has statuses.
+    pub status: Option<u16>,
     /// What it said.
     pub reason: String,
     /// The version of the body.
@@ -43,7 +43,8 @@ pub enum Damaged {
 struct Head {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tenant: Option<String>,
-    status: u16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
     reason: String,
     version: String,
 }

@@ -91,7 +91,7 @@ impl Entry {
     /// Tells what is in a letter.
     pub(super) fn fill(&mut self, letter: Letter) {
         self.tenant = letter.tenant;
-        self.status = Some(letter.status);
+        self.status = letter.status;
         self.reason = letter.reason;
         self.version = letter.version.to_string();
         // A body that cannot be read is a reason to be refused.

@@ -251,8 +251,7 @@ impl Store {
         queue.send_again(batch, ticket).await;
         match waiter.verdict().await {
             Outcome::Delivered => {}
-            Outcome::Rejected { reason, .. } => return Resent::Kept(reason),
-            Outcome::Failed { reason, .. } => return Resent::Kept(reason),
+            Outcome::Rejected { rejection, .. } => return Resent::Kept(rejection.reason),
         }
         // What is refused from now on becomes a new letter.
         if under_way.end() {

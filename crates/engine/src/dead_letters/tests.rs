@@ -18,7 +18,7 @@ use super::*;
 fn letter(tenant: Option<&str>, body: &[u8]) -> Letter {
     Letter {
         tenant: tenant.map(str::to_owned),
-        status: 400,
+        status: Some(400),
         reason: "endpoint answered 400 Bad Request: out of order".into(),
         version: Version::V1,
         body: body.to_vec().into(),
@@ -54,7 +54,7 @@ proptest! {
         cut: proptest::sample::Index,
     ) {
         let version = if second { Version::V2 } else { Version::V1 };
-        let letter = Letter { tenant, status, reason, version, body: body.into() };
+        let letter = Letter { tenant, status: Some(status), reason, version, body: body.into() };
         let file = letter.encode();
         prop_assert_eq!(Letter::decode(file.clone()), Ok(letter));
         let mut flipped = file.clone();

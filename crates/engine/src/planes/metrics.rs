@@ -2,18 +2,16 @@
 
 mod edge;
 mod needs;
+mod plane;
 mod relabel;
-mod sink;
-mod source;
 mod stage;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod transform;
 
-pub use edge::{Delivery, Input, Run, Trouble};
-pub(crate) use edge::{Edge, Ending};
+pub use edge::{Delivery, Edge, EdgeConfig, Form, Input, Run, Trouble};
 pub use needs::Needs;
+pub use plane::Metrics;
 pub use relabel::Relabel;
-pub use sink::{Form, Sink};
-pub use source::Source;
-pub(crate) use stage::{Node, Stage, Target};
-pub use stage::{Output, Seen, SendError};
+pub use stage::{Output, Seen, SendError, Stage};
 pub use transform::{Emitter, Pass, Plan, Split, Transform};

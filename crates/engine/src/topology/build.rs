@@ -1,9 +1,9 @@
 //! Builds what a configuration has and the running one has not. Starts nothing; dropping what was
 //! built undoes it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -13,11 +13,14 @@ use metrifold_http::Listeners;
 use metrifold_model::Kind;
 use metrifold_telemetry::{ComponentMetrics, Telemetry};
 
-use crate::component::BuildContext;
-use crate::config::{Config, SinkNode};
+use crate::component::{BuildContext, Buildable, SinkConfig};
+use crate::config::{Component, Config};
 use crate::dead_letters::Stores;
 use crate::memory::Budget;
-use crate::planes::metrics::{Edge, Sink, Source, Stage};
+use crate::planes::metrics::Metrics;
+use crate::planes::queries::Queries;
+use crate::planes::rules::Rules;
+use crate::planes::{Plane, Sink, Source};
 
 use super::Changes;
 use super::plan::{Planner, Transformer};
@@ -25,8 +28,8 @@ use super::plan::{Planner, Transformer};
 /// Why components cannot be built, by name.
 pub(super) type BuildErrors = Vec<(Arc<str>, BuildError)>;
 
-/// A sink and the edge that leads to it.
-type BuiltSink = (Box<dyn Sink>, Arc<Edge>);
+/// A sink, built, and the edge that leads to it.
+pub(super) type BuiltSink<P> = (Box<dyn Sink<P>>, Arc<<P as Plane>::Edge>);
 
 /// What components share.
 #[derive(Clone)]
@@ -42,24 +45,56 @@ pub(super) struct Workshop {
 pub(super) struct Present {
     /// None before the first start.
     pub(super) config: Option<Arc<Config>>,
-    pub(super) transforms: BTreeMap<Arc<str>, Transformer>,
-    pub(super) edges: BTreeMap<Arc<str>, Arc<Edge>>,
+    pub(super) metrics: PresentPart<Metrics>,
+    pub(super) queries: PresentPart<Queries>,
+    pub(super) rules: PresentPart<Rules>,
+}
+
+/// What runs of a plane.
+pub(super) struct PresentPart<P: Plane> {
+    pub(super) transforms: BTreeMap<Arc<str>, Transformer<P>>,
+    pub(super) edges: BTreeMap<Arc<str>, Arc<P::Edge>>,
+}
+
+impl<P: Plane> Default for PresentPart<P> {
+    fn default() -> Self {
+        Self {
+            transforms: BTreeMap::new(),
+            edges: BTreeMap::new(),
+        }
+    }
 }
 
 /// A configuration of which everything is built that does not run yet.
 pub(super) struct Next {
     pub(super) config: Arc<Config>,
     pub(super) changes: Changes,
-    /// New and changed ones.
-    pub(super) sources: BTreeMap<Arc<str>, (Box<dyn Source>, ComponentMetrics)>,
-    /// All of them.
-    pub(super) transforms: BTreeMap<Arc<str>, Transformer>,
-    /// New and changed ones.
-    pub(super) sinks: BTreeMap<Arc<str>, BuiltSink>,
-    /// Of all sources.
-    pub(super) stages: BTreeMap<Arc<str>, Arc<Stage>>,
+    pub(super) metrics: NextPart<Metrics>,
+    pub(super) queries: NextPart<Queries>,
+    pub(super) rules: NextPart<Rules>,
     /// Nobody sends through these stages once it is closed.
     pub(super) in_use: watch::Sender<()>,
+}
+
+/// What of a plane is built.
+pub(super) struct NextPart<P: Plane> {
+    /// New and changed ones.
+    pub(super) sources: BTreeMap<Arc<str>, (Box<dyn Source<P>>, ComponentMetrics)>,
+    /// All of them.
+    pub(super) transforms: BTreeMap<Arc<str>, Transformer<P>>,
+    /// New and changed ones.
+    pub(super) sinks: BTreeMap<Arc<str>, BuiltSink<P>>,
+    /// Of all sources.
+    pub(super) stages: BTreeMap<Arc<str>, Arc<P::Stage>>,
+    /// The sources that lead to each sink.
+    pub(super) reached: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
+}
+
+/// What of a plane is built, before it is planned how it is wired.
+struct Parts<P: Plane> {
+    next: NextPart<P>,
+    /// Of all sinks.
+    edges: BTreeMap<Arc<str>, Arc<P::Edge>>,
 }
 
 impl Workshop {
@@ -88,28 +123,65 @@ impl Workshop {
         };
         let old = present.config.as_deref();
         let mut errors = Vec::new();
-
-        let mut edges = present.edges;
-        edges.retain(|id, _| config.sinks.contains_key(id));
-        for (id, edge) in &edges {
+        for (id, edge) in &present.metrics.edges {
             let folder = folder(&config, id);
             if edge
                 .folder()
                 .is_some_and(|now| folder.as_deref() != Some(now))
+                && config.sinks.contains_key(id)
             {
                 let reason =
                     "a queue on disk cannot move while it is in use: restart for another data_dir";
                 errors.push((id.clone(), BuildError::new("data_dir", reason)));
             }
         }
+        let metrics = self.parts(&config, old, present.metrics, &mut errors);
+        let queries = self.parts(&config, old, present.queries, &mut errors);
+        let rules = self.parts(&config, old, present.rules, &mut errors);
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let (in_use, user) = watch::channel(());
+        Ok(Next {
+            metrics: self.plan(&config, metrics, &user),
+            queries: self.plan(&config, queries, &user),
+            rules: self.plan(&config, rules, &user),
+            config,
+            changes,
+            in_use,
+        })
+    }
+
+    /// Builds what is new or changed in a plane.
+    fn parts<P: Buildable>(
+        &self,
+        config: &Config,
+        old: Option<&Config>,
+        present: PresentPart<P>,
+        errors: &mut BuildErrors,
+    ) -> Parts<P> {
+        let PresentPart {
+            mut transforms,
+            mut edges,
+        } = present;
+        edges.retain(|id, _| config.sinks.contains_key(id));
         let mut sinks = BTreeMap::new();
         for (id, node) in &config.sinks {
+            let Some(build) = P::sink(node.config.port()) else {
+                edges.remove(id);
+                continue;
+            };
             let before = old.and_then(|old| old.sinks.get(id));
             if before.is_some_and(|before| before.same_as(node)) {
                 continue;
             }
-            let folder = folder(&config, id);
-            match guarded(|| self.sink(id, node, edges.get(id), folder.as_deref())) {
+            let cx = self.new_context(id, Kind::Sink, &node.type_name);
+            let predecessor = edges.get(id).map(|edge| &**edge);
+            let built = guarded(|| {
+                let sink = build.build(&cx)?;
+                Ok((sink, self.edge::<P>(config, node, &cx, predecessor)?))
+            });
+            match built {
                 Ok((sink, edge)) => {
                     edges.insert(id.clone(), edge.clone());
                     sinks.insert(id.clone(), (sink, edge));
@@ -118,15 +190,21 @@ impl Workshop {
             }
         }
 
-        let mut transforms = present.transforms;
-        transforms.retain(|id, _| config.transforms.contains_key(id));
-        for (id, node) in &config.transforms {
+        // A plane without sources has nothing to transform.
+        let mut sources = config.sources.values();
+        let in_use = sources.any(|node| P::source(node.config.port()).is_some());
+        transforms.retain(|id, _| in_use && config.transforms.contains_key(id));
+        for (id, node) in config.transforms.iter().filter(|_| in_use) {
+            let Some(build) = P::transform(node.config.ports()) else {
+                transforms.remove(id);
+                continue;
+            };
             let before = old.and_then(|old| old.transforms.get(id));
-            if before.is_some_and(|before| before.same_as(node)) {
+            if before.is_some_and(|before| before.same_as(node)) && transforms.contains_key(id) {
                 continue;
             }
             let cx = self.new_context(id, Kind::Transform, &node.type_name);
-            match guarded(|| node.config.build(&cx)) {
+            match guarded(|| build.build(&cx)) {
                 Ok(transform) => {
                     let metrics = cx.metrics;
                     transforms.insert(id.clone(), Transformer { transform, metrics });
@@ -137,55 +215,71 @@ impl Workshop {
 
         let mut sources = BTreeMap::new();
         for (id, node) in &config.sources {
+            let Some(build) = P::source(node.config.port()) else {
+                continue;
+            };
             let before = old.and_then(|old| old.sources.get(id));
             if before.is_some_and(|before| before.same_as(node)) {
                 continue;
             }
             let cx = self.new_context(id, Kind::Source, &node.type_name);
-            match guarded(|| node.config.build(&cx)) {
+            match guarded(|| build.build(&cx)) {
                 Ok(source) => {
                     sources.insert(id.clone(), (source, cx.metrics));
                 }
                 Err(error) => errors.push((id.clone(), error)),
             }
         }
-
-        if !errors.is_empty() {
-            return Err(errors);
+        Parts {
+            next: NextPart {
+                sources,
+                transforms,
+                sinks,
+                stages: BTreeMap::new(),
+                reached: BTreeMap::new(),
+            },
+            edges,
         }
-        let (in_use, user) = watch::channel(());
-        let planner = Planner::new(&config, &transforms, &edges, user);
-        let stage = |id: &Arc<str>| {
-            let memory = self.memory.clone();
-            let stage = planner.stage(id);
-            (id.clone(), Arc::new(Stage { memory, ..stage }))
-        };
-        let stages = config.sources.keys().map(stage).collect();
-        Ok(Next {
-            config,
-            changes,
-            sources,
-            transforms,
-            sinks,
-            stages,
-            in_use,
-        })
     }
 
-    fn sink(
+    fn edge<P: Buildable>(
         &self,
-        id: &Arc<str>,
-        node: &SinkNode,
-        predecessor: Option<&Arc<Edge>>,
-        folder: Option<&Path>,
-    ) -> Result<BuiltSink, BuildError> {
-        let cx = self.new_context(id, Kind::Sink, &node.type_name);
-        let before = node.config.before(&cx)?;
-        let sink = node.config.build(&cx)?;
-        let predecessor = predecessor.map(|edge| &**edge);
-        let config = &*node.config;
-        let edge = Edge::new(id.clone(), config, before, cx.metrics, predecessor, folder)?;
-        Ok((sink, edge))
+        config: &Config,
+        node: &Component<dyn SinkConfig>,
+        cx: &BuildContext,
+        predecessor: Option<&P::Edge>,
+    ) -> Result<Arc<P::Edge>, BuildError> {
+        let folder = folder(config, &cx.id);
+        P::edge(node.config.port(), cx, predecessor, folder.as_deref())
+    }
+
+    /// Plans what lies behind each source of a plane.
+    fn plan<P: Buildable>(
+        &self,
+        config: &Config,
+        parts: Parts<P>,
+        user: &watch::Receiver<()>,
+    ) -> NextPart<P> {
+        let Parts { mut next, edges } = parts;
+        let planner = Planner::new(config, &next.transforms, &edges, user.clone());
+        let mut reached: BTreeMap<Arc<str>, BTreeSet<Arc<str>>> = BTreeMap::new();
+        let mut stages = BTreeMap::new();
+        for (id, node) in &config.sources {
+            if P::source(node.config.port()).is_none() {
+                continue;
+            }
+            let wiring = planner.wiring(id);
+            for (sink, edge) in &edges {
+                let leads_there = wiring.edges.iter().any(|it| Arc::ptr_eq(it, edge));
+                if leads_there {
+                    reached.entry(sink.clone()).or_default().insert(id.clone());
+                }
+            }
+            stages.insert(id.clone(), Arc::new(P::stage(wiring, &self.memory)));
+        }
+        next.stages = stages;
+        next.reached = reached;
+        next
     }
 }
 

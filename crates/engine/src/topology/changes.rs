@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use metrifold_model::Kind;
 
-use crate::config::{Config, OutputRef, SinkNode, SourceNode, TransformNode};
+use crate::config::{Component, Config};
 
 /// What a reload did: names with the kind of the component, such as `sources.ingest`, and keys at
 /// the top of the file, sorted.
@@ -20,39 +20,6 @@ pub struct Changes {
     pub rewired: Vec<String>,
     /// What is there no more.
     pub removed: Vec<String>,
-}
-
-/// What is compared of a component.
-trait Same {
-    /// Whether the same component would be built from both.
-    fn same_as(&self, other: &Self) -> bool;
-    fn inputs(&self) -> &[OutputRef] {
-        &[]
-    }
-}
-
-impl Same for SourceNode {
-    fn same_as(&self, other: &Self) -> bool {
-        self.same_as(other)
-    }
-}
-
-impl Same for TransformNode {
-    fn same_as(&self, other: &Self) -> bool {
-        self.same_as(other)
-    }
-    fn inputs(&self) -> &[OutputRef] {
-        &self.inputs
-    }
-}
-
-impl Same for SinkNode {
-    fn same_as(&self, other: &Self) -> bool {
-        self.same_as(other)
-    }
-    fn inputs(&self) -> &[OutputRef] {
-        &self.inputs
-    }
 }
 
 impl Changes {
@@ -90,18 +57,18 @@ impl Changes {
 
     /// Adds what changes of one kind. Maps are sorted, and kinds are compared in the order of
     /// their tables' names, so that the lists are sorted, too.
-    fn compare<N: Same>(
+    fn compare<C: ?Sized>(
         &mut self,
         kind: Kind,
-        old: &BTreeMap<Arc<str>, N>,
-        new: &BTreeMap<Arc<str>, N>,
+        old: &BTreeMap<Arc<str>, Component<C>>,
+        new: &BTreeMap<Arc<str>, Component<C>>,
     ) {
         let name = |id: &Arc<str>| format!("{}.{id}", kind.table());
         for (id, node) in new {
             match old.get(id) {
                 None => self.added.push(name(id)),
                 Some(old) if !old.same_as(node) => self.changed.push(name(id)),
-                Some(old) if old.inputs() != node.inputs() => self.rewired.push(name(id)),
+                Some(old) if old.inputs != node.inputs => self.rewired.push(name(id)),
                 Some(_) => {}
             }
         }

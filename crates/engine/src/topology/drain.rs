@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use metrifold_base::{Shutdown, Size};
 
-use crate::planes::metrics::{Edge, Ending};
+use crate::planes::{Drain, Ending};
 
 use super::Leftover;
 use super::supervise::Task;
@@ -20,7 +20,7 @@ pub(super) struct Retired {
     /// Sinks whose queue another one has taken over.
     pub(super) replaced: Vec<(Arc<str>, Task<()>)>,
     /// Sinks that are there no more.
-    pub(super) removed: Vec<(Arc<str>, Task<()>, Arc<Edge>)>,
+    pub(super) removed: Vec<(Arc<str>, Task<()>, Arc<dyn Drain>)>,
     /// Of the stages before.
     pub(super) in_use: watch::Sender<()>,
     /// Of the stages after: those count as in use as well while somebody sends through the ones
@@ -45,7 +45,7 @@ impl Retired {
             drop(later);
             for (_, _, edge) in &removed {
                 edge.close(Ending::Removed);
-                edge.secure(deadline).await;
+                edge.clone().secure(deadline).await;
             }
             for (_, task) in sources.iter_mut().chain(&mut replaced) {
                 ended(task).await;

@@ -1,4 +1,4 @@
-//! From the graph to one stage per source.
+//! From the graph to the wiring behind each source of a plane.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -8,20 +8,28 @@ use tokio::sync::watch;
 use metrifold_telemetry::ComponentMetrics;
 
 use crate::config::Config;
-use crate::planes::metrics::{Edge, Node, Stage, Target, Transform};
+use crate::planes::{Node, Plane, Target, Wiring};
 
 /// A transform, built, and its meters.
-#[derive(Clone)]
-pub(super) struct Transformer {
-    pub(super) transform: Arc<dyn Transform>,
+pub(super) struct Transformer<P: Plane> {
+    pub(super) transform: Arc<P::Transform>,
     pub(super) metrics: ComponentMetrics,
 }
 
-/// Turns the graph into one stage per source.
-pub(super) struct Planner<'a> {
+impl<P: Plane> Clone for Transformer<P> {
+    fn clone(&self) -> Self {
+        Self {
+            transform: self.transform.clone(),
+            metrics: self.metrics.clone(),
+        }
+    }
+}
+
+/// Turns the graph into the wiring behind each source of a plane.
+pub(super) struct Planner<'a, P: Plane> {
     config: &'a Config,
-    transforms: &'a BTreeMap<Arc<str>, Transformer>,
-    edges: &'a BTreeMap<Arc<str>, Arc<Edge>>,
+    transforms: &'a BTreeMap<Arc<str>, Transformer<P>>,
+    edges: &'a BTreeMap<Arc<str>, Arc<P::Edge>>,
     consumers: HashMap<Port<'a>, Consumers<'a>>,
     in_use: watch::Receiver<()>,
 }
@@ -39,13 +47,13 @@ struct Consumers<'a> {
 /// Where components stand in a stage: a transform may have the name of no sink, so one map will do.
 type Places<'a> = HashMap<&'a str, Target>;
 
-impl<'a> Planner<'a> {
-    /// A planner of stages that hold on to `in_use`. All transforms and sinks of the configuration
-    /// must be there.
+impl<'a, P: Plane> Planner<'a, P> {
+    /// A planner of wirings that hold on to `in_use`. Components of other planes, which are in none
+    /// of the maps, are passed over.
     pub(super) fn new(
         config: &'a Config,
-        transforms: &'a BTreeMap<Arc<str>, Transformer>,
-        edges: &'a BTreeMap<Arc<str>, Arc<Edge>>,
+        transforms: &'a BTreeMap<Arc<str>, Transformer<P>>,
+        edges: &'a BTreeMap<Arc<str>, Arc<P::Edge>>,
         in_use: watch::Receiver<()>,
     ) -> Self {
         let mut consumers: HashMap<Port<'a>, Consumers<'a>> = HashMap::new();
@@ -71,18 +79,25 @@ impl<'a> Planner<'a> {
     }
 
     /// All that lies behind a source.
-    pub(super) fn stage(&self, source: &str) -> Stage {
-        let mut stage = Stage {
-            _in_use: Some(self.in_use.clone()),
-            ..Stage::default()
+    pub(super) fn wiring(&self, source: &str) -> Wiring<P> {
+        let mut wiring = Wiring {
+            entry: Vec::new(),
+            nodes: Vec::new(),
+            edges: Vec::new(),
+            in_use: self.in_use.clone(),
         };
-        stage.entry = self.targets((source, None), &mut stage, &mut Places::new());
-        stage
+        wiring.entry = self.targets((source, None), &mut wiring, &mut Places::new());
+        wiring
     }
 
     /// The targets of an output, planned with all that lies behind them. The graph has no
     /// cycles, which validation has made sure of.
-    fn targets(&self, port: Port<'_>, stage: &mut Stage, places: &mut Places<'a>) -> Vec<Target> {
+    fn targets(
+        &self,
+        port: Port<'_>,
+        wiring: &mut Wiring<P>,
+        places: &mut Places<'a>,
+    ) -> Vec<Target> {
         let Some(consumers) = self.consumers.get(&port) else {
             return Vec::new();
         };
@@ -92,29 +107,34 @@ impl<'a> Planner<'a> {
                 targets.push(known);
                 continue;
             }
-            let Transformer { transform, metrics } = &self.transforms[id];
-            let index = stage.nodes.len();
+            let Some(Transformer { transform, metrics }) = self.transforms.get(id) else {
+                continue;
+            };
+            let index = wiring.nodes.len();
             let target = Target::Node(index);
             places.insert(id, target);
-            stage.nodes.push(Node {
+            wiring.nodes.push(Node {
                 transform: transform.clone(),
                 metrics: metrics.clone(),
                 outputs: Vec::new(),
             });
             let names = self.config.transforms[id].config.outputs();
             let outputs = if names.is_empty() {
-                vec![self.targets((id, None), stage, places)]
+                vec![self.targets((id, None), wiring, places)]
             } else {
-                let output = |name: &String| self.targets((id, Some(name)), stage, places);
+                let output = |name: &String| self.targets((id, Some(name)), wiring, places);
                 names.iter().map(output).collect()
             };
-            stage.nodes[index].outputs = outputs;
+            wiring.nodes[index].outputs = outputs;
             targets.push(target);
         }
         for &id in &consumers.sinks {
+            let Some(edge) = self.edges.get(id) else {
+                continue;
+            };
             let target = *places.entry(id).or_insert_with(|| {
-                stage.edges.push(self.edges[id].clone());
-                Target::Edge(stage.edges.len() - 1)
+                wiring.edges.push(edge.clone());
+                Target::Edge(wiring.edges.len() - 1)
             });
             targets.push(target);
         }

@@ -19,29 +19,30 @@
 
 use serde::Deserialize;
 
-use metrifold_base::Problems;
+use metrifold_base::keys::{Shape, Shaped};
+use metrifold_base::{Problems, keys, words};
 
 use crate::regex::Regex;
 
-/// A rule. Its keys are those of Prometheus.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RuleConfig {
-    /// The labels whose values are joined and matched; one that a series lacks is empty.
-    pub source_labels: Option<Vec<String>>,
-    /// What stands between the values; `;` by default.
-    pub separator: Option<String>,
-    /// What the joined values have to match as a whole; `(.*)` by default.
-    pub regex: Option<String>,
-    /// What `hashmod` divides the hash by.
-    pub modulus: Option<u64>,
-    /// The label that is written or compared.
-    pub target_label: Option<String>,
-    /// What is written, a template over the groups of `regex`; `$1` by default.
-    pub replacement: Option<String>,
-    /// What to do; `replace` by default.
-    #[serde(default)]
-    pub action: Action,
+keys! {
+    /// A rule. Its keys are those of Prometheus.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct RuleConfig {
+        /// Labels whose values are joined and matched; one that a series lacks is empty.
+        pub source_labels: Option<Vec<String>> = unset(["__name__"]),
+        /// What stands between the values; `;` by default.
+        pub separator: Option<String> = unset(";"),
+        /// What the joined values have to match as a whole; `(.*)` by default.
+        pub regex: Option<String> = unset("go_gc_.*"),
+        /// What `hashmod` divides the hash by.
+        pub modulus: Option<u64> = unset(4),
+        /// Label that is written or compared.
+        pub target_label: Option<String> = unset("shard"),
+        /// What is written, a template over the groups of `regex`; `$1` by default.
+        pub replacement: Option<String> = unset("$1"),
+        /// What to do.
+        pub action: Action = default("replace"),
+    }
 }
 
 /// What a rule does.
@@ -115,6 +116,23 @@ impl Action {
     }
 }
 
+impl Shaped for Action {
+    // Words in other cases are read, but none are suggested.
+    const SHAPE: Shape = Shape::Word(&[
+        "replace",
+        "keep",
+        "drop",
+        "keepequal",
+        "dropequal",
+        "hashmod",
+        "labelmap",
+        "labeldrop",
+        "labelkeep",
+        "lowercase",
+        "uppercase",
+    ]);
+}
+
 impl TryFrom<String> for Action {
     type Error = String;
 
@@ -130,15 +148,16 @@ impl TryFrom<String> for Action {
     }
 }
 
-/// Which label names are valid.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Validation {
-    /// Every text that is not empty, as Prometheus 3 has it.
-    #[default]
-    Utf8,
-    /// `[a-zA-Z_][a-zA-Z0-9_]*`, as Prometheus 2 had it.
-    Legacy,
+words! {
+    /// Which label names are valid.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub enum Validation {
+        /// Every text that is not empty, as Prometheus 3 has it.
+        #[default]
+        Utf8 = "utf8",
+        /// `[a-zA-Z_][a-zA-Z0-9_]*`, as Prometheus 2 had it.
+        Legacy = "legacy",
+    }
 }
 
 impl Validation {

@@ -10,6 +10,8 @@ use metrifold_base::BoxFuture;
 use crate::testing::{Authority, local, serving};
 use crate::{Handler, Request, Response, answer, body};
 
+use serde::Deserialize;
+
 use super::*;
 
 /// A token endpoint: a new token for each request, each good for `life` seconds.
@@ -116,8 +118,17 @@ async fn a_refused_token_is_renewed_once() {
     // The answer to another request that was sent with the old one.
     setup.credentials.refused(&old);
     assert_eq!(header_of(&setup.credentials).await, "Bearer token2");
-    setup.credentials.invalidate();
-    assert_eq!(header_of(&setup.credentials).await, "Bearer token3");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_refuses_all_tokens_has_no_token_asked_for_each_time() {
+    let setup = setup("3600", false, "top s:cret");
+    for _ in 0..100 {
+        let shown = setup.credentials.header().await.unwrap().unwrap();
+        setup.credentials.refused(&shown);
+    }
+    // One to begin with, and one in ten seconds.
+    assert_eq!(setup.asked.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]
@@ -175,7 +186,8 @@ async fn user_token_and_file_make_a_header() {
     let credentials = Credentials::build(Some(&user), None, None).unwrap();
     assert_eq!(header_of(&credentials).await, basic("u:first").unwrap());
     std::fs::write(&file, "second\n").unwrap();
-    credentials.invalidate();
+    let old = credentials.header().await.unwrap().unwrap();
+    credentials.refused(&old);
     assert_eq!(header_of(&credentials).await, basic("u:second").unwrap());
     let token = Authorization {
         scheme: "Token".to_owned(),

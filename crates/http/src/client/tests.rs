@@ -8,8 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use metrifold_base::Problems;
 
-use crate::testing::{Authority, By, local, proxy, raw, serving, who};
-use crate::{ServerTls, answer};
+use crate::testing::{Authority, By, fed, local, proxy, raw, serving, who};
+use crate::{Parts, ServerTls, answer};
 
 use super::*;
 
@@ -119,6 +119,119 @@ async fn a_body_in_many_parts_arrives_as_one() {
         let reply = plain().post(&uri, HeaderMap::new(), body, LONG).await;
         assert_eq!(reply.unwrap().status, 204);
     }
+}
+
+/// Sends what comes from `body`, and gives the answer with its body.
+async fn stream(address: SocketAddr, body: impl Into<Body>) -> http::Response<Body> {
+    let uri = format!("http://{address}/").parse().unwrap();
+    let client = plain();
+    let sent = client.request(Method::POST, &uri, HeaderMap::new(), body, LONG);
+    sent.await.unwrap()
+}
+
+#[tokio::test]
+async fn bodies_are_streamed_both_ways_at_once() {
+    let (_listeners, route, _serving) = serving(&local("/"), Mirror);
+    let (feed, body) = fed();
+    let mut answer = stream(route.local_addr(), body).await.into_body();
+    for piece in ["ping", "pong"] {
+        feed.send(Ok(Bytes::from(piece))).await.unwrap();
+        let frame = answer.frame().await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), piece);
+    }
+    drop(feed);
+    assert!(answer.frame().await.is_none());
+}
+
+/// Answers with the request's own body.
+struct Mirror;
+
+impl crate::Handler for Mirror {
+    fn handle(
+        self: Arc<Self>,
+        request: crate::Request,
+    ) -> metrifold_base::BoxFuture<crate::Response> {
+        Box::pin(async move { crate::Response::new(request.body) })
+    }
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_an_answer_that_nobody_reads_to_its_end() {
+    let (told, mut ended) = tokio::sync::mpsc::channel(1);
+    let address = raw(move |mut stream| {
+        let told = told.clone();
+        async move {
+            let head = b"HTTP/1.1 200 OK\r\ncontent-length: 9000000\r\n\r\nsome";
+            stream.write_all(head).await.unwrap();
+            // The end of the connection, in whatever form.
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+            told.send(()).await.unwrap();
+        }
+    })
+    .await;
+    let answer = stream(address, Bytes::new()).await;
+    let mut body = answer.into_body();
+    body.frame().await.unwrap().unwrap();
+    drop(body);
+    ended.recv().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_a_request_that_nobody_waits_for() {
+    let (told, mut seen) = tokio::sync::mpsc::channel(1);
+    let address = raw(move |mut stream| {
+        let told = told.clone();
+        async move {
+            told.send("begun").await.unwrap();
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+            told.send("ended").await.unwrap();
+        }
+    })
+    .await;
+    let waiting = tokio::spawn(stream(address, Bytes::new()));
+    assert_eq!(seen.recv().await, Some("begun"));
+    waiting.abort();
+    assert_eq!(seen.recv().await, Some("ended"));
+}
+
+#[tokio::test]
+async fn a_connection_is_used_again_once_a_streamed_answer_is_read() {
+    let peers: Arc<Mutex<HashSet<SocketAddr>>> = Arc::default();
+    let seen = Arc::clone(&peers);
+    let (_listeners, route, _serving) = serving(
+        &local("/"),
+        By(move |request: &crate::Request| {
+            seen.lock().unwrap().insert(request.peer);
+            crate::Response::new(Body::stream(Body::from("streamed")))
+        }),
+    );
+    let client = plain();
+    let uri = format!("http://{}/", route.local_addr()).parse().unwrap();
+    for _ in 0..3 {
+        let sent = client.request(Method::GET, &uri, HeaderMap::new(), Body::empty(), LONG);
+        let answer = sent.await.unwrap();
+        assert_eq!(
+            answer.into_body().collect().await.unwrap().to_bytes(),
+            "streamed"
+        );
+    }
+    assert_eq!(peers.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_request_whose_own_body_breaks_is_told_from_an_endpoint_that_fails() {
+    let address = raw(|mut stream| async move {
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let (feed, body) = fed();
+    let uri = format!("http://{address}/").parse().unwrap();
+    let torn = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+    feed.send(Err(torn)).await.unwrap();
+    let client = plain();
+    let sent = client.request(Method::POST, &uri, HeaderMap::new(), body, LONG);
+    let error = sent.await.unwrap_err();
+    assert_eq!(error.kind, TransportKind::Body, "{error}");
 }
 
 #[tokio::test]
@@ -233,9 +346,8 @@ async fn a_client_certificate_reaches_the_handler() {
     let reply = post(&client, &https(route.local_addr())).await.unwrap();
     assert_eq!(
         reply.excerpt,
-        "Some(ClientCertificate { common_name: Some(\"team-a\"), \
-         organizational_units: [\"unit of team-a\"], \
-         alternative_names: [\"agent.test\", \"10.0.0.7\", \"spiffe://test/team-a\"] })"
+        "Some((Some(\"team-a\"), [\"unit of team-a\"], \
+         [Dns(\"agent.test\"), Ip(10.0.0.7), Uri(\"spiffe://test/team-a\")]))"
     );
 }
 

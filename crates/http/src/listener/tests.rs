@@ -5,9 +5,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
+use metrifold_model::{Identity, Proof};
+
 use super::*;
-use crate::testing::{By, local, serving};
-use crate::{answer, body};
+use crate::access::{Access, Admission, Head, Refusal};
+use crate::testing::{By, fed, local, serving};
+use crate::{Everybody, answer, body};
 
 /// Answers with what it saw of a request, whose body may take this long.
 struct Echo(Duration);
@@ -60,6 +63,10 @@ impl Handler for Gate {
             self.open.notified().await;
             answer::text(StatusCode::OK, "through the gate")
         })
+    }
+
+    fn answers_half_closed(&self) -> bool {
+        true
     }
 }
 
@@ -149,8 +156,8 @@ async fn two_routes_share_a_listener_and_other_paths_are_unknown() {
     let two = listeners.route(&local("/two/{x}"), "b").unwrap();
     assert_eq!(one.local_addr(), two.local_addr());
     let _serving = (
-        one.serve(Arc::new(Word("1"))),
-        two.serve(Arc::new(Word("2"))),
+        one.serve(Arc::new(Everybody), Arc::new(Word("1"))),
+        two.serve(Arc::new(Everybody), Arc::new(Word("2"))),
     );
     listeners.start();
     listeners.start();
@@ -163,6 +170,101 @@ async fn two_routes_share_a_listener_and_other_paths_are_unknown() {
 }
 
 #[tokio::test]
+async fn a_method_that_a_path_does_not_have_is_told_which_it_has() {
+    let listeners = Listeners::new();
+    let get = local("/a/{x}").methods(Methods::GET);
+    let get = listeners.route(&get, "a").unwrap();
+    let put = local("/a/{x}").methods(Methods::PUT);
+    let put = listeners.route(&put, "b").unwrap();
+    let _serving = (
+        get.serve(Arc::new(Everybody), Arc::new(Word("got"))),
+        put.serve(Arc::new(Everybody), Arc::new(Word("put"))),
+    );
+    listeners.start();
+    let mut caller = Caller::new(&get).await;
+    for (method, status, what) in [
+        ("GET", 200, "got\n"),
+        ("PUT", 200, "put\n"),
+        ("POST", 405, "\r\nallow: GET, HEAD, PUT\r\n"),
+        ("OPTIONS", 405, "send GET\n"),
+        ("BREW", 405, "send GET\n"),
+    ] {
+        let request = format!("{method} /a/b HTTP/1.1\r\nhost: x\r\n\r\n");
+        caller.send(&request).await;
+        let (answered, text) = caller.answer().await;
+        assert_eq!(answered, status, "{method}");
+        assert!(text.contains(what), "{method}: {text}");
+    }
+    caller.send("HEAD /a/b HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let mut text = Vec::new();
+    while !text.ends_with(b"\r\n\r\n") {
+        assert_ne!(caller.0.read_buf(&mut text).await.unwrap(), 0);
+    }
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("content-length: 4\r\n"), "{text}");
+}
+
+#[tokio::test]
+async fn access_is_decided_before_a_handler_runs() {
+    /// Lets those in that say who they are.
+    struct Named;
+    impl Access for Named {
+        fn admit<'a>(&'a self, head: Head<'a>) -> Admission<'a> {
+            Box::pin(async move {
+                let name = head.headers.get("name").ok_or_else(|| {
+                    Refusal::Forbidden(format!("{} {} needs a name", head.method, head.uri))
+                })?;
+                let subject = name.to_str().unwrap();
+                Ok(metrifold_model::Caller {
+                    identity: Some(Arc::new(Identity {
+                        tenant: head.params.first().map(|(_, value)| Arc::from(&**value)),
+                        subject: Some(subject.into()),
+                        groups: Arc::default(),
+                        proof: Proof::Token,
+                    })),
+                    certificate: None,
+                })
+            })
+        }
+    }
+    #[derive(Default)]
+    struct Counts(std::sync::atomic::AtomicUsize);
+    impl Handler for Counts {
+        fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
+            Box::pin(async move {
+                let (caller, turned_away) = (&request.caller, &self.0);
+                let text = format!(
+                    "{} of {} after {turned_away:?}",
+                    caller.subject().unwrap(),
+                    caller.tenant().unwrap(),
+                );
+                answer::text(StatusCode::OK, &text)
+            })
+        }
+        fn refused(&self, status: StatusCode) {
+            assert_eq!(status, 403);
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+    let listeners = Listeners::new();
+    let route = listeners.route(&local("/{tenant}/write"), "test").unwrap();
+    let _serving = route.serve(Arc::new(Named), Arc::new(Counts::default()));
+    listeners.start();
+    let mut caller = Caller::new(&route).await;
+    let (status, text) = caller.get("/acme/write?x=y").await;
+    assert_eq!(status, 403);
+    assert!(
+        text.ends_with("GET /acme/write?x=y needs a name\n"),
+        "{text}"
+    );
+    let named = "GET /acme/write HTTP/1.1\r\nhost: x\r\nname: ann\r\n\r\n";
+    caller.send(named).await;
+    let (status, text) = caller.answer().await;
+    assert_eq!(status, 200);
+    assert!(text.ends_with("ann of acme after 1\n"), "{text}");
+}
+
+#[tokio::test]
 async fn a_detached_route_asks_to_come_again_and_a_dropped_one_is_unknown() {
     let listeners = Listeners::new();
     let one = listeners.route(&local("/one"), "a").unwrap();
@@ -172,7 +274,7 @@ async fn a_detached_route_asks_to_come_again_and_a_dropped_one_is_unknown() {
     let (status, text) = caller.get("/one").await;
     assert_eq!(status, 503);
     assert!(text.contains("retry-after: 1\r\n"), "{text}");
-    let serving = one.serve(Arc::new(Word("1")));
+    let serving = one.serve(Arc::new(Everybody), Arc::new(Word("1")));
     assert_eq!(caller.get("/one").await.0, 200);
     drop(serving);
     assert_eq!(caller.get("/one").await.0, 503);
@@ -218,12 +320,12 @@ async fn paths_that_can_be_read_in_two_ways_reach_no_handler() {
 async fn a_successor_takes_over_and_its_predecessor_takes_nothing_away() {
     let listeners = Listeners::new();
     let old = listeners.route(&local("/a/{x}"), "in").unwrap();
-    let old_serving = old.serve(Arc::new(Word("old")));
+    let old_serving = old.serve(Arc::new(Everybody), Arc::new(Word("old")));
     listeners.start();
     let mut caller = Caller::new(&old).await;
     let new = listeners.route(&local("/a/{renamed}"), "in2").unwrap();
     assert!(caller.get("/a/b").await.1.ends_with("old\n"));
-    let _new_serving = new.serve(Arc::new(Word("new")));
+    let _new_serving = new.serve(Arc::new(Everybody), Arc::new(Word("new")));
     assert!(caller.get("/a/b").await.1.ends_with("new\n"));
     drop(old_serving);
     drop(old);
@@ -234,7 +336,7 @@ async fn a_successor_takes_over_and_its_predecessor_takes_nothing_away() {
 async fn a_successor_that_is_never_served_leaves_no_trace() {
     let listeners = Listeners::new();
     let old = listeners.route(&local("/a"), "in").unwrap();
-    let _serving = old.serve(Arc::new(Word("old")));
+    let _serving = old.serve(Arc::new(Everybody), Arc::new(Word("old")));
     listeners.start();
     let mut limits = local("/a");
     limits.max_connections = 7;
@@ -255,6 +357,10 @@ async fn routes_that_contradict_each_other_are_refused() {
     assert!(error.to_string().contains("header_timeout"), "{error}");
     assert!(listeners.route(&local("/b//c"), "second").is_err());
     assert!(local("/a/{x}").collides(&local("/a/{y}")));
+    let put = |path| local(path).methods(Methods::PUT);
+    assert!(!local("/a/{x}").collides(&put("/a/{x}")));
+    assert!(local("/a/{x}").collides(&put("/a/{y}")));
+    assert!(!local("/a/{*x}").collides(&local("/a/b/{c}")));
     assert!(!local("/a/{x}").collides(&local("/a/b")));
 }
 
@@ -344,10 +450,10 @@ async fn a_caller_that_takes_no_answer_is_cut() {
     let mut listen = local("/");
     listen.idle_timeout = Duration::from_millis(20);
     let answer = vec![b'x'; 64 << 20];
-    let answer = Bytes::from(answer);
+    let answer = bytes::Bytes::from(answer);
     let (listeners, route, _serving) = serving(
         &listen,
-        By(move |_: &Request| Response::new(Full::new(answer.clone()))),
+        By(move |_: &Request| Response::new(answer.clone().into())),
     );
     let mut caller = Caller::new(&route).await;
     caller.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
@@ -361,7 +467,7 @@ async fn a_caller_that_closed_its_side_still_gets_its_answer() {
     let gate = Arc::new(Gate::default());
     let listeners = Listeners::new();
     let route = listeners.route(&local("/"), "test").unwrap();
-    let _serving = route.serve(Arc::clone(&gate) as Arc<dyn Handler>);
+    let _serving = route.serve(Arc::new(Everybody), Arc::clone(&gate) as Arc<dyn Handler>);
     listeners.start();
     let mut caller = Caller::new(&route).await;
     caller.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
@@ -373,11 +479,184 @@ async fn a_caller_that_closed_its_side_still_gets_its_answer() {
 }
 
 #[tokio::test]
+async fn a_body_that_a_half_closed_caller_left_incomplete_breaks_off() {
+    struct Patient;
+    impl Handler for Patient {
+        fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
+            Arc::new(Echo(LONG)).handle(request)
+        }
+        fn answers_half_closed(&self) -> bool {
+            true
+        }
+    }
+    let (_listeners, route, _serving) = serving(&local("/"), Patient);
+    let mut caller = Caller::new(&route).await;
+    caller
+        .send("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nslow")
+        .await;
+    caller.0.shutdown().await.unwrap();
+    let (status, text) = caller.answer().await;
+    assert_eq!(status, 400);
+    assert!(text.contains("closed before the end"), "{text}");
+}
+
+/// Waits for ever, and tells when it begins and when it is given up.
+#[derive(Default)]
+struct Waits {
+    entered: Notify,
+    dropped: Arc<Notify>,
+}
+
+impl Handler for Waits {
+    fn handle(self: Arc<Self>, _: Request) -> BoxFuture<Response> {
+        let told = Told(Arc::clone(&self.dropped));
+        Box::pin(async move {
+            self.entered.notify_one();
+            std::future::pending::<()>().await;
+            drop(told);
+            answer::empty(StatusCode::OK)
+        })
+    }
+}
+
+struct Told(Arc<Notify>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_hangs_up_ends_what_its_request_waits_for() {
+    let waits = Arc::new(Waits::default());
+    let listeners = Listeners::new();
+    let route = listeners.route(&local("/"), "test").unwrap();
+    let _serving = route.serve(Arc::new(Everybody), Arc::clone(&waits) as Arc<dyn Handler>);
+    listeners.start();
+    for request in [
+        "GET / HTTP/1.1\r\nhost: x\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody",
+    ] {
+        let mut caller = Caller::new(&route).await;
+        caller.send(request).await;
+        waits.entered.notified().await;
+        drop(caller);
+        waits.dropped.notified().await;
+    }
+}
+
+/// Answers with bodies that a test feeds.
+struct Streams(tokio::sync::mpsc::Sender<tokio::sync::mpsc::Sender<io::Result<bytes::Bytes>>>);
+
+impl Handler for Streams {
+    fn handle(self: Arc<Self>, _: Request) -> BoxFuture<Response> {
+        Box::pin(async move {
+            let (feed, body) = fed();
+            self.0.send(feed).await.unwrap();
+            Response::new(body)
+        })
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_sent_while_it_is_made_and_no_faster_than_it_is_taken() {
+    let (feeds, mut fed) = tokio::sync::mpsc::channel(1);
+    let mut listen = local("/");
+    listen.idle_timeout = Duration::from_millis(50);
+    let (_listeners, route, _serving) = serving(&listen, Streams(feeds));
+    let mut caller = Caller::new(&route).await;
+    caller.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let feed = fed.recv().await.unwrap();
+    // To wait for the next piece is not to be idle.
+    let cut = tokio::time::timeout(Duration::from_millis(200), feed.closed());
+    assert!(cut.await.is_err(), "cut as idle while it is answered");
+    let mut text = Vec::new();
+    for piece in ["first", "second"] {
+        feed.send(Ok(piece.into())).await.unwrap();
+        while !String::from_utf8_lossy(&text).contains(piece) {
+            assert_ne!(caller.0.read_buf(&mut text).await.unwrap(), 0);
+        }
+    }
+    // A caller that takes nothing is asked for nothing more: the feed fills up, and ends with it.
+    let piece = bytes::Bytes::from(vec![b'x'; 1 << 20]);
+    let mut sent = 0;
+    while feed.send(Ok(piece.clone())).await.is_ok() {
+        sent += 1;
+        assert!(sent < 64, "nobody reads, and yet {sent} MiB are taken");
+    }
+    assert!(sent > 0);
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_not_taken_for_whole() {
+    let (feeds, mut fed) = tokio::sync::mpsc::channel(1);
+    let (_listeners, route, _serving) = serving(&local("/"), Streams(feeds));
+    let mut caller = Caller::new(&route).await;
+    caller.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let feed = fed.recv().await.unwrap();
+    feed.send(Ok("some".into())).await.unwrap();
+    feed.send(Err(io::Error::other("torn"))).await.unwrap();
+    let mut text = Vec::new();
+    // A reset is as good an end as any.
+    let _ = caller.0.read_to_end(&mut text).await;
+    let text = String::from_utf8_lossy(&text);
+    assert!(!text.ends_with("0\r\n\r\n"), "{text}");
+}
+
+#[tokio::test]
+async fn a_caller_that_hangs_up_while_it_is_answered_ends_the_answer() {
+    let (feeds, mut fed) = tokio::sync::mpsc::channel(1);
+    let (_listeners, route, _serving) = serving(&local("/"), Streams(feeds));
+    let mut caller = Caller::new(&route).await;
+    caller.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let feed = fed.recv().await.unwrap();
+    feed.send(Ok("some".into())).await.unwrap();
+    let mut text = Vec::new();
+    while !text.ends_with(b"some\r\n") {
+        assert_ne!(caller.0.read_buf(&mut text).await.unwrap(), 0);
+    }
+    drop(caller);
+    feed.closed().await;
+}
+
+#[tokio::test]
+async fn a_connection_whose_answer_was_streamed_serves_the_next_request() {
+    let (feeds, mut fed) = tokio::sync::mpsc::channel(1);
+    let (_listeners, route, _serving) = serving(&local("/"), Streams(feeds));
+    let mut caller = Caller::new(&route).await;
+    for _ in 0..2 {
+        caller.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        let feed = fed.recv().await.unwrap();
+        feed.send(Ok("some".into())).await.unwrap();
+        drop(feed);
+        let mut text = Vec::new();
+        while !text.ends_with(b"0\r\n\r\n") {
+            assert_ne!(caller.0.read_buf(&mut text).await.unwrap(), 0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_handler_is_called_without_a_connection() {
+    let body = Body::from("body");
+    let request = Request::new(Method::POST, Uri::from_static("/a"), body);
+    assert_eq!(request.content_length(), Some(4));
+    let answer = Arc::new(Echo(LONG)).handle(request).await;
+    let limit = Duration::from_secs(1);
+    let body = body::read(answer.into_body(), None, 100, limit).await;
+    assert_eq!(body.unwrap(), "[] body\n");
+}
+
+#[tokio::test]
 async fn a_handler_that_panics_costs_one_connection() {
     let listeners = Listeners::new();
     let bad = listeners.route(&local("/bad"), "a").unwrap();
     let good = listeners.route(&local("/good"), "b").unwrap();
-    let _serving = (bad.serve(Arc::new(Panics)), good.serve(Arc::new(Word("1"))));
+    let _serving = (
+        bad.serve(Arc::new(Everybody), Arc::new(Panics)),
+        good.serve(Arc::new(Everybody), Arc::new(Word("1"))),
+    );
     listeners.start();
     let mut other = Caller::new(&good).await;
     assert_eq!(other.get("/good").await.0, 200);
@@ -410,7 +689,7 @@ async fn shutdown_finishes_requests_that_are_under_way() {
     let gate = Arc::new(Gate::default());
     let listeners = Listeners::new();
     let route = listeners.route(&local("/"), "test").unwrap();
-    let _serving = route.serve(Arc::clone(&gate) as Arc<dyn Handler>);
+    let _serving = route.serve(Arc::new(Everybody), Arc::clone(&gate) as Arc<dyn Handler>);
     listeners.start();
     let mut caller = Caller::new(&route).await;
     caller.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
@@ -440,7 +719,7 @@ async fn shutdown_cuts_and_counts_what_does_not_end() {
     let gate = Arc::new(Gate::default());
     let listeners = Listeners::new();
     let route = listeners.route(&local("/"), "test").unwrap();
-    let _serving = route.serve(Arc::clone(&gate) as Arc<dyn Handler>);
+    let _serving = route.serve(Arc::new(Everybody), Arc::clone(&gate) as Arc<dyn Handler>);
     listeners.start();
     let mut caller = Caller::new(&route).await;
     caller.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
@@ -460,7 +739,9 @@ async fn a_handler_may_own_its_route() {
     let listeners = Listeners::new();
     let owner = Arc::new(Owner(listeners.route(&local("/"), "test").unwrap()));
     let address = owner.0.local_addr();
-    let serving = owner.0.serve(Arc::clone(&owner) as Arc<dyn Handler>);
+    let serving = owner
+        .0
+        .serve(Arc::new(Everybody), Arc::clone(&owner) as Arc<dyn Handler>);
     drop(owner);
     drop(serving);
     std::net::TcpListener::bind(address).expect("the port is free");

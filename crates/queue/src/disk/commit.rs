@@ -10,6 +10,7 @@ use super::checkpoint::{CHECKPOINT, Checkpoint, SPARE, replace_checkpoint};
 use super::event::{AppendError, Event, is_full};
 use super::format::{self, FileHeader, Header, Kind, RECORD_HEADER};
 use super::fs::{File, Mode};
+use super::ledger::Account;
 use super::queue::Completion;
 use super::segment::Segment;
 use super::state::{Shared, ack_name, log_name};
@@ -84,12 +85,20 @@ impl Engine {
         }
     }
 
-    /// What was admitted counts on segments that nobody needs being removed.
-    fn within_bounds(&self) -> io::Result<()> {
-        match self.shared.state().bytes() > self.shared.options().max_bytes {
-            true => Err(io::Error::other("old segments could not be removed")),
-            false => Ok(()),
+    /// What was admitted counts on segments that nobody needs being removed. Some may have become
+    /// such while the groups before were written.
+    fn within_bounds(&mut self) -> io::Result<()> {
+        let exceeded = |engine: &Self| {
+            let shared = &engine.shared;
+            shared.state().bytes() > shared.options().max_bytes
+        };
+        if exceeded(self) {
+            self.fold();
+            if exceeded(self) {
+                return Err(io::Error::other("old segments could not be removed"));
+            }
         }
+        Ok(())
     }
 
     /// Writes jobs that go into one segment, and makes them durable if they are to be.
@@ -179,6 +188,7 @@ impl Engine {
                 position: Position(state.next),
                 accepted_at: job.append.accepted_at,
                 lane: job.append.lane,
+                lane_unspecified: false,
                 version: job.append.version,
                 counts: job.append.counts,
                 checked: job.append.checked,
@@ -332,7 +342,7 @@ impl Engine {
         if !self.leftover.is_empty() {
             return;
         }
-        let state = self.shared.state();
+        let mut state = self.shared.state();
         let spent = state.segments.iter().take_while(|it| it.is_spent());
         let count = spent.count();
         if count == 0 {
@@ -342,14 +352,14 @@ impl Engine {
         let lines = state.ledger.history(folding.map(|it| &it.accounts));
         let next = state.segments.get(count).map(|segment| segment.first);
         let first = next.unwrap_or(state.next);
+        let rebooked = std::mem::take(&mut state.rebooked);
         drop(state);
-        let id = self.shared.id;
-        let header = FileHeader { id, first };
-        let written = replace_checkpoint(&*self.shared.fs, &Checkpoint { header, lines }.encode());
-        if !self.succeeded("write", CHECKPOINT, written) {
+        let written = self.write_checkpoint(first, lines);
+        let mut state = self.shared.state();
+        if !written {
+            state.rebooked |= rebooked;
             return;
         }
-        let mut state = self.shared.state();
         for _ in 0..count {
             if let Some(segment) = state.segments.pop_front() {
                 state.ledger.fold(&segment.accounts);
@@ -360,8 +370,32 @@ impl Engine {
         }
         drop(state);
         self.remove_leftover();
-        self.put_aside();
         self.shared.room.notify_waiters();
+    }
+
+    fn write_checkpoint(&mut self, first: u64, lines: Vec<(Arc<str>, Account)>) -> bool {
+        let id = self.shared.id;
+        let header = FileHeader { id, first };
+        let written = replace_checkpoint(&*self.shared.fs, &Checkpoint { header, lines }.encode());
+        let written = self.succeeded("write", CHECKPOINT, written);
+        if written {
+            self.put_aside();
+        }
+        written
+    }
+
+    /// Writes a checkpoint if the history has changed and no segment had to be removed.
+    fn write_history(&mut self) {
+        let mut state = self.shared.state();
+        if !std::mem::take(&mut state.rebooked) {
+            return;
+        }
+        let lines = state.ledger.history(std::iter::empty());
+        let first = state.segments.front().map_or(state.next, |it| it.first);
+        drop(state);
+        if !self.write_checkpoint(first, lines) {
+            self.shared.state().rebooked = true;
+        }
     }
 
     fn remove_leftover(&mut self) {
@@ -417,6 +451,7 @@ impl Engine {
     pub(super) fn close(&mut self) {
         self.seal();
         self.fold();
+        self.write_history();
         self.flush_acks();
         self.sync_acks();
     }

@@ -34,7 +34,11 @@ pub(super) const ACK: usize = 32;
 /// The longest name of a tenant, in bytes.
 pub const MAX_TENANT: usize = 1024;
 
-const FORMAT_VERSION: u32 = 1;
+/// What is written.
+const FORMAT_VERSION: u32 = 2;
+/// The versions that are read. They differ in the lanes of records alone: those of version 1 came
+/// from a hash that another build may compute differently.
+const READABLE: std::ops::RangeInclusive<u32> = 1..=FORMAT_VERSION;
 const RECORD_MAGIC: [u8; 4] = *b"MFr1";
 
 /// What a file of the queue holds.
@@ -90,12 +94,19 @@ impl FileHeader {
             return Err(HeaderError::Damaged);
         }
         match u32_at(bytes, 4) {
-            FORMAT_VERSION => Ok(Self {
+            version if READABLE.contains(&version) => Ok(Self {
                 id: u64_at(bytes, 8),
                 first: u64_at(bytes, 16),
             }),
             other => Err(HeaderError::Version(other)),
         }
+    }
+
+    /// Whether the lanes in a segment that begins with these bytes are those of format version 1,
+    /// or nobody can tell.
+    pub(super) fn has_unspecified_lanes(bytes: &[u8]) -> bool {
+        let known = Self::decode(Kind::Segment, bytes).is_ok();
+        !known || u32_at(bytes, 4) < FORMAT_VERSION
     }
 }
 
@@ -192,11 +203,12 @@ impl<'a> Header<'a> {
         (crc32c::crc32c(body) == self.body_crc).then_some(body)
     }
 
-    pub(super) fn entry(&self, tenant: Arc<str>) -> Entry {
+    pub(super) fn entry(&self, tenant: Arc<str>, lane_unspecified: bool) -> Entry {
         Entry {
             position: Position(self.sequence),
             accepted_at: self.accepted_at,
             lane: self.lane,
+            lane_unspecified,
             version: self.version,
             counts: self.counts,
             checked: self.checked,

@@ -20,6 +20,10 @@ const REST: Slot = Slot(0);
 pub(super) const UNKNOWN: Slot = Slot(1);
 const NAMED: usize = 2;
 
+/// What a line takes in a checkpoint at most, without the tenant's name: its length, two tallies,
+/// the number of reasons, and for each a code and a tally.
+const LINE_BYTES: usize = 2 + 2 * 32 + 1 + Reason::ALL.len() * 33;
+
 /// What became of the records of one segment, by line.
 pub(super) type Accounts = HashMap<Slot, Account, foldhash::fast::RandomState>;
 
@@ -93,9 +97,7 @@ impl Ledger {
 
     /// What a checkpoint takes at most.
     pub(super) fn footprint(&self) -> u64 {
-        // Two tallies and those of eight reasons, which are more than there are in any sink.
-        let line = 2 + 2 * 32 + 1 + 8 * 33;
-        (64 + self.name_bytes + self.lines.len() * line) as u64
+        (64 + self.name_bytes + self.lines.len() * LINE_BYTES) as u64
     }
 
     /// The line of what is in the queue of this tenant.
@@ -175,6 +177,49 @@ impl Ledger {
         dropped
     }
 
+    /// Books a record anew that has been booked as dropped to make room, and whose copy in memory
+    /// came to another end: in the accounts of its segment, or in the history if that is gone.
+    /// False if it is not booked so.
+    pub(super) fn rebook(
+        &mut self,
+        accounts: Option<&mut Accounts>,
+        tenant: &str,
+        tally: Tally,
+        change: &Account,
+    ) -> bool {
+        let slot = self.slot(tenant);
+        let made_room = Account {
+            dropped: [(Reason::QueueFull, tally)].into(),
+            ..Account::default()
+        };
+        let in_segment = accounts.is_some();
+        let line = &mut self.lines[slot.0];
+        let account = match accounts {
+            Some(accounts) => accounts.get_mut(&slot),
+            None => Some(&mut line.base),
+        };
+        let Some(account) = account else {
+            return false;
+        };
+        let dropped = account.dropped.get(&Reason::QueueFull);
+        let booked = dropped.copied().unwrap_or_default();
+        if booked.batches < tally.batches
+            || booked.samples < tally.samples
+            || booked.uncounted < tally.uncounted
+            || booked.bytes < tally.bytes
+        {
+            return false;
+        }
+        account.sub(&made_room);
+        account.add(change);
+        if in_segment {
+            line.live.sub(&made_room);
+            line.live.add(change);
+        }
+        self.changes += 1;
+        true
+    }
+
     /// A segment is gone: what became of it is history.
     pub(super) fn fold(&mut self, accounts: &Accounts) {
         for (slot, account) in accounts {
@@ -252,4 +297,41 @@ fn merge_unknown(mut lines: Vec<(Arc<str>, Account)>) -> Vec<(Arc<str>, Account)
     let (_, unknown) = lines.remove(UNKNOWN.0);
     lines[REST.0].1.add(&unknown);
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::checkpoint::Checkpoint;
+    use super::super::format::FileHeader;
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_with_every_reason_fits_into_what_is_put_aside_for_it() {
+        let mut ledger = Ledger::new(10);
+        let one = Tally {
+            batches: 1,
+            samples: 1,
+            uncounted: 1,
+            bytes: 1,
+        };
+        let account = Account {
+            received: one,
+            delivered: one,
+            dropped: Reason::ALL.map(|reason| (reason, one)).into(),
+        };
+        ledger.restore(None, &account);
+        for tenant in 0..10 {
+            ledger.restore(Some(&format!("tenant-{tenant}")), &account);
+        }
+        let checkpoint = Checkpoint {
+            header: FileHeader { id: 1, first: 1 },
+            lines: ledger.history(std::iter::empty()),
+        };
+        let length = checkpoint.encode().len() as u64;
+        assert!(
+            length <= ledger.footprint(),
+            "{length} of {}",
+            ledger.footprint()
+        );
+    }
 }

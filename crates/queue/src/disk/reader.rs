@@ -134,7 +134,7 @@ impl Reader {
         let read = self.bytes_of(place, length);
         match read {
             Ok(bytes) => match self.header(place, &bytes) {
-                Some(header) => Ok(Some(self.entry(&header))),
+                Some(header) => Ok(Some(self.entry(place, &header))),
                 // It is looked at as a whole, and reported.
                 None => Ok(self.load_any(place)?.map(|record| record.entry)),
             },
@@ -194,7 +194,7 @@ impl Reader {
         let Some(header) = self.header(place, &record) else {
             return Ok(Loaded::Nothing);
         };
-        let entry = self.entry(&header);
+        let entry = self.entry(place, &header);
         let Some(body) = header.body(&record) else {
             return Ok(Loaded::Header(entry));
         };
@@ -229,9 +229,9 @@ impl Reader {
         (header.sequence == place.sequence).then_some(header)
     }
 
-    fn entry(&self, header: &Header) -> Entry {
+    fn entry(&self, place: Place, header: &Header) -> Entry {
         let tenant = self.shared.state().ledger.name(header.tenant);
-        header.entry(tenant)
+        header.entry(tenant, place.lane_unspecified)
     }
 }
 

@@ -229,6 +229,7 @@ impl Recovery<'_> {
             .read_at(FILE_HEADER, 0)
             .map_err(io_error("read", &name))?;
         let whole = self.header(Kind::Segment, &name, first, &header)?;
+        let lanes_unspecified = FileHeader::has_unspecified_lanes(&header);
         let acks = self.acks(first, length > FILE_HEADER as u64)?;
 
         let sealed_at = acks.seal.map(|seal| first + u64::from(seal.index));
@@ -244,7 +245,7 @@ impl Recovery<'_> {
             found.push(Found {
                 offset,
                 length: header.length(),
-                entry: header.entry(self.ledger.name(header.tenant)),
+                entry: header.entry(self.ledger.name(header.tenant), lanes_unspecified),
             });
         });
         let mut walked = walked.map_err(io_error("read", &name))?;
@@ -270,6 +271,7 @@ impl Recovery<'_> {
 
         let mut segment = Segment::new(first);
         segment.sealed = true;
+        segment.lanes_unspecified = lanes_unspecified;
         segment.ack_bytes = acks.bytes;
         for found in &found {
             // The walk has seen to it that there are not more than the damage has room for.

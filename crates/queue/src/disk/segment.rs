@@ -28,6 +28,10 @@ pub(super) struct Segment {
     lost: usize,
     /// Takes no more records.
     pub(super) sealed: bool,
+    /// Whether its records were given up to make room.
+    made_room: bool,
+    /// Whether the lanes of its records are those of format version 1.
+    pub(super) lanes_unspecified: bool,
     pub(super) accounts: Accounts,
     /// What is not done, and what was lost and waits. Told when records come and go, and not made
     /// of the accounts: it is what they are held against.
@@ -47,6 +51,8 @@ pub(super) struct Place {
     pub(super) offset: u32,
     /// The record does not go beyond this.
     pub(super) end: u32,
+    /// Whether its lane is one of format version 1.
+    pub(super) lane_unspecified: bool,
 }
 
 impl Segment {
@@ -60,6 +66,8 @@ impl Segment {
             front: 0,
             lost: 0,
             sealed: false,
+            made_room: false,
+            lanes_unspecified: false,
             accounts: Accounts::default(),
             held: Held::default(),
             written: Tally::default(),
@@ -156,6 +164,7 @@ impl Segment {
             offset: offset(&self.index[index]),
             // A segment ends before two to the 31st.
             end: end.unwrap_or(self.bytes as u32),
+            lane_unspecified: self.lanes_unspecified,
         }
     }
 
@@ -202,6 +211,14 @@ impl Segment {
         true
     }
 
+    /// Enters what became of the copy in memory of a record that had to make room. False if the
+    /// record was not booked so.
+    pub(super) fn rebook(&mut self, ledger: &mut Ledger, entry: &Entry, fate: Fate) -> bool {
+        let tally = entry.tally();
+        let change = Ack::of(fate, tally).change(tally);
+        ledger.rebook(Some(&mut self.accounts), &entry.tenant, tally, &change)
+    }
+
     /// Enters a fate that was read from the ack file.
     pub(super) fn restore(&mut self, ledger: &mut Ledger, entry: &Entry, ack: &Ack) {
         if self.mark_done(entry.position.0) {
@@ -229,6 +246,11 @@ impl Segment {
         }
     }
 
+    /// Whether its records were given up to make room.
+    pub(super) fn has_made_room(&self) -> bool {
+        self.made_room
+    }
+
     /// Gives up all that is not done.
     pub(super) fn drop_all(&mut self, ledger: &mut Ledger, reason: Reason) -> Tally {
         for offset in &mut self.index[self.front..] {
@@ -236,6 +258,7 @@ impl Segment {
         }
         self.front = self.index.len();
         (self.undone, self.lost) = (0, 0);
+        self.made_room = true;
         self.held.clear();
         self.pending.clear();
         ledger.drop_queued(&mut self.accounts, reason)
@@ -259,7 +282,7 @@ impl Segment {
 }
 
 impl Ack {
-    fn of(fate: Fate, tally: Tally) -> Self {
+    pub(super) fn of(fate: Fate, tally: Tally) -> Self {
         let (kind, reason, dropped) = match fate {
             Fate::Delivered => (AckKind::Delivered, 0, 0),
             Fate::Dropped(reason) => (AckKind::Dropped, reason.code(), tally.samples),

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::SHARE;
 
-use super::format::{ACK, FILE_HEADER, Seed};
+use super::format::{ACK, Ack, FILE_HEADER, Seed};
 use super::fs::Fs;
 use super::ledger::{Ledger, Reason, Slot, Tally};
 use super::segment::{Place, Segment};
@@ -37,6 +37,8 @@ pub(super) struct State {
     pub(super) closed: bool,
     /// The first record that is not done, and when it was accepted.
     pub(super) oldest: Option<(u64, u64)>,
+    /// Whether the history says something that the checkpoint does not.
+    pub(super) rebooked: bool,
     /// Records that are there, and whose callers may not know that yet.
     pub(super) untold: Vec<(Slot, Tally)>,
 }
@@ -53,6 +55,7 @@ impl State {
             starved: false,
             closed: false,
             oldest: None,
+            rebooked: false,
             untold: Vec::new(),
         }
     }
@@ -265,14 +268,19 @@ impl Shared {
         let _ = self.wake.try_send(());
     }
 
-    /// Enters what became of a record. False if that was known.
+    /// Enters what became of a record. False if that was known. A record that had to make room
+    /// while it was being sent is booked anew.
     pub(super) fn done(&self, entry: &Entry, fate: Fate) -> bool {
         let mut state = self.state();
         let Some((segment, ledger)) = state.segment(entry.position.0) else {
-            return false;
+            let tally = entry.tally();
+            let change = Ack::of(fate, tally).change(tally);
+            let rebooked = state.ledger.rebook(None, &entry.tenant, tally, &change);
+            state.rebooked |= rebooked;
+            return rebooked;
         };
         if !segment.done(ledger, entry, fate) {
-            return false;
+            return segment.has_made_room() && segment.rebook(ledger, entry, fate);
         }
         let last = segment.undone() == 0;
         let acks = state.acks();

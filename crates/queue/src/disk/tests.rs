@@ -1,5 +1,6 @@
 //! The queue on file systems that fail, forget and lie.
 
+mod bounds;
 mod crash;
 mod damage;
 mod faults;

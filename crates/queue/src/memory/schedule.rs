@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use metrifold_model::Tenant;
 
-use super::Lane;
+use crate::Lane;
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 

@@ -265,7 +265,7 @@ path = '${TOKEN}'
 "#,
         )],
         r#"
-error: sources.s.address: invalid socket address syntax
+error: sources.s.address: "***" is not an address to listen on: write an IP address and a port, such as "0.0.0.0:9201", or ":9201" for all addresses
   --> a.toml:10:11
    |
 10 | address = '${TOKEN}'

@@ -11,7 +11,7 @@ fn loaded(texts: &[&str]) -> Loaded {
     })
 }
 
-fn inputs(node: &SinkNode) -> Vec<String> {
+fn inputs(node: &Component<dyn SinkConfig>) -> Vec<String> {
     node.inputs.iter().map(ToString::to_string).collect()
 }
 

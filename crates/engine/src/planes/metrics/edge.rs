@@ -10,7 +10,6 @@ mod pump;
 mod push;
 mod store;
 
-use std::hash::BuildHasher;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -25,11 +24,11 @@ use metrifold_codec::remote_write::CompressionChoice;
 use metrifold_model::ledger::{Reason, Tally};
 use metrifold_model::{Outcome, Tenant, Ticket, Version};
 use metrifold_queue::disk::OpenError;
-use metrifold_queue::{Lane, Queue, QueueConfig, WhenFull};
+use metrifold_queue::{Lane, OrderedBy, Queue, QueueConfig, WhenFull};
 use metrifold_telemetry::ComponentMetrics;
 
-use crate::component::SinkConfig;
-use crate::planes::metrics::{Form, Needs, Transform};
+use crate::planes::Ending;
+use crate::planes::metrics::{Needs, Transform};
 
 use accounts::Accounts;
 use delivery::Progress;
@@ -44,7 +43,7 @@ pub use delivery::{Delivery, Input, Run, Trouble};
 /// An edge into a sink, shared by all stages that end there and by the sink itself. When the sink
 /// is replaced, its successor gets an edge of its own into the same queue.
 #[derive(Debug)]
-pub(crate) struct Edge {
+pub struct Edge {
     pub(crate) id: Arc<str>,
     pub(crate) required: bool,
     /// The sink's own transform.
@@ -81,13 +80,32 @@ struct Line {
     ending: OnceLock<Ending>,
 }
 
-/// Why a queue takes no more.
+/// What a sink declares about the way in which it takes batches.
+#[derive(Clone, Copy, Debug)]
+pub struct EdgeConfig {
+    /// Whether a batch is acknowledged to its sender only once the sink has it.
+    pub required: bool,
+    /// The queue in front of the sink.
+    pub queue: QueueConfig,
+    /// The form in which it takes batches to begin with.
+    pub form: Form,
+    /// Whether batches have to be decoded for it, so that their series are valid and their labels
+    /// sorted, though it does not read them.
+    pub checks_series: bool,
+}
+
+/// How a sink takes its batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
-    /// The process ends.
-    Shutdown,
-    /// The configuration has the sink no more.
-    Removed,
+#[repr(u8)]
+pub enum Form {
+    /// It reads series.
+    Decoded,
+    /// It sends bodies of remote write 1.0.
+    V1,
+    /// It sends bodies of remote write 2.0.
+    V2,
+    /// It sends bodies of the version in which the batch arrived.
+    AsReceived,
 }
 
 impl Ending {
@@ -134,17 +152,23 @@ impl Incoming {
     }
 }
 
-/// Batches whose sender does not wait for the sink must not overtake each other: they share a
-/// lane by sender and tenant. A sender that waits keeps its order itself, but must not overtake
-/// what it has sent while it did not wait, which is so if the sink has become a required one. The
-/// source has no part in it unless it is the sender itself: it may get another name meanwhile.
+/// The lane of a batch: by its tenant and what its source orders batches by, which is a key that
+/// the source gives, or else the sender, or else the source itself.
+///
+/// Batches whose sender does not wait for the sink must not overtake each other. A sender that
+/// waits keeps its order itself, but must not overtake what it has sent while it did not wait,
+/// which is so if the sink has become a required one. A source's name has no part in the lanes of
+/// its senders: it may get another name while batches are queued.
 fn lane(batch: &Batch, ticket: Option<&Ticket>) -> Lane {
-    let hasher = foldhash::quality::FixedState::default();
     let origin = batch.origin();
-    let source = origin.peer.is_none().then_some(&origin.source);
+    let ordered_by = match (&origin.order, origin.peer) {
+        (Some(key), _) => OrderedBy::Key(key),
+        (None, Some(peer)) => OrderedBy::Peer(peer),
+        (None, None) => OrderedBy::Source(&origin.source),
+    };
     Lane {
         tenant: batch.tenant().cloned(),
-        id: hasher.hash_one((source, origin.peer, batch.tenant())),
+        id: ordered_by.lane_id(batch.tenant().map(|tenant| &**tenant)),
         holds: ticket.is_none(),
     }
 }
@@ -154,14 +178,15 @@ impl Edge {
     /// `folder`.
     pub(crate) fn new(
         id: Arc<str>,
-        config: &dyn SinkConfig,
+        config: EdgeConfig,
         before: Option<Arc<dyn Transform>>,
         metrics: ComponentMetrics,
         predecessor: Option<&Self>,
         folder: Option<&Path>,
     ) -> Result<Arc<Self>, BuildError> {
-        let required = config.required();
-        let queue = config.queue();
+        let EdgeConfig {
+            required, queue, ..
+        } = config;
         let line = match predecessor {
             Some(edge) => edge.line.clone(),
             None => Arc::new(Line::new(queue, required)),
@@ -180,8 +205,8 @@ impl Edge {
             config: queue,
             opened,
             turn: AtomicU64::new(0),
-            form: AtomicU8::new(config.form() as u8),
-            checks_series: config.checks_series(),
+            form: AtomicU8::new(config.form as u8),
+            checks_series: config.checks_series,
             compression: CompressionChoice::default(),
         }))
     }

@@ -11,41 +11,26 @@ use tokio::sync::watch;
 
 use metrifold_codec::Batch;
 use metrifold_codec::remote_write::{DecodeError, Invalid};
-use metrifold_model::{Counts, Rejection, Version};
+use metrifold_model::{Counts, Rejection, RejectionKind, Version};
 use metrifold_telemetry::ComponentMetrics;
 
 use crate::memory::Budget;
-use crate::planes::metrics::{Needs, Transform};
+use crate::planes::{Node, Target};
 
 use super::edge::{Edge, Incoming};
+use super::{Metrics, Needs};
 
 /// What a source sends through: a graph of transforms that ends at sinks. It is built whole and
 /// replaced whole.
 #[derive(Debug, Default)]
-pub(crate) struct Stage {
+pub struct Stage {
     pub(crate) entry: Vec<Target>,
-    pub(crate) nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node<Metrics>>,
     pub(crate) edges: Vec<Arc<Edge>>,
     /// Says when memory is too short for queues of optional sinks to grow.
     pub(crate) memory: Budget,
     /// Tells, by going away, that nobody sends through it any more.
     pub(crate) _in_use: Option<watch::Receiver<()>>,
-}
-
-/// Where a batch goes next: an index into the stage's nodes or edges.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
-    Node(usize),
-    Edge(usize),
-}
-
-/// A transform in a stage.
-#[derive(Debug)]
-pub(crate) struct Node {
-    pub(crate) transform: Arc<dyn Transform>,
-    pub(crate) metrics: ComponentMetrics,
-    /// By output.
-    pub(crate) outputs: Vec<Vec<Target>>,
 }
 
 /// What was found when a batch was looked into on its way.
@@ -103,12 +88,22 @@ pub enum SendError {
     /// It is not what it claims to be.
     #[error(transparent)]
     Malformed(DecodeError),
-    /// A transform refuses it: sending it again cannot help.
+    /// A transform or a sink's form refuses it.
     #[error(transparent)]
     Rejected(#[from] Rejection),
     /// A transform panicked on it, which is Metrifold's fault.
     #[error("a transform panicked on the batch")]
     Panicked,
+}
+
+impl From<SendError> for Rejection {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Malformed(error) => error.into(),
+            SendError::Rejected(rejection) => rejection,
+            SendError::Panicked => Self::new(RejectionKind::Internal, error.to_string()),
+        }
+    }
 }
 
 impl SendError {
@@ -226,3 +221,6 @@ async fn join_all<F: Future<Output = ()> + Unpin>(mut futures: Vec<F>) {
     })
     .await;
 }
+
+#[cfg(test)]
+mod tests;

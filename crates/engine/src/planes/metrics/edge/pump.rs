@@ -18,8 +18,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// How long to wait for a disk that cannot be read, and how often before a record is given up.
 const READ_PAUSE: Duration = Duration::from_secs(1);
 const READ_ATTEMPTS: u32 = 60;
-/// How many records are listed before some are read.
-const LIST_AT_ONCE: usize = 4096;
+/// How many records are listed before some are read. Tests list few, so that what happens between
+/// two rounds happens in them.
+const LIST_AT_ONCE: usize = if cfg!(test) { 8 } else { 4096 };
 
 /// Stores what has not been delivered in time.
 pub(super) async fn keep(store: Arc<Store>) {

@@ -62,6 +62,8 @@ pub(super) struct Store {
     pub(super) drained: pump::Rate,
     /// What its own reasons have cost, as far as that has been counted elsewhere.
     counted: Mutex<BTreeMap<Reason, Tally>>,
+    /// What the disk did not take and nobody sends again, since that was last counted.
+    not_written: Mutex<Tally>,
     started: OnceLock<()>,
 }
 
@@ -140,6 +142,7 @@ impl Store {
             watch,
             drained: pump::Rate::default(),
             counted: Mutex::new(counted),
+            not_written: Mutex::default(),
             started: OnceLock::new(),
             disk,
         }))
@@ -168,6 +171,8 @@ impl Store {
         }
         self.work.notify_one();
         self.readable.notify_one();
+        // There may be room for more of what is on disk.
+        self.queue.nudge();
     }
 
     /// Gets to know what has come into the queue in memory past it: before it was there, or back
@@ -275,7 +280,11 @@ impl Store {
             };
             if let Some(entry) = copied.entry.take() {
                 state.copied.remove(kept.id);
+                let others = state.backlog.unread(&entry);
                 drop(state);
+                if others {
+                    self.readable.notify_one();
+                }
                 self.drained.add(u64::from(entry.body_length));
                 self.done(&entry, fate);
                 None
@@ -303,10 +312,20 @@ impl Store {
         self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn not_written(&self) -> MutexGuard<'_, Tally> {
+        self.not_written
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What was dropped on disk since this was last asked, and not by somebody who counted it.
     pub(super) fn newly_dropped(&self, snapshot: &Snapshot) -> Vec<(Reason, Tally)> {
         let mut counted = self.counted();
         let mut new = Vec::new();
+        let not_written = std::mem::take(&mut *self.not_written());
+        if not_written.batches > 0 {
+            new.push((Reason::DiskFailed, not_written));
+        }
         for reason in [
             Reason::QueueFull,
             Reason::TooOld,
@@ -315,9 +334,13 @@ impl Store {
         ] {
             let total = snapshot.total.dropped.get(&reason).copied();
             let total = total.unwrap_or_default();
+            let before = counted.get(&reason).copied().unwrap_or_default();
             let mut dropped = total;
-            dropped -= counted.insert(reason, total).unwrap_or_default();
+            dropped -= before;
+            // It is less than before when what had made room was delivered after all. A counter
+            // cannot go back: it stays until it is right again.
             if dropped.batches > 0 {
+                counted.insert(reason, total);
                 new.push((reason, dropped));
             }
         }

@@ -1,54 +1,40 @@
 //! An edge with a queue on disk against what its senders were told.
 
+mod far_end;
+mod lanes;
+mod restarts;
+mod wakes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::Bytes;
 use serde::Deserialize;
 
-use metrifold_base::Problems;
 use metrifold_codec::remote_write::Limits;
 use metrifold_model::{Ack, Kind, Origin, Until, Waiter};
 use metrifold_telemetry::Telemetry;
 
-use crate::component::BuildContext;
-use crate::planes::metrics::Sink;
-
 use super::*;
 
-/// A sink of which only the edge is there.
+/// What a sink declares of its edge.
 #[derive(Clone, Debug, Deserialize)]
-struct EdgeOnly {
+struct Declared {
     queue: QueueConfig,
     required: bool,
 }
 
-#[typetag::deserialize(name = "test_edge_only")]
-impl SinkConfig for EdgeOnly {
-    fn required(&self) -> bool {
-        self.required
-    }
-
-    fn queue(&self) -> QueueConfig {
-        self.queue
-    }
-
-    fn form(&self) -> Form {
-        Form::AsReceived
-    }
-
-    fn validate(&self, _problems: &mut Problems) {}
-
-    fn build(&self, _cx: &BuildContext) -> Result<Box<dyn Sink>, BuildError> {
-        Err(BuildError::new("test", "there is only the edge"))
-    }
-}
-
 /// The edge into a sink of this configuration.
 pub(super) fn edge(text: &str, folder: Option<&Path>, telemetry: &Telemetry) -> Arc<Edge> {
-    let config: EdgeOnly = toml::from_str(text).unwrap();
+    let declared: Declared = toml::from_str(text).unwrap();
+    let config = EdgeConfig {
+        required: declared.required,
+        queue: declared.queue,
+        form: Form::AsReceived,
+        checks_series: false,
+    };
     let metrics = telemetry.component("z", Kind::Sink, "test");
-    let edge = Edge::new("z".into(), &config, None, metrics, None, folder).unwrap();
+    let edge = Edge::new("z".into(), config, None, metrics, None, folder).unwrap();
     edge.take_over(None);
     edge
 }

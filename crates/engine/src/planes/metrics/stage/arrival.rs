@@ -75,14 +75,13 @@ impl Arrival {
 
     /// Returns whether there is something to deliver.
     fn finish(&mut self, edge: &Edge, batch: &mut Batch) -> Result<bool, Rejection> {
-        let refuse = |error: &dyn ToString| Rejection(error.to_string());
         let decodes = match edge.needs_behind(batch.version()) {
             Needs::Decode => true,
             Needs::Check => !batch.is_checked(),
             Needs::Nothing | Needs::Count => false,
         };
         if decodes {
-            batch.decode().map_err(|error| refuse(&error))?;
+            batch.decode()?;
         }
         if edge.before.is_none() {
             self.received = batch.counts();
@@ -96,8 +95,7 @@ impl Arrival {
             if version == Version::V2 && batch.counts().is_some_and(|counts| counts.series == 0) {
                 return Ok(false);
             }
-            let lost = batch.settle(version, &edge.compression);
-            let lost = lost.map_err(|error| refuse(&error))?;
+            let lost = batch.settle(version, &edge.compression)?;
             self.dropped.push((Reason::NotInV1.as_str(), lost));
         }
         Ok(true)

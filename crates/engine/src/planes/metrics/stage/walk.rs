@@ -9,10 +9,11 @@ use metrifold_codec::{Batch, SeriesMut};
 use metrifold_model::{Counts, Rejection, Version};
 use metrifold_telemetry::ComponentMetrics;
 
+use crate::planes::Target;
 use crate::planes::metrics::{Emitter, Needs, Pass, Plan, Split, Transform};
 
 use super::arrival::Arrival;
-use super::{Seen, SendError, Stage, Target};
+use super::{Seen, SendError, Stage};
 
 /// What became of a batch that was to be walked through.
 enum Walked<'a> {
@@ -304,7 +305,7 @@ impl Stage {
                 }
             };
             match edited {
-                Err(error @ DecodeError::GrewTooLarge) => Err(Rejection(error.to_string())),
+                Err(error @ DecodeError::GrewTooLarge) => Err(error.into()),
                 edited => Ok(edited),
             }
         });

@@ -21,7 +21,7 @@ impl Store {
         if state.closing {
             return Taken::Closed(item);
         }
-        let behind = state.backlog.has(item.lane.id);
+        let behind = state.backlog.holds_back(&item.lane);
         let keeps = self.keeps();
         let tenant = &item.lane.tenant;
         let paused = state.backlog.is_paused(tenant);
@@ -109,7 +109,7 @@ impl Store {
         };
         self.accounts.received(direct.batch.tenant(), tally);
         state.direct.insert(id, direct);
-        state.backlog.enter(id_of_lane);
+        state.backlog.enter(id_of_lane, id);
         // It is known to be under way, so nothing can pass it while the lock is not held.
         drop(state);
         let store = self.clone();
@@ -217,6 +217,7 @@ impl Store {
                     None => {
                         // It is still in memory, and tried again.
                         let ticket = fresh.ticket.take();
+                        state.copied.refresh(fresh.lane);
                         state.fresh.insert(id, Fresh { ticket, ..fresh });
                     }
                 }
@@ -239,8 +240,7 @@ impl Store {
         let (mut ticket, mut lost) = (None, None);
         match (result, direct) {
             (Ok(entry), direct) => {
-                let position = entry.position.0;
-                state.backlog.add(&entry.tenant, entry.lane, position);
+                state.backlog.add(&entry);
                 ticket = direct.and_then(|direct| {
                     self.accounts.moved(direct.batch.tenant(), direct.tally);
                     direct.ticket
@@ -265,11 +265,18 @@ impl Store {
             ticket.report(Outcome::Delivered);
         }
         if let Some((direct, error)) = lost {
-            let tenant = direct.batch.tenant();
-            let fate = Fate::Dropped(Reason::DiskFailed);
-            self.accounts.settled(tenant, direct.tally, fate);
-            if let Some(ticket) = direct.ticket {
-                ticket.report(Outcome::failed(error.to_string()));
+            let (tenant, tally) = (direct.batch.tenant(), direct.tally);
+            match direct.ticket {
+                // Its sender still has it: it was never received.
+                Some(ticket) => {
+                    self.accounts.moved(tenant, tally);
+                    ticket.report(Outcome::failed(error.to_string()));
+                }
+                None => {
+                    let fate = Fate::Dropped(Reason::DiskFailed);
+                    self.accounts.settled(tenant, tally, fate);
+                    *self.not_written() += tally;
+                }
             }
         }
     }

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use tokio::time::Instant;
 
 use metrifold_model::Tenant;
+use metrifold_queue::Lane;
+use metrifold_queue::disk::Entry;
 
 use super::key;
 
@@ -15,16 +17,41 @@ type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     /// Some may have nothing left, until their turn comes.
-    tenants: Map<Tenant, BTreeMap<u64, u64>>,
+    tenants: Map<Tenant, BTreeMap<u64, Listed>>,
     /// These tenants, the next one to be read first.
     turns: VecDeque<Tenant>,
-    /// How much of each lane is here or on its way to disk.
-    lanes: Map<u64, usize>,
+    /// The lanes of which something is here or on its way to disk.
+    lanes: Map<u64, Lagging>,
     /// The next record of those that were there from the beginning, and their end: as long as there
     /// are some that nobody has seen, all lanes may be among them.
     unseen: Option<(u64, u64)>,
     /// Who is left alone, and until when.
     paused: Map<Tenant, Instant>,
+    /// By tenant, the records whose lanes are unspecified.
+    unspecified: Map<Tenant, Unspecified>,
+}
+
+/// What of a lane is here or on its way to disk.
+#[derive(Debug, Default)]
+struct Lagging {
+    count: usize,
+    /// The newest batch that came to this process; 0 if all are older.
+    last: u64,
+}
+
+/// What is known of a record that is listed.
+#[derive(Clone, Copy, Debug)]
+struct Listed {
+    lane: u64,
+    lane_unspecified: bool,
+}
+
+/// How many records of a tenant have lanes of format version 1. Each may be of any of its senders:
+/// nothing newer of the tenant may leave before they are done.
+#[derive(Debug, Default)]
+struct Unspecified {
+    on_disk: usize,
+    in_memory: usize,
 }
 
 /// A record to read.
@@ -56,58 +83,106 @@ impl Backlog {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.lanes.is_empty() && self.unseen.is_none()
+        self.lanes.is_empty() && self.unseen.is_none() && self.unspecified.is_empty()
     }
 
-    /// Whether something of a lane is on disk and not in memory, or will be.
-    pub(super) fn has(&self, lane: u64) -> bool {
-        self.unseen.is_some() || self.lanes.contains_key(&lane)
+    /// Whether something that a batch of this lane must not overtake is on disk and not in memory,
+    /// or will be.
+    pub(super) fn holds_back(&self, lane: &Lane) -> bool {
+        self.unseen.is_some()
+            || self.lanes.contains_key(&lane.id)
+            || (!self.unspecified.is_empty() && self.unspecified.contains_key(&key(&lane.tenant)))
     }
 
     /// Something of a lane is on its way to disk.
-    pub(super) fn enter(&mut self, lane: u64) {
-        *self.lanes.entry(lane).or_default() += 1;
+    pub(super) fn enter(&mut self, lane: u64, id: u64) {
+        let lane = self.lanes.entry(lane).or_default();
+        lane.count += 1;
+        lane.last = lane.last.max(id);
+    }
+
+    /// Whether something of a lane is here that is newer than this batch.
+    pub(super) fn has_newer(&self, lane: u64, id: u64) -> bool {
+        self.lanes.get(&lane).is_some_and(|lane| lane.last > id)
     }
 
     /// It did not get there, or is in memory again.
     pub(super) fn leave(&mut self, lane: u64) {
-        if let Some(count) = self.lanes.get_mut(&lane) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(lagging) = self.lanes.get_mut(&lane) {
+            lagging.count -= 1;
+            if lagging.count == 0 {
                 self.lanes.remove(&lane);
             }
         }
     }
 
     /// A record that has entered before is there.
-    pub(super) fn add(&mut self, tenant: &Tenant, lane: u64, position: u64) {
+    pub(super) fn add(&mut self, entry: &Entry) {
+        let tenant = &entry.tenant;
         let records = self.tenants.entry(tenant.clone()).or_insert_with(|| {
             self.turns.push_back(tenant.clone());
             BTreeMap::new()
         });
-        records.insert(position, lane);
+        let listed = Listed {
+            lane: entry.lane,
+            lane_unspecified: entry.lane_unspecified,
+        };
+        records.insert(entry.position.0, listed);
+        if entry.lane_unspecified {
+            self.unspecified(tenant, |of| of.on_disk += 1);
+        }
+    }
+
+    /// A record was read into memory, or is there no more for another reason.
+    pub(super) fn read(&mut self, entry: &Entry) {
+        self.remove(&entry.tenant, entry.position.0);
+        if entry.lane_unspecified {
+            self.unspecified(&entry.tenant, |of| of.in_memory += 1);
+        }
+    }
+
+    /// A record that was read is not in memory any more. Returns whether others could be waiting
+    /// for that.
+    pub(super) fn unread(&mut self, entry: &Entry) -> bool {
+        if entry.lane_unspecified {
+            self.unspecified(&entry.tenant, |of| of.in_memory -= 1);
+        }
+        entry.lane_unspecified
+    }
+
+    fn unspecified(&mut self, tenant: &Tenant, change: impl FnOnce(&mut Unspecified)) {
+        let of = self.unspecified.entry(tenant.clone()).or_default();
+        change(of);
+        if of.on_disk == 0 && of.in_memory == 0 {
+            self.unspecified.remove(tenant);
+        }
     }
 
     /// A record is not here any more. Returns whether it was.
     pub(super) fn remove(&mut self, tenant: &Tenant, position: u64) -> bool {
         let records = self.tenants.get_mut(tenant);
-        let lane = records.and_then(|records| records.remove(&position));
-        if let Some(lane) = lane {
-            self.leave(lane);
+        let Some(listed) = records.and_then(|records| records.remove(&position)) else {
+            return false;
+        };
+        self.leave(listed.lane);
+        if listed.lane_unspecified {
+            self.unspecified(tenant, |of| of.on_disk -= 1);
         }
-        lane.is_some()
+        true
     }
 
     /// The next record of the tenant whose turn it is. The others come before him again.
     pub(super) fn next(&mut self, now: Instant) -> Option<Next> {
         for _ in 0..self.turns.len() {
             let tenant = self.turns.pop_front()?;
-            let Some(position) = self.first(&tenant) else {
+            if self.first(&tenant).is_none() {
                 self.tenants.remove(&tenant);
                 continue;
-            };
+            }
             self.turns.push_back(tenant.clone());
-            if self.paused.get(&tenant).is_none_or(|until| *until <= now) {
+            if self.paused.get(&tenant).is_none_or(|until| *until <= now)
+                && let Some(position) = self.readable(&tenant)
+            {
                 return Some(Next { tenant, position });
             }
         }
@@ -117,6 +192,23 @@ impl Backlog {
     /// The first record of a tenant.
     pub(super) fn first(&self, tenant: &Tenant) -> Option<u64> {
         Some(*self.tenants.get(tenant)?.first_key_value()?.0)
+    }
+
+    /// The first record of a tenant, unless it has to wait for older ones.
+    fn readable(&self, tenant: &Tenant) -> Option<u64> {
+        let (position, listed) = self.tenants.get(tenant)?.first_key_value()?;
+        // What is not listed yet may be of any lane.
+        if self.unseen.is_some_and(|(from, _)| *position >= from) {
+            return None;
+        }
+        let older_in_memory = || {
+            let of = self.unspecified.get(tenant);
+            of.is_some_and(|of| of.in_memory > 0)
+        };
+        if !listed.lane_unspecified && older_in_memory() {
+            return None;
+        }
+        Some(*position)
     }
 
     /// Leaves a tenant alone until then, and for as long as it is not said that he does well, has
@@ -142,7 +234,7 @@ impl Backlog {
     /// When the first of those who are left alone has records that can be read again.
     pub(super) fn next_wake(&self) -> Option<Instant> {
         let paused = self.paused.iter();
-        let waiting = paused.filter(|(tenant, _)| self.first(tenant).is_some());
+        let waiting = paused.filter(|(tenant, _)| self.readable(tenant).is_some());
         waiting.map(|(_, until)| *until).min()
     }
 

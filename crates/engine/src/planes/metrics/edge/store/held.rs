@@ -10,7 +10,7 @@ impl Store {
     pub(in super::super) fn is_writing(&self, lane: &Lane) -> bool {
         let state = self.state();
         let fails = || self.is_failing() || state.backlog.is_paused(&lane.tenant);
-        state.backlog.has(lane.id) || (self.keeps() && fails())
+        state.backlog.holds_back(lane) || (self.keeps() && fails())
     }
 
     /// Counts it. What is on disk the disk counts.

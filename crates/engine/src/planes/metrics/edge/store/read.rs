@@ -41,9 +41,9 @@ impl Store {
     pub(in super::super) fn list(&self, entries: &[Entry], next: u64) {
         let mut state = self.state();
         for entry in entries {
-            state.backlog.enter(entry.lane);
-            let position = entry.position.0;
-            state.backlog.add(&entry.tenant, entry.lane, position);
+            // It is older than all that has come to this process.
+            state.backlog.enter(entry.lane, 0);
+            state.backlog.add(entry);
         }
         state.backlog.seen(next);
         drop(state);
@@ -66,13 +66,14 @@ impl Store {
         if state.backlog.first(&entry.tenant) != Some(sequence) {
             return;
         }
-        state.backlog.remove(&entry.tenant, sequence);
         let ticket = state.waiting.remove(&sequence).map(|(_, ticket)| ticket);
         if ticket.as_ref().is_some_and(Ticket::abandoned) {
+            state.backlog.remove(&entry.tenant, sequence);
             drop(state);
             self.disk.done(&entry, Fate::Dropped(Reason::Abandoned));
             return;
         }
+        state.backlog.read(&entry);
         let id = state.next;
         state.next += 1;
         let age = Duration::from_millis(now_millis().saturating_sub(entry.accepted_at));
@@ -119,15 +120,20 @@ impl Store {
             copied.is_some_and(|copied| copied.entry.is_some())
         });
         for (lane, item) in withdrawn {
-            let copied = item.kept.and_then(|kept| copied.remove(kept.id));
-            let Some(entry) = copied.and_then(|copied| copied.entry) else {
+            let Some(id) = item.kept.map(|kept| kept.id) else {
                 continue; // it is there: it was withdrawn for that
             };
-            backlog.enter(lane);
-            backlog.add(&entry.tenant, lane, entry.position.0);
+            let Some(entry) = copied.remove(id).and_then(|copied| copied.entry) else {
+                continue; // as above
+            };
+            backlog.unread(&entry);
+            backlog.enter(lane, id);
+            backlog.add(&entry);
             if let Some(ticket) = item.ticket {
                 waiting.insert(entry.position.0, (entry, ticket));
             }
+            // Whoever reads may sleep without knowing of this tenant's pause.
+            self.readable.notify_one();
         }
     }
 

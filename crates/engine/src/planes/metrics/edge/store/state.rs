@@ -56,25 +56,48 @@ pub(super) struct Copied {
 #[derive(Default)]
 pub(super) struct Copies {
     all: HashMap<u64, Copied, foldhash::fast::RandomState>,
-    /// How many there are of each lane.
-    lanes: HashMap<u64, usize, foldhash::fast::RandomState>,
+    lanes: HashMap<u64, LaneCopies, foldhash::fast::RandomState>,
+}
+
+/// What is known of the copies of a lane.
+#[derive(Default)]
+struct LaneCopies {
+    count: usize,
+    /// The newest one.
+    last: u64,
 }
 
 impl Copies {
     pub(super) fn insert(&mut self, id: u64, copied: Copied) {
-        *self.lanes.entry(copied.lane).or_default() += 1;
+        let lane = self.lanes.entry(copied.lane).or_default();
+        lane.count += 1;
+        lane.last = lane.last.max(id);
         self.all.insert(id, copied);
     }
 
     pub(super) fn remove(&mut self, id: u64) -> Option<Copied> {
         let copied = self.all.remove(&id)?;
-        if let Some(count) = self.lanes.get_mut(&copied.lane) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(lane) = self.lanes.get_mut(&copied.lane) {
+            lane.count -= 1;
+            if lane.count == 0 {
                 self.lanes.remove(&copied.lane);
             }
         }
         Some(copied)
+    }
+
+    /// Looks up the newest copy of a lane again, after one could not be written.
+    pub(super) fn refresh(&mut self, lane: u64) {
+        let of_lane = self.all.iter().filter(|(_, copied)| copied.lane == lane);
+        let last = of_lane.map(|(id, _)| *id).max();
+        if let (Some(lane), Some(last)) = (self.lanes.get_mut(&lane), last) {
+            lane.last = last;
+        }
+    }
+
+    /// Whether there is something of a lane that is newer than this one.
+    fn has_newer(&self, lane: u64, id: u64) -> bool {
+        self.lanes.get(&lane).is_some_and(|lane| lane.last > id)
     }
 
     pub(super) fn get(&self, id: u64) -> Option<&Copied> {
@@ -152,8 +175,15 @@ impl State {
         id
     }
 
+    /// What memory alone has and the disk can take. An older batch whose append has failed must
+    /// not come to stand behind a newer one of its lane whose append has not: it stays in memory,
+    /// which is read first.
     pub(super) fn storable(&self) -> impl Iterator<Item = (&u64, &Fresh)> {
-        self.fresh.iter().filter(|(_, fresh)| fresh.storable)
+        self.fresh.iter().filter(|(id, fresh)| {
+            fresh.storable
+                && !self.copied.has_newer(fresh.lane, **id)
+                && !self.backlog.has_newer(fresh.lane, **id)
+        })
     }
 }
 

@@ -1,0 +1,158 @@
+//! Which version of remote write an endpoint is spoken to in, by what it has shown so far.
+//!
+//! With `protocol = "auto"` a batch leaves in the version in which it arrived. The specification
+//! has a sender take an answer to 2.0 that does not say what was written for one of an endpoint that
+//! takes 1.0 only, and lets it go back to 1.0 on 415. Neither is for good: a proxy's page is no
+//! endpoint, and endpoints are upgraded.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use metrifold_model::Version;
+
+use super::config::Protocol;
+
+/// How long an endpoint that does not take 2.0 is sent 1.0 before 2.0 is tried again.
+const PROBE_AFTER: Duration = Duration::from_secs(300);
+
+/// How long an endpoint that has taken 2.0 may answer 2xx without saying what it wrote before it is
+/// believed to have been replaced by one that takes 1.0. Until then, somebody in between is
+/// believed to have answered in its place, and what is sent is kept: what is sent as 1.0 would be
+/// lost to him.
+const DOUBTED_FOR: Duration = Duration::from_secs(60);
+
+/// What an endpoint has shown so far.
+#[derive(Debug)]
+pub(super) struct Versions {
+    protocol: Protocol,
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Nothing.
+    Unknown,
+    /// It takes 2.0.
+    Confirmed,
+    /// It takes 2.0, but has since then said 2xx only in words of somebody else.
+    Doubted(Instant),
+    /// It takes 1.0 only, as of then.
+    FellBack(Instant),
+}
+
+impl Versions {
+    pub(super) fn new(protocol: Protocol) -> Self {
+        Self {
+            protocol,
+            state: Mutex::new(State::Unknown),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The version to send a batch in that arrived in this one.
+    pub(super) fn choose(&self, arrived: Version) -> Version {
+        match self.protocol {
+            Protocol::V1 => Version::V1,
+            Protocol::V2 => Version::V2,
+            Protocol::Auto if matches!(*self.state(), State::FellBack(_)) => Version::V1,
+            Protocol::Auto => arrived,
+        }
+    }
+
+    /// Whether it has to be seen yet that 2.0 is taken, so that 400 may be about the version.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.protocol == Protocol::Auto && *self.state() == State::Unknown
+    }
+
+    /// 2.0 was taken, or refused in a way that only who takes it has.
+    pub(super) fn confirm(&self) {
+        *self.state() = State::Confirmed;
+    }
+
+    /// 2.0 is not taken. Returns whether that is news.
+    pub(super) fn fall_back(&self) -> bool {
+        let mut state = self.state();
+        let known = matches!(*state, State::FellBack(_));
+        *state = State::FellBack(Instant::now());
+        !known
+    }
+
+    /// 2xx came without a word on what was written. Returns whether that means that 2.0 is not
+    /// taken.
+    pub(super) fn doubt(&self) -> bool {
+        let mut state = self.state();
+        match *state {
+            State::Unknown | State::FellBack(_) => true,
+            State::Confirmed => {
+                *state = State::Doubted(Instant::now());
+                false
+            }
+            State::Doubted(since) => since.elapsed() >= DOUBTED_FOR,
+        }
+    }
+
+    /// Whether 2.0 is to be tried again from now on.
+    pub(super) fn probe(&self) -> bool {
+        let mut state = self.state();
+        let due = matches!(*state, State::FellBack(since) if since.elapsed() >= PROBE_AFTER);
+        if due {
+            *state = State::Unknown;
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn auto() -> Versions {
+        Versions::new(Protocol::Auto)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endpoint_of_1_0_is_asked_for_2_0_again_after_a_while() {
+        let versions = auto();
+        assert_eq!(versions.choose(Version::V2), Version::V2);
+        assert!(versions.fall_back());
+        assert!(!versions.fall_back(), "that is known");
+        assert_eq!(versions.choose(Version::V2), Version::V1);
+        tokio::time::advance(PROBE_AFTER - Duration::from_secs(1)).await;
+        assert!(!versions.probe());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(versions.probe());
+        assert!(!versions.probe(), "once");
+        assert_eq!(versions.choose(Version::V2), Version::V2);
+        assert_eq!(versions.choose(Version::V1), Version::V1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_page_of_somebody_else_is_not_taken_for_an_endpoint_that_is_known() {
+        let versions = auto();
+        assert!(versions.doubt(), "nothing is known of it");
+        versions.confirm();
+        for _ in 0..60 {
+            assert!(!versions.doubt());
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert!(versions.doubt(), "it has been replaced");
+        versions.confirm();
+        assert!(!versions.doubt(), "it is back");
+    }
+
+    #[test]
+    fn a_version_that_is_configured_is_kept_to() {
+        for (protocol, version) in [(Protocol::V1, Version::V1), (Protocol::V2, Version::V2)] {
+            let versions = Versions::new(protocol);
+            assert!(!versions.is_unknown());
+            for arrived in [Version::V1, Version::V2] {
+                assert_eq!(versions.choose(arrived), version);
+            }
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Where a component meets the planes: its ports say in its type what it sends and takes.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use metrifold_base::BuildError;
+use metrifold_model::Signal;
+use metrifold_queue::QueueConfig;
+
+use crate::planes::metrics::{EdgeConfig, Form, Metrics, Transform};
+use crate::planes::queries::Queries;
+use crate::planes::rules::Rules;
+use crate::planes::{Edge, Plane, Sink, Source};
+
+use super::{BuildContext, SinkConfig};
+
+/// Builds a source of a plane.
+pub trait BuildSource<P: Plane> {
+    /// Makes the source; starts nothing.
+    ///
+    /// # Errors
+    ///
+    /// Fails when something that it needs cannot be had.
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source<P>>, BuildError>;
+}
+
+/// Builds a transform of a plane.
+pub trait BuildTransform<P: Plane> {
+    /// Makes the transform.
+    ///
+    /// # Errors
+    ///
+    /// Fails when something that it needs cannot be had.
+    fn build(&self, cx: &BuildContext) -> Result<Arc<P::Transform>, BuildError>;
+}
+
+/// Builds a sink of a plane.
+pub trait BuildSink<P: Plane> {
+    /// Makes the sink; starts nothing.
+    ///
+    /// # Errors
+    ///
+    /// Fails when something that it needs cannot be had.
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Sink<P>>, BuildError>;
+}
+
+/// A sink of batches: what the edge in front of it has to know.
+pub trait MetricsSink: BuildSink<Metrics> {
+    /// Whether a batch is acknowledged to its sender only once this sink has it.
+    fn required(&self) -> bool {
+        false
+    }
+
+    /// The queue in front of it.
+    fn queue(&self) -> QueueConfig {
+        QueueConfig::default()
+    }
+
+    /// The form in which it takes batches to begin with.
+    fn form(&self) -> Form;
+
+    /// Whether batches have to be decoded for it, so that their series are valid and their labels
+    /// sorted, though it does not read them.
+    fn checks_series(&self) -> bool {
+        false
+    }
+
+    /// A transform of the sink's own, applied before its queue.
+    ///
+    /// # Errors
+    ///
+    /// Fails when something that it needs cannot be had.
+    fn before(&self, _cx: &BuildContext) -> Result<Option<Arc<dyn Transform>>, BuildError> {
+        Ok(None)
+    }
+}
+
+/// The plane that a source sends in.
+#[derive(Clone, Copy)]
+pub enum SourcePort<'a> {
+    /// It sends batches.
+    Metrics(&'a dyn BuildSource<Metrics>),
+    /// It asks queries.
+    Queries(&'a dyn BuildSource<Queries>),
+    /// It publishes rules.
+    Rules(&'a dyn BuildSource<Rules>),
+}
+
+/// The planes that a transform works in.
+#[derive(Clone, Copy, Default)]
+pub struct TransformPorts<'a> {
+    /// It transforms batches.
+    pub metrics: Option<&'a dyn BuildTransform<Metrics>>,
+    /// It transforms queries.
+    pub queries: Option<&'a dyn BuildTransform<Queries>>,
+    /// It transforms rules.
+    pub rules: Option<&'a dyn BuildTransform<Rules>>,
+}
+
+/// The plane that a sink takes from.
+#[derive(Clone, Copy)]
+pub enum SinkPort<'a> {
+    /// It takes batches.
+    Metrics(&'a dyn MetricsSink),
+    /// It answers queries.
+    Queries(&'a dyn BuildSink<Queries>),
+    /// It takes rules.
+    Rules(&'a dyn BuildSink<Rules>),
+}
+
+impl SourcePort<'_> {
+    /// What the source sends.
+    pub fn signal(&self) -> Signal {
+        match self {
+            Self::Metrics(_) => Signal::Metrics,
+            Self::Queries(_) => Signal::Queries,
+            Self::Rules(_) => Signal::Rules,
+        }
+    }
+}
+
+impl TransformPorts<'_> {
+    /// Whether the transform works on this signal.
+    pub fn carries(&self, signal: Signal) -> bool {
+        match signal {
+            Signal::Metrics => self.metrics.is_some(),
+            Signal::Queries => self.queries.is_some(),
+            Signal::Rules => self.rules.is_some(),
+        }
+    }
+}
+
+impl SinkPort<'_> {
+    /// What the sink takes.
+    pub fn signal(&self) -> Signal {
+        match self {
+            Self::Metrics(_) => Signal::Metrics,
+            Self::Queries(_) => Signal::Queries,
+            Self::Rules(_) => Signal::Rules,
+        }
+    }
+}
+
+impl dyn SinkConfig {
+    /// What the edge in front of a sink of batches has to know; none for other sinks.
+    pub fn metrics(&self) -> Option<&dyn MetricsSink> {
+        match self.port() {
+            SinkPort::Metrics(sink) => Some(sink),
+            SinkPort::Queries(_) | SinkPort::Rules(_) => None,
+        }
+    }
+}
+
+/// A plane whose components can be found among the ports, and built.
+pub trait Buildable: Plane {
+    /// The source, if it is one of this plane.
+    fn source<'a>(port: SourcePort<'a>) -> Option<&'a dyn BuildSource<Self>>;
+
+    /// The transform, if it works in this plane.
+    fn transform<'a>(ports: TransformPorts<'a>) -> Option<&'a dyn BuildTransform<Self>>;
+
+    /// The sink, if it is one of this plane.
+    fn sink<'a>(port: SinkPort<'a>) -> Option<&'a dyn BuildSink<Self>>;
+
+    /// Makes the edge into a sink of this plane. Its queue on disk, if it has one, is in `folder`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the sink is of another plane, or its queue cannot be opened.
+    fn edge(
+        port: SinkPort<'_>,
+        cx: &BuildContext,
+        predecessor: Option<&Self::Edge>,
+        folder: Option<&Path>,
+    ) -> Result<Arc<Self::Edge>, BuildError>;
+}
+
+/// A sink that stands where only one of another plane can.
+fn misplaced() -> BuildError {
+    BuildError::new("inputs", "sink takes another signal")
+}
+
+impl Buildable for Metrics {
+    fn source<'a>(port: SourcePort<'a>) -> Option<&'a dyn BuildSource<Self>> {
+        match port {
+            SourcePort::Metrics(source) => Some(source),
+            SourcePort::Queries(_) | SourcePort::Rules(_) => None,
+        }
+    }
+
+    fn transform<'a>(ports: TransformPorts<'a>) -> Option<&'a dyn BuildTransform<Self>> {
+        ports.metrics
+    }
+
+    fn sink<'a>(port: SinkPort<'a>) -> Option<&'a dyn BuildSink<Self>> {
+        match port {
+            SinkPort::Metrics(sink) => Some(sink),
+            SinkPort::Queries(_) | SinkPort::Rules(_) => None,
+        }
+    }
+
+    fn edge(
+        port: SinkPort<'_>,
+        cx: &BuildContext,
+        predecessor: Option<&Self::Edge>,
+        folder: Option<&Path>,
+    ) -> Result<Arc<Self::Edge>, BuildError> {
+        let SinkPort::Metrics(sink) = port else {
+            return Err(misplaced());
+        };
+        let config = EdgeConfig {
+            required: sink.required(),
+            queue: sink.queue(),
+            form: sink.form(),
+            checks_series: sink.checks_series(),
+        };
+        let (id, metrics) = (cx.id.clone(), cx.metrics.clone());
+        Self::Edge::new(id, config, sink.before(cx)?, metrics, predecessor, folder)
+    }
+}
+
+impl Buildable for Queries {
+    fn source<'a>(port: SourcePort<'a>) -> Option<&'a dyn BuildSource<Self>> {
+        match port {
+            SourcePort::Queries(source) => Some(source),
+            SourcePort::Metrics(_) | SourcePort::Rules(_) => None,
+        }
+    }
+
+    fn transform<'a>(ports: TransformPorts<'a>) -> Option<&'a dyn BuildTransform<Self>> {
+        ports.queries
+    }
+
+    fn sink<'a>(port: SinkPort<'a>) -> Option<&'a dyn BuildSink<Self>> {
+        match port {
+            SinkPort::Queries(sink) => Some(sink),
+            SinkPort::Metrics(_) | SinkPort::Rules(_) => None,
+        }
+    }
+
+    fn edge(
+        port: SinkPort<'_>,
+        cx: &BuildContext,
+        _predecessor: Option<&Self::Edge>,
+        _folder: Option<&Path>,
+    ) -> Result<Arc<Self::Edge>, BuildError> {
+        Self::sink(port).ok_or_else(misplaced)?;
+        Ok(Arc::new(Self::Edge::new(cx.id.clone(), cx.metrics.clone())))
+    }
+}
+
+impl Buildable for Rules {
+    fn source<'a>(port: SourcePort<'a>) -> Option<&'a dyn BuildSource<Self>> {
+        match port {
+            SourcePort::Rules(source) => Some(source),
+            SourcePort::Metrics(_) | SourcePort::Queries(_) => None,
+        }
+    }
+
+    fn transform<'a>(ports: TransformPorts<'a>) -> Option<&'a dyn BuildTransform<Self>> {
+        ports.rules
+    }
+
+    fn sink<'a>(port: SinkPort<'a>) -> Option<&'a dyn BuildSink<Self>> {
+        match port {
+            SinkPort::Rules(sink) => Some(sink),
+            SinkPort::Metrics(_) | SinkPort::Queries(_) => None,
+        }
+    }
+
+    fn edge(
+        port: SinkPort<'_>,
+        cx: &BuildContext,
+        _predecessor: Option<&Self::Edge>,
+        _folder: Option<&Path>,
+    ) -> Result<Arc<Self::Edge>, BuildError> {
+        Self::sink(port).ok_or_else(misplaced)?;
+        Ok(Arc::new(Self::Edge::new(cx.metrics.clone())))
+    }
+}
+
+/// The input of a sink of this plane.
+pub(crate) type InputOf<P> = <<P as Plane>::Edge as Edge>::Input;

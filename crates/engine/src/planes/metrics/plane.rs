@@ -1,0 +1,93 @@
+//! Batches as a plane of the engine.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::time::Instant;
+
+use metrifold_base::BoxFuture;
+use metrifold_model::Signal;
+use metrifold_telemetry::ComponentMetrics;
+
+use crate::memory::Budget;
+use crate::planes::{self, Drain, Ending, Plane, Wiring};
+
+use super::{Edge, Input, Output, Stage, Transform};
+
+/// The plane of batches.
+#[derive(Debug)]
+pub struct Metrics;
+
+impl Plane for Metrics {
+    const SIGNAL: Signal = Signal::Metrics;
+    type Transform = dyn Transform;
+    type Edge = Edge;
+    type Output = Output;
+    type Stage = Stage;
+
+    fn stage(wiring: Wiring<Self>, memory: &Budget) -> Stage {
+        Stage {
+            entry: wiring.entry,
+            nodes: wiring.nodes,
+            edges: wiring.edges,
+            memory: memory.clone(),
+            _in_use: Some(wiring.in_use),
+        }
+    }
+
+    fn output(_id: &Arc<str>, stage: Arc<Stage>, metrics: ComponentMetrics) -> Output {
+        Output {
+            stage: Arc::new(ArcSwap::new(stage)),
+            metrics,
+        }
+    }
+
+    fn succeed(output: &Output, metrics: ComponentMetrics) -> Output {
+        Output {
+            stage: output.stage.clone(),
+            metrics,
+        }
+    }
+
+    fn redirect(output: &Output, stage: Arc<Stage>) {
+        output.stage.store(stage);
+    }
+}
+
+impl planes::Edge for Edge {
+    type Input = Input;
+
+    fn input(self: &Arc<Self>) -> Input {
+        Input(self.clone())
+    }
+
+    fn metrics(&self) -> &ComponentMetrics {
+        &self.metrics
+    }
+
+    fn take_over(&self, predecessor: Option<&Self>) {
+        Self::take_over(self, predecessor);
+    }
+
+    /// A queue takes from whoever sends.
+    fn wired(&self, _sources: &BTreeSet<Arc<str>>) {}
+}
+
+impl Drain for Edge {
+    fn close(&self, ending: Ending) {
+        Self::close(self, ending);
+    }
+
+    fn secure(self: Arc<Self>, deadline: Instant) -> BoxFuture<()> {
+        Box::pin(async move { Self::secure(&self, deadline).await })
+    }
+
+    fn abandon(&self) -> (usize, usize) {
+        Self::abandon(self)
+    }
+
+    fn shut(self: Arc<Self>) -> BoxFuture<()> {
+        Box::pin(async move { Self::shut(&self).await })
+    }
+}

@@ -1,0 +1,51 @@
+//! An edge without a graph around it, for tests of sinks.
+
+use std::sync::Arc;
+
+use metrifold_base::BuildError;
+use metrifold_codec::Batch;
+use metrifold_model::{Ack, Until, Waiter};
+use metrifold_telemetry::ComponentMetrics;
+
+use crate::planes::Ending;
+
+use super::{Edge, EdgeConfig, Form, Input};
+
+/// The end of an edge into which a test puts batches.
+#[derive(Debug)]
+pub struct Feed(Arc<Edge>);
+
+impl Feed {
+    /// Both ends of an edge with a queue in memory, as a sink of this configuration has it.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the configuration wants a queue on disk.
+    pub fn new(config: EdgeConfig, metrics: ComponentMetrics) -> Result<(Self, Input), BuildError> {
+        let edge = Edge::new("test".into(), config, None, metrics, None, None)?;
+        edge.take_over(None);
+        Ok((Self(edge.clone()), Input(edge)))
+    }
+
+    /// Sends a batch of a sender that waits, if there is room.
+    pub fn send(&self, batch: Batch) -> Waiter {
+        let (ack, waiter) = Ack::new(Until::Stored);
+        let _ = self.0.push(batch, Some(ack.ticket("test".into())));
+        waiter
+    }
+
+    /// Sends a batch for whose fate nobody waits, if there is room.
+    pub fn send_unasked(&self, batch: Batch) {
+        let _ = self.0.push(batch, None);
+    }
+
+    /// The form in which the sink wants batches now.
+    pub fn form(&self) -> Form {
+        self.0.form()
+    }
+
+    /// Ends the sink's input once it is empty.
+    pub fn close(&self) {
+        self.0.close(Ending::Shutdown);
+    }
+}

@@ -1,0 +1,66 @@
+//! The body of an answer on its way back, bounded in time.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use metrifold_http::body::{Body, BoxError};
+
+/// A body that breaks off at a deadline, so that the far end is told to stop, and that keeps
+/// something until it is over or dropped.
+pub(super) struct Bounded<K> {
+    body: Body,
+    /// When the body breaks off; none once it is over.
+    deadline: Option<Pin<Box<Sleep>>>,
+    _kept: K,
+}
+
+impl<K: Send + Unpin + 'static> Bounded<K> {
+    pub(super) fn new(body: Body, deadline: Instant, kept: K) -> Self {
+        Self {
+            body,
+            deadline: Some(Box::pin(sleep_until(deadline))),
+            _kept: kept,
+        }
+    }
+
+    /// The same as any other body.
+    pub(super) fn into_body(self) -> Body {
+        Body::stream(self)
+    }
+}
+
+impl<K: Send + Unpin> http_body::Body for Bounded<K> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        // What is there is handed on, late or not: only waiting ends at the deadline.
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            return Poll::Ready(frame);
+        }
+        match &mut self.deadline {
+            Some(deadline) => deadline.as_mut().poll(cx).map(|()| {
+                self.deadline = None;
+                // The far end's connection is closed when its body is dropped.
+                self.body = Body::empty();
+                Some(Err("answer did not end in time".into()))
+            }),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,182 @@
+//! What leads into a sink of queries: the answerer that is attached at the moment.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+
+use arc_swap::ArcSwapOption;
+use tokio::time::{Instant, timeout_at};
+
+use metrifold_base::{BoxFuture, locked};
+use metrifold_model::{Rejection, RejectionKind};
+use metrifold_telemetry::ComponentMetrics;
+
+use crate::planes::{self, Drain, Ending};
+
+use super::answer::Bounded;
+use super::{Answer, Answerer, Query};
+
+/// What leads into a sink of queries.
+pub struct Edge {
+    id: Arc<str>,
+    metrics: ComponentMetrics,
+    attached: ArcSwapOption<Attached>,
+    /// Held while something is attached or detached.
+    turn: Mutex<u64>,
+}
+
+struct Attached {
+    answerer: Arc<dyn Answerer>,
+    turn: u64,
+}
+
+/// The sink's end: it attaches what answers.
+pub struct Input(Arc<Edge>);
+
+/// An answerer that is attached. Dropping it detaches it; queries are then refused until another
+/// is attached.
+#[must_use = "dropping it detaches the answerer at once"]
+pub struct Serving {
+    edge: Arc<Edge>,
+    turn: u64,
+}
+
+impl Edge {
+    /// An edge into the sink named `id`.
+    pub(crate) fn new(id: Arc<str>, metrics: ComponentMetrics) -> Self {
+        Self {
+            id,
+            metrics,
+            attached: ArcSwapOption::empty(),
+            turn: Mutex::default(),
+        }
+    }
+
+    /// Has the sink answer a query, before its deadline. `kept` is kept until the answer's body is
+    /// over.
+    pub(super) async fn ask<K>(&self, query: Query, kept: K) -> Result<Answer, Rejection>
+    where
+        K: Send + Unpin + 'static,
+    {
+        let meters = self.metrics.queries();
+        let under_way = meters.begin();
+        let started = Instant::now();
+        let deadline = query.deadline;
+        let answer = match self.attached.load_full() {
+            Some(attached) => self.contained(attached.answerer.clone(), query).await,
+            None => {
+                let reason = format!("sink {} does not answer at the moment", self.id);
+                Err(Rejection::unavailable(reason))
+            }
+        };
+        meters.head_after(started.elapsed());
+        match answer {
+            Ok(answer) => {
+                self.metrics.query_answered(answer.status().as_str());
+                let kept = (kept, under_way);
+                Ok(answer.map(|body| Bounded::new(body, deadline, kept).into_body()))
+            }
+            Err(rejection) => {
+                self.metrics.query_answered("<error>");
+                self.metrics.error(rejection.kind.as_str(), &rejection);
+                Err(rejection)
+            }
+        }
+    }
+
+    /// Awaits an answer, whose panic or slowness costs nothing but the query.
+    async fn contained(
+        &self,
+        answerer: Arc<dyn Answerer>,
+        query: Query,
+    ) -> Result<Answer, Rejection> {
+        let deadline = query.deadline;
+        let panicked = |_| {
+            let reason = format!("sink {} panicked on the query", self.id);
+            Rejection::new(RejectionKind::Internal, reason)
+        };
+        let answering = catch_unwind(AssertUnwindSafe(|| answerer.answer(query)));
+        let mut answering = pin!(answering.map_err(panicked)?);
+        let answer = std::future::poll_fn(|cx| {
+            let polled = catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(cx)));
+            polled.unwrap_or_else(|panic| Poll::Ready(Err(panicked(panic))))
+        });
+        timeout_at(deadline, answer).await.unwrap_or_else(|_| {
+            let reason = format!("sink {} did not answer in time", self.id);
+            Err(Rejection::new(RejectionKind::TimedOut, reason))
+        })
+    }
+}
+
+impl Input {
+    /// Attaches what answers the sink's queries from now on, in the place of any other.
+    pub fn serve(&self, answerer: Arc<dyn Answerer>) -> Serving {
+        let mut turn = locked(&self.0.turn);
+        *turn += 1;
+        let attached = Attached {
+            answerer,
+            turn: *turn,
+        };
+        self.0.attached.store(Some(Arc::new(attached)));
+        Serving {
+            edge: self.0.clone(),
+            turn: *turn,
+        }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _turn = locked(&self.edge.turn);
+        let attached = self.edge.attached.load();
+        if attached.as_ref().is_some_and(|it| it.turn == self.turn) {
+            self.edge.attached.store(None);
+        }
+    }
+}
+
+impl planes::Edge for Edge {
+    type Input = Input;
+
+    fn input(self: &Arc<Self>) -> Input {
+        Input(self.clone())
+    }
+
+    fn metrics(&self) -> &ComponentMetrics {
+        &self.metrics
+    }
+
+    /// Queries that are under way at the predecessor stay there.
+    fn take_over(&self, _predecessor: Option<&Self>) {}
+
+    /// Any source may ask.
+    fn wired(&self, _sources: &BTreeSet<Arc<str>>) {}
+}
+
+impl Drain for Edge {
+    /// Whoever asks holds a stage, which is waited for: there is nothing more to close.
+    fn close(&self, _ending: Ending) {}
+
+    fn secure(self: Arc<Self>, _deadline: Instant) -> BoxFuture<()> {
+        Box::pin(async {})
+    }
+
+    fn abandon(&self) -> (usize, usize) {
+        (0, 0)
+    }
+
+    fn shut(self: Arc<Self>) -> BoxFuture<()> {
+        Box::pin(async {})
+    }
+}
+
+impl fmt::Debug for Edge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Edge")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,177 @@
+//! What leads into a sink of rules: the newest set of every source that leads there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use metrifold_base::BoxFuture;
+use metrifold_model::Tenant;
+use metrifold_rules::TenantRules;
+use metrifold_telemetry::ComponentMetrics;
+
+use crate::planes::{self, Drain, Ending};
+
+use super::RuleSet;
+
+/// What leads into a sink of rules.
+#[derive(Debug)]
+pub struct Edge {
+    metrics: ComponentMetrics,
+    view: watch::Sender<View>,
+}
+
+/// The sink's end.
+#[derive(Debug)]
+pub struct Input(watch::Receiver<View>);
+
+/// What the sources of a sink have published, all of it of one moment.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// By source: none for one that has not published yet, and more than one set where the source
+    /// leads to the sink on several ways.
+    sources: BTreeMap<Arc<str>, Option<Vec<RuleSet>>>,
+}
+
+/// Two sets that cannot be joined.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error(
+    "file {file:?} of tenant {tenant:?} comes from more than one source: rename one, or give the sources sinks of their own"
+)]
+pub struct Conflict {
+    /// Whose rules they are; empty for nobody's.
+    pub tenant: Tenant,
+    /// The file's name.
+    pub file: Arc<str>,
+}
+
+impl Edge {
+    /// An edge into which nobody has published yet.
+    pub(crate) fn new(metrics: ComponentMetrics) -> Self {
+        Self {
+            metrics,
+            view: watch::Sender::new(View::default()),
+        }
+    }
+
+    /// Takes all that a source sends here in the place of what it sent before.
+    pub(super) fn publish(&self, source: &Arc<str>, sets: Vec<RuleSet>) {
+        self.view.send_modify(|view| {
+            view.sources.insert(source.clone(), Some(sets));
+        });
+    }
+}
+
+impl Input {
+    /// Waits for something newer than what was returned last. Returns nothing when there can be
+    /// nothing more.
+    pub async fn changed(&mut self) -> Option<View> {
+        self.0.changed().await.ok()?;
+        Some(self.0.borrow_and_update().clone())
+    }
+}
+
+impl View {
+    /// The sources that have not published yet. Until there are none, what is missing is not known
+    /// to be gone.
+    pub fn awaited(&self) -> impl Iterator<Item = &Arc<str>> {
+        let awaited = |(id, sets): (_, &Option<_>)| sets.is_none().then_some(id);
+        self.sources.iter().filter_map(awaited)
+    }
+
+    /// The sets of all sources joined.
+    ///
+    /// # Errors
+    ///
+    /// Fails when two of them have the same file of a tenant with different rules.
+    pub fn joined(&self) -> Result<RuleSet, Conflict> {
+        let mut sets = self.sources.values().flatten().flatten();
+        let Some(first) = sets.next() else {
+            return Ok(RuleSet::default());
+        };
+        sets.try_fold(first.clone(), |joined, set| join(joined, set))
+    }
+}
+
+fn join(joined: RuleSet, set: &RuleSet) -> Result<RuleSet, Conflict> {
+    set.iter().try_fold(joined, |joined, (tenant, rules)| {
+        let rules = match joined.get(tenant) {
+            Some(known) => Arc::new(join_tenant(tenant, known, rules)?),
+            None => rules.clone(),
+        };
+        Ok(joined.with(tenant.clone(), rules))
+    })
+}
+
+fn join_tenant(
+    tenant: &Tenant,
+    known: &TenantRules,
+    rules: &TenantRules,
+) -> Result<TenantRules, Conflict> {
+    let mut joined = known.clone();
+    for (name, file) in rules.files() {
+        match joined.file(name) {
+            Some(same) if same.version() == file.version() => {}
+            Some(_) => {
+                return Err(Conflict {
+                    tenant: tenant.clone(),
+                    file: name.clone(),
+                });
+            }
+            None => joined = joined.with_file(name.clone(), file.clone()),
+        }
+    }
+    Ok(joined)
+}
+
+impl planes::Edge for Edge {
+    type Input = Input;
+
+    fn input(self: &Arc<Self>) -> Input {
+        let mut input = self.view.subscribe();
+        // What is there already is new to whoever looks for the first time.
+        input.mark_changed();
+        Input(input)
+    }
+
+    fn metrics(&self) -> &ComponentMetrics {
+        &self.metrics
+    }
+
+    /// The sources have published here what they had published there.
+    fn take_over(&self, _predecessor: Option<&Self>) {}
+
+    fn wired(&self, sources: &BTreeSet<Arc<str>>) {
+        self.view.send_if_modified(|view| {
+            let before = view.sources.len();
+            view.sources.retain(|id, _| sources.contains(id));
+            let mut changed = view.sources.len() != before;
+            for id in sources {
+                view.sources.entry(id.clone()).or_insert_with(|| {
+                    changed = true;
+                    None
+                });
+            }
+            changed
+        });
+    }
+}
+
+impl Drain for Edge {
+    /// Nothing is lost with a set that the source still has.
+    fn close(&self, _ending: Ending) {}
+
+    fn secure(self: Arc<Self>, _deadline: Instant) -> BoxFuture<()> {
+        Box::pin(async {})
+    }
+
+    fn abandon(&self) -> (usize, usize) {
+        (0, 0)
+    }
+
+    fn shut(self: Arc<Self>) -> BoxFuture<()> {
+        Box::pin(async {})
+    }
+}

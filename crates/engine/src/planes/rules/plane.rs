@@ -1,0 +1,49 @@
+//! Rules as a plane of the engine.
+
+use std::sync::Arc;
+
+use metrifold_model::Signal;
+use metrifold_telemetry::ComponentMetrics;
+
+use crate::memory::Budget;
+use crate::planes::{Plane, Wiring};
+
+use super::stage::Shared;
+use super::{Edge, Output, Stage, Transform};
+
+/// The plane of rules.
+#[derive(Debug)]
+pub struct Rules;
+
+impl Plane for Rules {
+    const SIGNAL: Signal = Signal::Rules;
+    type Transform = dyn Transform;
+    type Edge = Edge;
+    type Output = Output;
+    type Stage = Stage;
+
+    /// A source bounds what it publishes.
+    fn stage(wiring: Wiring<Self>, _memory: &Budget) -> Stage {
+        Stage::new(wiring)
+    }
+
+    fn output(id: &Arc<str>, stage: Arc<Stage>, metrics: ComponentMetrics) -> Output {
+        Output {
+            source: id.clone(),
+            shared: Arc::new(Shared::new(stage)),
+            metrics,
+        }
+    }
+
+    fn succeed(output: &Output, metrics: ComponentMetrics) -> Output {
+        Output {
+            source: output.source.clone(),
+            shared: output.shared.clone(),
+            metrics,
+        }
+    }
+
+    fn redirect(output: &Output, stage: Arc<Stage>) {
+        output.redirect(stage);
+    }
+}

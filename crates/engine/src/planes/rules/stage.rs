@@ -1,0 +1,146 @@
+//! What lies between a source of rules and the sinks that see them.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwap;
+
+use metrifold_base::locked;
+use metrifold_model::Tenant;
+use metrifold_model::{Rejection, RejectionKind};
+use metrifold_rules::TenantRules;
+use metrifold_telemetry::ComponentMetrics;
+
+use crate::planes::{Node, Target, Wiring};
+
+use super::{RuleSet, Rules};
+
+/// Transforms, and the sinks behind them.
+#[derive(Debug)]
+pub struct Stage {
+    wiring: Wiring<Rules>,
+    /// What each transform was given last, and what it made of that.
+    done: Mutex<Vec<Done>>,
+}
+
+/// What a transform was given last, and what it made of that.
+#[derive(Clone, Debug, Default)]
+struct Done {
+    given: RuleSet,
+    made: RuleSet,
+}
+
+impl Stage {
+    pub(super) fn new(wiring: Wiring<Rules>) -> Self {
+        let done = vec![Done::default(); wiring.nodes.len()];
+        Self {
+            wiring,
+            done: Mutex::new(done),
+        }
+    }
+
+    /// Runs a set through all transforms and shows the sinks what came of it, each of them all of
+    /// it at once.
+    fn publish(&self, source: &Arc<str>, set: &RuleSet) {
+        // Held until the sinks have it: of two sets, the newer one must be seen last.
+        let mut done = locked(&self.done);
+        let mut arrived = vec![Vec::new(); self.wiring.edges.len()];
+        let mut work: VecDeque<(Target, RuleSet)> = VecDeque::new();
+        work.extend(self.wiring.entry.iter().map(|&to| (to, set.clone())));
+        while let Some((target, set)) = work.pop_front() {
+            match target {
+                Target::Edge(edge) => arrived[edge].push(set),
+                Target::Node(at) => {
+                    let node = &self.wiring.nodes[at];
+                    done[at].advance(node, set);
+                    for &to in node.outputs.iter().flatten() {
+                        work.push_back((to, done[at].made.clone()));
+                    }
+                }
+            }
+        }
+        for (edge, sets) in self.wiring.edges.iter().zip(arrived) {
+            edge.publish(source, sets);
+        }
+    }
+}
+
+impl Done {
+    /// Has a transform make of a set what goes on: of the tenants alone that changed.
+    fn advance(&mut self, node: &Node<Rules>, set: RuleSet) {
+        for change in self.given.diff(&set) {
+            let tenant = change.tenant;
+            let made = match change.new {
+                Some(rules) => match apply(node, &tenant, &rules) {
+                    Ok(rules) => self.made.with(tenant, rules),
+                    Err(rejection) => {
+                        let text = format!("rules of tenant {tenant:?}: {rejection}");
+                        node.metrics.error(rejection.kind.as_str(), text);
+                        continue;
+                    }
+                },
+                None => self.made.without(&tenant),
+            };
+            self.made = made;
+        }
+        self.given = set;
+    }
+}
+
+/// Applies a transform, whose panic costs nothing but the tenant's change.
+fn apply(
+    node: &Node<Rules>,
+    tenant: &Tenant,
+    rules: &Arc<TenantRules>,
+) -> Result<Arc<TenantRules>, Rejection> {
+    let applied = catch_unwind(AssertUnwindSafe(|| node.transform.apply(tenant, rules)));
+    applied.unwrap_or_else(|_| {
+        let reason = "the transform panicked";
+        Err(Rejection::new(RejectionKind::Internal, reason))
+    })
+}
+
+/// A source's end of its stage.
+#[derive(Clone, Debug)]
+pub struct Output {
+    pub(super) source: Arc<str>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) metrics: ComponentMetrics,
+}
+
+/// What all ends of a source share, those of its successors included.
+#[derive(Debug)]
+pub(super) struct Shared {
+    stage: ArcSwap<Stage>,
+    /// What was published last. It is shown again when the stage is another one.
+    newest: Mutex<Option<RuleSet>>,
+}
+
+impl Shared {
+    pub(super) fn new(stage: Arc<Stage>) -> Self {
+        Self {
+            stage: ArcSwap::new(stage),
+            newest: Mutex::default(),
+        }
+    }
+}
+
+impl Output {
+    /// Publishes the complete rules of all tenants of the source. What is not among them is gone.
+    pub fn publish(&self, set: RuleSet) {
+        let mut newest = locked(&self.shared.newest);
+        self.metrics.rules_published(set.len());
+        self.shared.stage.load().publish(&self.source, &set);
+        *newest = Some(set);
+    }
+
+    /// Shows the sinks behind another stage what was published last.
+    pub(super) fn redirect(&self, stage: Arc<Stage>) {
+        let newest = locked(&self.shared.newest);
+        if let Some(set) = &*newest {
+            stage.publish(&self.source, set);
+        }
+        self.shared.stage.store(stage);
+    }
+}

@@ -1,0 +1,278 @@
+//! What runs of one plane: started, changed and stopped the same way in each.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::time::{Instant, timeout_at};
+use tracing::{info, warn};
+
+use metrifold_base::{BuildError, Shutdown, ShutdownTrigger};
+use metrifold_model::Kind;
+use metrifold_telemetry::{ComponentMetrics, State};
+
+use crate::component::{Buildable, InputOf, SinkConfig, SourceConfig};
+use crate::config::Config;
+use crate::planes::{Drain, Edge, Ending, Plane, Sink, Source};
+
+use super::Leftover;
+use super::build::{NextPart, PresentPart, Workshop};
+use super::drain::Retired;
+use super::plan::Transformer;
+use super::supervise::{self, Rebuild, Run, Supervised, Task};
+
+/// What runs of a plane.
+pub(super) struct Part<P: Plane> {
+    sources: BTreeMap<Arc<str>, RunningSource<P>>,
+    transforms: BTreeMap<Arc<str>, Transformer<P>>,
+    sinks: BTreeMap<Arc<str>, RunningSink<P>>,
+}
+
+struct RunningSource<P: Plane> {
+    task: Task<()>,
+    stop: ShutdownTrigger,
+    output: P::Output,
+    metrics: ComponentMetrics,
+}
+
+struct RunningSink<P: Plane> {
+    task: Task<()>,
+    stop: ShutdownTrigger,
+    edge: Arc<P::Edge>,
+}
+
+impl<P: Plane> RunningSource<P> {
+    /// Tells it to stop. Its stage stays only as long as it has requests under way.
+    fn retire(self, id: Arc<str>) -> (Arc<str>, Task<()>) {
+        self.stop.fire();
+        (id, self.task)
+    }
+}
+
+impl<P: Plane> Default for Part<P> {
+    fn default() -> Self {
+        Self {
+            sources: BTreeMap::new(),
+            transforms: BTreeMap::new(),
+            sinks: BTreeMap::new(),
+        }
+    }
+}
+
+impl<P: Buildable> Part<P> {
+    /// What matters of it to what is built beside it.
+    pub(super) fn present(&self) -> PresentPart<P> {
+        let edge = |(id, sink): (&Arc<str>, &RunningSink<P>)| (id.clone(), sink.edge.clone());
+        PresentPart {
+            transforms: self.transforms.clone(),
+            edges: self.sinks.iter().map(edge).collect(),
+        }
+    }
+
+    /// Puts what was built in the place of what runs. Cannot fail.
+    pub(super) fn commit(
+        &mut self,
+        next: NextPart<P>,
+        config: &Config,
+        workshop: &Workshop,
+        retired: &mut Retired,
+    ) {
+        let NextPart {
+            sources,
+            transforms,
+            sinks,
+            mut stages,
+            mut reached,
+        } = next;
+        for (id, transformer) in &transforms {
+            let known = self.transforms.get(id);
+            if known.is_none_or(|known| !Arc::ptr_eq(&known.transform, &transformer.transform)) {
+                transformer.metrics.reporter().set(State::Running);
+            }
+        }
+        self.transforms = transforms;
+        // From here on, everything goes where the new configuration says.
+        for (id, source) in &self.sources {
+            if let Some(stage) = stages.get(id) {
+                P::redirect(&source.output, stage.clone());
+            }
+        }
+        for (id, (sink, edge)) in sinks {
+            let config = config.sinks[&id].config.clone();
+            let old = self.sinks.remove(&id);
+            if let Some(old) = &old {
+                // Before it learns that it gets nothing more, so that its end is an end.
+                old.stop.fire();
+            }
+            edge.take_over(old.as_ref().map(|old| &*old.edge));
+            let started = start_sink(workshop, &id, sink, edge, config);
+            self.sinks.insert(id.clone(), started);
+            retired.replaced.extend(old.map(|old| (id, old.task)));
+        }
+        for (id, (source, metrics)) in sources {
+            let config = config.sources[&id].config.clone();
+            let old = self.sources.remove(&id);
+            let output = match (&old, stages.remove(&id)) {
+                // Requests that the old one has under way go the new way.
+                (Some(old), _) => P::succeed(&old.output, metrics.clone()),
+                (None, Some(stage)) => P::output(&id, stage, metrics.clone()),
+                (None, None) => continue, // every source has a stage
+            };
+            // Takes over the paths that others have until now.
+            let started = start_source(workshop, &id, source, output, metrics, config);
+            self.sources.insert(id.clone(), started);
+            retired.sources.extend(old.map(|old| old.retire(id)));
+        }
+        for (id, sink) in &self.sinks {
+            sink.edge.wired(&reached.remove(id).unwrap_or_default());
+        }
+    }
+
+    /// Retires what the configuration has no more.
+    pub(super) fn retire(&mut self, config: &Config, retired: &mut Retired) {
+        let source = |id: &Arc<str>| config.sources.get(id);
+        let gone =
+            |id: &Arc<str>| source(id).is_none_or(|it| P::source(it.config.port()).is_none());
+        for (id, old) in self.sources.extract_if(.., |id, _| gone(id)) {
+            retired.sources.push(old.retire(id));
+        }
+        let sink = |id: &Arc<str>| config.sinks.get(id);
+        let gone = |id: &Arc<str>| sink(id).is_none_or(|it| P::sink(it.config.port()).is_none());
+        for (id, old) in self.sinks.extract_if(.., |id, _| gone(id)) {
+            old.stop.fire();
+            retired.removed.push((id, old.task, old.edge));
+        }
+    }
+
+    /// Tells the sources to stop.
+    pub(super) fn stop_sources(&self) {
+        for source in self.sources.values() {
+            source.stop.fire();
+        }
+    }
+
+    /// The meters of the sources, which stay on their page as long as these are held.
+    pub(super) fn source_meters(&self) -> Vec<ComponentMetrics> {
+        let meters = self.sources.values().map(|source| source.metrics.clone());
+        meters.collect()
+    }
+
+    /// Waits until the sources have ended.
+    pub(super) async fn sources_ended(&mut self, deadline: Instant) {
+        for (id, mut source) in std::mem::take(&mut self.sources) {
+            if timeout_at(deadline, source.task.ended()).await.is_err() {
+                warn!(source = %id, "source did not stop in time");
+            }
+        }
+    }
+
+    /// Tells the sinks to finish what they have.
+    pub(super) fn close_sinks(&self) {
+        for sink in self.sinks.values() {
+            sink.edge.close(Ending::Shutdown);
+            sink.stop.fire();
+        }
+    }
+
+    /// Puts what sinks hold where it outlives the process.
+    pub(super) async fn secure_sinks(&self, deadline: Instant) {
+        for sink in self.sinks.values() {
+            sink.edge.clone().secure(deadline).await;
+        }
+    }
+
+    /// Waits until the sinks have ended, and gives up what they have not delivered by then.
+    pub(super) async fn sinks_ended(&mut self, deadline: Instant) -> Vec<Leftover> {
+        let mut left = Vec::new();
+        for (id, mut sink) in std::mem::take(&mut self.sinks) {
+            let _ = timeout_at(deadline, sink.task.ended()).await;
+            drop(sink.task);
+            let (batches, bytes) = sink.edge.abandon();
+            sink.edge.shut().await;
+            if bytes > 0 {
+                left.push(Leftover {
+                    sink: id,
+                    batches,
+                    bytes,
+                });
+            } else {
+                info!(sink = %id, "sink has drained");
+            }
+        }
+        left
+    }
+}
+
+fn start_sink<P: Buildable>(
+    workshop: &Workshop,
+    id: &Arc<str>,
+    sink: Box<dyn Sink<P>>,
+    edge: Arc<P::Edge>,
+    config: Arc<dyn SinkConfig>,
+) -> RunningSink<P> {
+    let (stop, stopped) = ShutdownTrigger::new();
+    let run = |sink: Box<dyn Sink<P>>, edge: &Arc<P::Edge>, stopped: &Shutdown| -> Run {
+        let (input, stopped): (InputOf<P>, _) = (edge.input(), stopped.clone());
+        Box::new(move || sink.run(input, stopped))
+    };
+    let metrics = edge.metrics().clone();
+    let cx = workshop.context(id, metrics.clone());
+    let first = run(sink, &edge, &stopped);
+    let rebuild: Rebuild = {
+        let (edge, stopped) = (edge.clone(), stopped.clone());
+        Box::new(move || {
+            let build = P::sink(config.port()).ok_or_else(of_another_plane)?;
+            Ok(run(build.build(&cx)?, &edge, &stopped))
+        })
+    };
+    let task = supervise::spawn(Supervised {
+        id: id.clone(),
+        kind: Kind::Sink,
+        metrics,
+        first: Some(first),
+        rebuild,
+        shutdown: stopped,
+    });
+    RunningSink { task, stop, edge }
+}
+
+fn start_source<P: Buildable>(
+    workshop: &Workshop,
+    id: &Arc<str>,
+    source: Box<dyn Source<P>>,
+    output: P::Output,
+    metrics: ComponentMetrics,
+    config: Arc<dyn SourceConfig>,
+) -> RunningSource<P> {
+    let (stop, stopped) = ShutdownTrigger::new();
+    let run = |source: Box<dyn Source<P>>, output: &P::Output, stopped: &Shutdown| -> Run {
+        let (output, stopped) = (output.clone(), stopped.clone());
+        Box::new(move || source.run(output, stopped))
+    };
+    let cx = workshop.context(id, metrics.clone());
+    let rebuild: Rebuild = {
+        let (output, stopped) = (output.clone(), stopped.clone());
+        Box::new(move || {
+            let build = P::source(config.port()).ok_or_else(of_another_plane)?;
+            Ok(run(build.build(&cx)?, &output, &stopped))
+        })
+    };
+    let task = supervise::spawn(Supervised {
+        id: id.clone(),
+        kind: Kind::Source,
+        metrics: metrics.clone(),
+        first: Some(run(source, &output, &stopped)),
+        rebuild,
+        shutdown: stopped,
+    });
+    RunningSource {
+        task,
+        stop,
+        output,
+        metrics,
+    }
+}
+
+/// A configuration that says another plane than when its component was built.
+fn of_another_plane() -> BuildError {
+    BuildError::new("type", "component belongs to another plane")
+}

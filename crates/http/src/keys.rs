@@ -1,0 +1,144 @@
+//! Groups of keys that everything that listens, and everything that connects, has.
+
+use std::path::Path;
+
+use metrifold_base::{Address, BuildError, Endpoint, Period, Problems, keys};
+
+use super::auth::{self, Authorization, BasicAuth, Callers, Credentials, OAuth2};
+use super::client::{Client, ClientConfig};
+use super::listener::Listen;
+use super::methods::Methods;
+use super::tls::{ClientTls, ServerTls};
+
+keys! {
+    /// What is configured of a listener; the path is its owner's.
+    #[derive(Clone, Debug)]
+    pub struct ServerKeys {
+        /// Address to listen on; without a host (`:9201`), on all addresses of IPv4. Sources with the same address share one listener; they must agree on `tls`, `max_connections`, `header_timeout` and `idle_timeout`.
+        pub address: Address = required("0.0.0.0:9201"),
+        /// TLS for callers; without it they are served in plain text.
+        pub tls: Option<ServerTls> = optional,
+        /// User and password that callers must send.
+        pub basic_auth: Option<BasicAuth> = optional,
+        /// `Authorization` header that callers must send.
+        pub authorization: Option<Authorization> = optional,
+        /// Most connections of the listener; further ones wait to be accepted.
+        pub max_connections: usize = default(1024),
+        /// Longest time for a TLS handshake and for the head of a request.
+        pub header_timeout: Period = default("10s"),
+        /// Longest time that a connection may be idle between two requests.
+        pub idle_timeout: Period = default("5m"),
+    }
+}
+
+keys! {
+    /// What is configured of connections to a server; the URL is their owner's.
+    #[derive(Clone, Debug)]
+    pub struct ClientKeys {
+        /// TLS towards `https` URLs.
+        pub tls: ClientTls = table,
+        /// User and password to authenticate with.
+        pub basic_auth: Option<BasicAuth> = optional,
+        /// `Authorization` header to authenticate with.
+        pub authorization: Option<Authorization> = optional,
+        /// Token to authenticate with, got by client credentials.
+        pub oauth2: Option<OAuth2> = optional,
+        /// Proxy through which everything goes. The environment's proxy variables are not read.
+        pub proxy_url: Option<Endpoint> = unset("http://proxy.example:3128"),
+        /// Longest time for making a connection.
+        pub connect_timeout: Period = default("5s"),
+    }
+}
+
+impl ServerKeys {
+    /// The listener that serves these methods of this path.
+    pub fn listen(&self, path: &str, methods: Methods) -> Listen {
+        Listen {
+            address: self.address.0,
+            path: path.to_owned(),
+            methods,
+            tls: self.tls.clone(),
+            max_connections: self.max_connections,
+            header_timeout: self.header_timeout.0,
+            idle_timeout: self.idle_timeout.0,
+        }
+    }
+
+    /// The files that they name.
+    pub fn files(&self) -> Vec<&Path> {
+        let tls = self.tls.iter().flat_map(ServerTls::files);
+        let (basic_auth, authorization) = (self.basic_auth.as_ref(), self.authorization.as_ref());
+        tls.chain(auth::files(basic_auth, authorization, None))
+            .collect()
+    }
+
+    /// Reports what is wrong with them, or with the path, at their keys.
+    pub fn validate(&self, path: &str, problems: &mut Problems) {
+        self.listen(path, Methods::GET).validate(problems);
+        let (basic_auth, authorization) = (self.basic_auth.as_ref(), self.authorization.as_ref());
+        auth::validate("", basic_auth, authorization, None, problems);
+    }
+
+    /// Who may call.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a file with a secret cannot be read.
+    pub fn callers(&self) -> Result<Callers, BuildError> {
+        Callers::build(self.basic_auth.as_ref(), self.authorization.as_ref())
+    }
+}
+
+impl ClientKeys {
+    /// The files that they name.
+    pub fn files(&self) -> Vec<&Path> {
+        let auth = auth::files(
+            self.basic_auth.as_ref(),
+            self.authorization.as_ref(),
+            self.oauth2.as_ref(),
+        );
+        self.tls.files().chain(auth).collect()
+    }
+
+    /// Reports what is wrong with them, at their keys.
+    pub fn validate(&self, problems: &mut Problems) {
+        self.tls.validate("tls", problems);
+        auth::validate(
+            "",
+            self.basic_auth.as_ref(),
+            self.authorization.as_ref(),
+            self.oauth2.as_ref(),
+            problems,
+        );
+        if self.connect_timeout.0.is_zero() {
+            problems.at("connect_timeout", "must be longer than 0s");
+        }
+    }
+
+    /// A client that sends so many requests at once.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a certificate cannot be used.
+    pub fn client(&self, connections: usize) -> Result<Client, BuildError> {
+        Client::new(&ClientConfig {
+            tls: self.tls.clone(),
+            proxy_url: self.proxy_url.clone(),
+            connections,
+            connect_timeout: self.connect_timeout.0,
+        })
+    }
+
+    /// What requests authenticate with.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a file with a secret cannot be read.
+    pub fn credentials(&self) -> Result<Credentials, BuildError> {
+        Credentials::build(
+            self.basic_auth.as_ref(),
+            self.authorization.as_ref(),
+            self.oauth2.as_ref(),
+        )
+    }
+}

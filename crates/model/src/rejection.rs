@@ -1,0 +1,163 @@
+//! Why something was not done, as a value that all planes share: what kind of no it is, whose fault
+//! it is, and whether to ask again.
+//!
+//! A protocol derives its answer from the kind: for HTTP, `metrifold_http::rejection` does.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// Why a batch, a query or a rule was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{reason}")]
+pub struct Rejection {
+    /// What kind of no it is.
+    pub kind: RejectionKind,
+    /// Who has to change something.
+    pub fault: Fault,
+    /// Whether asking again can help, and when.
+    pub retry: Retry,
+    /// The same in words, for whoever asked.
+    pub reason: String,
+}
+
+/// What kind of no it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RejectionKind {
+    /// The content breaks a rule.
+    Invalid,
+    /// Nobody knows who asks.
+    Unauthenticated,
+    /// It is known who asks, and he may not.
+    Forbidden,
+    /// There is no such thing.
+    NotFound,
+    /// It is larger than what is taken at once.
+    TooLarge,
+    /// The caller asks for more than is his.
+    Limited,
+    /// Metrifold failed.
+    Internal,
+    /// What is behind Metrifold cannot be reached, or answers nonsense.
+    Unreachable,
+    /// What is needed is not there for the moment.
+    Unavailable,
+    /// What is behind Metrifold did not answer in time.
+    TimedOut,
+}
+
+/// Who has to change something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// Whoever asked.
+    Client,
+    /// What is behind Metrifold.
+    Upstream,
+    /// Metrifold.
+    Internal,
+}
+
+/// Whether asking again can help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Retry {
+    /// The same will be refused again.
+    Never,
+    /// After this time.
+    After(Duration),
+    /// After pauses that grow.
+    Backoff,
+}
+
+impl RejectionKind {
+    /// In metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::TooLarge => "too_large",
+            Self::Limited => "limited",
+            Self::Internal => "internal",
+            Self::Unreachable => "unreachable",
+            Self::Unavailable => "unavailable",
+            Self::TimedOut => "timed_out",
+        }
+    }
+}
+
+impl Rejection {
+    /// A rejection with the fault and the retry that its kind has as a rule.
+    pub fn new(kind: RejectionKind, reason: impl Into<String>) -> Self {
+        use RejectionKind as Kind;
+        let (fault, retry) = match kind {
+            Kind::Invalid
+            | Kind::Unauthenticated
+            | Kind::Forbidden
+            | Kind::NotFound
+            | Kind::TooLarge => (Fault::Client, Retry::Never),
+            Kind::Limited => (Fault::Client, Retry::Backoff),
+            Kind::Internal => (Fault::Internal, Retry::Backoff),
+            Kind::Unreachable | Kind::Unavailable | Kind::TimedOut => {
+                (Fault::Upstream, Retry::Backoff)
+            }
+        };
+        Self {
+            kind,
+            fault,
+            retry,
+            reason: reason.into(),
+        }
+    }
+
+    /// The content breaks a rule.
+    pub fn invalid(reason: impl Into<String>) -> Self {
+        Self::new(RejectionKind::Invalid, reason)
+    }
+
+    /// What is needed is not there for the moment.
+    pub fn unavailable(reason: impl Into<String>) -> Self {
+        Self::new(RejectionKind::Unavailable, reason)
+    }
+
+    /// The same with another fault.
+    pub fn with_fault(self, fault: Fault) -> Self {
+        Self { fault, ..self }
+    }
+
+    /// The same with another word on when to ask again.
+    pub fn with_retry(self, retry: Retry) -> Self {
+        Self { retry, ..self }
+    }
+
+    /// Whether asking again can help.
+    pub fn may_retry(&self) -> bool {
+        self.retry != Retry::Never
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_its_caller_has_to_change_is_never_worth_a_retry() {
+        use RejectionKind as Kind;
+        for (kind, fault, may_retry) in [
+            (Kind::Invalid, Fault::Client, false),
+            (Kind::Unauthenticated, Fault::Client, false),
+            (Kind::Forbidden, Fault::Client, false),
+            (Kind::NotFound, Fault::Client, false),
+            (Kind::TooLarge, Fault::Client, false),
+            (Kind::Limited, Fault::Client, true),
+            (Kind::Internal, Fault::Internal, true),
+            (Kind::Unreachable, Fault::Upstream, true),
+            (Kind::Unavailable, Fault::Upstream, true),
+            (Kind::TimedOut, Fault::Upstream, true),
+        ] {
+            let rejection = Rejection::new(kind, "no");
+            assert_eq!(rejection.fault, fault, "{kind:?}");
+            assert_eq!(rejection.may_retry(), may_retry, "{kind:?}");
+        }
+    }
+}

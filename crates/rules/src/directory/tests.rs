@@ -1,0 +1,360 @@
+//! A folder through every failure and every crash.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::file::Group;
+use crate::{RuleFile, StoredFile, TenantRules};
+
+fn set(files: &[(&str, &str, &str)]) -> RuleSet {
+    files
+        .iter()
+        .fold(RuleSet::default(), |set, (tenant, name, content)| {
+            let group = Group {
+                name: (*content).to_owned(),
+                ..Group::default()
+            };
+            let file = Arc::new(StoredFile::new(RuleFile {
+                groups: vec![group],
+            }));
+            let rules = match set.get(tenant) {
+                Some(rules) => rules.with_file((*name).into(), file),
+                None => TenantRules::new([((*name).into(), file)]),
+            };
+            set.with((*tenant).into(), Arc::new(rules))
+        })
+}
+
+/// What a reader sees: the files that a pattern finds.
+fn read(path: &Path) -> BTreeMap<String, String> {
+    let Ok(entries) = fs::read_dir(path) else {
+        return BTreeMap::new();
+    };
+    entries
+        .map(|entry| entry.unwrap())
+        .filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'))
+        .map(|entry| {
+            let text = fs::read_to_string(entry.path()).unwrap();
+            (entry.file_name().into_string().unwrap(), text)
+        })
+        .collect()
+}
+
+/// What a reader should see of a set.
+fn expected(set: &RuleSet) -> BTreeMap<String, String> {
+    let plan = names::plan(set).into_iter();
+    plan.map(|(name, file)| (name, file.text())).collect()
+}
+
+struct Scratch {
+    _folder: tempfile::TempDir,
+    path: PathBuf,
+}
+
+fn scratch() -> Scratch {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ruler/rules");
+    Scratch {
+        _folder: folder,
+        path,
+    }
+}
+
+fn base_of(path: &Path) -> PathBuf {
+    path.with_file_name(".rules.metrifold")
+}
+
+fn inode(path: &Path) -> disk::Stat {
+    disk::Stat::of(path).unwrap()
+}
+
+#[test]
+fn a_folder_holds_exactly_the_set_and_what_is_unchanged_is_not_written() {
+    let Scratch { path, _folder } = scratch();
+    let one = set(&[("", "a.yaml", "1"), ("", "b.yaml", "1"), ("t/x", "c", "1")]);
+    let mut directory = RulesDirectory::open(&path).unwrap();
+    let applied = directory.apply(&one).unwrap();
+    assert_eq!(
+        (applied.written, applied.unchanged, applied.removed),
+        (3, 0, 0)
+    );
+    assert_eq!(read(&path), expected(&one));
+    let a = inode(&path.join("a.yaml"));
+
+    let two = set(&[
+        ("", "a.yaml", "1"),
+        ("", "b.yaml", "2"),
+        ("", "d.yaml", "1"),
+    ]);
+    let applied = directory.apply(&two).unwrap();
+    assert_eq!(
+        (applied.written, applied.unchanged, applied.removed),
+        (2, 1, 1)
+    );
+    assert_eq!(read(&path), expected(&two));
+    assert_eq!(inode(&path.join("a.yaml")), a);
+
+    let target = fs::read_link(&path).unwrap();
+    assert!(!directory.apply(&two).unwrap().is_change());
+    // Another process finds the same.
+    let mut other = RulesDirectory::open(&path).unwrap();
+    assert_eq!(other.apply(&two).unwrap().unchanged, 3);
+    assert_eq!(fs::read_link(&path).unwrap(), target);
+    // And what it changes, the first one notices.
+    other.apply(&one).unwrap();
+    assert_eq!(directory.apply(&two).unwrap().written, 2);
+    assert_eq!(read(&path), expected(&two));
+    assert!(!directory.apply(&two).unwrap().is_change());
+    directory.apply(&RuleSet::default()).unwrap();
+    assert!(read(&path).is_empty() && path.is_dir());
+}
+
+#[test]
+fn a_reader_that_is_in_a_version_stays_in_it_for_two_changes_and_old_ones_go() {
+    let Scratch { path, _folder } = scratch();
+    let mut directory = RulesDirectory::open(&path).unwrap();
+    let sets: Vec<_> = (0..6)
+        .map(|i| set(&[("", "a.yaml", &i.to_string())]))
+        .collect();
+    directory.apply(&sets[0]).unwrap();
+    let opened = path.canonicalize().unwrap();
+    directory.apply(&sets[1]).unwrap();
+    directory.apply(&sets[2]).unwrap();
+    assert_eq!(read(&opened), expected(&sets[0]));
+    sets[3..].iter().for_each(|set| {
+        directory.apply(set).unwrap();
+    });
+    assert!(read(&opened).is_empty());
+    assert_eq!(
+        fs::read_dir(base_of(&path)).unwrap().count(),
+        4,
+        "three versions and the lock"
+    );
+}
+
+#[test]
+fn files_of_others_are_kept_and_never_overwritten() {
+    let Scratch { path, _folder } = scratch();
+    let mut directory = RulesDirectory::open(&path).unwrap();
+    let one = set(&[("", "a.yaml", "1")]);
+    directory.apply(&one).unwrap();
+    fs::write(path.join("foreign.yaml"), "theirs").unwrap();
+    let theirs = inode(&path.join("foreign.yaml"));
+    for content in 2..8 {
+        directory
+            .apply(&set(&[("", "a.yaml", &content.to_string())]))
+            .unwrap();
+        assert_eq!(inode(&path.join("foreign.yaml")), theirs);
+    }
+    assert_eq!(fs::read_dir(base_of(&path)).unwrap().count(), 4);
+    let before = read(&path);
+    let error = directory
+        .apply(&set(&[("", "foreign.yaml", "1")]))
+        .unwrap_err();
+    assert!(
+        matches!(&error, DirectoryError::Foreign { path } if path.ends_with("foreign.yaml")),
+        "{error}"
+    );
+    assert_eq!(read(&path), before);
+    // A folder cannot be linked.
+    fs::create_dir(path.join("sub")).unwrap();
+    let error = directory.apply(&one).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("sub was not written by this component"),
+        "{error}"
+    );
+    fs::remove_dir(path.join("sub")).unwrap();
+    directory.apply(&one).unwrap();
+    // A file of ours that somebody changed is ours again.
+    fs::remove_file(path.join("a.yaml")).unwrap();
+    fs::write(path.join("a.yaml"), "edited").unwrap();
+    assert_eq!(directory.apply(&one).unwrap().written, 1);
+    fs::remove_file(path.join("foreign.yaml")).unwrap();
+    assert_eq!(read(&path), expected(&one));
+}
+
+#[test]
+fn what_was_not_made_here_is_refused_and_an_empty_folder_is_taken() {
+    let Scratch { path, _folder } = scratch();
+    let open = || {
+        RulesDirectory::open(&path)
+            .map(|_| ())
+            .unwrap_err()
+            .to_string()
+    };
+    fs::create_dir_all(&path).unwrap();
+    fs::write(path.join("x"), "").unwrap();
+    assert!(open().contains("is there already"));
+    fs::remove_file(path.join("x")).unwrap();
+    let one = set(&[("", "a.yaml", "1")]);
+    let mut directory = RulesDirectory::open(&path).unwrap();
+    directory.apply(&one).unwrap();
+    assert_eq!(read(&path), expected(&one));
+    // The slash at the end is not followed.
+    let slash = PathBuf::from(format!("{}/", path.display()));
+    assert!(
+        !RulesDirectory::open(&slash)
+            .unwrap()
+            .apply(&one)
+            .unwrap()
+            .is_change()
+    );
+
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "").unwrap();
+    assert!(open().contains("is there already"));
+    assert!(matches!(
+        directory.apply(&one),
+        Err(DirectoryError::Occupied { .. })
+    ));
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("/tmp", &path).unwrap();
+    assert!(open().contains("is there already"));
+    fs::remove_file(&path).unwrap();
+    // The link is made again.
+    directory.apply(&one).unwrap();
+    assert_eq!(read(&path), expected(&one));
+    assert!(matches!(
+        RulesDirectory::open(Path::new("/")),
+        Err(DirectoryError::Unnamed { .. })
+    ));
+}
+
+#[test]
+fn two_writers_do_not_meet() {
+    let Scratch { path, _folder } = scratch();
+    let mut directory = RulesDirectory::open(&path).unwrap();
+    let one = set(&[("", "a.yaml", "1")]);
+    directory.apply(&one).unwrap();
+    let lock = fs::File::open(base_of(&path).join("lock")).unwrap();
+    lock.lock().unwrap();
+    assert!(matches!(
+        directory.apply(&one),
+        Err(DirectoryError::Busy { .. })
+    ));
+    assert!(matches!(
+        RulesDirectory::open(&path),
+        Err(DirectoryError::Busy { .. })
+    ));
+    drop(lock);
+    assert!(directory.apply(&one).is_ok());
+}
+
+/// A disk on which the steps of `fails` do, counted from 0.
+fn failing(
+    fails: impl Fn(usize) -> bool + Send + Sync + 'static,
+    steps: &Arc<AtomicUsize>,
+) -> Disk {
+    let steps = steps.clone();
+    Disk::failing(Arc::new(move |_, _| {
+        match fails(steps.fetch_add(1, Ordering::Relaxed)) {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => Ok(()),
+        }
+    }))
+}
+
+/// Applies `new` over `old` on a failing disk, and then on a sound one.
+fn survive(old: Option<&RuleSet>, new: &RuleSet, disk: Disk) -> bool {
+    let Scratch { path, _folder } = scratch();
+    let mut before = BTreeMap::new();
+    let sound = || failing(|_| false, &Arc::default());
+    if let Some(old) = old {
+        let mut directory = RulesDirectory::open_on(&path, sound()).unwrap();
+        // With enough versions that some have to go.
+        for i in 0..2 {
+            directory
+                .apply(&set(&[("", "a.yaml", &i.to_string())]))
+                .unwrap();
+        }
+        directory.apply(old).unwrap();
+        fs::write(path.join("foreign.yaml"), "theirs").unwrap();
+        before = read(&path);
+    }
+    let mut after = expected(new);
+    if old.is_some() {
+        after.insert("foreign.yaml".into(), "theirs".into());
+    }
+    let outcome =
+        RulesDirectory::open_on(&path, disk).and_then(|mut directory| directory.apply(new));
+    let seen = read(&path);
+    match &outcome {
+        Ok(_) => assert_eq!(seen, after),
+        Err(error) => {
+            assert_eq!(seen, before, "{error}");
+            assert!(error.to_string().contains("free some space"), "{error}");
+        }
+    }
+    // The next start.
+    let mut directory = RulesDirectory::open_on(&path, sound()).unwrap();
+    assert_eq!(read(&path), seen);
+    directory.apply(new).unwrap();
+    assert_eq!(read(&path), after);
+    let left: BTreeSet<_> = fs::read_dir(base_of(&path))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert!(left.len() <= 4 && !left.contains("next"), "{left:?}");
+    outcome.is_ok()
+}
+
+#[test]
+fn any_failure_and_any_crash_leaves_the_old_set_or_the_new_one() {
+    let old = set(&[
+        ("", "a.yaml", "1"),
+        ("", "b.yaml", "1"),
+        ("t", "c.yaml", "1"),
+    ]);
+    let new = set(&[
+        ("", "a.yaml", "1"),
+        ("", "b.yaml", "2"),
+        ("t", "d.yaml", "1"),
+    ]);
+    for old in [None, Some(&old)] {
+        let steps = Arc::new(AtomicUsize::new(0));
+        assert!(survive(old, &new, failing(|_| false, &steps)));
+        let total = steps.load(Ordering::Relaxed);
+        assert!(total > 15, "{total}");
+        let mut outcomes = [0; 2];
+        for step in 0..total {
+            let count = || Arc::new(AtomicUsize::new(0));
+            // One call fails, or all from one on do, as after a crash.
+            let kinds = [
+                survive(old, &new, failing(move |n| n == step, &count())),
+                survive(old, &new, failing(move |n| n >= step, &count())),
+            ];
+            kinds.iter().for_each(|ok| outcomes[usize::from(*ok)] += 1);
+        }
+        let [failed, done] = outcomes;
+        assert!(failed > total && done > 0, "{failed} {done}");
+    }
+}
+
+#[test]
+fn names_of_any_kind_are_files_of_one_folder() {
+    let Scratch { path, _folder } = scratch();
+    let long = "x".repeat(300);
+    let one = set(&[
+        ("../..", "../../etc/passwd", "1"),
+        ("a", "b", "1"),
+        ("A", "b", "1"),
+        ("", "a~b", "1"),
+        ("\u{0}\n", "/", "1"),
+        (&long, "a", "1"),
+        (&long, &long, "1"),
+        ("ü", ".hidden", "1"),
+        ("", "", "1"),
+    ]);
+    RulesDirectory::open(&path).unwrap().apply(&one).unwrap();
+    assert_eq!(read(&path), expected(&one));
+    assert_eq!(read(&path).len(), 9);
+    let mut again = RulesDirectory::open(&path).unwrap();
+    assert_eq!(again.apply(&one).unwrap().unchanged, 9);
+}

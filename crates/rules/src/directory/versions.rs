@@ -1,0 +1,374 @@
+//! The versions of a folder and the link that names the current one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::disk::{Disk, Stat};
+use super::error::DirectoryError;
+use super::names::Wanted;
+use crate::Version;
+
+/// The file in each version that lists those that were written here.
+pub(super) const MANIFEST: &str = ".metrifold-rules.json";
+/// The version of the list's format.
+const FORMAT: u32 = 1;
+/// The largest list that is read, in bytes.
+const MAX_MANIFEST: u64 = 256 << 20;
+/// How many versions before the current one are kept, for readers that are still in them.
+const KEPT_VERSIONS: usize = 2;
+/// The link before it is given its name.
+const NEXT_LINK: &str = "next";
+/// The file that is locked while the folder is looked at or changed.
+const LOCK: &str = "lock";
+
+/// A file that was written here, as it was left.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    pub(super) version: Version,
+    pub(super) stat: Stat,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Manifest {
+    format: u32,
+    files: BTreeMap<String, Origin>,
+}
+
+/// What a file of the folder stands for, whose name may be cut.
+#[derive(Serialize, Deserialize)]
+struct Origin {
+    tenant: String,
+    file: String,
+}
+
+/// The list of the files of a version.
+pub(super) fn manifest(wanted: &BTreeMap<String, Wanted<'_>>) -> String {
+    let files = wanted.iter().map(|(name, file)| {
+        let origin = Origin {
+            tenant: file.tenant.to_owned(),
+            file: file.file.to_owned(),
+        };
+        (name.clone(), origin)
+    });
+    let manifest = Manifest {
+        format: FORMAT,
+        files: files.collect(),
+    };
+    // Maps with keys of text and fields of text and numbers are always JSON.
+    serde_json::to_string_pretty(&manifest).unwrap_or_default() + "\n"
+}
+
+/// The lock of a folder, until it is dropped.
+pub(super) struct Lock {
+    _file: File,
+}
+
+/// Where a folder and its versions are.
+#[derive(Debug)]
+pub(super) struct Layout {
+    path: PathBuf,
+    parent: PathBuf,
+    base: PathBuf,
+    /// The base's name: what the link's target begins with.
+    base_name: String,
+}
+
+impl Layout {
+    pub(super) fn new(path: &Path) -> Result<Self, DirectoryError> {
+        let unnamed = || DirectoryError::Unnamed {
+            path: path.to_owned(),
+        };
+        let absolute = std::path::absolute(path).map_err(DirectoryError::io("find", path))?;
+        let name = absolute.file_name().and_then(|name| name.to_str());
+        let (Some(parent), Some(name)) = (absolute.parent(), name) else {
+            return Err(unnamed());
+        };
+        let base_name = format!(".{name}.metrifold");
+        let parent = parent.to_owned();
+        // Without the slash that the path may end in, which would follow the link.
+        Ok(Self {
+            path: parent.join(name),
+            base: parent.join(&base_name),
+            parent,
+            base_name,
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn base(&self) -> &Path {
+        &self.base
+    }
+
+    pub(super) fn version(&self, version: u64) -> PathBuf {
+        self.base.join(version.to_string())
+    }
+
+    /// Refuses a path at which there is something that was not made here.
+    pub(super) fn check(&self) -> Result<(), DirectoryError> {
+        let occupied = || DirectoryError::Occupied {
+            path: self.path.clone(),
+        };
+        let Some(stat) = found(fs::symlink_metadata(&self.path), "look at", &self.path)? else {
+            return Ok(());
+        };
+        if stat.is_symlink() {
+            return self.target()?.map(|_| ()).ok_or_else(occupied);
+        }
+        let mut entries = match stat.is_dir() {
+            true => fs::read_dir(&self.path).map_err(DirectoryError::io("list", &self.path))?,
+            false => return Err(occupied()),
+        };
+        entries.next().map_or(Ok(()), |_| Err(occupied()))
+    }
+
+    /// The version that the link names, if it is a link of ours.
+    fn target(&self) -> Result<Option<u64>, DirectoryError> {
+        let target = match fs::read_link(&self.path) {
+            Ok(target) => target,
+            // No link: a folder that is still empty.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(DirectoryError::io("read link", &self.path)(error)),
+        };
+        let number = target
+            .strip_prefix(&self.base_name)
+            .ok()
+            .and_then(Path::to_str);
+        Ok(number.and_then(as_version))
+    }
+
+    /// The version that readers see, if there is one.
+    pub(super) fn current(&self) -> Result<Option<u64>, DirectoryError> {
+        let Some(version) = self.target()? else {
+            return Ok(None);
+        };
+        let folder = self.version(version);
+        let stat = found(fs::metadata(&folder), "look at", &folder)?;
+        Ok(stat.map(|_| version))
+    }
+
+    /// Locks the folder, making what is needed for that.
+    pub(super) fn lock(&self, disk: &Disk) -> Result<Lock, DirectoryError> {
+        if found(fs::metadata(&self.base), "look at", &self.base)?.is_none() {
+            disk.create_dirs(&self.base)?;
+        }
+        self.lock_base()
+    }
+
+    /// Locks the folder if it was ever written to.
+    pub(super) fn lock_existing(&self) -> Result<Option<Lock>, DirectoryError> {
+        match found(fs::metadata(&self.base), "look at", &self.base)? {
+            Some(_) => self.lock_base().map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn lock_base(&self) -> Result<Lock, DirectoryError> {
+        let path = self.base.join(LOCK);
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(DirectoryError::io("open", &path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Lock { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(DirectoryError::Busy {
+                path: self.path.clone(),
+            }),
+            Err(TryLockError::Error(error)) => Err(DirectoryError::io("lock", &path)(error)),
+        }
+    }
+
+    fn versions(&self) -> Result<BTreeSet<u64>, DirectoryError> {
+        let names = list(&self.base)?;
+        Ok(names.iter().filter_map(|name| as_version(name)).collect())
+    }
+
+    /// The number of the next version: larger than any that is there.
+    pub(super) fn next(&self) -> Result<u64, DirectoryError> {
+        let last = self.versions()?.last().copied();
+        Ok(last.max(self.target()?).unwrap_or(0) + 1)
+    }
+
+    /// Removes versions that were never finished and those that nobody reads any more.
+    pub(super) fn clean(&self, disk: &Disk) -> Result<(), DirectoryError> {
+        let link = self.base.join(NEXT_LINK);
+        if found(fs::symlink_metadata(&link), "look at", &link)?.is_some() {
+            disk.remove_file(&link)?;
+        }
+        let current = self.current()?;
+        let versions = self.versions()?;
+        let earlier = versions.iter().rev().filter(|one| Some(**one) < current);
+        let kept: BTreeSet<_> = earlier
+            .take(KEPT_VERSIONS)
+            .copied()
+            .chain(current)
+            .collect();
+        for version in versions.difference(&kept) {
+            self.remove(*version, disk)?;
+        }
+        Ok(())
+    }
+
+    /// Removes a version that is not current, but for files of others that are nowhere else.
+    pub(super) fn remove(&self, version: u64, disk: &Disk) -> Result<(), DirectoryError> {
+        let folder = self.version(version);
+        if Some(version) == self.current()?
+            || found(fs::metadata(&folder), "look at", &folder)?.is_none()
+        {
+            return Ok(());
+        }
+        let own = self.own(version)?;
+        let current = self.current()?.map(|version| self.version(version));
+        let mut left = 0;
+        for name in list(&folder)?.iter().filter(|name| *name != MANIFEST) {
+            let path = folder.join(name);
+            let is_elsewhere = || {
+                let stat = Stat::of(&path).ok();
+                let other = current
+                    .as_ref()
+                    .and_then(|folder| Stat::of(&folder.join(name)).ok());
+                matches!((stat, other), (Some(stat), Some(other)) if stat.is_same_file(&other))
+            };
+            if own.contains(name) || is_elsewhere() {
+                disk.remove_file(&path)?;
+            } else {
+                left += 1;
+            }
+        }
+        // The list goes last: until then, what is left is known as our own.
+        if left == 0 {
+            let manifest = folder.join(MANIFEST);
+            if found(fs::metadata(&manifest), "look at", &manifest)?.is_some() {
+                disk.remove_file(&manifest)?;
+            }
+            disk.remove_dir(&folder)?;
+        }
+        Ok(())
+    }
+
+    /// The names of the files of a version that were written here. A list that a crash has left
+    /// unfinished is one of no files, as they are written after it.
+    fn own(&self, version: u64) -> Result<BTreeSet<String>, DirectoryError> {
+        let path = self.version(version).join(MANIFEST);
+        let Some(stat) = found(fs::metadata(&path), "look at", &path)? else {
+            return Ok(BTreeSet::new());
+        };
+        if stat.len() > MAX_MANIFEST {
+            let error = io::Error::other(format!("it is larger than {MAX_MANIFEST} bytes"));
+            return Err(DirectoryError::io("read", &path)(error));
+        }
+        let text = fs::read(&path).map_err(DirectoryError::io("read", &path))?;
+        let manifest: Result<Manifest, _> = serde_json::from_slice(&text);
+        Ok(match manifest {
+            Ok(manifest) => manifest
+                .files
+                .into_keys()
+                .filter(|name| is_plain(name))
+                .collect(),
+            Err(_) => BTreeSet::new(),
+        })
+    }
+
+    /// Reads the files of a version that were written here.
+    pub(super) fn read(&self, version: u64) -> Result<BTreeMap<String, Known>, DirectoryError> {
+        let folder = self.version(version);
+        let mut known = BTreeMap::new();
+        for name in self.own(version)? {
+            let path = folder.join(&name);
+            // Somebody may have removed it, or put something else there.
+            let Ok(stat) = Stat::of(&path) else { continue };
+            let content = fs::read(&path).map_err(DirectoryError::io("read", &path))?;
+            let version = Version::of(&content);
+            known.insert(name, Known { version, stat });
+        }
+        Ok(known)
+    }
+
+    /// The entries of a version that were not written here. A folder or a special file among them
+    /// cannot be kept by a link, and is an error.
+    pub(super) fn foreign(
+        &self,
+        version: u64,
+        is_own: impl Fn(&str) -> bool,
+    ) -> Result<Vec<String>, DirectoryError> {
+        let folder = self.version(version);
+        let mut foreign = list(&folder)?;
+        foreign.retain(|name| name != MANIFEST && !is_own(name));
+        for name in &foreign {
+            Stat::of(&folder.join(name)).map_err(|_| DirectoryError::Foreign {
+                path: self.path.join(name),
+            })?;
+        }
+        Ok(foreign)
+    }
+
+    /// Has readers see a version.
+    pub(super) fn point_to(&self, version: u64, disk: &Disk) -> Result<(), DirectoryError> {
+        let link = self.base.join(NEXT_LINK);
+        let target = Path::new(&self.base_name).join(version.to_string());
+        disk.symlink(&target, &link)?;
+        let stat = found(fs::symlink_metadata(&self.path), "look at", &self.path)?;
+        if stat.is_some_and(|stat| stat.is_dir()) {
+            // Empty, as nothing else passes the check.
+            disk.remove_dir(&self.path).map_err(|error| match error {
+                DirectoryError::Io { source, .. }
+                    if source.kind() == io::ErrorKind::ResourceBusy =>
+                {
+                    DirectoryError::Mounted {
+                        path: self.path.clone(),
+                    }
+                }
+                error => error,
+            })?;
+        }
+        disk.rename(&link, &self.path)?;
+        // The new set is what readers see; that a power cut might undo this is not worth an error
+        // that says that the old one is still there.
+        let _ = disk.sync_dir(&self.parent);
+        Ok(())
+    }
+}
+
+/// The number of a version's folder, in its one spelling.
+fn as_version(name: &str) -> Option<u64> {
+    let version: u64 = name.parse().ok()?;
+    (version.to_string() == name && version < u64::MAX).then_some(version)
+}
+
+/// Whether it is the name of a file of the folder itself, whatever a list says.
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0'])
+}
+
+/// Nothing if it is not there.
+fn found<T>(
+    result: io::Result<T>,
+    action: &'static str,
+    path: &Path,
+) -> Result<Option<T>, DirectoryError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(DirectoryError::io(action, path)(error)),
+    }
+}
+
+/// The names in a folder. Those that are not text are given as nearly as can be.
+fn list(folder: &Path) -> Result<Vec<String>, DirectoryError> {
+    let entries = fs::read_dir(folder).map_err(DirectoryError::io("list", folder))?;
+    entries
+        .map(|entry| {
+            let entry = entry.map_err(DirectoryError::io("list", folder))?;
+            Ok(entry.file_name().to_string_lossy().into_owned())
+        })
+        .collect()
+}

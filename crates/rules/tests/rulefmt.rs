@@ -1,0 +1,175 @@
+//! Prometheus v0.316's own reader of rule files is the oracle: the verdicts of
+//! `oracle/rulefmt/golden.json` are its, and what it read of what it accepted. To write them
+//! again, run `go run . write golden.json` in that folder. With `RULEFMT_WRITTEN=FILE` this test
+//! writes what `go run . accept FILE` checks: that Prometheus reads our canonical text as the file
+//! it came from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use metrifold_rules::{Checks, PromDuration, RuleFile};
+use serde::{Deserialize, Serialize};
+
+#[derive(Deserialize)]
+struct Golden {
+    bad_exprs: BTreeSet<String>,
+    cases: Vec<Case>,
+}
+
+#[derive(Clone, Deserialize, Serialize)]
+struct Case {
+    name: String,
+    text: String,
+    ok: bool,
+    #[serde(default)]
+    templates_only: bool,
+    #[serde(default)]
+    warned: bool,
+    #[serde(default)]
+    groups: Vec<Group>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+struct Group {
+    name: String,
+    interval: u64,
+    query_offset: Option<u64>,
+    limit: i64,
+    labels: BTreeMap<String, String>,
+    rules: Vec<Rule>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+struct Rule {
+    record: String,
+    alert: String,
+    expr: String,
+    r#for: u64,
+    keep_firing_for: u64,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+}
+
+/// The file in the oracle's form.
+fn flatten(file: &RuleFile) -> Vec<Group> {
+    let millis = |duration: Option<PromDuration>| duration.map_or(0, PromDuration::as_millis);
+    let rule = |rule: &metrifold_rules::Rule| {
+        let mut flat = Rule {
+            expr: rule.expr.clone(),
+            labels: rule.labels.clone(),
+            ..Rule::default()
+        };
+        match rule.alerting() {
+            None => flat.record = rule.name.clone(),
+            Some(alerting) => {
+                flat.alert = rule.name.clone();
+                flat.r#for = millis(alerting.hold);
+                flat.keep_firing_for = millis(alerting.keep_firing_for);
+                flat.annotations = alerting.annotations.clone();
+            }
+        }
+        flat
+    };
+    let group = |group: &metrifold_rules::Group| Group {
+        name: group.name.clone(),
+        interval: millis(group.interval),
+        query_offset: group.query_offset.map(PromDuration::as_millis),
+        limit: group.limit,
+        labels: group.labels.clone(),
+        rules: group.rules.iter().map(rule).collect(),
+    };
+    file.groups.iter().map(group).collect()
+}
+
+fn golden() -> Golden {
+    serde_json::from_str(include_str!("oracle/rulefmt/golden.json")).unwrap()
+}
+
+/// Files that are empty, whatever stands in them.
+const EMPTY: &str = "...\n";
+
+/// Cases on which the two differ, by what their text holds, each with the reason.
+const DIFFERENCES: &[(&str, &str)] = &[
+    (
+        "!!binary",
+        "we refuse: nobody writes base64 into a rule, and what it says need not be UTF-8",
+    ),
+    (
+        "[]#x",
+        "we refuse: a comment without a blank before it is none in YAML 1.2",
+    ),
+    (
+        "|#",
+        "we refuse: a comment without a blank before it is none in YAML 1.2",
+    ),
+    (
+        "&x: x",
+        "we refuse: the colon is part of the anchor's name in YAML 1.2, and a missing key in 1.1",
+    ),
+];
+
+#[test]
+fn verdict_and_content_are_those_of_prometheus() {
+    let golden = golden();
+    let expr = |text: &str| match golden.bad_exprs.contains(text) {
+        true => Err("not PromQL".to_owned()),
+        false => Ok(()),
+    };
+    let checks = Checks::new(&expr);
+    let (mut wrong, mut accepted, mut written) = (Vec::new(), 0, Vec::new());
+    let mut seen = BTreeSet::new();
+    for case in &golden.cases {
+        // Templates are not checked here.
+        let ok = case.ok || case.templates_only;
+        let parsed = RuleFile::parse(case.text.as_bytes(), &checks);
+        let differs = match &parsed {
+            // A document that ends before it begins: nothing is in it, and nothing comes of it.
+            Ok(_) if case.text == EMPTY => false,
+            Ok(parsed) => !ok || flatten(&parsed.file) != case.groups,
+            Err(_) => ok,
+        };
+        let known = DIFFERENCES
+            .iter()
+            .find(|(part, _)| case.text.contains(part));
+        match (differs, known) {
+            (true, Some((part, _))) => {
+                seen.insert(*part);
+            }
+            (true, None) => wrong.push(format!(
+                "{}: they {}, we {:?}\n{:?}",
+                case.name,
+                if ok { "accept" } else { "refuse" },
+                parsed.as_ref().map(|parsed| flatten(&parsed.file)),
+                case.text,
+            )),
+            (false, _) => {}
+        }
+        if let (Ok(parsed), true, false) = (&parsed, ok, differs) {
+            accepted += 1;
+            if case.warned {
+                assert!(!parsed.warnings.is_empty(), "{}", case.name);
+            }
+            let text = parsed.file.to_yaml();
+            let again = RuleFile::parse(text.as_bytes(), &checks).unwrap();
+            assert_eq!(again.file, parsed.file, "{text}");
+            written.push(Case {
+                text,
+                ..case.clone()
+            });
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} differ\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+    assert_eq!(
+        seen.len(),
+        DIFFERENCES.len(),
+        "a difference is gone: {seen:?}"
+    );
+    assert!(accepted > 400, "{accepted} of {}", golden.cases.len());
+    if let Some(path) = std::env::var_os("RULEFMT_WRITTEN") {
+        std::fs::write(path, serde_json::to_string(&written).unwrap()).unwrap();
+    }
+}

@@ -1,0 +1,42 @@
+//! What the tests of the whole program stand on.
+//!
+//! The product runs as a process of its own ([`Metrifold`]) between senders ([`Sender`], [`Load`])
+//! and endpoints that do what a test tells them ([`Endpoint`]), or beside real peers ([`peers`]).
+//! Everything blocks, everything is on loopback, and every wait has a bound and says what was
+//! awaited. This crate knows the binary and the protocols, which it reads and writes with messages
+//! of its own ([`messages`]), so that a fault of the product's codec is not repeated here. It must
+//! never be a dependency of what is shipped.
+
+#![allow(missing_docs, reason = "the names of these helpers say what they do")]
+
+mod address;
+mod authority;
+mod command;
+pub mod config;
+pub mod edits;
+mod endpoint;
+mod http;
+mod load;
+pub mod messages;
+mod metrifold;
+pub mod peers;
+mod process;
+mod random;
+mod sender;
+pub mod series;
+mod volume;
+mod wait;
+
+pub use address::{free_address, is_closed, nobody};
+pub use authority::Authority;
+pub use command::{alone, cli, run};
+pub use endpoint::{Does, Endpoint, Manner, Reply, Seen, hanging};
+pub use http::{Answer, encode, fetch, get, request};
+pub use load::{Load, Sent};
+pub use metrifold::Metrifold;
+pub use process::Process;
+pub use random::Random;
+pub use sender::{Sender, expect, write, write_again};
+pub use series::{Series, body, body_v2, compress, one, protobuf, up, ups};
+pub use volume::Volume;
+pub use wait::{Deadline, PATIENCE, StopOnPanic, until, until_so};

@@ -1,0 +1,249 @@
+//! Who may do what at the admin address.
+//!
+//! A browser is kept from doing what a foreign page tells it: a page whose host name was rebound to
+//! this address reads nothing, and a page of another origin changes nothing.
+
+use std::future::ready;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::header::{HOST, ORIGIN};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Uri};
+
+use metrifold_base::BuildError;
+use metrifold_engine::config::ApiConfig;
+use metrifold_http::access::{Admission, Head};
+use metrifold_http::{Access, Callers, Refusal};
+use metrifold_model::Caller;
+
+/// What a request to an endpoint can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Guard {
+    /// It is asked by probes and scrapes, by whatever name they have for this process.
+    Probe,
+    /// It shows what the process does.
+    Read,
+    /// It changes something.
+    Change,
+}
+
+/// Who may come in, as the configuration says.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Rules {
+    config: ApiConfig,
+    /// Who may change something; none if that is anybody.
+    callers: Option<Callers>,
+}
+
+/// The door of one endpoint.
+pub(super) struct Door {
+    pub(super) guard: Guard,
+    pub(super) rules: Arc<Rules>,
+}
+
+impl Rules {
+    /// Reads the secrets.
+    pub(super) fn build(config: &ApiConfig) -> Result<Self, BuildError> {
+        let (basic_auth, authorization) =
+            (config.basic_auth.as_ref(), config.authorization.as_ref());
+        let callers = match (basic_auth, authorization) {
+            (None, None) => None,
+            _ => Some(Callers::build(basic_auth, authorization)?),
+        };
+        Ok(Self {
+            config: config.clone(),
+            callers,
+        })
+    }
+
+    fn admit(&self, guard: Guard, head: &Head<'_>) -> Result<Caller, Refusal> {
+        if guard != Guard::Probe {
+            self.check_host(head.headers)?;
+        }
+        if guard != Guard::Change {
+            return Ok(Caller {
+                identity: None,
+                certificate: head.certificate.cloned(),
+            });
+        }
+        check_origin(head.headers)?;
+        match &self.callers {
+            Some(callers) => callers.identify(head.headers, head.certificate),
+            None => Ok(Caller {
+                identity: None,
+                certificate: head.certificate.cloned(),
+            }),
+        }
+    }
+
+    /// Refuses a host name that this process does not go by: a browser was led here by the name
+    /// servers of somebody else. No name server can make a browser ask for an address instead.
+    fn check_host(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let host = headers.get(HOST).and_then(|value| value.to_str().ok());
+        let authority = host.and_then(|host| host.parse::<Authority>().ok());
+        if authority.is_some_and(|authority| self.goes_by(authority.host())) {
+            return Ok(());
+        }
+        let named = host.unwrap_or_default();
+        Err(Refusal::Forbidden(format!(
+            "host {named:?} is not a name of this process: add it to hosts under [api], or use its address"
+        )))
+    }
+
+    fn goes_by(&self, host: &str) -> bool {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        if bare.parse::<IpAddr>().is_ok() {
+            return true;
+        }
+        let host = host.trim_end_matches('.');
+        let names = self.config.hosts.iter().map(String::as_str);
+        names
+            .chain(["localhost"])
+            .any(|name| name.trim_end_matches('.').eq_ignore_ascii_case(host))
+    }
+}
+
+/// Refuses what a page of another origin makes a browser send.
+fn check_origin(headers: &HeaderMap) -> Result<(), Refusal> {
+    let foreign = || {
+        let reason = "a page of another origin cannot change anything here";
+        Err(Refusal::Forbidden(reason.to_owned()))
+    };
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    if !matches!(site, None | Some(b"same-origin" | b"none")) {
+        return foreign();
+    }
+    for origin in headers.get_all(ORIGIN) {
+        let origin = origin.to_str().ok();
+        let origin = origin.and_then(|origin| origin.parse::<Uri>().ok());
+        let origin = origin.as_ref().and_then(Uri::authority);
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+        let own = origin
+            .zip(host)
+            .is_some_and(|(origin, host)| origin.as_str().eq_ignore_ascii_case(host));
+        if !own {
+            return foreign();
+        }
+    }
+    Ok(())
+}
+
+impl Access for Door {
+    fn admit<'a>(&'a self, head: Head<'a>) -> Admission<'a> {
+        Box::pin(ready(self.rules.admit(self.guard, &head)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use metrifold_base::Secret;
+    use metrifold_http::Authorization;
+
+    use super::*;
+
+    fn config(hosts: &[&str], token: Option<&str>) -> ApiConfig {
+        ApiConfig {
+            address: ([127, 0, 0, 1], 0).into(),
+            hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
+            basic_auth: None,
+            authorization: token.map(|token| Authorization {
+                scheme: "Bearer".to_owned(),
+                credentials: Some(Secret::new(token)),
+                credentials_file: None,
+            }),
+        }
+    }
+
+    fn ask(config: &ApiConfig, guard: Guard, headers: &[(&str, &str)]) -> u16 {
+        let pairs = headers.iter().map(|(name, value)| {
+            let name: http::HeaderName = name.parse().unwrap();
+            (name, value.parse().unwrap())
+        });
+        let headers: HeaderMap = pairs.collect();
+        let head = Head {
+            method: &Method::GET,
+            uri: &Uri::from_static("/"),
+            headers: &headers,
+            params: &[],
+            peer: ([127, 0, 0, 1], 1).into(),
+            certificate: None,
+        };
+        let admitted = Rules::build(config).unwrap().admit(guard, &head);
+        admitted.map_or_else(|refusal| refusal.answer().status().as_u16(), |_| 200)
+    }
+
+    #[test]
+    fn addresses_localhost_and_configured_names_are_its_own_and_no_others() {
+        let config = config(&["Metrics.example."], None);
+        for own in [
+            "127.0.0.1:8686",
+            "10.0.0.7",
+            "[::1]:8686",
+            "localhost:8686",
+            "LOCALHOST",
+            "metrics.example:8686",
+            "metrics.example.",
+        ] {
+            let host = [("host", own)];
+            assert_eq!(ask(&config, Guard::Read, &host), 200, "{own}");
+            assert_eq!(ask(&config, Guard::Change, &host), 200, "{own}");
+        }
+        for foreign in [
+            "rebound.example:8686",
+            "127.0.0.1.rebound.example",
+            "localhost.rebound.example",
+            "notmetrics.example",
+            "user@rebound.example",
+            "",
+        ] {
+            let host = [("host", foreign)];
+            assert_eq!(ask(&config, Guard::Read, &host), 403, "{foreign}");
+            assert_eq!(ask(&config, Guard::Change, &host), 403, "{foreign}");
+            assert_eq!(ask(&config, Guard::Probe, &host), 200, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn pages_of_another_origin_change_nothing() {
+        let config = config(&[], None);
+        let ask = |guard, headers: &[(&str, &str)]| {
+            let all = [&[("host", "localhost:8686")], headers].concat();
+            ask(&config, guard, &all)
+        };
+        for own in [&[][..], &[("origin", "http://localhost:8686")]] {
+            assert_eq!(ask(Guard::Change, own), 200, "{own:?}");
+        }
+        for foreign in [
+            &[("origin", "http://evil.example")][..],
+            &[("origin", "http://localhost:3000")],
+            &[("origin", "http://localhost")],
+            &[("origin", "null")],
+            &[("origin", "")],
+            &[
+                ("origin", "http://localhost:8686"),
+                ("origin", "http://evil.example"),
+            ],
+            &[("sec-fetch-site", "cross-site")],
+            &[("sec-fetch-site", "same-site")],
+        ] {
+            assert_eq!(ask(Guard::Change, foreign), 403, "{foreign:?}");
+            assert_eq!(ask(Guard::Read, foreign), 200, "{foreign:?}");
+        }
+    }
+
+    #[test]
+    fn where_a_token_is_configured_changes_need_it_and_nothing_else_does() {
+        let config = config(&[], Some("t0ken"));
+        let with = |guard, token| ask(&config, guard, &[("host", "localhost"), token]);
+        let none = ("accept", "*/*");
+        let good = ("authorization", "Bearer t0ken");
+        assert_eq!(with(Guard::Change, none), 401);
+        assert_eq!(with(Guard::Change, ("authorization", "Bearer other")), 401);
+        assert_eq!(with(Guard::Change, good), 200);
+        assert_eq!(with(Guard::Read, none), 200);
+        assert_eq!(with(Guard::Probe, none), 200);
+    }
+}

@@ -1,0 +1,113 @@
+//! The endpoints of the admin address, all in one table.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+
+use metrifold_base::BoxFuture;
+use metrifold_http::{Handler, Methods, Request, Response, answer};
+
+use super::access::Guard;
+use super::topology::topology;
+use super::{PAGE, RELOAD, Status, dead_letters, json, ledger, typed};
+
+/// An endpoint: where it is, whom it takes, and what it does.
+pub(super) struct Endpoint {
+    pub(super) path: &'static str,
+    pub(super) methods: Methods,
+    pub(super) guard: Guard,
+    answer: fn(Arc<Status>, Request) -> BoxFuture<Response>,
+}
+
+/// An endpoint that is served.
+pub(super) struct Endpoints {
+    pub(super) endpoint: &'static Endpoint,
+    pub(super) status: Arc<Status>,
+}
+
+const fn get(
+    path: &'static str,
+    guard: Guard,
+    answer: fn(Arc<Status>, Request) -> BoxFuture<Response>,
+) -> Endpoint {
+    Endpoint {
+        path,
+        methods: Methods::GET,
+        guard,
+        answer,
+    }
+}
+
+const fn change(
+    path: &'static str,
+    answer: fn(Arc<Status>, Request) -> BoxFuture<Response>,
+) -> Endpoint {
+    Endpoint {
+        path,
+        methods: Methods::POST,
+        guard: Guard::Change,
+        answer,
+    }
+}
+
+/// Every endpoint.
+pub(super) static TABLE: &[Endpoint] = &[
+    get("/", Guard::Read, |_, _| {
+        Box::pin(async { typed("text/html; charset=utf-8", PAGE.into()) })
+    }),
+    get("/metrics", Guard::Probe, |status, _| {
+        Box::pin(async move {
+            typed(
+                "text/plain; version=0.0.4; charset=utf-8",
+                status.telemetry.render(),
+            )
+        })
+    }),
+    get("/-/healthy", Guard::Probe, |_, _| {
+        Box::pin(async { answer::text(StatusCode::OK, "healthy") })
+    }),
+    get("/-/ready", Guard::Probe, |status, _| {
+        Box::pin(async move { status.ready() })
+    }),
+    change(RELOAD, |status, _| {
+        Box::pin(async move { status.reload().await })
+    }),
+    get("/api/v1/topology", Guard::Read, |status, _| {
+        Box::pin(async move { json(&topology(&status)) })
+    }),
+    get(ledger::LEDGER, Guard::Read, |status, request| {
+        Box::pin(async move { ledger::ledger(&status.telemetry, request.uri.query()).await })
+    }),
+    get(dead_letters::LIST, Guard::Read, |status, request| {
+        Box::pin(async move { dead_letters::list(&status.dead_letters, request.uri.query()).await })
+    }),
+    change(dead_letters::RESEND, |status, request| {
+        Box::pin(async move { dead_letters::resend(&status.dead_letters, request).await })
+    }),
+    change(dead_letters::DISCARD, |status, request| {
+        Box::pin(async move { dead_letters::discard(&status.dead_letters, request).await })
+    }),
+];
+
+impl Handler for Endpoints {
+    fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
+        (self.endpoint.answer)(Arc::clone(&self.status), request)
+    }
+
+    fn answers_half_closed(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_another_method_than_get_is_guarded_as_a_change() {
+        for endpoint in TABLE {
+            let reads = endpoint.methods == Methods::GET;
+            assert_eq!(reads, endpoint.guard != Guard::Change, "{}", endpoint.path);
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! The configuration as users meet it: files, the command line, exit codes.
+
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use proptest::prelude::*;
+
+use metrifold_engine::config;
+use metrifold_engine::config::{LoadOptions, ProcessEnvironment, Severity, unknown_keys};
+use metrifold_testing::{Process, run};
+
+use crate::components::components;
+
+const VALID: &str = r#"
+[sources.ingest]
+type = "remote_write"
+address = "127.0.0.1:0"
+
+[sinks.out]
+type = "blackhole"
+inputs = ["ingest"]
+"#;
+
+fn metrifold(arguments: &[&str]) -> Output {
+    run(&mut metrifold_testing::cli(arguments))
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn write(directory: &Path, name: &str, text: &str) -> String {
+    let path = directory.join(name);
+    fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn every_file_that_a_key_names_is_known_to_the_reload() {
+    let mut seen = 0;
+    for info in components() {
+        let keys = info.keys();
+        let files: Vec<&str> = keys
+            .iter()
+            .map(|key| key.name.as_str())
+            .filter(|name| name.ends_with("_file"))
+            .collect();
+        if files.is_empty() {
+            continue;
+        }
+        let example = |key: &str| match key {
+            "address" => Some("\"127.0.0.1:0\""),
+            "endpoint" | "oauth2.token_url" => Some("\"http://127.0.0.1:1/\""),
+            key if key.ends_with(".username") || key.ends_with(".client_id") => Some("\"name\""),
+            _ => None,
+        };
+        let mut text = format!("[{}.x]\ntype = {:?}\n", info.kind.table(), info.name);
+        for key in &keys {
+            if let Some(value) = example(&key.name) {
+                text.push_str(&format!("{} = {value}\n", key.name));
+            } else if key.name.ends_with("_file") {
+                text.push_str(&format!("{} = \"/nowhere/{}\"\n", key.name, key.name));
+            }
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let file = write(directory.path(), "a.toml", &text);
+        // It has errors, and its files are to be watched all the same.
+        let options = LoadOptions::default();
+        let reading = config::read(&[file], &ProcessEnvironment, options);
+        assert!(reading.outcome.is_err(), "{text}");
+        let found: Vec<_> = reading.files.keys().map(|path| path.display()).collect();
+        let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+        for name in &files {
+            assert!(
+                found.contains(&format!("/nowhere/{name}")),
+                "{name} of {text}: {found:?}"
+            );
+        }
+        seen += files.len();
+    }
+    assert!(seen >= 15, "{seen}");
+}
+
+#[test]
+fn a_valid_configuration_is_counted_on_stdout() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = write(directory.path(), "a.toml", VALID);
+    let output = metrifold(&["validate", "-c", &file]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(
+        stdout(&output),
+        "valid: 1 source, 0 transforms, 1 sink, 0 warnings\n"
+    );
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn a_wrong_configuration_has_its_exit_code_and_its_errors_on_stderr() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = write(
+        directory.path(),
+        "a.toml",
+        &VALID.replace("inputs", "input"),
+    );
+    for command in ["validate", "run", "graph"] {
+        let output = metrifold(&[command, "-c", &file]);
+        assert_eq!(output.status.code(), Some(78));
+        assert_eq!(stdout(&output), "");
+        let errors = stderr(&output);
+        assert!(errors.contains("a.toml:8:1"), "{errors}");
+        assert!(
+            errors.contains("the configuration has 2 errors"),
+            "{errors}"
+        );
+    }
+}
+
+#[test]
+fn warnings_fail_only_when_they_are_denied() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = format!("{VALID}[sources.idle]\ntype = \"internal_metrics\"\n");
+    let file = write(directory.path(), "a.toml", &text);
+    let output = metrifold(&["validate", "-c", &file]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stderr(&output).contains("warning: nothing consumes `idle`"));
+    let output = metrifold(&["validate", "--deny-warnings", "-c", &file]);
+    assert_eq!(output.status.code(), Some(78));
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let output = metrifold(&["-c", "/nowhere/metrifold.toml"]);
+    assert_eq!(output.status.code(), Some(78));
+    let errors = stderr(&output);
+    assert!(
+        errors.contains("cannot read /nowhere/metrifold.toml: no such file or directory"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn directories_and_files_are_merged() {
+    let directory = tempfile::tempdir().unwrap();
+    let (sources, sinks) = VALID.split_at(VALID.find("[sinks").unwrap());
+    write(directory.path(), "b.toml", sinks);
+    write(directory.path(), "a.toml", sources);
+    let patterns = [directory.path().display().to_string()];
+    let loaded = config::load(&patterns, &ProcessEnvironment, LoadOptions::default()).unwrap();
+    assert_eq!(loaded.config.sinks.len(), 1);
+    let extra = write(directory.path(), "c.toml", sinks);
+    let found = config::load(&patterns, &ProcessEnvironment, LoadOptions::default()).unwrap_err();
+    assert_eq!(found.len(), 1);
+    let place = found[0].place.as_ref().unwrap();
+    assert_eq!((place.file(), place.line()), (&*extra, 1));
+    let (first, _) = found[0].related.as_ref().unwrap();
+    assert!(first.file().ends_with("b.toml"));
+}
+
+#[test]
+fn what_is_generated_is_valid() {
+    let directory = tempfile::tempdir().unwrap();
+    for names in [
+        &["remote_write:sinks.remote_write"][..],
+        &[
+            "sources.remote_write",
+            "internal_metrics",
+            "thanos",
+            "blackhole",
+            "console",
+        ],
+        &["remote_write:remote_write,sinks.thanos"],
+    ] {
+        let mut arguments = vec!["generate"];
+        arguments.extend(names);
+        let output = metrifold(&arguments);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let file = write(directory.path(), "a.toml", &stdout(&output));
+        let output = metrifold(&[
+            "validate",
+            "--no-environment",
+            "--deny-warnings",
+            "-c",
+            &file,
+        ]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn components_are_listed_for_people_and_for_machines() {
+    let output = metrifold(&["list"]);
+    assert!(stdout(&output).contains("  blackhole "));
+    let output = metrifold(&["list", "sinks.remote_write"]);
+    assert!(stdout(&output).contains("\n  endpoint  (required"));
+    let output = metrifold(&["list", "--format", "json"]);
+    let list: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert!(list.as_array().is_some_and(|list| !list.is_empty()));
+    assert_eq!(metrifold(&["list", "nothing"]).status.code(), Some(64));
+}
+
+#[test]
+fn help_and_completion_are_results() {
+    for arguments in [
+        &["--help"][..],
+        &["run", "--help"],
+        &["--version"],
+        &["completion", "bash"],
+    ] {
+        let output = metrifold(arguments);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(!output.stdout.is_empty() && output.stderr.is_empty());
+    }
+    assert_eq!(metrifold(&["--colour"]).status.code(), Some(64));
+}
+
+#[test]
+fn an_unknown_key_is_refused_on_its_line() {
+    let text =
+        format!("{VALID}queue = {{ max_bytes = \"1MiB\" }}\n[api]\naddress = \"127.0.0.1:0\"\n");
+    let text = text.replace(
+        "blackhole\"",
+        "remote_write\"\nendpoint = \"http://localhost:1/\"",
+    );
+    let environment = |_: &str| None;
+    let valid = config::parse_str("a.toml", &text, &environment);
+    assert!(valid.is_ok(), "{:?}", valid.err());
+    let mutations = unknown_keys(&text);
+    assert_eq!(mutations.len(), 5);
+    for mutation in mutations {
+        let found = config::parse_str("a.toml", &mutation.text, &environment).unwrap_err();
+        let lines: Vec<_> = found
+            .iter()
+            .filter(|found| found.severity == Severity::Error)
+            .filter_map(|found| found.place.as_ref().map(|place| place.line()))
+            .collect();
+        assert_eq!(lines, [mutation.line], "{}", mutation.text);
+    }
+}
+
+#[test]
+fn a_signal_ends_the_process_with_success() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = write(directory.path(), "a.toml", VALID);
+    let arguments = ["-c", &file, "--log-format", "json", "run", "--threads", "1"];
+    let mut process = Process::spawn(&mut metrifold_testing::cli(&arguments));
+    process.until_logged("metrifold runs");
+    let log = process.log();
+    let line = log.lines().find(|line| line.contains("metrifold runs"));
+    let line = line.unwrap();
+    assert!(
+        serde_json::from_str::<serde_json::Value>(line).is_ok(),
+        "{line}"
+    );
+    assert_eq!(process.terminate().code(), Some(0), "{}", process.log());
+}
+
+#[test]
+fn the_example_of_the_documentation_is_valid() {
+    let page = include_str!("../../docs/configuration.md");
+    let example = page.split("```toml\n").nth(1).unwrap();
+    let example = example.split("```").next().unwrap();
+    let loaded = config::parse_str("a.toml", example, &|_: &str| None);
+    assert!(loaded.is_ok_and(|loaded| loaded.warnings.is_empty()));
+}
+
+#[test]
+fn the_error_of_the_documentation_is_what_is_printed() {
+    let text = format!("{}queue = {{ max_byte = \"64MiB\" }}\n", &VALID[1..]);
+    let text = text.replace("blackhole\"", "remote_write\"\nendpoint = \"http://x/\"");
+    let text = text.replace("[sinks", "\n\n[sinks");
+    let found = config::parse_str("metrifold.toml", &text, &|_: &str| None).unwrap_err();
+    let page = include_str!("../../docs/configuration.md");
+    assert!(page.contains(&found[0].render(false)), "{}", found[0]);
+}
+
+/// Every component with all of its keys set to their examples.
+fn everything() -> String {
+    let output = metrifold(&["list", "--format", "json"]);
+    let list: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let mut text = String::new();
+    for info in list.as_array().unwrap() {
+        let (kind, name) = (
+            info["kind"].as_str().unwrap(),
+            info["name"].as_str().unwrap(),
+        );
+        text.push_str(&format!("[{kind}s.{kind}-{name}]\ntype = \"{name}\"\n"));
+        if kind != "source" {
+            text.push_str("inputs = [\"source-*\"]\n");
+        }
+        for key in info["keys"].as_array().unwrap() {
+            let Some(value) = key["example"].as_str().or(key["default"].as_str()) else {
+                continue; // a table, whose keys follow
+            };
+            text.push_str(&format!("{} = {value}\n", key["name"].as_str().unwrap()));
+        }
+    }
+    text
+}
+
+#[test]
+fn every_key_that_is_listed_is_known() {
+    let environment = |_: &str| Some("value-of-a-variable".to_owned());
+    let options = LoadOptions { environment: false };
+    let texts = everything();
+    let found = config::parse_texts(&[("a.toml", &texts)], &environment, options);
+    for found in found.err().unwrap_or_default() {
+        // Some keys exclude each other; none is unknown or has a wrong type.
+        assert!(!found.message.contains("unknown"), "{found}");
+        assert!(!found.message.contains("invalid"), "{found}");
+    }
+}
+
+#[test]
+fn damaged_configurations_are_refused_and_never_panic() {
+    let text = everything();
+    assert!(toml::de::DeTable::parse(&text).is_ok());
+    let characters: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
+    let damage = [
+        "", "\"", "=", "[", "]", "{", "}", "\n", "\0", "é", "1", ".", "${A}", "x = 1\n", ",",
+    ];
+    let edit = (
+        any::<prop::sample::Index>(),
+        0usize..6,
+        prop::sample::select(damage.to_vec()),
+    );
+    let edits = prop::collection::vec(edit, 1..4);
+    let options = LoadOptions { environment: false };
+    proptest!(ProptestConfig::with_cases(200), |(edits in edits)| {
+        let mut damaged = text.clone();
+        for (at, length, insert) in edits {
+            let at = *at.get(&characters);
+            let end = at + length;
+            if damaged.is_char_boundary(at) && damaged.is_char_boundary(end) && end <= damaged.len() {
+                damaged.replace_range(at..end, insert);
+            }
+        }
+        let environment = |name: &str| (name == "A").then(|| "topsecret".to_owned());
+        if let Err(found) = config::parse_texts(&[("a.toml", &damaged)], &environment, options) {
+            for found in found {
+                let printed = found.render(false);
+                prop_assert!(!printed.contains("topsecret"), "{}", printed);
+            }
+        }
+    });
+}

@@ -1,0 +1,390 @@
+//! The program on a disk that is full, too small, read-only or taken, and on files that a crash or a
+//! fault has damaged: what senders hear, what is delivered, what the log says.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use metrifold_testing::config::sink;
+use metrifold_testing::{
+    Answer, Endpoint, Metrifold, Random, Sender, Series, Volume, body, expect, until, until_so, up,
+    ups,
+};
+
+const MIB: usize = 1 << 20;
+
+fn source() -> String {
+    "[sources.a]\ntype = \"remote_write\"\naddress = \"INGEST\"\nacknowledge_timeout = \"2s\"\n"
+        .to_owned()
+}
+
+/// A sample of `up` at a time, in so many bytes that do not compress.
+fn large(time: i64, bytes: usize) -> Vec<u8> {
+    let mut random = Random(time as u64);
+    let words = (0..bytes / 8).map(|_| format!("{:016x}", random.number()));
+    let words: Vec<String> = words.collect();
+    let series = Series::new("up", &[(time, time as f64)]);
+    // Labels are 16 KiB at most.
+    let labels = words.chunks(512).enumerate();
+    let series = labels.fold(series, |series, (at, words)| {
+        series.label(&format!("l{at}"), &words.concat())
+    });
+    body(&[series])
+}
+
+/// The first time that each sample was accepted, in that order.
+fn first_accepted(endpoint: &Endpoint) -> Vec<(String, i64)> {
+    let mut seen = BTreeSet::new();
+    let accepted = endpoint.accepted().into_iter();
+    accepted.filter(|it| seen.insert(it.clone())).collect()
+}
+
+/// Everything up to a time arrives, in order. The one after it may be there as well, if it was sent
+/// and not acknowledged.
+#[track_caller]
+fn expect_all(endpoint: &Endpoint, last: i64) {
+    until_so(&format!("all {last} samples are there"), || {
+        first_accepted(endpoint).len() >= last as usize
+    });
+    let mut accepted = first_accepted(endpoint);
+    accepted.pop_if(|(_, time)| *time == last + 1);
+    assert_eq!(accepted, ups(1..=last));
+}
+
+fn queued(child: &Metrifold) -> f64 {
+    child.metric("metrifold_queue_disk_batches", &[("component_id", "must")])
+}
+
+#[track_caller]
+fn expect_turned_away(answer: &Answer) {
+    expect(answer, 503);
+    let seconds: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=30).contains(&seconds), "{seconds}");
+}
+
+/// Three sinks: a required one with a queue on disk whose endpoint is down, and two that are well.
+struct Full {
+    config: String,
+    down: Endpoint,
+    others: [Endpoint; 2],
+    /// The last sample that was acknowledged.
+    last: i64,
+}
+
+impl Full {
+    fn new(folder: &Path, sync: &str) -> Self {
+        let (down, others) = (
+            Endpoint::new(|_| 503),
+            [Endpoint::healthy(), Endpoint::healthy()],
+        );
+        let keys = format!(
+            "queue = {{ type = \"disk\", max_bytes = \"1GiB\", memory_bytes = \"256KiB\", {sync} }}"
+        );
+        let config = format!("data_dir = {folder:?}\n")
+            + &source()
+            + &sink("must", "a", &down.url(), &keys)
+            + &sink("also_must", "a", &others[0].url(), "")
+            + &sink("may", "a", &others[1].url(), "required = false");
+        Self {
+            config,
+            down,
+            others,
+            last: 0,
+        }
+    }
+
+    /// Sends until somebody is turned away.
+    fn send_until_full(&mut self, sender: &mut Sender, bytes: usize) -> i64 {
+        let before = self.last;
+        until("a sender is turned away", || {
+            let answer = sender.write(&large(self.last + 1, bytes));
+            if answer.status == 204 {
+                self.last += 1;
+                return None;
+            }
+            expect_turned_away(&answer);
+            Some(())
+        });
+        self.last - before
+    }
+
+    /// Sends the next sample, which has room.
+    fn send(&mut self, sender: &mut Sender, bytes: usize) {
+        expect(&sender.write(&large(self.last + 1, bytes)), 204);
+        self.last += 1;
+    }
+
+    /// The others get what the full one cannot take.
+    fn expect_others_go_on(&self, sender: &mut Sender, bytes: usize) {
+        let counts = self.others.each_ref().map(|other| other.accepted().len());
+        for _ in 0..5 {
+            expect_turned_away(&sender.write(&large(self.last + 1, bytes)));
+        }
+        for (other, before) in self.others.iter().zip(counts) {
+            other.wait_accepted(before + 5);
+        }
+    }
+
+    /// Nobody has died of it, all that was acknowledged arrives in order, and nothing is left.
+    fn expect_recovered(&self, child: &Metrifold) {
+        self.down.now(|_| 204);
+        expect_all(&self.down, self.last);
+        until_so("the queue is empty", || queued(child) == 0.0);
+        assert_eq!(child.metric("metrifold_component_restarts_total", &[]), 0.0);
+        for other in &self.others {
+            expect_all(other, self.last);
+        }
+    }
+}
+
+/// A disk that others have filled, twice; a crash while it is full; then the endpoint comes back.
+fn full_disk(sync: &str) {
+    const REQUEST: usize = 16 << 10;
+    let Some(volume) = Volume::mount(6 * MIB) else {
+        return;
+    };
+    let mut full = Full::new(volume.path(), sync);
+    volume.fill(4 * MIB);
+    let mut child = Metrifold::start(&full.config);
+    let mut sender = Sender::new(child.ingest);
+    assert!(full.send_until_full(&mut sender, REQUEST) > 20);
+    full.expect_others_go_on(&mut sender, REQUEST);
+    let log = child.log();
+    assert!(
+        log.contains("cannot store batches sink=must error=no space left on the device"),
+        "{log}"
+    );
+
+    volume.free();
+    full.send(&mut sender, REQUEST);
+    assert!(full.send_until_full(&mut sender, REQUEST) > 50);
+
+    // It can be started on a full disk, and has what it had.
+    child.signal("KILL");
+    child.wait();
+    child.start_again();
+    let mut sender = until("it takes requests", || {
+        std::panic::catch_unwind(|| Sender::new(child.ingest)).ok()
+    });
+    assert!(queued(&child) >= full.last as f64, "{}", queued(&child));
+    full.expect_others_go_on(&mut sender, REQUEST);
+
+    // Draining needs no room, and makes some.
+    full.expect_recovered(&child);
+    for _ in 0..10 {
+        full.send(&mut sender, REQUEST);
+    }
+    full.expect_recovered(&child);
+    child.signal("TERM");
+    assert!(child.wait().success(), "{}", child.log());
+    eprintln!("{sync}: {} requests were acknowledged", full.last);
+}
+
+#[test]
+fn a_full_disk_turns_senders_away_until_there_is_room() {
+    full_disk("sync = \"batch\"");
+}
+
+#[test]
+fn a_full_disk_turns_senders_away_if_it_is_made_durable_later_as_well() {
+    full_disk("sync = \"interval\", sync_interval = \"20ms\"");
+}
+
+/// Writes fail with another error than that of a full disk: files must not grow above a limit. It
+/// needs no rights, so that a test has a disk that fails wherever it runs.
+fn small_files(sync: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut full = Full::new(folder.path(), sync);
+    // Blocks of 512 or 1,024 bytes, which depends on the shell: 32 or 64 KiB.
+    let limit = "trap '' XFSZ; ulimit -S -f 64";
+    let mut child = Metrifold::start_after(limit, &full.config);
+    let mut sender = Sender::new(child.ingest);
+    // Several segments' worth of requests that fit: only the one at the end of a file fails.
+    for _ in 0..100 {
+        until("it fits into the next file", || {
+            let answer = sender.write(&large(full.last + 1, 4 << 10));
+            (answer.status == 204).then_some(())
+        });
+        full.last += 1;
+    }
+    // And some that do not fit into any.
+    full.expect_others_go_on(&mut sender, 80 << 10);
+    let log = child.log();
+    assert!(
+        log.contains("cannot store batches sink=must error=cannot write to the queue"),
+        "{log}"
+    );
+    let raised = Command::new("prlimit")
+        .args(["--fsize=unlimited:", "--pid", &child.id().to_string()])
+        .status();
+    assert!(raised.unwrap().success());
+    full.send(&mut sender, 80 << 10);
+    full.expect_recovered(&child);
+    child.signal("TERM");
+    assert!(child.wait().success(), "{}", child.log());
+}
+
+#[test]
+fn a_disk_that_fails_turns_senders_away_and_nothing_is_lost() {
+    small_files("sync = \"batch\"");
+}
+
+#[test]
+fn a_disk_that_fails_turns_senders_away_if_it_is_made_durable_later_as_well() {
+    small_files("sync = \"interval\", sync_interval = \"20ms\"");
+}
+
+/// A queue of many segments that a process left that was killed.
+struct Left {
+    folder: tempfile::TempDir,
+    config: String,
+    endpoint: Endpoint,
+}
+
+const LEFT: i64 = 60;
+
+fn left() -> Left {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = Endpoint::new(|_| 503);
+    // A segment is a sixteenth of it.
+    let keys = "queue = { type = \"disk\", max_bytes = \"512KiB\" }";
+    let config = format!("data_dir = {:?}\n", folder.path())
+        + &source()
+        + &sink("must", "a", &endpoint.url(), keys);
+    let child = Metrifold::start(&config);
+    let mut sender = Sender::new(child.ingest);
+    for time in 1..=LEFT {
+        expect(&sender.write(&large(time, 4 << 10)), 204);
+    }
+    child.signal("KILL");
+    drop(child);
+    endpoint.now(|_| 204);
+    Left {
+        folder,
+        config,
+        endpoint,
+    }
+}
+
+impl Left {
+    fn queue(&self) -> PathBuf {
+        self.folder.path().join("queues/must")
+    }
+
+    /// Its segments, the oldest first.
+    fn segments(&self) -> Vec<PathBuf> {
+        let files = fs::read_dir(self.queue()).unwrap();
+        let files = files.map(|file| file.unwrap().path());
+        let mut logs: Vec<_> = files
+            .filter(|file| file.extension().is_some_and(|it| it == "log"))
+            .collect();
+        logs.sort();
+        logs
+    }
+}
+
+/// The first sequence number of a segment.
+fn sequence(segment: &Path) -> i64 {
+    let name = segment.file_stem().unwrap().to_str().unwrap();
+    name.parse().unwrap()
+}
+
+#[test]
+fn what_a_crash_left_of_a_write_is_cut_off_and_said() {
+    let left = left();
+    let newest = left.segments().pop().unwrap();
+    let record = &fs::read(&newest).unwrap()[32..500];
+    let mut file = File::options().append(true).open(&newest).unwrap();
+    file.write_all(record).unwrap();
+    let child = Metrifold::start(&left.config);
+    expect_all(&left.endpoint, LEFT);
+    until_so("the queue is empty", || queued(&child) == 0.0);
+    let log = child.log();
+    let name = newest.file_name().unwrap().to_str().unwrap();
+    let said = format!("sink=must event={name}: cut off 468 bytes of an unfinished write");
+    assert!(log.contains(&said), "{said}\n{log}");
+    let lost = child.metric("metrifold_queue_disk_corrupt_batches_total", &[]);
+    assert_eq!(lost, 0.0);
+}
+
+#[test]
+fn a_segment_that_is_missing_costs_what_was_in_it_and_is_said() {
+    let left = left();
+    let segments = left.segments();
+    assert!(segments.len() > 4, "{segments:?}");
+    let (from, to) = (sequence(&segments[1]), sequence(&segments[2]));
+    fs::remove_file(&segments[1]).unwrap();
+    let child = Metrifold::start(&left.config);
+    // Sequence numbers count from 0, the samples from 1.
+    let rest: Vec<i64> = (1..=from).chain(to + 1..=LEFT).collect();
+    until_so("the queue is empty", || queued(&child) == 0.0);
+    assert_eq!(first_accepted(&left.endpoint), ups(rest));
+    let log = child.log();
+    let name = segments[1].file_name().unwrap().to_str().unwrap();
+    assert!(log.contains(&format!("{name} is missing")), "{log}");
+    let must = [("component_id", "must")];
+    let lost = child.metric("metrifold_queue_disk_corrupt_batches_total", &must);
+    assert_eq!(lost, (to - from) as f64);
+}
+
+/// Runs a configuration that cannot be started, and returns its log.
+#[track_caller]
+fn expect_refused(config: &str) -> String {
+    let mut child = Metrifold::spawn(config, &[]);
+    assert_eq!(child.wait().code(), Some(1), "{}", child.log());
+    let log = child.log();
+    assert!(!log.contains("metrifold runs"), "{log}");
+    log
+}
+
+#[test]
+fn a_folder_has_one_process_and_the_second_one_does_not_start() {
+    let left = left();
+    let child = Metrifold::start(&left.config);
+    let log = expect_refused(&left.config);
+    let said = "is in use by another process: give each process a data_dir of its own";
+    assert!(log.contains(said), "{log}");
+    // The first one has not noticed.
+    expect(&Sender::new(child.ingest).write(&up(LEFT + 1)), 204);
+    expect_all(&left.endpoint, LEFT + 1);
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_to_is_not_opened() {
+    let left = left();
+    // A file where the queue's folder should be: refused whoever asks.
+    let aside = left.folder.path().join("aside");
+    fs::rename(left.queue(), &aside).unwrap();
+    fs::write(left.queue(), "").unwrap();
+    let log = expect_refused(&left.config);
+    assert!(log.contains("must") && log.contains("cannot "), "{log}");
+    fs::remove_file(left.queue()).unwrap();
+
+    if let Some(volume) = Volume::mount(4 * MIB) {
+        let queues = volume.path().join("queues/must");
+        fs::create_dir_all(&queues).unwrap();
+        for file in fs::read_dir(&aside).unwrap() {
+            let file = file.unwrap();
+            fs::copy(file.path(), queues.join(file.file_name())).unwrap();
+        }
+        volume.read_only(true);
+        let folder = format!("{:?}", left.folder.path());
+        let config = left
+            .config
+            .replace(&folder, &format!("{:?}", volume.path()));
+        let log = expect_refused(&config);
+        assert!(log.contains("Read-only file system"), "{log}");
+        volume.read_only(false);
+        drop(Metrifold::start(&config));
+    }
+
+    // Nothing was touched.
+    let _ = fs::remove_dir_all(left.queue());
+    fs::rename(&aside, left.queue()).unwrap();
+    left.endpoint.now(|_| 204);
+    let child = Metrifold::start(&left.config);
+    expect_all(&left.endpoint, LEFT);
+    drop(child);
+}

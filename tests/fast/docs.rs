@@ -1,0 +1,418 @@
+//! What the documentation says of components, metrics, files and dependencies is what there is.
+//!
+//! Tables of keys are rendered from the components' own descriptions: `UPDATE_DOCS=1 cargo test
+//! --test fast docs::` writes them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+// Registers the components.
+use metrifold as _;
+use metrifold_base::KeyDefault;
+use metrifold_base::keys::Listed;
+use metrifold_engine::component::{ComponentInfo, SinkConfig, SourceConfig, TransformConfig};
+use metrifold_engine::config::{LoadOptions, parse_texts};
+use metrifold_model::Kind;
+use metrifold_telemetry::Metric;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn components() -> Vec<&'static ComponentInfo> {
+    let all: Vec<_> = crate::components::components().collect();
+    assert!(all.len() >= 10, "{}", all.len());
+    all
+}
+
+/// `docs/components/NAME.md`, or `NAME_KIND.md` where two kinds share a name.
+fn page_of(info: &ComponentInfo) -> PathBuf {
+    let same = components()
+        .iter()
+        .filter(|other| other.name == info.name)
+        .count();
+    let file = match same {
+        1 => format!("{}.md", info.name),
+        _ => format!("{}_{}.md", info.name, info.kind.as_str()),
+    };
+    Path::new("docs/components").join(file)
+}
+
+/// The default as pages show it.
+fn default_of(key: &Listed) -> String {
+    match key.default {
+        KeyDefault::Required(_) => "required".to_owned(),
+        KeyDefault::Value(value) => format!("`{value}`"),
+        KeyDefault::Unset(_) | KeyDefault::Table | KeyDefault::Off => String::new(),
+    }
+}
+
+/// The table of keys as TOML users read it.
+fn render(info: &ComponentInfo) -> String {
+    let rows: String = info
+        .keys()
+        .iter()
+        .map(|key| {
+            let doc = key.doc.replace('|', "\\|");
+            let default = default_of(key);
+            let default = if default.is_empty() {
+                ""
+            } else {
+                &format!("{default} ")
+            };
+            format!("| `{}` | {default}| {doc} |\n", key.name)
+        })
+        .collect();
+    match rows.as_str() {
+        "" => String::new(),
+        rows => format!("| key | default | meaning |\n| --- | --- | --- |\n{rows}"),
+    }
+}
+
+#[test]
+fn every_component_has_a_page_and_every_page_a_component() {
+    let pages: BTreeSet<_> = fs::read_dir(root().join("docs/components"))
+        .unwrap()
+        .map(|file| Path::new("docs/components").join(file.unwrap().file_name()))
+        .collect();
+    let expected: BTreeSet<_> = components().into_iter().map(page_of).collect();
+    assert_eq!(pages, expected);
+    for info in components() {
+        let title = read(page_of(info)).lines().next().unwrap().to_lowercase();
+        assert_eq!(title, format!("# {} `{}`", info.kind.as_str(), info.name));
+    }
+}
+
+#[test]
+fn the_rendered_tables_of_keys_are_up_to_date() {
+    for info in components() {
+        let page = page_of(info);
+        let text = read(&page);
+        let start = format!("<!-- keys: {} {} -->\n", info.kind.as_str(), info.name);
+        let Some((before, rest)) = text.split_once(&start) else {
+            continue; // written by hand, which the next test checks
+        };
+        let (table, after) = rest.split_once("<!-- end -->").expect("an end mark");
+        let expected = render(info);
+        if table != expected && std::env::var_os("UPDATE_DOCS").is_some() {
+            let text = format!("{before}{start}{expected}<!-- end -->{after}");
+            fs::write(root().join(&page), text).unwrap();
+            continue;
+        }
+        assert_eq!(
+            table,
+            expected,
+            "{}: run UPDATE_DOCS=1 cargo test --test fast docs::",
+            page.display()
+        );
+    }
+}
+
+#[test]
+fn every_page_names_every_key_with_its_default_and_no_other() {
+    for info in components() {
+        let page = page_of(info);
+        let text = read(&page);
+        let section = text.split("\n## Keys\n").nth(1).expect("a section on keys");
+        let section = section.split("\n## ").next().unwrap();
+        // A table of something else may follow.
+        let table = section
+            .lines()
+            .skip_while(|line| !line.starts_with("| key |"));
+        let rows: BTreeMap<&str, &str> = table
+            .take_while(|line| line.starts_with('|'))
+            .filter_map(|line| Some((line.strip_prefix("| `")?.split_once('`')?.0, line)))
+            .collect();
+        let keys = info.keys();
+        let names: BTreeSet<&str> = keys.iter().map(|key| key.name.as_str()).collect();
+        let named: BTreeSet<&str> = rows.keys().copied().collect();
+        assert_eq!(named, names, "{}", page.display());
+        for key in &keys {
+            let default = default_of(key);
+            let row = rows[key.name.as_str()];
+            assert!(
+                row.contains(&default),
+                "{}: {row} lacks {default}",
+                page.display()
+            );
+        }
+    }
+}
+
+/// What a component with these keys is, as `Debug` shows it.
+fn decoded(info: &ComponentInfo, keys: Table) -> String {
+    let tagged = Value::Table(Table::from_iter([(
+        info.name.to_owned(),
+        Value::Table(keys.clone()),
+    )]));
+    let shown = match info.kind {
+        Kind::Source => Box::<dyn SourceConfig>::deserialize(tagged).map(|it| format!("{it:?}")),
+        Kind::Transform => {
+            Box::<dyn TransformConfig>::deserialize(tagged).map(|it| format!("{it:?}"))
+        }
+        Kind::Sink => Box::<dyn SinkConfig>::deserialize(tagged).map(|it| format!("{it:?}")),
+    };
+    shown.unwrap_or_else(|error| panic!("{}: {error} in {keys}", info.name))
+}
+
+/// Sets a key by its full name.
+fn set(table: &mut Table, name: &str, text: &str) {
+    let value = format!("x = {text}").parse::<Table>().unwrap()["x"].clone();
+    let mut steps: Vec<&str> = name.split('.').collect();
+    let last = steps.pop().unwrap();
+    let holder = steps.into_iter().fold(table, |table, step| {
+        let below = table.entry(step).or_insert(Value::Table(Table::new()));
+        below.as_table_mut().unwrap()
+    });
+    holder.insert(last.to_owned(), value);
+}
+
+/// The keys that have to be given for this one to be allowed.
+fn needed(keys: &[Listed], wanted: &str) -> Table {
+    let mut table = Table::new();
+    for key in keys {
+        if key.default == KeyDefault::Off && wanted.starts_with(&format!("{}.", key.name)) {
+            set(&mut table, &key.name, "{}");
+        }
+        let (group, _) = key.name.rsplit_once('.').unwrap_or_default();
+        let around = group.is_empty() || wanted.starts_with(&format!("{group}."));
+        if key.needed && around {
+            set(&mut table, &key.name, key.default.example().unwrap());
+        }
+    }
+    table
+}
+
+#[test]
+fn what_a_page_calls_the_default_is_what_holds_when_the_key_is_absent() {
+    let mut defaults = 0;
+    for info in components() {
+        let keys = info.keys();
+        for key in &keys {
+            let without = needed(&keys, &key.name);
+            let mut with = without.clone();
+            match key.default {
+                KeyDefault::Value(text) => {
+                    defaults += 1;
+                    set(&mut with, &key.name, text);
+                    let (given, absent) = (decoded(info, with), decoded(info, without));
+                    assert_eq!(given, absent, "{} of {}", key.name, info.name);
+                }
+                KeyDefault::Required(text) | KeyDefault::Unset(text) => {
+                    // At least it can have the value.
+                    set(&mut with, &key.name, text);
+                    decoded(info, with);
+                }
+                KeyDefault::Table | KeyDefault::Off => {
+                    decoded(info, without);
+                }
+            }
+        }
+    }
+    assert!(defaults > 50, "{defaults}");
+}
+
+#[test]
+fn every_metric_and_its_meaning_stand_in_the_operations_page() {
+    let page = read("docs/operations.md");
+    for metric in Metric::ALL {
+        let (name, _) = metric.describe();
+        assert!(page.contains(&format!("`{name}`")), "{name}");
+    }
+    // And none that there is not.
+    for word in page.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
+        let known = Metric::ALL.iter().any(|metric| {
+            let name = metric.describe().0;
+            word == name || word.strip_suffix("_bucket") == Some(name)
+        });
+        let is_metric = word.starts_with("metrifold_") && word != "metrifold_";
+        assert!(known || !is_metric, "{word} is no metric");
+    }
+}
+
+/// All pages of the documentation.
+fn pages() -> Vec<PathBuf> {
+    let mut pages: Vec<PathBuf> = ["README.md", "ARCHITECTURE.md"].map(PathBuf::from).into();
+    let mut folders = vec![PathBuf::from("docs")];
+    while let Some(folder) = folders.pop() {
+        for file in fs::read_dir(root().join(&folder)).unwrap() {
+            let file = file.unwrap();
+            let path = folder.join(file.file_name());
+            if file.file_type().unwrap().is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                pages.push(path);
+            }
+        }
+    }
+    pages
+}
+
+/// The text without fenced blocks and code spans, in which brackets mean other things.
+fn prose(text: &str) -> String {
+    let outside = text.split("```").step_by(2).collect::<String>();
+    outside.split('`').step_by(2).collect()
+}
+
+/// What headings are linked by.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let outside = text.split("```").step_by(2).collect::<String>();
+    let headings = outside.lines().filter_map(|line| {
+        let heading = line.strip_prefix('#')?.trim_start_matches('#');
+        heading.strip_prefix(' ').map(str::to_owned)
+    });
+    headings
+        .map(|heading| {
+            let kept = heading.to_lowercase();
+            let kept = kept
+                .chars()
+                .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+            kept.collect::<String>().replace(' ', "-")
+        })
+        .collect()
+}
+
+#[test]
+fn every_link_between_pages_leads_somewhere() {
+    let mut links = 0;
+    for page in pages() {
+        let text = read(&page);
+        for link in prose(&text).split("](").skip(1) {
+            let target = link.split(')').next().unwrap();
+            if target.contains("://") {
+                continue;
+            }
+            links += 1;
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let path = match file {
+                "" => page.clone(),
+                file => page.parent().unwrap().join(file),
+            };
+            assert!(root().join(&path).exists(), "{}: {target}", page.display());
+            if !anchor.is_empty() {
+                let known = anchors(&read(&path));
+                assert!(
+                    known.contains(anchor),
+                    "{}: {target} of {known:?}",
+                    page.display()
+                );
+            }
+        }
+    }
+    assert!(links > 20, "{links}");
+}
+
+#[test]
+fn every_page_of_the_documentation_can_be_found_from_the_readme() {
+    let mut found = BTreeSet::from([PathBuf::from("README.md")]);
+    let mut todo = vec![PathBuf::from("README.md")];
+    while let Some(page) = todo.pop() {
+        let text = read(&page);
+        for link in prose(&text).split("](").skip(1) {
+            let target = link.split([')', '#']).next().unwrap();
+            let path = page.parent().unwrap().join(target);
+            let Ok(path) = root().join(path).canonicalize() else {
+                continue;
+            };
+            let Ok(path) = path
+                .strip_prefix(root().canonicalize().unwrap())
+                .map(PathBuf::from)
+            else {
+                continue;
+            };
+            if path.extension().is_some_and(|e| e == "md") && found.insert(path.clone()) {
+                todo.push(path);
+            }
+        }
+    }
+    for page in pages() {
+        assert!(found.contains(&page), "no way leads to {}", page.display());
+    }
+}
+
+#[test]
+fn the_architecture_names_every_folder_and_file_at_the_top_of_the_sources() {
+    let text = read("ARCHITECTURE.md");
+    for file in fs::read_dir(root().join("src")).unwrap() {
+        let file = file.unwrap();
+        let name = file.file_name().into_string().unwrap();
+        let name = match file.file_type().unwrap().is_dir() {
+            true => format!("`src/{name}/`"),
+            // A folder stands for the file of its name.
+            false if file.path().with_extension("").is_dir() => continue,
+            false => format!("`src/{name}`"),
+        };
+        assert!(text.contains(&name), "{name}");
+    }
+    for word in text
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|word| word.starts_with("src/"))
+    {
+        assert!(root().join(word).exists(), "{word}");
+    }
+}
+
+#[test]
+fn the_architecture_gives_a_reason_for_every_dependency_and_for_no_other() {
+    let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
+    let all = manifest["workspace"]["dependencies"].as_table().unwrap();
+    let foreign = all.keys().filter(|name| !name.starts_with("metrifold-"));
+    let expected: BTreeSet<String> = foreign.cloned().collect();
+    let text = read("ARCHITECTURE.md");
+    let section = text.split("\n## Dependencies\n").nth(1).expect("a section");
+    let section = section.split("\n## ").next().unwrap();
+    let mut named = BTreeSet::new();
+    for line in section.lines().filter(|line| line.starts_with("| `")) {
+        let (crates, reason) = line[1..].split_once(" | ").unwrap();
+        assert!(reason.trim_end_matches('|').trim().len() > 10, "{line}");
+        for name in crates.split('`').skip(1).step_by(2) {
+            assert!(named.insert(name.to_owned()), "{name} twice");
+        }
+    }
+    assert_eq!(named, expected);
+}
+
+/// The configurations that a page shows.
+fn configurations(text: &str) -> Vec<String> {
+    let blocks = text.split("```toml\n").skip(1);
+    blocks
+        .map(|block| block.split("```").next().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn what_the_pages_show_of_configurations_is_right_as_far_as_it_goes() {
+    // What is cut out of a configuration lacks the components around it.
+    let around = ["has no source", "has no sink", "matches no component"];
+    let mut shown = 0;
+    for page in pages() {
+        // tests/fast/config.rs looks at that one, which shows single keys, too.
+        if page.ends_with("configuration.md") {
+            continue;
+        }
+        let is_whole = page.ends_with("README.md");
+        for text in configurations(&read(&page)) {
+            shown += 1;
+            let variables = |name: &str| Some(format!("value-of-{name}"));
+            let options = LoadOptions { environment: false };
+            let found = parse_texts(&[("shown.toml", &text)], &variables, options);
+            for error in found.err().unwrap_or_default() {
+                let message = error.message;
+                let expected = !is_whole && around.iter().any(|what| message.contains(what));
+                assert!(expected, "{}: {message}\n{text}", page.display());
+            }
+        }
+    }
+    assert!(shown >= 10, "{shown}");
+}

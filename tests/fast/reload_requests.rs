@@ -1,0 +1,268 @@
+//! Reload as those meet it who ask for it: by request, by command and by signal. The program runs as
+//! a child that watches no files, so that nothing but the test reloads.
+
+use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+
+use metrifold_testing::config::{blackhole, smallest};
+use metrifold_testing::edits::*;
+use metrifold_testing::{
+    Does, Endpoint, Metrifold, Reply, Sender, body, cli, free_address, one, run, until, until_so,
+};
+
+/// `metrifold reload` with the child's configuration.
+fn command(child: &Metrifold, arguments: &[&str]) -> Output {
+    let mut command = cli(&["-c"]);
+    run(command.arg(file(child)).arg("reload").args(arguments))
+}
+
+#[test]
+fn requests_are_answered_with_the_outcome() {
+    let child = unwatched(&smallest(""));
+    let unchanged = "unchanged: what runs is what the files say";
+    post_expecting(&child, 200, unchanged);
+    // A comment changes the hash and nothing else.
+    let before = topology(&child)["config_hash"].clone();
+    edit(&child, &smallest("# a comment"));
+    post_expecting(&child, 200, unchanged);
+    assert_ne!(topology(&child)["config_hash"], before);
+
+    edit(&child, &smallest(&blackhole("a")));
+    post_expecting(&child, 200, "applied: added sinks.a");
+    edit(
+        &child,
+        &smallest(
+            "[transforms.unused]\ntype = \"tenant\"\ninputs = [\"ingest\"]\nfrom = [{ value = \"t\" }]",
+        ),
+    );
+    let text = post(&child).text();
+    assert!(
+        text.starts_with("warning: nothing consumes `unused`"),
+        "{text}"
+    );
+
+    edit(
+        &child,
+        &smallest("[sinks.b]\ntype = \"blackhole\"\ninputs = [\"x\"]\nkey = 1"),
+    );
+    let text = post_expecting(&child, 422, "refused: 2 errors, nothing was changed");
+    let validate = run(cli(&["validate", "-c"]).arg(file(&child)));
+    let validate = String::from_utf8(validate.stderr).unwrap();
+    let errors = text.rsplit_once("refused").unwrap().0;
+    assert!(validate.starts_with(errors), "{validate}\n---\n{errors}");
+
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let moved = smallest(&blackhole("b")).replace("INGEST", &address.to_string());
+    edit(&child, &moved);
+    let text = post_expecting(&child, 409, "refused: 1 error, nothing was changed");
+    assert!(
+        text.contains("ingest") && text.contains(&address.to_string()),
+        "{text}"
+    );
+    assert!(text.contains("metrifold.toml:3:10"), "{text}");
+    assert!(!runs(&child, "b"));
+    assert_eq!(
+        Sender::new(child.ingest)
+            .write(&body(&[one("up", 1)]))
+            .status,
+        204
+    );
+    drop(taken);
+    post_expecting(
+        &child,
+        200,
+        "applied: added sinks.b; changed sources.ingest; removed transforms.unused",
+    );
+    assert_eq!(
+        Sender::new(address).write(&body(&[one("up", 2)])).status,
+        204
+    );
+
+    let answer = child.get("/-/reload");
+    assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")));
+    assert_eq!(
+        Sender::new(child.api).post("/metrics", &[], b"").status,
+        405
+    );
+    assert_eq!(reloads(&child, "refused"), 2.0);
+}
+
+#[test]
+fn everybody_who_asks_is_answered_by_a_reload_that_read_the_files_afterwards() {
+    let child = unwatched(&smallest(""));
+    for round in 0..5 {
+        let name = format!("round{round}");
+        edit(&child, &smallest(&blackhole(&name)));
+        thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    let answer = post(&child);
+                    assert_eq!(answer.status, 200, "{}", answer.text());
+                    assert!(runs(&child, &name), "{name}");
+                });
+            }
+        });
+    }
+    assert_eq!(reloads(&child, "applied"), 5.0);
+}
+
+#[test]
+fn the_command_has_exit_codes() {
+    let child = unwatched(&smallest(""));
+    let run = |arguments: &[&str]| {
+        let output = command(&child, arguments);
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    };
+    edit(&child, &smallest(&blackhole("a")));
+    let (code, out, err) = run(&[]);
+    assert_eq!(
+        (code, &*out),
+        (Some(0), "applied: added sinks.a\n"),
+        "{err}"
+    );
+
+    let address = child.api.to_string();
+    edit(&child, &smallest("[sinks.b]"));
+    for arguments in [&[][..], &["--address", &address]] {
+        let (code, out, err) = run(arguments);
+        assert_eq!((code, &*out), (Some(78), ""), "{err}");
+        assert!(err.contains("sinks.b has no type"), "{err}");
+    }
+    // Asked only when the file does not say it already.
+    assert_eq!(reloads(&child, "refused"), 1.0);
+
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let moved = smallest("").replace("INGEST", &taken.local_addr().unwrap().to_string());
+    edit(&child, &moved);
+    let (code, _, err) = run(&[]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("cannot listen"), "{err}");
+
+    let nobody = free_address().to_string();
+    let (code, _, err) = run(&["--address", &nobody]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("cannot be asked"), "{err}");
+}
+
+#[test]
+fn a_hangup_reloads_without_watching_too() {
+    let child = unwatched(&smallest(""));
+    edit(&child, &smallest(&blackhole("a")));
+    child.signal("HUP");
+    until_runs(&child, "a");
+    assert_eq!(topology(&child)["last_reload"]["trigger"], "signal");
+    assert_eq!(reloads(&child, "applied"), 1.0);
+}
+
+#[test]
+fn what_only_a_start_can_set_is_refused_at_its_place() {
+    let child = unwatched(&smallest(""));
+    let text = child.complete(&smallest(""));
+    fs::write(file(&child), format!("data_dir = \"/tmp/x\"\n{text}")).unwrap();
+    let answer = post_expecting(&child, 422, "refused: 1 error, nothing was changed");
+    assert!(answer.contains("`data_dir` cannot be changed"), "{answer}");
+    assert!(answer.contains("metrifold.toml:1:"), "{answer}");
+}
+
+#[test]
+fn the_admin_address_moves_comes_and_goes() {
+    let child = unwatched(&smallest(""));
+    let (old, new) = (child.api, free_address());
+    let text = child.complete(&smallest(""));
+    let moved = text.replace(&old.to_string(), &new.to_string());
+    fs::write(file(&child), &moved).unwrap();
+    post_expecting(&child, 200, "applied: changed api");
+    let page = metrifold_testing::fetch(new, "/-/ready").unwrap();
+    assert_eq!(page.status, 200);
+    until_so("the old address is closed", || {
+        TcpListener::bind(old).is_ok()
+    });
+
+    // Taken by somebody else: refused, and the new one still answers.
+    let taken = TcpListener::bind(old).unwrap();
+    fs::write(file(&child), &text).unwrap();
+    let answer = Sender::new(new).post("/-/reload", &[], b"");
+    assert_eq!(answer.status, 409, "{}", answer.text());
+    assert!(answer.text().contains("api: "), "{}", answer.text());
+    drop(taken);
+
+    fs::write(
+        file(&child),
+        smallest("").replace("INGEST", &child.ingest.to_string()),
+    )
+    .unwrap();
+    let answer = Sender::new(new).post("/-/reload", &[], b"");
+    assert_eq!(answer.text(), "applied: removed api");
+    until_so("it is closed", || TcpListener::bind(new).is_ok());
+    fs::write(file(&child), &text).unwrap();
+    child.signal("HUP");
+    until_so("it is there again", || {
+        metrifold_testing::fetch(old, "/").is_ok()
+    });
+    assert_eq!(
+        Sender::new(child.ingest)
+            .write(&body(&[one("up", 1)]))
+            .status,
+        204
+    );
+}
+
+#[test]
+fn nothing_that_asks_for_a_reload_disturbs_the_end() {
+    let endpoint = Endpoint::new(|_| Does::Hang(Reply::new(204)));
+    let text = smallest("").replace(
+        "type = \"blackhole\"",
+        &format!(
+            "type = \"remote_write\"\nrequired = false\nendpoint = \"{}\"",
+            endpoint.url()
+        ),
+    );
+    let mut child = Metrifold::start(&text);
+    assert_eq!(
+        Sender::new(child.ingest)
+            .write(&body(&[one("up", 1)]))
+            .status,
+        204
+    );
+    until_so("the request hangs", || !endpoint.seen().is_empty());
+    child.signal("TERM");
+    until_so("it shuts down", || child.log().contains("shutting down"));
+    edit(&child, &smallest(&blackhole("late")));
+    child.signal("HUP");
+    let answer = until("it is answered", || {
+        let answer = post(&child);
+        (answer.status == 503).then_some(answer)
+    });
+    assert_eq!(answer.text(), "shutting down");
+    endpoint.release();
+    assert_eq!(child.wait().code(), Some(0));
+}
+
+#[test]
+fn a_hangup_during_the_start_and_a_file_that_never_ends_are_both_harmless() {
+    let folder = tempfile::tempdir().unwrap();
+    let (plain, pipe) = (folder.path().join("plain"), folder.path().join("pipe"));
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let arguments = ["-c", &pipe.display().to_string()];
+    let text = smallest("");
+    let mut child = Metrifold::spawn_from(folder, &plain, &text, &arguments, Stdio::null());
+    // It can be opened once the program reads its configuration.
+    let mut writer = fs::File::options().write(true).open(&pipe).unwrap();
+    child.signal("HUP");
+    writer.write_all(&fs::read(plain).unwrap()).unwrap();
+    drop(writer);
+    until_so("it runs", || child.log().contains("metrifold runs"));
+    // The reload reads the pipe again, into which nobody writes any more.
+    child.signal("TERM");
+    assert_eq!(child.wait().code(), Some(0));
+}

@@ -1,0 +1,220 @@
+//! `kill -9` at any moment: what was acknowledged arrives in every required sink, in order.
+//!
+//! The program runs with two sinks that have queues on disk, one of them with an endpoint that is
+//! mostly down, both flapping. It is killed at random moments and started again, round after round,
+//! and its ledger balances after each;
+//! `METRIFOLD_CRASH_ROUNDS` says how many.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{JoinHandle, sleep};
+use std::time::{Duration, Instant, SystemTime};
+
+use metrifold::api::ledger::{Balance, Ledgers};
+use metrifold_queue::disk::{ACK_INTERVAL, DiskQueue, Options, Sync};
+use metrifold_testing::{Endpoint, Metrifold, Random, Seen, Sender, body, one, until, until_so};
+
+const SENDERS: usize = 4;
+const SINKS: [&str; 2] = ["flapping", "down"];
+const ROUNDS: usize = 200;
+
+/// What a sender has done: its samples have times that go up from 1.
+#[derive(Clone, Default)]
+struct Progress {
+    acknowledged: i64,
+    /// What it has sent, or may have sent, more than once.
+    repeated: HashSet<i64>,
+}
+
+/// Sends until the program is gone, each sample again until it is acknowledged.
+fn send(series: usize, address: SocketAddr, mut progress: Progress) -> JoinHandle<Progress> {
+    std::thread::spawn(move || {
+        let Ok(mut sender) = Sender::connect(address) else {
+            return progress;
+        };
+        loop {
+            let time = progress.acknowledged + 1;
+            let body = body(&[one(&format!("s{series}"), time)]);
+            match sender.try_post("/api/v1/write", &[], &body) {
+                Ok(answer) if answer.status == 204 => progress.acknowledged = time,
+                Ok(answer) => {
+                    assert_eq!(answer.status, 503, "{}", answer.text());
+                    progress.repeated.insert(time);
+                }
+                Err(_) => {
+                    progress.repeated.insert(time);
+                    return progress;
+                }
+            }
+        }
+    })
+}
+
+fn config(folder: &Path, endpoints: &[Endpoint; 2]) -> String {
+    let mut text = format!(
+        "data_dir = {folder:?}\n[sources.a]\ntype = \"remote_write\"\naddress = \"INGEST\"\n"
+    );
+    for (sink, endpoint) in SINKS.iter().zip(endpoints) {
+        let url = endpoint.url();
+        text += &format!(
+            "[sinks.{sink}]\ntype = \"remote_write\"\ninputs = [\"a\"]\nendpoint = \"{url}\"\nretry = {{ min_backoff = \"5ms\", max_backoff = \"20ms\" }}\nqueue = {{ type = \"disk\", max_bytes = \"64MiB\", memory_bytes = \"64KiB\", store_after = \"10ms\" }}\n"
+        );
+    }
+    text
+}
+
+/// What a queue says of itself is what is in it. Looks at a copy, for the program to do its own
+/// repairs.
+fn check_ledger(folder: &Path) {
+    let copy = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(folder).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+    }
+    let options = Options {
+        max_bytes: 64 << 20,
+        max_age: None,
+        drop_oldest: false,
+        sync: Sync::Batch,
+    };
+    let queue = DiskQueue::open(copy.path().to_path_buf(), options, |_| {}).unwrap();
+    let mut reader = queue.reader();
+    let read = std::iter::from_fn(|| reader.next(0).unwrap());
+    let read = read.count() as u64;
+    let total = queue.snapshot().total;
+    let dropped: u64 = total.dropped.values().map(|tally| tally.batches).sum();
+    assert_eq!(dropped, 0, "{total:?}");
+    let sum = total.delivered.batches + read;
+    assert_eq!(total.received.batches, sum, "{total:?}");
+}
+
+/// The program's own ledger balances. While it delivers, there are moments in which nobody can say.
+fn check_balance(child: &Metrifold) {
+    until_so("nothing moves for a moment", || {
+        let answer = child.get("/api/v1/ledger");
+        let ledgers: Ledgers = serde_json::from_slice(&answer.body).unwrap();
+        let names: Vec<_> = ledgers.sinks.iter().map(|sink| &*sink.sink).collect();
+        assert_eq!(names, ["down", "flapping"]);
+        assert_ne!(ledgers.balances, Balance::Known(false), "{}", answer.text());
+        ledgers.balances == Balance::Known(true)
+    });
+}
+
+/// Of one endpoint: everything acknowledged arrived, first deliveries are in order, and what came
+/// again was sent again or had come shortly before a kill.
+fn check_arrivals(what: &str, seen: &[Seen], senders: &[Progress], kills: &[SystemTime]) {
+    let mut first: HashMap<(&str, i64), SystemTime> = HashMap::new();
+    let mut last: BTreeMap<&str, i64> = BTreeMap::new();
+    for seen in seen.iter().filter(|seen| seen.accepted) {
+        for series in seen.series() {
+            for time in series.times() {
+                let name = series.name();
+                let Some(before) = first.get(&(name, time)).copied() else {
+                    first.insert((name, time), seen.time);
+                    let last = last.entry(name).or_default();
+                    assert_eq!(time, *last + 1, "{what}: {name} is out of order");
+                    *last = time;
+                    continue;
+                };
+                let sender: usize = name[1..].parse().unwrap();
+                if senders[sender].repeated.contains(&time) {
+                    continue;
+                }
+                // Generous, for machines that do many things at once.
+                let window = 20 * ACK_INTERVAL;
+                let excused = kills
+                    .iter()
+                    .any(|kill| *kill + window > before && before + window > *kill);
+                assert!(
+                    excused,
+                    "{what}: {name} at {time} came again long after it had come"
+                );
+            }
+        }
+    }
+    for (series, sender) in senders.iter().enumerate() {
+        let acknowledged = sender.acknowledged;
+        let last = last.get(&*format!("s{series}")).copied().unwrap_or(0);
+        assert!(
+            last >= acknowledged,
+            "{what}: s{series} was acknowledged up to {acknowledged} and arrived up to {last}"
+        );
+    }
+}
+
+#[test]
+fn what_was_acknowledged_survives_kills_at_any_moment() {
+    let rounds = std::env::var("METRIFOLD_CRASH_ROUNDS");
+    let rounds = rounds.map_or(ROUNDS, |rounds| rounds.parse().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let works = [true, false].map(|works| Arc::new(AtomicBool::new(works)));
+    let endpoints = works.clone().map(|works| {
+        Endpoint::new(move |_| match works.load(Ordering::SeqCst) {
+            true => 204,
+            false => 503,
+        })
+    });
+    let config = config(folder.path(), &endpoints);
+    let mut random = Random(4);
+    let mut progress: [Progress; SENDERS] = Default::default();
+    let mut kills = Vec::new();
+    for _ in 0..rounds {
+        let child = Metrifold::start(&config);
+        check_balance(&child);
+        let senders = progress
+            .iter()
+            .enumerate()
+            .map(|(series, progress)| send(series, child.ingest, progress.clone()));
+        let senders: Vec<_> = senders.collect();
+        let end = Instant::now() + Duration::from_micros(random.number() % 200_000);
+        while Instant::now() < end {
+            let left = end - Instant::now();
+            sleep(left.min(Duration::from_millis(1 + random.number() % 40)));
+            works[0].store(random.chance(70), Ordering::SeqCst);
+            works[1].store(random.chance(10), Ordering::SeqCst);
+        }
+        child.signal("KILL");
+        kills.push(SystemTime::now());
+        for (series, sender) in senders.into_iter().enumerate() {
+            progress[series] = sender.join().unwrap();
+        }
+        drop(child);
+        for sink in SINKS {
+            check_ledger(&folder.path().join("queues").join(sink));
+        }
+    }
+    for works in &works {
+        works.store(true, Ordering::SeqCst);
+    }
+    let child = Metrifold::start(&config);
+    until_so("everything is delivered", || {
+        let queued = |sink| {
+            let labels = [("component_id", sink)];
+            child.metric("metrifold_queue_disk_batches", &labels)
+                + child.metric("metrifold_queue_batches", &labels)
+        };
+        SINKS.iter().all(|sink| queued(*sink) == 0.0)
+    });
+    check_balance(&child);
+    child.signal("TERM");
+    let mut child = child;
+    assert!(child.wait().success(), "{}", child.log());
+    let acknowledged = progress.clone().map(|sender| sender.acknowledged);
+    assert!(
+        acknowledged.iter().all(|last| *last > 0),
+        "{acknowledged:?}"
+    );
+    for (sink, endpoint) in SINKS.iter().zip(&endpoints) {
+        check_arrivals(sink, &endpoint.seen(), &progress, &kills);
+        check_ledger(&folder.path().join("queues").join(sink));
+    }
+    // The test has tested something.
+    let arrived = until("both endpoints were asked", || {
+        let least = endpoints.iter().map(|endpoint| endpoint.count()).min()?;
+        (least > 0).then_some(least)
+    });
+    eprintln!("{rounds} rounds, acknowledged {acknowledged:?}, at least {arrived} requests");
+}

@@ -1,0 +1,9 @@
+//! The program beside real peers, and what takes long.
+
+mod crash;
+mod kill;
+mod outage;
+mod peers;
+mod poison;
+mod reload_footprint;
+mod reload_live;

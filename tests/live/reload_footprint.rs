@@ -1,0 +1,84 @@
+//! What many reloads leave behind in the program, as the kernel counts it, while senders write
+//! through it.
+
+use metrifold_testing::edits::{post, reloads, replace, topology};
+use metrifold_testing::{Endpoint, Load, Metrifold, free_address, until_so};
+
+const RELOADS: usize = 1000;
+/// How many sinks get another name with each of them.
+const RENAMED: usize = 6;
+/// Connections and threads that idle come and go. One that stayed per reload would be a thousand.
+const IDLE: usize = 10;
+/// The most KiB by which memory may grow, since what is freed is not always given back. A
+/// kibibyte that stayed of each renamed sink would be more.
+const NOISE: u64 = 15_000;
+
+/// Descriptors, threads and series on the metrics page.
+fn counts(child: &Metrifold) -> [usize; 3] {
+    let page = child.get("/metrics").text();
+    let series = page.lines().filter(|line| !line.starts_with('#')).count();
+    [child.listed("fd"), child.listed("task"), series]
+}
+
+#[test]
+fn a_thousand_reloads_of_the_program_leave_nothing_behind() {
+    let (address, endpoint) = (free_address(), Endpoint::healthy());
+    let sink = |name: &str, kind: &str, n: usize| {
+        let url = endpoint.url();
+        format!("[sinks.{name}]\ntype = \"{kind}\"\ninputs = [\"t{n}\"]\nendpoint = \"{url}\"\n")
+    };
+    // Names, types and keys of components change, on the way that the load takes.
+    let config = |n: usize| {
+        let kind = ["remote_write", "thanos"][n / 2 % 2];
+        let renamed = (0..RENAMED).map(|at| sink(&format!("z{n}x{at}"), kind, n));
+        let labels = 10 + n % 2;
+        format!(
+            "[sources.load]\ntype = \"remote_write\"\naddress = \"INGEST\"\nmax_labels_per_series = {labels}\n\
+             [sources.a{n}]\ntype = \"remote_write\"\naddress = \"{address}\"\n\
+             [transforms.t{n}]\ntype = \"relabel\"\ninputs = [\"a{n}\", \"load\"]\nrules = [{{ target_label = \"via\", replacement = \"{n}\" }}]\n\
+             [sinks.page]\ntype = \"prometheus_exporter\"\ninputs = [\"t{n}\"]\naddress = \"{address}\"\npath = \"/{n}\"\nmax_series = 100\n{}{}",
+            sink("same", kind, n),
+            renamed.collect::<String>()
+        )
+    };
+    let child = Metrifold::start_with(&config(0), &["--log-level", "warn,metrifold::process=info"]);
+    let load = Load::start(0, &[child.ingest; 2]);
+    let reload = |n: usize| {
+        replace(&child, &config(n));
+        let answer = post(&child);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    };
+    let measure = |n: usize| {
+        until_so("what was replaced is gone", || {
+            let page = child.get("/metrics").text();
+            let ids = page.lines().filter_map(|line| {
+                let (_, rest) = line.split_once("component_id=\"")?;
+                rest.split('"').next()
+            });
+            let mut renamed = ids.filter(|id| id.contains(|c: char| c.is_ascii_digit()));
+            renamed.all(|id| id[1..].split('x').next() == Some(&n.to_string()))
+        });
+        (counts(&child), child.memory("VmRSS"))
+    };
+    // Until pools and caches are what they are in the long run.
+    let warm = RELOADS / 2;
+    (1..=warm).for_each(&reload);
+    let (before, memory) = measure(warm);
+    let acknowledged = load.acknowledged();
+    (warm + 1..=warm + RELOADS).for_each(&reload);
+    let acknowledged = load.acknowledged() - acknowledged;
+    let (after, memory_after) = measure(warm + RELOADS);
+    println!(
+        "{RELOADS} reloads during {acknowledged} requests; descriptors, threads and series \
+         {before:?}, then {after:?}; memory {memory} KiB, then {memory_after} KiB"
+    );
+    for (before, after) in before.into_iter().zip(after) {
+        assert!(after <= before + IDLE, "{before} {after}");
+    }
+    assert!(memory_after < memory + NOISE, "{memory} {memory_after}");
+    assert!(acknowledged > RELOADS, "{acknowledged}");
+    assert!(reloads(&child, "applied") >= RELOADS as f64);
+    let components = topology(&child)["components"].as_array().unwrap().len();
+    assert_eq!(components, 5 + RENAMED);
+    load.stop();
+}

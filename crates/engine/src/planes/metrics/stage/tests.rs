@@ -10,7 +10,7 @@ use metrifold_model::{Kind, Origin};
 use metrifold_queue::QueueConfig;
 use metrifold_telemetry::Telemetry;
 
-use super::super::{EdgeConfig, Form, Input, Pass, Plan};
+use super::super::{EdgeConfig, Form, Input, Pass, Plan, Transform};
 use super::*;
 
 /// A sink's own transform.

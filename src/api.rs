@@ -18,7 +18,6 @@ use metrifold_base::BuildError;
 use metrifold_engine::config::{ApiConfig, Config};
 use metrifold_engine::dead_letters::Stores;
 use metrifold_engine::reload::{Board, Cause, Follower, Outcome, Requests, Unanswered};
-use metrifold_engine::topology::Changes;
 use metrifold_http::{Listen, Listeners, Response, Route, Serving, answer};
 use metrifold_model::Kind;
 use metrifold_telemetry::{ComponentMetrics, State, Telemetry};
@@ -45,17 +44,8 @@ pub struct Prepared(Step);
 
 enum Step {
     Keep,
-    Bind(Arc<Rules>, Vec<Route>, Change),
+    Bind(Arc<Rules>, Vec<Route>),
     Close,
-}
-
-/// What a new configuration does to the admin address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Change {
-    /// There was none.
-    Added,
-    /// It is another one.
-    Changed,
 }
 
 /// What the admin address tells about.
@@ -107,19 +97,15 @@ impl Admin {
         };
         // A secret may have changed in its file.
         let rules = Arc::new(Rules::build(config)?);
-        let change = match &self.served {
-            Some(served) if served.rules == rules => {
-                return Ok(Prepared(Step::Keep));
-            }
-            Some(_) => Change::Changed,
-            None => Change::Added,
-        };
+        if self.served.as_ref().is_some_and(|it| it.rules == rules) {
+            return Ok(Prepared(Step::Keep));
+        }
         let routes = TABLE.iter().map(|endpoint| {
-            let listen = Listen::new(config.address, endpoint.path).methods(endpoint.methods);
+            let listen = Listen::new(config.address.0, endpoint.path).methods(endpoint.methods);
             self.listeners.route(&listen, "api")
         });
         let routes = routes.collect::<Result<_, _>>()?;
-        Ok(Prepared(Step::Bind(rules, routes, change)))
+        Ok(Prepared(Step::Bind(rules, routes)))
     }
 
     /// Serves what was prepared; what was served before finishes its requests and ends. Cannot
@@ -128,7 +114,7 @@ impl Admin {
         match prepared.0 {
             Step::Keep => {}
             Step::Close => self.served = None,
-            Step::Bind(rules, routes, _) => {
+            Step::Bind(rules, routes) => {
                 if let Some(address) = routes.first().map(Route::local_addr) {
                     info!(%address, "api is served");
                 }
@@ -158,16 +144,10 @@ impl Follower for Admin {
     type Prepared = Prepared;
 
     fn prepare(&self, config: &Config) -> Result<Prepared, BuildError> {
-        self.bind(config.api.as_ref())
+        self.bind(config.api())
     }
 
-    fn commit(&mut self, prepared: Prepared, changes: &mut Changes) {
-        match &prepared.0 {
-            Step::Keep => {}
-            Step::Bind(.., Change::Added) => changes.added.push("api".into()),
-            Step::Bind(.., Change::Changed) => changes.changed.push("api".into()),
-            Step::Close => changes.removed.push("api".into()),
-        }
+    fn commit(&mut self, prepared: Prepared) {
         self.serve(prepared);
         self.listeners.start();
     }

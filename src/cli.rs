@@ -7,9 +7,11 @@ mod generate;
 mod graph;
 mod ledger;
 mod list;
+mod promql;
 mod reload;
 mod report;
 mod run;
+mod schema;
 mod validate;
 
 use std::ffi::OsString;
@@ -58,6 +60,9 @@ Examples:
 
   # See what came to each sink and what became of it
   metrifold ledger
+
+  # See what a tenant's query becomes
+  metrifold promql enforce --label tenant_id --value team-a 'sum(rate(x[5m]))'
 
   # Draw the graph
   metrifold graph --format dot | dot -Tsvg > graph.svg
@@ -147,6 +152,10 @@ enum Command {
     Graph(graph::GraphArgs),
     /// List the component types and their keys
     List(list::ListArgs),
+    /// Check, format and narrow PromQL expressions
+    Promql(promql::PromqlArgs),
+    /// Write a JSON Schema of the configuration, for editors
+    Schema(schema::SchemaArgs),
     /// Write a commented configuration to begin with
     Generate(generate::GenerateArgs),
     /// Write a completion script for a shell
@@ -191,6 +200,8 @@ fn execute(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Some(Command::Validate(args)) => validate::execute(global, &args),
         Some(Command::Graph(args)) => graph::execute(global, &args),
         Some(Command::List(args)) => list::execute(&args),
+        Some(Command::Promql(args)) => promql::execute(&args),
+        Some(Command::Schema(args)) => schema::execute(&args),
         Some(Command::Generate(args)) => generate::execute(&args),
         Some(Command::Completion(args)) => completion::execute(&args),
     }
@@ -232,6 +243,10 @@ mod tests {
             "metrifold dead-letters resend",
             "metrifold dead-letters discard a/1 --all",
             "metrifold dead-letters discard a/1 --tenant t",
+            "metrifold promql",
+            "metrifold promql check",
+            "metrifold promql enforce --label a up",
+            "metrifold promql enforce --label __name__ --value a up",
             "metrifold --log-level =,",
             "metrifold generate nothing_of_this_name",
         ] {

@@ -12,7 +12,7 @@ use metrifold_engine::config::Config;
 use metrifold_engine::dead_letters::Stores;
 use metrifold_engine::reload;
 use metrifold_engine::reload::{Board, Follower, Hangup, Reloader};
-use metrifold_engine::topology::{Built, Changes};
+use metrifold_engine::topology::Built;
 use metrifold_http::Listeners;
 use metrifold_telemetry::{Metric, Telemetry, UPKEEP};
 
@@ -86,7 +86,7 @@ pub async fn run(config: Config, hangup: Hangup, options: Options) -> Ended {
         return Ended::NotStarted;
     };
     let mut running = built.start();
-    admin.commit(api, &mut Changes::default());
+    admin.commit(api);
     info!(
         sources = config.sources.len(),
         transforms = config.transforms.len(),

@@ -139,14 +139,14 @@ impl Access for Door {
 mod tests {
     use http::Method;
 
-    use metrifold_base::Secret;
+    use metrifold_base::{Address, Secret};
     use metrifold_http::Authorization;
 
     use super::*;
 
     fn config(hosts: &[&str], token: Option<&str>) -> ApiConfig {
         ApiConfig {
-            address: ([127, 0, 0, 1], 0).into(),
+            address: Address(([127, 0, 0, 1], 0).into()),
             hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
             basic_auth: None,
             authorization: token.map(|token| Authorization {

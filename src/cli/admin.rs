@@ -119,16 +119,16 @@ fn configured(global: &Global) -> Result<(String, Configured), u8> {
         report::complain("nobody was asked: correct the configuration, or use --address");
         code
     })?;
-    let Some(api) = loaded.config.api else {
+    let Some(api) = loaded.config.api() else {
         report::complain("the configuration has no [api]: set its address, or use --address");
         return Err(EXIT_FAILURE);
     };
-    if api.address.port() == 0 {
+    if api.address.0.port() == 0 {
         report::complain("the configuration leaves the port of [api] open: use --address");
         return Err(EXIT_FAILURE);
     }
-    let credentials = (api.basic_auth, api.authorization);
-    Ok((reachable(api.address).to_string(), credentials))
+    let credentials = (api.basic_auth.clone(), api.authorization.clone());
+    Ok((reachable(api.address.0).to_string(), credentials))
 }
 
 /// Where to reach what listens on an address: loopback, when that is all of them.

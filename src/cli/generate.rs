@@ -5,9 +5,10 @@ use std::collections::{BTreeSet, HashMap};
 use clap::Args;
 
 use metrifold_base::KeyDefault;
+use metrifold_base::keys::{self, Keys, Listed};
 use metrifold_engine::component::ComponentInfo;
-use metrifold_engine::config;
-use metrifold_model::Kind;
+use metrifold_engine::config::{self, LoadOptions, RootKeys, TableInfo, Wiring};
+use metrifold_model::{Kind, Signal};
 
 use super::list::{self, wrap};
 use super::{EXIT_USAGE, report};
@@ -18,11 +19,12 @@ Examples:
   metrifold generate sources.remote_write sinks.thanos
 
   # The same as a pipe: stages are separated by colons, components of a stage by commas
-  metrifold generate remote_write:relabel:remote_write,thanos > metrifold.toml
+  metrifold generate remote_write:tenant,relabel:remote_write,thanos > metrifold.toml
 
 In a pipe, the kind goes without saying: the first stage has sources, the last one sinks, those \
-between them transforms. Required keys have an example as their value; the others are commented \
-out and show their defaults.";
+between them transforms, which work one after the other. Where no source or sink is named, one is \
+added. Required keys have an example as their value; the others are commented out and show their \
+defaults.";
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
@@ -47,17 +49,19 @@ type Stage = Vec<&'static ComponentInfo>;
 
 /// Writes the configuration.
 fn generate(names: &[String]) -> Result<String, String> {
-    let stages = match names {
+    let mut stages = match names {
         [pipe] if pipe.contains(':') => pipe_stages(pipe)?,
         names => sorted_stages(names)?,
     };
+    complete(&mut stages)?;
     let mut kinds: HashMap<&str, BTreeSet<Kind>> = HashMap::new();
     for info in stages.iter().flatten() {
         kinds.entry(info.name).or_default().insert(info.kind);
     }
     let mut taken: HashMap<String, usize> = HashMap::new();
+    let mut addresses = BTreeSet::new();
     let mut inputs: Vec<String> = Vec::new();
-    let mut tables = Vec::new();
+    let mut tables = top(&mut addresses);
     for stage in stages {
         let mut outputs = Vec::new();
         for info in stage {
@@ -71,15 +75,72 @@ fn generate(names: &[String]) -> Result<String, String> {
             if *number > 1 {
                 id = format!("{id}_{number}");
             }
-            tables.push(table(info, &id, &inputs));
-            outputs.push(match has_named_outputs(info) {
+            tables.push(table(info, &id, &inputs, &mut addresses));
+            outputs.push(match wiring(info).named_outputs {
                 true => format!("{id}.*"),
                 false => id,
             });
         }
         inputs = outputs;
     }
-    Ok(tables.join("\n"))
+    let text = tables.join("\n");
+    let options = LoadOptions { environment: false };
+    let found = config::parse_texts(&[("generated", &text)], &|_: &str| None, options);
+    match found.err().and_then(|found| found.into_iter().next()) {
+        Some(error) => Err(format!("these do not fit together: {}", error.message)),
+        None => Ok(text),
+    }
+}
+
+/// Adds a source or a sink where there is none, so that what is written can be run.
+fn complete(stages: &mut Vec<Stage>) -> Result<(), String> {
+    let mut signals = Signal::ALL.to_vec();
+    for info in stages.iter().flatten() {
+        let own = wiring(info).signals;
+        signals.retain(|signal| own.contains(signal));
+        if signals.is_empty() {
+            let own: Vec<&str> = own.into_iter().map(Signal::as_str).collect();
+            return Err(format!(
+                "`{}` carries {}, which what is named before it does not",
+                info.name,
+                own.join(" and ")
+            ));
+        }
+    }
+    let fitting = |kind: Kind| {
+        let mut infos = list::components();
+        infos.retain(|info| info.kind == kind && wiring(info).signals.contains(&signals[0]));
+        // What needs nothing works at once.
+        infos.sort_by_key(|info| given(info).len());
+        infos.into_iter().next()
+    };
+    let has = |kind: Kind| stages.iter().flatten().any(|info| info.kind == kind);
+    let (source, sink) = (has(Kind::Source), has(Kind::Sink));
+    if !source && let Some(info) = fitting(Kind::Source) {
+        stages.insert(0, vec![info]);
+    }
+    if !sink && let Some(info) = fitting(Kind::Sink) {
+        stages.push(vec![info]);
+    }
+    Ok(())
+}
+
+/// What stands before the components.
+fn top(addresses: &mut BTreeSet<String>) -> Vec<String> {
+    let mut root = String::new();
+    for key in keys::list(RootKeys::ENTRIES) {
+        root.push_str(&line(&key, addresses));
+        root.push('\n');
+    }
+    let mut tables = vec![root.trim_end().to_owned() + "\n"];
+    for info in TableInfo::all().iter().filter(|info| !info.named) {
+        let mut table = format!("# {}\n[{}]\n", info.summary, info.name);
+        for key in info.keys() {
+            table.push_str(&line(&key, addresses));
+        }
+        tables.push(table);
+    }
+    tables
 }
 
 /// Reads `a:b,c:d`.
@@ -108,7 +169,11 @@ fn pipe_stages(pipe: &str) -> Result<Vec<Stage>, String> {
                 None => return Err(unknown(name)),
             }
         }
-        stages.push(chosen);
+        match kind {
+            // One after the other: beside each other they would pass everything on twice.
+            Kind::Transform => stages.extend(chosen.into_iter().map(|info| vec![info])),
+            Kind::Source | Kind::Sink => stages.push(chosen),
+        }
     }
     Ok(stages)
 }
@@ -153,7 +218,12 @@ fn unknown(name: &str) -> String {
 }
 
 /// Writes a component's table.
-fn table(info: &ComponentInfo, id: &str, inputs: &[String]) -> String {
+fn table(
+    info: &ComponentInfo,
+    id: &str,
+    inputs: &[String],
+    addresses: &mut BTreeSet<String>,
+) -> String {
     let mut out = format!("# {}\n", info.summary);
     out.push_str(&format!(
         "[{}.{id}]\ntype = \"{}\"\n",
@@ -162,46 +232,63 @@ fn table(info: &ComponentInfo, id: &str, inputs: &[String]) -> String {
     ));
     if info.kind != Kind::Source {
         let quoted: Vec<String> = inputs.iter().map(|input| format!("{input:?}")).collect();
-        if quoted.is_empty() {
-            out.push_str("# The names of the components that it takes from.\n");
-        }
         out.push_str(&format!("inputs = [{}]\n", quoted.join(", ")));
     }
     for key in info.keys() {
-        if matches!(key.name.as_str(), "type" | "inputs") {
-            continue;
-        }
-        out.push('\n');
-        for line in wrap(key.doc, 96) {
-            out.push_str(&format!("# {line}\n"));
-        }
-        let line = match key.default {
-            KeyDefault::Required(example) => format!("{} = {example}\n", key.name),
-            KeyDefault::Value(value) => format!("# {} = {value}\n", key.name),
-            KeyDefault::Unset(example) => format!(
-                "# Not set by default, for example:\n# {} = {example}\n",
-                key.name
-            ),
-            KeyDefault::Table | KeyDefault::Off => String::new(),
-        };
-        out.push_str(&line);
+        out.push_str(&line(&key, addresses));
     }
     out
 }
 
-fn has_named_outputs(info: &ComponentInfo) -> bool {
-    if info.kind != Kind::Transform {
-        return false;
+/// Writes a key: as it has to be given, or as a comment.
+fn line(key: &Listed, addresses: &mut BTreeSet<String>) -> String {
+    let mut out = String::from("\n");
+    for line in wrap(key.doc, 96) {
+        out.push_str(&format!("# {line}\n"));
     }
-    let required: Vec<String> = info
-        .keys()
-        .iter()
-        .filter_map(|key| match key.default {
-            KeyDefault::Required(example) => Some(format!("{} = {example}\n", key.name)),
-            _ => None,
-        })
-        .collect();
-    config::has_named_outputs(info.name, &required.concat())
+    out.push_str(&match key.default {
+        KeyDefault::Required(example) if key.name == "address" => {
+            format!("{} = {}\n", key.name, free(example, addresses))
+        }
+        KeyDefault::Required(example) | KeyDefault::Suggested(example) => {
+            format!("{} = {example}\n", key.name)
+        }
+        KeyDefault::Value(value) => format!("# {} = {value}\n", key.name),
+        KeyDefault::Unset(example) => format!(
+            "# Not set by default, for example:\n# {} = {example}\n",
+            key.name
+        ),
+        KeyDefault::Table | KeyDefault::Off => String::new(),
+    });
+    out
+}
+
+/// The address, or one with a later port that nothing else has.
+fn free(example: &str, addresses: &mut BTreeSet<String>) -> String {
+    let mut address = example.to_owned();
+    while !addresses.insert(address.clone()) {
+        let parts = address.trim_matches('"').rsplit_once(':');
+        let next = parts.and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+        let Some((host, port)) = next else { break };
+        address = format!("\"{host}:{}\"", port.wrapping_add(1));
+    }
+    address
+}
+
+/// The keys that a first configuration gives, as TOML.
+fn given(info: &ComponentInfo) -> Vec<String> {
+    let keys = info.keys();
+    let given = keys.iter().filter_map(|key| match key.default {
+        KeyDefault::Required(example) | KeyDefault::Suggested(example) => {
+            Some(format!("{} = {example}\n", key.name))
+        }
+        _ => None,
+    });
+    given.collect()
+}
+
+fn wiring(info: &ComponentInfo) -> Wiring {
+    config::wiring(info.kind, info.name, &given(info).concat())
 }
 
 #[cfg(test)]
@@ -243,13 +330,42 @@ mod tests {
     }
 
     #[test]
-    fn a_component_is_written_under_its_name() {
-        let text = generated(&["sinks.blackhole"]).unwrap();
-        assert_eq!(
-            text,
-            "# Takes everything and keeps nothing.\n[sinks.blackhole]\ntype = \"blackhole\"\n\
-             # The names of the components that it takes from.\ninputs = []\n"
-        );
+    fn every_component_alone_makes_a_configuration_without_warnings() {
+        for info in list::components() {
+            let name = format!("{}.{}", info.kind.table(), info.name);
+            let text = generated(&[&name]).unwrap();
+            let options = LoadOptions { environment: false };
+            let texts = [("a.toml", &*text)];
+            let loaded = config::parse_texts(&texts, &|_: &str| None, options).unwrap();
+            assert_eq!(loaded.warnings, [], "{text}");
+            assert!(loaded.config.api().is_some());
+            // What is commented out can be put in.
+            for line in text.lines().filter(|line| line.starts_with("# ")) {
+                if line.contains(" = ") && !line.ends_with('.') {
+                    let line = line.trim_start_matches("# ");
+                    assert!(toml::de::DeTable::parse(line).is_ok(), "{line}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn transforms_of_one_stage_work_one_after_the_other() {
+        let text = generated(&["remote_write:tenant,relabel:thanos"]).unwrap();
+        let loaded = config::parse_str("a.toml", &text, &|_: &str| None).unwrap();
+        assert_eq!(loaded.warnings, []);
+        let config = loaded.config;
+        let inputs = |inputs: &[config::OutputRef]| inputs[0].to_string();
+        assert_eq!(inputs(&config.transforms["tenant"].inputs), "remote_write");
+        assert_eq!(inputs(&config.transforms["relabel"].inputs), "tenant");
+        assert_eq!(inputs(&config.sinks["thanos"].inputs), "relabel");
+    }
+
+    #[test]
+    fn components_of_one_type_listen_on_ports_of_their_own() {
+        let text = generated(&["remote_write,remote_write:blackhole"]).unwrap();
+        assert!(text.contains("\naddress = \"0.0.0.0:9201\"\n"), "{text}");
+        assert!(text.contains("\naddress = \"0.0.0.0:9202\"\n"), "{text}");
     }
 
     #[test]

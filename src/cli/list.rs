@@ -105,7 +105,9 @@ fn details(info: &ComponentInfo) -> String {
         let default = match key.default {
             KeyDefault::Required(example) => format!("required, such as {example}"),
             KeyDefault::Value(value) => format!("default {value}"),
-            KeyDefault::Unset(example) => format!("not set, such as {example}"),
+            KeyDefault::Unset(example) | KeyDefault::Suggested(example) => {
+                format!("not set, such as {example}")
+            }
             KeyDefault::Table => "a table".to_owned(),
             KeyDefault::Off => "a table, not set".to_owned(),
         };
@@ -125,7 +127,9 @@ fn as_json(info: &ComponentInfo) -> Value {
             let (required, default, example) = match key.default {
                 KeyDefault::Required(example) => (true, None, Some(example)),
                 KeyDefault::Value(value) => (false, Some(value), None),
-                KeyDefault::Unset(example) => (false, None, Some(example)),
+                KeyDefault::Unset(example) | KeyDefault::Suggested(example) => {
+                    (false, None, Some(example))
+                }
                 KeyDefault::Table | KeyDefault::Off => (false, None, None),
             };
             json!({
@@ -185,7 +189,9 @@ mod tests {
                 let shown = match key.default {
                     KeyDefault::Required(text) => format!("(required, such as {text})"),
                     KeyDefault::Value(text) => format!("(default {text})"),
-                    KeyDefault::Unset(text) => format!("(not set, such as {text})"),
+                    KeyDefault::Unset(text) | KeyDefault::Suggested(text) => {
+                        format!("(not set, such as {text})")
+                    }
                     KeyDefault::Table => "(a table)".to_owned(),
                     KeyDefault::Off => "(a table, not set)".to_owned(),
                 };

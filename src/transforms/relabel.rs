@@ -23,7 +23,7 @@ keys! {
     #[derive(Debug)]
     pub struct RelabelConfig {
         /// The rules, in the order in which they are applied; exactly one of rules and rules_file is given.
-        rules: Option<Vec<RuleConfig>> = unset([{ source_labels = ["__name__"], regex = "go_gc_.*", action = "drop" }]),
+        rules: Option<Vec<RuleConfig>> = suggested([{ source_labels = ["__name__"], regex = "go_gc_.*", action = "drop" }]),
         /// A YAML file of at most 4 MiB that holds the rules as Prometheus's configuration does.
         rules_file: Option<PathBuf> = unset("/etc/metrifold/relabel.yaml"),
         /// Which label names are valid: utf8 (all that are not empty) or legacy (letters, digits, underscores).

@@ -52,7 +52,9 @@ fn default_of(key: &Listed) -> String {
     match key.default {
         KeyDefault::Required(_) => "required".to_owned(),
         KeyDefault::Value(value) => format!("`{value}`"),
-        KeyDefault::Unset(_) | KeyDefault::Table | KeyDefault::Off => String::new(),
+        KeyDefault::Unset(_) | KeyDefault::Suggested(_) | KeyDefault::Table | KeyDefault::Off => {
+            String::new()
+        }
     }
 }
 
@@ -207,7 +209,9 @@ fn what_a_page_calls_the_default_is_what_holds_when_the_key_is_absent() {
                     let (given, absent) = (decoded(info, with), decoded(info, without));
                     assert_eq!(given, absent, "{} of {}", key.name, info.name);
                 }
-                KeyDefault::Required(text) | KeyDefault::Unset(text) => {
+                KeyDefault::Required(text)
+                | KeyDefault::Unset(text)
+                | KeyDefault::Suggested(text) => {
                     // At least it can have the value.
                     set(&mut with, &key.name, text);
                     decoded(info, with);

@@ -17,6 +17,7 @@ mod in_process;
 mod isolation;
 mod ledger;
 mod memory;
+mod promql;
 mod reload;
 mod reload_graphs;
 mod reload_leaks;

@@ -45,6 +45,8 @@ pub enum KeyDefault {
     Value(&'static str),
     /// Nothing; an example.
     Unset(&'static str),
+    /// Nothing; an example that a first configuration is to begin with.
+    Suggested(&'static str),
     /// The key is a table, and what holds is said by each of its keys.
     Table,
     /// The key is a table that is off when it is absent.
@@ -70,7 +72,10 @@ impl KeyDefault {
     /// A value that the key can have, as TOML; none for a table, whose keys have theirs.
     pub fn example(self) -> Option<&'static str> {
         match self {
-            Self::Required(text) | Self::Value(text) | Self::Unset(text) => Some(text),
+            Self::Required(text)
+            | Self::Value(text)
+            | Self::Unset(text)
+            | Self::Suggested(text) => Some(text),
             Self::Table | Self::Off => None,
         }
     }

@@ -259,11 +259,13 @@ impl<T: Transport> Shared<T> {
         permit: &Permit<'_>,
         input: &Input,
     ) -> Part {
-        let mut narrowed = delivery.batch.clone();
-        let encoded = narrowed
-            .settle(Version::V1, delivery.compression())
-            .and_then(|lost| Ok((lost, narrowed.body(Version::V1)?)));
-        let Ok((not_in_v1, body)) = encoded else {
+        let encoded = delivery
+            .settled(Version::V1)
+            .and_then(|(mut narrowed, lost)| {
+                let body = narrowed.body(Version::V1)?;
+                Ok((narrowed, lost, body))
+            });
+        let Ok((narrowed, not_in_v1, body)) = encoded else {
             return Part::Refused(refusal);
         };
         let bytes = body.len();

@@ -10,7 +10,9 @@ mod decode;
 mod diagnostic;
 mod document;
 mod environment;
+mod files;
 mod fingerprint;
+mod globals;
 mod graph;
 mod load;
 mod memory;
@@ -20,23 +22,25 @@ mod resources;
 mod secrets;
 mod source;
 mod suggest;
+mod synonyms;
+mod tables;
 mod types;
+mod words;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
 
-use metrifold_base::Secret;
-use metrifold_http::{Authorization, BasicAuth};
-use metrifold_telemetry::LEDGER_TENANTS;
+use metrifold_base::keys::{Shape, Shaped};
+use metrifold_base::{Address, Problems, Secret, keys};
+use metrifold_http::{Authorization, BasicAuth, auth};
 
-use crate::component::{SinkConfig, SourceConfig, TransformConfig};
+use crate::component::{Resource, SinkConfig, SourceConfig, TransformConfig};
 use crate::memory::Bounds;
 
-pub use components::has_named_outputs;
+pub use components::{Wiring, wiring};
 pub use diagnostic::{Diagnostic, Severity};
 pub use environment::{Environment, ProcessEnvironment};
 pub use fingerprint::Fingerprint;
@@ -44,6 +48,7 @@ pub use graph::OutputRef;
 pub use load::{LoadOptions, Reading, load, parse_str, parse_texts, read};
 pub use mutate::{Mutation, unknown_keys};
 pub use source::{Place, SourceFile, paths};
+pub use tables::{RootKeys, TableConfig, TableInfo, Tables};
 
 /// A configuration without errors.
 #[derive(Clone, Debug)]
@@ -52,10 +57,8 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// What all requests together may take.
     pub memory: Bounds,
-    /// The admin API; off when absent.
-    pub api: Option<ApiConfig>,
-    /// What is shown of the ledgers of sinks.
-    pub ledger: LedgerConfig,
+    /// What else stands at the top.
+    pub tables: Tables,
     /// The sources by name.
     pub sources: BTreeMap<Arc<str>, Component<dyn SourceConfig>>,
     /// The transforms by name.
@@ -82,8 +85,8 @@ pub struct Loaded {
 pub struct Places {
     /// `data_dir`.
     pub data_dir: Option<Place>,
-    /// The address under `api`.
-    pub api: Option<Place>,
+    /// The addresses of tables, or else their names.
+    pub tables: BTreeMap<String, Place>,
     /// The names of components.
     pub components: BTreeMap<Arc<str>, Place>,
 }
@@ -91,31 +94,54 @@ pub struct Places {
 /// The files that a component names, each with the state that was found when it was loaded.
 pub type NamedFiles = BTreeMap<PathBuf, Fingerprint>;
 
-/// `[api]`: the status page, metrics, health and reload.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ApiConfig {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// Further names that it is reached by, besides addresses and `localhost`.
-    #[serde(default)]
-    pub hosts: Vec<String>,
-    /// The user that whoever changes something must be.
-    #[serde(default)]
-    pub basic_auth: Option<BasicAuth>,
-    /// The token that whoever changes something must have.
-    #[serde(default)]
-    pub authorization: Option<Authorization>,
+keys! {
+    /// `[api]`: the status page, metrics, health and reload.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct ApiConfig {
+        /// Address of the admin API, the status page, metrics and health.
+        pub address: Address = required("127.0.0.1:8686"),
+        /// Further names that it is reached by, besides addresses and `localhost`.
+        pub hosts: Vec<String> = unset(["metrifold.example"]),
+        /// User and password that whoever changes something must send.
+        pub basic_auth: Option<BasicAuth> = optional,
+        /// `Authorization` header that whoever changes something must send.
+        pub authorization: Option<Authorization> = optional,
+    }
 }
 
-/// `[ledger]`: what is shown of the ledgers of sinks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LedgerConfig {
-    /// How many tenants of a sink have metrics of their own.
-    #[serde(default)]
-    pub tenants: LedgerTenants,
+impl TableConfig for ApiConfig {
+    const NAME: &'static str = "api";
+
+    fn validate(&self, problems: &mut Problems) {
+        let (basic_auth, authorization) = (self.basic_auth.as_ref(), self.authorization.as_ref());
+        auth::validate("", basic_auth, authorization, None, problems);
+    }
+
+    fn files(&self) -> Vec<&Path> {
+        let (basic_auth, authorization) = (self.basic_auth.as_ref(), self.authorization.as_ref());
+        auth::files(basic_auth, authorization, None).collect()
+    }
+
+    fn resources(&self) -> Vec<Resource> {
+        vec![Resource::Address(self.address.0)]
+    }
 }
+
+keys! {
+    /// `[ledger]`: what is shown of the ledgers of sinks.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct LedgerConfig {
+        /// How many tenants of a sink have metrics of their own, from 0 to 1000: those with the most samples. The others are one.
+        pub tenants: LedgerTenants = default(20),
+    }
+}
+
+impl TableConfig for LedgerConfig {
+    const NAME: &'static str = "ledger";
+}
+
+inventory::submit! { TableInfo::one::<ApiConfig>("Status page, metrics, health and reload; off unless it is there.") }
+inventory::submit! { TableInfo::one::<LedgerConfig>("What is shown of the ledgers of sinks.") }
 
 /// From 0 to [`MAX`](Self::MAX).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -127,10 +153,8 @@ impl LedgerTenants {
     pub const MAX: usize = 1000;
 }
 
-impl Default for LedgerTenants {
-    fn default() -> Self {
-        Self(LEDGER_TENANTS)
-    }
+impl Shaped for LedgerTenants {
+    const SHAPE: Shape = Shape::Integer(0);
 }
 
 impl TryFrom<i64> for LedgerTenants {
@@ -161,12 +185,24 @@ pub struct Component<C: ?Sized> {
 }
 
 impl Config {
-    /// The files that components name.
+    /// The admin API; off when absent.
+    pub fn api(&self) -> Option<&ApiConfig> {
+        self.tables.get()
+    }
+
+    /// What is shown of the ledgers of sinks.
+    pub fn ledger(&self) -> LedgerConfig {
+        let ledger = self.tables.get::<LedgerConfig>().copied();
+        ledger.unwrap_or_else(keys::defaults)
+    }
+
+    /// The files that components and tables name.
     pub fn files(&self) -> NamedFiles {
         let sources = self.sources.values().map(|node| &node.files);
         let transforms = self.transforms.values().map(|node| &node.files);
         let sinks = self.sinks.values().map(|node| &node.files);
-        let files = sources.chain(transforms).chain(sinks);
+        let tables = self.tables.0.values().map(|table| &table.files);
+        let files = sources.chain(transforms).chain(sinks).chain(tables);
         files
             .flatten()
             .map(|(path, state)| (path.clone(), *state))

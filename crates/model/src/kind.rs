@@ -37,6 +37,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::Source, Self::Transform, Self::Sink];
+
     /// In metrics and messages.
     pub fn as_str(self) -> &'static str {
         match self {

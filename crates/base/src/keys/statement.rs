@@ -37,7 +37,8 @@
 ///
 /// The documentation of a field is that of its key. `required(EXAMPLE)`: the key must be given.
 /// `default(LITERAL)`: the literal is TOML, and the value is what it is read as. `unset(EXAMPLE)`:
-/// the type's `Default`. `table`: a group under the key's name, of which each key says what holds
+/// the type's `Default`. `suggested(EXAMPLE)`: the same, and a first configuration is to hold the
+/// example. `table`: a group under the key's name, of which each key says what holds
 /// when it is absent. `optional`: such a group, an `Option`, off unless the table is there.
 /// `include`: a group without a name, whose keys stand among the others.
 #[macro_export]
@@ -213,6 +214,9 @@ macro_rules! __default {
     (required $($example:tt)+) => { $crate::keys::KeyDefault::Required(stringify!($($example)+)) };
     (default $($value:tt)+) => { $crate::keys::KeyDefault::Value(stringify!($($value)+)) };
     (unset $($example:tt)+) => { $crate::keys::KeyDefault::Unset(stringify!($($example)+)) };
+    (suggested $($example:tt)+) => {
+        $crate::keys::KeyDefault::Suggested(stringify!($($example)+))
+    };
     (table) => { $crate::keys::KeyDefault::Table };
     (optional) => { $crate::keys::KeyDefault::Off };
 }
@@ -261,6 +265,9 @@ macro_rules! __finish {
         }
     };
     (unset, $name:expr, $type:ty, $slot:expr, $($example:tt)+) => {
+        $slot.unwrap_or_default()
+    };
+    (suggested, $name:expr, $type:ty, $slot:expr, $($example:tt)+) => {
         $slot.unwrap_or_default()
     };
     (table, $name:expr, $type:ty, $slot:expr,) => {

@@ -2,11 +2,20 @@
 
 use toml::de::{DeTable, DeValue};
 
+use metrifold_base::Secret;
+
 /// The table as text in which equal configurations are equal, for finding what changed.
 pub(crate) fn canonical(table: &DeTable<'_>) -> String {
     let mut out = String::new();
     write_table(&mut out, table);
     out
+}
+
+/// The same of a component or table, without `inputs`, which change nothing of itself.
+pub(crate) fn effective(table: &DeTable<'_>) -> Secret {
+    let mut table = table.clone();
+    table.remove("inputs");
+    Secret::new(canonical(&table))
 }
 
 fn write_table(out: &mut String, table: &DeTable<'_>) {

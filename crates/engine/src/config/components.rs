@@ -3,20 +3,19 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use metrifold_base::{Problems, Secret, Size};
+use metrifold_base::{Problems, Secret};
 use metrifold_model::{Kind, Signal};
 
 use crate::component::{ComponentInfo, Resource, SinkConfig, SourceConfig, TransformConfig};
 
-use super::decode::{self, Finding};
+use super::decode::{self, Failure, Finding};
 use super::diagnostic::Diagnostic;
-use super::document::{self, Around, Declared};
+use super::document::{Around, Declared};
 use super::path::{KeyPath, Step, Under};
 use super::source::Place;
-use super::{Fingerprint, NamedFiles, canonical, suggest, types};
+use super::{Fingerprint, NamedFiles, canonical, files, suggest, types};
 
 /// A component on its way into the graph.
 #[derive(Debug)]
@@ -116,11 +115,7 @@ pub(crate) fn check(
     } = declared;
     let before = found.len();
     let name = format!("{}.{id}", kind.table());
-    let effective = {
-        let mut table = table.clone();
-        table.remove("inputs");
-        Secret::new(canonical::canonical(&table))
-    };
+    let effective = canonical::effective(&table);
     let inputs = take_inputs(kind, &name, &mut table, &around, found);
     let inputs_broken =
         found.len() > before || around.removed.iter().any(|path| is_key(path, "inputs"));
@@ -138,6 +133,9 @@ pub(crate) fn check(
     };
     let mut config = None;
     if let Some((type_name, type_place)) = &type_name {
+        if let Some(info) = info(kind, type_name) {
+            files::resolve(&mut table, info.keys, around.file.name());
+        }
         match read(kind, type_name, &table, &around) {
             Ok(read) => config = Some(read),
             Err(None) => {
@@ -151,7 +149,7 @@ pub(crate) fn check(
         }
     }
     // Before they are read for good: what changes in between is then noticed as a change.
-    let files = match &config {
+    let states = match &config {
         Some(config) if environment => fingerprints(&config.files(), named),
         _ => NamedFiles::new(),
     };
@@ -159,12 +157,8 @@ pub(crate) fn check(
         let mut problems = Problems::new(environment);
         config.validate(&mut problems);
         for problem in problems.into_list() {
-            let finding = Finding {
-                span: KeyPath::parse(&problem.path).locate(&table, Under::Value),
-                path: problem.path,
-                message: problem.message,
-                help: problem.help,
-            };
+            let mut finding = Finding::from(problem);
+            finding.span = KeyPath::parse(&finding.path).locate(&table, Under::Value);
             report(finding, found);
         }
     }
@@ -199,13 +193,14 @@ pub(crate) fn check(
         inputs_broken,
         resources,
         effective,
-        files,
+        files: states,
         disk_queue,
         around,
     }
 }
 
-fn fingerprints(files: &[&Path], named: &mut NamedFiles) -> NamedFiles {
+/// The states of files. A file that several name is the same one to all of them.
+pub(crate) fn fingerprints(files: &[&Path], named: &mut NamedFiles) -> NamedFiles {
     let fingerprint = |file: &&Path| {
         let state = named.get(*file).copied();
         let state = state.unwrap_or_else(|| Fingerprint::of_file(file));
@@ -324,31 +319,28 @@ fn read(
     table: &DeTable<'_>,
     around: &Around,
 ) -> Result<AnyConfig, Option<Vec<Finding>>> {
-    let read = |table: DeTable<'_>| match kind {
-        Kind::Source => decode::component::<Box<dyn SourceConfig>>(type_name, table)
-            .map(|config| AnyConfig::Source(config.into())),
-        Kind::Transform => decode::component::<Box<dyn TransformConfig>>(type_name, table)
-            .map(|config| AnyConfig::Transform(config.into())),
-        Kind::Sink => decode::component::<Box<dyn SinkConfig>>(type_name, table)
-            .map(|config| AnyConfig::Sink(config.into())),
-    };
+    let read = |table: DeTable<'_>| decode_as(kind, type_name, table);
     if let Err(failure) = read(table.clone())
         && failure.unknown_type
     {
         return Err(None);
     }
-    let keys: Vec<_> = inventory::iter::<ComponentInfo>
-        .into_iter()
-        .filter(|info| info.kind == kind && info.name == type_name)
-        .flat_map(ComponentInfo::keys)
-        .collect();
+    let keys = info(kind, type_name).map(ComponentInfo::keys);
+    let keys = keys.unwrap_or_default();
     decode::all_errors(table.clone(), around.removed.clone(), &keys, &read).map_err(Some)
+}
+
+/// What is known of a type.
+fn info(kind: Kind, type_name: &str) -> Option<&'static ComponentInfo> {
+    inventory::iter::<ComponentInfo>
+        .into_iter()
+        .find(|info| info.kind == kind && info.name == type_name)
 }
 
 fn unknown_type(kind: Kind, name: &str, type_name: &str, around: &Around) -> Diagnostic {
     let others = types::kinds_of(type_name);
     let help = match (
-        suggest::nearest(type_name, types::type_names(kind)),
+        suggest::meant(type_name, &types::type_names(kind)),
         others.first(),
     ) {
         (_, Some(other)) => format!(
@@ -363,95 +355,40 @@ fn unknown_type(kind: Kind, name: &str, type_name: &str, around: &Around) -> Dia
     Diagnostic::error(format!("{name}: unknown {} type {shown}", kind.as_str())).with_help(help)
 }
 
-/// Whether a transform with these keys has named outputs.
-pub fn has_named_outputs(type_name: &str, keys: &str) -> bool {
+/// What a component with these keys has to do with its neighbours.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wiring {
+    /// The signals that it sends (a source) or takes.
+    pub signals: Vec<Signal>,
+    /// Whether its outputs have names.
+    pub named_outputs: bool,
+}
+
+/// How a component with these keys can be wired; not at all when it cannot be read.
+pub fn wiring(kind: Kind, type_name: &str, keys: &str) -> Wiring {
     let Ok(table) = DeTable::parse(keys) else {
-        return false;
+        return Wiring::default();
     };
-    decode::component::<Box<dyn TransformConfig>>(type_name, table.into_inner())
-        .is_ok_and(|config| !config.outputs().is_empty())
-}
-
-/// Reads a global table; `what` is its name.
-pub(crate) fn global<T: for<'de> serde::Deserialize<'de>>(
-    what: &str,
-    global: document::Global<'_>,
-    found: &mut Vec<Diagnostic>,
-) -> Option<(T, Place)> {
-    let document::Global {
-        place,
-        value,
-        around,
-    } = global;
-    let DeValue::Table(table) = value.into_inner() else {
-        let message = format!("`{what}` is not a table");
-        found.push(
-            Diagnostic::error(message)
-                .at(place)
-                .with_help(format!("write [{what}]")),
-        );
-        return None;
-    };
-    let value_place = |path: &str| {
-        let span = KeyPath::parse(path).locate(&table, Under::Value);
-        span.map_or_else(|| place.clone(), |span| around.place(span))
-    };
-    let address = value_place("address");
-    match decode::all_errors(
-        table.clone(),
-        around.removed.clone(),
-        &[],
-        &decode::plain::<T>,
-    ) {
-        Ok(value) => Some((value, address)),
-        Err(findings) => {
-            for finding in findings {
-                let message = finding.describe(what, &around.redactions);
-                let at = finding
-                    .span
-                    .map_or_else(|| place.clone(), |span| around.place(span));
-                let mut diagnostic = Diagnostic::error(message).at(at);
-                diagnostic.help = finding.help;
-                found.push(diagnostic);
-            }
-            None
-        }
+    match decode_as(kind, type_name, table.into_inner()) {
+        Ok(config) => Wiring {
+            signals: Signal::ALL
+                .into_iter()
+                .filter(|signal| config.carries(*signal))
+                .collect(),
+            named_outputs: !config.outputs().is_empty(),
+        },
+        Err(_) => Wiring::default(),
     }
 }
 
-/// Reads a global string.
-pub(crate) fn global_string(
-    what: &str,
-    global: document::Global<'_>,
-    found: &mut Vec<Diagnostic>,
-) -> Option<(String, Place)> {
-    let place = global.around.place(Spanned::span(&global.value));
-    match global.value.into_inner() {
-        DeValue::String(text) if !text.is_empty() => Some((text.into_owned(), place)),
-        _ => {
-            let message = format!("`{what}` is a path in quotes");
-            found.push(Diagnostic::error(message).at(place));
-            None
-        }
+/// Reads a table as a component of the kind.
+fn decode_as(kind: Kind, type_name: &str, table: DeTable<'_>) -> Result<AnyConfig, Failure> {
+    match kind {
+        Kind::Source => decode::component::<Box<dyn SourceConfig>>(type_name, table)
+            .map(|config| AnyConfig::Source(config.into())),
+        Kind::Transform => decode::component::<Box<dyn TransformConfig>>(type_name, table)
+            .map(|config| AnyConfig::Transform(config.into())),
+        Kind::Sink => decode::component::<Box<dyn SinkConfig>>(type_name, table)
+            .map(|config| AnyConfig::Sink(config.into())),
     }
-}
-
-/// Reads a global size.
-pub(crate) fn global_size(
-    what: &str,
-    global: document::Global<'_>,
-    found: &mut Vec<Diagnostic>,
-) -> Option<(Size, Place)> {
-    let place = global.around.place(Spanned::span(&global.value));
-    let size = match global.value.into_inner() {
-        DeValue::String(text) => text.parse(),
-        _ => Err("expected a size in quotes, such as \"64MiB\"".to_owned()),
-    };
-    let error = match size {
-        Ok(Size(0)) => "must be at least 1B".to_owned(),
-        Ok(size) => return Some((size, place)),
-        Err(error) => global.around.redactions.apply(&error),
-    };
-    found.push(Diagnostic::error(format!("`{what}`: {error}")).at(place));
-    None
 }

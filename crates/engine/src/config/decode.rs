@@ -13,11 +13,12 @@ use serde_path_to_error::Track;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Error, ValueDeserializer};
 
+use metrifold_base::Problem;
 use metrifold_base::keys::Listed;
 
 use super::path::{KeyPath, Step, Under};
 use super::secrets::Redactions;
-use super::suggest;
+use super::{suggest, words};
 
 /// The most errors that are looked for in one table.
 const MAX_ERRORS: usize = 50;
@@ -32,6 +33,18 @@ pub(crate) struct Finding {
     /// Where; `None` for the table itself.
     pub(crate) span: Option<Range<usize>>,
     pub(crate) help: Option<String>,
+}
+
+impl From<Problem> for Finding {
+    /// Without its place.
+    fn from(problem: Problem) -> Self {
+        Self {
+            path: problem.path,
+            message: problem.message,
+            span: None,
+            help: problem.help,
+        }
+    }
 }
 
 impl Finding {
@@ -135,7 +148,7 @@ pub(crate) fn all_errors<'i, T>(
                 if let Complaint::UnknownKey(key, expected) = &complaint {
                     let around = around(&path, key, &table);
                     path = around.join(key);
-                    if let Some(meant) = suggest::nearest(key, expected.iter().copied()) {
+                    if let Some(meant) = suggest::meant(key, expected) {
                         // The key that was meant is not missing as well.
                         removed.push(around.before_removal(&removed).join(meant));
                     }
@@ -260,7 +273,7 @@ fn describe(
             format!("unknown value `{value}`"),
             Some(choices(value, expected, "possible values")),
         ),
-        Complaint::Missing(text) | Complaint::Other(text) => ((*text).to_owned(), None),
+        Complaint::Missing(text) | Complaint::Other(text) => (words::of(text), None),
     };
     Finding {
         path: path.before_removal(removed).to_string(),
@@ -272,10 +285,10 @@ fn describe(
 
 /// The nearest of the names, or all of them.
 pub(crate) fn choices(wrong: &str, names: &[&str], what: &str) -> String {
-    match suggest::nearest(wrong, names.iter().copied()) {
+    match suggest::meant(wrong, names) {
         Some(near) => format!("did you mean `{near}`?"),
         None if names.is_empty() => "none is possible here".to_owned(),
-        None => format!("{what}: {}", suggest::list(names.iter().copied())),
+        None => format!("{what}: {}", suggest::by_relevance(wrong, names)),
     }
 }
 

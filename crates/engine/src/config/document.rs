@@ -8,6 +8,7 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use metrifold_base::keys::{Keys, each};
 use metrifold_model::Kind;
 
 use super::decode;
@@ -16,38 +17,32 @@ use super::environment::{Environment, expand};
 use super::path::{KeyPath, Step};
 use super::secrets::{self, Redactions, Substituted};
 use super::source::{Place, SourceFile, Text};
-
-/// The keys that a file may have at its top.
-const TOP_LEVEL: [&str; 8] = [
-    "data_dir",
-    "memory_limit",
-    "max_in_flight_bytes",
-    "api",
-    "ledger",
-    "sources",
-    "transforms",
-    "sinks",
-];
+use super::tables::{RootKeys, TableInfo};
 
 /// The most syntax errors of a file that are looked at; nobody reads more.
 const MAX_SYNTAX_ERRORS: usize = 100;
 
+/// Most often a regular expression is the reason.
+const ESCAPES: &str = "in double quotes a backslash starts an escape: use single quotes, '(\\d+)', or write it twice, \"(\\\\d+)\"";
+
 /// What the files say, together.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Document<'i> {
-    pub(crate) data_dir: Option<Global<'i>>,
-    pub(crate) memory_limit: Option<Global<'i>>,
-    pub(crate) max_in_flight_bytes: Option<Global<'i>>,
-    pub(crate) api: Option<Global<'i>>,
-    pub(crate) ledger: Option<Global<'i>>,
+    /// Keys that are no tables.
+    pub(crate) root: Vec<Global<'i>>,
+    /// Tables that are no components.
+    pub(crate) tables: Vec<(&'static TableInfo, Global<'i>)>,
     pub(crate) components: Vec<Declared<'i>>,
     /// Whether text could not be read or parsed, so that any name may be missing.
     pub(crate) incomplete: bool,
 }
 
-/// A global key.
+/// A key or table at the top of a file that is no component.
 #[derive(Debug)]
 pub(crate) struct Global<'i> {
+    /// Its full name, such as `data_dir`, `api` or `listeners.public`.
+    pub(crate) name: String,
+    pub(crate) key: Spanned<Cow<'i, str>>,
     pub(crate) place: Place,
     pub(crate) value: Spanned<DeValue<'i>>,
     pub(crate) around: Around,
@@ -128,7 +123,11 @@ fn parse<'i>(
             // Further errors on a line are mostly consequences of the first.
             if last.replace(place.line()) != Some(place.line()) {
                 let message = error.message().lines().next().unwrap_or_default();
-                found.push(Diagnostic::error(format!("not TOML: {message}")).at(place));
+                let mut diagnostic = Diagnostic::error(format!("not TOML: {message}")).at(place);
+                if message.contains("escape") {
+                    diagnostic = diagnostic.with_help(ESCAPES);
+                }
+                found.push(diagnostic);
             }
         }
         return None;
@@ -244,60 +243,73 @@ fn add<'i>(document: &mut Document<'i>, parsed: Parsed<'i>, found: &mut Vec<Diag
     };
     for (key, value) in parsed.table {
         let place = Place::new(&parsed.file, key.span());
-        let name = key.into_inner();
-        let kind = match &*name {
-            "data_dir" | "memory_limit" | "max_in_flight_bytes" => {
-                let around = around(None, &[&name]);
-                let slot = match &*name {
-                    "data_dir" => &mut document.data_dir,
-                    "memory_limit" => &mut document.memory_limit,
-                    _ => &mut document.max_in_flight_bytes,
-                };
-                set_global(
-                    slot,
-                    &name,
-                    Global {
-                        place,
-                        value,
-                        around,
-                    },
+        let name = key.get_ref().clone().into_owned();
+        let global = |name: &str, prefix: &[&str], key, value: Spanned<DeValue<'i>>, place| {
+            let table = match value.get_ref() {
+                DeValue::Table(table) => Some(table),
+                _ => None,
+            };
+            Global {
+                name: name.to_owned(),
+                key,
+                place,
+                around: around(table, prefix),
+                value,
+            }
+        };
+        if each(RootKeys::ENTRIES).iter().any(|key| key.name == name) {
+            let global = global(&name, &[&name], key, value, place);
+            if is_first(document.root.iter(), &global, found) {
+                document.root.push(global);
+            }
+            continue;
+        }
+        if let Some(info) = TableInfo::all().into_iter().find(|info| info.name == name) {
+            if !info.named {
+                let global = global(&name, &[&name], key, value, place);
+                if is_first(
+                    document.tables.iter().map(|(_, global)| global),
+                    &global,
                     found,
-                );
+                ) {
+                    document.tables.push((info, global));
+                }
                 continue;
             }
-            "api" | "ledger" => {
-                let table = match value.get_ref() {
-                    DeValue::Table(table) => Some(table),
-                    _ => None,
-                };
-                let around = around(table, &[&name]);
-                let global = match &*name {
-                    "api" => &mut document.api,
-                    _ => &mut document.ledger,
-                };
-                set_global(
-                    global,
-                    &name,
-                    Global {
-                        place,
-                        value,
-                        around,
-                    },
-                    found,
-                );
-                continue;
-            }
-            "sources" => Kind::Source,
-            "transforms" => Kind::Transform,
-            "sinks" => Kind::Sink,
-            _ => {
-                // It may be meant to hold components.
-                document.incomplete |= matches!(value.get_ref(), DeValue::Table(_));
-                let help = decode::choices(&name, &TOP_LEVEL, "known keys");
-                let message = format!("unknown key `{name}` at the top of the file");
+            let DeValue::Table(table) = value.into_inner() else {
+                let message = format!("`{name}` is a table of tables");
+                let help = format!("write {}", info.header());
                 found.push(Diagnostic::error(message).at(place).with_help(help));
                 continue;
+            };
+            for (id, value) in table {
+                let place = Place::new(&parsed.file, id.span());
+                let full = format!("{name}.{}", id.get_ref());
+                if let Err(help) = check_name(id.get_ref()) {
+                    let message = format!("`{}` cannot be a name under `{name}`", id.get_ref());
+                    found.push(Diagnostic::error(message).at(place).with_help(help));
+                    continue;
+                }
+                let own = id.get_ref().clone();
+                let global = global(&full, &[&name, &own], id, value, place);
+                if is_first(
+                    document.tables.iter().map(|(_, global)| global),
+                    &global,
+                    found,
+                ) {
+                    document.tables.push((info, global));
+                }
             }
+            continue;
+        }
+        let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.table() == name) else {
+            // It may be meant to hold components.
+            document.incomplete |= matches!(value.get_ref(), DeValue::Table(_));
+            let known = top_level();
+            let help = decode::choices(&name, &known, "known keys");
+            let message = format!("unknown key `{name}` at the top of the file");
+            found.push(Diagnostic::error(message).at(place).with_help(help));
+            continue;
         };
         let DeValue::Table(table) = value.into_inner() else {
             document.incomplete = true;
@@ -352,21 +364,30 @@ fn declare<'i>(
     }
 }
 
-fn set_global<'i>(
-    slot: &mut Option<Global<'i>>,
-    name: &str,
-    value: Global<'i>,
+/// The keys that a file may have at its top.
+fn top_level() -> Vec<&'static str> {
+    let root = each(RootKeys::ENTRIES).into_iter().map(|key| key.name);
+    let tables = TableInfo::all().into_iter().map(|info| info.name);
+    let kinds = Kind::ALL.into_iter().map(Kind::table);
+    root.chain(tables).chain(kinds).collect()
+}
+
+/// Whether nothing of the name was there before.
+fn is_first<'a, 'i: 'a>(
+    mut others: impl Iterator<Item = &'a Global<'i>>,
+    global: &Global<'i>,
     found: &mut Vec<Diagnostic>,
-) {
-    match slot {
-        Some(first) => found.push(
-            Diagnostic::error(format!("`{name}` is set twice"))
-                .at(value.place)
-                .with_related(first.place.clone(), "it is set here first")
-                .with_help("keep it in one file"),
-        ),
-        None => *slot = Some(value),
-    }
+) -> bool {
+    let Some(first) = others.find(|other| other.name == global.name) else {
+        return true;
+    };
+    found.push(
+        Diagnostic::error(format!("`{}` is set twice", global.name))
+            .at(global.place.clone())
+            .with_related(first.place.clone(), "it is set here first")
+            .with_help("keep it in one file"),
+    );
+    false
 }
 
 fn check_name(name: &str) -> Result<(), &'static str> {

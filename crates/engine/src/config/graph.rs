@@ -2,6 +2,7 @@
 
 mod cycles;
 mod inputs;
+mod twice;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -100,6 +101,7 @@ pub(crate) fn check(nodes: &[Node], found: &mut Vec<Diagnostic>) -> Vec<Vec<Outp
     {
         // With errors, what is not consumed may be a consequence of them.
         graph.warn_of_loose_ends(found);
+        twice::check(&graph, found);
     }
     graph.resolved()
 }

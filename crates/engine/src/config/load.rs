@@ -2,20 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher};
-use std::path::PathBuf;
 
-use metrifold_base::Size;
-
-use crate::component::Resource;
+use toml::Spanned;
 
 use super::components::{self, AnyConfig, Node};
 use super::diagnostic::{self, Diagnostic, Severity};
-use super::document::{self, Document};
+use super::document;
 use super::environment::Environment;
 use super::graph::{self, OutputRef};
 use super::resources::{self, Claim};
-use super::source::{self, Place, Text};
-use super::{ApiConfig, Component, Config, LedgerConfig, Loaded, NamedFiles, Places, memory};
+use super::source::{self, Text};
+use super::{Component, Config, Loaded, NamedFiles, Places, Tables, globals, memory};
 
 /// How to load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,8 +112,24 @@ fn check(
     mut found: Vec<Diagnostic>,
 ) -> Result<Loaded, Vec<Diagnostic>> {
     let unread = !found.is_empty();
-    let mut document = document::merge(texts, environment, &mut found);
-    let globals = globals(&mut document, &mut found);
+    let document = document::merge(texts, environment, &mut found);
+    let root_place = |name: &str| {
+        let global = document.root.iter().find(|global| global.name == name)?;
+        Some(global.around.place(Spanned::span(&global.value)))
+    };
+    let data_dir_place = root_place("data_dir");
+    let limit_places = memory::Places {
+        limit: root_place("memory_limit"),
+        in_flight: root_place("max_in_flight_bytes"),
+    };
+    let root = globals::root(&document.root, &mut found).unwrap_or_default();
+    let tables: Vec<_> = document
+        .tables
+        .into_iter()
+        .filter_map(|(info, global)| {
+            globals::table(info, global, options.environment, files, &mut found)
+        })
+        .collect();
     let incomplete = unread || document.incomplete;
     let mut nodes = Vec::new();
     for declared in document.components {
@@ -130,7 +143,7 @@ fn check(
             nodes.push(node);
         }
     }
-    if globals.data_dir.is_none() && !incomplete {
+    if root.data_dir.is_none() && data_dir_place.is_none() && !incomplete {
         let named = |node: &Node| Some((node.id.clone(), node.disk_queue.clone()?));
         for (id, place) in nodes.iter().filter_map(named) {
             let text =
@@ -140,13 +153,8 @@ fn check(
             found.push(diagnostic.with_help(help));
         }
     }
-    check_resources(&nodes, globals.api.as_ref(), &mut found);
-    let memory = memory::check(
-        &nodes,
-        globals.memory_limit.as_ref(),
-        globals.max_in_flight_bytes.as_ref(),
-        &mut found,
-    );
+    check_resources(&nodes, &tables, &mut found);
+    let memory = memory::check(&nodes, &root, &limit_places, &mut found);
     // While names may be missing, whatever is said about the graph may be wrong.
     let inputs = match incomplete {
         true => Vec::new(),
@@ -156,21 +164,26 @@ fn check(
     if incomplete || found.iter().any(|found| found.severity == Severity::Error) {
         return Err(found);
     }
-    let (data_dir, data_dir_place) = globals.data_dir.unzip();
-    let (api, api_place) = globals.api.unzip();
     let names = nodes
         .iter()
         .map(|node| (node.id.clone(), node.place.clone()));
     let places = Places {
         data_dir: data_dir_place,
-        api: api_place,
+        tables: tables
+            .iter()
+            .map(|read| (read.name.clone(), read.place.clone()))
+            .collect(),
         components: names.collect(),
     };
     let mut config = Config {
-        data_dir,
+        data_dir: root.data_dir,
         memory,
-        api,
-        ledger: globals.ledger,
+        tables: Tables(
+            tables
+                .into_iter()
+                .map(|read| (read.name, read.table))
+                .collect(),
+        ),
         sources: BTreeMap::new(),
         transforms: BTreeMap::new(),
         sinks: BTreeMap::new(),
@@ -186,38 +199,7 @@ fn check(
     })
 }
 
-/// What stands at the top of the files.
-struct Globals {
-    data_dir: Option<(PathBuf, Place)>,
-    memory_limit: Option<(Size, Place)>,
-    max_in_flight_bytes: Option<(Size, Place)>,
-    api: Option<(ApiConfig, Place)>,
-    ledger: LedgerConfig,
-}
-
-fn globals(document: &mut Document<'_>, found: &mut Vec<Diagnostic>) -> Globals {
-    let data_dir = document.data_dir.take();
-    let api = document.api.take();
-    let ledger = document.ledger.take();
-    let ledger = ledger.and_then(|global| components::global("ledger", global, found));
-    let mut size = |what: &str, global: Option<document::Global<'_>>| {
-        global.and_then(|global| components::global_size(what, global, found))
-    };
-    let memory_limit = size("memory_limit", document.memory_limit.take());
-    let max_in_flight_bytes = size("max_in_flight_bytes", document.max_in_flight_bytes.take());
-    Globals {
-        memory_limit,
-        max_in_flight_bytes,
-        ledger: ledger.map(|(ledger, _)| ledger).unwrap_or_default(),
-        data_dir: data_dir
-            .and_then(|global| components::global_string("data_dir", global, found))
-            .map(|(path, place)| (PathBuf::from(path), place)),
-        api: api.and_then(|global| components::global("api", global, found)),
-    }
-}
-
-fn check_resources(nodes: &[Node], api: Option<&(ApiConfig, Place)>, found: &mut Vec<Diagnostic>) {
-    let api = api.map(|(api, place)| (Resource::Address(api.address), place));
+fn check_resources(nodes: &[Node], tables: &[globals::Read], found: &mut Vec<Diagnostic>) {
     let mut claims = Vec::new();
     for node in nodes {
         for (resource, place) in &node.resources {
@@ -229,13 +211,15 @@ fn check_resources(nodes: &[Node], api: Option<&(ApiConfig, Place)>, found: &mut
             });
         }
     }
-    if let Some((resource, place)) = &api {
-        claims.push(Claim {
-            owner: "api".to_owned(),
-            resource,
-            place,
-            around: None,
-        });
+    for read in tables {
+        for resource in &read.resources {
+            claims.push(Claim {
+                owner: read.name.clone(),
+                resource,
+                place: &read.place,
+                around: None,
+            });
+        }
     }
     resources::check(&claims, found);
 }

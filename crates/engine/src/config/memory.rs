@@ -7,25 +7,32 @@ use crate::memory::{Bounds, Reservation, Sizes};
 use super::components::{AnyConfig, Node};
 use super::diagnostic::Diagnostic;
 use super::source::Place;
+use super::tables::RootKeys;
+
+/// Where the bounds of the process are set.
+pub(super) struct Places {
+    pub(super) limit: Option<Place>,
+    pub(super) in_flight: Option<Place>,
+}
 
 /// Checks the bounds of the process against those of its components. What a component with errors
 /// needs is not known, so nothing is said then.
 pub(super) fn check(
     nodes: &[Node],
-    limit: Option<&(Size, Place)>,
-    in_flight: Option<&(Size, Place)>,
+    root: &RootKeys,
+    places: &Places,
     found: &mut Vec<Diagnostic>,
 ) -> Bounds {
     let mut bounds = Bounds {
-        in_flight: in_flight.map(|(size, _)| size.0),
-        limit: limit.map(|(size, _)| size.0),
+        in_flight: root.max_in_flight_bytes.map(|size| size.0),
+        limit: root.memory_limit.map(|size| size.0),
         requests: None,
     };
     if nodes.iter().any(|node| node.config.is_none()) {
         return bounds;
     }
     let sources: Vec<(&Node, Sizes)> = nodes.iter().filter_map(largest_request).collect();
-    if let Some((size, place)) = in_flight
+    if let (Some(size), Some(place)) = (root.max_in_flight_bytes, &places.in_flight)
         && let Some((node, largest)) = sources.iter().max_by_key(|(_, it)| it.in_flight())
         && size.0 < largest.in_flight()
     {
@@ -37,13 +44,13 @@ pub(super) fn check(
         let help = "otherwise a request that is allowed could never be taken";
         found.push(Diagnostic::error(text).at(place.clone()).with_help(help));
     }
-    let Some((limit, place)) = limit else {
+    let (Some(limit), Some(place)) = (root.memory_limit, &places.limit) else {
         return bounds;
     };
     let queues = nodes.iter().filter_map(queue);
     let requests = sources.iter().map(|(_, sizes)| *sizes);
     let reservation = Reservation::new(queues, requests);
-    bounds.requests = reservation.left(*limit);
+    bounds.requests = reservation.left(limit);
     if bounds.requests.is_none() {
         let least = reservation.least();
         let parts = reservation.describe();
@@ -119,7 +126,7 @@ mod tests {
     #[test]
     fn what_is_no_size_is_refused_at_its_key() {
         for (value, reason) in [
-            ("512", "expected a size in quotes"),
+            ("512", "must be a size in quotes"),
             ("\"much\"", "is not a size"),
             ("\"0B\"", "must be at least 1B"),
         ] {

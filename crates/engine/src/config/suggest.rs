@@ -1,5 +1,7 @@
 //! The nearest known name to one that is not known.
 
+use super::synonyms;
+
 /// The candidate that was most likely meant, when one is near enough to be worth a mention.
 pub(crate) fn nearest<'a>(
     wrong: &str,
@@ -9,16 +11,77 @@ pub(crate) fn nearest<'a>(
     if wrong.len() > 200 {
         return None;
     }
-    let folded = wrong.to_ascii_lowercase().replace('-', "_");
+    let folded = folded(wrong);
     candidates
         .into_iter()
-        .map(|name| {
-            let other = name.to_ascii_lowercase().replace('-', "_");
-            (strsim::damerau_levenshtein(&folded, &other), name)
-        })
+        .map(|name| (distance(&folded, name), name))
         .filter(|(distance, name)| *distance <= (wrong.len().max(name.len()) / 3).max(1))
         .min()
         .map(|(_, name)| name)
+}
+
+/// What was most likely meant by a word of ours or of a neighbour's, such as Prometheus or Vector:
+/// one of the names, or a key below one of them.
+pub(crate) fn meant<'a>(wrong: &str, names: &[&'a str]) -> Option<&'a str>
+where
+    'static: 'a,
+{
+    let folded = folded(wrong);
+    if let Some(same) = names.iter().find(|name| **name == folded) {
+        return Some(same);
+    }
+    let known = |meant: &&'static str| {
+        let first = meant.split('.').next().unwrap_or_default();
+        names.contains(&first)
+    };
+    let synonym = synonyms::of(&folded).iter().find(|meant| known(meant));
+    match synonym {
+        Some(meant) => Some(meant),
+        None => nearest(wrong, names.iter().copied()),
+    }
+}
+
+/// Lists all names, the likeliest first.
+pub(crate) fn by_relevance(wrong: &str, names: &[&str]) -> String {
+    let mut names = names.to_vec();
+    names.sort_unstable();
+    names.dedup();
+    let quoted = |names: &[&str]| {
+        let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+        quoted.join(", ")
+    };
+    if wrong.len() <= 200 {
+        let folded = folded(wrong);
+        // Parts of words count more than single letters.
+        let shared = |name: &str| {
+            let words = folded.split('_').filter(|word| word.len() > 2);
+            words.filter(|word| name.contains(*word)).count()
+        };
+        names.sort_by_cached_key(|name| std::cmp::Reverse(shared(name)));
+    }
+    quoted(&names)
+}
+
+fn distance(folded: &str, name: &str) -> usize {
+    strsim::damerau_levenshtein(folded, &self::folded(name))
+}
+
+/// As our names are written: `tlsConfig` and `tls-config` are `tls_config`.
+fn folded(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    let mut lower = false;
+    for c in name.chars() {
+        if c.is_ascii_uppercase() && lower {
+            out.push('_');
+        }
+        lower = c.is_ascii_lowercase() || c.is_ascii_digit();
+        out.push(if c == '-' {
+            '_'
+        } else {
+            c.to_ascii_lowercase()
+        });
+    }
+    out
 }
 
 /// Lists names for a help text: at most a dozen, quoted.
@@ -47,5 +110,44 @@ mod tests {
         assert_eq!(nearest("Tenant-ID", names), Some("tenant_id"));
         assert_eq!(nearest("ssl", names), None);
         assert_eq!(nearest("colour", names), None);
+    }
+
+    #[test]
+    fn words_of_neighbours_are_understood() {
+        let sink = [
+            "endpoint",
+            "tls",
+            "relabel",
+            "queue",
+            "timeout",
+            "authorization",
+        ];
+        for (theirs, ours) in [
+            ("url", "endpoint"),
+            ("tls_config", "tls"),
+            ("tlsConfig", "tls"),
+            ("write_relabel_configs", "relabel"),
+            ("queue_config", "queue"),
+            ("buffer", "queue"),
+            ("remote_timeout", "timeout"),
+            ("bearer_token_file", "authorization.credentials_file"),
+        ] {
+            assert_eq!(meant(theirs, &sink), Some(ours), "{theirs}");
+        }
+        // Not where there is no such key.
+        assert_eq!(meant("url", &["address"]), None);
+        assert_eq!(
+            meant("prometheus_remote_write", &["remote_write"]),
+            Some("remote_write")
+        );
+    }
+
+    #[test]
+    fn lists_are_whole_and_begin_with_what_shares_a_word() {
+        let names = ["acknowledge", "body_timeout", "header_timeout", "path"];
+        assert_eq!(
+            by_relevance("read_timeout_ms", &names),
+            "`body_timeout`, `header_timeout`, `acknowledge`, `path`"
+        );
     }
 }

@@ -3,7 +3,6 @@
 use metrifold_base::BuildError;
 
 use crate::config::Config;
-use crate::topology::Changes;
 
 /// Follows a configuration in the phases of a reload: all that can fail is done before the graph
 /// changes, and undone by dropping it.
@@ -18,7 +17,6 @@ pub trait Follower {
     /// Fails when it cannot be had; nothing has changed then.
     fn prepare(&self, config: &Config) -> Result<Self::Prepared, BuildError>;
 
-    /// Puts what was prepared in the place of what is served, and says what that changes. Cannot
-    /// fail.
-    fn commit(&mut self, prepared: Self::Prepared, changes: &mut Changes);
+    /// Puts what was prepared in the place of what is served. Cannot fail.
+    fn commit(&mut self, prepared: Self::Prepared);
 }

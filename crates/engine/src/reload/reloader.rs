@@ -187,11 +187,11 @@ impl Reloader {
             Ok(prepared) => prepared,
             Err(error) => {
                 let error = Diagnostic::error(format!("api: {error}"));
-                return refused(Cause::NotBuilt, vec![at(error, places.api.as_ref())]);
+                return refused(Cause::NotBuilt, vec![at(error, places.tables.get("api"))]);
             }
         };
         let build = running.reload(config.clone(), self.drain_limit);
-        let mut changes = match timeout(LIMIT, build).await {
+        let changes = match timeout(LIMIT, build).await {
             Ok(Ok(changes)) => changes,
             Err(_) => {
                 let reason = format!("the components could not be built within {LIMIT:?}");
@@ -207,10 +207,7 @@ impl Reloader {
             }
         };
         // Nothing can fail from here on, nor is anything awaited.
-        follower.commit(prepared, &mut changes);
-        if self.board.config().ledger != config.ledger {
-            changes.changed.push("ledger".into());
-        }
+        follower.commit(prepared);
         self.board.runs(config);
         let warnings = findings(&warnings);
         if changes.is_empty() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use metrifold_model::Kind;
 
-use crate::config::{Component, Config};
+use crate::config::{Component, Config, Tables};
 
 /// What a reload did: names with the kind of the component, such as `sources.ingest`, and keys at
 /// the top of the file, sorted.
@@ -35,9 +35,13 @@ impl Changes {
                 changes.changed.push(key.to_owned());
             }
         }
+        changes.compare_tables(&old.tables, &new.tables);
         changes.compare(Kind::Sink, &old.sinks, &new.sinks);
         changes.compare(Kind::Source, &old.sources, &new.sources);
         changes.compare(Kind::Transform, &old.transforms, &new.transforms);
+        changes.added.sort_unstable();
+        changes.changed.sort_unstable();
+        changes.removed.sort_unstable();
         changes
     }
 
@@ -55,8 +59,20 @@ impl Changes {
         ]
     }
 
-    /// Adds what changes of one kind. Maps are sorted, and kinds are compared in the order of
-    /// their tables' names, so that the lists are sorted, too.
+    /// Adds the tables at the top that change.
+    fn compare_tables(&mut self, old: &Tables, new: &Tables) {
+        for (name, table) in &new.0 {
+            match old.0.get(name) {
+                None => self.added.push(name.clone()),
+                Some(old) if !old.same_as(table) => self.changed.push(name.clone()),
+                Some(_) => {}
+            }
+        }
+        let gone = old.0.keys().filter(|name| !new.0.contains_key(*name));
+        self.removed.extend(gone.cloned());
+    }
+
+    /// Adds what changes of one kind.
     fn compare<C: ?Sized>(
         &mut self,
         kind: Kind,

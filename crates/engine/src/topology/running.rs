@@ -168,7 +168,7 @@ impl Running {
     }
 
     fn show_ledgers(&self, config: &Config) {
-        let tenants = config.ledger.tenants.0;
+        let tenants = config.ledger().tenants.0;
         self.workshop.telemetry.set_ledger_tenants(tenants);
     }
 

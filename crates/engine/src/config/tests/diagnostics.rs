@@ -25,6 +25,18 @@ error: not TOML: unclosed table, expected `]`
 }
 
 #[test]
+fn a_pattern_in_double_quotes_is_told_of_single_ones() {
+    let found = printed(&["regex = \"(\\d+)\"\n"]);
+    assert!(found.contains("not TOML: "), "{found}");
+    assert!(
+        found.contains(
+            "help: in double quotes a backslash starts an escape: use single quotes, '(\\d+)'"
+        ),
+        "{found}"
+    );
+}
+
+#[test]
 fn unknown_top_level_keys_are_refused_with_a_suggestion() {
     check(
         &[&around(
@@ -125,7 +137,7 @@ error: sinks.b: unknown key `endpiont`
    |
    = help: did you mean `endpoint`?
 
-error: sinks.b.required: invalid type: string "yes", expected a boolean
+error: sinks.b.required: must be true or false, not the text "yes"
   --> a.toml:12:12
    |
 12 | required = 'yes'
@@ -279,13 +291,13 @@ error: sources.s.signal: unknown value `***`
    |
    = help: possible values: `metrics`, `queries`
 
-error: sources.s2.password: invalid type: map, expected a string
+error: sources.s2.password: must be a text in quotes, not a table
   --> a.toml:15:1
    |
 15 | password = { x = '******' }
    | ^^^^^^^^
 
-error: sources.s3.password: invalid type: integer `***`, expected a string
+error: sources.s3.password: must be a text in quotes, not the number ***
   --> a.toml:19:12
    |
 19 | password = ******
@@ -347,7 +359,7 @@ adress = ':1'
 "#,
         ],
         r#"
-error: `data_dir` is a path in quotes
+error: `data_dir`: must be a path in quotes, not the number 1
  --> a.toml:1:12
   |
 1 | data_dir = 1

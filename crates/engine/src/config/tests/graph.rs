@@ -377,3 +377,40 @@ error: transforms.t: unknown transform type `test_transfor`
 "#,
     );
 }
+
+#[test]
+fn data_that_comes_by_two_ways_is_warned_of() {
+    let graph = |wiring: &str| {
+        let text = around("").replace("inputs = ['in']", wiring);
+        let more = "[transforms.t]\ntype = 'test_transform'\ninputs = ['in']\n\
+                    [transforms.u]\ntype = 'test_transform'\ninputs = ['in']\n\
+                    [transforms.r]\ntype = 'test_transform'\ninputs = ['in']\nroutes = ['a', 'b']\n\
+                    [transforms.v]\ntype = 'test_transform'\ninputs = ['r.a']\n";
+        let found = load_texts(&[&text, more]).unwrap().warnings;
+        let twice = found.into_iter().map(|found| found.message);
+        twice
+            .filter(|message| message.contains("twice"))
+            .collect::<Vec<_>>()
+    };
+    for wiring in [
+        "['t']",
+        "['in']",
+        "['r.*']",
+        "['r.a', 'r.b']",
+        "['v', 'r.b']",
+        "['in', 'i?']",
+    ] {
+        assert_eq!(graph(&format!("inputs = {wiring}")), [""; 0], "{wiring}");
+    }
+    for (wiring, first, second) in [
+        ("['t', 'u']", "t", "u"),
+        ("['in', 't']", "in", "t"),
+        ("['in', 'r.a']", "in", "r.a"),
+        ("['r.a', 'v']", "r.a", "v"),
+        ("['t', 'v']", "t", "v"),
+    ] {
+        let found = graph(&format!("inputs = {wiring}"));
+        let ways = format!("twice: through `{first}` and through `{second}`");
+        assert!(found.len() == 1 && found[0].ends_with(&ways), "{found:?}");
+    }
+}

@@ -25,7 +25,7 @@ fn files_merge_into_one_graph_and_globs_are_expanded() {
     assert_eq!(loaded.warnings, []);
     let config = loaded.config;
     assert_eq!(config.data_dir, Some(PathBuf::from("/x")));
-    assert_eq!(config.api.map(|api| api.address.port()), Some(2));
+    assert_eq!(config.api().map(|api| api.address.0.port()), Some(2));
     assert_eq!(inputs(&config.sinks["out"]), ["in", "route.a", "route.b"]);
     let out = &config.sinks["out"];
     assert_eq!(out.type_name, "test_sink");

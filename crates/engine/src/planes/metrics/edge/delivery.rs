@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use metrifold_codec::Batch;
-use metrifold_codec::remote_write::{CompressionChoice, DecodeError};
+use metrifold_codec::remote_write::DecodeError;
 use metrifold_model::ledger::{Reason, Tally};
 use metrifold_model::{Counts, Outcome, Ticket, Version};
 use metrifold_queue::Held;
@@ -315,19 +315,25 @@ impl Delivery {
         self.progress.reason.get_or_insert(reason);
     }
 
-    /// How the sink's bodies of 1.0 are best compressed.
-    pub fn compression(&self) -> &CompressionChoice {
-        &self.edge.compression
-    }
-
-    /// Encodes the part that comes next in a version; returns how many samples had to be given up
-    /// because 1.0 cannot hold them.
+    /// Encodes the part that comes next in a version, and returns how many samples 1.0 cannot hold.
     ///
     /// # Errors
     ///
     /// Fails when the part has to be decoded for that and is not what it claims to be.
     pub fn settle(&mut self, version: Version) -> Result<u64, DecodeError> {
         self.batch.settle(version, &self.edge.compression)
+    }
+
+    /// The part that comes next, encoded in a version apart from it, and how many samples 1.0 cannot
+    /// hold.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the part has to be decoded for that and is not what it claims to be.
+    pub fn settled(&self, version: Version) -> Result<(Batch, u64), DecodeError> {
+        let mut batch = self.batch.clone();
+        let lost = batch.settle(version, &self.edge.compression)?;
+        Ok((batch, lost))
     }
 
     /// Replaces the part that comes next by two.

@@ -9,11 +9,10 @@ use metrifold_codec::{Batch, SeriesMut};
 use metrifold_model::{Counts, Rejection, Version};
 use metrifold_telemetry::ComponentMetrics;
 
-use crate::planes::Target;
 use crate::planes::metrics::{Emitter, Needs, Pass, Plan, Split, Transform};
 
 use super::arrival::Arrival;
-use super::{Seen, SendError, Stage};
+use super::{Seen, SendError, Stage, Target};
 
 /// What became of a batch that was to be walked through.
 enum Walked<'a> {
@@ -305,7 +304,7 @@ impl Stage {
                 }
             };
             match edited {
-                Err(error @ DecodeError::GrewTooLarge) => Err(error.into()),
+                Err(error @ DecodeError::GrewTooLarge) => Err(Rejection::from(error)),
                 edited => Ok(edited),
             }
         });

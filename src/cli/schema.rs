@@ -1,0 +1,167 @@
+//! `schema`: a JSON Schema of the configuration, for editors and for checks without the program.
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use metrifold_base::KeyDefault;
+use metrifold_base::keys::{Entry, Key, Keys, Shape, each};
+use metrifold_engine::component::ComponentInfo;
+use metrifold_engine::config::{RootKeys, TableInfo};
+use metrifold_model::Kind;
+
+use super::{list, report};
+
+const AFTER_HELP: &str = "\
+Examples:
+  metrifold schema > metrifold.schema.json
+
+  # In a configuration, for editors with taplo (Even Better TOML and others):
+  #:schema ./metrifold.schema.json";
+
+/// Names of components and of tables that have some.
+const NAME: &str = "^[A-Za-z0-9_-]+$";
+
+/// A text in which the environment replaces something may become any other.
+const VARIABLE: &str = "\\$\\{";
+
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct SchemaArgs {}
+
+pub(super) fn execute(_args: &SchemaArgs) -> u8 {
+    report::print(&format!("{:#}\n", schema()))
+}
+
+/// The schema of one file; what several files have to have together is not in it.
+fn schema() -> Value {
+    let mut properties = Map::new();
+    for key in each(RootKeys::ENTRIES) {
+        properties.insert(key.name.to_owned(), of_key(key));
+    }
+    for info in TableInfo::all() {
+        let mut table = of_table(info.keys, Map::new(), &[]);
+        if info.named {
+            table = json!({
+                "type": "object",
+                "propertyNames": { "pattern": NAME },
+                "additionalProperties": table,
+            });
+        }
+        table["description"] = info.summary.into();
+        properties.insert(info.name.to_owned(), table);
+    }
+    let mut definitions = Map::new();
+    for kind in Kind::ALL {
+        let infos = list::components().into_iter();
+        let mut variants = Vec::new();
+        for info in infos.filter(|info| info.kind == kind) {
+            let name = format!("{}_{}", kind.as_str(), info.name);
+            variants.push(json!({ "$ref": format!("#/$defs/{name}") }));
+            definitions.insert(name, of_component(info));
+        }
+        let components = json!({
+            "type": "object",
+            "propertyNames": { "pattern": NAME },
+            "additionalProperties": { "oneOf": variants },
+        });
+        properties.insert(kind.table().to_owned(), components);
+    }
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Configuration of metrifold",
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": false,
+        "$defs": definitions,
+    })
+}
+
+/// The table of a component.
+fn of_component(info: &ComponentInfo) -> Value {
+    let mut properties = Map::new();
+    properties.insert(
+        "type".to_owned(),
+        json!({ "const": info.name, "description": info.summary }),
+    );
+    let mut required = vec!["type"];
+    if info.kind != Kind::Source {
+        let inputs = json!({
+            "type": "array",
+            "items": { "type": "string" },
+            "description": "Names of the components that it takes from, or patterns for names.",
+        });
+        properties.insert("inputs".to_owned(), inputs);
+        required.push("inputs");
+    }
+    let mut table = of_table(info.keys, properties, &required);
+    table["description"] = info.summary.into();
+    table
+}
+
+fn of_table(
+    entries: &'static [Entry],
+    mut properties: Map<String, Value>,
+    needed: &[&str],
+) -> Value {
+    let mut required: Vec<&str> = needed.to_vec();
+    for key in each(entries) {
+        properties.insert(key.name.to_owned(), of_key(key));
+        if let KeyDefault::Required(_) = key.default {
+            required.push(key.name);
+        }
+    }
+    json!({
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": false,
+    })
+}
+
+fn of_key(key: &Key) -> Value {
+    let mut schema = of_shape(key.shape);
+    schema["description"] = key.doc.into();
+    match key.default {
+        KeyDefault::Value(text) => schema["default"] = as_json(text),
+        KeyDefault::Required(text) | KeyDefault::Unset(text) | KeyDefault::Suggested(text) => {
+            schema["examples"] = json!([as_json(text)]);
+        }
+        KeyDefault::Table | KeyDefault::Off => {}
+    }
+    schema
+}
+
+/// TOML as JSON; what is no TOML, which a test excludes, is null.
+fn as_json(text: &str) -> Value {
+    let table = format!("value = {text}").parse::<toml::Table>();
+    let value = table.ok().and_then(|mut table| table.remove("value"));
+    serde_json::to_value(value).unwrap_or_default()
+}
+
+fn of_shape(shape: Shape) -> Value {
+    match shape {
+        Shape::Boolean => json!({ "type": "boolean" }),
+        Shape::Integer(least) => json!({ "type": "integer", "minimum": least }),
+        Shape::Text | Shape::Secret | Shape::Path => json!({ "type": "string" }),
+        Shape::Pattern(pattern) => json!({
+            "type": "string",
+            "anyOf": [{ "pattern": pattern }, { "pattern": VARIABLE }],
+        }),
+        Shape::Word(words) => json!({
+            "type": "string",
+            "anyOf": [{ "enum": words }, { "pattern": VARIABLE }],
+        }),
+        Shape::List(item) => json!({ "type": "array", "items": of_shape(*item) }),
+        Shape::Map(value) => json!({
+            "type": "object",
+            "additionalProperties": of_shape(*value),
+        }),
+        Shape::Table(entries) => of_table(entries, Map::new(), &[]),
+        Shape::OneOrMany(item) => json!({
+            "anyOf": [of_shape(*item), { "type": "array", "items": of_shape(*item) }],
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

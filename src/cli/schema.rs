@@ -161,7 +161,6 @@ fn of_shape(shape: Shape) -> Value {
         Shape::OneOrMany(item) => json!({
             "anyOf": [of_shape(*item), { "type": "array", "items": of_shape(*item) }],
         }),
-        Shape::Either(one, other) => json!({ "anyOf": [of_shape(*one), of_shape(*other)] }),
     }
 }
 

@@ -221,3 +221,6 @@ async fn join_all<F: Future<Output = ()> + Unpin>(mut futures: Vec<F>) {
     })
     .await;
 }
+
+#[cfg(test)]
+mod tests;

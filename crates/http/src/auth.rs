@@ -3,6 +3,10 @@
 //! [`Callers`] holds them against requests that come in, [`Credentials`] adds them to requests
 //! that go out.
 
+pub(crate) mod callers;
+pub(crate) mod credentials;
+pub(crate) mod oauth2;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -12,8 +16,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 
-pub use super::callers::Callers;
-pub use super::credentials::{AuthError, Credentials};
+pub use crate::auth::callers::Callers;
+pub use crate::auth::credentials::{AuthError, Credentials};
 use metrifold_base::{Endpoint, Problems, Secret, keys};
 
 use super::tls::ClientTls;

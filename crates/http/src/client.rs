@@ -1,5 +1,7 @@
 //! The client of the data path: posts bodies over pooled connections and reports what came back.
 
+pub(crate) mod connector;
+
 use std::error::Error as StdError;
 use std::time::Duration;
 use std::{fmt, io};
@@ -16,8 +18,8 @@ use tokio::time::{Instant, timeout_at};
 use metrifold_base::{BuildError, Endpoint};
 
 use super::body::Body;
-use super::connector::{Born, Connector, chain, place, tls_error};
 use super::tls::ClientTls;
+use crate::client::connector::{Born, Connector, chain, place, tls_error};
 
 /// The most that is kept of an answer's body, for messages.
 const EXCERPT: usize = 4 << 10;

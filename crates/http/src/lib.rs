@@ -18,26 +18,18 @@
     )
 )]
 
-mod accept;
 pub mod access;
 pub mod answer;
 pub mod auth;
 pub mod body;
-mod bound;
-mod callers;
 pub mod client;
-mod connection;
-mod connector;
-mod credentials;
 mod events;
 pub mod hop_by_hop;
 mod keys;
 pub mod listener;
 mod methods;
-mod oauth2;
 mod parts;
 pub mod rejection;
-mod routes;
 mod socket;
 mod target;
 #[cfg(test)]

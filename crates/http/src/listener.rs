@@ -6,6 +6,11 @@
 //! superseded. So a reload builds completely beside what runs, takes over path by path without a
 //! gap, and leaves no trace if it fails.
 
+pub(crate) mod accept;
+pub(crate) mod bound;
+pub(crate) mod connection;
+pub(crate) mod routes;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,10 +23,10 @@ use metrifold_model::Caller;
 
 use super::access::Access;
 use super::body::Body;
-use super::bound::{Bound, Shared};
 use super::methods::Methods;
-use super::routes::{self, Served, Table};
 use super::tls::ServerTls;
+use crate::listener::bound::{Bound, Shared};
+use crate::listener::routes::{Served, Table};
 
 /// What a handler answers.
 pub type Response = http::Response<Body>;

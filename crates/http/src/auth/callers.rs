@@ -14,8 +14,8 @@ use metrifold_base::{BuildError, Secret};
 use metrifold_model::{Caller, ClientCertificate, Identity, Proof};
 use metrifold_model::{Rejection, RejectionKind};
 
-use super::access::{Access, Admission, Head, Refusal};
-use super::auth::{Authorization, BasicAuth};
+use crate::access::{Access, Admission, Head, Refusal};
+use crate::auth::{Authorization, BasicAuth};
 
 /// The callers that a source lets in.
 #[derive(Clone, PartialEq, Eq)]

@@ -21,7 +21,7 @@ use tower_service::Service;
 
 use metrifold_base::{BoxFuture, BuildError};
 
-use super::client::{ClientConfig, TransportError, TransportKind};
+use crate::client::{ClientConfig, TransportError, TransportKind};
 
 /// How often the kernel asks an idle peer whether it is still there.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
@@ -258,14 +258,14 @@ impl hyper::rt::Write for Stream {
 }
 
 /// A URL for messages: without its query, which may hold secrets.
-pub(super) fn place(uri: &Uri) -> String {
+pub(crate) fn place(uri: &Uri) -> String {
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let path = if uri.path() == "/" { "" } else { uri.path() };
     format!("{}://{authority}{path}", uri.scheme_str().unwrap_or("http"))
 }
 
 /// An error with its causes, each once.
-pub(super) fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use metrifold_base::BuildError;
 
-use super::auth::{Authorization, BasicAuth, OAuth2, basic, header};
-use super::oauth2::Tokens;
+use crate::auth::oauth2::Tokens;
+use crate::auth::{Authorization, BasicAuth, OAuth2, basic, header};
 
 /// How often a file is read again, so that a rotated secret is picked up.
 const FILE_FRESH: Duration = Duration::from_secs(10);

@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use metrifold_base::BuildError;
 
-use super::auth::{OAuth2, basic, header};
-use super::connector::{chain, place};
-use super::credentials::{AuthError, Cached};
+use crate::auth::credentials::{AuthError, Cached};
+use crate::auth::{OAuth2, basic, header};
+use crate::client::connector::{chain, place};
 
 /// The longest that a token request may take.
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -10,9 +10,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tracing::warn;
 
-use super::bound::{Bound, Opened, lock};
-use super::connection::Accepted;
-use super::timed::Phase;
+use crate::listener::bound::{Bound, Opened, lock};
+use crate::listener::connection::Accepted;
+use crate::timed::Phase;
 
 /// The first and the longest pause after a failure to accept, such as for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(10);

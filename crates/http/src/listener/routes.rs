@@ -10,9 +10,9 @@ use std::sync::Arc;
 use http::Method;
 use matchit::{InsertError, Router};
 
-use super::access::Access;
-use super::listener::Handler;
-use super::methods::Methods;
+use crate::access::Access;
+use crate::listener::Handler;
+use crate::methods::Methods;
 
 /// What the path's parameters matched, percent-decoded.
 pub(super) type Params = Vec<(Box<str>, Box<str>)>;

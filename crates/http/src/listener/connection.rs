@@ -27,15 +27,15 @@ use tracing::debug;
 use metrifold_base::BoxFuture;
 use metrifold_model::ClientCertificate;
 
-use super::access::Head;
-use super::answer::{self, Endless};
-use super::body::{Body, BoxError};
-use super::listener::{Request, Response};
-use super::methods::Methods;
-use super::routes::{Params, Served, Table, Target};
-use super::target;
-use super::timed::{Phase, Timed};
-use super::tls::client_certificate;
+use crate::access::Head;
+use crate::answer::{self, Endless};
+use crate::body::{Body, BoxError};
+use crate::listener::routes::{Params, Served, Table, Target};
+use crate::listener::{Request, Response};
+use crate::methods::Methods;
+use crate::target;
+use crate::timed::{Phase, Timed};
+use crate::tls::client_certificate;
 
 /// The most headers of a request.
 const MAX_HEADERS: usize = 100;

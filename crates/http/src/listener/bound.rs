@@ -17,12 +17,12 @@ use tracing::{error, warn};
 
 use metrifold_base::BuildError;
 
-use super::accept;
-use super::connection::Ending;
-use super::listener::Listen;
-use super::routes::{self, Served, Table};
-use super::socket::{self, overlap};
-use super::timed::{Phase, Spare};
+use crate::listener::Listen;
+use crate::listener::accept;
+use crate::listener::connection::Ending;
+use crate::listener::routes::{self, Served, Table};
+use crate::socket::{self, overlap};
+use crate::timed::{Phase, Spare};
 
 /// What the handles share.
 pub(super) struct Shared {

@@ -4,7 +4,7 @@
 //! A batch is in exactly one of these places from when it was received until it is settled:
 //!
 //! - it waits in the queue in memory and nothing on disk knows of it;
-//! - it is a delivery under way of which nothing on disk knows;
+//! - it is a delivery in flight of which nothing on disk knows;
 //! - the spill has it: in memory alone, or on its way to disk;
 //! - it is a record on disk that is not done, whether or not memory has a copy.
 //!
@@ -43,7 +43,7 @@ impl Holdings {
     }
 }
 
-/// The deliveries under way of which nothing on disk knows.
+/// The deliveries in flight of which nothing on disk knows.
 #[derive(Debug, Default)]
 pub struct InFlight(Mutex<Noted>);
 
@@ -53,7 +53,7 @@ struct Noted {
     free: Vec<usize>,
 }
 
-/// Says that something is under way, until it is dropped.
+/// Notes that a delivery is in flight, until it is dropped.
 #[derive(Debug)]
 pub struct InFlightMark {
     of: Arc<InFlight>,

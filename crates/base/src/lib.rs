@@ -20,6 +20,8 @@ mod error;
 mod lock;
 mod log_limit;
 mod problems;
+mod rate;
+mod share;
 mod shutdown;
 mod values;
 
@@ -29,8 +31,10 @@ pub use keys::KeyDefault;
 pub use lock::locked;
 pub use log_limit::LogLimit;
 pub use problems::{Problem, Problems};
+pub use rate::RateMeter;
 /// What the macros name.
 #[doc(hidden)]
 pub use serde;
+pub use share::within_share;
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use values::{Address, Endpoint, OneOrMany, Period, Secret, Size};

@@ -20,14 +20,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use metrics::Gauge;
 use tokio::sync::Notify;
 
+use metrifold_base::within_share;
 use metrifold_telemetry::{Metric, Telemetry};
 
 pub use reservation::{Reservation, Sizes};
 use resident::Level;
-
-/// How many times what is free a peer may have. The queues in front of sinks keep the same rule
-/// for tenants: who has most is refused first, and who has nothing always finds some room.
-const SHARE: u64 = 8;
 
 /// What requests may take together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -353,7 +350,7 @@ impl Part {
             return Ok(());
         };
         let free = bound.checked_sub(taken + more).ok_or(self.refused)?;
-        if elsewhere > 0 && elsewhere + more > SHARE.saturating_mul(free) {
+        if !within_share(elsewhere, more, free) {
             return Err(Refused::Share);
         }
         Ok(())

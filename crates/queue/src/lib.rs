@@ -1,4 +1,6 @@
-//! The bounded queue in front of every sink: in memory, and for some with a log on disk behind it.
+//! The bounded queue in front of every sink: in memory, for some with a log on disk behind it, and
+//! what spills from one to the other. `memory` knows items and lanes, `disk` records and bytes;
+//! `spill` alone knows batches. None of them knows a sink or a transport.
 #![warn(unreachable_pub)]
 // Tests may do all of this.
 #![cfg_attr(
@@ -13,19 +15,24 @@
     )
 )]
 
+mod accounts;
 pub mod disk;
+mod holdings;
+mod item;
 mod lane;
 mod memory;
+mod spill;
 
 use std::time::Duration;
 
 use metrifold_base::{Period, Problems, Size, keys, words};
 
-/// How many times what is free a tenant may have in a queue, unless the oldest make room.
-const SHARE: usize = 8;
-
+pub use accounts::Accounts;
+pub use holdings::{Holdings, InFlight, InFlightMark};
+pub use item::{Incoming, Progress, Queued, Tracked, tally};
 pub use lane::{Lane, OrderedBy};
 pub use memory::{Held, Pushed, Queue};
+pub use spill::{LONGEST_RETRY, LOOK_AGAIN, Spill, Taken, now_millis};
 
 keys! {
     /// `queue = { type = "disk", max_bytes = "4GiB" }`.

@@ -6,10 +6,8 @@
 //! for a while. All of it is a lock around lists, taken once per batch.
 //!
 //! When it is full, a tenant who floods it pays for that. If the oldest make room, they are those
-//! of the tenant who has most. If not, a tenant can have no more than eight times what he leaves
-//! free: one alone eight ninths of the queue, so that there is room for one who has nothing here.
-//! The latter rule is that of dynamic thresholds (Choudhury and Hahne, "Dynamic queue length
-//! thresholds for shared-memory packet switches", 1998).
+//! of the tenant who has most. If not, a tenant's share depends on what is free
+//! ([`within_share`]), so that there is room for one who has nothing here.
 //!
 //! A queue outlives its takers: when a sink is replaced, the successor takes the next *turn*. The
 //! predecessor gets nothing more, and what it has not delivered it may give back, to the front.
@@ -23,9 +21,10 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::{Instant, sleep_until};
 
+use metrifold_base::within_share;
 use metrifold_model::Tenant;
 
-use super::{Lane, SHARE, WhenFull};
+use super::{Lane, WhenFull};
 use schedule::Schedule;
 
 /// A bounded queue of items with a weight in bytes.
@@ -343,7 +342,7 @@ impl<T> State<T> {
     fn has_room(&self, tenant: &Option<Tenant>, weight: usize) -> bool {
         let own = self.schedule.bytes_of(tenant);
         let free = self.max.saturating_sub(self.bytes + weight);
-        let fair = own == 0 || tenant.is_none() || own + weight <= SHARE.saturating_mul(free);
+        let fair = tenant.is_none() || within_share(own as u64, weight as u64, free as u64);
         fair && self.fits(self.bytes, weight)
     }
 

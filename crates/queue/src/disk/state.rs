@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
 use tokio::sync::Notify;
 
-use crate::SHARE;
+use metrifold_base::within_share;
 
 use super::format::{ACK, Ack, FILE_HEADER, Seed};
 use super::fs::Fs;
@@ -171,7 +171,7 @@ impl State {
         let reserved = self.reserved_of.get(tenant);
         let reserved = reserved.map_or(0, |reserved| reserved.records);
         let own = self.ledger.queued_bytes(tenant) + reserved;
-        own == 0 || own + cost <= (SHARE as u64).saturating_mul(free)
+        within_share(own, cost, free)
     }
 
     fn files<'a>(&self, segments: impl Iterator<Item = &'a Segment>) -> u64 {

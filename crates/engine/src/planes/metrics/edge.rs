@@ -1,42 +1,35 @@
 //! The edge into a sink: its queue, the form in which it wants batches, and its accounts.
 
-mod accounts;
 mod delivery;
 mod gauge;
-mod holdings;
 mod ledger;
-mod outflow;
-mod pump;
 mod push;
-mod store;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
-use metrifold_base::{BuildError, Size};
+use metrifold_base::{BuildError, RateMeter, Size};
 use metrifold_codec::Batch;
 use metrifold_codec::remote_write::CompressionChoice;
-use metrifold_model::ledger::{Reason, Tally};
+use metrifold_model::ledger::Reason;
 use metrifold_model::{Outcome, Tenant, Ticket, Version};
 use metrifold_queue::disk::OpenError;
-use metrifold_queue::{Lane, OrderedBy, Queue, QueueConfig, WhenFull};
+use metrifold_queue::{
+    Accounts, InFlight, LONGEST_RETRY, Lane, OrderedBy, Progress, Queue, QueueConfig, Queued,
+    Spill, Tracked, WhenFull,
+};
 use metrifold_telemetry::ComponentMetrics;
 
 use crate::planes::Ending;
 use crate::planes::metrics::{Needs, Transform};
 
-use accounts::Accounts;
-use delivery::Progress;
 use gauge::Gauge;
-use holdings::UnderWay;
 use ledger::Before;
-use outflow::Outflow;
-use store::{Kept, Store};
 
 pub use delivery::{Delivery, Input, Run, Trouble};
 
@@ -49,10 +42,10 @@ pub struct Edge {
     /// The sink's own transform.
     pub(crate) before: Option<Arc<dyn Transform>>,
     pub(crate) metrics: ComponentMetrics,
-    line: Arc<Line>,
+    pipe: Arc<Pipe>,
     config: QueueConfig,
-    /// Opened for this edge, for the line to have when it takes over.
-    opened: Option<Arc<Store>>,
+    /// Opened for this edge, for the pipe to have when this edge takes over.
+    opened: Option<Arc<Spill>>,
     /// The sink's turn to take from the queue.
     turn: AtomicU64,
     form: AtomicU8,
@@ -63,19 +56,19 @@ pub struct Edge {
 
 /// What all edges into a sink share, those of its predecessors included.
 #[derive(Debug)]
-struct Line {
-    queue: Arc<Queue<Waiting>>,
-    /// Once there is a queue on disk, it is there for good: if the sink has none any more, what is
+struct Pipe {
+    queue: Arc<Queue<Queued>>,
+    /// Once there is a queue on disk, it stays: if the sink has none any more, what is
     /// on disk is delivered, and nothing is stored.
-    store: OnceLock<Arc<Store>>,
+    spill: OnceLock<Arc<Spill>>,
     accounts: Arc<Accounts>,
-    /// The deliveries under way that are in memory alone.
-    under_way: Arc<UnderWay>,
-    /// What of the queue on disk was over when this process opened it.
+    /// The deliveries in flight that the spill does not track.
+    in_flight: Arc<InFlight>,
+    /// What had become of records on disk before this process opened them.
     before: OnceLock<Before>,
     /// Since when there are accounts.
     since: SystemTime,
-    outflow: Outflow,
+    outflow: RateMeter,
     /// Why the queue takes no more.
     ending: OnceLock<Ending>,
 }
@@ -118,40 +111,6 @@ impl Ending {
     }
 }
 
-/// A batch in the queue.
-#[derive(Debug)]
-pub(crate) struct Waiting {
-    batch: Batch,
-    ticket: Option<Ticket>,
-    since: Instant,
-    /// How often it was tried in vain.
-    attempts: u32,
-    /// What of it is accounted for as queued in memory.
-    tally: Tally,
-    /// What the queue on disk knows of it.
-    kept: Option<Arc<Kept>>,
-}
-
-/// A batch on its way into the queue.
-pub(crate) struct Incoming {
-    batch: Batch,
-    ticket: Option<Ticket>,
-    since: Instant,
-    lane: Lane,
-    /// The version in which it goes to disk.
-    version: Version,
-    /// Whether the queue in memory may grow for it.
-    grows: bool,
-}
-
-impl Incoming {
-    /// Whether its sender waits until it is stored.
-    fn waits_for_disk(&self) -> bool {
-        let ticket = self.ticket.as_ref();
-        ticket.is_some_and(Ticket::until_stored)
-    }
-}
-
 /// The lane of a batch: by its tenant and what its source orders batches by, which is a key that
 /// the source gives, or else the sender, or else the source itself.
 ///
@@ -187,21 +146,21 @@ impl Edge {
         let EdgeConfig {
             required, queue, ..
         } = config;
-        let line = match predecessor {
-            Some(edge) => edge.line.clone(),
-            None => Arc::new(Line::new(queue, required)),
+        let pipe = match predecessor {
+            Some(edge) => edge.pipe.clone(),
+            None => Arc::new(Pipe::new(queue, required)),
         };
-        let opened = match line.store.get() {
+        let opened = match pipe.spill.get() {
             Some(_) => None,
             None if !queue.is_disk() => None,
-            None => Some(open(&id, &line, queue, required, folder)?),
+            None => Some(open(&id, &pipe, queue, required, folder)?),
         };
         Ok(Arc::new(Self {
             id,
             required,
             before,
             metrics,
-            line,
+            pipe,
             config: queue,
             opened,
             turn: AtomicU64::new(0),
@@ -219,21 +178,21 @@ impl Edge {
         }
         let turn = self.pass_turn();
         self.turn.store(turn, Ordering::Relaxed);
-        if let Some(store) = &self.opened {
+        if let Some(spill) = &self.opened {
             // Nobody else has opened it, so there was none.
-            let _ = self.line.before.set(Before::of(store.disk.read_ledger()));
-            let _ = self.line.store.set(store.clone());
-            let queued = store.snapshot().total.queued();
+            let _ = self.pipe.before.set(Before::of(spill.disk().read_ledger()));
+            let _ = self.pipe.spill.set(spill.clone());
+            let queued = spill.snapshot().total.queued();
             if queued.batches > 0 {
                 let size = Size(queued.bytes);
                 info!(sink = %self.id, batches = queued.batches, %size, "delivers first what is on disk");
             }
         }
-        if let Some(store) = self.line.store.get() {
-            store.engage(self.config, self.required);
+        if let Some(spill) = self.pipe.spill.get() {
+            spill.engage(self.config, self.required);
         }
         let gauge = Gauge {
-            line: self.line.clone(),
+            pipe: self.pipe.clone(),
             config: self.config,
         };
         self.metrics.watch_queue(Some(Arc::new(gauge)));
@@ -246,12 +205,12 @@ impl Edge {
             false => self.config.when_full(self.required),
         };
         let max = self.config.memory_bytes().bytes();
-        self.line.queue.take_over(max, when_full)
+        self.pipe.queue.take_over(max, when_full)
     }
 
     /// Where its queue on disk is, if it has one.
     pub(crate) fn folder(&self) -> Option<&Path> {
-        self.line.store.get().map(|store| store.path())
+        self.pipe.spill.get().map(|spill| spill.path())
     }
 
     fn turn(&self) -> u64 {
@@ -310,107 +269,104 @@ impl Edge {
         }
     }
 
-    fn abandoned(&self, kept: &Kept) -> bool {
-        let store = self.line.store.get();
-        store.is_some_and(|store| store.abandoned(kept))
+    fn abandoned(&self, tracked: &Tracked) -> bool {
+        let spill = self.pipe.spill.get();
+        spill.is_some_and(|spill| spill.abandoned(tracked))
     }
 
-    fn finish_kept(&self, kept: &Kept, progress: Progress, outcome: &Outcome) {
-        if let Some(store) = self.line.store.get() {
-            store.finish(kept, progress, outcome);
+    fn finish_tracked(&self, tracked: &Tracked, progress: Progress, outcome: &Outcome) {
+        if let Some(spill) = self.pipe.spill.get() {
+            spill.finish(tracked, progress, outcome);
         }
     }
 
     fn max_age(&self) -> Option<Duration> {
-        self.line.store.get().and_then(|store| store.max_age())
+        self.pipe.spill.get().and_then(|spill| spill.max_age())
     }
 
-    /// Has the queue on disk know of what has come back.
-    fn adopt(&self) {
-        if let Some(store) = self.line.store.get() {
-            store.adopt();
+    /// Has the spill track batches that came back untracked.
+    fn track_all(&self) {
+        if let Some(spill) = self.pipe.spill.get() {
+            spill.track_all();
         }
     }
 
-    /// Leaves a tenant's batches alone until then.
+    /// Pauses a tenant's batches in memory until `until`.
     fn pause(&self, tenant: Option<&Tenant>, until: Instant) {
-        self.line.queue.pause(tenant.cloned(), until);
+        self.pipe.queue.pause(tenant.cloned(), until);
     }
 
-    /// An attempt of this tenant has failed.
+    /// Notes that an attempt of this tenant has failed.
     fn set_failing(&self, tenant: Option<&Tenant>, trouble: Trouble) {
-        let Some(store) = self.line.store.get() else {
+        let Some(spill) = self.pipe.spill.get() else {
             return;
         };
         if trouble.everybody {
-            store.fails();
+            spill.set_failing();
         }
         if let Some(until) = trouble.tenant {
-            store.fails_for(tenant, until);
+            spill.pause(tenant, until);
         }
     }
 
-    /// An attempt has succeeded.
+    /// Notes that an attempt has succeeded.
     fn set_well(&self, tenant: Option<&Tenant>) {
-        if let Some(store) = self.line.store.get() {
-            store.does_well(tenant);
+        if let Some(spill) = self.pipe.spill.get() {
+            spill.set_well(tenant);
         }
     }
 
     /// After how many seconds it is worth trying again, as far as its queue knows.
     pub(crate) fn retry_after(&self) -> Option<u64> {
-        match self.line.store.get() {
-            Some(store) => Some(store.retry_after()),
+        match self.pipe.spill.get() {
+            Some(spill) => Some(spill.retry_after()),
             None => self.memory_retry_after(),
         }
     }
 
     /// The same, if it is for its queue that senders wait.
     pub(crate) fn holds_up(&self) -> Option<u64> {
-        let Some(store) = self.line.store.get() else {
+        let Some(spill) = self.pipe.spill.get() else {
             return self.memory_retry_after();
         };
         // Room comes by segments, of which there are sixteen.
         let max = self.config.max_bytes().0;
-        let full = store.snapshot().bytes >= max - max / 16;
-        full.then(|| store.retry_after())
+        let full = spill.snapshot().bytes >= max - max / 16;
+        full.then(|| spill.retry_after())
     }
 
+    /// In how many seconds those who wait for memory now are through; none if nobody waits. If
+    /// nothing leaves at all, nobody knows: the fuller the queue, the longer.
     fn memory_retry_after(&self) -> Option<u64> {
-        let max = self.config.memory_bytes().bytes();
-        self.line.outflow.retry_after(self.line.queue.bytes(), max)
+        let bytes = self.pipe.queue.bytes();
+        if bytes == 0 {
+            return None;
+        }
+        let seconds = self.pipe.outflow.seconds_for(bytes as u64);
+        let seconds = seconds.unwrap_or_else(|| {
+            let max = self.config.memory_bytes().bytes().max(1);
+            LONGEST_RETRY as f64 * bytes as f64 / max as f64
+        });
+        Some((seconds.ceil() as u64).clamp(1, LONGEST_RETRY))
     }
 
     /// Ends the sink's input once it is empty.
     pub(crate) fn close(&self, ending: Ending) {
         // Only the first reason counts.
-        let _ = self.line.ending.set(ending);
-        if let Some(store) = self.line.store.get() {
-            store.begin_close();
+        let _ = self.pipe.ending.set(ending);
+        if let Some(spill) = self.pipe.spill.get() {
+            spill.begin_close();
         }
-        self.line.queue.close();
+        self.pipe.queue.close();
     }
 
     /// Stores what only memory has, until `deadline`. If the sink fails, it is to try no more.
     pub(crate) async fn secure(&self, deadline: Instant) {
-        let Some(store) = self.store() else {
+        let Some(spill) = self.spill() else {
             return;
         };
-        loop {
-            let appended = store.appended.notified();
-            tokio::pin!(appended);
-            appended.as_mut().enable();
-            if store.store_all() && store.is_settled() {
-                break;
-            }
-            if timeout_at(deadline, timeout(LOOK_AGAIN, appended))
-                .await
-                .is_err()
-            {
-                break;
-            }
-        }
-        if store.is_failing() {
+        spill.secure(deadline).await;
+        if spill.is_failing() {
             // What is under way comes back, and stays on disk.
             self.pass_turn();
         }
@@ -418,12 +374,12 @@ impl Edge {
 
     /// Gives up what nobody will take any more; returns how much that is.
     pub(crate) fn abandon(&self) -> (usize, usize) {
-        let queue = &self.line.queue;
+        let queue = &self.pipe.queue;
         let mut bytes = queue.bytes();
         let left = queue.end();
         let mut batches = left.len();
-        if let Some(store) = self.line.store.get().filter(|store| store.keeps()) {
-            (batches, bytes) = store.unstored();
+        if let Some(spill) = self.pipe.spill.get().filter(|spill| spill.keeps()) {
+            (batches, bytes) = spill.unstored();
         }
         for waiting in left {
             self.give_up_at_end(waiting);
@@ -433,35 +389,35 @@ impl Edge {
 
     /// Closes the queue on disk, once nobody sends and nobody takes any more.
     pub(crate) async fn shut(&self) {
-        let Some(store) = self.line.store.get().cloned() else {
+        let Some(spill) = self.pipe.spill.get().cloned() else {
             return;
         };
-        store.close();
-        let closing = store.clone();
-        let closed = tokio::task::spawn_blocking(move || closing.disk.close());
+        spill.close();
+        let closing = spill.clone();
+        let closed = tokio::task::spawn_blocking(move || closing.disk().close());
         if timeout(CLOSE_LIMIT, closed).await.is_err() {
             warn!(sink = %self.id, "queue on disk was not closed in time: some of what was delivered last is delivered again");
         }
-        let queued = store.snapshot().total.queued();
+        let queued = spill.snapshot().total.queued();
         if queued.batches > 0 {
             let size = Size(queued.bytes);
-            let path = store.path().display();
+            let path = spill.path().display();
             info!(sink = %self.id, batches = queued.batches, %size, folder = %path, "what was not delivered stays on disk");
         }
     }
 }
 
-impl Line {
+impl Pipe {
     fn new(queue: QueueConfig, required: bool) -> Self {
         let max = queue.memory_bytes().bytes();
         Self {
             queue: Arc::new(Queue::new(max, queue.when_full(required))),
-            store: OnceLock::new(),
+            spill: OnceLock::new(),
             accounts: Arc::default(),
-            under_way: Arc::default(),
+            in_flight: Arc::default(),
             before: OnceLock::new(),
             since: SystemTime::now(),
-            outflow: Outflow::default(),
+            outflow: RateMeter::default(),
             ending: OnceLock::new(),
         }
     }
@@ -470,15 +426,15 @@ impl Line {
 /// Opens the queue on disk that a sink has to have.
 fn open(
     id: &Arc<str>,
-    line: &Line,
+    pipe: &Pipe,
     config: QueueConfig,
     required: bool,
     folder: Option<&Path>,
-) -> Result<Arc<Store>, BuildError> {
+) -> Result<Arc<Spill>, BuildError> {
     let folder = folder.ok_or_else(|| BuildError::new("queue", "there is no data_dir"))?;
-    let (queue, accounts) = (line.queue.clone(), line.accounts.clone());
+    let (queue, accounts) = (pipe.queue.clone(), pipe.accounts.clone());
     let path = folder.to_path_buf();
-    Store::open(id.clone(), path, (config, required), queue, accounts).map_err(|error| {
+    Spill::open(id.clone(), path, (config, required), queue, accounts).map_err(|error| {
         let place = folder.display();
         let reason = match error {
             OpenError::Locked => format!(
@@ -490,8 +446,6 @@ fn open(
     })
 }
 
-/// How often those look again who wait for something on disk.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// How long closing a queue on disk may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 

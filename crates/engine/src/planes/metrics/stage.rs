@@ -12,12 +12,13 @@ use tokio::sync::watch;
 use metrifold_codec::Batch;
 use metrifold_codec::remote_write::{DecodeError, Invalid};
 use metrifold_model::{Counts, Rejection, RejectionKind, Version};
+use metrifold_queue::Incoming;
 use metrifold_telemetry::ComponentMetrics;
 
 use crate::memory::Budget;
 use crate::planes::{Node, Target};
 
-use super::edge::{Edge, Incoming};
+use super::edge::Edge;
 use super::{Metrics, Needs};
 
 /// What a source sends through: a graph of transforms that ends at sinks. It is built whole and

@@ -10,15 +10,12 @@ use metrifold_codec::Batch;
 use metrifold_codec::remote_write::DecodeError;
 use metrifold_model::ledger::{Reason, Tally};
 use metrifold_model::{Counts, Outcome, Ticket, Version};
-use metrifold_queue::Held;
-use metrifold_queue::disk::Fate;
+use metrifold_queue::{Held, InFlightMark, Progress, Queued, Tracked};
 use metrifold_telemetry::ComponentMetrics;
 
 use crate::planes::metrics::Form;
 
-use super::holdings::Place;
-use super::store::Kept;
-use super::{Edge, Waiting};
+use super::Edge;
 
 /// A sink's end of its edge.
 #[derive(Clone, Debug)]
@@ -36,9 +33,9 @@ impl Input {
     /// senders do not wait and together they weigh no more than `most`.
     pub async fn recv_run(&self, most: usize) -> Option<Run> {
         loop {
-            let taken = self.0.line.queue.pop_run(self.0.turn(), most).await?;
+            let taken = self.0.pipe.queue.pop_run(self.0.turn(), most).await?;
             let run = taken.into_iter();
-            let run = run.filter_map(|(waiting, held)| self.delivery(waiting, held));
+            let run = run.filter_map(|(queued, held)| self.delivery(queued, held));
             let run = Run(run.collect());
             if run.len() > 0 {
                 return Some(run);
@@ -46,19 +43,19 @@ impl Input {
         }
     }
 
-    fn delivery(&self, waiting: Waiting, held: Held<Waiting>) -> Option<Delivery> {
-        let Waiting {
+    fn delivery(&self, queued: Queued, held: Held<Queued>) -> Option<Delivery> {
+        let Queued {
             mut batch,
             ticket,
             since,
             attempts,
             tally,
-            kept,
-        } = waiting;
-        let line = &self.0.line;
-        let under_way = kept
+            tracked,
+        } = queued;
+        let pipe = &self.0.pipe;
+        let in_flight = tracked
             .is_none()
-            .then(|| line.under_way.note(batch.tenant(), tally, since));
+            .then(|| pipe.in_flight.note(batch.tenant(), tally, since));
         // It may have been queued for a predecessor that did not look into it.
         let looked = if self.0.checks_series && !batch.is_checked() {
             batch.decode().map(|_| ())
@@ -73,12 +70,12 @@ impl Input {
             since,
             attempts,
             tally,
-            kept,
+            tracked,
             progress: Progress::default(),
             edge: self.0.clone(),
             held: Some(held),
             comes_back: false,
-            _under_way: under_way,
+            _in_flight: in_flight,
         };
         match looked {
             Ok(()) => Some(delivery),
@@ -93,12 +90,12 @@ impl Input {
     /// Whether a successor takes the deliveries. What has not been delivered is best dropped then:
     /// the successor gets it.
     pub fn superseded(&self) -> bool {
-        self.0.line.queue.has_passed(self.0.turn())
+        self.0.pipe.queue.has_passed(self.0.turn())
     }
 
     /// Waits until a successor takes the deliveries.
     pub async fn wait_superseded(&self) {
-        self.0.line.queue.passed(self.0.turn()).await;
+        self.0.pipe.queue.passed(self.0.turn()).await;
     }
 
     /// Puts something into the queue again as if it had just come, and waits for room if need be.
@@ -162,36 +159,6 @@ impl Drop for Run {
     }
 }
 
-/// What became of the parts of a batch that are done.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Progress {
-    /// Whether something got there.
-    pub(super) sent: bool,
-    /// How many samples did not, as far as they have been counted.
-    pub(super) dropped: u64,
-    /// Why the first of them did not.
-    pub(super) reason: Option<Reason>,
-}
-
-impl Progress {
-    pub(super) fn add(&mut self, other: Self) {
-        self.sent |= other.sent;
-        self.dropped += other.dropped;
-        self.reason = self.reason.or(other.reason);
-    }
-
-    pub(super) fn fate(self) -> Fate {
-        match self.reason {
-            None => Fate::Delivered,
-            Some(reason) if !self.sent => Fate::Dropped(reason),
-            Some(reason) => Fate::Partly {
-                dropped: self.dropped,
-                reason,
-            },
-        }
-    }
-}
-
 /// A batch and the duty to say what became of it. Its bytes count against the queue's bound until
 /// then. Dropping it without a word gives it back if the sink has a successor or the batch is on
 /// disk, and tells the sender to try again if not.
@@ -209,24 +176,24 @@ pub struct Delivery {
     attempts: u32,
     /// What of it is accounted for as queued.
     tally: Tally,
-    /// What the queue on disk knows of it.
-    kept: Option<Arc<Kept>>,
+    /// Its entry in the spill, if there is one.
+    tracked: Option<Arc<Tracked>>,
     progress: Progress,
     edge: Arc<Edge>,
     /// Its place in the queue, until somebody has said what became of it.
-    held: Option<Held<Waiting>>,
+    held: Option<Held<Queued>>,
     /// Whether dropping it gives it back in any case.
     comes_back: bool,
     /// Has it counted among what is queued, if it is in memory alone.
-    _under_way: Option<Place>,
+    _in_flight: Option<InFlightMark>,
 }
 
-/// Whom it concerns that an attempt has failed.
+/// Whose batches are not tried for a while after a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trouble {
     /// Whoever's batch it is.
     pub everybody: bool,
-    /// The batch's tenant, who is left alone until then.
+    /// The batch's tenant, until when.
     pub tenant: Option<Instant>,
 }
 
@@ -235,9 +202,9 @@ impl Delivery {
     pub fn abandoned(&self) -> bool {
         self.ticket.as_ref().is_some_and(Ticket::abandoned)
             || self
-                .kept
+                .tracked
                 .as_ref()
-                .is_some_and(|kept| self.edge.abandoned(kept))
+                .is_some_and(|tracked| self.edge.abandoned(tracked))
     }
 
     /// How long ago it came to the sink.
@@ -248,7 +215,7 @@ impl Delivery {
     /// Whether it is too old to be delivered, if nothing older than `max_age` is. A queue on disk
     /// has an age of its own.
     pub fn expired(&self, max_age: Duration) -> bool {
-        let max_age = match &self.kept {
+        let max_age = match &self.tracked {
             Some(_) => self.edge.max_age(),
             None => Some(max_age),
         };
@@ -360,7 +327,7 @@ impl Delivery {
         self.worst.join(outcome);
     }
 
-    /// Says what became of it.
+    /// Books what became of the batch, and tells its sender.
     pub fn finish(mut self, outcome: Outcome) {
         self.note(outcome);
         self.edge.metrics.delivered_after(self.since.elapsed());
@@ -368,12 +335,12 @@ impl Delivery {
         if self.worst != Outcome::Delivered && !progress.sent {
             progress.reason.get_or_insert(Reason::Other);
         }
-        match self.kept.take() {
-            Some(kept) => self.edge.finish_kept(&kept, progress, &self.worst),
+        match self.tracked.take() {
+            Some(tracked) => self.edge.finish_tracked(&tracked, progress, &self.worst),
             None => {
                 let tenant = self.batch.tenant();
                 self.edge
-                    .line
+                    .pipe
                     .accounts
                     .settled(tenant, self.tally, progress.fate());
             }
@@ -382,11 +349,11 @@ impl Delivery {
             ticket.report(self.worst.clone());
         }
         if let Some(held) = self.held.take() {
-            self.edge.line.outflow.add(held.weight());
+            self.edge.pipe.outflow.add(held.weight() as u64);
         }
     }
 
-    /// It is where it should be.
+    /// Marks the batch delivered.
     pub fn delivered(mut self) {
         self.count_sent(self.batch.counts(), self.batch.body_len());
         self.finish(Outcome::Delivered);
@@ -405,30 +372,30 @@ impl Drop for Delivery {
             .collect();
         // It asks whether the batch is accounted for elsewhere.
         let mut tallies = self.remaining(&parts).into_iter();
-        let kept = self.kept.take();
-        if let Some(kept) = &kept {
-            kept.leave(self.progress, parts.len());
+        let tracked = self.tracked.take();
+        if let Some(tracked) = &tracked {
+            tracked.give_back(self.progress, parts.len());
         }
         let left = parts.into_iter().map(|batch| {
             let weight = batch.weight();
-            let waiting = Waiting {
+            let queued = Queued {
                 batch,
                 ticket: ticket.as_ref().map(Ticket::another),
                 since: self.since,
                 attempts: self.attempts,
                 tally: tallies.next().unwrap_or_default(),
-                kept: kept.clone(),
+                tracked: tracked.clone(),
             };
-            (waiting, weight)
+            (queued, weight)
         });
         // What is on disk, or will be, must not be forgotten here.
-        let always = self.comes_back || kept.is_some();
+        let always = self.comes_back || tracked.is_some();
         let refused = held.give_back(left.collect(), always);
-        if kept.is_none() {
-            self.edge.adopt();
+        if tracked.is_none() {
+            self.edge.track_all();
         }
-        for waiting in refused.err().into_iter().flatten() {
-            self.edge.give_up_at_end(waiting);
+        for queued in refused.err().into_iter().flatten() {
+            self.edge.give_up_at_end(queued);
         }
         if let Some(ticket) = ticket {
             ticket.report(self.worst.clone());
@@ -445,7 +412,7 @@ impl Delivery {
         };
         *first = self.tally;
         let uncounted = parts.iter().any(|part| part.counts().is_none());
-        if self.kept.is_some() || self.tally.uncounted > 0 || uncounted {
+        if self.tracked.is_some() || self.tally.uncounted > 0 || uncounted {
             return left;
         }
         let samples = |batch: &Batch| batch.counts().map_or(0, |counts| counts.all_samples());
@@ -460,7 +427,7 @@ impl Delivery {
         };
         let fate = self.progress.fate();
         let tenant = self.batch.tenant();
-        self.edge.line.accounts.settled(tenant, done, fate);
+        self.edge.pipe.accounts.settled(tenant, done, fate);
         left
     }
 }

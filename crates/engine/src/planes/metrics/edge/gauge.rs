@@ -1,23 +1,22 @@
 //! What a queue tells of itself.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use metrifold_model::ledger::Ledger;
-use metrifold_queue::QueueConfig;
+use metrifold_queue::{QueueConfig, now_millis};
 use metrifold_telemetry::{DiskReading, QueueGauge};
 
-use super::{Line, store};
+use super::Pipe;
 
 /// Reads the queue behind an edge.
 pub(super) struct Gauge {
-    pub(super) line: Arc<Line>,
+    pub(super) pipe: Arc<Pipe>,
     pub(super) config: QueueConfig,
 }
 
 impl QueueGauge for Gauge {
     fn fill(&self) -> (usize, usize, usize) {
-        let queue = &self.line.queue;
+        let queue = &self.pipe.queue;
         (
             queue.bytes(),
             self.config.memory_bytes().bytes(),
@@ -26,33 +25,33 @@ impl QueueGauge for Gauge {
     }
 
     fn disk(&self) -> Option<DiskReading> {
-        let store = self.line.store.get()?;
-        let snapshot = store.snapshot();
+        let spill = self.pipe.spill.get()?;
+        let snapshot = spill.snapshot();
         let queued = snapshot.total.queued();
-        let age = |accepted| store::now_millis().saturating_sub(accepted) as f64 / 1000.0;
-        let stats = store.stats();
+        let age = |accepted| now_millis().saturating_sub(accepted) as f64 / 1000.0;
+        let stats = spill.disk().stats();
         Some(DiskReading {
             samples: queued.samples,
             batches: queued.batches,
             bytes: snapshot.bytes,
             max_bytes: self.config.max_bytes().0,
             oldest_seconds: snapshot.oldest.map_or(0.0, age),
-            drain_seconds: store.drained.seconds(queued.bytes),
+            drain_seconds: spill.seconds_to_drain(queued.bytes),
             fsyncs: stats.fsyncs,
-            corrupt: store.watch.corrupt.load(Ordering::Relaxed),
-            dropped: store.newly_dropped(&snapshot),
+            corrupt: spill.corrupt(),
+            dropped: spill.newly_dropped(&snapshot),
         })
     }
 
     fn drain_seconds(&self, bytes: u64, sent_per_second: f64) -> Option<f64> {
-        match self.line.store.get() {
-            Some(store) => store.drained.seconds(bytes),
+        match self.pipe.spill.get() {
+            Some(spill) => spill.seconds_to_drain(bytes),
             None if bytes == 0 => Some(0.0),
             None => (sent_per_second > 0.0).then(|| bytes as f64 / sent_per_second),
         }
     }
 
     fn ledger(&self) -> Ledger {
-        self.line.ledger()
+        self.pipe.ledger()
     }
 }

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrifold_model::ledger::{Account, Ledger, Line};
-use metrifold_queue::disk;
+use metrifold_queue::{Holdings, disk, now_millis};
 
-use super::holdings::Held;
-use super::{Line as EdgeLine, store};
+use super::Pipe;
 
 /// What of a queue on disk had come to its end before it was opened.
 #[derive(Debug, Default)]
@@ -39,7 +38,7 @@ impl Before {
 /// How often it is read again at once when something came in between.
 const TRIES: usize = 4;
 
-impl EdgeLine {
+impl Pipe {
     /// Reads both sides. They are not of one moment unless it is `steady`.
     pub(super) fn ledger(&self) -> Ledger {
         let mut ledger = self.read_ledger();
@@ -53,12 +52,12 @@ impl EdgeLine {
     }
 
     fn read_ledger(&self) -> Ledger {
-        let store = self.store.get();
+        let spill = self.spill.get();
         let before = self.accounts.changes();
-        let on_disk = store.map(|store| store.disk.read_ledger());
+        let on_disk = spill.map(|spill| spill.disk().read_ledger());
         let held = self.held();
         let (mut ledger, after) = self.accounts.ledger(&held, self.since);
-        let disk_after = store.map_or(0, |store| store.disk.changes());
+        let disk_after = spill.map_or(0, |spill| spill.disk().changes());
         ledger.oldest = held.oldest.map(|oldest| oldest.elapsed());
         let disk_before = on_disk.as_ref().map_or(0, |reading| reading.changes);
         let complete = on_disk.as_ref().is_none_or(|reading| reading.complete);
@@ -71,16 +70,16 @@ impl EdgeLine {
     }
 
     /// What is held in memory.
-    fn held(&self) -> Held {
-        let mut held = Held::default();
-        self.queue.for_each(|waiting, _| {
-            if waiting.kept.is_none() {
-                held.add(waiting.batch.tenant(), waiting.tally, Some(waiting.since));
+    fn held(&self) -> Holdings {
+        let mut held = Holdings::default();
+        self.queue.for_each(|queued, _| {
+            if queued.tracked.is_none() {
+                held.add(queued.batch.tenant(), queued.tally, Some(queued.since));
             }
         });
-        self.under_way.count(&mut held);
-        if let Some(store) = self.store.get() {
-            store.count(&mut held);
+        self.in_flight.count(&mut held);
+        if let Some(spill) = self.spill.get() {
+            spill.count(&mut held);
         }
         held
     }
@@ -123,7 +122,7 @@ impl AddDisk for Ledger {
         self.total.add(&rest);
         // The lines are told by what comes and goes, the total by what is there.
         self.total.queued.batches = memory + reading.records;
-        let age = |accepted| Duration::from_millis(store::now_millis().saturating_sub(accepted));
+        let age = |accepted| Duration::from_millis(now_millis().saturating_sub(accepted));
         self.oldest = self.oldest.into_iter().chain(reading.oldest.map(age)).max();
     }
 }

@@ -8,15 +8,14 @@ use metrifold_codec::Batch;
 use metrifold_model::ledger::Reason;
 use metrifold_model::{Outcome, Ticket};
 use metrifold_queue::disk::Fate;
-use metrifold_queue::{Pushed, WhenFull};
+use metrifold_queue::{Incoming, LOOK_AGAIN, Pushed, Queued, Spill, Taken, WhenFull, tally};
 
-use super::store::{Store, Taken, tally};
-use super::{Edge, Incoming, LOOK_AGAIN, Waiting, lane};
+use super::{Edge, lane};
 
 impl Edge {
     /// The queue on disk, if batches have to go through it.
-    pub(super) fn store(&self) -> Option<&Arc<Store>> {
-        self.line.store.get().filter(|store| store.engaged())
+    pub(super) fn spill(&self) -> Option<&Arc<Spill>> {
+        self.pipe.spill.get().filter(|spill| spill.engaged())
     }
 
     /// Puts a batch into the queue, or returns it if there is no room and it has to wait.
@@ -33,7 +32,7 @@ impl Edge {
     ) -> Option<Incoming> {
         let lane = lane(&batch, ticket.as_ref());
         let uncounted = batch.counts().is_none();
-        if uncounted && self.store().is_some_and(|store| store.is_writing(&lane)) {
+        if uncounted && self.spill().is_some_and(|spill| spill.is_writing(&lane)) {
             // Here, where no lock is held.
             batch.count();
         }
@@ -49,8 +48,8 @@ impl Edge {
     }
 
     fn push_again(&self, incoming: Incoming) -> Option<Incoming> {
-        match self.store() {
-            Some(store) => self.push_to_store(store, incoming),
+        match self.spill() {
+            Some(spill) => self.push_to_spill(spill, incoming),
             None => self.push_to_memory(incoming),
         }
     }
@@ -59,14 +58,14 @@ impl Edge {
     pub(crate) async fn push_wait(&self, blocked: Incoming) {
         let mut blocked = blocked;
         loop {
-            let drained = self.line.queue.drained();
+            let drained = self.pipe.queue.drained();
             tokio::pin!(drained);
             // Registered before the attempt, so that no wake-up between the two is lost.
             drained.as_mut().enable();
-            let store = self.line.store.get();
+            let spill = self.pipe.spill.get();
             let room = async {
-                match store {
-                    Some(store) => store.disk.room().await,
+                match spill {
+                    Some(spill) => spill.disk().room().await,
                     None => std::future::pending().await,
                 }
             };
@@ -78,7 +77,7 @@ impl Edge {
             tokio::select! {
                 () = drained => {}
                 () = room => {}
-                () = tokio::time::sleep(LOOK_AGAIN), if store.is_some() => {}
+                () = tokio::time::sleep(LOOK_AGAIN), if spill.is_some() => {}
             }
         }
     }
@@ -96,45 +95,45 @@ impl Edge {
         let tally = tally(&batch);
         // Counted before anybody can take it.
         let tenant = batch.tenant().cloned();
-        self.line.accounts.received(tenant.as_ref(), tally);
-        let waiting = Waiting {
+        self.pipe.accounts.received(tenant.as_ref(), tally);
+        let queued = Queued {
             batch,
             ticket,
             since,
             attempts: 0,
             tally,
-            kept: None,
+            tracked: None,
         };
-        let queue = &self.line.queue;
-        match queue.push_within(waiting, weight, lane.clone(), grows) {
+        let queue = &self.pipe.queue;
+        match queue.push_within(queued, weight, lane.clone(), grows) {
             Pushed::Stored(evicted) => {
                 for old in evicted {
                     self.give_up(old, Reason::QueueFull, "queue is full");
                 }
             }
-            Pushed::Full(waiting) => {
-                self.line.accounts.moved(tenant.as_ref(), tally);
+            Pushed::Full(queued) => {
+                self.pipe.accounts.moved(tenant.as_ref(), tally);
                 return Some(Incoming {
-                    batch: waiting.batch,
-                    ticket: waiting.ticket,
+                    batch: queued.batch,
+                    ticket: queued.ticket,
                     since,
                     lane,
                     version,
                     grows,
                 });
             }
-            Pushed::Dropped(waiting) => {
-                self.give_up(waiting, Reason::QueueFull, "queue is full");
+            Pushed::Dropped(queued) => {
+                self.give_up(queued, Reason::QueueFull, "queue is full");
             }
-            Pushed::Closed(waiting) => {
-                self.give_up_at_end(waiting);
+            Pushed::Closed(queued) => {
+                self.give_up_at_end(queued);
             }
         }
         None
     }
 
-    fn push_to_store(&self, store: &Arc<Store>, incoming: Incoming) -> Option<Incoming> {
-        match store.push(incoming) {
+    fn push_to_spill(&self, spill: &Arc<Spill>, incoming: Incoming) -> Option<Incoming> {
+        match spill.push(incoming) {
             Taken::In => None,
             Taken::Full(incoming) if self.config.when_full(self.required) == WhenFull::Block => {
                 Some(incoming)
@@ -165,7 +164,7 @@ impl Edge {
         let Incoming { batch, ticket, .. } = incoming;
         let samples = batch.counts().map(|c| c.all_samples());
         self.metrics.discarded(reason.as_str(), samples);
-        let accounts = &self.line.accounts;
+        let accounts = &self.pipe.accounts;
         accounts.refused(batch.tenant(), tally(&batch), reason);
         if let Some(ticket) = ticket {
             ticket.report(outcome);
@@ -173,23 +172,27 @@ impl Edge {
     }
 
     /// Gives up a batch that was in the queue, unless it is on disk. Returns whether it did.
-    fn give_up(&self, waiting: Waiting, reason: Reason, text: &str) -> bool {
-        let mut ticket = waiting.ticket;
-        let mut tally = waiting.tally;
-        if let Some(kept) = &waiting.kept {
-            let forgotten = self.line.store.get().and_then(|store| store.forget(kept));
-            let Some((kept_ticket, kept_tally)) = forgotten else {
+    fn give_up(&self, queued: Queued, reason: Reason, text: &str) -> bool {
+        let mut ticket = queued.ticket;
+        let mut tally = queued.tally;
+        if let Some(tracked) = &queued.tracked {
+            let forgotten = self
+                .pipe
+                .spill
+                .get()
+                .and_then(|spill| spill.forget(tracked));
+            let Some((its_ticket, its_tally)) = forgotten else {
                 // A sender that waits for the far end hears that it was not reached.
                 return false;
             };
-            ticket = ticket.or(kept_ticket);
-            tally = kept_tally;
+            ticket = ticket.or(its_ticket);
+            tally = its_tally;
         }
-        let samples = waiting.batch.counts().map(|c| c.all_samples());
+        let samples = queued.batch.counts().map(|c| c.all_samples());
         self.metrics.discarded(reason.as_str(), samples);
         let fate = Fate::Dropped(reason);
-        let tenant = waiting.batch.tenant();
-        self.line.accounts.settled(tenant, tally, fate);
+        let tenant = queued.batch.tenant();
+        self.pipe.accounts.settled(tenant, tally, fate);
         if let Some(ticket) = ticket {
             ticket.report(Outcome::failed(text));
         }
@@ -197,14 +200,14 @@ impl Edge {
     }
 
     fn ending_reason(&self) -> (Reason, &'static str) {
-        match self.line.ending.get() {
+        match self.pipe.ending.get() {
             Some(ending) => ending.reason(),
             None => (Reason::SinkDied, "sink died with the batch"),
         }
     }
 
-    pub(super) fn give_up_at_end(&self, waiting: Waiting) -> bool {
+    pub(super) fn give_up_at_end(&self, queued: Queued) -> bool {
         let (reason, text) = self.ending_reason();
-        self.give_up(waiting, reason, text)
+        self.give_up(queued, reason, text)
     }
 }

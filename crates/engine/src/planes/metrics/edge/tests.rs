@@ -224,7 +224,7 @@ async fn walk(seed: u64) {
         model.deliver(delivery);
         model.listen().await;
     }
-    let ledger = edge.line.ledger();
+    let ledger = edge.pipe.ledger();
     assert!(ledger.balances(), "seed {seed}: {ledger:?}");
     assert_eq!(ledger.total.queued.batches, 0, "seed {seed}: {ledger:?}");
     end(&edge, true).await;

@@ -10,11 +10,11 @@ use tokio::runtime::{Builder, Runtime};
 use metrifold_codec::Batch;
 use metrifold_model::ledger::{Difference, Reason, Tally};
 use metrifold_model::{Counts, Origin, Outcome, Version};
-use metrifold_queue::{Lane, Pushed};
+use metrifold_queue::{Lane, Pushed, Queued};
 use metrifold_telemetry::Telemetry;
 
 use super::super::tests::edge;
-use super::super::{Delivery, Edge, Input, Waiting};
+use super::super::{Delivery, Edge, Input};
 use super::*;
 
 fn runtime() -> Runtime {
@@ -253,7 +253,7 @@ impl Model {
     /// What is neither in the queue nor under way had to make room.
     fn miss(&mut self, edge: &Edge) {
         let mut there: BTreeSet<u32> = self.taken.iter().map(|taken| taken.number).collect();
-        edge.line.queue.for_each(|waiting, _| {
+        edge.pipe.queue.for_each(|waiting, _| {
             there.insert(number(&waiting.batch));
         });
         for number in 0..self.known.len() as u32 {
@@ -307,7 +307,7 @@ proptest! {
         let mut model = Model::default();
         for op in &ops {
             model.apply(&edge, &runtime, op);
-            let ledger = edge.line.ledger();
+            let ledger = edge.pipe.ledger();
             prop_assert_eq!(&ledger.tenants, &model.lines(), "after {:?}", op);
             prop_assert!(ledger.balances(), "after {:?}: {:?}", op, ledger);
         }
@@ -319,24 +319,24 @@ fn a_batch_that_got_into_the_queue_past_the_accounts_is_there_too_much() {
     let telemetry = Telemetry::new();
     let edge = memory("block", &telemetry);
     assert!(edge.push(batch(1, "a", Some(counts(5))), None).is_none());
-    assert!(edge.line.ledger().balances());
+    assert!(edge.pipe.ledger().balances());
     let smuggled = batch(2, "b", Some(counts(7)));
-    let waiting = Waiting {
-        tally: store::tally(&smuggled),
+    let waiting = Queued {
+        tally: metrifold_queue::tally(&smuggled),
         batch: smuggled,
         ticket: None,
         since: tokio::time::Instant::now(),
         attempts: 0,
-        kept: None,
+        tracked: None,
     };
     let lane = Lane {
         tenant: Some("b".into()),
         id: 1,
         holds: false,
     };
-    let pushed = edge.line.queue.push_within(waiting, 100, lane, true);
+    let pushed = edge.pipe.queue.push_within(waiting, 100, lane, true);
     assert!(matches!(pushed, Pushed::Stored(_)));
-    let ledger = edge.line.ledger();
+    let ledger = edge.pipe.ledger();
     assert!(!ledger.balances());
     assert!(ledger.tenants["a"].balances());
     let expected = Difference {
@@ -347,7 +347,7 @@ fn a_batch_that_got_into_the_queue_past_the_accounts_is_there_too_much() {
     };
     assert_eq!(ledger.tenants["b"].difference(), expected);
     assert_eq!(ledger.total.difference(), expected);
-    assert!(edge.line.ledger().lacks_the_same(&ledger));
+    assert!(edge.pipe.ledger().lacks_the_same(&ledger));
 }
 
 #[test]
@@ -357,9 +357,9 @@ fn a_batch_that_is_lost_without_a_word_is_missing() {
     for number in [1, 2] {
         assert!(edge.push(batch(number, "a", None), None).is_none());
     }
-    let taken = runtime.block_on(edge.line.queue.pop_run(edge.turn(), 0));
+    let taken = runtime.block_on(edge.pipe.queue.pop_run(edge.turn(), 0));
     drop(taken);
-    let ledger = edge.line.ledger();
+    let ledger = edge.pipe.ledger();
     let expected = Difference {
         batches: 1,
         samples: 0,
@@ -369,7 +369,7 @@ fn a_batch_that_is_lost_without_a_word_is_missing() {
     assert_eq!(ledger.total.difference(), expected);
     // A change in between says that it may have been on its way.
     assert!(edge.push(batch(3, "a", None), None).is_none());
-    assert!(!edge.line.ledger().lacks_the_same(&ledger));
+    assert!(!edge.pipe.ledger().lacks_the_same(&ledger));
 }
 
 #[test]
@@ -384,7 +384,7 @@ fn tenants_beyond_those_that_are_known_by_name_share_a_line() {
                 .is_none()
         );
     }
-    let ledger = edge.line.ledger();
+    let ledger = edge.pipe.ledger();
     assert!(ledger.balances());
     assert_eq!(ledger.tenants.len(), 1000);
     assert_eq!(ledger.rest.queued.samples, 100);

@@ -172,19 +172,26 @@ async fn run(seed: u64, queue: &str, required: bool) {
                 }
             }
         }
-        let ledger = edge.line.ledger();
+        let ledger = edge.pipe.ledger();
         let balances = ledger.balances() || !ledger.steady;
         assert!(balances, "seed {seed}, {queue}: {ledger:?}");
         if far_end.below(40) == 0 {
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
     }
-    let quiet = Duration::from_millis(300);
-    while let Ok(Some(delivery)) = timeout(quiet, Input(edge.clone()).recv()).await {
-        far_end.deliver(delivery, true);
+    // Until nothing is left, however slow the disk is; what never comes is told below.
+    let (mut quiet, input) = (0, Input(edge.clone()));
+    while quiet < 100 && (quiet == 0 || edge.pipe.ledger().total.queued.batches > 0) {
+        match timeout(Duration::from_millis(100), input.recv()).await {
+            Ok(Some(delivery)) => {
+                far_end.deliver(delivery, true);
+                quiet = 0;
+            }
+            _ => quiet += 1,
+        }
     }
     let what = format!("seed {seed}, {queue}");
-    let ledger = edge.line.ledger();
+    let ledger = edge.pipe.ledger();
     assert!(ledger.balances(), "{what}: {ledger:?}");
     let account = &ledger.total.account;
     let dropped = |reason| {

@@ -1,6 +1,7 @@
 //! What shares a lane, and what a queue of format version 1 makes of it.
 
 use metrifold_queue::disk::{Append, DiskQueue};
+use metrifold_queue::now_millis;
 
 use super::*;
 
@@ -79,7 +80,7 @@ fn leave_old(folder: &Path, batches: impl Iterator<Item = Batch>) {
             lane: lane(&batch, None)
                 .id
                 .wrapping_add(1 + u64::from(peer.is_none())),
-            accepted_at: 1,
+            accepted_at: now_millis(),
             version: Version::V1,
             counts: None,
             checked: false,

@@ -1,6 +1,7 @@
 //! Restarts with a backlog of any size, in any mixture of lanes.
 
 use metrifold_queue::disk::{Append, DiskQueue};
+use metrifold_queue::now_millis;
 
 use super::*;
 
@@ -30,7 +31,7 @@ async fn leave(folder: &Path, next: &mut BTreeMap<u8, u64>, state: &mut u64) {
         let append = Append {
             tenant: batch.tenant().cloned().unwrap_or_default(),
             lane: lane(&batch, None).id,
-            accepted_at: 1,
+            accepted_at: now_millis(),
             version: Version::V1,
             counts: None,
             checked: false,

@@ -62,7 +62,7 @@ async fn take(edge: Arc<Edge>, world: Arc<World>) {
 }
 
 fn settled(edge: &Edge) -> bool {
-    edge.line.store.get().is_none_or(|store| store.is_settled())
+    edge.pipe.spill.get().is_none_or(|spill| spill.is_settled())
 }
 
 /// The thread that writes does not know the clock of the test, which stands while something is on

@@ -1,12 +1,13 @@
-//! The records on disk that are not in memory, and whose turn it is to be read.
+//! The records that are on disk and not in memory, and whose turn it is to be read.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use tokio::time::Instant;
 
 use metrifold_model::Tenant;
-use metrifold_queue::Lane;
-use metrifold_queue::disk::Entry;
+
+use crate::Lane;
+use crate::disk::Entry;
 
 use super::key;
 
@@ -22,10 +23,11 @@ pub(super) struct Backlog {
     turns: VecDeque<Tenant>,
     /// The lanes of which something is here or on its way to disk.
     lanes: Map<u64, Lagging>,
-    /// The next record of those that were there from the beginning, and their end: as long as there
-    /// are some that nobody has seen, all lanes may be among them.
-    unseen: Option<(u64, u64)>,
-    /// Who is left alone, and until when.
+    /// The next record to be listed of those from before this process, and their end. As long as
+    /// there are some, a batch of any lane may be among them.
+    unlisted: Option<(u64, u64)>,
+    /// Whose records are not read, and until when. Until an attempt has succeeded, all batches of
+    /// such a tenant go to disk.
     paused: Map<Tenant, Instant>,
     /// By tenant, the records whose lanes are unspecified.
     unspecified: Map<Tenant, Unspecified>,
@@ -56,45 +58,45 @@ struct Unspecified {
 
 /// A record to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in super::super) struct Next {
-    pub(in super::super) tenant: Tenant,
-    pub(in super::super) position: u64,
+pub(super) struct Next {
+    pub(super) tenant: Tenant,
+    pub(super) position: u64,
 }
 
 impl Backlog {
     /// Of a queue in which there may be records from `first` to `end`.
     pub(super) fn new(first: u64, end: u64) -> Self {
         Self {
-            unseen: (first < end).then_some((first, end)),
+            unlisted: (first < end).then_some((first, end)),
             ..Self::default()
         }
     }
 
-    /// The next record that nobody has seen, and the end of those.
-    pub(super) fn unseen(&self) -> Option<(u64, u64)> {
-        self.unseen
+    /// The next record to be listed, and the end of those that have to be.
+    pub(super) fn unlisted(&self) -> Option<(u64, u64)> {
+        self.unlisted
     }
 
-    /// All below `next` have been seen.
-    pub(super) fn seen(&mut self, next: u64) {
-        if let Some((_, end)) = self.unseen {
-            self.unseen = (next < end).then_some((next, end));
+    /// All records below `next` are listed.
+    pub(super) fn listed_to(&mut self, next: u64) {
+        if let Some((_, end)) = self.unlisted {
+            self.unlisted = (next < end).then_some((next, end));
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.lanes.is_empty() && self.unseen.is_none() && self.unspecified.is_empty()
+        self.lanes.is_empty() && self.unlisted.is_none() && self.unspecified.is_empty()
     }
 
     /// Whether something that a batch of this lane must not overtake is on disk and not in memory,
     /// or will be.
     pub(super) fn holds_back(&self, lane: &Lane) -> bool {
-        self.unseen.is_some()
+        self.unlisted.is_some()
             || self.lanes.contains_key(&lane.id)
             || (!self.unspecified.is_empty() && self.unspecified.contains_key(&key(&lane.tenant)))
     }
 
-    /// Something of a lane is on its way to disk.
+    /// Notes that a batch of a lane will be on disk alone. Its id tells how new it is.
     pub(super) fn enter(&mut self, lane: u64, id: u64) {
         let lane = self.lanes.entry(lane).or_default();
         lane.count += 1;
@@ -106,7 +108,7 @@ impl Backlog {
         self.lanes.get(&lane).is_some_and(|lane| lane.last > id)
     }
 
-    /// It did not get there, or is in memory again.
+    /// Notes that such a batch did not get to the disk, or is in memory again.
     pub(super) fn leave(&mut self, lane: u64) {
         if let Some(lagging) = self.lanes.get_mut(&lane) {
             lagging.count -= 1;
@@ -116,7 +118,7 @@ impl Backlog {
         }
     }
 
-    /// A record that has entered before is there.
+    /// Lists a record that has been noted.
     pub(super) fn add(&mut self, entry: &Entry) {
         let tenant = &entry.tenant;
         let records = self.tenants.entry(tenant.clone()).or_insert_with(|| {
@@ -133,7 +135,7 @@ impl Backlog {
         }
     }
 
-    /// A record was read into memory, or is there no more for another reason.
+    /// Notes that a record was read into memory.
     pub(super) fn read(&mut self, entry: &Entry) {
         self.remove(&entry.tenant, entry.position.0);
         if entry.lane_unspecified {
@@ -141,7 +143,7 @@ impl Backlog {
         }
     }
 
-    /// A record that was read is not in memory any more. Returns whether others could be waiting
+    /// Notes that a record that was read is not in memory any more. Returns whether others may wait
     /// for that.
     pub(super) fn unread(&mut self, entry: &Entry) -> bool {
         if entry.lane_unspecified {
@@ -158,7 +160,7 @@ impl Backlog {
         }
     }
 
-    /// A record is not here any more. Returns whether it was.
+    /// Takes a record from the list. Returns whether it was there.
     pub(super) fn remove(&mut self, tenant: &Tenant, position: u64) -> bool {
         let records = self.tenants.get_mut(tenant);
         let Some(listed) = records.and_then(|records| records.remove(&position)) else {
@@ -171,7 +173,8 @@ impl Backlog {
         true
     }
 
-    /// The next record of the tenant whose turn it is. The others come before him again.
+    /// The next record of the tenant whose turn it is. All other tenants have a turn before that one
+    /// has the next.
     pub(super) fn next(&mut self, now: Instant) -> Option<Next> {
         for _ in 0..self.turns.len() {
             let tenant = self.turns.pop_front()?;
@@ -197,8 +200,8 @@ impl Backlog {
     /// The first record of a tenant, unless it has to wait for older ones.
     fn readable(&self, tenant: &Tenant) -> Option<u64> {
         let (position, listed) = self.tenants.get(tenant)?.first_key_value()?;
-        // What is not listed yet may be of any lane.
-        if self.unseen.is_some_and(|(from, _)| *position >= from) {
+        // A record that is not listed yet may be of its lane, and older.
+        if self.unlisted.is_some_and(|(from, _)| *position >= from) {
             return None;
         }
         let older_in_memory = || {
@@ -211,18 +214,18 @@ impl Backlog {
         Some(*position)
     }
 
-    /// Leaves a tenant alone until then, and for as long as it is not said that he does well, has
-    /// all of his go to disk.
+    /// Pauses a tenant: nothing of it is read until `until`.
     pub(super) fn pause(&mut self, tenant: &Tenant, until: Instant) {
         self.paused.insert(tenant.clone(), until);
     }
 
-    /// A tenant does well again.
+    /// Ends a tenant's pause.
     pub(super) fn resume(&mut self, tenant: &Tenant) {
         self.paused.remove(tenant);
     }
 
-    /// Whether a tenant does not do well.
+    /// Whether the batches of a tenant go to disk at once: it was paused, and no attempt has succeeded
+    /// since.
     pub(super) fn is_paused(&self, tenant: &Option<Tenant>) -> bool {
         !self.paused.is_empty() && self.paused.contains_key(&key(tenant))
     }
@@ -231,15 +234,15 @@ impl Backlog {
         !self.paused.is_empty()
     }
 
-    /// When the first of those who are left alone has records that can be read again.
+    /// When the first pause ends of a tenant that has records to read.
     pub(super) fn next_wake(&self) -> Option<Instant> {
         let paused = self.paused.iter();
         let waiting = paused.filter(|(tenant, _)| self.readable(tenant).is_some());
         waiting.map(|(_, until)| *until).min()
     }
 
-    /// Forgets what stood before `first` and is not on disk any more, and those who were left alone
-    /// before `now` and have nothing here.
+    /// Forgets records below `first`, which are not on disk any more, and pauses that ended before
+    /// `now` of tenants that have nothing here.
     pub(super) fn prune(&mut self, first: u64, now: Instant) {
         let gone: Vec<(Tenant, u64)> = self
             .tenants

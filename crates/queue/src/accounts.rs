@@ -1,4 +1,5 @@
-//! What came to a sink in this process and what became of it, by tenant.
+//! What came to a queue in this process and what became of it, by tenant: the accounts of all that
+//! is not on disk.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,16 +7,16 @@ use std::time::SystemTime;
 
 use metrifold_model::Tenant;
 use metrifold_model::ledger::{Account, Ledger, Line, Reason, Tally};
-use metrifold_queue::disk::Fate;
 
-use super::holdings::Held;
+use crate::disk::Fate;
+use crate::holdings::Holdings;
 
 /// The tenants that have a line of their own. The others share one.
 const MAX_TENANTS: usize = 1000;
 
-/// The accounts of an edge, without what its queue on disk accounts for.
+/// The accounts of a queue, without those of its disk.
 #[derive(Debug, Default)]
-pub(super) struct Accounts(Mutex<Lines>);
+pub struct Accounts(Mutex<Lines>);
 
 #[derive(Debug, Default)]
 struct Lines {
@@ -54,13 +55,13 @@ impl Accounts {
         lines
     }
 
-    /// It came.
-    pub(super) fn received(&self, tenant: Option<&Tenant>, tally: Tally) {
+    /// Books a batch as received.
+    pub fn received(&self, tenant: Option<&Tenant>, tally: Tally) {
         self.lines().line(tenant).received += tally;
     }
 
-    /// It came to its end.
-    pub(super) fn settled(&self, tenant: Option<&Tenant>, tally: Tally, fate: Fate) {
+    /// Books what became of a batch.
+    pub fn settled(&self, tenant: Option<&Tenant>, tally: Tally, fate: Fate) {
         let mut lines = self.lines();
         let account = lines.line(tenant);
         match fate {
@@ -82,24 +83,24 @@ impl Accounts {
         }
     }
 
-    /// It came and went no further.
-    pub(super) fn refused(&self, tenant: Option<&Tenant>, tally: Tally, reason: Reason) {
+    /// Books a batch that was turned away.
+    pub fn refused(&self, tenant: Option<&Tenant>, tally: Tally, reason: Reason) {
         self.received(tenant, tally);
         self.settled(tenant, tally, Fate::Dropped(reason));
     }
 
-    /// It is accounted for elsewhere from now on.
-    pub(super) fn moved(&self, tenant: Option<&Tenant>, tally: Tally) {
+    /// Takes a batch out of the books: it is accounted for elsewhere, or was never received.
+    pub fn moved(&self, tenant: Option<&Tenant>, tally: Tally) {
         self.lines().line(tenant).received -= tally;
     }
 
     /// Goes up with every change.
-    pub(super) fn changes(&self) -> u64 {
+    pub fn changes(&self) -> u64 {
         self.lock().changes
     }
 
     /// All accounts beside what is held, and what [`changes`](Self::changes) says of them.
-    pub(super) fn ledger(&self, held: &Held, since: SystemTime) -> (Ledger, u64) {
+    pub fn ledger(&self, held: &Holdings, since: SystemTime) -> (Ledger, u64) {
         let lines = self.lock();
         let line = |account: &Account| Line {
             account: account.clone(),

@@ -1,0 +1,194 @@
+//! The tasks behind a queue on disk: one stores what has waited for too long, another reads records
+//! as memory runs empty.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tracing::warn;
+
+use metrifold_base::LogLimit;
+
+use crate::disk::{AppendError, Event, Position, ReadError, Reader};
+
+use super::{Spill, now_millis};
+
+/// Poll interval: appends that have failed, abandoned batches and what the disk has dropped have no
+/// waker.
+const TICK: Duration = Duration::from_secs(1);
+/// How long to wait for a disk that cannot be read, and how often before a record is given up.
+const READ_PAUSE: Duration = Duration::from_secs(1);
+const READ_ATTEMPTS: u32 = 60;
+/// How many records are listed before some are read. Tests list few, so that what happens between
+/// two rounds happens in them.
+const LIST_AT_ONCE: usize = if cfg!(any(test, feature = "testing")) {
+    8
+} else {
+    4096
+};
+
+/// Stores batches that have not been delivered after `store_after`.
+pub(super) async fn store(spill: Arc<Spill>) {
+    let mut tick = Instant::now() + TICK;
+    while !spill.is_closed() {
+        let room = spill.disk.room();
+        tokio::pin!(room);
+        room.as_mut().enable();
+        let due = spill.due();
+        let full = due.is_some_and(|due| due <= Instant::now()) && !spill.spill_all();
+        if Instant::now() >= tick {
+            tick = Instant::now() + TICK;
+            spill.drop_abandoned();
+            spill.prune();
+        }
+        let due = spill.due();
+        let next = due.filter(|_| !full).unwrap_or(tick).min(tick);
+        tokio::select! {
+            () = sleep_until(next) => {}
+            () = spill.work.notified(), if due.is_none() => {}
+            () = room, if full => {}
+        }
+    }
+}
+
+/// Reads what is on disk into memory, in order.
+pub(super) async fn read(spill: Arc<Spill>) {
+    let mut reader = spill.disk.reader();
+    let mut failures = 0;
+    loop {
+        let drained = spill.queue.drained();
+        tokio::pin!(drained);
+        drained.as_mut().enable();
+        if spill.is_closing() {
+            return;
+        }
+        let unlisted = spill.unlisted().is_some();
+        if !unlisted && !wants_more(&spill, 4) {
+            // Closing wakes it as well.
+            drained.await;
+            continue;
+        }
+        let work = spill.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let read = list_some(&work, &mut reader).and_then(|()| read_some(&work, &mut reader));
+            (reader, read)
+        });
+        let Ok((back, read)) = read.await else {
+            return; // the runtime is going, or it has panicked, which has been reported
+        };
+        reader = back;
+        match read {
+            Ok(full) => {
+                failures = 0;
+                if !full && !unlisted {
+                    wait_for_records(&spill).await;
+                }
+            }
+            Err(error) => {
+                failures += 1;
+                warn!(sink = %spill.sink, %error, attempt = failures, "cannot read the queue");
+                if failures >= READ_ATTEMPTS {
+                    failures = 0;
+                    if spill.disk.give_up(error.position) {
+                        spill.watch.corrupt.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                let _ = timeout(READ_PAUSE, spill.readable.notified()).await;
+            }
+        }
+    }
+}
+
+/// Waits until there is something to read, or a tenant's pause ends.
+async fn wait_for_records(spill: &Spill) {
+    match spill.next_wake() {
+        Some(wake) => {
+            let _ = timeout_at(wake, spill.readable.notified()).await;
+        }
+        None => spill.readable.notified().await,
+    }
+}
+
+/// Whether memory holds less than this part of its bound, or nothing at all.
+fn wants_more(spill: &Spill, part: usize) -> bool {
+    let bytes = spill.queue.bytes();
+    bytes == 0 || bytes < spill.memory_bytes() / part
+}
+
+/// Lists some of the records from before this process.
+fn list_some(spill: &Spill, reader: &mut Reader) -> Result<(), ReadError> {
+    let Some((from, end)) = spill.unlisted() else {
+        return Ok(());
+    };
+    let mut entries = Vec::new();
+    reader.seek(Position(from));
+    let mut next = end;
+    while let Some(entry) = reader.next_entry()? {
+        if entry.position.0 >= end {
+            break;
+        }
+        let position = entry.position.0;
+        entries.push(entry);
+        if entries.len() == LIST_AT_ONCE {
+            next = position + 1;
+            break;
+        }
+    }
+    spill.list(&entries, next);
+    Ok(())
+}
+
+/// Reads until memory is half full. Returns whether it is; if not, there is nothing to read now.
+fn read_some(spill: &Spill, reader: &mut Reader) -> Result<bool, ReadError> {
+    while wants_more(spill, 2) {
+        let Some(next) = spill.to_read() else {
+            return Ok(false);
+        };
+        match reader.read(Position(next.position), now_millis())? {
+            Some(record) => spill.replay(record),
+            None => spill.is_gone(&next),
+        }
+    }
+    Ok(true)
+}
+
+/// What went wrong, since the queue was opened.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// Records that were lost.
+    pub(super) corrupt: AtomicU64,
+    /// Samples of them, as far as that is known.
+    pub(super) samples: AtomicU64,
+    appends: LogLimit,
+}
+
+/// Counts what goes wrong with a queue, and says so.
+pub(super) fn listener(
+    sink: Arc<str>,
+    watch: Arc<Watch>,
+) -> impl Fn(Event) + Send + Sync + 'static {
+    let (limit, losses) = (LogLimit::default(), LogLimit::default());
+    move |event| {
+        let mut limit = &limit;
+        if let Event::Lost {
+            batches, samples, ..
+        } = event
+        {
+            watch.corrupt.fetch_add(batches, Ordering::Relaxed);
+            watch.samples.fetch_add(samples, Ordering::Relaxed);
+            // What was found damaged must not keep it quiet that something is lost for that.
+            limit = &losses;
+        }
+        if let Some(silent) = limit.pass() {
+            warn!(%sink, %event, silent, "queue on disk");
+        }
+    }
+}
+
+/// Logs that the disk has not taken a batch.
+pub(super) fn append_failed(spill: &Spill, error: &AppendError) {
+    if let Some(silent) = spill.watch.appends.pass() {
+        warn!(sink = %spill.sink, %error, silent, "cannot store batches");
+    }
+}

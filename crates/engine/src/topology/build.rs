@@ -28,6 +28,9 @@ use super::plan::{Planner, Transformer};
 /// Why components cannot be built, by name.
 pub(super) type BuildErrors = Vec<(Arc<str>, BuildError)>;
 
+/// A source, built, and its meters.
+pub(super) type BuiltSource<P> = (Box<dyn Source<P>>, ComponentMetrics);
+
 /// A sink, built, and the edge that leads to it.
 pub(super) type BuiltSink<P> = (Box<dyn Sink<P>>, Arc<<P as Plane>::Edge>);
 
@@ -79,7 +82,7 @@ pub(super) struct Next {
 /// What of a plane is built.
 pub(super) struct NextPart<P: Plane> {
     /// New and changed ones.
-    pub(super) sources: BTreeMap<Arc<str>, (Box<dyn Source<P>>, ComponentMetrics)>,
+    pub(super) sources: BTreeMap<Arc<str>, BuiltSource<P>>,
     /// All of them.
     pub(super) transforms: BTreeMap<Arc<str>, Transformer<P>>,
     /// New and changed ones.

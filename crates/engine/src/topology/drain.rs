@@ -13,6 +13,9 @@ use crate::planes::{Drain, Ending};
 use super::Leftover;
 use super::supervise::Task;
 
+/// A sink that is there no more, and what led to it.
+pub(super) type Removed = (Arc<str>, Task<()>, Arc<dyn Drain>);
+
 /// What has been told to stop, and has to end.
 pub(super) struct Retired {
     /// Those whose place another one has taken are among them.
@@ -20,7 +23,7 @@ pub(super) struct Retired {
     /// Sinks whose queue another one has taken over.
     pub(super) replaced: Vec<(Arc<str>, Task<()>)>,
     /// Sinks that are there no more.
-    pub(super) removed: Vec<(Arc<str>, Task<()>, Arc<dyn Drain>)>,
+    pub(super) removed: Vec<Removed>,
     /// Of the stages before.
     pub(super) in_use: watch::Sender<()>,
     /// Of the stages after: those count as in use as well while somebody sends through the ones

@@ -91,7 +91,7 @@ impl View {
         let Some(first) = sets.next() else {
             return Ok(RuleSet::default());
         };
-        sets.try_fold(first.clone(), |joined, set| join(joined, set))
+        sets.try_fold(first.clone(), join)
     }
 }
 

@@ -134,7 +134,8 @@ impl Stage {
                 let mut emit = |_, batch| batches.push(batch);
                 let mut dropped = |reason, samples| losses.push((reason, samples));
                 let mut out = Emitter::new(&mut emit, &mut dropped);
-                guarded(|| split(batch, &mut out))?;
+                let done = guarded(|| split(batch, &mut out));
+                done.inspect_err(|error| self.note(first, error))?;
                 work.arrived.push(Arrival {
                     edge,
                     received,

@@ -561,8 +561,8 @@ fn what_goes_through_2_0_on_its_way_is_the_same_behind_it() {
     });
 
     // It was 2.0 between them, and nothing was refused or lost.
-    assert!(!first.log().contains("falling back"), "{}", first.log());
-    assert!(second.log().contains("falling back"), "{}", second.log());
+    assert!(!first.log().contains("it is sent 1.0"), "{}", first.log());
+    assert!(second.log().contains("it is sent 1.0"), "{}", second.log());
     for metrifold in [&first, &second] {
         let discarded = metrifold.metric("metrifold_component_discarded_samples_total", &[]);
         assert_eq!(discarded, 0.0);

@@ -186,7 +186,7 @@ async fn a_panic_of_an_answerer_costs_the_query_alone() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn without_a_sink_queries_are_refused_until_there_is_one() {
     let telemetry = Telemetry::new();
     let edge = edge(&telemetry, "a");
@@ -198,6 +198,34 @@ async fn without_a_sink_queries_are_refused_until_there_is_one() {
     assert_eq!(refused(&output, "/").await, RejectionKind::Unavailable);
     let _serving = edge.input().serve(says("b"));
     assert_eq!(asked(&output, "/").await, "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_is_being_started_is_waited_for() {
+    let telemetry = Telemetry::new();
+    let edge = edge(&telemetry, "a");
+    let output = direct(&telemetry, &edge);
+    let starting = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        edge.input().serve(says("a"))
+    };
+    let (answer, _serving) = tokio::join!(asked(&output, "/"), starting);
+    assert_eq!(answer, "a");
+}
+
+#[tokio::test]
+async fn a_sink_that_was_told_to_stop_answers_those_who_come_late() {
+    let telemetry = Telemetry::new();
+    let edge = edge(&telemetry, "a");
+    let output = direct(&telemetry, &edge);
+    let input = edge.input();
+    input.serve(says("late")).retire();
+    assert_eq!(asked(&output, "/").await, "late");
+    // It takes nobody's place.
+    let old = input.serve(says("old"));
+    let _new = input.serve(says("new"));
+    old.retire();
+    assert_eq!(asked(&output, "/").await, "new");
 }
 
 #[tokio::test]

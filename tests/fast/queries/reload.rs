@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
-use metrifold_testing::edits::{edit, post_expecting, unwatched};
+use metrifold_testing::edits::{edit, post, post_expecting, unwatched};
 use metrifold_testing::{
     Deadline, Does, Endpoint, Reply, Sender, StopOnPanic, expect, request, until_so,
 };
@@ -42,8 +42,14 @@ fn hundreds_of_reloads_cost_no_query() {
     };
     let endpoints = [Endpoint::new(answer), Endpoint::new(answer)];
     let config = |reload: usize| {
+        // Always a header, and now and then the endpoint, the sink's name and the source.
         let header = format!("headers = {{ X-Reload = \"{reload}\" }}");
-        gateway("", &endpoints[reload / 2 % 2].url_of(""), &header)
+        let source = format!("max_concurrent = {}", 100 + reload / 5);
+        let config = gateway(&source, &endpoints[reload / 2 % 2].url_of(""), &header);
+        config.replace(
+            "[sinks.upstream]",
+            &format!("[sinks.upstream{}]", reload / 3),
+        )
     };
     let gateway = unwatched(&config(0));
     let (stop, answered) = (Arc::default(), Arc::default());
@@ -53,7 +59,13 @@ fn hundreds_of_reloads_cost_no_query() {
     for reload in 1..=RELOADS {
         let before = answered.load(Ordering::SeqCst);
         edit(&gateway, &config(reload));
-        post_expecting(&gateway, 200, "applied: changed sinks.upstream");
+        let outcome = post(&gateway);
+        expect(&outcome, 200);
+        assert!(
+            outcome.text().starts_with("applied: "),
+            "{}",
+            outcome.text()
+        );
         // From now on, the new sink answers.
         let answer = request("GET", gateway.ingest, "/api/v1/query?query=up", &[], b"");
         assert_eq!(answer.unwrap().text(), reload.to_string());

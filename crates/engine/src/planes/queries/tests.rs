@@ -166,6 +166,11 @@ async fn a_panic_of_a_transform_costs_the_query_alone() {
     assert_eq!(asked(&output, "/0").await, "a");
 }
 
+async fn panics_later() -> Result<Answer, Rejection> {
+    tokio::task::yield_now().await;
+    panic!("as intended")
+}
+
 #[tokio::test]
 async fn a_panic_of_an_answerer_costs_the_query_alone() {
     let telemetry = Telemetry::new();
@@ -173,10 +178,7 @@ async fn a_panic_of_an_answerer_costs_the_query_alone() {
     let output = direct(&telemetry, &edge);
     let answerer = Answers(|query: Query| match query.uri.path() {
         "/now" => panic!("as intended"),
-        "/later" => Box::pin(async {
-            tokio::task::yield_now().await;
-            panic!("as intended")
-        }) as BoxFuture<_>,
+        "/later" => Box::pin(panics_later()) as BoxFuture<_>,
         _ => Box::pin(async { Ok(Answer::new("a".into())) }),
     });
     let _serving = edge.input().serve(Arc::new(answerer));

@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use http::Uri;
-use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Uri};
+use http_body::Body as _;
 use tokio::time::Instant;
 
 use metrifold_base::keys::Keys;
@@ -116,7 +117,7 @@ impl Sink<Queries> for Prometheus {
         let serving = input.serve(self.0);
         Box::pin(async move {
             shutdown.wait().await;
-            drop(serving);
+            serving.retire();
             Ok(())
         })
     }
@@ -145,6 +146,10 @@ impl Answerer for Upstream {
             let credentials = self.credentials.header().await;
             if let Some(value) = credentials.map_err(|error| self.failed(&error))? {
                 headers.insert(AUTHORIZATION, value);
+            }
+            // A POST without a body has to say so, or some servers ask for its length (411).
+            if query.method == Method::POST && query.body.is_end_stream() {
+                headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
             }
             let left = query.deadline.saturating_duration_since(Instant::now());
             let asked = self

@@ -13,12 +13,17 @@ mod endpoints;
 mod failure;
 
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
-use http_body_util::Limited;
-use tokio::sync::Semaphore;
+use http_body::{Frame, SizeHint};
+use http_body_util::{LengthLimitError, Limited};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use metrifold_base::keys::Keys;
@@ -29,7 +34,8 @@ use metrifold_engine::component::{
 use metrifold_engine::planes::Source;
 use metrifold_engine::planes::queries::{Answer, Output, Queries, Query};
 use metrifold_http::{
-    Body, Callers, Handler, Listen, Methods, Request, Response, Route, ServerKeys, hop_by_hop,
+    Body, BoxError, Callers, Handler, Listen, Methods, Request, Response, Route, ServerKeys,
+    hop_by_hop,
 };
 use metrifold_model::{Kind, Origin, Rejection, RejectionKind};
 
@@ -107,7 +113,9 @@ impl PrometheusApiConfig {
     }
 
     fn listen(&self) -> Listen {
-        let methods = Methods::GET.and(Methods::POST);
+        // With those that no endpoint has, so that they are answered in the form of the API.
+        let methods = [Methods::POST, Methods::PUT, Methods::PATCH, Methods::DELETE];
+        let methods = methods.into_iter().fold(Methods::GET, Methods::and);
         self.server.listen(&self.prefix(), methods)
     }
 }
@@ -205,9 +213,7 @@ impl Api {
         };
         let max_body = self.config.max_body_bytes.bytes();
         if request.content_length() > Some(max_body as u64) {
-            let limit = self.config.max_body_bytes;
-            let reason = format!("the request's body is larger than {limit}");
-            return Err(Rejection::new(RejectionKind::TooLarge, reason));
+            return Err(self.too_large());
         }
         let uri = match request.uri.query() {
             Some(query) => format!("{path}?{query}"),
@@ -224,17 +230,33 @@ impl Api {
             caller: request.caller,
             ..Origin::internal(self.id.clone())
         };
+        let exceeded = Arc::new(AtomicBool::new(false));
+        let body = Limited::new(request.body, max_body);
         let query = Query {
             method: request.method,
             uri,
             headers,
-            body: Body::stream(Limited::new(request.body, max_body)),
+            body: Body::stream(Marked {
+                body,
+                exceeded: exceeded.clone(),
+            }),
             origin: Arc::new(origin),
             tenant: None,
             deadline,
         };
-        let answer = self.out.ask(query).await?;
+        let answer = self.out.ask(query).await;
+        // Whoever sends the body on only sees that it broke off.
+        let answer = answer.map_err(|rejection| match exceeded.load(Ordering::Relaxed) {
+            true => self.too_large(),
+            false => rejection,
+        })?;
         Ok(answer.map(|body| Body::stream(Held { body, _slot: slot })))
+    }
+
+    fn too_large(&self) -> Rejection {
+        let limit = self.config.max_body_bytes;
+        let reason = format!("the request's body is larger than {limit}");
+        Rejection::new(RejectionKind::TooLarge, reason)
     }
 }
 
@@ -248,28 +270,60 @@ fn forwarded(mut headers: HeaderMap) -> HeaderMap {
     headers
 }
 
-/// A body that keeps its query's slot until it has been sent or dropped.
-struct Held {
-    body: Body,
-    _slot: tokio::sync::OwnedSemaphorePermit,
+/// The body of a request that remembers whether it was larger than its limit.
+struct Marked {
+    body: Limited<Body>,
+    exceeded: Arc<AtomicBool>,
 }
 
-impl http_body::Body for Held {
-    type Data = bytes::Bytes;
-    type Error = metrifold_http::BoxError;
+impl http_body::Body for Marked {
+    type Data = Bytes;
+    type Error = BoxError;
 
     fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
-        std::pin::Pin::new(&mut self.body).poll_frame(cx)
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Err(error))) = &frame
+            && error.is::<LengthLimitError>()
+        {
+            self.exceeded.store(true, Ordering::Relaxed);
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
         self.body.is_end_stream()
     }
 
-    fn size_hint(&self) -> http_body::SizeHint {
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A body that keeps its query's slot until it has been sent or dropped.
+struct Held {
+    body: Body,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl http_body::Body for Held {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
 }

@@ -19,6 +19,7 @@ mod isolation;
 mod ledger;
 mod memory;
 mod promql;
+mod queries;
 mod reload;
 mod reload_graphs;
 mod reload_leaks;

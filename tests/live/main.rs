@@ -5,5 +5,6 @@ mod kill;
 mod outage;
 mod peers;
 mod poison;
+mod queries;
 mod reload_footprint;
 mod reload_live;

@@ -13,7 +13,7 @@ use metrifold_http::body::{Body, BoxError};
 /// something until it is over or dropped.
 pub(super) struct Bounded<K> {
     body: Body,
-    /// When the body breaks off; none once it is over.
+    /// When the body breaks off; none once it has.
     deadline: Option<Pin<Box<Sleep>>>,
     _kept: K,
 }
@@ -41,19 +41,17 @@ impl<K: Send + Unpin> http_body::Body for Bounded<K> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        // What is there is handed on, late or not: only waiting ends at the deadline.
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            return Poll::Ready(frame);
+        let Some(deadline) = &mut self.deadline else {
+            return Poll::Ready(None);
+        };
+        // First, so that a caller that reads slowly does not keep its query for ever.
+        if deadline.as_mut().poll(cx).is_ready() {
+            self.deadline = None;
+            // The far end's connection is closed when its body is dropped.
+            self.body = Body::empty();
+            return Poll::Ready(Some(Err("answer did not end in time".into())));
         }
-        match &mut self.deadline {
-            Some(deadline) => deadline.as_mut().poll(cx).map(|()| {
-                self.deadline = None;
-                // The far end's connection is closed when its body is dropped.
-                self.body = Body::empty();
-                Some(Err("answer did not end in time".into()))
-            }),
-            None => Poll::Ready(None),
-        }
+        Pin::new(&mut self.body).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {

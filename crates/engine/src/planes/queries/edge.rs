@@ -6,8 +6,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use metrifold_base::{BoxFuture, locked};
@@ -26,7 +28,16 @@ pub struct Edge {
     attached: ArcSwapOption<Attached>,
     /// Held while something is attached or detached.
     turn: Mutex<u64>,
+    /// Whether anything has ever been attached.
+    started: watch::Sender<bool>,
 }
+
+/// The longest that a query waits for a sink that is being started: a reload leads queries to it
+/// just before.
+const START_TIME: Duration = Duration::from_secs(1);
+
+/// A turn that no answerer has.
+const NOBODY: u64 = 0;
 
 struct Attached {
     answerer: Arc<dyn Answerer>,
@@ -37,7 +48,7 @@ struct Attached {
 pub struct Input(Arc<Edge>);
 
 /// An answerer that is attached. Dropping it detaches it; queries are then refused until another
-/// is attached.
+/// is attached. A sink that was told to stop calls [`Serving::retire`] instead.
 #[must_use = "dropping it detaches the answerer at once"]
 pub struct Serving {
     edge: Arc<Edge>,
@@ -51,8 +62,21 @@ impl Edge {
             id,
             metrics,
             attached: ArcSwapOption::empty(),
-            turn: Mutex::default(),
+            turn: Mutex::new(NOBODY),
+            started: watch::Sender::new(false),
         }
+    }
+
+    /// What is attached, which is waited for if nothing has ever been.
+    async fn attached(&self, deadline: Instant) -> Option<Arc<Attached>> {
+        if let Some(attached) = self.attached.load_full() {
+            return Some(attached);
+        }
+        let mut started = self.started.subscribe();
+        let deadline = deadline.min(Instant::now() + START_TIME);
+        // In vain or not, what is attached now counts.
+        let _ = timeout_at(deadline, started.wait_for(|started| *started)).await;
+        self.attached.load_full()
     }
 
     /// Has the sink answer a query, before its deadline. `kept` is kept until the answer's body is
@@ -65,7 +89,7 @@ impl Edge {
         let under_way = meters.begin();
         let started = Instant::now();
         let deadline = query.deadline;
-        let answer = match self.attached.load_full() {
+        let answer = match self.attached(deadline).await {
             Some(attached) => self.contained(attached.answerer.clone(), query).await,
             None => {
                 let reason = format!("sink {} does not answer at the moment", self.id);
@@ -121,10 +145,19 @@ impl Input {
             turn: *turn,
         };
         self.0.attached.store(Some(Arc::new(attached)));
+        self.0.started.send_replace(true);
         Serving {
             edge: self.0.clone(),
             turn: *turn,
         }
+    }
+}
+
+impl Serving {
+    /// Ends without detaching the answerer, when its sink has been told to stop: a query that a
+    /// reload finds on its way here is still answered. The answerer goes with the edge.
+    pub fn retire(mut self) {
+        self.turn = NOBODY;
     }
 }
 

@@ -7,3 +7,4 @@ mod peers;
 mod poison;
 mod reload_footprint;
 mod reload_live;
+mod rules;

@@ -101,6 +101,8 @@ impl Sink<Rules> for Writer {
                     }
                 }
                 tokio::select! {
+                    biased;
+                    // First: a sink that was replaced must not write after its successor.
                     () = shutdown.wait() => return Ok(()),
                     view = input.changed() => match view {
                         Some(view) => due = self.joined(&view).or(due),

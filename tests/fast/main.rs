@@ -26,4 +26,5 @@ mod reload_leaks;
 mod reload_requests;
 mod reload_sinks;
 mod reload_storm;
+mod rules;
 mod watch;

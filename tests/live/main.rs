@@ -8,3 +8,4 @@ mod poison;
 mod queries;
 mod reload_footprint;
 mod reload_live;
+mod rules;

@@ -67,7 +67,7 @@ pub trait Edge: Drain + Sized + 'static {
     /// Makes the sink at this edge the one that is sent to.
     fn take_over(&self, predecessor: Option<&Self>);
 
-    /// Says which sources lead here now.
+    /// Says which sources lead here from now on, before any of them sends.
     fn wired(&self, sources: &BTreeSet<Arc<str>>);
 }
 

@@ -81,7 +81,7 @@ impl<P: Buildable> Part<P> {
             transforms,
             sinks,
             mut stages,
-            mut reached,
+            reached,
         } = next;
         for (id, transformer) in &transforms {
             let known = self.transforms.get(id);
@@ -90,6 +90,16 @@ impl<P: Buildable> Part<P> {
             }
         }
         self.transforms = transforms;
+        // Before anything is sent the new way, so that a sink knows whom it still awaits. One that
+        // the configuration has no more learns nothing, least of all that all of its sources are gone.
+        let kept = self.sinks.iter().filter(|(id, _)| !sinks.contains_key(*id));
+        let kept = kept.map(|(id, sink)| (id, &sink.edge));
+        let built = sinks.iter().map(|(id, (_, edge))| (id, edge));
+        for (id, edge) in kept.chain(built) {
+            if let Some(sources) = reached.get(id) {
+                edge.wired(sources);
+            }
+        }
         // From here on, everything goes where the new configuration says.
         for (id, source) in &self.sources {
             if let Some(stage) = stages.get(id) {
@@ -121,9 +131,6 @@ impl<P: Buildable> Part<P> {
             let started = start_source(workshop, &id, source, output, metrics, config);
             self.sources.insert(id.clone(), started);
             retired.sources.extend(old.map(|old| old.retire(id)));
-        }
-        for (id, sink) in &self.sinks {
-            sink.edge.wired(&reached.remove(id).unwrap_or_default());
         }
     }
 

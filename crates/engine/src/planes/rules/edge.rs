@@ -56,10 +56,16 @@ impl Edge {
         }
     }
 
-    /// Takes all that a source sends here in the place of what it sent before.
+    /// Takes all that a source sends here in the place of what it sent before. What comes late, from
+    /// a source that leads here no more, is nothing to the sink.
     pub(super) fn publish(&self, source: &Arc<str>, sets: Vec<RuleSet>) {
-        self.view.send_modify(|view| {
-            view.sources.insert(source.clone(), Some(sets));
+        self.view.send_if_modified(|view| {
+            let known = view.sources.get_mut(source);
+            let is_wired = known.is_some();
+            if let Some(known) = known {
+                *known = Some(sets);
+            }
+            is_wired
         });
     }
 }

@@ -40,6 +40,21 @@ impl Stage {
         }
     }
 
+    /// Goes on from what the transforms have made that are in both stages: an edit elsewhere must not
+    /// cost a tenant the rules that stay while newer ones are rejected.
+    fn inherit(&self, old: &Self) {
+        let before = locked(&old.done).clone();
+        let before: Vec<_> = old.wiring.nodes.iter().zip(before).collect();
+        let mut done = locked(&self.done);
+        for (node, done) in self.wiring.nodes.iter().zip(done.iter_mut()) {
+            let same =
+                |(it, _): &&(&Node<Rules>, Done)| Arc::ptr_eq(&it.transform, &node.transform);
+            if let Some((_, known)) = before.iter().find(same) {
+                done.clone_from(known);
+            }
+        }
+    }
+
     /// Runs a set through all transforms and shows the sinks what came of it, each of them all of
     /// it at once.
     fn publish(&self, source: &Arc<str>, set: &RuleSet) {
@@ -139,6 +154,7 @@ impl Output {
     pub(super) fn redirect(&self, stage: Arc<Stage>) {
         let newest = locked(&self.shared.newest);
         if let Some(set) = &*newest {
+            stage.inherit(&self.shared.stage.load());
             stage.publish(&self.source, set);
         }
         self.shared.stage.store(stage);

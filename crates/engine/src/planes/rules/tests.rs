@@ -1,1 +1,346 @@
+//! Tests of the plane without components around it.
 
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use metrifold_base::locked;
+use metrifold_model::{Kind, Rejection, RejectionKind, Tenant};
+use metrifold_rules::{Group, RuleFile, StoredFile, TenantRules};
+use metrifold_telemetry::{ComponentMetrics, Telemetry};
+use tokio::sync::watch;
+
+use crate::planes::{Edge as _, Node, Plane, Target, Wiring};
+
+use super::{Conflict, Edge, Input, Output, RuleSet, Rules, Stage, Transform, View};
+
+/// A transform that keeps a log of the tenants that it was asked for, and marks their rules.
+#[derive(Debug, Default)]
+struct Marking {
+    asked: Mutex<Vec<String>>,
+    mark: &'static str,
+}
+
+impl Marking {
+    fn with(mark: &'static str) -> Arc<Self> {
+        Arc::new(Self {
+            mark,
+            ..Self::default()
+        })
+    }
+
+    /// The tenants that it was asked for since it was asked for them last.
+    fn take_asked(&self) -> Vec<String> {
+        std::mem::take(&mut *locked(&self.asked))
+    }
+}
+
+impl Transform for Marking {
+    fn apply(
+        &self,
+        tenant: &Tenant,
+        rules: &Arc<TenantRules>,
+    ) -> Result<Arc<TenantRules>, Rejection> {
+        locked(&self.asked).push(tenant.to_string());
+        if rules.file("reject").is_some() {
+            let reason = "rules of this kind are refused";
+            return Err(Rejection::new(RejectionKind::Invalid, reason));
+        }
+        assert!(rules.file("panic").is_none(), "a panic, as intended");
+        Ok(Arc::new(rules.with_file(self.mark.into(), file("mark"))))
+    }
+}
+
+fn file(group: &str) -> Arc<StoredFile> {
+    let group = Group {
+        name: group.to_owned(),
+        ..Group::default()
+    };
+    Arc::new(StoredFile::new(RuleFile {
+        groups: vec![group],
+    }))
+}
+
+/// Rules of one file with one group.
+fn rules(name: &str, group: &str) -> Arc<TenantRules> {
+    Arc::new(TenantRules::new([(name.into(), file(group))]))
+}
+
+fn set<'a>(tenants: impl IntoIterator<Item = (&'a str, Arc<TenantRules>)>) -> RuleSet {
+    let tenants = tenants.into_iter();
+    tenants.map(|(id, rules)| (id.into(), rules)).collect()
+}
+
+fn metrics(telemetry: &Telemetry, id: &str, kind: Kind) -> ComponentMetrics {
+    telemetry.component(id, kind, "test")
+}
+
+/// A sink's edge and both ends of it.
+struct Sink {
+    edge: Arc<Edge>,
+    input: Input,
+}
+
+impl Sink {
+    fn of(sources: &[&str]) -> Self {
+        let edge = Arc::new(Edge::new(metrics(&Telemetry::new(), "sink", Kind::Sink)));
+        let input = edge.input();
+        let sink = Self { edge, input };
+        sink.wired(sources);
+        sink
+    }
+
+    fn wired(&self, sources: &[&str]) {
+        let sources: BTreeSet<Arc<str>> = sources.iter().map(|&id| id.into()).collect();
+        self.edge.wired(&sources);
+    }
+
+    /// What is new, if anything is.
+    fn seen(&mut self) -> Option<View> {
+        let changed = pin!(self.input.changed());
+        match changed.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(view) => Some(view.expect("the edge is there")),
+            Poll::Pending => None,
+        }
+    }
+
+    /// What all sources have published, joined.
+    #[track_caller]
+    fn joined(&mut self) -> RuleSet {
+        let view = self.seen().expect("there is something new");
+        assert_eq!(view.awaited().count(), 0);
+        view.joined().unwrap()
+    }
+}
+
+/// A stage that leads to these sinks, through a transform if there is one.
+fn stage(transform: Option<Node<Rules>>, sinks: &[&Sink]) -> Arc<Stage> {
+    let edges: Vec<_> = (0..sinks.len()).map(Target::Edge).collect();
+    let (entry, nodes) = match transform {
+        Some(node) => {
+            let node = Node {
+                outputs: vec![edges],
+                ..node
+            };
+            (vec![Target::Node(0)], vec![node])
+        }
+        None => (edges, Vec::new()),
+    };
+    Arc::new(Stage::new(Wiring {
+        entry,
+        nodes,
+        edges: sinks.iter().map(|sink| sink.edge.clone()).collect(),
+        in_use: watch::channel(()).1,
+    }))
+}
+
+fn node(transform: &Arc<Marking>, telemetry: &Telemetry) -> Option<Node<Rules>> {
+    Some(Node {
+        transform: transform.clone(),
+        metrics: metrics(telemetry, "marking", Kind::Transform),
+        outputs: Vec::new(),
+    })
+}
+
+fn output(id: &str, stage: Arc<Stage>) -> Output {
+    let metrics = metrics(&Telemetry::new(), id, Kind::Source);
+    Rules::output(&id.into(), stage, metrics)
+}
+
+#[test]
+fn one_tenants_change_among_ten_thousand_is_one_call() {
+    let (marking, telemetry) = (Marking::with("m"), Telemetry::new());
+    let mut sink = Sink::of(&["source"]);
+    let output = output("source", stage(node(&marking, &telemetry), &[&sink]));
+    let tenant = |at: usize| format!("tenant-{at}");
+    let ids: Vec<String> = (0..10_000).map(tenant).collect();
+    let all = set(ids.iter().map(|id| (&**id, rules("a", id))));
+    output.publish(all.clone());
+    let asked: BTreeSet<_> = marking.take_asked().into_iter().collect();
+    assert_eq!(asked.len(), 10_000);
+    assert_eq!(sink.joined().len(), 10_000);
+
+    let changed = all.with("tenant-4711".into(), rules("a", "changed"));
+    output.publish(changed.clone());
+    assert_eq!(marking.take_asked(), ["tenant-4711"]);
+    let seen = sink.joined();
+    assert_eq!(seen.len(), 10_000);
+    let expected = rules("a", "changed").with_file("m".into(), file("mark"));
+    assert_eq!(seen.get("tenant-4711"), Some(&Arc::new(expected)));
+
+    // One that goes is no call, and the same again is none either.
+    output.publish(changed.without("tenant-1"));
+    output.publish(changed.without("tenant-1"));
+    assert_eq!(marking.take_asked(), [""; 0]);
+    assert_eq!(sink.joined().len(), 9_999);
+}
+
+#[test]
+fn a_transform_that_rejects_or_panics_keeps_the_tenants_old_rules_and_touches_no_others() {
+    let (marking, telemetry) = (Marking::with("m"), Telemetry::new());
+    let mut sink = Sink::of(&["source"]);
+    let output = output("source", stage(node(&marking, &telemetry), &[&sink]));
+    output.publish(set([("a", rules("x", "1")), ("b", rules("x", "1"))]));
+    let before = sink.joined();
+    for (name, error_type) in [("reject", "invalid"), ("panic", "internal")] {
+        output.publish(set([
+            ("a", rules(name, "2")),
+            ("b", rules("x", name)),
+            ("new", rules(name, "2")),
+        ]));
+        let seen = sink.joined();
+        assert_eq!(seen.get("a"), before.get("a"), "{name}");
+        let b = rules("x", name).with_file("m".into(), file("mark"));
+        assert_eq!(seen.get("b"), Some(&Arc::new(b)), "{name}");
+        assert_eq!(seen.get("new"), None, "{name}");
+        let page = telemetry.render();
+        let counted = page
+            .lines()
+            .find(|line| line.contains(&format!("error_type=\"{error_type}\"")));
+        assert!(counted.is_some_and(|line| line.ends_with(" 2")), "{page}");
+    }
+    // Mended, they go on; and who leaves is gone whatever was rejected.
+    output.publish(set([("a", rules("x", "3"))]));
+    let seen = sink.joined();
+    let a = rules("x", "3").with_file("m".into(), file("mark"));
+    assert_eq!(seen, set([("a", Arc::new(a))]));
+}
+
+#[test]
+fn a_sink_sees_who_is_awaited_and_then_the_newest_of_all_sources() {
+    let mut sink = Sink::of(&["a", "b"]);
+    let (a, b) = (
+        output("a", stage(None, &[&sink])),
+        output("b", stage(None, &[&sink])),
+    );
+    let awaited = |view: &View| view.awaited().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(awaited(&sink.seen().unwrap()), ["a", "b"]);
+    assert!(sink.seen().is_none());
+    a.publish(set([("t", rules("x", "1"))]));
+    assert_eq!(awaited(&sink.seen().unwrap()), ["b"]);
+    // Empty is published, too.
+    b.publish(RuleSet::default());
+    assert_eq!(sink.joined(), set([("t", rules("x", "1"))]));
+    for generation in ["2", "3", "4"] {
+        a.publish(set([("t", rules("x", generation))]));
+        b.publish(set([
+            ("t", rules("y", generation)),
+            ("u", rules("x", generation)),
+        ]));
+    }
+    let both = rules("x", "4").with_file("y".into(), file("4"));
+    let newest = set([("t", Arc::new(both)), ("u", rules("x", "4"))]);
+    assert_eq!(sink.joined(), newest);
+    assert!(sink.seen().is_none());
+}
+
+#[test]
+fn one_file_of_two_sources_is_a_conflict_unless_it_is_the_same() {
+    let mut sink = Sink::of(&["a", "b"]);
+    let (a, b) = (
+        output("a", stage(None, &[&sink])),
+        output("b", stage(None, &[&sink])),
+    );
+    a.publish(set([("t", rules("x", "1"))]));
+    b.publish(set([("t", rules("x", "1"))]));
+    assert_eq!(sink.joined(), set([("t", rules("x", "1"))]));
+    b.publish(set([("t", rules("x", "2"))]));
+    let conflict = Conflict {
+        tenant: "t".into(),
+        file: "x".into(),
+    };
+    assert_eq!(sink.seen().unwrap().joined(), Err(conflict));
+    // Of another tenant it is another file.
+    b.publish(set([("u", rules("x", "2"))]));
+    let both = set([("t", rules("x", "1")), ("u", rules("x", "2"))]);
+    assert_eq!(sink.joined(), both);
+}
+
+#[test]
+fn another_stage_shows_the_last_set_again() {
+    let telemetry = Telemetry::new();
+    let (old, new) = (Marking::with("old"), Marking::with("new"));
+    let (mut before, mut after) = (Sink::of(&["source"]), Sink::of(&["source"]));
+    let output = output("source", stage(node(&old, &telemetry), &[&before]));
+    // Nothing was published, so nothing is known.
+    Rules::redirect(&output, stage(node(&old, &telemetry), &[&before]));
+    assert_eq!(before.seen().unwrap().awaited().count(), 1);
+    output.publish(set([("t", rules("x", "1"))]));
+    assert!(before.joined().get("t").unwrap().file("old").is_some());
+
+    let next = stage(node(&new, &telemetry), &[&before, &after]);
+    Rules::redirect(&output, next);
+    for sink in [&mut before, &mut after] {
+        let seen = sink.joined();
+        let expected = rules("x", "1").with_file("new".into(), file("mark"));
+        assert_eq!(seen, set([("t", Arc::new(expected))]));
+    }
+    // A successor of the source publishes through it.
+    let metrics = metrics(&telemetry, "source", Kind::Source);
+    let successor = Rules::succeed(&output, metrics);
+    successor.publish(set([("t", rules("x", "2"))]));
+    assert_eq!(old.take_asked(), ["t"]);
+    assert_eq!(new.take_asked(), ["t", "t"]);
+    let expected = rules("x", "2").with_file("new".into(), file("mark"));
+    assert_eq!(after.joined(), set([("t", Arc::new(expected))]));
+}
+
+#[test]
+fn rules_that_a_transform_rejects_stay_through_another_stage() {
+    let (marking, telemetry) = (Marking::with("m"), Telemetry::new());
+    let mut sink = Sink::of(&["source"]);
+    let output = output("source", stage(node(&marking, &telemetry), &[&sink]));
+    output.publish(set([("t", rules("x", "1")), ("gone", rules("x", "1"))]));
+    let before = sink.joined();
+    output.publish(set([("t", rules("reject", "2"))]));
+    assert_eq!(sink.joined(), before.without("gone"));
+    Rules::redirect(&output, stage(node(&marking, &telemetry), &[&sink]));
+    assert_eq!(sink.joined(), before.without("gone"));
+}
+
+#[test]
+fn the_rules_of_a_source_that_is_removed_go() {
+    let mut sink = Sink::of(&["a", "b"]);
+    let [a, _b] = [("a", "t"), ("b", "u")].map(|(id, tenant)| {
+        let output = output(id, stage(None, &[&sink]));
+        output.publish(set([(tenant, rules("x", id))]));
+        output
+    });
+    assert_eq!(sink.joined().len(), 2);
+    sink.wired(&["b"]);
+    assert_eq!(sink.joined(), set([("u", rules("x", "b"))]));
+    // It may still run for a moment.
+    a.publish(set([("t", rules("x", "late"))]));
+    assert!(sink.seen().is_none());
+    // The same sources again are nothing new.
+    sink.wired(&["b"]);
+    assert!(sink.seen().is_none());
+    // One that is added is awaited, and what was there is not gone meanwhile.
+    sink.wired(&["b", "c"]);
+    let view = sink.seen().unwrap();
+    let awaited: Vec<_> = view.awaited().map(|id| &**id).collect();
+    assert_eq!(awaited, ["c"]);
+}
+
+#[test]
+fn a_source_that_leads_to_a_sink_on_two_ways_sends_both_at_once() {
+    let (marking, telemetry) = (Marking::with("m"), Telemetry::new());
+    let mut sink = Sink::of(&["source"]);
+    let node = Node {
+        outputs: vec![vec![Target::Edge(0)]],
+        ..node(&marking, &telemetry).unwrap()
+    };
+    let stage = Stage::new(Wiring {
+        entry: vec![Target::Edge(0), Target::Node(0)],
+        nodes: vec![node],
+        edges: vec![sink.edge.clone()],
+        in_use: watch::channel(()).1,
+    });
+    let output = output("source", Arc::new(stage));
+    output.publish(set([("t", rules("x", "1"))]));
+    let expected = rules("x", "1").with_file("m".into(), file("mark"));
+    assert_eq!(sink.joined(), set([("t", Arc::new(expected))]));
+    assert!(sink.seen().is_none());
+}

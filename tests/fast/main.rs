@@ -16,6 +16,7 @@ mod fairness;
 mod fidelity;
 mod in_process;
 mod isolation;
+mod layers;
 mod ledger;
 mod memory;
 mod promql;

@@ -14,7 +14,7 @@ use metrifold_rules::{Checks, RuleFile};
 use metrifold_testing::edits::{replace, runs, topology, until_refused, until_runs};
 use metrifold_testing::{Metrifold, Random, StopOnPanic, until, until_so};
 
-/// A configuration with this many files is one generation.
+/// The rule files of one generation.
 const FILES: usize = 12;
 /// How often the process is killed while files change.
 const KILLS: usize = 40;

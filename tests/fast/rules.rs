@@ -14,7 +14,7 @@ use metrifold_rules::{Checks, RuleFile};
 use metrifold_testing::edits::{replace, runs, topology, until_refused, until_runs};
 use metrifold_testing::{Metrifold, Random, StopOnPanic, until, until_so};
 
-/// A configuration with this many files is one generation.
+/// The rule files of one generation.
 const FILES: usize = 12;
 /// How often the process is killed while files change.
 const KILLS: usize = 40;
@@ -378,7 +378,7 @@ fn what_is_in_the_way_is_told_and_the_set_is_written_once_it_is_gone() {
 fn may_be_denied(place: &Place) -> bool {
     let probe = place.at("probe");
     fs::write(&probe, "").unwrap();
-    fs::set_permissions(&probe, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&probe, fs::Permissions::from_mode(0o000)).unwrap();
     fs::read(&probe).is_err()
 }
 
@@ -398,7 +398,7 @@ fn what_is_denied_is_told_and_taken_once_it_is_allowed() {
         }
     };
     mode("closed", 0o555);
-    mode("in/a.yaml", 0);
+    mode("in/a.yaml", 0o000);
     let config = place.source("in") + &place.sink("sink", &["in"], "closed/out");
     let child = Metrifold::start_after(bound, &config);
     child.until_logged("cannot be read: let this process read it");

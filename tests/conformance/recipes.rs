@@ -1,0 +1,190 @@
+//! What the suite knows of each component: how it is configured at least, and what counts as
+//! delivered.
+
+use metrifold_model::{Kind, Signal};
+
+use crate::balance::{self, Way};
+use crate::rig::Place;
+
+/// A component in one plane.
+pub struct Recipe {
+    pub kind: Kind,
+    pub name: &'static str,
+    pub plane: Signal,
+    /// The keys that it needs.
+    pub keys: fn(&Place) -> String,
+    /// The same with another key, which replaces it and has no effect on what is sent here. None for
+    /// a component without any keys.
+    pub change: Option<fn(&str) -> String>,
+    /// The key of a source that bounds how long it waits for the far end.
+    pub limit: Option<&'static str>,
+    /// Which of its outputs is read, for a transform with named ones.
+    pub output: &'static str,
+    pub feeds: Feeds,
+    pub arrives: Arrives,
+    /// Ways in which batches end at a sink of metrics.
+    pub ways: &'static [Way],
+}
+
+/// Where what goes through it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feeds {
+    /// The test sends it.
+    Test,
+    /// It makes it up.
+    Itself,
+}
+
+/// Where what goes through it can be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrives {
+    /// At the scripted endpoint.
+    Endpoint,
+    /// On the page at the component's own address.
+    Page,
+    /// On the standard output.
+    Printed,
+    /// In the folder of rules.
+    Folder,
+    /// Nowhere: only the ledger says so.
+    Nowhere,
+}
+
+impl Recipe {
+    pub fn title(&self) -> String {
+        format!("{}.{}", self.kind.table(), self.name)
+    }
+}
+
+/// What most components are like.
+const COMMON: Recipe = Recipe {
+    kind: Kind::Sink,
+    name: "",
+    plane: Signal::Metrics,
+    keys: |_| String::new(),
+    change: None,
+    limit: None,
+    output: "subject",
+    feeds: Feeds::Test,
+    arrives: Arrives::Endpoint,
+    ways: &[],
+};
+
+/// A source of metrics, delivered by `remote_write`.
+const SOURCE: Recipe = Recipe {
+    kind: Kind::Source,
+    ..COMMON
+};
+
+/// A transform of metrics, between remote write and remote write.
+const TRANSFORM: Recipe = Recipe {
+    kind: Kind::Transform,
+    ..COMMON
+};
+
+/// Every component, in each of its planes.
+pub static RECIPES: &[Recipe] = &[
+    Recipe {
+        name: "remote_write",
+        keys: |_| "address = \"INGEST\"".into(),
+        change: Some(|keys| format!("{keys}\nmax_labels_per_series = 7")),
+        limit: Some("acknowledge_timeout"),
+        ..SOURCE
+    },
+    Recipe {
+        name: "internal_metrics",
+        keys: |_| "interval = \"100ms\"".into(),
+        change: Some(|keys| format!("{keys}\nlabels = {{ job = \"other\" }}")),
+        feeds: Feeds::Itself,
+        ..SOURCE
+    },
+    Recipe {
+        name: "prometheus_api",
+        plane: Signal::Queries,
+        keys: |_| "address = \"INGEST\"".into(),
+        change: Some(|keys| format!("{keys}\nmax_concurrent = 7")),
+        limit: Some("timeout"),
+        ..SOURCE
+    },
+    Recipe {
+        name: "rules_file",
+        plane: Signal::Rules,
+        keys: |place| format!("files = [{:?}]", place.rules().join("*.yaml")),
+        change: Some(|keys| format!("{keys}\nmax_files = 7")),
+        arrives: Arrives::Folder,
+        ..SOURCE
+    },
+    Recipe {
+        name: "relabel",
+        keys: |_| "rules = [{ regex = \"nothing\", action = \"labeldrop\" }]".into(),
+        change: Some(|keys| format!("{keys}\nvalidation = \"legacy\"")),
+        ..TRANSFORM
+    },
+    Recipe {
+        name: "route",
+        keys: |_| "routes.up = \"up\"".into(),
+        change: Some(|keys| format!("{keys}\nroutes.down = \"down\"")),
+        output: "subject.up",
+        ..TRANSFORM
+    },
+    Recipe {
+        name: "tenant",
+        keys: |_| "from = [{ value = \"somebody\" }]".into(),
+        change: Some(|keys| format!("{keys}\nmax_tenants_per_batch = 7")),
+        ..TRANSFORM
+    },
+    Recipe {
+        name: "remote_write",
+        keys: remote_write,
+        change: Some(|keys| format!("{keys}\nconnections = 7")),
+        ways: balance::REMOTE_WRITE,
+        ..COMMON
+    },
+    Recipe {
+        name: "thanos",
+        keys: remote_write,
+        change: Some(|keys| format!("{keys}\nconnections = 7")),
+        ways: balance::REMOTE_WRITE,
+        ..COMMON
+    },
+    Recipe {
+        name: "prometheus_exporter",
+        keys: |place| format!("address = \"{}\"", place.address),
+        change: Some(|keys| format!("{keys}\nexpiry = \"7m\"")),
+        arrives: Arrives::Page,
+        ways: balance::EXPORTER,
+        ..COMMON
+    },
+    Recipe {
+        name: "console",
+        arrives: Arrives::Printed,
+        ways: balance::ALL,
+        ..COMMON
+    },
+    Recipe {
+        name: "blackhole",
+        arrives: Arrives::Nowhere,
+        ways: balance::ALL,
+        ..COMMON
+    },
+    Recipe {
+        name: "prometheus",
+        plane: Signal::Queries,
+        keys: |place| format!("endpoint = \"{}\"", place.endpoint.url_of("")),
+        change: Some(|keys| format!("{keys}\nidle_connections = 7")),
+        ..COMMON
+    },
+    Recipe {
+        name: "rules_directory",
+        plane: Signal::Rules,
+        keys: |place| format!("path = {:?}", place.written()),
+        change: Some(|keys| keys.replace("/written", "/./written")),
+        arrives: Arrives::Folder,
+        ..COMMON
+    },
+];
+
+fn remote_write(place: &Place) -> String {
+    let endpoint = place.endpoint.url();
+    format!("endpoint = \"{endpoint}\"\nretry.min_backoff = \"5ms\"\nretry.max_backoff = \"20ms\"")
+}

@@ -1,0 +1,149 @@
+//! What a component holds secret is in no log, no page, no answer and no error.
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+
+use metrifold_base::keys::{Listed, Shape};
+use metrifold_model::Signal;
+use metrifold_testing::edits::{file, post};
+use metrifold_testing::{Reply, cli, run, until_so};
+
+use crate::recipes::Recipe;
+use crate::rig::{Place, Rig, well};
+use crate::{each, info};
+
+/// What every planted secret holds.
+const PLANTED: &str = "pl4nted";
+
+/// What shows what the program knows.
+const PAGES: [&str; 5] = [
+    "/",
+    "/metrics",
+    "/api/v1/topology",
+    "/api/v1/ledger",
+    "/api/v1/dead-letters",
+];
+
+#[test]
+fn secrets_are_shown_nowhere() {
+    each(|recipe| {
+        let groups = groups(&info(recipe).keys());
+        if groups.is_empty() {
+            return Err("it holds no secrets");
+        }
+        for keys in groups.values() {
+            planted(recipe, keys);
+        }
+        Ok(())
+    });
+}
+
+/// By the table at the top that holds them, since those exclude each other: the names of keys with
+/// secrets, and what must stand beside them.
+fn groups(keys: &[Listed]) -> BTreeMap<String, Vec<(String, String)>> {
+    let mut groups = BTreeMap::<String, Vec<(String, String)>>::new();
+    for key in keys {
+        let name = match key.shape {
+            Shape::Secret => key.name.clone(),
+            Shape::Map(Shape::Secret) => format!("{}.X-Planted", key.name),
+            _ => continue,
+        };
+        let group = top(&key.name).to_owned();
+        let secret = format!("\"{PLANTED}-{name}\"");
+        groups.entry(group).or_default().push((name, secret));
+    }
+    for (group, planted) in &mut groups {
+        let beside = keys
+            .iter()
+            .filter(|key| key.needed && key.name.contains('.') && top(&key.name) == group);
+        let nobody = metrifold_testing::nobody();
+        let beside = beside.map(|key| {
+            let example = key.default.example().unwrap();
+            // Nothing but loopback is asked for anything.
+            let value = match example.starts_with("\"http") {
+                true => format!("{nobody:?}"),
+                false => example.to_owned(),
+            };
+            (key.name.clone(), value)
+        });
+        planted.extend(beside.collect::<Vec<_>>());
+    }
+    groups
+}
+
+fn top(name: &str) -> &str {
+    name.split('.').next().unwrap()
+}
+
+fn planted(recipe: &'static Recipe, keys: &[(String, String)]) {
+    let place = Place::new();
+    let lines = keys
+        .iter()
+        .map(|(name, value)| format!("{name} = {value}\n"));
+    let lines: String = lines.collect();
+    let least = (recipe.keys)(&place);
+    // Without a token, nothing is sent: nobody is to wait for that.
+    let around = match recipe.plane {
+        Signal::Queries => "timeout = \"200ms\"",
+        _ => "acknowledge_timeout = \"200ms\"",
+    };
+    let config = |more: &str| {
+        place.config(
+            recipe,
+            &format!(
+                "{least}
+{lines}{more}"
+            ),
+            around,
+        )
+    };
+    let (right, wrong) = (
+        config(""),
+        [
+            config("nonsense = 1\n"),
+            // A secret of the wrong type, and one that does not end.
+            config("")
+                .replace(&format!("\"{PLANTED}"), &format!("[1, \"{PLANTED}"))
+                .replace("\"\n", "\"]\n"),
+            config("").replacen(&format!("\"{PLANTED}"), PLANTED, 1),
+        ],
+    );
+    // What sends is refused, or the endpoint has its troubles.
+    place.endpoint.now(|seen| match seen.order {
+        0 => Reply::new(500).body("trouble"),
+        1 => Reply::new(400).body("refused"),
+        _ => well(seen),
+    });
+    let trace = ["--log-level", "trace"];
+    let rig = Rig::run(place, recipe, &right, &trace, Stdio::null());
+    for number in 1..=3 {
+        rig.feeder().status(number);
+    }
+    let check = |what: &str, text: &str| {
+        let shown = text.lines().find(|line| line.contains(PLANTED));
+        assert_eq!(shown, None, "{what} shows a secret");
+    };
+    let show = || {
+        for page in PAGES {
+            check(page, &rig.get(page).text());
+        }
+    };
+    show();
+    for wrong in &wrong {
+        std::fs::write(file(&rig), rig.complete(wrong)).unwrap();
+        let answer = post(&rig);
+        assert!(answer.status >= 400, "{}", answer.text());
+        check("the answer to a reload", &answer.text());
+        let path = file(&rig).display().to_string();
+        let output = run(&mut cli(&["-c", &path, "validate"]));
+        assert!(!output.status.success());
+        for text in [output.stdout, output.stderr] {
+            check("validate", &String::from_utf8(text).unwrap());
+        }
+        show();
+    }
+    until_so("the last reload is logged", || {
+        rig.log().matches("configuration not reloaded").count() >= wrong.len()
+    });
+    check("the log", &rig.log());
+}

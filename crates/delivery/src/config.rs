@@ -7,9 +7,7 @@ use std::sync::atomic::AtomicUsize;
 
 use http::{HeaderName, HeaderValue};
 
-use metrifold_base::{
-    BuildError, Endpoint, OneOrMany, Period, Problems, Secret, Size, keys, words,
-};
+use metrifold_base::{BuildError, Endpoint, OneOrMany, Period, Problems, Secret, Size, keys};
 use metrifold_codec::remote_write::VERSION;
 use metrifold_engine::component::BuildContext;
 use metrifold_engine::dead_letters::DeadLettersConfig;
@@ -20,22 +18,10 @@ use metrifold_http::ClientKeys;
 use metrifold_queue::QueueConfig;
 
 use super::over_http::OverHttp;
-use super::sender::{Retry, Sender, Terms};
+use super::pace::Retry;
+use super::protocol::Protocol;
+use super::sender::{Sender, Terms};
 use super::statuses::Statuses;
-
-words! {
-    /// Which version of remote write an endpoint is spoken to in.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub enum Protocol {
-        /// The version in which a batch arrived; 1.0 once the endpoint has shown that it does not
-        /// take 2.0.
-        Auto = "auto",
-        /// Always 1.0.
-        V1 = "1.0",
-        /// Always 2.0.
-        V2 = "2.0",
-    }
-}
 
 /// What makes the difference between sinks that send remote write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,19 +16,20 @@
     )
 )]
 
-mod attempt;
 mod component;
 mod config;
 mod isolation;
-mod merge;
 mod over_http;
 mod pace;
+mod protocol;
 mod reports;
 mod sender;
 mod statuses;
 mod transport;
 mod versions;
 
-pub use config::{DeliveryConfig, Flavour, Protocol, RetryConfig};
-pub use sender::{Retry, Sender, Terms};
+pub use config::{DeliveryConfig, Flavour, RetryConfig};
+pub use pace::Retry;
+pub use protocol::Protocol;
+pub use sender::{Sender, Terms};
 pub use transport::{Answer, Attempt, Failure, Refusal, RefusalClass, Transport};

@@ -13,7 +13,7 @@ use metrifold_model::ledger::Reason;
 use metrifold_model::{Counts, Version};
 use metrifold_telemetry::ComponentMetrics;
 
-use super::config::Protocol;
+use super::protocol::Protocol;
 use super::statuses::{Statuses, Verdict, is_content};
 use super::transport::{Answer, Attempt, Failure, Refusal, RefusalClass, Transport};
 

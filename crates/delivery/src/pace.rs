@@ -26,8 +26,18 @@ use metrifold_base::Backoff;
 use metrifold_engine::planes::metrics::Trouble;
 use metrifold_model::Tenant;
 
-use super::sender::Retry;
 use super::transport::Failure;
+
+/// When to try again.
+#[derive(Clone, Copy, Debug)]
+pub struct Retry {
+    /// The pause after the first failure.
+    pub min_backoff: Duration,
+    /// The longest pause.
+    pub max_backoff: Duration,
+    /// The age at which a batch in memory is given up.
+    pub max_age: Duration,
+}
 
 /// So many tenants in a row are refused with 5xx before it is taken for the endpoint's trouble.
 const TENANTS_IN_A_ROW: usize = 16;

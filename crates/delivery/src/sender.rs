@@ -1,7 +1,9 @@
 //! The sink's run: takes deliveries as connections allow, and sees each to its end.
 
+mod attempt;
+mod merge;
+
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -12,12 +14,12 @@ use metrifold_engine::planes::Sink;
 use metrifold_engine::planes::metrics::{Input, Metrics};
 use metrifold_telemetry::ComponentMetrics;
 
-use super::config::Protocol;
-use super::merge::MergeBound;
-use super::pace::Pace;
+use super::pace::{Pace, Retry};
+use super::protocol::Protocol;
 use super::reports::{self, Reports};
 use super::transport::Transport;
 use super::versions::Versions;
+use merge::MergeBound;
 
 /// How a sink delivers, whatever carries it.
 #[derive(Debug)]
@@ -40,22 +42,11 @@ pub struct Terms {
     pub metrics: ComponentMetrics,
 }
 
-/// When to try again.
-#[derive(Clone, Copy, Debug)]
-pub struct Retry {
-    /// The pause after the first failure.
-    pub min_backoff: Duration,
-    /// The longest pause.
-    pub max_backoff: Duration,
-    /// The age at which a batch in memory is given up.
-    pub max_age: Duration,
-}
-
 /// A sink that sends remote write.
 pub struct Sender<T>(Arc<Shared<T>>);
 
 /// What all deliveries of a sink share.
-pub(super) struct Shared<T> {
+struct Shared<T> {
     pub(super) terms: Terms,
     pub(super) transport: T,
     pub(super) versions: Versions,

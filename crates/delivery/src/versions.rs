@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use metrifold_model::Version;
 
-use super::config::Protocol;
+use super::protocol::Protocol;
 
 /// How long an endpoint that does not take 2.0 is sent 1.0 before 2.0 is tried again.
 const PROBE_AFTER: Duration = Duration::from_secs(300);

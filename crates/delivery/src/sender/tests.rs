@@ -1,6 +1,7 @@
 //! The loop of attempts against a transport that answers as told, in time that does not pass.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;

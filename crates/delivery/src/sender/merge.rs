@@ -15,9 +15,9 @@ use metrifold_engine::planes::metrics::{Delivery, Input, Run};
 use metrifold_model::ledger::Reason;
 use metrifold_model::{Outcome, Version};
 
-use super::pace::Permit;
-use super::sender::Shared;
-use super::transport::{Answer, Attempt, RefusalClass, Transport};
+use super::Shared;
+use crate::pace::Permit;
+use crate::transport::{Answer, Attempt, RefusalClass, Transport};
 
 /// How long an endpoint is spared a request of twice the size that it takes.
 const SPARED: Duration = Duration::from_secs(300);

@@ -10,11 +10,11 @@ use metrifold_engine::planes::metrics::{Delivery, Form, Input, Trouble};
 use metrifold_model::ledger::Reason;
 use metrifold_model::{Counts, Fault, Outcome, Rejection, Version};
 
-use super::config::Protocol;
-use super::isolation::{Isolation, OFFENDERS_MAX, Step};
-use super::pace::Permit;
-use super::sender::Shared;
-use super::transport::{Answer, Attempt, Failure, Refusal, RefusalClass, Transport};
+use super::Shared;
+use crate::isolation::{Isolation, OFFENDERS_MAX, Step};
+use crate::pace::Permit;
+use crate::protocol::Protocol;
+use crate::transport::{Answer, Attempt, Failure, Refusal, RefusalClass, Transport};
 
 /// What became of a part of a delivery.
 enum Part {

@@ -24,7 +24,7 @@ pub(super) struct AdminArgs {
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_address)]
     address: Option<String>,
 
-    /// A file with the token that [api] asks for, instead of the configuration's credentials
+    /// A file with the token that `[api]` asks for, instead of the configuration's credentials
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }

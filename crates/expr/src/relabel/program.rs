@@ -184,7 +184,7 @@ impl Program {
         })
     }
 
-    /// What [`apply`](Self::apply) needs; keep it from batch to batch.
+    /// What [`run`](Self::run) needs; keep it from batch to batch.
     pub fn scratch(&self) -> Scratch {
         Scratch {
             states: self.steps.iter().map(State::new).collect(),

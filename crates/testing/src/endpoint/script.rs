@@ -13,7 +13,7 @@ use crate::series::{Series, TYPE_2, counts, decompress, from_v1, from_v2, try_de
 pub enum Does {
     /// Answers.
     Answer(Reply),
-    /// Says nothing until [`Endpoint::release`], then does this.
+    /// Says nothing until [`Endpoint::release`](super::Endpoint::release), then does this.
     Hang(Reply),
     /// Closes the connection without a word.
     Close,

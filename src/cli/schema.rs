@@ -7,6 +7,7 @@ use metrifold_base::KeyDefault;
 use metrifold_base::keys::{Entry, Key, Keys, Shape, each};
 use metrifold_engine::component::ComponentInfo;
 use metrifold_engine::config::{RootKeys, TableInfo};
+use metrifold_http::ListenerKeys;
 use metrifold_model::Kind;
 
 use super::{list, report};
@@ -76,6 +77,9 @@ fn schema() -> Value {
     })
 }
 
+/// The key that names a listener, whose keys then stand there.
+const LISTENER: &str = "listener";
+
 /// The table of a component.
 fn of_component(info: &ComponentInfo) -> Value {
     let mut properties = Map::new();
@@ -104,18 +108,31 @@ fn of_table(
     needed: &[&str],
 ) -> Value {
     let mut required: Vec<&str> = needed.to_vec();
-    for key in each(entries) {
+    let keys = each(entries);
+    // A table that may name a listener has its keys from there.
+    let names_a_listener = keys.iter().any(|key| key.name == LISTENER);
+    let mut of_listener = Vec::new();
+    for key in keys {
         properties.insert(key.name.to_owned(), of_key(key));
         if let KeyDefault::Required(_) = key.default {
-            required.push(key.name);
+            let listeners = each(ListenerKeys::ENTRIES);
+            let elsewhere = names_a_listener && listeners.iter().any(|it| it.name == key.name);
+            match elsewhere {
+                true => of_listener.push(key.name),
+                false => required.push(key.name),
+            }
         }
     }
-    json!({
+    let mut table = json!({
         "type": "object",
         "properties": properties,
         "required": required,
         "additionalProperties": false,
-    })
+    });
+    if names_a_listener {
+        table["anyOf"] = json!([{ "required": [LISTENER] }, { "required": of_listener }]);
+    }
+    table
 }
 
 fn of_key(key: &Key) -> Value {

@@ -188,6 +188,8 @@ fn wrong_types_words_and_missing_keys_are_refused() {
     let schema = schema();
     let source = "[sources.a]\ntype = 'remote_write'\naddress = ':1'\n";
     assert_eq!(checked(&schema, source), Ok(()));
+    let by_listener = "[sources.a]\ntype = 'remote_write'\nlistener = 'public'\n";
+    assert_eq!(checked(&schema, by_listener), Ok(()));
     for wrong in [
         "[sources.a]\ntype = 'remote_write'\n",
         "[sources.a]\naddress = ':1'\n",

@@ -80,7 +80,7 @@ keys! {
         max_label_value_bytes: Size = default("16KiB"),
         /// Memory of all requests in flight, compressed and decoded, at least `max_body_bytes` and `max_decoded_bytes` together and below 4GiB; above it 503 with Retry-After.
         max_in_flight_bytes: Size = default("256MiB"),
-        /// Longest time for the body of a request; then 408.
+        /// Longest time for the body of a request; then 503, since a sender drops what is answered 408.
         body_timeout: Period = default("30s"),
     }
 }
@@ -341,8 +341,10 @@ impl Receiver {
                     "body is larger than max_body_bytes = {max}: send fewer samples per request"
                 ),
             ),
-            BodyError::Timeout => answer::text(
-                StatusCode::REQUEST_TIMEOUT,
+            // Not 408: a Prometheus drops what is answered so, and its link may only have stalled.
+            BodyError::Timeout => answer::retry_after(
+                StatusCode::SERVICE_UNAVAILABLE,
+                rejection::RETRY_AFTER,
                 "body did not arrive within body_timeout",
             ),
             BodyError::NoRoom => self.overloaded(no_room.unwrap_or(NoRoom::Source), out),

@@ -25,7 +25,7 @@ pub enum BodyError {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// It did not arrive in time: status 408.
+    /// It did not arrive in time: a status that has the sender try again.
     #[error("body did not arrive in time")]
     Timeout,
     /// There is no room for it at the moment: status 503.

@@ -7,6 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 
+// Registers the components.
+use metrifold as _;
 use metrifold_codec::Batch;
 use metrifold_codec::remote_write::{CompressionChoice, Limits};
 use metrifold_engine::config;

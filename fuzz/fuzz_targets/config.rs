@@ -3,6 +3,8 @@
 
 use libfuzzer_sys::fuzz_target;
 
+// Registers the components.
+use metrifold as _;
 use metrifold_engine::config::{LoadOptions, parse_texts};
 
 fuzz_target!(|text: &str| {

@@ -291,11 +291,16 @@ impl Engine {
         for name in [log_name(first), ack_name(first)] {
             self.leftover.remove(&name);
         }
+        // A segment of this name that held no record leaves its files. Its acks go first: a log that
+        // is shorter than its header is then known to have held nothing, and not counted as damage.
+        match fs.remove(&ack_name(first)) {
+            Ok(()) => fs.sync_dir()?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
         let file = fs.open(&log_name(first), Mode::Create)?;
         file.write_at(&header.encode(Kind::Segment), 0)?;
         self.sync_file(&*file)?;
-        // An empty segment of this name may have left a seal: what it hides is gone before it is,
-        // and it must not come back when there is something to hide.
         let acks = fs.open(&ack_name(first), Mode::Create)?;
         acks.write_at(&header.encode(Kind::Acks), 0)?;
         self.sync_file(&*acks)?;

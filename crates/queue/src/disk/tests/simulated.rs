@@ -299,13 +299,16 @@ impl Handle {
         let mut disk = self.disk.lock().unwrap();
         let was_crashed = disk.crashed;
         let stepped = disk.step();
-        let full = disk.full;
+        let (full, operations) = (disk.full, disk.operations);
         let node = &mut disk.nodes[self.node];
         let change = match (&stepped, change) {
             _ if was_crashed => return stepped,
-            // What fails is done in part.
+            // What fails is done in part: any part.
             (Err(_), Change::Write(offset, bytes)) => {
-                Change::Write(offset, bytes[..bytes.len() / 2].into())
+                let mut random = operations ^ bytes.len() as u64;
+                next(&mut random);
+                let done = next(&mut random) as usize % (bytes.len() + 1);
+                Change::Write(offset, bytes[..done].into())
             }
             (Err(_), Change::Length(_)) => return stepped,
             (Ok(()), change) => change,

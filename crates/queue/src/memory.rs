@@ -25,6 +25,7 @@ use metrifold_base::within_share;
 use metrifold_model::Tenant;
 
 use super::{Lane, WhenFull};
+pub(crate) use schedule::RUN_MAX;
 use schedule::Schedule;
 
 /// A bounded queue of items with a weight in bytes.
@@ -243,6 +244,22 @@ impl<T> Queue<T> {
         let mut state = self.state();
         state.bytes += weight;
         state.schedule.push_back(lane, item, weight);
+        drop(state);
+        self.filled.notify_last();
+    }
+
+    /// Adds items for which there has to be room, before anybody takes one of them.
+    pub(crate) fn push_all(&self, items: Vec<(T, usize, Lane)>) {
+        if items.is_empty() {
+            return;
+        }
+        let mut state = self.state();
+        for (item, weight, lane) in items {
+            state.bytes += weight;
+            state.schedule.push_back(lane, item, weight);
+        }
+        // Whoever is told tells the next one.
+        state.schedule.note_surplus();
         drop(state);
         self.filled.notify_last();
     }

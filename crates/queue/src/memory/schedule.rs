@@ -156,6 +156,11 @@ impl<T> Schedule<T> {
         self.surplus
     }
 
+    /// Notes that several items came of which one taker is told.
+    pub(super) fn note_surplus(&mut self) {
+        self.surplus = true;
+    }
+
     /// Of the items that wait.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
@@ -445,4 +450,4 @@ impl<T> Schedule<T> {
 }
 
 /// The most items that are taken at once.
-const RUN_MAX: usize = 1024;
+pub(crate) const RUN_MAX: usize = 1024;

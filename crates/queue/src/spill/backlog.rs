@@ -173,23 +173,33 @@ impl Backlog {
         true
     }
 
-    /// The next record of the tenant whose turn it is. All other tenants have a turn before that one
-    /// has the next.
-    pub(super) fn next(&mut self, now: Instant) -> Option<Next> {
-        for _ in 0..self.turns.len() {
-            let tenant = self.turns.pop_front()?;
-            if self.first(&tenant).is_none() {
-                self.tenants.remove(&tenant);
-                continue;
-            }
-            self.turns.push_back(tenant.clone());
-            if self.paused.get(&tenant).is_none_or(|until| *until <= now)
-                && let Some(position) = self.readable(&tenant)
-            {
-                return Some(Next { tenant, position });
+    /// The records to be read next, at most so many. Tenants take turns, a record each; those of a
+    /// tenant are in order.
+    pub(super) fn next_group(&mut self, now: Instant, most: usize) -> Vec<Next> {
+        self.forget_empty();
+        let runs = self.turns.iter().enumerate();
+        let due = |tenant: &Tenant| self.paused.get(tenant).is_none_or(|until| *until <= now);
+        let runs = runs.filter(|(_, tenant)| due(tenant));
+        let mut runs: VecDeque<_> = runs
+            .map(|(turn, tenant)| (turn, tenant, self.readable(tenant)))
+            .collect();
+        let mut group = Vec::new();
+        let mut last = None;
+        while group.len() < most
+            && let Some((turn, tenant, mut records)) = runs.pop_front()
+        {
+            if let Some(position) = records.next() {
+                let tenant = tenant.clone();
+                group.push(Next { tenant, position });
+                last = Some(turn);
+                runs.push_back((turn, &self.turns[turn], records));
             }
         }
-        None
+        drop(runs);
+        if let Some(last) = last {
+            self.turns.rotate_left(last + 1);
+        }
+        group
     }
 
     /// The first record of a tenant.
@@ -197,21 +207,19 @@ impl Backlog {
         Some(*self.tenants.get(tenant)?.first_key_value()?.0)
     }
 
-    /// The first record of a tenant, unless it has to wait for older ones.
-    fn readable(&self, tenant: &Tenant) -> Option<u64> {
-        let (position, listed) = self.tenants.get(tenant)?.first_key_value()?;
-        // A record that is not listed yet may be of its lane, and older.
-        if self.unlisted.is_some_and(|(from, _)| *position >= from) {
-            return None;
-        }
-        let older_in_memory = || {
-            let of = self.unspecified.get(tenant);
-            of.is_some_and(|of| of.in_memory > 0)
-        };
-        if !listed.lane_unspecified && older_in_memory() {
-            return None;
-        }
-        Some(*position)
+    /// The records of a tenant that need not wait for older ones, in order.
+    fn readable(&self, tenant: &Tenant) -> impl Iterator<Item = u64> {
+        // A record that is not listed yet may be of the lane of any that is, and older.
+        let end = self.unlisted.map_or(u64::MAX, |(from, _)| from);
+        let of = self.unspecified.get(tenant);
+        let mut behind_unspecified = of.is_some_and(|of| of.in_memory > 0);
+        let records = self.tenants.get(tenant).into_iter();
+        let records = records.flat_map(move |records| records.range(..end));
+        records.map_while(move |(position, listed)| {
+            let waits = !listed.lane_unspecified && behind_unspecified;
+            behind_unspecified |= listed.lane_unspecified;
+            (!waits).then_some(*position)
+        })
     }
 
     /// Pauses a tenant: nothing of it is read until `until`.
@@ -237,7 +245,7 @@ impl Backlog {
     /// When the first pause ends of a tenant that has records to read.
     pub(super) fn next_wake(&self) -> Option<Instant> {
         let paused = self.paused.iter();
-        let waiting = paused.filter(|(tenant, _)| self.readable(tenant).is_some());
+        let waiting = paused.filter(|(tenant, _)| self.readable(tenant).next().is_some());
         waiting.map(|(_, until)| *until).min()
     }
 
@@ -255,10 +263,16 @@ impl Backlog {
         for (tenant, position) in gone {
             self.remove(&tenant, position);
         }
+        self.forget_empty();
+        let tenants = &self.tenants;
+        self.paused
+            .retain(|tenant, until| *until > now || tenants.contains_key(tenant));
+    }
+
+    /// Forgets tenants that have nothing left.
+    fn forget_empty(&mut self) {
         self.tenants.retain(|_, records| !records.is_empty());
         let tenants = &self.tenants;
         self.turns.retain(|tenant| tenants.contains_key(tenant));
-        self.paused
-            .retain(|tenant, until| *until > now || tenants.contains_key(tenant));
     }
 }

@@ -17,14 +17,21 @@ use super::backlog::Next;
 use super::residence::Residence;
 use super::{Spill, State, now_millis};
 
+/// A record that was read, on its way into memory.
+pub(super) struct Readied {
+    entry: Entry,
+    batch: Batch,
+    pub(super) weight: usize,
+}
+
 impl Spill {
-    /// The next record to read, if there is one.
-    pub(super) fn to_read(&self) -> Option<Next> {
+    /// The records to read next, at most so many.
+    pub(super) fn to_read(&self, most: usize) -> Vec<Next> {
         let mut state = self.state();
-        if state.closing {
-            return None;
+        match state.closing {
+            true => Vec::new(),
+            false => state.backlog.next_group(Instant::now(), most),
         }
-        state.backlog.next(Instant::now())
     }
 
     /// When the first pause ends of a tenant that has records to read.
@@ -58,43 +65,66 @@ impl Spill {
         self.queue.nudge();
     }
 
-    /// Puts a record that was read into memory, unless one before it has been evicted meanwhile.
-    pub(super) fn replay(&self, record: Record) {
+    /// What becomes of a record in memory.
+    pub(super) fn readied(&self, record: Record) -> Readied {
         let Record { entry, body } = record;
-        let position = entry.position.0;
-        let mut state = self.state();
-        if state.backlog.first(&entry.tenant) != Some(position) {
-            return;
-        }
-        let ticket = state.waiting.remove(&position).map(|(_, ticket)| ticket);
-        if ticket.as_ref().is_some_and(Ticket::abandoned) {
-            state.backlog.remove(&entry.tenant, position);
-            drop(state);
-            self.disk.done(&entry, Fate::Dropped(Reason::Abandoned));
-            return;
-        }
-        state.backlog.read(&entry);
-        let age = Duration::from_millis(now_millis().saturating_sub(entry.accepted_at));
-        let now = Instant::now();
         let origin = Arc::new(Origin::internal(self.sink.clone()));
         let counts = (entry.counts, entry.checked);
         let batch = Batch::from_record(entry.version, body, counts, &entry.tenant, origin);
-        let weight = batch.weight();
-        let lane = Lane {
-            tenant: batch.tenant().cloned(),
-            id: entry.lane,
-            holds: true,
-        };
-        let id = state.residents.insert(Residence::Both(entry));
-        let queued = Queued {
+        Readied {
+            weight: batch.weight(),
+            entry,
             batch,
-            ticket,
-            since: now.checked_sub(age).unwrap_or(now),
-            attempts: 0,
-            tally: Tally::default(),
-            tracked: Some(Tracked::new(id)),
-        };
-        self.queue.push_anyway(queued, weight, lane);
+        }
+    }
+
+    /// Puts records that were read into memory, all at once, so that those of a lane can share a
+    /// request. A tenant's records stay on disk if one before them has been evicted meanwhile.
+    pub(super) fn replay(&self, group: Vec<Readied>) {
+        let (now, millis) = (Instant::now(), now_millis());
+        let mut abandoned = Vec::new();
+        let mut items = Vec::with_capacity(group.len());
+        let mut state = self.state();
+        for Readied {
+            entry,
+            batch,
+            weight,
+        } in group
+        {
+            let position = entry.position.0;
+            if state.backlog.first(&entry.tenant) != Some(position) {
+                continue;
+            }
+            let ticket = state.waiting.remove(&position).map(|(_, ticket)| ticket);
+            if ticket.as_ref().is_some_and(Ticket::abandoned) {
+                state.backlog.remove(&entry.tenant, position);
+                abandoned.push(entry);
+                continue;
+            }
+            state.backlog.read(&entry);
+            let age = Duration::from_millis(millis.saturating_sub(entry.accepted_at));
+            let lane = Lane {
+                tenant: batch.tenant().cloned(),
+                id: entry.lane,
+                holds: true,
+            };
+            let id = state.residents.insert(Residence::Both(entry));
+            let queued = Queued {
+                batch,
+                ticket,
+                since: now.checked_sub(age).unwrap_or(now),
+                attempts: 0,
+                tally: Tally::default(),
+                tracked: Some(Tracked::new(id)),
+            };
+            items.push((queued, weight, lane));
+        }
+        // Under the lock: what comes of these lanes has to come behind them.
+        self.queue.push_all(items);
+        drop(state);
+        for entry in abandoned {
+            self.disk.done(&entry, Fate::Dropped(Reason::Abandoned));
+        }
     }
 
     /// Has a tenant's batches that are on disk leave memory, so that there is room for others.

@@ -1,6 +1,7 @@
 //! The tasks behind a queue on disk: one stores what has waited for too long, another reads records
 //! as memory runs empty.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tracing::warn;
 use metrifold_base::LogLimit;
 
 use crate::disk::{AppendError, Event, Position, ReadError, Reader};
+use crate::memory::RUN_MAX;
 
 use super::{Spill, now_millis};
 
@@ -20,13 +22,10 @@ const TICK: Duration = Duration::from_secs(1);
 /// How long to wait for a disk that cannot be read, and how often before a record is given up.
 const READ_PAUSE: Duration = Duration::from_secs(1);
 const READ_ATTEMPTS: u32 = 60;
-/// How many records are listed before some are read. Tests list few, so that what happens between
-/// two rounds happens in them.
-const LIST_AT_ONCE: usize = if cfg!(any(test, feature = "testing")) {
-    8
-} else {
-    4096
-};
+/// How many records are listed before some are read: about as many as memory has room for, so that
+/// few wait for their turn to be listed while those before them are delivered.
+const LIST_AT_ONCE: RangeInclusive<usize> = 8..=4096;
+const BYTES_PER_RECORD: usize = 4 << 10;
 
 /// Stores batches that have not been delivered after `store_after`.
 pub(super) async fn store(spill: Arc<Spill>) {
@@ -64,7 +63,7 @@ pub(super) async fn read(spill: Arc<Spill>) {
             return;
         }
         let unlisted = spill.unlisted().is_some();
-        if !unlisted && !wants_more(&spill, 4) {
+        if !unlisted && room(&spill, 4).is_none() {
             // Closing wakes it as well.
             drained.await;
             continue;
@@ -110,10 +109,12 @@ async fn wait_for_records(spill: &Spill) {
     }
 }
 
-/// Whether memory holds less than this part of its bound, or nothing at all.
-fn wants_more(spill: &Spill, part: usize) -> bool {
+/// How much memory holds less than this part of its bound; it always has room for something when it
+/// holds nothing at all.
+fn room(spill: &Spill, part: usize) -> Option<usize> {
     let bytes = spill.queue.bytes();
-    bytes == 0 || bytes < spill.memory_bytes() / part
+    let room = (spill.memory_bytes() / part).saturating_sub(bytes);
+    (room > 0 || bytes == 0).then_some(room)
 }
 
 /// Lists some of the records from before this process.
@@ -121,6 +122,8 @@ fn list_some(spill: &Spill, reader: &mut Reader) -> Result<(), ReadError> {
     let Some((from, end)) = spill.unlisted() else {
         return Ok(());
     };
+    let (least, most) = LIST_AT_ONCE.into_inner();
+    let at_once = (spill.memory_bytes() / BYTES_PER_RECORD).clamp(least, most);
     let mut entries = Vec::new();
     reader.seek(Position(from));
     let mut next = end;
@@ -130,7 +133,7 @@ fn list_some(spill: &Spill, reader: &mut Reader) -> Result<(), ReadError> {
         }
         let position = entry.position.0;
         entries.push(entry);
-        if entries.len() == LIST_AT_ONCE {
+        if entries.len() == at_once {
             next = position + 1;
             break;
         }
@@ -140,14 +143,34 @@ fn list_some(spill: &Spill, reader: &mut Reader) -> Result<(), ReadError> {
 }
 
 /// Reads until memory is half full. Returns whether it is; if not, there is nothing to read now.
+/// What is read goes to memory in groups of as many records as a request can be made of: one by one,
+/// the first of them would leave before the next is read.
 fn read_some(spill: &Spill, reader: &mut Reader) -> Result<bool, ReadError> {
-    while wants_more(spill, 2) {
-        let Some(next) = spill.to_read() else {
+    while let Some(room) = room(spill, 2) {
+        let to_read = spill.to_read(RUN_MAX);
+        if to_read.is_empty() {
             return Ok(false);
-        };
-        match reader.read(Position(next.position), now_millis())? {
-            Some(record) => spill.replay(record),
-            None => spill.is_gone(&next),
+        }
+        let mut group = Vec::new();
+        let mut weight = 0;
+        let mut failed = None;
+        for next in to_read {
+            match reader.read(Position(next.position), now_millis()) {
+                Ok(Some(record)) => {
+                    let readied = spill.readied(record);
+                    weight += readied.weight;
+                    group.push(readied);
+                }
+                Ok(None) => spill.is_gone(&next),
+                Err(error) => failed = Some(error),
+            }
+            if failed.is_some() || weight >= room {
+                break;
+            }
+        }
+        spill.replay(group);
+        if let Some(error) = failed {
+            return Err(error);
         }
     }
     Ok(true)

@@ -6,6 +6,7 @@ use metrifold_model::Version;
 
 pub const LIMITS: Limits = Limits {
     decoded_bytes: 1 << 20,
+    series: 4096,
     labels: 16,
     name_bytes: 64,
     // Entries with a length of two bytes, of which the second may be any.

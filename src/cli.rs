@@ -15,10 +15,13 @@ mod schema;
 mod validate;
 
 use std::ffi::OsString;
+use std::io;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
+
+use metrifold_engine::reload::Hangup;
 
 /// Everything went as asked.
 pub const EXIT_OK: u8 = 0;
@@ -171,11 +174,13 @@ fn parse_filter(text: &str) -> Result<String, String> {
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
-    ExitCode::from(execute(std::env::args_os()))
+    // First of all: a SIGHUP ends a process that does not listen for it.
+    let hangup = Hangup::listen();
+    ExitCode::from(execute(std::env::args_os(), hangup))
 }
 
 /// Runs the program and returns its exit code.
-fn execute(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+fn execute(arguments: impl IntoIterator<Item = OsString>, hangup: io::Result<Hangup>) -> u8 {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -192,8 +197,8 @@ fn execute(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     };
     let global = &arguments.global;
     match arguments.command {
-        None => run::execute(global, &run::RunArgs::default()),
-        Some(Command::Run(args)) => run::execute(global, &args),
+        None => run::execute(global, &run::RunArgs::default(), hangup),
+        Some(Command::Run(args)) => run::execute(global, &args, hangup),
         Some(Command::Reload(args)) => reload::execute(global, &args),
         Some(Command::DeadLetters(args)) => dead_letters::execute(global, &args),
         Some(Command::Ledger(args)) => ledger::execute(global, &args),
@@ -250,7 +255,7 @@ mod tests {
             "metrifold --log-level =,",
             "metrifold generate nothing_of_this_name",
         ] {
-            let code = execute(line.split(' ').map(OsString::from));
+            let code = execute(line.split(' ').map(OsString::from), Hangup::listen());
             assert_eq!(code, EXIT_USAGE, "{line}");
         }
     }

@@ -11,6 +11,7 @@ use metrifold_base::Period;
 use metrifold_engine::config::LoadOptions;
 use metrifold_engine::reload;
 use metrifold_engine::reload::{Hangup, Look};
+use metrifold_http::descriptors;
 
 use crate::process;
 use crate::process::Ended;
@@ -78,7 +79,8 @@ fn parse_interval(text: &str) -> Result<Period, String> {
     }
 }
 
-pub(super) fn execute(global: &Global, args: &RunArgs) -> u8 {
+pub(super) fn execute(global: &Global, args: &RunArgs, hangup: io::Result<Hangup>) -> u8 {
+    descriptors::raise();
     let mut builder = Builder::new_multi_thread();
     if let Some(threads) = args.threads {
         builder.worker_threads(threads.get());
@@ -90,8 +92,7 @@ pub(super) fn execute(global: &Global, args: &RunArgs) -> u8 {
             return EXIT_FAILURE;
         }
     };
-    // Before anything takes time: the signal ends a process that does not listen for it.
-    let hangup = match runtime.block_on(async { Hangup::listen() }) {
+    let hangup = match hangup {
         Ok(hangup) => hangup,
         Err(error) => {
             report::complain(&format!("cannot listen for signals: {error}"));

@@ -72,6 +72,8 @@ keys! {
         max_body_bytes: Size = default("32MiB"),
         /// Largest decoded body, at most 1GiB; above it 413, before anything is allocated.
         max_decoded_bytes: Size = default("128MiB"),
+        /// Most series of a request, and most entries of metadata, from 1 to 10000000; above it 413. It holds wherever a request is looked into, since looking takes time and memory by the series.
+        max_series_per_request: usize = default(500_000),
         /// Most labels of a series; one with more is invalid.
         max_labels_per_series: usize = default(128),
         /// Longest label name; a series with a longer one is invalid.
@@ -132,6 +134,9 @@ impl SourceConfig for RemoteWriteConfig {
         if !(Size(1)..=DECODED_MAX).contains(&self.max_decoded_bytes) {
             problems.at("max_decoded_bytes", "must be from 1B to 1GiB");
         }
+        if !(1..=Limits::MOST_SERIES).contains(&self.max_series_per_request) {
+            problems.at("max_series_per_request", "must be from 1 to 10000000");
+        }
         if !(1..=10_000).contains(&self.max_labels_per_series) {
             problems.at("max_labels_per_series", "must be from 1 to 10000");
         }
@@ -173,6 +178,7 @@ impl BuildSource<Metrics> for RemoteWriteConfig {
                 config: self.clone(),
                 limits: Limits {
                     decoded_bytes: self.max_decoded_bytes.bytes(),
+                    series: self.max_series_per_request,
                     labels: self.max_labels_per_series,
                     name_bytes: self.max_label_name_bytes.bytes(),
                     value_bytes: self.max_label_value_bytes.bytes(),

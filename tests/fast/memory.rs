@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use metrifold_testing::config::{OPTIONAL, sink, source};
 use metrifold_testing::{
-    Endpoint, Metrifold, Random, Sender, Series, body, expect, free_address, hanging, nobody,
-    until_so, up, write,
+    Endpoint, Metrifold, Random, Sender, Series, body, compress, expect, free_address, hanging,
+    nobody, until_so, up, write,
 };
 
 use crate::in_process::Live;
@@ -201,4 +201,107 @@ fn an_optional_sink_has_no_say_in_when_to_come_again() {
     let waiting = write(address, 1);
     hanging.release();
     waiting.join().unwrap();
+}
+
+#[test]
+fn a_request_of_too_many_series_is_refused_by_name_and_before_it_is_worked_on() {
+    let (checked, counted, edited) = (free_address(), free_address(), free_address());
+    let healthy = Endpoint::healthy();
+    let config = format!(
+        "{}{}{}{}{}",
+        source("checked", checked, "check_series = true"),
+        source("counted", counted, "count_samples = true"),
+        source("edited", edited, ""),
+        "[transforms.t]\ntype = \"relabel\"\ninputs = [\"edited\"]\nrules = [{ regex = \"x\", action = \"labeldrop\" }]\n",
+        sink("z", "ZZ", &healthy.url(), "")
+            .replace("[\"ZZ\"]", "[\"checked\", \"counted\", \"t\"]"),
+    );
+    let child = Metrifold::start(&config);
+    // As many empty series as a decoded body may hold, in a few megabytes.
+    let empty = [0x0a, 0].repeat(64 << 20);
+    let body = compress(&empty);
+    assert!(body.len() < 8 << 20, "{}", body.len());
+    let before = child.memory("VmHWM");
+    for address in [checked, counted, edited] {
+        let answer = Sender::new(address).write(&body);
+        expect(&answer, 413);
+        let text = answer.text();
+        assert!(
+            text.contains("500000 series (max_series_per_request)"),
+            "{text}"
+        );
+        expect(&Sender::new(address).write(&up(1)), 204);
+    }
+    // A body and what it decodes to, and next to nothing else.
+    let grown = child.memory("VmHWM").saturating_sub(before) >> 10;
+    assert!(grown < 400, "{grown} MiB");
+}
+
+#[test]
+fn callers_leave_descriptors_to_files_and_those_who_do_nothing_keep_nobody_out() {
+    let healthy = Endpoint::healthy();
+    let config = format!(
+        "{}{}",
+        "[sources.a]\ntype = \"remote_write\"\naddress = \"INGEST\"\n",
+        sink("z", "a", &healthy.url(), ""),
+    );
+    // Both limits: there is nothing to raise.
+    let child = Metrifold::start_after("ulimit -n 200", &config);
+    let silent = |address| -> Vec<_> {
+        let open = |_| std::net::TcpStream::connect(address).unwrap();
+        (0..400).map(open).collect()
+    };
+    let _silent = [silent(child.ingest), silent(child.api)];
+    for _ in 0..10 {
+        assert_eq!(child.get("/-/healthy").status, 200);
+        expect(&Sender::new(child.ingest).write(&up(1)), 204);
+    }
+    assert!(child.listed("fd") < 150, "{}", child.listed("fd"));
+    let log = child.log();
+    assert!(!log.contains("cannot accept"), "{log}");
+}
+
+#[test]
+fn the_soft_limit_of_descriptors_is_raised_and_too_many_connections_are_refused() {
+    let config = |keys: &str| {
+        format!(
+            "[sources.a]\ntype = \"remote_write\"\naddress = \"INGEST\"\n{keys}\n[sinks.z]\ntype = \"blackhole\"\ninputs = [\"a\"]\n"
+        )
+    };
+    let child = Metrifold::start_after("ulimit -Sn 100; ulimit -Hn 2000", &config(""));
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let words: Vec<_> = line.unwrap().split_whitespace().collect();
+    assert_eq!(words[3..5], ["2000", "2000"]);
+    let _fits = Metrifold::start_after("ulimit -n 200", &config("max_connections = 150"));
+    let mut refused = Metrifold::spawn_after("ulimit -n 200", &config("max_connections = 151"));
+    assert_eq!(refused.wait().code(), Some(1));
+    let log = refused.log();
+    assert!(
+        log.contains("max_connections = 151 leaves too few of the 200"),
+        "{log}"
+    );
+}
+
+#[test]
+fn callers_that_come_at_once_and_in_great_number_are_all_answered() {
+    let child = Metrifold::start(
+        "[sources.a]\ntype = \"remote_write\"\naddress = \"INGEST\"\nmax_connections = 64\n[sinks.z]\ntype = \"blackhole\"\ninputs = [\"a\"]\n",
+    );
+    let body = up(1);
+    let send = |_| {
+        let mut sender = Sender::new(child.ingest);
+        sender.begin("/api/v1/write", &[], &body).unwrap();
+        sender
+    };
+    // All of them have sent before the first looks for its answer.
+    let mut senders: Vec<_> = (0..600).map(send).collect();
+    for (n, sender) in senders.iter_mut().enumerate() {
+        let answer = sender
+            .read()
+            .unwrap_or_else(|error| panic!("sender {n}: {error}"));
+        assert_eq!(answer.status, 204, "sender {n}: {}", answer.text());
+    }
 }

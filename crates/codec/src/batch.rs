@@ -11,7 +11,7 @@ use bytes::Bytes;
 use metrifold_model::{Ack, Caller, Counts, Origin, Tenant, Version};
 
 use crate::remote_write::{CompressionChoice, DecodeError, Invalid, Limits};
-use crate::{Arena, SeriesMut, remote_write};
+use crate::{Arena, SeriesMut, remote_write, snappy};
 
 /// One request's worth of series. Clones share the data.
 #[derive(Clone, Debug)]
@@ -42,8 +42,8 @@ enum Content {
 struct Bodies {
     v1: OnceLock<Bytes>,
     v2: OnceLock<Bytes>,
-    /// What the body that arrived carries, if it can be told and was counted.
-    counted: OnceLock<Option<Counts>>,
+    /// What the body that arrived carries, if it was counted.
+    counted: OnceLock<Result<Counts, DecodeError>>,
 }
 
 impl Bodies {
@@ -195,13 +195,30 @@ impl Batch {
 
     /// Counts what it carries unless that is known, once for all clones. It stays unknown if it is
     /// not what it claims to be, which its endpoint will say.
-    pub fn count(&mut self) {
+    ///
+    /// # Errors
+    ///
+    /// Fails when it has more series than its source allows.
+    pub fn count(&mut self) -> Result<(), DecodeError> {
         if let Content::Received(counts @ None) = &mut self.content
             && let Some(body) = self.bodies.get(self.version)
         {
-            let count = || remote_write::count(self.version, body, &self.limits).ok();
-            *counts = *self.bodies.counted.get_or_init(count);
+            let count = || remote_write::count(self.version, body, &self.limits);
+            match self.bodies.counted.get_or_init(count) {
+                Ok(counted) => *counts = Some(*counted),
+                Err(error @ DecodeError::TooMany { .. }) => return Err(error.clone()),
+                Err(_) => {}
+            }
         }
+        Ok(())
+    }
+
+    /// The bytes that the body which says what it is declares to have when it is decompressed; 0 if
+    /// there is none. Nobody has checked that.
+    pub fn declared_len(&self) -> usize {
+        let body = self.bodies.get(self.body_version());
+        let declared = body.map(|body| snappy::declared_len(body, self.limits.decoded_bytes));
+        declared.and_then(Result::ok).unwrap_or(0)
     }
 
     /// What it carries, if it has been decoded since it arrived, or counted.

@@ -22,6 +22,29 @@ pub enum WireError {
     Utf8,
     /// The first symbol is not the empty string.
     FirstSymbol,
+    /// Sound, but with more parts of one kind than are allowed.
+    TooMany(Parts),
+}
+
+/// What a request has many of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parts {
+    /// Time series.
+    Series,
+    /// Entries of metadata.
+    Metadata,
+    /// Entries of the table of symbols.
+    Symbols,
+}
+
+impl fmt::Display for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Series => "series",
+            Self::Metadata => "entries of metadata",
+            Self::Symbols => "symbols",
+        })
+    }
 }
 
 impl fmt::Display for WireError {
@@ -34,6 +57,7 @@ impl fmt::Display for WireError {
             Self::Field(n) => write!(f, "field {n} has the wrong wire type"),
             Self::Utf8 => write!(f, "string is not valid UTF-8"),
             Self::FirstSymbol => write!(f, "first symbol is not the empty string"),
+            Self::TooMany(parts) => write!(f, "too many {parts}"),
         }
     }
 }

@@ -14,11 +14,13 @@ mod resident;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::available_parallelism;
 
 use metrics::Gauge;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use metrifold_base::within_share;
 use metrifold_telemetry::{Metric, Telemetry};
@@ -80,6 +82,8 @@ struct Shared {
     level: AtomicU8,
     changed: Arc<Notify>,
     gauges: Gauges,
+    /// Turns for [`Budget::long_walk`].
+    long_walks: Semaphore,
 }
 
 #[derive(Default)]
@@ -170,6 +174,7 @@ impl Budget {
             account: Mutex::default(),
             level: AtomicU8::new(Level::Plenty as u8),
             changed: Arc::default(),
+            long_walks: Semaphore::new(available_parallelism().map_or(1, NonZeroUsize::get)),
             gauges: Gauges {
                 limit: gauge(Metric::MemoryLimit),
                 resident: gauge(Metric::MemoryResident),
@@ -207,6 +212,13 @@ impl Budget {
     /// Whether queues of optional sinks should not grow any more.
     pub(crate) fn is_short(&self) -> bool {
         self.level() >= Level::NoGrowth
+    }
+
+    /// Waits for a turn to work on a large batch beside the workers. There are as many as
+    /// processors, so that no more large batches are decoded at once than can be worked on.
+    pub(crate) async fn long_walk(&self) -> Option<SemaphorePermit<'_>> {
+        // Never closed: an error cannot be, and would cost no more than the bound.
+        self.0.long_walks.acquire().await.ok()
     }
 
     /// Lets a request in that has taken nothing yet. `lesser` says that nothing is promised to

@@ -18,8 +18,8 @@ keys! {
         pub address: Address = required("0.0.0.0:9201"),
         /// TLS for callers; without it they are served in plain text.
         pub tls: Option<ServerTls> = optional,
-        /// Most connections of the listener. A further one takes the place of one on which no request is under way, or waits for that.
-        pub max_connections: usize = default(1024),
+        /// Most connections of the listener; by default 1024, or a quarter of the [descriptors](../operations.md#descriptors) that the process may have if that is less. A further one takes the place of one on which no request is under way, or waits for that.
+        pub max_connections: Option<usize> = unset(1024),
         /// Longest time for a TLS handshake and for the head of a request.
         pub header_timeout: Period = default("10s"),
         /// Longest time that a connection may be idle between two requests.

@@ -23,6 +23,7 @@ pub mod answer;
 pub mod auth;
 pub mod body;
 pub mod client;
+pub mod descriptors;
 mod events;
 pub mod hop_by_hop;
 mod keys;

@@ -43,9 +43,10 @@ pub struct Listen {
     pub methods: Methods,
     /// TLS; without it, connections are in plain text.
     pub tls: Option<ServerTls>,
-    /// How many connections are open at once. A further one takes the place of one on which nothing
+    /// How many connections are open at once; by default 1024, or a quarter of the descriptors that
+    /// the process may have if that is less. A further one takes the place of one on which nothing
     /// is under way, or waits for that.
-    pub max_connections: usize,
+    pub max_connections: Option<usize>,
     /// The longest that a TLS handshake may take, and then the head of a request from its first
     /// byte. The first request's time starts with the connection.
     pub header_timeout: Duration,
@@ -118,7 +119,7 @@ pub trait Handler: Send + Sync {
 }
 
 impl Listen {
-    /// GET of a path on an address, in plain text, with the default limits: 1024 connections, 10 s
+    /// GET of a path on an address, in plain text, with the default limits: 10 s
     /// for a request's head, 5 min between requests, 1 h for a connection.
     pub fn new(address: SocketAddr, path: impl Into<String>) -> Self {
         Self {
@@ -126,7 +127,7 @@ impl Listen {
             path: path.into(),
             methods: Methods::GET,
             tls: None,
-            max_connections: 1024,
+            max_connections: None,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(300),
             max_age: Duration::from_secs(3600),
@@ -139,7 +140,7 @@ impl Listen {
         if let Err(error) = routes::check(&self.path) {
             problems.at("path", error);
         }
-        if self.max_connections == 0 {
+        if self.max_connections == Some(0) {
             problems.at("max_connections", "must be at least 1");
         }
         for (key, value) in [

@@ -24,6 +24,8 @@ use tokio::time::{Instant, Sleep};
 #[derive(Debug)]
 pub(super) struct Phase {
     count: AtomicU64,
+    /// It was looked for bytes of the caller's, and there were none.
+    waited: AtomicBool,
     /// The request that is under way is answered even if its caller sends no more.
     patient: AtomicBool,
     /// The caller has closed its sending side while a request was under way that is answered.
@@ -78,6 +80,7 @@ impl Phase {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             count: AtomicU64::new(HEAD),
+            waited: AtomicBool::new(false),
             patient: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             reader: Mutex::default(),
@@ -93,24 +96,29 @@ impl Phase {
         self.enter(BUSY);
     }
 
+    /// Nothing has come yet of what the caller owes.
+    pub(super) fn wait(&self) {
+        self.waited.store(true, Ordering::Relaxed);
+    }
+
     /// The request is answered.
     pub(super) fn idle(&self) {
         self.enter(PHASES);
-    }
-
-    /// Whether a request is under way.
-    pub(super) fn is_busy(&self) -> bool {
-        self.get() % PHASES == BUSY
     }
 
     /// How much a connection is missed that ends now; none if a request, or its head after others,
     /// is under way.
     pub(super) fn spare(&self) -> Option<Spare> {
         match self.get() {
-            HEAD => Some(Spare::Silent),
+            HEAD if self.waited.load(Ordering::Relaxed) => Some(Spare::Silent),
             phase if phase % PHASES == IDLE => Some(Spare::Idle),
             _ => None,
         }
+    }
+
+    /// Whether nobody has looked yet for what the caller may have sent with the connection.
+    pub(super) fn is_unread(&self) -> bool {
+        self.get() == HEAD && !self.waited.load(Ordering::Relaxed)
     }
 
     /// Whether the caller has closed its sending side. Wakes `reader` when it does.
@@ -217,6 +225,7 @@ impl<T> Timed<T> {
 
     /// Waits for bytes: pending, or an error once the caller has taken too long.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.phase.wait();
         let phase = self.phase.get();
         if phase != self.seen {
             self.seen = phase;

@@ -54,12 +54,18 @@ impl Metrifold {
     /// The same from a shell that does something first, such as setting limits.
     #[track_caller]
     pub fn start_after(shell: &str, config: &str) -> Self {
+        Self::spawn_after(shell, config).started(config)
+    }
+
+    /// The same without waiting.
+    #[track_caller]
+    pub fn spawn_after(shell: &str, config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("metrifold.toml");
         let mut command = Command::new("sh");
         let script = format!("{shell}; exec \"$0\" \"$@\"");
         command.arg("-c").arg(script).arg(program());
-        Self::spawn_by(command, folder, &file, config, &[], Stdio::null()).started(config)
+        Self::spawn_by(command, folder, &file, config, &[], Stdio::null())
     }
 
     /// The same without waiting.

@@ -61,6 +61,12 @@ impl Sender {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> io::Result<Answer> {
+        self.begin(path, headers, body)?;
+        self.read()
+    }
+
+    /// Sends a request of remote write 1.0 without waiting for its answer.
+    pub fn begin(&mut self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<()> {
         let mut head = format!("POST {path} HTTP/1.1\r\nhost: {}\r\n", self.address);
         let is_given = |name: &str| {
             let mut names = headers.iter().map(|(given, _)| given);
@@ -80,8 +86,7 @@ impl Sender {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         head.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
-        self.send(&[head.as_bytes(), body].concat())?;
-        self.read()
+        self.send(&[head.as_bytes(), body].concat())
     }
 
     /// Sends a request of remote write 2.0 to the default path.

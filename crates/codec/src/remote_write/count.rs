@@ -4,7 +4,7 @@
 use metrifold_model::{Counts, SeriesCounts, Version};
 
 use crate::wire;
-use crate::wire::{LEN, WireError, tag};
+use crate::wire::{LEN, Parts, WireError, tag};
 
 use super::decode::{DecodeError, Decoder, Limits};
 
@@ -16,10 +16,10 @@ use super::decode::{DecodeError, Decoder, Limits};
 pub fn count(version: Version, body: &[u8], limits: &Limits) -> Result<Counts, DecodeError> {
     let raw = Decoder::decompress(body, limits)?;
     let counted = match version {
-        Version::V1 => message(raw.as_slice(), &V1),
-        Version::V2 => message(raw.as_slice(), &V2),
+        Version::V1 => message(raw.as_slice(), &V1, limits),
+        Version::V2 => message(raw.as_slice(), &V2, limits),
     };
-    counted.map_err(|error| DecodeError::Wire { version, error })
+    counted.map_err(DecodeError::walk(version, limits))
 }
 
 /// The tags of what is counted.
@@ -47,15 +47,22 @@ const V2: Tags = Tags {
     exemplar: tag(4, LEN),
 };
 
-fn message(buf: &[u8], tags: &Tags) -> Result<Counts, WireError> {
+fn message(buf: &[u8], tags: &Tags, limits: &Limits) -> Result<Counts, WireError> {
+    let most = limits.series as u64;
     let mut counts = Counts::default();
     let mut pos = 0;
     while pos < buf.len() {
         let tag = buf[pos];
         let end = field(buf, &mut pos)?;
         if tag == tags.series {
+            if counts.series >= most {
+                return Err(WireError::TooMany(Parts::Series));
+            }
             counts.add(series(&buf[..end], pos, tags)?);
         } else if Some(tag) == tags.metadata {
+            if counts.metadata >= most {
+                return Err(WireError::TooMany(Parts::Metadata));
+            }
             counts.metadata += 1;
         }
         pos = end;
@@ -97,8 +104,8 @@ mod tests {
     use proptest::prelude::*;
     use prost::Message;
 
-    use super::super::decode;
     use super::super::tests::{snappy, v1_request, v2_request};
+    use super::super::{CompressionChoice, decode, rewrite_v1};
     use super::*;
 
     /// What the decoder finds, if all of it is valid.
@@ -145,6 +152,47 @@ mod tests {
             let body = snappy(&bytes);
             if let Some(found) = decoded(Version::V1, &body) {
                 prop_assert_eq!(counted(Version::V1, &body), Some(found));
+            }
+        }
+    }
+
+    #[test]
+    fn no_walk_goes_on_behind_the_most_parts_that_are_allowed() {
+        let limits = Limits {
+            series: 10,
+            ..Limits::default()
+        };
+        // Empty ones: two bytes each, of which a small body holds millions.
+        let of = |number: u8, count: usize| snappy(&[tag(number, LEN), 0].repeat(count));
+        let too_many = |parts| DecodeError::TooMany {
+            parts,
+            limit: limits.most(parts),
+        };
+        for (version, number, parts) in [
+            (Version::V1, 1, Parts::Series),
+            (Version::V1, 3, Parts::Metadata),
+            (Version::V2, 5, Parts::Series),
+            (Version::V2, 4, Parts::Symbols),
+        ] {
+            let most = limits.most(parts);
+            let (fits, more) = (of(number, most), of(number, most + 1));
+            assert!(decode(version, &fits, &limits).is_ok(), "{parts}");
+            assert_eq!(
+                decode(version, &more, &limits).unwrap_err(),
+                too_many(parts)
+            );
+            if parts != Parts::Symbols {
+                assert!(count(version, &fits, &limits).is_ok());
+                assert_eq!(count(version, &more, &limits).unwrap_err(), too_many(parts));
+            }
+            if version == Version::V1 {
+                let rewrite = |body| {
+                    let choice = CompressionChoice::default();
+                    let rewritten = rewrite_v1(body, &limits, &choice, |_| true);
+                    rewritten.map(drop)
+                };
+                assert!(rewrite(&fits).is_ok());
+                assert_eq!(rewrite(&more).unwrap_err(), too_many(parts));
             }
         }
     }

@@ -16,7 +16,7 @@ use thiserror::Error;
 use metrifold_model::{Rejection, RejectionKind, SeriesCounts, Version};
 
 use crate::snappy::SnappyError;
-use crate::wire::{Fields, WireError};
+use crate::wire::{Fields, Parts, WireError};
 use crate::{Arena, Label, Raw, Series, Span, snappy};
 
 pub use invalid::{Invalid, Reason};
@@ -24,11 +24,17 @@ pub use invalid::{Invalid, Reason};
 /// Room for labels that transforms add, per series.
 const ROOM: usize = 2;
 
+/// Symbols that each series of 2.0 may bring on average, at the most series that are allowed.
+pub(super) const SYMBOLS_PER_SERIES: usize = 16;
+
 /// Bounds on what is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of the decompressed body.
     pub decoded_bytes: usize,
+    /// Series of a body, and as many entries of metadata. Of 2.0's symbols there may be
+    /// [`SYMBOLS_PER_SERIES`] times as many.
+    pub series: usize,
     /// Labels of a series.
     pub labels: usize,
     /// Bytes of a label's name.
@@ -38,19 +44,32 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// The most series that a source may be told to allow.
+    pub const MOST_SERIES: usize = 10_000_000;
+
     /// For what has been accepted before: only what offsets can reach.
     pub(crate) const NONE: Self = Self {
         decoded_bytes: 1 << 30,
+        series: Self::MOST_SERIES,
         labels: usize::MAX,
         name_bytes: usize::MAX,
         value_bytes: usize::MAX,
     };
+
+    /// Of how many parts a body may be made.
+    pub(super) fn most(&self, parts: Parts) -> usize {
+        match parts {
+            Parts::Series | Parts::Metadata => self.series,
+            Parts::Symbols => self.series.saturating_mul(SYMBOLS_PER_SERIES),
+        }
+    }
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             decoded_bytes: 128 << 20,
+            series: 500_000,
             labels: 128,
             name_bytes: 1 << 10,
             value_bytes: 16 << 10,
@@ -72,6 +91,14 @@ pub enum DecodeError {
         /// What is wrong.
         error: WireError,
     },
+    /// It has more of something than is allowed.
+    #[error("request has more than {limit} {parts} (max_series_per_request): send fewer at once")]
+    TooMany {
+        /// Of what.
+        parts: Parts,
+        /// What is allowed.
+        limit: usize,
+    },
     /// Edits made it larger than can be handled.
     #[error("batch grew too large by the edits of transforms")]
     GrewTooLarge,
@@ -80,12 +107,25 @@ pub enum DecodeError {
     Missing,
 }
 
+impl DecodeError {
+    /// What a walk within `limits` has met.
+    pub(super) fn walk(version: Version, limits: &Limits) -> impl Fn(WireError) -> Self {
+        move |error| match error {
+            WireError::TooMany(parts) => Self::TooMany {
+                parts,
+                limit: limits.most(parts),
+            },
+            error => Self::Wire { version, error },
+        }
+    }
+}
+
 impl From<DecodeError> for Rejection {
     fn from(error: DecodeError) -> Self {
         let kind = match error {
-            DecodeError::GrewTooLarge | DecodeError::Snappy(SnappyError::TooLarge { .. }) => {
-                RejectionKind::TooLarge
-            }
+            DecodeError::GrewTooLarge
+            | DecodeError::TooMany { .. }
+            | DecodeError::Snappy(SnappyError::TooLarge { .. }) => RejectionKind::TooLarge,
             _ => RejectionKind::Invalid,
         };
         Self::new(kind, error.to_string())
@@ -108,7 +148,7 @@ pub fn decode(
         Version::V1 => decoder.v1(|_| {}),
         Version::V2 => decoder.v2(),
     };
-    walked.map_err(|error| DecodeError::Wire { version, error })?;
+    walked.map_err(DecodeError::walk(version, limits))?;
     Ok(decoder.finish())
 }
 

@@ -47,10 +47,7 @@ pub(crate) fn rewrite(
         }
     });
     let (mut arena, invalid) = decoder.finish();
-    walked.map_err(|error| DecodeError::Wire {
-        version: Version::V1,
-        error,
-    })?;
+    walked.map_err(DecodeError::walk(Version::V1, limits))?;
     output.block(&mut arena, &mut edit);
     if arena.overflowed {
         return Err(DecodeError::GrewTooLarge);

@@ -145,7 +145,7 @@ fn batch_v1(series: usize) -> Batch {
     };
     let body = compressed(&request);
     let mut batch = Batch::from_body(Version::V1, body, Limits::default(), origin());
-    batch.count();
+    batch.count().unwrap();
     batch
 }
 
@@ -160,7 +160,7 @@ fn batch_v2() -> Batch {
     };
     let body = compressed(&request);
     let mut batch = Batch::from_body(Version::V2, body, Limits::default(), origin());
-    batch.count();
+    batch.count().unwrap();
     batch
 }
 

@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -58,12 +59,16 @@ struct Asked {
 }
 
 impl Hangup {
-    /// Listens for SIGHUP, which ends the process no longer. Needs a runtime.
+    /// Listens for SIGHUP, which ends the process no longer. What comes before there is a runtime
+    /// to hear of it is heard by that one.
     ///
     /// # Errors
     ///
     /// Fails when the system refuses it.
     pub fn listen() -> io::Result<Self> {
+        // Handlers belong to the process, but only a runtime installs them.
+        let runtime = Builder::new_current_thread().enable_io().build()?;
+        let _inside = runtime.enter();
         signal(SignalKind::hangup()).map(Self)
     }
 }

@@ -18,6 +18,13 @@ use crate::timed::Phase;
 const PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long a connection that is told to end may take to give its descriptor back, mostly.
+const CLOSING: Duration = Duration::from_millis(1);
+
+/// How often tasks of connections are let run that may have something to read, before one that is
+/// idle has to go.
+const UNREAD_LOOKS: usize = 4;
+
 /// While all connections are busy and another waits: how often to look for one that is not any more.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -53,6 +60,10 @@ pub(super) async fn accept(bound: Arc<Bound>, connections: watch::Sender<bool>) 
                 }
             }
             Some(Err(error)) if is_callers(&error) => {}
+            // Those who wait must not wait for others who do nothing.
+            Some(Err(error)) if is_shortage(&error) && bound.evict() => {
+                tokio::time::sleep(CLOSING).await;
+            }
             Some(Err(error)) => {
                 warn!(address = %bound.local, %error, "cannot accept a connection, pausing");
                 tokio::select! {
@@ -72,6 +83,12 @@ async fn place(bound: &Bound, closed: &mut watch::Receiver<bool>) -> Option<Owne
         let slots = Arc::clone(&bound.settings.load().slots);
         if let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
             return Some(slot);
+        }
+        for _ in 0..UNREAD_LOOKS {
+            if !bound.has_unread() {
+                break;
+            }
+            tokio::task::yield_now().await;
         }
         bound.evict();
         tokio::select! {
@@ -122,6 +139,12 @@ impl Drop for Place {
     fn drop(&mut self) {
         lock(&self.bound.open).list.remove(&self.id);
     }
+}
+
+/// Whether there are too few descriptors, in the process or in the system.
+fn is_shortage(error: &io::Error) -> bool {
+    // EMFILE and ENFILE, which have no kind of their own.
+    matches!(error.raw_os_error(), Some(23 | 24))
 }
 
 /// Whether one caller's connection broke before it was accepted.

@@ -17,6 +17,7 @@ use tracing::{error, warn};
 
 use metrifold_base::BuildError;
 
+use crate::descriptors;
 use crate::listener::Listen;
 use crate::listener::accept;
 use crate::listener::connection::Ending;
@@ -203,10 +204,7 @@ impl Settings {
             Some(before) if before.listen.max_connections == listen.max_connections => {
                 Arc::clone(&before.slots)
             }
-            _ => {
-                let slots = listen.max_connections.min(Semaphore::MAX_PERMITS);
-                Arc::new(Semaphore::new(slots))
-            }
+            _ => Arc::new(Semaphore::new(connections(listen)?)),
         };
         Ok(Self {
             listen: listen.clone(),
@@ -214,6 +212,22 @@ impl Settings {
             slots,
         })
     }
+}
+
+/// How many connections a listener may have.
+fn connections(listen: &Listen) -> Result<usize, BuildError> {
+    let limit = descriptors::limit();
+    let Some(connections) = listen.max_connections else {
+        return Ok(descriptors::default_connections(limit));
+    };
+    if !descriptors::leave_room(connections, limit) {
+        let limit = limit.unwrap_or_default();
+        let reason = format!(
+            "max_connections = {connections} leaves too few of the {limit} descriptors that the process may have for files and endpoints: raise their number (ulimit -n, LimitNOFILE) or lower this"
+        );
+        return Err(BuildError::new(listen.address, reason));
+    }
+    Ok(connections.min(Semaphore::MAX_PERMITS))
 }
 
 impl Bound {
@@ -482,20 +496,35 @@ impl Bound {
     }
 
     /// Ends a connection on which nothing is under way, if there is one, for another to take its
-    /// place: the oldest that never brought a request, or else the oldest that is idle.
-    pub(super) fn evict(&self) {
+    /// place. Those that never brought a request may have half of the places; then the oldest of
+    /// them goes, and else the oldest that is idle. So those who only connect do not drive out the
+    /// others, and who has just connected has time to send. One that was accepted but not read yet
+    /// is spared: its request may be there. Returns whether there was one.
+    pub(super) fn evict(&self) -> bool {
         let mut open = lock(&self.open);
-        let spare = |wanted| {
+        let oldest = |wanted| {
             let mut list = open.list.iter();
             list.find(|(_, opened)| opened.phase.spare() == Some(wanted))
         };
-        let found = spare(Spare::Silent).or_else(|| spare(Spare::Idle));
-        let Some(id) = found.map(|(id, _)| *id) else {
-            return;
+        let spare = open.list.values().map(|opened| opened.phase.spare());
+        let silent = spare.filter(|spare| *spare == Some(Spare::Silent)).count();
+        let (first, second) = match 2 * silent > open.list.len() {
+            true => (Spare::Silent, Spare::Idle),
+            false => (Spare::Idle, Spare::Silent),
         };
-        if let Some(opened) = open.list.remove(&id) {
-            let _ = opened.end.send(Ending::Evicted);
-        }
+        let found = oldest(first).or_else(|| oldest(second));
+        let Some(id) = found.map(|(id, _)| *id) else {
+            return false;
+        };
+        let opened = open.list.remove(&id);
+        opened.is_some_and(|opened| opened.end.send(Ending::Evicted).is_ok())
+    }
+
+    /// Whether the newest connection has not been looked at since it was accepted.
+    pub(super) fn has_unread(&self) -> bool {
+        let open = lock(&self.open);
+        let newest = open.list.last_key_value();
+        newest.is_some_and(|(_, opened)| opened.phase.is_unread())
     }
 
     /// The next connection; none once the socket is closed.

@@ -34,7 +34,7 @@ use crate::listener::routes::{Params, Served, Table, Target};
 use crate::listener::{Request, Response};
 use crate::methods::Methods;
 use crate::target;
-use crate::timed::{Phase, Timed};
+use crate::timed::{Phase, Spare, Timed};
 use crate::tls::client_certificate;
 
 /// The most headers of a request.
@@ -84,6 +84,8 @@ impl Accepted {
         };
         let limit = self.header_timeout;
         let (stream, mut rest) = self.split();
+        // A handshake is no request: others may need its place.
+        rest.phase.wait();
         let handshake = tokio::time::timeout(limit, acceptor.accept(stream));
         let handshake = tokio::select! {
             handshake = handshake => handshake,
@@ -166,7 +168,7 @@ impl Rest {
             biased;
             result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => result,
             ending = &mut self.close => {
-                if ending == Ok(Ending::Evicted) && !phase.is_busy() {
+                if ending == Ok(Ending::Evicted) && phase.spare() == Some(Spare::Silent) {
                     return;
                 }
                 phase.close();

@@ -341,7 +341,7 @@ async fn a_successor_that_is_never_served_leaves_no_trace() {
     let _serving = old.serve(Arc::new(Everybody), Arc::new(Word("old")));
     listeners.start();
     let mut limits = local("/a");
-    limits.max_connections = 7;
+    limits.max_connections = Some(7);
     drop(listeners.route(&limits, "in").unwrap());
     let mut caller = Caller::new(&old).await;
     assert!(caller.get("/a").await.1.ends_with("old\n"));
@@ -689,7 +689,7 @@ async fn a_handler_that_panics_costs_one_connection() {
 #[tokio::test]
 async fn connections_above_the_limit_wait_while_all_others_are_busy() {
     let mut listen = local("/");
-    listen.max_connections = 1;
+    listen.max_connections = Some(1);
     let gate = Arc::new(Gate::default());
     let listeners = Listeners::new();
     let route = listeners.route(&listen, "test").unwrap();
@@ -718,7 +718,7 @@ const LOOKS: Duration = Duration::from_millis(100);
 #[tokio::test]
 async fn no_number_of_callers_that_ask_nothing_keeps_others_out() {
     let mut listen = local("/");
-    listen.max_connections = 4;
+    listen.max_connections = Some(4);
     listen.header_timeout = LONG;
     listen.idle_timeout = LONG;
     let (_listeners, route, _serving) = serving(&listen, Word("1"));
@@ -886,7 +886,7 @@ async fn a_handler_may_own_its_route() {
 #[test]
 fn limits_of_nothing_and_odd_paths_are_problems() {
     let mut listen = local("api");
-    listen.max_connections = 0;
+    listen.max_connections = Some(0);
     listen.idle_timeout = Duration::ZERO;
     let mut problems = Problems::new(false);
     listen.validate(&mut problems);

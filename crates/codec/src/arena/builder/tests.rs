@@ -63,6 +63,7 @@ fn built(request: &v1::WriteRequest, backwards: bool) -> Arena {
 
 fn sample(labels: &[(&str, &str)]) -> Result<(), SeriesError> {
     let limits = Limits {
+        series: 1000,
         decoded_bytes: 200,
         labels: 3,
         name_bytes: 8,

@@ -2,7 +2,7 @@
 
 use metrifold_model::SeriesCounts;
 
-use crate::wire::{LEN, WireError, common_prefix, tag};
+use crate::wire::{LEN, Parts, WireError, common_prefix, tag};
 use crate::{Arena, Label, Series, Span, name_head, wire};
 
 use super::{Decoder, Limits, ROOM, is_utf8};
@@ -22,10 +22,14 @@ impl Decoder<'_> {
         const METADATA: u8 = tag(3, LEN);
         let buf = self.buf;
         let mut pos = 0;
+        let mut left = self.limits.series;
         while pos < buf.len() {
             let start = pos;
             match buf[pos] {
                 SERIES => {
+                    left = left
+                        .checked_sub(1)
+                        .ok_or(WireError::TooMany(Parts::Series))?;
                     pos += 1;
                     let end = wire::length(buf, &mut pos)?;
                     self.v1_series(start, pos, end)?;
@@ -33,6 +37,9 @@ impl Decoder<'_> {
                     pos = end;
                 }
                 METADATA => {
+                    if self.arena.metadata.len() >= self.limits.series {
+                        return Err(WireError::TooMany(Parts::Metadata));
+                    }
                     pos += 1;
                     pos = wire::length(buf, &mut pos)?;
                     self.arena.metadata.push(Span::new(start, pos));

@@ -6,7 +6,7 @@ use foldhash::fast::RandomState;
 
 use metrifold_model::SeriesCounts;
 
-use crate::wire::{Fields, LEN, WireError, tag};
+use crate::wire::{Fields, LEN, Parts, WireError, tag};
 use crate::{Arena, Label, Series, Span, wire};
 
 use super::{Decoder, Labels, Reason};
@@ -16,6 +16,8 @@ impl Decoder<'_> {
         const SYMBOL: u8 = tag(4, LEN);
         const SERIES: u8 = tag(5, LEN);
         let buf = self.buf;
+        let most = |parts| self.limits.most(parts);
+        let (most_series, most_symbols) = (most(Parts::Series), most(Parts::Symbols));
         let mut found = Vec::new();
         let mut utf8 = true;
         let mut pos = 0;
@@ -23,6 +25,9 @@ impl Decoder<'_> {
             let whole = pos;
             match buf[pos] {
                 SYMBOL => {
+                    if self.arena.symbols.len() >= most_symbols {
+                        return Err(WireError::TooMany(Parts::Symbols));
+                    }
                     pos += 1;
                     let end = wire::length(buf, &mut pos)?;
                     let text = &buf[pos..end];
@@ -31,6 +36,9 @@ impl Decoder<'_> {
                     pos = end;
                 }
                 SERIES => {
+                    if found.len() >= most_series {
+                        return Err(WireError::TooMany(Parts::Series));
+                    }
                     pos += 1;
                     let end = wire::length(buf, &mut pos)?;
                     found.push((whole, pos, end));

@@ -8,6 +8,7 @@ use super::*;
 type Pairs = Vec<(String, String)>;
 
 const LIMITS: Limits = Limits {
+    series: 1000,
     decoded_bytes: 1 << 20,
     labels: 7,
     name_bytes: 12,

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use thiserror::Error;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
+use tokio::task::block_in_place;
 
 use metrifold_codec::Batch;
 use metrifold_codec::remote_write::{DecodeError, Invalid};
@@ -20,6 +22,13 @@ use crate::planes::{Node, Target};
 
 use super::edge::Edge;
 use super::{Metrics, Needs};
+
+/// From so many decompressed bytes on, the walk over a batch may take tens of milliseconds: the
+/// other tasks of its thread are handed to another thread for that time.
+const LONG_WALK: usize = 4 << 20;
+
+/// What has to wait for room in a sink's queue.
+type Blocked = Vec<(Arc<Edge>, Incoming)>;
 
 /// What a source sends through: a graph of transforms that ends at sinks. It is built whole and
 /// replaced whole.
@@ -147,60 +156,76 @@ impl Output {
     /// # Errors
     ///
     /// Fails when the batch is refused as a whole, before it reaches any sink.
-    pub async fn send(&self, mut batch: Batch, asks: Needs) -> Result<Seen, SendError> {
-        let mut seen = Seen::default();
-        let received = batch.body_len();
-        let blocked = {
-            let stage = self.stage.load();
-            let needs = asks.max(stage.needs(batch.version()));
-            match needs {
-                Needs::Nothing => {}
-                Needs::Count => batch.count(),
-                Needs::Check | Needs::Decode if stage.has_one_entry() => {}
-                Needs::Check | Needs::Decode => seen.decode(&mut batch)?,
+    pub async fn send(&self, batch: Batch, asks: Needs) -> Result<Seen, SendError> {
+        let (seen, blocked) = match batch.declared_len() >= LONG_WALK && may_block() {
+            true => {
+                let memory = self.stage.load().memory.clone();
+                let _turn = memory.long_walk().await;
+                block_in_place(|| self.walk(batch, asks))?
             }
-            let counted = batch.counts();
-            let arrived = stage.run(batch, needs, &mut seen);
-            seen.counts = seen.counts.or(counted);
-            if !matches!(arrived, Err(SendError::Malformed(_))) {
-                self.metrics.received().batch(seen.counts, received);
-                for (reason, samples) in seen.invalid.by_reason() {
-                    self.metrics.discarded_samples(reason.as_str(), samples);
-                }
-            }
-            let mut arrived = arrived?;
-            for arrival in &mut arrived {
-                arrival.prepare(&stage.edges[arrival.edge])?;
-            }
-            // From here on nobody refuses the batch.
-            self.metrics.sent().batch(seen.counts, received);
-            for arrival in &arrived {
-                arrival.count(&stage.edges[arrival.edge].metrics);
-            }
-            // All sinks get the batch at once; then those that are full are waited for.
-            let mut blocked = Vec::new();
-            let short = stage.memory.is_short();
-            for arrival in arrived {
-                let edge = &stage.edges[arrival.edge];
-                for mut batch in arrival.batches {
-                    let ack = batch.take_ack();
-                    let ticket = ack
-                        .filter(|_| edge.required)
-                        .map(|ack| ack.ticket(edge.id.clone()));
-                    let grows = edge.required || !short;
-                    if let Some(waiting) = edge.push_within(batch, ticket, grows) {
-                        blocked.push((edge.clone(), waiting));
-                    }
-                }
-            }
-            blocked
+            false => self.walk(batch, asks)?,
         };
         wait_for_room(blocked).await;
         Ok(seen)
     }
+
+    /// All of that which needs no waiting. Returns what was seen, and what has to wait for room.
+    fn walk(&self, mut batch: Batch, asks: Needs) -> Result<(Seen, Blocked), SendError> {
+        let mut seen = Seen::default();
+        let received = batch.body_len();
+        let stage = self.stage.load();
+        let needs = asks.max(stage.needs(batch.version()));
+        match needs {
+            Needs::Nothing => {}
+            Needs::Count => batch.count().map_err(SendError::Malformed)?,
+            Needs::Check | Needs::Decode if stage.has_one_entry() => {}
+            Needs::Check | Needs::Decode => seen.decode(&mut batch)?,
+        }
+        let counted = batch.counts();
+        let arrived = stage.run(batch, needs, &mut seen);
+        seen.counts = seen.counts.or(counted);
+        if !matches!(arrived, Err(SendError::Malformed(_))) {
+            self.metrics.received().batch(seen.counts, received);
+            for (reason, samples) in seen.invalid.by_reason() {
+                self.metrics.discarded_samples(reason.as_str(), samples);
+            }
+        }
+        let mut arrived = arrived?;
+        for arrival in &mut arrived {
+            arrival.prepare(&stage.edges[arrival.edge])?;
+        }
+        // From here on nobody refuses the batch.
+        self.metrics.sent().batch(seen.counts, received);
+        for arrival in &arrived {
+            arrival.count(&stage.edges[arrival.edge].metrics);
+        }
+        // All sinks get the batch at once; then those that are full are waited for.
+        let mut blocked = Vec::new();
+        let short = stage.memory.is_short();
+        for arrival in arrived {
+            let edge = &stage.edges[arrival.edge];
+            for mut batch in arrival.batches {
+                let ack = batch.take_ack();
+                let ticket = ack
+                    .filter(|_| edge.required)
+                    .map(|ack| ack.ticket(edge.id.clone()));
+                let grows = edge.required || !short;
+                if let Some(waiting) = edge.push_within(batch, ticket, grows) {
+                    blocked.push((edge.clone(), waiting));
+                }
+            }
+        }
+        Ok((seen, blocked))
+    }
 }
 
-async fn wait_for_room(blocked: Vec<(Arc<Edge>, Incoming)>) {
+/// Whether this thread may be taken out of its runtime's rotation: tests run on a single one.
+fn may_block() -> bool {
+    let runtime = Handle::try_current().map(|handle| handle.runtime_flavor());
+    runtime.is_ok_and(|flavor| flavor == RuntimeFlavor::MultiThread)
+}
+
+async fn wait_for_room(blocked: Blocked) {
     if blocked.is_empty() {
         return;
     }

@@ -33,8 +33,8 @@ impl Edge {
         let lane = lane(&batch, ticket.as_ref());
         let uncounted = batch.counts().is_none();
         if uncounted && self.spill().is_some_and(|spill| spill.is_writing(&lane)) {
-            // Here, where no lock is held.
-            batch.count();
+            // Here, where no lock is held. What cannot be counted is stored uncounted.
+            let _ = batch.count();
         }
         let version = self.version(&batch).unwrap_or(batch.version());
         self.push_again(Incoming {

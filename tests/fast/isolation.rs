@@ -1086,3 +1086,55 @@ fn requests_above_the_memory_for_requests_in_flight_are_told_to_come_again() {
     });
     assert!(started.elapsed() < metrifold_testing::PATIENCE);
 }
+
+#[test]
+fn a_series_that_an_endpoint_fails_on_for_ever_is_isolated_and_the_lane_goes_on() {
+    let fails = |seen: &metrifold_testing::Seen| {
+        seen.series().iter().any(|series| series.name() == "poison")
+    };
+    let endpoint = Endpoint::new(move |seen| if fails(seen) { 500 } else { 204 });
+    let folder = tempfile::tempdir().unwrap();
+    let retry =
+        "retry = { min_backoff = \"1ms\", max_backoff = \"10ms\", isolate_after = \"300ms\" }";
+    for (number, queue) in ["type = \"memory\"", "type = \"disk\""].iter().enumerate() {
+        let keys = format!("required = false\nqueue = {{ {queue} }}\n{retry}");
+        let text = format!("data_dir = {:?}\n", folder.path().join(number.to_string()))
+            + &ingest("")
+            + &sink("z", &endpoint.url(), &keys);
+        let child = Metrifold::start(&text);
+        let mut sender = Sender::new(child.ingest);
+        let offset = 100 * number as i64;
+        for time in 1..=30 {
+            let mut series = vec![one("up", offset + time)];
+            match time {
+                10 => series.push(one("poison", time)),
+                20 => series = vec![one("poison", time)],
+                _ => {}
+            }
+            expect(&sender.write(&body(&series)), 204);
+        }
+        until_so("all else is through", || {
+            let labels = [("component_id", "z")];
+            child.metric("metrifold_ledger_queued_batches", &labels) == 0.0
+        });
+        let mut seen = Vec::new();
+        for sample in endpoint.accepted() {
+            // The control comes again.
+            if sample.1 > offset && !seen.contains(&sample) {
+                seen.push(sample);
+            }
+        }
+        let times = (1..=30)
+            .filter(|time| *time != 20)
+            .map(|time| offset + time);
+        assert_eq!(seen, samples("up", times), "{queue}");
+        let labels = [("component_id", "z"), ("reason", "isolated")];
+        let dropped = child.metric("metrifold_ledger_dropped_samples_total", &labels);
+        assert_eq!(dropped, 2.0, "{queue}");
+        let letters = child.get("/api/v1/dead-letters").text();
+        assert!(letters.contains("endpoint answered 500"), "{letters}");
+        let ledger: serde_json::Value =
+            serde_json::from_slice(&child.get("/api/v1/ledger").body).unwrap();
+        assert_eq!(ledger["balances"], true, "{ledger}");
+    }
+}

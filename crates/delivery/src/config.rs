@@ -75,6 +75,8 @@ keys! {
         pub(super) max_backoff: Period = default("5s"),
         /// Age at which a batch is given up and counted as `too_old`.
         pub(super) max_age: Period = default("2h"),
+        /// When an endpoint has answered a request with 5xx for so long, it is looked for the series on which it fails: one is given up and counted as `isolated` if the endpoint fails on it alone and takes something else of the same tenant before and after. `0s` never looks.
+        isolate_after: Period = default("5m"),
         /// What statuses, or classes of them, mean for a batch: `retry` keeps it and tries again, `refuse` gives it up. By default 400, 409, 413 and 422 are refused and all others tried again. `"specification"` sends nothing again that is answered 4xx, but for 429.
         statuses: Option<Statuses> = unset({ 404 = "refuse", 5xx = "retry" }),
     }
@@ -224,6 +226,7 @@ impl DeliveryConfig {
                 max_backoff: self.retry.max_backoff.0,
                 max_age: self.retry.max_age.0,
             },
+            isolate_after: self.retry.isolate_after.0,
             letters: letters.map(|store| (store, bounds)),
             metrics: cx.metrics.clone(),
         };

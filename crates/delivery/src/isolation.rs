@@ -102,7 +102,7 @@ impl Isolation {
 
 /// How often so many series have to be halved until each is alone. Metadata goes with the first
 /// one, from which it is told in one step more.
-fn depth(series: usize) -> usize {
+pub(super) fn depth(series: usize) -> usize {
     series.next_power_of_two().ilog2() as usize + 1
 }
 

@@ -25,6 +25,7 @@ mod protocol;
 mod reports;
 mod sender;
 mod statuses;
+mod stuck;
 mod transport;
 mod versions;
 

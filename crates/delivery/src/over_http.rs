@@ -163,6 +163,7 @@ impl OverHttp {
             return Answer::Failed {
                 failure: match status {
                     StatusCode::TOO_MANY_REQUESTS => Failure::TooMuch,
+                    _ if status.is_server_error() => Failure::ServerError,
                     _ => Failure::Broken,
                 },
                 reason,

@@ -232,7 +232,7 @@ impl Pace {
         let general = match failure {
             Failure::TooMuch => false,
             Failure::Unreachable => true,
-            Failure::Broken => {
+            Failure::Broken | Failure::ServerError => {
                 // Nobody has had an answer since this one has failed before.
                 let again = state.last.as_ref() == Some(&tenant);
                 if !again {
@@ -290,7 +290,7 @@ impl State {
             until: now,
             broken: None,
         });
-        if failure == Failure::Broken {
+        if failure != Failure::TooMuch {
             failing.broken.get_or_insert(now);
         }
         let pause = failing.backoff.next_pause();

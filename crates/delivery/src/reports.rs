@@ -190,6 +190,10 @@ fn advice(reason: Reason) -> &'static str {
             "what the endpoint refused is in `metrifold dead-letters list` if there is a data_dir: \
              mend its sender, or what the endpoint allows"
         }
+        Reason::Isolated => {
+            "the endpoint's own log says why it fails on this series, which is in `metrifold \
+             dead-letters list` if there is a data_dir"
+        }
         Reason::TooLarge => "raise what the endpoint takes in one request",
         Reason::TooOld => {
             "mend the endpoint or its access, or raise retry.max_age, for a queue on disk queue.max_age"

@@ -2,8 +2,10 @@
 
 mod attempt;
 mod merge;
+mod search;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -17,6 +19,7 @@ use metrifold_telemetry::ComponentMetrics;
 use super::pace::{Pace, Retry};
 use super::protocol::Protocol;
 use super::reports::{self, Reports};
+use super::stuck::StuckLanes;
 use super::transport::Transport;
 use super::versions::Versions;
 use merge::MergeBound;
@@ -36,6 +39,9 @@ pub struct Terms {
     pub merge_bytes: usize,
     /// When to try again.
     pub retry: Retry,
+    /// How long an endpoint may fail on something with server errors, before it is looked for what
+    /// that is; zero for ever.
+    pub isolate_after: Duration,
     /// Where what is refused is kept, and how much of it.
     pub letters: Option<(Arc<Store>, Bounds)>,
     /// The sink's meters.
@@ -52,6 +58,7 @@ struct Shared<T> {
     pub(super) versions: Versions,
     pub(super) reports: Reports,
     pub(super) pace: Pace,
+    pub(super) stuck: StuckLanes,
     /// [`Terms::merge_bytes`], or less if the endpoint does not take so much.
     pub(super) merge_bound: MergeBound,
 }
@@ -62,6 +69,7 @@ impl<T: Transport> Sender<T> {
         let (least, most) = (terms.min_connections, terms.connections);
         Self(Arc::new(Shared {
             pace: Pace::new(least, most, terms.retry, terms.metrics.connections()),
+            stuck: StuckLanes::new(terms.isolate_after),
             merge_bound: MergeBound::new(terms.merge_bytes),
             versions: Versions::new(terms.protocol),
             reports: Reports::new(terms.id.clone()),

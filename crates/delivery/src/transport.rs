@@ -108,6 +108,8 @@ pub enum Failure {
     /// Its tenant, until others fail as well: the endpoint could not do it, has not answered, or
     /// refuses whatever is sent.
     Broken,
+    /// The same, and it may have been for what was sent: the endpoint answered that it failed inside.
+    ServerError,
     /// Its tenant: the endpoint wants less of his.
     TooMuch,
 }

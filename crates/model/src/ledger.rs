@@ -54,13 +54,15 @@ pub enum Reason {
     NativeHistogram = 32,
     /// A series has no name that the sink could show it under.
     NoMetricName = 33,
+    /// The endpoint failed on it alone for too long, while it took everything else.
+    Isolated = 34,
     /// A code that this version does not know.
     Other = 255,
 }
 
 impl Reason {
     /// All reasons, by code.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::QueueFull,
         Self::TooOld,
         Self::Corrupt,
@@ -82,6 +84,7 @@ impl Reason {
         Self::TooManySeries,
         Self::NativeHistogram,
         Self::NoMetricName,
+        Self::Isolated,
         Self::Other,
     ];
 
@@ -120,6 +123,7 @@ impl Reason {
             Self::TooManySeries => "too_many_series",
             Self::NativeHistogram => "native_histogram",
             Self::NoMetricName => "no_metric_name",
+            Self::Isolated => "isolated",
             Self::Other => "other",
         }
     }

@@ -81,6 +81,7 @@ pub enum Pushed<T> {
 pub struct Held<T> {
     queue: Arc<Queue<T>>,
     weight: usize,
+    lane: u64,
     slot: usize,
     turn: u64,
     /// Its place in the order in which items came.
@@ -213,6 +214,7 @@ impl<T> Queue<T> {
                         let held = Held {
                             queue: self.clone(),
                             weight: item.weight,
+                            lane: lane.id,
                             slot: state.begin(&lane),
                             turn,
                             came: item.came,
@@ -418,6 +420,11 @@ impl<T> Held<T> {
     /// The bytes that it holds.
     pub fn weight(&self) -> usize {
         self.weight
+    }
+
+    /// The lane of the item, among those of its tenant.
+    pub fn lane(&self) -> u64 {
+        self.lane
     }
 
     /// Puts what is left of the item back to where it was, in this order and with these weights, for

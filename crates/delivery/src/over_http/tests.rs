@@ -77,7 +77,7 @@ fn meaning(answer: &Answer) -> &'static str {
         Answer::Unwanted(..) => "unwanted",
         Answer::Failed { failure, .. } => match failure {
             Failure::Unreachable => "unreachable",
-            Failure::Broken => "kept",
+            Failure::Broken | Failure::ServerError => "kept",
             Failure::TooMuch => "too much",
         },
     }

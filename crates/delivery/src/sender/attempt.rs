@@ -11,9 +11,11 @@ use metrifold_model::ledger::Reason;
 use metrifold_model::{Counts, Fault, Outcome, Rejection, Version};
 
 use super::Shared;
+use super::search::Searched;
 use crate::isolation::{Isolation, OFFENDERS_MAX, Step};
 use crate::pace::Permit;
 use crate::protocol::Protocol;
+use crate::stuck::Control;
 use crate::transport::{Answer, Attempt, Failure, Refusal, RefusalClass, Transport};
 
 /// What became of a part of a delivery.
@@ -23,17 +25,40 @@ enum Part {
     /// Something in it is refused.
     Refused(Refusal),
     /// It is to be tried again.
-    Later(Trouble),
+    Later(Failed),
     /// It was left to the sink's successor.
     Left,
 }
 
+/// An attempt in vain.
+#[derive(Clone, Debug)]
+pub(super) struct Failed {
+    /// Whom it concerns.
+    pub(super) trouble: Trouble,
+    /// Whether the endpoint answered that it failed inside, which may be for what was sent.
+    pub(super) server_error: bool,
+    reason: String,
+}
+
+impl Failed {
+    /// What it would be if the endpoint had said that the content is at fault.
+    pub(super) fn as_refusal(&self) -> Refusal {
+        Refusal {
+            code: String::new(),
+            class: RefusalClass::Content,
+            reason: self.reason.clone(),
+        }
+    }
+}
+
 impl<T: Transport> Shared<T> {
     /// Sees a delivery to its end. If it is to be tried again, it is returned with the reason, and
-    /// without one if it is left to the sink's successor.
+    /// without one if it is left to the sink's successor. `searches` has a batch searched on which the
+    /// endpoint fails, though it has not kept its lane from getting on for so long.
     pub(super) async fn deliver(
         &self,
         mut delivery: Delivery,
+        searches: bool,
         permit: &Permit<'_>,
         input: &Input,
     ) -> Option<(Delivery, Option<Trouble>)> {
@@ -45,12 +70,7 @@ impl<T: Transport> Shared<T> {
                 Part::Over(outcome) => outcome,
                 Part::Refused(refusal) => match isolation.step(&mut delivery.batch, &refusal) {
                     Step::Mended { lost, outcome } => {
-                        for (rule, samples) in lost {
-                            delivery.count_invalid(rule, samples);
-                            self.reports.lost(Reason::Invalid, Some(samples), rule);
-                        }
-                        delivery.note(outcome);
-                        if delivery.batch.counts().is_none_or(|c| !c.is_empty()) {
+                        if self.note_mended(&mut delivery, lost, outcome) {
                             continue;
                         }
                         Outcome::Delivered
@@ -69,7 +89,22 @@ impl<T: Transport> Shared<T> {
                         self.give_up(&mut delivery, Reason::RefusedTogether, refusal)
                     }
                 },
-                Part::Later(trouble) => return Some((delivery, Some(trouble))),
+                Part::Later(failed) => {
+                    let (tenant, lane) = (delivery.batch.tenant(), delivery.lane());
+                    let due = failed.server_error && self.stuck.failed(tenant, lane);
+                    if !due && !(searches && failed.server_error) {
+                        return Some((delivery, Some(failed.trouble)));
+                    }
+                    match self.search(&mut delivery, failed, permit, input).await {
+                        Searched::Again => continue,
+                        Searched::Later(trouble) => return Some((delivery, Some(trouble))),
+                        Searched::Left => return Some((delivery, None)),
+                        Searched::Over => {
+                            delivery.finish(Outcome::Delivered);
+                            return None;
+                        }
+                    }
+                }
                 Part::Left => return Some((delivery, None)),
             };
             if !delivery.finish_part(outcome) {
@@ -77,6 +112,21 @@ impl<T: Transport> Shared<T> {
                 return None;
             }
         }
+    }
+
+    /// Counts what was left out of a part when it was looked into. Returns whether anything is left.
+    pub(super) fn note_mended(
+        &self,
+        delivery: &mut Delivery,
+        lost: Vec<(&'static str, u64)>,
+        outcome: Outcome,
+    ) -> bool {
+        for (rule, samples) in lost {
+            delivery.count_invalid(rule, samples);
+            self.reports.lost(Reason::Invalid, Some(samples), rule);
+        }
+        delivery.note(outcome);
+        delivery.batch.counts().is_none_or(|c| !c.is_empty())
     }
 
     /// Gives up a part that the endpoint refuses, and makes a dead letter of it.
@@ -164,11 +214,16 @@ impl<T: Transport> Shared<T> {
                 }
             };
             let bytes = body.len();
-            let sent = self.send(attempt(delivery, version, body), permit);
-            let answer = match sent.await {
+            let request = attempt(delivery, version, body);
+            let control = Control::of(&request);
+            let answer = match self.send(request, permit).await {
                 Ok(answer) => answer,
-                Err(trouble) => return Part::Later(trouble),
+                Err(failed) => return Part::Later(failed),
             };
+            if let Answer::Stored | Answer::Partly(..) = answer {
+                let tenant = delivery.batch.tenant();
+                self.stuck.went_through(tenant, delivery.lane(), control);
+            }
             match answer {
                 Answer::Stored => {
                     delivery.count_sent(delivery.batch.counts(), bytes);
@@ -213,7 +268,7 @@ impl<T: Transport> Shared<T> {
         None
     }
 
-    fn store_partly(
+    pub(super) fn store_partly(
         &self,
         delivery: &mut Delivery,
         reason: String,
@@ -279,7 +334,7 @@ impl<T: Transport> Shared<T> {
             ..attempt(delivery, Version::V1, body)
         };
         let outcome = match self.send(asked, permit).await {
-            Err(trouble) => return Part::Later(trouble),
+            Err(failed) => return Part::Later(failed),
             Ok(answer @ (Answer::Stored | Answer::Partly(..))) => {
                 self.fall_back(input);
                 delivery.batch = narrowed;
@@ -305,7 +360,7 @@ impl<T: Transport> Shared<T> {
         &self,
         attempt: Attempt<'_>,
         permit: &Permit<'_>,
-    ) -> Result<Answer, Trouble> {
+    ) -> Result<Answer, Failed> {
         let (version, tenant) = (attempt.version, attempt.tenant);
         let samples = attempt.counts.map(|counts| counts.all_samples());
         let mut sending = permit.sending();
@@ -326,7 +381,11 @@ impl<T: Transport> Shared<T> {
         self.terms.metrics.error("retry", &reason);
         self.terms.metrics.retried();
         self.reports.retried(samples, &reason);
-        Err(self.pace.failed(tenant, failure, after))
+        Err(Failed {
+            trouble: self.pace.failed(tenant, failure, after),
+            server_error: failure == Failure::ServerError,
+            reason,
+        })
     }
 
     /// What an answer tells about the version. Where there is no other version to try, it is a
@@ -353,7 +412,11 @@ impl<T: Transport> Shared<T> {
 
     /// The body to send. A batch that came from its queue as 2.0 becomes 1.0 only here when the
     /// endpoint turns out not to take 2.0.
-    fn encode(&self, delivery: &mut Delivery, version: Version) -> Result<Bytes, DecodeError> {
+    pub(super) fn encode(
+        &self,
+        delivery: &mut Delivery,
+        version: Version,
+    ) -> Result<Bytes, DecodeError> {
         let lost = delivery.settle(version)?;
         self.lose_for_v1(delivery, lost);
         delivery.batch.body(version)
@@ -370,7 +433,7 @@ impl<T: Transport> Shared<T> {
 }
 
 /// An attempt to deliver the part that comes next.
-fn attempt(delivery: &Delivery, version: Version, body: Bytes) -> Attempt<'_> {
+pub(super) fn attempt(delivery: &Delivery, version: Version, body: Bytes) -> Attempt<'_> {
     Attempt {
         version,
         tenant: delivery.batch.tenant(),

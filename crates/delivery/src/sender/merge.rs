@@ -17,6 +17,7 @@ use metrifold_model::{Outcome, Version};
 
 use super::Shared;
 use crate::pace::Permit;
+use crate::stuck::Control;
 use crate::transport::{Answer, Attempt, RefusalClass, Transport};
 
 /// How long an endpoint is spared a request of twice the size that it takes.
@@ -72,8 +73,10 @@ impl<T: Transport> Shared<T> {
     /// Sees deliveries to their ends, in order, until one is left for later.
     pub(super) async fn deliver_run(&self, mut run: Run, permit: &Permit<'_>, input: &Input) {
         self.probe_version(input);
-        // How many of the next deliveries go out each in a request of its own.
+        // How many of the next deliveries go out each in a request of its own, and whether they are
+        // searched if the endpoint fails on them.
         let mut singly = 0;
+        let mut searches = false;
         while !input.superseded() {
             if singly == 0
                 && let Some(joined) = self.merge(&mut run)
@@ -81,14 +84,18 @@ impl<T: Transport> Shared<T> {
                 let count = joined.deliveries;
                 match self.deliver_merged(&mut run, joined, permit).await {
                     Merged::Over => continue,
-                    Merged::Refused => singly = count,
+                    Merged::Refused => (singly, searches) = (count, false),
+                    Merged::Stuck => (singly, searches) = (count, true),
                     Merged::Later => return,
                 }
             }
             let Some(delivery) = run.take_first() else {
                 return;
             };
-            if let Some((left, trouble)) = self.deliver(delivery, permit, input).await {
+            if let Some((left, trouble)) = self
+                .deliver(delivery, searches && singly > 0, permit, input)
+                .await
+            {
                 // Those behind it go back first: once it is there, what fails may leave memory.
                 drop(run);
                 if let Some(trouble) = trouble {
@@ -141,14 +148,21 @@ impl<T: Transport> Shared<T> {
         let Some(first) = run.first() else {
             return Merged::Over;
         };
+        let (tenant, lane) = (first.batch.tenant().cloned(), first.lane());
+        let tenant = tenant.as_ref();
         let attempt = Attempt {
             version: Version::V1,
-            tenant: first.batch.tenant(),
+            tenant,
             counts: None,
             body: joined.body,
             failures: first.attempts(),
         };
-        let outcome = match self.send(attempt, permit).await {
+        let control = Control::of(&attempt);
+        let answer = self.send(attempt, permit).await;
+        if let Ok(Answer::Stored | Answer::Partly(..)) = answer {
+            self.stuck.went_through(tenant, lane, control);
+        }
+        let outcome = match answer {
             Ok(Answer::Stored) => Outcome::Delivered,
             Ok(Answer::Partly(reason, _)) => {
                 self.note_partial(None, &reason);
@@ -173,9 +187,12 @@ impl<T: Transport> Shared<T> {
                 return Merged::Over;
             }
             Ok(_) => return Merged::Refused,
-            Err(trouble) => {
+            Err(failed) if failed.server_error && self.stuck.failed(tenant, lane) => {
+                return Merged::Stuck;
+            }
+            Err(failed) => {
                 if let Some(first) = run.leave_first() {
-                    first.retry(trouble);
+                    first.retry(failed.trouble);
                 }
                 return Merged::Later;
             }
@@ -203,6 +220,8 @@ enum Merged {
     Over,
     /// The endpoint refused something in one of them.
     Refused,
+    /// The endpoint has failed on the first of them for so long that it is looked for what that is.
+    Stuck,
     /// They were left to be tried again.
     Later,
 }

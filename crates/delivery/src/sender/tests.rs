@@ -29,7 +29,21 @@ struct Asked {
     tenant: Option<Tenant>,
     /// How many series are in it; none if it was merged.
     series: Option<u64>,
+    /// The series, if it is of 1.0.
+    names: Vec<String>,
     failures: u32,
+}
+
+/// The names of the series in a request of 1.0.
+fn names(request: &Attempt<'_>) -> Vec<String> {
+    let body = request.body.concat();
+    let raw = snap::raw::Decoder::new().decompress_vec(&body).unwrap();
+    let decoded = v1::WriteRequest::decode(&*raw);
+    let series = decoded.map(|it| it.timeseries).unwrap_or_default();
+    series
+        .iter()
+        .map(|series| series.labels[0].value.clone())
+        .collect()
 }
 
 /// Answers an attempt by what it is and by how many there were before it.
@@ -48,6 +62,10 @@ impl Transport for Scripted {
             version: attempt.version,
             tenant: attempt.tenant.cloned(),
             series: attempt.counts.map(|counts| counts.series),
+            names: match attempt.version {
+                Version::V1 => names(&attempt),
+                Version::V2 => Vec::new(),
+            },
             failures: attempt.failures,
         };
         assert!(attempt.body.iter().any(|part| !part.is_empty()));
@@ -94,6 +112,7 @@ impl Running {
                 max_backoff: Duration::from_secs(5),
                 max_age: Duration::from_secs(7200),
             },
+            isolate_after: Duration::from_secs(300),
             letters: None,
             metrics,
         };
@@ -341,4 +360,131 @@ async fn many_tenants_over_their_limits_cost_the_endpoint_a_bounded_number_of_re
     let outcome = timeout(Duration::from_secs(1), running.send(well)).await;
     assert_eq!(outcome, Ok(Outcome::Delivered));
     drop(waiting);
+}
+
+/// The series that were taken, once each, by what the script answers.
+fn taken(running: &Running, fails: impl Fn(&Asked) -> bool) -> Vec<String> {
+    let mut taken: Vec<String> = Vec::new();
+    for asked in running.asked().iter().filter(|asked| !fails(asked)) {
+        for name in &asked.names {
+            if !taken.contains(name) {
+                taken.push(name.clone());
+            }
+        }
+    }
+    taken
+}
+
+/// A batch with these series.
+fn named(names: &[&str]) -> Batch {
+    let timeseries = names.iter().map(|name| v1::TimeSeries {
+        labels: vec![v1::Label {
+            name: "__name__".into(),
+            value: (*name).into(),
+        }],
+        samples: vec![v1::Sample::default()],
+        ..Default::default()
+    });
+    let request = v1::WriteRequest {
+        timeseries: timeseries.collect(),
+        metadata: vec![],
+    };
+    let body = compressed(&request);
+    let mut batch = Batch::from_body(Version::V1, body, Limits::default(), origin());
+    batch.count();
+    batch
+}
+
+fn has_poison(asked: &Asked) -> bool {
+    asked.names.iter().any(|name| name == "poison")
+}
+
+fn fails_on_poison(asked: &Asked, _: usize) -> Answer {
+    match has_poison(asked) {
+        true => failed(Failure::ServerError),
+        false => Answer::Stored,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_series_on_which_the_endpoint_fails_for_ever_costs_itself_and_nothing_behind_it() {
+    for batch in [
+        &["a", "b", "c", "poison"][..],
+        &["poison", "a", "b", "c"],
+        &["a", "b", "poison", "c"],
+    ] {
+        let running = Running::new(fails_on_poison);
+        running.feed.send_unasked(named(batch));
+        for name in ["d", "e", "f"] {
+            running.feed.send_unasked(named(&[name]));
+        }
+        tokio::time::sleep(Duration::from_secs(290)).await;
+        assert!(taken(&running, has_poison).is_empty(), "too early");
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        let taken = taken(&running, has_poison);
+        assert_eq!(taken, ["a", "b", "c", "d", "e", "f"], "{batch:?}");
+        let ledger = running.feed.ledger();
+        assert!(ledger.balances());
+        let total = ledger.total.account;
+        assert_eq!(total.dropped[&Reason::Isolated].samples, 1, "{total:?}");
+        assert_eq!(total.delivered.samples, 6, "{total:?}");
+        assert_eq!(ledger.total.queued.batches, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_of_one_series_is_isolated_by_what_else_of_its_tenant_goes_through() {
+    let running = Running::new(fails_on_poison);
+    running.feed.send_unasked(named(&["a"]));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for name in ["poison", "b", "c"] {
+        running.feed.send_unasked(named(&[name]));
+    }
+    tokio::time::sleep(Duration::from_secs(310)).await;
+    assert_eq!(taken(&running, has_poison), ["a", "b", "c"]);
+    let total = running.feed.ledger().total.account;
+    assert_eq!(total.dropped[&Reason::Isolated].samples, 1, "{total:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_fails_on_everything_costs_nothing_however_long_it_does() {
+    let down = Duration::from_secs(3600);
+    let running = Running::new(move |asked, number| match (number, asked.at < down) {
+        (1.., true) => failed(Failure::ServerError),
+        _ => Answer::Stored,
+    });
+    running.feed.send_unasked(named(&["a"]));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for number in 0..5 {
+        running.feed.send_unasked(batch_v1(10 + number));
+    }
+    tokio::time::sleep(down).await;
+    let asked = running.asked().len();
+    assert!(asked < 1000, "{asked} requests");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let ledger = running.feed.ledger();
+    let total = ledger.total.account;
+    assert_eq!((total.received, total.dropped.len()), (total.delivered, 0));
+    assert_eq!(total.received.batches, 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_for_whom_the_endpoint_fails_loses_nothing_while_others_go_through() {
+    let down = Duration::from_secs(3600);
+    let running = Running::new(move |asked, _| {
+        match asked.tenant.as_deref() == Some("a") && asked.at < down {
+            true => failed(Failure::ServerError),
+            false => Answer::Stored,
+        }
+    });
+    for second in 0..3600 {
+        running.feed.send_unasked(of("b", named(&["well"])));
+        if second < 20 {
+            running.feed.send_unasked(of("a", batch_v1(7)));
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let total = running.feed.ledger().total.account;
+    assert_eq!((total.received, total.dropped.len()), (total.delivered, 0));
 }

@@ -208,6 +208,12 @@ impl Edge {
         self.pipe.queue.take_over(max, when_full)
     }
 
+    /// What came, what became of it, and what is queued.
+    #[cfg(feature = "testing")]
+    pub(crate) fn ledger(&self) -> metrifold_model::ledger::Ledger {
+        self.pipe.ledger()
+    }
+
     /// Where its queue on disk is, if it has one.
     pub(crate) fn folder(&self) -> Option<&Path> {
         self.pipe.spill.get().map(|spill| spill.path())

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use metrifold_base::BuildError;
 use metrifold_codec::Batch;
+use metrifold_model::ledger::Ledger;
 use metrifold_model::{Ack, Until, Waiter};
 use metrifold_telemetry::ComponentMetrics;
 
@@ -32,6 +33,11 @@ impl Feed {
         let (ack, waiter) = Ack::new(Until::Stored);
         let _ = self.0.push(batch, Some(ack.ticket("test".into())));
         waiter
+    }
+
+    /// What came, what became of it, and what is queued.
+    pub fn ledger(&self) -> Ledger {
+        self.0.ledger()
     }
 
     /// Sends a batch for whose fate nobody waits, if there is room.

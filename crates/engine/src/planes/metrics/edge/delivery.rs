@@ -303,6 +303,26 @@ impl Delivery {
         Ok((batch, lost))
     }
 
+    /// The lane of the batch, among those of its tenant.
+    pub fn lane(&self) -> u64 {
+        self.held.as_ref().map_or(0, Held::lane)
+    }
+
+    /// The part that comes next and those behind it.
+    pub fn parts(&self) -> Vec<Batch> {
+        let rest = self.rest.iter().rev();
+        [&self.batch].into_iter().chain(rest).cloned().collect()
+    }
+
+    /// Replaces the part that comes next and those behind it.
+    pub fn set_parts(&mut self, parts: Vec<Batch>) {
+        let mut parts = parts.into_iter();
+        if let Some(next) = parts.next() {
+            self.batch = next;
+            self.rest = parts.rev().collect();
+        }
+    }
+
     /// Replaces the part that comes next by two.
     pub fn split(&mut self, first: Batch, second: Batch) {
         self.batch = first;

@@ -1,5 +1,6 @@
 //! The program beside real peers, and what takes long.
 
+mod backlog;
 mod crash;
 mod kill;
 mod outage;

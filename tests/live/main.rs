@@ -2,6 +2,7 @@
 
 mod backlog;
 mod crash;
+mod every_fault;
 mod kill;
 mod outage;
 mod peers;

@@ -1,0 +1,393 @@
+//! All faults at once, in a random order: the books stay right, and nothing acknowledged is lost.
+//!
+//! The program runs with a queue of every kind, in front of endpoints that count for themselves and
+//! change their minds all the time: they are well, slow, refuse with 413 what is large, with 400 what
+//! has a bad series in it, answer 401, 429, 500 and 503, and close connections. It is stopped and
+//! killed and started again. `METRIFOLD_FAULTS_SEED` repeats a run and `METRIFOLD_FAULTS_SECONDS` says
+//! how long one takes; the seed of each is printed.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::thread::{JoinHandle, sleep};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use metrifold::api::ledger::{Balance, Ledgers};
+use metrifold_testing::{
+    Does, Endpoint, Metrifold, Random, Seen, Sender, Series, body, one, until_so,
+};
+
+const SECONDS: u64 = 60;
+/// A request that is larger is refused as too large by an endpoint that does that.
+const LARGE: usize = 500;
+const SERIES_MAX: usize = 20;
+/// By path: those of the first have queues on disk behind them alone.
+const PATHS: [&str; 2] = ["stored", "all"];
+const SENDERS: usize = 4;
+
+/// A sink, whether what was acknowledged must arrive there, and its keys.
+const SINKS: [(&str, bool, &str); 4] = [
+    (
+        "disk",
+        true,
+        "queue = { type = \"disk\", max_bytes = \"1MiB\", memory_bytes = \"64KiB\", store_after = \"10ms\" }",
+    ),
+    (
+        "disk_oldest",
+        false,
+        "required = false\nqueue = { type = \"disk\", max_bytes = \"256KiB\", memory_bytes = \"64KiB\", store_after = \"10ms\", when_full = \"drop_oldest\" }",
+    ),
+    ("memory", true, "queue = { max_bytes = \"256KiB\" }"),
+    (
+        "memory_oldest",
+        false,
+        "required = false\nqueue = { max_bytes = \"64KiB\", when_full = \"drop_oldest\" }",
+    ),
+];
+
+fn config(folder: &Path, endpoints: &[Faulty]) -> String {
+    let mut text = format!("data_dir = {folder:?}\n");
+    for path in PATHS {
+        text += &format!(
+            "[sources.{path}]\ntype = \"remote_write\"\naddress = \"INGEST\"\n\
+             path = \"/{path}/{{tenant}}\"\ncount_samples = true\nacknowledge_timeout = \"1s\"\n\
+             [transforms.{path}_tenant]\ntype = \"tenant\"\ninputs = [\"{path}\"]\n\
+             from = [{{ path = \"tenant\" }}]\n"
+        );
+    }
+    for ((name, _, keys), endpoint) in SINKS.iter().zip(endpoints) {
+        let inputs = match name.starts_with("disk") {
+            true => "\"stored_tenant\", \"all_tenant\"",
+            false => "\"all_tenant\"",
+        };
+        text += &format!(
+            "[sinks.{name}]\ntype = \"remote_write\"\ninputs = [{inputs}]\nendpoint = \"{}\"\n\
+             retry = {{ min_backoff = \"1ms\", max_backoff = \"10ms\" }}\n{keys}\n",
+            endpoint.endpoint.url()
+        );
+    }
+    text
+}
+
+/// What an endpoint does to whoever comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mood {
+    Well,
+    Slow,
+    TooLarge,
+    Says(u16),
+    Closes,
+    /// Anything, by the number of the request.
+    Mixed,
+}
+
+const MOODS: [Mood; 10] = [
+    Mood::Well,
+    Mood::Well,
+    Mood::Slow,
+    Mood::TooLarge,
+    Mood::Says(503),
+    Mood::Says(500),
+    Mood::Says(429),
+    Mood::Says(401),
+    Mood::Closes,
+    Mood::Mixed,
+];
+
+/// An endpoint with moods.
+struct Faulty {
+    endpoint: Endpoint,
+    mood: Arc<AtomicUsize>,
+    /// The samples that it has taken.
+    taken: Arc<AtomicI64>,
+    order: Order,
+}
+
+/// The order in which samples came.
+#[derive(Default)]
+struct Order {
+    last: HashMap<String, i64>,
+    arrived: HashSet<(String, i64)>,
+}
+
+impl Order {
+    /// The samples of every series come in order; what comes again had come before.
+    fn check(&mut self, what: &str, seen: &[Seen]) {
+        for seen in seen.iter().filter(|seen| seen.accepted) {
+            for series in seen.series() {
+                let name = series.name();
+                for time in series.times() {
+                    if self.arrived.insert((name.to_owned(), time)) {
+                        let last = self.last.entry(name.to_owned()).or_default();
+                        assert!(time > *last, "{what}: {name} at {time} after {last}");
+                        *last = time;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Faulty {
+    fn new(seed: u64) -> Self {
+        let mood = Arc::new(AtomicUsize::new(0));
+        let now = mood.clone();
+        let taken = Arc::new(AtomicI64::new(0));
+        let counted = taken.clone();
+        let endpoint = Endpoint::new(move |seen| {
+            let mood = MOODS[now.load(Ordering::SeqCst)];
+            let mood = match mood {
+                Mood::Mixed => MOODS[Random(seed ^ seen.order as u64).below(MOODS.len() - 1)],
+                mood => mood,
+            };
+            let (taken, does) = answer(mood, seen);
+            if taken {
+                let samples = seen.series().iter().map(|series| series.times().count());
+                counted.fetch_add(samples.sum::<usize>() as i64, Ordering::SeqCst);
+            }
+            does
+        });
+        Self {
+            endpoint,
+            mood,
+            taken,
+            order: Order::default(),
+        }
+    }
+
+    fn set(&self, mood: usize) {
+        self.mood.store(mood, Ordering::SeqCst);
+    }
+
+    /// Takes nothing.
+    fn shut(&self) {
+        self.set(MOODS.iter().position(|it| *it == Mood::Says(503)).unwrap());
+    }
+
+    fn taken(&self) -> i64 {
+        self.taken.load(Ordering::SeqCst)
+    }
+}
+
+/// What is done in a mood, and whether the request is taken.
+fn answer(mood: Mood, seen: &Seen) -> (bool, Does) {
+    let bad = seen.series().iter().any(|it| it.name() == "bad");
+    let taken = !bad && !matches!(mood, Mood::Says(_) | Mood::Closes);
+    let well = Does::from(if taken { 204 } else { 400 });
+    match mood {
+        Mood::TooLarge if seen.body.len() > LARGE => (false, 413.into()),
+        Mood::Well | Mood::Mixed | Mood::TooLarge => (taken, well),
+        Mood::Slow => (taken, Does::After(Duration::from_millis(5), Box::new(well))),
+        Mood::Says(status) => (false, status.into()),
+        Mood::Closes => (false, Does::Close),
+    }
+}
+
+/// What a sender has been promised: the time of a request and how many series were in it.
+#[derive(Clone, Debug, Default)]
+struct Progress {
+    time: i64,
+    acknowledged: Vec<(i64, usize)>,
+}
+
+fn name(sender: usize, series: usize) -> String {
+    // Long, so that a request of some series is large.
+    format!(
+        "s{sender}_{series}_of_a_sender_with_names_that_do_not_compress_{}",
+        series * 7919 % 997
+    )
+}
+
+/// Sends until it is told to stop or the program is gone, each request again until it is answered for
+/// good.
+fn send(
+    sender: usize,
+    child: &Metrifold,
+    mut progress: Progress,
+    mut random: Random,
+    stop: Arc<AtomicBool>,
+) -> JoinHandle<Progress> {
+    let address = child.ingest;
+    let path = format!("/{}/t{sender}", PATHS[sender % PATHS.len()]);
+    std::thread::spawn(move || {
+        let Ok(mut connection) = Sender::connect(address) else {
+            return progress;
+        };
+        while !stop.load(Ordering::SeqCst) {
+            let time = progress.time + 1;
+            let count = 1 + random.below(SERIES_MAX);
+            let mut series: Vec<Series> =
+                (0..count).map(|it| one(&name(sender, it), time)).collect();
+            if random.chance(3) {
+                series.insert(random.below(count + 1), one("bad", time));
+            }
+            let body = body(&series);
+            loop {
+                match connection.try_post(&path, &[], &body) {
+                    Ok(answer) if answer.status == 204 => {
+                        progress.acknowledged.push((time, count));
+                        break;
+                    }
+                    Ok(answer) if answer.status == 400 => break,
+                    Ok(answer) => {
+                        assert!([429, 503].contains(&answer.status), "{}", answer.text());
+                        if stop.load(Ordering::SeqCst) {
+                            return progress;
+                        }
+                    }
+                    Err(_) => return progress,
+                }
+            }
+            progress.time = time;
+        }
+        progress
+    })
+}
+
+/// The ledgers once they balance; there is no moment in which they are known not to.
+fn ledgers(child: &Metrifold) -> Option<Ledgers> {
+    let answer = child.get("/api/v1/ledger");
+    let ledgers: Ledgers = serde_json::from_slice(&answer.body).unwrap();
+    assert_ne!(ledgers.balances, Balance::Known(false), "{}", answer.text());
+    (ledgers.balances == Balance::Known(true)).then_some(ledgers)
+}
+
+fn delivered(ledgers: &Ledgers, sink: &str) -> i64 {
+    let sink = ledgers.sinks.iter().find(|it| it.sink == sink).unwrap();
+    let delivered = sink.total.delivered;
+    assert_eq!(delivered.uncounted_batches, 0, "{}", sink.sink);
+    delivered.samples
+}
+
+/// By sink, what the ledger has as delivered and the endpoint has taken, at a moment in which nothing
+/// goes through.
+fn standstill(child: &Metrifold, endpoints: &[Faulty]) -> Vec<(i64, i64)> {
+    let mut found = Vec::new();
+    until_so("nothing moves", || {
+        let counts = || -> Vec<i64> { endpoints.iter().map(Faulty::taken).collect() };
+        let before = counts();
+        let Some(ledgers) = ledgers(child) else {
+            return false;
+        };
+        let delivered = SINKS.iter().map(|(sink, ..)| delivered(&ledgers, sink));
+        found = delivered.zip(before.clone()).collect();
+        before == counts()
+    });
+    found
+}
+
+/// Waits until nothing is queued.
+fn until_empty(child: &Metrifold) {
+    until_so("everything is delivered", || {
+        ledgers(child).is_some_and(|ledgers| {
+            let queued = ledgers.sinks.iter().map(|sink| sink.total.queued.batches);
+            queued.sum::<i64>() == 0
+        })
+    });
+}
+
+#[test]
+fn under_all_faults_at_once_the_books_are_right_and_nothing_acknowledged_is_lost() {
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .map(|it| it.parse::<u64>().unwrap())
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let seed = number("METRIFOLD_FAULTS_SEED").unwrap_or(now.as_nanos() as u64);
+    let seconds = number("METRIFOLD_FAULTS_SECONDS").unwrap_or(SECONDS);
+    eprintln!("METRIFOLD_FAULTS_SEED={seed}");
+    let mut random = Random(seed);
+    let folder = tempfile::tempdir().unwrap();
+    let mut endpoints: Vec<Faulty> = SINKS.iter().map(|_| Faulty::new(random.number())).collect();
+    let mut progress: [Progress; SENDERS] = Default::default();
+    endpoints.iter().for_each(Faulty::shut);
+    let mut child = Metrifold::start(&config(folder.path(), &endpoints));
+    let mut base = standstill(&child, &endpoints);
+    let [mut rounds, mut kills, mut stops, mut compared] = [0; 4];
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while Instant::now() < end {
+        rounds += 1;
+        let stop = Arc::new(AtomicBool::new(false));
+        let senders: Vec<_> = progress
+            .iter()
+            .enumerate()
+            .map(|(sender, progress)| {
+                let (progress, random) = (progress.clone(), Random(random.number()));
+                send(sender, &child, progress, random, stop.clone())
+            })
+            .collect();
+        let until = Instant::now() + Duration::from_millis(100 + random.number() % 1500);
+        while Instant::now() < until {
+            endpoints[random.below(endpoints.len())].set(random.below(MOODS.len()));
+            sleep(Duration::from_millis(1 + random.number() % 40));
+        }
+        let ends = random.below(3);
+        if ends == 0 {
+            child.signal("KILL");
+            child.wait();
+            kills += 1;
+        }
+        stop.store(true, Ordering::SeqCst);
+        for (sender, handle) in senders.into_iter().enumerate() {
+            progress[sender] = handle.join().unwrap();
+        }
+        if ends > 0 && random.chance(50) {
+            // Of a batch on disk of which a part is delivered, the ledger says that it is queued: so
+            // both can be compared when nothing is.
+            endpoints.iter().for_each(|it| it.set(0));
+            until_empty(&child);
+            let now = standstill(&child, &endpoints);
+            let delivered = now.iter().zip(&base).map(|(now, was)| now.0 - was.0);
+            let taken = now.iter().zip(&base).map(|(now, was)| now.1 - was.1);
+            let (delivered, taken): (Vec<i64>, Vec<i64>) = (delivered.collect(), taken.collect());
+            assert_eq!(delivered, taken, "by the ledger, and by the endpoints");
+            compared += 1;
+        }
+        endpoints.iter().for_each(Faulty::shut);
+        if ends > 0 {
+            standstill(&child, &endpoints);
+        }
+        if ends == 1 {
+            child.signal("TERM");
+            assert!(child.wait().success(), "{}", child.log());
+            stops += 1;
+        }
+        if ends < 2 {
+            child.start_again();
+            base = standstill(&child, &endpoints);
+        }
+        for ((sink, ..), faulty) in SINKS.iter().zip(&mut endpoints) {
+            let seen = faulty.endpoint.take();
+            faulty.order.check(sink, &seen);
+        }
+    }
+    endpoints.iter().for_each(|it| it.set(0));
+    until_empty(&child);
+    child.signal("TERM");
+    assert!(child.wait().success(), "{}", child.log());
+    let mut acknowledged = 0;
+    for ((sink, required, _), faulty) in SINKS.iter().zip(&mut endpoints) {
+        let seen = faulty.endpoint.take();
+        faulty.order.check(sink, &seen);
+        let taken: HashSet<_> = faulty.endpoint.accepted().into_iter().collect();
+        for (sender, progress) in progress.iter().enumerate() {
+            let stored_only = PATHS[sender % PATHS.len()] == "stored";
+            if !required || (stored_only && *sink == "memory") {
+                continue;
+            }
+            for (time, count) in &progress.acknowledged {
+                for series in 0..*count {
+                    acknowledged += 1;
+                    let sample = (name(sender, series), *time);
+                    assert!(taken.contains(&sample), "{sink}: {sample:?} is lost");
+                }
+            }
+        }
+    }
+    assert!(acknowledged > 0);
+    eprintln!(
+        "{rounds} rounds, {kills} kills, {stops} stops, {compared} comparisons, {acknowledged} acknowledged samples"
+    );
+}

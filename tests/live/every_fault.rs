@@ -303,7 +303,9 @@ fn under_all_faults_at_once_the_books_are_right_and_nothing_acknowledged_is_lost
     let mut endpoints: Vec<Faulty> = SINKS.iter().map(|_| Faulty::new(random.number())).collect();
     let mut progress: [Progress; SENDERS] = Default::default();
     endpoints.iter().for_each(Faulty::shut);
-    let mut child = Metrifold::start(&config(folder.path(), &endpoints));
+    // A stop must not wait for long for queues in memory whose endpoints are not well.
+    let limit = ["--shutdown-limit", "500ms"];
+    let mut child = Metrifold::start_with(&config(folder.path(), &endpoints), &limit);
     let mut base = standstill(&child, &endpoints);
     let [mut rounds, mut kills, mut stops, mut compared] = [0; 4];
     let end = Instant::now() + Duration::from_secs(seconds);
@@ -351,7 +353,9 @@ fn under_all_faults_at_once_the_books_are_right_and_nothing_acknowledged_is_lost
         }
         if ends == 1 {
             child.signal("TERM");
-            assert!(child.wait().success(), "{}", child.log());
+            // 1 is for what a queue in memory was left with.
+            let code = child.wait().code();
+            assert!(matches!(code, Some(0 | 1)), "{code:?}: {}", child.log());
             stops += 1;
         }
         if ends < 2 {

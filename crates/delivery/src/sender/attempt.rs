@@ -91,8 +91,9 @@ impl<T: Transport> Shared<T> {
                 },
                 Part::Later(failed) => {
                     let (tenant, lane) = (delivery.batch.tenant(), delivery.lane());
-                    let due = failed.server_error && self.stuck.failed(tenant, lane);
-                    if !due && !(searches && failed.server_error) {
+                    let stuck =
+                        failed.server_error && (self.stuck.failed(tenant, lane) || searches);
+                    if !stuck {
                         return Some((delivery, Some(failed.trouble)));
                     }
                     match self.search(&mut delivery, failed, permit, input).await {

@@ -391,7 +391,7 @@ fn named(names: &[&str]) -> Batch {
     };
     let body = compressed(&request);
     let mut batch = Batch::from_body(Version::V1, body, Limits::default(), origin());
-    batch.count();
+    batch.count().unwrap();
     batch
 }
 

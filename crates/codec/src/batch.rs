@@ -302,18 +302,17 @@ impl Batch {
 
     /// Edits its series and encodes it again in one go, without ever holding it decoded as a
     /// whole; returns the series that were invalid and left out. `edit` says whether to keep a
-    /// series, `choice` is that of the sink which it goes to.
+    /// series.
     ///
     /// # Errors
     ///
     /// Fails when the body as a whole is not what it claims to be, or when it grew too large.
     pub fn rewrite(
         &mut self,
-        choice: &CompressionChoice,
         edit: impl FnMut(&mut SeriesMut<'_>) -> bool,
     ) -> Result<Invalid, DecodeError> {
         let body = self.bodies.v1.get().ok_or(DecodeError::Missing)?;
-        let rewritten = remote_write::rewrite_v1(body, &self.limits, choice, edit)?;
+        let rewritten = remote_write::rewrite_v1(body, &self.limits, edit)?;
         if let Some(body) = rewritten.body {
             self.bodies = Bodies::of(Version::V1, body);
         }

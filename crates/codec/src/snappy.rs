@@ -4,6 +4,7 @@
 
 mod decompress;
 mod elements;
+mod splice;
 
 use std::cell::RefCell;
 
@@ -13,6 +14,7 @@ use thiserror::Error;
 use crate::wire;
 
 pub(crate) use elements::{Elements, REACH};
+pub(crate) use splice::{Source, Splice};
 
 /// A search for repeated text looks back no farther than the start of a block of this size.
 pub(crate) const BLOCK: usize = 64 << 10;
@@ -56,6 +58,15 @@ pub fn declared_len(body: &[u8], limit: usize) -> Result<usize, SnappyError> {
         )));
     }
     Ok(declared as usize)
+}
+
+/// The elements of a body, behind its header.
+pub(crate) fn elements(body: &[u8]) -> &[u8] {
+    let mut pos = 0;
+    match wire::varint(body, &mut pos) {
+        Ok(_) => &body[pos..],
+        Err(_) => &[],
+    }
 }
 
 /// Decompresses into a buffer of exactly the declared length.

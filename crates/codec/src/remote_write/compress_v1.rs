@@ -137,11 +137,6 @@ impl Writer {
         self.structure.out.search(text);
     }
 
-    /// Removes all series from the arena, but for what the next ones are compared with.
-    pub(super) fn make_room(&mut self, arena: &mut Arena) {
-        self.structure.make_room(arena);
-    }
-
     /// Searches a body that was written by structure; returns the shorter one.
     fn compare(&mut self, body: Bytes, len: usize, choice: &CompressionChoice) -> Bytes {
         let mut text = Raw::with_len(len);

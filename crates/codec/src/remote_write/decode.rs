@@ -316,12 +316,28 @@ fn sort(arena: &mut Arena, first: usize) -> Option<Reason> {
     duplicate.then_some(Reason::DuplicateLabel)
 }
 
-#[cold]
 fn is_utf8(arena: &Arena, labels: Range<usize>) -> bool {
-    let valid = |span| std::str::from_utf8(arena.text(span)).is_ok();
+    let valid = |span| {
+        let text = arena.text(span);
+        is_ascii(text) || std::str::from_utf8(text).is_ok()
+    };
     arena.labels[labels]
         .iter()
-        .all(|label| valid(label.name()) && valid(label.value()))
+        .all(|label| valid(label.value()) && valid(label.name()))
+}
+
+/// Whether all bytes are below 128, sixteen at a time.
+#[inline(always)]
+fn is_ascii(text: &[u8]) -> bool {
+    let Some(tail) = text.last_chunk::<16>() else {
+        return text.is_ascii();
+    };
+    let words = text.as_chunks::<16>().0.iter();
+    // The last sixteen overlap what the words cover.
+    let seen = words.fold(u128::from_ne_bytes(*tail), |seen, word| {
+        seen | u128::from_ne_bytes(*word)
+    });
+    seen & (u128::MAX / 255 * 0x80) == 0
 }
 
 /// The labels of a series in PromQL's notation, cut short.

@@ -63,24 +63,32 @@ struct Symbols<'a> {
     arena: &'a Arena,
     table: Vec<&'a [u8]>,
     numbers: HashMap<&'a [u8], u32, RandomState>,
-    /// From where a string starts in the text to its number. In a 2.0 batch the same places come
-    /// again and again; in a 1.0 batch only those that edits added do.
-    places: HashMap<u32, u32, RandomState>,
-    remember_from: u32,
+    /// By where a symbol that arrived starts in the text, its number and one more; 0 if it has none
+    /// yet. There are none in a 1.0 batch.
+    arrived: Vec<u32>,
+    /// The same for strings that edits added.
+    added: HashMap<u32, u32, RandomState>,
 }
+
+/// The longest symbol table, in bytes, for which each place has its entry; symbols behind it are
+/// looked up by their text.
+const TABLE_MAX: usize = 4 << 20;
 
 impl<'a> Symbols<'a> {
     fn new(arena: &'a Arena) -> Self {
-        let remember_from = match arena.version {
-            Version::V1 => arena.raw.as_slice().len() as u32,
-            Version::V2 => 0,
-        };
+        let count = arena.symbols.len();
+        // A symbol that many series share is looked up for each of them: by its place, not by its
+        // text.
+        let last = arena
+            .symbols
+            .last()
+            .map_or(0, |last| last.start as usize + 1);
         let mut symbols = Self {
             arena,
-            table: Vec::new(),
-            numbers: HashMap::default(),
-            places: HashMap::default(),
-            remember_from,
+            table: Vec::with_capacity(count),
+            numbers: HashMap::with_capacity_and_hasher(count, RandomState::default()),
+            arrived: vec![0; last.min(TABLE_MAX)],
+            added: HashMap::default(),
         };
         symbols.intern(b"");
         symbols
@@ -95,15 +103,28 @@ impl<'a> Symbols<'a> {
         number
     }
 
+    #[inline(always)]
     fn span(&mut self, span: Span) -> u32 {
-        if span.start < self.remember_from {
+        match self.arrived.get(span.start as usize) {
+            Some(0) => {
+                let number = self.intern(self.arena.text(span));
+                self.arrived[span.start as usize] = number + 1;
+                number
+            }
+            Some(next) => next - 1,
+            None => self.span_elsewhere(span),
+        }
+    }
+
+    fn span_elsewhere(&mut self, span: Span) -> u32 {
+        if (span.start as usize) < self.arena.raw.as_slice().len() {
             return self.intern(self.arena.text(span));
         }
-        if let Some(&number) = self.places.get(&span.start) {
+        if let Some(&number) = self.added.get(&span.start) {
             return number;
         }
         let number = self.intern(self.arena.text(span));
-        self.places.insert(span.start, number);
+        self.added.insert(span.start, number);
         number
     }
 

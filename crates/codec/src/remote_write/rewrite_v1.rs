@@ -1,17 +1,26 @@
-//! From body to body in one go: series are decoded, edited, encoded and compressed a few at a time,
-//! while they are in the processor's cache.
+//! From body to body in one go: series are decoded and edited a few at a time, while they are in the
+//! processor's cache, and what an edit did not touch keeps its compressed form.
+
+use std::cell::RefCell;
 
 use bytes::Bytes;
 
 use metrifold_model::{Counts, Version};
 
-use crate::{Arena, SeriesMut};
+use crate::snappy::{self, REACH, Source, Splice};
+use crate::wire::{LEN, tag};
+use crate::{Arena, Label, Series, SeriesMut, Span};
 
-use super::compress_v1::{CompressionChoice, Writer};
 use super::decode::{DecodeError, Decoder, Invalid, Limits};
+use super::encode_v1::put_label;
 
 /// Series that are decoded before they are edited.
 const BLOCK: usize = 16;
+
+thread_local! {
+    /// Scratch memory: it writes the same bytes whatever was written with it before.
+    static SPLICE: RefCell<Option<Box<Splice>>> = const { RefCell::new(None) };
+}
 
 /// What became of a body.
 pub(crate) struct Rewritten {
@@ -31,15 +40,19 @@ pub(crate) struct Rewritten {
 pub(crate) fn rewrite(
     body: &[u8],
     limits: &Limits,
-    choice: &CompressionChoice,
     mut edit: impl FnMut(&mut SeriesMut<'_>) -> bool,
 ) -> Result<Rewritten, DecodeError> {
     let raw = Decoder::decompress(body, limits)?;
     let mut decoder = Decoder::new(Version::V1, &raw, limits);
     let mut output = Output {
-        choice,
-        writer: None,
+        source: Source {
+            elements: snappy::elements(body),
+            text: raw.as_slice(),
+        },
+        splice: None,
         as_received: 0,
+        metadata: 0,
+        headers: [Header::default(); HEADERS],
     };
     let walked = decoder.v1(|arena| {
         if arena.series.len() >= BLOCK {
@@ -61,47 +74,190 @@ pub(crate) fn rewrite(
 
 /// What has been rewritten so far.
 struct Output<'a> {
-    choice: &'a CompressionChoice,
+    source: Source<'a>,
     /// There is one as soon as something has changed.
-    writer: Option<Box<Writer>>,
-    /// How much of the decompressed body can stay as it came: what stood there when the first
-    /// change was met.
+    splice: Option<Box<Splice>>,
+    /// How much of the text can stay as it came: what stood there when the first change was met.
     as_received: usize,
+    /// How many entries of metadata were written, or stand in what stays as it came.
+    metadata: usize,
+    /// By their place in the arrived text.
+    headers: [Header; HEADERS],
+}
+
+/// Tags and lengths of edited series that are remembered.
+const HEADERS: usize = 512;
+
+/// The tag and length that an edited series got, where it began in the arrived text, and where it
+/// begins now.
+#[derive(Clone, Copy, Default)]
+struct Header {
+    text: u64,
+    arrived: u32,
+    position: u32,
 }
 
 impl Output<'_> {
     /// Edits and writes the arena's series, and makes room for others.
     fn block(&mut self, arena: &mut Arena, edit: impl FnMut(&mut SeriesMut<'_>) -> bool) {
         arena.retain(edit);
-        if self.writer.is_none() && arena.changed {
-            let mut writer = Writer::take(Some(self.choice));
-            writer.text(&arena.raw.as_slice()[..self.as_received]);
-            self.writer = Some(writer);
+        if self.splice.is_none() && arena.changed {
+            let mut splice = SPLICE.take().unwrap_or_default();
+            splice.restart();
+            splice.keep(self.source, 0, self.as_received);
+            let before = |span: &&Span| (span.start as usize) < self.as_received;
+            self.metadata = arena.metadata.iter().take_while(before).count();
+            self.splice = Some(splice);
         }
-        match &mut self.writer {
-            Some(writer) => {
-                writer.series(arena);
-                writer.make_room(arena);
+        match &mut self.splice {
+            Some(splice) => {
+                for series in arena.series.iter().filter(|series| !series.dropped) {
+                    metadata(
+                        splice,
+                        self.source,
+                        arena,
+                        &mut self.metadata,
+                        series.whole.start,
+                    );
+                    let (start, end) = (series.whole.start, series.whole.start + series.whole.len);
+                    if series.edited {
+                        edited(splice, self.source, arena, series, &mut self.headers);
+                    } else {
+                        splice.keep(self.source, start as usize, end as usize);
+                    }
+                }
             }
             None => {
                 if let Some(last) = arena.series.last() {
                     self.as_received = (last.whole.start + last.whole.len) as usize;
                 }
-                arena.labels.clear();
-                arena.series.clear();
             }
         }
+        arena.labels.clear();
+        arena.series.clear();
     }
 
-    fn finish(self, arena: &Arena) -> Option<Bytes> {
-        let mut writer = self.writer?;
-        for &span in &arena.metadata {
-            if span.start as usize >= self.as_received {
-                writer.text(arena.text(span));
+    fn finish(mut self, arena: &Arena) -> Option<Bytes> {
+        let mut splice = self.splice.take()?;
+        metadata(
+            &mut splice,
+            self.source,
+            arena,
+            &mut self.metadata,
+            u32::MAX,
+        );
+        let body = splice.finish();
+        SPLICE.set(Some(splice));
+        Some(body)
+    }
+}
+
+/// Writes the metadata that stands before a place and was not written yet.
+#[inline(always)]
+fn metadata(splice: &mut Splice, source: Source<'_>, arena: &Arena, done: &mut usize, to: u32) {
+    while let Some(span) = arena.metadata.get(*done)
+        && span.start < to
+    {
+        let (start, end) = (span.start as usize, (span.start + span.len) as usize);
+        splice.keep(source, start, end);
+        *done += 1;
+    }
+}
+
+/// Writes a series that was edited: runs of labels that nobody touched stay as they came.
+#[inline(always)]
+fn edited(
+    splice: &mut Splice,
+    source: Source<'_>,
+    arena: &Arena,
+    series: &Series,
+    headers: &mut [Header; HEADERS],
+) {
+    let (text, size) = header(series.labels_bytes as usize + series.rest.len as usize);
+    let position = splice.out.position();
+    // What arrived is mostly copied from a series that was as long, and got the same length.
+    let arrived = series.whole.start as usize;
+    let offset = match arrived >= splice.at() {
+        true => splice.copied_from(source, arrived),
+        false => 0,
+    };
+    let other = headers[slot(arrived.wrapping_sub(offset))];
+    let back = position - other.position as usize;
+    if offset > 0
+        && (other.arrived as usize, other.text) == (arrived.wrapping_sub(offset), text)
+        && back <= REACH
+    {
+        splice.out.copy(back, size);
+    } else {
+        splice.out.first_of(&u128::from(text).to_le_bytes(), size);
+    }
+    headers[slot(arrived)] = Header {
+        text,
+        arrived: arrived as u32,
+        position: position as u32,
+    };
+    // The run of labels that is still to be written.
+    let (mut start, mut end) = (0, 0);
+    let labels = &arena.labels[series.labels as usize..][..series.labels_len as usize];
+    for label in labels {
+        let Some((place, len)) = label.entry_place() else {
+            splice.keep(source, start, end);
+            (start, end) = (0, 0);
+            compose(splice, arena, *label);
+            continue;
+        };
+        let place = place as usize;
+        if place != end {
+            splice.keep(source, start, end);
+            start = place;
+            if place >= source.text.len() || place < splice.at() {
+                splice.insert(arena.text(Span::new(place, place + len as usize)));
+                (start, end) = (0, 0);
+                continue;
             }
         }
-        Some(writer.finish(Some(self.choice)))
+        end = place + len as usize;
     }
+    let rest = series.rest.start as usize;
+    if rest == end {
+        return splice.keep(source, start, end + series.rest.len as usize);
+    }
+    splice.keep(source, start, end);
+    if rest < source.text.len() && rest >= splice.at() {
+        splice.keep(source, rest, rest + series.rest.len as usize);
+    } else {
+        splice.insert(arena.text(series.rest));
+    }
+}
+
+/// Where the header of a series that began at a place is remembered.
+#[inline(always)]
+fn slot(arrived: usize) -> usize {
+    let mixed = (arrived as u32).wrapping_mul(0x9e37_79b1);
+    (mixed >> (32 - HEADERS.ilog2())) as usize
+}
+
+/// Writes a label whose entry stands nowhere in the text.
+#[cold]
+fn compose(splice: &mut Splice, arena: &Arena, label: Label) {
+    let mut entry = Vec::new();
+    let (name, value) = (arena.text(label.name()), arena.text(label.value()));
+    put_label(name, value, &mut entry);
+    splice.insert(&entry);
+}
+
+/// The tag of a series and its length, first byte lowest, and how many bytes they take. They are
+/// put together in a register: bytes that are written one by one are slow to be read as one.
+#[inline(always)]
+fn header(len: usize) -> (u64, usize) {
+    let (mut header, mut size) = (u64::from(tag(1, LEN)), 1);
+    let mut left = len as u64;
+    while left >= 0x80 && size < 6 {
+        header |= (left & 0x7f | 0x80) << (8 * size);
+        left >>= 7;
+        size += 1;
+    }
+    (header | left << (8 * size), size + 1)
 }
 
 #[cfg(test)]
@@ -113,7 +269,7 @@ mod tests {
     use crate::Name;
     use crate::remote_write::messages::v1;
     use crate::remote_write::tests::{snappy, unsnappy};
-    use crate::remote_write::{decode, encode_v1};
+    use crate::remote_write::{CompressionChoice, decode, encode_v1};
 
     /// What is done to one series.
     #[derive(Clone, Copy, Debug)]
@@ -230,7 +386,7 @@ mod tests {
             arena.retain(apply(&edits, quiet));
             let expected = v1::WriteRequest::decode(&*unsnappy(&encode_v1(&arena, None))).unwrap();
 
-            let rewritten = rewrite(&body, &limits, &CompressionChoice::default(), apply(&edits, quiet)).unwrap();
+            let rewritten = rewrite(&body, &limits, apply(&edits, quiet)).unwrap();
             prop_assert_eq!(rewritten.counts, arena.counts());
             prop_assert_eq!(rewritten.invalid, invalid);
             prop_assert_eq!(rewritten.body.is_some(), arena.changed);

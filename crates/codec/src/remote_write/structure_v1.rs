@@ -126,15 +126,6 @@ impl Structure {
         self.before = Written::default();
     }
 
-    /// Removes all series from the arena, but for what the next ones are compared with.
-    pub(super) fn make_room(&mut self, arena: &mut Arena) {
-        let kept = self.before.labels.clone();
-        arena.labels.copy_within(kept.clone(), 0);
-        arena.labels.truncate(kept.len());
-        arena.series.clear();
-        self.before.labels = 0..kept.len();
-    }
-
     /// Writes the series that are not dropped.
     pub(super) fn series(&mut self, arena: &Arena) {
         let text = Text {

@@ -5,7 +5,7 @@ use metrifold_model::SeriesCounts;
 use crate::wire::{LEN, Parts, WireError, common_prefix, tag};
 use crate::{Arena, Label, Series, Span, name_head, wire};
 
-use super::{Decoder, Limits, ROOM, is_utf8};
+use super::{Decoder, Limits, ROOM, is_ascii, is_utf8};
 
 const LABEL: u8 = tag(1, LEN);
 const SAMPLE: u8 = tag(2, LEN);
@@ -199,9 +199,10 @@ impl Found {
                     }
                 }
             }
-            let found = short_label(buf, pos, end, limits);
-            let Some((label, next, head)) = found.or_else(|| any_label(buf, pos, end, limits))
-            else {
+            let found = short_label(buf, pos, end, limits)
+                .or_else(|| long_label(buf, pos, end, limits))
+                .or_else(|| any_label(buf, pos, end, limits));
+            let Some((label, next, head)) = found else {
                 break;
             };
             if count < known && self.labels[count].name().len != label.name().len {
@@ -245,6 +246,36 @@ fn short_label(buf: &[u8], pos: usize, end: usize, limits: &Limits) -> Option<(L
     // What stands behind a shorter name is shifted out.
     let behind = 64 - 8 * name_len.min(8);
     let label = Label::entry(pos + 4, name_len, value_len);
+    Some((label, next, head >> behind << behind))
+}
+
+/// The same of a label whose entry has a length of two bytes: values of containers do.
+#[inline(always)]
+fn long_label(buf: &[u8], pos: usize, end: usize, limits: &Limits) -> Option<(Label, usize, u64)> {
+    let front = u64::from_le_bytes(*buf.get(pos..)?.first_chunk()?);
+    let head = u64::from_be_bytes(*buf.get(pos + 5..)?.first_chunk()?);
+    let entry = (front >> 8 & 0x7f | front >> 9 & 0x3f80) as usize;
+    let name_len = (front >> 32 & 0x7f) as usize;
+    let middle = u32::from_le_bytes(*buf.get(pos + 5 + name_len..)?.first_chunk()?);
+    let (value_len, size) = match middle & 0x8000 {
+        0 => (middle >> 8 & 0x7f, 1),
+        _ => (middle >> 8 & 0x7f | middle >> 9 & 0x3f80, 2),
+    };
+    let value_len = value_len as usize;
+    let next = pos + 3 + entry;
+    if front & 0x80_ff80_80ff != 0x0a00_800a
+        || entry < 0x80
+        || middle & 0xff != 0x12
+        || size == 2 && (middle & 0x80_0000 != 0 || value_len < 0x80)
+        || name_len + value_len + 3 + size != entry
+        || name_len.wrapping_sub(1) >= limits.name_bytes
+        || value_len.wrapping_sub(1) >= limits.value_bytes
+        || next > end
+    {
+        return None;
+    }
+    let behind = 64 - 8 * name_len.min(8);
+    let label = Label::entry(pos + 5, name_len, value_len);
     Some((label, next, head >> behind << behind))
 }
 
@@ -313,20 +344,6 @@ fn ascend(buf: &[u8], labels: &[Label]) -> bool {
 fn is_name(buf: &[u8], label: Label) -> bool {
     let name = label.name();
     name.len == 8 && buf[name.start as usize..].starts_with(b"__name__")
-}
-
-/// Whether all bytes are below 128, sixteen at a time.
-#[inline(always)]
-fn is_ascii(text: &[u8]) -> bool {
-    let Some(tail) = text.last_chunk::<16>() else {
-        return text.is_ascii();
-    };
-    let words = text.as_chunks::<16>().0.iter();
-    // The last sixteen overlap what the words cover.
-    let seen = words.fold(u128::from_ne_bytes(*tail), |seen, word| {
-        seen | u128::from_ne_bytes(*word)
-    });
-    seen & (u128::MAX / 255 * 0x80) == 0
 }
 
 /// Reads a `Label` field of any shape; returns it and the position behind.

@@ -164,7 +164,7 @@ proptest! {
         let body = snappy(&message(&all).encode_to_vec());
         let (tenant, pod) = (Name::new("tenant"), Name::new("pod"));
         let (mut shared, mut turn) = (None, 0);
-        let rewritten = rewrite_v1(&body, &LIMITS, &CompressionChoice::default(), |series| {
+        let rewritten = rewrite_v1(&body, &LIMITS, |series| {
             turn += 1;
             let pick = picks[turn % picks.len()];
             if pick == 0 {
@@ -225,7 +225,6 @@ fn a_label_that_goes_on_as_what_was_removed_is_written_whole() {
     let rewritten = rewrite_v1(
         &snappy(&request.encode_to_vec()),
         &Limits::default(),
-        &CompressionChoice::default(),
         |series| {
             series.remove(&removed);
             true

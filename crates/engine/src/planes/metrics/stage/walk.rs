@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use metrifold_codec::remote_write::{CompressionChoice, DecodeError, Invalid};
+use metrifold_codec::remote_write::{DecodeError, Invalid};
 use metrifold_codec::{Batch, SeriesMut};
 use metrifold_model::{Counts, Rejection, Version};
 use metrifold_telemetry::ComponentMetrics;
@@ -278,10 +278,8 @@ impl Stage {
         batch: &mut Batch,
         seen: &mut Seen,
     ) -> Result<Counts, SendError> {
-        let fresh = CompressionChoice::default();
-        let compression = self.ends_as_bodies(last, &fresh);
-        let rewrites = compression.filter(|_| batch.is_rewritable());
-        if rewrites.is_none() {
+        let rewrites = batch.is_rewritable() && self.ends_as_bodies(last);
+        if !rewrites {
             seen.decode(batch)?;
         }
         let before = batch.counts().filter(|_| batch.is_checked());
@@ -297,12 +295,11 @@ impl Stage {
             true
         };
         let edited = guarded(|| {
-            let edited = match rewrites {
-                Some(compression) => batch.rewrite(compression, &mut edit),
-                None => {
-                    let edited = batch.edit(|arena| arena.retain(&mut edit));
-                    edited.map(|()| Invalid::default())
-                }
+            let edited = if rewrites {
+                batch.rewrite(&mut edit)
+            } else {
+                let edited = batch.edit(|arena| arena.retain(&mut edit));
+                edited.map(|()| Invalid::default())
             };
             match edited {
                 Err(error @ DecodeError::GrewTooLarge) => Err(Rejection::from(error)),
@@ -318,39 +315,26 @@ impl Stage {
                 sum + counts
             })
         });
-        if rewrites.is_some() && seen.counts.is_none() {
+        if rewrites && seen.counts.is_none() {
             seen.counts = Some(arrived);
             seen.invalid = invalid;
         }
         Ok(arrived)
     }
 
-    /// How to compress what leaves behind a transform, if all of it goes to sinks that send bodies
-    /// of 1.0 as they are: in the way of the first of them, since they share the body.
-    fn ends_as_bodies<'a>(
-        &'a self,
-        last: Target,
-        fresh: &'a CompressionChoice,
-    ) -> Option<&'a CompressionChoice> {
-        let node = match last {
+    /// Whether all that leaves behind a transform goes to sinks that send bodies of 1.0 as they are.
+    fn ends_as_bodies(&self, last: Target) -> bool {
+        let outputs = match last {
+            Target::Edge(edge) => return self.edges[edge].takes_bodies(Version::V1),
+            Target::Node(node) => self.nodes[node].outputs.iter().flatten(),
+        };
+        outputs.into_iter().all(|target| match *target {
             Target::Edge(edge) => {
                 let edge = &self.edges[edge];
-                return edge.takes_bodies(Version::V1).then_some(&edge.compression);
+                edge.before.is_none() && edge.takes_bodies(Version::V1)
             }
-            Target::Node(node) => &self.nodes[node],
-        };
-        let mut first = None;
-        for target in node.outputs.iter().flatten() {
-            let Target::Edge(edge) = *target else {
-                return None;
-            };
-            let edge = &self.edges[edge];
-            if edge.before.is_some() || !edge.takes_bodies(Version::V1) {
-                return None;
-            }
-            first.get_or_insert(&edge.compression);
-        }
-        Some(first.unwrap_or(fresh))
+            Target::Node(_) => false,
+        })
     }
 
     /// Reports a transform's error. An optional sink's is reported when it is certain that the

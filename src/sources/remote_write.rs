@@ -66,8 +66,8 @@ keys! {
         acknowledge_timeout: Period = default("20s"),
         /// Whether every request is decoded and each series checked. Otherwise that happens only where it is needed: something reads labels, the protocol version changes, the request is 2.0, or no required sink's endpoint would answer for it.
         check_series: bool = default(false),
-        /// Whether the samples of every request are counted, for the ledger and the metrics. Otherwise a request that nobody decodes is forwarded uncounted, unless a queue on disk stores it because its sink does not keep up. Counting costs less than decoding, and checks nothing.
-        count_samples: bool = default(false),
+        /// Whether the samples of every request are counted, for the ledger and the metrics: a request that nobody decodes is decompressed and walked, which costs less than decoding, and is forwarded as it came. With `false` it is forwarded uncounted, unless a queue on disk stores it because its sink does not keep up.
+        count_samples: bool = default(true),
         /// Largest compressed body; above it 413.
         max_body_bytes: Size = default("32MiB"),
         /// Largest decoded body, at most 1GiB; above it 413, before anything is allocated.

@@ -102,7 +102,7 @@ fn config(folder: &Path, disk: &str, oldest: &str, newest: &str) -> String {
     for source in ["plain", "edited"] {
         text += &format!(
             "[sources.{source}]\ntype = \"remote_write\"\naddress = \"INGEST\"\n\
-             path = \"/{source}/{{tenant}}\"\n\
+             path = \"/{source}/{{tenant}}\"\ncount_samples = false\n\
              [transforms.{source}_tenant]\ntype = \"tenant\"\ninputs = [\"{source}\"]\n\
              from = [{{ path = \"tenant\" }}]\n"
         );
@@ -299,11 +299,11 @@ fn the_ledger_balances_whatever_happens() {
 }
 
 #[test]
-fn samples_are_counted_on_request_and_what_passes_through_stays_as_it_came() {
+fn samples_are_counted_unless_that_is_turned_off_and_what_passes_through_stays_as_it_came() {
     let endpoint = Endpoint::healthy();
-    let config = |count: bool| {
+    let config = |keys: &str| {
         format!(
-            "[sources.a]\ntype = \"remote_write\"\naddress = \"INGEST\"\ncount_samples = {count}\n\
+            "[sources.a]\ntype = \"remote_write\"\naddress = \"INGEST\"\n{keys}\
              [sinks.z]\ntype = \"remote_write\"\ninputs = [\"a\"]\nendpoint = \"{}\"\n",
             endpoint.url()
         )
@@ -312,8 +312,8 @@ fn samples_are_counted_on_request_and_what_passes_through_stays_as_it_came() {
     let mut series = Series::new("up", &[(1, 1.0), (2, 2.0)]).label("a", "b");
     series.labels.reverse();
     let body = body(&[series, one("down", 1)]);
-    for (count, expected) in [(false, [0, 1]), (true, [3, 0])] {
-        let child = Metrifold::start(&config(count));
+    for (keys, expected) in [("count_samples = false\n", [0, 1]), ("", [3, 0])] {
+        let child = Metrifold::start(&config(keys));
         expect(&Sender::new(child.ingest).write(&body), 204);
         let ledgers = balanced(&child);
         let total = &sink(&ledgers, "z").total;
@@ -327,6 +327,26 @@ fn samples_are_counted_on_request_and_what_passes_through_stays_as_it_came() {
         );
         assert_eq!(received, expected[0] as f64);
     }
+}
+
+#[test]
+fn transforms_that_lead_to_no_sink_are_not_run() {
+    let endpoint = Endpoint::healthy();
+    // Were they run, the batch would be decoded for them, and so be counted.
+    let child = Metrifold::start(&format!(
+        "[sources.a]\ntype = \"remote_write\"\naddress = \"INGEST\"\ncount_samples = false\n\
+         [transforms.first]\ntype = \"relabel\"\ninputs = [\"a\"]\n\
+         rules = [{{ regex = \"job\", action = \"labeldrop\" }}]\n\
+         [transforms.second]\ntype = \"tenant\"\ninputs = [\"first\"]\n\
+         from = [{{ value = \"team-a\" }}]\nlabel = \"tenant_id\"\n\
+         [sinks.z]\ntype = \"remote_write\"\ninputs = [\"a\"]\nendpoint = \"{}\"\n",
+        endpoint.url()
+    ));
+    let body = body(&[one("up", 1)]);
+    expect(&Sender::new(child.ingest).write(&body), 204);
+    let delivered = sink(&balanced(&child), "z").total.delivered;
+    assert_eq!([delivered.samples, delivered.uncounted_batches], [0, 1]);
+    assert_eq!(endpoint.seen().last().unwrap().body, body);
 }
 
 #[test]

@@ -44,8 +44,9 @@ struct Consumers<'a> {
     sinks: Vec<&'a Arc<str>>,
 }
 
-/// Where components stand in a stage: a transform may have the name of no sink, so one map will do.
-type Places<'a> = HashMap<&'a str, Target>;
+/// Where components stand in a stage, and none for a transform that leads to no sink. A transform
+/// may have the name of no sink, so one map will do.
+type Places<'a> = HashMap<&'a str, Option<Target>>;
 
 impl<'a, P: Plane> Planner<'a, P> {
     /// A planner of wirings that hold on to `in_use`. Components of other planes, which are in none
@@ -90,8 +91,9 @@ impl<'a, P: Plane> Planner<'a, P> {
         wiring
     }
 
-    /// The targets of an output, planned with all that lies behind them. The graph has no
-    /// cycles, which validation has made sure of.
+    /// The targets of an output, planned with all that lies behind them, without the transforms
+    /// that lead to no sink: what nobody gets is not worked on. The graph has no cycles, which
+    /// validation has made sure of.
     fn targets(
         &self,
         port: Port<'_>,
@@ -104,7 +106,7 @@ impl<'a, P: Plane> Planner<'a, P> {
         let mut targets = Vec::with_capacity(consumers.transforms.len() + consumers.sinks.len());
         for &id in &consumers.transforms {
             if let Some(&known) = places.get(&**id) {
-                targets.push(known);
+                targets.extend(known);
                 continue;
             }
             let Some(Transformer { transform, metrics }) = self.transforms.get(id) else {
@@ -112,7 +114,7 @@ impl<'a, P: Plane> Planner<'a, P> {
             };
             let index = wiring.nodes.len();
             let target = Target::Node(index);
-            places.insert(id, target);
+            places.insert(id, Some(target));
             wiring.nodes.push(Node {
                 transform: transform.clone(),
                 metrics: metrics.clone(),
@@ -125,6 +127,12 @@ impl<'a, P: Plane> Planner<'a, P> {
                 let output = |name: &String| self.targets((id, Some(name)), wiring, places);
                 names.iter().map(output).collect()
             };
+            if outputs.iter().all(Vec::is_empty) {
+                // It is the last one: behind it, no other was kept.
+                wiring.nodes.truncate(index);
+                places.insert(id, None);
+                continue;
+            }
             wiring.nodes[index].outputs = outputs;
             targets.push(target);
         }
@@ -134,9 +142,9 @@ impl<'a, P: Plane> Planner<'a, P> {
             };
             let target = *places.entry(id).or_insert_with(|| {
                 wiring.edges.push(edge.clone());
-                Target::Edge(wiring.edges.len() - 1)
+                Some(Target::Edge(wiring.edges.len() - 1))
             });
-            targets.push(target);
+            targets.extend(target);
         }
         targets
     }

@@ -36,6 +36,8 @@ lint:
 # Figures are of this machine: docs/performance.md says how to read them.
 bench: peers
 	$(CARGO) build --locked --release --target-dir target/product
+	METRIFOLD_BENCH_CAPTURED=$(CURDIR)/target/captured $(CARGO) bench --locked --bench capture
+	METRIFOLD_BENCH_CAPTURED=$(CURDIR)/target/captured $(CARGO) bench --locked -p metrifold-expr --bench shapes
 	$(CARGO) bench --locked --bench throughput --bench disk_queue --bench outage --bench reload
 	$(CARGO) bench --locked --bench codec --bench pipeline
 

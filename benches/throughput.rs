@@ -1,12 +1,12 @@
-//! Metrifold beside vmagent under the same load, and both beside the limit.
+//! Metrifold beside vmagent under the same loads, and both beside the limit of the same bodies.
 //!
-//! Four senders in a closed loop post requests of 2,000 series; two sinks count what arrives. The
-//! processor time of each gateway is read from /proc, from the first request to the last sample
-//! that the sinks received. Run it with `make bench`; `METRIFOLD_BENCH_SECONDS` sets the length
-//! of each run, `METRIFOLD_BENCH_ONLY` (`Edit` or `Pass`) runs one case of Metrifold alone, and
+//! Four senders in a closed loop post requests of 2,000 series of one shape after the other; two
+//! sinks count what arrives. The processor time of each gateway is read from /proc, from the first
+//! request to the last series that the sinks received. Run it with `make bench`;
+//! `METRIFOLD_BENCH_SECONDS` sets the length of each run, `METRIFOLD_BENCH_ONLY` names one load,
+//! `METRIFOLD_BENCH_ALONE` leaves vmagent out, `METRIFOLD_BENCH_SEED` repeats a run's data, and
 //! `METRIFOLD_BIN` names another binary.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -14,17 +14,25 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use metrifold_codec::remote_write::messages::v1;
+
 #[path = "support/edit.rs"]
 mod edit;
 #[path = "support/gateway.rs"]
 mod gateway;
+#[path = "support/limit.rs"]
+mod limit;
 #[path = "support/load.rs"]
 mod load;
 #[path = "support/payload.rs"]
 mod payload;
+#[path = "support/shapes.rs"]
+mod shapes;
 
-use gateway::{Counter, Running, cpu, free_port, peak, product, varint, wait_for};
+use gateway::{Counter, Running, cpu, free_port, peak, product, wait_for};
+use limit::Limit;
 use load::{Load, SENDERS};
+use shapes::{Generator, Shape};
 
 const REPETITIONS: usize = 3;
 
@@ -36,97 +44,137 @@ fn main() {
     let seconds = std::env::var("METRIFOLD_BENCH_SECONDS");
     let seconds = seconds.ok().and_then(|s| s.parse().ok()).unwrap_or(6);
     let length = Duration::from_secs(seconds);
-    let load = Load::new();
+    let seed = shapes::seed();
     println!(
-        "load: {} series per request, {} raw and {} compressed bytes per sample, {SENDERS} connections, {seconds} s per run, median of {REPETITIONS}",
+        "seed {seed}, {} series per request, {SENDERS} connections, {seconds} s per run, ranges over {REPETITIONS} runs; \
+         CPU in nanoseconds per series, the limit in one core without a network",
         payload::SERIES,
-        load.raw / payload::SERIES,
-        load.compressed() / payload::SERIES,
     );
-    let limit = limit();
     println!(
-        "limit (snappy decode, walk, copy, snappy encode, one core): {limit:.0} ns per sample\n"
+        "{:<24} {:<34} {:>5} {:>5} {:>11} {:>13} {:>9} {:>12} {:>8}",
+        "load", "case", "raw", "wire", "CPU", "times limit", "limit", "series/s", "MiB"
     );
-
-    println!(
-        "{:<34} {:>12} {:>14} {:>10}",
-        "case", "ns/sample", "samples/s", "peak MiB"
-    );
-    let mut results = HashMap::new();
     let only = std::env::var("METRIFOLD_BENCH_ONLY").ok();
-    let gateways = match only {
-        None => &[Gateway::Metrifold, Gateway::Vmagent][..],
-        Some(_) => &[Gateway::Metrifold],
-    };
-    for case in [Case::Edit, Case::Pass] {
+    let peer = std::env::var_os("METRIFOLD_BENCH_ALONE").is_none();
+    for shape in Shape::ALL {
         if only
             .as_ref()
-            .is_some_and(|only| *only != format!("{case:?}"))
+            .is_some_and(|only| !shape.name().contains(&**only))
         {
             continue;
         }
-        for &gateway in gateways {
-            let mut runs: Vec<Run> = (0..REPETITIONS)
-                .map(|_| run(gateway, case, &load, length))
-                .collect();
-            runs.sort_by(|a, b| a.nanos.total_cmp(&b.nanos));
-            let run = runs[REPETITIONS / 2];
+        let requests = requests(shape, seed);
+        let mut better = f64::INFINITY;
+        let mut worst: f64 = 0.0;
+        for case in Case::ALL {
+            // 2.0 is nothing that vmagent speaks, and histograms nothing that its version knows.
+            let both = peer && case != Case::EditV2 && shape != Shape::Histograms;
+            let gateways = match both {
+                true => &[Gateway::Metrifold, Gateway::Vmagent][..],
+                false => &[Gateway::Metrifold],
+            };
+            let load = load_of(&requests, case == Case::EditV2);
+            let kept = match case {
+                Case::Pass => payload::SERIES,
+                Case::Edit | Case::EditV2 => shapes::kept(&requests[0][0]),
+            };
+            let limit = limit(&load, case == Case::EditV2);
+            for &gateway in gateways {
+                let mut runs: Vec<Run> = (0..REPETITIONS)
+                    .map(|_| run(gateway, case, &load, kept, length))
+                    .collect();
+                runs.sort_by(|a, b| a.nanos.total_cmp(&b.nanos));
+                let (least, most) = (runs[0], runs[REPETITIONS - 1]);
+                let peak = runs.iter().fold(0.0, |peak: f64, run| peak.max(run.peak));
+                println!(
+                    "{:<24} {:<34} {:>5} {:>5} {:>5.0}-{:<5.0} {:>6.2}-{:<6.2} {limit:>9.0} {:>12.0} {peak:>8.1}",
+                    shape.name(),
+                    format!("{}, {}", gateway.name(), case.name()),
+                    load.raw / payload::SERIES,
+                    load.compressed() / payload::SERIES,
+                    least.nanos,
+                    most.nanos,
+                    least.nanos / limit,
+                    most.nanos / limit,
+                    runs[REPETITIONS / 2].rate,
+                );
+                match (gateway, case) {
+                    (Gateway::Metrifold, Case::Edit) => worst = most.nanos,
+                    (Gateway::Vmagent, Case::Edit) => better = least.nanos,
+                    _ => {}
+                }
+            }
+        }
+        if better.is_finite() {
             println!(
-                "{:<34} {:>12.1} {:>14.0} {:>10.1}",
-                format!("{}, {}", gateway.name(), case.name()),
-                run.nanos,
-                run.rate,
-                run.peak
+                "{:<24} vmagent / metrifold, worst of the runs: {:.1}",
+                shape.name(),
+                better / worst
             );
-            results.insert((gateway.name(), case.name()), run);
         }
     }
-    if only.is_some() {
-        return;
-    }
-    let ratio = |case: Case| {
-        results[&("vmagent", case.name())].nanos / results[&("metrifold", case.name())].nanos
+}
+
+/// The requests of each sender.
+fn requests(shape: Shape, seed: u64) -> Vec<Vec<v1::WriteRequest>> {
+    let generator = Generator {
+        shape,
+        seed,
+        series: payload::SERIES,
     };
-    let edit = results[&("metrifold", Case::Edit.name())];
-    println!();
-    println!(
-        "{}: vmagent / metrifold = {:.1}",
-        Case::Edit.name(),
-        ratio(Case::Edit)
-    );
-    println!(
-        "{}: vmagent / metrifold = {:.1}",
-        Case::Pass.name(),
-        ratio(Case::Pass)
-    );
-    println!(
-        "{}: metrifold / limit = {:.2}",
-        Case::Edit.name(),
-        edit.nanos / limit
-    );
+    // What is new in every request has to stay so for a while.
+    let rounds = if shape == Shape::Churn { 12 } else { 4 };
+    let of = |sender| {
+        (0..rounds)
+            .map(|round| generator.request(sender, round))
+            .collect()
+    };
+    (0..SENDERS).map(of).collect()
+}
+
+fn load_of(requests: &[Vec<v1::WriteRequest>], second_version: bool) -> Arc<Load> {
+    let body = |request| match second_version {
+        false => shapes::compressed(request),
+        true => shapes::compressed(&shapes::as_v2(request)),
+    };
+    let bodies = requests
+        .iter()
+        .map(|requests| requests.iter().map(body).collect());
+    Load::of(bodies.collect(), second_version)
+}
+
+/// The least that has to be done to such requests: nanoseconds per series.
+fn limit(load: &Load, second_version: bool) -> f64 {
+    let mut limit = Limit::new();
+    let mut times = Vec::new();
+    for round in 0..400 {
+        let started = Instant::now();
+        let len = limit.read(load.body(round), second_version);
+        limit.write(len);
+        times.push(started.elapsed());
+    }
+    times.sort();
+    times[times.len() / 2].as_nanos() as f64 / payload::SERIES as f64
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Case {
     /// A tenant label added, one family dropped, one label dropped.
     Edit,
-    /// Nothing to change.
+    /// The same of 2.0.
+    EditV2,
+    /// Nothing to change; Metrifold counts what passes.
     Pass,
 }
 
 impl Case {
+    const ALL: [Self; 3] = [Self::Edit, Self::EditV2, Self::Pass];
+
     fn name(self) -> &'static str {
         match self {
-            Self::Edit => "tag, drop family and label",
+            Self::Edit => "edit",
+            Self::EditV2 => "edit of 2.0",
             Self::Pass => "nothing to change",
-        }
-    }
-
-    /// How many of a request's series reach a sink.
-    fn kept(self) -> usize {
-        match self {
-            Self::Edit => edit::kept(),
-            Self::Pass => payload::SERIES,
         }
     }
 }
@@ -163,7 +211,7 @@ impl Gateway {
                     .arg(format!("-httpListenAddr=127.0.0.1:{port}"))
                     .arg(format!("-remoteWrite.tmpDataPath={}", dir.display()))
                     .args(sinks.map(|sink| format!("-remoteWrite.url=http://{sink}/write")));
-                if case == Case::Edit {
+                if case != Case::Pass {
                     let rules = dir.join("relabel.yml");
                     std::fs::write(&rules, edit::vmagent_rules()).unwrap();
                     command.arg(format!("-remoteWrite.relabelConfig={}", rules.display()));
@@ -181,7 +229,7 @@ impl Gateway {
 fn metrifold_config(case: Case, port: u16, sinks: [SocketAddr; 2]) -> String {
     let (transforms, last) = match case {
         Case::Pass => (String::new(), "ingest"),
-        Case::Edit => (edit::transforms(), "clean"),
+        Case::Edit | Case::EditV2 => (edit::transforms(), "clean"),
     };
     let sink = |name: &str, address: SocketAddr| {
         format!(
@@ -206,7 +254,7 @@ struct Run {
     peak: f64,
 }
 
-fn run(gateway: Gateway, case: Case, load: &Arc<Load>, length: Duration) -> Run {
+fn run(gateway: Gateway, case: Case, load: &Arc<Load>, kept: usize, length: Duration) -> Run {
     let dir = tempfile::tempdir().unwrap();
     let sinks = [Counter::start(), Counter::start()];
     let port = free_port();
@@ -216,13 +264,13 @@ fn run(gateway: Gateway, case: Case, load: &Arc<Load>, length: Duration) -> Run 
     wait_for(address);
     // Once through everything, so that pools and caches are what they are in the long run.
     let warmed = load.drive(address, Duration::from_millis(1000)).len();
-    settle(&sinks, warmed as u64 * case.kept() as u64);
+    settle(&sinks, warmed as u64 * kept as u64);
 
     let before = cpu(child.0.id());
     let started = Instant::now();
     let requests = load.drive(address, length).len();
     let took = started.elapsed();
-    settle(&sinks, (warmed + requests) as u64 * case.kept() as u64);
+    settle(&sinks, (warmed + requests) as u64 * kept as u64);
     let nanos = cpu(child.0.id()) - before;
     let peak = peak(child.0.id());
     drop(child);
@@ -245,57 +293,6 @@ fn settle(sinks: &[Counter; 2], samples: u64) {
                 sink.samples()
             );
             thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-/// The least that has to be done to a request whose labels change: nanoseconds per sample.
-fn limit() -> f64 {
-    let bodies: Vec<_> = (0..4).map(|round| payload::body(0, round)).collect();
-    let len = payload::request(0, 0).len() + 1024;
-    let (mut raw, mut copy) = (vec![0; len], vec![0; len]);
-    let mut out = vec![0; snap::raw::max_compress_len(len)];
-    let mut offsets: Vec<u32> = Vec::new();
-    let mut decoder = snap::raw::Decoder::new();
-    let mut encoder = snap::raw::Encoder::new();
-    let mut times = Vec::new();
-    for round in 0..400 {
-        let started = Instant::now();
-        let len = decoder
-            .decompress(&bodies[round % bodies.len()], &mut raw)
-            .unwrap();
-        offsets.clear();
-        walk(&raw[..len], &mut offsets);
-        copy[..len].copy_from_slice(std::hint::black_box(&raw[..len]));
-        std::hint::black_box(encoder.compress(&copy[..len], &mut out).unwrap());
-        times.push(started.elapsed());
-    }
-    times.sort();
-    times[times.len() / 2].as_nanos() as f64 / payload::SERIES as f64
-}
-
-/// Finds every series and the name and value of every label.
-fn walk(raw: &[u8], offsets: &mut Vec<u32>) {
-    let mut pos = 0;
-    while pos < raw.len() {
-        pos += 1;
-        let len = varint(raw, &mut pos);
-        let end = pos + len;
-        offsets.push(pos as u32);
-        while pos < end {
-            let tag = raw[pos];
-            pos += 1;
-            let len = varint(raw, &mut pos);
-            if tag != 0x0a {
-                pos += len;
-                continue;
-            }
-            for _ in 0..2 {
-                pos += 1;
-                let len = varint(raw, &mut pos);
-                offsets.extend_from_slice(&[pos as u32, len as u32]);
-                pos += len;
-            }
         }
     }
 }

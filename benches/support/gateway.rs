@@ -120,21 +120,25 @@ fn count(stream: TcpStream, samples: &AtomicU64, failing: &AtomicBool) {
             raw.resize(len, 0);
         }
         let len = decoder.decompress(&body, &mut raw).unwrap();
-        samples.fetch_add(series(&raw[..len]), Ordering::Relaxed);
-        if writer
-            .write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
-            .is_err()
-        {
+        let series = series(&raw[..len]);
+        samples.fetch_add(series, Ordering::Relaxed);
+        // Who sends 2.0 wants to know what was written; the others do not look.
+        let answer = format!(
+            "HTTP/1.1 204 No Content\r\nX-Prometheus-Remote-Write-Samples-Written: {series}\r\n\
+             X-Prometheus-Remote-Write-Histograms-Written: 0\r\n\
+             X-Prometheus-Remote-Write-Exemplars-Written: 0\r\n\r\n"
+        );
+        if writer.write_all(answer.as_bytes()).is_err() {
             return;
         }
     }
 }
 
-/// How many series a request has, each of which has one sample.
+/// How many series a request of either version has, each of which has one sample.
 fn series(raw: &[u8]) -> u64 {
     let (mut pos, mut count) = (0, 0);
     while pos < raw.len() {
-        count += u64::from(raw[pos] == 0x0a);
+        count += u64::from(matches!(raw[pos], 0x0a | 0x2a));
         pos += 1;
         let len = varint(raw, &mut pos);
         pos += len;

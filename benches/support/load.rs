@@ -19,6 +19,8 @@ pub struct Load {
     bodies: Vec<Vec<Vec<u8>>>,
     /// Bytes of a request before compression.
     pub raw: usize,
+    /// Whether the bodies are of 2.0.
+    second_version: bool,
 }
 
 impl Load {
@@ -31,7 +33,24 @@ impl Load {
         Arc::new(Self {
             bodies: (0..SENDERS).map(body).collect(),
             raw: payload::request(0, 0).len(),
+            second_version: false,
         })
+    }
+
+    /// Bodies of other series, by sender.
+    pub fn of(bodies: Vec<Vec<Vec<u8>>>, second_version: bool) -> Arc<Self> {
+        let raw = snap::raw::decompress_len(&bodies[0][0]).unwrap();
+        Arc::new(Self {
+            bodies,
+            raw,
+            second_version,
+        })
+    }
+
+    /// One of the first sender's bodies.
+    pub fn body(&self, round: usize) -> &[u8] {
+        let bodies = &self.bodies[0];
+        &bodies[round % bodies.len()]
     }
 
     /// Bytes of a request.
@@ -44,7 +63,14 @@ impl Load {
         let senders: Vec<_> = (0..SENDERS)
             .map(|sender| {
                 let load = self.clone();
-                thread::spawn(move || send(&load.bodies[sender], address, length))
+                thread::spawn(move || {
+                    let bodies = load.bodies[sender % load.bodies.len()].iter();
+                    let requests = bodies.map(|body| match load.second_version {
+                        false => request(body),
+                        true => request_v2(body),
+                    });
+                    send(&requests.collect::<Vec<_>>(), address, length)
+                })
             })
             .collect();
         let took = senders.into_iter().map(|sender| sender.join().unwrap());
@@ -52,10 +78,9 @@ impl Load {
     }
 }
 
-fn send(bodies: &[Vec<u8>], address: SocketAddr, length: Duration) -> Vec<Duration> {
+fn send(requests: &[Vec<u8>], address: SocketAddr, length: Duration) -> Vec<Duration> {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_nodelay(true).unwrap();
-    let requests: Vec<Vec<u8>> = bodies.iter().map(|body| request(body)).collect();
     let deadline = Instant::now() + length;
     let mut took = Vec::new();
     let mut reader = BufReader::new(stream.try_clone().unwrap());
@@ -74,10 +99,20 @@ fn send(bodies: &[Vec<u8>], address: SocketAddr, length: Duration) -> Vec<Durati
 
 /// A body of remote write 1.0 as a request.
 pub fn request(body: &[u8]) -> Vec<u8> {
+    request_as(body, "application/x-protobuf", "0.1.0")
+}
+
+/// A body of remote write 2.0 as a request.
+pub fn request_v2(body: &[u8]) -> Vec<u8> {
+    let message = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
+    request_as(body, message, "2.0.0")
+}
+
+fn request_as(body: &[u8], content_type: &str, version: &str) -> Vec<u8> {
     let mut request = format!(
         "POST /api/v1/write HTTP/1.1\r\nHost: bench\r\nUser-Agent: bench\r\n\
-         Content-Type: application/x-protobuf\r\nContent-Encoding: snappy\r\n\
-         X-Prometheus-Remote-Write-Version: 0.1.0\r\nContent-Length: {}\r\n\r\n",
+         Content-Type: {content_type}\r\nContent-Encoding: snappy\r\n\
+         X-Prometheus-Remote-Write-Version: {version}\r\nContent-Length: {}\r\n\r\n",
         body.len()
     )
     .into_bytes();

@@ -211,7 +211,7 @@ impl Generator {
                 ("metrics_path", "/metrics/cadvisor".into()),
                 ("name", format!("{:016x}{:016x}{:016x}{:016x}", hash(2), hash(3), hash(4), hash(5))),
                 ("namespace", namespace.to_string()),
-                ("node", format!("ip-10-{}-{}.eu-1.internal", sender, id >> 20 & 63)),
+                ("node", format!("ip-10-{}-{}.eu-1.example", sender, id >> 20 & 63)),
                 ("pod", pod),
                 ("service", "kubelet".into()),
             ]);
@@ -247,7 +247,7 @@ impl Generator {
             ("namespace", namespace.to_string()),
             (
                 "node",
-                format!("ip-10-{}-{}.internal", sender, id >> 20 & 63),
+                format!("ip-10-{}-{}.node.example", sender, id >> 20 & 63),
             ),
             ("pod", pod),
             ("service", word.to_string()),

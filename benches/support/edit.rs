@@ -1,5 +1,6 @@
 //! The edit that gateways are measured with: the label `tenant_id` added, one metric family and one
 //! label dropped.
+#![allow(dead_code, reason = "each benchmark uses its part")]
 
 use super::payload;
 

@@ -150,7 +150,7 @@ impl Generator {
             1 => (random >> 40) as f64 / 1e6,
             _ => 1.0,
         };
-        if self.shape == Shape::Histograms && series % 4 == 0 {
+        if self.shape == Shape::Histograms && series.is_multiple_of(4) {
             made.histograms.push(histogram(random, timestamp));
             return made;
         }

@@ -35,12 +35,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const SERIES: usize = 2_000;
 const ROUNDS: usize = 160;
 
-/// Bodies of one load, in both versions, and the samples in each.
+/// Bodies of one load, in both versions, and the series of each.
 struct Load {
     name: String,
     v1: Vec<Bytes>,
     v2: Vec<Bytes>,
-    samples: f64,
+    series: Vec<f64>,
 }
 
 fn main() {
@@ -96,7 +96,7 @@ fn generated(shape: Shape, seed: u64) -> Load {
             .iter()
             .map(|request| shapes::compressed(&shapes::as_v2(request)).into())
             .collect(),
-        samples: SERIES as f64,
+        series: vec![SERIES as f64; requests.len()],
     }
 }
 
@@ -120,13 +120,12 @@ fn captured(folder: &Path) -> Load {
         }
     }
     requests.truncate(64);
-    let series: usize = requests
-        .iter()
-        .map(|request| request.timeseries.len())
-        .sum();
     Load {
         name: "captured".into(),
-        samples: series as f64 / requests.len() as f64,
+        series: requests
+            .iter()
+            .map(|request| request.timeseries.len() as f64)
+            .collect(),
         v1: requests
             .iter()
             .map(|request| shapes::compressed(request).into())
@@ -207,36 +206,37 @@ fn measure(load: &Load) {
     let mut edit = Edit::new();
     let mut limit = Limit::new();
     let mut times: [Vec<f64>; 8] = Default::default();
-    let mut time = |case: usize, work: &mut dyn FnMut()| {
+    let mut time = |case: usize, series: f64, work: &mut dyn FnMut()| {
         let started = Instant::now();
         work();
-        times[case].push(started.elapsed().as_nanos() as f64 / load.samples);
+        times[case].push(started.elapsed().as_nanos() as f64 / series);
     };
     for round in 0..ROUNDS {
         let first = &load.v1[round % load.v1.len()];
         let second = &load.v2[round % load.v2.len()];
+        let series = load.series[round % load.series.len()];
         let limits = Limits::default();
-        time(0, &mut || {
+        time(0, series, &mut || {
             let len = limit.read(first, false);
             limit.write(len);
         });
-        time(1, &mut || {
+        time(1, series, &mut || {
             drop(black_box(edited(Version::V1, first, &mut edit, &origin)))
         });
-        time(2, &mut || {
+        time(2, series, &mut || {
             drop(black_box(count(Version::V1, first, &limits)))
         });
-        time(3, &mut || {
+        time(3, series, &mut || {
             let len = limit.read(second, true);
             limit.write(len);
         });
-        time(4, &mut || {
+        time(4, series, &mut || {
             drop(black_box(edited(Version::V2, second, &mut edit, &origin)))
         });
-        time(5, &mut || {
+        time(5, series, &mut || {
             drop(black_box(count(Version::V2, second, &limits)))
         });
-        time(6, &mut || {
+        time(6, series, &mut || {
             drop(black_box(converted(
                 Version::V1,
                 Version::V2,
@@ -244,7 +244,7 @@ fn measure(load: &Load) {
                 &origin,
             )))
         });
-        time(7, &mut || {
+        time(7, series, &mut || {
             drop(black_box(converted(
                 Version::V2,
                 Version::V1,
@@ -262,10 +262,10 @@ fn measure(load: &Load) {
     println!(
         "{:<22} {:>5.0} {:>5.1} | {limit1:>5.0} {edit1:>5.0} {:>5.2} {:>6.1} {count1:>6.0} | {limit2:>5.0} {edit2:>5.0} {:>5.2} {count2:>6.0} | {up:>5.0} {:>5.2} {down:>5.0} {:>5.2}",
         load.name,
-        raw as f64 / load.samples,
-        load.v1[0].len() as f64 / load.samples,
+        raw as f64 / load.series[0],
+        load.v1[0].len() as f64 / load.series[0],
         edit1 / limit1,
-        out.len() as f64 / load.samples,
+        out.len() as f64 / load.series[0],
         edit2 / limit2,
         up / (limit1 + limit2),
         down / (limit1 + limit2),

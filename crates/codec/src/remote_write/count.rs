@@ -105,7 +105,7 @@ mod tests {
     use prost::Message;
 
     use super::super::tests::{snappy, v1_request, v2_request};
-    use super::super::{CompressionChoice, decode, rewrite_v1};
+    use super::super::{decode, rewrite_v1};
     use super::*;
 
     /// What the decoder finds, if all of it is valid.
@@ -186,11 +186,7 @@ mod tests {
                 assert_eq!(count(version, &more, &limits).unwrap_err(), too_many(parts));
             }
             if version == Version::V1 {
-                let rewrite = |body| {
-                    let choice = CompressionChoice::default();
-                    let rewritten = rewrite_v1(body, &limits, &choice, |_| true);
-                    rewritten.map(drop)
-                };
+                let rewrite = |body| rewrite_v1(body, &limits, |_| true).map(drop);
                 assert!(rewrite(&fits).is_ok());
                 assert_eq!(rewrite(&more).unwrap_err(), too_many(parts));
             }

@@ -63,31 +63,33 @@ struct Symbols<'a> {
     arena: &'a Arena,
     table: Vec<&'a [u8]>,
     numbers: HashMap<&'a [u8], u32, RandomState>,
-    /// By where a symbol that arrived starts in the text, its number and one more; 0 if it has none
-    /// yet. There are none in a 1.0 batch.
+    /// By the number of a symbol that arrived, its number here and one more; 0 if it has none yet.
+    /// There are none in a 1.0 batch.
     arrived: Vec<u32>,
-    /// The same for strings that edits added.
+    /// By [`BUCKET`] of the text, the first symbol that starts in it or behind it.
+    buckets: Vec<u32>,
+    /// From where a string that an edit added starts in the text to its number.
     added: HashMap<u32, u32, RandomState>,
 }
 
-/// The longest symbol table, in bytes, for which each place has its entry; symbols behind it are
-/// looked up by their text.
-const TABLE_MAX: usize = 4 << 20;
+/// Bytes of the text that share an entry into the list of symbols.
+const BUCKET: usize = 32;
 
 impl<'a> Symbols<'a> {
     fn new(arena: &'a Arena) -> Self {
-        let count = arena.symbols.len();
         // A symbol that many series share is looked up for each of them: by its place, not by its
         // text.
-        let last = arena
-            .symbols
-            .last()
-            .map_or(0, |last| last.start as usize + 1);
+        let mut buckets = Vec::new();
+        for (number, symbol) in arena.symbols.iter().enumerate() {
+            let bucket = symbol.start as usize / BUCKET;
+            buckets.resize(buckets.len().max(bucket + 1), number as u32);
+        }
         let mut symbols = Self {
             arena,
-            table: Vec::with_capacity(count),
-            numbers: HashMap::with_capacity_and_hasher(count, RandomState::default()),
-            arrived: vec![0; last.min(TABLE_MAX)],
+            table: Vec::new(),
+            numbers: HashMap::default(),
+            arrived: vec![0; arena.symbols.len()],
+            buckets,
             added: HashMap::default(),
         };
         symbols.intern(b"");
@@ -105,15 +107,24 @@ impl<'a> Symbols<'a> {
 
     #[inline(always)]
     fn span(&mut self, span: Span) -> u32 {
-        match self.arrived.get(span.start as usize) {
-            Some(0) => {
-                let number = self.intern(self.arena.text(span));
-                self.arrived[span.start as usize] = number + 1;
-                number
+        let arena = self.arena;
+        let Some(&first) = self.buckets.get(span.start as usize / BUCKET) else {
+            return self.span_elsewhere(span);
+        };
+        let symbols = arena.symbols.iter().enumerate().skip(first as usize);
+        for (index, symbol) in symbols {
+            if symbol.start < span.start {
+                continue;
             }
-            Some(next) => next - 1,
-            None => self.span_elsewhere(span),
+            if symbol.start > span.start {
+                break;
+            }
+            if self.arrived[index] == 0 {
+                self.arrived[index] = self.intern(arena.text(span)) + 1;
+            }
+            return self.arrived[index] - 1;
         }
+        self.span_elsewhere(span)
     }
 
     fn span_elsewhere(&mut self, span: Span) -> u32 {

@@ -85,14 +85,14 @@ struct Output<'a> {
     headers: [Header; HEADERS],
 }
 
-/// Tags and lengths of edited series that are remembered.
+/// Lengths of edited series that are remembered.
 const HEADERS: usize = 512;
 
-/// The tag and length that an edited series got, where it began in the arrived text, and where it
-/// begins now.
+/// The length that an edited series got, where the series began in the arrived text, and where the
+/// length stands now.
 #[derive(Clone, Copy, Default)]
 struct Header {
-    text: u64,
+    text: u128,
     arrived: u32,
     position: u32,
 }
@@ -173,14 +173,18 @@ fn edited(
     series: &Series,
     headers: &mut [Header; HEADERS],
 ) {
-    let (text, size) = header(series.labels_bytes as usize + series.rest.len as usize);
+    // The tag is there already, and mostly the end of a copy; the length goes with what follows it.
+    let arrived = series.whole.start as usize;
+    let mut offset = 0;
+    if arrived >= splice.at() {
+        splice.keep(source, arrived, arrived + 1);
+        offset = splice.copied_from(source, arrived + 1);
+    } else {
+        splice.out.first_of(&[tag(1, LEN)], 1);
+    }
+    let (text, size) = length(series.labels_bytes as usize + series.rest.len as usize);
     let position = splice.out.position();
     // What arrived is mostly copied from a series that was as long, and got the same length.
-    let arrived = series.whole.start as usize;
-    let offset = match arrived >= splice.at() {
-        true => splice.copied_from(source, arrived),
-        false => 0,
-    };
     let other = headers[slot(arrived.wrapping_sub(offset))];
     let back = position - other.position as usize;
     if offset > 0
@@ -189,7 +193,7 @@ fn edited(
     {
         splice.out.copy(back, size);
     } else {
-        splice.out.first_of(&u128::from(text).to_le_bytes(), size);
+        splice.out.first_of(&text.to_le_bytes(), size);
     }
     headers[slot(arrived)] = Header {
         text,
@@ -246,18 +250,18 @@ fn compose(splice: &mut Splice, arena: &Arena, label: Label) {
     splice.insert(&entry);
 }
 
-/// The tag of a series and its length, first byte lowest, and how many bytes they take. They are
-/// put together in a register: bytes that are written one by one are slow to be read as one.
+/// The length of a series as a varint, first byte lowest, and how many bytes it takes. It is put
+/// together in a register: bytes that are written one by one are slow to be read as one.
 #[inline(always)]
-fn header(len: usize) -> (u64, usize) {
-    let (mut header, mut size) = (u64::from(tag(1, LEN)), 1);
-    let mut left = len as u64;
+fn length(len: usize) -> (u128, usize) {
+    let (mut text, mut size) = (0, 0);
+    let mut left = len as u128;
     while left >= 0x80 && size < 6 {
-        header |= (left & 0x7f | 0x80) << (8 * size);
+        text |= (left & 0x7f | 0x80) << (8 * size);
         left >>= 7;
         size += 1;
     }
-    (header | left << (8 * size), size + 1)
+    (text | left << (8 * size), size + 1)
 }
 
 #[cfg(test)]

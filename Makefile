@@ -1,7 +1,7 @@
 # Everything that is done with this repository. Needs a Rust toolchain (rustup takes the version
 # from rust-toolchain.toml); `test` and `bench` also need apt, for the programs they run beside.
 
-.PHONY: run build test lint bench fuzz peers
+.PHONY: run build test live lint bench fuzz peers
 
 CARGO ?= cargo
 CONFIG ?= config/examples/quickstart.toml
@@ -28,10 +28,17 @@ test: peers
 	$(CARGO) test --locked --workspace --doc
 	$(CARGO) test --locked --workspace --lib --bins --tests --no-fail-fast
 
+# The tests beside Prometheus 3 and Thanos, which `test` shows as ignored. Needs Go, and minutes to
+# build both, once: tests/peers/build says where they are kept.
+live:
+	METRIFOLD_PEERS="$$(./tests/peers/build)" && export METRIFOLD_PEERS && \
+		$(CARGO) test --locked --test live -- --ignored --test-threads 1 real::
+
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
+	$(CARGO) check --locked --manifest-path fuzz/Cargo.toml --target-dir target/fuzz
 
 # Figures are of this machine: docs/performance.md says how to read them.
 bench: peers

@@ -8,6 +8,7 @@ mod outage;
 mod peers;
 mod poison;
 mod queries;
+mod real;
 mod reload_footprint;
 mod reload_live;
 mod rules;

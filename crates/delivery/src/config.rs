@@ -77,6 +77,8 @@ keys! {
         pub(super) max_age: Period = default("2h"),
         /// When an endpoint has answered a request with 5xx for so long, it is looked for the series on which it fails: one is given up and counted as `isolated` if the endpoint fails on it alone and takes something else of the same tenant before and after. `0s` never looks.
         isolate_after: Period = default("5m"),
+        /// Most requests that the endpoint answers 429 or another no in a second, all tenants together, from 1 to 10000: the more tenants it refuses, the longer each of them pauses, up to 5 minutes more. Tenants that it takes are not held up.
+        pub(super) max_refusals_per_second: u32 = default(50),
         /// What statuses, or classes of them, mean for a batch: `retry` keeps it and tries again, `refuse` gives it up. By default 400, 409, 413 and 422 are refused and all others tried again. `"specification"` sends nothing again that is answered 4xx, but for 429.
         statuses: Option<Statuses> = unset({ 404 = "refuse", 5xx = "retry" }),
     }
@@ -145,6 +147,9 @@ impl DeliveryConfig {
             if value.0.is_zero() {
                 problems.at(key, "must be longer than 0s");
             }
+        }
+        if !(1..=10_000).contains(&self.retry.max_refusals_per_second) {
+            problems.at("retry.max_refusals_per_second", "must be from 1 to 10000");
         }
         if self.retry.max_backoff < self.retry.min_backoff {
             problems.at("retry.max_backoff", "must be at least retry.min_backoff");
@@ -225,6 +230,7 @@ impl DeliveryConfig {
                 min_backoff: self.retry.min_backoff.0,
                 max_backoff: self.retry.max_backoff.0,
                 max_age: self.retry.max_age.0,
+                refusals_per_second: self.retry.max_refusals_per_second,
             },
             isolate_after: self.retry.isolate_after.0,
             letters: letters.map(|store| (store, bounds)),

@@ -10,7 +10,7 @@
 //! then everybody waits for a moment. A request that is not answered soon makes way for another one
 //! beside it, so that nobody waits for somebody else's answer.
 //!
-//! Tenants of whom the endpoint says no share [`NOES_PER_SECOND`]: the more of them there are, the
+//! Tenants of whom the endpoint says no share `refusals_per_second`: the more of them there are, the
 //! longer each of them pauses.
 
 use std::collections::HashMap;
@@ -37,6 +37,10 @@ pub struct Retry {
     pub max_backoff: Duration,
     /// The age at which a batch in memory is given up.
     pub max_age: Duration,
+    /// Requests that an endpoint may say no to in a second, and so in each second after that, all
+    /// tenants together. Without such a bound 1,500 tenants over their limits, each of whom pauses
+    /// for at most 5 s, would be 400 requests a second for ever.
+    pub refusals_per_second: u32,
 }
 
 /// So many tenants in a row are refused with 5xx before it is taken for the endpoint's trouble.
@@ -49,12 +53,6 @@ const IDLE: Duration = Duration::from_secs(10);
 const TENANTS_MAX: usize = 10_000;
 /// Connections to begin with, within the bounds.
 const FIRST: usize = 4;
-/// Requests that an endpoint may say no to in a second, and so in each second after that, all
-/// tenants together. Without such a bound 1,500 tenants over their limits, each of whom pauses for
-/// at most 5 s, would be 400 requests a second for ever.
-const NOES_PER_SECOND: u32 = 50;
-/// How far apart they are in the long run.
-const BETWEEN_NOES: Duration = Duration::from_millis(1000 / NOES_PER_SECOND as u64);
 /// However many tenants share that, none of them pauses longer for it.
 const LONGEST_TURN: Duration = Duration::from_secs(300);
 
@@ -90,7 +88,7 @@ struct State {
     in_a_row: usize,
     /// Since when nobody could be reached.
     unreached: Option<Instant>,
-    /// When all noes so far would be over, [`BETWEEN_NOES`] apart.
+    /// When all noes so far would be over, [`Retry::between`] apart.
     next_no: Instant,
     /// Those whose last request has failed.
     tenants: HashMap<Option<Tenant>, Failing, foldhash::fast::RandomState>,
@@ -125,6 +123,13 @@ pub(super) struct Sending<'a> {
     pace: &'a Pace,
     /// It has made way.
     slow: bool,
+}
+
+impl Retry {
+    /// How far apart refusals are in the long run.
+    fn between(self) -> Duration {
+        Duration::from_secs(1) / self.refusals_per_second
+    }
 }
 
 impl Pace {
@@ -259,7 +264,7 @@ impl Pace {
             // After errors no longer than that: one who does well may be behind many who do not.
             let pause = match unreachable {
                 true => state.backoff.get_or_insert_with(fresh).next_pause(),
-                false => retry.min_backoff.max(BETWEEN_NOES),
+                false => retry.min_backoff.max(retry.between()),
             };
             state.until = Some(now + pause);
         }
@@ -278,7 +283,7 @@ impl State {
         after: Option<Duration>,
         retry: Retry,
     ) -> Instant {
-        let turn = self.turn(now);
+        let turn = self.turn(now, retry);
         if self.tenants.len() >= TENANTS_MAX && !self.tenants.contains_key(&tenant) {
             self.tenants.retain(|_, failing| failing.until > now);
             if self.tenants.len() >= TENANTS_MAX {
@@ -305,13 +310,13 @@ impl State {
 
     /// How long it takes until all have had their turn to be refused who are before this one. A
     /// second's worth of them are at liberty to come together.
-    fn turn(&mut self, now: Instant) -> Duration {
+    fn turn(&mut self, now: Instant, retry: Retry) -> Duration {
         let booked = self.next_no.saturating_duration_since(now);
-        let turn = booked.saturating_sub(BETWEEN_NOES * NOES_PER_SECOND);
+        let turn = booked.saturating_sub(Duration::from_secs(1));
         if turn >= LONGEST_TURN {
             return LONGEST_TURN;
         }
-        self.next_no = now + booked + BETWEEN_NOES;
+        self.next_no = now + booked + retry.between();
         turn
     }
 

@@ -1,14 +1,17 @@
 //! Real peers as child processes, questions to them, and targets for them to scrape.
 //!
-//! `make test` installs the programs.
+//! `make test` installs the programs of Debian, and `make live` builds the others.
 
 mod difference;
 mod histogram_page;
 mod prometheus;
+mod query_api;
 mod target;
+mod thanos;
 mod victoria;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
@@ -16,7 +19,9 @@ use serde_json::Value;
 pub use difference::until_same;
 pub use histogram_page::histogram_page;
 pub use prometheus::Prometheus;
+pub use query_api::QueryApi;
 pub use target::{NodeExporter, OPENMETRICS, PROTOBUF, TEXT, Target};
+pub use thanos::Thanos;
 pub use victoria::{Victoria, vmagent};
 
 pub type Labels = BTreeMap<String, String>;
@@ -26,6 +31,14 @@ pub type Samples = BTreeMap<Labels, Vec<(i64, f64)>>;
 
 /// What a query API says of series, as JSON.
 pub type Described = BTreeMap<Labels, Value>;
+
+/// A program that `tests/peers/build` has built.
+#[track_caller]
+fn built(program: &str) -> PathBuf {
+    let folder = std::env::var_os("METRIFOLD_PEERS")
+        .expect("METRIFOLD_PEERS names the folder that tests/peers/build prints: run `make live`");
+    PathBuf::from(folder).join(program)
+}
 
 /// Seconds since the epoch.
 pub fn now() -> f64 {

@@ -5,6 +5,7 @@ fn pace(least: usize, most: usize) -> Pace {
         min_backoff: Duration::from_millis(100),
         max_backoff: Duration::from_secs(1),
         max_age: Duration::from_secs(3600),
+        refusals_per_second: 50,
     };
     Pace::new(least, most, retry, Gauge::noop())
 }
@@ -216,7 +217,7 @@ async fn the_more_tenants_an_endpoint_says_no_to_the_longer_each_pauses() {
     };
     let second = Some(Duration::from_secs(1));
     for number in 0..500_u32 {
-        let turn = BETWEEN_NOES * number.saturating_sub(NOES_PER_SECOND);
+        let turn = Duration::from_millis(20) * number.saturating_sub(50);
         let until = until(&number.to_string(), second);
         assert_eq!(until, start + Duration::from_secs(1) + turn);
     }

@@ -111,6 +111,7 @@ impl Running {
                 min_backoff: Duration::from_millis(30),
                 max_backoff: Duration::from_secs(5),
                 max_age: Duration::from_secs(7200),
+                refusals_per_second: 50,
             },
             isolate_after: Duration::from_secs(300),
             letters: None,

@@ -1,146 +1,109 @@
-//! A Prometheus server and questions to it.
+//! A Prometheus server: Debian's, or the one that `tests/peers` builds.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Described, Samples, labels};
-use crate::{Process, encode, free_address, get};
+use super::{QueryApi, built};
+use crate::{Process, free_address};
 
-/// A Prometheus server.
+/// A Prometheus server, which is asked as the [`QueryApi`] that it serves.
 pub struct Prometheus {
     pub process: Process,
-    pub address: SocketAddr,
+    api: QueryApi,
+    edition: Edition,
     folder: TempDir,
 }
 
+/// Which Prometheus.
+#[derive(Clone, Debug)]
+enum Edition {
+    Debian,
+    /// The program.
+    Three(PathBuf),
+}
+
 impl Prometheus {
-    /// Starts one with a configuration, in which `SELF` is its own address. It can receive remote
-    /// write.
+    /// Starts Debian's with a configuration, in which `SELF` is its own address. It can receive
+    /// remote write.
     #[track_caller]
     pub fn start(config: &str) -> Self {
+        Self::start_edition(Edition::Debian, config)
+    }
+
+    /// The same of Prometheus 3, which takes remote write 2.0 too.
+    #[track_caller]
+    pub fn start_3(config: &str) -> Self {
+        Self::start_edition(Edition::Three(built("prometheus")), config)
+    }
+
+    #[track_caller]
+    fn start_edition(edition: Edition, config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let address = free_address();
         let config = config.replace("SELF", &address.to_string());
         std::fs::write(folder.path().join("prometheus.yml"), config).unwrap();
         let mut prometheus = Self {
-            process: Self::launch(address, folder.path()),
-            address,
+            process: edition.launch(address, folder.path()),
+            api: QueryApi { address },
+            edition,
             folder,
         };
         prometheus.process.until_ready(address, "/-/ready");
         prometheus
     }
 
+    /// Starts it again, at the same address and with what it had stored.
     #[track_caller]
-    fn launch(address: SocketAddr, folder: &Path) -> Process {
+    pub fn start_again(&mut self) {
+        self.process = self.edition.launch(self.address, self.folder.path());
+        self.process.until_ready(self.api.address, "/-/ready");
+    }
+
+    pub fn write_url(&self) -> String {
+        format!("{}/api/v1/write", self.url())
+    }
+}
+
+impl Edition {
+    #[track_caller]
+    fn launch(&self, address: SocketAddr, folder: &Path) -> Process {
+        let (mut command, features) = match self {
+            Self::Debian => (
+                Command::new("prometheus"),
+                "native-histograms,exemplar-storage",
+            ),
+            Self::Three(program) => (
+                Command::new(program),
+                "exemplar-storage,metadata-wal-records",
+            ),
+        };
+        if let Self::Three(_) = self {
+            for message in ["prometheus.WriteRequest", "io.prometheus.write.v2.Request"] {
+                let flag = "--web.remote-write-receiver.accepted-protobuf-messages";
+                command.arg(format!("{flag}={message}"));
+            }
+        }
         Process::spawn(
-            Command::new("prometheus")
+            command
                 .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"])
                 .arg("--web.enable-remote-write-receiver")
-                .arg("--enable-feature=native-histograms,exemplar-storage")
+                .arg(format!("--enable-feature={features}"))
                 .arg("--log.level=warn")
                 .arg(format!("--web.listen-address={address}"))
                 .current_dir(folder)
                 .stdout(Stdio::null()),
         )
     }
+}
 
-    /// Starts it again, at the same address and with what it had stored.
-    #[track_caller]
-    pub fn start_again(&mut self) {
-        self.process = Self::launch(self.address, self.folder.path());
-        self.process.until_ready(self.address, "/-/ready");
-    }
+impl Deref for Prometheus {
+    type Target = QueryApi;
 
-    pub fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    pub fn write_url(&self) -> String {
-        format!("{}/api/v1/write", self.url())
-    }
-
-    #[track_caller]
-    fn ask(&self, question: &str) -> Vec<Value> {
-        let reply = get(&format!("{}/api/v1/{question}", self.url()));
-        assert_eq!(reply.status, 200, "{question}: {}", reply.text());
-        let mut data = reply.json()["data"].take();
-        let result = if data.is_array() {
-            data
-        } else {
-            data["result"].take()
-        };
-        match result {
-            Value::Array(result) => result,
-            other => panic!("{question}: {other}"),
-        }
-    }
-
-    /// The value of an expression at a time; none if there is not exactly one.
-    #[track_caller]
-    pub fn value(&self, expression: &str, time: f64) -> Option<f64> {
-        let result = self.ask(&format!("query?query={}&time={time}", encode(expression)));
-        let [one] = &result[..] else { return None };
-        one["value"][1].as_str()?.parse().ok()
-    }
-
-    /// The raw samples of the series of `selector` in the `seconds` until `end`. Stale markers are
-    /// not among them.
-    #[track_caller]
-    pub fn samples(&self, selector: &str, seconds: u32, end: f64) -> Samples {
-        let expression = format!("{selector}[{seconds}s]");
-        self.matrix(&format!("query?query={}&time={end}", encode(&expression)))
-    }
-
-    /// The native histograms of the series of `selector`, as the query API describes them.
-    #[track_caller]
-    pub fn histograms(&self, selector: &str, seconds: u32, end: f64) -> Described {
-        let expression = encode(&format!("{selector}[{seconds}s]"));
-        let mut answer = self.ask(&format!("query?query={expression}&time={end}"));
-        let series = answer
-            .iter_mut()
-            .map(|one| (labels(&one["metric"]), one["histograms"].take()));
-        series
-            .filter(|(_, histograms)| !histograms.is_null())
-            .collect()
-    }
-
-    /// The exemplars of the series of `selector`, as the query API describes them.
-    #[track_caller]
-    pub fn exemplars(&self, selector: &str, start: f64, end: f64) -> Described {
-        let selector = encode(selector);
-        let question = format!("query_exemplars?query={selector}&start={start}&end={end}");
-        let mut answer = self.ask(&question);
-        let series = answer.iter_mut();
-        series
-            .map(|one| (labels(&one["seriesLabels"]), one["exemplars"].take()))
-            .collect()
-    }
-
-    /// What an expression yields in each quarter of a second: where the series are and where not.
-    #[track_caller]
-    pub fn course(&self, expression: &str, start: f64, end: f64) -> Samples {
-        let expression = encode(expression);
-        self.matrix(&format!(
-            "query_range?query={expression}&start={start}&end={end}&step=0.25"
-        ))
-    }
-
-    #[track_caller]
-    fn matrix(&self, question: &str) -> Samples {
-        let series = |one: &Value| {
-            // A series of histograms has no values.
-            let values = one["values"].as_array()?.iter().map(|pair| {
-                let time = pair[0].as_f64().unwrap();
-                let value = pair[1].as_str().unwrap().parse().unwrap();
-                ((time * 1000.0).round() as i64, value)
-            });
-            Some((labels(&one["metric"]), values.collect()))
-        };
-        self.ask(question).iter().filter_map(series).collect()
+    fn deref(&self) -> &QueryApi {
+        &self.api
     }
 }

@@ -1,0 +1,108 @@
+//! A Thanos Receive, and a Thanos Query that shows what it holds.
+
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::{QueryApi, built};
+use crate::{Process, free_address};
+
+/// A Receive and a Query, which is asked as the [`QueryApi`] that it serves.
+pub struct Thanos {
+    pub receive: Process,
+    addresses: Addresses,
+    api: QueryApi,
+    _query: Process,
+    folder: TempDir,
+}
+
+/// Where Receive listens.
+#[derive(Clone, Copy)]
+struct Addresses {
+    http: SocketAddr,
+    grpc: SocketAddr,
+    write: SocketAddr,
+}
+
+/// What Receive says of itself: a Query wants its data to be told apart.
+const REPLICA: &str = "test_replica";
+
+impl Thanos {
+    #[track_caller]
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let addresses = Addresses {
+            http: free_address(),
+            grpc: free_address(),
+            write: free_address(),
+        };
+        let mut receive = addresses.launch(folder.path());
+        receive.until_ready(addresses.http, "/-/ready");
+        let api = QueryApi {
+            address: free_address(),
+        };
+        let mut query = Process::spawn(
+            Command::new(built("thanos"))
+                .args(["query", "--log.level=warn"])
+                .arg(format!("--http-address={}", api.address))
+                .arg(format!("--grpc-address={}", free_address()))
+                .arg(format!("--endpoint={}", addresses.grpc))
+                .arg(format!("--query.replica-label={REPLICA}"))
+                .current_dir(folder.path())
+                .stdout(Stdio::null()),
+        );
+        query.until_ready(api.address, "/-/ready");
+        Self {
+            receive,
+            addresses,
+            api,
+            _query: query,
+            folder,
+        }
+    }
+
+    /// Starts Receive again, at the same addresses and with what it had stored.
+    #[track_caller]
+    pub fn start_again(&mut self) {
+        self.receive = self.addresses.launch(self.folder.path());
+        self.receive.until_ready(self.addresses.http, "/-/ready");
+    }
+
+    pub fn write_url(&self) -> String {
+        format!("http://{}/api/v1/receive", self.addresses.write)
+    }
+}
+
+impl Addresses {
+    #[track_caller]
+    fn launch(self, folder: &Path) -> Process {
+        let Self { http, grpc, write } = self;
+        Process::spawn(
+            Command::new(built("thanos"))
+                .args(["receive", "--tsdb.path=data", "--log.level=warn"])
+                .args(["--tsdb.max-exemplars=100000"])
+                .args(["--http-grace-period=1s", "--grpc-grace-period=1s"])
+                .arg(format!("--http-address={http}"))
+                .arg(format!("--grpc-address={grpc}"))
+                .arg(format!("--remote-write.address={write}"))
+                .arg(format!("--receive.local-endpoint={grpc}"))
+                .arg(format!(
+                    "--receive.hashrings=[{{\"endpoints\":[\"{grpc}\"]}}]"
+                ))
+                .arg(format!("--label={REPLICA}=\"a\""))
+                .current_dir(folder)
+                .stdout(Stdio::null()),
+        )
+    }
+}
+
+impl Deref for Thanos {
+    type Target = QueryApi;
+
+    fn deref(&self) -> &QueryApi {
+        &self.api
+    }
+}

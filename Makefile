@@ -7,13 +7,11 @@ CARGO ?= cargo
 CONFIG ?= config/examples/quickstart.toml
 FUZZ_SECONDS ?= 30
 
-# Builds and runs the quickstart: see what it says, then open http://127.0.0.1:8686/
+# Builds and runs the quickstart. The process says itself what it serves where, once it listens:
+# the log has a line "listening" for each address, and one with the URL of the status page.
 run:
-	@echo "status page  http://127.0.0.1:8686/"
-	@echo "at Thanos    http://127.0.0.1:9598/thanos       (stand-in)"
-	@echo "additional   http://127.0.0.1:9598/additional   (stand-in)"
-	@echo "write to     http://127.0.0.1:9201/api/v1/write"
-	$(CARGO) run --locked -- --config $(CONFIG) run --shutdown-limit 5s
+	@echo "building metrifold: minutes the first time, seconds later; it says what it serves where once it listens"
+	$(CARGO) run --locked --profile quickstart -- --config $(CONFIG) run --shutdown-limit 5s
 
 # The binary that is shipped: target/release/metrifold
 build:

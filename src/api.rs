@@ -9,6 +9,7 @@ mod routes;
 mod topology;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
@@ -57,6 +58,8 @@ struct Status {
     telemetry: Telemetry,
     dead_letters: Stores,
     feed: Feed,
+    /// The process ends.
+    ending: AtomicBool,
 }
 
 /// What is asked to reload the configuration.
@@ -82,9 +85,15 @@ impl Admin {
                 requests,
                 telemetry,
                 dead_letters,
+                ending: AtomicBool::new(false),
             }),
             served: None,
         }
+    }
+
+    /// Is ready no more, since the process ends.
+    pub fn end(&self) {
+        self.status.ending.store(true, Ordering::Relaxed);
     }
 
     /// Binds what a configuration asks for, beside what is served.
@@ -120,7 +129,7 @@ impl Admin {
             Step::Close => self.served = None,
             Step::Bind(rules, routes) => {
                 if let Some(address) = routes.first().map(Route::local_addr) {
-                    info!(%address, "api is served");
+                    info!(url = %format_args!("http://{address}/"), "status page and metrics are served");
                 }
                 // A route for each endpoint, in the order of the table.
                 let routes = routes.into_iter().zip(TABLE).map(|(route, endpoint)| {
@@ -176,8 +185,11 @@ fn typed(content_type: &'static str, body: String) -> Response {
 const PAGE: &str = include_str!("api/status.html");
 
 impl Status {
-    /// Ready as long as every component runs.
+    /// Ready as long as every component runs, until the process is told to end.
     fn ready(&self) -> Response {
+        if self.ending.load(Ordering::Relaxed) {
+            return answer::text(StatusCode::SERVICE_UNAVAILABLE, "shutting down");
+        }
         let config = self.board.config();
         let waiting: Vec<String> = self
             .components(&config)

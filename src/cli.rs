@@ -8,6 +8,7 @@ mod graph;
 mod ledger;
 mod list;
 mod promql;
+mod queues;
 mod reload;
 mod report;
 mod run;
@@ -63,6 +64,9 @@ Examples:
 
   # See what came to each sink and what became of it
   metrifold ledger
+
+  # See which queues on disk there are, and whether a sink reads them
+  metrifold queues list
 
   # See what a tenant's query becomes
   metrifold promql enforce --label tenant_id --value team-a 'sum(rate(x[5m]))'
@@ -149,6 +153,8 @@ enum Command {
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Show what came to each sink, what became of it, and whether that is all
     Ledger(ledger::LedgerArgs),
+    /// List the queues on disk; move or remove one that no sink reads
+    Queues(queues::QueuesArgs),
     /// Check the configuration and say everything that is wrong with it
     Validate(validate::ValidateArgs),
     /// Draw the graph of the configuration
@@ -202,6 +208,7 @@ fn execute(arguments: impl IntoIterator<Item = OsString>, hangup: io::Result<Han
         Some(Command::Reload(args)) => reload::execute(global, &args),
         Some(Command::DeadLetters(args)) => dead_letters::execute(global, &args),
         Some(Command::Ledger(args)) => ledger::execute(global, &args),
+        Some(Command::Queues(args)) => queues::execute(global, &args),
         Some(Command::Validate(args)) => validate::execute(global, &args),
         Some(Command::Graph(args)) => graph::execute(global, &args),
         Some(Command::List(args)) => list::execute(&args),
@@ -243,6 +250,9 @@ mod tests {
             "metrifold run --watch-interval 0s",
             "metrifold reload --address 8686",
             "metrifold dead-letters",
+            "metrifold queues",
+            "metrifold queues adopt old",
+            "metrifold queues discard",
             "metrifold ledger --tenants all",
             "metrifold ledger --format csv",
             "metrifold dead-letters resend",

@@ -1,5 +1,8 @@
 //! The life of the process: build, run, reload when asked to, wait for a signal, drain.
 
+mod orphans;
+mod refusals;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,9 +17,12 @@ use metrifold_engine::reload;
 use metrifold_engine::reload::{Board, Follower, Hangup, Reloader};
 use metrifold_engine::topology::Built;
 use metrifold_http::Listeners;
+use metrifold_model::ledger::Tally;
 use metrifold_telemetry::{Metric, Telemetry, UPKEEP};
 
 use crate::api::Admin;
+
+use self::refusals::Refusals;
 
 /// How long the last dead letters may take to be written.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
@@ -55,11 +61,16 @@ pub async fn run(config: Config, hangup: Hangup, options: Options) -> Ended {
     let config = Arc::new(config);
     let telemetry = Telemetry::new();
     let started = SystemTime::now().duration_since(UNIX_EPOCH);
-    telemetry
-        .gauge(Metric::StartTime, Vec::new())
-        .set(started.map_or(0.0, |since| since.as_secs_f64()));
+    for metric in [Metric::StartTime, Metric::ProcessStartTime] {
+        let gauge = telemetry.gauge(metric, Vec::new());
+        gauge.set(started.as_ref().map_or(0.0, Duration::as_secs_f64));
+    }
     let listeners = Listeners::new();
+    let refusals = Arc::new(Refusals::new(telemetry.clone()));
+    let noted = refusals.clone();
+    listeners.watch_refusals(move |turned_away| noted.note(turned_away));
     let board = Arc::new(Board::new(config.clone(), &telemetry));
+    let watched = board.clone();
     let (mut reloader, requests) = Reloader::new(options.reload, hangup, board.clone());
     let letters = Stores::new(config.data_dir.as_deref());
     let mut admin = Admin::new(
@@ -94,12 +105,15 @@ pub async fn run(config: Config, hangup: Hangup, options: Options) -> Ended {
         "metrifold runs"
     );
 
-    let upkeep = tokio::spawn(upkeep(telemetry));
+    let orphans = tokio::spawn(orphans::show(watched, telemetry.clone()));
+    let upkeep = tokio::spawn(upkeep(telemetry, refusals.clone()));
     tokio::select! {
         biased;
         () = signals.first() => {}
         never = reloader.run(&mut running, &mut admin) => match never {},
     }
+    // From here on nobody is to send anything here that can be sent elsewhere.
+    admin.end();
     // Whoever waits for a reload is told that there will be none.
     drop(reloader);
     info!(limit = ?options.shutdown_limit, "shutting down; a second signal ends it at once");
@@ -112,13 +126,24 @@ pub async fn run(config: Config, hangup: Hangup, options: Options) -> Ended {
     };
     drop(admin);
     upkeep.abort();
+    orphans.abort();
+    refusals.flush(true);
     let flush = move || letters.flush(FLUSH_LIMIT);
     if !tokio::task::spawn_blocking(flush).await.unwrap_or(false) {
         error!("dead letters were left unwritten");
     }
     for sink in &left {
-        let size = Size(sink.bytes as u64);
-        error!(sink = %sink.sink, batches = sink.batches, %size, "left undelivered");
+        let Tally {
+            batches,
+            samples,
+            uncounted,
+            bytes,
+        } = sink.queued;
+        let size = Size(bytes);
+        error!(
+            sink = %sink.sink, batches, samples, uncounted_batches = uncounted, %size,
+            advice = "give the sink a queue on disk, or raise --shutdown-limit", "left undelivered"
+        );
     }
     if left.is_empty() {
         info!("everything was delivered or is on disk");
@@ -128,12 +153,13 @@ pub async fn run(config: Config, hangup: Hangup, options: Options) -> Ended {
     }
 }
 
-async fn upkeep(telemetry: Telemetry) {
+async fn upkeep(telemetry: Telemetry, refusals: Arc<Refusals>) {
     let mut ticks = interval(UPKEEP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         ticks.tick().await;
         telemetry.upkeep();
+        refusals.flush(false);
     }
 }
 

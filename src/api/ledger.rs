@@ -85,6 +85,9 @@ pub struct Sink {
     pub queued_bytes: u64,
     /// How long delivering them takes at the present rate; none if nothing goes.
     pub drain_seconds: Option<f64>,
+    /// For how long the endpoint has been failing; none if it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_seconds: Option<f64>,
     /// All together.
     pub total: Row,
     /// The tenants with the most samples, and without samples with the most batches.
@@ -193,6 +196,7 @@ impl Sink {
             oldest_seconds: ledger.oldest.map(|oldest| oldest.as_secs_f64()),
             queued_bytes: ledger.total.queued.bytes,
             drain_seconds: read.drain_seconds,
+            failing_seconds: read.failing.map(|failing| failing.as_secs_f64()),
             total: Row::new(None, &ledger.total),
             tenants: shown
                 .map(|(tenant, line)| Row::new(Some(tenant), line))

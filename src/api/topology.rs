@@ -36,6 +36,18 @@ struct Component {
     queue: Option<QueueFill>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_error: Option<LastError>,
+    /// For how long the far end has been failing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failing_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<Waiting>,
+}
+
+/// What has not been delivered, in memory and on disk.
+#[derive(Serialize)]
+struct Waiting {
+    batches: u64,
+    samples: u64,
 }
 
 #[derive(Serialize)]
@@ -50,6 +62,9 @@ struct LastError {
     /// Seconds since the epoch.
     time: u64,
     text: String,
+    /// Since when what had failed succeeds again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    over: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -101,9 +116,15 @@ pub(super) fn topology(status: &Status) -> Topology {
                     max_bytes,
                     batches,
                 }),
-            last_error: metrics.last_error().map(|(time, text)| LastError {
-                time: seconds(time),
-                text,
+            last_error: metrics.last_error().map(|error| LastError {
+                time: seconds(error.time),
+                text: error.text,
+                over: error.over.map(seconds),
+            }),
+            failing_seconds: metrics.failing_for().map(|it| it.as_secs_f64()),
+            waiting: metrics.waiting().map(|waiting| Waiting {
+                batches: waiting.batches,
+                samples: waiting.samples,
             }),
         });
     let edges = |to: &Arc<str>, inputs: &[OutputRef]| -> Vec<Edge> {

@@ -160,9 +160,12 @@ fn block(out: &mut String, sink: &Sink) {
         let oldest = sink.oldest_seconds.map_or_else(String::new, |seconds| {
             format!(", the oldest {} old", duration(seconds))
         });
-        let drained = match sink.drain_seconds {
-            Some(seconds) => format!("drained in about {}", duration(seconds)),
-            None => "nothing goes".to_owned(),
+        let drained = match (sink.failing_seconds, sink.drain_seconds) {
+            (Some(seconds), _) => {
+                format!("the endpoint has been failing for {}", duration(seconds))
+            }
+            (None, Some(seconds)) => format!("drained in about {}", duration(seconds)),
+            (None, None) => "nothing goes".to_owned(),
         };
         let _ = writeln!(
             out,

@@ -35,7 +35,7 @@ SIGTERM and SIGINT stop the sources and let the sinks deliver what they hold, fo
 #[command(after_help = AFTER_HELP)]
 pub(super) struct RunArgs {
     /// How long sinks may go on delivering after a signal to stop, such as 30s or 2m
-    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    #[arg(long, value_name = "DURATION", default_value = "20s")]
     shutdown_limit: Period,
 
     /// Reload when files of the configuration, or files that it names, change (the default)
@@ -62,7 +62,7 @@ pub(super) struct RunArgs {
 impl Default for RunArgs {
     fn default() -> Self {
         Self {
-            shutdown_limit: Period::secs(60),
+            shutdown_limit: Period::secs(20),
             watch: true,
             no_watch: false,
             watch_interval: Period::secs(30),
@@ -124,10 +124,15 @@ pub(super) fn execute(global: &Global, args: &RunArgs, hangup: io::Result<Hangup
     }
 }
 
+/// The crate that watches folders warns of every watch whose folder was removed, as with each
+/// generation of a ConfigMap. What matters of that is told by who asked it to watch.
+const QUIET: &str = "notify=off";
+
 /// Sends log lines to stderr.
 fn start_logging(global: &Global) {
-    // The filter was checked when the arguments were read.
-    let filter = EnvFilter::try_new(&global.log_level).unwrap_or_else(|_| EnvFilter::new("info"));
+    // The filter was checked when the arguments were read. What it says of `notify` counts.
+    let filter = format!("{QUIET},{}", global.log_level);
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let logs = tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_ansi(report::in_color())

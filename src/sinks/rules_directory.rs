@@ -151,6 +151,7 @@ impl Writer {
         let written = writing.await.map_err(|error| RunError(error.to_string()))?;
         match written {
             Ok((directory, applied)) => {
+                self.metrics.succeeded();
                 self.metrics.rules_published(tenants);
                 if applied.is_change() {
                     info!(
@@ -165,7 +166,7 @@ impl Writer {
             }
             Err(error) => {
                 // What is known of the folder may no longer hold.
-                self.metrics.error("write", &error);
+                self.metrics.failed("write", &error);
                 error!(sink = %self.id, %error, "rules were not written: those of before stay, and it is tried again");
                 Ok((None, false))
             }

@@ -17,7 +17,7 @@ use metrifold_base::keys::{self, Keys, Listed};
 use metrifold_engine::component::{ComponentInfo, SinkConfig, SourceConfig, TransformConfig};
 use metrifold_engine::config::{LoadOptions, RootKeys, TableInfo, parse_texts};
 use metrifold_model::Kind;
-use metrifold_telemetry::Metric;
+use metrifold_telemetry::{Metric, Scope};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -255,21 +255,93 @@ fn what_a_page_calls_the_default_is_what_holds_when_the_key_is_absent() {
     assert!(defaults > 50, "{defaults}");
 }
 
-#[test]
-fn every_metric_and_its_meaning_stand_in_the_operations_page() {
-    let page = read("docs/operations.md");
-    for metric in Metric::ALL {
-        let (name, _) = metric.describe();
-        assert!(page.contains(&format!("`{name}`")), "{name}");
+/// What the table of metrics says: names, each with its type and its cell of labels.
+fn table_of_metrics(page: &str) -> BTreeMap<&str, (&str, &str)> {
+    let section = page.split("\n## Metrics\n").nth(1).expect("a section");
+    let table = section
+        .lines()
+        .skip_while(|line| !line.starts_with("| metric |"));
+    let rows = table.skip(2).take_while(|line| line.starts_with('|'));
+    let mut found = BTreeMap::new();
+    for row in rows {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let name = cells[1].trim_matches('`');
+        assert!(cells[4].len() > 5, "{name} means something");
+        let before = found.insert(name, (cells[2], cells[3]));
+        assert_eq!(before, None, "{name} twice");
     }
-    // And none that there is not.
-    for word in page.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
-        let known = Metric::ALL.iter().any(|metric| {
-            let name = metric.describe().0;
-            word == name || word.strip_suffix("_bucket") == Some(name)
-        });
-        let is_metric = word.starts_with("metrifold_") && word != "metrifold_";
-        assert!(known || !is_metric, "{word} is no metric");
+    found
+}
+
+#[test]
+fn the_table_of_metrics_says_all_names_types_and_labels_and_no_other() {
+    let page = read("docs/operations.md");
+    let table = table_of_metrics(&page);
+    let names: BTreeSet<&str> = Metric::ALL.iter().map(|it| it.describe().name).collect();
+    assert!(table.keys().eq(&names), "{:?} {names:?}", table.keys());
+    for metric in Metric::ALL {
+        let it = metric.describe();
+        let (kind, labels) = table[it.name];
+        assert_eq!(kind, it.kind.as_str(), "{}", it.name);
+        let quoted: Vec<_> = it.labels.iter().map(|label| format!("`{label}`")).collect();
+        let expected = match (it.scope, quoted.join(", ")) {
+            (Scope::Component, list) => list,
+            (Scope::Process, list) if list.is_empty() => "none".to_owned(),
+            (Scope::Process, list) => format!("only {list}"),
+        };
+        assert_eq!(labels, expected, "{}", it.name);
+    }
+}
+
+#[test]
+fn no_page_names_a_metric_that_there_is_not() {
+    for path in pages() {
+        let page = read(&path);
+        for word in page.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
+            let known = Metric::ALL.iter().any(|metric| {
+                let name = metric.describe().name;
+                word == name || word.strip_suffix("_bucket") == Some(name)
+            });
+            let is_metric = ["metrifold_", "process_"].iter().any(|prefix| {
+                let rest = word.strip_prefix(prefix);
+                // What ends so stands for several.
+                rest.is_some_and(|rest| rest.contains('_') && !rest.ends_with('_'))
+            });
+            assert!(
+                known || !is_metric,
+                "{}: {word} is no metric",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn every_metric_of_the_table_is_recorded_somewhere() {
+    let mut folders = vec![root().join("src"), root().join("crates")];
+    let mut sources = String::new();
+    while let Some(folder) = folders.pop() {
+        for file in fs::read_dir(folder).unwrap() {
+            let path = file.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                sources.push_str(&fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    let mut words = BTreeSet::new();
+    for (place, _) in sources.match_indices("Metric::") {
+        let rest = &sources[place + "Metric::".len()..];
+        words.insert(
+            rest.split(|c: char| !c.is_ascii_alphanumeric())
+                .next()
+                .unwrap(),
+        );
+    }
+    for metric in Metric::ALL {
+        let variant = format!("{metric:?}");
+        assert!(words.contains(&*variant), "nothing records {variant}");
     }
 }
 

@@ -898,7 +898,7 @@ fn data_that_is_left_is_named_and_makes_the_exit_code_1() {
         .collect();
     assert_eq!(left.len(), 1, "{log}");
     assert!(
-        left[0].contains("sink=out") && left[0].contains("batches=2"),
+        left[0].contains("sink=out") && left[0].contains("batches=3"),
         "{left:?}"
     );
     assert!(

@@ -269,7 +269,7 @@ fn the_log_tells_what_is_kept_from_what_is_lost_and_that_trouble_is_over() {
     expect(&sender.join().unwrap(), 204);
     let logged = |text: &str| until_so(text, || child.log().contains(text));
     logged("attempt failed: the batch is kept and tried again");
-    logged("endpoint is back after 1 s");
+    logged("endpoint is back after 1 s, ");
     assert!(!child.log().contains("data is lost"), "{}", child.log());
 
     endpoint.now(|_| 400);

@@ -72,6 +72,9 @@ fn a_config_map_is_followed_from_one_generation_to_the_next() {
         until_runs(&child, &name);
     }
     assert_eq!(reloads(&child, "refused"), 0.0);
+    let log = child.log();
+    let odd = log.lines().find(|line| line.contains("notify"));
+    assert_eq!(odd, None, "that is an ordinary day");
 }
 
 #[test]

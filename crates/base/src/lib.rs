@@ -17,6 +17,7 @@ pub mod keys;
 
 mod backoff;
 mod error;
+mod limited;
 mod lock;
 mod log_limit;
 mod problems;
@@ -28,6 +29,7 @@ mod values;
 pub use backoff::Backoff;
 pub use error::{BoxFuture, BuildError, RunError};
 pub use keys::KeyDefault;
+pub use limited::{Limited, Sum};
 pub use lock::locked;
 pub use log_limit::LogLimit;
 pub use problems::{Problem, Problems};

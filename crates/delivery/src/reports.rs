@@ -4,14 +4,13 @@
 //! told once in [`EVERY`]. What was held back meanwhile is told when that is over, also if nothing
 //! more happens, and at the end.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use metrifold_model::ledger::Reason;
+use metrifold_base::{Limited, Sum};
+use metrifold_model::ledger::{Reason, Tally};
 
 use super::pace::Recovery;
 
@@ -25,7 +24,7 @@ const BLINK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Reports {
     sink: Arc<str>,
-    topics: Mutex<BTreeMap<Topic, Held>>,
+    topics: Limited<Topic, Told>,
 }
 
 /// What a message is about. There are no more than reasons and these.
@@ -36,16 +35,9 @@ enum Topic {
     Recovered,
 }
 
-/// When a topic was last told of, and what has been held back since.
-#[derive(Debug)]
-struct Held {
-    told: Instant,
-    sum: Sum,
-}
-
 /// What a message tells.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Sum {
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Told {
     /// How often it happened.
     times: u64,
     /// How many samples it concerns, as far as they were counted.
@@ -56,7 +48,7 @@ struct Sum {
     text: String,
 }
 
-impl Sum {
+impl Told {
     fn one(samples: Option<u64>, text: &str) -> Self {
         Self {
             times: 1,
@@ -65,12 +57,14 @@ impl Sum {
             text: text.to_owned(),
         }
     }
+}
 
-    fn add(&mut self, other: Self) {
-        self.times += other.times;
-        self.samples += other.samples;
-        self.uncounted += other.uncounted;
-        self.text = other.text;
+impl Sum for Told {
+    fn add(&mut self, later: Self) {
+        self.times += later.times;
+        self.samples += later.samples;
+        self.uncounted += later.uncounted;
+        self.text = later.text;
     }
 }
 
@@ -78,31 +72,35 @@ impl Reports {
     pub(super) fn new(sink: Arc<str>) -> Self {
         Self {
             sink,
-            topics: Mutex::default(),
+            topics: Limited::new(EVERY),
         }
     }
 
     /// A batch, or a part of it, is lost.
     pub(super) fn lost(&self, reason: Reason, samples: Option<u64>, text: &str) {
-        self.note(Topic::Lost(reason), Sum::one(samples, text));
+        self.note(Topic::Lost(reason), Told::one(samples, text));
     }
 
     /// An attempt has failed, and its batch is kept.
     pub(super) fn retried(&self, samples: Option<u64>, text: &str) {
-        self.note(Topic::Retried, Sum::one(samples, text));
+        self.note(Topic::Retried, Told::one(samples, text));
     }
 
-    /// An endpoint that was in trouble is not any more.
-    pub(super) fn recovered(&self, recovery: &Recovery) {
+    /// An endpoint that was in trouble is not any more; `waiting` says what is still to be delivered.
+    pub(super) fn recovered(&self, recovery: &Recovery, waiting: impl FnOnce() -> Option<Tally>) {
         if recovery.after >= BLINK {
             let secs = recovery.after.as_secs();
-            let text = match &recovery.tenant {
+            let mut text = match &recovery.tenant {
                 Some(tenant) => {
                     format!("endpoint takes data of tenant {tenant:?} again after {secs} s")
                 }
                 None => format!("endpoint is back after {secs} s"),
             };
-            self.note(Topic::Recovered, Sum::one(Some(0), &text));
+            if let Some(waiting) = waiting() {
+                text.push_str(", ");
+                text.push_str(&shown(waiting));
+            }
+            self.note(Topic::Recovered, Told::one(Some(0), &text));
         }
     }
 
@@ -111,27 +109,22 @@ impl Reports {
         self.tell_held(false);
     }
 
-    fn topics(&self) -> MutexGuard<'_, BTreeMap<Topic, Held>> {
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn note(&self, topic: Topic, sum: Sum) {
-        if let Some(sum) = pass(&mut self.topics(), topic, sum) {
-            self.tell(topic, &sum);
+    fn note(&self, topic: Topic, told: Told) {
+        if let Some(told) = self.topics.note(topic, told) {
+            self.tell(topic, &told);
         }
     }
 
     fn tell_held(&self, all: bool) {
-        let held = take_held(&mut self.topics(), all);
-        for (topic, sum) in held {
-            self.tell(topic, &sum);
+        for (topic, told) in self.topics.held(all) {
+            self.tell(topic, &told);
         }
     }
 
-    fn tell(&self, topic: Topic, sum: &Sum) {
+    fn tell(&self, topic: Topic, told: &Told) {
         let Self { sink, .. } = self;
-        let suppressed = sum.times - 1;
-        let (samples, uncounted, text) = (sum.samples, sum.uncounted, sum.text.as_str());
+        let suppressed = told.times - 1;
+        let (samples, uncounted, text) = (told.samples, told.uncounted, told.text.as_str());
         match topic {
             Topic::Lost(reason) => error!(
                 %sink, reason = reason.as_str(), samples, uncounted_batches = uncounted,
@@ -152,35 +145,18 @@ impl Drop for Reports {
     }
 }
 
-/// What to tell now, if anything, after something has happened.
-fn pass(topics: &mut BTreeMap<Topic, Held>, topic: Topic, sum: Sum) -> Option<Sum> {
-    let now = Instant::now();
-    let Some(held) = topics.get_mut(&topic) else {
-        let held = Held {
-            told: now,
-            sum: Sum::default(),
-        };
-        topics.insert(topic, held);
-        return Some(sum);
+/// What waits, as people read it.
+fn shown(waiting: Tally) -> String {
+    let plural = |n: u64, one: &str, more: &str| match n {
+        1 => format!("1 {one}"),
+        n => format!("{n} {more}"),
     };
-    held.sum.add(sum);
-    (now >= held.told + EVERY).then(|| {
-        held.told = now;
-        std::mem::take(&mut held.sum)
-    })
-}
-
-/// What was held back for long enough, or all of it.
-fn take_held(topics: &mut BTreeMap<Topic, Held>, all: bool) -> Vec<(Topic, Sum)> {
-    let now = Instant::now();
-    let due = topics
-        .iter_mut()
-        .filter(|(_, held)| held.sum.times > 0 && (all || now >= held.told + EVERY));
-    let take = |(topic, held): (&Topic, &mut Held)| {
-        held.told = now;
-        (*topic, std::mem::take(&mut held.sum))
-    };
-    due.map(take).collect()
+    let samples = plural(waiting.samples, "sample", "samples");
+    let batches = plural(waiting.batches, "batch", "batches");
+    match waiting.uncounted {
+        0 => format!("{samples} in {batches} waiting"),
+        more => format!("{samples} in {batches} waiting, {more} of them not counted"),
+    }
 }
 
 /// What to do about data that is lost.
@@ -211,58 +187,5 @@ fn advice(reason: Reason) -> &'static str {
         }
         Reason::Invalid => "mend the sender: these series break the rules of remote write",
         _ => "see the sink's metric metrifold_component_discarded_samples_total by reason",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LOST: Topic = Topic::Lost(Reason::Refused);
-
-    fn one(text: &str) -> Sum {
-        Sum::one(Some(2), text)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_topic_is_told_now_and_then_and_all_of_it_in_the_end() {
-        let mut topics = BTreeMap::new();
-        assert_eq!(pass(&mut topics, LOST, one("first")), Some(one("first")));
-        for _ in 0..5 {
-            assert_eq!(pass(&mut topics, LOST, one("held back")), None);
-        }
-        assert_eq!(take_held(&mut topics, false), [], "not yet");
-        tokio::time::advance(EVERY).await;
-        let last = pass(&mut topics, LOST, Sum::one(None, "last")).unwrap();
-        let expected = Sum {
-            times: 6,
-            samples: 10,
-            uncounted: 1,
-            text: "last".into(),
-        };
-        assert_eq!(last, expected);
-        assert_eq!(pass(&mut topics, LOST, one("again")), None);
-        assert_eq!(take_held(&mut topics, true), [(LOST, one("again"))]);
-        assert_eq!(take_held(&mut topics, true), [], "once");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_was_held_back_is_told_though_nothing_more_happens() {
-        let mut topics = BTreeMap::new();
-        pass(&mut topics, LOST, one("first"));
-        pass(&mut topics, LOST, one("second"));
-        tokio::time::advance(EVERY).await;
-        assert_eq!(take_held(&mut topics, false), [(LOST, one("second"))]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn no_topic_holds_another_back() {
-        let mut topics = BTreeMap::new();
-        for topic in [LOST, Topic::Lost(Reason::TooOld), Topic::Retried] {
-            assert!(
-                pass(&mut topics, topic, one("first")).is_some(),
-                "{topic:?}"
-            );
-        }
     }
 }

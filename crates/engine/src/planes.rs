@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use metrifold_base::{BoxFuture, RunError, Shutdown};
 use metrifold_model::Signal;
+use metrifold_model::ledger::Tally;
 use metrifold_telemetry::ComponentMetrics;
 
 use crate::memory::Budget;
@@ -77,10 +78,16 @@ pub trait Drain: Send + Sync {
     fn close(&self, ending: Ending);
 
     /// Puts what it holds where it outlives the process, as far as it can until `deadline`.
+    fn store(self: Arc<Self>, deadline: Instant) -> BoxFuture<()>;
+
+    /// The same, once nothing more comes: a sink that fails is to try no more, if all is stored.
     fn secure(self: Arc<Self>, deadline: Instant) -> BoxFuture<()>;
 
-    /// Gives up what is left, and says how many batches waited and how many bytes all had.
-    fn abandon(&self) -> (usize, usize);
+    /// What would be lost if it ended now, what is being sent included.
+    fn left(&self) -> Tally;
+
+    /// Gives up what is left.
+    fn abandon(&self);
 
     /// Lets go of files.
     fn shut(self: Arc<Self>) -> BoxFuture<()>;

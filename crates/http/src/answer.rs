@@ -1,11 +1,17 @@
 //! Small answers in plain text, as listeners and sources give them, and answers that go on.
 
+use std::sync::Arc;
+
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use tokio::sync::mpsc;
 
 use super::events::{Event, Events};
 use super::{Body, Response};
+
+/// Says why an answer refuses a request. It travels beside the answer, and not on the wire.
+#[derive(Clone, Debug)]
+pub(crate) struct Reason(pub(crate) Arc<str>);
 
 /// An answer in plain text. The text ends with a newline, so that it reads well in a terminal.
 pub fn text(status: StatusCode, text: &str) -> Response {
@@ -15,6 +21,9 @@ pub fn text(status: StatusCode, text: &str) -> Response {
         CONTENT_TYPE,
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );
+    if status.is_client_error() {
+        response.extensions_mut().insert(Reason(text.into()));
+    }
     response
 }
 

@@ -44,7 +44,7 @@ pub use body::{Body, BodyError, BoxError};
 pub use client::{Client, ClientConfig, Reply, TransportError, TransportKind};
 pub use events::Event;
 pub use keys::{ClientKeys, ListenerKeys, ServerKeys};
-pub use listener::{Handler, Listen, Listeners, Request, Response, Route, Serving};
+pub use listener::{Handler, Listen, Listeners, Request, Response, Route, Serving, TurnedAway};
 pub use methods::Methods;
 pub use parts::Parts;
 pub use socket::overlap;

@@ -7,8 +7,10 @@
 //! gap, and leaves no trace if it fails.
 
 pub(crate) mod accept;
+mod announce;
 pub(crate) mod bound;
 pub(crate) mod connection;
+pub(crate) mod refusals;
 pub(crate) mod routes;
 
 use std::fmt;
@@ -26,7 +28,9 @@ use super::body::Body;
 use super::methods::Methods;
 use super::tls::ServerTls;
 use crate::listener::bound::{Bound, Shared};
-use crate::listener::routes::{Served, Table};
+use crate::listener::routes::Table;
+
+pub use refusals::TurnedAway;
 
 /// What a handler answers.
 pub type Response = http::Response<Body>;
@@ -257,6 +261,12 @@ impl Listeners {
         })
     }
 
+    /// Has `tell`, which must not wait, told of everybody who is turned away. Only the first call has
+    /// an effect.
+    pub fn watch_refusals(&self, tell: impl Fn(&TurnedAway<'_>) + Send + Sync + 'static) {
+        self.0.watch_refusals(Box::new(tell));
+    }
+
     /// Starts to accept on every address that was bound since the last call. Must be called
     /// inside of a tokio runtime.
     pub fn start(&self) {
@@ -281,7 +291,7 @@ impl Route {
     /// takes the place of any other, and dropping that other's [`Serving`] later changes nothing.
     pub fn serve(&self, access: Arc<dyn Access>, handler: Arc<dyn Handler>) -> Serving {
         Serving {
-            turn: self.bound.attach(self.claim, Served { access, handler }),
+            turn: self.bound.attach(self.claim, access, handler),
             bound: Arc::clone(&self.bound),
             claim: self.claim,
         }

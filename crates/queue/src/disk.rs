@@ -15,6 +15,7 @@
 //! Reading blocks on the disk: it is for threads that may.
 
 mod acks;
+mod adopt;
 mod checkpoint;
 mod commit;
 mod event;
@@ -26,6 +27,7 @@ mod reader;
 mod recover;
 mod segment;
 mod state;
+mod survey;
 mod walk;
 mod writer;
 
@@ -39,12 +41,14 @@ use bytes::Bytes;
 
 use metrifold_model::{Counts, Version};
 
+pub use adopt::{AdoptError, adopt, discard};
 pub use event::{AppendError, Event, OpenError};
 pub use format::MAX_TENANT;
 pub use ledger::{Account, Line, Reason, Tally};
 pub use queue::{Completion, DiskQueue, Reading, Refused, Snapshot};
 pub use reader::{ReadError, Reader, Record};
 pub use state::{Stats, StatsSnapshot};
+pub use survey::{Survey, is_in_use, survey};
 
 /// After so long at most, it is written what became of a record.
 pub const ACK_INTERVAL: Duration = Duration::from_millis(100);

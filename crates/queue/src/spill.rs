@@ -457,15 +457,6 @@ impl Spill {
         self.state().residents.is_settled()
     }
 
-    /// What memory alone has: batches and their weight.
-    pub fn unstored(&self) -> (usize, usize) {
-        let state = self.state();
-        let weights = state.residents.in_memory().map(|(_, it)| it.batch.weight());
-        weights.fold((0, 0), |(batches, bytes), weight| {
-            (batches + 1, bytes + weight)
-        })
-    }
-
     /// Refuses new batches, and reads no more records.
     pub fn begin_close(&self) {
         self.state().closing = true;

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use metrics::Label;
 
@@ -31,6 +31,8 @@ pub struct SinkLedger {
     pub ledger: Ledger,
     /// How long it takes to deliver what is queued at the present rate; none if nothing goes.
     pub drain_seconds: Option<f64>,
+    /// For how long the far end has been failing; none if it is not.
+    pub failing: Option<Duration>,
 }
 
 /// What the page shows of a ledger.
@@ -155,10 +157,12 @@ impl Component {
     pub(super) fn ledger(&self) -> Option<SinkLedger> {
         let queue = lock(&self.queue).clone()?;
         let ledger = queue.ledger();
-        let bytes = ledger.total.queued.bytes;
+        let Tally { bytes, batches, .. } = ledger.total.queued;
+        let drain_seconds = queue.drain_seconds(bytes, self.sent.bytes.rate());
         Some(SinkLedger {
             sink: self.id.clone(),
-            drain_seconds: queue.drain_seconds(bytes, self.sent.bytes.rate()),
+            drain_seconds: drain_seconds.filter(|_| self.drains(batches)),
+            failing: self.trouble.failing_for(),
             ledger,
         })
     }

@@ -19,8 +19,10 @@
 
 mod ledger;
 mod metric;
+pub mod process;
 mod queries;
 mod recording;
+mod trouble;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -35,10 +37,12 @@ use metrifold_model::{Counts, Kind};
 
 use ledger::Shown;
 use recording::Recording;
+use trouble::Trouble;
 
 pub use ledger::{LEDGER_TENANTS, SinkLedger};
-pub use metric::Metric;
+pub use metric::{Described, Metric, Scope, Type};
 pub use queries::{QueryMeters, UnderWay};
+pub use trouble::LastError;
 
 /// The recorder of one topology, and its components' meters.
 #[derive(Clone)]
@@ -138,7 +142,8 @@ impl Telemetry {
             component.refresh_ledger(tenants);
         }
         let recordings = components.iter().map(|component| &component.recording);
-        recording::page([&self.shared.own].into_iter().chain(recordings))
+        let recordings = [&self.shared.own].into_iter().chain(recordings);
+        recording::page(recordings, &process::readings())
     }
 
     /// What came to each sink and what became of it.
@@ -184,7 +189,7 @@ struct Component {
     by_label: Mutex<HashMap<(Metric, Box<str>), Counter, foldhash::fast::RandomState>>,
     /// Whose turn it is to say so, and what was said.
     state: Mutex<(u64, State)>,
-    last_error: Mutex<Option<(std::time::SystemTime, String)>>,
+    trouble: Trouble,
     queue: Mutex<Option<Arc<dyn QueueGauge>>>,
     /// What of its ledger is on the page.
     shown: Mutex<Shown>,
@@ -369,7 +374,7 @@ impl ComponentMetrics {
             queries: OnceLock::new(),
             by_label: Mutex::default(),
             state: Mutex::new((0, State::Built)),
-            last_error: Mutex::new(None),
+            trouble: Trouble::default(),
             queue: Mutex::new(None),
             shown: Mutex::default(),
             id: id.into(),
@@ -409,8 +414,31 @@ impl ComponentMetrics {
     pub fn error(&self, kind: &str, text: impl ToString) {
         self.labelled(Metric::Errors, "error_type", kind)
             .increment(1);
-        let mut last = lock(&self.0.last_error);
-        *last = Some((std::time::SystemTime::now(), text.to_string()));
+        self.0.trouble.happened(text.to_string());
+    }
+
+    /// Counts an attempt that has failed as an error. It is over with the next that succeeds; until
+    /// then the far end is taken to be failing.
+    pub fn failed(&self, kind: &str, text: impl ToString) {
+        self.labelled(Metric::Errors, "error_type", kind)
+            .increment(1);
+        self.0.trouble.failed(text.to_string());
+    }
+
+    /// Notes that an attempt has succeeded.
+    pub fn succeeded(&self) {
+        self.0.trouble.succeeded();
+    }
+
+    /// For how long the far end has been failing; none if it is not.
+    pub fn failing_for(&self) -> Option<Duration> {
+        self.0.trouble.failing_for()
+    }
+
+    /// What waits in the component's queue or is being sent; none without a queue.
+    pub fn waiting(&self) -> Option<Tally> {
+        let queue = lock(&self.0.queue).clone()?;
+        Some(queue.ledger().total.queued)
     }
 
     /// Counts an answer to a sender.
@@ -427,8 +455,12 @@ impl ComponentMetrics {
 
     /// Counts a request to an endpoint by the code of its answer, of which there must be few.
     pub fn requested(&self, code: &str) {
-        self.labelled(Metric::RemoteWriteRequests, "code", code)
-            .increment(1);
+        for metric in [
+            Metric::RemoteWriteRequests,
+            Metric::RemoteWriteRequestsTotal,
+        ] {
+            self.labelled(metric, "code", code).increment(1);
+        }
     }
 
     /// The meters of a sink that answers queries.
@@ -508,9 +540,9 @@ impl ComponentMetrics {
         lock(&self.0.state).1
     }
 
-    /// The last error and when it was.
-    pub fn last_error(&self) -> Option<(std::time::SystemTime, String)> {
-        lock(&self.0.last_error).clone()
+    /// The last error, if there was one.
+    pub fn last_error(&self) -> Option<LastError> {
+        self.0.trouble.last()
     }
 
     /// Shows this queue's fill, or none any more.
@@ -544,8 +576,10 @@ impl Reporter {
             return;
         }
         state.1 = new;
-        if new == State::Restarting {
-            component.restarts.increment(1);
+        match new {
+            State::Restarting => component.restarts.increment(1),
+            State::Running => component.trouble.succeeded(),
+            State::Built | State::Ended => {}
         }
         component.up.set(f64::from(new == State::Running));
         // With the lock held, so that changes are told in their order.
@@ -569,13 +603,18 @@ impl Component {
         if let Some(disk) = queue.disk() {
             self.refresh_disk(disk);
         }
+        let failing = self.trouble.failing_for();
         for (metric, value) in [
-            (Metric::QueueBytes, bytes),
-            (Metric::QueueMaxBytes, max),
-            (Metric::QueueBatches, batches),
+            (Metric::QueueBytes, bytes as f64),
+            (Metric::QueueMaxBytes, max as f64),
+            (Metric::QueueBatches, batches as f64),
+            (
+                Metric::FailingSeconds,
+                failing.map_or(0.0, |it| it.as_secs_f64()),
+            ),
         ] {
             let labels = labels(&self.id, self.kind, &self.type_name);
-            self.recording.gauge(metric, labels).set(value as f64);
+            self.recording.gauge(metric, labels).set(value);
         }
     }
 }
@@ -586,15 +625,22 @@ impl Component {
         if let Some(counter) = counters.get(&(metric, value.into())) {
             return counter.clone();
         }
-        let mut labels = if metric == Metric::RemoteWriteRequests {
-            vec![Label::new("name", self.id.to_string())]
-        } else {
-            labels(&self.id, self.kind, &self.type_name)
+        let name = || Label::new("name", self.id.to_string());
+        let mut labels = match metric {
+            Metric::RemoteWriteRequests => vec![name()],
+            Metric::RemoteWriteRequestsTotal => vec![Label::new("proxy", PROXY), name()],
+            _ => labels(&self.id, self.kind, &self.type_name),
         };
         labels.push(Label::new(label, value.to_string()));
         let counter = self.recording.counter(metric, labels);
         counters.insert((metric, value.into()), counter.clone());
         counter
+    }
+
+    /// Whether there is a rate at which so many batches go: what went before the far end began to
+    /// fail says nothing of them.
+    fn drains(&self, batches: u64) -> bool {
+        batches == 0 || self.trouble.failing_for().is_none()
     }
 
     fn refresh_disk(&self, disk: DiskReading) {
@@ -604,16 +650,14 @@ impl Component {
             self.labelled(Metric::DiscardedSamples, "reason", reason.as_str())
                 .increment(tally.samples);
         }
+        let drain = disk.drain_seconds.filter(|_| self.drains(disk.batches));
         for (metric, value) in [
             (Metric::DiskSamples, disk.samples as f64),
             (Metric::DiskBatches, disk.batches as f64),
             (Metric::DiskBytes, disk.bytes as f64),
             (Metric::DiskMaxBytes, disk.max_bytes as f64),
             (Metric::DiskOldest, disk.oldest_seconds),
-            (
-                Metric::DiskDrain,
-                disk.drain_seconds.unwrap_or(f64::INFINITY),
-            ),
+            (Metric::DiskDrain, drain.unwrap_or(f64::INFINITY)),
         ] {
             let labels = labels(&self.id, self.kind, &self.type_name);
             self.recording.gauge(metric, labels).set(value);
@@ -647,6 +691,10 @@ impl std::fmt::Debug for ComponentMetrics {
         f.debug_tuple("ComponentMetrics").field(&self.0.id).finish()
     }
 }
+
+/// What Observatorium's API calls the way that remote write takes through it. Its dashboards and
+/// tests ask for it.
+const PROXY: &str = "metricsv1-remotewrite";
 
 fn labels(id: &str, kind: Kind, type_name: &str) -> Vec<Label> {
     vec![

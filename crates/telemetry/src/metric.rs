@@ -1,436 +1,423 @@
-//! The metrics of the process, each with its name and what it means.
+//! The metrics of the process: the one table of their names, types, labels and meanings.
+//!
+//! What is recorded is held against it in builds with debug assertions, and the table in
+//! `docs/operations.md` by a test.
 
-/// The metrics of the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Metric {
+/// What is recorded of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    /// It goes up.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// How long things took, by buckets.
+    Histogram,
+}
+
+/// Whose a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// A component's: it has the labels `component_id`, `component_kind` and `component_type`.
+    Component,
+    /// The process's: it has none of these.
+    Process,
+}
+
+/// What there is to know of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// Its name, with the unit at its end.
+    pub name: &'static str,
+    /// What is recorded.
+    pub kind: Type,
+    /// Whose it is.
+    pub scope: Scope,
+    /// The labels that it has besides those of its scope.
+    pub labels: &'static [&'static str],
+    /// What it means.
+    pub help: &'static str,
+}
+
+impl Type {
+    /// Its name in the exposition format.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+macro_rules! metrics {
+    (@type counter) => { Type::Counter };
+    (@type gauge) => { Type::Gauge };
+    (@type histogram) => { Type::Histogram };
+    (@scope component) => { Scope::Component };
+    (@scope process) => { Scope::Process };
+    ($(
+        $(#[$doc:meta])+
+        $variant:ident: $kind:ident of $scope:ident [$($label:literal),*]
+            $name:literal, $help:literal;
+    )+) => {
+        /// The metrics of the process.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Metric {
+            $($(#[$doc])+ $variant,)+
+        }
+
+        impl Metric {
+            /// All metrics.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// What there is to know of it.
+            pub const fn describe(self) -> Described {
+                match self {
+                    $(Self::$variant => Described {
+                        name: $name,
+                        kind: metrics!(@type $kind),
+                        scope: metrics!(@scope $scope),
+                        labels: &[$($label),*],
+                        help: $help,
+                    },)+
+                }
+            }
+        }
+    };
+}
+
+metrics! {
     /// Batches that came in.
-    ReceivedBatches,
+    ReceivedBatches: counter of component []
+        "metrifold_component_received_batches_total",
+        "Batches that a component received.";
     /// Samples (float and histogram) that came in, of batches that were decoded.
-    ReceivedSamples,
+    ReceivedSamples: counter of component []
+        "metrifold_component_received_samples_total",
+        "Samples, float and histogram, that a component received in batches that were decoded.";
     /// Encoded bytes that came in.
-    ReceivedBytes,
+    ReceivedBytes: counter of component []
+        "metrifold_component_received_bytes_total",
+        "Bytes that a component received: its share of the compressed bodies that came to a source.";
     /// Batches that went out.
-    SentBatches,
+    SentBatches: counter of component []
+        "metrifold_component_sent_batches_total",
+        "Batches that a component sent.";
     /// Samples that went out, of batches that were decoded.
-    SentSamples,
+    SentSamples: counter of component []
+        "metrifold_component_sent_samples_total",
+        "Samples, float and histogram, that a component sent in batches that were decoded.";
     /// Encoded bytes that went out.
-    SentBytes,
+    SentBytes: counter of component []
+        "metrifold_component_sent_bytes_total",
+        "Bytes that a component sent: as received, and for a sink those that went over the wire.";
     /// Samples that did not go on, by reason.
-    DiscardedSamples,
+    DiscardedSamples: counter of component ["reason"]
+        "metrifold_component_discarded_samples_total",
+        "Samples that went no further, by reason.";
     /// Batches that did not go on, by reason.
-    DiscardedBatches,
+    DiscardedBatches: counter of component ["reason"]
+        "metrifold_component_discarded_batches_total",
+        "Batches that went no further, by reason.";
     /// Things that went wrong, by kind.
-    Errors,
+    Errors: counter of component ["error_type"]
+        "metrifold_component_errors_total",
+        "Errors of a component, by kind.";
     /// How often a component was built anew after it had died.
-    Restarts,
+    Restarts: counter of component []
+        "metrifold_component_restarts_total",
+        "How often a component was built anew after it had died.";
     /// 1 while the component runs.
-    Up,
+    Up: gauge of component []
+        "metrifold_component_up",
+        "1 while the component runs, 0 while it waits to be built anew.";
     /// Bytes in a sink's queue.
-    QueueBytes,
+    QueueBytes: gauge of component []
+        "metrifold_queue_bytes",
+        "Bytes in a sink's queue, those of batches being sent included.";
     /// The bound on the bytes in a sink's queue.
-    QueueMaxBytes,
+    QueueMaxBytes: gauge of component []
+        "metrifold_queue_max_bytes",
+        "The bound on the bytes in a sink's queue.";
     /// Batches that wait in a sink's queue.
-    QueueBatches,
+    QueueBatches: gauge of component []
+        "metrifold_queue_batches",
+        "Batches that wait in a sink's queue.";
     /// Samples in a queue on disk.
-    DiskSamples,
+    DiskSamples: gauge of component []
+        "metrifold_queue_disk_samples",
+        "Samples in a queue on disk, of batches that were decoded.";
     /// Batches in a queue on disk.
-    DiskBatches,
+    DiskBatches: gauge of component []
+        "metrifold_queue_disk_batches",
+        "Batches in a queue on disk.";
     /// Bytes that a queue takes on disk.
-    DiskBytes,
+    DiskBytes: gauge of component []
+        "metrifold_queue_disk_bytes",
+        "Bytes that the files of a queue on disk take.";
     /// The bound on the bytes that a queue takes on disk.
-    DiskMaxBytes,
+    DiskMaxBytes: gauge of component []
+        "metrifold_queue_disk_max_bytes",
+        "The bound on the bytes that the files of a queue on disk take.";
     /// How long ago the oldest batch on disk was accepted.
-    DiskOldest,
+    DiskOldest: gauge of component []
+        "metrifold_queue_disk_oldest_seconds",
+        "How long ago the oldest batch in a queue on disk was accepted; 0 if there is none.";
     /// How long draining a queue on disk takes at the present rate.
-    DiskDrain,
+    DiskDrain: gauge of component []
+        "metrifold_queue_disk_drain_seconds",
+        "How long it takes to deliver what is on disk at the present rate; infinite if nothing goes.";
     /// How often a queue on disk was made durable.
-    DiskSyncs,
+    DiskSyncs: counter of component []
+        "metrifold_queue_disk_fsyncs_total",
+        "How often segments of a queue on disk were made durable.";
     /// Batches on disk that were lost to damage.
-    DiskCorrupt,
+    DiskCorrupt: counter of component []
+        "metrifold_queue_disk_corrupt_batches_total",
+        "Batches in a queue on disk that were lost to damage.";
     /// Samples that came to a sink, by tenant.
-    LedgerReceivedSamples,
+    LedgerReceivedSamples: counter of component ["tenant"]
+        "metrifold_ledger_received_samples_total",
+        "Samples that came to a sink, in batches that were counted; by tenant.";
     /// Batches that came to a sink, by tenant.
-    LedgerReceivedBatches,
+    LedgerReceivedBatches: counter of component ["tenant"]
+        "metrifold_ledger_received_batches_total",
+        "Batches that came to a sink, by tenant.";
     /// Those of them whose samples nobody has counted.
-    LedgerUncountedBatches,
+    LedgerUncountedBatches: counter of component ["tenant"]
+        "metrifold_ledger_uncounted_batches_total",
+        "Batches that came to a sink and whose samples nobody has counted, by tenant.";
     /// Samples that a sink has delivered, by tenant.
-    LedgerDeliveredSamples,
+    LedgerDeliveredSamples: counter of component ["tenant"]
+        "metrifold_ledger_delivered_samples_total",
+        "Samples that a sink has delivered, in batches that were counted; by tenant.";
     /// Batches that a sink has delivered, by tenant.
-    LedgerDeliveredBatches,
+    LedgerDeliveredBatches: counter of component ["tenant"]
+        "metrifold_ledger_delivered_batches_total",
+        "Batches that a sink has delivered, by tenant.";
     /// Samples that a sink has given up, by tenant and reason.
-    LedgerDroppedSamples,
+    LedgerDroppedSamples: counter of component ["tenant", "reason"]
+        "metrifold_ledger_dropped_samples_total",
+        "Samples that a sink has given up, in batches that were counted; by tenant and reason.";
     /// Batches that a sink has given up, by tenant and reason.
-    LedgerDroppedBatches,
+    LedgerDroppedBatches: counter of component ["tenant", "reason"]
+        "metrifold_ledger_dropped_batches_total",
+        "Batches that a sink has given up, by tenant and reason.";
     /// Samples that a sink still has, by tenant.
-    LedgerQueuedSamples,
+    LedgerQueuedSamples: gauge of component ["tenant"]
+        "metrifold_ledger_queued_samples",
+        "Samples that a sink still has, in batches that were counted; by tenant.";
     /// Batches that a sink still has, by tenant.
-    LedgerQueuedBatches,
+    LedgerQueuedBatches: gauge of component ["tenant"]
+        "metrifold_ledger_queued_batches",
+        "Batches that a sink still has, by tenant.";
     /// Bytes that a sink still has, by tenant.
-    LedgerQueuedBytes,
+    LedgerQueuedBytes: gauge of component ["tenant"]
+        "metrifold_ledger_queued_bytes",
+        "Encoded bytes that a sink still has, by tenant.";
     /// How long ago the oldest of it came.
-    LedgerOldest,
+    LedgerOldest: gauge of component []
+        "metrifold_ledger_oldest_seconds",
+        "How long ago the oldest came that a sink still has; 0 if it has nothing.";
     /// How long delivering it takes at the present rate.
-    LedgerDrain,
+    LedgerDrain: gauge of component []
+        "metrifold_ledger_drain_seconds",
+        "How long it takes to deliver what a sink still has at the present rate; infinite if nothing goes.";
     /// From a batch's arrival in the queue to its end, in seconds.
-    DeliverySeconds,
+    DeliverySeconds: histogram of component []
+        "metrifold_delivery_duration_seconds",
+        "From a batch's arrival in a sink's queue to its end.";
     /// Requests to a source, by status.
-    SourceRequests,
+    SourceRequests: counter of component ["code"]
+        "metrifold_source_requests_total",
+        "Requests to a source, by status code.";
     /// Requests that a source refused since memory is short, by reason.
-    RefusedRequests,
+    RefusedRequests: counter of component ["reason"]
+        "metrifold_source_refused_requests_total",
+        "Requests that a source refused since memory is short, by reason.";
     /// `memory_limit`.
-    MemoryLimit,
+    MemoryLimit: gauge of process []
+        "metrifold_memory_limit_bytes",
+        "The memory that the process may take; 0 without a limit.";
     /// The memory of the process, as the system measures it.
-    MemoryResident,
+    MemoryResident: gauge of process []
+        "metrifold_memory_resident_bytes",
+        "The memory that the process takes, as the system measures it.";
     /// What requests that are worked on may need.
-    MemoryRequests,
+    MemoryRequests: gauge of process []
+        "metrifold_memory_requests_bytes",
+        "The memory that requests may need that are being worked on.";
     /// The bound on that.
-    MemoryRequestsMax,
+    MemoryRequestsMax: gauge of process []
+        "metrifold_memory_requests_max_bytes",
+        "What the limit leaves to requests; 0 without a limit.";
     /// Bytes of all requests in flight.
-    InFlight,
+    InFlight: gauge of process []
+        "metrifold_in_flight_bytes",
+        "Bytes of all requests in flight, compressed and decoded.";
     /// The bound on that.
-    InFlightMax,
+    InFlightMax: gauge of process []
+        "metrifold_in_flight_max_bytes",
+        "The bound on the bytes of all requests in flight; 0 without one.";
     /// Remote-write requests by endpoint and status, as the Observatorium proposal names them.
-    RemoteWriteRequests,
+    RemoteWriteRequests: counter of process ["name", "code"]
+        "remote_write_requests_count",
+        "Remote-write requests to an endpoint, by status code; <error> when there was no answer.";
+    /// The same, as the proxy of Observatorium names it that runs today.
+    RemoteWriteRequestsTotal: counter of process ["proxy", "code", "name"]
+        "remote_write_requests_total",
+        "Remote-write requests to an endpoint, by status code; <error> when there was no answer.";
     /// Attempts after the first.
-    Retries,
+    Retries: counter of component []
+        "metrifold_component_retries_total",
+        "Attempts to deliver a batch after the first.";
+    /// Queues on disk that no sink reads.
+    OrphanedQueues: gauge of process []
+        "metrifold_orphaned_queues",
+        "Queues on disk that hold something and that no sink reads.";
+    /// What is in them.
+    OrphanedBatches: gauge of process []
+        "metrifold_orphaned_queue_batches",
+        "Batches in queues on disk that no sink reads.";
+    /// For how long a sink's requests have failed.
+    FailingSeconds: gauge of component []
+        "metrifold_sink_failing_seconds",
+        "For how long requests to a sink's endpoint have failed without one that did not; 0 if the last one did not.";
+    /// Requests to a listener that were refused, by status.
+    ListenerRefused: counter of process ["address", "code"]
+        "metrifold_listener_refused_requests_total",
+        "Requests to a listener that were refused by Metrifold, by status; <tls> for failed handshakes.";
     /// Requests that may be under way at once.
-    Connections,
+    Connections: gauge of component []
+        "metrifold_sink_connections",
+        "Requests that a sink may have under way at once at present.";
     /// Dead letters that a sink keeps.
-    DeadLetters,
+    DeadLetters: gauge of component []
+        "metrifold_dead_letters",
+        "Dead letters that a sink keeps.";
     /// What they take on disk.
-    DeadLetterBytes,
+    DeadLetterBytes: gauge of component []
+        "metrifold_dead_letters_bytes",
+        "What a sink's dead letters take on disk.";
     /// Dead letters that are not kept, or no more, by reason.
-    DeadLettersDropped,
+    DeadLettersDropped: counter of component ["reason"]
+        "metrifold_dead_letters_dropped_total",
+        "Dead letters that were not kept, or are kept no more, by reason.";
     /// The version that runs.
-    BuildInfo,
+    BuildInfo: gauge of process ["version"]
+        "metrifold_build_info",
+        "Always 1; the version is a label.";
+    /// Processor time, as Prometheus' clients name it, and so the next six.
+    ProcessCpu: counter of process []
+        "process_cpu_seconds_total",
+        "Time that the process has had a processor, in user and in kernel mode.";
+    /// Resident memory.
+    ProcessResident: gauge of process []
+        "process_resident_memory_bytes",
+        "Resident memory of the process.";
+    /// Virtual memory.
+    ProcessVirtual: gauge of process []
+        "process_virtual_memory_bytes",
+        "Virtual memory of the process.";
+    /// Open descriptors.
+    ProcessOpenFds: gauge of process []
+        "process_open_fds",
+        "File descriptors that the process has open, connections among them.";
+    /// The soft limit on them.
+    ProcessMaxFds: gauge of process []
+        "process_max_fds",
+        "File descriptors that the process may have open.";
+    /// Threads.
+    ProcessThreads: gauge of process []
+        "process_threads",
+        "Threads of the process.";
+    /// When the process started.
+    ProcessStartTime: gauge of process []
+        "process_start_time_seconds",
+        "When the process started, in seconds since the epoch.";
     /// When the process started, in seconds since the epoch.
-    StartTime,
+    StartTime: gauge of process []
+        "metrifold_start_time_seconds",
+        "When the process started, in seconds since the epoch.";
     /// Whether the last reload succeeded.
-    ReloadSuccessful,
+    ReloadSuccessful: gauge of process []
+        "metrifold_config_last_reload_successful",
+        "1 unless the last attempt to reload the configuration was refused.";
     /// When a configuration was last taken, in seconds since the epoch.
-    ReloadTime,
+    ReloadTime: gauge of process []
+        "metrifold_config_last_reload_success_timestamp_seconds",
+        "When a configuration was last loaded with success, in seconds since the epoch.";
     /// The hash of the configuration.
-    ConfigHash,
+    ConfigHash: gauge of process []
+        "metrifold_config_hash",
+        "The last 48 bits of the hash of the configuration that runs.";
     /// Reloads, by outcome.
-    Reloads,
+    Reloads: counter of process ["outcome"]
+        "metrifold_config_reloads_total",
+        "Attempts to reload the configuration, by outcome.";
     /// Queries, by the code of what they came to.
-    Queries,
+    Queries: counter of component ["code"]
+        "metrifold_component_queries_total",
+        "Queries that a component has seen to their answer or refusal, by code.";
     /// From a query's arrival at a sink to the head of its answer, in seconds.
-    QuerySeconds,
+    QuerySeconds: histogram of component []
+        "metrifold_component_query_duration_seconds",
+        "From a query's arrival at a sink to the head of its answer.";
     /// Queries that a sink is answering.
-    QueriesInFlight,
+    QueriesInFlight: gauge of component []
+        "metrifold_component_queries_in_flight",
+        "Queries that a sink is answering, streaming included.";
     /// Rule sets that a component has passed on.
-    RulesPublished,
+    RulesPublished: counter of component []
+        "metrifold_component_rule_sets_total",
+        "Complete rule sets that a source has published, or a sink has taken over.";
     /// Tenants in the newest rule set.
-    RuleTenants,
+    RuleTenants: gauge of component []
+        "metrifold_component_rule_tenants",
+        "Tenants in the newest rule set of a component.";
 }
 
 impl Metric {
-    /// All metrics.
-    pub const ALL: [Self; 60] = [
-        Self::ReceivedBatches,
-        Self::ReceivedSamples,
-        Self::ReceivedBytes,
-        Self::SentBatches,
-        Self::SentSamples,
-        Self::SentBytes,
-        Self::DiscardedSamples,
-        Self::DiscardedBatches,
-        Self::Errors,
-        Self::Restarts,
-        Self::Up,
-        Self::QueueBytes,
-        Self::QueueMaxBytes,
-        Self::QueueBatches,
-        Self::DiskSamples,
-        Self::DiskBatches,
-        Self::DiskBytes,
-        Self::DiskMaxBytes,
-        Self::DiskOldest,
-        Self::DiskDrain,
-        Self::DiskSyncs,
-        Self::DiskCorrupt,
-        Self::LedgerReceivedSamples,
-        Self::LedgerReceivedBatches,
-        Self::LedgerUncountedBatches,
-        Self::LedgerDeliveredSamples,
-        Self::LedgerDeliveredBatches,
-        Self::LedgerDroppedSamples,
-        Self::LedgerDroppedBatches,
-        Self::LedgerQueuedSamples,
-        Self::LedgerQueuedBatches,
-        Self::LedgerQueuedBytes,
-        Self::LedgerOldest,
-        Self::LedgerDrain,
-        Self::DeliverySeconds,
-        Self::SourceRequests,
-        Self::RefusedRequests,
-        Self::MemoryLimit,
-        Self::MemoryResident,
-        Self::MemoryRequests,
-        Self::MemoryRequestsMax,
-        Self::InFlight,
-        Self::InFlightMax,
-        Self::RemoteWriteRequests,
-        Self::Retries,
-        Self::Connections,
-        Self::DeadLetters,
-        Self::DeadLetterBytes,
-        Self::DeadLettersDropped,
-        Self::BuildInfo,
-        Self::StartTime,
-        Self::ReloadSuccessful,
-        Self::ReloadTime,
-        Self::ConfigHash,
-        Self::Reloads,
-        Self::Queries,
-        Self::QuerySeconds,
-        Self::QueriesInFlight,
-        Self::RulesPublished,
-        Self::RuleTenants,
-    ];
+    pub(super) const fn name(self) -> &'static str {
+        self.describe().name
+    }
+}
 
-    /// Its name and what it means.
-    pub const fn describe(self) -> (&'static str, &'static str) {
-        match self {
-            Self::ReceivedBatches => (
-                "metrifold_component_received_batches_total",
-                "Batches that a component received.",
-            ),
-            Self::ReceivedSamples => (
-                "metrifold_component_received_samples_total",
-                "Samples, float and histogram, that a component received in batches that were decoded.",
-            ),
-            Self::ReceivedBytes => (
-                "metrifold_component_received_bytes_total",
-                "Encoded bytes that a component received.",
-            ),
-            Self::SentBatches => (
-                "metrifold_component_sent_batches_total",
-                "Batches that a component sent.",
-            ),
-            Self::SentSamples => (
-                "metrifold_component_sent_samples_total",
-                "Samples, float and histogram, that a component sent in batches that were decoded.",
-            ),
-            Self::SentBytes => (
-                "metrifold_component_sent_bytes_total",
-                "Encoded bytes that a component sent.",
-            ),
-            Self::DiscardedSamples => (
-                "metrifold_component_discarded_samples_total",
-                "Samples that went no further, by reason.",
-            ),
-            Self::DiscardedBatches => (
-                "metrifold_component_discarded_batches_total",
-                "Batches that went no further, by reason.",
-            ),
-            Self::Errors => (
-                "metrifold_component_errors_total",
-                "Errors of a component, by kind.",
-            ),
-            Self::Restarts => (
-                "metrifold_component_restarts_total",
-                "How often a component was built anew after it had died.",
-            ),
-            Self::Up => (
-                "metrifold_component_up",
-                "1 while the component runs, 0 while it waits to be built anew.",
-            ),
-            Self::QueueBytes => (
-                "metrifold_queue_bytes",
-                "Bytes in a sink's queue, those of batches being sent included.",
-            ),
-            Self::QueueMaxBytes => (
-                "metrifold_queue_max_bytes",
-                "The bound on the bytes in a sink's queue.",
-            ),
-            Self::QueueBatches => (
-                "metrifold_queue_batches",
-                "Batches that wait in a sink's queue.",
-            ),
-            Self::DiskSamples => (
-                "metrifold_queue_disk_samples",
-                "Samples in a queue on disk, of batches that were decoded.",
-            ),
-            Self::DiskBatches => (
-                "metrifold_queue_disk_batches",
-                "Batches in a queue on disk.",
-            ),
-            Self::DiskBytes => (
-                "metrifold_queue_disk_bytes",
-                "Bytes that the files of a queue on disk take.",
-            ),
-            Self::DiskMaxBytes => (
-                "metrifold_queue_disk_max_bytes",
-                "The bound on the bytes that the files of a queue on disk take.",
-            ),
-            Self::DiskOldest => (
-                "metrifold_queue_disk_oldest_seconds",
-                "How long ago the oldest batch in a queue on disk was accepted; 0 if there is none.",
-            ),
-            Self::DiskDrain => (
-                "metrifold_queue_disk_drain_seconds",
-                "How long it takes to deliver what is on disk at the present rate; infinite if nothing goes.",
-            ),
-            Self::DiskSyncs => (
-                "metrifold_queue_disk_fsyncs_total",
-                "How often segments of a queue on disk were made durable.",
-            ),
-            Self::DiskCorrupt => (
-                "metrifold_queue_disk_corrupt_batches_total",
-                "Batches in a queue on disk that were lost to damage.",
-            ),
-            Self::LedgerReceivedSamples => (
-                "metrifold_ledger_received_samples_total",
-                "Samples that came to a sink, in batches that were counted; by tenant.",
-            ),
-            Self::LedgerReceivedBatches => (
-                "metrifold_ledger_received_batches_total",
-                "Batches that came to a sink, by tenant.",
-            ),
-            Self::LedgerUncountedBatches => (
-                "metrifold_ledger_uncounted_batches_total",
-                "Batches that came to a sink and whose samples nobody has counted, by tenant.",
-            ),
-            Self::LedgerDeliveredSamples => (
-                "metrifold_ledger_delivered_samples_total",
-                "Samples that a sink has delivered, in batches that were counted; by tenant.",
-            ),
-            Self::LedgerDeliveredBatches => (
-                "metrifold_ledger_delivered_batches_total",
-                "Batches that a sink has delivered, by tenant.",
-            ),
-            Self::LedgerDroppedSamples => (
-                "metrifold_ledger_dropped_samples_total",
-                "Samples that a sink has given up, in batches that were counted; by tenant and reason.",
-            ),
-            Self::LedgerDroppedBatches => (
-                "metrifold_ledger_dropped_batches_total",
-                "Batches that a sink has given up, by tenant and reason.",
-            ),
-            Self::LedgerQueuedSamples => (
-                "metrifold_ledger_queued_samples",
-                "Samples that a sink still has, in batches that were counted; by tenant.",
-            ),
-            Self::LedgerQueuedBatches => (
-                "metrifold_ledger_queued_batches",
-                "Batches that a sink still has, by tenant.",
-            ),
-            Self::LedgerQueuedBytes => (
-                "metrifold_ledger_queued_bytes",
-                "Encoded bytes that a sink still has, by tenant.",
-            ),
-            Self::LedgerOldest => (
-                "metrifold_ledger_oldest_seconds",
-                "How long ago the oldest came that a sink still has; 0 if it has nothing.",
-            ),
-            Self::LedgerDrain => (
-                "metrifold_ledger_drain_seconds",
-                "How long it takes to deliver what a sink still has at the present rate; infinite if nothing goes.",
-            ),
-            Self::DeliverySeconds => (
-                "metrifold_delivery_duration_seconds",
-                "From a batch's arrival in a sink's queue to its end.",
-            ),
-            Self::SourceRequests => (
-                "metrifold_source_requests_total",
-                "Requests to a source, by status code.",
-            ),
-            Self::RefusedRequests => (
-                "metrifold_source_refused_requests_total",
-                "Requests that a source refused since memory is short, by reason.",
-            ),
-            Self::MemoryLimit => (
-                "metrifold_memory_limit_bytes",
-                "The memory that the process may take; 0 without a limit.",
-            ),
-            Self::MemoryResident => (
-                "metrifold_memory_resident_bytes",
-                "The memory that the process takes, as the system measures it.",
-            ),
-            Self::MemoryRequests => (
-                "metrifold_memory_requests_bytes",
-                "The memory that requests may need that are being worked on.",
-            ),
-            Self::MemoryRequestsMax => (
-                "metrifold_memory_requests_max_bytes",
-                "What the limit leaves to requests; 0 without a limit.",
-            ),
-            Self::InFlight => (
-                "metrifold_in_flight_bytes",
-                "Bytes of all requests in flight, compressed and decoded.",
-            ),
-            Self::InFlightMax => (
-                "metrifold_in_flight_max_bytes",
-                "The bound on the bytes of all requests in flight; 0 without one.",
-            ),
-            Self::RemoteWriteRequests => (
-                "remote_write_requests_count",
-                "Remote-write requests to an endpoint, by status code; <error> when there was no answer.",
-            ),
-            Self::Retries => (
-                "metrifold_component_retries_total",
-                "Attempts to deliver a batch after the first.",
-            ),
-            Self::Connections => (
-                "metrifold_sink_connections",
-                "Requests that a sink may have under way at once at present.",
-            ),
-            Self::DeadLetters => ("metrifold_dead_letters", "Dead letters that a sink keeps."),
-            Self::DeadLetterBytes => (
-                "metrifold_dead_letters_bytes",
-                "What a sink's dead letters take on disk.",
-            ),
-            Self::DeadLettersDropped => (
-                "metrifold_dead_letters_dropped_total",
-                "Dead letters that were not kept, or are kept no more, by reason.",
-            ),
-            Self::BuildInfo => ("metrifold_build_info", "Always 1; the version is a label."),
-            Self::StartTime => (
-                "metrifold_start_time_seconds",
-                "When the process started, in seconds since the epoch.",
-            ),
-            Self::ReloadSuccessful => (
-                "metrifold_config_last_reload_successful",
-                "1 unless the last attempt to reload the configuration was refused.",
-            ),
-            Self::ReloadTime => (
-                "metrifold_config_last_reload_success_timestamp_seconds",
-                "When a configuration was last loaded with success, in seconds since the epoch.",
-            ),
-            Self::ConfigHash => (
-                "metrifold_config_hash",
-                "The last 48 bits of the hash of the configuration that runs.",
-            ),
-            Self::Reloads => (
-                "metrifold_config_reloads_total",
-                "Attempts to reload the configuration, by outcome.",
-            ),
-            Self::Queries => (
-                "metrifold_component_queries_total",
-                "Queries that a component has seen to their answer or refusal, by code.",
-            ),
-            Self::QuerySeconds => (
-                "metrifold_component_query_duration_seconds",
-                "From a query's arrival at a sink to the head of its answer.",
-            ),
-            Self::QueriesInFlight => (
-                "metrifold_component_queries_in_flight",
-                "Queries that a sink is answering, streaming included.",
-            ),
-            Self::RulesPublished => (
-                "metrifold_component_rule_sets_total",
-                "Complete rule sets that a source has published, or a sink has taken over.",
-            ),
-            Self::RuleTenants => (
-                "metrifold_component_rule_tenants",
-                "Tenants in the newest rule set of a component.",
-            ),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The one metric that is named against the rules: by the Observatorium proposal.
+    const EXCEPTION: &str = "remote_write_requests_count";
+
+    #[test]
+    fn names_end_in_their_unit_and_counters_in_total() {
+        let units = ["_seconds", "_bytes", "_ratio", "_info"];
+        for metric in Metric::ALL {
+            let Described { name, kind, .. } = metric.describe();
+            if name == EXCEPTION {
+                continue;
+            }
+            assert_eq!(name.ends_with("_total"), kind == Type::Counter, "{name}");
+            assert!(
+                !name.ends_with("_count") && !name.ends_with("_sum"),
+                "{name}"
+            );
+            for other in ["_ms", "_milliseconds", "_minutes", "_kb", "_mib"] {
+                assert!(!name.contains(other), "{name}");
+            }
+            if kind == Type::Histogram {
+                assert!(units.iter().any(|unit| name.ends_with(unit)), "{name}");
+            }
         }
     }
 
-    pub(super) const fn name(self) -> &'static str {
-        self.describe().0
+    #[test]
+    fn no_two_metrics_share_a_name() {
+        let mut names: Vec<_> = Metric::ALL.iter().map(|metric| metric.name()).collect();
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
     }
 }

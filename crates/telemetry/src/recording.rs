@@ -10,13 +10,16 @@ use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
-use super::Metric;
+use super::metric::{Metric, Scope, Type};
 
 /// What one component, or the process itself, has recorded.
 pub(super) struct Recording {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
 }
+
+/// The labels of what is a component's.
+const COMPONENT: [&str; 3] = ["component_id", "component_kind", "component_type"];
 
 const METADATA: Metadata<'static> = Metadata::new("metrifold", Level::INFO, None);
 
@@ -40,17 +43,17 @@ impl Recording {
     }
 
     pub(super) fn counter(&self, metric: Metric, labels: Vec<Label>) -> Counter {
-        let key = Key::from_parts(metric.name(), labels);
+        let key = key(metric, Type::Counter, labels);
         self.recorder.register_counter(&key, &METADATA)
     }
 
     pub(super) fn gauge(&self, metric: Metric, labels: Vec<Label>) -> Gauge {
-        let key = Key::from_parts(metric.name(), labels);
+        let key = key(metric, Type::Gauge, labels);
         self.recorder.register_gauge(&key, &METADATA)
     }
 
     pub(super) fn histogram(&self, metric: Metric, labels: Vec<Label>) -> Histogram {
-        let key = Key::from_parts(metric.name(), labels);
+        let key = key(metric, Type::Histogram, labels);
         self.recorder.register_histogram(&key, &METADATA)
     }
 
@@ -67,10 +70,38 @@ impl Drop for Recording {
     }
 }
 
-/// One page of several recordings. A metric's series stand together, below what it means.
-pub(super) fn page<'a>(recordings: impl Iterator<Item = &'a Recording>) -> String {
+/// The key of a series, which has to be as the table of metrics says.
+fn key(metric: Metric, kind: Type, labels: Vec<Label>) -> Key {
+    let described = metric.describe();
+    debug_assert_eq!(described.kind, kind, "{metric:?}");
+    debug_assert!(
+        {
+            let mut named: Vec<&str> = labels.iter().map(Label::key).collect();
+            let mut expected = described.labels.to_vec();
+            if described.scope == Scope::Component {
+                expected.extend(COMPONENT);
+            }
+            named.sort_unstable();
+            expected.sort_unstable();
+            named == expected
+        },
+        "{metric:?} has {labels:?}"
+    );
+    Key::from_parts(described.name, labels)
+}
+
+/// One page of several recordings, and of series without labels. A metric's series stand together,
+/// below what it means.
+pub(super) fn page<'a>(
+    recordings: impl Iterator<Item = &'a Recording>,
+    readings: &[(Metric, f64)],
+) -> String {
     let mut families: BTreeMap<String, String> = BTreeMap::new();
     let mut length = 0;
+    for (metric, value) in readings {
+        let (name, kind) = (metric.name(), metric.describe().kind.as_str());
+        families.insert(format!("# TYPE {name} {kind}"), format!("{name} {value}\n"));
+    }
     for recording in recordings {
         let page = recording.handle.render();
         length += page.len();
@@ -88,8 +119,8 @@ pub(super) fn page<'a>(recordings: impl Iterator<Item = &'a Recording>) -> Strin
     for (head, series) in families {
         let name = head.split(' ').nth(2);
         let described = Metric::ALL.iter().map(|metric| metric.describe());
-        for (_, help) in described.filter(|(known, _)| Some(*known) == name) {
-            page.push_str(&format!("# HELP {} {help}\n", name.unwrap_or_default()));
+        for known in described.filter(|known| Some(known.name) == name) {
+            page.push_str(&format!("# HELP {} {}\n", known.name, known.help));
         }
         page.push_str(&head);
         page.push('\n');

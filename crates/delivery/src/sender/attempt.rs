@@ -373,13 +373,19 @@ impl<T: Transport> Shared<T> {
             after,
         } = answer
         else {
+            self.terms.metrics.succeeded();
             if let Some(recovery) = self.pace.succeeded(tenant) {
-                self.reports.recovered(&recovery);
+                let waiting = || self.terms.metrics.waiting();
+                self.reports.recovered(&recovery, waiting);
             }
             return Ok(answer);
         };
         drop(sending);
-        self.terms.metrics.error("retry", &reason);
+        match failure {
+            // It is there, and wants less.
+            Failure::TooMuch => self.terms.metrics.error("retry", &reason),
+            _ => self.terms.metrics.failed("retry", &reason),
+        }
         self.terms.metrics.retried();
         self.reports.retried(samples, &reason);
         Err(Failed {

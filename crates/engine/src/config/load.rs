@@ -14,6 +14,7 @@ use super::listeners::Named;
 use super::resources::{self, Claim};
 use super::source::{self, Text};
 use super::{Component, Config, Loaded, NamedFiles, Places, Tables, globals, memory};
+use crate::queues;
 
 /// How to load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,6 +199,9 @@ fn check(
     };
     for (node, inputs) in nodes.into_iter().zip(inputs) {
         config.insert(node, inputs);
+    }
+    if options.environment {
+        found.extend(queues::warnings(&config));
     }
     Ok(Loaded {
         config,

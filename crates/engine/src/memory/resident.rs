@@ -1,11 +1,12 @@
 //! The resident memory, as the system measures it.
 
-use std::fs;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tracing::{info, warn};
+
+use metrifold_telemetry::process::resident_bytes;
 
 use super::{Budget, Shared};
 
@@ -68,18 +69,6 @@ impl Level {
     }
 }
 
-/// The resident memory of the process; none if the system does not tell. This is no file on a
-/// disk: reading it does not block. `statm` would be shorter, but counts in pages of a size that
-/// only the system knows.
-fn resident() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kib << 10)
-}
-
 impl Budget {
     /// Measures for as long as somebody has the account.
     pub(crate) fn watch(&self) -> impl Future<Output = ()> + Send + 'static {
@@ -123,7 +112,7 @@ impl Budget {
 fn measure(shared: &Weak<Shared>, told: &mut bool) -> Option<Duration> {
     let budget = Budget(shared.upgrade()?);
     let limited = budget.account().bounds.limit.is_some();
-    match resident() {
+    match resident_bytes() {
         Some(resident) => budget.measured(resident),
         None if limited && !*told => {
             *told = true;

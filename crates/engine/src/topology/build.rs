@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -21,6 +20,7 @@ use crate::planes::metrics::Metrics;
 use crate::planes::queries::Queries;
 use crate::planes::rules::Rules;
 use crate::planes::{Plane, Sink, Source};
+use crate::queues;
 
 use super::Changes;
 use super::plan::{Planner, Transformer};
@@ -127,7 +127,7 @@ impl Workshop {
         let old = present.config.as_deref();
         let mut errors = Vec::new();
         for (id, edge) in &present.metrics.edges {
-            let folder = folder(&config, id);
+            let folder = queues::folder(&config, id);
             if edge
                 .folder()
                 .is_some_and(|now| folder.as_deref() != Some(now))
@@ -252,7 +252,7 @@ impl Workshop {
         cx: &BuildContext,
         predecessor: Option<&P::Edge>,
     ) -> Result<Arc<P::Edge>, BuildError> {
-        let folder = folder(config, &cx.id);
+        let folder = queues::folder(config, &cx.id);
         P::edge(node.config.port(), cx, predecessor, folder.as_deref())
     }
 
@@ -284,11 +284,6 @@ impl Workshop {
         next.reached = reached;
         next
     }
-}
-
-/// Where the queue of a sink is if it is on disk.
-fn folder(config: &Config, id: &str) -> Option<PathBuf> {
-    Some(config.data_dir.as_ref()?.join("queues").join(id))
 }
 
 /// Builds a component, whose panic costs nothing but the build.

@@ -70,20 +70,18 @@ impl Retired {
         let mut left = Vec::new();
         for (sink, task, edge) in removed {
             edge.close(Ending::Removed);
+            // Before its task is cut off, which gives up what is in flight.
+            let queued = edge.left();
             drop(task);
-            let (batches, bytes) = edge.abandon();
+            edge.abandon();
             edge.shut().await;
-            if bytes == 0 {
+            if queued.batches == 0 {
                 info!(%sink, "sink was removed and has drained");
                 continue;
             }
-            let size = Size(bytes as u64);
-            warn!(%sink, batches, %size, "sink was removed and gave up what it had not delivered in time");
-            left.push(Leftover {
-                sink,
-                batches,
-                bytes,
-            });
+            let (batches, samples, size) = (queued.batches, queued.samples, Size(queued.bytes));
+            warn!(%sink, batches, samples, %size, "sink was removed and gave up what it had not delivered in time");
+            left.push(Leftover { sink, queued });
         }
         left
     }

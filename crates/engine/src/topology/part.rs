@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use metrifold_base::{BuildError, Shutdown, ShutdownTrigger};
 use metrifold_model::Kind;
+use metrifold_model::ledger::Tally;
 use metrifold_telemetry::{ComponentMetrics, State};
 
 use crate::component::{Buildable, InputOf, SinkConfig, SourceConfig};
@@ -175,15 +177,42 @@ impl<P: Buildable> Part<P> {
     /// Tells the sinks to finish what they have.
     pub(super) fn close_sinks(&self) {
         for sink in self.sinks.values() {
-            sink.edge.close(Ending::Shutdown);
+            // Before it learns that it gets nothing more, so that its end is an end.
             sink.stop.fire();
+            sink.edge.close(Ending::Shutdown);
         }
     }
 
-    /// Puts what sinks hold where it outlives the process.
+    /// Puts what sinks hold where it outlives the process, while more may come.
+    pub(super) async fn store_sinks(&self, deadline: Instant) {
+        for sink in self.sinks.values() {
+            sink.edge.clone().store(deadline).await;
+        }
+    }
+
+    /// The same, once nothing more comes.
     pub(super) async fn secure_sinks(&self, deadline: Instant) {
         for sink in self.sinks.values() {
             sink.edge.clone().secure(deadline).await;
+        }
+    }
+
+    /// Says what memory alone has for endpoints that fail.
+    pub(super) fn warn_of_losses(&self, limit: Duration) {
+        for (id, sink) in &self.sinks {
+            let Some(failing) = sink.edge.metrics().failing_for() else {
+                continue;
+            };
+            let Tally {
+                batches, samples, ..
+            } = sink.edge.left();
+            if batches > 0 {
+                let failing_seconds = failing.as_secs();
+                warn!(
+                    sink = %id, failing_seconds, batches, samples, ?limit,
+                    "endpoint fails: what waits in memory is given up unless it is back within the limit"
+                );
+            }
         }
     }
 
@@ -192,15 +221,13 @@ impl<P: Buildable> Part<P> {
         let mut left = Vec::new();
         for (id, mut sink) in std::mem::take(&mut self.sinks) {
             let _ = timeout_at(deadline, sink.task.ended()).await;
+            // Before its task is cut off, which gives up what is in flight.
+            let queued = sink.edge.left();
             drop(sink.task);
-            let (batches, bytes) = sink.edge.abandon();
+            sink.edge.abandon();
             sink.edge.shut().await;
-            if bytes > 0 {
-                left.push(Leftover {
-                    sink: id,
-                    batches,
-                    bytes,
-                });
+            if queued.batches > 0 {
+                left.push(Leftover { sink: id, queued });
             } else {
                 info!(sink = %id, "sink has drained");
             }

@@ -10,6 +10,7 @@ use tracing::warn;
 
 use metrifold_base::{BuildError, ShutdownTrigger};
 use metrifold_http::Listeners;
+use metrifold_model::ledger::Tally;
 use metrifold_telemetry::Telemetry;
 
 use crate::config::Config;
@@ -52,15 +53,16 @@ pub struct Running {
 /// they have to end at once.
 const DRAINING_MAX: usize = 100;
 
+/// How long storing what memory has may take, before anything else is waited for and after that.
+const STORE_LIMIT: Duration = Duration::from_secs(2);
+
 /// What a sink had not delivered when its time was up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leftover {
     /// The sink's name.
     pub sink: Arc<str>,
-    /// Batches that waited; those being sent are not among them.
-    pub batches: usize,
-    /// The bytes of all, those being sent included.
-    pub bytes: usize,
+    /// What that was, what was being sent included.
+    pub queued: Tally,
 }
 
 impl Built {
@@ -212,6 +214,11 @@ impl Running {
         self.metrics.stop_sources();
         self.queries.stop_sources();
         self.rules.stop_sources();
+        // Before anything is waited for: what can outlive the process is put where it does.
+        self.metrics
+            .store_sinks(deadline.min(Instant::now() + STORE_LIMIT))
+            .await;
+        self.metrics.warn_of_losses(limit);
         // Requests under way wait for their acknowledgement, so sinks go on meanwhile.
         self.metrics.sources_ended(deadline).await;
         self.queries.sources_ended(deadline).await;
@@ -221,7 +228,10 @@ impl Running {
         self.metrics.close_sinks();
         self.queries.close_sinks();
         self.rules.close_sinks();
-        self.metrics.secure_sinks(deadline).await;
+        // Also if sources have taken all the time.
+        self.metrics
+            .secure_sinks(deadline.max(Instant::now() + STORE_LIMIT))
+            .await;
         let mut left = self.metrics.sinks_ended(deadline).await;
         left.extend(self.queries.sinks_ended(deadline).await);
         left.extend(self.rules.sinks_ended(deadline).await);

@@ -101,7 +101,7 @@ async fn supervise(
             if started.elapsed() > RECOVERED {
                 backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
             }
-            metrics.error("died", &reason);
+            metrics.failed("died", &reason);
             error!(component = %id, kind, reason, "component died, will be built anew");
         }
         if shutdown.is_set() {
@@ -121,7 +121,7 @@ async fn supervise(
                 next = Some(run());
             }
             Err(error) => {
-                metrics.error("build", &error);
+                metrics.failed("build", &error);
                 warn!(component = %id, kind, %error, "component cannot be built");
             }
         }

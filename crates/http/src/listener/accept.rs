@@ -203,6 +203,7 @@ fn serve(
         max_age: settings.listen.max_age,
         phase,
         table: Arc::clone(&bound.table),
+        refusals: bound.refusals.clone(),
         close,
         cut,
     };

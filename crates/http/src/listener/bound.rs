@@ -13,15 +13,18 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_rustls::TlsAcceptor;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use metrifold_base::BuildError;
 
+use crate::access::Access;
 use crate::descriptors;
-use crate::listener::Listen;
 use crate::listener::accept;
+use crate::listener::announce;
 use crate::listener::connection::Ending;
+use crate::listener::refusals::{Refusals, Watcher};
 use crate::listener::routes::{self, Served, Table};
+use crate::listener::{Handler, Listen};
 use crate::socket::{self, overlap};
 use crate::timed::{Phase, Spare};
 
@@ -31,6 +34,8 @@ pub(super) struct Shared {
     ended: AtomicBool,
     /// Every connection holds a receiver, of closed listeners too. `true` cuts them all.
     connections: watch::Sender<bool>,
+    /// Is told of refusals.
+    watcher: Arc<OnceLock<Watcher>>,
 }
 
 /// A bound address.
@@ -43,6 +48,7 @@ pub(super) struct Bound {
     pub(super) settings: ArcSwap<Settings>,
     pub(super) table: Arc<ArcSwap<Table>>,
     claims: Mutex<Claims>,
+    pub(super) refusals: Refusals,
     pub(super) open: Mutex<Open>,
     pub(super) closed: watch::Sender<bool>,
     /// Who has taken over its port, so that it closes with its last handler.
@@ -109,6 +115,7 @@ impl Default for Shared {
             listeners: Mutex::default(),
             ended: AtomicBool::new(false),
             connections: watch::Sender::new(false),
+            watcher: Arc::default(),
         }
     }
 }
@@ -132,7 +139,7 @@ impl Shared {
             let claim = bound.claim(listen, owner)?;
             return Ok((Arc::clone(bound), claim));
         }
-        let bound = Arc::new(Bound::bind(listen, &listeners)?);
+        let bound = Arc::new(Bound::bind(listen, &listeners, &self.watcher)?);
         let claim = bound.claim(listen, owner)?;
         listeners.push(Arc::clone(&bound));
         Ok((bound, claim))
@@ -152,11 +159,17 @@ impl Shared {
         }
     }
 
+    pub(super) fn watch_refusals(&self, watcher: Watcher) {
+        // An error says that somebody watches already.
+        let _ = self.watcher.set(watcher);
+    }
+
     /// Starts the accept loops that are not running yet.
     pub(super) fn start(&self) {
         for bound in lock(&self.listeners).iter() {
             match bound.open_socket(&self.connections) {
                 Ok(true) => {
+                    bound.announce();
                     let cut = self.connections.clone();
                     tokio::spawn(accept::accept(Arc::clone(bound), cut));
                 }
@@ -232,7 +245,11 @@ fn connections(listen: &Listen) -> Result<usize, BuildError> {
 
 impl Bound {
     /// Binds an address, if need be beside what `others` have of it.
-    fn bind(listen: &Listen, others: &[Arc<Self>]) -> Result<Self, BuildError> {
+    fn bind(
+        listen: &Listen,
+        others: &[Arc<Self>],
+        watcher: &Arc<OnceLock<Watcher>>,
+    ) -> Result<Self, BuildError> {
         let settings = Settings::build(listen, None)?;
         let overlapping = others
             .iter()
@@ -275,6 +292,10 @@ impl Bound {
             settings: ArcSwap::from_pointee(settings),
             table: Arc::default(),
             claims: Mutex::default(),
+            refusals: Refusals {
+                watcher: Arc::clone(watcher),
+                address: local,
+            },
             open: Mutex::default(),
             closed: watch::Sender::new(false),
             successor: OnceLock::new(),
@@ -365,8 +386,28 @@ impl Bound {
         Ok(id)
     }
 
+    /// Says what is listened on, and for whom.
+    fn announce(&self) {
+        let claims = lock(&self.claims);
+        let of = |claim: &Claim| {
+            let listen = &claim.settings.listen;
+            (claim.owner.clone(), listen.methods, listen.path.clone())
+        };
+        let served: Vec<_> = claims.list.iter().map(of).collect();
+        let served = served
+            .iter()
+            .map(|(owner, methods, path)| (&**owner, *methods, &**path));
+        let tls = self.settings.load().acceptor.is_some();
+        info!(address = %self.local, tls, serves = announce::line(served), "listening");
+    }
+
     /// Attaches a handler; returns its turn.
-    pub(super) fn attach(&self, id: u64, handler: Served) -> u64 {
+    pub(super) fn attach(
+        &self,
+        id: u64,
+        access: Arc<dyn Access>,
+        handler: Arc<dyn Handler>,
+    ) -> u64 {
         let _garbage;
         let mut claims = lock(&self.claims);
         claims.last_turn += 1;
@@ -375,7 +416,11 @@ impl Bound {
             claim.served = true;
             claim.turn = turn;
             // Still in the table that is about to go, so that it is not dropped here.
-            claim.handler = Some(handler);
+            claim.handler = Some(Served {
+                owner: claim.owner.as_str().into(),
+                access,
+                handler,
+            });
             let old = self.settings.swap(Arc::clone(&claim.settings));
             if !Arc::ptr_eq(&old.slots, &claim.settings.slots) {
                 // Wakes the accept loop, if it waits for a slot under the old limit.

@@ -30,6 +30,7 @@ use metrifold_model::ClientCertificate;
 use crate::access::Head;
 use crate::answer::{self, Endless};
 use crate::body::{Body, BoxError};
+use crate::listener::refusals::Refusals;
 use crate::listener::routes::{Params, Served, Table, Target};
 use crate::listener::{Request, Response};
 use crate::methods::Methods;
@@ -64,6 +65,7 @@ pub(super) struct Accepted {
     pub(super) header_timeout: Duration,
     pub(super) idle_timeout: Duration,
     pub(super) table: Arc<ArcSwap<Table>>,
+    pub(super) refusals: Refusals,
     pub(super) max_age: Duration,
     pub(super) phase: Arc<Phase>,
     /// Tells the connection to end after the request that is under way.
@@ -101,7 +103,14 @@ impl Accepted {
                     .map(Arc::new);
                 rest.serve(stream, certificate).await;
             }
-            Ok(Err(error)) => debug!(peer = %rest.peer, %error, "tls handshake failed"),
+            // Whoever only looks whether somebody listens says nothing.
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                debug!(peer = %rest.peer, %error, "tls handshake failed");
+            }
+            Ok(Err(error)) => {
+                let reason = format!("tls handshake failed: {error}");
+                rest.refusals.before_request(rest.peer, "<tls>", &reason);
+            }
             Err(_) => debug!(peer = %rest.peer, "tls handshake took too long"),
         }
     }
@@ -114,6 +123,7 @@ impl Accepted {
             max_age: self.max_age,
             phase: self.phase,
             table: self.table,
+            refusals: self.refusals,
             close: self.close,
             cut: self.cut,
         };
@@ -129,6 +139,7 @@ struct Rest {
     max_age: Duration,
     phase: Arc<Phase>,
     table: Arc<ArcSwap<Table>>,
+    refusals: Refusals,
     close: oneshot::Receiver<Ending>,
     cut: watch::Receiver<bool>,
 }
@@ -145,8 +156,10 @@ impl Rest {
             self.header_timeout,
             self.idle_timeout,
         );
+        let refusals = self.refusals.clone();
         let service = Dispatch {
             table: self.table,
+            refusals: self.refusals,
             peer: self.peer,
             certificate,
             phase: Arc::clone(&phase),
@@ -184,6 +197,10 @@ impl Rest {
             Ok(()) => true,
             Err(error) => {
                 debug!(peer = %self.peer, %error, "connection failed");
+                if error.is_parse() {
+                    let reason = format!("what came is not HTTP/1.1: {error}");
+                    refusals.before_request(self.peer, "400", &reason);
+                }
                 error.is_parse()
             }
         };
@@ -214,6 +231,7 @@ async fn linger<T: AsyncRead + AsyncWrite + Unpin>(mut io: T) {
 /// Finds the handler of each request of a connection.
 struct Dispatch {
     table: Arc<ArcSwap<Table>>,
+    refusals: Refusals,
     peer: SocketAddr,
     certificate: Option<Arc<ClientCertificate>>,
     phase: Arc<Phase>,
@@ -236,6 +254,7 @@ impl Service<http::Request<Incoming>> for Dispatch {
         if let Err(reason) = target::settle(&mut request) {
             self.phase.busy(true);
             let refusal = answer::text(StatusCode::BAD_REQUEST, reason);
+            self.refused(&request, &refusal);
             return answering(Answer::Now(Some(refusal)));
         }
         let target = self
@@ -260,15 +279,26 @@ impl Service<http::Request<Incoming>> for Dispatch {
             ),
         };
         self.phase.busy(true);
+        self.refused(&request, &answer);
         answering(Answer::Now(Some(answer)))
     }
 }
 
 impl Dispatch {
+    /// Tells of a request that led to nobody.
+    fn refused(&self, request: &http::Request<Incoming>, answer: &Response) {
+        let request = (request.method(), request.uri().path());
+        self.refusals.answered(None, self.peer, request, answer);
+    }
+
     /// Hands a request to its handler, if its caller is let in.
     fn admit(
         &self,
-        Served { access, handler }: Served,
+        Served {
+            owner,
+            access,
+            handler,
+        }: Served,
         params: Params,
         request: http::Request<Incoming>,
     ) -> BoxFuture<Response> {
@@ -280,7 +310,10 @@ impl Dispatch {
             Body::stream(Received { incoming, phase })
         };
         let (peer, certificate) = (self.peer, self.certificate.clone());
+        let refusals = self.refusals.clone();
         Box::pin(async move {
+            let watched = refusals.are_watched();
+            let asked = watched.then(|| (head.method.clone(), head.uri.clone()));
             let admission = access.admit(Head {
                 method: &head.method,
                 uri: &head.uri,
@@ -289,7 +322,7 @@ impl Dispatch {
                 peer,
                 certificate: certificate.as_ref(),
             });
-            match admission.await {
+            let response = match admission.await {
                 Ok(caller) => {
                     let request = Request {
                         method: head.method,
@@ -307,7 +340,12 @@ impl Dispatch {
                     handler.refused(response.status());
                     response
                 }
+            };
+            if let Some((method, uri)) = &asked {
+                let request = (method, uri.path());
+                refusals.answered(Some(&owner), peer, request, &response);
             }
+            response
         })
     }
 }

@@ -34,6 +34,8 @@ struct Entry {
 /// Who answers a route, and who decides who may call it.
 #[derive(Clone)]
 pub(super) struct Served {
+    /// Whose route it is.
+    pub(super) owner: Arc<str>,
     pub(super) access: Arc<dyn Access>,
     pub(super) handler: Arc<dyn Handler>,
 }
@@ -224,6 +226,7 @@ mod tests {
     fn served(name: &'static str) -> Option<Served> {
         let handler = By(move |_: &crate::Request| answer::text(StatusCode::OK, name));
         Some(Served {
+            owner: name.into(),
             access: Arc::new(Everybody),
             handler: Arc::new(handler),
         })

@@ -8,6 +8,7 @@ use std::num::NonZeroU64;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
 use rustix::fs::{Advice, fadvise};
@@ -70,6 +71,10 @@ pub trait File: Debug + Send + Sync {
     fn let_go(&self, end: u64);
 }
 
+/// How often it is tried to lock a directory that is locked, and how far apart.
+const LOCK_TRIES: usize = 5;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
 /// More parts are not written at once.
 const PARTS_MAX: usize = 1024;
 /// Memory is let go in pages of this size or a part of it.
@@ -109,15 +114,23 @@ fn make_durably(path: &Path, mut sync: impl FnMut(&Path) -> io::Result<()>) -> i
 }
 
 impl Fs for Directory {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "opening a queue reads its files, which is not for worker threads either"
+    )]
     fn lock(&self, name: &str) -> io::Result<Box<dyn Any + Send>> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false);
         let file = options.open(self.path.join(name))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Box::new(file)),
-            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-            Err(TryLockError::Error(error)) => Err(error),
+        // Whoever only looks whether it is locked has it for a moment.
+        for _ in 0..LOCK_TRIES {
+            match file.try_lock() {
+                Ok(()) => return Ok(Box::new(file)),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
         }
+        Err(io::ErrorKind::WouldBlock.into())
     }
 
     fn list(&self) -> io::Result<Vec<String>> {

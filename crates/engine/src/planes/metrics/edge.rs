@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use metrifold_base::{BuildError, RateMeter, Size};
 use metrifold_codec::Batch;
 use metrifold_codec::remote_write::CompressionChoice;
-use metrifold_model::ledger::Reason;
+use metrifold_model::ledger::{Reason, Tally};
 use metrifold_model::{Outcome, Tenant, Ticket, Version};
 use metrifold_queue::disk::OpenError;
 use metrifold_queue::{
@@ -366,31 +366,37 @@ impl Edge {
         self.pipe.queue.close();
     }
 
-    /// Stores what only memory has, until `deadline`. If the sink fails, it is to try no more.
+    /// Stores what only memory has, until `deadline`.
+    pub(crate) async fn store(&self, deadline: Instant) {
+        if let Some(spill) = self.spill() {
+            spill.secure(deadline).await;
+        }
+    }
+
+    /// The same, once nothing more comes. If the sink fails, it is to try no more.
     pub(crate) async fn secure(&self, deadline: Instant) {
-        let Some(spill) = self.spill() else {
-            return;
-        };
-        spill.secure(deadline).await;
-        if spill.is_failing() {
+        self.store(deadline).await;
+        if self.spill().is_some_and(|spill| spill.is_failing()) {
             // What is under way comes back, and stays on disk.
             self.pass_turn();
         }
     }
 
-    /// Gives up what nobody will take any more; returns how much that is.
-    pub(crate) fn abandon(&self) -> (usize, usize) {
-        let queue = &self.pipe.queue;
-        let mut bytes = queue.bytes();
-        let left = queue.end();
-        let mut batches = left.len();
-        if let Some(spill) = self.pipe.spill.get().filter(|spill| spill.keeps()) {
-            (batches, bytes) = spill.unstored();
+    /// What memory alone has, deliveries in flight included.
+    pub(crate) fn left(&self) -> Tally {
+        let held = self.pipe.held();
+        let mut left = held.none;
+        for tally in held.named.values() {
+            left += *tally;
         }
-        for waiting in left {
+        left
+    }
+
+    /// Gives up what nobody will take any more.
+    pub(crate) fn abandon(&self) {
+        for waiting in self.pipe.queue.end() {
             self.give_up_at_end(waiting);
         }
-        (batches, bytes)
     }
 
     /// Closes the queue on disk, once nobody sends and nobody takes any more.

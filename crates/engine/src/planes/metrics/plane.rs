@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use metrifold_base::BoxFuture;
 use metrifold_model::Signal;
+use metrifold_model::ledger::Tally;
 use metrifold_telemetry::ComponentMetrics;
 
 use crate::memory::Budget;
@@ -79,12 +80,20 @@ impl Drain for Edge {
         Self::close(self, ending);
     }
 
+    fn store(self: Arc<Self>, deadline: Instant) -> BoxFuture<()> {
+        Box::pin(async move { Self::store(&self, deadline).await })
+    }
+
     fn secure(self: Arc<Self>, deadline: Instant) -> BoxFuture<()> {
         Box::pin(async move { Self::secure(&self, deadline).await })
     }
 
-    fn abandon(&self) -> (usize, usize) {
-        Self::abandon(self)
+    fn left(&self) -> Tally {
+        Self::left(self)
+    }
+
+    fn abandon(&self) {
+        Self::abandon(self);
     }
 
     fn shut(self: Arc<Self>) -> BoxFuture<()> {

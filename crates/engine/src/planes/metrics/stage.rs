@@ -50,9 +50,27 @@ pub struct Seen {
     pub counts: Option<Counts>,
     /// The series that were left out.
     pub invalid: Invalid,
+    /// The bytes that came.
+    bytes: usize,
+    /// What was known of it when it came.
+    known: Option<Counts>,
 }
 
 impl Seen {
+    /// The bytes of what came that a part of it stands for, by its samples. A batch on its way has no
+    /// size of its own: it is encoded in front of each sink, or not at all.
+    fn share(&self, part: Option<Counts>) -> usize {
+        let (Some(whole), Some(part)) = (self.counts.or(self.known), part) else {
+            return self.bytes;
+        };
+        let (whole, part) = (whole.all_samples(), part.all_samples());
+        if part >= whole {
+            return self.bytes;
+        }
+        // Less than all of them.
+        (self.bytes as u128 * u128::from(part) / u128::from(whole)) as usize
+    }
+
     /// Decodes a batch, unless that has been done.
     fn decode(&mut self, batch: &mut Batch) -> Result<(), SendError> {
         let invalid = batch.decode().map_err(SendError::Malformed)?;
@@ -171,8 +189,15 @@ impl Output {
 
     /// All of that which needs no waiting. Returns what was seen, and what has to wait for room.
     fn walk(&self, mut batch: Batch, asks: Needs) -> Result<(Seen, Blocked), SendError> {
-        let mut seen = Seen::default();
-        let received = batch.body_len();
+        let received = match batch.body_len() {
+            // It was made here, and has not been encoded.
+            0 => batch.weight(),
+            length => length,
+        };
+        let mut seen = Seen {
+            bytes: received,
+            ..Seen::default()
+        };
         let stage = self.stage.load();
         let needs = asks.max(stage.needs(batch.version()));
         match needs {
@@ -182,6 +207,7 @@ impl Output {
             Needs::Check | Needs::Decode => seen.decode(&mut batch)?,
         }
         let counted = batch.counts();
+        seen.known = counted;
         let arrived = stage.run(batch, needs, &mut seen);
         seen.counts = seen.counts.or(counted);
         if !matches!(arrived, Err(SendError::Malformed(_))) {
@@ -197,7 +223,8 @@ impl Output {
         // From here on nobody refuses the batch.
         self.metrics.sent().batch(seen.counts, received);
         for arrival in &arrived {
-            arrival.count(&stage.edges[arrival.edge].metrics);
+            let bytes = seen.share(arrival.received);
+            arrival.count(&stage.edges[arrival.edge].metrics, bytes);
         }
         // All sinks get the batch at once; then those that are full are waited for.
         let mut blocked = Vec::new();

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use metrifold_base::{BoxFuture, locked};
+use metrifold_model::ledger::Tally;
 use metrifold_model::{Rejection, RejectionKind};
 use metrifold_telemetry::ComponentMetrics;
 
@@ -99,13 +100,14 @@ impl Edge {
         meters.head_after(started.elapsed());
         match answer {
             Ok(answer) => {
+                self.metrics.succeeded();
                 self.metrics.query_answered(answer.status().as_str());
                 let kept = (kept, under_way);
                 Ok(answer.map(|body| Bounded::new(body, deadline, kept).into_body()))
             }
             Err(rejection) => {
                 self.metrics.query_answered("<error>");
-                self.metrics.error(rejection.kind.as_str(), &rejection);
+                self.metrics.failed(rejection.kind.as_str(), &rejection);
                 Err(rejection)
             }
         }
@@ -193,13 +195,19 @@ impl Drain for Edge {
     /// Whoever asks holds a stage, which is waited for: there is nothing more to close.
     fn close(&self, _ending: Ending) {}
 
+    fn store(self: Arc<Self>, _deadline: Instant) -> BoxFuture<()> {
+        Box::pin(async {})
+    }
+
     fn secure(self: Arc<Self>, _deadline: Instant) -> BoxFuture<()> {
         Box::pin(async {})
     }
 
-    fn abandon(&self) -> (usize, usize) {
-        (0, 0)
+    fn left(&self) -> Tally {
+        Tally::default()
     }
+
+    fn abandon(&self) {}
 
     fn shut(self: Arc<Self>) -> BoxFuture<()> {
         Box::pin(async {})

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use metrifold_base::BoxFuture;
 use metrifold_model::Tenant;
+use metrifold_model::ledger::Tally;
 use metrifold_rules::TenantRules;
 use metrifold_telemetry::ComponentMetrics;
 
@@ -169,13 +170,19 @@ impl Drain for Edge {
     /// Nothing is lost with a set that the source still has.
     fn close(&self, _ending: Ending) {}
 
+    fn store(self: Arc<Self>, _deadline: Instant) -> BoxFuture<()> {
+        Box::pin(async {})
+    }
+
     fn secure(self: Arc<Self>, _deadline: Instant) -> BoxFuture<()> {
         Box::pin(async {})
     }
 
-    fn abandon(&self) -> (usize, usize) {
-        (0, 0)
+    fn left(&self) -> Tally {
+        Tally::default()
     }
+
+    fn abandon(&self) {}
 
     fn shut(self: Arc<Self>) -> BoxFuture<()> {
         Box::pin(async {})

@@ -70,7 +70,7 @@ impl Pipe {
     }
 
     /// What is held in memory.
-    fn held(&self) -> Holdings {
+    pub(super) fn held(&self) -> Holdings {
         let mut held = Holdings::default();
         self.queue.for_each(|queued, _| {
             if queued.tracked.is_none() {

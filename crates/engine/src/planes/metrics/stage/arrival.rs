@@ -101,9 +101,8 @@ impl Arrival {
         Ok(true)
     }
 
-    /// Counts it in the sink's meters. Bytes are those of the bodies as the sink gets them.
-    pub(super) fn count(&self, metrics: &ComponentMetrics) {
-        let bytes = self.batches.iter().map(Batch::body_len).sum();
+    /// Counts it in the sink's meters.
+    pub(super) fn count(&self, metrics: &ComponentMetrics, bytes: usize) {
         metrics.received().batch(self.received, bytes);
         for (reason, samples) in &self.dropped {
             metrics.discarded_samples(reason, *samples);

@@ -80,7 +80,7 @@ impl Stage {
         while let Some((target, batch)) = work.waiting.pop_front() {
             let counts = batch.counts();
             let walked = self.walk(target, batch, needs, seen);
-            let done = walked.and_then(|walked| self.go_on(target, walked, &mut work));
+            let done = walked.and_then(|walked| self.go_on(target, walked, seen, &mut work));
             let Err(error) = done else {
                 continue;
             };
@@ -102,21 +102,25 @@ impl Stage {
         &self,
         first: Target,
         walked: Walked<'_>,
+        seen: &Seen,
         work: &mut Work<'_>,
     ) -> Result<(), SendError> {
         match (walked, first) {
             (Walked::Nothing, _) => {}
             (Walked::Node(node, batch), _) => {
                 let node = &self.nodes[node];
-                node.metrics.sent().batch(batch.counts(), 0);
+                let counts = batch.counts();
+                node.metrics.sent().batch(counts, seen.share(counts));
                 work.dispatch(&node.outputs[0], batch);
             }
             (Walked::Edge(arrival), _) => work.arrived.push(arrival),
             (Walked::Split(batch, split), Target::Node(node)) => {
                 let node = &self.nodes[node];
-                node.metrics.received().batch(batch.counts(), 0);
+                let counts = batch.counts();
+                node.metrics.received().batch(counts, seen.share(counts));
                 let mut emit = |output: usize, batch: Batch| {
-                    node.metrics.sent().batch(batch.counts(), 0);
+                    let counts = batch.counts();
+                    node.metrics.sent().batch(counts, seen.share(counts));
                     if let Some(targets) = node.outputs.get(output) {
                         work.dispatch(targets, batch);
                     }
@@ -250,12 +254,15 @@ impl Stage {
                     failure: None,
                 }));
             }
-            fused.metrics.received().batch(received, 0);
+            fused
+                .metrics
+                .received()
+                .batch(received, seen.share(received));
             if let (Some(pass), samples) = losses {
                 fused.metrics.discarded_samples(pass.reason(), samples);
             }
             if fused.target != last {
-                fused.metrics.sent().batch(left, 0);
+                fused.metrics.sent().batch(left, seen.share(left));
             }
         }
         // A batch of which nothing is left ends here.

@@ -1,0 +1,190 @@
+//! What an operator sees: in the log, on the status page's data, and while the process ends.
+
+use metrifold_testing::config::{ingest, sink};
+use metrifold_testing::{
+    Does, Endpoint, Metrifold, Reply, Sender, cli, expect, fetch, nobody, run, until_so, up,
+};
+
+const WRITE: &str = "/api/v1/write";
+
+#[test]
+fn the_start_says_what_listens_where() {
+    let config = ingest("") + &sink("out", "ingest", &nobody(), "required = false");
+    let child = Metrifold::start(&config);
+    let log = child.log();
+    let line = |what: &str| {
+        let found = log.lines().find(|line| line.contains(what));
+        found
+            .unwrap_or_else(|| panic!("{what} in {log}"))
+            .to_owned()
+    };
+    let listening = line(&format!("address={}", child.ingest));
+    assert!(
+        listening.contains("serves=\"ingest: POST /api/v1/write\""),
+        "{listening}"
+    );
+    assert!(listening.contains("tls=false"), "{listening}");
+    assert!(line(&format!("url=http://{}/", child.api)).contains("status page"));
+    // Who looks at once finds somebody.
+    let place = |what| log.find(what).unwrap();
+    assert!(place("listening") < place("metrifold runs"));
+}
+
+#[test]
+fn senders_that_are_refused_are_seen_in_the_log_and_in_the_metrics() {
+    let endpoint = Endpoint::healthy();
+    let keys = "authorization = { credentials = \"right\" }";
+    let config = ingest(keys) + &sink("out", "ingest", &endpoint.url(), "");
+    let mut child = Metrifold::start(&config);
+    let mut sender = Sender::new(child.ingest);
+    let right = ("authorization", "Bearer right");
+    for (path, headers, body, status) in [
+        ("/api/v2/write", &[right][..], &up(1)[..], 404),
+        ("/api/v3/write", &[right], &up(1), 404),
+        ("/api/v4/write", &[right], &up(1), 404),
+        (WRITE, &[("authorization", "Bearer wrong")], &up(1), 401),
+        (WRITE, &[right, ("content-type", "text/plain")], &up(1), 415),
+        (WRITE, &[right], &[0xff; 8], 400),
+        (WRITE, &[right], &up(1), 204),
+    ] {
+        expect(&sender.post(path, headers, body), status);
+    }
+    let counted = |code| {
+        let labels = [("code", code)];
+        child.metric("metrifold_listener_refused_requests_total", &labels)
+    };
+    for (code, times) in [
+        ("404", 3.0),
+        ("401", 1.0),
+        ("415", 1.0),
+        ("400", 1.0),
+        ("204", 0.0),
+    ] {
+        assert_eq!(counted(code), times, "{code}");
+    }
+    assert!(child.terminate().success());
+    let log = child.log();
+    let told = |code: &str| -> Vec<&str> {
+        let code = format!(" code={code} ");
+        let refused = log
+            .lines()
+            .filter(|line| line.contains("sender is refused"));
+        refused.filter(|line| line.contains(&code)).collect()
+    };
+    // The first at once, and what was held back in the end.
+    let unknown = told("404");
+    assert_eq!(unknown.len(), 2, "{log}");
+    assert!(unknown[0].contains("/api/v2/write") && unknown[0].contains("suppressed=0"));
+    assert!(unknown[1].contains("/api/v4/write") && unknown[1].contains("suppressed=1"));
+    for code in ["401", "415", "400"] {
+        let lines = told(code);
+        assert_eq!(lines.len(), 1, "{code}: {log}");
+        assert!(lines[0].contains("WARN") && lines[0].contains("component=\"ingest\""));
+        assert!(lines[0].contains("peer=127.0.0.1"), "{lines:?}");
+    }
+    assert!(!log.contains("Bearer"), "{log}");
+}
+
+#[test]
+fn an_endpoint_that_fails_is_shown_as_failing_and_its_error_as_over_when_it_is_back() {
+    let endpoint = Endpoint::new(|_| 503);
+    let keys = "required = false";
+    let child = Metrifold::start(&(ingest("") + &sink("out", "ingest", &endpoint.url(), keys)));
+    let mut sender = Sender::new(child.ingest);
+    let shown = || {
+        let topology = child.get("/api/v1/topology").json();
+        let components = topology["components"].as_array().unwrap().clone();
+        components.into_iter().find(|it| it["id"] == "out").unwrap()
+    };
+    expect(&sender.write(&up(1)), 204);
+    until_so("it is seen to fail", || shown()["failing_seconds"].is_f64());
+    let out = shown();
+    assert!(out["last_error"]["text"].as_str().unwrap().contains("503"));
+    assert!(out["last_error"]["over"].is_null(), "{out}");
+    assert_eq!(out["waiting"]["samples"], 1, "{out}");
+    let failing = |child: &Metrifold| child.metric("metrifold_sink_failing_seconds", &[]);
+    until_so("so do metrics", || failing(&child) > 0.0);
+    // Something went before it failed, which says nothing of what goes now.
+    assert!(
+        child
+            .metric("metrifold_ledger_drain_seconds", &[])
+            .is_infinite()
+    );
+    let address = child.api.to_string();
+    let ledger = run(&mut cli(&["ledger", "--address", &address])).stdout;
+    let ledger = String::from_utf8(ledger).unwrap();
+    assert!(
+        ledger.contains("the endpoint has been failing for"),
+        "{ledger}"
+    );
+    assert!(!ledger.contains("drained in about"), "{ledger}");
+
+    endpoint.now(|_| 204);
+    until_so("it is back", || shown()["failing_seconds"].is_null());
+    let out = shown();
+    assert!(out["last_error"]["over"].is_u64(), "{out}");
+    assert_eq!(failing(&child), 0.0);
+}
+
+#[test]
+fn readiness_is_gone_from_the_moment_in_which_the_process_is_to_end() {
+    let endpoint = Endpoint::new(|_| Does::Hang(Reply::new(204)));
+    let keys = "required = false";
+    let mut child = Metrifold::start(&(ingest("") + &sink("out", "ingest", &endpoint.url(), keys)));
+    expect(&Sender::new(child.ingest).write(&up(1)), 204);
+    endpoint.wait_requests(1);
+    assert_eq!(child.get("/-/ready").status, 200);
+    child.signal("TERM");
+    child.until_logged("shutting down");
+    let ready = fetch(child.api, "/-/ready").unwrap();
+    assert_eq!(
+        (ready.status, ready.text()),
+        (503, "shutting down".to_owned())
+    );
+    assert_eq!(child.get("/-/healthy").status, 200);
+    endpoint.release();
+    assert!(child.wait().success(), "{}", child.log());
+}
+
+#[test]
+fn what_can_be_saved_at_the_end_is_saved_before_anything_is_waited_for() {
+    let hanging = Endpoint::new(|_| Does::Hang(Reply::new(204)));
+    let away = Endpoint::new(|_| 503);
+    // No sink is known to fail, and nothing is stored before the end.
+    let disk = "required = false\nconnections = 1\n\
+        queue = { type = \"disk\", store_after = \"10s\" }";
+    let config = format!(
+        "data_dir = \"data\"\n{}{}{}{}",
+        ingest("acknowledge = \"delivered\""),
+        sink("kept", "ingest", &hanging.url(), disk),
+        sink("lost", "ingest", &away.url(), "required = false"),
+        sink("slow", "ingest", &hanging.url(), ""),
+    );
+    let mut child = Metrifold::start_with(&config, &["--shutdown-limit", "1s"]);
+    let ingest = child.ingest;
+    // It waits for `slow` for longer than there is time.
+    let waiting = std::thread::spawn(move || Sender::new(ingest).write(&up(1)).status);
+    hanging.wait_requests(2);
+    until_so("one of them is seen to fail", || {
+        child.metric("metrifold_sink_failing_seconds", &[]) > 0.0
+    });
+    assert_eq!(child.terminate().code(), Some(1), "{}", child.log());
+    assert_eq!(waiting.join().unwrap(), 503);
+    let log = child.log();
+    let line = |what: &str, sink: &str| {
+        let mut lines = log.lines();
+        let sink = format!("sink={sink} ");
+        lines.any(|line| line.contains(what) && line.contains(&sink))
+    };
+    assert!(
+        line("endpoint fails: what waits in memory is given up", "lost"),
+        "{log}"
+    );
+    assert!(line("left undelivered", "lost"), "{log}");
+    assert!(
+        line("what was not delivered stays on disk", "kept"),
+        "{log}"
+    );
+    assert!(!line("left undelivered", "kept"), "{log}");
+    hanging.release();
+}

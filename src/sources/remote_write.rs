@@ -274,9 +274,14 @@ impl Receiver {
                 return answer::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, &error.to_string());
             }
         };
-        match self.accept(version, request, out).await {
-            Ok(response) | Err(response) => response,
+        let accepted = self.accept(version, request, out).await;
+        let (mut response, written) =
+            accepted.unwrap_or_else(|refused| (refused, Counts::default()));
+        // A sender of 1.0 would take them for a partial failure (prometheus#17683).
+        if version == Version::V2 {
+            Written::from(written).write(response.headers_mut());
         }
+        response
     }
 
     async fn accept(
@@ -284,7 +289,7 @@ impl Receiver {
         version: Version,
         request: Request,
         out: &Output,
-    ) -> Result<Response, Response> {
+    ) -> Result<(Response, Counts), Response> {
         let overloaded = |reason| self.overloaded(reason, out);
         // Those to whom nothing is promised, or whose data no required sink waits for, are the
         // first to be refused when the memory of the process is short.
@@ -449,17 +454,28 @@ impl Receiver {
         rejection::answer(&error.into())
     }
 
-    fn answer(&self, version: Version, seen: &Seen, verdict: Outcome) -> Response {
+    /// The answer to a request that reached the sinks, and what of it they have.
+    fn answer(&self, version: Version, seen: &Seen, verdict: Outcome) -> (Response, Counts) {
         let (counts, invalid) = (seen.counts.unwrap_or_default(), &seen.invalid);
-        let (mut response, written) = match verdict {
-            Outcome::Delivered if invalid.series() == 0 => {
-                (answer::empty(StatusCode::NO_CONTENT), counts)
-            }
+        // What can be said of a request whose samples are all in.
+        let well = |counts| match invalid.series() {
+            0 => (answer::empty(StatusCode::NO_CONTENT), counts),
             // The valid part is in.
-            Outcome::Delivered => (
+            _ => (
                 answer::text(StatusCode::BAD_REQUEST, &invalid.to_string()),
                 counts,
             ),
+        };
+        match verdict {
+            Outcome::Delivered => well(counts),
+            Outcome::Lacks(lost) => well(counts.saturating_sub(lost)),
+            // 1.0 has no word for that: a sender would take all of its samples for lost.
+            Outcome::Rejected {
+                rejection,
+                lost: Some(lost),
+            } if version == Version::V1 && !rejection.may_retry() && is_of_exemplars(lost) => {
+                well(counts.saturating_sub(lost))
+            }
             // Nothing is claimed to be stored of which that is not known, and nothing of what the
             // sender is to send again.
             Outcome::Rejected { rejection, lost } => {
@@ -469,13 +485,13 @@ impl Receiver {
                     lost.map_or_else(Counts::default, |lost| counts.saturating_sub(lost)),
                 )
             }
-        };
-        // A sender of 1.0 would take them for a partial failure (prometheus#17683).
-        if version == Version::V2 {
-            Written::from(written).write(response.headers_mut());
         }
-        response
     }
+}
+
+/// Whether nothing but exemplars is lost.
+fn is_of_exemplars(lost: Counts) -> bool {
+    lost.all_samples() == 0 && lost.exemplars > 0
 }
 
 /// What is left of a request once its body has been read.

@@ -6,7 +6,7 @@
 //!
 //! Delivery: a batch with a series that has no tenant, or an invalid one, is refused as a whole
 //! before anything of it is passed on. Metadata without any tenant is dropped with the reason
-//! `metadata_without_tenant`, which counts no samples.
+//! `metadata_without_tenant`, which is counted by families.
 //!
 //! Limits: a batch is split into at most `max_tenants_per_batch` parts.
 
@@ -346,7 +346,7 @@ impl TenantTransform {
         }
         if parts.is_empty() {
             if metadata {
-                out.dropped("metadata_without_tenant", 0);
+                out.dropped("metadata_without_tenant", arena.counts());
             }
             return Ok(());
         }

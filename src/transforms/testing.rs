@@ -79,7 +79,7 @@ fn run(
             let before = batch.counts().unwrap();
             batch.edit(|arena| arena.retain(|series| pass.series(series)))?;
             let after = batch.counts().unwrap();
-            out.dropped(pass.reason(), before.all_samples() - after.all_samples());
+            out.dropped(pass.reason(), before.saturating_sub(after));
             if before.is_empty() || !after.is_empty() {
                 out.emit(batch);
             }
@@ -100,7 +100,7 @@ pub(super) fn apply(
         batch,
         &mut Emitter::new(
             &mut |output, batch| batches.push((output, batch)),
-            &mut |reason, samples| dropped.push((reason, samples)),
+            &mut |reason, lost| dropped.push((reason, lost.all_samples() + lost.metadata)),
         ),
     )?;
     let mut emitted = Vec::new();

@@ -31,4 +31,5 @@ mod reload_sinks;
 mod reload_storm;
 mod rules;
 mod shown;
+mod versions;
 mod watch;

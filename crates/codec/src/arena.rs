@@ -309,11 +309,6 @@ impl Arena {
             .map(|index| SeriesRef { arena: self, index })
     }
 
-    /// How many series there are to index, dropped ones included.
-    pub(crate) fn slots(&self) -> usize {
-        self.series.len()
-    }
-
     /// A series by its index.
     pub(crate) fn get(&self, index: usize) -> SeriesRef<'_> {
         SeriesRef { arena: self, index }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use metrifold_model::{Ack, Caller, Counts, Origin, Tenant, Version};
 
-use crate::remote_write::{CompressionChoice, DecodeError, Invalid, Limits};
+use crate::remote_write::{CompressionChoice, DecodeError, Invalid, Limits, Unsent};
 use crate::{Arena, SeriesMut, remote_write, snappy};
 
 /// One request's worth of series. Clones share the data.
@@ -193,6 +193,11 @@ impl Batch {
         !matches!(self.content, Content::Received(_))
     }
 
+    /// Whether it is decoded now.
+    pub(crate) fn is_decoded(&self) -> bool {
+        matches!(self.content, Content::Decoded(_))
+    }
+
     /// Counts what it carries unless that is known, once for all clones. It stays unknown if it is
     /// not what it claims to be, which its endpoint will say.
     ///
@@ -355,8 +360,8 @@ impl Batch {
     }
 
     /// Encodes it in a version, in the way that a sink's `choice` has found to suit its data, and
-    /// lets the decoded form go; returns how many histograms had to be given up because 1.0 cannot
-    /// hold them, which its counts then lack.
+    /// lets the decoded form go; returns what had to be given up because the version has no place for
+    /// it, which its counts then lack.
     ///
     /// # Errors
     ///
@@ -365,31 +370,33 @@ impl Batch {
         &mut self,
         version: Version,
         choice: &CompressionChoice,
-    ) -> Result<u64, DecodeError> {
-        let decoded = matches!(self.content, Content::Decoded(_));
-        if !decoded && self.body_version() == version {
-            return Ok(0);
+    ) -> Result<Unsent, DecodeError> {
+        if !self.is_decoded() && self.body_version() == version {
+            return Ok(Unsent::default());
         }
         // The body that arrived holds all that there is.
         if let (Content::Checked(_, counts), Some(_)) = (&self.content, self.bodies.get(version))
             && version == self.version
         {
             self.content = Content::Checked(version, *counts);
-            return Ok(0);
+            return Ok(Unsent::default());
+        }
+        let mut unsent = Unsent::default();
+        if version == Version::V2 {
+            unsent.exemplars = remote_write::join_within(self)?;
         }
         let arena = self.arena()?.clone();
         let body = self.body_by(version, Some(choice))?;
         let mut counts = arena.counts();
-        let lost = match version {
-            Version::V1 => remote_write::lost_in_v1(&arena),
-            Version::V2 => 0,
-        };
-        if lost > 0 {
+        if version == Version::V1 {
+            unsent.histograms = remote_write::lost_in_v1(&arena);
+        }
+        if unsent.histograms > 0 {
             // They must not come back with a body that still has them.
             self.bodies = Bodies::of(version, body);
-            counts.histograms -= lost;
+            counts.histograms -= unsent.histograms;
         }
         self.content = Content::Checked(version, counts);
-        Ok(lost)
+        Ok(unsent)
     }
 }

@@ -48,6 +48,10 @@ macro_rules! delivery_sink {
                 $flavour.sorts_labels
             }
 
+            fn companions(&self) -> ::metrifold_codec::remote_write::CompanionBounds {
+                self.delivery.companions()
+            }
+
             fn before(
                 &self,
                 _cx: &::metrifold_engine::component::BuildContext,

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicUsize;
 use http::{HeaderName, HeaderValue};
 
 use metrifold_base::{BuildError, Endpoint, OneOrMany, Period, Problems, Secret, Size, keys};
-use metrifold_codec::remote_write::VERSION;
+use metrifold_codec::remote_write::{CompanionBounds, VERSION};
 use metrifold_engine::component::BuildContext;
 use metrifold_engine::dead_letters::DeadLettersConfig;
 use metrifold_engine::planes::Sink;
@@ -39,7 +39,7 @@ keys! {
     pub struct DeliveryConfig {
         /// URL to send to, or a list of URLs: one is used until it fails, then the next.
         endpoint: OneOrMany<Endpoint> = required("http://127.0.0.1:9090/api/v1/write"),
-        /// Version of remote write: `1.0`, `2.0`, or `auto`, which sends a batch in the version in which it arrived and falls back to 1.0 when the endpoint answers 415 or does not say what it wrote; 2.0 is tried again every 5 minutes.
+        /// Version of remote write: `1.0`, `2.0`, or `auto`, which sends a batch in the version in which it arrived and falls back to 1.0 when the endpoint answers 415 or does not say what it wrote; 2.0 is tried again after `conversion.probe_after`.
         protocol: Protocol = default("auto"),
         /// Whether a sender's acknowledgement waits for this sink. An optional sink (`false`) may lag or fail without the sender or other sinks noticing.
         pub required: bool = default(true),
@@ -60,6 +60,8 @@ keys! {
         pub queue: QueueConfig = table,
         /// When a delivery is tried again.
         retry: RetryConfig = table,
+        /// Where batches arrive in one version of remote write and leave in the other.
+        conversion: ConversionConfig = table,
         /// What is kept of what the endpoint refuses.
         dead_letters: Option<DeadLettersConfig> = optional,
     }
@@ -81,6 +83,23 @@ keys! {
         pub(super) max_refusals_per_second: u32 = default(50),
         /// What statuses, or classes of them, mean for a batch: `retry` keeps it and tries again, `refuse` gives it up. By default 400, 409, 413 and 422 are refused and all others tried again. `"specification"` sends nothing again that is answered 4xx, but for 429.
         statuses: Option<Statuses> = unset({ 404 = "refuse", 5xx = "retry" }),
+    }
+}
+
+keys! {
+    /// What is kept where batches arrive in one version of remote write and leave in the other.
+    #[derive(Clone, Copy, Debug)]
+    pub struct ConversionConfig {
+        /// How long an endpoint that does not take 2.0 is sent 1.0 before 2.0 is tried again.
+        pub(super) probe_after: Period = default("5m"),
+        /// Most bytes of metadata in memory, of all tenants: remote write 1.0 sends it in requests of its own, 2.0 in every series. Of the tenants, those who sent nothing for longest make room. `0B` keeps none.
+        metadata_bytes: Size = default("32MiB"),
+        /// Most bytes of metadata of one tenant. Families of which no series came for longest make room.
+        metadata_bytes_per_tenant: Size = default("4MiB"),
+        /// Most bytes of exemplars in memory that came without a sample of their series, for which 2.0 has no place: they wait for the next one. A tenant has a quarter of it at most. What does not fit, or waits for too long, is dropped and counted. `0B` keeps none.
+        exemplar_bytes: Size = default("8MiB"),
+        /// How long such an exemplar waits.
+        exemplar_max_age: Period = default("2m"),
     }
 }
 
@@ -110,6 +129,16 @@ impl DeliveryConfig {
             Protocol::Auto => Form::AsReceived,
             Protocol::V1 => Form::V1,
             Protocol::V2 => Form::V2,
+        }
+    }
+
+    /// Bounds on what is kept of what comes apart from its series.
+    pub fn companions(&self) -> CompanionBounds {
+        CompanionBounds {
+            metadata_bytes: self.conversion.metadata_bytes.bytes(),
+            metadata_bytes_per_tenant: self.conversion.metadata_bytes_per_tenant.bytes(),
+            exemplar_bytes: self.conversion.exemplar_bytes.bytes(),
+            exemplar_max_age: self.conversion.exemplar_max_age.0,
         }
     }
 
@@ -143,6 +172,11 @@ impl DeliveryConfig {
             ("timeout", self.timeout),
             ("retry.min_backoff", self.retry.min_backoff),
             ("retry.max_age", self.retry.max_age),
+            ("conversion.probe_after", self.conversion.probe_after),
+            (
+                "conversion.exemplar_max_age",
+                self.conversion.exemplar_max_age,
+            ),
         ] {
             if value.0.is_zero() {
                 problems.at(key, "must be longer than 0s");
@@ -223,6 +257,7 @@ impl DeliveryConfig {
         let terms = Terms {
             id: cx.id.clone(),
             protocol: self.protocol,
+            probe_after: self.conversion.probe_after.0,
             min_connections: self.min_connections,
             connections: self.connections,
             merge_bytes: self.merge_bytes.bytes(),

@@ -173,7 +173,7 @@ impl OverHttp {
         match status {
             StatusCode::CONFLICT if self.conflict_is_partial => Answer::Partly(said, None),
             StatusCode::BAD_REQUEST
-                if written.is_some_and(|w| w.samples + w.histograms + w.exemplars > 0) =>
+                if written.is_some_and(|written| says_the_rest(written, counts)) =>
             {
                 Answer::Partly(said, written)
             }
@@ -213,8 +213,19 @@ impl OverHttp {
             );
             return Answer::Partly(reason, Some(written));
         }
+        if written.exemplars < counts.exemplars {
+            return Answer::LacksExemplars(written);
+        }
         Answer::Stored
     }
+}
+
+/// Whether 400 with these counts says that the valid part was stored. It does if nothing was, too,
+/// where there was no sample to store: what is refused then is exemplars, and looking for those
+/// who are to blame would ask about every one.
+fn says_the_rest(written: Written, counts: Option<Counts>) -> bool {
+    let all = written.samples + written.histograms;
+    all + written.exemplars > 0 || counts.is_some_and(|counts| counts.all_samples() == 0)
 }
 
 fn failed(failure: Failure, reason: String) -> Answer {

@@ -31,6 +31,7 @@ pub(super) struct Reports {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Topic {
     Lost(Reason),
+    Exemplars,
     Retried,
     Recovered,
 }
@@ -40,7 +41,7 @@ enum Topic {
 struct Told {
     /// How often it happened.
     times: u64,
-    /// How many samples it concerns, as far as they were counted.
+    /// How many samples, or exemplars, it concerns, as far as they were counted.
     samples: u64,
     /// How often nobody had counted them.
     uncounted: u64,
@@ -79,6 +80,11 @@ impl Reports {
     /// A batch, or a part of it, is lost.
     pub(super) fn lost(&self, reason: Reason, samples: Option<u64>, text: &str) {
         self.note(Topic::Lost(reason), Told::one(samples, text));
+    }
+
+    /// Exemplars are lost of a batch whose samples are stored.
+    pub(super) fn lost_exemplars(&self, exemplars: u64, text: &str) {
+        self.note(Topic::Exemplars, Told::one(Some(exemplars), text));
     }
 
     /// An attempt has failed, and its batch is kept.
@@ -129,6 +135,10 @@ impl Reports {
             Topic::Lost(reason) => error!(
                 %sink, reason = reason.as_str(), samples, uncounted_batches = uncounted,
                 suppressed, error = text, advice = advice(reason), "data is lost"
+            ),
+            Topic::Exemplars => warn!(
+                %sink, exemplars = samples, suppressed, error = text,
+                "exemplars are lost: the endpoint has the samples"
             ),
             Topic::Retried => warn!(
                 %sink, error = text, suppressed,

@@ -31,6 +31,8 @@ pub struct Terms {
     pub id: Arc<str>,
     /// The version to send.
     pub protocol: Protocol,
+    /// How long an endpoint that does not take 2.0 is sent 1.0 before 2.0 is tried again.
+    pub probe_after: Duration,
     /// The fewest requests that may be under way at once.
     pub min_connections: usize,
     /// The most.
@@ -71,7 +73,7 @@ impl<T: Transport> Sender<T> {
             pace: Pace::new(least, most, terms.retry, terms.metrics.connections()),
             stuck: StuckLanes::new(terms.isolate_after),
             merge_bound: MergeBound::new(terms.merge_bytes),
-            versions: Versions::new(terms.protocol),
+            versions: Versions::new(terms.protocol, terms.probe_after),
             reports: Reports::new(terms.id.clone()),
             terms,
             transport,

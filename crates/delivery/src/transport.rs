@@ -39,6 +39,8 @@ pub struct Attempt<'a> {
 pub enum Answer {
     /// The endpoint has it.
     Stored,
+    /// The endpoint says that all is well, and that it has all samples and not all exemplars.
+    LacksExemplars(Written),
     /// The endpoint has what was valid of it: why not all, and as much as it says, if it says so.
     Partly(String, Option<Written>),
     /// The endpoint does not take this version, and may take the other one.

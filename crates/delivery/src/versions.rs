@@ -14,9 +14,6 @@ use metrifold_model::Version;
 
 use super::protocol::Protocol;
 
-/// How long an endpoint that does not take 2.0 is sent 1.0 before 2.0 is tried again.
-const PROBE_AFTER: Duration = Duration::from_secs(300);
-
 /// How long an endpoint that has taken 2.0 may answer 2xx without saying what it wrote before it is
 /// believed to have been replaced by one that takes 1.0. Until then, somebody in between is
 /// believed to have answered in its place, and what is sent is kept: what is sent as 1.0 would be
@@ -27,6 +24,8 @@ const DOUBTED_FOR: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Versions {
     protocol: Protocol,
+    /// How long an endpoint that does not take 2.0 is sent 1.0 before 2.0 is tried again.
+    probe_after: Duration,
     state: Mutex<State>,
 }
 
@@ -43,9 +42,10 @@ enum State {
 }
 
 impl Versions {
-    pub(super) fn new(protocol: Protocol) -> Self {
+    pub(super) fn new(protocol: Protocol, probe_after: Duration) -> Self {
         Self {
             protocol,
+            probe_after,
             state: Mutex::new(State::Unknown),
         }
     }
@@ -99,7 +99,7 @@ impl Versions {
     /// Whether 2.0 is to be tried again from now on.
     pub(super) fn probe(&self) -> bool {
         let mut state = self.state();
-        let due = matches!(*state, State::FellBack(since) if since.elapsed() >= PROBE_AFTER);
+        let due = matches!(*state, State::FellBack(since) if since.elapsed() >= self.probe_after);
         if due {
             *state = State::Unknown;
         }
@@ -111,8 +111,10 @@ impl Versions {
 mod tests {
     use super::*;
 
+    const PROBE_AFTER: Duration = Duration::from_secs(300);
+
     fn auto() -> Versions {
-        Versions::new(Protocol::Auto)
+        Versions::new(Protocol::Auto, PROBE_AFTER)
     }
 
     #[tokio::test(start_paused = true)]
@@ -148,7 +150,7 @@ mod tests {
     #[test]
     fn a_version_that_is_configured_is_kept_to() {
         for (protocol, version) in [(Protocol::V1, Version::V1), (Protocol::V2, Version::V2)] {
-            let versions = Versions::new(protocol);
+            let versions = Versions::new(protocol, PROBE_AFTER);
             assert!(!versions.is_unknown());
             for arrived in [Version::V1, Version::V2] {
                 assert_eq!(versions.choose(arrived), version);

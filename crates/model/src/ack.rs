@@ -17,6 +17,8 @@ use super::{Counts, Rejection};
 pub enum Outcome {
     /// The sink has it.
     Delivered,
+    /// The sink has it, but for these exemplars, and its far end says that all is well.
+    Lacks(Counts),
     /// The sink has not got it, or not all of it.
     Rejected {
         /// Why, and whether sending it again can help.
@@ -67,26 +69,41 @@ impl Outcome {
     fn rank(&self) -> u8 {
         match self {
             Self::Delivered => 0,
-            Self::Rejected { rejection, .. } if !rejection.may_retry() => 1,
-            Self::Rejected { .. } => 2,
+            Self::Lacks(_) => 1,
+            Self::Rejected { rejection, .. } if !rejection.may_retry() => 2,
+            Self::Rejected { .. } => 3,
         }
+    }
+
+    /// What is lost; none if nobody knows.
+    fn lost(&self) -> Option<Counts> {
+        match self {
+            Self::Delivered => Some(Counts::default()),
+            Self::Lacks(lost) => Some(*lost),
+            Self::Rejected { lost, .. } => *lost,
+        }
+    }
+
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Rejected { rejection, .. } if rejection.may_retry())
     }
 
     /// Makes it the worst of both. What two sinks, or two parts, have lost is added up: if it is
     /// the same series, less is claimed to be stored than is, and never more.
     pub fn join(&mut self, other: Self) {
+        let sum = self
+            .lost()
+            .zip(other.lost())
+            .map(|(lost, more)| lost + more);
+        // Of what the sender is to send again, it does not matter what else is lost.
+        let adds_up = self.may_pass() == other.may_pass();
         if other.rank() > self.rank() {
             *self = other;
-        } else if let (
-            Self::Rejected { rejection, lost },
-            Self::Rejected {
-                rejection: second,
-                lost: more,
-            },
-        ) = (self, other)
-            && rejection.may_retry() == second.may_retry()
-        {
-            *lost = lost.zip(more).map(|(lost, more)| lost + more);
+        }
+        match self {
+            Self::Lacks(lost) => *lost = sum.unwrap_or(*lost),
+            Self::Rejected { lost, .. } if adds_up => *lost = sum,
+            Self::Delivered | Self::Rejected { .. } => {}
         }
     }
 
@@ -244,6 +261,25 @@ mod tests {
         worst.join(Outcome::failed("timeout"));
         worst.join(lost(1));
         assert_eq!(worst, Outcome::failed("timeout"));
+    }
+
+    #[test]
+    fn exemplars_that_are_lacking_are_no_refusal_and_add_to_one() {
+        let exemplars = |exemplars| Counts {
+            exemplars,
+            ..Counts::default()
+        };
+        let mut worst = Outcome::Lacks(exemplars(1));
+        worst.join(Outcome::Delivered);
+        worst.join(Outcome::Lacks(exemplars(2)));
+        assert_eq!(worst, Outcome::Lacks(exemplars(3)));
+        let refused = |lost| Outcome::Rejected {
+            rejection: Rejection::invalid("status 400"),
+            lost: Some(lost),
+        };
+        worst.join(refused(exemplars(4)));
+        worst.join(Outcome::Lacks(exemplars(1)));
+        assert_eq!(worst, refused(exemplars(8)));
     }
 
     #[tokio::test]

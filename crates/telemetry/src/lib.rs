@@ -410,6 +410,22 @@ impl ComponentMetrics {
         }
     }
 
+    /// Counts exemplars that went no further, though the samples of their batch did.
+    pub fn discarded_exemplars(&self, reason: &str, exemplars: u64) {
+        if exemplars > 0 {
+            self.labelled(Metric::DiscardedExemplars, "reason", reason)
+                .increment(exemplars);
+        }
+    }
+
+    /// Counts metadata of metric families that went no further.
+    pub fn discarded_metadata(&self, reason: &str, families: u64) {
+        if families > 0 {
+            self.labelled(Metric::DiscardedMetadata, "reason", reason)
+                .increment(families);
+        }
+    }
+
     /// Counts an error and keeps its text for the topology API.
     pub fn error(&self, kind: &str, text: impl ToString) {
         self.labelled(Metric::Errors, "error_type", kind)

@@ -119,6 +119,14 @@ metrics! {
     DiscardedBatches: counter of component ["reason"]
         "metrifold_component_discarded_batches_total",
         "Batches that went no further, by reason.";
+    /// Exemplars that did not go on, by reason, though their series' samples did.
+    DiscardedExemplars: counter of component ["reason"]
+        "metrifold_component_discarded_exemplars_total",
+        "Exemplars that went no further though the samples did, by reason.";
+    /// Metadata of families that did not go on, by reason.
+    DiscardedMetadata: counter of component ["reason"]
+        "metrifold_component_discarded_metadata_total",
+        "Metadata of metric families that went no further, by reason.";
     /// Things that went wrong, by kind.
     Errors: counter of component ["error_type"]
         "metrifold_component_errors_total",

@@ -172,7 +172,7 @@ fn metadata_goes_with_the_tenant_of_the_batch_or_else_with_every_part() {
     let outcome = run(label, &[], &["f"]).unwrap();
     assert_eq!(
         (outcome.emitted.len(), outcome.dropped),
-        (0, vec![("metadata_without_tenant", 0)])
+        (0, vec![("metadata_without_tenant", 1)])
     );
     let outcome = run(label, &[], &[]).unwrap();
     assert_eq!(outcome, Outcome::default());

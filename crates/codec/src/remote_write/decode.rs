@@ -171,6 +171,8 @@ struct Labels {
     /// Of the labels that are kept, encoded as 1.0 fields.
     bytes: usize,
     broken: Option<Reason>,
+    /// Which reference of 2.0 it is that is wrong, if one is.
+    wrong_ref: Option<v2::WrongRef>,
 }
 
 const NAME: u64 = u64::from_be_bytes(*b"__name__");
@@ -207,6 +209,7 @@ impl<'a> Decoder<'a> {
             edited: false,
             bytes: 0,
             broken: None,
+            wrong_ref: None,
         }
     }
 
@@ -267,8 +270,13 @@ impl<'a> Decoder<'a> {
             labels.broken = Some(Reason::InvalidUtf8);
         }
         if let Some(reason) = labels.broken {
-            self.invalid
-                .add(reason, counts, || describe(arena, labels.first));
+            self.invalid.add(reason, counts, || {
+                let series = describe(arena, labels.first);
+                match labels.wrong_ref {
+                    Some(wrong) => format!("{wrong} in {series}"),
+                    None => series,
+                }
+            });
             arena.labels.truncate(labels.first);
             arena.changed = true;
             return;

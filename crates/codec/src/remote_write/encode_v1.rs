@@ -9,7 +9,7 @@ use crate::wire::{Fields, LEN, Value, put_bytes, tag};
 use crate::{Arena, Label, wire};
 
 use super::compress_v1::{self, CompressionChoice};
-use super::encode_v2::family;
+use super::families::family;
 
 /// Encodes and compresses, in the way that `choice` has found to suit the sink's data; without one,
 /// by the structure of the series.
@@ -147,7 +147,7 @@ fn is_custom_bucket_histogram(histogram: &[u8]) -> bool {
 }
 
 /// Appends a 2.0 exemplar as one of 1.0.
-fn exemplar(arena: &Arena, exemplar: &[u8], out: &mut Vec<u8>) {
+pub(super) fn exemplar(arena: &Arena, exemplar: &[u8], out: &mut Vec<u8>) {
     let mut message = Vec::new();
     let mut refs = Vec::new();
     for field in Fields::new(exemplar).map_while(Result::ok) {

@@ -11,6 +11,8 @@ use crate::snappy::Compressor;
 use crate::wire::{Fields, Value, put_bytes, tag};
 use crate::{Arena, Name, Span, wire};
 
+use super::families;
+
 /// Encodes and compresses. The symbol table holds what the remaining series use, and nothing
 /// else: another tenant's strings must not travel along.
 pub fn encode(arena: &Arena) -> Bytes {
@@ -28,34 +30,6 @@ pub fn encode(arena: &Arena) -> Bytes {
         }
         out.put(&body);
     })
-}
-
-/// The metric family that a series belongs to: its name without the suffix of the parts of
-/// histograms, summaries and counters. Types are those of `MetricMetadata`.
-pub(super) fn family(name: &[u8], kind: u64) -> &[u8] {
-    const COUNTER: u64 = 1;
-    const HISTOGRAM: u64 = 3;
-    const GAUGE_HISTOGRAM: u64 = 4;
-    const SUMMARY: u64 = 5;
-    let suffixes: &[&[u8]] = match kind {
-        HISTOGRAM => &[b"_bucket", b"_count", b"_sum"],
-        GAUGE_HISTOGRAM => &[b"_bucket", b"_gcount", b"_gsum"],
-        SUMMARY => &[b"_count", b"_sum"],
-        COUNTER => &[],
-        _ => &[],
-    };
-    suffixes
-        .iter()
-        .find_map(|suffix| name.strip_suffix(*suffix))
-        .unwrap_or(name)
-}
-
-/// Whether OpenMetrics names the series of such a family with this suffix and the family without
-/// it. The text format of Prometheus names both alike, so the suffix may not simply be cut off.
-fn is_openmetrics_member(kind: u64, suffix: &[u8]) -> bool {
-    const COUNTER: u64 = 1;
-    const INFO: u64 = 6;
-    matches!((kind, suffix), (COUNTER, b"_total") | (INFO, b"_info"))
 }
 
 /// Interns strings into the table of the outgoing request.
@@ -221,7 +195,9 @@ fn from_v1<'a>(arena: &'a Arena, symbols: &mut Symbols<'a>, out: &mut Vec<u8>) {
         for field in Fields::new(series.rest()).map_while(Result::ok) {
             match (field.number, field.value) {
                 (2, _) => samples.extend_from_slice(field.whole),
-                (3, Value::Len(bytes)) => exemplar(bytes, symbols, &mut exemplars),
+                (3, Value::Len(bytes)) => {
+                    exemplar(bytes, &mut |text| symbols.intern(text), &mut exemplars);
+                }
                 (4, Value::Len(bytes)) => put_bytes(&mut histograms, 3, bytes),
                 _ => {}
             }
@@ -249,8 +225,12 @@ fn from_v1<'a>(arena: &'a Arena, symbols: &mut Symbols<'a>, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends a 1.0 exemplar as one of 2.0, field 4.
-fn exemplar<'a>(exemplar: &'a [u8], symbols: &mut Symbols<'a>, out: &mut Vec<u8>) {
+/// Appends a 1.0 exemplar as one of 2.0, field 4, with the numbers that `symbol` has for its texts.
+pub(super) fn exemplar<'a>(
+    exemplar: &'a [u8],
+    symbol: &mut impl FnMut(&'a [u8]) -> u32,
+    out: &mut Vec<u8>,
+) {
     let (mut refs, mut message) = (Vec::new(), Vec::new());
     for field in Fields::new(exemplar).map_while(Result::ok) {
         match (field.number, field.value) {
@@ -263,8 +243,8 @@ fn exemplar<'a>(exemplar: &'a [u8], symbols: &mut Symbols<'a>, out: &mut Vec<u8>
                         _ => {}
                     }
                 }
-                wire::put_varint(&mut refs, symbols.intern(name).into());
-                wire::put_varint(&mut refs, symbols.intern(value).into());
+                wire::put_varint(&mut refs, symbol(name).into());
+                wire::put_varint(&mut refs, symbol(value).into());
             }
             (2 | 3, _) => message.extend_from_slice(field.whole),
             _ => {}
@@ -281,28 +261,13 @@ struct Families<'a>(HashMap<&'a [u8], (u64, Vec<u8>), RandomState>);
 
 impl<'a> Families<'a> {
     fn of(arena: &'a Arena, symbols: &mut Symbols<'a>) -> Self {
-        let mut families = HashMap::default();
-        for &span in &arena.metadata {
-            // The field, of which the message is the only content.
-            let field = Fields::new(arena.text(span)).next();
-            let Some(Ok(Value::Len(message))) = field.map(|f| f.map(|f| f.value)) else {
-                continue;
-            };
-            let (mut kind, mut name, mut help, mut unit) = (0, &[][..], &[][..], &[][..]);
-            for field in Fields::new(message).map_while(Result::ok) {
-                match (field.number, field.value) {
-                    (1, Value::Varint(number)) => kind = number,
-                    (2, Value::Len(text)) => name = text,
-                    (4, Value::Len(text)) => help = text,
-                    (5, Value::Len(text)) => unit = text,
-                    _ => {}
-                }
-            }
+        let mut known = HashMap::default();
+        for (_, entry) in families::entries(arena) {
             let mut metadata = Vec::new();
             for (number, value) in [
-                (1, kind),
-                (3, symbols.intern(help).into()),
-                (4, symbols.intern(unit).into()),
+                (1, entry.kind),
+                (3, symbols.intern(entry.help).into()),
+                (4, symbols.intern(entry.unit).into()),
             ] {
                 if value != 0 {
                     metadata.push(tag(number, wire::VARINT));
@@ -311,9 +276,9 @@ impl<'a> Families<'a> {
             }
             let mut field = Vec::new();
             put_bytes(&mut field, 5, &metadata);
-            families.insert(name, (kind, field));
+            known.insert(entry.name, (entry.kind, field));
         }
-        Self(families)
+        Self(known)
     }
 
     /// Field 5 of a series with this name, or nothing.
@@ -321,13 +286,9 @@ impl<'a> Families<'a> {
         if self.0.is_empty() {
             return &[];
         }
-        let suffixes: [&[u8]; 8] = [
-            b"", b"_total", b"_info", b"_bucket", b"_count", b"_sum", b"_gcount", b"_gsum",
-        ];
-        for suffix in suffixes {
-            if let Some(base) = name.strip_suffix(suffix)
-                && let Some((kind, field)) = self.0.get(base)
-                && (family(name, *kind) == base || is_openmetrics_member(*kind, suffix))
+        for (base, suffix) in families::candidates(name) {
+            if let Some((kind, field)) = self.0.get(base)
+                && families::has_member(*kind, base, name, suffix)
             {
                 return field;
             }

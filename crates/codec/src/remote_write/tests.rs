@@ -484,33 +484,6 @@ fn a_label_that_is_not_utf8_costs_only_its_series() {
 }
 
 #[test]
-fn exemplars_that_travel_alone_join_the_series_of_their_labels() {
-    let request = v2::Request {
-        symbols: ["", "__name__", "up"].map(String::from).to_vec(),
-        timeseries: vec![
-            v2::TimeSeries {
-                labels_refs: vec![1, 2],
-                exemplars: vec![v2::Exemplar {
-                    value: 7.0,
-                    ..Default::default()
-                }],
-                ..Default::default()
-            },
-            v2::TimeSeries {
-                labels_refs: vec![1, 2],
-                samples: vec![v2::Sample::default()],
-                ..Default::default()
-            },
-        ],
-    };
-    let arena = decoded(Version::V2, &request);
-    assert_eq!((arena.counts().series, arena.counts().exemplars), (1, 1));
-    let out = v2::Request::decode(&*unsnappy(&encode_v2(&arena))).unwrap();
-    assert_eq!(out.timeseries.len(), 1);
-    assert_eq!(out.timeseries[0].exemplars[0].value, 7.0);
-}
-
-#[test]
 fn metadata_crosses_versions_by_family() {
     let request = v1::WriteRequest {
         timeseries: vec![

@@ -65,6 +65,7 @@ fn counts(samples: u64) -> Option<Counts> {
 fn meaning(answer: &Answer) -> &'static str {
     match answer {
         Answer::Stored => "stored",
+        Answer::LacksExemplars(_) => "lacks exemplars",
         Answer::Partly(..) => "partly",
         Answer::OtherVersion => "other version",
         Answer::Unwritten => "unwritten",
@@ -116,6 +117,25 @@ fn answers_to_2_0_tell_whether_it_is_understood() {
     f(Protocol::Auto, wrote(400, 0), "content");
     f(Protocol::Auto, wrote(400, 2), "partly");
     f(Protocol::V2, reply(400), "content");
+}
+
+#[test]
+fn a_refused_exemplar_is_no_reason_to_look_for_a_refused_sample() {
+    let transport = usual();
+    let f = |samples, exemplars, reply: Reply, expected| {
+        let counts = Counts {
+            samples,
+            exemplars,
+            ..Counts::default()
+        };
+        let answer = transport.judge(Version::V2, Some(counts), &reply);
+        assert_eq!(meaning(&answer), expected, "{reply:?}");
+    };
+    f(0, 2, wrote(400, 0), "partly");
+    f(3, 2, wrote(400, 3), "partly");
+    f(3, 2, wrote(400, 0), "content");
+    f(3, 2, wrote(204, 3), "lacks exemplars");
+    f(3, 0, wrote(204, 3), "stored");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tracing::info;
 
 use metrifold_codec::Batch;
-use metrifold_codec::remote_write::{DecodeError, Written};
+use metrifold_codec::remote_write::{DecodeError, Unsent, Written};
 use metrifold_engine::dead_letters::Letter;
 use metrifold_engine::planes::metrics::{Delivery, Form, Input, Trouble};
 use metrifold_model::ledger::Reason;
@@ -230,6 +230,9 @@ impl<T: Transport> Shared<T> {
                     delivery.count_sent(delivery.batch.counts(), bytes);
                     return Part::Over(Outcome::Delivered);
                 }
+                Answer::LacksExemplars(written) => {
+                    return Part::Over(self.store_without_exemplars(delivery, written, bytes));
+                }
                 Answer::Partly(reason, written) => {
                     return Part::Over(self.store_partly(delivery, reason, written, bytes));
                 }
@@ -280,10 +283,38 @@ impl<T: Transport> Shared<T> {
         delivery.count_sent(stored, bytes);
         let samples = lost.map(|lost| lost.all_samples());
         delivery.count_lost_samples(Reason::Partial, samples.unwrap_or(0));
-        self.note_partial(samples, &reason);
+        self.count_lost_exemplars(Reason::Partial, lost.unwrap_or_default(), &reason);
+        if samples != Some(0) {
+            self.note_partial(samples, &reason);
+        }
         Outcome::Rejected {
             rejection: Rejection::invalid(reason),
             lost,
+        }
+    }
+
+    /// Books a part of which the endpoint says that it has all samples, and not all exemplars.
+    fn store_without_exemplars(
+        &self,
+        delivery: &mut Delivery,
+        written: Written,
+        bytes: usize,
+    ) -> Outcome {
+        let (stored, lost) = stored(delivery.batch.counts(), Some(written));
+        delivery.count_sent(stored, bytes);
+        let lost = lost.unwrap_or_default();
+        let reason = format!("endpoint wrote {} of the exemplars", written.exemplars);
+        self.count_lost_exemplars(Reason::Partial, lost, &reason);
+        Outcome::Lacks(lost)
+    }
+
+    /// Counts the exemplars among what is lost, and says so.
+    fn count_lost_exemplars(&self, reason: Reason, lost: Counts, text: &str) {
+        if lost.exemplars > 0 {
+            self.terms
+                .metrics
+                .discarded_exemplars(reason.as_str(), lost.exemplars);
+            self.reports.lost_exemplars(lost.exemplars, text);
         }
     }
 
@@ -326,7 +357,7 @@ impl<T: Transport> Shared<T> {
                 let body = narrowed.body(Version::V1)?;
                 Ok((narrowed, lost, body))
             });
-        let Ok((narrowed, not_in_v1, body)) = encoded else {
+        let Ok((narrowed, unsent, body)) = encoded else {
             return Part::Refused(refusal);
         };
         let bytes = body.len();
@@ -339,7 +370,7 @@ impl<T: Transport> Shared<T> {
             Ok(answer @ (Answer::Stored | Answer::Partly(..))) => {
                 self.fall_back(input);
                 delivery.batch = narrowed;
-                self.lose_for_v1(delivery, not_in_v1);
+                self.lose_by_version(delivery, unsent);
                 match answer {
                     Answer::Partly(reason, written) => {
                         self.store_partly(delivery, reason, written, bytes)
@@ -405,7 +436,9 @@ impl<T: Transport> Shared<T> {
         };
         let may_fall_back = version == Version::V2 && self.terms.protocol == Protocol::Auto;
         match answer {
-            Answer::Stored | Answer::Partly(_, Some(_)) if version == Version::V2 => {
+            Answer::Stored | Answer::LacksExemplars(_) | Answer::Partly(_, Some(_))
+                if version == Version::V2 =>
+            {
                 self.versions.confirm();
                 answer
             }
@@ -424,18 +457,27 @@ impl<T: Transport> Shared<T> {
         delivery: &mut Delivery,
         version: Version,
     ) -> Result<Bytes, DecodeError> {
-        let lost = delivery.settle(version)?;
-        self.lose_for_v1(delivery, lost);
+        let unsent = delivery.settle(version)?;
+        self.lose_by_version(delivery, unsent);
         delivery.batch.body(version)
     }
 
-    /// Counts samples that 1.0 cannot hold.
-    fn lose_for_v1(&self, delivery: &mut Delivery, samples: u64) {
-        if samples > 0 {
-            delivery.count_lost_samples(Reason::NotInV1, samples);
+    /// Counts what the version that is sent has no place for, and has the sender told.
+    fn lose_by_version(&self, delivery: &mut Delivery, unsent: Unsent) {
+        let Some(outcome) = unsent.outcome() else {
+            return;
+        };
+        if unsent.histograms > 0 {
+            delivery.count_lost_samples(Reason::NotInV1, unsent.histograms);
             let text = "endpoint takes remote write 1.0 only";
-            self.reports.lost(Reason::NotInV1, Some(samples), text);
+            self.reports
+                .lost(Reason::NotInV1, Some(unsent.histograms), text);
         }
+        if unsent.exemplars > 0 {
+            let metrics = &self.terms.metrics;
+            metrics.discarded_exemplars(Unsent::WITHOUT_SAMPLE, unsent.exemplars);
+        }
+        delivery.note(outcome);
     }
 }
 

@@ -9,8 +9,8 @@ use tokio::time::{Instant, timeout};
 
 use metrifold_base::ShutdownTrigger;
 use metrifold_codec::Batch;
-use metrifold_codec::remote_write::Limits;
 use metrifold_codec::remote_write::messages::{v1, v2};
+use metrifold_codec::remote_write::{CompanionBounds, Limits};
 use metrifold_engine::planes::metrics::testing::Feed;
 use metrifold_engine::planes::metrics::{EdgeConfig, Form};
 use metrifold_model::ledger::Reason;
@@ -91,6 +91,7 @@ impl Running {
                 queue: QueueConfig::default(),
                 form: Form::AsReceived,
                 checks_series: false,
+                companions: CompanionBounds::NOTHING,
             },
             metrics.clone(),
         )
@@ -104,6 +105,7 @@ impl Running {
         let terms = Terms {
             id: "z".into(),
             protocol: Protocol::Auto,
+            probe_after: Duration::from_secs(300),
             min_connections: 1,
             connections: 4,
             merge_bytes: 4 << 20,
@@ -207,7 +209,7 @@ fn refused(class: RefusalClass) -> Answer {
 
 fn may_retry(outcome: &Outcome) -> Option<bool> {
     match outcome {
-        Outcome::Delivered => None,
+        Outcome::Delivered | Outcome::Lacks(_) => None,
         Outcome::Rejected { rejection, .. } => Some(rejection.may_retry()),
     }
 }

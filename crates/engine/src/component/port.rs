@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use metrifold_base::BuildError;
+use metrifold_codec::remote_write::CompanionBounds;
 use metrifold_model::Signal;
 use metrifold_queue::QueueConfig;
 
@@ -63,6 +64,11 @@ pub trait MetricsSink: BuildSink<Metrics> {
     /// sorted, though it does not read them.
     fn checks_series(&self) -> bool {
         false
+    }
+
+    /// Bounds on what is kept of what comes apart from its series, for sinks that send 2.0.
+    fn companions(&self) -> CompanionBounds {
+        CompanionBounds::NOTHING
     }
 
     /// A transform of the sink's own, applied before its queue.
@@ -213,6 +219,7 @@ impl Buildable for Metrics {
             queue: sink.queue(),
             form: sink.form(),
             checks_series: sink.checks_series(),
+            companions: sink.companions(),
         };
         let (id, metrics) = (cx.id.clone(), cx.metrics.clone());
         Self::Edge::new(id, config, sink.before(cx)?, metrics, predecessor, folder)

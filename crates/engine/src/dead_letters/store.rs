@@ -250,7 +250,7 @@ impl Store {
         drop(ack);
         queue.send_again(batch, ticket).await;
         match waiter.verdict().await {
-            Outcome::Delivered => {}
+            Outcome::Delivered | Outcome::Lacks(_) => {}
             Outcome::Rejected { rejection, .. } => return Resent::Kept(rejection.reason),
         }
         // What is refused from now on becomes a new letter.

@@ -154,6 +154,9 @@ pub enum Manner {
     Refusing,
     /// As a receiver of 2.0 that finds fault with all series but the first: 400 with exact counts.
     Picky,
+    /// As Prometheus 3: in 2.0 it refuses series without a sample (prometheus#17857) and stores the
+    /// rest, with 400 and exact counts; in 1.0 it takes them.
+    Prometheus,
 }
 
 impl Manner {
@@ -169,6 +172,21 @@ impl Manner {
                 let first = &seen.checked()[..1];
                 let reply = Reply::new(400).body("only the first series is liked");
                 reply.counts(counts(first))
+            }
+            Self::Prometheus if seen.is_v2() => {
+                let (alone, stored): (Vec<_>, Vec<_>) = seen
+                    .series()
+                    .iter()
+                    .cloned()
+                    .partition(|series| series.samples.len() + series.histograms.len() == 0);
+                let written = counts(&stored);
+                match alone.first() {
+                    None => Reply::new(204).counts(written),
+                    Some(first) => Reply::new(400).counts(written).body(format!(
+                        "TimeSeries must contain at least one sample or histogram for series {{__name__={:?}}}",
+                        first.name()
+                    )),
+                }
             }
             _ => Reply::new(204),
         }

@@ -120,6 +120,11 @@ pub fn from_v2(request: &v2::Request) -> Vec<Series> {
             "samples and histograms in one series: {:?}",
             series.labels
         );
+        assert!(
+            series.samples.len() + series.histograms.len() > 0,
+            "neither samples nor histograms in a series: {:?}",
+            series.labels
+        );
     }
     series
 }

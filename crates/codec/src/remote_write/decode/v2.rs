@@ -1,15 +1,42 @@
 //! The walk over a 2.0 message.
 
-use std::collections::HashMap;
-
-use foldhash::fast::RandomState;
+use std::fmt;
 
 use metrifold_model::SeriesCounts;
 
 use crate::wire::{Fields, LEN, Parts, WireError, tag};
-use crate::{Arena, Label, Series, Span, wire};
+use crate::{Label, Span, wire};
 
 use super::{Decoder, Labels, Reason};
+
+/// A reference that no symbol answers to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum WrongRef {
+    /// This field names a symbol that is not in the table.
+    Outside {
+        field: &'static str,
+        number: u64,
+        symbols: usize,
+    },
+    /// This field names a label and not its value.
+    Odd(&'static str),
+}
+
+impl fmt::Display for WrongRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Outside {
+                field,
+                number,
+                symbols,
+            } => write!(f, "{field} {number} is not below the {symbols} symbols,"),
+            Self::Odd(field) => write!(f, "{field} are odd in number,"),
+        }
+    }
+}
+
+const LABEL_REFS: &str = "labels_refs";
+const EXEMPLAR_REFS: &str = "exemplar labels_refs";
 
 impl Decoder<'_> {
     pub(super) fn v2(&mut self) -> Result<(), WireError> {
@@ -58,13 +85,8 @@ impl Decoder<'_> {
         {
             return Err(WireError::FirstSymbol);
         }
-        let mut lone_exemplars = false;
         for (whole, start, end) in found {
-            let counts = self.v2_series(whole, start, end, utf8)?;
-            lone_exemplars |= counts.samples + counts.histograms == 0;
-        }
-        if lone_exemplars {
-            self.attach_exemplars()?;
+            self.v2_series(whole, start, end, utf8)?;
         }
         Ok(())
     }
@@ -76,12 +98,13 @@ impl Decoder<'_> {
         start: usize,
         end: usize,
         utf8: bool,
-    ) -> Result<SeriesCounts, WireError> {
+    ) -> Result<(), WireError> {
         const REFS: u8 = tag(1, LEN);
         const REF: u8 = tag(1, wire::VARINT);
         const SAMPLE: u8 = tag(2, LEN);
         const HISTOGRAM: u8 = tag(3, LEN);
         const EXEMPLAR: u8 = tag(4, LEN);
+        const METADATA: u8 = tag(5, LEN);
         let buf = &self.buf[..end];
         let mut labels = self.labels();
         let mut counts = SeriesCounts::default();
@@ -94,7 +117,7 @@ impl Decoder<'_> {
             while pos < refs_end {
                 let name = wire::varint(refs, &mut pos)?;
                 if pos == refs_end {
-                    labels.broken = Some(Reason::BadSymbolRef);
+                    labels.refuse(WrongRef::Odd(LABEL_REFS));
                     break;
                 }
                 let value = wire::varint(refs, &mut pos)?;
@@ -107,7 +130,19 @@ impl Decoder<'_> {
             match buf[pos] {
                 SAMPLE => counts.samples += 1,
                 HISTOGRAM => counts.histograms += 1,
-                EXEMPLAR => counts.exemplars += 1,
+                held @ (EXEMPLAR | METADATA) => {
+                    pos += 1;
+                    let message_end = wire::length(buf, &mut pos)?;
+                    let message = &buf[pos..message_end];
+                    if held == EXEMPLAR {
+                        counts.exemplars += 1;
+                        self.check_exemplar(&mut labels, message)?;
+                    } else {
+                        self.check_metadata(&mut labels, message)?;
+                    }
+                    pos = message_end;
+                    continue;
+                }
                 REFS | REF => {
                     scattered = true;
                     break;
@@ -134,7 +169,7 @@ impl Decoder<'_> {
             labels.broken.get_or_insert(Reason::NoSamples);
         }
         self.add(labels, utf8, Span::new(whole, end), rest, counts);
-        Ok(counts)
+        Ok(())
     }
 
     /// A series whose label references come late, in pieces, or one by one: legal, and rare.
@@ -158,14 +193,18 @@ impl Decoder<'_> {
                 }
                 (2, wire::Value::Len(_)) => counts.samples += 1,
                 (3, wire::Value::Len(_)) => counts.histograms += 1,
-                (4, wire::Value::Len(_)) => counts.exemplars += 1,
-                (number @ 2..=4, _) => return Err(WireError::Field(number)),
+                (4, wire::Value::Len(exemplar)) => {
+                    counts.exemplars += 1;
+                    self.check_exemplar(labels, exemplar)?;
+                }
+                (5, wire::Value::Len(metadata)) => self.check_metadata(labels, metadata)?,
+                (number @ 2..=5, _) => return Err(WireError::Field(number)),
                 _ => {}
             }
         }
         let pairs = refs.chunks_exact(2);
         if !pairs.remainder().is_empty() {
-            labels.broken = Some(Reason::BadSymbolRef);
+            labels.refuse(WrongRef::Odd(LABEL_REFS));
         }
         for pair in pairs {
             self.v2_label(labels, pair[0], pair[1]);
@@ -179,55 +218,71 @@ impl Decoder<'_> {
         let symbol = |number: u64| symbols.get(usize::try_from(number).ok()?).copied();
         match (symbol(name), symbol(value)) {
             (Some(name), Some(value)) => self.label(labels, Label::apart(name, value)),
-            _ => labels.broken = Some(Reason::BadSymbolRef),
+            (None, _) => self.check_ref(labels, LABEL_REFS, name),
+            (_, None) => self.check_ref(labels, LABEL_REFS, value),
         }
     }
 
-    /// Moves the exemplars of series that have nothing else to the series of the same labels:
-    /// Prometheus 3 sends each exemplar on its own, which its own receiver then refuses
-    /// (prometheus#17857).
-    #[cold]
-    fn attach_exemplars(&mut self) -> Result<(), WireError> {
-        let arena = &mut self.arena;
-        let mut owners: HashMap<Vec<(u32, u32)>, usize, RandomState> = HashMap::default();
-        let key = |arena: &Arena, index: usize| -> Vec<(u32, u32)> {
-            let labels = arena.labels_of(index).iter();
-            labels
-                .map(|label| (label.name().start, label.value().start))
-                .collect()
-        };
-        let lone = |series: &Series| series.counts.samples + series.counts.histograms == 0;
-        for index in 0..arena.slots() {
-            if !lone(&arena.series[index]) {
-                owners.insert(key(arena, index), index);
-            }
+    /// Checks a reference that is copied, and not followed here.
+    #[inline(always)]
+    fn check_ref(&self, labels: &mut Labels, field: &'static str, number: u64) {
+        let symbols = self.arena.symbols.len();
+        if number >= symbols as u64 {
+            labels.refuse(WrongRef::Outside {
+                field,
+                number,
+                symbols,
+            });
         }
-        let mut moved: HashMap<usize, Vec<u8>, RandomState> = HashMap::default();
-        for index in 0..arena.slots() {
-            let series = arena.series[index];
-            if !lone(&series) {
-                continue;
-            }
-            let Some(&owner) = owners.get(&key(arena, index)) else {
-                continue;
+    }
+
+    /// Checks the references of a series' metadata.
+    #[inline(always)]
+    fn check_metadata(&self, labels: &mut Labels, metadata: &[u8]) -> Result<(), WireError> {
+        for field in Fields::new(metadata) {
+            let field = field?;
+            let name = match field.number {
+                3 => "help_ref",
+                4 => "unit_ref",
+                _ => continue,
             };
-            let fields = moved
-                .entry(owner)
-                .or_insert_with(|| arena.get(owner).rest().to_vec());
-            for field in Fields::new(arena.text(series.rest)) {
-                let field = field?;
-                if field.number == 4 {
-                    fields.extend_from_slice(field.whole);
-                }
-            }
-            arena.drop_series(index);
-            arena.series[owner].counts.exemplars += series.counts.exemplars;
-            arena.counts.exemplars += u64::from(series.counts.exemplars);
-        }
-        for (owner, rest) in moved {
-            arena.series[owner].rest = arena.push_text(&rest);
-            arena.series[owner].edited = true;
+            self.check_ref(labels, name, field.number()?);
         }
         Ok(())
+    }
+
+    /// Checks the references of an exemplar's labels, which come packed or one by one.
+    #[inline(always)]
+    fn check_exemplar(&self, labels: &mut Labels, exemplar: &[u8]) -> Result<(), WireError> {
+        let mut refs = 0usize;
+        for field in Fields::new(exemplar) {
+            let field = field?;
+            match (field.number, field.value) {
+                (1, wire::Value::Varint(number)) => {
+                    self.check_ref(labels, EXEMPLAR_REFS, number);
+                    refs += 1;
+                }
+                (1, _) => {
+                    for number in wire::packed(field.bytes()?) {
+                        self.check_ref(labels, EXEMPLAR_REFS, number?);
+                        refs += 1;
+                    }
+                }
+                _ => {}
+            }
+        }
+        if !refs.is_multiple_of(2) {
+            labels.refuse(WrongRef::Odd(EXEMPLAR_REFS));
+        }
+        Ok(())
+    }
+}
+
+impl Labels {
+    /// Has the series left out for a reference, of several for the first one.
+    #[cold]
+    fn refuse(&mut self, wrong: WrongRef) {
+        self.broken = Some(Reason::BadSymbolRef);
+        self.wrong_ref.get_or_insert(wrong);
     }
 }

@@ -15,7 +15,9 @@ use tracing::{info, warn};
 
 use metrifold_base::{BuildError, RateMeter, Size};
 use metrifold_codec::Batch;
-use metrifold_codec::remote_write::CompressionChoice;
+use metrifold_codec::remote_write::{
+    CompanionBounds, Companions, CompressionChoice, DecodeError, GivenUp, Unsent,
+};
 use metrifold_model::ledger::{Reason, Tally};
 use metrifold_model::{Outcome, Tenant, Ticket, Version};
 use metrifold_queue::disk::OpenError;
@@ -50,6 +52,7 @@ pub struct Edge {
     turn: AtomicU64,
     form: AtomicU8,
     checks_series: bool,
+    companions: CompanionBounds,
     /// How its bodies of 1.0 are best compressed.
     pub(crate) compression: CompressionChoice,
 }
@@ -71,6 +74,8 @@ struct Pipe {
     outflow: RateMeter,
     /// Why the queue takes no more.
     ending: OnceLock<Ending>,
+    /// What has come apart from series that are sent as 2.0.
+    companions: Companions,
 }
 
 /// What a sink declares about the way in which it takes batches.
@@ -85,6 +90,8 @@ pub struct EdgeConfig {
     /// Whether batches have to be decoded for it, so that their series are valid and their labels
     /// sorted, though it does not read them.
     pub checks_series: bool,
+    /// Bounds on what is kept of what comes apart from its series.
+    pub companions: CompanionBounds,
 }
 
 /// How a sink takes its batches.
@@ -166,6 +173,7 @@ impl Edge {
             turn: AtomicU64::new(0),
             form: AtomicU8::new(config.form as u8),
             checks_series: config.checks_series,
+            companions: config.companions,
             compression: CompressionChoice::default(),
         }))
     }
@@ -273,6 +281,12 @@ impl Edge {
             Form::V2 => Some(Version::V2),
             Form::AsReceived => Some(batch.version()),
         }
+    }
+
+    /// Gives a batch that leaves as 2.0 what has come apart from its series.
+    pub(crate) fn complete(&self, batch: &mut Batch) -> Result<GivenUp, DecodeError> {
+        let now = Instant::now().into_std();
+        self.pipe.companions.complete(batch, &self.companions, now)
     }
 
     fn abandoned(&self, tracked: &Tracked) -> bool {
@@ -397,6 +411,12 @@ impl Edge {
         for waiting in self.pipe.queue.end() {
             self.give_up_at_end(waiting);
         }
+        let exemplars = self.pipe.companions.give_up();
+        if exemplars > 0 {
+            self.metrics
+                .discarded_exemplars(Unsent::WITHOUT_SAMPLE, exemplars);
+            info!(sink = %self.id, exemplars, "exemplars were given up for which no sample of their series came");
+        }
     }
 
     /// Closes the queue on disk, once nobody sends and nobody takes any more.
@@ -431,6 +451,7 @@ impl Pipe {
             since: SystemTime::now(),
             outflow: RateMeter::default(),
             ending: OnceLock::new(),
+            companions: Companions::default(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::{self, Debug};
 
 use metrifold_codec::{Batch, SeriesMut};
-use metrifold_model::Rejection;
+use metrifold_model::{Counts, Rejection};
 
 /// A transform, built: synchronous, without I/O.
 pub trait Transform: Debug + Send + Sync {
@@ -60,14 +60,14 @@ pub trait Pass {
 /// Where a transform puts its results.
 pub struct Emitter<'a> {
     emit: &'a mut dyn FnMut(usize, Batch),
-    dropped: &'a mut dyn FnMut(&'static str, u64),
+    dropped: &'a mut dyn FnMut(&'static str, Counts),
 }
 
 impl<'a> Emitter<'a> {
     /// An emitter that hands batches, with the index of their output, and drops to these.
     pub fn new(
         emit: &'a mut dyn FnMut(usize, Batch),
-        dropped: &'a mut dyn FnMut(&'static str, u64),
+        dropped: &'a mut dyn FnMut(&'static str, Counts),
     ) -> Self {
         Self { emit, dropped }
     }
@@ -82,8 +82,8 @@ impl<'a> Emitter<'a> {
         (self.emit)(index, batch);
     }
 
-    /// Counts samples that the transform dropped on purpose.
-    pub fn dropped(&mut self, reason: &'static str, samples: u64) {
-        (self.dropped)(reason, samples);
+    /// Counts what the transform dropped on purpose.
+    pub fn dropped(&mut self, reason: &'static str, lost: Counts) {
+        (self.dropped)(reason, lost);
     }
 }

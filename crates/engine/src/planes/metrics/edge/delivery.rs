@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use metrifold_codec::Batch;
-use metrifold_codec::remote_write::DecodeError;
+use metrifold_codec::remote_write::{DecodeError, Unsent};
 use metrifold_model::ledger::{Reason, Tally};
 use metrifold_model::{Counts, Outcome, Ticket, Version};
 use metrifold_queue::{Held, InFlightMark, Progress, Queued, Tracked};
@@ -282,22 +282,22 @@ impl Delivery {
         self.progress.reason.get_or_insert(reason);
     }
 
-    /// Encodes the part that comes next in a version, and returns how many samples 1.0 cannot hold.
+    /// Encodes the part that comes next in a version, and returns what that has no place for.
     ///
     /// # Errors
     ///
     /// Fails when the part has to be decoded for that and is not what it claims to be.
-    pub fn settle(&mut self, version: Version) -> Result<u64, DecodeError> {
+    pub fn settle(&mut self, version: Version) -> Result<Unsent, DecodeError> {
         self.batch.settle(version, &self.edge.compression)
     }
 
-    /// The part that comes next, encoded in a version apart from it, and how many samples 1.0 cannot
-    /// hold.
+    /// The part that comes next, encoded in a version apart from it, and what that has no place
+    /// for.
     ///
     /// # Errors
     ///
     /// Fails when the part has to be decoded for that and is not what it claims to be.
-    pub fn settled(&self, version: Version) -> Result<(Batch, u64), DecodeError> {
+    pub fn settled(&self, version: Version) -> Result<(Batch, Unsent), DecodeError> {
         let mut batch = self.batch.clone();
         let lost = batch.settle(version, &self.edge.compression)?;
         Ok((batch, lost))

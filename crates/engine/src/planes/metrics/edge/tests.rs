@@ -32,6 +32,7 @@ pub(super) fn edge(text: &str, folder: Option<&Path>, telemetry: &Telemetry) -> 
         queue: declared.queue,
         form: Form::AsReceived,
         checks_series: false,
+        companions: CompanionBounds::NOTHING,
     };
     let metrics = telemetry.component("z", Kind::Sink, "test");
     let edge = Edge::new("z".into(), config, None, metrics, None, folder).unwrap();

@@ -2,6 +2,7 @@
 //! other sink refuses it to its sender.
 
 use metrifold_codec::Batch;
+use metrifold_codec::remote_write::{DecodeError, GivenUp, Unsent};
 use metrifold_model::ledger::Reason;
 use metrifold_model::{Counts, Rejection, Version};
 use metrifold_telemetry::ComponentMetrics;
@@ -22,6 +23,8 @@ pub(super) struct Arrival {
     pub(super) batches: Vec<Batch>,
     /// What the sink's own transform dropped, and what the sink's version cannot hold.
     pub(super) dropped: Vec<(&'static str, u64)>,
+    /// Exemplars that the sink's version has no place for, and for which no sample came.
+    pub(super) lost_exemplars: u64,
     /// Why an optional sink gets nothing of it.
     pub(super) failure: Option<SendError>,
 }
@@ -34,6 +37,7 @@ impl Arrival {
             received: None,
             batches: vec![batch],
             dropped: Vec::new(),
+            lost_exemplars: 0,
             failure: None,
         }
     }
@@ -45,6 +49,7 @@ impl Arrival {
             received,
             batches: Vec::new(),
             dropped: Vec::new(),
+            lost_exemplars: 0,
             failure: Some(failure),
         }
     }
@@ -91,14 +96,40 @@ impl Arrival {
         }
         batch.forget_request();
         if let Some(version) = edge.version(batch) {
-            // 2.0 has no place for metadata without series.
-            if version == Version::V2 && batch.counts().is_some_and(|counts| counts.series == 0) {
-                return Ok(false);
-            }
-            let lost = batch.settle(version, &edge.compression)?;
-            self.dropped.push((Reason::NotInV1.as_str(), lost));
+            return Ok(self.settle(edge, batch, version)?);
         }
         Ok(true)
+    }
+
+    /// Encodes a batch in the version that the sink sends. Returns whether there is something to
+    /// deliver.
+    fn settle(
+        &mut self,
+        edge: &Edge,
+        batch: &mut Batch,
+        version: Version,
+    ) -> Result<bool, DecodeError> {
+        let given_up = match version {
+            Version::V1 => GivenUp::default(),
+            Version::V2 => edge.complete(batch)?,
+        };
+        // 2.0 has no place for metadata without series.
+        let is_left = version == Version::V1 || batch.counts().is_none_or(|left| left.series > 0);
+        let mut unsent = match is_left {
+            true => batch.settle(version, &edge.compression)?,
+            false => Unsent::default(),
+        };
+        unsent.exemplars += given_up.unsent;
+        self.lost_exemplars += given_up.expired + unsent.exemplars;
+        self.dropped
+            .push((Reason::NotInV1.as_str(), unsent.histograms));
+        if let Some(outcome) = unsent.outcome()
+            && let Some(ack) = batch.ack().filter(|_| edge.required)
+        {
+            ack.ticket(edge.id.clone()).report(outcome);
+        }
+        let carries = |left: Counts| left.all_samples() + left.exemplars + left.metadata > 0;
+        Ok(is_left && (unsent.histograms == 0 || batch.counts().is_none_or(carries)))
     }
 
     /// Counts it in the sink's meters.
@@ -107,6 +138,7 @@ impl Arrival {
         for (reason, samples) in &self.dropped {
             metrics.discarded_samples(reason, *samples);
         }
+        metrics.discarded_exemplars(Unsent::WITHOUT_SAMPLE, self.lost_exemplars);
         if let Some(failure) = &self.failure {
             failure.note(metrics);
             let dropped = self.dropped.iter().map(|(_, samples)| samples).sum();

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use metrifold_codec::SeriesMut;
-use metrifold_codec::remote_write::Limits;
 use metrifold_codec::remote_write::messages::v1;
+use metrifold_codec::remote_write::{CompanionBounds, Limits};
 use metrifold_codec::testing::{compress, leaves_v1};
 use metrifold_model::{Kind, Origin};
 use metrifold_queue::QueueConfig;
@@ -61,6 +61,7 @@ fn sinks(all: Vec<(&str, bool, Option<Own>)>) -> Sinks {
             queue: QueueConfig::default(),
             form: Form::AsReceived,
             checks_series: false,
+            companions: CompanionBounds::NOTHING,
         };
         let own = own.map(|own| Arc::new(own) as Arc<dyn Transform>);
         let metrics = telemetry.component(id, Kind::Sink, "test");

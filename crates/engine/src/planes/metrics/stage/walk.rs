@@ -125,8 +125,9 @@ impl Stage {
                         work.dispatch(targets, batch);
                     }
                 };
-                let mut dropped = |reason: &'static str, samples| {
-                    node.metrics.discarded_samples(reason, samples);
+                let mut dropped = |reason: &'static str, lost: Counts| {
+                    node.metrics.discarded_samples(reason, lost.all_samples());
+                    node.metrics.discarded_metadata(reason, lost.metadata);
                 };
                 let mut out = Emitter::new(&mut emit, &mut dropped);
                 let done = guarded(|| split(batch, &mut out));
@@ -136,7 +137,7 @@ impl Stage {
                 let received = batch.counts();
                 let (mut batches, mut losses) = (Vec::new(), Vec::new());
                 let mut emit = |_, batch| batches.push(batch);
-                let mut dropped = |reason, samples| losses.push((reason, samples));
+                let mut dropped = |reason, lost: Counts| losses.push((reason, lost.all_samples()));
                 let mut out = Emitter::new(&mut emit, &mut dropped);
                 let done = guarded(|| split(batch, &mut out));
                 done.inspect_err(|error| self.note(first, error))?;
@@ -145,6 +146,7 @@ impl Stage {
                     received,
                     batches,
                     dropped: losses,
+                    lost_exemplars: 0,
                     failure: None,
                 });
             }
@@ -251,6 +253,7 @@ impl Stage {
                     received,
                     batches: vec![batch],
                     dropped: dropped.into_iter().collect(),
+                    lost_exemplars: 0,
                     failure: None,
                 }));
             }

@@ -1,0 +1,215 @@
+//! Exemplars that come in series of their own, and how they join the samples of their series.
+//!
+//! Prometheus sends each exemplar so, in both versions. That is fine in 1.0; in 2.0 a series without
+//! samples is against the rules, and its own receiver refuses it (prometheus#17857).
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+
+use metrifold_model::{SeriesCounts, Version};
+
+use crate::wire::{Fields, Value};
+use crate::{Arena, Batch};
+
+use super::decode::DecodeError;
+use super::{encode_v1, encode_v2};
+
+/// A byte that is never found in UTF-8, behind each name and each value of a key.
+const END: u8 = 0xff;
+
+/// Exemplars as fields of a 1.0 series, with tag and length, which need no table of symbols.
+pub(super) type Exemplars = Vec<Box<[u8]>>;
+
+/// What has exemplars of earlier batches.
+pub(super) trait Earlier {
+    /// Takes those of the series with this key.
+    fn take(&mut self, key: &[u8]) -> Exemplars;
+}
+
+/// There are none.
+impl Earlier for () {
+    fn take(&mut self, _key: &[u8]) -> Exemplars {
+        Vec::new()
+    }
+}
+
+/// Where the exemplars of a batch belong.
+#[derive(Debug, Default)]
+pub(super) struct Joining {
+    joins: Vec<Join>,
+    /// By key, the series with exemplars alone whose samples are not in the batch.
+    pub(super) left: HashMap<Box<[u8]>, Vec<usize>, RandomState>,
+}
+
+/// Exemplars that join a series.
+#[derive(Debug)]
+struct Join {
+    owner: usize,
+    /// Of earlier batches.
+    earlier: Exemplars,
+    /// The series of this batch that have them.
+    lone: Vec<usize>,
+}
+
+fn is_lone(counts: SeriesCounts) -> bool {
+    counts.samples + counts.histograms == 0 && counts.exemplars > 0
+}
+
+/// Whether there are exemplars in series of their own.
+pub(super) fn has_lone(arena: &Arena) -> bool {
+    arena.counts.exemplars > 0 && arena.iter().any(|series| is_lone(series.counts()))
+}
+
+/// Finds out where exemplars belong that come alone; `earlier` has none if it is not `Some`.
+pub(super) fn find(arena: &Arena, mut earlier: Option<&mut impl Earlier>) -> Joining {
+    let mut joining = Joining::default();
+    let mut key = Vec::new();
+    if arena.counts.exemplars > 0 {
+        for series in arena.iter().filter(|series| is_lone(series.counts())) {
+            put_key(arena, series.index(), &mut key);
+            match joining.left.get_mut(&key[..]) {
+                Some(others) => others.push(series.index()),
+                None => {
+                    let key = key.clone().into_boxed_slice();
+                    joining.left.insert(key, vec![series.index()]);
+                }
+            }
+        }
+    }
+    for series in arena.iter() {
+        if joining.left.is_empty() && earlier.is_none() {
+            break;
+        }
+        let counts = series.counts();
+        if counts.samples + counts.histograms == 0 {
+            continue;
+        }
+        put_key(arena, series.index(), &mut key);
+        let earlier = earlier.as_mut().map(|earlier| earlier.take(&key));
+        let join = Join {
+            owner: series.index(),
+            earlier: earlier.unwrap_or_default(),
+            lone: joining.left.remove(&key[..]).unwrap_or_default(),
+        };
+        if !join.earlier.is_empty() || !join.lone.is_empty() {
+            joining.joins.push(join);
+        }
+    }
+    joining
+}
+
+/// Has exemplars that come alone join their series as far as it is in the batch, and takes out the
+/// others; returns how many those were.
+pub(crate) fn join_within(batch: &mut Batch) -> Result<u64, DecodeError> {
+    let arena = batch.arena()?;
+    if !has_lone(arena) {
+        return Ok(0);
+    }
+    let joining = find(arena, None::<&mut ()>);
+    let left = joining.left_over(arena);
+    batch.edit(|arena| joining.apply(arena))?;
+    Ok(left)
+}
+
+/// What tells a series from all others: its labels, which are sorted.
+fn put_key(arena: &Arena, index: usize, key: &mut Vec<u8>) {
+    key.clear();
+    for label in arena.labels_of(index) {
+        for text in [label.name(), label.value()] {
+            key.extend_from_slice(arena.text(text));
+            key.push(END);
+        }
+    }
+}
+
+/// The exemplars of a series.
+pub(super) fn exemplars_of(arena: &Arena, index: usize) -> Exemplars {
+    let fields = Fields::new(arena.get(index).rest()).map_while(Result::ok);
+    let exemplars = fields.filter(|field| field.number == field_number(arena.version));
+    exemplars
+        .filter_map(|field| match (arena.version, field.value) {
+            (Version::V1, _) => Some(field.whole.into()),
+            (Version::V2, Value::Len(message)) => {
+                let mut whole = Vec::new();
+                encode_v1::exemplar(arena, message, &mut whole);
+                Some(whole.into_boxed_slice())
+            }
+            (Version::V2, _) => None,
+        })
+        .collect()
+}
+
+fn field_number(version: Version) -> u32 {
+    match version {
+        Version::V1 => 3,
+        Version::V2 => 4,
+    }
+}
+
+impl Joining {
+    pub(super) fn is_empty(&self) -> bool {
+        self.joins.is_empty() && self.left.is_empty()
+    }
+
+    /// How many exemplars belong to no series of the batch.
+    pub(super) fn left_over(&self, arena: &Arena) -> u64 {
+        let series = self.left.values().flatten();
+        series
+            .map(|&index| u64::from(arena.series[index].counts.exemplars))
+            .sum()
+    }
+
+    /// Has them join their series, and takes out those that are left.
+    pub(super) fn apply(self, arena: &mut Arena) {
+        for join in self.joins {
+            let mut rest = arena.get(join.owner).rest().to_vec();
+            let mut joined = join.earlier.len() as u32;
+            for exemplar in &join.earlier {
+                put_earlier(arena, exemplar, &mut rest);
+            }
+            for index in join.lone {
+                for field in Fields::new(arena.get(index).rest()).map_while(Result::ok) {
+                    if field.number == field_number(arena.version) {
+                        rest.extend_from_slice(field.whole);
+                    }
+                }
+                joined += arena.series[index].counts.exemplars;
+                arena.drop_series(index);
+            }
+            let rest = arena.push_text(&rest);
+            let owner = &mut arena.series[join.owner];
+            owner.rest = rest;
+            owner.edited = true;
+            owner.counts.exemplars += joined;
+            arena.counts.exemplars += u64::from(joined);
+            arena.changed = true;
+        }
+        for index in self.left.into_values().flatten() {
+            arena.drop_series(index);
+        }
+    }
+}
+
+/// Appends an exemplar to what a series holds, in the version of the batch.
+fn put_earlier(arena: &mut Arena, exemplar: &[u8], rest: &mut Vec<u8>) {
+    match arena.version {
+        Version::V1 => rest.extend_from_slice(exemplar),
+        Version::V2 => {
+            let field = Fields::new(exemplar).next();
+            if let Some(Ok(message)) = field.map(|field| field.and_then(|field| field.bytes())) {
+                let mut symbol = |text: &[u8]| {
+                    // The first one. Nothing else may start where another symbol does.
+                    if text.is_empty() {
+                        return 0;
+                    }
+                    let number = arena.symbols.len() as u32;
+                    let text = arena.push_text(text);
+                    arena.symbols.push(text);
+                    number
+                };
+                encode_v2::exemplar(message, &mut symbol, rest);
+            }
+        }
+    }
+}

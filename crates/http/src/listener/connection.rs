@@ -177,13 +177,17 @@ impl Rest {
             .max_buf_size(MAX_HEAD)
             .serve_connection(TokioIo::new(io), service);
 
+        let mut needed = false;
         let result = tokio::select! {
             biased;
             result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => result,
             ending = &mut self.close => {
-                if ending == Ok(Ending::Evicted) && phase.spare() == Some(Spare::Silent) {
+                let spare = phase.spare();
+                if ending == Ok(Ending::Evicted) && spare == Some(Spare::Silent) {
                     return;
                 }
+                // Its last answer is out, and another caller waits for its place.
+                needed = ending == Ok(Ending::Evicted) && spare == Some(Spare::Idle);
                 phase.close();
                 Pin::new(&mut connection).graceful_shutdown();
                 tokio::select! {
@@ -204,7 +208,7 @@ impl Rest {
                 error.is_parse()
             }
         };
-        if answered {
+        if answered && !needed {
             let io = connection.into_parts().io.into_inner().into_inner();
             tokio::select! {
                 () = linger(io) => {}

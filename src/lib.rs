@@ -16,6 +16,7 @@
 pub mod api;
 pub mod cli;
 pub mod process;
+mod promql;
 pub mod sinks;
 pub mod sources;
 pub mod transforms;

@@ -4,7 +4,6 @@ use std::io::{self, Read};
 
 use clap::{Args, Subcommand};
 
-use metrifold_expr::regex::Regex;
 use metrifold_promql::{
     Expr, ImplicitInfo, Matcher, Options, ParseError, enforce, parse, parse_selector,
 };
@@ -126,8 +125,7 @@ fn read(args: &ExpressionArgs) -> Result<Expr, u8> {
         experimental_functions: !args.no_experimental,
         fill_modifiers: !args.no_experimental,
         unquoted_names: args.unquoted_names,
-        validate_regex,
-        ..Options::default()
+        ..crate::promql::options()
     };
     let text = match args.expression.as_str() {
         "-" => standard_input(options.max_length).map_err(|message| {
@@ -156,12 +154,6 @@ fn standard_input(most: usize) -> Result<String, String> {
         Ok(_) => Ok(text),
         Err(error) => Err(format!("cannot read the expression from stdin: {error}")),
     }
-}
-
-fn validate_regex(pattern: &str) -> Result<(), String> {
-    Regex::new(pattern)
-        .map(drop)
-        .map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

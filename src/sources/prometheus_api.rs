@@ -46,7 +46,7 @@ keys! {
     #[derive(Clone, Debug)]
     pub struct PrometheusApiConfig {
         server: ServerKeys = include,
-        /// Path in front of `/api/v1/…` and `/federate`.
+        /// Path in front of `/api/v1/…` and `/federate`; `{name}` in it matches one segment, of which the tenant transform can make the tenant.
         path: String = default("/"),
         /// Longest time for a query, to the end of its answer. Then it is answered 504, or its answer breaks off, and the far end is told to stop.
         timeout: Period = default("2m"),
@@ -56,6 +56,9 @@ keys! {
         max_body_bytes: Size = default("16MiB"),
     }
 }
+
+/// The parameter of what stands behind the root, in the route.
+const REST: &str = "{endpoint}";
 
 /// The most queries at once that can be asked for.
 const MAX_CONCURRENT: usize = 1_000_000;
@@ -84,10 +87,15 @@ impl SourceConfig for PrometheusApiConfig {
     }
 
     fn validate(&self, problems: &mut Problems) {
-        if self.path.contains(['{', '}']) {
+        let segments = self.root().split('/');
+        if segments.clone().any(|segment| segment.starts_with("{*")) {
             problems
-                .at("path", "must be a fixed path")
-                .help("write it without parameters, such as \"/prometheus\"");
+                .at("path", "must have an end, behind which the API begins")
+                .help("name one segment, such as \"/{tenant}\"");
+        } else if segments.clone().any(|segment| segment == REST) {
+            problems
+                .at("path", "has a parameter of a name that is taken")
+                .help("give the parameter another name");
         } else {
             self.server.validate(&self.prefix(), problems);
         }
@@ -189,10 +197,8 @@ impl Handler for Api {
 impl Api {
     async fn answer(&self, request: Request) -> Result<Answer, Rejection> {
         let deadline = Instant::now() + self.config.timeout.0;
-        let root = self.config.root();
-        let path = request.uri.path();
-        // The route has matched what is in front.
-        let path = path.strip_prefix(root).unwrap_or(path);
+        // The route has matched what is in front, segment by segment.
+        let path = behind(self.config.root(), request.uri.path());
         match endpoints::verdict(&request.method, path) {
             Verdict::Ask => {}
             Verdict::Method(allowed) => return Ok(failure::method_not_allowed(allowed)),
@@ -226,6 +232,7 @@ impl Api {
         let origin = Origin {
             source: self.id.clone(),
             peer: Some(request.peer.ip()),
+            params: params(request.params),
             headers: headers.clone(),
             caller: request.caller,
             ..Origin::internal(self.id.clone())
@@ -258,6 +265,22 @@ impl Api {
         let reason = format!("the request's body is larger than {limit}");
         Rejection::new(RejectionKind::TooLarge, reason)
     }
+}
+
+/// What of a path is behind as many segments as the root has.
+fn behind<'a>(root: &str, path: &'a str) -> &'a str {
+    let segments = root.matches('/').count();
+    let slashes = path.match_indices('/');
+    slashes
+        .map(|(at, _)| at)
+        .nth(segments)
+        .map_or("", |at| &path[at..])
+}
+
+/// What the parameters of the root matched.
+fn params(mut params: Vec<(Box<str>, Box<str>)>) -> Vec<(Box<str>, Box<str>)> {
+    params.retain(|(name, _)| format!("{{{name}}}") != REST);
+    params
 }
 
 /// The headers of a request that go on: not what speaks of this connection, nor what the caller

@@ -1,4 +1,7 @@
-//! `tenant`: finds out whose a batch is, and writes it down where nobody can claim otherwise.
+//! `tenant`: finds out whose a batch or a query is, and holds it to that.
+//!
+//! A batch gets the tenant's name written into a label; a query sees series with that label alone
+//! ([`queries`]). Both find the tenant the same way.
 //!
 //! The entries of `from` are tried in their order, and the first that yields a name wins. Where
 //! a label decides, a batch is split by tenant. The name is checked before it is used, and the
@@ -8,9 +11,11 @@
 //! before anything of it is passed on. Metadata without any tenant is dropped with the reason
 //! `metadata_without_tenant`, which is counted by families.
 //!
-//! Limits: a batch is split into at most `max_tenants_per_batch` parts.
+//! Limits: a batch is split into at most `max_tenants_per_batch` parts; of a query, the body and an
+//! answer that has to be filtered are read whole up to `max_body_bytes` and `max_answer_bytes`.
 
 mod name;
+mod queries;
 mod source;
 
 #[cfg(test)]
@@ -23,13 +28,13 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use metrifold_base::keys::Keys;
-use metrifold_base::{BuildError, Problems, keys};
+use metrifold_base::{BuildError, Problems, Size, keys};
 use metrifold_codec::{Arena, Batch, Label, Name, SeriesMut};
 use metrifold_engine::component::{
     BuildContext, BuildTransform, ComponentInfo, TransformConfig, TransformPorts,
 };
 use metrifold_engine::planes::metrics::{Emitter, Metrics, Pass, Plan, Transform};
-use metrifold_model::{Kind, Rejection, RejectionKind, Tenant};
+use metrifold_model::{Kind, Origin, Rejection, RejectionKind, Tenant};
 
 use source::{FromConfig, Source};
 
@@ -47,6 +52,16 @@ keys! {
         label: Option<String> = unset("tenant_id"),
         /// The most tenants that one batch may hold, at least 1; a batch with more is refused with status 413.
         max_tenants_per_batch: NonZeroUsize = default(1000),
+        /// The most tenants that one query may name, divided by `|`, in a path or a header; a query that names more is refused with status 400.
+        max_tenants_per_query: NonZeroUsize = default(1),
+        /// Endpoints that are open to every tenant though they tell of all: `/api/v1/targets`, `/api/v1/status/tsdb` and the like.
+        allow: Vec<String> = default([]),
+        /// Parameters of queries that may pass beside those of Prometheus' API, such as `trace`; any other is refused with status 400.
+        parameters: Vec<String> = default([]),
+        /// The largest body of a query; above it 413.
+        max_body_bytes: Size = default("16MiB"),
+        /// The largest answer that has to be read whole, to filter rules, alerts and metadata; above it 502.
+        max_answer_bytes: Size = default("64MiB"),
     }
 }
 
@@ -54,7 +69,7 @@ inventory::submit! {
     ComponentInfo {
         kind: Kind::Transform,
         name: "tenant",
-        summary: "finds out whose a batch is and splits it by tenant",
+        summary: "finds out whose a batch or a query is, and holds it to that",
         keys: TenantConfig::ENTRIES,
     }
 }
@@ -90,6 +105,7 @@ impl TenantConfig {
             problems.at("label", message).help("name another label");
             sound = false;
         }
+        sound &= queries::validate(self, problems);
         sound.then(|| TenantTransform {
             reads_labels: self.label.is_some()
                 || sources
@@ -118,6 +134,7 @@ impl TransformConfig for TenantConfig {
     fn ports(&self) -> TransformPorts<'_> {
         TransformPorts {
             metrics: Some(self),
+            queries: Some(self),
             ..TransformPorts::default()
         }
     }
@@ -169,6 +186,9 @@ impl Pass for Stamp<'_> {
     }
 }
 
+/// Makes a tenant of what stands where one is looked for, or says what is wrong with it.
+type Check<'a> = &'a dyn Fn(&[u8]) -> Result<Tenant, String>;
+
 /// The series of one tenant.
 #[derive(Debug)]
 struct Part {
@@ -184,8 +204,8 @@ struct Found<'a> {
 
 impl TenantTransform {
     /// Looks at everything but labels: what comes behind a source that yields a name for the
-    /// batch as a whole does not matter any more.
-    fn look(&self, batch: &Batch) -> Result<Found<'_>, Rejection> {
+    /// whole does not matter any more.
+    fn look(&self, origin: &Origin, check: Check<'_>) -> Result<Found<'_>, Rejection> {
         let mut found = Found {
             labels: Vec::new(),
             fixed: None,
@@ -195,7 +215,7 @@ impl TenantTransform {
                 found.labels.push((name, *remove));
                 continue;
             }
-            let name = source.read(batch.origin());
+            let name = source.read(origin, check);
             let name = name.map_err(|reason| Rejection::invalid(format!("{source}: {reason}")))?;
             if let Some(tenant) = name {
                 found.fixed = Some(tenant);
@@ -303,7 +323,7 @@ impl Transform for TenantTransform {
     }
 
     fn plan(&self, batch: &mut Batch) -> Result<Plan<'_>, Rejection> {
-        let found = self.look(batch)?;
+        let found = self.look(batch.origin(), &|name| name::check(name).map(Tenant::from))?;
         if !found.labels.is_empty() {
             return Ok(Plan::Split(Box::new(move |batch, out| {
                 self.split(&found, batch, out)

@@ -134,6 +134,13 @@ pub static RECIPES: &[Recipe] = &[
         ..TRANSFORM
     },
     Recipe {
+        name: "tenant",
+        plane: Signal::Queries,
+        keys: |_| "from = [{ value = \"somebody\" }]\nlabel = \"tenant\"".into(),
+        change: Some(|keys| format!("{keys}\nmax_tenants_per_query = 7")),
+        ..TRANSFORM
+    },
+    Recipe {
         name: "remote_write",
         keys: remote_write,
         change: Some(|keys| format!("{keys}\nconnections = 7")),

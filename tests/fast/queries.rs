@@ -1,8 +1,10 @@
 //! Queries through the program: what passes unchanged, what is refused, what is given up, and that a
 //! reload costs nobody an answer.
 
+mod label_proxy;
 mod reload;
 mod streams;
+mod tenants;
 mod upstream;
 
 use std::time::{Duration, Instant};

@@ -8,7 +8,7 @@ use metrifold_base::{Problems, keys, words};
 use metrifold_codec::Name;
 use metrifold_model::{Origin, Tenant};
 
-use super::{METRIC, name};
+use super::{Check, METRIC, name};
 
 keys! {
     /// An entry of `from`: exactly one key, and `remove` beside `label`.
@@ -120,8 +120,8 @@ impl FromConfig {
 }
 
 impl Source {
-    /// The name that it yields for a batch as a whole, if it does.
-    pub(super) fn read(&self, origin: &Origin) -> Result<Option<Tenant>, String> {
+    /// The name that it yields for the whole, if it does.
+    pub(super) fn read(&self, origin: &Origin, check: Check<'_>) -> Result<Option<Tenant>, String> {
         let certificate = origin.caller.certificate.as_deref();
         let found: &[u8] = match self {
             Self::Path(parameter) => origin.param(parameter).unwrap_or_default().as_bytes(),
@@ -150,7 +150,7 @@ impl Source {
         if found.is_empty() {
             return Ok(None);
         }
-        name::check(found).map(|tenant| Some(tenant.into()))
+        check(found).map(Some)
     }
 }
 

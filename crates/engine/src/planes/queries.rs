@@ -1,15 +1,17 @@
 //! The plane of queries: an HTTP read request goes through transforms to exactly one sink, and one
 //! answer comes back.
 //!
-//! Nothing queues here. Bodies stream both ways: whoever reads an answer slowly slows the far end
+//! Nothing queues here. Bodies stream both ways, except where a transform has to see one whole:
+//! whoever reads an answer slowly slows the far end
 //! down, whoever goes away has his request dropped there, and so has one whose deadline passes.
 
 mod answer;
 mod edge;
+mod edit;
 mod plane;
 mod stage;
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, Uri};
@@ -47,14 +49,61 @@ pub struct Query {
 /// An answer: any status is one.
 pub type Answer = http::Response<Body>;
 
-/// A transform of queries: synchronous, without I/O.
+/// A transform of queries: synchronous, without I/O. What it needs from outside, the stage gets for
+/// it: the body of a query, the answer, and the answer to another query.
 pub trait Transform: Debug + Send + Sync {
-    /// Changes a query, and says which of the transform's outputs it goes to.
+    /// The most bytes of the query's body, if [`Transform::apply`] is to see it whole; a larger body
+    /// is refused. None lets it stream.
+    fn reads_body(&self, query: &Query) -> Option<usize> {
+        let _ = query;
+        None
+    }
+
+    /// Changes a query, and says where it goes and what becomes of its answer.
     ///
     /// # Errors
     ///
     /// Fails when the query is refused to whoever asked.
-    fn apply(&self, query: &mut Query) -> Result<usize, Rejection>;
+    fn apply(&self, query: &mut Query) -> Result<Plan, Rejection>;
+}
+
+/// What a transform has decided about a query.
+#[derive(Debug)]
+pub struct Plan {
+    /// Which of the transform's outputs it goes to.
+    pub output: usize,
+    /// What is done to the answer; without it, the answer is streamed as it is.
+    pub edit: Option<Edit>,
+}
+
+impl From<usize> for Plan {
+    fn from(output: usize) -> Self {
+        Self { output, edit: None }
+    }
+}
+
+/// What is done to an answer of status 200, once it has been read whole. An answer of another
+/// status passes as it is if it is an error or a redirect.
+pub struct Edit {
+    /// Another query, asked at the same time behind the same transform, whose answer is needed for
+    /// it. If it is answered with an error, that is the answer.
+    pub beside: Option<Query>,
+    /// The most bytes of each of these answers.
+    pub max_bytes: usize,
+    /// Makes the new answer of the old one, and of the one to the other query.
+    pub apply: EditAnswer,
+}
+
+/// Makes a new answer's body of the old one, and of the one to the query beside.
+pub type EditAnswer = Box<dyn FnOnce(&[u8], &[u8]) -> Result<Vec<u8>, Rejection> + Send>;
+
+impl Debug for Edit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Edit")
+            .field("beside", &self.beside)
+            .field("max_bytes", &self.max_bytes)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Answers queries: the working side of a sink.

@@ -48,6 +48,14 @@ impl Body {
     {
         Self(Content::Stream(Box::pin(body.map_err(Into::into))))
     }
+
+    /// The bytes that are left, if all of them are there in one piece.
+    pub fn whole(&self) -> Option<&Bytes> {
+        match &self.0 {
+            Content::Whole(whole) => Some(whole),
+            Content::Parts(_) | Content::Stream(_) => None,
+        }
+    }
 }
 
 impl From<Bytes> for Body {

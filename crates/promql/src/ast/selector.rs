@@ -55,14 +55,17 @@ impl Matcher {
         match values {
             [] => Self::new(name, MatchOp::Equal, ""),
             [value] => Self::new(name, MatchOp::Equal, value),
-            _ => {
-                let alternatives: Vec<_> = values
-                    .iter()
-                    .map(|value| regex::literal_of(value))
-                    .collect();
-                Self::new(name, MatchOp::Regex, &alternatives.join("|"))
-            }
+            _ => Self::new(name, MatchOp::Regex, &Self::pattern_of(values)),
         }
+    }
+
+    /// A regular expression that matches exactly these values.
+    pub fn pattern_of(values: &[&str]) -> String {
+        let alternatives: Vec<_> = values
+            .iter()
+            .map(|value| regex::literal_of(value))
+            .collect();
+        alternatives.join("|")
     }
 
     /// Whether it matches an empty value, which is that of a label that a series has not.

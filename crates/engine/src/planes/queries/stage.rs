@@ -10,7 +10,7 @@ use metrifold_telemetry::ComponentMetrics;
 
 use crate::planes::{Node, Target, Wiring};
 
-use super::{Answer, Edge, Queries, Query};
+use super::{Answer, Plan, Queries, Query, edit};
 
 /// Transforms and the sinks behind them. Each output leads to one component at most, which
 /// validation has made sure of.
@@ -18,17 +18,34 @@ use super::{Answer, Edge, Queries, Query};
 pub struct Stage(pub(super) Wiring<Queries>);
 
 impl Stage {
-    /// Runs a query through the transforms and finds the sink that answers it.
-    fn route(&self, query: &mut Query) -> Result<&Arc<Edge>, Rejection> {
-        let mut next = self.0.entry.first();
+    /// Has a query answered behind `next`: runs it through the transforms there and asks the sink.
+    pub(super) async fn ask(
+        self: Arc<Self>,
+        mut next: Option<Target>,
+        mut query: Query,
+    ) -> Result<Answer, Rejection> {
         loop {
             match next {
-                Some(&Target::Node(node)) => {
-                    let node = &self.0.nodes[node];
-                    let output = apply(node, query)?;
-                    next = node.outputs.get(output).and_then(|output| output.first());
+                Some(Target::Node(at)) => {
+                    let node = &self.0.nodes[at];
+                    let plan = match node.transform.reads_body(&query) {
+                        None => apply(node, &mut query),
+                        Some(most) => match edit::read_body(&mut query, most).await {
+                            Ok(()) => apply(node, &mut query),
+                            Err(rejection) => Err(refused(node, rejection)),
+                        },
+                    }?;
+                    let output = node.outputs.get(plan.output);
+                    next = output.and_then(|output| output.first()).copied();
+                    if let Some(edit) = plan.edit {
+                        return edit::ask(self, next, query, edit).await;
+                    }
                 }
-                Some(&Target::Edge(edge)) => return Ok(&self.0.edges[edge]),
+                Some(Target::Edge(at)) => {
+                    let edge = self.0.edges[at].clone();
+                    // A reload waits for queries that are under way on the stages of before.
+                    return edge.ask(query, self).await;
+                }
                 None => {
                     let reason = "no sink takes these queries";
                     return Err(Rejection::new(RejectionKind::NotFound, reason));
@@ -39,20 +56,22 @@ impl Stage {
 }
 
 /// Applies a transform, whose panic costs nothing but the query.
-fn apply(node: &Node<Queries>, query: &mut Query) -> Result<usize, Rejection> {
+fn apply(node: &Node<Queries>, query: &mut Query) -> Result<Plan, Rejection> {
     let applied = catch_unwind(AssertUnwindSafe(|| node.transform.apply(query)));
     let applied = applied.unwrap_or_else(|_| {
         let reason = "a transform panicked on the query";
         Err(Rejection::new(RejectionKind::Internal, reason))
     });
-    match &applied {
-        Ok(_) => node.metrics.query_answered("<passed>"),
-        Err(rejection) => {
-            node.metrics.query_answered("<refused>");
-            node.metrics.error(rejection.kind.as_str(), rejection);
-        }
-    }
-    applied
+    let plan = applied.map_err(|rejection| refused(node, rejection))?;
+    node.metrics.query_answered("<passed>");
+    Ok(plan)
+}
+
+/// Counts a query that a transform does not let pass.
+fn refused(node: &Node<Queries>, rejection: Rejection) -> Rejection {
+    node.metrics.query_answered("<refused>");
+    node.metrics.error(rejection.kind.as_str(), &rejection);
+    rejection
 }
 
 /// A source's end of its stage.
@@ -69,11 +88,10 @@ impl Output {
     /// # Errors
     ///
     /// Fails when the query is refused on its way, or nobody could answer it in time.
-    pub async fn ask(&self, mut query: Query) -> Result<Answer, Rejection> {
+    pub async fn ask(&self, query: Query) -> Result<Answer, Rejection> {
         let stage = self.stage.load_full();
-        let edge = stage.route(&mut query)?.clone();
-        // A reload waits for queries that are under way on the stages of before.
-        edge.ask(query, stage).await
+        let entry = stage.0.entry.first().copied();
+        stage.ask(entry, query).await
     }
 
     /// The meters of the source.

@@ -17,7 +17,9 @@ use metrifold_http::body::{Body, BoxError};
 use metrifold_model::{Kind, Origin, Rejection, RejectionKind};
 use metrifold_telemetry::Telemetry;
 
-use super::{Answer, Answerer, Edge, Output, Queries, Query, Serving, Stage, Transform};
+use super::{
+    Answer, Answerer, Edge, Edit, Output, Plan, Queries, Query, Serving, Stage, Transform,
+};
 use crate::planes::{Edge as _, Node, Plane, Target, Wiring};
 
 /// The time that a query has.
@@ -71,10 +73,10 @@ where
 struct ByDigit;
 
 impl Transform for ByDigit {
-    fn apply(&self, query: &mut Query) -> Result<usize, Rejection> {
+    fn apply(&self, query: &mut Query) -> Result<Plan, Rejection> {
         let path = query.uri.path();
         match path.chars().find_map(|char| char.to_digit(10)) {
-            Some(digit) => Ok(digit as usize),
+            Some(digit) => Ok(Plan::from(digit as usize)),
             None if path == "/panic" => panic!("as intended"),
             None => Err(Rejection::new(RejectionKind::Forbidden, "no digit")),
         }
@@ -352,5 +354,132 @@ async fn a_stage_is_in_use_until_the_answer_has_been_read_or_dropped() {
         }
         assert!(old.upgrade().is_none());
         assert_eq!(asked(&output, "/").await, "a");
+    }
+}
+
+/// Wants the body, up to ten bytes, answers with it and with what the same path says elsewhere.
+#[derive(Debug)]
+struct Echo;
+
+impl Transform for Echo {
+    fn reads_body(&self, _: &Query) -> Option<usize> {
+        Some(10)
+    }
+
+    fn apply(&self, query: &mut Query) -> Result<Plan, Rejection> {
+        let sent = query.body.whole().unwrap().clone();
+        let beside = match query.uri.path() {
+            "/beside" | "/failing" => Some(self::query("/other")),
+            _ => None,
+        };
+        let panics = query.uri.path() == "/panic";
+        let edit = Edit {
+            beside,
+            max_bytes: 20,
+            apply: Box::new(move |answer, beside| {
+                assert!(!panics, "as intended");
+                Ok([&sent, answer, beside].join(&b'+'))
+            }),
+        };
+        Ok(Plan {
+            output: 0,
+            edit: Some(edit),
+        })
+    }
+}
+
+/// An edge, and an output that leads there through [`Echo`].
+fn echoing(telemetry: &Telemetry) -> (Arc<Edge>, Output) {
+    let edge = edge(telemetry, "a");
+    let node = Node {
+        transform: Arc::new(Echo) as Arc<dyn Transform>,
+        metrics: telemetry.component("transform", Kind::Transform, "test"),
+        outputs: vec![vec![Target::Edge(0)]],
+    };
+    let stage = Stage(Wiring {
+        entry: vec![Target::Node(0)],
+        nodes: vec![node],
+        edges: vec![edge.clone()],
+        in_use: watch::channel(()).1,
+    });
+    let metrics = telemetry.component("source", Kind::Source, "test");
+    let output = Queries::output(&"source".into(), Arc::new(stage), metrics);
+    (edge, output)
+}
+
+fn sending(path: &str, body: &'static str) -> Query {
+    Query {
+        body: Body::stream(Body::from(body)),
+        ..query(path)
+    }
+}
+
+#[tokio::test]
+async fn a_transform_sees_bodies_whole_and_edits_the_answer() {
+    let telemetry = Telemetry::new();
+    let (edge, output) = echoing(&telemetry);
+    let answerer = Answers(|query: Query| {
+        Box::pin(async move {
+            let path = query.uri.path().to_owned();
+            let mut answer = Answer::new(path.into());
+            answer.headers_mut().insert("etag", "1".parse().unwrap());
+            answer.headers_mut().insert("x-kept", "1".parse().unwrap());
+            Ok(answer)
+        }) as BoxFuture<_>
+    });
+    let _serving = edge.input().serve(Arc::new(answerer));
+    for (path, expected) in [("/one", "sent+/one+"), ("/beside", "sent+/beside+/other")] {
+        let answer = output.ask(sending(path, "sent")).await.unwrap();
+        assert_eq!(answer.headers().len(), 1, "{:?}", answer.headers());
+        assert_eq!(text(answer).await.unwrap(), expected);
+    }
+    let head = Query {
+        method: Method::HEAD,
+        ..sending("/one", "")
+    };
+    let answer = output.ask(head).await.unwrap();
+    assert_eq!(text(answer).await.unwrap(), "");
+    let refused = async |query| output.ask(query).await.unwrap_err().kind;
+    let long = sending("/one", "eleven bytes");
+    assert_eq!(refused(long).await, RejectionKind::TooLarge);
+    let long = query("/an-answer-that-is-longer-than-allowed");
+    assert_eq!(refused(long).await, RejectionKind::Unreachable);
+    assert_eq!(refused(query("/panic")).await, RejectionKind::Internal);
+    assert_eq!(asked(&output, "/one").await, "+/one+");
+}
+
+#[tokio::test]
+async fn what_cannot_be_edited_passes_if_it_is_an_error_and_is_refused_otherwise() {
+    let telemetry = Telemetry::new();
+    let (edge, output) = echoing(&telemetry);
+    let answerer = Answers(|query: Query| {
+        Box::pin(async move {
+            let mut answer = Answer::new("error".into());
+            match query.uri.path() {
+                "/gzip" => {
+                    let gzip = "gzip".parse().unwrap();
+                    answer.headers_mut().insert("content-encoding", gzip);
+                }
+                "/failing" => {}
+                "/other" => *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE,
+                path => *answer.status_mut() = path[1..].parse().unwrap(),
+            }
+            Ok(answer)
+        }) as BoxFuture<_>
+    });
+    let _serving = edge.input().serve(Arc::new(answerer));
+    for (path, status) in [
+        ("/302", 302),
+        ("/422", 422),
+        ("/503", 503),
+        ("/failing", 503),
+    ] {
+        let answer = output.ask(query(path)).await.unwrap();
+        assert_eq!(answer.status(), status, "{path}");
+        assert_eq!(text(answer).await.unwrap(), "error", "{path}");
+    }
+    for path in ["/gzip", "/206", "/204"] {
+        let kind = refused(&output, path).await;
+        assert_eq!(kind, RejectionKind::Unreachable, "{path}");
     }
 }

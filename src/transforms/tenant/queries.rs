@@ -1,0 +1,431 @@
+//! Queries of a tenant: every one is narrowed to series with the tenant's label, or refused.
+//!
+//! What is not known to be narrowed is refused: an endpoint ([`endpoint`]), a parameter, a way of
+//! writing one ([`form`]), an expression. The matcher is added to what the caller selects and takes
+//! nothing from it. Rules, alerts and metadata cannot be narrowed where they are asked for; their
+//! answers are filtered ([`answers`]).
+
+mod answers;
+mod endpoint;
+mod form;
+mod read;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap,
+    HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, RANGE,
+};
+use http::{Method, Uri};
+
+use metrifold_base::{BuildError, Problems};
+use metrifold_engine::component::{BuildContext, BuildTransform};
+use metrifold_engine::planes::queries::{Edit, Plan, Queries, Query, Transform};
+use metrifold_http::Body;
+use metrifold_model::{Origin, Rejection, RejectionKind, Tenant};
+use metrifold_promql::{
+    Expr, ImplicitInfo, Matcher, Options, ParseError, enforce, parse, parse_selector,
+};
+
+use super::{TenantConfig, TenantTransform, name};
+use answers::Owner;
+use endpoint::{Endpoint, Treatment};
+use form::Form;
+
+/// Divides the names of several tenants.
+const DIVIDER: char = '|';
+
+/// Headers by which servers of metrics choose a tenant's store. One that a caller sends goes on only
+/// if it says what the tenant was found to be.
+const CHOOSING: [&str; 2] = ["x-scope-orgid", "thanos-tenant"];
+
+/// Adds what is wrong with the keys of queries; says whether nothing is.
+pub(super) fn validate(config: &TenantConfig, problems: &mut Problems) -> bool {
+    let mut sound = true;
+    for (index, path) in config.allow.iter().enumerate() {
+        if !endpoint::is_closed(path) {
+            let message = format!("{path:?} is no endpoint that is closed to tenants");
+            let closed = endpoint::closed().collect::<Vec<_>>().join(", ");
+            let help = format!("name one of {closed}");
+            problems.at(format!("allow[{index}]"), message).help(help);
+            sound = false;
+        }
+    }
+    for (index, parameter) in config.parameters.iter().enumerate() {
+        if parameter.is_empty() || endpoint::SELECTING.contains(&parameter.as_str()) {
+            let message = format!("{parameter:?} cannot pass unread");
+            let help = "remove the entry: what selects series is narrowed where it is known";
+            problems
+                .at(format!("parameters[{index}]"), message)
+                .help(help);
+            sound = false;
+        }
+    }
+    for (key, size) in [
+        ("max_body_bytes", config.max_body_bytes),
+        ("max_answer_bytes", config.max_answer_bytes),
+    ] {
+        if size.bytes() == 0 {
+            problems.at(key, "must be larger than 0");
+            sound = false;
+        }
+    }
+    sound
+}
+
+impl BuildTransform<Queries> for TenantConfig {
+    fn build(&self, _cx: &BuildContext) -> Result<Arc<dyn Transform>, BuildError> {
+        Ok(Arc::new(self.make_queries()?))
+    }
+}
+
+impl TenantConfig {
+    fn make_queries(&self) -> Result<TenantQueries, BuildError> {
+        let Some(label) = self.label.clone() else {
+            let reason = "a query is narrowed by a label: name the one that holds the tenant";
+            return Err(BuildError::new("label", reason));
+        };
+        Ok(TenantQueries {
+            tenant: self.make()?,
+            label,
+            max_tenants: self.max_tenants_per_query.get(),
+            allow: self.allow.clone(),
+            parameters: self.parameters.clone(),
+            max_body: self.max_body_bytes.bytes(),
+            max_answer: self.max_answer_bytes.bytes(),
+            promql: crate::promql::options(),
+        })
+    }
+}
+
+#[derive(Debug)]
+struct TenantQueries {
+    tenant: TenantTransform,
+    label: String,
+    max_tenants: usize,
+    allow: Vec<String>,
+    parameters: Vec<String>,
+    max_body: usize,
+    max_answer: usize,
+    promql: Options,
+}
+
+impl Transform for TenantQueries {
+    fn reads_body(&self, _: &Query) -> Option<usize> {
+        Some(self.max_body)
+    }
+
+    fn apply(&self, query: &mut Query) -> Result<Plan, Rejection> {
+        let tenant = self.whose(&query.origin)?;
+        let path = query.uri.path();
+        let endpoint = Endpoint::of(path).map_err(Rejection::invalid)?;
+        if endpoint.treatment == Treatment::Closed && !self.is_allowed(path) {
+            let reason = format!(
+                "{path} tells of all tenants: it is open to none, unless the tenant transform allows it"
+            );
+            return Err(Rejection::new(RejectionKind::Forbidden, reason));
+        }
+        for name in CHOOSING {
+            if query.headers.get(name).is_some_and(|it| it != &*tenant) {
+                query.headers.remove(name);
+            }
+        }
+        query.headers.remove(EXPECT);
+        let names: Vec<&str> = tenant.split(DIVIDER).collect();
+        let owner = Owner::new(&self.label, &names);
+        let edit = match endpoint.treatment {
+            Treatment::Read => {
+                let sent = whole(query)?;
+                let read = read::narrow(&sent, &self.label, &owner.pattern(), self.max_body);
+                let read = read.map_err(Rejection::invalid)?;
+                query.headers.remove(CONTENT_LENGTH);
+                query.body = read.into();
+                None
+            }
+            treatment => {
+                let mut sent = Sent::of(query)?;
+                let edit = self.narrow(treatment, &endpoint, &mut sent, owner, query)?;
+                sent.put(query)?;
+                edit
+            }
+        };
+        if edit.is_some() {
+            plain(&mut query.headers);
+        }
+        query.tenant = Some(tenant);
+        Ok(Plan { output: 0, edit })
+    }
+}
+
+impl TenantQueries {
+    /// The tenant, or the tenants, that may be asked for.
+    fn whose(&self, origin: &Origin) -> Result<Tenant, Rejection> {
+        let check = |names: &[u8]| {
+            let several = names.split(|byte| *byte == DIVIDER as u8);
+            let mut known = Vec::new();
+            for name in several {
+                let name = name::check(name)?;
+                if !known.contains(&name) {
+                    known.push(name);
+                }
+                if known.len() > self.max_tenants {
+                    let most = self.max_tenants;
+                    return Err(format!("it names more than max_tenants_per_query = {most}"));
+                }
+            }
+            Ok(known.join("|").into())
+        };
+        let found = self.tenant.look(origin, &check)?;
+        found.fixed.ok_or_else(|| self.tenant.none("query"))
+    }
+
+    fn is_allowed(&self, path: &str) -> bool {
+        self.allow.iter().any(|allowed| allowed == path)
+    }
+
+    /// Narrows what was sent, and says what is done to the answer.
+    fn narrow(
+        &self,
+        treatment: Treatment,
+        endpoint: &Endpoint,
+        sent: &mut Sent,
+        owner: Owner,
+        query: &Query,
+    ) -> Result<Option<Edit>, Rejection> {
+        if !matches!(treatment, Treatment::Open | Treatment::Closed) {
+            self.check_parameters(endpoint, sent)?;
+        }
+        let matcher = owner.matcher();
+        let edit = |beside, apply| {
+            Some(Edit {
+                beside,
+                max_bytes: self.max_answer,
+                apply,
+            })
+        };
+        match treatment {
+            Treatment::Expression => {
+                self.narrow_each(sent, "query", parse, &matcher)?;
+                Ok(None)
+            }
+            Treatment::Selectors => {
+                self.narrow_each(sent, "match[]", parse_selector, &matcher)?;
+                Ok(None)
+            }
+            Treatment::SelectorsOrAll => {
+                if sent.values("match[]").next().is_none() {
+                    sent.add("match[]", &selector(&matcher)?);
+                } else {
+                    self.narrow_each(sent, "match[]", parse_selector, &matcher)?;
+                }
+                Ok(None)
+            }
+            Treatment::Rules => Ok(edit(None, Box::new(move |answer, _| owner.rules(answer)))),
+            Treatment::Alerts => Ok(edit(None, Box::new(move |answer, _| owner.alerts(answer)))),
+            Treatment::Metadata => {
+                let limit = sent.take_limit();
+                let mut names = Form::default();
+                names.add("match[]", &selector(&matcher)?);
+                let beside = beside(query, &format!("/api/v1/label/__name__/values?{names}"))?;
+                let apply =
+                    move |answer: &[u8], names: &[u8]| answers::metadata(answer, names, limit);
+                Ok(edit(Some(beside), Box::new(apply)))
+            }
+            Treatment::Open | Treatment::Closed | Treatment::Read => Ok(None),
+        }
+    }
+
+    /// Refuses parameters that nobody knows to be harmless: some servers select series by more than
+    /// Prometheus does.
+    fn check_parameters(&self, endpoint: &Endpoint, sent: &Sent) -> Result<(), Rejection> {
+        for name in sent.names() {
+            if !endpoint.takes(name) && !self.parameters.iter().any(|known| known == name) {
+                let reason = format!(
+                    "parameter {name:?} is not known here, so that it cannot be held to a tenant: remove it"
+                );
+                return Err(Rejection::invalid(reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// Narrows each value of a parameter, wherever it stands: servers differ in which they take.
+    fn narrow_each(
+        &self,
+        sent: &mut Sent,
+        name: &str,
+        parse: fn(&str, &Options) -> Result<Expr, ParseError>,
+        matcher: &Matcher,
+    ) -> Result<(), Rejection> {
+        let mut any = false;
+        for value in sent.values_mut(name) {
+            let invalid = |error: &dyn std::fmt::Display| {
+                Rejection::invalid(format!("invalid parameter {name:?}: {error}"))
+            };
+            let mut expr = parse(value, &self.promql).map_err(|error| invalid(&error))?;
+            enforce(
+                &mut expr,
+                std::slice::from_ref(matcher),
+                ImplicitInfo::Refuse,
+            )
+            .map_err(|error| invalid(&error))?;
+            *value = expr.to_query();
+            any = true;
+        }
+        match any {
+            true => Ok(()),
+            false => Err(Rejection::invalid(format!("no {name} parameter provided"))),
+        }
+    }
+}
+
+/// The parameters of a query: in its URL and in its body.
+struct Sent {
+    url: Form,
+    /// None if the query has no body.
+    body: Option<Form>,
+}
+
+impl Sent {
+    fn of(query: &Query) -> Result<Self, Rejection> {
+        let parse = |place: &str, text: &str| {
+            Form::parse(text).map_err(|reason| Rejection::invalid(format!("{place}: {reason}")))
+        };
+        let url = parse("query string", query.uri.query().unwrap_or_default())?;
+        let body = whole(query)?;
+        if body.is_empty() {
+            return Ok(Self { url, body: None });
+        }
+        if query.method != Method::POST {
+            let reason = format!("a {} request has no body: send none", query.method);
+            return Err(Rejection::invalid(reason));
+        }
+        if !form::is_form(&query.headers) {
+            let reason = "the body is no form: send it as application/x-www-form-urlencoded";
+            return Err(Rejection::invalid(reason));
+        }
+        let text = std::str::from_utf8(&body);
+        let text = text.map_err(|_| Rejection::invalid("body: it is not UTF-8"))?;
+        Ok(Self {
+            url,
+            body: Some(parse("body", text)?),
+        })
+    }
+
+    fn forms(&self) -> impl Iterator<Item = &Form> {
+        self.body.iter().chain([&self.url])
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.forms().flat_map(Form::names)
+    }
+
+    /// All values of a parameter in the order in which Go's ParseForm merges them.
+    fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.forms().flat_map(move |form| form.values(name))
+    }
+
+    fn values_mut<'a>(&'a mut self, name: &'a str) -> impl Iterator<Item = &'a mut String> {
+        let forms = self.body.iter_mut().chain([&mut self.url]);
+        forms.flat_map(move |form| form.values_mut(name))
+    }
+
+    fn add(&mut self, name: &str, value: &str) {
+        self.url.add(name, value);
+    }
+
+    /// Takes the parameter `limit` away, which counts what the tenant must not see as well. One that
+    /// is no number stays, for the server to say so.
+    fn take_limit(&mut self) -> Option<usize> {
+        let given = self.values("limit").next()?.parse::<i64>().ok()?;
+        for form in self.body.iter_mut().chain([&mut self.url]) {
+            form.remove("limit");
+        }
+        usize::try_from(given).ok()
+    }
+
+    /// Writes the parameters into the query as they were understood.
+    fn put(self, query: &mut Query) -> Result<(), Rejection> {
+        let path = query.uri.path();
+        query.uri = match self.url.is_empty() {
+            true => target(path)?,
+            false => target(&format!("{path}?{}", self.url))?,
+        };
+        query.headers.remove(CONTENT_LENGTH);
+        query.body = match self.body {
+            None => {
+                query.headers.remove(CONTENT_TYPE);
+                Body::empty()
+            }
+            Some(form) => {
+                let form_type = HeaderValue::from_static(form::TYPE);
+                query.headers.insert(CONTENT_TYPE, form_type);
+                form.to_string().into()
+            }
+        };
+        Ok(())
+    }
+}
+
+/// The body of a query, which the stage has read.
+fn whole(query: &Query) -> Result<Bytes, Rejection> {
+    let body = query.body.whole().cloned();
+    body.ok_or_else(|| Rejection::new(RejectionKind::Internal, "the body has not been read"))
+}
+
+fn target(text: &str) -> Result<Uri, Rejection> {
+    text.parse()
+        .map_err(|error| Rejection::invalid(format!("target is not valid: {error}")))
+}
+
+/// A selector of this matcher alone.
+fn selector(matcher: &Matcher) -> Result<String, Rejection> {
+    let everything = parse_selector("{}", &Options::default());
+    let internal =
+        |error: &dyn std::fmt::Display| Rejection::new(RejectionKind::Internal, error.to_string());
+    let mut expr = everything.map_err(|error| internal(&error))?;
+    enforce(
+        &mut expr,
+        std::slice::from_ref(matcher),
+        ImplicitInfo::Refuse,
+    )
+    .map_err(|error| internal(&error))?;
+    Ok(expr.to_query())
+}
+
+/// Another query of the same caller.
+fn beside(query: &Query, text: &str) -> Result<Query, Rejection> {
+    let mut headers = query.headers.clone();
+    plain(&mut headers);
+    for name in [CONTENT_LENGTH, CONTENT_TYPE] {
+        headers.remove(name);
+    }
+    Ok(Query {
+        method: Method::GET,
+        uri: target(text)?,
+        headers,
+        body: Body::empty(),
+        origin: query.origin.clone(),
+        tenant: query.tenant.clone(),
+        deadline: query.deadline,
+    })
+}
+
+/// Has the answer come whole and uncompressed.
+fn plain(headers: &mut HeaderMap) {
+    for name in [
+        CONTENT_ENCODING,
+        IF_MATCH,
+        IF_MODIFIED_SINCE,
+        IF_NONE_MATCH,
+        IF_UNMODIFIED_SINCE,
+        RANGE,
+    ] {
+        headers.remove(name);
+    }
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+}

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use metrifold_engine::config::queues::{self, Found};
 use metrifold_engine::config::{Config, LoadOptions};
-use metrifold_engine::queues::{self, Found};
 use metrifold_model::ledger::Tally;
 use metrifold_queue::disk;
 

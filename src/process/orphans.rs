@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use metrifold_engine::queues;
+use metrifold_engine::config::queues;
 use metrifold_engine::reload::Board;
 use metrifold_telemetry::{Metric, Telemetry};
 

@@ -19,6 +19,7 @@ mod load;
 mod memory;
 mod mutate;
 mod path;
+pub mod queues;
 mod resources;
 mod secrets;
 mod source;

@@ -18,6 +18,5 @@ pub mod config;
 pub mod dead_letters;
 pub mod memory;
 pub mod planes;
-pub mod queues;
 pub mod reload;
 pub mod topology;

@@ -13,8 +13,7 @@ use super::graph::{self, OutputRef};
 use super::listeners::Named;
 use super::resources::{self, Claim};
 use super::source::{self, Text};
-use super::{Component, Config, Loaded, NamedFiles, Places, Tables, globals, memory};
-use crate::queues;
+use super::{Component, Config, Loaded, NamedFiles, Places, Tables, globals, memory, queues};
 
 /// How to load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

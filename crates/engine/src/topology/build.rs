@@ -13,14 +13,13 @@ use metrifold_model::Kind;
 use metrifold_telemetry::{ComponentMetrics, Telemetry};
 
 use crate::component::{BuildContext, Buildable, SinkConfig};
-use crate::config::{Component, Config};
+use crate::config::{Component, Config, queues};
 use crate::dead_letters::Stores;
 use crate::memory::Budget;
 use crate::planes::metrics::Metrics;
 use crate::planes::queries::Queries;
 use crate::planes::rules::Rules;
 use crate::planes::{Plane, Sink, Source};
-use crate::queues;
 
 use super::Changes;
 use super::plan::{Planner, Transformer};

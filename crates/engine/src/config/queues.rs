@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use metrifold_queue::disk::{OpenError, Survey, survey};
 
-use crate::config::{Config, Diagnostic};
+use super::{Config, Diagnostic};
 
 /// A directory under `data_dir` that holds a queue.
 #[derive(Debug)]

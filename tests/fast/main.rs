@@ -30,6 +30,7 @@ mod reload_requests;
 mod reload_sinks;
 mod reload_storm;
 mod rules;
+mod sending;
 mod shown;
 mod versions;
 mod watch;

@@ -232,7 +232,7 @@ fn damaged_bodies_that_nobody_looks_into_are_for_the_endpoint_to_refuse() {
         Ok(_) => Reply::new(204),
         Err(_) => Reply::new(400).body("cannot read it"),
     });
-    let mut child = start("", &endpoint);
+    let mut child = start("count_samples = false", &endpoint);
     let mut sender = Stubborn::new(child.ingest);
     let message = message("1.0");
     for length in 0..message.len() {
@@ -479,7 +479,8 @@ fn a_series_that_is_invalid_costs_only_itself() {
 #[test]
 fn a_great_many_tiny_series_stay_within_a_multiple_of_the_memory_they_claim() {
     let endpoint = sponge();
-    let keys = "check_series = true\nmax_decoded_bytes = \"8MiB\"\nmax_body_bytes = \"8MiB\"";
+    let keys = "check_series = true\nmax_decoded_bytes = \"8MiB\"\nmax_body_bytes = \"8MiB\"\n\
+        max_series_per_request = 10000000";
     let child = start(keys, &endpoint);
     let mut sender = Stubborn::new(child.ingest);
     let tiny = raw_series(&[(b"__name__", b"a")]);

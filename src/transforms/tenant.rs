@@ -1,7 +1,7 @@
 //! `tenant`: finds out whose a batch or a query is, and holds it to that.
 //!
 //! A batch gets the tenant's name written into a label; a query sees series with that label alone
-//! ([`queries`]). Both find the tenant the same way.
+//! (`queries`). Both find the tenant the same way.
 //!
 //! The entries of `from` are tried in their order, and the first that yields a name wins. Where
 //! a label decides, a batch is split by tenant. The name is checked before it is used, and the

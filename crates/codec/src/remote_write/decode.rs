@@ -33,7 +33,7 @@ pub struct Limits {
     /// Bytes of the decompressed body.
     pub decoded_bytes: usize,
     /// Series of a body, and as many entries of metadata. Of 2.0's symbols there may be
-    /// `SYMBOLS_PER_SERIES`
+    /// `SYMBOLS_PER_SERIES` times as many.
     pub series: usize,
     /// Labels of a series.
     pub labels: usize,

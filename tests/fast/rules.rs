@@ -86,7 +86,7 @@ fn parsed(text: &str) -> RuleFile {
         .file
 }
 
-/// What a Prometheus finds that is told to load `FOLDER/*.yaml`.
+/// The rule files that a Prometheus with `rule_files: [FOLDER/*.yaml]` would load.
 fn held(folder: &Path) -> BTreeMap<String, RuleFile> {
     let pattern = folder.join("*.yaml").display().to_string();
     let files = glob::glob(&pattern).unwrap().map(Result::unwrap);

@@ -45,7 +45,7 @@ fn one() -> Vec<Series> {
     vec![Series::named("up").sample(1.0, T)]
 }
 
-/// What came in by a version, and went out by another, in one request.
+/// Sends series in one version of the protocol, and returns the request that went out in another.
 fn through(from_v2: bool, protocol: &str, series: &[Series]) -> Seen {
     let endpoint = Endpoint::speaking(Manner::Prometheus);
     let child = pipe(&endpoint, &format!("protocol = {protocol:?}"));

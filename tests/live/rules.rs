@@ -1,4 +1,4 @@
-//! What is written into a folder of rules, as Prometheus' own programs read it.
+//! Prometheus and promtool read the rule files that `rules_directory` writes.
 
 use std::collections::BTreeMap;
 use std::fs;

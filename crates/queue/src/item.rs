@@ -63,7 +63,7 @@ pub fn tally(batch: &Batch) -> Tally {
 pub struct Progress {
     /// Whether the far end has taken something.
     pub sent: bool,
-    /// How many samples it has not, as far as they were counted.
+    /// Samples that the far end did not get, as far as they were counted.
     pub dropped: u64,
     /// Why the first of them was dropped.
     pub reason: Option<Reason>,

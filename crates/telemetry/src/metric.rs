@@ -6,9 +6,9 @@
 /// What is recorded of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Type {
-    /// It goes up.
+    /// A count that only goes up.
     Counter,
-    /// It goes up and down.
+    /// A value that goes up and down.
     Gauge,
     /// How long things took, by buckets.
     Histogram,
@@ -23,7 +23,7 @@ pub enum Scope {
     Process,
 }
 
-/// What there is to know of a metric.
+/// A metric's name, type, scope, labels and help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Described {
     /// Its name, with the unit at its end.

@@ -18,7 +18,7 @@ pub struct LastError {
     pub over: Option<SystemTime>,
 }
 
-/// What has gone wrong in a component.
+/// The errors of a component, and which of them are over.
 #[derive(Debug, Default)]
 pub(super) struct Trouble {
     /// Whether a success would end something: all that is looked at with every success.

@@ -36,7 +36,7 @@ pub(super) enum Searched {
 enum Tried {
     Through(Control),
     Failed(Failed),
-    /// It is refused, or not in a form to be sent.
+    /// The endpoint refused the request, or the batch could not be encoded for it.
     Otherwise,
 }
 

@@ -60,7 +60,7 @@ pub(super) async fn accept(bound: Arc<Bound>, connections: watch::Sender<bool>) 
                 }
             }
             Some(Err(error)) if is_callers(&error) => {}
-            // Those who wait must not wait for others who do nothing.
+            // Callers that wait for a descriptor get that of an idle connection.
             Some(Err(error)) if is_shortage(&error) && bound.evict() => {
                 tokio::time::sleep(CLOSING).await;
             }

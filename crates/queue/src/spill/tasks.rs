@@ -176,7 +176,7 @@ fn read_some(spill: &Spill, reader: &mut Reader) -> Result<bool, ReadError> {
     Ok(true)
 }
 
-/// What went wrong, since the queue was opened.
+/// Losses and failures of the queue since it was opened.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     /// Records that were lost.

@@ -303,7 +303,7 @@ impl Handle {
         let node = &mut disk.nodes[self.node];
         let change = match (&stepped, change) {
             _ if was_crashed => return stepped,
-            // What fails is done in part: any part.
+            // A write that fails has written any part of its bytes.
             (Err(_), Change::Write(offset, bytes)) => {
                 let mut random = operations ^ bytes.len() as u64;
                 next(&mut random);

@@ -33,7 +33,7 @@ enum Part {
 /// An attempt in vain.
 #[derive(Clone, Debug)]
 pub(super) struct Failed {
-    /// Whom the failure concerns: the endpoint, a tenant or the batch alone.
+    /// Whose batches pause after the failure.
     pub(super) trouble: Trouble,
     /// Whether the endpoint answered that it failed inside, which may be for what was sent.
     pub(super) server_error: bool,

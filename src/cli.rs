@@ -22,6 +22,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
+use metrifold_engine::config;
 use metrifold_engine::reload::Hangup;
 
 /// Everything went as asked.
@@ -171,7 +172,23 @@ enum Command {
     Completion(completion::CompletionArgs),
 }
 
+/// The levels that log lines have, and the word for none.
+const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+
 fn parse_filter(text: &str) -> Result<String, String> {
+    for directive in text.split(',').map(str::trim) {
+        // Behind the last `=`, or alone, stands a level: the filter takes any other word for a
+        // module, and silences all others.
+        let level = directive.rsplit('=').next().unwrap_or_default();
+        if !LEVELS.contains(&&*level.to_ascii_lowercase()) {
+            let near = config::nearest(level, LEVELS);
+            let help = match near {
+                Some(near) => format!("did you mean {near}?"),
+                None => format!("levels are {}", LEVELS.join(", ")),
+            };
+            return Err(format!("{level:?} is no level: {help}"));
+        }
+    }
     match EnvFilter::try_new(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(format!("{error}: write a level, such as info")),
@@ -241,6 +258,15 @@ mod tests {
     }
 
     #[test]
+    fn a_misspelt_level_is_told_of_the_right_one() {
+        let error = parse_filter("wran").unwrap_err();
+        assert_eq!(error, "\"wran\" is no level: did you mean warn?");
+        for good in ["info", "WARN", "off", "info,metrifold::http=debug"] {
+            assert!(parse_filter(good).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
     fn wrong_use_has_its_own_exit_code() {
         for line in [
             "metrifold --colour",
@@ -263,6 +289,8 @@ mod tests {
             "metrifold promql enforce --label a up",
             "metrifold promql enforce --label __name__ --value a up",
             "metrifold --log-level =,",
+            "metrifold --log-level wran",
+            "metrifold --log-level info,metrifold::http=debgu",
             "metrifold generate nothing_of_this_name",
         ] {
             let code = execute(line.split(' ').map(OsString::from), Hangup::listen());

@@ -12,7 +12,7 @@ use tokio::runtime::Builder;
 
 use metrifold_base::Period;
 use metrifold_engine::config;
-use metrifold_engine::config::{LoadOptions, ProcessEnvironment};
+use metrifold_engine::config::ProcessEnvironment;
 use metrifold_http::{Authorization, BasicAuth, Credentials, install_crypto_provider};
 
 use super::{EXIT_FAILURE, Global, report};
@@ -111,24 +111,24 @@ type Configured = (Option<BasicAuth>, Option<Authorization>);
 
 /// The admin address of the configuration and its credentials, or the exit code.
 fn configured(global: &Global) -> Result<(String, Configured), u8> {
-    // What it names is for the process to read, which may run as somebody else.
-    let options = LoadOptions { environment: false };
-    // Warnings are in the answer.
-    let loaded = config::load(&global.config, &ProcessEnvironment, options).map_err(|found| {
+    // Whatever else is wrong with it is for the process to judge.
+    let api = config::api_of(&global.config, &ProcessEnvironment).map_err(|found| {
+        if found.is_empty() {
+            report::complain(
+                "nobody was asked: the configuration has no [api] with an address: use --address",
+            );
+            return EXIT_FAILURE;
+        }
         let code = report::refuse(&found);
         report::complain("nobody was asked: correct the configuration, or use --address");
         code
     })?;
-    let Some(api) = loaded.config.api() else {
-        report::complain("the configuration has no [api]: set its address, or use --address");
-        return Err(EXIT_FAILURE);
-    };
     if api.address.0.port() == 0 {
         report::complain("the configuration leaves the port of [api] open: use --address");
         return Err(EXIT_FAILURE);
     }
-    let credentials = (api.basic_auth.clone(), api.authorization.clone());
-    Ok((reachable(api.address.0).to_string(), credentials))
+    let address = reachable(api.address.0).to_string();
+    Ok((address, (api.basic_auth, api.authorization)))
 }
 
 /// Where to reach what listens on an address: loopback, when that is all of them.

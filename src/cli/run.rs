@@ -1,13 +1,14 @@
 //! `run`: from a configuration to a process that lives until it is told to stop.
 
 use std::io;
+use std::io::Write;
 use std::num::NonZeroUsize;
 
 use clap::Args;
 use tokio::runtime::Builder;
 use tracing_subscriber::EnvFilter;
 
-use metrifold_base::Period;
+use metrifold_base::{Period, scrub};
 use metrifold_engine::config::LoadOptions;
 use metrifold_engine::reload;
 use metrifold_engine::reload::{Hangup, Look};
@@ -128,13 +129,29 @@ pub(super) fn execute(global: &Global, args: &RunArgs, hangup: io::Result<Hangup
 /// generation of a ConfigMap. What matters of that is told by who asked it to watch.
 const QUIET: &str = "notify=off";
 
+/// Standard error, without any secret that the process knows.
+struct ScrubbedStderr;
+
+impl Write for ScrubbedStderr {
+    /// Takes a whole line, as it is written to the log.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = scrub(&String::from_utf8_lossy(line));
+        io::stderr().lock().write_all(text.as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().lock().flush()
+    }
+}
+
 /// Sends log lines to stderr.
 fn start_logging(global: &Global) {
     // The filter was checked when the arguments were read. What it says of `notify` counts.
     let filter = format!("{QUIET},{}", global.log_level);
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let logs = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
+        .with_writer(|| ScrubbedStderr)
         .with_ansi(report::in_color())
         .with_env_filter(filter);
     let started = match global.log_format {

@@ -158,7 +158,12 @@ fn as_json(text: &str) -> Value {
 fn of_shape(shape: Shape) -> Value {
     match shape {
         Shape::Boolean => json!({ "type": "boolean" }),
-        Shape::Integer(least) => json!({ "type": "integer", "minimum": least }),
+        Shape::Integer { least, most: None } => json!({ "type": "integer", "minimum": least }),
+        Shape::Integer {
+            least,
+            most: Some(most),
+        } => json!({ "type": "integer", "minimum": least, "maximum": most }),
+        Shape::Url => of_shape(Shape::Pattern("^https?://[^/?#@]+([/?#].*)?$")),
         Shape::Text | Shape::Secret | Shape::Path => json!({ "type": "string" }),
         Shape::Pattern(pattern) => json!({
             "type": "string",

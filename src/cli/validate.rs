@@ -10,7 +10,7 @@ use super::{EXIT_CONFIG, Global};
 const AFTER_HELP: &str = "\
 Examples:
   metrifold validate
-  metrifold validate -c /etc/metrifold --deny-warnings
+  metrifold validate /etc/metrifold --deny-warnings
 
   # In a pipeline, where certificates and password files are not at hand
   metrifold validate --no-environment -c config.toml
@@ -20,6 +20,10 @@ Exits with 0 when the configuration can be run, and with 78 when not.";
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct ValidateArgs {
+    /// Files, directories or globs to check, instead of those of --config
+    #[arg(value_name = "FILE")]
+    files: Vec<String>,
+
     /// Do not look at files that the configuration names, such as certificates
     #[arg(long)]
     no_environment: bool,
@@ -33,7 +37,11 @@ pub(super) fn execute(global: &Global, args: &ValidateArgs) -> u8 {
     let options = LoadOptions {
         environment: !args.no_environment,
     };
-    let loaded = match report::load(global, options) {
+    let mut global = global.clone();
+    if !args.files.is_empty() {
+        global.config.clone_from(&args.files);
+    }
+    let loaded = match report::load(&global, options) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };

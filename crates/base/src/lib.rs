@@ -17,26 +17,30 @@ pub mod keys;
 
 mod backoff;
 mod error;
+mod file;
 mod limited;
 mod lock;
 mod log_limit;
 mod problems;
 mod rate;
+mod secret;
 mod share;
 mod shutdown;
 mod values;
 
 pub use backoff::Backoff;
 pub use error::{BoxFuture, BuildError, RunError};
+pub use file::{FileError, open_file, read_file, read_text};
 pub use keys::KeyDefault;
 pub use limited::{Limited, Sum};
 pub use lock::locked;
 pub use log_limit::LogLimit;
 pub use problems::{Problem, Problems};
 pub use rate::RateMeter;
+pub use secret::{Secret, foreign, scrub};
 /// What the macros name.
 #[doc(hidden)]
 pub use serde;
 pub use share::within_share;
 pub use shutdown::{Shutdown, ShutdownTrigger};
-pub use values::{Address, Endpoint, OneOrMany, Period, Secret, Size};
+pub use values::{Address, Endpoint, OneOrMany, Period, Size};

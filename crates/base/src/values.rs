@@ -1,4 +1,4 @@
-//! Values as users write them: durations, sizes, secrets, endpoints.
+//! Values as users write them: durations, sizes, addresses, endpoints.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -7,6 +7,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error, IntoDeserializer, SeqAccess, Unexpected};
+
+use crate::Secret;
 
 /// A duration: a whole number with a unit, or several from large to small: `500ms`, `30s`, `5m`,
 /// `1h30m`, `2d`, `1w`.
@@ -240,73 +242,68 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
     }
 }
 
-/// A secret. It is shown nowhere: `Debug` hides it, and it has no `Display`.
-#[derive(Clone, PartialEq, Eq, serde::Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a secret.
-    pub fn new(secret: impl Into<String>) -> Self {
-        Self(secret.into())
-    }
-
-    /// The secret itself, for the one place that sends or compares it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<secret>")
-    }
-}
-
-/// A URL of an HTTP endpoint. Credentials in it are refused: they belong under `basic_auth`.
+/// A URL of an HTTP endpoint. Credentials in it are refused: they belong under `basic_auth`. What
+/// stands in its query may be a secret: it is not shown.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Endpoint(http::Uri);
+pub struct Endpoint {
+    uri: http::Uri,
+    /// Kept, so that they are known as long as the URL is used.
+    query: Vec<Secret>,
+}
 
 impl Endpoint {
     /// The URL.
     pub fn uri(&self) -> &http::Uri {
-        &self.0
+        &self.uri
     }
 }
 
 impl FromStr for Endpoint {
     type Err = String;
 
+    /// Errors do not repeat the text, which may hold credentials.
     fn from_str(text: &str) -> Result<Self, String> {
         let uri: http::Uri = text
             .parse()
-            .map_err(|error| format!("{text:?} is not a URL: {error}"))?;
+            .map_err(|error| format!("is not a URL: {error}"))?;
         match uri.scheme_str() {
             Some("http" | "https") => {}
-            _ => return Err(format!("{text:?} does not start with http:// or https://")),
+            _ => return Err("does not start with http:// or https://".to_owned()),
         }
         let authority = uri.authority().map_or("", http::uri::Authority::as_str);
         if authority.contains('@') {
             return Err(
-                "URL holds credentials: write them under basic_auth or authorization".into(),
+                "URL holds credentials: write them under basic_auth or authorization, those of a proxy under proxy_basic_auth".into(),
             );
         }
         if uri.host().is_none_or(str::is_empty) {
-            return Err(format!("{text:?} has no host"));
+            return Err("has no host".to_owned());
         }
-        Ok(Self(uri))
+        let query = uri.query().unwrap_or_default();
+        let values = query.split('&').map(|pair| {
+            let value = pair.split_once('=').map_or(pair, |(_, value)| value);
+            Secret::new(value)
+        });
+        Ok(Self {
+            query: values.collect(),
+            uri,
+        })
     }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        let whole = self.uri.to_string();
+        match whole.split_once('?') {
+            Some((place, _)) => write!(f, "{place}?***"),
+            None => f.write_str(&whole),
+        }
     }
 }
 
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -380,5 +377,12 @@ mod tests {
         }
         let error = "http://u:topsecret@x/".parse::<Endpoint>().unwrap_err();
         assert!(!error.contains("topsecret"));
+        let endpoint: Endpoint = "http://x/a?token=topsecret&b".parse().unwrap();
+        assert_eq!(
+            format!("{endpoint} {endpoint:?}"),
+            "http://x/a?*** http://x/a?***"
+        );
+        assert_eq!(crate::scrub("no topsecret here"), "no topsecret here");
+        assert_eq!(crate::foreign("no topsecret here", 99), "no *** here");
     }
 }

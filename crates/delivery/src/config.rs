@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
+use http::uri::Authority;
 use http::{HeaderName, HeaderValue};
 
 use metrifold_base::{BuildError, Endpoint, OneOrMany, Period, Problems, Secret, Size, keys};
@@ -43,7 +44,7 @@ keys! {
         protocol: Protocol = default("auto"),
         /// Whether a sender's acknowledgement waits for this sink. An optional sink (`false`) may lag or fail without the sender or other sinks noticing.
         pub required: bool = default(true),
-        /// Headers to add to each request. Those that the protocol uses are refused.
+        /// Headers to add to each request, also `Host` and `User-Agent` in place of their own. Those that the protocol uses are refused.
         headers: BTreeMap<String, Secret> = unset({ X-Source = "metrifold" }),
         client: ClientKeys = include,
         /// Relabel rules for this sink alone, as in the `relabel` transform.
@@ -107,19 +108,17 @@ keys! {
 const MERGE_MAX: Size = Size::mib(256);
 
 /// Headers that the protocol uses, or that would break it.
-const RESERVED: [&str; 12] = [
+const RESERVED: [&str; 10] = [
     "authorization",
     "connection",
     "content-encoding",
     "content-length",
     "content-type",
-    "host",
     "proxy-authorization",
     "retry-attempt",
     "te",
     "transfer-encoding",
     "upgrade",
-    "user-agent",
 ];
 
 impl DeliveryConfig {
@@ -190,6 +189,12 @@ impl DeliveryConfig {
         }
         if let Some(name) = tenant_header {
             check_header(name, "tenant_header", problems);
+            if ["host", "user-agent"].contains(&&*name.to_ascii_lowercase()) {
+                problems.at(
+                    "tenant_header",
+                    "has a meaning of its own: name another header",
+                );
+            }
         }
         for (name, value) in &self.headers {
             let key = format!("headers.{name}");
@@ -200,8 +205,11 @@ impl DeliveryConfig {
                     "carries the tenant: it cannot be set to a fixed value",
                 );
             }
+            let is_host = name.eq_ignore_ascii_case("host");
             if HeaderValue::from_str(value.expose()).is_err() {
                 problems.at(&key, "is not a valid header value");
+            } else if is_host && value.expose().parse::<Authority>().is_err() {
+                problems.at(&key, "is not the name of a host, with or without a port");
             }
         }
     }

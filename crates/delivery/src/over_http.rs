@@ -118,7 +118,7 @@ impl OverHttp {
                 TransportKind::Timeout | TransportKind::Reset => Failure::Broken,
                 _ => Failure::Unreachable,
             };
-            failed(failure, format!("{uri}: {error}"))
+            failed(failure, error.to_string())
         })
     }
 
@@ -127,7 +127,7 @@ impl OverHttp {
         headers.insert(CONTENT_TYPE, content_type(attempt.version));
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("snappy"));
         headers.insert(VERSION, version_value(attempt.version));
-        headers.insert(USER_AGENT, AGENT);
+        headers.entry(USER_AGENT).or_insert(AGENT);
         if attempt.failures > 0 {
             headers.insert(RETRY_ATTEMPT, attempt.failures.into());
         }
@@ -153,8 +153,7 @@ impl OverHttp {
         if status == StatusCode::UNSUPPORTED_MEDIA_TYPE && is_auto_v2 {
             return Answer::OtherVersion;
         }
-        let excerpt: String = reply.excerpt.trim().chars().take(300).collect();
-        let said = format!("endpoint answered {status}: {excerpt}");
+        let said = format!("endpoint answered {status}: {}", reply.excerpt);
         if self.statuses.verdict(status) == Verdict::Retry {
             let reason = match hint(status) {
                 Some(hint) => format!("{said} ({hint})"),
@@ -242,7 +241,7 @@ fn hint(status: StatusCode) -> Option<&'static str> {
         300..=399 => "redirects are not followed: name the new URL in endpoint",
         401 | 403 => "check the sink's credentials, and what its tenants may do",
         404 | 405 | 410 => "check the path in endpoint",
-        407 => "the proxy asks for credentials: check proxy_url",
+        407 => "the proxy asks for credentials: check proxy_url and proxy_basic_auth",
         415 => "the endpoint does not take this version: check protocol",
         _ => return None,
     })

@@ -36,20 +36,22 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use metrifold_base::keys::{Shape, Shaped};
-use metrifold_base::{Address, Problems, Secret, keys};
+use metrifold_base::{Address, Problems, keys};
 use metrifold_http::{Authorization, BasicAuth, auth};
 
 use crate::component::{Resource, SinkConfig, SourceConfig, TransformConfig};
 use crate::memory::Bounds;
 
+pub use canonical::Canonical;
 pub use components::{Wiring, wiring};
 pub use diagnostic::{Diagnostic, Severity};
 pub use environment::{Environment, ProcessEnvironment};
 pub use fingerprint::Fingerprint;
 pub use graph::OutputRef;
-pub use load::{LoadOptions, Reading, load, parse_str, parse_texts, read};
+pub use load::{LoadOptions, Reading, api_of, load, parse_str, parse_texts, read};
 pub use mutate::{Mutation, unknown_keys};
 pub use source::{Place, SourceFile, paths};
+pub use suggest::nearest;
 pub use tables::{RootKeys, TableConfig, TableInfo, Tables};
 
 /// A configuration without errors.
@@ -165,7 +167,10 @@ impl LedgerTenants {
 }
 
 impl Shaped for LedgerTenants {
-    const SHAPE: Shape = Shape::Integer(0);
+    const SHAPE: Shape = Shape::Integer {
+        least: 0,
+        most: Some(Self::MAX as i64),
+    };
 }
 
 impl TryFrom<i64> for LedgerTenants {
@@ -190,7 +195,7 @@ pub struct Component<C: ?Sized> {
     /// What it consumes, sorted, each once, with globs expanded; nothing for a source.
     pub inputs: Vec<OutputRef>,
     /// Its table in canonical form, without `inputs`: it has changed when this differs.
-    pub effective: Secret,
+    pub effective: Canonical,
     /// The files that it names: it has changed when what they hold differs.
     pub files: NamedFiles,
 }

@@ -1,4 +1,5 @@
-//! Who calls, and who we are: the keys under `basic_auth`, `authorization` and `oauth2`.
+//! Who calls, and who we are: the keys under `basic_auth`, `authorization` and `oauth2`, and what a
+//! proxy is shown.
 //!
 //! [`Callers`] holds them against requests that come in, [`Credentials`] adds them to requests
 //! that go out.
@@ -8,8 +9,6 @@ pub(crate) mod credentials;
 pub(crate) mod oauth2;
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -18,7 +17,7 @@ use http::HeaderValue;
 
 pub use crate::auth::callers::Callers;
 pub use crate::auth::credentials::{AuthError, Credentials};
-use metrifold_base::{Endpoint, Problems, Secret, keys};
+use metrifold_base::{Endpoint, FileError, Problems, Secret, keys, read_text};
 
 use super::tls::ClientTls;
 
@@ -62,6 +61,17 @@ keys! {
 }
 
 keys! {
+    /// What is configured of a proxy on the way to a server.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct ProxyKeys {
+        /// Proxy through which everything goes. The environment's proxy variables are not read.
+        pub proxy_url: Option<Endpoint> = unset("http://proxy.example:3128"),
+        /// User and password for the proxy.
+        pub proxy_basic_auth: Option<BasicAuth> = optional,
+    }
+}
+
+keys! {
     /// OAuth 2.0 with client credentials: the keys under `oauth2`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct OAuth2 {
@@ -79,6 +89,7 @@ keys! {
         pub audience: Option<String> = unset("receive"),
         /// Further parameters of the token request. They are shown nowhere.
         pub endpoint_params: BTreeMap<String, Secret> = unset({ resource = "x" }),
+        proxy: ProxyKeys = include,
         /// TLS towards the token URL.
         pub tls: ClientTls = table,
     }
@@ -150,11 +161,33 @@ impl OAuth2 {
             }
         }
         self.tls.validate(&format!("{prefix}.tls"), problems);
+        self.proxy.validate(&format!("{prefix}."), problems);
     }
 
     pub(super) fn secret(&self) -> SecretFrom<'_> {
         let file = self.client_secret_file.as_deref();
         SecretFrom(self.client_secret.as_ref(), file)
+    }
+}
+
+impl ProxyKeys {
+    /// The file that they name.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+        let secret = self.proxy_basic_auth.as_ref().map(BasicAuth::secret);
+        secret.and_then(SecretFrom::file).into_iter()
+    }
+
+    /// Reports what is wrong with them, at keys below `prefix`, which is empty or ends with a dot.
+    pub(crate) fn validate(&self, prefix: &str, problems: &mut Problems) {
+        let Some(basic_auth) = &self.proxy_basic_auth else {
+            return;
+        };
+        let at = format!("{prefix}proxy_basic_auth");
+        if self.proxy_url.is_none() {
+            let problem = problems.at(&at, "is for a proxy, and there is none");
+            problem.help(format_args!("set {prefix}proxy_url"));
+        }
+        basic_auth.validate(&at, problems);
     }
 }
 
@@ -170,7 +203,8 @@ pub fn files<'a>(
         oauth2.map(OAuth2::secret),
     ];
     let secrets = secrets.into_iter().flatten().filter_map(SecretFrom::file);
-    secrets.chain(oauth2.into_iter().flat_map(|oauth2| oauth2.tls.files()))
+    let of_oauth2 = |oauth2: &'a OAuth2| oauth2.tls.files().chain(oauth2.proxy.files());
+    secrets.chain(oauth2.into_iter().flat_map(of_oauth2))
 }
 
 /// Reports what is wrong with the three together and each for itself. `prefix` is the table that
@@ -256,7 +290,7 @@ impl<'a> SecretFrom<'a> {
     pub(super) fn read(self) -> Result<Secret, String> {
         let (secret, from) = match self {
             Self(Some(secret), _) => (secret.clone(), "it".to_owned()),
-            Self(None, Some(file)) => (read_file(file)?, file.display().to_string()),
+            Self(None, Some(file)) => (from_file(file)?, file.display().to_string()),
             Self(None, None) => return Err("there is no secret".to_owned()),
         };
         if secret.expose().is_empty() {
@@ -269,15 +303,10 @@ impl<'a> SecretFrom<'a> {
     }
 }
 
-fn read_file(file: &Path) -> Result<Secret, String> {
-    let mut text = String::new();
-    let read =
-        File::open(file).and_then(|opened| opened.take(MAX_SECRET + 1).read_to_string(&mut text));
-    match read {
-        Ok(length) if length as u64 > MAX_SECRET => {
-            Err(format!("{} is too large for a secret", file.display()))
-        }
-        Ok(_) => Ok(Secret::new(text.trim())),
+fn from_file(file: &Path) -> Result<Secret, String> {
+    match read_text(file, MAX_SECRET) {
+        Ok(text) => Ok(Secret::new(text.trim())),
+        Err(FileError::TooLarge(_)) => Err(format!("{} is too large for a secret", file.display())),
         Err(error) => Err(format!("cannot read {}: {error}", file.display())),
     }
 }

@@ -6,6 +6,8 @@ use std::error::Error as StdError;
 use std::time::Duration;
 use std::{fmt, io};
 
+use http::header::PROXY_AUTHORIZATION;
+use http::uri::Scheme;
 use http::{HeaderMap, Method, StatusCode, Uri};
 use http_body::Body as _;
 use http_body_util::BodyExt;
@@ -15,14 +17,20 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 
-use metrifold_base::{BuildError, Endpoint};
+use metrifold_base::{BuildError, Endpoint, foreign};
 
+use super::auth::BasicAuth;
 use super::body::Body;
 use super::tls::ClientTls;
-use crate::client::connector::{Born, Connector, chain, place, tls_error};
+use crate::client::connector::{Born, Connector, tls_error};
+use crate::describe::{chain, place};
 
-/// The most that is kept of an answer's body, for messages.
+/// The most that is looked at of an answer's body, for messages: secrets in it are found as far as
+/// this goes.
 const EXCERPT: usize = 4 << 10;
+
+/// The most characters that are shown of it.
+const SHOWN: usize = 300;
 
 /// The most that is read of an answer's body, so that its connection can be used again. A longer
 /// one costs its connection.
@@ -44,6 +52,8 @@ pub struct ClientConfig {
     /// absolute form of a request to an `http` endpoint. Unset, connections are direct; the
     /// environment's `HTTP_PROXY` has no say.
     pub proxy_url: Option<Endpoint>,
+    /// What the proxy is shown (`Proxy-Authorization`).
+    pub proxy_basic_auth: Option<BasicAuth>,
     /// How many idle connections are kept per endpoint: as many as requests are sent at once.
     pub connections: usize,
     /// The longest that making a connection may take, from the name's look-up to the end of the
@@ -58,6 +68,7 @@ pub struct ClientConfig {
 #[derive(Clone)]
 pub struct Client {
     inner: legacy::Client<Connector, Body>,
+    connector: Connector,
     max_age: Duration,
 }
 
@@ -68,7 +79,8 @@ pub struct Reply {
     pub status: StatusCode,
     /// The headers.
     pub headers: HeaderMap,
-    /// The beginning of the body, at most 4 KiB, for messages; whatever is not UTF-8 is replaced.
+    /// The beginning of the body for messages: on one line, at most 300 characters, without any
+    /// secret of ours; whatever is not UTF-8 is replaced.
     pub excerpt: String,
 }
 
@@ -135,9 +147,10 @@ impl Client {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(config.connections)
-            .build(connector);
+            .build(connector.clone());
         Ok(Self {
             inner,
+            connector,
             max_age: config.max_age,
         })
     }
@@ -171,7 +184,7 @@ impl Client {
         Ok(Reply {
             status: head.status,
             headers: head.headers,
-            excerpt: String::from_utf8_lossy(&excerpt).trim().to_owned(),
+            excerpt: foreign(&String::from_utf8_lossy(&excerpt), SHOWN),
         })
     }
 
@@ -187,10 +200,16 @@ impl Client {
         &self,
         method: Method,
         uri: &Uri,
-        headers: HeaderMap,
+        mut headers: HeaderMap,
         body: impl Into<Body>,
         timeout: Duration,
     ) -> Result<http::Response<Body>, TransportError> {
+        // A proxy that makes no tunnel reads the request itself.
+        if uri.scheme() != Some(&Scheme::HTTPS)
+            && let Some(shown) = self.connector.proxy_authorization().await?
+        {
+            headers.insert(PROXY_AUTHORIZATION, shown);
+        }
         let mut request = http::Request::new(body.into());
         *request.method_mut() = method;
         *request.uri_mut() = uri.clone();

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use metrifold_base::{Address, BuildError, Endpoint, Period, Problems, keys};
+use metrifold_base::{Address, BuildError, Period, Problems, keys};
 
-use super::auth::{self, Authorization, BasicAuth, Callers, Credentials, OAuth2};
+use super::auth::{self, Authorization, BasicAuth, Callers, Credentials, OAuth2, ProxyKeys};
 use super::client::{Client, ClientConfig};
 use super::listener::Listen;
 use super::methods::Methods;
@@ -55,8 +55,7 @@ keys! {
         pub authorization: Option<Authorization> = optional,
         /// Token to authenticate with, got by client credentials.
         pub oauth2: Option<OAuth2> = optional,
-        /// Proxy through which everything goes. The environment's proxy variables are not read.
-        pub proxy_url: Option<Endpoint> = unset("http://proxy.example:3128"),
+        proxy: ProxyKeys = include,
         /// Longest time for making a connection.
         pub connect_timeout: Period = default("5s"),
         /// Age from which on a connection is not used for a further request, so that a changed DNS record is followed.
@@ -128,12 +127,14 @@ impl ClientKeys {
             self.authorization.as_ref(),
             self.oauth2.as_ref(),
         );
-        self.tls.files().chain(auth).collect()
+        let own = self.tls.files().chain(self.proxy.files());
+        own.chain(auth).collect()
     }
 
     /// Reports what is wrong with them, at their keys.
     pub fn validate(&self, problems: &mut Problems) {
         self.tls.validate("tls", problems);
+        self.proxy.validate("", problems);
         auth::validate(
             "",
             self.basic_auth.as_ref(),
@@ -159,7 +160,8 @@ impl ClientKeys {
     pub fn client(&self, connections: usize) -> Result<Client, BuildError> {
         Client::new(&ClientConfig {
             tls: self.tls.clone(),
-            proxy_url: self.proxy_url.clone(),
+            proxy_url: self.proxy.proxy_url.clone(),
+            proxy_basic_auth: self.proxy.proxy_basic_auth.clone(),
             connections,
             connect_timeout: self.connect_timeout.0,
             max_age: self.max_connection_age.0,

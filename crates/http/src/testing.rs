@@ -154,7 +154,12 @@ async fn proxied(mut stream: BufReader<TcpStream>, seen: Arc<Mutex<Vec<String>>>
         assert_ne!(stream.read_line(&mut head).await.unwrap(), 0);
     }
     let line = head.lines().next().unwrap().to_owned();
-    seen.lock().unwrap().push(line.clone());
+    let shown = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        (name.eq_ignore_ascii_case("proxy-authorization")).then_some(value)
+    });
+    let shown = shown.map(|value| format!(" {value}")).unwrap_or_default();
+    seen.lock().unwrap().push(format!("{line}{shown}"));
     let Some(target) = line.strip_prefix("CONNECT ") else {
         let answer = "HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\nproxied";
         stream.write_all(answer.as_bytes()).await.unwrap();

@@ -13,8 +13,11 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use x509_parser::extensions::GeneralName;
 
-use metrifold_base::{BuildError, Problems, keys};
+use metrifold_base::{BuildError, Problems, keys, read_file};
 use metrifold_model::{AlternativeName, ClientCertificate};
+
+/// The largest file with certificates: all authorities that browsers know are a tenth of it.
+const MAX_PEM: u64 = 4 << 20;
 
 keys! {
     /// TLS of a listener: the keys under `tls` of everything that listens.
@@ -350,10 +353,15 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::clone(PROVIDER.get_or_init(make))
 }
 
+/// Reads a file with certificates or a key.
+fn pem_file(file: &Path) -> Result<Vec<u8>, String> {
+    read_file(file, MAX_PEM).map_err(|error| format!("cannot read {}: {error}", file.display()))
+}
+
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates: Vec<_> = CertificateDer::pem_file_iter(file)
-        .and_then(Iterator::collect)
-        .map_err(|error| unusable(file, &error, "certificate"))?;
+    let pem = pem_file(file)?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let certificates = certificates.map_err(|error| unusable(file, &error, "certificate"))?;
     if certificates.is_empty() {
         return Err(unusable(file, &pem::Error::NoItemsFound, "certificate"));
     }
@@ -361,7 +369,8 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    PrivateKeyDer::from_pem_file(file).map_err(|error| unusable(file, &error, "private key"))
+    let pem = pem_file(file)?;
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|error| unusable(file, &error, "private key"))
 }
 
 fn roots(file: &Path) -> Result<RootCertStore, String> {
@@ -378,7 +387,6 @@ fn roots(file: &Path) -> Result<RootCertStore, String> {
 fn unusable(file: &Path, error: &pem::Error, wanted: &str) -> String {
     let file = file.display();
     match error {
-        pem::Error::Io(error) => format!("cannot read {file}: {error}"),
         pem::Error::NoItemsFound => format!("{file} holds no {wanted} in PEM"),
         _ => format!("{file} is not valid PEM"),
     }

@@ -13,14 +13,21 @@ use super::Entry;
 pub enum Shape {
     /// `true` or `false`.
     Boolean,
-    /// A whole number, not below this one.
-    Integer(i64),
+    /// A whole number.
+    Integer {
+        /// The least that its type can hold.
+        least: i64,
+        /// The most, if that is not more than a number in a file can be.
+        most: Option<i64>,
+    },
     /// Text.
     Text,
     /// Text that is shown nowhere.
     Secret,
     /// The path of a file or folder, or a pattern for paths; relative to the file that names it.
     Path,
+    /// A URL of HTTP, in which a user, a password or a query may be secret.
+    Url,
     /// Text that matches a regular expression.
     Pattern(&'static str),
     /// One of some words.
@@ -43,6 +50,11 @@ pub trait Shaped {
     const SHAPE: Shape;
 }
 
+/// A whole number of these bounds.
+const fn whole(least: i64, most: Option<i64>) -> Shape {
+    Shape::Integer { least, most }
+}
+
 macro_rules! shapes {
     ($($type:ty: $shape:expr;)*) => {$(
         impl Shaped for $type {
@@ -53,17 +65,17 @@ macro_rules! shapes {
 
 shapes! {
     bool: Shape::Boolean;
-    u16: Shape::Integer(0);
-    u32: Shape::Integer(0);
-    u64: Shape::Integer(0);
-    usize: Shape::Integer(0);
-    NonZeroUsize: Shape::Integer(1);
+    u16: whole(0, Some(0xffff));
+    u32: whole(0, Some(0xffff_ffff));
+    u64: whole(0, None);
+    usize: whole(0, None);
+    NonZeroUsize: whole(1, None);
     String: Shape::Text;
     Secret: Shape::Secret;
     PathBuf: Shape::Path;
-    Period: Shape::Pattern("^([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$");
+    Period: Shape::Pattern("^([0-9]+(w|d|h|ms|m|s))+$");
     Size: Shape::Pattern("^[0-9]+ *(B|kB|MB|GB|KiB|MiB|GiB|TiB)$");
-    Endpoint: Shape::Pattern("^https?://[^/?#@]+([/?#].*)?$");
+    Endpoint: Shape::Url;
     Address: Shape::Pattern("^.*:[0-9]+$");
 }
 

@@ -13,6 +13,7 @@ fn over_http(protocol: Protocol, conflict_is_partial: bool, statuses: Statuses) 
     let client = Client::new(&ClientConfig {
         tls: ClientTls::default(),
         proxy_url: None,
+        proxy_basic_auth: None,
         connections: 1,
         connect_timeout: Duration::from_secs(1),
         max_age: Duration::from_secs(60),

@@ -1,8 +1,26 @@
 //! Tables as text in which equal configurations are equal.
 
+use std::fmt;
+
 use toml::de::{DeTable, DeValue};
 
-use metrifold_base::Secret;
+/// A table in the form in which equal ones are equal. It may hold secrets, and is not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Canonical(String);
+
+impl Canonical {
+    /// The text, for tests.
+    #[cfg(test)]
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Canonical {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<canonical>")
+    }
+}
 
 /// The table as text in which equal configurations are equal, for finding what changed.
 pub(crate) fn canonical(table: &DeTable<'_>) -> String {
@@ -12,10 +30,10 @@ pub(crate) fn canonical(table: &DeTable<'_>) -> String {
 }
 
 /// The same of a component or table, without `inputs`, which change nothing of itself.
-pub(crate) fn effective(table: &DeTable<'_>) -> Secret {
+pub(crate) fn effective(table: &DeTable<'_>) -> Canonical {
     let mut table = table.clone();
     table.remove("inputs");
-    Secret::new(canonical(&table))
+    Canonical(canonical(&table))
 }
 
 fn write_table(out: &mut String, table: &DeTable<'_>) {

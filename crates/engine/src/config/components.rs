@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
-use metrifold_base::{Problems, Secret};
+use metrifold_base::Problems;
 use metrifold_model::{Kind, Signal};
 
 use crate::component::{ComponentInfo, Resource, SinkConfig, SourceConfig, TransformConfig};
 
+use super::canonical::Canonical;
 use super::decode::{self, Failure, Finding};
 use super::diagnostic::Diagnostic;
 use super::document::{Around, Declared};
@@ -31,7 +32,7 @@ pub(crate) struct Node {
     pub(crate) inputs_broken: bool,
     /// What it takes for itself, each with the key that says so.
     pub(crate) resources: Vec<(Resource, Place)>,
-    pub(crate) effective: Secret,
+    pub(crate) effective: Canonical,
     pub(crate) files: NamedFiles,
     /// The key that asks for a queue on disk.
     pub(crate) disk_queue: Option<Place>,
@@ -224,7 +225,7 @@ pub(crate) fn stand_in(declared: Declared<'_>) -> Node {
         inputs: Vec::new(),
         inputs_broken: true,
         resources: Vec::new(),
-        effective: Secret::new(""),
+        effective: canonical::effective(&DeTable::default()),
         files: NamedFiles::new(),
         disk_queue: None,
         around: declared.around,
@@ -334,7 +335,7 @@ fn read(
 }
 
 /// What is known of a type.
-fn info(kind: Kind, type_name: &str) -> Option<&'static ComponentInfo> {
+pub(crate) fn info(kind: Kind, type_name: &str) -> Option<&'static ComponentInfo> {
     inventory::iter::<ComponentInfo>
         .into_iter()
         .find(|info| info.kind == kind && info.name == type_name)

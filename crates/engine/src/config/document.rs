@@ -14,6 +14,7 @@ use metrifold_model::Kind;
 use super::decode;
 use super::diagnostic::Diagnostic;
 use super::environment::{Environment, expand};
+use super::files;
 use super::path::{KeyPath, Step};
 use super::secrets::{self, Redactions, Substituted};
 use super::source::{Place, SourceFile, Text};
@@ -23,7 +24,7 @@ use super::tables::{RootKeys, TableInfo};
 const MAX_SYNTAX_ERRORS: usize = 100;
 
 /// Most often a regular expression is the reason.
-const ESCAPES: &str = "in double quotes a backslash starts an escape: use single quotes, '(\\d+)', or write it twice, \"(\\\\d+)\"";
+const ESCAPES: &str = "in double quotes a backslash starts an escape";
 
 /// What the files say, together.
 #[derive(Default)]
@@ -104,7 +105,7 @@ pub(crate) fn merge<'i>(
 struct Parsed<'i> {
     file: Arc<SourceFile>,
     table: DeTable<'i>,
-    substituted: Arc<Substituted>,
+    redactions: Redactions,
     removed: Vec<KeyPath>,
 }
 
@@ -116,24 +117,29 @@ fn parse<'i>(
     let input = text.text.strip_prefix('\u{feff}').unwrap_or(&text.text);
     let (table, errors) = DeTable::parse_recoverable(input);
     let mut table = table.into_inner();
-    let masked = secrets::mask(input, &table);
     if !errors.is_empty() {
-        let file = Arc::new(SourceFile::new(&*text.name, secrets::mask_lines(&masked)));
+        let file = Arc::new(SourceFile::new(&*text.name, secrets::mask_lines(input)));
         let mut last = None;
         for error in errors.into_iter().take(MAX_SYNTAX_ERRORS) {
             let place = Place::new(&file, error.span().unwrap_or_default());
             // Further errors on a line are mostly consequences of the first.
             if last.replace(place.line()) != Some(place.line()) {
                 let message = error.message().lines().next().unwrap_or_default();
+                let place_line = place.line();
                 let mut diagnostic = Diagnostic::error(format!("not TOML: {message}")).at(place);
                 if message.contains("escape") {
-                    diagnostic = diagnostic.with_help(ESCAPES);
+                    let line = input.lines().nth(place_line - 1);
+                    let single = line.and_then(secrets::in_single_quotes);
+                    let single = single.unwrap_or_else(|| "single quotes, '(\\d+)'".to_owned());
+                    let help = format!("{ESCAPES}: use {single}, or write it twice");
+                    diagnostic = diagnostic.with_help(help);
                 }
                 found.push(diagnostic);
             }
         }
         return None;
     }
+    let masked = secrets::mask(input, &table);
     let file = Arc::new(SourceFile::new(&*text.name, masked));
     let mut expansion = Expansion {
         environment,
@@ -152,10 +158,36 @@ fn parse<'i>(
     }
     Some(Parsed {
         file,
+        redactions: Redactions::of(&table, &expansion.substituted),
         table,
-        substituted: Arc::new(expansion.substituted),
         removed: expansion.removed,
     })
+}
+
+/// A table at the top of a file, of which anything else may be wrong. What names variables that are
+/// not set is left out.
+pub(crate) fn table_of<'i>(
+    text: &'i Text,
+    name: &str,
+    environment: &dyn Environment,
+) -> Option<DeTable<'i>> {
+    let (mut root, _) = DeTable::parse_recoverable(&text.text);
+    let value = root.get_mut().remove(name)?;
+    let DeValue::Table(mut table) = value.into_inner() else {
+        return None;
+    };
+    let mut expansion = Expansion {
+        environment,
+        substituted: Substituted::new(),
+        removed: Vec::new(),
+        unset: Vec::new(),
+    };
+    expansion.table(&mut table, &KeyPath::default());
+    let info = TableInfo::all()
+        .into_iter()
+        .find(|info| info.name == name)?;
+    files::resolve(&mut table, info.keys, &text.name);
+    Some(table)
 }
 
 /// Replaces the variables of a file.
@@ -227,8 +259,7 @@ impl Expansion<'_> {
 }
 
 fn add<'i>(document: &mut Document<'i>, parsed: Parsed<'i>, found: &mut Vec<Diagnostic>) {
-    let around = |table: Option<&DeTable<'_>>, prefix: &[&str]| {
-        let empty = DeTable::default();
+    let around = |prefix: &[&str]| {
         let below = |path: &KeyPath| {
             let (before, rest) = path.0.split_at_checked(prefix.len())?;
             let same = before
@@ -239,26 +270,21 @@ fn add<'i>(document: &mut Document<'i>, parsed: Parsed<'i>, found: &mut Vec<Diag
         };
         Around {
             file: Arc::clone(&parsed.file),
-            redactions: Redactions::of(table.unwrap_or(&empty), &parsed.substituted),
+            redactions: parsed.redactions.clone(),
             removed: parsed.removed.iter().filter_map(below).collect(),
         }
     };
     for (key, value) in parsed.table {
         let place = Place::new(&parsed.file, key.span());
         let name = key.get_ref().clone().into_owned();
-        let global = |name: &str, prefix: &[&str], key, value: Spanned<DeValue<'i>>, place| {
-            let table = match value.get_ref() {
-                DeValue::Table(table) => Some(table),
-                _ => None,
-            };
-            Global {
+        let global =
+            |name: &str, prefix: &[&str], key, value: Spanned<DeValue<'i>>, place| Global {
                 name: name.to_owned(),
                 key,
                 place,
-                around: around(table, prefix),
+                around: around(prefix),
                 value,
-            }
-        };
+            };
         if each(RootKeys::ENTRIES).iter().any(|key| key.name == name) {
             let global = global(&name, &[&name], key, value, place);
             if is_first(document.root.iter(), &global, found) {
@@ -333,7 +359,7 @@ fn declare<'i>(
     id: Spanned<Cow<'i, str>>,
     value: Spanned<DeValue<'i>>,
     file: &Arc<SourceFile>,
-    around: &dyn Fn(Option<&DeTable<'_>>, &[&str]) -> Around,
+    around: &dyn Fn(&[&str]) -> Around,
     found: &mut Vec<Diagnostic>,
 ) -> Declared<'i> {
     let name = kind.table();
@@ -353,7 +379,7 @@ fn declare<'i>(
         let help = format!("write [{name}.{id}] and its keys below");
         found.push(Diagnostic::error(message).at(place.clone()).with_help(help));
     }
-    let around = around(Some(&table), &[name, &id]);
+    let around = around(&[name, &id]);
     Declared {
         kind,
         id: id.into(),

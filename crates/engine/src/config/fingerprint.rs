@@ -1,10 +1,11 @@
 //! What a file holds, as far as telling its versions apart goes.
 
-use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::LazyLock;
+
+use metrifold_base::{FileError, open_file};
 
 /// The most of a file that is looked at: more than any file that is used may hold.
 const MAX_BYTES: u64 = 32 << 20;
@@ -30,12 +31,15 @@ impl Fingerprint {
 }
 
 fn digest(path: &Path, hasher: &mut impl Hasher) -> io::Result<()> {
-    // What is no file, such as a pipe, may be read once only, and not by us.
-    if !std::fs::metadata(path)?.is_file() {
-        hasher.write(b"special");
-        return Ok(());
-    }
-    let mut file = File::open(path)?.take(MAX_BYTES);
+    let mut file = match open_file(path) {
+        Ok(file) => file.take(MAX_BYTES),
+        Err(FileError::Io(error)) => return Err(error),
+        // What is no file, such as a pipe, may be read once only, and not by us.
+        Err(_) => {
+            hasher.write(b"special");
+            return Ok(());
+        }
+    };
     let mut buffer = [0; 16 << 10];
     loop {
         match file.read(&mut buffer) {

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher};
 
 use toml::Spanned;
+use toml::de::DeTable;
 
 use super::components::{self, AnyConfig, Node};
+use super::decode;
 use super::diagnostic::{self, Diagnostic, Severity};
 use super::document;
 use super::environment::Environment;
@@ -13,7 +15,10 @@ use super::graph::{self, OutputRef};
 use super::listeners::Named;
 use super::resources::{self, Claim};
 use super::source::{self, Text};
-use super::{Component, Config, Loaded, NamedFiles, Places, Tables, globals, memory, queues};
+use super::{
+    ApiConfig, Component, Config, Loaded, NamedFiles, Places, TableConfig, Tables, globals, memory,
+    queues,
+};
 
 /// How to load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +64,29 @@ pub fn read(patterns: &[String], environment: &dyn Environment, options: LoadOpt
         found.push(Diagnostic::error("no configuration file is named").with_help("use --config"));
     }
     assemble(&texts, environment, options, found)
+}
+
+/// The `[api]` of a configuration of which anything else may be wrong.
+///
+/// # Errors
+///
+/// Fails when no file says it; the errors are those that kept files from being read.
+pub fn api_of(
+    patterns: &[String],
+    environment: &dyn Environment,
+) -> Result<ApiConfig, Vec<Diagnostic>> {
+    let mut found = Vec::new();
+    let texts = source::read(patterns, &mut found);
+    let api = texts.iter().find_map(|text| {
+        let table = document::table_of(text, ApiConfig::NAME, environment)?;
+        decode::plain(table.clone()).ok().or_else(|| {
+            let mut least = DeTable::default();
+            let (key, value) = table.get_key_value("address")?;
+            least.insert(key.clone(), value.clone());
+            decode::plain(least).ok()
+        })
+    });
+    api.ok_or(found)
 }
 
 /// Loads the configuration from one text; `name` stands in for the file's.

@@ -1,4 +1,8 @@
-//! Keeps values that may be secret out of everything that is printed.
+//! What of a configuration may be shown, in lines that are quoted and in messages.
+//!
+//! Nothing may, unless its key is known and is declared to hold such a value, and no secret: what
+//! stands under a misspelt key, or instead of a table, may be a password. What variables held is
+//! not shown either: their names stand in the file.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -6,7 +10,13 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use metrifold_base::keys::{Entry, Keys, Shape, each};
+use metrifold_model::Kind;
+
+use super::components::info;
 use super::environment::{Part, parts};
+use super::tables::{RootKeys, TableInfo};
+use crate::component::ComponentInfo;
 
 /// The values that came through variables, by the position of their string in the file.
 pub(crate) type Substituted = HashMap<usize, Vec<String>>;
@@ -15,8 +25,8 @@ pub(crate) type Substituted = HashMap<usize, Vec<String>>;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Redactions(Vec<String>);
 
-/// Whether the string under such a key is a secret.
-pub(crate) fn is_secret(key: &str) -> bool {
+/// Whether what a key of this name holds is a secret, whatever it is declared as.
+fn is_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase().replace('-', "_");
     let whole = ["authorization", "cookie", "credentials", "passwd", "apikey"];
     let ends = [
@@ -31,68 +41,201 @@ pub(crate) fn is_secret(key: &str) -> bool {
     whole.contains(&key.as_str()) || ends.iter().any(|end| key.ends_with(end))
 }
 
-/// Whether the strings in a table of this name may all be secrets.
-fn holds_secrets(key: &str) -> bool {
-    key == "headers"
-}
+/// A value, and whether it may be shown.
+type Visit<'v> = dyn FnMut(&Spanned<DeValue<'_>>, bool) + 'v;
 
-/// Calls `visit` for every string and number in the table, with whether it is a secret by its key.
-fn strings(table: &DeTable<'_>, secret: bool, visit: &mut dyn FnMut(&str, Range<usize>, bool)) {
+/// Calls `visit` for every text, number and date of a file.
+fn file(table: &DeTable<'_>, visit: &mut Visit<'_>) {
+    let root = each(RootKeys::ENTRIES);
+    let tables = TableInfo::all();
     for (key, value) in table.iter() {
-        let name = key.get_ref();
-        let all = secret || holds_secrets(name);
-        let is_secret = all || is_secret(name);
-        // `authorization` is a table with a type in it, too.
-        let below = all || (is_secret && name != "authorization");
-        strings_of(value, below, is_secret, visit);
+        let name = &**key.get_ref();
+        let kind = Kind::ALL.into_iter().find(|kind| kind.table() == name);
+        let info = tables.iter().find(|info| info.name == name);
+        let shape = root.iter().find(|key| key.name == name);
+        match (kind, info, value.get_ref()) {
+            (Some(kind), _, DeValue::Table(components)) => {
+                for (_, value) in components.iter() {
+                    component(kind, value, visit);
+                }
+            }
+            (_, Some(info), DeValue::Table(named)) if info.named => {
+                for (_, value) in named.iter() {
+                    any(value, Some(Shape::Table(info.keys)), visit);
+                }
+            }
+            (_, Some(info), _) => any(value, Some(Shape::Table(info.keys)), visit),
+            _ => any(value, shape.map(|key| key.shape), visit),
+        }
     }
 }
 
-fn strings_of(
-    value: &Spanned<DeValue<'_>>,
-    all: bool,
-    secret: bool,
-    visit: &mut dyn FnMut(&str, Range<usize>, bool),
-) {
+fn component(kind: Kind, value: &Spanned<DeValue<'_>>, visit: &mut Visit<'_>) {
+    let DeValue::Table(table) = value.get_ref() else {
+        return any(value, None, visit);
+    };
+    let info = match table.get("type").map(Spanned::get_ref) {
+        Some(DeValue::String(type_name)) => info(kind, type_name),
+        _ => None,
+    };
+    let keys = each(info.map_or(&[], |info| info.keys));
+    for (key, value) in table.iter() {
+        let shape = match &**key.get_ref() {
+            "type" => Some(Shape::Text),
+            "inputs" => Some(Shape::OneOrMany(&Shape::Text)),
+            name => declared(name, keys.iter().map(|key| (key.name, key.shape))),
+        };
+        any(value, shape, visit);
+    }
+}
+
+/// What a key is declared to hold; nothing if it is not, or looks like a secret.
+fn declared(name: &str, mut keys: impl Iterator<Item = (&'static str, Shape)>) -> Option<Shape> {
+    let (_, shape) = keys.find(|(key, _)| *key == name)?;
+    let table = matches!(shape, Shape::Table(_) | Shape::Map(_) | Shape::Either(..));
+    (table || !is_secret(name)).then_some(shape)
+}
+
+fn any(value: &Spanned<DeValue<'_>>, shape: Option<Shape>, visit: &mut Visit<'_>) {
     match value.get_ref() {
-        DeValue::String(text) => visit(text, value.span(), secret),
-        DeValue::Array(array) => {
-            for item in array.iter() {
-                strings_of(item, all, secret, visit);
+        DeValue::Table(table) => {
+            let entries: &[Entry] = match shape.and_then(table_of) {
+                Some(Shape::Table(entries)) => entries,
+                Some(Shape::Map(inner)) => {
+                    for (key, value) in table.iter() {
+                        let inner = Some(*inner).filter(|_| !is_secret(key.get_ref()));
+                        any(value, inner, visit);
+                    }
+                    return;
+                }
+                _ => &[],
+            };
+            let keys = each(entries);
+            for (key, value) in table.iter() {
+                let keys = keys.iter().map(|key| (key.name, key.shape));
+                any(value, declared(key.get_ref(), keys), visit);
             }
         }
-        DeValue::Table(table) => strings(table, all, visit),
-        DeValue::Integer(number) => visit(number.as_str(), value.span(), secret),
-        DeValue::Float(number) => visit(number.as_str(), value.span(), secret),
-        _ => {}
+        DeValue::Array(array) => {
+            let inner = shape.and_then(list_of);
+            for item in array.iter() {
+                any(item, inner, visit);
+            }
+        }
+        DeValue::Boolean(_) => {}
+        DeValue::String(_) => visit(value, shape.is_some_and(holds_text)),
+        DeValue::Integer(_) => visit(value, shape.is_some_and(holds_number)),
+        DeValue::Float(_) | DeValue::Datetime(_) => visit(value, false),
     }
 }
 
-/// The text with every secret masked in place, so that lines and columns stay.
+fn table_of(shape: Shape) -> Option<Shape> {
+    match shape {
+        Shape::Table(_) | Shape::Map(_) => Some(shape),
+        Shape::OneOrMany(inner) => table_of(*inner),
+        Shape::Either(one, other) => table_of(*one).or_else(|| table_of(*other)),
+        _ => None,
+    }
+}
+
+fn list_of(shape: Shape) -> Option<Shape> {
+    match shape {
+        Shape::List(inner) | Shape::OneOrMany(inner) => Some(*inner),
+        Shape::Either(one, other) => list_of(*one).or_else(|| list_of(*other)),
+        _ => None,
+    }
+}
+
+fn holds_text(shape: Shape) -> bool {
+    match shape {
+        Shape::Text | Shape::Path | Shape::Pattern(_) | Shape::Word(_) | Shape::Url => true,
+        Shape::OneOrMany(inner) => holds_text(*inner),
+        Shape::Either(one, other) => holds_text(*one) || holds_text(*other),
+        _ => false,
+    }
+}
+
+/// A number where a duration or a size belongs is a mistake, and no secret.
+fn holds_number(shape: Shape) -> bool {
+    match shape {
+        Shape::Integer { .. } | Shape::Pattern(_) => true,
+        Shape::OneOrMany(inner) => holds_number(*inner),
+        Shape::Either(one, other) => holds_number(*one) || holds_number(*other),
+        _ => false,
+    }
+}
+
+/// The text of a file with everything masked that may not be shown, and without comments. Lines and
+/// columns stay.
 pub(crate) fn mask(text: &str, table: &DeTable<'_>) -> String {
-    let mut spans = Vec::new();
-    strings(table, false, &mut |value, span, secret| {
-        if secret {
-            spans.push(span);
-        } else if let Some(user) = user_info(text.get(span.clone()).unwrap_or(value)) {
-            spans.push(span.start + user.start..span.start + user.end);
+    let mut hidden = Vec::new();
+    let mut strings = Vec::new();
+    file(table, &mut |value, shown| {
+        let span = value.span();
+        let literal = text.get(span.clone()).unwrap_or_default();
+        if let DeValue::String(_) = value.get_ref() {
+            strings.push(span.clone());
+        }
+        match shown {
+            true => hidden.extend(
+                url_secrets(literal).map(|part| span.start + part.start..span.start + part.end),
+            ),
+            false => hidden.push(span),
         }
     });
     let mut masked = text.to_owned();
-    for span in spans {
+    for span in hidden {
         if let Some(literal) = text.get(span.clone()) {
             masked.replace_range(span, &stars(literal));
         }
     }
+    for comment in comments(text, &strings) {
+        let blank = text[comment.clone()].chars();
+        let blank: String = blank
+            .flat_map(|c| std::iter::repeat_n(' ', c.len_utf8()))
+            .collect();
+        masked.replace_range(comment, &blank);
+    }
     masked
 }
 
-/// The `user:password` of a URL.
-fn user_info(text: &str) -> Option<Range<usize>> {
-    let start = text.find("://")? + 3;
-    let authority = text[start..].split(['/', '?', '#']).next()?;
-    let length = authority.rfind('@')?;
-    Some(start..start + length)
+/// Where comments are; `strings` are the places of the texts.
+fn comments(text: &str, strings: &[Range<usize>]) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        let length = line.trim_end_matches(['\n', '\r']).len();
+        let mut key_quote = None;
+        for (at, c) in line[..length].char_indices() {
+            let here = start + at;
+            if strings.iter().any(|span| span.contains(&here)) {
+                continue;
+            }
+            match (c, key_quote) {
+                ('"' | '\'', None) => key_quote = Some(c),
+                (c, Some(quote)) if c == quote => key_quote = None,
+                ('#', None) => {
+                    found.push(here..start + length);
+                    break;
+                }
+                _ => {}
+            }
+        }
+        start += line.len();
+    }
+    found
+}
+
+/// What of a text may be a secret if the text is a URL, even a malformed one: what stands before
+/// an `@`, and a query.
+fn url_secrets(text: &str) -> impl Iterator<Item = Range<usize>> {
+    let is_url = text.contains("://");
+    let start = text.find("://").map_or(0, |at| at + 3);
+    let user = text.rfind('@').filter(|at| is_url && *at > start);
+    let behind = user.unwrap_or(start);
+    let query = text[behind..].find(['?', '#']).filter(|_| is_url);
+    let query = query.map(|at| behind + at + 1..text.len());
+    user.map(|at| start..at).into_iter().chain(query)
 }
 
 /// As many stars as the text has bytes; quotes, line ends and names of variables stay.
@@ -135,12 +278,12 @@ fn stars(text: &str) -> String {
     out
 }
 
-/// Masks by eye what may be a secret in text that does not parse.
+/// Masks text that does not parse: of a line, its keys may be shown, and the one text or number
+/// behind a key that holds no secret in any table.
 pub(crate) fn mask_lines(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    // The quotes that a secret of several lines ends with, and whether a table holds secrets.
+    // The quotes that end a text of several lines.
     let mut open = None;
-    let mut in_headers = false;
     for line in text.split_inclusive('\n') {
         if let Some(quotes) = open {
             if line.contains(quotes) {
@@ -149,45 +292,120 @@ pub(crate) fn mask_lines(text: &str) -> String {
             out.push_str(&stars(line));
             continue;
         }
-        if line.trim_start().starts_with('[') {
-            in_headers = line.contains("headers");
-        }
-        let headers = match in_headers {
-            true => 0,
-            false => line.find("headers").unwrap_or(line.len()),
-        };
-        let secret = line.match_indices('=').find(|(at, _)| {
-            let before = line[..*at].trim_end().trim_end_matches(['"', '\'']);
-            let word = before
-                .rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-')
-                .next();
-            *at > headers || word.is_some_and(is_secret)
-        });
-        match secret {
-            Some((at, _)) => {
-                let (key, value) = line.split_at(at + 1);
-                open = ["\"\"\"", "'''"]
-                    .into_iter()
-                    .find(|quotes| value.matches(quotes).count() == 1);
-                out.push_str(key);
-                out.push_str(&stars(value));
-            }
-            None => out.push_str(line),
-        }
+        let shown = header(line).or_else(|| assignment(line));
+        let (shown, rest) = line.split_at(shown.unwrap_or(0));
+        open = ["\"\"\"", "'''"]
+            .into_iter()
+            .find(|quotes| line.matches(quotes).count() % 2 == 1);
+        out.push_str(shown);
+        out.push_str(&stars(rest));
     }
     out
 }
 
+/// How much of a line may be shown that names a table.
+fn header(line: &str) -> Option<usize> {
+    line.trim_start().strip_prefix('[')?;
+    let is_name = |c: char| c.is_ascii_alphanumeric() || " \t[]._-".contains(c);
+    Some(line.find(|c| !is_name(c)).unwrap_or(line.len()))
+}
+
+/// How much of a line may be shown that sets a key.
+fn assignment(line: &str) -> Option<usize> {
+    let (key, value) = line.split_once('=')?;
+    let is_key = |c: char| c.is_ascii_alphanumeric() || " \t._-".contains(c);
+    if !key.chars().all(is_key) {
+        return None;
+    }
+    let name = key.rsplit('.').next().unwrap_or_default().trim();
+    let whole = is_shown(name) && literal(value).is_some() && url_secrets(value).next().is_none();
+    Some(match whole {
+        true => line.len() - value.len() + literal(value).unwrap_or_default(),
+        false => line.len() - value.trim_start_matches(' ').len(),
+    })
+}
+
+/// The length of a value that is one text in quotes or one word, with nothing behind it.
+fn literal(value: &str) -> Option<usize> {
+    let begin = value.len() - value.trim_start().len();
+    let rest = &value[begin..];
+    let length = match rest.chars().next()? {
+        quote @ ('"' | '\'') => 2 + rest[1..].find(quote)?,
+        _ => rest
+            .find(|c: char| !c.is_ascii_alphanumeric() && !"._-".contains(c))
+            .unwrap_or(rest.len()),
+    };
+    let behind = rest[length..].trim_start();
+    (behind.is_empty() || behind.starts_with('#')).then_some(begin + length)
+}
+
+/// The text in double quotes of a line that may be shown: what it would be in single ones.
+pub(crate) fn in_single_quotes(line: &str) -> Option<String> {
+    let shown = &line[..assignment(line)?];
+    let (_, value) = shown.split_once('=')?;
+    let text = value.trim().strip_prefix('"')?.strip_suffix('"')?;
+    (!text.is_empty() && !text.contains('\'')).then(|| format!("'{text}'"))
+}
+
+/// Whether a key of this name is known, and holds no secret and no table wherever it is.
+fn is_shown(name: &str) -> bool {
+    let of_components = inventory::iter::<ComponentInfo>.into_iter();
+    let tables = of_components.map(|info| info.keys);
+    let tables = tables.chain(TableInfo::all().into_iter().map(|info| info.keys));
+    let mut found = matches!(name, "type" | "inputs");
+    for entries in tables.chain([RootKeys::ENTRIES]) {
+        for key in named(entries, name) {
+            if !holds_text(key) && !holds_number(key) && !matches!(key, Shape::Boolean) {
+                return false;
+            }
+            found = true;
+        }
+    }
+    found && !is_secret(name)
+}
+
+/// What keys of this name hold, in a table and below it.
+fn named(entries: &'static [Entry], name: &str) -> Vec<Shape> {
+    let mut found = Vec::new();
+    for key in each(entries) {
+        if key.name == name {
+            found.push(key.shape);
+        }
+        let mut shape = key.shape;
+        loop {
+            match shape {
+                Shape::Table(entries) => found.extend(named(entries, name)),
+                Shape::List(inner) | Shape::Map(inner) | Shape::OneOrMany(inner) => {
+                    shape = *inner;
+                    continue;
+                }
+                _ => {}
+            }
+            break;
+        }
+    }
+    found
+}
+
 impl Redactions {
-    /// Those of a component, whose strings have been expanded.
+    /// Those of a file, whose variables have been replaced.
     pub(crate) fn of(table: &DeTable<'_>, substituted: &Substituted) -> Self {
         let mut values = Vec::new();
-        strings(table, false, &mut |value, span, secret| {
-            if let Some(pieces) = substituted.get(&span.start) {
+        file(table, &mut |value, shown| {
+            let text = match value.get_ref() {
+                DeValue::String(text) => text.to_string(),
+                DeValue::Integer(number) => number.as_str().to_owned(),
+                DeValue::Float(number) => number.as_str().to_owned(),
+                DeValue::Datetime(date) => date.to_string(),
+                _ => return,
+            };
+            if let Some(pieces) = substituted.get(&value.span().start) {
                 values.extend(pieces.iter().cloned());
-                values.push(value.to_owned());
-            } else if secret {
-                values.push(value.to_owned());
+                values.push(text);
+            } else if shown {
+                values.extend(url_secrets(&text).map(|part| text[part].to_owned()));
+            } else {
+                values.push(text);
             }
         });
         values.retain(|value| !value.is_empty());
@@ -197,14 +415,14 @@ impl Redactions {
         Self(values)
     }
 
-    /// The message without the values.
+    /// The message without the values. Ordinary words go where they are quoted only.
     pub(crate) fn apply(&self, message: &str) -> String {
         let mut message = message.to_owned();
         for value in &self.0 {
             message = message.replace(&format!("{value:?}"), "\"***\"");
             message = message.replace(&format!("`{value}`"), "`***`");
-            // Shorter ones occur in ordinary words, and say little.
-            if value.len() >= 4 {
+            let letter = |c: char| c.is_ascii_lowercase() || c == '_';
+            if value.len() >= 4 && !value.chars().all(letter) {
                 message = message.replace(value.as_str(), "***");
                 let escaped = value.escape_debug().to_string();
                 message = message.replace(&escaped, "***");
@@ -215,60 +433,4 @@ impl Redactions {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn secrets_are_masked_in_place_and_names_of_variables_stay() {
-        let text = concat!(
-            "basic_auth = { username = \"joe\", password = \"hünter2\" }\n",
-            "token = '${TOKEN:-fallback}'\n",
-            "url = \"http://joe:pw@x:1/\"\n",
-            "headers = { X-Key = \"k\" }\n",
-            "password_file = \"/run/pw\"\n",
-            "secret = { pin = 1234 }\n",
-            "authorization = { type = \"Bearer\" }\n",
-        );
-        let masked = mask(text, DeTable::parse(text).unwrap().get_ref());
-        assert_eq!(
-            masked,
-            concat!(
-                "basic_auth = { username = \"joe\", password = \"********\" }\n",
-                "token = '${TOKEN:-********}'\n",
-                "url = \"http://******@x:1/\"\n",
-                "headers = { X-Key = \"*\" }\n",
-                "password_file = \"/run/pw\"\n",
-                "secret = { pin = **** }\n",
-                "authorization = { type = \"Bearer\" }\n",
-            )
-        );
-    }
-
-    #[test]
-    fn secrets_are_masked_in_text_that_does_not_parse() {
-        let masked = mask_lines("a = 1\npassword = \"hunter2\nauth = { token = x, b = 2 }\n");
-        assert_eq!(
-            masked,
-            "a = 1\npassword =*\"*******\nauth = { token =***********\n"
-        );
-        let several =
-            "token = '''\nhunter2\n'''\na = 1\n[x.headers]\nX-Key = hunter2\n[y]\nb = 2\n";
-        assert_eq!(
-            mask_lines(several),
-            "token =*'''\n*******\n'''\na = 1\n[x.headers]\nX-Key =********\n[y]\nb = 2\n"
-        );
-    }
-
-    #[test]
-    fn values_of_secrets_do_not_reach_messages() {
-        let text = "password = \"hunter2\"\nport = \"1\"\nname = \"joe\"";
-        let table = DeTable::parse(text).unwrap();
-        let port = table.get_ref().get("port").unwrap().span().start;
-        let substituted = Substituted::from([(port, vec!["1".to_owned()])]);
-        let redactions = Redactions::of(table.get_ref(), &substituted);
-        assert_eq!(
-            redactions.apply("invalid type: string \"hunter2\", hunter2x, \"1\" of 10, \"joe\""),
-            "invalid type: string \"***\", ***x, \"***\" of 10, \"joe\""
-        );
-    }
-}
+mod tests;

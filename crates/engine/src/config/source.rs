@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use metrifold_base::{FileError, read_file as read_file_of};
 
 use super::diagnostic::Diagnostic;
 
@@ -80,9 +81,11 @@ impl Place {
     /// The line's text, and the part of it that is meant.
     pub(crate) fn excerpt(&self) -> (&str, Range<usize>) {
         let (start, end) = self.line_range();
-        let line = &self.file.shown[start..end];
         let from = self.span.start - start;
         let to = self.span.end.min(end).max(self.span.start) - start;
+        // Where a comment was, only blanks are left.
+        let line = &self.file.shown[start..end];
+        let line = &line[..line.trim_end().len().max(to).max(from)];
         (line, from..to)
     }
 
@@ -161,12 +164,12 @@ fn expand(pattern: &str) -> Result<Vec<PathBuf>, Box<Diagnostic>> {
             }
             Ok(paths)
         }
-        Err(error) => Err(cannot_read(path, &error)),
+        Err(error) => Err(cannot_read(path, error.into())),
     }
 }
 
 fn in_directory(directory: &Path) -> Result<Vec<PathBuf>, Box<Diagnostic>> {
-    let entries = fs::read_dir(directory).map_err(|error| cannot_read(directory, &error))?;
+    let entries = fs::read_dir(directory).map_err(|error| cannot_read(directory, error.into()))?;
     let mut paths: Vec<PathBuf> = entries
         .flatten()
         .map(|entry| entry.path())
@@ -190,18 +193,7 @@ fn in_directory(directory: &Path) -> Result<Vec<PathBuf>, Box<Diagnostic>> {
 }
 
 fn read_file(path: &Path) -> Result<Text, Box<Diagnostic>> {
-    let mut bytes = Vec::new();
-    fs::File::open(path)
-        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|error| cannot_read(path, &error))?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(Diagnostic::error(format!(
-            "{} is larger than {} MiB, which no configuration is",
-            path.display(),
-            MAX_FILE_BYTES >> 20
-        ))
-        .into());
-    }
+    let bytes = read_file_of(path, MAX_FILE_BYTES).map_err(|error| cannot_read(path, error))?;
     from_bytes(path.display().to_string(), bytes)
 }
 
@@ -225,20 +217,17 @@ pub(crate) fn from_bytes(name: String, bytes: Vec<u8>) -> Result<Text, Box<Diagn
     }
 }
 
-fn cannot_read(path: &Path, error: &io::Error) -> Box<Diagnostic> {
-    let reason = match error.kind() {
-        io::ErrorKind::NotFound => "no such file or directory".to_owned(),
-        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        _ => error.to_string(),
+fn cannot_read(path: &Path, error: FileError) -> Box<Diagnostic> {
+    let diagnostic = Diagnostic::error(format!("cannot read {}: {error}", path.display()));
+    let help = match error {
+        _ if error.is_absent() => "name an existing file or directory with --config",
+        FileError::NotRegular => {
+            "write what it holds to a file: a configuration is read again when it changes"
+        }
+        FileError::TooLarge(_) => "split it: a configuration is far smaller",
+        FileError::Io(_) => return diagnostic.into(),
     };
-    let diagnostic = Diagnostic::error(format!("cannot read {}: {reason}", path.display()));
-    if error.kind() == io::ErrorKind::NotFound {
-        diagnostic
-            .with_help("name an existing file or directory with --config")
-            .into()
-    } else {
-        diagnostic.into()
-    }
+    diagnostic.with_help(help).into()
 }
 
 #[cfg(test)]

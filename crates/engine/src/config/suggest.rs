@@ -3,10 +3,7 @@
 use super::synonyms;
 
 /// The candidate that was most likely meant, when one is near enough to be worth a mention.
-pub(crate) fn nearest<'a>(
-    wrong: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // The distance is quadratic in the length, and no real name is this long.
     if wrong.len() > 200 {
         return None;

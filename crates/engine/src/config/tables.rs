@@ -14,11 +14,12 @@ use serde::Deserialize;
 use toml::de::DeTable;
 
 use metrifold_base::keys::{Entry, Keys, Listed, list};
-use metrifold_base::{Problems, Secret, Size, keys};
+use metrifold_base::{Problems, Size, keys};
 
 use crate::component::Resource;
 
 use super::NamedFiles;
+use super::canonical::Canonical;
 use super::decode::{self, Finding};
 use super::path::KeyPath;
 
@@ -187,7 +188,7 @@ pub struct Tables(pub(crate) BTreeMap<String, Table>);
 pub(crate) struct Table {
     pub(crate) config: Arc<dyn AnyTable>,
     /// Its canonical form: it has changed when this differs.
-    pub(crate) effective: Secret,
+    pub(crate) effective: Canonical,
     /// The files that it names: it has changed when what they hold differs.
     pub(crate) files: NamedFiles,
 }

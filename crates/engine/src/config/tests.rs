@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use metrifold_base::keys::Keys;
-use metrifold_base::{Address, BuildError, Endpoint, Problems, Size, keys, words};
+use metrifold_base::{Address, BuildError, Endpoint, Problems, Secret, Size, keys, words};
 use metrifold_http::Listen;
 use metrifold_model::Kind;
 use metrifold_queue::QueueConfig;
@@ -51,7 +51,7 @@ keys! {
         /// A secret.
         password: Option<Secret> = unset("hidden"),
         /// Headers.
-        headers: BTreeMap<String, String> = unset({ a = "b" }),
+        headers: BTreeMap<String, Secret> = unset({ a = "b" }),
         /// The largest body and what it may decompress to.
         largest: Vec<Size> = unset(["1MiB", "4MiB"]),
     }
@@ -93,7 +93,7 @@ impl SourceConfig for TestSource {
                 .help("write /path");
         }
         for (name, value) in &self.headers {
-            if value.is_empty() {
+            if value.expose().is_empty() {
                 problems.at(format!("headers.{name}"), "is empty");
             }
         }

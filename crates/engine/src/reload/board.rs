@@ -1,7 +1,7 @@
 //! What is known of the configuration that runs and of the last reloads, for all who show it.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use metrics::{Counter, Gauge, Label};
@@ -12,7 +12,7 @@ use metrifold_telemetry::{Metric, Telemetry};
 
 use crate::config::Config;
 
-use super::outcome::{Outcome, Refusal, Report};
+use super::outcome::{Outcome, Refusal, Report, Trigger};
 
 /// The bits of a hash that a gauge can show exactly, since its value is a 64-bit float.
 const GAUGE_BITS: u64 = (1 << 48) - 1;
@@ -20,11 +20,15 @@ const GAUGE_BITS: u64 = (1 << 48) - 1;
 /// The most reloads that a follower may be behind.
 const FOLLOWED: usize = 16;
 
+/// How long whoever asks for a reload is told that a change was noticed before.
+const NOTICED: Duration = Duration::from_secs(60);
+
 /// Where reloads are told and read.
 pub struct Board {
     config: ArcSwap<Config>,
     last: ArcSwapOption<Report>,
     refused: ArcSwapOption<Report>,
+    applied: ArcSwapOption<Report>,
     followers: broadcast::Sender<Arc<Report>>,
     successful: Gauge,
     time: Gauge,
@@ -45,6 +49,7 @@ impl Board {
             config: ArcSwap::new(config.clone()),
             last: ArcSwapOption::empty(),
             refused: ArcSwapOption::empty(),
+            applied: ArcSwapOption::empty(),
             followers: broadcast::Sender::new(FOLLOWED),
             successful: telemetry.gauge(Metric::ReloadSuccessful, Vec::new()),
             time: telemetry.gauge(Metric::ReloadTime, Vec::new()),
@@ -69,6 +74,13 @@ impl Board {
     /// The last reload that was refused.
     pub fn last_refused(&self) -> Option<Arc<Report>> {
         self.refused.load_full()
+    }
+
+    /// The last reload that changed something, if a file asked for it not long ago.
+    pub(super) fn noticed(&self) -> Option<Arc<Report>> {
+        let report = self.applied.load_full()?;
+        let age = report.time.elapsed().unwrap_or_default();
+        (report.trigger == Trigger::File && age <= NOTICED).then_some(report)
     }
 
     /// The reloads from now on. Who does not keep up misses the older ones.
@@ -115,7 +127,11 @@ impl Board {
                 self.successful.set(0.0);
                 self.refused.store(Some(report.clone()));
             }
-            _ => self.succeeded(report.time),
+            Outcome::Applied { .. } => {
+                self.succeeded(report.time);
+                self.applied.store(Some(report.clone()));
+            }
+            Outcome::Unchanged { .. } => self.succeeded(report.time),
         }
         self.last.store(Some(report.clone()));
         // An error says that nobody follows.

@@ -1,6 +1,7 @@
 //! What comes of a reload, and how it is told.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -47,6 +48,8 @@ pub enum Outcome {
     },
     /// The files say what runs already.
     Unchanged {
+        /// The reload that brought it shortly before, as when a change was noticed earlier.
+        before: Option<Arc<Report>>,
         /// What is odd about it.
         warnings: Vec<Finding>,
     },
@@ -117,7 +120,7 @@ impl Outcome {
     /// What is odd about a configuration that was taken.
     pub fn warnings(&self) -> &[Finding] {
         match self {
-            Self::Applied { warnings, .. } | Self::Unchanged { warnings } => warnings,
+            Self::Applied { warnings, .. } | Self::Unchanged { warnings, .. } => warnings,
             Self::Refused(_) => &[],
         }
     }
@@ -170,7 +173,18 @@ impl fmt::Display for Outcome {
         }
         match self {
             Self::Applied { changes, .. } => write!(f, "applied: {changes}"),
-            Self::Unchanged { .. } => f.write_str("unchanged: what runs is what the files say"),
+            Self::Unchanged { before, .. } => {
+                if let Some(report) = before
+                    && let Self::Applied { changes, .. } = &report.outcome
+                {
+                    let trigger = report.trigger.as_str();
+                    writeln!(
+                        f,
+                        "applied shortly before, asked for by a {trigger}: {changes}"
+                    )?;
+                }
+                f.write_str("unchanged: what runs is what the files say")
+            }
             Self::Refused(refusal) => {
                 let plural = if refusal.errors == 1 { "" } else { "s" };
                 write!(

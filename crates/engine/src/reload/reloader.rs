@@ -216,7 +216,10 @@ impl Reloader {
         self.board.runs(config);
         let warnings = findings(&warnings);
         if changes.is_empty() {
-            Outcome::Unchanged { warnings }
+            Outcome::Unchanged {
+                before: self.board.noticed(),
+                warnings,
+            }
         } else {
             Outcome::Applied {
                 changes: changes.to_string(),

@@ -2,13 +2,12 @@
 //! `metric_relabel_configs`, `write_relabel_configs` or `relabel_configs`.
 
 use std::fmt;
-use std::io::Read as _;
 use std::path::Path;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
-use metrifold_base::Problems;
+use metrifold_base::{Problems, read_text};
 
 use super::{Program, RuleConfig, Validation};
 
@@ -28,7 +27,7 @@ pub fn load(
     key: &str,
     problems: &mut Problems,
 ) -> Option<Program> {
-    let text = match read(path) {
+    let text = match read_text(path, MAX_BYTES) {
         Ok(text) => text,
         Err(reason) => {
             let message = format!("cannot read {}: {reason}", path.display());
@@ -76,18 +75,6 @@ pub fn compile(text: &str, validation: Validation) -> Result<Program, Vec<(u64, 
 /// The number in `rules[number]…`.
 fn index(path: &str) -> Option<usize> {
     path.strip_prefix("rules[")?.split_once(']')?.0.parse().ok()
-}
-
-fn read(path: &Path) -> Result<String, String> {
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    let mut text = String::new();
-    file.take(MAX_BYTES + 1)
-        .read_to_string(&mut text)
-        .map_err(|error| error.to_string())?;
-    if text.len() as u64 > MAX_BYTES {
-        return Err(format!("it is larger than {MAX_BYTES} bytes"));
-    }
-    Ok(text)
 }
 
 struct Document(Vec<Spanned<RuleConfig>>);

@@ -10,7 +10,7 @@ use thiserror::Error;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use metrifold_base::BuildError;
+use metrifold_base::{BuildError, Secret};
 
 use crate::auth::oauth2::Tokens;
 use crate::auth::{Authorization, BasicAuth, OAuth2, basic, header};
@@ -37,6 +37,8 @@ const RENEWED_EVERY: Duration = Duration::from_secs(10);
 /// The value of a header and how long it is good.
 pub(super) struct Cached {
     pub(super) value: HeaderValue,
+    /// What it was made of: known, and scrubbed from texts, as long as it is shown to others.
+    pub(super) _secret: Secret,
     /// From then on, a new one is asked for.
     pub(super) fresh_until: Instant,
     /// Until then, it may be used if there is no new one.
@@ -175,17 +177,19 @@ impl Kind {
         let (key, value, file) = match self {
             Self::BasicAuth(auth) => {
                 let password = auth.secret().read();
-                let value = password.and_then(|password| basic(&auth.pair(password.expose())));
+                let value = password
+                    .and_then(|password| Ok((basic(&auth.pair(password.expose()))?, password)));
                 ("basic_auth", value, auth.secret().file())
             }
             Self::Authorization(auth) => {
                 let secret = auth.secret().read();
-                let value = secret.and_then(|secret| header(&auth.scheme, secret.expose()));
+                let value =
+                    secret.and_then(|secret| Ok((header(&auth.scheme, secret.expose())?, secret)));
                 ("authorization", value, auth.secret().file())
             }
             Self::OAuth2(_) => return Ok(None),
         };
-        let value = value.map_err(|error| BuildError::new(key, error))?;
+        let (value, secret) = value.map_err(|error| BuildError::new(key, error))?;
         let now = Instant::now();
         // What stands in the configuration does not change either: once a day costs nothing.
         let (fresh, usable) = match file {
@@ -194,6 +198,7 @@ impl Kind {
         };
         Ok(Some(Cached {
             value,
+            _secret: secret,
             fresh_until: now + fresh,
             usable_until: now + usable,
         }))

@@ -8,11 +8,11 @@ use http::header::{ACCEPT, AUTHORIZATION};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use metrifold_base::BuildError;
+use metrifold_base::{BuildError, Secret, foreign};
 
 use crate::auth::credentials::{AuthError, Cached};
 use crate::auth::{OAuth2, basic, header};
-use crate::client::connector::{chain, place};
+use crate::describe::{chain, place};
 
 /// The longest that a token request may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,9 +53,24 @@ impl Tokens {
             .tls_backend_preconfigured(tls)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
-            .timeout(TIMEOUT)
-            .build()
-            .map_err(|error| BuildError::new("oauth2", chain(&error)))?;
+            .timeout(TIMEOUT);
+        let failed = |error: reqwest::Error| BuildError::new("oauth2", chain(&error.without_url()));
+        let client = match &config.proxy.proxy_url {
+            Some(url) => {
+                let proxy = reqwest::Proxy::all(url.uri().to_string()).map_err(failed)?;
+                client.proxy(match &config.proxy.proxy_basic_auth {
+                    Some(auth) => {
+                        let password = auth.secret().read();
+                        let password = password
+                            .map_err(|error| BuildError::new("oauth2.proxy_basic_auth", error))?;
+                        proxy.basic_auth(&auth.username, password.expose())
+                    }
+                    None => proxy,
+                })
+            }
+            None => client,
+        };
+        let client = client.build().map_err(failed)?;
         Ok(Self {
             config: config.clone(),
             client,
@@ -95,7 +110,7 @@ impl Tokens {
         }
         let mut request = self
             .client
-            .post(config.token_url.to_string())
+            .post(config.token_url.uri().to_string())
             .header(ACCEPT, "application/json");
         if in_body {
             form.push(("client_id", &config.client_id));
@@ -124,7 +139,7 @@ impl Tokens {
         if !status.is_success() {
             let mut what = format!("answered {}", status.as_u16());
             for text in ["error", "error_description"].into_iter().filter_map(text) {
-                what = format!("{what}: {}", self.hide(text));
+                what = format!("{what}: {}", foreign(text, MAX_DESCRIPTION));
             }
             return Err(self.error(&what));
         }
@@ -135,7 +150,8 @@ impl Tokens {
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(self.error("answered with a token that is not a bearer token"));
         }
-        let value = header("Bearer", token).map_err(|error| self.error(&error))?;
+        let token = Secret::new(token);
+        let value = header("Bearer", token.expose()).map_err(|error| self.error(&error))?;
         // Some endpoints write the number in quotes.
         let life = answer.get("expires_in").and_then(|life| match life {
             Value::String(life) => life.parse().ok(),
@@ -148,6 +164,7 @@ impl Tokens {
         let now = Instant::now();
         Ok(Cached {
             value,
+            _secret: token,
             fresh_until: now + life - MARGIN.min(life / 10),
             usable_until: now + life,
         })
@@ -156,19 +173,6 @@ impl Tokens {
     fn error(&self, what: &str) -> AuthError {
         let endpoint = place(self.config.token_url.uri());
         AuthError(format!("oauth2: token endpoint {endpoint} {what}"))
-    }
-
-    /// Makes a stranger's text fit to be shown: short, on one line, without our secret.
-    fn hide(&self, text: &str) -> String {
-        let mut text = text.to_owned();
-        let secret = self.config.secret().read().ok();
-        for secret in self.config.endpoint_params.values().chain(&secret) {
-            if !secret.expose().is_empty() {
-                text = text.replace(secret.expose(), "<secret>");
-            }
-        }
-        let text = text.chars().filter(|c| !c.is_control());
-        text.take(MAX_DESCRIPTION).collect()
     }
 }
 

@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use std::{fmt, io};
 
-use http::Uri;
 use http::uri::Scheme;
+use http::{HeaderValue, Uri};
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
@@ -21,7 +21,9 @@ use tower_service::Service;
 
 use metrifold_base::{BoxFuture, BuildError};
 
+use crate::auth::Credentials;
 use crate::client::{ClientConfig, TransportError, TransportKind};
+use crate::describe::{chain, place};
 
 /// How often the kernel asks an idle peer whether it is still there.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
@@ -35,6 +37,7 @@ struct Parts {
     tls: TlsConnector,
     server_name: Option<ServerName<'static>>,
     proxy: Option<Uri>,
+    proxy_credentials: Credentials,
     timeout: Duration,
 }
 
@@ -72,6 +75,8 @@ impl Connector {
                 .proxy_url
                 .as_ref()
                 .map(|endpoint| endpoint.uri().clone()),
+            proxy_credentials: Credentials::build(config.proxy_basic_auth.as_ref(), None, None)
+                .map_err(|error| BuildError::new("proxy_basic_auth", error.reason))?,
             timeout: config.connect_timeout,
         })))
     }
@@ -83,6 +88,9 @@ impl Connector {
             Some(_) if !secure => (self.dial_proxy().await?, true),
             Some(proxy) => {
                 let mut tunnel = Tunnel::new(proxy.clone(), ProxyDialer(self.clone()));
+                if let Some(shown) = self.proxy_authorization().await? {
+                    tunnel = tunnel.with_auth(shown);
+                }
                 let io = tunnel.call(endpoint.clone()).await.map_err(|error| {
                     match error.source().and_then(|e| e.downcast_ref()) {
                         Some(error) => TransportError::clone(error),
@@ -110,6 +118,14 @@ impl Connector {
             io: TokioIo::new(io),
             proxied,
             born: Born(Instant::now()),
+        })
+    }
+
+    /// What the proxy is shown; nothing without credentials for it.
+    pub(super) async fn proxy_authorization(&self) -> Result<Option<HeaderValue>, TransportError> {
+        self.0.proxy_credentials.header().await.map_err(|error| {
+            let what = format!("proxy_basic_auth: {error}");
+            TransportError::new(TransportKind::Proxy, what)
         })
     }
 
@@ -255,27 +271,6 @@ impl hyper::rt::Write for Stream {
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write_vectored(cx, bytes)
     }
-}
-
-/// A URL for messages: without its query, which may hold secrets.
-pub(crate) fn place(uri: &Uri) -> String {
-    let authority = uri.authority().map_or("", |authority| authority.as_str());
-    let path = if uri.path() == "/" { "" } else { uri.path() };
-    format!("{}://{authority}{path}", uri.scheme_str().unwrap_or("http"))
-}
-
-/// An error with its causes, each once.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        if !text.ends_with(&cause) {
-            text = format!("{text}: {cause}");
-        }
-        source = error.source();
-    }
-    text
 }
 
 /// What rustls says, if an error is one of its.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use metrifold_base::Problems;
+use metrifold_base::{Problems, Secret};
 
 use crate::testing::{Authority, By, fed, local, proxy, raw, serving, who};
 use crate::{Parts, ServerTls, answer};
@@ -19,6 +19,7 @@ fn config() -> ClientConfig {
     ClientConfig {
         tls: ClientTls::default(),
         proxy_url: None,
+        proxy_basic_auth: None,
         connections: 4,
         connect_timeout: LONG,
         max_age: LONG,
@@ -92,7 +93,7 @@ async fn answers_come_back_and_their_connection_is_used_again() {
         assert_eq!(reply.status, 429);
         assert_eq!(reply.headers["retry-after"], "9");
         assert!(reply.excerpt.starts_with("slow down slow"));
-        assert!(reply.excerpt.len() <= EXCERPT);
+        assert!(reply.excerpt.len() <= SHOWN);
     }
     assert_eq!(peers.lock().unwrap().len(), 1);
 }
@@ -271,7 +272,7 @@ async fn an_endless_answer_is_read_no_further_than_it_is_worth() {
     .await;
     let reply = post(&plain(), &format!("http://{address}/")).await.unwrap();
     assert_eq!(reply.status, 500);
-    assert_eq!(reply.excerpt, "x".repeat(EXCERPT));
+    assert_eq!(reply.excerpt, "x".repeat(SHOWN));
 }
 
 #[tokio::test]
@@ -488,6 +489,52 @@ async fn a_proxy_is_asked_in_the_form_that_the_endpoint_needs() {
     let tunnel = format!("CONNECT localhost:{} HTTP/1.1", route.local_addr().port());
     let lines = ["POST http://far.test/write?x=y HTTP/1.1", &*tunnel];
     assert_eq!(*seen.lock().unwrap(), lines);
+}
+
+#[tokio::test]
+async fn a_proxy_hears_its_own_password_and_the_endpoint_does_not() {
+    let authority = Authority::new();
+    let (_listeners, route, _serving) = serving(&listen_tls(tls(&authority, false)), By(who));
+    let (address, seen) = proxy(false).await;
+    let client = Client::new(&ClientConfig {
+        tls: ClientTls {
+            ca_file: Some(authority.file("ca.crt")),
+            ..ClientTls::default()
+        },
+        proxy_url: Some(format!("http://{address}").parse().unwrap()),
+        proxy_basic_auth: Some(BasicAuth {
+            username: "u".to_owned(),
+            password: Some(Secret::new("p")),
+            password_file: None,
+        }),
+        ..config()
+    })
+    .unwrap();
+    post(&client, "http://far.test/").await.unwrap();
+    let far = https(route.local_addr());
+    assert_eq!(post(&client, &far).await.unwrap().excerpt, "None");
+    let tunnel = format!(
+        "CONNECT localhost:{} HTTP/1.1 Basic dTpw",
+        route.local_addr().port()
+    );
+    let lines = ["POST http://far.test/ HTTP/1.1 Basic dTpw", &*tunnel];
+    assert_eq!(*seen.lock().unwrap(), lines);
+}
+
+#[tokio::test]
+async fn what_an_endpoint_repeats_of_our_secrets_is_not_in_its_excerpt() {
+    let _known = Secret::new("open-sesame-1");
+    let address = raw(|mut stream| async move {
+        let text = "you sent\nopen%2dsesame-1 and b3Blbi1zZXNhbWUtMQ==";
+        let answer = format!(
+            "HTTP/1.1 400 No\r\ncontent-length: {}\r\n\r\n{text}",
+            text.len()
+        );
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    })
+    .await;
+    let reply = post(&plain(), &format!("http://{address}/")).await.unwrap();
+    assert_eq!(reply.excerpt, "you sent *** and ***==");
 }
 
 #[tokio::test]

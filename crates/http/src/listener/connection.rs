@@ -48,6 +48,12 @@ const MAX_HEAD: usize = 64 << 10;
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: u64 = 4 << 20;
 
+/// How a caller begins that speaks HTTP/2 without having asked.
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
+
+/// What it is told, beside the code that says the same.
+const USE_HTTP1: &str = "this address speaks HTTP/1.1";
+
 /// Why a connection is told to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
@@ -209,13 +215,28 @@ impl Rest {
             }
         };
         if answered && !needed {
-            let io = connection.into_parts().io.into_inner().into_inner();
+            let parts = connection.into_parts();
+            let mut io = parts.io.into_inner().into_inner();
+            if parts.read_buf.starts_with(H2_PREFACE) {
+                debug!(peer = %self.peer, "caller speaks http/2: it was told to use http/1.1");
+                // Whoever is gone is told nothing.
+                let _ = io.write_all(&use_http1()).await;
+            }
             tokio::select! {
                 () = linger(io) => {}
                 _ = self.cut.wait_for(|cut| *cut) => {}
             }
         }
     }
+}
+
+/// An answer in HTTP/2: no settings, and a GOAWAY with the code `HTTP_1_1_REQUIRED` (RFC 9113).
+fn use_http1() -> Vec<u8> {
+    let mut frames = vec![0, 0, 0, 4, 0, 0, 0, 0, 0];
+    frames.extend([0, 0, 8 + USE_HTTP1.len() as u8, 7, 0, 0, 0, 0, 0]);
+    frames.extend([0, 0, 0, 0, 0, 0, 0, 0xd]);
+    frames.extend(USE_HTTP1.as_bytes());
+    frames
 }
 
 /// Ends a connection so that its last answer arrives. To close a socket on which bytes are unread

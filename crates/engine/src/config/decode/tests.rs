@@ -74,11 +74,11 @@ fn every_error_is_found_in_one_go() {
         [
             "t: unknown key `adress` @ adress ? did you mean `address`?",
             "t.inner.wait: \"1 second\" is not a duration: write a whole number with a unit (ms, s, m, h, d, w), such as \"30s\" or \"1h30m\" @ '1 second' ? ",
-            "t.more.b: must be true or false, not the text \"yes\" @ 'yes' ? ",
+            "t.more.b: must be true or false, not a text @ 'yes' ? ",
             "t.rules[0]: unknown key `x` @ x ? known keys: `mode`, `wait`",
             "t.rules[1].mode: unknown value `blok` @ 'blok' ? did you mean `block`?",
             "t.rules[1]: key `wait` is missing @ { mode = 'blok' } ? add `wait`",
-            "t.rules[2].wait: must be a duration in quotes, such as \"30s\", not the number 3 @ 3 ? ",
+            "t.rules[2].wait: must be a duration in quotes, such as \"30s\", not a number @ 3 ? ",
             "t: key `limit` is missing @ - ? add `limit`",
         ]
     );

@@ -192,7 +192,7 @@ error: sinks.c: inputs is not an array of names
 error: sinks.d: an input is the name of a component
   --> a.toml:21:11
    |
-21 | inputs = [1, 'in']
+21 | inputs = [*, 'in']
    |           ^
    |
    = help: put the name in quotes

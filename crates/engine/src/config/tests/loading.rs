@@ -34,7 +34,7 @@ fn files_merge_into_one_graph_and_globs_are_expanded() {
     let out = &config.sinks["out"];
     assert_eq!(out.type_name, "test_sink");
     assert_eq!(
-        out.effective.expose(),
+        out.effective.text(),
         r#"{"endpoint" = "http://thanos:80/", "type" = "test_sink"}"#
     );
 }

@@ -3,6 +3,7 @@
 
 mod access;
 pub mod dead_letters;
+mod discovery;
 mod events;
 pub mod ledger;
 mod routes;
@@ -17,6 +18,7 @@ use serde::Serialize;
 use tracing::info;
 
 use metrifold_base::BuildError;
+use metrifold_discovery::Directory;
 use metrifold_engine::config::{ApiConfig, Config};
 use metrifold_engine::dead_letters::Stores;
 use metrifold_engine::reload::{Board, Cause, Follower, Outcome, Requests, Unanswered};
@@ -57,6 +59,7 @@ struct Status {
     requests: Requests,
     telemetry: Telemetry,
     dead_letters: Stores,
+    directory: Directory,
     feed: Feed,
     /// The process ends.
     ending: AtomicBool,
@@ -76,6 +79,7 @@ impl Admin {
         requests: Requests,
         telemetry: Telemetry,
         dead_letters: Stores,
+        directory: Directory,
     ) -> Self {
         Self {
             listeners,
@@ -86,6 +90,7 @@ impl Admin {
                 telemetry,
                 dead_letters,
                 ending: AtomicBool::new(false),
+                directory,
             }),
             served: None,
         }
@@ -195,6 +200,11 @@ impl Status {
             .components(&config)
             .filter(|(.., metrics)| metrics.state() != State::Running)
             .map(|(id, kind, ..)| format!("{} {id}", kind.as_str()))
+            .collect();
+        let providers = self.directory.providers();
+        let waiting: Vec<String> = waiting
+            .into_iter()
+            .chain(discovery::waiting(&providers))
             .collect();
         if waiting.is_empty() {
             answer::text(StatusCode::OK, "ready")

@@ -3,6 +3,7 @@
 mod admin;
 mod completion;
 mod dead_letters;
+mod discover;
 mod generate;
 mod graph;
 mod ledger;
@@ -68,6 +69,9 @@ Examples:
 
   # See which queues on disk there are, and whether a sink reads them
   metrifold queues list
+
+  # See which targets a provider finds
+  metrifold discover instances
 
   # See what a tenant's query becomes
   metrifold promql enforce --label tenant_id --value team-a 'sum(rate(x[5m]))'
@@ -162,6 +166,8 @@ enum Command {
     Graph(graph::GraphArgs),
     /// List the component types and their keys
     List(list::ListArgs),
+    /// Ask a provider of targets once, and print what it finds
+    Discover(discover::DiscoverArgs),
     /// Check, format and narrow PromQL expressions
     Promql(promql::PromqlArgs),
     /// Write a JSON Schema of the configuration, for editors
@@ -229,6 +235,7 @@ fn execute(arguments: impl IntoIterator<Item = OsString>, hangup: io::Result<Han
         Some(Command::Validate(args)) => validate::execute(global, &args),
         Some(Command::Graph(args)) => graph::execute(global, &args),
         Some(Command::List(args)) => list::execute(&args),
+        Some(Command::Discover(args)) => discover::execute(global, &args),
         Some(Command::Promql(args)) => promql::execute(&args),
         Some(Command::Schema(args)) => schema::execute(&args),
         Some(Command::Generate(args)) => generate::execute(&args),
@@ -284,6 +291,8 @@ mod tests {
             "metrifold dead-letters resend",
             "metrifold dead-letters discard a/1 --all",
             "metrifold dead-letters discard a/1 --tenant t",
+            "metrifold discover",
+            "metrifold discover a --timeout 0s",
             "metrifold promql",
             "metrifold promql check",
             "metrifold promql enforce --label a up",

@@ -11,6 +11,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use metrifold_base::Size;
+use metrifold_discovery::Directory;
 use metrifold_engine::config::Config;
 use metrifold_engine::dead_letters::Stores;
 use metrifold_engine::reload;
@@ -73,12 +74,14 @@ pub async fn run(config: Config, hangup: Hangup, options: Options) -> Ended {
     let watched = board.clone();
     let (mut reloader, requests) = Reloader::new(options.reload, hangup, board.clone());
     let letters = Stores::new(config.data_dir.as_deref());
+    let directory = Directory::new();
     let mut admin = Admin::new(
         listeners.clone(),
         board,
         requests,
         telemetry.clone(),
         letters.clone(),
+        directory.clone(),
     );
 
     let api = admin
@@ -89,6 +92,7 @@ pub async fn run(config: Config, hangup: Hangup, options: Options) -> Ended {
         telemetry.clone(),
         listeners,
         letters.clone(),
+        directory,
     );
     for (component, error) in built.as_ref().err().into_iter().flatten() {
         error!(%component, %error, "cannot build a component");

@@ -10,7 +10,7 @@ use metrifold_http::{Handler, Methods, Request, Response, answer};
 use super::access::Guard;
 use super::events::{self, EVENTS};
 use super::topology::topology;
-use super::{PAGE, RELOAD, Status, dead_letters, json, ledger, typed};
+use super::{PAGE, RELOAD, Status, dead_letters, discovery, json, ledger, typed};
 
 /// An endpoint: where it is, whom it takes, and what it does.
 pub(super) struct Endpoint {
@@ -75,6 +75,9 @@ pub(super) static TABLE: &[Endpoint] = &[
     }),
     get("/api/v1/topology", Guard::Read, |status, _| {
         Box::pin(async move { json(&topology(&status)) })
+    }),
+    get(discovery::DISCOVERY, Guard::Read, |status, request| {
+        Box::pin(async move { discovery::discovery(&status.directory, request.uri.query()).await })
     }),
     get(EVENTS, Guard::Read, |status, _| {
         Box::pin(async move { events::listen(&status) })

@@ -4,8 +4,9 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use metrifold_base::KeyDefault;
+use metrifold_base::keys::{Entry, Listed, list};
 use metrifold_engine::component::ComponentInfo;
-use metrifold_model::Kind;
+use metrifold_engine::config::TableInfo;
 
 use super::{EXIT_USAGE, report};
 
@@ -18,7 +19,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct ListArgs {
-    /// Component types, such as `remote_write` or `sinks.remote_write`, of which to list the keys
+    /// Types, such as `remote_write`, `sinks.remote_write` or `discovery.http`, of which to list the keys
     #[arg(value_name = "NAME")]
     names: Vec<String>,
 
@@ -38,28 +39,73 @@ enum Format {
 pub(super) fn execute(args: &ListArgs) -> u8 {
     let mut chosen = Vec::new();
     for name in &args.names {
-        let found = named(name);
+        let found: Vec<Listing> = types().into_iter().filter(|it| it.is(name)).collect();
         if found.is_empty() {
-            report::complain(&format!(
-                "there is no component type `{name}`: see metrifold list"
-            ));
+            report::complain(&format!("there is no type `{name}`: see metrifold list"));
             return EXIT_USAGE;
         }
         chosen.extend(found);
     }
     let all = chosen.is_empty();
-    let infos = if all { components() } else { chosen };
+    let types = if all { types() } else { chosen };
     match args.format {
-        Format::Text if all => report::print(&overview(&infos)),
+        Format::Text if all => report::print(&overview(&types)),
         Format::Text => {
-            let texts: Vec<String> = infos.iter().map(|info| details(info)).collect();
+            let texts: Vec<String> = types.iter().map(details).collect();
             report::print(&texts.join("\n"))
         }
         Format::Json => {
-            let list: Vec<Value> = infos.iter().map(|info| as_json(info)).collect();
+            let list: Vec<Value> = types.iter().map(as_json).collect();
             report::print(&format!("{:#}\n", Value::Array(list)))
         }
     }
+}
+
+/// A type that can be listed: of a component, or of a table that has types.
+struct Listing {
+    /// The table at the top that it stands in.
+    table: &'static str,
+    /// In machines' words.
+    kind: &'static str,
+    name: &'static str,
+    summary: &'static str,
+    keys: &'static [Entry],
+}
+
+impl Listing {
+    /// Whether a name may mean it.
+    fn is(&self, name: &str) -> bool {
+        match name.split_once('.') {
+            Some((table, name)) => self.table == table && self.name == name,
+            None => self.name == name,
+        }
+    }
+
+    fn keys(&self) -> Vec<Listed> {
+        list(self.keys)
+    }
+}
+
+/// All types: those of components by kind and name, and then those of tables.
+fn types() -> Vec<Listing> {
+    let components = components().into_iter().map(|info| Listing {
+        table: info.kind.table(),
+        kind: info.kind.as_str(),
+        name: info.name,
+        summary: info.summary,
+        keys: info.keys,
+    });
+    let tables = TableInfo::all().into_iter();
+    let tables = tables.flat_map(|table| {
+        (table.types)().into_iter().map(|it| Listing {
+            table: table.name,
+            kind: table.name,
+            name: it.name,
+            summary: it.summary,
+            keys: it.keys,
+        })
+    });
+    components.chain(tables).collect()
 }
 
 /// All component types, by kind and name.
@@ -79,28 +125,28 @@ pub(super) fn named(name: &str) -> Vec<&'static ComponentInfo> {
     infos
 }
 
-fn overview(infos: &[&ComponentInfo]) -> String {
-    let width = infos
+fn overview(types: &[Listing]) -> String {
+    let width = types
         .iter()
-        .map(|info| info.name.len())
+        .map(|it| it.name.len())
         .max()
         .unwrap_or_default();
     let mut out = String::new();
-    for kind in [Kind::Source, Kind::Transform, Kind::Sink] {
-        if !out.is_empty() {
-            out.push('\n');
+    let mut table = "";
+    for it in types {
+        if it.table != table {
+            let separator = if table.is_empty() { "" } else { "\n" };
+            table = it.table;
+            out.push_str(&format!("{separator}{table}:\n"));
         }
-        out.push_str(&format!("{}:\n", kind.table()));
-        for info in infos.iter().filter(|info| info.kind == kind) {
-            out.push_str(&format!("  {:<width$}  {}\n", info.name, info.summary));
-        }
+        out.push_str(&format!("  {:<width$}  {}\n", it.name, it.summary));
     }
     out.push_str("\nSee the keys of one with: metrifold list NAME\n");
     out
 }
 
-fn details(info: &ComponentInfo) -> String {
-    let mut out = format!("{}.{}: {}\n", info.kind.table(), info.name, info.summary);
+fn details(info: &Listing) -> String {
+    let mut out = format!("{}.{}: {}\n", info.table, info.name, info.summary);
     for key in info.keys() {
         let default = match key.default {
             KeyDefault::Required(example) => format!("required, such as {example}"),
@@ -119,7 +165,7 @@ fn details(info: &ComponentInfo) -> String {
     out
 }
 
-fn as_json(info: &ComponentInfo) -> Value {
+fn as_json(info: &Listing) -> Value {
     let keys: Vec<Value> = info
         .keys()
         .iter()
@@ -142,7 +188,7 @@ fn as_json(info: &ComponentInfo) -> Value {
         })
         .collect();
     json!({
-        "kind": info.kind.as_str(),
+        "kind": info.kind,
         "name": info.name,
         "summary": info.summary,
         "keys": keys,
@@ -181,9 +227,9 @@ mod tests {
 
     #[test]
     fn keys_are_listed_with_defaults() {
-        for info in components() {
-            let text = details(info);
-            let name = format!("{}.{}: ", info.kind.table(), info.name);
+        for info in types() {
+            let text = details(&info);
+            let name = format!("{}.{}: ", info.table, info.name);
             assert!(text.starts_with(&name), "{text}");
             for key in info.keys() {
                 let shown = match key.default {

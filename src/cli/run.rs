@@ -11,7 +11,8 @@ use tracing_subscriber::EnvFilter;
 use metrifold_base::{Period, scrub};
 use metrifold_engine::config::LoadOptions;
 use metrifold_engine::reload;
-use metrifold_engine::reload::{Hangup, Look};
+use metrifold_engine::reload::Hangup;
+use metrifold_files::Look;
 use metrifold_http::descriptors;
 
 use crate::process;

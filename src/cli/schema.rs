@@ -40,7 +40,20 @@ fn schema() -> Value {
         properties.insert(key.name.to_owned(), of_key(key));
     }
     for info in TableInfo::all() {
-        let mut table = of_table(info.keys, Map::new(), &[]);
+        let types = (info.types)().into_iter();
+        let variants: Vec<Value> = types
+            .map(|it| {
+                let kind = json!({ "const": it.name, "description": it.summary });
+                let properties = Map::from_iter([("type".to_owned(), kind)]);
+                let mut table = of_table(it.keys, properties, &["type"]);
+                table["description"] = it.summary.into();
+                table
+            })
+            .collect();
+        let mut table = match variants.is_empty() {
+            true => of_table(info.keys, Map::new(), &[]),
+            false => json!({ "oneOf": variants }),
+        };
         if info.named {
             table = json!({
                 "type": "object",

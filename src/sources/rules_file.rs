@@ -22,8 +22,8 @@ use metrifold_engine::component::{
 };
 use metrifold_engine::planes::Source;
 use metrifold_engine::planes::rules::{Output, RuleSet, Rules};
-use metrifold_engine::reload::{Look, Watch};
 use metrifold_expr::regex::Regex;
+use metrifold_files::{Look, Watch, folder_of};
 use metrifold_model::Kind;
 use metrifold_promql::{Options, parse};
 use metrifold_rules::{Checks, FilesRead, GlobLimits, read_globs};
@@ -199,7 +199,7 @@ impl Reader {
     fn read(&self) -> Result<FilesRead, Vec<String>> {
         // A folder that is not mounted yet must not count as one without rules.
         let absent = |pattern: &String| {
-            let folder = fixed_folder(Path::new(pattern));
+            let folder = folder_of(Path::new(pattern));
             let error = std::fs::read_dir(&folder).err()?;
             Some(format!("{}: {error}", folder.display()))
         };
@@ -210,22 +210,6 @@ impl Reader {
         let checks = Checks::new(&check_expr);
         let read = read_globs(&self.patterns, &checks, &self.limits);
         read.map_err(|error| error.0.iter().map(ToString::to_string).collect())
-    }
-}
-
-/// The folder in which a pattern begins.
-fn fixed_folder(pattern: &Path) -> PathBuf {
-    let fixed: PathBuf = pattern
-        .iter()
-        .take_while(|part| !part.to_string_lossy().contains(['*', '?', '[']))
-        .collect();
-    let folder = match fixed == pattern {
-        true => fixed.parent().map(Path::to_path_buf).unwrap_or_default(),
-        false => fixed,
-    };
-    match folder.as_os_str().is_empty() {
-        true => PathBuf::from("."),
-        false => folder,
     }
 }
 
@@ -245,24 +229,6 @@ fn check_expr(expr: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_pattern_begins_in_the_folder_before_its_first_wildcard() {
-        for (pattern, folder) in [
-            ("/etc/rules/*.yaml", "/etc/rules"),
-            ("/etc/*/rules/a.yaml", "/etc"),
-            ("/etc/rules/a.yaml", "/etc/rules"),
-            ("a.yaml", "."),
-            ("*.yaml", "."),
-            ("/etc/**/*.yaml", "/etc"),
-        ] {
-            assert_eq!(
-                fixed_folder(Path::new(pattern)),
-                Path::new(folder),
-                "{pattern}"
-            );
-        }
-    }
 
     #[test]
     fn an_expression_is_checked_with_its_regular_expressions() {

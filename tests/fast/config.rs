@@ -314,8 +314,12 @@ fn everything() -> String {
             info["kind"].as_str().unwrap(),
             info["name"].as_str().unwrap(),
         );
-        text.push_str(&format!("[{kind}s.{kind}-{name}]\ntype = \"{name}\"\n"));
-        if kind != "source" {
+        let is_component = ["source", "transform", "sink"].contains(&kind);
+        let plural = if is_component { "s" } else { "" };
+        text.push_str(&format!(
+            "[{kind}{plural}.{kind}-{name}]\ntype = \"{name}\"\n"
+        ));
+        if is_component && kind != "source" {
             text.push_str("inputs = [\"source-*\"]\n");
         }
         for key in info["keys"].as_array().unwrap() {

@@ -15,7 +15,7 @@ use metrifold as _;
 use metrifold_base::KeyDefault;
 use metrifold_base::keys::{self, Keys, Listed};
 use metrifold_engine::component::{ComponentInfo, SinkConfig, SourceConfig, TransformConfig};
-use metrifold_engine::config::{LoadOptions, RootKeys, TableInfo, parse_texts};
+use metrifold_engine::config::{LoadOptions, RootKeys, TableInfo, TableType, parse_texts};
 use metrifold_model::Kind;
 use metrifold_telemetry::{Metric, Scope};
 
@@ -60,8 +60,11 @@ fn default_of(key: &Listed) -> String {
 
 /// The table of keys as TOML users read it.
 fn render(info: &ComponentInfo) -> String {
-    let rows: String = info
-        .keys()
+    rows(&info.keys())
+}
+
+fn rows(keys: &[Listed]) -> String {
+    let rows: String = keys
         .iter()
         .map(|key| {
             let doc = key.doc.replace('|', "\\|");
@@ -169,6 +172,10 @@ fn the_page_on_the_configuration_names_every_key_and_table_at_the_top() {
     expected.extend(root.map(|key| (key.name.to_owned(), key.default)));
     for info in TableInfo::all() {
         let prefix = info.header().replace(['[', ']'], "");
+        if !(info.types)().is_empty() {
+            // Each type has a table of keys on the page of its kind.
+            expected.insert(prefix.clone(), KeyDefault::Off);
+        }
         let keys = keys::each(info.keys).into_iter();
         expected.extend(keys.map(|key| (format!("{prefix}.{}", key.name), key.default)));
     }
@@ -177,6 +184,41 @@ fn the_page_on_the_configuration_names_every_key_and_table_at_the_top() {
         if let KeyDefault::Value(value) = default {
             assert!(rows[&name].contains(value), "{name} lacks {value}");
         }
+    }
+}
+
+/// The types of providers, each with its section of docs/discovery.md.
+fn providers() -> Vec<TableType> {
+    let tables = TableInfo::all().into_iter();
+    let types: Vec<_> = tables.flat_map(|table| (table.types)()).collect();
+    assert!(types.len() >= 4, "{}", types.len());
+    types
+}
+
+#[test]
+fn every_provider_and_publishing_have_their_keys_on_the_page_on_discovery() {
+    let page = "docs/discovery.md";
+    let mut text = read(page);
+    let publish = TableInfo::all().into_iter().find(|it| it.name == "publish");
+    let publish = ("publish".to_owned(), publish.unwrap().keys());
+    let types = providers().into_iter();
+    let types = types.map(|it| (format!("discovery {}", it.name), keys::list(it.keys)));
+    for (what, keys) in types.chain([publish]) {
+        let start = format!("<!-- keys: {what} -->\n");
+        let (before, rest) = text
+            .split_once(&start)
+            .unwrap_or_else(|| panic!("no {start}"));
+        let (table, after) = rest.split_once("<!-- end -->").expect("an end mark");
+        let expected = rows(&keys);
+        if table != expected && std::env::var_os("UPDATE_DOCS").is_some() {
+            text = format!("{before}{start}{expected}<!-- end -->{after}");
+            fs::write(root().join(page), &text).unwrap();
+            continue;
+        }
+        assert_eq!(
+            table, expected,
+            "{what}: run UPDATE_DOCS=1 cargo test --test fast docs::"
+        );
     }
 }
 

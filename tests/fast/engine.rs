@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use metrifold_base::{BoxFuture, BuildError, Problems, RunError, Shutdown};
 use metrifold_codec::remote_write::Limits;
 use metrifold_codec::{Batch, Name};
+use metrifold_discovery::Directory;
 use metrifold_engine::component::{
     BuildContext, BuildSink, BuildSource, BuildTransform, ComponentInfo, MetricsSink, SinkConfig,
     SinkPort, SourceConfig, SourcePort, TransformConfig, TransformPorts,
@@ -358,6 +359,7 @@ impl Graph {
             Telemetry::new(),
             Listeners::new(),
             Stores::new(None),
+            Directory::new(),
         );
         let running = built
             .map_err(|errors| format!("{errors:?}"))

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
+use metrifold_discovery::Directory;
 use metrifold_engine::config::{Config, parse_str};
 use metrifold_engine::dead_letters::Stores;
 use metrifold_engine::topology::{Built, Changes, Leftover, Running};
@@ -44,6 +45,7 @@ impl Live {
             Telemetry::new(),
             Listeners::new(),
             Stores::new(None),
+            Directory::new(),
         );
         let built = built.map_err(|errors| format!("{errors:?}")).unwrap();
         let running = {

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 /// The crates of the machinery, from the bottom up: one may know those that stand before it in its
 /// own list alone. A new edge is a decision, which is taken here.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("base", &[]),
     ("model", &[]),
+    ("files", &["base"]),
     ("promql", &[]),
     ("rules", &[]),
     ("codec", &["model"]),
@@ -17,11 +18,17 @@ const LAYERS: [(&str, &[&str]); 12] = [
     ("telemetry", &["base", "model"]),
     ("queue", &["base", "codec", "model"]),
     (
+        "discovery",
+        &["base", "codec", "expr", "files", "http", "telemetry"],
+    ),
+    (
         "engine",
         &[
             "base",
             "codec",
+            "discovery",
             "expr",
+            "files",
             "http",
             "model",
             "queue",

@@ -6,6 +6,7 @@ mod bad_input;
 mod components;
 mod config;
 mod dead_letters;
+mod discovery;
 mod disk_faults;
 mod disk_queue;
 mod docs;

@@ -2,6 +2,7 @@
 
 mod backlog;
 mod crash;
+mod discovery;
 mod every_fault;
 mod kill;
 mod outage;

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use metrifold_base::Problems;
 use metrifold_base::keys::{Entry, Listed, list};
+use metrifold_discovery::Handles;
 use metrifold_http::{Listen, Listeners};
 use metrifold_model::Kind;
 use metrifold_telemetry::{ComponentMetrics, Telemetry};
@@ -36,6 +37,8 @@ pub enum Resource {
     Address(SocketAddr),
     /// A folder that it fills.
     Folder(PathBuf),
+    /// A file that it writes.
+    File(PathBuf),
 }
 
 /// A source's configuration.
@@ -113,6 +116,8 @@ pub struct BuildContext {
     pub dead_letters: Stores,
     /// What all requests of the process draw on.
     pub memory: Budget,
+    /// The providers of targets.
+    pub discovery: Handles,
     /// The component's metrics.
     pub metrics: ComponentMetrics,
     /// The metrics of the process.

@@ -8,10 +8,10 @@ mod canonical;
 mod components;
 mod decode;
 mod diagnostic;
+mod discovery;
 mod document;
 mod environment;
 mod files;
-mod fingerprint;
 mod globals;
 mod graph;
 mod listeners;
@@ -20,6 +20,7 @@ mod memory;
 mod mutate;
 mod path;
 pub mod queues;
+mod references;
 mod resources;
 mod secrets;
 mod source;
@@ -37,6 +38,7 @@ use serde::Deserialize;
 
 use metrifold_base::keys::{Shape, Shaped};
 use metrifold_base::{Address, Problems, keys};
+use metrifold_files::NamedFiles;
 use metrifold_http::{Authorization, BasicAuth, auth};
 
 use crate::component::{Resource, SinkConfig, SourceConfig, TransformConfig};
@@ -45,14 +47,14 @@ use crate::memory::Bounds;
 pub use canonical::Canonical;
 pub use components::{Wiring, wiring};
 pub use diagnostic::{Diagnostic, Severity};
+pub use discovery::ProviderTable;
 pub use environment::{Environment, ProcessEnvironment};
-pub use fingerprint::Fingerprint;
 pub use graph::OutputRef;
 pub use load::{LoadOptions, Reading, api_of, load, parse_str, parse_texts, read};
 pub use mutate::{Mutation, unknown_keys};
-pub use source::{Place, SourceFile, paths};
+pub use source::{Place, SourceFile};
 pub use suggest::nearest;
-pub use tables::{RootKeys, TableConfig, TableInfo, Tables};
+pub use tables::{RootKeys, TableConfig, TableInfo, TableType, Tables};
 
 /// A configuration without errors.
 #[derive(Clone, Debug)]
@@ -94,9 +96,6 @@ pub struct Places {
     /// The names of components.
     pub components: BTreeMap<Arc<str>, Place>,
 }
-
-/// The files that a component names, each with the state that was found when it was loaded.
-pub type NamedFiles = BTreeMap<PathBuf, Fingerprint>;
 
 keys! {
     /// `[api]`: the status page, metrics, health and reload.

@@ -10,6 +10,7 @@
 
 mod build;
 mod changes;
+mod discovery;
 mod drain;
 mod part;
 mod plan;

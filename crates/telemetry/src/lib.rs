@@ -55,6 +55,8 @@ struct Shared {
     own: Recording,
     /// What somebody still counts in: with its last handle, a component goes from the page.
     components: Mutex<BTreeMap<Identity, Weak<Component>>>,
+    /// Of what is no component, and goes from the page likewise.
+    others: Mutex<Vec<Weak<Recording>>>,
     /// How many tenants of a sink have a line of their own.
     ledger_tenants: AtomicUsize,
     /// Who is told of changes of states.
@@ -79,6 +81,7 @@ impl Telemetry {
             shared: Arc::new(Shared {
                 own: Recording::new(),
                 components: Mutex::default(),
+                others: Mutex::default(),
                 ledger_tenants: AtomicUsize::new(LEDGER_TENANTS),
                 states: OnceLock::new(),
             }),
@@ -107,6 +110,15 @@ impl Telemetry {
     /// A counter of the process.
     pub fn counter(&self, metric: Metric, labels: Vec<Label>) -> Counter {
         self.shared.own.counter(metric, labels)
+    }
+
+    /// Meters of something that is no component: they go from the page with their last handle.
+    pub fn meters(&self) -> Meters {
+        let meters = Meters(Arc::new(Recording::new()));
+        let mut others = lock(&self.shared.others);
+        others.retain(|other| other.strong_count() > 0);
+        others.push(Arc::downgrade(&meters.0));
+        meters
     }
 
     /// Those that somebody holds. They are held here as well, so that none of them goes while the
@@ -142,7 +154,12 @@ impl Telemetry {
             component.refresh_ledger(tenants);
         }
         let recordings = components.iter().map(|component| &component.recording);
+        let others: Vec<_> = {
+            let others = lock(&self.shared.others);
+            others.iter().filter_map(Weak::upgrade).collect()
+        };
         let recordings = [&self.shared.own].into_iter().chain(recordings);
+        let recordings = recordings.chain(others.iter().map(|other| &**other));
         recording::page(recordings, &process::readings())
     }
 
@@ -167,6 +184,22 @@ impl Telemetry {
 
 /// How often [`Telemetry::upkeep`] has to be called.
 pub const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Meters of something that is no component. Clones are the same meters.
+#[derive(Clone)]
+pub struct Meters(Arc<Recording>);
+
+impl Meters {
+    /// A gauge with these labels.
+    pub fn gauge(&self, metric: Metric, labels: Vec<Label>) -> Gauge {
+        self.0.gauge(metric, labels)
+    }
+
+    /// A counter with these labels.
+    pub fn counter(&self, metric: Metric, labels: Vec<Label>) -> Counter {
+        self.0.counter(metric, labels)
+    }
+}
 
 /// Held handles of one component's metrics. Clones are the same meters.
 #[derive(Clone)]

@@ -383,6 +383,46 @@ metrics! {
     RuleTenants: gauge of component []
         "metrifold_component_rule_tenants",
         "Tenants in the newest rule set of a component.";
+    /// 1 while a provider of targets runs.
+    DiscoveryUp: gauge of process ["discovery", "type"]
+        "metrifold_discovery_up",
+        "1 while a provider of targets runs, 0 while it waits to be built anew.";
+    /// Targets that a provider knows.
+    DiscoveryTargets: gauge of process ["discovery", "type"]
+        "metrifold_discovery_targets",
+        "Targets that a provider knows.";
+    /// Whether some of a provider's targets are older than its last attempt.
+    DiscoveryStale: gauge of process ["discovery", "type"]
+        "metrifold_discovery_stale",
+        "1 while some of a provider's targets are those of an answer before the last attempt, 0 otherwise.";
+    /// When a provider last had an answer from all of its sources, in seconds since the epoch.
+    DiscoveryAnswered: gauge of process ["discovery", "type"]
+        "metrifold_discovery_last_success_time_seconds",
+        "When a provider last had an answer from all of its sources, in seconds since the epoch; 0 if never.";
+    /// Attempts of a provider to learn its targets.
+    DiscoveryAttempts: counter of process ["discovery", "type"]
+        "metrifold_discovery_refreshes_total",
+        "Attempts of a provider to learn its targets.";
+    /// Sources that gave a provider no answer, by reason.
+    DiscoveryFailures: counter of process ["discovery", "type", "reason"]
+        "metrifold_discovery_failures_total",
+        "Sources that gave a provider no answer that could be taken, by reason.";
+    /// Targets that a publisher publishes.
+    PublishTargets: gauge of process ["publish"]
+        "metrifold_publish_targets",
+        "Targets that are published.";
+    /// Targets that the rules of a publisher drop.
+    PublishDropped: gauge of process ["publish"]
+        "metrifold_publish_dropped_targets",
+        "Targets that are not published, since rules drop them or leave them without an address.";
+    /// When a publisher last wrote its file, in seconds since the epoch.
+    PublishWritten: gauge of process ["publish"]
+        "metrifold_publish_last_write_time_seconds",
+        "When the published file was last written, in seconds since the epoch; 0 if never.";
+    /// Attempts to write a published file that failed.
+    PublishFailures: counter of process ["publish"]
+        "metrifold_publish_failures_total",
+        "Attempts to write the published file that failed.";
 }
 
 impl Metric {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 
 use metrifold_base::Problems;
+use metrifold_files::{Fingerprint, NamedFiles};
 use metrifold_model::{Kind, Signal};
 
 use crate::component::{ComponentInfo, Resource, SinkConfig, SourceConfig, TransformConfig};
@@ -16,7 +17,7 @@ use super::diagnostic::Diagnostic;
 use super::document::{Around, Declared};
 use super::path::{KeyPath, Step, Under};
 use super::source::Place;
-use super::{Fingerprint, NamedFiles, canonical, files, suggest, types};
+use super::{canonical, files, suggest, types};
 
 /// A component on its way into the graph.
 #[derive(Debug)]
@@ -123,7 +124,14 @@ pub(crate) fn check(
         found.len() > before || around.removed.iter().any(|path| is_key(path, "inputs"));
     // Wrong inputs say nothing against what the component sends.
     let before = found.len();
-    let type_name = take_type(kind, &name, &place, &mut table, &around, found);
+    let type_name = take_type(
+        &types::type_list(kind),
+        &name,
+        &place,
+        &mut table,
+        &around,
+        found,
+    );
     let report = |finding: Finding, found: &mut Vec<Diagnostic>| {
         let message = finding.describe(&name, &around.redactions);
         let at = finding
@@ -283,9 +291,9 @@ fn take_inputs(
     inputs
 }
 
-/// Takes `type` out of the table.
-fn take_type(
-    kind: Kind,
+/// Takes `type` out of the table; `help` says which there are.
+pub(crate) fn take_type(
+    help: &str,
     name: &str,
     place: &Place,
     table: &mut DeTable<'_>,
@@ -297,7 +305,7 @@ fn take_type(
             found.push(
                 Diagnostic::error(format!("{name} has no type"))
                     .at(place.clone())
-                    .with_help(format!("add type = \"...\"; {}", types::type_list(kind))),
+                    .with_help(format!("add type = \"...\"; {help}")),
             );
         }
         return None;
@@ -309,7 +317,7 @@ fn take_type(
             found.push(
                 Diagnostic::error(format!("{name}: type is not a string"))
                     .at(at)
-                    .with_help(types::type_list(kind)),
+                    .with_help(help),
             );
             None
         }

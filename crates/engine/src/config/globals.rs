@@ -4,17 +4,18 @@ use toml::de::{DeTable, DeValue};
 
 use metrifold_base::Problems;
 use metrifold_base::keys::{Keys, list};
+use metrifold_files::NamedFiles;
 
 use crate::component::Resource;
 
-use super::components::fingerprints;
+use super::components::{fingerprints, take_type};
 use super::decode::{self, Finding};
 use super::diagnostic::Diagnostic;
-use super::document::Global;
+use super::document::{Around, Global};
 use super::path::{KeyPath, Step, Under};
 use super::source::Place;
-use super::tables::{RootKeys, Table, TableInfo};
-use super::{NamedFiles, canonical, files};
+use super::tables::{RootKeys, Table, TableInfo, TableType};
+use super::{canonical, files, suggest};
 
 /// A table with what was found out about it.
 pub(crate) struct Read {
@@ -93,7 +94,13 @@ pub(crate) fn table(
         found.push(Diagnostic::error(message).at(place).with_help(help));
         return None;
     };
-    files::resolve(&mut table, info.keys, around.file.name());
+    let effective = canonical::effective(&table);
+    let of_type = match take_table_type(info, &name, &place, &mut table, &around, found) {
+        Ok(of_type) => of_type,
+        Err(()) => return None,
+    };
+    let (type_name, entries) = of_type.map_or(("", info.keys), |it| (it.name, it.keys));
+    files::resolve(&mut table, entries, around.file.name());
     let report = |finding: Finding, found: &mut Vec<Diagnostic>| {
         let message = finding.describe(&name, &around.redactions);
         let at = finding
@@ -103,7 +110,8 @@ pub(crate) fn table(
         diagnostic.help = finding.help.map(|help| around.redactions.apply(&help));
         found.push(diagnostic);
     };
-    let config = match info.read(table.clone(), around.removed.clone()) {
+    let removed = around.removed.clone();
+    let config = match (info.read)(type_name, table.clone(), removed, &list(entries)) {
         Ok(config) => config,
         Err(findings) => {
             for finding in findings {
@@ -126,7 +134,9 @@ pub(crate) fn table(
         finding.span = KeyPath::parse(&finding.path).locate(&table, Under::Value);
         report(finding, found);
     }
-    let address = KeyPath::parse("address").locate(&table, Under::Value);
+    let address = ["address", "http_sd", "file"]
+        .iter()
+        .find_map(|key| KeyPath::parse(key).locate(&table, Under::Value));
     let place = address.map_or(place, |span| around.place(span));
     sound.then(|| Read {
         name,
@@ -134,8 +144,38 @@ pub(crate) fn table(
         resources: config.resources(),
         table: Table {
             config,
-            effective: canonical::effective(&table),
+            effective,
             files,
         },
     })
+}
+
+/// Takes the type of a table out of it; none where it has no types.
+fn take_table_type(
+    info: &TableInfo,
+    name: &str,
+    place: &Place,
+    table: &mut DeTable<'_>,
+    around: &Around,
+    found: &mut Vec<Diagnostic>,
+) -> Result<Option<TableType>, ()> {
+    let types = (info.types)();
+    if types.is_empty() {
+        return Ok(None);
+    }
+    let names: Vec<&str> = types.iter().map(|it| it.name).collect();
+    let help = format!("types: {}", names.join(", "));
+    let taken = take_type(&help, name, place, table, around, found);
+    let (type_name, at) = taken.ok_or(())?;
+    let known = types.into_iter().find(|it| it.name == type_name);
+    if known.is_none() {
+        let help = match suggest::meant(&type_name, &names) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => help,
+        };
+        let shown = around.redactions.apply(&format!("`{type_name}`"));
+        let diagnostic = Diagnostic::error(format!("{name}: unknown type {shown}"));
+        found.push(diagnostic.at(at).with_help(help));
+    }
+    known.map(Some).ok_or(())
 }

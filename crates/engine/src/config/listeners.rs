@@ -11,13 +11,13 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use metrifold_base::Problems;
-use metrifold_base::keys::{Keys, each};
+use metrifold_base::keys::{Keys, Shape, each};
 use metrifold_http::ListenerKeys;
 
 use crate::component::ComponentInfo;
 
 use super::diagnostic::Diagnostic;
-use super::document::{Declared, Global};
+use super::document::{Around, Declared, Global};
 use super::path::{KeyPath, Step};
 use super::source::Place;
 use super::tables::{TableConfig, TableInfo};
@@ -41,6 +41,16 @@ pub(crate) struct Named<'i> {
     by_name: BTreeMap<String, One<'i>>,
     /// Somebody names a listener in a way that is wrong, so that nobody knows which is meant.
     unclear: bool,
+}
+
+/// What became of the key that names a listener.
+enum Resolved {
+    /// It is not there.
+    None,
+    /// The listener's keys are in its place.
+    Right(Place),
+    /// There is no such listener, or it is wrong itself.
+    Wrong(Place),
 }
 
 struct One<'i> {
@@ -88,31 +98,79 @@ impl<'i> Named<'i> {
         if !takes_listeners(declared) {
             return;
         }
-        let Some(value) = declared.table.remove(KEY) else {
-            return;
+        let name = format!("{}.{}", declared.kind.table(), declared.id);
+        let (table, around) = (&mut declared.table, &mut declared.around);
+        match self.resolve_in(table, &KeyPath::default(), &name, around, found) {
+            Resolved::None => {}
+            Resolved::Right(place) => declared.listener = Some(place),
+            Resolved::Wrong(place) => {
+                declared.listener = Some(place);
+                declared.broken = true;
+            }
+        }
+    }
+
+    /// The same for a table that is no component, and for the tables in it. Says whether all is
+    /// right.
+    pub(crate) fn resolve_table(
+        &mut self,
+        info: &TableInfo,
+        global: &mut Global<'i>,
+        found: &mut Vec<Diagnostic>,
+    ) -> bool {
+        let DeValue::Table(table) = global.value.get_mut() else {
+            return true;
         };
-        let at = declared.around.place(value.span());
-        declared.listener = Some(at.clone());
-        match self.keys(&value, declared) {
-            Ok(Some(table)) => {
-                for (key, value) in table {
-                    declared.table.insert(key, value);
-                }
+        let mut right = true;
+        for key in each(info.keys) {
+            let Shape::Table(entries) = key.shape else {
+                continue;
+            };
+            let takes = each(entries).iter().any(|key| key.name == KEY);
+            let Some(DeValue::Table(table)) = table.get_mut(key.name).map(Spanned::get_mut) else {
+                continue;
+            };
+            if takes {
+                let path = KeyPath(vec![Step::Key(key.name.to_owned())]);
+                let around = &mut global.around;
+                let resolved = self.resolve_in(table, &path, &global.name, around, found);
+                right &= !matches!(resolved, Resolved::Wrong(_));
+            }
+        }
+        right
+    }
+
+    /// Puts a listener's keys in the place of its name. `path` leads to the table within `owner`.
+    fn resolve_in(
+        &mut self,
+        table: &mut DeTable<'i>,
+        path: &KeyPath,
+        owner: &str,
+        around: &mut Around,
+        found: &mut Vec<Diagnostic>,
+    ) -> Resolved {
+        let Some(value) = table.remove(KEY) else {
+            return Resolved::None;
+        };
+        let at = around.place(value.span());
+        match self.keys(&value, table) {
+            Ok(Some(keys)) => {
+                table.extend(keys);
+                Resolved::Right(at)
             }
             wrong => {
                 // What is missing without it is not to be reported besides.
-                for key in each(ListenerKeys::ENTRIES) {
-                    let path = KeyPath(vec![Step::Key(key.name.to_owned())]);
-                    declared.around.removed.push(path);
-                }
-                declared.broken = true;
+                let keys = each(ListenerKeys::ENTRIES);
+                around
+                    .removed
+                    .extend(keys.iter().map(|key| path.join(key.name)));
                 if let Err((message, help)) = wrong {
                     self.unclear = true;
-                    let name = format!("{}.{}", declared.kind.table(), declared.id);
-                    let shown = declared.around.redactions.apply(&message);
-                    let diagnostic = Diagnostic::error(format!("{name}: {shown}")).at(at);
-                    found.push(diagnostic.with_help(help));
+                    let shown = around.redactions.apply(&message);
+                    let diagnostic = Diagnostic::error(format!("{owner}: {shown}"));
+                    found.push(diagnostic.at(at.clone()).with_help(help));
                 }
+                Resolved::Wrong(at)
             }
         }
     }
@@ -121,14 +179,14 @@ impl<'i> Named<'i> {
     fn keys(
         &mut self,
         value: &Spanned<DeValue<'i>>,
-        declared: &Declared<'i>,
+        table: &DeTable<'i>,
     ) -> Result<Option<DeTable<'i>>, (String, String)> {
         let DeValue::String(name) = value.get_ref() else {
             let message = "listener is not the name of a listener".to_owned();
             return Err((message, "put the name in quotes".to_owned()));
         };
         let own = each(ListenerKeys::ENTRIES);
-        let own = own.iter().find(|key| declared.table.contains_key(key.name));
+        let own = own.iter().find(|key| table.contains_key(key.name));
         if let Some(key) = own {
             let message = format!("`{}` cannot be set together with listener", key.name);
             let help = format!("set it under [listeners.{name}], or remove listener");

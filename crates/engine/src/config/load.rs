@@ -6,6 +6,9 @@ use std::hash::{DefaultHasher, Hasher};
 use toml::Spanned;
 use toml::de::DeTable;
 
+use metrifold_files::NamedFiles;
+use metrifold_http::ListenerKeys;
+
 use super::components::{self, AnyConfig, Node};
 use super::decode;
 use super::diagnostic::{self, Diagnostic, Severity};
@@ -15,9 +18,10 @@ use super::graph::{self, OutputRef};
 use super::listeners::Named;
 use super::resources::{self, Claim};
 use super::source::{self, Text};
+use super::tables::TableInfo;
 use super::{
-    ApiConfig, Component, Config, Loaded, NamedFiles, Places, TableConfig, Tables, globals, memory,
-    queues,
+    ApiConfig, Component, Config, Loaded, Places, TableConfig, Tables, globals, memory, queues,
+    references,
 };
 
 /// How to load.
@@ -153,15 +157,24 @@ fn check(
     };
     let root = globals::root(&document.root, &mut found).unwrap_or_default();
     let mut listeners = Named::declared(&document.tables);
-    let tables: Vec<_> = document
-        .tables
-        .into_iter()
-        .filter_map(|(info, global)| {
-            globals::table(info, global, options.environment, files, &mut found)
-        })
-        .collect();
-    listeners.keep(&tables);
     let incomplete = unread || document.incomplete;
+    if !incomplete {
+        references::check(&document, &mut found);
+    }
+    // Listeners come first: what names one has its keys.
+    let named = |(info, _): &(&'static TableInfo, _)| info.name == ListenerKeys::NAME;
+    let (first, others): (Vec<_>, Vec<_>) = document.tables.into_iter().partition(named);
+    let mut tables = Vec::new();
+    for (info, global) in first {
+        let read = globals::table(info, global, options.environment, files, &mut found);
+        tables.extend(read);
+    }
+    listeners.keep(&tables);
+    for (info, mut global) in others {
+        let right = listeners.resolve_table(info, &mut global, &mut found);
+        let read = globals::table(info, global, options.environment, files, &mut found);
+        tables.extend(read.filter(|_| right));
+    }
     let mut nodes = Vec::new();
     for mut declared in document.components {
         listeners.resolve(&mut declared, &mut found);
@@ -190,8 +203,12 @@ fn check(
     }
     check_resources(&nodes, &tables, &mut found);
     let memory = memory::check(&nodes, &root, &limit_places, &mut found);
-    // While names may be missing, whatever is said about the graph may be wrong.
-    let inputs = match incomplete {
+    // Targets are found and published without a graph. While names may be missing, whatever is said
+    // about the graph may be wrong.
+    let finds = tables
+        .iter()
+        .any(|read| read.name.starts_with("discovery."));
+    let inputs = match incomplete || (nodes.is_empty() && finds) {
         true => Vec::new(),
         false => graph::check(&nodes, &mut found),
     };

@@ -34,6 +34,8 @@ enum Clash {
     Overlap,
     /// They fill one folder.
     Folder,
+    /// They write one file.
+    File,
 }
 
 /// Reports every pair of claims that clash, at the later one.
@@ -66,6 +68,13 @@ fn report(clash: &Clash, first: &Claim<'_>, second: &Claim<'_>) -> Diagnostic {
             ),
             "choose another folder",
         ),
+        (Clash::File, Resource::File(file)) => (
+            format!(
+                "file {} is written by {owner}",
+                shown(second, format!("{:?}", file.display().to_string()))
+            ),
+            "choose another file",
+        ),
         (Clash::Path, Resource::Route(listen)) => (
             format!(
                 "path {} is taken by {owner}",
@@ -77,7 +86,7 @@ fn report(clash: &Clash, first: &Claim<'_>, second: &Claim<'_>) -> Diagnostic {
             format!("{}, and {owner} differs", shown(second, reason.clone())),
             "write the same in both, or choose another port",
         ),
-        (Clash::Path | Clash::Address | Clash::Folder, _) => (
+        (Clash::Path | Clash::Address | Clash::Folder | Clash::File, _) => (
             format!("address {} is taken by {owner}", at(second)),
             "choose another port",
         ),
@@ -102,7 +111,10 @@ fn report(clash: &Clash, first: &Claim<'_>, second: &Claim<'_>) -> Diagnostic {
 
 fn clash(first: &Resource, second: &Resource) -> Option<Clash> {
     if let (Resource::Folder(first), Resource::Folder(second)) = (first, second) {
-        return same_folder(first, second).then_some(Clash::Folder);
+        return same_path(first, second).then_some(Clash::Folder);
+    }
+    if let (Resource::File(first), Resource::File(second)) = (first, second) {
+        return same_path(first, second).then_some(Clash::File);
     }
     let (a, b) = (address(first)?, address(second)?);
     if a.port() == 0 || a.port() != b.port() || !overlap(a.ip(), b.ip()) {
@@ -129,12 +141,12 @@ fn address(resource: &Resource) -> Option<SocketAddr> {
     match resource {
         Resource::Route(listen) => Some(listen.address),
         Resource::Address(address) => Some(*address),
-        Resource::Folder(_) => None,
+        Resource::Folder(_) | Resource::File(_) => None,
     }
 }
 
 /// Whether two paths are spellings of one, without a look at the file system.
-fn same_folder(first: &Path, second: &Path) -> bool {
+fn same_path(first: &Path, second: &Path) -> bool {
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     absolute(first)
         .components()

@@ -13,7 +13,7 @@ use toml::de::{DeTable, DeValue};
 use metrifold_base::keys::{Entry, Keys, Shape, each};
 use metrifold_model::Kind;
 
-use super::components::info;
+use super::components;
 use super::environment::{Part, parts};
 use super::tables::{RootKeys, TableInfo};
 use crate::component::ComponentInfo;
@@ -56,12 +56,18 @@ fn file(table: &DeTable<'_>, visit: &mut Visit<'_>) {
         match (kind, info, value.get_ref()) {
             (Some(kind), _, DeValue::Table(components)) => {
                 for (_, value) in components.iter() {
-                    component(kind, value, visit);
+                    let keys = |name: &str| Some(components::info(kind, name)?.keys);
+                    typed(value, &keys, visit);
                 }
             }
             (_, Some(info), DeValue::Table(named)) if info.named => {
+                let types = (info.types)();
+                let keys = |name: &str| Some(types.iter().find(|found| found.name == name)?.keys);
                 for (_, value) in named.iter() {
-                    any(value, Some(Shape::Table(info.keys)), visit);
+                    match types.is_empty() {
+                        true => any(value, Some(Shape::Table(info.keys)), visit),
+                        false => typed(value, &keys, visit),
+                    }
                 }
             }
             (_, Some(info), _) => any(value, Some(Shape::Table(info.keys)), visit),
@@ -70,15 +76,20 @@ fn file(table: &DeTable<'_>, visit: &mut Visit<'_>) {
     }
 }
 
-fn component(kind: Kind, value: &Spanned<DeValue<'_>>, visit: &mut Visit<'_>) {
+/// A table whose `type` says which keys it has.
+fn typed(
+    value: &Spanned<DeValue<'_>>,
+    keys_of: &dyn Fn(&str) -> Option<&'static [Entry]>,
+    visit: &mut Visit<'_>,
+) {
     let DeValue::Table(table) = value.get_ref() else {
         return any(value, None, visit);
     };
-    let info = match table.get("type").map(Spanned::get_ref) {
-        Some(DeValue::String(type_name)) => info(kind, type_name),
+    let keys = match table.get("type").map(Spanned::get_ref) {
+        Some(DeValue::String(type_name)) => keys_of(type_name),
         _ => None,
     };
-    let keys = each(info.map_or(&[], |info| info.keys));
+    let keys = each(keys.unwrap_or(&[]));
     for (key, value) in table.iter() {
         let shape = match &**key.get_ref() {
             "type" => Some(Shape::Text),
@@ -351,7 +362,10 @@ pub(crate) fn in_single_quotes(line: &str) -> Option<String> {
 fn is_shown(name: &str) -> bool {
     let of_components = inventory::iter::<ComponentInfo>.into_iter();
     let tables = of_components.map(|info| info.keys);
-    let tables = tables.chain(TableInfo::all().into_iter().map(|info| info.keys));
+    let tables = tables.chain(TableInfo::all().into_iter().flat_map(|info| {
+        let types = (info.types)().into_iter().map(|found| found.keys);
+        types.chain([info.keys])
+    }));
     let mut found = matches!(name, "type" | "inputs");
     for entries in tables.chain([RootKeys::ENTRIES]) {
         for key in named(entries, name) {

@@ -1,12 +1,11 @@
 //! Where configuration text comes from, and places in it.
 
-use std::collections::BTreeSet;
-use std::fs;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use metrifold_base::{FileError, read_file as read_file_of};
+use metrifold_files::{PathError, paths};
 
 use super::diagnostic::Diagnostic;
 
@@ -121,75 +120,27 @@ fn floor(text: &str, at: usize) -> usize {
 /// Reads every file that the patterns name, in order and each once.
 pub(crate) fn read(patterns: &[String], errors: &mut Vec<Diagnostic>) -> Vec<Text> {
     let mut texts = Vec::new();
-    for path in paths(patterns, errors) {
+    let mut wrong = Vec::new();
+    for path in paths(patterns, &mut wrong) {
         match read_file(&path) {
             Ok(text) => texts.push(text),
             Err(error) => errors.push(*error),
         }
     }
+    errors.extend(wrong.into_iter().map(describe));
     texts
 }
 
-/// The files that the patterns name, in order and each once. What a pattern is wrong with is added
-/// to `errors`.
-pub fn paths(patterns: &[String], errors: &mut Vec<Diagnostic>) -> Vec<PathBuf> {
-    let mut seen = BTreeSet::new();
-    let mut paths = Vec::new();
-    for pattern in patterns {
-        match expand(pattern) {
-            Ok(found) => paths.extend(found),
-            Err(error) => errors.push(*error),
+/// What a pattern is wrong with, and what to do about it.
+fn describe(error: PathError) -> Diagnostic {
+    match error {
+        PathError::Unreadable { path, error } => *cannot_read(&path, error),
+        PathError::NoMatch(_) => Diagnostic::error(error.to_string())
+            .with_help("name an existing file or directory with --config"),
+        PathError::NotAPattern { .. } | PathError::EmptyFolder(_) => {
+            Diagnostic::error(error.to_string())
         }
     }
-    paths.retain(|path| seen.insert(fs::canonicalize(path).unwrap_or_else(|_| path.clone())));
-    paths
-}
-
-/// The files that a pattern names: a file, the `*.toml` of a directory, or a glob's matches.
-fn expand(pattern: &str) -> Result<Vec<PathBuf>, Box<Diagnostic>> {
-    let path = Path::new(pattern);
-    match fs::metadata(path) {
-        Ok(found) if found.is_dir() => in_directory(path),
-        Ok(_) => Ok(vec![path.to_owned()]),
-        Err(_) if pattern.contains(['*', '?', '[']) => {
-            let matches = glob::glob(pattern).map_err(|error| {
-                Diagnostic::error(format!("{pattern:?} is not a glob pattern: {error}"))
-            })?;
-            let mut paths: Vec<PathBuf> = matches.flatten().filter(|path| !path.is_dir()).collect();
-            paths.sort();
-            if paths.is_empty() {
-                return Err(Diagnostic::error(format!("no file matches {pattern:?}"))
-                    .with_help("name an existing file or directory with --config")
-                    .into());
-            }
-            Ok(paths)
-        }
-        Err(error) => Err(cannot_read(path, error.into())),
-    }
-}
-
-fn in_directory(directory: &Path) -> Result<Vec<PathBuf>, Box<Diagnostic>> {
-    let entries = fs::read_dir(directory).map_err(|error| cannot_read(directory, error.into()))?;
-    let mut paths: Vec<PathBuf> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| {
-            // Kubernetes keeps hidden generations of mounted files next to the links to them.
-            let hidden = path
-                .file_name()
-                .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-            !hidden && path.extension().is_some_and(|end| end == "toml") && !path.is_dir()
-        })
-        .collect();
-    paths.sort();
-    if paths.is_empty() {
-        return Err(Diagnostic::error(format!(
-            "directory {} holds no *.toml file",
-            directory.display()
-        ))
-        .into());
-    }
-    Ok(paths)
 }
 
 fn read_file(path: &Path) -> Result<Text, Box<Diagnostic>> {
@@ -232,6 +183,8 @@ fn cannot_read(path: &Path, error: FileError) -> Box<Diagnostic> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn names(patterns: &[String]) -> (Vec<String>, Vec<String>) {

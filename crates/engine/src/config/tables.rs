@@ -15,12 +15,13 @@ use toml::de::DeTable;
 
 use metrifold_base::keys::{Entry, Keys, Listed, list};
 use metrifold_base::{Problems, Size, keys};
+use metrifold_files::NamedFiles;
 
 use crate::component::Resource;
 
-use super::NamedFiles;
 use super::canonical::Canonical;
 use super::decode::{self, Finding};
+use super::discovery::{self, ProviderTable};
 use super::path::KeyPath;
 
 keys! {
@@ -84,16 +85,33 @@ pub struct TableInfo {
     pub named: bool,
     /// What it is for, in one line.
     pub summary: &'static str,
+    /// Its keys, besides those of its types.
+    pub keys: &'static [Entry],
+    /// What its `type` may be; empty where it has none.
+    pub types: fn() -> Vec<TableType>,
+    pub(crate) read: Read,
+}
+
+/// What the `type` of a table may be.
+#[derive(Clone, Copy, Debug)]
+pub struct TableType {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is, in one line.
+    pub summary: &'static str,
     /// Its keys.
     pub keys: &'static [Entry],
-    read: Read,
 }
 
 inventory::collect!(TableInfo);
 
-/// Reads a table; keys in the second argument were taken out of it before.
-type Read =
-    for<'i> fn(DeTable<'i>, Vec<KeyPath>, &[Listed]) -> Result<Arc<dyn AnyTable>, Vec<Finding>>;
+/// Reads a table of a type, if it has types; keys in the third argument were taken out of it before.
+pub(crate) type Read = for<'i> fn(
+    &str,
+    DeTable<'i>,
+    Vec<KeyPath>,
+    &[Listed],
+) -> Result<Arc<dyn AnyTable>, Vec<Finding>>;
 
 impl TableInfo {
     /// `[name]`.
@@ -103,6 +121,7 @@ impl TableInfo {
             named: false,
             summary,
             keys: T::ENTRIES,
+            types: Vec::new,
             read: read::<T>,
         }
     }
@@ -134,17 +153,10 @@ impl TableInfo {
             false => format!("[{}]", self.name),
         }
     }
-
-    pub(crate) fn read(
-        &self,
-        table: DeTable<'_>,
-        removed: Vec<KeyPath>,
-    ) -> Result<Arc<dyn AnyTable>, Vec<Finding>> {
-        (self.read)(table, removed, &self.keys())
-    }
 }
 
 fn read<T: TableConfig>(
+    _type_name: &str,
     table: DeTable<'_>,
     removed: Vec<KeyPath>,
     keys: &[Listed],
@@ -205,6 +217,22 @@ impl Tables {
             let name = name.strip_prefix(T::NAME)?.strip_prefix('.')?;
             Some((name, table.config.any().downcast_ref()?))
         })
+    }
+
+    /// The providers of targets by their names.
+    pub fn providers(&self) -> impl Iterator<Item = (&str, &ProviderTable)> {
+        self.0.iter().filter_map(|(name, table)| {
+            let name = name.strip_prefix(discovery::NAME)?.strip_prefix('.')?;
+            Some((name, table.config.any().downcast_ref()?))
+        })
+    }
+
+    /// Whether the table of this full name is the same in both.
+    pub fn same(&self, other: &Self, name: &str) -> bool {
+        match (self.0.get(name), other.0.get(name)) {
+            (Some(one), Some(other)) => one.same_as(other),
+            _ => false,
+        }
     }
 }
 

@@ -12,12 +12,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
+use metrifold_base::BuildError;
+use metrifold_files::{Look, Watch};
+
 use super::board::Board;
-use super::files::Look;
 use super::follower::Follower;
 use super::outcome::{Cause, Outcome, Report, Trigger, findings};
 use super::requests::{Request, Requests};
-use super::watch::Watch;
 use crate::config;
 use crate::config::{Config, Diagnostic, LoadOptions, Loaded, ProcessEnvironment, Reading};
 use crate::topology::Running;
@@ -203,8 +204,9 @@ impl Reloader {
                 return unavailable(&reason);
             }
             Ok(Err(errors)) => {
-                let error = |(id, error)| {
+                let error = |(id, error): (Arc<str>, BuildError)| {
                     let place = places.components.get(&id);
+                    let place = place.or_else(|| places.tables.get(&*id));
                     at(Diagnostic::error(format!("{id}: {error}")), place)
                 };
                 let errors = errors.into_iter().map(error).collect();

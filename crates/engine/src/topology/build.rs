@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use metrifold_base::BuildError;
+use metrifold_discovery::{Directory, Handles};
 use metrifold_http::Listeners;
 use metrifold_model::Kind;
 use metrifold_telemetry::{ComponentMetrics, Telemetry};
@@ -22,6 +23,7 @@ use crate::planes::rules::Rules;
 use crate::planes::{Plane, Sink, Source};
 
 use super::Changes;
+use super::discovery::{NextDiscovery, PresentDiscovery};
 use super::plan::{Planner, Transformer};
 
 /// Why components cannot be built, by name.
@@ -40,6 +42,7 @@ pub(super) struct Workshop {
     pub(super) listeners: Listeners,
     pub(super) dead_letters: Stores,
     pub(super) memory: Budget,
+    pub(super) directory: Directory,
 }
 
 /// What runs, as far as it matters to what is built beside it.
@@ -47,6 +50,7 @@ pub(super) struct Workshop {
 pub(super) struct Present {
     /// None before the first start.
     pub(super) config: Option<Arc<Config>>,
+    pub(super) discovery: PresentDiscovery,
     pub(super) metrics: PresentPart<Metrics>,
     pub(super) queries: PresentPart<Queries>,
     pub(super) rules: PresentPart<Rules>,
@@ -71,6 +75,7 @@ impl<P: Plane> Default for PresentPart<P> {
 pub(super) struct Next {
     pub(super) config: Arc<Config>,
     pub(super) changes: Changes,
+    pub(super) discovery: NextDiscovery,
     pub(super) metrics: NextPart<Metrics>,
     pub(super) queries: NextPart<Queries>,
     pub(super) rules: NextPart<Rules>,
@@ -101,9 +106,15 @@ struct Parts<P: Plane> {
 
 impl Workshop {
     /// What a component with these meters may use to build itself.
-    pub(super) fn context(&self, id: &Arc<str>, metrics: ComponentMetrics) -> BuildContext {
+    pub(super) fn context(
+        &self,
+        id: &Arc<str>,
+        discovery: &Handles,
+        metrics: ComponentMetrics,
+    ) -> BuildContext {
         BuildContext {
             id: id.clone(),
+            discovery: discovery.clone(),
             listeners: self.listeners.clone(),
             dead_letters: self.dead_letters.clone(),
             memory: self.memory.clone(),
@@ -112,8 +123,15 @@ impl Workshop {
         }
     }
 
-    fn new_context(&self, id: &Arc<str>, kind: Kind, type_name: &str) -> BuildContext {
-        self.context(id, self.telemetry.component(id, kind, type_name))
+    fn new_context(
+        &self,
+        id: &Arc<str>,
+        kind: Kind,
+        type_name: &str,
+        discovery: &Handles,
+    ) -> BuildContext {
+        let metrics = self.telemetry.component(id, kind, type_name);
+        self.context(id, discovery, metrics)
     }
 
     /// Builds what is new or changed, and plans how all of it is wired. Reports everything that
@@ -137,9 +155,11 @@ impl Workshop {
                 errors.push((id.clone(), BuildError::new("data_dir", reason)));
             }
         }
-        let metrics = self.parts(&config, old, present.metrics, &mut errors);
-        let queries = self.parts(&config, old, present.queries, &mut errors);
-        let rules = self.parts(&config, old, present.rules, &mut errors);
+        let discovery = self.discovery(&config, old, present.discovery, &mut errors);
+        let providers = &discovery.handles;
+        let metrics = self.parts(&config, old, present.metrics, providers, &mut errors);
+        let queries = self.parts(&config, old, present.queries, providers, &mut errors);
+        let rules = self.parts(&config, old, present.rules, providers, &mut errors);
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -150,6 +170,7 @@ impl Workshop {
             rules: self.plan(&config, rules, &user),
             config,
             changes,
+            discovery,
             in_use,
         })
     }
@@ -160,6 +181,7 @@ impl Workshop {
         config: &Config,
         old: Option<&Config>,
         present: PresentPart<P>,
+        discovery: &Handles,
         errors: &mut BuildErrors,
     ) -> Parts<P> {
         let PresentPart {
@@ -177,7 +199,7 @@ impl Workshop {
             if before.is_some_and(|before| before.same_as(node)) {
                 continue;
             }
-            let cx = self.new_context(id, Kind::Sink, &node.type_name);
+            let cx = self.new_context(id, Kind::Sink, &node.type_name, discovery);
             let predecessor = edges.get(id).map(|edge| &**edge);
             let built = guarded(|| {
                 let sink = build.build(&cx)?;
@@ -205,7 +227,7 @@ impl Workshop {
             if before.is_some_and(|before| before.same_as(node)) && transforms.contains_key(id) {
                 continue;
             }
-            let cx = self.new_context(id, Kind::Transform, &node.type_name);
+            let cx = self.new_context(id, Kind::Transform, &node.type_name, discovery);
             match guarded(|| build.build(&cx)) {
                 Ok(transform) => {
                     let metrics = cx.metrics;
@@ -224,7 +246,7 @@ impl Workshop {
             if before.is_some_and(|before| before.same_as(node)) {
                 continue;
             }
-            let cx = self.new_context(id, Kind::Source, &node.type_name);
+            let cx = self.new_context(id, Kind::Source, &node.type_name, discovery);
             match guarded(|| build.build(&cx)) {
                 Ok(source) => {
                     sources.insert(id.clone(), (source, cx.metrics));
@@ -286,7 +308,7 @@ impl Workshop {
 }
 
 /// Builds a component, whose panic costs nothing but the build.
-fn guarded<T>(build: impl FnOnce() -> Result<T, BuildError>) -> Result<T, BuildError> {
+pub(super) fn guarded<T>(build: impl FnOnce() -> Result<T, BuildError>) -> Result<T, BuildError> {
     catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|_| {
         let reason = "it panicked while it was built, which is Metrifold's fault";
         Err(BuildError::new("component", reason))

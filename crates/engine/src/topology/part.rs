@@ -249,7 +249,7 @@ fn start_sink<P: Buildable>(
         Box::new(move || sink.run(input, stopped))
     };
     let metrics = edge.metrics().clone();
-    let cx = workshop.context(id, metrics.clone());
+    let cx = workshop.context(id, &workshop.directory.providers(), metrics.clone());
     let first = run(sink, &edge, &stopped);
     let rebuild: Rebuild = {
         let (edge, stopped) = (edge.clone(), stopped.clone());
@@ -260,8 +260,7 @@ fn start_sink<P: Buildable>(
     };
     let task = supervise::spawn(Supervised {
         id: id.clone(),
-        kind: Kind::Sink,
-        metrics,
+        subject: supervise::component(Kind::Sink, metrics),
         first: Some(first),
         rebuild,
         shutdown: stopped,
@@ -282,7 +281,7 @@ fn start_source<P: Buildable>(
         let (output, stopped) = (output.clone(), stopped.clone());
         Box::new(move || source.run(output, stopped))
     };
-    let cx = workshop.context(id, metrics.clone());
+    let cx = workshop.context(id, &workshop.directory.providers(), metrics.clone());
     let rebuild: Rebuild = {
         let (output, stopped) = (output.clone(), stopped.clone());
         Box::new(move || {
@@ -292,8 +291,7 @@ fn start_source<P: Buildable>(
     };
     let task = supervise::spawn(Supervised {
         id: id.clone(),
-        kind: Kind::Source,
-        metrics: metrics.clone(),
+        subject: supervise::component(Kind::Source, metrics.clone()),
         first: Some(run(source, &output, &stopped)),
         rebuild,
         shutdown: stopped,

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use metrifold_base::{BuildError, ShutdownTrigger};
+use metrifold_discovery::Directory;
 use metrifold_http::Listeners;
 use metrifold_model::ledger::Tally;
 use metrifold_telemetry::Telemetry;
@@ -22,6 +23,7 @@ use crate::planes::rules::Rules;
 
 use super::Changes;
 use super::build::{Next, Present, Workshop};
+use super::discovery::Discovery;
 use super::drain::Retired;
 use super::part::Part;
 
@@ -35,6 +37,7 @@ pub struct Built {
 pub struct Running {
     workshop: Workshop,
     config: Arc<Config>,
+    discovery: Discovery,
     metrics: Part<Metrics>,
     queries: Part<Queries>,
     rules: Part<Rules>,
@@ -76,12 +79,14 @@ impl Built {
         telemetry: Telemetry,
         listeners: Listeners,
         dead_letters: Stores,
+        directory: Directory,
     ) -> Result<Self, Vec<(Arc<str>, BuildError)>> {
         let workshop = Workshop {
             memory: Budget::new(&telemetry),
             telemetry,
             listeners,
             dead_letters,
+            directory,
         };
         let next = workshop.build(config, Present::default())?;
         Ok(Self { workshop, next })
@@ -92,6 +97,7 @@ impl Built {
         let mut running = Running {
             workshop: self.workshop,
             config: self.next.config.clone(),
+            discovery: Discovery::default(),
             metrics: Part::default(),
             queries: Part::default(),
             rules: Part::default(),
@@ -134,6 +140,7 @@ impl Running {
         self.reap();
         let present = Present {
             config: Some(self.config.clone()),
+            discovery: self.discovery.present(),
             metrics: self.metrics.present(),
             queries: self.queries.present(),
             rules: self.rules.present(),
@@ -187,6 +194,10 @@ impl Running {
         let Next { config, .. } = next;
         self.workshop.memory.set(config.memory);
         let workshop = &self.workshop;
+        // First, since a component that is built anew finds its provider there.
+        let (listeners, directory) = (&workshop.listeners, &workshop.directory);
+        self.discovery
+            .commit(next.discovery, &config, listeners, directory);
         self.metrics
             .commit(next.metrics, &config, workshop, &mut retired);
         self.queries
@@ -235,6 +246,7 @@ impl Running {
         let mut left = self.metrics.sinks_ended(deadline).await;
         left.extend(self.queries.sinks_ended(deadline).await);
         left.extend(self.rules.sinks_ended(deadline).await);
+        self.discovery.stop().await;
         loop {
             let drained = match timeout_at(deadline, self.draining.join_next()).await {
                 Ok(drained) => drained,

@@ -23,11 +23,53 @@ pub(super) type Run = Box<dyn FnOnce() -> BoxFuture<Result<(), RunError>> + Send
 /// Builds a component anew.
 pub(super) type Rebuild = Box<dyn Fn() -> Result<Run, BuildError> + Send>;
 
+/// Who is told how it goes with what is supervised.
+pub(super) trait Subject: Send + 'static {
+    /// What it is, in logs.
+    fn kind(&self) -> &'static str;
+
+    /// Says whether it runs.
+    fn set(&self, state: State);
+
+    /// Says that it died (`died`), or could not be built anew (`build`), and why.
+    fn failed(&self, kind: &'static str, reason: &str);
+}
+
+/// A component under supervision.
+struct Component {
+    kind: Kind,
+    metrics: ComponentMetrics,
+    reporter: Reporter,
+}
+
+impl Subject for Component {
+    fn kind(&self) -> &'static str {
+        self.kind.as_str()
+    }
+
+    fn set(&self, state: State) {
+        self.reporter.set(state);
+    }
+
+    fn failed(&self, kind: &'static str, reason: &str) {
+        self.metrics.failed(kind, reason);
+    }
+}
+
+/// The subject that a component is.
+pub(super) fn component(kind: Kind, metrics: ComponentMetrics) -> Box<dyn Subject> {
+    let reporter = metrics.reporter();
+    Box::new(Component {
+        kind,
+        metrics,
+        reporter,
+    })
+}
+
 /// Who is supervised.
 pub(super) struct Supervised {
     pub(super) id: Arc<str>,
-    pub(super) kind: Kind,
-    pub(super) metrics: ComponentMetrics,
+    pub(super) subject: Box<dyn Subject>,
     pub(super) first: Option<Run>,
     pub(super) rebuild: Rebuild,
     /// When it is set, an end is an end.
@@ -57,40 +99,34 @@ impl<T> Task<T> {
 
 /// Runs a component until it ends after `shutdown`.
 pub(super) fn spawn(mut supervised: Supervised) -> Task<()> {
-    let reporter = supervised.metrics.reporter();
     // Called here and not in the task: what a component attaches when it is run is attached when
     // this returns, so that nobody is turned away by a listener that starts next.
     let first = supervised.first.take().map(|run| run());
-    reporter.set(State::Running);
-    Task(tokio::spawn(supervise(supervised, reporter, first)))
+    supervised.subject.set(State::Running);
+    Task(tokio::spawn(supervise(supervised, first)))
 }
 
-async fn supervise(
-    component: Supervised,
-    reporter: Reporter,
-    first: Option<BoxFuture<Result<(), RunError>>>,
-) {
+async fn supervise(component: Supervised, first: Option<BoxFuture<Result<(), RunError>>>) {
     let Supervised {
         id,
-        kind,
-        metrics,
+        subject,
         rebuild,
         mut shutdown,
         ..
     } = component;
-    let kind = kind.as_str();
+    let kind = subject.kind();
     let mut next = first;
     let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
     loop {
         if let Some(run) = next.take() {
-            reporter.set(State::Running);
+            subject.set(State::Running);
             let started = tokio::time::Instant::now();
             // A task of its own, so that a panic ends nothing else.
             let mut task = Task(tokio::spawn(run));
             let ended = task.ended().await;
             let reason = match ended {
                 Ok(Ok(())) if shutdown.is_set() => {
-                    reporter.set(State::Ended);
+                    subject.set(State::Ended);
                     return;
                 }
                 Ok(Ok(())) => "ended by itself".to_string(),
@@ -101,14 +137,14 @@ async fn supervise(
             if started.elapsed() > RECOVERED {
                 backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
             }
-            metrics.failed("died", &reason);
+            subject.failed("died", &reason);
             error!(component = %id, kind, reason, "component died, will be built anew");
         }
         if shutdown.is_set() {
-            reporter.set(State::Ended);
+            subject.set(State::Ended);
             return;
         }
-        reporter.set(State::Restarting);
+        subject.set(State::Restarting);
         tokio::select! {
             () = tokio::time::sleep(backoff.next_pause()) => {}
             () = shutdown.wait() => continue,
@@ -121,7 +157,7 @@ async fn supervise(
                 next = Some(run());
             }
             Err(error) => {
-                metrics.failed("build", &error);
+                subject.failed("build", &error.to_string());
                 warn!(component = %id, kind, %error, "component cannot be built");
             }
         }

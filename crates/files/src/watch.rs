@@ -12,14 +12,14 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-use super::files::Look;
+use super::look::Look;
 
 /// The pause between two looks, which have to find the same before it is taken for a change.
 const SETTLE: Duration = Duration::from_millis(200);
 /// The most looks at files that do not hold still.
 const MAX_LOOKS: usize = 25;
 
-/// Watches the files of a configuration.
+/// Watches files.
 pub struct Watch {
     folders: Arc<Mutex<Folders>>,
     /// Holds one event at most: the next look sees them all.

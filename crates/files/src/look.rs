@@ -1,11 +1,11 @@
-//! The files that a configuration depends on: what they hold, and where to watch for changes.
+//! Files that something depends on: what they hold, and where to watch for changes.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf, absolute};
 
-use crate::config;
-use crate::config::{Fingerprint, NamedFiles};
+use super::paths::paths;
+use super::{Fingerprint, NamedFiles};
 
 /// The most links that are followed on the way to a file, as the kernel does.
 const MAX_LINKS: usize = 40;
@@ -14,32 +14,33 @@ const MAX_LINKS: usize = 40;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
     patterns: Vec<String>,
-    configuration: NamedFiles,
+    matched: NamedFiles,
     named: NamedFiles,
 }
 
 impl Look {
-    /// Looks at the configuration itself, of which it is not known yet what it names.
+    /// Looks at the files that patterns name: of a configuration, it is not known yet what it names
+    /// in turn.
     pub fn first(patterns: &[String]) -> Self {
         Self {
             patterns: patterns.to_vec(),
-            configuration: fingerprints(config::paths(patterns, &mut Vec::new())),
+            matched: fingerprints(paths(patterns, &mut Vec::new())),
             named: NamedFiles::new(),
         }
     }
 
-    /// The same with the files that components name.
-    pub(super) fn with(self, named: NamedFiles) -> Self {
+    /// The same with further files, such as those that components of a configuration name.
+    pub fn with(self, named: NamedFiles) -> Self {
         Self { named, ..self }
     }
 
-    /// What names the files of the configuration.
-    pub(super) fn patterns(&self) -> &[String] {
+    /// What names the files of the first look.
+    pub fn patterns(&self) -> &[String] {
         &self.patterns
     }
 
     /// Looks at the same files again.
-    pub(super) fn again(&self) -> Self {
+    pub fn again(&self) -> Self {
         Self::first(&self.patterns).with(fingerprints(self.named.keys().cloned()))
     }
 
@@ -60,7 +61,7 @@ impl Look {
                 way(&file, &mut folders);
             }
         }
-        for file in self.configuration.keys().chain(self.named.keys()) {
+        for file in self.matched.keys().chain(self.named.keys()) {
             way(file, &mut folders);
         }
         folders

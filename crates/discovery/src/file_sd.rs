@@ -1,0 +1,189 @@
+//! Prometheus' form of targets in files and over HTTP, and lists with one target per line.
+//!
+//! As in Prometheus, what is wrong with one entry costs the whole text: half of an answer would
+//! look like targets that have gone. JSON and YAML are as strict as they are there
+//! (`tests/file_sd.rs` compares the verdicts).
+
+mod json;
+mod yaml;
+
+use std::collections::BTreeMap;
+
+use super::answer::{Failure, Reason};
+use super::labels::{ADDRESS, Labels, LabelsBuilder, Target};
+use super::limits::Limits;
+
+/// Targets with labels that all of them have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Group {
+    pub(crate) targets: Vec<String>,
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+impl Group {
+    /// Its targets, with further labels, which stand above those of the group.
+    pub(crate) fn into_targets(self, meta: &[(&str, &str)], into: &mut Vec<Labels>) {
+        let mut common = LabelsBuilder::default();
+        for (name, value) in self.labels {
+            common.push(name, value);
+        }
+        for (name, value) in meta {
+            common.push(*name, *value);
+        }
+        into.extend(self.targets.into_iter().map(|address| {
+            let mut labels = common.clone();
+            labels.push(ADDRESS, address);
+            labels.build()
+        }));
+    }
+}
+
+/// All targets of the groups.
+pub(crate) fn targets(
+    groups: Vec<Group>,
+    meta: &[(&str, &str)],
+    limits: &Limits,
+) -> Result<Vec<Labels>, Failure> {
+    // Before the labels of the groups are copied for each of their targets.
+    limits.check_count(groups.iter().map(|group| group.targets.len()).sum())?;
+    let mut targets = Vec::new();
+    for group in groups {
+        group.into_targets(meta, &mut targets);
+    }
+    Ok(targets)
+}
+
+/// Reads JSON: a list of groups.
+pub(crate) fn from_json(text: &[u8]) -> Result<Vec<Group>, Failure> {
+    json::read(text).map_err(invalid)
+}
+
+/// Reads YAML: a list of groups.
+pub(crate) fn from_yaml(text: &[u8]) -> Result<Vec<Group>, Failure> {
+    yaml::read(text).map_err(invalid)
+}
+
+/// Reads one target per line. Empty lines and those that begin with `#` say nothing.
+pub(crate) fn from_lines(text: &[u8]) -> Result<Vec<Group>, Failure> {
+    let text = std::str::from_utf8(text).map_err(invalid)?;
+    let mut group = Group::default();
+    for (at, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        if line.contains(char::is_whitespace) || line.contains(char::is_control) {
+            return Err(invalid(format!(
+                "line {}: a target has no space in it: write one per line",
+                at + 1
+            )));
+        }
+        group.targets.push(line.to_owned());
+    }
+    Ok(vec![group])
+}
+
+fn invalid(reason: impl std::fmt::Display) -> Failure {
+    Failure::new(Reason::Invalid, reason)
+}
+
+/// Writes JSON: targets that share all labels but their address are a group, sorted by labels and
+/// then by address, one group per line.
+pub(crate) fn to_json<'a>(targets: impl Iterator<Item = &'a Target>) -> String {
+    let mut groups: BTreeMap<Labels, Vec<&str>> = BTreeMap::new();
+    for target in targets {
+        let others = target.iter().filter(|(name, _)| *name != ADDRESS).collect();
+        groups.entry(others).or_default().push(target.address());
+    }
+    let lines = groups.into_iter().map(|(labels, mut targets)| {
+        targets.sort_unstable();
+        targets.dedup();
+        let group = match labels.is_empty() {
+            true => serde_json::json!({ "targets": targets }),
+            false => serde_json::json!({ "targets": targets, "labels": labels }),
+        };
+        format!("  {group}")
+    });
+    let lines: Vec<String> = lines.collect();
+    match lines.is_empty() {
+        true => "[]\n".to_owned(),
+        false => format!("[\n{}\n]\n", lines.join(",\n")),
+    }
+}
+
+/// Writes one address per line, sorted, each once.
+pub(crate) fn to_lines<'a>(targets: impl Iterator<Item = &'a Target>) -> String {
+    let mut addresses: Vec<&str> = targets.map(|target| target.address()).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+        .iter()
+        .flat_map(|address| [*address, "\n"])
+        .collect()
+}
+
+/// What is read of a text in either form, for the comparison with Prometheus.
+#[doc(hidden)]
+pub fn verdict(
+    text: &[u8],
+    yaml: bool,
+) -> Result<Vec<(Vec<String>, BTreeMap<String, String>)>, String> {
+    let groups = match yaml {
+        true => from_yaml(text),
+        false => from_json(text),
+    };
+    let groups = groups.map_err(|failure| failure.text)?;
+    Ok(groups
+        .into_iter()
+        .map(|group| (group.targets, group.labels))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn lines_are_targets_and_a_space_in_one_costs_all() {
+        let groups = from_lines(b"\xef\xbb\xbfa:1\r\n\n  # none\n b:2 \n").unwrap();
+        assert_eq!(groups[0].targets, ["a:1", "b:2"]);
+        assert_eq!(from_lines(b"").unwrap()[0].targets, Vec::<String>::new());
+        let error = from_lines(b"a:1\nb:2 c:3\n").unwrap_err();
+        assert!(error.text.starts_with("line 2: "), "{error}");
+        assert!(from_lines(b"\xff").is_err());
+    }
+
+    #[test]
+    fn what_is_written_is_sorted_grouped_and_read_back() {
+        let target = |pairs: &[(&str, &str)]| Arc::new(pairs.iter().copied().collect::<Labels>());
+        let targets = [
+            target(&[(ADDRESS, "b:1"), ("env", "x")]),
+            target(&[(ADDRESS, "c:1")]),
+            target(&[(ADDRESS, "a:1"), ("env", "x")]),
+        ];
+        let text = to_json(targets.iter());
+        assert_eq!(
+            text,
+            "[\n  {\"targets\":[\"c:1\"]},\n  {\"labels\":{\"env\":\"x\"},\"targets\":[\"a:1\",\"b:1\"]}\n]\n"
+        );
+        let groups = from_json(text.as_bytes()).unwrap();
+        let mut read = super::targets(groups, &[], &Limits::default()).unwrap();
+        read.sort();
+        let mut sorted: Vec<Labels> = targets.iter().map(|it| (**it).clone()).collect();
+        sorted.sort();
+        assert_eq!(read, sorted);
+        assert_eq!(to_json([].iter()), "[]\n");
+        assert_eq!(to_lines(targets.iter()), "a:1\nb:1\nc:1\n");
+    }
+
+    #[test]
+    fn a_label_of_the_answer_cannot_pass_for_where_it_came_from() {
+        let text = br#"[{"targets":["a:1"],"labels":{"__meta_url":"x","__address__":"y","e":""}}]"#;
+        let groups = from_json(text).unwrap();
+        let targets = super::targets(groups, &[("__meta_url", "u")], &Limits::default()).unwrap();
+        let expected = [(ADDRESS, "a:1"), ("__meta_url", "u")];
+        assert_eq!(targets, [expected.into_iter().collect()]);
+    }
+}

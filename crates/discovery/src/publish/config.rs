@@ -1,0 +1,106 @@
+//! `[publish.NAME]`.
+
+use std::path::{Path, PathBuf};
+
+use metrifold_base::{BuildError, Problems, keys};
+use metrifold_expr::relabel::{Program, RuleConfig, Validation};
+use metrifold_http::{Callers, Listen, Methods, ServerKeys};
+
+use crate::kinds::Format;
+
+use super::relabel::Rules;
+
+keys! {
+    /// `[publish.NAME]`: targets for programs that read them in Prometheus' forms.
+    #[derive(Clone, Debug)]
+    pub struct PublishConfig {
+        /// The provider whose targets are published, one under `[discovery.NAME]`.
+        pub discovery: String = required("instances"),
+        /// Rules that keep, drop and rewrite the labels of targets, with Prometheus' keys. A target without `__address__` is left out.
+        relabel: Vec<RuleConfig> = unset([{ regex = "__meta_(.*)", action = "labelmap" }]),
+        /// File that is written, whole and only when its content changes. Its folder must be there.
+        pub file: Option<PathBuf> = suggested("/etc/prometheus/targets.json"),
+        /// What the file holds: `file_sd`, Prometheus' list of groups in JSON; or `lines`, one address per line.
+        pub format: Format = default("file_sd"),
+        /// Where the list is served to `http_sd_configs`.
+        pub http_sd: Option<HttpSdKeys> = optional,
+    }
+}
+
+keys! {
+    /// How a list of targets is served.
+    #[derive(Clone, Debug)]
+    pub struct HttpSdKeys {
+        server: ServerKeys = include,
+        /// Path of the list.
+        path: String = required("/targets"),
+    }
+}
+
+impl PublishConfig {
+    /// The files that it names to read.
+    pub fn files(&self) -> Vec<&Path> {
+        let http = self.http_sd.iter();
+        http.flat_map(|http| http.server.files()).collect()
+    }
+
+    /// Where it is served.
+    pub fn listen(&self) -> Option<Listen> {
+        self.http_sd.as_ref().map(HttpSdKeys::listen)
+    }
+
+    /// Reports every problem that deserialization cannot see.
+    pub fn validate(&self, problems: &mut Problems) {
+        Program::compile(&self.relabel, Validation::Utf8, "relabel", problems);
+        if self.file.is_none() && self.http_sd.is_none() {
+            let problem = problems.at("", "it publishes nothing");
+            problem.help("add file = \"PATH\", or http_sd = { ... }");
+        }
+        if self
+            .file
+            .as_ref()
+            .is_some_and(|file| file.file_name().is_none())
+        {
+            problems.at("file", "is not the path of a file");
+        }
+        if let Some(http) = &self.http_sd {
+            if http.path.contains(['{', '}']) {
+                problems.at("http_sd.path", "must be a fixed path");
+                return;
+            }
+            let mut inner = Problems::new(problems.environment());
+            http.server.validate(&http.path, &mut inner);
+            for problem in inner.into_list() {
+                let path = format!("http_sd.{}", problem.path);
+                let added = problems.at(path, problem.message);
+                added.help = problem.help;
+            }
+        }
+    }
+
+    pub(super) fn rules(&self) -> Result<Rules, BuildError> {
+        let mut problems = Problems::new(true);
+        let program = Program::compile(&self.relabel, Validation::Utf8, "relabel", &mut problems);
+        program.map(Rules::new).ok_or_else(|| {
+            let reasons = problems.into_list().into_iter();
+            let reasons: Vec<_> = reasons.map(|problem| problem.message).collect();
+            BuildError::new("relabel", reasons.join("; "))
+        })
+    }
+}
+
+impl HttpSdKeys {
+    pub(super) fn listen(&self) -> Listen {
+        self.server.listen(&self.path, Methods::GET)
+    }
+
+    pub(super) fn callers(&self) -> Result<Callers, BuildError> {
+        self.server.callers()
+    }
+
+    /// Where it is, for people.
+    pub(super) fn shown(&self) -> String {
+        let listen = self.listen();
+        format!("{}{}", listen.address, listen.path)
+    }
+}

@@ -1,0 +1,67 @@
+//! Names of providers of targets: `discovery = "NAME"`, in whatever has such a key.
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use metrifold_base::keys::each;
+
+use crate::component::ComponentInfo;
+
+use super::diagnostic::Diagnostic;
+use super::discovery::NAME as KEY;
+use super::document::{Around, Document};
+use super::suggest;
+
+/// Reports names under which there is no provider.
+pub(crate) fn check(document: &Document<'_>, found: &mut Vec<Diagnostic>) {
+    let tables = document.tables.iter();
+    let names: Vec<&str> = tables
+        .filter_map(|(_, global)| global.name.strip_prefix(KEY)?.strip_prefix('.'))
+        .collect();
+    for (info, global) in &document.tables {
+        let takes = each(info.keys).iter().any(|key| key.name == KEY);
+        if let (true, DeValue::Table(table)) = (takes, global.value.get_ref()) {
+            look(&global.name, table, &global.around, &names, found);
+        }
+    }
+    for declared in &document.components {
+        let Some(DeValue::String(type_name)) = declared.table.get("type").map(Spanned::get_ref)
+        else {
+            continue;
+        };
+        let mut infos = inventory::iter::<ComponentInfo>
+            .into_iter()
+            .filter(|info| info.kind == declared.kind && info.name == &**type_name);
+        if infos.any(|info| each(info.keys).iter().any(|key| key.name == KEY)) {
+            let owner = format!("{}.{}", declared.kind.table(), declared.id);
+            look(&owner, &declared.table, &declared.around, &names, found);
+        }
+    }
+}
+
+fn look(
+    owner: &str,
+    table: &DeTable<'_>,
+    around: &Around,
+    names: &[&str],
+    found: &mut Vec<Diagnostic>,
+) {
+    let Some(value) = table.get(KEY) else {
+        return;
+    };
+    // What is no text is reported by whoever reads it.
+    let DeValue::String(name) = value.get_ref() else {
+        return;
+    };
+    if names.contains(&&**name) {
+        return;
+    }
+    let shown = around.redactions.apply(&format!("`{name}`"));
+    let help = match suggest::nearest(name, names.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("declare it under [{KEY}.{name}]"),
+    };
+    let diagnostic = Diagnostic::error(format!("{owner}: there is no provider {shown}"));
+    let at = around.place(value.span());
+    found.push(diagnostic.at(at).with_help(help));
+}

@@ -1,0 +1,285 @@
+//! Providers of targets and what publishes them: built, started, changed and stopped with the graph.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use metrifold_base::{BuildError, ShutdownTrigger};
+use metrifold_discovery::{
+    Directory, Handles, Provider, ProviderConfig, ProviderContext, Published, Publisher, Slot,
+    SlotOptions,
+};
+use metrifold_http::Listeners;
+use metrifold_telemetry::State;
+
+use crate::config::{Config, ProviderTable};
+
+use super::build::{BuildErrors, Workshop, guarded};
+use super::supervise::{self, Rebuild, Run, Subject, Supervised, Task};
+
+/// What runs.
+#[derive(Default)]
+pub(super) struct Discovery {
+    providers: BTreeMap<Arc<str>, Running<Slot>>,
+    publishers: BTreeMap<Arc<str>, Running<Published>>,
+}
+
+struct Running<T> {
+    known: Arc<T>,
+    /// Neither has anything that it would have to finish: they end when this is dropped.
+    _task: Task<()>,
+    _stop: ShutdownTrigger,
+}
+
+/// What runs, as far as it matters to what is built beside it.
+#[derive(Default)]
+pub(super) struct PresentDiscovery {
+    slots: BTreeMap<Arc<str>, Arc<Slot>>,
+    published: BTreeMap<Arc<str>, Arc<Published>>,
+}
+
+/// What is built.
+pub(super) struct NextDiscovery {
+    /// Of all providers.
+    pub(super) handles: Handles,
+    /// New and changed ones.
+    providers: BTreeMap<Arc<str>, Box<dyn Provider>>,
+    /// All of them.
+    published: BTreeMap<Arc<str>, Arc<Published>>,
+    /// New and changed ones.
+    publishers: BTreeMap<Arc<str>, Publisher>,
+}
+
+impl Workshop {
+    /// Builds the providers and publishers that are new or changed.
+    pub(super) fn discovery(
+        &self,
+        config: &Config,
+        old: Option<&Config>,
+        present: PresentDiscovery,
+        errors: &mut BuildErrors,
+    ) -> NextDiscovery {
+        let same = |name: &str| old.is_some_and(|old| old.tables.same(&config.tables, name));
+        let mut slots = BTreeMap::new();
+        let mut providers = BTreeMap::new();
+        for (name, table) in config.tables.providers() {
+            let name: Arc<str> = name.into();
+            let full = format!("discovery.{name}");
+            if let Some(slot) = present.slots.get(&name) {
+                slots.insert(name.clone(), slot.clone());
+                if same(&full) {
+                    continue;
+                }
+            }
+            let cx = ProviderContext { name: name.clone() };
+            match guarded(|| table.config.build(&cx)) {
+                Ok(provider) => {
+                    let slot = || Slot::new(name.clone(), options(config, table), &self.telemetry);
+                    slots.entry(name.clone()).or_insert_with(slot);
+                    providers.insert(name, provider);
+                }
+                Err(error) => errors.push((full.into(), error)),
+            }
+        }
+        let handles = Handles::new(slots);
+        let mut published = BTreeMap::new();
+        let mut publishers = BTreeMap::new();
+        for (name, table) in config.tables.named::<metrifold_discovery::PublishConfig>() {
+            let name: Arc<str> = name.into();
+            let full = format!("publish.{name}");
+            if let Some(known) = present.published.get(&name).filter(|_| same(&full)) {
+                published.insert(name, known.clone());
+                continue;
+            }
+            let built = guarded(|| {
+                let known = table.published(&name, &self.telemetry)?;
+                let publisher =
+                    Publisher::build(&known, handles.targets(&known.discovery)?, &self.listeners)?;
+                Ok((known, publisher))
+            });
+            match built {
+                Ok((known, publisher)) => {
+                    published.insert(name.clone(), known);
+                    publishers.insert(name, publisher);
+                }
+                Err(error) => errors.push((full.into(), error)),
+            }
+        }
+        NextDiscovery {
+            handles,
+            providers,
+            published,
+            publishers,
+        }
+    }
+}
+
+/// What a slot needs to know of its provider.
+fn options(config: &Config, table: &ProviderTable) -> SlotOptions {
+    SlotOptions {
+        type_name: table.type_name.clone(),
+        question: table.config.question(),
+        limits: table.config.limits(),
+        on_empty: table.config.on_empty(),
+        folder: config.data_dir.as_ref().map(|it| it.join("discovery")),
+    }
+}
+
+impl Discovery {
+    /// What matters of it to what is built beside it.
+    pub(super) fn present(&self) -> PresentDiscovery {
+        let providers = self.providers.iter();
+        let publishers = self.publishers.iter();
+        PresentDiscovery {
+            slots: providers
+                .map(|(name, it)| (name.clone(), it.known.clone()))
+                .collect(),
+            published: publishers
+                .map(|(name, it)| (name.clone(), it.known.clone()))
+                .collect(),
+        }
+    }
+
+    /// Puts what was built in the place of what runs, and ends what the configuration has no more.
+    /// Cannot fail.
+    pub(super) fn commit(
+        &mut self,
+        next: NextDiscovery,
+        config: &Config,
+        listeners: &Listeners,
+        directory: &Directory,
+    ) {
+        let NextDiscovery {
+            handles,
+            mut providers,
+            published,
+            mut publishers,
+        } = next;
+        self.providers
+            .retain(|name, _| handles.get(name).is_some() && !providers.contains_key(name));
+        for (name, table) in config.tables.providers() {
+            let (Some(slot), Some(provider)) = (handles.get(name), providers.remove(name)) else {
+                continue;
+            };
+            let options = options(config, table);
+            let running = start_provider(slot, provider, table.config.clone(), options);
+            self.providers.insert(name.into(), running);
+        }
+        // A publisher takes over the path of its predecessor before that ends.
+        for (name, known) in &published {
+            if let Some(publisher) = publishers.remove(name) {
+                let running = start_publisher(known, publisher, &handles, listeners);
+                self.publishers.insert(name.clone(), running);
+            }
+        }
+        self.publishers
+            .retain(|name, _| published.contains_key(name));
+        directory.set(handles, published);
+    }
+
+    /// Ends all of it.
+    pub(super) async fn stop(&mut self) {
+        self.publishers.clear();
+        let providers = std::mem::take(&mut self.providers).into_values();
+        let slots: Vec<_> = providers.map(|provider| provider.known.clone()).collect();
+        // An error says that the runtime is going.
+        let _ = tokio::task::spawn_blocking(move || {
+            for slot in slots {
+                slot.flush();
+            }
+        })
+        .await;
+    }
+}
+
+fn start_provider(
+    slot: &Arc<Slot>,
+    provider: Box<dyn Provider>,
+    config: Arc<dyn ProviderConfig>,
+    options: SlotOptions,
+) -> Running<Slot> {
+    let run = |slot: &Arc<Slot>, provider, options: &SlotOptions| -> Run {
+        let feed = slot.take_over(options.clone());
+        Box::new(move || Box::pin(metrifold_discovery::run(provider, feed)))
+    };
+    let first = run(slot, provider, &options);
+    let rebuild: Rebuild = {
+        let slot = slot.clone();
+        let cx = ProviderContext {
+            name: slot.name().clone(),
+        };
+        Box::new(move || Ok(run(&slot, config.build(&cx)?, &options)))
+    };
+    let subject = Box::new(Supervisee(slot.clone()));
+    start(slot, slot.name(), subject, first, rebuild)
+}
+
+fn start_publisher(
+    known: &Arc<Published>,
+    publisher: Publisher,
+    handles: &Handles,
+    listeners: &Listeners,
+) -> Running<Published> {
+    let run = |publisher: Publisher| -> Run { Box::new(move || publisher.run()) };
+    let rebuild: Rebuild = {
+        let (known, handles, listeners) = (known.clone(), handles.clone(), listeners.clone());
+        Box::new(move || -> Result<Run, BuildError> {
+            let targets = handles.targets(&known.discovery)?;
+            Ok(run(Publisher::build(&known, targets, &listeners)?))
+        })
+    };
+    let subject = Box::new(Supervisee(known.clone()));
+    start(known, &known.name, subject, run(publisher), rebuild)
+}
+
+fn start<T>(
+    known: &Arc<T>,
+    name: &Arc<str>,
+    subject: Box<dyn Subject>,
+    first: Run,
+    rebuild: Rebuild,
+) -> Running<T> {
+    let (stop, stopped) = ShutdownTrigger::new();
+    let task = supervise::spawn(Supervised {
+        id: name.clone(),
+        subject,
+        first: Some(first),
+        rebuild,
+        shutdown: stopped,
+    });
+    Running {
+        known: known.clone(),
+        _task: task,
+        _stop: stop,
+    }
+}
+
+/// A provider or a publisher under supervision.
+struct Supervisee<T>(Arc<T>);
+
+impl Subject for Supervisee<Slot> {
+    fn kind(&self) -> &'static str {
+        "discovery"
+    }
+
+    fn set(&self, state: State) {
+        self.0.set_state(state);
+    }
+
+    fn failed(&self, _kind: &'static str, reason: &str) {
+        self.0.died(reason);
+    }
+}
+
+impl Subject for Supervisee<Published> {
+    fn kind(&self) -> &'static str {
+        "publish"
+    }
+
+    fn set(&self, state: State) {
+        self.0.set_state(state);
+    }
+
+    fn failed(&self, _kind: &'static str, reason: &str) {
+        self.0.died(reason);
+    }
+}

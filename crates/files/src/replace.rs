@@ -1,0 +1,63 @@
+//! Replacing a file whole: whoever reads it sees what it held before, or all of what it holds then.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+/// Has a file hold what `write` writes: beside it at first, then in its place, and both outlive a
+/// power cut. A reader sees the old content or the new. When anything fails, the old one stays.
+///
+/// # Errors
+///
+/// Fails when the folder or the file cannot be written.
+pub fn replace(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    // Hidden, and with an ending that no pattern for such files has. There is one writer for each
+    // path: what another run of it has left is written over.
+    let mut beside = OsString::from(".");
+    beside.push(name);
+    beside.push(".new");
+    let beside = folder.join(beside);
+    let written = (|| {
+        let mut file = BufWriter::new(File::create(&beside)?);
+        write(&mut file)?;
+        let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.sync_all()?;
+        fs::rename(&beside, path)
+    })();
+    if written.is_err() {
+        // What is left of it helps nobody; that it cannot be removed is no further news.
+        let _ = fs::remove_file(&beside);
+        return written;
+    }
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_or_stays_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("targets.json");
+        replace(&path, |file| file.write_all(b"one")).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        let failed = replace(&path, |file| {
+            file.write_all(b"tw")?;
+            Err(io::Error::other("no space"))
+        });
+        assert!(failed.is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert!(replace(Path::new("/"), |_| Ok(())).is_err());
+    }
+}

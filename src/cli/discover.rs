@@ -1,0 +1,148 @@
+//! `discover`: asks a provider of targets once and prints what it finds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use tokio::runtime::Builder;
+use tokio::time::timeout;
+
+use metrifold_base::Period;
+use metrifold_discovery::{ProviderContext, Slot, SlotOptions, Status, Target};
+use metrifold_engine::config::{LoadOptions, ProviderTable};
+use metrifold_telemetry::Telemetry;
+
+use super::report::{self, count};
+use super::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE, Global};
+
+const AFTER_HELP: &str = "\
+Examples:
+  metrifold discover instances
+  metrifold discover instances --format json | jq -r '.targets[].__address__'
+
+Nothing is kept or published, and a process that runs is not asked: see /api/v1/discovery for what \
+that knows. Exits with 0 when all was found, and with 1 when something has failed.";
+
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct DiscoverArgs {
+    /// The provider: its name under [discovery]
+    #[arg(value_name = "NAME")]
+    name: String,
+
+    /// What is written
+    #[arg(long, value_name = "FORMAT", default_value = "labels")]
+    format: Format,
+
+    /// How long an answer is waited for
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_timeout)]
+    timeout: Period,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// The labels of one target per line
+    Labels,
+    /// For machines: targets and what has failed
+    Json,
+}
+
+fn parse_timeout(text: &str) -> Result<Period, String> {
+    match text.parse()? {
+        Period(Duration::ZERO) => Err("must be longer than 0s".to_owned()),
+        timeout => Ok(timeout),
+    }
+}
+
+pub(super) fn execute(global: &Global, args: &DiscoverArgs) -> u8 {
+    let loaded = match report::load(global, LoadOptions::default()) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    let mut providers = loaded.config.tables.providers();
+    let Some((_, table)) = providers.find(|(name, _)| *name == args.name) else {
+        report::complain(&format!(
+            "there is no provider `{}`: declare [discovery.{}]",
+            args.name, args.name
+        ));
+        return EXIT_USAGE;
+    };
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            report::complain(&format!("cannot start threads: {error}"));
+            return EXIT_FAILURE;
+        }
+    };
+    let found = runtime.block_on(ask(args.name.as_str().into(), table, args.timeout.0));
+    // A name server or a file system that hangs is not waited for.
+    runtime.shutdown_background();
+    let (targets, status) = match found {
+        Ok(found) => found,
+        Err(reason) => {
+            report::complain(&reason);
+            return EXIT_FAILURE;
+        }
+    };
+    let failed = &status.failing;
+    let printed = match args.format {
+        Format::Labels => targets.iter().map(|target| format!("{target}\n")).collect(),
+        Format::Json => {
+            let failed: Vec<_> = failed
+                .iter()
+                .map(|it| json!({ "source": it.source, "reason": it.reason, "text": it.text }))
+                .collect();
+            format!("{:#}\n", json!({ "targets": targets, "failed": failed }))
+        }
+    };
+    let code = report::print(&printed);
+    for failure in failed {
+        let reason = failure.reason.as_str();
+        report::complain(&format!("{}: {} ({reason})", failure.source, failure.text));
+    }
+    match failed.is_empty() {
+        true if code == EXIT_OK && args.format == Format::Labels => {
+            report::tell(&format!("{} found", count(targets.len(), "target")));
+            EXIT_OK
+        }
+        true => code,
+        false => EXIT_FAILURE,
+    }
+}
+
+/// What a provider finds at its first attempt.
+async fn ask(
+    name: Arc<str>,
+    table: &ProviderTable,
+    limit: Duration,
+) -> Result<(Vec<Target>, Status), String> {
+    let options = SlotOptions {
+        type_name: table.type_name.clone(),
+        question: table.config.question(),
+        limits: table.config.limits(),
+        on_empty: table.config.on_empty(),
+        folder: None,
+    };
+    let provider = table.config.build(&ProviderContext { name: name.clone() });
+    let provider = provider.map_err(|error| error.to_string())?;
+    let slot = Slot::new(name, options.clone(), &Telemetry::new());
+    let mut attempts = slot.attempts();
+    let feed = slot.take_over(options);
+    let asked = async {
+        tokio::select! {
+            ended = provider.run(feed) => match ended {
+                Ok(()) => Err("the provider ended by itself".to_owned()),
+                Err(error) => Err(error.to_string()),
+            },
+            attempt = attempts.wait_for(|attempts| *attempts > 0) => {
+                attempt.map(|_| ()).map_err(|error| error.to_string())
+            }
+        }
+    };
+    match timeout(limit, asked).await {
+        Ok(asked) => asked?,
+        Err(_) => return Err(format!("there was no answer within {limit:?}")),
+    }
+    Ok((slot.snapshot().targets().to_vec(), slot.status()))
+}

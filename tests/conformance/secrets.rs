@@ -1,6 +1,6 @@
 //! What a component holds secret is in no log, no page, no answer and no error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
 
 use metrifold_base::keys::{Listed, Shape};
@@ -66,7 +66,15 @@ fn groups(keys: &[Listed]) -> BTreeMap<String, Vec<(String, String)>> {
             };
             (key.name.clone(), value)
         });
-        planted.extend(beside.collect::<Vec<_>>());
+        let beside = beside.collect::<Vec<_>>();
+        // Credentials for a proxy are refused where there is none.
+        let proxies: BTreeSet<_> = planted
+            .iter()
+            .filter_map(|(name, _)| Some(name.split_once("proxy_basic_auth.")?.0.to_owned()))
+            .collect();
+        let proxies = proxies.into_iter();
+        planted.extend(proxies.map(|table| (format!("{table}proxy_url"), format!("{nobody:?}"))));
+        planted.extend(beside);
     }
     groups
 }

@@ -24,6 +24,7 @@ fn check(whole: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), S
         "enum",
         "pattern",
         "minimum",
+        "maximum",
         "items",
         "properties",
         "required",
@@ -73,6 +74,11 @@ fn check(whole: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), S
         && number < least
     {
         return wrong(format!("{number} is below {least}"));
+    }
+    if let (Some(most), Some(number)) = (schema["maximum"].as_u64(), value.as_u64())
+        && number > most
+    {
+        return wrong(format!("{number} is above {most}"));
     }
     for item in value.as_array().into_iter().flatten() {
         if let Some(items) = schema.get("items") {

@@ -122,12 +122,12 @@ pub(crate) fn to_lines<'a>(targets: impl Iterator<Item = &'a Target>) -> String 
         .collect()
 }
 
+/// A group of targets as it is read: addresses, and the labels that they share.
+type ReadGroup = (Vec<String>, BTreeMap<String, String>);
+
 /// What is read of a text in either form, for the comparison with Prometheus.
 #[doc(hidden)]
-pub fn verdict(
-    text: &[u8],
-    yaml: bool,
-) -> Result<Vec<(Vec<String>, BTreeMap<String, String>)>, String> {
+pub fn verdict(text: &[u8], yaml: bool) -> Result<Vec<ReadGroup>, String> {
     let groups = match yaml {
         true => from_yaml(text),
         false => from_json(text),

@@ -273,7 +273,7 @@ impl Slot {
         match kept.read(&inner.options.limits) {
             Ok(Some(found)) => {
                 for (source, targets) in found.groups {
-                    replace(&mut inner, &source, targets.into(), &mut Diff::default());
+                    replace(&mut inner, &source, targets, &mut Diff::default());
                 }
                 inner.remembers = true;
                 inner.inherited = true;
@@ -489,6 +489,9 @@ fn leave(targets: &mut BTreeMap<Target, u32>, target: &Target, diff: &mut Diff) 
     }
 }
 
+/// What came of asking one source for its targets.
+pub type Answer = (Arc<str>, Result<Vec<Labels>, Failure>);
+
 /// The end of a slot that a provider writes to.
 #[derive(Clone, Debug)]
 pub struct Feed {
@@ -509,12 +512,12 @@ impl Feed {
 
     /// Tells what came of asking all sources that there are. Others that were known are gone.
     /// Sorting and comparing takes a while for many targets: not on a worker thread.
-    pub fn all(&self, answers: Vec<(Arc<str>, Result<Vec<Labels>, Failure>)>) {
+    pub fn all(&self, answers: Vec<Answer>) {
         self.tell(answers, true);
     }
 
     /// Tells what came of asking some sources. The others are as they were.
-    pub fn some(&self, answers: Vec<(Arc<str>, Result<Vec<Labels>, Failure>)>) {
+    pub fn some(&self, answers: Vec<Answer>) {
         self.tell(answers, false);
     }
 
@@ -533,7 +536,7 @@ impl Feed {
         locked(&self.slot.inner).failed.is_empty()
     }
 
-    fn tell(&self, answers: Vec<(Arc<str>, Result<Vec<Labels>, Failure>)>, all: bool) {
+    fn tell(&self, answers: Vec<Answer>, all: bool) {
         let slot = &self.slot;
         // Sorted before anybody has to wait for the lock.
         let sorted = answers.into_iter().map(|(source, answer)| {

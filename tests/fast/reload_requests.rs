@@ -2,7 +2,6 @@
 //! a child that watches no files, so that nothing but the test reloads.
 
 use std::fs;
-use std::io::Write;
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 use std::thread;
@@ -137,8 +136,8 @@ fn the_command_has_exit_codes() {
         assert_eq!((code, &*out), (Some(78), ""), "{err}");
         assert!(err.contains("sinks.b has no type"), "{err}");
     }
-    // Asked only when the file does not say it already.
-    assert_eq!(reloads(&child, "refused"), 1.0);
+    // The process was asked both times: what is wrong is for it to judge.
+    assert_eq!(reloads(&child, "refused"), 2.0);
 
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let moved = smallest("").replace("INGEST", &taken.local_addr().unwrap().to_string());
@@ -248,21 +247,37 @@ fn nothing_that_asks_for_a_reload_disturbs_the_end() {
 }
 
 #[test]
-fn a_hangup_during_the_start_and_a_file_that_never_ends_are_both_harmless() {
+fn a_hangup_during_the_start_is_harmless() {
     let folder = tempfile::tempdir().unwrap();
-    let (plain, pipe) = (folder.path().join("plain"), folder.path().join("pipe"));
-    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
-    assert!(made.success());
-    let arguments = ["-c", &pipe.display().to_string()];
-    let text = smallest("");
-    let mut child = Metrifold::spawn_from(folder, &plain, &text, &arguments, Stdio::null());
-    // It can be opened once the program reads its configuration.
-    let mut writer = fs::File::options().write(true).open(&pipe).unwrap();
+    let path = folder.path().join("metrifold.toml");
+    // The more there is to build, the more of the start is left when the signal comes.
+    let sinks: Vec<String> = (0..300).map(|at| blackhole(&format!("sink{at}"))).collect();
+    let text = smallest(&sinks.concat());
+    let mut child = Metrifold::spawn_from(folder, &path, &text, &[], Stdio::null());
+    until_so("the signal would be caught", || child.catches(1));
     child.signal("HUP");
-    writer.write_all(&fs::read(plain).unwrap()).unwrap();
-    drop(writer);
     until_so("it runs", || child.log().contains("metrifold runs"));
-    // The reload reads the pipe again, into which nobody writes any more.
     child.signal("TERM");
     assert_eq!(child.wait().code(), Some(0));
+}
+
+#[test]
+fn a_pipe_in_place_of_a_file_is_refused_at_once_and_reloading_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let output = run(cli(&["-c"]).arg(&pipe).arg("run"));
+    assert_eq!(output.status.code(), Some(78));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("it is not a regular file"), "{told}");
+
+    let child = unwatched(&smallest(""));
+    fs::remove_file(file(&child)).unwrap();
+    fs::rename(&pipe, file(&child)).unwrap();
+    let told = post_expecting(&child, 422, "refused: 1 error, nothing was changed");
+    assert!(told.contains("it is not a regular file"), "{told}");
+    fs::remove_file(file(&child)).unwrap();
+    edit(&child, &smallest(&blackhole("a")));
+    post_expecting(&child, 200, "applied: added sinks.a");
 }

@@ -59,7 +59,7 @@ pub fn until_refused(running: &Metrifold, times: f64) -> String {
 }
 
 /// Runs it so that its looks at the files can be counted.
-pub const TALKATIVE: [&str; 2] = ["--log-level", "info,metrifold_engine::reload=debug"];
+pub const TALKATIVE: [&str; 2] = ["--log-level", "info,metrifold_files=debug"];
 
 pub fn looks(running: &Metrifold) -> usize {
     running.log().matches("looked at the files").count()

@@ -131,6 +131,15 @@ impl Process {
         self.child.stdout.take().unwrap()
     }
 
+    /// Whether the process has a handler for the signal of this number, as the kernel tells.
+    pub fn catches(&self, signal: u32) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()));
+        let status = status.unwrap_or_default();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+    }
+
     /// Sends a signal, such as `TERM`.
     #[track_caller]
     pub fn signal(&self, name: &str) {

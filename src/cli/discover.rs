@@ -27,7 +27,7 @@ that knows. Exits with 0 when all was found, and with 1 when something has faile
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct DiscoverArgs {
-    /// The provider: its name under [discovery]
+    /// The provider: its name under `[discovery]`
     #[arg(value_name = "NAME")]
     name: String,
 

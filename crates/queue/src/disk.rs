@@ -15,10 +15,12 @@
 //! Reading blocks on the disk: it is for threads that may.
 
 mod acks;
+mod active;
 mod adopt;
 mod checkpoint;
 mod commit;
 mod event;
+mod fold;
 mod format;
 pub mod fs;
 mod ledger;
@@ -44,7 +46,7 @@ use metrifold_model::{Counts, Version};
 pub use adopt::{AdoptError, adopt, discard};
 pub use event::{AppendError, Event, OpenError};
 pub use format::MAX_TENANT;
-pub use ledger::{Account, Line, Reason, Tally};
+pub use ledger::{Account, Reason, Tally, TenantReading};
 pub use queue::{Completion, DiskQueue, Reading, Refused, Snapshot};
 pub use reader::{ReadError, Reader, Record};
 pub use state::{Stats, StatsSnapshot};

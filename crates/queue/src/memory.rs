@@ -12,6 +12,8 @@
 //! A queue outlives its takers: when a sink is replaced, the successor takes the next *turn*. The
 //! predecessor gets nothing more, and what it has not delivered it may give back, to the front.
 
+mod bounds;
+mod held;
 mod schedule;
 
 use std::future::pending;
@@ -21,17 +23,17 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::{Instant, sleep_until};
 
-use metrifold_base::within_share;
 use metrifold_model::Tenant;
 
 use super::{Lane, WhenFull};
+pub use held::Held;
 pub(crate) use schedule::RUN_MAX;
 use schedule::Schedule;
 
 /// A bounded queue of items with a weight in bytes.
 #[derive(Debug)]
 pub struct Queue<T> {
-    state: Mutex<State<T>>,
+    state: Mutex<QueueState<T>>,
     /// Something came or may be taken now, the turn passed, or the queue was closed. The taker who
     /// has waited for the shortest time is told: what he needs is still in the cache.
     filled: Notify,
@@ -42,7 +44,7 @@ pub struct Queue<T> {
 }
 
 #[derive(Debug)]
-struct State<T> {
+struct QueueState<T> {
     schedule: Schedule<T>,
     /// Of the items here and of those taken whose [`Held`] still lives.
     bytes: usize,
@@ -76,23 +78,11 @@ pub enum Pushed<T> {
     Closed(T),
 }
 
-/// Holds an item's bytes and its lane until dropped.
-#[derive(Debug)]
-pub struct Held<T> {
-    queue: Arc<Queue<T>>,
-    weight: usize,
-    lane: u64,
-    slot: usize,
-    turn: u64,
-    /// Its place in the order in which items came.
-    came: u64,
-}
-
 impl<T> Queue<T> {
     /// A queue with this bound in bytes, and what happens at the bound.
     pub fn new(max: usize, when_full: WhenFull) -> Self {
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(QueueState {
                 schedule: Schedule::default(),
                 bytes: 0,
                 max,
@@ -112,7 +102,7 @@ impl<T> Queue<T> {
     }
 
     /// No invariant spans a panic here: every change to the state is complete.
-    fn state(&self) -> MutexGuard<'_, State<T>> {
+    fn state(&self) -> MutexGuard<'_, QueueState<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -352,123 +342,6 @@ impl<T> Queue<T> {
     /// How many items wait.
     pub fn waiting(&self) -> usize {
         self.state().schedule.len()
-    }
-}
-
-impl<T> State<T> {
-    /// Whether there is room, and within the tenant's share. There is nobody to share with where
-    /// there are no tenants.
-    fn has_room(&self, tenant: &Option<Tenant>, weight: usize) -> bool {
-        let own = self.schedule.bytes_of(tenant);
-        let free = self.max.saturating_sub(self.bytes + weight);
-        let fair = tenant.is_none() || within_share(own as u64, weight as u64, free as u64);
-        fair && self.fits(self.bytes, weight)
-    }
-
-    /// Whether that much more fits beside so many bytes.
-    fn fits(&self, bytes: usize, weight: usize) -> bool {
-        bytes == 0 || bytes + weight <= self.max
-    }
-
-    /// Makes room if that can be done without what is being sent: the oldest of the tenant goes who
-    /// has most.
-    fn make_room(&mut self, weight: usize, evicted: &mut Vec<T>) -> bool {
-        if !self.fits(self.bytes - self.schedule.bytes(), weight) {
-            return false;
-        }
-        while !self.fits(self.bytes, weight) {
-            let largest = self.schedule.largest();
-            let Some(old) = largest.and_then(|largest| self.schedule.evict(&largest)) else {
-                return false;
-            };
-            self.bytes -= old.weight;
-            evicted.push(old.item);
-        }
-        true
-    }
-
-    /// Remembers that an item of this lane is under way. Returns its slot.
-    fn begin(&mut self, lane: &Lane) -> usize {
-        let slot = self.free.pop().unwrap_or(self.under_way.len());
-        match self.under_way.get_mut(slot) {
-            Some(free) => *free = Some(lane.clone()),
-            None => self.under_way.push(Some(lane.clone())),
-        }
-        slot
-    }
-
-    /// The lane of an item that was taken.
-    fn lane(&self, slot: usize) -> Option<Lane> {
-        self.under_way.get(slot).cloned().flatten()
-    }
-
-    /// Frees what an item that was taken has held. Returns whether others may be taken for that.
-    fn release(&mut self, held: &Held<T>) -> bool {
-        self.bytes -= held.weight;
-        let lane = self.under_way.get_mut(held.slot).and_then(Option::take);
-        self.free.push(held.slot);
-        if held.turn == self.turn {
-            self.taken -= 1;
-        } else {
-            self.lent -= 1;
-        }
-        lane.is_some_and(|lane| self.schedule.release(&lane, held.weight))
-    }
-}
-
-impl<T> Held<T> {
-    /// The bytes that it holds.
-    pub fn weight(&self) -> usize {
-        self.weight
-    }
-
-    /// The lane of the item, among those of its tenant.
-    pub fn lane(&self) -> u64 {
-        self.lane
-    }
-
-    /// Puts what is left of the item back to where it was, in this order and with these weights, for
-    /// those whose turn it is now.
-    ///
-    /// # Errors
-    ///
-    /// Returns it if nobody takes any more, or if the turn in which it was taken is not over:
-    /// unless it is `always` to go back.
-    pub fn give_back(self, left: Vec<(T, usize)>, always: bool) -> Result<(), Vec<T>> {
-        let mut state = self.queue.state();
-        let lane = state.lane(self.slot);
-        let (false, Some(lane)) = (state.ended || (state.turn == self.turn && !always), lane)
-        else {
-            return Err(left.into_iter().map(|(item, _)| item).collect());
-        };
-        for (item, weight) in left.into_iter().rev() {
-            state.bytes += weight;
-            state
-                .schedule
-                .put_back(lane.clone(), item, weight, self.came);
-        }
-        drop(state);
-        // What did not hold its lane can be taken at once; dropping the rest frees the lane.
-        self.queue.filled.notify_last();
-        Ok(())
-    }
-}
-
-impl<T> Drop for Held<T> {
-    fn drop(&mut self) {
-        let queue = &self.queue;
-        let mut state = queue.state();
-        let freed = state.release(self);
-        let all = state.closed || self.turn != state.turn;
-        drop(state);
-        queue.drained.notify_waiters();
-        if all {
-            queue.filled.notify_waiters();
-        }
-        if all || freed {
-            // What was behind it in its lane may go now.
-            queue.filled.notify_last();
-        }
     }
 }
 

@@ -26,8 +26,11 @@
 //! round.
 
 mod backlog;
+mod books;
+mod pause;
 mod replay;
 mod residence;
+mod settings;
 mod tasks;
 mod write;
 
@@ -50,6 +53,7 @@ use crate::{Accounts, Holdings, Incoming, Lane, Progress, Queue, QueueConfig, Qu
 
 use backlog::Backlog;
 use residence::{Residence, Residents, Unstored};
+use settings::Settings;
 use tasks::Watch;
 use write::split;
 
@@ -60,7 +64,7 @@ pub struct Spill {
     disk: DiskQueue,
     queue: Arc<Queue<Queued>>,
     accounts: Arc<Accounts>,
-    state: Mutex<State>,
+    state: Mutex<SpillState>,
     settings: ArcSwap<Settings>,
     /// Attempts to deliver fail, whoever's batch it is.
     failing: AtomicBool,
@@ -83,7 +87,7 @@ pub struct Spill {
 }
 
 #[derive(Default)]
-struct State {
+struct SpillState {
     residents: Residents,
     /// Records that are on disk alone.
     backlog: Backlog,
@@ -93,7 +97,7 @@ struct State {
     closed: bool,
 }
 
-impl State {
+impl SpillState {
     /// The batches that memory alone has and the disk can take, in order. An older batch whose append
     /// has failed must not come to stand behind a newer one of its lane whose append has not: it
     /// stays in memory, which is read first.
@@ -107,16 +111,6 @@ impl State {
                 && !backlog.has_newer(it.lane, *id)
         })
     }
-}
-
-/// What a reload can change.
-#[derive(Clone, Copy, Debug)]
-struct Settings {
-    /// Whether new batches are stored. If not, what is on disk is delivered, and that is all.
-    keeps: bool,
-    store_after: Duration,
-    max_age: Option<Duration>,
-    memory_bytes: usize,
 }
 
 /// What became of a push.
@@ -167,9 +161,9 @@ impl Spill {
             ..Tally::default()
         };
         *counted.entry(Reason::Corrupt).or_default() -= lost;
-        let state = State {
+        let state = SpillState {
             backlog: Backlog::new(disk.first().0, disk.end().0),
-            ..State::default()
+            ..SpillState::default()
         };
         Ok(Arc::new(Self {
             sink,
@@ -193,7 +187,7 @@ impl Spill {
     }
 
     /// No invariant spans a panic here: every change to the state is complete.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, SpillState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -263,47 +257,6 @@ impl Spill {
         self.settings.load().memory_bytes
     }
 
-    /// Whether attempts to deliver fail, whoever's batch it is.
-    pub fn is_failing(&self) -> bool {
-        self.failing.load(Ordering::Relaxed)
-    }
-
-    /// Notes that attempts fail, whoever's batch it is.
-    pub fn set_failing(self: &Arc<Self>) {
-        if !self.failing.swap(true, Ordering::Relaxed) {
-            self.spill_all();
-        }
-    }
-
-    /// Pauses a tenant whose attempts fail: its batches leave memory, and come back after `until`.
-    pub fn pause(self: &Arc<Self>, tenant: Option<&Tenant>, until: Instant) {
-        let mut state = self.state();
-        let name = key(&tenant.cloned());
-        state.backlog.pause(&name, until);
-        self.some_paused.store(true, Ordering::Relaxed);
-        if self.keeps() {
-            self.spill(&mut state, |it| it.batch.tenant() == tenant);
-        }
-        self.evict(&mut state, tenant);
-        drop(state);
-        self.readable.notify_one();
-    }
-
-    /// Notes that an attempt has succeeded.
-    pub fn set_well(&self, tenant: Option<&Tenant>) {
-        if self.is_failing() {
-            self.failing.store(false, Ordering::Relaxed);
-        }
-        if self.some_paused.load(Ordering::Relaxed) {
-            let mut state = self.state();
-            state.backlog.resume(&key(&tenant.cloned()));
-            let some = state.backlog.some_paused();
-            self.some_paused.store(some, Ordering::Relaxed);
-            drop(state);
-            self.readable.notify_one();
-        }
-    }
-
     /// Waits until all that memory alone has is stored, at most until `deadline`.
     pub async fn secure(self: &Arc<Self>, deadline: Instant) {
         loop {
@@ -325,123 +278,6 @@ impl Spill {
     fn spill_all(self: &Arc<Self>) -> bool {
         let mut state = self.state();
         self.spill(&mut state, |_| true)
-    }
-
-    /// Books what became of a part of a batch; if it was the last one, of the batch.
-    pub fn finish(&self, tracked: &Tracked, progress: Progress, outcome: &Outcome) {
-        let Some(fate) = tracked.finish(progress) else {
-            return;
-        };
-        let mut state = self.state();
-        let ticket = match state.residents.get(tracked.id) {
-            Some(Residence::Spilling(..)) => state.residents.finish_spilling(tracked.id, fate),
-            Some(Residence::Memory(_) | Residence::Both(_)) => {
-                match state.residents.take(tracked.id) {
-                    Some(Residence::Memory(unstored)) => {
-                        drop(state);
-                        self.drained.add(unstored.tally.bytes);
-                        let tenant = unstored.batch.tenant();
-                        self.accounts.settled(tenant, unstored.tally, fate);
-                        unstored.ticket
-                    }
-                    Some(Residence::Both(entry)) => {
-                        let others = state.backlog.unread(&entry);
-                        drop(state);
-                        if others {
-                            self.readable.notify_one();
-                        }
-                        self.drained.add(u64::from(entry.body_length));
-                        self.done(&entry, fate);
-                        None
-                    }
-                    _ => None,
-                }
-            }
-            Some(Residence::Writing(_)) | None => None,
-        };
-        if let Some(ticket) = ticket {
-            ticket.report(outcome.clone());
-        }
-    }
-
-    /// Books what became of a record. If it was dropped, metrics have that.
-    fn done(&self, entry: &Entry, fate: Fate) {
-        if self.disk.done(entry, fate)
-            && let Fate::Dropped(reason) = fate
-        {
-            *self.counted().entry(reason).or_default() +=
-                Tally::of(entry.counts, entry.body_length);
-        }
-    }
-
-    fn counted(&self) -> MutexGuard<'_, BTreeMap<Reason, Tally>> {
-        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn not_written(&self) -> MutexGuard<'_, Tally> {
-        self.not_written
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What the disk has dropped for reasons of its own since this was last asked.
-    pub fn newly_dropped(&self, snapshot: &Snapshot) -> Vec<(Reason, Tally)> {
-        let mut counted = self.counted();
-        let mut new = Vec::new();
-        let not_written = std::mem::take(&mut *self.not_written());
-        if not_written.batches > 0 {
-            new.push((Reason::DiskFailed, not_written));
-        }
-        for reason in [
-            Reason::QueueFull,
-            Reason::TooOld,
-            Reason::Corrupt,
-            Reason::Abandoned,
-        ] {
-            let total = snapshot.total.dropped.get(&reason).copied();
-            let total = total.unwrap_or_default();
-            let before = counted.get(&reason).copied().unwrap_or_default();
-            let mut dropped = total;
-            dropped -= before;
-            // It is less than before when what had made room was delivered after all. A counter
-            // cannot go back: it stays until it is right again.
-            if dropped.batches > 0 {
-                counted.insert(reason, total);
-                new.push((reason, dropped));
-            }
-        }
-        new
-    }
-
-    /// Whether the sender of a batch has been told to send it again.
-    pub fn abandoned(&self, tracked: &Tracked) -> bool {
-        let mut state = self.state();
-        let unstored = state.residents.unstored(tracked.id);
-        let ticket = unstored.and_then(|it| it.ticket.as_ref());
-        ticket.is_some_and(Ticket::abandoned)
-    }
-
-    /// Gives up a batch that memory alone has. Returns its ticket and what the accounts have of it;
-    /// none if it is on disk.
-    pub fn forget(&self, tracked: &Tracked) -> Option<(Option<Ticket>, Tally)> {
-        let mut state = self.state();
-        state.residents.unstored(tracked.id)?;
-        match state.residents.take(tracked.id)? {
-            Residence::Memory(unstored) => Some((unstored.ticket, unstored.tally)),
-            _ => None,
-        }
-    }
-
-    /// Whether what comes of a lane goes to disk at once.
-    pub fn is_writing(&self, lane: &Lane) -> bool {
-        let state = self.state();
-        let fails = || self.is_failing() || state.backlog.is_paused(&lane.tenant);
-        state.backlog.holds_back(lane) || (self.keeps() && fails())
-    }
-
-    /// Counts what it holds and the disk does not account for.
-    pub fn count(&self, holdings: &mut Holdings) {
-        self.state().residents.count(holdings);
     }
 
     /// When something has to be stored.
@@ -516,20 +352,6 @@ impl Spill {
 pub const LONGEST_RETRY: u64 = 30;
 /// Poll interval of those who wait for something on disk that may have no waker.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(250);
-
-impl Settings {
-    fn new(config: QueueConfig) -> Self {
-        Self {
-            keeps: config.is_disk(),
-            store_after: config.store_after(),
-            max_age: config
-                .is_disk()
-                .then(|| config.disk(true).max_age)
-                .flatten(),
-            memory_bytes: config.memory_bytes().bytes(),
-        }
-    }
-}
 
 impl Drop for Spill {
     fn drop(&mut self) {

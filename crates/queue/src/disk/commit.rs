@@ -6,20 +6,18 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::checkpoint::{CHECKPOINT, Checkpoint, SPARE, replace_checkpoint};
+use super::active::Active;
 use super::event::{AppendError, Event, is_full};
-use super::format::{self, FileHeader, Header, Kind, RECORD_HEADER};
-use super::fs::{File, Mode};
-use super::ledger::Account;
+use super::format;
+use super::fs::File;
 use super::queue::Completion;
-use super::segment::Segment;
-use super::state::{Shared, ack_name, log_name};
+use super::state::DiskShared;
 use super::{Append, Entry, Position, SyncPolicy};
 
 /// So much of what was written last stays in the system's memory, for those who read it at once. The
 /// rest makes room: pages that are used again, while the processor's cache has them, cost less than
 /// new ones, and a long outage does not push out what others need.
-const FRESH: u64 = 256 << 10;
+pub(super) const FRESH: u64 = 256 << 10;
 
 /// Why nothing is written to a directory that is not in its place.
 const MOVED: &str = "the folder of the queue was moved or removed: put it back, or restart";
@@ -35,26 +33,16 @@ pub(super) struct Job {
 
 /// What only the writer has.
 pub(super) struct Engine {
-    pub(super) shared: Arc<Shared>,
-    active: Option<Active>,
+    pub(super) shared: Arc<DiskShared>,
+    pub(super) active: Option<Active>,
     /// Ack files that are written but not durable.
     pub(super) unsynced_acks: BTreeSet<u64>,
     /// Files that could not be removed.
-    leftover: BTreeSet<String>,
+    pub(super) leftover: BTreeSet<String>,
     /// What has failed and has not succeeded since: told once.
     failing: BTreeSet<&'static str>,
     /// Keeps others out of the directory.
     _lock: Box<dyn std::any::Any + Send>,
-}
-
-/// The segment that takes records.
-struct Active {
-    first: u64,
-    file: Arc<dyn File>,
-    /// Where the last completed record ends.
-    bytes: u64,
-    /// Whether there are completed records that are not durable.
-    unsynced: bool,
 }
 
 /// Where a group of records came to stand.
@@ -64,7 +52,7 @@ struct Group {
 }
 
 impl Engine {
-    pub(super) fn new(shared: Arc<Shared>, lock: Box<dyn std::any::Any + Send>) -> Self {
+    pub(super) fn new(shared: Arc<DiskShared>, lock: Box<dyn std::any::Any + Send>) -> Self {
         Self {
             shared,
             active: None,
@@ -194,7 +182,7 @@ impl Engine {
         }
     }
 
-    fn sync_file(&self, file: &dyn File) -> io::Result<()> {
+    pub(super) fn sync_file(&self, file: &dyn File) -> io::Result<()> {
         let started = Instant::now();
         let result = file.sync();
         self.shared.stats.fsync(started.elapsed());
@@ -269,224 +257,6 @@ impl Engine {
             (job.complete)(Err(error.clone()));
         }
         self.shared.room.notify_waiters();
-    }
-
-    /// Begins a segment.
-    fn create(&mut self, first: u64) -> io::Result<()> {
-        let mut state = self.shared.state();
-        // What has no record can have the same name, be it here or about to be removed.
-        while state
-            .segments
-            .back()
-            .is_some_and(|last| last.first == first)
-        {
-            if let Some(last) = state.segments.pop_back() {
-                state.ledger.fold(&last.accounts);
-            }
-        }
-        drop(state);
-        let fs = &self.shared.fs;
-        let id = self.shared.id;
-        let header = FileHeader { id, first };
-        for name in [log_name(first), ack_name(first)] {
-            self.leftover.remove(&name);
-        }
-        // A segment of this name that held no record leaves its files. Its acks go first: a log that
-        // is shorter than its header is then known to have held nothing, and not counted as damage.
-        match fs.remove(&ack_name(first)) {
-            Ok(()) => fs.sync_dir()?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-        let file = fs.open(&log_name(first), Mode::Create)?;
-        file.write_at(&header.encode(Kind::Segment), 0)?;
-        self.sync_file(&*file)?;
-        let acks = fs.open(&ack_name(first), Mode::Create)?;
-        acks.write_at(&header.encode(Kind::Acks), 0)?;
-        self.sync_file(&*acks)?;
-        fs.sync_dir()?;
-        let mut segment = Segment::new(first);
-        segment.ack_bytes = format::FILE_HEADER as u64;
-        let bytes = segment.bytes;
-        self.shared.state().segments.push_back(segment);
-        self.active = Some(Active {
-            first,
-            file,
-            bytes,
-            unsynced: false,
-        });
-        Ok(())
-    }
-
-    /// Makes the active segment durable, and appends no more to it.
-    fn seal(&mut self) {
-        self.sync();
-        self.retire();
-    }
-
-    fn retire(&mut self) {
-        let Some(active) = self.active.take() else {
-            return;
-        };
-        let mut state = self.shared.state();
-        if let Some((segment, _)) = state.segment(active.first) {
-            segment.sealed = true;
-            let seal = segment.seal();
-            segment.pending.push(seal);
-        }
-    }
-
-    /// Makes completed records durable that are not.
-    pub(super) fn sync(&mut self) {
-        let Some(active) = self.active.as_mut().filter(|active| active.unsynced) else {
-            return;
-        };
-        active.unsynced = false;
-        let (file, name, end) = (active.file.clone(), log_name(active.first), active.bytes);
-        match self.sync_file(&*file) {
-            Ok(()) => file.let_go(end.saturating_sub(FRESH)),
-            Err(source) => {
-                self.shared.tell(Event::Failed {
-                    action: "sync",
-                    file: name,
-                    source,
-                });
-                self.retire();
-            }
-        }
-    }
-
-    pub(super) fn is_unsynced(&self) -> bool {
-        self.active.as_ref().is_some_and(|active| active.unsynced)
-    }
-
-    /// Makes room, if somebody needs it and it can be made.
-    pub(super) fn tend(&mut self) {
-        let mut state = self.shared.state();
-        let starved = std::mem::take(&mut state.starved);
-        let drop_oldest = self.shared.options().drop_oldest;
-        let last = state.segments.back();
-        let seal = last.is_some_and(|last| !last.is_empty() && (last.undone() == 0 || drop_oldest));
-        // Until the active segment can make room, it has to be looked at again.
-        state.starved = starved && !seal;
-        drop(state);
-        if starved && seal {
-            self.seal();
-            self.shared.room.notify_waiters();
-        }
-        self.fold();
-        self.refresh_oldest();
-    }
-
-    /// Removes the oldest segments of which nothing is needed, after the checkpoint has them.
-    pub(super) fn fold(&mut self) {
-        self.remove_leftover();
-        if !self.leftover.is_empty() {
-            return;
-        }
-        let mut state = self.shared.state();
-        let spent = state.segments.iter().take_while(|it| it.is_spent());
-        let count = spent.count();
-        if count == 0 {
-            return;
-        }
-        let folding = state.segments.iter().take(count);
-        let lines = state.ledger.history(folding.map(|it| &it.accounts));
-        let next = state.segments.get(count).map(|segment| segment.first);
-        let first = next.unwrap_or(state.next);
-        let rebooked = std::mem::take(&mut state.rebooked);
-        drop(state);
-        let written = self.write_checkpoint(first, lines);
-        let mut state = self.shared.state();
-        if !written {
-            state.rebooked |= rebooked;
-            return;
-        }
-        for _ in 0..count {
-            if let Some(segment) = state.segments.pop_front() {
-                state.ledger.fold(&segment.accounts);
-                self.leftover.insert(log_name(segment.first));
-                self.leftover.insert(ack_name(segment.first));
-                self.unsynced_acks.remove(&segment.first);
-            }
-        }
-        drop(state);
-        self.remove_leftover();
-        self.shared.room.notify_waiters();
-    }
-
-    fn write_checkpoint(&mut self, first: u64, lines: Vec<(Arc<str>, Account)>) -> bool {
-        let id = self.shared.id;
-        let header = FileHeader { id, first };
-        let written = replace_checkpoint(&*self.shared.fs, &Checkpoint { header, lines }.encode());
-        let written = self.succeeded("write", CHECKPOINT, written);
-        if written {
-            self.put_aside();
-        }
-        written
-    }
-
-    /// Writes a checkpoint if the history has changed and no segment had to be removed.
-    fn write_history(&mut self) {
-        let mut state = self.shared.state();
-        if !std::mem::take(&mut state.rebooked) {
-            return;
-        }
-        let lines = state.ledger.history(std::iter::empty());
-        let first = state.segments.front().map_or(state.next, |it| it.first);
-        drop(state);
-        if !self.write_checkpoint(first, lines) {
-            self.shared.state().rebooked = true;
-        }
-    }
-
-    fn remove_leftover(&mut self) {
-        for name in std::mem::take(&mut self.leftover) {
-            let removed = match self.shared.fs.remove(&name) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                removed => removed,
-            };
-            if !self.succeeded("remove", &name, removed) {
-                self.leftover.insert(name);
-            }
-        }
-    }
-
-    /// Takes the space that the next checkpoint needs, while there is some.
-    pub(super) fn put_aside(&mut self) {
-        let length = self.shared.state().ledger.footprint() as usize;
-        let fs = &self.shared.fs;
-        let written = fs.open(SPARE, Mode::Keep).and_then(|file| {
-            let there = file.length()?;
-            if there < length as u64 {
-                file.write_at(&vec![0; length - there as usize], there)?;
-            }
-            Ok(())
-        });
-        self.succeeded("write", SPARE, written);
-    }
-
-    /// Looks up when the oldest record was accepted.
-    pub(super) fn refresh_oldest(&mut self) {
-        let state = self.shared.state();
-        let place = state.next_undone(0);
-        let known = state.oldest.map(|(sequence, _)| sequence);
-        drop(state);
-        let sequence = place.map(|place| place.sequence);
-        if sequence == known {
-            return;
-        }
-        let accepted = place.and_then(|place| {
-            let file = self
-                .shared
-                .fs
-                .open(&log_name(place.segment), Mode::Existing);
-            let length = RECORD_HEADER + format::MAX_TENANT;
-            let header = file.ok()?.read_at(length, u64::from(place.offset)).ok()?;
-            let header = Header::decode(self.shared.seed, &header)?;
-            Some((place.sequence, header.accepted_at))
-        });
-        self.shared.state().oldest = accepted;
     }
 
     /// Leaves everything such that opening it again finds nothing to repair.

@@ -28,11 +28,11 @@ const LINE_BYTES: usize = 2 + 2 * 32 + 1 + Reason::ALL.len() * 33;
 pub(super) type Accounts = HashMap<Slot, Account, foldhash::fast::RandomState>;
 
 /// Records that are there, by line.
-pub(super) type Held = HashMap<Slot, Tally, foldhash::fast::RandomState>;
+pub(super) type HeldByLine = HashMap<Slot, Tally, foldhash::fast::RandomState>;
 
 /// The line of a tenant as it is read: what its account says, and what is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Line {
+pub struct TenantReading {
     /// Whose it is; empty if nobody's, and for the line of the rest.
     pub tenant: Arc<str>,
     /// What came and what became of it.
@@ -273,20 +273,20 @@ impl Ledger {
     /// shown: somebody else still accounts for it.
     pub(super) fn read<'a>(
         &self,
-        held: impl Iterator<Item = &'a Held>,
+        held: impl Iterator<Item = &'a HeldByLine>,
         on_the_way: &[(Slot, Tally)],
-    ) -> Vec<Line> {
+    ) -> Vec<TenantReading> {
         let line = |line: &Entered| {
             let mut account = line.base.clone();
             account.add(&line.live);
-            Line {
+            TenantReading {
                 tenant: line.tenant.clone(),
                 account,
                 held: Tally::default(),
                 number: line.number,
             }
         };
-        let mut lines: Vec<Line> = self.lines.iter().map(line).collect();
+        let mut lines: Vec<TenantReading> = self.lines.iter().map(line).collect();
         for (slot, tally) in held.flatten() {
             lines[slot.0].held += *tally;
         }

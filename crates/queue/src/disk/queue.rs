@@ -11,10 +11,10 @@ use super::commit::{Engine, Job};
 use super::event::{AppendError, Event, OpenError};
 use super::format::{self, ACK};
 use super::fs::{Directory, Fs};
-use super::ledger::{Account, Line};
+use super::ledger::{Account, TenantReading};
 use super::reader::Reader;
 use super::recover::{self, Recovered};
-use super::state::{Listener, Shared, State, StatsSnapshot};
+use super::state::{DiskShared, DiskState, Listener, StatsSnapshot};
 use super::{
     Append, Entry, Fate, MIN_BYTES, Options, PENDING_BYTES, PENDING_ITEMS, Position, writer,
 };
@@ -25,7 +25,7 @@ pub type Completion = Box<dyn FnOnce(Result<Entry, AppendError>) + Send>;
 /// A queue on disk. Dropping it closes it without waiting for that.
 #[derive(Debug)]
 pub struct DiskQueue {
-    shared: Arc<Shared>,
+    shared: Arc<DiskShared>,
     jobs: Sender<Job>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
@@ -74,9 +74,9 @@ pub struct Snapshot {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
     /// By tenant, in no order.
-    pub tenants: Vec<Line>,
+    pub tenants: Vec<TenantReading>,
     /// Of all tenants that have no line, and of records whose tenants cannot be told any more.
-    pub rest: Line,
+    pub rest: TenantReading,
     /// The records that are not done, counted in the index of the segments.
     pub records: u64,
     /// When the oldest of them was accepted, in milliseconds since 1970. It is known a moment
@@ -246,7 +246,7 @@ pub(super) fn open(
     fs: Arc<dyn Fs>,
     options: Options,
     listener: Listener,
-) -> Result<(Arc<Shared>, Engine, Receiver<()>), OpenError> {
+) -> Result<(Arc<DiskShared>, Engine, Receiver<()>), OpenError> {
     if options.max_bytes < MIN_BYTES {
         return Err(OpenError::TooSmall);
     }
@@ -254,7 +254,7 @@ pub(super) fn open(
     let Recovered { id, state } = recover::recover(&*fs, &options, &listener)?;
     // One wake-up that waits is as good as many.
     let (wake, wakes) = bounded(1);
-    let shared = Arc::new(Shared::new(state, (fs, id, options), listener, wake));
+    let shared = Arc::new(DiskShared::new(state, (fs, id, options), listener, wake));
     Ok((shared.clone(), Engine::new(shared, lock), wakes))
 }
 
@@ -264,10 +264,10 @@ pub(super) fn open(
     reason = "what was not taken comes back, and is not rare"
 )]
 pub(super) fn admit(
-    shared: &Shared,
+    shared: &DiskShared,
     append: Append,
     complete: Completion,
-) -> Result<(MutexGuard<'_, State>, Job), Refused> {
+) -> Result<(MutexGuard<'_, DiskState>, Job), Refused> {
     let options = shared.options();
     let length = format::record_length(&append);
     let Some(length) = length.filter(|length| *length <= options.record_bytes()) else {
@@ -306,7 +306,7 @@ pub(super) fn admit(
     Ok((state, job))
 }
 
-pub(super) fn snapshot(shared: &Shared) -> Snapshot {
+pub(super) fn snapshot(shared: &DiskShared) -> Snapshot {
     let state = shared.state();
     let mut tenants = state.ledger.totals();
     let bytes = state.bytes();
@@ -326,7 +326,7 @@ pub(super) fn snapshot(shared: &Shared) -> Snapshot {
     }
 }
 
-pub(super) fn read_ledger(shared: &Shared) -> Reading {
+pub(super) fn read_ledger(shared: &DiskShared) -> Reading {
     let state = shared.state();
     let held = state.segments.iter().map(|segment| &segment.held);
     let mut tenants = state.ledger.read(held, &state.untold);

@@ -10,7 +10,7 @@ use super::format::{Header, MAX_TENANT, RECORD_HEADER};
 use super::fs::{File, Mode};
 use super::ledger::Reason;
 use super::segment::Place;
-use super::state::{Shared, log_name};
+use super::state::{DiskShared, log_name};
 use super::{Entry, Fate, Position};
 
 /// A record.
@@ -38,7 +38,7 @@ pub struct ReadError {
 /// Goes through the records that are not done, in order, and then through what is appended.
 #[derive(Debug)]
 pub struct Reader {
-    shared: Arc<Shared>,
+    shared: Arc<DiskShared>,
     next: u64,
     open: Option<Open>,
 }
@@ -57,7 +57,7 @@ enum Loaded {
 }
 
 impl Reader {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<DiskShared>) -> Self {
         Self {
             shared,
             next: 0,

@@ -3,21 +3,22 @@
 //! Nothing is removed but what the checkpoint has, and nothing cut off but an unreadable end of the
 //! newest segment, if nothing says that it was left whole.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+mod acks;
+mod damage;
+
+use std::collections::{BTreeSet, VecDeque};
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::sync::Arc;
 
-use super::checkpoint::{
-    CHECKPOINT, Checkpoint, SPARE, read_all, read_checkpoint, replace_checkpoint,
-};
+use super::checkpoint::{CHECKPOINT, Checkpoint, SPARE, read_checkpoint, replace_checkpoint};
 use super::event::{Event, OpenError};
-use super::format::{ACK, Ack, AckKind, FILE_HEADER, FileHeader, Header, HeaderError, Kind, Seed};
-use super::fs::{File, Fs, Mode};
-use super::ledger::{Account, Ledger, Reason, Tally, UNKNOWN};
+use super::format::{FILE_HEADER, FileHeader, HeaderError, Kind, Seed};
+use super::fs::{Fs, Mode};
+use super::ledger::{Ledger, Tally};
 use super::segment::Segment;
-use super::state::{Listener, State, ack_name, log_name};
-use super::walk::{Bounds, Walked, walk};
+use super::state::{DiskState, Listener, ack_name, log_name};
+use super::walk::{Bounds, walk};
 use super::{Entry, Options};
 
 pub(super) const LOCK: &str = "lock";
@@ -28,7 +29,7 @@ const MAX_LENGTH: u64 = (1 << 31) - 1;
 /// What was found.
 pub(super) struct Recovered {
     pub(super) id: u64,
-    pub(super) state: State,
+    pub(super) state: DiskState,
 }
 
 struct Recovery<'a> {
@@ -106,7 +107,7 @@ pub(super) fn recover(
     }
     Ok(Recovered {
         id,
-        state: State::new(recovery.ledger, segments, next),
+        state: DiskState::new(recovery.ledger, segments, next),
     })
 }
 
@@ -163,14 +164,6 @@ struct Found {
     offset: u64,
     length: u64,
     entry: Entry,
-}
-
-/// What an ack file says.
-#[derive(Default)]
-struct Acks {
-    fates: HashMap<u32, Ack>,
-    seal: Option<Ack>,
-    bytes: u64,
 }
 
 impl Recovery<'_> {
@@ -291,166 +284,6 @@ impl Recovery<'_> {
             segment.pending.push(segment.seal());
         }
         Ok((segment, end))
-    }
-
-    /// Cuts off what was being written when the process ended. Returns where the segment ends.
-    fn cut(
-        &self,
-        file: &dyn File,
-        name: &str,
-        length: u64,
-        walked: Walked,
-        found: &mut Vec<Found>,
-    ) -> Result<u64, OpenError> {
-        let mut end = walked.end;
-        while let Some(last) = found.last() {
-            let record = file.read_at(last.length as usize, last.offset);
-            let record = record.map_err(io_error("read", name))?;
-            let header = Header::decode(self.seed, &record);
-            if header.is_some_and(|header| header.body(&record).is_some()) {
-                break;
-            }
-            end = last.offset;
-            found.pop();
-        }
-        if end < length {
-            file.set_len(end).map_err(io_error("cut", name))?;
-            self.tell(Event::TornTail {
-                file: name.to_owned(),
-                bytes: length - end,
-            });
-        }
-        Ok(end)
-    }
-
-    /// Reads the ack file. If the segment was just made, it need not be there.
-    fn acks(&self, first: u64, expected: bool) -> Result<Acks, OpenError> {
-        let name = ack_name(first);
-        let file = match self.fs.open(&name, Mode::Existing) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if expected {
-                    self.tell(Event::Missing { file: name });
-                }
-                return Ok(Acks::default());
-            }
-            Err(error) => return Err(io_error("open", &name)(error)),
-        };
-        let bytes = read_all(&*file).map_err(io_error("read", &name))?;
-        let mut acks = Acks::default();
-        let Some((header, entries)) = bytes.split_at_checked(FILE_HEADER) else {
-            // It will be written anew.
-            if expected {
-                self.tell(Event::Damaged {
-                    file: name,
-                    offset: 0,
-                    bytes: FILE_HEADER as u64,
-                });
-            }
-            return Ok(acks);
-        };
-        let mut damaged = None;
-        if !self.header(Kind::Acks, &name, first, header)? {
-            damaged = Some((0, FILE_HEADER as u64));
-        }
-        let (entries, _) = entries.as_chunks::<ACK>();
-        // What no whole entry follows was being written. The next entries take its place.
-        let decoded = entries.iter().map(|entry| Ack::decode(self.seed, entry));
-        let decoded: Vec<_> = decoded.collect();
-        let whole = decoded.iter().rposition(Option::is_some);
-        let whole = whole.map_or(0, |last| last + 1);
-        acks.bytes = (FILE_HEADER + whole * ACK) as u64;
-        let torn = bytes.len() as u64 - acks.bytes;
-        if torn > 0 {
-            self.tell(Event::TornTail {
-                file: name.clone(),
-                bytes: torn,
-            });
-        }
-        for (place, ack) in decoded[..whole].iter().enumerate() {
-            match *ack {
-                Some(seal) if seal.kind == AckKind::Seal => acks.seal = Some(seal),
-                Some(ack) => drop(acks.fates.entry(ack.index).or_insert(ack)),
-                None => {
-                    let offset = (FILE_HEADER + place * ACK) as u64;
-                    damaged.get_or_insert((offset, 0)).1 += ACK as u64;
-                }
-            }
-        }
-        if let Some((offset, bytes)) = damaged {
-            self.tell(Event::Damaged {
-                file: name,
-                offset,
-                bytes,
-            });
-        }
-        Ok(acks)
-    }
-
-    /// Records that are not there any more: what is known of them stands in the ack file.
-    fn account_for_damage(
-        &mut self,
-        segment: &mut Segment,
-        found: &[Found],
-        acks: &Acks,
-        end: u64,
-    ) {
-        let expected = end - segment.first;
-        if expected <= found.len() as u64 {
-            return;
-        }
-        let mut gone = Tally {
-            batches: expected - found.len() as u64,
-            ..Tally::default()
-        };
-        if let Some(seal) = acks.seal {
-            gone.samples = seal.delivered;
-            gone.uncounted = seal.dropped;
-            let written = Tally {
-                batches: 0,
-                bytes: 0,
-                ..segment.written()
-            };
-            gone -= written;
-        }
-        // Some had come to their end before they were damaged.
-        let there = |index: u32| {
-            let sequence = segment.first + u64::from(index);
-            let place = found.binary_search_by_key(&sequence, |found| found.entry.position.0);
-            place.is_ok()
-        };
-        let mut known = Account::default();
-        for (index, ack) in &acks.fates {
-            if u64::from(*index) >= expected || there(*index) {
-                continue;
-            }
-            let tally = Tally {
-                batches: 1,
-                samples: ack.delivered.saturating_add(ack.dropped),
-                ..Tally::default()
-            };
-            known.received += tally;
-            known.add(&ack.change(tally));
-            gone -= tally;
-        }
-        self.ledger.change(&mut segment.accounts, UNKNOWN, &known);
-        if gone.batches > 0 {
-            self.lost(segment, segment.first, gone);
-        }
-    }
-
-    fn lost(&mut self, segment: &mut Segment, first: u64, gone: Tally) {
-        let mut change = Account {
-            received: gone,
-            ..Account::default()
-        };
-        change.drop_queued(Reason::Corrupt);
-        self.ledger.change(&mut segment.accounts, UNKNOWN, &change);
-        self.tell(Event::Lost {
-            first,
-            batches: gone.batches,
-            samples: gone.samples,
-        });
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is known of a segment without reading it.
 
 use super::format::{ACK, Ack, AckKind, FILE_HEADER};
-use super::ledger::{Account, Accounts, Held, Ledger, Reason, Slot, Tally};
+use super::ledger::{Account, Accounts, HeldByLine, Ledger, Reason, Slot, Tally};
 use super::{Entry, Fate};
 
 /// Set in the index for records that are done.
@@ -35,7 +35,7 @@ pub(super) struct Segment {
     pub(super) accounts: Accounts,
     /// What is not done, and what was lost and waits. Told when records come and go, and not made
     /// of the accounts: it is what they are held against.
-    pub(super) held: Held,
+    pub(super) held: HeldByLine,
     /// Of its readable records.
     written: Tally,
     /// What is to be written to the ack file.
@@ -69,7 +69,7 @@ impl Segment {
             made_room: false,
             lanes_unspecified: false,
             accounts: Accounts::default(),
-            held: Held::default(),
+            held: HeldByLine::default(),
             written: Tally::default(),
             pending: Vec::new(),
         }

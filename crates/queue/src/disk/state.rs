@@ -21,7 +21,7 @@ use super::{ACK_BATCH, Entry, Event, Fate, Options};
 const SEGMENT_OVERHEAD: u64 = (2 * FILE_HEADER + ACK) as u64;
 
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct DiskState {
     /// In order. Only the writer adds and removes them.
     pub(super) segments: VecDeque<Segment>,
     pub(super) ledger: Ledger,
@@ -53,7 +53,7 @@ struct Reserved {
     line: u64,
 }
 
-impl State {
+impl DiskState {
     pub(super) fn new(ledger: Ledger, segments: VecDeque<Segment>, next: u64) -> Self {
         Self {
             segments,
@@ -238,8 +238,8 @@ impl Stats {
 /// Who is told of events. It must not block.
 pub(super) type Listener = Arc<dyn Fn(Event) + Send + Sync>;
 
-pub(super) struct Shared {
-    state: Mutex<State>,
+pub(super) struct DiskShared {
+    state: Mutex<DiskState>,
     pub(super) fs: Arc<dyn Fs>,
     pub(super) id: u64,
     pub(super) seed: Seed,
@@ -253,18 +253,18 @@ pub(super) struct Shared {
     wake: Sender<()>,
 }
 
-impl std::fmt::Debug for Shared {
+impl std::fmt::Debug for DiskShared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared")
+        f.debug_struct("DiskShared")
             .field("fs", &self.fs)
             .field("options", &self.options())
             .finish_non_exhaustive()
     }
 }
 
-impl Shared {
+impl DiskShared {
     pub(super) fn new(
-        state: State,
+        state: DiskState,
         (fs, id, options): (Arc<dyn Fs>, u64, Options),
         listener: Listener,
         wake: Sender<()>,
@@ -285,7 +285,7 @@ impl Shared {
 
     /// No invariant spans a panic here: nothing that is done under the lock can panic. Nothing is
     /// read or written under it either.
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, DiskState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

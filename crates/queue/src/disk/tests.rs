@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::commit::{Engine, Job};
 use super::fs::Fs;
 use super::queue::{admit, open, read_ledger, snapshot};
-use super::state::Shared;
+use super::state::DiskShared;
 use super::*;
 
 const MIB: u64 = 1 << 20;
@@ -48,7 +48,7 @@ fn append(tenant: &str, samples: u64, length: usize) -> Append {
 
 /// A queue without its thread.
 struct Driven {
-    shared: Arc<Shared>,
+    shared: Arc<DiskShared>,
     engine: Engine,
     events: Arc<Mutex<Vec<Event>>>,
 }

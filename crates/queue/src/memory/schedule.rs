@@ -1,9 +1,10 @@
 //! Which item is next: tenants take turns, and so do the lanes of a tenant.
 //!
-//! State is kept for tenants and lanes that have something here or under way, and for tenants that
+//! QueueState is kept for tenants and lanes that have something here or under way, and for tenants that
 //! are left alone for a while. Taking and adding cost the same however many there are.
 
-use std::collections::hash_map::Entry;
+mod lanes;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::mem::take;
 
@@ -13,12 +14,15 @@ use metrifold_model::Tenant;
 
 use crate::Lane;
 
+pub(super) use lanes::Item;
+use lanes::{LaneItems, TenantItems};
+
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// Items that wait.
 #[derive(Debug)]
 pub(super) struct Schedule<T> {
-    tenants: Map<Option<Tenant>, Line<T>>,
+    tenants: Map<Option<Tenant>, TenantItems<T>>,
     /// Whose turn it is. Some may have nothing to take meanwhile.
     turns: VecDeque<Option<Tenant>>,
     /// Who is left alone, and until when.
@@ -32,39 +36,6 @@ pub(super) struct Schedule<T> {
     surplus: bool,
 }
 
-/// The items of a tenant.
-#[derive(Debug)]
-struct Line<T> {
-    lanes: Map<u64, LaneItems<T>>,
-    /// The lanes whose turn it is. Some may have nothing to take meanwhile.
-    turns: VecDeque<u64>,
-    /// Whether it is among those whose turn it is.
-    in_turn: bool,
-    paused: Option<Instant>,
-    /// Of its items here and under way.
-    bytes: usize,
-    /// Of its items here.
-    waiting: usize,
-}
-
-#[derive(Debug)]
-struct LaneItems<T> {
-    items: VecDeque<Item<T>>,
-    /// The items under way, and how many of them hold the lane.
-    under_way: usize,
-    holders: usize,
-    in_turn: bool,
-}
-
-#[derive(Debug)]
-pub(super) struct Item<T> {
-    pub(super) item: T,
-    pub(super) weight: usize,
-    holds: bool,
-    /// Its place in the order in which items came.
-    pub(super) came: u64,
-}
-
 impl<T> Default for Schedule<T> {
     fn default() -> Self {
         Self {
@@ -75,72 +46,6 @@ impl<T> Default for Schedule<T> {
             bytes: 0,
             next: 0,
             surplus: false,
-        }
-    }
-}
-
-impl<T> Default for Line<T> {
-    fn default() -> Self {
-        Self {
-            lanes: Map::default(),
-            turns: VecDeque::new(),
-            in_turn: false,
-            paused: None,
-            bytes: 0,
-            waiting: 0,
-        }
-    }
-}
-
-impl<T> Default for LaneItems<T> {
-    fn default() -> Self {
-        Self {
-            items: VecDeque::new(),
-            under_way: 0,
-            holders: 0,
-            in_turn: false,
-        }
-    }
-}
-
-impl<T> LaneItems<T> {
-    fn is_ready(&self) -> bool {
-        self.holders == 0 && !self.items.is_empty()
-    }
-}
-
-impl<T> Line<T> {
-    /// Gives a lane a turn if it has something to take.
-    fn enlist(&mut self, id: u64) {
-        if let Some(lane) = self.lanes.get_mut(&id)
-            && lane.is_ready()
-            && !lane.in_turn
-        {
-            lane.in_turn = true;
-            self.turns.push_back(id);
-        }
-    }
-
-    /// The next lane with something to take.
-    fn next_lane(&mut self) -> Option<u64> {
-        while let Some(id) = self.turns.pop_front() {
-            if let Some(lane) = self.lanes.get_mut(&id) {
-                lane.in_turn = false;
-                if lane.is_ready() {
-                    return Some(id);
-                }
-            }
-        }
-        None
-    }
-
-    /// Forgets a lane of which nothing is here or under way.
-    fn prune(&mut self, id: u64) {
-        if let Entry::Occupied(lane) = self.lanes.entry(id)
-            && lane.get().items.is_empty()
-            && lane.get().under_way == 0
-        {
-            lane.remove();
         }
     }
 }
@@ -168,7 +73,7 @@ impl<T> Schedule<T> {
 
     /// Of a tenant's items, here and under way.
     pub(super) fn bytes_of(&self, tenant: &Option<Tenant>) -> usize {
-        self.tenants.get(tenant).map_or(0, |line| line.bytes)
+        self.tenants.get(tenant).map_or(0, |own| own.bytes)
     }
 
     pub(super) fn push_back(&mut self, lane: Lane, item: T, weight: usize) {
@@ -201,11 +106,11 @@ impl<T> Schedule<T> {
     }
 
     fn add(&mut self, lane: Lane, weight: usize, add: impl FnOnce(&mut VecDeque<Item<T>>)) {
-        let line = self.tenants.entry(lane.tenant.clone()).or_default();
-        add(&mut line.lanes.entry(lane.id).or_default().items);
-        line.bytes += weight;
-        line.waiting += weight;
-        line.enlist(lane.id);
+        let own = self.tenants.entry(lane.tenant.clone()).or_default();
+        add(&mut own.lanes.entry(lane.id).or_default().items);
+        own.bytes += weight;
+        own.waiting += weight;
+        own.enlist(lane.id);
         self.len += 1;
         self.bytes += weight;
         self.enlist(lane.tenant);
@@ -213,12 +118,12 @@ impl<T> Schedule<T> {
 
     /// Gives a tenant a turn if it has something to take.
     fn enlist(&mut self, tenant: Option<Tenant>) {
-        if let Some(line) = self.tenants.get_mut(&tenant)
-            && !line.turns.is_empty()
-            && line.paused.is_none()
-            && !line.in_turn
+        if let Some(own) = self.tenants.get_mut(&tenant)
+            && !own.turns.is_empty()
+            && own.paused.is_none()
+            && !own.in_turn
         {
-            line.in_turn = true;
+            own.in_turn = true;
             self.turns.push_back(tenant);
         }
     }
@@ -228,17 +133,17 @@ impl<T> Schedule<T> {
     pub(super) fn take(&mut self, now: Instant, most: usize) -> Option<(Lane, Vec<Item<T>>)> {
         self.wake(now);
         while let Some(tenant) = self.turns.pop_front() {
-            let Some(line) = self.tenants.get_mut(&tenant) else {
+            let Some(own) = self.tenants.get_mut(&tenant) else {
                 continue;
             };
-            line.in_turn = false;
-            if line.paused.is_some() {
+            own.in_turn = false;
+            if own.paused.is_some() {
                 continue;
             }
-            let Some(id) = line.next_lane() else {
+            let Some(id) = own.next_lane() else {
                 continue;
             };
-            let Some(lane) = line.lanes.get_mut(&id) else {
+            let Some(lane) = own.lanes.get_mut(&id) else {
                 continue;
             };
             let mut run = Vec::new();
@@ -260,8 +165,8 @@ impl<T> Schedule<T> {
                 }
             }
             lane.under_way += run.len();
-            line.waiting -= weight;
-            line.enlist(id);
+            own.waiting -= weight;
+            own.enlist(id);
             self.len -= run.len();
             self.bytes -= weight;
             let holds = run.first().is_some_and(|item| item.holds);
@@ -273,19 +178,19 @@ impl<T> Schedule<T> {
 
     /// An item that was taken is done. Returns whether others may be taken for that.
     pub(super) fn release(&mut self, lane: &Lane, weight: usize) -> bool {
-        let Some(line) = self.tenants.get_mut(&lane.tenant) else {
+        let Some(own) = self.tenants.get_mut(&lane.tenant) else {
             return false;
         };
-        line.bytes -= weight;
+        own.bytes -= weight;
         let mut freed = false;
-        if let Some(items) = line.lanes.get_mut(&lane.id) {
+        if let Some(items) = own.lanes.get_mut(&lane.id) {
             items.under_way -= 1;
             items.holders -= usize::from(lane.holds);
             freed = lane.holds && items.is_ready();
             self.surplus |= freed;
         }
-        line.enlist(lane.id);
-        line.prune(lane.id);
+        own.enlist(lane.id);
+        own.prune(lane.id);
         self.enlist(lane.tenant.clone());
         self.prune(&lane.tenant);
         freed
@@ -293,16 +198,16 @@ impl<T> Schedule<T> {
 
     /// Forgets a tenant of which nothing is left.
     fn prune(&mut self, tenant: &Option<Tenant>) {
-        let line = self.tenants.get(tenant);
-        if line.is_some_and(|line| line.lanes.is_empty() && line.paused.is_none()) {
+        let own = self.tenants.get(tenant);
+        if own.is_some_and(|own| own.lanes.is_empty() && own.paused.is_none()) {
             self.tenants.remove(tenant);
         }
     }
 
     /// Has the items of these tenants, also those under way, hold their lanes from now on.
     pub(super) fn hold(&mut self, of: impl Fn(&Option<Tenant>) -> bool) {
-        for (_, line) in self.tenants.iter_mut().filter(|(tenant, _)| of(tenant)) {
-            for lane in line.lanes.values_mut() {
+        for (_, own) in self.tenants.iter_mut().filter(|(tenant, _)| of(tenant)) {
+            for lane in own.lanes.values_mut() {
                 lane.holders = lane.under_way;
                 for item in &mut lane.items {
                     item.holds = true;
@@ -313,8 +218,8 @@ impl<T> Schedule<T> {
 
     /// Leaves a tenant alone until then.
     pub(super) fn pause(&mut self, tenant: Option<Tenant>, until: Instant) {
-        let line = self.tenants.entry(tenant.clone()).or_default();
-        if let Some(before) = line.paused.replace(until) {
+        let own = self.tenants.entry(tenant.clone()).or_default();
+        if let Some(before) = own.paused.replace(until) {
             self.paused.remove(&(before, tenant.clone()));
         }
         self.paused.insert((until, tenant));
@@ -344,8 +249,8 @@ impl<T> Schedule<T> {
     }
 
     fn resume(&mut self, tenant: &Option<Tenant>) {
-        if let Some(line) = self.tenants.get_mut(tenant) {
-            line.paused = None;
+        if let Some(own) = self.tenants.get_mut(tenant) {
+            own.paused = None;
             self.surplus = true;
         }
         self.enlist(tenant.clone());
@@ -354,16 +259,16 @@ impl<T> Schedule<T> {
 
     /// The tenant of whom most is here.
     pub(super) fn largest(&self) -> Option<Option<Tenant>> {
-        let largest = self.tenants.iter().max_by_key(|(_, line)| line.waiting);
+        let largest = self.tenants.iter().max_by_key(|(_, own)| own.waiting);
         largest.map(|(tenant, _)| tenant.clone())
     }
 
     /// Removes a tenant's oldest item.
     pub(super) fn evict(&mut self, tenant: &Option<Tenant>) -> Option<Item<T>> {
-        let line = self.tenants.get_mut(tenant)?;
+        let own = self.tenants.get_mut(tenant)?;
         let front = |(id, lane): (&u64, &LaneItems<T>)| Some((lane.items.front()?.came, *id));
-        let (_, id) = line.lanes.iter().filter_map(front).min()?;
-        let item = line.lanes.get_mut(&id)?.items.pop_front()?;
+        let (_, id) = own.lanes.iter().filter_map(front).min()?;
+        let item = own.lanes.get_mut(&id)?.items.pop_front()?;
         self.removed(tenant, id, item.weight);
         Some(item)
     }
@@ -375,7 +280,7 @@ impl<T> Schedule<T> {
         tenant: &Option<Tenant>,
         mut which: impl FnMut(&T) -> bool,
     ) -> Vec<(u64, T)> {
-        let lanes = self.tenants.get(tenant).map(|line| line.lanes.iter());
+        let lanes = self.tenants.get(tenant).map(|own| own.lanes.iter());
         let idle = lanes
             .into_iter()
             .flatten()
@@ -383,8 +288,8 @@ impl<T> Schedule<T> {
         let lanes: Vec<u64> = idle.map(|(id, _)| *id).collect();
         let mut withdrawn = Vec::new();
         for id in lanes {
-            while let Some(line) = self.tenants.get_mut(tenant)
-                && let Some(lane) = line.lanes.get_mut(&id)
+            while let Some(own) = self.tenants.get_mut(tenant)
+                && let Some(lane) = own.lanes.get_mut(&id)
                 && let Some(item) = lane.items.pop_back_if(|last| which(&last.item))
             {
                 self.removed(tenant, id, item.weight);
@@ -397,10 +302,10 @@ impl<T> Schedule<T> {
     fn removed(&mut self, tenant: &Option<Tenant>, lane: u64, weight: usize) {
         self.len -= 1;
         self.bytes -= weight;
-        if let Some(line) = self.tenants.get_mut(tenant) {
-            line.bytes -= weight;
-            line.waiting -= weight;
-            line.prune(lane);
+        if let Some(own) = self.tenants.get_mut(tenant) {
+            own.bytes -= weight;
+            own.waiting -= weight;
+            own.prune(lane);
         }
         self.prune(tenant);
     }
@@ -409,8 +314,8 @@ impl<T> Schedule<T> {
     /// them.
     pub(super) fn iter_mut(&mut self) -> Vec<(Lane, &mut T)> {
         let mut all = Vec::with_capacity(self.len);
-        for (tenant, line) in &mut self.tenants {
-            for (id, lane) in &mut line.lanes {
+        for (tenant, own) in &mut self.tenants {
+            for (id, lane) in &mut own.lanes {
                 for (place, item) in lane.items.iter_mut().enumerate() {
                     let lane = Lane {
                         tenant: tenant.clone(),
@@ -429,18 +334,18 @@ impl<T> Schedule<T> {
     /// Removes all items, and returns them in the order in which they came.
     pub(super) fn drain(&mut self) -> Vec<Item<T>> {
         let mut all = Vec::with_capacity(self.len);
-        for line in self.tenants.values_mut() {
-            line.bytes -= line.waiting;
-            line.waiting = 0;
-            for lane in line.lanes.values_mut() {
+        for own in self.tenants.values_mut() {
+            own.bytes -= own.waiting;
+            own.waiting = 0;
+            for lane in own.lanes.values_mut() {
                 all.extend(lane.items.drain(..).enumerate());
                 lane.in_turn = false;
             }
-            line.lanes.retain(|_, lane| lane.under_way > 0);
-            line.turns.clear();
-            (line.in_turn, line.paused) = (false, None);
+            own.lanes.retain(|_, lane| lane.under_way > 0);
+            own.turns.clear();
+            (own.in_turn, own.paused) = (false, None);
         }
-        self.tenants.retain(|_, line| !line.lanes.is_empty());
+        self.tenants.retain(|_, own| !own.lanes.is_empty());
         self.paused.clear();
         self.turns.clear();
         (self.len, self.bytes) = (0, 0);

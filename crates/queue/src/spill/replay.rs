@@ -15,7 +15,7 @@ use crate::item::{Queued, Tracked};
 
 use super::backlog::Next;
 use super::residence::Residence;
-use super::{Spill, State, now_millis};
+use super::{Spill, SpillState, now_millis};
 
 /// A record that was read, on its way into memory.
 pub(super) struct Readied {
@@ -128,8 +128,8 @@ impl Spill {
     }
 
     /// Has a tenant's batches that are on disk leave memory, so that there is room for others.
-    pub(super) fn evict(&self, state: &mut State, tenant: Option<&Tenant>) {
-        let State {
+    pub(super) fn evict(&self, state: &mut SpillState, tenant: Option<&Tenant>) {
+        let SpillState {
             residents,
             backlog,
             waiting,

@@ -14,7 +14,7 @@ use crate::item::{Incoming, Queued, Tracked};
 
 use super::residence::{Residence, Unstored};
 use super::tasks::append_failed;
-use super::{Spill, State, Taken, now_millis};
+use super::{Spill, SpillState, Taken, now_millis};
 
 impl Spill {
     /// Takes a batch into memory, or to disk if it has to wait behind others there.
@@ -50,7 +50,7 @@ impl Spill {
         self.write(state, item)
     }
 
-    fn keep_in_memory(&self, state: &mut State, item: Incoming, weight: usize) {
+    fn keep_in_memory(&self, state: &mut SpillState, item: Incoming, weight: usize) {
         let Incoming {
             batch,
             ticket,
@@ -79,7 +79,7 @@ impl Spill {
     }
 
     /// Appends a batch without keeping it in memory.
-    fn write(self: &Arc<Self>, mut state: MutexGuard<'_, State>, item: Incoming) -> Taken {
+    fn write(self: &Arc<Self>, mut state: MutexGuard<'_, SpillState>, item: Incoming) -> Taken {
         let Incoming {
             mut batch,
             ticket,
@@ -131,7 +131,7 @@ impl Spill {
     /// whether all that can be stored is on its way.
     pub(super) fn spill(
         self: &Arc<Self>,
-        state: &mut State,
+        state: &mut SpillState,
         which: impl Fn(&Unstored) -> bool,
     ) -> bool {
         let due = state.storable().filter(|(_, it)| which(it));

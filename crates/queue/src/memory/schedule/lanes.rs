@@ -1,0 +1,107 @@
+//! The items of a tenant, by lane.
+
+use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+
+use tokio::time::Instant;
+
+use super::Map;
+
+/// The items of a tenant.
+#[derive(Debug)]
+pub(super) struct TenantItems<T> {
+    pub(super) lanes: Map<u64, LaneItems<T>>,
+    /// The lanes whose turn it is. Some may have nothing to take meanwhile.
+    pub(super) turns: VecDeque<u64>,
+    /// Whether it is among those whose turn it is.
+    pub(super) in_turn: bool,
+    pub(super) paused: Option<Instant>,
+    /// Of its items here and under way.
+    pub(super) bytes: usize,
+    /// Of its items here.
+    pub(super) waiting: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct LaneItems<T> {
+    pub(super) items: VecDeque<Item<T>>,
+    /// The items under way, and how many of them hold the lane.
+    pub(super) under_way: usize,
+    pub(super) holders: usize,
+    pub(super) in_turn: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Item<T> {
+    pub(crate) item: T,
+    pub(crate) weight: usize,
+    pub(super) holds: bool,
+    /// Its place in the order in which items came.
+    pub(crate) came: u64,
+}
+
+impl<T> Default for TenantItems<T> {
+    fn default() -> Self {
+        Self {
+            lanes: Map::default(),
+            turns: VecDeque::new(),
+            in_turn: false,
+            paused: None,
+            bytes: 0,
+            waiting: 0,
+        }
+    }
+}
+
+impl<T> Default for LaneItems<T> {
+    fn default() -> Self {
+        Self {
+            items: VecDeque::new(),
+            under_way: 0,
+            holders: 0,
+            in_turn: false,
+        }
+    }
+}
+
+impl<T> LaneItems<T> {
+    pub(super) fn is_ready(&self) -> bool {
+        self.holders == 0 && !self.items.is_empty()
+    }
+}
+
+impl<T> TenantItems<T> {
+    /// Gives a lane a turn if it has something to take.
+    pub(super) fn enlist(&mut self, id: u64) {
+        if let Some(lane) = self.lanes.get_mut(&id)
+            && lane.is_ready()
+            && !lane.in_turn
+        {
+            lane.in_turn = true;
+            self.turns.push_back(id);
+        }
+    }
+
+    /// The next lane with something to take.
+    pub(super) fn next_lane(&mut self) -> Option<u64> {
+        while let Some(id) = self.turns.pop_front() {
+            if let Some(lane) = self.lanes.get_mut(&id) {
+                lane.in_turn = false;
+                if lane.is_ready() {
+                    return Some(id);
+                }
+            }
+        }
+        None
+    }
+
+    /// Forgets a lane of which nothing is here or under way.
+    pub(super) fn prune(&mut self, id: u64) {
+        if let Entry::Occupied(lane) = self.lanes.entry(id)
+            && lane.get().items.is_empty()
+            && lane.get().under_way == 0
+        {
+            lane.remove();
+        }
+    }
+}

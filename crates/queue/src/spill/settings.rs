@@ -1,0 +1,29 @@
+//! What the configuration says of a queue on disk.
+
+use std::time::Duration;
+
+use crate::QueueConfig;
+
+/// What a reload can change.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    /// Whether new batches are stored. If not, what is on disk is delivered, and that is all.
+    pub(super) keeps: bool,
+    pub(super) store_after: Duration,
+    pub(super) max_age: Option<Duration>,
+    pub(super) memory_bytes: usize,
+}
+
+impl Settings {
+    pub(super) fn new(config: QueueConfig) -> Self {
+        Self {
+            keeps: config.is_disk(),
+            store_after: config.store_after(),
+            max_age: config
+                .is_disk()
+                .then(|| config.disk(true).max_age)
+                .flatten(),
+            memory_bytes: config.memory_bytes().bytes(),
+        }
+    }
+}

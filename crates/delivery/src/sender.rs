@@ -1,6 +1,7 @@
 //! The sink's run: takes deliveries as connections allow, and sees each to its end.
 
 mod attempt;
+mod books;
 mod merge;
 mod search;
 

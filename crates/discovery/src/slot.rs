@@ -4,13 +4,16 @@
 //! A provider may have several sources, such as files or names. Each has its last good answer, which
 //! a failure of that source does not touch. All of them together are a [`Snapshot`].
 
+mod diff;
+mod feed;
+mod status;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use serde::Serialize;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -19,10 +22,15 @@ use metrifold_telemetry::{State, Telemetry};
 
 use super::answer::{Failure, Reason};
 use super::kept::Kept;
-use super::labels::{Labels, Target};
+use super::labels::Target;
 use super::limits::{Limits, OnEmpty};
-use super::meters::{ProviderMeters, seconds};
+use super::meters::ProviderMeters;
 use super::snapshot::{Changes, Snapshot, Standing};
+
+use diff::{Diff, replace};
+
+pub use feed::{Answer, Feed};
+pub use status::{Status, Trouble};
 
 /// The most sources of a provider whose failures are told by name.
 const MAX_TOLD: usize = 10;
@@ -82,63 +90,6 @@ struct Inner {
     answered: Option<SystemTime>,
     attempted: Option<SystemTime>,
     trouble: Option<Trouble>,
-}
-
-/// The last failure of a provider.
-#[derive(Clone, Debug, Serialize)]
-pub struct Trouble {
-    /// When it was.
-    #[serde(serialize_with = "epoch")]
-    pub time: SystemTime,
-    /// What kind it was.
-    pub reason: Reason,
-    /// What failed: a file, a URL, a name.
-    pub source: Arc<str>,
-    /// What happened.
-    pub text: String,
-}
-
-/// What there is to tell of a provider.
-#[derive(Clone, Debug, Serialize)]
-pub struct Status {
-    /// Its `type`.
-    pub r#type: Arc<str>,
-    /// Whether it runs.
-    pub state: State,
-    /// How many targets it has.
-    pub targets: usize,
-    /// How many sources have answered.
-    pub sources: usize,
-    /// How much is known of them.
-    pub standing: Standing,
-    /// Whether some targets are those of an answer before the last attempt.
-    pub stale: bool,
-    /// Whether what is known comes from a run of the process before this one, or from what the
-    /// provider was before a reload.
-    pub inherited: bool,
-    /// Seconds since all sources have answered.
-    pub age_seconds: Option<f64>,
-    /// When all sources have last answered.
-    #[serde(serialize_with = "maybe_epoch")]
-    pub last_success: Option<SystemTime>,
-    /// When it last tried.
-    #[serde(serialize_with = "maybe_epoch")]
-    pub last_attempt: Option<SystemTime>,
-    /// What last failed, if it has not succeeded since.
-    pub failing: Vec<Trouble>,
-    /// What last failed.
-    pub last_error: Option<Trouble>,
-}
-
-fn epoch<S: serde::Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(seconds(*time))
-}
-
-fn maybe_epoch<S: serde::Serializer>(
-    time: &Option<SystemTime>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    time.map(seconds).serialize(serializer)
 }
 
 impl Slot {
@@ -420,224 +371,6 @@ impl fmt::Debug for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Slot").field(&self.name).finish()
     }
-}
-
-/// What differs: targets that came (true) or went.
-#[derive(Default)]
-struct Diff(BTreeMap<Target, bool>);
-
-impl Diff {
-    fn note(&mut self, target: &Target, came: bool) {
-        // What went and came again is as it was.
-        if self.0.get(target) == Some(&!came) {
-            self.0.remove(target);
-        } else {
-            self.0.insert(target.clone(), came);
-        }
-    }
-
-    fn into_changes(self) -> Changes {
-        let mut changes = Changes::default();
-        for (target, came) in self.0 {
-            match came {
-                true => changes.added.push(target),
-                false => changes.removed.push(target),
-            }
-        }
-        changes
-    }
-}
-
-/// Gives a source other targets, sorted and unique; what is the same stays the same in memory.
-fn replace(inner: &mut Inner, source: &Arc<str>, mut targets: Vec<Target>, diff: &mut Diff) {
-    let old = inner.groups.get(source).cloned().unwrap_or_default();
-    let mut was = old.iter().peekable();
-    for target in &mut targets {
-        while let Some(gone) = was.next_if(|was| **was < *target) {
-            leave(&mut inner.targets, gone, diff);
-        }
-        match was.next_if(|was| **was == *target) {
-            Some(same) => *target = Arc::clone(same),
-            None => enter(&mut inner.targets, target, diff),
-        }
-    }
-    for gone in was {
-        leave(&mut inner.targets, gone, diff);
-    }
-    inner.groups.insert(Arc::clone(source), targets.into());
-}
-
-fn enter(targets: &mut BTreeMap<Target, u32>, target: &mut Target, diff: &mut Diff) {
-    let known = targets
-        .get_key_value(target)
-        .map(|(known, _)| known.clone());
-    if let Some(known) = known {
-        *target = known;
-    } else {
-        diff.note(target, true);
-    }
-    *targets.entry(Arc::clone(target)).or_default() += 1;
-}
-
-fn leave(targets: &mut BTreeMap<Target, u32>, target: &Target, diff: &mut Diff) {
-    if let Some(count) = targets.get_mut(target) {
-        *count -= 1;
-        if *count == 0 {
-            targets.remove(target);
-            diff.note(target, false);
-        }
-    }
-}
-
-/// What came of asking one source for its targets.
-pub type Answer = (Arc<str>, Result<Vec<Labels>, Failure>);
-
-/// The end of a slot that a provider writes to.
-#[derive(Clone, Debug)]
-pub struct Feed {
-    slot: Arc<Slot>,
-    turn: u64,
-}
-
-impl Feed {
-    /// How much may be found.
-    pub fn limits(&self) -> Limits {
-        locked(&self.slot.inner).options.limits
-    }
-
-    /// The sources of which answers are known.
-    pub fn sources(&self) -> Vec<Arc<str>> {
-        locked(&self.slot.inner).groups.keys().cloned().collect()
-    }
-
-    /// Tells what came of asking all sources that there are. Others that were known are gone.
-    /// Sorting and comparing takes a while for many targets: not on a worker thread.
-    pub fn all(&self, answers: Vec<Answer>) {
-        self.tell(answers, true);
-    }
-
-    /// Tells what came of asking some sources. The others are as they were.
-    pub fn some(&self, answers: Vec<Answer>) {
-        self.tell(answers, false);
-    }
-
-    /// Tells that all sources say the same as before.
-    pub fn same(&self) {
-        let slot = &self.slot;
-        let mut inner = locked(&slot.inner);
-        if inner.turn == self.turn {
-            inner.failed.clear();
-            self.settle(&mut inner, None);
-        }
-    }
-
-    /// Whether no source has failed at the last attempt.
-    pub(crate) fn is_content(&self) -> bool {
-        locked(&self.slot.inner).failed.is_empty()
-    }
-
-    fn tell(&self, answers: Vec<Answer>, all: bool) {
-        let slot = &self.slot;
-        // Sorted before anybody has to wait for the lock.
-        let sorted = answers.into_iter().map(|(source, answer)| {
-            let targets = answer.map(|targets| {
-                let mut targets: Vec<Target> = targets.into_iter().map(Arc::new).collect();
-                targets.sort_unstable();
-                targets.dedup();
-                targets
-            });
-            (source, targets)
-        });
-        let answers: Vec<_> = sorted.collect();
-        let mut inner = locked(&slot.inner);
-        if inner.turn != self.turn {
-            return;
-        }
-        let mut diff = Diff::default();
-        let mut answered = Vec::new();
-        let mut good = Vec::new();
-        let mut whole = true;
-        for (source, answer) in answers {
-            answered.push(source.clone());
-            match answer.and_then(|targets| judge(&inner, &source, targets)) {
-                Ok(targets) => good.push((source, targets)),
-                Err(failure) => {
-                    whole = false;
-                    slot.complain(&mut inner, &source, failure);
-                }
-            }
-        }
-        let gone: Vec<Arc<str>> = match all {
-            true => {
-                let known = inner.groups.keys().chain(inner.failed.keys());
-                let gone = known.filter(|source| !answered.contains(source));
-                gone.cloned().collect()
-            }
-            false => Vec::new(),
-        };
-        // Answers of another question go when this one has been answered as a whole.
-        let keeps = inner.inherited && !whole;
-        let replaced: usize = good.iter().map(|(_, targets)| targets.len()).sum();
-        let others: usize = inner
-            .groups
-            .iter()
-            .filter(|(source, _)| !good.iter().any(|(known, _)| known == *source))
-            .filter(|(source, _)| !gone.contains(source))
-            .map(|(_, targets)| targets.len())
-            .sum();
-        if let Err(failure) = inner.options.limits.check_count(replaced + others) {
-            for (source, _) in &good {
-                slot.complain(&mut inner, source, failure.clone());
-            }
-            good.clear();
-        }
-        for (source, targets) in good {
-            inner.failed.remove(&source);
-            replace(&mut inner, &source, targets, &mut diff);
-        }
-        for source in gone.into_iter().filter(|_| !keeps) {
-            inner.failed.remove(&source);
-            replace(&mut inner, &source, Vec::new(), &mut diff);
-            inner.groups.remove(&source);
-        }
-        self.settle(&mut inner, Some(diff));
-    }
-
-    /// Ends an attempt.
-    fn settle(&self, inner: &mut Inner, diff: Option<Diff>) {
-        let slot = &self.slot;
-        let now = SystemTime::now();
-        inner.attempted = Some(now);
-        let meters = slot.meters();
-        meters.attempts.increment(1);
-        if inner.failed.is_empty() {
-            inner.answered = Some(now);
-            inner.inherited = false;
-            inner.remembers = true;
-        }
-        if let Some(answered) = inner.answered {
-            meters.answered.set(seconds(answered));
-        }
-        slot.publish(inner, diff);
-        slot.attempts.send_modify(|attempts| *attempts += 1);
-    }
-
-    /// Keeps on disk what is known, until the future is dropped.
-    pub(crate) async fn keep(&self) {
-        self.slot.clone().keep().await;
-        std::future::pending::<()>().await;
-    }
-}
-
-/// Takes the answer of a source, or says why not.
-fn judge(inner: &Inner, source: &Arc<str>, targets: Vec<Target>) -> Result<Vec<Target>, Failure> {
-    inner.options.limits.check(&targets)?;
-    let known = inner.groups.get(source).map_or(0, |known| known.len());
-    if targets.is_empty() && known > 0 && inner.options.on_empty == OnEmpty::Keep {
-        let text = format!("the answer has no target, and the one before had {known}: they stay");
-        return Err(Failure::new(Reason::Empty, text));
-    }
-    Ok(targets)
 }
 
 /// The end of a slot from which targets are read. A clone reads by itself.

@@ -46,10 +46,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use metrifold_base::RateMeter;
 use metrifold_model::ledger::{Reason, Tally};
-use metrifold_model::{Outcome, Tenant, Ticket};
+use metrifold_model::{Tenant, Ticket};
 
-use crate::disk::{DiskQueue, Entry, Fate, OpenError, Snapshot};
-use crate::{Accounts, Holdings, Incoming, Lane, Progress, Queue, QueueConfig, Queued, Tracked};
+use crate::disk::{DiskQueue, Entry, OpenError, Snapshot};
+use crate::{Accounts, Incoming, Queue, QueueConfig, Queued, Tracked};
 
 use backlog::Backlog;
 use residence::{Residence, Residents, Unstored};

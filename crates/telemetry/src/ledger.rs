@@ -12,7 +12,8 @@ use metrics::Label;
 
 use metrifold_model::ledger::{Account, Ledger, Line, Tally};
 
-use super::{Component, Metric, labels, lock};
+use super::component::{Component, labels};
+use super::{Metric, lock};
 
 /// How many tenants of a sink have a line of their own, unless the configuration says otherwise.
 pub const LEDGER_TENANTS: usize = 20;

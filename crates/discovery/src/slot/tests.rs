@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::labels::Labels;
 
 fn options(folder: Option<&Path>, question: &str) -> SlotOptions {
     SlotOptions {

@@ -16,7 +16,7 @@ use metrifold_model::ledger::Tally;
 use super::checkpoint::{Checkpoint, read_checkpoint, replace_checkpoint};
 use super::event::{AppendError, OpenError};
 use super::fs::{Directory, Fs};
-use super::ledger::{Account, Line};
+use super::ledger::{Account, TenantReading};
 use super::queue::Refused;
 use super::reader::ReadError;
 use super::recover::LOCK;
@@ -235,7 +235,7 @@ fn add_history(accounts: &mut BTreeMap<Arc<str>, Account>, reading: &Reading) {
         .tenants
         .iter()
         .map(|line| (line.tenant.clone(), line));
-    for (tenant, Line { account, .. }) in rest.into_iter().chain(named) {
+    for (tenant, TenantReading { account, .. }) in rest.into_iter().chain(named) {
         let mut over = account.clone();
         over.received -= account.queued();
         accounts.entry(tenant).or_default().add(&over);

@@ -1,8 +1,12 @@
 //! The edge into a sink: its queue, the form in which it wants batches, and its accounts.
 
 mod delivery;
+mod ending;
+mod form;
 mod gauge;
+mod input;
 mod ledger;
+mod patience;
 mod push;
 
 use std::path::Path;
@@ -10,30 +14,31 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use tokio::time::{Instant, timeout};
-use tracing::{info, warn};
+use tokio::time::Instant;
+use tracing::info;
 
 use metrifold_base::{BuildError, RateMeter, Size};
 use metrifold_codec::Batch;
 use metrifold_codec::remote_write::{
-    CompanionBounds, Companions, CompressionChoice, DecodeError, GivenUp, Unsent,
+    CompanionBounds, Companions, CompressionChoice, DecodeError, GivenUp,
 };
-use metrifold_model::ledger::{Reason, Tally};
-use metrifold_model::{Outcome, Tenant, Ticket, Version};
+use metrifold_model::{Outcome, Tenant, Ticket};
 use metrifold_queue::disk::OpenError;
 use metrifold_queue::{
-    Accounts, InFlight, LONGEST_RETRY, Lane, OrderedBy, Progress, Queue, QueueConfig, Queued,
-    Spill, Tracked, WhenFull,
+    Accounts, InFlight, Lane, OrderedBy, Progress, Queue, QueueConfig, Queued, Spill, Tracked,
+    WhenFull,
 };
 use metrifold_telemetry::ComponentMetrics;
 
 use crate::planes::Ending;
-use crate::planes::metrics::{Needs, Transform};
+use crate::planes::metrics::Transform;
 
 use gauge::Gauge;
 use ledger::Before;
 
-pub use delivery::{Delivery, Input, Run, Trouble};
+pub use delivery::{Delivery, Trouble};
+pub use form::Form;
+pub use input::{Input, Run};
 
 /// An edge into a sink, shared by all stages that end there and by the sink itself. When the sink
 /// is replaced, its successor gets an edge of its own into the same queue.
@@ -92,30 +97,6 @@ pub struct EdgeConfig {
     pub checks_series: bool,
     /// Bounds on what is kept of what comes apart from its series.
     pub companions: CompanionBounds,
-}
-
-/// How a sink takes its batches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Form {
-    /// It reads series.
-    Decoded,
-    /// It sends bodies of remote write 1.0.
-    V1,
-    /// It sends bodies of remote write 2.0.
-    V2,
-    /// It sends bodies of the version in which the batch arrived.
-    AsReceived,
-}
-
-impl Ending {
-    /// The reason under which it is counted that a batch was given up, and what its sender hears.
-    fn reason(self) -> (Reason, &'static str) {
-        match self {
-            Self::Shutdown => (Reason::Shutdown, "shut down before it was delivered"),
-            Self::Removed => (Reason::Removed, "sink was removed before it was delivered"),
-        }
-    }
 }
 
 /// The lane of a batch: by its tenant and what its source orders batches by, which is a key that
@@ -231,58 +212,6 @@ impl Edge {
         self.turn.load(Ordering::Relaxed)
     }
 
-    fn prefer(&self, form: Form) {
-        self.form.store(form as u8, Ordering::Relaxed);
-    }
-
-    /// The form in which the sink wants batches now.
-    pub(crate) fn form(&self) -> Form {
-        match self.form.load(Ordering::Relaxed) {
-            0 => Form::Decoded,
-            1 => Form::V1,
-            2 => Form::V2,
-            _ => Form::AsReceived,
-        }
-    }
-
-    /// What it needs of a batch of this version, its own transform included.
-    pub(crate) fn needs(&self, version: Version) -> Needs {
-        match self.before {
-            Some(_) => Needs::Decode,
-            None => self.needs_behind(version),
-        }
-    }
-
-    /// What it needs of a batch behind its own transform.
-    pub(crate) fn needs_behind(&self, version: Version) -> Needs {
-        if !self.takes_bodies(version) {
-            Needs::Decode
-        } else if self.checks_series {
-            Needs::Check
-        } else {
-            Needs::Nothing
-        }
-    }
-
-    /// Whether the sink sends bodies of this version as they are, once their series are in order.
-    pub(crate) fn takes_bodies(&self, version: Version) -> bool {
-        let form = match version {
-            Version::V1 => Form::V1,
-            Version::V2 => Form::V2,
-        };
-        [form, Form::AsReceived].contains(&self.form())
-    }
-
-    /// The version in which a batch leaves here; none if the sink reads series.
-    pub(crate) fn version(&self, batch: &Batch) -> Option<Version> {
-        match self.form() {
-            Form::Decoded => None,
-            Form::V1 => Some(Version::V1),
-            Form::V2 => Some(Version::V2),
-            Form::AsReceived => Some(batch.version()),
-        }
-    }
-
     /// Gives a batch that leaves as 2.0 what has come apart from its series.
     pub(crate) fn complete(&self, batch: &mut Batch) -> Result<GivenUp, DecodeError> {
         let now = Instant::now().into_std();
@@ -335,108 +264,6 @@ impl Edge {
             spill.set_well(tenant);
         }
     }
-
-    /// After how many seconds it is worth trying again, as far as its queue knows.
-    pub(crate) fn retry_after(&self) -> Option<u64> {
-        match self.pipe.spill.get() {
-            Some(spill) => Some(spill.retry_after()),
-            None => self.memory_retry_after(),
-        }
-    }
-
-    /// The same, if it is for its queue that senders wait.
-    pub(crate) fn holds_up(&self) -> Option<u64> {
-        let Some(spill) = self.pipe.spill.get() else {
-            return self.memory_retry_after();
-        };
-        // Room comes by segments, of which there are sixteen.
-        let max = self.config.max_bytes().0;
-        let full = spill.snapshot().bytes >= max - max / 16;
-        full.then(|| spill.retry_after())
-    }
-
-    /// In how many seconds those who wait for memory now are through; none if nobody waits. If
-    /// nothing leaves at all, nobody knows: the fuller the queue, the longer.
-    fn memory_retry_after(&self) -> Option<u64> {
-        let bytes = self.pipe.queue.bytes();
-        if bytes == 0 {
-            return None;
-        }
-        let seconds = self.pipe.outflow.seconds_for(bytes as u64);
-        let seconds = seconds.unwrap_or_else(|| {
-            let max = self.config.memory_bytes().bytes().max(1);
-            LONGEST_RETRY as f64 * bytes as f64 / max as f64
-        });
-        Some((seconds.ceil() as u64).clamp(1, LONGEST_RETRY))
-    }
-
-    /// Ends the sink's input once it is empty.
-    pub(crate) fn close(&self, ending: Ending) {
-        // Only the first reason counts.
-        let _ = self.pipe.ending.set(ending);
-        if let Some(spill) = self.pipe.spill.get() {
-            spill.begin_close();
-        }
-        self.pipe.queue.close();
-    }
-
-    /// Stores what only memory has, until `deadline`.
-    pub(crate) async fn store(&self, deadline: Instant) {
-        if let Some(spill) = self.spill() {
-            spill.secure(deadline).await;
-        }
-    }
-
-    /// The same, once nothing more comes. If the sink fails, it is to try no more.
-    pub(crate) async fn secure(&self, deadline: Instant) {
-        self.store(deadline).await;
-        if self.spill().is_some_and(|spill| spill.is_failing()) {
-            // What is under way comes back, and stays on disk.
-            self.pass_turn();
-        }
-    }
-
-    /// What memory alone has, deliveries in flight included.
-    pub(crate) fn left(&self) -> Tally {
-        let held = self.pipe.held();
-        let mut left = held.none;
-        for tally in held.named.values() {
-            left += *tally;
-        }
-        left
-    }
-
-    /// Gives up what nobody will take any more.
-    pub(crate) fn abandon(&self) {
-        for waiting in self.pipe.queue.end() {
-            self.give_up_at_end(waiting);
-        }
-        let exemplars = self.pipe.companions.give_up();
-        if exemplars > 0 {
-            self.metrics
-                .discarded_exemplars(Unsent::WITHOUT_SAMPLE, exemplars);
-            info!(sink = %self.id, exemplars, "exemplars were given up for which no sample of their series came");
-        }
-    }
-
-    /// Closes the queue on disk, once nobody sends and nobody takes any more.
-    pub(crate) async fn shut(&self) {
-        let Some(spill) = self.pipe.spill.get().cloned() else {
-            return;
-        };
-        spill.close();
-        let closing = spill.clone();
-        let closed = tokio::task::spawn_blocking(move || closing.disk().close());
-        if timeout(CLOSE_LIMIT, closed).await.is_err() {
-            warn!(sink = %self.id, "queue on disk was not closed in time: some of what was delivered last is delivered again");
-        }
-        let queued = spill.snapshot().total.queued();
-        if queued.batches > 0 {
-            let size = Size(queued.bytes);
-            let path = spill.path().display();
-            info!(sink = %self.id, batches = queued.batches, %size, folder = %path, "what was not delivered stays on disk");
-        }
-    }
 }
 
 impl Pipe {
@@ -478,9 +305,6 @@ fn open(
         BuildError::new("queue", reason)
     })
 }
-
-/// How long closing a queue on disk may take.
-const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,5 @@
-//! A sink's end of its edge.
+//! A batch on its way into a sink, until somebody has said what became of it.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,153 +10,8 @@ use metrifold_codec::remote_write::{DecodeError, Unsent};
 use metrifold_model::ledger::{Reason, Tally};
 use metrifold_model::{Counts, Outcome, Ticket, Version};
 use metrifold_queue::{Held, InFlightMark, Progress, Queued, Tracked};
-use metrifold_telemetry::ComponentMetrics;
-
-use crate::planes::metrics::Form;
 
 use super::Edge;
-
-/// A sink's end of its edge.
-#[derive(Clone, Debug)]
-pub struct Input(pub(crate) Arc<Edge>);
-
-impl Input {
-    /// The next delivery; none once there will be no more, or a successor takes them. Several
-    /// takers may ask at once: of deliveries that must not overtake each other, one is under way
-    /// at a time. Cancelling it loses nothing.
-    pub async fn recv(&self) -> Option<Delivery> {
-        self.recv_run(0).await?.take_first()
-    }
-
-    /// The next delivery, and those right behind it that must not overtake it as long as their
-    /// senders do not wait and together they weigh no more than `most`.
-    pub async fn recv_run(&self, most: usize) -> Option<Run> {
-        loop {
-            let taken = self.0.pipe.queue.pop_run(self.0.turn(), most).await?;
-            let run = taken.into_iter();
-            let run = run.filter_map(|(queued, held)| self.delivery(queued, held));
-            let run = Run(run.collect());
-            if run.len() > 0 {
-                return Some(run);
-            }
-        }
-    }
-
-    fn delivery(&self, queued: Queued, held: Held<Queued>) -> Option<Delivery> {
-        let Queued {
-            mut batch,
-            ticket,
-            since,
-            attempts,
-            tally,
-            tracked,
-        } = queued;
-        let pipe = &self.0.pipe;
-        let in_flight = tracked
-            .is_none()
-            .then(|| pipe.in_flight.note(batch.tenant(), tally, since));
-        // It may have been queued for a predecessor that did not look into it.
-        let looked = if self.0.checks_series && !batch.is_checked() {
-            batch.decode().map(|_| ())
-        } else {
-            Ok(())
-        };
-        let mut delivery = Delivery {
-            batch,
-            rest: Vec::new(),
-            worst: Outcome::Delivered,
-            ticket,
-            since,
-            attempts,
-            tally,
-            tracked,
-            progress: Progress::default(),
-            edge: self.0.clone(),
-            held: Some(held),
-            comes_back: false,
-            _in_flight: in_flight,
-        };
-        match looked {
-            Ok(()) => Some(delivery),
-            Err(error) => {
-                delivery.count_lost(Reason::Invalid, None);
-                delivery.finish(Outcome::rejected(error.to_string()));
-                None
-            }
-        }
-    }
-
-    /// Whether a successor takes the deliveries. What has not been delivered is best dropped then:
-    /// the successor gets it.
-    pub fn superseded(&self) -> bool {
-        self.0.pipe.queue.has_passed(self.0.turn())
-    }
-
-    /// Waits until a successor takes the deliveries.
-    pub async fn wait_superseded(&self) {
-        self.0.pipe.queue.passed(self.0.turn()).await;
-    }
-
-    /// Puts something into the queue again as if it had just come, and waits for room if need be.
-    pub(crate) async fn send_again(&self, batch: Batch, ticket: Ticket) {
-        let (counts, bytes) = (batch.counts(), batch.body_len());
-        if let Some(blocked) = self.0.push(batch, Some(ticket)) {
-            self.0.push_wait(blocked).await;
-        }
-        self.0.metrics.received().batch(counts, bytes);
-    }
-
-    /// The sink's meters.
-    pub fn metrics(&self) -> &ComponentMetrics {
-        &self.0.metrics
-    }
-
-    /// Says in which form batches are wanted from now on.
-    pub fn prefer(&self, form: Form) {
-        self.0.prefer(form);
-    }
-}
-
-/// Deliveries that must not overtake each other. What is left of them when it is dropped goes back
-/// in order.
-#[derive(Debug)]
-pub struct Run(VecDeque<Delivery>);
-
-impl Run {
-    /// Takes the first one.
-    pub fn take_first(&mut self) -> Option<Delivery> {
-        self.0.pop_front()
-    }
-
-    /// The first one.
-    pub fn first(&self) -> Option<&Delivery> {
-        self.0.front()
-    }
-
-    /// Takes the first one, and gives back all others.
-    pub fn leave_first(&mut self) -> Option<Delivery> {
-        let first = self.take_first();
-        self.0.drain(..).rev().for_each(Delivery::put_back);
-        first
-    }
-
-    /// The deliveries in order.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Delivery> {
-        self.0.iter_mut()
-    }
-
-    /// How many there are; at least one.
-    #[allow(clippy::len_without_is_empty, reason = "a run is never empty")]
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-}
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        self.0.drain(..).rev().for_each(Delivery::put_back);
-    }
-}
 
 /// A batch and the duty to say what became of it. Its bytes count against the queue's bound until
 /// then. Dropping it without a word gives it back if the sink has a successor or the batch is on
@@ -198,6 +52,36 @@ pub struct Trouble {
 }
 
 impl Delivery {
+    /// What was taken from the queue of an edge.
+    pub(super) fn taken(edge: Arc<Edge>, queued: Queued, held: Held<Queued>) -> Self {
+        let Queued {
+            batch,
+            ticket,
+            since,
+            attempts,
+            tally,
+            tracked,
+        } = queued;
+        let in_flight = tracked
+            .is_none()
+            .then(|| edge.pipe.in_flight.note(batch.tenant(), tally, since));
+        Self {
+            batch,
+            rest: Vec::new(),
+            worst: Outcome::Delivered,
+            ticket,
+            since,
+            attempts,
+            tally,
+            tracked,
+            progress: Progress::default(),
+            edge,
+            held: Some(held),
+            comes_back: false,
+            _in_flight: in_flight,
+        }
+    }
+
     /// Whether the sender has been told to send it again.
     pub fn abandoned(&self) -> bool {
         self.ticket.as_ref().is_some_and(Ticket::abandoned)

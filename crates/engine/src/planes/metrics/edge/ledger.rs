@@ -19,7 +19,7 @@ pub(super) struct Before {
 
 impl Before {
     pub(super) fn of(opened: disk::Reading) -> Self {
-        let done = |line: &disk::Line| {
+        let done = |line: &disk::TenantReading| {
             let mut account = line.account.clone();
             account.received -= account.queued();
             account
@@ -94,7 +94,7 @@ impl AddDisk for Ledger {
         self.on_disk = true;
         let none = Before::default();
         let before = before.unwrap_or(&none);
-        let of = |line: &disk::Line, before: Option<&Account>| Line {
+        let of = |line: &disk::TenantReading, before: Option<&Account>| Line {
             account: line.account.clone(),
             queued: line.held,
             before: before.cloned().unwrap_or_default(),

@@ -12,8 +12,9 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use metrifold_codec::remote_write::Limits;
-use metrifold_model::{Ack, Kind, Origin, Until, Waiter};
+use metrifold_model::{Ack, Kind, Origin, Until, Version, Waiter};
 use metrifold_telemetry::Telemetry;
+use tokio::time::timeout;
 
 use super::*;
 

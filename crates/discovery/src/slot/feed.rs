@@ -1,0 +1,165 @@
+//! The end of a slot that a provider writes to: what came of asking its sources.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use metrifold_base::locked;
+
+use crate::answer::{Failure, Reason};
+use crate::labels::{Labels, Target};
+use crate::limits::{Limits, OnEmpty};
+use crate::meters::seconds;
+
+use super::diff::{Diff, replace};
+use super::{Inner, Slot};
+
+/// What came of asking one source for its targets.
+pub type Answer = (Arc<str>, Result<Vec<Labels>, Failure>);
+
+/// The end of a slot that a provider writes to.
+#[derive(Clone, Debug)]
+pub struct Feed {
+    pub(super) slot: Arc<Slot>,
+    pub(super) turn: u64,
+}
+
+impl Feed {
+    /// How much may be found.
+    pub fn limits(&self) -> Limits {
+        locked(&self.slot.inner).options.limits
+    }
+
+    /// The sources of which answers are known.
+    pub fn sources(&self) -> Vec<Arc<str>> {
+        locked(&self.slot.inner).groups.keys().cloned().collect()
+    }
+
+    /// Tells what came of asking all sources that there are. Others that were known are gone.
+    /// Sorting and comparing takes a while for many targets: not on a worker thread.
+    pub fn all(&self, answers: Vec<Answer>) {
+        self.tell(answers, true);
+    }
+
+    /// Tells what came of asking some sources. The others are as they were.
+    pub fn some(&self, answers: Vec<Answer>) {
+        self.tell(answers, false);
+    }
+
+    /// Tells that all sources say the same as before.
+    pub fn same(&self) {
+        let slot = &self.slot;
+        let mut inner = locked(&slot.inner);
+        if inner.turn == self.turn {
+            inner.failed.clear();
+            self.settle(&mut inner, None);
+        }
+    }
+
+    /// Whether no source has failed at the last attempt.
+    pub(crate) fn is_content(&self) -> bool {
+        locked(&self.slot.inner).failed.is_empty()
+    }
+
+    fn tell(&self, answers: Vec<Answer>, all: bool) {
+        let slot = &self.slot;
+        // Sorted before anybody has to wait for the lock.
+        let sorted = answers.into_iter().map(|(source, answer)| {
+            let targets = answer.map(|targets| {
+                let mut targets: Vec<Target> = targets.into_iter().map(Arc::new).collect();
+                targets.sort_unstable();
+                targets.dedup();
+                targets
+            });
+            (source, targets)
+        });
+        let answers: Vec<_> = sorted.collect();
+        let mut inner = locked(&slot.inner);
+        if inner.turn != self.turn {
+            return;
+        }
+        let mut diff = Diff::default();
+        let mut answered = Vec::new();
+        let mut good = Vec::new();
+        let mut whole = true;
+        for (source, answer) in answers {
+            answered.push(source.clone());
+            match answer.and_then(|targets| judge(&inner, &source, targets)) {
+                Ok(targets) => good.push((source, targets)),
+                Err(failure) => {
+                    whole = false;
+                    slot.complain(&mut inner, &source, failure);
+                }
+            }
+        }
+        let gone: Vec<Arc<str>> = match all {
+            true => {
+                let known = inner.groups.keys().chain(inner.failed.keys());
+                let gone = known.filter(|source| !answered.contains(source));
+                gone.cloned().collect()
+            }
+            false => Vec::new(),
+        };
+        // Answers of another question go when this one has been answered as a whole.
+        let keeps = inner.inherited && !whole;
+        let replaced: usize = good.iter().map(|(_, targets)| targets.len()).sum();
+        let others: usize = inner
+            .groups
+            .iter()
+            .filter(|(source, _)| !good.iter().any(|(known, _)| known == *source))
+            .filter(|(source, _)| !gone.contains(source))
+            .map(|(_, targets)| targets.len())
+            .sum();
+        if let Err(failure) = inner.options.limits.check_count(replaced + others) {
+            for (source, _) in &good {
+                slot.complain(&mut inner, source, failure.clone());
+            }
+            good.clear();
+        }
+        for (source, targets) in good {
+            inner.failed.remove(&source);
+            replace(&mut inner, &source, targets, &mut diff);
+        }
+        for source in gone.into_iter().filter(|_| !keeps) {
+            inner.failed.remove(&source);
+            replace(&mut inner, &source, Vec::new(), &mut diff);
+            inner.groups.remove(&source);
+        }
+        self.settle(&mut inner, Some(diff));
+    }
+
+    /// Ends an attempt.
+    fn settle(&self, inner: &mut Inner, diff: Option<Diff>) {
+        let slot = &self.slot;
+        let now = SystemTime::now();
+        inner.attempted = Some(now);
+        let meters = slot.meters();
+        meters.attempts.increment(1);
+        if inner.failed.is_empty() {
+            inner.answered = Some(now);
+            inner.inherited = false;
+            inner.remembers = true;
+        }
+        if let Some(answered) = inner.answered {
+            meters.answered.set(seconds(answered));
+        }
+        slot.publish(inner, diff);
+        slot.attempts.send_modify(|attempts| *attempts += 1);
+    }
+
+    /// Keeps on disk what is known, until the future is dropped.
+    pub(crate) async fn keep(&self) {
+        self.slot.clone().keep().await;
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Takes the answer of a source, or says why not.
+fn judge(inner: &Inner, source: &Arc<str>, targets: Vec<Target>) -> Result<Vec<Target>, Failure> {
+    inner.options.limits.check(&targets)?;
+    let known = inner.groups.get(source).map_or(0, |known| known.len());
+    if targets.is_empty() && known > 0 && inner.options.on_empty == OnEmpty::Keep {
+        let text = format!("the answer has no target, and the one before had {known}: they stay");
+        return Err(Failure::new(Reason::Empty, text));
+    }
+    Ok(targets)
+}

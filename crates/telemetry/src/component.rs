@@ -1,0 +1,386 @@
+//! The meters of one component.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Label};
+
+use metrifold_base::locked as lock;
+use metrifold_model::Kind;
+use metrifold_model::ledger::Tally;
+
+use super::flow::{Flow, Meter};
+use super::ledger::Shown;
+use super::queries::QueryMeters;
+use super::queue::{DiskReading, QueueGauge};
+use super::recording::Recording;
+use super::state::{Reporter, State};
+use super::trouble::{LastError, Trouble};
+use super::{Metric, Telemetry};
+
+/// Held handles of one component's metrics. Clones are the same meters.
+#[derive(Clone)]
+pub struct ComponentMetrics(pub(crate) Arc<Component>);
+
+pub(crate) struct Component {
+    pub(crate) telemetry: Telemetry,
+    pub(crate) recording: Recording,
+    pub(crate) id: Arc<str>,
+    pub(crate) kind: Kind,
+    pub(crate) type_name: Arc<str>,
+    pub(crate) received: Flow,
+    pub(crate) sent: Flow,
+    pub(crate) up: Gauge,
+    pub(crate) restarts: Counter,
+    pub(crate) retries: Counter,
+    pub(crate) delivery: Histogram,
+    /// Made when they are asked for, so that only components of queries show them.
+    pub(crate) queries: OnceLock<QueryMeters>,
+    pub(crate) by_label: Mutex<HashMap<(Metric, Box<str>), Counter, foldhash::fast::RandomState>>,
+    /// Whose turn it is to say so, and what was said.
+    pub(crate) state: Mutex<(u64, State)>,
+    pub(crate) trouble: Trouble,
+    pub(crate) queue: Mutex<Option<Arc<dyn QueueGauge>>>,
+    /// What of its ledger is on the page.
+    pub(crate) shown: Mutex<Shown>,
+}
+
+impl ComponentMetrics {
+    pub(crate) fn new(telemetry: Telemetry, id: &str, kind: Kind, type_name: &str) -> Self {
+        let labels = labels(id, kind, type_name);
+        let recording = Recording::new();
+        let meter = |metric| Meter::new(recording.counter(metric, labels.clone()));
+        Self(Arc::new(Component {
+            received: Flow {
+                batches: meter(Metric::ReceivedBatches),
+                samples: meter(Metric::ReceivedSamples),
+                bytes: meter(Metric::ReceivedBytes),
+            },
+            sent: Flow {
+                batches: meter(Metric::SentBatches),
+                samples: meter(Metric::SentSamples),
+                bytes: meter(Metric::SentBytes),
+            },
+            up: recording.gauge(Metric::Up, labels.clone()),
+            restarts: recording.counter(Metric::Restarts, labels.clone()),
+            retries: recording.counter(Metric::Retries, labels.clone()),
+            delivery: if kind == Kind::Sink {
+                recording.histogram(Metric::DeliverySeconds, labels.clone())
+            } else {
+                Histogram::noop()
+            },
+            queries: OnceLock::new(),
+            by_label: Mutex::default(),
+            state: Mutex::new((0, State::Built)),
+            trouble: Trouble::default(),
+            queue: Mutex::new(None),
+            shown: Mutex::default(),
+            id: id.into(),
+            kind,
+            type_name: type_name.into(),
+            recording,
+            telemetry,
+        }))
+    }
+
+    /// What comes in.
+    pub fn received(&self) -> &Flow {
+        &self.0.received
+    }
+
+    /// What goes out.
+    pub fn sent(&self) -> &Flow {
+        &self.0.sent
+    }
+
+    /// Counts what went no further; `samples` is unknown if nobody had to decode the batch.
+    pub fn discarded(&self, reason: &str, samples: Option<u64>) {
+        self.labelled(Metric::DiscardedBatches, "reason", reason)
+            .increment(1);
+        self.discarded_samples(reason, samples.unwrap_or(0));
+    }
+
+    /// Counts samples of a batch that itself went on.
+    pub fn discarded_samples(&self, reason: &str, samples: u64) {
+        if samples > 0 {
+            self.labelled(Metric::DiscardedSamples, "reason", reason)
+                .increment(samples);
+        }
+    }
+
+    /// Counts exemplars that went no further, though the samples of their batch did.
+    pub fn discarded_exemplars(&self, reason: &str, exemplars: u64) {
+        if exemplars > 0 {
+            self.labelled(Metric::DiscardedExemplars, "reason", reason)
+                .increment(exemplars);
+        }
+    }
+
+    /// Counts metadata of metric families that went no further.
+    pub fn discarded_metadata(&self, reason: &str, families: u64) {
+        if families > 0 {
+            self.labelled(Metric::DiscardedMetadata, "reason", reason)
+                .increment(families);
+        }
+    }
+
+    /// Counts an error and keeps its text for the topology API.
+    pub fn error(&self, kind: &str, text: impl ToString) {
+        self.labelled(Metric::Errors, "error_type", kind)
+            .increment(1);
+        self.0.trouble.happened(text.to_string());
+    }
+
+    /// Counts an attempt that has failed as an error. It is over with the next that succeeds; until
+    /// then the far end is taken to be failing.
+    pub fn failed(&self, kind: &str, text: impl ToString) {
+        self.labelled(Metric::Errors, "error_type", kind)
+            .increment(1);
+        self.0.trouble.failed(text.to_string());
+    }
+
+    /// Notes that an attempt has succeeded.
+    pub fn succeeded(&self) {
+        self.0.trouble.succeeded();
+    }
+
+    /// For how long the far end has been failing; none if it is not.
+    pub fn failing_for(&self) -> Option<Duration> {
+        self.0.trouble.failing_for()
+    }
+
+    /// What waits in the component's queue or is being sent; none without a queue.
+    pub fn waiting(&self) -> Option<Tally> {
+        let queue = lock(&self.0.queue).clone()?;
+        Some(queue.ledger().total.queued)
+    }
+
+    /// Counts an answer to a sender.
+    pub fn answered(&self, status: http::StatusCode) {
+        self.labelled(Metric::SourceRequests, "code", status.as_str())
+            .increment(1);
+    }
+
+    /// Counts a request that a source refused since memory is short.
+    pub fn refused(&self, reason: &str) {
+        self.labelled(Metric::RefusedRequests, "reason", reason)
+            .increment(1);
+    }
+
+    /// Counts a request to an endpoint by the code of its answer, of which there must be few.
+    pub fn requested(&self, code: &str) {
+        for metric in [
+            Metric::RemoteWriteRequests,
+            Metric::RemoteWriteRequestsTotal,
+        ] {
+            self.labelled(metric, "code", code).increment(1);
+        }
+    }
+
+    /// The meters of a sink that answers queries.
+    pub fn queries(&self) -> &QueryMeters {
+        let c = &*self.0;
+        c.queries.get_or_init(|| {
+            let labels = labels(&c.id, c.kind, &c.type_name);
+            QueryMeters::new(&c.recording, &labels)
+        })
+    }
+
+    /// Counts what became of a query: the status of its answer, or a word in angle brackets.
+    pub fn query_answered(&self, code: &str) {
+        self.labelled(Metric::Queries, "code", code).increment(1);
+    }
+
+    /// Counts a rule set that was passed on, and shows of how many tenants it is.
+    pub fn rules_published(&self, tenants: usize) {
+        let c = &*self.0;
+        let labels = labels(&c.id, c.kind, &c.type_name);
+        let counter = c.recording.counter(Metric::RulesPublished, labels.clone());
+        counter.increment(1);
+        let gauge = c.recording.gauge(Metric::RuleTenants, labels);
+        gauge.set(tenants as f64);
+    }
+
+    /// Counts an attempt after the first.
+    pub fn retried(&self) {
+        self.0.retries.increment(1);
+    }
+
+    /// Shows how many requests may be under way at once.
+    pub fn connections(&self) -> Gauge {
+        let c = &*self.0;
+        let labels = labels(&c.id, c.kind, &c.type_name);
+        c.recording.gauge(Metric::Connections, labels)
+    }
+
+    /// Shows how many dead letters there are, and what they take on disk.
+    pub fn dead_letters(&self, letters: usize, bytes: u64) {
+        let c = &*self.0;
+        for (metric, value) in [
+            (Metric::DeadLetters, letters as f64),
+            (Metric::DeadLetterBytes, bytes as f64),
+        ] {
+            let labels = labels(&c.id, c.kind, &c.type_name);
+            c.recording.gauge(metric, labels).set(value);
+        }
+    }
+
+    /// Counts dead letters that are not kept, or no more.
+    pub fn dead_letters_dropped(&self, reason: &str, letters: usize) {
+        if letters > 0 {
+            self.labelled(Metric::DeadLettersDropped, "reason", reason)
+                .increment(letters as u64);
+        }
+    }
+
+    /// Records how long a batch took from the queue to its end.
+    pub fn delivered_after(&self, time: Duration) {
+        self.0.delivery.record(time.as_secs_f64());
+    }
+
+    /// Lets a component say from now on whether it runs, in place of any before it: what these
+    /// still say is not heard.
+    pub fn reporter(&self) -> Reporter {
+        let mut state = lock(&self.0.state);
+        state.0 += 1;
+        Reporter {
+            metrics: self.clone(),
+            turn: state.0,
+        }
+    }
+
+    /// Whether it runs.
+    pub fn state(&self) -> State {
+        lock(&self.0.state).1
+    }
+
+    /// The last error, if there was one.
+    pub fn last_error(&self) -> Option<LastError> {
+        self.0.trouble.last()
+    }
+
+    /// Shows this queue's fill, or none any more.
+    pub fn watch_queue(&self, queue: Option<Arc<dyn QueueGauge>>) {
+        *lock(&self.0.queue) = queue;
+    }
+
+    /// Bytes, bound and batches of the component's queue, if it has one.
+    pub fn queue(&self) -> Option<(usize, usize, usize)> {
+        lock(&self.0.queue).as_ref().map(|queue| queue.fill())
+    }
+
+    fn labelled(&self, metric: Metric, label: &'static str, value: &str) -> Counter {
+        self.0.labelled(metric, label, value)
+    }
+}
+
+impl Component {
+    pub(crate) fn refresh(&self) {
+        let Some(queue) = lock(&self.queue).clone() else {
+            return;
+        };
+        let (bytes, max, batches) = queue.fill();
+        if let Some(disk) = queue.disk() {
+            self.refresh_disk(disk);
+        }
+        let failing = self.trouble.failing_for();
+        for (metric, value) in [
+            (Metric::QueueBytes, bytes as f64),
+            (Metric::QueueMaxBytes, max as f64),
+            (Metric::QueueBatches, batches as f64),
+            (
+                Metric::FailingSeconds,
+                failing.map_or(0.0, |it| it.as_secs_f64()),
+            ),
+        ] {
+            let labels = labels(&self.id, self.kind, &self.type_name);
+            self.recording.gauge(metric, labels).set(value);
+        }
+    }
+}
+
+impl Component {
+    fn labelled(&self, metric: Metric, label: &'static str, value: &str) -> Counter {
+        let mut counters = lock(&self.by_label);
+        if let Some(counter) = counters.get(&(metric, value.into())) {
+            return counter.clone();
+        }
+        let name = || Label::new("name", self.id.to_string());
+        let mut labels = match metric {
+            Metric::RemoteWriteRequests => vec![name()],
+            Metric::RemoteWriteRequestsTotal => vec![Label::new("proxy", PROXY), name()],
+            _ => labels(&self.id, self.kind, &self.type_name),
+        };
+        labels.push(Label::new(label, value.to_string()));
+        let counter = self.recording.counter(metric, labels);
+        counters.insert((metric, value.into()), counter.clone());
+        counter
+    }
+
+    /// Whether there is a rate at which so many batches go: what went before the far end began to
+    /// fail says nothing of them.
+    pub(crate) fn drains(&self, batches: u64) -> bool {
+        batches == 0 || self.trouble.failing_for().is_none()
+    }
+
+    fn refresh_disk(&self, disk: DiskReading) {
+        for (reason, tally) in &disk.dropped {
+            self.labelled(Metric::DiscardedBatches, "reason", reason.as_str())
+                .increment(tally.batches);
+            self.labelled(Metric::DiscardedSamples, "reason", reason.as_str())
+                .increment(tally.samples);
+        }
+        let drain = disk.drain_seconds.filter(|_| self.drains(disk.batches));
+        for (metric, value) in [
+            (Metric::DiskSamples, disk.samples as f64),
+            (Metric::DiskBatches, disk.batches as f64),
+            (Metric::DiskBytes, disk.bytes as f64),
+            (Metric::DiskMaxBytes, disk.max_bytes as f64),
+            (Metric::DiskOldest, disk.oldest_seconds),
+            (Metric::DiskDrain, drain.unwrap_or(f64::INFINITY)),
+        ] {
+            let labels = labels(&self.id, self.kind, &self.type_name);
+            self.recording.gauge(metric, labels).set(value);
+        }
+        for (metric, value) in [
+            (Metric::DiskSyncs, disk.fsyncs),
+            (Metric::DiskCorrupt, disk.corrupt),
+        ] {
+            let labels = labels(&self.id, self.kind, &self.type_name);
+            self.recording.counter(metric, labels).absolute(value);
+        }
+    }
+}
+
+impl Drop for Component {
+    fn drop(&mut self) {
+        let identity = (self.kind, self.id.clone(), self.type_name.clone());
+        let mut components = lock(&self.telemetry.shared.components);
+        // Another may have taken its name since its last handle went.
+        if components
+            .get(&identity)
+            .is_some_and(|component| component.strong_count() == 0)
+        {
+            components.remove(&identity);
+        }
+    }
+}
+
+impl std::fmt::Debug for ComponentMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("ComponentMetrics").field(&self.0.id).finish()
+    }
+}
+
+/// What Observatorium's API calls the way that remote write takes through it. Its dashboards and
+/// tests ask for it.
+const PROXY: &str = "metricsv1-remotewrite";
+
+pub(crate) fn labels(id: &str, kind: Kind, type_name: &str) -> Vec<Label> {
+    vec![
+        Label::new("component_id", id.to_string()),
+        Label::new("component_kind", kind.as_str()),
+        Label::new("component_type", type_name.to_string()),
+    ]
+}

@@ -7,7 +7,7 @@
 //!
 //! When it is full, a tenant who floods it pays for that. If the oldest make room, they are those
 //! of the tenant who has most. If not, a tenant's share depends on what is free
-//! ([`within_share`]), so that there is room for one who has nothing here.
+//! (`metrifold_base::within_share`), so that there is room for one who has nothing here.
 //!
 //! A queue outlives its takers: when a sink is replaced, the successor takes the next *turn*. The
 //! predecessor gets nothing more, and what it has not delivered it may give back, to the front.

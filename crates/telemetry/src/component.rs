@@ -1,5 +1,8 @@
 //! The meters of one component.
 
+mod ledger;
+mod reporter;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -11,13 +14,17 @@ use metrifold_model::Kind;
 use metrifold_model::ledger::Tally;
 
 use super::flow::{Flow, Meter};
-use super::ledger::Shown;
 use super::queries::QueryMeters;
 use super::queue::{DiskReading, QueueGauge};
 use super::recording::Recording;
-use super::state::{Reporter, State};
+use super::state::State;
 use super::trouble::{LastError, Trouble};
 use super::{Metric, Telemetry};
+
+use ledger::Shown;
+
+pub use ledger::{LEDGER_TENANTS, SinkLedger};
+pub use reporter::Reporter;
 
 /// Held handles of one component's metrics. Clones are the same meters.
 #[derive(Clone)]
@@ -43,7 +50,7 @@ pub(crate) struct Component {
     pub(crate) trouble: Trouble,
     pub(crate) queue: Mutex<Option<Arc<dyn QueueGauge>>>,
     /// What of its ledger is on the page.
-    pub(crate) shown: Mutex<Shown>,
+    shown: Mutex<Shown>,
 }
 
 impl ComponentMetrics {

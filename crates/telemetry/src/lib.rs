@@ -19,7 +19,6 @@
 
 mod component;
 mod flow;
-mod ledger;
 mod metric;
 pub mod process;
 mod queries;
@@ -41,13 +40,12 @@ use metrifold_model::Kind;
 use component::Component;
 use recording::Recording;
 
-pub use component::ComponentMetrics;
+pub use component::{ComponentMetrics, LEDGER_TENANTS, Reporter, SinkLedger};
 pub use flow::{Flow, FlowReading};
-pub use ledger::{LEDGER_TENANTS, SinkLedger};
 pub use metric::{Described, Metric, Scope, Type};
 pub use queries::{QueryMeters, UnderWay};
 pub use queue::{DiskReading, QueueGauge};
-pub use state::{Reporter, State, StateChange};
+pub use state::{State, StateChange};
 pub use trouble::LastError;
 
 /// The recorder of one topology, and its components' meters.

@@ -12,8 +12,8 @@ use metrics::Label;
 
 use metrifold_model::ledger::{Account, Ledger, Line, Tally};
 
-use super::component::{Component, labels};
-use super::{Metric, lock};
+use super::{Component, labels};
+use crate::{Metric, lock};
 
 /// How many tenants of a sink have a line of their own, unless the configuration says otherwise.
 pub const LEDGER_TENANTS: usize = 20;
@@ -155,7 +155,7 @@ impl Shown {
 
 impl Component {
     /// Its ledger, if it is a sink that runs.
-    pub(super) fn ledger(&self) -> Option<SinkLedger> {
+    pub(crate) fn ledger(&self) -> Option<SinkLedger> {
         let queue = lock(&self.queue).clone()?;
         let ledger = queue.ledger();
         let Tally { bytes, batches, .. } = ledger.total.queued;
@@ -168,7 +168,7 @@ impl Component {
         })
     }
 
-    pub(super) fn refresh_ledger(&self, max_tenants: usize) {
+    pub(crate) fn refresh_ledger(&self, max_tenants: usize) {
         let Some(SinkLedger {
             ledger,
             drain_seconds,

@@ -1,0 +1,41 @@
+//! Who may say whether a component runs: the one that was built last.
+
+use metrifold_base::locked as lock;
+
+use crate::state::{State, StateChange};
+
+use super::ComponentMetrics;
+
+/// Says whether a component runs.
+#[derive(Debug)]
+pub struct Reporter {
+    pub(super) metrics: ComponentMetrics,
+    pub(super) turn: u64,
+}
+
+impl Reporter {
+    /// Says so, unless a successor has taken the component's place.
+    pub fn set(&self, new: State) {
+        let component = &self.metrics.0;
+        let mut state = lock(&component.state);
+        if state.0 != self.turn {
+            return;
+        }
+        state.1 = new;
+        match new {
+            State::Restarting => component.restarts.increment(1),
+            State::Running => component.trouble.succeeded(),
+            State::Built | State::Ended => {}
+        }
+        component.up.set(f64::from(new == State::Running));
+        // With the lock held, so that changes are told in their order.
+        if let Some(tell) = component.telemetry.shared.states.get() {
+            tell(StateChange {
+                id: component.id.clone(),
+                kind: component.kind,
+                type_name: component.type_name.clone(),
+                state: new,
+            });
+        }
+    }
+}

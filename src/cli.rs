@@ -8,6 +8,7 @@ mod generate;
 mod graph;
 mod ledger;
 mod list;
+mod panics;
 mod promql;
 mod queues;
 mod reload;
@@ -205,6 +206,7 @@ fn parse_filter(text: &str) -> Result<String, String> {
 pub fn main() -> ExitCode {
     // First of all: a SIGHUP ends a process that does not listen for it.
     let hangup = Hangup::listen();
+    panics::scrub_messages();
     ExitCode::from(execute(std::env::args_os(), hangup))
 }
 

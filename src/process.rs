@@ -16,7 +16,7 @@ use metrifold_engine::config::Config;
 use metrifold_engine::dead_letters::Stores;
 use metrifold_engine::reload;
 use metrifold_engine::reload::{Board, Follower, Hangup, Reloader};
-use metrifold_engine::topology::Built;
+use metrifold_engine::topology::{Built, Leftover};
 use metrifold_http::Listeners;
 use metrifold_model::ledger::Tally;
 use metrifold_telemetry::{Metric, Telemetry, UPKEEP};
@@ -31,7 +31,7 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 /// How the process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// Everything was delivered.
+    /// Nothing was left.
     Drained,
     /// Something could not be built, and nothing was started.
     NotStarted,
@@ -136,25 +136,47 @@ pub async fn run(config: Config, hangup: Hangup, options: Options) -> Ended {
     if !tokio::task::spawn_blocking(flush).await.unwrap_or(false) {
         error!("dead letters were left unwritten");
     }
-    for sink in &left {
+    tell(&left)
+}
+
+/// Says what was not delivered in the end, and returns what that makes of the whole.
+fn tell(left: &[Leftover]) -> Ended {
+    for Leftover {
+        sink,
+        queued,
+        dropped,
+    } in left
+    {
+        for (reason, tally) in dropped {
+            let Tally {
+                batches, samples, ..
+            } = *tally;
+            let reason = reason.as_str();
+            warn!(%sink, reason, batches, samples, "dropped during the shutdown");
+        }
         let Tally {
             batches,
             samples,
             uncounted,
             bytes,
-        } = sink.queued;
+        } = *queued;
         let size = Size(bytes);
-        error!(
-            sink = %sink.sink, batches, samples, uncounted_batches = uncounted, %size,
-            advice = "give the sink a queue on disk, or raise --shutdown-limit", "left undelivered"
-        );
+        if batches > 0 {
+            error!(
+                %sink, batches, samples, uncounted_batches = uncounted, %size,
+                advice = "give the sink a queue on disk, or raise --shutdown-limit",
+                "left undelivered"
+            );
+        }
     }
-    if left.is_empty() {
-        info!("everything was delivered or is on disk");
-        Ended::Drained
-    } else {
-        Ended::LeftData
+    if left.iter().any(|sink| sink.queued.batches > 0) {
+        return Ended::LeftData;
     }
+    match left.is_empty() {
+        true => info!("everything was delivered or is on disk"),
+        false => info!("nothing is left; what was dropped during the shutdown was not delivered"),
+    }
+    Ended::Drained
 }
 
 async fn upkeep(telemetry: Telemetry, refusals: Arc<Refusals>) {

@@ -343,6 +343,37 @@ mod tests {
     }
 
     #[test]
+    fn every_pipe_of_what_fits_together_makes_a_configuration_without_warnings() {
+        let of = |kind: Kind| {
+            let infos = list::components().into_iter();
+            infos
+                .filter(move |info| info.kind == kind)
+                .map(|info| info.name)
+        };
+        let mut between: Vec<String> = of(Kind::Transform).map(|name| format!("{name}:")).collect();
+        between.extend([String::new(), "tenant,relabel:".to_owned()]);
+        let mut made = 0;
+        for source in of(Kind::Source) {
+            for sink in of(Kind::Sink) {
+                for between in &between {
+                    let pipe = format!("{source}:{between}{sink}");
+                    // What carries another signal is refused.
+                    let Ok(text) = generated(&[&pipe]) else {
+                        continue;
+                    };
+                    made += 1;
+                    let options = LoadOptions { environment: false };
+                    let texts = [("a.toml", &*text)];
+                    let loaded = config::parse_texts(&texts, &|_: &str| None, options).unwrap();
+                    assert_eq!(loaded.warnings, [], "{pipe}: {text}");
+                    assert!(loaded.config.api().is_some(), "{pipe}");
+                }
+            }
+        }
+        assert!(made >= 50, "{made}");
+    }
+
+    #[test]
     fn transforms_of_one_stage_work_one_after_the_other() {
         let text = generated(&["remote_write:tenant,relabel:thanos"]).unwrap();
         let loaded = config::parse_str("a.toml", &text, &|_: &str| None).unwrap();

@@ -13,7 +13,7 @@ use metrifold_telemetry::{Metric, Telemetry};
 /// Messages on one topic are as far apart as that.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// The longest path and reason that are logged, in characters.
+/// The longest path and reason that are logged, in characters of their first line.
 const SHOWN: usize = 200;
 
 /// Counts who is turned away, and tells of it now and then.
@@ -59,7 +59,10 @@ impl Refusals {
         ];
         let counter = self.telemetry.counter(Metric::ListenerRefused, labels);
         counter.increment(1);
-        let shown = |text: &str| text.chars().take(SHOWN).collect();
+        let shown = |text: &str| -> String {
+            let line = text.lines().next().unwrap_or_default();
+            line.chars().take(SHOWN).collect()
+        };
         let (method, path) = match turned_away.request {
             Some((method, path)) => (method.to_string(), shown(path)),
             None => Default::default(),

@@ -305,7 +305,7 @@ fn the_error_of_the_documentation_is_what_is_printed() {
 }
 
 /// Every component with all of its keys set to their examples.
-fn everything() -> String {
+pub fn everything() -> String {
     let output = metrifold(&["list", "--format", "json"]);
     let list: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
     let mut text = String::new();
@@ -377,6 +377,22 @@ fn damaged_configurations_are_refused_and_never_panic() {
             }
         }
     });
+}
+
+#[test]
+fn credentials_stand_together_where_the_pages_say_so() {
+    // docs/security.md and the page of the source: there not, under [api] they may.
+    let both = "basic_auth = { username = \"u\", password = \"p\" }\nauthorization = { credentials = \"c\" }\n";
+    let source = VALID.replace("[sinks", &format!("{both}[sinks"));
+    let found = load(&source).unwrap_err();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(
+        found[0].message.starts_with("sources.ingest"),
+        "{}",
+        found[0]
+    );
+    let api = format!("[api]\naddress = \"127.0.0.1:0\"\n{both}{VALID}");
+    assert!(load(&api).is_ok());
 }
 
 fn load(text: &str) -> Result<config::Loaded, Vec<config::Diagnostic>> {

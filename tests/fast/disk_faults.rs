@@ -352,6 +352,96 @@ fn a_folder_has_one_process_and_the_second_one_does_not_start() {
 }
 
 #[test]
+fn a_healthy_disk_drops_the_oldest_of_what_it_cannot_hold_and_for_no_other_reason() {
+    const LAST: i64 = 300;
+    for (max_bytes, body_bytes) in [
+        ("256KiB", 4 << 10),
+        ("4MiB", 64 << 10),
+        ("64MiB", 512 << 10),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let endpoint = Endpoint::new(|_| 503);
+        let keys = format!(
+            "required = false\nqueue = {{ type = \"disk\", max_bytes = \"{max_bytes}\", memory_bytes = \"64KiB\", when_full = \"drop_oldest\" }}"
+        );
+        let data = format!("data_dir = {:?}\n", folder.path());
+        let config = data + &source() + &sink("must", "a", &endpoint.url(), &keys);
+        let child = Metrifold::start(&config);
+        let mut sender = Sender::new(child.ingest);
+        for time in 1..=LAST {
+            expect(&sender.write(&large(time, body_bytes)), 204);
+        }
+        let samples = |what: &str, reason: &str| {
+            let name = format!("metrifold_ledger_{what}_samples_total");
+            let reasons = [("reason", reason)];
+            let labels = if reason.is_empty() {
+                &[][..]
+            } else {
+                &reasons[..]
+            };
+            child.metric(&name, labels)
+        };
+        until_so("all of it was received", || {
+            samples("received", "") == LAST as f64
+        });
+        let dropped = samples("dropped", "");
+        assert!(dropped > 0.0, "{max_bytes} hold all of it");
+        assert_eq!(samples("dropped", "queue_full"), dropped, "{}", child.log());
+        endpoint.now(|_| 204);
+        until_so("what is left arrives", || queued(&child) == 0.0);
+        // Those that are left are the newest, and there are as many as were not dropped.
+        let first = 1 + samples("dropped", "queue_full") as i64;
+        let arrived = first_accepted(&endpoint);
+        assert_eq!(arrived, ups(first..=LAST), "{max_bytes}");
+        assert_eq!(samples("dropped", "disk_failed"), 0.0);
+    }
+}
+
+#[test]
+fn nothing_is_acknowledged_while_the_data_folder_is_moved_or_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, aside) = (folder.path().join("data"), folder.path().join("aside"));
+    let endpoint = Endpoint::new(|_| 503);
+    let keys = "queue = { type = \"disk\" }";
+    let config =
+        format!("data_dir = {data:?}\n") + &source() + &sink("must", "a", &endpoint.url(), keys);
+    let mut child = Metrifold::start(&config);
+    let write = |child: &Metrifold, time| Sender::new(child.ingest).write(&up(time));
+    for time in 1..=20 {
+        expect(&write(&child, time), 204);
+    }
+    fs::rename(&data, &aside).unwrap();
+    expect(&write(&child, 21), 503);
+    let log = child.log();
+    assert!(log.contains("moved or removed"), "{log}");
+    fs::rename(&aside, &data).unwrap();
+    until_so("the folder is back", || write(&child, 21).status == 204);
+    child.signal("KILL");
+    child.wait();
+    endpoint.now(|_| 204);
+    child.start_again();
+    expect_all(&endpoint, 21);
+    until_so("all of it is done", || queued(&child) == 0.0);
+
+    endpoint.now(|_| 503);
+    expect(&write(&child, 22), 204);
+    fs::remove_dir_all(&data).unwrap();
+    expect(&write(&child, 23), 503);
+    child.signal("KILL");
+    child.wait();
+    // What was removed is gone; what is acknowledged from now on is not.
+    child.start_again();
+    expect(&write(&child, 24), 204);
+    child.signal("KILL");
+    child.wait();
+    endpoint.now(|_| 204);
+    child.start_again();
+    until_so("it arrives", || {
+        endpoint.accepted().contains(&("up".to_owned(), 24))
+    });
+}
+
+#[test]
 fn a_folder_that_cannot_be_written_to_is_not_opened() {
     let left = left();
     // A file where the queue's folder should be: refused whoever asks.

@@ -59,6 +59,39 @@ fn a_sender_is_answered_though_the_endpoint_is_gone_and_a_restart_delivers_in_or
 }
 
 #[test]
+fn one_batch_alone_is_sent_once_its_endpoint_is_well_whatever_it_answered_before() {
+    let statuses = [503, 500, 429];
+    let endpoints = statuses.map(|status| Endpoint::new(move |_| status));
+    let folder = tempfile::tempdir().unwrap();
+    let address = free_address();
+    // With the defaults of a sink: the pause between two attempts is as long as users have it.
+    let sinks = endpoints.iter().zip(statuses).map(|(endpoint, status)| {
+        format!(
+            "[sinks.z{status}]\ntype = \"remote_write\"\ninputs = [\"a\"]\nendpoint = \"{}\"\n{DISK}\n",
+            endpoint.url()
+        )
+    });
+    let text = data_dir(folder.path()) + &source("a", address, "") + &sinks.collect::<String>();
+    let live = Live::start(&text);
+    expect(&Sender::new(address).write(&up(1)), 204);
+    let begun = std::time::Instant::now();
+    until_so("the endpoints have refused it for 1.5 s", || {
+        let asked = endpoints.iter().all(|endpoint| endpoint.count() > 0);
+        asked && begun.elapsed().as_millis() >= 1500
+    });
+    for (endpoint, status) in endpoints.iter().zip(statuses) {
+        endpoint.now(|_| 204);
+        assert_eq!(endpoint.wait_accepted(1), ups(1..=1), "{status}");
+    }
+    for status in statuses {
+        let id = format!("z{status}");
+        until_so("it is done", || {
+            live.metric("metrifold_queue_disk_batches", &[&*id]) == 0.0
+        });
+    }
+}
+
+#[test]
 fn a_healthy_endpoint_keeps_the_disk_out_of_it() {
     let folder = tempfile::tempdir().unwrap();
     let (address, healthy) = (free_address(), Endpoint::healthy());

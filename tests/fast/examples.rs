@@ -19,7 +19,7 @@ fn directory() -> PathBuf {
 }
 
 /// The examples, by file name.
-fn examples() -> BTreeMap<String, String> {
+pub fn examples() -> BTreeMap<String, String> {
     let files = fs::read_dir(directory()).unwrap();
     let examples: BTreeMap<_, _> = files
         .map(|file| file.unwrap())

@@ -40,6 +40,16 @@ fn config(address: SocketAddr, url: &str, keys: &str) -> String {
     )
 }
 
+/// The same with pauses of up to 2 s, for senders that are to be answered when what they sent is on
+/// disk, however slow that is.
+fn patient(address: SocketAddr, url: &str, keys: &str) -> String {
+    let text = config(address, url, keys).replace("\"50ms\"", "\"2s\"");
+    text.replace(
+        "acknowledge_timeout = \"2s\"",
+        "acknowledge_timeout = \"1m\"",
+    )
+}
+
 fn data_dir(folder: &Path) -> String {
     format!("data_dir = {folder:?}\n")
 }
@@ -206,8 +216,7 @@ fn of_many_tenants_half_fail_and_the_others_do_not_notice() {
     let folder = tempfile::tempdir().unwrap();
     let address = free_address();
     let keys = "queue = { type = \"disk\", max_bytes = \"64MiB\", memory_bytes = \"64KiB\" }";
-    let text = data_dir(folder.path())
-        + &config(address, &endpoint.url(), keys).replace("\"50ms\"", "\"2s\"");
+    let text = data_dir(folder.path()) + &patient(address, &endpoint.url(), keys);
     let live = Live::start(&text);
     let names: Vec<String> = (0..TENANTS).map(|n| format!("tenant-{n}")).collect();
     let mut sender = Sender::new(address);
@@ -245,8 +254,7 @@ fn an_endpoint_that_fails_for_everybody_is_not_asked_by_everybody() {
     let folder = tempfile::tempdir().unwrap();
     let address = free_address();
     let keys = "queue = { type = \"disk\" }";
-    let text = data_dir(folder.path())
-        + &config(address, &endpoint.url(), keys).replace("\"50ms\"", "\"2s\"");
+    let text = data_dir(folder.path()) + &patient(address, &endpoint.url(), keys);
     let child = Metrifold::start(&text);
     let mut sender = Sender::new(address);
     let begun = Instant::now();

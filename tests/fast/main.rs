@@ -21,6 +21,7 @@ mod layers;
 mod ledger;
 mod memory;
 mod metrics;
+mod planted;
 mod promql;
 mod queries;
 mod queues;

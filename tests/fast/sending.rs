@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 
 use metrifold_testing::config::{self, ingest};
-use metrifold_testing::messages::Histogram;
+use metrifold_testing::messages::{Histogram, v1};
 use metrifold_testing::series::{self, Series, TYPE_1, TYPE_2, from_v2, same};
 use metrifold_testing::{
     Answer, Does, Endpoint, Manner, Metrifold, Reply, Seen, Sender, cli, expect, nobody, run,
@@ -370,4 +370,26 @@ fn many_requests_at_once_arrive_whole() {
         let times = accepted.iter().filter(|(of, _)| *of == name);
         assert!(times.is_sorted_by_key(|(_, time)| *time), "{name}");
     }
+}
+
+#[test]
+fn dollars_reach_a_template_as_the_page_on_relabelling_says() {
+    // docs/components/relabel.md: what is replaced in the file, and what is left to the rule.
+    let endpoint = Endpoint::healthy();
+    let rules = "[{ source_labels = [\"a\"], regex = \"(?P<name>.+)\", target_label = \"b\", \
+        replacement = \"$1-${1}-$name-$${name}-$$$$\" }]";
+    let text = format!(
+        "{}[transforms.t]\ntype = \"relabel\"\ninputs = [\"ingest\"]\nrules = {rules}\n{}",
+        ingest(""),
+        config::sink("out", "t", &endpoint.url(), "")
+    );
+    let child = Metrifold::start(&text);
+    let series = Series::new("up", &[(1, 1.0)]).label("a", "v");
+    assert_eq!(post(&child, false, &[series]).status, 204);
+    let label = v1::Label {
+        name: "b".into(),
+        value: "v-v-v-v-$".into(),
+    };
+    let sent = endpoint.only().v1();
+    assert!(sent.timeseries[0].labels.contains(&label), "{sent:?}");
 }

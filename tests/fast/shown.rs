@@ -147,6 +147,55 @@ fn readiness_is_gone_from_the_moment_in_which_the_process_is_to_end() {
 }
 
 #[test]
+fn nobody_says_that_everything_was_delivered_when_something_was_dropped_in_the_end() {
+    let keys = "required = false\nconnections = 1";
+    let refusing = Endpoint::new(|_| Does::Hang(Reply::new(400)));
+    let config = ingest("") + &sink("out", "ingest", &refusing.url(), keys);
+    let mut child = Metrifold::start(&config);
+    let mut sender = Sender::new(child.ingest);
+    for time in 1..=2 {
+        expect(&sender.write(&up(time)), 204);
+    }
+    refusing.wait_requests(1);
+    child.signal("TERM");
+    child.until_logged("shutting down");
+    refusing.release();
+    assert!(child.wait().success(), "{}", child.log());
+    ended_without(&child.log(), "refused");
+
+    let slow = Endpoint::new(|_| Does::Hang(Reply::new(204)));
+    let source = ingest("acknowledge_timeout = \"1s\"");
+    let config = source + &sink("out", "ingest", &slow.url(), "connections = 1");
+    let mut child = Metrifold::start(&config);
+    let ingest = child.ingest;
+    let waiting =
+        [1, 2].map(|time| std::thread::spawn(move || Sender::new(ingest).write(&up(time)).status));
+    until_so("both are there", || {
+        let name = "metrifold_ledger_received_batches_total";
+        child.metric(name, &[]) == 2.0
+    });
+    slow.wait_requests(1);
+    child.signal("TERM");
+    child.until_logged("shutting down");
+    for waiting in waiting {
+        assert_eq!(waiting.join().unwrap(), 503);
+    }
+    slow.release();
+    assert!(child.wait().success(), "{}", child.log());
+    ended_without(&child.log(), "abandoned");
+}
+
+#[track_caller]
+fn ended_without(log: &str, reason: &str) {
+    let mut lines = log.lines();
+    let reason = format!("reason=\"{reason}\"");
+    let told = |line: &str| line.contains("dropped during the shutdown") && line.contains(&reason);
+    assert!(lines.any(told), "{log}");
+    assert!(!log.contains("everything was delivered"), "{log}");
+    assert!(log.contains("was not delivered"), "{log}");
+}
+
+#[test]
 fn what_can_be_saved_at_the_end_is_saved_before_anything_is_waited_for() {
     let hanging = Endpoint::new(|_| Does::Hang(Reply::new(204)));
     let away = Endpoint::new(|_| 503);

@@ -276,8 +276,18 @@ impl FromStr for Endpoint {
                 "URL holds credentials: write them under basic_auth or authorization, those of a proxy under proxy_basic_auth".into(),
             );
         }
-        if uri.host().is_none_or(str::is_empty) {
+        let host = uri.host().unwrap_or_default();
+        if host.is_empty() {
             return Err("has no host".to_owned());
+        }
+        // A port that is none would be taken for the scheme's, and somebody else be sent our data.
+        let port = authority.strip_prefix(host).unwrap_or_default();
+        let is_port = |port: &str| {
+            let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+            digits && port.parse::<u16>().is_ok_and(|port| port > 0)
+        };
+        if port.strip_prefix(':').is_some_and(|port| !is_port(port)) {
+            return Err("has no port from 1 to 65535".to_owned());
         }
         let query = uri.query().unwrap_or_default();
         let values = query.split('&').map(|pair| {
@@ -374,6 +384,23 @@ mod tests {
         );
         for text in ["thanos:19291", "ftp://x/", "/x", "http://u:p@x/", "http://"] {
             assert!(text.parse::<Endpoint>().is_err(), "{text}");
+        }
+        for (port, is_port) in [
+            (":1", true),
+            (":65535", true),
+            ("", true),
+            (":", false),
+            (":0", false),
+            (":65536", false),
+            (":99999", false),
+            (":123456789012", false),
+            (":+80", false),
+            (":80a", false),
+        ] {
+            for host in ["thanos", "127.0.0.1", "[::1]"] {
+                let text = format!("https://{host}{port}/api");
+                assert_eq!(text.parse::<Endpoint>().is_ok(), is_port, "{text}");
+            }
         }
         let error = "http://u:topsecret@x/".parse::<Endpoint>().unwrap_err();
         assert!(!error.contains("topsecret"));

@@ -13,7 +13,7 @@ pub mod metrics;
 pub mod queries;
 pub mod rules;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use metrifold_base::{BoxFuture, RunError, Shutdown};
 use metrifold_model::Signal;
-use metrifold_model::ledger::Tally;
+use metrifold_model::ledger::{Reason, Tally};
 use metrifold_telemetry::ComponentMetrics;
 
 use crate::memory::Budget;
@@ -88,6 +88,11 @@ pub trait Drain: Send + Sync {
 
     /// Gives up what is left.
     fn abandon(&self);
+
+    /// What has been dropped so far, by reason.
+    fn dropped(&self) -> BTreeMap<Reason, Tally> {
+        BTreeMap::new()
+    }
 
     /// Lets go of files.
     fn shut(self: Arc<Self>) -> BoxFuture<()>;

@@ -37,7 +37,6 @@ pub(crate) struct Node {
     pub(crate) files: NamedFiles,
     /// The key that asks for a queue on disk.
     pub(crate) disk_queue: Option<Place>,
-    pub(crate) around: Around,
 }
 
 /// An element of `inputs`.
@@ -133,12 +132,12 @@ pub(crate) fn check(
         found,
     );
     let report = |finding: Finding, found: &mut Vec<Diagnostic>| {
-        let message = finding.describe(&name, &around.redactions);
+        let message = finding.describe(&name);
         let at = finding
             .span
             .map_or_else(|| place.clone(), |span| around.place(span));
         let mut diagnostic = Diagnostic::error(message).at(at);
-        diagnostic.help = finding.help.map(|help| around.redactions.apply(&help));
+        diagnostic.help = finding.help;
         found.push(diagnostic);
     };
     let mut config = None;
@@ -148,9 +147,7 @@ pub(crate) fn check(
         }
         match read(kind, type_name, &table, &around) {
             Ok(read) => config = Some(read),
-            Err(None) => {
-                found.push(unknown_type(kind, &name, type_name, &around).at(type_place.clone()))
-            }
+            Err(None) => found.push(unknown_type(kind, &name, type_name).at(type_place.clone())),
             Err(Some(findings)) => {
                 for finding in findings {
                     report(finding, found);
@@ -207,7 +204,6 @@ pub(crate) fn check(
         effective,
         files: states,
         disk_queue,
-        around,
     }
 }
 
@@ -236,7 +232,6 @@ pub(crate) fn stand_in(declared: Declared<'_>) -> Node {
         effective: canonical::effective(&DeTable::default()),
         files: NamedFiles::new(),
         disk_queue: None,
-        around: declared.around,
     }
 }
 
@@ -349,7 +344,7 @@ pub(crate) fn info(kind: Kind, type_name: &str) -> Option<&'static ComponentInfo
         .find(|info| info.kind == kind && info.name == type_name)
 }
 
-fn unknown_type(kind: Kind, name: &str, type_name: &str, around: &Around) -> Diagnostic {
+fn unknown_type(kind: Kind, name: &str, type_name: &str) -> Diagnostic {
     let others = types::kinds_of(type_name);
     let help = match (
         suggest::meant(type_name, &types::type_names(kind)),
@@ -363,8 +358,8 @@ fn unknown_type(kind: Kind, name: &str, type_name: &str, around: &Around) -> Dia
         (Some(near), None) => format!("did you mean `{near}`?"),
         (None, None) => types::type_list(kind),
     };
-    let shown = around.redactions.apply(&format!("`{type_name}`"));
-    Diagnostic::error(format!("{name}: unknown {} type {shown}", kind.as_str())).with_help(help)
+    let message = format!("{name}: unknown {} type `{type_name}`", kind.as_str());
+    Diagnostic::error(message).with_help(help)
 }
 
 /// What a component with these keys has to do with its neighbours.

@@ -17,7 +17,6 @@ use metrifold_base::Problem;
 use metrifold_base::keys::Listed;
 
 use super::path::{KeyPath, Step, Under};
-use super::secrets::Redactions;
 use super::{suggest, words};
 
 /// The most errors that are looked for in one table.
@@ -49,16 +48,12 @@ impl From<Problem> for Finding {
 
 impl Finding {
     /// The message, with the full name of the key in front.
-    pub(crate) fn describe(&self, table: &str, redactions: &Redactions) -> String {
+    pub(crate) fn describe(&self, table: &str) -> String {
         let dot = match self.path.starts_with('[') || self.path.is_empty() {
             true => "",
             false => ".",
         };
-        format!(
-            "{table}{dot}{}: {}",
-            self.path,
-            redactions.apply(&self.message)
-        )
+        format!("{table}{dot}{}: {}", self.path, self.message)
     }
 }
 

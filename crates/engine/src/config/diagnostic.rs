@@ -5,6 +5,7 @@ use std::fmt;
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
+use super::secrets::Redactions;
 use super::source::Place;
 
 /// How bad it is.
@@ -80,6 +81,15 @@ impl Diagnostic {
     pub fn with_related(mut self, place: Place, message: impl Into<String>) -> Self {
         self.related = Some((place, message.into()));
         self
+    }
+
+    /// Masks values in all that it says.
+    pub(crate) fn redact(&mut self, redactions: &Redactions) {
+        let related = self.related.as_mut().map(|(_, text)| text);
+        let texts = [self.label.as_mut(), related, self.help.as_mut()];
+        for text in texts.into_iter().flatten().chain([&mut self.message]) {
+            *text = redactions.apply(text);
+        }
     }
 
     /// Renders it for people, without a newline at the end.

@@ -36,6 +36,8 @@ pub(crate) struct Document<'i> {
     pub(crate) components: Vec<Declared<'i>>,
     /// Whether text could not be read or parsed, so that any name may be missing.
     pub(crate) incomplete: bool,
+    /// What must not be shown of each file.
+    pub(crate) redactions: Vec<Redactions>,
 }
 
 /// A key or table at the top of a file that is no component.
@@ -72,7 +74,6 @@ pub(crate) struct Declared<'i> {
 #[derive(Clone, Debug)]
 pub(crate) struct Around {
     pub(crate) file: Arc<SourceFile>,
-    pub(crate) redactions: Redactions,
     /// Keys that were taken out of the table, since their variables are not set.
     pub(crate) removed: Vec<KeyPath>,
 }
@@ -93,7 +94,10 @@ pub(crate) fn merge<'i>(
     let mut document = Document::default();
     for text in texts {
         match parse(text, environment, found) {
-            Some(file) => add(&mut document, file, found),
+            Some(file) => {
+                document.redactions.push(file.redactions.clone());
+                add(&mut document, file, found);
+            }
             None => document.incomplete = true,
         }
     }
@@ -270,7 +274,6 @@ fn add<'i>(document: &mut Document<'i>, parsed: Parsed<'i>, found: &mut Vec<Diag
         };
         Around {
             file: Arc::clone(&parsed.file),
-            redactions: parsed.redactions.clone(),
             removed: parsed.removed.iter().filter_map(below).collect(),
         }
     };

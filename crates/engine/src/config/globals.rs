@@ -44,9 +44,8 @@ pub(crate) fn root(globals: &[Global<'_>], found: &mut Vec<Diagnostic>) -> Optio
         let Some(global) = globals.iter().find(|global| global.name == *name) else {
             return;
         };
-        let message = global.around.redactions.apply(&finding.message);
         let span = path.locate(&whole, Under::Value);
-        let mut diagnostic = Diagnostic::error(format!("`{}`: {message}", finding.path))
+        let mut diagnostic = Diagnostic::error(format!("`{}`: {}", finding.path, finding.message))
             .at(span.map_or_else(|| global.place.clone(), |span| global.around.place(span)));
         diagnostic.help = finding.help;
         found.push(diagnostic);
@@ -102,12 +101,12 @@ pub(crate) fn table(
     let (type_name, entries) = of_type.map_or(("", info.keys), |it| (it.name, it.keys));
     files::resolve(&mut table, entries, around.file.name());
     let report = |finding: Finding, found: &mut Vec<Diagnostic>| {
-        let message = finding.describe(&name, &around.redactions);
+        let message = finding.describe(&name);
         let at = finding
             .span
             .map_or_else(|| place.clone(), |span| around.place(span));
         let mut diagnostic = Diagnostic::error(message).at(at);
-        diagnostic.help = finding.help.map(|help| around.redactions.apply(&help));
+        diagnostic.help = finding.help;
         found.push(diagnostic);
     };
     let removed = around.removed.clone();
@@ -173,8 +172,7 @@ fn take_table_type(
             Some(near) => format!("did you mean `{near}`?"),
             None => help,
         };
-        let shown = around.redactions.apply(&format!("`{type_name}`"));
-        let diagnostic = Diagnostic::error(format!("{name}: unknown type {shown}"));
+        let diagnostic = Diagnostic::error(format!("{name}: unknown type `{type_name}`"));
         found.push(diagnostic.at(at).with_help(help));
     }
     known.map(Some).ok_or(())

@@ -166,8 +166,7 @@ impl<'i> Named<'i> {
                     .extend(keys.iter().map(|key| path.join(key.name)));
                 if let Err((message, help)) = wrong {
                     self.unclear = true;
-                    let shown = around.redactions.apply(&message);
-                    let diagnostic = Diagnostic::error(format!("{owner}: {shown}"));
+                    let diagnostic = Diagnostic::error(format!("{owner}: {message}"));
                     found.push(diagnostic.at(at.clone()).with_help(help));
                 }
                 Resolved::Wrong(at)

@@ -146,6 +146,7 @@ fn check(
 ) -> Result<Loaded, Vec<Diagnostic>> {
     let unread = !found.is_empty();
     let document = document::merge(texts, environment, &mut found);
+    let redactions = document.redactions.clone();
     let root_place = |name: &str| {
         let global = document.root.iter().find(|global| global.name == name)?;
         Some(global.around.place(Spanned::span(&global.value)))
@@ -213,6 +214,12 @@ fn check(
         false => graph::check(&nodes, &mut found),
     };
     diagnostic::sort(&mut found);
+    // Whoever wrote a message, in whichever part of it: no value that may be secret is in it.
+    for diagnostic in &mut found {
+        for redactions in &redactions {
+            diagnostic.redact(redactions);
+        }
+    }
     if incomplete || found.iter().any(|found| found.severity == Severity::Error) {
         return Err(found);
     }
@@ -262,7 +269,6 @@ fn check_resources(nodes: &[Node], tables: &[globals::Read], found: &mut Vec<Dia
                 owner: format!("{}.{}", node.kind.table(), node.id),
                 resource,
                 place,
-                around: Some(&node.around),
             });
         }
     }
@@ -272,7 +278,6 @@ fn check_resources(nodes: &[Node], tables: &[globals::Read], found: &mut Vec<Dia
                 owner: read.name.clone(),
                 resource,
                 place: &read.place,
-                around: None,
             });
         }
     }

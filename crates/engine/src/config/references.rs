@@ -56,12 +56,11 @@ fn look(
     if names.contains(&&**name) {
         return;
     }
-    let shown = around.redactions.apply(&format!("`{name}`"));
     let help = match suggest::nearest(name, names.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("declare it under [{KEY}.{name}]"),
     };
-    let diagnostic = Diagnostic::error(format!("{owner}: there is no provider {shown}"));
+    let diagnostic = Diagnostic::error(format!("{owner}: there is no provider `{name}`"));
     let at = around.place(value.span());
     found.push(diagnostic.at(at).with_help(help));
 }

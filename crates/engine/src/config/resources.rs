@@ -8,7 +8,6 @@ use metrifold_http::{Listen, overlap};
 use crate::component::Resource;
 
 use super::diagnostic::Diagnostic;
-use super::document::Around;
 use super::source::Place;
 
 /// A resource and who takes it.
@@ -18,7 +17,6 @@ pub(crate) struct Claim<'a> {
     pub(crate) owner: String,
     pub(crate) resource: &'a Resource,
     pub(crate) place: &'a Place,
-    pub(crate) around: Option<&'a Around>,
 }
 
 /// Why two claims cannot both be met.
@@ -51,39 +49,32 @@ pub(crate) fn check(claims: &[Claim<'_>], found: &mut Vec<Diagnostic>) {
 }
 
 fn report(clash: &Clash, first: &Claim<'_>, second: &Claim<'_>) -> Diagnostic {
-    let shown = |claim: &Claim<'_>, text: String| match claim.around {
-        Some(around) => around.redactions.apply(&text),
-        None => text,
-    };
     let at = |claim: &Claim<'_>| {
         let address = address(claim.resource).map(|address| address.to_string());
-        shown(claim, address.unwrap_or_default())
+        address.unwrap_or_default()
     };
     let owner = &first.owner;
     let (message, help) = match (clash, second.resource) {
         (Clash::Folder, Resource::Folder(folder)) => (
             format!(
-                "folder {} is taken by {owner}",
-                shown(second, format!("{:?}", folder.display().to_string()))
+                "folder {:?} is taken by {owner}",
+                folder.display().to_string()
             ),
             "choose another folder",
         ),
         (Clash::File, Resource::File(file)) => (
             format!(
-                "file {} is written by {owner}",
-                shown(second, format!("{:?}", file.display().to_string()))
+                "file {:?} is written by {owner}",
+                file.display().to_string()
             ),
             "choose another file",
         ),
         (Clash::Path, Resource::Route(listen)) => (
-            format!(
-                "path {} is taken by {owner}",
-                shown(second, format!("{:?}", listen.path))
-            ),
+            format!("path {:?} is taken by {owner}", listen.path),
             "choose another path or address",
         ),
         (Clash::Listener(reason), _) => (
-            format!("{}, and {owner} differs", shown(second, reason.clone())),
+            format!("{reason}, and {owner} differs"),
             "write the same in both, or choose another port",
         ),
         (Clash::Path | Clash::Address | Clash::Folder | Clash::File, _) => (

@@ -18,7 +18,7 @@ fn thing(expected: &str) -> &str {
         "a string" | "string" | "str" | "a borrowed string" => "a text in quotes",
         "path string" | "a path" => "a path in quotes",
         "a boolean" | "bool" => "true or false",
-        "a sequence" | "sequence" => "a list, such as [\"a\", \"b\"]",
+        "a sequence" | "sequence" => "a list in square brackets",
         "a map" | "map" | "a table of keys" => "a table",
         "u8" | "u16" | "u32" | "u64" | "u128" | "usize" => "a whole number, 0 or above",
         "a nonzero u8" | "a nonzero u16" | "a nonzero u32" | "a nonzero u64"
@@ -32,6 +32,7 @@ fn thing(expected: &str) -> &str {
 /// What was found, by its kind: the value itself may be a secret.
 fn kind(found: &str) -> &str {
     let kinds = [
+        ("integer `-", "a negative number"),
         ("integer ", "a number"),
         ("floating point ", "a number"),
         ("boolean ", "true or false"),
@@ -58,11 +59,11 @@ mod tests {
             ),
             (
                 "invalid value: integer `-1`, expected usize",
-                "must be a whole number, 0 or above, not a number",
+                "must be a whole number, 0 or above, not a negative number",
             ),
             (
                 "invalid type: string \"a, expected b\", expected a sequence",
-                "must be a list, such as [\"a\", \"b\"], not a text",
+                "must be a list in square brackets, not a text",
             ),
             (
                 "invalid type: map, expected a string",

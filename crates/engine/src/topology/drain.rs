@@ -1,5 +1,6 @@
 //! The end of components that a reload has replaced or removed: in the background, within a limit.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -81,7 +82,11 @@ impl Retired {
             }
             let (batches, samples, size) = (queued.batches, queued.samples, Size(queued.bytes));
             warn!(%sink, batches, samples, %size, "sink was removed and gave up what it had not delivered in time");
-            left.push(Leftover { sink, queued });
+            left.push(Leftover {
+                sink,
+                queued,
+                dropped: BTreeMap::new(),
+            });
         }
         left
     }

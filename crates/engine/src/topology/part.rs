@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use metrifold_base::{BuildError, Shutdown, ShutdownTrigger};
 use metrifold_model::Kind;
-use metrifold_model::ledger::Tally;
+use metrifold_model::ledger::{Reason, Tally};
 use metrifold_telemetry::{ComponentMetrics, State};
 
 use crate::component::{Buildable, InputOf, SinkConfig, SourceConfig};
@@ -21,6 +21,9 @@ use super::build::{NextPart, PresentPart, Workshop};
 use super::drain::Retired;
 use super::plan::Transformer;
 use super::supervise::{self, Rebuild, Run, Supervised, Task};
+
+/// What sinks have dropped, by sink and reason.
+pub(super) type Dropped = BTreeMap<Arc<str>, BTreeMap<Reason, Tally>>;
 
 /// What runs of a plane.
 pub(super) struct Part<P: Plane> {
@@ -216,8 +219,21 @@ impl<P: Buildable> Part<P> {
         }
     }
 
+    /// What the sinks have dropped so far.
+    pub(super) fn dropped(&self) -> Dropped {
+        let sinks = self.sinks.iter();
+        sinks
+            .map(|(id, sink)| (id.clone(), sink.edge.dropped()))
+            .collect()
+    }
+
     /// Waits until the sinks have ended, and gives up what they have not delivered by then.
-    pub(super) async fn sinks_ended(&mut self, deadline: Instant) -> Vec<Leftover> {
+    /// `earlier` is what they had dropped before they were told to end.
+    pub(super) async fn sinks_ended(
+        &mut self,
+        deadline: Instant,
+        earlier: &Dropped,
+    ) -> Vec<Leftover> {
         let mut left = Vec::new();
         for (id, mut sink) in std::mem::take(&mut self.sinks) {
             let _ = timeout_at(deadline, sink.task.ended()).await;
@@ -225,11 +241,23 @@ impl<P: Buildable> Part<P> {
             let queued = sink.edge.left();
             drop(sink.task);
             sink.edge.abandon();
+            let mut dropped = sink.edge.dropped();
+            // That is what was left.
+            dropped.remove(&Reason::Shutdown);
+            for (reason, tally) in earlier.get(&id).into_iter().flatten() {
+                dropped.entry(*reason).and_modify(|now| *now -= *tally);
+            }
+            dropped.retain(|_, tally| !tally.is_zero());
             sink.edge.shut().await;
-            if queued.batches > 0 {
-                left.push(Leftover { sink: id, queued });
-            } else {
+            if queued.batches == 0 {
                 info!(sink = %id, "sink has drained");
+            }
+            if queued.batches > 0 || !dropped.is_empty() {
+                left.push(Leftover {
+                    sink: id,
+                    queued,
+                    dropped,
+                });
             }
         }
         left

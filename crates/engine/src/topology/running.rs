@@ -1,5 +1,6 @@
 //! The running graph: starts what was built, changes to another configuration, and stops.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tracing::warn;
 use metrifold_base::{BuildError, ShutdownTrigger};
 use metrifold_discovery::Directory;
 use metrifold_http::Listeners;
-use metrifold_model::ledger::Tally;
+use metrifold_model::ledger::{Reason, Tally};
 use metrifold_telemetry::Telemetry;
 
 use crate::config::Config;
@@ -25,7 +26,7 @@ use super::Changes;
 use super::build::{Next, Present, Workshop};
 use super::discovery::Discovery;
 use super::drain::Retired;
-use super::part::Part;
+use super::part::{Dropped, Part};
 
 /// A topology of which everything is built and nothing runs. Dropping it undoes the build.
 pub struct Built {
@@ -59,13 +60,16 @@ const DRAINING_MAX: usize = 100;
 /// How long storing what memory has may take, before anything else is waited for and after that.
 const STORE_LIMIT: Duration = Duration::from_secs(2);
 
-/// What a sink had not delivered when its time was up.
+/// What a sink has not delivered in the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leftover {
     /// The sink's name.
     pub sink: Arc<str>,
-    /// What that was, what was being sent included.
+    /// What was left when its time was up, what was being sent included.
     pub queued: Tally,
+    /// What was dropped while it drained, by reason: refused, or its senders were told to send it
+    /// again.
+    pub dropped: BTreeMap<Reason, Tally>,
 }
 
 impl Built {
@@ -212,10 +216,12 @@ impl Running {
         retired
     }
 
-    /// Stops sources, lets the sinks drain, and gives up what is left after `limit`.
+    /// Stops sources, lets the sinks drain, and gives up what is left after `limit`. Returns what of
+    /// all that was not delivered and is not on disk.
     pub async fn stop(mut self, limit: Duration) -> Vec<Leftover> {
         let deadline = Instant::now() + limit;
         self.reap();
+        let dropped = self.metrics.dropped();
         // Meters stay on their page until everything has ended.
         let _meters = [
             self.metrics.source_meters(),
@@ -243,9 +249,9 @@ impl Running {
         self.metrics
             .secure_sinks(deadline.max(Instant::now() + STORE_LIMIT))
             .await;
-        let mut left = self.metrics.sinks_ended(deadline).await;
-        left.extend(self.queries.sinks_ended(deadline).await);
-        left.extend(self.rules.sinks_ended(deadline).await);
+        let mut left = self.metrics.sinks_ended(deadline, &dropped).await;
+        left.extend(self.queries.sinks_ended(deadline, &Dropped::new()).await);
+        left.extend(self.rules.sinks_ended(deadline, &Dropped::new()).await);
         self.discovery.stop().await;
         loop {
             let drained = match timeout_at(deadline, self.draining.join_next()).await {

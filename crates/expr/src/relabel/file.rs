@@ -51,8 +51,13 @@ pub fn load(
 /// Compiles the text of a file; what is wrong comes with its line.
 pub fn compile(text: &str, validation: Validation) -> Result<Program, Vec<(u64, String)>> {
     let document: Document = serde_saphyr::from_str(text).map_err(|error| {
-        let line = error.location().map_or(1, |location| location.line());
-        vec![(line, error.without_snippet().to_string())]
+        let place = error.location();
+        let (line, column) = place.map_or((1, 1), |at| (at.line(), at.column()));
+        let message = error.without_snippet().to_string();
+        // The line is told once, before the message.
+        let place = format!(" at line {line}, column {column}");
+        let message = message.strip_suffix(&place).unwrap_or(&message).to_owned();
+        vec![(line, message)]
     })?;
     let (lines, rules): (Vec<_>, Vec<_>) = document
         .0
@@ -182,6 +187,7 @@ mod tests {
             ("{}", 1, "no rules"),
         ] {
             let found = errors(text);
+            assert!(!found[0].1.contains(" line "), "{found:?}");
             assert!(
                 found[0].0.abs_diff(line) <= 1 && found[0].1.contains(part),
                 "{text:?} {found:?}"

@@ -45,7 +45,7 @@ fn findings(text: &str) -> Vec<String> {
                 let at = f.span.clone().map_or("-", |span| &text[span]);
                 format!(
                     "{} @ {at} ? {}",
-                    f.describe("t", &Redactions::default()),
+                    f.describe("t"),
                     f.help.unwrap_or_default()
                 )
             })

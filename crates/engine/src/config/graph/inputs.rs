@@ -37,8 +37,8 @@ impl Graph<'_> {
         let mut wired: HashSet<(usize, Option<String>)> = HashSet::new();
         for (entry, input) in node.inputs.iter().enumerate() {
             if let Some(first) = seen.get(&*input.text) {
-                let shown = node.around.redactions.apply(&format!("`{}`", input.text));
-                let message = format!("{}: input {shown} is there twice", full_name(node));
+                let (name, input_name) = (full_name(node), &input.text);
+                let message = format!("{name}: input `{input_name}` is there twice");
                 found.push(
                     Diagnostic::error(message)
                         .at(input.place.clone())
@@ -73,7 +73,6 @@ impl Graph<'_> {
                 }
                 Err(Unresolved::Wrong { message, help }) => {
                     self.uncertain.insert(to);
-                    let message = node.around.redactions.apply(&message);
                     let message = format!("{}: {message}", full_name(node));
                     let mut diagnostic = Diagnostic::error(message).at(input.place.clone());
                     diagnostic.help = Some(help);

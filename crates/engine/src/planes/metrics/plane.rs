@@ -1,6 +1,6 @@
 //! Batches as a plane of the engine.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use metrifold_base::BoxFuture;
 use metrifold_model::Signal;
-use metrifold_model::ledger::Tally;
+use metrifold_model::ledger::{Reason, Tally};
 use metrifold_telemetry::ComponentMetrics;
 
 use crate::memory::Budget;
@@ -94,6 +94,10 @@ impl Drain for Edge {
 
     fn abandon(&self) {
         Self::abandon(self);
+    }
+
+    fn dropped(&self) -> BTreeMap<Reason, Tally> {
+        Self::dropped(self)
     }
 
     fn shut(self: Arc<Self>) -> BoxFuture<()> {

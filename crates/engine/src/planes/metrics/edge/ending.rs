@@ -1,5 +1,6 @@
 //! The end of an edge: what is stored last, what is given up, and what senders hear of that.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
@@ -60,6 +61,11 @@ impl Edge {
             left += *tally;
         }
         left
+    }
+
+    /// What this process has dropped so far, by reason.
+    pub(crate) fn dropped(&self) -> BTreeMap<Reason, Tally> {
+        self.pipe.ledger().total.of_this_process().dropped
     }
 
     /// Gives up what nobody will take any more.

@@ -7,11 +7,12 @@ CARGO ?= cargo
 CONFIG ?= config/examples/quickstart.toml
 FUZZ_SECONDS ?= 30
 
-# Builds and runs the quickstart. The process says itself what it serves where, once it listens:
+# Builds and runs the quickstart, without the features that take long to compile (Cargo.toml says
+# which). The process says itself what it serves where, once it listens:
 # the log has a line "listening" for each address, and one with the URL of the status page.
 run:
 	@echo "building metrifold: minutes the first time, seconds later; it says what it serves where once it listens"
-	$(CARGO) run --locked --profile quickstart -- --config $(CONFIG) run --shutdown-limit 5s
+	$(CARGO) run --locked --profile quickstart --no-default-features -- --config $(CONFIG) run --shutdown-limit 5s
 
 # The binary that is shipped: target/release/metrifold
 build:

@@ -2,8 +2,8 @@
 //!
 //! The program runs with a queue of every kind, in front of endpoints that count for themselves and
 //! change their minds all the time: they are well, slow, refuse with 413 what is large, with 400 what
-//! has a bad series in it, answer 401, 429, 500 and 503, and close connections. It is stopped and
-//! killed and started again. `METRIFOLD_FAULTS_SEED` repeats a run and `METRIFOLD_FAULTS_SECONDS` says
+//! has a bad series in it, answer 401, 429, 500 and 503, hang, and close connections. Meanwhile all
+//! sinks and sources are replaced by reloads, and the program is stopped and killed and started again. `METRIFOLD_FAULTS_SEED` repeats a run and `METRIFOLD_FAULTS_SECONDS` says
 //! how long one takes; the seed of each is printed.
 
 use std::collections::{HashMap, HashSet};
@@ -14,6 +14,7 @@ use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use metrifold::api::ledger::{Balance, Ledgers};
+use metrifold_testing::edits;
 use metrifold_testing::{
     Does, Endpoint, Metrifold, Random, Seen, Sender, Series, body, one, until_so,
 };
@@ -46,12 +47,14 @@ const SINKS: [(&str, bool, &str); 4] = [
     ),
 ];
 
-fn config(folder: &Path, endpoints: &[Faulty]) -> String {
+/// The configuration of this number: with each, every source and every sink is another one.
+fn config(folder: &Path, endpoints: &[Faulty], number: usize) -> String {
+    let (wait, pause) = (1000 + number % 7, 10 + number % 7);
     let mut text = format!("data_dir = {folder:?}\n");
     for path in PATHS {
         text += &format!(
             "[sources.{path}]\ntype = \"remote_write\"\naddress = \"INGEST\"\n\
-             path = \"/{path}/{{tenant}}\"\ncount_samples = true\nacknowledge_timeout = \"1s\"\n\
+             path = \"/{path}/{{tenant}}\"\ncount_samples = true\nacknowledge_timeout = \"{wait}ms\"\n\
              [transforms.{path}_tenant]\ntype = \"tenant\"\ninputs = [\"{path}\"]\n\
              from = [{{ path = \"tenant\" }}]\n"
         );
@@ -63,7 +66,7 @@ fn config(folder: &Path, endpoints: &[Faulty]) -> String {
         };
         text += &format!(
             "[sinks.{name}]\ntype = \"remote_write\"\ninputs = [{inputs}]\nendpoint = \"{}\"\n\
-             retry = {{ min_backoff = \"1ms\", max_backoff = \"10ms\" }}\n{keys}\n",
+             retry = {{ min_backoff = \"1ms\", max_backoff = \"{pause}ms\" }}\n{keys}\n",
             endpoint.endpoint.url()
         );
     }
@@ -78,11 +81,13 @@ enum Mood {
     TooLarge,
     Says(u16),
     Closes,
+    /// Says nothing for a second, and closes the connection then.
+    Hangs,
     /// Anything, by the number of the request.
     Mixed,
 }
 
-const MOODS: [Mood; 10] = [
+const MOODS: [Mood; 11] = [
     Mood::Well,
     Mood::Well,
     Mood::Slow,
@@ -92,6 +97,7 @@ const MOODS: [Mood; 10] = [
     Mood::Says(429),
     Mood::Says(401),
     Mood::Closes,
+    Mood::Hangs,
     Mood::Mixed,
 ];
 
@@ -173,7 +179,7 @@ impl Faulty {
 /// What is done in a mood, and whether the request is taken.
 fn answer(mood: Mood, seen: &Seen) -> (bool, Does) {
     let bad = seen.series().iter().any(|it| it.name() == "bad");
-    let taken = !bad && !matches!(mood, Mood::Says(_) | Mood::Closes);
+    let taken = !bad && !matches!(mood, Mood::Says(_) | Mood::Closes | Mood::Hangs);
     let well = Does::from(if taken { 204 } else { 400 });
     match mood {
         Mood::TooLarge if seen.body.len() > LARGE => (false, 413.into()),
@@ -181,6 +187,10 @@ fn answer(mood: Mood, seen: &Seen) -> (bool, Does) {
         Mood::Slow => (taken, Does::After(Duration::from_millis(5), Box::new(well))),
         Mood::Says(status) => (false, status.into()),
         Mood::Closes => (false, Does::Close),
+        Mood::Hangs => {
+            let later = Duration::from_secs(1);
+            (false, Does::After(later, Box::new(Does::Close)))
+        }
     }
 }
 
@@ -305,9 +315,9 @@ fn under_all_faults_at_once_the_books_are_right_and_nothing_acknowledged_is_lost
     endpoints.iter().for_each(Faulty::shut);
     // A stop must not wait for long for queues in memory whose endpoints are not well.
     let limit = ["--shutdown-limit", "500ms"];
-    let mut child = Metrifold::start_with(&config(folder.path(), &endpoints), &limit);
+    let mut child = Metrifold::start_with(&config(folder.path(), &endpoints, 0), &limit);
     let mut base = standstill(&child, &endpoints);
-    let [mut rounds, mut kills, mut stops, mut compared] = [0; 4];
+    let [mut rounds, mut kills, mut stops, mut compared, mut reloads] = [0; 5];
     let end = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < end {
         rounds += 1;
@@ -323,6 +333,12 @@ fn under_all_faults_at_once_the_books_are_right_and_nothing_acknowledged_is_lost
         let until = Instant::now() + Duration::from_millis(100 + random.number() % 1500);
         while Instant::now() < until {
             endpoints[random.below(endpoints.len())].set(random.below(MOODS.len()));
+            if random.chance(5) {
+                reloads += 1;
+                edits::replace(&child, &config(folder.path(), &endpoints, reloads));
+                let answer = edits::post(&child);
+                assert_eq!(answer.status, 200, "{}", answer.text());
+            }
             sleep(Duration::from_millis(1 + random.number() % 40));
         }
         let ends = random.below(3);
@@ -392,6 +408,6 @@ fn under_all_faults_at_once_the_books_are_right_and_nothing_acknowledged_is_lost
     }
     assert!(acknowledged > 0);
     eprintln!(
-        "{rounds} rounds, {kills} kills, {stops} stops, {compared} comparisons, {acknowledged} acknowledged samples"
+        "{rounds} rounds, {kills} kills, {stops} stops, {reloads} reloads, {compared} comparisons, {acknowledged} acknowledged samples"
     );
 }

@@ -39,6 +39,7 @@ pub use answer::{Failure, Reason};
 pub use directory::{Directory, Handles};
 #[doc(hidden)]
 pub use file_sd::verdict;
+pub use kinds::LEFT_OUT;
 pub use labels::{Labels, LabelsBuilder, Target};
 pub use limits::{LimitKeys, Limits, OnEmpty};
 pub use provider::{Provider, ProviderConfig, ProviderContext, ProviderInfo, run};

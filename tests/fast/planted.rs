@@ -250,7 +250,7 @@ impl Planted {
         let mut planted = Self {
             text: String::new(),
             sources: Vec::new(),
-            endpoint: Endpoint::new(|seen| echo(seen)),
+            endpoint: Endpoint::new(echo),
             folder: tempfile::tempdir().unwrap(),
             authority: Authority::new(),
         };

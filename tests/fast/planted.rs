@@ -370,6 +370,7 @@ fn plant(kind: Kind, keys: &mut Table) {
     if let Some(Value::Table(auth)) = keys.get_mut("basic_auth")
         && auth.contains_key("password")
     {
+        auth.insert("username".to_owned(), "user".into());
         auth.insert("password".to_owned(), "pl4nted-password".into());
     }
     if knows("headers") {

@@ -57,6 +57,7 @@ fn transform(name: &str) -> Arc<dyn Transform> {
         listeners: metrifold_http::Listeners::new(),
         dead_letters: metrifold_engine::dead_letters::Stores::new(None),
         memory: metrifold_engine::memory::Budget::default(),
+        shared: metrifold_base::Shared::default(),
         metrics: telemetry.component(name, metrifold_model::Kind::Transform, &node.type_name),
         telemetry,
     };

@@ -7,6 +7,7 @@ mod discovery;
 mod events;
 pub mod ledger;
 mod routes;
+mod targets;
 mod topology;
 
 use std::sync::Arc;

@@ -4,3 +4,4 @@ pub mod internal_metrics;
 pub mod prometheus_api;
 pub mod remote_write;
 pub mod rules_file;
+pub mod scrape;

@@ -10,7 +10,7 @@ use metrifold_http::{Handler, Methods, Request, Response, answer};
 use super::access::Guard;
 use super::events::{self, EVENTS};
 use super::topology::topology;
-use super::{PAGE, RELOAD, Status, dead_letters, discovery, json, ledger, typed};
+use super::{PAGE, RELOAD, Status, dead_letters, discovery, json, ledger, targets, typed};
 
 /// An endpoint: where it is, whom it takes, and what it does.
 pub(super) struct Endpoint {
@@ -78,6 +78,12 @@ pub(super) static TABLE: &[Endpoint] = &[
     }),
     get(discovery::DISCOVERY, Guard::Read, |status, request| {
         Box::pin(async move { discovery::discovery(&status.directory, request.uri.query()).await })
+    }),
+    get(targets::TARGETS, Guard::Read, |status, request| {
+        Box::pin(async move { targets::targets(&status.directory, request.uri.query()).await })
+    }),
+    get("/targets", Guard::Read, |_, _| {
+        Box::pin(async { typed("text/html; charset=utf-8", targets::PAGE.into()) })
     }),
     get(EVENTS, Guard::Read, |status, _| {
         Box::pin(async move { events::listen(&status) })

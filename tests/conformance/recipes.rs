@@ -99,6 +99,17 @@ pub static RECIPES: &[Recipe] = &[
         ..SOURCE
     },
     Recipe {
+        name: "scrape",
+        // Nobody is there: each scrape says so with `up`.
+        keys: |_| {
+            "targets = [\"127.0.0.1:9\"]\nscrape_interval = \"100ms\"\nscrape_timeout = \"100ms\""
+                .into()
+        },
+        change: Some(|keys| format!("{keys}\nlabels = {{ env = \"other\" }}")),
+        feeds: Feeds::Itself,
+        ..SOURCE
+    },
+    Recipe {
         name: "prometheus_api",
         plane: Signal::Queries,
         keys: |_| "address = \"INGEST\"".into(),

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 
 /// The crates of the machinery, from the bottom up: one may know those that stand before it in its
 /// own list alone. A new edge is a decision, which is taken here.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 16] = [
     ("base", &[]),
     ("model", &[]),
     ("files", &["base"]),
     ("promql", &[]),
     ("rules", &[]),
     ("codec", &["model"]),
+    ("exposition", &["codec"]),
     ("expr", &["base", "codec", "model"]),
     ("http", &["base", "model"]),
     ("telemetry", &["base", "model"]),
@@ -46,6 +47,20 @@ const LAYERS: [(&str, &[&str]); 14] = [
             "http",
             "model",
             "queue",
+            "telemetry",
+        ],
+    ),
+    (
+        "scrape",
+        &[
+            "base",
+            "codec",
+            "discovery",
+            "engine",
+            "exposition",
+            "expr",
+            "http",
+            "model",
             "telemetry",
         ],
     ),

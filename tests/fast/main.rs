@@ -32,6 +32,7 @@ mod reload_requests;
 mod reload_sinks;
 mod reload_storm;
 mod rules;
+mod scrape;
 mod sending;
 mod shown;
 mod versions;

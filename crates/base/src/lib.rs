@@ -25,6 +25,7 @@ mod problems;
 mod rate;
 mod secret;
 mod share;
+mod shared;
 mod shutdown;
 mod values;
 
@@ -42,5 +43,6 @@ pub use secret::{Secret, foreign, scrub};
 #[doc(hidden)]
 pub use serde;
 pub use share::within_share;
+pub use shared::Shared;
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use values::{Address, Endpoint, OneOrMany, Period, Size};

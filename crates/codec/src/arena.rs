@@ -61,6 +61,17 @@ impl Label {
         }
     }
 
+    /// The label in a text in which it stands so much further behind.
+    fn shifted(self, by: u32) -> Self {
+        // What repeats another one stands as far behind it as before.
+        let apart = self.name_len & ENTRY == 0;
+        Self {
+            name: self.name + by,
+            value_or_back: self.value_or_back + if apart { by } else { 0 },
+            ..self
+        }
+    }
+
     /// The label whose entry repeats that of this one, so far behind it.
     #[inline(always)]
     pub(crate) fn repeated(self, back: u32) -> Self {
@@ -149,6 +160,13 @@ impl Span {
         Self {
             start: start as u32,
             len: (end - start) as u32,
+        }
+    }
+
+    fn shifted(self, by: u32) -> Self {
+        Self {
+            start: self.start + by,
+            len: self.len,
         }
     }
 }
@@ -334,6 +352,41 @@ impl Arena {
                 self.drop_series(index);
             }
         }
+    }
+
+    /// Removes what it says of metric families.
+    pub fn forget_metadata(&mut self) {
+        self.changed |= !self.metadata.is_empty();
+        self.metadata.clear();
+        self.counts.metadata = 0;
+    }
+
+    /// Adds the series and the metadata of another arena behind its own. Both must be of 1.0, as those
+    /// that builders make.
+    pub fn append(&mut self, other: &Self) {
+        let (raw, extra) = (other.raw.as_slice(), &other.extra);
+        let shift = self.raw.as_slice().len() + self.extra.len();
+        let foreign = self.version != Version::V1 || other.version != Version::V1;
+        if foreign || shift + raw.len() + extra.len() > TEXT_MAX {
+            self.overflowed = true;
+            return;
+        }
+        self.extra.extend_from_slice(raw);
+        self.extra.extend_from_slice(extra);
+        let shift = shift as u32;
+        let first = self.labels.len() as u32;
+        self.labels
+            .extend(other.labels.iter().map(|label| label.shifted(shift)));
+        self.series.extend(other.series.iter().map(|series| Series {
+            whole: series.whole.shifted(shift),
+            rest: series.rest.shifted(shift),
+            labels: series.labels + first,
+            ..*series
+        }));
+        let metadata = other.metadata.iter().map(|span| span.shifted(shift));
+        self.metadata.extend(metadata);
+        self.counts += other.counts;
+        self.changed = true;
     }
 
     /// A copy that holds the series at these indexes, and the 1.0 metadata if asked. It takes

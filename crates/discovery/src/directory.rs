@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use metrifold_base::{BuildError, locked};
+use metrifold_base::{BuildError, Shared, locked};
 
 use super::publish::Published;
 use super::slot::{Slot, Targets};
 
 /// What runs. A clone is a handle to the same.
 #[derive(Clone, Debug, Default)]
-pub struct Directory(Arc<Mutex<Entries>>);
+pub struct Directory {
+    entries: Arc<Mutex<Entries>>,
+    shared: Shared,
+}
 
 #[derive(Debug, Default)]
 struct Entries {
@@ -30,7 +33,7 @@ impl Directory {
 
     /// Shows these from now on.
     pub fn set(&self, providers: Handles, published: BTreeMap<Arc<str>, Arc<Published>>) {
-        *locked(&self.0) = Entries {
+        *locked(&self.entries) = Entries {
             providers,
             published,
         };
@@ -38,12 +41,17 @@ impl Directory {
 
     /// The providers.
     pub fn providers(&self) -> Handles {
-        locked(&self.0).providers.clone()
+        locked(&self.entries).providers.clone()
     }
 
     /// What is published.
     pub fn published(&self) -> BTreeMap<Arc<str>, Arc<Published>> {
-        locked(&self.0).published.clone()
+        locked(&self.entries).published.clone()
+    }
+
+    /// What those who use targets share, such as what became of scraping them.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
     }
 }
 

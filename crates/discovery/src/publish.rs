@@ -32,9 +32,8 @@ use super::slot::Targets;
 use super::snapshot::{Snapshot, Standing, difference};
 
 pub use config::PublishConfig;
-pub use relabel::Relabelled;
+pub use relabel::{Relabelled, TargetRules};
 
-use relabel::Rules;
 use serve::Served;
 
 /// The pauses between attempts to write a file that cannot be written.
@@ -48,7 +47,7 @@ pub struct Published {
     /// The provider whose targets it publishes.
     pub discovery: Arc<str>,
     config: PublishConfig,
-    rules: Rules,
+    rules: TargetRules,
     meters: PublishMeters,
     inner: Mutex<Inner>,
 }

@@ -12,8 +12,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use metrifold_base::Problems;
 use metrifold_base::keys::{Entry, Listed, list};
+use metrifold_base::{Problems, Shared};
 use metrifold_discovery::Handles;
 use metrifold_http::{Listen, Listeners};
 use metrifold_model::Kind;
@@ -118,6 +118,8 @@ pub struct BuildContext {
     pub memory: Budget,
     /// The providers of targets.
     pub discovery: Handles,
+    /// What components of one type share.
+    pub shared: Shared,
     /// The component's metrics.
     pub metrics: ComponentMetrics,
     /// The metrics of the process.

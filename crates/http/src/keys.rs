@@ -158,14 +158,19 @@ impl ClientKeys {
     ///
     /// Fails when a certificate cannot be used.
     pub fn client(&self, connections: usize) -> Result<Client, BuildError> {
-        Client::new(&ClientConfig {
+        Client::new(&self.client_config(connections))
+    }
+
+    /// How such a client connects.
+    pub fn client_config(&self, connections: usize) -> ClientConfig {
+        ClientConfig {
             tls: self.tls.clone(),
             proxy_url: self.proxy.proxy_url.clone(),
             proxy_basic_auth: self.proxy.proxy_basic_auth.clone(),
             connections,
             connect_timeout: self.connect_timeout.0,
             max_age: self.max_connection_age.0,
-        })
+        }
     }
 
     /// What requests authenticate with.

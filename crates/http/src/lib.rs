@@ -31,6 +31,7 @@ mod keys;
 pub mod listener;
 mod methods;
 mod parts;
+pub mod redirect;
 pub mod rejection;
 mod socket;
 mod target;

@@ -423,6 +423,26 @@ metrics! {
     PublishFailures: counter of process ["publish"]
         "metrifold_publish_failures_total",
         "Attempts to write the published file that failed.";
+    /// Targets of a pool, by health.
+    ScrapeTargets: gauge of process ["pool", "health"]
+        "metrifold_scrape_targets",
+        "Targets that are scraped, by health: up, down, or unknown before the first scrape.";
+    /// Targets that were discovered and are not scraped.
+    ScrapeDroppedTargets: gauge of process ["pool"]
+        "metrifold_scrape_dropped_targets",
+        "Targets that were discovered and are not scraped, since rules drop them or they cannot be.";
+    /// Scrapes, by what came of them.
+    Scrapes: counter of process ["pool", "outcome"]
+        "metrifold_scrapes_total",
+        "Scrapes by what came of them: success, or why they failed.";
+    /// Scrapes that were due while the one before was not done.
+    ScrapesMissed: counter of process ["pool"]
+        "metrifold_scrapes_missed_total",
+        "Scrapes that were due while the one before was not done, or its batch not delivered.";
+    /// Samples of pages that were left out, by reason.
+    ScrapeSamplesLeftOut: counter of process ["pool", "reason"]
+        "metrifold_scrape_samples_left_out_total",
+        "Samples of pages that were left out: duplicates, and those too far in the future.";
 }
 
 impl Metric {

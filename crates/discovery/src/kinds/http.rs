@@ -7,13 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{
     ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HOST, IF_MODIFIED_SINCE,
-    IF_NONE_MATCH, LAST_MODIFIED, LOCATION, USER_AGENT,
+    IF_NONE_MATCH, LAST_MODIFIED, USER_AGENT,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
 use metrifold_base::keys::Keys;
 use metrifold_base::{BoxFuture, BuildError, Endpoint, Period, Problems, RunError, keys};
+use metrifold_http::redirect::{MAX_REDIRECTS, redirected, same_server};
 use metrifold_http::{Body, BodyError, Client, ClientKeys, Credentials, body};
 
 use crate::answer::{Failure, Reason};
@@ -27,8 +28,6 @@ use crate::slot::Feed;
 const URL: &str = "__meta_url";
 /// The header by which a server learns how often it is asked.
 const INTERVAL: HeaderName = HeaderName::from_static("x-prometheus-refresh-interval-seconds");
-/// The most redirects that are followed in a row, as by Prometheus.
-const MAX_REDIRECTS: usize = 10;
 
 keys! {
     /// `[discovery.NAME] type = "http"`.
@@ -179,7 +178,8 @@ impl Http {
                 .request(Method::GET, &uri, headers, Bytes::new(), left)
                 .await
                 .map_err(|error| Failure::new(Reason::Unreachable, error))?;
-            match redirect(&uri, &answer)? {
+            let next = redirected(&uri, answer.status(), answer.headers());
+            match next.map_err(|error| Failure::new(Reason::Refused, error))? {
                 Some(next) => uri = next,
                 None => {
                     let left = deadline.saturating_duration_since(Instant::now());
@@ -267,58 +267,6 @@ fn is_json(content_type: &str) -> bool {
     rest.is_empty() || matches!(charset, Some("charset=utf-8" | "charset=\"utf-8\""))
 }
 
-/// Where an answer sends us, if it does.
-fn redirect(from: &Uri, answer: &http::Response<Body>) -> Result<Option<Uri>, Failure> {
-    if !matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
-        return Ok(None);
-    }
-    let location = answer.headers().get(LOCATION);
-    let location = location.and_then(|location| location.to_str().ok());
-    let next = location.and_then(|location| resolve(from, location));
-    let next = next.ok_or_else(|| {
-        Failure::new(
-            Reason::Refused,
-            format!("server answered {} without a place to go", answer.status()),
-        )
-    })?;
-    Ok(Some(next))
-}
-
-/// A place in an answer, as seen from where the answer came from.
-fn resolve(from: &Uri, location: &str) -> Option<Uri> {
-    let location = location.split('#').next()?;
-    let scheme = from.scheme_str()?;
-    let authority = from.authority()?;
-    let absolute = if location.starts_with("http://") || location.starts_with("https://") {
-        location.to_owned()
-    } else if let Some(rest) = location.strip_prefix("//") {
-        format!("{scheme}://{rest}")
-    } else if location.starts_with('/') {
-        format!("{scheme}://{authority}{location}")
-    } else if location.starts_with('?') {
-        format!("{scheme}://{authority}{}{location}", from.path())
-    } else {
-        let (folder, _) = from.path().rsplit_once('/')?;
-        format!("{scheme}://{authority}{folder}/{location}")
-    };
-    absolute
-        .parse()
-        .ok()
-        .filter(|uri: &Uri| uri.host().is_some())
-}
-
-fn same_server(a: &Uri, b: &Uri) -> bool {
-    let port = |uri: &Uri| {
-        let default = if uri.scheme_str() == Some("https") {
-            443
-        } else {
-            80
-        };
-        uri.port_u16().unwrap_or(default)
-    };
-    a.scheme() == b.scheme() && a.host() == b.host() && port(a) == port(b)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -344,25 +292,5 @@ mod tests {
         ] {
             assert!(!is_json(bad), "{bad}");
         }
-    }
-
-    #[test]
-    fn redirects_are_resolved_and_other_servers_are_told_apart() {
-        let from: Uri = "https://a.example/x/y?z".parse().unwrap();
-        for (location, expected) in [
-            ("https://b.example/q", "https://b.example/q"),
-            ("//b.example/q", "https://b.example/q"),
-            ("/q#part", "https://a.example/q"),
-            ("q", "https://a.example/x/q"),
-            ("?q", "https://a.example/x/y?q"),
-        ] {
-            let found = resolve(&from, location).unwrap();
-            assert_eq!(found.to_string(), expected);
-            assert_eq!(same_server(&from, &found), expected.contains("a.example"));
-        }
-        let same = |a: &str, b: &str| same_server(&a.parse().unwrap(), &b.parse().unwrap());
-        assert!(same("https://a/x", "https://a:443/y"));
-        assert!(!same("https://a/x", "http://a/x"));
-        assert!(!same("http://a/x", "http://a:81/x"));
     }
 }

@@ -8,7 +8,7 @@ use metrifold_http::{Callers, Listen, Methods, ServerKeys};
 
 use crate::kinds::Format;
 
-use super::relabel::Rules;
+use super::relabel::TargetRules;
 
 keys! {
     /// `[publish.NAME]`: targets for programs that read them in Prometheus' forms.
@@ -78,10 +78,10 @@ impl PublishConfig {
         }
     }
 
-    pub(super) fn rules(&self) -> Result<Rules, BuildError> {
+    pub(super) fn rules(&self) -> Result<TargetRules, BuildError> {
         let mut problems = Problems::new(true);
         let program = Program::compile(&self.relabel, Validation::Utf8, "relabel", &mut problems);
-        program.map(Rules::new).ok_or_else(|| {
+        program.map(TargetRules::new).ok_or_else(|| {
             let reasons = problems.into_list().into_iter();
             let reasons: Vec<_> = reasons.map(|problem| problem.message).collect();
             BuildError::new("relabel", reasons.join("; "))

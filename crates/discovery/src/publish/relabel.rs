@@ -34,17 +34,18 @@ const TOGETHER: usize = 1000;
 /// A series has a name and a target has none.
 const NAME: &str = "__name__";
 
-/// Compiled rules.
+/// Compiled rules over the labels of targets.
 #[derive(Debug)]
-pub(super) struct Rules(Program);
+pub struct TargetRules(Program);
 
-impl Rules {
-    pub(super) fn new(program: Program) -> Self {
+impl TargetRules {
+    /// Rules that have been compiled.
+    pub fn new(program: Program) -> Self {
         Self(program)
     }
 
     /// Applies them to each target.
-    pub(super) fn apply(&self, targets: &[Target]) -> Vec<Relabelled> {
+    pub fn apply(&self, targets: &[Target]) -> Vec<Relabelled> {
         let together = targets.chunks(TOGETHER);
         together
             .flat_map(|targets| self.apply_to(targets))

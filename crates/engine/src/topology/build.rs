@@ -118,6 +118,7 @@ impl Workshop {
             listeners: self.listeners.clone(),
             dead_letters: self.dead_letters.clone(),
             memory: self.memory.clone(),
+            shared: self.directory.shared().clone(),
             metrics,
             telemetry: self.telemetry.clone(),
         }

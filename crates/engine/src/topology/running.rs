@@ -222,6 +222,7 @@ impl Running {
         let deadline = Instant::now() + limit;
         self.reap();
         let dropped = self.metrics.dropped();
+        self.workshop.directory.shared().end();
         // Meters stay on their page until everything has ended.
         let _meters = [
             self.metrics.source_meters(),

@@ -150,6 +150,44 @@ proptest! {
     }
 
     #[test]
+    fn what_is_appended_leaves_as_if_it_had_been_built_together(
+        request in v1_request(),
+        at in any::<prop::sample::Index>(),
+        edits: bool,
+    ) {
+        let name = Name::new("tenant");
+        let edit = |arena: &mut Arena| arena.retain(|series| {
+            series.set(&name, b"team");
+            true
+        });
+        let mut whole = built(&request, false);
+        let split = at.index(request.timeseries.len() + 1);
+        let part = |series: &[v1::TimeSeries], metadata: &[v1::MetricMetadata]| {
+            let request = v1::WriteRequest {
+                timeseries: series.to_vec(),
+                metadata: metadata.to_vec(),
+            };
+            built(&request, false)
+        };
+        let mut first = part(&request.timeseries[..split], &[]);
+        let second = part(&request.timeseries[split..], &request.metadata);
+        if edits {
+            // Before, so that the first one has text of its own, and after.
+            edit(&mut first);
+            edit(&mut whole);
+        }
+        first.append(&second);
+        if edits {
+            edit(&mut first);
+        }
+        prop_assert_eq!(first.counts(), whole.counts());
+        prop_assert_eq!(unsnappy(&encode_v1(&first, None)), unsnappy(&encode_v1(&whole, None)));
+        prop_assert_eq!(unsnappy(&encode_v2(&first)), unsnappy(&encode_v2(&whole)));
+        first.forget_metadata();
+        prop_assert_eq!(first.counts().metadata, 0);
+    }
+
+    #[test]
     fn a_built_batch_behaves_as_one_that_was_decoded(
         request in v1_request(),
         version in prop::sample::select(vec![Version::V1, Version::V2]),

@@ -1,0 +1,453 @@
+//! Delimited messages `io.prometheus.client.MetricFamily`, the one format with native histograms.
+
+mod histogram;
+
+use metrifold_codec::MetricType;
+use metrifold_codec::wire::{Field, Fields, Value, WireError, varint};
+
+use crate::ParseError;
+use crate::family::Described;
+use crate::labels::{LabelSet, Text};
+use crate::number;
+use crate::page::{Options, Point, RawExemplar, Receiver, Sample};
+use crate::text::NAME;
+
+use histogram::Histogram;
+
+/// Why a message is refused.
+pub(crate) enum Fault {
+    Wire(WireError),
+    Text(String),
+}
+
+impl From<WireError> for Fault {
+    fn from(error: WireError) -> Self {
+        Self::Wire(error)
+    }
+}
+
+impl From<&str> for Fault {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl Fault {
+    fn at(self, at: usize) -> ParseError {
+        match self {
+            Self::Wire(error) => ParseError::message(at, error),
+            Self::Text(text) => ParseError::message(at, text),
+        }
+    }
+}
+
+pub(crate) fn read(
+    page: &[u8],
+    options: &Options,
+    receiver: &mut impl Receiver,
+) -> Result<(), ParseError> {
+    let mut reader = Reader {
+        options,
+        described: Described::default(),
+        labels: LabelSet::default(),
+        exemplar_labels: LabelSet::default(),
+        exemplars: Vec::new(),
+        message: Vec::new(),
+    };
+    let mut at = 0;
+    while at < page.len() {
+        let start = at;
+        let length = varint(page, &mut at).map_err(|error| Fault::from(error).at(start))?;
+        let end = usize::try_from(length)
+            .ok()
+            .and_then(|length| at.checked_add(length));
+        let family = end.and_then(|end| page.get(at..end));
+        let family = family.ok_or_else(|| Fault::Wire(WireError::Truncated).at(start))?;
+        at += family.len();
+        reader
+            .family(family, receiver)
+            .map_err(|fault| fault.at(start))?;
+    }
+    reader.described.finish(receiver);
+    Ok(())
+}
+
+struct Reader<'a> {
+    options: &'a Options,
+    described: Described,
+    labels: LabelSet,
+    exemplar_labels: LabelSet,
+    exemplars: Vec<RawExemplar>,
+    /// Where native histograms are encoded.
+    message: Vec<u8>,
+}
+
+/// A family's type by its number.
+const COUNTER: u64 = 0;
+const GAUGE: u64 = 1;
+const SUMMARY: u64 = 2;
+const UNTYPED: u64 = 3;
+const HISTOGRAM: u64 = 4;
+const GAUGE_HISTOGRAM: u64 = 5;
+
+/// A metric of a family.
+#[derive(Default)]
+struct Metric<'a> {
+    labels: Vec<&'a [u8]>,
+    /// The message of each type: the last one of each holds.
+    gauge: &'a [u8],
+    counter: &'a [u8],
+    summary: &'a [u8],
+    untyped: &'a [u8],
+    histogram: &'a [u8],
+    timestamp: i64,
+}
+
+/// What is written behind the name of a family, or as a label.
+#[derive(Clone, Copy)]
+enum Part {
+    Whole,
+    Suffix(&'static str),
+    Bucket(f64),
+    Quantile(f64),
+}
+
+impl Reader<'_> {
+    fn family(&mut self, message: &[u8], receiver: &mut impl Receiver) -> Result<(), Fault> {
+        let (mut name, mut help, mut unit, mut kind) = ("", "", "", COUNTER);
+        let mut metrics = 0;
+        for field in Fields::new(message) {
+            let field = field?;
+            match field.number {
+                1 => name = text(&field)?,
+                2 => help = text(&field)?,
+                3 => kind = field.number()?,
+                4 => metrics += 1,
+                5 => unit = text(&field)?,
+                _ => {}
+            }
+        }
+        if metrics == 0 {
+            return Ok(());
+        }
+        if name.is_empty() {
+            return Err("a family has no name".into());
+        }
+        let metric_type = match kind {
+            COUNTER => MetricType::Counter,
+            GAUGE => MetricType::Gauge,
+            SUMMARY => MetricType::Summary,
+            UNTYPED => MetricType::Unknown,
+            HISTOGRAM => MetricType::Histogram,
+            GAUGE_HISTOGRAM => MetricType::GaugeHistogram,
+            _ => return Err(Fault::Text(format!("{name} has an unknown type {kind}"))),
+        };
+        self.described.kind(name, metric_type, receiver);
+        self.described.help(name, receiver).push_str(help);
+        self.described.unit(name, unit, receiver);
+        for field in Fields::new(message) {
+            let field = field?;
+            if field.number == 4 {
+                let metric = Metric::read(field.bytes()?)?;
+                self.metric(name, kind, &metric, receiver)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn metric(
+        &mut self,
+        name: &str,
+        kind: u64,
+        metric: &Metric<'_>,
+        receiver: &mut impl Receiver,
+    ) -> Result<(), Fault> {
+        self.clear_exemplars();
+        match kind {
+            COUNTER => {
+                let mut value = 0.0;
+                for field in Fields::new(metric.counter) {
+                    let field = field?;
+                    match field.number {
+                        1 => value = double(&field)?,
+                        2 => self.exemplar(field.bytes()?, false)?,
+                        _ => {}
+                    }
+                }
+                self.send(name, Part::Whole, metric, value, receiver)
+            }
+            SUMMARY => self.summary(name, metric, receiver),
+            HISTOGRAM | GAUGE_HISTOGRAM => {
+                let histogram = Histogram::read(metric.histogram)?;
+                let native = self.options.native_histograms && histogram.is_native();
+                if native {
+                    self.native(name, &histogram, kind == GAUGE_HISTOGRAM, metric, receiver)?;
+                }
+                let classic = self.options.classic_histograms && !histogram.buckets.is_empty();
+                match native && !classic {
+                    true => Ok(()),
+                    false => self.classic(name, &histogram, metric, receiver),
+                }
+            }
+            _ => {
+                let message = match kind {
+                    GAUGE => metric.gauge,
+                    _ => metric.untyped,
+                };
+                let mut value = 0.0;
+                for field in Fields::new(message) {
+                    let field = field?;
+                    if field.number == 1 {
+                        value = double(&field)?;
+                    }
+                }
+                self.send(name, Part::Whole, metric, value, receiver)
+            }
+        }
+    }
+
+    fn summary(
+        &mut self,
+        name: &str,
+        metric: &Metric<'_>,
+        receiver: &mut impl Receiver,
+    ) -> Result<(), Fault> {
+        let (mut count, mut sum) = (0, 0.0);
+        let mut quantiles = Vec::new();
+        for field in Fields::new(metric.summary) {
+            let field = field?;
+            match field.number {
+                1 => count = field.number()?,
+                2 => sum = double(&field)?,
+                3 => {
+                    let (mut quantile, mut value) = (0.0, 0.0);
+                    for field in Fields::new(field.bytes()?) {
+                        let field = field?;
+                        match field.number {
+                            1 => quantile = double(&field)?,
+                            2 => value = double(&field)?,
+                            _ => {}
+                        }
+                    }
+                    quantiles.push((quantile, value));
+                }
+                _ => {}
+            }
+        }
+        self.send(name, Part::Suffix("_count"), metric, count as f64, receiver)?;
+        self.send(name, Part::Suffix("_sum"), metric, sum, receiver)?;
+        for (quantile, value) in quantiles {
+            self.send(name, Part::Quantile(quantile), metric, value, receiver)?;
+        }
+        Ok(())
+    }
+
+    fn classic(
+        &mut self,
+        name: &str,
+        histogram: &Histogram<'_>,
+        metric: &Metric<'_>,
+        receiver: &mut impl Receiver,
+    ) -> Result<(), Fault> {
+        self.clear_exemplars();
+        let count = histogram.count();
+        self.send(name, Part::Suffix("_count"), metric, count, receiver)?;
+        self.send(name, Part::Suffix("_sum"), metric, histogram.sum, receiver)?;
+        for bucket in &histogram.buckets {
+            self.clear_exemplars();
+            if let Some(exemplar) = bucket.exemplar {
+                self.exemplar(exemplar, false)?;
+            }
+            let part = Part::Bucket(bucket.upper_bound);
+            self.send(name, part, metric, bucket.count, receiver)?;
+            if bucket.upper_bound == f64::INFINITY {
+                return Ok(());
+            }
+        }
+        self.clear_exemplars();
+        let part = Part::Bucket(f64::INFINITY);
+        self.send(name, part, metric, count, receiver)
+    }
+
+    fn native(
+        &mut self,
+        name: &str,
+        histogram: &Histogram<'_>,
+        gauge: bool,
+        metric: &Metric<'_>,
+        receiver: &mut impl Receiver,
+    ) -> Result<(), Fault> {
+        histogram.check()?;
+        self.clear_exemplars();
+        // Only those that say when they were: the others would come anew with every scrape.
+        for exemplar in &histogram.exemplars {
+            self.exemplar(exemplar, true)?;
+        }
+        if histogram.exemplars.is_empty() {
+            for exemplar in histogram
+                .buckets
+                .iter()
+                .filter_map(|bucket| bucket.exemplar)
+            {
+                self.exemplar(exemplar, true)?;
+            }
+        }
+        self.message.clear();
+        histogram.encode(gauge, &mut self.message);
+        self.name(name, Part::Whole, metric)?;
+        let sample = self.sample(Point::Histogram(&self.message), metric);
+        receiver.sample(&sample).map_err(Fault::Text)
+    }
+
+    /// Hands out a sample.
+    fn send(
+        &mut self,
+        name: &str,
+        part: Part,
+        metric: &Metric<'_>,
+        value: f64,
+        receiver: &mut impl Receiver,
+    ) -> Result<(), Fault> {
+        self.name(name, part, metric)?;
+        let sample = self.sample(Point::Value(value), metric);
+        receiver.sample(&sample).map_err(Fault::Text)
+    }
+
+    fn sample<'a>(&'a self, point: Point<'a>, metric: &Metric<'_>) -> Sample<'a> {
+        Sample {
+            labels: &self.labels,
+            page: "",
+            point,
+            timestamp: (metric.timestamp != 0).then_some(metric.timestamp),
+            exemplars: &self.exemplars,
+            exemplar_labels: &self.exemplar_labels,
+        }
+    }
+
+    /// Collects the labels of a series.
+    fn name(&mut self, name: &str, part: Part, metric: &Metric<'_>) -> Result<(), Fault> {
+        if metric.labels.len() > self.options.labels {
+            let most = self.options.labels;
+            let text = format!("{name} has a series of more than {most} labels");
+            return Err(Fault::Text(text));
+        }
+        let labels = &mut self.labels;
+        labels.clear();
+        let key = labels.own(|own| own.push_str(NAME));
+        let value = labels.own(|own| {
+            own.push_str(name);
+            match part {
+                Part::Suffix(suffix) => own.push_str(suffix),
+                Part::Bucket(_) => own.push_str("_bucket"),
+                Part::Whole | Part::Quantile(_) => {}
+            }
+        });
+        labels.push(key, value);
+        for message in &metric.labels {
+            let (name, value) = label(message, labels)?;
+            labels.push(name, value);
+        }
+        let (name, bound) = match part {
+            Part::Bucket(bound) => ("le", bound),
+            Part::Quantile(bound) => ("quantile", bound),
+            Part::Whole | Part::Suffix(_) => return Ok(()),
+        };
+        let name = labels.own(|own| own.push_str(name));
+        let value = labels.own(|own| number::put_canonical(own, bound));
+        labels.push(name, value);
+        Ok(())
+    }
+
+    fn clear_exemplars(&mut self) {
+        self.exemplars.clear();
+        self.exemplar_labels.clear();
+    }
+
+    fn exemplar(&mut self, message: &[u8], timed: bool) -> Result<(), Fault> {
+        let start = self.exemplar_labels.len();
+        let (mut value, mut timestamp) = (0.0, None);
+        for field in Fields::new(message) {
+            let field = field?;
+            match field.number {
+                1 => {
+                    let (name, value) = label(field.bytes()?, &mut self.exemplar_labels)?;
+                    self.exemplar_labels.push(name, value);
+                }
+                2 => value = double(&field)?,
+                3 => timestamp = Some(milliseconds(field.bytes()?)?),
+                _ => {}
+            }
+        }
+        if timestamp.is_some() || !timed {
+            self.exemplars.push(RawExemplar {
+                value,
+                timestamp,
+                range: (start, self.exemplar_labels.len()),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Metric<'a> {
+    fn read(message: &'a [u8]) -> Result<Self, Fault> {
+        let mut metric = Self::default();
+        for field in Fields::new(message) {
+            let field = field?;
+            match field.number {
+                1 => metric.labels.push(field.bytes()?),
+                2 => metric.gauge = field.bytes()?,
+                3 => metric.counter = field.bytes()?,
+                4 => metric.summary = field.bytes()?,
+                5 => metric.untyped = field.bytes()?,
+                6 => metric.timestamp = field.number()? as i64,
+                7 => metric.histogram = field.bytes()?,
+                _ => {}
+            }
+        }
+        Ok(metric)
+    }
+}
+
+/// Reads a label into the texts of a set.
+fn label(message: &[u8], labels: &mut LabelSet) -> Result<(Text, Text), Fault> {
+    let (mut name, mut value) = ("", "");
+    for field in Fields::new(message) {
+        let field = field?;
+        match field.number {
+            1 => name = text(&field)?,
+            2 => value = text(&field)?,
+            _ => {}
+        }
+    }
+    let name = labels.own(|own| own.push_str(name));
+    Ok((name, labels.own(|own| own.push_str(value))))
+}
+
+fn text<'a>(field: &Field<'a>) -> Result<&'a str, Fault> {
+    let text = std::str::from_utf8(field.bytes()?);
+    Ok(text.map_err(|_| WireError::Utf8)?)
+}
+
+/// The value of a field that holds a float.
+fn double(field: &Field<'_>) -> Result<f64, Fault> {
+    match field.value {
+        Value::Fixed64(bits) => Ok(f64::from_bits(bits)),
+        _ => Err(WireError::Field(field.number).into()),
+    }
+}
+
+/// A `google.protobuf.Timestamp` in milliseconds.
+fn milliseconds(message: &[u8]) -> Result<i64, Fault> {
+    let (mut seconds, mut nanoseconds) = (0, 0);
+    for field in Fields::new(message) {
+        let field = field?;
+        match field.number {
+            1 => seconds = field.number()? as i64,
+            2 => nanoseconds = field.number()? as i32,
+            _ => {}
+        }
+    }
+    let milliseconds = seconds.wrapping_mul(1000);
+    Ok(milliseconds.wrapping_add(i64::from(nanoseconds / 1_000_000)))
+}

@@ -1,0 +1,106 @@
+//! Pages that came compressed, bounded in what they become.
+
+use std::io::Read;
+
+use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
+
+use crate::error::{Cause, ScrapeError};
+
+/// What is asked for in `Accept-Encoding`.
+pub(crate) const COMPRESSED: &str = "zstd,gzip";
+pub(crate) const PLAIN: &str = "identity";
+
+/// The largest window that a zstd frame may ask for: 8 MiB, as for HTTP in general.
+const WINDOW_LOG_MAX: u32 = 23;
+
+/// The page in a body with this `Content-Encoding`.
+pub(crate) fn decode(
+    body: Bytes,
+    encoding: Option<&[u8]>,
+    limit: usize,
+) -> Result<Bytes, ScrapeError> {
+    let failed = |error: std::io::Error| {
+        ScrapeError::new(
+            Cause::Format,
+            format_args!("cannot be decompressed: {error}"),
+        )
+    };
+    let encoding = encoding.unwrap_or_default().trim_ascii();
+    if encoding.eq_ignore_ascii_case(b"gzip") {
+        read(MultiGzDecoder::new(&*body), limit, failed)
+    } else if encoding.eq_ignore_ascii_case(b"zstd") {
+        let mut decoder = zstd::stream::read::Decoder::with_buffer(&*body).map_err(failed)?;
+        decoder.window_log_max(WINDOW_LOG_MAX).map_err(failed)?;
+        read(decoder, limit, failed)
+    } else if encoding.is_empty() || encoding.eq_ignore_ascii_case(b"identity") {
+        check(body.len(), limit)?;
+        Ok(body)
+    } else {
+        let encoding = String::from_utf8_lossy(&encoding[..encoding.len().min(50)]);
+        let text = format!("has the encoding {encoding:?}, which was not asked for");
+        Err(ScrapeError::new(Cause::Format, text))
+    }
+}
+
+fn read(
+    decoder: impl Read,
+    limit: usize,
+    failed: impl Fn(std::io::Error) -> ScrapeError,
+) -> Result<Bytes, ScrapeError> {
+    let mut page = Vec::new();
+    let most = u64::try_from(limit).unwrap_or(u64::MAX);
+    decoder.take(most).read_to_end(&mut page).map_err(failed)?;
+    check(page.len(), limit)?;
+    Ok(page.into())
+}
+
+/// As in Prometheus, a page of exactly the limit is too large.
+fn check(length: usize, limit: usize) -> Result<(), ScrapeError> {
+    match length >= limit {
+        true => Err(too_large(limit)),
+        false => Ok(()),
+    }
+}
+
+pub(crate) fn too_large(limit: usize) -> ScrapeError {
+    let text = format!("the page has {limit} bytes or more: see body_size_limit");
+    ScrapeError::new(Cause::BodySize, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn gzip(text: &[u8]) -> Bytes {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap().into()
+    }
+
+    #[test]
+    fn a_page_is_what_was_compressed_and_never_more_than_allowed() {
+        let page = b"a 1\n".repeat(1000);
+        let zstd = Bytes::from(zstd::encode_all(&*page, 1).unwrap());
+        for (body, encoding) in [
+            (gzip(&page), &b"gzip"[..]),
+            (zstd, b"zstd"),
+            (page.clone().into(), b"identity"),
+            (page.clone().into(), b""),
+        ] {
+            let read = decode(body.clone(), Some(encoding), 4001).unwrap();
+            assert_eq!(read, page);
+            let error = decode(body, Some(encoding), 4000).unwrap_err();
+            assert_eq!(error.cause, Cause::BodySize);
+        }
+        for wrong in [b"gzip", b"zstd"] {
+            let body = Bytes::from_static(b"neither");
+            let error = decode(body, Some(wrong), 4000).unwrap_err();
+            assert_eq!(error.cause, Cause::Format);
+        }
+        let error = decode(Bytes::new(), Some(b"br"), 1).unwrap_err();
+        assert_eq!(error.cause, Cause::Format);
+    }
+}

@@ -1,0 +1,430 @@
+//! A pool: targets come in, each gets a scraper, and what goes ends in order.
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use metrifold_base::{BuildError, RunError, Shared, Shutdown, locked};
+use metrifold_discovery::{Snapshot, Standing, Target, Targets};
+use metrifold_engine::component::BuildContext;
+use metrifold_engine::planes::metrics::Output;
+use metrifold_http::{Client, ClientConfig, Credentials};
+use metrifold_telemetry::{ComponentMetrics, Telemetry};
+
+use crate::fetch::{Fetcher, InFlight};
+use crate::meters::PoolMeters;
+use crate::particulars::Particulars;
+use crate::pools::{DROPPED_MAX, Entry, Expected, Health, Pools};
+use crate::scraper::{Exit, Order, Scraper, State, Workshop};
+use crate::settings::Settings;
+use crate::target::{self, Reason, ScrapeTarget};
+
+/// How many idle connections are kept for each server: several targets may be behind one, such as
+/// the instances of an application.
+const IDLE_PER_SERVER: usize = 4;
+
+/// Where a pool gets targets from.
+pub enum Inlet {
+    /// A provider.
+    Discovered(Targets),
+    /// A list that does not change.
+    Fixed(Vec<Target>),
+}
+
+/// A pool that is built and does nothing yet.
+pub struct Pool {
+    id: Arc<str>,
+    settings: Arc<Settings>,
+    particulars: Arc<dyn Particulars>,
+    client: Client,
+    client_config: ClientConfig,
+    credentials: Credentials,
+    inlets: Vec<Inlet>,
+    pools: Arc<Pools>,
+    expected: Expected,
+    metrics: ComponentMetrics,
+    telemetry: Telemetry,
+    shared: Shared,
+}
+
+impl Pool {
+    /// Builds the pool of a source: reads its certificates and secrets.
+    ///
+    /// # Errors
+    ///
+    /// Fails when one of them cannot be used.
+    pub fn build(
+        settings: Settings,
+        particulars: Arc<dyn Particulars>,
+        inlets: Vec<Inlet>,
+        cx: &BuildContext,
+    ) -> Result<Self, BuildError> {
+        let keys = settings.keys().client();
+        let client_config = keys.client_config(IDLE_PER_SERVER);
+        let pools: Arc<Pools> = cx.shared.get();
+        Ok(Self {
+            client: Client::new(&client_config)?,
+            client_config,
+            credentials: keys.credentials()?,
+            settings: Arc::new(settings),
+            particulars,
+            inlets,
+            expected: pools.expect(&cx.id),
+            pools,
+            id: cx.id.clone(),
+            metrics: cx.metrics.clone(),
+            telemetry: cx.telemetry.clone(),
+            shared: cx.shared.clone(),
+        })
+    }
+
+    /// Scrapes until it is time to stop. A predecessor of the same name ends first, and leaves what it
+    /// remembers of targets that are the same.
+    ///
+    /// # Errors
+    ///
+    /// Fails when targets cannot be relabelled, since the runtime is going.
+    pub async fn run(self, out: Output, mut shutdown: Shutdown) -> Result<(), RunError> {
+        let slot = self.expected.slot().clone();
+        let kept = tokio::select! {
+            kept = slot.kept.clone().lock_owned() => kept,
+            () = shutdown.wait() => return Ok(()),
+        };
+        let Self {
+            expected, inlets, ..
+        } = self;
+        // From here on, whoever is expected is a successor.
+        drop(expected);
+        let mut kept = kept;
+        // Certificates may have changed in their files; then the connections are not the same.
+        let client = match kept.client.take() {
+            Some((config, client))
+                if config == self.client_config && self.settings.keys().files().is_empty() =>
+            {
+                client
+            }
+            _ => self.client,
+        };
+        kept.client = Some((self.client_config, client.clone()));
+        let most = self.settings.keys().max_in_flight_bytes.bytes();
+        let workshop = Arc::new(Workshop {
+            meters: PoolMeters::new(&self.telemetry, &self.id),
+            id: self.id,
+            settings: self.settings,
+            fetcher: Fetcher {
+                client,
+                credentials: self.credentials,
+                in_flight: InFlight::new(most),
+            },
+            out,
+            metrics: self.metrics,
+            pools: self.pools,
+            too_many: AtomicBool::new(false),
+        });
+        let mut work = Work {
+            states: std::mem::take(&mut kept.states),
+            workshop,
+            particulars: self.particulars,
+            scrapers: HashMap::new(),
+            tasks: JoinSet::new(),
+            stops: false,
+        };
+        let mut feeds: Vec<Feed> = inlets.into_iter().map(Feed::new).collect();
+        let mut pulse = tokio::time::interval(PULSE);
+        loop {
+            if work.look(&mut feeds).await? {
+                work.sync(&feeds, &mut locked(&slot.view).active);
+                let dropped: Vec<_> = feeds.iter().flat_map(Feed::dropped).collect();
+                let mut view = locked(&slot.view);
+                view.dropped_count = dropped.len();
+                work.workshop.meters.dropped.set(dropped.len() as f64);
+                view.dropped = dropped.into_iter().take(DROPPED_MAX).collect();
+            }
+            tokio::select! {
+                () = changed(&mut feeds) => {}
+                Some(ended) = work.tasks.join_next() => {
+                    work.ended(ended, &mut locked(&slot.view).active);
+                }
+                _ = pulse.tick() => work.show(&locked(&slot.view).active),
+                () = shutdown.wait() => break,
+            }
+        }
+        let order = match () {
+            () if self.shared.is_ending() => Order::Stop,
+            () if slot.has_successor() => Order::HandOver,
+            () => Order::EndNow,
+        };
+        work.stops = true;
+        for scraper in work.scrapers.values() {
+            scraper.send_replace(order);
+        }
+        while let Some(ended) = work.tasks.join_next().await {
+            work.ended(ended, &mut locked(&slot.view).active);
+        }
+        if order == Order::HandOver {
+            kept.states = std::mem::take(&mut work.states);
+        } else {
+            *locked(&slot.view) = Default::default();
+        }
+        Ok(())
+    }
+}
+
+/// How often the numbers of targets are counted by health.
+const PULSE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// An inlet, and what became of its targets.
+struct Feed {
+    inlet: Inlet,
+    /// What was last taken; none before the first.
+    snapshot: Option<Arc<Snapshot>>,
+    /// By what was discovered.
+    made: HashMap<Target, Made>,
+    fresh: bool,
+}
+
+/// What was discovered, with defaults, and what is scraped of it.
+type Made = (Target, Result<Arc<ScrapeTarget>, Reason>);
+
+impl Feed {
+    fn new(inlet: Inlet) -> Self {
+        Self {
+            inlet,
+            snapshot: None,
+            made: HashMap::new(),
+            fresh: true,
+        }
+    }
+
+    /// What is new since the last look; what has gone is forgotten.
+    fn added(&mut self) -> Vec<Target> {
+        self.fresh = false;
+        match &mut self.inlet {
+            Inlet::Fixed(targets) => std::mem::take(targets),
+            Inlet::Discovered(targets) => {
+                let snapshot = targets.snapshot();
+                if snapshot.standing() == Standing::Unknown {
+                    return Vec::new();
+                }
+                let added = match &self.snapshot {
+                    None => snapshot.targets().to_vec(),
+                    Some(before) => {
+                        let changes = snapshot.changes_since(before);
+                        for gone in &changes.removed {
+                            self.made.remove(gone);
+                        }
+                        changes.added.clone()
+                    }
+                };
+                self.snapshot = Some(snapshot);
+                added
+            }
+        }
+    }
+
+    fn dropped(&self) -> impl Iterator<Item = (Target, Reason)> {
+        self.made.values().filter_map(|(discovered, made)| {
+            let reason = made.as_ref().err()?;
+            Some((discovered.clone(), reason.clone()))
+        })
+    }
+
+    async fn changed(&mut self) {
+        match &mut self.inlet {
+            Inlet::Discovered(targets) => targets.changed().await,
+            Inlet::Fixed(_) => std::future::pending().await,
+        }
+        self.fresh = true;
+    }
+}
+
+/// Waits until one of them has changed.
+async fn changed(feeds: &mut [Feed]) {
+    let mut waiting: Vec<_> = feeds
+        .iter_mut()
+        .map(|feed| Box::pin(feed.changed()))
+        .collect();
+    let any = std::future::poll_fn(|cx| {
+        for waiting in &mut waiting {
+            if waiting.as_mut().poll(cx).is_ready() {
+                return std::task::Poll::Ready(());
+            }
+        }
+        std::task::Poll::Pending
+    });
+    pin!(any).await;
+}
+
+type Active = HashMap<u64, Arc<Entry>>;
+
+/// What a pool does.
+struct Work {
+    workshop: Arc<Workshop>,
+    particulars: Arc<dyn Particulars>,
+    /// What is remembered of targets that have no scraper yet, or no more.
+    states: HashMap<u64, State>,
+    /// How each scraper is told what to do.
+    scrapers: HashMap<u64, watch::Sender<Order>>,
+    tasks: JoinSet<(u64, Exit)>,
+    /// Whether no scraper is started any more.
+    stops: bool,
+}
+
+impl Work {
+    /// Makes targets of what has changed. Returns whether something has.
+    async fn look(&self, feeds: &mut [Feed]) -> Result<bool, RunError> {
+        let mut changed = false;
+        for feed in feeds.iter_mut().filter(|feed| feed.fresh) {
+            changed = true;
+            let added = feed.added();
+            let (settings, particulars) =
+                (self.workshop.settings.clone(), self.particulars.clone());
+            // Relabelling takes a while for many targets.
+            let made = tokio::task::spawn_blocking(move || {
+                let made = target::make(&settings, &*particulars, &added);
+                added.into_iter().zip(made).collect::<Vec<_>>()
+            });
+            let made = made.await.map_err(|error| RunError(error.to_string()))?;
+            feed.made.extend(made);
+        }
+        Ok(changed)
+    }
+
+    /// Gives every target a scraper, and has those of others leave.
+    fn sync(&mut self, feeds: &[Feed], active: &mut Active) {
+        let shard = self.workshop.settings.keys.shard;
+        let made = feeds.iter().flat_map(|feed| feed.made.values());
+        let made = made.filter_map(|(_, made)| made.as_ref().ok());
+        let wanted: HashMap<u64, Arc<ScrapeTarget>> = made
+            .filter(|target| shard.is_none_or(|shard| shard.has(target.hash)))
+            .map(|target| (target.hash, target.clone()))
+            .collect();
+        let limit = self.workshop.settings.keys.target_limit;
+        let too_many = limit > 0 && wanted.len() > limit;
+        let flag = &self.workshop.too_many;
+        if flag.swap(too_many, std::sync::atomic::Ordering::Relaxed) != too_many && too_many {
+            warn!(pool = %self.workshop.id, targets = wanted.len(), limit, "there are more targets than target_limit: none is scraped");
+        }
+        let before = active.len();
+        for (hash, orders) in &self.scrapers {
+            if !wanted.contains_key(hash) {
+                active.remove(hash);
+                orders.send_if_modified(|order| {
+                    let stays = *order != Order::Leave;
+                    *order = Order::Leave;
+                    stays
+                });
+            }
+        }
+        for (hash, target) in wanted {
+            match (self.scrapers.get(&hash), active.get(&hash)) {
+                (Some(orders), Some(entry)) => {
+                    let old = std::mem::replace(&mut *locked(&entry.target), target.clone());
+                    if old.interval != target.interval {
+                        orders.send_replace(Order::Scrape);
+                    }
+                }
+                // It leaves: a new scraper takes over what is remembered once that has ended.
+                (Some(orders), None) => {
+                    orders.send_replace(Order::HandOver);
+                    let entry = Arc::new(Entry::new(target, Default::default()));
+                    active.insert(hash, entry);
+                }
+                (None, known) => {
+                    let state = self.states.remove(&hash).unwrap_or_default();
+                    let last = state.last().clone();
+                    let entry = match known {
+                        // That of a predecessor, or of one that was leaving.
+                        Some(entry) => entry.clone(),
+                        None => Arc::new(Entry::new(target.clone(), last)),
+                    };
+                    *locked(&entry.target) = target;
+                    active.insert(hash, entry.clone());
+                    self.start(hash, entry, state);
+                }
+            }
+        }
+        // What a predecessor left of targets that are there no more ends as theirs would have.
+        let gone: Vec<u64> = active
+            .keys()
+            .filter(|hash| !self.scrapers.contains_key(hash))
+            .copied()
+            .collect();
+        for hash in gone {
+            if let (Some(entry), Some(state)) = (active.remove(&hash), self.states.remove(&hash)) {
+                self.start(hash, entry, state);
+                if let Some(orders) = self.scrapers.get(&hash) {
+                    orders.send_replace(Order::Leave);
+                }
+            }
+        }
+        self.states.clear();
+        if active.len() != before {
+            info!(pool = %self.workshop.id, targets = active.len(), "targets have changed");
+        }
+        self.show(active);
+    }
+
+    fn start(&mut self, hash: u64, entry: Arc<Entry>, state: State) {
+        let (orders, told) = watch::channel(Order::Scrape);
+        let scraper = Scraper::new(self.workshop.clone(), entry, state);
+        self.scrapers.insert(hash, orders);
+        self.tasks
+            .spawn(async move { (hash, scraper.run(told).await) });
+    }
+
+    /// Takes what is left of a scraper, and starts another one for a target that has come again.
+    fn ended(&mut self, ended: Result<(u64, Exit), tokio::task::JoinError>, active: &mut Active) {
+        let (hash, exit) = match ended {
+            Ok(ended) => ended,
+            Err(error) => {
+                // Which one it was is not told: all that have ended are started again.
+                self.workshop.metrics.error("panicked", error);
+                let ended = self.scrapers.extract_if(|_, orders| orders.is_closed());
+                let ended: Vec<u64> = ended.map(|(hash, _)| hash).collect();
+                for hash in ended {
+                    if let Some(entry) = active.get(&hash).cloned() {
+                        self.start(hash, entry, State::default());
+                    }
+                }
+                return;
+            }
+        };
+        let order = self.scrapers.remove(&hash).map(|orders| *orders.borrow());
+        let state = match exit {
+            Exit::HandedOver(state) => *state,
+            Exit::Done => State::default(),
+        };
+        match (order, active.get(&hash).cloned()) {
+            (Some(Order::HandOver), Some(entry)) if !self.stops => {
+                *locked(&entry.last) = state.last().clone();
+                self.start(hash, entry, state);
+            }
+            (Some(Order::HandOver), _) => {
+                self.states.insert(hash, state);
+            }
+            _ => {}
+        }
+    }
+
+    /// Counts targets by health.
+    fn show(&self, active: &Active) {
+        let mut counts = [0u32; 3];
+        for entry in active.values() {
+            let place = match locked(&entry.last).health {
+                Health::Unknown => 0,
+                Health::Up => 1,
+                Health::Down => 2,
+            };
+            counts[place] += 1;
+        }
+        for (gauge, count) in self.workshop.meters.targets.iter().zip(counts) {
+            gauge.set(f64::from(count));
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! When a target is scraped: at a moment of each interval that its hash decides, so that scrapes are
+//! spread, and come at the same moments after a restart and on every instance.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A scrape that begins so little late has the time at which it was due, which compresses better.
+const TOLERANCE: i64 = 2;
+
+/// Milliseconds since the epoch.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    })
+}
+
+fn milliseconds(interval: Duration) -> i64 {
+    i64::try_from(interval.as_millis())
+        .unwrap_or(i64::MAX)
+        .max(1)
+}
+
+/// The next moment after this one that is a target's.
+pub(crate) fn next(hash: u64, interval: Duration, after: i64) -> i64 {
+    let interval = milliseconds(interval);
+    let offset = (hash % interval as u64) as i64;
+    let past = (after - offset).rem_euclid(interval);
+    after.saturating_add(interval - past)
+}
+
+/// How many moments were passed over since the one that was due, without that one.
+pub(crate) fn missed(due: i64, interval: Duration, now: i64) -> u64 {
+    let passed = now.saturating_sub(due) / milliseconds(interval);
+    passed.try_into().unwrap_or(0)
+}
+
+/// The timestamp of a scrape that was due then and begins now.
+pub(crate) fn timestamp(due: i64, interval: Duration, now: i64) -> i64 {
+    let tolerance = (milliseconds(interval) / 100).min(TOLERANCE);
+    match (0..=tolerance).contains(&(now - due)) {
+        true => due,
+        false => now,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(15);
+
+    #[test]
+    fn a_target_has_one_moment_in_each_interval() {
+        let hash = 15_000 * 7 + 123;
+        assert_eq!(next(hash, INTERVAL, 0), 123);
+        assert_eq!(next(hash, INTERVAL, 122), 123);
+        assert_eq!(next(hash, INTERVAL, 123), 15_123);
+        assert_eq!(next(hash, INTERVAL, -15_000), -14_877);
+        let now = 1_700_000_000_000;
+        let due = next(hash, INTERVAL, now);
+        assert!(due > now && due <= now + 15_000);
+        assert_eq!(next(hash, INTERVAL, due), due + 15_000);
+    }
+
+    #[test]
+    fn what_begins_a_little_late_has_the_time_at_which_it_was_due() {
+        assert_eq!(timestamp(1000, INTERVAL, 1002), 1000);
+        assert_eq!(timestamp(1000, INTERVAL, 1003), 1003);
+        assert_eq!(timestamp(1000, INTERVAL, 999), 999);
+        assert_eq!(timestamp(1000, Duration::from_millis(100), 1002), 1002);
+        assert_eq!(missed(1000, INTERVAL, 15_999), 0);
+        assert_eq!(missed(1000, INTERVAL, 31_000), 2);
+        assert_eq!(missed(1000, INTERVAL, 0), 0);
+    }
+}

@@ -1,0 +1,297 @@
+//! A target as it is scraped: what rules and defaults make of what was discovered.
+
+use std::fmt::Write as _;
+use std::hash::Hasher;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Uri;
+use siphasher::sip::SipHasher24;
+
+use metrifold_base::{Period, scrub};
+use metrifold_discovery::{Labels, LabelsBuilder, Relabelled, Target};
+use metrifold_expr::relabel::Validation;
+
+use crate::keys::INTERVAL_MIN;
+use crate::particulars::{Own, Particulars};
+use crate::settings::Settings;
+
+const ADDRESS: &str = "__address__";
+const INSTANCE: &str = "instance";
+const JOB: &str = "job";
+const METRICS_PATH: &str = "__metrics_path__";
+const PARAM: &str = "__param_";
+const SCHEME: &str = "__scheme__";
+const SCRAPE_INTERVAL: &str = "__scrape_interval__";
+const SCRAPE_TIMEOUT: &str = "__scrape_timeout__";
+
+/// A target as it is scraped.
+#[derive(Debug)]
+pub(crate) struct ScrapeTarget {
+    /// What was discovered, with defaults.
+    pub(crate) discovered: Target,
+    /// The labels of its series.
+    pub(crate) labels: Labels,
+    pub(crate) uri: Uri,
+    pub(crate) interval: Duration,
+    pub(crate) timeout: Duration,
+    /// Of its labels and URL: what makes it the same target as before.
+    pub(crate) hash: u64,
+    pub(crate) own: Own,
+}
+
+/// Why something that was discovered is not scraped.
+pub(crate) type Reason = String;
+
+/// What becomes of discovered targets, in their order.
+pub(crate) fn make(
+    settings: &Settings,
+    particulars: &dyn Particulars,
+    discovered: &[Target],
+) -> Vec<(Target, Result<Arc<ScrapeTarget>, Reason>)> {
+    let with_defaults = discovered.iter().map(|target| populate(settings, target));
+    let with_defaults: Vec<Target> = with_defaults.collect();
+    let relabelled = settings.rules.apply(&with_defaults);
+    let made = with_defaults.into_iter().zip(relabelled).zip(discovered);
+    made.map(|((before, after), found)| {
+        let target = match after {
+            Relabelled::Dropped => Err("a rule drops it".to_owned()),
+            Relabelled::WithoutAddress => Err("it has no address".to_owned()),
+            Relabelled::Kept(labels) => particulars
+                .of(found)
+                .and_then(|own| finish(settings, before.clone(), &labels, own)),
+        };
+        (before, target.map(Arc::new))
+    })
+    .collect()
+}
+
+/// Adds what a target has unless it says otherwise.
+fn populate(settings: &Settings, found: &Target) -> Target {
+    let keys = &settings.keys;
+    let mut labels = LabelsBuilder::default();
+    let interval = keys.scrape_interval.to_string();
+    let timeout = keys.scrape_timeout.to_string();
+    labels
+        .push(JOB, settings.job.as_str())
+        .push(SCRAPE_INTERVAL, interval)
+        .push(SCRAPE_TIMEOUT, timeout)
+        .push(METRICS_PATH, keys.metrics_path.as_str())
+        .push(SCHEME, keys.scheme.as_str());
+    for (name, values) in &keys.params {
+        if let Some(first) = values.0.first() {
+            labels.push(format!("{PARAM}{name}"), first.as_str());
+        }
+    }
+    for (name, value) in found.iter() {
+        labels.push(name, value);
+    }
+    Arc::new(labels.build())
+}
+
+fn finish(
+    settings: &Settings,
+    discovered: Target,
+    labels: &Labels,
+    own: Own,
+) -> Result<ScrapeTarget, Reason> {
+    let get = |name: &str| labels.get(name).unwrap_or_default();
+    let address = get(ADDRESS);
+    if address.contains('/') {
+        return Err(format!(
+            "{address:?} is not an address: it has a slash in it"
+        ));
+    }
+    let scheme = get(SCHEME);
+    if !["http", "https"].contains(&scheme) {
+        return Err(format!("{SCHEME} is {scheme:?}: it must be http or https"));
+    }
+    let interval = duration(SCRAPE_INTERVAL, get(SCRAPE_INTERVAL))?;
+    let timeout = duration(SCRAPE_TIMEOUT, get(SCRAPE_TIMEOUT))?;
+    if interval < INTERVAL_MIN {
+        return Err(format!(
+            "{SCRAPE_INTERVAL} is {interval}: it must be at least 100ms"
+        ));
+    }
+    if timeout.0.is_zero() || timeout > interval {
+        return Err(format!(
+            "{SCRAPE_TIMEOUT} is {timeout}: it must be longer than 0s and at most {interval}"
+        ));
+    }
+    let uri = url(settings, labels);
+    let uri: Uri = uri
+        .parse()
+        .map_err(|error| scrub(&format!("{uri:?} is not a URL: {error}")))?;
+    let public = labels.iter().filter(|(name, _)| !name.starts_with("__"));
+    let mut with_instance = LabelsBuilder::default();
+    with_instance.push(INSTANCE, address);
+    let validation = settings.keys.metric_name_validation_scheme;
+    for (name, value) in public {
+        if !validation.is_name(name.as_bytes()) {
+            let named = match validation {
+                Validation::Legacy => "a legacy name",
+                Validation::Utf8 => "a name",
+            };
+            return Err(format!("its label {name:?} is not {named}"));
+        }
+        with_instance.push(name, value);
+    }
+    let public = with_instance.build();
+    Ok(ScrapeTarget {
+        hash: hash(&public, &uri),
+        discovered,
+        labels: public,
+        uri,
+        interval: interval.0,
+        timeout: timeout.0,
+        own,
+    })
+}
+
+fn duration(name: &str, text: &str) -> Result<Period, Reason> {
+    let period = text.parse::<Period>();
+    period.map_err(|error| format!("{name}: {error}"))
+}
+
+/// The URL of the page.
+fn url(settings: &Settings, labels: &Labels) -> String {
+    let get = |name: &str| labels.get(name).unwrap_or_default();
+    let mut url = format!("{}://{}", get(SCHEME), get(ADDRESS));
+    let path = get(METRICS_PATH);
+    if !path.starts_with('/') {
+        url.push('/');
+    }
+    escape(path, b"/:@!$&'()*+,;=-._~", &mut url);
+    let mut params: Vec<(String, String)> = Vec::new();
+    for (name, values) in &settings.keys.params {
+        let others = values.0.iter().skip(1);
+        params.extend(others.map(|value| (name.clone(), value.clone())));
+    }
+    // In front of the other values of a name.
+    let own = labels.iter().filter_map(|(name, value)| {
+        let name = name.strip_prefix(PARAM)?;
+        Some((name.to_owned(), value.to_owned()))
+    });
+    params.splice(0..0, own);
+    params.sort_by(|(a, _), (b, _)| a.cmp(b));
+    for (at, (name, value)) in params.iter().enumerate() {
+        url.push(if at == 0 { '?' } else { '&' });
+        escape(name, b"-._~", &mut url);
+        url.push('=');
+        escape(value, b"-._~", &mut url);
+    }
+    url
+}
+
+/// Appends a text with all escaped but letters, digits and these.
+fn escape(text: &str, plain: &[u8], url: &mut String) {
+    for byte in text.bytes() {
+        match byte {
+            byte if byte.is_ascii_alphanumeric() || plain.contains(&byte) => url.push(byte.into()),
+            // Writing to a text cannot fail.
+            byte => {
+                let _ = write!(url, "%{byte:02X}");
+            }
+        }
+    }
+}
+
+/// The same on every instance and in every version, since it says who scrapes a target.
+fn hash(labels: &Labels, uri: &Uri) -> u64 {
+    let mut hasher = SipHasher24::new_with_keys(0, 0);
+    let mut put = |text: &str| {
+        hasher.write(&(text.len() as u64).to_le_bytes());
+        hasher.write(text.as_bytes());
+    };
+    for (name, value) in labels.iter() {
+        put(name);
+        put(value);
+    }
+    put(uri.scheme_str().unwrap_or_default());
+    put(uri.authority().map_or("", |authority| authority.as_str()));
+    put(uri.path_and_query().map_or("", |path| path.as_str()));
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::keys::ScrapeKeys;
+    use crate::particulars::Plain;
+
+    use super::*;
+
+    fn made(keys: &str, labels: &[(&str, &str)]) -> Result<Arc<ScrapeTarget>, Reason> {
+        let keys: ScrapeKeys = toml::from_str(keys).unwrap();
+        let settings = Settings::new(&keys, "source").unwrap();
+        let target = Arc::new(labels.iter().copied().collect::<Labels>());
+        make(&settings, &Plain, &[target]).pop().unwrap().1
+    }
+
+    #[test]
+    fn defaults_hold_unless_labels_or_rules_say_otherwise() {
+        let target = made("", &[(ADDRESS, "a:1"), ("__meta_x", "y"), ("env", "prod")]).unwrap();
+        assert_eq!(target.uri, "http://a:1/metrics");
+        assert_eq!(
+            target.labels.to_string(),
+            r#"{env="prod", instance="a:1", job="source"}"#
+        );
+        assert_eq!(target.interval, Duration::from_secs(60));
+        let labels = [
+            (ADDRESS, "a:1"),
+            (SCHEME, "https"),
+            (METRICS_PATH, "/a b?c"),
+            ("__param_module", "x&y"),
+            (SCRAPE_INTERVAL, "5s"),
+            (SCRAPE_TIMEOUT, "5s"),
+            (JOB, "j"),
+            (INSTANCE, "i"),
+        ];
+        let target = made("params = { module = ['1', '2'], a = 'b' }", &labels).unwrap();
+        assert_eq!(
+            target.uri,
+            "https://a:1/a%20b%3Fc?a=b&module=x%26y&module=2"
+        );
+        assert_eq!(target.labels.to_string(), r#"{instance="i", job="j"}"#);
+        assert_eq!(target.timeout, Duration::from_secs(5));
+        let rules = "relabel = [{ source_labels = ['__meta_p'], target_label = '__address__', replacement = 'b:$1' }]";
+        let target = made(rules, &[(ADDRESS, "a:1"), ("__meta_p", "2")]).unwrap();
+        assert_eq!(target.uri, "http://b:2/metrics");
+    }
+
+    #[test]
+    fn what_cannot_be_scraped_says_why() {
+        let drop = "relabel = [{ action = 'drop' }]";
+        for (keys, labels, reason) in [
+            (drop, &[(ADDRESS, "a:1")][..], "a rule drops it"),
+            ("", &[("x", "y")], "it has no address"),
+            ("", &[(ADDRESS, "a/b")], "slash"),
+            ("", &[(ADDRESS, "a"), (SCHEME, "ftp")], "http or https"),
+            ("", &[(ADDRESS, "a"), (SCRAPE_TIMEOUT, "2m")], "at most 1m"),
+            (
+                "",
+                &[(ADDRESS, "a"), (SCRAPE_INTERVAL, "1")],
+                "not a duration",
+            ),
+            ("", &[(ADDRESS, "a b")], "not a URL"),
+            (
+                "metric_name_validation_scheme = 'legacy'",
+                &[(ADDRESS, "a"), ("b.c", "d")],
+                "legacy",
+            ),
+        ] {
+            let found = made(keys, labels).unwrap_err();
+            assert!(found.contains(reason), "{found}");
+        }
+    }
+
+    #[test]
+    fn a_target_stays_the_same_when_only_its_interval_changes() {
+        let of = |labels: &[(&str, &str)]| made("", labels).unwrap().hash;
+        let hash = of(&[(ADDRESS, "a:1")]);
+        // It decides who scrapes a target, on all instances and in all versions.
+        assert_eq!(hash, of(&[(ADDRESS, "a:1"), (SCRAPE_INTERVAL, "5m")]));
+        assert_eq!(hash, of(&[(ADDRESS, "a:1"), ("__meta_x", "1")]));
+        assert_ne!(hash, of(&[(ADDRESS, "a:2"), (INSTANCE, "a:1")]));
+        assert_ne!(hash, of(&[(ADDRESS, "a:1"), ("env", "x")]));
+    }
+}

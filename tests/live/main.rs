@@ -13,3 +13,4 @@ mod real;
 mod reload_footprint;
 mod reload_live;
 mod rules;
+mod scrape;

@@ -76,8 +76,8 @@ keys! {
         pub job: Option<String> = unset("node"),
         /// How often a target is scraped, unless its label `__scrape_interval__` says otherwise; from 100ms to 1d. When within the interval is decided by a hash of the target, so that scrapes are spread.
         pub scrape_interval: Period = default("1m"),
-        /// Longest time for a scrape, redirects and body included, unless the label `__scrape_timeout__` says otherwise; at most the interval.
-        pub scrape_timeout: Period = default("10s"),
+        /// Longest time for a scrape, redirects and body included, unless the label `__scrape_timeout__` says otherwise; at most the interval. By default 10s, or the interval if that is shorter.
+        pub scrape_timeout: Option<Period> = unset("10s"),
         /// Path of the page, unless the label `__metrics_path__` says otherwise.
         pub metrics_path: String = default("/metrics"),
         /// `http` or `https`, unless the label `__scheme__` says otherwise.
@@ -137,7 +137,9 @@ keys! {
 
 /// The longest interval: a day.
 const INTERVAL_MAX: Period = Period::secs(86_400);
-/// The shortest one.
+/// The longest time for a scrape unless another one is configured.
+const TIMEOUT: Period = Period::secs(10);
+/// The shortest interval.
 pub(crate) const INTERVAL_MIN: Period = Period::millis(100);
 const BODY_MAX: Size = Size::mib(1024);
 
@@ -179,6 +181,12 @@ impl ScrapeKeys {
         &self.client
     }
 
+    /// The longest time for a scrape.
+    pub(crate) fn timeout(&self) -> Period {
+        let timeout = self.scrape_timeout;
+        timeout.unwrap_or_else(|| TIMEOUT.min(self.scrape_interval))
+    }
+
     /// The files that they name.
     pub fn files(&self) -> Vec<&Path> {
         self.client.files()
@@ -190,9 +198,9 @@ impl ScrapeKeys {
         if !(INTERVAL_MIN..=INTERVAL_MAX).contains(&self.scrape_interval) {
             problems.at("scrape_interval", "must be from 100ms to 1d");
         }
-        if self.scrape_timeout.0.is_zero() {
+        if self.timeout().0.is_zero() {
             problems.at("scrape_timeout", "must be longer than 0s");
-        } else if self.scrape_timeout > self.scrape_interval {
+        } else if self.timeout() > self.scrape_interval {
             let problem = problems.at("scrape_timeout", "is longer than scrape_interval");
             problem.help("a scrape has to end before the next one is due");
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tracing::{info, warn};
 
 use metrifold_base::{BuildError, RunError, Shared, Shutdown, locked};
@@ -19,7 +19,7 @@ use metrifold_telemetry::{ComponentMetrics, Telemetry};
 use crate::fetch::{Fetcher, InFlight};
 use crate::meters::PoolMeters;
 use crate::particulars::Particulars;
-use crate::pools::{DROPPED_MAX, Entry, Expected, Health, Pools};
+use crate::pools::{DROPPED_MAX, Entry, Expected, Health, Pools, View};
 use crate::scraper::{Exit, Order, Scraper, State, Workshop};
 use crate::settings::Settings;
 use crate::target::{self, Reason, ScrapeTarget};
@@ -138,7 +138,7 @@ impl Pool {
         let mut pulse = tokio::time::interval(PULSE);
         loop {
             if work.look(&mut feeds).await? {
-                work.sync(&feeds, &mut locked(&slot.view).active);
+                work.sync(&feeds, &mut locked(&slot.view));
                 let dropped: Vec<_> = feeds.iter().flat_map(Feed::dropped).collect();
                 let mut view = locked(&slot.view);
                 view.dropped_count = dropped.len();
@@ -148,7 +148,7 @@ impl Pool {
             tokio::select! {
                 () = changed(&mut feeds) => {}
                 Some(ended) = work.tasks.join_next() => {
-                    work.ended(ended, &mut locked(&slot.view).active);
+                    work.ended(ended, &mut locked(&slot.view));
                 }
                 _ = pulse.tick() => work.show(&locked(&slot.view).active),
                 () = shutdown.wait() => break,
@@ -164,7 +164,7 @@ impl Pool {
             scraper.send_replace(order);
         }
         while let Some(ended) = work.tasks.join_next().await {
-            work.ended(ended, &mut locked(&slot.view).active);
+            work.ended(ended, &mut locked(&slot.view));
         }
         if order == Order::HandOver {
             kept.states = std::mem::take(&mut work.states);
@@ -296,7 +296,10 @@ impl Work {
     }
 
     /// Gives every target a scraper, and has those of others leave.
-    fn sync(&mut self, feeds: &[Feed], active: &mut Active) {
+    fn sync(&mut self, feeds: &[Feed], view: &mut View) {
+        let View {
+            active, leaving, ..
+        } = view;
         let shard = self.workshop.settings.keys.shard;
         let made = feeds.iter().flat_map(|feed| feed.made.values());
         let made = made.filter_map(|(_, made)| made.as_ref().ok());
@@ -313,7 +316,7 @@ impl Work {
         let before = active.len();
         for (hash, orders) in &self.scrapers {
             if !wanted.contains_key(hash) {
-                active.remove(hash);
+                leaving.extend(active.remove_entry(hash));
                 orders.send_if_modified(|order| {
                     let stays = *order != Order::Leave;
                     *order = Order::Leave;
@@ -332,11 +335,13 @@ impl Work {
                 // It leaves: a new scraper takes over what is remembered once that has ended.
                 (Some(orders), None) => {
                     orders.send_replace(Order::HandOver);
+                    leaving.remove(&hash);
                     let entry = Arc::new(Entry::new(target, Default::default()));
                     active.insert(hash, entry);
                 }
                 (None, known) => {
                     let state = self.states.remove(&hash).unwrap_or_default();
+                    leaving.remove(&hash);
                     let last = state.last().clone();
                     let entry = match known {
                         // That of a predecessor, or of one that was leaving.
@@ -350,13 +355,12 @@ impl Work {
             }
         }
         // What a predecessor left of targets that are there no more ends as theirs would have.
-        let gone: Vec<u64> = active
-            .keys()
-            .filter(|hash| !self.scrapers.contains_key(hash))
-            .copied()
-            .collect();
-        for hash in gone {
-            if let (Some(entry), Some(state)) = (active.remove(&hash), self.states.remove(&hash)) {
+        leaving.extend(active.extract_if(|hash, _| !self.scrapers.contains_key(hash)));
+        let gone = leaving.extract_if(|hash, _| !self.scrapers.contains_key(hash));
+        let gone: Vec<_> = gone.collect();
+        for (hash, entry) in gone {
+            if let Some(state) = self.states.remove(&hash) {
+                leaving.insert(hash, entry.clone());
                 self.start(hash, entry, state);
                 if let Some(orders) = self.scrapers.get(&hash) {
                     orders.send_replace(Order::Leave);
@@ -379,7 +383,10 @@ impl Work {
     }
 
     /// Takes what is left of a scraper, and starts another one for a target that has come again.
-    fn ended(&mut self, ended: Result<(u64, Exit), tokio::task::JoinError>, active: &mut Active) {
+    fn ended(&mut self, ended: Result<(u64, Exit), JoinError>, view: &mut View) {
+        let View {
+            active, leaving, ..
+        } = view;
         let (hash, exit) = match ended {
             Ok(ended) => ended,
             Err(error) => {
@@ -387,6 +394,7 @@ impl Work {
                 self.workshop.metrics.error("panicked", error);
                 let ended = self.scrapers.extract_if(|_, orders| orders.is_closed());
                 let ended: Vec<u64> = ended.map(|(hash, _)| hash).collect();
+                leaving.retain(|hash, _| !ended.contains(hash));
                 for hash in ended {
                     if let Some(entry) = active.get(&hash).cloned() {
                         self.start(hash, entry, State::default());
@@ -408,7 +416,9 @@ impl Work {
             (Some(Order::HandOver), _) => {
                 self.states.insert(hash, state);
             }
-            _ => {}
+            _ => {
+                leaving.remove(&hash);
+            }
         }
     }
 

@@ -102,6 +102,8 @@ pub(crate) struct Kept {
 #[derive(Default)]
 pub(crate) struct View {
     pub(crate) active: HashMap<u64, Arc<Entry>>,
+    /// Targets that have gone, and whose series have not been ended yet.
+    pub(crate) leaving: HashMap<u64, Arc<Entry>>,
     pub(crate) dropped: Vec<(Target, String)>,
     /// Also those that are not kept to be shown.
     pub(crate) dropped_count: usize,

@@ -71,7 +71,7 @@ fn populate(settings: &Settings, found: &Target) -> Target {
     let keys = &settings.keys;
     let mut labels = LabelsBuilder::default();
     let interval = keys.scrape_interval.to_string();
-    let timeout = keys.scrape_timeout.to_string();
+    let timeout = keys.timeout().to_string();
     labels
         .push(JOB, settings.job.as_str())
         .push(SCRAPE_INTERVAL, interval)

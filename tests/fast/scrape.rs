@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use metrifold_testing::edits::{edit, until_runs};
 use metrifold_testing::series::Series;
-use metrifold_testing::{Endpoint, Metrifold, Reply, Seen, nobody, until, until_so};
+use metrifold_testing::{Endpoint, Metrifold, Reply, Seen, free_address, until, until_so};
 
 const STALE: u64 = 0x7ff0_0000_0000_0002;
 /// As often as a test wants to see something.
@@ -212,7 +212,7 @@ fn limits_fail_a_scrape_as_a_whole_and_rules_come_before_them() {
         ("label_limit = 4".to_owned(), 1.0),
         ("label_name_length_limit = 7".to_owned(), 0.0),
         ("label_value_length_limit = 9".to_owned(), 0.0),
-        ("body_size_limit = \"36B\"".to_owned(), 0.0),
+        ("body_size_limit = \"28B\"".to_owned(), 0.0),
         ("target_limit = 1".to_owned(), 1.0),
     ] {
         let (_child, sink) = pipe(&target, &keys);
@@ -330,7 +330,7 @@ fn a_reload_keeps_what_is_known_of_targets_and_a_source_that_goes_ends_its_serie
         &child,
         &format!(
             "[sources.other]\ntype = \"scrape\"\ntargets = [\"{}\"]\n[sinks.out]\ntype = \"remote_write\"\ninputs = [\"other\"]\nendpoint = \"{}\"\n",
-            nobody(),
+            free_address(),
             sink.url()
         ),
     );

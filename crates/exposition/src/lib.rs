@@ -30,8 +30,10 @@ mod number;
 mod openmetrics;
 mod page;
 mod protobuf;
+mod read;
 mod text;
 
 pub use error::ParseError;
 pub use format::{Accept, ContentTypeError, Escaping, Format, Protocol};
-pub use page::{Exemplar, Family, Options, Point, Receiver, Sample, read};
+pub use page::{Exemplar, Family, Options, Point, Receiver, Sample};
+pub use read::read;

@@ -1,12 +1,8 @@
-//! What is read of a page, and who receives it.
-
-use std::borrow::Cow;
+//! What there is on a page, and who receives it.
 
 use metrifold_codec::MetricType;
 
-use crate::format::Format;
 use crate::labels::LabelSet;
-use crate::{ParseError, openmetrics, protobuf, text};
 
 /// What of a page is read, and how much of it.
 #[derive(Clone, Copy, Debug)]
@@ -125,43 +121,6 @@ pub trait Receiver {
     ///
     /// Fails when the page is not to be read any further, and says why.
     fn sample(&mut self, sample: &Sample<'_>) -> Result<(), String>;
-}
-
-/// Reads a page of this format.
-///
-/// # Errors
-///
-/// Fails at the first fault of the page, and when the receiver does. What was received before that
-/// is not the whole page.
-pub fn read(
-    page: &[u8],
-    format: Format,
-    options: &Options,
-    receiver: &mut impl Receiver,
-) -> Result<(), ParseError> {
-    match format {
-        Format::Text => text::read(&checked(page), options, receiver),
-        Format::OpenMetrics => openmetrics::read(&checked(page), options, receiver),
-        Format::Protobuf => protobuf::read(page, options, receiver),
-    }
-}
-
-/// The page as text. What is no UTF-8 is replaced by a byte that no format allows where UTF-8 is
-/// asked for, so that the line that has it is refused unless it is a comment.
-fn checked(page: &[u8]) -> Cow<'_, str> {
-    match std::str::from_utf8(page) {
-        Ok(text) => Cow::Borrowed(text),
-        Err(_) => {
-            let mut text = String::with_capacity(page.len());
-            for chunk in page.utf8_chunks() {
-                text.push_str(chunk.valid());
-                if !chunk.invalid().is_empty() {
-                    text.push(NOT_UTF8);
-                }
-            }
-            Cow::Owned(text)
-        }
-    }
 }
 
 /// Stands for what is no UTF-8: a noncharacter, which interchanged text never holds.

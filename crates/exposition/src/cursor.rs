@@ -1,7 +1,6 @@
 //! A place in a page of text, and what both text formats have in common: names, quoted texts, and
 //! the labels in braces.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use metrifold_codec::MetricType;
@@ -66,13 +65,13 @@ static CLASSES: [u8; 256] = {
 };
 
 impl<'a> Cursor<'a> {
-    pub(crate) fn new(page: &'a Cow<'_, str>, options: &Options) -> Self {
+    pub(crate) fn new(page: &'a str, is_utf8: bool, options: &Options) -> Self {
         Self {
             page,
             bytes: page.as_bytes(),
             at: 0,
             start: 0,
-            is_utf8: matches!(page, Cow::Borrowed(_)),
+            is_utf8,
             options: *options,
         }
     }
@@ -241,9 +240,7 @@ impl<'a> Cursor<'a> {
             token = self.token(syntax);
             if token == Token::Comma {
                 token = self.token(syntax);
-            } else if syntax == Syntax::OpenMetrics && token != Token::Close
-                || syntax == Syntax::Exemplar && token != Token::Close
-            {
+            } else if syntax != Syntax::Text && token != Token::Close {
                 return Err(self.error("expected , or } behind a label"));
             }
         }

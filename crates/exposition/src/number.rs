@@ -32,7 +32,10 @@ pub(crate) fn bound(text: &str) -> Option<f64> {
     let between =
         |at: usize| is_digit(bytes.get(at.wrapping_sub(1))) && is_digit(bytes.get(at + 1));
     let all = text.match_indices('_').all(|(at, _)| between(at));
-    all.then(|| value(&text.replace('_', "")))?
+    match all {
+        true => value(&text.replace('_', "")),
+        false => None,
+    }
 }
 
 /// A timestamp of OpenMetrics, in seconds, as milliseconds.

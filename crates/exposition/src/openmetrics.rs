@@ -2,8 +2,6 @@
 //!
 //! As in Prometheus, `_created` is a series like any other.
 
-use std::borrow::Cow;
-
 use metrifold_codec::MetricType;
 
 use crate::cursor::{Cursor, Syntax};
@@ -14,12 +12,13 @@ use crate::text::NAME;
 use crate::{ParseError, number};
 
 pub(crate) fn read(
-    page: &Cow<'_, str>,
+    page: &str,
+    is_utf8: bool,
     options: &Options,
     receiver: &mut impl Receiver,
 ) -> Result<(), ParseError> {
     let mut reader = Reader {
-        cursor: Cursor::new(page, options),
+        cursor: Cursor::new(page, is_utf8, options),
         described: Described::default(),
         kind: MetricType::Unknown,
         labels: LabelSet::default(),

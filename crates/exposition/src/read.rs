@@ -19,9 +19,15 @@ pub fn read(
     receiver: &mut impl Receiver,
 ) -> Result<(), ParseError> {
     match format {
-        Format::Text => text::read(&checked(page), options, receiver),
-        Format::OpenMetrics => openmetrics::read(&checked(page), options, receiver),
         Format::Protobuf => protobuf::read(page, options, receiver),
+        Format::Text | Format::OpenMetrics => {
+            let page = checked(page);
+            let is_utf8 = matches!(page, Cow::Borrowed(_));
+            match format {
+                Format::Text => text::read(&page, is_utf8, options, receiver),
+                _ => openmetrics::read(&page, is_utf8, options, receiver),
+            }
+        }
     }
 }
 

@@ -40,12 +40,12 @@ pub(crate) fn bound(text: &str) -> Option<f64> {
 
 /// A timestamp of OpenMetrics, in seconds, as milliseconds.
 pub(crate) fn seconds(text: &str) -> Option<i64> {
-    let seconds = value(text)?;
+    let seconds = value(text).filter(|seconds| seconds.is_finite())?;
     let milliseconds = seconds * 1000.0;
     // What is out of range becomes the smallest number in Go, on every machine that it runs on.
     let in_range =
         milliseconds > -9.223_372_036_854_776e18 && milliseconds < 9.223_372_036_854_776e18;
-    seconds.is_finite().then(|| match in_range {
+    Some(match in_range {
         true => milliseconds as i64,
         false => i64::MIN,
     })

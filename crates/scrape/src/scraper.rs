@@ -222,7 +222,7 @@ impl Scraper {
                 error
             })
         });
-        let made = match taken {
+        match taken {
             Ok(taken) => {
                 report.up = true;
                 report.scraped = taken.counts.scraped;
@@ -270,8 +270,7 @@ impl Scraper {
                     families: None,
                 }
             }
-        };
-        made
+        }
     }
 
     fn read(

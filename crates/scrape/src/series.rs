@@ -16,6 +16,8 @@ pub(crate) struct Known {
     ids: Box<[SeriesId]>,
     /// The labels of those that are tracked, in the same order, compressed.
     labels: Box<[u8]>,
+    /// How long they are.
+    labels_len: usize,
     /// Whether they were there at the last scrape, so that they have to be ended when they go.
     live: bool,
 }
@@ -89,6 +91,7 @@ impl Known {
             next: Some(Self {
                 ids: ids.into(),
                 labels: compressed.unwrap_or_default().into(),
+                labels_len: text.len(),
                 live: true,
             }),
         }
@@ -108,9 +111,13 @@ impl Known {
         if !self.live || !tracked().any(|id| has_gone(*id)) {
             return;
         }
-        let Ok(text) = snap::raw::Decoder::new().decompress_vec(&self.labels) else {
+        let mut text = vec![0; self.labels_len];
+        if snap::raw::Decoder::new()
+            .decompress(&self.labels, &mut text)
+            .is_err()
+        {
             return; // never: it was compressed here
-        };
+        }
         let mut at = 0;
         let mut spans = Vec::new();
         for id in tracked() {

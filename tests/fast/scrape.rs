@@ -291,8 +291,8 @@ fn a_target_that_goes_is_ended_after_a_while_and_one_that_stays_is_left_alone() 
     named("b", 1f64.to_bits());
     let ups = sink.seen();
     let ups = ups.iter().flat_map(Seen::series);
-    let ended = ups.filter(|it| it.name() == "up" && it.get("instance") == Some(&*instance));
-    assert_eq!(ended.last().unwrap().samples[0].bits, STALE);
+    let mut ended = ups.filter(|it| it.name() == "up" && it.get("instance") == Some(&*instance));
+    assert_eq!(ended.next_back().unwrap().samples[0].bits, STALE);
     assert_eq!(targets(&child, "")["matched"], 1);
 }
 

@@ -1,6 +1,6 @@
 //! Pages of metrics to series: text 0.0.4 and 1.0.0, OpenMetrics 1.0, protobuf. Knows no configuration, no I/O, no component.
 //!
-//! [`read`] walks a page once and hands every sample to a [`Receiver`] as borrowed texts: nothing is
+//! [`read()`] walks a page once and hands every sample to a [`Receiver`] as borrowed texts: nothing is
 //! allocated per series. A page is accepted or refused as by Prometheus 3
 //! (`tests/upstream.rs` compares the verdicts), and the first fault costs the whole page, since half
 //! of a page would look like series that have gone.

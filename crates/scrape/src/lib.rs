@@ -33,11 +33,13 @@ mod scraper;
 mod series;
 mod settings;
 mod shard;
+mod state;
 mod target;
 
 pub use keys::ScrapeKeys;
 pub use particulars::{Own, Particulars, Plain};
 pub use pool::{Inlet, Pool};
-pub use pools::{Dropped, Health, Pools, TargetStatus};
+pub use pools::{Dropped, Pools, TargetStatus};
 pub use settings::Settings;
 pub use shard::{Index, ShardKeys};
+pub use state::Health;

@@ -19,9 +19,10 @@ use metrifold_telemetry::{ComponentMetrics, Telemetry};
 use crate::fetch::{Fetcher, InFlight};
 use crate::meters::PoolMeters;
 use crate::particulars::Particulars;
-use crate::pools::{DROPPED_MAX, Entry, Expected, Health, Pools, View};
-use crate::scraper::{Exit, Order, Scraper, State, Workshop};
+use crate::pools::{DROPPED_MAX, Entry, Expected, Pools, View};
+use crate::scraper::{Exit, Order, Scraper, Workshop};
 use crate::settings::Settings;
+use crate::state::{Health, State};
 use crate::target::{self, Reason, ScrapeTarget};
 
 /// How many idle connections are kept for each server: several targets may be behind one, such as
@@ -342,7 +343,7 @@ impl Work {
                 (None, known) => {
                     let state = self.states.remove(&hash).unwrap_or_default();
                     leaving.remove(&hash);
-                    let last = state.last().clone();
+                    let last = state.last.clone();
                     let entry = match known {
                         // That of a predecessor, or of one that was leaving.
                         Some(entry) => entry.clone(),
@@ -410,7 +411,7 @@ impl Work {
         };
         match (order, active.get(&hash).cloned()) {
             (Some(Order::HandOver), Some(entry)) if !self.stops => {
-                *locked(&entry.last) = state.last().clone();
+                *locked(&entry.last) = state.last.clone();
                 self.start(hash, entry, state);
             }
             (Some(Order::HandOver), _) => {

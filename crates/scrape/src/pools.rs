@@ -8,14 +8,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
-use serde::Serialize;
 use tokio::sync::Mutex as AsyncMutex;
 
 use metrifold_base::locked;
 use metrifold_discovery::Target;
 use metrifold_http::{Client, ClientConfig};
 
-use crate::scraper::State;
+use crate::state::{Health, Last, State};
 use crate::target::ScrapeTarget;
 
 /// All pools, by the names of their sources.
@@ -24,19 +23,6 @@ pub struct Pools {
     slots: Mutex<BTreeMap<Arc<str>, Arc<Slot>>>,
     /// How series are told apart; the same for all, so that a pool knows those of its predecessor.
     pub(crate) hasher: RandomState,
-}
-
-/// How it goes with a target.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Health {
-    /// It has not been scraped yet.
-    #[default]
-    Unknown,
-    /// Its last scrape was good.
-    Up,
-    /// Its last scrape has failed.
-    Down,
 }
 
 /// What there is to tell of a target.
@@ -114,16 +100,6 @@ pub(crate) struct View {
 pub(crate) struct Entry {
     pub(crate) target: Mutex<Arc<ScrapeTarget>>,
     pub(crate) last: Mutex<Last>,
-}
-
-/// What came of the last scrape.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Last {
-    pub(crate) health: Health,
-    pub(crate) error: String,
-    pub(crate) at: Option<i64>,
-    pub(crate) duration: Duration,
-    pub(crate) samples: usize,
 }
 
 /// A pool that is built and waits for its turn. Dropping it gives the turn up.

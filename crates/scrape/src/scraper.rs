@@ -21,11 +21,11 @@ use crate::error::{Cause, ScrapeError};
 use crate::fetch::{Fetcher, Page};
 use crate::meters::PoolMeters;
 use crate::page::{self, Taken, limits, put_stale};
-use crate::pools::{Entry, Health, Last, Pools};
+use crate::pools::{Entry, Pools};
 use crate::report::{self, Report};
 use crate::schedule;
-use crate::series::Known;
 use crate::settings::SharedSettings;
+use crate::state::{Health, Last, State};
 use crate::target::ScrapeTarget;
 
 /// From so many bytes on, a page takes milliseconds: the other tasks of its thread are handed to
@@ -45,17 +45,6 @@ pub(crate) struct Workshop {
     pub(crate) pools: Arc<Pools>,
     /// There are more targets than allowed.
     pub(crate) too_many: AtomicBool,
-}
-
-/// What is remembered of a target from scrape to scrape.
-#[derive(Debug, Default)]
-pub(crate) struct State {
-    known: Known,
-    /// What was last sent of its families, and when.
-    families: Option<(u64, Instant)>,
-    /// Whether something was sent that has to be ended when the target goes.
-    reported: bool,
-    last: Last,
 }
 
 /// What a scraper is told.
@@ -84,13 +73,6 @@ pub(crate) struct Scraper {
     entry: Arc<Entry>,
     origin: Arc<Origin>,
     state: State,
-}
-
-impl State {
-    /// What came of the last scrape.
-    pub(crate) fn last(&self) -> &Last {
-        &self.last
-    }
 }
 
 impl Scraper {

@@ -5,11 +5,11 @@
 use libfuzzer_sys::fuzz_target;
 
 use metrifold_promql::{Options, parse};
-use metrifold_rules::{Checks, Limits, RuleFile, decode_name};
+use metrifold_rules::{Checks, Limits, RuleFile, Template, decode_name};
 
 fuzz_target!(|text: &[u8]| {
     let expr = |text: &str| match parse(text, &Options::default()) {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(Vec::new()),
         Err(error) => Err(error.to_string()),
     };
     let checks = Checks {
@@ -32,5 +32,22 @@ fuzz_target!(|text: &[u8]| {
     if let Ok(name) = std::str::from_utf8(text) {
         // Whoever finds a file of this name may trust what it says.
         let _ = decode_name(name);
+        template(name);
     }
 });
+
+/// What is queried can be replaced, and the result is a template whose queries are those.
+fn template(text: &str) {
+    let Ok(template) = Template::parse(text, "a") else {
+        return;
+    };
+    let Ok(mapped) = template.map_queries(&mut |query| Ok(format!("{query}+0"))) else {
+        return;
+    };
+    let again = Template::parse(&mapped, "a").expect("what was written is a template");
+    let mut check = |query: &str| match query.ends_with("+0") {
+        true => Ok(query.to_owned()),
+        false => Err(format!("{query} was left")),
+    };
+    again.map_queries(&mut check).expect("no query was left");
+}

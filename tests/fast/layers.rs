@@ -11,7 +11,7 @@ const LAYERS: [(&str, &[&str]); 16] = [
     ("model", &[]),
     ("files", &["base"]),
     ("promql", &[]),
-    ("rules", &[]),
+    ("rules", &["base", "files"]),
     ("codec", &["model"]),
     ("exposition", &["codec"]),
     ("expr", &["base", "codec", "model"]),

@@ -29,9 +29,12 @@ mod names;
 mod versions;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::RuleSet;
+use crate::file::{Checks, RuleFile};
+use crate::{RuleSet, StoredFile, TenantRules};
 use disk::Disk;
 pub use error::DirectoryError;
 pub use names::decode_name;
@@ -92,6 +95,33 @@ impl RulesDirectory {
     /// The configured path, absolute.
     pub fn path(&self) -> &Path {
         self.layout.path()
+    }
+
+    /// What was written here and is in the folder, as far as it can be read. A file whose name was
+    /// cut is left out.
+    pub fn held(&self) -> RuleSet {
+        let folder = self.layout.path();
+        let checks = Checks {
+            thanos: true,
+            ..Checks::new(&|_| Ok(Vec::new()))
+        };
+        let mut held = RuleSet::default();
+        for name in self.known.keys() {
+            let Some((tenant, file)) = decode_name(name) else {
+                continue;
+            };
+            let text = fs::read(folder.join(name)).unwrap_or_default();
+            let Ok(parsed) = RuleFile::parse(&text, &checks) else {
+                continue;
+            };
+            let stored = Arc::new(StoredFile::new(parsed.file));
+            let rules = match held.get(&tenant) {
+                Some(rules) => rules.with_file(file.into(), stored),
+                None => TenantRules::new([(Arc::from(file), stored)]),
+            };
+            held = held.with(tenant.into(), Arc::new(rules));
+        }
+        held
     }
 
     /// Makes the folder hold the set. If that fails, it holds what it held before.

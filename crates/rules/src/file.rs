@@ -2,16 +2,18 @@
 //!
 //! Reading is as strict as Prometheus v0.316's `model/rulefmt` with unknown keys refused, and finds
 //! every problem instead of the first. A key that Prometheus reads is kept; what is equal to it is
-//! one value here: labels are sorted, and an interval of zero is none. Expressions and templates
-//! are checked by the caller's functions.
+//! one value here: labels are sorted, and an interval of zero is none. Expressions are checked by the
+//! caller's function. What is valid and yet hardly meant is a warning, and never in the way.
 
 mod check;
 mod fields;
+mod lint;
 mod parse;
 mod problem;
 
 use std::collections::BTreeMap;
 
+pub use lint::{Lint, Warning};
 pub use problem::Problem;
 
 use crate::PromDuration;
@@ -34,10 +36,31 @@ pub struct Group {
     pub query_offset: Option<PromDuration>,
     /// How many series or alerts a rule may produce; 0 is any number.
     pub limit: i64,
+    /// What becomes of partial answers; only a Thanos Ruler knows it, and none is its default.
+    pub partial_response: Option<PartialResponse>,
     /// Labels of all its rules, which a rule's own override.
     pub labels: BTreeMap<String, String>,
     /// The rules, in order.
     pub rules: Vec<Rule>,
+}
+
+/// What a Thanos Ruler does when some of the stores do not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartialResponse {
+    /// It goes on with what the others say.
+    Warn,
+    /// It takes the evaluation for failed.
+    Abort,
+}
+
+impl PartialResponse {
+    /// The word for it in a rule file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Warn => "warn",
+            Self::Abort => "abort",
+        }
+    }
 }
 
 /// A recording or alerting rule.
@@ -116,16 +139,18 @@ impl Default for Limits {
     }
 }
 
-/// A check of a text, which fails with what is wrong about it.
-pub type Check<'a> = &'a dyn Fn(&str) -> Result<(), String>;
+/// A check of an expression: what is odd about it, or what is wrong.
+pub type ExprCheck<'a> = &'a (dyn Fn(&str) -> Result<Vec<(Lint, String)>, String> + Sync);
 
 /// How a file is read.
 #[derive(Clone, Copy)]
 pub struct Checks<'a> {
     /// Checks a PromQL expression.
-    pub expr: Check<'a>,
-    /// Checks a template: an annotation or label of an alerting rule.
-    pub template: Check<'a>,
+    pub expr: ExprCheck<'a>,
+    /// Whether every ruler is a Thanos, so that a group may say what becomes of partial answers.
+    pub thanos: bool,
+    /// Whether a key that nobody knows is a warning, as some keep notes of their own in rule files.
+    pub ignore_unknown: bool,
     /// Which names are valid.
     pub names: Names,
     /// Bounds of the file.
@@ -133,11 +158,12 @@ pub struct Checks<'a> {
 }
 
 impl<'a> Checks<'a> {
-    /// Checks expressions, and no templates.
-    pub fn new(expr: Check<'a>) -> Self {
+    /// Checks for a Prometheus.
+    pub fn new(expr: ExprCheck<'a>) -> Self {
         Self {
             expr,
-            template: &|_| Ok(()),
+            thanos: false,
+            ignore_unknown: false,
             names: Names::default(),
             limits: Limits::default(),
         }
@@ -149,8 +175,11 @@ impl<'a> Checks<'a> {
 pub struct Parsed {
     /// What it holds.
     pub file: RuleFile,
-    /// What Prometheus ignores and its author may not have meant to be ignored.
-    pub warnings: Vec<Problem>,
+    /// Whether it has a list of groups, be it an empty one. A file without any holds nothing, which
+    /// hardly anybody means who sends it.
+    pub has_groups: bool,
+    /// What its author may not have meant.
+    pub warnings: Vec<Warning>,
 }
 
 impl RuleFile {
@@ -162,6 +191,22 @@ impl RuleFile {
     /// The number of rules in all groups.
     pub fn rules(&self) -> usize {
         self.groups.iter().map(|group| group.rules.len()).sum()
+    }
+}
+
+impl Group {
+    /// The same without its rules.
+    #[must_use]
+    pub fn clone_without_rules(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            interval: self.interval,
+            query_offset: self.query_offset,
+            limit: self.limit,
+            partial_response: self.partial_response,
+            labels: self.labels.clone(),
+            rules: Vec::new(),
+        }
     }
 }
 

@@ -4,8 +4,10 @@
 //!
 //! - [`RuleFile::parse`] reads a file as strictly as Prometheus, with every problem and its line;
 //!   [`RuleFile::to_yaml`] writes one in a canonical form that reads back the same.
+//! - [`Template`] is a label or annotation of an alert, and finds the queries in it.
 //! - [`RuleSet`] is what all tenants have, a persistent map: [`RuleSet::diff`] names the tenants
 //!   that changed in time proportional to how many did.
+//! - [`store::Store`] holds what tenants write, with its history, for any number of processes.
 //! - [`read_globs`] reads files from folders and [`RulesDirectory`] makes a folder hold a set,
 //!   both whole or not at all.
 #![warn(unreachable_pub)]
@@ -27,6 +29,8 @@ mod duration;
 mod file;
 mod read;
 mod set;
+pub mod store;
+mod template;
 mod version;
 mod write;
 mod yaml;
@@ -34,8 +38,10 @@ mod yaml;
 pub use directory::{Applied, DirectoryError, RulesDirectory, decode_name};
 pub use duration::{DurationError, PromDuration};
 pub use file::{
-    Alerting, Check, Checks, Group, Kind, Limits, Names, Parsed, Problem, Rule, RuleFile,
+    Alerting, Checks, ExprCheck, Group, Kind, Limits, Lint, Names, Parsed, PartialResponse,
+    Problem, Rule, RuleFile, Warning,
 };
 pub use read::{FilesRead, GlobLimits, ReadError, ReadProblem, read_globs};
 pub use set::{Change, RuleSet, StoredFile, Tenant, TenantRules};
+pub use template::{Template, TemplateError};
 pub use version::Version;

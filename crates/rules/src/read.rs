@@ -54,7 +54,7 @@ impl Default for GlobLimits {
 pub struct FilesRead {
     /// The files by their relative names.
     pub rules: TenantRules,
-    /// What Prometheus ignores in them.
+    /// What their authors may not have meant.
     pub warnings: Vec<ReadProblem>,
 }
 
@@ -269,7 +269,8 @@ fn parse(
         match (RuleFile::parse(&text, checks), name) {
             (Ok(parsed), Some(name)) => {
                 files.push((name.into(), Arc::new(StoredFile::new(parsed.file))));
-                warnings.extend(parsed.warnings.into_iter().map(placed));
+                let found = parsed.warnings.into_iter();
+                warnings.extend(found.map(|warning| placed(warning.problem)));
             }
             (Ok(_), None) => problems.push(failed(&path, "name is not UTF-8: rename the file")),
             (Err(found), _) => problems.extend(found.into_iter().map(placed)),

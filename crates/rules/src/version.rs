@@ -1,6 +1,7 @@
 //! Versions of content: SHA-256, so that tenants cannot make two contents of one version.
 
 use std::fmt;
+use std::str::FromStr;
 
 use sha2::{Digest, Sha256};
 
@@ -31,6 +32,25 @@ impl Version {
     }
 }
 
+impl FromStr for Version {
+    type Err = &'static str;
+
+    /// Reads what [`fmt::Display`] writes.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WRONG: &str = "a version is 64 hexadecimal digits";
+        let digits = text.as_bytes();
+        if digits.len() != 64 {
+            return Err(WRONG);
+        }
+        let mut hash = [0; 32];
+        for (byte, pair) in hash.iter_mut().zip(digits.as_chunks::<2>().0) {
+            let pair = std::str::from_utf8(pair).map_err(|_| WRONG)?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| WRONG)?;
+        }
+        Ok(Self(hash))
+    }
+}
+
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -52,5 +72,10 @@ mod tests {
         assert!(Version::of(b"").to_string().starts_with("e3b0c44298fc1c14"));
         let of = |parts: [&str; 2]| Version::of_parts(parts.iter().map(|part| part.as_bytes()));
         assert_ne!(of(["a", "bc"]), of(["ab", "c"]));
+        let version = Version::of(b"x");
+        assert_eq!(version.to_string().parse(), Ok(version));
+        for wrong in ["", "zz", &"g".repeat(64), &"ä".repeat(32)] {
+            assert!(wrong.parse::<Version>().is_err(), "{wrong}");
+        }
     }
 }

@@ -37,6 +37,9 @@ fn write_group(out: &mut String, group: &Group) {
     if group.limit != 0 {
         line(out, 4, "limit", group.limit);
     }
+    if let Some(strategy) = group.partial_response {
+        line(out, 4, "partial_response_strategy", strategy.as_str());
+    }
     map(out, "labels", &group.labels, 4);
     if group.rules.is_empty() {
         return line(out, 4, "rules", "[]");

@@ -1,12 +1,13 @@
 //! Prometheus v0.316's own reader of rule files is the oracle: the verdicts of
 //! `oracle/rulefmt/golden.json` are its, and what it read of what it accepted. To write them
-//! again, run `go run . write golden.json` in that folder. With `RULEFMT_WRITTEN=FILE` this test
+//! again, run `go run . write golden.json` in that folder; `go run . templates templates.json`
+//! writes the verdicts on templates. With `RULEFMT_WRITTEN=FILE` this test
 //! writes what `go run . accept FILE` checks: that Prometheus reads our canonical text as the file
 //! it came from.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use metrifold_rules::{Checks, PromDuration, RuleFile};
+use metrifold_rules::{Checks, PromDuration, RuleFile, Template};
 use serde::{Deserialize, Serialize};
 
 #[derive(Deserialize)]
@@ -20,8 +21,6 @@ struct Case {
     name: String,
     text: String,
     ok: bool,
-    #[serde(default)]
-    templates_only: bool,
     #[serde(default)]
     warned: bool,
     #[serde(default)]
@@ -112,20 +111,18 @@ fn verdict_and_content_are_those_of_prometheus() {
     let golden = golden();
     let expr = |text: &str| match golden.bad_exprs.contains(text) {
         true => Err("not PromQL".to_owned()),
-        false => Ok(()),
+        false => Ok(Vec::new()),
     };
     let checks = Checks::new(&expr);
     let (mut wrong, mut accepted, mut written) = (Vec::new(), 0, Vec::new());
     let mut seen = BTreeSet::new();
     for case in &golden.cases {
-        // Templates are not checked here.
-        let ok = case.ok || case.templates_only;
         let parsed = RuleFile::parse(case.text.as_bytes(), &checks);
         let differs = match &parsed {
             // A document that ends before it begins: nothing is in it, and nothing comes of it.
             Ok(_) if case.text == EMPTY => false,
-            Ok(parsed) => !ok || flatten(&parsed.file) != case.groups,
-            Err(_) => ok,
+            Ok(parsed) => !case.ok || flatten(&parsed.file) != case.groups,
+            Err(_) => case.ok,
         };
         let known = DIFFERENCES
             .iter()
@@ -137,13 +134,13 @@ fn verdict_and_content_are_those_of_prometheus() {
             (true, None) => wrong.push(format!(
                 "{}: they {}, we {:?}\n{:?}",
                 case.name,
-                if ok { "accept" } else { "refuse" },
+                if case.ok { "accept" } else { "refuse" },
                 parsed.as_ref().map(|parsed| flatten(&parsed.file)),
                 case.text,
             )),
             (false, _) => {}
         }
-        if let (Ok(parsed), true, false) = (&parsed, ok, differs) {
+        if let (Ok(parsed), true, false) = (&parsed, case.ok, differs) {
             accepted += 1;
             if case.warned {
                 assert!(!parsed.warnings.is_empty(), "{}", case.name);
@@ -172,4 +169,54 @@ fn verdict_and_content_are_those_of_prometheus() {
     if let Some(path) = std::env::var_os("RULEFMT_WRITTEN") {
         std::fs::write(path, serde_json::to_string(&written).unwrap()).unwrap();
     }
+}
+
+/// A label or annotation of the alert `Alert`.
+#[derive(Deserialize)]
+struct Text {
+    text: String,
+    ok: bool,
+    #[serde(default)]
+    reason: String,
+}
+
+/// Templates on which the two differ, by what they hold.
+const TEMPLATE_DIFFERENCES: &[(&str, &str)] = &[(
+    "((((((((((((((((((((((((((((((",
+    "we refuse: no template needs parentheses a hundred deep",
+)];
+
+#[test]
+fn verdicts_on_templates_are_those_of_prometheus() {
+    let cases: Vec<Text> =
+        serde_json::from_str(include_str!("oracle/rulefmt/templates.json")).unwrap();
+    let (mut wrong, mut accepted) = (Vec::new(), 0);
+    for case in &cases {
+        let parsed = Template::parse(&case.text, "Alert");
+        accepted += usize::from(parsed.is_ok());
+        let known = TEMPLATE_DIFFERENCES
+            .iter()
+            .any(|(part, _)| case.text.contains(part));
+        if parsed.is_ok() != case.ok && !known {
+            wrong.push(format!(
+                "{:?}\n  they: {} {}\n  we: {parsed:?}",
+                case.text, case.ok, case.reason
+            ));
+        }
+        if let Ok(template) = parsed {
+            // What is known of its queries is put back where it stood.
+            let mapped = template.map_queries(&mut |query| Ok(format!("({query})")));
+            if let Ok(mapped) = mapped {
+                assert!(Template::parse(&mapped, "Alert").is_ok(), "{mapped}");
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} of {} differ\n{}",
+        wrong.len(),
+        cases.len(),
+        wrong.join("\n")
+    );
+    assert!(accepted > 500, "{accepted} of {}", cases.len());
 }

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::check::{METRIC_NAME, is_forbidden, is_label, is_metric};
 use super::fields::{Field, Reader};
+use super::lint::{Lint, Warnings};
 use super::problem::{Key, Problem, Problems};
-use super::{Alerting, Checks, Group, Kind, Parsed, Rule, RuleFile};
-use crate::PromDuration;
+use super::{Alerting, Checks, Group, Kind, Parsed, PartialResponse, Rule, RuleFile};
 use crate::yaml::{Id, Place, Tree};
+use crate::{PromDuration, Template};
 
 const FILE_KEYS: &[&str] = &["groups"];
 const GROUP_KEYS: &[&str] = &[
@@ -16,6 +17,7 @@ const GROUP_KEYS: &[&str] = &[
     "query_offset",
     "limit",
     "labels",
+    "partial_response_strategy",
     "rules",
 ];
 const RULE_KEYS: &[&str] = &[
@@ -66,20 +68,23 @@ pub(super) fn parse(text: &[u8], checks: &Checks<'_>) -> Result<Parsed, Vec<Prob
     })?;
     let mut file = FileReader {
         reader: Reader::new(&tree, limits),
-        warnings: Problems::new(limits.problems),
+        warnings: Warnings::new(limits.problems),
         checks,
         rules: 0,
+        has_groups: false,
     };
     let parsed = file.file(tree.root());
     if let Some(place) = tree.second {
         let message =
             "only the first document of a file is read: move what follows into a file of its own";
-        file.warnings.push(place, &Key::File, message);
+        file.warnings
+            .push(Lint::Ignored, place, &Key::File, message);
     }
     let problems = file.reader.problems.into_list();
     match problems.is_empty() {
         true => Ok(Parsed {
             file: parsed,
+            has_groups: file.has_groups,
             warnings: file.warnings.into_list(),
         }),
         false => Err(problems),
@@ -98,10 +103,11 @@ fn place_after(text: &[u8]) -> Place {
 
 struct FileReader<'t, 'c> {
     reader: Reader<'t>,
-    warnings: Problems,
+    warnings: Warnings,
     checks: &'c Checks<'c>,
     /// The rules of all groups so far.
     rules: usize,
+    has_groups: bool,
 }
 
 impl FileReader<'_, '_> {
@@ -112,6 +118,7 @@ impl FileReader<'_, '_> {
             self.reader.fields(root, &Key::File, wanted)
         });
         for field in self.known(fields, &Key::File, FILE_KEYS) {
+            self.has_groups = !self.reader.is_null(field.value);
             file.groups = self.groups(field.value, &Key::File.field("groups"));
         }
         file
@@ -155,6 +162,7 @@ impl FileReader<'_, '_> {
             .reader
             .fields(id, key, "a group: write its name as `name: …`");
         let is_group = fields.is_some();
+        let mut places = Vec::new();
         for field in self.known(fields, key, GROUP_KEYS) {
             let key = &key.field(&field.name);
             match field.name.as_str() {
@@ -165,8 +173,11 @@ impl FileReader<'_, '_> {
                 "interval" => group.interval = self.set_duration(field.value, key),
                 "query_offset" => group.query_offset = self.duration(field.value, key),
                 "limit" => group.limit = self.reader.integer(field.value, key).unwrap_or_default(),
-                "labels" => group.labels = self.labels(field.value, key, Role::Label),
-                _ => group.rules = self.group_rules(field.value, key),
+                "labels" => group.labels = self.labels(field.value, key, &Role::Label),
+                "partial_response_strategy" => {
+                    group.partial_response = self.partial_response(&field, key);
+                }
+                _ => (group.rules, places) = self.group_rules(field.value, key),
             }
         }
         if group.name.is_empty() && is_group {
@@ -176,23 +187,48 @@ impl FileReader<'_, '_> {
                 .problems
                 .push(place, &key.field("name"), message);
         }
+        self.warnings.group(&group, &places, key);
         (group, named)
     }
 
-    fn group_rules(&mut self, id: Id, key: &Key<'_>) -> Vec<Rule> {
+    fn partial_response(&mut self, field: &Field, key: &Key<'_>) -> Option<PartialResponse> {
+        if !self.checks.thanos {
+            let message = "only Thanos knows partial_response_strategy: remove it, or allow it where every ruler is a Thanos";
+            self.reader.problems.push(field.place, key, message);
+            return None;
+        }
+        let text = self.reader.text(field.value, key).unwrap_or_default();
+        match &*text.to_ascii_lowercase() {
+            "" => None,
+            "warn" => Some(PartialResponse::Warn),
+            "abort" => Some(PartialResponse::Abort),
+            _ => {
+                let place = self.reader.place(field.value);
+                let message = format!("unknown strategy {text:?}: write warn or abort");
+                self.reader.problems.push(place, key, message);
+                None
+            }
+        }
+    }
+
+    /// The rules of a group, and where each stands.
+    fn group_rules(&mut self, id: Id, key: &Key<'_>) -> (Vec<Rule>, Vec<Place>) {
         let items = self.reader.list(id, key);
         self.rules += items.len();
         if !self.count(self.rules, self.checks.limits.rules, id, key, "rules") {
-            return Vec::new();
+            return (Vec::new(), Vec::new());
         }
         let mut rules = Vec::with_capacity(items.len());
+        let mut places = Vec::with_capacity(items.len());
         for (index, &item) in items.iter().enumerate() {
             let key = &key.item(index);
             if !self.is_ignored(item, key, "rule") {
-                rules.extend(self.rule(item, key));
+                let rule = self.rule(item, key);
+                places.extend(rule.is_some().then(|| self.reader.place(item)));
+                rules.extend(rule);
             }
         }
-        rules
+        (rules, places)
     }
 
     fn rule(&mut self, id: Id, key: &Key<'_>) -> Option<Rule> {
@@ -226,16 +262,16 @@ impl FileReader<'_, '_> {
                 _ => annotations = Some((value, at)),
             }
         }
-        let templates = alert.is_some();
-        let labels = labels.map(|id| self.labels(id, &key.field("labels"), Role::of(templates)));
+        let of_rule = |annotations| match (&alert, annotations) {
+            (Some((alert, _)), true) => Role::Annotation(alert),
+            (Some((alert, _)), false) => Role::AlertLabel(alert),
+            (None, true) => Role::Ignored,
+            (None, false) => Role::Label,
+        };
+        let labels = labels.map(|id| self.labels(id, &key.field("labels"), &of_rule(false)));
         if let Some((id, at)) = annotations {
             let key = &key.field("annotations");
-            let role = if templates {
-                Role::Annotation
-            } else {
-                Role::Ignored
-            };
-            alerting.annotations = self.labels(id, key, role);
+            alerting.annotations = self.labels(id, key, &of_rule(true));
             if !alerting.annotations.is_empty() {
                 of_alert.push(("annotations", at));
             }
@@ -299,21 +335,30 @@ impl FileReader<'_, '_> {
         if expr.is_empty() {
             let message = "rule has no expression: write PromQL after `expr:`";
             self.reader.problems.push(place, key, message);
-        } else if let Err(reason) = (self.checks.expr)(expr) {
-            let message = format!("expression does not parse: {reason}");
-            self.reader.problems.push(place, key, message);
+            return;
+        }
+        match (self.checks.expr)(expr) {
+            Ok(odd) => {
+                for (lint, message) in odd {
+                    self.warnings.push(lint, place, key, message);
+                }
+            }
+            Err(reason) => {
+                let message = format!("expression does not parse: {reason}");
+                self.reader.problems.push(place, key, message);
+            }
         }
     }
 
-    fn labels(&mut self, id: Id, key: &Key<'_>, role: Role) -> BTreeMap<String, String> {
+    fn labels(&mut self, id: Id, key: &Key<'_>, role: &Role<'_>) -> BTreeMap<String, String> {
         let mut labels = BTreeMap::new();
         let wanted = "a mapping of names to text: write `name: value`";
         for field in self.reader.fields(id, key, wanted).unwrap_or_default() {
             let key = &key.field(&field.name);
             let value = self.reader.text(field.value, key).unwrap_or_default();
             self.label_name(&field, key, role);
-            if role.is_template()
-                && let Err(reason) = (self.checks.template)(&value)
+            if let Some(alert) = role.alert()
+                && let Err(reason) = Template::parse(&value, alert)
             {
                 let message = format!("template does not parse: {reason}");
                 let place = self.reader.place(field.value);
@@ -324,7 +369,7 @@ impl FileReader<'_, '_> {
         labels
     }
 
-    fn label_name(&mut self, field: &Field, key: &Key<'_>, role: Role) {
+    fn label_name(&mut self, field: &Field, key: &Key<'_>, role: &Role<'_>) {
         let name = &field.name;
         let message = if name == METRIC_NAME && role.is_label() {
             "a rule must not set __name__: the metric's name is the value of `record`".to_owned()
@@ -363,7 +408,11 @@ impl FileReader<'_, '_> {
         let mut known: Vec<Field> = Vec::new();
         for field in fields.unwrap_or_default() {
             let name = field.name.as_str();
-            let message = if !keys.contains(&name) {
+            let message = if !keys.contains(&name) && self.checks.ignore_unknown {
+                let message = format!("unknown key {name:?} is ignored: Prometheus refuses it");
+                self.warnings.push(Lint::Ignored, field.place, key, message);
+                continue;
+            } else if !keys.contains(&name) {
                 unknown(name, keys)
             } else if known.iter().any(|other| other.name == name) {
                 format!("key `{name}` stands twice: leave one of them")
@@ -381,7 +430,8 @@ impl FileReader<'_, '_> {
         let is_null = self.reader.is_null(id);
         if is_null {
             let message = format!("empty {what} is ignored: remove its `-`");
-            self.warnings.push(self.reader.place(id), key, message);
+            let place = self.reader.place(id);
+            self.warnings.push(Lint::Ignored, place, key, message);
         }
         is_null
     }
@@ -409,31 +459,26 @@ fn unknown(name: &str, keys: &[&str]) -> String {
 }
 
 /// What the names and values of a mapping are.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
+enum Role<'a> {
     /// Labels of a group or a recording rule.
     Label,
-    /// Labels of an alerting rule, which are templates.
-    AlertLabel,
-    Annotation,
+    /// Labels of the alert of that name, which are templates.
+    AlertLabel(&'a str),
+    Annotation(&'a str),
     /// Annotations of a recording rule, which has none.
     Ignored,
 }
 
-impl Role {
-    fn of(is_alert: bool) -> Self {
-        if is_alert {
-            Self::AlertLabel
-        } else {
-            Self::Label
+impl Role<'_> {
+    fn is_label(&self) -> bool {
+        matches!(self, Self::Label | Self::AlertLabel(_))
+    }
+
+    /// The alert whose templates these are.
+    fn alert(&self) -> Option<&str> {
+        match self {
+            Self::AlertLabel(alert) | Self::Annotation(alert) => Some(alert),
+            Self::Label | Self::Ignored => None,
         }
-    }
-
-    fn is_label(self) -> bool {
-        matches!(self, Self::Label | Self::AlertLabel)
-    }
-
-    fn is_template(self) -> bool {
-        matches!(self, Self::AlertLabel | Self::Annotation)
     }
 }

@@ -77,12 +77,16 @@ impl Problems {
             self.more += 1;
             return;
         }
-        self.list.push(Problem {
+        self.list.push(Self::problem(place, key, message));
+    }
+
+    pub(super) fn problem(place: Place, key: &Key<'_>, message: impl Into<String>) -> Problem {
+        Problem {
             line: place.line,
             column: place.column,
             key: key.to_string(),
             message: message.into(),
-        });
+        }
     }
 
     /// The problems by line; the last one says how many more there are.

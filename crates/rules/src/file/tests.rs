@@ -5,7 +5,7 @@ use super::*;
 fn parse(text: &str) -> Result<Parsed, Vec<Problem>> {
     let expr = |text: &str| match text.contains("bad") {
         true => Err("it is bad".to_owned()),
-        false => Ok(()),
+        false => Ok(Vec::new()),
     };
     RuleFile::parse(text.as_bytes(), &Checks::new(&expr))
 }
@@ -63,8 +63,15 @@ grups: []
 #[test]
 fn what_prometheus_passes_over_is_a_warning() {
     let parsed = parse("groups:\n- ~\n- name: a\n  rules:\n  -\n---\nmore: [").unwrap();
-    let lines: Vec<_> = parsed.warnings.iter().map(|warning| warning.line).collect();
+    let lines = parsed.warnings.iter().map(|warning| warning.problem.line);
+    let lines: Vec<_> = lines.collect();
     assert_eq!(lines, [2, 5, 6], "{:?}", parsed.warnings);
+    assert!(
+        parsed
+            .warnings
+            .iter()
+            .all(|warning| warning.lint == Lint::Ignored)
+    );
     assert_eq!(parsed.file.groups.len(), 1);
 }
 
@@ -111,7 +118,7 @@ fn a_merge_that_contains_itself_or_goes_too_deep_is_refused() {
 
 #[test]
 fn bounds_hold_and_problems_are_counted() {
-    let expr = |_: &str| Ok(());
+    let expr = |_: &str| Ok(Vec::new());
     let mut checks = Checks::new(&expr);
     checks.limits = Limits {
         bytes: 200,
@@ -137,7 +144,7 @@ fn bounds_hold_and_problems_are_counted() {
 
 #[test]
 fn foreign_encodings_and_control_characters_are_placed() {
-    let expr = |_: &str| Ok(());
+    let expr = |_: &str| Ok(Vec::new());
     let read = |text: &[u8]| RuleFile::parse(text, &Checks::new(&expr)).unwrap_err();
     let found = read(b"groups:\n- name: \xff\n");
     assert_eq!((found[0].line, found[0].column), (2, 9), "{found:?}");
@@ -147,15 +154,8 @@ fn foreign_encodings_and_control_characters_are_placed() {
 
 #[test]
 fn templates_are_those_of_alerting_rules_alone() {
-    let expr = |_: &str| Ok(());
-    let template = |text: &str| match text {
-        "{{" => Err("unclosed".to_owned()),
-        _ => Ok(()),
-    };
-    let checks = Checks {
-        template: &template,
-        ..Checks::new(&expr)
-    };
+    let expr = |_: &str| Ok(Vec::new());
+    let checks = Checks::new(&expr);
     let text = "groups:\n- name: a\n  labels: {l: '{{'}\n  rules:\n  - {record: b, expr: up, labels: {l: '{{'}}\n  - {alert: b, expr: up, labels: {l: '{{'}, annotations: {a: '{{'}}\n";
     let found = RuleFile::parse(text.as_bytes(), &checks).unwrap_err();
     let keys: Vec<_> = found.iter().map(|problem| problem.key.as_str()).collect();
@@ -169,8 +169,80 @@ fn templates_are_those_of_alerting_rules_alone() {
 }
 
 #[test]
+fn only_thanos_knows_what_becomes_of_partial_answers() {
+    let expr = |_: &str| Ok(Vec::new());
+    let mut checks = Checks::new(&expr);
+    let text = |strategy: &str| {
+        format!("groups: [{{name: a, partial_response_strategy: {strategy}}}]").into_bytes()
+    };
+    let refused = RuleFile::parse(&text("warn"), &checks).unwrap_err();
+    assert!(refused[0].message.contains("only Thanos"), "{refused:?}");
+    checks.thanos = true;
+    let read = |strategy| {
+        let parsed = RuleFile::parse(&text(strategy), &checks);
+        parsed.map(|parsed| parsed.file.groups[0].partial_response)
+    };
+    assert_eq!(read("WARN"), Ok(Some(PartialResponse::Warn)));
+    assert_eq!(read("abort"), Ok(Some(PartialResponse::Abort)));
+    assert_eq!(read("''"), Ok(None));
+    assert!(
+        read("wran").unwrap_err()[0]
+            .message
+            .contains("warn or abort")
+    );
+}
+
+#[test]
+fn what_is_hardly_meant_is_a_warning() {
+    let expr = |text: &str| match text {
+        "odd" => Ok(vec![(Lint::RateOfGauge, "it is odd".to_owned())]),
+        _ => Ok(Vec::new()),
+    };
+    let text = "groups:
+- name: a
+  labels: {x: '1', y: '1'}
+  rules:
+  - {record: r, expr: up, labels: {x: '2'}}
+  - {record: r, expr: odd, labels: {y: '2'}}
+  - {alert: s, expr: up}
+  - {alert: t, expr: up, labels: {severity: page}}
+- name: b
+  labels: {severity: page}
+  rules:
+  - {record: r, expr: up, labels: {x: '2', y: '1'}}
+  - {alert: u, expr: up}
+- name: c
+  rules:
+  - {record: r, expr: up, labels: {y: '1', x: '2'}}
+";
+    let parsed = RuleFile::parse(text.as_bytes(), &Checks::new(&expr)).unwrap();
+    let found: Vec<_> = parsed
+        .warnings
+        .iter()
+        .map(|w| (w.problem.line, w.lint))
+        .collect();
+    let expected = [
+        (6, Lint::RateOfGauge),
+        (7, Lint::NoSeverity),
+        (16, Lint::DuplicateRules),
+    ];
+    assert_eq!(found, expected, "{:#?}", parsed.warnings);
+}
+
+#[test]
+fn unknown_keys_can_be_notes() {
+    let expr = |_: &str| Ok(Vec::new());
+    let mut checks = Checks::new(&expr);
+    checks.ignore_unknown = true;
+    let text = b"groups: [{name: a, owner: b, rules: [{record: c, expr: up, why: d}]}]\nx: y";
+    let parsed = RuleFile::parse(text, &checks).unwrap();
+    assert_eq!(parsed.warnings.len(), 3, "{:?}", parsed.warnings);
+    assert_eq!(parsed.file.rules(), 1);
+}
+
+#[test]
 fn names_of_old_can_be_demanded() {
-    let expr = |_: &str| Ok(());
+    let expr = |_: &str| Ok(Vec::new());
     let checks = Checks {
         names: Names::Legacy,
         ..Checks::new(&expr)

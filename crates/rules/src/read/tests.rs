@@ -9,7 +9,11 @@ fn group(name: &str) -> String {
 }
 
 fn read(patterns: &[String]) -> Result<FilesRead, ReadError> {
-    read_globs(patterns, &Checks::new(&|_| Ok(())), &GlobLimits::default())
+    read_globs(
+        patterns,
+        &Checks::new(&|_| Ok(Vec::new())),
+        &GlobLimits::default(),
+    )
 }
 
 fn names(read: &FilesRead) -> Vec<String> {
@@ -117,7 +121,7 @@ fn files_and_bytes_are_bounded() {
     let scratch = Scratch::new(&[("a.yaml", &group("x")), ("b.yaml", &group("y"))]);
     let pattern = [scratch.pattern("*.yaml")];
     let with = |limits: GlobLimits, bytes: usize| {
-        let expr = |_: &str| Ok(());
+        let expr = |_: &str| Ok(Vec::new());
         let mut checks = Checks::new(&expr);
         checks.limits.bytes = bytes;
         read_globs(&pattern, &checks, &limits)
@@ -145,7 +149,7 @@ fn read_while(scratch: &Scratch, mut change: impl FnMut(usize)) -> Result<FilesR
     let patterns = [scratch.pattern("*.yaml")];
     read_watching(
         &patterns,
-        &Checks::new(&|_| Ok(())),
+        &Checks::new(&|_| Ok(Vec::new())),
         &GlobLimits::default(),
         &mut |_| {
             change(count);

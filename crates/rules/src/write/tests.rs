@@ -4,12 +4,21 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::PromDuration;
-use crate::file::{Alerting, Checks, Kind};
+use crate::file::{Alerting, Checks, Kind, Lint, PartialResponse, Warning};
 
 pub(crate) fn read(text: &str) -> RuleFile {
-    let parsed = RuleFile::parse(text.as_bytes(), &Checks::new(&|_| Ok(())));
+    let checks = Checks {
+        thanos: true,
+        ..Checks::new(&|_| Ok(Vec::new()))
+    };
+    let parsed = RuleFile::parse(text.as_bytes(), &checks);
     let parsed = parsed.unwrap_or_else(|problems| panic!("{text}\n{problems:#?}"));
-    assert!(parsed.warnings.is_empty(), "{:?}", parsed.warnings);
+    let ignored = |warning: &Warning| warning.lint == Lint::Ignored;
+    assert!(
+        !parsed.warnings.iter().any(ignored),
+        "{:?}",
+        parsed.warnings
+    );
     parsed.file
 }
 
@@ -25,7 +34,7 @@ fn hard() -> impl Strategy<Value = String> {
         Just("\""),
         Just("\\"),
         Just("- "),
-        Just("{{ $x }}"),
+        Just("{{ $value }}"),
         Just("null"),
         Just("é"),
         Just("\u{85}"),
@@ -43,7 +52,9 @@ fn hard() -> impl Strategy<Value = String> {
     ];
     prop_oneof![
         prop::collection::vec(piece, 1..12).prop_map(|pieces| pieces.concat()),
-        any::<String>().prop_filter("empty", |text| !text.is_empty()),
+        any::<String>()
+            .prop_filter("empty", |text| !text.is_empty())
+            .prop_map(|text| text.replace("{{", "{ {")),
         "[a-z_:]{1,20}",
     ]
 }
@@ -89,15 +100,20 @@ pub(crate) fn file() -> impl Strategy<Value = RuleFile> {
         duration(),
         duration(),
         any::<i64>(),
+        prop::option::of(prop_oneof![
+            Just(PartialResponse::Warn),
+            Just(PartialResponse::Abort)
+        ]),
         labels(),
         prop::collection::vec(rule(), 0..4),
     )
         .prop_map(
-            |(name, interval, query_offset, limit, labels, rules)| Group {
+            |(name, interval, query_offset, limit, partial_response, labels, rules)| Group {
                 name,
                 interval,
                 query_offset,
                 limit,
+                partial_response,
                 labels,
                 rules,
             },

@@ -1,6 +1,7 @@
 // Command rulefmt writes down what Prometheus' own reader of rule files thinks of a corpus.
 //
 //	go run . write golden.json     verdicts on seeds/, the snippets of cases.go and edits of both
+//	go run . templates FILE        verdicts on the templates of templates.go and edits of them
 //	go run . accept written.json   whether files that metrifold-rules wrote read back the same
 //	go run . explain golden.json   upstream's reasons, for whoever compares two verdicts
 //
@@ -9,14 +10,12 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"reflect"
 	"sort"
-	"strings"
 	"unicode/utf8"
 
 	"github.com/prometheus/common/model"
@@ -29,8 +28,6 @@ type Case struct {
 	Name string `json:"name"`
 	Text string `json:"text"`
 	OK   bool   `json:"ok"`
-	// TemplatesOnly says that nothing but a template is at fault.
-	TemplatesOnly bool `json:"templates_only,omitempty"`
 	// Warned says that upstream ignored what follows the first document.
 	Warned bool    `json:"warned,omitempty"`
 	Groups []Group `json:"groups,omitempty"`
@@ -88,25 +85,10 @@ func read(text string, p parser.Parser) (Case, []error) {
 	logger := slog.New(slog.NewTextHandler(io.Writer(witness{&warned}), nil))
 	groups, errs := rulefmt.Parse([]byte(text), false, model.UTF8Validation, p, logger)
 	c := Case{Text: text, OK: len(errs) == 0, Warned: warned}
-	if len(errs) > 0 {
-		c.TemplatesOnly = groups != nil
-		for _, err := range errs {
-			c.TemplatesOnly = c.TemplatesOnly && ofTemplate(err)
-		}
-	}
-	if groups != nil && (c.OK || c.TemplatesOnly) {
+	if groups != nil && c.OK {
 		c.Groups = flatten(groups)
 	}
 	return c, errs
-}
-
-func ofTemplate(err error) bool {
-	var outer *rulefmt.Error
-	if !errors.As(err, &outer) {
-		return false
-	}
-	text := outer.Err.Error()
-	return strings.HasPrefix(text, "label \"") || strings.HasPrefix(text, "annotation \"")
 }
 
 func millis(d model.Duration) int64 { return int64(d) / 1_000_000 }
@@ -154,9 +136,19 @@ func load(path string, into any) {
 	check(json.Unmarshal(text, into))
 }
 
+func save(path string, value any) {
+	file, err := os.Create(path)
+	check(err)
+	encoder := json.NewEncoder(file)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", " ")
+	check(encoder.Encode(value))
+	check(file.Close())
+}
+
 func main() {
 	if len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "usage: go run . write|accept|explain FILE")
+		fmt.Fprintln(os.Stderr, "usage: go run . write|templates|accept|explain FILE")
 		os.Exit(2)
 	}
 	p := recorder{parser.NewParser(parser.Options{}), map[string]bool{}}
@@ -179,21 +171,22 @@ func main() {
 			golden.BadExprs = append(golden.BadExprs, expr)
 		}
 		sort.Strings(golden.BadExprs)
-		file, err := os.Create(os.Args[2])
-		check(err)
-		encoder := json.NewEncoder(file)
-		encoder.SetEscapeHTML(false)
-		encoder.SetIndent("", " ")
-		check(encoder.Encode(golden))
-		check(file.Close())
+		save(os.Args[2], golden)
 		fmt.Printf("%d files, %d accepted\n", len(golden.Cases), accepted)
+	case "templates":
+		var verdicts []Template
+		for _, text := range templateCorpus() {
+			verdicts = append(verdicts, judge(text))
+		}
+		save(os.Args[2], verdicts)
+		fmt.Printf("%d templates\n", len(verdicts))
 	case "accept":
 		var cases []Case
 		load(os.Args[2], &cases)
 		failed := 0
 		for _, c := range cases {
 			got, errs := read(c.Text, p)
-			if (!got.OK && !got.TemplatesOnly) || got.Warned || !same(got.Groups, c.Groups) {
+			if !got.OK || got.Warned || !same(got.Groups, c.Groups) {
 				failed++
 				fmt.Printf("%s: %v\n%s\n", c.Name, errs, c.Text)
 			}

@@ -1,0 +1,248 @@
+//! Files in a local directory: writers that race, what is noted, and what is left out.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::file::Checks;
+
+const NOBODY: Change<'static> = Change {
+    by: "somebody",
+    at: 1_700_000_000_000,
+    action: Action::Put,
+};
+
+fn store(root: &std::path::Path) -> Store {
+    Store::new(Box::new(LocalDirectory::open(root).unwrap()), 1 << 20, 5)
+}
+
+fn rule(name: &str) -> String {
+    format!("groups: [{{name: g, rules: [{{record: {name}, expr: up}}]}}]\n")
+}
+
+#[test]
+fn a_file_is_written_read_and_removed_on_its_conditions() {
+    let root = tempfile::tempdir().unwrap();
+    let store = store(root.path());
+    let place = Place::new("team-a", "rules");
+    assert_eq!(store.get(&place).unwrap(), None);
+    let (one, changed) = store.put(&place, b"one", &Wanted::Absent, NOBODY).unwrap();
+    assert!(changed);
+    let path = root.path().join("metrics/rules/team-a/rules.yaml");
+    assert_eq!(fs::read(path).unwrap(), b"one");
+    assert_eq!(store.get(&place).unwrap().unwrap().version, one);
+    let refused = |wanted| {
+        let error = store.put(&place, b"two", &wanted, NOBODY).unwrap_err();
+        matches!(error, StoreError::Precondition { current } if current == Some(one))
+    };
+    assert!(refused(Wanted::Absent));
+    assert!(refused(Wanted::Version(vec![Version::of(b"other")])));
+    let is_one = Wanted::Version(vec![Version::of(b"other"), one]);
+    assert_eq!(
+        store.put(&place, b"one", &is_one, NOBODY).unwrap(),
+        (one, false)
+    );
+    let (two, _) = store.put(&place, b"two", &is_one, NOBODY).unwrap();
+    assert!(matches!(
+        store.delete(&place, &is_one, NOBODY),
+        Err(StoreError::Precondition { current }) if current == Some(two)
+    ));
+    store.delete(&place, &Wanted::Present, NOBODY).unwrap();
+    assert!(matches!(
+        store.delete(&place, &Wanted::Any, NOBODY),
+        Err(StoreError::Absent(_))
+    ));
+    assert_eq!(store.list(None).unwrap(), (vec![], vec![]));
+}
+
+#[test]
+fn names_stay_within_their_folder() {
+    let root = tempfile::tempdir().unwrap();
+    let store = store(root.path());
+    for name in [
+        "",
+        ".",
+        "..",
+        ".hidden",
+        "a/b",
+        "a\\b",
+        "ä",
+        &"x".repeat(151),
+    ] {
+        for place in [Place::new(name, "rules"), Place::new("a", name)] {
+            let error = store.put(&place, b"x", &Wanted::Any, NOBODY).unwrap_err();
+            assert!(matches!(error, StoreError::Name(_)), "{name}");
+        }
+    }
+    assert!(store.entry(&Place::new("a", "b"), "../../x").is_err());
+}
+
+#[test]
+fn changes_are_noted_with_who_and_when_and_the_oldest_go() {
+    let root = tempfile::tempdir().unwrap();
+    let store = store(root.path());
+    let place = Place::new("a", "b");
+    let path = root.path().join("metrics/rules/a/b.yaml");
+    for turn in 0..4 {
+        let text = format!("text {turn}");
+        store
+            .put(&place, text.as_bytes(), &Wanted::Any, NOBODY)
+            .unwrap();
+    }
+    // Somebody who does not know of the history.
+    fs::write(&path, "by hand").unwrap();
+    store
+        .delete(
+            &place,
+            &Wanted::Any,
+            Change {
+                by: "x",
+                at: 1_700_000_000_005,
+                action: Action::Delete,
+            },
+        )
+        .unwrap();
+    let history = store.history(&place).unwrap();
+    let told: Vec<_> = history
+        .iter()
+        .map(|entry| (entry.action, entry.by.as_str(), entry.text.as_deref()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (Action::Delete, "x", None),
+            (Action::Outside, "", Some("by hand")),
+            (Action::Put, "somebody", Some("text 3")),
+            (Action::Put, "somebody", Some("text 2")),
+            (Action::Put, "somebody", Some("text 1")),
+        ]
+    );
+    let entry = store.entry(&place, &history[2].id).unwrap();
+    assert_eq!(entry, history[2]);
+}
+
+/// Adds one to the number that the file holds.
+fn count_up(store: &Store, place: &Place) -> bool {
+    let current = store.get(place).unwrap();
+    let number = current.as_ref().map_or(0, |current| {
+        String::from_utf8(current.text.clone())
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+    });
+    let wanted = match &current {
+        Some(current) => Wanted::Version(vec![current.version]),
+        None => Wanted::Absent,
+    };
+    let text = (number + 1).to_string();
+    match store.put(place, text.as_bytes(), &wanted, NOBODY) {
+        Ok(_) => true,
+        Err(StoreError::Precondition { .. }) => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn of_writers_that_race_none_loses_what_another_wrote() {
+    let root = tempfile::tempdir().unwrap();
+    let place = Place::new("a", "b");
+    let written = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let store = store(root.path());
+                for _ in 0..20 {
+                    written.fetch_add(usize::from(count_up(&store, &place)), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let store = store(root.path());
+    let text = store.get(&place).unwrap().unwrap().text;
+    let expected = written.into_inner();
+    assert_eq!(String::from_utf8(text).unwrap(), expected.to_string());
+    assert!(expected >= 20);
+    assert!(store.history(&place).unwrap().len() <= 5);
+}
+
+fn tenants(follower: &Follower) -> BTreeSet<String> {
+    follower
+        .set()
+        .iter()
+        .map(|(tenant, _)| tenant.to_string())
+        .collect()
+}
+
+#[test]
+fn what_changes_is_read_and_what_is_damaged_costs_only_itself() {
+    let root = tempfile::tempdir().unwrap();
+    let store = store(root.path());
+    let expr = |_: &str| Ok(Vec::new());
+    let checks = Checks::new(&expr);
+    let put = |tenant: &str, file: &str, text: &str| {
+        let place = Place::new(tenant, file);
+        store
+            .put(&place, text.as_bytes(), &Wanted::Any, NOBODY)
+            .unwrap();
+    };
+    for tenant in ["a", "b", "c"] {
+        put(tenant, "rules", &rule("r"));
+    }
+    let mut follower = Follower::default();
+    let refreshed = follower.refresh(&store, &checks, None).unwrap();
+    assert_eq!(
+        refreshed,
+        Refreshed {
+            read: 3,
+            changed: true
+        }
+    );
+    let refreshed = follower.refresh(&store, &checks, None).unwrap();
+    assert_eq!(
+        refreshed,
+        Refreshed {
+            read: 0,
+            changed: false
+        }
+    );
+
+    put("b", "rules", "groups: [");
+    put("d", "rules", "nonsense");
+    fs::write(root.path().join("metrics/rules/stray"), "x").unwrap();
+    put("a", "more", &rule("s"));
+    let refreshed = follower.refresh(&store, &checks, None).unwrap();
+    assert_eq!(
+        refreshed,
+        Refreshed {
+            read: 3,
+            changed: true
+        }
+    );
+    assert_eq!(tenants(&follower), ["a", "b", "c"].map(String::from).into());
+    let quarantined = follower.quarantined();
+    let told: Vec<_> = quarantined
+        .iter()
+        .map(|it| (&*it.tenant, it.keeps))
+        .collect();
+    assert_eq!(told, [("b", true), ("d", false), ("", false)]);
+    assert_eq!(follower.set().get("a").unwrap().files().len(), 2);
+
+    // One tenant's change is one object read.
+    put("c", "rules", &rule("t"));
+    let before = follower.set().clone();
+    let refreshed = follower.refresh(&store, &checks, Some("c")).unwrap();
+    assert_eq!(
+        refreshed,
+        Refreshed {
+            read: 1,
+            changed: true
+        }
+    );
+    assert_eq!(before.diff(follower.set()).len(), 1);
+    store
+        .delete(&Place::new("c", "rules"), &Wanted::Any, NOBODY)
+        .unwrap();
+    follower.refresh(&store, &checks, Some("c")).unwrap();
+    assert_eq!(tenants(&follower), ["a", "b"].map(String::from).into());
+}

@@ -1,0 +1,152 @@
+//! Calls of `query`, and what they query.
+//!
+//! Functions are no values in Go's templates: `query` is called where its name is the first word of
+//! a command, with the words behind it and with what the command before it yields. Anywhere else its
+//! name is a call without arguments, which fails. So whoever looks at every name has seen every
+//! query.
+
+use std::collections::HashMap;
+
+use super::literal::quote;
+use super::parser::{Command, Operand, Pipeline, Term};
+use super::{Span, Template, TemplateError, VARIABLES};
+
+const QUERY: &str = "query";
+
+type Map<'a> = &'a mut dyn FnMut(&str) -> Result<String, String>;
+
+pub(super) fn map(template: &Template<'_>, map: Map<'_>) -> Result<String, TemplateError> {
+    let mut finder = Finder {
+        text: template.text,
+        bound: HashMap::new(),
+        found: Vec::new(),
+    };
+    for name in VARIABLES {
+        finder.bound.insert(name, None);
+    }
+    for pipeline in &template.pipelines {
+        finder.bind(pipeline);
+    }
+    for pipeline in &template.pipelines {
+        finder.pipeline(pipeline)?;
+    }
+    let mut found = finder.found;
+    found.sort_by_key(|(span, _)| span.start);
+    let (mut out, mut end) = (String::with_capacity(template.text.len()), 0);
+    for (span, query) in found {
+        let mapped = map(&query);
+        let mapped = mapped.map_err(|reason| {
+            let message = format!("query {query:?} in it: {reason}");
+            TemplateError::new(template.text, span.start, message)
+        })?;
+        out.push_str(&template.text[end..span.start]);
+        out.push_str(&quote(&mapped));
+        end = span.end;
+    }
+    out.push_str(&template.text[end..]);
+    Ok(out)
+}
+
+struct Finder<'a> {
+    text: &'a str,
+    /// Variables with the text that each of them has wherever it is used; none if that is not
+    /// known, or if the name is bound more than once.
+    bound: HashMap<&'a str, Option<&'a [u8]>>,
+    /// What is queried, and which part of the text says so.
+    found: Vec<(Span, String)>,
+}
+
+impl<'a> Finder<'a> {
+    fn bind(&mut self, pipeline: &'a Pipeline<'_>) {
+        let text = match &pipeline.commands[..] {
+            [command] if pipeline.binds_value => match &command.operands[..] {
+                [
+                    Operand {
+                        term: Term::Text(text),
+                        ..
+                    },
+                ] => Some(&text[..]),
+                _ => None,
+            },
+            _ => None,
+        };
+        for &name in &pipeline.binds {
+            let known = self.bound.entry(name).or_insert(text);
+            if known.is_some() && *known != text {
+                *known = None;
+            }
+        }
+        for operand in pipeline
+            .commands
+            .iter()
+            .flat_map(|command| &command.operands)
+        {
+            if let Term::Nested(nested) = &operand.term {
+                self.bind(nested);
+            }
+        }
+    }
+
+    fn pipeline(&mut self, pipeline: &'a Pipeline<'_>) -> Result<(), TemplateError> {
+        for (stage, command) in pipeline.commands.iter().enumerate() {
+            let before = stage.checked_sub(1).map(|at| &pipeline.commands[at]);
+            for (place, operand) in command.operands.iter().enumerate() {
+                match &operand.term {
+                    Term::Function(QUERY) => {
+                        let before = before.map(|command| (stage - 1, command));
+                        let argument = (place == 0 && !operand.has_fields)
+                            .then(|| argument(before, command))
+                            .flatten();
+                        let query = argument.and_then(|argument| self.resolve(argument));
+                        let query = query.ok_or_else(|| self.unknown(operand))?;
+                        self.found.push(query);
+                    }
+                    Term::Nested(nested) => self.pipeline(nested)?,
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The part of the text that says what is queried, and that.
+    fn resolve(&self, operand: &Operand<'_>) -> Option<(Span, String)> {
+        if operand.has_fields {
+            return None;
+        }
+        let text = match &operand.term {
+            Term::Text(text) => &text[..],
+            Term::Variable(name) => (*self.bound.get(name)?)?,
+            Term::Nested(nested) if nested.binds.is_empty() => match &nested.commands[..] {
+                [command] => match &command.operands[..] {
+                    [operand] => return self.resolve(operand),
+                    _ => return None,
+                },
+                _ => return None,
+            },
+            _ => return None,
+        };
+        let text = std::str::from_utf8(text).ok()?;
+        Some((operand.span.clone(), text.to_owned()))
+    }
+
+    fn unknown(&self, operand: &Operand<'_>) -> TemplateError {
+        let message = "what `query` reads is not known before it is evaluated: write the expression as a string";
+        TemplateError::new(self.text, operand.span.start, message)
+    }
+}
+
+/// The one argument of a call: the word behind it, or what the first command of its pipeline is.
+fn argument<'a, 't>(
+    before: Option<(usize, &'a Command<'t>)>,
+    command: &'a Command<'t>,
+) -> Option<&'a Operand<'t>> {
+    match (before, &command.operands[1..]) {
+        (None, [argument]) => Some(argument),
+        (Some((0, before)), []) => match &before.operands[..] {
+            [argument] => Some(argument),
+            _ => None,
+        },
+        _ => None,
+    }
+}

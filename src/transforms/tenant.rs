@@ -1,7 +1,8 @@
-//! `tenant`: finds out whose a batch or a query is, and holds it to that.
+//! `tenant`: finds out whose a batch, a query or a rule is, and holds it to that.
 //!
 //! A batch gets the tenant's name written into a label; a query sees series with that label alone
-//! (`queries`). Both find the tenant the same way.
+//! (`queries`), and so do rules (`rules`). Batches and queries find the tenant the same way; rules bring
+//! it along.
 //!
 //! The entries of `from` are tried in their order, and the first that yields a name wins. Where
 //! a label decides, a batch is split by tenant. The name is checked before it is used, and the
@@ -16,6 +17,7 @@
 
 mod name;
 mod queries;
+mod rules;
 mod source;
 
 #[cfg(test)]
@@ -69,7 +71,7 @@ inventory::submit! {
     ComponentInfo {
         kind: Kind::Transform,
         name: "tenant",
-        summary: "finds out whose a batch or a query is, and holds it to that",
+        summary: "finds out whose a batch, a query or a rule is, and holds it to that",
         keys: TenantConfig::ENTRIES,
     }
 }
@@ -135,7 +137,7 @@ impl TransformConfig for TenantConfig {
         TransformPorts {
             metrics: Some(self),
             queries: Some(self),
-            ..TransformPorts::default()
+            rules: Some(self),
         }
     }
 

@@ -21,6 +21,7 @@ use metrifold_telemetry::{ComponentMetrics, Telemetry};
 
 use crate::dead_letters::Stores;
 use crate::memory::{Budget, Sizes};
+use crate::planes::rules::Reports;
 
 pub(crate) use port::InputOf;
 pub use port::{
@@ -120,6 +121,8 @@ pub struct BuildContext {
     pub discovery: Handles,
     /// What components of one type share.
     pub shared: Shared,
+    /// What rulers say of the rules that they were given.
+    pub reports: Reports,
     /// The component's metrics.
     pub metrics: ComponentMetrics,
     /// The metrics of the process.

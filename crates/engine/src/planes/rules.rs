@@ -7,6 +7,7 @@
 
 mod edge;
 mod plane;
+mod reports;
 mod stage;
 
 use std::fmt::Debug;
@@ -19,6 +20,7 @@ use metrifold_rules::TenantRules;
 pub use edge::{Conflict, Edge, Input, View};
 pub use metrifold_rules::RuleSet;
 pub use plane::Rules;
+pub use reports::{GroupReport, GroupState, Report, Reports};
 pub use stage::{Output, Stage};
 
 /// A transform of rules: synchronous, without I/O, one tenant at a time.

@@ -19,7 +19,7 @@ use crate::dead_letters::Stores;
 use crate::memory::Budget;
 use crate::planes::metrics::Metrics;
 use crate::planes::queries::Queries;
-use crate::planes::rules::Rules;
+use crate::planes::rules::{Reports, Rules};
 use crate::planes::{Plane, Sink, Source};
 
 use super::Changes;
@@ -43,6 +43,7 @@ pub(super) struct Workshop {
     pub(super) dead_letters: Stores,
     pub(super) memory: Budget,
     pub(super) directory: Directory,
+    pub(super) reports: Reports,
 }
 
 /// What runs, as far as it matters to what is built beside it.
@@ -119,6 +120,7 @@ impl Workshop {
             dead_letters: self.dead_letters.clone(),
             memory: self.memory.clone(),
             shared: self.directory.shared().clone(),
+            reports: self.reports.clone(),
             metrics,
             telemetry: self.telemetry.clone(),
         }

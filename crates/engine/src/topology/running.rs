@@ -20,7 +20,7 @@ use crate::dead_letters::Stores;
 use crate::memory::Budget;
 use crate::planes::metrics::Metrics;
 use crate::planes::queries::Queries;
-use crate::planes::rules::Rules;
+use crate::planes::rules::{Reports, Rules};
 
 use super::Changes;
 use super::build::{Next, Present, Workshop};
@@ -91,6 +91,7 @@ impl Built {
             listeners,
             dead_letters,
             directory,
+            reports: Reports::default(),
         };
         let next = workshop.build(config, Present::default())?;
         Ok(Self { workshop, next })

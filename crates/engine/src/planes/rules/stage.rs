@@ -1,6 +1,6 @@
 //! What lies between a source of rules and the sinks that see them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
@@ -29,6 +29,8 @@ pub struct Stage {
 struct Done {
     given: RuleSet,
     made: RuleSet,
+    /// Why rules that were given did not go on, by tenant.
+    refused: BTreeMap<Tenant, String>,
 }
 
 impl Stage {
@@ -79,6 +81,22 @@ impl Stage {
             edge.publish(source, sets);
         }
     }
+
+    /// Runs a tenant's rules through all transforms, and shows them to nobody.
+    fn check(&self, tenant: &Tenant, rules: &Arc<TenantRules>) -> Result<(), Rejection> {
+        let mut work: VecDeque<(Target, Arc<TenantRules>)> = VecDeque::new();
+        work.extend(self.wiring.entry.iter().map(|&to| (to, rules.clone())));
+        while let Some((target, rules)) = work.pop_front() {
+            if let Target::Node(at) = target {
+                let node = &self.wiring.nodes[at];
+                let made = apply(node, tenant, &rules)?;
+                for &to in node.outputs.iter().flatten() {
+                    work.push_back((to, made.clone()));
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Done {
@@ -88,14 +106,21 @@ impl Done {
             let tenant = change.tenant;
             let made = match change.new {
                 Some(rules) => match apply(node, &tenant, &rules) {
-                    Ok(rules) => self.made.with(tenant, rules),
+                    Ok(rules) => {
+                        self.refused.remove(&tenant);
+                        self.made.with(tenant, rules)
+                    }
                     Err(rejection) => {
                         let text = format!("rules of tenant {tenant:?}: {rejection}");
                         node.metrics.error(rejection.kind.as_str(), text);
+                        self.refused.insert(tenant, rejection.reason);
                         continue;
                     }
                 },
-                None => self.made.without(&tenant),
+                None => {
+                    self.refused.remove(&tenant);
+                    self.made.without(&tenant)
+                }
             };
             self.made = made;
         }
@@ -148,6 +173,30 @@ impl Output {
         self.metrics.rules_published(set.len());
         self.shared.stage.load().publish(&self.source, &set);
         *newest = Some(set);
+    }
+
+    /// Says whether all transforms on the way take a tenant's rules, which are not published.
+    ///
+    /// # Errors
+    ///
+    /// Fails with what the first of them says that does not.
+    pub fn check(&self, tenant: &Tenant, rules: &Arc<TenantRules>) -> Result<(), Rejection> {
+        self.shared.stage.load().check(tenant, rules)
+    }
+
+    /// Why the newest rules of a tenant did not go on, so that older ones stay behind.
+    pub fn refused(&self, tenant: &str) -> Vec<String> {
+        let stage = self.shared.stage.load();
+        let done = locked(&stage.done);
+        let reasons = done
+            .iter()
+            .filter_map(|done| done.refused.get(tenant).cloned());
+        reasons.collect()
+    }
+
+    /// The source's metrics.
+    pub fn metrics(&self) -> &ComponentMetrics {
+        &self.metrics
     }
 
     /// Shows the sinks behind another stage what was published last.

@@ -58,6 +58,7 @@ fn transform(name: &str) -> Arc<dyn Transform> {
         dead_letters: metrifold_engine::dead_letters::Stores::new(None),
         memory: metrifold_engine::memory::Budget::default(),
         shared: metrifold_base::Shared::default(),
+        reports: Default::default(),
         metrics: telemetry.component(name, metrifold_model::Kind::Transform, &node.type_name),
         telemetry,
     };

@@ -13,6 +13,7 @@ mod promql;
 mod queues;
 mod reload;
 mod report;
+mod rules;
 mod run;
 mod schema;
 mod validate;
@@ -77,12 +78,16 @@ Examples:
   # See what a tenant's query becomes
   metrifold promql enforce --label tenant_id --value team-a 'sum(rate(x[5m]))'
 
+  # Check rule files as Prometheus reads them
+  metrifold rules check rules/*.yaml
+
   # Draw the graph
   metrifold graph --format dot | dot -Tsvg > graph.svg
 
 Exit codes:
   0   success
   1   failure while running
+  3   for rules check: something is odd, and --lint-fatal was given
   64  wrong use of the command line
   75  too much goes through to say whether the ledger balances
   78  wrong configuration";
@@ -171,6 +176,8 @@ enum Command {
     Discover(discover::DiscoverArgs),
     /// Check, format and narrow PromQL expressions
     Promql(promql::PromqlArgs),
+    /// Check rule files; read and change a tenant's rules at an API
+    Rules(rules::RulesArgs),
     /// Write a JSON Schema of the configuration, for editors
     Schema(schema::SchemaArgs),
     /// Write a commented configuration to begin with
@@ -239,6 +246,7 @@ fn execute(arguments: impl IntoIterator<Item = OsString>, hangup: io::Result<Han
         Some(Command::List(args)) => list::execute(&args),
         Some(Command::Discover(args)) => discover::execute(global, &args),
         Some(Command::Promql(args)) => promql::execute(&args),
+        Some(Command::Rules(args)) => rules::execute(&args),
         Some(Command::Schema(args)) => schema::execute(&args),
         Some(Command::Generate(args)) => generate::execute(&args),
         Some(Command::Completion(args)) => completion::execute(&args),
@@ -298,6 +306,11 @@ mod tests {
             "metrifold promql",
             "metrifold promql check",
             "metrifold promql enforce --label a up",
+            "metrifold rules",
+            "metrifold rules check --lint some",
+            "metrifold rules put alerts",
+            "metrifold rules list --url nowhere",
+            "metrifold rules check --enable-feature all",
             "metrifold promql enforce --label __name__ --value a up",
             "metrifold --log-level =,",
             "metrifold --log-level wran",

@@ -17,6 +17,7 @@ pub mod api;
 pub mod cli;
 pub mod process;
 mod promql;
+mod rules;
 pub mod sinks;
 pub mod sources;
 pub mod transforms;

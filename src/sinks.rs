@@ -5,5 +5,6 @@ pub mod console;
 pub mod prometheus;
 pub mod prometheus_exporter;
 pub mod remote_write;
+pub mod ruler;
 pub mod rules_directory;
 pub mod thanos;

@@ -22,12 +22,12 @@ use metrifold_engine::component::{
 };
 use metrifold_engine::planes::Source;
 use metrifold_engine::planes::rules::{Output, RuleSet, Rules};
-use metrifold_expr::regex::Regex;
 use metrifold_files::{Look, Watch, folder_of};
 use metrifold_model::Kind;
-use metrifold_promql::{Options, parse};
 use metrifold_rules::{Checks, FilesRead, GlobLimits, read_globs};
 use metrifold_telemetry::ComponentMetrics;
+
+use crate::rules::check_expr;
 
 keys! {
     /// Configuration of the `rules_file` source.
@@ -41,6 +41,8 @@ keys! {
         max_files: usize = default(10000),
         /// Most bytes of all files together.
         max_bytes: Size = default("256MiB"),
+        /// Whether every ruler behind is a Thanos, so that groups may have a `partial_response_strategy`.
+        thanos: bool = default(false),
     }
 }
 
@@ -102,6 +104,7 @@ impl BuildSource<Rules> for RulesFileConfig {
                     files: self.max_files,
                     bytes: self.max_bytes.0,
                 },
+                thanos: self.thanos,
             }),
             interval: self.watch_interval,
         }))
@@ -192,6 +195,7 @@ impl RulesFile {
 struct Reader {
     patterns: Vec<String>,
     limits: GlobLimits,
+    thanos: bool,
 }
 
 impl Reader {
@@ -207,36 +211,11 @@ impl Reader {
         if !absent.is_empty() {
             return Err(absent);
         }
-        let checks = Checks::new(&check_expr);
+        let checks = Checks {
+            thanos: self.thanos,
+            ..Checks::new(&check_expr)
+        };
         let read = read_globs(&self.patterns, &checks, &self.limits);
         read.map_err(|error| error.0.iter().map(ToString::to_string).collect())
-    }
-}
-
-/// Checks an expression as Prometheus does with all of its features enabled.
-fn check_expr(expr: &str) -> Result<(), String> {
-    let options = Options {
-        validate_regex: |pattern| {
-            let checked = Regex::new(pattern).map(|_| ());
-            checked.map_err(|error| error.to_string())
-        },
-        ..Options::default()
-    };
-    let checked = parse(expr, &options).map(|_| ());
-    checked.map_err(|error| error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_expression_is_checked_with_its_regular_expressions() {
-        assert_eq!(
-            check_expr("sum(rate(up{job=~\"a.*\"}[5m])) by (job)"),
-            Ok(())
-        );
-        assert!(check_expr("sum(rate(up))").is_err());
-        assert!(check_expr("up{job=~\"(\"}").is_err());
     }
 }

@@ -126,6 +126,25 @@ pub static RECIPES: &[Recipe] = &[
         ..SOURCE
     },
     Recipe {
+        name: "rules_api",
+        plane: Signal::Rules,
+        keys: |place| {
+            let folder = place.rules();
+            format!("address = \"INGEST\"\ndirectory = {folder:?}\npoll_interval = \"100ms\"")
+        },
+        change: Some(|keys| format!("{keys}\nmax_concurrent = 7")),
+        arrives: Arrives::Folder,
+        ..SOURCE
+    },
+    Recipe {
+        name: "rules_poll",
+        plane: Signal::Rules,
+        keys: |place| format!("directory = {:?}\npoll_interval = \"100ms\"", place.rules()),
+        change: Some(|keys| format!("{keys}\ntimeout = \"7s\"")),
+        arrives: Arrives::Folder,
+        ..SOURCE
+    },
+    Recipe {
         name: "relabel",
         keys: |_| "rules = [{ regex = \"nothing\", action = \"labeldrop\" }]".into(),
         change: Some(|keys| format!("{keys}\nvalidation = \"legacy\"")),
@@ -149,6 +168,14 @@ pub static RECIPES: &[Recipe] = &[
         plane: Signal::Queries,
         keys: |_| "from = [{ value = \"somebody\" }]\nlabel = \"tenant\"".into(),
         change: Some(|keys| format!("{keys}\nmax_tenants_per_query = 7")),
+        ..TRANSFORM
+    },
+    Recipe {
+        name: "tenant",
+        plane: Signal::Rules,
+        keys: |_| "from = [{ value = \"somebody\" }]\nlabel = \"tenant\"".into(),
+        change: Some(|keys| format!("{keys}\nmax_tenants_per_query = 7")),
+        arrives: Arrives::Folder,
         ..TRANSFORM
     },
     Recipe {
@@ -190,6 +217,17 @@ pub static RECIPES: &[Recipe] = &[
         plane: Signal::Queries,
         keys: |place| format!("endpoint = \"{}\"", place.endpoint.url_of("")),
         change: Some(|keys| format!("{keys}\nidle_connections = 7")),
+        ..COMMON
+    },
+    Recipe {
+        name: "ruler",
+        plane: Signal::Rules,
+        keys: |place| {
+            let (url, folder) = (place.endpoint.url_of(""), place.written());
+            format!("rulers = [{{ url = {url:?}, directory = {folder:?} }}]")
+        },
+        change: Some(|keys| format!("{keys}\nstatus_interval = \"7s\"")),
+        arrives: Arrives::Folder,
         ..COMMON
     },
     Recipe {

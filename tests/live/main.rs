@@ -13,4 +13,5 @@ mod real;
 mod reload_footprint;
 mod reload_live;
 mod rules;
+mod rules_api;
 mod scrape;

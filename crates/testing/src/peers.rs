@@ -12,6 +12,7 @@ mod victoria;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
@@ -21,7 +22,7 @@ pub use histogram_page::histogram_page;
 pub use prometheus::Prometheus;
 pub use query_api::QueryApi;
 pub use target::{NodeExporter, OPENMETRICS, PROTOBUF, TEXT, Target};
-pub use thanos::Thanos;
+pub use thanos::{Thanos, ThanosRule};
 pub use victoria::{Victoria, vmagent};
 
 pub type Labels = BTreeMap<String, String>;
@@ -38,6 +39,12 @@ fn built(program: &str) -> PathBuf {
     let folder = std::env::var_os("METRIFOLD_PEERS")
         .expect("METRIFOLD_PEERS names the folder that tests/peers/build prints: run `make live`");
     PathBuf::from(folder).join(program)
+}
+
+/// Prometheus' tool that checks rules.
+#[track_caller]
+pub fn promtool() -> Command {
+    Command::new(built("promtool"))
 }
 
 /// Seconds since the epoch.

@@ -90,7 +90,10 @@ impl Edition {
         Process::spawn(
             command
                 .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"])
-                .arg("--web.enable-remote-write-receiver")
+                .args([
+                    "--web.enable-remote-write-receiver",
+                    "--web.enable-lifecycle",
+                ])
                 .arg(format!("--enable-feature={features}"))
                 .arg("--log.level=warn")
                 .arg(format!("--web.listen-address={address}"))

@@ -1,4 +1,4 @@
-//! A Thanos Receive, and a Thanos Query that shows what it holds.
+//! A Thanos Receive with a Thanos Query that shows what it holds, and a Thanos Ruler.
 
 use std::net::SocketAddr;
 use std::ops::Deref;
@@ -104,5 +104,42 @@ impl Deref for Thanos {
 
     fn deref(&self) -> &QueryApi {
         &self.api
+    }
+}
+
+/// A Thanos Ruler that evaluates every second.
+pub struct ThanosRule {
+    pub process: Process,
+    address: SocketAddr,
+    _folder: TempDir,
+}
+
+impl ThanosRule {
+    /// Starts one that reads these rule files and asks `query`.
+    #[track_caller]
+    pub fn start(rule_files: &str, query: &QueryApi) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let address = free_address();
+        let mut process = Process::spawn(
+            Command::new(built("thanos"))
+                .args(["rule", "--data-dir=data", "--log.level=warn"])
+                .args(["--eval-interval=1s", "--label=ruler=\"a\""])
+                .arg(format!("--rule-file={rule_files}"))
+                .arg(format!("--query={}", query.url()))
+                .arg(format!("--http-address={address}"))
+                .arg(format!("--grpc-address={}", free_address()))
+                .current_dir(folder.path())
+                .stdout(Stdio::null()),
+        );
+        process.until_ready(address, "/-/ready");
+        Self {
+            process,
+            address,
+            _folder: folder,
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
     }
 }

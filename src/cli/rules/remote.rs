@@ -1,0 +1,378 @@
+//! `rules list`, `get`, `put`, `diff`, `delete`, `history` and `rollback`: a tenant's rules at an API.
+
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::PathBuf;
+use std::time::{Duration, UNIX_EPOCH};
+
+use clap::Args;
+use http::header::{ACCEPT, AUTHORIZATION, IF_MATCH};
+use reqwest::{Method, StatusCode, Url};
+use serde_json::Value;
+use tokio::runtime::Builder;
+
+use metrifold_base::Period;
+use metrifold_http::install_crypto_provider;
+
+use crate::cli::{EXIT_FAILURE, EXIT_OK, report};
+
+/// The largest file that is sent.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// Which API is meant, and whose rules.
+#[derive(Debug, Args)]
+pub(super) struct ApiArgs {
+    /// The tenant's URL, in front of `/rules`
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "METRIFOLD_RULES_URL",
+        default_value = "http://127.0.0.1:8080/api/metrics/v1/default"
+    )]
+    url: Url,
+
+    /// A file with the token to show
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// How long to wait for an answer
+    #[arg(long, value_name = "PERIOD", default_value = "30s")]
+    timeout: Period,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FileArgs {
+    /// The file's name at the API; of `get`, without it, all files as one document
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PutArgs {
+    /// The file's name at the API
+    #[arg(value_name = "NAME")]
+    name: String,
+
+    /// The file to send, or - for stdin
+    #[arg(value_name = "FILE")]
+    file: String,
+
+    /// Check it, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Change it only if its version is this one
+    #[arg(long, value_name = "VERSION")]
+    if_version: Option<String>,
+
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DiffArgs {
+    /// The file's name at the API
+    #[arg(value_name = "NAME")]
+    name: String,
+
+    /// The file to compare with, or - for stdin
+    #[arg(value_name = "FILE")]
+    file: String,
+
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct NamedArgs {
+    /// The file's name at the API
+    #[arg(value_name = "NAME")]
+    name: String,
+
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RollbackArgs {
+    /// The file's name at the API
+    #[arg(value_name = "NAME")]
+    name: String,
+
+    /// The version to go back to, as `history` names it
+    #[arg(value_name = "ID")]
+    id: String,
+
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+/// Lists the files with their groups, and how it goes with these.
+pub(super) fn list(args: &ApiArgs) -> Result<u8, u8> {
+    let status = args.json(args.request(Method::GET, None, &[("status", "true")])?)?;
+    let mut out = String::new();
+    for file in status["files"].as_array().into_iter().flatten() {
+        let stored = &file["stored"];
+        let by = match stored["by"].as_str() {
+            Some(by) if !by.is_empty() => format!("  by {by}"),
+            _ => String::new(),
+        };
+        out += &format!("{}  {}{by}\n", text(&file["file"]), date(&stored["at"]));
+        for group in file["groups"].as_array().into_iter().flatten() {
+            out += &format!("  {}\n", text(&group["group"]));
+            for ruler in group["rulers"].as_array().into_iter().flatten() {
+                let error = match &ruler["error"] {
+                    Value::Null => String::new(),
+                    error => format!(": {}", text(error)),
+                };
+                let (state, name) = (text(&ruler["state"]), text(&ruler["ruler"]));
+                out += &format!("    {state} by {name}{error}\n");
+            }
+        }
+    }
+    for reason in status["refused"].as_array().into_iter().flatten() {
+        report::complain(&format!("newer rules do not go on: {}", text(reason)));
+    }
+    Ok(report::print(&out))
+}
+
+/// Prints a file, or all of them.
+pub(super) fn get(args: &FileArgs) -> Result<u8, u8> {
+    let request = args.api.request(Method::GET, args.name.as_deref(), &[])?;
+    Ok(report::print(&args.api.text(request)?))
+}
+
+/// Sends a file.
+pub(super) fn put(args: &PutArgs) -> Result<u8, u8> {
+    let body = read(&args.file)?;
+    let query: &[_] = match args.dry_run {
+        true => &[("dry_run", "true")],
+        false => &[],
+    };
+    let mut request = args.api.request(Method::PUT, Some(&args.name), query)?;
+    if let Some(version) = &args.if_version {
+        request = request.header(IF_MATCH, format!("\"{version}\""));
+    }
+    let told = args.api.json(request.body(body))?;
+    for warning in told["warnings"].as_array().into_iter().flatten() {
+        report::tell(&format!("{}:{}", args.file, text(warning)));
+    }
+    let what = match (told["changed"] == true, args.dry_run) {
+        (false, _) => "unchanged",
+        (true, true) => "valid, and not stored",
+        (true, false) => "stored",
+    };
+    Ok(report::print(&format!(
+        "{what}: version {}\n",
+        text(&told["version"])
+    )))
+}
+
+/// Shows the lines in which a file differs from the one at the API; exits with 1 if any does.
+pub(super) fn diff(args: &DiffArgs) -> Result<u8, u8> {
+    let body = read(&args.file)?;
+    let request = args.api.request(Method::GET, Some(&args.name), &[])?;
+    let there = match args.api.send(request)? {
+        (StatusCode::NOT_FOUND, _) => String::new(),
+        (status, text) if status.is_success() => text,
+        (status, text) => return Err(refused(status, &text)),
+    };
+    let here = String::from_utf8_lossy(&body);
+    if there == here {
+        return Ok(EXIT_OK);
+    }
+    let header = format!("--- {}\n+++ {}\n", args.name, args.file);
+    let lines = difference(&there, &here);
+    match report::print(&(header + &lines)) {
+        EXIT_OK => Ok(EXIT_FAILURE),
+        code => Ok(code),
+    }
+}
+
+pub(super) fn delete(args: &NamedArgs) -> Result<u8, u8> {
+    let request = args.api.request(Method::DELETE, Some(&args.name), &[])?;
+    args.api.text(request)?;
+    Ok(report::print(&format!("deleted: {}\n", args.name)))
+}
+
+pub(super) fn history(args: &NamedArgs) -> Result<u8, u8> {
+    let query = [("history", "true")];
+    let request = args.api.request(Method::GET, Some(&args.name), &query)?;
+    let told = args.api.json(request)?;
+    let mut out = String::new();
+    for entry in told["versions"].as_array().into_iter().flatten() {
+        let (id, action, by) = (
+            text(&entry["id"]),
+            text(&entry["action"]),
+            text(&entry["by"]),
+        );
+        out += &format!("{id}  {}  {action}  {by}\n", date(&entry["at"]));
+    }
+    Ok(report::print(&out))
+}
+
+pub(super) fn rollback(args: &RollbackArgs) -> Result<u8, u8> {
+    let query = [("rollback", args.id.as_str())];
+    let request = args.api.request(Method::POST, Some(&args.name), &query)?;
+    let told = args.api.json(request)?;
+    Ok(report::print(&format!(
+        "stored: version {}\n",
+        text(&told["version"])
+    )))
+}
+
+impl ApiArgs {
+    /// A request for a file of the tenant, or for all of them.
+    fn request(
+        &self,
+        method: Method,
+        name: Option<&str>,
+        query: &[(&str, &str)],
+    ) -> Result<reqwest::RequestBuilder, u8> {
+        // The client wants one, though it may speak plain HTTP.
+        install_crypto_provider();
+        let mut url = self.url.clone();
+        match url.path_segments_mut() {
+            Ok(mut segments) => {
+                segments.pop_if_empty().push("rules").extend(name);
+            }
+            Err(()) => return Err(complain("the URL has no path")),
+        }
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let client = reqwest::Client::builder().timeout(self.timeout.0).build();
+        let client = client.map_err(|error| complain(&error.to_string()))?;
+        let mut request = client.request(method, url);
+        request = request.header(ACCEPT, "application/yaml");
+        if let Some(file) = &self.token_file {
+            let token = fs::read_to_string(file);
+            let token = token
+                .map_err(|error| complain(&format!("cannot read {}: {error}", file.display())))?;
+            request = request.header(AUTHORIZATION, format!("Bearer {}", token.trim()));
+        }
+        Ok(request)
+    }
+
+    fn send(&self, request: reqwest::RequestBuilder) -> Result<(StatusCode, String), u8> {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| complain(&error.to_string()))?;
+        let answered = runtime.block_on(async {
+            let answer = request.send().await?;
+            Ok::<_, reqwest::Error>((answer.status(), answer.text().await?))
+        });
+        answered.map_err(|error| {
+            let mut reason = error.to_string();
+            let mut source = std::error::Error::source(&error);
+            while let Some(cause) = source {
+                reason = format!("{reason}: {cause}");
+                source = cause.source();
+            }
+            complain(&reason)
+        })
+    }
+
+    fn text(&self, request: reqwest::RequestBuilder) -> Result<String, u8> {
+        match self.send(request)? {
+            (status, text) if status.is_success() => Ok(text),
+            (status, text) => Err(refused(status, &text)),
+        }
+    }
+
+    fn json(&self, request: reqwest::RequestBuilder) -> Result<Value, u8> {
+        let text = self.text(request)?;
+        serde_json::from_str(&text)
+            .map_err(|error| complain(&format!("the answer is not that of a rules API: {error}")))
+    }
+}
+
+fn complain(reason: &str) -> u8 {
+    report::complain(reason);
+    EXIT_FAILURE
+}
+
+/// Tells why the API refuses, in each of the places.
+fn refused(status: StatusCode, text: &str) -> u8 {
+    let told: Value = serde_json::from_str(text).unwrap_or_default();
+    let problems = told["problems"].as_array();
+    for problem in problems.into_iter().flatten() {
+        let (key, message) = (self::text(&problem["key"]), self::text(&problem["message"]));
+        let (line, column) = (&problem["line"], &problem["column"]);
+        report::tell(&format!("{line}:{column}: {key}: {message}"));
+    }
+    match told["error"].as_str() {
+        Some(_) if problems.is_some() => complain(&format!("the API answered {status}")),
+        Some(reason) => complain(&format!(
+            "the API answered {status}: {}",
+            report::plain(reason)
+        )),
+        None => complain(&format!("the API answered {status}")),
+    }
+}
+
+fn read(file: &str) -> Result<Vec<u8>, u8> {
+    let read = match file {
+        "-" => {
+            let mut text = Vec::new();
+            let read = io::stdin().lock().take(MAX_BYTES).read_to_end(&mut text);
+            read.map(|_| text).map_err(|error| error.to_string())
+        }
+        file => {
+            let read = metrifold_base::read_file(file.as_ref(), MAX_BYTES);
+            read.map_err(|error| error.to_string())
+        }
+    };
+    read.map_err(|reason| complain(&format!("cannot read {file}: {reason}")))
+}
+
+/// A string of an answer, as a terminal may show it.
+fn text(value: &Value) -> String {
+    report::plain(value.as_str().unwrap_or_default())
+}
+
+fn date(millis: &Value) -> String {
+    let millis = millis.as_u64().unwrap_or_default();
+    // Four digits of the year.
+    const YEAR_10000: u64 = 253_402_300_800_000;
+    match millis {
+        0 => "unknown".to_owned(),
+        millis if millis < YEAR_10000 => {
+            httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(millis))
+        }
+        millis => millis.to_string(),
+    }
+}
+
+/// The lines that differ, between those at the start and the end that do not.
+fn difference(old: &str, new: &str) -> String {
+    let (old, new): (Vec<_>, Vec<_>) = (old.lines().collect(), new.lines().collect());
+    let same = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
+    let (old, new) = (&old[same..], &new[same..]);
+    let behind = old.iter().rev().zip(new.iter().rev());
+    let behind = behind.take_while(|(a, b)| a == b).count();
+    let mut out = format!("@@ line {} @@\n", same + 1);
+    for line in &old[..old.len() - behind] {
+        out += &format!("-{line}\n");
+    }
+    for line in &new[..new.len() - behind] {
+        out += &format!("+{line}\n");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_stands_between_what_does_not() {
+        let shown = difference("a\nb\nc\nd\n", "a\nx\ny\nd\n");
+        assert_eq!(shown, "@@ line 2 @@\n-b\n-c\n+x\n+y\n");
+        assert_eq!(difference("a\n", "a\nb\n"), "@@ line 2 @@\n+b\n");
+        assert_eq!(difference("", "a"), "@@ line 1 @@\n+a\n");
+        assert_eq!(difference("a\na\n", "a\n"), "@@ line 2 @@\n-a\n");
+    }
+}

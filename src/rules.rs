@@ -1,0 +1,112 @@
+//! Rules as the product takes them: their expressions checked, and what is odd about these.
+
+use metrifold_promql::{Expr, MatchOp, Matcher, NodeKind, Options, Selector, parse};
+use metrifold_rules::Lint;
+
+use crate::promql;
+
+/// Functions that make sense of counters alone.
+const OF_COUNTERS: [&str; 3] = ["rate", "irate", "increase"];
+/// How the names of gauges end, and those of no counter.
+const GAUGES: [&str; 14] = [
+    "_avail_bytes",
+    "_celsius",
+    "_free_bytes",
+    "_goroutines",
+    "_in_use",
+    "_info",
+    "_limit",
+    "_open_fds",
+    "_percent",
+    "_ratio",
+    "_resident_memory_bytes",
+    "_size_bytes",
+    "_timestamp_seconds",
+    "_usage_bytes",
+];
+/// Regular expressions that every value matches, the missing one too.
+const ALL: [&str; 4] = [".*", "(.*)", "^.*$", ".*?"];
+
+/// Checks an expression as Prometheus does with all of its features enabled.
+pub(crate) fn check_expr(expr: &str) -> Result<Vec<(Lint, String)>, String> {
+    check_with(expr, &promql::options())
+}
+
+/// Checks an expression, and says what is odd about it.
+pub(crate) fn check_with(expr: &str, options: &Options) -> Result<Vec<(Lint, String)>, String> {
+    let expr = parse(expr, options).map_err(|error| error.to_string())?;
+    let mut odd = Vec::new();
+    for (_, node) in expr.nodes() {
+        match &node.kind {
+            NodeKind::Call(call) if OF_COUNTERS.contains(&call.function.name) => {
+                let argument = call.arguments.first().copied();
+                let metric = argument.and_then(|id| match &expr[id].kind {
+                    NodeKind::Range(range) => metric(&expr, range.selector),
+                    _ => None,
+                });
+                if let Some(metric) = metric.filter(|metric| is_gauge(metric)) {
+                    let function = call.function.name;
+                    let message = format!(
+                        "{function}() of {metric:?}, a gauge by its name: use delta() or deriv(), or a counter"
+                    );
+                    odd.push((Lint::RateOfGauge, message));
+                }
+            }
+            NodeKind::Selector(selector) => {
+                odd.extend(selector.matchers.iter().filter_map(matches_all));
+            }
+            _ => {}
+        }
+    }
+    Ok(odd)
+}
+
+fn metric(expr: &Expr, selector: metrifold_promql::NodeId) -> Option<&str> {
+    match &expr[selector].kind {
+        NodeKind::Selector(Selector { name, .. }) => name.as_ref()?.to_str(),
+        _ => None,
+    }
+}
+
+fn is_gauge(metric: &str) -> bool {
+    metric == "up" || GAUGES.iter().any(|end| metric.ends_with(end))
+}
+
+fn matches_all(matcher: &Matcher) -> Option<(Lint, String)> {
+    let (name, value) = (matcher.name.to_str()?, matcher.value.to_str()?);
+    let message = match matcher.op {
+        _ if !ALL.contains(&value) => return None,
+        MatchOp::Regex => format!("{name}=~{value:?} is true of every series: remove it"),
+        MatchOp::NotRegex => format!("{name}!~{value:?} is true of no series"),
+        _ => return None,
+    };
+    Some((Lint::MatchesAll, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lints(expr: &str) -> Vec<Lint> {
+        let odd = check_expr(expr).unwrap();
+        odd.into_iter().map(|(lint, _)| lint).collect()
+    }
+
+    #[test]
+    fn an_expression_is_checked_with_its_regular_expressions() {
+        assert_eq!(lints("sum(rate(up_total{job=~\"a.*\"}[5m])) by (job)"), []);
+        assert!(check_expr("sum(rate(up))").is_err());
+        assert!(check_expr("up{job=~\"(\"}").is_err());
+    }
+
+    #[test]
+    fn what_is_odd_about_an_expression_is_told() {
+        assert_eq!(lints("rate(up[5m])"), [Lint::RateOfGauge]);
+        assert_eq!(
+            lints("sum(increase(go_memstats_free_bytes{a=~\".*\"}[1h]) > 1)"),
+            [Lint::MatchesAll, Lint::RateOfGauge]
+        );
+        assert_eq!(lints("rate(read_bytes_total[5m]) + deriv(x_ratio[5m])"), []);
+        assert_eq!(lints("up{a=~\".+\", b!~\".*\"}"), [Lint::MatchesAll]);
+    }
+}

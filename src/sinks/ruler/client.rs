@@ -1,0 +1,141 @@
+//! What is asked of a ruler over HTTP.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use metrifold_http::{Client, Credentials, body};
+
+/// How much of an answer is told.
+const EXCERPT: usize = 500;
+
+/// A ruler's HTTP interface.
+pub(super) struct RulerClient {
+    pub(super) base: Uri,
+    pub(super) client: Client,
+    pub(super) credentials: Credentials,
+    pub(super) timeout: Duration,
+    pub(super) max_answer: usize,
+}
+
+/// What a ruler says to a reload.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Reloaded {
+    Done,
+    /// Something in what it reads is wrong.
+    Refused(String),
+    /// It does not say.
+    Failed(String),
+}
+
+/// A group that a ruler has.
+#[derive(Debug, Deserialize)]
+pub(super) struct LoadedGroup {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) file: String,
+    #[serde(default, rename = "lastEvaluation")]
+    pub(super) last_evaluation: Option<String>,
+    #[serde(default)]
+    pub(super) rules: Vec<LoadedRule>,
+}
+
+/// A rule that a ruler has.
+#[derive(Debug, Deserialize)]
+pub(super) struct LoadedRule {
+    #[serde(default)]
+    pub(super) name: String,
+    #[serde(default, rename = "lastError")]
+    pub(super) last_error: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    data: Data,
+}
+
+#[derive(Deserialize)]
+struct Data {
+    #[serde(default)]
+    groups: Vec<LoadedGroup>,
+}
+
+impl RulerClient {
+    /// Has the ruler read its files.
+    pub(super) async fn reload(&self) -> Reloaded {
+        match self.ask(Method::POST, "/-/reload", 1 << 20).await {
+            Ok((status, _)) if status.is_success() => Reloaded::Done,
+            Ok((status, text)) => {
+                let reason = format!("it answered {status}: {}", excerpt(&text));
+                match status {
+                    StatusCode::BAD_REQUEST | StatusCode::INTERNAL_SERVER_ERROR => {
+                        Reloaded::Refused(reason)
+                    }
+                    _ => Reloaded::Failed(reason),
+                }
+            }
+            Err(reason) => Reloaded::Failed(reason),
+        }
+    }
+
+    /// The groups that the ruler has.
+    pub(super) async fn rules(&self) -> Result<Vec<LoadedGroup>, String> {
+        let path = "/api/v1/rules?exclude_alerts=true";
+        let (status, text) = self.ask(Method::GET, path, self.max_answer).await?;
+        if !status.is_success() {
+            return Err(format!("it answered {status}: {}", excerpt(&text)));
+        }
+        let answer: Result<Answer, _> = serde_json::from_slice(&text);
+        answer
+            .map(|answer| answer.data.groups)
+            .map_err(|error| format!("its answer is not that of Prometheus' rules API: {error}"))
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        max: usize,
+    ) -> Result<(StatusCode, Bytes), String> {
+        let deadline = Instant::now() + self.timeout;
+        let base = self.base.to_string();
+        let uri = format!("{}{path}", base.trim_end_matches('/'));
+        let uri: Uri = uri.parse().map_err(|error| format!("{error}"))?;
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            ACCEPT,
+            HeaderValue::from_static("application/json, text/plain, */*"),
+        );
+        let credentials = self.credentials.header().await;
+        let credentials = credentials.map_err(|error| error.to_string())?;
+        if let Some(value) = &credentials {
+            headers.insert(AUTHORIZATION, value.clone());
+        }
+        let sent = self
+            .client
+            .request(method, &uri, headers, Bytes::new(), self.timeout);
+        let answer = sent.await.map_err(|error| error.to_string())?;
+        let (head, answer) = answer.into_parts();
+        let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
+        if let Some(value) = credentials.filter(|_| refused.contains(&head.status)) {
+            self.credentials.refused(&value);
+        }
+        let length = head.headers.get(CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        let left = deadline.saturating_duration_since(Instant::now());
+        let text = body::read(answer, length, max, left).await;
+        let text = text.map_err(|error| format!("its answer cannot be read: {error}"))?;
+        Ok((head.status, text))
+    }
+}
+
+/// The beginning of a text, on one line.
+fn excerpt(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let words: Vec<_> = text.split_whitespace().collect();
+    words.join(" ").chars().take(EXCERPT).collect()
+}

@@ -1,0 +1,88 @@
+//! Which tenants' rules a ruler has, of several.
+
+use std::sync::Arc;
+
+use metrifold_engine::planes::rules::RuleSet;
+use metrifold_rules::Version;
+
+/// The share of one ruler, by rendezvous: each tenant goes to the ruler with the highest hash of both
+/// names.
+#[derive(Debug)]
+pub(super) struct Shard {
+    names: Arc<[Arc<str>]>,
+    at: usize,
+    /// All tenants as they were last, and the share of them.
+    all: RuleSet,
+    mine: RuleSet,
+}
+
+impl Shard {
+    pub(super) fn new(names: Arc<[Arc<str>]>, at: usize) -> Self {
+        Self {
+            names,
+            at,
+            all: RuleSet::default(),
+            mine: RuleSet::default(),
+        }
+    }
+
+    /// The share of a set, at the cost of what changed.
+    pub(super) fn of(&mut self, all: &RuleSet) -> RuleSet {
+        for change in self.all.diff(all) {
+            if self.owner(&change.tenant) != self.at {
+                continue;
+            }
+            self.mine = match change.new {
+                Some(rules) => self.mine.with(change.tenant, rules),
+                None => self.mine.without(&change.tenant),
+            };
+        }
+        self.all = all.clone();
+        self.mine.clone()
+    }
+
+    /// The share of what was given last.
+    pub(super) fn mine(&self) -> &RuleSet {
+        &self.mine
+    }
+
+    fn owner(&self, tenant: &str) -> usize {
+        if self.names.len() == 1 {
+            return 0;
+        }
+        let weight = |name: &str| Version::of_parts([name.as_bytes(), tenant.as_bytes()]);
+        let weights = self.names.iter().map(|name| weight(name)).enumerate();
+        weights
+            .max_by_key(|(_, weight)| *weight)
+            .map_or(0, |(at, _)| at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use metrifold_rules::TenantRules;
+
+    fn share(names: &[&str], at: usize, tenants: usize) -> BTreeSet<String> {
+        let names = names.iter().map(|name| Arc::from(*name)).collect();
+        let rules = Arc::new(TenantRules::new([]));
+        let all = (0..tenants).map(|at| (Arc::from(format!("t{at}")), rules.clone()));
+        let mine = Shard::new(names, at).of(&all.collect());
+        mine.iter().map(|(tenant, _)| tenant.to_string()).collect()
+    }
+
+    #[test]
+    fn every_tenant_has_one_ruler_and_moves_only_with_one_that_comes_or_goes() {
+        let three = [0, 1, 2].map(|at| share(&["a", "b", "c"], at, 300));
+        assert_eq!(three.iter().map(BTreeSet::len).sum::<usize>(), 300);
+        assert!(
+            three.iter().all(|share| (60..140).contains(&share.len())),
+            "{three:?}"
+        );
+        let two = [share(&["a", "c"], 0, 300), share(&["a", "c"], 1, 300)];
+        assert!(two[0].is_superset(&three[0]) && two[1].is_superset(&three[2]));
+        assert_eq!(share(&["a"], 0, 300).len(), 300);
+    }
+}

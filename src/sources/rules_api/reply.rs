@@ -1,0 +1,130 @@
+//! Answers of the API: what was asked for, or why not, as JSON or YAML.
+
+use http::header::{CONTENT_TYPE, ETAG, RETRY_AFTER};
+use http::{HeaderValue, StatusCode};
+use serde_json::{Value, json};
+
+use metrifold_http::{Body, Response, rejection};
+use metrifold_model::{Rejection, RejectionKind};
+use metrifold_rules::store::StoreError;
+use metrifold_rules::{Problem, Version};
+
+/// Why a request is not fulfilled.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// As others say it.
+    Rejected(Rejection),
+    /// What was sent is wrong, in these places.
+    Problems(Vec<Problem>),
+    /// A precondition does not hold.
+    Changed(String),
+}
+
+impl From<Rejection> for Failure {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let kind = match &error {
+            StoreError::Precondition { .. } => return Self::Changed(error.to_string()),
+            StoreError::Absent(_) => RejectionKind::NotFound,
+            StoreError::Name(_) => RejectionKind::Invalid,
+            StoreError::Contended | StoreError::Objects(_) => RejectionKind::Unavailable,
+        };
+        Self::Rejected(Rejection::new(kind, error.to_string()))
+    }
+}
+
+/// What was sent cannot be taken.
+pub(super) fn invalid(reason: impl Into<String>) -> Failure {
+    Rejection::invalid(reason).into()
+}
+
+/// There is no such thing.
+pub(super) fn absent(reason: impl Into<String>) -> Failure {
+    Rejection::new(RejectionKind::NotFound, reason).into()
+}
+
+impl Failure {
+    pub(super) fn answer(&self) -> Response {
+        match self {
+            Self::Rejected(rejected) => {
+                let status = rejection::status(rejected.kind);
+                let mut answer = error(status, &rejected.reason, None);
+                if let Some(secs) = rejection::retry_after(rejected) {
+                    answer.headers_mut().insert(RETRY_AFTER, secs.into());
+                }
+                answer
+            }
+            Self::Problems(problems) => {
+                let first = problems
+                    .first()
+                    .map_or_else(String::new, ToString::to_string);
+                let reason = match problems.len() {
+                    1 => first,
+                    count => format!("{first} (the first of {count} problems)"),
+                };
+                let listed = problems.iter().map(|problem| {
+                    json!({
+                        "line": problem.line,
+                        "column": problem.column,
+                        "key": problem.key,
+                        "message": problem.message,
+                    })
+                });
+                let listed = listed.collect();
+                error(StatusCode::BAD_REQUEST, &reason, Some(listed))
+            }
+            Self::Changed(reason) => error(StatusCode::PRECONDITION_FAILED, reason, None),
+        }
+    }
+}
+
+fn error(status: StatusCode, reason: &str, problems: Option<Value>) -> Response {
+    let mut body = json!({ "status": "error", "errorType": error_type(status), "error": reason });
+    if let Some(problems) = problems {
+        body["problems"] = problems;
+    }
+    json(status, &body)
+}
+
+fn error_type(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        404 => "not_found",
+        412 => "precondition_failed",
+        400 | 413 => "bad_data",
+        401 | 403 => "forbidden",
+        500 => "internal",
+        _ => "unavailable",
+    }
+}
+
+/// An answer of JSON.
+pub(super) fn json(status: StatusCode, value: &Value) -> Response {
+    answer(status, "application/json", format!("{value}\n"))
+}
+
+/// An answer of YAML.
+pub(super) fn yaml(text: impl Into<Body>) -> Response {
+    answer(StatusCode::OK, "application/yaml", text)
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Body>) -> Response {
+    let mut answer = Response::new(body.into());
+    *answer.status_mut() = status;
+    let content_type = HeaderValue::from_static(content_type);
+    answer.headers_mut().insert(CONTENT_TYPE, content_type);
+    answer
+}
+
+/// The same with an `ETag`.
+pub(super) fn tagged(mut answer: Response, version: Version) -> Response {
+    // Hexadecimal digits are valid in a header.
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{version}\"")) {
+        answer.headers_mut().insert(ETAG, tag);
+    }
+    answer
+}

@@ -1,0 +1,170 @@
+//! What a request asks for beside its path: conditions, parameters, the form of the answer.
+
+use http::HeaderMap;
+use http::header::{ACCEPT, IF_MATCH, IF_NONE_MATCH};
+
+use metrifold_rules::Version;
+use metrifold_rules::store::Wanted;
+
+use super::reply::{Failure, invalid};
+
+/// The parameters of a request.
+#[derive(Debug, Default)]
+pub(super) struct Parameters {
+    /// Whether nothing is to be changed.
+    pub(super) dry_run: bool,
+    /// Whether the history is asked for.
+    pub(super) history: bool,
+    /// Whether it is asked how it goes with the rules.
+    pub(super) status: bool,
+    /// The version that is asked for.
+    pub(super) version: Option<String>,
+    /// The version that is to be the newest again.
+    pub(super) rollback: Option<String>,
+}
+
+impl Parameters {
+    /// Reads a query. What nobody knows is refused: a misspelt `dry_run` must change nothing.
+    pub(super) fn of(query: Option<&str>) -> Result<Self, Failure> {
+        let mut read = Self::default();
+        // Only its query is of interest.
+        let url = format!("http://localhost/?{}", query.unwrap_or_default());
+        let url = reqwest::Url::parse(&url).map_err(|error| invalid(error.to_string()))?;
+        for (key, value) in url.query_pairs() {
+            let flag = || match &*value {
+                "true" | "1" => Ok(true),
+                "false" | "0" => Ok(false),
+                _ => Err(invalid(format!(
+                    "parameter {key} is neither true nor false"
+                ))),
+            };
+            match &*key {
+                "dry_run" => read.dry_run = flag()?,
+                "history" => read.history = flag()?,
+                "status" => read.status = flag()?,
+                "version" => read.version = Some(value.into_owned()),
+                "rollback" => read.rollback = Some(value.into_owned()),
+                _ => {
+                    let known = "dry_run, history, status, version and rollback";
+                    return Err(invalid(format!(
+                        "unknown parameter {key:?}: there are {known}"
+                    )));
+                }
+            }
+        }
+        Ok(read)
+    }
+}
+
+/// What a thing has to be for a change to be made.
+pub(super) fn wanted(headers: &HeaderMap) -> Result<Wanted, Failure> {
+    let matches = tags(headers, IF_MATCH)?;
+    let others = tags(headers, IF_NONE_MATCH)?;
+    match (matches, others) {
+        (None, None) => Ok(Wanted::Any),
+        (Some(None), None) => Ok(Wanted::Present),
+        (Some(Some(versions)), None) => Ok(Wanted::Version(versions)),
+        (None, Some(None)) => Ok(Wanted::Absent),
+        _ => Err(invalid(
+            "conditions of a change are If-Match with an ETag or *, or If-None-Match with *",
+        )),
+    }
+}
+
+/// Whether the caller has this version already.
+pub(super) fn is_known(headers: &HeaderMap, version: Version) -> bool {
+    match tags(headers, IF_NONE_MATCH) {
+        Ok(Some(Some(versions))) => versions.contains(&version),
+        Ok(Some(None)) => true,
+        Ok(None) | Err(_) => false,
+    }
+}
+
+/// The versions that a header names: some of them, or any.
+fn tags(
+    headers: &HeaderMap,
+    name: http::HeaderName,
+) -> Result<Option<Option<Vec<Version>>>, Failure> {
+    let mut versions = None;
+    for value in headers.get_all(&name) {
+        let text = value.to_str().unwrap_or_default();
+        for tag in text.split(',').map(str::trim) {
+            if tag == "*" {
+                return Ok(Some(None));
+            }
+            let known: &mut Vec<Version> = versions.get_or_insert_default();
+            // A tag that is none of ours is one that nothing has. A weak one equals itself alone.
+            let inner = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+            match inner {
+                Some(hex) => known.extend(hex.parse::<Version>().ok()),
+                None if tag.starts_with("W/") && name == IF_NONE_MATCH => {}
+                None => return Err(invalid(format!("{name} holds no ETag: {tag:?}"))),
+            }
+        }
+    }
+    Ok(versions.map(Some))
+}
+
+/// Whether the caller would rather have JSON than YAML.
+pub(super) fn wants_json(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(ACCEPT).iter();
+    let mut types = accepted.flat_map(|value| value.to_str().unwrap_or_default().split(','));
+    // The first that is either.
+    types
+        .find_map(|accepted| {
+            let kind = accepted.split(';').next().unwrap_or_default().trim();
+            match kind {
+                "application/json" => Some(true),
+                kind if kind.contains("yaml") => Some(false),
+                _ => None,
+            }
+        })
+        .unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(http::HeaderName, &str)]) -> HeaderMap {
+        let pair =
+            |(name, value): &(http::HeaderName, &str)| (name.clone(), value.parse().unwrap());
+        pairs.iter().map(pair).collect()
+    }
+
+    #[test]
+    fn conditions_are_read_and_what_is_none_is_refused() {
+        let version = Version::of(b"x");
+        let tag = format!("\"{version}\"");
+        let weak = format!("W/{tag}");
+        let wanted_of = |pairs: &[_]| wanted(&headers(pairs)).ok();
+        assert_eq!(wanted_of(&[]), Some(Wanted::Any));
+        assert_eq!(wanted_of(&[(IF_MATCH, "*")]), Some(Wanted::Present));
+        assert_eq!(wanted_of(&[(IF_NONE_MATCH, "*")]), Some(Wanted::Absent));
+        let several = format!("\"other\", {tag}");
+        assert_eq!(
+            wanted_of(&[(IF_MATCH, &several)]),
+            Some(Wanted::Version(vec![version]))
+        );
+        for wrong in ["abc", &weak, "\""] {
+            assert_eq!(wanted_of(&[(IF_MATCH, wrong)]), None, "{wrong}");
+        }
+        assert_eq!(wanted_of(&[(IF_NONE_MATCH, &tag)]), None);
+        assert!(is_known(&headers(&[(IF_NONE_MATCH, &tag)]), version));
+        assert!(!is_known(&headers(&[(IF_NONE_MATCH, "\"x\"")]), version));
+    }
+
+    #[test]
+    fn parameters_that_nobody_knows_are_refused() {
+        let read = Parameters::of(Some("dry_run=true&version=a%20b")).unwrap();
+        assert!(read.dry_run && read.version.as_deref() == Some("a b"));
+        for wrong in ["dryrun=true", "dry_run=yes", "dry_run"] {
+            assert!(Parameters::of(Some(wrong)).is_err(), "{wrong}");
+        }
+        assert!(wants_json(&headers(&[(
+            ACCEPT,
+            "text/html, application/json;q=0.9"
+        )])));
+        assert!(!wants_json(&headers(&[(ACCEPT, "*/*")])));
+    }
+}

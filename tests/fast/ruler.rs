@@ -1,0 +1,260 @@
+//! Rules on their way into a ruler that speaks as Prometheus does.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use metrifold_testing::{Endpoint, Metrifold, Reply, Seen, until_so};
+
+/// A ruler that reads a folder when it is told to, and takes no rule whose name holds `bad`.
+struct Ruler {
+    endpoint: Endpoint,
+    folder: PathBuf,
+    /// Whether its own configuration is broken.
+    is_broken: Arc<AtomicBool>,
+}
+
+/// The text of each file in a folder.
+fn texts(folder: &Path) -> Vec<(PathBuf, String)> {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let yaml = paths.filter(|path| path.extension().is_some_and(|it| it == "yaml"));
+    yaml.filter_map(|path| Some((path.clone(), fs::read_to_string(path).ok()?)))
+        .collect()
+}
+
+fn groups(folder: &Path) -> Vec<serde_json::Value> {
+    let mut groups = Vec::new();
+    for (path, text) in texts(folder) {
+        for line in text.lines() {
+            if let Some(name) = line.strip_prefix("  - name: ") {
+                let rules = [json!({ "name": "r", "health": "ok" })];
+                groups.push(json!({ "name": name, "file": path, "rules": rules, "lastEvaluation": "2026-01-01T00:00:00Z" }));
+            }
+        }
+    }
+    groups
+}
+
+impl Ruler {
+    fn new(place: &TempDir, name: &str) -> Self {
+        let folder = place.path().join(name);
+        let is_broken = Arc::new(AtomicBool::new(false));
+        let (reads, broken) = (folder.clone(), is_broken.clone());
+        let endpoint = Endpoint::new(move |seen: &Seen| match seen.path.as_str() {
+            "/-/reload" => {
+                let bad = |(_, text): &(PathBuf, String)| text.contains("record: bad");
+                match broken.load(Ordering::SeqCst) || texts(&reads).iter().any(bad) {
+                    true => {
+                        Reply::new(500).body("failed to reload config: one of the rules is bad")
+                    }
+                    false => Reply::new(200).body(""),
+                }
+            }
+            _ => {
+                let groups = groups(&reads);
+                let answer = json!({ "status": "success", "data": { "groups": groups } });
+                Reply::new(200).body(answer.to_string())
+            }
+        });
+        Self {
+            endpoint,
+            folder,
+            is_broken,
+        }
+    }
+
+    fn keys(&self) -> String {
+        let url = self.endpoint.url_of("");
+        format!("{{ url = {url:?}, directory = {:?} }}", self.folder)
+    }
+
+    fn reloads(&self) -> usize {
+        let seen = self.endpoint.seen();
+        seen.iter().filter(|seen| seen.path == "/-/reload").count()
+    }
+
+    fn has(&self, what: &str) -> bool {
+        texts(&self.folder)
+            .iter()
+            .any(|(_, text)| text.contains(what))
+    }
+
+    fn tenants(&self) -> BTreeSet<String> {
+        let names = texts(&self.folder).into_iter();
+        names
+            .filter_map(|(path, _)| {
+                let name = path.file_name()?.to_str()?.to_owned();
+                Some(name.split_once('~')?.0.to_owned())
+            })
+            .collect()
+    }
+}
+
+struct Store {
+    place: TempDir,
+}
+
+impl Store {
+    fn new() -> Self {
+        let place = tempfile::tempdir().unwrap();
+        Self { place }
+    }
+
+    fn put(&self, tenant: &str, groups: &[(&str, &str)]) {
+        let folder = self.place.path().join("store/metrics/rules").join(tenant);
+        fs::create_dir_all(&folder).unwrap();
+        let groups: Vec<_> = groups
+            .iter()
+            .map(|(name, record)| {
+                format!("- {{name: {name}, rules: [{{record: {record}, expr: up}}]}}\n")
+            })
+            .collect();
+        let new = folder.join(".new");
+        fs::write(&new, format!("groups:\n{}", groups.concat())).unwrap();
+        fs::rename(new, folder.join("rules.yaml")).unwrap();
+    }
+
+    fn config(&self, rulers: &[&Ruler]) -> String {
+        let store = self.place.path().join("store");
+        let rulers: Vec<_> = rulers.iter().map(|ruler| ruler.keys()).collect();
+        format!(
+            "[sources.rules]\ntype = \"rules_api\"\naddress = \"INGEST\"\ndirectory = {store:?}\npoll_interval = \"100ms\"\n\
+             [sinks.ruler]\ntype = \"ruler\"\ninputs = [\"rules\"]\nrulers = [{}]\nstatus_interval = \"200ms\"\n",
+            rulers.join(", ")
+        )
+    }
+}
+
+fn status(program: &Metrifold, tenant: &str) -> serde_json::Value {
+    let path = format!("/api/metrics/v1/{tenant}/rules?status=true");
+    metrifold_testing::fetch(program.ingest, &path)
+        .unwrap()
+        .json()
+}
+
+#[test]
+fn a_ruler_reloads_when_something_changes_and_the_writer_hears_of_it() {
+    let store = Store::new();
+    let ruler = Ruler::new(&store.place, "rules");
+    store.put("a", &[("ggg", "rrr")]);
+    let program = Metrifold::start(&store.config(&[&ruler]));
+    until_so("it is loaded", || {
+        let group = &status(&program, "a")["files"][0]["groups"][0]["rulers"][0];
+        group["state"] == "loaded" && group["last_evaluation"] == "2026-01-01T00:00:00Z"
+    });
+    assert_eq!(ruler.reloads(), 1);
+    store.put("b", &[("hhh", "sss")]);
+    until_so("it has the other", || {
+        status(&program, "b")["files"][0]["groups"][0]["rulers"][0]["state"] == "loaded"
+    });
+    assert_eq!(ruler.reloads(), 2);
+}
+
+#[test]
+fn the_group_at_fault_is_found_and_all_others_go_on() {
+    let store = Store::new();
+    let ruler = Ruler::new(&store.place, "rules");
+    for tenant in ["a", "b", "c", "d", "e"] {
+        store.put(tenant, &[("ggg", "rrr")]);
+    }
+    let program = Metrifold::start(&store.config(&[&ruler]));
+    until_so("all are loaded", || {
+        ruler.tenants().len() == 5 && ruler.reloads() == 1
+    });
+    // A new group, and one that was good before.
+    store.put("b", &[("ggg", "bad_r"), ("hhh", "fine"), ("iii", "bad_i")]);
+    store.put("d", &[("ggg", "fine_d")]);
+    until_so("the others go on", || {
+        ruler.has("fine_d") && ruler.has("record: fine")
+    });
+    until_so("the one at fault is told", || {
+        let groups = status(&program, "b")["files"][0]["groups"].clone();
+        let states: Vec<_> = (0..3)
+            .map(|at| groups[at]["rulers"][0]["state"].clone())
+            .collect();
+        states == ["refused", "loaded", "refused"]
+    });
+    assert!(
+        !ruler.has("bad"),
+        "what is refused is not left for a restart"
+    );
+    let text = texts(&ruler.folder);
+    let b = text
+        .iter()
+        .find(|(path, _)| path.to_str().unwrap().contains("b~"))
+        .unwrap();
+    assert!(
+        b.1.contains("record: rrr\n"),
+        "what it had before stays: {}",
+        b.1
+    );
+    // A new run finds it anew, on top of what the ruler has.
+    drop(program);
+    let program = Metrifold::start(&store.config(&[&ruler]));
+    until_so("it is known again", || {
+        let groups = status(&program, "b")["files"][0]["groups"].clone();
+        groups[2]["rulers"][0]["state"] == "refused"
+    });
+    let b = texts(&ruler.folder);
+    let b = b
+        .iter()
+        .find(|(path, _)| path.to_str().unwrap().contains("b~"))
+        .unwrap();
+    assert!(
+        b.1.contains("record: rrr\n"),
+        "what it had before stays: {}",
+        b.1
+    );
+    // It is not tried again before it changes.
+    let reloads = ruler.reloads();
+    store.put("a", &[("ggg", "again")]);
+    until_so("another change goes on", || ruler.has("again"));
+    until_so("by one reload", || ruler.reloads() == reloads + 1);
+    store.put("b", &[("ggg", "mended")]);
+    until_so("mended, it is loaded", || ruler.has("mended"));
+}
+
+#[test]
+fn a_ruler_with_a_broken_configuration_blames_no_tenant() {
+    let store = Store::new();
+    let ruler = Ruler::new(&store.place, "rules");
+    store.put("a", &[("ggg", "rrr")]);
+    let program = Metrifold::start(&store.config(&[&ruler]));
+    until_so("it is loaded", || ruler.reloads() == 1);
+    ruler.is_broken.store(true, Ordering::SeqCst);
+    store.put("a", &[("ggg", "sss")]);
+    program.until_logged("the cause is in its own configuration");
+    assert!(
+        ruler.has("record: rrr\n"),
+        "what it took before is restored"
+    );
+    ruler.is_broken.store(false, Ordering::SeqCst);
+    until_so("it is brought when the ruler is mended", || {
+        ruler.has("record: sss\n")
+    });
+    let group = || status(&program, "a")["files"][0]["groups"][0]["rulers"][0]["state"].clone();
+    until_so("and loaded", || group() == "loaded");
+}
+
+#[test]
+fn of_two_rulers_each_has_its_tenants() {
+    let store = Store::new();
+    let rulers = ["one", "two"].map(|name| Ruler::new(&store.place, name));
+    let tenants: BTreeSet<String> = (0..12).map(|at| format!("tenant-{at}")).collect();
+    for tenant in &tenants {
+        store.put(tenant, &[("ggg", "rrr")]);
+    }
+    let _program = Metrifold::start(&store.config(&[&rulers[0], &rulers[1]]));
+    until_so("every tenant has one", || {
+        let (one, two) = (rulers[0].tenants(), rulers[1].tenants());
+        one.is_disjoint(&two) && (&one | &two) == tenants && !one.is_empty() && !two.is_empty()
+    });
+}

@@ -1,0 +1,470 @@
+//! The API of rules, as its callers meet it, and the folder behind it.
+
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use metrifold_testing::{Answer, Metrifold, request, until_so};
+
+const PATH: &str = "/api/metrics/v1/team-a/rules";
+const RULES: &str = "# Of us all.
+groups:
+- name: g
+  rules:
+  - {record: r, expr: sum(up)}
+";
+
+struct Place {
+    folder: TempDir,
+    program: Metrifold,
+}
+
+impl Place {
+    fn new(more: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let program = Metrifold::start(&Self::config(&folder, more));
+        Self { folder, program }
+    }
+
+    fn config(folder: &TempDir, more: &str) -> String {
+        let (store, out) = (folder.path().join("store"), folder.path().join("out"));
+        format!(
+            "[sources.rules]\ntype = \"rules_api\"\naddress = \"INGEST\"\ndirectory = {store:?}\n{more}\n\
+             [transforms.tenant]\ntype = \"tenant\"\ninputs = [\"rules\"]\n\
+             from = [{{ path = \"tenant\" }}]\nlabel = \"tenant_id\"\n\
+             [sinks.out]\ntype = \"rules_directory\"\ninputs = [\"tenant\"]\npath = {out:?}\n"
+        )
+    }
+
+    fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        request(method, self.program.ingest, path, headers, body.as_bytes()).unwrap()
+    }
+
+    fn put(&self, path: &str, body: &str) -> Answer {
+        self.send("PUT", path, &[], body)
+    }
+
+    fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, &[], "")
+    }
+
+    #[track_caller]
+    fn stored(&self, path: &str, body: &str) -> String {
+        let answer = self.put(path, body);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.header("etag").unwrap().to_owned()
+    }
+
+    /// A file of the folder that a ruler reads.
+    fn written(&self, name: &str) -> Option<String> {
+        fs::read_to_string(self.folder.path().join("out").join(name)).ok()
+    }
+
+    fn store(&self) -> PathBuf {
+        self.folder.path().join("store/metrics/rules")
+    }
+}
+
+#[test]
+fn a_tenants_file_is_written_read_changed_on_a_condition_and_removed() {
+    let place = Place::new("");
+    assert_eq!(place.get(PATH).status, 404);
+    let tag = place.stored(PATH, RULES);
+    let got = place.get(PATH);
+    assert_eq!((got.status, got.text().as_str()), (200, RULES.trim()));
+    assert_eq!(got.header("content-type"), Some("application/yaml"));
+    assert_eq!(got.header("etag"), Some(&*tag));
+    assert_eq!(
+        place
+            .send("GET", PATH, &[("if-none-match", &tag)], "")
+            .status,
+        304
+    );
+    let json = place
+        .send("GET", PATH, &[("accept", "application/json")], "")
+        .json();
+    assert_eq!(json["groups"][0]["rules"][0]["expr"], "sum(up)");
+    until_so("it is what a ruler reads", || {
+        let written = place.written("team-a~rules~.yaml").unwrap_or_default();
+        written.contains("sum(up{tenant_id=\"team-a\"})") && written.contains("tenant_id: team-a")
+    });
+
+    let other = RULES.replace("sum", "max");
+    let lost = place.send("PUT", PATH, &[("if-match", "\"0000\"")], &other);
+    assert_eq!(lost.status, 412, "{}", lost.text());
+    assert_eq!(
+        place
+            .send("PUT", PATH, &[("if-none-match", "*")], &other)
+            .status,
+        412
+    );
+    let changed = place.send("PUT", PATH, &[("if-match", &tag)], &other);
+    assert_eq!(changed.status, 200, "{}", changed.text());
+    assert_eq!(
+        place.send("DELETE", PATH, &[("if-match", &tag)], "").status,
+        412
+    );
+    assert_eq!(place.send("DELETE", PATH, &[], "").status, 204);
+    assert_eq!(place.get(PATH).status, 404);
+    assert_eq!(place.send("DELETE", PATH, &[], "").status, 404);
+    until_so("its file is gone", || {
+        place.written("team-a~rules~.yaml").is_none()
+    });
+}
+
+#[test]
+fn nothing_is_lost_by_an_empty_body_or_a_misspelt_key() {
+    let place = Place::new("");
+    place.stored(PATH, RULES);
+    for (body, why) in [
+        ("", "no `groups`"),
+        ("{}", "no `groups`"),
+        ("groups:", "no `groups`"),
+        ("group: []", "did you mean `groups`"),
+        ("groups: [", "invalid YAML"),
+        ("groups: []\n---\ngroups: []", "only the first document"),
+        (
+            "groups: [{name: a, rules: [{record: b, expr: 'sum('}]}]",
+            "does not parse",
+        ),
+        (
+            "groups: [{name: a, rules: [{alert: b, expr: up, annotations: {t: '{{ $x }}'}}]}]",
+            "undefined variable",
+        ),
+        // Of the transform behind.
+        (
+            "groups: [{name: a, rules: [{alert: b, expr: up, annotations: {t: '{{ query $value }}'}}]}]",
+            "write the expression as a string",
+        ),
+    ] {
+        for path in [
+            PATH,
+            "/api/metrics/v1/team-a/api/v1/rules/raw",
+            &format!("{PATH}/rules"),
+        ] {
+            let answer = place.put(path, body);
+            assert_eq!(answer.status, 400, "{body}: {}", answer.text());
+            assert!(answer.text().contains(why), "{body}: {}", answer.text());
+        }
+    }
+    assert_eq!(place.get(PATH).text(), RULES.trim());
+    let wrong = place
+        .put(
+            PATH,
+            "groups:\n- name: a\n  bogus: 1\n  rules: [{expr: up}]\n",
+        )
+        .json();
+    let lines: Vec<_> = wrong["problems"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| &p["line"])
+        .collect();
+    assert_eq!(lines, [3, 4], "{wrong}");
+    // What says so clears, and its history stays.
+    place.stored("/api/metrics/v1/team-a/api/v1/rules/raw", "groups: []");
+    assert_eq!(place.get(PATH).text(), "groups: []");
+}
+
+#[test]
+fn files_and_groups_are_changed_alone_and_join_to_a_document_that_can_be_put_back() {
+    let place = Place::new("");
+    place.stored(PATH, RULES);
+    let file = format!("{PATH}/more.alerts");
+    place.stored(
+        &file,
+        "groups: [{name: x/y, rules: [{alert: a, expr: up}]}]",
+    );
+    let group = format!("{file}/h");
+    let tag = place.stored(
+        &group,
+        r#"{"name": "h", "rules": [{"record": "s", "expr": "up"}]}"#,
+    );
+    let got = place.get(&group);
+    assert_eq!(got.header("etag"), Some(&*tag));
+    assert!(got.text().starts_with("name: 'h'\n"), "{}", got.text());
+    let wrong = place
+        .put(&group, "name: h\nrules:\n- {record: s, expr: 'up{'}\n")
+        .json();
+    let problem = &wrong["problems"][0];
+    assert_eq!(
+        (&problem["line"], &problem["key"]),
+        (&3.into(), &"rules[0].expr".into()),
+        "{wrong}"
+    );
+    assert_eq!(place.put(&group, "name: other").status, 400);
+
+    let whole = place.get(PATH);
+    let json = place
+        .send("GET", PATH, &[("accept", "application/json")], "")
+        .json();
+    let names: Vec<_> = json["groups"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|g| &g["name"])
+        .collect();
+    assert_eq!(names, ["more.alerts/x%2Fy", "more.alerts/h", "g"]);
+    let tag = whole.header("etag").unwrap();
+    let back = place.send("PUT", PATH, &[("if-match", tag)], &whole.text());
+    assert_eq!(back.status, 200, "{}", back.text());
+    let names = place
+        .send("GET", PATH, &[("accept", "application/json")], "")
+        .json();
+    assert_eq!(names, json);
+    let edited = whole
+        .text()
+        .replace("name: more.alerts/h", "name: more.alerts/i");
+    assert_eq!(place.put(PATH, &edited).status, 400);
+
+    assert_eq!(
+        place
+            .send("DELETE", &group, &[("if-match", "\"x\"")], "")
+            .status,
+        412
+    );
+    assert_eq!(place.send("DELETE", &group, &[], "").status, 204);
+    assert_eq!(place.get(&group).status, 404);
+    assert_eq!(place.send("DELETE", &file, &[], "").status, 204);
+    // One file alone is itself again.
+    assert_eq!(place.get(PATH).status, 200);
+}
+
+#[test]
+fn versions_say_who_and_when_and_can_be_gone_back_to() {
+    let place = Place::new("basic_auth = { username = \"ann\", password = \"topsecret\" }");
+    let authorization = ("authorization", "Basic YW5uOnRvcHNlY3JldA==");
+    let file = format!("{PATH}/rules");
+    assert_eq!(place.get(&file).status, 401);
+    for expr in ["up", "down"] {
+        let text = format!("groups: [{{name: g, rules: [{{record: r, expr: {expr}}}]}}]");
+        assert_eq!(
+            place.send("PUT", &file, &[authorization], &text).status,
+            200
+        );
+    }
+    let dry = place.send(
+        "DELETE",
+        &format!("{file}?dry_run=true"),
+        &[authorization],
+        "",
+    );
+    assert_eq!(dry.status, 204);
+    let history = |query| place.send("GET", &format!("{file}?{query}"), &[authorization], "");
+    let versions = history("history=true").json()["versions"].clone();
+    let told: Vec<(&Value, &Value)> = versions
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|version| (&version["by"], &version["action"]))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (&"ann".into(), &"put".into()),
+            (&"ann".into(), &"put".into())
+        ]
+    );
+    let first = versions[1]["id"].as_str().unwrap().to_owned();
+    assert!(
+        history(&format!("version={first}"))
+            .text()
+            .contains("expr: up")
+    );
+    let back = format!("{file}?rollback={first}");
+    assert_eq!(place.send("POST", &back, &[authorization], "").status, 200);
+    assert!(
+        place
+            .send("GET", &file, &[authorization], "")
+            .text()
+            .contains("expr: up")
+    );
+    let missing = format!("{file}?rollback=1-1");
+    assert_eq!(
+        place.send("POST", &missing, &[authorization], "").status,
+        404
+    );
+    let status = place
+        .send("GET", &format!("{PATH}?status=true"), &[authorization], "")
+        .json();
+    assert_eq!(
+        status["files"][0]["stored"]["action"], "rollback",
+        "{status}"
+    );
+}
+
+#[test]
+fn bounds_and_dry_runs_change_nothing() {
+    let place =
+        Place::new("max_rules_per_tenant = 2\nmax_files_per_tenant = 2\nmax_body_bytes = \"1KiB\"");
+    let rules = |count: usize| {
+        let rules: Vec<_> = (0..count)
+            .map(|at| format!("{{record: r{at}, expr: up}}"))
+            .collect();
+        format!("groups: [{{name: g, rules: [{}]}}]", rules.join(", "))
+    };
+    let dry = place.put(&format!("{PATH}?dry_run=true"), &rules(1));
+    assert_eq!((dry.status, &dry.json()["changed"]), (200, &true.into()));
+    assert_eq!(place.get(PATH).status, 404);
+    assert_eq!(
+        place.put(&format!("{PATH}?dryrun=true"), &rules(1)).status,
+        400
+    );
+    place.stored(&format!("{PATH}/a"), &rules(1));
+    place.stored(&format!("{PATH}/b"), &rules(1));
+    let more = place.put(&format!("{PATH}/b"), &rules(2));
+    assert_eq!(more.status, 413, "{}", more.text());
+    assert!(
+        more.text().contains("max_rules_per_tenant is 2"),
+        "{}",
+        more.text()
+    );
+    assert_eq!(place.put(&format!("{PATH}/c"), "groups: []").status, 413);
+    assert_eq!(
+        place.put(&format!("{PATH}/b"), &"#".repeat(2000)).status,
+        413
+    );
+    for wrong in [
+        "/api/metrics/v1/a%2Fb/rules",
+        "/api/metrics/v1/.a/rules",
+        "/api/metrics/v1/a/rules/%2e%2e",
+    ] {
+        assert_eq!(place.put(wrong, RULES).status, 400, "{wrong}");
+    }
+}
+
+#[test]
+fn of_writers_that_race_in_two_processes_none_loses_what_another_wrote() {
+    let place = Place::new("poll_interval = \"100ms\"");
+    let other = Metrifold::start(
+        &Place::config(&place.folder, "poll_interval = \"100ms\"").replace("/out", "/other"),
+    );
+    let addresses = [place.program.ingest, other.ingest];
+    place.stored(PATH, "groups: []");
+    let writers: Vec<_> = (0..4)
+        .map(|writer: usize| {
+            let address = addresses[writer % 2];
+            thread::spawn(move || {
+                let group = |at: usize| format!("w{writer}-{at}");
+                for at in 0..10 {
+                    let name = group(at);
+                    let path = format!("{PATH}/rules/{name}");
+                    let body = format!("name: {name}\nrules: [{{record: r, expr: up}}]\n");
+                    let answer = request("PUT", address, &path, &[], body.as_bytes()).unwrap();
+                    assert_eq!(answer.status, 200, "{}", answer.text());
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.join().unwrap();
+    }
+    let json = place
+        .send("GET", PATH, &[("accept", "application/json")], "")
+        .json();
+    assert_eq!(json["groups"].as_array().unwrap().len(), 40);
+    // What one has taken is what the folder behind the other holds.
+    until_so("both have all", || {
+        let at = |folder: &str| {
+            let path = place.folder.path().join(folder).join("team-a~rules~.yaml");
+            fs::read_to_string(path)
+                .unwrap_or_default()
+                .matches("- name: w")
+                .count()
+        };
+        at("out") == 40 && at("other") == 40
+    });
+}
+
+#[test]
+fn a_damaged_file_costs_only_itself() {
+    let place = Place::new("poll_interval = \"100ms\"");
+    place.stored(PATH, RULES);
+    fs::create_dir_all(place.store().join("team-b")).unwrap();
+    fs::write(
+        place.store().join("team-b/rules.yaml"),
+        "groups: [{name: x}]",
+    )
+    .unwrap();
+    until_so("what others wrote is read", || {
+        place.written("team-b~rules~.yaml").is_some()
+    });
+    fs::write(place.store().join("team-b/rules.yaml"), "groups: [").unwrap();
+    place.stored(&format!("{PATH}/more"), "groups: [{name: y}]");
+    until_so("others go on", || {
+        place.written("team-a~more~.yaml").is_some()
+    });
+    assert!(
+        place.written("team-b~rules~.yaml").is_some(),
+        "what it held before stays"
+    );
+    let other = "/api/metrics/v1/team-b/rules";
+    assert_eq!(
+        place.get(other).status,
+        200,
+        "it is returned as it is, to be mended"
+    );
+    assert_eq!(place.put(other, RULES).status, 200);
+}
+
+#[test]
+fn the_contract_of_backends_and_the_rulers_configuration_are_the_same_store() {
+    let place = Place::new(
+        "backend_path = \"/api/v1/rules\"\nruler_path = \"/prometheus/config/v1/rules\"",
+    );
+    place.stored("/api/v1/rules/team-a", RULES);
+    assert_eq!(place.get("/api/v1/rules/team-a").text(), RULES.trim());
+    place.stored("/api/v1/rules/team-b", RULES);
+    until_so("all are listed", || {
+        let all = place.get("/api/v1/rules").text();
+        all.contains("name: team-a/g\n") && all.contains("name: team-b/g\n")
+    });
+    let ruler = "/prometheus/config/v1/rules";
+    let scope = [("x-scope-orgid", "team-a")];
+    assert_eq!(place.get(ruler).status, 401);
+    assert!(
+        place
+            .send("GET", ruler, &scope, "")
+            .text()
+            .starts_with("\"rules\":\n  - name: 'g'\n")
+    );
+    let group = "name: many\ninterval: 1m\nrules:\n  - record: some\n    expr: 'count(up)'";
+    let added = place.send("POST", &format!("{ruler}/team%20ns"), &scope, group);
+    assert_eq!(added.status, 400, "a blank is no part of a file's name");
+    assert_eq!(
+        place
+            .send("POST", &format!("{ruler}/ns"), &scope, group)
+            .status,
+        202
+    );
+    assert_eq!(
+        place
+            .send("GET", &format!("{ruler}/ns/many"), &scope, "")
+            .text(),
+        group
+    );
+    assert_eq!(
+        place
+            .send("GET", &format!("{ruler}/nothing"), &scope, "")
+            .status,
+        404
+    );
+    assert_eq!(place.get(&format!("{PATH}/ns")).status, 200);
+    assert_eq!(
+        place
+            .send("DELETE", &format!("{ruler}/ns/many"), &scope, "")
+            .status,
+        202
+    );
+    assert_eq!(
+        place.send("GET", &format!("{ruler}/ns"), &scope, "").status,
+        404
+    );
+    let openapi = place.get("/openapi.json").json();
+    assert_eq!(openapi["openapi"], "3.1.0");
+    let paths = openapi["paths"].as_object().unwrap();
+    assert!(paths.contains_key("/api/metrics/v1/{tenant}/rules/{file}/{group}"));
+}

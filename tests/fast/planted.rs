@@ -426,7 +426,8 @@ fn nothing_that_runs_shows_a_planted_secret() {
             let told = told.filter_map(|value| value.split(' ').nth(1));
             told.map(str::to_owned).collect()
         };
-        let sends = planted.text.contains("endpoint");
+        // Where certificates are asked for, nobody has one.
+        let sends = planted.text.contains("endpoint") && !planted.text.contains("client_ca_file");
         if sends {
             until_so("the endpoint is sent something", || {
                 planted.endpoint.count() > 2

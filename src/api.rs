@@ -6,6 +6,7 @@ pub mod dead_letters;
 mod discovery;
 mod events;
 pub mod ledger;
+mod replicas;
 mod routes;
 mod targets;
 mod topology;

@@ -2,6 +2,7 @@
 
 mod admin;
 mod completion;
+mod convert;
 mod dead_letters;
 mod discover;
 mod generate;
@@ -80,6 +81,9 @@ Examples:
 
   # Check rule files as Prometheus reads them
   metrifold rules check rules/*.yaml
+
+  # Take the place of mpp
+  metrifold convert mpp --endpoints-file endpoints > metrifold.toml
 
   # Draw the graph
   metrifold graph --format dot | dot -Tsvg > graph.svg
@@ -182,6 +186,8 @@ enum Command {
     Schema(schema::SchemaArgs),
     /// Write a commented configuration to begin with
     Generate(generate::GenerateArgs),
+    /// Print the configuration that takes the place of another program's
+    Convert(convert::ConvertArgs),
     /// Write a completion script for a shell
     Completion(completion::CompletionArgs),
 }
@@ -249,6 +255,7 @@ fn execute(arguments: impl IntoIterator<Item = OsString>, hangup: io::Result<Han
         Some(Command::Rules(args)) => rules::execute(&args),
         Some(Command::Schema(args)) => schema::execute(&args),
         Some(Command::Generate(args)) => generate::execute(&args),
+        Some(Command::Convert(args)) => convert::execute(&args),
         Some(Command::Completion(args)) => completion::execute(&args),
     }
 }
@@ -316,6 +323,8 @@ mod tests {
             "metrifold --log-level wran",
             "metrifold --log-level info,metrifold::http=debgu",
             "metrifold generate nothing_of_this_name",
+            "metrifold convert",
+            "metrifold convert mpp",
         ] {
             let code = execute(line.split(' ').map(OsString::from), Hangup::listen());
             assert_eq!(code, EXIT_USAGE, "{line}");

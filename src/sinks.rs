@@ -5,6 +5,7 @@ pub mod console;
 pub mod prometheus;
 pub mod prometheus_exporter;
 pub mod remote_write;
+pub mod replica_router;
 pub mod ruler;
 pub mod rules_directory;
 pub mod thanos;

@@ -10,7 +10,9 @@ use metrifold_http::{Handler, Methods, Request, Response, answer};
 use super::access::Guard;
 use super::events::{self, EVENTS};
 use super::topology::topology;
-use super::{PAGE, RELOAD, Status, dead_letters, discovery, json, ledger, targets, typed};
+use super::{
+    PAGE, RELOAD, Status, dead_letters, discovery, json, ledger, replicas, targets, typed,
+};
 
 /// An endpoint: where it is, whom it takes, and what it does.
 pub(super) struct Endpoint {
@@ -84,6 +86,9 @@ pub(super) static TABLE: &[Endpoint] = &[
     }),
     get("/targets", Guard::Read, |_, _| {
         Box::pin(async { typed("text/html; charset=utf-8", targets::PAGE.into()) })
+    }),
+    get(replicas::REPLICAS, Guard::Read, |status, _| {
+        Box::pin(async move { json(&replicas::replicas(&status)) })
     }),
     get(EVENTS, Guard::Read, |status, _| {
         Box::pin(async move { events::listen(&status) })

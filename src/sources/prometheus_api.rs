@@ -11,11 +11,13 @@
 
 mod endpoints;
 mod failure;
+mod log;
+mod timeout;
 
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -32,7 +34,7 @@ use metrifold_engine::component::{
     BuildContext, BuildSource, ComponentInfo, Resource, SourceConfig, SourcePort,
 };
 use metrifold_engine::planes::Source;
-use metrifold_engine::planes::queries::{Answer, Output, Queries, Query};
+use metrifold_engine::planes::queries::{Answer, Output, Queries, Query, TurnLimits, Turns};
 use metrifold_http::{
     Body, BoxError, Callers, Handler, Listen, Methods, Request, Response, Route, ServerKeys,
     hop_by_hop,
@@ -40,6 +42,7 @@ use metrifold_http::{
 use metrifold_model::{Kind, Origin, Rejection, RejectionKind};
 
 use endpoints::Verdict;
+use log::{Entry, QueryLog, QueryLogKeys};
 
 keys! {
     /// Configuration of the `prometheus_api` source.
@@ -48,12 +51,18 @@ keys! {
         server: ServerKeys = include,
         /// Path in front of `/api/v1/…` and `/federate`; `{name}` in it matches one segment, of which the tenant transform can make the tenant.
         path: String = default("/"),
-        /// Longest time for a query, to the end of its answer. Then it is answered 504, or its answer breaks off, and the far end is told to stop.
+        /// Longest time for a query, to the end of its answer. Then it is answered 504, or its answer breaks off, and the far end is told to stop. A caller may ask for less with the parameter `timeout`.
         timeout: Period = default("2m"),
-        /// Most queries at once; further ones are answered 503 with Retry-After. One is under way until its answer has been read.
+        /// Most queries at once. One is under way until its answer has been read.
         max_concurrent: usize = default(256),
+        /// Most queries of one tenant at once; by default as many as of all together.
+        max_concurrent_per_tenant: Option<usize> = unset(16),
+        /// Most queries that wait for their turn when as many are under way as may be; tenants take turns. Further ones are answered 503 with Retry-After.
+        max_waiting: usize = default(0),
         /// Largest body of a request, such as a form; above it 413.
         max_body_bytes: Size = default("16MiB"),
+        /// Which queries are logged.
+        log: QueryLogKeys = table,
     }
 }
 
@@ -102,10 +111,18 @@ impl SourceConfig for PrometheusApiConfig {
         if self.timeout.0.is_zero() {
             problems.at("timeout", "must be longer than 0s");
         }
-        if !(1..=MAX_CONCURRENT).contains(&self.max_concurrent) {
-            let reason = format!("must be from 1 to {MAX_CONCURRENT}");
-            problems.at("max_concurrent", reason);
+        let per_tenant = self.max_concurrent_per_tenant;
+        for (key, value, least) in [
+            ("max_concurrent", self.max_concurrent, 1),
+            ("max_concurrent_per_tenant", per_tenant.unwrap_or(1), 1),
+            ("max_waiting", self.max_waiting, 0),
+        ] {
+            if !(least..=MAX_CONCURRENT).contains(&value) {
+                let reason = format!("must be from {least} to {MAX_CONCURRENT}");
+                problems.at(key, reason);
+            }
         }
+        self.log.validate(problems);
     }
 }
 
@@ -113,6 +130,11 @@ impl PrometheusApiConfig {
     /// The path in front of the API, without a slash at its end.
     fn root(&self) -> &str {
         self.path.trim_end_matches('/')
+    }
+
+    /// How many queries may be under way or wait.
+    fn most(&self) -> usize {
+        self.max_concurrent + self.max_waiting
     }
 
     /// All paths below it.
@@ -152,8 +174,15 @@ impl Source<Queries> for PrometheusApi {
         out: Output,
         mut shutdown: Shutdown,
     ) -> BoxFuture<Result<(), RunError>> {
+        let per_tenant = self.config.max_concurrent_per_tenant;
         let api = Arc::new(Api {
-            slots: Arc::new(Semaphore::new(self.config.max_concurrent)),
+            slots: Arc::new(Semaphore::new(self.config.most())),
+            turns: Turns::new(TurnLimits {
+                total: self.config.max_concurrent,
+                per_tenant: per_tenant.unwrap_or(self.config.max_concurrent),
+                waiting: self.config.max_waiting,
+            }),
+            log: QueryLog::new(&self.config.log),
             id: self.id,
             config: self.config,
             out,
@@ -173,8 +202,10 @@ impl Source<Queries> for PrometheusApi {
 struct Api {
     id: Arc<str>,
     config: PrometheusApiConfig,
-    /// One for each query that may be under way.
+    /// One for each query that may be under way, or wait.
     slots: Arc<Semaphore>,
+    turns: Turns,
+    log: QueryLog,
     out: Output,
 }
 
@@ -195,10 +226,11 @@ impl Handler for Api {
 }
 
 impl Api {
-    async fn answer(&self, request: Request) -> Result<Answer, Rejection> {
-        let deadline = Instant::now() + self.config.timeout.0;
+    async fn answer(&self, mut request: Request) -> Result<Answer, Rejection> {
+        let started = Instant::now();
         // The route has matched what is in front, segment by segment.
-        let path = behind(self.config.root(), request.uri.path());
+        let path = behind(self.config.root(), request.uri.path()).to_owned();
+        let path = path.as_str();
         match endpoints::verdict(&request.method, path) {
             Verdict::Ask => {}
             Verdict::Method(allowed) => return Ok(failure::method_not_allowed(allowed)),
@@ -211,16 +243,21 @@ impl Api {
             }
         }
         let Ok(slot) = self.slots.clone().try_acquire_owned() else {
-            let reason = format!(
-                "{} queries are under way already",
-                self.config.max_concurrent
-            );
+            let reason = format!("{} queries are under way already", self.config.most());
             return Err(Rejection::unavailable(reason));
         };
         let max_body = self.config.max_body_bytes.bytes();
         if request.content_length() > Some(max_body as u64) {
             return Err(self.too_large());
         }
+        let form = timeout::read_form(&mut request, started + self.config.timeout.0).await?;
+        let asked = timeout::asked(request.uri.query(), form.as_deref());
+        let limit = asked.map_or(self.config.timeout.0, |it| it.min(self.config.timeout.0));
+        let deadline = started + limit;
+        let asked_for = Arc::new(OnceLock::new());
+        let entry = self
+            .log
+            .entry(started, path, &request, form.as_deref(), &asked_for);
         let uri = match request.uri.query() {
             Some(query) => format!("{path}?{query}"),
             None => path.to_owned(),
@@ -228,6 +265,7 @@ impl Api {
         let uri = uri
             .parse()
             .map_err(|error| Rejection::invalid(format!("target is not valid: {error}")))?;
+        let cookies = request.headers.get_all(COOKIE).iter().cloned().collect();
         let headers = forwarded(request.headers);
         let origin = Origin {
             source: self.id.clone(),
@@ -243,12 +281,15 @@ impl Api {
             method: request.method,
             uri,
             headers,
+            cookies,
             body: Body::stream(Marked {
                 body,
                 exceeded: exceeded.clone(),
             }),
             origin: Arc::new(origin),
             tenant: None,
+            turns: Some(self.turns.clone()),
+            asked_for: Some(asked_for),
             deadline,
         };
         let answer = self.out.ask(query).await;
@@ -257,7 +298,14 @@ impl Api {
             true => self.too_large(),
             false => rejection,
         })?;
-        Ok(answer.map(|body| Body::stream(Held { body, _slot: slot })))
+        let entry = entry.map(|entry| entry.answered(&answer));
+        Ok(answer.map(|body| {
+            Body::stream(Held {
+                body,
+                entry,
+                _slot: slot,
+            })
+        }))
     }
 
     fn too_large(&self) -> Rejection {
@@ -325,9 +373,10 @@ impl http_body::Body for Marked {
     }
 }
 
-/// A body that keeps its query's slot until it has been sent or dropped.
+/// A body that keeps its query's slot until it has been sent or dropped, and then has it logged.
 struct Held {
     body: Body,
+    entry: Option<Entry>,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -339,7 +388,14 @@ impl http_body::Body for Held {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let (Poll::Ready(Some(frame)), Some(entry)) = (&polled, &mut self.entry) {
+            match frame {
+                Ok(frame) => entry.add(frame.data_ref().map_or(0, Bytes::len)),
+                Err(_) => entry.broke(),
+            }
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -231,6 +231,17 @@ pub static RECIPES: &[Recipe] = &[
         ..COMMON
     },
     Recipe {
+        name: "replica_router",
+        plane: Signal::Queries,
+        keys: |place| {
+            let endpoint = place.endpoint.url_of("");
+            // What is counted at the endpoint is what was sent.
+            format!("replicas = [{{ endpoint = \"{endpoint}\" }}]\nprobe.interval = \"0s\"")
+        },
+        change: Some(|keys| format!("{keys}\nidle_connections = 7")),
+        ..COMMON
+    },
+    Recipe {
         name: "rules_directory",
         plane: Signal::Rules,
         keys: |place| format!("path = {:?}", place.written()),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The crates of the machinery, from the bottom up: one may know those that stand before it in its
 /// own list alone. A new edge is a decision, which is taken here.
-const LAYERS: [(&str, &[&str]); 16] = [
+const LAYERS: [(&str, &[&str]); 17] = [
     ("base", &[]),
     ("model", &[]),
     ("files", &["base"]),
@@ -18,6 +18,10 @@ const LAYERS: [(&str, &[&str]); 16] = [
     ("http", &["base", "model"]),
     ("telemetry", &["base", "model"]),
     ("queue", &["base", "codec", "model"]),
+    (
+        "replicas",
+        &["base", "http", "model", "promql", "telemetry"],
+    ),
     (
         "discovery",
         &["base", "codec", "expr", "files", "http", "telemetry"],

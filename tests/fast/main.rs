@@ -32,6 +32,7 @@ mod reload_leaks;
 mod reload_requests;
 mod reload_sinks;
 mod reload_storm;
+mod replica_router;
 mod ruler;
 mod rules;
 mod rules_api;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use metrifold_testing::{
     Answer, Does, Endpoint, Metrifold, Reply, Seen, Sender, expect, hanging, nobody, request,
+    until_so,
 };
 
 /// A gateway in front of an endpoint, with further keys of the source and the sink.
@@ -277,6 +278,118 @@ fn a_query_too_many_is_refused_at_once_and_takes_nobody_s_place() {
     }
     expect(&ask(&gateway, "GET", "/api/v1/query?query=4"), 200);
     assert_eq!(hanging.most_at_once(), 2);
+}
+
+#[test]
+fn a_caller_may_wait_for_less_time_and_says_so_in_the_url_or_in_a_form() {
+    let hanging = hanging();
+    // Nothing but the parameter ends the wait.
+    let gateway = Metrifold::start(&gateway("timeout = \"1h\"", &hanging.url_of(""), ""));
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    for (method, target, headers, body) in [
+        ("GET", "/api/v1/query?query=up&timeout=100ms", &[][..], ""),
+        ("GET", "/api/v1/query?query=up&timeout=0.1", &[], ""),
+        ("POST", "/api/v1/query", &form, "query=up&timeout=100ms"),
+        (
+            "POST",
+            "/api/v1/query?timeout=1h",
+            &form,
+            "query=up&timeout=100ms",
+        ),
+    ] {
+        let answer = request(method, gateway.ingest, target, headers, body.as_bytes());
+        expect_error(&answer.unwrap(), 504, "timeout");
+    }
+    let seen = hanging.seen();
+    assert_eq!(seen.last().unwrap().body, b"query=up&timeout=100ms");
+    // Nobody waits for longer than is configured.
+    let short = Metrifold::start(&self::gateway(
+        "timeout = \"100ms\"",
+        &hanging.url_of(""),
+        "",
+    ));
+    expect_error(
+        &ask(&short, "GET", "/api/v1/query?query=up&timeout=1h"),
+        504,
+        "timeout",
+    );
+}
+
+#[test]
+fn queries_wait_for_their_turn_and_one_too_many_is_refused() {
+    let hanging = Endpoint::new(|_| Does::Hang(Reply::new(200).body("late")));
+    let keys =
+        "max_concurrent = 2\nmax_concurrent_per_tenant = 1\nmax_waiting = 1\npath = \"/{tenant}\"";
+    let config = format!(
+        "[sources.api]\ntype = \"prometheus_api\"\naddress = \"INGEST\"\n{keys}\n\
+         [transforms.own]\ntype = \"tenant\"\ninputs = [\"api\"]\nfrom = [{{ path = \"tenant\" }}]\nlabel = \"tenant_id\"\n\
+         [sinks.upstream]\ntype = \"prometheus\"\ninputs = [\"own\"]\nendpoint = \"{}\"\n",
+        hanging.url_of("")
+    );
+    let gateway = Metrifold::start(&config);
+    let address = gateway.ingest;
+    let asking = |tenant: &'static str| {
+        let target = format!("/{tenant}/api/v1/query?query=up");
+        std::thread::spawn(move || request("GET", address, &target, &[], b"").unwrap())
+    };
+    let first = asking("a");
+    hanging.wait_requests(1);
+    let second = asking("a");
+    until_so("one waits", || {
+        // Another of the same tenant finds the line full.
+        let answer = ask(&gateway, "GET", "/a/api/v1/query?query=up&timeout=50ms");
+        answer.status == 503
+    });
+    let other = asking("b");
+    hanging.wait_requests(2);
+    hanging.release();
+    for asked in [first, second, other] {
+        assert_eq!(asked.join().unwrap().text(), "late");
+    }
+    assert_eq!(hanging.most_at_once(), 2);
+}
+
+#[test]
+fn queries_are_logged_when_they_are_over_and_slow_ones_apart() {
+    let upstream = Endpoint::new(|_| Reply::new(200).body("12345"));
+    let keys = "log = { sample = 1, slow = \"1h\" }";
+    let gateway = Metrifold::start(&gateway(keys, &upstream.url_of(""), ""));
+    expect(
+        &ask(
+            &gateway,
+            "GET",
+            "/api/v1/query?query=up%7Ba%3D%22b%22%7D&secret=hidden",
+        ),
+        200,
+    );
+    gateway.until_logged("metrifold::queries");
+    let log = gateway.log();
+    let line = log
+        .lines()
+        .find(|line| line.contains("metrifold::queries"))
+        .unwrap();
+    for part in [
+        "/api/v1/query",
+        "up{a=",
+        "status=200",
+        "bytes=5",
+        "127.0.0.1",
+    ] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    assert!(!log.contains("hidden"), "{log}");
+    let hanging = hanging();
+    let slow = Metrifold::start(&self::gateway(
+        "log.slow = \"1ms\"",
+        &hanging.url_of(""),
+        "",
+    ));
+    expect_error(
+        &ask(&slow, "GET", "/api/v1/query?query=up&timeout=50ms"),
+        504,
+        "timeout",
+    );
+    slow.until_logged("metrifold::slow_queries");
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod queries;
 mod real;
 mod reload_footprint;
 mod reload_live;
+mod replicas;
 mod rules;
 mod rules_api;
 mod scrape;

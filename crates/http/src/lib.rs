@@ -26,6 +26,7 @@ pub mod client;
 mod describe;
 pub mod descriptors;
 mod events;
+pub mod form;
 pub mod hop_by_hop;
 mod keys;
 pub mod listener;

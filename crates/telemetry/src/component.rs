@@ -4,7 +4,7 @@ mod ledger;
 mod reporter;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Label};
@@ -25,6 +25,12 @@ use ledger::Shown;
 
 pub use ledger::{LEDGER_TENANTS, SinkLedger};
 pub use reporter::Reporter;
+
+/// What a component tells of itself besides what all of them tell.
+pub trait Details: Send + Sync {
+    /// It as JSON.
+    fn details(&self) -> String;
+}
 
 /// Held handles of one component's metrics. Clones are the same meters.
 #[derive(Clone)]
@@ -49,6 +55,8 @@ pub(crate) struct Component {
     pub(crate) state: Mutex<(u64, State)>,
     pub(crate) trouble: Trouble,
     pub(crate) queue: Mutex<Option<Arc<dyn QueueGauge>>>,
+    /// What else it tells of itself, as long as whoever tells it is there.
+    details: Mutex<Option<Weak<dyn Details>>>,
     /// What of its ledger is on the page.
     shown: Mutex<Shown>,
 }
@@ -82,6 +90,7 @@ impl ComponentMetrics {
             state: Mutex::new((0, State::Built)),
             trouble: Trouble::default(),
             queue: Mutex::new(None),
+            details: Mutex::new(None),
             shown: Mutex::default(),
             id: id.into(),
             kind,
@@ -275,6 +284,19 @@ impl ComponentMetrics {
     /// Bytes, bound and batches of the component's queue, if it has one.
     pub fn queue(&self) -> Option<(usize, usize, usize)> {
         lock(&self.0.queue).as_ref().map(|queue| queue.fill())
+    }
+
+    /// Has this tell from now on what else there is to tell of the component, for as long as it is
+    /// there.
+    pub fn show_details<D: Details + 'static>(&self, details: &Arc<D>) {
+        let details: Arc<dyn Details> = details.clone();
+        *lock(&self.0.details) = Some(Arc::downgrade(&details));
+    }
+
+    /// What else there is to tell of the component, as JSON.
+    pub fn details(&self) -> Option<String> {
+        let details = lock(&self.0.details).as_ref().and_then(Weak::upgrade)?;
+        Some(details.details())
     }
 
     fn labelled(&self, metric: Metric, label: &'static str, value: &str) -> Counter {

@@ -40,7 +40,7 @@ use metrifold_model::Kind;
 use component::Component;
 use recording::Recording;
 
-pub use component::{ComponentMetrics, LEDGER_TENANTS, Reporter, SinkLedger};
+pub use component::{ComponentMetrics, Details, LEDGER_TENANTS, Reporter, SinkLedger};
 pub use flow::{Flow, FlowReading};
 pub use metric::{Described, Metric, Scope, Type};
 pub use queries::{QueryMeters, UnderWay};

@@ -375,6 +375,26 @@ metrics! {
     QueriesInFlight: gauge of component []
         "metrifold_component_queries_in_flight",
         "Queries that a sink is answering, streaming included.";
+    /// 1 while a replica may be asked.
+    ReplicaUp: gauge of process ["sink", "replica"]
+        "metrifold_replica_up",
+        "1 while a replica may be asked, 0 while its probes or its requests fail.";
+    /// 1 while a replica is worth asking.
+    ReplicaSelected: gauge of process ["sink", "replica"]
+        "metrifold_replica_selected",
+        "1 while the strategy finds a replica worth asking, 0 otherwise.";
+    /// Requests to a replica, by what became of them.
+    ReplicaRequests: counter of process ["sink", "replica", "outcome"]
+        "metrifold_replica_requests_total",
+        "Requests to a replica: answered, failed by its fault, or cancelled.";
+    /// Queries that were sent to another replica since this one failed.
+    ReplicaRetries: counter of process ["sink", "replica"]
+        "metrifold_replica_retries_total",
+        "Queries that were sent again since this replica failed.";
+    /// Queries that were sent to another replica besides since this one was slow.
+    ReplicaHedges: counter of process ["sink", "replica"]
+        "metrifold_replica_hedges_total",
+        "Queries that were sent to another replica besides since this one was slow.";
     /// Rule sets that a component has passed on.
     RulesPublished: counter of component []
         "metrifold_component_rule_sets_total",

@@ -7,7 +7,6 @@
 
 mod answers;
 mod endpoint;
-mod form;
 mod read;
 
 #[cfg(test)]
@@ -26,6 +25,7 @@ use metrifold_base::{BuildError, Problems};
 use metrifold_engine::component::{BuildContext, BuildTransform};
 use metrifold_engine::planes::queries::{Edit, Plan, Queries, Query, Transform};
 use metrifold_http::Body;
+use metrifold_http::form::{self, Form};
 use metrifold_model::{Origin, Rejection, RejectionKind, Tenant};
 use metrifold_promql::{
     Expr, ImplicitInfo, Matcher, Options, ParseError, enforce, parse, parse_selector,
@@ -34,7 +34,6 @@ use metrifold_promql::{
 use super::{TenantConfig, TenantTransform, name};
 use answers::Owner;
 use endpoint::{Endpoint, Treatment};
-use form::Form;
 
 /// Divides the names of several tenants.
 const DIVIDER: char = '|';
@@ -408,6 +407,10 @@ fn beside(query: &Query, text: &str) -> Result<Query, Rejection> {
         method: Method::GET,
         uri: target(text)?,
         headers,
+        cookies: query.cookies.clone(),
+        // It waits with the query that it is asked beside.
+        turns: None,
+        asked_for: None,
         body: Body::empty(),
         origin: query.origin.clone(),
         tenant: query.tenant.clone(),

@@ -49,18 +49,24 @@ fn look(
     let Some(value) = table.get(KEY) else {
         return;
     };
-    // What is no text is reported by whoever reads it.
-    let DeValue::String(name) = value.get_ref() else {
-        return;
+    // What is neither a text nor a list of texts is reported by whoever reads it.
+    let named: Vec<&Spanned<DeValue<'_>>> = match value.get_ref() {
+        DeValue::Array(list) => list.iter().collect(),
+        _ => vec![value],
     };
-    if names.contains(&&**name) {
-        return;
+    for value in named {
+        let DeValue::String(name) = value.get_ref() else {
+            continue;
+        };
+        if names.contains(&&**name) {
+            continue;
+        }
+        let help = match suggest::nearest(name, names.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("declare it under [{KEY}.{name}]"),
+        };
+        let diagnostic = Diagnostic::error(format!("{owner}: there is no provider `{name}`"));
+        let at = around.place(value.span());
+        found.push(diagnostic.at(at).with_help(help));
     }
-    let help = match suggest::nearest(name, names.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("declare it under [{KEY}.{name}]"),
-    };
-    let diagnostic = Diagnostic::error(format!("{owner}: there is no provider `{name}`"));
-    let at = around.place(value.span());
-    found.push(diagnostic.at(at).with_help(help));
 }

@@ -10,11 +10,12 @@ mod edge;
 mod edit;
 mod plane;
 mod stage;
+mod turns;
 
 use std::fmt::{self, Debug};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, HeaderValue, Method, Uri};
 use tokio::time::Instant;
 
 use metrifold_base::BoxFuture;
@@ -25,6 +26,7 @@ use metrifold_model::{Origin, Tenant};
 pub use edge::{Edge, Input, Serving};
 pub use plane::Queries;
 pub use stage::{Output, Stage};
+pub use turns::{Turn, TurnLimits, Turns};
 
 /// A read request on its way to the sink that answers it.
 #[derive(Debug)]
@@ -35,12 +37,18 @@ pub struct Query {
     pub uri: Uri,
     /// The headers, without those that hold credentials or speak of one connection alone.
     pub headers: HeaderMap,
+    /// The caller's cookies, for a sink that set one. They go no further.
+    pub cookies: Vec<HeaderValue>,
     /// The body, unread.
     pub body: Body,
     /// Where it comes from.
     pub origin: Arc<Origin>,
     /// Whose data it may see, once that is known.
     pub tenant: Option<Tenant>,
+    /// What it waits for before it is asked, once its tenant is known.
+    pub turns: Option<Turns>,
+    /// Where whoever asked hears of whom it was asked for.
+    pub asked_for: Option<Arc<OnceLock<Tenant>>>,
     /// When whoever asked does not wait any longer: the end of the answer's body must have been
     /// sent by then.
     pub deadline: Instant,

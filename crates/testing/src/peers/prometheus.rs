@@ -63,6 +63,13 @@ impl Prometheus {
         self.process.until_ready(self.api.address, "/-/ready");
     }
 
+    /// Starts it again, at the same address and without what it had stored.
+    #[track_caller]
+    pub fn start_empty(&mut self) {
+        std::fs::remove_dir_all(self.folder.path().join("data")).unwrap();
+        self.start_again();
+    }
+
     pub fn write_url(&self) -> String {
         format!("{}/api/v1/write", self.url())
     }

@@ -43,8 +43,18 @@ impl Stage {
                 }
                 Some(Target::Edge(at)) => {
                     let edge = self.0.edges[at].clone();
+                    if let (Some(told), Some(tenant)) = (&query.asked_for, &query.tenant) {
+                        // Two queries of one caller are asked for the same tenant.
+                        let _ = told.set(tenant.clone());
+                    }
+                    let turn = match query.turns.take() {
+                        Some(turns) => {
+                            Some(turns.turn(query.tenant.as_ref(), query.deadline).await?)
+                        }
+                        None => None,
+                    };
                     // A reload waits for queries that are under way on the stages of before.
-                    return edge.ask(query, self).await;
+                    return edge.ask(query, (self, turn)).await;
                 }
                 None => {
                     let reason = "no sink takes these queries";

@@ -7,15 +7,19 @@ use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 
 /// The type of a form.
-pub(super) const TYPE: &str = "application/x-www-form-urlencoded";
+pub const TYPE: &str = "application/x-www-form-urlencoded";
 
 /// Parameters in their order. As text they are written in one way, whatever they were read from.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Form(Vec<(String, String)>);
+pub struct Form(Vec<(String, String)>);
 
 impl Form {
     /// Reads parameters.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    ///
+    /// # Errors
+    ///
+    /// Fails with the reason when somebody else could read them otherwise.
+    pub fn parse(text: &str) -> Result<Self, String> {
         if text.contains(';') {
             // It divides parameters to some, and to others it does not.
             return Err("a semicolon is written %3B".into());
@@ -28,32 +32,35 @@ impl Form {
         decoded.collect::<Result<_, String>>().map(Self)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+    /// Their names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(name, _)| &**name)
     }
 
-    pub(super) fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+    /// The values of a name.
+    pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         let named = self.0.iter().filter(move |(it, _)| it == name);
         named.map(|(_, value)| &**value)
     }
 
-    pub(super) fn values_mut<'a>(
-        &'a mut self,
-        name: &'a str,
-    ) -> impl Iterator<Item = &'a mut String> {
+    /// The values of a name, to change them.
+    pub fn values_mut<'a>(&'a mut self, name: &'a str) -> impl Iterator<Item = &'a mut String> {
         let named = self.0.iter_mut().filter(move |(it, _)| it == name);
         named.map(|(_, value)| value)
     }
 
-    pub(super) fn add(&mut self, name: &str, value: &str) {
+    /// Adds one.
+    pub fn add(&mut self, name: &str, value: &str) {
         self.0.push((name.to_owned(), value.to_owned()));
     }
 
-    pub(super) fn remove(&mut self, name: &str) {
+    /// Removes all of a name.
+    pub fn remove(&mut self, name: &str) {
         self.0.retain(|(it, _)| it != name);
     }
 }
@@ -73,7 +80,7 @@ impl fmt::Display for Form {
 }
 
 /// Whether headers say that a body is a form, to everybody who reads them.
-pub(super) fn is_form(headers: &HeaderMap) -> bool {
+pub fn is_form(headers: &HeaderMap) -> bool {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let (Some(content_type), None) = (types.next(), types.next()) else {
         return false;

@@ -1,0 +1,235 @@
+//! Answers range queries from what was answered before, and asks for the rest; asks once for what
+//! several want at the same time.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, Weak};
+
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Method, StatusCode};
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+
+use metrifold_base::{Period, locked};
+use metrifold_http::form::Form;
+use metrifold_http::{Response, body};
+use metrifold_model::Rejection;
+
+use crate::cache::{Cache, Matrix, Steps, add, lookahead, read, within, write};
+use crate::range::time;
+use crate::time::epoch_ms;
+
+use super::Router;
+use super::query::Prepared;
+
+/// The endpoint whose answers are kept.
+const RANGE: &str = "/api/v1/query_range";
+
+/// Headers that choose whose data is asked for.
+const SCOPES: [&str; 2] = ["x-scope-orgid", "thanos-tenant"];
+
+/// Queries that are under way, by what they ask for.
+#[derive(Debug, Default)]
+pub(super) struct Flights(Mutex<HashMap<String, Weak<Flight>>>);
+
+type Flight = OnceCell<Result<Option<Told>, Rejection>>;
+
+/// An answer that several are given.
+#[derive(Clone, Debug)]
+struct Told {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+/// A range query whose answer can be put together of parts.
+struct Ranged {
+    key: String,
+    steps: Steps,
+    lookahead: i64,
+    form: Form,
+}
+
+/// How many flights there may be before those that are over are cleared.
+const MANY: usize = 1024;
+
+impl Flights {
+    fn join(&self, key: &str) -> Arc<Flight> {
+        let mut flights = locked(&self.0);
+        if let Some(flight) = flights.get(key).and_then(Weak::upgrade) {
+            return flight;
+        }
+        if flights.len() >= MANY {
+            flights.retain(|_, flight| flight.strong_count() > 0);
+        }
+        let flight = Arc::new(Flight::new());
+        flights.insert(key.to_owned(), Arc::downgrade(&flight));
+        flight
+    }
+}
+
+impl Router {
+    /// Answers a range query with the help of the cache; none if it has to be asked as it is.
+    pub(super) async fn cached(
+        self: &Arc<Self>,
+        cache: &Cache,
+        query: &Prepared,
+    ) -> Option<Result<Response, Rejection>> {
+        let ranged = ranged(query)?;
+        let Steps { start, last, .. } = ranged.steps;
+        // Whoever asks for the same at the same time is given the same; if the one that asks goes
+        // away, the next one does.
+        let flight = self.flights.join(&format!("{start} {last} {}", ranged.key));
+        let told = flight
+            .get_or_init(|| self.assembled(cache, query, &ranged))
+            .await;
+        let told = match told.clone() {
+            Ok(told) => told?,
+            Err(rejection) => return Some(Err(rejection)),
+        };
+        let mut answer = Response::new(told.body.into());
+        *answer.status_mut() = told.status;
+        *answer.headers_mut() = told.headers;
+        Some(Ok(answer))
+    }
+
+    /// Puts an answer together; none if it is not one that can be.
+    async fn assembled(
+        self: &Arc<Self>,
+        cache: &Cache,
+        query: &Prepared,
+        ranged: &Ranged,
+    ) -> Result<Option<Told>, Rejection> {
+        let (key, steps) = (&ranged.key, ranged.steps);
+        let known = cache.get(key, steps);
+        let missing = steps.missing(known.as_ref().map(|(steps, _)| *steps));
+        let mut matrix: Matrix = match &known {
+            Some((_, known)) => within(known, steps),
+            None => Matrix::new(),
+        };
+        let mut headers = HeaderMap::new();
+        for part in missing {
+            let answer = self.clone().route(part_of(query, ranged, part)).await?;
+            let (head, body) = answer.into_parts();
+            let left = query.deadline.saturating_duration_since(Instant::now());
+            let Ok(body) = body::read(body, None, cache.max_answer, left).await else {
+                return Ok(None);
+            };
+            let found = (head.status == StatusCode::OK).then(|| read(&body));
+            let Some(found) = found.flatten() else {
+                // An error or a warning, which is passed on if it is about all that was asked for.
+                return Ok((part == steps).then_some(Told {
+                    status: head.status,
+                    headers: head.headers,
+                    body,
+                }));
+            };
+            add(&mut matrix, found);
+            if let Some(name) = &self.served_by
+                && let Some(value) = head.headers.get(name)
+            {
+                headers.insert(name, value.clone());
+            }
+        }
+        // One stretch is kept: what is known already, and what was asked for beside it.
+        let mut kept = steps;
+        let mut all = matrix.clone();
+        if let Some((known, other)) = known {
+            kept.start = kept.start.min(known.start);
+            kept.last = kept.last.max(known.last);
+            add(&mut all, (*other).clone());
+        }
+        let now = epoch_ms();
+        cache.put(key, kept, &all, ranged.lookahead, now);
+        if kept != steps && cache.steps(key).map(|it| it.start) != Some(kept.start) {
+            // All of it takes too much: what was asked for now counts.
+            cache.put(key, steps, &matrix, ranged.lookahead, now);
+        }
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Ok(Some(Told {
+            status: StatusCode::OK,
+            headers,
+            body: write(&matrix).into(),
+        }))
+    }
+}
+
+/// Reads a range query; none if its answer cannot be put together of parts.
+fn ranged(query: &Prepared) -> Option<Ranged> {
+    let (path, text) = query.target.split_once('?').unwrap_or((&query.target, ""));
+    if path != RANGE || query.method == Method::HEAD || !query.is_rewindable() {
+        return None;
+    }
+    let mut form = Form::parse(query.form_text().unwrap_or_default()).ok()?;
+    let url = Form::parse(text).ok()?;
+    for name in url.names() {
+        // A form goes before the URL, as in Go.
+        if form.values(name).next().is_none() {
+            form.add(name, url.values(name).next()?);
+        }
+    }
+    let one = |name: &str| {
+        let mut values = form.values(name);
+        let first = values.next().map(str::to_owned);
+        first.filter(|_| values.next().is_none())
+    };
+    let (start, end) = (time(&one("start")?)?, time(&one("end")?)?);
+    let step = step(&one("step")?)?;
+    let text = one("query")?;
+    let lookahead = lookahead(&text)?;
+    let steps = Steps::new(start, end, step)?;
+    let phase = start.rem_euclid(step);
+    let mut key = format!(
+        "{} {step} {phase} {text}",
+        query.tenant.as_deref().unwrap_or_default()
+    );
+    for name in form.names() {
+        // Statistics are of the query that was asked.
+        if name == "stats" {
+            return None;
+        }
+        if !["query", "start", "end", "step", "timeout"].contains(&name) {
+            key.push_str(&format!(
+                "\n{name}={:?}",
+                form.values(name).collect::<Vec<_>>()
+            ));
+        }
+    }
+    for name in SCOPES {
+        for value in query.headers.get_all(name) {
+            key.push_str(&format!("\n{name}: {value:?}"));
+        }
+    }
+    Some(Ranged {
+        key,
+        steps,
+        lookahead,
+        form,
+    })
+}
+
+/// A step in milliseconds: seconds, or a duration.
+fn step(text: &str) -> Option<i64> {
+    let millis = match text.parse::<f64>() {
+        Ok(secs) => (secs * 1000.0).round(),
+        Err(_) => text.parse::<Period>().ok()?.0.as_millis() as f64,
+    };
+    (1.0..1e15).contains(&millis).then_some(millis as i64)
+}
+
+/// The query of some of the steps.
+fn part_of(query: &Prepared, ranged: &Ranged, part: Steps) -> Prepared {
+    // What is written can be read.
+    let mut form = Form::parse(&ranged.form.to_string()).unwrap_or_default();
+    let seconds =
+        |millis: i64| format!("{}.{:03}", millis.div_euclid(1000), millis.rem_euclid(1000));
+    for (name, time) in [("start", part.start), ("end", part.last)] {
+        form.remove(name);
+        form.add(name, &seconds(time));
+    }
+    let mut asked = query.with_form(RANGE, &form.to_string());
+    asked
+        .headers
+        .insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    asked
+}

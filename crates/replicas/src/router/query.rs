@@ -1,0 +1,174 @@
+//! A query as far as it has been read, and whether it can be sent again.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderValue, Method};
+use tokio::time::Instant;
+
+use metrifold_base::locked;
+use metrifold_http::form::is_form;
+use metrifold_http::{Body, hop_by_hop};
+use metrifold_model::Rejection;
+
+use crate::range::Parameters;
+use crate::time::epoch_ms;
+
+use super::Ask;
+use super::bodies::{Start, start};
+
+/// A query that is about to be sent.
+pub(super) struct Prepared {
+    pub(super) method: Method,
+    /// Path and query string.
+    pub(super) target: String,
+    pub(super) headers: HeaderMap,
+    pub(super) peer: Option<IpAddr>,
+    pub(super) tenant: Option<Arc<str>>,
+    pub(super) cookies: Vec<HeaderValue>,
+    pub(super) deadline: Instant,
+    /// Whether nothing changes however often it is sent.
+    pub(super) idempotent: bool,
+    /// Whether every replica answers it of its own state.
+    pub(super) pinned: bool,
+    /// The time that it reads.
+    pub(super) range: Option<(i64, i64)>,
+    body: Sending,
+}
+
+enum Sending {
+    /// It can be sent as often as is needed.
+    Whole(Bytes),
+    /// It can be sent once.
+    Once(Mutex<Option<Body>>),
+}
+
+/// Endpoints that only read, though they are asked by POST.
+const READING: [&str; 8] = [
+    "/api/v1/query",
+    "/api/v1/query_range",
+    "/api/v1/query_exemplars",
+    "/api/v1/series",
+    "/api/v1/labels",
+    "/api/v1/format_query",
+    "/api/v1/parse_query",
+    "/api/v1/read",
+];
+
+/// What a replica answers of its own state, which differs from that of the others.
+const OWN: [&str; 8] = [
+    "/api/v1/rules",
+    "/api/v1/alerts",
+    "/api/v1/alertmanagers",
+    "/api/v1/targets",
+    "/api/v1/scrape_pools",
+    "/api/v1/status/",
+    "/api/v1/notifications",
+    "/api/v1/metadata",
+];
+
+impl Prepared {
+    /// Reads as much of a query as is needed to choose a replica, and to send it again.
+    pub(super) async fn read(ask: Ask, max_body: usize) -> Result<Self, Rejection> {
+        let mut headers = ask.headers;
+        hop_by_hop::remove(&mut headers);
+        let path = ask.uri.path();
+        let target = ask.uri.path_and_query().map_or("/", |it| it.as_str());
+        let safe = matches!(ask.method, Method::GET | Method::HEAD);
+        let idempotent = safe || ask.method == Method::POST && READING.contains(&path);
+        let left = ask.deadline.saturating_duration_since(Instant::now());
+        let started = tokio::time::timeout(left, start(ask.body, max_body)).await;
+        let started = started.map_err(|_| {
+            let reason = "the request's body did not arrive in time";
+            Rejection::new(metrifold_model::RejectionKind::TimedOut, reason)
+        })?;
+        let body = match started.map_err(|error| Rejection::invalid(error.to_string()))? {
+            Start::Whole(whole) => Sending::Whole(whole),
+            Start::More(body) => Sending::Once(Mutex::new(Some(body))),
+        };
+        let form = is_form(&headers);
+        let text = match &body {
+            Sending::Whole(whole) if form => Some(&whole[..]),
+            _ => None,
+        };
+        let range = Parameters::read(ask.uri.query(), text).range(path, epoch_ms());
+        // A POST without a body has to say so, or some servers ask for its length (411).
+        if ask.method == Method::POST && matches!(&body, Sending::Whole(whole) if whole.is_empty())
+        {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        Ok(Self {
+            idempotent,
+            pinned: OWN.iter().any(|own| path.starts_with(own)),
+            range,
+            target: target.to_owned(),
+            method: ask.method,
+            headers,
+            peer: ask.peer,
+            tenant: ask.tenant,
+            cookies: ask.cookies,
+            deadline: ask.deadline,
+            body,
+        })
+    }
+
+    /// The same query, if it can be sent again, or one without a body.
+    pub(super) fn copy(&self) -> Self {
+        let body = match &self.body {
+            Sending::Whole(whole) => whole.clone(),
+            Sending::Once(_) => Bytes::new(),
+        };
+        Self {
+            method: self.method.clone(),
+            target: self.target.clone(),
+            headers: self.headers.clone(),
+            cookies: self.cookies.clone(),
+            tenant: self.tenant.clone(),
+            body: Sending::Whole(body),
+            ..*self
+        }
+    }
+
+    /// The text of its body, if that is a form.
+    pub(super) fn form_text(&self) -> Option<&str> {
+        match &self.body {
+            Sending::Whole(whole) if is_form(&self.headers) => std::str::from_utf8(whole).ok(),
+            _ => None,
+        }
+    }
+
+    /// The same query with other parameters, in the same place.
+    pub(super) fn with_form(&self, path: &str, form: &str) -> Self {
+        let mut query = self.copy();
+        if self.method == Method::POST && is_form(&self.headers) {
+            query.target = path.to_owned();
+            query.body = Sending::Whole(Bytes::copy_from_slice(form.as_bytes()));
+        } else {
+            query.target = format!("{path}?{form}");
+        }
+        query
+    }
+
+    /// Whether it can be sent again.
+    pub(super) fn is_rewindable(&self) -> bool {
+        matches!(self.body, Sending::Whole(_))
+    }
+
+    /// The body for a first attempt, or any if it can be sent again.
+    pub(super) fn body(&self) -> Body {
+        match &self.body {
+            Sending::Whole(whole) => whole.clone().into(),
+            Sending::Once(body) => locked(body).take().unwrap_or_default(),
+        }
+    }
+
+    /// The body for a further attempt.
+    pub(super) fn whole_body(&self) -> Body {
+        match &self.body {
+            Sending::Whole(whole) => whole.clone().into(),
+            Sending::Once(_) => Body::empty(),
+        }
+    }
+}

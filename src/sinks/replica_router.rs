@@ -1,0 +1,275 @@
+//! Answers queries from one of several replicas: Prometheis that scrape the same, or whatever speaks
+//! their HTTP API.
+//!
+//! Delivery: each query is answered by one replica. One that fails before its answer has begun is
+//! sent to another, within a budget; a replica that is slow may be hedged. Nothing is queued. A query
+//! that nobody waits for any more is dropped: its connections are closed.
+//!
+//! Limits: the body of a query that can be sent again, the beginning of an answer that is held back
+//! until it is there, the pages that probes read, the retries in percent of the queries.
+
+mod mpp;
+mod targets;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use http::HeaderMap;
+
+use metrifold_base::keys::Keys;
+use metrifold_base::{
+    BoxFuture, BuildError, OneOrMany, Problems, RunError, Secret, Shutdown, keys, words,
+};
+use metrifold_discovery::Targets;
+use metrifold_engine::component::{
+    BuildContext, BuildSink, ComponentInfo, Resource, SinkConfig, SinkPort,
+};
+use metrifold_engine::planes::Sink;
+use metrifold_engine::planes::queries::{Answer, Answerer, Input, Queries, Query};
+use metrifold_http::{ClientKeys, Route};
+use metrifold_model::{Kind, Rejection};
+use metrifold_replicas::{
+    Ask, Replica, ReplicaKeys, Router, RoutingKeys, Upstream, below, upstream_headers,
+};
+use metrifold_telemetry::{ComponentMetrics, Details};
+
+use mpp::{MppKeys, Pages};
+
+words! {
+    /// How a replica is connected to.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) enum Scheme {
+        /// In plain text.
+        Http = "http",
+        /// In TLS.
+        Https = "https",
+    }
+}
+
+keys! {
+    /// Configuration of the `replica_router` sink.
+    #[derive(Clone, Debug)]
+    pub struct ReplicaRouterConfig {
+        /// The replicas, in their order. Needed unless `discovery` is set; with both, these come first.
+        replicas: Vec<ReplicaKeys> = suggested([{ endpoint = "http://prometheus-0:9090" }, { endpoint = "http://prometheus-1:9090" }]),
+        /// Provider of replicas, one under `[discovery.NAME]`, or several. A target's address is `host:port`, or a URL with a path.
+        discovery: Option<OneOrMany<String>> = unset("prometheis"),
+        /// How targets of providers are connected to, unless the label `__scheme__` says so or their address is a URL.
+        scheme: Scheme = default("http"),
+        /// Label by whose value targets of providers are ordered, numbers as numbers; by default, by their addresses.
+        order_label: Option<String> = unset("instance_index"),
+        routing: RoutingKeys = include,
+        client: ClientKeys = include,
+        /// Headers to set in each request.
+        headers: BTreeMap<String, Secret> = unset({ X-Scope-OrgID = "team-a" }),
+        /// Most idle connections to a replica that are kept for queries to come.
+        idle_connections: usize = default(64),
+        /// Where `/mpp/health`, `/mpp/metrics` and `/mpp/status` are served; nowhere unless set.
+        mpp: Option<MppKeys> = optional,
+    }
+}
+
+inventory::submit! {
+    ComponentInfo {
+        kind: Kind::Sink,
+        name: "replica_router",
+        summary: "Answers queries from one of several replicas.",
+        keys: ReplicaRouterConfig::ENTRIES,
+    }
+}
+
+#[typetag::deserialize(name = "replica_router")]
+impl SinkConfig for ReplicaRouterConfig {
+    fn port(&self) -> SinkPort<'_> {
+        SinkPort::Queries(self)
+    }
+
+    fn resources(&self) -> Vec<Resource> {
+        let listens = self.mpp.iter().flat_map(MppKeys::listens);
+        listens.map(Resource::Route).collect()
+    }
+
+    fn files(&self) -> Vec<&Path> {
+        let clients = self.replicas.iter().filter_map(|it| it.client.as_ref());
+        let clients = clients.chain([&self.client]);
+        let mpp = self.mpp.iter().flat_map(MppKeys::files);
+        let routing = self.routing.files();
+        clients
+            .flat_map(ClientKeys::files)
+            .chain(mpp)
+            .chain(routing)
+            .collect()
+    }
+
+    fn validate(&self, problems: &mut Problems) {
+        if self.replicas.is_empty() && self.discovery.is_none() {
+            let problem = problems.at("", "it has no replicas");
+            problem.help("list them under `replicas`, or name a provider with `discovery`");
+        }
+        if self
+            .discovery
+            .as_ref()
+            .is_some_and(|names| names.0.is_empty())
+        {
+            problems.at("discovery", "must name a provider");
+        }
+        let mut known: Vec<String> = Vec::new();
+        for (at, replica) in self.replicas.iter().enumerate() {
+            below(&format!("replicas[{at}]"), problems, |inner| {
+                replica.validate(inner);
+                let url = replica.endpoint.uri().to_string();
+                let url = url.trim_end_matches('/').to_owned();
+                if known.contains(&url) {
+                    inner.at("endpoint", "is listed twice");
+                }
+                known.push(url);
+            });
+        }
+        self.routing.validate(problems);
+        self.client.validate(problems);
+        if let Err(errors) = upstream_headers(&self.headers) {
+            for error in errors {
+                problems.at(error.what, error.reason);
+            }
+        }
+        if let Some(mpp) = &self.mpp {
+            below("mpp", problems, |inner| mpp.validate(inner));
+        }
+    }
+}
+
+impl ReplicaRouterConfig {
+    fn upstream(
+        &self,
+        keys: &ClientKeys,
+        headers: &HeaderMap,
+    ) -> Result<Arc<Upstream>, BuildError> {
+        Ok(Arc::new(Upstream {
+            client: keys.client(self.idle_connections)?,
+            credentials: keys.credentials()?,
+            headers: headers.clone(),
+        }))
+    }
+
+    /// The replicas that are listed.
+    fn listed(&self, own: &Arc<Upstream>, headers: &HeaderMap) -> Result<Vec<Replica>, BuildError> {
+        let replica = |(at, keys): (usize, &ReplicaKeys)| -> Result<Replica, BuildError> {
+            let key = format!("replicas[{at}].endpoint");
+            let upstream = match &keys.client {
+                Some(client) => self.upstream(client, headers)?,
+                None => own.clone(),
+            };
+            let url = keys.endpoint.uri().to_string();
+            let mut replica =
+                Replica::new(&url, keys.weight, upstream).map_err(|e| BuildError::new(&key, e))?;
+            replica.labels = keys.labels.clone();
+            Ok(replica)
+        };
+        self.replicas.iter().enumerate().map(replica).collect()
+    }
+}
+
+impl BuildSink<Queries> for ReplicaRouterConfig {
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Sink<Queries>>, BuildError> {
+        let headers = upstream_headers(&self.headers).map_err(|mut errors| errors.remove(0))?;
+        let upstream = self.upstream(&self.client, &headers)?;
+        let listed = self.listed(&upstream, &headers)?;
+        let router = Router::new(cx.id.clone(), self.routing.clone(), &cx.telemetry)?;
+        let router = Arc::new(Steers(Arc::new(router)));
+        let names = self.discovery.iter().flat_map(|names| &names.0);
+        let found: Vec<Targets> = names
+            .map(|name| cx.discovery.targets(name))
+            .collect::<Result<_, _>>()?;
+        let mpp = match &self.mpp {
+            Some(mpp) => Some((mpp.routes(&cx.listeners, &cx.id)?, mpp.callers()?)),
+            None => None,
+        };
+        Ok(Box::new(ReplicaRouter {
+            router,
+            listed,
+            found,
+            reading: targets::Reading {
+                scheme: self.scheme,
+                order_label: self.order_label.clone(),
+                upstream,
+            },
+            mpp,
+            metrics: cx.metrics.clone(),
+        }))
+    }
+}
+
+struct ReplicaRouter {
+    router: Arc<Steers>,
+    listed: Vec<Replica>,
+    /// What the providers know, one after the other.
+    found: Vec<Targets>,
+    reading: targets::Reading,
+    mpp: Option<(Vec<(Pages, Route)>, metrifold_http::Callers)>,
+    metrics: ComponentMetrics,
+}
+
+impl Sink<Queries> for ReplicaRouter {
+    fn run(
+        self: Box<Self>,
+        input: Input,
+        mut shutdown: Shutdown,
+    ) -> BoxFuture<Result<(), RunError>> {
+        let Self {
+            router,
+            listed,
+            mut found,
+            reading,
+            mpp,
+            metrics,
+        } = *self;
+        router.0.set(reading.all(&listed, &mut found));
+        metrics.show_details(&router);
+        let serving = input.serve(router.clone());
+        let (routes, callers) = mpp.map_or((Vec::new(), None), |(it, callers)| (it, Some(callers)));
+        let callers = callers.map(Arc::new);
+        let pages = routes.into_iter().zip(std::iter::repeat(callers));
+        let pages: Vec<_> = pages
+            .filter_map(|((page, route), callers)| {
+                let handler = page.handler(router.0.clone());
+                Some((route.serve(callers?, handler), route))
+            })
+            .collect();
+        Box::pin(async move {
+            tokio::select! {
+                () = shutdown.wait() => {}
+                () = router.0.probe() => {}
+                () = reading.follow(&listed, &mut found, &router.0) => {}
+            }
+            serving.retire();
+            drop(pages);
+            Ok(())
+        })
+    }
+}
+
+/// The router as the plane and the admin address know it.
+struct Steers(Arc<Router>);
+
+impl Answerer for Steers {
+    fn answer(self: Arc<Self>, query: Query) -> BoxFuture<Result<Answer, Rejection>> {
+        let router = self.0.clone();
+        Box::pin(router.ask(Ask {
+            method: query.method,
+            uri: query.uri,
+            headers: query.headers,
+            body: query.body,
+            tenant: query.tenant,
+            peer: query.origin.peer,
+            cookies: query.cookies,
+            deadline: query.deadline,
+        }))
+    }
+}
+
+impl Details for Steers {
+    fn details(&self) -> String {
+        serde_json::to_string(&self.0.view()).unwrap_or_default()
+    }
+}

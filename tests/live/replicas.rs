@@ -1,0 +1,307 @@
+//! Real Prometheis as replicas, under the load of dashboards, through single faults: no query fails,
+//! and the strategies choose as documented.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use metrifold_testing::peers::{Prometheus, now};
+use metrifold_testing::{Metrifold, StopOnPanic, encode, request, until_so};
+
+/// How many clients ask at once.
+const CLIENTS: usize = 8;
+
+/// How many queries each phase has at least.
+const QUERIES: usize = 400;
+
+const SCRAPES_ITSELF: &str = "global: { scrape_interval: 1s }\n\
+    scrape_configs:\n  - job_name: self\n    static_configs: [{ targets: [SELF] }]\n";
+
+fn gateway(replicas: &[&Prometheus], keys: &str) -> Metrifold {
+    let endpoints = replicas
+        .iter()
+        .map(|it| format!("{{ endpoint = \"{}\" }}", it.url()));
+    let endpoints = endpoints.collect::<Vec<_>>().join(", ");
+    Metrifold::start(&format!(
+        "[sources.api]\ntype = \"prometheus_api\"\naddress = \"INGEST\"\n\
+         [sinks.router]\ntype = \"replica_router\"\ninputs = [\"api\"]\nreplicas = [{endpoints}]\n\
+         probe = {{ interval = \"500ms\", timeout = \"500ms\" }}\n{keys}\n"
+    ))
+}
+
+/// What clients have seen.
+#[derive(Default)]
+struct Seen {
+    queries: AtomicUsize,
+    failed: Mutex<Vec<String>>,
+}
+
+/// Asks as a dashboard does, until `stop`: panels of several dashboards, as GET and as POST.
+fn ask(address: SocketAddr, client: usize, seen: &Seen, stop: &AtomicBool) {
+    let _guard = StopOnPanic(stop);
+    let mut n = client;
+    while !stop.load(Ordering::SeqCst) {
+        n += 1;
+        let end = now();
+        let expressions = [
+            "up",
+            "sum(rate(prometheus_http_requests_total[1m])) by (handler)",
+            "{__name__=~\"go_.*\"}",
+        ];
+        let query = encode(expressions[n % expressions.len()]);
+        let form = format!("query={query}&start={}&end={end}&step=1", end - 60.0);
+        let dashboard = format!("d{}", n % 5);
+        let headers = [
+            ("x-dashboard-uid", &*dashboard),
+            ("content-type", "application/x-www-form-urlencoded"),
+        ];
+        let answer = match n % 2 {
+            0 => request(
+                "POST",
+                address,
+                "/api/v1/query_range",
+                &headers,
+                form.as_bytes(),
+            ),
+            _ => {
+                let target = format!("/api/v1/query_range?{form}");
+                request("GET", address, &target, &headers[..1], b"")
+            }
+        };
+        let failure = match answer {
+            Ok(answer) if answer.status == 200 && answer.json()["status"] == "success" => None,
+            Ok(answer) => Some(format!("{}: {}", answer.status, answer.text())),
+            Err(error) => Some(error.to_string()),
+        };
+        seen.queries.fetch_add(1, Ordering::SeqCst);
+        seen.failed.lock().unwrap().extend(failure);
+    }
+}
+
+/// Has clients ask through `gateway` while faults happen, and fails with the first failure that one
+/// of them has seen.
+#[track_caller]
+fn under_load(gateway: &Metrifold, faults: impl FnOnce(&dyn Fn(&str))) -> usize {
+    let (seen, stop) = (Seen::default(), Arc::new(AtomicBool::new(false)));
+    let address = gateway.ingest;
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let (seen, stop) = (&seen, &stop);
+            scope.spawn(move || ask(address, client, seen, stop));
+        }
+        let guard = StopOnPanic(&stop);
+        faults(&|what: &str| {
+            let before = seen.queries.load(Ordering::SeqCst);
+            until_so(what, || {
+                seen.queries.load(Ordering::SeqCst) >= before + QUERIES
+            });
+            let failed = seen.failed.lock().unwrap().clone();
+            assert_eq!(failed, Vec::<String>::new(), "{what}");
+        });
+        stop.store(true, Ordering::SeqCst);
+        drop(guard);
+    });
+    let failed = seen.failed.into_inner().unwrap();
+    assert_eq!(failed, Vec::<String>::new());
+    seen.queries.into_inner()
+}
+
+fn is_up(gateway: &Metrifold, replica: &Prometheus) -> bool {
+    gateway.metric("metrifold_replica_up", &[("replica", &replica.url())]) == 1.0
+}
+
+/// Kill, restart with an empty store, pause: each of the three in turn.
+#[track_caller]
+fn faults_cost_no_query(mut replicas: Vec<Prometheus>, keys: &str) {
+    let all: Vec<&Prometheus> = replicas.iter().collect();
+    let gateway = gateway(&all, keys);
+    until_so("all are up", || all.iter().all(|it| is_up(&gateway, it)));
+    let queries = under_load(&gateway, |goes_on| {
+        goes_on("without a fault");
+        for replica in &mut replicas {
+            replica.process.kill();
+            goes_on("one is killed");
+            replica.start_empty();
+            goes_on("it starts with nothing");
+            until_so("it is back", || is_up(&gateway, replica));
+            goes_on("it is back");
+            replica.process.signal("STOP");
+            goes_on("it is paused");
+            until_so("its probes fail", || !is_up(&gateway, replica));
+            goes_on("its probes fail");
+            replica.process.signal("CONT");
+            until_so("it is awake", || is_up(&gateway, replica));
+            goes_on("it is awake");
+        }
+    });
+    println!("{queries} queries, none failed");
+}
+
+#[test]
+fn no_query_fails_through_single_faults_of_debian_s_prometheis() {
+    let replicas = (0..3).map(|_| Prometheus::start(SCRAPES_ITSELF)).collect();
+    let keys = "strategy = \"random\"\nhedge = { max_delay = \"300ms\" }\n\
+                retry = { budget_percent = 100, budget_start = 100 }";
+    faults_cost_no_query(replicas, keys);
+}
+
+#[test]
+#[ignore = "needs a Prometheus 3, which `make live` builds"]
+fn no_query_fails_through_single_faults_of_prometheis_3() {
+    let replicas = (0..3)
+        .map(|_| Prometheus::start_3(SCRAPES_ITSELF))
+        .collect();
+    let keys = "strategy = \"covering\"\nhedge = { max_delay = \"300ms\" }\n\
+                retry = { budget_percent = 100, budget_start = 100 }";
+    faults_cost_no_query(replicas, keys);
+}
+
+#[test]
+fn first_fails_over_and_back_and_most_data_leaves_who_lost_its_data() {
+    let mut first = Prometheus::start(SCRAPES_ITSELF);
+    let second = Prometheus::start(SCRAPES_ITSELF);
+    let served = |gateway: &Metrifold| -> Option<String> {
+        let answer = request("GET", gateway.ingest, "/api/v1/query?query=up", &[], b"").unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.header("x-served-by").map(str::to_owned)
+    };
+    until_so("both have data", || {
+        [&first, &second]
+            .iter()
+            .all(|it| it.value("count_over_time(up[1m])", now()) > Some(5.0))
+    });
+    let failover = gateway(&[&first, &second], "strategy = \"first\"");
+    let most = gateway(&[&first, &second], "strategy = \"most_data\"");
+    until_so("the first is asked", || {
+        served(&failover) == Some(first.url())
+    });
+    first.process.kill();
+    until_so("the second is asked", || {
+        served(&failover) == Some(second.url())
+    });
+    first.start_empty();
+    until_so("the first is asked again", || {
+        served(&failover) == Some(first.url())
+    });
+    until_so("the one with data is asked", || {
+        is_up(&most, &first) && served(&most) == Some(second.url())
+    });
+}
+
+/// Two tenants' series in one store: what a tenant is answered is what a store with that tenant's
+/// series alone answers.
+#[test]
+fn a_tenant_is_answered_what_a_store_of_its_own_answers() {
+    let page = |tenants: &[&str]| -> String {
+        let tenants: Vec<String> = tenants.iter().map(|it| (*it).to_owned()).collect();
+        let mut page = String::new();
+        for tenant in tenants {
+            for n in 0..4 {
+                let weight = tenant.len() * 10 + n;
+                page += &format!("test_jobs{{tenant_id=\"{tenant}\",n=\"{n}\"}} {weight}\n");
+                page += &format!(
+                    "test_errors_total{{tenant_id=\"{tenant}\",n=\"{n}\"}} {}\n",
+                    weight * 3
+                );
+            }
+            page += &format!("target_info{{tenant_id=\"{tenant}\",version=\"{tenant}\"}} 1\n");
+        }
+        page
+    };
+    let both = store(page(&["a", "other"]));
+    let only = store(page(&["a"]));
+    let gateway = Metrifold::start(&format!(
+        "[sources.api]\ntype = \"prometheus_api\"\naddress = \"INGEST\"\npath = \"/{{tenant}}\"\n\
+         [transforms.own]\ntype = \"tenant\"\ninputs = [\"api\"]\nfrom = [{{ path = \"tenant\" }}]\n\
+         label = \"tenant_id\"\n\
+         [sinks.router]\ntype = \"replica_router\"\ninputs = [\"own\"]\n\
+         replicas = [{{ endpoint = \"{}\" }}]\n",
+        both.0.url()
+    ));
+    let selectors = [
+        "test_jobs",
+        "{n=~\"1|2\"}",
+        "{__name__=~\"test_.*\"}",
+        "test_jobs{tenant_id!=\"x\"}",
+        "test_jobs{tenant_id=\"other\"}",
+    ];
+    let forms = [
+        "EXPR",
+        "sum(EXPR)",
+        "count by (tenant_id) (EXPR)",
+        "topk(2, EXPR)",
+        "EXPR == 11",
+        "-EXPR",
+        "EXPR and on (n) test_jobs",
+        "EXPR unless on (n) test_jobs{n=\"1\"}",
+        "max_over_time(EXPR[30s])",
+        "absent(EXPR)",
+        "label_replace(EXPR, \"x\", \"$1\", \"tenant_id\", \"(.*)\")",
+        "EXPR or on (n) vector(1)",
+        "count_over_time((EXPR)[20s:5s]) > 0",
+        "EXPR offset 1s",
+    ];
+    let mut compared = 0;
+    let time = now();
+    for selector in selectors {
+        for form in forms {
+            // What is absent is told with the labels that were asked for, which are not the same.
+            if form.contains("absent") && selector.contains("tenant_id") {
+                continue;
+            }
+            let expression = form.replace("EXPR", selector);
+            let target = format!("/api/v1/query?query={}&time={time}", encode(&expression));
+            let enforced =
+                request("GET", gateway.ingest, &format!("/a{target}"), &[], b"").unwrap();
+            let expected = request("GET", only.0.address, &target, &[], b"").unwrap();
+            assert_eq!(
+                enforced.status,
+                expected.status,
+                "{expression}: {}",
+                enforced.text()
+            );
+            assert_eq!(series(&enforced), series(&expected), "{expression}");
+            assert!(
+                !enforced.text().contains("other\""),
+                "{expression}: {}",
+                enforced.text()
+            );
+            compared += usize::from(expected.status == 200);
+        }
+    }
+    println!("{compared} answers are the same");
+    assert!(compared > selectors.len() * forms.len() / 2);
+}
+
+/// A Prometheus with a page of metrics that never changes, scraped a few times.
+fn store(page: String) -> (Prometheus, metrifold_testing::peers::Target) {
+    use metrifold_testing::peers::{TEXT, Target};
+    let target = Target::start(TEXT, move |_| page.clone().into());
+    let config = format!(
+        "global: {{ scrape_interval: 1s }}\nscrape_configs:\n  - job_name: test\n    \
+         static_configs: [{{ targets: [\"{}\"], labels: {{ instance: same }} }}]\n",
+        target.address
+    );
+    let store = Prometheus::start(&config);
+    until_so("it has data", || {
+        store.value("count_over_time(up[1m])", now()) > Some(35.0)
+    });
+    (store, target)
+}
+
+/// The series of an answer, in no order, without values that depend on when they were scraped.
+fn series(answer: &metrifold_testing::Answer) -> BTreeMap<String, usize> {
+    let mut found = BTreeMap::new();
+    for one in answer.json()["data"]["result"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
+        let value = &one["value"][1];
+        *found
+            .entry(format!("{} {value}", one["metric"]))
+            .or_default() += 1;
+    }
+    found
+}

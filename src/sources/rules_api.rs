@@ -17,7 +17,7 @@ mod requests;
 mod ruler_api;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
@@ -36,7 +36,7 @@ use metrifold_engine::planes::rules::{Output, Reports, RuleSet, Rules};
 use metrifold_http::{Callers, Listen, Methods, Route, ServerKeys};
 use metrifold_model::Kind;
 use metrifold_rules::store::{Follower, LocalDirectory, Store};
-use metrifold_rules::{Checks, Limits};
+use metrifold_rules::{Checks, Limits, Version};
 use metrifold_telemetry::ComponentMetrics;
 
 use crate::rules::check_expr;
@@ -82,6 +82,8 @@ keys! {
 
 /// The parameter of the path that is the tenant.
 const TENANT: &str = "{tenant}";
+/// How many changes of different tenants may be under way, as far as their names' hashes differ.
+const TURNS: usize = 64;
 /// The pause before the store is looked at again that did not answer.
 const RETRY: Duration = Duration::from_secs(1);
 /// Files that are told of in the log when they cannot be used.
@@ -232,6 +234,7 @@ impl BuildSource<Rules> for RulesApiConfig {
                 newest: Mutex::default(),
                 changed: Mutex::default(),
                 wake: Notify::new(),
+                turns: std::array::from_fn(|_| Mutex::default()),
             }),
         }))
     }
@@ -255,6 +258,9 @@ struct Shared {
     /// Tenants whose files were changed here since they were looked at.
     changed: Mutex<Vec<String>>,
     wake: Notify,
+    /// Held while something of a tenant is changed: only those who change it in other processes are
+    /// raced with.
+    turns: [Mutex<()>; TURNS],
 }
 
 impl Shared {
@@ -264,6 +270,12 @@ impl Shared {
             limits: self.config.limits(),
             ..Checks::new(&check_expr)
         }
+    }
+
+    /// The turn to change something of a tenant.
+    fn turn(&self, tenant: &str) -> MutexGuard<'_, ()> {
+        let hash = Version::of(tenant.as_bytes());
+        locked(&self.turns[usize::from(hash.as_bytes()[0]) % TURNS])
     }
 
     /// Has the rules of a tenant published anew.

@@ -24,7 +24,7 @@ use super::{Shared, openapi, ruler_api};
 /// The header that says whose rules are meant, for the rulers' configuration API.
 const SCOPE: &str = "x-scope-orgid";
 /// How often a change within a file is tried again that others change meanwhile.
-const ATTEMPTS: usize = 10;
+const ATTEMPTS: usize = 50;
 
 /// What is served at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +152,7 @@ impl Api {
 
     fn answer(&self, endpoint: Endpoint, asked: &Asked) -> Result<Response, Failure> {
         let reads = matches!(asked.method, Method::GET | Method::HEAD);
+        let _turn = (!reads).then(|| self.shared.turn(&asked.tenant));
         match endpoint {
             Endpoint::All => Ok(self.all()),
             Endpoint::Tenant if reads && asked.parameters.status => self.status(asked),

@@ -413,9 +413,41 @@ const PAGES: [&str; 6] = [
     "/api/v1/dead-letters",
 ];
 
+/// What an example may be made of that is run here: what gets its data by request. Of all else the
+/// suite of the components says what it shows.
+const FED: [&str; 13] = [
+    "blackhole",
+    "console",
+    "internal_metrics",
+    "prometheus",
+    "prometheus_api",
+    "prometheus_exporter",
+    "relabel",
+    "remote_write",
+    "route",
+    "rules_directory",
+    "rules_file",
+    "tenant",
+    "thanos",
+];
+
+fn is_fed(text: &str) -> bool {
+    let table: Table = text.parse().unwrap();
+    let tables = Kind::ALL
+        .iter()
+        .filter_map(|kind| table.get(kind.table())?.as_table());
+    let mut components = tables.flat_map(Table::values);
+    components.all(|component| FED.contains(&component["type"].as_str().unwrap()))
+}
+
 #[test]
 fn nothing_that_runs_shows_a_planted_secret() {
-    for (name, text) in examples() {
+    let run: Vec<_> = examples()
+        .into_iter()
+        .filter(|(_, text)| is_fed(text))
+        .collect();
+    assert!(run.len() >= 8, "{}", run.len());
+    for (name, text) in run {
         // The programs that it runs beside each other would be told apart by their fixed names.
         let planted = Planted::new(&text);
         let running = Metrifold::start_with(&planted.text, &["--log-level", "trace", "--no-watch"]);

@@ -205,7 +205,7 @@ fn errors_of_broken_examples_show_no_planted_secret() {
     for (name, text) in texts {
         let mut damaged = damaged(&text);
         // Each kind of damage meets each kind of value somewhere: not all of them everywhere.
-        let most = if text.len() > 10_000 { 60 } else { 300 };
+        let most = if text.len() > 10_000 { 30 } else { 100 };
         let step = damaged.len().div_ceil(most);
         damaged = damaged.into_iter().step_by(step).collect();
         let mut refused = 0;

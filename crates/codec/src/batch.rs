@@ -26,7 +26,7 @@ pub struct Batch {
     limits: Limits,
 }
 
-/// What says which series the batch holds.
+/// The form in which the batch's series are known: as a body, as decoded ranges, or both.
 #[derive(Clone, Debug)]
 enum Content {
     /// The body that arrived, which nobody has checked; perhaps it was counted.
@@ -392,7 +392,7 @@ impl Batch {
             unsent.histograms = remote_write::lost_in_v1(&arena);
         }
         if unsent.histograms > 0 {
-            // They must not come back with a body that still has them.
+            // A body that still holds the dropped series must not be sent in their place.
             self.bodies = Bodies::of(version, body);
             counts.histograms -= unsent.histograms;
         }

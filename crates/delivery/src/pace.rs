@@ -72,14 +72,14 @@ pub(super) struct Pace {
 struct State {
     /// How many requests may be under way.
     limit: f64,
-    /// Who may send, whether there is something to send or not.
+    /// Which tenants may send, whether they have something to send or not.
     permits: usize,
     /// Requests under way, but for those that have made way.
     sending: usize,
     slow: usize,
     /// When all connections were last busy, or one was given up because they were not.
     needed: Instant,
-    /// Nobody sends before.
+    /// No request is sent before this moment, whoever's it is.
     until: Option<Instant>,
     /// Of the endpoint, while it is in trouble.
     backoff: Option<Backoff>,
@@ -90,7 +90,7 @@ struct State {
     unreached: Option<Instant>,
     /// When all noes so far would be over, [`Retry::between`] apart.
     next_no: Instant,
-    /// Those whose last request has failed.
+    /// Tenants whose last request has failed.
     tenants: HashMap<Option<Tenant>, Failing, foldhash::fast::RandomState>,
 }
 
@@ -121,7 +121,7 @@ pub(super) struct Permit<'a>(&'a Pace);
 #[derive(Debug)]
 pub(super) struct Sending<'a> {
     pace: &'a Pace,
-    /// It has made way.
+    /// Whether the request has waited so long that another one is sent beside it.
     slow: bool,
 }
 
@@ -300,7 +300,7 @@ impl State {
         }
         let pause = failing.backoff.next_pause();
         let until = now + after.unwrap_or(pause);
-        // Those of his that were under way together have one turn.
+        // Requests of one tenant that were under way together count as one failure.
         failing.until = match failing.until > now {
             true => failing.until.max(until),
             false => until + turn,
@@ -320,7 +320,7 @@ impl State {
         turn
     }
 
-    /// What is over by an answer to this tenant.
+    /// What an answer to this tenant shows to be well again: the tenant, or the endpoint.
     fn recover(&mut self, tenant: Option<&Tenant>, now: Instant) -> Option<Recovery> {
         let failing = match self.tenants.is_empty() {
             true => None,

@@ -123,7 +123,7 @@ async fn work<T: Transport>(shared: Arc<Shared<T>>, input: Input) {
             let Some(run) = input.recv_run(most).await else {
                 return;
             };
-            // It may have come to that while there was nothing to send.
+            // The permit may have been withdrawn while there was nothing to send.
             if permit.holds() {
                 shared.deliver_run(run, &permit, &input).await;
             }

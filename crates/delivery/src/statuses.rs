@@ -12,9 +12,9 @@ use metrifold_base::keys::{Shape, Shaped};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Verdict {
-    /// It is kept and tried again.
+    /// The batch is kept and tried again.
     Retry,
-    /// It, or what is found to be at fault in it, is given up.
+    /// The batch is given up, or only the series in it that are at fault where they can be found.
     Refuse,
 }
 

@@ -26,7 +26,7 @@ pub struct Attempt<'a> {
     pub version: Version,
     /// Whose it is.
     pub tenant: Option<&'a Tenant>,
-    /// What is in it, if somebody has looked.
+    /// What the body carries, if it was counted.
     pub counts: Option<Counts>,
     /// The compressed body, in parts that belong one behind the other.
     pub body: Vec<Bytes>,
@@ -67,7 +67,7 @@ pub enum Answer {
 pub struct Refusal {
     /// The protocol's code for it, such as HTTP's status.
     pub code: String,
-    /// What is wrong with it.
+    /// Whether the content is at fault, or the version.
     pub class: RefusalClass,
     /// What the endpoint said.
     pub reason: String,

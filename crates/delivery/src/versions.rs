@@ -20,7 +20,7 @@ use super::protocol::Protocol;
 /// lost to him.
 const DOUBTED_FOR: Duration = Duration::from_secs(60);
 
-/// What an endpoint has shown so far.
+/// Which version of remote write an endpoint has shown to take.
 #[derive(Debug)]
 pub(super) struct Versions {
     protocol: Protocol,

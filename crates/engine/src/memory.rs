@@ -55,7 +55,7 @@ pub enum Refused {
     InFlight,
     /// All that `memory_limit` leaves to requests is taken.
     Memory,
-    /// There is some left, but this peer has most of it.
+    /// There is room, but this peer has more than its share of what is taken.
     Share,
     /// The resident memory is near `memory_limit`.
     Resident,

@@ -33,7 +33,7 @@ pub trait Plane: Debug + Sized + Send + Sync + 'static {
     const SIGNAL: Signal;
     /// A transform, built.
     type Transform: ?Sized + Debug + Send + Sync + 'static;
-    /// What leads into a sink.
+    /// The edge into a sink: a queue, a slot for queries, or a watch.
     type Edge: Edge + Debug;
     /// A source's end of its stage.
     type Output: Clone + Send + Sync + 'static;

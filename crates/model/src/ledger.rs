@@ -12,11 +12,11 @@ use crate::Counts;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Reason {
-    /// It had to make room for newer data.
+    /// The queue was full, and the batch had to make room for newer ones.
     QueueFull = 1,
-    /// It waited longer than the queue keeps anything.
+    /// The batch waited longer than the queue's `max_age`.
     TooOld = 2,
-    /// It could not be read again from disk.
+    /// The batch's record on disk was damaged.
     Corrupt = 3,
     /// Its sender was told to send it again, or is gone.
     Abandoned = 16,
@@ -40,9 +40,9 @@ pub enum Reason {
     Removed = 25,
     /// The sink ended while it had the batch.
     SinkDied = 26,
-    /// It could not be written to disk.
+    /// The batch could not be written to disk.
     DiskFailed = 27,
-    /// It was set aside as a dead letter.
+    /// The batch was set aside as a dead letter.
     DeadLetter = 28,
     /// The endpoint refused it along with others, and which series it meant was not found.
     RefusedTogether = 29,
@@ -129,7 +129,7 @@ impl Reason {
     }
 }
 
-/// So much of something.
+/// An amount of data: batches, samples and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Batches.
@@ -200,7 +200,7 @@ impl Account {
         queued
     }
 
-    /// What is in it beyond another, which is an earlier state of it.
+    /// What this account has beyond `earlier`, which is an earlier state of it.
     pub fn without(&self, earlier: &Self) -> Self {
         let mut rest = self.clone();
         rest.sub(earlier);
@@ -269,7 +269,7 @@ pub struct Ledger {
 pub struct Line {
     /// What came and what became of it.
     pub account: Account,
-    /// What is there, counted from what holds it.
+    /// What is queued, counted from the containers that hold it.
     pub queued: Tally,
     /// What of the account had come to its end before this process began.
     pub before: Account,

@@ -11,7 +11,7 @@ use thiserror::Error;
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{reason}")]
 pub struct Rejection {
-    /// What kind of no it is.
+    /// The kind of rejection, from which the HTTP status follows.
     pub kind: RejectionKind,
     /// Who has to change something.
     pub fault: Fault,
@@ -21,28 +21,28 @@ pub struct Rejection {
     pub reason: String,
 }
 
-/// What kind of no it is.
+/// The kind of rejection, from which the HTTP status follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RejectionKind {
     /// The content breaks a rule.
     Invalid,
-    /// Nobody knows who asks.
+    /// The caller has not proven who it is (401).
     Unauthenticated,
-    /// It is known who asks, and he may not.
+    /// The caller is known and lacks the right (403).
     Forbidden,
-    /// There is no such thing.
+    /// What was asked for does not exist (404).
     NotFound,
-    /// It is larger than what is taken at once.
+    /// The request is larger than its limit (413).
     TooLarge,
     /// The caller asks for more than is his.
     Limited,
     /// Metrifold failed.
     Internal,
-    /// What is behind Metrifold cannot be reached, or answers nonsense.
+    /// The upstream cannot be reached, or its answer cannot be understood (502).
     Unreachable,
-    /// What is needed is not there for the moment.
+    /// Something that the request needs is not available at the moment (503).
     Unavailable,
-    /// What is behind Metrifold did not answer in time.
+    /// The upstream did not answer in time (504).
     TimedOut,
 }
 
@@ -51,7 +51,7 @@ pub enum RejectionKind {
 pub enum Fault {
     /// Whoever asked.
     Client,
-    /// What is behind Metrifold.
+    /// The upstream that Metrifold sends to or asks.
     Upstream,
     /// Metrifold.
     Internal,
@@ -115,7 +115,7 @@ impl Rejection {
         Self::new(RejectionKind::Invalid, reason)
     }
 
-    /// What is needed is not there for the moment.
+    /// Something that the request needs is not available at the moment (503).
     pub fn unavailable(reason: impl Into<String>) -> Self {
         Self::new(RejectionKind::Unavailable, reason)
     }

@@ -100,12 +100,12 @@ impl ComponentMetrics {
         }))
     }
 
-    /// What comes in.
+    /// Batches, samples and bytes that the component received.
     pub fn received(&self) -> &Flow {
         &self.0.received
     }
 
-    /// What goes out.
+    /// Batches, samples and bytes that the component sent.
     pub fn sent(&self) -> &Flow {
         &self.0.sent
     }

@@ -28,13 +28,13 @@ pub enum Scope {
 pub struct Described {
     /// Its name, with the unit at its end.
     pub name: &'static str,
-    /// What is recorded.
+    /// Whether it is a counter, a gauge or a histogram.
     pub kind: Type,
     /// Whose it is.
     pub scope: Scope,
     /// The labels that it has besides those of its scope.
     pub labels: &'static [&'static str],
-    /// What it means.
+    /// The help text on the metrics page.
     pub help: &'static str,
 }
 

@@ -11,7 +11,7 @@ use super::lock;
 pub struct LastError {
     /// When it was.
     pub time: SystemTime,
-    /// What it was.
+    /// The text of the error.
     pub text: String,
     /// When what had failed succeeded again. What passes by itself, such as a batch that was
     /// refused, has no such end.

@@ -36,10 +36,10 @@ pub enum MetricType {
 /// Why a series was not added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum SeriesError {
-    /// It breaks a rule of remote write.
+    /// The series breaks a rule of remote write.
     #[error("series is invalid: {}", .0.as_str())]
     Invalid(Reason),
-    /// There is no room for it within the limit on decoded bytes.
+    /// The series does not fit within the limit on decoded bytes.
     #[error("batch has reached the limit on its decoded size")]
     Full,
 }

@@ -61,7 +61,7 @@ pub struct GivenUp {
     pub unsent: u64,
 }
 
-/// What is kept for a sink.
+/// The exemplars and metadata that are kept for a sink until their series come.
 #[derive(Debug, Default)]
 pub struct Companions {
     state: Mutex<State>,
@@ -79,7 +79,7 @@ struct State {
     swept: Option<Instant>,
 }
 
-/// What is kept of one tenant.
+/// The exemplars and metadata of one tenant.
 #[derive(Debug, Default)]
 struct OfTenant {
     families: Known,
@@ -98,7 +98,7 @@ struct Known {
     old_bytes: usize,
 }
 
-/// What is said of a family.
+/// The metadata of a metric family.
 #[derive(Debug)]
 struct Family {
     kind: u64,
@@ -399,7 +399,7 @@ impl Known {
         lacking
     }
 
-    /// What is said of a family, which stays for that.
+    /// The metadata of a family, which is kept when it is sent: later series need it again.
     fn ask(&mut self, name: &[u8], most: usize) -> Option<Box<[u8]>> {
         if let Some(family) = self.young.get(name) {
             return Some(family.field.clone());

@@ -89,7 +89,7 @@ enum Way {
 pub(super) struct Writer {
     structure: Structure,
     way: Way,
-    /// What is still to be searched of this body.
+    /// Bytes of this body that are still to be searched for repetitions.
     pending: Vec<u8>,
 }
 

@@ -80,29 +80,29 @@ impl Default for Limits {
 /// Why a body cannot be used at all.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DecodeError {
-    /// It cannot be decompressed.
+    /// The body cannot be decompressed.
     #[error(transparent)]
     Snappy(#[from] SnappyError),
-    /// It is not the message that it claims to be.
+    /// The body is not the message that its headers claim.
     #[error("body is not a valid remote-write {version} message: {error}")]
     Wire {
-        /// What it claims to be.
+        /// The message that the headers claim.
         version: Version,
         /// What is wrong.
         error: WireError,
     },
-    /// It has more of something than is allowed.
+    /// The body has more series, labels, samples or bytes than its limit allows.
     #[error("request has more than {limit} {parts} (max_series_per_request): send fewer at once")]
     TooMany {
         /// Of what.
         parts: Parts,
-        /// What is allowed.
+        /// The limit.
         limit: usize,
     },
     /// Edits made it larger than can be handled.
     #[error("batch grew too large by the edits of transforms")]
     GrewTooLarge,
-    /// There is nothing to decode.
+    /// The batch has neither a body nor series.
     #[error("batch is empty")]
     Missing,
 }

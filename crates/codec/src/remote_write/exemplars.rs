@@ -21,13 +21,13 @@ const END: u8 = 0xff;
 /// Exemplars as fields of a 1.0 series, with tag and length, which need no table of symbols.
 pub(super) type Exemplars = Vec<Box<[u8]>>;
 
-/// What has exemplars of earlier batches.
+/// Where the exemplars of earlier batches are kept until a sample of their series comes.
 pub(super) trait Earlier {
     /// Takes those of the series with this key.
     fn take(&mut self, key: &[u8]) -> Exemplars;
 }
 
-/// There are none.
+/// No exemplars of earlier batches.
 impl Earlier for () {
     fn take(&mut self, _key: &[u8]) -> Exemplars {
         Vec::new()

@@ -75,7 +75,7 @@ pub(crate) fn rewrite(
 /// What has been rewritten so far.
 struct Output<'a> {
     source: Source<'a>,
-    /// There is one as soon as something has changed.
+    /// The body under construction; none as long as every series is as it came.
     splice: Option<Box<Splice>>,
     /// How much of the text can stay as it came: what stood there when the first change was met.
     as_received: usize,
@@ -275,7 +275,7 @@ mod tests {
     use crate::remote_write::tests::{snappy, unsnappy};
     use crate::remote_write::{CompressionChoice, decode, encode_v1};
 
-    /// What is done to one series.
+    /// What the test's transform does to one series.
     #[derive(Clone, Copy, Debug)]
     enum Edit {
         Nothing,

@@ -15,7 +15,7 @@ impl Unsent {
     /// The reason under which such exemplars are counted.
     pub const WITHOUT_SAMPLE: &str = "without_sample";
 
-    /// What that means for the sender; nothing if all is sent.
+    /// The outcome that the sender is told; none if all was sent.
     pub fn outcome(&self) -> Option<Outcome> {
         let mut reasons = Vec::new();
         if self.histograms > 0 {

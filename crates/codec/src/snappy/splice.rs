@@ -243,7 +243,7 @@ impl Splice {
     fn read(&mut self, source: Source<'_>) {
         let rest = source.elements.get(self.next..).unwrap_or_default();
         let start = self.element.end;
-        // One way for all, since nobody can tell which comes next.
+        // Copies and literals take the same path: which one comes next cannot be predicted.
         let Some(&[tag, low, high]) = rest.first_chunk::<3>() else {
             return self.read_rare(source, rest, start);
         };

@@ -18,13 +18,13 @@ use crate::transport::{Answer, Attempt, Failure, Refusal, RefusalClass, Transpor
 
 /// What became of a part of a delivery.
 enum Part {
-    /// There is nothing more to do about it.
+    /// The part is settled with this outcome.
     Over(Outcome),
     /// Something in it is refused.
     Refused(Refusal),
-    /// It is to be tried again.
+    /// The attempt has failed, and the part is to be tried again.
     Later(Failed),
-    /// It was left to the sink's successor.
+    /// The part was left to the sink's successor.
     Left,
 }
 
@@ -252,7 +252,7 @@ impl<T: Transport> Shared<T> {
                     }
                 }
             }
-            // So it was the content.
+            // The endpoint refuses it as 1.0 as well: the content is at fault, not the version.
             Ok(_) => return Part::Refused(refusal),
         };
         Part::Over(outcome)
@@ -284,7 +284,7 @@ impl<T: Transport> Shared<T> {
         };
         drop(sending);
         match failure {
-            // It is there, and wants less.
+            // The endpoint answers, and asks for fewer requests: it has not failed.
             Failure::TooMuch => self.terms.metrics.error("retry", &reason),
             _ => self.terms.metrics.failed("retry", &reason),
         }

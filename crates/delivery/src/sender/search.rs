@@ -24,11 +24,11 @@ use crate::transport::{Answer, Attempt, Transport};
 pub(super) enum Searched {
     /// All of it is delivered or given up.
     Over,
-    /// What is left of it is refused for its content.
+    /// The endpoint refuses what is left of the batch for its content.
     Again,
-    /// What is left of it is to be tried again.
+    /// What is left of the batch is to be tried again.
     Later(Trouble),
-    /// It was left to the sink's successor.
+    /// The batch was left to the sink's successor.
     Left,
 }
 

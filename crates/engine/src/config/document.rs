@@ -334,7 +334,7 @@ fn add<'i>(document: &mut Document<'i>, parsed: Parsed<'i>, found: &mut Vec<Diag
             continue;
         }
         let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.table() == name) else {
-            // It may be meant to hold components.
+            // The table may be meant to hold components, which the graph lacks then.
             document.incomplete |= matches!(value.get_ref(), DeValue::Table(_));
             let known = top_level();
             let help = decode::choices(&name, &known, "known keys");

@@ -45,7 +45,7 @@ pub(crate) struct Named<'i> {
 
 /// What became of the key that names a listener.
 enum Resolved {
-    /// It is not there.
+    /// The component names no listener.
     None,
     /// The listener's keys are in its place.
     Right(Place),
@@ -159,7 +159,8 @@ impl<'i> Named<'i> {
                 Resolved::Right(at)
             }
             wrong => {
-                // What is missing without it is not to be reported besides.
+                // The address that is missing without the listener is not reported as a second
+                // error.
                 let keys = each(ListenerKeys::ENTRIES);
                 around
                     .removed

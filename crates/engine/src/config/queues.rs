@@ -57,7 +57,7 @@ fn names(config: &Config) -> Vec<String> {
         .flatten()
         .filter(|entry| entry.path().is_dir());
     let names = directories.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    // What is being moved or removed has another name for so long.
+    // A queue that is being moved or removed has a temporary name meanwhile.
     let mut names: Vec<_> = names.filter(|name| !name.starts_with('.')).collect();
     names.sort_unstable();
     names
@@ -68,7 +68,7 @@ pub fn find(config: &Config) -> Vec<Found> {
     find_if(config, |_| true)
 }
 
-/// Those that no sink of the configuration reads.
+/// The queues on disk that no sink of the configuration reads.
 pub fn orphans(config: &Config) -> Vec<Found> {
     find_if(config, |name| !is_read(config, name))
 }

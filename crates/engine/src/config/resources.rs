@@ -26,13 +26,13 @@ enum Clash {
     Path,
     /// Two routes want one listener to be told this in different ways.
     Listener(String),
-    /// They name one address, and one of them wants it alone.
+    /// Both name one address, and one of them cannot share it.
     Address,
-    /// They name different addresses that one port cannot serve both.
+    /// Their addresses differ, and the port cannot be bound for both.
     Overlap,
-    /// They fill one folder.
+    /// Both write files into one folder.
     Folder,
-    /// They write one file.
+    /// Both write one file.
     File,
 }
 

@@ -31,9 +31,9 @@ pub(super) struct Folder {
 /// What became of a letter that is to be kept.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Added {
-    /// It is there, and so many older ones made room.
+    /// The letter is kept, and so many older ones made room for it.
     Kept { removed: usize },
-    /// It is larger than all room that there is.
+    /// The letter is larger than the folder's bound.
     TooLarge,
 }
 
@@ -56,7 +56,7 @@ impl Folder {
                 fs::remove_file(entry.path())?;
             }
             let number = name.strip_suffix(SUFFIX).and_then(|n| n.parse().ok());
-            // What is not ours is left alone.
+            // Files that are no dead letters are left alone.
             if let Some(number) = number.filter(|number| name == name_of(*number)) {
                 letters.insert(number, room(entry.metadata()?.len()));
             }

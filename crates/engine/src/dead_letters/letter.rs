@@ -24,10 +24,10 @@ pub struct Letter {
 /// Why a file holds no letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Damaged {
-    /// It is shorter than a letter can be, or than it says.
+    /// The file is shorter than a letter can be, or than its head says.
     #[error("file is cut short")]
     CutShort,
-    /// It begins with something else.
+    /// The file does not begin with the mark of a letter.
     #[error("file is no dead letter of this version of metrifold")]
     Unknown,
     /// Something in it has changed.

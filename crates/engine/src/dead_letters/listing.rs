@@ -30,7 +30,7 @@ pub struct Listing {
 /// A letter.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// What it is called: the sink's name and its number.
+    /// The letter's name: that of its sink and a number.
     pub id: String,
     /// The sink's name.
     pub sink: String,

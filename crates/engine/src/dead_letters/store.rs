@@ -44,7 +44,7 @@ pub struct Store {
 pub enum Resent {
     /// The sink has it, and it is a dead letter no more.
     Accepted,
-    /// It stays, for this reason.
+    /// The letter stays, for this reason.
     Kept(String),
     /// There is no such letter.
     Unknown,

@@ -7,7 +7,7 @@ use crate::config::Config;
 /// Follows a configuration in the phases of a reload: all that can fail is done before the graph
 /// changes, and undone by dropping it.
 pub trait Follower {
-    /// What was made ready for another configuration.
+    /// The state that was prepared for the new configuration and is not in force yet.
     type Prepared;
 
     /// Makes ready what a configuration asks for, beside what is served now.

@@ -43,14 +43,14 @@ pub enum Outcome {
     Applied {
         /// What was added, changed, rewired and removed, in one line.
         changes: String,
-        /// What is odd about it.
+        /// Warnings about the configuration.
         warnings: Vec<Finding>,
     },
     /// The files say what runs already.
     Unchanged {
         /// The reload that brought it shortly before, as when a change was noticed earlier.
         before: Option<Arc<Report>>,
-        /// What is odd about it.
+        /// Warnings about the configuration.
         warnings: Vec<Finding>,
     },
     /// Nothing was changed.
@@ -60,7 +60,7 @@ pub enum Outcome {
 /// Why nothing was changed.
 #[derive(Clone, Debug)]
 pub struct Refusal {
-    /// What is to blame.
+    /// Whether the configuration is wrong, or something that it needs is not available.
     pub cause: Cause,
     /// What is wrong; warnings, if any, come last.
     pub findings: Vec<Finding>,

@@ -149,7 +149,7 @@ impl Reloader {
             // Before they are read: what changes in between is noticed later.
             let seen = seen.again();
             let options = LoadOptions::default();
-            // Nobody waits for it when the limit is over.
+            // Nobody listens any more when the limit is over: the files are looked at again then.
             let _ = looked.send(seen.clone());
             config::read(seen.patterns(), &ProcessEnvironment, options)
         }));

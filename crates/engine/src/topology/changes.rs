@@ -12,13 +12,13 @@ use crate::config::{Component, Config, Tables};
 /// the top of the file, sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// What was not there before.
+    /// Components that the configuration before did not have.
     pub added: Vec<String>,
-    /// What was built anew.
+    /// Components whose keys differ, so that they were built anew.
     pub changed: Vec<String>,
-    /// What goes on as it was, with other inputs.
+    /// Components that go on as they were, with other inputs.
     pub rewired: Vec<String>,
-    /// What is there no more.
+    /// Components that the new configuration does not have.
     pub removed: Vec<String>,
 }
 

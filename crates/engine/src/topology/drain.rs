@@ -65,7 +65,7 @@ impl Retired {
         };
         if !in_time {
             cut("source", sources).await;
-            // What they have under way goes back to their successors.
+            // The deliveries of sinks that are cut off go back to their successors.
             cut("sink", replaced).await;
         }
         let mut left = Vec::new();

@@ -128,7 +128,7 @@ impl<'a, P: Plane> Planner<'a, P> {
                 names.iter().map(output).collect()
             };
             if outputs.iter().all(Vec::is_empty) {
-                // It is the last one: behind it, no other was kept.
+                // No transform behind this one was kept, so that it is the last of the wiring.
                 wiring.nodes.truncate(index);
                 places.insert(id, None);
                 continue;

@@ -112,7 +112,7 @@ impl Built {
             building: Arc::default(),
         };
         running.commit(self.next);
-        // It ends with the last who has the account.
+        // The watch ends with the last handle to the budget.
         tokio::spawn(running.workshop.memory.watch());
         running
     }
@@ -242,7 +242,7 @@ impl Running {
         self.metrics.sources_ended(deadline).await;
         self.queries.sources_ended(deadline).await;
         self.rules.sources_ended(deadline).await;
-        // So do requests of sources that a reload has replaced.
+        // Requests to sources that a reload has replaced count as well.
         let _ = timeout_at(deadline, self.in_use.closed()).await;
         self.metrics.close_sinks();
         self.queries.close_sinks();

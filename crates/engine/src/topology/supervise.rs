@@ -23,7 +23,7 @@ pub(super) type Run = Box<dyn FnOnce() -> BoxFuture<Result<(), RunError>> + Send
 /// Builds a component anew.
 pub(super) type Rebuild = Box<dyn Fn() -> Result<Run, BuildError> + Send>;
 
-/// Who is told how it goes with what is supervised.
+/// Where the states and failures of a supervised task are told.
 pub(super) trait Subject: Send + 'static {
     /// What it is, in logs.
     fn kind(&self) -> &'static str;
@@ -66,7 +66,7 @@ pub(super) fn component(kind: Kind, metrics: ComponentMetrics) -> Box<dyn Subjec
     })
 }
 
-/// Who is supervised.
+/// The task that is supervised.
 pub(super) struct Supervised {
     pub(super) id: Arc<str>,
     pub(super) subject: Box<dyn Subject>,

@@ -188,7 +188,7 @@ impl Found {
             if count < known {
                 let (repeated, next) = repeat(buf, &mut self.labels[count..known], pos, end);
                 if repeated > 0 {
-                    // They are in order among themselves.
+                    // The repeated labels are in order among themselves.
                     if self.heads[count] <= last && !ascend(buf, &self.labels[..=count]) {
                         break;
                     }

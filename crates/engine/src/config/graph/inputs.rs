@@ -190,7 +190,7 @@ impl Graph<'_> {
 
 /// Why an input has no edges.
 enum Unresolved {
-    /// It depends on a component that has errors of its own.
+    /// The input names a component that has errors of its own, which are reported there.
     Uncertain,
     Wrong {
         message: String,

@@ -10,7 +10,7 @@ use metrifold_queue::{Holdings, disk, now_millis};
 
 use super::Pipe;
 
-/// What of a queue on disk had come to its end before it was opened.
+/// What the queue on disk had delivered or dropped before this process opened it, by tenant.
 #[derive(Debug, Default)]
 pub(super) struct Before {
     tenants: BTreeMap<Arc<str>, Account>,

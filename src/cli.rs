@@ -76,6 +76,9 @@ Examples:
   # See which targets a provider finds
   metrifold discover instances
 
+  # Take over from Promregator
+  metrifold convert promregator promregator.yml > cf.toml
+
   # See what a tenant's query becomes
   metrifold promql enforce --label tenant_id --value team-a 'sum(rate(x[5m]))'
 
@@ -325,6 +328,7 @@ mod tests {
             "metrifold generate nothing_of_this_name",
             "metrifold convert",
             "metrifold convert mpp",
+            "metrifold convert promregator no-such-file.yml",
         ] {
             let code = execute(line.split(' ').map(OsString::from), Hangup::listen());
             assert_eq!(code, EXIT_USAGE, "{line}");

@@ -13,6 +13,9 @@
     )
 )]
 
+// Registers what it finds targets with.
+use metrifold_cloud_foundry as _;
+
 pub mod api;
 pub mod cli;
 pub mod process;

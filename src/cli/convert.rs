@@ -1,6 +1,7 @@
 //! `convert`: prints the configuration that takes the place of another program's.
 
 mod mpp;
+mod promregator;
 
 use clap::{Args, Subcommand};
 
@@ -25,11 +26,14 @@ pub(super) struct ConvertArgs {
 enum Program {
     /// What takes the place of mpp, the proxy in front of several Prometheis
     Mpp(mpp::MppArgs),
+    /// What takes the place of Promregator, which finds instances of Cloud Foundry
+    Promregator(promregator::PromregatorArgs),
 }
 
 pub(super) fn execute(args: &ConvertArgs) -> u8 {
     let done = match &args.program {
         Program::Mpp(args) => mpp::convert(args),
+        Program::Promregator(args) => return promregator::execute(args),
     };
     match done {
         Ok(converted) => {

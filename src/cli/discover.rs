@@ -93,10 +93,27 @@ pub(super) fn execute(global: &Global, args: &DiscoverArgs) -> u8 {
                 .iter()
                 .map(|it| json!({ "source": it.source, "reason": it.reason, "text": it.text }))
                 .collect();
-            format!("{:#}\n", json!({ "targets": targets, "failed": failed }))
+            format!(
+                "{:#}\n",
+                json!({
+                    "targets": targets,
+                    "failed": failed,
+                    "left_out_count": status.left_out_count,
+                    "left_out": status.left_out,
+                })
+            )
         }
     };
     let code = report::print(&printed);
+    if args.format == Format::Labels {
+        for it in &status.left_out {
+            report::tell(&format!("left out: {}: {}", it.what, it.why));
+        }
+        let more = status.left_out_count - status.left_out.len();
+        if more > 0 {
+            report::tell(&format!("left out: {more} more"));
+        }
+    }
     for failure in failed {
         let reason = failure.reason.as_str();
         report::complain(&format!("{}: {} ({reason})", failure.source, failure.text));

@@ -27,6 +27,10 @@ const LAYERS: [(&str, &[&str]); 17] = [
         &["base", "codec", "expr", "files", "http", "telemetry"],
     ),
     (
+        "cloud_foundry",
+        &["base", "discovery", "expr", "files", "http"],
+    ),
+    (
         "engine",
         &[
             "base",

@@ -3,6 +3,7 @@
 mod acknowledge;
 mod admin;
 mod bad_input;
+mod cloud_foundry;
 mod components;
 mod config;
 mod dead_letters;

@@ -44,5 +44,5 @@ pub use labels::{Labels, LabelsBuilder, Target};
 pub use limits::{LimitKeys, Limits, OnEmpty};
 pub use provider::{Provider, ProviderConfig, ProviderContext, ProviderInfo, run};
 pub use publish::{PublishConfig, PublishStatus, Published, Publisher, Relabelled, TargetRules};
-pub use slot::{Answer, Feed, Slot, SlotOptions, Status, Targets, Trouble};
+pub use slot::{Answer, Feed, LeftOut, Slot, SlotOptions, Status, Targets, Trouble};
 pub use snapshot::{Changes, Snapshot, Standing};

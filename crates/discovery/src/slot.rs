@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use metrifold_base::locked;
@@ -30,7 +30,7 @@ use super::snapshot::{Changes, Snapshot, Standing};
 use diff::{Diff, replace};
 
 pub use feed::{Answer, Feed};
-pub use status::{Status, Trouble};
+pub use status::{LeftOut, Status, Trouble};
 
 /// The most sources of a provider whose failures are told by name.
 const MAX_TOLD: usize = 10;
@@ -67,6 +67,8 @@ pub struct Slot {
     snapshots: watch::Sender<Arc<Snapshot>>,
     /// How often the provider has tried.
     attempts: watch::Sender<u64>,
+    /// Has the provider ask before its time, if it is one that listens.
+    nudge: Notify,
     telemetry: Telemetry,
 }
 
@@ -90,6 +92,8 @@ struct Inner {
     answered: Option<SystemTime>,
     attempted: Option<SystemTime>,
     trouble: Option<Trouble>,
+    /// What was found at the last attempt and is no target: the first, and how many there are.
+    left_out: (Vec<LeftOut>, usize),
 }
 
 impl Slot {
@@ -110,10 +114,12 @@ impl Slot {
                 answered: None,
                 attempted: None,
                 trouble: None,
+                left_out: Default::default(),
                 options,
             }),
             snapshots: watch::Sender::new(Arc::new(Snapshot::unknown())),
             attempts: watch::Sender::new(0),
+            nudge: Notify::new(),
             telemetry: telemetry.clone(),
             name,
         };
@@ -135,7 +141,7 @@ impl Slot {
     pub fn targets(self: &Arc<Self>) -> Targets {
         Targets {
             snapshots: self.snapshots.subscribe(),
-            _slot: Arc::clone(self),
+            slot: Arc::clone(self),
         }
     }
 
@@ -158,6 +164,7 @@ impl Slot {
             inner.inherited = !inner.groups.is_empty();
             inner.on_disk = None;
             inner.failed.clear();
+            inner.left_out = Default::default();
         }
         inner.options = options;
         self.publish(&mut inner, None);
@@ -208,6 +215,8 @@ impl Slot {
             last_attempt: inner.attempted,
             failing: failing.collect(),
             last_error: inner.trouble.clone(),
+            left_out_count: inner.left_out.1,
+            left_out: inner.left_out.0.clone(),
         }
     }
 
@@ -378,10 +387,15 @@ impl fmt::Debug for Slot {
 pub struct Targets {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     /// What is known stays as long as somebody reads it.
-    _slot: Arc<Slot>,
+    slot: Arc<Slot>,
 }
 
 impl Targets {
+    /// Has the provider ask before its time, if it is one that can.
+    pub fn nudge(&self) {
+        self.slot.nudge.notify_one();
+    }
+
     /// The newest that is known. [`changed`](Self::changed) tells of what comes after it.
     pub fn snapshot(&mut self) -> Arc<Snapshot> {
         self.snapshots.borrow_and_update().clone()

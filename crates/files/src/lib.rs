@@ -26,7 +26,7 @@ use std::path::PathBuf;
 pub use fingerprint::Fingerprint;
 pub use look::Look;
 pub use paths::{PathError, folder_of, paths};
-pub use replace::replace;
+pub use replace::{replace, replace_private};
 pub use watch::Watch;
 
 /// Files, each with the state in which it was found.

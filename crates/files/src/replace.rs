@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Has a file hold what `write` writes: beside it at first, then in its place, and both outlive a
@@ -13,6 +14,27 @@ use std::path::Path;
 /// Fails when the folder or the file cannot be written.
 pub fn replace(
     path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    replace_as(path, 0o666, write)
+}
+
+/// The same for what nobody but the user of the process may read.
+///
+/// # Errors
+///
+/// Fails when the folder or the file cannot be written.
+pub fn replace_private(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    replace_as(path, 0o600, write)
+}
+
+/// Replaces a file by one of this mode, less what the process' mask takes away.
+fn replace_as(
+    path: &Path,
+    mode: u32,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
     let folder = match path.parent() {
@@ -27,7 +49,14 @@ pub fn replace(
     beside.push(".new");
     let beside = folder.join(beside);
     let written = (|| {
-        let mut file = BufWriter::new(File::create(&beside)?);
+        // What another run has left may have another mode.
+        match fs::remove_file(&beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut options = File::options();
+        let file = options.write(true).create_new(true).mode(mode);
+        let mut file = BufWriter::new(file.open(&beside)?);
         write(&mut file)?;
         let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;
@@ -59,5 +88,19 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"one");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         assert!(replace(Path::new("/"), |_| Ok(())).is_err());
+    }
+
+    #[test]
+    fn what_is_private_is_readable_by_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        // What a run before has left, for all to read.
+        fs::write(folder.path().join(".token.new"), "half").unwrap();
+        replace_private(&path, |file| file.write_all(b"secret")).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"secret");
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 }

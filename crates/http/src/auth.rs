@@ -172,13 +172,13 @@ impl OAuth2 {
 
 impl ProxyKeys {
     /// The file that they name.
-    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
         let secret = self.proxy_basic_auth.as_ref().map(BasicAuth::secret);
         secret.and_then(SecretFrom::file).into_iter()
     }
 
     /// Reports what is wrong with them, at keys below `prefix`, which is empty or ends with a dot.
-    pub(crate) fn validate(&self, prefix: &str, problems: &mut Problems) {
+    pub fn validate(&self, prefix: &str, problems: &mut Problems) {
         let Some(basic_auth) = &self.proxy_basic_auth else {
             return;
         };
@@ -253,14 +253,25 @@ pub fn validate(
 
 /// A secret that is written in the configuration or stands in a file.
 #[derive(Clone, Copy)]
-pub(super) struct SecretFrom<'a>(Option<&'a Secret>, Option<&'a Path>);
+pub struct SecretFrom<'a>(Option<&'a Secret>, Option<&'a Path>);
 
 impl<'a> SecretFrom<'a> {
-    fn validate(self, prefix: &str, [inline, file]: [&str; 2], problems: &mut Problems) {
+    /// What is written, or the file.
+    pub fn new(inline: Option<&'a Secret>, file: Option<&'a Path>) -> Self {
+        Self(inline, file)
+    }
+
+    /// Reports what is wrong, at the keys of this table that hold it: the secret itself, and the
+    /// file. One of them must be given.
+    pub fn validate(self, prefix: &str, [inline, file]: [&str; 2], problems: &mut Problems) {
+        let at = |key: &str| match prefix {
+            "" => key.to_owned(),
+            prefix => format!("{prefix}.{key}"),
+        };
         match self {
             Self(Some(_), Some(_)) => {
                 let what = format!("cannot be set together with {inline}");
-                problems.at(format!("{prefix}.{file}"), what);
+                problems.at(at(file), what);
             }
             Self(None, None) => {
                 let what = format!("needs {inline} or {file}");
@@ -268,26 +279,30 @@ impl<'a> SecretFrom<'a> {
             }
             Self(Some(_), None) => {
                 if let Err(error) = self.read() {
-                    problems.at(format!("{prefix}.{inline}"), error);
+                    problems.at(at(inline), error);
                 }
             }
             Self(None, Some(_)) => {
                 if problems.environment()
                     && let Err(error) = self.read()
                 {
-                    problems.at(format!("{prefix}.{file}"), error);
+                    problems.at(at(file), error);
                 }
             }
         }
     }
 
     /// The file, if it is one.
-    pub(super) fn file(self) -> Option<&'a Path> {
+    pub fn file(self) -> Option<&'a Path> {
         self.1
     }
 
     /// Reads the secret. It is not empty and fits into a header.
-    pub(super) fn read(self) -> Result<Secret, String> {
+    ///
+    /// # Errors
+    ///
+    /// Fails when it is neither written nor can be read, is empty, or holds a control character.
+    pub fn read(self) -> Result<Secret, String> {
         let (secret, from) = match self {
             Self(Some(secret), _) => (secret.clone(), "it".to_owned()),
             Self(None, Some(file)) => (from_file(file)?, file.display().to_string()),

@@ -42,7 +42,9 @@ mod timed;
 pub mod tls;
 
 pub use access::{Access, Everybody, Refusal};
-pub use auth::{AuthError, Authorization, BasicAuth, Callers, Credentials, OAuth2, ProxyKeys};
+pub use auth::{
+    AuthError, Authorization, BasicAuth, Callers, Credentials, OAuth2, ProxyKeys, SecretFrom,
+};
 pub use body::{Body, BodyError, BoxError};
 pub use client::{Client, ClientConfig, Reply, TransportError, TransportKind};
 pub use describe::place;

@@ -11,6 +11,7 @@
 
 mod address;
 mod authority;
+pub mod cloud_foundry;
 mod command;
 pub mod config;
 pub mod edits;
@@ -29,6 +30,7 @@ mod wait;
 
 pub use address::{free_address, is_closed, nobody};
 pub use authority::Authority;
+pub use cloud_foundry::CloudFoundry;
 pub use command::{alone, cli, run};
 pub use endpoint::{Does, Endpoint, Manner, Reply, Seen, hanging};
 pub use http::{Answer, encode, fetch, get, request};

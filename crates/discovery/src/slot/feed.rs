@@ -11,7 +11,10 @@ use crate::limits::{Limits, OnEmpty};
 use crate::meters::seconds;
 
 use super::diff::{Diff, replace};
-use super::{Inner, Slot};
+use super::{Inner, LeftOut, Slot};
+
+/// The most of what is left out that is told one by one.
+const MAX_LEFT_OUT: usize = 100;
 
 /// What came of asking one source for its targets.
 pub type Answer = (Arc<str>, Result<Vec<Labels>, Failure>);
@@ -32,6 +35,27 @@ impl Feed {
     /// The sources of which answers are known.
     pub fn sources(&self) -> Vec<Arc<str>> {
         locked(&self.slot.inner).groups.keys().cloned().collect()
+    }
+
+    /// Waits until somebody wants the provider to ask before its time.
+    pub async fn nudged(&self) {
+        self.slot.nudge.notified().await;
+    }
+
+    /// How many targets are known of a source.
+    pub fn known(&self, source: &str) -> usize {
+        let inner = locked(&self.slot.inner);
+        inner.groups.get(source).map_or(0, |targets| targets.len())
+    }
+
+    /// Tells what was found at this attempt and is no target.
+    pub fn leave_out(&self, mut left_out: Vec<LeftOut>) {
+        let mut inner = locked(&self.slot.inner);
+        if inner.turn == self.turn {
+            let count = left_out.len();
+            left_out.truncate(MAX_LEFT_OUT);
+            inner.left_out = (left_out, count);
+        }
     }
 
     /// Tells what came of asking all sources that there are. Others that were known are gone.

@@ -55,6 +55,19 @@ pub struct Status {
     pub failing: Vec<Trouble>,
     /// What last failed.
     pub last_error: Option<Trouble>,
+    /// How much was found that is no target, such as instances that do not run.
+    pub left_out_count: usize,
+    /// The first of that, and why.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// Something that a provider has found and that is no target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    /// What it is, such as an instance of an application.
+    pub what: String,
+    /// Why it is no target.
+    pub why: String,
 }
 
 fn epoch<S: serde::Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {

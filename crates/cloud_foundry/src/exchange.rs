@@ -1,0 +1,83 @@
+//! One request to the control plane and its whole answer, within bounds.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use tokio::time::Instant;
+
+use metrifold_discovery::{Failure, Reason};
+use metrifold_http::{BodyError, Client, body, place};
+
+/// Sends requests. A clone shares the connections.
+#[derive(Clone, Debug)]
+pub(crate) struct Exchange {
+    client: Client,
+    timeout: Duration,
+}
+
+/// What was answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Answered {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Exchange {
+    pub(crate) fn new(client: Client, timeout: Duration) -> Self {
+        Self { client, timeout }
+    }
+
+    /// Sends a request and reads at most so many bytes of its answer. Redirects are answers.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        uri: &Uri,
+        mut headers: HeaderMap,
+        content: impl Into<Bytes>,
+        most: usize,
+    ) -> Result<Answered, Failure> {
+        let deadline = Instant::now() + self.timeout;
+        let agent = concat!("metrifold/", env!("CARGO_PKG_VERSION"));
+        headers.insert(USER_AGENT, HeaderValue::from_static(agent));
+        let content: Bytes = content.into();
+        let answer = self
+            .client
+            .request(method, uri, headers, content, self.timeout)
+            .await
+            .map_err(|error| Failure::new(Reason::Unreachable, error))?;
+        let (head, body) = answer.into_parts();
+        let length = head.headers.get(CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        let left = deadline.saturating_duration_since(Instant::now());
+        let body = body::read(body, length, most, left).await;
+        let body = body.map_err(|error| match error {
+            BodyError::TooLarge { .. } => {
+                let text = format!("{} answers more than {most} bytes", place(uri));
+                Failure::new(Reason::TooLarge, format!("{text}: see max_answer_bytes"))
+            }
+            error => Failure::new(Reason::Unreachable, format!("{}: {error}", place(uri))),
+        })?;
+        Ok(Answered {
+            status: head.status,
+            headers: head.headers,
+            body,
+        })
+    }
+}
+
+/// Percent-encodes what may stand in a query or a form.
+pub(crate) fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                escaped.push(byte.into());
+            }
+            byte => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
+}

@@ -1,0 +1,199 @@
+//! A file as Spring reads it: names of keys in any of its spellings, nested or joined by dots.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+/// The most levels of a file.
+const MAX_DEPTH: usize = 50;
+
+/// A file, or a part of it.
+#[derive(Debug, Default)]
+pub(super) struct Document {
+    /// By the names that all spellings of a key share; each with the spelling that was found.
+    keys: BTreeMap<String, (String, Node)>,
+}
+
+#[derive(Debug)]
+enum Node {
+    Table(Document),
+    List(Vec<Node>),
+    Text(String),
+    Null,
+}
+
+impl Document {
+    /// Reads YAML.
+    pub(super) fn read(text: &str) -> Result<Self, String> {
+        let value: Value =
+            serde_saphyr::from_str(text).map_err(|error| error.without_snippet().to_string())?;
+        match node(value, 0)? {
+            Node::Table(document) => Ok(document),
+            Node::Null => Ok(Self::default()),
+            _ => Err("is not a table of keys".to_owned()),
+        }
+    }
+
+    fn insert(&mut self, name: &str, node: Node) {
+        if let Some((first, rest)) = name.split_once('.') {
+            let entry = self.keys.entry(canonical(first));
+            let (_, below) =
+                entry.or_insert_with(|| (first.to_owned(), Node::Table(Self::default())));
+            if let Node::Table(below) = below {
+                below.insert(rest, node);
+            }
+            return;
+        }
+        match (self.keys.get_mut(&canonical(name)), node) {
+            // Parts of a table may be written in several ways.
+            (Some((_, Node::Table(known))), Node::Table(more)) => {
+                for (name, node) in more.keys.into_values() {
+                    known.insert(&name, node);
+                }
+            }
+            (_, node) => {
+                self.keys.insert(canonical(name), (name.to_owned(), node));
+            }
+        }
+    }
+
+    /// Takes the value at a path of names, joined by dots.
+    pub(super) fn text(&mut self, path: &str) -> Option<String> {
+        match self.take(path)? {
+            Node::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Takes the list at a path: of values, or one.
+    pub(super) fn texts(&mut self, path: &str) -> Vec<String> {
+        let nodes = match self.take(path) {
+            Some(Node::List(nodes)) => nodes,
+            Some(node) => vec![node],
+            None => Vec::new(),
+        };
+        let texts = nodes.into_iter().filter_map(|node| match node {
+            Node::Text(text) => Some(text),
+            _ => None,
+        });
+        texts.collect()
+    }
+
+    /// Takes the tables of the list at a path.
+    pub(super) fn tables(&mut self, path: &str) -> Vec<Self> {
+        let nodes = match self.take(path) {
+            Some(Node::List(nodes)) => nodes,
+            Some(node) => vec![node],
+            None => Vec::new(),
+        };
+        let tables = nodes.into_iter().filter_map(|node| match node {
+            Node::Table(table) => Some(table),
+            // An entry without keys.
+            Node::Null => Some(Self::default()),
+            _ => None,
+        });
+        tables.collect()
+    }
+
+    /// Takes the table at a path.
+    pub(super) fn table(&mut self, path: &str) -> Self {
+        match self.take(path) {
+            Some(Node::Table(table)) => table,
+            _ => Self::default(),
+        }
+    }
+
+    /// The value at a path, which stays.
+    pub(super) fn look(&self, path: &str) -> Option<&str> {
+        let (first, rest) = path.split_once('.').unwrap_or((path, ""));
+        match (&self.keys.get(&canonical(first))?.1, rest) {
+            (Node::Text(text), "") => Some(text),
+            (Node::Table(below), rest) if !rest.is_empty() => below.look(rest),
+            _ => None,
+        }
+    }
+
+    fn take(&mut self, path: &str) -> Option<Node> {
+        match path.split_once('.') {
+            None => Some(self.keys.remove(&canonical(path))?.1),
+            Some((first, rest)) => match &mut self.keys.get_mut(&canonical(first))?.1 {
+                Node::Table(below) => below.take(rest),
+                _ => None,
+            },
+        }
+    }
+
+    /// The paths of all values that nobody took.
+    pub(super) fn rest(&self) -> Vec<String> {
+        let mut paths = Vec::new();
+        for (name, node) in self.keys.values() {
+            match node {
+                Node::Table(below) => {
+                    let rest = below.rest().into_iter();
+                    paths.extend(rest.map(|path| format!("{name}.{path}")));
+                }
+                Node::Null => {}
+                _ => paths.push(name.clone()),
+            }
+        }
+        paths
+    }
+}
+
+fn node(value: Value, depth: usize) -> Result<Node, String> {
+    if depth > MAX_DEPTH {
+        return Err(format!("has more than {MAX_DEPTH} levels"));
+    }
+    Ok(match value {
+        Value::Null => Node::Null,
+        Value::Bool(value) => Node::Text(value.to_string()),
+        Value::Number(value) => Node::Text(value.to_string()),
+        Value::String(text) => Node::Text(text),
+        Value::Array(values) => {
+            let nodes = values.into_iter().map(|value| node(value, depth + 1));
+            Node::List(nodes.collect::<Result<_, _>>()?)
+        }
+        Value::Object(map) => {
+            let mut document = Document::default();
+            for (name, value) in map {
+                document.insert(&name, node(value, depth + 1)?);
+            }
+            Node::Table(document)
+        }
+    })
+}
+
+/// What all spellings of a name share.
+fn canonical(name: &str) -> String {
+    let kept = name.chars().filter(|c| !matches!(c, '-' | '_'));
+    kept.flat_map(char::to_lowercase).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_found_in_every_spelling() {
+        for text in [
+            "cf:\n  api_host: x\n  proxy: {port: 80}\n",
+            "cf.api_host: x\ncf.proxy.port: 80\n",
+            "cf:\n  apiHost: x\ncf.proxy:\n  port: '80'\n",
+            "CF:\n  api-host: x\n  proxy.port: 80\n",
+        ] {
+            let mut document = Document::read(text).unwrap();
+            assert_eq!(document.look("cf.api_host"), Some("x"), "{text}");
+            assert_eq!(document.text("cf.apihost").unwrap(), "x");
+            assert_eq!(document.rest().len(), 1);
+            assert_eq!(document.text("cf.proxy.port").unwrap(), "80");
+            assert_eq!(document.rest(), Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn what_is_no_table_is_refused() {
+        assert!(Document::read("- a").is_err());
+        assert!(Document::read("a: [").is_err());
+        assert!(Document::read("").unwrap().rest().is_empty());
+    }
+}

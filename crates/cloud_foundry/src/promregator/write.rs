@@ -1,0 +1,347 @@
+//! Promregator's keys, one after the other, as TOML.
+
+use std::collections::BTreeSet;
+
+use toml::Value;
+
+use metrifold_expr::regex::Regex;
+
+use super::document::Document;
+use super::{Converted, Wrong, decrypt};
+
+/// What the provider and the source are called.
+const NAME: &str = "promregator";
+
+/// Keys that have no counterpart because nothing is left to be set, each with the reason.
+const NEEDLESS: [(&str, &str); 12] = [
+    (
+        "cf.cache",
+        "a foundation is read in few large requests; see refresh_interval and metadata_interval",
+    ),
+    (
+        "cf.request.backoff",
+        "a refresh that fails is followed by the next",
+    ),
+    ("cf.connectionPool", "there are no pools to be sized"),
+    ("cf.threadPool", "there are no threads to be sized"),
+    (
+        "cf.watchdog",
+        "there is no connection that could be lost for good",
+    ),
+    ("promregator.scraping.threads", "scrapes wait for no thread"),
+    ("promregator.discoverer", "metrics of what is gone are gone"),
+    ("promregator.gc", "there is no garbage collector"),
+    ("promregator.reactor", "there is no reactor"),
+    (
+        "promregator.workaround",
+        "names are resolved for each connection",
+    ),
+    (
+        "promregator.metrics.labelNamePrefix",
+        "the metrics of the process have names of their own",
+    ),
+    (
+        "promregator.metrics",
+        "the metrics of the process, and how long scrapes take, are always there",
+    ),
+];
+
+pub(super) struct Writer<'a> {
+    document: Document,
+    key: Option<&'a str>,
+    wrong: Vec<Wrong>,
+    notes: Vec<String>,
+    toml: String,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(document: Document, key: Option<&'a str>) -> Self {
+        Self {
+            document,
+            key,
+            wrong: Vec::new(),
+            notes: Vec::new(),
+            toml: String::new(),
+        }
+    }
+
+    pub(super) fn write(mut self) -> Result<Converted, Vec<Wrong>> {
+        if self.document.look("cf.api_host").is_none() {
+            self.wrong(
+                "cf.api_host",
+                "is missing: is this a configuration of Promregator?",
+            );
+        }
+        self.foundation();
+        self.targets();
+        self.rest();
+        if !self.wrong.is_empty() {
+            return Err(self.wrong);
+        }
+        let mut toml = String::from("# What a configuration of Promregator becomes.\n");
+        for note in &self.notes {
+            toml.push_str(&format!("# {}\n", note.replace('\n', " ")));
+        }
+        toml.push_str(&self.toml);
+        Ok(Converted {
+            toml,
+            notes: self.notes,
+        })
+    }
+
+    fn wrong(&mut self, key: &str, what: impl Into<String>) {
+        let (key, what) = (key.to_owned(), what.into());
+        self.wrong.push(Wrong { key, what });
+    }
+
+    fn note(&mut self, text: impl Into<String>) {
+        self.notes.push(text.into());
+    }
+
+    fn header(&mut self, header: &str) {
+        self.toml.push_str(&format!("\n{header}\n"));
+    }
+
+    /// Writes a key.
+    fn put(&mut self, key: &str, value: impl Into<Value>) {
+        self.toml.push_str(&format!("{key} = {}\n", value.into()));
+    }
+
+    /// Takes a value: decrypted if it is encrypted, with what stands for a variable.
+    fn value(&mut self, path: &str) -> Option<String> {
+        let text = self.document.text(path)?;
+        self.resolve(path, &text)
+    }
+
+    fn resolve(&mut self, path: &str, text: &str) -> Option<String> {
+        if let Some(digits) = text.strip_prefix("{cipher}") {
+            let plain = match self.key {
+                Some(key) => decrypt(digits.trim(), key),
+                None => Err("is encrypted: set ENCRYPT_KEY to the key".to_owned()),
+            };
+            return match plain {
+                Ok(plain) => Some(plain.expose().replace('$', "$$")),
+                Err(what) => {
+                    self.wrong(path, what);
+                    None
+                }
+            };
+        }
+        let mut out = String::new();
+        let mut rest = text;
+        while let Some((before, behind)) = rest.split_once("${") {
+            out.push_str(&before.replace('$', "$$"));
+            let Some((inside, after)) = behind.split_once('}') else {
+                self.wrong(path, "holds a ${ that is not closed");
+                return None;
+            };
+            let (name, default) = match inside.split_once(':') {
+                Some((name, default)) => (name, Some(default)),
+                None => (inside, None),
+            };
+            let is_variable =
+                !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_');
+            match (self.document.look(name), is_variable, default) {
+                (Some(known), ..) if !known.contains("${") => {
+                    out.push_str(&known.replace('$', "$$"));
+                }
+                (_, true, Some(default)) => out.push_str(&format!("${{{name}:-{default}}}")),
+                (_, true, None) => out.push_str(&format!("${{{name}}}")),
+                (_, false, Some(default)) => out.push_str(&default.replace('$', "$$")),
+                (_, false, None) => {
+                    self.wrong(
+                        path,
+                        format!("refers to {name:?}, which is not in the file"),
+                    );
+                }
+            }
+            rest = after;
+        }
+        out.push_str(&rest.replace('$', "$$"));
+        Some(out)
+    }
+
+    fn flag(&mut self, path: &str) -> bool {
+        let text = self.value(path).unwrap_or_default().to_lowercase();
+        ["true", "yes", "on", "1"].contains(&&*text)
+    }
+
+    /// Takes a number that is not 0, which stands for none.
+    fn number(&mut self, path: &str) -> Option<u32> {
+        let text = self.value(path)?;
+        match text.trim().parse::<u32>() {
+            Ok(0) => None,
+            Ok(number) => Some(number),
+            Err(_) => {
+                self.wrong(path, "is not a whole number");
+                None
+            }
+        }
+    }
+
+    /// The platform and who asks it.
+    fn foundation(&mut self) {
+        self.header(&format!("[discovery.{NAME}]"));
+        self.put("type", "cloud_foundry");
+        let host = self.value("cf.api_host").unwrap_or_default();
+        if host.contains("://") {
+            self.wrong(
+                "cf.api_host",
+                "is a URL, which Promregator refuses: write a host",
+            );
+        }
+        self.put("api", format!("https://{host}"));
+        let username = self.value("cf.username");
+        self.put("username", username.unwrap_or("${CF_USERNAME}".to_owned()));
+        let password = self.value("cf.password");
+        self.put("password", password.unwrap_or("${CF_PASSWORD}".to_owned()));
+        if self.flag("cf.skipSslValidation") {
+            self.put("tls.insecure_skip_verify", true);
+            self.note(
+                "cf.skipSslValidation is tls.insecure_skip_verify: tls.ca_file would be safe.",
+            );
+        }
+        let host = self.value("cf.proxy.host");
+        let port = self.number("cf.proxy.port");
+        if let (Some(host), Some(port)) = (host, port) {
+            self.put("proxy_url", format!("http://{host}:{port}"));
+        }
+        let longest = ["org", "space", "appInSpace", "domain", "route", "process"]
+            .into_iter()
+            .filter_map(|kind| self.number(&format!("cf.request.timeout.{kind}")))
+            .max();
+        if let Some(longest) = longest {
+            // A page holds 5000 objects here, and 100 there.
+            self.put("timeout", format!("{}ms", longest.max(20_000)));
+        }
+        if self.value("cf.request.rateLimit").is_some() {
+            self.note("cf.request.rateLimit has no counterpart: the limit that the platform publishes is kept to; see rate_limit_share.");
+        }
+        // Of the cache, the shortest time is how fast scaling was seen.
+        if let Some(seconds) = self.number("cf.cache.timeout.process") {
+            self.note(format!("cf.cache.timeout.process was {seconds} s: processes are read every 15 s unless refresh_interval says otherwise."));
+        }
+    }
+
+    /// What is scraped.
+    fn targets(&mut self) {
+        let internal = self.number("promregator.defaultInternalRoutePort");
+        let kind = self.document.look("promregator.authenticator.type");
+        let shown = kind.is_some_and(|it| !["none", "null"].contains(&&*it.to_lowercase()));
+        let targets = self.document.tables("promregator.targets");
+        if targets.is_empty() {
+            self.note(
+                "promregator.targets is empty: all applications that the user may see are targets.",
+            );
+            self.header(&format!("[[discovery.{NAME}.select]]"));
+            if shown {
+                self.put("authenticator", "default");
+            }
+        }
+        for (at, mut target) in targets.into_iter().enumerate() {
+            let at = format!("promregator.targets[{at}]");
+            self.header(&format!("[[discovery.{NAME}.select]]"));
+            for (theirs, ours) in [
+                ("org", "organization"),
+                ("space", "space"),
+                ("application", "application"),
+            ] {
+                let name = target.text(&format!("{theirs}Name"));
+                let regex = target.text(&format!("{theirs}Regex"));
+                let named = (ours.to_owned(), format!("{at}.{theirs}Name"), name);
+                let matched = (
+                    format!("{ours}_regex"),
+                    format!("{at}.{theirs}Regex"),
+                    regex,
+                );
+                // The pattern wins.
+                let (key, path, text) = match matched.2 {
+                    Some(_) => matched,
+                    None => named,
+                };
+                let Some(text) = text.and_then(|text| self.resolve(&path, &text)) else {
+                    continue;
+                };
+                if key.ends_with("_regex") && !text.contains("${") {
+                    self.check(&path, &text.replace("$$", "$"));
+                }
+                self.put(&key, text);
+            }
+            for (theirs, ours) in [("path", "path"), ("protocol", "protocol")] {
+                let text = target.text(theirs);
+                let text = text.and_then(|it| self.resolve(&format!("{at}.{theirs}"), &it));
+                match (theirs, text.as_deref()) {
+                    (_, None) => {}
+                    ("protocol", Some(text)) if !["http", "https"].contains(&text) => {
+                        self.wrong(&format!("{at}.protocol"), "is neither http nor https");
+                    }
+                    (_, Some(text)) => self.put(ours, text),
+                }
+            }
+            let annotations = target.text("kubernetesAnnotations");
+            if annotations.is_some_and(|it| it.eq_ignore_ascii_case("true")) {
+                self.put("annotations", "prometheus.io/");
+                self.put("opt_in", true);
+            }
+            let mut patterns = Vec::new();
+            for (number, pattern) in target.texts("preferredRouteRegex").into_iter().enumerate() {
+                let path = format!("{at}.preferredRouteRegex[{number}]");
+                self.check(&path, &pattern);
+                patterns.extend(self.resolve(&path, &pattern));
+            }
+            if !patterns.is_empty() {
+                self.put("preferred_routes", patterns);
+            }
+            let port = target.text("internalRoutePort");
+            let port = port
+                .and_then(|it| it.trim().parse().ok())
+                .filter(|it| *it > 0);
+            if let Some(port) = port.or(internal) {
+                self.put("port", i64::from(port));
+            }
+            match target.text("authenticatorId") {
+                Some(id) => self.put("authenticator", id),
+                None if shown => self.put("authenticator", "default"),
+                None => {}
+            }
+            if target.text("overrideRouteAndPath").is_some() {
+                let what = "has no counterpart: instances could not be told apart by it";
+                self.wrong(&format!("{at}.overrideRouteAndPath"), what);
+            }
+            for path in target.rest() {
+                self.note(format!("{at}.{path} has no counterpart."));
+            }
+        }
+    }
+
+    fn check(&mut self, path: &str, pattern: &str) {
+        if let Err(error) = Regex::new(pattern) {
+            self.wrong(path, format!("{error}: write it in the syntax of Go"));
+        }
+    }
+
+    /// Tells what was not taken.
+    fn rest(&mut self) {
+        let mut needless = BTreeSet::new();
+        for table in ["cf", "promregator"] {
+            let rest = self.document.table(table).rest().into_iter();
+            let rest: Vec<_> = rest.map(|path| format!("{table}.{path}")).collect();
+            for path in rest {
+                let folded = |it: &str| it.to_lowercase().replace(['-', '_'], "");
+                let why = NEEDLESS.iter().find(|(key, _)| {
+                    folded(&path)
+                        .strip_prefix(&folded(key))
+                        .is_some_and(|it| it.is_empty() || it.starts_with('.'))
+                });
+                match why {
+                    Some((key, why)) => {
+                        if needless.insert(*key) {
+                            self.note(format!("{key} has no counterpart: {why}."));
+                        }
+                    }
+                    None => self.note(format!("{path} has no counterpart.")),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! What the Cloud Controller's API answers, as far as it is read.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// A page of a list.
+#[derive(Deserialize)]
+pub(crate) struct Page<T> {
+    pub(crate) pagination: Pagination,
+    pub(crate) resources: Vec<T>,
+    #[serde(default)]
+    pub(crate) included: Included,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Pagination {
+    pub(crate) total_results: usize,
+    pub(crate) total_pages: usize,
+}
+
+/// What a list was asked to add to what it lists.
+#[derive(Default, Deserialize)]
+pub(crate) struct Included {
+    #[serde(default)]
+    pub(crate) spaces: Vec<Space>,
+    #[serde(default)]
+    pub(crate) organizations: Vec<Organization>,
+    #[serde(default)]
+    pub(crate) domains: Vec<Domain>,
+}
+
+/// Something that is listed, each once.
+pub(crate) trait Resource: serde::de::DeserializeOwned + Send + 'static {
+    fn guid(&self) -> &str;
+}
+
+macro_rules! resources {
+    ($($type:ty)*) => {$(
+        impl Resource for $type {
+            fn guid(&self) -> &str {
+                &self.guid
+            }
+        }
+    )*};
+}
+
+resources! { Organization Space App Process Route Domain Binding RouteBinding }
+
+#[derive(Deserialize)]
+pub(crate) struct Organization {
+    pub(crate) guid: String,
+    pub(crate) name: String,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Space {
+    pub(crate) guid: String,
+    pub(crate) name: String,
+    pub(crate) relationships: OfOrganization,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct App {
+    pub(crate) guid: String,
+    pub(crate) name: String,
+    pub(crate) state: String,
+    pub(crate) relationships: OfSpace,
+    #[serde(default)]
+    pub(crate) metadata: Metadata,
+}
+
+/// Labels and annotations that users set.
+#[derive(Default, Deserialize)]
+pub(crate) struct Metadata {
+    #[serde(default)]
+    pub(crate) labels: BTreeMap<String, Option<String>>,
+    #[serde(default)]
+    pub(crate) annotations: BTreeMap<String, Option<String>>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Process {
+    pub(crate) guid: String,
+    pub(crate) r#type: String,
+    #[serde(default)]
+    pub(crate) created_at: String,
+    /// How many are desired.
+    pub(crate) instances: u32,
+    pub(crate) relationships: OfAppAndRevision,
+    /// What there is of them, where the platform lists it.
+    pub(crate) process_instances: Option<Vec<Instance>>,
+}
+
+/// An instance of a process.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Instance {
+    pub(crate) index: u32,
+    pub(crate) state: String,
+}
+
+/// What is measured of a process.
+#[derive(Deserialize)]
+pub(crate) struct Stats {
+    pub(crate) resources: Vec<Instance>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Route {
+    pub(crate) guid: String,
+    /// Host, domain and path.
+    pub(crate) url: String,
+    #[serde(default)]
+    pub(crate) protocol: Option<String>,
+    #[serde(default)]
+    pub(crate) destinations: Vec<Destination>,
+    pub(crate) relationships: OfDomain,
+}
+
+#[derive(Clone, Deserialize)]
+pub(crate) struct Destination {
+    pub(crate) app: DestinationApp,
+    #[serde(default)]
+    pub(crate) port: Option<u16>,
+}
+
+#[derive(Clone, Deserialize)]
+pub(crate) struct DestinationApp {
+    pub(crate) guid: Option<String>,
+    #[serde(default)]
+    pub(crate) process: Option<DestinationProcess>,
+}
+
+#[derive(Clone, Deserialize)]
+pub(crate) struct DestinationProcess {
+    pub(crate) r#type: String,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Domain {
+    pub(crate) guid: String,
+    #[serde(default, rename = "internal")]
+    pub(crate) is_internal: bool,
+}
+
+/// A service instance that an application is bound to.
+#[derive(Deserialize)]
+pub(crate) struct Binding {
+    pub(crate) guid: String,
+    pub(crate) relationships: OfBinding,
+}
+
+/// A service instance that a route is bound to.
+#[derive(Deserialize)]
+pub(crate) struct RouteBinding {
+    pub(crate) guid: String,
+    pub(crate) relationships: OfRoute,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct OfRoute {
+    pub(crate) route: To,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct OfOrganization {
+    pub(crate) organization: To,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct OfSpace {
+    pub(crate) space: To,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct OfDomain {
+    pub(crate) domain: To,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct OfBinding {
+    pub(crate) app: Option<To>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct OfAppAndRevision {
+    pub(crate) app: To,
+    #[serde(default)]
+    pub(crate) revision: Option<To>,
+}
+
+/// Whom something belongs to.
+#[derive(Deserialize)]
+pub(crate) struct To {
+    pub(crate) data: Option<Guid>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Guid {
+    pub(crate) guid: String,
+}
+
+impl To {
+    /// The GUID, empty if there is none.
+    pub(crate) fn guid(&self) -> &str {
+        self.data.as_ref().map_or("", |data| &data.guid)
+    }
+}
+
+/// What the platform publishes of itself.
+#[derive(Deserialize)]
+pub(crate) struct Info {
+    #[serde(default)]
+    pub(crate) rate_limits: Option<RateLimits>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct RateLimits {
+    pub(crate) enabled: bool,
+    #[serde(default)]
+    pub(crate) general_limit: u64,
+    #[serde(default)]
+    pub(crate) reset_interval_in_minutes: u64,
+}
+
+/// Why the API refuses.
+#[derive(Default, Deserialize)]
+pub(crate) struct Errors {
+    #[serde(default)]
+    pub(crate) errors: Vec<OneError>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct OneError {
+    #[serde(default)]
+    pub(crate) title: String,
+    #[serde(default)]
+    pub(crate) detail: String,
+}

@@ -1,0 +1,248 @@
+//! Which applications a selector takes.
+
+use std::time::Duration;
+
+use metrifold_base::{OneOrMany, Period, Problems};
+use metrifold_expr::regex::Regex;
+
+use crate::config::{Protocol, RouteKind, SelectKeys};
+use crate::label_selector::LabelSelector;
+use crate::metadata::{App, Metadata, Named};
+
+/// The port of an internal route for which none is known.
+pub(crate) const DEFAULT_PORT: u16 = 8080;
+
+/// An entry of `select`, ready to be used.
+#[derive(Debug)]
+pub(crate) struct Selector {
+    /// Its name, or its place.
+    pub(crate) name: String,
+    pub(crate) organization: Filter,
+    space: Filter,
+    application: Filter,
+    /// The label selector as it is written, and read.
+    pub(crate) labels: Option<(String, LabelSelector)>,
+    pub(crate) bound_service: Vec<String>,
+    annotations: Vec<String>,
+    opt_in: bool,
+    pub(crate) processes: Vec<String>,
+    pub(crate) how: How,
+    pub(crate) routes: RouteKind,
+    pub(crate) preferred_routes: Vec<Regex>,
+    pub(crate) router_port: Option<u16>,
+    pub(crate) authenticator: Option<String>,
+    pub(crate) own_labels: Vec<(String, String)>,
+}
+
+/// How an application is scraped, which its annotations can change.
+#[derive(Clone, Debug)]
+pub(crate) struct How {
+    pub(crate) paths: Vec<String>,
+    pub(crate) scheme: &'static str,
+    pub(crate) port: Option<u16>,
+    pub(crate) interval: Option<Period>,
+    pub(crate) timeout: Option<Period>,
+}
+
+/// Names, a pattern of names, GUIDs: all that are given have to hold.
+#[derive(Debug)]
+pub(crate) struct Filter {
+    /// In lower case.
+    pub(crate) names: Vec<String>,
+    regex: Option<Regex>,
+    pub(crate) guids: Vec<String>,
+}
+
+/// What becomes of an application.
+pub(crate) enum Verdict {
+    /// The selector does not speak of it.
+    Other,
+    /// It is scraped so.
+    Taken(How),
+    /// It would be taken, were it not for this.
+    Unfit(String),
+}
+
+impl Selector {
+    /// Compiles an entry, and reports what is wrong with it at its keys.
+    pub(crate) fn compile(keys: &SelectKeys, at: usize, problems: &mut Problems) -> Option<Self> {
+        let mut sound = true;
+        let mut wrong = |key: &str, what: String| {
+            problems.at(format!("select[{at}].{key}"), what);
+            sound = false;
+        };
+        let mut filter = |key: &str, names: &OneOrMany<String>, regex: &Option<String>, guids| {
+            let regex_key = format!("{key}_regex");
+            if !names.0.is_empty() && regex.is_some() {
+                wrong(&regex_key, format!("cannot be set together with {key}"));
+            }
+            let regex = regex.as_ref().map(|it| Regex::new(&format!("(?i:{it})")));
+            let regex = regex.transpose().unwrap_or_else(|error| {
+                wrong(&regex_key, error.to_string());
+                None
+            });
+            let OneOrMany(guids): &OneOrMany<String> = guids;
+            Filter {
+                names: names.0.iter().map(|name| name.to_lowercase()).collect(),
+                regex,
+                guids: guids.clone(),
+            }
+        };
+        let organization = filter(
+            "organization",
+            &keys.organization,
+            &keys.organization_regex,
+            &keys.organization_guid,
+        );
+        let space = filter("space", &keys.space, &keys.space_regex, &keys.space_guid);
+        let application = filter(
+            "application",
+            &keys.application,
+            &keys.application_regex,
+            &keys.application_guid,
+        );
+        let labels = keys.label_selector.as_ref().map(|text| {
+            let read = LabelSelector::parse(text).map_err(|error| wrong("label_selector", error));
+            Some((text.clone(), read.ok()?))
+        });
+        let patterns = keys.preferred_routes.iter().enumerate();
+        let preferred_routes = patterns.map(|(number, pattern)| {
+            let key = format!("preferred_routes[{number}]");
+            Regex::new(pattern).map_err(|error| wrong(&key, error.to_string()))
+        });
+        let preferred_routes: Vec<_> = preferred_routes.filter_map(Result::ok).collect();
+        if keys.opt_in && keys.annotations.0.is_empty() {
+            let what = "needs annotations, such as \"prometheus.io/\"";
+            wrong("opt_in", what.to_owned());
+        }
+        for (key, list) in [("processes", &keys.processes), ("path", &keys.path.0)] {
+            if list.is_empty() {
+                wrong(key, "must not be empty".to_owned());
+            }
+        }
+        for (key, port) in [("port", keys.port), ("router_port", keys.router_port)] {
+            if port == Some(0) {
+                wrong(key, "must be from 1 to 65535".to_owned());
+            }
+        }
+        for (key, value) in [
+            ("interval", keys.interval),
+            ("scrape_timeout", keys.scrape_timeout),
+        ] {
+            if value.is_some_and(|value| value.0.is_zero()) {
+                wrong(key, "must be longer than 0s".to_owned());
+            }
+        }
+        let own_labels = keys.labels.clone().into_iter().collect();
+        sound.then(|| Self {
+            name: keys.name.clone().unwrap_or_else(|| format!("select[{at}]")),
+            organization,
+            space,
+            application,
+            labels: labels.flatten(),
+            bound_service: keys.bound_service.0.clone(),
+            annotations: keys.annotations.0.clone(),
+            opt_in: keys.opt_in,
+            processes: keys.processes.clone(),
+            how: How {
+                paths: keys.path.0.clone(),
+                scheme: match keys.protocol {
+                    Protocol::Https => "https",
+                    Protocol::Http => "http",
+                },
+                port: keys.port,
+                interval: keys.interval,
+                timeout: keys.scrape_timeout,
+            },
+            routes: keys.routes,
+            preferred_routes,
+            router_port: keys.router_port,
+            authenticator: keys.authenticator.clone(),
+            own_labels,
+        })
+    }
+
+    /// What becomes of an application.
+    pub(crate) fn judge(&self, app: &App, metadata: &Metadata) -> Verdict {
+        let bound = |service: &String| metadata.is_bound(&app.guid, service);
+        let of = Named {
+            guid: app.guid.clone(),
+            name: app.name.clone(),
+        };
+        let matches = self.organization.matches(&app.organization)
+            && self.space.matches(&app.space)
+            && self.application.matches(&of)
+            && self
+                .labels
+                .as_ref()
+                .is_none_or(|(_, labels)| labels.matches(&app.labels))
+            && (self.bound_service.is_empty() || self.bound_service.iter().any(bound));
+        let scrape = self.annotation(app, "scrape").map(|(_, value)| value);
+        let wanted = match scrape {
+            Some("true") => true,
+            Some("false") => false,
+            _ => !self.opt_in,
+        };
+        if !matches || !wanted {
+            return Verdict::Other;
+        }
+        self.how(app).map_or_else(Verdict::Unfit, Verdict::Taken)
+    }
+
+    /// How an application is scraped. An annotation that says nothing sensible is not guessed at.
+    fn how(&self, app: &App) -> Result<How, String> {
+        let mut how = self.how.clone();
+        if let Some((_, path)) = self.annotation(app, "path") {
+            how.paths = vec![path.to_owned()];
+        }
+        if let Some((key, scheme)) = self.annotation(app, "scheme") {
+            how.scheme = match scheme {
+                "http" => "http",
+                "https" => "https",
+                _ => return Err(format!("annotation {key} is neither http nor https")),
+            };
+        }
+        if let Some((key, port)) = self.annotation(app, "port") {
+            let port = port.parse().ok().filter(|port| *port > 0);
+            how.port = Some(port.ok_or_else(|| format!("annotation {key} is not a port"))?);
+        }
+        let period = |name| match self.annotation(app, name) {
+            None => Ok(None),
+            Some((key, text)) => match text.parse() {
+                Ok(Period(Duration::ZERO)) | Err(_) => {
+                    Err(format!("annotation {key} is not a duration"))
+                }
+                Ok(period) => Ok(Some(period)),
+            },
+        };
+        how.interval = period("scrape_interval")?.or(how.interval);
+        how.timeout = period("scrape_timeout")?.or(how.timeout);
+        Ok(how)
+    }
+
+    /// An annotation behind the first prefix with which there is one.
+    fn annotation<'a>(&self, app: &'a App, name: &str) -> Option<(String, &'a str)> {
+        self.annotations.iter().find_map(|prefix| {
+            let key = format!("{prefix}{name}");
+            let value = app.annotations.get(&key)?.as_deref()?;
+            Some((key, value))
+        })
+    }
+}
+
+impl Filter {
+    fn matches(&self, it: &Named) -> bool {
+        let named = |name: &String| *name == it.name.to_lowercase();
+        (self.names.is_empty() || self.names.iter().any(named))
+            && (self.guids.is_empty() || self.guids.contains(&it.guid))
+            && self
+                .regex
+                .as_ref()
+                .is_none_or(|regex| regex.is_match(it.name.as_bytes()))
+    }
+
+    /// Whether it names what it takes, so that the platform can be asked for that alone.
+    pub(crate) fn is_narrow(&self) -> bool {
+        !self.names.is_empty() || !self.guids.is_empty()
+    }
+}

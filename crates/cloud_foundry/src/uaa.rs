@@ -1,0 +1,435 @@
+//! Tokens of UAA: got once, however many wait for one, renewed before they expire, and renewed by
+//! refresh tokens, each of which may be good for one use only.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Uri};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::time::Instant;
+use tracing::warn;
+
+use metrifold_base::{Secret, foreign, locked, read_text};
+use metrifold_discovery::{Failure, Reason};
+use metrifold_files::replace_private;
+use metrifold_http::place;
+
+use crate::config::{Grant, UaaKeys};
+use crate::exchange::{Exchange, escape};
+
+/// The largest answer that is taken for a token, or for the places of the platform.
+const MAX_ANSWER: usize = 1 << 20;
+/// The largest file that is taken for a refresh token.
+const MAX_TOKEN: u64 = 64 << 10;
+/// How long a token is taken to be good when the answer does not say it.
+const UNSAID: f64 = 300.0;
+/// The longest that a token is kept, whatever the answer says.
+const LONGEST: f64 = 24.0 * 3600.0;
+/// How long before its end a token is renewed, or a tenth of its life if that is less.
+const MARGIN: Duration = Duration::from_secs(60);
+/// The most of an error's description that is shown.
+const MAX_DESCRIPTION: usize = 200;
+
+/// A client of UAA.
+pub(crate) struct Uaa {
+    exchange: Exchange,
+    keys: UaaKeys,
+    /// The Cloud Controller, which says where UAA is.
+    api: String,
+    /// A question mark and what is added to its URLs, or nothing.
+    query: String,
+    current: Mutex<Option<Arc<Token>>>,
+    /// Held by whoever asks.
+    asking: tokio::sync::Mutex<Asking>,
+}
+
+/// A token to show to the Cloud Controller.
+pub(crate) struct Token {
+    pub(crate) header: HeaderValue,
+    /// Known, and scrubbed from texts, as long as it is used.
+    _secret: Secret,
+    /// From then on, a new one is asked for.
+    fresh_until: Instant,
+    /// Until then, it serves if there is no new one.
+    usable_until: Instant,
+}
+
+#[derive(Default)]
+struct Asking {
+    endpoint: Option<Uri>,
+    refresh_token: Option<Secret>,
+    /// Whether the file with a refresh token was looked at.
+    looked: bool,
+    passcode_spent: bool,
+    /// When and why it failed last.
+    failed: Option<(Instant, Failure)>,
+}
+
+/// Why there is no token.
+enum Denied {
+    /// What was shown is not good.
+    Refused(Failure),
+    /// It cannot be said.
+    Failed(Failure),
+}
+
+#[derive(Deserialize)]
+struct Granted {
+    access_token: Secret,
+    #[serde(default)]
+    token_type: Option<String>,
+    #[serde(default)]
+    refresh_token: Option<Secret>,
+    #[serde(default)]
+    expires_in: Option<f64>,
+}
+
+#[derive(Default, Deserialize)]
+struct Root {
+    links: Links,
+}
+
+#[derive(Default, Deserialize)]
+struct Links {
+    login: Option<Link>,
+    uaa: Option<Link>,
+}
+
+#[derive(Deserialize)]
+struct Link {
+    href: String,
+}
+
+#[derive(Default, Deserialize)]
+struct Info {
+    authorization_endpoint: Option<String>,
+    token_endpoint: Option<String>,
+}
+
+impl Uaa {
+    /// A client that has asked nothing yet. `api` is the URL of the Cloud Controller, without a slash
+    /// at its end.
+    pub(crate) fn new(exchange: Exchange, keys: UaaKeys, api: String, query: &str) -> Self {
+        Self {
+            exchange,
+            keys,
+            api,
+            query: match query {
+                "" => String::new(),
+                query => format!("?{query}"),
+            },
+            current: Mutex::default(),
+            asking: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// A token, a new one if there is none or it expires soon.
+    pub(crate) async fn token(&self) -> Result<Arc<Token>, Failure> {
+        let asked = Instant::now();
+        if let Some(token) = self.current(|token| token.fresh_until > asked) {
+            return Ok(token);
+        }
+        let mut asking = self.asking.lock().await;
+        if let Some(token) = self.current(|token| token.fresh_until > Instant::now()) {
+            return Ok(token);
+        }
+        let failure = match &asking.failed {
+            // Whoever waited for an attempt that failed has had its attempt.
+            Some((at, failure)) if *at >= asked => failure.clone(),
+            _ => match self.renew(&mut asking).await {
+                Ok(token) => {
+                    let token = Arc::new(token);
+                    *locked(&self.current) = Some(token.clone());
+                    asking.failed = None;
+                    return Ok(token);
+                }
+                Err(failure) => {
+                    asking.failed = Some((Instant::now(), failure.clone()));
+                    failure
+                }
+            },
+        };
+        self.current(|token| token.usable_until > Instant::now())
+            .ok_or(failure)
+    }
+
+    /// Forgets a token that was refused, unless another one has taken its place.
+    pub(crate) fn refused(&self, token: &Arc<Token>) {
+        let mut current = locked(&self.current);
+        if current.as_ref().is_some_and(|it| Arc::ptr_eq(it, token)) {
+            *current = None;
+        }
+    }
+
+    fn current(&self, good: impl Fn(&Token) -> bool) -> Option<Arc<Token>> {
+        let current = locked(&self.current);
+        current.as_ref().filter(|token| good(token)).cloned()
+    }
+
+    async fn renew(&self, asking: &mut Asking) -> Result<Token, Failure> {
+        let endpoint = match &asking.endpoint {
+            Some(endpoint) => endpoint.clone(),
+            None => self.find().await?,
+        };
+        let got = self.grant(asking, &endpoint).await;
+        match got {
+            Ok(granted) => {
+                asking.endpoint = Some(endpoint);
+                self.take(asking, granted).await
+            }
+            Err(Denied::Refused(failure)) => {
+                asking.endpoint = Some(endpoint);
+                Err(failure)
+            }
+            // UAA may have moved.
+            Err(Denied::Failed(failure)) => {
+                asking.endpoint = None;
+                Err(failure)
+            }
+        }
+    }
+
+    /// Where tokens are got.
+    async fn find(&self) -> Result<Uri, Failure> {
+        let root: Root = self.read("/").await?.unwrap_or_default();
+        let links = root.links;
+        let found = match links.login.or(links.uaa) {
+            Some(link) => Some(link.href),
+            None => {
+                let info: Info = self.read("/v2/info").await?.unwrap_or_default();
+                info.authorization_endpoint.or(info.token_endpoint)
+            }
+        };
+        let found = found.ok_or_else(|| {
+            let text = format!("{} does not say where UAA is", self.api);
+            Failure::new(
+                Reason::Invalid,
+                format!("{text}: is it a Cloud Controller?"),
+            )
+        })?;
+        let uri: Uri = format!("{}/oauth/token", found.trim_end_matches('/'))
+            .parse()
+            .map_err(|error| Failure::new(Reason::Invalid, format!("{found:?}: {error}")))?;
+        // What leaves for UAA is a password.
+        let safe = uri.scheme_str() == Some("https") || self.api.starts_with("http://");
+        match safe && uri.host().is_some() {
+            true => Ok(uri),
+            false => {
+                let text = format!("{} names {found:?} as UAA, which is no https URL", self.api);
+                Err(Failure::new(Reason::Invalid, text))
+            }
+        }
+    }
+
+    /// Reads what the Cloud Controller says of itself; nothing if it has no such page.
+    async fn read<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Failure> {
+        let uri: Uri = format!("{}{path}{}", self.api, self.query)
+            .parse()
+            .map_err(|error| Failure::new(Reason::Invalid, format!("{path}: {error}")))?;
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        let answer = self
+            .exchange
+            .send(Method::GET, &uri, headers, "", MAX_ANSWER)
+            .await?;
+        match answer.status.as_u16() {
+            200 => serde_json::from_slice(&answer.body)
+                .map(Some)
+                .map_err(|error| {
+                    Failure::new(Reason::Invalid, format!("{}: {error}", place(&uri)))
+                }),
+            404 => Ok(None),
+            status => {
+                let text = format!("{} answered {status}", place(&uri));
+                Err(Failure::new(Reason::Refused, text))
+            }
+        }
+    }
+
+    /// Asks with a refresh token, and if there is none that is good, as configured.
+    async fn grant(&self, asking: &mut Asking, endpoint: &Uri) -> Result<Granted, Denied> {
+        let keys = &self.keys;
+        if !std::mem::replace(&mut asking.looked, true) {
+            asking.refresh_token = kept(keys.refresh_token_file.clone()).await?;
+        }
+        let mut refused = None;
+        if let Some(token) = &asking.refresh_token {
+            let form = [
+                ("grant_type", "refresh_token"),
+                ("refresh_token", token.expose()),
+            ];
+            match self.ask(endpoint, &form).await {
+                Ok(granted) => return Ok(granted),
+                Err(Denied::Refused(failure)) => {
+                    asking.refresh_token = None;
+                    refused = Some(failure);
+                }
+                Err(failed) => return Err(failed),
+            }
+        }
+        match keys.grant {
+            Grant::ClientCredentials => {
+                let form = [("grant_type", "client_credentials")];
+                self.ask(endpoint, &form).await
+            }
+            Grant::Password => {
+                let password = keys.password().read().map_err(unreadable)?;
+                let username = keys.username.as_deref().unwrap_or_default();
+                let mut form = vec![
+                    ("grant_type", "password"),
+                    ("username", username),
+                    ("password", password.expose()),
+                ];
+                let hint = self.hint();
+                form.extend(hint.as_deref().map(|hint| ("login_hint", hint)));
+                self.ask(endpoint, &form).await
+            }
+            Grant::Passcode if !asking.passcode_spent => {
+                let Some(passcode) = &keys.passcode else {
+                    return Err(Denied::Refused(refused.unwrap_or_else(spent)));
+                };
+                let mut form = vec![("grant_type", "password"), ("passcode", passcode.expose())];
+                let hint = self.hint();
+                form.extend(hint.as_deref().map(|hint| ("login_hint", hint)));
+                let got = self.ask(endpoint, &form).await;
+                asking.passcode_spent = !matches!(got, Err(Denied::Failed(_)));
+                got
+            }
+            Grant::Passcode | Grant::RefreshToken => {
+                // Somebody may have put another one there.
+                asking.looked = false;
+                Err(Denied::Refused(refused.unwrap_or_else(spent)))
+            }
+        }
+    }
+
+    /// Which identity provider is to know the user.
+    fn hint(&self) -> Option<String> {
+        let origin = self.keys.origin.as_ref()?;
+        Some(serde_json::json!({ "origin": origin }).to_string())
+    }
+
+    async fn ask(&self, endpoint: &Uri, form: &[(&str, &str)]) -> Result<Granted, Denied> {
+        let secret = match self.keys.client_secret() {
+            Some(secret) => secret.read().map_err(unreadable)?,
+            None => Secret::new(""),
+        };
+        let pair = format!("{}:{}", self.keys.client_id, secret.expose());
+        let value = format!("Basic {}", STANDARD.encode(pair));
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, sensitive(&value).map_err(Denied::Failed)?);
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
+        headers.insert(CONTENT_TYPE, form_type);
+        let pairs = form.iter();
+        let pairs: Vec<_> = pairs
+            .map(|(name, value)| format!("{name}={}", escape(value)))
+            .collect();
+        let answer = self
+            .exchange
+            .send(Method::POST, endpoint, headers, pairs.join("&"), MAX_ANSWER)
+            .await
+            .map_err(Denied::Failed)?;
+        let place = place(endpoint);
+        if answer.status.as_u16() == 200 {
+            return serde_json::from_slice(&answer.body).map_err(|_| {
+                let text = format!("{place} answered what is no token");
+                Denied::Failed(Failure::new(Reason::Invalid, text))
+            });
+        }
+        let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let mut text = format!("{place} answered {}", answer.status.as_u16());
+        for key in ["error", "error_description"] {
+            if let Some(words) = said.get(key).and_then(Value::as_str) {
+                text = format!("{text}: {}", foreign(words, MAX_DESCRIPTION));
+            }
+        }
+        Err(match answer.status.as_u16() {
+            400 | 401 | 403 => Denied::Refused(Failure::new(Reason::Credentials, text)),
+            _ => Denied::Failed(Failure::new(Reason::Refused, text)),
+        })
+    }
+
+    async fn take(&self, asking: &mut Asking, granted: Granted) -> Result<Token, Failure> {
+        let kind = granted.token_type.as_deref().unwrap_or("bearer");
+        if !kind.eq_ignore_ascii_case("bearer") || granted.access_token.expose().is_empty() {
+            let text = "UAA answered what is no bearer token";
+            return Err(Failure::new(Reason::Invalid, text));
+        }
+        if let Some(token) = granted.refresh_token {
+            let file = self.keys.refresh_token_file.clone();
+            if let Some(file) = file.filter(|_| asking.refresh_token.as_ref() != Some(&token)) {
+                keep(file, token.clone()).await;
+            }
+            asking.refresh_token = Some(token);
+        }
+        let life = granted.expires_in.filter(|life| life.is_finite());
+        let life = Duration::from_secs_f64(life.unwrap_or(UNSAID).clamp(0.0, LONGEST));
+        let now = Instant::now();
+        Ok(Token {
+            header: sensitive(&format!("Bearer {}", granted.access_token.expose()))?,
+            _secret: granted.access_token,
+            fresh_until: now + life - MARGIN.min(life / 10),
+            usable_until: now + life,
+        })
+    }
+}
+
+impl fmt::Debug for Uaa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Uaa").field(&self.api).finish()
+    }
+}
+
+fn spent() -> Failure {
+    let text = "there is no refresh token, and no passcode that is not spent: get a new one";
+    Failure::new(Reason::Credentials, text)
+}
+
+fn unreadable(reason: String) -> Denied {
+    Denied::Failed(Failure::new(Reason::Credentials, reason))
+}
+
+/// The value of a header that is shown nowhere.
+fn sensitive(value: &str) -> Result<HeaderValue, Failure> {
+    let mut value = HeaderValue::from_str(value).map_err(|_| {
+        let text = "credentials hold a character that no header can bear";
+        Failure::new(Reason::Credentials, text)
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// The refresh token in a file, if there is one.
+async fn kept(file: Option<PathBuf>) -> Result<Option<Secret>, Denied> {
+    let Some(file) = file else { return Ok(None) };
+    let name = file.display().to_string();
+    let read = tokio::task::spawn_blocking(move || read_text(&file, MAX_TOKEN)).await;
+    match read {
+        Ok(Ok(text)) if text.trim().is_empty() => Ok(None),
+        Ok(Ok(text)) => Ok(Some(Secret::new(text.trim()))),
+        Ok(Err(error)) if error.is_absent() => Ok(None),
+        Ok(Err(error)) => Err(unreadable(format!("{name}: {error}"))),
+        Err(error) => Err(unreadable(format!("{name}: {error}"))),
+    }
+}
+
+/// Keeps a refresh token. What cannot be kept serves until the end of the process.
+async fn keep(file: PathBuf, token: Secret) {
+    let name = file.display().to_string();
+    let written = tokio::task::spawn_blocking(move || {
+        replace_private(&file, |it| it.write_all(token.expose().as_bytes()))
+    });
+    let error = match written.await {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    warn!(file = %name, %error, "refresh token cannot be kept");
+}

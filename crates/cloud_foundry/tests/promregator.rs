@@ -1,0 +1,123 @@
+//! What configurations of Promregator become.
+
+use metrifold_cloud_foundry::promregator::convert;
+
+const KEY: &str = "mySecretKey";
+
+/// A file as it stands beside Prometheus' own keys.
+const FILE: &str = r#"
+global:
+  scrape_interval: 15s
+scrape_configs:
+  - job_name: prometheus
+    static_configs: [{targets: ["localhost:9090"]}]
+cf:
+  api_host: api.cf.example.org
+  username: promregator
+  password: '{cipher}d93dd725143e187804e4105a681706c1185c58f92086bf55aa830e61c0527060'
+  skip-ssl-validation: true
+  proxy: {host: 192.168.111.1, port: 8080}
+  cache.timeout: {application: 300, resolver: 300}
+  request:
+    timeout.org: 60000
+    rateLimit: 4.5
+promregator:
+  authenticator:
+    type: basic
+    basic: {username: u, password: "p$w"}
+  targetAuthenticators:
+    - id: xsuaa
+      type: OAuth2XSUAABasic
+      oauth2xsuaaBasic:
+        tokenServiceURL: https://uaa.example.org/oauth/token
+        client_id: scraper
+        client_secret: ${XSUAA_SECRET:none}
+        scopes: "a, b c"
+  targets:
+    - orgName: Prod
+      spaceRegex: li.e
+      applicationRegex: shop-\d+
+      applicationName: ignored
+      path: /actuator/prometheus
+      kubernetesAnnotations: true
+      preferredRouteRegex: ['.*\.inside']
+    - orgName: ${ORG}
+      protocol: http
+      internalRoutePort: 9090
+      authenticatorId: xsuaa
+  defaultInternalRoutePort: 8081
+  surprise: 1
+"#;
+
+#[test]
+fn every_key_that_has_a_counterpart_is_converted() {
+    let converted = convert(FILE, Some(KEY)).unwrap();
+    let toml = &converted.toml;
+    let table: toml::Table = toml.parse().unwrap();
+    let cf = &table["discovery"]["promregator"];
+    for (key, value) in [
+        ("type", "cloud_foundry"),
+        ("api", "https://api.cf.example.org"),
+        ("username", "promregator"),
+        ("password", "mysecret"),
+        ("proxy_url", "http://192.168.111.1:8080"),
+        ("timeout", "60000ms"),
+    ] {
+        assert_eq!(cf[key].as_str(), Some(value), "{key}");
+    }
+    assert_eq!(cf["tls"]["insecure_skip_verify"].as_bool(), Some(true));
+    let first: toml::Table = r#"
+        organization = "Prod"
+        space_regex = "li.e"
+        application_regex = 'shop-\d+'
+        path = "/actuator/prometheus"
+        annotations = "prometheus.io/"
+        opt_in = true
+        preferred_routes = ['.*\.inside']
+        port = 8081
+        authenticator = "default"
+    "#
+    .parse()
+    .unwrap();
+    assert_eq!(cf["select"][0], first.into());
+    let second: toml::Table = r#"
+        organization = "${ORG}"
+        protocol = "http"
+        port = 9090
+        authenticator = "xsuaa"
+    "#
+    .parse()
+    .unwrap();
+    assert_eq!(cf["select"][1], second.into());
+    let notes = converted.notes.join("\n");
+    for note in [
+        "cf.cache has no",
+        "rateLimit",
+        "promregator.surprise has no counterpart",
+    ] {
+        assert!(notes.contains(note), "{notes}");
+    }
+    assert!(!notes.contains("scrape_configs"), "{notes}");
+}
+
+#[test]
+fn all_that_is_wrong_is_told_at_once() {
+    let wrong = |text: &str, key| {
+        let wrong = convert(text, key).unwrap_err();
+        let wrong: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+        wrong.join("\n")
+    };
+    assert!(wrong("global: {}", None).contains("cf.api_host: is missing"));
+    assert!(wrong(FILE, None).contains("cf.password: is encrypted: set ENCRYPT_KEY"));
+    assert!(wrong(FILE, Some("other")).contains("cf.password: cannot be decrypted"));
+    let text = "cf: {api_host: 'https://x'}\npromregator:\n  targets:\n  - {orgRegex: '(?=x)', protocol: ftp}\n  - {overrideRouteAndPath: a/b}\n";
+    let found = wrong(text, None);
+    for part in [
+        "api_host: is a URL",
+        "targets[0].orgRegex",
+        "targets[0].protocol",
+        "targets[1].overrideRouteAndPath",
+    ] {
+        assert!(found.contains(part), "{found}");
+    }
+}

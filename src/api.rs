@@ -19,6 +19,7 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
 use tracing::info;
 
+use metrifold_access::Gate;
 use metrifold_base::BuildError;
 use metrifold_discovery::Directory;
 use metrifold_engine::config::{ApiConfig, Config};
@@ -62,6 +63,7 @@ struct Status {
     telemetry: Telemetry,
     dead_letters: Stores,
     directory: Directory,
+    gate: Gate,
     feed: Feed,
     /// The process ends.
     ending: AtomicBool,
@@ -82,6 +84,7 @@ impl Admin {
         telemetry: Telemetry,
         dead_letters: Stores,
         directory: Directory,
+        gate: Gate,
     ) -> Self {
         Self {
             listeners,
@@ -93,6 +96,7 @@ impl Admin {
                 dead_letters,
                 ending: AtomicBool::new(false),
                 directory,
+                gate,
             }),
             served: None,
         }
@@ -116,7 +120,7 @@ impl Admin {
             }));
         };
         // A secret may have changed in its file.
-        let rules = Arc::new(Rules::build(config)?);
+        let rules = Arc::new(Rules::build(config, &self.status.gate)?);
         if self.served.as_ref().is_some_and(|it| it.rules == rules) {
             return Ok(Prepared(Step::Keep));
         }

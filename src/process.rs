@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
+use metrifold_access::Gate;
 use metrifold_base::Size;
 use metrifold_discovery::Directory;
 use metrifold_engine::config::Config;
@@ -75,6 +76,7 @@ pub async fn run(config: Config, hangup: Hangup, options: Options) -> Ended {
     let (mut reloader, requests) = Reloader::new(options.reload, hangup, board.clone());
     let letters = Stores::new(config.data_dir.as_deref());
     let directory = Directory::new();
+    let gate = Gate::new();
     let mut admin = Admin::new(
         listeners.clone(),
         board,
@@ -82,6 +84,7 @@ pub async fn run(config: Config, hangup: Hangup, options: Options) -> Ended {
         telemetry.clone(),
         letters.clone(),
         directory.clone(),
+        gate.clone(),
     );
 
     let api = admin
@@ -93,6 +96,7 @@ pub async fn run(config: Config, hangup: Hangup, options: Options) -> Ended {
         listeners,
         letters.clone(),
         directory,
+        gate,
     );
     for (component, error) in built.as_ref().err().into_iter().flatten() {
         error!(%component, %error, "cannot build a component");

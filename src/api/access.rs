@@ -3,7 +3,6 @@
 //! A browser is kept from doing what a foreign page tells it: a page whose host name was rebound to
 //! this address reads nothing, and a page of another origin changes nothing.
 
-use std::future::ready;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -11,10 +10,11 @@ use http::header::{HOST, ORIGIN};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Uri};
 
+use metrifold_access::Gate;
 use metrifold_base::BuildError;
 use metrifold_engine::config::ApiConfig;
 use metrifold_http::access::{Admission, Head};
-use metrifold_http::{Access, Callers, Refusal};
+use metrifold_http::{Access, Callers, Permission, Refusal};
 use metrifold_model::Caller;
 use metrifold_model::{Rejection, RejectionKind};
 
@@ -25,6 +25,8 @@ pub(super) enum Guard {
     Probe,
     /// It shows what the process does.
     Read,
+    /// It shows a tenant what is its own.
+    Tenant,
     /// It changes something.
     Change,
 }
@@ -33,8 +35,10 @@ pub(super) enum Guard {
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Rules {
     config: ApiConfig,
-    /// Who may change something; none if that is anybody.
+    /// Who may read and change something from elsewhere; none if that is nobody.
     callers: Option<Callers>,
+    /// Where tenants say who may.
+    gate: Option<Gate>,
 }
 
 /// The door of one endpoint.
@@ -45,7 +49,7 @@ pub(super) struct Door {
 
 impl Rules {
     /// Reads the secrets.
-    pub(super) fn build(config: &ApiConfig) -> Result<Self, BuildError> {
+    pub(super) fn build(config: &ApiConfig, gate: &Gate) -> Result<Self, BuildError> {
         let (basic_auth, authorization) =
             (config.basic_auth.as_ref(), config.authorization.as_ref());
         let callers = match (basic_auth, authorization) {
@@ -55,26 +59,38 @@ impl Rules {
         Ok(Self {
             config: config.clone(),
             callers,
+            gate: config.access.map(|_| gate.clone()),
         })
     }
 
-    fn admit(&self, guard: Guard, head: &Head<'_>) -> Result<Caller, Refusal> {
-        if guard != Guard::Probe {
-            self.check_host(head.headers)?;
+    async fn admit(&self, guard: Guard, head: Head<'_>) -> Result<Caller, Refusal> {
+        let anybody = Caller {
+            identity: None,
+            certificate: head.certificate.cloned(),
+        };
+        if guard == Guard::Probe {
+            return Ok(anybody);
         }
-        if guard != Guard::Change {
-            return Ok(Caller {
-                identity: None,
-                certificate: head.certificate.cloned(),
+        self.check_host(head.headers)?;
+        if guard == Guard::Change {
+            check_origin(head.headers)?;
+        }
+        if let Some(gate) = &self.gate {
+            let access = gate.access(match guard {
+                Guard::Tenant => |_| Permission::Read,
+                Guard::Probe | Guard::Read | Guard::Change => |_| Permission::Admin,
             });
+            return access.admit(head).await;
         }
-        check_origin(head.headers)?;
-        match &self.callers {
-            Some(callers) => callers.identify(head.headers, head.certificate),
-            None => Ok(Caller {
-                identity: None,
-                certificate: head.certificate.cloned(),
-            }),
+        let here = head.peer.ip().to_canonical().is_loopback();
+        match (&self.callers, guard) {
+            (_, Guard::Read | Guard::Tenant) if here || self.config.remote_reads => Ok(anybody),
+            (Some(callers), _) => callers.identify(head.headers, head.certificate),
+            (None, _) if here => Ok(anybody),
+            (None, _) => {
+                let reason = "only callers on this machine are let in here: set authorization under [api], or remote_reads for those who only read";
+                Err(Rejection::new(RejectionKind::Forbidden, reason).into())
+            }
         }
     }
 
@@ -133,7 +149,7 @@ fn check_origin(headers: &HeaderMap) -> Result<(), Refusal> {
 
 impl Access for Door {
     fn admit<'a>(&'a self, head: Head<'a>) -> Admission<'a> {
-        Box::pin(ready(self.rules.admit(self.guard, &head)))
+        Box::pin(self.rules.admit(self.guard, head))
     }
 }
 
@@ -156,10 +172,22 @@ mod tests {
                 credentials: Some(Secret::new(token)),
                 credentials_file: None,
             }),
+            remote_reads: false,
+            access: None,
         }
     }
 
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+    }
+
     fn ask(config: &ApiConfig, guard: Guard, headers: &[(&str, &str)]) -> u16 {
+        ask_from([127, 0, 0, 1].into(), config, guard, headers)
+    }
+
+    fn ask_from(peer: IpAddr, config: &ApiConfig, guard: Guard, headers: &[(&str, &str)]) -> u16 {
         let pairs = headers.iter().map(|(name, value)| {
             let name: http::HeaderName = name.parse().unwrap();
             (name, value.parse().unwrap())
@@ -170,10 +198,12 @@ mod tests {
             uri: &Uri::from_static("/"),
             headers: &headers,
             params: &[],
-            peer: ([127, 0, 0, 1], 1).into(),
+            peer: (peer, 1).into(),
             certificate: None,
+            presented: &[],
         };
-        let admitted = Rules::build(config).unwrap().admit(guard, &head);
+        let rules = Rules::build(config, &Gate::new()).unwrap();
+        let admitted = runtime().block_on(rules.admit(guard, head));
         admitted.map_or_else(|refusal| refusal.answer().status().as_u16(), |_| 200)
     }
 
@@ -247,5 +277,33 @@ mod tests {
         assert_eq!(with(Guard::Change, good), 200);
         assert_eq!(with(Guard::Read, none), 200);
         assert_eq!(with(Guard::Probe, none), 200);
+    }
+
+    #[test]
+    fn callers_from_elsewhere_need_what_is_configured_for_them() {
+        let host = ("host", "10.0.0.7");
+        let good = ("authorization", "Bearer t0ken");
+        let far = |config: &ApiConfig, guard, headers: &[(&str, &str)]| {
+            ask_from([10, 0, 0, 9].into(), config, guard, headers)
+        };
+        let closed = config(&[], None);
+        for (guard, status) in [
+            (Guard::Probe, 200),
+            (Guard::Read, 403),
+            (Guard::Change, 403),
+        ] {
+            assert_eq!(far(&closed, guard, &[host]), status, "{guard:?}");
+        }
+        let open = ApiConfig {
+            remote_reads: true,
+            ..closed
+        };
+        assert_eq!(far(&open, Guard::Read, &[host]), 200);
+        assert_eq!(far(&open, Guard::Change, &[host]), 403);
+        let token = config(&[], Some("t0ken"));
+        for guard in [Guard::Read, Guard::Change] {
+            assert_eq!(far(&token, guard, &[host]), 401, "{guard:?}");
+            assert_eq!(far(&token, guard, &[host, good]), 200, "{guard:?}");
+        }
     }
 }

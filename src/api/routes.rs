@@ -5,7 +5,8 @@ use std::sync::Arc;
 use http::StatusCode;
 
 use metrifold_base::BoxFuture;
-use metrifold_http::{Handler, Methods, Request, Response, answer};
+use metrifold_http::{Handler, Methods, Request, Response, answer, rejection};
+use metrifold_model::{Membership, Rejection, RejectionKind};
 
 use super::access::Guard;
 use super::events::{self, EVENTS};
@@ -53,6 +54,26 @@ const fn change(
     }
 }
 
+/// What a tenant uses of what its limits are, and what is left.
+const USAGE: &str = "/api/v1/tenants/{tenant}/usage";
+
+fn usage(status: &Status, request: &Request) -> Response {
+    let name = request.param("tenant").unwrap_or_default();
+    let own = request.caller.tenants();
+    let is_own = |one: &Membership| *one.name == *name || *one.tenant == *name;
+    if !own.is_empty() && !own.iter().any(is_own) {
+        let reason = "that is another tenant's";
+        return rejection::json(&Rejection::new(RejectionKind::Forbidden, reason));
+    }
+    match status.gate.tenants().usage(name) {
+        Some(usage) => json(&usage),
+        None => {
+            let reason = format!("there is no tenant {name:?}");
+            rejection::json(&Rejection::new(RejectionKind::NotFound, reason))
+        }
+    }
+}
+
 /// Every endpoint.
 pub(super) static TABLE: &[Endpoint] = &[
     get("/", Guard::Read, |_, _| {
@@ -89,6 +110,9 @@ pub(super) static TABLE: &[Endpoint] = &[
     }),
     get(replicas::REPLICAS, Guard::Read, |status, _| {
         Box::pin(async move { json(&replicas::replicas(&status)) })
+    }),
+    get(USAGE, Guard::Tenant, |status, request| {
+        Box::pin(async move { usage(&status, &request) })
     }),
     get(EVENTS, Guard::Read, |status, _| {
         Box::pin(async move { events::listen(&status) })

@@ -1,19 +1,26 @@
 //! `convert`: prints the configuration that takes the place of another program's.
 
 mod mpp;
+mod observatorium;
 mod promregator;
 
 use clap::{Args, Subcommand};
 
-use super::report;
+use super::{EXIT_CONFIG, EXIT_USAGE, report};
 
 const AFTER_HELP: &str = "\
 Examples:
   metrifold convert mpp --endpoints-file /etc/mpp/endpoints > metrifold.toml
   metrifold convert mpp --endpoints-file endpoints --routing-strategy minimum-history:1h
+  metrifold convert promregator promregator.yml > metrifold.toml
+  metrifold convert observatorium --tenants.config tenants.yaml --rbac.config rbac.yaml \\
+    --metrics.write.endpoint http://receive:19291 --metrics.read.endpoint http://query:9090 \\
+    --metrics.additional.write.endpoint.config additional.yaml > metrifold.toml
 
-The flags are those of the other program, and so are its environment variables. Exits with 0, and with \
-64 when it would not have started with them.";
+The flags are those of the other program, as they stand in its manifest, and so are its environment \
+variables. Secrets of the Observatorium API are not copied: variables take their places, which are named \
+on stderr. Exits with 0, with 64 when mpp would not have started with its flags, and with 78 when a file \
+of the other program is wrong.";
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
@@ -26,13 +33,23 @@ pub(super) struct ConvertArgs {
 enum Program {
     /// What takes the place of mpp, the proxy in front of several Prometheis
     Mpp(mpp::MppArgs),
+    /// What takes the place of the Observatorium API, with its tenants, roles and additional endpoints
+    Observatorium(observatorium::ObservatoriumArgs),
     /// What takes the place of Promregator, which finds instances of Cloud Foundry
     Promregator(promregator::PromregatorArgs),
 }
 
+/// A configuration, and what there is to say of it.
+#[derive(Debug)]
+struct Converted {
+    text: String,
+    notes: Vec<String>,
+}
+
 pub(super) fn execute(args: &ConvertArgs) -> u8 {
-    let done = match &args.program {
-        Program::Mpp(args) => mpp::convert(args),
+    let (done, failed) = match &args.program {
+        Program::Mpp(args) => (mpp::convert(args), EXIT_USAGE),
+        Program::Observatorium(args) => (observatorium::convert(args), EXIT_CONFIG),
         Program::Promregator(args) => return promregator::execute(args),
     };
     match done {
@@ -44,7 +61,7 @@ pub(super) fn execute(args: &ConvertArgs) -> u8 {
         }
         Err(error) => {
             report::complain(&error);
-            super::EXIT_USAGE
+            failed
         }
     }
 }

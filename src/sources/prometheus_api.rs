@@ -22,7 +22,6 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
 use http_body::{Frame, SizeHint};
 use http_body_util::{LengthLimitError, Limited};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -36,8 +35,8 @@ use metrifold_engine::component::{
 use metrifold_engine::planes::Source;
 use metrifold_engine::planes::queries::{Answer, Output, Queries, Query, TurnLimits, Turns};
 use metrifold_http::{
-    Body, BoxError, Callers, Handler, Listen, Methods, Request, Response, Route, ServerKeys,
-    hop_by_hop,
+    Access, Body, BoxError, Handler, Listen, Methods, Permission, Request, Response, Route,
+    ServerKeys, hop_by_hop, rejection,
 };
 use metrifold_model::{Kind, Origin, Rejection, RejectionKind};
 
@@ -154,7 +153,7 @@ impl BuildSource<Queries> for PrometheusApiConfig {
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source<Queries>>, BuildError> {
         Ok(Box::new(PrometheusApi {
             route: cx.listeners.route(&self.listen(), &cx.id)?,
-            callers: self.server.callers()?,
+            access: self.server.access(&cx.access, |_| Permission::Read)?,
             id: cx.id.clone(),
             config: self.clone(),
         }))
@@ -163,7 +162,7 @@ impl BuildSource<Queries> for PrometheusApiConfig {
 
 struct PrometheusApi {
     route: Route,
-    callers: Callers,
+    access: Arc<dyn Access>,
     id: Arc<str>,
     config: PrometheusApiConfig,
 }
@@ -188,7 +187,7 @@ impl Source<Queries> for PrometheusApi {
             out,
         });
         // Attached before the first poll, so that a listener that starts next turns nobody away.
-        let serving = self.route.serve(Arc::new(self.callers), api);
+        let serving = self.route.serve(self.access, api);
         let route = self.route;
         Box::pin(async move {
             shutdown.wait().await;
@@ -213,7 +212,7 @@ impl Handler for Api {
     fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
         Box::pin(async move {
             let answer = self.answer(request).await;
-            let answer = answer.unwrap_or_else(|rejection| failure::answer(&rejection));
+            let answer = answer.unwrap_or_else(|rejection| rejection::json(&rejection));
             let status = answer.status();
             self.out.metrics().answered(status);
             answer
@@ -331,13 +330,10 @@ fn params(mut params: Vec<(Box<str>, Box<str>)>) -> Vec<(Box<str>, Box<str>)> {
     params
 }
 
-/// The headers of a request that go on: not what speaks of this connection, nor what the caller
-/// proves itself with here.
+/// The headers of a request that go on: not what speaks of this connection. What the caller proved
+/// itself with has not come here.
 fn forwarded(mut headers: HeaderMap) -> HeaderMap {
     hop_by_hop::remove(&mut headers);
-    for name in [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE] {
-        headers.remove(name);
-    }
     headers
 }
 

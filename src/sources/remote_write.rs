@@ -15,7 +15,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -32,8 +31,8 @@ use metrifold_engine::memory::Sizes;
 use metrifold_engine::planes::Source;
 use metrifold_engine::planes::metrics::{Metrics, Needs, Output, Seen, SendError};
 use metrifold_http::{
-    BodyError, Callers, Handler, Listen, Methods, Request, Response, Route, ServerKeys, answer,
-    body, rejection,
+    Access, BodyError, Handler, Listen, Methods, Permission, Request, Response, Route, ServerKeys,
+    answer, body, rejection,
 };
 use metrifold_model::{Ack, Caller, Counts, Kind, Origin, Outcome, Until, Version};
 use metrifold_telemetry::ComponentMetrics;
@@ -169,10 +168,10 @@ impl SourceConfig for RemoteWriteConfig {
 impl BuildSource<Metrics> for RemoteWriteConfig {
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source<Metrics>>, BuildError> {
         let route = cx.listeners.route(&self.listen(), &cx.id)?;
-        let callers = self.server.callers()?;
+        let access = self.server.access(&cx.access, |_| Permission::Write)?;
         Ok(Box::new(RemoteWrite {
             route,
-            callers,
+            access,
             receiver: Receiver {
                 source: cx.id.clone(),
                 config: self.clone(),
@@ -198,7 +197,7 @@ impl RemoteWriteConfig {
 
 struct RemoteWrite {
     route: Route,
-    callers: Callers,
+    access: Arc<dyn Access>,
     receiver: Receiver,
 }
 
@@ -210,7 +209,7 @@ impl Source<Metrics> for RemoteWrite {
     ) -> BoxFuture<Result<(), RunError>> {
         let Self {
             route,
-            callers,
+            access,
             receiver,
         } = *self;
         let (requests, under_way) = watch::channel(());
@@ -219,7 +218,7 @@ impl Source<Metrics> for RemoteWrite {
             out,
             _under_way: under_way,
         };
-        let serving = route.serve(Arc::new(callers), Arc::new(handler));
+        let serving = route.serve(access, Arc::new(handler));
         Box::pin(async move {
             shutdown.wait().await;
             // New requests go to a successor or are told to come back; those under way keep the
@@ -393,10 +392,7 @@ impl Receiver {
         )
     }
 
-    fn origin(&self, mut head: Head) -> Origin {
-        for credentials in [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE] {
-            head.headers.remove(credentials);
-        }
+    fn origin(&self, head: Head) -> Origin {
         Origin {
             source: self.source.clone(),
             peer: Some(head.peer.ip()),

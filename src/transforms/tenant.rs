@@ -15,7 +15,6 @@
 //! Limits: a batch is split into at most `max_tenants_per_batch` parts; of a query, the body and an
 //! answer that has to be filtered are read whole up to `max_body_bytes` and `max_answer_bytes`.
 
-mod name;
 mod queries;
 mod rules;
 mod source;
@@ -36,7 +35,9 @@ use metrifold_engine::component::{
     BuildContext, BuildTransform, ComponentInfo, TransformConfig, TransformPorts,
 };
 use metrifold_engine::planes::metrics::{Emitter, Metrics, Pass, Plan, Transform};
-use metrifold_model::{Kind, Origin, Rejection, RejectionKind, Tenant};
+use metrifold_model::{
+    Kind, Membership, Origin, Rejection, RejectionKind, Tenant, tenant_name as name,
+};
 
 use source::{FromConfig, Source};
 
@@ -46,8 +47,8 @@ keys! {
     /// `[transforms.tenant] type = "tenant"`.
     #[derive(Debug)]
     pub struct TenantConfig {
-        /// Where the tenant's name may be found: entries of path, header, label (with remove = true to take the label away), client_cert (common_name, organizational_unit, dns) or value; the first that yields a name wins.
-        from: Vec<FromConfig> = required([{ path = "tenant" }, { header = "THANOS-TENANT" }, { label = "namespace" }]),
+        /// Where the tenant's name may be found: entries of caller (the tenant that the caller was let in for), path, header, label (with remove = true to take the label away), client_cert (common_name, organizational_unit, dns) or value; the first that yields a name wins. Without entries it is `[{ caller = true }]`. Whatever an entry yields, a caller that was let in for tenants is held to these: another tenant is refused with status 403.
+        from: Vec<FromConfig> = suggested([{ path = "tenant" }, { header = "THANOS-TENANT" }, { label = "namespace" }]),
         /// The tenant when no entry yields one; without it such a batch is refused with status 400.
         default: Option<String> = unset("anonymous"),
         /// The label that the tenant's name is written to, whatever the sender put there.
@@ -79,12 +80,10 @@ inventory::submit! {
 impl TenantConfig {
     fn compile(&self, problems: &mut Problems) -> Option<TenantTransform> {
         let mut sound = true;
-        if self.from.is_empty() {
-            let help = "add from = [{ path = \"tenant\" }] or the like";
-            problems.at("from", "no entries are given").help(help);
-            sound = false;
-        }
         let mut sources = Vec::new();
+        if self.from.is_empty() {
+            sources.push(Source::Caller);
+        }
         for (index, entry) in self.from.iter().enumerate() {
             let source = entry.compile(&format!("from[{index}]"), problems);
             sound &= source.is_some();
@@ -188,6 +187,29 @@ impl Pass for Stamp<'_> {
     }
 }
 
+/// What a name means to a caller that was let in for these tenants: one of them, or several divided by
+/// `|`, by their names or ids. To any other caller it means what it says.
+fn held_to(caller: &[Membership], named: Tenant) -> Result<Tenant, Rejection> {
+    if caller.is_empty() {
+        return Ok(named);
+    }
+    let mut tenants: Vec<&str> = Vec::new();
+    for name in named.split('|') {
+        let own = caller
+            .iter()
+            .find(|own| *own.tenant == *name || *own.name == *name);
+        let Some(own) = own else {
+            let reason = format!("tenant {name:?} is not one that you were let in for");
+            return Err(Rejection::new(RejectionKind::Forbidden, reason));
+        };
+        tenants.push(&own.tenant);
+    }
+    Ok(match tenants[..] {
+        [only] if *only == *named => named,
+        _ => tenants.join("|").into(),
+    })
+}
+
 /// Makes a tenant of what stands where one is looked for, or says what is wrong with it.
 type Check<'a> = &'a dyn Fn(&[u8]) -> Result<Tenant, String>;
 
@@ -220,7 +242,7 @@ impl TenantTransform {
             let name = source.read(origin, check);
             let name = name.map_err(|reason| Rejection::invalid(format!("{source}: {reason}")))?;
             if let Some(tenant) = name {
-                found.fixed = Some(tenant);
+                found.fixed = Some(held_to(origin.caller.tenants(), tenant)?);
                 break;
             }
         }
@@ -235,7 +257,12 @@ impl TenantTransform {
     }
 
     /// Groups the series by tenant, in the order in which the tenants appear.
-    fn group(&self, found: &Found<'_>, arena: &Arena) -> Result<Vec<Part>, Rejection> {
+    fn group(
+        &self,
+        found: &Found<'_>,
+        arena: &Arena,
+        caller: &[Membership],
+    ) -> Result<Vec<Part>, Rejection> {
         let mut parts: Vec<Part> = Vec::new();
         let mut known: HashMap<&[u8], usize, RandomState> = HashMap::default();
         let mut last: Option<(&[u8], usize)> = None;
@@ -270,7 +297,7 @@ impl TenantTransform {
                             ));
                         }
                         parts.push(Part {
-                            tenant: tenant.into(),
+                            tenant: held_to(caller, tenant.into())?,
                             indexes: Vec::new(),
                         });
                         known.insert(name, parts.len() - 1);
@@ -354,7 +381,7 @@ impl TenantTransform {
         out: &mut Emitter<'_>,
     ) -> Result<(), Rejection> {
         let arena = batch.arena()?.clone();
-        let mut parts = self.group(found, &arena)?;
+        let mut parts = self.group(found, &arena, batch.origin().caller.tenants())?;
         let metadata = arena.counts().metadata > 0;
         if let Some(fixed) = &found.fixed
             && (metadata || parts.is_empty())

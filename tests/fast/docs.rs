@@ -187,6 +187,29 @@ fn the_page_on_the_configuration_names_every_key_and_table_at_the_top() {
     }
 }
 
+#[test]
+fn the_tables_of_tenants_have_their_keys_on_the_page_on_tenancy() {
+    let page = "docs/tenancy.md";
+    let mut text = read(page);
+    for name in ["access", "tenants", "roles", "role_bindings"] {
+        let info = TableInfo::all().into_iter().find(|info| info.name == name);
+        let start = format!("<!-- keys: {name} -->\n");
+        let parts = text.split_once(&start);
+        let (before, rest) = parts.unwrap_or_else(|| panic!("no {start}"));
+        let (table, after) = rest.split_once("<!-- end -->").expect("an end mark");
+        let expected = rows(&info.unwrap().keys());
+        if table != expected && std::env::var_os("UPDATE_DOCS").is_some() {
+            text = format!("{before}{start}{expected}<!-- end -->{after}");
+            fs::write(root().join(page), &text).unwrap();
+            continue;
+        }
+        assert_eq!(
+            table, expected,
+            "{name}: run UPDATE_DOCS=1 cargo test --test fast docs::"
+        );
+    }
+}
+
 /// The types of providers, each with its section of docs/discovery.md.
 fn providers() -> Vec<TableType> {
     let tables = TableInfo::all().into_iter();

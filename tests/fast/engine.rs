@@ -15,6 +15,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
+use metrifold_access::Gate;
 use metrifold_base::{BoxFuture, BuildError, Problems, RunError, Shutdown};
 use metrifold_codec::remote_write::Limits;
 use metrifold_codec::{Batch, Name};
@@ -360,6 +361,7 @@ impl Graph {
             Listeners::new(),
             Stores::new(None),
             Directory::new(),
+            Gate::new(),
         );
         let running = built
             .map_err(|errors| format!("{errors:?}"))

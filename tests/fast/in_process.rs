@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
+use metrifold_access::Gate;
 use metrifold_discovery::Directory;
 use metrifold_engine::config::{Config, parse_str};
 use metrifold_engine::dead_letters::Stores;
@@ -46,6 +47,7 @@ impl Live {
             Listeners::new(),
             Stores::new(None),
             Directory::new(),
+            Gate::new(),
         );
         let built = built.map_err(|errors| format!("{errors:?}")).unwrap();
         let running = {

@@ -16,6 +16,7 @@ const LAYERS: [(&str, &[&str]); 17] = [
     ("exposition", &["codec"]),
     ("expr", &["base", "codec", "model"]),
     ("http", &["base", "model"]),
+    ("access", &["base", "http", "model"]),
     ("telemetry", &["base", "model"]),
     ("queue", &["base", "codec", "model"]),
     (
@@ -33,6 +34,7 @@ const LAYERS: [(&str, &[&str]); 17] = [
     (
         "engine",
         &[
+            "access",
             "base",
             "codec",
             "discovery",

@@ -1,11 +1,13 @@
 //! Everything that needs the program and loopback, and nothing else.
 
+mod access;
 mod acknowledge;
 mod admin;
 mod bad_input;
 mod cloud_foundry;
 mod components;
 mod config;
+mod convert;
 mod dead_letters;
 mod discovery;
 mod disk_faults;

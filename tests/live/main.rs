@@ -4,6 +4,7 @@ mod backlog;
 mod crash;
 mod discovery;
 mod every_fault;
+mod issuer_real;
 mod kill;
 mod outage;
 mod peers;

@@ -165,11 +165,15 @@ impl Publisher {
         published: &Arc<Published>,
         targets: Targets,
         listeners: &Listeners,
+        doors: &dyn Doors,
     ) -> Result<Self, BuildError> {
         let http = published.config.http_sd.as_ref();
         let http = http.map(|http| {
             let owner = format!("publish.{}", published.name);
-            Ok((listeners.route(&http.listen(), &owner)?, http.callers()?))
+            Ok((
+                listeners.route(&http.listen(), &owner)?,
+                http.access(doors)?,
+            ))
         });
         Ok(Self {
             targets,
@@ -185,8 +189,8 @@ impl Publisher {
             mut targets,
             http,
         } = self;
-        let serving = http.map(|(route, callers)| {
-            let serving = route.serve(Arc::new(callers), published.clone());
+        let serving = http.map(|(route, access)| {
+            let serving = route.serve(access, published.clone());
             (serving, route)
         });
         Box::pin(async move {

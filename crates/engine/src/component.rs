@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use metrifold_access::Gate;
 use metrifold_base::keys::{Entry, Listed, list};
 use metrifold_base::{Problems, Shared};
 use metrifold_discovery::Handles;
@@ -123,6 +124,8 @@ pub struct BuildContext {
     pub shared: Shared,
     /// What rulers say of the rules that they were given.
     pub reports: Reports,
+    /// Who is let in where tenants decide.
+    pub access: Gate,
     /// The component's metrics.
     pub metrics: ComponentMetrics,
     /// The metrics of the process.

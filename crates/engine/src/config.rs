@@ -4,6 +4,7 @@
 //! `components`), components become a graph (`graph`, `resources`). Each step goes on after an
 //! error as long as what it finds then is not a consequence of that error.
 
+mod access;
 mod canonical;
 mod components;
 mod decode;
@@ -39,7 +40,7 @@ use serde::Deserialize;
 use metrifold_base::keys::{Shape, Shaped};
 use metrifold_base::{Address, Problems, keys};
 use metrifold_files::NamedFiles;
-use metrifold_http::{Authorization, BasicAuth, auth};
+use metrifold_http::{AccessBy, Authorization, BasicAuth, auth};
 
 use crate::component::{Resource, SinkConfig, SourceConfig, TransformConfig};
 use crate::memory::Bounds;
@@ -109,6 +110,10 @@ keys! {
         pub basic_auth: Option<BasicAuth> = optional,
         /// `Authorization` header that whoever changes something must send.
         pub authorization: Option<Authorization> = optional,
+        /// Whether anybody who reaches the address may read, as the status page does. Otherwise only callers on this machine read and change something, and those with the user or the header above. Health, readiness and metrics are for everybody.
+        pub remote_reads: bool = default(false),
+        /// Who may read and change something: `tenants` is whoever proves to be of a tenant under `[tenants.NAME]` and has the permission `admin` there, on this machine too. In place of `basic_auth` and `authorization`.
+        pub access: Option<AccessBy> = unset("tenants"),
     }
 }
 
@@ -120,6 +125,13 @@ impl TableConfig for ApiConfig {
         // Either will do, so that both may be set.
         auth::validate("", basic_auth, None, None, problems);
         auth::validate("", None, authorization, None, problems);
+        if self.access.is_some()
+            && (basic_auth.is_some() || authorization.is_some() || self.remote_reads)
+        {
+            let what = "tenants say how callers prove who they are";
+            let help = "remove basic_auth, authorization and remote_reads";
+            problems.at("access", what).help(help);
+        }
         for (place, host) in self.hosts.iter().enumerate() {
             let authority = host.parse::<http::uri::Authority>();
             if !authority.is_ok_and(|authority| authority.host() == host) {

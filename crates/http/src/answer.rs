@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
+use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::events::{Event, Events};
@@ -24,6 +25,16 @@ pub fn text(status: StatusCode, text: &str) -> Response {
     if status.is_client_error() {
         response.extensions_mut().insert(Reason(text.into()));
     }
+    response
+}
+
+/// An error in the form of Prometheus' API.
+pub fn json_error(status: StatusCode, error_type: &str, error: &str) -> Response {
+    let text = json!({ "status": "error", "errorType": error_type, "error": error }).to_string();
+    let mut response = self::text(status, error);
+    *response.body_mut() = Body::from(format!("{text}\n"));
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
     response
 }
 

@@ -1,14 +1,16 @@
 //! Groups of keys that everything that listens, and everything that connects, has.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use metrifold_base::{Address, BuildError, Period, Problems, keys};
+use metrifold_base::{Address, BuildError, Period, Problems, keys, words};
 
+use super::access::{Access, Doors, Wanted};
 use super::auth::{self, Authorization, BasicAuth, Callers, Credentials, OAuth2, ProxyKeys};
 use super::client::{Client, ClientConfig};
 use super::listener::Listen;
 use super::methods::Methods;
-use super::tls::{ClientTls, ServerTls};
+use super::tls::{ClientAuth, ClientTls, ServerTls};
 
 keys! {
     /// What is configured of a listener.
@@ -40,6 +42,17 @@ keys! {
         pub basic_auth: Option<BasicAuth> = optional,
         /// `Authorization` header that callers must send.
         pub authorization: Option<Authorization> = optional,
+        /// Who may call: `tenants` is whoever proves to be of a tenant under `[tenants.NAME]` and has the right to do what it asks for. In place of `basic_auth` and `authorization`.
+        pub access: Option<AccessBy> = unset("tenants"),
+    }
+}
+
+words! {
+    /// Who may call.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum AccessBy {
+        /// Whoever proves to be of a tenant and has the right.
+        Tenants = "tenants",
     }
 }
 
@@ -70,6 +83,7 @@ impl ListenerKeys {
             address: self.address.0,
             path: path.to_owned(),
             methods,
+            free_text: &[],
             tls: self.tls.clone(),
             max_connections: self.max_connections,
             header_timeout: self.header_timeout.0,
@@ -107,15 +121,39 @@ impl ServerKeys {
         }
         let (basic_auth, authorization) = (self.basic_auth.as_ref(), self.authorization.as_ref());
         auth::validate("", basic_auth, authorization, None, problems);
+        if self.access.is_some() && (basic_auth.is_some() || authorization.is_some()) {
+            let what = "tenants say how callers prove who they are";
+            let help = "remove basic_auth and authorization, and write them under [tenants.NAME]";
+            problems.at("access", what).help(help);
+        }
+        let tls = self.keys.tls.as_ref();
+        if self.access.is_none() && tls.is_some_and(|tls| tls.client_auth == ClientAuth::Tenants) {
+            let what = "certificates are for tenants to verify, and none is asked";
+            problems
+                .at("tls.client_auth", what)
+                .help("set access = \"tenants\"");
+        }
     }
 
-    /// Who may call.
+    /// Who may call what wants to do something.
     ///
     /// # Errors
     ///
     /// Fails when a file with a secret cannot be read.
-    pub fn callers(&self) -> Result<Callers, BuildError> {
-        Callers::build(self.basic_auth.as_ref(), self.authorization.as_ref())
+    pub fn access(&self, doors: &dyn Doors, wanted: Wanted) -> Result<Arc<dyn Access>, BuildError> {
+        match self.access {
+            Some(AccessBy::Tenants) => Ok(doors.tenants(wanted)),
+            None => {
+                let (basic_auth, authorization) =
+                    (self.basic_auth.as_ref(), self.authorization.as_ref());
+                Ok(Arc::new(Callers::build(basic_auth, authorization)?))
+            }
+        }
+    }
+
+    /// Whether tenants decide who may call.
+    pub fn by_tenants(&self) -> bool {
+        self.access == Some(AccessBy::Tenants)
     }
 }
 

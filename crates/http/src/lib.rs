@@ -41,7 +41,7 @@ mod testing;
 mod timed;
 pub mod tls;
 
-pub use access::{Access, Everybody, Refusal};
+pub use access::{Access, Doors, Everybody, Permission, Refusal};
 pub use auth::{
     AuthError, Authorization, BasicAuth, Callers, Credentials, OAuth2, ProxyKeys, SecretFrom,
 };
@@ -49,9 +49,9 @@ pub use body::{Body, BodyError, BoxError};
 pub use client::{Client, ClientConfig, Reply, TransportError, TransportKind};
 pub use describe::place;
 pub use events::Event;
-pub use keys::{ClientKeys, ListenerKeys, ServerKeys};
+pub use keys::{AccessBy, ClientKeys, ListenerKeys, ServerKeys};
 pub use listener::{Handler, Listen, Listeners, Request, Response, Route, Serving, TurnedAway};
 pub use methods::Methods;
 pub use parts::Parts;
 pub use socket::overlap;
-pub use tls::{ClientTls, ServerTls, install_crypto_provider};
+pub use tls::{ClientAuth, ClientTls, ServerTls, install_crypto_provider};

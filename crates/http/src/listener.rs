@@ -9,6 +9,7 @@
 pub(crate) mod accept;
 mod announce;
 pub(crate) mod bound;
+mod canonical;
 pub(crate) mod connection;
 pub(crate) mod refusals;
 pub(crate) mod routes;
@@ -45,6 +46,9 @@ pub struct Listen {
     pub path: String,
     /// The methods that are answered there; others may be of another route.
     pub methods: Methods,
+    /// The parameters of the path that hold free text, in which any character may be escaped. What is
+    /// in them must never become part of a path.
+    pub free_text: &'static [&'static str],
     /// TLS; without it, connections are in plain text.
     pub tls: Option<ServerTls>,
     /// How many connections are open at once; by default 1024, or a quarter of the descriptors that
@@ -130,6 +134,7 @@ impl Listen {
             address,
             path: path.into(),
             methods: Methods::GET,
+            free_text: &[],
             tls: None,
             max_connections: None,
             header_timeout: Duration::from_secs(10),
@@ -193,6 +198,12 @@ impl Listen {
     #[must_use]
     pub fn methods(self, methods: Methods) -> Self {
         Self { methods, ..self }
+    }
+
+    /// The same with free text in these parameters of its path.
+    #[must_use]
+    pub fn free_text(self, free_text: &'static [&'static str]) -> Self {
+        Self { free_text, ..self }
     }
 
     /// Whether both claim the same requests: method and path cannot tell them apart on one

@@ -1,6 +1,7 @@
 //! The answer that a [`Rejection`] becomes: the one place where kinds turn into statuses.
 
 use http::StatusCode;
+use http::header;
 
 use metrifold_model::{Rejection, RejectionKind, Retry};
 
@@ -47,6 +48,36 @@ pub fn answer(rejection: &Rejection) -> Response {
     match retry_after(rejection) {
         Some(secs) => answer::retry_after(status, secs, &rejection.reason),
         None => answer::text(status, &rejection.reason),
+    }
+}
+
+/// The same in the form of Prometheus' API.
+pub fn json(rejection: &Rejection) -> Response {
+    let mut response = answer::json_error(
+        status(rejection.kind),
+        error_type(rejection.kind),
+        &rejection.reason,
+    );
+    if let Some(secs) = retry_after(rejection) {
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, secs.into());
+    }
+    response
+}
+
+/// The word of Prometheus' API for a kind.
+fn error_type(kind: RejectionKind) -> &'static str {
+    match kind {
+        RejectionKind::Invalid | RejectionKind::TooLarge => "bad_data",
+        RejectionKind::NotFound => "not_found",
+        RejectionKind::TimedOut => "timeout",
+        RejectionKind::Internal => "internal",
+        RejectionKind::Unauthenticated => "unauthorized",
+        RejectionKind::Forbidden => "forbidden",
+        RejectionKind::Limited | RejectionKind::Unavailable | RejectionKind::Unreachable => {
+            "unavailable"
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use http::uri::Authority;
 use http::{HeaderValue, Request, Uri, Version};
 
 /// Leaves a request with its path and query for a target, and with one `Host` at most: whoever
-/// reads either reads the same. The authority of an absolute target takes the place of `Host`.
+/// reads either reads the same. An absolute target, which names a host of its own, is for proxies.
 ///
 /// # Errors
 ///
@@ -14,7 +14,13 @@ pub(super) fn settle<B>(request: &mut Request<B>) -> Result<(), &'static str> {
     let mut hosts = request.headers().get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
         (_, Some(_)) => return Err("host is given more than once"),
-        (None, None) if request.version() >= Version::HTTP_11 => return Err("host is missing"),
+        (None, None)
+            if request.version() == Version::HTTP_11
+                || (request.version() > Version::HTTP_11
+                    && request.uri().authority().is_none()) =>
+        {
+            return Err("host is missing");
+        }
         (Some(host), None) if !host.is_empty() && !is_host(host) => {
             return Err("host is malformed");
         }
@@ -23,6 +29,9 @@ pub(super) fn settle<B>(request: &mut Request<B>) -> Result<(), &'static str> {
     let Some(authority) = request.uri().authority() else {
         return Ok(());
     };
+    if request.version() <= Version::HTTP_11 && request.uri().scheme().is_some() {
+        return Err("target is absolute, as for a proxy: send the path alone");
+    }
     if request.uri().scheme().is_none() {
         // What CONNECT names is a host and no path of ours.
         return Err("target has no path");
@@ -64,23 +73,31 @@ mod tests {
     }
 
     #[test]
-    fn the_authority_of_an_absolute_target_is_the_host() {
-        for (target, host, path, settled_host) in [
-            ("/a?b=c", "own.test:1", "/a?b=c", "own.test:1"),
-            ("/a", "[::1]:1", "/a", "[::1]:1"),
-            ("/a", "", "/a", ""),
-            (
-                "http://far.test:2/a?b=c",
-                "own.test",
-                "/a?b=c",
-                "far.test:2",
-            ),
-            ("http://far.test", "own.test", "/", "far.test"),
-            ("https://far.test?b", "own.test", "/?b", "far.test"),
-        ] {
-            let expected = (path.to_owned(), settled_host.to_owned());
+    fn a_target_is_a_path_and_the_host_stands_beside_it() {
+        for (target, host) in [("/a?b=c", "own.test:1"), ("/a", "[::1]:1"), ("/a", "")] {
+            let expected = (target.to_owned(), host.to_owned());
             assert_eq!(settled(target, &[host]), Ok(expected), "{target}");
         }
+        for target in [
+            "http://far.test:2/a?b=c",
+            "http://own.test",
+            "https://own.test?b",
+        ] {
+            let refused = settled(target, &["own.test"]).unwrap_err();
+            assert!(refused.contains("absolute"), "{target}: {refused}");
+        }
+    }
+
+    #[test]
+    fn in_http_2_the_authority_is_the_host() {
+        let mut request = Request::builder()
+            .uri("https://own.test:1/a?b")
+            .body(())
+            .unwrap();
+        *request.version_mut() = Version::HTTP_2;
+        settle(&mut request).unwrap();
+        assert_eq!(request.uri(), "/a?b");
+        assert_eq!(request.headers()[HOST], "own.test:1");
     }
 
     #[test]

@@ -3,21 +3,31 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, UNIX_EPOCH};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime,
+};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientCertVerifierBuilder, NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
+    SignatureScheme, SupportedProtocolVersion,
+};
 use x509_parser::extensions::GeneralName;
 
-use metrifold_base::{BuildError, Problems, keys, read_file};
+use metrifold_base::{BuildError, Problems, keys, read_file, words};
 use metrifold_model::{AlternativeName, ClientCertificate};
 
 /// The largest file with certificates: all authorities that browsers know are a tenth of it.
 const MAX_PEM: u64 = 4 << 20;
+
+/// Versions without 1.2.
+static ONLY_13: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
 
 keys! {
     /// TLS of a listener: the keys under `tls` of everything that listens.
@@ -30,6 +40,39 @@ keys! {
         /// Certificate authorities in PEM. With them, every caller must show a certificate that
         /// one of them signed.
         pub client_ca_file: Option<PathBuf> = unset("/etc/metrifold/client-ca.crt"),
+        /// Lists of revoked certificates in PEM, of all authorities on the way to those in
+        /// `client_ca_file`.
+        pub client_crl_file: Option<PathBuf> = unset("/etc/metrifold/client.crl"),
+        /// Whether callers show certificates: `required` (with `client_ca_file`, from every one),
+        /// `optional` (one that is shown must be of `client_ca_file`) or `tenants` (whose a
+        /// certificate is, is for the tenants with `mtls` to say; without `client_ca_file`).
+        pub client_auth: ClientAuth = default("required"),
+        /// Oldest version of TLS that is spoken: `1.2` or `1.3`.
+        pub min_version: TlsVersion = default("1.2"),
+    }
+}
+
+words! {
+    /// Whether callers show certificates.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum ClientAuth {
+        /// Every caller, where there are authorities for them.
+        Required = "required",
+        /// Those who want to.
+        Optional = "optional",
+        /// Those who want to, whoever signed them: tenants verify them.
+        Tenants = "tenants",
+    }
+}
+
+words! {
+    /// A version of TLS.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum TlsVersion {
+        /// 1.2.
+        V12 = "1.2",
+        /// 1.3.
+        V13 = "1.3",
     }
 }
 
@@ -59,6 +102,7 @@ impl ServerTls {
             Some(&self.cert_file),
             Some(&self.key_file),
             self.client_ca_file.as_ref(),
+            self.client_crl_file.as_ref(),
         ];
         files.into_iter().flatten().map(PathBuf::as_path)
     }
@@ -66,6 +110,25 @@ impl ServerTls {
     /// Reports what is wrong, at keys below `prefix`. Files are looked at only if the problems'
     /// environment may be.
     pub fn validate(&self, prefix: &str, problems: &mut Problems) {
+        let authorities = self.client_ca_file.is_some();
+        match self.client_auth {
+            ClientAuth::Tenants if authorities => {
+                let what = "tenants verify certificates themselves: there is nothing left to do";
+                let problem = problems.at(format!("{prefix}.client_ca_file"), what);
+                problem.help("remove it, or set client_auth = \"optional\"");
+            }
+            ClientAuth::Optional if !authorities => {
+                let what = "certificates are verified by authorities, and there are none";
+                let problem = problems.at(format!("{prefix}.client_auth"), what);
+                problem.help("set client_ca_file");
+            }
+            _ => {}
+        }
+        if self.client_crl_file.is_some() && !authorities {
+            let what = "is for certificates that client_ca_file verifies";
+            let problem = problems.at(format!("{prefix}.client_crl_file"), what);
+            problem.help("set client_ca_file, or write it under a tenant's mtls");
+        }
         if !problems.environment() {
             return;
         }
@@ -96,24 +159,123 @@ impl ServerTls {
         let chain = at("tls.cert_file", certificates(&self.cert_file))?;
         let key = at("tls.key_file", private_key(&self.key_file))?;
         let builder = ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(match self.min_version {
+                TlsVersion::V12 => rustls::ALL_VERSIONS,
+                TlsVersion::V13 => &ONLY_13,
+            })
             .map_err(|error| BuildError::new("tls", error))?;
-        let builder = match &self.client_ca_file {
-            None => builder.with_no_client_auth(),
+        let verifier: Option<Arc<dyn ClientCertVerifier>> = match &self.client_ca_file {
+            None if self.client_auth == ClientAuth::Tenants => Some(Arc::new(Presented)),
+            None => None,
             Some(file) => {
-                let roots = at("tls.client_ca_file", roots(file))?;
-                let verifier =
-                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
-                        .build()
-                        .map_err(|error| BuildError::new("tls.client_ca_file", error))?;
-                builder.with_client_cert_verifier(verifier)
+                let builder = verifier(file, self.client_crl_file.as_deref());
+                let builder = at("tls.client_ca_file", builder)?;
+                let builder = match self.client_auth {
+                    ClientAuth::Optional => builder.allow_unauthenticated(),
+                    ClientAuth::Required | ClientAuth::Tenants => builder,
+                };
+                let built = builder.build();
+                Some(built.map_err(|error| BuildError::new("tls.client_ca_file", error))?)
             }
+        };
+        let certified = verifier.is_some();
+        let builder = match verifier {
+            None => builder.with_no_client_auth(),
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
         };
         let mut config = builder
             .with_single_cert(chain, key)
             .map_err(|error| mismatch(&self.cert_file, &self.key_file, &error))?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        if certified {
+            // A session that is taken up again is not verified again: a certificate that was revoked
+            // or has expired meanwhile would still be good.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
         Ok(Arc::new(config))
+    }
+}
+
+/// What verifies the certificates of callers: signed by one of these authorities, and not revoked.
+///
+/// # Errors
+///
+/// Fails with the reason when a file cannot be read or used.
+pub fn client_verifier(
+    ca_file: &Path,
+    crl_file: Option<&Path>,
+) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    verifier(ca_file, crl_file)?
+        .build()
+        .map_err(|error| format!("{} cannot be used: {error}", ca_file.display()))
+}
+
+fn verifier(ca_file: &Path, crl_file: Option<&Path>) -> Result<ClientCertVerifierBuilder, String> {
+    let roots = roots(ca_file)?;
+    let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+    if let Some(file) = crl_file {
+        let pem = pem_file(file)?;
+        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&pem).collect();
+        let lists =
+            lists.map_err(|error| unusable(file, &error, "list of revoked certificates"))?;
+        if lists.is_empty() {
+            let error = pem::Error::NoItemsFound;
+            return Err(unusable(file, &error, "list of revoked certificates"));
+        }
+        builder = builder.with_crls(lists);
+    }
+    Ok(builder)
+}
+
+/// Takes whatever certificate a caller shows, if the caller owns it. Nothing is known of who signed
+/// it: whoever uses it has to find that out.
+#[derive(Debug)]
+struct Presented;
+
+impl ClientCertVerifier for Presented {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn verify_client_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &provider().signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &provider().signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        let provider = provider();
+        provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -237,7 +399,7 @@ pub fn install_crypto_provider() {
 }
 
 /// What a client certificate says of its owner. The certificate was verified before.
-pub(super) fn client_certificate(der: &CertificateDer<'_>) -> Option<ClientCertificate> {
+pub fn client_certificate(der: &CertificateDer<'_>) -> Option<ClientCertificate> {
     let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
     let subject = certificate.subject();
     let common_name = subject
@@ -262,6 +424,9 @@ pub(super) fn client_certificate(der: &CertificateDer<'_>) -> Option<ClientCerti
         common_name,
         organizational_units,
         alternative_names,
+        not_after: u64::try_from(certificate.validity().not_after.timestamp())
+            .ok()
+            .map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds)),
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::Tenant;
 
@@ -17,14 +18,24 @@ pub struct Caller {
 /// What has been proven about a caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The tenant that the caller belongs to, if the proof says so.
-    pub tenant: Option<Tenant>,
+    /// The tenants that the caller was let in for: those that the request names, or else all that its
+    /// proof is good for. None where access is not decided by tenants.
+    pub tenants: Arc<[Membership]>,
     /// The caller's name; none when the proof bears none, as a token that many share.
     pub subject: Option<Arc<str>>,
     /// The groups that the caller is in.
     pub groups: Arc<[Arc<str>]>,
     /// What it was proven by.
     pub proof: Proof,
+}
+
+/// A tenant that a caller was let in for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Membership {
+    /// Its name, by which callers may call it.
+    pub name: Arc<str>,
+    /// What it is called where its data is stored.
+    pub tenant: Tenant,
 }
 
 /// What an identity was proven by.
@@ -36,6 +47,8 @@ pub enum Proof {
     Token,
     /// A client certificate.
     Certificate,
+    /// The word of a proxy in front.
+    Header,
 }
 
 impl Caller {
@@ -44,9 +57,18 @@ impl Caller {
         Self::default()
     }
 
-    /// The tenant that the caller was proven to belong to.
+    /// The tenants that the caller was let in for; none where access is not decided by tenants.
+    pub fn tenants(&self) -> &[Membership] {
+        let identity = self.identity.as_ref();
+        identity.map_or(&[], |identity| &identity.tenants)
+    }
+
+    /// The tenant that the caller was let in for, if it is one.
     pub fn tenant(&self) -> Option<&Tenant> {
-        self.identity.as_ref()?.tenant.as_ref()
+        match self.tenants() {
+            [only] => Some(&only.tenant),
+            _ => None,
+        }
     }
 
     /// The caller's name.
@@ -70,6 +92,8 @@ pub struct ClientCertificate {
     pub organizational_units: Vec<String>,
     /// The subject alternative names, in the certificate's order.
     pub alternative_names: Vec<AlternativeName>,
+    /// When it expires, if that can be told.
+    pub not_after: Option<SystemTime>,
 }
 
 /// A subject alternative name, of a kind that can name a caller.

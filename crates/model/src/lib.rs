@@ -14,6 +14,7 @@
 )]
 
 pub mod ledger;
+pub mod tenant_name;
 
 mod ack;
 mod caller;
@@ -24,7 +25,7 @@ mod rejection;
 mod version;
 
 pub use ack::{Ack, Outcome, Ticket, Until, Waiter};
-pub use caller::{AlternativeName, Caller, ClientCertificate, Identity, Proof};
+pub use caller::{AlternativeName, Caller, ClientCertificate, Identity, Membership, Proof};
 pub use counts::{Counts, SeriesCounts};
 pub use kind::{Kind, Signal};
 pub use origin::{Origin, Tenant};

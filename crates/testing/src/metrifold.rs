@@ -207,9 +207,12 @@ impl DerefMut for Metrifold {
     }
 }
 
-/// Puts addresses into a configuration.
+/// Puts addresses into a configuration, and an admin address unless it has one (`API`).
 fn complete(config: &str, ingest: SocketAddr, api: SocketAddr) -> String {
     let config = config.replace("INGEST", &ingest.to_string());
+    if config.contains("[api]\n") {
+        return config.replace("API", &api.to_string());
+    }
     // Keys that stand before the first table have to stay there.
     let is_table = |line: &&str| line.trim_start().starts_with('[');
     let lines = config.split_inclusive('\n');

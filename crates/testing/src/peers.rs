@@ -4,6 +4,7 @@
 
 mod difference;
 mod histogram_page;
+mod issuer;
 mod prometheus;
 mod query_api;
 mod target;
@@ -19,6 +20,7 @@ use serde_json::Value;
 
 pub use difference::until_same;
 pub use histogram_page::histogram_page;
+pub use issuer::Issuer;
 pub use prometheus::Prometheus;
 pub use query_api::QueryApi;
 pub use target::{NodeExporter, OPENMETRICS, PROTOBUF, TEXT, Target};

@@ -7,6 +7,8 @@ use clap::Args;
 
 use metrifold_base::Period;
 
+use super::Converted;
+
 /// mpp's flags, with the names of its variables.
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct MppArgs {
@@ -93,13 +95,6 @@ pub(super) struct MppArgs {
     /// Log more
     #[arg(long, short = 'V', env = "MPP_VERBOSE")]
     verbose: bool,
-}
-
-/// A configuration, and what there is to say of it.
-#[derive(Debug)]
-pub(super) struct Converted {
-    pub(super) text: String,
-    pub(super) notes: Vec<String>,
 }
 
 /// Makes the configuration.

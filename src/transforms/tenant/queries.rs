@@ -26,12 +26,12 @@ use metrifold_engine::component::{BuildContext, BuildTransform};
 use metrifold_engine::planes::queries::{Edit, Plan, Queries, Query, Transform};
 use metrifold_http::Body;
 use metrifold_http::form::{self, Form};
-use metrifold_model::{Origin, Rejection, RejectionKind, Tenant};
+use metrifold_model::{Origin, Rejection, RejectionKind, Tenant, tenant_name as name};
 use metrifold_promql::{
     Expr, ImplicitInfo, Matcher, Options, ParseError, enforce, parse, parse_selector,
 };
 
-use super::{TenantConfig, TenantTransform, name};
+use super::{TenantConfig, TenantTransform};
 use answers::Owner;
 use endpoint::{Endpoint, Treatment};
 

@@ -6,9 +6,9 @@ use http::HeaderName;
 
 use metrifold_base::{Problems, keys, words};
 use metrifold_codec::Name;
-use metrifold_model::{Origin, Tenant};
+use metrifold_model::{Origin, Tenant, tenant_name as name};
 
-use super::{Check, METRIC, name};
+use super::{Check, METRIC};
 
 keys! {
     /// An entry of `from`: exactly one key, and `remove` beside `label`.
@@ -22,6 +22,8 @@ keys! {
         label: Option<String> = unset("namespace"),
         /// Whether that label is taken away; only where it gave the tenant.
         remove: Option<bool> = unset(true),
+        /// The tenant that the caller was let in for (`access = "tenants"` at the source).
+        caller: Option<bool> = unset(true),
         /// Field of the sender's verified certificate.
         client_cert: Option<CertificateField> = unset("common_name"),
         /// This name.
@@ -48,6 +50,7 @@ pub(super) enum Source {
     Path(String),
     Header(HeaderName),
     Label { name: Name, remove: bool },
+    Caller,
     Certificate(CertificateField),
     Value(Tenant),
 }
@@ -58,11 +61,13 @@ impl FromConfig {
             self.path.is_some(),
             self.header.is_some(),
             self.label.is_some(),
+            self.caller.is_some(),
             self.client_cert.is_some(),
             self.value.is_some(),
         ];
         if given.into_iter().filter(|&given| given).count() != 1 {
-            let message = "an entry has exactly one of path, header, label, client_cert and value";
+            let message =
+                "an entry has exactly one of path, header, label, caller, client_cert and value";
             problems.at(path, message).help("write one entry per key");
             return None;
         }
@@ -115,6 +120,11 @@ impl FromConfig {
                 Err(reason) => wrong("value", reason, "choose another name"),
             };
         }
+        match self.caller {
+            Some(true) => return Some(Source::Caller),
+            Some(false) => return wrong("caller", "can only be true".into(), "remove the entry"),
+            None => {}
+        }
         self.client_cert.map(Source::Certificate)
     }
 }
@@ -145,6 +155,17 @@ impl Source {
                 found.unwrap_or_default().as_bytes()
             }
             Self::Value(tenant) => return Ok(Some(tenant.clone())),
+            Self::Caller => {
+                let tenants = origin.caller.tenants();
+                return match tenants {
+                    [] => Ok(None),
+                    [only] => Ok(Some(only.tenant.clone())),
+                    several => {
+                        let names: Vec<_> = several.iter().map(|it| &*it.tenant).collect();
+                        check(names.join("|").as_bytes()).map(Some)
+                    }
+                };
+            }
             Self::Label { .. } => b"", // read series by series
         };
         if found.is_empty() {
@@ -167,6 +188,7 @@ impl fmt::Display for Source {
                 }
                 CertificateField::Dns => "dns name of the client certificate",
             }),
+            Self::Caller => f.write_str("the caller's proof"),
             Self::Value(tenant) => write!(f, "value {tenant}"),
         }
     }

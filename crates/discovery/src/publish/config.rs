@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use metrifold_base::{BuildError, Problems, keys};
 use metrifold_expr::relabel::{Program, RuleConfig, Validation};
-use metrifold_http::{Callers, Listen, Methods, ServerKeys};
+use metrifold_http::{Access, Doors, Listen, Methods, Permission, ServerKeys};
 
 use crate::kinds::Format;
 
@@ -94,8 +94,9 @@ impl HttpSdKeys {
         self.server.listen(&self.path, Methods::GET)
     }
 
-    pub(super) fn callers(&self) -> Result<Callers, BuildError> {
-        self.server.callers()
+    pub(super) fn access(&self, doors: &dyn Doors) -> Result<Arc<dyn Access>, BuildError> {
+        // Targets are of no tenant.
+        self.server.access(doors, |_| Permission::Admin)
     }
 
     /// Where it is, for people.

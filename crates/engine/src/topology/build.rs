@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use metrifold_access::{Gate, Tenants};
 use metrifold_base::BuildError;
 use metrifold_discovery::{Directory, Handles};
 use metrifold_http::Listeners;
@@ -44,6 +45,7 @@ pub(super) struct Workshop {
     pub(super) memory: Budget,
     pub(super) directory: Directory,
     pub(super) reports: Reports,
+    pub(super) access: Gate,
 }
 
 /// What runs, as far as it matters to what is built beside it.
@@ -77,6 +79,7 @@ pub(super) struct Next {
     pub(super) config: Arc<Config>,
     pub(super) changes: Changes,
     pub(super) discovery: NextDiscovery,
+    pub(super) access: Arc<Tenants>,
     pub(super) metrics: NextPart<Metrics>,
     pub(super) queries: NextPart<Queries>,
     pub(super) rules: NextPart<Rules>,
@@ -116,6 +119,7 @@ impl Workshop {
         BuildContext {
             id: id.clone(),
             discovery: discovery.clone(),
+            access: self.access.clone(),
             listeners: self.listeners.clone(),
             dead_letters: self.dead_letters.clone(),
             memory: self.memory.clone(),
@@ -158,11 +162,19 @@ impl Workshop {
                 errors.push((id.clone(), BuildError::new("data_dir", reason)));
             }
         }
+        let access = Tenants::build(&config.access(), Some(&self.access.tenants()));
+        let access = access.map_err(|wrong| {
+            let named = wrong.into_iter();
+            errors.extend(named.map(|(table, error)| (table.into(), error)));
+        });
         let discovery = self.discovery(&config, old, present.discovery, &mut errors);
         let providers = &discovery.handles;
         let metrics = self.parts(&config, old, present.metrics, providers, &mut errors);
         let queries = self.parts(&config, old, present.queries, providers, &mut errors);
         let rules = self.parts(&config, old, present.rules, providers, &mut errors);
+        let Ok(access) = access.map(Arc::new) else {
+            return Err(errors);
+        };
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -174,6 +186,7 @@ impl Workshop {
             config,
             changes,
             discovery,
+            access,
             in_use,
         })
     }

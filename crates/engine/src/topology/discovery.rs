@@ -8,7 +8,6 @@ use metrifold_discovery::{
     Directory, Handles, Provider, ProviderConfig, ProviderContext, Published, Publisher, Slot,
     SlotOptions,
 };
-use metrifold_http::Listeners;
 use metrifold_telemetry::State;
 
 use crate::config::{Config, ProviderTable};
@@ -92,8 +91,8 @@ impl Workshop {
             }
             let built = guarded(|| {
                 let known = table.published(&name, &self.telemetry)?;
-                let publisher =
-                    Publisher::build(&known, handles.targets(&known.discovery)?, &self.listeners)?;
+                let targets = handles.targets(&known.discovery)?;
+                let publisher = Publisher::build(&known, targets, &self.listeners, &self.access)?;
                 Ok((known, publisher))
             });
             match built {
@@ -141,13 +140,7 @@ impl Discovery {
 
     /// Puts what was built in the place of what runs, and ends what the configuration has no more.
     /// Cannot fail.
-    pub(super) fn commit(
-        &mut self,
-        next: NextDiscovery,
-        config: &Config,
-        listeners: &Listeners,
-        directory: &Directory,
-    ) {
+    pub(super) fn commit(&mut self, next: NextDiscovery, config: &Config, workshop: &Workshop) {
         let NextDiscovery {
             handles,
             mut providers,
@@ -167,13 +160,13 @@ impl Discovery {
         // A publisher takes over the path of its predecessor before that ends.
         for (name, known) in &published {
             if let Some(publisher) = publishers.remove(name) {
-                let running = start_publisher(known, publisher, &handles, listeners);
+                let running = start_publisher(known, publisher, &handles, workshop);
                 self.publishers.insert(name.clone(), running);
             }
         }
         self.publishers
             .retain(|name, _| published.contains_key(name));
-        directory.set(handles, published);
+        workshop.directory.set(handles, published);
     }
 
     /// Ends all of it.
@@ -217,14 +210,16 @@ fn start_publisher(
     known: &Arc<Published>,
     publisher: Publisher,
     handles: &Handles,
-    listeners: &Listeners,
+    workshop: &Workshop,
 ) -> Running<Published> {
     let run = |publisher: Publisher| -> Run { Box::new(move || publisher.run()) };
     let rebuild: Rebuild = {
-        let (known, handles, listeners) = (known.clone(), handles.clone(), listeners.clone());
+        let (known, handles) = (known.clone(), handles.clone());
+        let (listeners, access) = (workshop.listeners.clone(), workshop.access.clone());
         Box::new(move || -> Result<Run, BuildError> {
             let targets = handles.targets(&known.discovery)?;
-            Ok(run(Publisher::build(&known, targets, &listeners)?))
+            let publisher = Publisher::build(&known, targets, &listeners, &access)?;
+            Ok(run(publisher))
         })
     };
     let subject = Box::new(Supervisee(known.clone()));

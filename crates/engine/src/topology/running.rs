@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
+use metrifold_access::Gate;
 use metrifold_base::{BuildError, ShutdownTrigger};
 use metrifold_discovery::Directory;
 use metrifold_http::Listeners;
@@ -84,6 +85,7 @@ impl Built {
         listeners: Listeners,
         dead_letters: Stores,
         directory: Directory,
+        access: Gate,
     ) -> Result<Self, Vec<(Arc<str>, BuildError)>> {
         let workshop = Workshop {
             memory: Budget::new(&telemetry),
@@ -92,6 +94,7 @@ impl Built {
             dead_letters,
             directory,
             reports: Reports::default(),
+            access,
         };
         let next = workshop.build(config, Present::default())?;
         Ok(Self { workshop, next })
@@ -162,6 +165,8 @@ impl Running {
         let changes = next.changes.clone();
         if changes.is_empty() {
             self.show_ledgers(&next.config);
+            // Files that are named in other files may have changed.
+            self.workshop.access.set(next.access);
             self.config = next.config;
             return Ok(changes);
         }
@@ -199,10 +204,9 @@ impl Running {
         let Next { config, .. } = next;
         self.workshop.memory.set(config.memory);
         let workshop = &self.workshop;
+        workshop.access.set(next.access);
         // First, since a component that is built anew finds its provider there.
-        let (listeners, directory) = (&workshop.listeners, &workshop.directory);
-        self.discovery
-            .commit(next.discovery, &config, listeners, directory);
+        self.discovery.commit(next.discovery, &config, workshop);
         self.metrics
             .commit(next.metrics, &config, workshop, &mut retired);
         self.queries

@@ -108,7 +108,7 @@ impl Access for Callers {
 fn named_by(certificate: &ClientCertificate) -> Identity {
     let groups = certificate.organizational_units.iter();
     Identity {
-        tenant: None,
+        tenants: Arc::default(),
         subject: certificate.common_name.as_deref().map(Arc::from),
         groups: groups.map(|unit| Arc::from(unit.as_str())).collect(),
         proof: Proof::Certificate,
@@ -124,7 +124,7 @@ impl Expected {
             credentials,
             challenge,
             identity: Arc::new(Identity {
-                tenant: None,
+                tenants: Arc::default(),
                 proof: match user {
                     Some(_) => Proof::Password,
                     None => Proof::Token,

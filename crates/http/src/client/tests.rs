@@ -52,6 +52,9 @@ fn tls(authority: &Authority, ca: bool) -> ServerTls {
         cert_file,
         key_file,
         client_ca_file: ca.then(|| authority.file("ca.crt")),
+        client_crl_file: None,
+        client_auth: crate::ClientAuth::Required,
+        min_version: crate::tls::TlsVersion::V12,
     }
 }
 
@@ -615,6 +618,9 @@ fn tls_problems_are_found_at_their_keys() {
         cert_file,
         key_file: authority.file("nowhere"),
         client_ca_file: Some(key_file),
+        client_crl_file: None,
+        client_auth: crate::ClientAuth::Required,
+        min_version: crate::tls::TlsVersion::V12,
     };
     let mut problems = Problems::new(true);
     server.validate("tls", &mut problems);

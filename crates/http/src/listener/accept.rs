@@ -198,6 +198,7 @@ fn serve(
         stream,
         peer,
         acceptor: settings.acceptor.clone(),
+        verified: settings.verifies(),
         header_timeout: settings.listen.header_timeout,
         idle_timeout: settings.listen.idle_timeout,
         max_age: settings.listen.max_age,

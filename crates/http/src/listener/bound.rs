@@ -206,6 +206,12 @@ impl Shared {
 }
 
 impl Settings {
+    /// Whether certificates that callers show are verified here.
+    pub(super) fn verifies(&self) -> bool {
+        let tls = self.listen.tls.as_ref();
+        tls.is_some_and(|tls| tls.client_ca_file.is_some())
+    }
+
     /// Reads the certificates. Connections are counted together with those of `before`, if that
     /// had the same limit.
     fn build(listen: &Listen, before: Option<&Self>) -> Result<Self, BuildError> {
@@ -474,7 +480,7 @@ impl Bound {
             for claim in &gone {
                 // It was in a table before.
                 let listen = &claim.settings.listen;
-                let _ = table.insert(&listen.path, listen.methods, None);
+                let _ = table.insert_free(&listen.path, listen.methods, listen.free_text, None);
             }
             self.table.swap(Arc::new(table))
         } else {
@@ -493,7 +499,12 @@ impl Bound {
         for claim in order {
             // An error is a collision with a claim that goes first.
             let listen = &claim.settings.listen;
-            let _ = table.insert(&listen.path, listen.methods, claim.handler.clone());
+            let _ = table.insert_free(
+                &listen.path,
+                listen.methods,
+                listen.free_text,
+                claim.handler.clone(),
+            );
         }
         self.table.swap(Arc::new(table))
     }

@@ -1,5 +1,6 @@
 //! One connection of a caller, from its TLS handshake to its end.
 
+use std::any::Any;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -10,13 +11,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION};
+use http::header::{ALLOW, AUTHORIZATION, CONNECTION, COOKIE, HeaderName, PROXY_AUTHORIZATION};
 use http::{HeaderValue, StatusCode};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
@@ -36,7 +38,10 @@ use crate::listener::{Request, Response};
 use crate::methods::Methods;
 use crate::target;
 use crate::timed::{Phase, Spare, Timed};
-use crate::tls::client_certificate;
+use crate::tls::client_certificate as client_certificate_of;
+
+/// The headers by which callers prove who they are.
+const CREDENTIALS: [HeaderName; 3] = [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE];
 
 /// The most headers of a request.
 const MAX_HEADERS: usize = 100;
@@ -68,6 +73,8 @@ pub(super) struct Accepted {
     pub(super) stream: TcpStream,
     pub(super) peer: SocketAddr,
     pub(super) acceptor: Option<TlsAcceptor>,
+    /// Whether certificates that callers show were verified.
+    pub(super) verified: bool,
     pub(super) header_timeout: Duration,
     pub(super) idle_timeout: Duration,
     pub(super) table: Arc<ArcSwap<Table>>,
@@ -88,7 +95,7 @@ impl Accepted {
         let _ = self.stream.set_nodelay(true);
         let Some(acceptor) = self.acceptor.take() else {
             let (stream, rest) = self.split();
-            return rest.serve(stream, None).await;
+            return rest.serve(stream, Shown::default()).await;
         };
         let limit = self.header_timeout;
         let (stream, mut rest) = self.split();
@@ -101,13 +108,15 @@ impl Accepted {
         };
         match handshake {
             Ok(Ok(stream)) => {
-                let certificate = stream
-                    .get_ref()
-                    .1
-                    .peer_certificates()
-                    .and_then(|chain| client_certificate(chain.first()?))
-                    .map(Arc::new);
-                rest.serve(stream, certificate).await;
+                let chain = stream.get_ref().1.peer_certificates();
+                let presented = chain.map_or(&[][..], |chain| chain);
+                // What nobody verified names nobody.
+                let leaf = presented.first().filter(|_| rest.verified);
+                let shown = Shown {
+                    certificate: leaf.and_then(client_certificate_of).map(Arc::new),
+                    presented: presented.iter().map(|it| it.clone().into_owned()).collect(),
+                };
+                rest.serve(stream, shown).await;
             }
             // Whoever only looks whether somebody listens says nothing.
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
@@ -124,6 +133,7 @@ impl Accepted {
     fn split(self) -> (TcpStream, Rest) {
         let rest = Rest {
             peer: self.peer,
+            verified: self.verified,
             header_timeout: self.header_timeout,
             idle_timeout: self.idle_timeout,
             max_age: self.max_age,
@@ -140,6 +150,7 @@ impl Accepted {
 /// What is left of an accepted connection without its transport.
 struct Rest {
     peer: SocketAddr,
+    verified: bool,
     header_timeout: Duration,
     idle_timeout: Duration,
     max_age: Duration,
@@ -151,7 +162,7 @@ struct Rest {
 }
 
 impl Rest {
-    async fn serve<T>(mut self, stream: T, certificate: Option<Arc<ClientCertificate>>)
+    async fn serve<T>(mut self, stream: T, shown: Shown)
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -167,7 +178,7 @@ impl Rest {
             table: self.table,
             refusals: self.refusals,
             peer: self.peer,
-            certificate,
+            shown,
             phase: Arc::clone(&phase),
             born: Instant::now(),
             max_age: self.max_age,
@@ -253,12 +264,21 @@ async fn linger<T: AsyncRead + AsyncWrite + Unpin>(mut io: T) {
     let _ = tokio::time::timeout(LINGER, end).await;
 }
 
+/// The certificates that a caller showed.
+#[derive(Clone, Default)]
+struct Shown {
+    /// The caller's own, if the listener verified it.
+    certificate: Option<Arc<ClientCertificate>>,
+    /// All of them, the caller's own first, whoever signed it.
+    presented: Arc<[CertificateDer<'static>]>,
+}
+
 /// Finds the handler of each request of a connection.
 struct Dispatch {
     table: Arc<ArcSwap<Table>>,
     refusals: Refusals,
     peer: SocketAddr,
-    certificate: Option<Arc<ClientCertificate>>,
+    shown: Shown,
     phase: Arc<Phase>,
     born: Instant,
     max_age: Duration,
@@ -300,7 +320,7 @@ impl Service<http::Request<Incoming>> for Dispatch {
             Target::Unknown => answer::text(StatusCode::NOT_FOUND, "no such path"),
             Target::Ambiguous => answer::text(
                 StatusCode::BAD_REQUEST,
-                "path has an empty or dot segment, an encoded slash or dot, or a malformed escape",
+                "path is not canonical: it has an empty or dot segment, a semicolon, or an escape that is malformed, in small letters, or of a character that stands for itself or for a step in a path",
             ),
         };
         self.phase.busy(true);
@@ -327,28 +347,38 @@ impl Dispatch {
         params: Params,
         request: http::Request<Incoming>,
     ) -> BoxFuture<Response> {
-        let (head, incoming) = request.into_parts();
+        let (mut head, incoming) = request.into_parts();
         let phase = Arc::clone(&self.phase);
         let body = if http_body::Body::is_end_stream(&incoming) {
             Body::empty()
         } else {
             Body::stream(Received { incoming, phase })
         };
-        let (peer, certificate) = (self.peer, self.certificate.clone());
+        let (peer, shown) = (self.peer, self.shown.clone());
         let refusals = self.refusals.clone();
         Box::pin(async move {
             let watched = refusals.are_watched();
             let asked = watched.then(|| (head.method.clone(), head.uri.clone()));
-            let admission = access.admit(Head {
+            let shown = Head {
                 method: &head.method,
                 uri: &head.uri,
                 headers: &head.headers,
                 params: &params,
                 peer,
-                certificate: certificate.as_ref(),
+                certificate: shown.certificate.as_ref(),
+                presented: &shown.presented,
+            };
+            let admission = access.admit(shown).await;
+            let admission = admission.and_then(|caller| {
+                let pass = access.enter(&caller, shown)?;
+                Ok((caller, pass))
             });
-            let response = match admission.await {
-                Ok(caller) => {
+            let response = match admission {
+                Ok((caller, pass)) => {
+                    // What a caller proves itself with is for nobody behind this door.
+                    for name in CREDENTIALS.iter().chain(&*access.hidden()) {
+                        head.headers.remove(name);
+                    }
                     let request = Request {
                         method: head.method,
                         uri: head.uri,
@@ -358,7 +388,11 @@ impl Dispatch {
                         caller,
                         body,
                     };
-                    handler.handle(request).await
+                    let mut response = handler.handle(request).await;
+                    if let Some(pass) = pass {
+                        response.extensions_mut().insert(UnderWay { _pass: pass });
+                    }
+                    response
                 }
                 Err(refusal) => {
                     let response = refusal.answer();
@@ -416,10 +450,12 @@ impl Future for Answering {
         }
         let phase = Arc::clone(&self.phase);
         let endless = response.extensions().get::<Endless>().is_some();
+        let pass = response.extensions_mut().remove::<UnderWay>();
         Poll::Ready(Ok(response.map(|body| Outgoing {
             body,
             endless,
             phase,
+            _pass: pass,
         })))
     }
 }
@@ -431,6 +467,13 @@ struct Outgoing {
     /// It ends when the connection is told to end.
     endless: bool,
     phase: Arc<Phase>,
+    _pass: Option<UnderWay>,
+}
+
+/// What its access holds for a request that is under way.
+#[derive(Clone)]
+struct UnderWay {
+    _pass: Arc<dyn Any + Send + Sync>,
 }
 
 impl http_body::Body for Outgoing {

@@ -1,8 +1,6 @@
 //! From a request's method and path to its handler.
 //!
-//! The raw path is matched as it came; nothing is decoded or normalised before. What some other
-//! program might read as a different path is refused, so that a parameter (a tenant, say) means
-//! one thing to everybody.
+//! The raw path is matched as it came, if it is canonical; nothing is decoded or normalised before.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,6 +10,7 @@ use matchit::{InsertError, Router};
 
 use crate::access::Access;
 use crate::listener::Handler;
+use crate::listener::canonical::{decode, is_canonical, may_hold_free_text};
 use crate::methods::Methods;
 
 /// What the path's parameters matched, percent-decoded.
@@ -24,10 +23,14 @@ pub(super) struct Table {
     /// Who answers the methods of a path, in the order of their paths' numbers.
     entries: Vec<Vec<Entry>>,
     numbers: HashMap<Box<str>, usize>,
+    /// Whether a route has free text in its path.
+    free: bool,
 }
 
 struct Entry {
     methods: Methods,
+    /// The parameters that hold free text.
+    free: &'static [&'static str],
     served: Option<Served>,
 }
 
@@ -66,7 +69,23 @@ impl Table {
         methods: Methods,
         served: Option<Served>,
     ) -> Result<(), String> {
-        let entry = Entry { methods, served };
+        self.insert_free(path, methods, &[], served)
+    }
+
+    /// The same for a path of which some parameters hold free text.
+    pub(super) fn insert_free(
+        &mut self,
+        path: &str,
+        methods: Methods,
+        free: &'static [&'static str],
+        served: Option<Served>,
+    ) -> Result<(), String> {
+        self.free |= !free.is_empty();
+        let entry = Entry {
+            methods,
+            free,
+            served,
+        };
         if let Some(number) = self.numbers.get(path) {
             // Numbers are those of entries.
             let entries = &mut self.entries[*number];
@@ -86,7 +105,8 @@ impl Table {
 
     /// Finds what a method and a raw path lead to.
     pub(super) fn find(&self, method: &Method, path: &str) -> Target {
-        if !is_plain(path) {
+        let canonical = is_canonical(path);
+        if !canonical && !(self.free && may_hold_free_text(path)) {
             return Target::Ambiguous;
         }
         let Ok(found) = self.router.at(path) else {
@@ -105,6 +125,9 @@ impl Table {
         };
         let mut params = Params::with_capacity(found.params.len());
         for (name, value) in found.params.iter() {
+            if !canonical && !entry.free.contains(&name) && !is_canonical(&format!("/{value}")) {
+                return Target::Ambiguous;
+            }
             match decode(value) {
                 Some(value) => params.push((name.into(), value)),
                 None => return Target::Ambiguous,
@@ -124,7 +147,7 @@ pub(super) fn check(path: &str) -> Result<(), String> {
             "path {path:?} holds a character that no path can match: write letters, digits and - . _ ~ /"
         ));
     }
-    if !is_plain(path) {
+    if !is_canonical(path) {
         return Err(format!(
             "path {path:?} has an empty, \".\" or \"..\" segment, which no request may have"
         ));
@@ -146,61 +169,6 @@ fn reason(path: &str, error: &InsertError) -> String {
         }
         _ => format!("path {path:?} has a parameter without a name or a brace without its other"),
     }
-}
-
-/// Whether there is one way only to read a path: no empty, `.` or `..` segment, and no slash, dot,
-/// backslash or NUL in disguise. A slash at the end is allowed.
-fn is_plain(path: &str) -> bool {
-    let bytes = path.as_bytes();
-    let Some((b'/', rest)) = bytes.split_first() else {
-        return false;
-    };
-    let mut start = 0;
-    for (at, byte) in rest.iter().enumerate() {
-        match byte {
-            b'/' => {
-                if matches!(&rest[start..at], b"" | b"." | b"..") {
-                    return false;
-                }
-                start = at + 1;
-            }
-            b'%' => {
-                let disguised = match rest.get(at + 1..at + 3) {
-                    Some([b'2', low]) => matches!(low, b'e' | b'E' | b'f' | b'F'),
-                    Some([b'5', low]) => matches!(low, b'c' | b'C'),
-                    Some([b'0', low]) => *low == b'0',
-                    _ => false,
-                };
-                if disguised {
-                    return false;
-                }
-            }
-            b'\\' => return false,
-            _ => {}
-        }
-    }
-    !matches!(&rest[start..], b"." | b"..")
-}
-
-/// Percent-decodes a parameter, once. None when it is malformed or not UTF-8.
-fn decode(value: &str) -> Option<Box<str>> {
-    if !value.contains('%') {
-        return Some(value.into());
-    }
-    let mut decoded = Vec::with_capacity(value.len());
-    let mut bytes = value.bytes();
-    while let Some(byte) = bytes.next() {
-        decoded.push(if byte == b'%' {
-            hex(bytes.next()?)? << 4 | hex(bytes.next()?)?
-        } else {
-            byte
-        });
-    }
-    String::from_utf8(decoded).ok().map(String::into_boxed_str)
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    (digit as char).to_digit(16).map(|value| value as u8)
 }
 
 #[cfg(test)]
@@ -278,49 +246,24 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_can_be_read_in_two_ways_is_not_plain() {
-        for path in [
-            "/a//b",
-            "//a",
-            "/a/./b",
-            "/a/../b",
-            "/a/.",
-            "/a/..",
-            "/..",
-            "/a%2fb",
-            "/a%2Fb",
-            "/a%2eb",
-            "/%2E%2e/b",
-            "/a\\b",
-            "/a%5cb",
-            "/a%5Cb",
-            "/a%00",
-            "",
-            "*",
-            "a/b",
+    fn free_text_is_for_the_parameters_that_a_route_declares() {
+        let mut table = Table::default();
+        let path = "/{tenant}/{group}";
+        let free = &["group"][..];
+        table
+            .insert_free(path, Methods::GET, free, served("a"))
+            .unwrap();
+        for (path, led) in [
+            ("/a/b", "[(\"tenant\", \"a\"), (\"group\", \"b\")]"),
+            ("/a/b%2Fc", "[(\"tenant\", \"a\"), (\"group\", \"b/c\")]"),
+            ("/a/%2E%2E", "[(\"tenant\", \"a\"), (\"group\", \"..\")]"),
+            ("/a%2Fb/c", "ambiguous"),
+            ("/%61/c", "ambiguous"),
+            ("/a/b%00", "ambiguous"),
+            ("/a/../b", "ambiguous"),
+            ("/a/b%2fc", "ambiguous"),
         ] {
-            assert!(!is_plain(path), "{path}");
-        }
-        for path in [
-            "/",
-            "/a",
-            "/a/",
-            "/a.b/..c/...",
-            "/a%20b",
-            "/%C3%A9",
-            "/a%252fb",
-        ] {
-            assert!(is_plain(path), "{path}");
-        }
-    }
-
-    #[test]
-    fn parameters_are_decoded_once_and_must_be_utf8() {
-        assert_eq!(decode("team%20a").as_deref(), Some("team a"));
-        assert_eq!(decode("%C3%a9").as_deref(), Some("é"));
-        assert_eq!(decode("a%252fb").as_deref(), Some("a%2fb"));
-        for value in ["%", "%4", "%zz", "%+1", "%ff"] {
-            assert_eq!(decode(value), None, "{value}");
+            assert_eq!(lead(&table, Method::GET, path), led, "{path}");
         }
     }
 

@@ -5,7 +5,11 @@ const MAX_LEN: usize = 150;
 
 /// Checks a name: 1 to 150 letters, digits and `!_.*'()-`, but neither `.` nor `..`, which are
 /// places in a path rather than names. Thanos and Mimir take exactly these.
-pub(super) fn check(name: &[u8]) -> Result<&str, String> {
+///
+/// # Errors
+///
+/// Fails with the reason for any other.
+pub fn check(name: &[u8]) -> Result<&str, String> {
     let valid = |b: &u8| b.is_ascii_alphanumeric() || b"!_.*'()-".contains(b);
     let text = String::from_utf8_lossy(&name[..name.len().min(MAX_LEN)]);
     match std::str::from_utf8(name) {

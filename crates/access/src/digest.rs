@@ -1,0 +1,36 @@
+//! Digests by which credentials are known without being kept.
+
+use sha2::{Digest as _, Sha256};
+
+/// SHA-256 of something.
+pub(crate) type Digest = [u8; 32];
+
+/// The digest of some texts one after the other, each with its length, so that no two lists of texts
+/// have the same.
+pub(crate) fn of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Digest {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update((part.len() as u64).to_be_bytes());
+        hasher.update(part);
+    }
+    hasher.finalize().into()
+}
+
+/// The digest of one text as `sha256sum` prints it.
+pub(crate) fn plain(text: &[u8]) -> Digest {
+    Sha256::digest(text).into()
+}
+
+/// Reads 64 hexadecimal digits.
+pub(crate) fn from_hex(text: &str) -> Option<Digest> {
+    let digits = text.as_bytes();
+    if digits.len() != 64 {
+        return None;
+    }
+    let mut digest = Digest::default();
+    for (byte, pair) in digest.iter_mut().zip(digits.chunks_exact(2)) {
+        let digit = |digit: u8| char::from(digit).to_digit(16);
+        *byte = u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).ok()?;
+    }
+    Some(digest)
+}

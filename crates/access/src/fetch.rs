@@ -1,0 +1,65 @@
+//! Small JSON documents of servers that say who somebody is.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Uri};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use metrifold_base::BuildError;
+use metrifold_http::{Client, ClientConfig, ClientTls, body, place};
+
+/// The largest document that is read.
+const MAX_ANSWER: usize = 1 << 20;
+
+/// The most connections that are kept.
+const CONNECTIONS: usize = 4;
+
+/// The longest that a connection is used, so that changed DNS records are followed.
+const MAX_AGE: Duration = Duration::from_secs(300);
+
+/// A client for such servers.
+///
+/// # Errors
+///
+/// Fails when a certificate cannot be used.
+pub(crate) fn client(tls: &ClientTls) -> Result<Client, BuildError> {
+    Client::new(&ClientConfig {
+        tls: tls.clone(),
+        proxy_url: None,
+        proxy_basic_auth: None,
+        connections: CONNECTIONS,
+        connect_timeout: Duration::from_secs(5),
+        max_age: MAX_AGE,
+    })
+}
+
+/// Asks for a document.
+///
+/// # Errors
+///
+/// Fails with the reason when none came in time.
+pub(crate) async fn json(
+    client: &Client,
+    method: Method,
+    uri: &Uri,
+    mut headers: HeaderMap,
+    body: Bytes,
+    timeout: Duration,
+) -> Result<Value, String> {
+    let deadline = Instant::now() + timeout;
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    let agent = concat!("metrifold/", env!("CARGO_PKG_VERSION"));
+    headers.insert(USER_AGENT, HeaderValue::from_static(agent));
+    let answer = client.request(method, uri, headers, body, timeout).await;
+    let (head, answer) = answer.map_err(|error| error.to_string())?.into_parts();
+    if !head.status.is_success() {
+        return Err(format!("{} answered {}", place(uri), head.status.as_u16()));
+    }
+    let left = deadline.saturating_duration_since(Instant::now());
+    let text = body::read(answer, None, MAX_ANSWER, left).await;
+    let text = text.map_err(|error| format!("{}: {error}", place(uri)))?;
+    serde_json::from_slice(&text).map_err(|_| format!("{} answered no JSON", place(uri)))
+}

@@ -1,0 +1,244 @@
+//! Decisions of an Open Policy Agent, in the place of roles: what it does not allow is not done, and
+//! neither is anything while it cannot be asked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Method};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+use tracing::warn;
+
+use metrifold_base::{BuildError, Endpoint, LogLimit, Period, Problems, keys};
+use metrifold_http::access::Permission;
+use metrifold_http::{Client, ClientTls};
+use metrifold_model::{Membership, Rejection, RejectionKind};
+
+use crate::cache::Cache;
+use crate::digest;
+use crate::fetch;
+use crate::proof::Proven;
+use crate::roles::METRICS;
+
+keys! {
+    /// An Open Policy Agent that decides in the place of roles.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct OpaConfig {
+        /// URL of the rule in its data API. It is asked with `subject`, `groups`, `tenant`, `tenantID`, `resource` and `permission`, and answers `true`, or `{"allowed": true}`, as `result`.
+        pub url: Endpoint = required("http://127.0.0.1:8181/v1/data/observatorium/allow"),
+        /// How long an answer is believed.
+        pub cache: Period = default("10s"),
+        /// Longest time for an answer; then the caller is told to come again (503).
+        pub timeout: Period = default("2s"),
+        /// TLS towards it.
+        pub tls: ClientTls = table,
+    }
+}
+
+/// How many questions are asked at once.
+const AT_ONCE: usize = 64;
+
+/// How many answers are kept.
+const CACHED: usize = 10_000;
+
+impl OpaConfig {
+    /// Reports every problem that deserialization cannot see, at keys below `opa`.
+    pub(crate) fn validate(&self, problems: &mut Problems) {
+        if self.timeout.0.is_zero() {
+            problems.at("opa.timeout", "must be longer than 0s");
+        }
+        self.tls.validate("opa.tls", problems);
+    }
+}
+
+/// An agent that is asked.
+pub(crate) struct Opa {
+    config: OpaConfig,
+    client: Client,
+    turns: Semaphore,
+    known: Cache<bool>,
+    log: LogLimit,
+}
+
+impl Opa {
+    pub(crate) fn new(config: &OpaConfig) -> Result<Self, BuildError> {
+        Ok(Self {
+            client: fetch::client(&config.tls)?,
+            turns: Semaphore::new(AT_ONCE),
+            known: Cache::new(CACHED),
+            log: LogLimit::default(),
+            config: config.clone(),
+        })
+    }
+
+    /// Whether a caller may do something at a tenant.
+    pub(crate) async fn check(
+        &self,
+        at: &Membership,
+        proven: &Proven,
+        permission: Permission,
+    ) -> Result<(), Rejection> {
+        let input = json!({ "input": {
+            "subject": proven.subject.as_deref().unwrap_or_default(),
+            "groups": proven.groups.iter().map(|group| &**group).collect::<Vec<_>>(),
+            "tenant": &*at.name,
+            "tenantID": &*at.tenant,
+            "resource": METRICS,
+            "permission": permission.as_str(),
+        }});
+        let input = input.to_string();
+        let key = digest::plain(input.as_bytes());
+        let allowed = match self.known.get(&key) {
+            Some(allowed) => allowed,
+            None => {
+                let allowed = self.ask(input).await.map_err(|reason: Arc<str>| {
+                    if let Some(silent) = self.log.pass() {
+                        warn!(error = %reason, silent, "an open policy agent was not asked");
+                    }
+                    let reason = format!("the open policy agent cannot be asked: {reason}");
+                    Rejection::unavailable(reason)
+                })?;
+                let until = Instant::now() + self.config.cache.0;
+                self.known.put(key, allowed, until);
+                allowed
+            }
+        };
+        if allowed {
+            return Ok(());
+        }
+        let who = proven.subject.as_deref().unwrap_or("nobody in particular");
+        let reason = format!(
+            "{who} may not {} at tenant {:?}",
+            permission.as_str(),
+            &*at.name
+        );
+        Err(Rejection::new(RejectionKind::Forbidden, reason))
+    }
+
+    async fn ask(&self, input: String) -> Result<bool, Arc<str>> {
+        let limit: Duration = self.config.timeout.0;
+        let deadline = Instant::now() + limit;
+        let Ok(Ok(_turn)) = timeout(limit, self.turns.acquire()).await else {
+            return Err("too many questions wait".into());
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let left = deadline.saturating_duration_since(Instant::now());
+        let uri = self.config.url.uri();
+        let answer = fetch::json(&self.client, Method::POST, uri, headers, input.into(), left);
+        let answer = answer.await?;
+        // Without a result the rule is not defined: nothing is allowed.
+        let result = &answer["result"];
+        Ok(*result == Value::Bool(true) || result["allowed"] == Value::Bool(true))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::TcpListener;
+    use std::sync::Mutex;
+
+    use metrifold_model::Proof;
+
+    use super::*;
+
+    /// An agent that answers what a test says, and remembers what it was asked.
+    fn agent(answer: &'static str) -> (String, Arc<Mutex<Vec<Value>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/v1/data/x/allow", listener.local_addr().unwrap());
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let own = Arc::clone(&asked);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = BufReader::new(stream.unwrap());
+                let mut length = 0;
+                loop {
+                    let mut line = String::new();
+                    stream.read_line(&mut line).unwrap();
+                    let line = line.trim().to_ascii_lowercase();
+                    if let Some(value) = line.strip_prefix("content-length:") {
+                        length = value.trim().parse().unwrap();
+                    }
+                    if line.is_empty() {
+                        break;
+                    }
+                }
+                let mut body = vec![0; length];
+                stream.read_exact(&mut body).unwrap();
+                own.lock()
+                    .unwrap()
+                    .push(serde_json::from_slice(&body).unwrap());
+                let length = answer.len();
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{answer}"
+                );
+                stream.get_mut().write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        (url, asked)
+    }
+
+    async fn ask(url: &str) -> Result<(), RejectionKind> {
+        let config = format!("url = \"{url}\"\ntimeout = \"500ms\"");
+        let opa = Opa::new(&toml::from_str(&config).unwrap()).unwrap();
+        let at = Membership {
+            name: "acme".into(),
+            tenant: "id".into(),
+        };
+        let proven = Proven {
+            subject: Some("jane".into()),
+            groups: ["a".into()].into(),
+            proof: Proof::Token,
+            certificate: None,
+        };
+        for _ in 0..2 {
+            let checked = opa.check(&at, &proven, Permission::Write).await;
+            checked.map_err(|rejection| rejection.kind)?;
+        }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn what_the_agent_does_not_allow_is_not_done() {
+        use RejectionKind::{Forbidden, Unavailable};
+        for (answer, expected) in [
+            ("{\"result\":true}", Ok(())),
+            ("{\"result\":{\"allowed\":true}}", Ok(())),
+            ("{\"result\":false}", Err(Forbidden)),
+            ("{\"result\":{\"allowed\":\"true\"}}", Err(Forbidden)),
+            ("{\"result\":1}", Err(Forbidden)),
+            ("{}", Err(Forbidden)),
+            ("nonsense", Err(Unavailable)),
+        ] {
+            let (url, asked) = agent(answer);
+            assert_eq!(ask(&url).await, expected, "{answer}");
+            let asked = asked.lock().unwrap();
+            assert_eq!(asked.len(), 1, "{answer}: the second time is known");
+            let expected = json!({ "input": {
+                "subject": "jane", "groups": ["a"], "tenant": "acme", "tenantID": "id",
+                "resource": "metrics", "permission": "write",
+            }});
+            assert_eq!(asked[0], expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_is_dead_or_slow_allows_nothing_and_is_nobody_elses_fault() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", taken.local_addr().unwrap());
+        assert_eq!(
+            ask(&url).await,
+            Err(RejectionKind::Unavailable),
+            "it never answers"
+        );
+        drop(taken);
+        assert_eq!(
+            ask(&url).await,
+            Err(RejectionKind::Unavailable),
+            "nobody listens"
+        );
+    }
+}

@@ -1,0 +1,165 @@
+//! Tokens of Kubernetes' service accounts, about which its API server is asked (`TokenReview`).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Uri};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+use tracing::warn;
+
+use metrifold_base::{BuildError, LogLimit, Secret, read_text};
+use metrifold_http::Client;
+use metrifold_model::Proof;
+
+use super::{Proven, Verdict};
+use crate::cache::Cache;
+use crate::config::KubernetesConfig;
+use crate::digest;
+use crate::fetch;
+use crate::shown::{Credentials, Shown};
+
+/// Where reviews are asked for.
+const PATH: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
+
+/// The largest file that is taken for a token.
+const MAX_TOKEN: u64 = 64 << 10;
+
+/// How many reviews are asked for at once.
+const AT_ONCE: usize = 8;
+
+/// The longest that a caller waits for its turn, and for the review.
+const TURN: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a token is known to be bad: one that was just made may not be known everywhere.
+const WRONG: Duration = Duration::from_secs(10);
+
+/// How many answers are kept.
+const CACHED: usize = 10_000;
+
+/// Asks the API server whose a token is.
+pub(crate) struct Reviews {
+    client: Client,
+    uri: Uri,
+    token_file: PathBuf,
+    audiences: Vec<String>,
+    cache: Duration,
+    turns: Semaphore,
+    known: Cache<Verdict>,
+    log: LogLimit,
+}
+
+impl Reviews {
+    pub(crate) fn new(config: &KubernetesConfig) -> Result<Self, BuildError> {
+        let mut config = config.clone();
+        if config.tls.ca_file.is_none() {
+            // Where every pod finds it; elsewhere the system's authorities are asked.
+            let own = PathBuf::from("/var/run/secrets/kubernetes.io/serviceaccount/ca.crt");
+            if std::fs::metadata(&own).is_ok_and(|file| file.is_file()) {
+                config.tls.ca_file = Some(own);
+            }
+        }
+        let server = config.api_server.uri().to_string();
+        let uri = format!("{}{PATH}", server.trim_end_matches('/'));
+        Ok(Self {
+            client: fetch::client(&config.tls)?,
+            uri: uri
+                .parse()
+                .map_err(|error| BuildError::new("api_server", error))?,
+            token_file: config.token_file,
+            audiences: config.audiences,
+            cache: config.cache.0,
+            turns: Semaphore::new(AT_ONCE),
+            known: Cache::new(CACHED),
+            log: LogLimit::default(),
+        })
+    }
+
+    pub(crate) async fn prove(&self, shown: &Shown<'_>) -> Verdict {
+        let Credentials::Bearer(token) = shown.credentials else {
+            return Verdict::Absent;
+        };
+        let key = digest::plain(token.as_bytes());
+        if let Some(verdict) = self.known.get(&key) {
+            return verdict;
+        }
+        let Ok(Ok(_turn)) = timeout(TURN, self.turns.acquire()).await else {
+            return Verdict::Unknown("too many tokens wait to be reviewed".into());
+        };
+        // Somebody with the same token may have had its turn meanwhile.
+        if let Some(verdict) = self.known.get(&key) {
+            return verdict;
+        }
+        let verdict = match self.review(token).await {
+            Ok(verdict) => verdict,
+            Err(reason) => {
+                if let Some(silent) = self.log.pass() {
+                    warn!(error = %reason, silent, "a token was not reviewed");
+                }
+                let reason = format!("Kubernetes' API server cannot be asked: {reason}");
+                return Verdict::Unknown(reason.into());
+            }
+        };
+        let time = match &verdict {
+            Verdict::Proven(_) => self.cache,
+            _ => WRONG.min(self.cache),
+        };
+        self.known.put(key, verdict.clone(), Instant::now() + time);
+        verdict
+    }
+
+    async fn review(&self, token: &str) -> Result<Verdict, String> {
+        // Read each time: it is renewed every few minutes.
+        let own = read_text(&self.token_file, MAX_TOKEN);
+        let file = self.token_file.display();
+        let own = own.map_err(|error| format!("cannot read {file}: {error}"))?;
+        let own = Secret::new(own.trim());
+        let mut headers = HeaderMap::new();
+        let value = HeaderValue::try_from(format!("Bearer {}", own.expose()));
+        let mut value = value.map_err(|_| format!("{file} holds no token"))?;
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let body = json!({
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenReview",
+            "spec": { "token": token, "audiences": self.audiences },
+        });
+        let body = body.to_string().into();
+        let (client, uri) = (&self.client, &self.uri);
+        let answer = fetch::json(client, Method::POST, uri, headers, body, TIMEOUT).await?;
+        Ok(self.read(&answer))
+    }
+
+    fn read(&self, answer: &Value) -> Verdict {
+        let status = &answer["status"];
+        if status["authenticated"] != true {
+            return Verdict::wrong("token is not one of this cluster, or has expired");
+        }
+        let list = |value: &Value| -> Vec<Arc<str>> {
+            let values = value.as_array().into_iter().flatten();
+            values.filter_map(Value::as_str).map(Arc::from).collect()
+        };
+        // A server that knows nothing of audiences says so by naming none.
+        let audiences = list(&status["audiences"]);
+        let wanted = self.audiences.iter();
+        let mut wanted = wanted.filter(|it| audiences.iter().any(|other| **other == ***it));
+        if !self.audiences.is_empty() && wanted.next().is_none() {
+            return Verdict::wrong("token is for another audience");
+        }
+        let user = &status["user"];
+        let Some(name) = user["username"].as_str().filter(|name| !name.is_empty()) else {
+            return Verdict::wrong("token has no user");
+        };
+        Verdict::Proven(Arc::new(Proven {
+            subject: Some(name.into()),
+            groups: list(&user["groups"]).into(),
+            proof: Proof::Token,
+            certificate: None,
+        }))
+    }
+}

@@ -1,0 +1,408 @@
+use std::fs;
+use std::net::SocketAddr;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Method as HttpMethod, Uri};
+use tempfile::TempDir;
+
+use metrifold_http::access::Head;
+use metrifold_model::Proof;
+
+use super::*;
+
+/// A folder with the files of tenants.
+struct Files(TempDir);
+
+impl Files {
+    fn new() -> Self {
+        let files = Self(tempfile::tempdir().unwrap());
+        files.tokens("acme.tokens", &[("acme-token", "agent", "agents")]);
+        files.tokens(
+            "zeta.tokens",
+            &[("zeta-token", "", ""), ("both-token", "", "")],
+        );
+        files.tokens(
+            "beta.tokens",
+            &[("beta-token", "", ""), ("both-token", "", "")],
+        );
+        let hash = bcrypt::hash("pass:word", 4).unwrap();
+        files.write(
+            "web.yml",
+            &format!("basic_auth_users:\n  prometheus: {hash}\n"),
+        );
+        files
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.0.path().join(name), text).unwrap();
+    }
+
+    fn tokens(&self, name: &str, tokens: &[(&str, &str, &str)]) {
+        let line = |(token, user, groups): &(&str, &str, &str)| {
+            let digest = digest::plain(token.as_bytes());
+            let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("sha256:{hex} {user} {groups}\n")
+        };
+        self.write(name, &tokens.iter().map(line).collect::<String>());
+    }
+
+    /// Reads a configuration, in which `FOLDER` is this one.
+    fn tenants(&self, text: &str) -> Result<Tenants, Errors> {
+        self.tenants_after(text, None)
+    }
+
+    fn tenants_after(&self, text: &str, before: Option<&Tenants>) -> Result<Tenants, Errors> {
+        let text = text.replace("FOLDER", self.0.path().to_str().unwrap());
+        let table: toml::Table = text.parse().unwrap();
+        fn each<T: serde::de::DeserializeOwned>(
+            table: &toml::Table,
+            name: &str,
+        ) -> Vec<(String, T)> {
+            let named = table.get(name).and_then(toml::Value::as_table);
+            let named = named.into_iter().flatten();
+            named
+                .map(|(name, value)| (name.clone(), value.clone().try_into().unwrap()))
+                .collect()
+        }
+        let tenants = each::<TenantConfig>(&table, "tenants");
+        let roles = each::<RoleConfig>(&table, "roles");
+        let bindings = each::<BindingConfig>(&table, "role_bindings");
+        let access = table.get("access").cloned();
+        let settings = Settings {
+            access: access.map_or_else(AccessConfig::default, |it| it.try_into().unwrap()),
+            tenants: tenants
+                .iter()
+                .map(|(name, it)| (name.as_str(), it))
+                .collect(),
+            roles: roles.iter().map(|(name, it)| (name.as_str(), it)).collect(),
+            bindings: bindings
+                .iter()
+                .map(|(name, it)| (name.as_str(), it))
+                .collect(),
+        };
+        Tenants::build(&settings, before)
+    }
+}
+
+const TENANTS: &str = r#"
+[tenants.acme]
+id = "id-a"
+bearer = { tokens_file = "FOLDER/acme.tokens" }
+basic = { web_config_file = "FOLDER/web.yml" }
+[tenants.zeta]
+bearer = { tokens_file = "FOLDER/zeta.tokens" }
+[tenants.beta]
+bearer = { tokens_file = "FOLDER/beta.tokens" }
+trusted_header = { user = "X-User", groups = "X-Groups", addresses = ["10.0.0.0/24"] }
+"#;
+
+#[derive(Clone, Default)]
+struct Ask<'a> {
+    path: Option<&'a str>,
+    headers: Vec<(&'a str, &'a str)>,
+    peer: Option<SocketAddr>,
+}
+
+/// Who is let in, by names of tenants and its own, or the status.
+async fn ask(tenants: &Tenants, permission: Permission, ask: &Ask<'_>) -> Result<String, u16> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &ask.headers {
+        headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+    }
+    let param = ask.path.map(|tenant| ("tenant".into(), tenant.into()));
+    let params: Vec<(Box<str>, Box<str>)> = param.into_iter().collect();
+    let head = Head {
+        method: &HttpMethod::GET,
+        uri: &Uri::from_static("/"),
+        headers: &headers,
+        params: &params,
+        peer: ask.peer.unwrap_or(([127, 0, 0, 1], 1).into()),
+        certificate: None,
+        presented: &[],
+    };
+    match tenants.decide(&Shown::of(head), permission).await {
+        Ok(caller) => {
+            let names: Vec<_> = caller.tenants().iter().map(|it| &*it.tenant).collect();
+            Ok(format!(
+                "{} {}",
+                names.join("|"),
+                caller.subject().unwrap_or("-")
+            ))
+        }
+        Err(refusal) => {
+            let answer = refusal.answer();
+            let status = answer.status().as_u16();
+            let challenged = answer
+                .headers()
+                .contains_key(http::header::WWW_AUTHENTICATE);
+            assert_eq!(challenged, status == 401, "{refusal:?}");
+            Err(status)
+        }
+    }
+}
+
+fn bearer(token: &str) -> (&'static str, String) {
+    ("authorization", format!("Bearer {token}"))
+}
+
+#[tokio::test]
+async fn the_tenant_that_is_named_must_be_the_one_that_is_proven() {
+    let tenants = Files::new().tenants(TENANTS).unwrap();
+    let basic = format!("Basic {}", STANDARD.encode("prometheus:pass:word"));
+    let wrong = format!("Basic {}", STANDARD.encode("prometheus:pass"));
+    let nobody = format!("Basic {}", STANDARD.encode("nobody:pass:word"));
+    for (path, header, authorization, expected) in [
+        (Some("acme"), None, "Bearer acme-token", Ok("id-a agent")),
+        (Some("id-a"), None, "bearer acme-token", Ok("id-a agent")),
+        (None, None, "Bearer acme-token", Ok("id-a agent")),
+        (None, Some("acme"), "Bearer acme-token", Ok("id-a agent")),
+        (
+            Some("acme"),
+            Some("acme"),
+            "Bearer acme-token",
+            Ok("id-a agent"),
+        ),
+        (Some("acme"), None, &basic, Ok("id-a prometheus")),
+        (None, None, &basic, Ok("id-a prometheus")),
+        (Some("zeta"), None, "Bearer both-token", Ok("zeta -")),
+        // Two names of one tenant are two names all the same.
+        (Some("acme"), Some("id-a"), "Bearer acme-token", Err(403)),
+        (Some("acme"), Some("zeta"), "Bearer acme-token", Err(403)),
+        (Some("zeta"), None, "Bearer acme-token", Err(403)),
+        (Some("zeta"), None, &basic, Err(403)),
+        (Some("nowhere"), None, "Bearer acme-token", Err(404)),
+        (Some("acme"), None, "Bearer other", Err(401)),
+        (Some("nowhere"), None, "Bearer other", Err(401)),
+        (Some("acme"), None, &wrong, Err(401)),
+        (Some("acme"), None, &nobody, Err(401)),
+        (Some("acme"), None, "Bearer", Err(401)),
+        (Some("acme"), None, "Digest x", Err(401)),
+        (Some("acme"), None, "", Err(401)),
+        (Some("nowhere"), None, "", Err(401)),
+        (Some("a/b"), None, "Bearer acme-token", Err(400)),
+        (Some(".."), None, "Bearer acme-token", Err(400)),
+    ] {
+        let mut headers = Vec::new();
+        headers.extend(header.map(|name| ("X-Scope-OrgID", name)));
+        if !authorization.is_empty() {
+            headers.push(("authorization", authorization));
+        }
+        let asked = Ask {
+            path,
+            headers,
+            peer: None,
+        };
+        let answered = ask(&tenants, Permission::Write, &asked).await;
+        let expected = expected.map(str::to_owned);
+        assert_eq!(answered, expected, "{path:?} {header:?} {authorization}");
+    }
+}
+
+#[tokio::test]
+async fn a_caller_of_several_tenants_reads_all_and_writes_to_one() {
+    let tenants = Files::new().tenants(TENANTS).unwrap();
+    let (name, token) = bearer("both-token");
+    let of = |header: Option<&'static str>| Ask {
+        headers: [(name, token.as_str())]
+            .into_iter()
+            .chain(header.map(|it| ("THANOS-TENANT", it)))
+            .collect(),
+        ..Ask::default()
+    };
+    for (permission, header, expected) in [
+        (Permission::Read, None, Ok("beta|zeta -")),
+        (Permission::Read, Some("zeta|beta"), Ok("beta|zeta -")),
+        (Permission::Read, Some("zeta"), Ok("zeta -")),
+        (Permission::Read, Some("zeta|acme"), Err(403)),
+        (Permission::Write, None, Err(400)),
+        (Permission::Write, Some("zeta|beta"), Err(400)),
+        (Permission::Rules, None, Err(400)),
+        (Permission::Write, Some("beta"), Ok("beta -")),
+        (Permission::Admin, None, Err(403)),
+    ] {
+        let answered = ask(&tenants, permission, &of(header)).await;
+        assert_eq!(
+            answered,
+            expected.map(str::to_owned),
+            "{permission:?} {header:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_header_counts_only_from_the_proxy_that_is_trusted() {
+    let tenants = Files::new().tenants(TENANTS).unwrap();
+    let user = ("X-User", "jane");
+    for (peer, headers, expected) in [
+        ([10, 0, 0, 7], vec![user], Ok("beta jane")),
+        ([10, 0, 1, 7], vec![user], Err(401)),
+        ([10, 0, 0, 7], vec![user, user], Err(401)),
+        ([10, 0, 0, 7], vec![("X-User", "")], Err(401)),
+        ([10, 0, 0, 7], vec![], Err(401)),
+    ] {
+        let asked = Ask {
+            path: Some("beta"),
+            headers,
+            peer: Some((peer, 1).into()),
+        };
+        let answered = ask(&tenants, Permission::Read, &asked).await;
+        assert_eq!(answered, expected.map(str::to_owned), "{peer:?}");
+    }
+    let hidden: Vec<_> = tenants
+        .hidden()
+        .iter()
+        .map(|name| name.to_string())
+        .collect();
+    assert_eq!(
+        hidden,
+        ["thanos-tenant", "x-groups", "x-scope-orgid", "x-user"]
+    );
+}
+
+#[tokio::test]
+async fn roles_say_what_may_be_done_where() {
+    let roles = r#"
+[roles.writer]
+tenants = ["acme"]
+permissions = ["write"]
+[roles.admin]
+tenants = ["*"]
+permissions = ["admin"]
+[role_bindings.agents]
+roles = ["writer"]
+subjects = [{ name = "agents", kind = "group" }]
+[role_bindings.operators]
+roles = ["admin"]
+subjects = [{ name = "prometheus" }]
+"#;
+    let tenants = Files::new().tenants(&format!("{TENANTS}{roles}")).unwrap();
+    let (name, token) = bearer("acme-token");
+    let agent = Ask {
+        path: Some("acme"),
+        headers: vec![(name, &token)],
+        ..Ask::default()
+    };
+    let basic = format!("Basic {}", STANDARD.encode("prometheus:pass:word"));
+    let operator = Ask {
+        headers: vec![("authorization", &basic)],
+        ..Ask::default()
+    };
+    assert!(ask(&tenants, Permission::Write, &agent).await.is_ok());
+    assert_eq!(ask(&tenants, Permission::Read, &agent).await, Err(403));
+    assert_eq!(ask(&tenants, Permission::Admin, &agent).await, Err(403));
+    assert!(ask(&tenants, Permission::Admin, &operator).await.is_ok());
+    assert_eq!(ask(&tenants, Permission::Write, &operator).await, Err(403));
+}
+
+#[tokio::test]
+async fn what_contradicts_itself_is_an_error_of_the_table_that_says_it() {
+    let files = Files::new();
+    for (more, table, said) in [
+        (
+            "[tenants.omega]\nid = \"acme\"\ntrusted_header = { user = \"a\" }",
+            "tenants.omega",
+            "acme",
+        ),
+        (
+            "[tenants.omega]\nbearer = { tokens_file = \"FOLDER/none\" }",
+            "tenants.omega",
+            "cannot read",
+        ),
+        (
+            "[roles.x]\ntenants = [\"none\"]\npermissions = []",
+            "roles.x",
+            "none",
+        ),
+        (
+            "[role_bindings.x]\nroles = [\"none\"]\nsubjects = []",
+            "role_bindings.x",
+            "none",
+        ),
+        (
+            "[access]\ntenants_file = \"FOLDER/web.yml\"",
+            "access",
+            "not understood",
+        ),
+    ] {
+        let errors = files.tenants(&format!("{TENANTS}{more}")).err().unwrap();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert_eq!(errors[0].0, table);
+        assert!(errors[0].1.to_string().contains(said), "{errors:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_the_same_after_a_change_keeps_what_it_has_found_out() {
+    let files = Files::new();
+    let before = files.tenants(TENANTS).unwrap();
+    files.tokens("zeta.tokens", &[("new-token", "", "")]);
+    let after = files.tenants_after(TENANTS, Some(&before)).unwrap();
+    let kept = after.ways.iter().filter(|way| {
+        let mut before = before.ways.iter();
+        before.any(|other| Arc::ptr_eq(&other.method, &way.method))
+    });
+    assert_eq!((kept.count(), after.ways.len()), (4, 5));
+    for (token, expected) in [
+        ("zeta-token", Err(401)),
+        ("new-token", Ok("zeta -".to_owned())),
+    ] {
+        let (name, token) = bearer(token);
+        let asked = Ask {
+            path: Some("zeta"),
+            headers: vec![(name, &token)],
+            ..Ask::default()
+        };
+        assert_eq!(
+            ask(&after, Permission::Read, &asked).await,
+            expected,
+            "{token}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn files_of_observatorium_give_the_same_tenants_and_roles() {
+    let files = Files::new();
+    files.write(
+        "tenants.yaml",
+        "tenants:\n- name: test\n  id: 1610b0c3\n  oidc:\n    clientID: c\n    clientSecret: s3cret\n    \
+         issuerURL: http://127.0.0.1:1/dex\n    redirectURL: http://x\n    usernameClaim: email\n",
+    );
+    files.write(
+        "rbac.yaml",
+        "roles:\n- name: rw\n  resources: [metrics, logs]\n  tenants: [acme]\n  permissions: [read, write]\n\
+         roleBindings:\n- name: b\n  roles: [rw]\n  subjects:\n  - {name: agents, kind: group}\n",
+    );
+    let text =
+        "[access]\ntenants_file = \"FOLDER/tenants.yaml\"\nrbac_file = \"FOLDER/rbac.yaml\"\n";
+    let tenants = files.tenants(&format!("{text}{TENANTS}")).unwrap();
+    assert_eq!(tenants.len(), 4);
+    assert!(tenants.by_name.contains_key("1610b0c3"));
+    let (name, token) = bearer("acme-token");
+    let agent = Ask {
+        path: Some("acme"),
+        headers: vec![(name, &token)],
+        ..Ask::default()
+    };
+    for permission in [Permission::Read, Permission::Write, Permission::Rules] {
+        assert!(
+            ask(&tenants, permission, &agent).await.is_ok(),
+            "{permission:?}"
+        );
+    }
+    assert_eq!(ask(&tenants, Permission::Admin, &agent).await, Err(403));
+
+    files.write(
+        "tenants.yaml",
+        "tenants:\n- name: test\n  id: x\n  openshift: {}\n  mTLS: {caPath: /x}\n",
+    );
+    let errors = files.tenants(text).err().unwrap();
+    assert!(
+        errors[0].1.to_string().contains("exactly one"),
+        "{errors:?}"
+    );
+}
+
+mod issuer;

@@ -1,0 +1,292 @@
+//! Tokens of an issuer on loopback, which is up, down, somebody else, or changes its keys.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
+use serde_json::{Value, json};
+
+use super::*;
+
+/// An issuer.
+struct Fake {
+    url: String,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    keys: Vec<Value>,
+    down: bool,
+    /// What it says that it is, in place of what it is.
+    says: Option<String>,
+    asked: usize,
+}
+
+/// A key that signs.
+struct Signer {
+    id: &'static str,
+    algorithm: Algorithm,
+    key: EncodingKey,
+    public: Value,
+}
+
+impl Signer {
+    fn new(id: &'static str, algorithm: Algorithm) -> Self {
+        let of = |kind| KeyPair::generate_for(kind).unwrap().serialize_der();
+        let key = match algorithm {
+            Algorithm::ES256 => EncodingKey::from_ec_der(&of(&PKCS_ECDSA_P256_SHA256)),
+            Algorithm::ES384 => EncodingKey::from_ec_der(&of(&PKCS_ECDSA_P384_SHA384)),
+            Algorithm::EdDSA => EncodingKey::from_ed_der(&of(&PKCS_ED25519)),
+            other => panic!("{other:?}"),
+        };
+        let mut public = Jwk::from_encoding_key(&key, algorithm).unwrap();
+        public.common.key_id = Some(id.to_owned());
+        Self {
+            id,
+            algorithm,
+            key,
+            public: serde_json::to_value(public).unwrap(),
+        }
+    }
+
+    fn sign(&self, claims: &Value) -> String {
+        let mut header = Header::new(self.algorithm);
+        header.kid = Some(self.id.to_owned());
+        encode(&header, claims, &self.key).unwrap()
+    }
+}
+
+impl Fake {
+    fn new(signers: &[&Signer]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let state = Arc::new(Mutex::new(State {
+            keys: signers.iter().map(|signer| signer.public.clone()).collect(),
+            ..State::default()
+        }));
+        let (own, shared) = (url.clone(), Arc::clone(&state));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                let Some(Ok(first)) = lines.next() else {
+                    continue;
+                };
+                while lines
+                    .next()
+                    .is_some_and(|line| line.is_ok_and(|line| !line.is_empty()))
+                {}
+                let answer = shared.lock().unwrap().answer(&own, &first);
+                // An error says that the caller is gone.
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+        Self { url, state }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn claims(&self) -> Value {
+        json!({
+            "iss": self.url, "aud": ["metrics", "other"], "sub": "jane",
+            "exp": get_current_timestamp() + 60, "groups": ["a", "b"],
+        })
+    }
+
+    fn with(&self, key: &str, value: Value) -> Value {
+        let mut claims = self.claims();
+        claims[key] = value;
+        claims
+    }
+
+    fn tenants(&self) -> Tenants {
+        let text = format!(
+            "[tenants.acme]\noidc = {{ issuer = \"{}\", audience = \"metrics\", clock_skew = \"10s\" }}\n",
+            self.url
+        );
+        Files::new().tenants(&text).unwrap()
+    }
+}
+
+impl State {
+    fn answer(&mut self, own: &str, first: &str) -> String {
+        self.asked += 1;
+        let body = match first.contains("openid-configuration") {
+            true => {
+                let issuer = self.says.as_deref().unwrap_or(own);
+                json!({ "issuer": issuer, "jwks_uri": format!("{own}/keys") })
+            }
+            false => json!({ "keys": self.keys }),
+        };
+        let (status, body) = match self.down {
+            true => ("503 Down", String::new()),
+            false => ("200 OK", body.to_string()),
+        };
+        let length = body.len();
+        format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")
+    }
+}
+
+async fn read(tenants: &Tenants, token: &str) -> Result<String, u16> {
+    let (name, token) = bearer(token);
+    let asked = Ask {
+        path: Some("acme"),
+        headers: vec![(name, &token)],
+        ..Ask::default()
+    };
+    ask(tenants, Permission::Read, &asked).await
+}
+
+/// Lets so much time pass, while nobody waits for anybody.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
+const JANE: Result<&str, u16> = Ok("acme jane");
+
+#[track_caller]
+fn expect(found: Result<String, u16>, expected: Result<&str, u16>, what: &str) {
+    assert_eq!(found, expected.map(str::to_owned), "{what}");
+}
+
+#[tokio::test]
+async fn a_token_must_be_signed_by_its_issuer_for_this_audience_and_in_its_time() {
+    let algorithms = [
+        ("x", Algorithm::ES256),
+        ("y", Algorithm::ES384),
+        ("z", Algorithm::EdDSA),
+    ];
+    let signers = algorithms.map(|(id, algorithm)| Signer::new(id, algorithm));
+    let fake = Fake::new(&signers.iter().collect::<Vec<_>>());
+    let tenants = fake.tenants();
+    for signer in &signers {
+        let token = signer.sign(&fake.claims());
+        for _ in 0..2 {
+            expect(read(&tenants, &token).await, JANE, "good");
+        }
+    }
+    let signer = &signers[0];
+    let now = get_current_timestamp();
+    for (what, claims, expected) in [
+        ("one audience", fake.with("aud", json!("metrics")), JANE),
+        ("other audience", fake.with("aud", json!("other")), Err(401)),
+        ("no audience", fake.with("aud", Value::Null), Err(401)),
+        (
+            "other issuer",
+            fake.with("iss", json!("http://127.0.0.1:1")),
+            Err(401),
+        ),
+        ("no issuer", fake.with("iss", Value::Null), Err(401)),
+        ("expired", fake.with("exp", json!(now - 60)), Err(401)),
+        ("within the skew", fake.with("exp", json!(now - 3)), JANE),
+        ("no end", fake.with("exp", Value::Null), Err(401)),
+        ("not yet", fake.with("nbf", json!(now + 60)), Err(401)),
+        ("almost", fake.with("nbf", json!(now + 3)), JANE),
+        ("nobody", fake.with("sub", json!("")), Err(401)),
+        ("a number", fake.with("sub", json!(7)), Err(401)),
+    ] {
+        expect(read(&tenants, &signer.sign(&claims)).await, expected, what);
+    }
+    let good = signer.sign(&fake.claims());
+    let (message, signature) = good.rsplit_once('.').unwrap();
+    let (header, claims) = message.split_once('.').unwrap();
+    let encoded = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let none = encoded(json!({ "alg": "none", "typ": "JWT" }));
+    // The public key, which everybody has, as if it were a secret.
+    let mut symmetric = Header::new(Algorithm::HS256);
+    symmetric.kid = Some(signer.id.to_owned());
+    let secret = EncodingKey::from_secret(signer.public.to_string().as_bytes());
+    let other = Signer::new("x", Algorithm::ES256);
+    let changed = encoded(fake.with("sub", json!("root")));
+    for (what, token) in [
+        ("none", format!("{none}.{claims}.")),
+        (
+            "none with a signature",
+            format!("{none}.{claims}.{signature}"),
+        ),
+        (
+            "symmetric",
+            encode(&symmetric, &fake.claims(), &secret).unwrap(),
+        ),
+        ("other key of the same id", other.sign(&fake.claims())),
+        ("changed", format!("{header}.{changed}.{signature}")),
+        ("no signature", format!("{message}.")),
+        ("two parts", message.to_owned()),
+        ("four parts", format!("{good}.x")),
+        ("nothing", "..".to_owned()),
+    ] {
+        expect(read(&tenants, &token).await, Err(401), what);
+    }
+}
+
+#[tokio::test]
+async fn while_an_issuer_was_never_reached_callers_are_told_to_come_again() {
+    let signer = Signer::new("x", Algorithm::ES256);
+    let fake = Fake::new(&[&signer]);
+    fake.state().down = true;
+    let tenants = fake.tenants();
+    let token = signer.sign(&fake.claims());
+    expect(read(&tenants, &token).await, Err(503), "down");
+    let asked = fake.state().asked;
+    expect(read(&tenants, &token).await, Err(503), "down");
+    assert_eq!(fake.state().asked, asked, "not asked again at once");
+    fake.state().down = false;
+    pass(Duration::from_secs(6)).await;
+    expect(read(&tenants, &token).await, JANE, "up");
+
+    // What calls itself something else is not the issuer.
+    let other = Fake::new(&[&signer]);
+    other.state().says = Some(fake.url.clone());
+    let token = signer.sign(&other.claims());
+    expect(
+        read(&other.tenants(), &token).await,
+        Err(503),
+        "an impostor",
+    );
+}
+
+#[tokio::test]
+async fn keys_are_kept_while_the_issuer_is_down_and_followed_when_they_change() {
+    let old = Signer::new("old", Algorithm::ES256);
+    let new = Signer::new("new", Algorithm::EdDSA);
+    let fake = Fake::new(&[&old]);
+    let tenants = fake.tenants();
+    let (first, second) = (old.sign(&fake.claims()), new.sign(&fake.claims()));
+    expect(read(&tenants, &first).await, JANE, "old");
+    fake.state().down = true;
+    pass(Duration::from_secs(3600)).await;
+    expect(read(&tenants, &first).await, JANE, "kept");
+    let later = old.sign(&fake.with("jti", json!(2)));
+    expect(
+        read(&tenants, &later).await,
+        JANE,
+        "kept for tokens that are new",
+    );
+    // Whether the issuer has that key, nobody can tell.
+    pass(Duration::from_secs(6)).await;
+    expect(read(&tenants, &second).await, Err(503), "a new key");
+    *fake.state() = State {
+        keys: vec![new.public.clone()],
+        ..State::default()
+    };
+    pass(Duration::from_secs(6)).await;
+    expect(read(&tenants, &second).await, JANE, "new");
+    expect(read(&tenants, &first).await, Err(401), "withdrawn");
+    let asked = fake.state().asked;
+    expect(read(&tenants, &first).await, Err(401), "withdrawn");
+    assert_eq!(
+        fake.state().asked,
+        asked,
+        "keys that nobody has cost the issuer nothing"
+    );
+}

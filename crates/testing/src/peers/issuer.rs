@@ -1,0 +1,48 @@
+//! An OpenID Connect issuer: npm's oidc-provider.
+
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+
+use super::built;
+use crate::{Process, request};
+
+/// An issuer, which gives its clients tokens by their secrets.
+pub struct Issuer {
+    address: SocketAddr,
+    _process: Process,
+}
+
+impl Issuer {
+    /// Starts one whose tokens are signed by a new key of an algorithm and good for some seconds.
+    #[track_caller]
+    pub fn start(address: SocketAddr, algorithm: &str, seconds: u64) -> Self {
+        let mut process = Process::spawn(
+            Command::new("node")
+                .arg(built("issuer").join("issuer.mjs"))
+                .args([
+                    address.port().to_string(),
+                    algorithm.to_owned(),
+                    seconds.to_string(),
+                ])
+                .stdout(Stdio::null()),
+        );
+        process.until_ready(address, "/.well-known/openid-configuration");
+        Self {
+            address,
+            _process: process,
+        }
+    }
+
+    /// A token of a client for an audience.
+    #[track_caller]
+    pub fn token(&self, client: &str, audience: &str) -> String {
+        let form = format!(
+            "grant_type=client_credentials&client_id={client}&client_secret={client}-secret\
+             &scope=write&resource=urn:{audience}"
+        );
+        let headers = [("content-type", "application/x-www-form-urlencoded")];
+        let answer = request("POST", self.address, "/token", &headers, form.as_bytes()).unwrap();
+        let token = answer.json()["access_token"].as_str().map(str::to_owned);
+        token.unwrap_or_else(|| panic!("{}", answer.text()))
+    }
+}

@@ -1,0 +1,207 @@
+//! Tenants through the program: who is let in and as whom, and that no spelling of a request leads
+//! from one tenant to another.
+
+mod corpus;
+mod mtls;
+
+use std::fs;
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use metrifold_testing::{Answer, Endpoint, Metrifold, Reply, Sender, expect, request, until, up};
+
+/// `printf %s acme-token | sha256sum`, and the same of `zeta-token`.
+const ACME: &str = "28daa606f54b368209e11244fd3d5612b41212e822258df22e55afe06a7bdae1";
+const ZETA: &str = "bdf259d105404fdbfdc68ef534a311e75da3fee61c814d99e2890a766f285ac7";
+
+const AS_ACME: (&str, &str) = ("authorization", "Bearer acme-token");
+const AS_ZETA: (&str, &str) = ("authorization", "Bearer zeta-token");
+
+/// The files of two tenants.
+fn files() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, hash) in [("acme", ACME), ("zeta", ZETA)] {
+        let line = format!("sha256:{hash} {name}-agent agents\n");
+        fs::write(folder.path().join(format!("{name}.tokens")), line).unwrap();
+    }
+    folder
+}
+
+/// Two tenants, whose ids are not their names.
+fn tenants(folder: &Path) -> String {
+    let folder = folder.display();
+    ["acme", "zeta"]
+        .map(|name| {
+            format!(
+                "[tenants.{name}]\nid = \"id-{name}\"\n\
+                 bearer = {{ tokens_file = \"{folder}/{name}.tokens\" }}\n"
+            )
+        })
+        .concat()
+}
+
+/// A source of remote write for tenants in front of an endpoint.
+fn writing(folder: &Path, endpoint: &Endpoint, more: &str) -> String {
+    let tenants = tenants(folder);
+    let endpoint = endpoint.url();
+    format!(
+        "{tenants}{more}\n\
+         [sources.ingest]\ntype = \"remote_write\"\naddress = \"INGEST\"\n\
+         path = \"/of/{{tenant}}/write\"\naccess = \"tenants\"\n\
+         [transforms.tenant]\ntype = \"tenant\"\ninputs = [\"ingest\"]\nlabel = \"tenant_id\"\n\
+         [sinks.thanos]\ntype = \"thanos\"\ninputs = [\"tenant\"]\nendpoint = \"{endpoint}\"\n"
+    )
+}
+
+fn post(gateway: &Metrifold, path: &str, headers: &[(&str, &str)]) -> Answer {
+    Sender::new(gateway.ingest).post(path, headers, &up(1))
+}
+
+#[track_caller]
+fn expect_refusal(answer: &Answer, status: u16, error_type: &str) {
+    expect(answer, status);
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    assert_eq!(answer.json()["status"], "error");
+    assert_eq!(answer.json()["errorType"], error_type);
+    assert_eq!(answer.header("www-authenticate").is_some(), status == 401);
+}
+
+#[test]
+fn a_sender_writes_to_its_tenant_and_to_no_other() {
+    let (folder, endpoint) = (files(), Endpoint::healthy());
+    let gateway = Metrifold::start(&writing(folder.path(), &endpoint, ""));
+    expect(&post(&gateway, "/of/acme/write", &[AS_ACME]), 204);
+    let seen = endpoint.only();
+    assert_eq!(seen.header("thanos-tenant"), Some("id-acme"));
+    assert_eq!(seen.series()[0].get("tenant_id"), Some("id-acme"));
+    assert_eq!(seen.header("authorization"), None);
+    expect(&post(&gateway, "/of/id-zeta/write", &[AS_ZETA]), 204);
+
+    let named = |name| [AS_ACME, ("x-scope-orgid", name)];
+    expect_refusal(
+        &post(&gateway, "/of/zeta/write", &[AS_ACME]),
+        403,
+        "forbidden",
+    );
+    expect_refusal(
+        &post(&gateway, "/of/acme/write", &named("zeta")),
+        403,
+        "forbidden",
+    );
+    expect_refusal(
+        &post(&gateway, "/of/none/write", &[AS_ACME]),
+        404,
+        "not_found",
+    );
+    expect_refusal(&post(&gateway, "/of/none/write", &[]), 401, "unauthorized");
+    expect_refusal(&post(&gateway, "/of/acme/write", &[]), 401, "unauthorized");
+    let wrong = ("authorization", "Bearer wrong");
+    expect_refusal(
+        &post(&gateway, "/of/acme/write", &[wrong]),
+        401,
+        "unauthorized",
+    );
+    assert_eq!(endpoint.count(), 2);
+}
+
+#[test]
+fn roles_and_tokens_are_followed_while_requests_go_on() {
+    let (folder, endpoint) = (files(), Endpoint::healthy());
+    let roles = "[roles.writer]\ntenants = [\"acme\"]\npermissions = [\"write\"]\n\
+                 [role_bindings.agents]\nroles = [\"writer\"]\n\
+                 subjects = [{ name = \"agents\", kind = \"group\" }]\n";
+    let gateway = Metrifold::start(&writing(folder.path(), &endpoint, roles));
+    let mut sender = Sender::new(gateway.ingest);
+    let mut post = |path: &str, headers: &[(&str, &str)]| sender.post(path, headers, &up(1)).status;
+    assert_eq!(post("/of/acme/write", &[AS_ACME]), 204);
+    assert_eq!(post("/of/zeta/write", &[AS_ZETA]), 403, "no role");
+    // The token is withdrawn: the file changes, the connection stays.
+    fs::write(
+        folder.path().join("acme.tokens"),
+        format!("sha256:{ZETA}\n"),
+    )
+    .unwrap();
+    until("the token is good no more", || {
+        (post("/of/acme/write", &[AS_ACME]) == 401).then_some(())
+    });
+    assert_eq!(
+        post("/of/acme/write", &[AS_ZETA]),
+        403,
+        "of nobody in particular"
+    );
+}
+
+#[test]
+fn a_tenant_that_cannot_be_read_changes_nothing_and_is_named() {
+    let (folder, endpoint) = (files(), Endpoint::healthy());
+    let gateway = Metrifold::start(&writing(folder.path(), &endpoint, ""));
+    fs::write(folder.path().join("zeta.tokens"), "zeta-token\n").unwrap();
+    let answer = request("POST", gateway.api, "/-/reload", &[], b"").unwrap();
+    expect(&answer, 422);
+    let said = answer.text();
+    assert!(
+        said.contains("tenants.zeta") && said.contains("line 1"),
+        "{said}"
+    );
+    assert!(!said.contains("zeta-token"), "{said}");
+    expect(&post(&gateway, "/of/zeta/write", &[AS_ZETA]), 204);
+}
+
+#[test]
+fn the_admin_address_is_for_those_who_administer() {
+    let folder = files();
+    let endpoint = Endpoint::new(|_| Reply::new(204));
+    let more = "[roles.operator]\ntenants = [\"acme\"]\npermissions = [\"admin\"]\n\
+                [role_bindings.operators]\nroles = [\"operator\"]\n\
+                subjects = [{ name = \"acme-agent\" }]\n";
+    let config = writing(folder.path(), &endpoint, more);
+    let config = format!("{config}[api]\naddress = \"API\"\naccess = \"tenants\"\n");
+    let gateway = Metrifold::start(&config);
+    let ask = |method: &str, path: &str, headers: &[(&str, &str)]| {
+        request(method, gateway.api, path, headers, b"")
+            .unwrap()
+            .status
+    };
+    for (method, path) in [
+        ("GET", "/api/v1/topology"),
+        ("POST", "/-/reload"),
+        ("GET", "/"),
+    ] {
+        assert_eq!(ask(method, path, &[]), 401, "{path}");
+        assert_eq!(ask(method, path, &[AS_ZETA]), 403, "{path}");
+        assert_eq!(ask(method, path, &[AS_ACME]), 200, "{path}");
+        let foreign = [AS_ACME, ("origin", "http://evil.example")];
+        assert_eq!(
+            ask(method, path, &foreign),
+            if method == "GET" { 200 } else { 403 }
+        );
+    }
+    for probe in ["/-/healthy", "/-/ready", "/metrics"] {
+        assert_eq!(ask("GET", probe, &[]), 200, "{probe}");
+    }
+}
+
+#[test]
+fn a_tenant_over_its_limit_is_told_when_to_come_again_and_costs_no_other() {
+    let (folder, endpoint) = (files(), Endpoint::healthy());
+    let more = "[api]\naddress = \"API\"\n[tenants.acme.limits]\nrequests_per_second = 1\nrequests_burst = 3\n";
+    let gateway = Metrifold::start(&writing(folder.path(), &endpoint, more));
+    let mut statuses = Vec::new();
+    for _ in 0..20 {
+        let answer = post(&gateway, "/of/acme/write", &[AS_ACME]);
+        if answer.status == 429 {
+            assert!(answer.header("retry-after").is_some());
+        }
+        statuses.push(answer.status);
+        expect(&post(&gateway, "/of/zeta/write", &[AS_ZETA]), 204);
+    }
+    assert_eq!(statuses[..3], [204, 204, 204]);
+    assert!(statuses.contains(&429), "{statuses:?}");
+    let usage = gateway.get("/api/v1/tenants/acme/usage").json();
+    let over = statuses.iter().filter(|status| **status == 429).count();
+    assert_eq!(usage["over"]["requests"], over, "{usage}");
+    assert_eq!(usage["let_in"], 20 - over, "{usage}");
+    let none = request("GET", gateway.api, "/api/v1/tenants/none/usage", &[], b"").unwrap();
+    expect(&none, 404);
+}

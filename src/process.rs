@@ -3,9 +3,11 @@
 mod orphans;
 mod refusals;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use metrics::Label;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
@@ -20,7 +22,7 @@ use metrifold_engine::reload::{Board, Follower, Hangup, Reloader};
 use metrifold_engine::topology::{Built, Leftover};
 use metrifold_http::Listeners;
 use metrifold_model::ledger::Tally;
-use metrifold_telemetry::{Metric, Telemetry, UPKEEP};
+use metrifold_telemetry::{Meters, Metric, Telemetry, UPKEEP};
 
 use crate::api::Admin;
 
@@ -90,6 +92,7 @@ pub async fn run(config: Config, hangup: Hangup, options: Options) -> Ended {
     let api = admin
         .prepare(&config)
         .inspect_err(|error| error!(%error, "cannot build the api"));
+    let shown = listeners.clone();
     let built = Built::build(
         config.clone(),
         telemetry.clone(),
@@ -114,7 +117,7 @@ pub async fn run(config: Config, hangup: Hangup, options: Options) -> Ended {
     );
 
     let orphans = tokio::spawn(orphans::show(watched, telemetry.clone()));
-    let upkeep = tokio::spawn(upkeep(telemetry, refusals.clone()));
+    let upkeep = tokio::spawn(upkeep(telemetry, refusals.clone(), shown));
     tokio::select! {
         biased;
         () = signals.first() => {}
@@ -183,13 +186,41 @@ fn tell(left: &[Leftover]) -> Ended {
     Ended::Drained
 }
 
-async fn upkeep(telemetry: Telemetry, refusals: Arc<Refusals>) {
+async fn upkeep(telemetry: Telemetry, refusals: Arc<Refusals>, listeners: Listeners) {
+    let mut certificates = Certificates::default();
     let mut ticks = interval(UPKEEP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         ticks.tick().await;
         telemetry.upkeep();
         refusals.flush(false);
+        certificates.show(&telemetry, listeners.certificates());
+    }
+}
+
+/// When the certificates of listeners expire, in the metrics.
+#[derive(Default)]
+struct Certificates {
+    shown: Vec<(SocketAddr, SystemTime)>,
+    /// They go from the page with these.
+    meters: Vec<Meters>,
+}
+
+impl Certificates {
+    fn show(&mut self, telemetry: &Telemetry, found: Vec<(SocketAddr, SystemTime)>) {
+        if found == self.shown {
+            return;
+        }
+        self.meters.clear();
+        for (address, expires) in &found {
+            let meters = telemetry.meters();
+            let labels = vec![Label::new("address", address.to_string())];
+            let expires = expires.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let gauge = meters.gauge(Metric::CertificateExpiry, labels);
+            gauge.set(expires.as_secs_f64());
+            self.meters.push(meters);
+        }
+        self.shown = found;
     }
 }
 

@@ -32,6 +32,8 @@ mod proof;
 mod roles;
 mod shown;
 mod tenants;
+#[cfg(test)]
+mod testing;
 
 pub use config::{AccessConfig, BindingConfig, RoleConfig, TenantConfig};
 pub use gate::Gate;

@@ -137,48 +137,24 @@ impl Opa {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader, Read, Write};
     use std::net::TcpListener;
     use std::sync::Mutex;
 
     use metrifold_model::Proof;
 
     use super::*;
+    use crate::testing::serve;
 
     /// An agent that answers what a test says, and remembers what it was asked.
     fn agent(answer: &'static str) -> (String, Arc<Mutex<Vec<Value>>>) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/v1/data/x/allow", listener.local_addr().unwrap());
         let asked = Arc::new(Mutex::new(Vec::new()));
         let own = Arc::clone(&asked);
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let mut stream = BufReader::new(stream.unwrap());
-                let mut length = 0;
-                loop {
-                    let mut line = String::new();
-                    stream.read_line(&mut line).unwrap();
-                    let line = line.trim().to_ascii_lowercase();
-                    if let Some(value) = line.strip_prefix("content-length:") {
-                        length = value.trim().parse().unwrap();
-                    }
-                    if line.is_empty() {
-                        break;
-                    }
-                }
-                let mut body = vec![0; length];
-                stream.read_exact(&mut body).unwrap();
-                own.lock()
-                    .unwrap()
-                    .push(serde_json::from_slice(&body).unwrap());
-                let length = answer.len();
-                let answer = format!(
-                    "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{answer}"
-                );
-                stream.get_mut().write_all(answer.as_bytes()).unwrap();
-            }
+        let url = serve(move |asked| {
+            let asked = serde_json::from_slice(&asked.body).unwrap();
+            own.lock().unwrap().push(asked);
+            (200, answer.to_owned())
         });
-        (url, asked)
+        (format!("{url}/v1/data/x/allow"), asked)
     }
 
     async fn ask(url: &str) -> Result<(), RejectionKind> {

@@ -17,7 +17,7 @@ pub(crate) mod routes;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, Method, StatusCode, Uri};
 
@@ -288,6 +288,11 @@ impl Listeners {
     /// the old ones stay in use, and the reason is returned.
     pub fn renew_certificates(&self) -> Vec<BuildError> {
         self.0.renew_certificates()
+    }
+
+    /// When the certificates expire that are shown to callers, by the addresses that are bound.
+    pub fn certificates(&self) -> Vec<(SocketAddr, SystemTime)> {
+        self.0.certificates()
     }
 
     /// Stops accepting, lets requests that are under way finish for at most `limit`, and cuts

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -148,6 +148,12 @@ impl ServerTls {
         if sound && let Err(error) = self.config() {
             problems.at(format!("{prefix}.key_file"), error.reason);
         }
+    }
+
+    /// When the certificate expires that is shown to callers, if that can be told.
+    pub fn expires(&self) -> Option<SystemTime> {
+        let chain = certificates(&self.cert_file).ok()?;
+        client_certificate(chain.first()?)?.not_after
     }
 
     /// Reads the files and makes rustls's configuration for HTTP/1.1.

@@ -295,6 +295,10 @@ metrics! {
     ListenerRefused: counter of process ["address", "code"]
         "metrifold_listener_refused_requests_total",
         "Requests to a listener that were refused by Metrifold, by status; <tls> for failed handshakes.";
+    /// When a listener's certificate expires.
+    CertificateExpiry: gauge of process ["address"]
+        "metrifold_listener_certificate_expiry_timestamp_seconds",
+        "When the certificate that a listener shows expires, in seconds since 1970.";
     /// Requests that may be under way at once.
     Connections: gauge of component []
         "metrifold_sink_connections",

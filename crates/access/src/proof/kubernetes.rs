@@ -163,3 +163,122 @@ impl Reviews {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use http::HeaderMap;
+    use metrifold_http::access::Head;
+
+    use super::*;
+    use crate::testing::{Asked, serve};
+
+    /// What an API server knows of tokens, and how often it was asked.
+    #[derive(Default)]
+    struct Server {
+        down: bool,
+        asked: usize,
+    }
+
+    impl Server {
+        fn review(&mut self, asked: &Asked) -> (u16, String) {
+            self.asked += 1;
+            assert_eq!(asked.line, format!("POST {PATH} HTTP/1.1"));
+            let own = ("authorization".to_owned(), "Bearer own-token".to_owned());
+            if self.down || !asked.headers.contains(&own) {
+                return (503, String::new());
+            }
+            let review: Value = serde_json::from_slice(&asked.body).unwrap();
+            assert_eq!(review["kind"], "TokenReview");
+            let wanted = review["spec"]["audiences"].as_array().unwrap();
+            let (token, good) = (&review["spec"]["token"], ["agent-token", "other-token"]);
+            let good = good.iter().any(|good| token == good);
+            let audience = if token == "other-token" {
+                "other"
+            } else {
+                "metrics"
+            };
+            // As the real one: a token for another audience is not authenticated.
+            let good = good && (wanted.is_empty() || wanted.iter().any(|it| it == audience));
+            let status = match good {
+                true => json!({ "authenticated": true, "audiences": [audience], "user": {
+                    "username": "system:serviceaccount:ns:agent",
+                    "groups": ["system:serviceaccounts", "system:serviceaccounts:ns"],
+                }}),
+                false => json!({ "authenticated": false, "error": "invalid bearer token" }),
+            };
+            (
+                201,
+                json!({ "kind": "TokenReview", "status": status }).to_string(),
+            )
+        }
+    }
+
+    async fn prove(reviews: &Reviews, token: &str) -> String {
+        let mut headers = HeaderMap::new();
+        let value = format!("Bearer {token}").parse().unwrap();
+        headers.insert(AUTHORIZATION, value);
+        let shown = Shown::of(Head {
+            method: &Method::POST,
+            uri: &Uri::from_static("/"),
+            headers: &headers,
+            params: &[],
+            peer: ([127, 0, 0, 1], 1).into(),
+            certificate: None,
+            presented: &[],
+        });
+        match reviews.prove(&shown).await {
+            Verdict::Proven(proven) => format!(
+                "{} {}",
+                proven.subject.as_deref().unwrap(),
+                proven.groups.len()
+            ),
+            Verdict::Absent => "absent".to_owned(),
+            Verdict::Wrong(_) => "wrong".to_owned(),
+            Verdict::Unknown(_) => "unknown".to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_server_says_whose_a_token_is_and_is_believed_for_a_while() {
+        let folder = tempfile::tempdir().unwrap();
+        let token_file = folder.path().join("token");
+        std::fs::write(&token_file, "own-token\n").unwrap();
+        let server = Arc::new(Mutex::new(Server::default()));
+        let own = Arc::clone(&server);
+        let url = serve(move |asked| own.lock().unwrap().review(asked));
+        let text = format!(
+            "api_server = \"{url}\"\ntoken_file = {token_file:?}\naudiences = [\"metrics\"]\n"
+        );
+        let reviews = Reviews::new(&toml::from_str(&text).unwrap()).unwrap();
+        let agent = "system:serviceaccount:ns:agent 2";
+        for _ in 0..2 {
+            assert_eq!(prove(&reviews, "agent-token").await, agent);
+            assert_eq!(
+                prove(&reviews, "other-token").await,
+                "wrong",
+                "its audience is another"
+            );
+            assert_eq!(prove(&reviews, "bad-token").await, "wrong");
+        }
+        let asked = || server.lock().unwrap().asked;
+        assert_eq!(asked(), 3);
+        server.lock().unwrap().down = true;
+        assert_eq!(prove(&reviews, "agent-token").await, agent, "known");
+        assert_eq!(prove(&reviews, "new-token").await, "unknown");
+        let pass = async |time| {
+            tokio::time::pause();
+            tokio::time::advance(time).await;
+            tokio::time::resume();
+        };
+        pass(Duration::from_secs(61)).await;
+        assert_eq!(
+            prove(&reviews, "agent-token").await,
+            "unknown",
+            "no longer known"
+        );
+        server.lock().unwrap().down = false;
+        assert_eq!(prove(&reviews, "agent-token").await, agent);
+    }
+}

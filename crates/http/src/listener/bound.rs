@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use socket2::SockRef;
@@ -27,6 +27,7 @@ use crate::listener::routes::{self, Served, Table};
 use crate::listener::{Handler, Listen};
 use crate::socket::{self, overlap};
 use crate::timed::{Phase, Spare};
+use crate::tls::ServerTls;
 
 /// What the handles share.
 pub(super) struct Shared {
@@ -73,6 +74,8 @@ enum Socket {
 pub(super) struct Settings {
     pub(super) listen: Listen,
     pub(super) acceptor: Option<TlsAcceptor>,
+    /// When the certificate expires that is shown.
+    expires: Option<SystemTime>,
     pub(super) slots: Arc<Semaphore>,
 }
 
@@ -186,6 +189,15 @@ impl Shared {
         renewed.filter_map(Result::err).collect()
     }
 
+    /// When the certificates expire that are shown, by the addresses that are bound.
+    pub(super) fn certificates(&self) -> Vec<(SocketAddr, SystemTime)> {
+        let listeners = lock(&self.listeners);
+        let shown = listeners.iter();
+        shown
+            .filter_map(|bound| Some((bound.local, bound.settings.load().expires?)))
+            .collect()
+    }
+
     /// Ends all listeners and connections.
     pub(super) async fn shutdown(&self, limit: Duration) -> usize {
         self.ended.store(true, Ordering::Relaxed);
@@ -219,6 +231,7 @@ impl Settings {
             None => None,
             Some(tls) => Some(TlsAcceptor::from(tls.config()?)),
         };
+        let expires = listen.tls.as_ref().and_then(ServerTls::expires);
         let slots = match before {
             Some(before) if before.listen.max_connections == listen.max_connections => {
                 Arc::clone(&before.slots)
@@ -228,6 +241,7 @@ impl Settings {
         Ok(Self {
             listen: listen.clone(),
             acceptor,
+            expires,
             slots,
         })
     }

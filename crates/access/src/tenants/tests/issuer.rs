@@ -1,7 +1,5 @@
 //! Tokens of an issuer on loopback, which is up, down, somebody else, or changes its keys.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -12,6 +10,7 @@ use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED2551
 use serde_json::{Value, json};
 
 use super::*;
+use crate::testing::{Asked, serve};
 
 /// An issuer.
 struct Fake {
@@ -64,29 +63,13 @@ impl Signer {
 
 impl Fake {
     fn new(signers: &[&Signer]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let keys = signers.iter().map(|signer| signer.public.clone());
         let state = Arc::new(Mutex::new(State {
-            keys: signers.iter().map(|signer| signer.public.clone()).collect(),
+            keys: keys.collect(),
             ..State::default()
         }));
-        let (own, shared) = (url.clone(), Arc::clone(&state));
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
-                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-                let Some(Ok(first)) = lines.next() else {
-                    continue;
-                };
-                while lines
-                    .next()
-                    .is_some_and(|line| line.is_ok_and(|line| !line.is_empty()))
-                {}
-                let answer = shared.lock().unwrap().answer(&own, &first);
-                // An error says that the caller is gone.
-                let _ = stream.write_all(answer.as_bytes());
-            }
-        });
+        let shared = Arc::clone(&state);
+        let url = serve(move |asked| shared.lock().unwrap().answer(asked));
         Self { url, state }
     }
 
@@ -117,21 +100,21 @@ impl Fake {
 }
 
 impl State {
-    fn answer(&mut self, own: &str, first: &str) -> String {
+    fn answer(&mut self, asked: &Asked) -> (u16, String) {
         self.asked += 1;
-        let body = match first.contains("openid-configuration") {
+        let host = asked.headers.iter().find(|(name, _)| name == "host");
+        let own = format!("http://{}", host.unwrap().1);
+        let body = match asked.line.contains("openid-configuration") {
             true => {
-                let issuer = self.says.as_deref().unwrap_or(own);
+                let issuer = self.says.as_deref().unwrap_or(&own);
                 json!({ "issuer": issuer, "jwks_uri": format!("{own}/keys") })
             }
             false => json!({ "keys": self.keys }),
         };
-        let (status, body) = match self.down {
-            true => ("503 Down", String::new()),
-            false => ("200 OK", body.to_string()),
-        };
-        let length = body.len();
-        format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")
+        match self.down {
+            true => (503, String::new()),
+            false => (200, body.to_string()),
+        }
     }
 }
 

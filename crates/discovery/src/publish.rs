@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use metrifold_base::{Backoff, BoxFuture, BuildError, RunError, locked, read_file};
 use metrifold_files::replace;
-use metrifold_http::{Callers, Listeners, Route};
+use metrifold_http::{Access, Doors, Listeners, Route};
 use metrifold_telemetry::{State, Telemetry};
 
 use super::file_sd::{to_json, to_lines};
@@ -82,7 +82,7 @@ pub struct PublishStatus {
 pub struct Publisher {
     published: Arc<Published>,
     targets: Targets,
-    http: Option<(Route, Callers)>,
+    http: Option<(Route, Arc<dyn Access>)>,
 }
 
 impl Published {

@@ -1,5 +1,7 @@
 use metrifold_codec::testing::{arena_v1, arena_v2, leaves_v1};
-use metrifold_model::{AlternativeName, ClientCertificate, Origin, Version};
+use metrifold_model::{
+    AlternativeName, ClientCertificate, Identity, Origin, Proof, RejectionKind, Version,
+};
 
 use super::super::testing::{Labels, Outcome, apply, batch, labels, origin};
 use super::*;
@@ -250,10 +252,72 @@ fn too_many_tenants_are_refused() {
     );
 }
 
+/// An origin whose caller was let in for tenants, by name and id.
+fn called_by(tenants: &[(&str, &str)]) -> Origin {
+    let membership = |&(name, id): &(&str, &str)| Membership {
+        name: name.into(),
+        tenant: id.into(),
+    };
+    let mut origin = origin();
+    origin.caller.identity = Some(Arc::new(Identity {
+        tenants: tenants.iter().map(membership).collect(),
+        subject: None,
+        groups: Arc::default(),
+        proof: Proof::Token,
+    }));
+    origin.params = vec![("t".into(), "acme".into())];
+    origin
+}
+
+#[test]
+fn a_caller_is_held_to_its_tenants_whatever_else_yields_a_name() {
+    let acme = || called_by(&[("acme", "id-a")]);
+    for (text, expected) in [
+        ("", Ok("id-a")),
+        ("from = [{ caller = true }, { value = 'z' }]", Ok("id-a")),
+        ("from = [{ path = 't' }]", Ok("id-a")),
+        ("from = [{ path = 'other' }]\ndefault = 'id-a'", Ok("id-a")),
+        (
+            "from = [{ path = 'other' }]\ndefault = 'z'",
+            Err(RejectionKind::Forbidden),
+        ),
+        ("from = [{ value = 'z' }]", Err(RejectionKind::Forbidden)),
+        ("from = [{ path = 'other' }]", Err(RejectionKind::Invalid)),
+        // The series says x.
+        (
+            "from = [{ label = 'namespace' }]",
+            Err(RejectionKind::Forbidden),
+        ),
+    ] {
+        let applied = apply(&transform(text), batch(&series(&["x"]), &[], acme()));
+        let found = applied.map(|(batches, _)| batches[0].tenant().unwrap().to_string());
+        let found = found.map_err(|rejection| rejection.kind);
+        assert_eq!(found, expected.map(str::to_owned), "{text}");
+    }
+    let both = called_by(&[("a", "id-a"), ("b", "id-b")]);
+    let labelled = "from = [{ label = 'namespace' }]";
+    let applied = apply(
+        &transform(labelled),
+        batch(&series(&["a", "id-b"]), &[], both),
+    );
+    let (batches, _) = applied.unwrap();
+    let tenants: Vec<_> = batches
+        .iter()
+        .map(|batch| &**batch.tenant().unwrap())
+        .collect();
+    assert_eq!(tenants, ["id-a", "id-b"]);
+    // Nobody was let in as anybody: the proof yields nothing.
+    assert!(
+        whose("", origin())
+            .unwrap_err()
+            .contains("the caller's proof")
+    );
+}
+
 #[test]
 fn problems_stand_at_their_keys() {
     for (text, expected) in [
-        ("from = []", "from"),
+        ("from = [{ caller = false }]", "from[0].caller"),
         ("from = [{}]", "from[0]"),
         ("from = [{ path = 'a', header = 'b' }]", "from[0]"),
         ("from = [{ path = 'a' }, { path = '' }]", "from[1].path"),

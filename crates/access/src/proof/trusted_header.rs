@@ -67,9 +67,7 @@ impl Proxy {
     /// Whether the proxy bears a name that is trusted.
     fn knows(&self, certificate: &ClientCertificate) -> bool {
         let names = certificate.common_name.as_deref().into_iter();
-        names.chain(certificate.dns_names()).any(|name| {
-            let trusted = self.config.certificates.iter();
-            trusted.into_iter().any(|trusted| trusted == name)
-        })
+        let mut names = names.chain(certificate.dns_names());
+        names.any(|name| self.config.certificates.iter().any(|it| it == name))
     }
 }

@@ -153,6 +153,7 @@ async fn the_tenant_that_is_named_must_be_the_one_that_is_proven() {
     let basic = format!("Basic {}", STANDARD.encode("prometheus:pass:word"));
     let wrong = format!("Basic {}", STANDARD.encode("prometheus:pass"));
     let nobody = format!("Basic {}", STANDARD.encode("nobody:pass:word"));
+    let (basic, wrong, nobody) = (basic.as_str(), wrong.as_str(), nobody.as_str());
     for (path, header, authorization, expected) in [
         (Some("acme"), None, "Bearer acme-token", Ok("id-a agent")),
         (Some("id-a"), None, "bearer acme-token", Ok("id-a agent")),
@@ -164,19 +165,19 @@ async fn the_tenant_that_is_named_must_be_the_one_that_is_proven() {
             "Bearer acme-token",
             Ok("id-a agent"),
         ),
-        (Some("acme"), None, &basic, Ok("id-a prometheus")),
-        (None, None, &basic, Ok("id-a prometheus")),
+        (Some("acme"), None, basic, Ok("id-a prometheus")),
+        (None, None, basic, Ok("id-a prometheus")),
         (Some("zeta"), None, "Bearer both-token", Ok("zeta -")),
         // Two names of one tenant are two names all the same.
         (Some("acme"), Some("id-a"), "Bearer acme-token", Err(403)),
         (Some("acme"), Some("zeta"), "Bearer acme-token", Err(403)),
         (Some("zeta"), None, "Bearer acme-token", Err(403)),
-        (Some("zeta"), None, &basic, Err(403)),
+        (Some("zeta"), None, basic, Err(403)),
         (Some("nowhere"), None, "Bearer acme-token", Err(404)),
         (Some("acme"), None, "Bearer other", Err(401)),
         (Some("nowhere"), None, "Bearer other", Err(401)),
-        (Some("acme"), None, &wrong, Err(401)),
-        (Some("acme"), None, &nobody, Err(401)),
+        (Some("acme"), None, wrong, Err(401)),
+        (Some("acme"), None, nobody, Err(401)),
         (Some("acme"), None, "Bearer", Err(401)),
         (Some("acme"), None, "Digest x", Err(401)),
         (Some("acme"), None, "", Err(401)),
@@ -281,12 +282,12 @@ subjects = [{ name = "prometheus" }]
     let (name, token) = bearer("acme-token");
     let agent = Ask {
         path: Some("acme"),
-        headers: vec![(name, &token)],
+        headers: vec![(name, token.as_str())],
         ..Ask::default()
     };
     let basic = format!("Basic {}", STANDARD.encode("prometheus:pass:word"));
     let operator = Ask {
-        headers: vec![("authorization", &basic)],
+        headers: vec![("authorization", basic.as_str())],
         ..Ask::default()
     };
     assert!(ask(&tenants, Permission::Write, &agent).await.is_ok());
@@ -351,7 +352,7 @@ async fn what_is_the_same_after_a_change_keeps_what_it_has_found_out() {
         let (name, token) = bearer(token);
         let asked = Ask {
             path: Some("zeta"),
-            headers: vec![(name, &token)],
+            headers: vec![(name, token.as_str())],
             ..Ask::default()
         };
         assert_eq!(
@@ -383,7 +384,7 @@ async fn files_of_observatorium_give_the_same_tenants_and_roles() {
     let (name, token) = bearer("acme-token");
     let agent = Ask {
         path: Some("acme"),
-        headers: vec![(name, &token)],
+        headers: vec![(name, token.as_str())],
         ..Ask::default()
     };
     for permission in [Permission::Read, Permission::Write, Permission::Rules] {

@@ -1,6 +1,7 @@
 //! `[publish.NAME]`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use metrifold_base::{BuildError, Problems, keys};
 use metrifold_expr::relabel::{Program, RuleConfig, Validation};

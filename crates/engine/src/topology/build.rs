@@ -162,7 +162,8 @@ impl Workshop {
                 errors.push((id.clone(), BuildError::new("data_dir", reason)));
             }
         }
-        let access = Tenants::build(&config.access(), Some(&self.access.tenants()));
+        let present_tenants = self.access.tenants();
+        let access = Tenants::build(&config.access(), Some(&present_tenants));
         let access = access.map_err(|wrong| {
             let named = wrong.into_iter();
             errors.extend(named.map(|(table, error)| (table.into(), error)));

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use metrifold_base::{BuildError, ShutdownTrigger};
 use metrifold_discovery::{
-    Directory, Handles, Provider, ProviderConfig, ProviderContext, Published, Publisher, Slot,
-    SlotOptions,
+    Handles, Provider, ProviderConfig, ProviderContext, Published, Publisher, Slot, SlotOptions,
 };
 use metrifold_telemetry::State;
 

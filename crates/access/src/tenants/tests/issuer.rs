@@ -122,7 +122,7 @@ async fn read(tenants: &Tenants, token: &str) -> Result<String, u16> {
     let (name, token) = bearer(token);
     let asked = Ask {
         path: Some("acme"),
-        headers: vec![(name, &token)],
+        headers: vec![(name, token.as_str())],
         ..Ask::default()
     };
     ask(tenants, Permission::Read, &asked).await

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use http::Method;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
@@ -33,7 +34,8 @@ use metrifold_engine::component::{
 };
 use metrifold_engine::planes::Source;
 use metrifold_engine::planes::rules::{Output, Reports, RuleSet, Rules};
-use metrifold_http::{Callers, Listen, Methods, Route, ServerKeys};
+use metrifold_http::access::Wanted;
+use metrifold_http::{Access, Listen, Methods, Permission, Route, ServerKeys};
 use metrifold_model::Kind;
 use metrifold_rules::store::{Follower, LocalDirectory, Store};
 use metrifold_rules::{Checks, Limits, Version};
@@ -195,7 +197,9 @@ impl RulesApiConfig {
             ));
         }
         let listen = |(endpoint, path, methods): (_, String, _)| {
-            (endpoint, self.server.listen(&path, methods))
+            let listen = self.server.listen(&path, methods);
+            // A group may be called anything, and is part of no path.
+            (endpoint, listen.free_text(&["group"]))
         };
         routes.into_iter().map(listen).collect()
     }
@@ -210,11 +214,24 @@ impl RulesApiConfig {
     }
 }
 
+/// What requests to an endpoint want to do, where tenants decide who may call.
+fn wanted(endpoint: Endpoint) -> Wanted {
+    match endpoint {
+        // They are for all tenants.
+        Endpoint::All | Endpoint::Backend => |_| Permission::Admin,
+        _ => |method| match *method {
+            Method::GET | Method::HEAD => Permission::Read,
+            _ => Permission::Rules,
+        },
+    }
+}
+
 impl BuildSource<Rules> for RulesApiConfig {
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source<Rules>>, BuildError> {
         let routes = self.routes().into_iter().map(|(endpoint, listen)| {
             let route = cx.listeners.route(&listen, &cx.id)?;
-            Ok((endpoint, route))
+            let access = self.server.access(&cx.access, wanted(endpoint))?;
+            Ok((endpoint, route, access))
         });
         let routes = routes.collect::<Result<Vec<_>, BuildError>>()?;
         let objects = LocalDirectory::open(&self.directory).map_err(|error| {
@@ -226,7 +243,6 @@ impl BuildSource<Rules> for RulesApiConfig {
             id: cx.id.clone(),
             metrics: cx.metrics.clone(),
             routes,
-            callers: Arc::new(self.server.callers()?),
             reports: cx.reports.clone(),
             shared: Arc::new(Shared {
                 config: self.clone(),
@@ -243,8 +259,7 @@ impl BuildSource<Rules> for RulesApiConfig {
 struct RulesApi {
     id: Arc<str>,
     metrics: ComponentMetrics,
-    routes: Vec<(Endpoint, Route)>,
-    callers: Arc<Callers>,
+    routes: Vec<(Endpoint, Route, Arc<dyn Access>)>,
     reports: Reports,
     shared: Arc<Shared>,
 }
@@ -299,7 +314,6 @@ impl Source<Rules> for RulesApi {
             id,
             metrics,
             routes,
-            callers,
             reports,
             shared,
         } = *self;
@@ -310,12 +324,12 @@ impl Source<Rules> for RulesApi {
             slots: Arc::new(Semaphore::new(shared.config.max_concurrent)),
         });
         // Attached before the first poll, so that a listener that starts next turns nobody away.
-        let serve = |(endpoint, route): &(Endpoint, Route)| {
+        let serve = |(endpoint, route, access): &(Endpoint, Route, Arc<dyn Access>)| {
             let handler = Served {
                 api: api.clone(),
                 endpoint: *endpoint,
             };
-            route.serve(callers.clone(), Arc::new(handler))
+            route.serve(access.clone(), Arc::new(handler))
         };
         let serving: Vec<_> = routes.iter().map(serve).collect();
         Box::pin(async move {

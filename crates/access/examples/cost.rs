@@ -32,16 +32,21 @@ fn main() {
             let name = format!("tenant-{number:06}");
             let text = if number % 100 == 0 {
                 let file = folder.join(&name);
-                fs::write(&file, format!("sha256:{} agent\n", hex(&name))).expect("a file of tokens");
+                fs::write(&file, format!("sha256:{} agent\n", hex(&name)))
+                    .expect("a file of tokens");
                 format!("bearer = {{ tokens_file = {file:?} }}")
             } else {
-                "oidc = { issuer = \"http://127.0.0.1:9/issuer\", audience = \"metrics\" }".to_owned()
+                "oidc = { issuer = \"http://127.0.0.1:9/issuer\", audience = \"metrics\" }"
+                    .to_owned()
             };
             (name, toml::from_str(&text).expect("a tenant"))
         })
         .collect();
     let settings = Settings {
-        tenants: configs.iter().map(|(name, config)| (name.as_str(), config)).collect(),
+        tenants: configs
+            .iter()
+            .map(|(name, config)| (name.as_str(), config))
+            .collect(),
         ..Settings::default()
     };
     let before = resident();
@@ -50,11 +55,14 @@ fn main() {
     println!("{TENANTS} tenants built in {:?}", started.elapsed());
     println!("they take {} MiB", (resident() - before) >> 20);
     let started = Instant::now();
-    let again = Tenants::build(&settings, Some(&tenants)).unwrap_or_else(|errors| panic!("{errors:?}"));
+    let again =
+        Tenants::build(&settings, Some(&tenants)).unwrap_or_else(|errors| panic!("{errors:?}"));
     println!("built again beside them in {:?}", started.elapsed());
     drop(tenants);
 
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let runtime = runtime.expect("a runtime");
     let _inside = runtime.enter();
     let gate = Gate::new();
@@ -62,7 +70,10 @@ fn main() {
     let access = gate.access(|_| Permission::Write);
     let name = "tenant-000500";
     let mut headers = HeaderMap::new();
-    headers.insert(AUTHORIZATION, format!("Bearer {name}").parse().expect("a header"));
+    headers.insert(
+        AUTHORIZATION,
+        format!("Bearer {name}").parse().expect("a header"),
+    );
     let params = [("tenant".into(), name.into())];
     let uri = Uri::from_static("/");
     let head = Head {
@@ -96,6 +107,9 @@ fn now<F: Future>(future: F) -> F::Output {
 /// The memory of the process, in bytes.
 fn resident() -> usize {
     let status = fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = status.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok());
+    let pages = status
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse::<usize>().ok());
     pages.unwrap_or_default() * 4096
 }

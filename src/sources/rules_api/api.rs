@@ -661,6 +661,17 @@ fn head(endpoint: Endpoint, request: Request) -> Result<(Asked, Body, Option<u64
     let parameters = Parameters::of(request.uri.query())?;
     let param = |name| request.param(name).map(str::to_owned);
     let tenant = match endpoint {
+        Endpoint::All | Endpoint::Backend | Endpoint::OpenApi => {
+            param("tenant").unwrap_or_default()
+        }
+        // Whatever the request calls it: rules are kept by the tenant's id.
+        _ if !request.caller.tenants().is_empty() => {
+            let own = request.caller.tenant().ok_or_else(|| {
+                let reason = "you are of several tenants: name the one whose rules are meant";
+                Rejection::invalid(reason)
+            })?;
+            own.to_string()
+        }
         Endpoint::Namespaces | Endpoint::Namespace | Endpoint::NamespaceGroup => {
             let scope = request.headers.get(SCOPE);
             let scope = scope.and_then(|value| value.to_str().ok());

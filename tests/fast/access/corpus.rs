@@ -1,18 +1,20 @@
 //! Thousands of spellings by a caller of one tenant who means another: none leads there, at any source
 //! that there is.
 
+use std::path::Path;
+
 use metrifold_base::keys::list;
 use metrifold_engine::component::ComponentInfo;
 use metrifold_model::Kind;
-use metrifold_testing::{Endpoint, Metrifold, Random, Reply, Seen, Series, body};
+use metrifold_testing::{Endpoint, Metrifold, Random, Reply, Seen, Series, body, expect, request};
 
-use super::{AS_ACME, files, tenants};
+use super::{AS_ACME, AS_ZETA, files, tenants};
 
 /// How a source that tenants reach is configured, and what of it is asked.
 struct Way {
     source: &'static str,
     /// The source and what lies behind it.
-    config: fn(&str) -> String,
+    config: fn(&str, &Path) -> String,
     method: &'static str,
     /// Targets that are well formed, with `TENANT` where the tenant is named.
     targets: &'static [&'static str],
@@ -20,12 +22,34 @@ struct Way {
     body: fn() -> Vec<u8>,
     /// Whether what arrived is the tenant's own and nobody else's.
     is_own: fn(&Seen) -> bool,
+    /// What the other tenant has before, at a target of its own.
+    others: Option<(&'static str, &'static str)>,
 }
+
+/// What nobody but its tenant may see.
+const SECRET: &str = "OnlyOfZeta";
+
+/// A source of rules and where they go.
+fn rules(_: &str, folder: &Path) -> String {
+    let (store, out) = (folder.join("store"), folder.join("out"));
+    format!(
+        "[sources.s]\ntype = \"rules_api\"\naddress = \"INGEST\"\naccess = \"tenants\"\n\
+         path = \"/of/{{tenant}}\"\ndirectory = {store:?}\n\
+         [transforms.t]\ntype = \"tenant\"\ninputs = [\"s\"]\nlabel = \"tenant_id\"\n\
+         [sinks.o]\ntype = \"rules_directory\"\ninputs = [\"t\"]\npath = {out:?}\n"
+    )
+}
+
+/// Rules of the other tenant.
+const OF_ZETA: (&str, &str) = (
+    "/of/zeta/rules/secret",
+    "groups: [{ name: g, rules: [{ alert: OnlyOfZeta, expr: up }] }]",
+);
 
 const WAYS: &[Way] = &[
     Way {
         source: "remote_write",
-        config: |endpoint| {
+        config: |endpoint, _| {
             format!(
                 "[sources.s]\ntype = \"remote_write\"\naddress = \"INGEST\"\naccess = \"tenants\"\n\
                  path = \"/of/{{tenant}}/api/v1/receive\"\n\
@@ -51,10 +75,11 @@ const WAYS: &[Way] = &[
                     .iter()
                     .all(|series| series.get("tenant_id") == Some("id-acme"))
         },
+        others: None,
     },
     Way {
         source: "prometheus_api",
-        config: |endpoint| {
+        config: |endpoint, _| {
             format!(
                 "[sources.s]\ntype = \"prometheus_api\"\naddress = \"INGEST\"\naccess = \"tenants\"\n\
                  path = \"/of/{{tenant}}\"\n\
@@ -81,6 +106,31 @@ const WAYS: &[Way] = &[
                 && !seen.path.contains("..")
                 && !seen.path.contains("//")
         },
+        others: None,
+    },
+    Way {
+        source: "rules_api",
+        config: rules,
+        method: "GET",
+        targets: &[
+            "/of/TENANT/rules",
+            "/of/TENANT/rules/secret",
+            "/of/TENANT/api/v1/rules/raw",
+        ],
+        headers: &[],
+        body: Vec::new,
+        is_own: |_| false,
+        others: Some(OF_ZETA),
+    },
+    Way {
+        source: "rules_api",
+        config: rules,
+        method: "PUT",
+        targets: &["/of/TENANT/rules/secret", "/of/TENANT/rules/secret/g"],
+        headers: &[],
+        body: || b"groups: []".to_vec(),
+        is_own: |_| false,
+        others: Some(OF_ZETA),
     },
 ];
 
@@ -249,8 +299,23 @@ fn no_spelling_leads_from_one_tenant_to_another() {
     for way in WAYS {
         let endpoint =
             Endpoint::new(|_| Reply::new(200).body("{\"status\":\"success\",\"data\":[]}"));
-        let config = (way.config)(&endpoint.url());
+        let own = tempfile::tempdir().unwrap();
+        let config = (way.config)(&endpoint.url(), own.path());
         let gateway = Metrifold::start(&format!("{}{config}", tenants(folder.path())));
+        if let Some((target, text)) = way.others {
+            for (target, caller, text) in [
+                (target.to_owned(), AS_ZETA, text.to_owned()),
+                (
+                    target.replace("zeta", "acme"),
+                    AS_ACME,
+                    text.replace(SECRET, "OfAcme"),
+                ),
+            ] {
+                let text = text.as_bytes();
+                let answer = request("PUT", gateway.ingest, &target, &[caller], text);
+                expect(&answer.unwrap(), 200);
+            }
+        }
         let sent = (way.body)();
         let mut requests: Vec<(String, Vec<(&str, &str)>)> = Vec::new();
         let mut names: Vec<String> = names("zeta");
@@ -279,8 +344,9 @@ fn no_spelling_leads_from_one_tenant_to_another() {
             let headers: Vec<_> = headers.iter().chain(way.headers).copied().collect();
             let headers: Vec<_> = [AS_ACME].into_iter().chain(headers).collect();
             let address = gateway.ingest;
-            let answer = metrifold_testing::request(way.method, address, &target, &headers, &sent);
+            let answer = request(way.method, address, &target, &headers, &sent);
             let answer = answer.unwrap_or_else(|error| panic!("{target}: {error}"));
+            assert!(!answer.text().contains(SECRET), "{target} {headers:?}");
             let seen = endpoint.take();
             for seen in &seen {
                 assert!(
@@ -295,13 +361,17 @@ fn no_spelling_leads_from_one_tenant_to_another() {
                 assert!(!leaked, "{target} {headers:?}");
             }
             match answer.status {
-                200 | 204 => let_in += 1,
+                200..=204 => let_in += 1,
                 400 | 401 | 403 | 404 | 405 => {
                     refused += 1;
                     assert!(seen.is_empty(), "{target} {headers:?}: {}", answer.text());
                 }
                 status => panic!("{target} {headers:?}: {status} {}", answer.text()),
             }
+        }
+        if let Some((target, _)) = way.others {
+            let answer = request("GET", gateway.ingest, target, &[AS_ZETA], b"").unwrap();
+            assert!(answer.text().contains(SECRET), "{}", answer.text());
         }
         assert!(asked >= 400, "{}: {asked}", way.source);
         assert!(

@@ -52,6 +52,7 @@ fn transform(name: &str) -> Arc<dyn Transform> {
     let node = &loaded.config.transforms[name];
     let telemetry = Telemetry::new();
     let cx = metrifold_engine::component::BuildContext {
+        access: metrifold_access::Gate::default(),
         discovery: metrifold_discovery::Handles::default(),
         id: name.into(),
         listeners: metrifold_http::Listeners::new(),

@@ -27,7 +27,7 @@ use metrifold_engine::component::{
 };
 use metrifold_engine::planes::Sink;
 use metrifold_engine::planes::queries::{Answer, Answerer, Input, Queries, Query};
-use metrifold_http::{ClientKeys, Route};
+use metrifold_http::{Access, ClientKeys, Route};
 use metrifold_model::{Kind, Rejection};
 use metrifold_replicas::{
     Ask, Replica, ReplicaKeys, Router, RoutingKeys, Upstream, below, upstream_headers,
@@ -182,7 +182,7 @@ impl BuildSink<Queries> for ReplicaRouterConfig {
             .map(|name| cx.discovery.targets(name))
             .collect::<Result<_, _>>()?;
         let mpp = match &self.mpp {
-            Some(mpp) => Some((mpp.routes(&cx.listeners, &cx.id)?, mpp.callers()?)),
+            Some(mpp) => Some((mpp.routes(&cx.listeners, &cx.id)?, mpp.access(&cx.access)?)),
             None => None,
         };
         Ok(Box::new(ReplicaRouter {
@@ -200,13 +200,16 @@ impl BuildSink<Queries> for ReplicaRouterConfig {
     }
 }
 
+type MppRoutes = Vec<(Pages, Route)>;
+
 struct ReplicaRouter {
     router: Arc<Steers>,
     listed: Vec<Replica>,
     /// What the providers know, one after the other.
     found: Vec<Targets>,
     reading: targets::Reading,
-    mpp: Option<(Vec<(Pages, Route)>, metrifold_http::Callers)>,
+    /// mpp's pages, and who may see them.
+    mpp: Option<(MppRoutes, Arc<dyn Access>)>,
     metrics: ComponentMetrics,
 }
 
@@ -227,13 +230,14 @@ impl Sink<Queries> for ReplicaRouter {
         router.0.set(reading.all(&listed, &mut found));
         metrics.show_details(&router);
         let serving = input.serve(router.clone());
-        let (routes, callers) = mpp.map_or((Vec::new(), None), |(it, callers)| (it, Some(callers)));
-        let callers = callers.map(Arc::new);
-        let pages = routes.into_iter().zip(std::iter::repeat(callers));
+        let pages = mpp.into_iter().flat_map(|(routes, access)| {
+            let pages = routes.into_iter();
+            pages.map(move |(page, route)| (page, route, access.clone()))
+        });
         let pages: Vec<_> = pages
-            .filter_map(|((page, route), callers)| {
+            .map(|(page, route, access)| {
                 let handler = page.handler(router.0.clone());
-                Some((route.serve(callers?, handler), route))
+                (route.serve(access, handler), route)
             })
             .collect();
         Box::pin(async move {

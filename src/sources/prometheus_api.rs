@@ -264,7 +264,6 @@ impl Api {
         let uri = uri
             .parse()
             .map_err(|error| Rejection::invalid(format!("target is not valid: {error}")))?;
-        let cookies = request.headers.get_all(COOKIE).iter().cloned().collect();
         let headers = forwarded(request.headers);
         let origin = Origin {
             source: self.id.clone(),
@@ -280,7 +279,7 @@ impl Api {
             method: request.method,
             uri,
             headers,
-            cookies,
+            cookies: request.cookies,
             body: Body::stream(Marked {
                 body,
                 exceeded: exceeded.clone(),

@@ -33,7 +33,9 @@ fn values(store: &Prometheus, job: &str, end: f64) -> BTreeMap<Labels, String> {
     let values = series.map(|(labels, samples)| {
         let name = labels["__name__"].clone();
         // What it measures is not the same in two scrapes.
-        let measured = name.starts_with("node_") || name == "scrape_duration_seconds";
+        let measured = ["node_", "go_", "process_", "promhttp_", "scrape_duration_"]
+            .iter()
+            .any(|it| name.starts_with(it));
         let value = samples.last().unwrap().1;
         let value = if measured {
             "measured".into()

@@ -14,7 +14,7 @@ use http::{HeaderMap, Method, Uri};
 use sha2::{Digest, Sha256};
 
 use metrifold_access::{Gate, Settings, TenantConfig, Tenants};
-use metrifold_http::access::{Access, Head, Permission};
+use metrifold_http::access::{Head, Permission};
 
 const TENANTS: usize = 100_000;
 const REQUESTS: usize = 200_000;

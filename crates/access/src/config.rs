@@ -5,18 +5,12 @@ use std::path::{Path, PathBuf};
 
 use http::HeaderName;
 
-use metrifold_base::{Endpoint, Period, Problems, keys, words};
+use metrifold_base::{Endpoint, Period, keys, words};
 use metrifold_http::ClientTls;
 use metrifold_http::access::Permission;
-use metrifold_model::tenant_name;
 
 use crate::limits::LimitsConfig;
-use crate::observatorium;
-use crate::opa::OpaConfig;
-use crate::proof::basic::Users;
-use crate::proof::bearer::Tokens;
-use crate::proof::mtls::Certificates;
-use crate::proof::networks::Network;
+use crate::networks::Network;
 
 keys! {
     /// `[access]`: how requests name tenants, and files with tenants and roles.
@@ -166,6 +160,21 @@ keys! {
 }
 
 keys! {
+    /// An Open Policy Agent that decides in the place of roles.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct OpaConfig {
+        /// URL of the rule in its data API. It is asked with `subject`, `groups`, `tenant`, `tenantID`, `resource` and `permission`, and answers `true`, or `{"allowed": true}`, as `result`.
+        pub url: Endpoint = required("http://127.0.0.1:8181/v1/data/observatorium/allow"),
+        /// How long an answer is believed.
+        pub cache: Period = default("10s"),
+        /// Longest time for an answer; then the caller is told to come again (503).
+        pub timeout: Period = default("2s"),
+        /// TLS towards it.
+        pub tls: ClientTls = table,
+    }
+}
+
+keys! {
     /// `[roles.NAME]`: what a role lets callers do.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct RoleConfig {
@@ -224,33 +233,6 @@ impl Default for AccessConfig {
 }
 
 impl AccessConfig {
-    /// Reports every problem that deserialization cannot see.
-    pub fn validate(&self, problems: &mut Problems) {
-        if self.path_parameter.is_empty() {
-            problems.at("path_parameter", "must not be empty");
-        }
-        for (index, header) in self.headers.iter().enumerate() {
-            if header.parse::<HeaderName>().is_err() {
-                let what = format!("{header:?} is not the name of a header");
-                problems.at(format!("headers[{index}]"), what);
-            }
-        }
-        self.limits.validate(problems);
-        if !problems.environment() {
-            return;
-        }
-        let tenants = self
-            .tenants_file
-            .as_deref()
-            .map(observatorium::read_tenants);
-        if let Some(Err(reason)) = tenants {
-            problems.at("tenants_file", reason);
-        }
-        if let Some(Err(reason)) = self.rbac_file.as_deref().map(observatorium::read_rbac) {
-            problems.at("rbac_file", reason);
-        }
-    }
-
     /// The headers that name the tenant.
     pub(crate) fn header_names(&self) -> Vec<HeaderName> {
         if self.headers.is_empty() {
@@ -268,66 +250,6 @@ impl AccessConfig {
 }
 
 impl TenantConfig {
-    /// Reports every problem that deserialization cannot see.
-    pub fn validate(&self, problems: &mut Problems) {
-        if let Some(id) = &self.id
-            && let Err(reason) = tenant_name::check(id.as_bytes())
-        {
-            problems.at("id", reason).help("choose another id");
-        }
-        self.limits.validate(problems);
-        let nothing = Self {
-            id: self.id.clone(),
-            limits: self.limits.clone(),
-            opa: self.opa.clone(),
-            ..Self::default()
-        };
-        if *self == nothing {
-            let what = "nobody can prove to be of this tenant";
-            let help = "add one of bearer, basic, mtls, oidc, kubernetes and trusted_header";
-            problems.at("", what).help(help);
-        }
-        if let Some(oidc) = &self.oidc {
-            oidc.validate(problems);
-        }
-        if let Some(kubernetes) = &self.kubernetes {
-            kubernetes.tls.validate("kubernetes.tls", problems);
-        }
-        if let Some(trusted) = &self.trusted_header {
-            trusted.validate(problems);
-        }
-        if let Some(opa) = &self.opa {
-            opa.validate(problems);
-        }
-        if problems.environment() {
-            self.validate_files(problems);
-        }
-    }
-
-    fn validate_files(&self, problems: &mut Problems) {
-        let mut check = |key: &str, read: Result<(), String>| {
-            if let Err(reason) = read {
-                problems.at(key, reason);
-            }
-        };
-        if let Some(bearer) = &self.bearer {
-            check(
-                "bearer.tokens_file",
-                Tokens::read(&bearer.tokens_file).map(drop),
-            );
-        }
-        if let Some(basic) = &self.basic {
-            check(
-                "basic.web_config_file",
-                Users::read(&basic.web_config_file).map(drop),
-            );
-        }
-        if let Some(mtls) = &self.mtls {
-            let read = Certificates::read(mtls).map(drop);
-            check("mtls.ca_file", read.map_err(|error| error.reason));
-        }
-    }
-
     /// The files that it names.
     pub fn files(&self) -> Vec<&Path> {
         let mut files: Vec<&Path> = Vec::new();
@@ -352,20 +274,6 @@ impl TenantConfig {
 }
 
 impl OidcConfig {
-    fn validate(&self, problems: &mut Problems) {
-        if let Err(reason) = crate::proof::issuer::url(&self.issuer, self.allow_http) {
-            problems.at("oidc.issuer", reason);
-        }
-        if self.audience.is_none() && self.client_id.is_none() {
-            let what = "tokens for anybody would be taken";
-            problems.at("oidc", what).help("set audience or client_id");
-        }
-        if self.clock_skew > Period::secs(600) {
-            problems.at("oidc.clock_skew", "must be at most 10m");
-        }
-        self.tls.validate("oidc.tls", problems);
-    }
-
     /// The audience that tokens must be for.
     pub(crate) fn audience(&self) -> &str {
         let either = self.audience.as_deref().or(self.client_id.as_deref());
@@ -374,21 +282,6 @@ impl OidcConfig {
 }
 
 impl TrustedHeaderConfig {
-    fn validate(&self, problems: &mut Problems) {
-        let groups = self.groups.iter().map(|name| ("groups", name));
-        for (key, name) in groups.chain([("user", &self.user)]) {
-            if name.parse::<HeaderName>().is_err() {
-                let what = format!("{name:?} is not the name of a header");
-                problems.at(format!("trusted_header.{key}"), what);
-            }
-        }
-        if self.addresses.is_empty() && self.certificates.is_empty() {
-            let what = "anybody could be anybody";
-            let help = "set addresses or certificates of the proxy";
-            problems.at("trusted_header", what).help(help);
-        }
-    }
-
     /// Whether a proxy there is trusted for its address.
     pub(crate) fn trusts(&self, peer: IpAddr) -> bool {
         self.addresses.iter().any(|network| network.holds(peer))

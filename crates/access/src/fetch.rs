@@ -63,3 +63,52 @@ pub(crate) async fn json(
     let text = text.map_err(|error| format!("{}: {error}", place(uri)))?;
     serde_json::from_slice(&text).map_err(|_| format!("{} answered no JSON", place(uri)))
 }
+
+/// A URL from which keys may be got: by TLS, or from this machine.
+///
+/// # Errors
+///
+/// Fails with the reason for any other.
+pub(crate) fn url(text: &str, allow_http: bool) -> Result<Uri, &'static str> {
+    let uri: Uri = text.parse().map_err(|_| "is not a URL")?;
+    let host = uri.host().ok_or("is not a URL with a host")?;
+    if uri
+        .authority()
+        .is_some_and(|authority| authority.as_str().contains('@'))
+    {
+        return Err("has a user in it");
+    }
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let address = bare.parse::<std::net::IpAddr>();
+    let local = host == "localhost" || address.is_ok_and(|address| address.is_loopback());
+    match uri.scheme_str() {
+        Some("https") => Ok(uri),
+        Some("http") if local || allow_http => Ok(uri),
+        Some("http") => Err("is not of https: whoever is on the way could forge keys (allow_http)"),
+        _ => Err("is not a URL of https"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_come_by_tls_or_from_this_machine() {
+        for (text, allow_http, good) in [
+            ("https://login.example/realm", false, true),
+            ("http://127.0.0.1:80", false, true),
+            ("http://[::1]:80/x", false, true),
+            ("http://localhost", false, true),
+            ("http://login.example", false, false),
+            ("http://login.example", true, true),
+            ("http://localhost.example", false, false),
+            ("http://127.0.0.1@login.example", false, false),
+            ("ftp://login.example", true, false),
+            ("login.example", true, false),
+            ("", true, false),
+        ] {
+            assert_eq!(url(text, allow_http).is_ok(), good, "{text}");
+        }
+    }
+}

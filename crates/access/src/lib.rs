@@ -20,12 +20,14 @@
 )]
 
 mod cache;
+mod check;
 pub mod config;
 mod digest;
 mod fetch;
 mod gate;
 mod limits;
 mod named;
+mod networks;
 pub mod observatorium;
 mod opa;
 mod proof;
@@ -35,8 +37,7 @@ mod tenants;
 #[cfg(test)]
 mod testing;
 
-pub use config::{AccessConfig, BindingConfig, RoleConfig, TenantConfig};
+pub use config::{AccessConfig, BindingConfig, OpaConfig, RoleConfig, TenantConfig};
 pub use gate::Gate;
 pub use limits::{LimitsConfig, OverLimit};
-pub use opa::OpaConfig;
 pub use tenants::{Settings, Tenants};

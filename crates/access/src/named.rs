@@ -23,7 +23,7 @@ pub(crate) fn named<'a>(
 ) -> Result<Vec<&'a str>, Rejection> {
     let mut found: Option<Vec<&str>> = None;
     let param = head.params.iter().find(|(name, _)| &**name == parameter);
-    let path = param.map(|(_, value)| (&**value).as_bytes());
+    let path = param.map(|(_, value)| value.as_bytes());
     let mut places: Vec<(&[u8], &str)> = path.map(|path| (path, "path")).into_iter().collect();
     for name in headers {
         let mut values = head.headers.get_all(name).iter();

@@ -16,10 +16,9 @@ use metrifold_http::ClientTls;
 use metrifold_http::access::Permission;
 
 use crate::config::{
-    BindingConfig, KubernetesConfig, MtlsConfig, OidcConfig, RoleConfig, Subject, SubjectKind,
-    SubjectOf, TenantConfig,
+    BindingConfig, KubernetesConfig, MtlsConfig, OidcConfig, OpaConfig, RoleConfig, Subject,
+    SubjectKind, SubjectOf, TenantConfig,
 };
-use crate::opa::OpaConfig;
 
 /// The largest file.
 const MAX_FILE: u64 = 64 << 20;

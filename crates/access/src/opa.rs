@@ -11,47 +11,23 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use metrifold_base::{BuildError, Endpoint, LogLimit, Period, Problems, keys};
+use metrifold_base::{BuildError, LogLimit};
+use metrifold_http::Client;
 use metrifold_http::access::Permission;
-use metrifold_http::{Client, ClientTls};
 use metrifold_model::{Membership, Rejection, RejectionKind};
 
 use crate::cache::Cache;
+use crate::config::OpaConfig;
 use crate::digest;
 use crate::fetch;
 use crate::proof::Proven;
 use crate::roles::METRICS;
-
-keys! {
-    /// An Open Policy Agent that decides in the place of roles.
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct OpaConfig {
-        /// URL of the rule in its data API. It is asked with `subject`, `groups`, `tenant`, `tenantID`, `resource` and `permission`, and answers `true`, or `{"allowed": true}`, as `result`.
-        pub url: Endpoint = required("http://127.0.0.1:8181/v1/data/observatorium/allow"),
-        /// How long an answer is believed.
-        pub cache: Period = default("10s"),
-        /// Longest time for an answer; then the caller is told to come again (503).
-        pub timeout: Period = default("2s"),
-        /// TLS towards it.
-        pub tls: ClientTls = table,
-    }
-}
 
 /// How many questions are asked at once.
 const AT_ONCE: usize = 64;
 
 /// How many answers are kept.
 const CACHED: usize = 10_000;
-
-impl OpaConfig {
-    /// Reports every problem that deserialization cannot see, at keys below `opa`.
-    pub(crate) fn validate(&self, problems: &mut Problems) {
-        if self.timeout.0.is_zero() {
-            problems.at("opa.timeout", "must be longer than 0s");
-        }
-        self.tls.validate("opa.tls", problems);
-    }
-}
 
 /// An agent that is asked.
 pub(crate) struct Opa {

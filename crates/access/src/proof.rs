@@ -5,7 +5,6 @@ pub(crate) mod bearer;
 pub(crate) mod issuer;
 pub(crate) mod kubernetes;
 pub(crate) mod mtls;
-pub(crate) mod networks;
 pub(crate) mod oidc;
 pub(crate) mod trusted_header;
 

@@ -11,12 +11,12 @@ use metrifold_http::Refusal;
 use metrifold_http::access::Permission;
 use metrifold_model::{Caller, Identity, Membership, Rejection, RejectionKind, Tenant};
 
-use crate::config::{AccessConfig, BindingConfig, OidcConfig, RoleConfig, TenantConfig};
+use crate::config::{AccessConfig, BindingConfig, OidcConfig, OpaConfig, RoleConfig, TenantConfig};
 use crate::digest::{self, Digest};
 use crate::limits::{LimitsConfig, UnderWay, Usage};
 use crate::named::named;
 use crate::observatorium;
-use crate::opa::{Opa, OpaConfig};
+use crate::opa::Opa;
 use crate::proof::issuer::Issuer;
 use crate::proof::{
     Method, Proven, Verdict, basic, bearer, kubernetes, mtls, oidc, trusted_header,

@@ -1,6 +1,6 @@
 //! Servers on loopback that say who somebody is, for tests.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 
 /// A request that a server got.

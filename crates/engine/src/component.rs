@@ -31,6 +31,10 @@ pub use port::{
 };
 
 /// What a component takes for itself, so that conflicts are found before anything starts.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a component has a handful, for as long as a configuration is checked"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resource {
     /// A path on a listening address, which sources may share.

@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 
 use metrifold_base::{BoxFuture, BuildError, Problems};
 use metrifold_model::Caller;
@@ -95,8 +95,10 @@ pub struct Request {
     pub method: Method,
     /// The target: path and query, as they were sent.
     pub uri: Uri,
-    /// The headers, as they were sent.
+    /// The headers, without those that hold credentials.
     pub headers: HeaderMap,
+    /// The caller's cookies, for whoever has set one. They are in no header, so that none travels on.
+    pub cookies: Vec<HeaderValue>,
     /// What the path's parameters matched, percent-decoded.
     pub params: Vec<(Box<str>, Box<str>)>,
     /// The caller's address.
@@ -224,6 +226,7 @@ impl Request {
             method,
             uri,
             headers: HeaderMap::new(),
+            cookies: Vec::new(),
             params: Vec::new(),
             peer: SocketAddr::from(([127, 0, 0, 1], 0)),
             caller: Caller::anonymous(),

@@ -8,7 +8,8 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 
 use metrifold_base::{BoxFuture, BuildError, Problems, keys};
 use metrifold_http::{
-    Callers, Handler, Listen, Listeners, Methods, Request, Response, Route, ServerKeys, answer,
+    Access, Doors, Handler, Listen, Listeners, Methods, Permission, Request, Response, Route,
+    ServerKeys, answer,
 };
 use metrifold_replicas::Router;
 
@@ -61,8 +62,8 @@ impl MppKeys {
         self.server.files()
     }
 
-    pub(super) fn callers(&self) -> Result<Callers, BuildError> {
-        self.server.callers()
+    pub(super) fn access(&self, doors: &dyn Doors) -> Result<Arc<dyn Access>, BuildError> {
+        self.server.access(doors, |_| Permission::Read)
     }
 
     pub(super) fn routes(

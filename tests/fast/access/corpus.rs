@@ -332,12 +332,12 @@ fn no_spelling_leads_from_one_tenant_to_another() {
                 }
             }
         }
-        // A quarter of the product of targets and headers, spread evenly.
+        // A sixteenth of the product of targets and headers, spread evenly.
         let mut random = Random(13);
         let mut asked = 0;
         let (mut let_in, mut refused) = (0, 0);
         for (target, headers) in requests {
-            if !headers.is_empty() && random.below(4) > 0 {
+            if !headers.is_empty() && random.below(16) > 0 {
                 continue;
             }
             asked += 1;
@@ -373,7 +373,7 @@ fn no_spelling_leads_from_one_tenant_to_another() {
             let answer = request("GET", gateway.ingest, target, &[AS_ZETA], b"").unwrap();
             assert!(answer.text().contains(SECRET), "{}", answer.text());
         }
-        assert!(asked >= 400, "{}: {asked}", way.source);
+        assert!(asked >= 100, "{}: {asked}", way.source);
         assert!(
             let_in > 0 && refused > let_in,
             "{}: {let_in} {refused}",

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, Method};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::Value;
@@ -21,6 +21,7 @@ use metrifold_http::Client;
 
 use crate::config::OidcConfig;
 use crate::fetch;
+use crate::fetch::url;
 
 /// Where an issuer says what else it has.
 const DISCOVERY: &str = "/.well-known/openid-configuration";
@@ -276,53 +277,9 @@ fn keys_of(set: &Value) -> Result<Vec<Key>, String> {
     Ok(keys.collect())
 }
 
-/// A URL from which keys may be got: by TLS, or from this machine.
-///
-/// # Errors
-///
-/// Fails with the reason for any other.
-pub(crate) fn url(text: &str, allow_http: bool) -> Result<Uri, &'static str> {
-    let uri: Uri = text.parse().map_err(|_| "is not a URL")?;
-    let host = uri.host().ok_or("is not a URL with a host")?;
-    if uri
-        .authority()
-        .is_some_and(|authority| authority.as_str().contains('@'))
-    {
-        return Err("has a user in it");
-    }
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let address = bare.parse::<std::net::IpAddr>();
-    let local = host == "localhost" || address.is_ok_and(|address| address.is_loopback());
-    match uri.scheme_str() {
-        Some("https") => Ok(uri),
-        Some("http") if local || allow_http => Ok(uri),
-        Some("http") => Err("is not of https: whoever is on the way could forge keys (allow_http)"),
-        _ => Err("is not a URL of https"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn keys_come_by_tls_or_from_this_machine() {
-        for (text, allow_http, good) in [
-            ("https://login.example/realm", false, true),
-            ("http://127.0.0.1:80", false, true),
-            ("http://[::1]:80/x", false, true),
-            ("http://localhost", false, true),
-            ("http://login.example", false, false),
-            ("http://login.example", true, true),
-            ("http://localhost.example", false, false),
-            ("http://127.0.0.1@login.example", false, false),
-            ("ftp://login.example", true, false),
-            ("login.example", true, false),
-            ("", true, false),
-        ] {
-            assert_eq!(url(text, allow_http).is_ok(), good, "{text}");
-        }
-    }
 
     #[test]
     fn symmetric_keys_and_those_for_encryption_are_passed_over() {

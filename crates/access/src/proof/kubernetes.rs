@@ -219,9 +219,10 @@ mod tests {
         let mut headers = HeaderMap::new();
         let value = format!("Bearer {token}").parse().unwrap();
         headers.insert(AUTHORIZATION, value);
+        let uri = Uri::from_static("/");
         let shown = Shown::of(Head {
             method: &Method::POST,
-            uri: &Uri::from_static("/"),
+            uri: &uri,
             headers: &headers,
             params: &[],
             peer: ([127, 0, 0, 1], 1).into(),

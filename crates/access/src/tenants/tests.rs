@@ -3,12 +3,10 @@ use std::net::SocketAddr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method as HttpMethod, Uri};
 use tempfile::TempDir;
 
 use metrifold_http::access::Head;
-use metrifold_model::Proof;
 
 use super::*;
 

@@ -376,6 +376,7 @@ impl Dispatch {
             let response = match admission {
                 Ok((caller, pass)) => {
                     // What a caller proves itself with is for nobody behind this door.
+                    let cookies = head.headers.get_all(COOKIE).iter().cloned().collect();
                     for name in CREDENTIALS.iter().chain(&*access.hidden()) {
                         head.headers.remove(name);
                     }
@@ -383,6 +384,7 @@ impl Dispatch {
                         method: head.method,
                         uri: head.uri,
                         headers: head.headers,
+                        cookies,
                         params,
                         peer,
                         caller,

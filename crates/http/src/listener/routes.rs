@@ -106,7 +106,8 @@ impl Table {
     /// Finds what a method and a raw path lead to.
     pub(super) fn find(&self, method: &Method, path: &str) -> Target {
         let canonical = is_canonical(path);
-        if !canonical && !(self.free && may_hold_free_text(path)) {
+        let free_text = self.free && may_hold_free_text(path);
+        if !canonical && !free_text {
             return Target::Ambiguous;
         }
         let Ok(found) = self.router.at(path) else {

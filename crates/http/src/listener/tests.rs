@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use metrifold_model::{Identity, Proof};
+use metrifold_model::{Identity, Membership, Proof};
 use metrifold_model::{Rejection, RejectionKind};
 
 use super::*;
@@ -217,9 +217,13 @@ async fn access_is_decided_before_a_handler_runs() {
                     Refusal::from(Rejection::new(RejectionKind::Forbidden, reason))
                 })?;
                 let subject = name.to_str().unwrap();
+                let named = head.params.iter().map(|(_, value)| Membership {
+                    name: Arc::from(&**value),
+                    tenant: Arc::from(&**value),
+                });
                 Ok(metrifold_model::Caller {
                     identity: Some(Arc::new(Identity {
-                        tenant: head.params.first().map(|(_, value)| Arc::from(&**value)),
+                        tenants: named.take(1).collect(),
                         subject: Some(subject.into()),
                         groups: Arc::default(),
                         proof: Proof::Token,

@@ -39,7 +39,7 @@ keys! {
     #[derive(Clone, Debug)]
     pub struct RulesPollConfig {
         /// Folder of a store, as `rules_api` and Observatorium's rules-objstore write it.
-        directory: Option<PathBuf> = unset("/var/lib/metrifold/rules"),
+        directory: Option<PathBuf> = suggested("/var/lib/metrifold/rules"),
         /// URL that answers with rules, in place of a folder. With `{tenant}` in it, each of `tenants` is asked for; otherwise the answer is one file of nobody's.
         endpoint: Option<String> = unset("http://rules-backend:8080/api/v1/rules/{tenant}"),
         /// The tenants whose rules are asked for, by name.

@@ -48,21 +48,20 @@ fn groups(keys: &[Listed]) -> BTreeMap<String, Vec<(String, String)>> {
             Shape::Map(Shape::Secret) => format!("{}.X-Planted", key.name),
             _ => continue,
         };
-        let group = top(&key.name).to_owned();
+        let group = group(&key.name).to_owned();
         let secret = format!("\"{PLANTED}-{name}\"");
         groups.entry(group).or_default().push((name, secret));
     }
     for (group, planted) in &mut groups {
-        let beside = keys
-            .iter()
-            .filter(|key| key.needed && key.name.contains('.') && top(&key.name) == group);
+        let beside = keys.iter().filter(|key| is_beside(key, group));
         let nobody = metrifold_testing::nobody();
         let beside = beside.map(|key| {
             let example = key.default.example().unwrap();
             // Nothing but loopback is asked for anything.
-            let value = match example.starts_with("\"http") {
-                true => format!("{nobody:?}"),
-                false => example.to_owned(),
+            let value = match example {
+                _ if example.starts_with("\"http") => format!("{nobody:?}"),
+                _ if key.name.ends_with(".address") => "\"127.0.0.1:0\"".to_owned(),
+                _ => example.to_owned(),
             };
             (key.name.clone(), value)
         });
@@ -79,7 +78,21 @@ fn groups(keys: &[Listed]) -> BTreeMap<String, Vec<(String, String)>> {
     groups
 }
 
-fn top(name: &str) -> &str {
+/// Whether a key has to be there with those of a group: it is of it, or of a table around it.
+fn is_beside(key: &Listed, of: &str) -> bool {
+    let Some((table, _)) = key.name.rsplit_once('.') else {
+        return false;
+    };
+    key.needed && (group(&key.name) == of || of.starts_with(&format!("{table}.")))
+}
+
+/// The table at the top, or within it the one of credentials, of which there may be several ways.
+fn group(name: &str) -> &str {
+    for ways in ["basic_auth.", "authorization."] {
+        if let Some(at) = name.find(&format!(".{ways}")) {
+            return &name[..at + ways.len()];
+        }
+    }
     name.split('.').next().unwrap()
 }
 
@@ -93,7 +106,8 @@ fn planted(recipe: &'static Recipe, keys: &[(String, String)]) {
     // Without a token, nothing is sent: nobody is to wait for that.
     let around = match recipe.plane {
         Signal::Queries => "timeout = \"200ms\"",
-        _ => "acknowledge_timeout = \"200ms\"",
+        Signal::Rules => "",
+        Signal::Metrics => "acknowledge_timeout = \"200ms\"",
     };
     let config = |more: &str| {
         place.config(

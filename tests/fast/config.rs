@@ -54,7 +54,9 @@ fn every_file_that_a_key_names_is_known_to_the_reload() {
             continue;
         }
         let example = |key: &str| match key {
-            "address" => Some("\"127.0.0.1:0\""),
+            "address" | "mpp.address" => Some("\"127.0.0.1:0\""),
+            "directory" => Some("\"/nowhere/rules\""),
+            "rulers" => Some("[{ url = \"http://127.0.0.1:1/\", directory = \"/nowhere/rules\" }]"),
             "endpoint" | "oauth2.token_url" => Some("\"http://127.0.0.1:1/\""),
             key if key.ends_with(".username") || key.ends_with(".client_id") => Some("\"name\""),
             _ => None,
@@ -443,7 +445,7 @@ fn what_is_wrong_with_a_named_listener_is_said_once_and_where_it_stands() {
             address,
             "listener = 'publik'",
             5,
-            "there is no listener `publik`",
+            "there is no listener of this name",
         ),
         (address, "listener = 7", 5, "not the name of a listener"),
         (

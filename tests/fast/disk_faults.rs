@@ -26,8 +26,8 @@ fn large(time: i64, bytes: usize) -> Vec<u8> {
     let words = (0..bytes / 8).map(|_| format!("{:016x}", random.number()));
     let words: Vec<String> = words.collect();
     let series = Series::new("up", &[(time, time as f64)]);
-    // Labels are 16 KiB at most.
-    let labels = words.chunks(512).enumerate();
+    // Labels are 16 KiB at most, and a series has 128 at most.
+    let labels = words.chunks(1000).enumerate();
     let series = labels.fold(series, |series, (at, words)| {
         series.label(&format!("l{at}"), &words.concat())
     });

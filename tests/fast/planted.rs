@@ -433,6 +433,10 @@ const FED: [&str; 13] = [
 
 fn is_fed(text: &str) -> bool {
     let table: Table = text.parse().unwrap();
+    // What tenants prove themselves by, the tests of access plant.
+    if table.contains_key("tenants") {
+        return false;
+    }
     let tables = Kind::ALL
         .iter()
         .filter_map(|kind| table.get(kind.table())?.as_table());
@@ -532,9 +536,12 @@ fn feed(planted: &Planted) {
         }
         for value in ["dXNlcjpwbDRudGVkLXBhc3N3b3Jk", "cGw0bnRlZDp3cm9uZw=="] {
             let header = ("authorization", &*format!("Basic {value}"));
-            let path = format!("{path}/api/v1/query?query=up&token={PLANTED}");
-            for _ in 1..=3 {
-                let _ = Sender::new(*address).try_post(&path, &[header], b"");
+            // Under a tenant, a parameter that is not known is refused.
+            for parameter in [format!("&token={PLANTED}"), String::new()] {
+                let path = format!("{path}/api/v1/query?query=up{parameter}");
+                for _ in 1..=3 {
+                    let _ = Sender::new(*address).try_post(&path, &[header], b"");
+                }
             }
         }
         let _ = fetch(*address, &format!("{path}?token={PLANTED}"));

@@ -403,7 +403,7 @@ impl ClientConfig {
             notes.push(format!(
                 "set the variable {variable} to the {key} of endpoint {name}"
             ));
-            Value::from(format!("${{{variable}:-}}"))
+            Value::from(format!("${{{variable}}}"))
         };
         let mut hide = |mut table: Table, key: &str| {
             if table.contains_key(key) {

@@ -189,7 +189,8 @@ impl<'i> Named<'i> {
         let own = own.iter().find(|key| table.contains_key(key.name));
         if let Some(key) = own {
             let message = format!("`{}` cannot be set together with listener", key.name);
-            let help = format!("set it under [listeners.{name}], or remove listener");
+            // The name may come from a variable, whose value is shown nowhere.
+            let help = "set it in the listener's own table, or remove listener".to_owned();
             return Err((message, help));
         }
         let names = self.by_name.keys().map(String::as_str);
@@ -200,12 +201,12 @@ impl<'i> Named<'i> {
                 Ok(one.table.clone())
             }
             (None, Some(near)) => Err((
-                format!("there is no listener `{name}`"),
+                "there is no listener of this name".to_owned(),
                 format!("did you mean `{near}`?"),
             )),
             (None, None) => Err((
-                format!("there is no listener `{name}`"),
-                format!("declare it under [listeners.{name}]"),
+                "there is no listener of this name".to_owned(),
+                "declare it under [listeners.NAME]".to_owned(),
             )),
         }
     }

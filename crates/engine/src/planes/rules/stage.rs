@@ -124,6 +124,7 @@ impl Done {
             };
             self.made = made;
         }
+        node.metrics.rules_published(self.made.len());
         self.given = set;
     }
 }

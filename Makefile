@@ -31,7 +31,7 @@ test: peers
 # build both, once: tests/peers/build says where they are kept.
 live:
 	METRIFOLD_PEERS="$$(./tests/peers/build)" && export METRIFOLD_PEERS && \
-		$(CARGO) test --locked --test live -- --ignored --test-threads 1 real::
+		$(CARGO) test --locked --test live -- --ignored --test-threads 1
 
 lint:
 	$(CARGO) fmt --all --check

@@ -91,6 +91,12 @@ impl Running {
         self.slot.snapshot().targets().to_vec()
     }
 
+    /// The same once applications and routes have been asked for again.
+    async fn settled(&self) -> Vec<String> {
+        self.next().await;
+        self.urls().await
+    }
+
     /// The URLs of the targets, with the numbers of their instances.
     async fn urls(&self) -> Vec<String> {
         urls(&self.targets().await)
@@ -372,15 +378,17 @@ async fn instances_come_and_go_with_what_the_platform_says_of_them() {
     for embeds in [true, false] {
         foundation.state().manner.embeds = embeds;
         foundation.state().process(&shop).scale(2);
-        let running = Running::new(&foundation, AS_ADMIN);
-        assert_eq!(running.urls().await.len(), 2);
+        // What applications and routes there are is asked each time.
+        let keys = format!("{AS_ADMIN}metadata_interval = \"150ms\"\n");
+        let running = Running::new(&foundation, &keys);
+        assert_eq!(running.settled().await.len(), 2);
 
         foundation.state().process(&shop).scale(4);
-        assert_eq!(running.urls().await.len(), 4);
+        assert_eq!(running.settled().await.len(), 4);
         foundation.state().process(&shop).set(1, "CRASHED");
         foundation.state().process(&shop).set(3, "STARTING");
         assert_eq!(
-            running.urls().await,
+            running.settled().await,
             [
                 "https://shop.example.org/metrics 0",
                 "https://shop.example.org/metrics 2"
@@ -402,26 +410,26 @@ async fn instances_come_and_go_with_what_the_platform_says_of_them() {
         assert!(!status.stale);
         foundation.state().process(&shop).set(1, "RUNNING");
         foundation.state().process(&shop).scale(2);
-        assert_eq!(running.urls().await.len(), 2);
+        assert_eq!(running.settled().await.len(), 2);
 
         // That nothing runs is an answer: nothing is kept.
         foundation.state().app(&shop).state = "STOPPED";
-        assert_eq!(running.urls().await.len(), 0);
+        assert_eq!(running.settled().await.len(), 0);
         assert!(!running.slot.status().stale);
         foundation.state().app(&shop).state = "STARTED";
-        assert_eq!(running.urls().await.len(), 2);
+        assert_eq!(running.settled().await.len(), 2);
         foundation
             .state()
             .route("shop.example.org")
             .destinations
             .clear();
-        assert_eq!(running.urls().await.len(), 0);
+        assert_eq!(running.settled().await.len(), 0);
         let why = &running.slot.status().left_out[0].why;
         assert!(why.starts_with("no route leads to it"), "{why}");
         foundation.state().map(&shop, "shop2.example.org", "web");
         foundation.state().map(&shop, "shop.example.org", "web");
         assert_eq!(
-            running.urls().await[0],
+            running.settled().await[0],
             "https://shop.example.org/metrics 0"
         );
     }
@@ -703,8 +711,9 @@ async fn a_refresh_costs_few_requests_and_fewer_between_those_of_metadata() {
         "/v3/apps?per_page=5000&page=1&include=space.organization"
     );
     assert_eq!(lists[1], "/v3/routes?per_page=5000&page=1&include=domain");
+    assert_eq!(lists[2], "/v3/service_route_bindings?per_page=5000&page=1");
     assert_eq!(
-        lists[2],
+        lists[3],
         "/v3/processes?per_page=5000&page=1&embed=process_instances&types=web"
     );
 

@@ -246,7 +246,7 @@ mod tests {
         let whole = file(text);
         assert_eq!(file(&to_json(&whole).to_string()), whole);
         let alone = group_to_yaml(&whole.groups[0]);
-        assert!(alone.starts_with("name: a\n"), "{alone}");
+        assert!(alone.starts_with("name: 'a'\n"), "{alone}");
         assert_eq!(file(&wrap_group(&alone)), whole);
         let json = group_to_json(&whole.groups[0]).to_string();
         assert_eq!(file(&wrap_group(&json)), whole);

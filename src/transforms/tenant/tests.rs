@@ -344,7 +344,6 @@ fn problems_stand_at_their_keys() {
         "from = [{ client_cert = 'email' }]",
         "from = [{ paht = 'a' }]",
         "from = [{ path = 'a' }]\nmax_tenants_per_batch = 0",
-        "default = 'a'",
     ] {
         assert!(toml::from_str::<TenantConfig>(text).is_err(), "{text}");
     }

@@ -6,9 +6,11 @@ use http::StatusCode;
 use http::header::AUTHORIZATION;
 
 use metrifold_base::BoxFuture;
+use metrifold_model::{Caller, Identity, Proof};
 
-use crate::testing::{Authority, local, serving};
-use crate::{Handler, Request, Response, answer, body};
+use crate::access::{Access, Admission, Head};
+use crate::testing::{Authority, local};
+use crate::{Handler, Listeners, Request, Response, answer, body};
 
 use serde::Deserialize;
 
@@ -22,17 +24,40 @@ struct Endpoint {
     failing: Arc<AtomicUsize>,
 }
 
+/// Lets everybody in, and has the handler told what each showed at the door.
+struct Shows;
+
+impl Access for Shows {
+    fn admit<'a>(&'a self, head: Head<'a>) -> Admission<'a> {
+        let shown = head.headers.get(AUTHORIZATION);
+        let identity = shown.map(|shown| {
+            Arc::new(Identity {
+                tenants: Arc::default(),
+                subject: Some(shown.to_str().unwrap().into()),
+                groups: Arc::default(),
+                proof: Proof::Password,
+            })
+        });
+        Box::pin(std::future::ready(Ok(Caller {
+            identity,
+            certificate: None,
+        })))
+    }
+}
+
 impl Handler for Endpoint {
     fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
         Box::pin(async move {
-            let header = request.headers.get(AUTHORIZATION).cloned();
+            // Credentials do not get behind the door.
+            assert_eq!(request.headers.get(AUTHORIZATION), None);
+            let header = request.caller.subject().map(str::to_owned);
             let form = body::read(request.body, None, 1024, Duration::from_secs(30)).await;
             let form = String::from_utf8(form.unwrap().to_vec()).unwrap();
             assert!(form.starts_with("grant_type=client_credentials&scope=a+b&audience=metrics"));
             assert!(form.contains("&tenant=x%26y"), "{form}");
             let good = match (self.wants_body, header) {
                 (true, None) => form.contains("client_id=me+too&client_secret=top+s%3Acret"),
-                (false, Some(header)) => header == basic("me%20too:top%20s%3Acret").unwrap(),
+                (false, Some(header)) => basic("me%20too:top%20s%3Acret").unwrap() == header,
                 _ => false,
             };
             if !good {
@@ -67,7 +92,11 @@ fn setup(life: &'static str, wants_body: bool, secret: &str) -> Setup {
         asked: Arc::clone(&asked),
         failing: Arc::clone(&failing),
     };
-    let serving = serving(&local("/token"), endpoint);
+    let listeners = Listeners::new();
+    let route = listeners.route(&local("/token"), "test").unwrap();
+    let attached = route.serve(Arc::new(Shows), Arc::new(endpoint));
+    listeners.start();
+    let serving = (listeners, route, attached);
     let oauth2 = OAuth2 {
         client_id: "me too".to_owned(),
         client_secret: Some(Secret::new(secret)),

@@ -259,10 +259,7 @@ async fn access_is_decided_before_a_handler_runs() {
     let mut caller = Caller::new(&route).await;
     let (status, text) = caller.get("/acme/write?x=y").await;
     assert_eq!(status, 403);
-    assert!(
-        text.ends_with("GET /acme/write?x=y needs a name\n"),
-        "{text}"
-    );
+    assert!(text.contains("GET /acme/write?x=y needs a name"), "{text}");
     let named = "GET /acme/write HTTP/1.1\r\nhost: x\r\nname: ann\r\n\r\n";
     caller.send(named).await;
     let (status, text) = caller.answer().await;

@@ -37,20 +37,34 @@ struct Signer {
 
 impl Signer {
     fn new(id: &'static str, algorithm: Algorithm) -> Self {
-        let of = |kind| KeyPair::generate_for(kind).unwrap().serialize_der();
-        let key = match algorithm {
-            Algorithm::ES256 => EncodingKey::from_ec_der(&of(&PKCS_ECDSA_P256_SHA256)),
-            Algorithm::ES384 => EncodingKey::from_ec_der(&of(&PKCS_ECDSA_P384_SHA384)),
-            Algorithm::EdDSA => EncodingKey::from_ed_der(&of(&PKCS_ED25519)),
+        let kind = match algorithm {
+            Algorithm::ES256 => &PKCS_ECDSA_P256_SHA256,
+            Algorithm::ES384 => &PKCS_ECDSA_P384_SHA384,
+            Algorithm::EdDSA => &PKCS_ED25519,
             other => panic!("{other:?}"),
         };
-        let mut public = Jwk::from_encoding_key(&key, algorithm).unwrap();
-        public.common.key_id = Some(id.to_owned());
+        let pair = KeyPair::generate_for(kind).unwrap();
+        let der = pair.serialize_der();
+        let (key, public) = match algorithm {
+            Algorithm::EdDSA => {
+                let x = URL_SAFE_NO_PAD.encode(pair.public_key_raw());
+                let public = json!({
+                    "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "x": x, "kid": id,
+                });
+                (EncodingKey::from_ed_der(&der), public)
+            }
+            _ => {
+                let key = EncodingKey::from_ec_der(&der);
+                let mut public = Jwk::from_encoding_key(&key, algorithm).unwrap();
+                public.common.key_id = Some(id.to_owned());
+                (key, serde_json::to_value(public).unwrap())
+            }
+        };
         Self {
             id,
             algorithm,
             key,
-            public: serde_json::to_value(public).unwrap(),
+            public,
         }
     }
 

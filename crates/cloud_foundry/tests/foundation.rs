@@ -432,6 +432,11 @@ async fn instances_come_and_go_with_what_the_platform_says_of_them() {
             running.settled().await[0],
             "https://shop.example.org/metrics 0"
         );
+        foundation
+            .state()
+            .route("shop2.example.org")
+            .destinations
+            .clear();
     }
 }
 

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use metrifold_rules::{Checks, RuleFile};
 use metrifold_testing::edits::{replace, runs, topology, until_refused, until_runs};
-use metrifold_testing::{Metrifold, Random, StopOnPanic, until, until_so};
+use metrifold_testing::{Endpoint, Metrifold, Random, Sender, StopOnPanic, until, until_so, up};
 
 /// The rule files of one generation.
 const FILES: usize = 12;
@@ -503,4 +503,23 @@ fn a_reader_sees_whole_sets_alone_while_the_process_is_killed_at_random_moments(
         // Three versions and the lock.
         base.count() == 4
     });
+}
+
+#[test]
+fn a_transform_is_built_for_the_signals_alone_that_reach_it() {
+    let endpoint = Endpoint::healthy();
+    let folder = tempfile::tempdir().unwrap();
+    let files = folder.path().join("*.yaml");
+    // Writes need no label to be told whose they are, and rules and queries do.
+    let gateway = Metrifold::start(&format!(
+        "[sources.ingest]\ntype = \"remote_write\"\naddress = \"INGEST\"\n\
+         [transforms.whose]\ntype = \"tenant\"\ninputs = [\"ingest\"]\nfrom = [{{ value = \"a\" }}]\n\
+         [sinks.far]\ntype = \"remote_write\"\ninputs = [\"whose\"]\nendpoint = \"{}\"\n\
+         [sources.files]\ntype = \"rules_file\"\nfiles = [{files:?}]\n\
+         [sinks.out]\ntype = \"rules_directory\"\ninputs = [\"files\"]\npath = {:?}\n",
+        endpoint.url(),
+        folder.path().join("out"),
+    ));
+    assert_eq!(Sender::new(gateway.ingest).write(&up(1)).status, 204);
+    assert_eq!(endpoint.count(), 1);
 }

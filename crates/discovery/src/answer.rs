@@ -14,7 +14,7 @@ const MAX_TEXT: usize = 1000;
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{text}")]
 pub struct Failure {
-    /// What kind of failure it is.
+    /// The kind of failure, as metrics count it.
     pub reason: Reason,
     /// What happened, in words, without secrets.
     pub text: String,

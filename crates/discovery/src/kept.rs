@@ -60,7 +60,7 @@ impl Kept {
         Self { path, question }
     }
 
-    /// What the file holds: nothing if there is none, or if it holds answers to another question.
+    /// The targets in the file: none without a file, or if the file answers another question.
     pub(crate) fn read(&self, limits: &Limits) -> io::Result<Option<Found>> {
         let file = match open_file(&self.path) {
             Ok(file) => file,

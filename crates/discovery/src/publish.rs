@@ -224,7 +224,7 @@ struct Work {
     last: Option<Arc<Snapshot>>,
     /// What the rules make of each target of the last snapshot.
     relabelled: BTreeMap<Target, Relabelled>,
-    /// What the file holds.
+    /// The text that was last written to the file.
     written: Option<Bytes>,
 }
 

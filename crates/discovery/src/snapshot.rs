@@ -23,7 +23,7 @@ pub enum Standing {
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pub(crate) targets: Arc<[Target]>,
-    /// What differs from the snapshot before.
+    /// The targets that came and went since the snapshot before.
     pub(crate) changes: Arc<Changes>,
     pub(crate) version: u64,
     pub(crate) standing: Standing,

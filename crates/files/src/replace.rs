@@ -96,7 +96,7 @@ mod tests {
 
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
-        // What a run before has left, for all to read.
+        // A temporary file that a killed run left may be readable by all: it is made anew.
         fs::write(folder.path().join(".token.new"), "half").unwrap();
         replace_private(&path, |file| file.write_all(b"secret")).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"secret");

@@ -94,7 +94,7 @@ pub struct CacheView {
     pub partial: u64,
     /// Those that were asked for as a whole.
     pub misses: u64,
-    /// What it holds.
+    /// The bytes of the answers in the cache.
     pub bytes: usize,
     /// Expressions of which something is held.
     pub entries: usize,

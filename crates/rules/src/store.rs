@@ -73,7 +73,7 @@ pub struct Listed {
 /// An object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
-    /// What it holds.
+    /// The content of the file.
     pub text: Vec<u8>,
     /// Its stamp, as a list has it.
     pub stamp: String,

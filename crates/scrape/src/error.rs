@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What kind of failure it is.
+/// The kind of failure, as metrics count it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
     /// There are no credentials at the moment.

@@ -46,7 +46,7 @@ impl Board {
     }
 }
 
-/// What one ruler says.
+/// The state of one ruler and of the groups that it has, as its rules API tells it.
 pub(super) struct Statuses {
     ruler: Arc<str>,
     /// Since when the ruler has which version of a tenant's rules.

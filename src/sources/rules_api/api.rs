@@ -94,7 +94,7 @@ pub(super) struct Asked {
 /// A tenant's file.
 pub(super) struct Kept {
     pub(super) text: Text,
-    /// What it holds; none if it is damaged.
+    /// The rules of the file; none if it is damaged.
     pub(super) file: Option<RuleFile>,
 }
 

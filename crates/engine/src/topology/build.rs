@@ -101,6 +101,24 @@ pub(super) struct NextPart<P: Plane> {
     pub(super) reached: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
 }
 
+/// The components that something of a plane's sources gets to: these, and the transforms behind them.
+fn reached<P: Buildable>(config: &Config) -> BTreeSet<Arc<str>> {
+    let sources = config.sources.iter();
+    let sources = sources.filter(|(_, node)| P::source(node.config.port()).is_some());
+    let mut reached: BTreeSet<Arc<str>> = sources.map(|(id, _)| id.clone()).collect();
+    loop {
+        let before = reached.len();
+        for (id, node) in &config.transforms {
+            if node.inputs.iter().any(|it| reached.contains(&it.component)) {
+                reached.insert(id.clone());
+            }
+        }
+        if reached.len() == before {
+            return reached;
+        }
+    }
+}
+
 /// What of a plane is built, before it is planned how it is wired.
 struct Parts<P: Plane> {
     next: NextPart<P>,
@@ -231,11 +249,11 @@ impl Workshop {
             }
         }
 
-        // A plane without sources has nothing to transform.
-        let mut sources = config.sources.values();
-        let in_use = sources.any(|node| P::source(node.config.port()).is_some());
-        transforms.retain(|id, _| in_use && config.transforms.contains_key(id));
-        for (id, node) in config.transforms.iter().filter(|_| in_use) {
+        // What no source of the plane reaches has nothing to transform in it, and need not be fit to.
+        let reached = reached::<P>(config);
+        transforms.retain(|id, _| reached.contains(id) && config.transforms.contains_key(id));
+        let reached = |(id, _): &(&Arc<str>, _)| reached.contains(*id);
+        for (id, node) in config.transforms.iter().filter(reached) {
             let Some(build) = P::transform(node.config.ports()) else {
                 transforms.remove(id);
                 continue;

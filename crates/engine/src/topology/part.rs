@@ -22,7 +22,7 @@ use super::drain::Retired;
 use super::plan::Transformer;
 use super::supervise::{self, Rebuild, Run, Supervised, Task};
 
-/// What sinks have dropped, by sink and reason.
+/// Batches and samples that sinks have dropped, by sink and reason.
 pub(super) type Dropped = BTreeMap<Arc<str>, BTreeMap<Reason, Tally>>;
 
 /// What runs of a plane.

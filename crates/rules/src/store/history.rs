@@ -32,7 +32,7 @@ pub struct Entry {
     pub id: String,
     /// Milliseconds since 1970.
     pub at: u64,
-    /// Who did it.
+    /// Who made the change.
     pub by: String,
     /// What was done.
     pub action: Action,

@@ -2,7 +2,7 @@
 
 use super::{Span, TemplateError};
 
-/// What a token is.
+/// The kind of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// What stands outside of `{{` and `}}`.

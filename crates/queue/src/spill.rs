@@ -120,10 +120,21 @@ pub enum Taken {
     In,
     /// There is no room for it now.
     Full(Incoming),
+    /// There is room for it as soon as the disk has taken what is on its way.
+    Busy(Incoming),
     /// There never is room for it.
     TooLarge(Incoming),
     /// The queue is closed.
     Closed(Incoming),
+}
+
+/// Why not all that memory alone has is on its way to disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unspilled {
+    /// The disk has no room for it, or takes nothing any more.
+    Full,
+    /// The disk takes it in a moment.
+    Busy,
 }
 
 /// The name under which a tenant stands on disk.
@@ -277,7 +288,7 @@ impl Spill {
     /// Stores what memory alone has. Returns whether all of it is on its way.
     fn spill_all(self: &Arc<Self>) -> bool {
         let mut state = self.state();
-        self.spill(&mut state, |_| true)
+        self.spill(&mut state, |_| true).is_ok()
     }
 
     /// When something has to be stored.

@@ -222,6 +222,7 @@ impl Engine {
             };
             state.next += 1;
             state.unreserve(&entry.tenant, job.cost);
+            state.made_room();
             let sequence = entry.position.0;
             if let Some((segment, ledger)) = state.segment(sequence) {
                 let held = segment.push(ledger, *offset, *length, &entry);
@@ -252,6 +253,7 @@ impl Engine {
         for job in &failed {
             state.unreserve(&job.append.tenant, job.cost);
         }
+        state.made_room();
         drop(state);
         for job in failed {
             (job.complete)(Err(error.clone()));

@@ -23,6 +23,7 @@ impl Engine {
         drop(state);
         if starved && seal {
             self.seal();
+            self.shared.state().made_room();
             self.shared.room.notify_waiters();
         }
         self.fold();
@@ -61,6 +62,7 @@ impl Engine {
                 self.unsynced_acks.remove(&segment.first);
             }
         }
+        state.made_room();
         drop(state);
         self.remove_leftover();
         self.shared.room.notify_waiters();

@@ -33,10 +33,11 @@ pub struct DiskQueue {
 /// Why an append was not taken. What was to be appended comes back.
 #[derive(thiserror::Error)]
 pub enum Refused {
-    /// The queue is full: try again after [`DiskQueue::room`].
+    /// The queue is full, or the disk hangs: try again after [`DiskQueue::room`].
     #[error("queue is full")]
     Full(Append, Completion),
-    /// Too much waits to be written: try again after [`DiskQueue::room`].
+    /// There will be room as soon as the writer has done what waits for it: try again after
+    /// [`DiskQueue::room`].
     #[error("disk does not keep up")]
     Busy(Append, Completion),
     /// It can never be taken.
@@ -282,7 +283,10 @@ pub(super) fn admit(
     }
     let busy = state.reserved > 0 && state.reserved + cost > PENDING_BYTES;
     if busy || state.pending == PENDING_ITEMS {
-        return Err(Refused::Busy(append, complete));
+        return Err(match state.owe_room() {
+            true => Refused::Busy(append, complete),
+            false => Refused::Full(append, complete),
+        });
     }
     while !state.fits(&append.tenant, cost, &options)
         || !state.is_fair(&append.tenant, cost, &options)
@@ -291,9 +295,13 @@ pub(super) fn admit(
             continue;
         }
         state.starved = true;
+        let soon = options.drop_oldest && state.is_making_room();
         drop(state);
         shared.wake();
-        return Err(Refused::Full(append, complete));
+        return Err(match soon {
+            true => Refused::Busy(append, complete),
+            false => Refused::Full(append, complete),
+        });
     }
     state.reserve(&append.tenant, cost);
     let job = Job {

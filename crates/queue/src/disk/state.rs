@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use metrifold_base::within_share;
 
@@ -17,6 +18,8 @@ use super::ledger::{Ledger, Reason, Slot, Tally};
 use super::segment::{Place, Segment};
 use super::{ACK_BATCH, Entry, Event, Fate, Options};
 
+/// How long somebody may be told that room is on its way while the writer makes none.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// What a segment takes beyond its records.
 const SEGMENT_OVERHEAD: u64 = (2 * FILE_HEADER + ACK) as u64;
 
@@ -36,6 +39,8 @@ pub(super) struct DiskState {
     reserved_lines: u64,
     /// Somebody was refused since segments were last looked at.
     pub(super) starved: bool,
+    /// Since when the writer owes somebody room without having made any.
+    owed_since: Option<Instant>,
     pub(super) closed: bool,
     /// The first record that is not done, and when it was accepted.
     pub(super) oldest: Option<(u64, u64)>,
@@ -64,6 +69,7 @@ impl DiskState {
             reserved_of: HashMap::default(),
             reserved_lines: 0,
             starved: false,
+            owed_since: None,
             closed: false,
             oldest: None,
             rebooked: false,
@@ -172,6 +178,26 @@ impl DiskState {
         let reserved = reserved.map_or(0, |reserved| reserved.records);
         let own = self.ledger.queued_bytes(tenant) + reserved;
         within_share(own, cost, free)
+    }
+
+    /// Whether the writer is about to make room where the oldest make room: by writing what waits for
+    /// it, or by sealing the active segment, whose records can be given up then.
+    pub(super) fn is_making_room(&mut self) -> bool {
+        let active = self.segments.back();
+        let active = active.is_some_and(|last| !last.sealed && !last.is_empty());
+        (self.pending > 0 || active) && self.owe_room()
+    }
+
+    /// The writer owes somebody room. Returns whether it has made some lately: a disk that hangs is not
+    /// waited for.
+    pub(super) fn owe_room(&mut self) -> bool {
+        let since = *self.owed_since.get_or_insert_with(Instant::now);
+        since.elapsed() < PATIENCE
+    }
+
+    /// The writer has made room.
+    pub(super) fn made_room(&mut self) {
+        self.owed_since = None;
     }
 
     fn files<'a>(&self, segments: impl Iterator<Item = &'a Segment>) -> u64 {

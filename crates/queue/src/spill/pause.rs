@@ -30,7 +30,8 @@ impl Spill {
         state.backlog.pause(&name, until);
         self.some_paused.store(true, Ordering::Relaxed);
         if self.keeps() {
-            self.spill(&mut state, |it| it.batch.tenant() == tenant);
+            // What the disk does not take now, it takes when it is due.
+            let _ = self.spill(&mut state, |it| it.batch.tenant() == tenant);
         }
         self.evict(&mut state, tenant);
         drop(state);

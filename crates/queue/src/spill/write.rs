@@ -14,7 +14,7 @@ use crate::item::{Incoming, Queued, Tracked};
 
 use super::residence::{Residence, Unstored};
 use super::tasks::append_failed;
-use super::{Spill, SpillState, Taken, now_millis};
+use super::{Spill, SpillState, Taken, Unspilled, now_millis};
 
 impl Spill {
     /// Takes a batch into memory, or to disk if it has to wait behind others there.
@@ -30,7 +30,7 @@ impl Spill {
         let at_once = behind || (keeps && (paused || self.is_failing()));
         // What memory alone has must be on disk before what comes after it.
         let before = |it: &Unstored| self.is_failing() || it.batch.tenant() == tenant.as_ref();
-        if !at_once || !self.spill(&mut state, before) {
+        if !at_once || self.spill(&mut state, before).is_err() {
             let weight = item.batch.weight();
             if !behind && self.queue.has_room(tenant, weight) {
                 let lane = item.lane.id;
@@ -39,12 +39,18 @@ impl Spill {
                 let at_once = keeps && item.waits_for_disk() && state.residents.has_copy(lane);
                 self.keep_in_memory(&mut state, item, weight);
                 if at_once {
-                    self.spill(&mut state, |it| it.lane == lane);
+                    // What the disk does not take now, it takes when it is due.
+                    let _ = self.spill(&mut state, |it| it.lane == lane);
                 }
                 return Taken::In;
             }
-            if !keeps || !self.spill(&mut state, |_| true) {
+            if !keeps {
                 return Taken::Full(item);
+            }
+            match self.spill(&mut state, |_| true) {
+                Ok(()) => {}
+                Err(Unspilled::Full) => return Taken::Full(item),
+                Err(Unspilled::Busy) => return Taken::Busy(item),
             }
         }
         self.write(state, item)
@@ -121,22 +127,23 @@ impl Spill {
         let Unstored { batch, ticket, .. } = unstored;
         self.accounts.moved(batch.tenant(), tally);
         match refused {
-            Refused::Full(..) | Refused::Busy(..) => Taken::Full(back(batch, ticket)),
+            Refused::Full(..) => Taken::Full(back(batch, ticket)),
+            Refused::Busy(..) => Taken::Busy(back(batch, ticket)),
             Refused::TooLarge(..) => Taken::TooLarge(back(batch, ticket)),
             Refused::Closed(..) => Taken::Closed(back(batch, ticket)),
         }
     }
 
-    /// Appends those of these batches that memory alone has, as far as the disk takes them. Returns
-    /// whether all that can be stored is on its way.
+    /// Appends those of these batches that memory alone has, as far as the disk takes them. Fails
+    /// unless all that can be stored is on its way.
     pub(super) fn spill(
         self: &Arc<Self>,
         state: &mut SpillState,
         which: impl Fn(&Unstored) -> bool,
-    ) -> bool {
+    ) -> Result<(), Unspilled> {
         let due = state.storable().filter(|(_, it)| which(it));
         let due: Vec<u64> = due.map(|(id, _)| id).collect();
-        let mut clear = true;
+        let mut spilled = Ok(());
         let mut tenants = HashSet::new();
         for id in due {
             let Some(unstored) = state.residents.unstored(id) else {
@@ -161,8 +168,12 @@ impl Spill {
                     }
                 }
                 Err(Refused::TooLarge(..)) => unstored.storable = false,
-                Err(_) => {
-                    clear = false;
+                Err(Refused::Busy(..)) => {
+                    spilled = Err(Unspilled::Busy);
+                    break;
+                }
+                Err(Refused::Full(..) | Refused::Closed(..)) => {
+                    spilled = Err(Unspilled::Full);
                     break;
                 }
             }
@@ -171,7 +182,7 @@ impl Spill {
             // Senders that are answered when batches are stored will send more: these lanes hold.
             self.queue.hold(|tenant| tenants.contains(tenant));
         }
-        clear
+        spilled
     }
 
     /// The append of a batch that memory has as well is complete.

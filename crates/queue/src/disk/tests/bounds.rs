@@ -100,3 +100,52 @@ fn a_segment_that_is_done_behind_one_that_is_not_is_no_room() {
     }
     driven.check_balance();
 }
+
+/// Admits records until one is refused.
+fn admit_all(driven: &Driven, jobs: &mut VecDeque<Job>) -> Refused {
+    for number in 0.. {
+        let append = append("a", number % 50, 30_000);
+        match admit(&driven.shared, append, Box::new(|_| ())) {
+            Ok((_, job)) => jobs.push_back(job),
+            Err(refused) => return refused,
+        }
+    }
+    unreachable!("a queue has a bound")
+}
+
+#[test]
+fn a_newer_record_waits_while_the_oldest_cannot_be_given_up_yet() {
+    let mut driven = Driven::open(Arc::new(Simulated::default()), dropping()).unwrap();
+    // What the writer has not written cannot be given up.
+    let mut jobs = VecDeque::new();
+    let refused = admit_all(&driven, &mut jobs);
+    assert!(matches!(refused, Refused::Busy(..)), "{refused:?}");
+    driven.engine.commit(&mut jobs);
+    // Nor can what is in the segment to which it writes, until that is sealed.
+    while driven.shared.state().drop_oldest() {}
+    driven.engine.fold();
+    let refused = admit_all(&driven, &mut jobs);
+    assert!(matches!(refused, Refused::Busy(..)), "{refused:?}");
+    driven.engine.tend();
+    driven.append(append("a", 1, 30_000)).unwrap();
+    for job in jobs {
+        let mut state = driven.shared.state();
+        state.unreserve(&job.append.tenant, job.cost);
+    }
+    driven.check_balance();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_that_hangs_is_not_waited_for() {
+    let mut driven = Driven::open(Arc::new(Simulated::default()), dropping()).unwrap();
+    let mut jobs = VecDeque::new();
+    let refused = admit_all(&driven, &mut jobs);
+    assert!(matches!(refused, Refused::Busy(..)), "{refused:?}");
+    tokio::time::advance(std::time::Duration::from_secs(2)).await;
+    let refused = admit_all(&driven, &mut jobs);
+    assert!(matches!(refused, Refused::Full(..)), "{refused:?}");
+    // It works again.
+    driven.engine.commit(&mut jobs);
+    driven.append(append("a", 1, 30_000)).unwrap();
+    driven.check_balance();
+}

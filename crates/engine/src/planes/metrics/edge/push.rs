@@ -135,6 +135,8 @@ impl Edge {
     fn push_to_spill(&self, spill: &Arc<Spill>, incoming: Incoming) -> Option<Incoming> {
         match spill.push(incoming) {
             Taken::In => None,
+            // The disk is at work and not the endpoint is waited for, so that an optional sink waits too.
+            Taken::Busy(incoming) => Some(incoming),
             Taken::Full(incoming) if self.config.when_full(self.required) == WhenFull::Block => {
                 Some(incoming)
             }

@@ -3,12 +3,10 @@
 //! A component is in it by being registered: [`recipes`] says how it is configured at least and what
 //! counts as delivered, and one that has no recipe fails. What a case asks of a component is the
 //! same for all of its plane; what does not apply to one is left out with a reason that is printed.
-//!
-//! Panics are not here: no configuration makes a component of the product panic. The engine's tests
-//! show with components of their own that a panic ends the component alone.
 
 mod balance;
 mod lifecycle;
+mod panics;
 mod pressure;
 mod recipes;
 mod rig;

@@ -88,7 +88,7 @@ impl Place {
     }
 
     /// Whether the unit of this number has arrived.
-    fn has(&self, recipe: &Recipe, number: i64, program: &Metrifold) -> bool {
+    pub fn has(&self, recipe: &Recipe, number: i64, subject: impl Fn(&str) -> f64) -> bool {
         match recipe.arrives {
             Arrives::Endpoint if recipe.feeds == Feeds::Itself => {
                 self.endpoint.accepted().len() as i64 >= number
@@ -111,12 +111,20 @@ impl Place {
                 text.lines().any(|found| found == line)
             }
             Arrives::Folder => holds(&self.written(), &format!("rule_{number}_end")),
-            Arrives::Nowhere => {
-                let name = "metrifold_ledger_delivered_batches_total";
-                program.metric(name, &[("component_id", "subject")]) >= number as f64
-            }
+            Arrives::Nowhere => subject("ledger_delivered_batches_total") >= number as f64,
         }
     }
+}
+
+/// The sum of a metric over all its series of a component, on a metrics page.
+pub fn metric_of(page: &str, name: &str, component: &str) -> f64 {
+    let label = format!("component_id=\"{component}\"");
+    let lines = page
+        .lines()
+        .filter(|line| line.split(['{', ' ']).next() == Some(name) && line.contains(&label));
+    lines
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+        .sum()
 }
 
 /// Whether a file of a folder holds a text.
@@ -200,11 +208,7 @@ impl Rig {
 
     /// What feeds it.
     pub fn feeder(&self) -> Feeder {
-        Feeder {
-            address: self.program.ingest,
-            rules: self.place.rules(),
-            recipe: self.recipe,
-        }
+        Feeder::new(self.program.ingest, &self.place, self.recipe)
     }
 
     /// Has the unit of this number go in, and says whether it was taken.
@@ -222,7 +226,8 @@ impl Rig {
     }
 
     pub fn has_arrived(&self, number: i64) -> bool {
-        self.place.has(self.recipe, number, &self.program)
+        self.place
+            .has(self.recipe, number, |name| self.subject(name))
     }
 
     /// A metric of the component.
@@ -266,6 +271,14 @@ pub struct Feeder {
 }
 
 impl Feeder {
+    pub fn new(address: SocketAddr, place: &Place, recipe: &'static Recipe) -> Self {
+        Self {
+            address,
+            rules: place.rules(),
+            recipe,
+        }
+    }
+
     /// Has the unit of this number go in, and says whether it was taken.
     pub fn feed(&self, number: i64) -> bool {
         (200..300).contains(&self.status(number))

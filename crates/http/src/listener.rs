@@ -287,6 +287,12 @@ impl Listeners {
         self.0.start();
     }
 
+    /// The same for addresses at which somebody serves: what is being built for a configuration that
+    /// may not come into force stays closed.
+    pub fn start_served(&self) {
+        self.0.start_served();
+    }
+
     /// Reads the certificates of all listeners again, for connections to come. Where that fails,
     /// the old ones stay in use, and the reason is returned.
     pub fn renew_certificates(&self) -> Vec<BuildError> {

@@ -7,6 +7,7 @@ use metrifold_base::{BuildError, ShutdownTrigger};
 use metrifold_discovery::{
     Handles, Provider, ProviderConfig, ProviderContext, Published, Publisher, Slot, SlotOptions,
 };
+use metrifold_http::Listeners;
 use metrifold_telemetry::State;
 
 use crate::config::{Config, ProviderTable};
@@ -153,7 +154,13 @@ impl Discovery {
                 continue;
             };
             let options = options(config, table);
-            let running = start_provider(slot, provider, table.config.clone(), options);
+            let running = start_provider(
+                slot,
+                provider,
+                table.config.clone(),
+                options,
+                &workshop.listeners,
+            );
             self.providers.insert(name.into(), running);
         }
         // A publisher takes over the path of its predecessor before that ends.
@@ -188,6 +195,7 @@ fn start_provider(
     provider: Box<dyn Provider>,
     config: Arc<dyn ProviderConfig>,
     options: SlotOptions,
+    listeners: &Listeners,
 ) -> Running<Slot> {
     let run = |slot: &Arc<Slot>, provider, options: &SlotOptions| -> Run {
         let feed = slot.take_over(options.clone());
@@ -202,7 +210,7 @@ fn start_provider(
         Box::new(move || Ok(run(&slot, config.build(&cx)?, &options)))
     };
     let subject = Box::new(Supervisee(slot.clone()));
-    start(slot, slot.name(), subject, first, rebuild)
+    start(slot, slot.name(), subject, first, rebuild, listeners)
 }
 
 fn start_publisher(
@@ -222,7 +230,15 @@ fn start_publisher(
         })
     };
     let subject = Box::new(Supervisee(known.clone()));
-    start(known, &known.name, subject, run(publisher), rebuild)
+    let listeners = &workshop.listeners;
+    start(
+        known,
+        &known.name,
+        subject,
+        run(publisher),
+        rebuild,
+        listeners,
+    )
 }
 
 fn start<T>(
@@ -231,6 +247,7 @@ fn start<T>(
     subject: Box<dyn Subject>,
     first: Run,
     rebuild: Rebuild,
+    listeners: &Listeners,
 ) -> Running<T> {
     let (stop, stopped) = ShutdownTrigger::new();
     let task = supervise::spawn(Supervised {
@@ -238,6 +255,7 @@ fn start<T>(
         subject,
         first: Some(first),
         rebuild,
+        listeners: listeners.clone(),
         shutdown: stopped,
     });
     Running {

@@ -291,6 +291,7 @@ fn start_sink<P: Buildable>(
         subject: supervise::component(Kind::Sink, metrics),
         first: Some(first),
         rebuild,
+        listeners: workshop.listeners.clone(),
         shutdown: stopped,
     });
     RunningSink { task, stop, edge }
@@ -322,6 +323,7 @@ fn start_source<P: Buildable>(
         subject: supervise::component(Kind::Source, metrics.clone()),
         first: Some(run(source, &output, &stopped)),
         rebuild,
+        listeners: workshop.listeners.clone(),
         shutdown: stopped,
     });
     RunningSource {

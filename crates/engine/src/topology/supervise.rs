@@ -8,6 +8,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info, warn};
 
 use metrifold_base::{Backoff, BoxFuture, BuildError, RunError, Shutdown};
+use metrifold_http::Listeners;
 use metrifold_model::Kind;
 use metrifold_telemetry::{ComponentMetrics, Reporter, State};
 
@@ -72,6 +73,8 @@ pub(super) struct Supervised {
     pub(super) subject: Box<dyn Subject>,
     pub(super) first: Option<Run>,
     pub(super) rebuild: Rebuild,
+    /// On which it listens anew, if it was the only one at its address.
+    pub(super) listeners: Listeners,
     /// When it is set, an end is an end.
     pub(super) shutdown: Shutdown,
 }
@@ -111,6 +114,7 @@ async fn supervise(component: Supervised, first: Option<BoxFuture<Result<(), Run
         id,
         subject,
         rebuild,
+        listeners,
         mut shutdown,
         ..
     } = component;
@@ -155,6 +159,7 @@ async fn supervise(component: Supervised, first: Option<BoxFuture<Result<(), Run
             Ok(run) => {
                 info!(component = %id, kind, "component was built anew");
                 next = Some(run());
+                listeners.start_served();
             }
             Err(error) => {
                 subject.failed("build", &error.to_string());

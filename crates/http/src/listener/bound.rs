@@ -86,6 +86,12 @@ struct Claims {
     list: Vec<Claim>,
 }
 
+impl Claims {
+    fn is_any_served(&self) -> bool {
+        self.list.iter().any(|claim| claim.handler.is_some())
+    }
+}
+
 struct Claim {
     id: u64,
     owner: String,
@@ -169,7 +175,16 @@ impl Shared {
 
     /// Starts the accept loops that are not running yet.
     pub(super) fn start(&self) {
-        for bound in lock(&self.listeners).iter() {
+        self.start_where(|_| true);
+    }
+
+    /// The same where a path has a handler.
+    pub(super) fn start_served(&self) {
+        self.start_where(|bound| lock(&bound.claims).is_any_served());
+    }
+
+    fn start_where(&self, wanted: impl Fn(&Bound) -> bool) {
+        for bound in lock(&self.listeners).iter().filter(|bound| wanted(bound)) {
             match bound.open_socket(&self.connections) {
                 Ok(true) => {
                     bound.announce();
@@ -365,7 +380,7 @@ impl Bound {
         let Some(Successor { bound, cut }) = self.successor.get() else {
             return;
         };
-        if claims.list.iter().any(|claim| claim.handler.is_some()) {
+        if claims.is_any_served() {
             return;
         }
         let (Socket::Accepting(socket), Some(bound)) = (self.close(), bound.upgrade()) else {

@@ -1,8 +1,11 @@
 //! What is published, as a real Prometheus reads it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
+use serde_json::Value;
+
+use metrifold_testing::consul::{Consul, instance};
 use metrifold_testing::peers::Prometheus;
 use metrifold_testing::{Endpoint, Metrifold, Reply, free_address, get, until_so};
 
@@ -71,4 +74,70 @@ fn prometheus_reads_the_published_file_and_the_served_list_and_keeps_both_throug
     until_has(&[1, 3]);
     server.now(list(&first.replace("127.0.0.1:2", "127.0.0.1:4")));
     until_has(&[1, 4]);
+}
+
+/// The labels of targets as they are discovered, with an address.
+fn discovered(targets: &Value, labels: &str) -> BTreeSet<BTreeMap<String, String>> {
+    let targets = targets.as_array().unwrap().iter();
+    let of = targets.map(|target| {
+        let labels = target[labels].as_object().unwrap().iter();
+        let kept = labels.filter(|(name, _)| name.starts_with("__meta_") || *name == "__address__");
+        let text =
+            |(name, value): (&String, &Value)| (name.clone(), value.as_str().unwrap().to_owned());
+        kept.map(text).collect()
+    });
+    of.collect()
+}
+
+#[test]
+#[ignore = "needs the peers that `make live` builds"]
+fn prometheus_finds_the_same_in_consul_with_the_same_labels() {
+    let consul = Consul::new();
+    let mut down = instance("web", "w2", "10.0.0.2", 80, &[]);
+    down["Service"]["Address"] = "fd00::2".into();
+    down["Service"]["Tags"] = Value::Null;
+    down["Checks"][0]["Status"] = "critical".into();
+    consul.register(
+        "web",
+        vec![instance("web", "w1", "10.0.0.1", 80, &["a", "b"]), down],
+    );
+    consul.register("db", vec![instance("db", "d1", "10.0.0.3", 5432, &["a"])]);
+    let server = consul.endpoint.address();
+    let jobs = [
+        ("all", ""),
+        ("tagged", "tags: [a]"),
+        ("named", "services: [web]"),
+    ];
+    let theirs: String = jobs
+        .iter()
+        .map(|(job, keys)| {
+            format!(
+                "- job_name: {job}\n  consul_sd_configs: [{{ server: '{server}', refresh_interval: 100ms, {keys} }}]\n"
+            )
+        })
+        .collect();
+    let prometheus = Prometheus::start_3(&format!("scrape_configs:\n{theirs}"));
+    let ours = jobs.map(|(job, keys)| {
+        let keys = keys.replace(": [", " = [\"").replace(']', "\"]");
+        format!("[discovery.{job}]\ntype = \"consul\"\nserver = \"http://{server}\"\nrefresh_interval = \"100ms\"\n{keys}\n")
+    });
+    let child = Metrifold::start(&ours.concat());
+    let same = |counts: [usize; 3]| {
+        for ((job, _), count) in jobs.iter().zip(counts) {
+            until_so(&format!("{job} are {count}, the same in both"), || {
+                let url = format!("{}/api/v1/targets?scrapePool={job}", prometheus.url());
+                let theirs = get(&url).json()["data"]["activeTargets"].clone();
+                let theirs = discovered(&theirs, "discoveredLabels");
+                let found = child.get(&format!("/api/v1/discovery?provider={job}&limit=1000"));
+                let ours = discovered(&found.json()["targets"], "labels");
+                ours == theirs && ours.len() == count
+            });
+        }
+    };
+    same([3, 2, 2]);
+    consul.register("web", vec![instance("web", "w3", "10.0.0.4", 81, &["a"])]);
+    consul.register("new", vec![instance("new", "n", "10.0.0.5", 1, &[])]);
+    same([3, 2, 1]);
+    consul.deregister("db");
+    same([2, 1, 1]);
 }

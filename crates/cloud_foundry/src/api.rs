@@ -11,10 +11,9 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use thiserror::Error;
 
 use metrifold_base::foreign;
-use metrifold_discovery::{Failure, Reason};
+use metrifold_discovery::{Exchange, Failure, Reason};
 use metrifold_http::place;
 
-use crate::exchange::Exchange;
 use crate::pace::Pace;
 use crate::resources::{Errors, Included, Info, Page, Pagination, Resource};
 use crate::uaa::Uaa;

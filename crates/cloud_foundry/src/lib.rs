@@ -20,7 +20,6 @@
 
 mod api;
 mod config;
-mod exchange;
 mod label_selector;
 mod metadata;
 mod pace;

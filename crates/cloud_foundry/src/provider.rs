@@ -9,13 +9,13 @@ use tokio::time::Instant;
 use metrifold_base::keys::{Keys, defaults};
 use metrifold_base::{BoxFuture, BuildError, Period, Problems, RunError};
 use metrifold_discovery::{
-    Failure, Feed, Limits, OnEmpty, Provider, ProviderConfig, ProviderContext, ProviderInfo, Reason,
+    Exchange, Failure, Feed, Limits, OnEmpty, Provider, ProviderConfig, ProviderContext,
+    ProviderInfo, Reason,
 };
 use metrifold_http::place;
 
 use crate::api::Api;
 use crate::config::{CloudFoundryConfig, SelectKeys};
-use crate::exchange::Exchange;
 use crate::pace::Pace;
 use crate::reader::{Foundation, Reader};
 use crate::select::Selector;

@@ -8,10 +8,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::debug;
 
-use metrifold_discovery::Failure;
+use metrifold_discovery::{Failure, exchange::escape};
 
 use crate::api::{Api, ApiError, List};
-use crate::exchange::escape;
 use crate::metadata::Metadata;
 use crate::resources::{
     App, Binding, Domain, Instance, Organization, Process, Route, RouteBinding, Space, Stats,

@@ -16,12 +16,11 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use metrifold_base::{Secret, foreign, locked, read_text};
-use metrifold_discovery::{Failure, Reason};
+use metrifold_discovery::{Exchange, Failure, Reason, exchange::escape};
 use metrifold_files::replace_private;
 use metrifold_http::place;
 
 use crate::config::{Grant, UaaKeys};
-use crate::exchange::{Exchange, escape};
 
 /// The largest answer that is taken for a token, or for the places of the platform.
 const MAX_ANSWER: usize = 1 << 20;

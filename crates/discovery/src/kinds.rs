@@ -1,9 +1,11 @@
 //! The kinds of providers. Each registers itself.
 
+mod consul;
 #[cfg(feature = "dns")]
 mod dns;
 mod file;
 mod http;
+mod marathon;
 mod static_list;
 
 pub(crate) use file::Format;

@@ -23,6 +23,7 @@
 
 mod answer;
 mod directory;
+pub mod exchange;
 mod file_sd;
 mod kept;
 mod kinds;
@@ -37,6 +38,7 @@ mod snapshot;
 
 pub use answer::{Failure, Reason};
 pub use directory::{Directory, Handles};
+pub use exchange::{Answered, Exchange};
 #[doc(hidden)]
 pub use file_sd::verdict;
 pub use kinds::LEFT_OUT;

@@ -14,6 +14,7 @@ mod authority;
 pub mod cloud_foundry;
 mod command;
 pub mod config;
+pub mod consul;
 pub mod edits;
 mod endpoint;
 mod http;

@@ -125,7 +125,6 @@ pub(super) fn convert(args: &MppArgs) -> Result<Converted, String> {
     if let Some(url) = &args.marathon_url {
         providers.push("marathon");
         marathon(args, url, &mut text)?;
-        notes.push(missing("marathon"));
     }
     if providers.is_empty() {
         return Err(
@@ -239,12 +238,15 @@ fn marathon(args: &MppArgs, url: &str, text: &mut String) -> Result<(), String> 
         list(url),
         list(apps)
     );
+    // mpp takes the first port of a task.
+    text.push_str("port_index = 0\n");
     if args.marathon_principal_secret.is_some() {
         // Not printed: it is read from where mpp had it.
         text.push_str("principal_secret = \"${MPP_MARATHON_PRINCIPAL_SECRET}\"\n");
-    }
-    if let Some(endpoint) = &args.marathon_auth_endpoint {
-        let _ = writeln!(text, "auth_endpoint = {}", quoted(endpoint));
+        // Without a secret, mpp logs in nowhere.
+        if let Some(endpoint) = &args.marathon_auth_endpoint {
+            let _ = writeln!(text, "auth_endpoint = {}", quoted(endpoint));
+        }
     }
     if insecure(args.insecure.as_deref())? {
         text.push_str("tls.insecure_skip_verify = true\n");
@@ -377,8 +379,8 @@ mod tests {
                 "{expected}:\n{text}"
             );
         }
-        // Those kinds of discovery are checked by those who have them.
-        if text.contains("type = \"kubernetes\"") || text.contains("type = \"marathon\"") {
+        // That kind of discovery is checked by those who have it.
+        if text.contains("type = \"kubernetes\"") {
             text.parse::<toml::Table>().unwrap();
             return;
         }
@@ -573,7 +575,7 @@ mod tests {
 
     #[test]
     fn marathon_apps() {
-        expect(MARATHON, &["apps = [\"/prom\", \"/b\"]"]);
+        expect(MARATHON, &["apps = [\"/prom\", \"/b\"]", "port_index = 0"]);
     }
 
     #[test]
@@ -588,7 +590,9 @@ mod tests {
 
     #[test]
     fn marathon_auth_endpoint() {
-        let line = format!("{MARATHON} --marathon-auth-endpoint https://auth/login");
+        let line = format!(
+            "{MARATHON} --marathon-principal-secret x --marathon-auth-endpoint https://auth/login"
+        );
         expect(&line, &["auth_endpoint = \"https://auth/login\""]);
     }
 

@@ -1,5 +1,6 @@
 //! The end of a slot that a provider writes to: what came of asking its sources.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -48,6 +49,11 @@ impl Feed {
         inner.groups.get(source).map_or(0, |targets| targets.len())
     }
 
+    /// How many targets are known of all sources.
+    pub fn count(&self) -> usize {
+        locked(&self.slot.inner).targets.len()
+    }
+
     /// Tells what was found at this attempt and is no target.
     pub fn leave_out(&self, mut left_out: Vec<LeftOut>) {
         let mut inner = locked(&self.slot.inner);
@@ -61,12 +67,17 @@ impl Feed {
     /// Tells what came of asking all sources that there are. Others that were known are gone.
     /// Sorting and comparing takes a while for many targets: not on a worker thread.
     pub fn all(&self, answers: Vec<Answer>) {
-        self.tell(answers, true);
+        self.tell(answers, Gone::Others);
     }
 
     /// Tells what came of asking some sources. The others are as they were.
     pub fn some(&self, answers: Vec<Answer>) {
-        self.tell(answers, false);
+        self.tell(answers, Gone::These(Vec::new()));
+    }
+
+    /// Tells that these sources are there no more. The others are as they were.
+    pub fn without(&self, sources: Vec<Arc<str>>) {
+        self.tell(Vec::new(), Gone::These(sources));
     }
 
     /// Tells that all sources say the same as before.
@@ -84,7 +95,7 @@ impl Feed {
         locked(&self.slot.inner).failed.is_empty()
     }
 
-    fn tell(&self, answers: Vec<Answer>, all: bool) {
+    fn tell(&self, answers: Vec<Answer>, gone: Gone) {
         let slot = &self.slot;
         // Sorted before anybody has to wait for the lock.
         let sorted = answers.into_iter().map(|(source, answer)| {
@@ -102,11 +113,11 @@ impl Feed {
             return;
         }
         let mut diff = Diff::default();
-        let mut answered = Vec::new();
+        let mut answered = HashSet::new();
         let mut good = Vec::new();
         let mut whole = true;
         for (source, answer) in answers {
-            answered.push(source.clone());
+            answered.insert(source.clone());
             match answer.and_then(|targets| judge(&inner, &source, targets)) {
                 Ok(targets) => good.push((source, targets)),
                 Err(failure) => {
@@ -115,24 +126,25 @@ impl Feed {
                 }
             }
         }
-        let gone: Vec<Arc<str>> = match all {
-            true => {
+        let gone: HashSet<Arc<str>> = match gone {
+            Gone::Others => {
                 let known = inner.groups.keys().chain(inner.failed.keys());
-                let gone = known.filter(|source| !answered.contains(source));
+                let gone = known.filter(|source| !answered.contains(*source));
                 gone.cloned().collect()
             }
-            false => Vec::new(),
+            Gone::These(sources) => sources.into_iter().collect(),
         };
         // Answers of another question go when this one has been answered as a whole.
         let keeps = inner.inherited && !whole;
         let replaced: usize = good.iter().map(|(_, targets)| targets.len()).sum();
-        let others: usize = inner
-            .groups
-            .iter()
-            .filter(|(source, _)| !good.iter().any(|(known, _)| known == *source))
-            .filter(|(source, _)| !gone.contains(source))
-            .map(|(_, targets)| targets.len())
-            .sum();
+        let others: usize = {
+            let new: HashSet<&Arc<str>> = good.iter().map(|(source, _)| source).collect();
+            let others = inner.groups.iter();
+            others
+                .filter(|(source, _)| !new.contains(source) && !gone.contains(*source))
+                .map(|(_, targets)| targets.len())
+                .sum()
+        };
         if let Err(failure) = inner.options.limits.check_count(replaced + others) {
             for (source, _) in &good {
                 slot.complain(&mut inner, source, failure.clone());
@@ -175,6 +187,13 @@ impl Feed {
         self.slot.clone().keep().await;
         std::future::pending::<()>().await;
     }
+}
+
+/// Which sources are there no more.
+enum Gone {
+    /// All that have not been asked.
+    Others,
+    These(Vec<Arc<str>>),
 }
 
 /// Takes the answer of a source, or says why not.

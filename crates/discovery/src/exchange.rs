@@ -1,4 +1,4 @@
-//! One request to the control plane and its whole answer, within bounds.
+//! One request to a control plane and its whole answer, within bounds.
 
 use std::time::Duration;
 
@@ -7,45 +7,72 @@ use http::header::{CONTENT_LENGTH, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use tokio::time::Instant;
 
-use metrifold_discovery::{Failure, Reason};
 use metrifold_http::{BodyError, Client, body, place};
+
+use crate::answer::{Failure, Reason};
 
 /// Sends requests. A clone shares the connections.
 #[derive(Clone, Debug)]
-pub(crate) struct Exchange {
+pub struct Exchange {
     client: Client,
     timeout: Duration,
 }
 
 /// What was answered.
 #[derive(Clone, Debug)]
-pub(crate) struct Answered {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
+pub struct Answered {
+    /// The status. Redirects are answers.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
 }
 
 impl Exchange {
-    pub(crate) fn new(client: Client, timeout: Duration) -> Self {
+    /// Requests that may take so long, answer included.
+    pub fn new(client: Client, timeout: Duration) -> Self {
         Self { client, timeout }
     }
 
     /// Sends a request and reads at most so many bytes of its answer. Redirects are answers.
-    pub(crate) async fn send(
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is no whole answer in time, or a larger one.
+    pub async fn send(
+        &self,
+        method: Method,
+        uri: &Uri,
+        headers: HeaderMap,
+        content: impl Into<Bytes>,
+        most: usize,
+    ) -> Result<Answered, Failure> {
+        self.send_within(method, uri, headers, content, most, self.timeout)
+            .await
+    }
+
+    /// The same with another time limit.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is no whole answer in time, or a larger one.
+    pub async fn send_within(
         &self,
         method: Method,
         uri: &Uri,
         mut headers: HeaderMap,
         content: impl Into<Bytes>,
         most: usize,
+        timeout: Duration,
     ) -> Result<Answered, Failure> {
-        let deadline = Instant::now() + self.timeout;
+        let deadline = Instant::now() + timeout;
         let agent = concat!("metrifold/", env!("CARGO_PKG_VERSION"));
         headers.insert(USER_AGENT, HeaderValue::from_static(agent));
         let content: Bytes = content.into();
         let answer = self
             .client
-            .request(method, uri, headers, content, self.timeout)
+            .request(method, uri, headers, content, timeout)
             .await
             .map_err(|error| Failure::new(Reason::Unreachable, error))?;
         let (head, body) = answer.into_parts();
@@ -68,8 +95,8 @@ impl Exchange {
     }
 }
 
-/// Percent-encodes what may stand in a query or a form.
-pub(crate) fn escape(text: &str) -> String {
+/// Percent-encodes what may stand in a path, a query or a form.
+pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
@@ -80,4 +107,21 @@ pub(crate) fn escape(text: &str) -> String {
         }
     }
     escaped
+}
+
+/// A host and a port as one address; IPv6 gets its brackets.
+pub fn join(host: &str, port: u32) -> String {
+    match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    }
+}
+
+/// A name as part of a label's name, as Prometheus makes it: other characters than letters, digits
+/// and underscores become underscores.
+pub fn label_part(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    name.chars()
+        .map(|c| if plain(c) { c } else { '_' })
+        .collect()
 }

@@ -13,6 +13,8 @@ mod canonical;
 pub(crate) mod connection;
 pub(crate) mod refusals;
 pub(crate) mod routes;
+mod settings;
+mod shared;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -28,8 +30,9 @@ use super::access::Access;
 use super::body::Body;
 use super::methods::Methods;
 use super::tls::ServerTls;
-use crate::listener::bound::{Bound, Shared};
+use crate::listener::bound::Bound;
 use crate::listener::routes::Table;
+use crate::listener::shared::Shared;
 
 pub use refusals::TurnedAway;
 

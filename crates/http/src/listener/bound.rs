@@ -1,43 +1,27 @@
-//! The listeners' insides: sockets, claims on paths, and their end.
+//! A bound address: its socket, the claims on its paths, and its end.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, oneshot, watch};
-use tokio_rustls::TlsAcceptor;
-use tracing::{error, info, warn};
+use tokio::sync::{oneshot, watch};
+use tracing::{info, warn};
 
 use metrifold_base::BuildError;
 
 use crate::access::Access;
-use crate::descriptors;
-use crate::listener::accept;
-use crate::listener::announce;
 use crate::listener::connection::Ending;
 use crate::listener::refusals::{Refusals, Watcher};
-use crate::listener::routes::{self, Served, Table};
-use crate::listener::{Handler, Listen};
+use crate::listener::routes::{Served, Table};
+use crate::listener::settings::Settings;
+use crate::listener::{Handler, Listen, accept, announce};
 use crate::socket::{self, overlap};
 use crate::timed::{Phase, Spare};
-use crate::tls::ServerTls;
-
-/// What the handles share.
-pub(super) struct Shared {
-    listeners: Mutex<Vec<Arc<Bound>>>,
-    ended: AtomicBool,
-    /// Every connection holds a receiver, of closed listeners too. `true` cuts them all.
-    connections: watch::Sender<bool>,
-    /// Is told of refusals.
-    watcher: Arc<OnceLock<Watcher>>,
-}
 
 /// A bound address.
 pub(super) struct Bound {
@@ -62,21 +46,12 @@ struct Successor {
     cut: watch::Sender<bool>,
 }
 
-enum Socket {
+pub(super) enum Socket {
     Bound(std::net::TcpListener),
     /// Bound beside others that have a part of its address, and listening once it is started.
     Reserved(socket2::Socket, Vec<Arc<Bound>>),
     Accepting(TcpListener),
     Closed,
-}
-
-/// All that a listener and not a path determines.
-pub(super) struct Settings {
-    pub(super) listen: Listen,
-    pub(super) acceptor: Option<TlsAcceptor>,
-    /// When the certificate expires that is shown.
-    expires: Option<SystemTime>,
-    pub(super) slots: Arc<Semaphore>,
 }
 
 #[derive(Default)]
@@ -92,7 +67,7 @@ impl Claims {
     }
 }
 
-struct Claim {
+pub(super) struct Claim {
     id: u64,
     owner: String,
     settings: Arc<Settings>,
@@ -118,169 +93,9 @@ pub(super) struct Opened {
     pub(super) phase: Arc<Phase>,
 }
 
-impl Default for Shared {
-    fn default() -> Self {
-        Self {
-            listeners: Mutex::default(),
-            ended: AtomicBool::new(false),
-            connections: watch::Sender::new(false),
-            watcher: Arc::default(),
-        }
-    }
-}
-
-impl Shared {
-    /// Binds the address if need be, and claims the path.
-    pub(super) fn claim(
-        &self,
-        listen: &Listen,
-        owner: &str,
-    ) -> Result<(Arc<Bound>, u64), BuildError> {
-        routes::check(&listen.path).map_err(|error| BuildError::new("path", error))?;
-        let mut listeners = lock(&self.listeners);
-        if self.ended.load(Ordering::Relaxed) {
-            return Err(BuildError::new(listen.address, "listeners are shut down"));
-        }
-        let known = listeners
-            .iter()
-            .find(|bound| bound.address == listen.address && bound.successor.get().is_none());
-        if let Some(bound) = known {
-            let claim = bound.claim(listen, owner)?;
-            return Ok((Arc::clone(bound), claim));
-        }
-        let bound = Arc::new(Bound::bind(listen, &listeners, &self.watcher)?);
-        let claim = bound.claim(listen, owner)?;
-        listeners.push(Arc::clone(&bound));
-        Ok((bound, claim))
-    }
-
-    /// Gives a claim up, and the address with the last one.
-    pub(super) fn release(&self, bound: &Arc<Bound>, claim: u64) {
-        // Dropped last, after the lock: a handler may own a route itself.
-        let _garbage;
-        // Held throughout, so that nobody claims a path on a listener that is about to close.
-        let mut listeners = lock(&self.listeners);
-        let last;
-        (last, _garbage) = bound.release(claim);
-        if last {
-            listeners.retain(|other| !Arc::ptr_eq(other, bound));
-            bound.close();
-        }
-    }
-
-    pub(super) fn watch_refusals(&self, watcher: Watcher) {
-        // An error says that somebody watches already.
-        let _ = self.watcher.set(watcher);
-    }
-
-    /// Starts the accept loops that are not running yet.
-    pub(super) fn start(&self) {
-        self.start_where(|_| true);
-    }
-
-    /// The same where a path has a handler.
-    pub(super) fn start_served(&self) {
-        self.start_where(|bound| lock(&bound.claims).is_any_served());
-    }
-
-    fn start_where(&self, wanted: impl Fn(&Bound) -> bool) {
-        for bound in lock(&self.listeners).iter().filter(|bound| wanted(bound)) {
-            match bound.open_socket(&self.connections) {
-                Ok(true) => {
-                    bound.announce();
-                    let cut = self.connections.clone();
-                    tokio::spawn(accept::accept(Arc::clone(bound), cut));
-                }
-                Ok(false) => {}
-                Err(error) => error!(address = %bound.local, %error, "cannot listen"),
-            }
-        }
-    }
-
-    /// Reads all certificates again.
-    pub(super) fn renew_certificates(&self) -> Vec<BuildError> {
-        let listeners = lock(&self.listeners);
-        let renewed = listeners.iter().map(|bound| bound.renew_certificates());
-        renewed.filter_map(Result::err).collect()
-    }
-
-    /// When the certificates expire that are shown, by the addresses that are bound.
-    pub(super) fn certificates(&self) -> Vec<(SocketAddr, SystemTime)> {
-        let listeners = lock(&self.listeners);
-        let shown = listeners.iter();
-        shown
-            .filter_map(|bound| Some((bound.local, bound.settings.load().expires?)))
-            .collect()
-    }
-
-    /// Ends all listeners and connections.
-    pub(super) async fn shutdown(&self, limit: Duration) -> usize {
-        self.ended.store(true, Ordering::Relaxed);
-        let listeners = std::mem::take(&mut *lock(&self.listeners));
-        for bound in &listeners {
-            bound.close();
-        }
-        if tokio::time::timeout(limit, self.connections.closed())
-            .await
-            .is_ok()
-        {
-            return 0;
-        }
-        let left = self.connections.receiver_count();
-        self.connections.send_replace(true);
-        left
-    }
-}
-
-impl Settings {
-    /// Whether certificates that callers show are verified here.
-    pub(super) fn verifies(&self) -> bool {
-        let tls = self.listen.tls.as_ref();
-        tls.is_some_and(|tls| tls.client_ca_file.is_some())
-    }
-
-    /// Reads the certificates. Connections are counted together with those of `before`, if that
-    /// had the same limit.
-    fn build(listen: &Listen, before: Option<&Self>) -> Result<Self, BuildError> {
-        let acceptor = match &listen.tls {
-            None => None,
-            Some(tls) => Some(TlsAcceptor::from(tls.config()?)),
-        };
-        let expires = listen.tls.as_ref().and_then(ServerTls::expires);
-        let slots = match before {
-            Some(before) if before.listen.max_connections == listen.max_connections => {
-                Arc::clone(&before.slots)
-            }
-            _ => Arc::new(Semaphore::new(connections(listen)?)),
-        };
-        Ok(Self {
-            listen: listen.clone(),
-            acceptor,
-            expires,
-            slots,
-        })
-    }
-}
-
-/// How many connections a listener may have.
-fn connections(listen: &Listen) -> Result<usize, BuildError> {
-    let limit = descriptors::limit();
-    let Some(connections) = listen.max_connections else {
-        return Ok(descriptors::default_connections(limit));
-    };
-    if !descriptors::leave_room(connections, limit) {
-        let limit = limit.unwrap_or_default();
-        let reason = format!(
-            "max_connections = {connections} leaves too few of the {limit} descriptors that the process may have for files and endpoints: raise their number (ulimit -n, LimitNOFILE) or lower this"
-        );
-        return Err(BuildError::new(listen.address, reason));
-    }
-    Ok(connections.min(Semaphore::MAX_PERMITS))
-}
-
 impl Bound {
     /// Binds an address, if need be beside what `others` have of it.
-    fn bind(
+    pub(super) fn bind(
         listen: &Listen,
         others: &[Arc<Self>],
         watcher: &Arc<OnceLock<Watcher>>,
@@ -335,6 +150,16 @@ impl Bound {
             closed: watch::Sender::new(false),
             successor: OnceLock::new(),
         })
+    }
+
+    /// Whether it was bound for this address, and nobody has taken that over.
+    pub(super) fn has_for_itself(&self, address: SocketAddr) -> bool {
+        self.address == address && self.successor.get().is_none()
+    }
+
+    /// Whether a path has a handler.
+    pub(super) fn is_served(&self) -> bool {
+        lock(&self.claims).is_any_served()
     }
 
     /// Lets another listener have the port, too, or no more.
@@ -392,7 +217,7 @@ impl Bound {
         }
     }
 
-    fn claim(&self, listen: &Listen, owner: &str) -> Result<u64, BuildError> {
+    pub(super) fn claim(&self, listen: &Listen, owner: &str) -> Result<u64, BuildError> {
         let mut claims = lock(&self.claims);
         for other in claims.list.iter().filter(|claim| !claim.served) {
             let theirs = &other.settings.listen;
@@ -422,7 +247,7 @@ impl Bound {
     }
 
     /// Says what is listened on, and for whom.
-    fn announce(&self) {
+    pub(super) fn announce(&self) {
         let claims = lock(&self.claims);
         let of = |claim: &Claim| {
             let listen = &claim.settings.listen;
@@ -481,7 +306,7 @@ impl Bound {
 
     /// Reads the certificates again: all or none, for the claims too, since their settings come
     /// back when they are served again.
-    fn renew_certificates(&self) -> Result<(), BuildError> {
+    pub(super) fn renew_certificates(&self) -> Result<(), BuildError> {
         let mut claims = lock(&self.claims);
         let renew = |old: &Arc<Settings>| match &old.listen.tls {
             Some(_) => Settings::build(&old.listen, Some(old)).map(Arc::new),
@@ -499,7 +324,7 @@ impl Bound {
 
     /// Gives a claim up; true if it was the last. What is returned beside must be dropped without
     /// locks.
-    fn release(&self, id: u64) -> (bool, (Vec<Claim>, Arc<Table>)) {
+    pub(super) fn release(&self, id: u64) -> (bool, (Vec<Claim>, Arc<Table>)) {
         let mut claims = lock(&self.claims);
         let gone: Vec<Claim> = claims.list.extract_if(.., |claim| claim.id == id).collect();
         let last = claims.list.is_empty();
@@ -539,7 +364,7 @@ impl Bound {
     }
 
     /// Makes the socket ready to accept; false if it was before, or is closed.
-    fn open_socket(self: &Arc<Self>, cut: &watch::Sender<bool>) -> io::Result<bool> {
+    pub(super) fn open_socket(self: &Arc<Self>, cut: &watch::Sender<bool>) -> io::Result<bool> {
         let mut socket = lock(&self.socket);
         let (listening, before) = match &mut *socket {
             Socket::Bound(bound) => (bound.try_clone()?, Vec::new()),
@@ -563,7 +388,7 @@ impl Bound {
     }
 
     /// Closes the socket at once, unless what is returned is kept, and tells all connections to end.
-    fn close(&self) -> Socket {
+    pub(super) fn close(&self) -> Socket {
         let socket = std::mem::replace(&mut *lock(&self.socket), Socket::Closed);
         if let Socket::Reserved(_, others) = &socket {
             for other in others {

@@ -10,8 +10,10 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use metrifold_base::locked;
+use metrifold_base::{Period, locked};
 use metrifold_promql::{At, Duration, Expr, NodeKind, Offset, Options, parse};
+
+use crate::keys::CacheKeys;
 
 /// The steps of a range query: from `start` to `last`, in milliseconds since the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,26 @@ impl Steps {
     /// Those up to a time; none if there is none.
     fn until(self, time: i64) -> Option<Self> {
         Self::new(self.start, self.last.min(time), self.step)
+    }
+
+    /// How many there are.
+    pub(crate) fn count(self) -> i64 {
+        (self.last - self.start) / self.step + 1
+    }
+
+    /// The same in parts: each has the steps between two multiples of so many milliseconds, or all of
+    /// them.
+    pub(crate) fn split(self, interval: Option<i64>) -> impl Iterator<Item = Self> {
+        let Self { last, step, .. } = self;
+        let mut start = self.start;
+        std::iter::from_fn(move || {
+            let end = interval.map_or(last, |interval| {
+                (start.div_euclid(interval) + 1).saturating_mul(interval) - 1
+            });
+            let part = Self::new(start, end.min(last), step).filter(|_| start <= last)?;
+            start = part.last + step;
+            Some(part)
+        })
     }
 
     /// Those that are not among others of the same step and phase: in front of them, and behind.
@@ -74,6 +96,10 @@ pub(crate) struct Cache {
     recent: i64,
     /// The largest answer that is read for it.
     pub(crate) max_answer: usize,
+    /// At which multiples of milliseconds queries are cut.
+    pub(crate) split: Option<i64>,
+    /// How many parts of a query are asked for at once.
+    pub(crate) max_parallel: usize,
     state: Mutex<State>,
 }
 
@@ -107,11 +133,14 @@ const SHARE: usize = 8;
 const OVERHEAD: usize = 64;
 
 impl Cache {
-    pub(crate) fn new(max_bytes: usize, max_answer: usize, recent: i64) -> Self {
+    pub(crate) fn new(keys: &CacheKeys) -> Self {
+        let millis = |period: Period| i64::try_from(period.0.as_millis()).unwrap_or(i64::MAX);
         Self {
-            max_bytes,
-            max_answer,
-            recent,
+            max_bytes: keys.max_bytes.bytes(),
+            max_answer: keys.max_answer_bytes.bytes(),
+            recent: millis(keys.recent),
+            split: keys.split.map(millis),
+            max_parallel: keys.max_parallel,
             state: Mutex::default(),
         }
     }
@@ -371,8 +400,39 @@ mod tests {
     }
 
     #[test]
+    fn parts_meet_at_multiples_and_have_every_step_once() {
+        for (start, last, interval) in [
+            (-25, 95, 30),
+            (0, 90, 30),
+            (5, 5, 30),
+            (29, 1029, 30),
+            (3, 300, 7),
+            (i64::MIN / 4, i64::MIN / 4 + 100, 40),
+        ] {
+            let all = steps(start, last);
+            let parts: Vec<_> = all.split(Some(interval)).collect();
+            let times = |it: &Steps| (it.start..=it.last).step_by(10).collect::<Vec<_>>();
+            let met: Vec<_> = parts.iter().flat_map(times).collect();
+            assert_eq!(met, times(&all), "{parts:?}");
+            for part in &parts {
+                assert_eq!(
+                    part.start.div_euclid(interval),
+                    part.last.div_euclid(interval)
+                );
+            }
+            assert!(all.split(None).eq([all]));
+        }
+    }
+
+    /// A cache of so many bytes, and what is recent in it.
+    fn cache(max_bytes: usize, recent: &str) -> Cache {
+        let keys = format!("max_bytes = \"{max_bytes}B\"\nrecent = \"{recent}\"");
+        Cache::new(&toml::from_str(&keys).unwrap())
+    }
+
+    #[test]
     fn what_is_recent_is_not_kept() {
-        let cache = Cache::new(1 << 20, 1 << 20, 50);
+        let cache = cache(1 << 20, "50ms");
         let all = steps(100, 200);
         cache.put("k", all, &matrix(all), 0, 205);
         let (known, found) = cache.get("k", all).unwrap();
@@ -393,7 +453,7 @@ mod tests {
     fn memory_is_bounded_and_the_least_used_goes_first() {
         let all = steps(0, 90);
         let one = size(&matrix(all)) + 2;
-        let cache = Cache::new(one * 10, 1 << 20, 0);
+        let cache = cache(one * 10, "0s");
         for n in 10..30 {
             cache.put(&n.to_string(), all, &matrix(all), 0, 1000);
             assert!(cache.get("10", all).is_some(), "it is used all the time");

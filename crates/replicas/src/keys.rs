@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use metrifold_base::{Endpoint, Period, Problems, Size, keys};
 use metrifold_http::ClientKeys;
@@ -12,6 +13,9 @@ use crate::fleet::FleetOptions;
 use crate::health::HealthOptions;
 use crate::replica::below;
 use crate::strategy::{Kind, Strategy, WhenNone};
+
+/// The least part of a range query.
+const MINUTE: Duration = Duration::from_secs(60);
 
 keys! {
     /// A replica.
@@ -84,6 +88,10 @@ keys! {
         pub recent: Period = default("10m"),
         /// Largest answer that is kept, and put together in memory; a larger one passes as it comes.
         pub max_answer_bytes: Size = default("16MiB"),
+        /// Range queries are cut at multiples of this, counted from 1970, into parts that are asked for side by side; not at all unless set. At least `1m`.
+        pub split: Option<Period> = unset("24h"),
+        /// Most parts of one query that are asked for at once, from 1 to 100.
+        pub max_parallel: usize = default(4),
     }
 }
 
@@ -242,6 +250,14 @@ impl RoutingKeys {
         }
         if !(2..=16).contains(&self.merge.replicas) {
             problems.at("merge.replicas", "must be from 2 to 16");
+        }
+        if let Some(cache) = &self.cache {
+            if cache.split.is_some_and(|split| split.0 < MINUTE) {
+                problems.at("cache.split", "must be at least 1m");
+            }
+            if !(1..=100).contains(&cache.max_parallel) {
+                problems.at("cache.max_parallel", "must be from 1 to 100");
+            }
         }
         if self.max_fails > 0 && self.fail_timeout.0.is_zero() {
             let problem = problems.at("fail_timeout", "must be longer than 0s");

@@ -117,10 +117,7 @@ impl Router {
                 keys.retry.budget_start,
             )),
             latency: Mutex::new(Latency::new(f64::from(percentile) / 100.0)),
-            cache: keys.cache.as_ref().map(|it| {
-                let recent = i64::try_from(it.recent.0.as_millis()).unwrap_or(i64::MAX);
-                Cache::new(it.max_bytes.bytes(), it.max_answer_bytes.bytes(), recent)
-            }),
+            cache: keys.cache.as_ref().map(Cache::new),
             flights: Flights::default(),
             changed: watch::Sender::new(0),
             replaced: Notify::new(),

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
 use tokio::sync::OnceCell;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use metrifold_base::{Period, locked};
@@ -49,6 +50,9 @@ struct Ranged {
     lookahead: i64,
     form: Form,
 }
+
+/// The most steps that Prometheus answers at once.
+const MOST_STEPS: i64 = 11_000;
 
 /// How many flights there may be before those that are over are cleared.
 const MANY: usize = 1024;
@@ -93,6 +97,23 @@ impl Router {
         Some(Ok(answer))
     }
 
+    /// Asks, and reads the answer; none if it cannot be read, or is larger than it may be.
+    async fn told(
+        self: Arc<Self>,
+        query: Prepared,
+        most: usize,
+    ) -> Result<Option<Told>, Rejection> {
+        let deadline = query.deadline;
+        let (head, body) = self.route(query).await?.into_parts();
+        let left = deadline.saturating_duration_since(Instant::now());
+        let body = body::read(body, None, most, left).await;
+        Ok(body.ok().map(|body| Told {
+            status: head.status,
+            headers: head.headers,
+            body,
+        }))
+    }
+
     /// Puts an answer together; none if it is not one that can be.
     async fn assembled(
         self: &Arc<Self>,
@@ -108,25 +129,41 @@ impl Router {
             None => Matrix::new(),
         };
         let mut headers = HeaderMap::new();
-        for part in missing {
-            let answer = self.clone().route(part_of(query, ranged, part)).await?;
-            let (head, body) = answer.into_parts();
-            let left = query.deadline.saturating_duration_since(Instant::now());
-            let Ok(body) = body::read(body, None, cache.max_answer, left).await else {
+        let mut parts = missing.into_iter().flat_map(|it| it.split(cache.split));
+        let mut size = 0;
+        // What is left of them is cancelled when this returns.
+        let mut asked = JoinSet::new();
+        loop {
+            while asked.len() < cache.max_parallel
+                && let Some(part) = parts.next()
+            {
+                let told = self
+                    .clone()
+                    .told(part_of(query, ranged, part), cache.max_answer);
+                asked.spawn(async move { (part, told.await) });
+            }
+            let Some(answered) = asked.join_next().await else {
+                break;
+            };
+            let Ok((part, told)) = answered else {
+                // It panicked, which has been reported.
                 return Ok(None);
             };
-            let found = (head.status == StatusCode::OK).then(|| read(&body));
+            let Some(told) = told? else {
+                return Ok(None);
+            };
+            size += told.body.len();
+            let found = (told.status == StatusCode::OK).then(|| read(&told.body));
             let Some(found) = found.flatten() else {
                 // An error or a warning, which is passed on if it is about all that was asked for.
-                return Ok((part == steps).then_some(Told {
-                    status: head.status,
-                    headers: head.headers,
-                    body,
-                }));
+                return Ok((part == steps).then_some(told));
             };
+            if size > cache.max_answer {
+                return Ok(None);
+            }
             add(&mut matrix, found);
             if let Some(name) = &self.served_by
-                && let Some(value) = head.headers.get(name)
+                && let Some(value) = told.headers.get(name)
             {
                 headers.insert(name, value.clone());
             }
@@ -177,7 +214,8 @@ fn ranged(query: &Prepared) -> Option<Ranged> {
     let step = step(&one("step")?)?;
     let text = one("query")?;
     let lookahead = lookahead(&text)?;
-    let steps = Steps::new(start, end, step)?;
+    // Of more steps than Prometheus answers, it says so itself.
+    let steps = Steps::new(start, end, step).filter(|steps| steps.count() <= MOST_STEPS)?;
     let phase = start.rem_euclid(step);
     let mut key = format!(
         "{} {step} {phase} {text}",

@@ -1,6 +1,7 @@
 //! The program beside real peers, and what takes long.
 
 mod backlog;
+mod cache;
 mod crash;
 mod discovery;
 mod every_fault;

@@ -10,10 +10,39 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use metrifold_base::{Period, locked};
+use metrifold_base::{Period, Problems, Size, keys, locked};
 use metrifold_promql::{At, Duration, Expr, NodeKind, Offset, Options, parse};
 
-use crate::keys::CacheKeys;
+keys! {
+    /// What of the answers to range queries is kept in memory.
+    #[derive(Clone, Debug)]
+    pub struct CacheKeys {
+        /// Most memory that is taken.
+        pub max_bytes: Size = default("64MiB"),
+        /// How old a step must be to be kept: for so long, samples may still come.
+        pub recent: Period = default("10m"),
+        /// Largest answer that is kept, and put together in memory; a larger one passes as it comes.
+        pub max_answer_bytes: Size = default("16MiB"),
+        /// Range queries are cut at multiples of this, counted from 1970, into parts that are asked for side by side; not at all unless set. At least `1m`.
+        pub split: Option<Period> = unset("24h"),
+        /// Most parts of one query that are asked for at once, from 1 to 100.
+        pub max_parallel: usize = default(4),
+    }
+}
+
+/// The least part of a range query.
+const MINUTE: std::time::Duration = std::time::Duration::from_secs(60);
+
+impl CacheKeys {
+    pub(crate) fn validate(&self, problems: &mut Problems) {
+        if self.split.is_some_and(|split| split.0 < MINUTE) {
+            problems.at("cache.split", "must be at least 1m");
+        }
+        if !(1..=100).contains(&self.max_parallel) {
+            problems.at("cache.max_parallel", "must be from 1 to 100");
+        }
+    }
+}
 
 /// The steps of a range query: from `start` to `last`, in milliseconds since the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

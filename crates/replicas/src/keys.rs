@@ -2,20 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use metrifold_base::{Endpoint, Period, Problems, Size, keys};
 use metrifold_http::ClientKeys;
 
 use crate::affinity::{By, CookieKeys};
 use crate::breaker::BreakerOptions;
+use crate::cache::CacheKeys;
 use crate::fleet::FleetOptions;
 use crate::health::HealthOptions;
 use crate::replica::below;
 use crate::strategy::{Kind, Strategy, WhenNone};
-
-/// The least part of a range query.
-const MINUTE: Duration = Duration::from_secs(60);
 
 keys! {
     /// A replica.
@@ -75,23 +72,6 @@ keys! {
         pub max_body_bytes: Size = default("1MiB"),
         /// Bytes of an answer that are awaited before it is passed on, so that a replica that dies meanwhile costs nobody an answer.
         pub answer_bytes: Size = default("64KiB"),
-    }
-}
-
-keys! {
-    /// What of the answers to range queries is kept in memory.
-    #[derive(Clone, Debug)]
-    pub struct CacheKeys {
-        /// Most memory that is taken.
-        pub max_bytes: Size = default("64MiB"),
-        /// How old a step must be to be kept: for so long, samples may still come.
-        pub recent: Period = default("10m"),
-        /// Largest answer that is kept, and put together in memory; a larger one passes as it comes.
-        pub max_answer_bytes: Size = default("16MiB"),
-        /// Range queries are cut at multiples of this, counted from 1970, into parts that are asked for side by side; not at all unless set. At least `1m`.
-        pub split: Option<Period> = unset("24h"),
-        /// Most parts of one query that are asked for at once, from 1 to 100.
-        pub max_parallel: usize = default(4),
     }
 }
 
@@ -252,12 +232,7 @@ impl RoutingKeys {
             problems.at("merge.replicas", "must be from 2 to 16");
         }
         if let Some(cache) = &self.cache {
-            if cache.split.is_some_and(|split| split.0 < MINUTE) {
-                problems.at("cache.split", "must be at least 1m");
-            }
-            if !(1..=100).contains(&cache.max_parallel) {
-                problems.at("cache.max_parallel", "must be from 1 to 100");
-            }
+            cache.validate(problems);
         }
         if self.max_fails > 0 && self.fail_timeout.0.is_zero() {
             let problem = problems.at("fail_timeout", "must be longer than 0s");

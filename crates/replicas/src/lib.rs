@@ -37,12 +37,10 @@ mod strategy;
 mod time;
 
 pub use affinity::{By, CookieKeys, Key as AffinityKey, client_address};
-pub use cache::CacheView;
+pub use cache::{CacheKeys, CacheView};
 pub use fleet::{Choice, Counts, Fleet, FleetOptions, NoReplica, Outcome, View, ViewOf};
 pub use health::{Health, HealthOptions};
-pub use keys::{
-    BreakerKeys, CacheKeys, HedgeKeys, MergeKeys, ProbeKeys, ReplicaKeys, RetryKeys, RoutingKeys,
-};
+pub use keys::{BreakerKeys, HedgeKeys, MergeKeys, ProbeKeys, ReplicaKeys, RetryKeys, RoutingKeys};
 pub use replica::{Replica, Upstream, below, upstream_headers};
 pub use router::{Ask, Router};
 pub use signals::{Signals, Span};

@@ -55,7 +55,7 @@ fuzz:
 		./fuzz/run $(FUZZ_SECONDS); \
 	fi
 
-# Debian's Prometheus, node exporter and VictoriaMetrics: tests and benchmarks start their own
+# Debian's Prometheus, node exporter, VictoriaMetrics and Caddy: tests and benchmarks start their own
 # copies. The services that the packages bring are not used and are kept from starting.
 peers:
-	@./.ci/peers prometheus prometheus-node-exporter victoria-metrics
+	@./.ci/peers prometheus prometheus-node-exporter victoria-metrics caddy

@@ -2,6 +2,7 @@
 
 mod backlog;
 mod cache;
+mod caddy;
 mod crash;
 mod discovery;
 mod every_fault;

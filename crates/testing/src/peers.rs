@@ -2,6 +2,7 @@
 //!
 //! `make test` installs the programs of Debian, and `make live` builds the others.
 
+mod caddy;
 mod difference;
 mod histogram_page;
 mod issuer;
@@ -18,6 +19,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
+pub use caddy::Caddy;
 pub use difference::until_same;
 pub use histogram_page::histogram_page;
 pub use issuer::Issuer;

@@ -23,6 +23,8 @@ const CLIENTS: usize = 16;
 const RATE: u32 = 2_000;
 const SLOW: usize = 1_000;
 const LARGE: usize = 10 << 20;
+/// vmauth of Debian serves only whom it knows.
+const USER: &str = "Authorization: Basic YmVuY2g6\r\n";
 
 const SMALL_QUERY: &str = "/api/v1/query?query=sum(rate(http_requests_total%7Bjob%3D%22api%22%7D%5B5m%5D))%20by%20(handler)";
 const LARGE_QUERY: &str = "/api/v1/query_range?query=up&start=0&end=3600&step=15";
@@ -226,13 +228,15 @@ fn start(
             command
         }
         Gateway::Vmauth => {
-            let config = format!("unauthorized_user:\n  url_prefix: \"http://{upstream}/\"\n");
+            let config = format!(
+                "users:\n- username: bench\n  password: \"\"\n  url_prefix: \"http://{upstream}/\"\n"
+            );
             std::fs::write(&file, config).unwrap();
             let mut command = Command::new("vmauth");
             command
                 .arg(format!("-auth.config={}", file.display()))
                 .arg(format!("-httpListenAddr={address}"))
-                .args(["-maxConcurrentRequests=5000", "-loggerLevel=ERROR"]);
+                .arg("-loggerLevel=ERROR");
             command
         }
         Gateway::Nginx => {
@@ -312,7 +316,7 @@ fn slow_readers(address: SocketAddr, path: &str) {
     let mut readers: Vec<TcpStream> = (0..SLOW)
         .map(|_| {
             let mut stream = TcpStream::connect(address).unwrap();
-            let head = format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n");
+            let head = format!("GET {path} HTTP/1.1\r\nHost: bench\r\n{USER}\r\n");
             stream.write_all(head.as_bytes()).unwrap();
             stream
         })
@@ -342,7 +346,7 @@ impl Client {
     }
 
     fn ask(&mut self, path: &str) {
-        let head = format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n");
+        let head = format!("GET {path} HTTP/1.1\r\nHost: bench\r\n{USER}\r\n");
         self.stream.get_mut().write_all(head.as_bytes()).unwrap();
         let head = read_head(&mut self.stream).unwrap();
         assert!(head[0].contains(" 200"), "{head:?}");

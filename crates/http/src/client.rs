@@ -40,6 +40,10 @@ const DRAIN: usize = 64 << 10;
 /// somebody may be waiting to hear it.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
+/// The most that is read ahead of a connection, so that an answer whose reader is slow takes little
+/// memory. The head of an answer has to fit in, too.
+const BUFFER: usize = 32 << 10;
+
 /// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(90);
 
@@ -147,6 +151,7 @@ impl Client {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(config.connections)
+            .http1_max_buf_size(BUFFER)
             .build(connector.clone());
         Ok(Self {
             inner,

@@ -1,9 +1,16 @@
 //! Rules as the product takes them: their expressions checked, and what is odd about these.
 
+mod backend;
+mod bucket;
+mod store;
+
 use metrifold_promql::{Expr, MatchOp, Matcher, NodeKind, Options, Selector, parse};
 use metrifold_rules::Lint;
 
 use crate::promql;
+
+pub(crate) use backend::BackendKeys;
+pub(crate) use store::StoreKeys;
 
 /// Functions that make sense of counters alone.
 const OF_COUNTERS: [&str; 3] = ["rate", "irate", "increase"];

@@ -1,5 +1,5 @@
 //! Brings rules to Prometheus or Thanos Rule: into a folder that the ruler reads, and has it read
-//! them.
+//! them; or to a ruler of Mimir or Cortex, by its configuration API.
 //!
 //! Delivery: the folder is changed whole or not at all, only when something in it changes, and
 //! then the ruler is told to reload; its rules API says whether it has them. What it does not answer
@@ -14,8 +14,10 @@
 
 mod client;
 mod install;
+mod push;
 mod shard;
 mod status;
+mod way;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -40,18 +42,22 @@ use metrifold_model::Kind;
 use metrifold_telemetry::ComponentMetrics;
 
 use client::RulerClient;
-use install::{Installer, Outcome};
+use install::Installer;
+use push::Pusher;
 use shard::Shard;
 use status::Statuses;
+use way::{Outcome, Refused, Way};
 
 keys! {
-    /// A ruler, and the folder that it reads.
+    /// A ruler, and the folder that it reads or the URL that rules are pushed to.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct RulerKeys {
         /// URL of the ruler, with the path in front of `/-/reload` and `/api/v1/rules` if there is one.
         url: Endpoint = required("http://127.0.0.1:9090"),
         /// Folder that this ruler reads, as `DIRECTORY/*.yaml`. It must not exist, be empty, or be one that this sink has made.
-        directory: PathBuf = required("/var/lib/ruler/rules"),
+        directory: Option<PathBuf> = suggested("/var/lib/ruler/rules"),
+        /// URL of the configuration API of a ruler of Mimir or Cortex, to which the rules of each tenant are pushed, in place of `directory`. What a tenant has there and here not is removed.
+        push_url: Option<Endpoint> = unset("http://mimir:8080/prometheus/config/v1/rules"),
     }
 }
 
@@ -59,7 +65,7 @@ keys! {
     /// Configuration of the `ruler` sink.
     #[derive(Clone, Debug)]
     pub struct RulerConfig {
-        /// The rulers, each with its `url` and its `directory`; of several, each has some of the tenants.
+        /// The rulers, each with its `url`, and the `directory` that it reads or the `push_url` that it is sent rules at; of several, each has some of the tenants.
         rulers: Vec<RulerKeys> = required([{ url = "http://127.0.0.1:9090", directory = "/var/lib/ruler/rules" }]),
         client: ClientKeys = include,
         /// Longest time for a request, such as a reload.
@@ -91,7 +97,10 @@ impl SinkConfig for RulerConfig {
     }
 
     fn resources(&self) -> Vec<Resource> {
-        let folders = self.rulers.iter().map(|ruler| ruler.directory.clone());
+        let folders = self
+            .rulers
+            .iter()
+            .filter_map(|ruler| ruler.directory.clone());
         folders.map(Resource::Folder).collect()
     }
 
@@ -112,11 +121,25 @@ impl SinkConfig for RulerConfig {
             if !urls.insert(ruler.url.to_string()) {
                 problems.at(format!("rulers[{place}].url"), "is that of another ruler");
             }
-            if ruler.directory.file_name().is_none() {
+            if ruler.directory.is_some() == ruler.push_url.is_some() {
+                let key = format!("rulers[{place}]");
+                let help = "write one of directory and push_url";
+                let what = "rules come to a ruler by a folder, or are pushed to it";
+                problems.at(key, what).help(help);
+            }
+            let push = ruler.push_url.as_ref();
+            if push.is_some_and(|push| push.uri().query().is_some()) {
+                let key = format!("rulers[{place}].push_url");
+                problems.at(key, "must have no query string");
+            }
+            let Some(directory) = &ruler.directory else {
+                continue;
+            };
+            if directory.file_name().is_none() {
                 let key = format!("rulers[{place}].directory");
                 problems.at(key, "must end in the folder's own name");
             }
-            if !folders.insert(&ruler.directory) {
+            if !folders.insert(directory) {
                 let key = format!("rulers[{place}].directory");
                 problems.at(key, "is that of another ruler");
             }
@@ -157,7 +180,13 @@ impl BuildSink<Rules> for RulerConfig {
                 name: names[at].clone(),
                 metrics: cx.metrics.clone(),
                 shard: Shard::new(names.clone(), at),
-                installer: Installer::new(ruler.directory.clone(), client),
+                way: match (&ruler.push_url, &ruler.directory) {
+                    (Some(url), _) => Way::Push(Pusher::new(client, url.uri().clone())),
+                    (None, directory) => {
+                        let directory = directory.clone().unwrap_or_default();
+                        Way::Folder(Installer::new(directory, client))
+                    }
+                },
                 statuses: Statuses::new(names[at].clone()),
                 interval: self.status_interval.0,
             }
@@ -247,7 +276,7 @@ struct Ruler {
     name: Arc<str>,
     metrics: ComponentMetrics,
     shard: Shard,
-    installer: Installer,
+    way: Way,
     statuses: Statuses,
     interval: Duration,
 }
@@ -265,7 +294,7 @@ impl Ruler {
                     due = None;
                     backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
                 }
-                board.put(&self.name, self.statuses.report(&set, &self.installer));
+                board.put(&self.name, self.statuses.report(&set, &self.way));
             }
             tokio::select! {
                 biased;
@@ -282,10 +311,10 @@ impl Ruler {
                 () = tokio::time::sleep(self.interval), if due.is_none() => {
                     if self.look().await {
                         let set = self.shard.mine().clone();
-                        board.put(&self.name, self.statuses.report(&set, &self.installer));
+                        board.put(&self.name, self.statuses.report(&set, &self.way));
                     } else {
                         // It has lost them: they are brought again.
-                        self.installer.forget();
+                        self.way.forget();
                         due = Some(self.shard.mine().clone());
                     }
                 }
@@ -295,15 +324,15 @@ impl Ruler {
 
     /// Brings it a set; says whether it has all of that which it does not refuse.
     async fn bring(&mut self, set: &RuleSet) -> bool {
-        let before = self.installer.refused().to_vec();
-        match self.installer.install(set).await {
+        let before = self.way.refused().to_vec();
+        match self.way.install(set).await {
             Outcome::Same => true,
             Outcome::Loaded => {
                 self.metrics.succeeded();
                 info!(sink = %self.sink, ruler = %self.name, tenants = set.len(), "rules were loaded");
-                self.statuses.loaded(self.installer.good());
-                let new = |refused: &&install::Refused| !before.contains(refused);
-                for refused in self.installer.refused().iter().filter(new) {
+                self.statuses.loaded(self.way.good());
+                let new = |refused: &&Refused| !before.contains(refused);
+                for refused in self.way.refused().iter().filter(new) {
                     self.metrics.error("refused", &refused.reason);
                     warn!(
                         sink = %self.sink,
@@ -327,18 +356,19 @@ impl Ruler {
 
     /// Asks how it goes with the rules. Says whether it has them, or does not say.
     async fn look(&mut self) -> bool {
-        if self.installer.good().is_none() {
+        if self.way.good().is_none() {
             return true;
         }
-        match self.installer.client().rules().await {
-            Ok(loaded) => {
-                let missing = self.statuses.take(loaded, &self.installer);
-                if let Some(missing) = &missing {
-                    let reason = format!("it does not have {missing}: does it read this folder?");
+        match self.way.look().await {
+            Ok(heard) => {
+                if let Some(missing) = &heard.missing {
+                    let reason = format!("it does not have {missing}{}", self.way.hint());
                     self.metrics.failed("missing", &reason);
                     error!(sink = %self.sink, ruler = %self.name, %reason, "the ruler has not loaded the rules");
                 }
-                missing.is_none()
+                let is_whole = heard.missing.is_none();
+                self.statuses.take(heard);
+                is_whole
             }
             Err(reason) => {
                 self.metrics.error("status", &reason);

@@ -16,7 +16,7 @@ mod reply;
 mod requests;
 mod ruler_api;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -37,11 +37,11 @@ use metrifold_engine::planes::rules::{Output, Reports, RuleSet, Rules};
 use metrifold_http::access::Wanted;
 use metrifold_http::{Access, Listen, Methods, Permission, Route, ServerKeys};
 use metrifold_model::Kind;
-use metrifold_rules::store::{Follower, LocalDirectory, Store};
+use metrifold_rules::store::{Follower, Store};
 use metrifold_rules::{Checks, Limits, Version};
 use metrifold_telemetry::ComponentMetrics;
 
-use crate::rules::check_expr;
+use crate::rules::{BackendKeys, StoreKeys, check_expr};
 use api::{Api, Endpoint, Served};
 
 keys! {
@@ -51,8 +51,9 @@ keys! {
         server: ServerKeys = include,
         /// Path in front of `/rules` and `/api/v1/rules/raw`, in which `{tenant}` matches the tenant's name.
         path: String = default("/api/metrics/v1/{tenant}"),
-        /// Folder of the store: files lie in it as `metrics/rules/TENANT/FILE.yaml`. Several processes may share it.
-        directory: PathBuf = required("/var/lib/metrifold/rules"),
+        store: StoreKeys = include,
+        /// Rules backend of Observatorium's contract in which the rules are kept, in place of `directory`: one file of each tenant, without history.
+        backend: Option<BackendKeys> = optional,
         /// Path of the contract between an Observatorium API and its rules backend: GET of all tenants' rules, and GET and PUT of `/TENANT` below it. It is open to everybody who may call, for all tenants.
         backend_path: Option<String> = unset("/api/v1/rules"),
         /// Path of the configuration API of the rulers of Mimir and Cortex, which takes the tenant from the header `X-Scope-OrgID`.
@@ -112,11 +113,26 @@ impl SourceConfig for RulesApiConfig {
     }
 
     fn files(&self) -> Vec<&Path> {
-        self.server.files()
+        let server = self.server.files().into_iter();
+        let backend = self.backend.iter().flat_map(BackendKeys::files);
+        server.chain(self.store.files()).chain(backend).collect()
     }
 
     fn validate(&self, problems: &mut Problems) {
         self.server.validate(&self.path, problems);
+        self.store.validate(problems);
+        if let Some(backend) = &self.backend {
+            backend.validate("backend", problems);
+        }
+        if self.store.named() + usize::from(self.backend.is_some()) != 1 {
+            let help = "write one of directory, bucket and backend";
+            problems
+                .at(
+                    "directory",
+                    "rules are kept in a folder, a bucket or a backend",
+                )
+                .help(help);
+        }
         if self.path.split('/').filter(|part| *part == TENANT).count() != 1 {
             let help = "write it once, as in \"/api/metrics/v1/{tenant}\"";
             problems.at("path", "names no {tenant}").help(help);
@@ -234,11 +250,12 @@ impl BuildSource<Rules> for RulesApiConfig {
             Ok((endpoint, route, access))
         });
         let routes = routes.collect::<Result<Vec<_>, BuildError>>()?;
-        let objects = LocalDirectory::open(&self.directory).map_err(|error| {
-            let folder = self.directory.display();
-            BuildError::new("directory", format!("{folder} cannot be used: {error}"))
-        })?;
-        let store = Store::new(Box::new(objects), self.max_body_bytes.bytes(), self.history);
+        let max_bytes = self.max_body_bytes.bytes();
+        let objects = match &self.backend {
+            Some(backend) => backend.open(max_bytes)?,
+            None => self.store.open(max_bytes)?,
+        };
+        let store = Store::new(objects, max_bytes, self.history);
         Ok(Box::new(RulesApi {
             id: cx.id.clone(),
             metrics: cx.metrics.clone(),

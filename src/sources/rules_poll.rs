@@ -9,7 +9,7 @@
 
 mod backend;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
@@ -27,20 +27,19 @@ use metrifold_engine::planes::Source;
 use metrifold_engine::planes::rules::{Output, RuleSet, Rules};
 use metrifold_http::ClientKeys;
 use metrifold_model::Kind;
-use metrifold_rules::store::{Follower, LocalDirectory, Store};
+use metrifold_rules::store::{Follower, Store};
 use metrifold_rules::{Checks, Limits};
 use metrifold_telemetry::ComponentMetrics;
 
-use crate::rules::check_expr;
+use crate::rules::{StoreKeys, check_expr};
 use backend::Backend;
 
 keys! {
     /// Configuration of the `rules_poll` source.
     #[derive(Clone, Debug)]
     pub struct RulesPollConfig {
-        /// Folder of a store, as `rules_api` and Observatorium's rules-objstore write it.
-        directory: Option<PathBuf> = suggested("/var/lib/metrifold/rules"),
-        /// URL that answers with rules, in place of a folder. With `{tenant}` in it, each of `tenants` is asked for; otherwise the answer is one file of nobody's.
+        store: StoreKeys = include,
+        /// URL that answers with rules, in place of a store. With `{tenant}` in it, each of `tenants` is asked for; otherwise the answer is one file of nobody's.
         endpoint: Option<String> = unset("http://rules-backend:8080/api/v1/rules/{tenant}"),
         /// The tenants whose rules are asked for, by name.
         tenants: Vec<String> = default([]),
@@ -77,19 +76,18 @@ impl SourceConfig for RulesPollConfig {
     }
 
     fn files(&self) -> Vec<&Path> {
-        self.client.files()
+        let client = self.client.files().into_iter();
+        client.chain(self.store.files()).collect()
     }
 
     fn validate(&self, problems: &mut Problems) {
         self.client.validate(problems);
-        match (&self.directory, &self.endpoint) {
-            (Some(_), None) | (None, Some(_)) => {}
-            _ => {
-                let help = "write one of directory and endpoint";
-                problems
-                    .at("endpoint", "what is polled is a folder or a URL")
-                    .help(help);
-            }
+        self.store.validate(problems);
+        if self.store.named() + usize::from(self.endpoint.is_some()) != 1 {
+            let help = "write one of directory, bucket and endpoint";
+            problems
+                .at("endpoint", "what is polled is a folder, a bucket or a URL")
+                .help(help);
         }
         if let Some(endpoint) = &self.endpoint {
             if let Err(reason) = endpoint.replace(TENANT, "t").parse::<Endpoint>() {
@@ -141,20 +139,13 @@ impl RulesPollConfig {
 
 impl BuildSource<Rules> for RulesPollConfig {
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source<Rules>>, BuildError> {
-        let polled = match (&self.directory, &self.endpoint) {
-            (Some(directory), _) => {
-                let objects = LocalDirectory::open(directory).map_err(|error| {
-                    let folder = directory.display();
-                    BuildError::new("directory", format!("{folder} cannot be used: {error}"))
-                })?;
+        let polled = match &self.endpoint {
+            Some(endpoint) => Polled::Backend(Box::new(Backend::build(self, endpoint)?)),
+            None => {
                 let max = self.max_answer_bytes.bytes();
-                Polled::Store(
-                    Arc::new(Store::new(Box::new(objects), max, 1)),
-                    Follower::default(),
-                )
+                let store = Store::new(self.store.open(max)?, max, 1);
+                Polled::Store(Arc::new(store), Follower::default())
             }
-            (None, Some(endpoint)) => Polled::Backend(Box::new(Backend::build(self, endpoint)?)),
-            (None, None) => return Err(BuildError::new("endpoint", "nothing is polled")),
         };
         Ok(Box::new(RulesPoll {
             id: cx.id.clone(),

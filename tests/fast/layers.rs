@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The crates of the machinery, from the bottom up: one may know those that stand before it in its
 /// own list alone. A new edge is a decision, which is taken here.
-const LAYERS: [(&str, &[&str]); 19] = [
+const LAYERS: [(&str, &[&str]); 20] = [
     ("base", &[]),
     ("model", &[]),
     ("files", &["base"]),
@@ -17,6 +17,7 @@ const LAYERS: [(&str, &[&str]); 19] = [
     ("expr", &["base", "codec", "model"]),
     ("http", &["base", "model"]),
     ("access", &["base", "http", "model"]),
+    ("buckets", &["base", "http", "rules"]),
     ("telemetry", &["base", "model"]),
     ("queue", &["base", "codec", "model"]),
     (

@@ -41,6 +41,7 @@ mod replica_router;
 mod ruler;
 mod rules;
 mod rules_api;
+mod rules_bucket;
 mod rules_check;
 mod rules_poll;
 mod scrape;

@@ -1,15 +1,15 @@
 //! Rules on their way into a ruler that speaks as Prometheus does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 use tempfile::TempDir;
 
-use metrifold_testing::{Endpoint, Metrifold, Reply, Seen, until_so};
+use metrifold_testing::{Endpoint, Metrifold, Reply, Seen, fetch, request, until_so};
 
 /// A ruler that reads a folder when it is told to, and takes no rule whose name holds `bad`.
 struct Ruler {
@@ -256,5 +256,180 @@ fn of_two_rulers_each_has_its_tenants() {
     until_so("every tenant has one", || {
         let (one, two) = (rulers[0].tenants(), rulers[1].tenants());
         one.is_disjoint(&two) && (&one | &two) == tenants && !one.is_empty() && !two.is_empty()
+    });
+}
+
+/// The groups of tenants, by namespace and name: their texts.
+type Pushed = BTreeMap<(String, String, String), String>;
+
+/// A ruler that keeps what it is sent, as that of Mimir does, and takes no group that holds `bad`.
+struct Mimir {
+    endpoint: Endpoint,
+    groups: Arc<Mutex<Pushed>>,
+}
+
+impl Mimir {
+    fn new() -> Self {
+        let groups: Arc<Mutex<Pushed>> = Arc::default();
+        let own = groups.clone();
+        let endpoint =
+            Endpoint::new(move |seen: &Seen| Self::answer(&mut own.lock().unwrap(), seen));
+        Self { endpoint, groups }
+    }
+
+    fn answer(groups: &mut Pushed, seen: &Seen) -> Reply {
+        let Some(tenant) = seen.header("x-scope-orgid").map(str::to_owned) else {
+            return Reply::new(401).body("no org id");
+        };
+        let path = seen
+            .path
+            .replace("%2E", ".")
+            .replace("%2F", "/")
+            .replace("%20", " ");
+        if path.starts_with("/prometheus/api/v1/rules?") {
+            let own = groups.keys().filter(|(owner, ..)| *owner == tenant);
+            let listed: Vec<_> = own
+                .map(|(_, file, name)| json!({ "name": name, "file": file, "rules": [{ "name": "r" }], "lastEvaluation": "2026-01-01T00:00:00Z" }))
+                .collect();
+            let answer = json!({ "status": "success", "data": { "groups": listed } });
+            return Reply::new(200).body(answer.to_string());
+        }
+        let rest = path.strip_prefix("/prometheus/config/v1/rules").unwrap();
+        let parts: Vec<_> = rest.trim_start_matches('/').splitn(2, '/').collect();
+        match (&*seen.method, &parts[..]) {
+            ("GET", _) => {
+                let mut text = String::new();
+                let mut last = None;
+                for (owner, namespace, name) in groups.keys().filter(|(owner, ..)| *owner == tenant)
+                {
+                    if last != Some(namespace) {
+                        text.push_str(&format!("{namespace}:\n"));
+                        last = Some(namespace);
+                    }
+                    let group = groups[&(owner.clone(), namespace.clone(), name.clone())].clone();
+                    text.push_str(&format!(
+                        "    - {}\n",
+                        group.trim_end().replace('\n', "\n      ")
+                    ));
+                }
+                match text.is_empty() {
+                    true => Reply::new(404).body("no rule groups found"),
+                    false => Reply::new(200).body(text),
+                }
+            }
+            ("POST", [namespace]) => {
+                let text = String::from_utf8(seen.body.clone()).unwrap();
+                if text.contains("record: bad") {
+                    return Reply::new(400).body("invalid rules config: it is bad");
+                }
+                let first = text.lines().next().unwrap();
+                let name = first
+                    .strip_prefix("name: ")
+                    .unwrap()
+                    .trim_matches('\'')
+                    .to_owned();
+                groups.insert((tenant, (*namespace).to_owned(), name), text);
+                Reply::new(202).body("{\"status\":\"success\"}")
+            }
+            ("DELETE", [namespace]) => {
+                groups.retain(|(owner, of, _), _| *owner != tenant || of != namespace);
+                Reply::new(202)
+            }
+            ("DELETE", [namespace, name]) => {
+                groups.remove(&(tenant, (*namespace).to_owned(), (*name).to_owned()));
+                Reply::new(202)
+            }
+            _ => Reply::new(405),
+        }
+    }
+
+    /// What a tenant has, as `namespace/group`.
+    fn has(&self, tenant: &str) -> Vec<String> {
+        let groups = self.groups.lock().unwrap();
+        let own = groups.keys().filter(|(owner, ..)| owner == tenant);
+        own.map(|(_, namespace, name)| format!("{namespace}/{name}"))
+            .collect()
+    }
+
+    fn texts(&self) -> String {
+        self.groups.lock().unwrap().values().cloned().collect()
+    }
+}
+
+#[test]
+fn a_ruler_of_mimir_is_sent_what_changed_and_keeps_nothing_else() {
+    let place = tempfile::tempdir().unwrap();
+    let mimir = Mimir::new();
+    // Left by somebody else.
+    let stray = ("a".to_owned(), "stray".to_owned(), "x".to_owned());
+    mimir
+        .groups
+        .lock()
+        .unwrap()
+        .insert(stray.clone(), "name: x\nrules: []\n".to_owned());
+    let (url, push) = (
+        mimir.endpoint.url_of("/prometheus"),
+        mimir.endpoint.url_of("/prometheus/config/v1/rules"),
+    );
+    let program = Metrifold::start(&format!(
+        "[sources.rules]\ntype = \"rules_api\"\naddress = \"INGEST\"\ndirectory = {:?}\n\
+         [sinks.ruler]\ntype = \"ruler\"\ninputs = [\"rules\"]\nrulers = [{{ url = {url:?}, push_url = {push:?} }}]\nstatus_interval = \"200ms\"\n",
+        place.path()
+    ));
+    let put = |tenant: &str, file: &str, groups: &[(&str, &str)]| {
+        let group = |(name, record): &(&str, &str)| {
+            format!("{{name: {name}, rules: [{{record: {record}, expr: up}}]}}")
+        };
+        let groups: Vec<_> = groups.iter().map(group).collect();
+        let text = format!("groups: [{}]", groups.join(", "));
+        let path = format!("/api/metrics/v1/{tenant}/rules/{file}");
+        let answer = request("PUT", program.ingest, &path, &[], text.as_bytes()).unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    };
+    let state = |tenant: &str, file: usize, group: usize| {
+        let path = format!("/api/metrics/v1/{tenant}/rules?status=true");
+        let status = fetch(program.ingest, &path).unwrap().json();
+        status["files"][file]["groups"][group]["rulers"][0].clone()
+    };
+    put("a", "one", &[("g", "r"), ("\"two words\"", "s")]);
+    put("a", "v1.2", &[("h", "r")]);
+    put("b", "one", &[("g", "r")]);
+    until_so("each has its own", || {
+        mimir.has("a") == ["one/g", "one/two words", "v1.2/h"] && mimir.has("b") == ["one/g"]
+    });
+    until_so("it is told that they are loaded", || {
+        let state = state("a", 0, 0);
+        state["state"] == "loaded" && state["last_evaluation"] == "2026-01-01T00:00:00Z"
+    });
+    let posts = || {
+        let seen = mimir.endpoint.seen();
+        seen.iter().filter(|seen| seen.method == "POST").count()
+    };
+    let before = posts();
+    put("a", "one", &[("g", "changed"), ("worse", "bad")]);
+    until_so("what changed is there, and what is gone is not", || {
+        mimir.has("a") == ["one/g", "v1.2/h"] && mimir.texts().contains("record: changed")
+    });
+    until_so("the tenant is told what was refused", || {
+        let state = state("a", 0, 1);
+        state["state"] == "refused" && state["error"].as_str().unwrap().contains("it is bad")
+    });
+    assert_eq!(posts() - before, 2, "what did not change is not sent");
+    // Somebody else takes a group away.
+    mimir
+        .groups
+        .lock()
+        .unwrap()
+        .retain(|(tenant, ..), _| tenant != "b");
+    until_so("it is sent again", || mimir.has("b") == ["one/g"]);
+    let path = "/api/metrics/v1/b/rules";
+    assert_eq!(
+        request("DELETE", program.ingest, path, &[], b"")
+            .unwrap()
+            .status,
+        204
+    );
+    until_so("a tenant without rules has none there", || {
+        mimir.has("b").is_empty()
     });
 }

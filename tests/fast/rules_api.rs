@@ -1,13 +1,15 @@
 //! The API of rules, as its callers meet it, and the folder behind it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use metrifold_testing::{Answer, Metrifold, request, until_so};
+use metrifold_testing::{Answer, Endpoint, Metrifold, Reply, Seen, request, until_so};
 
 const PATH: &str = "/api/metrics/v1/team-a/rules";
 const RULES: &str = "# Of us all.
@@ -466,5 +468,79 @@ fn the_contract_of_backends_and_the_rulers_configuration_are_the_same_store() {
     let openapi = place.get("/openapi.json").json();
     assert_eq!(openapi["openapi"], "3.1.0");
     let paths = openapi["paths"].as_object().unwrap();
-    assert!(paths.contains_key("/api/metrics/v1/{tenant}/rules/{file}/{group}"));
+    for path in [
+        "/api/metrics/v1/{tenant}/rules/{file}/{group}",
+        "/api/v1/rules/{tenant}",
+        "/prometheus/config/v1/rules/{file}/{group}",
+    ] {
+        assert!(paths.contains_key(path), "{path}");
+    }
+}
+
+#[test]
+fn a_foreign_backend_is_given_what_it_lacks() {
+    let folder = tempfile::tempdir().unwrap();
+    // As rules-objstore: one text of each tenant, no DELETE, and a check of its own.
+    let texts: Arc<Mutex<BTreeMap<String, Vec<u8>>>> = Arc::default();
+    let own = texts.clone();
+    let backend = Endpoint::new(move |seen: &Seen| {
+        let mut texts = own.lock().unwrap();
+        let tenant = seen.path.strip_prefix("/api/v1/rules/").unwrap().to_owned();
+        match (&*seen.method, texts.get(&tenant)) {
+            ("GET", Some(text)) => Reply::new(200).body(text.clone()),
+            ("GET", None) => Reply::new(404),
+            ("PUT", _) if String::from_utf8_lossy(&seen.body).contains("holt_winters") => {
+                Reply::new(400).body("request body failed rule group validation")
+            }
+            ("PUT", _) => {
+                texts.insert(tenant, seen.body.clone());
+                Reply::new(200).body("successfully updated rules file")
+            }
+            _ => Reply::new(405),
+        }
+    });
+    texts.lock().unwrap().insert("team-b".into(), RULES.into());
+    let (url, out) = (backend.url_of("/api/v1/rules"), folder.path().join("out"));
+    let program = Metrifold::start(&format!(
+        "[sources.rules]\ntype = \"rules_api\"\naddress = \"INGEST\"\nbackend = {{ url = {url:?}, tenants = [\"team-b\"] }}\npoll_interval = \"100ms\"\n\
+         [sinks.out]\ntype = \"rules_directory\"\ninputs = [\"rules\"]\npath = {out:?}\n"
+    ));
+    let place = Place { folder, program };
+    let published = || {
+        let tenants = ["team-a", "team-b"].into_iter();
+        let has = |tenant: &&str| place.written(&format!("{tenant}~rules~.yaml")).is_some();
+        tenants.filter(has).count()
+    };
+    until_so("what is there is published", || published() == 1);
+    assert_eq!(place.get(PATH).status, 404);
+    let tag = place.stored(PATH, RULES);
+    assert_eq!(texts.lock().unwrap()["team-a"], RULES.as_bytes());
+    until_so("what is changed here is published", || published() == 2);
+    assert_eq!(
+        place
+            .send("PUT", PATH, &[("if-match", "\"0\"")], RULES)
+            .status,
+        412
+    );
+    let group = format!("{PATH}/rules/h");
+    place.stored(&group, "name: h\nrules: [{record: s, expr: up}]\n");
+    assert_eq!(
+        place.send("DELETE", PATH, &[("if-match", &tag)], "").status,
+        412
+    );
+    let refused = place.put(PATH, &RULES.replace("name: g", "name: holt_winters"));
+    assert_eq!(refused.status, 400, "{}", refused.text());
+    assert!(
+        refused.text().contains("failed rule group validation"),
+        "{}",
+        refused.text()
+    );
+    assert_eq!(place.put(&format!("{PATH}/other"), RULES).status, 400);
+    assert_eq!(place.put(PATH, "groups: [").status, 400);
+    assert_eq!(place.send("DELETE", PATH, &[], "").status, 204);
+    assert_eq!(place.get(PATH).status, 404);
+    until_so("it is gone", || published() == 1);
+    backend.now(|_: &Seen| Reply::new(500));
+    assert_eq!(place.put(PATH, RULES).status, 503);
+    assert_eq!(published(), 1);
 }

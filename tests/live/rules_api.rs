@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use metrifold_testing::peers::{Prometheus, ThanosRule, now, promtool};
+use metrifold_testing::peers::{Prometheus, ThanosRule, now, promtool, schemathesis};
 use metrifold_testing::{Metrifold, cli, fetch, get, request, run, until_so};
 
 /// From an API to a ruler, held to tenants.
@@ -190,4 +190,25 @@ fn the_verdict_on_each_file_is_promtools() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(valid > 400, "{valid}");
+}
+
+#[test]
+#[ignore = "needs the peers that `make live` builds"]
+fn the_api_does_what_its_openapi_document_says() {
+    let place = tempfile::tempdir().unwrap();
+    let program = Metrifold::start(&format!(
+        "[sources.rules]\ntype = \"rules_api\"\naddress = \"INGEST\"\ndirectory = {:?}\n\
+         backend_path = \"/api/v1/rules\"\nruler_path = \"/prometheus/config/v1/rules\"\nthanos = true\n\
+         [sinks.out]\ntype = \"rules_directory\"\ninputs = [\"rules\"]\npath = {:?}\n",
+        place.path().join("store"),
+        place.path().join("out")
+    ));
+    let url = format!("http://{}/openapi.json", program.ingest);
+    let mut tries = schemathesis();
+    tries.args(["run", &url, "--no-color", "--max-examples", "30"]);
+    // No schema can say which text is PromQL or a template.
+    tries.args(["--exclude-checks", "positive_data_acceptance"]);
+    let output = run(tries.current_dir(place.path()));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
 }

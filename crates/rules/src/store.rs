@@ -14,6 +14,7 @@ mod follow;
 mod history;
 
 use std::fmt::Debug;
+use std::thread;
 
 pub use directory::LocalDirectory;
 pub use follow::{Follower, Quarantined, Refreshed};
@@ -27,6 +28,8 @@ const FILES: &str = "metrics/rules/";
 const EXTENSION: &str = ".yaml";
 /// How often a write is tried again whose object others change meanwhile.
 const ATTEMPTS: usize = 10;
+/// How many threads read local files at most.
+const MAX_THREADS: usize = 8;
 /// The longest name of a tenant or file, in bytes.
 const MAX_NAME: usize = 150;
 
@@ -59,6 +62,17 @@ pub trait Objects: Debug + Send + Sync {
     ///
     /// Fails with [`ObjectError::Changed`] if it is not as expected.
     fn delete(&self, key: &str, expected: Expected<'_>) -> Result<(), ObjectError>;
+
+    /// Whether a write whose answer gets lost is made again, so that [`ObjectError::Changed`] may be
+    /// of the first attempt.
+    fn repeats(&self) -> bool {
+        false
+    }
+
+    /// How many objects are worth reading at once, each by a thread of its own.
+    fn readers(&self) -> usize {
+        thread::available_parallelism().map_or(1, |count| count.get().min(MAX_THREADS))
+    }
 }
 
 /// An object in a list.
@@ -75,7 +89,7 @@ pub struct Listed {
 pub struct Object {
     /// The content of the file.
     pub text: Vec<u8>,
-    /// Its stamp, as a list has it.
+    /// What [`Expected::Stamp`] names it by; a list may have another stamp of it.
     pub stamp: String,
 }
 
@@ -104,6 +118,9 @@ pub enum ObjectError {
         /// The bound.
         max: usize,
     },
+    /// The store takes no such content, and says why.
+    #[error("{0}")]
+    Refused(String),
     /// The store says why.
     #[error("{action} {key}: {reason}")]
     Store {
@@ -322,9 +339,7 @@ impl Store {
             if current.as_ref().map(|current| &current.text[..]) == text {
                 return Ok(false);
             }
-            if let Some(current) = &current {
-                self.note_outside(place, current, change.at)?;
-            }
+            let before = self.note_of(place, current.as_ref(), change.at)?;
             let noted = self.note(place, text, change)?;
             let expected = match &current {
                 Some(current) => Expected::Stamp(&current.stamp),
@@ -340,12 +355,20 @@ impl Store {
                     let _ = self.prune(place);
                     return Ok(true);
                 }
-                Err(error) => {
-                    let _ = self.objects.delete(&noted, Expected::Any);
-                    if !matches!(error, ObjectError::Changed) {
-                        return Err(error.into());
+                Err(ObjectError::Changed) => {
+                    // By this writer, if the answer to its first attempt got lost; unless somebody
+                    // else has noted the same since.
+                    let now = self.get(place)?;
+                    if self.objects.repeats()
+                        && now.as_ref().map(|now| &now.text[..]) == text
+                        && !self.is_noted_by_others(place, text, &before, &noted)?
+                    {
+                        return Ok(true);
                     }
+                    let _ = self.objects.delete(&noted, Expected::Any);
                 }
+                // The change may have been made, or still be: its note stays.
+                Err(error) => return Err(error.into()),
             }
         }
         Err(StoreError::Contended)

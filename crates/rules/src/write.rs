@@ -25,6 +25,19 @@ impl RuleFile {
     }
 }
 
+impl Group {
+    /// The canonical text of the group alone.
+    pub fn to_yaml(&self) -> String {
+        let mut text = String::new();
+        write_group(&mut text, self);
+        // Each of its lines stands behind `  - ` or as many blanks.
+        let lines = text.lines();
+        lines
+            .map(|line| format!("{}\n", line.get(4..).unwrap_or_default()))
+            .collect()
+    }
+}
+
 fn write_group(out: &mut String, group: &Group) {
     out.push_str("  - ");
     field(out, "name", &group.name, 4);

@@ -51,6 +51,12 @@ pub fn promtool() -> Command {
     Command::new(built("promtool"))
 }
 
+/// What tries whether an API does as its OpenAPI document says.
+#[track_caller]
+pub fn schemathesis() -> Command {
+    Command::new(built("schemathesis").join("bin/schemathesis"))
+}
+
 /// Seconds since the epoch.
 pub fn now() -> f64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);

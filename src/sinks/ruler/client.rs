@@ -3,17 +3,22 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use metrifold_http::{Client, Credentials, body};
+use metrifold_http::body::read;
+use metrifold_http::{Client, Credentials};
 
 /// How much of an answer is told.
 const EXCERPT: usize = 500;
 
+/// The header that says whose rules are meant, where a ruler has those of several tenants.
+const SCOPE: HeaderName = HeaderName::from_static("x-scope-orgid");
+
 /// A ruler's HTTP interface.
+#[derive(Clone)]
 pub(super) struct RulerClient {
     pub(super) base: Uri,
     pub(super) client: Client,
@@ -67,7 +72,7 @@ struct Data {
 impl RulerClient {
     /// Has the ruler read its files.
     pub(super) async fn reload(&self) -> Reloaded {
-        match self.ask(Method::POST, "/-/reload", 1 << 20).await {
+        match self.ask(Method::POST, "/-/reload", None).await {
             Ok((status, _)) if status.is_success() => Reloaded::Done,
             Ok((status, text)) => {
                 let reason = format!("it answered {status}: {}", excerpt(&text));
@@ -84,8 +89,17 @@ impl RulerClient {
 
     /// The groups that the ruler has.
     pub(super) async fn rules(&self) -> Result<Vec<LoadedGroup>, String> {
+        self.groups(None).await
+    }
+
+    /// The groups that the ruler has of a tenant.
+    pub(super) async fn rules_of(&self, tenant: &str) -> Result<Vec<LoadedGroup>, String> {
+        self.groups(Some(tenant)).await
+    }
+
+    async fn groups(&self, tenant: Option<&str>) -> Result<Vec<LoadedGroup>, String> {
         let path = "/api/v1/rules?exclude_alerts=true";
-        let (status, text) = self.ask(Method::GET, path, self.max_answer).await?;
+        let (status, text) = self.ask(Method::GET, path, tenant).await?;
         if !status.is_success() {
             return Err(format!("it answered {status}: {}", excerpt(&text)));
         }
@@ -99,17 +113,36 @@ impl RulerClient {
         &self,
         method: Method,
         path: &str,
-        max: usize,
+        tenant: Option<&str>,
     ) -> Result<(StatusCode, Bytes), String> {
-        let deadline = Instant::now() + self.timeout;
         let base = self.base.to_string();
         let uri = format!("{}{path}", base.trim_end_matches('/'));
         let uri: Uri = uri.parse().map_err(|error| format!("{error}"))?;
+        self.send(method, &uri, tenant, Bytes::new()).await
+    }
+
+    /// Sends a request, of a tenant if one is named, and reads the answer.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        uri: &Uri,
+        tenant: Option<&str>,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), String> {
+        let deadline = Instant::now() + self.timeout;
         let mut headers = HeaderMap::new();
         headers.insert(
             ACCEPT,
             HeaderValue::from_static("application/json, text/plain, */*"),
         );
+        if !body.is_empty() {
+            let yaml = HeaderValue::from_static("application/yaml");
+            headers.insert(CONTENT_TYPE, yaml);
+        }
+        if let Some(tenant) = tenant.filter(|tenant| !tenant.is_empty()) {
+            let value = HeaderValue::from_str(tenant);
+            headers.insert(SCOPE, value.map_err(|error| error.to_string())?);
+        }
         let credentials = self.credentials.header().await;
         let credentials = credentials.map_err(|error| error.to_string())?;
         if let Some(value) = &credentials {
@@ -117,7 +150,7 @@ impl RulerClient {
         }
         let sent = self
             .client
-            .request(method, &uri, headers, Bytes::new(), self.timeout);
+            .request(method, uri, headers, body, self.timeout);
         let answer = sent.await.map_err(|error| error.to_string())?;
         let (head, answer) = answer.into_parts();
         let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
@@ -127,14 +160,14 @@ impl RulerClient {
         let length = head.headers.get(CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
         let left = deadline.saturating_duration_since(Instant::now());
-        let text = body::read(answer, length, max, left).await;
+        let text = read(answer, length, self.max_answer, left).await;
         let text = text.map_err(|error| format!("its answer cannot be read: {error}"))?;
         Ok((head.status, text))
     }
 }
 
 /// The beginning of a text, on one line.
-fn excerpt(text: &[u8]) -> String {
+pub(super) fn excerpt(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let words: Vec<_> = text.split_whitespace().collect();
     words.join(" ").chars().take(EXCERPT).collect()

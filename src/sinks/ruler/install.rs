@@ -5,6 +5,7 @@
 //! the tenants that changed are tried by halves on top of that, and of a tenant that is at fault its
 //! groups, so that a set of n tenants with one culprit costs some 2·log n reloads.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,32 +13,10 @@ use tokio::task::spawn_blocking;
 
 use metrifold_engine::planes::rules::RuleSet;
 use metrifold_model::Tenant;
-use metrifold_rules::{Group, RuleFile, RulesDirectory, StoredFile, TenantRules};
+use metrifold_rules::{Group, RuleFile, RulesDirectory, StoredFile, TenantRules, decode_name};
 
-use super::client::{Reloaded, RulerClient};
-
-/// The most groups that are known to be refused.
-const MAX_REFUSED: usize = 1000;
-
-/// What came of bringing a set.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// The ruler had it.
-    Same,
-    /// The ruler has it, but for the groups that it refuses.
-    Loaded,
-    /// It is not known what the ruler has.
-    Failed(String),
-}
-
-/// A group that the ruler does not take.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
-    pub(super) tenant: Tenant,
-    pub(super) file: Arc<str>,
-    pub(super) group: Group,
-    pub(super) reason: String,
-}
+use super::client::{LoadedGroup, Reloaded, RulerClient};
+use super::way::{Heard, MAX_REFUSED, Outcome, Refused};
 
 /// Brings sets to one ruler.
 pub(super) struct Installer {
@@ -90,13 +69,40 @@ impl Installer {
         &self.refused
     }
 
-    pub(super) fn client(&self) -> &RulerClient {
-        &self.client
+    /// Asks the ruler what it has.
+    pub(super) async fn look(&self) -> Result<Heard, String> {
+        let loaded = self.client.rules().await?;
+        let own = loaded.into_iter().filter_map(|group| {
+            let (tenant, file) = own_file(&group.file, &self.path)?;
+            Some((tenant, file, group))
+        });
+        let groups: Vec<_> = own.collect();
+        let missing = self.missing(&groups);
+        Ok(Heard {
+            asked: None,
+            groups,
+            missing,
+        })
     }
 
-    /// The folder that the ruler reads.
-    pub(super) fn folder(&self) -> &Path {
-        &self.path
+    /// A group that the ruler should have and has not.
+    fn missing(&self, loaded: &[(String, String, LoadedGroup)]) -> Option<String> {
+        let named = |(tenant, file, group): &(String, String, LoadedGroup)| {
+            (tenant.clone(), file.clone(), group.name.clone())
+        };
+        let loaded: BTreeSet<_> = loaded.iter().map(named).collect();
+        for (tenant, rules) in self.good.as_ref()?.iter() {
+            for (file, stored) in rules.files() {
+                let groups = stored.file().groups.iter();
+                for group in groups.filter(|group| !group.rules.is_empty()) {
+                    let key = (tenant.to_string(), file.to_string(), group.name.clone());
+                    if !loaded.contains(&key) && is_decodable(tenant, file) {
+                        return Some(format!("group {:?} of tenant {tenant:?}", group.name));
+                    }
+                }
+            }
+        }
+        None
     }
 
     /// Takes nothing of what was brought for brought.
@@ -323,4 +329,17 @@ impl Part {
             }
         }
     }
+}
+
+/// The tenant and the file that a path of the ruler's is of, if it lies in the folder.
+fn own_file(path: &str, folder: &Path) -> Option<(String, String)> {
+    let path = Path::new(path);
+    // The ruler may see the folder under another path, but hardly under another name.
+    let same = path.parent()?.file_name()? == folder.file_name()?;
+    same.then(|| decode_name(path.file_name()?.to_str()?))?
+}
+
+/// Whether the name of a tenant's file says which it is: one that would be too long does not.
+fn is_decodable(tenant: &str, file: &str) -> bool {
+    3 * (tenant.len() + file.len()) < 180
 }

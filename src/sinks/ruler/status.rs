@@ -1,17 +1,15 @@
 //! What a ruler has of what it was brought, and how it goes with that.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use metrifold_base::locked;
 use metrifold_engine::planes::rules::{GroupReport, GroupState, Report, Reports, RuleSet};
 use metrifold_model::Tenant;
-use metrifold_rules::{Version, decode_name};
+use metrifold_rules::Version;
 
-use super::client::LoadedGroup;
-use super::install::Installer;
+use super::way::{Heard, Way};
 
 /// What all rulers of a sink say.
 #[derive(Clone)]
@@ -84,17 +82,17 @@ impl Statuses {
         }
     }
 
-    /// Takes what the ruler says it has. Returns a group that it should have and does not.
-    pub(super) fn take(
-        &mut self,
-        loaded: Vec<LoadedGroup>,
-        installer: &Installer,
-    ) -> Option<String> {
-        self.said.clear();
-        for group in loaded {
-            let Some((tenant, file)) = own_file(&group.file, installer.folder()) else {
-                continue;
-            };
+    /// Takes what the ruler says it has.
+    pub(super) fn take(&mut self, heard: Heard) {
+        match &heard.asked {
+            None => self.said.clear(),
+            Some(asked) => {
+                let asked: BTreeSet<&str> = asked.iter().map(|tenant| &**tenant).collect();
+                self.said
+                    .retain(|(tenant, ..), _| !asked.contains(&**tenant));
+            }
+        }
+        for (tenant, file, group) in heard.groups {
             let mut rules = group.rules.into_iter();
             let error = rules.find_map(|rule| {
                 let error = rule.last_error.filter(|error| !error.is_empty())?;
@@ -106,27 +104,10 @@ impl Statuses {
             };
             self.said.insert((tenant, file, group.name), said);
         }
-        let good = installer.good()?;
-        for (tenant, rules) in good.iter() {
-            for (file, stored) in rules.files() {
-                for group in stored
-                    .file()
-                    .groups
-                    .iter()
-                    .filter(|group| !group.rules.is_empty())
-                {
-                    let key = (tenant.to_string(), file.to_string(), group.name.clone());
-                    if !self.said.contains_key(&key) && is_decodable(tenant, file) {
-                        return Some(format!("group {:?} of tenant {tenant:?}", group.name));
-                    }
-                }
-            }
-        }
-        None
     }
 
     /// How it goes with each group of a set.
-    pub(super) fn report(&self, wanted: &RuleSet, installer: &Installer) -> Report {
+    pub(super) fn report(&self, wanted: &RuleSet, way: &Way) -> Report {
         let mut report = Report::new();
         for (tenant, rules) in wanted.iter() {
             let since = self.since.get(tenant).map(|(_, since)| *since);
@@ -134,7 +115,7 @@ impl Statuses {
                 stored.file().groups.iter().map(move |group| (file, group))
             });
             let groups = groups.map(|(file, group)| {
-                let refused = installer.refused().iter().find(|refused| {
+                let refused = way.refused().iter().find(|refused| {
                     refused.tenant == *tenant && refused.file == *file && refused.group == *group
                 });
                 let key = (tenant.to_string(), file.to_string(), group.name.clone());
@@ -158,19 +139,6 @@ impl Statuses {
         }
         report
     }
-}
-
-/// The tenant and the file that a path of the ruler's is of, if it lies in the folder.
-fn own_file(path: &str, folder: &Path) -> Option<(String, String)> {
-    let path = Path::new(path);
-    // The ruler may see the folder under another path, but hardly under another name.
-    let same = path.parent()?.file_name()? == folder.file_name()?;
-    same.then(|| decode_name(path.file_name()?.to_str()?))?
-}
-
-/// Whether the name of a tenant's file says which it is: one that would be too long does not.
-fn is_decodable(tenant: &str, file: &str) -> bool {
-    3 * (tenant.len() + file.len()) < 180
 }
 
 fn now() -> u64 {

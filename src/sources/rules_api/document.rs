@@ -148,19 +148,6 @@ fn rule_to_json(rule: &Rule) -> Value {
     Value::Object(map)
 }
 
-/// A group as YAML, alone.
-pub(super) fn group_to_yaml(group: &Group) -> String {
-    let file = RuleFile {
-        groups: vec![group.clone()],
-    };
-    let text = file.to_yaml();
-    // Each of its lines stands behind `  - ` or as many blanks.
-    let lines = text.lines().skip(1);
-    lines
-        .map(|line| format!("{}\n", line.get(4..).unwrap_or_default()))
-        .collect()
-}
-
 /// A file that holds a group alone, as text that `RuleFile::parse` reads: one line more, and four
 /// columns.
 pub(super) fn wrap_group(text: &str) -> String {
@@ -245,7 +232,7 @@ mod tests {
 ";
         let whole = file(text);
         assert_eq!(file(&to_json(&whole).to_string()), whole);
-        let alone = group_to_yaml(&whole.groups[0]);
+        let alone = whole.groups[0].to_yaml();
         assert!(alone.starts_with("name: 'a'\n"), "{alone}");
         assert_eq!(file(&wrap_group(&alone)), whole);
         let json = group_to_json(&whole.groups[0]).to_string();

@@ -23,8 +23,19 @@ pub(super) fn document(config: &RulesApiConfig) -> Value {
         item["parameters"] = parameters.collect();
         paths.insert(path, item);
     };
+    let mut status = get("the rules of all files of the tenant, as one document");
+    let flag = Flag("status", "whether it is asked how it goes with the rules");
+    if let Some(parameters) = status["parameters"].as_array_mut() {
+        parameters.push(flag.value());
+    }
+    let mut versions = get("a file, its history or a version of it");
+    if let Some(parameters) = versions["parameters"].as_array_mut() {
+        parameters.push(Flag("history", "whether its versions are asked for").value());
+        let id = json!({ "type": "string", "description": "the id of a version" });
+        parameters.push(json!({ "name": "version", "in": "query", "schema": id }));
+    }
     let whole = json!({
-        "get": get("the rules of all files of the tenant, as one document"),
+        "get": status,
         "put": put("replaces the file `rules`", "RuleFile"),
         "delete": delete("removes all files of the tenant; their history stays"),
     });
@@ -34,7 +45,7 @@ pub(super) fn document(config: &RulesApiConfig) -> Value {
     add(
         format!("{tenant}/rules/{{file}}"),
         json!({
-            "get": get("a file, its history or a version of it"),
+            "get": versions,
             "put": put("writes a file", "RuleFile"),
             "delete": delete("removes a file; its history stays"),
             "post": {
@@ -63,13 +74,89 @@ pub(super) fn document(config: &RulesApiConfig) -> Value {
         add(path.clone(), json!({ "get": all }));
         add(format!("{path}/{{tenant}}"), raw);
     }
+    if let Some(path) = &config.ruler_path {
+        for (path, item) in ruler(path) {
+            add(path, item);
+        }
+    }
     json!({
         "openapi": "3.1.0",
         "info": { "title": "Rules of tenants", "version": env!("CARGO_PKG_VERSION") },
         "paths": paths,
-        "components": { "schemas": schemas() },
+        "components": { "schemas": schemas(config.thanos) },
     })
 }
+
+/// The paths of the configuration API of rulers, which takes the tenant from a header.
+fn ruler(path: &str) -> [(String, Value); 3] {
+    let scope = json!({
+        "name": "X-Scope-OrgID",
+        "in": "header",
+        "required": true,
+        "description": "the tenant, unless the caller is known to be of one",
+        "schema": { "type": "string", "pattern": NAME, "maxLength": 150 },
+    });
+    let read = |summary: &str| {
+        json!({
+            "summary": summary,
+            "parameters": [scope],
+            "responses": {
+                "200": yaml("groups, by namespace, or the group alone"),
+                "400": error("a name or parameter is wrong"),
+                "401": error("nothing says which tenant is meant"),
+                "404": error("there are none"),
+                "503": error("the store does not answer: try again"),
+            },
+        })
+    };
+    let accepted = json!({
+        "202": {
+            "description": "it is stored, or gone",
+            "content": { "application/json": {} },
+        },
+        "400": error("what was sent is wrong, and where"),
+        "401": error("nothing says which tenant is meant"),
+        "404": error("there is none"),
+        "413": error("the tenant would have more than it may"),
+        "503": error("the store does not answer: try again"),
+    });
+    let remove =
+        |summary: &str| json!({ "summary": summary, "parameters": [scope], "responses": accepted });
+    let schema = json!({ "schema": { "$ref": "#/components/schemas/Group" } });
+    let write = json!({
+        "summary": "writes a group of a namespace, which is a file",
+        "parameters": [scope],
+        "requestBody": {
+            "required": true,
+            "content": { "application/yaml": schema, "application/json": schema },
+        },
+        "responses": accepted,
+    });
+    [
+        (
+            path.to_owned(),
+            json!({ "get": read("the groups of all namespaces of the tenant") }),
+        ),
+        (
+            format!("{path}/{{file}}"),
+            json!({
+                "get": read("the groups of a namespace"),
+                "post": write,
+                "delete": remove("removes a namespace"),
+            }),
+        ),
+        (
+            format!("{path}/{{file}}/{{group}}"),
+            json!({
+                "get": read("a group of a namespace"),
+                "delete": remove("removes a group of a namespace"),
+            }),
+        ),
+    ]
+}
+
+/// Durations; what is empty is none.
+const DURATION: &str = "^(0|([0-9]{1,2}y)?([0-9]{1,3}w)?([0-9]{1,4}d)?([0-9]{1,4}h)?([0-9]{1,4}m)?([0-9]{1,4}s)?([0-9]{1,4}ms)?)$";
 
 /// Names of tenants and files.
 const NAME: &str = "^[A-Za-z0-9!_*'()-][A-Za-z0-9!_.*'()-]*$";
@@ -97,7 +184,17 @@ fn condition(name: &str) -> Value {
         "name": name,
         "in": "header",
         "description": "an ETag, or *",
-        "schema": { "type": "string" },
+        "schema": { "type": "string", "pattern": "^(\\*|\"[0-9A-Za-z]{1,64}\")$" },
+    })
+}
+
+/// The condition of a change that nothing is there.
+fn absent() -> Value {
+    json!({
+        "name": "If-None-Match",
+        "in": "header",
+        "description": "only if nothing is there",
+        "schema": { "type": "string", "enum": ["*"] },
     })
 }
 
@@ -111,7 +208,11 @@ fn yaml(description: &str) -> Value {
 fn error(description: &str) -> Value {
     json!({
         "description": description,
-        "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Error" } } },
+        "content": {
+            "application/json": { "schema": { "$ref": "#/components/schemas/Error" } },
+            // Of the listener, before a request comes here.
+            "text/plain": { "schema": { "type": "string" } },
+        },
     })
 }
 
@@ -124,6 +225,8 @@ fn get(summary: &str) -> Value {
             "304": { "description": "the caller has it already" },
             "400": error("a name or parameter is wrong"),
             "404": error("there is none"),
+            "500": error("the file is damaged"),
+            "503": error("the store does not answer: try again"),
         },
     })
 }
@@ -146,7 +249,7 @@ fn put(summary: &str, schema: &str) -> Value {
     let schema = json!({ "schema": { "$ref": format!("#/components/schemas/{schema}") } });
     json!({
         "summary": summary,
-        "parameters": [DRY_RUN.value(), condition("If-Match"), condition("If-None-Match")],
+        "parameters": [DRY_RUN.value(), condition("If-Match"), absent()],
         "requestBody": {
             "required": true,
             "content": { "application/yaml": schema, "application/json": schema },
@@ -164,15 +267,17 @@ fn delete(summary: &str) -> Value {
             "400": error("a name or parameter is wrong"),
             "404": error("there is none"),
             "412": error("it is not what If-Match says"),
+            "503": error("the store does not answer: try again"),
         },
     })
 }
 
-fn schemas() -> Value {
+/// The schemas of documents; only a Thanos knows partial responses.
+fn schemas(thanos: bool) -> Value {
     let labels = json!({ "type": "object", "additionalProperties": { "type": "string" } });
     let text = json!({ "type": "string" });
-    let duration = json!({ "type": "string", "description": "as in 1h30m" });
-    json!({
+    let duration = json!({ "type": "string", "description": "as in 1h30m", "minLength": 1, "pattern": DURATION });
+    let mut schemas = json!({
         "RuleFile": {
             "type": "object",
             "required": ["groups"],
@@ -191,13 +296,12 @@ fn schemas() -> Value {
                 "query_offset": duration,
                 "limit": { "type": "integer" },
                 "labels": labels,
-                "partial_response_strategy": { "enum": ["warn", "abort"] },
                 "rules": { "type": "array", "items": { "$ref": "#/components/schemas/Rule" } },
             },
         },
         "Rule": {
             "type": "object",
-            "required": ["expr"],
+            "oneOf": [{ "required": ["record", "expr"] }, { "required": ["alert", "expr"] }],
             "additionalProperties": false,
             "properties": {
                 "record": text,
@@ -239,5 +343,10 @@ fn schemas() -> Value {
                 },
             },
         },
-    })
+    });
+    if thanos {
+        let strategy = json!({ "enum": ["warn", "abort"] });
+        schemas["Group"]["properties"]["partial_response_strategy"] = strategy;
+    }
+    schemas
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use metrifold_http::{Body, Response, rejection};
 use metrifold_model::{Rejection, RejectionKind};
-use metrifold_rules::store::StoreError;
+use metrifold_rules::store::{ObjectError, StoreError};
 use metrifold_rules::{Problem, Version};
 
 /// Why a request is not fulfilled.
@@ -31,7 +31,9 @@ impl From<StoreError> for Failure {
         let kind = match &error {
             StoreError::Precondition { .. } => return Self::Changed(error.to_string()),
             StoreError::Absent(_) => RejectionKind::NotFound,
-            StoreError::Name(_) => RejectionKind::Invalid,
+            StoreError::Name(_) | StoreError::Objects(ObjectError::Refused(_)) => {
+                RejectionKind::Invalid
+            }
             StoreError::Contended | StoreError::Objects(_) => RejectionKind::Unavailable,
         };
         Self::Rejected(Rejection::new(kind, error.to_string()))

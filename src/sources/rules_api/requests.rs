@@ -65,6 +65,8 @@ pub(super) fn wanted(headers: &HeaderMap) -> Result<Wanted, Failure> {
         (Some(None), None) => Ok(Wanted::Present),
         (Some(Some(versions)), None) => Ok(Wanted::Version(versions)),
         (None, Some(None)) => Ok(Wanted::Absent),
+        // It has to be there and must not.
+        (Some(_), Some(None)) => Ok(Wanted::Version(Vec::new())),
         _ => Err(invalid(
             "conditions of a change are If-Match with an ETag or *, or If-None-Match with *",
         )),

@@ -9,7 +9,6 @@ use metrifold_rules::RuleFile;
 use metrifold_rules::store::{Action, Place, Wanted};
 
 use super::api::{Api, Asked, Files, change, find, place, position, sound};
-use super::document;
 use super::reply::{self, Failure, absent};
 
 pub(super) fn answer(api: &Api, asked: &Asked) -> Result<Response, Failure> {
@@ -47,7 +46,7 @@ pub(super) fn answer(api: &Api, asked: &Asked) -> Result<Response, Failure> {
             let [(_, file)] = sound(&files)?[..] else {
                 return Err(none());
             };
-            Ok(reply::yaml(document::group_to_yaml(find(file, asked)?)))
+            Ok(reply::yaml(find(file, asked)?.to_yaml()))
         }
         (_, Some(_), None) => Ok(listed(&namespace(api, asked)?)?),
         (_, None, _) => {

@@ -10,9 +10,8 @@ use crate::{RuleSet, StoredFile, Tenant, TenantRules};
 
 /// Problems of a file that are told.
 const MAX_TOLD: usize = 3;
-/// How many files are worth several threads, and how many of these at most.
-const WORTH_THREADS: usize = 64;
-const MAX_THREADS: usize = 8;
+/// How many files are worth several threads.
+const WORTH_THREADS: usize = 16;
 
 /// Follows a store.
 #[derive(Debug, Default)]
@@ -25,6 +24,7 @@ pub struct Follower {
 /// A file as it was read last.
 #[derive(Debug, Default)]
 struct Known {
+    /// As it was listed before it was read: what is changed in between is read again.
     stamp: String,
     /// The newest that could be read.
     good: Option<Arc<StoredFile>>,
@@ -120,12 +120,13 @@ impl Follower {
         refreshed.read = places.len();
         for (place, read) in read_all(store, checks, places) {
             touched.insert(place.tenant.clone(), ());
+            let stamp = listed.get(&place).cloned().unwrap_or_default();
             let known = self.known.entry(place).or_default();
             match read {
-                Read::Good(stamp, file) => {
+                Read::Good(file) => {
                     (known.stamp, known.good, known.problem) = (stamp, Some(file), None);
                 }
-                Read::Bad(stamp, problem) => {
+                Read::Bad(problem) => {
                     (known.stamp, known.problem) = (stamp, Some(problem));
                 }
                 // Gone since it was listed, which the next look tells.
@@ -161,8 +162,8 @@ impl Follower {
 
 /// What a file in the store is.
 enum Read {
-    Good(String, Arc<StoredFile>),
-    Bad(String, String),
+    Good(Arc<StoredFile>),
+    Bad(String),
     Gone,
     Failed(String),
 }
@@ -175,10 +176,10 @@ impl Read {
             Err(error) => return Self::Failed(error.to_string()),
         };
         match RuleFile::parse(&text.text, checks) {
-            Ok(parsed) => Self::Good(text.stamp, Arc::new(StoredFile::new(parsed.file))),
+            Ok(parsed) => Self::Good(Arc::new(StoredFile::new(parsed.file))),
             Err(problems) => {
                 let told = problems.iter().take(MAX_TOLD).map(ToString::to_string);
-                Self::Bad(text.stamp, told.collect::<Vec<_>>().join("; "))
+                Self::Bad(told.collect::<Vec<_>>().join("; "))
             }
         }
     }
@@ -193,7 +194,7 @@ fn read_all(store: &Store, checks: &Checks<'_>, places: Vec<Place>) -> Vec<(Plac
     if places.len() < WORTH_THREADS {
         return places.into_iter().map(read).collect();
     }
-    let threads = thread::available_parallelism().map_or(1, |count| count.get().min(MAX_THREADS));
+    let threads = store.objects.readers().max(1);
     let share = places.len().div_ceil(threads);
     let mut shares: Vec<Vec<Place>> = Vec::new();
     let mut left = places.into_iter().peekable();

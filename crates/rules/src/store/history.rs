@@ -10,6 +10,9 @@ const HISTORY: &str = "metrics/rules-history/";
 const ENTRY_OVERHEAD: usize = 64 << 10;
 const QUOTED: usize = 6;
 
+/// How many of the newest notes are searched for that of what is there.
+const LOOKED_AT: usize = 8;
+
 /// What was done to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -89,8 +92,10 @@ impl Store {
     fn entries(&self, place: &Place) -> Result<Vec<String>, StoreError> {
         let folder = folder(place)?;
         let listed = self.objects.list(&folder)?;
-        let id = |key: &str| Some(key.strip_prefix(&folder)?.strip_suffix(".json")?.to_owned());
-        let mut ids: Vec<_> = listed.iter().filter_map(|listed| id(&listed.key)).collect();
+        let ids = listed
+            .iter()
+            .filter_map(|listed| id_of(&folder, &listed.key));
+        let mut ids: Vec<_> = ids.collect();
         ids.sort_unstable();
         Ok(ids)
     }
@@ -134,25 +139,55 @@ impl Store {
         Err(StoreError::Contended)
     }
 
-    /// Notes what is there, unless the newest note is of that.
-    pub(super) fn note_outside(
+    /// The name of the note of what is there, which is made if it is missing: somebody changed the
+    /// object without one. Of nothing, what is there may have no note.
+    pub(super) fn note_of(
         &self,
         place: &Place,
-        current: &Text,
+        current: Option<&Text>,
         at: u64,
-    ) -> Result<(), StoreError> {
-        let version = current.version.to_string();
-        let newest = self.entries(place)?.pop();
-        let newest = newest.and_then(|id| self.entry(place, &id).ok());
-        if newest.is_some_and(|entry| entry.version.as_ref() == Some(&version)) {
-            return Ok(());
+    ) -> Result<String, StoreError> {
+        let version = current.map(|current| current.version.to_string());
+        let ids = self.entries(place)?;
+        // Behind it are notes of changes that are not made yet, or never were.
+        for id in ids.iter().rev().take(LOOKED_AT) {
+            if self
+                .entry(place, id)
+                .is_ok_and(|entry| entry.version == version)
+            {
+                return Ok(id.clone());
+            }
         }
+        let Some(current) = current else {
+            return Ok(ids.last().cloned().unwrap_or_default());
+        };
         let change = Change {
             by: "",
             at,
             action: Action::Outside,
         };
-        self.note(place, Some(&current.text), change).map(drop)
+        let key = self.note(place, Some(&current.text), change)?;
+        Ok(id_of(&folder(place)?, &key).unwrap_or_default())
+    }
+
+    /// Whether there is a note of the same content behind one, other than one's own.
+    pub(super) fn is_noted_by_others(
+        &self,
+        place: &Place,
+        text: Option<&[u8]>,
+        after: &str,
+        own: &str,
+    ) -> Result<bool, StoreError> {
+        let version = text.map(|text| Version::of(text).to_string());
+        let own = id_of(&folder(place)?, own);
+        let ids = self.entries(place)?;
+        let mut others = ids
+            .iter()
+            .filter(|id| id.as_str() > after && Some(*id) != own.as_ref());
+        Ok(others.any(|id| {
+            self.entry(place, id)
+                .is_ok_and(|entry| entry.version == version)
+        }))
     }
 
     /// Removes the oldest changes of a file.
@@ -174,6 +209,11 @@ fn folder(place: &Place) -> Result<String, StoreError> {
     // Checked as names of a file that could be written.
     place.key()?;
     Ok(format!("{HISTORY}{}/{}/", place.tenant, place.file))
+}
+
+/// The name of the note that lies there.
+fn id_of(folder: &str, key: &str) -> Option<String> {
+    Some(key.strip_prefix(folder)?.strip_suffix(".json")?.to_owned())
 }
 
 /// The moment in a name, and which of the changes of that moment it is.

@@ -1,0 +1,92 @@
+//! A file, its versions, and going back to one.
+
+use http::StatusCode;
+use serde_json::json;
+
+use metrifold_http::{Response, answer};
+use metrifold_rules::store::{Action, StoreError};
+
+use super::{Api, Asked, Made, change, entry_to_json, not_modified, place, stored_text, told};
+use crate::sources::rules_api::document;
+use crate::sources::rules_api::reply::{self, Failure, absent, invalid};
+use crate::sources::rules_api::requests::{is_known, wanted, wants_json};
+
+impl Api {
+    pub(super) fn get_file(&self, asked: &Asked) -> Result<Response, Failure> {
+        let place = place(asked);
+        if let Some(id) = &asked.parameters.version {
+            let entry = self.shared.store.entry(&place, id)?;
+            let text = entry
+                .text
+                .ok_or_else(|| absent("the file was removed in that version"))?;
+            return Ok(reply::yaml(text));
+        }
+        let text = self.text(&place)?;
+        if is_known(&asked.headers, text.version) {
+            return Ok(not_modified(text.version));
+        }
+        let answer = match wants_json(&asked.headers) {
+            true => {
+                let file = self.parse_stored(&place, &text)?;
+                reply::json(StatusCode::OK, &document::to_json(&file))
+            }
+            false => reply::yaml(text.text),
+        };
+        Ok(reply::tagged(answer, text.version))
+    }
+
+    pub(super) fn put_file(&self, asked: &Asked) -> Result<Response, Failure> {
+        let name = asked.file.as_deref().unwrap_or_default();
+        let (file, warnings) = self.parse(&asked.body)?;
+        let text = stored_text(&asked.body, &file);
+        let others = self.others(&asked.tenant, name)?;
+        let wanted = wanted(&asked.headers)?;
+        let made = self.write(asked, name, &text, file, &wanted, Action::Put, others)?;
+        let made = Made { warnings, ..made };
+        Ok(told(asked, &made, made.version))
+    }
+
+    pub(super) fn delete_file(&self, asked: &Asked) -> Result<Response, Failure> {
+        let (place, wanted) = (place(asked), wanted(&asked.headers)?);
+        if asked.parameters.dry_run {
+            let text = self.text(&place)?;
+            if !wanted.holds(Some(text.version)) {
+                let current = Some(text.version);
+                return Err(StoreError::Precondition { current }.into());
+            }
+        } else {
+            self.shared
+                .store
+                .delete(&place, &wanted, change(asked, Action::Delete))?;
+            self.shared.touch(&asked.tenant);
+        }
+        Ok(answer::empty(StatusCode::NO_CONTENT))
+    }
+
+    pub(super) fn history(&self, asked: &Asked) -> Result<Response, Failure> {
+        let entries = self.shared.store.history(&place(asked))?;
+        if entries.is_empty() {
+            return Err(absent("nothing is known of such a file"));
+        }
+        let entries: Vec<_> = entries.iter().map(entry_to_json).collect();
+        Ok(reply::json(StatusCode::OK, &json!({ "versions": entries })))
+    }
+
+    pub(super) fn rollback(&self, asked: &Asked) -> Result<Response, Failure> {
+        let Some(id) = &asked.parameters.rollback else {
+            return Err(invalid("name the version to go back to: ?rollback=ID"));
+        };
+        let name = asked.file.as_deref().unwrap_or_default();
+        let entry = self.shared.store.entry(&place(asked), id)?;
+        let text = entry.text.ok_or_else(|| {
+            invalid("the file was removed in that version: delete it, or name another version")
+        })?;
+        let (file, warnings) = self.parse(text.as_bytes())?;
+        let others = self.others(&asked.tenant, name)?;
+        let wanted = wanted(&asked.headers)?;
+        let action = Action::Rollback;
+        let made = self.write(asked, name, text.as_bytes(), file, &wanted, action, others)?;
+        let made = Made { warnings, ..made };
+        Ok(told(asked, &made, made.version))
+    }
+}

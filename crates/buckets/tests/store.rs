@@ -249,6 +249,9 @@ fn what_others_wrote_is_read_and_what_is_no_file_costs_only_itself() {
     );
 }
 
+/// What a service does in the place of an answer.
+type Fault = fn() -> Does;
+
 #[test]
 fn a_service_that_is_down_slow_or_talks_nonsense_leaves_what_was_read() {
     let service = Service::new();
@@ -263,7 +266,7 @@ fn a_service_that_is_down_slow_or_talks_nonsense_leaves_what_was_read() {
     let before = follower.set().clone();
     assert_eq!(before.len(), 1);
     let store = service.store(Duration::from_secs(2));
-    let faults: [(&str, fn() -> Does); 6] = [
+    let faults: [(&str, Fault); 6] = [
         ("503", || {
             Reply::new(503)
                 .body("<Error><Code>SlowDown</Code></Error>")

@@ -188,6 +188,16 @@ fn condition(name: &str) -> Value {
     })
 }
 
+/// What the caller has already; a text that names nothing is passed over.
+fn known() -> Value {
+    json!({
+        "name": "If-None-Match",
+        "in": "header",
+        "description": "ETags of what the caller has, or *",
+        "schema": {},
+    })
+}
+
 /// The condition of a change that nothing is there.
 fn absent() -> Value {
     json!({
@@ -219,7 +229,7 @@ fn error(description: &str) -> Value {
 fn get(summary: &str) -> Value {
     json!({
         "summary": summary,
-        "parameters": [condition("If-None-Match")],
+        "parameters": [known()],
         "responses": {
             "200": yaml("what was asked for"),
             "304": { "description": "the caller has it already" },
@@ -296,7 +306,7 @@ fn schemas(thanos: bool) -> Value {
                 "query_offset": duration,
                 "limit": { "type": "integer" },
                 "labels": labels,
-                "rules": { "type": "array", "items": { "$ref": "#/components/schemas/Rule" } },
+                "rules": { "type": ["array", "null"], "items": { "$ref": "#/components/schemas/Rule" } },
             },
         },
         "Rule": {

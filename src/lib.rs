@@ -15,6 +15,7 @@
 
 // Registers what it finds targets with.
 use metrifold_cloud_foundry as _;
+use metrifold_kubernetes as _;
 
 pub mod api;
 pub mod cli;

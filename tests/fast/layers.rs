@@ -32,6 +32,7 @@ const LAYERS: [(&str, &[&str]); 20] = [
         "cloud_foundry",
         &["base", "discovery", "expr", "files", "http"],
     ),
+    ("kubernetes", &["base", "discovery", "http"]),
     (
         "engine",
         &[

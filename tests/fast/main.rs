@@ -21,6 +21,7 @@ mod fairness;
 mod fidelity;
 mod in_process;
 mod isolation;
+mod kubernetes;
 mod layers;
 mod ledger;
 mod marathon;

@@ -8,6 +8,7 @@ mod discovery;
 mod every_fault;
 mod issuer_real;
 mod kill;
+mod kubernetes;
 mod outage;
 mod peers;
 mod poison;

@@ -45,6 +45,15 @@ impl Problems {
         &mut self.list[last]
     }
 
+    /// Reports what is wrong with a table of this name within what is looked at.
+    pub fn within(&mut self, table: &str, report: impl FnOnce(&mut Self)) {
+        let before = self.list.len();
+        report(self);
+        for problem in self.list.iter_mut().skip(before) {
+            problem.path = format!("{table}.{}", problem.path);
+        }
+    }
+
     /// All that were added.
     pub fn into_list(self) -> Vec<Problem> {
         self.list

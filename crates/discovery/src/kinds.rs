@@ -10,8 +10,5 @@ mod static_list;
 
 pub(crate) use file::Format;
 
-/// The kinds that this build does without: each is called as the feature that brings it.
-pub const LEFT_OUT: &[&str] = match cfg!(feature = "dns") {
-    true => &[],
-    false => &["dns"],
-};
+/// The kinds that a build may do without: each is called as the feature that brings it.
+pub const BY_FEATURE: &[&str] = &["dns", "kubernetes"];

@@ -41,7 +41,7 @@ pub use directory::{Directory, Handles};
 pub use exchange::{Answered, Exchange};
 #[doc(hidden)]
 pub use file_sd::verdict;
-pub use kinds::LEFT_OUT;
+pub use kinds::BY_FEATURE;
 pub use labels::{Labels, LabelsBuilder, Target};
 pub use limits::{LimitKeys, Limits, OnEmpty};
 pub use provider::{Provider, ProviderConfig, ProviderContext, ProviderInfo, run};

@@ -79,6 +79,8 @@ struct Inner {
     state: State,
     /// The last good answer of each source.
     groups: BTreeMap<Arc<str>, Arc<[Target]>>,
+    /// How many targets all groups have, those of several groups several times.
+    count: usize,
     /// How many sources have each target.
     targets: BTreeMap<Target, u32>,
     /// Sources whose last attempt has failed.
@@ -106,6 +108,7 @@ impl Slot {
                 turn: 0,
                 state: State::Built,
                 groups: BTreeMap::new(),
+                count: 0,
                 targets: BTreeMap::new(),
                 failed: BTreeMap::new(),
                 remembers: false,

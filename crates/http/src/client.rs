@@ -21,7 +21,7 @@ use metrifold_base::{BuildError, Endpoint, foreign};
 
 use super::auth::BasicAuth;
 use super::body::Body;
-use super::tls::ClientTls;
+use super::tls::{ClientTls, Pem};
 use crate::client::connector::{Born, Connector, tls_error};
 use crate::describe::{chain, place};
 
@@ -146,7 +146,16 @@ impl Client {
     ///
     /// Fails when a certificate or key cannot be read or used.
     pub fn new(config: &ClientConfig) -> Result<Self, BuildError> {
-        let connector = Connector::new(config)?;
+        Self::with_pem(config, &Pem::default())
+    }
+
+    /// The same, where certificates and a key in `pem` take the place of files.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a certificate or key cannot be read or used.
+    pub fn with_pem(config: &ClientConfig, pem: &Pem) -> Result<Self, BuildError> {
+        let connector = Connector::new(config, pem)?;
         let inner = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)

@@ -26,6 +26,9 @@ use metrifold_model::{AlternativeName, ClientCertificate};
 /// The largest file with certificates: all authorities that browsers know are a tenth of it.
 const MAX_PEM: u64 = 4 << 20;
 
+/// What stands for the name of a file where there is none.
+const INLINE: &str = "what is given in PEM";
+
 /// Versions without 1.2.
 static ONLY_13: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
 
@@ -93,6 +96,17 @@ keys! {
         /// Whether any certificate is taken, whoever signed it and for whatever name.
         pub insecure_skip_verify: bool = default(false),
     }
+}
+
+/// What a client may be given in PEM in place of files, such as by a kubeconfig.
+#[derive(Clone, Default)]
+pub struct Pem {
+    /// Certificate authorities that the server is verified with.
+    pub ca: Option<Vec<u8>>,
+    /// Certificate that is shown to the server.
+    pub cert: Option<Vec<u8>>,
+    /// The certificate's private key.
+    pub key: Option<Vec<u8>>,
 }
 
 impl ServerTls {
@@ -342,11 +356,20 @@ impl ClientTls {
     ///
     /// Fails when a file cannot be read or used; the error names the key.
     pub fn config(&self) -> Result<ClientConfig, BuildError> {
-        let trust = match &self.ca_file {
+        self.config_with(&Pem::default())
+    }
+
+    /// The same, where what is in `pem` takes the place of the files.
+    pub(crate) fn config_with(&self, pem: &Pem) -> Result<ClientConfig, BuildError> {
+        let roots = match (&pem.ca, &self.ca_file) {
+            (Some(ca), _) => Some(roots_in(ca, Path::new(INLINE))),
+            (None, file) => file.as_deref().map(roots),
+        };
+        let trust = match roots {
             _ if self.insecure_skip_verify => Trust::Anybody,
             None => Trust::System,
-            Some(file) => {
-                let roots = at("tls.ca_file", roots(file))?;
+            Some(roots) => {
+                let roots = at("tls.ca_file", roots)?;
                 let verifier =
                     WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
                         .build()
@@ -364,10 +387,19 @@ impl ClientTls {
             .map_err(|error| BuildError::new("tls", error))?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
-        let mut config = match (&self.cert_file, &self.key_file) {
-            (Some(cert_file), Some(key_file)) => {
-                let chain = at("tls.cert_file", certificates(cert_file))?;
-                let key = at("tls.key_file", private_key(key_file))?;
+        let inline = Path::new(INLINE);
+        let chain = match (&pem.cert, &self.cert_file) {
+            (Some(cert), _) => Some((certificates_in(cert, inline), inline)),
+            (None, file) => file.as_deref().map(|file| (certificates(file), file)),
+        };
+        let key = match (&pem.key, &self.key_file) {
+            (Some(key), _) => Some((private_key_in(key, inline), inline)),
+            (None, file) => file.as_deref().map(|file| (private_key(file), file)),
+        };
+        let mut config = match (chain, key) {
+            (Some((chain, cert_file)), Some((key, key_file))) => {
+                let chain = at("tls.cert_file", chain)?;
+                let key = at("tls.key_file", key)?;
                 builder
                     .with_client_auth_cert(chain, key)
                     .map_err(|error| mismatch(cert_file, key_file, &error))?
@@ -530,8 +562,12 @@ fn pem_file(file: &Path) -> Result<Vec<u8>, String> {
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let pem = pem_file(file)?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    certificates_in(&pem_file(file)?, file)
+}
+
+/// Certificates in PEM, from the file of this name.
+fn certificates_in(pem: &[u8], file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let certificates = certificates.map_err(|error| unusable(file, &error, "certificate"))?;
     if certificates.is_empty() {
         return Err(unusable(file, &pem::Error::NoItemsFound, "certificate"));
@@ -540,13 +576,20 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    let pem = pem_file(file)?;
-    PrivateKeyDer::from_pem_slice(&pem).map_err(|error| unusable(file, &error, "private key"))
+    private_key_in(&pem_file(file)?, file)
+}
+
+fn private_key_in(pem: &[u8], file: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|error| unusable(file, &error, "private key"))
 }
 
 fn roots(file: &Path) -> Result<RootCertStore, String> {
+    roots_in(&pem_file(file)?, file)
+}
+
+fn roots_in(pem: &[u8], file: &Path) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(file)? {
+    for certificate in certificates_in(pem, file)? {
         roots.add(certificate).map_err(|error| {
             format!("{} holds an unusable certificate: {error}", file.display())
         })?;

@@ -120,7 +120,6 @@ pub(super) fn convert(args: &MppArgs) -> Result<Converted, String> {
     {
         providers.push("kubernetes");
         kubernetes(args, &mut text)?;
-        notes.push(missing("kubernetes"));
     }
     if let Some(url) = &args.marathon_url {
         providers.push("marathon");
@@ -175,28 +174,24 @@ pub(super) fn convert(args: &MppArgs) -> Result<Converted, String> {
     Ok(Converted { text, notes })
 }
 
-fn missing(kind: &str) -> String {
-    format!(
-        "this version knows no discovery of type {kind}, so that the configuration does not validate yet; \
-         a program that writes the endpoints to a file can stand in: [discovery.NAME] type = \"file\""
-    )
-}
-
 fn kubernetes(args: &MppArgs, text: &mut String) -> Result<(), String> {
     text.push_str("[discovery.kubernetes]\ntype = \"kubernetes\"\n");
     match (&args.kube_service_name, &args.kube_pod_label_selector) {
         // mpp asks for the service if both are named.
         (Some(service), _) => {
             let selector = quoted(&format!("kubernetes.io/service-name={service}"));
+            // Addresses that are not ready are none of mpp's.
             let _ = write!(
                 text,
-                "role = \"endpointslice\"\nlabel_selector = {selector}\n"
+                "role = \"endpointslice\"\n\
+                 selectors = [{{ role = \"endpointslice\", label = {selector} }}]\n\
+                 only_ready = true\n"
             );
         }
         (None, Some(selector)) => {
             let _ = write!(
                 text,
-                "role = \"pod\"\nlabel_selector = {}\n",
+                "role = \"pod\"\nselectors = [{{ role = \"pod\", label = {} }}]\n",
                 quoted(selector)
             );
         }
@@ -215,10 +210,8 @@ fn kubernetes(args: &MppArgs, text: &mut String) -> Result<(), String> {
     }
     let namespace = args.kube_namespace.as_deref().unwrap_or("default");
     let _ = writeln!(text, "namespaces = [{}]", quoted(namespace));
-    if let Some(port) = &args.kube_port {
-        let _ = writeln!(text, "port = {}", quoted(port));
-    }
-    text.push('\n');
+    let port = args.kube_port.as_deref().unwrap_or("first_tcp");
+    let _ = write!(text, "port = {}\n\n", quoted(port));
     Ok(())
 }
 
@@ -379,8 +372,8 @@ mod tests {
                 "{expected}:\n{text}"
             );
         }
-        // That kind of discovery is checked by those who have it.
-        if text.contains("type = \"kubernetes\"") {
+        // Kinds of discovery that are not there are checked by those who have them.
+        if cfg!(not(feature = "kubernetes")) && text.contains("type = \"kubernetes\"") {
             text.parse::<toml::Table>().unwrap();
             return;
         }
@@ -527,7 +520,8 @@ mod tests {
         let line = format!("{KUBE} --kube-pod-label-selector app=prometheus");
         let lines = [
             "role = \"endpointslice\"",
-            "label_selector = \"kubernetes.io/service-name=prom\"",
+            "selectors = [{ role = \"endpointslice\", label = \"kubernetes.io/service-name=prom\" }]",
+            "only_ready = true",
         ];
         expect(&line, &lines);
     }
@@ -536,7 +530,7 @@ mod tests {
     fn kube_pod_label_selector() {
         let lines = [
             "role = \"pod\"",
-            "label_selector = \"app=prometheus,tier=a\"",
+            "selectors = [{ role = \"pod\", label = \"app=prometheus,tier=a\" }]",
         ];
         expect("--kube-pod-label-selector app=prometheus,tier=a", &lines);
     }
@@ -558,7 +552,7 @@ mod tests {
                 &[&format!("port = \"{port}\"")],
             );
         }
-        assert!(!converted(KUBE).unwrap().contains("\nport = "));
+        expect(KUBE, &["port = \"first_tcp\""]);
     }
 
     const MARATHON: &str = "--marathon-url http://m1:8080,http://m2:8080 --marathon-apps /prom,/b";

@@ -55,6 +55,7 @@ pub(super) fn replace(
     for gone in was {
         leave(&mut inner.targets, gone, diff);
     }
+    inner.count = inner.count + targets.len() - old.len();
     inner.groups.insert(Arc::clone(source), targets.into());
 }
 

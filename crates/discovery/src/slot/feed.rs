@@ -77,7 +77,13 @@ impl Feed {
 
     /// Tells that these sources are there no more. The others are as they were.
     pub fn without(&self, sources: Vec<Arc<str>>) {
-        self.tell(Vec::new(), Gone::These(sources));
+        self.change(Vec::new(), sources);
+    }
+
+    /// Tells what has become of some sources, and which others are there no more. What is neither is as
+    /// it was.
+    pub fn change(&self, answers: Vec<Answer>, gone: Vec<Arc<str>>) {
+        self.tell(answers, Gone::These(gone));
     }
 
     /// Tells that all sources say the same as before.
@@ -91,7 +97,7 @@ impl Feed {
     }
 
     /// Whether no source has failed at the last attempt.
-    pub(crate) fn is_content(&self) -> bool {
+    pub fn is_content(&self) -> bool {
         locked(&self.slot.inner).failed.is_empty()
     }
 
@@ -126,25 +132,26 @@ impl Feed {
                 }
             }
         }
+        // Answers of another question go when this one has been answered as a whole.
+        let keeps = match gone {
+            Gone::Others => inner.inherited && !whole,
+            Gone::These(_) => false,
+        };
         let gone: HashSet<Arc<str>> = match gone {
+            Gone::These(gone) => gone.into_iter().collect(),
             Gone::Others => {
                 let known = inner.groups.keys().chain(inner.failed.keys());
                 let gone = known.filter(|source| !answered.contains(*source));
                 gone.cloned().collect()
             }
-            Gone::These(sources) => sources.into_iter().collect(),
         };
-        // Answers of another question go when this one has been answered as a whole.
-        let keeps = inner.inherited && !whole;
+        let known = |source: &Arc<str>| inner.groups.get(source).map_or(0, |it| it.len());
         let replaced: usize = good.iter().map(|(_, targets)| targets.len()).sum();
-        let others: usize = {
-            let new: HashSet<&Arc<str>> = good.iter().map(|(source, _)| source).collect();
-            let others = inner.groups.iter();
-            others
-                .filter(|(source, _)| !new.contains(source) && !gone.contains(*source))
-                .map(|(_, targets)| targets.len())
-                .sum()
-        };
+        let replaces: HashSet<&Arc<str>> =
+            good.iter().map(|(source, _)| source).chain(&gone).collect();
+        let before: usize = replaces.into_iter().map(known).sum();
+        // Counted without a walk over all sources: there may be many, and a change of one.
+        let others = inner.count.saturating_sub(before);
         if let Err(failure) = inner.options.limits.check_count(replaced + others) {
             for (source, _) in &good {
                 slot.complain(&mut inner, source, failure.clone());

@@ -169,7 +169,7 @@ fn take_table_type(
     let known = types.into_iter().find(|it| it.name == type_name);
     if known.is_none() {
         let help = match suggest::meant(&type_name, &names) {
-            _ if metrifold_discovery::LEFT_OUT.contains(&&*type_name) => format!(
+            _ if metrifold_discovery::BY_FEATURE.contains(&&*type_name) => format!(
                 "this program was built without it: build with the feature `{type_name}`, which is on by default"
             ),
             Some(near) => format!("did you mean `{near}`?"),

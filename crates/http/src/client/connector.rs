@@ -24,6 +24,7 @@ use metrifold_base::{BoxFuture, BuildError};
 use crate::auth::Credentials;
 use crate::client::{ClientConfig, TransportError, TransportKind};
 use crate::describe::{chain, place};
+use crate::tls::Pem;
 
 /// How often the kernel asks an idle peer whether it is still there.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
@@ -61,7 +62,7 @@ type BoxIo = Box<dyn Io>;
 
 impl Connector {
     /// Reads the certificates; connects nowhere yet.
-    pub(super) fn new(config: &ClientConfig) -> Result<Self, BuildError> {
+    pub(super) fn new(config: &ClientConfig, pem: &Pem) -> Result<Self, BuildError> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -69,7 +70,7 @@ impl Connector {
         tcp.set_connect_timeout(Some(config.connect_timeout));
         Ok(Self(Arc::new(Parts {
             tcp,
-            tls: TlsConnector::from(Arc::new(config.tls.config()?)),
+            tls: TlsConnector::from(Arc::new(config.tls.config_with(pem)?)),
             server_name: config.tls.name()?,
             proxy: config
                 .proxy_url

@@ -1,0 +1,59 @@
+//! What Kubernetes knows, watched: endpoints, pods, services, nodes and ingresses as targets,
+//! PrometheusRule objects, leases.
+//!
+//! The watchers are kube's, over connections of ours (`transport.rs`). `watch.rs` follows one kind of
+//! object; `world.rs` keeps what is known and says which targets are to be made anew; `roles.rs` makes
+//! them. Without the feature `client` there are the keys alone.
+#![warn(unreachable_pub)]
+// Tests may do all of this.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::expect_used,
+        clippy::print_stderr,
+        clippy::print_stdout,
+        clippy::unwrap_used,
+    )
+)]
+
+#[cfg(feature = "client")]
+mod config;
+#[cfg(feature = "client")]
+mod connect;
+mod keys;
+#[cfg(feature = "client")]
+mod kind;
+#[cfg(feature = "client")]
+mod kubeconfig;
+#[cfg(feature = "client")]
+mod labels;
+#[cfg(feature = "client")]
+mod lease;
+#[cfg(feature = "client")]
+mod objects;
+#[cfg(feature = "client")]
+mod provider;
+#[cfg(feature = "client")]
+mod roles;
+mod rule_keys;
+#[cfg(feature = "client")]
+mod rule_objects;
+#[cfg(feature = "client")]
+mod transport;
+#[cfg(feature = "client")]
+mod watch;
+#[cfg(feature = "client")]
+mod world;
+
+#[cfg(feature = "client")]
+pub use config::KubernetesConfig;
+#[cfg(feature = "client")]
+pub use connect::Cluster;
+pub use keys::ConnectKeys;
+#[cfg(feature = "client")]
+pub use lease::{Leadership, Lease, LeaseOptions};
+pub use rule_keys::{RuleObjectKeys, TenantFrom};
+#[cfg(feature = "client")]
+pub use rule_objects::{RuleObject, RuleObjects};

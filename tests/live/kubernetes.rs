@@ -1,0 +1,182 @@
+//! Targets of a cluster, beside what Prometheus' own discovery finds in the same one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use serde_json::{Value, json};
+
+use metrifold_testing::kubernetes::{
+    Kubernetes, endpoints, endpointslice, ingress, namespace, node, owned, pod, service,
+};
+use metrifold_testing::peers::Prometheus;
+use metrifold_testing::{cli, get, run, until};
+
+type Targets = BTreeSet<BTreeMap<String, String>>;
+
+/// Labels that are the scraper's and not the discovery's.
+const OF_SCRAPER: [&str; 5] = [
+    "job",
+    "__scheme__",
+    "__metrics_path__",
+    "__scrape_interval__",
+    "__scrape_timeout__",
+];
+
+fn labels(found: &Value) -> BTreeMap<String, String> {
+    let found = found.as_object().unwrap().iter();
+    let found = found.filter(|(name, _)| !OF_SCRAPER.contains(&name.as_str()));
+    let pairs = found.map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()));
+    // Without a value it is no label, though Prometheus shows it.
+    pairs.filter(|(_, value)| !value.is_empty()).collect()
+}
+
+/// A cluster with something of everything.
+fn cluster() -> Kubernetes {
+    let cluster = Kubernetes::new();
+    let ports = [("web", 8080), ("admin", 9090)];
+    let shop = pod("sales", "shop-0", "10.0.0.1", "node-1", &ports);
+    cluster.put("pods", owned(shop, "apps/v1", "ReplicaSet", "shop-abc"));
+    let mut other = pod("sales", "shop-1", "10.0.0.2", "node-2", &ports);
+    other["spec"]["initContainers"] = json!([{ "name": "init", "image": "i", "ports": [{ "containerPort": 1, "protocol": "TCP" }] }]);
+    other["status"]["conditions"] = json!([{ "type": "Ready", "status": "False" }]);
+    cluster.put("pods", owned(other, "batch/v1", "Job", "nightly-1"));
+    let mut bare = pod("sales", "bare", "2001:db8::7", "node-1", &[]);
+    bare["status"]["conditions"] = Value::Null;
+    bare["metadata"]["labels"] = Value::Null;
+    cluster.put("pods", bare);
+    cluster.put("pods", pod("sales", "starting", "", "node-1", &ports));
+    let of = |name: &str| json!({ "metadata": { "name": name, "namespace": "sales" } });
+    cluster.put(
+        "replicasets",
+        owned(of("shop-abc"), "apps/v1", "Deployment", "shop"),
+    );
+    cluster.put(
+        "jobs",
+        owned(of("nightly-1"), "batch/v1", "CronJob", "nightly"),
+    );
+    cluster.put("nodes", node("node-1", "192.0.2.1"));
+    cluster.put("nodes", node("node-2", "192.0.2.2"));
+    for name in ["sales", "other"] {
+        cluster.put("namespaces", namespace(name));
+    }
+    cluster.put("services", service("sales", "shop", &[("web", 80)]));
+    let mut balanced = service("other", "front", &[("web", 80), ("tls", 443)]);
+    balanced["spec"]["type"] = json!("LoadBalancer");
+    balanced["spec"]["loadBalancerIP"] = json!("192.0.2.9");
+    cluster.put("services", balanced);
+    let mut external = service("other", "outside", &[("web", 80)]);
+    external["spec"] = json!({ "type": "ExternalName", "externalName": "db.example",
+        "ports": [{ "port": 5432, "protocol": "TCP" }] });
+    cluster.put("services", external);
+    let pods = [("shop-0", "10.0.0.1"), ("shop-1", "10.0.0.2")];
+    let mut slice = endpointslice("sales", "shop", 0, &pods, &[("web", 8080)]);
+    slice["ports"][0]["appProtocol"] = json!("http");
+    slice["endpoints"][1]["conditions"] = json!({ "ready": false, "terminating": true });
+    slice["endpoints"][1]["hostname"] = json!("shop-1.host");
+    slice["endpoints"][1]["deprecatedTopology"] = json!({ "topology.kubernetes.io/region": "r" });
+    cluster.put("endpointslices", slice);
+    let mut foreign = endpointslice("other", "front", 0, &[("gone", "10.0.0.9")], &[("web", 1)]);
+    foreign["endpoints"][0]["targetRef"] = Value::Null;
+    foreign["ports"] = json!([{ "name": "", "protocol": "TCP" }]);
+    cluster.put("endpointslices", foreign);
+    let mut empty = endpointslice("other", "none", 0, &[], &[]);
+    empty["endpoints"] = Value::Null;
+    empty["ports"] = Value::Null;
+    cluster.put("endpointslices", empty);
+    let (ready, not) = ([pods[0]], [pods[1]]);
+    cluster.put(
+        "endpoints",
+        endpoints("sales", "shop", &ready, &not, &[("web", 8080)]),
+    );
+    cluster.put(
+        "ingresses",
+        ingress("sales", "in", "a.example", &["*.example"], &["/x", ""]),
+    );
+    cluster.put(
+        "ingresses",
+        ingress("sales", "out", "b.c.example", &["*.example"], &["/"]),
+    );
+    cluster
+}
+
+#[test]
+#[ignore = "needs the peers that `make live` builds"]
+fn prometheus_finds_the_same_targets_with_the_same_labels_in_every_role() {
+    let cluster = cluster();
+    let attach = "attach_metadata: {node: true, namespace: true, deployment: true, job: true, cronjob: true}";
+    let cases = [
+        "endpointslice",
+        "endpoints",
+        "pod",
+        "service",
+        "node",
+        "ingress",
+    ];
+    let mut theirs = String::from("scrape_configs:\n");
+    let mut ours = String::new();
+    for role in cases {
+        for (name, more, key) in [
+            ("plain", "", ""),
+            (
+                "attached",
+                attach,
+                "attach_metadata = { node = true, namespace = true, deployment = true, job = true, cronjob = true }\n",
+            ),
+            (
+                "named",
+                "namespaces: {names: [sales]}",
+                "namespaces = [\"sales\"]\n",
+            ),
+        ] {
+            if role == "node" && name == "named" {
+                continue;
+            }
+            let url = cluster.url();
+            theirs.push_str(&format!(
+                "- job_name: {role}-{name}\n  kubernetes_sd_configs:\n  - role: {role}\n    api_server: {url}\n    {more}\n"
+            ));
+            ours.push_str(&format!(
+                "[discovery.{role}-{name}]\ntype = \"kubernetes\"\nrole = \"{role}\"\napi_server = \"{url}\"\n{key}"
+            ));
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("metrifold.toml");
+    fs::write(&file, &ours).unwrap();
+    let prometheus = Prometheus::start_3(&theirs);
+    let names: Vec<&str> = ours
+        .lines()
+        .filter_map(|line| line.strip_prefix("[discovery.")?.strip_suffix(']'))
+        .collect();
+    for name in names {
+        let file = file.to_str().unwrap();
+        let output = run(&mut cli(&[
+            "-c", file, "discover", name, "--format", "json",
+        ]));
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let found = found["targets"].as_array().unwrap();
+        let ours: Targets = found.iter().map(labels).collect();
+        assert!(!ours.is_empty(), "{name}");
+        let mut last = Targets::new();
+        let same = until_same(&prometheus, name, &ours, &mut last);
+        assert!(same, "{name}:\nours {ours:#?}\nPrometheus' {last:#?}");
+    }
+}
+
+/// Waits for Prometheus to have found as many targets; says whether they are the same.
+fn until_same(prometheus: &Prometheus, job: &str, ours: &Targets, last: &mut Targets) -> bool {
+    let url = format!("{}/api/v1/targets?scrapePool={job}", prometheus.url());
+    until(&format!("{} targets of {job}", ours.len()), || {
+        let found = get(&url).json()["data"].clone();
+        let active = found["activeTargets"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        *last = active
+            .iter()
+            .map(|it| labels(&it["discoveredLabels"]))
+            .collect();
+        (last.len() == ours.len()).then_some(())
+    });
+    last == ours
+}

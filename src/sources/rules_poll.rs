@@ -1,5 +1,5 @@
-//! Polls a store of rules, or a rules backend or an Observatorium API over HTTP, and publishes what it
-//! says.
+//! Polls a store of rules, or a rules backend or an Observatorium API over HTTP, or watches
+//! PrometheusRule objects of Kubernetes, and publishes what it says.
 //!
 //! Delivery: what cannot be read or used stays as it was, tenant by tenant, and is told; nothing is
 //! published before every tenant has been asked once. Of HTTP, an answer is read again only when its
@@ -8,6 +8,8 @@
 //! Limits: the bytes of an answer, the time of a request.
 
 mod backend;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,6 +28,7 @@ use metrifold_engine::component::{
 use metrifold_engine::planes::Source;
 use metrifold_engine::planes::rules::{Output, RuleSet, Rules};
 use metrifold_http::ClientKeys;
+use metrifold_kubernetes::RuleObjectKeys;
 use metrifold_model::Kind;
 use metrifold_rules::store::{Follower, Store};
 use metrifold_rules::{Checks, Limits};
@@ -43,6 +46,8 @@ keys! {
         endpoint: Option<String> = unset("http://rules-backend:8080/api/v1/rules/{tenant}"),
         /// The tenants whose rules are asked for, by name.
         tenants: Vec<String> = default([]),
+        /// PrometheusRule objects of Kubernetes, in place of a folder or a URL: they are watched.
+        kubernetes: Option<RuleObjectKeys> = optional,
         client: ClientKeys = include,
         /// How often it is looked or asked.
         poll_interval: Period = default("10s"),
@@ -57,6 +62,8 @@ keys! {
 
 /// What stands for a tenant's name in the URL.
 const TENANT: &str = "{tenant}";
+/// Problems of one file that are told.
+const MAX_TOLD: usize = 3;
 /// Problems of one look that are logged.
 const MAX_LOGGED: usize = 20;
 
@@ -76,18 +83,33 @@ impl SourceConfig for RulesPollConfig {
     }
 
     fn files(&self) -> Vec<&Path> {
+        let kubernetes = self.kubernetes.iter().flat_map(RuleObjectKeys::files);
         let client = self.client.files().into_iter();
-        client.chain(self.store.files()).collect()
+        client.chain(self.store.files()).chain(kubernetes).collect()
     }
 
     fn validate(&self, problems: &mut Problems) {
         self.client.validate(problems);
         self.store.validate(problems);
-        if self.store.named() + usize::from(self.endpoint.is_some()) != 1 {
-            let help = "write one of directory, bucket and endpoint";
+        let others = [self.endpoint.is_some(), self.kubernetes.is_some()];
+        let others = others.into_iter().filter(|is| *is).count();
+        if self.store.named() + others != 1 {
+            let help = "write one of directory, bucket, endpoint and kubernetes";
             problems
-                .at("endpoint", "what is polled is a folder, a bucket or a URL")
+                .at(
+                    "endpoint",
+                    "what is polled is a folder, a bucket, a URL or a cluster",
+                )
                 .help(help);
+        }
+        if let Some(keys) = &self.kubernetes {
+            problems.within("kubernetes", |problems| keys.validate(problems));
+            if cfg!(not(feature = "kubernetes")) {
+                let help = "build with the feature `kubernetes`, which is on by default";
+                problems
+                    .at("kubernetes", "this program was built without it")
+                    .help(help);
+            }
         }
         if let Some(endpoint) = &self.endpoint {
             if let Err(reason) = endpoint.replace(TENANT, "t").parse::<Endpoint>() {
@@ -141,6 +163,7 @@ impl BuildSource<Rules> for RulesPollConfig {
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source<Rules>>, BuildError> {
         let polled = match &self.endpoint {
             Some(endpoint) => Polled::Backend(Box::new(Backend::build(self, endpoint)?)),
+            None if self.kubernetes.is_some() => Polled::watched(self)?,
             None => {
                 let max = self.max_answer_bytes.bytes();
                 let store = Store::new(self.store.open(max)?, max, 1);
@@ -160,6 +183,26 @@ impl BuildSource<Rules> for RulesPollConfig {
 enum Polled {
     Store(Arc<Store>, Follower),
     Backend(Box<Backend>),
+    #[cfg(feature = "kubernetes")]
+    Kubernetes(Box<kubernetes::Objects>),
+}
+
+impl Polled {
+    /// What is watched, where nothing is asked.
+    fn watched(config: &RulesPollConfig) -> Result<Self, BuildError> {
+        #[cfg(feature = "kubernetes")]
+        if let Some(keys) = &config.kubernetes {
+            let objects = kubernetes::Objects::build(config, keys).map_err(|error| {
+                BuildError::new(format!("kubernetes.{}", error.what), error.reason)
+            })?;
+            return Ok(Self::Kubernetes(Box::new(objects)));
+        }
+        let what = match config.kubernetes {
+            Some(_) => "this program was built without Kubernetes",
+            None => "nothing is polled",
+        };
+        Err(BuildError::new("endpoint", what))
+    }
 }
 
 struct RulesPoll {
@@ -199,7 +242,13 @@ impl RulesPoll {
         let mut published: Option<RuleSet> = None;
         let mut told = Vec::new();
         loop {
-            ticks.tick().await;
+            match &mut self.polled {
+                #[cfg(feature = "kubernetes")]
+                Polled::Kubernetes(objects) => objects.changed().await,
+                _ => {
+                    ticks.tick().await;
+                }
+            }
             let Looked { set, problems } = self.look().await?;
             match problems.is_empty() {
                 true => self.metrics.succeeded(),
@@ -217,6 +266,8 @@ impl RulesPoll {
     async fn look(&mut self) -> Result<Looked, RunError> {
         match &mut self.polled {
             Polled::Backend(backend) => Ok(backend.look().await),
+            #[cfg(feature = "kubernetes")]
+            Polled::Kubernetes(objects) => Ok(objects.look()),
             Polled::Store(store, follower) => {
                 let (store, config) = (store.clone(), self.config.clone());
                 let mut own = std::mem::take(follower);

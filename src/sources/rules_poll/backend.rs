@@ -16,12 +16,10 @@ use metrifold_http::{Client, Credentials, body};
 use metrifold_model::Tenant;
 use metrifold_rules::{RuleFile, StoredFile, TenantRules};
 
-use super::{Looked, RulesPollConfig, TENANT};
+use super::{Looked, MAX_TOLD, RulesPollConfig, TENANT};
 
 /// The name of the file that an answer is.
 const FILE: &str = "rules";
-/// Problems of an answer that are told.
-const MAX_TOLD: usize = 3;
 
 /// A rules backend, or an Observatorium API.
 pub(super) struct Backend {

@@ -21,6 +21,7 @@ use metrifold_engine::reload;
 use metrifold_engine::reload::{Board, Follower, Hangup, Reloader};
 use metrifold_engine::topology::{Built, Leftover};
 use metrifold_http::Listeners;
+use metrifold_limits::Limit;
 use metrifold_model::ledger::Tally;
 use metrifold_telemetry::{Meters, Metric, Telemetry, UPKEEP};
 
@@ -78,7 +79,7 @@ pub async fn run(config: Config, hangup: Hangup, options: Options) -> Ended {
     let (mut reloader, requests) = Reloader::new(options.reload, hangup, board.clone());
     let letters = Stores::new(config.data_dir.as_deref());
     let directory = Directory::new();
-    let gate = Gate::new();
+    let gate = counting_gate(&telemetry);
     let mut admin = Admin::new(
         listeners.clone(),
         board,
@@ -244,4 +245,13 @@ impl Signals {
             _ = self.interrupt.recv() => {}
         }
     }
+}
+
+/// A gate that counts what is over limits in the metrics of the process.
+fn counting_gate(telemetry: &Telemetry) -> Gate {
+    let counters = Limit::ALL.map(|limit| {
+        let labels = vec![Label::new("limit", limit.as_str())];
+        telemetry.counter(Metric::TenantsOverLimit, labels)
+    });
+    Gate::counting(move |limit, times| counters[limit as usize].increment(times))
 }

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use http::StatusCode;
+use tokio::time::Instant;
 
 use metrifold_base::BoxFuture;
 use metrifold_http::{Handler, Methods, Request, Response, answer, rejection};
 use metrifold_model::{Membership, Rejection, RejectionKind};
+use {metrifold_dedupe as dedupe, metrifold_limits as limits};
 
 use super::access::Guard;
 use super::events::{self, EVENTS};
@@ -65,13 +67,27 @@ fn usage(status: &Status, request: &Request) -> Response {
         let reason = "that is another tenant's";
         return rejection::json(&Rejection::new(RejectionKind::Forbidden, reason));
     }
-    match status.gate.tenants().usage(name) {
-        Some(usage) => json(&usage),
-        None => {
-            let reason = format!("there is no tenant {name:?}");
-            rejection::json(&Rejection::new(RejectionKind::NotFound, reason))
+    // Components know a tenant by what its data is called.
+    let tenants = status.gate.tenants();
+    let id = tenants.id(name).map_or(name, |id| &**id);
+    let (shared, now) = (status.directory.shared(), Instant::now());
+    let mut shown = match tenants.usage(name) {
+        Some(serde_json::Value::Object(usage)) => usage,
+        _ => serde_json::Map::new(),
+    };
+    for (key, components) in [
+        ("limit", shared.get::<limits::Registry>().show(id, now)),
+        ("dedupe", shared.get::<dedupe::Registry>().show(id, now)),
+    ] {
+        if !components.is_empty() {
+            shown.insert(key.to_owned(), components.into());
         }
     }
+    if shown.is_empty() {
+        let reason = format!("there is no tenant {name:?}");
+        return rejection::json(&Rejection::new(RejectionKind::NotFound, reason));
+    }
+    json(&shown)
 }
 
 /// Every endpoint.

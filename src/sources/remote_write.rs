@@ -424,10 +424,13 @@ impl Receiver {
         let delivered = async {
             let seen = out.send(batch, asks).await.map_err(|e| self.refuse(e))?;
             reserved.worked();
-            let verdict = match waiter {
+            let mut verdict = match waiter {
                 Some(mut waiter) => waiter.verdict().await,
                 None => Outcome::Delivered,
             };
+            if let Some(refused) = &seen.told.refused {
+                verdict.join(refused.clone());
+            }
             Ok((seen, verdict))
         };
         let limit = self.config.acknowledge_timeout.0;
@@ -455,6 +458,11 @@ impl Receiver {
         let (counts, invalid) = (seen.counts.unwrap_or_default(), &seen.invalid);
         // What can be said of a request whose samples are all in.
         let well = |counts| match invalid.series() {
+            // What another replica sends counts as stored.
+            0 if seen.told.duplicates => (
+                answer::text(StatusCode::ACCEPTED, "another replica is elected"),
+                counts,
+            ),
             0 => (answer::empty(StatusCode::NO_CONTENT), counts),
             // The valid part is in.
             _ => (

@@ -77,9 +77,21 @@ fn run(
         Plan::Pass(mut pass) => {
             batch.decode()?;
             let before = batch.counts().unwrap();
-            batch.edit(|arena| arena.retain(|series| pass.series(series)))?;
+            let mut reason = "";
+            batch.edit(|arena| {
+                arena.retain(|series| {
+                    let keeps = pass.series(series);
+                    if !keeps {
+                        reason = pass.reason();
+                    }
+                    keeps
+                });
+            })?;
             let after = batch.counts().unwrap();
-            out.dropped(pass.reason(), before.saturating_sub(after));
+            if after != before {
+                out.dropped(reason, before.saturating_sub(after));
+            }
+            pass.finish()?;
             if before.is_empty() || !after.is_empty() {
                 out.emit(batch);
             }

@@ -145,6 +145,17 @@ pub static RECIPES: &[Recipe] = &[
         ..SOURCE
     },
     Recipe {
+        name: "dedupe",
+        change: Some(|_| "max_clusters = 7".into()),
+        ..TRANSFORM
+    },
+    Recipe {
+        name: "limit",
+        keys: |_| "max_active_series = 1000000".into(),
+        change: Some(|keys| format!("{keys}\nmax_tenants = 7")),
+        ..TRANSFORM
+    },
+    Recipe {
         name: "relabel",
         keys: |_| "rules = [{ regex = \"nothing\", action = \"labeldrop\" }]".into(),
         change: Some(|keys| format!("{keys}\nvalidation = \"legacy\"")),

@@ -9,7 +9,9 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use metrifold_testing::{Answer, Endpoint, Metrifold, Reply, Sender, expect, request, until, up};
+use metrifold_testing::{
+    Answer, Endpoint, Metrifold, Reply, Sender, Series, body, expect, request, until, up,
+};
 
 /// `printf %s acme-token | sha256sum`, and the same of `zeta-token`.
 const ACME: &str = "28daa606f54b368209e11244fd3d5612b41212e822258df22e55afe06a7bdae1";
@@ -204,4 +206,57 @@ fn a_tenant_over_its_limit_is_told_when_to_come_again_and_costs_no_other() {
     assert_eq!(usage["let_in"], 20 - over, "{usage}");
     let none = request("GET", gateway.api, "/api/v1/tenants/none/usage", &[], b"").unwrap();
     expect(&none, 404);
+}
+
+#[test]
+fn what_a_tenant_sends_is_held_to_its_limits_without_any_transform() {
+    let (folder, endpoint) = (files(), Endpoint::healthy());
+    let more = "[api]\naddress = \"API\"\n[access.limits]\nmax_active_series = 3\n\
+                [tenants.zeta.limits]\nmax_active_series = 100\nsamples_per_second = 5\n";
+    let gateway = Metrifold::start(&writing(folder.path(), &endpoint, more));
+    let numbered = |count: usize| {
+        let one = |number: usize| {
+            let labels = [("__name__", "up"), ("n", &*number.to_string())];
+            Series::of(&labels).sample(1.0, 1)
+        };
+        body(&(0..count).map(one).collect::<Vec<_>>())
+    };
+    let mut sender = Sender::new(gateway.ingest);
+    expect(
+        &sender.post("/of/acme/write", &[AS_ACME], &numbered(3)),
+        204,
+    );
+    let refused = sender.post("/of/acme/write", &[AS_ACME], &numbered(5));
+    expect(&refused, 400);
+    assert!(
+        refused.text().contains("tenant \"acme\": 2 series"),
+        "{}",
+        refused.text()
+    );
+    expect(
+        &sender.post("/of/zeta/write", &[AS_ZETA], &numbered(50)),
+        204,
+    );
+    let refused = sender.post("/of/zeta/write", &[AS_ZETA], &numbered(1));
+    expect(&refused, 429);
+    assert!(refused.header("retry-after").is_some());
+    let arrived: usize = endpoint.seen().iter().map(|seen| seen.series().len()).sum();
+    assert_eq!(arrived, 3 + 3 + 50);
+    let left_out = [
+        ("component_id", "ingest"),
+        ("reason", "limit_active_series"),
+    ];
+    let left_out = gateway.metric("metrifold_component_discarded_samples_total", &left_out);
+    assert_eq!(left_out, 2.0);
+    let over = [("limit", "active_series")];
+    assert_eq!(
+        gateway.metric("metrifold_tenants_over_limit_total", &over),
+        2.0
+    );
+    let usage = gateway.get("/api/v1/tenants/acme/usage").json();
+    assert_eq!(usage["active_series"]["used"], 3, "{usage}");
+    // Each is counted once, that which was refused as well.
+    let received = [("component_id", "ingest")];
+    let received = gateway.metric("metrifold_component_received_batches_total", &received);
+    assert_eq!(received, 4.0);
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The crates of the machinery, from the bottom up: one may know those that stand before it in its
 /// own list alone. A new edge is a decision, which is taken here.
-const LAYERS: [(&str, &[&str]); 20] = [
+const LAYERS: [(&str, &[&str]); 22] = [
     ("base", &[]),
     ("model", &[]),
     ("files", &["base"]),
@@ -16,8 +16,10 @@ const LAYERS: [(&str, &[&str]); 20] = [
     ("exposition", &["codec"]),
     ("expr", &["base", "codec", "model"]),
     ("http", &["base", "model"]),
-    ("access", &["base", "http", "model"]),
     ("buckets", &["base", "http", "rules"]),
+    ("dedupe", &["base", "model"]),
+    ("limits", &["base", "codec", "model"]),
+    ("access", &["base", "http", "limits", "model"]),
     ("telemetry", &["base", "model"]),
     ("queue", &["base", "codec", "model"]),
     (
@@ -43,6 +45,7 @@ const LAYERS: [(&str, &[&str]); 20] = [
             "expr",
             "files",
             "http",
+            "limits",
             "model",
             "queue",
             "rules",

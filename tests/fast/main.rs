@@ -24,6 +24,7 @@ mod isolation;
 mod kubernetes;
 mod layers;
 mod ledger;
+mod limits;
 mod marathon;
 mod memory;
 mod metrics;

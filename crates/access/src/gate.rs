@@ -1,20 +1,37 @@
 //! The gate of the process: who is let in by the tenants that are configured at the moment.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::HeaderName;
+use tokio::time::Instant;
 
 use metrifold_http::Refusal;
 use metrifold_http::access::{Access, Admission, Doors, Head, Pass, Wanted};
-use metrifold_model::Caller;
+use metrifold_limits::{Check, Limit, OverCounts};
+use metrifold_model::{Caller, Rejection};
 
 use crate::shown::Shown;
 use crate::tenants::Tenants;
 
 /// Lets callers in by the tenants that are configured at the moment. A clone is a handle to the same.
 #[derive(Clone, Default)]
-pub struct Gate(Arc<ArcSwap<Tenants>>);
+pub struct Gate(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    tenants: ArcSwap<Tenants>,
+    /// How often tenants were over which limit.
+    over: Arc<OverCounts>,
+    /// In which minute it was looked last which tenants send nothing any more.
+    trimmed: AtomicU64,
+    started: OnceLock<Instant>,
+}
+
+/// How often it is looked which tenants send nothing any more.
+const TRIM: Duration = Duration::from_secs(60);
 
 impl Gate {
     /// A gate that lets nobody in yet.
@@ -22,15 +39,57 @@ impl Gate {
         Self::default()
     }
 
+    /// A gate that lets nobody in yet, and counts in a metric what is over a limit.
+    pub fn counting(tell: impl Fn(Limit, u64) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(Inner {
+            over: Arc::new(OverCounts::told_to(tell)),
+            ..Inner::default()
+        }))
+    }
+
     /// The tenants by which it decides.
     pub fn tenants(&self) -> Arc<Tenants> {
-        self.0.load_full()
+        self.0.tenants.load_full()
+    }
+
+    /// Whether a tenant has limits that look into batches.
+    pub fn looks_inside(&self) -> bool {
+        self.0.tenants.load().looks_inside()
+    }
+
+    /// Begins to hold a batch that came at `now` to the limits of its caller's tenant; none if nothing
+    /// of it is limited.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the answer when the tenant is over its rate.
+    pub fn check(&self, caller: &Caller, now: Instant) -> Result<Option<Check>, Rejection> {
+        let tenants = self.0.tenants.load();
+        self.trim(&tenants, now);
+        tenants.hold(caller, &self.0.over, now)
+    }
+
+    fn trim(&self, tenants: &Tenants, now: Instant) {
+        let started = *self.0.started.get_or_init(|| now);
+        let minute = now.saturating_duration_since(started).as_secs() / TRIM.as_secs();
+        let order = Ordering::Relaxed;
+        let before = self.0.trimmed.load(order);
+        let due = before < minute;
+        if due
+            && (self
+                .0
+                .trimmed
+                .compare_exchange(before, minute, order, order))
+            .is_ok()
+        {
+            tenants.trim(now);
+        }
     }
 
     /// Decides by these tenants from now on. Must be called inside of a tokio runtime: issuers of which
     /// nothing is known are asked for their keys.
     pub fn set(&self, tenants: Arc<Tenants>) {
-        self.0.store(Arc::clone(&tenants));
+        self.0.tenants.store(Arc::clone(&tenants));
         tokio::spawn(tenants.warm_up());
     }
 
@@ -79,10 +138,8 @@ impl Access for Door {
 
     fn enter(&self, caller: &Caller, head: Head<'_>) -> Result<Pass, Refusal> {
         let permission = (self.wanted)(head.method);
-        let passes = self
-            .gate
-            .tenants()
-            .enter(caller, permission, head.headers)?;
+        let tenants = self.gate.tenants();
+        let passes = tenants.enter(caller, permission, head.headers, &self.gate.0.over)?;
         Ok(Some(Arc::new(passes)))
     }
 

@@ -39,5 +39,5 @@ mod testing;
 
 pub use config::{AccessConfig, BindingConfig, OpaConfig, RoleConfig, TenantConfig};
 pub use gate::Gate;
-pub use limits::{LimitsConfig, OverLimit};
+pub use limits::LimitsConfig;
 pub use tenants::{Settings, Tenants};

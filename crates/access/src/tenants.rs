@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use metrifold_base::{BuildError, read_file};
 use metrifold_http::Refusal;
 use metrifold_http::access::Permission;
+use metrifold_limits::{Check, OverCounts};
 use metrifold_model::{Caller, Identity, Membership, Rejection, RejectionKind, Tenant};
 
 use crate::config::{AccessConfig, BindingConfig, OidcConfig, OpaConfig, RoleConfig, TenantConfig};
 use crate::digest::{self, Digest};
-use crate::limits::{LimitsConfig, UnderWay, Usage};
+use crate::limits::{Limits, LimitsConfig, TenantUsage, UnderWay};
 use crate::named::named;
 use crate::observatorium;
 use crate::opa::Opa;
@@ -57,6 +59,8 @@ pub struct Tenants {
     roles: Roles,
     parameter: String,
     headers: Vec<HeaderName>,
+    /// Whether a tenant has limits that look into batches.
+    looks_inside: bool,
     hidden: Arc<[HeaderName]>,
     challenges: Vec<HeaderValue>,
     issuers: HashMap<Digest, Arc<Issuer>>,
@@ -65,8 +69,8 @@ pub struct Tenants {
 
 struct One {
     membership: Membership,
-    limits: LimitsConfig,
-    usage: Arc<Usage>,
+    limits: Limits,
+    usage: Arc<TenantUsage>,
     /// What decides in the place of roles.
     opa: Option<Arc<Opa>>,
     /// The ways to prove to be of it.
@@ -120,6 +124,7 @@ impl Tenants {
                     .map(|one| (&one.membership.tenant, &one.usage))
                     .collect()
             }),
+            shared_limits: Limits::of_all(&settings.access.limits),
             limits: settings.access.limits.clone(),
             prints: HashMap::new(),
             errors: Vec::new(),
@@ -196,6 +201,7 @@ impl Tenants {
         caller: &Caller,
         permission: Permission,
         headers: &HeaderMap,
+        all: &OverCounts,
     ) -> Result<Vec<UnderWay>, Rejection> {
         if permission == Permission::Admin {
             return Ok(Vec::new());
@@ -205,9 +211,42 @@ impl Tenants {
         let tenants = tenants.map(|&index| &self.tenants[index]);
         let passes = tenants.map(|one| {
             let name = &one.membership.name;
-            one.usage.enter(&one.limits, name, permission, headers)
+            one.usage.enter(&one.limits, all, name, permission, headers)
         });
         passes.collect()
+    }
+
+    /// Whether a tenant has limits that look into batches.
+    pub(crate) fn looks_inside(&self) -> bool {
+        self.looks_inside
+    }
+
+    /// Begins to hold a batch of a caller that came at `now` to the limits of its tenant.
+    pub(crate) fn hold(
+        &self,
+        caller: &Caller,
+        all: &Arc<OverCounts>,
+        now: Instant,
+    ) -> Result<Option<Check>, Rejection> {
+        let Some(&index) = caller.tenant().and_then(|tenant| self.by_name.get(tenant)) else {
+            return Ok(None);
+        };
+        let one = &self.tenants[index];
+        let (limits, usage) = (&one.limits.keys, &one.usage.shared);
+        Check::begin(limits, usage, all, &one.membership.name, now)
+    }
+
+    /// Lets go of what is held for series of tenants that send nothing any more.
+    pub(crate) fn trim(&self, now: Instant) {
+        for one in &self.tenants {
+            one.usage.shared.trim(&one.limits.keys, now);
+        }
+    }
+
+    /// What a tenant of this name is called where its data is stored.
+    pub fn id(&self, name: &str) -> Option<&Tenant> {
+        let one = &self.tenants[*self.by_name.get(name)?];
+        Some(&one.membership.tenant)
     }
 
     /// What a tenant uses and what it has left, if there is such a tenant.
@@ -460,9 +499,11 @@ struct Builder<'a> {
     issuers: Option<&'a HashMap<Digest, Arc<Issuer>>>,
     agents: Option<&'a HashMap<Digest, Arc<Opa>>>,
     /// What tenants use, by their ids.
-    usages: Option<HashMap<&'a Tenant, &'a Arc<Usage>>>,
+    usages: Option<HashMap<&'a Tenant, &'a Arc<TenantUsage>>>,
     /// The limits of all tenants.
     limits: LimitsConfig,
+    /// The same, as tenants share them.
+    shared_limits: Limits,
     /// The ways that there are, by what they are made of.
     prints: HashMap<Digest, usize>,
     errors: Errors,
@@ -497,9 +538,11 @@ impl Builder<'_> {
         let usage = before.map_or_else(Arc::default, |usage| Arc::clone(usage));
         let opa = config.opa.as_ref();
         let opa = opa.and_then(|config| self.opa(config, table));
+        let limits = Limits::of_one(&config.limits, (&self.limits, &self.shared_limits));
+        self.built.looks_inside |= limits.keys.looks_inside();
         self.built.tenants.push(One {
             opa,
-            limits: config.limits.or(&self.limits),
+            limits,
             usage,
             membership: Membership { name, tenant: id },
             ways,

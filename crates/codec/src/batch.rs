@@ -7,6 +7,7 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use metrifold_model::{Ack, Caller, Counts, Origin, Tenant, Version};
 
@@ -21,6 +22,10 @@ pub struct Batch {
     ack: Option<Ack>,
     /// The version in which it arrived.
     version: Version,
+    /// When it arrived.
+    arrived: Instant,
+    /// The bytes that arrived: of a part of a batch, its share of them.
+    received: usize,
     content: Content,
     bodies: Arc<Bodies>,
     limits: Limits,
@@ -75,6 +80,8 @@ impl Batch {
             tenant: None,
             ack: None,
             version,
+            arrived: Instant::now(),
+            received: bodies.get(version).map_or(0, Bytes::len),
             content,
             bodies,
             limits: Limits::default(),
@@ -128,6 +135,17 @@ impl Batch {
     /// Where it comes from.
     pub fn origin(&self) -> &Arc<Origin> {
         &self.origin
+    }
+
+    /// When it arrived: the time that transforms go by, which read no clock.
+    pub fn arrived(&self) -> Instant {
+        self.arrived
+    }
+
+    /// The compressed bytes that arrived: of a part of a batch, its share of them by samples. 0 for
+    /// one that was made in the process.
+    pub fn received(&self) -> usize {
+        self.received
     }
 
     /// The version in which it arrived.
@@ -325,9 +343,17 @@ impl Batch {
         Ok(rewritten.invalid)
     }
 
-    /// The same batch with other series.
+    /// The same batch with other series, which are a part of its own.
     pub fn with_arena(&self, arena: Arena) -> Self {
+        let whole = self.counts().map_or(0, |counts| counts.all_samples());
+        let part = arena.counts().all_samples();
+        let received = match part < whole {
+            // Less than all of them.
+            true => (self.received as u128 * u128::from(part) / u128::from(whole)) as usize,
+            false => self.received,
+        };
         Self {
+            received,
             content: Content::Decoded(Arc::new(arena)),
             bodies: Arc::default(),
             ..self.clone()

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use metrifold_access::Gate;
 use metrifold_base::{BoxFuture, RunError, Shutdown};
 use metrifold_model::Signal;
 use metrifold_model::ledger::{Reason, Tally};
@@ -40,8 +41,8 @@ pub trait Plane: Debug + Sized + Send + Sync + 'static {
     /// All that lies behind a source: built whole, replaced whole.
     type Stage: Send + Sync + 'static;
 
-    /// A stage of this wiring, whose requests draw on this account.
-    fn stage(wiring: Wiring<Self>, memory: &Budget) -> Self::Stage;
+    /// A stage of this wiring behind a source.
+    fn stage(wiring: Wiring<Self>, source: SourceContext<'_>) -> Self::Stage;
 
     /// The end of a stage for the source named `id`, which counts in `metrics`.
     fn output(id: &Arc<str>, stage: Arc<Self::Stage>, metrics: ComponentMetrics) -> Self::Output;
@@ -51,6 +52,16 @@ pub trait Plane: Debug + Sized + Send + Sync + 'static {
 
     /// Has everything that is sent from now on go through another stage.
     fn redirect(output: &Self::Output, stage: Arc<Self::Stage>);
+}
+
+/// What a stage has to know of the source before it.
+pub struct SourceContext<'a> {
+    /// The account that its requests draw on.
+    pub memory: &'a Budget,
+    /// Whoever let its callers in, and knows the limits of their tenants.
+    pub access: &'a Gate,
+    /// Its meters.
+    pub metrics: ComponentMetrics,
 }
 
 /// What leads into a sink, as the engine sees it. When a sink is replaced, its successor has an

@@ -141,6 +141,12 @@ impl ComponentMetrics {
         }
     }
 
+    /// Counts requests, or series, over a limit.
+    pub fn over_limit(&self, limit: &str, times: u64) {
+        self.labelled(Metric::OverLimit, "limit", limit)
+            .increment(times);
+    }
+
     /// Counts an error and keeps its text for the topology API.
     pub fn error(&self, kind: &str, text: impl ToString) {
         self.labelled(Metric::Errors, "error_type", kind)

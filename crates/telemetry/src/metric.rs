@@ -127,6 +127,10 @@ metrics! {
     DiscardedMetadata: counter of component ["reason"]
         "metrifold_component_discarded_metadata_total",
         "Metadata of metric families that went no further, by reason.";
+    /// Requests and series over a limit of the transform `limit`, by limit.
+    OverLimit: counter of component ["limit"]
+        "metrifold_component_over_limit_total",
+        "Requests, or series, that were over a limit of the transform limit, by limit; with soft limits they went on all the same.";
     /// Things that went wrong, by kind.
     Errors: counter of component ["error_type"]
         "metrifold_component_errors_total",
@@ -467,6 +471,10 @@ metrics! {
     ScrapeSamplesLeftOut: counter of process ["pool", "reason"]
         "metrifold_scrape_samples_left_out_total",
         "Samples of pages that were left out: duplicates, and those too far in the future.";
+    /// Requests and series over a limit of a tenant, by limit.
+    TenantsOverLimit: counter of process ["limit"]
+        "metrifold_tenants_over_limit_total",
+        "Requests, or series, that were over a limit of their tenant under [tenants.NAME.limits] or [access.limits], by limit; with soft limits they went on all the same.";
 }
 
 impl Metric {

@@ -1,6 +1,7 @@
 //! The plane of batches: stages of transforms, and an edge with a queue in front of every sink.
 
 mod edge;
+mod held;
 mod needs;
 mod plane;
 mod relabel;
@@ -10,8 +11,9 @@ pub mod testing;
 mod transform;
 
 pub use edge::{Delivery, Edge, EdgeConfig, Form, Input, Run, Trouble};
+pub use held::LimitPass;
 pub use needs::Needs;
 pub use plane::Metrics;
 pub use relabel::Relabel;
 pub use stage::{Output, Seen, SendError, Stage};
-pub use transform::{Emitter, Pass, Plan, Split, Transform};
+pub use transform::{Emitter, Pass, Plan, Split, Told, Transform};

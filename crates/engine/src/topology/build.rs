@@ -21,7 +21,7 @@ use crate::memory::Budget;
 use crate::planes::metrics::Metrics;
 use crate::planes::queries::Queries;
 use crate::planes::rules::{Reports, Rules};
-use crate::planes::{Plane, Sink, Source};
+use crate::planes::{Plane, Sink, Source, SourceContext};
 
 use super::Changes;
 use super::discovery::{NextDiscovery, PresentDiscovery};
@@ -334,7 +334,12 @@ impl Workshop {
                     reached.entry(sink.clone()).or_default().insert(id.clone());
                 }
             }
-            stages.insert(id.clone(), Arc::new(P::stage(wiring, &self.memory)));
+            let source = SourceContext {
+                memory: &self.memory,
+                access: &self.access,
+                metrics: self.telemetry.component(id, Kind::Source, &node.type_name),
+            };
+            stages.insert(id.clone(), Arc::new(P::stage(wiring, source)));
         }
         next.stages = stages;
         next.reached = reached;

@@ -11,9 +11,9 @@ use metrifold_model::Signal;
 use metrifold_model::ledger::{Reason, Tally};
 use metrifold_telemetry::ComponentMetrics;
 
-use crate::memory::Budget;
-use crate::planes::{self, Drain, Ending, Plane, Wiring};
+use crate::planes::{self, Drain, Ending, Node, Plane, SourceContext, Wiring};
 
+use super::held::HeldToLimits;
 use super::{Edge, Input, Output, Stage, Transform};
 
 /// The plane of batches.
@@ -27,12 +27,19 @@ impl Plane for Metrics {
     type Output = Output;
     type Stage = Stage;
 
-    fn stage(wiring: Wiring<Self>, memory: &Budget) -> Stage {
+    fn stage(wiring: Wiring<Self>, source: SourceContext<'_>) -> Stage {
+        let mut nodes = wiring.nodes;
+        nodes.push(Node {
+            transform: Arc::new(HeldToLimits::new(source.access)),
+            metrics: source.metrics,
+            outputs: vec![wiring.entry.clone()],
+        });
         Stage {
             entry: wiring.entry,
-            nodes: wiring.nodes,
+            guard: Some(nodes.len() - 1),
+            nodes,
             edges: wiring.edges,
-            memory: memory.clone(),
+            memory: source.memory.clone(),
             _in_use: Some(wiring.in_use),
         }
     }

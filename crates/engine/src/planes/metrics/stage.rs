@@ -21,7 +21,7 @@ use crate::memory::Budget;
 use crate::planes::{Node, Target};
 
 use super::edge::Edge;
-use super::{Metrics, Needs};
+use super::{Metrics, Needs, Told};
 
 /// From so many decompressed bytes on, the walk over a batch may take tens of milliseconds: the
 /// other tasks of its thread are handed to another thread for that time.
@@ -37,6 +37,8 @@ pub struct Stage {
     pub(crate) entry: Vec<Target>,
     pub(crate) nodes: Vec<Node<Metrics>>,
     pub(crate) edges: Vec<Arc<Edge>>,
+    /// The node in front of the entry that holds senders to the limits of their tenants.
+    pub(crate) guard: Option<usize>,
     /// Says when memory is too short for queues of optional sinks to grow.
     pub(crate) memory: Budget,
     /// Tells, by going away, that nobody sends through it any more.
@@ -50,6 +52,8 @@ pub struct Seen {
     pub counts: Option<Counts>,
     /// The series that were left out.
     pub invalid: Invalid,
+    /// What its sender is to be told of what transforms left out.
+    pub told: Told,
     /// The bytes that came.
     bytes: usize,
     /// What was known of it when it came.
@@ -85,16 +89,28 @@ impl Seen {
 impl Stage {
     /// What transforms and sinks need of a batch of this version.
     fn needs(&self, version: Version) -> Needs {
-        if self.nodes.iter().any(|node| node.transform.reads_labels()) {
+        // What the guard looks into is decoded, or rewritten, when it does.
+        let nodes = self.nodes.iter().enumerate();
+        let mut behind = nodes.filter(|(node, _)| self.guard != Some(*node));
+        if behind.any(|(_, node)| node.transform.reads_labels()) {
             return Needs::Decode;
         }
         let edges = self.edges.iter().map(|edge| edge.needs(version));
         edges.max().unwrap_or(Needs::Nothing)
     }
 
+    /// The node that holds senders to their limits, if there are any that look into a batch.
+    fn active_guard(&self) -> Option<usize> {
+        let guard = self.guard?;
+        self.nodes[guard].transform.reads_labels().then_some(guard)
+    }
+
     /// Whether a batch meets one transform first, a component or a sink's own, which is then the
     /// first to decode it.
     fn has_one_entry(&self) -> bool {
+        if self.active_guard().is_some() {
+            return true;
+        }
         match self.entry[..] {
             [Target::Node(_)] => true,
             [Target::Edge(edge)] => self.edges[edge].before.is_some(),
@@ -202,14 +218,15 @@ impl Output {
         let needs = asks.max(stage.needs(batch.version()));
         match needs {
             Needs::Nothing => {}
+            // It may have to be decoded, which counts it.
+            Needs::Count if stage.active_guard().is_some() => {}
             Needs::Count => batch.count().map_err(SendError::Malformed)?,
             Needs::Check | Needs::Decode if stage.has_one_entry() => {}
             Needs::Check | Needs::Decode => seen.decode(&mut batch)?,
         }
-        let counted = batch.counts();
-        seen.known = counted;
+        seen.known = batch.counts();
         let arrived = stage.run(batch, needs, &mut seen);
-        seen.counts = seen.counts.or(counted);
+        seen.counts = seen.counts.or(seen.known);
         if !matches!(arrived, Err(SendError::Malformed(_))) {
             self.metrics.received().batch(seen.counts, received);
             for (reason, samples) in seen.invalid.by_reason() {

@@ -3,7 +3,7 @@
 use std::fmt::{self, Debug};
 
 use metrifold_codec::{Batch, SeriesMut};
-use metrifold_model::{Counts, Rejection};
+use metrifold_model::{Counts, Outcome, Rejection};
 
 /// A transform, built: synchronous, without I/O.
 pub trait Transform: Debug + Send + Sync {
@@ -53,8 +53,40 @@ pub trait Pass {
     /// Edits a series; returns whether to keep it.
     fn series(&mut self, series: &mut SeriesMut<'_>) -> bool;
 
-    /// Under which reason samples count of series that it does not keep.
+    /// Under which reason the samples of the series count that it has just not kept.
     fn reason(&self) -> &'static str;
+
+    /// Ends the walk behind the last series, and says what the batch's sender is to be told of it.
+    /// Nothing has been delivered yet.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the whole batch has to be refused to its sender.
+    fn finish(&mut self) -> Result<Told, Rejection> {
+        Ok(Told::default())
+    }
+}
+
+/// What the sender of a batch is told of what transforms left out of it. What is left out on purpose,
+/// as by relabelling, is no news to anybody.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// What was refused, as a verdict over the batch: it is the sender's to change.
+    pub refused: Option<Outcome>,
+    /// Whether series were left out that another replica sends.
+    pub duplicates: bool,
+}
+
+impl Told {
+    /// Adds what another transform, or the same one of another part of the batch, tells.
+    pub(crate) fn join(&mut self, other: Self) {
+        self.duplicates |= other.duplicates;
+        match (&mut self.refused, other.refused) {
+            (Some(refused), Some(more)) => refused.join(more),
+            (None, more @ Some(_)) => self.refused = more,
+            (_, None) => {}
+        }
+    }
 }
 
 /// Where a transform puts its results.

@@ -7,8 +7,7 @@ use arc_swap::ArcSwap;
 use metrifold_model::Signal;
 use metrifold_telemetry::ComponentMetrics;
 
-use crate::memory::Budget;
-use crate::planes::{Plane, Wiring};
+use crate::planes::{Plane, SourceContext, Wiring};
 
 use super::{Edge, Output, Stage, Transform};
 
@@ -24,7 +23,7 @@ impl Plane for Queries {
     type Stage = Stage;
 
     /// Queries are streamed: they take no memory that would have to be accounted for.
-    fn stage(wiring: Wiring<Self>, _memory: &Budget) -> Stage {
+    fn stage(wiring: Wiring<Self>, _source: SourceContext<'_>) -> Stage {
         Stage(wiring)
     }
 

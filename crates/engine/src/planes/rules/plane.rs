@@ -5,8 +5,7 @@ use std::sync::Arc;
 use metrifold_model::Signal;
 use metrifold_telemetry::ComponentMetrics;
 
-use crate::memory::Budget;
-use crate::planes::{Plane, Wiring};
+use crate::planes::{Plane, SourceContext, Wiring};
 
 use super::stage::Shared;
 use super::{Edge, Output, Stage, Transform};
@@ -23,7 +22,7 @@ impl Plane for Rules {
     type Stage = Stage;
 
     /// A source bounds what it publishes.
-    fn stage(wiring: Wiring<Self>, _memory: &Budget) -> Stage {
+    fn stage(wiring: Wiring<Self>, _source: SourceContext<'_>) -> Stage {
         Stage::new(wiring)
     }
 

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use metrifold_codec::remote_write::{DecodeError, Invalid};
 use metrifold_codec::{Batch, SeriesMut};
-use metrifold_model::{Counts, Rejection, Version};
+use metrifold_model::{Counts, Rejection, SeriesCounts, Version};
 use metrifold_telemetry::ComponentMetrics;
 
 use crate::planes::metrics::{Emitter, Needs, Pass, Plan, Split, Transform};
@@ -33,6 +33,20 @@ struct Fused<'a> {
     /// None if it edits no series.
     pass: Option<Box<dyn Pass + 'a>>,
     dropped: Counts,
+    /// Samples of the same, by reason.
+    reasons: Vec<(&'static str, u64)>,
+}
+
+impl Fused<'_> {
+    /// Counts a series that the pass did not keep.
+    fn drop_series(&mut self, reason: &'static str, series: SeriesCounts) {
+        self.dropped.add(series);
+        let samples = u64::from(series.samples) + u64::from(series.histograms);
+        match self.reasons.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, sum)) => *sum += samples,
+            None => self.reasons.push((reason, samples)),
+        }
+    }
 }
 
 /// Batches on their way: first in, first out, since what a transform emits first must not be
@@ -76,7 +90,10 @@ impl Stage {
             waiting: VecDeque::with_capacity(self.nodes.len() + 1),
             arrived: Vec::with_capacity(self.edges.len()),
         };
-        work.dispatch(&self.entry, batch);
+        match self.active_guard() {
+            Some(guard) => work.go(Target::Node(guard), batch),
+            None => work.dispatch(&self.entry, batch),
+        }
         while let Some((target, batch)) = work.waiting.pop_front() {
             let counts = batch.counts();
             let walked = self.walk(target, batch, needs, seen);
@@ -108,10 +125,9 @@ impl Stage {
         match (walked, first) {
             (Walked::Nothing, _) => {}
             (Walked::Node(node, batch), _) => {
-                let node = &self.nodes[node];
                 let counts = batch.counts();
-                node.metrics.sent().batch(counts, seen.share(counts));
-                work.dispatch(&node.outputs[0], batch);
+                self.count_sent(node, counts, seen);
+                work.dispatch(&self.nodes[node].outputs[0], batch);
             }
             (Walked::Edge(arrival), _) => work.arrived.push(arrival),
             (Walked::Split(batch, split), Target::Node(node)) => {
@@ -152,6 +168,23 @@ impl Stage {
             }
         }
         Ok(())
+    }
+
+    /// Counts what a transform received. What holds senders to their limits is a part of their source,
+    /// which counts for itself.
+    fn count_received(&self, node: usize, counts: Option<Counts>, seen: &Seen) {
+        if self.guard != Some(node) {
+            let flow = self.nodes[node].metrics.received();
+            flow.batch(counts, seen.share(counts));
+        }
+    }
+
+    /// Counts what a transform sent.
+    fn count_sent(&self, node: usize, counts: Option<Counts>, seen: &Seen) {
+        if self.guard != Some(node) {
+            let flow = self.nodes[node].metrics.sent();
+            flow.batch(counts, seen.share(counts));
+        }
     }
 
     /// The transform that stands there, if there is one.
@@ -209,6 +242,7 @@ impl Stage {
                 metrics,
                 pass,
                 dropped: Counts::default(),
+                reasons: Vec::new(),
             });
             next = self.next(target);
         }
@@ -229,6 +263,10 @@ impl Stage {
         if !edits && needs >= Needs::Check && !batch.is_checked() {
             seen.decode(&mut batch)?;
         }
+        if !edits && needs == Needs::Count {
+            batch.count().map_err(SendError::Malformed)?;
+            seen.known = seen.known.or(batch.counts());
+        }
         if let Some(split) = split {
             return Ok(Walked::Split(batch, split));
         }
@@ -242,30 +280,28 @@ impl Stage {
         let mut left = arrived;
         for fused in &chain {
             let received = left;
-            let losses = (fused.pass.as_ref(), fused.dropped.all_samples());
             if let Some(left) = &mut left {
                 *left -= fused.dropped;
             }
-            if let Target::Edge(edge) = fused.target {
-                let dropped = losses.0.map(|pass| (pass.reason(), losses.1));
-                return Ok(Walked::Edge(Arrival {
-                    edge,
-                    received,
-                    batches: vec![batch],
-                    dropped: dropped.into_iter().collect(),
-                    lost_exemplars: 0,
-                    failure: None,
-                }));
-            }
-            fused
-                .metrics
-                .received()
-                .batch(received, seen.share(received));
-            if let (Some(pass), samples) = losses {
-                fused.metrics.discarded_samples(pass.reason(), samples);
+            let node = match fused.target {
+                Target::Edge(edge) => {
+                    return Ok(Walked::Edge(Arrival {
+                        edge,
+                        received,
+                        batches: vec![batch],
+                        dropped: fused.reasons.clone(),
+                        lost_exemplars: 0,
+                        failure: None,
+                    }));
+                }
+                Target::Node(node) => node,
+            };
+            self.count_received(node, received, seen);
+            for (reason, samples) in &fused.reasons {
+                fused.metrics.discarded_samples(reason, *samples);
             }
             if fused.target != last {
-                fused.metrics.sent().batch(left, seen.share(left));
+                self.count_sent(node, left, seen);
             }
         }
         // A batch of which nothing is left ends here.
@@ -298,7 +334,8 @@ impl Stage {
                 if let Some(pass) = &mut fused.pass
                     && !pass.series(series)
                 {
-                    fused.dropped.add(series.counts());
+                    let reason = pass.reason();
+                    fused.drop_series(reason, series.counts());
                     return false;
                 }
             }
@@ -319,6 +356,13 @@ impl Stage {
         // It is laid to the chain's last transform: which one it was cannot be told.
         let edited = edited.inspect_err(|error| self.note(last, error))?;
         let invalid = edited.map_err(SendError::Malformed)?;
+        for fused in &mut *chain {
+            if let Some(pass) = &mut fused.pass {
+                let told = guarded(|| pass.finish());
+                seen.told
+                    .join(told.inspect_err(|error| self.note(fused.target, error))?);
+            }
+        }
         let arrived = before.unwrap_or_else(|| {
             let dropped = chain.iter().map(|fused| fused.dropped);
             dropped.fold(batch.counts().unwrap_or_default(), |sum, counts| {

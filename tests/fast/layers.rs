@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The crates of the machinery, from the bottom up: one may know those that stand before it in its
 /// own list alone. A new edge is a decision, which is taken here.
-const LAYERS: [(&str, &[&str]); 22] = [
+const LAYERS: [(&str, &[&str]); 23] = [
     ("base", &[]),
     ("model", &[]),
     ("files", &["base"]),

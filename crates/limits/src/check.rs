@@ -213,7 +213,7 @@ impl Check {
             let reason = self.words(limit, over.series);
             usage.over(limits, all, tenant, (limit, over.series), &reason);
             reasons.push(reason);
-            lost = lost + over;
+            lost += over;
         }
         if reasons.is_empty() || limits.is_soft() {
             return Ok(None);

@@ -45,7 +45,7 @@ bench: peers
 	$(CARGO) build --locked --release --target-dir target/product
 	METRIFOLD_BENCH_CAPTURED=$(CURDIR)/target/captured $(CARGO) bench --locked --bench capture
 	METRIFOLD_BENCH_CAPTURED=$(CURDIR)/target/captured $(CARGO) bench --locked -p metrifold-expr --bench shapes
-	$(CARGO) bench --locked --bench throughput --bench disk_queue --bench outage --bench queries --bench reload --bench rules --bench scrape
+	$(CARGO) bench --locked --bench throughput --bench disk_queue --bench outage --bench queries --bench reload --bench rules --bench scrape --bench cf_scrape
 	$(CARGO) bench --locked --bench codec --bench pipeline
 
 # A short run of every fuzz target, where there is a nightly toolchain with cargo-fuzz.

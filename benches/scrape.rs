@@ -1,14 +1,16 @@
-//! Scraping beside vmagent: a thousand targets of a thousand series each, from their pages to a sink of
-//! remote write.
+//! Scraping beside vmagent and Prometheus 3 as agent, from pages to a sink of remote write: 20 targets of
+//! 2,000 series each second, and a thousand of a thousand series every 15 s.
 //!
 //! All targets are one server with a page for each path. What counts is the processor time of the
 //! scraper for each sample that arrives at the sink, once every target has been scraped, and its peak
-//! memory. Run it with `make bench`; `METRIFOLD_BENCH_SECONDS` sets for how long it is measured.
+//! memory. Run it with `make bench`; `METRIFOLD_BENCH_SECONDS` sets for how long it is measured,
+//! `METRIFOLD_BENCH_ONLY` names one load, `METRIFOLD_BENCH_ALONE` leaves the others out. Prometheus is left
+//! out unless `tests/peers/build` has built it.
 
 use std::fmt::Write as _;
 use std::io::{BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
@@ -19,9 +21,29 @@ mod gateway;
 
 use gateway::{Counter, Running, cpu, free_port, peak, product, read_head};
 
-const TARGETS: usize = 1000;
-const SERIES: usize = 1000;
-const INTERVAL: Duration = Duration::from_secs(15);
+/// So many targets of so many series, scraped so often.
+#[derive(Clone, Copy)]
+struct Load {
+    name: &'static str,
+    targets: usize,
+    series: usize,
+    interval: u64,
+}
+
+const LOADS: [Load; 2] = [
+    Load {
+        name: "often",
+        targets: 20,
+        series: 2000,
+        interval: 1,
+    },
+    Load {
+        name: "many",
+        targets: 1000,
+        series: 1000,
+        interval: 15,
+    },
+];
 
 fn main() {
     // `cargo test --benches` only wants to see that it compiles.
@@ -30,30 +52,66 @@ fn main() {
     }
     let seconds = std::env::var("METRIFOLD_BENCH_SECONDS");
     let seconds = seconds.ok().and_then(|s| s.parse().ok()).unwrap_or(30);
-    println!("{TARGETS} targets of {SERIES} series, every {INTERVAL:?}, for {seconds} s\n");
-    println!(
-        "{:<12} {:>14} {:>12} {:>10}",
-        "", "CPU ns/sample", "samples/s", "MiB peak"
-    );
-    let address = serve();
-    let length = Duration::from_secs(seconds);
-    let [ours, theirs] = [Scraper::Metrifold, Scraper::Vmagent].map(|it| run(it, address, length));
-    println!(
-        "\nvmagent / metrifold = {:.1} (goal: at least 4)",
-        theirs / ours
-    );
+    let only = std::env::var("METRIFOLD_BENCH_ONLY").ok();
+    let alone = std::env::var_os("METRIFOLD_BENCH_ALONE").is_some();
+    let mut scrapers = vec![Scraper::Metrifold];
+    if !alone {
+        scrapers.push(Scraper::Vmagent);
+        scrapers.extend(prometheus().map(|_| Scraper::Prometheus));
+    }
+    for load in LOADS {
+        if only.as_ref().is_some_and(|only| only != load.name) {
+            continue;
+        }
+        let Load {
+            name,
+            targets,
+            series,
+            interval,
+        } = load;
+        println!(
+            "\n{name}: {targets} targets of {series} series every {interval} s, for {seconds} s"
+        );
+        println!(
+            "{:<12} {:>14} {:>12} {:>10}",
+            "", "CPU ns/sample", "samples/s", "MiB peak"
+        );
+        let address = serve(load.series);
+        let length = Duration::from_secs(seconds);
+        let mut ours = None;
+        for scraper in &scrapers {
+            let spent = run(*scraper, load, address, length);
+            match ours {
+                None => ours = Some(spent),
+                Some(ours) => {
+                    let (name, times) = (scraper.name(), spent / ours);
+                    println!("{name} / metrifold = {times:.1} (goal: at least 4)");
+                }
+            }
+        }
+    }
+}
+
+/// The program that `tests/peers/build` makes, if it has been made.
+fn prometheus() -> Option<PathBuf> {
+    let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/build");
+    let folder = Command::new(build).arg("--path").output().ok()?.stdout;
+    let folder = String::from_utf8(folder).ok()?;
+    let program = Path::new(folder.trim()).join("prometheus");
+    program.exists().then_some(program)
 }
 
 #[derive(Clone, Copy)]
 enum Scraper {
     Metrifold,
     Vmagent,
+    Prometheus,
 }
 
 /// A page as an exporter of some size serves it.
-fn page() -> String {
+fn page(count: usize) -> String {
     let mut page = String::new();
-    for family in 0..SERIES / 20 {
+    for family in 0..count / 20 {
         writeln!(
             page,
             "# HELP http_requests_{family}_total Requests, by handler and code."
@@ -70,10 +128,10 @@ fn page() -> String {
 }
 
 /// Serves the page under every path.
-fn serve() -> SocketAddr {
+fn serve(series: usize) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let page = page();
+    let page = page(series);
     let head = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\n\r\n",
         page.len()
@@ -101,12 +159,15 @@ impl Scraper {
         match self {
             Self::Metrifold => "metrifold",
             Self::Vmagent => "vmagent",
+            Self::Prometheus => "prometheus",
         }
     }
 
-    fn start(self, targets: SocketAddr, sink: SocketAddr, dir: &Path) -> Child {
+    fn start(self, load: Load, targets: SocketAddr, sink: SocketAddr, dir: &Path) -> Child {
+        let interval = load.interval;
+        let timeout = interval.min(10);
         let list = dir.join("targets.json");
-        let groups = (0..TARGETS).map(|number| {
+        let groups = (0..load.targets).map(|number| {
             format!("{{\"targets\":[\"{targets}\"],\"labels\":{{\"__metrics_path__\":\"/{number}\",\"target\":\"t{number}\"}}}}")
         });
         let groups: Vec<_> = groups.collect();
@@ -116,7 +177,7 @@ impl Scraper {
                 let config = dir.join("metrifold.toml");
                 let text = format!(
                     "[discovery.targets]\ntype = \"file\"\nfiles = [{list:?}]\n\
-                     [sources.scrape]\ntype = \"scrape\"\ndiscovery = \"targets\"\nscrape_interval = \"15s\"\n\
+                     [sources.scrape]\ntype = \"scrape\"\ndiscovery = \"targets\"\nscrape_interval = \"{interval}s\"\nscrape_timeout = \"{timeout}s\"\n\
                      [sinks.out]\ntype = \"remote_write\"\ninputs = [\"scrape\"]\nendpoint = \"http://{sink}/write\"\nprotocol = \"1.0\"\n"
                 );
                 std::fs::write(&config, text).unwrap();
@@ -130,7 +191,7 @@ impl Scraper {
             Self::Vmagent => {
                 let config = dir.join("scrape.yml");
                 let text = format!(
-                    "global: {{scrape_interval: 15s, scrape_timeout: 10s}}\nscrape_configs:\n- job_name: scrape\n  file_sd_configs: [{{files: [{list:?}]}}]\n"
+                    "global: {{scrape_interval: {interval}s, scrape_timeout: {timeout}s}}\nscrape_configs:\n- job_name: scrape\n  file_sd_configs: [{{files: [{list:?}]}}]\n"
                 );
                 std::fs::write(&config, text).unwrap();
                 Command::new("vmagent")
@@ -143,19 +204,38 @@ impl Scraper {
                     .spawn()
                     .expect("vmagent is missing: apt-get install victoria-metrics")
             }
+            Self::Prometheus => {
+                let config = dir.join("prometheus.yml");
+                let text = format!(
+                    "global: {{scrape_interval: {interval}s, scrape_timeout: {timeout}s}}\nscrape_configs:\n- job_name: scrape\n  file_sd_configs: [{{files: [{list:?}]}}]\nremote_write: [{{url: 'http://{sink}/write'}}]\n"
+                );
+                std::fs::write(&config, text).unwrap();
+                Command::new(prometheus().unwrap())
+                    .arg("--agent")
+                    .arg(format!("--config.file={}", config.display()))
+                    .arg(format!(
+                        "--storage.agent.path={}",
+                        dir.join("wal").display()
+                    ))
+                    .arg(format!("--web.listen-address=127.0.0.1:{}", free_port()))
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::null())
+                    .spawn()
+                    .unwrap()
+            }
         }
     }
 }
 
 /// Runs one of them; returns its processor nanoseconds for each sample.
-fn run(scraper: Scraper, targets: SocketAddr, length: Duration) -> f64 {
+fn run(scraper: Scraper, load: Load, targets: SocketAddr, length: Duration) -> f64 {
     let dir = tempfile::tempdir().unwrap();
     let sink = Counter::start();
-    let child = Running(scraper.start(targets, sink.address, dir.path()));
+    let child = Running(scraper.start(load, targets, sink.address, dir.path()));
     let pid = child.0.id();
     // Until every target has been scraped at least once.
-    let deadline = Instant::now() + 4 * INTERVAL;
-    while sink.samples() < (TARGETS * SERIES) as u64 {
+    let deadline = Instant::now() + Duration::from_secs(30 + 4 * load.interval);
+    while sink.samples() < (load.targets * load.series) as u64 {
         assert!(
             Instant::now() < deadline,
             "{} has sent {} samples",

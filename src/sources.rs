@@ -1,5 +1,6 @@
 //! Sources: one file per component.
 
+pub mod cf_scrape;
 pub mod internal_metrics;
 pub mod prometheus_api;
 pub mod remote_write;

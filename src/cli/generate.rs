@@ -6,6 +6,7 @@ use clap::Args;
 
 use metrifold_base::KeyDefault;
 use metrifold_base::keys::{self, Keys, Listed};
+use metrifold_discovery::ProviderInfo;
 use metrifold_engine::component::ComponentInfo;
 use metrifold_engine::config::{self, LoadOptions, RootKeys, TableInfo, Wiring};
 use metrifold_model::{Kind, Signal};
@@ -76,6 +77,7 @@ fn generate(names: &[String]) -> Result<String, String> {
                 id = format!("{id}_{number}");
             }
             tables.push(table(info, &id, &inputs, &mut addresses));
+            tables.extend(provider(info, &mut addresses).filter(|it| !tables.contains(it)));
             outputs.push(match wiring(info).named_outputs {
                 true => format!("{id}.*"),
                 false => id,
@@ -238,6 +240,27 @@ fn table(
         out.push_str(&line(&key, addresses));
     }
     out
+}
+
+/// Writes the provider that a component cannot do without. The example of its key `discovery` is the
+/// name of a type of provider.
+fn provider(info: &ComponentInfo, addresses: &mut BTreeSet<String>) -> Option<String> {
+    let keys = info.keys();
+    let key = keys.iter().find(|key| key.name == "discovery")?;
+    let KeyDefault::Required(example) = key.default else {
+        return None;
+    };
+    let name = example.trim_matches('"');
+    let types = ProviderInfo::all();
+    let provider = types.into_iter().find(|it| it.name == name)?;
+    let mut out = format!(
+        "# {}\n[discovery.{name}]\ntype = {example}\n",
+        provider.summary
+    );
+    for key in provider.keys() {
+        out.push_str(&line(&key, addresses));
+    }
+    Some(out)
 }
 
 /// Writes a key: as it has to be given, or as a comment.

@@ -30,7 +30,7 @@ use metrifold_engine::planes::queries::{Answer, Answerer, Input, Queries, Query}
 use metrifold_http::{Access, ClientKeys, Route};
 use metrifold_model::{Kind, Rejection};
 use metrifold_replicas::{
-    Ask, Replica, ReplicaKeys, Router, RoutingKeys, Upstream, below, upstream_headers,
+    Ask, Replica, ReplicaKeys, Router, RoutingKeys, Upstream, upstream_headers,
 };
 use metrifold_telemetry::{ComponentMetrics, Details};
 
@@ -116,7 +116,7 @@ impl SinkConfig for ReplicaRouterConfig {
         }
         let mut known: Vec<String> = Vec::new();
         for (at, replica) in self.replicas.iter().enumerate() {
-            below(&format!("replicas[{at}]"), problems, |inner| {
+            problems.within(&format!("replicas[{at}]"), |inner| {
                 replica.validate(inner);
                 let url = replica.endpoint.uri().to_string();
                 let url = url.trim_end_matches('/').to_owned();
@@ -134,7 +134,7 @@ impl SinkConfig for ReplicaRouterConfig {
             }
         }
         if let Some(mpp) = &self.mpp {
-            below("mpp", problems, |inner| mpp.validate(inner));
+            problems.within("mpp", |inner| mpp.validate(inner));
         }
     }
 }

@@ -90,7 +90,7 @@ impl ScrapeConfig {
 
 impl BuildSource<Metrics> for ScrapeConfig {
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source<Metrics>>, BuildError> {
-        let settings = Settings::new(&self.keys, &cx.id)?;
+        let settings = Arc::new(Settings::new(&self.keys, &cx.id)?);
         let mut inlets = vec![Inlet::Fixed(self.fixed())];
         if let Some(name) = &self.discovery {
             inlets.push(Inlet::Discovered(cx.discovery.targets(name)?));

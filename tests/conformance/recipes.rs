@@ -13,6 +13,8 @@ pub struct Recipe {
     pub plane: Signal,
     /// The keys that it needs.
     pub keys: fn(&Place) -> String,
+    /// Tables that stand beside the component's.
+    pub beside: &'static str,
     /// The same with another key, which replaces it and has no effect on what is sent here. None for
     /// a component without any keys.
     pub change: Option<fn(&str) -> String>,
@@ -62,6 +64,7 @@ const COMMON: Recipe = Recipe {
     name: "",
     plane: Signal::Metrics,
     keys: |_| String::new(),
+    beside: "",
     change: None,
     limit: None,
     output: "subject",
@@ -95,6 +98,18 @@ pub static RECIPES: &[Recipe] = &[
         name: "internal_metrics",
         keys: |_| "interval = \"100ms\"".into(),
         change: Some(|keys| format!("{keys}\nlabels = {{ job = \"other\" }}")),
+        feeds: Feeds::Itself,
+        ..SOURCE
+    },
+    Recipe {
+        name: "cf_scrape",
+        // Nobody is there: each scrape says so with `up`.
+        keys: |_| {
+            "discovery = \"cf\"\nscrape_interval = \"100ms\"\nscrape_timeout = \"100ms\"".into()
+        },
+        beside: "[discovery.cf]\ntype = \"static\"\ntargets = [\"127.0.0.1:9\"]\n\
+                 labels = { __meta_cf_app_guid = \"a\", __meta_cf_instance_number = \"0\" }\n",
+        change: Some(|keys| format!("{keys}\ninstance_header = \"app\"")),
         feeds: Feeds::Itself,
         ..SOURCE
     },

@@ -71,6 +71,7 @@ impl Place {
         }
         let (table, name) = (recipe.kind.table(), recipe.name);
         text += &format!("[{table}.subject]\ntype = {name:?}\n{inputs}\n{keys}\n");
+        text += recipe.beside;
         if recipe.kind != Kind::Sink {
             let (output, url) = (recipe.output, self.endpoint.url_of(""));
             text += &match recipe.plane {

@@ -4,6 +4,7 @@ mod access;
 mod acknowledge;
 mod admin;
 mod bad_input;
+mod cf_scrape;
 mod cloud_foundry;
 mod components;
 mod config;

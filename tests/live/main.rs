@@ -3,6 +3,7 @@
 mod backlog;
 mod cache;
 mod caddy;
+mod cloud_foundry;
 mod crash;
 mod discovery;
 mod every_fault;

@@ -50,7 +50,10 @@ impl Problems {
         let before = self.list.len();
         report(self);
         for problem in self.list.iter_mut().skip(before) {
-            problem.path = format!("{table}.{}", problem.path);
+            problem.path = match problem.path.is_empty() {
+                true => table.to_owned(),
+                false => format!("{table}.{}", problem.path),
+            };
         }
     }
 

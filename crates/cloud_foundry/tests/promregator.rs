@@ -46,7 +46,10 @@ promregator:
       internalRoutePort: 9090
       authenticatorId: xsuaa
   defaultInternalRoutePort: 8081
+  scraping: {maxProcessingTime: 4000, threads: 10}
+  discovery: {hostname: here, auth: BASIC, ownMetricsEndpoint: false}
   surprise: 1
+server.port: 9999
 "#;
 
 #[test]
@@ -89,6 +92,28 @@ fn every_key_that_has_a_counterpart_is_converted() {
     .parse()
     .unwrap();
     assert_eq!(cf["select"][1], second.into());
+    let source = &table["sources"]["promregator"];
+    let default: toml::Table = "basic_auth = { username = 'u', password = 'p$$w' }"
+        .parse()
+        .unwrap();
+    assert_eq!(source["authenticators"]["default"], default.into());
+    let xsuaa: toml::Table = r#"
+        oauth2 = { token_url = "https://uaa.example.org/oauth/token", client_id = "scraper", client_secret = "${XSUAA_SECRET:-none}", scopes = ["a", "b", "c"] }
+    "#
+    .parse()
+    .unwrap();
+    assert_eq!(source["authenticators"]["xsuaa"], xsuaa.into());
+    let expose: toml::Table = r#"
+        address = "0.0.0.0:9999"
+        timeout = "4000ms"
+        discovery_address = "here:9999"
+        own_metrics = false
+        basic_auth = { username = "promregator", password = "${PROMREGATOR_PASSWORD}" }
+    "#
+    .parse()
+    .unwrap();
+    assert_eq!(source["expose"], expose.into());
+    assert_eq!(source["push"].as_bool(), Some(false));
     let notes = converted.notes.join("\n");
     for note in [
         "cf.cache has no",

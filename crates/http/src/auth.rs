@@ -77,7 +77,7 @@ keys! {
     pub struct OAuth2 {
         /// Client to get tokens for.
         pub client_id: String = required("metrifold"),
-        /// The client's secret. Either this or `client_secret_file` must be set.
+        /// The client's secret. Either this or `client_secret_file` must be set, unless the client shows a certificate (`tls.cert_file`).
         pub client_secret: Option<Secret> = unset("${CLIENT_SECRET}"),
         /// File with the client's secret, instead of `client_secret`; white space at its end is ignored.
         pub client_secret_file: Option<PathBuf> = unset("/etc/metrifold/client-secret"),
@@ -150,7 +150,9 @@ impl OAuth2 {
             problems.at(format!("{prefix}.client_id"), "must not be empty");
         }
         let keys = ["client_secret", "client_secret_file"];
-        self.secret().validate(prefix, keys, problems);
+        if self.has_secret() || self.tls.cert_file.is_none() {
+            self.secret().validate(prefix, keys, problems);
+        }
         for key in RESERVED {
             if self.endpoint_params.contains_key(key) {
                 let at = format!("{prefix}.endpoint_params.{key}");
@@ -162,6 +164,17 @@ impl OAuth2 {
         }
         self.tls.validate(&format!("{prefix}.tls"), problems);
         self.proxy.validate(&format!("{prefix}."), problems);
+    }
+
+    /// Whether the client has a secret. One that shows a certificate needs none (RFC 8705).
+    pub(super) fn has_secret(&self) -> bool {
+        self.client_secret.is_some() || self.client_secret_file.is_some()
+    }
+
+    /// Reads the secret, if the client has one.
+    pub(super) fn read_secret(&self) -> Result<Option<Secret>, String> {
+        let secret = self.has_secret().then(|| self.secret().read());
+        secret.transpose()
     }
 
     pub(super) fn secret(&self) -> SecretFrom<'_> {

@@ -11,7 +11,6 @@ use crate::breaker::BreakerOptions;
 use crate::cache::CacheKeys;
 use crate::fleet::FleetOptions;
 use crate::health::HealthOptions;
-use crate::replica::below;
 use crate::strategy::{Kind, Strategy, WhenNone};
 
 keys! {
@@ -219,14 +218,14 @@ impl RoutingKeys {
         {
             problems.at("served_by_header", "is not a valid header name");
         }
-        below("cookie", problems, |inner| self.cookie.validate(inner));
-        below("probe", problems, |inner| self.probe.validate(inner));
-        below("retry", problems, |inner| self.retry.validate(inner));
+        problems.within("cookie", |inner| self.cookie.validate(inner));
+        problems.within("probe", |inner| self.probe.validate(inner));
+        problems.within("retry", |inner| self.retry.validate(inner));
         if let Some(hedge) = &self.hedge {
-            below("hedge", problems, |inner| hedge.validate(inner));
+            problems.within("hedge", |inner| hedge.validate(inner));
         }
         if let Some(breaker) = &self.breaker {
-            below("breaker", problems, |inner| breaker.validate(inner));
+            problems.within("breaker", |inner| breaker.validate(inner));
         }
         if !(2..=16).contains(&self.merge.replicas) {
             problems.at("merge.replicas", "must be from 2 to 16");
@@ -315,7 +314,7 @@ impl ReplicaKeys {
             problems.at("endpoint", "must have no query string");
         }
         if let Some(client) = &self.client {
-            below("client", problems, |inner| client.validate(inner));
+            problems.within("client", |inner| client.validate(inner));
         }
     }
 }

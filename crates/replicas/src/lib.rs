@@ -41,7 +41,7 @@ pub use cache::{CacheKeys, CacheView};
 pub use fleet::{Choice, Counts, Fleet, FleetOptions, NoReplica, Outcome, View, ViewOf};
 pub use health::{Health, HealthOptions};
 pub use keys::{BreakerKeys, HedgeKeys, MergeKeys, ProbeKeys, ReplicaKeys, RetryKeys, RoutingKeys};
-pub use replica::{Replica, Upstream, below, upstream_headers};
+pub use replica::{Replica, Upstream, upstream_headers};
 pub use router::{Ask, Router};
 pub use signals::{Signals, Span};
 pub use strategy::{Kind as StrategyKind, Strategy, WhenNone};

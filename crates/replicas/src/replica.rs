@@ -9,7 +9,7 @@ use http::uri::PathAndQuery;
 use http::{Method, Uri};
 use tokio::time::Instant;
 
-use metrifold_base::{BuildError, Endpoint, Problems, Secret};
+use metrifold_base::{BuildError, Endpoint, Secret};
 use metrifold_http::{Body, Client, Credentials, TransportError, TransportKind, hop_by_hop};
 
 /// A server that answers queries. Two of the same name are the same server.
@@ -162,19 +162,5 @@ impl Replica {
 impl fmt::Display for Replica {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
-    }
-}
-
-/// Reports what is wrong with a group of keys below the key `under`.
-pub fn below(under: &str, problems: &mut Problems, look: impl FnOnce(&mut Problems)) {
-    let mut inner = Problems::new(problems.environment());
-    look(&mut inner);
-    for problem in inner.into_list() {
-        let path = match problem.path.is_empty() {
-            true => under.to_owned(),
-            false => format!("{under}.{}", problem.path),
-        };
-        let added = problems.at(path, problem.message);
-        added.help = problem.help;
     }
 }

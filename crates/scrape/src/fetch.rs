@@ -1,6 +1,5 @@
 //! Getting a target's page: the request, redirects, and reading what comes.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +16,7 @@ use metrifold_http::{Body, BodyError, Client, Credentials, TransportKind, body};
 
 use crate::encoding;
 use crate::error::{Cause, ScrapeError};
+use crate::in_flight::Share;
 use crate::settings::Settings;
 use crate::target::ScrapeTarget;
 
@@ -26,7 +26,14 @@ const TIMEOUT: HeaderName = HeaderName::from_static("x-prometheus-scrape-timeout
 pub(crate) struct Fetcher {
     pub(crate) client: Client,
     pub(crate) credentials: Credentials,
-    pub(crate) in_flight: InFlight,
+}
+
+/// How a page is asked for.
+pub(crate) struct Ask {
+    /// Longest time for all of it.
+    pub(crate) timeout: Duration,
+    /// Headers besides those of every scrape, or in the place of one.
+    pub(crate) headers: HeaderMap,
 }
 
 /// A page, uncompressed.
@@ -34,43 +41,7 @@ pub(crate) struct Fetcher {
 pub(crate) struct Page {
     pub(crate) text: Bytes,
     pub(crate) format: Format,
-}
-
-/// The bytes of pages that are being read.
-pub(crate) struct InFlight {
-    bytes: AtomicUsize,
-    most: usize,
-}
-
-/// A scrape's part of it, given back when it is dropped.
-struct Share<'a> {
-    in_flight: &'a InFlight,
-    bytes: usize,
-}
-
-impl InFlight {
-    pub(crate) fn new(most: usize) -> Self {
-        Self {
-            bytes: AtomicUsize::new(0),
-            most,
-        }
-    }
-}
-
-impl Share<'_> {
-    fn take(&mut self, bytes: usize) -> bool {
-        let before = self.in_flight.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.bytes += bytes;
-        before + bytes <= self.in_flight.most
-    }
-}
-
-impl Drop for Share<'_> {
-    fn drop(&mut self) {
-        self.in_flight
-            .bytes
-            .fetch_sub(self.bytes, Ordering::Relaxed);
-    }
+    pub(crate) content_type: Option<HeaderValue>,
 }
 
 impl Fetcher {
@@ -79,17 +50,21 @@ impl Fetcher {
         &self,
         settings: &Settings,
         target: &ScrapeTarget,
+        ask: &Ask,
     ) -> Result<Page, ScrapeError> {
-        let deadline = Instant::now() + target.timeout;
+        let deadline = Instant::now() + ask.timeout;
         let credentials = target.own.credentials.as_ref().unwrap_or(&self.credentials);
         let authorization = tokio::time::timeout_at(deadline, credentials.header()).await;
-        let authorization = authorization.map_err(|_| late(target.timeout))?;
+        let authorization = authorization.map_err(|_| late(ask.timeout))?;
         let authorization =
             authorization.map_err(|error| ScrapeError::new(Cause::Credentials, error))?;
         let client = target.own.client.as_ref().unwrap_or(&self.client);
         let mut uri = target.uri.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let mut headers = headers(settings, target.timeout);
+            let mut headers = headers(settings, ask.timeout);
+            for (name, value) in &ask.headers {
+                headers.insert(name, value.clone());
+            }
             // What is the target's own is for its server alone.
             if same_server(&uri, &target.uri) {
                 headers.extend(target.own.headers.clone());
@@ -102,7 +77,7 @@ impl Fetcher {
                 .request(Method::GET, &uri, headers, Bytes::new(), left)
                 .await;
             let answer = answer.map_err(|error| match error.kind {
-                TransportKind::Timeout => late(target.timeout),
+                TransportKind::Timeout => late(ask.timeout),
                 _ => ScrapeError::new(Cause::Unreachable, error),
             })?;
             if settings.keys.follow_redirects {
@@ -119,57 +94,57 @@ impl Fetcher {
             {
                 credentials.refused(value);
             }
-            return self.take(settings, target, answer, deadline).await;
+            return take(settings, answer, deadline, ask.timeout).await;
         }
         let text = format!("there are more than {MAX_REDIRECTS} redirects in a row");
         Err(ScrapeError::new(Cause::Status, text))
     }
+}
 
-    /// Reads an answer that is no redirect.
-    async fn take(
-        &self,
-        settings: &Settings,
-        target: &ScrapeTarget,
-        answer: http::Response<Body>,
-        deadline: Instant,
-    ) -> Result<Page, ScrapeError> {
-        let (head, body) = answer.into_parts();
-        if head.status != StatusCode::OK {
-            let text = format!("server answered {}", head.status);
-            return Err(ScrapeError::new(Cause::Status, text));
-        }
-        let header = |name| head.headers.get(name).map(HeaderValue::as_bytes);
-        let length = header(CONTENT_LENGTH);
-        let length = length.and_then(|length| str::from_utf8(length).ok()?.parse().ok());
-        let limit = settings.keys.body_size_limit.bytes();
-        let mut share = Share {
-            in_flight: &self.in_flight,
-            bytes: 0,
-        };
-        let left = deadline.saturating_duration_since(Instant::now());
-        let read = body::read_within(body, length, limit, left, |bytes| share.take(bytes));
-        let body = read.await.map_err(|error| match error {
-            BodyError::TooLarge { .. } => encoding::too_large(limit),
-            BodyError::Timeout => late(target.timeout),
-            BodyError::NoRoom => {
-                let text = "there is no room for the page: see max_in_flight_bytes";
-                ScrapeError::new(Cause::Room, text)
-            }
-            BodyError::Broken(_) => ScrapeError::new(Cause::Unreachable, error),
-        })?;
-        let text = encoding::decode(body, header(CONTENT_ENCODING), limit)?;
-        let content_type = header(CONTENT_TYPE).map(String::from_utf8_lossy);
-        let format = match (Format::of(content_type.as_deref()), settings.fallback) {
-            (Ok(format), _) | (Err(_), Some(format)) => format,
-            // Nothing is in every format.
-            (Err(_), None) if text.is_empty() => Format::Text,
-            (Err(error), None) => {
-                let text = format!("{error}: see fallback_scrape_protocol");
-                return Err(ScrapeError::new(Cause::Format, text));
-            }
-        };
-        Ok(Page { text, format })
+/// Reads an answer that is no redirect.
+async fn take(
+    settings: &Settings,
+    answer: http::Response<Body>,
+    deadline: Instant,
+    timeout: Duration,
+) -> Result<Page, ScrapeError> {
+    let (head, body) = answer.into_parts();
+    if head.status != StatusCode::OK {
+        let text = format!("server answered {}", head.status);
+        return Err(ScrapeError::new(Cause::Status, text));
     }
+    let header = |name| head.headers.get(name).map(HeaderValue::as_bytes);
+    let length = header(CONTENT_LENGTH);
+    let length = length.and_then(|length| str::from_utf8(length).ok()?.parse().ok());
+    let limit = settings.keys.body_size_limit.bytes();
+    let mut share = Share::of(&settings.in_flight);
+    let left = deadline.saturating_duration_since(Instant::now());
+    let read = body::read_within(body, length, limit, left, |bytes| share.take(bytes));
+    let body = read.await.map_err(|error| match error {
+        BodyError::TooLarge { .. } => encoding::too_large(limit),
+        BodyError::Timeout => late(timeout),
+        BodyError::NoRoom => {
+            let text = "there is no room for the page: see max_in_flight_bytes";
+            ScrapeError::new(Cause::Room, text)
+        }
+        BodyError::Broken(_) => ScrapeError::new(Cause::Unreachable, error),
+    })?;
+    let text = encoding::decode(body, header(CONTENT_ENCODING), limit)?;
+    let content_type = header(CONTENT_TYPE).map(String::from_utf8_lossy);
+    let format = match (Format::of(content_type.as_deref()), settings.fallback) {
+        (Ok(format), _) | (Err(_), Some(format)) => format,
+        // Nothing is in every format.
+        (Err(_), None) if text.is_empty() => Format::Text,
+        (Err(error), None) => {
+            let text = format!("{error}: see fallback_scrape_protocol");
+            return Err(ScrapeError::new(Cause::Format, text));
+        }
+    };
+    Ok(Page {
+        text,
+        format,
+        content_type: head.headers.get(CONTENT_TYPE).cloned(),
+    })
 }
 
 fn late(timeout: Duration) -> ScrapeError {

@@ -21,8 +21,11 @@
 mod encoding;
 mod error;
 mod fetch;
+mod in_flight;
 mod keys;
+mod merged;
 mod meters;
+mod on_request;
 mod page;
 mod particulars;
 mod pool;
@@ -37,8 +40,11 @@ mod state;
 mod target;
 
 pub use keys::ScrapeKeys;
-pub use particulars::{Own, Particulars, Plain};
-pub use pool::{Inlet, Pool};
+pub use merged::Merged;
+pub use metrifold_exposition::Format;
+pub use on_request::{Candidate, NoPage, OnRequest, RequestedPage, Why};
+pub use particulars::{Gauges, Own, Particulars, Plain};
+pub use pool::{IDLE_PER_SERVER, Inlet, Pool};
 pub use pools::{Dropped, Pools, TargetStatus};
 pub use settings::Settings;
 pub use shard::{Index, ShardKeys};

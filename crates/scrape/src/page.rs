@@ -69,18 +69,9 @@ pub(crate) fn take(
     known: &Known,
     state: &RandomState,
 ) -> Result<Taken, (ScrapeError, Counts)> {
-    let mut intake = Intake {
-        settings,
-        target: target.labels.iter().collect(),
-        batch: ArenaBuilder::new(limits(page.text.len())),
-        timestamp,
-        counts: Counts::default(),
-        tracked: Vec::with_capacity(known.len()),
-        families: 0,
-        state,
-        exposed: Vec::new(),
-        message: Vec::new(),
-    };
+    let labels = target.labels.iter().collect();
+    let mut intake = Intake::new(settings, labels, page, timestamp, state);
+    intake.tracked.reserve(known.len());
     let outcome = read(&page.text, page.format, &settings.options, &mut intake);
     let mut counts = intake.counts;
     if let Err(error) = outcome {
@@ -94,13 +85,9 @@ pub(crate) fn take(
         ..
     } = intake;
     let mut arena = batch.finish();
-    if let Some(rules) = &settings.metric_rules {
-        let mut scratch = rules.scratch();
-        scratch.begin();
-        arena.retain(|series| rules.run(series, &mut scratch));
-    }
+    relabel(settings, target, &mut arena);
     counts.kept = usize::try_from(arena.counts().all_samples()).unwrap_or(usize::MAX);
-    check(settings, &arena, counts.kept).map_err(|error| (error, counts))?;
+    check(settings, target, &arena, counts.kept).map_err(|error| (error, counts))?;
     let mut ids: Vec<SeriesId> = arena
         .iter()
         .map(|series| SeriesId::new(series, tracked[series.index()], state))
@@ -131,6 +118,16 @@ pub(crate) fn take(
     })
 }
 
+/// Applies the rules over series: the target's own, then those of all.
+pub(crate) fn relabel(settings: &Settings, target: &ScrapeTarget, arena: &mut Arena) {
+    let own = target.own.metric_rules.as_deref();
+    for rules in own.into_iter().chain(&settings.metric_rules) {
+        let mut scratch = rules.scratch();
+        scratch.begin();
+        arena.retain(|series| rules.run(series, &mut scratch));
+    }
+}
+
 /// Ends a series.
 pub(crate) fn put_stale(
     labels: &mut dyn Iterator<Item = (&str, &str)>,
@@ -146,13 +143,14 @@ pub(crate) fn put_stale(
     let _ = batch.finish_series();
 }
 
-struct Intake<'a> {
+/// Makes series of what is on a page.
+pub(crate) struct Intake<'a> {
     settings: &'a Settings,
     /// The target's labels, sorted.
     target: Vec<(&'a str, &'a str)>,
-    batch: ArenaBuilder,
+    pub(crate) batch: ArenaBuilder,
     timestamp: i64,
-    counts: Counts,
+    pub(crate) counts: Counts,
     /// By the place of a series, whether it is ended when it goes.
     tracked: Vec<bool>,
     families: u64,
@@ -223,6 +221,30 @@ impl Receiver for Intake<'_> {
     }
 }
 
+impl<'a> Intake<'a> {
+    /// An intake of a page, whose series get the labels of `target`, which are sorted.
+    pub(crate) fn new(
+        settings: &'a Settings,
+        target: Vec<(&'a str, &'a str)>,
+        page: &Page,
+        timestamp: i64,
+        state: &'a RandomState,
+    ) -> Self {
+        Self {
+            settings,
+            target,
+            batch: ArenaBuilder::new(limits(page.text.len())),
+            timestamp,
+            counts: Counts::default(),
+            tracked: Vec::new(),
+            families: 0,
+            state,
+            exposed: Vec::new(),
+            message: Vec::new(),
+        }
+    }
+}
+
 impl Intake<'_> {
     /// Adds the labels of a sample, and those of the target that the sample does not have.
     fn honor(&mut self, sample: &Sample<'_>) {
@@ -276,7 +298,12 @@ impl Intake<'_> {
 }
 
 /// Holds what is left after rules against limits.
-fn check(settings: &Settings, arena: &Arena, samples: usize) -> Result<(), ScrapeError> {
+pub(crate) fn check(
+    settings: &Settings,
+    target: &ScrapeTarget,
+    arena: &Arena,
+    samples: usize,
+) -> Result<(), ScrapeError> {
     let keys = &settings.keys;
     let (labels, name, value) = (
         keys.label_limit,
@@ -284,7 +311,8 @@ fn check(settings: &Settings, arena: &Arena, samples: usize) -> Result<(), Scrap
         keys.label_value_length_limit,
     );
     let legacy = keys.metric_name_validation_scheme == Validation::Legacy;
-    if settings.metric_rules.is_some() || legacy || labels + name + value > 0 {
+    let relabelled = settings.metric_rules.is_some() || target.own.metric_rules.is_some();
+    if relabelled || legacy || labels + name + value > 0 {
         let metric = Name::new(NAME);
         for series in arena.iter() {
             let Some(named) = series.get(&metric) else {

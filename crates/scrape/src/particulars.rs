@@ -1,8 +1,12 @@
 //! What a target needs that no label can say, since it is secret or no text.
 
+use std::fmt::Debug;
+use std::sync::Arc;
+
 use http::HeaderMap;
 
 use metrifold_discovery::Target;
+use metrifold_expr::relabel::Program;
 use metrifold_http::{Client, Credentials};
 
 /// Says what single targets need. It is asked whenever a target is new, or comes with other labels.
@@ -25,6 +29,19 @@ pub struct Own {
     pub credentials: Option<Credentials>,
     /// The client in place of the pool's.
     pub client: Option<Client>,
+    /// Rules over its series, which run before those of the pool.
+    pub metric_rules: Option<Arc<Program>>,
+    /// What is reported with each of its scrapes besides what is reported of all.
+    pub gauges: Option<Arc<dyn Gauges>>,
+}
+
+/// What is known of a target from elsewhere than its page, such as the memory that it uses.
+pub trait Gauges: Send + Sync + Debug {
+    /// The names of all series that there may be. Their labels are those of the target.
+    fn names(&self) -> &'static [&'static str];
+
+    /// The values at the moment, by the places of their names.
+    fn values(&self) -> Vec<(usize, f64)>;
 }
 
 /// Nothing, for any target.

@@ -16,7 +16,7 @@ use metrifold_engine::planes::metrics::Output;
 use metrifold_http::{Client, ClientConfig, Credentials};
 use metrifold_telemetry::{ComponentMetrics, Telemetry};
 
-use crate::fetch::{Fetcher, InFlight};
+use crate::fetch::Fetcher;
 use crate::meters::PoolMeters;
 use crate::particulars::Particulars;
 use crate::pools::{DROPPED_MAX, Entry, Expected, Pools, View};
@@ -27,7 +27,7 @@ use crate::target::{self, Reason, ScrapeTarget};
 
 /// How many idle connections are kept for each server: several targets may be behind one, such as
 /// the instances of an application.
-const IDLE_PER_SERVER: usize = 4;
+pub const IDLE_PER_SERVER: usize = 4;
 
 /// Where a pool gets targets from.
 pub enum Inlet {
@@ -60,7 +60,7 @@ impl Pool {
     ///
     /// Fails when one of them cannot be used.
     pub fn build(
-        settings: Settings,
+        settings: Arc<Settings>,
         particulars: Arc<dyn Particulars>,
         inlets: Vec<Inlet>,
         cx: &BuildContext,
@@ -72,7 +72,7 @@ impl Pool {
             client: Client::new(&client_config)?,
             client_config,
             credentials: keys.credentials()?,
-            settings: Arc::new(settings),
+            settings,
             particulars,
             inlets,
             expected: pools.expect(&cx.id),
@@ -112,7 +112,6 @@ impl Pool {
             _ => self.client,
         };
         kept.client = Some((self.client_config, client.clone()));
-        let most = self.settings.keys().max_in_flight_bytes.bytes();
         let workshop = Arc::new(Workshop {
             meters: PoolMeters::new(&self.telemetry, &self.id),
             id: self.id,
@@ -120,7 +119,6 @@ impl Pool {
             fetcher: Fetcher {
                 client,
                 credentials: self.credentials,
-                in_flight: InFlight::new(most),
             },
             out,
             metrics: self.metrics,

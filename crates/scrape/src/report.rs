@@ -66,6 +66,13 @@ pub(crate) fn put(
             series(name, target, value, timestamp, batch);
         }
     }
+    if let Some(gauges) = &target.own.gauges {
+        for (place, value) in gauges.values() {
+            if let Some(name) = gauges.names().get(place) {
+                series(name, target, value, timestamp, batch);
+            }
+        }
+    }
 }
 
 /// Ends all of them, since the target has gone.
@@ -79,7 +86,9 @@ pub(crate) fn end(
         true => &EXTRA[..],
         false => &[],
     };
-    for name in NAMES.iter().chain(extra) {
+    let gauges = target.own.gauges.as_ref();
+    let gauges = gauges.map_or(&[][..], |gauges| gauges.names());
+    for name in NAMES.iter().chain(extra).chain(gauges) {
         series(name, target, f64::from_bits(STALE), timestamp, batch);
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
+use http::HeaderMap;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 use tokio::task::block_in_place;
@@ -18,7 +19,7 @@ use metrifold_model::Origin;
 use metrifold_telemetry::ComponentMetrics;
 
 use crate::error::{Cause, ScrapeError};
-use crate::fetch::{Fetcher, Page};
+use crate::fetch::{Ask, Fetcher, Page};
 use crate::meters::PoolMeters;
 use crate::page::{self, Taken, limits, put_stale};
 use crate::pools::{Entry, Pools};
@@ -150,7 +151,14 @@ impl Scraper {
                 let text = format!("there are more targets than target_limit = {limit}");
                 Err(ScrapeError::new(Cause::Room, text))
             }
-            false => workshop.fetcher.fetch(&workshop.settings, target).await,
+            false => {
+                let ask = Ask {
+                    timeout: target.timeout,
+                    headers: HeaderMap::new(),
+                };
+                let fetched = workshop.fetcher.fetch(&workshop.settings, target, &ask);
+                fetched.await
+            }
         };
         Fetched {
             timestamp: schedule::timestamp(at, target.interval, now),

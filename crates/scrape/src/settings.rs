@@ -9,6 +9,7 @@ use metrifold_discovery::TargetRules;
 use metrifold_exposition::{Accept, Format, Options, Protocol};
 use metrifold_expr::relabel::{Program, RuleConfig, Validation};
 
+use crate::in_flight::InFlight;
 use crate::keys::{Fallback, ScrapeKeys};
 
 /// What a pool goes by.
@@ -21,6 +22,7 @@ pub struct Settings {
     pub(crate) accept: HeaderValue,
     pub(crate) fallback: Option<Format>,
     pub(crate) options: Options,
+    pub(crate) in_flight: InFlight,
 }
 
 impl Settings {
@@ -61,6 +63,7 @@ impl Settings {
                 classic_histograms: keys.scrape_classic_histograms,
                 ..Options::default()
             },
+            in_flight: InFlight::new(keys.max_in_flight_bytes.bytes()),
             keys: keys.clone(),
         })
     }

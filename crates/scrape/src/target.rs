@@ -43,6 +43,9 @@ pub(crate) struct ScrapeTarget {
 /// Why something that was discovered is not scraped.
 pub(crate) type Reason = String;
 
+/// The reason of those that a rule drops.
+pub(crate) const BY_RULE: &str = "a rule drops it";
+
 /// What becomes of discovered targets, in their order.
 pub(crate) fn make(
     settings: &Settings,
@@ -55,7 +58,7 @@ pub(crate) fn make(
     let made = with_defaults.into_iter().zip(relabelled).zip(discovered);
     made.map(|((before, after), found)| {
         let target = match after {
-            Relabelled::Dropped => Err("a rule drops it".to_owned()),
+            Relabelled::Dropped => Err(BY_RULE.to_owned()),
             Relabelled::WithoutAddress => Err("it has no address".to_owned()),
             Relabelled::Kept(labels) => particulars
                 .of(found)

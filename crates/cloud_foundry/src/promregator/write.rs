@@ -74,6 +74,7 @@ impl<'a> Writer<'a> {
         }
         self.foundation();
         self.targets();
+        self.source();
         self.rest();
         if !self.wrong.is_empty() {
             return Err(self.wrong);
@@ -314,6 +315,166 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// What scrapes, and where Promregator's paths are.
+    fn source(&mut self) {
+        self.header(&format!("[sources.{NAME}]"));
+        self.put("type", "cf_scrape");
+        self.put("discovery", NAME);
+        // Those who pull decide when.
+        self.put("push", false);
+        let longest = [
+            "maxProcessingTime",
+            "connectionTimeout",
+            "socketReadTimeout",
+        ];
+        let [longest, connect, read] =
+            longest.map(|key| self.number(&format!("promregator.scraping.{key}")));
+        let longest = longest.unwrap_or(5000);
+        let timeout = read.map_or(longest, |read| read.min(longest));
+        self.put("scrape_timeout", format!("{longest}ms"));
+        if let Some(connect) = connect {
+            self.put("connect_timeout", format!("{}ms", connect.min(longest)));
+        }
+        let host = self.value("promregator.scraping.proxy.host");
+        let port = self.number("promregator.scraping.proxy.port");
+        if let (Some(host), Some(port)) = (host, port) {
+            self.put("proxy_url", format!("http://{host}:{port}"));
+        }
+        let mut tables = vec![(
+            "default".to_owned(),
+            "promregator.authenticator".to_owned(),
+            self.document.table("promregator.authenticator"),
+        )];
+        let named = self.document.tables("promregator.targetAuthenticators");
+        for (at, mut table) in named.into_iter().enumerate() {
+            let path = format!("promregator.targetAuthenticators[{at}]");
+            match table.text("id") {
+                Some(id) => tables.push((id, path, table)),
+                None => self.wrong(&path, "has no id"),
+            }
+        }
+        for (id, path, table) in tables {
+            self.authenticator(&id, &path, table);
+        }
+        self.face(timeout);
+    }
+
+    /// What is shown to applications under a name.
+    fn authenticator(&mut self, id: &str, path: &str, mut table: Document) {
+        let kind = table.text("type").unwrap_or_default().to_lowercase();
+        let group = match kind.as_str() {
+            "" | "none" | "null" if id == "default" => return,
+            "" | "none" | "null" => {
+                self.header(&format!("[sources.{NAME}.authenticators.{}]", quoted(id)));
+                return;
+            }
+            "basic" => "basic",
+            "oauth2xsuaabasic" => "oauth2xsuaaBasic",
+            "oauth2xsuaacertificate" => "oauth2xsuaaCertificate",
+            _ => {
+                let what = format!(
+                    "is {kind:?}: it is none, basic, OAuth2XSUAABasic or OAuth2XSUAACertificate"
+                );
+                return self.wrong(&format!("{path}.type"), what);
+            }
+        };
+        let header = format!("[sources.{NAME}.authenticators.{}", quoted(id));
+        let mut values = Vec::new();
+        let mut take = |this: &mut Self, theirs: &str| {
+            let text = table.text(&format!("{group}.{theirs}"));
+            let path = format!("{path}.{group}.{theirs}");
+            match text {
+                Some(text) => this.resolve(&path, &text),
+                None => {
+                    this.wrong(&path, "is missing");
+                    None
+                }
+            }
+        };
+        match group {
+            "basic" => {
+                for key in ["username", "password"] {
+                    values.push((key, take(self, key)));
+                }
+                self.header(&format!("{header}.basic_auth]"));
+            }
+            _ => {
+                let is_certificate = group == "oauth2xsuaaCertificate";
+                let place = match is_certificate {
+                    true => "tokenServiceCertURL",
+                    false => "tokenServiceURL",
+                };
+                values.push(("token_url", take(self, place)));
+                values.push(("client_id", take(self, "client_id")));
+                if !is_certificate {
+                    values.push(("client_secret", take(self, "client_secret")));
+                }
+                self.header(&format!("{header}.oauth2]"));
+            }
+        }
+        for (key, value) in values {
+            if let Some(value) = value {
+                self.put(key, value);
+            }
+        }
+        let scopes = table.texts(&format!("{group}.scopes"));
+        let scopes = scopes
+            .iter()
+            .flat_map(|it| it.split([',', ' ', '\t', '\n']));
+        let scopes: Vec<String> = scopes
+            .filter(|it| !it.is_empty())
+            .map(str::to_owned)
+            .collect();
+        if !scopes.is_empty() {
+            self.put("scopes", scopes);
+        }
+        if group == "oauth2xsuaaCertificate" {
+            self.put("tls.cert_file", format!("{id}.crt"));
+            self.put("tls.key_file", format!("{id}.key"));
+            self.note(format!("{path}: write client_certificates to {id}.crt and client_key to {id}.key, beside the configuration."));
+        }
+    }
+
+    /// Promregator's paths.
+    fn face(&mut self, timeout: u32) {
+        let basic = ["discovery", "endpoint", "metrics", "cache.invalidate"].map(|place| {
+            let kind = self.value(&format!("promregator.{place}.auth"));
+            kind.is_some_and(|it| it.eq_ignore_ascii_case("basic"))
+        });
+        let username = self.value("promregator.authentication.basic.username");
+        let password = self.value("promregator.authentication.basic.password");
+        self.header(&format!("[sources.{NAME}.expose]"));
+        let port = self.number("server.port").unwrap_or(8080);
+        let address = self.value("server.address");
+        let address = address.filter(|it| it != "localhost");
+        let address = address.unwrap_or_else(|| "0.0.0.0".to_owned());
+        self.put("address", format!("{address}:{port}"));
+        self.put("timeout", format!("{timeout}ms"));
+        let host = self.value("promregator.discovery.hostname");
+        let its_port = self.number("promregator.discovery.port");
+        if let Some(host) = host {
+            let its_port = its_port.unwrap_or(port);
+            self.put("discovery_address", format!("{host}:{its_port}"));
+        }
+        let own = self.value("promregator.discovery.ownMetricsEndpoint");
+        if own.is_some_and(|it| it.eq_ignore_ascii_case("false")) {
+            self.put("own_metrics", false);
+        }
+        if basic.contains(&true) {
+            let username = username.unwrap_or_else(|| NAME.to_owned());
+            self.put("basic_auth.username", username);
+            let password = password.unwrap_or_else(|| "${PROMREGATOR_PASSWORD}".to_owned());
+            self.put("basic_auth.password", password);
+            if basic.contains(&false) {
+                self.note("some of Promregator's paths asked for a password and some did not: here all do.");
+            }
+        }
+        // What is not pushed goes nowhere; a source that leads nowhere at all would be warned of.
+        self.header("[sinks.nowhere]");
+        self.put("type", "blackhole");
+        self.put("inputs", vec![NAME]);
+    }
+
     fn check(&mut self, path: &str, pattern: &str) {
         if let Err(error) = Regex::new(pattern) {
             self.wrong(path, format!("{error}: write it in the syntax of Go"));
@@ -344,4 +505,9 @@ impl<'a> Writer<'a> {
             }
         }
     }
+}
+
+/// A name as the key of a table.
+fn quoted(name: &str) -> String {
+    Value::from(name).to_string()
 }

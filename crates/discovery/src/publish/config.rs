@@ -69,13 +69,7 @@ impl PublishConfig {
                 problems.at("http_sd.path", "must be a fixed path");
                 return;
             }
-            let mut inner = Problems::new(problems.environment());
-            http.server.validate(&http.path, &mut inner);
-            for problem in inner.into_list() {
-                let path = format!("http_sd.{}", problem.path);
-                let added = problems.at(path, problem.message);
-                added.help = problem.help;
-            }
+            problems.within("http_sd", |inner| http.server.validate(&http.path, inner));
         }
     }
 

@@ -11,7 +11,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use metrifold_base::Problems;
-use metrifold_base::keys::{Keys, Shape, each};
+use metrifold_base::keys::{Entry, Keys, Shape, each};
 use metrifold_http::ListenerKeys;
 
 use crate::component::ComponentInfo;
@@ -95,17 +95,23 @@ impl<'i> Named<'i> {
 
     /// Puts a listener's keys into the table of a component that names it.
     pub(crate) fn resolve(&mut self, declared: &mut Declared<'i>, found: &mut Vec<Diagnostic>) {
-        if !takes_listeners(declared) {
+        let Some(keys) = keys_of(declared) else {
             return;
-        }
+        };
         let name = format!("{}.{}", declared.kind.table(), declared.id);
         let (table, around) = (&mut declared.table, &mut declared.around);
-        match self.resolve_in(table, &KeyPath::default(), &name, around, found) {
-            Resolved::None => {}
-            Resolved::Right(place) => declared.listener = Some(place),
-            Resolved::Wrong(place) => {
-                declared.listener = Some(place);
-                declared.broken = true;
+        let mut resolved = self.resolve_below(keys, table, &name, around, found);
+        if takes_listener(keys) {
+            resolved.push(self.resolve_in(table, &KeyPath::default(), &name, around, found));
+        }
+        for resolved in resolved {
+            match resolved {
+                Resolved::None => {}
+                Resolved::Right(place) => declared.listener = Some(place),
+                Resolved::Wrong(place) => {
+                    declared.listener = Some(place);
+                    declared.broken = true;
+                }
             }
         }
     }
@@ -121,23 +127,34 @@ impl<'i> Named<'i> {
         let DeValue::Table(table) = global.value.get_mut() else {
             return true;
         };
-        let mut right = true;
-        for key in each(info.keys) {
+        let around = &mut global.around;
+        let resolved = self.resolve_below(info.keys, table, &global.name, around, found);
+        !resolved.iter().any(|it| matches!(it, Resolved::Wrong(_)))
+    }
+
+    /// The same for the tables in a table of these keys.
+    fn resolve_below(
+        &mut self,
+        keys: &'static [Entry],
+        table: &mut DeTable<'i>,
+        owner: &str,
+        around: &mut Around,
+        found: &mut Vec<Diagnostic>,
+    ) -> Vec<Resolved> {
+        let mut all = Vec::new();
+        for key in each(keys) {
             let Shape::Table(entries) = key.shape else {
                 continue;
             };
-            let takes = each(entries).iter().any(|key| key.name == KEY);
             let Some(DeValue::Table(table)) = table.get_mut(key.name).map(Spanned::get_mut) else {
                 continue;
             };
-            if takes {
+            if takes_listener(entries) {
                 let path = KeyPath(vec![Step::Key(key.name.to_owned())]);
-                let around = &mut global.around;
-                let resolved = self.resolve_in(table, &path, &global.name, around, found);
-                right &= !matches!(resolved, Resolved::Wrong(_));
+                all.push(self.resolve_in(table, &path, owner, around, found));
             }
         }
-        right
+        all
     }
 
     /// Puts a listener's keys in the place of its name. `path` leads to the table within `owner`.
@@ -223,13 +240,17 @@ impl<'i> Named<'i> {
     }
 }
 
-/// Whether a component's type has the key, so that it is to be resolved here.
-fn takes_listeners(declared: &Declared<'_>) -> bool {
+/// The keys of a component's type, if there is such a type.
+fn keys_of(declared: &Declared<'_>) -> Option<&'static [Entry]> {
     let Some(DeValue::String(type_name)) = declared.table.get("type").map(Spanned::get_ref) else {
-        return false;
+        return None;
     };
-    inventory::iter::<ComponentInfo>
-        .into_iter()
-        .filter(|info| info.kind == declared.kind && info.name == &**type_name)
-        .any(|info| each(info.keys).iter().any(|key| key.name == KEY))
+    let mut infos = inventory::iter::<ComponentInfo>.into_iter();
+    let info = infos.find(|info| info.kind == declared.kind && info.name == &**type_name);
+    info.map(|info| info.keys)
+}
+
+/// Whether a listener can be named among these keys.
+fn takes_listener(keys: &'static [Entry]) -> bool {
+    each(keys).iter().any(|key| key.name == KEY)
 }

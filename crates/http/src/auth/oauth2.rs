@@ -43,7 +43,7 @@ pub(super) struct Tokens {
 impl Tokens {
     /// Makes the client; asks for nothing yet.
     pub(super) fn new(config: &OAuth2) -> Result<Self, BuildError> {
-        let secret = config.secret().read();
+        let secret = config.read_secret();
         secret.map_err(|error| BuildError::new("oauth2", error))?;
         let tls = config
             .tls
@@ -81,6 +81,11 @@ impl Tokens {
     /// Asks for a token. The secret goes into a header, as the RFC prefers; an endpoint that
     /// refuses this is asked once more with the secret in the body, and so from then on.
     pub(super) async fn ask(&self) -> Result<Cached, AuthError> {
+        if !self.config.has_secret() {
+            // The certificate says who asks, and the body for which client.
+            let (status, answer) = self.send(true).await?;
+            return self.parse(status, &answer);
+        }
         let in_body = self.in_body.load(Ordering::Relaxed);
         let (mut status, mut answer) = self.send(in_body).await?;
         if matches!(status, StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED) {
@@ -95,7 +100,7 @@ impl Tokens {
 
     async fn send(&self, in_body: bool) -> Result<(StatusCode, Vec<u8>), AuthError> {
         let config = &self.config;
-        let secret = config.secret().read();
+        let secret = config.read_secret();
         let secret = secret.map_err(|error| AuthError(format!("oauth2: {error}")))?;
         let scopes = config.scopes.join(" ");
         let mut form = vec![("grant_type", "client_credentials")];
@@ -112,12 +117,15 @@ impl Tokens {
             .client
             .post(config.token_url.uri().to_string())
             .header(ACCEPT, "application/json");
-        if in_body {
-            form.push(("client_id", &config.client_id));
-            form.push(("client_secret", secret.expose()));
-        } else {
-            let pair = format!("{}:{}", escape(&config.client_id), escape(secret.expose()));
-            request = request.header(AUTHORIZATION, basic(&pair).map_err(AuthError)?);
+        match &secret {
+            Some(secret) if !in_body => {
+                let pair = format!("{}:{}", escape(&config.client_id), escape(secret.expose()));
+                request = request.header(AUTHORIZATION, basic(&pair).map_err(AuthError)?);
+            }
+            secret => {
+                form.push(("client_id", &config.client_id));
+                form.extend(secret.iter().map(|it| ("client_secret", it.expose())));
+            }
         }
         let failed = |error: reqwest::Error| {
             self.error(&format!("cannot be asked: {}", chain(&error.without_url())))

@@ -1,0 +1,234 @@
+//! Scrapes the instances of applications that Cloud Foundry runs, each by the header that the router
+//! knows it by and with the credentials that it asks for, and serves Promregator's paths to those who
+//! pull.
+//!
+//! Delivery and limits are those of `scrape`: a scrape that cannot be delivered in time is dropped
+//! and counted. A target whose credentials cannot be had is not scraped.
+
+mod authenticators;
+mod expose;
+mod extra_labels;
+mod face;
+mod instances;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use metrifold_base::keys::Keys;
+use metrifold_base::{BoxFuture, BuildError, OneOrMany, Problems, RunError, Shutdown, keys};
+use metrifold_engine::component::{
+    BuildContext, BuildSource, ComponentInfo, Resource, SourceConfig, SourcePort,
+};
+use metrifold_engine::planes::Source;
+use metrifold_engine::planes::metrics::{Metrics, Output};
+use metrifold_expr::relabel::{Program, RuleConfig, Validation};
+use metrifold_http::{Access, Handler, Permission, Route, Serving};
+use metrifold_model::Kind;
+use metrifold_scrape::{Inlet, OnRequest, Particulars, Pool, ScrapeKeys, Settings};
+
+use authenticators::{AuthenticatorKeys, Authenticators};
+use expose::ExposeKeys;
+use extra_labels::ExtraLabel;
+use face::{Face, FaceParts};
+use instances::{InstanceHeader, Instances};
+
+keys! {
+    /// Configuration of the `cf_scrape` source.
+    #[derive(Clone, Debug)]
+    pub struct CfScrapeConfig {
+        /// Providers of the targets, under `[discovery.NAME]`, of the type `cloud_foundry`: one for each foundation.
+        discovery: OneOrMany<String> = required("cloud_foundry"),
+        /// Credentials for applications, by the name that a selector gives as `authenticator`: at most one of `basic_auth`, `authorization` and `oauth2`, and `tls`.
+        authenticators: BTreeMap<String, AuthenticatorKeys> = unset({ xsuaa = { basic_auth = { username = "u", password = "${PASSWORD}" } } }),
+        /// Rules over the series of what a selector finds, by the selector's `name`. They run before `metric_relabel`.
+        selector_metric_relabel: BTreeMap<String, Vec<RuleConfig>> = unset({ spring = [{ source_labels = ["__name__"], regex = "jvm_.*", action = "keep" }] }),
+        /// Header that tells the router which instance is meant: `app` (`X-CF-APP-INSTANCE`), `process` (`X-CF-PROCESS-INSTANCE`, which routers know since March 2025), or `auto`: `process` where an application has several processes of a type or the process is not of the type `web`, else `app`.
+        instance_header: InstanceHeader = default("auto"),
+        /// Further labels of all series: `process_type` (`cf_process_type`), `revision` (`cf_revision_id`) and `app_labels` (each label of the application as `app_label_NAME`).
+        extra_labels: Vec<ExtraLabel> = unset(["process_type"]),
+        /// Whether instances are scraped at the interval and delivered to sinks. Otherwise they are scraped only when they are asked for under `expose`.
+        push: bool = default(true),
+        /// Where Promregator's paths are served to those who pull.
+        expose: Option<ExposeKeys> = optional,
+        scrape: ScrapeKeys = include,
+    }
+}
+
+inventory::submit! {
+    ComponentInfo {
+        kind: Kind::Source,
+        name: "cf_scrape",
+        summary: "Scrapes the instances of applications that Cloud Foundry runs.",
+        keys: CfScrapeConfig::ENTRIES,
+    }
+}
+
+#[typetag::deserialize(name = "cf_scrape")]
+impl SourceConfig for CfScrapeConfig {
+    fn port(&self) -> SourcePort<'_> {
+        SourcePort::Metrics(self)
+    }
+
+    fn resources(&self) -> Vec<Resource> {
+        let expose = self.expose.iter().flat_map(ExposeKeys::listen);
+        expose.map(Resource::Route).collect()
+    }
+
+    fn files(&self) -> Vec<&Path> {
+        let mut files = self.scrape.files();
+        let authenticators = self.authenticators.values();
+        files.extend(authenticators.flat_map(AuthenticatorKeys::files));
+        files.extend(self.expose.iter().flat_map(ExposeKeys::files));
+        files
+    }
+
+    fn validate(&self, problems: &mut Problems) {
+        if self.discovery.0.is_empty() {
+            problems.at("discovery", "must name at least one provider");
+        }
+        for (at, name) in self.discovery.0.iter().enumerate() {
+            if self.discovery.0[..at].contains(name) {
+                problems.at(format!("discovery[{at}]"), "is named before");
+            }
+        }
+        for (name, keys) in &self.authenticators {
+            keys.validate(&format!("authenticators.{name}"), problems);
+        }
+        let validation = self.scrape.metric_name_validation_scheme;
+        for (name, rules) in &self.selector_metric_relabel {
+            let path = format!("selector_metric_relabel.{name}");
+            Program::compile(rules, validation, &path, problems);
+        }
+        for (at, label) in self.extra_labels.iter().enumerate() {
+            if self.extra_labels[..at].contains(label) {
+                problems.at(format!("extra_labels[{at}]"), "is named before");
+            }
+        }
+        match &self.expose {
+            Some(expose) => problems.within("expose", |problems| expose.validate(problems)),
+            None if !self.push => {
+                let problem = problems.at("push", "nothing is scraped, and nobody can ask for it");
+                problem.help("add expose = { address = \"0.0.0.0:8080\" }, or remove push");
+            }
+            None => {}
+        }
+        self.scrape.validate(problems);
+    }
+}
+
+impl CfScrapeConfig {
+    /// The keys of scraping, with the rules that make further labels in front.
+    fn scrape_keys(&self) -> ScrapeKeys {
+        let mut keys = self.scrape.clone();
+        let more = self.extra_labels.iter().map(|label| label.rule());
+        keys.target_relabel.splice(0..0, more);
+        keys
+    }
+
+    /// The rules of each selector that has some.
+    fn selector_rules(&self) -> Result<BTreeMap<String, Arc<Program>>, BuildError> {
+        let validation: Validation = self.scrape.metric_name_validation_scheme;
+        let compiled = self.selector_metric_relabel.iter().map(|(name, rules)| {
+            let path = format!("selector_metric_relabel.{name}");
+            let mut problems = Problems::new(true);
+            let program = Program::compile(rules, validation, &path, &mut problems);
+            let program = program.ok_or_else(|| BuildError::new(path, "a rule is not valid"))?;
+            Ok((name.clone(), Arc::new(program)))
+        });
+        compiled.collect()
+    }
+}
+
+impl BuildSource<Metrics> for CfScrapeConfig {
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source<Metrics>>, BuildError> {
+        let settings = Arc::new(Settings::new(&self.scrape_keys(), &cx.id)?);
+        let config = self
+            .scrape
+            .client()
+            .client_config(metrifold_scrape::IDLE_PER_SERVER);
+        let instances: Arc<dyn Particulars> = Arc::new(Instances {
+            authenticators: Authenticators::build(&self.authenticators, &config)?,
+            by: self.instance_header,
+            rules: self.selector_rules()?,
+        });
+        let targets = self
+            .discovery
+            .0
+            .iter()
+            .map(|name| cx.discovery.targets(name));
+        let targets = targets.collect::<Result<Vec<_>, _>>()?;
+        let expose = self.expose.as_ref().map(|keys| -> Result<_, BuildError> {
+            let telemetry = cx.telemetry.clone();
+            let parts = FaceParts {
+                targets: targets.clone(),
+                scrapes: OnRequest::build(settings.clone(), instances.clone())?,
+                own: Box::new(move || telemetry.render()),
+                metrics: cx.metrics.clone(),
+            };
+            let listens = keys.listen();
+            let routes = listens.map(|listen| cx.listeners.route(&listen, &cx.id));
+            // The instances are of all tenants: whoever sees them may see everything.
+            let access = keys.server().access(&cx.access, |_| Permission::Admin)?;
+            Ok(Exposed {
+                routes: routes.collect::<Result<_, _>>()?,
+                access,
+                face: Face::new(keys.clone(), parts),
+            })
+        });
+        let inlets = targets.iter().cloned().map(Inlet::Discovered).collect();
+        let pool = self
+            .push
+            .then(|| Pool::build(settings.clone(), instances.clone(), inlets, cx));
+        Ok(Box::new(CfScrape {
+            expose: expose.transpose()?,
+            pool: pool.transpose()?,
+        }))
+    }
+}
+
+struct CfScrape {
+    /// None if nothing is scraped but what is asked for.
+    pool: Option<Pool>,
+    expose: Option<Exposed>,
+}
+
+/// Promregator's paths, claimed.
+struct Exposed {
+    routes: Vec<Route>,
+    access: Arc<dyn Access>,
+    face: Arc<Face>,
+}
+
+impl Exposed {
+    fn serve(self) -> Vec<(Serving, Route)> {
+        let handlers: Vec<Arc<dyn Handler>> = self.face.handlers().collect();
+        let served = self.routes.into_iter().zip(handlers);
+        served
+            .map(|(route, handler)| (route.serve(self.access.clone(), handler), route))
+            .collect()
+    }
+}
+
+impl Source<Metrics> for CfScrape {
+    fn run(
+        self: Box<Self>,
+        out: Output,
+        mut shutdown: Shutdown,
+    ) -> BoxFuture<Result<(), RunError>> {
+        // Attached before the first poll, so that a predecessor's paths are taken over without a gap.
+        let serving = self.expose.map(Exposed::serve);
+        let pool = self.pool;
+        Box::pin(async move {
+            let outcome = match pool {
+                Some(pool) => pool.run(out, shutdown).await,
+                None => {
+                    shutdown.wait().await;
+                    Ok(())
+                }
+            };
+            drop(serving);
+            outcome
+        })
+    }
+}

@@ -1,0 +1,38 @@
+//! `extra_labels`: what else is known of an instance, as labels of its series.
+
+use metrifold_base::words;
+use metrifold_expr::relabel::{Action, RuleConfig};
+
+words! {
+    /// What becomes a label, or several.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum ExtraLabel {
+        /// The type of the process.
+        ProcessType = "process_type",
+        /// The revision of the application that the process runs.
+        Revision = "revision",
+        /// The labels of the application.
+        AppLabels = "app_labels",
+    }
+}
+
+impl ExtraLabel {
+    /// The rule over labels of targets that makes it.
+    pub(super) fn rule(self) -> RuleConfig {
+        let copy = |from: &str, to: &str| RuleConfig {
+            source_labels: Some(vec![from.to_owned()]),
+            target_label: Some(to.to_owned()),
+            ..RuleConfig::default()
+        };
+        match self {
+            Self::ProcessType => copy("__meta_cf_process_type", "cf_process_type"),
+            Self::Revision => copy("__meta_cf_revision_guid", "cf_revision_id"),
+            Self::AppLabels => RuleConfig {
+                regex: Some("__meta_cf_app_label_(.+)".to_owned()),
+                replacement: Some("app_label_$1".to_owned()),
+                action: Action::LabelMap,
+                ..RuleConfig::default()
+            },
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! `/singleTargetMetrics`: one instance, scraped when it is asked for.
+
+use bytes::Bytes;
+use http::header::ACCEPT;
+use http::{HeaderValue, StatusCode};
+use tokio::time::Instant;
+
+use metrifold_http::{Request, Response, answer};
+use metrifold_scrape::{Candidate, Format, Merged};
+
+use super::{Face, Failed, TEXT, page};
+
+/// What Promregator says of a scrape.
+pub(super) const UP: &str = "promregator_up";
+pub(super) const UP_HELP: &str = "Whether the instance was scraped.";
+const DURATION: &str = "promregator_scrape_duration_seconds";
+const DURATION_HELP: &str = "How long the scrape of the instance took.";
+
+impl Face {
+    pub(super) async fn single(&self, request: Request) -> Response {
+        let deadline = self.deadline(&request);
+        let accept = request.headers.get(ACCEPT).cloned();
+        let candidate = self.asked(&request);
+        // What is left of the request is not needed while its answer is made.
+        drop(request);
+        let page = match candidate {
+            Ok(candidate) => self.one(&candidate, accept, deadline).await,
+            Err(failed) => Err(failed),
+        };
+        page.unwrap_or_else(|Failed(status, text)| answer::text(status, &text))
+    }
+
+    /// The instance that a request asks for.
+    fn asked(&self, request: &Request) -> Result<Candidate, Failed> {
+        let param = |name: &str| request.param(name).unwrap_or_default();
+        let (app, number) = (param("app"), param("instance"));
+        let failed = |status, text: &str| Failed(status, text.to_owned());
+        let is_guid = |it: u8| matches!(it, b'0'..=b'9' | b'a'..=b'f' | b'-');
+        if app.is_empty() || !app.bytes().all(is_guid) {
+            let text = "Invalid Application Id provided";
+            return Err(failed(StatusCode::BAD_REQUEST, text));
+        }
+        if number.parse::<u32>().is_err() {
+            let text = "Invalid Instance Number provided";
+            return Err(failed(StatusCode::BAD_REQUEST, text));
+        }
+        let catalogue = self.catalogue();
+        let entry = catalogue
+            .find(app, number, request.param("which"))
+            .ok_or_else(|| failed(StatusCode::NOT_FOUND, "there is no such instance"))?;
+        let candidate = entry.candidate.clone();
+        candidate.map_err(|reason| Failed(StatusCode::BAD_GATEWAY, reason))
+    }
+
+    /// The page of an instance, as it is, or written again if rules change it.
+    async fn one(
+        &self,
+        candidate: &Candidate,
+        accept: Option<HeaderValue>,
+        deadline: Instant,
+    ) -> Result<Response, Failed> {
+        let scrapes = &self.parts.scrapes;
+        let rewrites = scrapes.has_rules(candidate);
+        let accept = match rewrites {
+            true => Some(TEXT),
+            false => accept,
+        };
+        let started = Instant::now();
+        let found = self.scrape(candidate, accept, deadline).await?;
+        let seconds = started.elapsed().as_secs_f64();
+        if rewrites {
+            let mut merged = Merged::default();
+            scrapes.merge(candidate, &[], &found, &mut merged)?;
+            merged.push(UP, UP_HELP, &[], 1.0);
+            merged.push(DURATION, DURATION_HELP, &[], seconds);
+            return Ok(page(TEXT, merged.finish().into()));
+        }
+        let text = report(found.format(), found.text(), seconds);
+        let content_type = found.content_type().cloned();
+        let content_type = content_type.unwrap_or_else(|| fallback(found.format()));
+        Ok(page(content_type, text))
+    }
+}
+
+/// The type of a page whose server did not say it.
+fn fallback(format: Format) -> HeaderValue {
+    match format {
+        Format::Text => TEXT,
+        Format::OpenMetrics => {
+            HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8")
+        }
+        Format::Protobuf => HeaderValue::from_static(
+            "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited",
+        ),
+    }
+}
+
+/// Adds what Promregator says of a scrape, where the format is a text.
+fn report(format: Format, text: &Bytes, seconds: f64) -> Bytes {
+    let body = match format {
+        Format::Protobuf => return text.clone(),
+        Format::OpenMetrics => without_end(text),
+        Format::Text => &text[..],
+    };
+    let mut out = Vec::with_capacity(text.len() + 256);
+    out.extend_from_slice(body);
+    if !out.is_empty() && !out.ends_with(b"\n") {
+        out.push(b'\n');
+    }
+    for (name, help, value) in [(UP, UP_HELP, 1.0), (DURATION, DURATION_HELP, seconds)] {
+        let lines = format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n");
+        out.extend_from_slice(lines.as_bytes());
+    }
+    if format == Format::OpenMetrics {
+        out.extend_from_slice(b"# EOF\n");
+    }
+    out.into()
+}
+
+/// A text of OpenMetrics without the line that ends it.
+fn without_end(text: &[u8]) -> &[u8] {
+    let trimmed = text.strip_suffix(b"\n").unwrap_or(text);
+    trimmed.strip_suffix(b"# EOF").unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reported(format: Format, text: &'static str) -> String {
+        let out = report(format, &Bytes::from_static(text.as_bytes()), 0.5);
+        String::from_utf8(out.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_page_stays_whole_whatever_it_ends_with() {
+        let added = reported(Format::Text, "");
+        assert!(added.contains("\npromregator_up 1\n"), "{added}");
+        assert!(
+            added.ends_with("\npromregator_scrape_duration_seconds 0.5\n"),
+            "{added}"
+        );
+        assert_eq!(reported(Format::Text, "a 1\n"), format!("a 1\n{added}"));
+        assert_eq!(reported(Format::Text, "a 1"), format!("a 1\n{added}"));
+        let open = |text| reported(Format::OpenMetrics, text);
+        assert_eq!(open("a 1\n# EOF\n"), format!("a 1\n{added}# EOF\n"));
+        assert_eq!(open("a 1\n# EOF"), format!("a 1\n{added}# EOF\n"));
+        assert_eq!(reported(Format::Protobuf, "x"), "x");
+    }
+}

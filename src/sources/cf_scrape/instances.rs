@@ -1,0 +1,128 @@
+//! What tells an instance from the others behind the same address, and what it is scraped with.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use metrifold_base::words;
+use metrifold_discovery::{Labels, Target};
+use metrifold_expr::relabel::Program;
+use metrifold_scrape::{Own, Particulars};
+
+use super::authenticators::Authenticators;
+
+const APP_INSTANCE: HeaderName = HeaderName::from_static("x-cf-app-instance");
+const PROCESS_INSTANCE: HeaderName = HeaderName::from_static("x-cf-process-instance");
+
+words! {
+    /// Header that tells the router which instance is meant.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum InstanceHeader {
+        /// By the process where application and number are ambiguous, else by the application.
+        Auto = "auto",
+        /// Always by the application.
+        App = "app",
+        /// Always by the process.
+        Process = "process",
+    }
+}
+
+/// What single instances need beyond their labels.
+pub(super) struct Instances {
+    pub(super) authenticators: Authenticators,
+    pub(super) by: InstanceHeader,
+    /// By the name of the selector that found an instance.
+    pub(super) rules: BTreeMap<String, Arc<Program>>,
+}
+
+impl Particulars for Instances {
+    fn of(&self, discovered: &Target) -> Result<Own, String> {
+        let authenticator = discovered.get("__meta_cf_authenticator");
+        let authenticator = authenticator.map(|name| self.authenticators.get(name));
+        let authenticator = authenticator.transpose()?;
+        let selector = discovered.get("__meta_cf_selector").unwrap_or_default();
+        Ok(Own {
+            headers: instance_header(discovered, self.by)?,
+            credentials: authenticator.map(|it| it.credentials.clone()),
+            client: authenticator.and_then(|it| it.client.clone()),
+            metric_rules: self.rules.get(selector).cloned(),
+            gauges: None,
+        })
+    }
+}
+
+/// The header that tells the router which instance is meant: none for an internal route. Fails for a
+/// target that no provider `cloud_foundry` has found.
+fn instance_header(target: &Labels, by: InstanceHeader) -> Result<HeaderMap, String> {
+    let get = |name: &str| target.get(name).unwrap_or_default();
+    let mut headers = HeaderMap::new();
+    if !get("__meta_cf_route_internal").is_empty() {
+        return Ok(headers);
+    }
+    let number = get("__meta_cf_instance_number");
+    let by_process = match by {
+        InstanceHeader::Auto => !get("__meta_cf_by_process").is_empty(),
+        InstanceHeader::App => false,
+        InstanceHeader::Process => true,
+    };
+    let (name, guid) = match by_process {
+        true => (PROCESS_INSTANCE, get("__meta_cf_process_guid")),
+        false => (APP_INSTANCE, get("__meta_cf_app_guid")),
+    };
+    if guid.is_empty() || number.is_empty() {
+        return Err("it is no instance of Cloud Foundry: it has no __meta_cf_app_guid".to_owned());
+    }
+    let value = HeaderValue::try_from(format!("{guid}:{number}"));
+    headers.insert(name, value.map_err(|error| error.to_string())?);
+    Ok(headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(more: &[(&str, &str)]) -> Labels {
+        let labels = [
+            ("__meta_cf_app_guid", "a"),
+            ("__meta_cf_process_guid", "p"),
+            ("__meta_cf_instance_number", "3"),
+        ];
+        labels.iter().chain(more).copied().collect()
+    }
+
+    #[test]
+    fn the_header_names_the_process_where_the_application_is_not_enough() {
+        let plain = target(&[]);
+        let several = target(&[("__meta_cf_by_process", "true")]);
+        for (target, by, name, value) in [
+            (&plain, InstanceHeader::Auto, APP_INSTANCE, "a:3"),
+            (&several, InstanceHeader::Auto, PROCESS_INSTANCE, "p:3"),
+            (&several, InstanceHeader::App, APP_INSTANCE, "a:3"),
+            (&plain, InstanceHeader::Process, PROCESS_INSTANCE, "p:3"),
+        ] {
+            let headers = instance_header(target, by).unwrap();
+            assert_eq!(headers.len(), 1);
+            assert_eq!(headers[name], value);
+        }
+        let internal = target(&[("__meta_cf_route_internal", "true")]);
+        let none = instance_header(&internal, InstanceHeader::Auto).unwrap();
+        assert!(none.is_empty());
+        let other: Labels = [("__address__", "a:1")].into_iter().collect();
+        assert!(instance_header(&other, InstanceHeader::Auto).is_err());
+    }
+
+    #[test]
+    fn a_target_is_not_scraped_without_the_authenticator_that_it_asks_for() {
+        let instances = Instances {
+            authenticators: Authenticators::build(&BTreeMap::new(), &Default::default()).unwrap(),
+            by: InstanceHeader::Auto,
+            rules: BTreeMap::new(),
+        };
+        let own = instances.of(&Arc::new(target(&[]))).unwrap();
+        assert!(own.credentials.is_none());
+        let asks = target(&[("__meta_cf_authenticator", "x")]);
+        let error = instances.of(&Arc::new(asks)).unwrap_err();
+        assert!(error.contains("declare authenticators.x"), "{error}");
+    }
+}

@@ -6,6 +6,7 @@
 //! and counted. A target whose credentials cannot be had is not scraped.
 
 mod authenticators;
+mod bound;
 mod expose;
 mod extra_labels;
 mod face;
@@ -39,7 +40,7 @@ keys! {
     pub struct CfScrapeConfig {
         /// Providers of the targets, under `[discovery.NAME]`, of the type `cloud_foundry`: one for each foundation.
         discovery: OneOrMany<String> = required("cloud_foundry"),
-        /// Credentials for applications, by the name that a selector gives as `authenticator`: at most one of `basic_auth`, `authorization` and `oauth2`, and `tls`.
+        /// Credentials for applications, by the name that a selector gives as `authenticator`: at most one of `basic_auth`, `authorization`, `oauth2` and `service`, and `tls`.
         authenticators: BTreeMap<String, AuthenticatorKeys> = unset({ xsuaa = { basic_auth = { username = "u", password = "${PASSWORD}" } } }),
         /// Rules over the series of what a selector finds, by the selector's `name`. They run before `metric_relabel`.
         selector_metric_relabel: BTreeMap<String, Vec<RuleConfig>> = unset({ spring = [{ source_labels = ["__name__"], regex = "jvm_.*", action = "keep" }] }),
@@ -147,17 +148,18 @@ impl BuildSource<Metrics> for CfScrapeConfig {
             .scrape
             .client()
             .client_config(metrifold_scrape::IDLE_PER_SERVER);
-        let instances: Arc<dyn Particulars> = Arc::new(Instances {
-            authenticators: Authenticators::build(&self.authenticators, &config)?,
-            by: self.instance_header,
-            rules: self.selector_rules()?,
-        });
         let targets = self
             .discovery
             .0
             .iter()
             .map(|name| cx.discovery.targets(name));
         let targets = targets.collect::<Result<Vec<_>, _>>()?;
+        let instances: Arc<dyn Particulars> = Arc::new(Instances {
+            authenticators: Authenticators::build(&self.authenticators, &config)?,
+            by: self.instance_header,
+            rules: self.selector_rules()?,
+            providers: targets.clone().into(),
+        });
         let expose = self.expose.as_ref().map(|keys| -> Result<_, BuildError> {
             let telemetry = cx.telemetry.clone();
             let parts = FaceParts {

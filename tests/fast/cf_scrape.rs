@@ -459,3 +459,28 @@ fn rules_of_a_selector_hold_for_what_is_pushed_and_for_those_who_pull() {
         merged.status == 503 && merged.text().contains("max_page_bytes")
     });
 }
+
+#[test]
+fn what_instances_use_is_reported_and_ends_with_them() {
+    let foundation = foundation();
+    let app = foundation.state().apps[0].guid.clone();
+    let sink = Endpoint::speaking(Manner::Honest);
+    let config = config(&foundation, &sink, "", "").replace(
+        "metadata_interval",
+        "stats_interval = \"100ms\"\nmetadata_interval",
+    );
+    let _child = Metrifold::start(&config);
+    let memory = || {
+        let of_all = last(&sink, "cf_instance_memory_bytes").into_iter();
+        let of_all = of_all.filter(|(_, bits)| *bits != STALE);
+        let values = of_all
+            .map(|(labels, bits)| (labels["cf_instance_number"].clone(), f64::from_bits(bits)));
+        values.collect::<Vec<_>>()
+    };
+    let used = f64::from(1 << 20);
+    until_so("both are measured", || {
+        memory() == [("0".to_owned(), used), ("1".to_owned(), used)]
+    });
+    foundation.state().process(&app).scale(1);
+    until_so("one is left", || memory() == [("0".to_owned(), used)]);
+}

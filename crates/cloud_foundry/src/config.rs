@@ -24,6 +24,8 @@ keys! {
         pub(crate) rate_limit_share: u16 = default(50),
         /// Where the platform does not list the states of instances with its processes: most processes of which they are asked for per refresh, those that changed first. Of the others, what was heard last holds.
         pub(crate) max_stats_requests: usize = default(50),
+        /// How often the processor, memory and disk that instances use are measured, for sources that report them: a request per process, at most `max_stats_requests` per refresh, and within the rate limit. Not at all unless given.
+        pub(crate) stats_interval: Option<Period> = unset("1m"),
         /// Longest time for the answer to one request.
         pub(crate) timeout: Period = default("20s"),
         /// TLS towards Cloud Controller and UAA.

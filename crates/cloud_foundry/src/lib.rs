@@ -31,5 +31,7 @@ mod route;
 mod select;
 mod targets;
 mod uaa;
+mod usage;
 
 pub use config::CloudFoundryConfig;
+pub use usage::{GAUGES, Usages};

@@ -80,6 +80,10 @@ impl ProviderConfig for CloudFoundryConfig {
         for (key, value) in [
             ("refresh_interval", self.refresh_interval),
             ("metadata_interval", self.metadata_interval),
+            (
+                "stats_interval",
+                self.stats_interval.unwrap_or(self.refresh_interval),
+            ),
         ] {
             if value < Period::millis(100) {
                 problems.at(key, "must be at least 100ms");
@@ -157,6 +161,7 @@ impl CloudFoundry {
             selectors.clone(),
             config.metadata_interval.0,
             config.max_stats_requests,
+            config.stats_interval.map(|it| it.0),
         );
         Ok(Self {
             api,
@@ -170,6 +175,8 @@ impl CloudFoundry {
 
     async fn refresh(&mut self, feed: &Feed) -> Result<(), RunError> {
         let read = self.reader.read().await;
+        let read = read.map(Arc::new);
+        let foundation = read.as_ref().ok().cloned();
         let (selectors, url, on_empty) = (self.selectors.clone(), self.url.clone(), self.on_empty);
         let feed = feed.clone();
         // Many targets take a while to be made and compared.
@@ -180,13 +187,20 @@ impl CloudFoundry {
                 feed.all(names.map(|name| (name, Err(failure.clone()))).collect());
             }
         });
-        told.await.map_err(|error| RunError(error.to_string()))
+        told.await.map_err(|error| RunError(error.to_string()))?;
+        if let Some(foundation) = foundation {
+            self.reader.measure(&foundation).await;
+        }
+        Ok(())
     }
 }
 
 impl Provider for CloudFoundry {
     fn run(mut self: Box<Self>, feed: Feed) -> BoxFuture<Result<(), RunError>> {
         Box::pin(async move {
+            if let Some(usages) = self.reader.usages() {
+                feed.share(usages);
+            }
             loop {
                 let started = Instant::now();
                 let before = self.api.pace.requests();

@@ -13,9 +13,11 @@ use metrifold_discovery::{Failure, exchange::escape};
 use crate::api::{Api, ApiError, List};
 use crate::metadata::Metadata;
 use crate::resources::{
-    App, Binding, Domain, Instance, Organization, Process, Route, RouteBinding, Space, Stats,
+    App, Binding, Domain, Instance, Measured, Organization, Process, Route, RouteBinding, Space,
+    Stats,
 };
 use crate::select::{Selector, Verdict};
+use crate::usage::Usages;
 
 /// Up to so many applications, what belongs to them is asked for by their GUIDs.
 const FEW_APPS: usize = 200;
@@ -56,6 +58,9 @@ pub(crate) struct Reader {
     heard: HashMap<String, Heard>,
     refreshes: u64,
     knows_limits: bool,
+    /// How often what instances use is measured, if it is.
+    stats_interval: Option<Duration>,
+    usages: Option<Arc<Usages>>,
 }
 
 /// The instances of a process as they were when they were asked for.
@@ -81,6 +86,7 @@ impl Reader {
         selectors: Arc<[Selector]>,
         metadata_interval: Duration,
         max_stats: usize,
+        stats_interval: Option<Duration>,
     ) -> Self {
         Self {
             api,
@@ -93,6 +99,50 @@ impl Reader {
             heard: HashMap::new(),
             refreshes: 0,
             knows_limits: false,
+            stats_interval,
+            usages: stats_interval.map(|interval| Arc::new(Usages::new(interval))),
+        }
+    }
+
+    /// What instances use, if it is measured.
+    pub(crate) fn usages(&self) -> Option<Arc<Usages>> {
+        self.usages.clone()
+    }
+
+    /// Measures what instances use, of the processes first for which that was done longest ago. What
+    /// fails is tried again after the next refresh.
+    pub(crate) async fn measure(&self, foundation: &Foundation) {
+        let (Some(usages), Some(interval)) = (&self.usages, self.stats_interval) else {
+            return;
+        };
+        let metadata = &foundation.metadata;
+        let taken = metadata.apps.iter().filter(|app| {
+            let mut judged = self.selectors.iter().map(|it| it.judge(app, metadata));
+            app.started && judged.any(|it| matches!(it, Verdict::Taken(_)))
+        });
+        let processes = taken.filter_map(|app| foundation.processes.get(&app.guid));
+        let running = processes
+            .flatten()
+            .filter(|it| it.instances.iter().any(Instance::runs));
+        let processes: HashSet<&str> = running.map(|it| it.guid.as_str()).collect();
+        let measured = usages.retain(&processes);
+        let mut due: Vec<(Option<Instant>, &str)> = processes
+            .into_iter()
+            .map(|process| (measured.get(process).copied(), process))
+            .filter(|(at, _)| at.is_none_or(|at| at.elapsed() >= interval))
+            .collect();
+        due.sort_unstable();
+        for (_, process) in due.into_iter().take(self.max_stats) {
+            let path = format!("/v3/processes/{process}/stats");
+            match self.api.one::<Stats>(&path).await {
+                Ok(stats) => usages.put(process, stats.resources),
+                // It has gone since the list was read.
+                Err(error) if error.status == Some(404) => {}
+                Err(error) => {
+                    debug!(%error, "what instances use cannot be measured");
+                    return;
+                }
+            }
         }
     }
 
@@ -339,7 +389,14 @@ impl Reader {
             let process = &processes[*at];
             let path = format!("/v3/processes/{}/stats", process.guid);
             let instances = match self.api.one::<Stats>(&path).await {
-                Ok(stats) => stats.resources,
+                Ok(stats) => {
+                    let states = stats.resources.iter().map(Instance::of);
+                    let states = states.collect();
+                    if let Some(usages) = &self.usages {
+                        usages.put(&process.guid, stats.resources);
+                    }
+                    states
+                }
                 // It has gone since the list was read.
                 Err(error) if error.status == Some(404) => Vec::new(),
                 Err(error) => return Err(error),
@@ -404,6 +461,14 @@ impl Scope {
 }
 
 impl Instance {
+    /// An instance of which more is known.
+    fn of(measured: &Measured) -> Self {
+        Self {
+            index: measured.index,
+            state: measured.state.clone(),
+        }
+    }
+
     /// Whether it takes requests, as far as is known.
     pub(crate) fn runs(&self) -> bool {
         self.state == "RUNNING" || self.state.is_empty()

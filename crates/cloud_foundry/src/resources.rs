@@ -102,7 +102,29 @@ pub(crate) struct Instance {
 /// What is measured of a process.
 #[derive(Deserialize)]
 pub(crate) struct Stats {
-    pub(crate) resources: Vec<Instance>,
+    pub(crate) resources: Vec<Measured>,
+}
+
+/// What is measured of an instance. Some of it is hidden from users with few roles.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Measured {
+    pub(crate) index: u32,
+    pub(crate) state: String,
+    pub(crate) uptime: Option<f64>,
+    pub(crate) mem_quota: Option<f64>,
+    pub(crate) disk_quota: Option<f64>,
+    #[serde(default)]
+    pub(crate) usage: Usage,
+}
+
+/// What an instance uses.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Usage {
+    /// In processors.
+    pub(crate) cpu: Option<f64>,
+    pub(crate) mem: Option<f64>,
+    pub(crate) disk: Option<f64>,
+    pub(crate) log_rate: Option<f64>,
 }
 
 #[derive(Deserialize)]

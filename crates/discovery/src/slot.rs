@@ -8,6 +8,7 @@ mod diff;
 mod feed;
 mod status;
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -69,6 +70,8 @@ pub struct Slot {
     attempts: watch::Sender<u64>,
     /// Has the provider ask before its time, if it is one that listens.
     nudge: Notify,
+    /// What the provider knows of its targets besides their labels.
+    beside: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
     telemetry: Telemetry,
 }
 
@@ -123,6 +126,7 @@ impl Slot {
             snapshots: watch::Sender::new(Arc::new(Snapshot::unknown())),
             attempts: watch::Sender::new(0),
             nudge: Notify::new(),
+            beside: Mutex::default(),
             telemetry: telemetry.clone(),
             name,
         };
@@ -170,6 +174,7 @@ impl Slot {
             inner.left_out = Default::default();
         }
         inner.options = options;
+        *locked(&self.beside) = None;
         self.publish(&mut inner, None);
         Feed {
             slot: Arc::clone(self),
@@ -397,6 +402,12 @@ impl Targets {
     /// Has the provider ask before its time, if it is one that can.
     pub fn nudge(&self) {
         self.slot.nudge.notify_one();
+    }
+
+    /// What the provider knows of its targets besides their labels, if it is of this type.
+    pub fn beside<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        let beside = locked(&self.slot.beside).clone();
+        beside.and_then(|it| it.downcast().ok())
     }
 
     /// The newest that is known. [`changed`](Self::changed) tells of what comes after it.

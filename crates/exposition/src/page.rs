@@ -11,6 +11,9 @@ pub struct Options {
     pub native_histograms: bool,
     /// Whether the classic series of a histogram are read as well if it is also a native one.
     pub classic_histograms: bool,
+    /// Most buckets of a native histogram; one with more gets a coarser schema until it has no more.
+    /// 0 sets no limit.
+    pub histogram_buckets: usize,
     /// Most labels of a series as it is exposed.
     pub labels: usize,
     /// Most bytes of a line of text.
@@ -22,6 +25,7 @@ impl Default for Options {
         Self {
             native_histograms: false,
             classic_histograms: false,
+            histogram_buckets: 0,
             labels: 1000,
             line_bytes: 1 << 20,
         }

@@ -15,6 +15,7 @@ use crate::text::NAME;
 use histogram::Histogram;
 
 /// Why a message is refused.
+#[derive(Debug)]
 pub(crate) enum Fault {
     Wire(WireError),
     Text(String),
@@ -178,10 +179,16 @@ impl Reader<'_> {
             }
             SUMMARY => self.summary(name, metric, receiver),
             HISTOGRAM | GAUGE_HISTOGRAM => {
-                let histogram = Histogram::read(metric.histogram)?;
+                let mut histogram = Histogram::read(metric.histogram)?;
                 let native = self.options.native_histograms && histogram.is_native();
                 if native {
-                    self.native(name, &histogram, kind == GAUGE_HISTOGRAM, metric, receiver)?;
+                    self.native(
+                        name,
+                        &mut histogram,
+                        kind == GAUGE_HISTOGRAM,
+                        metric,
+                        receiver,
+                    )?;
                 }
                 let classic = self.options.classic_histograms && !histogram.buckets.is_empty();
                 match native && !classic {
@@ -272,12 +279,13 @@ impl Reader<'_> {
     fn native(
         &mut self,
         name: &str,
-        histogram: &Histogram<'_>,
+        histogram: &mut Histogram<'_>,
         gauge: bool,
         metric: &Metric<'_>,
         receiver: &mut impl Receiver,
     ) -> Result<(), Fault> {
         histogram.check()?;
+        histogram.limit(self.options.histogram_buckets)?;
         self.clear_exemplars();
         // Only those that say when they were: the others would come anew with every scrape.
         for exemplar in &histogram.exemplars {

@@ -126,8 +126,12 @@ keys! {
         pub label_name_length_limit: usize = default(0),
         /// Most bytes of a label's value after `metric_relabel`; with more the scrape fails. 0 sets no limit.
         pub label_value_length_limit: usize = default(0),
+        /// Most buckets of a native histogram; one with more gets a coarser schema until it has no more, and the scrape fails if that cannot be. 0 sets no limit.
+        pub native_histogram_bucket_limit: usize = default(0),
         /// Most targets after `relabel`. With more, none of this source is scraped until there are fewer: every one counts as failed and says why. 0 sets no limit.
         pub target_limit: usize = default(0),
+        /// Most targets that rules drop, or that cannot be scraped, of which labels and reason are kept to be shown. All of them are counted.
+        pub keep_dropped_targets: usize = default(1000),
         /// Most bytes of pages that are read at the same time, compressed; a scrape beyond it fails. At least `body_size_limit`.
         pub max_in_flight_bytes: Size = default("256MiB"),
         /// Which part of the targets is scraped here, for several instances that share the work.

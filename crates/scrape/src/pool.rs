@@ -19,7 +19,7 @@ use metrifold_telemetry::{ComponentMetrics, Telemetry};
 use crate::fetch::Fetcher;
 use crate::meters::PoolMeters;
 use crate::particulars::Particulars;
-use crate::pools::{DROPPED_MAX, Entry, Expected, Pools, View};
+use crate::pools::{Entry, Expected, Pools, View};
 use crate::scraper::{Exit, Order, Scraper, Workshop};
 use crate::settings::Settings;
 use crate::state::{Health, State};
@@ -142,7 +142,8 @@ impl Pool {
                 let mut view = locked(&slot.view);
                 view.dropped_count = dropped.len();
                 work.workshop.meters.dropped.set(dropped.len() as f64);
-                view.dropped = dropped.into_iter().take(DROPPED_MAX).collect();
+                let kept = work.workshop.settings.keys.keep_dropped_targets;
+                view.dropped = dropped.into_iter().take(kept).collect();
             }
             tokio::select! {
                 () = changed(&mut feeds) => {}

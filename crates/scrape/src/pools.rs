@@ -63,9 +63,6 @@ pub struct Dropped {
     pub reason: String,
 }
 
-/// The most dropped targets of a pool that are kept to be shown. All are counted.
-pub(crate) const DROPPED_MAX: usize = 1000;
-
 /// A pool's place, which outlives it.
 #[derive(Default)]
 pub(crate) struct Slot {

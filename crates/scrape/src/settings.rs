@@ -61,6 +61,7 @@ impl Settings {
             options: Options {
                 native_histograms: keys.scrape_native_histograms,
                 classic_histograms: keys.scrape_classic_histograms,
+                histogram_buckets: keys.native_histogram_bucket_limit,
                 ..Options::default()
             },
             in_flight: InFlight::new(keys.max_in_flight_bytes.bytes()),

@@ -8,8 +8,10 @@ use metrifold_http::{
     Authorization, BasicAuth, Client, ClientConfig, ClientTls, Credentials, OAuth2, auth,
 };
 
+use super::bound::{self, Bound};
+
 keys! {
-    /// Credentials for applications: at most one of `basic_auth`, `authorization` and `oauth2`.
+    /// Credentials for applications: at most one of `basic_auth`, `authorization`, `oauth2` and `service`.
     #[derive(Clone, Debug)]
     pub struct AuthenticatorKeys {
         /// User and password.
@@ -18,6 +20,8 @@ keys! {
         authorization: Option<Authorization> = optional,
         /// Token, got by client credentials.
         oauth2: Option<OAuth2> = optional,
+        /// Name of a service instance that is bound to this process, whose credentials these are: a client of UAA, or user and password.
+        service: Option<String> = unset("xsuaa"),
         /// TLS towards the application, such as a client certificate.
         tls: Option<ClientTls> = optional,
     }
@@ -46,8 +50,33 @@ impl AuthenticatorKeys {
     pub(super) fn validate(&self, prefix: &str, problems: &mut Problems) {
         let (basic, header) = (self.basic_auth.as_ref(), self.authorization.as_ref());
         auth::validate(prefix, basic, header, self.oauth2.as_ref(), problems);
+        if let Some(service) = &self.service {
+            let at = format!("{prefix}.service");
+            if basic.is_some() || header.is_some() || self.oauth2.is_some() {
+                problems.at(at, "cannot be set together with other credentials");
+            } else if problems.environment()
+                && let Err(error) = bound::credentials(service)
+            {
+                problems.at(at, error);
+            }
+        }
         if let Some(tls) = &self.tls {
             tls.validate(&format!("{prefix}.tls"), problems);
+        }
+    }
+}
+
+impl AuthenticatorKeys {
+    fn credentials(&self, name: &str) -> Result<Credentials, BuildError> {
+        let Some(service) = &self.service else {
+            let (basic, header) = (self.basic_auth.as_ref(), self.authorization.as_ref());
+            return Credentials::build(basic, header, self.oauth2.as_ref());
+        };
+        let bound = bound::credentials(service)
+            .map_err(|error| BuildError::new(format!("authenticators.{name}.service"), error))?;
+        match bound {
+            Bound::Basic(basic) => Credentials::build(Some(&basic), None, None),
+            Bound::OAuth2(oauth2) => Credentials::build(None, None, Some(&oauth2)),
         }
     }
 }
@@ -65,11 +94,7 @@ impl Authenticators {
                     ..config.clone()
                 })
             });
-            let credentials = Credentials::build(
-                keys.basic_auth.as_ref(),
-                keys.authorization.as_ref(),
-                keys.oauth2.as_ref(),
-            )?;
+            let credentials = keys.credentials(name)?;
             let client = client.transpose()?;
             let authenticator = Authenticator {
                 credentials,

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use metrifold_base::words;
-use metrifold_discovery::{Labels, Target};
+use metrifold_cloud_foundry::{GAUGES, Usages};
+use metrifold_discovery::{Labels, Target, Targets};
 use metrifold_expr::relabel::Program;
-use metrifold_scrape::{Own, Particulars};
+use metrifold_scrape::{Gauges, Own, Particulars};
 
 use super::authenticators::Authenticators;
 
@@ -34,6 +35,38 @@ pub(super) struct Instances {
     pub(super) by: InstanceHeader,
     /// By the name of the selector that found an instance.
     pub(super) rules: BTreeMap<String, Arc<Program>>,
+    /// The providers, which may know what instances use.
+    pub(super) providers: Arc<[Targets]>,
+}
+
+/// What an instance uses, where its provider measures it.
+#[derive(Debug)]
+struct InstanceGauges {
+    providers: Arc<[Targets]>,
+    process: String,
+    number: u32,
+}
+
+impl InstanceGauges {
+    fn usages(&self) -> impl Iterator<Item = Arc<Usages>> {
+        self.providers.iter().filter_map(Targets::beside)
+    }
+}
+
+impl Gauges for InstanceGauges {
+    fn names(&self) -> &'static [&'static str] {
+        match self.usages().next() {
+            Some(_) => &GAUGES,
+            None => &[],
+        }
+    }
+
+    fn values(&self) -> Vec<(usize, f64)> {
+        let mut found = self
+            .usages()
+            .map(|it| it.gauges(&self.process, self.number));
+        found.find(|it| !it.is_empty()).unwrap_or_default()
+    }
 }
 
 impl Particulars for Instances {
@@ -47,8 +80,19 @@ impl Particulars for Instances {
             credentials: authenticator.map(|it| it.credentials.clone()),
             client: authenticator.and_then(|it| it.client.clone()),
             metric_rules: self.rules.get(selector).cloned(),
-            gauges: None,
+            gauges: self.gauges(discovered),
         })
+    }
+}
+
+impl Instances {
+    fn gauges(&self, target: &Target) -> Option<Arc<dyn Gauges>> {
+        let number = target.get("__meta_cf_instance_number")?.parse().ok()?;
+        Some(Arc::new(InstanceGauges {
+            providers: self.providers.clone(),
+            process: target.get("__meta_cf_process_guid")?.to_owned(),
+            number,
+        }))
     }
 }
 
@@ -118,6 +162,7 @@ mod tests {
             authenticators: Authenticators::build(&BTreeMap::new(), &Default::default()).unwrap(),
             by: InstanceHeader::Auto,
             rules: BTreeMap::new(),
+            providers: Arc::new([]),
         };
         let own = instances.of(&Arc::new(target(&[]))).unwrap();
         assert!(own.credentials.is_none());

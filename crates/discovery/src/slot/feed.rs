@@ -1,5 +1,6 @@
 //! The end of a slot that a provider writes to: what came of asking its sources.
 
+use std::any::Any;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -41,6 +42,14 @@ impl Feed {
     /// Waits until somebody wants the provider to ask before its time.
     pub async fn nudged(&self) {
         self.slot.nudge.notified().await;
+    }
+
+    /// Shares what the provider knows of its targets besides their labels, until another provider takes
+    /// its place.
+    pub fn share(&self, beside: Arc<dyn Any + Send + Sync>) {
+        if locked(&self.slot.inner).turn == self.turn {
+            *locked(&self.slot.beside) = Some(beside);
+        }
     }
 
     /// How many targets are known of a source.

@@ -1,5 +1,9 @@
 //! A histogram as it is exposed, and the native one that remote write carries.
 
+mod resolution;
+
+use std::borrow::Cow;
+
 use metrifold_codec::wire::{
     FIXED64, Field, Fields, VARINT, Value, WireError, packed, put_bytes, put_varint, tag,
 };
@@ -8,6 +12,8 @@ use super::{Fault, double};
 
 /// The `reset_hint` of a histogram that may go down.
 const GAUGE: u64 = 3;
+/// The coarsest schema that there is.
+const COARSEST: i32 = -4;
 
 #[derive(Default)]
 pub(super) struct Histogram<'a> {
@@ -35,7 +41,7 @@ pub(super) struct Bucket<'a> {
 /// The native buckets on one side of zero.
 #[derive(Default)]
 struct Side<'a> {
-    spans: Vec<&'a [u8]>,
+    spans: Vec<Cow<'a, [u8]>>,
     /// How many buckets the spans have.
     length: u64,
     /// Whether a span begins before the end of the one before.
@@ -98,7 +104,7 @@ impl<'a> Histogram<'a> {
 
     /// Fails when it contradicts itself, which stores refuse.
     pub(super) fn check(&self) -> Result<(), Fault> {
-        if !(-4..=8).contains(&self.schema) {
+        if !(COARSEST..=8).contains(&self.schema) {
             let text = format!("a histogram has the unknown schema {}", self.schema);
             return Err(Fault::Text(text));
         }
@@ -201,17 +207,9 @@ impl<'a> Bucket<'a> {
 impl<'a> Side<'a> {
     /// Takes a span, which remote write spells the same.
     fn span(&mut self, message: &'a [u8]) -> Result<(), Fault> {
-        let (mut offset, mut length) = (0, 0);
-        for field in Fields::new(message) {
-            let field = field?;
-            match field.number {
-                1 => offset = zigzag(field.number()?),
-                2 => length = field.number()? as u32,
-                _ => {}
-            }
-        }
+        let (offset, length) = read_span(message)?;
         self.overlaps |= offset < 0 && !self.spans.is_empty();
-        self.spans.push(message);
+        self.spans.push(message.into());
         self.length += u64::from(length);
         Ok(())
     }
@@ -235,6 +233,21 @@ impl<'a> Side<'a> {
             put_bytes(out, field + 1 + u8::from(is_float), &packed);
         }
     }
+}
+
+/// The offset and the length of a span.
+fn read_span(message: &[u8]) -> Result<(i64, u32), Fault> {
+    let (mut offset, mut length) = (0, 0);
+    for field in Fields::new(message) {
+        let field = field?;
+        match field.number {
+            // A signed number of 32 bits.
+            1 => offset = i64::from(zigzag(field.number()?) as i32),
+            2 => length = field.number()? as u32,
+            _ => {}
+        }
+    }
+    Ok((offset, length))
 }
 
 /// Reads signed numbers, packed or one by one.

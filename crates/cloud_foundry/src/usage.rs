@@ -1,0 +1,80 @@
+//! What instances use, as the platform measures it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use metrifold_base::locked;
+
+use crate::resources::Measured;
+
+/// The names of the gauges.
+pub const GAUGES: [&str; 7] = [
+    "cf_instance_cpu_cores",
+    "cf_instance_memory_bytes",
+    "cf_instance_memory_quota_bytes",
+    "cf_instance_disk_bytes",
+    "cf_instance_disk_quota_bytes",
+    "cf_instance_log_rate_bytes",
+    "cf_instance_uptime_seconds",
+];
+
+/// How long a measurement holds at least when no other comes.
+const HOLDS: Duration = Duration::from_secs(300);
+
+/// What instances use, by process. A provider shares it.
+#[derive(Debug)]
+pub struct Usages {
+    holds: Duration,
+    by_process: Mutex<HashMap<String, (Instant, Vec<Measured>)>>,
+}
+
+impl Usages {
+    pub(crate) fn new(interval: Duration) -> Self {
+        Self {
+            holds: HOLDS.max(3 * interval),
+            by_process: Mutex::default(),
+        }
+    }
+
+    /// The values of an instance's gauges, by the places of their names in [`GAUGES`].
+    pub fn gauges(&self, process: &str, number: u32) -> Vec<(usize, f64)> {
+        let by_process = locked(&self.by_process);
+        let measured = by_process.get(process);
+        let measured = measured.filter(|(at, _)| at.elapsed() < self.holds);
+        let mut instances = measured.into_iter().flat_map(|(_, instances)| instances);
+        let Some(it) = instances.find(|it| it.index == number) else {
+            return Vec::new();
+        };
+        let values = [
+            it.usage.cpu,
+            it.usage.mem,
+            it.mem_quota,
+            it.usage.disk,
+            it.disk_quota,
+            it.usage.log_rate,
+            it.uptime,
+        ];
+        let values = values.into_iter().enumerate();
+        values
+            .filter_map(|(place, value)| Some((place, value?)))
+            .collect()
+    }
+
+    pub(crate) fn put(&self, process: &str, instances: Vec<Measured>) {
+        let measured = (Instant::now(), instances);
+        locked(&self.by_process).insert(process.to_owned(), measured);
+    }
+
+    /// Forgets other processes than these, and returns when each of these was measured.
+    pub(crate) fn retain(&self, processes: &HashSet<&str>) -> HashMap<String, Instant> {
+        let mut by_process = locked(&self.by_process);
+        by_process.retain(|process, _| processes.contains(process.as_str()));
+        let times = by_process.iter();
+        times
+            .map(|(process, (at, _))| (process.clone(), *at))
+            .collect()
+    }
+}

@@ -9,7 +9,8 @@ use serde_json::Value;
 use metrifold_testing::cloud_foundry::State;
 use metrifold_testing::series::STALE;
 use metrifold_testing::{
-    CloudFoundry, Endpoint, Manner, Metrifold, Reply, free_address, get, request, until, until_so,
+    Authority, CloudFoundry, Endpoint, Manner, Metrifold, Reply, Seen, free_address, get, request,
+    until, until_so,
 };
 
 /// A foundation whose routes lie below one host, so that they are found without a name server.
@@ -483,4 +484,41 @@ fn what_instances_use_is_reported_and_ends_with_them() {
     });
     foundation.state().process(&app).scale(1);
     until_so("one is left", || memory() == [("0".to_owned(), used)]);
+}
+
+#[test]
+fn a_client_gets_its_token_by_a_certificate_and_nothing_is_scraped_before() {
+    let foundation = foundation();
+    let sink = Endpoint::speaking(Manner::Honest);
+    let (servers, clients) = (Authority::new(), Authority::new());
+    let issuer = Endpoint::tls(servers.server(Some(&clients.ca())), |_| Reply::new(500));
+    let (cert, key) = clients.issue("scraper");
+    let source = format!(
+        "[sources.apps.authenticators.mine.oauth2]\nclient_id = \"c\"\nscopes = [\"s\"]\n\
+         token_url = {:?}\ntls = {{ ca_file = {:?}, cert_file = {cert:?}, key_file = {key:?} }}\n",
+        issuer.url_of("/oauth/token").replace("http:", "https:"),
+        servers.ca()
+    );
+    let select = "authenticator = \"mine\"";
+    let _child = Metrifold::start(&config(&foundation, &sink, select, &source));
+    until_so("both have failed", || {
+        let up = last(&sink, "up");
+        up.len() == 2 && up.iter().all(|(_, bits)| f64::from_bits(*bits) == 0.0)
+    });
+    assert_eq!(foundation.router.count(), 0);
+    issuer.now(|_| {
+        Reply::new(200)
+            .header("content-type", "application/json")
+            .body("{\"access_token\":\"t0ken\",\"token_type\":\"bearer\",\"expires_in\":600}")
+    });
+    until_so("both are scraped", || live(&sink) == pairs(&[0, 1]));
+    let seen = foundation.router.seen();
+    let shown = |it: &Seen| it.header("authorization") == Some("Bearer t0ken");
+    assert!(seen.iter().all(shown));
+    let asked = issuer.seen().remove(0);
+    assert_eq!(asked.header("authorization"), None);
+    assert_eq!(
+        String::from_utf8_lossy(&asked.body),
+        "grant_type=client_credentials&scope=s&client_id=c"
+    );
 }

@@ -28,6 +28,7 @@ keys! {
 }
 
 /// Authenticators by name.
+#[derive(Default)]
 pub(super) struct Authenticators(BTreeMap<String, Authenticator>);
 
 /// What a scrape authenticates with.
@@ -64,9 +65,7 @@ impl AuthenticatorKeys {
             tls.validate(&format!("{prefix}.tls"), problems);
         }
     }
-}
 
-impl AuthenticatorKeys {
     fn credentials(&self, name: &str) -> Result<Credentials, BuildError> {
         let Some(service) = &self.service else {
             let (basic, header) = (self.basic_auth.as_ref(), self.authorization.as_ref());

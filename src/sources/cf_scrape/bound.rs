@@ -1,9 +1,9 @@
 //! Credentials of service instances that Cloud Foundry has bound to this process.
 
+use serde_json::{Map, Value};
+
 use metrifold_base::Secret;
 use metrifold_http::{BasicAuth, OAuth2};
-
-use serde_json::{Map, Value};
 
 /// Where the platform tells applications what is bound to them.
 const VARIABLE: &str = "VCAP_SERVICES";

@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn a_target_is_not_scraped_without_the_authenticator_that_it_asks_for() {
         let instances = Instances {
-            authenticators: Authenticators::build(&BTreeMap::new(), &Default::default()).unwrap(),
+            authenticators: Authenticators::default(),
             by: InstanceHeader::Auto,
             rules: BTreeMap::new(),
             providers: Arc::new([]),

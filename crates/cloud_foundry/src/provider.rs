@@ -221,8 +221,8 @@ impl Provider for CloudFoundry {
 }
 
 /// Tells what each selector finds. Where none of the applications can be seen any more of which there
-/// were targets, that is taken for lost permission and not for an answer; that none of them runs is
-/// one.
+/// were targets, or no process although some are started, that is taken for lost permission and not
+/// for an answer; that none of them runs is one.
 fn tell(
     feed: &Feed,
     foundation: &Foundation,
@@ -235,13 +235,18 @@ fn tell(
     for selector in selectors {
         let found = finder.find(selector);
         let known = feed.known(&selector.name);
-        let answer = match found.apps == 0 && known > 0 && on_empty == OnEmpty::Keep {
-            true => {
-                let text =
-                    format!("no application matches, and {known} targets were known: they stay");
+        let unseen = match found.apps {
+            0 => Some("no application matches"),
+            // A started application has processes, whatever becomes of its instances.
+            _ if found.started > 0 && foundation.has_no_processes() => Some("no process is listed"),
+            _ => None,
+        };
+        let answer = match unseen {
+            Some(what) if known > 0 && on_empty == OnEmpty::Keep => {
+                let text = format!("{what}, and {known} targets were known: they stay");
                 Err(Failure::new(Reason::Empty, text))
             }
-            false => Ok(found.targets),
+            _ => Ok(found.targets),
         };
         if found.apps == 0 {
             finder.leave(selector.name.clone(), "no application matches it");

@@ -516,6 +516,11 @@ impl Foundation {
         }
     }
 
+    /// Whether no process at all was listed.
+    pub(crate) fn has_no_processes(&self) -> bool {
+        self.processes.is_empty()
+    }
+
     /// The processes of a type, the oldest first: more than one while a deployment is under way.
     pub(crate) fn processes(&self, app: &str, process_type: &str) -> Vec<&Running> {
         let of_app = self.processes.get(app).into_iter().flatten();

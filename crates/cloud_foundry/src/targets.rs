@@ -15,6 +15,8 @@ pub(crate) struct Found {
     pub(crate) targets: Vec<Labels>,
     /// How many applications it takes, running or not.
     pub(crate) apps: usize,
+    /// How many of them are started.
+    pub(crate) started: usize,
 }
 
 /// Finds targets, selector by selector: what one has taken, no further one takes.
@@ -52,6 +54,7 @@ impl<'a> Finder<'a> {
         let mut found = Found {
             targets: Vec::new(),
             apps: 0,
+            started: 0,
         };
         let foundation = self.foundation;
         for app in &foundation.metadata.apps {
@@ -61,6 +64,7 @@ impl<'a> Finder<'a> {
                 Verdict::Unfit(why) => self.leave(name(app), why),
             }
             found.apps += 1;
+            found.started += usize::from(app.started);
         }
         found
     }

@@ -590,6 +590,20 @@ async fn whatever_fails_the_targets_stay_and_are_flagged() {
 }
 
 #[tokio::test]
+async fn processes_that_cannot_be_seen_any_more_have_not_gone() {
+    let foundation = example();
+    // The applications stay as they were read.
+    let keys = format!("{AS_ADMIN}metadata_interval = \"1h\"\n");
+    let running = Running::new(&foundation, &keys);
+    let all = running.urls().await;
+    foundation.state().manner.blind = true;
+    let status = running.next().await;
+    assert!(status.stale);
+    assert_eq!(status.failing[0].reason.as_str(), "empty");
+    assert_eq!(urls(running.slot.snapshot().targets()), all);
+}
+
+#[tokio::test]
 async fn what_was_known_outlives_a_restart_while_the_platform_is_down() {
     let foundation = example();
     let folder = tempfile::tempdir().unwrap();

@@ -2,6 +2,7 @@
 //! the topology and the ledgers as JSON.
 
 mod access;
+mod aiven;
 pub mod dead_letters;
 mod discovery;
 mod events;

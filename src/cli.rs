@@ -1,6 +1,7 @@
 //! The command line: what can be asked of the program, and what its exit codes mean.
 
 mod admin;
+mod aiven;
 mod completion;
 mod convert;
 mod dead_letters;
@@ -75,6 +76,9 @@ Examples:
 
   # See which targets a provider finds
   metrifold discover instances
+
+  # See which of Aiven's services would be integrated with Prometheus
+  metrifold aiven plan
 
   # Take over from Promregator
   metrifold convert promregator promregator.yml > cf.toml
@@ -181,6 +185,8 @@ enum Command {
     List(list::ListArgs),
     /// Ask a provider of targets once, and print what it finds
     Discover(discover::DiscoverArgs),
+    /// Say what would be changed at Aiven, and why
+    Aiven(aiven::AivenArgs),
     /// Check, format and narrow PromQL expressions
     Promql(promql::PromqlArgs),
     /// Check rule files; read and change a tenant's rules at an API

@@ -1,5 +1,6 @@
 //! Sources: one file per component.
 
+pub mod aiven_scrape;
 pub mod cf_scrape;
 pub mod internal_metrics;
 pub mod prometheus_api;

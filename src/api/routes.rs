@@ -14,7 +14,7 @@ use super::access::Guard;
 use super::events::{self, EVENTS};
 use super::topology::topology;
 use super::{
-    PAGE, RELOAD, Status, dead_letters, discovery, json, ledger, replicas, targets, typed,
+    PAGE, RELOAD, Status, aiven, dead_letters, discovery, json, ledger, replicas, targets, typed,
 };
 
 /// An endpoint: where it is, whom it takes, and what it does.
@@ -117,6 +117,9 @@ pub(super) static TABLE: &[Endpoint] = &[
     }),
     get(discovery::DISCOVERY, Guard::Read, |status, request| {
         Box::pin(async move { discovery::discovery(&status.directory, request.uri.query()).await })
+    }),
+    get(aiven::PLANS, Guard::Read, |status, _| {
+        Box::pin(async move { aiven::plans(status.directory.shared()) })
     }),
     get(targets::TARGETS, Guard::Read, |status, request| {
         Box::pin(async move { targets::targets(&status.directory, request.uri.query()).await })

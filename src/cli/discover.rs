@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::runtime::Builder;
 use tokio::time::timeout;
 
-use metrifold_base::Period;
+use metrifold_base::{Period, Shared};
 use metrifold_discovery::{ProviderContext, Slot, SlotOptions, Status, Target};
 use metrifold_engine::config::{LoadOptions, ProviderTable};
 use metrifold_telemetry::Telemetry;
@@ -48,7 +48,7 @@ enum Format {
     Json,
 }
 
-fn parse_timeout(text: &str) -> Result<Period, String> {
+pub(super) fn parse_timeout(text: &str) -> Result<Period, String> {
     match text.parse()? {
         Period(Duration::ZERO) => Err("must be longer than 0s".to_owned()),
         timeout => Ok(timeout),
@@ -75,7 +75,7 @@ pub(super) fn execute(global: &Global, args: &DiscoverArgs) -> u8 {
             return EXIT_FAILURE;
         }
     };
-    let found = runtime.block_on(ask(args.name.as_str().into(), table, args.timeout.0));
+    let found = runtime.block_on(found(args.name.as_str().into(), table, args.timeout.0));
     // A name server or a file system that hangs is not waited for.
     runtime.shutdown_background();
     let (targets, status) = match found {
@@ -129,11 +129,28 @@ pub(super) fn execute(global: &Global, args: &DiscoverArgs) -> u8 {
 }
 
 /// What a provider finds at its first attempt.
-async fn ask(
+async fn found(
     name: Arc<str>,
     table: &ProviderTable,
     limit: Duration,
 ) -> Result<(Vec<Target>, Status), String> {
+    let attempted = async |slot: &Slot| {
+        let mut attempts = slot.attempts();
+        // The slot is held here, so that this cannot fail.
+        let _ = attempts.wait_for(|attempts| *attempts > 0).await;
+        (slot.snapshot().targets().to_vec(), slot.status())
+    };
+    ask(name, table, limit, Shared::default(), attempted).await
+}
+
+/// Has a provider ask until `until` has what it waits for. It changes nothing.
+pub(super) async fn ask<T>(
+    name: Arc<str>,
+    table: &ProviderTable,
+    limit: Duration,
+    shared: Shared,
+    until: impl AsyncFnOnce(&Slot) -> T,
+) -> Result<T, String> {
     let options = SlotOptions {
         type_name: table.type_name.clone(),
         question: table.config.question(),
@@ -141,10 +158,13 @@ async fn ask(
         on_empty: table.config.on_empty(),
         folder: None,
     };
-    let provider = table.config.build(&ProviderContext { name: name.clone() });
+    let cx = ProviderContext {
+        shared,
+        ..ProviderContext::alone(&name)
+    };
+    let provider = table.config.build(&cx);
     let provider = provider.map_err(|error| error.to_string())?;
-    let slot = Slot::new(name, options.clone(), &Telemetry::new());
-    let mut attempts = slot.attempts();
+    let slot = Slot::new(name, options.clone(), &cx.telemetry);
     let feed = slot.take_over(options);
     let asked = async {
         tokio::select! {
@@ -152,14 +172,9 @@ async fn ask(
                 Ok(()) => Err("the provider ended by itself".to_owned()),
                 Err(error) => Err(error.to_string()),
             },
-            attempt = attempts.wait_for(|attempts| *attempts > 0) => {
-                attempt.map(|_| ()).map_err(|error| error.to_string())
-            }
+            found = until(&slot) => Ok(found),
         }
     };
-    match timeout(limit, asked).await {
-        Ok(asked) => asked?,
-        Err(_) => return Err(format!("there was no answer within {limit:?}")),
-    }
-    Ok((slot.snapshot().targets().to_vec(), slot.status()))
+    let asked = timeout(limit, asked).await;
+    asked.map_err(|_| format!("there was no answer within {limit:?}"))?
 }

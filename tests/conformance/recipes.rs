@@ -95,6 +95,18 @@ pub static RECIPES: &[Recipe] = &[
         ..SOURCE
     },
     Recipe {
+        name: "aiven_scrape",
+        // Nobody is there: each scrape says so with `up`.
+        keys: |_| {
+            "discovery = \"nodes\"\nscrape_interval = \"100ms\"\nscrape_timeout = \"100ms\"".into()
+        },
+        beside: "[discovery.nodes]\ntype = \"static\"\ntargets = [\"127.0.0.1:9\"]\n\
+                 labels = { __meta_aiven_host = \"es.aivencloud.example\" }\n",
+        change: Some(|keys| format!("{keys}\njob = \"other\"")),
+        feeds: Feeds::Itself,
+        ..SOURCE
+    },
+    Recipe {
         name: "internal_metrics",
         keys: |_| "interval = \"100ms\"".into(),
         change: Some(|keys| format!("{keys}\nlabels = {{ job = \"other\" }}")),

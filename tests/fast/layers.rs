@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The crates of the machinery, from the bottom up: one may know those that stand before it in its
 /// own list alone. A new edge is a decision, which is taken here.
-const LAYERS: [(&str, &[&str]); 23] = [
+const LAYERS: [(&str, &[&str]); 24] = [
     ("base", &[]),
     ("model", &[]),
     ("files", &["base"]),
@@ -29,6 +29,10 @@ const LAYERS: [(&str, &[&str]); 23] = [
     (
         "discovery",
         &["base", "codec", "expr", "files", "http", "telemetry"],
+    ),
+    (
+        "aiven",
+        &["base", "discovery", "files", "http", "telemetry"],
     ),
     (
         "cloud_foundry",

@@ -3,6 +3,7 @@
 mod access;
 mod acknowledge;
 mod admin;
+mod aiven;
 mod bad_input;
 mod cf_scrape;
 mod cloud_foundry;

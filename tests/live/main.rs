@@ -6,6 +6,7 @@ mod caddy;
 mod cloud_foundry;
 mod crash;
 mod discovery;
+mod discovery_scale;
 mod every_fault;
 mod issuer_real;
 mod kill;

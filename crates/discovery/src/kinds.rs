@@ -8,6 +8,8 @@ mod http;
 mod marathon;
 mod static_list;
 
+#[cfg(feature = "dns")]
+pub use dns::NameServers;
 pub(crate) use file::Format;
 
 /// The kinds that a build may do without: each is called as the feature that brings it.

@@ -42,6 +42,8 @@ pub use exchange::{Answered, Exchange};
 #[doc(hidden)]
 pub use file_sd::verdict;
 pub use kinds::BY_FEATURE;
+#[cfg(feature = "dns")]
+pub use kinds::NameServers;
 pub use labels::{Labels, LabelsBuilder, Target};
 pub use limits::{LimitKeys, Limits, OnEmpty};
 pub use provider::{Provider, ProviderConfig, ProviderContext, ProviderInfo, run};

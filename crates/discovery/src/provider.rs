@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use metrifold_base::keys::{Entry, Listed, list};
-use metrifold_base::{BoxFuture, BuildError, Problems, RunError};
+use metrifold_base::{BoxFuture, BuildError, Problems, RunError, Shared};
+use metrifold_telemetry::Telemetry;
 
 use super::limits::{Limits, OnEmpty};
 use super::slot::Feed;
@@ -46,6 +47,24 @@ pub trait ProviderConfig: Debug + Send + Sync {
 pub struct ProviderContext {
     /// Its name.
     pub name: Arc<str>,
+    /// What those who use its targets share.
+    pub shared: Shared,
+    /// The metrics of the process.
+    pub telemetry: Telemetry,
+    /// Whether it may change what it asks, if its configuration says so. Otherwise it only looks.
+    pub changes: bool,
+}
+
+impl ProviderContext {
+    /// That of a provider by itself, which shares nothing and changes nothing.
+    pub fn alone(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            shared: Shared::default(),
+            telemetry: Telemetry::new(),
+            changes: false,
+        }
+    }
 }
 
 /// A provider, built.

@@ -113,6 +113,7 @@ pub trait SinkConfig: Debug + Send + Sync {
 }
 
 /// What components may use to build themselves.
+#[derive(Clone)]
 pub struct BuildContext {
     /// The component's name.
     pub id: Arc<str>,

@@ -211,6 +211,11 @@ impl ClientKeys {
         }
     }
 
+    /// Whether requests authenticate at all.
+    pub fn authenticates(&self) -> bool {
+        self.basic_auth.is_some() || self.authorization.is_some() || self.oauth2.is_some()
+    }
+
     /// What requests authenticate with.
     ///
     /// # Errors

@@ -108,7 +108,7 @@ async fn follow() {
     };
     let before = memory();
     let started = Instant::now();
-    let provider = config.build(&ProviderContext { name: "k".into() }).unwrap();
+    let provider = config.build(&ProviderContext::alone("k")).unwrap();
     let slot = Slot::new("k".into(), options.clone(), &Telemetry::new());
     let feed = slot.take_over(options);
     let mut targets = slot.targets();

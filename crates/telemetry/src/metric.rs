@@ -451,6 +451,38 @@ metrics! {
     PublishFailures: counter of process ["publish"]
         "metrifold_publish_failures_total",
         "Attempts to write the published file that failed.";
+    /// Attempts to read a project.
+    AivenFetches: counter of process ["discovery"]
+        "metrifold_aiven_fetches_total",
+        "Attempts of a provider of Aiven's services to read a project.";
+    /// Attempts to read a project that failed.
+    AivenFetchFailures: counter of process ["discovery"]
+        "metrifold_aiven_fetch_failures_total",
+        "Attempts to read a project that failed.";
+    /// Integrations that were created.
+    AivenCreated: counter of process ["discovery"]
+        "metrifold_aiven_integrations_created_total",
+        "Services that were given the Prometheus integration.";
+    /// Changes that failed.
+    AivenChangeFailures: counter of process ["discovery"]
+        "metrifold_aiven_change_failures_total",
+        "Changes at Aiven that failed.";
+    /// Names of services that were resolved.
+    AivenResolves: counter of process ["discovery"]
+        "metrifold_aiven_resolves_total",
+        "Attempts to resolve the name of a service.";
+    /// Names of services that could not be resolved.
+    AivenResolveFailures: counter of process ["discovery"]
+        "metrifold_aiven_resolve_failures_total",
+        "Attempts to resolve the name of a service that failed.";
+    /// Changes that the plan has.
+    AivenPlanned: gauge of process ["discovery"]
+        "metrifold_aiven_planned_changes",
+        "Changes that the newest plan has.";
+    /// Whether this instance makes the changes.
+    AivenLeads: gauge of process ["discovery"]
+        "metrifold_aiven_leader",
+        "Whether this instance makes the changes: 1 if so, 0 otherwise.";
     /// Targets of a pool, by health.
     ScrapeTargets: gauge of process ["pool", "health"]
         "metrifold_scrape_targets",

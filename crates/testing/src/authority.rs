@@ -42,8 +42,13 @@ impl Authority {
 
     /// Signs a certificate for loopback; returns its file and its key's.
     pub fn issue(&self, name: &str) -> Identity {
+        self.issue_for(name, &["127.0.0.1", "localhost"])
+    }
+
+    /// Signs a certificate for these names.
+    fn issue_for(&self, name: &str, names: &[&str]) -> Identity {
         let key = KeyPair::generate().unwrap();
-        let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+        let names: Vec<String> = names.iter().map(|it| (*it).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
@@ -66,6 +71,15 @@ impl Authority {
             }
         };
         let (certificates, key) = read(&self.issue("server"));
+        Arc::new(builder.with_single_cert(certificates, key).unwrap())
+    }
+
+    /// A server whose certificate bears these names alone.
+    pub fn server_of(&self, names: &[&str]) -> Arc<ServerConfig> {
+        let builder = ServerConfig::builder_with_provider(provider());
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        let (certificates, key) = read(&self.issue_for(names[0], names));
+        let builder = builder.with_no_client_auth();
         Arc::new(builder.with_single_cert(certificates, key).unwrap())
     }
 

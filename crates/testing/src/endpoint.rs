@@ -37,6 +37,15 @@ impl Endpoint {
         Self::listen(free_address(), Some(tls), script)
     }
 
+    /// The same behind TLS at a given address, which the test has reserved.
+    pub fn tls_at<D: Into<Does>>(
+        address: SocketAddr,
+        tls: Arc<ServerConfig>,
+        script: impl Fn(&Seen) -> D + Send + Sync + 'static,
+    ) -> Self {
+        Self::listen(address, Some(tls), script)
+    }
+
     /// The same at a given address, which the test has reserved.
     pub fn at<D: Into<Does>>(
         address: SocketAddr,

@@ -10,6 +10,7 @@
 #![allow(missing_docs, reason = "the names of these helpers say what they do")]
 
 mod address;
+pub mod aiven;
 mod authority;
 pub mod cloud_foundry;
 mod command;

@@ -5,8 +5,9 @@
 //! with the search domains of the system, and is known not to exist only if that holds for all of
 //! them.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
@@ -204,19 +205,8 @@ impl Asker {
             }
         };
         options.timeout = config.timeout.0;
-        // What a server said a while ago is not what it says.
-        options.cache_size = 0;
-        options.use_hosts_file = ResolveHosts::Never;
-        options.edns0 = true;
-        options.num_concurrent_reqs = 1;
-        options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
         let ndots = options.ndots;
-        let servers = ResolverConfig::from_parts(None, Vec::new(), servers);
-        let runtime = TokioRuntimeProvider::default();
-        let builder = TokioResolver::builder_with_config(servers, runtime).with_options(options);
-        let resolver = builder
-            .build()
-            .map_err(|error| Failure::new(Reason::Unreachable, error))?;
+        let resolver = resolver(servers, options)?;
         Ok(Self {
             config,
             resolver,
@@ -315,6 +305,70 @@ impl Asker {
         };
         labels.push((ADDRESS, address));
         Some(labels.into_iter().collect())
+    }
+}
+
+/// What asks these servers, in this order.
+fn resolver(
+    servers: Vec<NameServerConfig>,
+    mut options: ResolverOpts,
+) -> Result<TokioResolver, Failure> {
+    // What a server said a while ago is not what it says.
+    options.cache_size = 0;
+    options.use_hosts_file = ResolveHosts::Never;
+    options.edns0 = true;
+    options.num_concurrent_reqs = 1;
+    options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
+    let servers = ResolverConfig::from_parts(None, Vec::new(), servers);
+    let runtime = TokioRuntimeProvider::default();
+    let builder = TokioResolver::builder_with_config(servers, runtime).with_options(options);
+    builder
+        .build()
+        .map_err(|error| Failure::new(Reason::Unreachable, error))
+}
+
+/// Name servers of choice, which are asked for addresses.
+pub struct NameServers(TokioResolver);
+
+impl NameServers {
+    /// Those at these addresses; each may take so long to answer.
+    ///
+    /// # Errors
+    ///
+    /// Fails when nothing can be made of them.
+    pub fn new(servers: &[SocketAddr], timeout: Duration) -> Result<Self, Failure> {
+        let mut options = ResolverOpts::default();
+        options.timeout = timeout;
+        let servers = servers.iter().map(|address| server(*address));
+        resolver(servers.collect(), options).map(Self)
+    }
+
+    /// The addresses of a full name, of both families; none if it has none.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is no such name, or no server says so.
+    pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Failure> {
+        let failed =
+            |reason, text: &dyn std::fmt::Display| Failure::new(reason, format!("{host}: {text}"));
+        let mut name = Name::from_utf8(host).map_err(|error| failed(Reason::Invalid, &error))?;
+        name.set_fqdn(true);
+        let mut addresses = Vec::new();
+        for kind in [RecordType::A, RecordType::AAAA] {
+            match self.0.lookup(name.clone(), kind).await {
+                Ok(found) => {
+                    addresses.extend(found.answers().iter().filter_map(|it| match &it.data {
+                        RData::A(a) => Some(IpAddr::V4(a.0)),
+                        RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0)),
+                        _ => None,
+                    }));
+                }
+                Err(NetError::Dns(DnsError::NoRecordsFound(none)))
+                    if none.response_code == ResponseCode::NoError => {}
+                Err(error) => return Err(failed(Reason::Unreachable, &error)),
+            }
+        }
+        Ok(addresses)
     }
 }
 

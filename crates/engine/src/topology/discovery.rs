@@ -49,6 +49,16 @@ pub(super) struct NextDiscovery {
 }
 
 impl Workshop {
+    /// What a provider may use.
+    fn provider(&self, name: &Arc<str>) -> ProviderContext {
+        ProviderContext {
+            name: name.clone(),
+            shared: self.directory.shared().clone(),
+            telemetry: self.telemetry.clone(),
+            changes: true,
+        }
+    }
+
     /// Builds the providers and publishers that are new or changed.
     pub(super) fn discovery(
         &self,
@@ -69,7 +79,7 @@ impl Workshop {
                     continue;
                 }
             }
-            let cx = ProviderContext { name: name.clone() };
+            let cx = self.provider(&name);
             match guarded(|| table.config.build(&cx)) {
                 Ok(provider) => {
                     let slot = || Slot::new(name.clone(), options(config, table), &self.telemetry);
@@ -159,6 +169,7 @@ impl Discovery {
                 provider,
                 table.config.clone(),
                 options,
+                workshop.provider(&Arc::from(name)),
                 &workshop.listeners,
             );
             self.providers.insert(name.into(), running);
@@ -195,6 +206,7 @@ fn start_provider(
     provider: Box<dyn Provider>,
     config: Arc<dyn ProviderConfig>,
     options: SlotOptions,
+    cx: ProviderContext,
     listeners: &Listeners,
 ) -> Running<Slot> {
     let run = |slot: &Arc<Slot>, provider, options: &SlotOptions| -> Run {
@@ -204,9 +216,6 @@ fn start_provider(
     let first = run(slot, provider, &options);
     let rebuild: Rebuild = {
         let slot = slot.clone();
-        let cx = ProviderContext {
-            name: slot.name().clone(),
-        };
         Box::new(move || Ok(run(&slot, config.build(&cx)?, &options)))
     };
     let subject = Box::new(Supervisee(slot.clone()));

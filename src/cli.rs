@@ -260,6 +260,7 @@ fn execute(arguments: impl IntoIterator<Item = OsString>, hangup: io::Result<Han
         Some(Command::Graph(args)) => graph::execute(global, &args),
         Some(Command::List(args)) => list::execute(&args),
         Some(Command::Discover(args)) => discover::execute(global, &args),
+        Some(Command::Aiven(args)) => aiven::execute(global, &args),
         Some(Command::Promql(args)) => promql::execute(&args),
         Some(Command::Rules(args)) => rules::execute(&args),
         Some(Command::Schema(args)) => schema::execute(&args),

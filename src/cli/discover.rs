@@ -11,7 +11,6 @@ use tokio::time::timeout;
 use metrifold_base::{Period, Shared};
 use metrifold_discovery::{ProviderContext, Slot, SlotOptions, Status, Target};
 use metrifold_engine::config::{LoadOptions, ProviderTable};
-use metrifold_telemetry::Telemetry;
 
 use super::report::{self, count};
 use super::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE, Global};

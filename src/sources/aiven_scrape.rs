@@ -134,7 +134,7 @@ impl AivenScrape {
             access,
             clients: Mutex::default(),
         };
-        Pool::build(settings, Arc::new(nodes), inlets, &self.cx).map_err(failed)
+        Pool::build(Arc::new(settings), Arc::new(nodes), inlets, &self.cx).map_err(failed)
     }
 }
 

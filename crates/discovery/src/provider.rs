@@ -43,7 +43,7 @@ pub trait ProviderConfig: Debug + Send + Sync {
 }
 
 /// What a provider may use to build itself.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ProviderContext {
     /// Its name.
     pub name: Arc<str>,

@@ -57,6 +57,7 @@ fn every_file_that_a_key_names_is_known_to_the_reload() {
             "address" | "mpp.address" => Some("\"127.0.0.1:0\""),
             "directory" => Some("\"/nowhere/rules\""),
             "rulers" => Some("[{ url = \"http://127.0.0.1:1/\", directory = \"/nowhere/rules\" }]"),
+            "discovery" => Some("\"found\""),
             "endpoint" | "backend.url" => Some("\"http://127.0.0.1:1/\""),
             "bucket.url" => Some("\"s3://rules\""),
             key if key.ends_with("oauth2.token_url") => Some("\"http://127.0.0.1:1/\""),

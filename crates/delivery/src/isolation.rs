@@ -27,6 +27,10 @@ pub(super) struct Isolation {
 
 /// What to do about a part that was refused.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, for a part that was refused"
+)]
 pub(super) enum Step {
     /// Send it again: it had not been looked into, and now its labels are sorted and what is
     /// invalid is left out, which says how much that is.

@@ -358,8 +358,10 @@ mod tests {
         convert(&line.args).map(|converted| converted.text)
     }
 
-    fn no_variables(_: &str) -> Option<String> {
-        None
+    /// The one variable that is printed.
+    fn variables(name: &str) -> Option<String> {
+        let secret = r#"{"uid":"u","login_endpoint":"https://auth/login","password":"p"}"#;
+        (name == "MPP_MARATHON_PRINCIPAL_SECRET").then(|| secret.to_owned())
     }
 
     /// What is printed for a line has these lines, and is a configuration that is taken.
@@ -381,7 +383,7 @@ mod tests {
         let file = folder.path().join("metrifold.toml");
         std::fs::write(&file, &text).unwrap();
         let options = LoadOptions { environment: false };
-        let loaded = load(&[file.display().to_string()], &no_variables, options);
+        let loaded = load(&[file.display().to_string()], &variables, options);
         if let Err(found) = loaded {
             let found: Vec<String> = found.iter().map(|found| found.render(false)).collect();
             panic!("{}\n{text}", found.join("\n"));

@@ -13,18 +13,15 @@ use metrifold_testing::{cli, get, run, until};
 
 type Targets = BTreeSet<BTreeMap<String, String>>;
 
-/// Labels that are the scraper's and not the discovery's.
-const OF_SCRAPER: [&str; 5] = [
-    "job",
-    "__scheme__",
-    "__metrics_path__",
-    "__scrape_interval__",
-    "__scrape_timeout__",
-];
+/// Whether a label is the discovery's, and not the scraper's.
+fn is_found(name: &str) -> bool {
+    let of_scraper = name == "job" || (name.starts_with("__") && !name.starts_with("__meta_"));
+    name == "__address__" || !of_scraper
+}
 
 fn labels(found: &Value) -> BTreeMap<String, String> {
     let found = found.as_object().unwrap().iter();
-    let found = found.filter(|(name, _)| !OF_SCRAPER.contains(&name.as_str()));
+    let found = found.filter(|(name, _)| is_found(name));
     let pairs = found.map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()));
     // Without a value it is no label, though Prometheus shows it.
     pairs.filter(|(_, value)| !value.is_empty()).collect()

@@ -102,7 +102,27 @@ fn planted(recipe: &'static Recipe, keys: &[(String, String)]) {
         .iter()
         .map(|(name, value)| format!("{name} = {value}\n"));
     let lines: String = lines.collect();
-    let least = (recipe.keys)(&place);
+    let mut least = (recipe.keys)(&place);
+    let mut lines = lines;
+    // Of the places in which rules are kept there is one, and it is asked for nothing.
+    for (table, asks) in [
+        ("bucket", "endpoint"),
+        ("backend", "url"),
+        ("kubernetes", "api_server"),
+    ] {
+        if keys
+            .iter()
+            .any(|(name, _)| name.starts_with(&format!("{table}.")))
+        {
+            let kept = least.lines().filter(|line| !line.starts_with("directory"));
+            least = kept.collect::<Vec<_>>().join("\n");
+            let nobody = metrifold_testing::nobody();
+            let named = format!("{table}.{asks} = ");
+            if !lines.contains(&named) {
+                lines += &format!("{named}{nobody:?}\n");
+            }
+        }
+    }
     // Without a token, nothing is sent: nobody is to wait for that.
     let around = match recipe.plane {
         Signal::Queries => "timeout = \"200ms\"",

@@ -163,7 +163,7 @@ impl Tenants {
             for role in &binding.roles {
                 if !roles.iter().any(|(known, _)| known == role) {
                     let reason =
-                        format!("there is no role {role:?}: declare it under [roles.{role}]");
+                        format!("there is no role {role:?}: declare it under [roles.NAME]");
                     builder.error(&format!("role_bindings.{name}"), "roles", &reason);
                 }
             }

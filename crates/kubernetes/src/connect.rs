@@ -10,7 +10,6 @@ use metrifold_http::{Authorization, Client, ClientConfig, ClientTls, Credentials
 
 use crate::keys::ConnectKeys;
 use crate::kubeconfig;
-use crate::transport::{Health, Transport};
 
 /// The largest file with the name of a namespace.
 const MAX_NAMESPACE: u64 = 4 << 10;
@@ -154,15 +153,5 @@ impl Cluster {
         namespaces.sort();
         namespaces.dedup();
         Ok(namespaces)
-    }
-
-    /// A client of it. What is heard by it is told to `health`; an answer may be of so many bytes, and
-    /// so may one event of a watch.
-    pub(crate) fn client(&self, health: Health, max_bytes: usize) -> kube::Client {
-        let namespace = self
-            .namespace
-            .clone()
-            .unwrap_or_else(|| "default".to_owned());
-        Transport::new(self, health, max_bytes).client(namespace)
     }
 }

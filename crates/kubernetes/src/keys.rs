@@ -50,10 +50,17 @@ impl ConnectKeys {
         }
     }
 
-    /// The files that are read when it connects. Those with tokens are read again and again.
+    /// The files that are read when it connects.
     pub fn files(&self) -> Vec<&Path> {
-        let tls = self.tls.files().chain(self.proxy.files());
-        tls.chain(self.kubeconfig_file.as_deref()).collect()
+        let auth = auth::files(
+            self.basic_auth.as_ref(),
+            self.authorization.as_ref(),
+            self.oauth2.as_ref(),
+        );
+        let own = self.tls.files().chain(self.proxy.files());
+        own.chain(auth)
+            .chain(self.kubeconfig_file.as_deref())
+            .collect()
     }
 
     /// Reports that the own namespace is asked for where it is not known.

@@ -84,6 +84,18 @@ pub(crate) struct Transport {
     max_bytes: usize,
 }
 
+impl Cluster {
+    /// A client of it. What is heard by it is told to `health`; an answer may be of so many bytes, and
+    /// so may one event of a watch.
+    pub(crate) fn client(&self, health: Health, max_bytes: usize) -> kube::Client {
+        let namespace = self
+            .namespace
+            .clone()
+            .unwrap_or_else(|| "default".to_owned());
+        Transport::new(self, health, max_bytes).client(namespace)
+    }
+}
+
 impl Transport {
     pub(crate) fn new(cluster: &Cluster, health: Health, max_bytes: usize) -> Self {
         Self {

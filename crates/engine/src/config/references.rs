@@ -63,7 +63,7 @@ fn look(
         }
         let help = match suggest::nearest(name, names.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => format!("declare it under [{KEY}.{name}]"),
+            None => format!("declare it under [{KEY}.NAME]"),
         };
         let diagnostic = Diagnostic::error(format!("{owner}: there is no provider `{name}`"));
         let at = around.place(value.span());

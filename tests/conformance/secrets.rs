@@ -88,6 +88,10 @@ fn is_beside(key: &Listed, of: &str) -> bool {
 
 /// The table at the top, or within it the one of credentials, of which there may be several ways.
 fn group(name: &str) -> &str {
+    // Each is of another provider.
+    if ["bucket.secret_access_key", "bucket.account_key"].contains(&name) {
+        return name;
+    }
     for ways in ["basic_auth.", "authorization."] {
         if let Some(at) = name.find(&format!(".{ways}")) {
             return &name[..at + ways.len()];
@@ -116,6 +120,12 @@ fn planted(recipe: &'static Recipe, keys: &[(String, String)]) {
         {
             let kept = least.lines().filter(|line| !line.starts_with("directory"));
             least = kept.collect::<Vec<_>>().join("\n");
+            if lines.contains("bucket.secret_access_key") {
+                lines += "bucket.access_key_id = \"metrifold\"\n";
+            }
+            if lines.contains("bucket.account_key") {
+                lines = lines.replace("s3://", "az://") + "bucket.account = \"metrifold\"\n";
+            }
             let nobody = metrifold_testing::nobody();
             let named = format!("{table}.{asks} = ");
             if !lines.contains(&named) {

@@ -96,12 +96,13 @@ fn each_instance_is_scraped_by_its_header_and_one_that_goes_becomes_stale() {
     foundation.state().process(&app).set(1, "CRASHED");
     foundation.state().process(&app).scale(3);
     until_so("two have become stale", || live(&sink) == pairs(&[0, 2]));
-    let up = last(&sink, "up").into_iter();
-    let stale: BTreeSet<String> = up
-        .filter(|(_, bits)| *bits == STALE)
-        .map(|(labels, _)| labels["cf_instance_number"].clone())
-        .collect();
-    assert_eq!(stale, ["1", "3"].map(str::to_owned).into());
+    let stale = ["1", "3"].map(str::to_owned).into();
+    until_so("so has their up", || {
+        let up = last(&sink, "up").into_iter();
+        let markers = up.filter(|(_, bits)| *bits == STALE);
+        let numbers = markers.map(|(labels, _)| labels["cf_instance_number"].clone());
+        numbers.collect::<BTreeSet<String>>() == stale
+    });
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn every_file_that_a_key_names_is_known_to_the_reload() {
             continue;
         }
         let example = |key: &str| match key {
-            "address" | "mpp.address" => Some("\"127.0.0.1:0\""),
+            "address" | "mpp.address" | "expose.address" => Some("\"127.0.0.1:0\""),
             "directory" => Some("\"/nowhere/rules\""),
             "rulers" => Some("[{ url = \"http://127.0.0.1:1/\", directory = \"/nowhere/rules\" }]"),
             "discovery" => Some("\"found\""),

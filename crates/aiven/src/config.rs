@@ -16,9 +16,9 @@ keys! {
         /// URL of Aiven's API.
         pub(crate) api: Endpoint = default("https://api.aiven.io/v1"),
         /// Token of a user who may read the projects, and change integrations with `integrate = "on"`.
-        pub(crate) token: Option<Secret> = unset("${AIVEN_TOKEN}"),
+        pub(crate) token: Option<Secret> = suggested("${AIVEN_TOKEN:-change-me}"),
         /// File with the token, instead of `token`; white space at its end is ignored.
-        pub(crate) token_file: Option<PathBuf> = suggested("/etc/metrifold/aiven-token"),
+        pub(crate) token_file: Option<PathBuf> = unset("/etc/metrifold/aiven-token"),
         /// Projects whose services are looked at.
         pub(crate) projects: Vec<String> = required(["my-project"]),
         /// Types of services; all that can have the Prometheus integration unless given.

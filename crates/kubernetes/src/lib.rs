@@ -32,6 +32,8 @@ mod labels;
 #[cfg(feature = "client")]
 mod lease;
 #[cfg(feature = "client")]
+mod lookup;
+#[cfg(feature = "client")]
 mod objects;
 #[cfg(feature = "client")]
 mod provider;

@@ -14,8 +14,8 @@ use metrifold_discovery::Labels;
 use crate::config::{AttachKeys, KubernetesConfig, Role};
 use crate::kind::Kind;
 use crate::labels::Set;
+use crate::lookup::Lookup;
 use crate::objects::{Object, ObjectReference, Pod};
-use crate::world::Lookup;
 
 /// How targets are made.
 #[derive(Clone, Debug)]

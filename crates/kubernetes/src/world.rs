@@ -11,18 +11,16 @@ use foldhash::fast::RandomState;
 use metrifold_discovery::Labels;
 
 use crate::kind::Kind;
-use crate::objects::{Object, key};
+use crate::lookup::{Lookup, Name, Objects};
+use crate::objects::Object;
 use crate::roles::{Maker, make};
 
 type Map<K, V> = HashMap<K, V, RandomState>;
 
-/// An object, by kind and by name within it.
-type Name = (Kind, Arc<str>);
-
 /// All that is known.
 pub(crate) struct World {
     maker: Maker,
-    objects: BTreeMap<Kind, BTreeMap<Arc<str>, Object>>,
+    objects: Objects,
     /// Which objects were looked up to make the targets of one.
     looked_up: Map<Arc<str>, Vec<Name>>,
     /// The same the other way.
@@ -32,12 +30,6 @@ pub(crate) struct World {
     /// How many targets were made of each object, and of all.
     made: Map<Arc<str>, usize>,
     targets: usize,
-}
-
-/// Looks up objects, and notes which.
-pub(crate) struct Lookup<'a> {
-    objects: &'a BTreeMap<Kind, BTreeMap<Arc<str>, Object>>,
-    names: BTreeSet<Name>,
 }
 
 /// The targets of an object, or none if it is gone.
@@ -145,15 +137,12 @@ impl World {
     }
 
     fn make_one(&mut self, key: Arc<str>) -> Made {
-        let mut lookup = Lookup {
-            objects: &self.objects,
-            names: BTreeSet::new(),
-        };
+        let mut lookup = Lookup::new(&self.objects);
         let own = self.objects.get(&self.maker.role.kind());
         let made = own
             .and_then(|objects| objects.get(&key))
             .map(|object| make(&self.maker, object, &mut lookup));
-        let names: Vec<Name> = lookup.names.into_iter().collect();
+        let names: Vec<Name> = lookup.into_names().into_iter().collect();
         let before = match names.is_empty() {
             true => self.looked_up.remove(&key),
             false => self.looked_up.insert(key.clone(), names.clone()),
@@ -186,14 +175,4 @@ pub(crate) fn is_in(key: &str, namespace: Option<&str>) -> bool {
     };
     key.strip_prefix(namespace)
         .is_some_and(|rest| rest.starts_with('/'))
-}
-
-impl<'a> Lookup<'a> {
-    /// The object of this name, if there is one.
-    pub(crate) fn find(&mut self, kind: Kind, namespace: &str, name: &str) -> Option<&'a Object> {
-        let key = key(namespace, name);
-        let found = self.objects.get(&kind).and_then(|known| known.get(&key));
-        self.names.insert((kind, key));
-        found
-    }
 }

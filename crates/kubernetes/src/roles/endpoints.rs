@@ -4,10 +4,10 @@
 use metrifold_discovery::Labels;
 
 use crate::labels::{Set, host_port};
+use crate::lookup::Lookup;
 use crate::objects::{EndpointAddress, EndpointPort, Endpoints, Pod};
 use crate::roles::endpointslice::match_port;
 use crate::roles::{Maker, name, namespace, pod, pod_of};
-use crate::world::Lookup;
 
 pub(super) fn make(maker: &Maker, endpoints: &Endpoints, lookup: &mut Lookup<'_>) -> Vec<Labels> {
     let meta = &endpoints.metadata;

@@ -4,9 +4,9 @@
 use metrifold_discovery::Labels;
 
 use crate::labels::{Set, host_port, sanitized};
+use crate::lookup::Lookup;
 use crate::objects::{EndpointSlice, Pod, Service, SliceEndpoint, SlicePort};
 use crate::roles::{Maker, namespace, pod, pod_of};
-use crate::world::Lookup;
 
 /// The label that says which service a slice is of.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";

@@ -3,9 +3,9 @@
 use metrifold_discovery::Labels;
 
 use crate::labels::Set;
+use crate::lookup::Lookup;
 use crate::objects::Ingress;
 use crate::roles::{Maker, namespace};
-use crate::world::Lookup;
 
 pub(super) fn make(maker: &Maker, ingress: &Ingress, lookup: &mut Lookup<'_>) -> Vec<Labels> {
     let meta = &ingress.metadata;

@@ -4,9 +4,9 @@ use metrifold_discovery::Labels;
 
 use crate::kind::Kind;
 use crate::labels::{Set, host_port};
+use crate::lookup::Lookup;
 use crate::objects::{Container, ContainerPort, ContainerStatus, Pod, controller};
 use crate::roles::{Maker, namespace};
-use crate::world::Lookup;
 
 /// What is known of a pod, for its own targets and for those of endpoints.
 pub(super) fn labels(maker: &Maker, pod: &Pod, lookup: &mut Lookup<'_>) -> Set {

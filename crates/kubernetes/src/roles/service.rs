@@ -3,9 +3,9 @@
 use metrifold_discovery::Labels;
 
 use crate::labels::{Set, host_port};
+use crate::lookup::Lookup;
 use crate::objects::Service;
 use crate::roles::{Maker, name, namespace};
-use crate::world::Lookup;
 
 pub(super) fn make(maker: &Maker, service: &Service, lookup: &mut Lookup<'_>) -> Vec<Labels> {
     let meta = &service.metadata;

@@ -274,16 +274,22 @@ fn line(key: &Listed, addresses: &mut BTreeSet<String>) -> String {
             format!("{} = {}\n", key.name, free(example, addresses))
         }
         KeyDefault::Required(example) | KeyDefault::Suggested(example) => {
-            format!("{} = {example}\n", key.name)
+            format!("{} = {}\n", key.name, on_one_line(example))
         }
-        KeyDefault::Value(value) => format!("# {} = {value}\n", key.name),
+        KeyDefault::Value(value) => format!("# {} = {}\n", key.name, on_one_line(value)),
         KeyDefault::Unset(example) => format!(
-            "# Not set by default, for example:\n# {} = {example}\n",
-            key.name
+            "# Not set by default, for example:\n# {} = {}\n",
+            key.name,
+            on_one_line(example)
         ),
         KeyDefault::Table | KeyDefault::Off => String::new(),
     });
     out
+}
+
+/// The compiler breaks the text of a long example into lines.
+fn on_one_line(example: &str) -> String {
+    example.lines().map(str::trim).collect::<Vec<_>>().join(" ")
 }
 
 /// The address, or one with a later port that nothing else has.

@@ -398,9 +398,9 @@ fn a_route_that_moves_is_followed_and_one_that_loses_the_header_is_not_used() {
     let child = Metrifold::start(&config(&foundation, &sink, "", ""));
     until_so("both are scraped", || live(&sink) == pairs(&[0, 1]));
     foundation.state().routes[0].url = "127.0.0.1/moved".to_owned();
+    let mut numbers: BTreeSet<String> = BTreeSet::new();
     until_so("both are asked at their new route", || {
         let seen = foundation.router.take();
-        let mut numbers: BTreeSet<String> = BTreeSet::new();
         for seen in seen.iter().filter(|it| it.path.starts_with("/moved/")) {
             numbers.extend(seen.header("x-cf-app-instance").map(str::to_owned));
         }

@@ -48,9 +48,9 @@ keys! {
         /// User; one who may read what is selected, such as a space auditor.
         pub(crate) username: Option<String> = suggested("metrifold"),
         /// The user's password. Either this or `password_file` must be set with `grant = "password"`.
-        pub(crate) password: Option<Secret> = unset("${CF_PASSWORD}"),
+        pub(crate) password: Option<Secret> = suggested("${CF_PASSWORD:-change-me}"),
         /// File with the password, instead of `password`; white space at its end is ignored.
-        pub(crate) password_file: Option<PathBuf> = suggested("/etc/metrifold/cf-password"),
+        pub(crate) password_file: Option<PathBuf> = unset("/etc/metrifold/cf-password"),
         /// Identity provider that the user belongs to, such as `ldap`; UAA finds it unless given.
         pub(crate) origin: Option<String> = unset("ldap"),
         /// One-time passcode for `grant = "passcode"`; it is spent once, and a refresh token takes its place.

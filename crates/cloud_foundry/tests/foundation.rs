@@ -57,9 +57,7 @@ impl Running {
             on_empty: config.on_empty(),
             folder: folder.map(Into::into),
         };
-        let provider = config
-            .build(&ProviderContext { name: "cf".into() })
-            .unwrap();
+        let provider = config.build(&ProviderContext::alone("cf")).unwrap();
         let slot = Slot::new("cf".into(), options.clone(), &Telemetry::new());
         let feed = slot.take_over(options);
         let task = tokio::spawn(metrifold_discovery::run(provider, feed));

@@ -372,10 +372,10 @@ fn a_pause_that_aiven_asks_for_is_kept_and_a_refused_token_keeps_everything() {
         status(&child)["providers"][0]["stale"] == false
     });
     let slow = error(429, "Too many requests").header("retry-after", "2");
+    let failures = || child.metric("metrifold_aiven_fetch_failures_total", &[]);
+    let before = failures();
     aiven.once("GET /v1/project/proj/service", false, slow);
-    until_so("the pause is asked for", || {
-        status(&child)["providers"][0]["stale"] == true
-    });
+    until_so("the pause is asked for", || failures() > before);
     assert_eq!(found(&child), nodes);
     let seen = aiven.api.seen();
     let at = seen.len() - 1;
@@ -687,12 +687,12 @@ fn nodes_are_scraped_at_their_addresses_and_verified_against_the_name_of_their_s
         ]))
     });
     assert!(!series().contains(&is("up_time", "bad")));
-    let failing = child.get("/api/v1/targets?health=down").json();
-    let error = failing["data"]["activeTargets"][0]["lastError"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    assert!(error.contains("tls handshake"), "{error}");
+    until_so("the handshake is said to have failed", || {
+        let failing = child.get("/api/v1/targets?health=down").json();
+        let failing = failing["data"]["activeTargets"].as_array().unwrap();
+        let mut errors = failing.iter().map(|it| it["lastError"].to_string());
+        errors.any(|error| error.contains("tls handshake"))
+    });
     // The endpoint gets another password, which nodes ask for from then on.
     aiven.state().project().endpoints[0]["user_config"]["basic_auth_password"] =
         "neu-geheim".into();

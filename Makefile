@@ -27,9 +27,10 @@ test: peers
 	$(CARGO) test --locked --workspace --doc
 	$(CARGO) test --locked --workspace --lib --bins --tests --no-fail-fast
 
-# The tests beside Prometheus 3 and Thanos, which `test` shows as ignored. Needs Go, and minutes to
-# build both, once: tests/peers/build says where they are kept.
+# The tests beside Prometheus 3, Thanos, a real S3 server and others, which `test` shows as ignored.
+# Needs Go, Maven, npm, Python and minutes to build them, once: tests/peers/build says where they are kept.
 live:
+	./.ci/peers chromium curl etcd-server
 	METRIFOLD_PEERS="$$(./tests/peers/build)" && export METRIFOLD_PEERS && \
 		$(CARGO) test --locked --test live -- --ignored --test-threads 1
 
@@ -45,7 +46,7 @@ bench: peers
 	$(CARGO) build --locked --release --target-dir target/product
 	METRIFOLD_BENCH_CAPTURED=$(CURDIR)/target/captured $(CARGO) bench --locked --bench capture
 	METRIFOLD_BENCH_CAPTURED=$(CURDIR)/target/captured $(CARGO) bench --locked -p metrifold-expr --bench shapes
-	$(CARGO) bench --locked --bench throughput --bench disk_queue --bench outage --bench queries --bench reload --bench rules --bench scrape --bench cf_scrape
+	$(CARGO) bench --locked --bench throughput --bench disk_queue --bench outage --bench queries --bench reload --bench rules --bench scrape --bench small --bench cf_scrape --bench tenants
 	$(CARGO) bench --locked --bench codec --bench pipeline
 
 # A short run of every fuzz target, where there is a nightly toolchain with cargo-fuzz.

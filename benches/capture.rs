@@ -1,8 +1,8 @@
-//! Keeps what a real sender sends, for the other benchmarks to measure with: Debian's Prometheus
+//! Captures the requests of a real sender, as input of the other benchmarks: Debian's Prometheus
 //! scrapes itself, a node exporter and VictoriaMetrics, and its remote write goes into the folder
-//! that `METRIFOLD_BENCH_CAPTURED` names, one file per body: `*.v1`. Another Prometheus, such as one
-//! that sends 2.0 as well, may write to the address that is printed: bodies of 2.0 become `*.v2`.
-//! `METRIFOLD_BENCH_SECONDS` says for how long.
+//! that `METRIFOLD_BENCH_CAPTURED` names, one file per body: `*.v1`. Another Prometheus, such as
+//! one that sends 2.0, may write to the printed address: bodies of 2.0 become `*.v2`.
+//! `METRIFOLD_BENCH_SECONDS` sets the duration.
 
 use std::path::PathBuf;
 use std::thread;
@@ -12,7 +12,7 @@ use metrifold_testing::Endpoint;
 use metrifold_testing::peers::{NodeExporter, Prometheus, Victoria};
 
 fn main() {
-    // `cargo test --benches` only wants to see that it compiles.
+    // `cargo test --benches` only checks that it compiles.
     if std::env::args().any(|arg| arg == "--test") {
         return;
     }

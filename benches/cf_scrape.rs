@@ -1,9 +1,9 @@
-//! `cf_scrape` on a foundation of 5,000 instances at an interval of 15 s: the fake one of the tests, with
-//! 500 applications of ten instances each behind one router, on the same machine.
+//! `cf_scrape` with a foundation of 5,000 instances at an interval of 15 s: the fake one of the
+//! tests, with 500 applications of ten instances each behind one router, on the same machine.
 //!
-//! Printed are the processor time for 1,000 scrapes, the peak memory, the intervals that were missed
-//! and the requests to the Cloud Controller. Run it with `make bench`; `METRIFOLD_BENCH_SECONDS` sets for
-//! how long it is measured, and `METRIFOLD_BENCH_APPS` how many applications there are.
+//! Prints the processor time per 1,000 scrapes, the peak memory, the missed intervals and the
+//! requests to the Cloud Controller. Run it with `make bench`; `METRIFOLD_BENCH_SECONDS` sets the
+//! duration, and `METRIFOLD_BENCH_APPS` the number of applications.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ const INSTANCES: u32 = 10;
 const INTERVAL: u64 = 15;
 
 fn main() {
-    // `cargo test --benches` only wants to see that it compiles.
+    // `cargo test --benches` only checks that it compiles.
     if std::env::args().any(|arg| arg == "--test") {
         return;
     }

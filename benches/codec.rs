@@ -1,4 +1,4 @@
-//! What each step of the hot path costs, and the limit that the whole path is measured against:
+//! Cost of each step of the hot path, and of the minimum that the whole path is compared with:
 //! snappy decode, walk, copy, snappy encode.
 
 use std::hint::black_box;

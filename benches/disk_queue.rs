@@ -1,11 +1,11 @@
-//! A queue on disk beside vmagent's: the endpoint is down, then it comes back.
+//! Metrifold's queue on disk beside vmagent's: the endpoint goes down, then it comes back.
 //!
-//! Four senders in a closed loop post the requests of the throughput benchmark, whose edit both
-//! gateways make, while the one endpoint is down: once nobody listens there, once it answers 503.
-//! Then it takes data again and counts. The processor time of each gateway is read from /proc for
-//! both halves. Run it with `make bench`; `METRIFOLD_BENCH_SECONDS` sets how long the endpoint is
-//! down, `METRIFOLD_BENCH_ONLY` runs Metrifold alone, and `METRIFOLD_BIN` names another binary. The
-//! queues are in the folder for temporary files (`TMPDIR`) and take up to 4 GiB there until the end.
+//! Four senders in a closed loop post the requests of the throughput benchmark, which both gateways
+//! edit, while the endpoint is down: first with no listener, then answering 503. Then it accepts
+//! and counts samples again. The processor time of each gateway is read from /proc for both halves.
+//! Run it with `make bench`; `METRIFOLD_BENCH_SECONDS` sets the duration of the outage,
+//! `METRIFOLD_BENCH_ONLY` runs Metrifold alone, and `METRIFOLD_BIN` names another binary. The
+//! queues are in the folder for temporary files (`TMPDIR`) and take up to 4 GiB there.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -26,13 +26,13 @@ mod payload;
 use gateway::{Counter, Running, cpu, free_port, metric, peak, product, wait_for};
 use load::{Load, SENDERS, quantile};
 
-/// Both have as much.
+/// Bound of the queue on disk of either gateway.
 const MAX_BYTES: &str = "4GiB";
-/// How long a backlog may take to go out.
+/// Longest time for draining the backlog.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 fn main() {
-    // `cargo test --benches` only wants to see that it compiles.
+    // `cargo test --benches` only checks that it compiles.
     if std::env::args().any(|arg| arg == "--test") {
         return;
     }
@@ -88,10 +88,10 @@ fn main() {
     }
 }
 
-/// What is the matter with the endpoint.
+/// State of an endpoint that is down.
 #[derive(Clone, Copy)]
 enum Down {
-    /// Nobody listens.
+    /// Nothing listens.
     Refuses,
     /// It answers 503.
     Busy,
@@ -158,18 +158,18 @@ impl Gateway {
     }
 }
 
-/// Per sample that went in.
+/// Results of a run.
 struct Run {
-    /// Processor nanoseconds while the endpoint is down.
+    /// Nanoseconds of processor time per sample while the endpoint is down.
     queueing: f64,
     queued_rate: f64,
-    /// None of a gateway that does not say so.
+    /// Syncs per second; `None` for a gateway that does not report them.
     fsyncs: Option<f64>,
-    /// Median, 99th percentile and maximum of the time to the acknowledgement.
+    /// Median, 99th percentile and maximum time to the acknowledgement.
     answers: [Duration; 3],
-    /// Processor nanoseconds once it is back.
+    /// Nanoseconds of processor time per sample after the endpoint is back.
     draining: f64,
-    /// From the first sample that arrives to the last.
+    /// Samples per second, from the first to the last that arrives.
     drained_rate: f64,
     /// Peak memory in MiB.
     peak: f64,
@@ -215,7 +215,7 @@ fn run(gateway: Gateway, down: Down, load: &Arc<Load>, length: Duration) -> Run 
         Gateway::Metrifold => Some(metric(api, name, "component_id=\"a\"")),
         Gateway::Vmagent => None,
     };
-    // Until it knows of the endpoint, and pools and caches are what they are in the long run.
+    // Warm-up: the gateway notices that the endpoint is down, and pools and caches fill.
     let warmed = load.drive(address, Duration::from_secs(1)).len();
 
     let fsyncs = || read("metrifold_queue_disk_fsyncs_total");
@@ -223,7 +223,7 @@ fn run(gateway: Gateway, down: Down, load: &Arc<Load>, length: Duration) -> Run 
     let mut answers = load.drive(address, length);
     let took = started.elapsed().as_secs_f64();
     let fsyncs = fsyncs().zip(fsyncs_before).map(|(now, then)| now - then);
-    // What has been acknowledged may still be on its way to the disk.
+    // The last acknowledged batches may still be on their way to the disk.
     thread::sleep(Duration::from_millis(500));
     let queueing = cpu(pid) - cpu_before;
     let requests = answers.len();
@@ -255,8 +255,8 @@ fn run(gateway: Gateway, down: Down, load: &Arc<Load>, length: Duration) -> Run 
     }
 }
 
-/// Waits until the sink has so many samples. Returns how long it took from the first one on: until
-/// then a gateway may wait for its next attempt.
+/// Waits until the sink has `samples`. Returns the time since the first one, since before that the
+/// gateway may be pausing between attempts.
 fn drain(counter: &Counter, samples: u64) -> Duration {
     let deadline = Instant::now() + PATIENCE;
     let mut first = None;

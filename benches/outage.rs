@@ -1,10 +1,11 @@
-//! What an outage of one endpoint costs the others, and how fast what waited is delivered.
+//! Cost of an endpoint's outage to other endpoints, and speed of draining the backlog.
 //!
-//! Senders post at a fixed rate to a gateway with two required sinks: one with a queue on disk, whose
-//! endpoint is gone for a while and then comes back while the load goes on, and one that is well.
-//! The first value of each request is the time at which it was due, so that the endpoints know how
-//! long it has been on its way. Latencies count from when a request was due, so that nobody who waits
-//! goes uncounted. Run it with `make bench`; `METRIFOLD_BENCH_SECONDS` sets how long the outage is.
+//! Senders post at a fixed rate to a gateway with two required sinks: one with a queue on disk,
+//! whose endpoint goes down for a while and comes back while the load goes on, and a healthy one.
+//! The first value of each request is the time at which it was due, from which the endpoints
+//! compute its latency. Latencies count from when a request was due, so that the delay of waiting
+//! senders is included. Run it with `make bench`; `METRIFOLD_BENCH_SECONDS` sets the duration of
+//! the outage.
 
 use std::io::{BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -31,17 +32,17 @@ use gateway::{Running, free_port, metric, peak, product, read_head, wait_for};
 use load::{expect_success, quantile, request};
 
 const SENDERS: usize = 8;
-/// Series of a request: a tenth of what the throughput benchmark sends.
+/// Series per request: a tenth of the throughput benchmark's.
 const SERIES: usize = 200;
-/// Between two requests of a sender.
+/// Interval between the requests of a sender.
 const INTERVAL: Duration = Duration::from_millis(50);
-/// Before the outage, and after it.
+/// Duration of the phases before and after the outage.
 const CALM: Duration = Duration::from_secs(5);
-/// How long anything may take that has to come.
+/// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() {
-    // `cargo test --benches` only wants to see that it compiles.
+    // `cargo test --benches` only checks that it compiles.
     if std::env::args().any(|arg| arg == "--test") {
         return;
     }
@@ -65,7 +66,7 @@ fn main() {
     }
 }
 
-/// From where the senders send, which decides what may be under way at once.
+/// Source addresses of the senders, which decide about requests in flight.
 #[derive(Clone, Copy)]
 enum Addresses {
     Many,
@@ -133,7 +134,7 @@ fn run(senders: Addresses, pause: Duration, outage: Duration) {
         })
         .collect();
     let queued = || metric(api, "metrifold_queue_disk_batches", "component_id=\"gone\"");
-    // A second to warm up.
+    // One second of warm-up.
     thread::sleep(Duration::from_secs(1) + CALM);
     let address = gone.address;
     let first = gone.end();
@@ -142,13 +143,13 @@ fn run(senders: Addresses, pause: Duration, outage: Duration) {
     let backlog = queued();
     let back = epoch.elapsed();
     let gone = listen(address);
-    // An attempt that fails is followed by a pause; what counts is how fast it goes, then, too.
+    // The gateway may be pausing between attempts; the drain is timed from its first request.
     while gone.requests.load(Ordering::Relaxed) == 0 {
         assert!(epoch.elapsed() - back < PATIENCE, "nothing comes");
         thread::sleep(Duration::from_millis(1));
     }
     let begun = epoch.elapsed();
-    // For as long as the outage took, at most.
+    // For the duration of the outage, at most.
     while queued() > 0.0 && epoch.elapsed() - begun < outage {
         thread::sleep(Duration::from_millis(5));
     }
@@ -161,7 +162,7 @@ fn run(senders: Addresses, pause: Duration, outage: Duration) {
         .flat_map(|thread| thread.join().unwrap())
         .collect();
     let sent = answers.len() as u64;
-    // What was sent has arrived, once.
+    // Every request must arrive exactly once.
     let deadline = Instant::now() + PATIENCE;
     while left_over == 0.0 && first + gone.requests.load(Ordering::Relaxed) < sent {
         assert!(Instant::now() < deadline, "requests are missing");
@@ -191,7 +192,7 @@ fn run(senders: Addresses, pause: Duration, outage: Duration) {
 }
 
 impl Phases {
-    /// Prints the latencies of requests by when they were due.
+    /// Prints latencies by the phase in which the requests were due.
     fn print(&self, what: &str, all: &[(Duration, Duration)]) {
         let between = |from: Duration, to: Duration| {
             let due = all.iter().filter(|(due, _)| (from..to).contains(due));
@@ -208,7 +209,8 @@ impl Phases {
     }
 }
 
-/// Sends at a steady rate. Returns when each request was due, and how long it took from then.
+/// Sends at a fixed rate. Returns for each request the time at which it was due, and its latency
+/// from then.
 fn send(
     sender: usize,
     from: IpAddr,
@@ -226,7 +228,7 @@ fn send(
     message.timeseries.truncate(SERIES);
     let mut encoder = snap::raw::Encoder::new();
     let mut answers = Vec::new();
-    // Not all at the same moment.
+    // Senders are spread over the interval.
     let mut due = epoch.elapsed() + INTERVAL * sender as u32 / SENDERS as u32;
     while !stop.load(Ordering::Relaxed) {
         let now = epoch.elapsed();
@@ -246,7 +248,7 @@ fn send(
     answers
 }
 
-/// An endpoint that notes how long requests were on their way, takes a while, and answers 204.
+/// An endpoint that records latencies, takes a while, and answers 204.
 struct Endpoint {
     address: SocketAddr,
     requests: Arc<AtomicU64>,
@@ -284,14 +286,14 @@ impl Endpoint {
         self.latencies.lock().unwrap().clone()
     }
 
-    /// Closes everything. Returns how many requests it has answered.
+    /// Closes everything. Returns the number of answered requests.
     fn end(self) -> u64 {
         self.ended.store(true, Ordering::Relaxed);
         let _ = TcpStream::connect(self.address); // wakes the accepting thread
         for stream in self.streams.lock().unwrap().drain(..) {
             let _ = stream.shutdown(std::net::Shutdown::Both);
         }
-        // Until nobody listens any more.
+        // Until connections are refused.
         while TcpStream::connect(self.address).is_ok() {
             thread::sleep(Duration::from_millis(1));
         }
@@ -321,7 +323,8 @@ fn serve(
             return;
         }
         let raw = decoder.decompress_vec(&body).unwrap();
-        // No more than it takes to find the samples: a far end that is slow would be measured.
+        // Reads only what is needed to find the samples, so that a slow endpoint is not what is
+        // measured.
         let series: Vec<&[u8]> = messages(&raw, TIMESERIES).collect();
         if !pause.is_zero() {
             thread::sleep(pause);
@@ -332,7 +335,7 @@ fn serve(
         {
             return;
         }
-        // Requests may have been merged: each was of so many series.
+        // A merged request holds several, each with `SERIES` series.
         let merged = series.iter().step_by(SERIES);
         let due = merged.map(|series| Duration::from_secs_f64(first_value(series)));
         latencies
@@ -343,14 +346,14 @@ fn serve(
     }
 }
 
-/// The messages in a field of a message.
+/// The messages in a repeated field of a message.
 fn messages(message: &[u8], number: u32) -> impl Iterator<Item = &[u8]> {
     let fields = Fields::new(message).map(Result::unwrap);
     let fields = fields.filter(move |field| field.number == number);
     fields.map(|field| field.bytes().unwrap())
 }
 
-/// The value of a series' one sample.
+/// The value of a series' only sample.
 fn first_value(series: &[u8]) -> f64 {
     let sample = messages(series, SAMPLES).next().unwrap();
     let fields = Fields::new(sample).map(Result::unwrap);
@@ -361,7 +364,7 @@ fn first_value(series: &[u8]) -> f64 {
     }
 }
 
-/// Numbers of fields in `prometheus.WriteRequest`, `TimeSeries` and `Sample`.
+/// Field numbers in `prometheus.WriteRequest`, `TimeSeries` and `Sample`.
 const TIMESERIES: u32 = 1;
 const SAMPLES: u32 = 2;
 const VALUE: u32 = 1;

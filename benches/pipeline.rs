@@ -1,4 +1,4 @@
-//! What transforms cost, and what a batch costs on its way from body to body.
+//! Cost of transforms, and of a batch on its way from body to body.
 
 use std::hint::black_box;
 use std::sync::Arc;

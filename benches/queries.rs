@@ -1,9 +1,10 @@
 //! Queries through Metrifold beside vmauth and nginx, in front of one upstream in this process.
 //!
-//! Clients in a closed loop ask for small answers and for 10 MB, then at a fixed rate, where the latency
-//! counts from when a request was due; at last a thousand ask for 10 MB and read slowly. The processor
-//! time of each gateway is read from /proc. Gateways take turns. Run it with `make bench`;
-//! `METRIFOLD_BENCH_SECONDS` sets the length of each run, and `METRIFOLD_BIN` names another binary.
+//! Clients in a closed loop request small answers and answers of 10 MB, then small ones at a fixed
+//! rate, where latency counts from when a request was due; at last a thousand clients request 10 MB
+//! and read slowly. The processor time of each gateway is read from /proc. Gateways take turns. Run
+//! it with `make bench`; `METRIFOLD_BENCH_SECONDS` sets the length of each run, `METRIFOLD_BENCH_ONLY`
+//! names the one gateway to measure, and `METRIFOLD_BIN` names another binary.
 
 use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,15 +16,15 @@ use std::time::{Duration, Instant};
 #[path = "support/gateway.rs"]
 mod gateway;
 
-use gateway::{Running, cpu, free_port, peak, product, read_head, wait_for};
+use gateway::{Running, cpu, free_port, nginx, peak, product, read_head, wait_for, with_children};
 
 const REPETITIONS: usize = 3;
 const CLIENTS: usize = 16;
-/// Requests a second of the run at a fixed rate, over all clients.
+/// Requests per second at a fixed rate, over all clients.
 const RATE: u32 = 2_000;
 const SLOW: usize = 1_000;
 const LARGE: usize = 10 << 20;
-/// vmauth of Debian serves only whom it knows.
+/// Debian's vmauth serves known users only.
 const USER: &str = "Authorization: Basic YmVuY2g6\r\n";
 
 const SMALL_QUERY: &str = "/api/v1/query?query=sum(rate(http_requests_total%7Bjob%3D%22api%22%7D%5B5m%5D))%20by%20(handler)";
@@ -57,7 +58,7 @@ impl Gateway {
         }
     }
 
-    /// What stands before the paths of queries.
+    /// Prefix of the paths of queries.
     fn prefix(self) -> &'static str {
         match self {
             Self::Tenant => "/team-a",
@@ -66,14 +67,14 @@ impl Gateway {
     }
 }
 
-/// What clients saw.
+/// Measurements of the clients.
 #[derive(Default)]
 struct Seen {
     latencies: Vec<f64>,
 }
 
 impl Seen {
-    /// Milliseconds.
+    /// A quantile of the latencies, in milliseconds.
     fn quantile(&mut self, q: f64) -> f64 {
         self.latencies.sort_by(f64::total_cmp);
         let at = ((self.latencies.len() as f64 - 1.0) * q) as usize;
@@ -82,7 +83,7 @@ impl Seen {
 }
 
 fn main() {
-    // `cargo test --benches` only wants to see that it compiles.
+    // `cargo test --benches` only checks that it compiles.
     if std::env::args().any(|arg| arg == "--test") {
         return;
     }
@@ -98,7 +99,11 @@ fn main() {
         "gateway", "per CPU second", "p50 ms", "p99 ms", "10 MB: CPU", "peak MiB", "slow: peak MiB"
     );
     let mut rates = Vec::new();
+    let only = std::env::var("METRIFOLD_BENCH_ONLY").ok();
     for gateway in Gateway::ALL {
+        if only.as_deref().is_some_and(|only| only != gateway.name()) {
+            continue;
+        }
         let mut best: Option<Row> = None;
         for _ in 0..REPETITIONS {
             let row = measure(gateway, upstream, length);
@@ -148,7 +153,7 @@ struct Row {
     rate: f64,
     p50: f64,
     p99: f64,
-    /// Milliseconds of processor time for an answer of 10 MB.
+    /// Milliseconds of processor time per answer of 10 MB.
     large: f64,
     peak: f64,
     slow: f64,
@@ -170,7 +175,7 @@ fn measure(gateway: Gateway, upstream: SocketAddr, length: Duration) -> Row {
     let most = || pids.iter().map(|pid| peak(*pid)).sum::<f64>();
     let small = format!("{}{SMALL_QUERY}", gateway.prefix());
     let large = format!("{}{LARGE_QUERY}", gateway.prefix());
-    // Connections are made and memory is taken before anything counts.
+    // Warm-up: makes connections and allocates memory.
     closed_loop(address, &small, CLIENTS, Duration::from_millis(500));
     let before = used();
     let asked = closed_loop(address, &small, CLIENTS, length);
@@ -189,14 +194,6 @@ fn measure(gateway: Gateway, upstream: SocketAddr, length: Duration) -> Row {
         peak,
         slow: most(),
     }
-}
-
-/// A process and its workers.
-fn with_children(pid: u32) -> Vec<u32> {
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-    let children = children.unwrap_or_default();
-    let children = children.split_whitespace().map(|pid| pid.parse().unwrap());
-    std::iter::once(pid).chain(children).collect()
 }
 
 fn start(
@@ -240,18 +237,11 @@ fn start(
             command
         }
         Gateway::Nginx => {
-            let config = format!(
-                "daemon off;\nworker_processes 2;\npid {pid};\nerror_log /dev/null;\nevents {{ worker_connections 8192; }}\n\
-                 http {{\n access_log off;\n proxy_temp_path {folder};\n client_body_temp_path {folder};\n\
-                 upstream up {{ server {upstream}; keepalive 64; }}\n server {{ listen {address}; location / {{\n\
-                 proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_max_temp_file_size 0; }} }} }}\n",
-                pid = folder.join("pid").display(),
-                folder = folder.join("temp").display(),
+            let http = format!(
+                "upstream up {{ server {upstream}; keepalive 64; }}\n server {{ listen {address}; location / {{\n\
+                 proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_max_temp_file_size 0; }} }}"
             );
-            std::fs::write(&file, config).unwrap();
-            let mut command = Command::new("nginx");
-            command.arg("-c").arg(&file).args(["-e", "/dev/null"]);
-            command
+            return Some(nginx(folder, &http));
         }
     };
     let child = command
@@ -262,7 +252,7 @@ fn start(
     Some(Running(child))
 }
 
-/// Clients that ask again as soon as they are answered; how many answers there were.
+/// Runs clients in a closed loop; returns the number of answers.
 fn closed_loop(address: SocketAddr, path: &str, clients: usize, length: Duration) -> usize {
     let until = Instant::now() + length;
     thread::scope(|scope| {
@@ -283,7 +273,7 @@ fn closed_loop(address: SocketAddr, path: &str, clients: usize, length: Duration
     })
 }
 
-/// Clients that ask at a fixed rate.
+/// Runs clients at a fixed rate.
 fn at_rate(address: SocketAddr, path: &str, length: Duration) -> Seen {
     let pause = Duration::from_secs(CLIENTS as u64) / RATE;
     thread::scope(|scope| {
@@ -311,7 +301,7 @@ fn at_rate(address: SocketAddr, path: &str, length: Duration) -> Seen {
     })
 }
 
-/// A thousand who ask for 10 MB and read little of it for a while.
+/// Runs a thousand clients that request 10 MB and read little of it for a while.
 fn slow_readers(address: SocketAddr, path: &str) {
     let mut readers: Vec<TcpStream> = (0..SLOW)
         .map(|_| {
@@ -363,7 +353,7 @@ impl Client {
         }
     }
 
-    /// A body in chunks.
+    /// Reads a chunked body.
     fn chunks(&mut self) {
         loop {
             let line = read_line(&mut self.stream);
@@ -383,7 +373,7 @@ fn read_line(reader: &mut impl std::io::BufRead) -> String {
     line
 }
 
-/// A Prometheus that has its answers ready.
+/// A Prometheus with prepared answers.
 fn upstream() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,10 +1,11 @@
-//! How long a reload takes, and what senders notice of it.
+//! Duration of a reload, and its effect on senders.
 //!
-//! The graph has 1,000 components, of which one is changed at a time. First reloads are timed: from
-//! the request to its answer, and the part inside, which the topology tells. Then eight connections
-//! send requests of 2,000 series at a steady rate, in quiet and during storms of reloads, and the
-//! latency of every request is taken from the time at which it was due. Run it with `make bench`;
-//! `METRIFOLD_BENCH_SECONDS` sets the length of each run, and `METRIFOLD_BIN` names another binary.
+//! The graph has 1,000 components, of which one is changed at a time. First, reloads are timed:
+//! from the request to its answer, and the part inside the program, which the topology shows. Then
+//! eight connections send requests of 2,000 series at a steady rate, without reloads and during
+//! storms of them; latencies count from the time at which a request was due. Run it with `make
+//! bench`; `METRIFOLD_BENCH_SECONDS` sets the length of each run, and `METRIFOLD_BIN` names another
+//! binary.
 
 use std::fmt::Write as _;
 use std::io::{BufReader, Read, Write};
@@ -24,19 +25,19 @@ mod payload;
 
 use gateway::{Counter, Running, free_port, product, read_head, wait_for};
 
-/// Each is a source, a transform and two sinks.
+/// Number of chains, each of a source, a transform and two sinks.
 const CHAINS: usize = 250;
-/// How often the reload of each kind of component is timed.
+/// Timed reloads per kind of component.
 const RELOADS: usize = 50;
 const SENDERS: u32 = 8;
-/// The processor time that a reload takes, about: what any other work of that size costs senders
-/// stands beside what a reload does.
+/// Rough processor time of a reload. As a control, other work of this size runs in place of
+/// reloads.
 const WORK: Duration = Duration::from_millis(30);
-/// Between two requests of a sender, and between two reloads.
+/// Interval between the requests of a sender, and between reloads.
 const INTERVAL: Duration = Duration::from_millis(100);
 
 fn main() {
-    // `cargo test --benches` only wants to see that it compiles.
+    // `cargo test --benches` only checks that it compiles.
     if std::env::args().any(|arg| arg == "--test") {
         return;
     }
@@ -54,7 +55,7 @@ fn main() {
         "inside",
         ""
     );
-    // The first one waits for the end of the start.
+    // Not timed: the first reload waits for the end of the start.
     graph.reload(Part::Transform);
     for part in [Part::Transform, Part::Sink, Part::Source] {
         let (mut answered, mut inside) = (Vec::new(), Vec::new());
@@ -84,7 +85,7 @@ fn main() {
         "p99",
         "max"
     );
-    // To warm up.
+    // Warm-up.
     graph.latency(Storm::Quiet, Duration::from_secs(2));
     for storm in [
         Storm::Quiet,
@@ -105,7 +106,7 @@ fn main() {
     }
 }
 
-/// What is changed.
+/// The component of a chain that is changed.
 #[derive(Clone, Copy)]
 enum Part {
     Source,
@@ -128,11 +129,11 @@ impl Part {
 #[derive(Clone, Copy)]
 enum Storm {
     Quiet,
-    /// No reload, but somebody else computes for [`WORK`] every 100 ms.
+    /// No reloads, but another thread computes for [`WORK`] every 100 ms.
     Control,
-    /// A reload of this every 100 ms.
+    /// A reload of this part every 100 ms.
     Paced(Part),
-    /// One reload after the other, of all kinds.
+    /// Reloads of all parts without pauses.
     Unceasing,
 }
 
@@ -149,13 +150,13 @@ impl Storm {
     }
 }
 
-/// The program with its graph, of which the first chain is used.
+/// The running program. Only the first chain is used.
 struct Graph {
     folder: tempfile::TempDir,
     sinks: [Counter; 2],
     ingest: SocketAddr,
     api: SocketAddr,
-    /// How often the parts of the first chain were changed.
+    /// Number of changes to each part of the first chain.
     versions: [usize; 3],
     _program: Running,
 }
@@ -169,7 +170,7 @@ impl Graph {
         let program = Command::new(product())
             .args(["--log-level", "warn", "-c"])
             .arg(folder.path().join("metrifold.toml"))
-            // Only requests reload.
+            // Reloads on request only.
             .args(["run", "--no-watch"])
             .stdout(Stdio::null())
             .spawn()
@@ -187,7 +188,7 @@ impl Graph {
         }
     }
 
-    /// Changes a part of the first chain; returns how long the answer took.
+    /// Changes a part of the first chain; returns the time to the answer.
     fn reload(&mut self, part: Part) -> Duration {
         self.versions[part as usize] += 1;
         let config = config(self.ingest, self.api, &self.sinks, self.versions);
@@ -199,14 +200,14 @@ impl Graph {
         took
     }
 
-    /// How long the last reload took inside.
+    /// Duration of the last reload inside the program.
     fn inside(&self) -> Duration {
         let topology: Value = serde_json::from_str(&ask(self.api, "GET /api/v1/topology")).unwrap();
         let inside = topology["last_reload"]["duration_seconds"].as_f64();
         Duration::from_secs_f64(inside.unwrap())
     }
 
-    /// How many reloads there were, and how long each request of the senders took.
+    /// Number of reloads, and the latency of each request.
     fn latency(&mut self, storm: Storm, length: Duration) -> (usize, Vec<Duration>) {
         let started = Instant::now();
         let done = AtomicBool::new(false);
@@ -267,7 +268,7 @@ fn config(
         )
         .unwrap();
         for (name, counter) in ["a", "b"].into_iter().zip(sinks) {
-            // One of the two is changed.
+            // Only one of the two sinks is changed.
             let sink = if name == "a" { sink } else { 0 };
             write!(
                 text,
@@ -299,8 +300,8 @@ fn ask(address: SocketAddr, request: &str) -> String {
     body.to_owned()
 }
 
-/// Sends on a connection of its own, on time, and returns how long each request took from when it
-/// was due: whoever waits for a slow one is late as well.
+/// Sends at a fixed rate over one connection; returns the latency of each request from when it was
+/// due, so that the delay behind a slow one is included.
 fn send(address: SocketAddr, sender: u32, started: Instant, length: Duration) -> Vec<Duration> {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_nodelay(true).unwrap();
@@ -329,7 +330,7 @@ fn send(address: SocketAddr, sender: u32, started: Instant, length: Duration) ->
     }
 }
 
-/// The times below which these fractions of them are.
+/// The quantiles of times at these fractions.
 fn quantiles<const N: usize>(mut times: Vec<Duration>, fractions: [f64; N]) -> [Duration; N] {
     times.sort();
     let last = times.len() - 1;

@@ -1,9 +1,11 @@
-//! What rules cost: many tenants, from the start until a ruler's folder has all of them, the memory of
-//! the process then, and the change of one tenant until it is in the folder.
+//! Cost of rules: the time from the start of the process until a ruler's folder has the rules of many
+//! tenants, the memory of the process at that time, the time until a change of one tenant is in the
+//! folder, and the time to check a rule.
 //!
-//! A store of 10,000 tenants with 20 rules each is read by a `rules_api`, held to each tenant by a
-//! `tenant`, and written by a `rules_directory`; the sink `ruler` writes the same way. Run it with
-//! `make bench`; `METRIFOLD_BENCH_TENANTS` sets how many, and `METRIFOLD_BIN` names another binary.
+//! A store of 10,000 tenants with 20 rules each is read by a `rules_api`, restricted to each tenant
+//! by a `tenant`, and written by a `rules_directory`; the sink `ruler` writes the same way. Run it
+//! with `make bench`; `METRIFOLD_BENCH_TENANTS` sets the number of tenants, and `METRIFOLD_BIN`
+//! names another binary.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -20,13 +22,16 @@ mod gateway;
 use gateway::{Running, free_port, product, read_head};
 
 const RULES: usize = 20;
-/// How many tenants change, one after the other.
+/// Number of tenants that change, one after the other.
 const CHANGES: usize = 30;
-/// The longest that anything is waited for.
+/// Number of rules that are checked by one request, and number of such requests.
+const CHECKED: usize = 1000;
+const CHECKS: usize = 30;
+/// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(110);
 
 fn main() {
-    // `cargo test --benches` only wants to see that it compiles.
+    // `cargo test --benches` only checks that it compiles.
     if std::env::args().any(|arg| arg == "--test") {
         return;
     }
@@ -39,7 +44,7 @@ fn main() {
     for tenant in 0..tenants {
         let folder = place.path().join(format!("store/metrics/rules/t{tenant}"));
         fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("rules.yaml"), rules(0)).unwrap();
+        fs::write(folder.join("rules.yaml"), rules(0, RULES)).unwrap();
     }
     let address: SocketAddr = ([127, 0, 0, 1], free_port()).into();
     let config = format!(
@@ -73,11 +78,20 @@ fn main() {
         "resident memory then                         {:>8} MiB",
         memory(&program)
     );
+    for (kind, text) in [
+        ("a recording rule ", rules(0, CHECKED)),
+        ("an alerting rule ", alerts(CHECKED)),
+    ] {
+        println!(
+            "to check {kind} and hold it to its tenant {:>5.1} µs",
+            checked(address, &text)
+        );
+    }
     let mut times: Vec<Duration> = (0..CHANGES.min(tenants))
         .map(|change| {
             let tenant = change * tenants / CHANGES.min(tenants);
             let start = Instant::now();
-            put(address, tenant, &rules(change + 1));
+            put(address, tenant, "", &rules(change + 1, RULES));
             let file = out.join(format!("t{tenant}~rules~.yaml"));
             let version = format!("record_{}_0", change + 1);
             wait("the change is in the folder", || holds(&file, &version));
@@ -96,10 +110,24 @@ fn main() {
     );
 }
 
-/// A file of a tenant, another one for each version.
-fn rules(version: usize) -> String {
+/// Microseconds per rule of a request that changes nothing: the text is read, parsed and checked, its
+/// expressions are restricted to the tenant, and the answer is written. Median of several requests.
+fn checked(address: SocketAddr, text: &str) -> f64 {
+    let mut times: Vec<Duration> = (0..CHECKS)
+        .map(|_| {
+            let start = Instant::now();
+            put(address, 0, "?dry_run=true", text);
+            start.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    times[CHECKS / 2].as_secs_f64() * 1e6 / CHECKED as f64
+}
+
+/// A tenant's rule file, which differs by version.
+fn rules(version: usize, count: usize) -> String {
     let mut text = String::from("groups:\n- name: g\n  rules:\n");
-    for rule in 0..RULES {
+    for rule in 0..count {
         let _ = write!(
             text,
             "  - record: record_{version}_{rule}\n    expr: sum by (job, code) (rate(http_requests_total{{job=~\"api|web\",code!=\"200\"}}[5m])) / on (job) group_left sum by (job) (rate(http_requests_total[5m]))\n"
@@ -108,11 +136,23 @@ fn rules(version: usize) -> String {
     text
 }
 
-fn put(address: SocketAddr, tenant: usize, text: &str) {
+/// A rule file of alerts as people write them, with labels and templates.
+fn alerts(count: usize) -> String {
+    let mut text = String::from("groups:\n- name: g\n  rules:\n");
+    for rule in 0..count {
+        let _ = write!(
+            text,
+            "  - alert: HighErrorRate{rule}\n    expr: |\n      sum by (job) (rate(http_requests_total{{code=~\"5..\"}}[5m]))\n        / sum by (job) (rate(http_requests_total[5m])) > 0.05\n    for: 10m\n    labels:\n      severity: page\n    annotations:\n      summary: \"High error rate of {{{{ $labels.job }}}}\"\n      description: '{{{{ $value | humanizePercentage }}}} of the requests of {{{{ $labels.job }}}} fail.'\n"
+        );
+    }
+    text
+}
+
+fn put(address: SocketAddr, tenant: usize, query: &str, text: &str) {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(
         stream,
-        "PUT /api/metrics/v1/t{tenant}/rules HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
+        "PUT /api/metrics/v1/t{tenant}/rules{query} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
         text.len()
     )
     .unwrap();

@@ -1,11 +1,12 @@
-//! Scraping beside vmagent and Prometheus 3 as agent, from pages to a sink of remote write: 20 targets of
-//! 2,000 series each second, and a thousand of a thousand series every 15 s.
+//! Scraping beside vmagent and Prometheus 3 as agent, from pages to a sink of remote write: 20
+//! targets of 2,000 series every second, and a thousand targets of a thousand series every 15 s.
 //!
-//! All targets are one server with a page for each path. What counts is the processor time of the
-//! scraper for each sample that arrives at the sink, once every target has been scraped, and its peak
-//! memory. Run it with `make bench`; `METRIFOLD_BENCH_SECONDS` sets for how long it is measured,
-//! `METRIFOLD_BENCH_ONLY` names one load, `METRIFOLD_BENCH_ALONE` leaves the others out. Prometheus is left
-//! out unless `tests/peers/build` has built it.
+//! One server is all targets, with a page for each path, whose values change with every scrape and whose
+//! series change with every twentieth. Measured are the processor time of the
+//! scraper per sample that arrives at the sink, from when every target has been scraped, and its
+//! peak memory. Run it with `make bench`; `METRIFOLD_BENCH_SECONDS` sets the duration,
+//! `METRIFOLD_BENCH_ONLY` names one load, `METRIFOLD_BENCH_ALONE` leaves out the other scrapers.
+//! Prometheus runs only if `tests/peers/build` has built it.
 
 use std::fmt::Write as _;
 use std::io::{BufReader, Write};
@@ -21,7 +22,7 @@ mod gateway;
 
 use gateway::{Counter, Running, cpu, free_port, peak, product, read_head};
 
-/// So many targets of so many series, scraped so often.
+/// Number of targets, series per target, and interval.
 #[derive(Clone, Copy)]
 struct Load {
     name: &'static str,
@@ -29,6 +30,9 @@ struct Load {
     series: usize,
     interval: u64,
 }
+
+/// Pages of a target, one after another: a series comes and another goes once in so many scrapes.
+const TURNS: usize = 20;
 
 const LOADS: [Load; 2] = [
     Load {
@@ -46,7 +50,7 @@ const LOADS: [Load; 2] = [
 ];
 
 fn main() {
-    // `cargo test --benches` only wants to see that it compiles.
+    // `cargo test --benches` only checks that it compiles.
     if std::env::args().any(|arg| arg == "--test") {
         return;
     }
@@ -92,7 +96,7 @@ fn main() {
     }
 }
 
-/// The program that `tests/peers/build` makes, if it has been made.
+/// The Prometheus that `tests/peers/build` builds, if it exists.
 fn prometheus() -> Option<PathBuf> {
     let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/build");
     let folder = Command::new(build).arg("--path").output().ok()?.stdout;
@@ -108,9 +112,11 @@ enum Scraper {
     Prometheus,
 }
 
-/// A page as an exporter of some size serves it.
-fn page(count: usize) -> String {
+/// A page with `count` series, as an exporter serves it. Its values differ with `turn`; on the last
+/// of [`TURNS`], one series has another label.
+fn page(count: usize, turn: usize) -> String {
     let mut page = String::new();
+    let zone = if turn == TURNS - 1 { "b" } else { "a" };
     for family in 0..count / 20 {
         writeln!(
             page,
@@ -120,38 +126,50 @@ fn page(count: usize) -> String {
         writeln!(page, "# TYPE http_requests_{family}_total counter").unwrap();
         for series in 0..20 {
             let (handler, code) = (series / 4, 200 + 100 * (series % 4));
-            let value = 1_000 * family + 37 * series;
-            writeln!(page, "http_requests_{family}_total{{code=\"{code}\",handler=\"/api/v1/thing/{handler}\",method=\"GET\",zone=\"eu-west-1a\"}} {value}").unwrap();
+            let value = 1_000 * family + 37 * series * turn;
+            let zone = if (family, series) == (0, 0) {
+                zone
+            } else {
+                "a"
+            };
+            writeln!(page, "http_requests_{family}_total{{code=\"{code}\",handler=\"/api/v1/thing/{handler}\",method=\"GET\",zone=\"eu-west-1{zone}\"}} {value}").unwrap();
         }
     }
     page
 }
 
-/// Serves the page under every path.
+/// Serves a page under every path.
 fn serve(series: usize) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let page = page(series);
-    let head = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\n\r\n",
-        page.len()
-    );
-    let answer: Arc<[u8]> = [head.as_bytes(), page.as_bytes()].concat().into();
+    let answers = (0..TURNS).map(|turn| {
+        let page = page(series, turn);
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\n\r\n",
+            page.len()
+        );
+        [head.as_bytes(), page.as_bytes()].concat()
+    });
+    let answers: Arc<[Vec<u8>]> = answers.collect();
     thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
-            let answer = answer.clone();
+            let answers = answers.clone();
             let connection = thread::Builder::new().stack_size(64 << 10);
-            connection.spawn(move || talk(stream, &answer)).unwrap();
+            connection.spawn(move || talk(stream, &answers)).unwrap();
         }
     });
     address
 }
 
-fn talk(stream: TcpStream, answer: &[u8]) {
+fn talk(stream: TcpStream, answers: &[Vec<u8>]) {
     stream.set_nodelay(true).unwrap();
     let mut writer = stream.try_clone().unwrap();
     let mut reader = BufReader::with_capacity(4 << 10, stream);
-    while read_head(&mut reader).is_some() && writer.write_all(answer).is_ok() {}
+    for answer in answers.iter().cycle() {
+        if read_head(&mut reader).is_none() || writer.write_all(answer).is_err() {
+            return;
+        }
+    }
 }
 
 impl Scraper {
@@ -227,13 +245,13 @@ impl Scraper {
     }
 }
 
-/// Runs one of them; returns its processor nanoseconds for each sample.
+/// Runs a scraper; returns its processor time in nanoseconds per sample.
 fn run(scraper: Scraper, load: Load, targets: SocketAddr, length: Duration) -> f64 {
     let dir = tempfile::tempdir().unwrap();
     let sink = Counter::start();
     let child = Running(scraper.start(load, targets, sink.address, dir.path()));
     let pid = child.0.id();
-    // Until every target has been scraped at least once.
+    // Warm-up: every target has been scraped at least once.
     let deadline = Instant::now() + Duration::from_secs(30 + 4 * load.interval);
     while sink.samples() < (load.targets * load.series) as u64 {
         assert!(

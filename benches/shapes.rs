@@ -1,9 +1,10 @@
-//! What the way from body to body costs on loads of every shape, beside the least that has to be
-//! done to the same bodies: in one thread, without a network. Nanoseconds per series, the median of
-//! many rounds that take turns, so that what else the machine does meets all of them alike.
+//! Cost of the way from body to body for loads of every shape, beside the minimum of work on the
+//! same bodies: in one thread, without a network. Nanoseconds per series, as the median of many
+//! rounds that alternate, so that other load of the machine affects all alike.
 //!
 //! `METRIFOLD_BENCH_SEED` repeats a run, `METRIFOLD_BENCH_ONLY` names one load, and
 //! `METRIFOLD_BENCH_CAPTURED` a folder of bodies that a real sender sent: files `*.v1` and `*.v2`.
+//! `METRIFOLD_BENCH_CASE` runs one of the cases of [`CASES`] alone, for a profiler.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -28,12 +29,16 @@ mod shapes;
 use limit::Limit;
 use shapes::{FAMILY, Generator, LABEL, Shape};
 
-/// As in the program: what a batch is held in is freed and taken again all the time.
+/// The program's allocator: buffers of batches are allocated and freed all the time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const SERIES: usize = 2_000;
 const ROUNDS: usize = 160;
+/// Measured cases, in the order of execution.
+const CASES: [&str; 8] = [
+    "limit1", "edit1", "count1", "limit2", "edit2", "count2", "up", "down",
+];
 
 /// Bodies of one load, in both versions, and the series of each.
 struct Load {
@@ -44,7 +49,7 @@ struct Load {
 }
 
 fn main() {
-    // `cargo test --benches` only wants to see that it compiles.
+    // `cargo test --benches` only checks that it compiles.
     if std::env::args().any(|arg| arg == "--test") {
         return;
     }
@@ -100,7 +105,7 @@ fn generated(shape: Shape, seed: u64) -> Load {
     }
 }
 
-/// What a real sender sent; in the version that is missing, the same series.
+/// A captured load; in the version that was not captured, the same series.
 fn captured(folder: &Path) -> Load {
     let mut requests = Vec::new();
     let mut files: Vec<_> = std::fs::read_dir(folder)
@@ -137,7 +142,7 @@ fn captured(folder: &Path) -> Load {
     }
 }
 
-/// The edit of the benchmarks, as the transforms `tenant` and `relabel` do it.
+/// The edit of the benchmarks, done by the transforms `tenant` and `relabel`.
 struct Edit {
     program: Program,
     scratch: Scratch,
@@ -205,8 +210,12 @@ fn measure(load: &Load) {
     let origin = Arc::new(Origin::internal("bench".into()));
     let mut edit = Edit::new();
     let mut limit = Limit::new();
-    let mut times: [Vec<f64>; 8] = Default::default();
+    let mut times: [Vec<f64>; CASES.len()] = Default::default();
+    let only = std::env::var("METRIFOLD_BENCH_CASE").ok();
     let mut time = |case: usize, series: f64, work: &mut dyn FnMut()| {
+        if only.as_ref().is_some_and(|only| only != CASES[case]) {
+            return times[case].push(f64::NAN);
+        }
         let started = Instant::now();
         work();
         times[case].push(started.elapsed().as_nanos() as f64 / series);

@@ -1,10 +1,11 @@
-//! Metrifold beside vmagent under the same loads, and both beside the limit of the same bodies.
+//! Metrifold beside vmagent under the same loads, and both beside the minimum of work on the same
+//! bodies.
 //!
-//! Four senders in a closed loop post requests of 2,000 series of one shape after the other; two
-//! sinks count what arrives. The processor time of each gateway is read from /proc, from the first
+//! Four senders in a closed loop post requests of 2,000 series, one shape after the other; two
+//! sinks count the samples. The processor time of each gateway is read from /proc, from the first
 //! request to the last series that the sinks received. Run it with `make bench`;
 //! `METRIFOLD_BENCH_SECONDS` sets the length of each run, `METRIFOLD_BENCH_ONLY` names one load,
-//! `METRIFOLD_BENCH_ALONE` leaves vmagent out, `METRIFOLD_BENCH_SEED` repeats a run's data, and
+//! `METRIFOLD_BENCH_ALONE` leaves out vmagent, `METRIFOLD_BENCH_SEED` repeats a run's data, and
 //! `METRIFOLD_BIN` names another binary.
 
 use std::net::SocketAddr;
@@ -37,7 +38,7 @@ use shapes::{Generator, Shape};
 const REPETITIONS: usize = 3;
 
 fn main() {
-    // `cargo test --benches` only wants to see that it compiles.
+    // `cargo test --benches` only checks that it compiles.
     if std::env::args().any(|arg| arg == "--test") {
         return;
     }
@@ -67,7 +68,7 @@ fn main() {
         let mut better = f64::INFINITY;
         let mut worst: f64 = 0.0;
         for case in Case::ALL {
-            // 2.0 is nothing that vmagent speaks, and histograms nothing that its version knows.
+            // vmagent does not support 2.0, and this version no native histograms.
             let both = peer && case != Case::EditV2 && shape != Shape::Histograms;
             let gateways = match both {
                 true => &[Gateway::Metrifold, Gateway::Vmagent][..],
@@ -115,14 +116,14 @@ fn main() {
     }
 }
 
-/// The requests of each sender.
+/// Requests of each sender.
 fn requests(shape: Shape, seed: u64) -> Vec<Vec<v1::WriteRequest>> {
     let generator = Generator {
         shape,
         seed,
         series: payload::SERIES,
     };
-    // What is new in every request has to stay so for a while.
+    // Churn needs more rounds, since its series must stay new for a while.
     let rounds = if shape == Shape::Churn { 12 } else { 4 };
     let of = |sender| {
         (0..rounds)
@@ -143,7 +144,7 @@ fn load_of(requests: &[Vec<v1::WriteRequest>], second_version: bool) -> Arc<Load
     Load::of(bodies.collect(), second_version)
 }
 
-/// The least that has to be done to such requests: nanoseconds per series.
+/// The minimum of work on such requests: nanoseconds per series.
 fn limit(load: &Load, second_version: bool) -> f64 {
     let mut limit = Limit::new();
     let mut times = Vec::new();
@@ -159,11 +160,11 @@ fn limit(load: &Load, second_version: bool) -> f64 {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Case {
-    /// A tenant label added, one family dropped, one label dropped.
+    /// Adds a tenant label, drops one family and one label.
     Edit,
-    /// The same of 2.0.
+    /// The same edit of 2.0 requests.
     EditV2,
-    /// Nothing to change; Metrifold counts what passes.
+    /// No edit; Metrifold only counts samples.
     Pass,
 }
 
@@ -246,9 +247,9 @@ fn metrifold_config(case: Case, port: u16, sinks: [SocketAddr; 2]) -> String {
 
 #[derive(Clone, Copy)]
 struct Run {
-    /// Processor nanoseconds per sample that went in.
+    /// Nanoseconds of processor time per received sample.
     nanos: f64,
-    /// Samples per second that went in.
+    /// Received samples per second.
     rate: f64,
     /// Peak memory in MiB.
     peak: f64,
@@ -262,7 +263,7 @@ fn run(gateway: Gateway, case: Case, load: &Arc<Load>, kept: usize, length: Dura
     let child = Running(child);
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     wait_for(address);
-    // Once through everything, so that pools and caches are what they are in the long run.
+    // Warm-up, which fills pools and caches.
     let warmed = load.drive(address, Duration::from_millis(1000)).len();
     settle(&sinks, warmed as u64 * kept as u64);
 
@@ -282,7 +283,7 @@ fn run(gateway: Gateway, case: Case, load: &Arc<Load>, kept: usize, length: Dura
     }
 }
 
-/// Waits until both sinks have so many samples.
+/// Waits until both sinks have `samples`.
 fn settle(sinks: &[Counter; 2], samples: u64) {
     let deadline = Instant::now() + Duration::from_secs(60);
     for sink in sinks {

@@ -34,20 +34,20 @@ use self::access::{Door, Rules};
 use self::events::Feed;
 use self::routes::{Endpoints, TABLE};
 
-/// The admin address, wherever the configuration has it.
+/// The admin address. A reload can move, open or close it.
 pub struct Admin {
     listeners: Listeners,
     status: Arc<Status>,
     served: Option<Served>,
 }
 
-/// An address that is served.
+/// The address that is served now.
 struct Served {
     rules: Arc<Rules>,
     _routes: Vec<(Serving, Route)>,
 }
 
-/// What is to become of the admin address. Dropping it leaves everything as it is.
+/// A prepared change of the admin address. Dropping it leaves everything as it is.
 #[must_use = "nothing changes until it is served"]
 pub struct Prepared(Step);
 
@@ -57,7 +57,7 @@ enum Step {
     Close,
 }
 
-/// What the admin address tells about.
+/// State that the endpoints of the admin address read.
 struct Status {
     board: Arc<Board>,
     requests: Requests,
@@ -66,18 +66,18 @@ struct Status {
     directory: Directory,
     gate: Gate,
     feed: Feed,
-    /// The process ends.
+    /// Set when the process begins to shut down.
     ending: AtomicBool,
 }
 
-/// What is asked to reload the configuration.
+/// Path of the request for a reload.
 pub const RELOAD: &str = "/-/reload";
 
-/// Seconds after which somebody who was turned away should try again.
+/// Seconds after which a refused caller should try again.
 const RETRY_AFTER: u64 = 1;
 
 impl Admin {
-    /// An admin address that is not served yet.
+    /// An admin address that does not listen yet.
     pub fn new(
         listeners: Listeners,
         board: Arc<Board>,
@@ -103,12 +103,12 @@ impl Admin {
         }
     }
 
-    /// Is ready no more, since the process ends.
+    /// Answers readiness probes with "not ready" from now on, since the process shuts down.
     pub fn end(&self) {
         self.status.ending.store(true, Ordering::Relaxed);
     }
 
-    /// Binds what a configuration asks for, beside what is served.
+    /// Binds the address of a configuration while the present one is still served.
     ///
     /// # Errors
     ///
@@ -120,7 +120,7 @@ impl Admin {
                 None => Step::Keep,
             }));
         };
-        // A secret may have changed in its file.
+        // The file of a secret may have changed.
         let rules = Arc::new(Rules::build(config, &self.status.gate)?);
         if self.served.as_ref().is_some_and(|it| it.rules == rules) {
             return Ok(Prepared(Step::Keep));
@@ -133,8 +133,7 @@ impl Admin {
         Ok(Prepared(Step::Bind(rules, routes)))
     }
 
-    /// Serves what was prepared; what was served before finishes its requests and ends. Cannot
-    /// fail.
+    /// Serves the prepared address; the previous one finishes its requests and closes. Cannot fail.
     fn serve(&mut self, prepared: Prepared) {
         match prepared.0 {
             Step::Keep => {}
@@ -143,7 +142,7 @@ impl Admin {
                 if let Some(address) = routes.first().map(Route::local_addr) {
                     info!(url = %format_args!("http://{address}/"), "status page and metrics are served");
                 }
-                // A route for each endpoint, in the order of the table.
+                // One route per endpoint, in the order of the table.
                 let routes = routes.into_iter().zip(TABLE).map(|(route, endpoint)| {
                     let door = Door {
                         guard: endpoint.guard,
@@ -193,11 +192,11 @@ fn typed(content_type: &'static str, body: String) -> Response {
     response
 }
 
-/// Reads the topology every few seconds and shows it as a table.
+/// Status page: polls the topology every few seconds and shows it as a table.
 const PAGE: &str = include_str!("api/status.html");
 
 impl Status {
-    /// Ready as long as every component runs, until the process is told to end.
+    /// Ready while every component runs and the process does not shut down.
     fn ready(&self) -> Response {
         if self.ending.load(Ordering::Relaxed) {
             return answer::text(StatusCode::SERVICE_UNAVAILABLE, "shutting down");
@@ -221,13 +220,13 @@ impl Status {
         }
     }
 
-    /// Reloads the configuration, and answers with what came of it.
+    /// Reloads the configuration, and answers with the outcome.
     async fn reload(&self) -> Response {
         let report = match self.requests.ask().await {
             Ok(report) => report,
             Err(reason) => {
                 let text = match reason {
-                    Unanswered::TooMany => "too many wait for a reload already",
+                    Unanswered::TooMany => "too many requests wait for a reload already",
                     Unanswered::Ending => "shutting down",
                 };
                 let status = StatusCode::SERVICE_UNAVAILABLE;

@@ -1,4 +1,4 @@
-//! The command line: what can be asked of the program, and what its exit codes mean.
+//! The command line: subcommands, global options, exit codes.
 
 mod admin;
 mod aiven;
@@ -30,15 +30,15 @@ use tracing_subscriber::EnvFilter;
 use metrifold_engine::config;
 use metrifold_engine::reload::Hangup;
 
-/// Everything went as asked.
+/// Success.
 pub const EXIT_OK: u8 = 0;
-/// Something failed while running.
+/// Failure while running.
 pub const EXIT_FAILURE: u8 = 1;
-/// It cannot be said now; ask again (`EX_TEMPFAIL` of sysexits).
+/// No verdict yet, ask again (`EX_TEMPFAIL` of sysexits).
 pub const EXIT_MOVING: u8 = 75;
-/// The command line is wrong (`EX_USAGE` of sysexits).
+/// Wrong command line (`EX_USAGE` of sysexits).
 pub const EXIT_USAGE: u8 = 64;
-/// The configuration is wrong (`EX_CONFIG` of sysexits).
+/// Wrong configuration (`EX_CONFIG` of sysexits).
 pub const EXIT_CONFIG: u8 = 78;
 
 const LONG_ABOUT: &str = "\
@@ -98,9 +98,9 @@ Examples:
 Exit codes:
   0   success
   1   failure while running
-  3   for rules check: something is odd, and --lint-fatal was given
+  3   for rules check with --lint-fatal: the files are valid, but have lint warnings
   64  wrong use of the command line
-  75  too much goes through to say whether the ledger balances
+  75  there is too much traffic to say whether the ledger balances
   78  wrong configuration";
 
 /// The arguments.
@@ -137,11 +137,11 @@ struct Global {
     )]
     config: Vec<String>,
 
-    /// How log lines look
+    /// Format of log lines
     #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
 
-    /// Which log lines are written: a level, or levels by module
+    /// Verbosity of the log: a level, or levels by module
     ///
     /// Levels are error, warn, info, debug and trace. "info,metrifold::http=debug" sets another
     /// level for one module.
@@ -156,12 +156,12 @@ struct Global {
     log_level: String,
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum LogFormat {
-    /// For people
+    /// Text
     Text,
-    /// For machines: one JSON object per line
+    /// One JSON object per line
     Json,
 }
 
@@ -169,23 +169,23 @@ enum LogFormat {
 enum Command {
     /// Run the configuration (the default)
     Run(run::RunArgs),
-    /// Tell the running metrifold to reload its configuration, and say what came of it
+    /// Make the running metrifold reload its configuration, and print the outcome
     Reload(reload::ReloadArgs),
-    /// List what endpoints have refused, send it again, or discard it
+    /// List batches that endpoints have refused, send them again, or discard them
     DeadLetters(dead_letters::DeadLettersArgs),
-    /// Show what came to each sink, what became of it, and whether that is all
+    /// Show what each sink received, delivered, dropped and has queued
     Ledger(ledger::LedgerArgs),
     /// List the queues on disk; move or remove one that no sink reads
     Queues(queues::QueuesArgs),
-    /// Check the configuration and say everything that is wrong with it
+    /// Check the configuration and report all errors
     Validate(validate::ValidateArgs),
     /// Draw the graph of the configuration
     Graph(graph::GraphArgs),
     /// List the component types and their keys
     List(list::ListArgs),
-    /// Ask a provider of targets once, and print what it finds
+    /// Query a provider of targets once, and print its targets
     Discover(discover::DiscoverArgs),
-    /// Say what would be changed at Aiven, and why
+    /// Print the changes that are due at Aiven, with their reasons
     Aiven(aiven::AivenArgs),
     /// Check, format and narrow PromQL expressions
     Promql(promql::PromqlArgs),
@@ -193,21 +193,21 @@ enum Command {
     Rules(rules::RulesArgs),
     /// Write a JSON Schema of the configuration, for editors
     Schema(schema::SchemaArgs),
-    /// Write a commented configuration to begin with
+    /// Write a commented configuration to start from
     Generate(generate::GenerateArgs),
-    /// Print the configuration that takes the place of another program's
+    /// Convert another program's configuration
     Convert(convert::ConvertArgs),
     /// Write a completion script for a shell
     Completion(completion::CompletionArgs),
 }
 
-/// The levels that log lines have, and the word for none.
+/// Levels of log lines, and the word that silences them.
 const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 
 fn parse_filter(text: &str) -> Result<String, String> {
     for directive in text.split(',').map(str::trim) {
-        // Behind the last `=`, or alone, stands a level: the filter takes any other word for a
-        // module, and silences all others.
+        // Each directive must end in a level: `EnvFilter` takes any other word for a module, and
+        // silences all other modules.
         let level = directive.rsplit('=').next().unwrap_or_default();
         if !LEVELS.contains(&&*level.to_ascii_lowercase()) {
             let near = config::nearest(level, LEVELS);
@@ -215,7 +215,7 @@ fn parse_filter(text: &str) -> Result<String, String> {
                 Some(near) => format!("did you mean {near}?"),
                 None => format!("levels are {}", LEVELS.join(", ")),
             };
-            return Err(format!("{level:?} is no level: {help}"));
+            return Err(format!("{level:?} is not a level: {help}"));
         }
     }
     match EnvFilter::try_new(text) {
@@ -226,7 +226,7 @@ fn parse_filter(text: &str) -> Result<String, String> {
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
-    // First of all: a SIGHUP ends a process that does not listen for it.
+    // First: a SIGHUP kills a process that has no handler for it.
     let hangup = Hangup::listen();
     panics::scrub_messages();
     ExitCode::from(execute(std::env::args_os(), hangup))
@@ -237,7 +237,7 @@ fn execute(arguments: impl IntoIterator<Item = OsString>, hangup: io::Result<Han
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version are errors to clap, which prints them where they belong.
+            // clap returns help and version as errors, and prints them to the right stream.
             let code = match error.use_stderr() {
                 true => EXIT_USAGE,
                 false => EXIT_OK,
@@ -294,7 +294,7 @@ mod tests {
     #[test]
     fn a_misspelt_level_is_told_of_the_right_one() {
         let error = parse_filter("wran").unwrap_err();
-        assert_eq!(error, "\"wran\" is no level: did you mean warn?");
+        assert_eq!(error, "\"wran\" is not a level: did you mean warn?");
         for good in ["info", "WARN", "off", "info,metrifold::http=debug"] {
             assert!(parse_filter(good).is_ok(), "{good}");
         }

@@ -1,6 +1,6 @@
 //! Metrifold: a config-driven gateway for Prometheus metrics.
 #![warn(unreachable_pub)]
-// Tests may do all of this.
+// Tests may use all of these.
 #![cfg_attr(
     not(test),
     warn(
@@ -13,7 +13,7 @@
     )
 )]
 
-// Registers what it finds targets with.
+// Linked for the kinds of discovery that they register.
 use metrifold_cloud_foundry as _;
 use metrifold_kubernetes as _;
 

@@ -1,4 +1,4 @@
-//! The life of the process: build, run, reload when asked to, wait for a signal, drain.
+//! The life of the process: builds, runs and reloads the configuration, waits for a signal, drains.
 
 mod orphans;
 mod refusals;
@@ -29,32 +29,32 @@ use crate::api::Admin;
 
 use self::refusals::Refusals;
 
-/// How long the last dead letters may take to be written.
+/// Longest time for writing the last dead letters.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 
-/// How the process ended.
+/// Result of running the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// Nothing was left.
+    /// Everything was delivered.
     Drained,
-    /// Something could not be built, and nothing was started.
+    /// Building the configuration failed; nothing was started.
     NotStarted,
-    /// There was data left when the time for shutting down was over.
+    /// Data was left when the time to shut down was over.
     LeftData,
-    /// A second signal ended it at once.
+    /// A second signal stopped the process at once.
     AtOnce,
 }
 
-/// How to run.
+/// Options of a run.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How long sinks may go on delivering after a signal to stop.
+    /// Longest time that sinks deliver after a signal to stop.
     pub shutdown_limit: Duration,
-    /// How to reload.
+    /// Options of reloads.
     pub reload: reload::Options,
 }
 
-/// Runs a configuration, and what takes its place later, until a signal says to stop.
+/// Runs a configuration, and its successors after reloads, until a signal stops the process.
 pub async fn run(config: Config, hangup: Hangup, options: Options) -> Ended {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
@@ -124,9 +124,9 @@ pub async fn run(config: Config, hangup: Hangup, options: Options) -> Ended {
         () = signals.first() => {}
         never = reloader.run(&mut running, &mut admin) => match never {},
     }
-    // From here on nobody is to send anything here that can be sent elsewhere.
+    // From here on load balancers should send elsewhere.
     admin.end();
-    // Whoever waits for a reload is told that there will be none.
+    // Waiting requests for a reload are answered with a refusal.
     drop(reloader);
     info!(limit = ?options.shutdown_limit, "shutting down; a second signal ends it at once");
     let left = tokio::select! {
@@ -147,7 +147,7 @@ pub async fn run(config: Config, hangup: Hangup, options: Options) -> Ended {
     tell(&left)
 }
 
-/// Says what was not delivered in the end, and returns what that makes of the whole.
+/// Logs undelivered data, and returns the result that it leads to.
 fn tell(left: &[Leftover]) -> Ended {
     for Leftover {
         sink,
@@ -182,7 +182,7 @@ fn tell(left: &[Leftover]) -> Ended {
     }
     match left.is_empty() {
         true => info!("everything was delivered or is on disk"),
-        false => info!("nothing is left; what was dropped during the shutdown was not delivered"),
+        false => info!("no batch is left; those dropped during the shutdown were not delivered"),
     }
     Ended::Drained
 }
@@ -199,11 +199,11 @@ async fn upkeep(telemetry: Telemetry, refusals: Arc<Refusals>, listeners: Listen
     }
 }
 
-/// When the certificates of listeners expire, in the metrics.
+/// Expiry times of listeners' certificates, as metrics.
 #[derive(Default)]
 struct Certificates {
     shown: Vec<(SocketAddr, SystemTime)>,
-    /// They go from the page with these.
+    /// Hold the series of the certificates; dropping them removes the series.
     meters: Vec<Meters>,
 }
 
@@ -247,7 +247,7 @@ impl Signals {
     }
 }
 
-/// A gate that counts what is over limits in the metrics of the process.
+/// A gate that counts exceeded limits in the metrics of the process.
 fn counting_gate(telemetry: &Telemetry) -> Gate {
     let counters = Limit::ALL.map(|limit| {
         let labels = vec![Label::new("limit", limit.as_str())];

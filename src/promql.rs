@@ -1,9 +1,9 @@
-//! PromQL as the product takes it: with the regular expressions that its own selectors know.
+//! Options of PromQL: the regular expressions are those of Metrifold's own selectors.
 
 use metrifold_expr::regex::Regex;
 use metrifold_promql::Options;
 
-/// What is taken of the language: all of it, with valid regular expressions.
+/// Options that allow the whole language, and require valid regular expressions.
 pub(crate) fn options() -> Options {
     Options {
         validate_regex,
@@ -12,7 +12,5 @@ pub(crate) fn options() -> Options {
 }
 
 fn validate_regex(pattern: &str) -> Result<(), String> {
-    Regex::new(pattern)
-        .map(drop)
-        .map_err(|error| error.to_string())
+    Regex::validate(pattern).map_err(|error| error.to_string())
 }

@@ -1,20 +1,22 @@
-//! Rules as the product takes them: their expressions checked, and what is odd about these.
+//! Checks the expressions of rules, and finds questionable ones.
 
 mod backend;
 mod bucket;
+mod side_by_side;
 mod store;
 
 use metrifold_promql::{Expr, MatchOp, Matcher, NodeKind, Options, Selector, parse};
-use metrifold_rules::Lint;
+use metrifold_rules::{CheckedExpr, Lint};
 
 use crate::promql;
 
 pub(crate) use backend::BackendKeys;
+pub(crate) use side_by_side::side_by_side;
 pub(crate) use store::StoreKeys;
 
-/// Functions that make sense of counters alone.
+/// Functions that are meaningful for counters only.
 const OF_COUNTERS: [&str; 3] = ["rate", "irate", "increase"];
-/// How the names of gauges end, and those of no counter.
+/// Suffixes of gauges that no counter has.
 const GAUGES: [&str; 14] = [
     "_avail_bytes",
     "_celsius",
@@ -31,17 +33,17 @@ const GAUGES: [&str; 14] = [
     "_timestamp_seconds",
     "_usage_bytes",
 ];
-/// Regular expressions that every value matches, the missing one too.
+/// Regular expressions that match every value, the empty one included.
 const ALL: [&str; 4] = [".*", "(.*)", "^.*$", ".*?"];
 
 /// Checks an expression as Prometheus does with all of its features enabled.
-pub(crate) fn check_expr(expr: &str) -> Result<Vec<(Lint, String)>, String> {
+pub(crate) fn check_expr(expr: &str) -> Result<CheckedExpr, String> {
     check_with(expr, &promql::options())
 }
 
-/// Checks an expression, and says what is odd about it.
-pub(crate) fn check_with(expr: &str, options: &Options) -> Result<Vec<(Lint, String)>, String> {
-    let expr = parse(expr, options).map_err(|error| error.to_string())?;
+/// Checks an expression, and returns its lints and the places at which a matcher can be inserted.
+pub(crate) fn check_with(text: &str, options: &Options) -> Result<CheckedExpr, String> {
+    let expr = parse(text, options).map_err(|error| error.to_string())?;
     let mut odd = Vec::new();
     for (_, node) in expr.nodes() {
         match &node.kind {
@@ -65,7 +67,10 @@ pub(crate) fn check_with(expr: &str, options: &Options) -> Result<Vec<(Lint, Str
             _ => {}
         }
     }
-    Ok(odd)
+    Ok(CheckedExpr {
+        lints: odd,
+        places: expr.places(text).map(Vec::into_boxed_slice),
+    })
 }
 
 fn metric(expr: &Expr, selector: metrifold_promql::NodeId) -> Option<&str> {
@@ -80,6 +85,9 @@ fn is_gauge(metric: &str) -> bool {
 }
 
 fn matches_all(matcher: &Matcher) -> Option<(Lint, String)> {
+    if matches!(matcher.op, MatchOp::Equal | MatchOp::NotEqual) {
+        return None;
+    }
     let (name, value) = (matcher.name.to_str()?, matcher.value.to_str()?);
     let message = match matcher.op {
         _ if !ALL.contains(&value) => return None,
@@ -95,7 +103,7 @@ mod tests {
     use super::*;
 
     fn lints(expr: &str) -> Vec<Lint> {
-        let odd = check_expr(expr).unwrap();
+        let odd = check_expr(expr).unwrap().lints;
         odd.into_iter().map(|(lint, _)| lint).collect()
     }
 

@@ -1,20 +1,20 @@
-//! The edit that gateways are measured with: the label `tenant_id` added, one metric family and one
-//! label dropped.
+//! The edit that gateways are measured with: adds the label `tenant_id`, drops a metric family and
+//! a label.
 #![allow(dead_code, reason = "each benchmark uses its part")]
 
 use super::payload;
 
-/// The family and the label that are dropped.
+/// Dropped family and dropped label.
 const FAMILY: &str = "go_gc_duration_seconds";
 const LABEL: &str = "endpoint";
 
-/// How many of a request's series are left.
+/// Series of a request that remain.
 pub fn kept() -> usize {
     let dropped = |series: &usize| payload::labels(0, *series)[0].1 == FAMILY;
     payload::SERIES - (0..payload::SERIES).filter(dropped).count()
 }
 
-/// Metrifold's transforms behind the source `ingest`; the last one is `clean`.
+/// Metrifold's transforms after the source `ingest`; the last one is `clean`.
 pub fn transforms() -> String {
     format!(
         "[transforms.tenant]\ntype = \"tenant\"\ninputs = [\"ingest\"]\n\
@@ -25,7 +25,7 @@ pub fn transforms() -> String {
     )
 }
 
-/// The same as a file of vmagent's.
+/// The edit as vmagent's file of rules.
 pub fn vmagent_rules() -> String {
     format!(
         "- target_label: tenant_id\n  replacement: team-a\n\

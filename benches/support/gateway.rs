@@ -1,18 +1,19 @@
-//! What benchmarks of whole programs share: the program, the sinks behind it, HTTP by hand.
+//! Helpers of benchmarks of whole programs: the program, counting sinks, HTTP by hand.
 #![allow(dead_code, reason = "each benchmark uses its part")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The program as it is shipped, which `make bench` builds, or the one that `METRIFOLD_BIN` names.
+/// The release build of the program, which `make bench` makes, or the one that `METRIFOLD_BIN`
+/// names.
 pub fn product() -> PathBuf {
-    // Not target/release: `cargo bench` puts a binary of its own profile there.
+    // Not target/release, where `cargo bench` puts a build with its own profile.
     let product = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/product/release/metrifold");
     let binary = std::env::var_os("METRIFOLD_BIN").map_or(product, PathBuf::from);
     assert!(
@@ -23,17 +24,22 @@ pub fn product() -> PathBuf {
     binary
 }
 
-/// A gateway that ends with the run.
+/// A gateway process, killed on drop.
 pub struct Running(pub Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
+        let all = with_children(self.0.id());
         let _ = self.0.kill();
+        // Workers outlive a parent that is killed.
+        for pid in &all[1..] {
+            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+        }
         let _ = self.0.wait();
     }
 }
 
-/// A sink that counts samples and answers 204, unless it is out of order.
+/// A sink that counts samples and answers 204, or 503 while it fails.
 pub struct Counter {
     pub address: SocketAddr,
     samples: Arc<AtomicU64>,
@@ -42,12 +48,12 @@ pub struct Counter {
 }
 
 impl Counter {
-    /// Starts to listen on a free port.
+    /// Listens on a free port.
     pub fn start() -> Self {
         Self::start_at(([127, 0, 0, 1], 0).into())
     }
 
-    /// Starts to listen.
+    /// Listens on `address`.
     pub fn start_at(address: SocketAddr) -> Self {
         let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
@@ -73,12 +79,12 @@ impl Counter {
         }
     }
 
-    /// Whether it answers 503 from now on, and counts nothing.
+    /// Answers 503 and counts nothing from now on, or no longer.
     pub fn fail(&self, fails: bool) {
         self.failing.store(fails, Ordering::Relaxed);
     }
 
-    /// How many samples have arrived.
+    /// Number of samples so far.
     pub fn samples(&self) -> u64 {
         self.samples.load(Ordering::Relaxed)
     }
@@ -122,7 +128,7 @@ fn count(stream: TcpStream, samples: &AtomicU64, failing: &AtomicBool) {
         let len = decoder.decompress(&body, &mut raw).unwrap();
         let series = series(&raw[..len]);
         samples.fetch_add(series, Ordering::Relaxed);
-        // Who sends 2.0 wants to know what was written; the others do not look.
+        // Senders of 2.0 need the count; others ignore it.
         let answer = format!(
             "HTTP/1.1 204 No Content\r\nX-Prometheus-Remote-Write-Samples-Written: {series}\r\n\
              X-Prometheus-Remote-Write-Histograms-Written: 0\r\n\
@@ -134,7 +140,7 @@ fn count(stream: TcpStream, samples: &AtomicU64, failing: &AtomicBool) {
     }
 }
 
-/// How many series a request of either version has, each of which has one sample.
+/// Number of series in a request of either version; each has one sample.
 fn series(raw: &[u8]) -> u64 {
     let (mut pos, mut count) = (0, 0);
     while pos < raw.len() {
@@ -146,7 +152,7 @@ fn series(raw: &[u8]) -> u64 {
     count
 }
 
-/// Reads a number of protobuf's at a position, and moves that on.
+/// Reads a protobuf varint at a position, and advances the position.
 pub fn varint(raw: &[u8], pos: &mut usize) -> usize {
     let (mut value, mut shift) = (0, 0);
     loop {
@@ -160,7 +166,7 @@ pub fn varint(raw: &[u8], pos: &mut usize) -> usize {
     }
 }
 
-/// Reads the head of a request or an answer, line by line; none at the end of the connection.
+/// Reads the lines of the head of a request or an answer; `None` at the end of the connection.
 pub fn read_head(reader: &mut impl BufRead) -> Option<Vec<String>> {
     let mut lines = Vec::new();
     loop {
@@ -176,12 +182,12 @@ pub fn read_head(reader: &mut impl BufRead) -> Option<Vec<String>> {
     }
 }
 
-/// A port that nobody else is given while the benchmark runs.
+/// A port that no other socket is assigned while the benchmark runs.
 pub fn free_port() -> u16 {
     metrifold_testing::free_address().port()
 }
 
-/// Waits until somebody listens.
+/// Waits for a listener.
 pub fn wait_for(address: SocketAddr) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while TcpStream::connect(address).is_err() {
@@ -190,8 +196,8 @@ pub fn wait_for(address: SocketAddr) {
     }
 }
 
-/// Processor time of a process so far, user and system, all threads, in nanoseconds. The account
-/// counts ticks of 10 ms, which a run of seconds makes small.
+/// Processor time of a process so far, user and system, all threads, in nanoseconds. The kernel
+/// counts ticks of 10 ms, which is little against a run of seconds.
 pub fn cpu(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let (_, fields) = stat.rsplit_once(')').unwrap();
@@ -199,18 +205,59 @@ pub fn cpu(pid: u32) -> u64 {
     ticks.map(|t| t.parse::<u64>().unwrap() * 10_000_000).sum()
 }
 
+/// A process and its workers.
+pub fn with_children(pid: u32) -> Vec<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let children = children.unwrap_or_default();
+    let children = children.split_whitespace().map(|pid| pid.parse().unwrap());
+    std::iter::once(pid).chain(children).collect()
+}
+
+/// Starts Debian's nginx with two workers and what is configured within its block `http`.
+pub fn nginx(folder: &Path, http: &str) -> Running {
+    let file = folder.join("nginx.conf");
+    let folder = folder.display();
+    let config = format!(
+        "daemon off;\nworker_processes 2;\npid {folder}/nginx.pid;\nerror_log /dev/null;\n\
+         events {{ worker_connections 8192; }}\n\
+         http {{\n access_log off; proxy_temp_path {folder}/nginx; client_body_temp_path {folder}/nginx;\n\
+         keepalive_requests 1000000000;\n{http}\n}}\n"
+    );
+    std::fs::write(&file, config).unwrap();
+    let mut command = Command::new("nginx");
+    command.arg("-c").arg(&file).args(["-e", "/dev/null"]);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let child = command.spawn();
+    let running = Running(child.expect("nginx is missing: apt-get install nginx-light"));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while with_children(running.0.id()).len() < 3 {
+        assert!(
+            Instant::now() < deadline,
+            "nginx has not started its workers"
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
+    running
+}
+
 /// Peak resident memory of a process in MiB.
 pub fn peak(pid: u32) -> f64 {
+    memory(pid, "VmHWM:")
+}
+
+/// Resident memory of a process in MiB.
+pub fn resident(pid: u32) -> f64 {
+    memory(pid, "VmRSS:")
+}
+
+fn memory(pid: u32, kind: &str) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmHWM:"))
-        .unwrap();
+    let line = status.lines().find(|line| line.starts_with(kind)).unwrap();
     let kib: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
     kib / 1024.0
 }
 
-/// The sum of a metric of Metrifold's over all its series that have this label.
+/// Sum of a Metrifold metric over all series with this label.
 pub fn metric(api: SocketAddr, name: &str, label: &str) -> f64 {
     let mut stream = TcpStream::connect(api).unwrap();
     stream

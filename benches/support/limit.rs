@@ -1,11 +1,11 @@
-//! The least that has to be done to a request whose labels change, in a straight line and without
-//! a network: decompress with snap, find every label (1.0) or every reference and symbol (2.0),
-//! copy it once but for one label, compress it once with snap.
+//! The minimum of work on a request whose labels change, in a straight line and without a network:
+//! decompress with snap, find every label (1.0) or every reference and symbol (2.0), copy
+//! everything but one label, compress once with snap.
 #![allow(dead_code, reason = "each benchmark uses its part")]
 
 use std::hint::black_box;
 
-/// Buffers that are used again from request to request.
+/// Buffers that are reused for every request.
 pub struct Limit {
     raw: Vec<u8>,
     copy: Vec<u8>,
@@ -27,7 +27,7 @@ impl Limit {
         }
     }
 
-    /// Decompresses a body and finds what is in it.
+    /// Decompresses a body and finds its labels.
     pub fn read(&mut self, body: &[u8], second_version: bool) -> usize {
         let len = snap::raw::decompress_len(body).unwrap();
         if self.raw.len() < len {
@@ -42,12 +42,12 @@ impl Limit {
         len
     }
 
-    /// Copies what was read but for a label of each series, and compresses it.
+    /// Copies the body without one label of each series, and compresses it.
     pub fn write(&mut self, len: usize) {
         let raw = &self.raw[..len];
         self.copy.clear();
         let mut from = 0;
-        // Every series is left without what lies between these two.
+        // Each pair is the part to leave out of one series: start and length.
         for cut in black_box(&self.offsets).chunks_exact(2) {
             let [start, len] = [cut[0] as usize, cut[1] as usize];
             if start < from || len >> 31 == 1 {
@@ -65,10 +65,10 @@ impl Limit {
     }
 }
 
-/// Where the cut of a series is written down among what was found: only every so many labels.
+/// Number of the label that is left out of each series, counted from 1.
 const CUT: usize = 4;
 
-/// Reads a number of protobuf's at a position, and moves that on.
+/// Reads a protobuf varint at a position, and advances the position.
 pub fn varint(raw: &[u8], pos: &mut usize) -> usize {
     let (mut value, mut shift) = (0, 0);
     loop {
@@ -82,7 +82,8 @@ pub fn varint(raw: &[u8], pos: &mut usize) -> usize {
     }
 }
 
-/// Finds every series and the name and value of every label; notes the entry of one per series.
+/// Finds every series, and name and value of every label; records the label to leave out of each
+/// series.
 fn walk_v1(raw: &[u8], cuts: &mut Vec<u32>) {
     let mut pos = 0;
     while pos < raw.len() {
@@ -113,7 +114,7 @@ fn walk_v1(raw: &[u8], cuts: &mut Vec<u32>) {
     }
 }
 
-/// Finds every symbol, every series and every reference; notes two references per series.
+/// Finds every symbol, series and reference; records the references to leave out of each series.
 fn walk_v2(raw: &[u8], cuts: &mut Vec<u32>) {
     let mut symbols: Vec<(u32, u32)> = Vec::new();
     let mut pos = 0;

@@ -1,4 +1,4 @@
-//! Senders in a closed loop: each sends its next request once the one before is acknowledged.
+//! Senders in a closed loop: each sends its next request after the acknowledgement of the last.
 #![allow(dead_code, reason = "each benchmark uses its part")]
 
 use std::io::{BufReader, Read, Write};
@@ -11,10 +11,10 @@ use super::gateway::read_head;
 use super::payload;
 
 pub const SENDERS: usize = 4;
-/// Different requests of a sender.
+/// Number of different requests per sender.
 const ROUNDS: usize = 4;
 
-/// The requests, ready to be written to a connection.
+/// Requests, ready to be written to a connection.
 pub struct Load {
     bodies: Vec<Vec<Vec<u8>>>,
     /// Bytes of a request before compression.
@@ -37,7 +37,7 @@ impl Load {
         })
     }
 
-    /// Bodies of other series, by sender.
+    /// A load of given bodies, grouped by sender.
     pub fn of(bodies: Vec<Vec<Vec<u8>>>, second_version: bool) -> Arc<Self> {
         let raw = snap::raw::decompress_len(&bodies[0][0]).unwrap();
         Arc::new(Self {
@@ -47,18 +47,18 @@ impl Load {
         })
     }
 
-    /// One of the first sender's bodies.
+    /// A body of the first sender.
     pub fn body(&self, round: usize) -> &[u8] {
         let bodies = &self.bodies[0];
         &bodies[round % bodies.len()]
     }
 
-    /// Bytes of a request.
+    /// Compressed bytes of a request.
     pub fn compressed(&self) -> usize {
         self.bodies[0][0].len()
     }
 
-    /// Sends from all senders for so long; returns how long each request took to be acknowledged.
+    /// Sends from all senders for `length`; returns the time to each acknowledgement.
     pub fn drive(self: &Arc<Self>, address: SocketAddr, length: Duration) -> Vec<Duration> {
         let senders: Vec<_> = (0..SENDERS)
             .map(|sender| {
@@ -97,12 +97,12 @@ fn send(requests: &[Vec<u8>], address: SocketAddr, length: Duration) -> Vec<Dura
     }
 }
 
-/// A body of remote write 1.0 as a request.
+/// A request with a body of remote write 1.0.
 pub fn request(body: &[u8]) -> Vec<u8> {
     request_as(body, "application/x-protobuf", "0.1.0")
 }
 
-/// A body of remote write 2.0 as a request.
+/// A request with a body of remote write 2.0.
 pub fn request_v2(body: &[u8]) -> Vec<u8> {
     let message = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
     request_as(body, message, "2.0.0")
@@ -120,7 +120,7 @@ fn request_as(body: &[u8], content_type: &str, version: &str) -> Vec<u8> {
     request
 }
 
-/// Reads an answer, which has to be 2xx.
+/// Reads an answer, which must be 2xx.
 pub fn expect_success(reader: &mut BufReader<TcpStream>) {
     let head = read_head(reader).unwrap();
     if !head[0].contains(" 20") {

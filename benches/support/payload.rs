@@ -1,5 +1,5 @@
-//! Requests as a Prometheus beside Kubernetes sends them: 2,000 series of 11 labels and about
-//! 295 bytes, one sample each, compressed as one block.
+//! Requests as Prometheus in Kubernetes sends them: 2,000 series of 11 labels and about 295 bytes,
+//! one sample each, compressed as one block.
 
 use prost::Message;
 
@@ -31,14 +31,14 @@ const FAMILIES: [&str; 20] = [
     "process_open_fds",
 ];
 
-/// A number that looks random and is the same in every run.
+/// A pseudo-random number that is the same in every run.
 fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
 }
 
-/// The labels of a series of a sender, sorted.
+/// Sorted labels of a sender's series.
 pub fn labels(sender: usize, series: usize) -> Vec<(&'static str, String)> {
     let pod = series / FAMILIES.len();
     let id = mix((sender * 1_000_003 + pod) as u64);
@@ -87,7 +87,7 @@ pub fn request(sender: usize, round: usize) -> Vec<u8> {
     .encode_to_vec()
 }
 
-/// The same, compressed.
+/// The compressed request.
 pub fn body(sender: usize, round: usize) -> Vec<u8> {
     snap::raw::Encoder::new()
         .compress_vec(&request(sender, round))

@@ -1,6 +1,6 @@
-//! Loads of several shapes, generated from a seed that differs from run to run: what is fast has to
-//! be so on data that it was not made for. Every load holds the family and the label that the edit
-//! of the benchmarks takes away.
+//! Loads of several shapes, generated from a seed that differs from run to run, so that the code
+//! cannot be tuned to the data. Every load holds the family and the label that the edit of the
+//! benchmarks removes.
 #![allow(dead_code, reason = "each benchmark uses its part")]
 
 use std::collections::HashMap;
@@ -10,20 +10,20 @@ use prost::Message;
 
 use metrifold_codec::remote_write::messages::{BucketSpan, Count, Histogram, ZeroCount, v1, v2};
 
-/// The family and the label that the edit of the benchmarks takes away.
+/// Family and label that the edit of the benchmarks removes.
 pub const FAMILY: &str = "go_gc_duration_seconds";
 pub const LABEL: &str = "endpoint";
 
-/// What a load's series have in common with each other, and what they carry.
+/// Similarity of neighbouring series, and kind of samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// Neighbours are of one pod and share nearly all labels.
+    /// Neighbours belong to one pod and share nearly all labels.
     Alike,
-    /// Neighbours are of one family and differ in pod, instance, mode and namespace.
+    /// Neighbours belong to one family and differ in pod, instance, mode and namespace.
     Unlike,
-    /// The same with a container's long id, image and name.
+    /// As `Unlike`, with a container's long id, image and name.
     Containers,
-    /// Every request brings series that nobody has seen before.
+    /// Every request brings new series.
     Churn,
     /// Native histograms, and buckets with exemplars.
     Histograms,
@@ -58,7 +58,7 @@ pub fn seed() -> u64 {
     })
 }
 
-/// A number that looks random and depends on the others alone.
+/// A pseudo-random number that depends on `parts` only.
 fn mix(parts: &[u64]) -> u64 {
     parts.iter().fold(0x9e37_79b9_7f4a_7c15, |state, part| {
         let mut x = state ^ part.wrapping_mul(0xd6e8_feb8_6659_fd93);
@@ -110,7 +110,7 @@ const FAMILIES: [&str; 20] = [
     "process_open_fds",
 ];
 
-/// Makes requests of one shape.
+/// Generates requests of one shape.
 #[derive(Clone, Copy, Debug)]
 pub struct Generator {
     pub shape: Shape,
@@ -144,7 +144,7 @@ impl Generator {
             labels: labels.collect(),
             ..Default::default()
         };
-        // Counters, gauges with fractions, and what hardly ever changes.
+        // Counters, gauges with fractions, and values that rarely change.
         let value = match series % 3 {
             0 => (random >> 44) as f64,
             1 => (random >> 40) as f64 / 1e6,
@@ -168,12 +168,12 @@ impl Generator {
         made
     }
 
-    /// The labels of a series, sorted.
+    /// Sorted labels of a series.
     fn labels(&self, sender: usize, round: usize, series: usize) -> Vec<(&'static str, String)> {
         let sender = sender as u64;
         let (family, pod) = match self.shape {
             Shape::Alike => (series % FAMILIES.len(), series / FAMILIES.len()),
-            // A family after the other, as a scrape brings them.
+            // Family by family, as in a scrape.
             _ => (series * FAMILIES.len() / self.series, series),
         };
         let generation = match self.shape {
@@ -280,7 +280,7 @@ fn histogram(random: u64, timestamp: i64) -> Histogram {
     }
 }
 
-/// How many series the edit of the benchmarks leaves.
+/// Number of series that remain after the edit of the benchmarks.
 pub fn kept(request: &v1::WriteRequest) -> usize {
     let dropped = |series: &&v1::TimeSeries| {
         let mut labels = series.labels.iter();
@@ -289,7 +289,7 @@ pub fn kept(request: &v1::WriteRequest) -> usize {
     request.timeseries.len() - request.timeseries.iter().filter(dropped).count()
 }
 
-/// The same series as a request of 2.0.
+/// The same series as a 2.0 request.
 pub fn as_v2(request: &v1::WriteRequest) -> v2::Request {
     let mut symbols = Symbols::default();
     symbols.number("");

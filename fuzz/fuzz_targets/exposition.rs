@@ -20,9 +20,14 @@ impl Receiver for Build {
         for (name, value) in sample.labels() {
             self.0.push_label(name, value);
         }
-        match sample.point {
-            Point::Value(value) => self.0.push_sample(value, sample.timestamp.unwrap_or(1)),
-            Point::Histogram(message) => self.0.push_histogram(message),
+        let at = sample.timestamp.unwrap_or(1);
+        match (sample.point, sample.start) {
+            (Point::Value(value), None) => self.0.push_sample(value, at),
+            (Point::Value(value), Some(start)) => self.0.push_sample_since(value, at, start),
+            (Point::Histogram(message), None) => self.0.push_histogram(message),
+            (Point::Histogram(message), Some(start)) => {
+                self.0.push_histogram_since(message, start);
+            }
         }
         for exemplar in sample.exemplars() {
             let at = exemplar.timestamp.unwrap_or(1);
@@ -38,6 +43,7 @@ fuzz_target!(|page: &[u8]| {
             let options = Options {
                 native_histograms: native,
                 classic_histograms: true,
+                start_timestamps: native,
                 ..Options::default()
             };
             let mut build = Build(ArenaBuilder::new(Limits::default()));

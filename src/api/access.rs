@@ -1,54 +1,55 @@
-//! Who may do what at the admin address.
+//! Access to the admin address.
 //!
-//! A browser is kept from doing what a foreign page tells it: a page whose host name was rebound to
-//! this address reads nothing, and a page of another origin changes nothing.
+//! Browsers are protected from foreign pages: a page whose host name was rebound to this address
+//! cannot read anything, and a page of another origin cannot change anything.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::{HOST, ORIGIN};
+use http::HeaderMap;
+use http::header::HOST;
 use http::uri::Authority;
-use http::{HeaderMap, HeaderValue, Uri};
 
 use metrifold_access::Gate;
 use metrifold_base::BuildError;
 use metrifold_engine::config::ApiConfig;
 use metrifold_http::access::{Admission, Head};
-use metrifold_http::{Access, Callers, Permission, Refusal};
+use metrifold_http::{Access, Callers, Permission, Refusal, is_cross_site};
 use metrifold_model::Caller;
 use metrifold_model::{Rejection, RejectionKind};
 
-/// What a request to an endpoint can do.
+/// The effect of an endpoint, which decides about access to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Guard {
-    /// It is asked by probes and scrapes, by whatever name they have for this process.
+    /// Answers probes and scrapes, under any host name.
     Probe,
-    /// It shows what the process does.
+    /// Shows the state of the process.
     Read,
-    /// It shows a tenant what is its own.
+    /// Shows a tenant its own data.
     Tenant,
-    /// It changes something.
+    /// Changes something.
     Change,
 }
 
-/// Who may come in, as the configuration says.
+/// Access rules from the configuration.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Rules {
     config: ApiConfig,
-    /// Who may read and change something from elsewhere; none if that is nobody.
+    /// Credentials that changes require, and reads from other machines. Without any, changes are for
+    /// callers on this machine only.
     callers: Option<Callers>,
-    /// Where tenants say who may.
+    /// Access by tenant, if it is configured.
     gate: Option<Gate>,
 }
 
-/// The door of one endpoint.
+/// Access check of one endpoint.
 pub(super) struct Door {
     pub(super) guard: Guard,
     pub(super) rules: Arc<Rules>,
 }
 
 impl Rules {
-    /// Reads the secrets.
+    /// Builds the rules and reads their secrets.
     pub(super) fn build(config: &ApiConfig, gate: &Gate) -> Result<Self, BuildError> {
         let (basic_auth, authorization) =
             (config.basic_auth.as_ref(), config.authorization.as_ref());
@@ -72,8 +73,9 @@ impl Rules {
             return Ok(anybody);
         }
         self.check_host(head.headers)?;
-        if guard == Guard::Change {
-            check_origin(head.headers)?;
+        if guard == Guard::Change && is_cross_site(head.headers) {
+            let reason = "a page of another origin cannot change anything here";
+            return Err(Rejection::new(RejectionKind::Forbidden, reason).into());
         }
         if let Some(gate) = &self.gate {
             let access = gate.access(match guard {
@@ -88,14 +90,14 @@ impl Rules {
             (Some(callers), _) => callers.identify(head.headers, head.certificate),
             (None, _) if here => Ok(anybody),
             (None, _) => {
-                let reason = "only callers on this machine are let in here: set authorization under [api], or remote_reads for those who only read";
+                let reason = "only callers on this machine have access: set authorization under [api], or remote_reads = true for callers that only read";
                 Err(Rejection::new(RejectionKind::Forbidden, reason).into())
             }
         }
     }
 
-    /// Refuses a host name that this process does not go by: a browser was led here by the name
-    /// servers of somebody else. No name server can make a browser ask for an address instead.
+    /// Refuses a host name that is not configured: DNS rebinding may have led a browser here. An
+    /// address as host is safe, since no name server can make a browser use one.
     fn check_host(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let host = headers.get(HOST).and_then(|value| value.to_str().ok());
         let authority = host.and_then(|host| host.parse::<Authority>().ok());
@@ -120,31 +122,6 @@ impl Rules {
             .chain(["localhost"])
             .any(|name| name.trim_end_matches('.').eq_ignore_ascii_case(host))
     }
-}
-
-/// Refuses what a page of another origin makes a browser send.
-fn check_origin(headers: &HeaderMap) -> Result<(), Refusal> {
-    let foreign = || {
-        let reason = "a page of another origin cannot change anything here";
-        Err(Rejection::new(RejectionKind::Forbidden, reason).into())
-    };
-    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
-    if !matches!(site, None | Some(b"same-origin" | b"none")) {
-        return foreign();
-    }
-    for origin in headers.get_all(ORIGIN) {
-        let origin = origin.to_str().ok();
-        let origin = origin.and_then(|origin| origin.parse::<Uri>().ok());
-        let origin = origin.as_ref().and_then(Uri::authority);
-        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-        let own = origin
-            .zip(host)
-            .is_some_and(|(origin, host)| origin.as_str().eq_ignore_ascii_case(host));
-        if !own {
-            return foreign();
-        }
-    }
-    Ok(())
 }
 
 impl Access for Door {
@@ -195,7 +172,7 @@ mod tests {
         let headers: HeaderMap = pairs.collect();
         let head = Head {
             method: &Method::GET,
-            uri: &Uri::from_static("/"),
+            uri: &http::Uri::from_static("/"),
             headers: &headers,
             params: &[],
             peer: (peer, 1).into(),

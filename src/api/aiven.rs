@@ -1,4 +1,5 @@
-//! Plans of providers of Aiven's services as JSON: what would be changed and why, and what was.
+//! Plans of providers of Aiven's services as JSON: the changes to make and why, and the changes
+//! made.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use serde::Serialize;
 
 use super::json;
 
-/// Where plans are.
+/// Path of the plans.
 pub(super) const PLANS: &str = "/api/v1/aiven/plans";
 
 #[derive(Serialize)]

@@ -1,4 +1,4 @@
-//! Dead letters on the admin address: to list them, to send them again, to discard them.
+//! Dead letters at the admin address: lists them, sends them again, discards them.
 
 use std::time::Duration;
 
@@ -12,49 +12,49 @@ use metrifold_http::{Request, Response, answer, body};
 
 use super::json;
 
-/// Where dead letters are listed.
+/// Path of the list.
 pub const LIST: &str = "/api/v1/dead-letters";
-/// Where they are sent again.
+/// Path of requests that send letters again.
 pub const RESEND: &str = "/api/v1/dead-letters/resend";
-/// Where they are discarded.
+/// Path of requests that discard letters.
 pub const DISCARD: &str = "/api/v1/dead-letters/discard";
 
-/// The most letters that one request may name.
+/// Most letters per request.
 pub const NAMED_MAX: usize = 100;
 
-/// How many letters are listed unless the request says otherwise.
+/// Default number of letters in a list.
 pub const LIMIT: usize = 100;
 
-/// How long a request to send letters again may take. What has not been delivered by then stays.
+/// Longest time that a request sends letters again. Letters that are not delivered by then stay.
 pub const RESEND_LIMIT: Duration = Duration::from_secs(20);
 
-/// A body holds a hundred names.
+/// Bytes of a body, enough for [`NAMED_MAX`] ids.
 const BODY_MAX: usize = 64 << 10;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Which letters something is to be done with.
+/// The letters that a request names.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Named {
-    /// Their names.
+    /// Ids of the letters.
     pub ids: Vec<String>,
 }
 
-/// What came of it.
+/// Outcomes of a request.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Results {
-    /// For each letter, in the order of the request.
+    /// One per letter, in the order of the request.
     pub results: Vec<Done>,
 }
 
-/// What came of it for one letter.
+/// Outcome for one letter.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Done {
-    /// Its name.
+    /// Id of the letter.
     pub id: String,
-    /// Whether it was done, so that there is no such letter any more.
+    /// Whether the letter was sent or discarded, and therefore removed.
     pub done: bool,
-    /// Why not.
+    /// Reason of a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -71,7 +71,7 @@ impl Done {
 
 const UNKNOWN: &str = "there is no such letter";
 
-/// Lists letters as the query asks: `sink`, `tenant`, `limit`.
+/// Lists letters, filtered by the query's `sink`, `tenant` and `limit`.
 pub(super) async fn list(stores: &Stores, query: Option<&str>) -> Response {
     let filter = match filter(query.unwrap_or_default()) {
         Ok(filter) => filter,
@@ -89,7 +89,7 @@ fn filter(query: &str) -> Result<Filter, String> {
         limit: LIMIT,
         ..Filter::default()
     };
-    // The URL is there for its query alone.
+    // The query is parsed as part of a made-up URL.
     let url = reqwest::Url::parse(&format!("http://query/?{query}"));
     let url = url.map_err(|error| error.to_string())?;
     for (key, value) in url.query_pairs() {
@@ -98,7 +98,7 @@ fn filter(query: &str) -> Result<Filter, String> {
             "tenant" => filter.tenant = Some(value.into_owned()),
             "limit" => {
                 let limit = value.parse();
-                filter.limit = limit.map_err(|_| format!("limit {value:?} is no number"))?;
+                filter.limit = limit.map_err(|_| format!("limit {value:?} is not a number"))?;
             }
             _ => return Err(format!("there is no {key:?}: use sink, tenant and limit")),
         }
@@ -106,7 +106,7 @@ fn filter(query: &str) -> Result<Filter, String> {
     Ok(filter)
 }
 
-/// Sends the letters again that the request names.
+/// Sends the named letters again.
 pub(super) async fn resend(stores: &Stores, request: Request) -> Response {
     let ids = match named(request).await {
         Ok(ids) => ids,
@@ -138,7 +138,7 @@ pub(super) async fn resend(stores: &Stores, request: Request) -> Response {
     json(&Results { results })
 }
 
-/// Discards the letters that the request names.
+/// Discards the named letters.
 pub(super) async fn discard(stores: &Stores, request: Request) -> Response {
     let ids = match named(request).await {
         Ok(ids) => ids,
@@ -159,7 +159,7 @@ pub(super) async fn discard(stores: &Stores, request: Request) -> Response {
     }
 }
 
-/// The names in a request, or the answer to it.
+/// Reads the ids from a request, or returns the answer that refuses it.
 async fn named(request: Request) -> Result<Vec<String>, Response> {
     let refuse = |reason: &str| answer::text(StatusCode::BAD_REQUEST, reason);
     let length = request.content_length();

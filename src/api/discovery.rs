@@ -1,4 +1,4 @@
-//! Providers of targets as JSON: how it goes with each, what it knows, and what is published of it.
+//! Providers of targets as JSON: their state, their targets, and the published form of each.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use metrifold_telemetry::State;
 
 use super::json;
 
-/// Where providers and their targets are.
+/// Path of providers and targets.
 pub(super) const DISCOVERY: &str = "/api/v1/discovery";
 
-/// How many targets are listed unless the request says otherwise, and at most.
+/// Default and largest number of targets in an answer.
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 
@@ -25,7 +25,7 @@ const LIMIT_MAX: usize = 1000;
 struct Answer {
     providers: Vec<Provider>,
     publish: Vec<PublishStatus>,
-    /// How many targets match what was asked for, of which some are listed.
+    /// Number of targets that match the query; `targets` holds one page of them.
     matched: usize,
     targets: Vec<Found>,
 }
@@ -40,9 +40,9 @@ struct Provider {
 #[derive(Serialize)]
 struct Found {
     discovery: Arc<str>,
-    /// What the provider says of it.
+    /// Labels as the provider reports them.
     labels: Target,
-    /// What is published of it.
+    /// The target in the publishers that read this provider.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     published: Vec<After>,
 }
@@ -50,13 +50,13 @@ struct Found {
 #[derive(Serialize)]
 struct After {
     publish: Arc<str>,
-    /// The labels after the rules; none if it is left out.
+    /// Labels after relabelling; `None` if the target is not published.
     labels: Option<Target>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dropped: Option<&'static str>,
 }
 
-/// What is asked for.
+/// Parameters of the query.
 struct Asked {
     provider: Option<String>,
     search: String,
@@ -64,14 +64,15 @@ struct Asked {
     offset: usize,
 }
 
-/// Tells of providers as the query asks: `provider`, `search`, `limit`, `offset`.
+/// Answers with providers and targets, filtered by the query's `provider`, `search`, `limit` and
+/// `offset`.
 pub(super) async fn discovery(directory: &Directory, query: Option<&str>) -> Response {
     let asked = match asked(query.unwrap_or_default()) {
         Ok(asked) => asked,
         Err(reason) => return answer::text(StatusCode::BAD_REQUEST, &reason),
     };
     let directory = directory.clone();
-    // To search a hundred thousand targets takes a while.
+    // Searching a hundred thousand targets takes too long for a worker thread.
     match spawn_blocking(move || look(&directory, &asked)).await {
         Ok(Some(found)) => json(&found),
         Ok(None) => answer::text(StatusCode::NOT_FOUND, "there is no such provider"),
@@ -79,7 +80,7 @@ pub(super) async fn discovery(directory: &Directory, query: Option<&str>) -> Res
     }
 }
 
-/// Providers and publishers that do not run.
+/// Names of providers and publishers that do not run.
 pub(super) fn waiting(providers: &Handles) -> Vec<String> {
     let providers = providers.iter();
     providers
@@ -138,7 +139,7 @@ fn look(directory: &Directory, asked: &Asked) -> Option<Answer> {
     })
 }
 
-/// What becomes of a target when it is published.
+/// The form in which a target is published.
 fn after(published: &Arc<Published>, target: &Target) -> After {
     let relabelled = published.relabel(std::slice::from_ref(target)).pop();
     let (labels, dropped) = match relabelled {
@@ -160,7 +161,7 @@ fn asked(query: &str) -> Result<Asked, String> {
         limit: LIMIT,
         offset: 0,
     };
-    // The URL is there for its query alone.
+    // The query is parsed as part of a made-up URL.
     let url = reqwest::Url::parse(&format!("http://query/?{query}"));
     let url = url.map_err(|error| error.to_string())?;
     for (key, value) in url.query_pairs() {

@@ -1,7 +1,7 @@
-//! What happens, told as it happens: reloads and the states of components, as server-sent events.
+//! Reloads and state changes of components as server-sent events.
 //!
-//! Nobody waits for whoever listens: one that takes its events too slowly is cut off, and reads the
-//! topology when it comes back.
+//! Events never wait for a listener: one that reads too slowly is disconnected, and reads the
+//! topology when it connects again.
 
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -17,16 +17,16 @@ use metrifold_telemetry::{State, StateChange, Telemetry};
 
 use super::{RETRY_AFTER, Status};
 
-/// Where events are told.
+/// Path of the events.
 pub(super) const EVENTS: &str = "/api/v1/events";
 
-/// The most that listen at once.
+/// Most listeners at once.
 const LISTENERS_MAX: usize = 64;
 
-/// The most events that one who listens may be behind.
+/// Most events that a listener may lag behind.
 const BEHIND_MAX: usize = 256;
 
-/// The states of components, as they change.
+/// State changes of components, for all listeners.
 pub(super) struct Feed {
     states: broadcast::Sender<StateChange>,
     places: Arc<Semaphore>,
@@ -50,12 +50,12 @@ struct ComponentState<'a> {
 }
 
 impl Feed {
-    /// A feed of what becomes of the components that `telemetry` knows.
+    /// A feed of the state changes of the components of `telemetry`.
     pub(super) fn new(telemetry: &Telemetry) -> Self {
         let states = broadcast::Sender::new(BEHIND_MAX);
         let tell = states.clone();
         telemetry.watch_states(move |change| {
-            // An error says that nobody listens.
+            // An error means that nobody listens.
             let _ = tell.send(change);
         });
         Self {
@@ -65,10 +65,10 @@ impl Feed {
     }
 }
 
-/// Begins to tell.
+/// Answers with a stream of events.
 pub(super) fn listen(status: &Status) -> Response {
     let Ok(place) = Arc::clone(&status.feed.places).try_acquire_owned() else {
-        let text = format!("{LISTENERS_MAX} listen to events already");
+        let text = format!("there are {LISTENERS_MAX} listeners for events already");
         return answer::retry_after(StatusCode::SERVICE_UNAVAILABLE, RETRY_AFTER, &text);
     };
     let (tell, events) = mpsc::channel(BEHIND_MAX);
@@ -78,7 +78,7 @@ pub(super) fn listen(status: &Status) -> Response {
     answer::events(events)
 }
 
-/// Tells one who listens, for as long as he does and keeps up.
+/// Forwards events to one listener until it disconnects or lags too far behind.
 async fn forward(
     mut reloads: broadcast::Receiver<Arc<Report>>,
     mut states: broadcast::Receiver<StateChange>,
@@ -129,7 +129,7 @@ fn component(change: &StateChange) -> Event {
 }
 
 fn event(name: &'static str, data: &impl Serialize) -> Event {
-    // Strings and numbers can always be written.
+    // Serializing strings and numbers cannot fail.
     let data = serde_json::to_string(data).unwrap_or_default();
     Event { name, data }
 }
@@ -166,7 +166,7 @@ mod tests {
         let first = events.recv().await.unwrap();
         let data = r#"{"id":"a","kind":"sink","type":"thanos","state":"restarting"}"#;
         assert_eq!((first.name, first.data.as_str()), ("component", data));
-        // One more fits; the other does not.
+        // One more event fits; the next does not.
         for id in ["b", "c"] {
             states.send(change(id)).unwrap();
         }

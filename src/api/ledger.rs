@@ -1,5 +1,5 @@
-//! The ledgers of sinks as JSON: what came, what became of it, what is there, and whether that is
-//! all.
+//! The ledgers of sinks as JSON: what each sink received, delivered, dropped and has queued, and
+//! whether these balance.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,49 +16,50 @@ use super::json;
 pub use metrifold_model::ledger::Difference;
 use metrifold_model::ledger::Line;
 
-/// Where the ledgers are.
+/// Path of the ledgers.
 pub const LEDGER: &str = "/api/v1/ledger";
 
-/// The most tenants that can be asked for by name.
+/// Most tenants with a line of their own.
 pub const TENANTS_MAX: usize = 1000;
 
-/// The pauses between readings as long as one does not balance. Something that is on its way from
-/// one side to the other has arrived after these; what still lacks the same has lost it.
+/// Milliseconds between readings while a ledger does not balance. A batch that a reading caught
+/// between two accounts has arrived by the last one; a difference that stays the same is a lost
+/// batch.
 const PAUSES: [u64; 7] = [2, 5, 10, 20, 40, 80, 160];
 
-/// The answer.
+/// The answer of the endpoint.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Ledgers {
-    /// Whether all of them balance.
+    /// Whether all ledgers balance.
     pub balances: Balance,
-    /// When they were read, in seconds since the epoch.
+    /// Time of the reading, in seconds since the epoch.
     pub time: u64,
-    /// By sink.
+    /// One ledger per sink.
     pub sinks: Vec<Sink>,
 }
 
-/// Whether what was received is what was delivered, dropped and queued.
+/// Whether received equals delivered plus dropped plus queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Balance {
-    /// It is, or it is not.
+    /// Known to balance, or not to.
     Known(bool),
-    /// Nobody can say: so much goes through that no reading was of one moment.
+    /// Undecided: with this much traffic no reading was of a single moment.
     Open(Open),
 }
 
-/// Why nobody can say.
+/// Reason why a balance is undecided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Open {
-    /// Data is moving.
+    /// Batches moved while the accounts were read.
     Moving,
 }
 
 impl Balance {
     const MOVING: Self = Self::Open(Open::Moving);
 
-    /// Of both: what does not balance weighs more than what is not known.
+    /// Combines two: a known imbalance outranks an undecided balance.
     fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::Known(false), _) | (_, Self::Known(false)) => Self::Known(false),
@@ -71,31 +72,31 @@ impl Balance {
 /// The ledger of a sink.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Sink {
-    /// Its name.
+    /// Name of the sink.
     pub sink: String,
-    /// Since when what only memory had is accounted for, in seconds since the epoch.
+    /// Start of the accounts of batches in memory, in seconds since the epoch.
     pub since: u64,
-    /// Whether what went through a queue on disk is accounted for across restarts.
+    /// Whether batches in a queue on disk are accounted for across restarts.
     pub across_restarts: bool,
-    /// Whether it balances.
+    /// Whether this ledger balances.
     pub balances: Balance,
-    /// How long ago the oldest came that is queued.
+    /// Age of the oldest queued batch.
     pub oldest_seconds: Option<f64>,
-    /// The bytes that are queued.
+    /// Bytes that are queued.
     pub queued_bytes: u64,
-    /// How long delivering them takes at the present rate; none if nothing goes.
+    /// Seconds until they are delivered at the present rate; `None` if nothing is delivered.
     pub drain_seconds: Option<f64>,
-    /// For how long the endpoint has been failing; none if it is not.
+    /// Seconds for which the endpoint has been failing; `None` while it is healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing_seconds: Option<f64>,
-    /// All together.
+    /// Sum of all lines.
     pub total: Row,
-    /// The tenants with the most samples, and without samples with the most batches.
+    /// The largest tenants by samples, then by batches.
     pub tenants: Vec<Row>,
-    /// What has no tenant.
+    /// Line of batches without a tenant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub without_tenant: Option<Row>,
-    /// All other tenants together.
+    /// Sum of all other tenants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub other: Option<Row>,
 }
@@ -103,29 +104,29 @@ pub struct Sink {
 /// A line of a ledger.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Row {
-    /// Whose it is, if it is that of one tenant.
+    /// The tenant; `None` on a line of several, or of none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
-    /// What came.
+    /// Received by the sink.
     pub received: Amount,
-    /// What was delivered.
+    /// Delivered to the endpoint.
     pub delivered: Amount,
-    /// What was given up, by reason.
+    /// Given up, by reason.
     pub dropped: BTreeMap<String, Amount>,
-    /// What is there, counted from what holds it.
+    /// Still in the queue or in flight, counted from the structures that hold the batches.
     pub queued: Amount,
-    /// What of the received is none of these.
+    /// Received less delivered, dropped and queued: zero unless a batch is lost or moving.
     pub difference: Amount,
 }
 
-/// So much of something.
+/// An amount of data, or a difference of two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Amount {
-    /// Samples, of batches that were counted.
+    /// Samples of the batches that were counted.
     pub samples: i64,
     /// Batches.
     pub batches: i64,
-    /// Those of the batches whose samples nobody has counted.
+    /// Batches whose samples were never counted.
     pub uncounted_batches: i64,
     /// Encoded bytes.
     pub bytes: i64,
@@ -207,14 +208,14 @@ impl Sink {
     }
 }
 
-/// What a request asks for.
+/// Parameters of the query.
 #[derive(Debug, PartialEq, Eq)]
 struct Asked {
     sink: Option<String>,
     tenants: usize,
 }
 
-/// Answers with the ledgers that the query asks for: `sink`, `tenants`.
+/// Answers with the ledgers, filtered by the query's `sink` and `tenants`.
 pub(super) async fn ledger(telemetry: &Telemetry, query: Option<&str>) -> Response {
     let asked = match asked(query.unwrap_or_default()) {
         Ok(asked) => asked,
@@ -238,7 +239,7 @@ pub(super) async fn ledger(telemetry: &Telemetry, query: Option<&str>) -> Respon
     })
 }
 
-/// Reads all ledgers, those that do not balance again until it is known why.
+/// Reads all ledgers, and those that do not balance again until the cause is known.
 async fn read(telemetry: &Telemetry) -> Vec<(SinkLedger, Balance)> {
     let first = |ledger: SinkLedger| {
         let balance = match ledger.ledger.balances() {
@@ -281,7 +282,7 @@ fn asked(query: &str) -> Result<Asked, String> {
         sink: None,
         tenants: LEDGER_TENANTS,
     };
-    // The URL is there for its query alone.
+    // The query is parsed as part of a made-up URL.
     let url = reqwest::Url::parse(&format!("http://query/?{query}"));
     let url = url.map_err(|error| error.to_string())?;
     for (key, value) in url.query_pairs() {
@@ -298,7 +299,7 @@ fn asked(query: &str) -> Result<Asked, String> {
     Ok(asked)
 }
 
-/// Since the epoch.
+/// Seconds since the epoch.
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs())
 }

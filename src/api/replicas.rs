@@ -1,4 +1,4 @@
-//! The replicas of all routers as JSON: which are asked, and why others are not.
+//! The replicas of all routers as JSON: which are queried, and why others are not.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::Status;
 
-/// Where they are.
+/// Path of the replicas.
 pub(super) const REPLICAS: &str = "/api/v1/replicas";
 
 #[derive(Serialize)]
@@ -19,11 +19,11 @@ pub(super) struct Answer {
 struct Router {
     sink: Arc<str>,
     r#type: String,
-    /// What the router tells.
+    /// Details as the router reports them.
     fleet: Box<RawValue>,
 }
 
-/// What each router tells of its replicas.
+/// Replicas of every router.
 pub(super) fn replicas(status: &Status) -> Answer {
     let config = status.board.config();
     let components = status.components(&config);

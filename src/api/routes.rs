@@ -17,7 +17,7 @@ use super::{
     PAGE, RELOAD, Status, aiven, dead_letters, discovery, json, ledger, replicas, targets, typed,
 };
 
-/// An endpoint: where it is, whom it takes, and what it does.
+/// An endpoint: path, methods, access, and handler.
 pub(super) struct Endpoint {
     pub(super) path: &'static str,
     pub(super) methods: Methods,
@@ -25,7 +25,7 @@ pub(super) struct Endpoint {
     answer: fn(Arc<Status>, Request) -> BoxFuture<Response>,
 }
 
-/// An endpoint that is served.
+/// The handler of one endpoint.
 pub(super) struct Endpoints {
     pub(super) endpoint: &'static Endpoint,
     pub(super) status: Arc<Status>,
@@ -56,7 +56,7 @@ const fn change(
     }
 }
 
-/// What a tenant uses of what its limits are, and what is left.
+/// Path of a tenant's usage and limits.
 const USAGE: &str = "/api/v1/tenants/{tenant}/usage";
 
 fn usage(status: &Status, request: &Request) -> Response {
@@ -64,10 +64,10 @@ fn usage(status: &Status, request: &Request) -> Response {
     let own = request.caller.tenants();
     let is_own = |one: &Membership| *one.name == *name || *one.tenant == *name;
     if !own.is_empty() && !own.iter().any(is_own) {
-        let reason = "that is another tenant's";
+        let reason = "the caller has no access to this tenant";
         return rejection::json(&Rejection::new(RejectionKind::Forbidden, reason));
     }
-    // Components know a tenant by what its data is called.
+    // Components know a tenant by its id.
     let tenants = status.gate.tenants();
     let id = tenants.id(name).map_or(name, |id| &**id);
     let (shared, now) = (status.directory.shared(), Instant::now());
@@ -156,7 +156,7 @@ impl Handler for Endpoints {
     }
 
     fn answers_half_closed(&self) -> bool {
-        // Whoever listens to events sends nothing more anyway.
+        // A listener of events sends nothing after its request.
         self.endpoint.path != EVENTS
     }
 }
@@ -164,6 +164,15 @@ impl Handler for Endpoints {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_path_is_documented() {
+        let page = include_str!("../../docs/operations.md");
+        for endpoint in TABLE {
+            let path = endpoint.path.replace("{tenant}", "NAME");
+            assert!(page.contains(&format!("`{path}`")), "{path}");
+        }
+    }
 
     #[test]
     fn what_takes_another_method_than_get_is_guarded_as_a_change() {

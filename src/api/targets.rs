@@ -1,8 +1,7 @@
-//! Targets that are scraped, in the shape of Prometheus' `/api/v1/targets`, and the page that shows
-//! them.
+//! Scraped targets in the shape of Prometheus' `/api/v1/targets`, and the page that shows them.
 //!
-//! Beyond Prometheus' `state` and `scrapePool`, a query may have `health`, `search`, `limit` and
-//! `offset`, since there may be many thousands.
+//! Beside Prometheus' `state` and `scrapePool`, a query may have `health`, `search`, `limit` and
+//! `offset`, since there may be many thousands of targets.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,9 +17,9 @@ use metrifold_scrape::{Dropped, Health, Pools, TargetStatus};
 
 use super::json;
 
-/// Where targets are.
+/// Path of the targets.
 pub(super) const TARGETS: &str = "/api/v1/targets";
-/// The page that shows them.
+/// The page that shows the targets.
 pub(super) const PAGE: &str = include_str!("targets.html");
 
 #[derive(Serialize)]
@@ -35,9 +34,9 @@ struct Data {
     active_targets: Vec<Active>,
     dropped_targets: Vec<DroppedTarget>,
     dropped_target_counts: BTreeMap<Arc<str>, usize>,
-    /// How many active targets match what was asked for, of which some are listed.
+    /// Number of active targets that match the query; `active` holds one page of them.
     matched: usize,
-    /// How many of them there are by health.
+    /// Number of matching targets by health.
     healths: BTreeMap<&'static str, usize>,
 }
 
@@ -63,11 +62,11 @@ struct Active {
 struct DroppedTarget {
     discovered_labels: Target,
     scrape_pool: Arc<str>,
-    /// Why it is not scraped.
+    /// Why the target is not scraped.
     reason: String,
 }
 
-/// What is asked for.
+/// Parameters of the query.
 #[derive(Debug, PartialEq, Eq)]
 struct Asked {
     active: bool,
@@ -79,14 +78,14 @@ struct Asked {
     offset: usize,
 }
 
-/// Tells of targets as the query asks.
+/// Answers with the targets that match the query.
 pub(super) async fn targets(directory: &Directory, query: Option<&str>) -> Response {
     let asked = match asked(query.unwrap_or_default()) {
         Ok(asked) => asked,
         Err(reason) => return answer::text(StatusCode::BAD_REQUEST, &reason),
     };
     let shared = directory.shared().clone();
-    // To search many thousands takes a while.
+    // Searching many thousands takes too long for a worker thread.
     match spawn_blocking(move || look(&shared, &asked)).await {
         Ok(data) => json(&Answer {
             status: "success",
@@ -170,13 +169,13 @@ impl From<Dropped> for DroppedTarget {
     }
 }
 
-/// How Go writes that there was no time.
+/// The zero time as Go writes it.
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
 /// A time in milliseconds since the epoch as Prometheus writes it.
 fn rfc3339(at: i64) -> String {
     let (days, rest) = (at.div_euclid(86_400_000), at.rem_euclid(86_400_000));
-    // Of the proleptic Gregorian calendar, counted in eras of 400 years that begin in March.
+    // Proleptic Gregorian calendar, counted in eras of 400 years that begin in March.
     let shifted = days + 719_468;
     let (era, day) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
@@ -200,7 +199,7 @@ fn asked(query: &str) -> Result<Asked, String> {
         limit: usize::MAX,
         offset: 0,
     };
-    // The URL is there for its query alone.
+    // The query is parsed as part of a made-up URL.
     let url = reqwest::Url::parse(&format!("http://query/?{query}"));
     let url = url.map_err(|error| error.to_string())?;
     for (key, value) in url.query_pairs() {

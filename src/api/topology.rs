@@ -1,4 +1,5 @@
-//! The topology as JSON: what runs, what goes through it, and what came of the last reloads.
+//! The topology as JSON: the running components, their traffic, and the outcome of the last
+//! reloads.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -36,14 +37,14 @@ struct Component {
     queue: Option<QueueFill>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_error: Option<LastError>,
-    /// For how long the far end has been failing.
+    /// Seconds for which the far end has been failing.
     #[serde(skip_serializing_if = "Option::is_none")]
     failing_seconds: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting: Option<Waiting>,
 }
 
-/// What has not been delivered, in memory and on disk.
+/// Batches that are not delivered yet, in memory and on disk.
 #[derive(Serialize)]
 struct Waiting {
     batches: u64,
@@ -62,7 +63,7 @@ struct LastError {
     /// Seconds since the epoch.
     time: u64,
     text: String,
-    /// Since when what had failed succeeds again.
+    /// When the failed operation succeeded again, in seconds since the epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     over: Option<u64>,
 }
@@ -92,7 +93,7 @@ struct RefusedReload {
     errors: Vec<Finding>,
 }
 
-/// The graph as it runs.
+/// The running graph.
 pub(super) fn topology(status: &Status) -> Topology {
     let config = status.board.config();
     let components = status
@@ -179,7 +180,7 @@ impl RefusedReload {
     }
 }
 
-/// Since the epoch.
+/// Seconds since the epoch.
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs())
 }

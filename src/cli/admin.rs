@@ -1,4 +1,4 @@
-//! How subcommands find a running process and ask it: its admin address.
+//! Finds the admin address of a running process and sends requests to it.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -20,23 +20,23 @@ use super::{EXIT_FAILURE, Global, report};
 /// Which process is meant.
 #[derive(Debug, Args)]
 pub(super) struct AdminArgs {
-    /// The admin address of the process, instead of the configuration's
+    /// Admin address of the process; by default, that of the configuration
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_address)]
     address: Option<String>,
 
-    /// A file with the token that `[api]` asks for, instead of the configuration's credentials
+    /// File with the token for `[api]`; by default, the credentials of the configuration
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
 
-/// A running process.
+/// The admin address of a running process, with credentials.
 #[derive(Debug)]
 pub(super) struct Process {
     address: String,
     credentials: Option<HeaderValue>,
 }
 
-/// Its address.
+/// Shows the address.
 impl fmt::Display for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.address)
@@ -52,7 +52,7 @@ fn parse_address(text: &str) -> Result<String, String> {
 }
 
 impl AdminArgs {
-    /// The process and what to show it, or the exit code.
+    /// Returns the process and the credentials for it, or an exit code.
     pub(super) fn find(&self, global: &Global) -> Result<Process, u8> {
         let (address, configured) = match &self.address {
             Some(address) => (address.clone(), (None, None)),
@@ -70,7 +70,7 @@ impl AdminArgs {
                     EXIT_FAILURE
                 })?
             }
-            // Either will do.
+            // Either kind of credentials is accepted.
             (None, (basic_auth, None)) => tried(basic_auth.as_ref(), None),
             (None, (_, authorization)) => tried(None, authorization.as_ref()),
         };
@@ -81,14 +81,15 @@ impl AdminArgs {
     }
 }
 
-/// Credentials that the process may be able to read, and this user not.
+/// Credentials from the configuration, if they can be read: their files may belong to the process's
+/// user.
 fn tried(
     basic_auth: Option<&BasicAuth>,
     authorization: Option<&Authorization>,
 ) -> Option<HeaderValue> {
     read(basic_auth, authorization).unwrap_or_else(|error| {
         report::complain(&format!(
-            "asking without credentials: {error}; use --token-file"
+            "sending the request without credentials: {error}; use --token-file"
         ));
         None
     })
@@ -106,32 +107,34 @@ fn read(
     header.map_err(|error| error.to_string())
 }
 
-/// What the configuration says of the credentials that the admin address asks for.
+/// Credentials for the admin address, as the configuration states them.
 type Configured = (Option<BasicAuth>, Option<Authorization>);
 
-/// The admin address of the configuration and its credentials, or the exit code.
+/// The configured admin address with its credentials, or an exit code.
 fn configured(global: &Global) -> Result<(String, Configured), u8> {
-    // Whatever else is wrong with it is for the process to judge.
+    // Other errors in the configuration are no reason to refuse: the process reports them.
     let api = config::api_of(&global.config, &ProcessEnvironment).map_err(|found| {
         if found.is_empty() {
             report::complain(
-                "nobody was asked: the configuration has no [api] with an address: use --address",
+                "no request was sent: the configuration has no [api] with an address: use --address",
             );
             return EXIT_FAILURE;
         }
         let code = report::refuse(&found);
-        report::complain("nobody was asked: correct the configuration, or use --address");
+        report::complain("no request was sent: correct the configuration, or use --address");
         code
     })?;
     if api.address.0.port() == 0 {
-        report::complain("the configuration leaves the port of [api] open: use --address");
+        report::complain(
+            "the port of [api] is 0 in the configuration, so the actual one is unknown: use --address",
+        );
         return Err(EXIT_FAILURE);
     }
     let address = reachable(api.address.0).to_string();
     Ok((address, (api.basic_auth, api.authorization)))
 }
 
-/// Where to reach what listens on an address: loopback, when that is all of them.
+/// Address to connect to: loopback if the process listens on all addresses.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -141,7 +144,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Asks, and returns the status and the text of the answer.
+/// Sends a request, and returns status and text of the answer.
 pub(super) fn ask(
     process: &Process,
     method: Method,
@@ -149,7 +152,7 @@ pub(super) fn ask(
     body: String,
     timeout: Period,
 ) -> Result<(StatusCode, String), String> {
-    // The client wants one, though it speaks plain HTTP here.
+    // reqwest needs a provider even for plain HTTP.
     install_crypto_provider();
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
@@ -167,7 +170,7 @@ pub(super) fn ask(
     })
 }
 
-/// The reasons behind an error, which alone says little.
+/// An error with its sources, since its own message says little.
 fn describe(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();

@@ -1,4 +1,4 @@
-//! `aiven plan`: what would be changed at Aiven, and why. Changes nothing.
+//! `aiven plan`: prints the changes to make at Aiven, and why. Changes nothing.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ Examples:
   metrifold aiven plan
   metrifold aiven plan aiven --format json | jq '.providers[].plan.steps'
 
-Aiven is asked with the configuration's token, and nothing is changed there, whatever the \
-configuration says. What the running process has planned and done is at /api/v1/aiven/plans. Exits \
+Reads projects with the configuration's token, and changes nothing at Aiven, whatever the \
+configuration says. See /api/v1/aiven/plans for the plans and changes of the running process. Exits \
 with 0 when there is a plan, and with 1 when a project could not be read.";
 
 #[derive(Debug, Args)]
@@ -34,22 +34,22 @@ pub(super) struct AivenArgs {
 
 #[derive(Debug, Subcommand)]
 enum AivenCommand {
-    /// Print what would be changed so that services have the Prometheus integration, and why
+    /// Print the changes that give services the Prometheus integration, with their reasons
     Plan(PlanArgs),
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 struct PlanArgs {
-    /// The provider: its name under `[discovery]`; all of type aiven by default
+    /// Name of the provider under `[discovery]`; by default, all of type aiven
     #[arg(value_name = "NAME")]
     name: Option<String>,
 
-    /// What is written
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
 
-    /// How long an answer is waited for
+    /// Longest time to wait for an answer
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_timeout)]
     timeout: Period,
 }
@@ -58,7 +58,7 @@ struct PlanArgs {
 enum Format {
     /// One change per line
     Text,
-    /// For machines, as the admin address has it
+    /// JSON, as on the admin address
     Json,
 }
 
@@ -122,7 +122,7 @@ pub(super) fn execute(global: &Global, args: &AivenArgs) -> u8 {
     }
 }
 
-/// The plan of a provider after its first look.
+/// The plan after the provider's first attempt.
 async fn plan(
     name: Arc<str>,
     table: &ProviderTable,
@@ -138,7 +138,7 @@ fn text(name: &str, status: &PlanStatus) -> String {
     let mut text = String::new();
     for step in &status.plan.steps {
         let what = step.what();
-        // Writing to a text cannot fail.
+        // Writing to a `String` cannot fail.
         let _ = match step {
             Step::CreateEndpoint { endpoint, why, .. } => {
                 writeln!(text, "+ {what}: create the endpoint {endpoint}: {why}")

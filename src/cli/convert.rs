@@ -1,4 +1,4 @@
-//! `convert`: prints the configuration that takes the place of another program's.
+//! `convert`: prints a configuration that replaces another program.
 
 mod mpp;
 mod observatorium;
@@ -31,15 +31,15 @@ pub(super) struct ConvertArgs {
 
 #[derive(Debug, Subcommand)]
 enum Program {
-    /// What takes the place of mpp, the proxy in front of several Prometheis
+    /// mpp, the proxy in front of several Prometheis
     Mpp(mpp::MppArgs),
-    /// What takes the place of the Observatorium API, with its tenants, roles and additional endpoints
+    /// The Observatorium API, with its tenants, roles and additional endpoints
     Observatorium(observatorium::ObservatoriumArgs),
-    /// What takes the place of Promregator, which finds instances of Cloud Foundry
+    /// Promregator, which discovers and scrapes instances of Cloud Foundry
     Promregator(promregator::PromregatorArgs),
 }
 
-/// A configuration, and what there is to say of it.
+/// A configuration, and notes on what could not be converted.
 #[derive(Debug)]
 struct Converted {
     text: String,

@@ -1,4 +1,4 @@
-//! `dead-letters`: what endpoints have refused, as a running process keeps it.
+//! `dead-letters`: batches that endpoints have refused, as a running process keeps them.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -38,11 +38,11 @@ pub(super) struct DeadLettersArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// List them, the newest first
+    /// List dead letters, the newest first
     List(ListArgs),
-    /// Put them into their sinks' queues again; one is removed once its sink has it
+    /// Queue dead letters at their sinks again; each is removed once its sink has it
     Resend(ChosenArgs),
-    /// Remove them
+    /// Remove dead letters
     Discard(ChosenArgs),
 }
 
@@ -51,11 +51,11 @@ struct ListArgs {
     #[command(flatten)]
     filter: FilterArgs,
 
-    /// The most letters to list
+    /// Maximum number of letters to list
     #[arg(long, value_name = "N", default_value = "100")]
     limit: usize,
 
-    /// Write JSON, for machines
+    /// Print JSON
     #[arg(long)]
     json: bool,
 
@@ -65,7 +65,7 @@ struct ListArgs {
 
 #[derive(Debug, Args)]
 struct ChosenArgs {
-    /// The letters, by the names that `list` gives
+    /// Letters, by their names in `list`
     #[arg(
         value_name = "ID",
         required_unless_present = "all",
@@ -73,7 +73,7 @@ struct ChosenArgs {
     )]
     ids: Vec<String>,
 
-    /// All letters that there are now, or those of --sink and --tenant
+    /// All present letters, or those of --sink and --tenant
     #[arg(long)]
     all: bool,
 
@@ -86,16 +86,16 @@ struct ChosenArgs {
 
 #[derive(Debug, Args)]
 struct FilterArgs {
-    /// Only those of this sink
+    /// Only letters of this sink
     #[arg(long, value_name = "SINK")]
     sink: Option<String>,
 
-    /// Only those of this tenant
+    /// Only letters of this tenant
     #[arg(long, value_name = "TENANT")]
     tenant: Option<String>,
 }
 
-/// How long to wait for a list, which is read from the disk.
+/// Longest wait for a list, which the process reads from disk.
 const TIMEOUT: Period = Period::secs(60);
 
 pub(super) fn execute(global: &Global, args: &DeadLettersArgs) -> u8 {
@@ -111,7 +111,7 @@ fn list(global: &Global, args: &ListArgs) -> Result<u8, u8> {
     let process = args.admin.find(global)?;
     let listing = listing(&process, &args.filter, args.limit)?;
     if args.json {
-        // Strings and numbers can always be written.
+        // Serializing strings and numbers cannot fail.
         let json = serde_json::to_string_pretty(&listing).unwrap_or_default();
         return Ok(report::print(&format!("{json}\n")));
     }
@@ -125,11 +125,11 @@ fn list(global: &Global, args: &ListArgs) -> Result<u8, u8> {
     Ok(report::print(&text))
 }
 
-/// Does something with the letters that are meant, some at a time.
+/// Sends or discards the chosen letters, in requests of bounded size.
 fn act(global: &Global, args: &ChosenArgs, path: &str, what: &str) -> Result<u8, u8> {
     let process = args.admin.find(global)?;
     let ids = if args.all {
-        // Those that come meanwhile, because they are refused again, are not meant.
+        // Taken once: letters that are refused again meanwhile are not sent twice.
         let all = listing(&process, &args.filter, usize::MAX)?;
         all.letters
             .into_iter()
@@ -137,7 +137,7 @@ fn act(global: &Global, args: &ChosenArgs, path: &str, what: &str) -> Result<u8,
             .map(|entry| entry.id)
             .collect()
     } else {
-        // Each once, in the order in which they were named.
+        // Each once, in the order of the command line.
         let mut seen = BTreeSet::new();
         let mut ids = args.ids.clone();
         ids.retain(|id| seen.insert(id.clone()));
@@ -176,7 +176,7 @@ fn listing(process: &Process, filter: &FilterArgs, limit: usize) -> Result<Listi
             .into_iter()
             .flatten(),
     );
-    // The URL is there to write its query.
+    // The query is encoded as part of a made-up URL.
     let url = Url::parse_with_params(&format!("http://{process}{LIST}"), query);
     let url = url.map_err(|error| cannot_be_asked(process, &error.to_string()))?;
     let path = format!("{LIST}?{}", url.query().unwrap_or_default());
@@ -201,17 +201,17 @@ fn parse<T: DeserializeOwned>(
 }
 
 fn cannot_be_asked(process: &Process, error: &str) -> u8 {
-    report::complain(&format!("{process} cannot be asked: {error}"));
+    report::complain(&format!("cannot reach {process}: {error}"));
     EXIT_FAILURE
 }
 
-/// A letter in a few lines.
+/// Writes a letter in a few lines.
 fn describe(out: &mut String, entry: &Entry) {
     let tenant = entry.tenant.as_deref();
     let tenant = tenant.map_or_else(String::new, |tenant| {
         format!("  tenant {}", report::plain(tenant))
     });
-    // A String takes all that is written to it.
+    // Writing to a `String` cannot fail.
     let _ = writeln!(out, "{}  {}{tenant}", entry.id, date(entry.time));
     if let Some(reason) = &entry.damaged {
         let _ = writeln!(out, "  damaged: {reason}");
@@ -229,7 +229,7 @@ fn describe(out: &mut String, entry: &Entry) {
     }
 }
 
-/// A date as in HTTP, which has four digits for the year.
+/// The date in HTTP's format, whose years have four digits.
 fn date(millis: u64) -> String {
     const YEAR_10000: u64 = 253_402_300_800_000;
     match millis < YEAR_10000 {

@@ -20,21 +20,21 @@ Examples:
   metrifold discover instances
   metrifold discover instances --format json | jq -r '.targets[].__address__'
 
-Nothing is kept or published, and a process that runs is not asked: see /api/v1/discovery for what \
-that knows. Exits with 0 when all was found, and with 1 when something has failed.";
+Stores and publishes nothing, and does not contact a running process: see /api/v1/discovery for the \
+targets of that. Exits with 0 when all targets were read, and with 1 when something has failed.";
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct DiscoverArgs {
-    /// The provider: its name under `[discovery]`
+    /// Name of the provider under `[discovery]`
     #[arg(value_name = "NAME")]
     name: String,
 
-    /// What is written
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "labels")]
     format: Format,
 
-    /// How long an answer is waited for
+    /// Longest time to wait for an answer
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_timeout)]
     timeout: Period,
 }
@@ -43,7 +43,7 @@ pub(super) struct DiscoverArgs {
 enum Format {
     /// The labels of one target per line
     Labels,
-    /// For machines: targets and what has failed
+    /// JSON: targets and failures
     Json,
 }
 
@@ -75,7 +75,7 @@ pub(super) fn execute(global: &Global, args: &DiscoverArgs) -> u8 {
         }
     };
     let found = runtime.block_on(found(args.name.as_str().into(), table, args.timeout.0));
-    // A name server or a file system that hangs is not waited for.
+    // A hanging name server or file system must not delay the exit.
     runtime.shutdown_background();
     let (targets, status) = match found {
         Ok(found) => found,
@@ -127,7 +127,7 @@ pub(super) fn execute(global: &Global, args: &DiscoverArgs) -> u8 {
     }
 }
 
-/// What a provider finds at its first attempt.
+/// The targets after the provider's first attempt.
 async fn found(
     name: Arc<str>,
     table: &ProviderTable,
@@ -135,14 +135,14 @@ async fn found(
 ) -> Result<(Vec<Target>, Status), String> {
     let attempted = async |slot: &Slot| {
         let mut attempts = slot.attempts();
-        // The slot is held here, so that this cannot fail.
+        // The slot is alive here, so that this cannot fail.
         let _ = attempts.wait_for(|attempts| *attempts > 0).await;
         (slot.snapshot().targets().to_vec(), slot.status())
     };
     ask(name, table, limit, Shared::default(), attempted).await
 }
 
-/// Has a provider ask until `until` has what it waits for. It changes nothing.
+/// Runs a provider until `until` has what it waits for. Changes nothing.
 pub(super) async fn ask<T>(
     name: Arc<str>,
     table: &ProviderTable,
@@ -168,7 +168,7 @@ pub(super) async fn ask<T>(
     let asked = async {
         tokio::select! {
             ended = provider.run(feed) => match ended {
-                Ok(()) => Err("the provider ended by itself".to_owned()),
+                Ok(()) => Err("the provider ended unexpectedly".to_owned()),
                 Err(error) => Err(error.to_string()),
             },
             found = until(&slot) => Ok(found),

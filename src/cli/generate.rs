@@ -45,10 +45,10 @@ pub(super) fn execute(args: &GenerateArgs) -> u8 {
     }
 }
 
-/// Components that have the same inputs.
+/// Components that share their inputs.
 type Stage = Vec<&'static ComponentInfo>;
 
-/// Writes the configuration.
+/// Builds the text of the configuration.
 fn generate(names: &[String]) -> Result<String, String> {
     let mut stages = match names {
         [pipe] if pipe.contains(':') => pipe_stages(pipe)?,
@@ -68,7 +68,7 @@ fn generate(names: &[String]) -> Result<String, String> {
         for info in stage {
             let mut id = info.name.to_owned();
             if kinds.get(info.name).is_some_and(|kinds| kinds.len() > 1) {
-                // Names are unique across kinds.
+                // Names are unique across kinds of components.
                 id = format!("{id}_{}", info.kind.as_str());
             }
             let number = taken.entry(id.clone()).or_default();
@@ -94,7 +94,7 @@ fn generate(names: &[String]) -> Result<String, String> {
     }
 }
 
-/// Adds a source or a sink where there is none, so that what is written can be run.
+/// Adds a source or a sink if there is none, so that the configuration can run.
 fn complete(stages: &mut Vec<Stage>) -> Result<(), String> {
     let mut signals = Signal::ALL.to_vec();
     for info in stages.iter().flatten() {
@@ -103,7 +103,7 @@ fn complete(stages: &mut Vec<Stage>) -> Result<(), String> {
         if signals.is_empty() {
             let own: Vec<&str> = own.into_iter().map(Signal::as_str).collect();
             return Err(format!(
-                "`{}` carries {}, which what is named before it does not",
+                "`{}` carries {}, which the types named before it do not carry",
                 info.name,
                 own.join(" and ")
             ));
@@ -112,7 +112,7 @@ fn complete(stages: &mut Vec<Stage>) -> Result<(), String> {
     let fitting = |kind: Kind| {
         let mut infos = list::components();
         infos.retain(|info| info.kind == kind && wiring(info).signals.contains(&signals[0]));
-        // What needs nothing works at once.
+        // Prefers a component without required keys: it works unchanged.
         infos.sort_by_key(|info| given(info).len());
         infos.into_iter().next()
     };
@@ -127,7 +127,7 @@ fn complete(stages: &mut Vec<Stage>) -> Result<(), String> {
     Ok(())
 }
 
-/// What stands before the components.
+/// The lines in front of the components.
 fn top(addresses: &mut BTreeSet<String>) -> Vec<String> {
     let mut root = String::new();
     for key in keys::list(RootKeys::ENTRIES) {
@@ -145,7 +145,7 @@ fn top(addresses: &mut BTreeSet<String>) -> Vec<String> {
     tables
 }
 
-/// Reads `a:b,c:d`.
+/// Parses a pipe such as `a:b,c:d`.
 fn pipe_stages(pipe: &str) -> Result<Vec<Stage>, String> {
     let count = pipe.split(':').count();
     let mut stages = Vec::new();
@@ -164,7 +164,7 @@ fn pipe_stages(pipe: &str) -> Result<Vec<Stage>, String> {
                 Some(info) => chosen.push(*info),
                 None if known => {
                     return Err(format!(
-                        "`{name}` is no {}, which its place asks for",
+                        "`{name}` is not a {}, which is needed at its place",
                         kind.as_str()
                     ));
                 }
@@ -172,7 +172,7 @@ fn pipe_stages(pipe: &str) -> Result<Vec<Stage>, String> {
             }
         }
         match kind {
-            // One after the other: beside each other they would pass everything on twice.
+            // Chained: side by side, they would each pass on every batch.
             Kind::Transform => stages.extend(chosen.into_iter().map(|info| vec![info])),
             Kind::Source | Kind::Sink => stages.push(chosen),
         }
@@ -180,7 +180,7 @@ fn pipe_stages(pipe: &str) -> Result<Vec<Stage>, String> {
     Ok(stages)
 }
 
-/// Puts components in order: sources, one transform after the other, sinks.
+/// Orders components: sources, transforms one after the other, sinks.
 fn sorted_stages(names: &[String]) -> Result<Vec<Stage>, String> {
     let mut chosen = Stage::new();
     for name in names
@@ -219,7 +219,7 @@ fn unknown(name: &str) -> String {
     format!("there is no component type `{name}`: see metrifold list")
 }
 
-/// Writes a component's table.
+/// Renders the table of a component.
 fn table(
     info: &ComponentInfo,
     id: &str,
@@ -242,8 +242,8 @@ fn table(
     out
 }
 
-/// Writes the provider that a component cannot do without. The example of its key `discovery` is the
-/// name of a type of provider.
+/// Renders the provider that a component requires. The example of its key `discovery` names a type
+/// of provider.
 fn provider(info: &ComponentInfo, addresses: &mut BTreeSet<String>) -> Option<String> {
     let keys = info.keys();
     let key = keys.iter().find(|key| key.name == "discovery")?;
@@ -263,7 +263,7 @@ fn provider(info: &ComponentInfo, addresses: &mut BTreeSet<String>) -> Option<St
     Some(out)
 }
 
-/// Writes a key: as it has to be given, or as a comment.
+/// Renders a key: active if it must be given, or else as a comment.
 fn line(key: &Listed, addresses: &mut BTreeSet<String>) -> String {
     let mut out = String::from("\n");
     for line in wrap(key.doc, 96) {
@@ -287,12 +287,12 @@ fn line(key: &Listed, addresses: &mut BTreeSet<String>) -> String {
     out
 }
 
-/// The compiler breaks the text of a long example into lines.
+/// Joins an example that `stringify!` has broken into lines.
 fn on_one_line(example: &str) -> String {
     example.lines().map(str::trim).collect::<Vec<_>>().join(" ")
 }
 
-/// The address, or one with a later port that nothing else has.
+/// The example's address, with the port raised until it is free.
 fn free(example: &str, addresses: &mut BTreeSet<String>) -> String {
     let mut address = example.to_owned();
     while !addresses.insert(address.clone()) {
@@ -304,7 +304,7 @@ fn free(example: &str, addresses: &mut BTreeSet<String>) -> String {
     address
 }
 
-/// The keys that a first configuration gives, as TOML.
+/// The keys that a first configuration sets, as TOML.
 fn given(info: &ComponentInfo) -> Vec<String> {
     let keys = info.keys();
     let given = keys.iter().filter_map(|key| match key.default {
@@ -386,7 +386,7 @@ mod tests {
             for sink in of(Kind::Sink) {
                 for between in &between {
                     let pipe = format!("{source}:{between}{sink}");
-                    // What carries another signal is refused.
+                    // Components of different signals are refused.
                     let Ok(text) = generated(&[&pipe]) else {
                         continue;
                     };
@@ -424,7 +424,7 @@ mod tests {
     #[test]
     fn names_that_fit_nowhere_are_refused() {
         let error = |names: &[&str]| generated(names).unwrap_err();
-        assert!(error(&["blackhole:blackhole"]).contains("is no source"));
+        assert!(error(&["blackhole:blackhole"]).contains("is not a source"));
         assert!(error(&["nothing"]).contains("there is no component type `nothing`"));
         assert!(
             error(&["internal_metrics:blackhole", "blackhole"]).contains("a pipe is one argument")

@@ -18,7 +18,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct GraphArgs {
-    /// What is written
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
 }
@@ -27,14 +27,14 @@ pub(super) struct GraphArgs {
 enum Format {
     /// One line per connection
     Text,
-    /// For Graphviz
+    /// Graphviz
     Dot,
-    /// For Markdown
+    /// Mermaid, for Markdown
     Mermaid,
 }
 
 pub(super) fn execute(global: &Global, args: &GraphArgs) -> u8 {
-    // The files that a configuration names do not change its graph.
+    // Files named in the configuration do not change its graph.
     match report::load(global, LoadOptions { environment: false }) {
         Ok(loaded) => report::print(&draw(&loaded.config, args.format)),
         Err(code) => code,
@@ -49,7 +49,7 @@ fn draw(config: &Config, format: Format) -> String {
     }
 }
 
-/// The components: kind, name, type.
+/// Kind, name and type of each component.
 fn components(config: &Config) -> Vec<(Kind, &str, &str)> {
     let mut list = Vec::new();
     for (id, node) in &config.sources {
@@ -64,7 +64,7 @@ fn components(config: &Config) -> Vec<(Kind, &str, &str)> {
     list
 }
 
-/// The connections, by what they lead to.
+/// Edges, sorted by the component that they lead to.
 fn edges(config: &Config) -> Vec<(&OutputRef, &str)> {
     let transforms = config
         .transforms
@@ -86,7 +86,7 @@ fn text(config: &Config) -> String {
         .max()
         .unwrap_or_default();
     for (kind, id, type_name) in components {
-        // Writing to a string cannot fail.
+        // Writing to a `String` cannot fail.
         let _ = writeln!(out, "{:<9}  {id:<width$}  {type_name}", kind.as_str());
     }
     out.push('\n');
@@ -123,7 +123,7 @@ fn dot(config: &Config) -> String {
 
 fn mermaid(config: &Config) -> String {
     let mut out = String::from("flowchart LR\n");
-    // A prefix keeps names apart from Mermaid's words, such as `end`.
+    // The prefix keeps names apart from Mermaid's keywords, such as `end`.
     for (kind, id, type_name) in components(config) {
         let (open, close) = match kind {
             Kind::Source => ("([", "])"),

@@ -1,5 +1,5 @@
-//! `ledger`: what came to the sinks of a running process, what became of it, and whether that is
-//! all.
+//! `ledger`: prints what each sink of a running process received, delivered, dropped and has
+//! queued, and whether these balance.
 
 use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
@@ -28,15 +28,15 @@ through that it cannot be said: ask again.";
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct LedgerArgs {
-    /// Only that of this sink
+    /// Only the ledger of this sink
     #[arg(long, value_name = "SINK")]
     sink: Option<String>,
 
-    /// The most tenants to name; the rest is one line
+    /// Maximum number of tenants to name; the others share one line
     #[arg(long, value_name = "N", default_value = "20")]
     tenants: usize,
 
-    /// How to write it
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
 
@@ -48,7 +48,7 @@ pub(super) struct LedgerArgs {
 enum Format {
     /// Tables
     Text,
-    /// The answer of the admin address
+    /// JSON, as on the admin address
     Json,
 }
 
@@ -78,7 +78,7 @@ fn ask(process: &Process, args: &LedgerArgs) -> Result<String, u8> {
     let tenants = args.tenants.to_string();
     let mut query = vec![("tenants", &*tenants)];
     query.extend(args.sink.as_deref().map(|sink| ("sink", sink)));
-    // The URL is there to write its query.
+    // The query is encoded as part of a made-up URL.
     let url = Url::parse_with_params(&format!("http://{process}{LEDGER}"), query);
     let url = url.map_err(|error| cannot_be_asked(process, &error.to_string()))?;
     let path = format!("{LEDGER}?{}", url.query().unwrap_or_default());
@@ -94,7 +94,7 @@ fn ask(process: &Process, args: &LedgerArgs) -> Result<String, u8> {
 }
 
 fn cannot_be_asked(process: &Process, error: &str) -> u8 {
-    report::complain(&format!("{process} cannot be asked: {error}"));
+    report::complain(&format!("cannot reach {process}: {error}"));
     EXIT_FAILURE
 }
 
@@ -111,12 +111,14 @@ fn tables(ledgers: &Ledgers) -> String {
 fn verdict(balance: Balance) -> &'static str {
     match balance {
         Balance::Known(true) => "balances: received = delivered + dropped + queued",
-        Balance::Known(false) => "does not balance: something is missing, or there twice",
-        Balance::Open(_) => "moving: too much goes through to say whether it balances",
+        Balance::Known(false) => {
+            "does not balance: batches or samples are missing, or counted twice"
+        }
+        Balance::Open(_) => "moving: there is too much traffic to say whether it balances",
     }
 }
 
-/// What is said of a sink. A String takes all that is written to it.
+/// Writes the ledger of a sink. Writing to a `String` cannot fail.
 fn block(out: &mut String, sink: &Sink) {
     let since = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(sink.since));
     let restarts = match sink.across_restarts {
@@ -165,7 +167,7 @@ fn block(out: &mut String, sink: &Sink) {
                 format!("the endpoint has been failing for {}", duration(seconds))
             }
             (None, Some(seconds)) => format!("drained in about {}", duration(seconds)),
-            (None, None) => "nothing goes".to_owned(),
+            (None, None) => "nothing is being delivered".to_owned(),
         };
         let _ = writeln!(
             out,
@@ -188,7 +190,7 @@ fn batches(number: i64) -> String {
     }
 }
 
-/// A table of one figure of every line, in columns as wide as what is in them.
+/// Writes a table of one figure per line and account, with columns as wide as their contents.
 fn table(out: &mut String, what: &str, sink: &Sink, of: impl Fn(&Amount) -> i64) {
     let row = |name: String, line: &Row| {
         let dropped: i64 = line.dropped.values().map(&of).sum();
@@ -228,7 +230,7 @@ fn table(out: &mut String, what: &str, sink: &Sink, of: impl Fn(&Amount) -> i64)
     }
 }
 
-/// Bytes for people.
+/// Bytes in a readable unit.
 fn size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     if bytes < 1024 {
@@ -239,7 +241,7 @@ fn size(bytes: u64) -> String {
     format!("{whole:.1} {}", UNITS[power as usize - 1])
 }
 
-/// Seconds for people.
+/// Seconds in a readable unit.
 fn duration(seconds: f64) -> String {
     match seconds {
         ..10.0 => format!("{seconds:.1} s"),
@@ -294,10 +296,10 @@ thanos: since Tue, 14 Nov 2023 22:13:20 GMT, and of what was on disk across rest
   total          30         20        4       6           0
   not counted: 4 of 30 batches, whose samples are in no figure above
   dropped: queue_full 7 samples and 1 batch not counted, refused 40 samples, shutdown 1 batch
-  queued: 52 samples in 6 batches, 2.0 KiB, the oldest 12 s old; nothing goes
-  does not balance: something is missing, or there twice
+  queued: 52 samples in 6 batches, 2.0 KiB, the oldest 12 s old; nothing is being delivered
+  does not balance: batches or samples are missing, or counted twice
 
-does not balance: something is missing, or there twice
+does not balance: batches or samples are missing, or counted twice
 ";
         assert_eq!(text, expected, "{text}");
     }

@@ -1,10 +1,10 @@
-//! `list`: what there is to build a configuration from.
+//! `list`: the types that a configuration can use, and their keys.
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use metrifold_base::KeyDefault;
-use metrifold_base::keys::{Entry, Listed, list};
+use metrifold_base::keys::{Entry, Listed, list_nested};
 use metrifold_engine::component::ComponentInfo;
 use metrifold_engine::config::TableInfo;
 
@@ -23,16 +23,16 @@ pub(super) struct ListArgs {
     #[arg(value_name = "NAME")]
     names: Vec<String>,
 
-    /// What is written
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// For people: the types, or the keys of those that are named
+    /// Text: the types, or the keys of the types that are named
     Text,
-    /// For machines: everything
+    /// JSON: types and keys
     Json,
 }
 
@@ -61,11 +61,11 @@ pub(super) fn execute(args: &ListArgs) -> u8 {
     }
 }
 
-/// A type that can be listed: of a component, or of a table that has types.
+/// A listed type: of a component, or of another table whose entries have types.
 struct Listing {
-    /// The table at the top that it stands in.
+    /// The configuration's top-level table that holds it.
     table: &'static str,
-    /// In machines' words.
+    /// Kind in the JSON output.
     kind: &'static str,
     name: &'static str,
     summary: &'static str,
@@ -73,7 +73,7 @@ struct Listing {
 }
 
 impl Listing {
-    /// Whether a name may mean it.
+    /// Whether `name` refers to this type.
     fn is(&self, name: &str) -> bool {
         match name.split_once('.') {
             Some((table, name)) => self.table == table && self.name == name,
@@ -82,11 +82,11 @@ impl Listing {
     }
 
     fn keys(&self) -> Vec<Listed> {
-        list(self.keys)
+        list_nested(self.keys)
     }
 }
 
-/// All types: those of components by kind and name, and then those of tables.
+/// All types: components by kind and name, then those of other tables.
 fn types() -> Vec<Listing> {
     let components = components().into_iter().map(|info| Listing {
         table: info.kind.table(),
@@ -115,7 +115,8 @@ pub(super) fn components() -> Vec<&'static ComponentInfo> {
     infos
 }
 
-/// The component types that a name may mean: `remote_write`, `sinks.remote_write`.
+/// Component types that `name` refers to, with or without its kind: `remote_write`,
+/// `sinks.remote_write`.
 pub(super) fn named(name: &str) -> Vec<&'static ComponentInfo> {
     let mut infos = components();
     infos.retain(|info| match name.split_once('.') {
@@ -195,7 +196,7 @@ fn as_json(info: &Listing) -> Value {
     })
 }
 
-/// Breaks text into lines.
+/// Wraps text at a width.
 pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();

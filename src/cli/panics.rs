@@ -1,5 +1,5 @@
-//! What a panic says: in the log like everything else, and without any known secret, since its
-//! message may hold what the code worked on.
+//! Panics go to the log, scrubbed of known secrets, since their messages may contain values that
+//! the code was working on.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::Write;
@@ -10,7 +10,7 @@ use tracing::{dispatcher, error};
 
 use metrifold_base::scrub;
 
-/// From now on, panics are told in this way.
+/// Installs the panic hook.
 pub(super) fn scrub_messages() {
     panic::set_hook(Box::new(tell));
 }
@@ -18,7 +18,7 @@ pub(super) fn scrub_messages() {
 fn tell(panic: &PanicHookInfo<'_>) {
     let backtrace = Backtrace::capture();
     let said = said(panic, &backtrace);
-    // Before there is a log, and where its lines would go if there were none.
+    // Without a log, stderr, where its lines would go.
     if dispatcher::has_been_set() {
         error!("{said}");
     } else {
@@ -49,7 +49,7 @@ mod tests {
 
     use super::*;
 
-    /// Set in the process that panics.
+    /// Environment variable that makes the child process panic.
     const PANICS: &str = "METRIFOLD_TEST_PANICS";
 
     #[test]

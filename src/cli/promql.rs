@@ -31,21 +31,21 @@ pub(super) struct PromqlArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Say what an expression evaluates to, or what is wrong with it and where
+    /// Print the type of an expression, or its errors with line and column
     Check(ExpressionArgs),
-    /// Print an expression as people write it, over several lines if it is long
+    /// Format an expression, over several lines if it is long
     Format(ExpressionArgs),
-    /// Print what is sent for an expression when every selector must have a label
+    /// Add a label matcher to every selector of an expression
     Enforce(EnforceArgs),
 }
 
 #[derive(Debug, Args)]
 struct ExpressionArgs {
-    /// The expression, or - to read it from stdin
+    /// Expression, or - to read it from stdin
     #[arg(value_name = "EXPR", allow_hyphen_values = true)]
     expression: String,
 
-    /// Take a selector alone, as match[] of the interface does
+    /// Accept only a selector, as match[] of the API does
     #[arg(long)]
     selector: bool,
 
@@ -62,11 +62,11 @@ struct ExpressionArgs {
 
 #[derive(Debug, Args)]
 struct EnforceArgs {
-    /// The label that every selector must have
+    /// Label of the matcher
     #[arg(long, value_name = "LABEL")]
     label: String,
 
-    /// Its value; repeated, one of these
+    /// Value of the label; repeat it for alternatives
     #[arg(long = "value", value_name = "VALUE", required = true)]
     values: Vec<String>,
 
@@ -119,7 +119,8 @@ fn narrow(args: &EnforceArgs) -> Result<String, u8> {
     }
 }
 
-/// The expression that the arguments mean; if it is wrong, says so and gives the exit code.
+/// Parses the expression of the arguments; prints an error and returns the exit code if it is
+/// invalid.
 fn read(args: &ExpressionArgs) -> Result<Expr, u8> {
     let options = Options {
         experimental_functions: !args.no_experimental,
@@ -146,7 +147,7 @@ fn refuse(error: &ParseError, text: &str) -> u8 {
     EXIT_FAILURE
 }
 
-/// Reads no more than one byte beyond what is allowed: the parser says what is.
+/// Reads up to one byte beyond the limit, so that the parser reports a text that is too long.
 fn standard_input(most: usize) -> Result<String, String> {
     let mut text = String::new();
     let limit = u64::try_from(most).map_or(u64::MAX, |most| most.saturating_add(1));

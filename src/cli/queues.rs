@@ -1,4 +1,4 @@
-//! `queues`: the queues on disk, and what to do with those that no sink reads.
+//! `queues`: lists the queues on disk, and moves or removes those that no sink reads.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -33,41 +33,41 @@ pub(super) struct QueuesArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// List the queues under data_dir, what is in them, and who reads them
+    /// List the queues under data_dir, their content, and the sinks that read them
     List(ListArgs),
-    /// Move what is in one queue, and its accounts, to that of another sink
+    /// Move the content of a queue, and its accounts, to the queue of another sink
     Adopt(AdoptArgs),
-    /// Remove a queue and all that is in it
+    /// Remove a queue and its content
     Discard(DiscardArgs),
 }
 
 #[derive(Debug, Args)]
 struct ListArgs {
-    /// Write JSON, for machines
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, Args)]
 struct AdoptArgs {
-    /// The queue that no sink reads
+    /// Queue that no sink reads
     old: String,
 
-    /// The sink that is to deliver what is in it
+    /// Sink that is to deliver the queue's content
     new: String,
 }
 
 #[derive(Debug, Args)]
 struct DiscardArgs {
-    /// The queue
+    /// Queue to remove
     name: String,
 
-    /// Really: what is in it is lost
+    /// Confirm that the queue's content may be lost
     #[arg(long)]
     yes: bool,
 }
 
-/// A queue, for machines.
+/// A queue in the JSON output.
 #[derive(Serialize)]
 struct Row<'a> {
     name: &'a str,
@@ -84,7 +84,7 @@ struct Row<'a> {
 }
 
 pub(super) fn execute(global: &Global, args: &QueuesArgs) -> u8 {
-    // The queues themselves are looked at here.
+    // The subcommand itself reads the queues.
     let options = LoadOptions { environment: false };
     let config = match report::load(global, options) {
         Ok(loaded) => loaded.config,
@@ -108,7 +108,7 @@ fn list(config: &Config, json: bool) -> u8 {
     }
     let mut out = String::new();
     for row in &rows {
-        // Writing into a string cannot fail.
+        // Writing to a `String` cannot fail.
         let _ = writeln!(out, "{}: {}", row.name, state(row));
         let _ = match &row.error {
             Some(error) => writeln!(out, "  cannot be read: {error}"),
@@ -192,7 +192,7 @@ fn discard(config: &Config, name: &str, yes: bool) -> u8 {
     }
     if !yes {
         let held = disk::survey(&path).map(|survey| amount(survey.queued));
-        let held = held.unwrap_or_else(|error| format!("what cannot be read ({error})"));
+        let held = held.unwrap_or_else(|error| format!("data that cannot be read ({error})"));
         report::complain(&format!(
             "queue {name} holds {held}, which would be lost: add --yes to remove it"
         ));
@@ -204,7 +204,7 @@ fn discard(config: &Config, name: &str, yes: bool) -> u8 {
     }
 }
 
-/// Where a queue is. Its name must be that of a directory right below.
+/// Folder of a queue. The name must be a single path segment.
 fn place(config: &Config, name: &str) -> Result<PathBuf, u8> {
     if name.is_empty() || name.starts_with('.') || name.contains('/') {
         report::complain(&format!("{name:?} is not the name of a queue"));
@@ -221,7 +221,7 @@ fn refuse(reason: &str) -> u8 {
 fn amount(tally: Tally) -> String {
     let uncounted = match tally.uncounted {
         0 => String::new(),
-        more => format!(" and what is in {} that nobody has counted", batches(more)),
+        more => format!(" and those of {} that were not counted", batches(more)),
     };
     let (batches, samples) = (batches(tally.batches), samples(tally.samples));
     format!("{batches} with {samples}{uncounted}")

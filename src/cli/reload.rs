@@ -1,4 +1,4 @@
-//! `reload`: asks a running process for a reload, and waits for what comes of it.
+//! `reload`: asks a running process for a reload, and waits for the outcome.
 
 use clap::Args;
 use reqwest::{Method, StatusCode};
@@ -27,7 +27,7 @@ pub(super) struct ReloadArgs {
     #[command(flatten)]
     admin: AdminArgs,
 
-    /// How long to wait for the outcome
+    /// Longest time to wait for the outcome
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     timeout: Period,
 }
@@ -51,7 +51,7 @@ pub(super) fn execute(global: &Global, args: &ReloadArgs) -> u8 {
             }
         }
         Err(error) => {
-            report::complain(&format!("{process} cannot be asked: {error}"));
+            report::complain(&format!("cannot reach {process}: {error}"));
             EXIT_FAILURE
         }
     }

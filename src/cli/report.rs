@@ -1,4 +1,4 @@
-//! Loading for a subcommand, and where output goes: results to stdout, the rest to stderr.
+//! Loading and output for subcommands: results go to stdout, everything else to stderr.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -7,7 +7,7 @@ use metrifold_engine::config::{Diagnostic, LoadOptions, Loaded, ProcessEnvironme
 
 use super::{EXIT_CONFIG, EXIT_FAILURE, EXIT_OK, Global};
 
-/// Loads the configuration and prints what is to be said about it; on errors, returns the exit
+/// Loads the configuration and prints its warnings; on errors, prints them and returns the exit
 /// code.
 pub(super) fn load(global: &Global, options: LoadOptions) -> Result<Loaded, u8> {
     match config::load(&global.config, &ProcessEnvironment, options) {
@@ -19,7 +19,7 @@ pub(super) fn load(global: &Global, options: LoadOptions) -> Result<Loaded, u8> 
     }
 }
 
-/// Prints what is wrong with the configuration, and returns the exit code.
+/// Prints the errors of a configuration, and returns the exit code.
 pub(super) fn refuse(found: &[Diagnostic]) -> u8 {
     print_diagnostics(found);
     let errors = found
@@ -30,28 +30,28 @@ pub(super) fn refuse(found: &[Diagnostic]) -> u8 {
     EXIT_CONFIG
 }
 
-/// Whether stderr is a terminal whose user did not ask for plain text (<https://no-color.org>).
+/// Whether stderr is a terminal and colour is not disabled (<https://no-color.org>).
 pub(super) fn in_color() -> bool {
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     io::stderr().is_terminal() && !no_color
 }
 
-/// Prints diagnostics to stderr, with an empty line after each.
+/// Prints diagnostics to stderr, each followed by an empty line.
 fn print_diagnostics(found: &[Diagnostic]) {
     let color = in_color();
     let mut stderr = io::stderr().lock();
     for diagnostic in found {
-        // Nobody is left to be told when stderr fails.
+        // There is no other place to report that stderr fails.
         let _ = writeln!(stderr, "{}\n", diagnostic.render(color));
     }
 }
 
-/// Prints to stderr what somebody else has to say.
+/// Prints text of another program to stderr.
 pub(super) fn tell(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", text.trim_end());
 }
 
-/// Text of somebody else, without what a terminal would take for more than text.
+/// Replaces control characters in foreign text, which a terminal would interpret.
 pub(super) fn plain(text: &str) -> String {
     text.replace(char::is_control, " ")
 }
@@ -69,7 +69,7 @@ pub(super) fn print(text: &str) -> u8 {
         .and_then(|()| stdout.flush())
     {
         Ok(()) => EXIT_OK,
-        // The reader has seen enough, as in `metrifold list | head`.
+        // The reader has closed the pipe, as in `metrifold list | head`.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => EXIT_OK,
         Err(error) => {
             complain(&format!("cannot write to stdout: {error}"));

@@ -1,4 +1,4 @@
-//! `rules`: rule files of Prometheus and Thanos, here and at an API.
+//! `rules`: rule files of Prometheus and Thanos, in files and at an API.
 
 mod check;
 mod remote;
@@ -29,21 +29,21 @@ pub(super) struct RulesArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Say everything that is wrong with rule files, with the verdict of promtool
+    /// Report all errors of rule files, with promtool's verdict
     Check(check::CheckArgs),
-    /// List a tenant's files and groups, and what the rulers say of them
+    /// List a tenant's files and groups, with their state at the rulers
     List(remote::ApiArgs),
-    /// Print a file, or all of them as one document
+    /// Print a file, or all files as one document
     Get(remote::FileArgs),
     /// Write a file
     Put(remote::PutArgs),
-    /// Show in which lines a file differs from the one at the API
+    /// Show the differences between a file and the one at the API
     Diff(remote::DiffArgs),
     /// Remove a file; its history stays
     Delete(remote::NamedArgs),
     /// List the versions of a file: who changed it, and when
     History(remote::NamedArgs),
-    /// Give a file the text of an earlier version
+    /// Restore an earlier version of a file
     Rollback(remote::RollbackArgs),
 }
 

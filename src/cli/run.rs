@@ -1,4 +1,4 @@
-//! `run`: from a configuration to a process that lives until it is told to stop.
+//! `run`: loads a configuration and runs the process until a signal stops it.
 
 use std::io;
 use std::io::Write;
@@ -36,11 +36,11 @@ SIGTERM and SIGINT stop the sources and let the sinks deliver what they hold, fo
 #[derive(Clone, Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct RunArgs {
-    /// How long sinks may go on delivering after a signal to stop, such as 30s or 2m
+    /// Longest time for sinks to deliver after a signal to stop, such as 30s or 2m
     #[arg(long, value_name = "DURATION", default_value = "20s")]
     shutdown_limit: Period,
 
-    /// Reload when files of the configuration, or files that it names, change (the default)
+    /// Reload when files of the configuration, or files that it names, change (default)
     #[arg(long, overrides_with = "no_watch")]
     watch: bool,
 
@@ -48,15 +48,15 @@ pub(super) struct RunArgs {
     #[arg(long)]
     no_watch: bool,
 
-    /// How often to look at the files besides, since not all file systems report changes
+    /// Interval of checking files for changes that the file system does not report
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_interval)]
     watch_interval: Period,
 
-    /// How long what a reload removes or replaces may go on delivering
+    /// Longest time for removed or replaced sinks to deliver after a reload
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     drain_limit: Period,
 
-    /// How many threads to run on; by default one per processor
+    /// Number of worker threads; by default, one per processor
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
 }
@@ -101,10 +101,11 @@ pub(super) fn execute(global: &Global, args: &RunArgs, hangup: io::Result<Hangup
             return EXIT_FAILURE;
         }
     };
-    // Before the files are read: what changes in between is noticed later.
+    // Taken before the files are read, so that a change in between is noticed later.
     let seen = Look::first(&global.config);
-    let loaded = match report::load(global, LoadOptions::default()) {
-        Ok(loaded) => loaded,
+    // Nothing else of what is loaded stays in memory while the process runs.
+    let config = match report::load(global, LoadOptions::default()) {
+        Ok(loaded) => loaded.config,
         Err(code) => return code,
     };
     start_logging(global);
@@ -116,9 +117,9 @@ pub(super) fn execute(global: &Global, args: &RunArgs, hangup: io::Result<Hangup
             drain_limit: args.drain_limit.0,
         },
     };
-    // The one place at which the command line hands over to the process.
-    let ended = runtime.block_on(process::run(loaded.config, hangup, options));
-    // What still runs was given its time already.
+    // The command line hands over to the process here, and nowhere else.
+    let ended = runtime.block_on(process::run(config, hangup, options));
+    // Remaining tasks have had their time to finish.
     runtime.shutdown_background();
     match ended {
         Ended::Drained => EXIT_OK,
@@ -126,15 +127,15 @@ pub(super) fn execute(global: &Global, args: &RunArgs, hangup: io::Result<Hangup
     }
 }
 
-/// The crate that watches folders warns of every watch whose folder was removed, as with each
-/// generation of a ConfigMap. What matters of that is told by who asked it to watch.
+/// `notify` warns of every watch whose folder was removed, as with each generation of a ConfigMap.
+/// The watch itself logs what matters.
 const QUIET: &str = "notify=off";
 
-/// Standard error, without any secret that the process knows.
+/// Standard error, scrubbed of known secrets.
 struct ScrubbedStderr;
 
 impl Write for ScrubbedStderr {
-    /// Takes a whole line, as it is written to the log.
+    /// Writes a whole log line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = scrub(&String::from_utf8_lossy(line));
         io::stderr().lock().write_all(text.as_bytes())?;
@@ -148,7 +149,7 @@ impl Write for ScrubbedStderr {
 
 /// Sends log lines to stderr.
 fn start_logging(global: &Global) {
-    // The filter was checked when the arguments were read. What it says of `notify` counts.
+    // The filter was checked with the arguments. A directive for `notify` in it overrides `QUIET`.
     let filter = format!("{QUIET},{}", global.log_level);
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let logs = tracing_subscriber::fmt()
@@ -161,5 +162,16 @@ fn start_logging(global: &Global) {
     };
     if let Err(error) = started {
         report::complain(&format!("cannot start logging: {error}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A kubelet kills 30 seconds after it has asked a process to end.
+    #[test]
+    fn a_process_ends_before_it_is_killed_unless_it_is_told_otherwise() {
+        assert!(RunArgs::default().shutdown_limit < Period::secs(30));
     }
 }

@@ -1,4 +1,4 @@
-//! `schema`: a JSON Schema of the configuration, for editors and for checks without the program.
+//! `schema`: a JSON Schema of the configuration, for editors and for checks without Metrifold.
 
 use clap::Args;
 use serde_json::{Map, Value, json};
@@ -19,10 +19,10 @@ Examples:
   # In a configuration, for editors with taplo (Even Better TOML and others):
   #:schema ./metrifold.schema.json";
 
-/// Names of components and of tables that have some.
+/// Pattern of the names of components and of entries in other tables.
 const NAME: &str = "^[A-Za-z0-9_-]+$";
 
-/// A text in which the environment replaces something may become any other.
+/// Pattern of variables: a text with one may become any other text.
 const VARIABLE: &str = "\\$\\{";
 
 #[derive(Debug, Args)]
@@ -33,7 +33,7 @@ pub(super) fn execute(_args: &SchemaArgs) -> u8 {
     report::print(&format!("{:#}\n", schema()))
 }
 
-/// The schema of one file; what several files have to have together is not in it.
+/// The schema of one file. It cannot express what several files must have in common.
 fn schema() -> Value {
     let mut properties = Map::new();
     for key in each(RootKeys::ENTRIES) {
@@ -90,10 +90,10 @@ fn schema() -> Value {
     })
 }
 
-/// The key that names a listener, whose keys then stand there.
+/// The key that refers to a listener, whose keys then apply.
 const LISTENER: &str = "listener";
 
-/// The table of a component.
+/// Schema of a component's table.
 fn of_component(info: &ComponentInfo) -> Value {
     let mut properties = Map::new();
     properties.insert(
@@ -105,7 +105,7 @@ fn of_component(info: &ComponentInfo) -> Value {
         let inputs = json!({
             "type": "array",
             "items": { "type": "string" },
-            "description": "Names of the components that it takes from, or patterns for names.",
+            "description": "Names of the components whose output this component receives, or glob patterns for names.",
         });
         properties.insert("inputs".to_owned(), inputs);
         required.push("inputs");
@@ -122,7 +122,7 @@ fn of_table(
 ) -> Value {
     let mut required: Vec<&str> = needed.to_vec();
     let keys = each(entries);
-    // A table that may name a listener has its keys from there.
+    // A table that refers to a listener may lack the listener's keys.
     let names_a_listener = keys.iter().any(|key| key.name == LISTENER);
     let mut of_listener = Vec::new();
     for key in keys {
@@ -161,7 +161,7 @@ fn of_key(key: &Key) -> Value {
     schema
 }
 
-/// TOML as JSON; what is no TOML, which a test excludes, is null.
+/// TOML as JSON; invalid TOML, which a test excludes, becomes null.
 fn as_json(text: &str) -> Value {
     let table = format!("value = {text}").parse::<toml::Table>();
     let value = table.ok().and_then(|mut table| table.remove("value"));
@@ -171,6 +171,7 @@ fn as_json(text: &str) -> Value {
 fn of_shape(shape: Shape) -> Value {
     match shape {
         Shape::Boolean => json!({ "type": "boolean" }),
+        Shape::Number => json!({ "type": "number", "minimum": 0 }),
         Shape::Integer { least, most: None } => json!({ "type": "integer", "minimum": least }),
         Shape::Integer {
             least,

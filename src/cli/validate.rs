@@ -24,11 +24,11 @@ pub(super) struct ValidateArgs {
     #[arg(value_name = "FILE")]
     files: Vec<String>,
 
-    /// Do not look at files that the configuration names, such as certificates
+    /// Do not check files that the configuration names, such as certificates
     #[arg(long)]
     no_environment: bool,
 
-    /// Fail on warnings, too
+    /// Fail on warnings as well
     #[arg(long)]
     deny_warnings: bool,
 }

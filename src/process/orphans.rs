@@ -1,4 +1,4 @@
-//! Queues on disk that no sink reads, in the metrics.
+//! Metrics of queues on disk that no sink reads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use metrifold_engine::config::queues;
 use metrifold_engine::reload::Board;
 use metrifold_telemetry::{Metric, Telemetry};
 
-/// How often it is looked whether anything has changed.
+/// Interval at which the queues are checked for changes.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// Shows how many there are for as long as it runs.
+/// Keeps the metrics up to date; never returns while the runtime lives.
 pub(super) async fn show(board: Arc<Board>, telemetry: Telemetry) {
     let orphans = telemetry.gauge(Metric::OrphanedQueues, Vec::new());
     let batches = telemetry.gauge(Metric::OrphanedBatches, Vec::new());
@@ -27,7 +27,7 @@ pub(super) async fn show(board: Arc<Board>, telemetry: Telemetry) {
             let new = (seen != Some(now)).then(|| queues::orphans(&config));
             (now, new)
         };
-        // It fails when the runtime ends.
+        // Fails only when the runtime shuts down.
         let Ok((now, new)) = tokio::task::spawn_blocking(look).await else {
             return;
         };

@@ -1,4 +1,4 @@
-//! Senders that are turned away, in the log and in the metrics.
+//! Logs and counts requests that listeners refuse.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,22 +10,22 @@ use metrifold_base::{Limited, Sum};
 use metrifold_http::TurnedAway;
 use metrifold_telemetry::{Metric, Telemetry};
 
-/// Messages on one topic are as far apart as that.
+/// Least interval between two log lines of one topic.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// The longest path and reason that are logged, in characters of their first line.
+/// Longest path and reason in a log line, in characters of their first line.
 const SHOWN: usize = 200;
 
-/// Counts who is turned away, and tells of it now and then.
+/// Counts refused requests, and logs a summary per topic and interval.
 pub(super) struct Refusals {
     telemetry: Telemetry,
     told: Limited<Topic, Last>,
 }
 
-/// The address that listens, whose path it is, and the status: as many as are configured.
+/// Address of the listener, component that owns the path, status: bounded by the configuration.
 type Topic = (String, Option<String>, String);
 
-/// The last one, and how many there were.
+/// The last refused request of a topic, and the number of them.
 struct Last {
     times: u64,
     peer: IpAddr,
@@ -49,7 +49,7 @@ impl Refusals {
         }
     }
 
-    /// Counts one.
+    /// Counts a refused request, and logs it unless its topic was logged recently.
     pub(super) fn note(&self, turned_away: &TurnedAway<'_>) {
         let address = turned_away.address.to_string();
         let code = turned_away.code.to_owned();
@@ -80,7 +80,7 @@ impl Refusals {
         }
     }
 
-    /// Tells what was held back for long enough, or all of it.
+    /// Logs the summaries that are due, or all of them.
     pub(super) fn flush(&self, all: bool) {
         for (topic, last) in self.told.held(all) {
             tell(&topic, &last);

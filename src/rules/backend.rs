@@ -1,17 +1,23 @@
-//! A foreign rules backend as a store: one that has of each tenant one file, as Observatorium's
-//! rules-objstore, and knows neither versions nor conditions.
+//! A foreign rules backend as a store. Such a backend, like Observatorium's rules-objstore, has one
+//! file per tenant, and neither versions nor conditional writes.
 //!
-//! What has to hold of a file before it is replaced is looked at right before that, so it holds among
-//! those who write through one process. Notes of changes are not kept: there is no place for them.
+//! The condition of a write is checked right before it, so that it protects writers in one process
+//! only. The backend has no place for the history of changes.
+//!
+//! Unless the tenants are configured, they are found in the backend's list of all rules, in which a
+//! tenant's name stands in front of that of each group, after which comes a dot (rules-objstore) or a
+//! slash. Names may hold dots too, so every part that can be a tenant's name is asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use serde::Deserialize;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
@@ -22,36 +28,40 @@ use metrifold_rules::Version;
 use metrifold_rules::store::{Expected, Listed, Object, ObjectError, Objects};
 
 keys! {
-    /// A rules backend of Observatorium's contract.
+    /// A rules backend with the API that Observatorium defines.
     #[derive(Clone, Debug)]
     pub struct BackendKeys {
-        /// URL of the backend; `/TENANT` below it is a tenant's rules.
+        /// URL of the backend. The rules of a tenant are at `/TENANT` below it.
         url: Endpoint = required("http://rules-objstore:8080/api/v1/rules"),
-        /// The tenants whose rules are published, by name. One that changes its rules here is from then on published as well.
+        /// Names of the tenants whose rules are published. By default, all that the backend lists. A tenant that changes its rules through this process is added until the next start.
         tenants: Vec<String> = default([]),
         client: ClientKeys = include,
-        /// Longest time for a request.
+        /// Maximum time for a request.
         timeout: Period = default("30s"),
     }
 }
 
-/// Where the files of tenants lie in a store, and the one that a backend has.
+/// Prefix and suffix of a tenant's only file as a key of the store.
 const FILES: &str = "metrics/rules/";
 const FILE: &str = "/rules.yaml";
-/// What a backend, which can remove nothing, is given for a file that is removed.
+/// Content that replaces a removed file, since a backend cannot remove one.
 const REMOVED: &[u8] = b"# removed\ngroups: []\n";
-/// How much is told of an answer.
+/// Longest excerpt of an answer in an error.
 const EXCERPT: usize = 400;
-/// The most tenants that are followed.
+/// Most tenants that are followed.
 const MAX_TENANTS: usize = 100_000;
+/// Most possible names of tenants that are asked for when the list of all rules has changed.
+const MAX_CANDIDATES: usize = 1000;
+/// Largest list of all rules, as a multiple of the largest file.
+const MAX_LIST: usize = 64;
 
 impl BackendKeys {
-    /// The files that they name.
+    /// Files that the keys name.
     pub(crate) fn files(&self) -> Vec<&Path> {
         self.client.files()
     }
 
-    /// Reports what is wrong, at keys below `key`.
+    /// Reports problems at keys below `key`.
     pub(crate) fn validate(&self, key: &str, problems: &mut Problems) {
         if self.url.uri().query().is_some() {
             problems.at(format!("{key}.url"), "must have no query string");
@@ -60,7 +70,10 @@ impl BackendKeys {
             if key_of(tenant).is_none() {
                 let help = "use letters, digits, `_`, `-` and `.`";
                 problems
-                    .at(format!("{key}.tenants[{place}]"), "is no name of a tenant")
+                    .at(
+                        format!("{key}.tenants[{place}]"),
+                        "is not the name of a tenant",
+                    )
                     .help(help);
             }
         }
@@ -69,7 +82,7 @@ impl BackendKeys {
         }
     }
 
-    /// The objects of the backend, which is not asked for anything yet.
+    /// Opens the backend's objects, without a request to it.
     ///
     /// # Errors
     ///
@@ -86,6 +99,9 @@ impl BackendKeys {
             credentials: self.client.credentials()?,
             url: self.url.uri().clone(),
             known: Mutex::new(known.collect()),
+            searches: self.tenants.is_empty(),
+            searched: Mutex::default(),
+            is_searched: AtomicBool::new(false),
             timeout: self.timeout.0,
             max_bytes,
             runtime: Handle::try_current().map_err(failed)?,
@@ -97,8 +113,14 @@ struct Backend {
     client: Client,
     credentials: Credentials,
     url: Uri,
-    /// The tenants that are followed, each with the stamp of its file as it was last.
+    /// Followed tenants, each with the stamp of its file when it was last read.
     known: Mutex<BTreeMap<String, String>>,
+    /// Whether tenants are searched for in the list of all rules.
+    searches: bool,
+    /// Version of the list in which tenants were searched for last.
+    searched: Mutex<Option<Version>>,
+    /// Whether a search has succeeded.
+    is_searched: AtomicBool,
     timeout: Duration,
     max_bytes: usize,
     runtime: Handle,
@@ -110,11 +132,11 @@ impl std::fmt::Debug for Backend {
     }
 }
 
-/// Why the backend does not do it.
+/// Why a request to the backend failed.
 enum Failed {
-    /// It answers so.
+    /// The backend answered with an error.
     Answered(StatusCode, String),
-    /// It does not answer.
+    /// The backend did not answer.
     Silent(String),
 }
 
@@ -122,9 +144,11 @@ impl Failed {
     fn of(self, action: &'static str, key: &str) -> ObjectError {
         let reason = match self {
             Self::Answered(StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE, reason) => {
-                return ObjectError::Refused(format!("the rules backend refuses it: {reason}"));
+                return ObjectError::Refused(format!(
+                    "the rules backend refuses the file: {reason}"
+                ));
             }
-            Self::Answered(status, reason) => format!("it answered {status}: {reason}"),
+            Self::Answered(status, reason) => format!("the backend answered {status}: {reason}"),
             Self::Silent(reason) => reason,
         };
         ObjectError::Store {
@@ -136,15 +160,21 @@ impl Failed {
 }
 
 impl Backend {
+    /// Sends a request for the rules of a tenant, or of all tenants.
     async fn ask(
         &self,
         method: Method,
-        tenant: &str,
+        tenant: Option<&str>,
         body: Bytes,
     ) -> Result<Option<Bytes>, Failed> {
         let deadline = Instant::now() + self.timeout;
-        let base = self.url.to_string();
-        let uri = format!("{}/{tenant}", base.trim_end_matches('/')).parse::<Uri>();
+        let (base, max_bytes) = (self.url.to_string(), self.max_bytes);
+        let base = base.trim_end_matches('/');
+        let (uri, max_bytes) = match tenant {
+            Some(tenant) => (format!("{base}/{tenant}"), max_bytes),
+            None => (base.to_owned(), max_bytes.saturating_mul(MAX_LIST)),
+        };
+        let uri = uri.parse::<Uri>();
         let uri = uri.map_err(|error| Failed::Silent(error.to_string()))?;
         let mut headers = HeaderMap::new();
         headers.insert(
@@ -173,7 +203,7 @@ impl Backend {
         let length = head.headers.get(CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
         let left = deadline.saturating_duration_since(Instant::now());
-        let text = read(answer, length, self.max_bytes, left).await;
+        let text = read(answer, length, max_bytes, left).await;
         let text = text.map_err(|error| Failed::Silent(error.to_string()))?;
         match head.status {
             StatusCode::NOT_FOUND => Ok(None),
@@ -185,9 +215,9 @@ impl Backend {
         }
     }
 
-    /// A tenant's file, with its stamp.
+    /// Reads a tenant's file with its stamp.
     fn fetch(&self, tenant: &str) -> Result<Option<Object>, Failed> {
-        let asked = self.ask(Method::GET, tenant, Bytes::new());
+        let asked = self.ask(Method::GET, Some(tenant), Bytes::new());
         let text = self.runtime.block_on(asked)?;
         let text = text.filter(|text| !text.is_empty() && text != REMOVED);
         Ok(text.map(|text| Object {
@@ -196,7 +226,57 @@ impl Backend {
         }))
     }
 
-    /// Replaces a tenant's file, if it is as expected.
+    /// Adds the tenants that the backend lists and that are not known yet.
+    fn search(&self) -> Result<(), Failed> {
+        let asked = self.ask(Method::GET, None, Bytes::new());
+        let text = self.runtime.block_on(asked)?.unwrap_or_default();
+        let version = Some(Version::of(&text));
+        if *locked(&self.searched) == version {
+            return Ok(());
+        }
+        let wrong = |error: serde_saphyr::Error| {
+            let told = foreign(&error.to_string(), EXCERPT);
+            let reason = format!("the list of all rules cannot be read: {told}");
+            Failed::Answered(StatusCode::OK, reason)
+        };
+        let listed: ListOfAll = match text.trim_ascii().is_empty() {
+            true => ListOfAll::default(),
+            false => serde_saphyr::from_slice(&text).map_err(wrong)?,
+        };
+        let names = listed.groups.unwrap_or_default();
+        let mut candidates = BTreeSet::new();
+        for Named { name } in &names {
+            let ends = name.match_indices(['.', '/']).map(|(end, _)| end);
+            let known = locked(&self.known);
+            let new = ends
+                .map(|end| &name[..end])
+                .filter(|name| key_of(name).is_some() && !known.contains_key(*name));
+            candidates.extend(new);
+        }
+        let is_all = candidates.len() <= MAX_CANDIDATES;
+        for tenant in candidates.into_iter().take(MAX_CANDIDATES) {
+            match self.fetch(tenant) {
+                Ok(None) => {}
+                Ok(Some(_)) => self.follow(tenant),
+                // The name may be a tenant's, whose rules must not count as removed.
+                Err(Failed::Answered(status, _)) if status.is_server_error() => self.follow(tenant),
+                Err(Failed::Answered(..)) => {}
+                Err(failed) => return Err(failed),
+            }
+        }
+        *locked(&self.searched) = version.filter(|_| is_all);
+        self.is_searched.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn follow(&self, tenant: &str) {
+        let mut known = locked(&self.known);
+        if known.len() < MAX_TENANTS {
+            known.entry(tenant.to_owned()).or_default();
+        }
+    }
+
+    /// Replaces a tenant's file if it has the expected state.
     fn replace(
         &self,
         action: &'static str,
@@ -208,7 +288,7 @@ impl Backend {
             return Ok(());
         }
         let Some(tenant) = tenant_of(key) else {
-            let reason = "a rules backend has one file of each tenant, which is called \"rules\"";
+            let reason = "a rules backend has one file per tenant, which is called \"rules\"";
             return Err(ObjectError::Refused(reason.to_owned()));
         };
         let current = self
@@ -223,7 +303,7 @@ impl Backend {
         if !holds {
             return Err(ObjectError::Changed);
         }
-        let asked = self.ask(Method::PUT, tenant, Bytes::copy_from_slice(text));
+        let asked = self.ask(Method::PUT, Some(tenant), Bytes::copy_from_slice(text));
         match self.runtime.block_on(asked) {
             Ok(Some(_)) => {}
             Ok(None) => {
@@ -232,12 +312,20 @@ impl Backend {
             }
             Err(failed) => return Err(failed.of(action, key)),
         }
-        let mut known = locked(&self.known);
-        if known.len() < MAX_TENANTS {
-            known.entry(tenant.to_owned()).or_default();
-        }
+        self.follow(tenant);
         Ok(())
     }
+}
+
+/// The rules of all tenants, of which only the names of the groups are read.
+#[derive(Default, Deserialize)]
+struct ListOfAll {
+    groups: Option<Vec<Named>>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: String,
 }
 
 impl Objects for Backend {
@@ -245,6 +333,15 @@ impl Objects for Backend {
         let Some(rest) = prefix.strip_prefix(FILES) else {
             return Ok(Vec::new());
         };
+        // After the first search, a failure only means that no further tenant is found.
+        if rest.is_empty()
+            && self.searches
+            && let Err(failed) = self.search()
+            && !self.is_searched.load(Ordering::Relaxed)
+        {
+            let key = "all tenants (name them in `backend.tenants` if the backend cannot)";
+            return Err(failed.of("list", key));
+        }
         let tenants: Vec<String> = match rest.trim_end_matches('/') {
             "" => locked(&self.known).keys().cloned().collect(),
             tenant => vec![tenant.to_owned()],
@@ -254,7 +351,7 @@ impl Objects for Backend {
         for tenant in tenants {
             let stamp = match self.fetch(&tenant) {
                 Ok(found) => found.map(|found| found.stamp),
-                // Its rules stay as they were, and those of the others are looked at.
+                // One failing tenant keeps its known stamp; the others are read.
                 Err(Failed::Answered(..)) if !alone => Some(
                     locked(&self.known)
                         .get(&tenant)
@@ -298,13 +395,13 @@ impl Objects for Backend {
     }
 }
 
-/// The tenant whose only file it is.
+/// The tenant that a key belongs to.
 fn tenant_of(key: &str) -> Option<&str> {
     let tenant = key.strip_prefix(FILES)?.strip_suffix(FILE)?;
     key_of(tenant).is_some().then_some(tenant)
 }
 
-/// The key of a tenant's file, if it is a name that stands for itself in a path.
+/// The key of a tenant's file, if the name needs no escaping in a path.
 fn key_of(tenant: &str) -> Option<String> {
     let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     let plain = !tenant.is_empty() && !tenant.starts_with('.') && tenant.bytes().all(valid);

@@ -1,4 +1,4 @@
-//! A bucket of S3, Google Cloud Storage or Azure, as a source is told of it.
+//! Keys of a bucket of S3, Google Cloud Storage or Azure.
 
 use std::path::{Path, PathBuf};
 
@@ -8,45 +8,47 @@ use metrifold_http::auth::ProxyKeys;
 use metrifold_rules::store::Objects;
 
 keys! {
-    /// A bucket with a store of rules.
+    /// A bucket that holds a store of rules.
     #[derive(Clone, Debug)]
     #[cfg_attr(
         not(feature = "object_store"),
         allow(dead_code, reason = "a build without the feature refuses the table")
     )]
     pub struct BucketKeys {
-        /// The bucket, and the folder in it if it is not the store's alone: `s3://BUCKET/FOLDER`, `gs://BUCKET/FOLDER` of Google Cloud Storage, or `az://CONTAINER/FOLDER` of Azure.
+        /// Bucket, and a folder in it unless the whole bucket is used: `s3://BUCKET/FOLDER`, `gs://BUCKET/FOLDER` (Google Cloud Storage) or `az://CONTAINER/FOLDER` (Azure).
         url: String = required("s3://rules"),
-        /// URL of the service where it is not the provider's own, such as that of a MinIO.
+        /// URL of the service, if it is not the provider's own, such as a MinIO server.
         endpoint: Option<Endpoint> = unset("http://minio:9000"),
-        /// Region of a bucket of S3; by default that of the environment, or `us-east-1`.
+        /// Region of an S3 bucket; by default, that of the environment, or `us-east-1`.
         region: Option<String> = unset("eu-central-1"),
-        /// Access key of S3. Without it, and for the other providers without theirs, credentials are found as the provider's own tools find them: in variables of the environment, or by the identity of the pod or machine.
+        /// S3 access key ID. Without credentials, for every provider, those of the environment or of the pod's or machine's identity are used, as by the provider's own tools.
         access_key_id: Option<String> = unset("metrifold"),
-        /// The secret of the access key. Either this or `secret_access_key_file` goes with it.
+        /// S3 secret access key. With `access_key_id`, either this or `secret_access_key_file` must be set.
         secret_access_key: Option<Secret> = unset("${SECRET_ACCESS_KEY}"),
-        /// File with the secret of the access key; white space at its end is ignored.
+        /// File with the S3 secret access key. Trailing white space is ignored.
         secret_access_key_file: Option<PathBuf> = unset("/etc/metrifold/secret-access-key"),
-        /// Storage account of Azure.
+        /// Azure storage account.
         account: Option<String> = unset("platform"),
-        /// Key of the storage account.
+        /// Key of the Azure storage account.
         account_key: Option<Secret> = unset("${ACCOUNT_KEY}"),
-        /// File with the key of the storage account; white space at its end is ignored.
+        /// File with the key of the Azure storage account. Trailing white space is ignored.
         account_key_file: Option<PathBuf> = unset("/etc/metrifold/account-key"),
-        /// File with the key of a service account of Google, as JSON.
+        /// JSON file with the key of a Google service account.
         service_account_file: Option<PathBuf> = unset("/etc/metrifold/service-account.json"),
-        /// TLS towards the service.
+        /// TLS settings for the connection to the service.
         tls: ClientTls = table,
         proxy: ProxyKeys = include,
-        /// Longest time for making a connection.
+        /// Whether the service honours conditions of writes (`If-Match`, `If-None-Match`), which decide races among all processes that write. With `false`, races are decided within this process: no other process may write.
+        conditional_writes: bool = default(true),
+        /// Maximum time to establish a connection.
         connect_timeout: Period = default("5s"),
-        /// Longest time for a request, with all attempts at it.
+        /// Maximum time for a request, including retries.
         timeout: Period = default("30s"),
     }
 }
 
 impl BucketKeys {
-    /// The files that they name.
+    /// Files that the keys name.
     pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
         let files = [
             &self.secret_access_key_file,
@@ -60,16 +62,19 @@ impl BucketKeys {
 
 #[cfg(not(feature = "object_store"))]
 impl BucketKeys {
-    /// Reports that this build knows no buckets.
+    /// Reports that this build has no support for buckets.
     pub(crate) fn validate(&self, key: &str, problems: &mut Problems) {
         problems
-            .at(key, "this build knows no buckets")
+            .at(key, "this build has no support for buckets")
             .help("build it with the feature `object_store`, or use a directory");
     }
 
-    /// Fails, as this build knows no buckets.
+    /// Fails, since this build has no support for buckets.
     pub(crate) fn open(&self, _max_answer: usize) -> Result<Box<dyn Objects>, BuildError> {
-        Err(BuildError::new("bucket", "this build knows no buckets"))
+        Err(BuildError::new(
+            "bucket",
+            "this build has no support for buckets",
+        ))
     }
 }
 
@@ -84,11 +89,11 @@ mod known {
 
     use super::*;
 
-    /// Connections that are kept when nothing is asked: as many as objects are read at once.
+    /// Idle connections that are kept: as many as objects are read at once.
     const CONNECTIONS: usize = 32;
-    /// The age from which on a connection is not used for a further request.
+    /// Longest life of a connection; older ones get no further requests.
     const MAX_AGE: Duration = Duration::from_secs(300);
-    /// The keys that only one provider has.
+    /// Keys that only one provider has.
     const OF_ONE: [(&str, Provider); 7] = [
         ("region", Provider::S3),
         ("access_key_id", Provider::S3),
@@ -100,7 +105,7 @@ mod known {
     ];
 
     impl BucketKeys {
-        /// Reports what is wrong with them, at the keys below `key`.
+        /// Reports problems at the keys below `key`.
         pub(crate) fn validate(&self, key: &str, problems: &mut Problems) {
             let provider = match self.url.parse::<BucketUrl>() {
                 Ok(url) => Some(url.provider()),
@@ -113,13 +118,16 @@ mod known {
                 .iter()
                 .filter(|(_, of)| provider.is_some_and(|it| it != *of));
             for (name, of) in others.filter(|(name, _)| self.is_set(name)) {
-                let what = format!("is of {of}, and the bucket is not");
+                let what = format!("is a key of {of}, but the bucket is of another provider");
                 problems.at(format!("{key}.{name}"), what);
             }
             if self.service_account_file.is_some()
                 && provider.is_some_and(|it| it != Provider::Google)
             {
-                let what = format!("is of {}, and the bucket is not", Provider::Google);
+                let what = format!(
+                    "is a key of {}, but the bucket is of another provider",
+                    Provider::Google
+                );
                 problems.at(format!("{key}.service_account_file"), what);
             }
             let endpoint = self.endpoint.as_ref();
@@ -141,7 +149,7 @@ mod known {
                 ),
             ] {
                 let is_secret = keys.iter().any(|key| self.is_set(key));
-                // An account of Azure may go with an identity instead.
+                // An Azure account may use an identity instead of a secret.
                 if is_secret || (id.is_some() && name == "access_key_id") {
                     secret.validate(key, keys, problems);
                 }
@@ -184,7 +192,7 @@ mod known {
             SecretFrom::new(self.account_key.as_ref(), self.account_key_file.as_deref())
         }
 
-        /// The objects of the bucket, which is not asked for anything yet.
+        /// Opens the bucket's objects, without a request to it.
         ///
         /// # Errors
         ///
@@ -200,6 +208,7 @@ mod known {
                 region: self.region.clone(),
                 credentials: self.credentials().map_err(failed)?,
                 timeout: self.timeout.0,
+                conditional_writes: self.conditional_writes,
                 max_answer,
                 client: ClientConfig {
                     tls: self.tls.clone(),

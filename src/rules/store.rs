@@ -1,4 +1,4 @@
-//! Where a store of rules is, as a source is told.
+//! Keys of a store of rules.
 
 use std::path::{Path, PathBuf};
 
@@ -7,42 +7,41 @@ use metrifold_rules::store::{LocalDirectory, Objects};
 
 use super::bucket::BucketKeys;
 
-/// How much larger a text is in a note of the history, in which it is quoted.
+/// Factor by which quoting may enlarge a text in an entry of the history.
 const QUOTED: usize = 7;
-/// What a page of a list may have.
+/// Largest page of a listing.
 const LIST: usize = 16 << 20;
 
 keys! {
-    /// Where a store of rules is.
+    /// Location of a store of rules.
     #[derive(Clone, Debug)]
     pub struct StoreKeys {
-        /// Folder of the store: files lie in it as `metrics/rules/TENANT/FILE.yaml`. Several processes may share it.
+        /// Directory of the store, with files at `metrics/rules/TENANT/FILE.yaml`. Several processes can share it.
         directory: Option<PathBuf> = suggested("/var/lib/metrifold/rules"),
-        /// Bucket of S3, Google Cloud Storage or Azure with the store, in place of `directory`.
+        /// Bucket of S3, Google Cloud Storage or Azure that holds the store, instead of `directory`.
         bucket: Option<BucketKeys> = optional,
     }
 }
 
 impl StoreKeys {
-    /// How many stores are named.
+    /// Number of stores that are configured, of which there must be one.
     pub(crate) fn named(&self) -> usize {
         usize::from(self.directory.is_some()) + usize::from(self.bucket.is_some())
     }
 
-    /// The files that they name.
+    /// Files that the keys name.
     pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
         self.bucket.iter().flat_map(BucketKeys::files)
     }
 
-    /// Reports what is wrong with the bucket, if there is one.
+    /// Reports problems of the bucket, if there is one.
     pub(crate) fn validate(&self, problems: &mut Problems) {
         if let Some(bucket) = &self.bucket {
             bucket.validate("bucket", problems);
         }
     }
 
-    /// The objects of the store, for files of at most `max_bytes`. A bucket is not asked for anything
-    /// yet.
+    /// Opens the store for files of at most `max_bytes`, without a request to a bucket.
     ///
     /// # Errors
     ///
@@ -57,7 +56,7 @@ impl StoreKeys {
                 Ok(Box::new(opened))
             }
             (None, Some(bucket)) => bucket.open(max_bytes.saturating_mul(QUOTED).max(LIST)),
-            (None, None) => Err(BuildError::new("directory", "there is no store")),
+            (None, None) => Err(BuildError::new("directory", "no store is configured")),
         }
     }
 }

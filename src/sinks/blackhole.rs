@@ -1,6 +1,6 @@
-//! Takes everything and keeps nothing: for trying things out and for measuring.
+//! Takes batches and discards them, for trials and measurements.
 //!
-//! Delivery: a batch is delivered once it has been taken. Limits: none but the queue's.
+//! Delivery: a batch counts as delivered once it was taken. Limits: none but the queue's.
 
 use metrifold_base::keys::Keys;
 use metrifold_base::{BoxFuture, BuildError, Problems, RunError, Shutdown, keys};
@@ -21,7 +21,7 @@ inventory::submit! {
     ComponentInfo {
         kind: Kind::Sink,
         name: "blackhole",
-        summary: "Takes everything and keeps nothing.",
+        summary: "Discards all batches.",
         keys: BlackholeConfig::ENTRIES,
     }
 }

@@ -1,7 +1,7 @@
 //! Prints samples to standard output, one per line, as in the text exposition format.
 //!
-//! Delivery: a batch is delivered once it has been written; an optional sink, so a slow terminal
-//! slows nobody. Limits: the queue's; what does not fit is dropped, oldest first.
+//! Delivery: a batch is delivered once it was written. The sink is optional, so that a slow
+//! terminal slows nobody. Limits: the queue's; when it is full, the oldest batches are dropped.
 
 use std::io::Write;
 
@@ -57,14 +57,14 @@ impl BuildSink<Metrics> for ConsoleConfig {
 
 struct Console;
 
-/// Text to be written, and whom to tell how that went.
+/// Text to write, and the channel for the result.
 type Job = (Vec<u8>, oneshot::Sender<std::io::Result<()>>);
 
 impl Sink<Metrics> for Console {
     fn run(self: Box<Self>, input: Input, _shutdown: Shutdown) -> BoxFuture<Result<(), RunError>> {
         Box::pin(async move {
-            // Writing to a terminal or a pipe blocks, so it has a thread of its own, which ends
-            // with this channel. One job is under way at a time.
+            // Writing to a terminal or a pipe blocks and has a thread of its own, which ends with
+            // this channel. One job is in flight at a time.
             let (jobs, work) = bounded::<Job>(1);
             std::thread::Builder::new()
                 .name("console".into())
@@ -103,7 +103,7 @@ fn write(work: &Receiver<Job>) {
     for (text, done) in work {
         let mut out = std::io::stdout().lock();
         let result = out.write_all(&text).and_then(|()| out.flush());
-        // An error says that the sink is gone, and nobody wants to know.
+        // An error means that the sink is gone and the result is not needed.
         let _ = done.send(result);
     }
 }

@@ -1,10 +1,10 @@
-//! Answers queries from one Prometheus, or whatever speaks its HTTP API.
+//! Answers queries from one Prometheus, or another server of its HTTP API.
 //!
-//! Delivery: each query is sent once; nothing is queued and nothing is tried again. Bodies stream
-//! both ways and stay compressed as they are. A query that nobody waits for any more is dropped: its
-//! connection to the endpoint is closed.
+//! Delivery: each query is sent once, without queue and retries. Bodies stream both ways and keep
+//! their compression. When the caller goes, the query is dropped and its connection to the endpoint
+//! closed.
 //!
-//! Limits: the time for making a connection; that of a query is its source's.
+//! Limits: the time to connect; the source limits the time of a query.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,12 +27,12 @@ keys! {
     /// Configuration of the `prometheus` sink.
     #[derive(Clone, Debug)]
     pub struct PrometheusConfig {
-        /// URL of the server, with the path in front of `/api/v1/…` if there is one.
+        /// URL of the server, including the path in front of `/api/v1/…`, if any.
         endpoint: Endpoint = required("http://127.0.0.1:9090"),
         client: ClientKeys = include,
-        /// Headers to set in each request.
+        /// Headers to set on each request.
         headers: BTreeMap<String, Secret> = unset({ X-Scope-OrgID = "team-a" }),
-        /// Most idle connections that are kept for queries to come.
+        /// Maximum number of idle connections that are kept open for further queries.
         idle_connections: usize = default(64),
     }
 }
@@ -41,12 +41,12 @@ inventory::submit! {
     ComponentInfo {
         kind: Kind::Sink,
         name: "prometheus",
-        summary: "Answers queries from one Prometheus.",
+        summary: "Forwards queries to one Prometheus-compatible server.",
         keys: PrometheusConfig::ENTRIES,
     }
 }
 
-/// What the protocol sets itself.
+/// Headers that the sink sets itself.
 const RESERVED: [&str; 6] = [
     "authorization",
     "connection",
@@ -123,13 +123,13 @@ impl Sink<Queries> for Prometheus {
     }
 }
 
-/// The server that is asked.
+/// The server that answers the queries.
 struct Upstream {
     id: Arc<str>,
     endpoint: Uri,
     client: Client,
     credentials: Credentials,
-    /// Set in each request.
+    /// Configured headers, set in each request.
     headers: HeaderMap,
 }
 
@@ -147,7 +147,7 @@ impl Answerer for Upstream {
             if let Some(value) = credentials.map_err(|error| self.failed(&error))? {
                 headers.insert(AUTHORIZATION, value);
             }
-            // A POST without a body has to say so, or some servers ask for its length (411).
+            // Without this header some servers refuse a POST without a body (411).
             if query.method == Method::POST && query.body.is_end_stream() {
                 headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
             }
@@ -187,7 +187,7 @@ impl Upstream {
                 let reason = format!("sink {}: {error}", self.id);
                 Rejection::new(RejectionKind::TimedOut, reason)
             }
-            // The caller's: it went away, or sent more than is taken.
+            // The caller's fault: it disconnected, or its body was too large.
             TransportKind::Body => Rejection::invalid(error.to_string()),
             _ => self.failed(error),
         }

@@ -2,9 +2,10 @@
 //!
 //! Delivery: a batch is delivered once its values are on the page. A series leaves the page with
 //! its stale marker, or when it has not been written for `expiry`. Limits: `max_series`; further
-//! series are dropped and counted. So are native histograms and series without a name, which the
-//! text format cannot show. Names are escaped as the scraper asks; of series that are one line then,
-//! the first is shown and the others are counted as errors.
+//! series are dropped and counted. Native histograms and series without a name, which the text
+//! format cannot show, are dropped and counted as well. Names are escaped as the scraper asks; if
+//! several series have the same name after that, the first is shown and the others are counted as
+//! errors.
 
 mod negotiation;
 mod page;
@@ -34,15 +35,15 @@ keys! {
     /// Configuration of the `prometheus_exporter` sink.
     #[derive(Clone, Debug)]
     pub struct PrometheusExporterConfig {
-        /// Address of the page. It may be shared with sources and other sinks, on another path.
+        /// Address to listen on. It can be shared with sources and other sinks that use other paths.
         address: Address = required("127.0.0.1:9598"),
-        /// Path of the page.
+        /// URL path of the page.
         path: String = default("/metrics"),
-        /// How long a series stays that is not written any more.
+        /// Time after its last sample after which a series is removed from the page.
         expiry: Period = default("5m"),
-        /// Most series on the page; further ones are dropped and counted as `too_many_series`.
+        /// Maximum number of series on the page. Further ones are dropped and counted as `too_many_series`.
         max_series: usize = default(100000),
-        /// Whether samples carry their timestamps.
+        /// Expose samples with their timestamps.
         timestamps: bool = default(false),
     }
 }
@@ -51,7 +52,7 @@ inventory::submit! {
     ComponentInfo {
         kind: Kind::Sink,
         name: "prometheus_exporter",
-        summary: "Shows the latest value of every series on a page to scrape.",
+        summary: "Exposes the latest value of each series for scraping.",
         keys: PrometheusExporterConfig::ENTRIES,
     }
 }
@@ -105,7 +106,7 @@ impl PrometheusExporterConfig {
     }
 }
 
-/// How often series that have expired are looked for.
+/// Interval at which expired series are removed.
 const SWEEP: Duration = Duration::from_secs(10);
 
 struct PrometheusExporter {
@@ -114,7 +115,7 @@ struct PrometheusExporter {
     shared: Arc<Shared>,
 }
 
-/// What the sink writes and its handler shows.
+/// State that the sink writes and the handler reads.
 struct Shared {
     page: Mutex<Page>,
     metrics: ComponentMetrics,
@@ -145,7 +146,7 @@ impl Sink<Metrics> for PrometheusExporter {
 }
 
 impl Shared {
-    /// The page holds no invariant that a panic elsewhere could have broken.
+    /// Ignores poison: no invariant of the page spans a panic.
     fn page(&self) -> MutexGuard<'_, Page> {
         self.page.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -185,7 +186,7 @@ impl Handler for Shared {
                 self.metrics.error(
                     "name_collision",
                     format!(
-                        "{collisions} series are not shown since their names become those of others when they are escaped by {}",
+                        "{collisions} series are not exposed because their names equal those of others when escaped by {}",
                         format.escaping.parameter()
                     ),
                 );

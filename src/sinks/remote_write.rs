@@ -1,10 +1,10 @@
-//! Sends remote write 1.0 or 2.0 to any endpoint that takes it.
+//! Sends remote write 1.0 or 2.0 to any endpoint of the protocol.
 //!
-//! Delivery: at least once. What is refused for its content (400, 409, 413, 422) is split until the
-//! offenders are alone: they become dead letters, the rest is delivered, and the sender is told. All
-//! else is the endpoint's trouble: the batch is kept and tried again until it reaches
-//! `retry.max_age`. A series of one sender never overtakes itself. Limits: the queue's bytes, the
-//! number of connections, the time of a request.
+//! Delivery: at least once. A batch that is refused for its content (400, 409, 413, 422) is split
+//! until the offending series are alone: they become dead letters, the rest is delivered, and the
+//! sender is informed. After any other failure the batch is kept and sent again until it reaches
+//! `retry.max_age`. The samples of a series stay in their sender's order. Limits: the bytes of the
+//! queue, the number of connections, the time of a request.
 
 use metrifold_base::keys;
 use metrifold_delivery::{DeliveryConfig, Flavour, delivery_sink};
@@ -14,7 +14,7 @@ keys! {
     #[derive(Clone, Debug)]
     pub struct RemoteWriteConfig {
         delivery: DeliveryConfig = include,
-        /// Header that carries the batch's tenant. Without it, no tenant is sent.
+        /// Name of the header that carries the tenant of a batch. Unset, no tenant is sent.
         tenant_header: Option<String> = unset("X-Scope-OrgID"),
     }
 }

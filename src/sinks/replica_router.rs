@@ -1,12 +1,12 @@
-//! Answers queries from one of several replicas: Prometheis that scrape the same, or whatever speaks
-//! their HTTP API.
+//! Answers queries from one of several replicas: Prometheus servers with the same targets, or other
+//! servers of their HTTP API.
 //!
-//! Delivery: each query is answered by one replica. One that fails before its answer has begun is
-//! sent to another, within a budget; a replica that is slow may be hedged. Nothing is queued. A query
-//! that nobody waits for any more is dropped: its connections are closed.
+//! Delivery: each query is answered by one replica. If it fails before its answer has begun, the
+//! query is retried on another replica, within a budget; a query to a slow replica may be hedged.
+//! Nothing is queued. When the caller goes, the query is dropped and its connections are closed.
 //!
-//! Limits: the body of a query that can be sent again, the beginning of an answer that is held back
-//! until it is there, the pages that probes read, the retries in percent of the queries.
+//! Limits: the body of a query that can be retried, the beginning of an answer that is held back,
+//! the pages that probes read, the retries in percent of the queries.
 
 mod mpp;
 mod targets;
@@ -37,12 +37,12 @@ use metrifold_telemetry::{ComponentMetrics, Details};
 use mpp::{MppKeys, Pages};
 
 words! {
-    /// How a replica is connected to.
+    /// Scheme of connections to replicas.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) enum Scheme {
-        /// In plain text.
+        /// Plain text.
         Http = "http",
-        /// In TLS.
+        /// TLS.
         Https = "https",
     }
 }
@@ -51,21 +51,21 @@ keys! {
     /// Configuration of the `replica_router` sink.
     #[derive(Clone, Debug)]
     pub struct ReplicaRouterConfig {
-        /// The replicas, in their order. Needed unless `discovery` is set; with both, these come first.
+        /// List of replicas, in order. Required unless `discovery` is set; with both, these come first.
         replicas: Vec<ReplicaKeys> = suggested([{ endpoint = "http://prometheus-0:9090" }, { endpoint = "http://prometheus-1:9090" }]),
-        /// Provider of replicas, one under `[discovery.NAME]`, or several. A target's address is `host:port`, or a URL with a path.
+        /// Name of a provider of replicas under `[discovery.NAME]`, or a list of names. The address of a target is `host:port`, or a URL with a path.
         discovery: Option<OneOrMany<String>> = unset("prometheis"),
-        /// How targets of providers are connected to, unless the label `__scheme__` says so or their address is a URL.
+        /// Protocol for discovered replicas, unless their label `__scheme__` overrides it or their address is a URL.
         scheme: Scheme = default("http"),
-        /// Label by whose value targets of providers are ordered, numbers as numbers; by default, by their addresses.
+        /// Label by whose value discovered replicas are ordered, numerically if the values are numbers; by default, they are ordered by address.
         order_label: Option<String> = unset("instance_index"),
         routing: RoutingKeys = include,
         client: ClientKeys = include,
-        /// Headers to set in each request.
+        /// Headers to set on each request.
         headers: BTreeMap<String, Secret> = unset({ X-Scope-OrgID = "team-a" }),
-        /// Most idle connections to a replica that are kept for queries to come.
+        /// Maximum number of idle connections per replica that are kept open for further queries.
         idle_connections: usize = default(64),
-        /// Where `/mpp/health`, `/mpp/metrics` and `/mpp/status` are served; nowhere unless set.
+        /// HTTP endpoint for `/mpp/health`, `/mpp/metrics` and `/mpp/status`. Disabled unless set.
         mpp: Option<MppKeys> = optional,
     }
 }
@@ -74,7 +74,7 @@ inventory::submit! {
     ComponentInfo {
         kind: Kind::Sink,
         name: "replica_router",
-        summary: "Answers queries from one of several replicas.",
+        summary: "Forwards each query to one of several Prometheus-compatible replicas.",
         keys: ReplicaRouterConfig::ENTRIES,
     }
 }
@@ -152,7 +152,7 @@ impl ReplicaRouterConfig {
         }))
     }
 
-    /// The replicas that are listed.
+    /// The replicas that the configuration lists.
     fn listed(&self, own: &Arc<Upstream>, headers: &HeaderMap) -> Result<Vec<Replica>, BuildError> {
         let replica = |(at, keys): (usize, &ReplicaKeys)| -> Result<Replica, BuildError> {
             let key = format!("replicas[{at}].endpoint");
@@ -205,10 +205,10 @@ type MppRoutes = Vec<(Pages, Route)>;
 struct ReplicaRouter {
     router: Arc<Steers>,
     listed: Vec<Replica>,
-    /// What the providers know, one after the other.
+    /// Targets of each provider, in the order of the configuration.
     found: Vec<Targets>,
     reading: targets::Reading,
-    /// mpp's pages, and who may see them.
+    /// mpp's endpoints, with their access check.
     mpp: Option<(MppRoutes, Arc<dyn Access>)>,
     metrics: ComponentMetrics,
 }
@@ -253,7 +253,7 @@ impl Sink<Queries> for ReplicaRouter {
     }
 }
 
-/// The router as the plane and the admin address know it.
+/// The router, as the plane and the admin address use it.
 struct Steers(Arc<Router>);
 
 impl Answerer for Steers {

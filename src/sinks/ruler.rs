@@ -1,16 +1,16 @@
-//! Brings rules to Prometheus or Thanos Rule: into a folder that the ruler reads, and has it read
-//! them; or to a ruler of Mimir or Cortex, by its configuration API.
+//! Delivers rules to Prometheus or Thanos Rule, by writing a folder and reloading the ruler, or to a
+//! ruler of Mimir or Cortex, by its configuration API.
 //!
-//! Delivery: the folder is changed whole or not at all, only when something in it changes, and
-//! then the ruler is told to reload; its rules API says whether it has them. What it does not answer
-//! is tried again. Rules that it refuses are searched for the group that is at fault: that one stays
-//! as it was, or out, and all others go on. Nothing is written before every source that leads here
-//! has published.
+//! Delivery: the folder changes atomically, and only when a rule in it changes; the ruler is then
+//! reloaded, and its rules API confirms that the rules are loaded. Requests without an answer are
+//! retried. If the ruler refuses the rules, the sink searches for the group at fault: that group keeps
+//! its previous rules, or is left out, and all other groups are delivered. Nothing is written before
+//! every source of this sink has published.
 //!
-//! Of several rulers, each tenant's rules go to one, which depends on nothing but the tenant's name
-//! and the rulers' URLs: when a ruler comes or goes, no tenant moves but to or from that one.
+//! With several rulers, the rules of each tenant go to one of them, chosen by a hash of the tenant's
+//! name and the rulers' URLs: when a ruler is added or removed, only the tenants of that ruler move.
 //!
-//! Limits: the time of a request, the bytes of an answer.
+//! Limits: the time of a request, the bytes of an answer, the tenants that are pushed at once.
 
 mod client;
 mod install;
@@ -49,14 +49,14 @@ use status::Statuses;
 use way::{Outcome, Refused, Way};
 
 keys! {
-    /// A ruler, and the folder that it reads or the URL that rules are pushed to.
+    /// A ruler, with the directory that it reads or the URL to which rules are pushed.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct RulerKeys {
         /// URL of the ruler, with the path in front of `/-/reload` and `/api/v1/rules` if there is one.
         url: Endpoint = required("http://127.0.0.1:9090"),
-        /// Folder that this ruler reads, as `DIRECTORY/*.yaml`. It must not exist, be empty, or be one that this sink has made.
+        /// Directory that this ruler reads, as `DIRECTORY/*.yaml`. It must not exist, must be empty, or must have been created by this sink.
         directory: Option<PathBuf> = suggested("/var/lib/ruler/rules"),
-        /// URL of the configuration API of a ruler of Mimir or Cortex, to which the rules of each tenant are pushed, in place of `directory`. What a tenant has there and here not is removed.
+        /// URL of the configuration API of a Mimir or Cortex ruler, to which the rules of each tenant are pushed, instead of `directory`. Rules of these tenants that only the ruler has are removed.
         push_url: Option<Endpoint> = unset("http://mimir:8080/prometheus/config/v1/rules"),
     }
 }
@@ -65,19 +65,21 @@ keys! {
     /// Configuration of the `ruler` sink.
     #[derive(Clone, Debug)]
     pub struct RulerConfig {
-        /// The rulers, each with its `url`, and the `directory` that it reads or the `push_url` that it is sent rules at; of several, each has some of the tenants.
+        /// Rulers, each with its `url` and either the `directory` that it reads or the `push_url` to which rules are pushed. With several rulers, the tenants are distributed among them.
         rulers: Vec<RulerKeys> = required([{ url = "http://127.0.0.1:9090", directory = "/var/lib/ruler/rules" }]),
         client: ClientKeys = include,
-        /// Longest time for a request, such as a reload.
+        /// Maximum time for a request, such as a reload.
         timeout: Period = default("60s"),
-        /// How often the rulers are asked how it goes with the rules.
+        /// Maximum number of tenants whose rules are pushed to a ruler concurrently, with `push_url`.
+        max_pushes: usize = default(8),
+        /// How often the state of the loaded rules is read from the rulers.
         status_interval: Period = default("30s"),
-        /// Largest answer of a ruler that says which rules it has.
+        /// Maximum size of a ruler's answer that lists its rules.
         max_answer_bytes: Size = default("256MiB"),
     }
 }
 
-/// The pauses between attempts to bring rules to a ruler that does not answer.
+/// Pauses between attempts to deliver rules to a ruler that does not answer.
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
@@ -85,7 +87,7 @@ inventory::submit! {
     ComponentInfo {
         kind: Kind::Sink,
         name: "ruler",
-        summary: "Brings rules to Prometheus or Thanos Rule, and sees that they are loaded.",
+        summary: "Delivers rules to Prometheus, Thanos Rule, Mimir or Cortex, and checks that they are loaded.",
         keys: RulerConfig::ENTRIES,
     }
 }
@@ -113,35 +115,44 @@ impl SinkConfig for RulerConfig {
         if self.rulers.is_empty() {
             problems.at("rulers", "must name at least one ruler");
         }
-        let (mut urls, mut folders) = (BTreeSet::new(), BTreeSet::new());
+        let (mut urls, mut folders, mut pushed) =
+            (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for (place, ruler) in self.rulers.iter().enumerate() {
             if ruler.url.uri().query().is_some() {
                 problems.at(format!("rulers[{place}].url"), "must have no query string");
             }
             if !urls.insert(ruler.url.to_string()) {
-                problems.at(format!("rulers[{place}].url"), "is that of another ruler");
+                problems.at(
+                    format!("rulers[{place}].url"),
+                    "is the URL of another ruler",
+                );
             }
             if ruler.directory.is_some() == ruler.push_url.is_some() {
                 let key = format!("rulers[{place}]");
                 let help = "write one of directory and push_url";
-                let what = "rules come to a ruler by a folder, or are pushed to it";
+                let what = "a ruler needs either a directory or a push_url";
                 problems.at(key, what).help(help);
             }
-            let push = ruler.push_url.as_ref();
-            if push.is_some_and(|push| push.uri().query().is_some()) {
+            if let Some(push) = &ruler.push_url {
                 let key = format!("rulers[{place}].push_url");
-                problems.at(key, "must have no query string");
+                if push.uri().query().is_some() {
+                    problems.at(&key, "must have no query string");
+                }
+                // Each of them removes the tenants of the other.
+                if !pushed.insert(push.to_string()) {
+                    problems.at(key, "is the URL of another ruler");
+                }
             }
             let Some(directory) = &ruler.directory else {
                 continue;
             };
             if directory.file_name().is_none() {
                 let key = format!("rulers[{place}].directory");
-                problems.at(key, "must end in the folder's own name");
+                problems.at(key, "must end in the name of a folder");
             }
             if !folders.insert(directory) {
                 let key = format!("rulers[{place}].directory");
-                problems.at(key, "is that of another ruler");
+                problems.at(key, "is the directory of another ruler");
             }
         }
         for (key, period) in [
@@ -151,6 +162,9 @@ impl SinkConfig for RulerConfig {
             if period < Period::millis(100) {
                 problems.at(key, "must be at least 100ms");
             }
+        }
+        if self.max_pushes == 0 {
+            problems.at("max_pushes", "must be at least 1");
         }
         if self.max_answer_bytes.0 == 0 {
             problems.at("max_answer_bytes", "must be at least 1B");
@@ -181,7 +195,9 @@ impl BuildSink<Rules> for RulerConfig {
                 metrics: cx.metrics.clone(),
                 shard: Shard::new(names.clone(), at),
                 way: match (&ruler.push_url, &ruler.directory) {
-                    (Some(url), _) => Way::Push(Pusher::new(client, url.uri().clone())),
+                    (Some(url), _) => {
+                        Way::Push(Pusher::new(client, url.uri().clone(), self.max_pushes))
+                    }
                     (None, directory) => {
                         let directory = directory.clone().unwrap_or_default();
                         Way::Folder(Installer::new(directory, client))
@@ -223,7 +239,7 @@ impl Sink<Rules> for RulerSink {
             let ended = loop {
                 tokio::select! {
                     biased;
-                    // First: a sink that was replaced must not write after its successor.
+                    // Polled first: a replaced sink must not write after its successor.
                     () = shutdown.wait() => break Ok(()),
                     view = input.changed() => match view {
                         Some(view) => {
@@ -241,7 +257,7 @@ impl Sink<Rules> for RulerSink {
                     }
                 }
             };
-            // Each finishes what it is doing.
+            // Each ruler's task finishes its current delivery.
             drop(newest);
             while rulers.join_next().await.is_some() {}
             self.reports.remove(&self.id);
@@ -250,11 +266,11 @@ impl Sink<Rules> for RulerSink {
     }
 }
 
-/// What the rulers should have, if that is known.
+/// The rules that the rulers should have; `None` before all sources have published, or on a conflict.
 fn joined(id: &Arc<str>, metrics: &ComponentMetrics, view: &View) -> Option<RuleSet> {
     let awaited: Vec<_> = view.awaited().map(|source| &**source).collect();
     if !awaited.is_empty() {
-        info!(sink = %id, sources = awaited.join(", "), "waits for the first rules of all sources");
+        info!(sink = %id, sources = awaited.join(", "), "waiting for the first rules of all sources");
         return None;
     }
     match view.joined() {
@@ -264,13 +280,13 @@ fn joined(id: &Arc<str>, metrics: &ComponentMetrics, view: &View) -> Option<Rule
         }
         Err(conflict) => {
             metrics.error("conflict", &conflict);
-            error!(sink = %id, %conflict, "rules were not brought to the rulers: those of before stay");
+            error!(sink = %id, %conflict, "the rules were not delivered: the rulers keep their previous rules");
             None
         }
     }
 }
 
-/// One ruler, and what it has.
+/// The task that delivers rules to one ruler and reports their state.
 struct Ruler {
     sink: Arc<str>,
     name: Arc<str>,
@@ -282,11 +298,12 @@ struct Ruler {
 }
 
 impl Ruler {
-    /// Brings it the newest rules until there can be none any more.
+    /// Delivers the newest rules until the sender of rules is dropped.
     async fn run(mut self, mut newest: watch::Receiver<Option<RuleSet>>, board: status::Board) {
         let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
-        // What it should have and does not have yet.
+        // Rules that are not delivered yet.
         let mut due: Option<RuleSet> = None;
+        let mut is_first = true;
         loop {
             if let Some(set) = &due {
                 let set = set.clone();
@@ -305,6 +322,10 @@ impl Ruler {
                     let set = newest.borrow_and_update().clone();
                     if let Some(set) = set {
                         due = Some(self.shard.of(&set));
+                        // Before this start, there may have been other rulers.
+                        if std::mem::take(&mut is_first) {
+                            self.way.disown(self.shard.others());
+                        }
                     }
                 }
                 () = tokio::time::sleep(backoff.next_pause()), if due.is_some() => {}
@@ -313,7 +334,7 @@ impl Ruler {
                         let set = self.shard.mine().clone();
                         board.put(&self.name, self.statuses.report(&set, &self.way));
                     } else {
-                        // It has lost them: they are brought again.
+                        // The ruler has lost rules: they are delivered again.
                         self.way.forget();
                         due = Some(self.shard.mine().clone());
                     }
@@ -322,7 +343,7 @@ impl Ruler {
         }
     }
 
-    /// Brings it a set; says whether it has all of that which it does not refuse.
+    /// Delivers a set; returns whether the ruler has all of it but for the groups that it refuses.
     async fn bring(&mut self, set: &RuleSet) -> bool {
         let before = self.way.refused().to_vec();
         match self.way.install(set).await {
@@ -330,31 +351,43 @@ impl Ruler {
             Outcome::Loaded => {
                 self.metrics.succeeded();
                 info!(sink = %self.sink, ruler = %self.name, tenants = set.len(), "rules were loaded");
-                self.statuses.loaded(self.way.good());
-                let new = |refused: &&Refused| !before.contains(refused);
-                for refused in self.way.refused().iter().filter(new) {
-                    self.metrics.error("refused", &refused.reason);
-                    warn!(
-                        sink = %self.sink,
-                        ruler = %self.name,
-                        tenant = %refused.tenant,
-                        file = %refused.file,
-                        group = %refused.group.name,
-                        reason = %refused.reason,
-                        "the ruler refuses a group: it stays as it was, and all others go on"
-                    );
-                }
-                self.look().await
+                self.loaded(&before).await
+            }
+            Outcome::Partly(reason) => {
+                self.metrics.failed("reload", &reason);
+                error!(sink = %self.sink, ruler = %self.name, %reason, "the rules of some tenants were not delivered: they are tried again");
+                self.loaded(&before).await;
+                false
             }
             Outcome::Failed(reason) => {
                 self.metrics.failed("reload", &reason);
-                error!(sink = %self.sink, ruler = %self.name, %reason, "rules were not loaded: it is tried again");
+                error!(sink = %self.sink, ruler = %self.name, %reason, "the rules were not delivered: the delivery is tried again");
                 false
             }
         }
     }
 
-    /// Asks how it goes with the rules. Says whether it has them, or does not say.
+    /// Records what the ruler has accepted and refused, and reads its state.
+    async fn loaded(&mut self, before: &[Refused]) -> bool {
+        self.statuses.loaded(self.way.good());
+        let new = |refused: &&Refused| !before.contains(refused);
+        for refused in self.way.refused().iter().filter(new) {
+            self.metrics.error("refused", &refused.reason);
+            warn!(
+                sink = %self.sink,
+                ruler = %self.name,
+                tenant = %refused.tenant,
+                file = %refused.file,
+                group = %refused.group.name,
+                reason = %refused.reason,
+                "the ruler refuses a group: it keeps its previous version, and all other groups are delivered"
+            );
+        }
+        self.look().await
+    }
+
+    /// Reads the state of the rules from the ruler. Returns `false` only if rules are missing there; a
+    /// failed request counts as `true`.
     async fn look(&mut self) -> bool {
         if self.way.good().is_none() {
             return true;
@@ -362,9 +395,13 @@ impl Ruler {
         match self.way.look().await {
             Ok(heard) => {
                 if let Some(missing) = &heard.missing {
-                    let reason = format!("it does not have {missing}{}", self.way.hint());
+                    let reason = format!("the ruler does not have {missing}{}", self.way.hint());
                     self.metrics.failed("missing", &reason);
-                    error!(sink = %self.sink, ruler = %self.name, %reason, "the ruler has not loaded the rules");
+                    error!(sink = %self.sink, ruler = %self.name, %reason, "the ruler lacks rules that were delivered");
+                }
+                if let Some(reason) = &heard.unheard {
+                    self.metrics.error("status", reason);
+                    warn!(sink = %self.sink, ruler = %self.name, %reason, "the state of a tenant's rules could not be read from the ruler");
                 }
                 let is_whole = heard.missing.is_none();
                 self.statuses.take(heard);
@@ -372,7 +409,7 @@ impl Ruler {
             }
             Err(reason) => {
                 self.metrics.error("status", &reason);
-                warn!(sink = %self.sink, ruler = %self.name, %reason, "the ruler does not say which rules it has");
+                warn!(sink = %self.sink, ruler = %self.name, %reason, "the state of the rules could not be read from the ruler");
                 true
             }
         }

@@ -1,11 +1,11 @@
-//! Makes a folder hold the rules of all tenants, for a Prometheus or a Thanos Ruler to read.
+//! Writes the rules of all tenants to a folder, for a Prometheus or a Thanos Ruler to read.
 //!
-//! Delivery: whole or not at all, also through `kill -9` or a loss of power at any moment: the path
-//! is a symbolic link to a folder that is never changed once the link names it. Nothing is written
-//! before every source that leads here has published: what is not known yet is not taken to be gone.
-//! What cannot be written is tried again; the folder keeps what it held before.
+//! Delivery: atomic, also through `kill -9` or a loss of power at any moment: the path is a
+//! symbolic link to a folder that never changes once the link names it. Nothing is written before
+//! every source of this sink has published, since rules that are not known yet must not count as
+//! removed. A failed write is retried; the folder keeps its previous content.
 //!
-//! Limits: those of the sources; the two sets before are kept for readers that are still in them.
+//! Limits: those of the sources; the two previous sets stay for readers that still use them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,12 +29,12 @@ keys! {
     /// Configuration of the `rules_directory` sink.
     #[derive(Clone, Debug)]
     pub struct RulesDirectoryConfig {
-        /// The folder to fill. It must not exist, be empty, or be one that this sink has made: a symbolic link into `.NAME.metrifold` beside it.
+        /// Directory to fill. It must not exist, must be empty, or must have been created by this sink: a symbolic link into `.NAME.metrifold` beside it.
         path: PathBuf = required("/var/lib/ruler/rules"),
     }
 }
 
-/// The pauses between attempts to write what could not be written.
+/// Pauses between attempts after a failed write.
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
@@ -42,7 +42,7 @@ inventory::submit! {
     ComponentInfo {
         kind: Kind::Sink,
         name: "rules_directory",
-        summary: "Writes rules into a folder, whole or not at all.",
+        summary: "Writes rules into a directory, atomically.",
         keys: RulesDirectoryConfig::ENTRIES,
     }
 }
@@ -59,7 +59,7 @@ impl SinkConfig for RulesDirectoryConfig {
 
     fn validate(&self, problems: &mut Problems) {
         if self.path.file_name().is_none() {
-            problems.at("path", "must end in the folder's own name");
+            problems.at("path", "must end in the name of a folder");
         }
     }
 }
@@ -92,7 +92,7 @@ impl Sink<Rules> for Writer {
             let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
             loop {
                 if let Some(set) = &due {
-                    // Never cut short: a set that is half written would only be swept up later.
+                    // Not cancelled by a shutdown, which would leave a partial set behind.
                     let (opened, written) = self.write(directory.take(), set.clone()).await?;
                     directory = opened;
                     if written {
@@ -102,7 +102,7 @@ impl Sink<Rules> for Writer {
                 }
                 tokio::select! {
                     biased;
-                    // First: a sink that was replaced must not write after its successor.
+                    // Polled first: a replaced sink must not write after its successor.
                     () = shutdown.wait() => return Ok(()),
                     view = input.changed() => match view {
                         Some(view) => due = self.joined(&view).or(due),
@@ -116,24 +116,25 @@ impl Sink<Rules> for Writer {
 }
 
 impl Writer {
-    /// What the folder should hold, if that is known.
+    /// The rules that the folder should hold; `None` before all sources have published, or on a
+    /// conflict.
     fn joined(&self, view: &View) -> Option<RuleSet> {
         let awaited: Vec<_> = view.awaited().map(|source| &**source).collect();
         if !awaited.is_empty() {
-            info!(sink = %self.id, sources = awaited.join(", "), "waits for the first rules of all sources");
+            info!(sink = %self.id, sources = awaited.join(", "), "waiting for the first rules of all sources");
             return None;
         }
         match view.joined() {
             Ok(set) => Some(set),
             Err(conflict) => {
                 self.metrics.error("conflict", &conflict);
-                error!(sink = %self.id, %conflict, "rules were not written: those of before stay");
+                error!(sink = %self.id, %conflict, "rules were not written: the previous ones stay");
                 None
             }
         }
     }
 
-    /// Writes a set; says whether the folder holds it now.
+    /// Writes a set; returns whether the folder holds it now.
     async fn write(
         &self,
         directory: Option<RulesDirectory>,
@@ -165,9 +166,9 @@ impl Writer {
                 Ok((Some(directory), true))
             }
             Err(error) => {
-                // What is known of the folder may no longer hold.
+                // The folder's state is unknown: it is opened again.
                 self.metrics.failed("write", &error);
-                error!(sink = %self.id, %error, "rules were not written: those of before stay, and it is tried again");
+                error!(sink = %self.id, %error, "rules were not written: the previous ones stay, trying again");
                 Ok((None, false))
             }
         }

@@ -1,9 +1,9 @@
 //! Sends remote write to Thanos Receive.
 //!
-//! Delivery: as the `remote_write` sink, with Receive's ways: the tenant travels in
-//! `THANOS-TENANT`, 409 means that the valid samples of the batch were stored and is not tried
-//! again, and every batch is decoded so that labels are valid and sorted, for which Receive would
-//! otherwise refuse series. Limits: those of the `remote_write` sink.
+//! Delivery: as the `remote_write` sink, with the particulars of Receive: the tenant is sent in
+//! `THANOS-TENANT`; 409 means that the valid samples of the batch were stored, and is not retried;
+//! every batch is decoded so that labels are valid and sorted, since Receive would refuse series
+//! otherwise. Limits: those of the `remote_write` sink.
 //!
 //! Source: <https://thanos.io/tip/components/receive.md/>.
 
@@ -15,7 +15,7 @@ keys! {
     #[derive(Clone, Debug)]
     pub struct ThanosConfig {
         delivery: DeliveryConfig = include,
-        /// Header that carries the batch's tenant. Without a tenant no header is sent, and Receive takes its default tenant.
+        /// Name of the header that carries the tenant of a batch. A batch without a tenant is sent without it, and belongs to Receive's default tenant.
         tenant_header: String = default("THANOS-TENANT"),
     }
 }
@@ -28,5 +28,5 @@ const FLAVOUR: Flavour = Flavour {
 delivery_sink! {
     ThanosConfig = "thanos": FLAVOUR,
     |config| Some(&config.tenant_header),
-    "Sends remote write to Thanos Receive, with its tenant header and its answers."
+    "Sends remote write to Thanos Receive, and handles its tenant header and responses."
 }

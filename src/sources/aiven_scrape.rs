@@ -1,8 +1,9 @@
 //! Scrapes the nodes of Aiven's services, each at its own address.
 //!
-//! Targets come from a provider, as a rule of type `aiven`, and with them what nodes ask for: the user of
-//! the integration endpoint, and the project's certificate authority. A node is connected to by its address
-//! and verified against the name of its service. Delivery and limits are those of the source `scrape`.
+//! Targets come from a provider, usually of type `aiven`, which also supplies the credentials: the
+//! user of the integration endpoint, and the project's certificate authority. Connections go to a
+//! node's address; its certificate must bear the name of its service. Delivery and limits are those
+//! of the source `scrape`.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -24,14 +25,14 @@ use metrifold_http::{BasicAuth, Client, ClientConfig, Credentials};
 use metrifold_model::Kind;
 use metrifold_scrape::{Inlet, Own, Particulars, Pool, ScrapeKeys, Settings};
 
-/// How many idle connections are kept to a node.
+/// Idle connections that a client keeps to its node.
 const IDLE: usize = 1;
 
 keys! {
     /// Configuration of the `aiven_scrape` source.
     #[derive(Clone, Debug)]
     pub struct AivenScrapeConfig {
-        /// Provider of targets, one under `[discovery.NAME]`. From one of type `aiven` comes what nodes ask for; with another, the keys of this source say it.
+        /// Provider of targets, a table `[discovery.NAME]`. A provider of type `aiven` also supplies the credentials and certificate authorities; with another type, the keys of this source configure them.
         discovery: String = required("aiven"),
         keys: ScrapeKeys = include,
     }
@@ -66,7 +67,7 @@ impl SourceConfig for AivenScrapeConfig {
 
 impl BuildSource<Metrics> for AivenScrapeConfig {
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source<Metrics>>, BuildError> {
-        // That certificates can be read is known before anything runs.
+        // Unreadable certificates fail the build, not the run.
         self.keys.client().client(IDLE)?;
         cx.discovery.targets(&self.discovery)?;
         let accounts: Arc<Accounts> = cx.shared.get();
@@ -80,7 +81,7 @@ impl BuildSource<Metrics> for AivenScrapeConfig {
 
 struct AivenScrape {
     config: AivenScrapeConfig,
-    /// None where another type of provider finds the nodes.
+    /// Credentials from the provider; None if it is of another type.
     access: Option<Accessing>,
     cx: BuildContext,
 }
@@ -92,7 +93,7 @@ impl Source<Metrics> for AivenScrape {
 }
 
 impl AivenScrape {
-    /// Scrapes with what nodes ask for now; a pool hands over to the next when that changes.
+    /// Scrapes with the current credentials; when they change, a new pool takes over.
     async fn scrape(mut self, out: Output, mut shutdown: Shutdown) -> Result<(), RunError> {
         let Some(mut accessing) = self.access.take() else {
             return self.pool(Access::default())?.run(out, shutdown).await;
@@ -116,7 +117,8 @@ impl AivenScrape {
                     return running.await;
                 }
             }
-            // Built before the one that runs is stopped, so that this knows whom it leaves to.
+            // The new pool is built before the current one stops, which hands its targets over to
+            // it.
             pool = self.pool(accessing.now())?;
             stop.fire();
             running.await?;
@@ -138,13 +140,13 @@ impl AivenScrape {
     }
 }
 
-/// What single nodes need.
+/// Settings of individual nodes.
 struct Nodes {
     client: ClientConfig,
-    /// Whether the source has credentials of its own, which stand above those of endpoints.
+    /// Whether the source has credentials of its own, which take precedence over the endpoints'.
     own_credentials: bool,
     access: Access,
-    /// By the project and the name that nodes are verified against.
+    /// Clients by project and by the name that certificates are verified against.
     clients: Mutex<HashMap<(String, String), Client>>,
 }
 
@@ -166,7 +168,7 @@ impl Particulars for Nodes {
 }
 
 impl Nodes {
-    /// The user of an endpoint, if nodes ask for one.
+    /// Credentials of an endpoint; None if its nodes require none.
     fn credentials(&self, endpoint: &str) -> Result<Option<Credentials>, String> {
         let Some(user) = self.access.users.get(endpoint) else {
             return Ok(None);
@@ -180,7 +182,7 @@ impl Nodes {
         credentials.map(Some).map_err(|error| error.to_string())
     }
 
-    /// The client of a service's nodes.
+    /// Client for the nodes of a service.
     fn client(&self, project: &str, host: &str) -> Result<Client, String> {
         let key = (project.to_owned(), host.to_owned());
         let mut clients = locked(&self.clients);

@@ -1,9 +1,9 @@
-//! Scrapes the instances of applications that Cloud Foundry runs, each by the header that the router
-//! knows it by and with the credentials that it asks for, and serves Promregator's paths to those who
-//! pull.
+//! Scrapes the instances of applications on Cloud Foundry, each selected by the header that the
+//! router understands and with its application's credentials, and serves Promregator's paths to
+//! programs that pull.
 //!
 //! Delivery and limits are those of `scrape`: a scrape that cannot be delivered in time is dropped
-//! and counted. A target whose credentials cannot be had is not scraped.
+//! and counted. A target without its credentials is not scraped.
 
 mod authenticators;
 mod bound;
@@ -38,19 +38,19 @@ keys! {
     /// Configuration of the `cf_scrape` source.
     #[derive(Clone, Debug)]
     pub struct CfScrapeConfig {
-        /// Providers of the targets, under `[discovery.NAME]`, of the type `cloud_foundry`: one for each foundation.
+        /// Names of providers under `[discovery.NAME]`, of the type `cloud_foundry`, one for each foundation.
         discovery: OneOrMany<String> = required("cloud_foundry"),
-        /// Credentials for applications, by the name that a selector gives as `authenticator`: at most one of `basic_auth`, `authorization`, `oauth2` and `service`, and `tls`.
+        /// Credentials for applications, by the name that a selector gives as `authenticator`. Each has at most one of `basic_auth`, `authorization`, `oauth2` and `service`, and can have `tls`.
         authenticators: BTreeMap<String, AuthenticatorKeys> = unset({ xsuaa = { basic_auth = { username = "u", password = "${PASSWORD}" } } }),
-        /// Rules over the series of what a selector finds, by the selector's `name`. They run before `metric_relabel`.
+        /// Relabel rules for the series of the instances that a selector finds, by the selector's `name`. They are applied before `metric_relabel`.
         selector_metric_relabel: BTreeMap<String, Vec<RuleConfig>> = unset({ spring = [{ source_labels = ["__name__"], regex = "jvm_.*", action = "keep" }] }),
-        /// Header that tells the router which instance is meant: `app` (`X-CF-APP-INSTANCE`), `process` (`X-CF-PROCESS-INSTANCE`, which routers know since March 2025), or `auto`: `process` where an application has several processes of a type or the process is not of the type `web`, else `app`.
+        /// Header that selects the instance behind the router: `app` (`X-CF-APP-INSTANCE`), `process` (`X-CF-PROCESS-INSTANCE`, supported by routers since March 2025) or `auto`. `auto` uses `process` if an application has several processes of a type or the process is not of the type `web`, and `app` otherwise.
         instance_header: InstanceHeader = default("auto"),
-        /// Further labels of all series: `process_type` (`cf_process_type`), `revision` (`cf_revision_id`) and `app_labels` (each label of the application as `app_label_NAME`).
+        /// Additional labels for all series: `process_type` (`cf_process_type`), `revision` (`cf_revision_id`) and `app_labels` (each label of the application as `app_label_NAME`).
         extra_labels: Vec<ExtraLabel> = unset(["process_type"]),
-        /// Whether instances are scraped at the interval and delivered to sinks. Otherwise they are scraped only when they are asked for under `expose`.
+        /// Scrape instances at the interval and deliver the samples to sinks. Otherwise, instances are scraped only on request, under `expose`.
         push: bool = default(true),
-        /// Where Promregator's paths are served to those who pull.
+        /// HTTP endpoint for Promregator's paths, for programs that pull.
         expose: Option<ExposeKeys> = optional,
         scrape: ScrapeKeys = include,
     }
@@ -60,7 +60,7 @@ inventory::submit! {
     ComponentInfo {
         kind: Kind::Source,
         name: "cf_scrape",
-        summary: "Scrapes the instances of applications that Cloud Foundry runs.",
+        summary: "Scrapes the instances of Cloud Foundry applications.",
         keys: CfScrapeConfig::ENTRIES,
     }
 }
@@ -90,7 +90,7 @@ impl SourceConfig for CfScrapeConfig {
         }
         for (at, name) in self.discovery.0.iter().enumerate() {
             if self.discovery.0[..at].contains(name) {
-                problems.at(format!("discovery[{at}]"), "is named before");
+                problems.at(format!("discovery[{at}]"), "is listed twice");
             }
         }
         for (name, keys) in &self.authenticators {
@@ -103,13 +103,13 @@ impl SourceConfig for CfScrapeConfig {
         }
         for (at, label) in self.extra_labels.iter().enumerate() {
             if self.extra_labels[..at].contains(label) {
-                problems.at(format!("extra_labels[{at}]"), "is named before");
+                problems.at(format!("extra_labels[{at}]"), "is listed twice");
             }
         }
         match &self.expose {
             Some(expose) => problems.within("expose", |problems| expose.validate(problems)),
             None if !self.push => {
-                let problem = problems.at("push", "nothing is scraped, and nobody can ask for it");
+                let problem = problems.at("push", "without push or expose, nothing is scraped");
                 problem.help("add expose = { address = \"0.0.0.0:8080\" }, or remove push");
             }
             None => {}
@@ -119,7 +119,7 @@ impl SourceConfig for CfScrapeConfig {
 }
 
 impl CfScrapeConfig {
-    /// The keys of scraping, with the rules that make further labels in front.
+    /// The keys of scraping, with the rules for further labels placed first.
     fn scrape_keys(&self) -> ScrapeKeys {
         let mut keys = self.scrape.clone();
         let more = self.extra_labels.iter().map(|label| label.rule());
@@ -127,7 +127,7 @@ impl CfScrapeConfig {
         keys
     }
 
-    /// The rules of each selector that has some.
+    /// Compiled rules of the selectors that have some.
     fn selector_rules(&self) -> Result<BTreeMap<String, Arc<Program>>, BuildError> {
         let validation: Validation = self.scrape.metric_name_validation_scheme;
         let compiled = self.selector_metric_relabel.iter().map(|(name, rules)| {
@@ -162,15 +162,17 @@ impl BuildSource<Metrics> for CfScrapeConfig {
         });
         let expose = self.expose.as_ref().map(|keys| -> Result<_, BuildError> {
             let telemetry = cx.telemetry.clone();
+            // With limits of their own: pages for one caller must not make pushed scrapes fail.
+            let settings = Arc::new(Settings::new(&self.scrape_keys(), &cx.id)?);
             let parts = FaceParts {
                 targets: targets.clone(),
-                scrapes: OnRequest::build(settings.clone(), instances.clone())?,
+                scrapes: OnRequest::build(settings, instances.clone())?,
                 own: Box::new(move || telemetry.render()),
                 metrics: cx.metrics.clone(),
             };
             let listens = keys.listen();
             let routes = listens.map(|listen| cx.listeners.route(&listen, &cx.id));
-            // The instances are of all tenants: whoever sees them may see everything.
+            // The instances belong to all tenants: a caller needs the right to see everything.
             let access = keys.server().access(&cx.access, |_| Permission::Admin)?;
             Ok(Exposed {
                 routes: routes.collect::<Result<_, _>>()?,
@@ -190,12 +192,12 @@ impl BuildSource<Metrics> for CfScrapeConfig {
 }
 
 struct CfScrape {
-    /// None if nothing is scraped but what is asked for.
+    /// `None` without push: then instances are scraped only on request.
     pool: Option<Pool>,
     expose: Option<Exposed>,
 }
 
-/// Promregator's paths, claimed.
+/// Promregator's paths, claimed and not served yet.
 struct Exposed {
     routes: Vec<Route>,
     access: Arc<dyn Access>,
@@ -218,7 +220,8 @@ impl Source<Metrics> for CfScrape {
         out: Output,
         mut shutdown: Shutdown,
     ) -> BoxFuture<Result<(), RunError>> {
-        // Attached before the first poll, so that a predecessor's paths are taken over without a gap.
+        // Attached before the first poll, so that a predecessor's paths are taken over without a
+        // gap.
         let serving = self.expose.map(Exposed::serve);
         let pool = self.pool;
         Box::pin(async move {

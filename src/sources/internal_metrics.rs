@@ -1,7 +1,7 @@
-//! Metrifold's own metrics, as a batch at an interval.
+//! Metrifold's own metrics, as a batch per interval.
 //!
-//! Delivery: nobody waits for an acknowledgement; a batch that cannot be delivered is counted
-//! and followed by a newer one. Limits: one batch per interval.
+//! Delivery: without acknowledgement; a batch that cannot be delivered is counted, and a newer one
+//! follows. Limits: one batch per interval.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,9 +25,9 @@ keys! {
     /// Configuration of the `internal_metrics` source.
     #[derive(Clone, Debug)]
     pub struct InternalMetricsConfig {
-        /// How often a batch is made, at least 100ms.
+        /// How often the metrics are sent as a batch, at least 100ms.
         interval: Period = default("15s"),
-        /// Labels of every series. A metric's own label of the same name wins.
+        /// Labels to add to all series. A label that a metric already has takes precedence.
         labels: BTreeMap<String, String> = default({ job = "metrifold", instance = "localhost" }),
     }
 }
@@ -36,7 +36,7 @@ inventory::submit! {
     ComponentInfo {
         kind: Kind::Source,
         name: "internal_metrics",
-        summary: "Metrifold's own metrics, as a batch at an interval.",
+        summary: "Collects Metrifold's own metrics at an interval.",
         keys: InternalMetricsConfig::ENTRIES,
     }
 }
@@ -94,7 +94,7 @@ impl Source<Metrics> for InternalMetrics {
                     _ = ticks.tick() => {}
                     () = shutdown.wait() => return Ok(()),
                 }
-                // Looked into, it tells how many samples it holds.
+                // Checked, so that the number of its samples is known.
                 if let Err(error) = out.send(self.batch(), Needs::Check).await {
                     self.metrics.error("rejected", &error);
                 }

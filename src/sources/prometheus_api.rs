@@ -1,11 +1,11 @@
-//! Serves Prometheus' HTTP read API from whatever answers queries behind it.
+//! Serves Prometheus' HTTP read API, answered by a sink.
 //!
-//! Delivery: each request is answered once, by one sink; nothing is queued and nothing is tried
-//! again. Bodies stream both ways: a caller that reads slowly slows the far end down, one that goes
-//! away has its query dropped there. What changes data or the server is refused, and so is what
-//! Prometheus' API does not have.
+//! Delivery: each request is answered once, by one sink; nothing is queued or retried here. Bodies
+//! stream both ways: a slow caller slows the far end down, and the query of a caller that goes away
+//! is cancelled there. Requests that change data or the server are refused, and so are paths
+//! outside of Prometheus' API.
 //!
-//! Limits: the queries at once, the time of each, the bytes of a request's body.
+//! Limits: concurrent queries, the time of each, the bytes of a request's body.
 //!
 //! Source: <https://prometheus.io/docs/prometheus/latest/querying/api/>.
 
@@ -16,7 +16,6 @@ mod timeout;
 
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
@@ -27,6 +26,7 @@ use http_body_util::{LengthLimitError, Limited};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use metrifold_access::LOGIN_PATH;
 use metrifold_base::keys::Keys;
 use metrifold_base::{BoxFuture, BuildError, Period, Problems, RunError, Shutdown, Size, keys};
 use metrifold_engine::component::{
@@ -35,8 +35,8 @@ use metrifold_engine::component::{
 use metrifold_engine::planes::Source;
 use metrifold_engine::planes::queries::{Answer, Output, Queries, Query, TurnLimits, Turns};
 use metrifold_http::{
-    Access, Body, BoxError, Handler, Listen, Methods, Permission, Request, Response, Route,
-    ServerKeys, hop_by_hop, rejection,
+    Access, Body, BodyError, BoxError, Everybody, Handler, Listen, Methods, Permission, Request,
+    Response, Route, ServerKeys, hop_by_hop, rejection,
 };
 use metrifold_model::{Kind, Origin, Rejection, RejectionKind};
 
@@ -48,27 +48,29 @@ keys! {
     #[derive(Clone, Debug)]
     pub struct PrometheusApiConfig {
         server: ServerKeys = include,
-        /// Path in front of `/api/v1/…` and `/federate`; `{name}` in it matches one segment, of which the tenant transform can make the tenant.
+        /// Path prefix of `/api/v1/…` and `/federate`. `{name}` matches one path segment, which the `tenant` transform can use.
         path: String = default("/"),
-        /// Longest time for a query, to the end of its answer. Then it is answered 504, or its answer breaks off, and the far end is told to stop. A caller may ask for less with the parameter `timeout`.
+        /// Whether users can log in with a browser, at `/oidc/NAME/login` of the address, to tenants with `oidc.login`. A browser that opens a page without credentials is redirected there. Requires `access = "tenants"`. Only one source of an address can have it.
+        login: bool = default(false),
+        /// Maximum time for a query, until its answer is complete. After it, the query is cancelled at the server, and answered 504 or, if the answer has begun, cut off. A caller can shorten it with the parameter `timeout`.
         timeout: Period = default("2m"),
-        /// Most queries at once. One is under way until its answer has been read.
+        /// Maximum number of concurrent queries. A query is in flight until its answer has been read.
         max_concurrent: usize = default(256),
-        /// Most queries of one tenant at once; by default as many as of all together.
+        /// Maximum number of concurrent queries per tenant; by default, `max_concurrent`.
         max_concurrent_per_tenant: Option<usize> = unset(16),
-        /// Most queries that wait for their turn when as many are under way as may be; tenants take turns. Further ones are answered 503 with Retry-After.
+        /// Maximum number of queries that wait when the limits on concurrent queries are reached. Tenants take turns. Further queries are answered 503 with `Retry-After`.
         max_waiting: usize = default(0),
-        /// Largest body of a request, such as a form; above it 413.
+        /// Maximum size of a request body, such as a form. A larger one is answered 413.
         max_body_bytes: Size = default("16MiB"),
-        /// Which queries are logged.
+        /// Query log.
         log: QueryLogKeys = table,
     }
 }
 
-/// The parameter of what stands behind the root, in the route.
+/// Path parameter of the route that matches the path below the root.
 const REST: &str = "{endpoint}";
 
-/// The most queries at once that can be asked for.
+/// Largest value of `max_concurrent`.
 const MAX_CONCURRENT: usize = 1_000_000;
 
 inventory::submit! {
@@ -87,7 +89,9 @@ impl SourceConfig for PrometheusApiConfig {
     }
 
     fn resources(&self) -> Vec<Resource> {
-        vec![Resource::Route(self.listen())]
+        let own = Resource::Route(self.listen());
+        let login = self.login.then(|| Resource::Route(self.login()));
+        [own].into_iter().chain(login).collect()
     }
 
     fn files(&self) -> Vec<&Path> {
@@ -98,14 +102,21 @@ impl SourceConfig for PrometheusApiConfig {
         let segments = self.root().split('/');
         if segments.clone().any(|segment| segment.starts_with("{*")) {
             problems
-                .at("path", "must have an end, behind which the API begins")
+                .at(
+                    "path",
+                    "must not contain a {*parameter}: the paths of the API follow it",
+                )
                 .help("name one segment, such as \"/{tenant}\"");
         } else if segments.clone().any(|segment| segment == REST) {
             problems
-                .at("path", "has a parameter of a name that is taken")
+                .at("path", "has a parameter with a reserved name")
                 .help("give the parameter another name");
         } else {
             self.server.validate(&self.prefix(), problems);
+        }
+        if self.login && !self.server.by_tenants() {
+            let what = "tenants say where people log in";
+            problems.at("login", what).help("set access = \"tenants\"");
         }
         if self.timeout.0.is_zero() {
             problems.at("timeout", "must be longer than 0s");
@@ -131,18 +142,24 @@ impl PrometheusApiConfig {
         self.path.trim_end_matches('/')
     }
 
-    /// How many queries may be under way or wait.
+    /// The most queries in flight and waiting.
     fn most(&self) -> usize {
         self.max_concurrent + self.max_waiting
     }
 
-    /// All paths below it.
+    /// Pattern of all paths below the root.
     fn prefix(&self) -> String {
         format!("{}/{{*endpoint}}", self.root())
     }
 
+    /// Where people log in and out.
+    fn login(&self) -> Listen {
+        self.server.listen(LOGIN_PATH, Methods::GET)
+    }
+
     fn listen(&self) -> Listen {
-        // With those that no endpoint has, so that they are answered in the form of the API.
+        // Including methods that no endpoint accepts, so that these get an error in the form of the
+        // API.
         let methods = [Methods::POST, Methods::PUT, Methods::PATCH, Methods::DELETE];
         let methods = methods.into_iter().fold(Methods::GET, Methods::and);
         self.server.listen(&self.prefix(), methods)
@@ -151,9 +168,21 @@ impl PrometheusApiConfig {
 
 impl BuildSource<Queries> for PrometheusApiConfig {
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source<Queries>>, BuildError> {
+        let login = match self.login {
+            true => Some((
+                cx.listeners.route(&self.login(), &cx.id)?,
+                cx.access.login_pages(),
+            )),
+            false => None,
+        };
+        let access = match self.login {
+            true => cx.access.access_or_login(|_| Permission::Read),
+            false => self.server.access(&cx.access, |_| Permission::Read)?,
+        };
         Ok(Box::new(PrometheusApi {
             route: cx.listeners.route(&self.listen(), &cx.id)?,
-            access: self.server.access(&cx.access, |_| Permission::Read)?,
+            login,
+            access,
             id: cx.id.clone(),
             config: self.clone(),
         }))
@@ -162,6 +191,8 @@ impl BuildSource<Queries> for PrometheusApiConfig {
 
 struct PrometheusApi {
     route: Route,
+    /// Where people log in and out, if they can.
+    login: Option<(Route, Arc<dyn Handler>)>,
     access: Arc<dyn Access>,
     id: Arc<str>,
     config: PrometheusApiConfig,
@@ -186,22 +217,26 @@ impl Source<Queries> for PrometheusApi {
             config: self.config,
             out,
         });
-        // Attached before the first poll, so that a listener that starts next turns nobody away.
+        // Attached before the first poll, so that no request is refused once the listener accepts.
         let serving = self.route.serve(self.access, api);
+        let login = self.login.map(|(route, pages)| {
+            let serving = route.serve(Arc::new(Everybody), pages);
+            (serving, route)
+        });
         let route = self.route;
         Box::pin(async move {
             shutdown.wait().await;
-            drop((serving, route));
+            drop((serving, route, login));
             Ok(())
         })
     }
 }
 
-/// The API as it is served.
+/// Handler of the API.
 struct Api {
     id: Arc<str>,
     config: PrometheusApiConfig,
-    /// One for each query that may be under way, or wait.
+    /// One permit for each query that may be in flight or waiting.
     slots: Arc<Semaphore>,
     turns: Turns,
     log: QueryLog,
@@ -227,7 +262,7 @@ impl Handler for Api {
 impl Api {
     async fn answer(&self, mut request: Request) -> Result<Answer, Rejection> {
         let started = Instant::now();
-        // The route has matched what is in front, segment by segment.
+        // The route has matched the root, segment by segment.
         let path = behind(self.config.root(), request.uri.path()).to_owned();
         let path = path.as_str();
         match endpoints::verdict(&request.method, path) {
@@ -237,7 +272,7 @@ impl Api {
                 return Err(Rejection::new(RejectionKind::Forbidden, reason));
             }
             Verdict::Unknown => {
-                let reason = format!("{path} is not of Prometheus' read API");
+                let reason = format!("{path} is not part of Prometheus' read API");
                 return Err(Rejection::new(RejectionKind::NotFound, reason));
             }
         }
@@ -273,7 +308,7 @@ impl Api {
             caller: request.caller,
             ..Origin::internal(self.id.clone())
         };
-        let exceeded = Arc::new(AtomicBool::new(false));
+        let refused = Arc::new(OnceLock::new());
         let body = Limited::new(request.body, max_body);
         let query = Query {
             method: request.method,
@@ -282,7 +317,8 @@ impl Api {
             cookies: request.cookies,
             body: Body::stream(Marked {
                 body,
-                exceeded: exceeded.clone(),
+                max: max_body,
+                refused: refused.clone(),
             }),
             origin: Arc::new(origin),
             tenant: None,
@@ -291,10 +327,11 @@ impl Api {
             deadline,
         };
         let answer = self.out.ask(query).await;
-        // Whoever sends the body on only sees that it broke off.
-        let answer = answer.map_err(|rejection| match exceeded.load(Ordering::Relaxed) {
-            true => self.too_large(),
-            false => rejection,
+        // A sink that forwards the body sees only that it broke off.
+        let answer = answer.map_err(|rejection| match refused.get() {
+            None => rejection,
+            Some(BodyError::Refused(limit)) => limit.clone(),
+            Some(_) => self.too_large(),
         })?;
         let entry = entry.map(|entry| entry.answered(&answer));
         Ok(answer.map(|body| {
@@ -313,7 +350,7 @@ impl Api {
     }
 }
 
-/// What of a path is behind as many segments as the root has.
+/// The part of a path behind the root's segments.
 fn behind<'a>(root: &str, path: &'a str) -> &'a str {
     let segments = root.matches('/').count();
     let slashes = path.match_indices('/');
@@ -323,23 +360,25 @@ fn behind<'a>(root: &str, path: &'a str) -> &'a str {
         .map_or("", |at| &path[at..])
 }
 
-/// What the parameters of the root matched.
+/// Values of the parameters in the root.
 fn params(mut params: Vec<(Box<str>, Box<str>)>) -> Vec<(Box<str>, Box<str>)> {
     params.retain(|(name, _)| format!("{{{name}}}") != REST);
     params
 }
 
-/// The headers of a request that go on: not what speaks of this connection. What the caller proved
-/// itself with has not come here.
+/// The headers to forward, without those about this connection. The caller's credentials have been
+/// removed earlier.
 fn forwarded(mut headers: HeaderMap) -> HeaderMap {
     hop_by_hop::remove(&mut headers);
     headers
 }
 
-/// The body of a request that remembers whether it was larger than its limit.
+/// The body of a request, which records the limit that it exceeds: `max_body_bytes`, or one of the
+/// caller's.
 struct Marked {
     body: Limited<Body>,
-    exceeded: Arc<AtomicBool>,
+    refused: Arc<OnceLock<BodyError>>,
+    max: usize,
 }
 
 impl http_body::Body for Marked {
@@ -351,10 +390,15 @@ impl http_body::Body for Marked {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if let Poll::Ready(Some(Err(error))) = &frame
-            && error.is::<LengthLimitError>()
-        {
-            self.exceeded.store(true, Ordering::Relaxed);
+        if let Poll::Ready(Some(Err(error))) = &frame {
+            let limit = match error.is::<LengthLimitError>() {
+                true => Some(BodyError::TooLarge { limit: self.max }),
+                false => error.downcast_ref().cloned(),
+            };
+            if let Some(limit) = limit {
+                // The first limit stays.
+                let _ = self.refused.set(limit);
+            }
         }
         frame
     }
@@ -368,7 +412,8 @@ impl http_body::Body for Marked {
     }
 }
 
-/// A body that keeps its query's slot until it has been sent or dropped, and then has it logged.
+/// A body that holds its query's permit until it has been sent or dropped; the query is logged
+/// then.
 struct Held {
     body: Body,
     entry: Option<Entry>,

@@ -1,11 +1,10 @@
 //! Receives remote write 1.0 and 2.0.
 //!
-//! Delivery: a 2xx answer means what `acknowledge` says. A request whose transforms read labels
-//! is decoded and checked first, and an invalid series costs only itself. A request that nobody
-//! has to look into is forwarded as it came; what is wrong inside of it is then for the endpoints
-//! of required sinks to say, and their answer is the sender's. Limits: the size of bodies (compressed and
-//! decoded), of series and labels, of all requests in flight together, and the time that a
-//! sender may take.
+//! Delivery: a 2xx answer means what `acknowledge` says. A request whose transforms read labels is
+//! decoded and checked first, and an invalid series is left out by itself. Any other request is
+//! forwarded undecoded; then the endpoints of required sinks find out what is invalid in it, and
+//! the sender gets their answer. Limits: the size of bodies (compressed and decoded), of series and
+//! labels, of all requests in flight together, and the time that a sender may take.
 
 mod reserved;
 
@@ -40,7 +39,7 @@ use metrifold_telemetry::ComponentMetrics;
 use reserved::{Bounds, NoRoom, Reserved};
 
 words! {
-    /// When a sender is told that all is well.
+    /// Condition for the acknowledgement of a request.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Acknowledge {
         /// Once every required sink has delivered the batch or has it on disk.
@@ -57,36 +56,36 @@ keys! {
     #[derive(Clone, Debug)]
     pub struct RemoteWriteConfig {
         server: ServerKeys = include,
-        /// Path to receive on. `{name}` matches one segment, which the `tenant` transform can take.
+        /// URL path to receive on. `{name}` matches one path segment, which the `tenant` transform can use.
         path: String = default("/api/v1/write"),
-        /// When a sender is told that all is well: `stored` (every required sink has delivered the batch or has it on disk), `delivered` (the far end of every required sink has it) or `received` (the request passed the checks and is queued).
+        /// When a request is acknowledged: `stored` (every required sink has delivered it or written it to its disk queue), `delivered` (the endpoint of every required sink has accepted it) or `received` (it has been validated and queued).
         acknowledge: Acknowledge = default("stored"),
-        /// Longest wait for the acknowledgement. Then the sender is told to try again (503) and what is still queued for it is dropped.
+        /// Maximum time to wait for the acknowledgement. After it, the request is answered 503, so that the sender retries it, and what is still queued of it is dropped.
         acknowledge_timeout: Period = default("20s"),
-        /// Whether every request is decoded and each series checked. Otherwise that happens only where it is needed: something reads labels, the protocol version changes, the request is 2.0, or no required sink's endpoint would answer for it.
+        /// Decode every request and validate each series. Otherwise, this is done only where necessary: if a component reads labels, the protocol version changes, the request is 2.0, or no endpoint of a required sink would report invalid series.
         check_series: bool = default(false),
-        /// Whether the samples of every request are counted, for the ledger and the metrics: a request that nobody decodes is decompressed and walked, which costs less than decoding, and is forwarded as it came. With `false` it is forwarded uncounted, unless a queue on disk stores it because its sink does not keep up.
+        /// Count the samples of every request, for the ledger and the metrics. A request that no component decodes is decompressed and scanned, which costs less than decoding, and forwarded unchanged. With `false`, such requests are forwarded uncounted, unless a disk queue stores them because its sink does not keep up.
         count_samples: bool = default(true),
-        /// Largest compressed body; above it 413.
+        /// Maximum size of a request body, compressed. A larger one is answered 413.
         max_body_bytes: Size = default("32MiB"),
-        /// Largest decoded body, at most 1GiB; above it 413, before anything is allocated.
+        /// Maximum size of a request body, decompressed, up to 1GiB. A larger one is answered 413, before memory is allocated.
         max_decoded_bytes: Size = default("128MiB"),
-        /// Most series of a request, and most entries of metadata, from 1 to 10000000; above it 413. It holds wherever a request is looked into, since looking takes time and memory by the series.
+        /// Maximum number of series, and of metadata entries, per request, from 1 to 10000000. A request with more is answered 413. It applies to every request that is decoded or counted.
         max_series_per_request: usize = default(500_000),
-        /// Most labels of a series; one with more is invalid.
+        /// Maximum number of labels per series. A series with more is invalid.
         max_labels_per_series: usize = default(128),
-        /// Longest label name; a series with a longer one is invalid.
+        /// Maximum length of a label name. A series with a longer one is invalid.
         max_label_name_bytes: Size = default("1KiB"),
-        /// Longest label value; a series with a longer one is invalid.
+        /// Maximum length of a label value. A series with a longer one is invalid.
         max_label_value_bytes: Size = default("16KiB"),
-        /// Memory of all requests in flight, compressed and decoded, at least `max_body_bytes` and `max_decoded_bytes` together and below 4GiB; above it 503 with Retry-After.
+        /// Maximum memory for requests in flight, compressed and decoded; at least `max_body_bytes` plus `max_decoded_bytes`, and below 4GiB. Requests beyond it are answered 503 with `Retry-After`.
         max_in_flight_bytes: Size = default("256MiB"),
-        /// Longest time for the body of a request; then 503, since a sender drops what is answered 408.
+        /// Maximum time to receive a request body. After it, the request is answered 503, since senders drop requests that are answered 408.
         body_timeout: Period = default("30s"),
     }
 }
 
-/// Offsets into a decoded body are 32 bits wide, with room for what edits add.
+/// Offsets into a decoded body have 32 bits, and edits need some of that room.
 const DECODED_MAX: Size = Size::mib(1024);
 
 inventory::submit! {
@@ -149,7 +148,7 @@ impl SourceConfig for RemoteWriteConfig {
                     "max_in_flight_bytes",
                     "must be at least max_decoded_bytes and max_body_bytes together",
                 )
-                .help("otherwise a request that is allowed could never be taken");
+                .help("otherwise a request of the allowed size could never be accepted");
         }
         if self.max_in_flight_bytes.0 >= 4 << 30 {
             problems.at("max_in_flight_bytes", "must be below 4GiB");
@@ -221,8 +220,8 @@ impl Source<Metrics> for RemoteWrite {
         let serving = route.serve(access, Arc::new(handler));
         Box::pin(async move {
             shutdown.wait().await;
-            // New requests go to a successor or are told to come back; those under way keep the
-            // sinks busy until they have been answered.
+            // New requests go to a successor or are answered 503; requests in flight keep the sinks
+            // busy until they are answered.
             drop(serving);
             requests.closed().await;
             drop(route);
@@ -234,7 +233,7 @@ impl Source<Metrics> for RemoteWrite {
 struct Serving {
     receiver: Arc<Receiver>,
     out: Output,
-    /// Each request holds on to what serves it: none is under way once this is gone.
+    /// Held by each request: closed once no request is in flight.
     _under_way: watch::Receiver<()>,
 }
 
@@ -247,7 +246,8 @@ impl Handler for Serving {
         })
     }
 
-    /// A batch that has arrived whole is worth its answer.
+    /// A batch that has arrived whole is processed and answered even if the sender has closed its
+    /// half.
     fn answers_half_closed(&self) -> bool {
         true
     }
@@ -276,7 +276,7 @@ impl Receiver {
         let accepted = self.accept(version, request, out).await;
         let (mut response, written) =
             accepted.unwrap_or_else(|refused| (refused, Counts::default()));
-        // A sender of 1.0 would take them for a partial failure (prometheus#17683).
+        // A sender of 1.0 would take these headers for a partial failure (prometheus#17683).
         if version == Version::V2 {
             Written::from(written).write(response.headers_mut());
         }
@@ -290,8 +290,8 @@ impl Receiver {
         out: &Output,
     ) -> Result<(Response, Counts), Response> {
         let overloaded = |reason| self.overloaded(reason, out);
-        // Those to whom nothing is promised, or whose data no required sink waits for, are the
-        // first to be refused when the memory of the process is short.
+        // Requests without a promise of delivery, or whose data goes to no required sink, are
+        // refused first when the memory of the process is short.
         let lesser = self.config.acknowledge == Acknowledge::Received || !out.answers();
         let reserved = self.bounds.enter(request.peer.ip(), lesser);
         let mut reserved = reserved.map_err(overloaded)?;
@@ -301,8 +301,9 @@ impl Receiver {
         let origin = Arc::new(self.origin(request));
         let batch = Batch::from_body(version, body, self.limits, origin);
 
-        // The answer to 2.0 needs exact counts, so that one is always walked. What nobody looks
-        // into goes on as it came: if it is damaged, the endpoint of a required sink says so.
+        // An answer of 2.0 needs exact counts, so that such a request is always walked. Other
+        // requests may go on unchecked: a required sink's endpoint refuses them if they are
+        // damaged.
         let looks = self.config.check_series
             || version == Version::V2
             || self.config.acknowledge == Acknowledge::Received
@@ -324,7 +325,7 @@ impl Receiver {
     ) -> Result<(Bytes, Head), Response> {
         let max = self.config.max_body_bytes;
         let length = request.content_length();
-        // What has arrived takes its share of the memory piece by piece.
+        // Memory is reserved piece by piece, as the body arrives.
         let mut no_room = None;
         let room = |bytes| {
             no_room = reserved.body(bytes).err();
@@ -351,19 +352,21 @@ impl Receiver {
                     "body is larger than max_body_bytes = {max}: send fewer samples per request"
                 ),
             ),
-            // Not 408: a Prometheus drops what is answered so, and its link may only have stalled.
+            // Not 408: Prometheus drops a batch that is answered so, though its link may only have
+            // stalled.
             BodyError::Timeout => answer::retry_after(
                 StatusCode::SERVICE_UNAVAILABLE,
                 rejection::RETRY_AFTER,
                 "body did not arrive within body_timeout",
             ),
             BodyError::NoRoom => self.overloaded(no_room.unwrap_or(NoRoom::Source), out),
+            BodyError::Refused(rejection) => rejection::json(&rejection),
             BodyError::Broken(reason) => answer::text(StatusCode::BAD_REQUEST, &reason),
         })?;
         Ok((body, head))
     }
 
-    /// The size that a body has when it is decoded, if that is allowed.
+    /// The declared size of the decoded body, if it is within the limit.
     #[expect(
         clippy::result_large_err,
         reason = "the refusal is the answer, and refusals are rare"
@@ -380,8 +383,8 @@ impl Receiver {
         })
     }
 
-    /// Tells a sender to come back when there may be room: when the queues of required sinks, for
-    /// which others wait, have drained, or soon.
+    /// Answers 503, with the time after which the required sinks' queues should have room, or a
+    /// short default.
     fn overloaded(&self, reason: NoRoom, out: &Output) -> Response {
         self.metrics.refused(reason.as_str());
         self.metrics.error("overloaded", reason.text());
@@ -403,7 +406,7 @@ impl Receiver {
         }
     }
 
-    /// Sends the batch and waits as `acknowledge` says.
+    /// Sends the batch, and waits for the event that `acknowledge` names.
     async fn deliver(
         &self,
         mut batch: Batch,
@@ -445,7 +448,7 @@ impl Receiver {
         })?
     }
 
-    /// The answer to a request that reached no sink. Transforms have counted their own refusals.
+    /// The answer to a request that reached no sink. Transforms count their own refusals.
     fn refuse(&self, error: SendError) -> Response {
         if let SendError::Malformed(error) = &error {
             self.metrics.error("decode", error);
@@ -453,18 +456,18 @@ impl Receiver {
         rejection::answer(&error.into())
     }
 
-    /// The answer to a request that reached the sinks, and what of it they have.
+    /// The answer to a request that reached the sinks, with the counts that they have stored.
     fn answer(&self, version: Version, seen: &Seen, verdict: Outcome) -> (Response, Counts) {
         let (counts, invalid) = (seen.counts.unwrap_or_default(), &seen.invalid);
-        // What can be said of a request whose samples are all in.
+        // The answer when all valid samples were stored.
         let well = |counts| match invalid.series() {
-            // What another replica sends counts as stored.
+            // Duplicates of another replica count as stored.
             0 if seen.told.duplicates => (
                 answer::text(StatusCode::ACCEPTED, "another replica is elected"),
                 counts,
             ),
             0 => (answer::empty(StatusCode::NO_CONTENT), counts),
-            // The valid part is in.
+            // The valid part was stored.
             _ => (
                 answer::text(StatusCode::BAD_REQUEST, &invalid.to_string()),
                 counts,
@@ -473,15 +476,15 @@ impl Receiver {
         match verdict {
             Outcome::Delivered => well(counts),
             Outcome::Lacks(lost) => well(counts.saturating_sub(lost)),
-            // 1.0 has no word for that: a sender would take all of its samples for lost.
+            // 1.0 cannot express lost exemplars: the sender would take all samples for lost.
             Outcome::Rejected {
                 rejection,
                 lost: Some(lost),
             } if version == Version::V1 && !rejection.may_retry() && is_of_exemplars(lost) => {
                 well(counts.saturating_sub(lost))
             }
-            // Nothing is claimed to be stored of which that is not known, and nothing of what the
-            // sender is to send again.
+            // Counts as stored only what is known to be, and nothing that the sender will send
+            // again.
             Outcome::Rejected { rejection, lost } => {
                 let lost = lost.filter(|_| !rejection.may_retry());
                 (
@@ -493,12 +496,12 @@ impl Receiver {
     }
 }
 
-/// Whether nothing but exemplars is lost.
+/// Whether only exemplars are lost.
 fn is_of_exemplars(lost: Counts) -> bool {
     lost.all_samples() == 0 && lost.exemplars > 0
 }
 
-/// What is left of a request once its body has been read.
+/// The parts of a request that are needed after its body was read.
 struct Head {
     params: Vec<(Box<str>, Box<str>)>,
     headers: http::HeaderMap,

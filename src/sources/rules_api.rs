@@ -1,11 +1,11 @@
-//! Serves an API in which tenants create, read, update and delete their rules, and publishes what
-//! they have.
+//! Serves an API in which tenants create, read, update and delete their rules, and publishes the rules
+//! of all tenants.
 //!
-//! Delivery: an answer of success means that the change is in the store and outlives a crash. All
-//! state lies in the store, so any number of processes may serve it; what others change there is
-//! seen within `poll_interval`, what is changed here at once. A file that cannot be used costs only
-//! itself, and what was published of it before stays. Nothing is stored that the transforms behind
-//! refuse.
+//! Delivery: an answer of success means that the change is in the store and survives a crash. All state
+//! lies in the store, so any number of processes can serve it; changes of other processes are published
+//! within `poll_interval`, changes made here at once. An invalid file affects no other file, and its
+//! last valid version stays published. Rules that a transform behind this source refuses are not
+//! stored.
 //!
 //! Limits: the bytes of a body, the files, groups, rules and bytes of a tenant, the requests at once.
 
@@ -37,7 +37,7 @@ use metrifold_engine::planes::rules::{Output, Reports, RuleSet, Rules};
 use metrifold_http::access::Wanted;
 use metrifold_http::{Access, Listen, Methods, Permission, Route, ServerKeys};
 use metrifold_model::Kind;
-use metrifold_rules::store::{Follower, Store};
+use metrifold_rules::store::{Follower, Quarantined, Store};
 use metrifold_rules::{Checks, Limits, Version};
 use metrifold_telemetry::ComponentMetrics;
 
@@ -52,44 +52,46 @@ keys! {
         /// Path in front of `/rules` and `/api/v1/rules/raw`, in which `{tenant}` matches the tenant's name.
         path: String = default("/api/metrics/v1/{tenant}"),
         store: StoreKeys = include,
-        /// Rules backend of Observatorium's contract in which the rules are kept, in place of `directory`: one file of each tenant, without history.
+        /// Rules backend with Observatorium's API that holds the rules, instead of `directory`: one file per tenant, without history.
         backend: Option<BackendKeys> = optional,
-        /// Path of the contract between an Observatorium API and its rules backend: GET of all tenants' rules, and GET and PUT of `/TENANT` below it. It is open to everybody who may call, for all tenants.
+        /// Path of the API that Observatorium uses with its rules backend: GET for the rules of all tenants, and GET and PUT of `/TENANT` below it. Its callers have access to the rules of all tenants.
         backend_path: Option<String> = unset("/api/v1/rules"),
-        /// Path of the configuration API of the rulers of Mimir and Cortex, which takes the tenant from the header `X-Scope-OrgID`.
+        /// Path of the ruler configuration API of Mimir and Cortex, which takes the tenant from the `X-Scope-OrgID` header.
         ruler_path: Option<String> = unset("/prometheus/config/v1/rules"),
         /// Path of the OpenAPI document.
         openapi_path: String = default("/openapi.json"),
-        /// How often the store is looked at for what others change in it.
+        /// How often the store is checked for changes made by other processes.
         poll_interval: Period = default("10s"),
-        /// Whether every ruler behind is a Thanos, so that groups may have a `partial_response_strategy`.
+        /// How long the first publication after a start waits for files that the store lists and that cannot be read. After that, the rules are published without them.
+        first_read_timeout: Period = default("30s"),
+        /// Allow `partial_response_strategy` in rule groups. Set it only if all rulers that get the rules are Thanos rulers.
         thanos: bool = default(false),
-        /// Largest body of a request, and largest file; above it 413.
+        /// Maximum size of a request body, and of a rule file. Larger requests are answered with 413.
         max_body_bytes: Size = default("4MiB"),
-        /// Longest time for the body of a request.
+        /// Maximum time for receiving the body of a request.
         body_timeout: Period = default("30s"),
-        /// Most files of a tenant.
+        /// Maximum number of files of a tenant.
         max_files_per_tenant: usize = default(100),
-        /// Most groups of a tenant, in all of its files.
+        /// Maximum number of groups of a tenant, over all files.
         max_groups_per_tenant: usize = default(1000),
-        /// Most rules of a tenant, in all of its files.
+        /// Maximum number of rules of a tenant, over all files.
         max_rules_per_tenant: usize = default(10_000),
-        /// Most bytes of all files of a tenant.
+        /// Maximum size of all files of a tenant together.
         max_bytes_per_tenant: Size = default("16MiB"),
-        /// How many versions of each file are kept.
+        /// Number of versions of each file that are kept.
         history: usize = default(20),
-        /// Most requests at once; further ones are answered 503 with Retry-After.
+        /// Maximum number of concurrent requests. Further requests are answered with 503 and `Retry-After`.
         max_concurrent: usize = default(32),
     }
 }
 
-/// The parameter of the path that is the tenant.
+/// Parameter of the path that matches the tenant.
 const TENANT: &str = "{tenant}";
-/// How many changes of different tenants may be under way, as far as their names' hashes differ.
+/// Number of locks for changes; tenants share a lock if their hashes collide.
 const TURNS: usize = 64;
-/// The pause before the store is looked at again that did not answer.
+/// Pause before a failed read of the store is retried.
 const RETRY: Duration = Duration::from_secs(1);
-/// Files that are told of in the log when they cannot be used.
+/// Maximum number of invalid files that are logged at a time.
 const MAX_LOGGED: usize = 20;
 
 inventory::submit! {
@@ -129,13 +131,13 @@ impl SourceConfig for RulesApiConfig {
             problems
                 .at(
                     "directory",
-                    "rules are kept in a folder, a bucket or a backend",
+                    "rules are kept in a directory, a bucket or a backend",
                 )
                 .help(help);
         }
         if self.path.split('/').filter(|part| *part == TENANT).count() != 1 {
-            let help = "write it once, as in \"/api/metrics/v1/{tenant}\"";
-            problems.at("path", "names no {tenant}").help(help);
+            let help = "as in \"/api/metrics/v1/{tenant}\"";
+            problems.at("path", "must contain {tenant} once").help(help);
         }
         let plain = [
             ("backend_path", self.backend_path.as_deref()),
@@ -146,8 +148,8 @@ impl SourceConfig for RulesApiConfig {
             let Some(path) = path else { continue };
             if !path.starts_with('/') || path.ends_with('/') || path.contains(['{', '}', '?', '#'])
             {
-                let help = "begin it with a slash, and end it with none";
-                problems.at(key, "is no plain path").help(help);
+                let help = "begin the path with a slash, end it without one, and use no parameters";
+                problems.at(key, "is not a plain path").help(help);
             }
         }
         for (key, value) in [
@@ -173,7 +175,7 @@ impl SourceConfig for RulesApiConfig {
 }
 
 impl RulesApiConfig {
-    /// What is served, and where.
+    /// Endpoints of the API and their routes.
     fn routes(&self) -> Vec<(Endpoint, Listen)> {
         let tenant = self.path.trim_end_matches('/');
         let (get, put) = (Methods::GET, Methods::PUT);
@@ -214,7 +216,7 @@ impl RulesApiConfig {
         }
         let listen = |(endpoint, path, methods): (_, String, _)| {
             let listen = self.server.listen(&path, methods);
-            // A group may be called anything, and is part of no path.
+            // Group names are arbitrary text, and never become part of a path in the store.
             (endpoint, listen.free_text(&["group"]))
         };
         routes.into_iter().map(listen).collect()
@@ -230,10 +232,10 @@ impl RulesApiConfig {
     }
 }
 
-/// What requests to an endpoint want to do, where tenants decide who may call.
+/// The permission that requests to an endpoint require, with `access = "tenants"`.
 fn wanted(endpoint: Endpoint) -> Wanted {
     match endpoint {
-        // They are for all tenants.
+        // These endpoints serve all tenants.
         Endpoint::All | Endpoint::Backend => |_| Permission::Admin,
         _ => |method| match *method {
             Method::GET | Method::HEAD => Permission::Read,
@@ -281,17 +283,16 @@ struct RulesApi {
     shared: Arc<Shared>,
 }
 
-/// What requests and the one who publishes have in common.
+/// State shared by the request handlers and the publisher.
 struct Shared {
     config: RulesApiConfig,
     store: Store,
-    /// What was published last.
+    /// The last published set.
     newest: Mutex<RuleSet>,
-    /// Tenants whose files were changed here since they were looked at.
+    /// Tenants whose files were changed by this process since the publisher last read them.
     changed: Mutex<Vec<String>>,
     wake: Notify,
-    /// Held while something of a tenant is changed: only those who change it in other processes are
-    /// raced with.
+    /// Held while rules of a tenant are changed, so that only writers in other processes race.
     turns: [Mutex<()>; TURNS],
 }
 
@@ -304,13 +305,13 @@ impl Shared {
         }
     }
 
-    /// The turn to change something of a tenant.
+    /// Locks a tenant for a change.
     fn turn(&self, tenant: &str) -> MutexGuard<'_, ()> {
         let hash = Version::of(tenant.as_bytes());
         locked(&self.turns[usize::from(hash.as_bytes()[0]) % TURNS])
     }
 
-    /// Has the rules of a tenant published anew.
+    /// Wakes the publisher to read a tenant's files again.
     fn touch(&self, tenant: &str) {
         let mut changed = locked(&self.changed);
         if !changed.iter().any(|known| known == tenant) {
@@ -340,7 +341,7 @@ impl Source<Rules> for RulesApi {
             reports,
             slots: Arc::new(Semaphore::new(shared.config.max_concurrent)),
         });
-        // Attached before the first poll, so that a listener that starts next turns nobody away.
+        // Attached before the first poll, so that the listener, which starts next, refuses no request.
         let serve = |(endpoint, route, access): &(Endpoint, Route, Arc<dyn Access>)| {
             let handler = Served {
                 api: api.clone(),
@@ -366,7 +367,7 @@ impl Source<Rules> for RulesApi {
     }
 }
 
-/// Publishes what the store holds.
+/// Follows the store and publishes its rules.
 struct Publisher {
     id: Arc<str>,
     metrics: ComponentMetrics,
@@ -378,7 +379,9 @@ impl Publisher {
     async fn follow(&self) -> Result<(), RunError> {
         let mut follower = Follower::default();
         let mut published = false;
-        // All of the store is due.
+        let mut told = Vec::new();
+        let patience = tokio::time::Instant::now() + self.shared.config.first_read_timeout.0;
+        // Whether the next read covers all tenants, or only the changed ones.
         let mut all = true;
         let mut next = tokio::time::Instant::now();
         loop {
@@ -406,33 +409,42 @@ impl Publisher {
                 Ok(()) => {
                     let set = follower.set().clone();
                     let is_new = *locked(&self.shared.newest) != set;
-                    if is_new || !published {
+                    // A file that is not known yet must not be taken for one that is gone.
+                    let is_known = follower.is_complete()
+                        || (tokio::time::Instant::now() >= patience && !set.is_empty());
+                    if !published && !is_known {
+                        next = tokio::time::Instant::now() + RETRY;
+                    } else if is_new || !published {
                         info!(source = %self.id, tenants = set.len(), "rules were read from the store");
                         *locked(&self.shared.newest) = set.clone();
-                        self.out.publish(set);
+                        self.out.publish(set).await;
                         published = true;
-                        self.complain(&follower);
+                    }
+                    // A file that becomes invalid may leave the set as it was.
+                    let quarantined = follower.quarantined();
+                    if quarantined != told {
+                        self.complain(&quarantined);
+                        told = quarantined;
                     }
                     self.metrics.succeeded();
                 }
                 Err(error) => {
-                    // Whatever was touched is looked at with all the rest.
+                    // The retry covers the changed tenants too, as it reads all of the store.
                     next = tokio::time::Instant::now() + RETRY;
                     self.metrics.failed("store", &error);
-                    error!(source = %self.id, %error, "the store of rules was not read: what was published stays");
+                    error!(source = %self.id, %error, "the store of rules could not be read: the published rules are kept");
                 }
             }
             tokio::select! {
                 () = self.shared.wake.notified() => all = false,
                 () = tokio::time::sleep_until(next) => all = true,
             }
-            // A store that failed is looked at as a whole.
+            // After a failure, and before the first publication, all of the store is read.
             all |= next <= tokio::time::Instant::now() || !published;
         }
     }
 
-    fn complain(&self, follower: &Follower) {
-        let quarantined = follower.quarantined();
+    fn complain(&self, quarantined: &[Quarantined]) {
         for it in quarantined.iter().take(MAX_LOGGED) {
             self.metrics.error("invalid", &it.reason);
             warn!(
@@ -442,7 +454,7 @@ impl Publisher {
                 reason = %it.reason,
                 "{}",
                 match it.keeps {
-                    true => "a file of rules cannot be used: what it held before stays",
+                    true => "a file of rules cannot be used: its last valid version is kept",
                     false => "a file of rules cannot be used: it is left out",
                 }
             );

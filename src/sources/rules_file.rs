@@ -1,11 +1,11 @@
-//! Reads Prometheus rule files and publishes what they hold, again whenever they change.
+//! Reads Prometheus rule files and publishes their rules, again on every change.
 //!
-//! Delivery: the files are one set, read whole or not at all: while one of them is wrong, or cannot
-//! be read, what was published before stays, and every problem is told with file and line. Folders
-//! are watched, and looked at now and then besides.
+//! Delivery: all files form one set, published whole or not at all: while one of them is invalid or
+//! unreadable, the previous set stays, and every problem is logged with file and line. Folders are
+//! watched, and polled at an interval as well.
 //!
-//! Limits: the files and the bytes of all together, those of one file, its groups and rules, and the
-//! length and nesting of an expression.
+//! Limits: the number of files and their total bytes, the bytes of one file, its groups and rules,
+//! and the length and nesting of an expression.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,30 +33,30 @@ keys! {
     /// Configuration of the `rules_file` source.
     #[derive(Clone, Debug)]
     pub struct RulesFileConfig {
-        /// Rule files, or patterns for them: `*`, `?`, `[abc]`, and `**` for any number of folders. The folder in which a pattern begins must be there.
+        /// Rule files, or glob patterns with `*`, `?`, `[abc]` and `**` (any number of directories). The directory at which a pattern begins must exist.
         files: Vec<PathBuf> = required(["/etc/rules/*.yaml"]),
-        /// How often the files are looked at, besides being watched.
+        /// How often the files are checked for changes, in addition to file system notifications.
         watch_interval: Period = default("10s"),
-        /// Most files.
+        /// Maximum number of files.
         max_files: usize = default(10000),
-        /// Most bytes of all files together.
+        /// Maximum size of all files together.
         max_bytes: Size = default("256MiB"),
-        /// Whether every ruler behind is a Thanos, so that groups may have a `partial_response_strategy`.
+        /// Allow `partial_response_strategy` in rule groups. Set it only if all rulers that get the rules are Thanos rulers.
         thanos: bool = default(false),
     }
 }
 
-/// The pauses between attempts to read files that could not be read.
+/// Pauses between attempts after a failed reading.
 const RETRY_MIN: std::time::Duration = std::time::Duration::from_secs(1);
 const RETRY_MAX: std::time::Duration = std::time::Duration::from_secs(60);
-/// The most problems of one reading that are logged.
+/// Most problems of one reading that are logged.
 const MAX_LOGGED: usize = 20;
 
 inventory::submit! {
     ComponentInfo {
         kind: Kind::Source,
         name: "rules_file",
-        summary: "Rules from Prometheus rule files.",
+        summary: "Reads rules from Prometheus rule files.",
         keys: RulesFileConfig::ENTRIES,
     }
 }
@@ -134,14 +134,14 @@ impl Source<Rules> for RulesFile {
 }
 
 impl RulesFile {
-    /// Publishes what the files hold now, and whatever they hold later.
+    /// Publishes the rules of the files, and again after every change.
     async fn follow(&self, out: &Output) -> Result<(), RunError> {
         let mut watch = Watch::new(self.interval.0);
         let mut published: Option<RuleSet> = None;
         let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
         loop {
             let reader = self.reader.clone();
-            // What changes between the look and the reading is seen as a change later.
+            // The snapshot comes first, so that a change during the reading is noticed later.
             let read = spawn_blocking(move || (Look::first(&reader.patterns), reader.read()));
             let (seen, read) = read.await.map_err(|error| RunError(error.to_string()))?;
             let failed = read.is_err();
@@ -153,7 +153,7 @@ impl RulesFile {
                     let set = RuleSet::of_none(Arc::new(rules));
                     if published.as_ref() != Some(&set) {
                         info!(source = %self.id, files, rules = count, "rules were read");
-                        out.publish(set.clone());
+                        out.publish(set.clone()).await;
                         published = Some(set);
                     }
                     backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
@@ -162,7 +162,7 @@ impl RulesFile {
             }
             tokio::select! {
                 () = watch.changed(&seen) => {}
-                // Not all that keeps files from being read shows in what they hold.
+                // Not every obstacle to reading shows as a change of content.
                 () = tokio::time::sleep(backoff.next_pause()), if failed => {}
             }
         }
@@ -170,8 +170,8 @@ impl RulesFile {
 
     fn complain(&self, problems: &[String], keeps: bool) {
         let what = match keeps {
-            true => "rules were not taken: those of before stay",
-            false => "rules were not taken: there are none yet",
+            true => "rules were not loaded: the previous ones stay",
+            false => "rules were not loaded: there are none yet",
         };
         let first = problems.first().map_or("", String::as_str);
         self.metrics.error("invalid", first);
@@ -186,7 +186,7 @@ impl RulesFile {
 
     fn warn(&self, read: &FilesRead) {
         for problem in read.warnings.iter().take(MAX_LOGGED) {
-            warn!(source = %self.id, %problem, "odd rule");
+            warn!(source = %self.id, %problem, "lint warning in a rule file");
         }
     }
 }
@@ -199,9 +199,9 @@ struct Reader {
 }
 
 impl Reader {
-    /// Reads all files, or says everything that is wrong. Blocks.
+    /// Reads all files, or returns every problem. Blocks.
     fn read(&self) -> Result<FilesRead, Vec<String>> {
-        // A folder that is not mounted yet must not count as one without rules.
+        // A missing folder is an error: it may not be mounted yet.
         let absent = |pattern: &String| {
             let folder = folder_of(Path::new(pattern));
             let error = std::fs::read_dir(&folder).err()?;

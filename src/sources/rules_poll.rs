@@ -1,11 +1,11 @@
-//! Polls a store of rules, or a rules backend or an Observatorium API over HTTP, or watches
-//! PrometheusRule objects of Kubernetes, and publishes what it says.
+//! Polls a store of rules, a rules backend or an Observatorium API, or watches PrometheusRule objects
+//! of Kubernetes, and publishes their rules.
 //!
-//! Delivery: what cannot be read or used stays as it was, tenant by tenant, and is told; nothing is
-//! published before every tenant has been asked once. Of HTTP, an answer is read again only when its
-//! `ETag` or `Last-Modified` says so.
+//! Delivery: when a tenant's rules cannot be read or are invalid, that tenant keeps its previous rules,
+//! and the problem is logged. The first publication waits for every tenant to be read, but not for
+//! ever. HTTP requests are conditional, so that an unchanged answer is not read again.
 //!
-//! Limits: the bytes of an answer, the time of a request.
+//! Limits: the bytes of an answer, the time of a request, the requests at once.
 
 mod backend;
 #[cfg(feature = "kubernetes")]
@@ -15,7 +15,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval};
+#[cfg(feature = "kubernetes")]
+use tokio::time::sleep_until;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use metrifold_base::keys::Keys;
@@ -42,36 +44,40 @@ keys! {
     #[derive(Clone, Debug)]
     pub struct RulesPollConfig {
         store: StoreKeys = include,
-        /// URL that answers with rules, in place of a store. With `{tenant}` in it, each of `tenants` is asked for; otherwise the answer is one file of nobody's.
+        /// URL to get rules from, instead of a store. With `{tenant}` in it, there is a request for each of `tenants`; otherwise the answer is one file without a tenant.
         endpoint: Option<String> = unset("http://rules-backend:8080/api/v1/rules/{tenant}"),
-        /// The tenants whose rules are asked for, by name.
+        /// Names of the tenants whose rules are requested.
         tenants: Vec<String> = default([]),
-        /// PrometheusRule objects of Kubernetes, in place of a folder or a URL: they are watched.
+        /// PrometheusRule objects of Kubernetes to watch, instead of a store or a URL.
         kubernetes: Option<RuleObjectKeys> = optional,
         client: ClientKeys = include,
-        /// How often it is looked or asked.
+        /// How often the store or the URL is polled.
         poll_interval: Period = default("10s"),
-        /// Longest time for an answer.
+        /// How long the first publication after a start waits for tenants, files or namespaces that cannot be read. After that, the rules are published without them.
+        first_read_timeout: Period = default("30s"),
+        /// Maximum number of concurrent requests to `endpoint`.
+        max_requests: usize = default(8),
+        /// Maximum time for a request.
         timeout: Period = default("30s"),
-        /// Largest answer, or largest file of the store.
+        /// Maximum size of an answer, or of a file in the store.
         max_answer_bytes: Size = default("64MiB"),
-        /// Whether every ruler behind is a Thanos, so that groups may have a `partial_response_strategy`.
+        /// Allow `partial_response_strategy` in rule groups. Set it only if all rulers that get the rules are Thanos rulers.
         thanos: bool = default(false),
     }
 }
 
-/// What stands for a tenant's name in the URL.
+/// Placeholder for a tenant's name in the URL.
 const TENANT: &str = "{tenant}";
-/// Problems of one file that are told.
+/// Maximum number of problems of one file in a message.
 const MAX_TOLD: usize = 3;
-/// Problems of one look that are logged.
+/// Maximum number of problems of one poll that are logged.
 const MAX_LOGGED: usize = 20;
 
 inventory::submit! {
     ComponentInfo {
         kind: Kind::Source,
         name: "rules_poll",
-        summary: "Rules from a store, a rules backend or an Observatorium API.",
+        summary: "Polls a store of rules, a rules backend or an Observatorium API, or watches PrometheusRule objects.",
         keys: RulesPollConfig::ENTRIES,
     }
 }
@@ -98,7 +104,7 @@ impl SourceConfig for RulesPollConfig {
             problems
                 .at(
                     "endpoint",
-                    "what is polled is a folder, a bucket, a URL or a cluster",
+                    "rules are read from a directory, a bucket, a URL or a cluster",
                 )
                 .help(help);
         }
@@ -107,7 +113,10 @@ impl SourceConfig for RulesPollConfig {
             if cfg!(not(feature = "kubernetes")) {
                 let help = "build with the feature `kubernetes`, which is on by default";
                 problems
-                    .at("kubernetes", "this program was built without it")
+                    .at(
+                        "kubernetes",
+                        "this program was built without support for Kubernetes",
+                    )
                     .help(help);
             }
         }
@@ -116,9 +125,12 @@ impl SourceConfig for RulesPollConfig {
                 problems.at("endpoint", reason);
             }
             if endpoint.contains(TENANT) == self.tenants.is_empty() {
-                let help = "name the tenants, and where in the URL each goes: {tenant}";
+                let help = "list the tenants, and write {tenant} where their names go in the URL";
                 problems
-                    .at("tenants", "go with {tenant} in endpoint")
+                    .at(
+                        "tenants",
+                        "must be set if endpoint contains {tenant}, and only then",
+                    )
                     .help(help);
             }
         }
@@ -127,12 +139,15 @@ impl SourceConfig for RulesPollConfig {
             if tenant.is_empty() || !tenant.bytes().all(valid) || tenant.starts_with('.') {
                 let help = "use letters, digits, `_`, `-` and `.`";
                 problems
-                    .at(format!("tenants[{place}]"), "is no name of a tenant")
+                    .at(format!("tenants[{place}]"), "is not the name of a tenant")
                     .help(help);
             }
         }
         if self.poll_interval < Period::millis(100) {
             problems.at("poll_interval", "must be at least 100ms");
+        }
+        if self.max_requests == 0 {
+            problems.at("max_requests", "must be at least 1");
         }
         if self.timeout.0.is_zero() {
             problems.at("timeout", "must be longer than 0s");
@@ -179,7 +194,7 @@ impl BuildSource<Rules> for RulesPollConfig {
     }
 }
 
-/// What is polled.
+/// The origin of the rules.
 enum Polled {
     Store(Arc<Store>, Follower),
     Backend(Box<Backend>),
@@ -188,7 +203,7 @@ enum Polled {
 }
 
 impl Polled {
-    /// What is watched, where nothing is asked.
+    /// Opens the watch of Kubernetes objects.
     fn watched(config: &RulesPollConfig) -> Result<Self, BuildError> {
         #[cfg(feature = "kubernetes")]
         if let Some(keys) = &config.kubernetes {
@@ -198,8 +213,8 @@ impl Polled {
             return Ok(Self::Kubernetes(Box::new(objects)));
         }
         let what = match config.kubernetes {
-            Some(_) => "this program was built without Kubernetes",
-            None => "nothing is polled",
+            Some(_) => "this program was built without support for Kubernetes",
+            None => "no origin of rules is configured",
         };
         Err(BuildError::new("endpoint", what))
     }
@@ -212,11 +227,13 @@ struct RulesPoll {
     polled: Polled,
 }
 
-/// What a look has shown.
+/// Result of a poll.
 struct Looked {
-    /// All that is known; none while something was never read.
+    /// The rules of the tenants that are known; `None` if none is.
     set: Option<RuleSet>,
-    /// What cannot be read or used.
+    /// Whether each tenant has been read once, be it with valid rules or not.
+    is_complete: bool,
+    /// Reads that failed and rules that are invalid, one message each.
     problems: Vec<String>,
 }
 
@@ -241,23 +258,37 @@ impl RulesPoll {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut published: Option<RuleSet> = None;
         let mut told = Vec::new();
+        let patience = Instant::now() + self.config.first_read_timeout.0;
+        let mut is_patient = true;
         loop {
             match &mut self.polled {
                 #[cfg(feature = "kubernetes")]
-                Polled::Kubernetes(objects) => objects.changed().await,
+                Polled::Kubernetes(objects) => {
+                    tokio::select! {
+                        () = objects.changed() => {}
+                        () = sleep_until(patience), if is_patient => {}
+                    }
+                }
                 _ => {
                     ticks.tick().await;
                 }
             }
-            let Looked { set, problems } = self.look().await?;
+            is_patient &= Instant::now() < patience;
+            let Looked {
+                set,
+                is_complete,
+                problems,
+            } = self.look().await?;
             match problems.is_empty() {
                 true => self.metrics.succeeded(),
                 false => self.complain(&problems, &told),
             }
             told = problems;
-            if let Some(set) = set.filter(|set| published.as_ref() != Some(set)) {
+            // What is not known yet must not be taken to be gone.
+            let waits = published.is_none() && !is_complete && is_patient;
+            if let Some(set) = set.filter(|set| !waits && published.as_ref() != Some(set)) {
                 info!(source = %self.id, tenants = set.len(), "rules were read");
-                out.publish(set.clone());
+                out.publish(set.clone()).await;
                 published = Some(set);
             }
         }
@@ -286,15 +317,18 @@ impl RulesPoll {
                         told.collect()
                     }
                 };
+                let is_complete = follower.is_complete();
+                let is_known = looked.is_ok() && (is_complete || !follower.set().is_empty());
                 Ok(Looked {
-                    set: looked.is_ok().then(|| follower.set().clone()),
+                    set: is_known.then(|| follower.set().clone()),
+                    is_complete,
                     problems,
                 })
             }
         }
     }
 
-    /// Tells of problems; of those that were told of before, in the metrics alone.
+    /// Counts problems, and logs them if they differ from those of the previous poll.
     fn complain(&self, problems: &[String], told: &[String]) {
         let first = problems.first().map_or("", String::as_str);
         self.metrics.error("invalid", first);
@@ -302,11 +336,11 @@ impl RulesPoll {
             return;
         }
         for problem in problems.iter().take(MAX_LOGGED) {
-            warn!(source = %self.id, %problem, "rules were not taken: those of before stay, and all others go on");
+            warn!(source = %self.id, %problem, "rules could not be used: the previous ones are kept, and other tenants are not affected");
         }
         let more = problems.len().saturating_sub(MAX_LOGGED);
         if more > 0 {
-            error!(source = %self.id, more, "there are further problems with rules");
+            error!(source = %self.id, more, "further rules could not be used");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Scrapes targets as Prometheus does.
 //!
-//! Delivery: a scrape is a batch; nobody waits for an acknowledgement. A batch for which there is no
-//! room in the queue of a required sink waits until the target's next scrape is due; then it is
+//! Delivery: a scrape is a batch, sent without waiting for an acknowledgement. A batch that finds
+//! no room in the queue of a required sink waits until the target's next scrape is due; then it is
 //! dropped and counted as discarded with the reason `queue_full`. Batches of one target stay in
 //! order. Limits: the size of pages, of all pages together, samples, labels, targets, and time.
 
@@ -24,11 +24,11 @@ keys! {
     /// Configuration of the `scrape` source.
     #[derive(Clone, Debug)]
     pub struct ScrapeConfig {
-        /// Provider of targets, one under `[discovery.NAME]`.
+        /// Name of the provider of targets, one under `[discovery.NAME]`.
         discovery: Option<String> = unset("instances"),
-        /// Addresses of targets that stand here, `host:port`.
+        /// Static targets, `host:port`.
         targets: Vec<String> = suggested(["localhost:9100"]),
-        /// Labels of the targets that stand here.
+        /// Labels to add to the static targets.
         labels: BTreeMap<String, String> = unset({ env = "prod" }),
         keys: ScrapeKeys = include,
     }
@@ -74,7 +74,7 @@ impl SourceConfig for ScrapeConfig {
 }
 
 impl ScrapeConfig {
-    /// The targets that stand in the configuration.
+    /// The targets in the configuration itself.
     fn fixed(&self) -> Vec<Target> {
         let target = |address: &String| {
             let mut labels = LabelsBuilder::default();

@@ -1,15 +1,15 @@
-//! `dedupe`: of several replicas that send the same series, passes those of one on.
+//! `dedupe`: passes on one of several replicas that send the same series.
 //!
-//! A series with both labels, of the cluster and of the replica, is decided about by itself: it is kept,
-//! without the label of the replica, if its replica is the elected one of the cluster. Series without
-//! one of them pass untouched.
+//! Each series with both labels, cluster and replica, is judged by itself: it is kept, without the
+//! replica label, if its replica is the elected one of the cluster. Series that lack one of the
+//! labels pass unchanged.
 //!
-//! Delivery: what another replica sends is left out, counted under `duplicate`, and its sender hears
-//! 202: to it, the series count as stored. A cluster beyond `max_clusters` is refused (400), the rest of
-//! its batch goes on. What goes wrong with the rest outranks both.
+//! Delivery: series of other replicas are left out, counted under `duplicate`, and their sender is
+//! answered 202: to it they count as stored. Series of a cluster beyond `max_clusters` are refused
+//! (400), and the rest of the batch goes on. A failure of the rest outranks both answers.
 //!
-//! Limits: clusters of a tenant and of all tenants together, the length of their names. Elections are
-//! kept in the process; after a restart, the first replica that sends is elected.
+//! Limits: clusters of a tenant and of all tenants together, the length of their names. Elections
+//! are held in memory; after a restart, the first replica that sends is elected.
 
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
@@ -32,19 +32,19 @@ keys! {
     /// `[transforms.dedupe] type = "dedupe"`.
     #[derive(Debug)]
     pub struct DedupeConfig {
-        /// Label with the name of the cluster, which all of its replicas have in common.
+        /// Label with the name of the cluster, the same for all replicas of the cluster.
         cluster_label: String = default("cluster"),
-        /// Label with the name of the replica; it is removed.
+        /// Label with the name of the replica. It is removed.
         replica_label: String = default("__replica__"),
-        /// For how long nothing may come of an elected replica before another one takes its place.
+        /// Time without data from the elected replica of a cluster after which another replica is elected.
         failover_timeout: Period = default("30s"),
-        /// For how long nothing may come of a cluster before it is forgotten; at least `failover_timeout`.
+        /// Time without data from a cluster after which it is forgotten; at least `failover_timeout`.
         forget_after: Period = default("30m"),
-        /// The most clusters of a tenant; series of further ones are refused with status 400.
+        /// Maximum number of clusters per tenant. Series of further clusters are rejected with status 400.
         max_clusters: NonZeroUsize = default(100),
-        /// The most clusters of all tenants together.
+        /// Maximum number of clusters of all tenants together.
         max_total_clusters: NonZeroUsize = default(100_000),
-        /// Labels of single tenants, by what they are called where the batch is.
+        /// Labels of individual tenants, by the tenant's name in the batch.
         tenants: BTreeMap<String, OwnLabels> = unset({ acme = { replica_label = "replica" } }),
     }
 }
@@ -53,9 +53,9 @@ keys! {
     /// Labels of a tenant.
     #[derive(Clone, Debug)]
     pub struct OwnLabels {
-        /// Its label with the name of the cluster, in place of that of all.
+        /// Label with the name of the cluster for this tenant, instead of the common `cluster_label`.
         cluster_label: Option<String> = unset("cluster"),
-        /// Its label with the name of the replica, in place of that of all.
+        /// Label with the name of the replica for this tenant, instead of the common `replica_label`.
         replica_label: Option<String> = unset("replica"),
     }
 }
@@ -64,15 +64,15 @@ inventory::submit! {
     ComponentInfo {
         kind: Kind::Transform,
         name: "dedupe",
-        summary: "passes on what one of several replicas sends that send the same",
+        summary: "Deduplicates the series of high-availability replicas: only one replica's series pass.",
         keys: DedupeConfig::ENTRIES,
     }
 }
 
-/// The longest name of a cluster or a replica.
+/// Longest name of a cluster or a replica, in bytes.
 const LONGEST_NAME: usize = 1024;
 
-/// The most votes of one batch that are remembered.
+/// Most votes that are cached per batch.
 const VOTES: usize = 64;
 
 impl DedupeConfig {
@@ -155,7 +155,7 @@ impl Labels {
             ("replica_label", &self.replica),
         ] {
             if name.as_str().is_empty() || name.as_str() == "__name__" {
-                let what = format!("{:?} cannot name it", name.as_str());
+                let what = format!("{:?} cannot be this label", name.as_str());
                 problems
                     .at(format!("{path}{key}"), what)
                     .help("name another label");
@@ -171,11 +171,11 @@ impl Labels {
 #[derive(Debug)]
 struct DedupeTransform {
     labels: Labels,
-    /// Those of tenants that have labels of their own.
+    /// Labels of tenants that configure their own.
     own: HashMap<Box<str>, Labels, RandomState>,
     elections: Arc<dyn Elections>,
     most: usize,
-    /// Whose a batch without a tenant is.
+    /// Tenant that a batch without one counts for.
     nobody: Tenant,
 }
 
@@ -203,35 +203,35 @@ const DUPLICATE: &str = "duplicate";
 const TOO_MANY: &str = "too_many_ha_clusters";
 const TOO_LONG: &str = "ha_name_too_long";
 
-/// What was found out about a replica of a cluster.
+/// Cached verdict on a replica of a cluster.
 struct Known {
     cluster: Box<[u8]>,
     replica: Box<[u8]>,
     verdict: Verdict,
 }
 
-/// What is done with series of a replica.
+/// What to do with the series of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Keep,
     Drop(&'static str),
 }
 
-/// The walk over one batch: a replica is asked about once.
+/// The walk over one batch, which asks for a vote once per replica.
 struct DedupePass<'a> {
     transform: &'a DedupeTransform,
     labels: &'a Labels,
     tenant: Tenant,
     at: Instant,
     votes: Vec<Known>,
-    /// Where the last series' replica is among them.
+    /// Index in `votes` for the last series, which the next one usually shares.
     last: usize,
-    /// Where the labels were in the last series.
+    /// Positions of the two labels in the last series.
     hints: (usize, usize),
     reason: &'static str,
     duplicates: bool,
     refused: Counts,
-    /// Why, for the sender.
+    /// Reason of the refusal, for the sender.
     why: Option<String>,
 }
 
@@ -273,7 +273,7 @@ impl DedupePass<'_> {
                 let most = self.transform.most;
                 let why = || {
                     format!(
-                        "cluster {cluster:?} is one too many: max_clusters = {most} are known of tenant {:?}",
+                        "cluster {cluster:?} is refused: max_clusters = {most} are already known of tenant {:?}",
                         self.tenant
                     )
                 };

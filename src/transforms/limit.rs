@@ -1,11 +1,12 @@
 //! `limit`: holds every tenant to its limits: requests, bytes and samples per second, active series,
 //! series of a request, labels.
 //!
-//! Delivery: a batch over a rate is refused as a whole (429 or 503 with `Retry-After`) before anything
-//! of it is passed on, one with too many series with 413. A series that breaks another limit is left out and
-//! counted under `limit_…`; the rest goes on, and the sender hears 400 with what was left out. Metadata passes.
+//! Delivery: a batch over a rate is refused as a whole (429 or 503 with `Retry-After`) before any
+//! part of it is passed on, one with too many series with 413. A series over any other limit is
+//! left out and counted under `limit_…`; the rest goes on, and the sender is answered 400 with what
+//! was left out. Metadata passes.
 //!
-//! Limits: what is kept of tenants is bounded by `max_tenants`, and of their series by
+//! Limits: state of tenants is bounded by `max_tenants`, and of their series by
 //! `max_active_series`.
 
 use std::collections::BTreeMap;
@@ -28,11 +29,11 @@ keys! {
     #[derive(Debug)]
     pub struct LimitConfig {
         limits: LimitKeys = include,
-        /// Limits of single tenants, by what they are called where the batch is: keys that are not here are those of all.
+        /// Limits of individual tenants, by the tenant's name in the batch. Keys that are not set here have the common values.
         tenants: BTreeMap<String, LimitKeys> = unset({ acme = { samples_per_second = 1000 } }),
-        /// A YAML file of the same, at most 16 MiB: a map under `tenants`. It is followed when it changes. A tenant may be in one place only.
+        /// YAML file with limits of individual tenants under the key `tenants`, at most 16 MiB. It is reloaded when it changes. A tenant must not be both here and in `tenants`.
         tenants_file: Option<PathBuf> = unset("/etc/metrifold/limits.yaml"),
-        /// The most tenants that are told apart at a time; further ones share what one may use. A tenant is forgotten after `active_series_idle_timeout`.
+        /// Maximum number of tenants that are tracked at a time. Further tenants share the limits of a single one. A tenant is forgotten after `active_series_idle_timeout`.
         max_tenants: NonZeroUsize = default(10_000),
     }
 }
@@ -41,12 +42,12 @@ inventory::submit! {
     ComponentInfo {
         kind: Kind::Transform,
         name: "limit",
-        summary: "holds every tenant to its rates, its active series and the bounds of labels",
+        summary: "Limits rates, active series and labels of each tenant.",
         keys: LimitConfig::ENTRIES,
     }
 }
 
-/// The largest file of tenants.
+/// Largest file of tenants.
 const MAX_FILE: u64 = 16 << 20;
 
 /// The file of tenants.
@@ -61,7 +62,11 @@ fn read(path: &Path) -> Result<BTreeMap<String, LimitKeys>, String> {
     let shown = path.display();
     let text = read_text(path, MAX_FILE);
     let text = text.map_err(|error| format!("cannot read {shown}: {error}"))?;
-    let file = serde_saphyr::from_str::<TenantsFile>(&text);
+    // The size of the file is the bound; the parser's own ones are for fewer tenants.
+    let mut budget = serde_saphyr::Budget::default();
+    (budget.max_nodes, budget.max_events) = (text.len() + 16, 2 * text.len() + 32);
+    let options = serde_saphyr::options! { budget: Some(budget) };
+    let file = serde_saphyr::from_str_with_options::<TenantsFile>(&text, options);
     file.map(|file| file.tenants)
         .map_err(|error| match error.location() {
             Some(at) => format!("{shown}:{}: is not a map of tenants to limits", at.line()),
@@ -70,7 +75,7 @@ fn read(path: &Path) -> Result<BTreeMap<String, LimitKeys>, String> {
 }
 
 impl LimitConfig {
-    /// The limits of single tenants, wherever they are written.
+    /// Limits of single tenants, from the table and from the file.
     fn own(&self, problems: &mut Problems) -> BTreeMap<String, LimitKeys> {
         self.limits.validate("", problems);
         for (tenant, own) in &self.tenants {
@@ -148,7 +153,7 @@ impl BuildTransform<Metrics> for LimitConfig {
 struct LimitTransform {
     many: Arc<Many>,
     most: usize,
-    /// What a batch without a tenant is held to.
+    /// Tenant that a batch without one counts for.
     nobody: Tenant,
 }
 
@@ -237,6 +242,10 @@ mod tests {
         let good =
             "tenants:\n  zeta:\n    samples_per_second: 5\n    max_label_value_bytes: 2KiB\n";
         assert_eq!(problems(good), (2, vec![]));
+        // More nodes than the parser allows by default.
+        let entry = |number| format!("  t{number}: {{samples_per_second: 1, soft: true}}\n");
+        let many: String = (0..60_000).map(entry).collect();
+        assert_eq!(problems(&format!("tenants:\n{many}")), (60_001, vec![]));
         let (_, found) = problems("tenants:\n  zeta:\n    nonsense: 5\n");
         assert!(found[0].contains("limits.yaml"), "{found:?}");
         let (_, found) = problems("tenants:\n  zeta:\n    samples_per_second: 0\n");

@@ -1,8 +1,8 @@
 //! `relabel`: keeps, drops and rewrites series by rules, exactly as Prometheus relabels.
 //!
-//! Delivery: series that a rule drops are gone on purpose and counted as dropped with the reason
-//! `relabel`; all others pass. A batch of which nothing is left, and which carries no metadata,
-//! ends here and counts as delivered. Metadata of metric families passes untouched.
+//! Delivery: series that a rule drops are dropped on purpose and counted with the reason `relabel`;
+//! all others pass. A batch that is empty after that, metadata included, ends here and counts as
+//! delivered. Metadata of metric families passes unchanged.
 //!
 //! Limits: patterns are bounded in length, nesting and compiled size, a rules file in bytes.
 
@@ -22,11 +22,11 @@ keys! {
     /// `[transforms.clean] type = "relabel"`.
     #[derive(Debug)]
     pub struct RelabelConfig {
-        /// The rules, in the order in which they are applied; exactly one of rules and rules_file is given.
+        /// Relabel rules, in the order in which they are applied. Exactly one of `rules` and `rules_file` must be set.
         rules: Option<Vec<RuleConfig>> = suggested([{ source_labels = ["__name__"], regex = "go_gc_.*", action = "drop" }]),
-        /// A YAML file of at most 4 MiB that holds the rules as Prometheus's configuration does.
+        /// YAML file with relabeling rules in the format of Prometheus' configuration, at most 4 MiB.
         rules_file: Option<PathBuf> = unset("/etc/metrifold/relabel.yaml"),
-        /// Which label names are valid: utf8 (all that are not empty) or legacy (letters, digits, underscores).
+        /// Valid label names: `utf8` (all that are not empty) or `legacy` (letters, digits and underscores).
         validation: Validation = default("utf8"),
     }
 }
@@ -35,7 +35,7 @@ inventory::submit! {
     ComponentInfo {
         kind: Kind::Transform,
         name: "relabel",
-        summary: "keeps, drops and rewrites series by Prometheus's relabelling rules",
+        summary: "Keeps, drops and rewrites series by Prometheus' relabelling rules.",
         keys: RelabelConfig::ENTRIES,
     }
 }

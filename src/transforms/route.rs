@@ -1,10 +1,10 @@
 //! `route`: sends series to named outputs by selectors.
 //!
-//! A series goes to every route that selects it, and to the output `rest` if none does. Metadata
-//! of metric families goes to all outputs. A batch that goes to a route as a whole is passed on
+//! A series goes to every route that selects it, and to the output `rest` if none does. Metadata of
+//! metric families goes to all outputs. A batch whose series all go to one route is passed on
 //! without a copy.
 //!
-//! Delivery: nothing is dropped; what no component takes from an output is the graph's business.
+//! Delivery: nothing is dropped here; an output without a consumer is a matter of the graph.
 //!
 //! Limits: a selector is bounded in length, a transform has at most 256 routes.
 
@@ -25,7 +25,7 @@ use metrifold_engine::planes::metrics::{Emitter, Metrics, Plan, Transform};
 use metrifold_expr::matchers::Matchers;
 use metrifold_model::{Kind, Rejection};
 
-/// The output of what no route selects.
+/// Output for series that no route selects.
 const REST: &str = "rest";
 const MAX_ROUTES: usize = 256;
 
@@ -33,7 +33,7 @@ keys! {
     /// `[transforms.split] type = "route"`.
     #[derive(Debug)]
     pub struct RouteConfig {
-        /// The selector of each output, or a list of selectors of which one has to hold; what none selects goes to the output rest.
+        /// PromQL series selector of each output, or a list of selectors of which one must match. Series that match no output go to the output `rest`.
         routes: BTreeMap<String, Selectors> = required({ node = "{__name__=~'node_.*'}" }),
     }
 }
@@ -42,12 +42,12 @@ inventory::submit! {
     ComponentInfo {
         kind: Kind::Transform,
         name: "route",
-        summary: "sends series to named outputs by PromQL selectors",
+        summary: "Routes series to named outputs by PromQL selectors.",
         keys: RouteConfig::ENTRIES,
     }
 }
 
-/// A text or a list of texts.
+/// One selector, or a list of alternatives.
 #[derive(Debug)]
 struct Selectors {
     texts: Vec<String>,
@@ -102,7 +102,7 @@ impl RouteConfig {
         for (name, selectors) in &self.routes {
             let path = format!("routes.{name}");
             if name == REST {
-                let message = "the name rest is reserved for what no route selects";
+                let message = "the name rest is reserved for series that no route selects";
                 problems.at(&path, message).help("choose another name");
             }
             let valid = |c: char| c == '_' || c == '-' || c.is_ascii_alphanumeric();
@@ -169,7 +169,7 @@ impl BuildTransform<Metrics> for RouteConfig {
 
 #[derive(Debug)]
 struct Route {
-    /// The alternatives of each route, in the order of the outputs.
+    /// The alternative selectors of each route, in the order of the outputs.
     routes: Vec<Vec<Matchers>>,
 }
 
@@ -180,10 +180,10 @@ impl Transform for Route {
 }
 
 impl Route {
-    /// Gives each output the series that its route selects.
+    /// Emits to each output the series that its route selects.
     fn split(&self, mut batch: Batch, out: &mut Emitter<'_>) -> Result<(), Rejection> {
         let arena = batch.arena()?.clone();
-        // The series of each output, that of the rest behind the others.
+        // Indexes of the series of each output, those of `rest` last.
         let mut selected = vec![Vec::new(); self.routes.len() + 1];
         let mut all = 0;
         for series in arena.iter() {

@@ -1,19 +1,19 @@
-//! `tenant`: finds out whose a batch, a query or a rule is, and holds it to that.
+//! `tenant`: determines the tenant of a batch, a query or a rule, and restricts it to that tenant.
 //!
-//! A batch gets the tenant's name written into a label; a query sees series with that label alone
-//! (`queries`), and so do rules (`rules`). Batches and queries find the tenant the same way; rules bring
-//! it along.
+//! A batch gets the tenant's name written into a label; a query is narrowed to series with that
+//! label (`queries`), and so are rules (`rules`). Batches and queries find the tenant in the same
+//! ways; rules come with one.
 //!
-//! The entries of `from` are tried in their order, and the first that yields a name wins. Where
-//! a label decides, a batch is split by tenant. The name is checked before it is used, and the
-//! label that it is written to overwrites whatever the sender put there.
+//! The entries of `from` are tried in order, and the first that yields a name wins. If a label
+//! decides, a batch is split by tenant. The name is validated before it is used, and the label
+//! overwrites one that the sender has set.
 //!
 //! Delivery: a batch with a series that has no tenant, or an invalid one, is refused as a whole
-//! before anything of it is passed on. Metadata without any tenant is dropped with the reason
-//! `metadata_without_tenant`, which is counted by families.
+//! before any part of it is passed on. Metadata without a tenant is dropped with the reason
+//! `metadata_without_tenant`, and counted by families.
 //!
-//! Limits: a batch is split into at most `max_tenants_per_batch` parts; of a query, the body and an
-//! answer that has to be filtered are read whole up to `max_body_bytes` and `max_answer_bytes`.
+//! Limits: a batch is split into at most `max_tenants_per_batch` parts; the body of a query, and an
+//! answer that must be filtered, are read whole, up to `max_body_bytes` and `max_answer_bytes`.
 
 mod queries;
 mod rules;
@@ -47,23 +47,23 @@ keys! {
     /// `[transforms.tenant] type = "tenant"`.
     #[derive(Debug)]
     pub struct TenantConfig {
-        /// Where the tenant's name may be found: entries of caller (the tenant that the caller was let in for), path, header, label (with remove = true to take the label away), client_cert (common_name, organizational_unit, dns) or value; the first that yields a name wins. Without entries it is `[{ caller = true }]`. Whatever an entry yields, a caller that was let in for tenants is held to these: another tenant is refused with status 403.
+        /// Sources of the tenant's name, in order: `caller` (the tenant that the caller has authenticated for), `path`, `header`, `label` (with `remove = true` to remove it), `client_cert` (`common_name`, `organizational_unit` or `dns`) or `value`. The first one that yields a name is used. The default is `[{ caller = true }]`. A caller that has authenticated can only name a tenant that it has access to; any other is rejected with status 403.
         from: Vec<FromConfig> = suggested([{ path = "tenant" }, { header = "THANOS-TENANT" }, { label = "namespace" }]),
-        /// The tenant when no entry yields one; without it such a batch is refused with status 400.
+        /// Tenant to use if no entry of `from` yields one. Unset, batches without a tenant are rejected with status 400.
         default: Option<String> = unset("anonymous"),
-        /// The label that the tenant's name is written to, whatever the sender put there.
+        /// Label that the tenant's name is written to. It replaces the sender's value.
         label: Option<String> = unset("tenant_id"),
-        /// The most tenants that one batch may hold, at least 1; a batch with more is refused with status 413.
+        /// Maximum number of tenants in a batch, at least 1. A batch with more is rejected with status 413.
         max_tenants_per_batch: NonZeroUsize = default(1000),
-        /// The most tenants that one query may name, divided by `|`, in a path or a header; a query that names more is refused with status 400.
+        /// Maximum number of tenants that a query can name, separated by `|`, in a path or a header. A query that names more is rejected with status 400.
         max_tenants_per_query: NonZeroUsize = default(1),
-        /// Endpoints that are open to every tenant though they tell of all: `/api/v1/targets`, `/api/v1/status/tsdb` and the like.
+        /// Endpoints that are open to all tenants although their answers concern all tenants, such as `/api/v1/targets` and `/api/v1/status/tsdb`.
         allow: Vec<String> = default([]),
-        /// Parameters of queries that may pass beside those of Prometheus' API, such as `trace`; any other is refused with status 400.
+        /// Query parameters that are accepted in addition to those of Prometheus' API, such as `trace`. Others are rejected with status 400.
         parameters: Vec<String> = default([]),
-        /// The largest body of a query; above it 413.
+        /// Maximum size of a query's body. A larger one is answered 413.
         max_body_bytes: Size = default("16MiB"),
-        /// The largest answer that has to be read whole, to filter rules, alerts and metadata; above it 502.
+        /// Maximum size of an answer that must be read completely in order to filter rules, alerts or metadata. A larger one is answered 502.
         max_answer_bytes: Size = default("64MiB"),
     }
 }
@@ -72,7 +72,7 @@ inventory::submit! {
     ComponentInfo {
         kind: Kind::Transform,
         name: "tenant",
-        summary: "finds out whose a batch, a query or a rule is, and holds it to that",
+        summary: "Determines the tenant of batches, queries and rules, and restricts them to it.",
         keys: TenantConfig::ENTRIES,
     }
 }
@@ -158,7 +158,7 @@ struct TenantTransform {
     max_tenants: usize,
     reads_labels: bool,
     metric: Name,
-    /// The sources in words, for answers.
+    /// The configured sources in words, for refusals.
     described: String,
 }
 
@@ -166,7 +166,7 @@ struct TenantTransform {
 struct Stamp<'a> {
     name: &'a Name,
     tenant: Tenant,
-    /// In the text once, however many series there are.
+    /// The label, added to the arena once for all series.
     label: Option<Label>,
     hint: usize,
 }
@@ -187,8 +187,8 @@ impl Pass for Stamp<'_> {
     }
 }
 
-/// What a name means to a caller that was let in for these tenants: one of them, or several divided by
-/// `|`, by their names or ids. To any other caller it means what it says.
+/// Restricts a name to the tenants of an authenticated caller: it must be one of them, or several
+/// divided by `|`, by name or id. For a caller without tenants the name stays as it is.
 fn held_to(caller: &[Membership], named: Tenant) -> Result<Tenant, Rejection> {
     if caller.is_empty() {
         return Ok(named);
@@ -199,7 +199,7 @@ fn held_to(caller: &[Membership], named: Tenant) -> Result<Tenant, Rejection> {
             .iter()
             .find(|own| *own.tenant == *name || *own.name == *name);
         let Some(own) = own else {
-            let reason = format!("tenant {name:?} is not one that you were let in for");
+            let reason = format!("you have no access to tenant {name:?}");
             return Err(Rejection::new(RejectionKind::Forbidden, reason));
         };
         tenants.push(&own.tenant);
@@ -210,7 +210,7 @@ fn held_to(caller: &[Membership], named: Tenant) -> Result<Tenant, Rejection> {
     })
 }
 
-/// Makes a tenant of what stands where one is looked for, or says what is wrong with it.
+/// Parses a tenant from bytes of a request, or says what is wrong with them.
 type Check<'a> = &'a dyn Fn(&[u8]) -> Result<Tenant, String>;
 
 /// The series of one tenant.
@@ -220,15 +220,15 @@ struct Part {
     indexes: Vec<usize>,
 }
 
-/// Where the tenant of one batch comes from: labels first, in their order, then one name.
+/// Sources that decide about the tenant of one batch: labels in their order, then one fixed name.
 struct Found<'a> {
     labels: Vec<(&'a Name, bool)>,
     fixed: Option<Tenant>,
 }
 
 impl TenantTransform {
-    /// Looks at everything but labels: what comes behind a source that yields a name for the
-    /// whole does not matter any more.
+    /// Collects the sources for a batch. A source that yields a name for the whole batch ends the
+    /// search.
     fn look(&self, origin: &Origin, check: Check<'_>) -> Result<Found<'_>, Rejection> {
         let mut found = Found {
             labels: Vec::new(),
@@ -256,7 +256,7 @@ impl TenantTransform {
         ))
     }
 
-    /// Groups the series by tenant, in the order in which the tenants appear.
+    /// Groups the series by tenant, in order of appearance.
     fn group(
         &self,
         found: &Found<'_>,
@@ -311,7 +311,7 @@ impl TenantTransform {
         Ok(parts)
     }
 
-    /// Gives a batch of one tenant its name and its labels.
+    /// Sets the tenant and the labels of a batch that belongs to one tenant.
     fn finish(
         &self,
         found: &Found<'_>,
@@ -321,7 +321,7 @@ impl TenantTransform {
         let removes = found.labels.iter().any(|(_, remove)| *remove);
         if removes || self.label.is_some() {
             let edited = batch.edit(|arena| {
-                // In the text once, however many series there are.
+                // Added to the arena once, for all series.
                 let label = self.label.as_ref().filter(|_| arena.counts().series > 0);
                 let label = label.map(|name| {
                     let label = arena.push_label(name.as_bytes(), tenant.as_bytes());
@@ -373,7 +373,7 @@ impl Transform for TenantTransform {
 }
 
 impl TenantTransform {
-    /// Gives each tenant a batch of its own.
+    /// Emits a batch of its own for each tenant.
     fn split(
         &self,
         found: &Found<'_>,
@@ -387,7 +387,7 @@ impl TenantTransform {
             && (metadata || parts.is_empty())
             && !parts.iter().any(|part| part.tenant == *fixed)
         {
-            // The metadata is this tenant's, even if none of the series is.
+            // The metadata belongs to this tenant, even if no series does.
             parts.push(Part {
                 tenant: fixed.clone(),
                 indexes: Vec::new(),
@@ -399,10 +399,10 @@ impl TenantTransform {
             }
             return Ok(());
         }
-        // All parts are made before the first leaves: nothing of a refused batch is delivered.
+        // All parts are built before the first is emitted: nothing of a refused batch is delivered.
         let mut batches = Vec::with_capacity(parts.len());
         if let [part] = &mut parts[..] {
-            drop(arena); // so that edits need no copy
+            drop(arena); // edits need no copy without this handle
             let tenant = part.tenant.clone();
             self.finish(found, &mut batch, tenant)?;
             batches.push(batch);

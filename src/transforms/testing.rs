@@ -1,4 +1,4 @@
-//! What the tests of transforms share: batches made of labels, and what became of them.
+//! Helpers for the tests of transforms: batches from labels, and their outcome.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use metrifold_engine::planes::metrics::{Emitter, Plan, Transform};
 use metrifold_model::Version;
 use metrifold_model::{Origin, Rejection};
 
-/// The output, the tenant, the series, each with its number, and the count of metadata.
+/// Output, tenant, series with their indexes, and count of metadata.
 pub(super) type Emission = (usize, Option<String>, Vec<(Labels, usize)>, usize);
 
-/// What a transform made of a batch.
+/// Everything that a transform emitted and dropped.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Outcome {
     pub(super) emitted: Vec<Emission>,
@@ -65,7 +65,7 @@ pub(super) fn origin() -> Origin {
     Origin::internal("test".into())
 }
 
-/// Does what a transform plans, as a stage does it.
+/// Executes a transform's plan as a stage does.
 fn run(
     transform: &dyn Transform,
     mut batch: Batch,
@@ -100,7 +100,7 @@ fn run(
     Ok(())
 }
 
-/// Applies a transform; returns the batches themselves and what they hold.
+/// Applies a transform; returns the emitted batches and their contents.
 pub(super) fn apply(
     transform: &dyn Transform,
     batch: Batch,

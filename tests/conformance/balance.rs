@@ -1,5 +1,5 @@
-//! What was sent to a sink of metrics is what the ledger has as delivered, dropped and queued,
-//! however its batches end.
+//! The ledger of a sink of metrics balances, however its batches end: everything sent to the sink
+//! is delivered, dropped or queued.
 
 use metrifold::api::ledger::{Balance, Ledgers, Row};
 use metrifold_model::{Kind, Signal};
@@ -10,24 +10,24 @@ use crate::each;
 use crate::recipes::{Arrives, Recipe};
 use crate::rig::{Place, Rig};
 
-/// A way in which a batch ends, or stays.
+/// A way in which a batch ends, or stays queued.
 pub struct Way {
     what: &'static str,
     /// Further keys of the sink.
     keys: &'static str,
-    /// What is sent: one batch.
+    /// Series of the one batch that is sent.
     series: fn() -> Vec<Series>,
-    /// What the endpoint answers, where the sink has one.
+    /// The endpoint's answer, for sinks that have one.
     endpoint: fn(&Seen) -> u16,
-    /// What the sender is answered.
+    /// Status that the sender gets.
     status: u16,
-    /// Samples, in the ledger at last.
+    /// Samples in the final ledger.
     delivered: i64,
     dropped: i64,
     queued: i64,
-    /// The one reason for which samples are dropped.
+    /// The only reason for which samples are dropped.
     reason: &'static str,
-    /// Whether the program is ended and started again before the ledger is read.
+    /// Whether the program restarts before the ledger is read.
     restart: bool,
 }
 
@@ -44,10 +44,10 @@ const DELIVERED: Way = Way {
     restart: false,
 };
 
-/// Of a sink that takes everything.
+/// Ways of a sink that accepts everything.
 pub const ALL: &[Way] = &[DELIVERED];
 
-/// Of a sink that sends remote write.
+/// Ways of a sink that sends remote write.
 pub const REMOTE_WRITE: &[Way] = &[
     DELIVERED,
     Way {
@@ -99,7 +99,7 @@ pub const REMOTE_WRITE: &[Way] = &[
     },
 ];
 
-/// Of a page to scrape.
+/// Ways of a sink that is scraped.
 pub const EXPORTER: &[Way] = &[
     DELIVERED,
     Way {
@@ -155,7 +155,7 @@ fn ends(recipe: &'static Recipe, way: &Way) {
     let answer = Sender::new(rig.ingest).write(&body(&(way.series)()));
     assert_eq!(answer.status, way.status, "{}", answer.text());
     if way.restart {
-        // The disk has it: the end waits for no endpoint.
+        // The batch is on disk: a shutdown does not wait for the endpoint.
         let status = rig.terminate();
         assert!(status.success(), "{status}");
         rig.start_again();
@@ -196,7 +196,7 @@ fn what_only_memory_has_when_the_endpoint_is_down_at_the_end_is_told() {
         }
         let status = rig.terminate();
         assert_eq!(status.code(), Some(1), "{}", rig.log());
-        // How many batches are said to be left depends on what is being sent just then.
+        // The number of batches in the log line depends on what is in flight at that moment.
         rig.until_logged("left undelivered sink=subject");
         Ok(())
     });

@@ -1,4 +1,4 @@
-//! What holds for every component from its start over reloads to its end.
+//! Behaviour that every component shares, from start through reloads to shutdown.
 
 use std::thread;
 
@@ -10,7 +10,7 @@ use crate::each;
 use crate::recipes::{Arrives, Feeds, Recipe};
 use crate::rig::{Place, Rig, once_released};
 
-/// How many units go in while something happens.
+/// Number of units that are fed while something happens.
 const MANY: i64 = 20;
 
 #[test]
@@ -45,7 +45,11 @@ fn a_change_elsewhere_leaves_it_as_it_is() {
         rig.until_arrived(1);
         let before = rig.passed();
         edit(&rig, &config(7));
-        post_expecting(&rig, 200, "unchanged: what runs is what the files say");
+        post_expecting(
+            &rig,
+            200,
+            "unchanged: the files match the running configuration",
+        );
         edit(&rig, &config(8));
         post_expecting(&rig, 200, "applied: changed sources.aside");
         assert!(rig.feed(2));
@@ -71,7 +75,7 @@ fn a_key_of_its_own_replaces_it_without_loss() {
         let rig = Rig::start_in(place, recipe, &first);
         assert!(rig.feed(1));
         rig.until_arrived(1);
-        // Under way while it is replaced, there and back again.
+        // Units are in flight while the component is replaced, there and back again.
         let feeder = rig.feeder();
         let feeding = thread::spawn(move || (2..=MANY).all(|number| feeder.feed(number)));
         let changed = format!("applied: changed {}.subject", recipe.kind.table());
@@ -82,7 +86,7 @@ fn a_key_of_its_own_replaces_it_without_loss() {
         assert!(feeding.join().unwrap(), "everything is taken");
         let mut last = MANY;
         if recipe.arrives == Arrives::Page {
-            // A new page begins empty: it shows what is written to it.
+            // A new page starts empty and shows only what is written to it.
             last += 1;
             assert!(rig.feed(last));
         }
@@ -104,7 +108,7 @@ fn what_is_under_way_at_the_end_is_delivered() {
     });
 }
 
-/// The endpoint has it and has not answered yet.
+/// The endpoint has the unit and has not answered yet.
 fn under_way(recipe: &'static Recipe) -> crate::Case {
     let mut rig = Rig::start(recipe);
     rig.place.endpoint.now(once_released);
@@ -120,7 +124,7 @@ fn under_way(recipe: &'static Recipe) -> crate::Case {
     Ok(())
 }
 
-/// It was taken at once before the end.
+/// The unit was accepted right before the shutdown.
 fn just_taken(recipe: &'static Recipe) -> crate::Case {
     let mut rig = Rig::start(recipe);
     for number in 1..=MANY {
@@ -128,7 +132,7 @@ fn just_taken(recipe: &'static Recipe) -> crate::Case {
     }
     drained_after_term(&mut rig);
     match recipe.plane {
-        // A file is read when it is seen: at the latest after the next start.
+        // A rule file is read once it is noticed: after the next start at the latest.
         Signal::Rules => {
             rig.start_again();
             rig.until_arrived(MANY);
@@ -145,7 +149,7 @@ fn drained_after_term(process: &mut Process) {
     drained(process);
 }
 
-/// It ends, and leaves nothing.
+/// Waits for the end of the process, which must leave nothing undelivered.
 #[track_caller]
 fn drained(process: &mut Process) {
     let status = process.wait();

@@ -1,8 +1,8 @@
-//! Every registered component through one suite, in the built program.
+//! Every registered component in one suite, in the built program.
 //!
-//! A component is in it by being registered: [`recipes`] says how it is configured at least and what
-//! counts as delivered, and one that has no recipe fails. What a case asks of a component is the
-//! same for all of its plane; what does not apply to one is left out with a reason that is printed.
+//! Registration puts a component into the suite: [`recipes`] has its minimal configuration and what
+//! counts as delivered, and a component without a recipe fails. A case asks the same of all
+//! components of a plane; where it does not apply, the reason is printed.
 
 mod balance;
 mod lifecycle;
@@ -15,16 +15,16 @@ mod secrets;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-// Links the components, which register themselves.
+// Linked so that the components register themselves.
 use metrifold as _;
 use metrifold_engine::component::ComponentInfo;
 
 use recipes::{RECIPES, Recipe};
 
-/// What a case came to: that it held, or why it does not apply. Where it does not hold it panics.
+/// Result of a case: success, or the reason why it does not apply. A failing case panics.
 type Case = Result<(), &'static str>;
 
-/// Tries a case with every recipe, and fails with the names of all that it does not hold for.
+/// Runs a case with every recipe, and fails with the names of all recipes that it fails for.
 #[track_caller]
 fn each(case: impl Fn(&'static Recipe) -> Case) {
     let (mut held, mut failed) = (0, Vec::new());

@@ -1,8 +1,8 @@
-//! A panic in a component's task ends that task alone: the component is built anew and goes on.
+//! A panic in a component's task ends only that task: the component is built anew and goes on.
 //!
-//! No configuration makes a component of the product panic, so that each runs here in the test's own
-//! process, within one of our own that panics in its stead when it is ordered to. The component is
-//! dropped wherever it waits then, as if it had panicked there.
+//! No configuration makes a component panic, so that each runs in the test's own process, wrapped
+//! in a component that panics on demand. The wrapped component is dropped wherever it waits, as if
+//! it had panicked there.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ fn a_panic_ends_its_task_alone_and_it_goes_on() {
     });
 }
 
-/// The component at work in this process.
+/// The component running in this process.
 struct Inside {
     runtime: Runtime,
     running: Running,
@@ -102,7 +102,7 @@ impl Inside {
         }
     }
 
-    /// Has the unit of this number go in until it is taken, as senders do, and waits for it.
+    /// Feeds the unit of this number until it is accepted, as a retrying sender does.
     fn until_taken(&self, number: i64) {
         until_so("it is taken", || self.feeder.feed(number));
         until_so("it has arrived", || self.has_arrived(number));
@@ -111,7 +111,7 @@ impl Inside {
     fn has_arrived(&self, number: i64) -> bool {
         let mut recipe = Recipe { ..*self.recipe };
         if recipe.arrives == Arrives::Printed {
-            // What is printed here is printed among the test's own output.
+            // Printed output would be mixed with that of the test.
             recipe.arrives = Arrives::Nowhere;
         }
         self.place.has(&recipe, number, |name| self.subject(name))
@@ -128,7 +128,7 @@ impl Inside {
     }
 }
 
-/// Puts `subject` into a component that panics when it is ordered to.
+/// Wraps `subject` in a component that panics on demand.
 fn breakable(config: &mut Config, kind: Kind, order: &Arc<Notify>) {
     let order = order.clone();
     match kind {
@@ -146,14 +146,14 @@ fn breakable(config: &mut Config, kind: Kind, order: &Arc<Notify>) {
     }
 }
 
-/// Whatever it holds, until it is ordered to panic.
+/// A component, or the configuration of one, that panics on demand.
 #[derive(Debug)]
 struct Breakable<T> {
     inner: T,
     order: Arc<Notify>,
 }
 
-/// Does what it would do, until the order comes.
+/// Runs the component until the order to panic comes.
 async fn until_ordered(
     run: BoxFuture<Result<(), RunError>>,
     order: Arc<Notify>,
@@ -182,7 +182,7 @@ impl<P: Plane> Sink<P> for Breakable<Box<dyn Sink<P>>> {
 }
 
 impl SourceConfig for Breakable<Arc<dyn SourceConfig>> {
-    /// Nobody reads it from a file.
+    /// Never read from a file.
     fn typetag_deserialize(&self) {}
 
     fn port(&self) -> SourcePort<'_> {
@@ -215,7 +215,7 @@ impl<P: Buildable> BuildSource<P> for Breakable<Arc<dyn SourceConfig>> {
 }
 
 impl SinkConfig for Breakable<Arc<dyn SinkConfig>> {
-    /// Nobody reads it from a file.
+    /// Never read from a file.
     fn typetag_deserialize(&self) {}
 
     fn port(&self) -> SinkPort<'_> {

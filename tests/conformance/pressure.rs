@@ -1,4 +1,4 @@
-//! Who sends waits for a far end that stands still, unless its sink is optional.
+//! A sender waits for a hanging far end, unless the sink is optional.
 
 use metrifold_model::{Kind, Signal};
 use metrifold_testing::{Sender, body, one};
@@ -7,10 +7,10 @@ use crate::each;
 use crate::recipes::{Arrives, Feeds, Recipe};
 use crate::rig::{Place, Rig, once_released};
 
-/// How long a source waits for what will not come.
+/// Timeout of the source, for an answer that never comes.
 const LIMIT: &str = "100ms";
 
-/// The answer of a source whose far end stands still.
+/// Status of the source's answer while the far end hangs.
 fn answered(recipe: &'static Recipe, more: &str) -> u16 {
     let limit = |key: &str| format!("{key} = \"{LIMIT}\"");
     let rig = match (recipe.kind, recipe.plane) {
@@ -23,7 +23,7 @@ fn answered(recipe: &'static Recipe, more: &str) -> u16 {
     };
     rig.place.endpoint.now(once_released);
     let status = rig.feeder().status(1);
-    // It was not for another reason.
+    // The far end, and nothing else, was the reason.
     rig.place.endpoint.wait_requests(1);
     rig.place.endpoint.release();
     status
@@ -65,7 +65,7 @@ fn nobody_waits_for_an_optional_sink_that_stands_still() {
     });
 }
 
-/// Writes more than a pipe holds that nobody reads.
+/// Writes more than the buffer of a pipe that nobody reads.
 fn printed(recipe: &'static Recipe) {
     let (reader, writer) = std::io::pipe().unwrap();
     let place = Place::new();

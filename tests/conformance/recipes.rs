@@ -1,5 +1,4 @@
-//! What the suite knows of each component: how it is configured at least, and what counts as
-//! delivered.
+//! Minimal configuration of each component, and where its output arrives.
 
 use metrifold_model::{Kind, Signal};
 
@@ -11,44 +10,44 @@ pub struct Recipe {
     pub kind: Kind,
     pub name: &'static str,
     pub plane: Signal,
-    /// The keys that it needs.
+    /// Its required keys.
     pub keys: fn(&Place) -> String,
-    /// Tables that stand beside the component's.
+    /// Further tables that it needs.
     pub beside: &'static str,
-    /// The same with another key, which replaces it and has no effect on what is sent here. None for
-    /// a component without any keys.
+    /// Changes the keys so that a reload replaces the component, without an effect on its output.
+    /// `None` for a component without keys.
     pub change: Option<fn(&str) -> String>,
-    /// The key of a source that bounds how long it waits for the far end.
+    /// The source's key that bounds the wait for the far end.
     pub limit: Option<&'static str>,
-    /// Which of its outputs is read, for a transform with named ones.
+    /// The output that is read, for a transform with named outputs.
     pub output: &'static str,
     pub feeds: Feeds,
     pub arrives: Arrives,
-    /// Ways in which batches end at a sink of metrics.
+    /// Ways in which batches end, for a sink of metrics.
     pub ways: &'static [Way],
 }
 
-/// Where what goes through it comes from.
+/// Origin of the units of a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feeds {
-    /// The test sends it.
+    /// The test sends them.
     Test,
-    /// It makes it up.
+    /// The component generates them.
     Itself,
 }
 
-/// Where what goes through it can be seen.
+/// Place where units arrive that went through a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrives {
-    /// At the scripted endpoint.
+    /// The scripted endpoint.
     Endpoint,
-    /// On the page at the component's own address.
+    /// A page at the component's own address.
     Page,
-    /// On the standard output.
+    /// Standard output.
     Printed,
-    /// In the folder of rules.
+    /// The folder of rules.
     Folder,
-    /// Nowhere: only the ledger says so.
+    /// No place: only the ledger shows them.
     Nowhere,
 }
 
@@ -58,7 +57,7 @@ impl Recipe {
     }
 }
 
-/// What most components are like.
+/// Values that most recipes share.
 const COMMON: Recipe = Recipe {
     kind: Kind::Sink,
     name: "",
@@ -73,19 +72,19 @@ const COMMON: Recipe = Recipe {
     ways: &[],
 };
 
-/// A source of metrics, delivered by `remote_write`.
+/// A source of metrics, with a `remote_write` sink.
 const SOURCE: Recipe = Recipe {
     kind: Kind::Source,
     ..COMMON
 };
 
-/// A transform of metrics, between remote write and remote write.
+/// A transform of metrics, between a source and a sink of remote write.
 const TRANSFORM: Recipe = Recipe {
     kind: Kind::Transform,
     ..COMMON
 };
 
-/// Every component, in each of its planes.
+/// Recipes of every component, one per plane.
 pub static RECIPES: &[Recipe] = &[
     Recipe {
         name: "remote_write",
@@ -96,7 +95,7 @@ pub static RECIPES: &[Recipe] = &[
     },
     Recipe {
         name: "aiven_scrape",
-        // Nobody is there: each scrape says so with `up`.
+        // Nothing listens there: each scrape yields `up` = 0.
         keys: |_| {
             "discovery = \"nodes\"\nscrape_interval = \"100ms\"\nscrape_timeout = \"100ms\"".into()
         },
@@ -115,7 +114,7 @@ pub static RECIPES: &[Recipe] = &[
     },
     Recipe {
         name: "cf_scrape",
-        // Nobody is there: each scrape says so with `up`.
+        // Nothing listens there: each scrape yields `up` = 0.
         keys: |_| {
             "discovery = \"cf\"\nscrape_interval = \"100ms\"\nscrape_timeout = \"100ms\"".into()
         },
@@ -127,7 +126,7 @@ pub static RECIPES: &[Recipe] = &[
     },
     Recipe {
         name: "scrape",
-        // Nobody is there: each scrape says so with `up`.
+        // Nothing listens there: each scrape yields `up` = 0.
         keys: |_| {
             "targets = [\"127.0.0.1:9\"]\nscrape_interval = \"100ms\"\nscrape_timeout = \"100ms\""
                 .into()
@@ -273,7 +272,7 @@ pub static RECIPES: &[Recipe] = &[
         plane: Signal::Queries,
         keys: |place| {
             let endpoint = place.endpoint.url_of("");
-            // What is counted at the endpoint is what was sent.
+            // No probes, so that the endpoint sees queries only.
             format!("replicas = [{{ endpoint = \"{endpoint}\" }}]\nprobe.interval = \"0s\"")
         },
         change: Some(|keys| format!("{keys}\nidle_connections = 7")),

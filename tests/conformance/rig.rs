@@ -1,5 +1,5 @@
-//! The program with one component under test, `subject`, between what feeds it and what takes from
-//! it.
+//! The program with one component under test, `subject`, between a feeder and a place where its
+//! output arrives.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -17,10 +17,10 @@ use metrifold_testing::{
 
 use crate::recipes::{Arrives, Feeds, Recipe};
 
-/// What stands around the program.
+/// Surroundings of the program: endpoint, address, folders.
 pub struct Place {
     pub endpoint: Endpoint,
-    /// The component's own address, if it takes one.
+    /// Address for the component to listen on, if it does.
     pub address: SocketAddr,
     folder: TempDir,
 }
@@ -36,12 +36,12 @@ impl Place {
         }
     }
 
-    /// The folder of the rules that are read.
+    /// Folder of the rules that a source reads.
     pub fn rules(&self) -> PathBuf {
         self.folder.path().join("rules")
     }
 
-    /// The folder of the rules that are written.
+    /// Folder of the rules that a sink writes.
     pub fn written(&self) -> PathBuf {
         self.folder.path().join("written")
     }
@@ -50,8 +50,8 @@ impl Place {
         self.folder.path().join("printed")
     }
 
-    /// The configuration in which the component has these keys. `around` are keys of the source
-    /// that feeds it.
+    /// A configuration with these keys of the component. `around` are keys of the source that feeds
+    /// it.
     pub fn config(&self, recipe: &Recipe, keys: &str, around: &str) -> String {
         let data = self.folder.path().join("data");
         let mut text = format!("data_dir = {data:?}\n");
@@ -117,7 +117,7 @@ impl Place {
     }
 }
 
-/// The sum of a metric over all its series of a component, on a metrics page.
+/// Sum of a metric over all series of a component, on a metrics page.
 pub fn metric_of(page: &str, name: &str, component: &str) -> f64 {
     let label = format!("component_id=\"{component}\"");
     let lines = page
@@ -128,7 +128,7 @@ pub fn metric_of(page: &str, name: &str, component: &str) -> f64 {
         .sum()
 }
 
-/// Whether a file of a folder holds a text.
+/// Whether any file in a folder contains a text.
 fn holds(folder: &Path, text: &str) -> bool {
     let Ok(entries) = fs::read_dir(folder) else {
         return false;
@@ -142,7 +142,7 @@ fn holds(folder: &Path, text: &str) -> bool {
     })
 }
 
-/// What an endpoint does that is well.
+/// The answer of a healthy endpoint.
 pub fn well(seen: &Seen) -> Reply {
     match seen.path.starts_with("/write") {
         true => Reply::new(204),
@@ -151,12 +151,12 @@ pub fn well(seen: &Seen) -> Reply {
     }
 }
 
-/// The same, once it is released.
+/// The answer of a healthy endpoint, after it is released.
 pub fn once_released(seen: &Seen) -> Does {
     Does::Hang(well(seen))
 }
 
-/// The program that runs a component in its place. It is used as the [`Metrifold`] that it is.
+/// The program running a component; dereferences to its [`Metrifold`].
 pub struct Rig {
     program: Metrifold,
     pub place: Place,
@@ -164,13 +164,13 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// Runs the component with its least keys.
+    /// Starts the component with its required keys only.
     #[track_caller]
     pub fn start(recipe: &'static Recipe) -> Self {
         Self::start_with(recipe, "", "")
     }
 
-    /// The same with further keys of it, and of the source that feeds it.
+    /// Starts it with further keys of its own, and of the source that feeds it.
     #[track_caller]
     pub fn start_with(recipe: &'static Recipe, more: &str, around: &str) -> Self {
         let place = Place::new();
@@ -179,15 +179,15 @@ impl Rig {
         Self::start_in(place, recipe, &config)
     }
 
-    /// Runs a configuration.
+    /// Starts a given configuration.
     #[track_caller]
     pub fn start_in(place: Place, recipe: &'static Recipe, config: &str) -> Self {
         let stdout = File::create(place.printed()).unwrap();
         Self::run(place, recipe, config, &[], stdout.into())
     }
 
-    /// Runs a configuration with further arguments and a given standard output. Nothing but the test
-    /// reloads it.
+    /// Starts a configuration with further arguments and a given standard output. Files are not
+    /// watched, so that only the test reloads.
     #[track_caller]
     pub fn run(
         place: Place,
@@ -207,12 +207,12 @@ impl Rig {
         }
     }
 
-    /// What feeds it.
+    /// A feeder of the component.
     pub fn feeder(&self) -> Feeder {
         Feeder::new(self.program.ingest, &self.place, self.recipe)
     }
 
-    /// Has the unit of this number go in, and says whether it was taken.
+    /// Feeds the unit of this number; returns whether it was accepted.
     #[track_caller]
     pub fn feed(&self, number: i64) -> bool {
         self.feeder().feed(number)
@@ -237,7 +237,7 @@ impl Rig {
         self.program.metric(&name, &[("component_id", "subject")])
     }
 
-    /// How much has gone through the component, by the counter of its plane.
+    /// Count of what went through the component, from the counter of its plane.
     pub fn passed(&self) -> f64 {
         self.subject(match (self.recipe.plane, self.recipe.kind) {
             (Signal::Metrics, Kind::Source) => "component_sent_batches_total",
@@ -263,7 +263,7 @@ impl DerefMut for Rig {
     }
 }
 
-/// Has units of data go in, from any thread.
+/// Feeds units of data; may be used from any thread.
 #[derive(Clone)]
 pub struct Feeder {
     address: SocketAddr,
@@ -280,12 +280,12 @@ impl Feeder {
         }
     }
 
-    /// Has the unit of this number go in, and says whether it was taken.
+    /// Feeds the unit of this number; returns whether it was accepted.
     pub fn feed(&self, number: i64) -> bool {
         (200..300).contains(&self.status(number))
     }
 
-    /// The same; says the status that it was answered with.
+    /// Feeds the unit of this number; returns the status of the answer.
     pub fn status(&self, number: i64) -> u16 {
         match (self.recipe.feeds, self.recipe.plane) {
             (Feeds::Itself, _) => 204,
@@ -297,11 +297,11 @@ impl Feeder {
             (Feeds::Test, Signal::Rules) => {
                 let rule = format!("record: rule_{number}_end, expr: up");
                 let text = format!("groups: [{{ name: g, rules: [{{ {rule} }}] }}]\n");
-                // Renamed, so that nobody reads half of it.
+                // Renamed into place, so that no reader sees half of the file.
                 let new = self.rules.join("new");
                 fs::write(&new, text).unwrap();
                 match self.recipe.name {
-                    // Its store, into which somebody else has written.
+                    // Written to the source's store, as another process does.
                     "rules_api" | "rules_poll" => {
                         let folder = self.rules.join("metrics/rules/somebody");
                         fs::create_dir_all(&folder).unwrap();

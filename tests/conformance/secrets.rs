@@ -1,4 +1,4 @@
-//! What a component holds secret is in no log, no page, no answer and no error.
+//! No secret of a component appears in a log, a page, an answer or an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
@@ -12,10 +12,10 @@ use crate::recipes::Recipe;
 use crate::rig::{Place, Rig, well};
 use crate::{each, info};
 
-/// What every planted secret holds.
+/// Part of every planted secret.
 const PLANTED: &str = "pl4nted";
 
-/// What shows what the program knows.
+/// Pages that show state of the program.
 const PAGES: [&str; 5] = [
     "/",
     "/metrics",
@@ -38,8 +38,8 @@ fn secrets_are_shown_nowhere() {
     });
 }
 
-/// By the table at the top that holds them, since those exclude each other: the names of keys with
-/// secrets, and what must stand beside them.
+/// Keys with secrets and the keys required beside them, grouped by the top-level table that holds
+/// them, since these tables exclude each other.
 fn groups(keys: &[Listed]) -> BTreeMap<String, Vec<(String, String)>> {
     let mut groups = BTreeMap::<String, Vec<(String, String)>>::new();
     for key in keys {
@@ -50,7 +50,7 @@ fn groups(keys: &[Listed]) -> BTreeMap<String, Vec<(String, String)>> {
         };
         let group = group(&key.name).to_owned();
         let secret = match &*name {
-            // It has to be base64.
+            // The value must be base64.
             "bucket.account_key" => format!("\"{PLANTED}{PLANTED}\"").replace("d\"", "dQ=\""),
             _ => format!("\"{PLANTED}-{name}\""),
         };
@@ -61,7 +61,7 @@ fn groups(keys: &[Listed]) -> BTreeMap<String, Vec<(String, String)>> {
         let nobody = metrifold_testing::nobody();
         let beside = beside.map(|key| {
             let example = key.default.example().unwrap();
-            // Nothing but loopback is asked for anything.
+            // Only loopback is contacted.
             let value = match example {
                 _ if example.starts_with("\"http") => format!("{nobody:?}"),
                 _ if key.name.ends_with(".address") => "\"127.0.0.1:0\"".to_owned(),
@@ -70,7 +70,7 @@ fn groups(keys: &[Listed]) -> BTreeMap<String, Vec<(String, String)>> {
             (key.name.clone(), value)
         });
         let beside = beside.collect::<Vec<_>>();
-        // Credentials for a proxy are refused where there is none.
+        // Credentials for a proxy are refused without a proxy.
         let proxies: BTreeSet<_> = planted
             .iter()
             .filter_map(|(name, _)| Some(name.split_once("proxy_basic_auth.")?.0.to_owned()))
@@ -82,7 +82,7 @@ fn groups(keys: &[Listed]) -> BTreeMap<String, Vec<(String, String)>> {
     groups
 }
 
-/// Whether a key has to be there with those of a group: it is of it, or of a table around it.
+/// Whether a key is required with those of a group: as a key of its table, or of a table around it.
 fn is_beside(key: &Listed, of: &str) -> bool {
     let Some((table, _)) = key.name.rsplit_once('.') else {
         return false;
@@ -90,9 +90,9 @@ fn is_beside(key: &Listed, of: &str) -> bool {
     key.needed && (group(&key.name) == of || of.starts_with(&format!("{table}.")))
 }
 
-/// The table at the top, or within it the one of credentials, of which there may be several ways.
+/// The top-level table of a key, or the table of credentials in it, which may exclude others.
 fn group(name: &str) -> &str {
-    // Each is of another provider.
+    // Each belongs to another provider.
     if ["bucket.secret_access_key", "bucket.account_key"].contains(&name) {
         return name;
     }
@@ -112,7 +112,7 @@ fn planted(recipe: &'static Recipe, keys: &[(String, String)]) {
     let lines: String = lines.collect();
     let mut least = (recipe.keys)(&place);
     let mut lines = lines;
-    // Of the places in which rules are kept there is one, and it is asked for nothing.
+    // A source of rules has exactly one store, which is never contacted.
     for (table, asks) in [
         ("bucket", "endpoint"),
         ("backend", "url"),
@@ -137,7 +137,7 @@ fn planted(recipe: &'static Recipe, keys: &[(String, String)]) {
             }
         }
     }
-    // Without a token, nothing is sent: nobody is to wait for that.
+    // Without a token nothing is sent, and no caller should wait for that.
     let around = match recipe.plane {
         Signal::Queries => "timeout = \"200ms\"",
         Signal::Rules => "",
@@ -157,14 +157,14 @@ fn planted(recipe: &'static Recipe, keys: &[(String, String)]) {
         config(""),
         [
             config("nonsense = 1\n"),
-            // A secret of the wrong type, and one that does not end.
+            // A secret of the wrong type, and an unterminated one.
             config("")
                 .replace(&format!("\"{PLANTED}"), &format!("[1, \"{PLANTED}"))
                 .replace("\"\n", "\"]\n"),
             config("").replacen(&format!("\"{PLANTED}"), PLANTED, 1),
         ],
     );
-    // What sends is refused, or the endpoint has its troubles.
+    // The endpoint refuses, or fails.
     place.endpoint.now(|seen| match seen.order {
         0 => Reply::new(500).body("trouble"),
         1 => Reply::new(400).body("refused"),

@@ -1,8 +1,10 @@
-//! Tenants through the program: who is let in and as whom, and that no spelling of a request leads
-//! from one tenant to another.
+//! Tenants through the program: authentication, and no spelling of a request that leads from one
+//! tenant to another.
 
 mod corpus;
+mod login;
 mod mtls;
+mod revoked;
 
 use std::fs;
 use std::path::Path;
@@ -13,14 +15,14 @@ use metrifold_testing::{
     Answer, Endpoint, Metrifold, Reply, Sender, Series, body, expect, request, until, up,
 };
 
-/// `printf %s acme-token | sha256sum`, and the same of `zeta-token`.
+/// `printf %s acme-token | sha256sum`, and that of `zeta-token`.
 const ACME: &str = "28daa606f54b368209e11244fd3d5612b41212e822258df22e55afe06a7bdae1";
 const ZETA: &str = "bdf259d105404fdbfdc68ef534a311e75da3fee61c814d99e2890a766f285ac7";
 
 const AS_ACME: (&str, &str) = ("authorization", "Bearer acme-token");
 const AS_ZETA: (&str, &str) = ("authorization", "Bearer zeta-token");
 
-/// The files of two tenants.
+/// Token files of two tenants.
 fn files() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, hash) in [("acme", ACME), ("zeta", ZETA)] {
@@ -30,7 +32,7 @@ fn files() -> TempDir {
     folder
 }
 
-/// Two tenants, whose ids are not their names.
+/// Two tenants whose ids differ from their names.
 fn tenants(folder: &Path) -> String {
     let folder = folder.display();
     ["acme", "zeta"]
@@ -43,7 +45,7 @@ fn tenants(folder: &Path) -> String {
         .concat()
 }
 
-/// A source of remote write for tenants in front of an endpoint.
+/// A source of remote write for tenants, with a sink to an endpoint.
 fn writing(folder: &Path, endpoint: &Endpoint, more: &str) -> String {
     let tenants = tenants(folder);
     let endpoint = endpoint.url();
@@ -58,6 +60,15 @@ fn writing(folder: &Path, endpoint: &Endpoint, more: &str) -> String {
 
 fn post(gateway: &Metrifold, path: &str, headers: &[(&str, &str)]) -> Answer {
     Sender::new(gateway.ingest).post(path, headers, &up(1))
+}
+
+/// The body of a write of `count` series.
+fn numbered(count: usize) -> Vec<u8> {
+    let one = |number: usize| {
+        let labels = [("__name__", "up"), ("n", &*number.to_string())];
+        Series::of(&labels).sample(1.0, 1)
+    };
+    body(&(0..count).map(one).collect::<Vec<_>>())
 }
 
 #[track_caller]
@@ -118,7 +129,7 @@ fn roles_and_tokens_are_followed_while_requests_go_on() {
     let mut post = |path: &str, headers: &[(&str, &str)]| sender.post(path, headers, &up(1)).status;
     assert_eq!(post("/of/acme/write", &[AS_ACME]), 204);
     assert_eq!(post("/of/zeta/write", &[AS_ZETA]), 403, "no role");
-    // The token is withdrawn: the file changes, the connection stays.
+    // The token is revoked by a change of its file; the connection stays open.
     fs::write(
         folder.path().join("acme.tokens"),
         format!("sha256:{ZETA}\n"),
@@ -208,19 +219,59 @@ fn a_tenant_over_its_limit_is_told_when_to_come_again_and_costs_no_other() {
     expect(&none, 404);
 }
 
+/// Head of a write of `acme` without the length of its body.
+const CHUNKED: &str = "POST /of/acme/write HTTP/1.1\r\nhost: x\r\nauthorization: Bearer acme-token\r\n\
+    content-type: application/x-protobuf\r\ncontent-encoding: snappy\r\n\
+    x-prometheus-remote-write-version: 0.1.0\r\ntransfer-encoding: chunked\r\n\r\n";
+
+fn chunk(bytes: &[u8]) -> Vec<u8> {
+    let head = format!("{:x}\r\n", bytes.len());
+    [head.as_bytes(), bytes, b"\r\n"].concat()
+}
+
+#[test]
+fn bodies_without_their_length_count_as_they_arrive() {
+    let (folder, endpoint) = (files(), Endpoint::healthy());
+    let more = "[api]\naddress = \"API\"\n[tenants.acme.limits]\nbytes_per_second = \"1B\"\n\
+                bytes_burst = \"200B\"\n[access.limits]\nbytes_per_second = \"1MiB\"\n";
+    let gateway = Metrifold::start(&writing(folder.path(), &endpoint, more));
+    let whole = numbered(200);
+    assert!(whole.len() > 400);
+    let left = || gateway.get("/api/v1/tenants/acme/usage").json()["bytes"]["left"].as_u64();
+
+    // While one body arrives, another one uses up the rate.
+    let mut slow = Sender::new(gateway.ingest);
+    let begun = [CHUNKED.as_bytes(), &chunk(&whole[..100])].concat();
+    slow.send(&begun).unwrap();
+    until("its first bytes are counted", || {
+        left().filter(|left| *left < 150)
+    });
+    let mut sender = Sender::new(gateway.ingest);
+    expect(&sender.post("/of/acme/write", &[AS_ACME], &whole), 204);
+    slow.send(&chunk(&whole[100..])).unwrap();
+    let refused = slow.read().unwrap();
+    expect_refusal(&refused, 429, "unavailable");
+    assert!(refused.header("retry-after").is_some());
+
+    // Nothing is left for further bodies, of known length or not.
+    let next = [CHUNKED.as_bytes(), &chunk(&whole), &chunk(b"")].concat();
+    expect(&Sender::request(gateway.ingest, &next).unwrap(), 429);
+    expect(&sender.post("/of/acme/write", &[AS_ACME], &whole), 429);
+    assert_eq!(
+        endpoint.count(),
+        1,
+        "of the refused bodies, nothing is stored"
+    );
+    let usage = gateway.get("/api/v1/tenants/acme/usage").json();
+    assert_eq!(usage["over"]["bytes"], 3, "{usage}");
+}
+
 #[test]
 fn what_a_tenant_sends_is_held_to_its_limits_without_any_transform() {
     let (folder, endpoint) = (files(), Endpoint::healthy());
     let more = "[api]\naddress = \"API\"\n[access.limits]\nmax_active_series = 3\n\
                 [tenants.zeta.limits]\nmax_active_series = 100\nsamples_per_second = 5\n";
     let gateway = Metrifold::start(&writing(folder.path(), &endpoint, more));
-    let numbered = |count: usize| {
-        let one = |number: usize| {
-            let labels = [("__name__", "up"), ("n", &*number.to_string())];
-            Series::of(&labels).sample(1.0, 1)
-        };
-        body(&(0..count).map(one).collect::<Vec<_>>())
-    };
     let mut sender = Sender::new(gateway.ingest);
     expect(
         &sender.post("/of/acme/write", &[AS_ACME], &numbered(3)),
@@ -255,8 +306,44 @@ fn what_a_tenant_sends_is_held_to_its_limits_without_any_transform() {
     );
     let usage = gateway.get("/api/v1/tenants/acme/usage").json();
     assert_eq!(usage["active_series"]["used"], 3, "{usage}");
-    // Each is counted once, that which was refused as well.
+    // Each batch counts once, refused ones included.
     let received = [("component_id", "ingest")];
     let received = gateway.metric("metrifold_component_received_batches_total", &received);
     assert_eq!(received, 4.0);
+}
+
+#[test]
+fn own_metrics_do_not_grow_with_the_number_of_tenants() {
+    let endpoint = Endpoint::healthy();
+    let tenant = |number: usize| {
+        format!(
+            "[tenants.t{number}]\nlimits = {{ requests_per_second = 1 }}\n\
+             trusted_header = {{ user = \"X-User\", addresses = [\"127.0.0.1\"] }}\n"
+        )
+    };
+    let tenants: String = (0..120).map(tenant).collect();
+    let folder = files();
+    let more = format!("[api]\naddress = \"API\"\n{tenants}");
+    let gateway = Metrifold::start(&writing(folder.path(), &endpoint, &more));
+    let mut sender = Sender::new(gateway.ingest);
+    let mut page = |numbers: std::ops::Range<usize>| {
+        for number in numbers {
+            let path = format!("/of/t{number}/write");
+            let headers = [("x-user", "agent")];
+            assert_eq!(sender.post(&path, &headers, &up(1)).status, 204);
+            // Over the limit, unless this took a second.
+            sender.post(&path, &headers, &up(1));
+        }
+        let page = gateway.get("/metrics").text();
+        let named = page.lines().filter_map(|line| {
+            let (_, name) = line.split_once("tenant=\"")?;
+            Some(name.split('"').next()?.to_owned())
+        });
+        let named: std::collections::BTreeSet<String> = named.collect();
+        (page.lines().count(), named.len())
+    };
+    let (before, _) = page(0..40);
+    let (after, named) = page(40..120);
+    assert!(after <= before + 10, "{before} lines became {after}");
+    assert!((1..=21).contains(&named), "{named} tenants are named");
 }

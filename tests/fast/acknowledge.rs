@@ -1,24 +1,24 @@
-//! What a sender is answered, whichever of the sinks is in trouble: required and optional ones, with
-//! queues in memory and on disk, for each way to acknowledge.
+//! The answer to a sender for every kind of sink in trouble: required and optional ones, with
+//! queues in memory and on disk, for each mode of `acknowledge`.
 
 use std::path::Path;
 use std::time::Duration;
 
-/// Long enough for a slow endpoint, and for a batch to be stored.
+/// Long enough for a slow endpoint, and for storing a batch.
 const TIMEOUT: &str = "acknowledge_timeout = \"1500ms\"";
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Trouble {
     None,
-    /// Nobody listens.
+    /// Nothing listens.
     Down,
-    /// It answers 503.
+    /// Answers 503.
     Busy,
-    /// It answers later than a batch is stored, and before the sender is answered.
+    /// Answers after a batch would be stored, and before the sender's timeout.
     Slow,
-    /// It never answers.
+    /// Never answers.
     Hangs,
-    /// It answers 400.
+    /// Answers 400.
     Refuses,
 }
 
@@ -27,7 +27,7 @@ use Trouble::{Busy, Down, Hangs, None as Well, Refuses, Slow};
 use metrifold_testing::config::{sink, source};
 use metrifold_testing::{Does, Endpoint, Reply, Sender, free_address, nobody, until_so, up, ups};
 
-/// The sinks: name, keys.
+/// Name and keys of each sink.
 const SINKS: [(&str, &str); 4] = [
     ("must_memory", "required = true"),
     (
@@ -61,7 +61,7 @@ fn config(
     let mut text = format!("data_dir = {folder:?}\n{source}");
     for (((name, keys), endpoint), trouble) in SINKS.iter().zip(endpoints).zip(troubles) {
         let url = endpoint.as_ref().map_or_else(nobody, Endpoint::url);
-        // Whichever comes first, the endpoint's word or that it is stored: here it is the former.
+        // Storing is delayed, so that the endpoint's answer comes first.
         let keys = match trouble {
             Refuses => keys.replace("max_bytes", "store_after = \"10s\", max_bytes"),
             _ => (*keys).to_owned(),
@@ -71,8 +71,9 @@ fn config(
     text
 }
 
-/// What the sender of one sample is answered when the sinks' endpoints are in this trouble. The
-/// others get it, and what was answered 2xx is in safety with each required sink.
+/// Checks the answer to a sender of one sample while the sinks' endpoints have these troubles.
+/// Healthy sinks deliver the sample, and after a 2xx every required sink has stored or delivered
+/// it.
 #[track_caller]
 fn expect(mode: &str, troubles: [Trouble; 4], status: u16) {
     let what = format!("{mode}, {troubles:?}");
@@ -106,7 +107,7 @@ fn expect(mode: &str, troubles: [Trouble; 4], status: u16) {
     }
 }
 
-/// The same, with one sink in trouble and the others well.
+/// Checks the answer with one sink in trouble and the others healthy.
 #[track_caller]
 fn expect_of(mode: &str, sink: &str, trouble: Trouble, status: u16) {
     let at = SINKS.iter().position(|(name, _)| *name == sink).unwrap();
@@ -173,14 +174,15 @@ fn an_optional_sink_changes_no_answer() {
 #[test]
 fn of_several_troubles_the_worst_for_required_sinks_is_told() {
     for (mode, troubles, status) in [
-        // What may pass wins over a refusal, for the one that lacks it would never get it.
+        // A failure that may pass wins over a refusal: otherwise its sink would never get the
+        // batch.
         ("stored", [Down, Refuses, Well, Well], 503),
         ("stored", [Refuses, Down, Well, Well], 400),
         ("delivered", [Refuses, Down, Well, Well], 503),
         ("delivered", [Slow, Hangs, Well, Well], 503),
         ("stored", [Slow, Hangs, Well, Well], 204),
         ("stored", [Slow, Slow, Slow, Slow], 204),
-        // All optional ones are in trouble.
+        // All optional sinks are in trouble.
         ("delivered", [Well, Well, Hangs, Refuses], 204),
         ("stored", [Well, Busy, Down, Hangs], 204),
         ("stored", [Refuses, Well, Down, Down], 400),

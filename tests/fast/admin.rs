@@ -1,4 +1,4 @@
-//! The admin address: who may do what there, and events as they happen.
+//! The admin address: access, and events.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -16,7 +16,7 @@ fn ask(method: &str, address: SocketAddr, path: &str, headers: &[(&str, &str)]) 
     request(method, address, path, headers, b"").unwrap()
 }
 
-/// The status of a request whose `Host` is this.
+/// Status of a request with this `Host`.
 fn by_name(address: SocketAddr, host: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     let head = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n");
@@ -101,11 +101,11 @@ fn what_changes_something_needs_the_token_and_commands_show_it() {
     let token = token.to_str().unwrap();
     let done = reload(&child, &["--token-file", token]);
     assert!(done.status.success(), "{done:?}");
-    // The configuration has it, too.
+    // The command finds the token in the configuration as well.
     let done = run(cli(&["-c"]).arg(file(&child)).arg("reload"));
     assert!(done.status.success(), "{done:?}");
 
-    // A new token holds from the reload on that brought it.
+    // A new token is valid from the reload on that brings it.
     edit(&child, &smallest(&TOKEN.replace("t0ken", "other")));
     assert!(reload(&child, &["--token-file", token]).status.success());
     assert!(!reload(&child, &["--token-file", token]).status.success());
@@ -131,7 +131,7 @@ fn events_tell_of_reloads_and_of_components() {
     edit(&child, &smallest(&blackhole("late")));
     post_expecting(&child, 200, "applied: added sinks.late");
     let state = r#"{"id":"late","kind":"sink","type":"blackhole","state":"running"}"#;
-    // They come from two sources, whose order is not told.
+    // They come from two channels, in any order.
     let mut seen = [false; 2];
     for line in lines {
         seen[0] |= line.contains(state);

@@ -1,5 +1,5 @@
-//! Aiven's services found, integrated, published and scraped, in the whole program. What alphagov's loops
-//! got wrong has a test each.
+//! Aiven's services found, integrated, published and scraped, in the whole program, with a test for
+//! each fault of alphagov's loops.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,8 +9,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use metrifold_testing::aiven::{Aiven, endpoint, error, service};
+use metrifold_testing::edits::{edit, reloads};
 use metrifold_testing::{
-    Authority, Does, Endpoint, Metrifold, Reply, cli, free_address, run, until, until_so,
+    Authority, Does, Endpoint, Kubernetes, Metrifold, Reply, cli, free_address, run, until,
+    until_so,
 };
 
 const ON: &str = "integrate = \"on\"\nsettle = \"1m\"";
@@ -34,7 +36,7 @@ fn plan(running: &Metrifold) -> Value {
     running.get("/api/v1/aiven/plans").json()["providers"][0].clone()
 }
 
-/// The addresses of targets with the names of their services.
+/// Addresses of targets with the names of their services.
 fn found(running: &Metrifold) -> Vec<String> {
     let found = status(running);
     let targets = found["targets"].as_array().unwrap().iter();
@@ -62,7 +64,7 @@ fn until_integrated(aiven: &Aiven, expected: &[&str]) {
     });
 }
 
-/// Waits for that many further lists of services.
+/// Waits for `count` further lists of services.
 #[track_caller]
 fn rounds(aiven: &Aiven, count: usize) {
     let lists = || {
@@ -73,7 +75,7 @@ fn rounds(aiven: &Aiven, count: usize) {
     until_so("projects are read again", || lists() >= before + count);
 }
 
-/// An account with a service of each type, whose endpoint is there and whose services have no integration.
+/// An account with a service of each type and an endpoint, but no integration.
 fn account() -> Aiven {
     let aiven = Aiven::new();
     aiven
@@ -110,12 +112,12 @@ fn every_eligible_service_is_integrated_once_though_it_shows_late() {
     aiven.state().lag = 5;
     let child = Metrifold::start(&provider(&aiven, ON));
     until_integrated(&aiven, &ALL);
-    // A service was asked for again and again by the old loop, until its list was read again.
+    // The old loop requested an integration again and again until its list was refreshed.
     rounds(&aiven, 7);
     let mut posts = aiven.posts();
     posts.sort();
     assert_eq!(posts, ALL);
-    // All nodes are targets, of OpenSearch as well.
+    // Targets are all nodes, those of OpenSearch included.
     until_so("all nodes are found", || found(&child).len() == 10);
     let expected = json!({
         "__address__": "10.0.1.2:9273", "__scheme__": "https", "__metrics_path__": "/metrics",
@@ -146,7 +148,7 @@ fn every_eligible_service_is_integrated_once_though_it_shows_late() {
     assert_eq!(left["what"], "proj/s-flink");
     assert_eq!(
         left["why"],
-        "services of type flink have no such integration"
+        "services of type flink cannot be integrated with Prometheus"
     );
     assert_eq!(plan["done"].as_array().unwrap().len(), 5);
     let of = [("discovery", "a")];
@@ -154,8 +156,13 @@ fn every_eligible_service_is_integrated_once_though_it_shows_late() {
         child.metric("metrifold_aiven_integrations_created_total", &of),
         5.0
     );
-    assert!(child.metric("metrifold_aiven_fetches_total", &of) >= 7.0);
-    assert!(child.metric("metrifold_aiven_resolves_total", &of) >= 10.0);
+    // Also counted while nothing changes.
+    for (name, most) in [
+        ("metrifold_aiven_fetches_total", 7.0),
+        ("metrifold_aiven_resolves_total", 10.0),
+    ] {
+        until_so(name, || child.metric(name, &of) >= most);
+    }
     let said = child.get("/api/v1/aiven/plans").text() + &child.get("/api/v1/discovery").text();
     assert!(!said.contains("geheim"));
 }
@@ -174,13 +181,16 @@ fn nothing_is_changed_unless_it_is_told_to_be_and_the_plan_says_what_would_be() 
         assert_eq!(
             steps[0],
             json!({ "change": "integrate", "project": "proj", "service": "s-elasticsearch",
-                    "endpoint": "e1", "why": "it has no integration with Prometheus" })
+                    "endpoint": "e1", "why": "the service has no integration with Prometheus" })
         );
         rounds(&aiven, 2);
-        let logged = child.log().matches("would be changed").count();
+        let logged = child
+            .log()
+            .matches("dry run: the change was not made")
+            .count();
         assert_eq!(logged, if integrate == "off" { 0 } else { 5 });
     }
-    // The command changes nothing, whatever the configuration says, and neither does discover.
+    // Neither the command nor `discover` changes anything, whatever the configuration says.
     aiven.state().project().endpoints.clear();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("metrifold.toml");
@@ -191,8 +201,8 @@ fn nothing_is_changed_unless_it_is_told_to_be_and_the_plan_says_what_would_be() 
         .map(|it| String::from_utf8(it).unwrap())
         .into();
     assert_eq!(output.status.code(), Some(0), "{said}");
-    let first = "+ proj: create the endpoint metrifold: it has no endpoint of Prometheus named metrifold\n\
-                 + proj/s-elasticsearch: integrate: it has no integration with Prometheus\n";
+    let first = "+ proj: create the endpoint metrifold: the project has no Prometheus endpoint named metrifold\n\
+                 + proj/s-elasticsearch: integrate: the service has no integration with Prometheus\n";
     assert!(text.starts_with(first), "{text}");
     assert!(
         text.ends_with("a: 6 changes, 0 integrated, 0 left\n"),
@@ -225,7 +235,7 @@ fn an_endpoint_is_created_where_there_is_none_and_matched_by_its_id() {
         project.endpoints[0] = endpoint("foreign", "somebody-else-s");
         project.services.truncate(2);
     }
-    // The old loop took any integration with Prometheus for its own.
+    // The old loop accepted any Prometheus integration as its own.
     aiven.integrate("s-elasticsearch", "foreign");
     let child = Metrifold::start(&provider(&aiven, ON));
     until_integrated(
@@ -260,7 +270,7 @@ fn an_endpoint_is_created_where_there_is_none_and_matched_by_its_id() {
         .map(|it| it["why"].as_str().unwrap())
         .collect();
     assert!(
-        whys.contains(&"it is integrated with other endpoints alone: foreign"),
+        whys.contains(&"the service is integrated only with other endpoints: foreign"),
         "{whys:?}"
     );
 }
@@ -289,14 +299,15 @@ fn what_is_disabled_or_powered_off_is_left_alone() {
         whys["proj/s-elasticsearch"].ends_with("is disabled"),
         "{whys:?}"
     );
-    assert_eq!(whys["proj/s-opensearch"], "it is powered off");
+    assert_eq!(whys["proj/s-opensearch"], "the service is powered off");
     assert_eq!(aiven.posts(), ["s-influxdb"]);
 }
 
 #[test]
 fn a_change_that_is_answered_badly_is_made_once_all_the_same() {
-    // What the API does with the first request, and whether the integration is made by it.
-    let cases: [(&str, bool, Does); 6] = [
+    // Reaction of the API to the first request, and whether the request creates the integration.
+    let slow = error(429, "Too many requests").header("retry-after", "1");
+    let cases: [(&str, bool, Does); 12] = [
         (
             "a failure before it is made",
             false,
@@ -323,6 +334,28 @@ fn a_change_that_is_answered_badly_is_made_once_all_the_same() {
             error(409, "Service is being modified").into(),
         ),
         ("a connection that breaks", true, Does::Close),
+        ("a token that is refused", false, error(401, "no").into()),
+        ("a pause that is asked for", false, slow.into()),
+        (
+            "a request that was too slow",
+            false,
+            error(408, "no").into(),
+        ),
+        (
+            "no answer, after it is made",
+            true,
+            Does::Hang(Reply::new(200)),
+        ),
+        (
+            "no answer, before it is made",
+            false,
+            Does::Hang(Reply::new(200)),
+        ),
+        (
+            "an answer that is cut off",
+            true,
+            Reply::new(200).body("{").into(),
+        ),
     ];
     for (case, happens, does) in cases {
         let aiven = Aiven::new();
@@ -334,7 +367,7 @@ fn a_change_that_is_answered_badly_is_made_once_all_the_same() {
         aiven.add("s-pg", "pg", &["10.0.0.1"]);
         aiven.state().lag = 2;
         aiven.once("POST /v1/project/proj/integration", happens, does);
-        let keys = "integrate = \"on\"\nsettle = \"1s\"";
+        let keys = "integrate = \"on\"\nsettle = \"2s\"\ntimeout = \"1s\"";
         let child = Metrifold::start(&provider(&aiven, keys));
         until_integrated(&aiven, &["s-pg"]);
         until_found(&child, &["s-pg 10.0.0.1:9273"]);
@@ -343,6 +376,149 @@ fn a_change_that_is_answered_badly_is_made_once_all_the_same() {
         let posts = aiven.posts().len();
         assert_eq!(posts, if happens { 1 } else { 2 }, "{case}");
     }
+}
+
+#[test]
+fn with_changes_on_no_fault_of_the_api_takes_a_node_away_or_integrates_a_service_twice() {
+    let services = "GET /v1/project/proj/service";
+    let endpoints = "GET /v1/project/proj/integration_endpoint";
+    let slow = error(429, "Too many requests").header("retry-after", "1");
+    let empty = |list: &str| {
+        let reply = Reply::new(200).header("content-type", "application/json");
+        Does::from(reply.body(json!({ list: [] }).to_string()))
+    };
+    let broken = || Does::from(error(500, "oops"));
+    let faults: Vec<(&str, Does)> = vec![
+        (services, error(401, "Authentication failed").into()),
+        (services, slow.into()),
+        (services, broken()),
+        (services, Does::Hang(Reply::new(200))),
+        (services, empty("services")),
+        (services, Reply::new(200).body("[{").into()),
+        (services, Does::Close),
+        (endpoints, error(403, "Forbidden").into()),
+        (endpoints, empty("service_integration_endpoints")),
+        ("GET /v1/project/proj/integration_endpoint/e1", broken()),
+        ("GET /v1/project/proj/integration_endpoint_types", broken()),
+        ("GET /v1/project/proj/kms/ca", broken()),
+    ];
+    for (request, does) in faults {
+        let case = format!("{request}: {does:?}");
+        let aiven = Aiven::new();
+        aiven
+            .state()
+            .project()
+            .endpoints
+            .push(endpoint("e1", "metrifold"));
+        aiven.add("old", "opensearch", &["10.0.0.1"]);
+        aiven.integrate("old", "e1");
+        aiven.state().lag = 2;
+        let keys = format!("{ON}\ntimeout = \"1s\"\nmetadata_interval = \"100ms\"");
+        let child = Metrifold::start(&provider(&aiven, &keys));
+        until_found(&child, &["old 10.0.0.1:9273"]);
+        aiven.once(request, false, does);
+        aiven.add("new", "pg", &["10.0.0.2"]);
+        until_so(&case, || {
+            let found = found(&child);
+            assert_eq!(found.last().unwrap(), "old 10.0.0.1:9273", "{case}");
+            found.len() == 2
+        });
+        rounds(&aiven, 3);
+        assert!(aiven.state().script.is_empty(), "{case}");
+        assert_eq!(aiven.integrated(), ["new", "old"], "{case}");
+        assert_eq!(aiven.posts(), ["new"], "{case}");
+        assert_eq!(aiven.state().project().endpoints.len(), 1, "{case}");
+    }
+}
+
+#[test]
+fn lists_that_are_empty_without_a_permission_change_nothing_and_what_was_made_is_not_forgotten() {
+    let aiven = account();
+    aiven.state().project().services.truncate(2);
+    let folder = tempfile::tempdir().unwrap();
+    let lease = folder.path().join("lease");
+    let keys = format!(
+        "integrate = \"on\"\nsettle = \"100ms\"\ncleanup = true\nlease_path = {lease:?}\ntags = {{ deploy_env = \"prod\" }}"
+    );
+    let child = Metrifold::start(&provider(&aiven, &keys));
+    let names = ["s-elasticsearch", "s-opensearch"];
+    until_integrated(&aiven, &names);
+    until_so("all are found", || found(&child).len() == 4);
+    let posts = || {
+        let seen = aiven.api.seen().into_iter();
+        seen.filter(|it| it.method == "POST").count()
+    };
+    let posted = posts();
+    let is_refused = || {
+        let provider = status(&child)["providers"][0].clone();
+        provider["stale"] == true && provider["last_error"]["reason"] == "empty"
+    };
+    // Without the endpoints, a plan would begin with another endpoint, and integrate all with it.
+    let endpoints = std::mem::take(&mut aiven.state().project().endpoints);
+    until_so("no endpoints are no answer", is_refused);
+    rounds(&aiven, 3);
+    assert_eq!((posts(), found(&child).len()), (posted, 4));
+    assert_eq!(plan(&child)["plan"]["steps"], json!([]));
+    let error = plan(&child)["error"].to_string();
+    assert!(error.contains("has no endpoints any more"), "{error}");
+    aiven.state().project().endpoints = endpoints;
+    until_so("it is well", || {
+        status(&child)["providers"][0]["stale"] == false
+    });
+    let services = std::mem::take(&mut aiven.state().project().services);
+    until_so("no services are no answer", is_refused);
+    rounds(&aiven, 3);
+    assert_eq!((posts(), found(&child).len()), (posted, 4));
+    aiven.state().project().services = services;
+    until_so("it is well", || {
+        status(&child)["providers"][0]["stale"] == false
+    });
+    aiven.state().service(names[0])["tags"]["deploy_env"] = "gone".into();
+    until_integrated(&aiven, &names[1..]);
+    assert_eq!(posts(), posted);
+}
+
+#[test]
+fn a_long_pause_is_a_fault_at_once_in_which_nothing_is_sent_and_nothing_is_lost() {
+    let aiven = account();
+    aiven.state().project().services.truncate(1);
+    aiven.integrate("s-elasticsearch", "e1");
+    let child = Metrifold::start(&provider(&aiven, ON));
+    until_so("the nodes are found", || found(&child).len() == 2);
+    let long = error(429, "Too many requests").header("retry-after", "3600");
+    let failures = || child.metric("metrifold_aiven_fetch_failures_total", &[]);
+    aiven.once("GET /v1/project/proj/service", false, long);
+    until_so("the pause is asked for", || failures() >= 1.0);
+    let (asked, before) = (aiven.api.count(), failures());
+    until_so("it goes on", || failures() > before + 3.0);
+    assert_eq!(aiven.api.count(), asked);
+    let provider = status(&child)["providers"][0].clone();
+    assert_eq!(provider["last_error"]["reason"], "refused");
+    let said = provider["last_error"]["text"].to_string();
+    assert!(said.contains("pause"), "{said}");
+    assert_eq!(found(&child).len(), 2);
+}
+
+#[test]
+fn a_request_whose_answer_a_reload_cuts_off_is_not_sent_again_though_there_is_no_lease() {
+    let aiven = account();
+    aiven.state().project().services.truncate(1);
+    aiven.state().lag = 1_000_000;
+    let made = Does::Hang(Reply::new(200));
+    aiven.once("POST /v1/project/proj/integration", true, made);
+    let child = Metrifold::start(&provider(&aiven, ON));
+    until_integrated(&aiven, &["s-elasticsearch"]);
+    edit(&child, &provider(&aiven, &format!("{ON}\nmax_changes = 7")));
+    until_so("it is reloaded", || reloads(&child, "applied") >= 1.0);
+    until_so("the request is remembered", || {
+        let left = plan(&child)["plan"]["left"][0]["why"].to_string();
+        left.contains("was requested")
+    });
+    rounds(&aiven, 4);
+    assert_eq!(aiven.posts(), ["s-elasticsearch"]);
+    aiven.state().project().integrations[0].hidden = 0;
+    until_so("its nodes are found", || found(&child).len() == 2);
+    assert_eq!(aiven.posts(), ["s-elasticsearch"]);
 }
 
 #[test]
@@ -361,7 +537,7 @@ fn a_pause_that_aiven_asks_for_is_kept_and_a_refused_token_keeps_everything() {
         "s-elasticsearch 10.0.0.2:9273",
     ];
     until_found(&child, &nodes);
-    // The token is read for each request.
+    // The token is read anew for each request.
     fs::write(&token, "another").unwrap();
     until_so("it is refused", || {
         status(&child)["providers"][0]["last_error"]["reason"] == "credentials"
@@ -394,7 +570,7 @@ fn a_service_list_that_hangs_or_is_empty_takes_no_target_away_and_neither_does_a
     aiven.integrate("s-elasticsearch", "e1");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("targets.json");
-    // As alphagov's Prometheus reads it: addresses without a port, and these labels alone.
+    // The form that alphagov's Prometheus reads: addresses without a port, and only these labels.
     let config = format!(
         "data_dir = {:?}\n{}\n[publish.p]\ndiscovery = \"a\"\nfile = {file:?}\nrelabel = [\n\
          {{ source_labels = [\"__address__\"], regex = \"(.+):[0-9]+\", target_label = \"__address__\" }},\n\
@@ -422,7 +598,7 @@ fn a_service_list_that_hangs_or_is_empty_takes_no_target_away_and_neither_does_a
         false,
         Does::Hang(Reply::new(200)),
     );
-    // It is stale for as long as it takes to ask again, which may be over before anybody looks.
+    // The project is stale only until the next attempt, which may end before the test looks.
     until_so("it has failed", || {
         child.metric("metrifold_aiven_fetch_failures_total", &[]) >= 1.0
     });
@@ -465,12 +641,15 @@ fn nodes_are_followed_and_a_name_that_fails_keeps_them() {
     aiven.add("pg", "pg", &["10.0.1.1", "10.0.1.2"]);
     aiven.integrate("es", "e1");
     aiven.integrate("pg", "e1");
-    // The old resolver missed the standbys, which have a name of their own.
+    // The old resolver missed standbys, which have a host name of their own.
     aiven.names.set("pg-proj.aivencloud.test", &["10.0.1.1"]);
     aiven
         .names
         .set("replica-pg-proj.aivencloud.test", &["10.0.1.2"]);
-    let child = Metrifold::start(&provider(&aiven, ""));
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let config = format!("data_dir = {data:?}\n{}", provider(&aiven, ""));
+    let mut child = Metrifold::start(&config);
     let pg = ["pg 10.0.1.1:9273", "pg 10.0.1.2:9273"];
     let with = |es: &[&'static str]| [es, &pg[..]].concat();
     until_found(
@@ -494,7 +673,7 @@ fn nodes_are_followed_and_a_name_that_fails_keeps_them() {
         &[("discovery", "a")],
     );
     assert!(failures >= 1.0);
-    // Where the API says where metrics are, that holds.
+    // An endpoint for metrics in the API's answer has precedence.
     aiven.names.set("es-proj.aivencloud.test", &["10.0.0.4"]);
     aiven
         .names
@@ -504,7 +683,20 @@ fn nodes_are_followed_and_a_name_that_fails_keeps_them() {
         "usage": "primary", "path": "/m"
     }));
     until_found(&child, &with(&["es 10.0.0.4:9999"]));
-    // One that is powered off has no nodes, and that is no failure.
+    // Not even a restart forgets the standby.
+    let kept = folder.path().join("data/discovery/a.json");
+    until_so("the targets are kept", || {
+        fs::read_to_string(&kept).is_ok_and(|text| text.contains("10.0.0.4:9999"))
+    });
+    child.kill();
+    aiven.names.fail("replica-pg-proj.aivencloud.test");
+    child.start_again();
+    until_so("the standby's name has failed", || {
+        child.metric("metrifold_aiven_resolve_failures_total", &[]) >= 1.0
+    });
+    rounds(&aiven, 2);
+    assert_eq!(found(&child), with(&["es 10.0.0.4:9999"]));
+    // A service that is powered off has no nodes, which is not a failure.
     aiven.state().service("es")["state"] = "POWEROFF".into();
     until_found(&child, &pg);
     until_so("it is well", || {
@@ -520,7 +712,7 @@ fn one_of_two_instances_makes_changes_and_one_that_is_killed_in_the_middle_leave
     let folder = tempfile::tempdir().unwrap();
     let lease = folder.path().join("lease");
     let config = provider(&aiven, &format!("{ON}\nlease_path = {lease:?}"));
-    // The integration is made, and who asked for it never hears of it.
+    // The integration is created, but the request never gets its answer.
     let made = Does::Hang(Reply::new(200));
     aiven.once("POST /v1/project/proj/integration", true, made);
     let mut first = Metrifold::start(&config);
@@ -543,6 +735,79 @@ fn one_of_two_instances_makes_changes_and_one_that_is_killed_in_the_middle_leave
 }
 
 #[test]
+fn a_request_that_was_lost_with_the_instance_that_sent_it_is_sent_by_the_next() {
+    let aiven = account();
+    aiven.state().project().services.truncate(1);
+    let folder = tempfile::tempdir().unwrap();
+    let lease = folder.path().join("lease");
+    let keys = format!("integrate = \"on\"\nsettle = \"3s\"\nlease_path = {lease:?}");
+    let config = provider(&aiven, &keys);
+    // Aiven never gets it.
+    let lost = Does::Hang(Reply::new(200));
+    aiven.once("POST /v1/project/proj/integration", false, lost);
+    let mut first = Metrifold::start(&config);
+    until_so("it is requested", || aiven.posts().len() == 1);
+    let second = Metrifold::start(&config);
+    first.kill();
+    until_integrated(&aiven, &["s-elasticsearch"]);
+    until_so("its nodes are found", || found(&second).len() == 2);
+    rounds(&aiven, 3);
+    assert_eq!(aiven.posts().len(), 2);
+}
+
+#[test]
+fn of_two_instances_with_a_lease_of_kubernetes_one_is_killed_and_one_integration_is_made() {
+    let aiven = account();
+    aiven.state().project().services.truncate(1);
+    aiven.state().lag = 3;
+    let cluster = Kubernetes::new();
+    let config = provider(
+        &aiven,
+        &format!(
+            "{ON}\nkubernetes_lease = {{ name = \"aiven\", namespace = \"mon\", duration = \"2s\", api_server = {:?} }}",
+            cluster.url()
+        ),
+    );
+    // The integration is created, but the replica that requested it gets no answer.
+    let made = Does::Hang(Reply::new(200));
+    aiven.once("POST /v1/project/proj/integration", true, made);
+    let mut first = Metrifold::start(&config);
+    until_integrated(&aiven, &["s-elasticsearch"]);
+    let second = Metrifold::start(&config);
+    until_so("the other has a plan", || {
+        plan(&second)["observed"].is_number()
+    });
+    assert_eq!(plan(&second)["leads"], false);
+    assert_eq!(plan(&second)["lease"], "Lease mon/aiven");
+    let lease = || cluster.state().object("leases", "mon", "aiven").unwrap();
+    let holder = lease()["spec"]["holderIdentity"].clone();
+    let notes = lease()["metadata"]["annotations"]["metrifold/notes"].clone();
+    assert!(
+        notes.as_str().unwrap().contains("proj/s-elasticsearch"),
+        "what is asked for is written down before: {notes}"
+    );
+    rounds(&aiven, 4);
+    assert_eq!(lease()["spec"]["holderIdentity"], holder, "it is renewed");
+    aiven.state().project().integrations[0].hidden = 6;
+    first.kill();
+    until_so("the other has the lease", || plan(&second)["leads"] == true);
+    assert_ne!(lease()["spec"]["holderIdentity"], holder);
+    until_so("its nodes are found", || found(&second).len() == 2);
+    rounds(&aiven, 3);
+    assert_eq!(aiven.integrated(), ["s-elasticsearch"]);
+    assert_eq!(aiven.posts(), ["s-elasticsearch"]);
+    // Without the cluster no replica leads, and known targets stay.
+    cluster.state().down = true;
+    until_so("it does not lead any more", || {
+        plan(&second)["leads"] == false
+    });
+    assert_eq!(found(&second).len(), 2);
+    cluster.state().down = false;
+    until_so("it leads again", || plan(&second)["leads"] == true);
+    assert_eq!(aiven.posts(), ["s-elasticsearch"]);
+}
+
+#[test]
 fn what_was_made_here_is_removed_when_it_is_not_wanted_any_more_and_nothing_else() {
     let aiven = account();
     aiven.state().project().services.truncate(3);
@@ -556,7 +821,7 @@ fn what_was_made_here_is_removed_when_it_is_not_wanted_any_more_and_nothing_else
     let mut child = Metrifold::start(&config);
     until_integrated(&aiven, &["s-elasticsearch", "s-influxdb", "s-opensearch"]);
     until_so("all are found", || found(&child).len() == 6);
-    // What was made is known after a restart.
+    // Created integrations are remembered across a restart.
     child.kill();
     child.start_again();
     for name in ["s-elasticsearch", "s-influxdb"] {
@@ -603,14 +868,14 @@ fn a_list_of_thousands_without_pages_is_taken_and_a_project_that_fails_keeps_its
         .into_iter()
         .filter(|it| it.path.contains("/service?"));
     assert_eq!(lists.count(), 0, "the list is asked for without a limit");
-    // Somebody may not see the project any more.
+    // The token loses access to the project.
     aiven.state().projects.remove("other");
     aiven.state().project().services.truncate(4000);
     until_so("the other project is followed", || targets() == 4000);
     assert_eq!(status(&child)["providers"][0]["stale"], true);
 }
 
-/// The page of a node, for whoever has the endpoint's user.
+/// The page of a node, protected with the endpoint's credentials.
 fn node(authority: &Authority, names: &[&str], address: std::net::SocketAddr) -> Endpoint {
     let tls = authority.server_of(names);
     Endpoint::tls_at(address, tls, |seen| match seen.header("authorization") {
@@ -636,7 +901,7 @@ fn nodes_are_scraped_at_their_addresses_and_verified_against_the_name_of_their_s
     aiven.integrate("es", "e1");
     aiven.integrate("bad", "e1");
     let good = node(&authority, &["es-proj.aivencloud.test"], free_address());
-    // Of the same authority, and another's name.
+    // A certificate of the same authority with another name.
     let bad = node(&authority, &["somebody.aivencloud.test"], free_address());
     for (name, port) in [("es", good.address().port()), ("bad", bad.address().port())] {
         aiven.state().service(name)["components"].as_array_mut().unwrap().push(json!({
@@ -693,7 +958,7 @@ fn nodes_are_scraped_at_their_addresses_and_verified_against_the_name_of_their_s
         let mut errors = failing.iter().map(|it| it["lastError"].to_string());
         errors.any(|error| error.contains("tls handshake"))
     });
-    // The endpoint gets another password, which nodes ask for from then on.
+    // The endpoint gets another password, which its nodes require from then on.
     aiven.state().project().endpoints[0]["user_config"]["basic_auth_password"] =
         "neu-geheim".into();
     let before = good.count();
@@ -706,7 +971,7 @@ fn nodes_are_scraped_at_their_addresses_and_verified_against_the_name_of_their_s
             .any(|it| it.header("authorization") == new)
     });
     drop(child);
-    // The switch for certificates that do not bear the name.
+    // The switch that accepts certificates without the name.
     aiven.state().project().endpoints[0] = endpoint("e1", "metrifold");
     let _child = Metrifold::start(&config("tls.insecure_skip_verify = true"));
     until_so("the other is scraped, too", || {

@@ -1,9 +1,10 @@
-//! Whatever is sent, the sender gets a clear status with a reason, and the program lives.
+//! For every kind of bad input the sender gets a clear status with a reason, and the program
+//! survives.
 //!
-//! Bodies that are cut short or damaged at every place, lengths that lie, labels beyond every
-//! limit, senders that dawdle, break off or speak HTTP badly, and paths that could be read in two
-//! ways. Shown as well: what is invalid costs nothing else, what passes the checks is valid for
-//! an independent decoder, nothing panics, and memory does not grow.
+//! Bodies that are cut short or damaged at every place, false lengths, labels beyond every limit,
+//! slow senders, broken connections, invalid HTTP, and ambiguous paths. Also checked: invalid input
+//! costs nothing else, whatever passes the checks is valid for an independent decoder, nothing
+//! panics, and memory does not grow.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -26,7 +27,7 @@ const V2: [(&str, &str); 2] = [
     ("x-prometheus-remote-write-version", "2.0.0"),
 ];
 
-/// A source with these keys in front of an endpoint.
+/// A source with these keys and a sink to an endpoint.
 fn start(keys: &str, endpoint: &Endpoint) -> Metrifold {
     Metrifold::start(&format!(
         "[sources.ingest]\ntype = \"remote_write\"\naddress = \"INGEST\"\n{keys}\n\
@@ -35,7 +36,7 @@ fn start(keys: &str, endpoint: &Endpoint) -> Metrifold {
     ))
 }
 
-/// An endpoint that takes everything, in both versions.
+/// An endpoint that accepts everything, in both versions.
 fn sponge() -> Endpoint {
     Endpoint::new(
         |seen| match seen.header("x-prometheus-remote-write-version") {
@@ -45,7 +46,7 @@ fn sponge() -> Endpoint {
     )
 }
 
-/// Three series, with all kinds of things in them.
+/// Three series with every kind of content.
 fn request() -> Vec<Series> {
     vec![
         Series::new("up", &[(1, 1.0), (2, f64::NAN)]).label("job", "node"),
@@ -56,7 +57,7 @@ fn request() -> Vec<Series> {
     ]
 }
 
-/// A sender that comes again when its connection is closed.
+/// A sender that reconnects when its connection is closed.
 struct Stubborn {
     address: SocketAddr,
     sender: Option<Sender>,
@@ -80,7 +81,7 @@ impl Stubborn {
     }
 }
 
-/// A refusal has a reason.
+/// The reason of a refusal, which must not be empty.
 #[track_caller]
 fn reason(answer: &Answer) -> String {
     let text = answer.text();
@@ -111,7 +112,7 @@ fn headers(version: &str) -> &'static [(&'static str, &'static str)] {
     if version == "1.0" { &[] } else { &V2 }
 }
 
-/// Whether prost can read the message.
+/// Whether prost can decode the message.
 fn is_message(version: &str, bytes: &[u8]) -> bool {
     match version {
         "1.0" => v1::WriteRequest::decode(bytes).is_ok(),
@@ -137,7 +138,7 @@ fn a_body_cut_short_anywhere_is_refused() {
             let cut = &message[..length];
             let answer = sender.post(headers(version), &compress(cut));
             if is_message(version, cut) {
-                // Cut between two fields: what is there is valid, or a series lacks something.
+                // Cut between two fields: the rest is valid, or a series lacks something.
                 boundaries += 1;
                 assert!([204, 400].contains(&answer.status), "{}", answer.text());
             } else {
@@ -154,7 +155,7 @@ fn a_body_cut_short_anywhere_is_refused() {
     }
 }
 
-/// Damages bytes of a request in a seeded way, sends it, and checks the answer.
+/// Damages a request at random with a seed, sends it, and checks the answer.
 fn damage(sender: &mut Stubborn, random: &mut Random, rounds: usize) -> (usize, usize) {
     let (mut taken, mut refused, mut ignored) = (0, 0, 0);
     for _ in 0..rounds {
@@ -174,9 +175,10 @@ fn damage(sender: &mut Stubborn, random: &mut Random, rounds: usize) -> (usize, 
             }
         }
         if !compressed {
-            // What nobody needs is not read: a symbol without a use, say, may be damaged.
+            // Parts that are not needed are not read, so that an unused symbol, say, may be
+            // damaged.
             ignored += usize::from(!is_message(version, &bytes));
-            // A field that nobody knows, so that memory that is not given back would be seen.
+            // Padding in an unknown field, which makes retained memory visible.
             bytes.extend_from_slice(&[0x7a, 0x80, 0x80, 0x02]);
             bytes.resize(bytes.len() + (32 << 10), b'x');
             bytes = compress(&bytes);
@@ -198,7 +200,7 @@ fn damage(sender: &mut Stubborn, random: &mut Random, rounds: usize) -> (usize, 
 
 #[test]
 fn damaged_bodies_are_refused_or_valid_and_memory_does_not_grow() {
-    // Samples are passed on unread, so that one that is damaged inside is for the endpoint to say.
+    // Samples are passed on unread, so that the endpoint judges damaged ones.
     let endpoint = Endpoint::new(|seen| match &seen.series {
         Ok(series) => Reply::written(series.iter().map(|s| s.samples.len() as u64).sum()),
         Err(_) => Reply::new(400).body("cannot read it"),
@@ -208,7 +210,7 @@ fn damaged_bodies_are_refused_or_valid_and_memory_does_not_grow() {
     let mut random = Random(5);
     let (taken, refused) = damage(&mut sender, &mut random, 9000);
     assert!(taken > 300 && refused > 3000, "{taken} {refused}");
-    // Some 200 MiB were decoded, and none of it was kept.
+    // Some 200 MiB were decoded, and none of it is retained.
     let peak = child.memory("VmHWM");
     assert!(peak < 150 << 10, "{peak} KiB");
     assert!(child.is_alive());
@@ -249,7 +251,7 @@ fn damaged_bodies_that_nobody_looks_into_are_for_the_endpoint_to_refuse() {
         }
     }
     assert_eq!(endpoint.count(), message.len());
-    // So is the compression, but for the length that it declares.
+    // The compression is passed on as well, except for the declared length.
     let mut whole = compress(&message);
     whole.truncate(whole.len() - 1);
     assert_eq!(sender.post(&[], &whole).status, 400);
@@ -259,7 +261,7 @@ fn damaged_bodies_that_nobody_looks_into_are_for_the_endpoint_to_refuse() {
     assert_eq!(endpoint.count(), message.len() + 1);
     assert!(child.is_alive());
 
-    // Where no endpoint would answer for it, it is looked into.
+    // A batch is checked if no endpoint's answer would reach the sender.
     for keys in ["", "acknowledge = \"received\""] {
         let optional = if keys.is_empty() {
             "required = false"
@@ -282,7 +284,7 @@ fn damaged_bodies_that_nobody_looks_into_are_for_the_endpoint_to_refuse() {
 #[test]
 fn a_length_that_lies_is_refused_before_anything_is_allocated() {
     let endpoint = sponge();
-    // The largest request that is allowed is all that fits.
+    // Room for the largest allowed request only.
     let keys = "check_series = true\nmax_in_flight_bytes = \"160MiB\"";
     let child = start(keys, &endpoint);
     let mut sender = Stubborn::new(child.ingest);
@@ -300,7 +302,7 @@ fn a_length_that_lies_is_refused_before_anything_is_allocated() {
                 ],
                 400,
             ),
-            // 128 MiB, as much as is allowed, but not in so few bytes.
+            // 128 MiB, which is allowed, but impossible in so few bytes.
             (&[0x80, 0x80, 0x80, 0x40], 400),
         ] {
             for content in [&b""[..], b"\x00a", &[0xfe; 64]] {
@@ -323,7 +325,7 @@ fn a_sample_that_is_damaged_is_not_made_into_another_one() {
         Ok(_) => 204,
         Err(_) => 400,
     });
-    // The way from 2.0 to 1.0 reads samples and writes them anew.
+    // A conversion from 2.0 to 1.0 reads samples and encodes them anew.
     let child = Metrifold::start(&format!(
         "[sources.ingest]\ntype = \"remote_write\"\naddress = \"INGEST\"\n\
          [sinks.out]\ntype = \"remote_write\"\ninputs = [\"ingest\"]\nendpoint = \"{}\"\nprotocol = \"1.0\"\n",
@@ -333,7 +335,7 @@ fn a_sample_that_is_damaged_is_not_made_into_another_one() {
     let mut message = decompress(&body_v2(&[one("up", 5)]));
     assert_eq!(sender.post(WRITE, &V2, &compress(&message)).status, 204);
     let at = message.windows(2).position(|bytes| bytes == [0x10, 5]);
-    // The timestamp goes on, but the sample does not.
+    // The timestamp continues, but the sample ends.
     message[at.unwrap() + 1] |= 0x80;
     let answer = sender.post(WRITE, &V2, &compress(&message));
     assert_eq!(answer.status, 400, "{}", answer.text());
@@ -354,7 +356,7 @@ fn a_label_cannot_be_hidden_behind_an_unusual_spelling() {
         let answer = sender.post(WRITE, &[("x-tenant", "mine")], &compress(message));
         answer.status
     };
-    // The label `tenant_id` stands in front of the sample, then behind it.
+    // The label `tenant_id` before and after the sample.
     let entry = b"\x0a\x09tenant_id\x12\x06victim";
     let sample = b"\x12\x0b\x09\0\0\0\0\0\0\xf0\x3f\x10\x05";
     let name = b"\x0a\x0e\x0a\x08__name__\x12\x02up";
@@ -373,7 +375,7 @@ fn a_label_cannot_be_hidden_behind_an_unusual_spelling() {
             let message = [b"\x0a", &[series.len() as u8][..], &series].concat();
             let status = write(&message);
             assert_eq!(status == 400, at > 0, "{key:?}");
-            // A whole series can be spelled so as well.
+            // A whole series can be spelled this way as well.
             let hidden = [key, &[series.len() as u8][..], &series].concat();
             let status = write(&[protobuf(&[one("up", 1)]), hidden].concat());
             assert_eq!(status == 400, at > 0, "{key:?}");
@@ -388,7 +390,7 @@ fn a_label_cannot_be_hidden_behind_an_unusual_spelling() {
     }
 }
 
-/// A series by hand, with labels of any bytes.
+/// A hand-encoded series, with labels of any bytes.
 fn raw_series(labels: &[(&[u8], &[u8])]) -> Vec<u8> {
     fn field(number: u8, content: &[u8], out: &mut Vec<u8>) {
         out.push(number << 3 | 2);
@@ -465,7 +467,7 @@ fn a_series_that_is_invalid_costs_only_itself() {
         let discarded = "metrifold_component_discarded_samples_total";
         assert_eq!(child.metric(discarded, &labels), times, "{reason}");
     }
-    // Unsorted labels and empty values are not invalid.
+    // Unsorted labels and empty values are valid.
     let answer = sender.post(
         &[],
         &compress(&with(&[(b"z", b"1"), (b"a", b""), (b"m", b"2")])),
@@ -541,7 +543,7 @@ fn types_and_encodings_that_are_not_remote_writes_are_refused_by_name() {
             .status,
         204
     );
-    // A frame is not a block.
+    // Snappy's frame format is not its block format.
     let mut framed = Vec::new();
     let mut writer = snap::write::FrameEncoder::new(&mut framed);
     writer.write_all(&protobuf(&self::request())).unwrap();
@@ -551,14 +553,14 @@ fn types_and_encodings_that_are_not_remote_writes_are_refused_by_name() {
     reason(&answer);
 }
 
-/// Sends bytes and reads one answer; none if the connection was closed without one.
+/// Sends bytes and reads one answer; `None` if the connection was closed without one.
 fn raw(address: SocketAddr, bytes: &[u8]) -> Option<Answer> {
     let mut sender = Sender::new(address);
     sender.send(bytes).unwrap();
     sender.read().ok()
 }
 
-/// A complete request with a head of one's own.
+/// A complete request with a given head.
 fn with_head(head: &str, body: &[u8]) -> Vec<u8> {
     [head.replace('\n', "\r\n").as_bytes(), b"\r\n\r\n", body].concat()
 }
@@ -660,7 +662,7 @@ fn a_tenant_in_the_path_means_one_thing_to_everybody() {
         }
     }
     assert!(endpoint.count() >= 3);
-    // What decodes to more than a tenant's name may hold is refused, not repaired.
+    // A name that decodes to invalid characters is refused, not repaired.
     for path in [
         "/a%0d%0aX-Evil:1/write",
         "/a%20b%7f/write",
@@ -754,12 +756,12 @@ fn http_that_is_no_http_is_answered_or_cut_and_nobody_else_notices() {
         let answer = raw(child.ingest, &bytes);
         let status = answer.as_ref().map(|answer| answer.status);
         match status {
-            // Whoever speaks HTTP/2 could not read an answer.
+            // A client of HTTP/2 could not read an answer.
             None => assert_eq!(what, "http/2"),
             Some(status) => assert!(statuses.contains(&status), "{what}: {status}"),
         }
     }
-    // A length beside chunks is a way to smuggle requests: the connection must not go on.
+    // A length beside chunks allows request smuggling: the connection must be closed.
     let both = head("content-length: 4\ntransfer-encoding: chunked");
     let mut sender = Sender::new(child.ingest);
     sender
@@ -812,7 +814,7 @@ fn senders_that_dawdle_are_told_so_or_cut_off() {
     let mut child = start(timeouts, &endpoint);
     let head = format!("POST {WRITE} HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n");
 
-    // A byte now and then, for as long as somebody takes it.
+    // One byte now and then, as long as the connection is open.
     let trickle = |bytes: &[u8]| {
         let mut socket = TcpStream::connect(child.ingest).unwrap();
         socket
@@ -839,9 +841,9 @@ fn senders_that_dawdle_are_told_so_or_cut_off() {
         String::from_utf8(answer).unwrap()
     };
     let answer = trickle(&[head.as_bytes(), &[b'x'; 1000]].concat());
-    // The head alone takes longer than it may.
+    // The head takes longer than allowed. Not 408: senders would drop the batch.
     assert!(
-        answer.is_empty() || answer.starts_with("HTTP/1.1 408"),
+        answer.is_empty() || answer.starts_with("HTTP/1.1 503"),
         "{answer}"
     );
 
@@ -849,13 +851,13 @@ fn senders_that_dawdle_are_told_so_or_cut_off() {
     sender.send(head.as_bytes()).unwrap();
     sender.send(b"the first of a thousand bytes").unwrap();
     let answer = sender.read().unwrap();
-    // Senders drop what is answered 408.
+    // Not 408: senders would drop the batch.
     assert_eq!(answer.status, 503, "{}", answer.text());
     assert!(answer.header("retry-after").is_some(), "{answer:?}");
     assert!(reason(&answer).contains("body_timeout"));
     assert!(sender.is_closed());
 
-    // A connection that says nothing, and one that has nothing more to say.
+    // An idle connection, before its first request and after one.
     assert!(Sender::new(child.ingest).is_closed());
     let mut sender = Sender::new(child.ingest);
     assert_eq!(sender.write(&body(&request())).status, 204);
@@ -873,7 +875,7 @@ fn connections_that_are_half_closed_or_broken_off_harm_nobody() {
         "POST {WRITE} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
         ok.len()
     );
-    // The sender has said all that it has to say, and waits for the answer.
+    // The sender closes its half, and waits for the answer.
     let mut socket = TcpStream::connect(child.ingest).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.write_all(&[head.as_bytes(), &ok].concat()).unwrap();
@@ -883,7 +885,7 @@ fn connections_that_are_half_closed_or_broken_off_harm_nobody() {
     assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
     assert_eq!(endpoint.count(), 1);
 
-    // It breaks off in the head, in the body, and right after the request.
+    // The connection breaks in the head, in the body, and right after the request.
     for length in [0, 10, head.len() - 1, head.len(), head.len() + ok.len() / 2] {
         let bytes = [head.as_bytes(), &ok].concat();
         let mut socket = TcpStream::connect(child.ingest).unwrap();
@@ -891,7 +893,7 @@ fn connections_that_are_half_closed_or_broken_off_harm_nobody() {
         socket.write_all(&bytes[..length]).unwrap();
         socket.shutdown(Shutdown::Write).unwrap();
         let mut answer = String::new();
-        // It may be refused or cut; it must not hang.
+        // A refusal or a closed connection is fine, but not a hang.
         let _ = socket.read_to_string(&mut answer);
         assert!(
             answer.is_empty() || answer.starts_with("HTTP/1.1 400"),
@@ -949,7 +951,7 @@ fn two_hundred_idle_connections_do_not_keep_a_sender_out() {
     drop(idle);
     assert!(child.is_alive());
 
-    // Beyond the limit they wait for a place.
+    // Connections beyond the limit wait.
     let child = start(
         "max_connections = 3\nidle_timeout = \"500ms\"\nheader_timeout = \"500ms\"",
         &endpoint,
@@ -974,7 +976,7 @@ fn senders_that_announce_much_and_send_nothing_do_not_keep_others_out() {
         .map(|_| {
             let mut sender = Sender::new(child.ingest);
             sender.send(head.as_bytes()).unwrap();
-            // The program waits for the body.
+            // The program is waiting for the body.
             assert_eq!(sender.read().unwrap().status, 100);
             sender.send(b"the first of many bytes").unwrap();
             sender

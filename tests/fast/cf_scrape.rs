@@ -1,4 +1,4 @@
-//! Instances of Cloud Foundry, scraped: by header and credentials, and for those who pull.
+//! Instances of Cloud Foundry: scraped by header and with credentials, and served to scrapers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -9,11 +9,11 @@ use serde_json::Value;
 use metrifold_testing::cloud_foundry::State;
 use metrifold_testing::series::STALE;
 use metrifold_testing::{
-    Authority, CloudFoundry, Endpoint, Manner, Metrifold, Reply, Seen, free_address, get, request,
-    until, until_so,
+    Authority, CloudFoundry, Does, Endpoint, Manner, Metrifold, Reply, Seen, free_address, get,
+    request, until, until_so,
 };
 
-/// A foundation whose routes lie below one host, so that they are found without a name server.
+/// A foundation with all routes below one host, so that no name server is needed.
 fn foundation() -> CloudFoundry {
     let foundation = CloudFoundry::new();
     foundation.push("o/s/shop", &["127.0.0.1/shop"], 2);
@@ -37,7 +37,7 @@ fn config(foundation: &CloudFoundry, sink: &Endpoint, select: &str, source: &str
 
 type Labels = BTreeMap<String, String>;
 
-/// The last value of each series of a name, by its bits.
+/// The last value of each series of a metric, as bits.
 fn last(sink: &Endpoint, name: &str) -> Vec<(Labels, u64)> {
     let mut found: BTreeMap<Labels, u64> = BTreeMap::new();
     for seen in sink.seen() {
@@ -54,7 +54,7 @@ fn last(sink: &Endpoint, name: &str) -> Vec<(Labels, u64)> {
     found.into_iter().collect()
 }
 
-/// The instances that are scraped now: the numbers that targets have, and those that pages show.
+/// Instances scraped now: the numbers in the targets' labels, and those on the pages.
 fn live(sink: &Endpoint) -> Vec<(String, String)> {
     let info = last(sink, "instance_info").into_iter();
     let live = info.filter(|(_, bits)| *bits != STALE);
@@ -121,7 +121,7 @@ fn during_a_deployment_each_process_is_scraped_by_its_own_header() {
             .next()
             .is_some_and(|(labels, _)| labels["process"] == new)
     });
-    // Before the new one was known, its like could be taken for the old one's.
+    // Before the new process was known, its instances could be scraped as the old one's.
     until_so("each shows itself", || {
         let info = last(&sink, "instance_info").into_iter();
         let mut live = info.filter(|(_, bits)| *bits != STALE);
@@ -237,7 +237,7 @@ fn those_who_pull_meet_what_they_knew() {
         assert_eq!(get(&url(&path)).status, status, "{path}");
     }
 
-    // All of them as one page, each with its labels.
+    // All instances on one page, each with its labels.
     let merged = get(&url("/metrics")).text();
     let of = |app: &str, number: &str| {
         let mut lines = merged.lines();
@@ -256,7 +256,7 @@ fn those_who_pull_meet_what_they_knew() {
     );
     assert_eq!(merged.matches("# TYPE instance_info gauge").count(), 1);
 
-    // A scrape of the process by itself goes no further.
+    // A scrape of the process itself is not forwarded.
     let own = foundation.router.seen();
     let id = own
         .iter()
@@ -265,9 +265,19 @@ fn those_who_pull_meet_what_they_knew() {
     let path = format!("/singleTargetMetrics/{app}/0");
     let looped = request("GET", face, &path, &[("x-promregator-instance", id)], b"").unwrap();
     assert_eq!(looped.status, 500);
+    // Nor is one that has come back by way of another process.
+    let ask = |through: &str| {
+        let headers = [("x-promregator-instance", through)];
+        request("GET", face, &path, &headers, b"").unwrap()
+    };
+    assert_eq!(ask("other").status, 200);
+    let through = format!("other, {id}");
+    let mut asked = foundation.router.seen().into_iter();
+    assert!(asked.any(|it| it.header("x-promregator-instance") == Some(&through)));
+    assert_eq!(ask(&format!("{through}, third")).status, 500);
     assert_eq!(get(&url("/cache/invalidate?org=1")).status, 204);
 
-    // What fails says so.
+    // A failed scrape is answered as such.
     foundation.router.now(|_| 503);
     let failed = get(&url(&path));
     assert_eq!(failed.status, 502);
@@ -311,13 +321,13 @@ fn the_face_asks_for_a_password_and_further_targets_of_an_instance_have_paths_of
     assert_eq!(pages.len(), 4, "{pages:?}");
 }
 
-/// Whether the provider says that what it knows may be out of date.
+/// Whether the provider reports its targets as stale.
 fn stale(child: &Metrifold) -> bool {
     let found = child.get("/api/v1/discovery?provider=cf").json();
     found["providers"][0]["stale"] == true
 }
 
-/// Waits until both instances have been scraped again, and fails if one was ended.
+/// Waits until both instances were scraped again, and fails if a series was ended.
 fn still_scraped(sink: &Endpoint, what: &str) {
     sink.take();
     until_so(what, || {
@@ -332,7 +342,7 @@ fn still_scraped(sink: &Endpoint, what: &str) {
 fn instances_stay_whatever_befalls_the_platform() {
     let foundation = foundation();
     foundation.push("o/s/idle", &[], 1);
-    // It publishes none, so that the one of a second that it gets is not taken for one of minutes.
+    // Nothing is published: the limit of this test is per second, a published one per minute.
     foundation.state().manner.published_limit = None;
     let sink = Endpoint::speaking(Manner::Honest);
     let folder = tempfile::tempdir().unwrap();
@@ -361,7 +371,7 @@ fn instances_stay_whatever_befalls_the_platform() {
         foundation.state().manner = well.clone();
         until_so(&format!("{what}: it is over"), || !stale(&child));
     }
-    // Of these nothing is to be noticed.
+    // Failures without a visible effect.
     let troubles: [(&str, Trouble); 2] = [
         ("all tokens are revoked", |it| {
             it.manner.revoked_in = Some(2)
@@ -379,7 +389,7 @@ fn instances_stay_whatever_befalls_the_platform() {
         assert!(!stale(&child), "{what}");
         foundation.state().manner = well.clone();
     }
-    // A restart finds the platform down, and knows what there was.
+    // The platform is down at a restart; the instances are known from disk.
     until_so("what is known is on disk", || {
         let kept = std::fs::read_to_string(folder.path().join("discovery/cf.json"));
         kept.is_ok_and(|kept| kept.contains("shop"))
@@ -410,7 +420,7 @@ fn a_route_that_moves_is_followed_and_one_that_loses_the_header_is_not_used() {
     until_so("the route is not used", || {
         let found = child.get("/api/v1/discovery?provider=cf").json();
         let left_out = found["providers"][0]["left_out"][0]["why"].to_string();
-        left_out.contains("loses the header")
+        left_out.contains("drops the header")
     });
     until_so("nobody is scraped", || live(&sink).is_empty());
 }
@@ -524,4 +534,143 @@ fn a_client_gets_its_token_by_a_certificate_and_nothing_is_scraped_before() {
         String::from_utf8_lossy(&asked.body),
         "grant_type=client_credentials&scope=s&client_id=c"
     );
+}
+
+#[test]
+fn each_application_gets_the_credentials_of_its_own_service_binding_and_no_request_without() {
+    let foundation = foundation();
+    foundation.push("o/s/cart", &["127.0.0.1/cart"], 1);
+    foundation.push("o/s/free", &["127.0.0.1/free"], 1);
+    {
+        let mut state = foundation.state();
+        let [shop, cart] = [0, 1].map(|at| state.apps[at].guid.clone());
+        state.bindings.push(("login".to_owned(), shop));
+        state.bindings.push(("login".to_owned(), cart));
+        let pair = |name: &str| serde_json::json!({ "username": name, "password": "p" });
+        state.credentials = [(0, pair("shop")), (1, pair("cart"))].into();
+        state.manner.auditor = true;
+    }
+    let sink = Endpoint::speaking(Manner::Honest);
+    let select = "service_credentials = \"login\"";
+    let child = Metrifold::start(&config(&foundation, &sink, select, ""));
+    let ups = |expected: f64| {
+        let up = last(&sink, "up");
+        up.len() == 3 && up.iter().all(|(_, bits)| f64::from_bits(*bits) == expected)
+    };
+    until_so("the credentials cannot be read", || ups(0.0));
+    assert_eq!(foundation.router.count(), 0);
+    let shown = child.get("/api/v1/targets").text();
+    assert!(
+        shown.contains("service binding have not been read"),
+        "{shown}"
+    );
+    foundation.state().manner.auditor = false;
+    until_so("all are scraped", || ups(1.0));
+    let basic = |it: &Seen| it.header("authorization").map(str::to_owned);
+    for seen in foundation.router.seen() {
+        // shop:p and cart:p
+        let expected = match seen.path.starts_with("/shop") {
+            true => "Basic c2hvcDpw",
+            false => "Basic Y2FydDpw",
+        };
+        assert_eq!(basic(&seen).as_deref(), Some(expected), "{}", seen.path);
+    }
+    let found = child.get("/api/v1/discovery?provider=cf").json();
+    let left_out = &found["providers"][0]["left_out"][0];
+    assert_eq!(left_out["what"], "o/s/free");
+    let why = left_out["why"].as_str().unwrap();
+    assert!(why.contains("is not bound to \"login\""), "{why}");
+    // A new binding has new credentials.
+    {
+        let mut state = foundation.state();
+        let cart = state.apps[1].guid.clone();
+        state.bindings.push(("login".to_owned(), cart));
+        let new = serde_json::json!({ "user": "new", "pass": "p" });
+        state.credentials.insert(2, new);
+    }
+    until_so("the new ones are sent", || {
+        let mut seen = foundation.router.take().into_iter();
+        seen.any(|it| basic(&it).as_deref() == Some("Basic bmV3OnA="))
+    });
+}
+
+/// A source that scrapes on request only.
+fn on_request(face: SocketAddr, keys: &str, expose_keys: &str) -> String {
+    format!("push = false\n{keys}\n{}{expose_keys}\n", expose(face))
+}
+
+/// Waits until the instance with this number can be requested.
+fn until_served(face: SocketAddr, app: &str, number: u32) {
+    let path = format!("http://{face}/singleTargetMetrics/{app}/{number}");
+    until_so("the instance is served", || get(&path).status == 200);
+}
+
+#[test]
+fn one_page_of_all_instances_is_merged_at_a_time() {
+    let foundation = foundation();
+    let app = foundation.state().apps[0].guid.clone();
+    let sink = Endpoint::speaking(Manner::Honest);
+    let face = free_address();
+    let source = on_request(face, "", "timeout = \"30s\"");
+    let _child = Metrifold::start(&config(&foundation, &sink, "", &source));
+    until_served(face, &app, 1);
+    foundation
+        .router
+        .now(|_| Does::Hang(Reply::new(200).body("a 1\n")));
+    let before = foundation.router.count();
+    let page = format!("http://{face}/metrics");
+    let first = std::thread::spawn(move || get(&page));
+    foundation.router.wait_requests(before + 2);
+    let headers = [("x-prometheus-scrape-timeout-seconds", "0.2")];
+    let second = request("GET", face, "/metrics", &headers, b"").unwrap();
+    assert_eq!(second.status, 503);
+    assert_eq!(second.header("retry-after"), Some("5"));
+    assert_eq!(foundation.router.count(), before + 2);
+    foundation.router.release();
+    let first = first.join().unwrap().text();
+    let lines = first.lines().filter(|it| it.starts_with("a{"));
+    assert_eq!(lines.count(), 2, "{first}");
+    assert_eq!(get(&format!("http://{face}/metrics")).status, 200);
+}
+
+#[test]
+fn pages_that_do_not_fit_into_memory_together_are_merged_one_after_another() {
+    let foundation = foundation();
+    let app = foundation.state().apps[0].guid.clone();
+    foundation.state().process(&app).scale(8);
+    foundation.router.now(|_| {
+        let text = format!("# {}\na 1\n", "x".repeat(3000));
+        Reply::new(200).body(text)
+    });
+    let sink = Endpoint::speaking(Manner::Honest);
+    let face = free_address();
+    let keys = "body_size_limit = \"4KiB\"\nmax_in_flight_bytes = \"4KiB\"";
+    let source = on_request(face, keys, "timeout = \"30s\"");
+    let _child = Metrifold::start(&config(&foundation, &sink, "", &source));
+    until_served(face, &app, 7);
+    let text = get(&format!("http://{face}/metrics")).text();
+    let lines = text.lines().filter(|it| it.starts_with("a{"));
+    assert_eq!(lines.count(), 8, "{text}");
+    let ups = text.lines().filter(|it| it.starts_with("promregator_up{"));
+    assert!(ups.clone().all(|it| it.ends_with(" 1")), "{text}");
+    assert_eq!(ups.count(), 8);
+}
+
+#[test]
+fn two_selectors_of_one_application_give_reports_of_their_own() {
+    let foundation = foundation();
+    let port = foundation.router.address().port();
+    let sink = Endpoint::speaking(Manner::Honest);
+    let select = format!(
+        "path = \"/a\"\n[[discovery.cf.select]]\nprotocol = \"http\"\nrouter_port = {port}\npath = \"/b\""
+    );
+    let _child = Metrifold::start(&config(&foundation, &sink, &select, ""));
+    until_so("each of four targets reports", || {
+        let up = last(&sink, "up").into_iter();
+        let ones = up.filter(|(_, bits)| f64::from_bits(*bits) == 1.0);
+        let paths = ones.filter_map(|(labels, _)| labels.get("metrics_path").cloned());
+        let mut paths: Vec<String> = paths.collect();
+        paths.sort_unstable();
+        paths == ["/shop/a", "/shop/a", "/shop/b", "/shop/b"]
+    });
 }

@@ -1,4 +1,4 @@
-//! What Cloud Foundry runs, in the whole program.
+//! Discovery of Cloud Foundry, in the whole program.
 
 use std::fs;
 
@@ -14,7 +14,7 @@ fn provider(foundation: &CloudFoundry, keys: &str) -> String {
     )
 }
 
-/// The addresses of a list in the form of `http_sd`, with the numbers of instances.
+/// Addresses in an `http_sd` list, with the numbers of instances.
 fn listed(list: &str) -> Vec<String> {
     let list: Value = serde_json::from_str(list).unwrap_or_default();
     let groups = list.as_array().cloned().unwrap_or_default();

@@ -2,10 +2,10 @@
 
 use metrifold_engine::component::ComponentInfo;
 
-/// How tests that register components of their own sum them up. They are linked with the others.
+/// Summary of the components that tests register; they are linked with the others.
 pub const FOR_TESTS: &str = "for tests";
 
-/// Every component that is shipped.
+/// Every component of the product.
 pub fn components() -> impl Iterator<Item = &'static ComponentInfo> {
     let all = inventory::iter::<ComponentInfo>.into_iter();
     all.filter(|info| info.summary != FOR_TESTS)

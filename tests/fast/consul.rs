@@ -1,4 +1,4 @@
-//! What Consul knows, in the whole program.
+//! Discovery of Consul, in the whole program.
 
 use serde_json::Value;
 
@@ -61,7 +61,7 @@ fn services_are_followed_by_questions_that_are_held_back() {
         "__meta_consul_tagged_address_wan_ipv4": "198.51.100.7", "__meta_consul_tags": ",a,b,"
     });
     assert_eq!(web.unwrap(), &expected);
-    // Nothing changes, and nothing is asked but what is held back.
+    // While nothing changes, all requests are blocking queries.
     until_so("all questions are held back", || {
         let held = consul.endpoint.seen().into_iter();
         let held = held.filter(|seen| seen.path.contains("index=1"));
@@ -87,11 +87,11 @@ fn services_are_followed_by_questions_that_are_held_back() {
         since[0].contains("wait=120000ms") && since[0].contains("&stale"),
         "{since:?}"
     );
-    // A service comes and another goes.
+    // One service is added and another removed.
     consul.register("new", vec![instance("new", "n1", "10.0.0.4", 1, &[])]);
     consul.deregister("db");
     until_has(&child, &["10.0.0.3:80", "10.0.0.4:1"]);
-    // Its servers begin anew with their indexes.
+    // The servers restart their indexes.
     consul.restore();
     consul.register("web", vec![instance("web", "w3", "10.0.0.5", 80, &[])]);
     until_has(&child, &["10.0.0.4:1", "10.0.0.5:80"]);
@@ -110,7 +110,7 @@ fn what_fails_and_what_cannot_be_seen_any_more_stays() {
     assert_eq!(addresses(&child), ["10.0.0.1:80"]);
     consul.change(|state| state.fails = None);
     until_so("it is well", || !is_stale(&child));
-    // A token that may read nothing sees empty lists.
+    // A token without permissions sees empty lists.
     consul.change(|state| state.blind = true);
     consul.register("web", vec![]);
     until_so("it is stale", || is_stale(&child));
@@ -124,7 +124,7 @@ fn what_fails_and_what_cannot_be_seen_any_more_stays() {
         is_stale(&child) && status(&child)["providers"][0]["last_error"].is_object()
     });
     assert_eq!(addresses(&child), ["10.0.0.1:80"]);
-    // What is scaled to nothing is another matter, beside others.
+    // A single service scaled to zero, beside others, is believed.
     consul.change(|state| state.blind = false);
     consul.register("web", vec![instance("web", "w1", "10.0.0.9", 80, &[])]);
     consul.register("db", vec![instance("db", "d1", "10.0.0.2", 1, &[])]);

@@ -1,4 +1,4 @@
-//! `convert`: what it writes is a configuration, and runs.
+//! The output of `convert` is a valid configuration.
 
 use std::fs;
 
@@ -91,7 +91,7 @@ fn the_observatorium_api_becomes_a_configuration_that_is_valid() {
         assert!(!text.contains("planted-secret") && !told.contains("planted-secret"));
         assert_eq!(told.contains("VM_PASSWORD"), number == 0, "{told}");
         let path = file("metrifold.toml", &text);
-        // The variables that it names are for its user to set.
+        // The user sets the variables that the configuration refers to.
         let mut validate = cli(&["validate", "--no-environment", "-c", &path]);
         let output = run(validate.env("VM_PASSWORD", "set-by-its-user"));
         let told = String::from_utf8_lossy(&output.stderr).into_owned();

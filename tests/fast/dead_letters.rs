@@ -1,7 +1,7 @@
-//! One bad series costs itself: the rest of its batch is delivered, and it is kept as a dead letter
-//! that can be listed, sent again and discarded.
+//! One bad series costs only itself: the rest of its batch is delivered, and the series becomes a
+//! dead letter that can be listed, sent again and discarded.
 //!
-//! The program runs as a child, its command line beside it.
+//! The program runs as a child process, its command line beside it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,7 +16,7 @@ use metrifold_testing::{
     Endpoint, Metrifold, Reply, Seen, Sender, Series, body, body_v2, cli, one, run, until, until_so,
 };
 
-/// Runs `config` with a directory for files.
+/// Runs `config` with a data directory.
 #[track_caller]
 fn start(data: &TempDir, config: &str) -> Metrifold {
     spawn(data, config).started(config)
@@ -40,7 +40,7 @@ fn config(sinks: &[(&str, &str, &str)]) -> String {
     ingest("") + &sinks.collect::<String>()
 }
 
-/// What `dead-letters` with these arguments wrote, and its exit code.
+/// Runs `dead-letters` with these arguments; returns exit code, stdout and stderr.
 fn ask(child: &Metrifold, arguments: &[&str]) -> (i32, String, String) {
     let mut command = cli(&["dead-letters"]);
     command.args(arguments);
@@ -57,7 +57,7 @@ fn list(child: &Metrifold, arguments: &[&str]) -> Vec<Entry> {
     listing.letters
 }
 
-/// Waits for so many letters, which are written behind the answer's back.
+/// Waits for `count` letters, which may be written after the sender's answer.
 #[track_caller]
 fn letters(child: &Metrifold, count: usize) -> Vec<Entry> {
     until(&format!("there are {count} letters"), || {
@@ -66,7 +66,7 @@ fn letters(child: &Metrifold, count: usize) -> Vec<Entry> {
     })
 }
 
-/// Refuses requests that hold a series whose name begins with "bad".
+/// An endpoint that refuses requests with a series whose name begins with "bad".
 fn picky(status: u16) -> Endpoint {
     Endpoint::new(move |seen| match has_bad(seen) {
         true => Reply::new(status).body("no such luck"),
@@ -78,7 +78,7 @@ fn has_bad(seen: &Seen) -> bool {
     seen.series().iter().any(|s| s.name().starts_with("bad"))
 }
 
-/// The answer of one that takes it, in the version in which it came.
+/// A successful answer in the request's version.
 fn taken(seen: &Seen) -> Reply {
     match seen.header("x-prometheus-remote-write-version") {
         Some("2.0.0") => Reply::written(seen.series().iter().map(|s| s.samples.len() as u64).sum()),
@@ -273,7 +273,7 @@ fn a_letter_that_is_sent_again_is_gone_once_its_sink_has_it() {
     assert_eq!(Sender::new(child.ingest).write(&body(&series)).status, 400);
     let ids: Vec<String> = letters(&child, 3).into_iter().map(|l| l.id).collect();
 
-    // What is still refused stays, under the same name, and is no letter more.
+    // A letter that is refused again stays under its name, and yields no second letter.
     let (code, out, err) = ask(&child, &["resend", &ids[0]]);
     assert_eq!((code, &*out), (1, "sent: 0 letters\n"));
     assert!(
@@ -298,7 +298,7 @@ fn a_letter_that_is_sent_again_is_gone_once_its_sink_has_it() {
     let expected = ["bad1", "bad2", "bad3"].map(|name| (name.to_owned(), 7));
     assert_eq!(again, expected.into());
     assert_eq!(list(&child, &[]), []);
-    // Each attempt came in anew, and went out or was lost.
+    // Each attempt counts as received again, and was delivered or lost.
     let total = |name| child.metric(name, &[("component_id", "out")]);
     let received = total("metrifold_component_received_samples_total");
     assert_eq!(received, total(SENT) + total(DISCARDED));
@@ -385,7 +385,7 @@ fn letters_outlive_the_process_and_its_violent_end() {
     assert_eq!(list(&child, &[]), before);
     assert_eq!(child.metric("metrifold_dead_letters", &[]), 1.0);
     assert_eq!(Sender::new(child.ingest).write(&request).status, 400);
-    // What is asked to stop writes what it has.
+    // A graceful shutdown writes all letters.
     child.signal("TERM");
     assert!(child.wait().success());
     let folder = data.path().join("dead-letters/out");
@@ -394,7 +394,7 @@ fn letters_outlive_the_process_and_its_violent_end() {
         .map(|f| f.unwrap().path())
         .collect();
     assert_eq!(files.len(), 2);
-    // One is damaged: it is told of, and the program and the other letter do not mind.
+    // A damaged letter is reported; the program and the other letter are unaffected.
     files.sort();
     fs::write(&files[0], "something else").unwrap();
     let child = start(&data, &text);

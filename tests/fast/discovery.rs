@@ -1,4 +1,4 @@
-//! Providers of targets and what publishes them, in the whole program.
+//! Providers of targets and their publishers, in the whole program.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -11,14 +11,14 @@ use metrifold_testing::{
     Endpoint, Metrifold, Reply, cli, free_address, get, request, run, until, until_so,
 };
 
-/// Looks at files often, since not all file systems tell of changes.
+/// Polls files often, since not all file systems report changes.
 const OFTEN: &str = "watch_interval = \"100ms\"";
 
 fn discovery(running: &Metrifold, query: &str) -> Value {
     running.get(&format!("/api/v1/discovery{query}")).json()
 }
 
-/// The addresses that a provider has.
+/// Addresses of a provider's targets.
 fn addresses(running: &Metrifold, name: &str) -> Vec<String> {
     let found = discovery(running, &format!("?limit=1000&provider={name}"));
     let targets = found["targets"].as_array().unwrap();
@@ -41,7 +41,7 @@ fn list(addresses: &[&str]) -> String {
     serde_json::json!([{ "targets": addresses, "labels": { "env": "prod" } }]).to_string()
 }
 
-/// A server of lists.
+/// A server of target lists.
 fn server(addresses: &'static [&'static str]) -> Endpoint {
     Endpoint::new(move |_| answer(addresses))
 }
@@ -89,7 +89,7 @@ fn files_are_read_again_when_they_change_and_one_that_is_wrong_keeps_its_targets
     until_has(&child, "files", &["a:1", "b:1"]);
     fs::write(root.join("a.json"), "[]").unwrap();
     until_has(&child, "files", &["b:1"]);
-    // All files of a pattern are gone: as if the folder were not mounted.
+    // All files of a pattern are gone, as if the folder were not mounted.
     fs::remove_file(root.join("b.yaml")).unwrap();
     until_so("it is stale", || provider(&child, "files")["stale"] == true);
     assert_eq!(addresses(&child, "files"), ["b:1"]);
@@ -117,7 +117,7 @@ fn targets_in_a_config_map_are_followed_from_one_generation_to_the_next() {
     };
     generation(1);
     symlink("..data/t.json", root.join("t.json")).unwrap();
-    // Long between looks: what is seen is seen by events.
+    // The poll is rare: a change is noticed by an event.
     let child = Metrifold::start(&format!(
         "[discovery.map]\ntype = \"file\"\nfiles = [{:?}]\nwatch_interval = \"1h\"\n",
         root.join("*.json")
@@ -266,7 +266,7 @@ fn targets_outlive_a_restart_with_their_server_down_and_are_published_all_the_wh
     let known = request("GET", address, "/t", &[("if-none-match", &tag)], b"").unwrap();
     assert_eq!((known.status, known.body.len()), (304, 0));
 
-    // Before and after the rules.
+    // The target before and after the rules.
     let found = discovery(&child, "?search=b:1");
     assert_eq!(found["matched"], 1);
     let target = &found["targets"][0];
@@ -364,11 +364,11 @@ fn a_reload_keeps_what_is_unchanged_and_refuses_what_cannot_be() {
     until_so("the rule holds", || {
         fs::read_to_string(&out).is_ok_and(|text| !text.contains("env"))
     });
-    // Asked once in an hour, and not again for that.
+    // The server is queried once an hour, and the reload causes no query.
     assert_eq!(server.seen().len(), asked);
     assert_eq!(child.get("/api/v1/discovery?provider=t").status, 404);
 
-    // What it is asked otherwise does not answer: what is known stays.
+    // The changed provider gets no answer: its known targets stay.
     edit(&child, &base(&other, ""));
     post_expecting(&child, 200, "applied: changed discovery.h, publish.p");
     until_so("it has failed", || {

@@ -1,5 +1,5 @@
-//! The program on a disk that is full, too small, read-only or taken, and on files that a crash or a
-//! fault has damaged: what senders hear, what is delivered, what the log says.
+//! The program on a disk that is full, too small, read-only or taken, and on files that a crash or
+//! a fault has damaged: answers to senders, deliveries, log lines.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -20,13 +20,13 @@ fn source() -> String {
         .to_owned()
 }
 
-/// A sample of `up` at a time, in so many bytes that do not compress.
+/// A sample of `up`, in `bytes` that do not compress.
 fn large(time: i64, bytes: usize) -> Vec<u8> {
     let mut random = Random(time as u64);
     let words = (0..bytes / 8).map(|_| format!("{:016x}", random.number()));
     let words: Vec<String> = words.collect();
     let series = Series::new("up", &[(time, time as f64)]);
-    // Labels are 16 KiB at most, and a series has 128 at most.
+    // A label has at most 16 KiB, and a series at most 128 labels.
     let labels = words.chunks(1000).enumerate();
     let series = labels.fold(series, |series, (at, words)| {
         series.label(&format!("l{at}"), &words.concat())
@@ -34,15 +34,15 @@ fn large(time: i64, bytes: usize) -> Vec<u8> {
     body(&[series])
 }
 
-/// The first time that each sample was accepted, in that order.
+/// Accepted samples in order, each once.
 fn first_accepted(endpoint: &Endpoint) -> Vec<(String, i64)> {
     let mut seen = BTreeSet::new();
     let accepted = endpoint.accepted().into_iter();
     accepted.filter(|it| seen.insert(it.clone())).collect()
 }
 
-/// Everything up to a time arrives, in order. The one after it may be there as well, if it was sent
-/// and not acknowledged.
+/// Waits until all samples up to `last` have arrived in order. The next one may have arrived as
+/// well, if it was sent and not acknowledged.
 #[track_caller]
 fn expect_all(endpoint: &Endpoint, last: i64) {
     until_so(&format!("all {last} samples are there"), || {
@@ -64,12 +64,12 @@ fn expect_turned_away(answer: &Answer) {
     assert!((1..=30).contains(&seconds), "{seconds}");
 }
 
-/// Three sinks: a required one with a queue on disk whose endpoint is down, and two that are well.
+/// Three sinks: a required one with a queue on disk whose endpoint is down, and two healthy ones.
 struct Full {
     config: String,
     down: Endpoint,
     others: [Endpoint; 2],
-    /// The last sample that was acknowledged.
+    /// Time of the last acknowledged sample.
     last: i64,
 }
 
@@ -95,7 +95,7 @@ impl Full {
         }
     }
 
-    /// Sends until somebody is turned away.
+    /// Sends until a request is refused.
     fn send_until_full(&mut self, sender: &mut Sender, bytes: usize) -> i64 {
         let before = self.last;
         until("a sender is turned away", || {
@@ -110,13 +110,13 @@ impl Full {
         self.last - before
     }
 
-    /// Sends the next sample, which has room.
+    /// Sends the next sample, for which there is room.
     fn send(&mut self, sender: &mut Sender, bytes: usize) {
         expect(&sender.write(&large(self.last + 1, bytes)), 204);
         self.last += 1;
     }
 
-    /// The others get what the full one cannot take.
+    /// Checks that the healthy sinks deliver what the full one cannot take.
     fn expect_others_go_on(&self, sender: &mut Sender, bytes: usize) {
         let counts = self.others.each_ref().map(|other| other.accepted().len());
         for _ in 0..5 {
@@ -127,19 +127,26 @@ impl Full {
         }
     }
 
-    /// Nobody has died of it, all that was acknowledged arrives in order, and nothing is left.
+    /// Checks that nothing has panicked, all acknowledged samples arrive in order, and nothing is
+    /// left.
     fn expect_recovered(&self, child: &Metrifold) {
         self.down.now(|_| 204);
         expect_all(&self.down, self.last);
         until_so("the queue is empty", || queued(child) == 0.0);
         assert_eq!(child.metric("metrifold_component_restarts_total", &[]), 0.0);
+        // A batch whose sender was told to send it again is not one that was dropped.
+        let lost = child.metric(
+            "metrifold_component_discarded_samples_total",
+            &[("component_id", "must")],
+        );
+        assert_eq!(lost, 0.0);
         for other in &self.others {
             expect_all(other, self.last);
         }
     }
 }
 
-/// A disk that others have filled, twice; a crash while it is full; then the endpoint comes back.
+/// A disk that other files fill, twice; a crash while it is full; then the endpoint comes back.
 fn full_disk(sync: &str) {
     const REQUEST: usize = 16 << 10;
     let Some(volume) = Volume::mount(6 * MIB) else {
@@ -161,7 +168,7 @@ fn full_disk(sync: &str) {
     full.send(&mut sender, REQUEST);
     assert!(full.send_until_full(&mut sender, REQUEST) > 50);
 
-    // It can be started on a full disk, and has what it had.
+    // The program starts on a full disk, with its backlog.
     child.signal("KILL");
     child.wait();
     child.start_again();
@@ -171,7 +178,7 @@ fn full_disk(sync: &str) {
     assert!(queued(&child) >= full.last as f64, "{}", queued(&child));
     full.expect_others_go_on(&mut sender, REQUEST);
 
-    // Draining needs no room, and makes some.
+    // Draining needs no space, and frees some.
     full.expect_recovered(&child);
     for _ in 0..10 {
         full.send(&mut sender, REQUEST);
@@ -192,16 +199,16 @@ fn a_full_disk_turns_senders_away_if_it_is_made_durable_later_as_well() {
     full_disk("sync = \"interval\", sync_interval = \"20ms\"");
 }
 
-/// Writes fail with another error than that of a full disk: files must not grow above a limit. It
-/// needs no rights, so that a test has a disk that fails wherever it runs.
+/// Writes fail with another error than that of a full disk: files may not grow above a limit. This
+/// needs no privileges, so that the test runs everywhere.
 fn small_files(sync: &str) {
     let folder = tempfile::tempdir().unwrap();
     let mut full = Full::new(folder.path(), sync);
-    // Blocks of 512 or 1,024 bytes, which depends on the shell: 32 or 64 KiB.
+    // The unit is 512 or 1,024 bytes, depending on the shell: 32 or 64 KiB.
     let limit = "trap '' XFSZ; ulimit -S -f 64";
     let mut child = Metrifold::start_after(limit, &full.config);
     let mut sender = Sender::new(child.ingest);
-    // Several segments' worth of requests that fit: only the one at the end of a file fails.
+    // Requests that fill several segments: only the write at the end of each file fails.
     for _ in 0..100 {
         until("it fits into the next file", || {
             let answer = sender.write(&large(full.last + 1, 4 << 10));
@@ -209,7 +216,7 @@ fn small_files(sync: &str) {
         });
         full.last += 1;
     }
-    // And some that do not fit into any.
+    // Requests that fit into no file.
     full.expect_others_go_on(&mut sender, 80 << 10);
     let log = child.log();
     assert!(
@@ -236,7 +243,7 @@ fn a_disk_that_fails_turns_senders_away_if_it_is_made_durable_later_as_well() {
     small_files("sync = \"interval\", sync_interval = \"20ms\"");
 }
 
-/// A queue of many segments that a process left that was killed.
+/// A queue of many segments, left by a killed process.
 struct Left {
     folder: tempfile::TempDir,
     config: String,
@@ -248,7 +255,7 @@ const LEFT: i64 = 60;
 fn left() -> Left {
     let folder = tempfile::tempdir().unwrap();
     let endpoint = Endpoint::new(|_| 503);
-    // A segment is a sixteenth of it.
+    // A segment has a sixteenth of this size.
     let keys = "queue = { type = \"disk\", max_bytes = \"512KiB\" }";
     let config = format!("data_dir = {:?}\n", folder.path())
         + &source()
@@ -273,7 +280,7 @@ impl Left {
         self.folder.path().join("queues/must")
     }
 
-    /// Its segments, the oldest first.
+    /// Its segments, oldest first.
     fn segments(&self) -> Vec<PathBuf> {
         let files = fs::read_dir(self.queue()).unwrap();
         let files = files.map(|file| file.unwrap().path());
@@ -317,7 +324,7 @@ fn a_segment_that_is_missing_costs_what_was_in_it_and_is_said() {
     let (from, to) = (sequence(&segments[1]), sequence(&segments[2]));
     fs::remove_file(&segments[1]).unwrap();
     let child = Metrifold::start(&left.config);
-    // Sequence numbers count from 0, the samples from 1.
+    // Sequence numbers count from 0, samples from 1.
     let rest: Vec<i64> = (1..=from).chain(to + 1..=LEFT).collect();
     until_so("the queue is empty", || queued(&child) == 0.0);
     assert_eq!(first_accepted(&left.endpoint), ups(rest));
@@ -329,7 +336,7 @@ fn a_segment_that_is_missing_costs_what_was_in_it_and_is_said() {
     assert_eq!(lost, (to - from) as f64);
 }
 
-/// Runs a configuration that cannot be started, and returns its log.
+/// Runs a configuration that cannot start, and returns its log.
 #[track_caller]
 fn expect_refused(config: &str) -> String {
     let mut child = Metrifold::spawn(config, &[]);
@@ -346,7 +353,7 @@ fn a_folder_has_one_process_and_the_second_one_does_not_start() {
     let log = expect_refused(&left.config);
     let said = "is in use by another process: give each process a data_dir of its own";
     assert!(log.contains(said), "{log}");
-    // The first one has not noticed.
+    // The first process is unaffected.
     expect(&Sender::new(child.ingest).write(&up(LEFT + 1)), 204);
     expect_all(&left.endpoint, LEFT + 1);
 }
@@ -354,7 +361,7 @@ fn a_folder_has_one_process_and_the_second_one_does_not_start() {
 #[test]
 fn a_healthy_disk_drops_the_oldest_of_what_it_cannot_hold_and_for_no_other_reason() {
     const LAST: i64 = 300;
-    // Of one lane, one request is under way, of what 64 KiB of memory hold.
+    // One lane has one request in flight, with the batches that 64 KiB of memory hold.
     const UNDER_WAY: usize = 16;
     for (max_bytes, body_bytes) in [
         ("256KiB", 4 << 10),
@@ -392,7 +399,7 @@ fn a_healthy_disk_drops_the_oldest_of_what_it_cannot_hold_and_for_no_other_reaso
             let arrived = first_accepted(&endpoint).len() as f64;
             arrived + samples("dropped", "") == LAST as f64
         });
-        // Those that are left are the newest, but for what was under way when room was needed.
+        // The newest batches remain, except for those in flight when room was needed.
         let arrived: Vec<i64> = first_accepted(&endpoint).iter().map(|it| it.1).collect();
         assert!(arrived.is_sorted(), "{max_bytes}: {arrived:?}");
         let newest = (1..=LAST)
@@ -441,7 +448,7 @@ fn nothing_is_acknowledged_while_the_data_folder_is_moved_or_removed() {
     expect(&write(&child, 23), 503);
     child.signal("KILL");
     child.wait();
-    // What was removed is gone; what is acknowledged from now on is not.
+    // The removed batches are lost; new acknowledged ones are not.
     child.start_again();
     expect(&write(&child, 24), 204);
     child.signal("KILL");
@@ -456,7 +463,7 @@ fn nothing_is_acknowledged_while_the_data_folder_is_moved_or_removed() {
 #[test]
 fn a_folder_that_cannot_be_written_to_is_not_opened() {
     let left = left();
-    // A file where the queue's folder should be: refused whoever asks.
+    // A file in place of the queue's folder, which not even root can open as one.
     let aside = left.folder.path().join("aside");
     fs::rename(left.queue(), &aside).unwrap();
     fs::write(left.queue(), "").unwrap();
@@ -482,7 +489,7 @@ fn a_folder_that_cannot_be_written_to_is_not_opened() {
         drop(Metrifold::start(&config));
     }
 
-    // Nothing was touched.
+    // The queue is unchanged.
     let _ = fs::remove_dir_all(left.queue());
     fs::rename(&aside, left.queue()).unwrap();
     left.endpoint.now(|_| 204);

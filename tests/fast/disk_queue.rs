@@ -1,5 +1,5 @@
-//! Sinks with a queue on disk: what was acknowledged survives, in order, whatever becomes of the
-//! endpoint and of the process.
+//! Sinks with a queue on disk: acknowledged data survives, in order, failures of the endpoint and
+//! of the process.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,8 +17,8 @@ fn data_dir(folder: &Path) -> String {
     format!("data_dir = {folder:?}\n")
 }
 
-/// What the ledger of a sink says: received, delivered, dropped and queued samples or, of batches
-/// that nobody has counted, batches.
+/// A sink's ledger: received, delivered, dropped and queued samples, or batches where samples were
+/// not counted.
 fn ledger(live: &Live, id: &str) -> [u64; 4] {
     let total = until("nothing moves", || {
         let ledgers = live.running().telemetry().ledgers();
@@ -64,7 +64,7 @@ fn one_batch_alone_is_sent_once_its_endpoint_is_well_whatever_it_answered_before
     let endpoints = statuses.map(|status| Endpoint::new(move |_| status));
     let folder = tempfile::tempdir().unwrap();
     let address = free_address();
-    // With the defaults of a sink: the pause between two attempts is as long as users have it.
+    // With default keys, so that the pause between attempts is the usual one.
     let sinks = endpoints.iter().zip(statuses).map(|(endpoint, status)| {
         format!(
             "[sinks.z{status}]\ntype = \"remote_write\"\ninputs = [\"a\"]\nendpoint = \"{}\"\n{DISK}\n",
@@ -87,6 +87,44 @@ fn one_batch_alone_is_sent_once_its_endpoint_is_well_whatever_it_answered_before
         let id = format!("z{status}");
         until_so("it is done", || {
             live.metric("metrifold_queue_disk_batches", &[&*id]) == 0.0
+        });
+    }
+}
+
+/// None of these statuses is about the content: each comes from a proxy, a rollout or a changed
+/// password, and passes.
+#[test]
+fn refusals_that_pass_cost_no_batch_that_was_acknowledged() {
+    const BATCHES: i64 = 20;
+    let statuses = [301, 307, 401, 403, 404, 405, 407, 408, 425];
+    let endpoints = statuses.map(|status| Endpoint::new(move |_| status));
+    let folder = tempfile::tempdir().unwrap();
+    let address = free_address();
+    let sinks = endpoints.iter().zip(statuses).map(|(endpoint, status)| {
+        format!(
+            "[sinks.z{status}]\ntype = \"remote_write\"\ninputs = [\"a\"]\nendpoint = \"{}\"\nmerge_bytes = \"0B\"\n{DISK}\n",
+            endpoint.url()
+        )
+    });
+    let text = data_dir(folder.path()) + &source("a", address, "") + &sinks.collect::<String>();
+    let live = Live::start(&text);
+    let mut sender = Sender::new(address);
+    for time in 1..=BATCHES {
+        expect(&sender.write(&up(time)), 204);
+    }
+    for (endpoint, status) in endpoints.iter().zip(statuses) {
+        until_so(&format!("{status} was answered more than once"), || {
+            endpoint.count() > 1
+        });
+    }
+    for (endpoint, status) in endpoints.iter().zip(statuses) {
+        endpoint.now(|_| 204);
+        let accepted = endpoint.wait_accepted(BATCHES as usize);
+        assert_eq!(accepted, ups(1..=BATCHES), "{status}");
+        let id = format!("z{status}");
+        let all = BATCHES as u64;
+        until_so(&format!("the books of {id} are right"), || {
+            ledger(&live, &id) == [all, all, 0, 0]
         });
     }
 }
@@ -276,7 +314,7 @@ fn a_queue_on_disk_without_a_place_is_an_error_at_its_key() {
     let found: Vec<_> = found.iter().map(|found| found.render(false)).collect();
     let found = found.join("\n");
     for part in [
-        "sinks.z: a queue on disk needs a place, and there is no data_dir",
+        "sinks.z: a queue on disk needs data_dir, which is not set",
         "queue = { type = \"disk\"",
         "help: add data_dir",
     ] {

@@ -1,4 +1,4 @@
-//! What the documentation says of components, metrics, files and dependencies is what there is.
+//! The documentation of components, metrics, files and dependencies matches the code.
 //!
 //! Tables of keys are rendered from the components' own descriptions: `UPDATE_DOCS=1 cargo test
 //! --test fast docs::` writes them.
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-// Registers the components.
+// Linked for the components that it registers.
 use metrifold as _;
 use metrifold_base::KeyDefault;
 use metrifold_base::keys::{self, Keys, Listed};
@@ -47,7 +47,7 @@ fn page_of(info: &ComponentInfo) -> PathBuf {
     Path::new("docs/components").join(file)
 }
 
-/// The default as pages show it.
+/// A default as the pages show it.
 fn default_of(key: &Listed) -> String {
     match key.default {
         KeyDefault::Required(_) => "required".to_owned(),
@@ -58,9 +58,14 @@ fn default_of(key: &Listed) -> String {
     }
 }
 
-/// The table of keys as TOML users read it.
+/// The keys of a component, with those of tables in lists.
+fn keys_of(info: &ComponentInfo) -> Vec<Listed> {
+    keys::list_nested(info.keys)
+}
+
+/// The table of keys, as a page shows it.
 fn render(info: &ComponentInfo) -> String {
-    rows(&info.keys())
+    rows(&keys_of(info))
 }
 
 fn rows(keys: &[Listed]) -> String {
@@ -137,7 +142,7 @@ fn every_page_names_every_key_with_its_default_and_no_other() {
             .take_while(|line| line.starts_with('|'))
             .filter_map(|line| Some((line.strip_prefix("| `")?.split_once('`')?.0, line)))
             .collect();
-        let keys = info.keys();
+        let keys = keys_of(info);
         let names: BTreeSet<&str> = keys.iter().map(|key| key.name.as_str()).collect();
         let named: BTreeSet<&str> = rows.keys().copied().collect();
         assert_eq!(named, names, "{}", page.display());
@@ -173,7 +178,7 @@ fn the_page_on_the_configuration_names_every_key_and_table_at_the_top() {
     for info in TableInfo::all() {
         let prefix = info.header().replace(['[', ']'], "");
         if !(info.types)().is_empty() {
-            // Each type has a table of keys on the page of its kind.
+            // The page of its kind has a table of keys for each type.
             expected.insert(prefix.clone(), KeyDefault::Off);
         }
         let keys = keys::each(info.keys).into_iter();
@@ -197,7 +202,7 @@ fn the_tables_of_tenants_have_their_keys_on_the_page_on_tenancy() {
         let parts = text.split_once(&start);
         let (before, rest) = parts.unwrap_or_else(|| panic!("no {start}"));
         let (table, after) = rest.split_once("<!-- end -->").expect("an end mark");
-        let expected = rows(&info.unwrap().keys());
+        let expected = rows(&keys::list_nested(info.unwrap().keys));
         if table != expected && std::env::var_os("UPDATE_DOCS").is_some() {
             text = format!("{before}{start}{expected}<!-- end -->{after}");
             fs::write(root().join(page), &text).unwrap();
@@ -210,7 +215,7 @@ fn the_tables_of_tenants_have_their_keys_on_the_page_on_tenancy() {
     }
 }
 
-/// The types of providers, each with its section of docs/discovery.md.
+/// Types of providers, each with a section in docs/discovery.md.
 fn providers() -> Vec<TableType> {
     let tables = TableInfo::all().into_iter();
     let types: Vec<_> = tables.flat_map(|table| (table.types)()).collect();
@@ -223,17 +228,18 @@ fn every_provider_and_publishing_have_their_keys_on_the_page_on_discovery() {
     let page = "docs/discovery.md";
     let mut text = read(page);
     let publish = TableInfo::all().into_iter().find(|it| it.name == "publish");
-    let publish = ("publish".to_owned(), publish.unwrap().keys());
+    let publish = ("publish".to_owned(), publish.unwrap().keys);
     let types = providers().into_iter();
-    let types = types.map(|it| (format!("discovery {}", it.name), keys::list(it.keys)));
+    let types = types.map(|it| (format!("discovery {}", it.name), it.keys));
     for (what, keys) in types.chain([publish]) {
         let start = format!("<!-- keys: {what} -->\n");
         let (before, rest) = text
             .split_once(&start)
             .unwrap_or_else(|| panic!("no {start}"));
         let (table, after) = rest.split_once("<!-- end -->").expect("an end mark");
-        // The pages that keys link to are seen from a component's page, one folder below this one.
-        let expected = rows(&keys).replace("](../", "](");
+        // Links in descriptions of keys are relative to a component's page, one folder below this
+        // one.
+        let expected = rows(&keys::list_nested(keys)).replace("](../", "](");
         if table != expected && std::env::var_os("UPDATE_DOCS").is_some() {
             text = format!("{before}{start}{expected}<!-- end -->{after}");
             fs::write(root().join(page), &text).unwrap();
@@ -246,7 +252,7 @@ fn every_provider_and_publishing_have_their_keys_on_the_page_on_discovery() {
     }
 }
 
-/// What a component with these keys is, as `Debug` shows it.
+/// `Debug` output of a component with these keys.
 fn decoded(info: &ComponentInfo, keys: Table) -> String {
     let tagged = Value::Table(Table::from_iter([(
         info.name.to_owned(),
@@ -262,19 +268,31 @@ fn decoded(info: &ComponentInfo, keys: Table) -> String {
     shown.unwrap_or_else(|error| panic!("{}: {error} in {keys}", info.name))
 }
 
+/// The table at a path, made where it is absent; `[]` stands for the first item of a list.
+fn table_at<'t>(table: &'t mut Table, path: &str) -> &'t mut Table {
+    let steps = path.split('.').filter(|step| !step.is_empty());
+    steps.fold(table, |table, step| {
+        let empty = Value::Table(Table::new());
+        let (key, absent) = match step.strip_suffix("[]") {
+            Some(key) => (key, Value::Array(vec![empty])),
+            None => (step, empty),
+        };
+        let below = match table.entry(key).or_insert(absent) {
+            Value::Array(items) => &mut items[0],
+            below => below,
+        };
+        below.as_table_mut().unwrap()
+    })
+}
+
 /// Sets a key by its full name.
 fn set(table: &mut Table, name: &str, text: &str) {
     let value = format!("x = {text}").parse::<Table>().unwrap()["x"].clone();
-    let mut steps: Vec<&str> = name.split('.').collect();
-    let last = steps.pop().unwrap();
-    let holder = steps.into_iter().fold(table, |table, step| {
-        let below = table.entry(step).or_insert(Value::Table(Table::new()));
-        below.as_table_mut().unwrap()
-    });
-    holder.insert(last.to_owned(), value);
+    let (path, last) = name.rsplit_once('.').unwrap_or(("", name));
+    table_at(table, path).insert(last.to_owned(), value);
 }
 
-/// The keys that have to be given for this one to be allowed.
+/// The keys that must be present so that `wanted` is allowed.
 fn needed(keys: &[Listed], wanted: &str) -> Table {
     let mut table = Table::new();
     for key in keys {
@@ -287,6 +305,9 @@ fn needed(keys: &[Listed], wanted: &str) -> Table {
             set(&mut table, &key.name, key.default.example().unwrap());
         }
     }
+    if wanted.contains("[].") || wanted.contains(".NAME") {
+        table_at(&mut table, wanted.rsplit_once('.').unwrap().0);
+    }
     table
 }
 
@@ -294,7 +315,7 @@ fn needed(keys: &[Listed], wanted: &str) -> Table {
 fn what_a_page_calls_the_default_is_what_holds_when_the_key_is_absent() {
     let mut defaults = 0;
     for info in components() {
-        let keys = info.keys();
+        let keys = keys_of(info);
         for key in &keys {
             let without = needed(&keys, &key.name);
             let mut with = without.clone();
@@ -308,7 +329,7 @@ fn what_a_page_calls_the_default_is_what_holds_when_the_key_is_absent() {
                 KeyDefault::Required(text)
                 | KeyDefault::Unset(text)
                 | KeyDefault::Suggested(text) => {
-                    // At least it can have the value.
+                    // The key at least accepts the example.
                     set(&mut with, &key.name, text);
                     decoded(info, with);
                 }
@@ -321,7 +342,7 @@ fn what_a_page_calls_the_default_is_what_holds_when_the_key_is_absent() {
     assert!(defaults > 50, "{defaults}");
 }
 
-/// What the table of metrics says: names, each with its type and its cell of labels.
+/// The documented table of metrics: names, each with its type and its labels.
 fn table_of_metrics(page: &str) -> BTreeMap<&str, (&str, &str)> {
     let section = page.split("\n## Metrics\n").nth(1).expect("a section");
     let table = section
@@ -370,7 +391,7 @@ fn no_page_names_a_metric_that_there_is_not() {
             });
             let is_metric = ["metrifold_", "process_"].iter().any(|prefix| {
                 let rest = word.strip_prefix(prefix);
-                // What ends so stands for several.
+                // A word with this ending stands for several metrics.
                 rest.is_some_and(|rest| rest.contains('_') && !rest.ends_with('_'))
             });
             assert!(
@@ -429,13 +450,13 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
-/// The text without fenced blocks and code spans, in which brackets mean other things.
+/// The text without fenced blocks and code spans, in which brackets have other meanings.
 fn prose(text: &str) -> String {
     let outside = text.split("```").step_by(2).collect::<String>();
     outside.split('`').step_by(2).collect()
 }
 
-/// What headings are linked by.
+/// The anchors of headings.
 fn anchors(text: &str) -> BTreeSet<String> {
     let outside = text.split("```").step_by(2).collect::<String>();
     let headings = outside.lines().filter_map(|line| {
@@ -519,7 +540,7 @@ fn the_architecture_names_every_folder_and_file_at_the_top_of_the_sources() {
         let name = file.file_name().into_string().unwrap();
         let name = match file.file_type().unwrap().is_dir() {
             true => format!("`src/{name}/`"),
-            // A folder stands for the file of its name.
+            // A folder is covered by the file with its name.
             false if file.path().with_extension("").is_dir() => continue,
             false => format!("`src/{name}`"),
         };
@@ -555,7 +576,7 @@ fn the_architecture_gives_a_reason_for_every_dependency_and_for_no_other() {
     assert_eq!(named, expected);
 }
 
-/// The configurations that a page shows.
+/// The configurations on a page.
 fn configurations(text: &str) -> Vec<String> {
     let blocks = text.split("```toml\n").skip(1);
     blocks
@@ -565,11 +586,11 @@ fn configurations(text: &str) -> Vec<String> {
 
 #[test]
 fn what_the_pages_show_of_configurations_is_right_as_far_as_it_goes() {
-    // What is cut out of a configuration lacks the components around it.
+    // An excerpt of a configuration lacks the components around it.
     let around = ["has no source", "has no sink", "matches no component"];
     let mut shown = 0;
     for page in pages() {
-        // tests/fast/config.rs looks at that one, which shows single keys, too.
+        // Checked in tests/fast/config.rs, since that page also shows single keys.
         if page.ends_with("configuration.md") {
             continue;
         }

@@ -14,7 +14,7 @@ fn data_dir(folder: &Path) -> String {
     format!("data_dir = {folder:?}\n")
 }
 
-/// Has a sink that cannot be reached store requests, and starts again with an endpoint.
+/// Lets a sink with an unreachable endpoint store requests, then restarts it with `endpoint`.
 fn drained(endpoint: &Endpoint, keys: &str, write: impl Fn(&mut Sender)) {
     let folder = tempfile::tempdir().unwrap();
     let address = free_address();
@@ -40,7 +40,8 @@ fn drained(endpoint: &Endpoint, keys: &str, write: impl Fn(&mut Sender)) {
 
 #[test]
 fn small_batches_share_requests() {
-    // What is read goes to memory by as many records as a request is made of, which is 1,024.
+    // Records are read into memory in groups of at most 1,024, which is also the bound of a
+    // request.
     for (batches, requests) in [(500, 1), (2500, 3)] {
         let endpoint = Endpoint::healthy();
         drained(&endpoint, "", |sender| {

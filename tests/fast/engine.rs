@@ -1,9 +1,8 @@
-//! The engine: how a graph is evaluated, how it starts and ends, and what happens when a part of
-//! it dies.
+//! The engine: evaluation of a graph, start, shutdown, and the death of a part.
 //!
-//! Random graphs of test components are held against a naive evaluation; components that fail and
-//! panic are registered here as any component is; what concerns the whole process (signals, exit
-//! codes, ports) is shown on the program itself.
+//! Random graphs of test components are compared with a naive evaluation; components that fail and
+//! panic are registered here like any component; behaviour of the whole process (signals, exit
+//! codes, ports) is tested on the program itself.
 
 use std::collections::{BTreeMap, HashMap};
 use std::process::Stdio;
@@ -41,15 +40,15 @@ use metrifold_testing::{
 
 use crate::components::FOR_TESTS;
 
-/// What a test does through the sources of its topology, by name of the source; names are unique
+/// Channels by which a test orders its topology's sources, by name of the source. Names are unique
 /// in this process.
 static SOURCES: LazyLock<Mutex<HashMap<String, UnboundedSender<Order>>>> =
     LazyLock::new(Mutex::default);
-/// What came to the sinks, by name of the sink: the name and the path of each series.
+/// Series received by each sink, by name of the sink.
 static SINKS: LazyLock<Mutex<HashMap<String, Seen>>> = LazyLock::new(Mutex::default);
-/// Names and paths of series.
+/// Name and path of each series.
 type Seen = Vec<(String, String)>;
-/// How often a component was built, by name.
+/// Number of times that a component was built, by name.
 static BUILT: LazyLock<Mutex<HashMap<String, usize>>> = LazyLock::new(Mutex::default);
 
 fn built(id: &str) -> usize {
@@ -68,13 +67,13 @@ fn received(sink: &str) -> Seen {
 }
 
 enum Order {
-    /// Sends series of these names; tells the outcome.
+    /// Sends series with these names, and reports the outcome.
     Send(Vec<String>, oneshot::Sender<Result<Outcome, SendError>>),
     Fail,
     Panic,
 }
 
-/// A source that does what the test orders.
+/// A source that follows the orders of a test.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TestSource {}
@@ -132,7 +131,7 @@ impl Source<Metrics> for Ordered {
     }
 }
 
-/// A transform that appends its name to the label `path`, or does what its mode says.
+/// A transform that appends its name to the label `path`, or acts according to its mode.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TestTransform {
@@ -146,15 +145,15 @@ enum Mode {
     /// Appends its name.
     #[default]
     Tag,
-    /// Leaves everything as it is.
+    /// Passes everything unchanged.
     Pass,
-    /// Drops series whose name ends with an odd number.
+    /// Drops series whose name ends in an odd number.
     Drop,
-    /// Sends even ones to the output `even` and odd ones to the output `odd`.
+    /// Sends even series to the output `even` and odd ones to `odd`.
     Fork,
-    /// Emits the batch twice, marked with 1 and 2.
+    /// Emits the batch twice, marked 1 and 2.
     Twice,
-    /// Panics on a series named `poison`, refuses one named `refused`.
+    /// Panics on a series named `poison`, and refuses one named `refused`.
     Strict,
 }
 
@@ -194,7 +193,7 @@ fn text(bytes: Option<&[u8]>) -> String {
     String::from_utf8(bytes.unwrap_or_default().to_vec()).unwrap()
 }
 
-/// Appends `mark` to the path of all series, and keeps those that `keep` keeps.
+/// Appends `mark` to the path of all series, and keeps those for which `keep` returns true.
 fn edit(mut batch: Batch, mark: Option<&str>, keep: impl Fn(&str) -> bool) -> Batch {
     let (name, path) = (Name::new("__name__"), Name::new("path"));
     let edited = batch.edit(|arena| {
@@ -248,16 +247,17 @@ impl Tester {
     }
 }
 
-/// A sink that collects, and dies of series named `fail-` or `panic-` and its own name.
+/// A sink that collects series, and dies of one named `fail-` or `panic-` followed by the sink's
+/// name.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TestSink {
     #[serde(default)]
     required: bool,
-    /// How often it cannot be built after the first time.
+    /// Number of failing builds after the first.
     #[serde(default)]
     broken: usize,
-    /// Whether its own transform is strict.
+    /// Whether the sink's own transform is strict.
     #[serde(default)]
     strict: bool,
 }
@@ -337,7 +337,7 @@ macro_rules! register {
 }
 register!(Source, Transform, Sink);
 
-/// A topology in this process. `ID` in its configuration makes names unique.
+/// A topology in this process. `ID` in its configuration is replaced, so that names are unique.
 struct Graph {
     id: usize,
     running: Running,
@@ -394,7 +394,7 @@ impl Graph {
             .unwrap()
     }
 
-    /// The value of a line of the metrics page that begins and goes on with these texts.
+    /// Value of a line of the metrics page that begins with `name` and contains all `parts`.
     fn metric(&self, name: &str, parts: &[&str]) -> f64 {
         let page = self.running.telemetry().render();
         let parts: Vec<_> = parts.iter().map(|part| self.name(part)).collect();
@@ -415,16 +415,16 @@ impl Graph {
     }
 }
 
-/// A graph as the naive evaluation sees it.
+/// A graph for the naive evaluation.
 #[derive(Debug, Default)]
 struct Model {
-    /// By name: the mode and the inputs.
+    /// Mode and inputs, by name.
     transforms: BTreeMap<String, (Mode, Vec<String>)>,
     sinks: BTreeMap<String, Vec<String>>,
 }
 
 impl Model {
-    /// What a component's output carries on to everything behind it, edge by edge.
+    /// Passes series from an output to everything behind it, edge by edge.
     fn follow(&self, output: &str, series: &Seen, arrived: &mut BTreeMap<String, Seen>) {
         for (sink, inputs) in &self.sinks {
             if inputs.iter().any(|input| input == output) {
@@ -642,7 +642,7 @@ async fn an_optional_sink_that_dies_is_built_anew_and_what_it_took_along_is_coun
             graph.metric("metrifold_component_up", &["bad-ID"]) == 0.0
         })
         .await;
-        // It cannot be built at once, and what comes meanwhile waits for it.
+        // Its build fails at first, and the new batch waits for it.
         assert_eq!(
             graph.send("source-ID", &["c"]).await,
             Ok(Outcome::Delivered)
@@ -665,7 +665,7 @@ async fn an_optional_sink_that_dies_is_built_anew_and_what_it_took_along_is_coun
             let errors = graph.metric("metrifold_component_errors_total", &["bad-ID", kind]);
             assert_eq!(errors, 1.0, "{kind}");
         }
-        // The account balances: two series died with the sink.
+        // The account balances: two series were lost with the sink.
         let lost = graph.metric(
             "metrifold_component_discarded_samples_total",
             &["bad-ID", "sink_died"],
@@ -686,7 +686,7 @@ async fn a_required_sink_that_dies_has_the_sender_try_again() {
         let outcome = graph.send("source-ID", &[death]).await;
         let reason = graph.name("good-ID: sink died with the batch");
         assert_eq!(outcome, Ok(Outcome::failed(reason)));
-        // The next one waits until the sink is back.
+        // The next batch waits until the sink is back.
         assert_eq!(
             graph.send("source-ID", &["a"]).await,
             Ok(Outcome::Delivered)
@@ -792,7 +792,7 @@ async fn panics_cost_only_their_batch(config: &str, address: std::net::SocketAdd
         answers[3].1.contains("refused by a transform"),
         "{answers:?}"
     );
-    // A batch that is refused as a whole has reached nobody.
+    // A batch that is refused as a whole reaches no sink.
     for sink in ["behind-ID", "beside-ID"] {
         let names: Vec<_> = graph
             .received(sink)
@@ -861,7 +861,7 @@ fn a_request_that_is_under_way_is_answered_before_the_end() {
     endpoint.wait_requests(1);
     child.signal("INT");
     until_so("it shuts down", || child.log().contains("shutting down"));
-    // Others are told to come again, or find nobody.
+    // Late senders are refused, or cannot connect.
     let late = until("late senders are turned away", || {
         let answer = fetch(child.ingest, "/api/v1/write");
         match answer {
@@ -966,7 +966,7 @@ fn a_port_that_is_taken_is_named_and_nothing_is_started() {
     );
     assert!(line.contains("has this address"), "{log}");
     assert!(!log.contains("metrifold runs"), "{log}");
-    // What had been bound by then is free again.
+    // The addresses bound before the error are released.
     assert!(std::net::TcpListener::bind(other).is_ok());
 }
 
@@ -980,7 +980,7 @@ fn a_sink_that_lost_its_output_is_reported_and_the_rest_goes_on() {
     let mut sender = Sender::new(child.ingest);
     let mut time = 0;
     let lines = [("component_id", "lines")];
-    // Each batch kills it again, so that it is down most of the time.
+    // Each batch kills the sink again, so that it is down most of the time.
     let not_ready = until("it is not ready", || {
         time += 1;
         assert_eq!(sender.write(&body(&[one("up", time)])).status, 204);
@@ -1005,7 +1005,7 @@ fn a_sink_that_lost_its_output_is_reported_and_the_rest_goes_on() {
         "{died}"
     );
     until_so("it is built anew", || {
-        child.log().contains("component was built anew")
+        child.log().contains("component was rebuilt")
     });
     time += 1;
     assert_eq!(sender.write(&body(&[one("up", time)])).status, 204);

@@ -1,5 +1,5 @@
-//! The examples in `config/examples`: each is valid, none tolerates a key that nothing knows, each
-//! can be drawn, and the first one is run as a newcomer would.
+//! The examples in `config/examples`: each is valid, refuses unknown keys, and can be drawn; and
+//! the first one runs as in the quickstart.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -32,7 +32,7 @@ pub fn examples() -> BTreeMap<String, String> {
     examples
 }
 
-/// No variable is set: every one that an example uses has a default.
+/// No variable is set: every variable in an example has a default.
 fn no_variables(_: &str) -> Option<String> {
     None
 }
@@ -87,7 +87,7 @@ fn an_example_is_refused_only_for_the_files_that_it_names() {
 fn a_key_that_nothing_knows_is_refused_at_every_level_of_every_example() {
     for (name, text) in examples() {
         let mutations = unknown_keys(&text);
-        // The top, [api], and at least a source, a transform and a sink with their inline tables.
+        // The top, [api], and at least a source, a transform and a sink, with their inline tables.
         assert!(mutations.len() >= 6, "{name}: {}", mutations.len());
         for mutation in mutations {
             let found = metrifold_errors(&name, &mutation.text);
@@ -108,7 +108,7 @@ fn a_key_that_nothing_knows_is_refused_at_every_level_of_every_example() {
     }
 }
 
-/// The lines and messages of the errors that a text has when no files can be read.
+/// Lines and messages of the errors in a text when no files can be read.
 fn metrifold_errors(name: &str, text: &str) -> Vec<(Option<usize>, String)> {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join(name);
@@ -134,7 +134,7 @@ fn every_example_can_be_drawn_in_every_format() {
             let output = metrifold(&["graph", "-c", &name, "--format", format]);
             assert_eq!(output.status.code(), Some(0), "{name} {format}");
             let drawing = String::from_utf8(output.stdout).unwrap();
-            // What stands under other tables is no part of the graph.
+            // Other tables are no part of the graph.
             let of_components = ["[sources.", "[transforms.", "[sinks."];
             let headers = text.lines();
             let headers =
@@ -171,7 +171,7 @@ fn the_quickstart_carries_series_with_their_tenant_over_http_to_both_stand_ins()
             ..Default::default()
         }
     };
-    // The header names the tenant, whatever the labels claim.
+    // The header names the tenant, whatever the labels say.
     let status = quickstart.write(
         Some("team-a"),
         vec![
@@ -180,7 +180,7 @@ fn the_quickstart_carries_series_with_their_tenant_over_http_to_both_stand_ins()
         ],
     );
     assert_eq!(status, 204);
-    // Without it, a label splits the request, and the rest belongs to the default.
+    // Without the header, a label splits the request, and the rest belongs to the default tenant.
     let status = quickstart.write(
         None,
         vec![
@@ -201,7 +201,7 @@ fn the_quickstart_carries_series_with_their_tenant_over_http_to_both_stand_ins()
         r#"up{job="z",tenant_id="demo"} 4"#,
     ];
     for (path, expected) in [("/thanos", thanos), ("/additional", additional)] {
-        // Metrifold's own metrics are on the page, too.
+        // The page includes Metrifold's own metrics.
         let page = quickstart.page_with(path, |page| {
             page.contains("metrifold_build_info{")
                 && expected.iter().all(|line| page.lines().any(|l| l == *line))
@@ -237,10 +237,10 @@ fn the_quickstart_carries_series_with_their_tenant_over_http_to_both_stand_ins()
     assert_eq!(quickstart.stop(), Some(0));
 }
 
-/// The quickstart, running at addresses of the test's.
+/// The quickstart, running at reserved addresses.
 struct Quickstart {
     process: Process,
-    /// By what the file uses them for.
+    /// Addresses by their role in the file.
     addresses: BTreeMap<&'static str, SocketAddr>,
     _directory: tempfile::TempDir,
 }
@@ -263,7 +263,7 @@ impl Quickstart {
             text = text.replace(address, &own.to_string());
             addresses.insert(role, own);
         }
-        // Once is enough, and nothing is then under way when it is told to stop.
+        // One batch of its own metrics suffices, and none is in flight at the shutdown.
         assert!(text.contains("interval = \"2s\""));
         text = text.replace("interval = \"2s\"", "interval = \"1h\"");
         let directory = tempfile::tempdir().unwrap();
@@ -299,7 +299,7 @@ impl Quickstart {
         (answer.status, answer.text())
     }
 
-    /// The page, once it is as it should be.
+    /// The page, once it is complete.
     fn page_with(&self, path: &str, is_complete: impl Fn(&str) -> bool) -> String {
         until(&format!("{path} is complete"), || {
             let (status, page) = self.get("pages", path);
@@ -308,7 +308,7 @@ impl Quickstart {
         })
     }
 
-    /// Asks it to stop and returns its exit code.
+    /// Sends SIGTERM; returns the exit code.
     fn stop(mut self) -> Option<i32> {
         self.process.terminate().code()
     }

@@ -1,4 +1,4 @@
-//! Tenants that share a sink: one's trouble is not the others'.
+//! Tenants that share a sink: the failures of one do not affect the others.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use metrifold_testing::{
 
 use crate::in_process::Live;
 
-/// Who writes to a path of his own, and how the sink says whose a request is.
+/// Each tenant writes to a path of its own; the sink sends the tenant in a header.
 fn config(address: SocketAddr, url: &str, keys: &str) -> String {
     format!(
         r#"
@@ -40,8 +40,8 @@ fn config(address: SocketAddr, url: &str, keys: &str) -> String {
     )
 }
 
-/// The same with pauses of up to 2 s, for senders that are to be answered when what they sent is on
-/// disk, however slow that is.
+/// A configuration with pauses of up to 2 s, for senders that must be answered once their batch is
+/// on disk, however slow the disk is.
 fn patient(address: SocketAddr, url: &str, keys: &str) -> String {
     let text = config(address, url, keys).replace("\"50ms\"", "\"2s\"");
     text.replace(
@@ -63,7 +63,7 @@ fn write(sender: &mut Sender, tenant: &str, time: i64) -> u16 {
     sender.post(&format!("/of/{tenant}"), &[], &body).status
 }
 
-/// An endpoint that refuses some tenants and takes the others' requests.
+/// An endpoint that refuses some tenants and accepts the others' requests.
 fn refusing(refused: impl Fn(&str) -> Option<Reply> + Send + Sync + 'static) -> Endpoint {
     Endpoint::new(move |seen| match refused(of(seen)) {
         Some(reply) => Does::Answer(reply),
@@ -71,15 +71,15 @@ fn refusing(refused: impl Fn(&str) -> Option<Reply> + Send + Sync + 'static) -> 
     })
 }
 
-/// What the endpoint took of a tenant.
+/// Times of a tenant's samples that the endpoint has accepted.
 fn taken(endpoint: &Endpoint, tenant: &str) -> Vec<i64> {
     let accepted = endpoint.accepted().into_iter();
     let own = accepted.filter(|(name, _)| name == tenant);
     own.map(|(_, time)| time).collect()
 }
 
-/// Floods a sink as one tenant while another one writes, and returns how often the flood was
-/// taken.
+/// Floods a sink as one tenant while another one writes; returns the number of accepted requests of
+/// the flood.
 fn flooded(address: SocketAddr, others: impl FnOnce(&mut Sender)) -> usize {
     let done = AtomicBool::new(false);
     let bulk = (0..200).map(|n| {
@@ -176,16 +176,17 @@ fn a_flood_on_disk_does_not_hold_up_others_in_memory() {
             for time in 1..=100 {
                 assert_eq!(write(sender, "calm", time), 204, "beside {status}");
             }
-            // It is there at once, though much of the other is before it.
+            // The calm tenant's samples arrive at once, though much of the other tenant's was
+            // queued before.
             assert!(taken(&endpoint, "calm").into_iter().eq(1..=100), "{status}");
         });
-        // Both have their turns when all goes through the disk.
+        // With everything on disk, the two take turns.
         let queued = live.metric("metrifold_queue_disk_batches", &["z"]);
         assert!(queued >= loud as f64, "{queued} of {loud}");
         let memory = live.metric("metrifold_queue_bytes", &["z"]);
         assert!(memory <= 128.0 * 1024.0, "{memory}");
         assert_eq!(live.stop(), []);
-        // A restart changes nothing about it, and the flood ends.
+        // A restart changes nothing, and the flood ends.
         let live = Live::start(&text);
         let mut sender = Sender::new(address);
         for time in 101..=120 {
@@ -266,7 +267,7 @@ fn an_endpoint_that_fails_for_everybody_is_not_asked_by_everybody() {
         child.metric("metrifold_queue_disk_batches", &[]) >= 300.0
     });
     let asked = endpoint.count();
-    // All tenants together may be refused 50 times at once, and 50 times a second from then on.
+    // All tenants together may be refused 50 times at once, and 50 times per second after that.
     let most = 50 + 50 * (1 + begun.elapsed().as_secs() as usize);
     assert!(asked < most, "{asked} requests of 300 tenants, of {most}");
     endpoint.now(|_| 204);
@@ -281,7 +282,8 @@ fn tenants_whose_requests_are_never_answered_hold_up_nobody_else() {
         false => Does::from(204),
     });
     let (address, folder) = (free_address(), tempfile::tempdir().unwrap());
-    // An attempt takes far longer than the test, and there are as many as connections at first.
+    // Attempts time out far later than the test ends, and the mute tenants take all initial
+    // connections.
     let keys = "timeout = \"60s\"\nqueue = { type = \"disk\", store_after = \"0s\" }";
     let text = data_dir(folder.path()) + &config(address, &endpoint.url(), keys);
     let live = Live::start(&text);

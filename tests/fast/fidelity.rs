@@ -1,9 +1,8 @@
-//! What goes in comes out: remote write 1.0 and 2.0 through the binary to an endpoint that records
-//! every byte.
+//! Remote write 1.0 and 2.0 through the binary, to an endpoint that records every byte.
 //!
-//! Shown are bodies and headers that nobody touches, all four conversions with and without
-//! transforms on the way, the answers to the sender, the fallback from 2.0 to 1.0, and the cases
-//! of the Prometheus project's compliance suite for receivers that can be told from outside.
+//! Covered are bodies and headers that pass unchanged, all four conversions with and without
+//! transforms, the answers to the sender, the fallback from 2.0 to 1.0, and the cases of the
+//! Prometheus project's compliance suite for receivers that can be observed from outside.
 
 use metrifold_testing::messages::{BucketSpan, Count, Histogram, v1, v2};
 use metrifold_testing::series::{
@@ -14,23 +13,23 @@ use metrifold_testing::{Answer, Endpoint, Manner, Metrifold, Seen, request};
 const WRITE: &str = "/api/v1/write";
 const DISCARDED: &str = "metrifold_component_discarded_samples_total";
 
-/// A time of which no sample is too old for anybody.
+/// A timestamp that no receiver finds too old.
 const T: i64 = 1_790_000_000_000;
 
-/// A Metrifold with one source, optionally transforms, and one sink; and the sink's endpoint.
+/// A Metrifold with one source, optional transforms and one sink, and the sink's endpoint.
 struct Pipe {
     metrifold: Metrifold,
     endpoint: Endpoint,
 }
 
-/// What is on the way.
+/// Transforms between source and sink.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// Nothing.
+    /// None.
     Straight,
-    /// A tenant that is taken from a header, and a header to the endpoint; labels are not read.
+    /// A tenant from a header, which the sink sends as a header; labels are not read.
     TenantHeader,
-    /// A tenant with its label, and relabelling that drops a family and a label.
+    /// A tenant written into a label, and relabelling that drops a family and a label.
     Clean,
 }
 
@@ -100,12 +99,13 @@ impl Pipe {
         }
     }
 
-    /// Posts with these headers only.
+    /// Sends a request with exactly these headers.
     fn post(&self, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         request("POST", self.metrifold.ingest, WRITE, headers, body).unwrap()
     }
 
-    /// The sink's account: nothing waits, so what it received it has delivered or lost.
+    /// Checks that the sink's counters balance: nothing waits, so that everything received is
+    /// delivered or lost.
     fn check_ledger(&self) {
         let sink = [("component_id", "out")];
         let received = self
@@ -138,7 +138,7 @@ impl Pipe {
     }
 }
 
-/// As Prometheus sends them, and the tenant.
+/// The headers that Prometheus sends, and the tenant's.
 fn sender_headers<'a>(content_type: &'a str, version: &'a str) -> [(&'a str, &'a str); 5] {
     [
         ("content-type", content_type),
@@ -149,7 +149,7 @@ fn sender_headers<'a>(content_type: &'a str, version: &'a str) -> [(&'a str, &'a
     ]
 }
 
-/// Everything that both versions can hold. Labels are sorted.
+/// Series with everything that both versions can hold. Labels are sorted.
 fn common() -> Vec<Series> {
     vec![
         Series::named("http_requests_total")
@@ -185,7 +185,7 @@ fn common() -> Vec<Series> {
     ]
 }
 
-/// What only 2.0 can hold, beside the rest.
+/// Series with what only 2.0 can hold, beside the common ones.
 fn with_extras() -> Vec<Series> {
     let mut series = common();
     series.extend([
@@ -210,7 +210,7 @@ fn with_extras() -> Vec<Series> {
     series
 }
 
-/// What the transforms make of series.
+/// The series after the transforms of `Way::Clean`.
 fn cleaned(series: Vec<Series>) -> Vec<Series> {
     let kept = series
         .into_iter()
@@ -219,7 +219,7 @@ fn cleaned(series: Vec<Series>) -> Vec<Series> {
         .collect()
 }
 
-/// What 1.0 can hold of series.
+/// The part of the series that 1.0 can hold.
 fn narrowed(series: Vec<Series>) -> Vec<Series> {
     use prost::Message;
     let narrow = |mut series: Series| {
@@ -252,7 +252,7 @@ fn a_body_that_nobody_looks_into_leaves_byte_for_byte() {
     for way in [Way::Straight, Way::TenantHeader] {
         let pipe = Pipe::new(way, "auto", Manner::Honest);
 
-        // Not even labels in disorder and fields from the future are touched.
+        // Unsorted labels and unknown fields stay as they are.
         let mut message = to_v1(&common());
         message.timeseries[0].labels.reverse();
         let mut raw = prost::Message::encode_to_vec(&message);
@@ -331,7 +331,7 @@ fn version_1_stays_what_it_is_with_transforms_on_the_way() {
     assert!(!reply.speaks_of_written(), "{:?}", reply.headers);
     let captured = pipe.endpoint.only();
     same("1.0", &from_v1(&captured.v1()), &cleaned(common()));
-    // Also that of which no series came along.
+    // Metadata without series stays as well.
     assert_eq!(captured.v1().metadata, to_v1(&common()).metadata);
 }
 
@@ -340,7 +340,7 @@ fn version_2_stays_what_it_is_with_transforms_on_the_way() {
     let pipe = Pipe::new(Way::Clean, "auto", Manner::Honest);
     let reply = pipe.post_v2(&to_v2(&with_extras()));
     assert_eq!(reply.status, 204, "{}", reply.text());
-    // What relabelling drops was accepted all the same.
+    // Series that relabelling drops count as written.
     assert_eq!(reply.written(), Some(counts(&with_extras())));
     let captured = pipe.endpoint.only();
     same("2.0", &from_v2(&captured.v2()), &cleaned(with_extras()));
@@ -385,7 +385,7 @@ fn version_2_becomes_1_with_all_that_1_can_hold() {
             Some("0.1.0")
         );
         same("2.0 to 1.0", &from_v1(&captured.v1()), &expected);
-        // Histograms with buckets of one's own have no place in 1.0: that is accounted for.
+        // 1.0 cannot hold histograms with custom buckets: they are counted as lost.
         let labels = [
             ("component_id", "out"),
             ("reason", "not_in_remote_write_1.0"),
@@ -396,7 +396,8 @@ fn version_2_becomes_1_with_all_that_1_can_hold() {
     }
 }
 
-/// What the sender of [`with_extras`] hears if it goes to 1.0: all but one histogram is written.
+/// Checks the answer to the sender of [`with_extras`] if the endpoint gets 1.0: one histogram is
+/// not written.
 #[track_caller]
 fn without_custom_buckets(reply: &Answer, what: impl std::fmt::Debug) {
     assert_eq!(reply.status, 400, "{what:?}: {}", reply.text());
@@ -439,7 +440,7 @@ fn what_2_0_has_no_place_for_does_not_reach_its_endpoint() {
         std::slice::from_ref(&series),
     );
 
-    // Prometheus sends its metadata of 1.0 in requests of their own.
+    // Prometheus sends metadata of 1.0 in separate requests.
     let mut metadata = to_v1(&[series]);
     metadata.timeseries.clear();
     let reply = pipe.post_v1(&metadata);
@@ -490,7 +491,7 @@ fn what_an_endpoint_says_that_it_did_not_store_counts_as_lost() {
 
 #[test]
 fn metadata_of_a_family_reaches_all_its_series_and_comes_back_once() {
-    // Families as the text format of OpenMetrics names them.
+    // Family names as in OpenMetrics' text format.
     let metadata = |kind: i32, family: &str| v1::MetricMetadata {
         r#type: kind,
         metric_family_name: family.into(),
@@ -547,7 +548,8 @@ fn metadata_of_a_family_reaches_all_its_series_and_comes_back_once() {
     assert_eq!(pipe.post_v2(&to_v2(&with_metadata)).status, 204);
     let back = pipe.endpoint.only().v1().metadata;
     let names: Vec<&str> = back.iter().map(|m| m.metric_family_name.as_str()).collect();
-    // 2.0 does not say where a counter's or an info's family ends: its whole name is one.
+    // 2.0 does not tell the suffix of a counter or an info from its family, so that the whole name
+    // is used.
     let expected = [
         "build_info",
         "heat",
@@ -648,7 +650,7 @@ fn an_endpoint_that_does_not_take_2_0_gets_1_0_from_then_on() {
             &narrowed(sent),
         );
 
-        // Both batches lost a histogram to 1.0, the first of them only on its second attempt.
+        // Both batches lost a histogram in 1.0, the first of them on its second attempt only.
         let labels = [
             ("component_id", "out"),
             ("reason", "not_in_remote_write_1.0"),
@@ -661,7 +663,7 @@ fn an_endpoint_that_does_not_take_2_0_gets_1_0_from_then_on() {
 
 #[test]
 fn what_an_endpoint_swallows_is_never_acknowledged() {
-    // Told to speak 2.0 only, there is nothing to fall back to.
+    // With 2.0 as the only protocol there is no fallback.
     for manner in [Manner::OnlyV1, Manner::Swallowing] {
         let pipe = Pipe::new(Way::Straight, "2.0", manner);
         let reply = pipe.post_v2(&to_v2(&common()));
@@ -708,7 +710,7 @@ fn a_damaged_body_is_refused_by_whoever_looks_first() {
     }
 }
 
-/// A case of the compliance suite: what is sent, and why it is invalid if it is.
+/// A case of the compliance suite: series, and the reason why they are invalid, if they are.
 struct Case {
     name: &'static str,
     sent: Vec<Series>,
@@ -808,7 +810,7 @@ fn compliance_cases() -> Vec<Case> {
         timestamp: T,
         ..Histogram::default()
     };
-    // What is wrong with it is for the endpoint to say: histograms are not looked into.
+    // The endpoint judges it: the content of histograms is not checked.
     let bad_count = Histogram {
         count: Some(Count::Int(1_000_000)),
         ..series::integer_histogram(T)
@@ -957,7 +959,7 @@ fn compliance_cases() -> Vec<Case> {
         case("no labels", sample(&[])).invalid("missing_metric_name"),
     ]);
 
-    // Many at once, and everything at once.
+    // Many series, and everything in one request.
     let series = |n: i64| {
         let value = n.to_string();
         let series = Series::of(&[("__name__", "many"), ("n", &value)]);
@@ -1014,7 +1016,7 @@ fn the_compliance_suites_cases_come_out_as_they_went_in() {
             assert_eq!(reply.status, 204, "{name}: {}", reply.text());
             assert_eq!(reply.written(), Some(counts(&sent)), "{name}");
             if counts(&sent)[..2] == [0, 0] {
-                // Exemplars alone wait for a sample of their series.
+                // Exemplars without samples wait for a sample of their series.
                 assert_eq!(pipe.endpoint.take().len(), 0, "{name}");
                 continue;
             }
@@ -1037,7 +1039,7 @@ fn the_compliance_suites_cases_hold_for_1_0_as_far_as_it_can_say_them() {
         invalid,
     } in compliance_cases()
     {
-        // 1.0 has series that hold nothing, and no buckets of one's own.
+        // 1.0 allows series without samples, and has no custom buckets.
         let sayable = narrowed(sent.clone()) == sent;
         if !sayable || invalid == Some("no_samples") {
             continue;
@@ -1157,7 +1159,7 @@ fn requests_that_are_not_remote_write_are_refused_as_the_specification_says() {
         &[("content-type", TYPE_1), ("content-encoding", "snappy")],
         &one,
     );
-    // As Prometheus, which takes them for 1.0 and snappy.
+    // Taken for 1.0 and snappy, as Prometheus does.
     f(204, &[], &one);
     let spaced = "application/x-protobuf; proto=io.prometheus.write.v2.Request";
     f(

@@ -1,4 +1,4 @@
-//! A topology that runs in the test's own process and is reloaded there.
+//! A topology in the test's own process, with reloads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,11 +18,11 @@ use metrifold_testing::PATIENCE;
 pub struct Live {
     pub runtime: Runtime,
     running: Running,
-    /// How long replaced and removed components may take to end.
+    /// Longest time that replaced and removed components may take to end.
     pub limit: Duration,
 }
 
-/// Reads a configuration that is right.
+/// Reads a valid configuration.
 #[track_caller]
 pub fn config(text: &str) -> Arc<Config> {
     let environment = |_: &str| None;
@@ -61,19 +61,19 @@ impl Live {
         }
     }
 
-    /// Changes to a configuration that can be built.
+    /// Reloads with a configuration that can be built.
     #[track_caller]
     pub fn reload(&mut self, text: &str) -> Changes {
         self.try_reload(text).unwrap()
     }
 
-    /// Changes to another configuration, or says what stands against it.
+    /// Reloads with a configuration; returns the error if it is refused.
     #[track_caller]
     pub fn try_reload(&mut self, text: &str) -> Result<Changes, String> {
         self.try_apply(config(text))
     }
 
-    /// The same with a configuration that was read before.
+    /// Reloads with a configuration that was read before.
     pub fn try_apply(&mut self, config: Arc<Config>) -> Result<Changes, String> {
         let reload = self.running.reload(config, self.limit);
         self.runtime.block_on(reload).map_err(|errors| {
@@ -91,7 +91,7 @@ impl Live {
         self.running.telemetry().render()
     }
 
-    /// The sum of a metric over all its series that have all of these label values.
+    /// Sum of a metric over all series that have all of these label values.
     pub fn metric(&self, name: &str, values: &[&str]) -> f64 {
         let page = self.page();
         let lines = page.lines().filter(|line| {
@@ -105,7 +105,7 @@ impl Live {
             .sum()
     }
 
-    /// Whether the metrics page speaks of a component.
+    /// Whether the metrics page has series of a component.
     pub fn shows(&self, id: &str) -> bool {
         self.page().contains(&format!("component_id=\"{id}\""))
     }

@@ -1,9 +1,9 @@
-//! One sink's trouble is its own.
+//! Failures of one sink do not affect the others.
 //!
-//! Endpoints that refuse, hang, break off, talk nonsense or ask for patience stand beside healthy
-//! ones. Shown is what the sender is told, that the healthy endpoint gets every sample exactly
+//! Endpoints that refuse, hang, break off, answer nonsense or ask for a pause run beside healthy
+//! ones. Checked are the answers to the sender, that the healthy endpoint gets every sample exactly
 //! once and in order, that queues and memory stay within their bounds, that every sample is
-//! accounted for, and that nobody's credentials end up where they do not belong.
+//! accounted for, and that credentials go nowhere else.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -17,12 +17,12 @@ use metrifold_testing::{
     nobody, one, until, until_so,
 };
 
-/// A remote-write sink of `ingest`; `keys` are added to it.
+/// A remote-write sink of `ingest` with further keys.
 fn sink(name: &str, url: &str, keys: &str) -> String {
     config::sink(name, "ingest", url, keys)
 }
 
-/// Short, so that tests of it are; long enough for a healthy sink.
+/// Short for fast tests, and long enough for a healthy sink.
 const IMPATIENT: &str = "acknowledge_timeout = \"700ms\"";
 
 fn samples(name: &str, times: impl IntoIterator<Item = i64>) -> Vec<(String, i64)> {
@@ -32,7 +32,7 @@ fn samples(name: &str, times: impl IntoIterator<Item = i64>) -> Vec<(String, i64
         .collect()
 }
 
-/// An endpoint in each kind of trouble, by name.
+/// An endpoint for each kind of failure that may pass, by name.
 fn troubles() -> Vec<(&'static str, Endpoint)> {
     let garbage = || Does::Raw(b"\x00\xffthis is not HTTP\r\n\r\n".to_vec());
     let huge = || Reply::new(500).body(vec![b'x'; 4 << 20]);
@@ -68,7 +68,7 @@ fn troubles() -> Vec<(&'static str, Endpoint)> {
     ]
 }
 
-/// The same for answers about what is in a batch, which no retry can change.
+/// An endpoint for each refusal of a batch's content, which no retry can change.
 fn refusals() -> Vec<(&'static str, Endpoint)> {
     let say = |status| Endpoint::new(move |_| Reply::new(status).body("because of the weather"));
     vec![
@@ -88,14 +88,14 @@ fn an_optional_sink_in_any_trouble_changes_nothing_for_the_sender_and_the_other_
     let healthy = Endpoint::healthy();
     let mut config = ingest("") + &sink("healthy", &healthy.url(), "");
     for (at, url) in urls.iter().enumerate() {
-        // The pauses between two requests to a troubled endpoint do not matter here.
+        // The least pause between requests to a failing endpoint does not matter here.
         let keys = format!("{OPTIONAL}\nretry = {{ min_backoff = \"50ms\" }}");
         config += &sink(&format!("troubled-{at}"), url, &keys);
     }
     let child = Metrifold::start(&config);
     let mut sender = Sender::new(child.ingest);
     for time in 1..=50 {
-        // Those that hang do so until the test ends: an answer does not wait for them.
+        // Some endpoints hang until the test ends; the answer must not wait for them.
         expect(
             &sender.write(&body(&[one("up", time), one("down", time)])),
             204,
@@ -188,7 +188,7 @@ fn a_failure_that_may_pass_wins_over_a_refusal() {
     let child = Metrifold::start(&config);
     let mut sender = Sender::new(child.ingest);
     expect(&sender.write(&body(&[one("up", 1)])), 503);
-    // Once the trouble has passed, the refusal is what is left to tell.
+    // Once the failure has passed, the answer is the refusal.
     busy.now(|_| 204);
     expect(&sender.write(&body(&[one("up", 1)])), 400);
 }
@@ -229,7 +229,7 @@ fn retries_say_which_they_are_and_end_in_success() {
     }
 }
 
-/// So long that nothing is tried again within a test but what is tried again at once.
+/// Pauses so long that only immediate retries happen within a test.
 const PATIENT: &str = "retry = { min_backoff = \"60s\", max_backoff = \"60s\" }";
 
 #[test]
@@ -308,7 +308,7 @@ fn retry_after_is_honoured_in_seconds_and_as_a_date() {
     );
     let seen = endpoint.seen();
     assert!(seen[1].at - seen[0].at >= Duration::from_secs(1));
-    // Dates have whole seconds.
+    // HTTP dates have whole seconds.
     let date = httpdate::parse_http_date(&httpdate::fmt_http_date(date)).unwrap();
     assert!(seen[2].time >= date || seen[1].time >= date);
     assert_eq!(seen.len(), 3);
@@ -377,7 +377,7 @@ fn bulky(name: &str, time: i64, bytes: usize, random: &mut Random) -> Vec<u8> {
     body(&series.collect::<Vec<_>>())
 }
 
-/// What a sink has received, sent and discarded by its own account, in samples.
+/// Samples that a sink has received, sent and discarded, from its own counters.
 fn ledger(child: &Metrifold, sink: &str) -> (f64, f64, f64) {
     let sink = [("component_id", sink)];
     (
@@ -387,8 +387,8 @@ fn ledger(child: &Metrifold, sink: &str) -> (f64, f64, f64) {
     )
 }
 
-/// Sends 40 requests of some 8 KiB to a sink that hangs, then lets it go; returns the times of
-/// what arrived. The queue holds 64 KiB.
+/// Sends 40 requests of some 8 KiB to a hanging sink with a queue of 64 KiB, then releases it;
+/// returns the times of the samples that arrive.
 fn overflow(when_full: &str) -> Vec<i64> {
     let hanging = Endpoint::new(|seen| match seen.order {
         0 => Does::Hang(Reply::new(204)),
@@ -411,7 +411,7 @@ fn overflow(when_full: &str) -> Vec<i64> {
         let bytes = child.metric("metrifold_queue_bytes", &[("component_id", "out")]);
         assert!(bytes <= 65536.0, "{bytes}");
         if time == 1 {
-            // From here on the sink is busy with the first.
+            // From here on the sink has the first request in flight.
             hanging.wait_requests(1);
         }
     }
@@ -468,7 +468,7 @@ fn a_full_queue_that_blocks_has_senders_wait_and_then_try_again() {
         match answer.status {
             204 => taken.push(time),
             503 => {
-                // It is full, and nothing leaves it.
+                // The queue is full, and nothing leaves it.
                 let after: u64 = answer.header("retry-after").unwrap().parse().unwrap();
                 assert!((10..=30).contains(&after), "{after}");
             }
@@ -477,7 +477,7 @@ fn a_full_queue_that_blocks_has_senders_wait_and_then_try_again() {
         let bytes = child.metric("metrifold_queue_bytes", &[("component_id", "out")]);
         assert!(bytes <= 65536.0, "{bytes}");
         if taken.len() as i64 + 2 == time {
-            break; // It was full twice.
+            break; // two requests found a full queue
         }
     }
     assert!(taken.len() >= 2 && taken.len() < 10, "{taken:?}");
@@ -515,7 +515,7 @@ fn a_flood_at_a_dead_optional_sink_stays_within_its_memory() {
     }
     assert!(most <= 4.0 * 1048576.0, "{most}");
     assert!(most >= 2.0 * 1048576.0, "the queue was used: {most}");
-    // Some 50 MiB went through.
+    // Some 50 MiB were sent.
     let peak = child.memory("VmHWM");
     assert!(peak < 100 << 10, "{peak} KiB");
 }
@@ -530,7 +530,8 @@ fn many_small_requests_in_a_queue_take_no_more_memory_than_it_says() {
     let before = child.memory("VmRSS");
     let mut turn = 0;
     until_so("the queue is full", || {
-        // A connection each: what a connection reads into must not stay with the request.
+        // One connection per request: the read buffer of a connection must not stay with the
+        // request.
         for _ in 0..100 {
             expect(&Sender::new(child.ingest).write(&small), 204);
         }
@@ -543,7 +544,7 @@ fn many_small_requests_in_a_queue_take_no_more_memory_than_it_says() {
 
 #[test]
 fn small_batches_that_wait_decoded_do_not_hold_the_buffers_of_large_ones() {
-    // Nobody reads what the console prints, so that it blocks and batches wait, decoded.
+    // Nobody reads the console's output, so that it blocks, and decoded batches wait.
     let config = ingest("")
         + "[transforms.split]\ntype = \"route\"\ninputs = [\"ingest\"]\n"
         + "routes = { large = '{size=\"large\"}' }\n"
@@ -585,7 +586,7 @@ fn a_sink_goes_on_to_its_next_endpoint_when_one_fails() {
     }
     assert_eq!(third.accepted(), samples("up", 1..=10));
     assert_eq!(second.count(), 1, "a working endpoint is stayed with");
-    // When that fails, too, it goes round.
+    // When that one fails as well, the sink continues with the first.
     third.now(|_| 500);
     second.now(|_| 204);
     expect(&sender.write(&body(&[one("up", 11)])), 204);
@@ -597,7 +598,7 @@ fn source_to_list(urls: &[String]) -> String {
     config.replace("\"LIST\"", &format!("{urls:?}"))
 }
 
-/// What an endpoint in seeded trouble does next.
+/// The next reaction of an endpoint with seeded random failures.
 fn moody(seed: u64) -> impl Fn(&metrifold_testing::Seen) -> Does + Send + Sync + 'static {
     let random = Mutex::new(Random(seed));
     move |_| {
@@ -615,8 +616,8 @@ fn moody(seed: u64) -> impl Fn(&metrifold_testing::Seen) -> Does + Send + Sync +
     }
 }
 
-/// The first arrival of every sample, by series: that is what must be in order. A sample that
-/// arrives again was retried.
+/// The first arrival of every sample, by series, which must be in order. A sample that arrives
+/// again was retried.
 fn first_arrivals(endpoint: &Endpoint) -> BTreeMap<String, Vec<i64>> {
     let mut series: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     for (name, time) in endpoint.arrived() {
@@ -628,8 +629,8 @@ fn first_arrivals(endpoint: &Endpoint) -> BTreeMap<String, Vec<i64>> {
     series
 }
 
-/// Four tenants' senders at once, each with a series of its own; checks that each series arrives
-/// in order and whole.
+/// Runs senders of four tenants at once, each with a series of its own; checks that each series
+/// arrives complete and in order.
 fn order_holds(seed: u64, acknowledge: &str, keys: &str) -> usize {
     const TENANTS: usize = 4;
     const REQUESTS: i64 = 60;
@@ -765,7 +766,7 @@ fn thanos_has_stored_the_valid_part_when_it_answers_409() {
 
 #[test]
 fn an_endpoint_that_swallows_2_0_is_found_out_and_gets_1_0() {
-    // It answers 2xx and does not say what it wrote.
+    // It answers 2xx without the headers for written samples.
     let endpoint = Endpoint::healthy();
     let child = Metrifold::start(&(ingest("") + &sink("out", &endpoint.url(), "")));
     let mut sender = Sender::new(child.ingest);
@@ -783,7 +784,7 @@ fn an_endpoint_that_swallows_2_0_is_found_out_and_gets_1_0() {
     assert_eq!(versions, ["2.0.0", "0.1.0", "0.1.0"]);
     assert_eq!(seen[1].series(), seen[0].series());
 
-    // So it does when it says 415; and when it says how much it wrote, it is believed.
+    // The same after a 415; an endpoint that reports written samples is trusted.
     let strict = Endpoint::new(
         |seen| match seen.header("x-prometheus-remote-write-version") {
             Some("2.0.0") => 415,
@@ -812,7 +813,7 @@ fn an_endpoint_that_swallows_2_0_is_found_out_and_gets_1_0() {
 
 #[test]
 fn a_slow_end_of_an_answer_costs_its_own_sink_only() {
-    // The head is there at once, the body never ends.
+    // The head comes at once, the body never ends.
     let slow = Endpoint::new(|_| {
         let reply = Reply::new(200).body(vec![b'.'; 1 << 20]);
         Does::Trickle(reply, Duration::from_micros(200))
@@ -831,7 +832,7 @@ fn a_slow_end_of_an_answer_costs_its_own_sink_only() {
         expect(&sender.write(&body(&[one("up", time)])), 204);
     }
     assert_eq!(healthy.accepted(), samples("up", 1..=5));
-    // The status stands, whatever becomes of the body.
+    // The status counts, whatever happens to the body.
     assert_eq!(slow.wait_accepted(5), samples("up", 1..=5));
     until_so("all five count as delivered", || {
         let sent = [("component_id", "slow")];
@@ -883,7 +884,7 @@ fn senders_prove_who_they_are_and_their_credentials_go_no_further() {
             .filter(|(name, _)| name == "authorization");
         assert_eq!(given.count(), 1);
     }
-    // And an endpoint that quotes the credentials back has no say in it either.
+    // Nor do they show when an endpoint quotes them.
     endpoint.now(|_| 401);
     let answer = sender.post("/api/v1/write", &[("authorization", basic)], &request);
     expect(&answer, 503);
@@ -938,7 +939,7 @@ fn both_sides_can_ask_for_certificates() {
     assert!(plain.is_err(), "{plain:?}");
     assert_eq!(endpoint.count(), 1);
 
-    // A sink without a certificate, or without trust in the endpoint's, delivers nothing.
+    // A sink without a certificate, or without the endpoint's authority, delivers nothing.
     for keys in [
         format!("tls = {{ ca_file = {:?} }}", servers.ca()),
         format!("tls = {{ ca_file = {:?} }}", clients.ca()),
@@ -1049,7 +1050,7 @@ fn the_admin_address_tells_what_runs_and_what_waits() {
     ]);
     assert_eq!(edges, expected.as_array().unwrap());
     assert_eq!(child.get("/nowhere").status, 404);
-    // An answer to a question must not change anything.
+    // A read must not change anything.
     let posted = Sender::new(child.api).post("/api/v1/topology", &[], b"");
     assert_eq!(posted.status, 405);
 }
@@ -1119,7 +1120,7 @@ fn a_series_that_an_endpoint_fails_on_for_ever_is_isolated_and_the_lane_goes_on(
         });
         let mut seen = Vec::new();
         for sample in endpoint.accepted() {
-            // The control comes again.
+            // Control samples arrive again.
             if sample.1 > offset && !seen.contains(&sample) {
                 seen.push(sample);
             }

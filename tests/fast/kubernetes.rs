@@ -1,4 +1,4 @@
-//! What Kubernetes runs, in the whole program.
+//! Discovery of Kubernetes, in the whole program.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use metrifold_testing::{
     Authority, Endpoint, Kubernetes, Metrifold, Reply, cli, free_address, get, run, until_so,
 };
 
-/// The addresses of a list in the form of `http_sd`.
+/// Addresses in an `http_sd` list.
 fn listed(list: &str) -> Vec<String> {
     let list: Value = serde_json::from_str(list).unwrap_or_default();
     let groups = list.as_array().cloned().unwrap_or_default();
@@ -29,7 +29,7 @@ fn slice(cluster: &Kubernetes, addresses: &[(&str, &str)], port: u16) {
     cluster.put("endpointslices", slice);
 }
 
-/// A pod's environment: where the API server is, and the service account's folder.
+/// Environment of a pod: address of the API server, and the service account's folder.
 fn in_a_pod(cluster: &Kubernetes, authority: &Authority, token: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::copy(authority.ca(), folder.path().join("ca.crt")).unwrap();
@@ -71,7 +71,7 @@ fn a_pod_finds_targets_in_its_namespace_and_they_stay_while_the_api_server_is_aw
         "{:?}",
         cluster.asked()
     );
-    // The token is rotated, as a kubelet does it.
+    // The token is rotated, as a kubelet does.
     fs::write(account.path().join("token"), "another-token").unwrap();
     cluster.state().token = Some("another-token".to_owned());
     cluster.state().break_watches();
@@ -224,12 +224,12 @@ fn rules_of_objects_reach_their_tenants_and_one_that_is_wrong_costs_no_other() {
     };
     until_so("the good one is there", || holds("first").starts_with("a~"));
     program.until_logged("shop/two: ");
-    program.until_logged("shop/three: it has no label");
+    program.until_logged("shop/three: the object has no label");
     assert_eq!(
         (holds("second"), holds("third"), holds("fourth")),
         Default::default()
     );
-    // What was good stays when it comes to be wrong, and a change is published at once.
+    // Valid rules stay when their object becomes invalid, and other changes are published at once.
     cluster.put(
         "prometheusrules",
         rule("shop", "two", Some("b"), "second", "up"),
@@ -245,7 +245,7 @@ fn rules_of_objects_reach_their_tenants_and_one_that_is_wrong_costs_no_other() {
     );
     until_so("the other changes", || holds("changed").starts_with("a~"));
     assert!(holds("second").starts_with("b~"));
-    // An outage takes nothing.
+    // An outage removes nothing.
     let errors = || {
         let labels = [("error_type", "invalid")];
         program.metric("metrifold_component_errors_total", &labels)

@@ -1,11 +1,11 @@
-//! The layers: which crate may know which, and that the modules of each form no circle.
+//! Allowed dependencies between crates, and no cycles among the modules of a crate.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The crates of the machinery, from the bottom up: one may know those that stand before it in its
-/// own list alone. A new edge is a decision, which is taken here.
+/// The crates, from the bottom up, each with the only crates that it may depend on. A new
+/// dependency is a decision, which is recorded here.
 const LAYERS: [(&str, &[&str]); 24] = [
     ("base", &[]),
     ("model", &[]),
@@ -30,15 +30,22 @@ const LAYERS: [(&str, &[&str]); 24] = [
         "discovery",
         &["base", "codec", "expr", "files", "http", "telemetry"],
     ),
+    ("kubernetes", &["base", "discovery", "http"]),
     (
         "aiven",
-        &["base", "discovery", "files", "http", "telemetry"],
+        &[
+            "base",
+            "discovery",
+            "files",
+            "http",
+            "kubernetes",
+            "telemetry",
+        ],
     ),
     (
         "cloud_foundry",
         &["base", "discovery", "expr", "files", "http"],
     ),
-    ("kubernetes", &["base", "discovery", "http"]),
     (
         "engine",
         &[
@@ -83,7 +90,7 @@ const LAYERS: [(&str, &[&str]); 24] = [
             "telemetry",
         ],
     ),
-    // What tests of the whole program share: it knows nothing of the product's code.
+    // Helpers of tests of the whole program, without the product's code.
     ("testing", &[]),
 ];
 
@@ -127,7 +134,7 @@ fn the_modules_of_a_crate_form_no_circle() {
     check(&root().join("src"));
 }
 
-/// Fails on a circle among the modules at the top of a crate, tests aside.
+/// Fails on a cycle among the top-level modules of a crate, tests aside.
 fn check(src: &Path) {
     let mut sources = Vec::new();
     collect(src, &mut sources);
@@ -172,7 +179,7 @@ fn collect(folder: &Path, sources: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        // Tests may look at whatever they like.
+        // Tests may depend on any module.
         if ["tests", "testing"].contains(&&*stem) {
             continue;
         }
@@ -184,7 +191,7 @@ fn collect(folder: &Path, sources: &mut Vec<PathBuf>) {
     }
 }
 
-/// The modules at the top of the crate that a source names, up to its tests.
+/// Top-level modules of the crate that a source names in front of its tests.
 fn named(text: &str, is_top: bool) -> BTreeSet<String> {
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
     let code: String = text
@@ -199,7 +206,7 @@ fn named(text: &str, is_top: bool) -> BTreeSet<String> {
     };
     for root in roots {
         for (at, _) in code.match_indices(root) {
-            // `metrifold_crate::` would be no root; nor would `super::super::`.
+            // Excludes `metrifold_crate::` and `super::super::`.
             let before = code[..at].chars().next_back();
             if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
                 continue;
@@ -214,7 +221,7 @@ fn named(text: &str, is_top: bool) -> BTreeSet<String> {
     names
 }
 
-/// The first words of the elements of a list in braces.
+/// The first path segments of the elements of a list in braces.
 fn first_names(list: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut depth = 0;

@@ -1,7 +1,7 @@
-//! The ledger: what came to each sink and each of its tenants is what was delivered, dropped and
-//! queued, whatever has happened.
+//! The ledger balances in every situation: what each sink received, in total and by tenant, is
+//! delivered, dropped and queued.
 //!
-//! The program runs as a child, its command line beside it.
+//! The program runs as a child process, its command line beside it.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use metrifold_testing::{
     until_so,
 };
 
-/// What `ledger` with these arguments wrote, and its exit code.
+/// Runs `ledger` with these arguments; returns exit code, stdout and stderr.
 fn ask(child: &Metrifold, arguments: &[&str]) -> (i32, String, String) {
     let mut command = cli(&["ledger"]);
     command.args(arguments);
@@ -21,7 +21,7 @@ fn ask(child: &Metrifold, arguments: &[&str]) -> (i32, String, String) {
     (code, text(output.stdout), text(output.stderr))
 }
 
-/// The ledgers once nothing moves any more.
+/// The ledgers, once they balance.
 #[track_caller]
 fn balanced(child: &Metrifold) -> Ledgers {
     until("nothing moves", || {
@@ -47,7 +47,7 @@ fn batches(line: &Row) -> [i64; 4] {
     [received, delivered, dropped, queued]
 }
 
-/// What the metrics page says of the same, of all tenants or of one.
+/// The same numbers from the metrics page, for all tenants or for one.
 fn on_page(child: &Metrifold, sink: &str, tenant: Option<&str>) -> [i64; 4] {
     let mut labels = vec![("component_id", sink)];
     labels.extend(tenant.map(|tenant| ("tenant", tenant)));
@@ -81,7 +81,7 @@ impl Paths {
         Self { sender, time: 0 }
     }
 
-    /// Writes so many batches of each tenant to each source.
+    /// Writes `count` batches of each tenant to each source.
     fn write(&mut self, count: usize) {
         for _ in 0..count {
             for tenant in TENANTS {
@@ -95,8 +95,8 @@ impl Paths {
     }
 }
 
-/// Two ways to the queue on disk, one without and one with edits; and a queue in memory at the end
-/// of each, which fills.
+/// Two sources with a queue on disk, one without and one with transforms, and with a small queue in
+/// memory for each, which fills.
 fn config(folder: &Path, disk: &str, oldest: &str, newest: &str) -> String {
     let mut text = format!("data_dir = {folder:?}\n[ledger]\ntenants = 2\n");
     for source in ["plain", "edited"] {
@@ -144,7 +144,7 @@ fn the_ledger_balances_whatever_happens() {
     let mut child = Metrifold::start(&config(&down));
     let mut paths = Paths::new(&child);
 
-    // Nothing has been dropped yet.
+    // Nothing is dropped yet.
     paths.write(1);
     let ledgers = balanced(&child);
     assert_eq!(batches(&sink(&ledgers, "disk").total), [6, 0, 0, 6]);
@@ -157,7 +157,7 @@ fn the_ledger_balances_whatever_happens() {
         assert_eq!(batches(line), [2, 0, 0, 2], "{line:?}");
     }
 
-    // Once it is known that nothing gets through, what goes to disk is counted first.
+    // Batches are counted before they go to disk, once the endpoint is known to fail.
     until_so("the disk is in use", || {
         child.metric(
             "metrifold_component_retries_total",
@@ -167,7 +167,7 @@ fn the_ledger_balances_whatever_happens() {
     let uncounted = |ledgers: &Ledgers| sink(ledgers, "disk").total.received.uncounted_batches;
     let before = uncounted(&balanced(&child));
 
-    // Memory is full, and each of its queues drops by its policy.
+    // Memory is full, and each queue in memory drops according to its policy.
     paths.write(19);
     let ledgers = balanced(&child);
     assert_eq!(uncounted(&ledgers), before);
@@ -184,7 +184,7 @@ fn the_ledger_balances_whatever_happens() {
         assert_eq!(full > 0, name != "disk", "{sink:?}");
         assert_eq!(sink.across_restarts, name == "disk");
     }
-    // The page says the same: two tenants by name, the third among the others.
+    // The page agrees: two tenants by name, the third among the others.
     for name in ["disk", "oldest", "newest"] {
         let total = batches(&sink(&ledgers, name).total);
         assert_eq!(on_page(&child, name, None), total, "{name}");
@@ -198,7 +198,7 @@ fn the_ledger_balances_whatever_happens() {
         assert_eq!(other[0], total[0] / 3, "{name}");
     }
 
-    // A table of one sink, with one tenant by name.
+    // A table of one sink, with one named tenant.
     let (code, out, _) = ask(&child, &["--sink", "newest", "--tenants", "1"]);
     assert_eq!(code, 0);
     let rows: Vec<&str> = out
@@ -217,7 +217,7 @@ fn the_ledger_balances_whatever_happens() {
     let (_, out, _) = ask(&child, &["--sink", "oldest"]);
     assert!(out.contains("not counted: 60 of 60 batches"), "{out}");
 
-    // A sink is replaced while its queue is full; its successor delivers.
+    // A sink is replaced while its queue is full; its successor delivers the batches.
     newest.release();
     let before = batches(&sink(&balanced(&child), "oldest").total);
     let replaced =
@@ -259,7 +259,7 @@ fn the_ledger_balances_whatever_happens() {
         total.queued.batches == 0 && lost == 2
     });
 
-    // What is on disk is known across a crash.
+    // Batches on disk are accounted for across a crash.
     until_so("all of it is on disk", || {
         child.metric("metrifold_queue_disk_batches", &[("component_id", "disk")]) == 121.0
     });
@@ -276,7 +276,7 @@ fn the_ledger_balances_whatever_happens() {
     assert_eq!(batches(&sink(&ledgers, "oldest").total), [0; 4]);
     assert_eq!(on_page(&child, "disk", None), [121, 0, 0, 121]);
 
-    // And it is delivered in the end.
+    // They are delivered in the end.
     let healthy = Endpoint::healthy();
     std::fs::write(file(&child), child.complete(&config(&healthy.url()))).unwrap();
     until_so("the disk has drained", || {
@@ -287,7 +287,7 @@ fn the_ledger_balances_whatever_happens() {
     assert_eq!((disk.oldest_seconds, disk.drain_seconds), (None, Some(0.0)));
     assert_eq!(on_page(&child, "disk", None), [121, 121, 0, 0]);
 
-    // A restart begins a new page, on which nothing of that is received again.
+    // A restart starts a new page, on which these batches are not received again.
     child.signal("TERM");
     assert!(child.wait().success(), "{}", child.log());
     child.start_again();
@@ -308,7 +308,7 @@ fn samples_are_counted_unless_that_is_turned_off_and_what_passes_through_stays_a
             endpoint.url()
         )
     };
-    // Decoding would sort its labels.
+    // Decoding would sort the labels.
     let mut series = Series::new("up", &[(1, 1.0), (2, 2.0)]).label("a", "b");
     series.labels.reverse();
     let body = body(&[series, one("down", 1)]);
@@ -332,7 +332,7 @@ fn samples_are_counted_unless_that_is_turned_off_and_what_passes_through_stays_a
 #[test]
 fn transforms_that_lead_to_no_sink_are_not_run() {
     let endpoint = Endpoint::healthy();
-    // Were they run, the batch would be decoded for them, and so be counted.
+    // If they ran, the batch would be decoded and counted.
     let child = Metrifold::start(&format!(
         "[sources.a]\ntype = \"remote_write\"\naddress = \"INGEST\"\ncount_samples = false\n\
          [transforms.first]\ntype = \"relabel\"\ninputs = [\"a\"]\n\
@@ -374,5 +374,5 @@ fn who_asks_for_what_there_is_not_is_told_so() {
     let output = run(&mut cli(&["ledger", "--address", &nobody]));
     assert_eq!(output.status.code(), Some(1));
     let err = String::from_utf8(output.stderr).unwrap();
-    assert!(err.contains("cannot be asked"), "{err}");
+    assert!(err.contains("cannot reach"), "{err}");
 }

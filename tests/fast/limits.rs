@@ -1,5 +1,5 @@
-//! Limits of what tenants send, as a transform and under `[tenants.NAME]`: what is refused, what is
-//! left out, what senders hear, what is counted; and replicas of which one is listened to.
+//! Limits of tenants, as a transform and under `[tenants.NAME]`: refusals, series left out, answers
+//! to senders, counts; and deduplication of replicas.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use metrifold_testing::{
     Answer, Endpoint, Manner, Metrifold, Reply, Sender, Series, body, body_v2, expect, until,
 };
 
-/// So many series, of a sample each.
+/// `count` series with one sample each.
 fn numbered(count: usize) -> Vec<Series> {
     let one = |number: usize| {
         let labels = [("__name__", "up"), ("n", &*number.to_string())];
@@ -16,7 +16,7 @@ fn numbered(count: usize) -> Vec<Series> {
     (0..count).map(one).collect()
 }
 
-/// A source, `tenant` by a header, a transform behind it, and an endpoint.
+/// A source, `tenant` with a header, one more transform, and a sink to an endpoint.
 fn config(kind: &str, keys: &str, endpoint: &Endpoint) -> String {
     let endpoint = endpoint.url();
     format!(
@@ -45,7 +45,7 @@ fn send_v2(gateway: &Metrifold, tenant: &str, series: &[Series]) -> Answer {
     Sender::new(gateway.ingest).post("/api/v1/write", &headers, &body_v2(series))
 }
 
-/// How many series have come to the endpoint.
+/// Number of series that the endpoint has received.
 fn arrived(endpoint: &Endpoint) -> usize {
     endpoint.seen().iter().map(|seen| seen.series().len()).sum()
 }
@@ -192,7 +192,7 @@ fn of_two_senders_one_is_listened_to_until_it_is_silent() {
     let answer = send_v2(&gateway, "acme", &[of("eu", "b")]);
     expect(&answer, 202);
     assert_eq!(answer.written(), Some([1, 0, 0]));
-    // Another tenant, and another cluster, elect for themselves.
+    // Other tenants and other clusters have elections of their own.
     expect(&send(&gateway, "zeta", &[of("eu", "b")]), 204);
     expect(&send(&gateway, "acme", &[of("us", "b")]), 204);
     expect(

@@ -1,4 +1,4 @@
-//! Everything that needs the program and loopback, and nothing else.
+//! Tests that need only the program and loopback.
 
 mod access;
 mod acknowledge;
@@ -21,6 +21,7 @@ mod engine;
 mod examples;
 mod fairness;
 mod fidelity;
+mod http2;
 mod in_process;
 mod isolation;
 mod kubernetes;

@@ -1,11 +1,11 @@
-//! What Marathon runs, in the whole program.
+//! Discovery of Marathon, in the whole program.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-use metrifold_testing::{Endpoint, Metrifold, Reply, Seen, cli, free_address, run, until_so};
+use metrifold_testing::{Does, Endpoint, Metrifold, Reply, Seen, cli, free_address, run, until_so};
 
 fn app(id: &str, tasks: Value) -> Value {
     json!({ "id": id, "labels": { "team.name": "a" }, "container": { "docker": { "image": "prom:3" } },
@@ -23,7 +23,7 @@ fn reply(body: &Value) -> Reply {
     reply.body(body.to_string())
 }
 
-/// A master that knows these applications.
+/// A master with these applications.
 fn serve(seen: &Seen, apps: &[Value]) -> Reply {
     let path = seen.path.trim_start_matches("/marathon");
     if path == "/v2/apps/?embed=apps.tasks" {
@@ -91,7 +91,7 @@ fn tasks_are_found_at_whichever_master_answers() {
         "__meta_marathon_port_index": "0"
     });
     assert!(labels(&child).contains(&expected), "{:?}", labels(&child));
-    // The one that answered is asked alone, until it does not answer any more.
+    // Only the master that answered is queried, until it fails.
     let asked = other.count();
     master.wait_requests(master.count() + 3);
     assert_eq!(other.count(), asked);
@@ -99,13 +99,56 @@ fn tasks_are_found_at_whichever_master_answers() {
     master.now(|_| 502);
     other.now(move |seen| serve(seen, &moved));
     until_has(&child, &["h3:1"]);
-    // Nothing runs any more: that is not believed.
+    // An empty list is not believed.
     other.now(move |seen| serve(seen, &[second[1].clone()]));
     until_so("it is stale", || {
         let found = child.get("/api/v1/discovery?provider=m").json();
         found["providers"][0]["last_error"]["reason"] == "empty"
     });
     until_has(&child, &["h3:1"]);
+}
+
+#[test]
+fn a_master_that_redirects_is_passed_over_and_while_none_answers_one_application_is_enough() {
+    let apps = [
+        app("/a", json!([task("/a", "a1", "h1", &[1])])),
+        app("/b", json!([task("/b", "b1", "h2", &[2])])),
+        app("/c", json!([task("/c", "c1", "h3", &[3])])),
+    ];
+    let standby = Endpoint::new(|_| Reply::new(302).header("location", "http://leader/v2/apps"));
+    let (first, second) = (apps.clone(), apps);
+    let leader = Endpoint::new(move |seen| serve(seen, &first));
+    let servers = [standby.url_of(""), leader.url_of("")];
+    let keys = "apps = [\"/a\", \"/b\", \"/c\"]\ntimeout = \"300ms\"";
+    let child = Metrifold::start(&provider(&servers, keys));
+    let all = ["h1:1", "h2:2", "h3:3"];
+    until_has(&child, &all);
+    // Both hang: nobody waits for three applications at two masters, one after another.
+    for master in [&standby, &leader] {
+        master.now(|_| Does::Hang(Reply::new(204)));
+    }
+    let failing = || {
+        let found = child.get("/api/v1/discovery?provider=m").json();
+        found["providers"][0]["failing"].clone()
+    };
+    until_so("no master answers", || failing()[0]["source"] == "masters");
+    let asked = leader.count();
+    leader.wait_requests(asked + 3);
+    let paths: Vec<String> = leader.seen()[asked..]
+        .iter()
+        .map(|it| it.path.clone())
+        .collect();
+    assert!(paths.iter().all(|path| path == "/v2/apps/a"), "{paths:?}");
+    until_has(&child, &all);
+    // One that may not be read costs no other.
+    let moved = [app("/b", json!([task("/b", "b2", "h4", &[4])]))];
+    leader.now(move |seen| match seen.path.as_str() {
+        "/v2/apps/a" => Reply::new(403),
+        "/v2/apps/b" => serve(seen, &moved),
+        _ => serve(seen, &second),
+    });
+    until_has(&child, &["h1:1", "h3:3", "h4:4"]);
+    assert_eq!(failing()[0]["reason"], "credentials");
 }
 
 #[test]

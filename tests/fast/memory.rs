@@ -1,5 +1,5 @@
-//! The memory of the process: what is refused when it is short, what never is, and that it stays
-//! below its limit under a flood.
+//! The memory of the process: which requests are refused when it is short, which never are, and
+//! that it stays below its limit under a flood.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use metrifold_testing::{
 
 use crate::in_process::Live;
 
-/// A request of about so many bytes that cannot be compressed.
+/// A request of about `bytes` bytes that does not compress.
 fn bulky(bytes: usize, random: &mut Random) -> Vec<u8> {
     let series = (0..bytes / 400).map(|n| {
         let value: String = (0..400)
@@ -154,7 +154,7 @@ fn those_whom_nobody_promised_anything_are_refused_first() {
             .replace("[\"*ed\"]", "[\"promised\", \"received\", \"optional\"]"),
     );
     let live = Live::start(&config);
-    // Two requests of 40 KiB each, compressed and decoded, are more than three quarters.
+    // Two requests of 40 KiB, compressed and decoded, take more than three quarters of the bound.
     let half = bulky(40 << 10, &mut Random(5));
     let small = bulky(12 << 10, &mut Random(6));
     let first = {
@@ -232,7 +232,7 @@ fn a_request_of_too_many_series_is_refused_by_name_and_before_it_is_worked_on() 
         );
         expect(&Sender::new(address).write(&up(1)), 204);
     }
-    // A body and what it decodes to, and next to nothing else.
+    // The body and its decoded form, and hardly anything else.
     let grown = child.memory("VmHWM").saturating_sub(before) >> 10;
     assert!(grown < 400, "{grown} MiB");
 }
@@ -245,7 +245,7 @@ fn callers_leave_descriptors_to_files_and_those_who_do_nothing_keep_nobody_out()
         "[sources.a]\ntype = \"remote_write\"\naddress = \"INGEST\"\n",
         sink("z", "a", &healthy.url(), ""),
     );
-    // Both limits: there is nothing to raise.
+    // Soft and hard limit: it cannot be raised.
     let child = Metrifold::start_after("ulimit -n 200", &config);
     let silent = |address| -> Vec<_> {
         let open = |_| std::net::TcpStream::connect(address).unwrap();
@@ -296,7 +296,7 @@ fn callers_that_come_at_once_and_in_great_number_are_all_answered() {
         sender.begin("/api/v1/write", &[], &body).unwrap();
         sender
     };
-    // All of them have sent before the first looks for its answer.
+    // All requests are sent before the first answer is read.
     let mut senders: Vec<_> = (0..600).map(send).collect();
     for (n, sender) in senders.iter_mut().enumerate() {
         let answer = sender

@@ -1,4 +1,4 @@
-//! The metrics page: whether all of it is in the table, and what Prometheus' own tool says of it.
+//! The metrics page matches the table of metrics, and passes Prometheus' own checker.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -8,10 +8,10 @@ use metrifold_telemetry::Metric;
 use metrifold_testing::config::{ingest, sink};
 use metrifold_testing::{Endpoint, Metrifold, Sender, expect, nobody, until_so, up};
 
-/// The metric of which `promtool` does not like the name, which the Observatorium proposal gives.
+/// The metric whose name `promtool` dislikes; the Observatorium proposal defines it.
 const EXCEPTION: &str = "remote_write_requests_count";
 
-/// A process that has received, delivered, retried, stored and lost something.
+/// A process that has received, delivered, retried, stored and lost batches.
 fn busy(endpoint: &Endpoint) -> Metrifold {
     let away = "required = false\nqueue = { type = \"disk\" }";
     let config = format!(

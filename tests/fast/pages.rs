@@ -1,8 +1,8 @@
-//! Pages of the documentation that show commands and what these print.
+//! Pages of the documentation that show commands with their output.
 
 use std::process::Output;
 
-/// Words of a command line that has no other quotes than single ones.
+/// Words of a command line, which has single quotes only.
 fn words(line: &str) -> Vec<&str> {
     let mut words = Vec::new();
     for (at, part) in line.split('\'').enumerate() {
@@ -14,7 +14,7 @@ fn words(line: &str) -> Vec<&str> {
     words
 }
 
-/// Both streams of a command.
+/// Stderr and stdout of a command.
 pub fn printed(output: &Output) -> String {
     let streams = [&output.stderr, &output.stdout];
     streams
@@ -22,8 +22,8 @@ pub fn printed(output: &Output) -> String {
         .concat()
 }
 
-/// Runs every command of a page, which has to print what the page shows and to fail where `failed`
-/// says so of that. Returns how many there are.
+/// Runs every command on a page and compares its output with the page. A command must fail if
+/// `failed` returns true for the shown output. Returns the number of commands.
 #[track_caller]
 pub fn shows_what_is_printed(page: &str, failed: impl Fn(&str) -> bool) -> usize {
     let mut shown = 0;

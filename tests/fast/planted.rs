@@ -1,9 +1,9 @@
 //! Secrets planted in every value of every example, which is then broken in every way: nothing that
-//! the program prints, serves or writes shows one.
+//! the program prints, serves or writes shows them.
 //!
-//! The suite of the components (`tests/conformance/secrets.rs`) plants what is declared as a secret.
-//! Here secrets stand where users put them by mistake: in URLs, under misspelt keys, instead of
-//! tables, in text that is no TOML.
+//! The suite of components (`tests/conformance/secrets.rs`) plants values of keys that are declared
+//! secret. Here secrets are where users put them by mistake: in URLs, under misspelt keys, in place
+//! of tables, in invalid TOML.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -22,13 +22,13 @@ use metrifold_testing::{
 use crate::components::components;
 use crate::examples::examples;
 
-/// What every planted text holds.
+/// Part of every planted text.
 const PLANTED: &str = "pl4nted";
 
 /// A planted number.
 const NUMBER: &str = "90314071";
 
-/// Text in which a secret is one wherever it stands, as TOML: nowhere in a URL may it be shown.
+/// TOML texts with a secret, which must not be shown anywhere in a URL.
 const URLS: &[&str] = &[
     r#""http://user:pl4nted@host:1/?key=pl4nted#pl4nted""#,
     r#""https://pl4nted@host:99999/""#,
@@ -40,7 +40,7 @@ const URLS: &[&str] = &[
     r#""${UNSET}${SECRET}""#,
 ];
 
-/// What no key takes: tables and lists with keys that nothing knows.
+/// Values that no key accepts: tables and lists with unknown keys.
 const STRANGE: &[&str] = &[
     r#"["http://user:pl4nted@host/"]"#,
     r#"[["pl4nted"]]"#,
@@ -51,7 +51,7 @@ const STRANGE: &[&str] = &[
     r#"{ unknown = { token = "pl4nted" } }"#,
 ];
 
-/// What is no TOML where a value belongs.
+/// Invalid TOML in place of a value.
 const BROKEN: &[&str] = &[
     r#""pl4nted"#,
     r#"'pl4nted"#,
@@ -67,14 +67,14 @@ const BROKEN: &[&str] = &[
     "",
 ];
 
-/// Every place of a value: where its key and where it is.
+/// Place of a value in a text, with the place of its key.
 struct Place {
     key: Option<Range<usize>>,
     value: Range<usize>,
-    /// Whether it is a text, or a list of such.
+    /// Whether the value is a text or a list of texts.
     is_text: bool,
     is_secret: bool,
-    /// What a list or table begins with.
+    /// The first character of a list or table.
     kind: Option<char>,
 }
 
@@ -117,7 +117,7 @@ fn places(text: &str) -> Vec<Place> {
     }
     let mut found = Vec::new();
     table(DeTable::parse(text).unwrap().get_ref(), false, &mut found);
-    // Tables and lists of tables with headers of their own have no value that could be replaced.
+    // Tables, and lists of tables, with headers cannot be replaced by a value.
     let has_header = |place: &Place| {
         let begins = place.value.start == 0 || text[..place.value.start].ends_with('\n');
         let rest = &text[place.value.start..];
@@ -132,13 +132,13 @@ fn replaced(text: &str, place: &Range<usize>, with: &str) -> String {
     format!("{}{with}{}", &text[..place.start], &text[place.end..])
 }
 
-/// All ways in which a text can be broken with a secret in it.
+/// All ways to break a text with a secret in it.
 fn damaged(text: &str) -> Vec<String> {
     let mut all = Vec::new();
     for place in places(text) {
         let mut values: Vec<&str> = [URLS, STRANGE, BROKEN].concat();
         let (plain, number) = (format!("\"{PLANTED}\""), NUMBER.to_owned());
-        // A word in the place of a text may be shown: it is told what is wrong with it.
+        // A plain word in place of a text may be shown, since the error quotes it.
         if !place.is_text || place.is_secret {
             values.extend([&*plain, "'''\npl4nted'''"]);
         }
@@ -153,7 +153,7 @@ fn damaged(text: &str) -> Vec<String> {
             for with in [&*plain, &number, "[\"pl4nted\"]", "{ a = \"pl4nted\" }"] {
                 all.push(replaced(&misspelt, &value, with));
             }
-            // Beside what is wrong, in a comment and in the same line.
+            // In a comment on the same line as the error.
             let comment = format!("{plain} # password: {PLANTED}\n");
             all.push(replaced(&misspelt, &value, &comment));
             all.push(replaced(
@@ -163,13 +163,13 @@ fn damaged(text: &str) -> Vec<String> {
             ));
         }
     }
-    // A key too many at every level, beside secrets that are where they belong.
+    // An unknown key at every level, beside secrets in their proper places.
     let everywhere = secret_everywhere(text);
     all.extend(unknown_keys(&everywhere).into_iter().map(|it| it.text));
     all
 }
 
-/// The text with every value that may be secret replaced, so that it is still right.
+/// The text with every value that may be secret replaced; it stays valid.
 fn secret_everywhere(text: &str) -> String {
     let mut text = text.to_owned();
     let mut places = places(&text);
@@ -204,7 +204,8 @@ fn errors_of_broken_examples_show_no_planted_secret() {
     let options = LoadOptions { environment: false };
     for (name, text) in texts {
         let mut damaged = damaged(&text);
-        // Each kind of damage meets each kind of value somewhere: not all of them everywhere.
+        // Each kind of damage meets each kind of value at least once; not all combinations are
+        // needed.
         let most = if text.len() > 10_000 { 30 } else { 100 };
         let step = damaged.len().div_ceil(most);
         damaged = damaged.into_iter().step_by(step).collect();
@@ -226,7 +227,7 @@ fn errors_of_broken_examples_show_no_planted_secret() {
                 }
             }
         }
-        // Some of what is planted is right where it stands.
+        // Some of the damaged texts are valid.
         assert!(
             refused * 10 > damaged.len() * 8,
             "{name}: {refused} of {}",
@@ -235,10 +236,10 @@ fn errors_of_broken_examples_show_no_planted_secret() {
     }
 }
 
-/// An example that runs at addresses of the test's, with secrets wherever it takes them.
+/// An example that runs at reserved addresses, with secrets wherever it accepts them.
 struct Planted {
     text: String,
-    /// Sources by address and path.
+    /// Name, address and path of each source.
     sources: Vec<(String, std::net::SocketAddr, String)>,
     endpoint: Endpoint,
     folder: tempfile::TempDir,
@@ -256,7 +257,7 @@ impl Planted {
         };
         planted.authority.issue("tls");
         let mut table: Table = text.parse().unwrap();
-        // The test's is added.
+        // The test adds its own.
         table.remove("api");
         for (name, value) in table.iter_mut() {
             if let Value::String(text) = value {
@@ -270,7 +271,7 @@ impl Planted {
                 let Value::Table(keys) = value else { continue };
                 planted.fit(keys);
                 if keys.get("type").and_then(Value::as_str) == Some("prometheus") {
-                    // That one takes no query.
+                    // This sink's endpoint takes no query.
                     keys.insert("endpoint".to_owned(), planted.endpoint.url_of("").into());
                 }
                 if let Some(kind) = kind {
@@ -296,7 +297,7 @@ impl Planted {
         }
     }
 
-    /// A file or folder of the test's in the place of one of the example.
+    /// The test's file or folder in place of one of the example's.
     fn path(&self, text: &str) -> Option<String> {
         let is_path = text.starts_with("/var/") || text.starts_with("/etc/");
         let path = PathBuf::from(text.trim_start_matches('/'));
@@ -318,7 +319,7 @@ impl Planted {
         Some(found.display().to_string())
     }
 
-    /// Puts addresses, files and URLs of the test's into a table.
+    /// Replaces addresses, files and URLs in a table by the test's.
     fn fit(&self, keys: &mut Table) {
         for (name, value) in keys.iter_mut() {
             let name = &**name;
@@ -354,7 +355,7 @@ fn each_text(value: &mut Value, visit: &mut dyn FnMut(&mut String)) {
     }
 }
 
-/// Gives a component the secrets that it takes.
+/// Adds all secrets that a component accepts.
 fn plant(kind: Kind, keys: &mut Table) {
     let name = keys["type"].as_str().unwrap().to_owned();
     let info = components().find(|info| info.kind == kind && info.name == name);
@@ -388,7 +389,7 @@ fn table(pairs: &[(&str, &str)]) -> Value {
     Value::Table(pairs.collect())
 }
 
-/// An endpoint that shows to everybody what it was told, and fails in turn.
+/// An endpoint that echoes requests in its answers, and fails in turn.
 fn echo(seen: &Seen) -> Reply {
     let headers = seen.headers.iter();
     let mut body: String = headers
@@ -403,7 +404,7 @@ fn echo(seen: &Seen) -> Reply {
     }
 }
 
-/// What shows what the program knows.
+/// Pages that show state of the program.
 const PAGES: [&str; 6] = [
     "/",
     "/metrics",
@@ -413,8 +414,8 @@ const PAGES: [&str; 6] = [
     "/api/v1/dead-letters",
 ];
 
-/// What an example may be made of that is run here: what gets its data by request. Of all else the
-/// suite of the components says what it shows.
+/// Components that an example may have to be run here: those that get data by requests. The suite
+/// of components covers all others.
 const FED: [&str; 13] = [
     "blackhole",
     "console",
@@ -433,7 +434,7 @@ const FED: [&str; 13] = [
 
 fn is_fed(text: &str) -> bool {
     let table: Table = text.parse().unwrap();
-    // What tenants prove themselves by, the tests of access plant.
+    // The tests of access plant credentials of tenants.
     if table.contains_key("tenants") {
         return false;
     }
@@ -452,7 +453,7 @@ fn nothing_that_runs_shows_a_planted_secret() {
         .collect();
     assert!(run.len() >= 8, "{}", run.len());
     for (name, text) in run {
-        // The programs that it runs beside each other would be told apart by their fixed names.
+        // Fixed names would make programs that run beside each other collide.
         let planted = Planted::new(&text);
         let running = Metrifold::start_with(&planted.text, &["--log-level", "trace", "--no-watch"]);
         feed(&planted);
@@ -462,7 +463,7 @@ fn nothing_that_runs_shows_a_planted_secret() {
             let told = told.filter_map(|value| value.split(' ').nth(1));
             told.map(str::to_owned).collect()
         };
-        // Where certificates are asked for, nobody has one.
+        // Sources that require certificates are skipped.
         let sends = planted.text.contains("endpoint") && !planted.text.contains("client_ca_file");
         if sends {
             until_so("the endpoint is sent something", || {
@@ -523,10 +524,10 @@ fn command(running: &Metrifold, arguments: &[&str], check: &dyn Fn(&str, &str)) 
     }
 }
 
-/// Sends to all sources, with the right password and with a wrong one.
+/// Sends to all sources, with right and with wrong passwords.
 fn feed(planted: &Planted) {
     for (_, address, path) in &planted.sources {
-        // "user:pl4nted-password", "front-end:…" and a wrong one.
+        // "user:pl4nted-password", and "pl4nted:wrong".
         for credentials in ["dXNlcjpwbDRudGVkLXBhc3N3b3Jk", "cGw0bnRlZDp3cm9uZw=="] {
             let header = ("authorization", &*format!("Basic {credentials}"));
             for time in 1..=3 {
@@ -536,7 +537,7 @@ fn feed(planted: &Planted) {
         }
         for value in ["dXNlcjpwbDRudGVkLXBhc3N3b3Jk", "cGw0bnRlZDp3cm9uZw=="] {
             let header = ("authorization", &*format!("Basic {value}"));
-            // Under a tenant, a parameter that is not known is refused.
+            // With a tenant, an unknown parameter is refused.
             for parameter in [format!("&token={PLANTED}"), String::new()] {
                 let path = format!("{path}/api/v1/query?query=up{parameter}");
                 for _ in 1..=3 {
@@ -548,7 +549,7 @@ fn feed(planted: &Planted) {
     }
 }
 
-/// What was written to the data folder, and files for others.
+/// Files in the data folder, and files published for others.
 fn written(folder: &Path, check: &dyn Fn(&str, &str)) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -1,4 +1,4 @@
-//! `metrifold promql`: its page shows what it prints, and expressions come from stdin as well.
+//! `metrifold promql`: its page shows its real output, and expressions may come from stdin.
 
 use std::io::Write;
 use std::process::Stdio;

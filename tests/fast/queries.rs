@@ -1,5 +1,5 @@
-//! Queries through the program: what passes unchanged, what is refused, what is given up, and that a
-//! reload costs nobody an answer.
+//! Queries through the program: unchanged bodies, refusals, timeouts, and reloads that cost no
+//! answer.
 
 mod label_proxy;
 mod reload;
@@ -14,7 +14,7 @@ use metrifold_testing::{
     until_so,
 };
 
-/// A gateway in front of an endpoint, with further keys of the source and the sink.
+/// A gateway with an endpoint, and further keys of source and sink.
 fn gateway(source: &str, endpoint: &str, sink: &str) -> String {
     format!(
         "[sources.api]\ntype = \"prometheus_api\"\naddress = \"INGEST\"\n{source}\n\
@@ -27,7 +27,7 @@ fn ask(gateway: &Metrifold, method: &str, target: &str) -> Answer {
     request(method, gateway.ingest, target, &[], b"").unwrap()
 }
 
-/// An error is one of Prometheus' API, and says why.
+/// Checks for an error in the format of Prometheus' API, with a message.
 #[track_caller]
 fn expect_error(answer: &Answer, status: u16, error_type: &str) {
     expect(answer, status);
@@ -46,7 +46,7 @@ fn headers_of(seen: &Seen) -> Vec<(&str, &str)> {
 
 #[test]
 fn requests_and_answers_pass_as_they_are() {
-    // Not what its headers say: nobody on the way is to look into it.
+    // Not in the format that its headers name: nothing on the way may decode it.
     let body: Vec<u8> = (0..=255).cycle().take(100_000).collect();
     let answered = body.clone();
     let upstream = Endpoint::new(move |seen| {
@@ -201,7 +201,7 @@ fn what_is_no_query_is_refused_in_the_form_of_the_api() {
     for path in ["/", "/api/v1", "/api/v1/queries", "/api/v2/query", "/graph"] {
         let answer = ask(&gateway, "GET", path);
         match path {
-            // Nothing is below the root, which the listener knows.
+            // No source has paths below the root: the listener answers.
             "/" => expect(&answer, 404),
             _ => expect_error(&answer, 404, "not_found"),
         }
@@ -270,7 +270,7 @@ fn a_query_too_many_is_refused_at_once_and_takes_nobody_s_place() {
         assert_eq!(answer.header("retry-after"), Some("1"));
         assert!(started.elapsed() < Duration::from_secs(1));
     }
-    // What needs nobody behind is answered all the same.
+    // An answer that needs no upstream is given all the same.
     expect_error(&ask(&gateway, "GET", "/api/v1/nothing"), 404, "not_found");
     hanging.release();
     for waiting in waiting {
@@ -283,7 +283,7 @@ fn a_query_too_many_is_refused_at_once_and_takes_nobody_s_place() {
 #[test]
 fn a_caller_may_wait_for_less_time_and_says_so_in_the_url_or_in_a_form() {
     let hanging = hanging();
-    // Nothing but the parameter ends the wait.
+    // Only the parameter can end the wait.
     let gateway = Metrifold::start(&gateway("timeout = \"1h\"", &hanging.url_of(""), ""));
     let form = [("content-type", "application/x-www-form-urlencoded")];
     for (method, target, headers, body) in [
@@ -302,7 +302,7 @@ fn a_caller_may_wait_for_less_time_and_says_so_in_the_url_or_in_a_form() {
     }
     let seen = hanging.seen();
     assert_eq!(seen.last().unwrap().body, b"query=up&timeout=100ms");
-    // Nobody waits for longer than is configured.
+    // The configured timeout stays the upper bound.
     let short = Metrifold::start(&self::gateway(
         "timeout = \"100ms\"",
         &hanging.url_of(""),
@@ -334,12 +334,12 @@ fn queries_wait_for_their_turn_and_one_too_many_is_refused() {
     };
     let first = asking("a");
     hanging.wait_requests(1);
-    // One of these waits for its turn, and the line has no place for the other.
+    // One of these waits for its turn, and the queue has no room for the other.
     let rivals = [asking("a"), asking("a")];
     until_so("one too many is refused", || {
         rivals.iter().any(|rival| rival.is_finished())
     });
-    // Another tenant's turn is its own.
+    // Another tenant has turns of its own.
     let other = asking("b");
     hanging.wait_requests(2);
     hanging.release();
@@ -409,7 +409,8 @@ fn a_body_is_taken_up_to_its_limit_announced_or_not() {
     expect_error(&post(1025), 413, "bad_data");
     assert_eq!(upstream.take().len(), 0);
 
-    // In chunks, it is known only on the way. The endpoint waits for an end that never comes.
+    // A chunked body exceeds the limit only on the way. The endpoint waits for its end, which never
+    // comes.
     let hanging = Endpoint::new(|_| Does::Hang(Reply::new(200)));
     let chunked = Metrifold::start(&gateway(keys, &hanging.url_of(""), ""));
     let mut head =

@@ -1,4 +1,4 @@
-//! Queues on disk whose sink has another name: they are warned of, moved and removed.
+//! Queues on disk whose sink was renamed: the warning, moving and removing them.
 
 use std::process::Output;
 

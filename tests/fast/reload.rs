@@ -1,4 +1,4 @@
-//! A reload takes effect whole or not at all, and costs nobody anything that it does not have to.
+//! A reload takes effect as a whole or not at all, and affects only what it changes.
 //!
 //! Each scenario drives a topology in this process, with senders and endpoints on real sockets.
 
@@ -42,7 +42,7 @@ fn other_inputs_alone_leave_the_component_as_it_is() {
     assert_eq!(changes.to_string(), "rewired sinks.z");
     expect(&senders[0].write(&up(2)), 204);
     expect(&senders[1].write(&up(3)), 204);
-    // And back again.
+    // And back.
     live.reload(&config("a"));
     expect(&senders[0].write(&up(4)), 204);
     expect(&senders[1].write(&up(5)), 204);
@@ -81,7 +81,7 @@ fn a_source_with_other_keys_keeps_its_connections_and_answers_what_is_under_way(
     assert_eq!(changes.to_string(), "changed sources.a");
     endpoint.release();
     expect(&waiting.join().unwrap(), 204);
-    // A connection that was opened before.
+    // On a connection from before the reload.
     expect(&sender.write(&up(2)), 204);
     assert_eq!(endpoint.accepted(), ups(1..=2));
     assert_eq!(live.stop(), []);
@@ -119,7 +119,7 @@ fn a_source_may_move_to_another_address() {
     let waiting = write(old, 1);
     endpoint.wait_requests(1);
     live.reload(&config(new));
-    // It takes requests at once, while the old address still has one under way.
+    // It accepts requests at once, while the old address still has one in flight.
     let other = write(new, 2);
     endpoint.wait_requests(2);
     endpoint.release();
@@ -170,7 +170,7 @@ fn what_cannot_be_built_is_reported_whole_and_leaves_everything_as_it_was() {
         + &sink("z", "*", &nobody(), &unreadable)
         + &sink("y", "*", &nobody(), "");
     let config = crate::in_process::config(&wrong);
-    // It was there when the configuration was validated.
+    // The file existed when the configuration was validated.
     std::fs::remove_file(&file).unwrap();
     for _ in 0..3 {
         let errors = live.try_apply(config.clone()).unwrap_err();
@@ -191,10 +191,10 @@ fn what_cannot_be_built_is_reported_whole_and_leaves_everything_as_it_was() {
     for there in ["a", "z"] {
         assert_eq!(live.metric("metrifold_component_up", &[there]), 1.0);
     }
-    // What was bound for it is free again.
+    // The address bound for it is released.
     drop(TcpListener::bind(free).unwrap());
     drop(taken);
-    // Repaired, it is applied.
+    // Once repaired, it is applied.
     let changes = live.reload(&wrong.replace(&unreadable, ""));
     assert_eq!(
         changes.to_string(),
@@ -307,7 +307,7 @@ fn a_listener_may_widen_to_all_interfaces_and_narrow_again() {
             endpoint.wait_requests(requests);
         }
         live.try_reload(&(config(to, "") + &refused)).unwrap_err();
-        // It is undone: the one before goes on, and has its port for itself.
+        // The reload is undone: the previous listener goes on, and has its port to itself.
         assert!(TcpListener::bind(to).is_err() && TcpListener::bind(back).is_err());
         assert_eq!(
             live.reload(&config(to, "")).to_string(),
@@ -316,7 +316,7 @@ fn a_listener_may_widen_to_all_interfaces_and_narrow_again() {
         let other = write_again(local, 2 * turn as i64 + 1);
         requests += 1;
         if turn == 0 {
-            // The old one has a request under way, and the new one serves.
+            // The old listener has a request in flight while the new one serves.
             endpoint.wait_requests(requests);
             endpoint.release();
         }

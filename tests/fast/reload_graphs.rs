@@ -1,7 +1,7 @@
-//! After any sequence of edits, a running graph does what one does that was started fresh from the
-//! last valid configuration.
+//! After any sequence of edits, a running graph behaves like one started fresh from the last valid
+//! configuration.
 //!
-//! The components are the test's own: they say what they were built from and what came to them.
+//! The components are the test's own: they record from what they were built and what they received.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -28,36 +28,36 @@ use metrifold_testing::{Random, body, one, until_so};
 use crate::components::FOR_TESTS;
 use crate::in_process::Live;
 
-/// What a test sends through a source: the name of a series, and who wants to know the outcome.
+/// An order to a source: the name of the series to send, and the channel for its outcome.
 type Order = (String, oneshot::Sender<Outcome>);
 
-/// The sources that run, by name; names are unique in this process.
+/// Running sources by name; names are unique in this process.
 static SOURCES: LazyLock<Mutex<HashMap<String, Sender<Order>>>> = LazyLock::new(Mutex::default);
-/// What came to the sinks, by name: the names and the ways of series.
+/// Series received by each sink, by name of the sink: names and paths.
 static SINKS: LazyLock<Mutex<HashMap<String, Came>>> = LazyLock::new(Mutex::default);
 type Came = Vec<(String, String)>;
-/// How often a component was built, by name.
+/// Number of times that a component was built, by name.
 static BUILT: LazyLock<Mutex<HashMap<String, usize>>> = LazyLock::new(Mutex::default);
 
 /// Configuration of all components of this test.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
-    /// Makes one differ from another.
+    /// Distinguishes configurations that are otherwise equal.
     #[serde(default)]
     version: usize,
-    /// Whether it cannot be built.
+    /// Whether its build fails.
     #[serde(default)]
     broken: bool,
     #[serde(default)]
     required: bool,
-    /// Whether it sends to the outputs `even` and `odd`.
+    /// Whether it emits to the outputs `even` and `odd`.
     #[serde(default)]
     fork: bool,
 }
 
 impl Config {
-    /// What series are marked with that come through.
+    /// The mark on series that pass through.
     fn mark(&self, cx: &BuildContext) -> Result<String, BuildError> {
         *BUILT.lock().unwrap().entry(cx.id.to_string()).or_default() += 1;
         if self.broken {
@@ -86,7 +86,7 @@ impl BuildSource<Metrics> for TestSource {
     }
 }
 
-/// Sends what it is told, one after the other.
+/// Sends a series per order, one after the other.
 struct Ordered(Arc<str>, String);
 
 impl Source<Metrics> for Ordered {
@@ -100,7 +100,7 @@ impl Source<Metrics> for Ordered {
                     order = receiver.recv() => order,
                     () = stop.wait() => return Ok(()),
                 };
-                // A successor has taken its place in the list, and it will be told to stop.
+                // A successor has replaced it in the list, and its shutdown will follow.
                 let Some((name, told)) = order else {
                     stop.wait().await;
                     return Ok(());
@@ -147,7 +147,7 @@ impl BuildTransform<Metrics> for TestTransform {
     }
 }
 
-/// Appends its mark to the way of all series.
+/// Appends its mark to the path of all series.
 #[derive(Debug)]
 struct Marking(String, bool);
 
@@ -214,7 +214,7 @@ impl BuildSink<Metrics> for TestSink {
     }
 }
 
-/// Keeps what comes to it, with its mark.
+/// Collects the received series, with its mark.
 struct Collecting(Arc<str>, String);
 
 impl Sink<Metrics> for Collecting {
@@ -246,11 +246,11 @@ macro_rules! register {
 }
 register!(Source, Transform, Sink);
 
-/// A component of a model; what it reads, by index of the component and output.
+/// A component of a model, with its inputs by index of component and output.
 #[derive(Clone, Debug)]
 struct Part {
     kind: Kind,
-    /// `@` stands for what makes names unique.
+    /// `@` stands for the suffix that makes names unique.
     id: String,
     version: usize,
     required: bool,
@@ -258,7 +258,7 @@ struct Part {
     inputs: Vec<(usize, usize)>,
 }
 
-/// A graph: sources, then transforms, each of which reads what stands before it, then sinks.
+/// A graph: sources, then transforms that each read components in front of them, then sinks.
 #[derive(Clone, Debug, Default)]
 struct Model(Vec<Part>);
 
@@ -294,9 +294,9 @@ impl Model {
         text.replace('@', name)
     }
 
-    /// A part that reads some of what stands before `at`.
+    /// A random part that reads components in front of `at`.
     fn part(random: &mut Random, kind: Kind, n: usize, at: usize) -> Part {
-        // Any kind of component may have the name of one of another kind in an earlier graph.
+        // A name may have belonged to another kind of component in an earlier graph.
         Part {
             kind,
             id: format!("c@x{n}"),
@@ -325,7 +325,7 @@ impl Model {
         }
     }
 
-    /// Where parts of a kind may stand.
+    /// Indexes at which parts of a kind may be.
     fn range(&self, kind: Kind) -> std::ops::Range<usize> {
         let start = self.0.iter().filter(|part| part.kind < kind).count();
         start..start + self.of(kind).count()
@@ -356,7 +356,7 @@ impl Model {
         }
         self.0.remove(at);
         for part in &mut self.0 {
-            // What has read it reads a source instead.
+            // Its readers read a source instead.
             for input in &mut part.inputs {
                 if input.0 == at {
                     input.0 = 0;
@@ -385,7 +385,7 @@ impl Model {
     }
 }
 
-/// Sends a series through every source, twice, and waits until those that answer for it have it.
+/// Sends a series through every source, twice, and waits for the acknowledgement of required sinks.
 fn send(live: &Live, model: &Model, name: &str, round: usize) {
     for source in model.of(Kind::Source) {
         for series in [format!("r{round}_0"), format!("r{round}_1")] {
@@ -400,7 +400,7 @@ fn send(live: &Live, model: &Model, name: &str, round: usize) {
     }
 }
 
-/// What came to every sink of a model, in no order.
+/// Series received by every sink of a model, unordered.
 fn came(model: &Model, name: &str) -> BTreeMap<String, Came> {
     let sinks = SINKS.lock().unwrap();
     let mut all = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! Many reloads in a row leave nothing behind. The test is alone in its process: the descriptors of
-//! another one would be counted.
+//! Many reloads in a row leak nothing. The test has a process of its own, since descriptors of
+//! other tests would be counted.
 
 use metrifold_testing::{Endpoint, Sender, alone, body, free_address, one, until_so};
 

@@ -1,5 +1,5 @@
-//! Reload as those meet it who ask for it: by request, by command and by signal. The program runs as
-//! a child that watches no files, so that nothing but the test reloads.
+//! Reloads on request, by command and by signal. The program runs as a child process that does not
+//! watch files, so that only the test reloads it.
 
 use std::fs;
 use std::net::TcpListener;
@@ -21,9 +21,9 @@ fn command(child: &Metrifold, arguments: &[&str]) -> Output {
 #[test]
 fn requests_are_answered_with_the_outcome() {
     let child = unwatched(&smallest(""));
-    let unchanged = "unchanged: what runs is what the files say";
+    let unchanged = "unchanged: the files match the running configuration";
     post_expecting(&child, 200, unchanged);
-    // A comment changes the hash and nothing else.
+    // A comment changes only the hash.
     let before = topology(&child)["config_hash"].clone();
     edit(&child, &smallest("# a comment"));
     post_expecting(&child, 200, unchanged);
@@ -109,6 +109,24 @@ fn everybody_who_asks_is_answered_by_a_reload_that_read_the_files_afterwards() {
     assert_eq!(reloads(&child, "applied"), 5.0);
 }
 
+/// The watcher may be faster than the one who has edited the file.
+#[test]
+fn the_command_tells_of_a_reload_that_came_before_it() {
+    let child = Metrifold::start(&smallest(""));
+    edit(&child, &smallest(&blackhole("a")));
+    until_runs(&child, "a");
+    let output = command(&child, &[]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    let (before, after) = text.split_once('\n').unwrap();
+    assert!(
+        before.starts_with("applied shortly before, triggered by a ")
+            && before.ends_with(": added sinks.a"),
+        "{text}"
+    );
+    assert!(after.starts_with("unchanged"), "{text}");
+}
+
 #[test]
 fn the_command_has_exit_codes() {
     let child = unwatched(&smallest(""));
@@ -136,8 +154,28 @@ fn the_command_has_exit_codes() {
         assert_eq!((code, &*out), (Some(78), ""), "{err}");
         assert!(err.contains("sinks.b has no type"), "{err}");
     }
-    // The process was asked both times: what is wrong is for it to judge.
+    // The process was asked both times: it judges the configuration.
     assert_eq!(reloads(&child, "refused"), 2.0);
+    // Its address is found in a file with any fault.
+    let faults = [
+        "[sinks.c",
+        "[sinks.c]\ntype = 1",
+        "surplus = 1",
+        "[sinks.c]\ntype = \"${NOBODY_HAS_SET_THIS}\"",
+        "[sinks.c]\ntype = \"blackhole\"\n[sinks.c]\ntype = \"blackhole\"",
+    ];
+    for (asked, fault) in (3u32..).zip(faults) {
+        edit(&child, &smallest(fault));
+        let (code, out, err) = run(&[]);
+        assert_eq!((code, &*out), (Some(78), ""), "{fault}: {err}");
+        assert_eq!(
+            reloads(&child, "refused"),
+            f64::from(asked),
+            "{fault}: {err}"
+        );
+        let ledger = metrifold_testing::run(cli(&["-c"]).arg(file(&child)).arg("ledger"));
+        assert_eq!(ledger.status.code(), Some(0), "{fault}: {ledger:?}");
+    }
 
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let moved = smallest("").replace("INGEST", &taken.local_addr().unwrap().to_string());
@@ -149,7 +187,7 @@ fn the_command_has_exit_codes() {
     let nobody = free_address().to_string();
     let (code, _, err) = run(&["--address", &nobody]);
     assert_eq!(code, Some(1), "{err}");
-    assert!(err.contains("cannot be asked"), "{err}");
+    assert!(err.contains("cannot reach"), "{err}");
 }
 
 #[test]
@@ -186,7 +224,7 @@ fn the_admin_address_moves_comes_and_goes() {
         TcpListener::bind(old).is_ok()
     });
 
-    // Taken by somebody else: refused, and the new one still answers.
+    // The address is taken: the reload is refused, and the admin address stays where it was.
     let taken = TcpListener::bind(old).unwrap();
     fs::write(file(&child), &text).unwrap();
     let answer = Sender::new(new).post("/-/reload", &[], b"");
@@ -250,7 +288,7 @@ fn nothing_that_asks_for_a_reload_disturbs_the_end() {
 fn a_hangup_during_the_start_is_harmless() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("metrifold.toml");
-    // The more there is to build, the more of the start is left when the signal comes.
+    // Building many components keeps the process starting when the signal comes.
     let sinks: Vec<String> = (0..300).map(|at| blackhole(&format!("sink{at}"))).collect();
     let text = smallest(&sinks.concat());
     let mut child = Metrifold::spawn_from(folder, &path, &text, &[], Stdio::null());

@@ -1,4 +1,5 @@
-//! A sink that a reload changes hands on what it holds; one that is removed delivers it, or says so.
+//! A sink that a reload changes hands over its batches; a removed one delivers them, or reports
+//! them lost.
 //!
 //! Each scenario drives a topology in this process, with senders and endpoints on real sockets.
 
@@ -12,14 +13,14 @@ use metrifold_testing::{
 
 use crate::in_process::Live;
 
-/// A request of 3,000 series, a few of which fill a small queue.
+/// A request of 3,000 series; a few of them fill a small queue.
 fn large(time: i64) -> Vec<u8> {
     let names = (0..3000).map(|n| one(&format!("m{n:05}-{time}-{}", n * 7919), time));
     body(&names.collect::<Vec<_>>())
 }
 
-/// An optional sink whose endpoint is in trouble gets another endpoint: what it holds arrives
-/// there, in order and once.
+/// Gives an optional sink with a failing endpoint another one: its batches arrive there, in order
+/// and once.
 #[track_caller]
 fn moves_on_from(trouble: &Endpoint, url: &str, limit: Duration) {
     let (address, healthy) = (free_address(), Endpoint::healthy());
@@ -144,7 +145,7 @@ fn a_queue_that_is_given_other_bounds_keeps_what_it_holds() {
     for time in 1..=6 {
         expect(&sender.write(&large(time)), 204);
     }
-    // Less than it holds, and what comes then is refused.
+    // Less than it holds, and with a policy that refuses new batches.
     let small = "max_bytes = \"64KiB\", when_full = \"drop_newest\"";
     live.reload(&config(&dead, small));
     expect(&sender.write(&large(7)), 204);

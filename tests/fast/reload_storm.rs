@@ -1,4 +1,4 @@
-//! Many reloads in a row under load: nobody loses anything by them.
+//! Many reloads in a row under load lose nothing.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,14 +7,14 @@ use metrifold_testing::{Deadline, Endpoint, Load, Random, free_address};
 
 use crate::in_process::Live;
 
-/// A configuration that can be edited in many ways and always means the same.
+/// A configuration that can be edited in many ways without a change of its meaning.
 #[derive(Clone, Debug)]
 struct Edited {
     address: SocketAddr,
     urls: [String; 2],
     source: usize,
     source_key: usize,
-    /// Between the source and each sink.
+    /// Transform in front of each sink.
     transforms: [Option<usize>; 2],
     required: usize,
     sink_keys: [usize; 2],
@@ -43,7 +43,7 @@ impl Edited {
             self.address,
             10 + self.source_key
         );
-        // An optional sink keeps its name: what a removed one holds goes its own way.
+        // The optional sink keeps its name, since a removed sink delivers its batches on its own.
         let names = [format!("must{}", self.required), "may".to_owned()];
         for (at, name) in names.iter().enumerate() {
             let input = match self.transforms[at] {
@@ -68,7 +68,7 @@ impl Edited {
     }
 }
 
-/// The times of each series, in the order in which they came.
+/// Times of each series, in order of arrival.
 fn by_series(samples: Vec<(String, i64)>) -> BTreeMap<String, Vec<i64>> {
     let mut series: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     for (name, time) in samples {
@@ -95,7 +95,7 @@ fn two_hundred_reloads_under_load_lose_double_and_reorder_nothing() {
     let load = Load::start(0, &[edited.address; 4]);
     let mut random = Random(7);
     let (mut applied, mut refused) = (0, 0);
-    // All the while there has to be a load.
+    // The load must run during all reloads.
     let deadline = Deadline::new("200 reloads are applied and 1,000 requests acknowledged");
     while applied < 200 || load.acknowledged() < 1000 {
         deadline.check();

@@ -1,4 +1,5 @@
-//! Queries to replicas through the program: failover, retries, affinity, mpp's pages and its faults.
+//! Queries to replicas through the program: failover, retries, affinity, and compatibility with
+//! mpp.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +10,7 @@ use metrifold_testing::{
 
 const QUERY: &str = "/api/v1/query?query=up";
 
-/// A Prometheus as far as probes go: ready, with so many samples and an oldest one.
+/// Answers of a Prometheus to probes: ready, with this number of samples and an oldest one.
 fn prometheus(
     samples: u64,
     oldest: u64,
@@ -78,8 +79,8 @@ fn ask(gateway: &Metrifold, target: &str, headers: &[(&str, &str)]) -> Answer {
     request("GET", gateway.ingest, target, headers, b"").unwrap()
 }
 
-/// mpp's own test of its router, bounded in count: many clients, several replicas of which every
-/// second one always answers 502, and no client sees that.
+/// mpp's own test of its router, with a bounded number of requests: many clients, several replicas
+/// of which every second one always answers 502, and no client sees a 502.
 #[test]
 fn one_replica_that_always_answers_502_is_seen_by_no_client() {
     let good = prometheus(1, 1, says("good"));
@@ -248,7 +249,7 @@ fn mpp_s_pages_tell_the_truth() {
         status.contains("not available") && status.contains(&dead),
         "{status}"
     );
-    // Without a replica, health says so, and a query is refused in the form of the API.
+    // Without a replica health is bad, and a query is refused in the format of the API.
     good.now(|_| Reply::new(500));
     until_so("health is bad", || page("/mpp/health").status == 503);
     assert!(
@@ -262,7 +263,7 @@ fn mpp_s_pages_tell_the_truth() {
     assert_eq!(error["errorType"], "unavailable");
     let text = error["error"].as_str().unwrap();
     assert!(
-        text.contains("no replica can be asked") && text.contains("/-/ready answered 500"),
+        text.contains("no replica can be queried") && text.contains("/-/ready answered 500"),
         "{text}"
     );
 }

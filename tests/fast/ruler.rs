@@ -1,22 +1,26 @@
-//! Rules on their way into a ruler that speaks as Prometheus does.
+//! Rules delivered to rulers with Prometheus' and Mimir's interfaces.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 use tempfile::TempDir;
 
-use metrifold_testing::{Endpoint, Metrifold, Reply, Seen, fetch, request, until_so};
+use metrifold_testing::{
+    Does, Endpoint, Metrifold, Random, Reply, Seen, StopOnPanic, fetch, request, until_so,
+};
 
-/// A ruler that reads a folder when it is told to, and takes no rule whose name holds `bad`.
+/// A ruler that reads its folder when it is reloaded, and refuses rules whose name contains `bad`.
 struct Ruler {
     endpoint: Endpoint,
     folder: PathBuf,
-    /// Whether its own configuration is broken.
+    /// Whether the ruler's own configuration is broken.
     is_broken: Arc<AtomicBool>,
+    /// Whether the ruler cannot be reloaded at the moment.
+    is_busy: Arc<AtomicBool>,
 }
 
 /// The text of each file in a folder.
@@ -36,6 +40,7 @@ fn groups(folder: &Path) -> Vec<serde_json::Value> {
         for line in text.lines() {
             if let Some(name) = line.strip_prefix("  - name: ") {
                 let rules = [json!({ "name": "r", "health": "ok" })];
+                let name = name.trim_matches('\'');
                 groups.push(json!({ "name": name, "file": path, "rules": rules, "lastEvaluation": "2026-01-01T00:00:00Z" }));
             }
         }
@@ -47,19 +52,25 @@ impl Ruler {
     fn new(place: &TempDir, name: &str) -> Self {
         let folder = place.path().join(name);
         let is_broken = Arc::new(AtomicBool::new(false));
-        let (reads, broken) = (folder.clone(), is_broken.clone());
+        let is_busy = Arc::new(AtomicBool::new(false));
+        let (reads, broken, busy) = (folder.clone(), is_broken.clone(), is_busy.clone());
+        let loaded = Mutex::new(Vec::new());
         let endpoint = Endpoint::new(move |seen: &Seen| match seen.path.as_str() {
+            "/-/reload" if busy.load(Ordering::SeqCst) => Reply::new(503),
             "/-/reload" => {
                 let bad = |(_, text): &(PathBuf, String)| text.contains("record: bad");
                 match broken.load(Ordering::SeqCst) || texts(&reads).iter().any(bad) {
                     true => {
                         Reply::new(500).body("failed to reload config: one of the rules is bad")
                     }
-                    false => Reply::new(200).body(""),
+                    false => {
+                        *loaded.lock().unwrap() = groups(&reads);
+                        Reply::new(200).body("")
+                    }
                 }
             }
             _ => {
-                let groups = groups(&reads);
+                let groups = loaded.lock().unwrap().clone();
                 let answer = json!({ "status": "success", "data": { "groups": groups } });
                 Reply::new(200).body(answer.to_string())
             }
@@ -68,6 +79,7 @@ impl Ruler {
             endpoint,
             folder,
             is_broken,
+            is_busy,
         }
     }
 
@@ -159,6 +171,30 @@ fn a_ruler_reloads_when_something_changes_and_the_writer_hears_of_it() {
 }
 
 #[test]
+fn a_group_is_called_loaded_only_if_the_ruler_has_its_newest_version() {
+    let store = Store::new();
+    let ruler = Ruler::new(&store.place, "rules");
+    store.put("a", &[("ggg", "rrr"), ("hhh", "sss")]);
+    let program = Metrifold::start(&store.config(&[&ruler]));
+    let states = || {
+        let groups = status(&program, "a")["files"][0]["groups"].clone();
+        [0, 1].map(|at| groups[at]["rulers"][0]["state"].clone())
+    };
+    until_so("both are loaded", || states() == ["loaded", "loaded"]);
+    ruler.is_busy.store(true, Ordering::SeqCst);
+    let text = "groups: [{name: ggg, rules: [{record: new, expr: up}]}, {name: hhh, rules: [{record: sss, expr: up}]}]";
+    let path = "/api/metrics/v1/a/rules";
+    let answer = request("PUT", program.ingest, path, &[], text.as_bytes()).unwrap();
+    assert_eq!(answer.status, 200);
+    // Before and after the sink has it, and whatever the ruler says of the group by its name.
+    assert_eq!(states(), ["pending", "loaded"]);
+    until_so("the ruler does not reload", || ruler.reloads() >= 3);
+    assert_eq!(states(), ["pending", "loaded"]);
+    ruler.is_busy.store(false, Ordering::SeqCst);
+    until_so("it is loaded", || states() == ["loaded", "loaded"]);
+}
+
+#[test]
 fn the_group_at_fault_is_found_and_all_others_go_on() {
     let store = Store::new();
     let ruler = Ruler::new(&store.place, "rules");
@@ -169,7 +205,7 @@ fn the_group_at_fault_is_found_and_all_others_go_on() {
     until_so("all are loaded", || {
         ruler.tenants().len() == 5 && ruler.reloads() == 1
     });
-    // A new group, and one that was good before.
+    // A new group, and one that was valid before.
     store.put("b", &[("ggg", "bad_r"), ("hhh", "fine"), ("iii", "bad_i")]);
     store.put("d", &[("ggg", "fine_d")]);
     until_so("the others go on", || {
@@ -196,7 +232,7 @@ fn the_group_at_fault_is_found_and_all_others_go_on() {
         "what it had before stays: {}",
         b.1
     );
-    // A new run finds it anew, on top of what the ruler has.
+    // After a restart the sink finds the bad group again, starting from the ruler's present rules.
     drop(program);
     let program = Metrifold::start(&store.config(&[&ruler]));
     until_so("it is known again", || {
@@ -213,7 +249,7 @@ fn the_group_at_fault_is_found_and_all_others_go_on() {
         "what it had before stays: {}",
         b.1
     );
-    // It is not tried again before it changes.
+    // A bad group is not tried again before it changes.
     let reloads = ruler.reloads();
     store.put("a", &[("ggg", "again")]);
     until_so("another change goes on", || ruler.has("again"));
@@ -245,6 +281,34 @@ fn a_ruler_with_a_broken_configuration_blames_no_tenant() {
 }
 
 #[test]
+fn rules_that_no_ruler_has_judged_before_a_restart_are_not_taken_for_good_ones() {
+    let store = Store::new();
+    let ruler = Ruler::new(&store.place, "rules");
+    ruler.is_busy.store(true, Ordering::SeqCst);
+    store.put("a", &[("ggg", "fine_a")]);
+    store.put("b", &[("ggg", "bad_b"), ("hhh", "fine_b")]);
+    let program = Metrifold::start(&store.config(&[&ruler]));
+    until_so("they are written, and the ruler does not reload", || {
+        ruler.has("bad_b") && ruler.reloads() > 0
+    });
+    drop(program);
+    ruler.is_busy.store(false, Ordering::SeqCst);
+    let program = Metrifold::start(&store.config(&[&ruler]));
+    let state = |tenant: &str, group: usize| {
+        status(&program, tenant)["files"][0]["groups"][group]["rulers"][0]["state"].clone()
+    };
+    until_so("the one at fault is found", || {
+        state("a", 0) == "loaded" && state("b", 0) == "refused" && state("b", 1) == "loaded"
+    });
+    assert!(ruler.has("fine_a") && ruler.has("fine_b") && !ruler.has("bad"));
+    // A ruler that refuses no rules at all is blamed itself after a restart, too.
+    drop(program);
+    ruler.is_broken.store(true, Ordering::SeqCst);
+    let program = Metrifold::start(&store.config(&[&ruler]));
+    program.until_logged("the cause is in its own configuration");
+}
+
+#[test]
 fn of_two_rulers_each_has_its_tenants() {
     let store = Store::new();
     let rulers = ["one", "two"].map(|name| Ruler::new(&store.place, name));
@@ -259,10 +323,10 @@ fn of_two_rulers_each_has_its_tenants() {
     });
 }
 
-/// The groups of tenants, by namespace and name: their texts.
+/// Texts of groups, by tenant, namespace and name.
 type Pushed = BTreeMap<(String, String, String), String>;
 
-/// A ruler that keeps what it is sent, as that of Mimir does, and takes no group that holds `bad`.
+/// A ruler with Mimir's interface, which stores groups and refuses those that contain `bad`.
 struct Mimir {
     endpoint: Endpoint,
     groups: Arc<Mutex<Pushed>>,
@@ -343,7 +407,7 @@ impl Mimir {
         }
     }
 
-    /// What a tenant has, as `namespace/group`.
+    /// Groups of a tenant, as `namespace/group`.
     fn has(&self, tenant: &str) -> Vec<String> {
         let groups = self.groups.lock().unwrap();
         let own = groups.keys().filter(|(owner, ..)| owner == tenant);
@@ -360,7 +424,7 @@ impl Mimir {
 fn a_ruler_of_mimir_is_sent_what_changed_and_keeps_nothing_else() {
     let place = tempfile::tempdir().unwrap();
     let mimir = Mimir::new();
-    // Left by somebody else.
+    // Left by another program.
     let stray = ("a".to_owned(), "stray".to_owned(), "x".to_owned());
     mimir
         .groups
@@ -415,13 +479,15 @@ fn a_ruler_of_mimir_is_sent_what_changed_and_keeps_nothing_else() {
         state["state"] == "refused" && state["error"].as_str().unwrap().contains("it is bad")
     });
     assert_eq!(posts() - before, 2, "what did not change is not sent");
-    // Somebody else takes a group away.
+    // Another program removes a group.
+    let before = posts();
     mimir
         .groups
         .lock()
         .unwrap()
         .retain(|(tenant, ..), _| tenant != "b");
     until_so("it is sent again", || mimir.has("b") == ["one/g"]);
+    assert_eq!(posts() - before, 1, "rules of other tenants are not");
     let path = "/api/metrics/v1/b/rules";
     assert_eq!(
         request("DELETE", program.ingest, path, &[], b"")
@@ -432,4 +498,247 @@ fn a_ruler_of_mimir_is_sent_what_changed_and_keeps_nothing_else() {
     until_so("a tenant without rules has none there", || {
         mimir.has("b").is_empty()
     });
+}
+
+/// A program that pushes what its API is given to a ruler of Mimir.
+struct Pushing {
+    program: Metrifold,
+    _place: TempDir,
+}
+
+impl Pushing {
+    fn to(mimir: &Mimir) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let url = mimir.endpoint.url_of("/prometheus");
+        let push = mimir.endpoint.url_of("/prometheus/config/v1/rules");
+        let program = Metrifold::start(&format!(
+            "[sources.rules]\ntype = \"rules_api\"\naddress = \"INGEST\"\ndirectory = {:?}\n\
+             [sinks.ruler]\ntype = \"ruler\"\ninputs = [\"rules\"]\nrulers = [{{ url = {url:?}, push_url = {push:?} }}]\nstatus_interval = \"200ms\"\n",
+            place.path()
+        ));
+        Self {
+            program,
+            _place: place,
+        }
+    }
+
+    /// Gives a tenant groups with one rule each.
+    fn put(&self, tenant: &str, groups: &[(&str, &str)]) {
+        let group = |(name, record): &(&str, &str)| {
+            format!("{{name: {name}, rules: [{{record: {record}, expr: up}}]}}")
+        };
+        let groups: Vec<_> = groups.iter().map(group).collect();
+        let text = format!("groups: [{}]", groups.join(", "));
+        let path = format!("/api/metrics/v1/{tenant}/rules");
+        let answer = request("PUT", self.program.ingest, &path, &[], text.as_bytes()).unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+}
+
+#[test]
+fn a_push_that_failed_halfway_leaves_no_group_that_is_not_wanted() {
+    let mimir = Mimir::new();
+    let is_failing = Arc::new(AtomicBool::new(false));
+    let (groups, fails) = (mimir.groups.clone(), is_failing.clone());
+    mimir.endpoint.now(move |seen: &Seen| {
+        let is_second =
+            seen.method == "POST" && String::from_utf8_lossy(&seen.body).contains("'h'");
+        match is_second && fails.load(Ordering::SeqCst) {
+            true => Reply::new(503),
+            false => Mimir::answer(&mut groups.lock().unwrap(), seen),
+        }
+    });
+    let pushing = Pushing::to(&mimir);
+    pushing.put("a", &[("g", "before_g"), ("h", "before_h")]);
+    until_so("both groups are there", || mimir.has("a").len() == 2);
+    is_failing.store(true, Ordering::SeqCst);
+    pushing.put("a", &[("g", "after_g"), ("h", "after_h")]);
+    pushing
+        .program
+        .until_logged("the rules of some tenants were not delivered");
+    assert!(mimir.texts().contains("after_g") && mimir.texts().contains("before_h"));
+    pushing.put("a", &[("g", "before_g"), ("h", "before_h")]);
+    is_failing.store(false, Ordering::SeqCst);
+    until_so("the change is taken back", || {
+        let texts = mimir.texts();
+        texts.contains("before_g") && texts.contains("before_h") && !texts.contains("after")
+    });
+}
+
+#[test]
+fn a_tenant_that_moves_to_another_ruler_leaves_nothing_at_the_one_before() {
+    let store = Store::new();
+    let rulers = [Mimir::new(), Mimir::new()];
+    let tenants: Vec<String> = (0..12).map(|at| format!("tenant-{at}")).collect();
+    for tenant in &tenants {
+        store.put(tenant, &[("g", "r")]);
+    }
+    // A tenant that nobody here knows is not touched.
+    let stranger = ("stranger".to_owned(), "rules".to_owned(), "g".to_owned());
+    rulers[0]
+        .groups
+        .lock()
+        .unwrap()
+        .insert(stranger, "name: g\nrules: []\n".to_owned());
+    let keys = rulers.each_ref().map(|ruler| {
+        let url = ruler.endpoint.url_of("/prometheus");
+        let push = ruler.endpoint.url_of("/prometheus/config/v1/rules");
+        format!("{{ url = {url:?}, push_url = {push:?} }}")
+    });
+    let start = |rulers: &[String]| {
+        Metrifold::start(&format!(
+            "[sources.rules]\ntype = \"rules_poll\"\ndirectory = {:?}\n\
+             [sinks.ruler]\ntype = \"ruler\"\ninputs = [\"rules\"]\nrulers = [{}]\n",
+            store.place.path().join("store"),
+            rulers.join(", ")
+        ))
+    };
+    let has = |at: usize| -> Vec<bool> {
+        let has = |tenant: &String| !rulers[at].has(tenant).is_empty();
+        tenants.iter().map(has).collect()
+    };
+    let program = start(&keys[..1]);
+    until_so("the first has all", || has(0).iter().all(|has| *has));
+    drop(program);
+    let _program = start(&keys);
+    until_so("each tenant is at one of them", || {
+        let (first, second) = (has(0), has(1));
+        first
+            .iter()
+            .zip(&second)
+            .all(|(first, second)| first != second)
+            && second.iter().any(|has| *has)
+    });
+    assert_eq!(rulers[0].has("stranger"), ["rules/g"]);
+}
+
+#[test]
+fn a_tenant_that_the_ruler_fails_for_hides_the_state_of_no_other() {
+    let mimir = Mimir::new();
+    let groups = mimir.groups.clone();
+    mimir
+        .endpoint
+        .now(move |seen: &Seen| match seen.header("x-scope-orgid") {
+            Some("b") => Reply::new(500).body("no shard of it answers"),
+            _ => Mimir::answer(&mut groups.lock().unwrap(), seen),
+        });
+    let pushing = Pushing::to(&mimir);
+    for tenant in ["a", "b", "c"] {
+        pushing.put(tenant, &[("g", "r")]);
+    }
+    let state = |tenant: &str| {
+        status(&pushing.program, tenant)["files"][0]["groups"][0]["rulers"][0]["state"].clone()
+    };
+    until_so("others are told that their rules are loaded", || {
+        state("a") == "loaded" && state("c") == "loaded" && state("b") == "pending"
+    });
+    pushing.program.until_logged("no shard of it answers");
+}
+
+#[test]
+fn tenants_are_pushed_side_by_side_and_no_more_of_them_than_may_be() {
+    let place = tempfile::tempdir().unwrap();
+    for tenant in 0..10 {
+        let folder = place.path().join(format!("metrics/rules/t{tenant}"));
+        fs::create_dir_all(&folder).unwrap();
+        let text = "groups: [{name: g, rules: [{record: r, expr: up}]}]\n";
+        fs::write(folder.join("rules.yaml"), text).unwrap();
+    }
+    let mimir = Mimir::new();
+    let groups = mimir.groups.clone();
+    // Each push begins with a list request, which is answered only once the maximum number of requests
+    // is in flight.
+    mimir.endpoint.now(move |seen: &Seen| {
+        let answer = Mimir::answer(&mut groups.lock().unwrap(), seen);
+        match seen.method == "GET" {
+            true => Does::Hang(answer),
+            false => answer.into(),
+        }
+    });
+    let (url, push) = (
+        mimir.endpoint.url_of("/prometheus"),
+        mimir.endpoint.url_of("/prometheus/config/v1/rules"),
+    );
+    let _program = Metrifold::start(&format!(
+        "[sources.rules]\ntype = \"rules_poll\"\ndirectory = {:?}\n\
+         [sinks.ruler]\ntype = \"ruler\"\ninputs = [\"rules\"]\nrulers = [{{ url = {url:?}, push_url = {push:?} }}]\nmax_pushes = 3\n",
+        place.path()
+    ));
+    until_so("three are under way", || mimir.endpoint.most_at_once() == 3);
+    mimir.endpoint.release();
+    until_so("every tenant has its rules", || {
+        (0..10).all(|tenant| mimir.has(&format!("t{tenant}")) == ["rules/g"])
+    });
+    assert_eq!(mimir.endpoint.most_at_once(), 3);
+}
+
+#[test]
+fn what_the_ruler_reads_is_whole_though_the_process_is_killed_at_random_moments() {
+    const KILLS: usize = 12;
+    let store = Store::new();
+    let ruler = Ruler::new(&store.place, "out");
+    let mut program = Metrifold::start(&store.config(&[&ruler]));
+    // The number in the file that the ruler reads; `None` for a torn file, which lacks the number or
+    // the end.
+    let number = || -> Option<usize> {
+        let text = texts(&ruler.folder).pop()?.1;
+        let numbers: BTreeSet<&str> = text
+            .lines()
+            .filter_map(|line| {
+                line.trim()
+                    .trim_start_matches("- ")
+                    .strip_prefix("record: ")
+            })
+            .collect();
+        let rules = text.matches("record: ").count();
+        assert!(rules == 50 && numbers.len() == 1, "torn: {text:?}");
+        numbers
+            .first()?
+            .trim_matches('\'')
+            .strip_prefix('r')?
+            .parse()
+            .ok()
+    };
+    let body = |at: usize| {
+        let rules = vec![format!("{{record: r{at}, expr: up}}"); 50].join(", ");
+        format!("groups: [{{name: g, rules: [{rules}]}}]")
+    };
+    let mut random = Random(0x5eed);
+    let (mut written, mut read) = (0, 0);
+    for _ in 0..KILLS {
+        let address = program.ingest;
+        let answered = AtomicUsize::new(written);
+        let enough = written + 1 + random.below(12);
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let _guard = StopOnPanic(&stop);
+            let (answered, body, stop) = (&answered, &body, &stop);
+            scope.spawn(move || {
+                for at in (written + 1..).take_while(|_| !stop.load(Ordering::SeqCst)) {
+                    let path = "/api/metrics/v1/a/rules";
+                    match request("PUT", address, path, &[], body(at).as_bytes()) {
+                        Ok(answer) if answer.status == 200 => answered.store(at, Ordering::SeqCst),
+                        _ => return,
+                    }
+                }
+            });
+            until_so("it is written to", || {
+                let seen = number().unwrap_or(0);
+                assert!(seen >= read, "{seen} after {read}");
+                read = seen;
+                answered.load(Ordering::SeqCst) >= enough
+            });
+            program.kill();
+        });
+        let seen = number().unwrap_or(0);
+        assert!(seen >= read && seen <= answered.load(Ordering::SeqCst) + 1);
+        // Acknowledged rules are delivered to the ruler after the next start.
+        written = answered.into_inner();
+        program.start_again();
+        until_so("the ruler gets what was stored", || {
+            number().is_some_and(|seen| seen == written || seen == written + 1)
+        });
+        written = number().unwrap();
+        read = written;
+    }
 }

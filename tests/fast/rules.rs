@@ -1,4 +1,4 @@
-//! Rules from files into a folder, as those meet it who edit the files and read the folder.
+//! Rules delivered from files to a folder, while the files are edited and the folder is read.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,18 +10,18 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use metrifold_rules::{Checks, RuleFile};
+use metrifold_rules::{Checks, RuleFile, any_expr};
 use metrifold_testing::edits::{replace, runs, topology, until_refused, until_runs};
 use metrifold_testing::{Endpoint, Metrifold, Random, Sender, StopOnPanic, until, until_so, up};
 
-/// The rule files of one generation.
+/// Number of rule files per generation.
 const FILES: usize = 12;
-/// How often the process is killed while files change.
+/// Number of times that the process is killed while files change.
 const KILLS: usize = 40;
-/// The longest that a process lives in that test, in microseconds.
+/// Longest life of a process in that test, in microseconds.
 const LIFE: usize = 900_000;
 
-/// The folders of a test.
+/// The temporary folder of a test.
 struct Place(TempDir);
 
 impl Place {
@@ -35,14 +35,14 @@ impl Place {
         self.0.path().join(name)
     }
 
-    /// Puts a rule file into its place at once.
+    /// Puts a rule file in place atomically.
     fn put(&self, name: &str, text: &str) {
         let new = self.at("new");
         fs::write(&new, text).unwrap();
         fs::rename(new, self.at(name)).unwrap();
     }
 
-    /// A source of `NAME/*.yaml` named like the folder.
+    /// A source of `NAME/*.yaml`, with the name of the folder.
     fn source(&self, name: &str) -> String {
         let files = self.at(name).join("*.yaml");
         format!(
@@ -50,13 +50,13 @@ impl Place {
         )
     }
 
-    /// A sink into a folder.
+    /// A sink that writes to a folder.
     fn sink(&self, id: &str, inputs: &[&str], folder: &str) -> String {
         let path = self.at(folder);
         format!("[sinks.{id}]\ntype = \"rules_directory\"\ninputs = {inputs:?}\npath = {path:?}\n")
     }
 
-    /// From the folder `in` into the folder `out`.
+    /// A source of the folder `in` and a sink to the folder `out`.
     fn smallest(&self) -> String {
         self.source("in") + &self.sink("sink", &["in"], "out")
     }
@@ -74,23 +74,22 @@ impl Place {
     }
 }
 
-/// A file with a group that holds one recording rule.
+/// A file with one group of one recording rule.
 fn rule(value: impl std::fmt::Display) -> String {
     format!("groups:\n- name: g\n  rules:\n  - record: job:x\n    expr: {value}\n")
 }
 
 fn parsed(text: &str) -> RuleFile {
-    let is_expr = |_: &str| Ok(Vec::new());
-    RuleFile::parse(text.as_bytes(), &Checks::new(&is_expr))
+    RuleFile::parse(text.as_bytes(), &Checks::new(&any_expr))
         .unwrap()
         .file
 }
 
-/// The rule files that a Prometheus with `rule_files: [FOLDER/*.yaml]` would load.
+/// Rule files that a Prometheus with `rule_files: [FOLDER/*.yaml]` would load.
 fn held(folder: &Path) -> BTreeMap<String, RuleFile> {
     let pattern = folder.join("*.yaml").display().to_string();
     let files = glob::glob(&pattern).unwrap().map(Result::unwrap);
-    // A file may go between the listing and the reading, as Prometheus may see, too.
+    // A file may disappear between listing and reading, as for Prometheus.
     let files = files.filter_map(|file| {
         let name = file.file_name().unwrap().to_str().unwrap().to_owned();
         Some((name, parsed(&fs::read_to_string(&file).ok()?)))
@@ -112,7 +111,7 @@ fn files_arrive_whole_and_edits_follow() {
         - name: empty\n";
     place.put("in/a.yaml", alert);
     place.put("in/b.yaml", &rule("1"));
-    // So seldom that what arrives is due to an event.
+    // The poll is so rare that changes are noticed by events.
     let config = place.smallest().replace("\"1s\"", "\"1h\"");
     let child = Metrifold::start(&config);
     place.until_holds("out", &[("a.yaml", alert), ("b.yaml", &rule("1"))]);
@@ -128,7 +127,7 @@ fn files_arrive_whole_and_edits_follow() {
     let took = started.elapsed();
     println!("three edits arrived within {took:?}");
 
-    // A comment is no change of the rules.
+    // A comment does not change the rules.
     place.put("in/b.yaml", &format!("# New.\n{}", rule("2")));
     place.put("in/d.yaml", &rule("4"));
     place.until_holds("out", &[("b.yaml", &rule("2")), c, ("d.yaml", &rule("4"))]);
@@ -155,7 +154,7 @@ fn one_wrong_file_changes_nothing_until_it_is_mended() {
     for (generation, (text, named, line)) in (2..).zip(wrong) {
         let before = errors(&child, "in", "invalid");
         let logged = child.log().lines().count();
-        // What is right beside it waits, too.
+        // Valid changes beside it wait as well.
         place.put("in/a.yaml", &rule(generation));
         place.put("in/b.yaml", text);
         until_so("it is counted", || errors(&child, "in", "invalid") > before);
@@ -165,7 +164,7 @@ fn one_wrong_file_changes_nothing_until_it_is_mended() {
             let mut new = log.lines().skip(logged);
             new.find(|line| line.contains(&b)).map(str::to_owned)
         });
-        assert!(told.contains("those of before stay"), "{told}");
+        assert!(told.contains("the previous ones stay"), "{told}");
         assert!(told.contains(named), "{named}: {told}");
         let place_told: Vec<_> = told.split(&b).nth(1).unwrap().split(':').collect();
         let lines = [line.to_string(), (line + 1).to_string()];
@@ -187,21 +186,21 @@ fn a_folder_that_disappears_is_not_one_without_rules() {
     place.until_holds("out", &[("a.yaml", &rule("1"))]);
     fs::rename(place.at("in"), place.at("aside")).unwrap();
     until_so("it is told", || errors(&child, "in", "invalid") > 0.0);
-    assert!(child.log().contains("No such file or directory"));
+    child.until_logged("No such file or directory");
     place.until_holds("out", &[("a.yaml", &rule("1"))]);
 
-    // Nor is it after a restart.
+    // Nor after a restart.
     child.terminate();
     child.start_again();
     until_so("it is told again", || errors(&child, "in", "invalid") > 0.0);
     child.until_logged("there are none yet");
-    child.until_logged("waits for the first rules of all sources");
+    child.until_logged("waiting for the first rules of all sources");
     place.until_holds("out", &[("a.yaml", &rule("1"))]);
     fs::write(place.at("aside/b.yaml"), rule("2")).unwrap();
     fs::rename(place.at("aside"), place.at("in")).unwrap();
     place.until_holds("out", &[("a.yaml", &rule("1")), ("b.yaml", &rule("2"))]);
 
-    // An empty folder that is there is one without rules.
+    // An existing empty folder means that there are no rules.
     for name in ["a", "b"] {
         fs::remove_file(place.at(&format!("in/{name}.yaml"))).unwrap();
     }
@@ -219,7 +218,7 @@ fn two_sources_are_joined_and_a_conflict_leaves_the_old_set() {
     let child = Metrifold::start(&config);
     let joined = [("a.yaml", &*rule("1")), ("b.yaml", &*rule("2"))];
     place.until_holds("out", &joined);
-    // The same in both is no conflict.
+    // The same rules in both are no conflict.
     place.put("more/a.yaml", &rule("1"));
     until_so("it is read", || {
         child.log().matches("rules were read").count() == 3
@@ -253,7 +252,7 @@ fn a_reload_adds_and_removes_sources_and_moves_the_folder() {
     replace(&child, &place.smallest());
     place.until_holds("out", &one);
 
-    // The folder that is left keeps what it held.
+    // The previous folder keeps its content.
     replace(
         &child,
         &(more.clone() + &place.sink("sink", &["in", "more"], "moved")),
@@ -264,7 +263,7 @@ fn a_reload_adds_and_removes_sources_and_moves_the_folder() {
     place.until_holds("moved", &[("a.yaml", &rule("3")), ("b.yaml", &b)]);
     place.until_holds("out", &one);
 
-    // A source that is told to read elsewhere, where there is nothing yet, takes nothing away.
+    // Moving a source to a place that does not exist yet removes nothing.
     let elsewhere = place.source("in").replace("/in/", "/absent/");
     let config = elsewhere + &place.source("more") + &place.sink("sink", &["in", "more"], "moved");
     replace(&child, &config);
@@ -274,7 +273,7 @@ fn a_reload_adds_and_removes_sources_and_moves_the_folder() {
     place.put("absent/c.yaml", &rule("4"));
     place.until_holds("moved", &[("b.yaml", &b), ("c.yaml", &rule("4"))]);
 
-    // A sink that is removed wipes nothing, however often it comes and goes.
+    // Removing a sink deletes no rules, however often it comes and goes.
     let other = place.sink("other", &["more"], "other");
     for _ in 0..10 {
         replace(&child, &(config.clone() + &other));
@@ -336,7 +335,7 @@ fn two_sinks_into_one_folder_are_an_error_with_its_place() {
     );
     assert!(told.contains("choose another folder"), "{told}");
 
-    // And so it is in a reload.
+    // A reload reports the same error.
     let child = Metrifold::start(&place.smallest());
     replace(&child, &config);
     let told = until_refused(&child, 1.0);
@@ -347,7 +346,7 @@ fn two_sinks_into_one_folder_are_an_error_with_its_place() {
 fn what_is_in_the_way_is_told_and_the_set_is_written_once_it_is_gone() {
     let place = Place::new();
     place.put("in/a.yaml", &rule("1"));
-    // A file where the folder should be.
+    // A file in place of the folder.
     fs::write(place.at("out"), "of somebody else").unwrap();
     let child = Metrifold::start(&place.smallest());
     until_so("it is tried again", || {
@@ -361,7 +360,7 @@ fn what_is_in_the_way_is_told_and_the_set_is_written_once_it_is_gone() {
     fs::remove_file(place.at("out")).unwrap();
     place.until_holds("out", &[("a.yaml", &rule("1"))]);
 
-    // A file of somebody else in the folder, which stays until its name is needed.
+    // A foreign file in the folder, which stays until its name is needed.
     fs::write(place.at("out/b.yaml"), rule("8")).unwrap();
     place.put("in/a.yaml", &rule("2"));
     place.until_holds("out", &[("a.yaml", &rule("2")), ("b.yaml", &rule("8"))]);
@@ -374,7 +373,7 @@ fn what_is_in_the_way_is_told_and_the_set_is_written_once_it_is_gone() {
     place.until_holds("out", &[("a.yaml", &rule("2")), ("b.yaml", &rule("2"))]);
 }
 
-/// Whether the mode of a file keeps this user from reading it, as it does not for root.
+/// Whether a file's mode prevents this user from reading it; it does not for root.
 fn may_be_denied(place: &Place) -> bool {
     let probe = place.at("probe");
     fs::write(&probe, "").unwrap();
@@ -390,7 +389,7 @@ fn what_is_denied_is_told_and_taken_once_it_is_allowed() {
     };
     place.put("in/a.yaml", &rule("1"));
     fs::create_dir(place.at("closed")).unwrap();
-    // Root is not bound by modes unless it gives that up.
+    // Modes do not bind root unless it drops that privilege.
     let bound = match may_be_denied(&place) {
         true => "true",
         false => {
@@ -411,7 +410,7 @@ fn what_is_denied_is_told_and_taken_once_it_is_allowed() {
     place.until_holds("closed/out", &[("a.yaml", &rule("1"))]);
 }
 
-/// Makes another generation of [`FILES`] files the current one, all at once.
+/// Makes another generation of [`FILES`] files current, all at once.
 fn turn(place: &Place, generation: usize) {
     let folder = place.at(&format!("in/..{generation}"));
     fs::create_dir(&folder).unwrap();
@@ -426,7 +425,7 @@ fn turn(place: &Place, generation: usize) {
     }
 }
 
-/// The generation that a reader of the folder sees, who opens it once; none before the first.
+/// The generation seen by a reader that opens the folder once; `None` before the first.
 fn generation(out: &Path) -> Option<usize> {
     let opened = fs::canonicalize(out).ok()?;
     let held = held(&opened);
@@ -466,7 +465,7 @@ fn a_reader_sees_whole_sets_alone_while_the_process_is_killed_at_random_moments(
             newest += 1;
             turn(&place, newest);
             if round % 2 == 0 {
-                // While a version is being written.
+                // While a version is written.
                 let base = place.at(".out.metrifold");
                 let versions = || fs::read_dir(&base).unwrap().count();
                 let before = versions();
@@ -495,12 +494,12 @@ fn a_reader_sees_whole_sets_alone_while_the_process_is_killed_at_random_moments(
     let reads = reads.into_inner();
     println!("{KILLS} kills, {behind} of them before the set was in place, {reads} reads");
     assert!(behind > 0 && reads > KILLS, "{behind} {reads}");
-    // Nothing that a crash left behind stays.
+    // Left-overs of crashes are removed.
     turn(&place, newest + 1);
     until_so("one more arrives", || generation(&out) == Some(newest + 1));
     until_so("versions are swept up", || {
         let base = fs::read_dir(place.at(".out.metrifold")).unwrap();
-        // Three versions and the lock.
+        // Three versions and the lock file.
         base.count() == 4
     });
 }
@@ -510,7 +509,7 @@ fn a_transform_is_built_for_the_signals_alone_that_reach_it() {
     let endpoint = Endpoint::healthy();
     let folder = tempfile::tempdir().unwrap();
     let files = folder.path().join("*.yaml");
-    // Writes need no label to be told whose they are, and rules and queries do.
+    // Writes need no label, whereas rules and queries do.
     let gateway = Metrifold::start(&format!(
         "[sources.ingest]\ntype = \"remote_write\"\naddress = \"INGEST\"\n\
          [transforms.whose]\ntype = \"tenant\"\ninputs = [\"ingest\"]\nfrom = [{{ value = \"a\" }}]\n\

@@ -1,4 +1,4 @@
-//! The API of rules, as its callers meet it, and the folder behind it.
+//! The API of rules, with the folder behind it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -60,7 +60,7 @@ impl Place {
         answer.header("etag").unwrap().to_owned()
     }
 
-    /// A file of the folder that a ruler reads.
+    /// A file in the folder that a ruler reads.
     fn written(&self, name: &str) -> Option<String> {
         fs::read_to_string(self.folder.path().join("out").join(name)).ok()
     }
@@ -118,6 +118,125 @@ fn a_tenants_file_is_written_read_changed_on_a_condition_and_removed() {
 }
 
 #[test]
+fn what_is_wrong_with_a_request_is_told_before_its_condition_is_looked_at() {
+    let place = Place::new("ruler_path = \"/prometheus/config/v1/rules\"");
+    place.stored(PATH, RULES);
+    place.stored(&format!("{PATH}/more"), "groups: [{name: h}]");
+    let group = "name: g\nrules: [{record: r, expr: up}]";
+    let (ruler, raw) = (
+        "/prometheus/config/v1/rules",
+        "/api/metrics/v1/team-a/api/v1/rules/raw",
+    );
+    let stale = ("if-match", "\"0000\"");
+    let send = |method: &str, path: &str, body: &str| {
+        let headers = [stale, ("x-scope-orgid", "team-a")];
+        let answer = place.send(method, path, &headers, body);
+        (answer.status, answer.text())
+    };
+    let history = place.get(&format!("{PATH}/rules?history=true")).json();
+    let id = history["versions"][0]["id"].as_str().unwrap().to_owned();
+    let refused = "groups: [{name: a, rules: [{alert: b, expr: up, annotations: {t: '{{ query $value }}'}}]}]";
+    for (method, path, body, status) in [
+        ("PUT", PATH, "groups: [", 400),
+        ("PUT", PATH, "", 400),
+        ("PUT", PATH, refused, 400),
+        ("PUT", PATH, RULES, 412),
+        // A caller who lost a race need not hear of files that others have changed since.
+        ("PUT", PATH, "groups: [{name: more/changed}]", 412),
+        ("PUT", raw, "groups: [", 400),
+        ("PUT", raw, RULES, 412),
+        ("PUT", &format!("{PATH}?dryrun=1"), RULES, 400),
+        ("PUT", &format!("{PATH}/rules"), "groups: [", 400),
+        ("PUT", &format!("{PATH}/rules"), refused, 400),
+        ("PUT", &format!("{PATH}/rules"), RULES, 412),
+        ("PUT", &format!("{PATH}/.hidden"), RULES, 400),
+        ("PUT", &format!("{PATH}/rules/g"), "name: g\nrule: []", 400),
+        ("PUT", &format!("{PATH}/rules/g"), "name: other", 400),
+        ("PUT", &format!("{PATH}/rules/g"), group, 412),
+        ("DELETE", PATH, "", 412),
+        ("DELETE", "/api/metrics/v1/nobody/rules", "", 404),
+        ("DELETE", &format!("{PATH}?dry_run=yes"), "", 400),
+        ("DELETE", &format!("{PATH}/rules"), "", 412),
+        ("DELETE", &format!("{PATH}/rules?dry_run=true"), "", 412),
+        ("DELETE", &format!("{PATH}/nothing"), "", 404),
+        ("DELETE", &format!("{PATH}/nothing?dry_run=true"), "", 404),
+        ("DELETE", &format!("{PATH}/rules/g"), "", 412),
+        ("DELETE", &format!("{PATH}/rules/nothing"), "", 404),
+        ("POST", &format!("{PATH}/rules"), "", 400),
+        ("POST", &format!("{PATH}/rules?rollback=1-1"), "", 404),
+        ("POST", &format!("{PATH}/rules?rollback={id}"), "", 412),
+        ("POST", &format!("{ruler}/rules"), "name: [", 400),
+        ("POST", &format!("{ruler}/rules"), group, 412),
+        ("DELETE", &format!("{ruler}/rules/nothing"), "", 404),
+        ("DELETE", &format!("{ruler}/rules/g"), "", 412),
+        ("DELETE", &format!("{ruler}/nothing"), "", 404),
+        ("DELETE", &format!("{ruler}/rules"), "", 412),
+    ] {
+        let (seen, text) = send(method, path, body);
+        assert_eq!(seen, status, "{method} {path} {body:?}: {text}");
+    }
+    // A header that is no condition is wrong by itself.
+    let broken = place.send("PUT", PATH, &[("if-match", "0000")], RULES);
+    assert_eq!(broken.status, 400, "{}", broken.text());
+    assert_eq!(place.get(&format!("{PATH}/rules")).text(), RULES.trim());
+}
+
+#[test]
+fn the_rulers_configuration_keeps_conditions_and_dry_runs_and_no_empty_namespace() {
+    let place = Place::new("ruler_path = \"/prometheus/config/v1/rules\"");
+    let ruler = "/prometheus/config/v1/rules";
+    let scope = ("x-scope-orgid", "team-a");
+    let group = |name: &str| format!("name: {name}\nrules: [{{record: r, expr: up}}]");
+    let send = |method: &str, path: &str, more: &[(&str, &str)], body: &str| {
+        let headers = [&[scope], more].concat();
+        place
+            .send(method, &format!("{ruler}/{path}"), &headers, body)
+            .status
+    };
+    let only_new = [("if-none-match", "*")];
+    assert_eq!(send("POST", "ns", &only_new, &group("g")), 202);
+    assert_eq!(send("POST", "ns", &only_new, &group("g")), 412);
+    assert_eq!(send("POST", "ns", &only_new, &group("h")), 202);
+    let tag = place.get(&format!("{PATH}/ns/g"));
+    let tag = [("if-match", tag.header("etag").unwrap())];
+    for path in ["ns?dry_run=true", "ns/g?dry_run=true"] {
+        assert_eq!(send("DELETE", path, &[], ""), 202, "{path}");
+    }
+    assert_eq!(send("POST", "new?dry_run=true", &[], &group("g")), 202);
+    assert_eq!(send("GET", "new", &[], ""), 404);
+    assert_eq!(send("GET", "ns/g", &[], ""), 200);
+    assert_eq!(send("DELETE", "ns/h", &tag, ""), 412);
+    assert_eq!(send("DELETE", "ns/g", &tag, ""), 202);
+    assert_eq!(send("GET", "ns/h", &[], ""), 200);
+    assert_eq!(send("DELETE", "ns/h", &[], ""), 202);
+    assert_eq!(send("GET", "ns", &[], ""), 404);
+    assert_eq!(place.get(&format!("{PATH}/ns")).status, 404);
+}
+
+#[test]
+fn of_two_files_that_a_transform_refuses_each_can_be_mended_alone() {
+    let place = Place::new("poll_interval = \"100ms\"");
+    let refused = "groups: [{name: a, rules: [{alert: b, expr: up, annotations: {t: '{{ query $value }}'}}]}]";
+    // As they are after the transform was added, or became stricter.
+    for name in ["one", "two"] {
+        let folder = place.store().join("team-a");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(format!("{name}.yaml")), refused).unwrap();
+    }
+    let warned = |name: &str| {
+        let answer = place.put(&format!("{PATH}/{name}"), RULES);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()["warnings"].to_string()
+    };
+    assert!(warned("one").contains("before another file is corrected"));
+    assert!(!warned("two").contains("another file"));
+    until_so("both are passed on", || {
+        let is_written = |name: &&str| place.written(&format!("team-a~{name}~.yaml")).is_some();
+        ["one", "two"].iter().all(is_written)
+    });
+}
+
+#[test]
 fn nothing_is_lost_by_an_empty_body_or_a_misspelt_key() {
     let place = Place::new("");
     place.stored(PATH, RULES);
@@ -136,7 +255,7 @@ fn nothing_is_lost_by_an_empty_body_or_a_misspelt_key() {
             "groups: [{name: a, rules: [{alert: b, expr: up, annotations: {t: '{{ $x }}'}}]}]",
             "undefined variable",
         ),
-        // Of the transform behind.
+        // Refused by the transform behind the source.
         (
             "groups: [{name: a, rules: [{alert: b, expr: up, annotations: {t: '{{ query $value }}'}}]}]",
             "write the expression as a string",
@@ -166,7 +285,7 @@ fn nothing_is_lost_by_an_empty_body_or_a_misspelt_key() {
         .map(|p| &p["line"])
         .collect();
     assert_eq!(lines, [3, 4], "{wrong}");
-    // What says so clears, and its history stays.
+    // Explicit empty groups clear the rules, and the history stays.
     place.stored("/api/metrics/v1/team-a/api/v1/rules/raw", "groups: []");
     assert_eq!(place.get(PATH).text(), "groups: []");
 }
@@ -231,7 +350,7 @@ fn files_and_groups_are_changed_alone_and_join_to_a_document_that_can_be_put_bac
     assert_eq!(place.send("DELETE", &group, &[], "").status, 204);
     assert_eq!(place.get(&group).status, 404);
     assert_eq!(place.send("DELETE", &file, &[], "").status, 204);
-    // One file alone is itself again.
+    // A single file is returned unchanged again.
     assert_eq!(place.get(PATH).status, 200);
 }
 
@@ -368,7 +487,7 @@ fn of_writers_that_race_in_two_processes_none_loses_what_another_wrote() {
         .send("GET", PATH, &[("accept", "application/json")], "")
         .json();
     assert_eq!(json["groups"].as_array().unwrap().len(), 40);
-    // What one has taken is what the folder behind the other holds.
+    // Files accepted by one process arrive in the folder of the other.
     until_so("both have all", || {
         let at = |folder: &str| {
             let path = place.folder.path().join(folder).join("team-a~rules~.yaml");
@@ -410,6 +529,40 @@ fn a_damaged_file_costs_only_itself() {
         "it is returned as it is, to be mended"
     );
     assert_eq!(place.put(other, RULES).status, 200);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_at_the_start_is_waited_for_but_not_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = folder.path().join("store/metrics/rules");
+    for tenant in ["team-a", "team-b"] {
+        fs::create_dir_all(rules.join(tenant)).unwrap();
+    }
+    fs::write(rules.join("team-a/rules.yaml"), RULES).unwrap();
+    // A link to itself cannot be opened by anybody.
+    let broken = rules.join("team-b/rules.yaml");
+    std::os::unix::fs::symlink("rules.yaml", &broken).unwrap();
+    let poll = "poll_interval = \"100ms\"";
+    let program = Metrifold::start(&Place::config(&folder, poll));
+    let mut place = Place { folder, program };
+    place.program.until_logged("a file of rules cannot be used");
+    assert_eq!(place.put("/api/metrics/v1/team-c/rules", RULES).status, 200);
+    assert!(
+        place.written("team-a~rules~.yaml").is_none(),
+        "not all is known yet"
+    );
+    let soon = format!("{poll}\nfirst_read_timeout = \"300ms\"");
+    drop(place.program);
+    place.program = Metrifold::start(&Place::config(&place.folder, &soon));
+    until_so("the others are published", || {
+        let is_written = |tenant: &&str| place.written(&format!("{tenant}~rules~.yaml")).is_some();
+        ["team-a", "team-c"].iter().all(is_written)
+    });
+    fs::remove_file(&broken).unwrap();
+    fs::write(&broken, RULES).unwrap();
+    until_so("the file is published once it can be read", || {
+        place.written("team-b~rules~.yaml").is_some()
+    });
 }
 
 #[test]
@@ -478,9 +631,51 @@ fn the_contract_of_backends_and_the_rulers_configuration_are_the_same_store() {
 }
 
 #[test]
+fn the_tenants_of_a_foreign_backend_are_found_in_its_list() {
+    let folder = tempfile::tempdir().unwrap();
+    // As rules-objstore lists them: a tenant's name, a dot, and the name of a group.
+    let own = ["team-a", "team", "team.b"];
+    let backend = Endpoint::new(
+        move |seen: &Seen| match seen.path.strip_prefix("/api/v1/rules") {
+            Some("") => {
+                let group =
+                    |name: &str| format!("- name: {name}\n  rules: [{{record: r, expr: up}}]\n");
+                let names = ["team-a.x.y", "team.b.g", "team.b.c", "gone.g", "no dot"];
+                let groups: Vec<_> = names.into_iter().map(group).collect();
+                Reply::new(200).body(format!("groups:\n{}", groups.concat()))
+            }
+            Some(path) if own.contains(&&path[1..]) => Reply::new(200).body(RULES),
+            _ => Reply::new(404),
+        },
+    );
+    let (url, out) = (backend.url_of("/api/v1/rules"), folder.path().join("out"));
+    let config = format!(
+        "[sources.rules]\ntype = \"rules_api\"\naddress = \"INGEST\"\nbackend = {{ url = {url:?} }}\npoll_interval = \"100ms\"\n\
+         [sinks.out]\ntype = \"rules_directory\"\ninputs = [\"rules\"]\npath = {out:?}\n"
+    );
+    let program = Metrifold::start(&config);
+    let place = Place { folder, program };
+    until_so("all tenants are published", || {
+        let is_written = |tenant: &&str| place.written(&format!("{tenant}~rules~.yaml")).is_some();
+        own.iter().all(is_written)
+    });
+    assert_eq!(
+        fs::read_dir(&out).unwrap().count(),
+        own.len() + 1,
+        "and the manifest"
+    );
+    // One that cannot list is no reason to take all rules to be gone after a restart.
+    drop(place.program);
+    backend.now(|_: &Seen| Reply::new(500).body("one tenant cannot be read"));
+    let program = Metrifold::start(&config);
+    program.until_logged("name them in `backend.tenants`");
+    assert_eq!(fs::read_dir(&out).unwrap().count(), own.len() + 1);
+}
+
+#[test]
 fn a_foreign_backend_is_given_what_it_lacks() {
     let folder = tempfile::tempdir().unwrap();
-    // As rules-objstore: one text of each tenant, no DELETE, and a check of its own.
+    // As rules-objstore: one text per tenant, no DELETE, and a check of its own.
     let texts: Arc<Mutex<BTreeMap<String, Vec<u8>>>> = Arc::default();
     let own = texts.clone();
     let backend = Endpoint::new(move |seen: &Seen| {

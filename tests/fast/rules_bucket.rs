@@ -1,4 +1,4 @@
-//! A store of rules in a bucket, between processes that know nothing else of each other.
+//! A store of rules in a bucket, shared by processes that are otherwise unconnected.
 
 use std::fs;
 use std::thread;
@@ -9,7 +9,7 @@ use metrifold_testing::{Answer, Metrifold, Reply, S3, Seen, request, until_so};
 
 const PATH: &str = "/api/metrics/v1/team-a/rules";
 
-/// The keys of a bucket that the service has.
+/// Keys of the service's bucket.
 fn bucket(s3: &S3) -> String {
     format!(
         "bucket = {{ url = \"s3://rules/metrifold\", endpoint = {:?}, access_key_id = \"id\", secret_access_key = \"s3-secret-key\", timeout = \"2s\" }}\npoll_interval = \"100ms\"\n",
@@ -17,7 +17,7 @@ fn bucket(s3: &S3) -> String {
     )
 }
 
-/// Has a folder hold what a source publishes.
+/// A configuration that writes the rules of a source to a folder.
 fn behind(source: &str, place: &TempDir, folder: &str) -> String {
     format!(
         "[sources.rules]\n{source}[transforms.tenant]\ntype = \"tenant\"\ninputs = [\"rules\"]\nfrom = [{{ path = \"tenant\" }}]\nlabel = \"tenant_id\"\n\
@@ -56,7 +56,7 @@ fn what_one_process_writes_another_brings_to_its_ruler() {
     assert_eq!(send(&writer, "PUT", PATH, &rules("one")).status, 200);
     let stored = "metrifold/metrics/rules/team-a/rules.yaml";
     assert_eq!(s3.read(stored), Some(rules("one")));
-    // As Observatorium's rules-objstore does.
+    // A file named as Observatorium's rules-objstore names it.
     s3.write("metrifold/metrics/rules/team-b/rules.yaml", &rules("two"));
     for folder in ["writer", "reader"] {
         until_so("both have both", || {
@@ -64,7 +64,7 @@ fn what_one_process_writes_another_brings_to_its_ruler() {
                 && text(folder, "team-b").contains("up{tenant_id=\"team-b\"}")
         });
     }
-    // A service that does not answer costs nothing of what was read.
+    // While the service fails, the rules that were read stay.
     s3.fail(|_: &Seen| Some(Reply::new(500).into()));
     let refused = send(&writer, "PUT", PATH, &rules("three"));
     assert_eq!(refused.status, 503, "{}", refused.text());
@@ -73,7 +73,7 @@ fn what_one_process_writes_another_brings_to_its_ruler() {
         "{}",
         refused.text()
     );
-    reader.until_logged("rules were not taken");
+    reader.until_logged("rules could not be used");
     assert!(text("reader", "team-a").contains("record: one"));
     s3.recover();
     assert_eq!(send(&writer, "PUT", PATH, &rules("three")).status, 200);
@@ -140,7 +140,7 @@ fn a_bucket_that_is_not_described_is_an_error_at_its_keys() {
     assert!(valid, "{said}");
     for (bucket, why) in [
         ("url = \"rules\"", "write s3://BUCKET"),
-        ("url = \"s3://rules\", account = \"x\"", "is of Azure"),
+        ("url = \"s3://rules\", account = \"x\"", "is a key of Azure"),
         (
             "url = \"s3://rules\", access_key_id = \"x\"",
             "needs secret_access_key",
@@ -152,7 +152,7 @@ fn a_bucket_that_is_not_described_is_an_error_at_its_keys() {
         ("url = \"az://rules\", timeout = \"1ms\"", "at least 100ms"),
         (
             "url = \"az://rules\", service_account_file = \"/x\"",
-            "is of Google",
+            "is a key of Google",
         ),
     ] {
         let (valid, said) = check(bucket);

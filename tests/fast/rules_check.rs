@@ -1,4 +1,5 @@
-//! `metrifold rules check`: its page shows what it prints, and its exit codes are those of promtool.
+//! `metrifold rules check`: its page shows its real output, and its exit codes are those of
+//! promtool.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -12,7 +13,7 @@ fn the_page_shows_what_is_printed() {
     assert_eq!(shows_what_is_printed(page, failed), 3);
 }
 
-/// What `rules check` prints and its exit code, given a text on stdin.
+/// Runs `rules check` with a text on stdin; returns its output and its exit code.
 fn check(arguments: &[&str], text: &str) -> (String, i32) {
     let words = [&["rules", "check"], arguments].concat();
     let mut child = metrifold_testing::cli(&words)
@@ -21,7 +22,7 @@ fn check(arguments: &[&str], text: &str) -> (String, i32) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // It ends without reading when its arguments are wrong.
+    // With wrong arguments it ends without reading stdin.
     let _ = child.stdin.take().unwrap().write_all(text.as_bytes());
     let output = child.wait_with_output().unwrap();
     (printed(&output), output.status.code().unwrap())

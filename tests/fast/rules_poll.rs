@@ -1,11 +1,11 @@
-//! Rules that are kept elsewhere, polled; and a tenant's rules from the command line.
+//! Polled rules of a backend, and a tenant's rules from the command line.
 
 use std::fs;
 use std::sync::{Arc, Mutex};
 
-use metrifold_testing::{Endpoint, Metrifold, Reply, Seen, cli, until_so};
+use metrifold_testing::{Does, Endpoint, Metrifold, Reply, Seen, cli, until_so};
 
-/// What a backend answers for each tenant: status and text.
+/// The backend's answer for each tenant: status and text.
 type Answers = Arc<Mutex<Vec<(&'static str, u16, String)>>>;
 
 fn rules(name: &str) -> String {
@@ -51,17 +51,84 @@ fn tenants_are_asked_for_one_by_one_and_each_keeps_what_it_had() {
     until_so("a has its rules, and b none", || has("a", "one"));
     say(1, 200, rules("two"));
     until_so("b has some", || has("b", "two"));
-    // One that is wrong stays, and the other goes on.
+    // Invalid rules of one tenant change nothing, and other tenants go on.
     say(1, 200, "groups: [".to_owned());
     say(0, 200, rules("another"));
     until_so("a goes on", || has("a", "another"));
     program.until_logged("tenant \"b\": 1:");
+    assert!(has("b", "two"));
+    // Nor does an answer without content, such as that of a proxy.
+    say(1, 200, "\n".to_owned());
+    program.until_logged("tenant \"b\": the answer has no `groups`");
     assert!(has("b", "two"));
     backend.reset(0);
     let unread = |seen: &Seen| seen.path == "/rules/a" && !seen.accepted;
     until_so("what did not change is not sent again", || {
         backend.seen().iter().any(unread)
     });
+}
+
+#[test]
+fn tenants_are_asked_for_side_by_side_and_no_more_of_them_than_may_be() {
+    let place = tempfile::tempdir().unwrap();
+    // Nothing is answered before the most requests are in flight.
+    let backend = Endpoint::new(|_: &Seen| Does::Hang(Reply::new(200).body(rules("one"))));
+    let (url, out) = (backend.url_of("/rules/{tenant}"), place.path().join("out"));
+    let tenants: Vec<String> = (0..10).map(|at| format!("t{at}")).collect();
+    let _program = Metrifold::start(&format!(
+        "[sources.rules]\ntype = \"rules_poll\"\nendpoint = {url:?}\ntenants = {tenants:?}\nmax_requests = 3\n\
+         [sinks.out]\ntype = \"rules_directory\"\ninputs = [\"rules\"]\npath = {out:?}\n"
+    ));
+    until_so("three are in flight", || backend.most_at_once() == 3);
+    backend.release();
+    until_so("all are published", || {
+        let is_written = |tenant: &String| out.join(format!("{tenant}~rules~.yaml")).is_file();
+        tenants.iter().all(is_written)
+    });
+    assert_eq!(backend.most_at_once(), 3);
+}
+
+#[test]
+fn one_tenant_that_cannot_be_read_at_the_start_stops_no_other_for_ever() {
+    let place = tempfile::tempdir().unwrap();
+    let status = Arc::new(Mutex::new(503));
+    let says = status.clone();
+    let backend = Endpoint::new(move |seen: &Seen| match seen.path.as_str() {
+        "/rules/a" => Reply::new(200).body(rules("one")),
+        "/rules/b" => Reply::new(*says.lock().unwrap()).body(rules("two")),
+        // An answer, though not with valid rules.
+        _ => Reply::new(200).body("groups: ["),
+    });
+    let start = |tenants: &str, more: &str| {
+        let (url, out) = (
+            backend.url_of("/rules/{tenant}"),
+            place.path().join(tenants.len().to_string()),
+        );
+        let program = Metrifold::start(&format!(
+            "[sources.rules]\ntype = \"rules_poll\"\nendpoint = {url:?}\ntenants = [{tenants}]\npoll_interval = \"100ms\"\n{more}\
+             [sinks.out]\ntype = \"rules_directory\"\ninputs = [\"rules\"]\npath = {out:?}\n"
+        ));
+        (program, out)
+    };
+    let (_program, out) = start("\"a\", \"c\"", "");
+    until_so("invalid rules do not hold up the others", || {
+        out.join("a~rules~.yaml").is_file()
+    });
+    let (program, out) = start("\"a\", \"b\", \"c\"", "first_read_timeout = \"500ms\"\n");
+    until_so(
+        "nor does a tenant that fails for longer than it may",
+        || out.join("a~rules~.yaml").is_file(),
+    );
+    program.until_logged("tenant \"b\": server answered 503");
+    *status.lock().unwrap() = 200;
+    until_so("it is published when it can be read", || {
+        out.join("b~rules~.yaml").is_file()
+    });
+    // If nothing at all can be read, nothing is taken to be gone.
+    *status.lock().unwrap() = 503;
+    let (program, out) = start("\"b\"", "first_read_timeout = \"0s\"\n");
+    program.until_logged("tenant \"b\": server answered 503");
+    assert!(!out.is_dir());
 }
 
 #[test]

@@ -1,16 +1,20 @@
-//! Scraping, in the whole program: what a target's page becomes, and what is sent when it is gone.
+//! Scraping in the whole program: series of a target's page, and stale markers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
+use prost::Message;
 use serde_json::Value;
 
 use metrifold_testing::edits::{edit, until_runs};
-use metrifold_testing::series::Series;
-use metrifold_testing::{Endpoint, Metrifold, Reply, Seen, free_address, until, until_so};
+use metrifold_testing::messages::Histogram;
+use metrifold_testing::series::{Series, decompress};
+use metrifold_testing::{
+    Does, Endpoint, Manner, Metrifold, Reply, Seen, free_address, until, until_so,
+};
 
 const STALE: u64 = 0x7ff0_0000_0000_0002;
-/// As often as a test wants to see something.
+/// Short, so that tests wait little.
 const OFTEN: &str = "scrape_interval = \"1s\"";
 
 fn page(text: &str) -> Reply {
@@ -38,7 +42,7 @@ fn pipe(target: &Endpoint, keys: &str) -> (Metrifold, Endpoint) {
     (Metrifold::start(&config(&targets, &sink)), sink)
 }
 
-/// A series without its labels `job` and `instance`, as PromQL writes it.
+/// A series without its labels `job` and `instance`, in PromQL's notation.
 fn named(series: &Series) -> String {
     let others = series.labels.iter();
     let others =
@@ -49,7 +53,7 @@ fn named(series: &Series) -> String {
     format!("{}{{{}}}", series.name(), labels.join(","))
 }
 
-/// The series of a request by their names, as bits.
+/// Values of a request's series by name, as bits.
 fn values(seen: &Seen) -> BTreeMap<String, u64> {
     let series = seen.series().iter();
     series
@@ -64,7 +68,7 @@ fn value(values: &BTreeMap<String, u64>, name: &str) -> Option<f64> {
         .map(f64::from_bits)
 }
 
-/// The first scrape from now on that this holds of.
+/// The next scrape for which `holds` returns true.
 fn scrape(
     sink: &Endpoint,
     what: &str,
@@ -149,7 +153,7 @@ fn a_page_becomes_series_with_the_targets_labels_and_a_report() {
         asked.header("x-prometheus-scrape-timeout-seconds"),
         Some("1")
     );
-    // Nothing is new any more, and nothing has to be said of families again.
+    // No series is new any more, and metadata is not sent again.
     let next = until("another scrape", || sink.take().into_iter().next());
     assert_eq!(values(&next).get("scrape_series_added{env=prod}"), Some(&0));
     assert!(next.v1().metadata.is_empty());
@@ -173,7 +177,7 @@ fn what_vanishes_ends_and_what_fails_ends_all() {
     target.now(|_| page("b 2\n"));
     let gone = scrape(&sink, "a is gone", |it| it.get("a{}") == Some(&STALE));
     assert_eq!(value(&gone, "b"), Some(2.0));
-    // It said itself when it was.
+    // A series with its own timestamps gets no stale marker.
     assert!(!gone.contains_key("c{}"));
     let after = scrape(&sink, "a scrape after that", |it| up(it, 1.0));
     assert!(!after.contains_key("a{}"));
@@ -195,7 +199,7 @@ fn what_vanishes_ends_and_what_fails_ends_all() {
         target.now(|_| page("b 2\n"));
         let good = scrape(&sink, "it is well again", |it| up(it, 1.0));
         assert_eq!(value(&good, "b"), Some(2.0));
-        // It was known before the failure.
+        // The series was known before the failure.
         assert_eq!(value(&good, "scrape_series_added"), Some(0.0));
     }
 }
@@ -339,8 +343,14 @@ fn a_reload_keeps_what_is_known_of_targets_and_a_source_that_goes_ends_its_serie
     let after = scrape(&sink, "the new source", |it| {
         it.contains_key("scrape_sample_limit{}") && up(it, 1.0)
     });
-    // What the one before knew, this one knows: nothing is new.
+    // The successor knows the series of its predecessor: none is new.
     assert_eq!(value(&after, "scrape_series_added"), Some(0.0));
+    // A report that is not wanted any more ends, once.
+    edit(&child, &keys("sample_limit = 10"));
+    let limit = "scrape_sample_limit{}";
+    scrape(&sink, "the report ends", |it| it.get(limit) == Some(&STALE));
+    let next = scrape(&sink, "another scrape", |it| up(it, 1.0));
+    assert!(!next.contains_key(limit));
     edit(
         &child,
         &format!(
@@ -376,7 +386,7 @@ fn instances_share_the_targets_and_each_is_scraped_by_one() {
         let urls = active.iter().map(|it| it["scrapeUrl"].to_string());
         urls.collect()
     };
-    // How many are whose is for their hashes to say: by chance, one may have all of them.
+    // Hashes distribute the targets: by chance, one instance may get all of them.
     let (first, second) = until("each target is somebody's", || {
         let (first, second) = (has(&first), has(&second));
         (first.union(&second).count() == endpoints.len()).then_some((first, second))
@@ -402,4 +412,287 @@ fn what_is_dropped_is_shown_with_its_reason() {
     assert_eq!(dropped["discoveredLabels"]["__address__"], "drop:1");
     assert_eq!(targets(&child, "")["droppedTargetCounts"]["s"], 1);
     assert_eq!(child.get("/api/v1/targets?state=x").status, 400);
+}
+
+/// A page of a counter that begins now, and the time at which it does. That is a little later, so
+/// that it is after the arrival of every earlier page.
+fn begun(value: u32) -> (String, i64) {
+    let since = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+    let seconds = format!("{:.3}", since + 0.005);
+    let page = format!("# TYPE c counter\nc_total {value}\nc_created {seconds}\n");
+    let seconds: f64 = seconds.parse().unwrap();
+    (page, (seconds * 1000.0) as i64)
+}
+
+fn openmetrics(text: &str) -> Reply {
+    Reply::new(200)
+        .header(
+            "content-type",
+            "application/openmetrics-text; version=1.0.0",
+        )
+        .body(format!("{text}# EOF\n"))
+}
+
+/// All samples of a series so far, as values, times and start timestamps.
+fn samples(sink: &Endpoint, name: &str) -> Vec<(f64, i64, i64)> {
+    let seen = sink.seen();
+    let series = seen.iter().flat_map(Seen::series);
+    let samples = series
+        .filter(|series| series.name() == name)
+        .flat_map(|series| &series.samples);
+    samples
+        .map(|it| (f64::from_bits(it.bits), it.timestamp, it.start))
+        .collect()
+}
+
+#[test]
+fn a_series_that_begins_between_two_scrapes_begins_with_a_zero() {
+    let target = Endpoint::new(|_| openmetrics(""));
+    let (_child, sink) = pipe(&target, "start_timestamps = \"zero_sample\"");
+    until_so("an empty page", || !samples(&sink, "up").is_empty());
+    let (first, start) = begun(5);
+    target.now(move |_| openmetrics(&first));
+    let all = until("two scrapes", || {
+        let all = samples(&sink, "c_total");
+        (all.len() >= 3).then_some(all)
+    });
+    assert_eq!((all[0].0, all[0].1), (0.0, start));
+    assert!(all[1..].iter().all(|(value, ..)| *value == 5.0), "{all:?}");
+    assert!(samples(&sink, "c_created").is_empty());
+    // A restart of the target, which counts again.
+    let (again, start) = begun(6);
+    target.now(move |_| openmetrics(&again));
+    until_so("it begins again", || {
+        let all = samples(&sink, "c_total");
+        all.contains(&(0.0, start, 0)) && all.last().unwrap().0 == 6.0
+    });
+    let zeros = samples(&sink, "c_total").into_iter();
+    assert_eq!(zeros.filter(|(value, ..)| *value == 0.0).count(), 2);
+}
+
+#[test]
+fn start_timestamps_are_sent_by_the_version_that_has_them() {
+    let target = Endpoint::new(|_| openmetrics("# TYPE c counter\nc_total 5\nc_created 1000\n"));
+    let (old, new) = (Endpoint::healthy(), Endpoint::speaking(Manner::Honest));
+    let keys = format!(
+        "targets = [\"{}\"]\nstart_timestamps = \"send\"",
+        target.address()
+    );
+    let _child = Metrifold::start(&format!(
+        "{}[sinks.new]\ntype = \"remote_write\"\ninputs = [\"s\"]\nendpoint = \"{}\"\nprotocol = \"2.0\"\n",
+        config(&keys, &old),
+        new.url()
+    ));
+    for (sink, start) in [(&old, 0), (&new, 1_000_000)] {
+        let sample = until("a sample", || samples(sink, "c_total").first().copied());
+        assert_eq!((sample.0, sample.2), (5.0, start));
+    }
+    assert!(new.seen().iter().any(Seen::is_v2));
+}
+
+#[test]
+fn a_target_that_moves_to_another_url_keeps_its_series() {
+    let before = target("a 1\nold 1\n");
+    let after = target("a 2\n");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("targets");
+    fs::write(&file, before.address().to_string()).unwrap();
+    let sink = Endpoint::healthy();
+    let discovery = format!(
+        "[discovery.d]\ntype = \"file\"\nformat = \"lines\"\nfiles = [{file:?}]\nwatch_interval = \"100ms\"\n"
+    );
+    let keys =
+        "discovery = \"d\"\nrelabel = [{ target_label = \"instance\", replacement = \"same\" }]";
+    let _child = Metrifold::start(&format!("{discovery}{}", config(keys, &sink)));
+    until_so("it is scraped", || !samples(&sink, "old").is_empty());
+    fs::write(&file, after.address().to_string()).unwrap();
+    let ends = |name: &str| {
+        let samples = samples(&sink, name);
+        samples.iter().any(|(value, ..)| value.to_bits() == STALE)
+    };
+    // The marker comes two intervals later; by then the others have samples of the new place.
+    until_so("what it has no more ends", || ends("old"));
+    assert!(samples(&sink, "a").iter().any(|(value, ..)| *value == 2.0));
+    assert!(!ends("a") && !ends("up"));
+    // All samples of a target are in order, wherever it was.
+    let times = samples(&sink, "a").into_iter().map(|(_, time, _)| time);
+    assert!(times.is_sorted());
+}
+
+#[test]
+fn a_scrape_that_a_reload_cuts_short_is_repeated_at_once() {
+    let target = Endpoint::new(|_| Does::Hang(page("a 1\n")));
+    let sink = Endpoint::healthy();
+    let keys = |more: &str| {
+        let keys = format!(
+            "targets = [\"{}\"]\nscrape_interval = \"4s\"\nscrape_timeout = \"4s\"\n{more}",
+            target.address()
+        );
+        config(&keys, &sink).replacen(OFTEN, "", 1)
+    };
+    let child = Metrifold::start(&keys(""));
+    target.wait_requests(1);
+    target.now(|_| page("a 1\n"));
+    edit(&child, &keys("sample_limit = 9"));
+    let times: Vec<i64> = until("two scrapes", || {
+        let all = samples(&sink, "a");
+        (all.len() >= 2).then(|| all.into_iter().map(|(_, time, _)| time).collect())
+    });
+    // The second was due at its time; the first was not, since it was late.
+    let apart = times[1] - times[0];
+    assert!(apart < 4000 && apart > 0, "{times:?}");
+}
+
+#[test]
+fn classic_histograms_become_native_ones_for_the_version_that_has_custom_buckets() {
+    let target = target(
+        "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 3\nh_sum 7\nh_count 3\ng 1\n",
+    );
+    let (old, new) = (Endpoint::healthy(), Endpoint::speaking(Manner::Honest));
+    let keys = format!(
+        "targets = [\"{}\"]\nconvert_classic_histograms_to_nhcb = true",
+        target.address()
+    );
+    let _child = Metrifold::start(&format!(
+        "{}[sinks.new]\ntype = \"remote_write\"\ninputs = [\"s\"]\nendpoint = \"{}\"\nprotocol = \"2.0\"\n",
+        config(&keys, &old),
+        new.url()
+    ));
+    let histogram = until("a histogram", || {
+        let seen = new.seen();
+        let mut series = seen.iter().flat_map(Seen::series);
+        let histogram = series.find(|series| series.name() == "h")?;
+        Histogram::decode(&*histogram.histograms[0]).ok()
+    });
+    assert_eq!((histogram.schema, histogram.sum), (-53, 7.0));
+    assert_eq!(histogram.custom_values, [1.0]);
+    assert_eq!(histogram.positive_deltas, [1, 1]);
+    // Neither its classic series nor what 1.0 cannot hold.
+    let names = scrape(&old, "a good scrape", |it| up(it, 1.0));
+    assert!(names.contains_key("g{}"));
+    assert!(!names.keys().any(|name| name.starts_with('h')), "{names:?}");
+}
+
+/// Such pages are not read again, but written into the series of the page before.
+#[test]
+fn values_of_pages_that_differ_in_nothing_else_arrive_in_every_form() {
+    let target = Endpoint::new(|seen: &Seen| {
+        let asked = seen.order + 1;
+        page(&format!(
+            "# HELP n help\n# TYPE n counter\nn{{a=\"x\"}} {asked}\nn{{a=\"none\"}} 0\ndropped {asked}\n"
+        ))
+    });
+    let newer = Endpoint::speaking(Manner::Prometheus);
+    let (plain, edited) = (Endpoint::healthy(), Endpoint::healthy());
+    let sink = |name: &str, input: &str, keys: &str, sink: &Endpoint| {
+        format!(
+            "[sinks.{name}]\ntype = \"remote_write\"\ninputs = [\"{input}\"]\nendpoint = \"{}\"\nmerge_bytes = \"0B\"\n{keys}\n",
+            sink.url()
+        )
+    };
+    let child = Metrifold::start(&format!(
+        "[sources.s]\ntype = \"scrape\"\nscrape_interval = \"100ms\"\nmetadata_interval = \"300ms\"\ntargets = [\"{}\"]\n\
+         metric_relabel = [{{ source_labels = [\"__name__\"], regex = \"dropped\", action = \"drop\" }}]\n\
+         [transforms.t]\ntype = \"relabel\"\ninputs = [\"s\"]\nrules = [{{ target_label = \"new\", replacement = \"text\" }}]\n{}{}{}",
+        target.address(),
+        sink("plain", "s", "protocol = \"1.0\"", &plain),
+        sink("newer", "s", "protocol = \"2.0\"", &newer),
+        sink("edited", "t", "protocol = \"1.0\"", &edited),
+    ));
+    for sink in [&plain, &newer, &edited] {
+        sink.wait_requests(12);
+    }
+    drop(child);
+    for (sink, label) in [(&plain, ""), (&newer, ""), (&edited, ",new=text")] {
+        let seen = sink.seen();
+        let (mut before, mut described) = (0.0, 0);
+        for request in &seen {
+            let values = values(request);
+            let of = |a: &str| f64::from_bits(values[&format!("n{{a={a}{label}}}")]);
+            assert_eq!(of("none"), 0.0);
+            assert!(of("x") > before, "{} after {before}", of("x"));
+            before = of("x");
+            // Two series of the page, and five about the scrape.
+            assert_eq!(values.len(), 7, "{values:?}");
+            let times: BTreeSet<i64> = request.series().iter().flat_map(Series::times).collect();
+            assert_eq!(times.len(), 1, "{times:?}");
+            described +=
+                usize::from(String::from_utf8_lossy(&decompress(&request.body)).contains("help"));
+        }
+        // 2.0 describes a series in every request, and 1.0 a family now and then.
+        match seen[0].is_v2() {
+            true => assert_eq!(described, seen.len()),
+            false => assert!((2..seen.len()).contains(&described), "{described}"),
+        }
+    }
+}
+
+#[test]
+fn a_page_that_does_not_come_in_time_fails_its_scrape() {
+    let target = Endpoint::new(|_| Does::Hang(page("a 1\n")));
+    let (child, sink) = pipe(&target, "scrape_timeout = \"200ms\"");
+    scrape(&sink, "the target is down", |values| up(values, 0.0));
+    until_so("the cause is counted", || {
+        child.metric("metrifold_scrapes_total", &[("outcome", "timeout")]) >= 1.0
+    });
+    let found = &targets(&child, "")["activeTargets"][0];
+    let error = found["lastError"].as_str().unwrap();
+    assert!(error.contains("200ms"), "{found}");
+    target.release();
+}
+
+#[test]
+fn more_targets_than_the_limit_are_all_down() {
+    let (one, other) = (target("a 1\n"), target("a 1\n"));
+    let sink = Endpoint::healthy();
+    let keys = format!(
+        "targets = [\"{}\", \"{}\"]\ntarget_limit = 1",
+        one.address(),
+        other.address()
+    );
+    let child = Metrifold::start(&config(&keys, &sink));
+    scrape(&sink, "a target is down", |values| up(values, 0.0));
+    let found = targets(&child, "");
+    for target in found["activeTargets"].as_array().unwrap() {
+        until_so("each is down", || {
+            let found = targets(&child, "");
+            let mut all = found["activeTargets"].as_array().unwrap().iter();
+            let same = |it: &&Value| it["scrapeUrl"] == target["scrapeUrl"];
+            let error = all.find(same).unwrap()["lastError"]
+                .as_str()
+                .unwrap()
+                .to_owned();
+            error.contains("target_limit = 1")
+        });
+    }
+    assert_eq!((one.count(), other.count()), (0, 0));
+}
+
+#[test]
+fn timestamps_of_a_page_are_ignored_where_they_are_not_honoured() {
+    let target = target("a 1 1000\n");
+    let (_child, sink) = pipe(&target, "honor_timestamps = false");
+    let seen = until("a good scrape", || {
+        let mut taken = sink.take().into_iter();
+        taken.find(|seen| values(seen).contains_key("a{}"))
+    });
+    let times: BTreeSet<i64> = seen.series().iter().flat_map(Series::times).collect();
+    assert_eq!(times.len(), 1, "{times:?}");
+    assert!(!times.contains(&1000));
+}
+
+#[test]
+fn a_job_asks_with_its_token_and_for_the_encodings_that_it_takes() {
+    for (keys, encodings) in [
+        ("", "zstd,gzip"),
+        ("enable_compression = false", "identity"),
+    ] {
+        let target = target("a 1\n");
+        let keys = format!("authorization = {{ credentials = \"token\" }}\n{keys}");
+        let (_child, sink) = pipe(&target, &keys);
+        scrape(&sink, "a good scrape", |values| up(values, 1.0));
+        let asked = &target.seen()[0];
+        assert_eq!(asked.header("authorization"), Some("Bearer token"));
+        assert_eq!(asked.header("accept-encoding"), Some(encodings));
+    }
 }

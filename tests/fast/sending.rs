@@ -1,11 +1,10 @@
-//! As a sender, by the letter: the cases of the Prometheus project's compliance suite for senders,
-//! under `retry.statuses = "specification"`.
+//! Sending in strict conformance: the cases of the Prometheus project's compliance suite for
+//! senders, with `retry.statuses = "specification"`.
 //!
-//! The suite scrapes what it compares; here the series come by remote write of either version, and
-//! leave in either. What an endpoint that knows the specification would find fault with is checked by
-//! [`Seen::checked`] in every request: the table of symbols, references, order and uniqueness of
-//! labels, and what a series holds. Pauses between attempts are tested under simulated time, in
-//! `crates/delivery/src/pace/tests.rs`.
+//! The suite scrapes the series that it compares; here they come by remote write of either version,
+//! and leave in either. [`Seen::checked`] checks every request against the specification: the table
+//! of symbols, references, order and uniqueness of labels, and the content of series. Pauses
+//! between attempts are tested in simulated time, in `crates/delivery/src/pace/tests.rs`.
 
 use std::collections::BTreeSet;
 
@@ -17,13 +16,13 @@ use metrifold_testing::{
     until_so,
 };
 
-/// A time of which no sample is too old for anybody.
+/// A timestamp that no receiver finds too old.
 const T: i64 = 1_790_000_000_000;
 
 const LETTER: &str =
     "retry = { statuses = \"specification\", min_backoff = \"5ms\", max_backoff = \"20ms\" }";
 
-/// A sink to `url` that keeps to the letter of the specification; `keys` are added to it.
+/// A sink to `url` that conforms strictly, with further keys.
 fn pipe_to(url: &str, source: &str, keys: &str) -> Metrifold {
     let keys = format!("{LETTER}\n{keys}");
     Metrifold::start(&(ingest(source) + &config::sink("out", "ingest", url, &keys)))
@@ -45,7 +44,7 @@ fn one() -> Vec<Series> {
     vec![Series::named("up").sample(1.0, T)]
 }
 
-/// Sends series in one version of the protocol, and returns the request that went out in another.
+/// Sends series in one version of the protocol; returns the request that left in another.
 fn through(from_v2: bool, protocol: &str, series: &[Series]) -> Seen {
     let endpoint = Endpoint::speaking(Manner::Prometheus);
     let child = pipe(&endpoint, &format!("protocol = {protocol:?}"));
@@ -66,13 +65,30 @@ fn requests_have_the_protocols_method_headers_and_format() {
             let agent = seen.header("user-agent").unwrap();
             assert!(agent.starts_with("metrifold/"), "{agent}");
             assert_eq!(seen.header("retry-attempt"), None);
-            // The block format, and protobuf inside.
+            // Snappy's block format with protobuf inside.
             same("body", &seen.checked(), &one());
         }
     }
 }
 
-/// Labels, values, histograms, exemplars and metadata as the suite has them exposed.
+/// An endpoint behind a shared address needs the one, an endpoint that tells senders apart the other.
+#[test]
+fn the_host_and_the_user_agent_are_those_that_are_configured() {
+    let endpoint = Endpoint::speaking(Manner::Prometheus);
+    let keys = "headers = { Host = \"metrics.test:8443\", User-Agent = \"agent/7\" }";
+    let child = pipe(&endpoint, keys);
+    expect(&post(&child, false, &one()), 204);
+    let seen = endpoint.only();
+    assert_eq!(seen.header("host"), Some("metrics.test:8443"));
+    assert_eq!(seen.header("user-agent"), Some("agent/7"));
+    let hosts = seen
+        .headers
+        .iter()
+        .filter(|(name, _)| name.eq_ignore_ascii_case("host"));
+    assert_eq!(hosts.count(), 1);
+}
+
+/// Labels, values, histograms, exemplars and metadata that the suite exposes.
 fn exposed() -> Vec<Series> {
     let long = "x".repeat(1000);
     let name = "n".repeat(500);
@@ -194,7 +210,7 @@ fn symbols_are_shared_and_none_is_sent_that_nothing_uses() {
     let sent = through(false, "2.0", &all);
     let message = sent.v2();
     same("symbols", &from_v2(&message), &all);
-    // "", three names, the metric, the job, the help, and every instance once.
+    // "", three label names, the metric, the job, the help, and every instance once.
     assert_eq!(message.symbols.len(), 7 + 1000);
 }
 
@@ -246,7 +262,7 @@ fn an_answer_counts_by_its_status_and_its_counts_whatever_else_is_in_it() {
         let reply = post(&child, true, &one());
         expect(&reply, 400);
         assert_eq!(reply.written(), Some([0, 0, 0]));
-        // What the endpoint said is told, as far as it is short enough to be read.
+        // The beginning of the endpoint's answer is passed on.
         let told: String = body.chars().take(100).collect();
         assert!(reply.text().contains(&told), "{}", reply.text());
         assert_eq!(endpoint.count(), 1);
@@ -284,7 +300,7 @@ fn an_endpoint_that_answers_nonsense_or_nothing_is_tried_again() {
         let reply = post(&child, true, &one());
         expect(&reply, 204);
         assert!(endpoint.count() > 1, "{number}");
-        // It goes on afterwards.
+        // The sink goes on afterwards.
         expect(&post(&child, true, &one()), 204);
     }
     for url in [nobody(), "http://does-not-exist.invalid/write".into()] {
@@ -374,7 +390,8 @@ fn many_requests_at_once_arrive_whole() {
 
 #[test]
 fn dollars_reach_a_template_as_the_page_on_relabelling_says() {
-    // docs/components/relabel.md: what is replaced in the file, and what is left to the rule.
+    // docs/components/relabel.md: which references the file replaces, and which it leaves to the
+    // rule.
     let endpoint = Endpoint::healthy();
     let rules = "[{ source_labels = [\"a\"], regex = \"(?P<name>.+)\", target_label = \"b\", \
         replacement = \"$1-${1}-$name-$${name}-$$$$\" }]";

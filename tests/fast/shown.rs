@@ -1,4 +1,4 @@
-//! What an operator sees: in the log, on the status page's data, and while the process ends.
+//! What an operator sees: log lines, data of the status page, and output during shutdown.
 
 use metrifold_testing::config::{ingest, sink};
 use metrifold_testing::{
@@ -25,7 +25,7 @@ fn the_start_says_what_listens_where() {
     );
     assert!(listening.contains("tls=false"), "{listening}");
     assert!(line(&format!("url=http://{}/", child.api)).contains("status page"));
-    // Who looks at once finds somebody.
+    // The addresses are announced once they accept connections.
     let place = |what| log.find(what).unwrap();
     assert!(place("listening") < place("metrifold runs"));
 }
@@ -71,7 +71,7 @@ fn senders_that_are_refused_are_seen_in_the_log_and_in_the_metrics() {
             .filter(|line| line.contains("sender is refused"));
         refused.filter(|line| line.contains(&code)).collect()
     };
-    // The first at once, and what was held back in the end.
+    // The first refusal at once, and the summary of the others at the end.
     let unknown = told("404");
     assert_eq!(unknown.len(), 2, "{log}");
     assert!(unknown[0].contains("/api/v2/write") && unknown[0].contains("suppressed=0"));
@@ -104,7 +104,7 @@ fn an_endpoint_that_fails_is_shown_as_failing_and_its_error_as_over_when_it_is_b
     assert_eq!(out["waiting"]["samples"], 1, "{out}");
     let failing = |child: &Metrifold| child.metric("metrifold_sink_failing_seconds", &[]);
     until_so("so do metrics", || failing(&child) > 0.0);
-    // Something went before it failed, which says nothing of what goes now.
+    // The rate from before the failure is no basis for a drain time.
     assert!(
         child
             .metric("metrifold_ledger_drain_seconds", &[])
@@ -192,14 +192,14 @@ fn ended_without(log: &str, reason: &str) {
     let told = |line: &str| line.contains("dropped during the shutdown") && line.contains(&reason);
     assert!(lines.any(told), "{log}");
     assert!(!log.contains("everything was delivered"), "{log}");
-    assert!(log.contains("was not delivered"), "{log}");
+    assert!(log.contains("were not delivered"), "{log}");
 }
 
 #[test]
 fn what_can_be_saved_at_the_end_is_saved_before_anything_is_waited_for() {
     let hanging = Endpoint::new(|_| Does::Hang(Reply::new(204)));
     let away = Endpoint::new(|_| 503);
-    // No sink is known to fail, and nothing is stored before the end.
+    // No sink is known to fail yet, and nothing is stored before the shutdown.
     let disk = "required = false\nconnections = 1\n\
         queue = { type = \"disk\", store_after = \"10s\" }";
     let config = format!(
@@ -211,7 +211,7 @@ fn what_can_be_saved_at_the_end_is_saved_before_anything_is_waited_for() {
     );
     let mut child = Metrifold::start_with(&config, &["--shutdown-limit", "1s"]);
     let ingest = child.ingest;
-    // It waits for `slow` for longer than there is time.
+    // The sender waits for `slow` for longer than the shutdown lasts.
     let waiting = std::thread::spawn(move || Sender::new(ingest).write(&up(1)).status);
     hanging.wait_requests(2);
     until_so("one of them is seen to fail", || {
@@ -226,14 +226,11 @@ fn what_can_be_saved_at_the_end_is_saved_before_anything_is_waited_for() {
         lines.any(|line| line.contains(what) && line.contains(&sink))
     };
     assert!(
-        line("endpoint fails: what waits in memory is given up", "lost"),
+        line("endpoint is failing: batches in memory are dropped", "lost"),
         "{log}"
     );
     assert!(line("left undelivered", "lost"), "{log}");
-    assert!(
-        line("what was not delivered stays on disk", "kept"),
-        "{log}"
-    );
+    assert!(line("undelivered batches stay on disk", "kept"), "{log}");
     assert!(!line("left undelivered", "kept"), "{log}");
     hanging.release();
 }

@@ -1,5 +1,6 @@
-//! Between the versions of remote write: exemplars and metadata that come apart from their series,
-//! references of 2.0, what the sender hears was written, and which version an endpoint gets.
+//! Conversions between the versions of remote write: exemplars and metadata that arrive apart from
+//! their series, references of 2.0, counts of written samples, and the choice of a version per
+//! endpoint.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,12 +11,12 @@ use metrifold_testing::{
     Endpoint, Manner, Metrifold, Reply, Seen, Sender, expect, free_address, get, until_so,
 };
 
-/// A time of which no sample is too old for anybody.
+/// A timestamp that no receiver finds too old.
 const T: i64 = 1_790_000_000_000;
 
 const V2: &str = "protocol = \"2.0\"";
 
-/// A remote-write sink `out` of `ingest`; `keys` are added to it.
+/// A remote-write sink `out` of `ingest`, with further keys.
 fn pipe(endpoint: &Endpoint, keys: &str) -> Metrifold {
     Metrifold::start(&(ingest("") + &config::sink("out", "ingest", &endpoint.url(), keys)))
 }
@@ -24,7 +25,7 @@ fn one(name: &str) -> Series {
     Series::named(name).sample(1.0, T)
 }
 
-/// A series with an exemplar alone, as Prometheus sends it.
+/// A series with an exemplar and no sample, as Prometheus sends it.
 fn lone(name: &str, id: &str) -> Series {
     Series::named(name).exemplar(&[("trace_id", id)], 0.5, T)
 }
@@ -44,7 +45,8 @@ fn lost_exemplars(child: &Metrifold, reason: &str) -> f64 {
 
 #[test]
 fn exemplars_of_1_0_reach_an_endpoint_of_2_0_with_their_series() {
-    // As Prometheus sends 1.0: the samples of a scrape, then each exemplar in a series of its own.
+    // As Prometheus sends 1.0: the samples of a scrape, followed by each exemplar in a series of
+    // its own.
     let names: Vec<String> = (0..100).map(|n| format!("requests_{n}_total")).collect();
     let samples = names.iter().map(|name| one(name));
     let exemplars = names.iter().map(|name| lone(name, name));
@@ -66,8 +68,8 @@ fn exemplars_of_1_0_reach_an_endpoint_of_2_0_with_their_series() {
 
 #[test]
 fn exemplars_without_samples_wait_for_them_and_start_no_storm() {
-    // A queue of Prometheus that starts sends the exemplars of its segment first. Sent on alone,
-    // each of them would be refused, and looked for by halves.
+    // A queue of Prometheus that starts up sends the exemplars of its segment first. Passed on
+    // alone, each of them would be refused, and isolated by halving.
     let names: Vec<String> = (0..100).map(|n| format!("requests_{n}_total")).collect();
     let exemplars: Vec<Series> = names.iter().map(|name| lone(name, name)).collect();
     let samples: Vec<Series> = names.iter().map(|name| one(name)).collect();
@@ -144,7 +146,7 @@ fn an_exemplar_waits_for_its_own_tenant_only() {
 
 #[test]
 fn a_refused_exemplar_costs_neither_its_sample_nor_a_second_request() {
-    // As Prometheus answers to exemplars that are out of order: the samples are stored.
+    // As Prometheus answers exemplars that are out of order: the samples are stored.
     let endpoint = Endpoint::new(|seen| {
         let [samples, histograms, _] = series::counts(seen.series());
         let reply = Reply::new(400).body("out of order exemplar");
@@ -154,7 +156,7 @@ fn a_refused_exemplar_costs_neither_its_sample_nor_a_second_request() {
     let sent: Vec<Series> = (0..50)
         .map(|n| one(&format!("m{n}")).exemplar(&[("trace_id", "1")], 0.5, T))
         .collect();
-    // 1.0 has no word for it.
+    // 1.0 cannot express it.
     expect(&post_v1(&child, &sent), 204);
     let reply = post_v2(&child, &sent);
     expect(&reply, 400);
@@ -242,7 +244,7 @@ fn metadata_that_is_nobodys_is_counted() {
     assert_eq!(dropped, 2.0);
 }
 
-/// Breaks a reference of a series; `far` is beyond the symbols.
+/// Breaks a reference of a series; `far` is an index beyond the symbols.
 type Break = fn(&mut v2::TimeSeries, u32);
 
 #[test]
@@ -322,7 +324,7 @@ fn a_page_without_counts_costs_2_0_only_for_a_while() {
     let is_page = AtomicBool::new(true);
     let endpoint = Endpoint::new(
         move |seen: &Seen| match is_page.swap(false, Ordering::SeqCst) {
-            // A proxy's page.
+            // An error page of a proxy.
             true => Reply::new(200).body("<html>"),
             false => Manner::Honest.answer(seen),
         },

@@ -1,5 +1,5 @@
-//! Reload as those meet it who edit files: the program runs as a child and watches them. What a
-//! reload does to the graph is shown in the tests of the topology.
+//! Reloads by editing files: the program runs as a child process and watches them. The effect of a
+//! reload on the graph is covered by the tests of the topology.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -37,7 +37,7 @@ fn an_edit_in_place_and_a_replaced_file_are_both_applied_and_told() {
     let log = "configuration reloaded: added sinks.a";
     until_so("it is logged", || child.log().contains(log));
 
-    // Three times, since a watch on the file itself would see the first only.
+    // Three times: a watch on the file itself would see only the first replacement.
     for name in ["b", "c", "d"] {
         until_quiet(&child);
         replace(&child, &smallest(&blackhole(name)));
@@ -97,7 +97,7 @@ fn files_of_a_directory_come_and_go() {
     until_runs(&child, "in_glob");
     fs::remove_file(root.join("b.toml")).unwrap();
     until_so("it is gone", || !runs(&child, "in_directory"));
-    // Another directory of the same name is watched, too.
+    // A new directory with the same name is watched as well.
     let aside = child.folder().join("aside");
     fs::create_dir(&aside).unwrap();
     for name in ["0.toml", "c.conf"] {
@@ -123,7 +123,7 @@ fn a_missing_file_refuses_the_reload_and_ends_nothing() {
     assert!(child.is_alive());
     assert_eq!(child.get("/-/ready").status, 200);
 
-    // The same content again: all is well, and nothing changes.
+    // The original content: the failure is over, and nothing changes.
     replace(&child, &smallest(""));
     until_so("all is well", || successful(&child) == 1.0);
     assert_eq!(reloads(&child, "unchanged"), 1.0);
@@ -159,7 +159,7 @@ fn a_broken_file_is_refused_with_every_error_and_without_secrets() {
         204
     );
 
-    // What does not even parse, on the line with the secret.
+    // Invalid TOML on the line with the secret.
     let torn = format!("password = \"{secret}\n");
     replace(&child, &smallest(&torn));
     until_refused(&child, 2.0);
@@ -177,7 +177,7 @@ fn a_broken_file_is_refused_with_every_error_and_without_secrets() {
     replace(&child, &smallest(&blackhole("fixed")));
     until_runs(&child, "fixed");
     assert_eq!(successful(&child), 1.0);
-    // It is still told, besides the last one.
+    // The refused reload is still shown, beside the last one.
     let topology = topology(&child);
     assert_eq!(topology["last_reload"]["outcome"], "applied");
     assert!(topology["last_refused_reload"]["time"].as_u64() > Some(0));
@@ -192,10 +192,14 @@ fn identical_content_is_nothing_to_do() {
     replace(&child, &smallest(""));
     until_quiet(&child);
     assert_eq!(topology(&child)["last_reload"], Value::Null);
-    post_expecting(&child, 200, "unchanged: what runs is what the files say");
+    post_expecting(
+        &child,
+        200,
+        "unchanged: the files match the running configuration",
+    );
     replace(&child, &smallest(&blackhole("a")));
     until_runs(&child, "a");
-    // Only the request was a reload.
+    // Only the request counted as a reload.
     assert_eq!(reloads(&child, "unchanged"), 1.0);
     assert_eq!(reloads(&child, "applied"), 1.0);
     assert_eq!(sender.write(&body(&[one("up", 2)])).status, 204);
@@ -238,7 +242,10 @@ fn after_a_storm_of_edits_the_newest_is_in_force() {
     assert_eq!(child.get("/-/ready").status, 200);
     let text = post(&child).text();
     let last = text.lines().last();
-    assert_eq!(last, Some("unchanged: what runs is what the files say"));
+    assert_eq!(
+        last,
+        Some("unchanged: the files match the running configuration")
+    );
 }
 
 #[test]
@@ -297,13 +304,13 @@ fn a_certificate_that_is_missing_is_awaited() {
         "{errors}"
     );
     assert!(!runs(&child, "tls"));
-    // Nobody touches the configuration: the file that it names is enough.
+    // The configuration is not touched: the file that it names is enough.
     fs::rename(&aside, &cert).unwrap();
     until_runs(&child, "tls");
 }
 
-/// Changes the way in. The old one must then be closed and the new one open, and no connection may
-/// be refused meanwhile.
+/// Changes how senders get in. The old way must be closed and the new one open afterwards, and no
+/// connection may be refused in between.
 fn rotate(
     child: &Metrifold,
     change: impl FnOnce(),
@@ -313,7 +320,7 @@ fn rotate(
     assert!(old() && !new());
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        // Steadily, so that every moment of the change is seen.
+        // Connects all the time, so that no moment of the change is missed.
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 drop(Sender::new(child.ingest));
@@ -345,7 +352,7 @@ fn a_rotated_password_is_picked_up_without_a_refused_connection() {
         answer.status == 204
     };
     let change = || fs::write(&password, "new\n").unwrap();
-    // base64 of u:old and u:new
+    // Base64 of u:old and u:new.
     rotate(
         &child,
         change,
@@ -375,7 +382,7 @@ fn a_renewed_certificate_is_shown_to_new_connections() {
     until_so("it serves", || enters(&old));
     let change = || {
         let (new_cert, new_key) = after.issue("server");
-        // One after the other, as most tools do: a pair that does not fit is refused meanwhile.
+        // One after the other, as most tools do: in between, a pair that does not match is refused.
         fs::copy(new_key, &key).unwrap();
         fs::copy(new_cert, &cert).unwrap();
     };

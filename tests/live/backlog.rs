@@ -1,7 +1,7 @@
-//! A restart with a backlog that is larger than every internal limit, while senders go on: every lane
-//! keeps its order, and an endpoint that refuses disorder refuses nothing.
+//! A restart with a backlog larger than every internal limit, while senders go on: every lane keeps
+//! its order, and an endpoint that refuses out-of-order samples refuses none.
 //!
-//! `METRIFOLD_BACKLOG` says how many batches there are.
+//! `METRIFOLD_BACKLOG` sets the number of batches.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -16,13 +16,13 @@ use metrifold_queue::disk::{Append, DiskQueue, Options, Refused, SyncPolicy};
 use metrifold_queue::{OrderedBy, now_millis};
 use metrifold_testing::{Deadline, Endpoint, Metrifold, PATIENCE, Seen, Sender, body, expect, one};
 
-/// More than are listed at once, which is 4,096, and than a request is made of, which is 1,024.
+/// More than are listed at once (4,096), and more than a request merges (1,024).
 const BATCHES: usize = 30_000;
 const TENANTS: [&str; 3] = ["t0", "t1", "t2"];
-/// Of each tenant but the first, and of each that is sent after the restart.
+/// Batches of each tenant but the first, and of each tenant after the restart.
 const FEW: i64 = 300;
 
-/// Stores a batch of a sender on this machine.
+/// Stores a batch of a local sender.
 fn store(queue: &DiskQueue, tenant: &str, time: i64) {
     let mut append = Append {
         tenant: tenant.into(),
@@ -51,7 +51,7 @@ fn store(queue: &DiskQueue, tenant: &str, time: i64) {
     }
 }
 
-/// Leaves the backlog of a process that has ended. Returns the last time of each tenant.
+/// Writes the backlog of an earlier process. Returns the last time of each tenant.
 fn leave(folder: &Path, batches: usize) -> HashMap<&'static str, i64> {
     let options = Options {
         max_bytes: 2 << 30,
@@ -91,7 +91,8 @@ fn a_restart_with_a_backlog_larger_than_every_limit_keeps_the_order_of_every_lan
         for series in seen.series() {
             let newest = newest.entry(series.name().to_owned()).or_default();
             for time in series.times() {
-                // As a Prometheus: what is older than the newest is refused, what is equal is not.
+                // As Prometheus: an older timestamp than the newest is refused, an equal one is
+                // not.
                 match time >= *newest {
                     true => *newest = time,
                     false => status = 400,

@@ -1,12 +1,12 @@
-//! Range queries that are put together of what is kept and of parts say what the Prometheus behind
-//! says: generated queries over ranges that overlap, each asked both ways.
+//! Range queries assembled from cached and fetched parts equal the answers of the Prometheus
+//! behind: generated queries over overlapping ranges, each sent both ways.
 
 use serde_json::Value;
 
 use metrifold_testing::peers::{Prometheus, now};
 use metrifold_testing::{Answer, Metrifold, Random, Sender, Series, body, encode, expect, request};
 
-/// Seconds of data, and between two samples of a series.
+/// Seconds of data, and interval between the samples of a series.
 const PAST: i64 = 6 * 3600;
 const INTERVAL: i64 = 60;
 const QUERIES: usize = 600;
@@ -33,7 +33,7 @@ fn what_is_put_together_is_what_prometheus_says() {
     for _ in 0..QUERIES {
         let expression = expression(&mut draw);
         let step = [30, 60, 97, 300][draw(4) as usize];
-        // Phases repeat, so that what was kept is of use.
+        // Phases repeat, so that cached parts are used.
         let from = end - PAST + 600 * draw(34) as i64;
         let until = (from + 300 * draw(40) as i64).min(end);
         let form = format!(
@@ -65,7 +65,7 @@ fn what_is_put_together_is_what_prometheus_says() {
     }
 }
 
-/// Writes counters that start anew, gauges that have gaps, and one that comes late.
+/// Writes counters with resets, gauges with gaps, and a series that starts late.
 fn fill(store: &Prometheus, end: i64) {
     let mut sender = Sender::new(store.address);
     for (number, time) in (end - PAST..=end).step_by(INTERVAL as usize).enumerate() {
@@ -87,7 +87,7 @@ fn fill(store: &Prometheus, end: i64) {
     }
 }
 
-/// An expression that is drawn.
+/// A random expression.
 fn expression(draw: &mut impl FnMut(u64) -> u64) -> String {
     const SELECTORS: [&str; 5] = [
         "test_gauge",
@@ -118,7 +118,7 @@ fn expression(draw: &mut impl FnMut(u64) -> u64) -> String {
     FORMS[draw(FORMS.len() as u64) as usize].replace("EXPR", selector)
 }
 
-/// What an answer says, in no order of its series, or the kind of its error.
+/// The content of an answer, independent of the order of series, or the kind of its error.
 fn said(answer: &Answer) -> Value {
     let mut told = answer.json();
     if let Some(series) = told["data"]["result"].as_array_mut() {

@@ -1,5 +1,5 @@
-//! `first` is what Caddy does: both in front of the same two replicas, through the same faults, they
-//! choose the same.
+//! `first` behaves like Caddy: in front of the same two replicas, with the same faults, both choose
+//! the same.
 
 use std::net::SocketAddr;
 
@@ -8,19 +8,19 @@ use metrifold_testing::{Does, Endpoint, Metrifold, Reply, Seen, request, until_s
 
 const QUERY: &str = "/api/v1/query?query=up";
 
-/// What a replica does.
+/// State of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mood {
     Well,
-    /// It replays its log: it says so, and answers nothing else.
+    /// Replays its log: readiness says so, and queries fail.
     Starting,
-    /// It is ready, and fails every query.
+    /// Ready, but fails every query.
     Fails,
-    /// It says something else than that it is ready.
+    /// Answers readiness with an unexpected text.
     Other,
-    /// It breaks every connection.
+    /// Breaks every connection.
     Breaks,
-    /// It breaks connections that bring a query.
+    /// Breaks connections with a query.
     BreaksQueries,
 }
 
@@ -40,8 +40,8 @@ fn set(replica: &Endpoint, name: &'static str, mood: Mood) {
     });
 }
 
-/// Status and text of an answer; 502 and no text if the gateway has nobody to ask, which Caddy says with
-/// 503 where it did not try.
+/// Status and text of an answer. Without an available upstream it is 502 without text, also where
+/// Caddy answers 503 because it did not try.
 fn ask(address: SocketAddr) -> (u16, String) {
     let answer = request("GET", address, QUERY, &[], b"").unwrap();
     match answer.status {
@@ -91,7 +91,7 @@ fn first_chooses_as_caddy_does_through_the_same_faults() {
     for (number, (first, second)) in script.iter().enumerate() {
         set(&replicas[0], "first", *first);
         set(&replicas[1], "second", *second);
-        // Both check three times a second, and forget failures after three.
+        // Both check three times a second, and forget failures after three seconds.
         let expected = match (first, second) {
             (Mood::Well, _) => (200, "first"),
             (Mood::Fails, _) => (500, "first"),
@@ -103,7 +103,7 @@ fn first_chooses_as_caddy_does_through_the_same_faults() {
         for (who, address) in [("Caddy", caddy.address), ("Metrifold", gateway.ingest)] {
             let what = format!("{who} at step {number} ({first:?}, {second:?}): {expected:?}");
             until_so(&what, || ask(address) == expected);
-            // And stays with it.
+            // And stays there.
             for _ in 0..10 {
                 assert_eq!(ask(address), expected, "{what}");
             }

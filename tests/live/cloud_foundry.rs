@@ -1,9 +1,9 @@
-//! What Cloud Foundry runs, as a real Prometheus 3 meets it on Promregator's paths.
+//! A real Prometheus 3 scrapes Cloud Foundry through Promregator's paths.
 
 use metrifold_testing::peers::{Prometheus, now};
 use metrifold_testing::{CloudFoundry, Metrifold, Reply, free_address, until_so};
 
-/// The rules of Promregator's documentation: what of a target's name becomes which label.
+/// Relabelling from Promregator's documentation: part of the target's name, and label.
 const RULES: [(&str, &str); 7] = [
     ("path", "__metrics_path__"),
     ("instanceId", "instance"),
@@ -55,19 +55,19 @@ fn a_prometheus_that_was_configured_for_promregator_goes_on_as_before() {
         Some(1.0),
     );
     for number in 0..3 {
-        // Each shows itself, once by itself and once on the page of all.
+        // Each instance shows itself twice: on its own page and on the page of all.
         let own = format!(
             "sum(instance_info{{app_name=\"shop\",cf_instance_number=\"{number}\",index=\"{number}\"}})"
         );
         until_is(&own, Some(2.0));
     }
-    // No instance has shown the page of another.
+    // No instance has shown another's page.
     until_is(
         "count(instance_info{job=\"cf\",app_name=\"shop\"})",
         Some(3.0),
     );
     until_is("sum(promregator_up{job=\"merged\"})", Some(4.0));
-    // Its own metrics are a target like any other.
+    // Metrifold's own metrics are a target as well.
     until_is("count(metrifold_build_info{job=\"cf\"})", Some(1.0));
 
     foundation.state().process(&shop).scale(4);

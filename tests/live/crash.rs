@@ -1,9 +1,8 @@
-//! `kill -9` at any moment: what was acknowledged arrives in every required sink, in order.
+//! `kill -9` at random moments: acknowledged samples arrive at every required sink, in order.
 //!
-//! The program runs with two sinks that have queues on disk, one of them with an endpoint that is
-//! mostly down, both flapping. It is killed at random moments and started again, round after round,
-//! and its ledger balances after each;
-//! `METRIFOLD_CRASH_ROUNDS` says how many.
+//! The program runs with two sinks that have queues on disk; both endpoints flap, and one is mostly
+//! down. It is killed at random moments and started again, round after round, and its ledger
+//! balances after each; `METRIFOLD_CRASH_ROUNDS` sets the number of rounds.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -21,11 +20,11 @@ const SENDERS: usize = 4;
 const SINKS: [&str; 2] = ["flapping", "down"];
 const ROUNDS: usize = 200;
 
-/// What a sender has done: its samples have times that go up from 1.
+/// Record of a sender, whose samples have the times 1, 2, 3 and so on.
 #[derive(Clone, Default)]
 struct Progress {
     acknowledged: i64,
-    /// What it has sent, or may have sent, more than once.
+    /// Times of samples that may have been sent more than once.
     repeated: HashSet<i64>,
 }
 
@@ -66,8 +65,8 @@ fn config(folder: &Path, endpoints: &[Endpoint; 2]) -> String {
     text
 }
 
-/// What a queue says of itself is what is in it. Looks at a copy, for the program to do its own
-/// repairs.
+/// Checks that a queue's ledger matches its content. Opens a copy, which leaves repairs of the
+/// original to the program.
 fn check_ledger(folder: &Path) {
     let copy = tempfile::tempdir().unwrap();
     for file in std::fs::read_dir(folder).unwrap() {
@@ -91,7 +90,8 @@ fn check_ledger(folder: &Path) {
     assert_eq!(total.received.batches, sum, "{total:?}");
 }
 
-/// The program's own ledger balances. While it delivers, there are moments in which nobody can say.
+/// Checks that the program's own ledger balances; while it delivers, the balance may be undecided
+/// at times.
 fn check_balance(child: &Metrifold) {
     until_so("nothing moves for a moment", || {
         let answer = child.get("/api/v1/ledger");
@@ -103,8 +103,8 @@ fn check_balance(child: &Metrifold) {
     });
 }
 
-/// Of one endpoint: everything acknowledged arrived, first deliveries are in order, and what came
-/// again was sent again or had come shortly before a kill.
+/// For one endpoint: all acknowledged samples arrived, first deliveries are in order, and a
+/// repeated sample was sent again or had arrived shortly before a kill.
 fn check_arrivals(what: &str, seen: &[Seen], senders: &[Progress], kills: &[SystemTime]) {
     let mut first: HashMap<(&str, i64), SystemTime> = HashMap::new();
     let mut last: BTreeMap<&str, i64> = BTreeMap::new();
@@ -123,7 +123,7 @@ fn check_arrivals(what: &str, seen: &[Seen], senders: &[Progress], kills: &[Syst
                 if senders[sender].repeated.contains(&time) {
                     continue;
                 }
-                // Generous, for machines that do many things at once.
+                // Generous, for a busy machine.
                 let window = 20 * ACK_INTERVAL;
                 let excused = kills
                     .iter()
@@ -211,7 +211,7 @@ fn what_was_acknowledged_survives_kills_at_any_moment() {
         check_arrivals(sink, &endpoint.seen(), &progress, &kills);
         check_ledger(&folder.path().join("queues").join(sink));
     }
-    // The test has tested something.
+    // The test is worthless if the endpoints got nothing.
     let arrived = until("both endpoints were asked", || {
         let least = endpoints.iter().map(|endpoint| endpoint.count()).min()?;
         (least > 0).then_some(least)

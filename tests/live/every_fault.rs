@@ -1,10 +1,11 @@
-//! All faults at once, in a random order: the books stay right, and nothing acknowledged is lost.
+//! All faults at once, in random order: the ledgers balance, and no acknowledged sample is lost.
 //!
-//! The program runs with a queue of every kind, in front of endpoints that count for themselves and
-//! change their minds all the time: they are well, slow, refuse with 413 what is large, with 400 what
-//! has a bad series in it, answer 401, 429, 500 and 503, hang, and close connections. Meanwhile all
-//! sinks and sources are replaced by reloads, and the program is stopped and killed and started again. `METRIFOLD_FAULTS_SEED` repeats a run and `METRIFOLD_FAULTS_SECONDS` says
-//! how long one takes; the seed of each is printed.
+//! The program runs with a queue of every kind, and endpoints that keep counts of their own and
+//! change their behaviour all the time: they are healthy, slow, refuse large requests with 413 and
+//! requests with a bad series with 400, answer 401, 429, 500 and 503, hang, and close connections.
+//! Meanwhile all sinks and sources are replaced by reloads, and the program is stopped, killed and
+//! started again. `METRIFOLD_FAULTS_SEED` repeats a run and `METRIFOLD_FAULTS_SECONDS` sets its
+//! length; the seed of each run is printed.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -20,14 +21,14 @@ use metrifold_testing::{
 };
 
 const SECONDS: u64 = 60;
-/// A request that is larger is refused as too large by an endpoint that does that.
+/// Bytes above which a request is too large for endpoints in that mood.
 const LARGE: usize = 500;
 const SERIES_MAX: usize = 20;
-/// By path: those of the first have queues on disk behind them alone.
+/// Paths of the sources. The first leads to queues on disk only.
 const PATHS: [&str; 2] = ["stored", "all"];
 const SENDERS: usize = 4;
 
-/// A sink, whether what was acknowledged must arrive there, and its keys.
+/// Each sink, whether acknowledged samples must arrive there, and its keys.
 const SINKS: [(&str, bool, &str); 4] = [
     (
         "disk",
@@ -47,7 +48,7 @@ const SINKS: [(&str, bool, &str); 4] = [
     ),
 ];
 
-/// The configuration of this number: with each, every source and every sink is another one.
+/// The configuration of this number; each number changes every source and every sink.
 fn config(folder: &Path, endpoints: &[Faulty], number: usize) -> String {
     let (wait, pause) = (1000 + number % 7, 10 + number % 7);
     let mut text = format!("data_dir = {folder:?}\n");
@@ -73,7 +74,7 @@ fn config(folder: &Path, endpoints: &[Faulty], number: usize) -> String {
     text
 }
 
-/// What an endpoint does to whoever comes.
+/// Behaviour of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mood {
     Well,
@@ -81,9 +82,9 @@ enum Mood {
     TooLarge,
     Says(u16),
     Closes,
-    /// Says nothing for a second, and closes the connection then.
+    /// Waits for a second, then closes the connection.
     Hangs,
-    /// Anything, by the number of the request.
+    /// Any behaviour, chosen by the number of the request.
     Mixed,
 }
 
@@ -101,16 +102,16 @@ const MOODS: [Mood; 11] = [
     Mood::Mixed,
 ];
 
-/// An endpoint with moods.
+/// An endpoint with changing moods.
 struct Faulty {
     endpoint: Endpoint,
     mood: Arc<AtomicUsize>,
-    /// The samples that it has taken.
+    /// Number of accepted samples.
     taken: Arc<AtomicI64>,
     order: Order,
 }
 
-/// The order in which samples came.
+/// Order in which samples arrived.
 #[derive(Default)]
 struct Order {
     last: HashMap<String, i64>,
@@ -118,7 +119,7 @@ struct Order {
 }
 
 impl Order {
-    /// The samples of every series come in order; what comes again had come before.
+    /// Checks that samples of each series arrive in order, apart from repeated ones.
     fn check(&mut self, what: &str, seen: &[Seen]) {
         for seen in seen.iter().filter(|seen| seen.accepted) {
             for series in seen.series() {
@@ -166,7 +167,7 @@ impl Faulty {
         self.mood.store(mood, Ordering::SeqCst);
     }
 
-    /// Takes nothing.
+    /// Accepts nothing from now on.
     fn shut(&self) {
         self.set(MOODS.iter().position(|it| *it == Mood::Says(503)).unwrap());
     }
@@ -176,7 +177,7 @@ impl Faulty {
     }
 }
 
-/// What is done in a mood, and whether the request is taken.
+/// The reaction in a mood, and whether the request is accepted.
 fn answer(mood: Mood, seen: &Seen) -> (bool, Does) {
     let bad = seen.series().iter().any(|it| it.name() == "bad");
     let taken = !bad && !matches!(mood, Mood::Says(_) | Mood::Closes | Mood::Hangs);
@@ -194,7 +195,7 @@ fn answer(mood: Mood, seen: &Seen) -> (bool, Does) {
     }
 }
 
-/// What a sender has been promised: the time of a request and how many series were in it.
+/// Acknowledged requests of a sender: time and number of series.
 #[derive(Clone, Debug, Default)]
 struct Progress {
     time: i64,
@@ -202,15 +203,15 @@ struct Progress {
 }
 
 fn name(sender: usize, series: usize) -> String {
-    // Long, so that a request of some series is large.
+    // A long name, so that a request of several series is large.
     format!(
         "s{sender}_{series}_of_a_sender_with_names_that_do_not_compress_{}",
         series * 7919 % 997
     )
 }
 
-/// Sends until it is told to stop or the program is gone, each request again until it is answered for
-/// good.
+/// Sends until stopped or the program is gone, each request again until it is acknowledged or
+/// refused.
 fn send(
     sender: usize,
     child: &Metrifold,
@@ -255,7 +256,7 @@ fn send(
     })
 }
 
-/// The ledgers once they balance; there is no moment in which they are known not to.
+/// The ledgers once they balance; they must never be known not to.
 fn ledgers(child: &Metrifold) -> Option<Ledgers> {
     let answer = child.get("/api/v1/ledger");
     let ledgers: Ledgers = serde_json::from_slice(&answer.body).unwrap();
@@ -270,8 +271,8 @@ fn delivered(ledgers: &Ledgers, sink: &str) -> i64 {
     delivered.samples
 }
 
-/// By sink, what the ledger has as delivered and the endpoint has taken, at a moment in which nothing
-/// goes through.
+/// Per sink, delivered samples by the ledger and accepted ones by the endpoint, at a moment without
+/// traffic.
 fn standstill(child: &Metrifold, endpoints: &[Faulty]) -> Vec<(i64, i64)> {
     let mut found = Vec::new();
     until_so("nothing moves", || {
@@ -313,7 +314,7 @@ fn under_all_faults_at_once_the_books_are_right_and_nothing_acknowledged_is_lost
     let mut endpoints: Vec<Faulty> = SINKS.iter().map(|_| Faulty::new(random.number())).collect();
     let mut progress: [Progress; SENDERS] = Default::default();
     endpoints.iter().for_each(Faulty::shut);
-    // A stop must not wait for long for queues in memory whose endpoints are not well.
+    // A shutdown should not wait long for queues in memory with failing endpoints.
     let limit = ["--shutdown-limit", "500ms"];
     let mut child = Metrifold::start_with(&config(folder.path(), &endpoints, 0), &limit);
     let mut base = standstill(&child, &endpoints);
@@ -352,8 +353,8 @@ fn under_all_faults_at_once_the_books_are_right_and_nothing_acknowledged_is_lost
             progress[sender] = handle.join().unwrap();
         }
         if ends > 0 && random.chance(50) {
-            // Of a batch on disk of which a part is delivered, the ledger says that it is queued: so
-            // both can be compared when nothing is.
+            // A partly delivered batch on disk counts as queued in the ledger, so that ledger and
+            // endpoint can only be compared when nothing is queued.
             endpoints.iter().for_each(|it| it.set(0));
             until_empty(&child);
             let now = standstill(&child, &endpoints);
@@ -369,7 +370,7 @@ fn under_all_faults_at_once_the_books_are_right_and_nothing_acknowledged_is_lost
         }
         if ends == 1 {
             child.signal("TERM");
-            // 1 is for what a queue in memory was left with.
+            // The exit code is 1 if a queue in memory lost data.
             let code = child.wait().code();
             assert!(matches!(code, Some(0 | 1)), "{code:?}: {}", child.log());
             stops += 1;

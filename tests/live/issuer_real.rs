@@ -1,12 +1,14 @@
-//! Tokens of a real issuer: npm's oidc-provider, which is away at the start, comes, is killed and comes
-//! again with other keys.
+//! Tokens of a real issuer, npm's oidc-provider, which is down at the start, comes up, is killed
+//! and restarts with other keys.
 //!
 //! `make live` installs it (`tests/peers`) and runs these tests, which are ignored otherwise.
 
 use std::net::SocketAddr;
 
 use metrifold_testing::peers::Issuer;
-use metrifold_testing::{Endpoint, Metrifold, Sender, free_address, until, up};
+use metrifold_testing::{
+    Browser, Endpoint, Metrifold, Reply, Sender, expect, free_address, until, up,
+};
 
 fn gateway(issuer: SocketAddr, endpoint: &Endpoint) -> Metrifold {
     Metrifold::start(&format!(
@@ -21,7 +23,7 @@ fn gateway(issuer: SocketAddr, endpoint: &Endpoint) -> Metrifold {
     ))
 }
 
-/// The status of a write with a token, and whether it says when to come again.
+/// Status of a write with a token, and whether the answer has `Retry-After`.
 fn write(gateway: &Metrifold, token: &str) -> (u16, bool) {
     let value = format!("Bearer {token}");
     let headers = [("authorization", value.as_str())];
@@ -35,7 +37,7 @@ fn tokens_of_every_kind_of_signature_are_good_and_none_but_those_for_us() {
     for algorithm in ["RS256", "PS256", "ES256"] {
         let (address, endpoint) = (free_address(), Endpoint::healthy());
         let gateway = gateway(address, &endpoint);
-        // Nothing is known of the issuer, and a token of it cannot be told from any other.
+        // The issuer's keys are unknown, so that its token cannot be told from any other.
         let early = Issuer::start(free_address(), algorithm, 60).token("agent", "metrics");
         assert_eq!(write(&gateway, &early).0, 401, "of another issuer");
         let issuer = Issuer::start(address, algorithm, 60);
@@ -86,7 +88,7 @@ fn an_issuer_that_is_away_costs_no_sender_its_samples_and_its_new_keys_are_follo
     let third = issuer.token("agent", "metrics");
     until("the new key is known", || {
         let (status, again) = write(&gateway, &third);
-        // It may be over before it is good: then there is another.
+        // The token may expire before the gateway has the new keys: then another one is requested.
         match status {
             204 => Some(()),
             401 => {
@@ -105,4 +107,45 @@ fn an_issuer_that_is_away_costs_no_sender_its_samples_and_its_new_keys_are_follo
     until("the token expires", || {
         (write(&gateway, &short).0 == 401).then_some(())
     });
+}
+
+#[test]
+#[ignore = "needs the issuer that tests/peers/build installs: run `make live`"]
+fn a_browser_logs_in_at_a_real_issuer_and_its_session_is_renewed() {
+    const QUERY: &str = "/of/acme/api/v1/query?query=up";
+    let address = free_address();
+    let issuer = Issuer::start(address, "ES256", 2);
+    let store = Endpoint::new(|_| Reply::new(200).body(r#"{"status":"success"}"#));
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "gateway-secret\n").unwrap();
+    let gateway = Metrifold::start(&format!(
+        "[tenants.acme.oidc]\nissuer = \"http://{address}\"\nclient_id = \"gateway\"\n\
+         [tenants.acme.oidc.login]\nexternal_url = \"https://gateway.example\"\n\
+         client_secret_file = {secret:?}\n\
+         [roles.r]\ntenants = [\"acme\"]\npermissions = [\"read\"]\n\
+         [role_bindings.r]\nroles = [\"r\"]\nsubjects = [{{ name = \"people\", kind = \"group\" }}]\n\
+         [sources.api]\ntype = \"prometheus_api\"\naddress = \"INGEST\"\npath = \"/of/{{tenant}}\"\n\
+         access = \"tenants\"\nlogin = true\n\
+         [sinks.store]\ntype = \"prometheus\"\ninputs = [\"api\"]\nendpoint = \"{}\"\n",
+        store.url()
+    ));
+    let mut browser = Browser::new(gateway.ingest, "https://gateway.example");
+    expect(&browser.log_in(QUERY), 200);
+    let mut other = browser.cookies.clone();
+    // The ID token is valid for two seconds, and each renewal rotates the refresh token.
+    let started = std::time::Instant::now();
+    until("the session has outlasted several tokens", || {
+        expect(&browser.ask("GET", QUERY, &[]), 200);
+        (started.elapsed().as_secs() > 7).then_some(())
+    });
+    let out = browser.open("/oidc/acme/logout");
+    assert!(
+        browser
+            .path(&out)
+            .starts_with(&format!("http://{address}/session/end?"))
+    );
+    std::mem::swap(&mut browser.cookies, &mut other);
+    expect(&browser.ask("GET", QUERY, &[]), 401);
+    drop(issuer);
 }

@@ -1,6 +1,6 @@
-//! A real Prometheus that writes to another one through a queue on disk, while Metrifold and the
-//! receiver are killed: what the receiver has in the end is what the sender has. `make test`
-//! installs Prometheus. `METRIFOLD_KILL_SEED` has other moments tried.
+//! A real Prometheus writes to another one through a queue on disk, while Metrifold and the
+//! receiver are killed: in the end, both have the same samples. `make test` installs Prometheus.
+//! `METRIFOLD_KILL_SEED` changes the moments.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use metrifold_testing::{Metrifold, Random, until};
 
 const SEED: u64 = 9;
 
-/// A selector of everything that was scraped.
+/// Selector of everything that was scraped.
 const ALL: &str = r#"{job!=""}"#;
 /// A counter that grows with each scrape.
 const SCRAPES: &str = r#"count_over_time(up{job="prometheus"}[5m])"#;
 
-/// Milliseconds at random.
+/// A random pause in milliseconds.
 fn pause(random: &mut Random, from: u64, to: u64) -> Duration {
     Duration::from_millis(from + random.number() % (to - from))
 }
@@ -79,7 +79,7 @@ scrape_configs:
     metrifold.start_again();
     scraped(&sender, 3.0);
 
-    // While nobody takes what it has.
+    // While nothing accepts its batches.
     receiver.process.kill();
     until("a backlog", || (on_disk(&metrifold) > 8.0).then_some(()));
     sleep(pause(&mut random, 0, 1000));
@@ -100,7 +100,7 @@ scrape_configs:
         let expected = sender.samples(ALL, seconds, end);
         (receiver.samples(ALL, seconds, end), expected)
     });
-    // The same in PromQL's words: nothing is more or less than it was in any range.
+    // Aggregates agree as well: no range has more or fewer samples.
     for expression in [
         "count_over_time(up[5s])",
         "increase(prometheus_http_requests_total[10s])",
@@ -126,7 +126,7 @@ scrape_configs:
         let mut names = found.keys().map(|labels| &labels["__name__"]);
         assert!(names.any(|name| name == metric), "{metric}");
     }
-    // The log of a process that was killed has no word of damage.
+    // The logs of killed processes report no damage.
     log += &metrifold.log();
     for word in ["panicked", "corrupt", "ERROR"] {
         assert!(!log.contains(word), "{log}");

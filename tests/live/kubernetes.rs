@@ -1,4 +1,4 @@
-//! Targets of a cluster, beside what Prometheus' own discovery finds in the same one.
+//! Targets of a cluster, compared with those of Prometheus' own discovery.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,7 +13,7 @@ use metrifold_testing::{cli, get, run, until};
 
 type Targets = BTreeSet<BTreeMap<String, String>>;
 
-/// Whether a label is the discovery's, and not the scraper's.
+/// Whether a label comes from discovery, and not from the scraper.
 fn is_found(name: &str) -> bool {
     let of_scraper = name == "job" || (name.starts_with("__") && !name.starts_with("__meta_"));
     name == "__address__" || !of_scraper
@@ -23,11 +23,11 @@ fn labels(found: &Value) -> BTreeMap<String, String> {
     let found = found.as_object().unwrap().iter();
     let found = found.filter(|(name, _)| is_found(name));
     let pairs = found.map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()));
-    // Without a value it is no label, though Prometheus shows it.
+    // A label without a value counts as absent, though Prometheus shows it.
     pairs.filter(|(_, value)| !value.is_empty()).collect()
 }
 
-/// A cluster with something of everything.
+/// A cluster with objects of every kind.
 fn cluster() -> Kubernetes {
     let cluster = Kubernetes::new();
     let ports = [("web", 8080), ("admin", 9090)];
@@ -85,6 +85,36 @@ fn cluster() -> Kubernetes {
         "endpoints",
         endpoints("sales", "shop", &ready, &not, &[("web", 8080)]),
     );
+    // One number for two protocols.
+    let mut dns = pod("sales", "dns-0", "10.0.0.5", "node-1", &[]);
+    dns["spec"]["containers"][0]["ports"] = json!([{ "name": "dns", "containerPort": 53, "protocol": "UDP" },
+        { "name": "dns-tcp", "containerPort": 53, "protocol": "TCP" }]);
+    cluster.put("pods", dns);
+    let behind = [("dns-0", "10.0.0.5")];
+    let named = endpoints("sales", "dns", &behind, &[], &[("tcp", 53)]);
+    cluster.put("endpoints", named);
+    let mut both = service("sales", "dns", &[("dns", 53)]);
+    both["spec"]["ipFamilyPolicy"] = json!("PreferDualStack");
+    both["spec"]["ipFamilies"] = json!(["IPv6", "IPv4"]);
+    cluster.put("services", both);
+    cluster.put(
+        "endpointslices",
+        endpointslice("sales", "dns", 0, &behind, &[("dns", 53)]),
+    );
+    let behind = [("dns-0", "2001:db8::5")];
+    let mut primary = endpointslice("sales", "dns", 1, &behind, &[("dns", 53)]);
+    primary["addressType"] = json!("IPv6");
+    cluster.put("endpointslices", primary);
+    let mut outside = endpointslice(
+        "other",
+        "outside",
+        0,
+        &[("", "db.example")],
+        &[("db", 5432)],
+    );
+    outside["addressType"] = json!("FQDN");
+    outside["endpoints"][0]["targetRef"] = json!({ "kind": "Node", "name": "node-2" });
+    cluster.put("endpointslices", outside);
     cluster.put(
         "ingresses",
         ingress("sales", "in", "a.example", &["*.example"], &["/x", ""]),
@@ -96,10 +126,28 @@ fn cluster() -> Kubernetes {
     cluster
 }
 
+/// Prometheus takes targets for one that differ in nothing but labels it drops: the paths of an ingress are kept, and
+/// the protocols of a port.
+const DISTINCT: &str = "  relabel_configs: [{action: labelmap, regex: __meta_kubernetes_(ingress_path|pod_container_port_protocol)}]\n";
+
 #[test]
 #[ignore = "needs the peers that `make live` builds"]
 fn prometheus_finds_the_same_targets_with_the_same_labels_in_every_role() {
     let cluster = cluster();
+    compare(&Cluster {
+        theirs: format!("api_server: {}", cluster.url()),
+        ours: format!("api_server = {:?}", cluster.url()),
+    });
+}
+
+/// How a cluster is reached: keys of Prometheus' discovery and of ours.
+pub(crate) struct Cluster {
+    pub(crate) theirs: String,
+    pub(crate) ours: String,
+}
+
+/// Compares the targets of both discoveries in every role.
+pub(crate) fn compare(cluster: &Cluster) {
     let attach = "attach_metadata: {node: true, namespace: true, deployment: true, job: true, cronjob: true}";
     let cases = [
         "endpointslice",
@@ -128,12 +176,13 @@ fn prometheus_finds_the_same_targets_with_the_same_labels_in_every_role() {
             if role == "node" && name == "named" {
                 continue;
             }
-            let url = cluster.url();
+            let reached = &cluster.theirs;
             theirs.push_str(&format!(
-                "- job_name: {role}-{name}\n  kubernetes_sd_configs:\n  - role: {role}\n    api_server: {url}\n    {more}\n"
+                "- job_name: {role}-{name}\n  kubernetes_sd_configs:\n  - role: {role}\n    {reached}\n    {more}\n{DISTINCT}"
             ));
+            let reached = &cluster.ours;
             ours.push_str(&format!(
-                "[discovery.{role}-{name}]\ntype = \"kubernetes\"\nrole = \"{role}\"\napi_server = \"{url}\"\n{key}"
+                "[discovery.{role}-{name}]\ntype = \"kubernetes\"\nrole = \"{role}\"\n{reached}\n{key}"
             ));
         }
     }
@@ -160,7 +209,7 @@ fn prometheus_finds_the_same_targets_with_the_same_labels_in_every_role() {
     }
 }
 
-/// Waits for Prometheus to have found as many targets; says whether they are the same.
+/// Waits until Prometheus has found as many targets; returns whether they are equal.
 fn until_same(prometheus: &Prometheus, job: &str, ours: &Targets, last: &mut Targets) -> bool {
     let url = format!("{}/api/v1/targets?scrapePool={job}", prometheus.url());
     until(&format!("{} targets of {job}", ours.len()), || {

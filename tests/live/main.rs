@@ -1,4 +1,4 @@
-//! The program beside real peers, and what takes long.
+//! Tests with real peers, and long ones.
 
 mod backlog;
 mod cache;
@@ -9,8 +9,13 @@ mod discovery;
 mod discovery_scale;
 mod every_fault;
 mod issuer_real;
+mod keycloak;
 mod kill;
 mod kubernetes;
+mod kubernetes_real;
+mod merge;
+mod mimirtool;
+mod opa;
 mod outage;
 mod peers;
 mod poison;
@@ -21,4 +26,5 @@ mod reload_live;
 mod replicas;
 mod rules;
 mod rules_api;
+mod rules_s3;
 mod scrape;

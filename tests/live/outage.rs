@@ -1,5 +1,5 @@
-//! The endpoint of one sink is gone for ten minutes of load, then it comes back. Nobody else notices,
-//! and nothing is missing in the end.
+//! The endpoint of one sink is down for ten minutes of load, then it comes back. Other sinks are
+//! not affected, and nothing is missing in the end.
 //!
 //! Time is compressed: each sender sends the scrapes of ten minutes one after the other.
 
@@ -13,12 +13,12 @@ use metrifold_testing::{
 };
 
 const SENDERS: usize = 6;
-/// Every 15 seconds, for two and for ten minutes.
+/// Numbers of scrapes at an interval of 15 seconds: for two and for ten minutes.
 const BEFORE: i64 = 8;
 const OUTAGE: i64 = 40;
 const INTERVAL: i64 = 15_000;
-/// A request is 32 series with 8 KiB each that do not compress, so that a backlog of ten minutes is
-/// larger than all that may be in memory.
+/// A request has 32 series with 8 KiB of random text each, so that the backlog of ten minutes
+/// exceeds all memory bounds.
 const SERIES: usize = 32;
 const LABEL: usize = 8 << 10;
 
@@ -26,7 +26,7 @@ const MIB: u64 = 1 << 20;
 const MEMORY: u64 = MIB;
 const IN_FLIGHT: u64 = 8 * MIB;
 const DISK: u64 = 256 * MIB;
-/// What a queue on disk takes besides (docs/operations.md).
+/// Space that a queue on disk takes in addition (docs/operations.md).
 const BESIDES: u64 = 32 * MIB;
 
 fn config(folder: &std::path::Path, gone: &str, other: &str) -> String {
@@ -59,7 +59,7 @@ queue = {{ max_bytes = "4MiB" }}
     )
 }
 
-/// What a sender scrapes: its series, and the random label of each.
+/// Series of a sender, with the random label of each.
 struct Scraped {
     tenant: usize,
     labels: Vec<String>,
@@ -88,7 +88,7 @@ impl Scraped {
         body(&series.collect::<Vec<_>>())
     }
 
-    /// Sends a scrape, which has to be acknowledged.
+    /// Sends a scrape, which must be acknowledged.
     fn send(&self, sender: &mut Sender, scrape: i64) {
         let path = format!("/api/team{}/write", self.tenant);
         let answer = sender.post(&path, &[], &self.body(scrape));
@@ -96,8 +96,8 @@ impl Scraped {
     }
 }
 
-/// Every sender sends scrapes until it has sent the last one and may end. Returns how many each has
-/// sent. Whatever is looked at meanwhile is looked at again and again.
+/// Runs all senders until each has sent the last scrape and `end` is set. Returns the number of
+/// scrapes of each. Calls `look` repeatedly meanwhile.
 fn send_all(
     address: SocketAddr,
     senders: &[Scraped],
@@ -133,7 +133,7 @@ fn send_all(
     })
 }
 
-/// The times of each series in the order in which they were accepted.
+/// Times of each series in order of acceptance.
 fn accepted(endpoint: &Endpoint) -> BTreeMap<String, Vec<i64>> {
     let mut times: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     for (name, time) in endpoint.accepted() {
@@ -150,7 +150,7 @@ fn expected(sent: &[i64]) -> BTreeMap<String, Vec<i64>> {
     series.collect()
 }
 
-/// An endpoint that takes everything, is gone for ten minutes, and comes back.
+/// An endpoint that is healthy, goes down for ten minutes, and comes back.
 fn outage(gone: &str, leave: impl FnOnce(Endpoint) -> Option<Endpoint>) {
     let folder = tempfile::tempdir().unwrap();
     let address = free_address();
@@ -163,7 +163,8 @@ fn outage(gone: &str, leave: impl FnOnce(Endpoint) -> Option<Endpoint>) {
     let on_disk = || child.metric("metrifold_queue_disk_batches", &labels);
 
     let sent = send_all(child.ingest, &senders, 1, BEFORE, &ended, || {});
-    // What takes long goes over the disk, and its sender is answered before it is there.
+    // Batches that are slow to deliver go to disk, so that their senders are answered before they
+    // arrive.
     until_so("all of it is there before the outage", || {
         accepted(&endpoint) == expected(&sent) && on_disk() == 0.0
     });
@@ -178,12 +179,12 @@ fn outage(gone: &str, leave: impl FnOnce(Endpoint) -> Option<Endpoint>) {
     };
     let last = BEFORE + OUTAGE;
     let sent = send_all(child.ingest, &senders, BEFORE + 1, last, &ended, &mut look);
-    // All senders were answered by both, and the other one had everything when they were.
+    // Both sinks acknowledged every sender, at which time the healthy endpoint had everything.
     assert_eq!(accepted(&other), expected(&sent), "while it is gone");
     let backlog = (SENDERS as i64 * OUTAGE) as f64;
     assert_eq!(on_disk(), backlog, "while it is gone");
 
-    // It comes back, and what it has to catch up with grows meanwhile.
+    // The endpoint comes back, and its backlog grows meanwhile.
     let (endpoint, before) = match left {
         Some(endpoint) => {
             endpoint.now(|_| 204);
@@ -195,7 +196,7 @@ fn outage(gone: &str, leave: impl FnOnce(Endpoint) -> Option<Endpoint>) {
     let sent = send_all(child.ingest, &senders, last + 1, last + 2, &ended, || {
         look();
         let arrived = endpoint.accepted().len() + before;
-        // All that was sent while it was gone is there.
+        // All scrapes sent during the outage have arrived.
         if arrived >= SENDERS * SERIES * last as usize {
             ended.store(true, Ordering::SeqCst);
         }
@@ -204,7 +205,7 @@ fn outage(gone: &str, leave: impl FnOnce(Endpoint) -> Option<Endpoint>) {
     let mut expected_there = expected(&sent);
     assert_eq!(accepted(&other), expected_there, "the other sink");
     if before > 0 {
-        // The one before it has the first ones.
+        // Its predecessor got the first scrapes.
         for times in expected_there.values_mut() {
             times.drain(..BEFORE as usize);
         }
@@ -256,7 +257,7 @@ fn an_endpoint_is_busy_for_ten_minutes() {
 #[test]
 fn an_endpoint_says_nothing_for_ten_minutes() {
     outage("hangs", |endpoint| {
-        // Never released: the sink gives up waiting.
+        // Never released: the sink's requests time out.
         endpoint.now(|_| Does::Hang(Reply::new(503)));
         Some(endpoint)
     });

@@ -1,9 +1,9 @@
-//! Real traffic: Metrifold between programs that it did not write and that did not write it.
+//! Real traffic: Metrifold between independent programs.
 //!
-//! Prometheus and vmagent scrape node_exporter, themselves and targets of the test's own, and send
-//! what they found through Metrifold to Prometheus and VictoriaMetrics. What the receivers hold is
-//! then compared, sample by sample, with what the sender holds: its own database, or that of a
-//! VictoriaMetrics to which vmagent writes directly. `make test` installs the programs.
+//! Prometheus and vmagent scrape node_exporter, themselves and targets of the test, and send the
+//! series through Metrifold to Prometheus and VictoriaMetrics. The receivers' data is then
+//! compared, sample by sample, with the sender's own database, or with a VictoriaMetrics to which
+//! vmagent writes directly. `make test` installs the programs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,8 +30,7 @@ test_values{kind="zero"} 0
 test_values{kind="ünïcode 🙂, \"quotes\", \\ and \n"} 1
 "#;
 
-/// Serves the page, how often that has been done, and, while `passing` says so, a metric that
-/// passes.
+/// Serves the page, the number of scrapes, and, while `passing` is set, a metric that disappears.
 fn page_target(passing: &Arc<AtomicBool>) -> Target {
     let passing = passing.clone();
     Target::start(TEXT, move |number| {
@@ -44,7 +43,7 @@ fn page_target(passing: &Arc<AtomicBool>) -> Target {
     })
 }
 
-/// Serves a counter with an exemplar, a new one with each scrape.
+/// Serves a counter with a new exemplar at each scrape.
 fn traced_target() -> Target {
     Target::start(OPENMETRICS, |number| {
         let exemplar = format!("# {{trace_id=\"t{number}\"}} 0.{number}");
@@ -71,10 +70,10 @@ scrape_configs:
     )
 }
 
-/// A selector of everything that was scraped.
+/// Selector of everything that was scraped.
 const ALL: &str = r#"{job!=""}"#;
 
-/// What has to come out at the far end: without what relabelling drops, with the tenant.
+/// The expected data at the receiver: without what relabelling drops, with the tenant.
 fn cleaned<T>(series: BTreeMap<Labels, T>) -> BTreeMap<Labels, T> {
     let kept = series
         .into_iter()
@@ -87,7 +86,7 @@ fn cleaned<T>(series: BTreeMap<Labels, T>) -> BTreeMap<Labels, T> {
     .collect()
 }
 
-/// What VictoriaMetrics can hold: no NaNs.
+/// The part that VictoriaMetrics can hold: no NaNs.
 fn without_nans(samples: Samples) -> Samples {
     let series = samples.into_iter().map(|(labels, mut values)| {
         values.retain(|(_, value)| !value.is_nan());
@@ -96,7 +95,8 @@ fn without_nans(samples: Samples) -> Samples {
     series.filter(|(_, values)| !values.is_empty()).collect()
 }
 
-/// VictoriaMetrics stores decimal numbers of twelve digits and more, and next to nothing as zero.
+/// Relative precision of VictoriaMetrics, which stores decimal numbers of at least twelve digits,
+/// and tiny ones as zero.
 const DECIMAL: f64 = 1e-11;
 
 #[test]
@@ -138,7 +138,7 @@ fn what_prometheus_scrapes_is_the_same_behind_metrifold() {
         .replace("VICTORIA", &victoria.write_url()),
     );
 
-    // One target leaves the discovery, one dies, one loses a metric.
+    // One target leaves discovery, one dies, one loses a metric.
     let (always, until_lost) = (Arc::new(true.into()), Arc::new(AtomicBool::new(true)));
     let leaving = page_target(&always);
     let dying = page_target(&always);
@@ -198,7 +198,7 @@ fn what_prometheus_scrapes_is_the_same_behind_metrifold() {
     let last = r#"count_over_time(test_passing{job="leaving"}[5m])"#;
     assert!(sender.value(last, gone) > Some(3.0), "it was never there");
 
-    // Everything until then, at least a minute ago in nobody's eyes.
+    // Everything up to now, with a minute to spare at the start.
     let end = gone + 1.0;
     let seconds = (end - started).ceil() as u32 + 60;
     until("time to pass", || (now() > end + 1.5).then_some(()));
@@ -211,7 +211,7 @@ fn what_prometheus_scrapes_is_the_same_behind_metrifold() {
         (victoria.samples(ALL, end).0, without_nans(expected))
     });
 
-    // It was much, and it was what was meant.
+    // The amount and kind of data are as intended.
     assert!(found.len() > 500, "only {} series", found.len());
     assert!(found.values().map(Vec::len).sum::<usize>() > 3000);
     for name in [
@@ -237,7 +237,7 @@ fn what_prometheus_scrapes_is_the_same_behind_metrifold() {
         assert!(!labels.contains_key("noise"), "{labels:?}");
     }
 
-    // Native histograms and exemplars came along.
+    // Native histograms and exemplars have arrived.
     let histograms = cleaned(sender.histograms(ALL, seconds, end));
     let test_native = histograms
         .iter()
@@ -261,7 +261,7 @@ fn what_prometheus_scrapes_is_the_same_behind_metrifold() {
         (receiver.exemplars(ALL, started, end) == exemplars).then_some(())
     });
 
-    // Series end where they end at the sender, long before the look-back would have ended them.
+    // Series end where they end at the sender, long before the look-back would end them.
     let ending = r#"{__name__=~"test_.*|up",job=~"leaving|dying|losing"}"#;
     let course = sender.course(ending, started, end);
     let reach = |job: &str, name: &str, course: &Samples| {
@@ -294,7 +294,7 @@ fn what_prometheus_scrapes_is_the_same_behind_metrifold() {
         )
     });
 
-    // VictoriaMetrics shows the markers themselves: one at the end of each such series.
+    // VictoriaMetrics shows the stale markers: one at the end of each such series.
     let (samples, markers) = victoria.samples(ending, end);
     let mut markers_found = 0;
     for (labels, values) in &samples {
@@ -309,7 +309,7 @@ fn what_prometheus_scrapes_is_the_same_behind_metrifold() {
                 (last + 1..last + 10_000).contains(time),
                 "{labels:?}: {last} {time}"
             );
-            // Until its marker a series is there, from it on it is gone.
+            // A series exists up to its marker, and not from it on.
             let until = reach(&labels["job"], &labels["__name__"], &course);
             assert!(
                 (until + 1..=until + 250).contains(time),
@@ -355,7 +355,7 @@ fn nothing_is_missing_after_the_receiver_was_killed_and_started_again() {
             .then_some(())
     });
 
-    // Whatever happens to be under way is cut off.
+    // Requests in flight are cut off.
     receiver.process.kill();
     let killed = now();
     until("scrapes without a receiver", || {
@@ -383,7 +383,7 @@ fn nothing_is_missing_after_the_receiver_was_killed_and_started_again() {
         .count();
     assert!(caught_up >= 4, "{meanwhile:?}: {up:?}");
 
-    // A signal to stop while something cannot be delivered: it is delivered first.
+    // A signal to stop while the receiver is down: the backlog is delivered first.
     receiver.process.kill();
     let beside = metrifold.ingest;
     let post = std::thread::spawn(move || {
@@ -423,7 +423,7 @@ fn what_vmagent_sends_and_what_comes_as_2_0_reaches_an_old_prometheus() {
     );
     let write_url = metrifold.write_url();
 
-    // 2.0: this Prometheus answers 204 and stores nothing, so Metrifold sends 1.0.
+    // 2.0: this Prometheus answers 204 and stores nothing, so that Metrifold falls back to 1.0.
     let time = (now() * 1e3) as i64;
     let sent = [
         Series::named("new_total")
@@ -439,7 +439,7 @@ fn what_vmagent_sends_and_what_comes_as_2_0_reaches_an_old_prometheus() {
     assert_eq!(receiver.value("new_total", at - 0.5), Some(41.0));
     assert_eq!(receiver.value("new_gauge", at), Some(0.5));
 
-    // vmagent, which writes the same to a VictoriaMetrics beside.
+    // vmagent, which writes the same to a VictoriaMetrics directly.
     let started = now();
     let always = Arc::new(true.into());
     let (stays, goes) = (page_target(&always), page_target(&always));
@@ -478,7 +478,7 @@ scrape_configs:
         let expected = reference.samples(r#"{job=~"stays|goes"}"#, end).0;
         (without_nans(found), expected)
     });
-    // Each scrape of a target arrived, and once.
+    // Each scrape of a target arrived exactly once.
     for (job, at_least) in [("stays", served - 3), ("goes", 5)] {
         let selector = format!(r#"test_served_total{{job="{job}"}}"#);
         let samples = receiver.samples(&selector, seconds, end);
@@ -495,8 +495,8 @@ scrape_configs:
 
 #[test]
 fn what_goes_through_2_0_on_its_way_is_the_same_behind_it() {
-    // A Prometheus of 1.0, a Metrifold that makes 2.0 of it, one that takes 2.0, and a Prometheus
-    // that does not.
+    // A Prometheus with 1.0, a Metrifold that converts to 2.0, one that receives 2.0, and a
+    // Prometheus that does not.
     let receiver = Prometheus::start("");
     let pass = |protocol: &str, endpoint: &str| {
         r#"
@@ -560,9 +560,9 @@ fn what_goes_through_2_0_on_its_way_is_the_same_behind_it() {
         (receiver.exemplars(ALL, started, end) == exemplars).then_some(())
     });
 
-    // It was 2.0 between them, and nothing was refused or lost.
-    assert!(!first.log().contains("it is sent 1.0"), "{}", first.log());
-    assert!(second.log().contains("it is sent 1.0"), "{}", second.log());
+    // It was 2.0 between them, and no sample was refused or lost.
+    assert!(!first.log().contains("sending 1.0"), "{}", first.log());
+    assert!(second.log().contains("sending 1.0"), "{}", second.log());
     for metrifold in [&first, &second] {
         let discarded = metrifold.metric("metrifold_component_discarded_samples_total", &[]);
         assert_eq!(discarded, 0.0);

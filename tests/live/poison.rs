@@ -1,5 +1,5 @@
-//! One bad series among good ones, on its way to a real Prometheus, which stores nothing of a
-//! request that it refuses. `make test` installs it.
+//! One bad series among good ones, sent to a real Prometheus, which stores nothing of a refused
+//! request. `make test` installs it.
 
 use metrifold_engine::dead_letters::Listing;
 use metrifold_testing::config::{ingest, sink};
@@ -33,7 +33,7 @@ impl Gateway {
         Sender::new(self.metrifold.ingest).write(&body(series))
     }
 
-    /// The names of the series that are dead letters, once there are so many.
+    /// Names of the series that are dead letters, once there are `count`.
     fn letters(&self, count: usize) -> Vec<String> {
         until(&format!("there are {count} letters"), || {
             let listing = self.metrifold.get("/api/v1/dead-letters");
@@ -58,7 +58,7 @@ fn prometheus_gets_all_but_the_samples_that_it_does_not_take() {
     let reply = gateway.write(&at(time - 2000, 1.0));
     assert_eq!(reply.status, 204, "{}", reply.text());
 
-    // Two are out of order, and one has another value for the same time.
+    // Two are out of order, and one has another value for an existing timestamp.
     let mut series = at(time, 2.0);
     series[20] = Series::named("m020").sample(3.0, time - 3000);
     series[21] = Series::named("m021").sample(3.0, time - 4000);

@@ -1,5 +1,5 @@
-//! A real Prometheus behind the program, asked by real tools and through many reloads. `make test`
-//! installs Prometheus and promtool.
+//! A real Prometheus behind the program, queried by real tools and through many reloads. `make
+//! test` installs Prometheus and promtool.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use metrifold_testing::{
 
 const RELOADS: usize = 1000;
 
-/// A Prometheus that has scraped itself a few times, and the time of that.
+/// A Prometheus that has scraped itself a few times, and a time within that.
 fn scraped() -> (Prometheus, f64) {
     let prometheus = Prometheus::start(
         "global: { scrape_interval: 1s }\n\
@@ -24,7 +24,7 @@ fn scraped() -> (Prometheus, f64) {
         let scrapes = prometheus.value("count_over_time(up[1m])", time);
         (scrapes > Some(4.0)).then_some(time)
     });
-    // What is scraped from now on does not change what was so then.
+    // Later scrapes do not change the data up to that time.
     until_so("time passes", || now() > time + 1.5);
     (prometheus, time - 0.5)
 }
@@ -37,7 +37,7 @@ fn gateway(prometheus: &Prometheus, sink: &str) -> String {
     )
 }
 
-/// What promtool says, line by line: of series, the order is nobody's promise.
+/// promtool's output by lines, sorted for series, whose order is undefined.
 #[track_caller]
 fn promtool(arguments: &[String]) -> Vec<String> {
     let output = run(Command::new("promtool").arg("query").args(arguments));
@@ -99,7 +99,7 @@ fn promtool_hears_through_metrifold_what_prometheus_says() {
     let answered = metrifold.metric("metrifold_component_queries_total", &answered);
     assert_eq!(answered, direct.len() as f64);
 
-    // What Prometheus refuses, it refuses here in the same words.
+    // Queries that Prometheus refuses are refused in the same words.
     for query in ["query=up{", "query=sum(", "query=up&time=never", ""] {
         let target = format!("/api/v1/query?{}", query.replace('{', "%7B"));
         let expected = fetch(prometheus.address, &target).unwrap();
@@ -147,7 +147,7 @@ fn a_thousand_reloads_cost_no_query() {
         }
         let _guard = StopOnPanic(&stop);
         for reload in 1..=RELOADS {
-            // Each under load, or the test has found what it looks for.
+            // Each reload happens under load, or the test has found a failure.
             let before = answered.load(Ordering::SeqCst);
             let deadline = Deadline::new("another query is answered");
             edit(&metrifold, &config(reload));

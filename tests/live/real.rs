@@ -1,7 +1,7 @@
-//! Metrifold between real Prometheus 3 and real Thanos, all of which are killed meanwhile.
+//! Metrifold between a real Prometheus 3 and a real Thanos, all of which are killed meanwhile.
 //!
 //! `make live` builds the programs (`tests/peers`) and runs these tests, which are ignored
-//! otherwise: where there is no Go they are not run, and do not count as passed.
+//! otherwise: without Go they do not run, and do not count as passed.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use metrifold_testing::peers::{
 };
 use metrifold_testing::{Metrifold, until};
 
-/// Everything that the sender has scraped.
+/// Selector of everything that the sender has scraped.
 const ALL: &str = r#"{job!=""}"#;
 
 /// Values and labels that are easily damaged.
@@ -24,7 +24,7 @@ test_values{kind="third"} 0.3333333333333333
 test_values{kind="ünïcode 🙂, \"quotes\", \\ and \n"} 1
 "#;
 
-/// The message that a Prometheus 3 sends.
+/// Version of remote write that a Prometheus 3 sends.
 #[derive(Clone, Copy)]
 enum Message {
     V1,
@@ -40,7 +40,7 @@ impl Message {
     }
 }
 
-/// What a Prometheus 3 scrapes: itself, and targets of the test's.
+/// Targets of a Prometheus 3: itself, and targets of the test.
 struct Scraped {
     plain: Target,
     traced: Target,
@@ -96,7 +96,7 @@ scrape_configs:
         all.into_iter().min().unwrap()
     }
 
-    /// Waits for so many more scrapes of each.
+    /// Waits for `more` further scrapes of each target.
     fn wait(&self, more: u64) {
         let before = self.scrapes();
         until("targets to be scraped", || {
@@ -105,7 +105,7 @@ scrape_configs:
     }
 }
 
-/// Without the labels by which a Thanos tells its replicas and tenants apart.
+/// Series without the labels by which a Thanos tells its replicas and tenants apart.
 fn own<T>(series: BTreeMap<Labels, T>) -> BTreeMap<Labels, T> {
     let own = series.into_iter().map(|(mut labels, values)| {
         labels.remove("tenant_id");
@@ -115,7 +115,7 @@ fn own<T>(series: BTreeMap<Labels, T>) -> BTreeMap<Labels, T> {
     own.collect()
 }
 
-/// All that an API has of a span of time.
+/// Access to all data of an API in a span of time.
 struct Span {
     start: f64,
     end: f64,
@@ -138,7 +138,7 @@ impl Span {
         own(of.exemplars(ALL, self.start, self.end))
     }
 
-    /// Waits until a receiver has all that the sender has.
+    /// Waits until a receiver has all data of the sender.
     fn compare(&self, what: &str, sender: &QueryApi, receiver: &QueryApi) -> usize {
         let found = until_same(what, 0.0, || (self.samples(receiver), self.samples(sender)));
         let histograms = self.histograms(sender);
@@ -155,8 +155,8 @@ impl Span {
     }
 }
 
-/// A Prometheus 3 sends through a Metrifold to a Prometheus 3 and a Thanos, and each of the three
-/// is killed and started again.
+/// A Prometheus 3 sends through a Metrifold to a Prometheus 3 and a Thanos, and each receiver and
+/// Metrifold are killed and started again.
 fn all_arrives(message: Message) {
     let (mut receiver, mut thanos) = (Prometheus::start_3(""), Thanos::start());
     let queues = tempfile::tempdir().unwrap();

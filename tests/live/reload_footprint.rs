@@ -1,22 +1,21 @@
-//! What many reloads leave behind in the program, as the kernel counts it, while senders write
-//! through it.
+//! Leaks of many reloads in the program, by the kernel's accounts, while senders write through it.
 
 use metrifold_testing::edits::{post, reloads, replace, topology};
 use metrifold_testing::{Endpoint, Load, Metrifold, free_address, until_so};
 
 const RELOADS: usize = 1000;
-/// How many sinks get another name with each of them.
+/// Number of sinks that each reload renames.
 const RENAMED: usize = 6;
-/// Connections and threads that idle come and go. One that stayed per reload would be a thousand.
+/// Idle connections and threads come and go. A leak per reload would be a thousand.
 const IDLE: usize = 10;
-/// The most KiB by which memory may grow, since what is freed is not always given back. A
-/// kibibyte that stayed of each renamed sink would be more.
+/// Most growth of memory in KiB, since freed memory is not always returned. A leak of one kibibyte
+/// per renamed sink would exceed it.
 const NOISE: u64 = 15_000;
-/// How often that many reloads are made: what stays of them grows every time, the most that is used
-/// at once, which depends on who else has the machine, does not.
+/// Number of measurements: a leak grows each time, whereas peak usage, which depends on other load
+/// of the machine, does not.
 const ROUNDS: usize = 3;
 
-/// Descriptors, threads and series on the metrics page.
+/// Numbers of descriptors, threads and series on the metrics page.
 fn counts(child: &Metrifold) -> [usize; 3] {
     let page = child.get("/metrics").text();
     let series = page.lines().filter(|line| !line.starts_with('#')).count();
@@ -30,7 +29,7 @@ fn a_thousand_reloads_of_the_program_leave_nothing_behind() {
         let url = endpoint.url();
         format!("[sinks.{name}]\ntype = \"{kind}\"\ninputs = [\"t{n}\"]\nendpoint = \"{url}\"\n")
     };
-    // Names, types and keys of components change, on the way that the load takes.
+    // Names, types and keys of components on the path of the load change.
     let config = |n: usize| {
         let kind = ["remote_write", "thanos"][n / 2 % 2];
         let renamed = (0..RENAMED).map(|at| sink(&format!("z{n}x{at}"), kind, n));
@@ -63,7 +62,7 @@ fn a_thousand_reloads_of_the_program_leave_nothing_behind() {
         });
         (counts(&child), child.memory("VmRSS"))
     };
-    // Until pools and caches are what they are in the long run.
+    // Warm-up, which fills pools and caches.
     let warm = RELOADS / 2;
     (1..=warm).for_each(&reload);
     let (before, first) = measure(warm);
@@ -80,7 +79,7 @@ fn a_thousand_reloads_of_the_program_leave_nothing_behind() {
         }
     }
     let acknowledged = load.acknowledged() - acknowledged;
-    // Threads that have nothing to do stay for 10 s, connections until they are missed.
+    // Idle threads stay for 10 s, and idle connections for their timeout.
     until_so(&format!("there is no more than {before:?}"), || {
         let after = counts(&child);
         let pairs = before.iter().zip(after);

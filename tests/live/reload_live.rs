@@ -1,4 +1,4 @@
-//! A storm of edits, right and wrong ones, of the file that the program runs, while senders of the
+//! A storm of edits, valid and invalid ones, of the running program's file, while senders of the
 //! test and a real Prometheus write through it. `make test` installs Prometheus.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,14 +17,14 @@ use metrifold_testing::{
 
 const SEED: u64 = 11;
 const EDITS: usize = 200;
-/// How many scrapes have to go through the storm.
+/// Number of scrapes that must happen during the storm.
 const SCRAPES: f64 = 12.0;
 
-/// What is to be delivered to: the sinks of `NAMES`, in this order.
+/// Sinks, in the order of their endpoints.
 const NAMES: [&str; 3] = ["must", "receiver", "may"];
 
-/// A configuration that can be edited in many ways, all of which carry everything that is sent to
-/// two addresses to three endpoints, unchanged and once.
+/// A configuration that can be edited in many ways, all of which deliver everything sent to two
+/// addresses to three endpoints, unchanged and once.
 #[derive(Clone)]
 struct Edited {
     addresses: [SocketAddr; 2],
@@ -33,16 +33,16 @@ struct Edited {
     swapped: bool,
     sources: [usize; 2],
     source_keys: [usize; 2],
-    /// A transform that all sinks read from.
+    /// A transform in front of all sinks.
     shared: Option<usize>,
-    /// A transform of each sink.
+    /// A transform in front of each sink.
     own: [Option<usize>; 3],
-    /// The required sinks change their names. What a removed optional one holds would go its own
-    /// way, so that it keeps its name.
+    /// The required sinks change their names. The optional one keeps its name, since a removed sink
+    /// delivers its batches on its own.
     names: [usize; 2],
     sink_keys: [usize; 3],
     sink_types: [bool; 3],
-    /// Sources and sinks that nobody needs.
+    /// Unconnected sources and sinks.
     aside: BTreeSet<usize>,
 }
 
@@ -105,7 +105,7 @@ impl Edited {
         text
     }
 
-    /// What is wrong with an edit: the text, and the status with which it is refused.
+    /// An invalid edit: the text, and the status that refuses it.
     fn spoilt(&self, random: &mut Random, taken: SocketAddr) -> (String, u16) {
         let text = self.text();
         match random.below(6) {
@@ -134,7 +134,7 @@ fn source(id: &str, address: SocketAddr) -> String {
     format!("[sources.{id}]\ntype = \"remote_write\"\naddress = \"{address}\"\n")
 }
 
-/// Adds a transform that looks at everything and has nothing to do.
+/// Adds a transform that reads every series and changes none.
 fn transform(text: &mut String, id: String, inputs: &[String]) -> String {
     *text += &format!(
         "[transforms.{id}]\ntype = \"relabel\"\ninputs = {inputs:?}\nrules = [{{ regex = \"no_{id}\", action = \"labeldrop\" }}]\n"
@@ -142,7 +142,7 @@ fn transform(text: &mut String, id: String, inputs: &[String]) -> String {
     id
 }
 
-/// The graph as the program tells it, without what it has done so far.
+/// The graph as the topology shows it, without counters.
 fn graph(child: &Metrifold) -> Value {
     let topology = topology(child);
     let components = topology["components"].as_array().unwrap();
@@ -151,7 +151,7 @@ fn graph(child: &Metrifold) -> Value {
     json!([topology["config_hash"], topology["edges"], parts])
 }
 
-/// The times of each series in the order in which they came, by all labels.
+/// Times of each series in order of arrival, by all labels.
 fn came(endpoint: &Endpoint) -> BTreeMap<Vec<(String, String)>, Vec<i64>> {
     let mut came: BTreeMap<_, Vec<i64>> = BTreeMap::new();
     for seen in endpoint.seen() {
@@ -241,7 +241,7 @@ fn a_storm_of_edits_costs_neither_senders_nor_a_prometheus_anything() {
             _ => replace(&child, &edited.text()),
         }
         match random.below(10) {
-            // The next edit overtakes it, or does not.
+            // The next edit may come before the reload.
             0 => child.signal("HUP"),
             1 => {}
             2 => {
@@ -261,7 +261,7 @@ fn a_storm_of_edits_costs_neither_senders_nor_a_prometheus_anything() {
     assert_eq!(post(&child).status, 200);
     assert_eq!(topology(&child)["config_hash"], hash(&child, &edited));
     let (storm, acknowledged) = (storm.elapsed(), load.acknowledged());
-    // Asserts that everything was acknowledged at once, on one connection each.
+    // Asserts that everything was acknowledged at the first attempt, on one connection each.
     let sent = load.stop();
     println!(
         "{edits} edits in {storm:.1?}: {} applied, {} refused; {acknowledged} requests acknowledged, {} scrapes",
@@ -272,9 +272,10 @@ fn a_storm_of_edits_costs_neither_senders_nor_a_prometheus_anything() {
     assert!(refused > EDITS / 8 && reloads(&child, "refused") >= f64::from(refused as u32));
     assert!(reloads(&child, "applied") > 50.0);
 
-    // Every acknowledged sample is in each sink once, and in order.
+    // Every acknowledged sample arrived at each sink once and in order.
     for endpoint in &endpoints {
-        // What the required ones have acknowledged may still be on its way to the optional one.
+        // The optional sink may still be delivering samples that the required ones have
+        // acknowledged.
         until_so("the last samples are there", || {
             let arrived = endpoint.arrived();
             sent.iter()
@@ -307,7 +308,7 @@ fn a_storm_of_edits_costs_neither_senders_nor_a_prometheus_anything() {
         (found, expected.clone())
     });
 
-    // Nothing that Prometheus scraped is missing, and it did not even have to try again.
+    // Prometheus lost no sample, and did not even have to retry.
     let end = now();
     let seconds = (end - started).ceil() as u32 + 60;
     let all = "{job=\"prometheus\"}";
@@ -322,7 +323,7 @@ fn a_storm_of_edits_costs_neither_senders_nor_a_prometheus_anything() {
     }
     drop(sender);
 
-    // What runs is what a start would have run.
+    // The running graph is the one that a start would build.
     let ran = graph(&child);
     child.signal("TERM");
     assert!(child.wait().success(), "{}", child.log());

@@ -1,18 +1,19 @@
-//! Real Prometheis as replicas, under the load of dashboards, through single faults: no query fails,
-//! and the strategies choose as documented.
+//! Real Prometheus servers as replicas, under the load of dashboards, with one fault at a time: no
+//! query fails, and the strategies choose as documented.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use metrifold_testing::peers::{Prometheus, now};
-use metrifold_testing::{Metrifold, StopOnPanic, encode, request, until_so};
+use metrifold_testing::{Metrifold, Process, StopOnPanic, encode, request, until_so};
 
-/// How many clients ask at once.
+/// Number of clients.
 const CLIENTS: usize = 8;
 
-/// How many queries each phase has at least.
+/// Least number of queries per phase.
 const QUERIES: usize = 400;
 
 const SCRAPES_ITSELF: &str = "global: { scrape_interval: 1s }\n\
@@ -30,14 +31,14 @@ fn gateway(replicas: &[&Prometheus], keys: &str) -> Metrifold {
     ))
 }
 
-/// What clients have seen.
+/// Queries of the clients, and failures.
 #[derive(Default)]
 struct Seen {
     queries: AtomicUsize,
     failed: Mutex<Vec<String>>,
 }
 
-/// Asks as a dashboard does, until `stop`: panels of several dashboards, as GET and as POST.
+/// Sends the queries of dashboards until `stop`: panels of several dashboards, by GET and by POST.
 fn ask(address: SocketAddr, client: usize, seen: &Seen, stop: &AtomicBool) {
     let _guard = StopOnPanic(stop);
     let mut n = client;
@@ -79,8 +80,8 @@ fn ask(address: SocketAddr, client: usize, seen: &Seen, stop: &AtomicBool) {
     }
 }
 
-/// Has clients ask through `gateway` while faults happen, and fails with the first failure that one
-/// of them has seen.
+/// Runs clients against `gateway` while faults happen; fails with the first failure that a client
+/// sees.
 #[track_caller]
 fn under_load(gateway: &Metrifold, faults: impl FnOnce(&dyn Fn(&str))) -> usize {
     let (seen, stop) = (Seen::default(), Arc::new(AtomicBool::new(false)));
@@ -111,7 +112,26 @@ fn is_up(gateway: &Metrifold, replica: &Prometheus) -> bool {
     gateway.metric("metrifold_replica_up", &[("replica", &replica.url())]) == 1.0
 }
 
-/// Kill, restart with an empty store, pause: each of the three in turn.
+/// Lets a process run for a twentieth of the time, as on a machine that others keep busy.
+fn while_slow(process: &Process, act: impl FnOnce()) {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::SeqCst) {
+                process.signal("STOP");
+                std::thread::sleep(Duration::from_millis(190));
+                process.signal("CONT");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+        let guard = StopOnPanic(&stop);
+        act();
+        stop.store(true, Ordering::SeqCst);
+        drop(guard);
+    });
+}
+
+/// Kill, restart with an empty store, pause, slowness: for each of the replicas in turn.
 #[track_caller]
 fn faults_cost_no_query(mut replicas: Vec<Prometheus>, keys: &str) {
     let all: Vec<&Prometheus> = replicas.iter().collect();
@@ -133,6 +153,8 @@ fn faults_cost_no_query(mut replicas: Vec<Prometheus>, keys: &str) {
             replica.process.signal("CONT");
             until_so("it is awake", || is_up(&gateway, replica));
             goes_on("it is awake");
+            while_slow(&replica.process, || goes_on("it is slow"));
+            goes_on("it is fast again");
         }
     });
     println!("{queries} queries, none failed");
@@ -189,8 +211,8 @@ fn first_fails_over_and_back_and_most_data_leaves_who_lost_its_data() {
     });
 }
 
-/// Two tenants' series in one store: what a tenant is answered is what a store with that tenant's
-/// series alone answers.
+/// Two tenants' series in one store: a tenant gets the answers that a store with its series alone
+/// would give.
 #[test]
 fn a_tenant_is_answered_what_a_store_of_its_own_answers() {
     let page = |tenants: &[&str]| -> String {
@@ -246,7 +268,7 @@ fn a_tenant_is_answered_what_a_store_of_its_own_answers() {
     let time = now();
     for selector in selectors {
         for form in forms {
-            // What is absent is told with the labels that were asked for, which are not the same.
+            // `absent` shows the labels of the query, which differ.
             if form.contains("absent") && selector.contains("tenant_id") {
                 continue;
             }
@@ -274,7 +296,7 @@ fn a_tenant_is_answered_what_a_store_of_its_own_answers() {
     assert!(compared > selectors.len() * forms.len() / 2);
 }
 
-/// A Prometheus with a page of metrics that never changes, scraped a few times.
+/// A Prometheus that has scraped a constant page a few times.
 fn store(page: String) -> (Prometheus, metrifold_testing::peers::Target) {
     use metrifold_testing::peers::{TEXT, Target};
     let target = Target::start(TEXT, move |_| page.clone().into());
@@ -290,7 +312,7 @@ fn store(page: String) -> (Prometheus, metrifold_testing::peers::Target) {
     (store, target)
 }
 
-/// The series of an answer, in no order, without values that depend on when they were scraped.
+/// Series of an answer, unordered and without values that depend on the time of scrapes.
 fn series(answer: &metrifold_testing::Answer) -> BTreeMap<String, usize> {
     let mut found = BTreeMap::new();
     for one in answer.json()["data"]["result"]

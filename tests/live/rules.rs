@@ -1,4 +1,4 @@
-//! Prometheus and promtool read the rule files that `rules_directory` writes.
+//! Prometheus and promtool read the rule files of `rules_directory`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -41,7 +41,7 @@ groups:
 
 ";
 
-/// The rules that a Prometheus has, by group and name.
+/// Rules loaded by a Prometheus, by group and name.
 fn loaded(prometheus: &Prometheus) -> BTreeMap<String, String> {
     let answer = get(&format!("{}/api/v1/rules", prometheus.url())).json();
     let groups = answer["data"]["groups"].as_array().unwrap().clone();

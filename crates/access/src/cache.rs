@@ -1,4 +1,4 @@
-//! What was found out about credentials, for a while: bounded in time and in entries.
+//! A cache of verdicts on credentials, bounded in time and in entries.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -9,13 +9,14 @@ use metrifold_base::locked;
 
 use crate::digest::Digest;
 
-/// Answers by the digest of what was asked about.
+/// Values by the digest of the credentials that they are about.
 ///
-/// Entries live in two generations. When the younger is full, the older is forgotten and the younger
-/// takes its place: what is asked for again and again moves on, at the cost of one look-up.
+/// Entries live in two generations. When the younger is full, the older is dropped and the younger
+/// takes its place. A hit in the older generation moves the entry to the younger, so that entries in
+/// use survive.
 pub(crate) struct Cache<V> {
     generations: Mutex<Generations<V>>,
-    /// The most entries of a generation.
+    /// Maximum number of entries per generation.
     capacity: usize,
 }
 
@@ -30,7 +31,7 @@ struct Entry<V> {
 }
 
 impl<V: Clone> Cache<V> {
-    /// An empty cache of at most twice so many entries.
+    /// An empty cache of at most `2 * capacity` entries.
     pub(crate) fn new(capacity: usize) -> Self {
         Self {
             generations: Mutex::new(Generations {
@@ -41,7 +42,7 @@ impl<V: Clone> Cache<V> {
         }
     }
 
-    /// What is known, unless its time is over.
+    /// The value of a key, unless it has expired.
     pub(crate) fn get(&self, key: &Digest) -> Option<V> {
         let now = Instant::now();
         let mut generations = locked(&self.generations);
@@ -57,7 +58,7 @@ impl<V: Clone> Cache<V> {
         Some(value)
     }
 
-    /// Keeps something until then.
+    /// Stores a value that expires at `until`.
     pub(crate) fn put(&self, key: Digest, value: V, until: Instant) {
         let mut generations = locked(&self.generations);
         generations.add(key, Entry { value, until }, self.capacity);

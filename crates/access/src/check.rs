@@ -1,13 +1,14 @@
-//! What is wrong with a configuration that reads well.
+//! Validation of the configuration beyond its syntax.
 
 use http::HeaderName;
 
 use metrifold_base::{Period, Problems};
 use metrifold_model::tenant_name;
 
-use crate::config::{AccessConfig, OidcConfig, OpaConfig, TenantConfig, TrustedHeaderConfig};
+use crate::access::AccessConfig;
+use crate::config::{LoginConfig, OidcConfig, OpaConfig, TenantConfig, TrustedHeaderConfig};
 use crate::fetch::url;
-use crate::observatorium;
+use crate::observatorium::Foreign;
 use crate::proof::basic::Users;
 use crate::proof::bearer::Tokens;
 use crate::proof::mtls::Certificates;
@@ -28,14 +29,10 @@ impl AccessConfig {
         if !problems.environment() {
             return;
         }
-        let tenants = self
-            .tenants_file
-            .as_deref()
-            .map(observatorium::read_tenants);
-        if let Some(Err(reason)) = tenants {
+        if let Some(Err(reason)) = self.tenants_file.as_ref().map(Foreign::get) {
             problems.at("tenants_file", reason);
         }
-        if let Some(Err(reason)) = self.rbac_file.as_deref().map(observatorium::read_rbac) {
+        if let Some(Err(reason)) = self.rbac_file.as_ref().map(Foreign::get) {
             problems.at("rbac_file", reason);
         }
     }
@@ -49,7 +46,9 @@ impl TenantConfig {
         {
             problems.at("id", reason).help("choose another id");
         }
-        self.limits.validate(problems);
+        if let Some(limits) = &self.limits {
+            limits.validate(problems);
+        }
         let nothing = Self {
             id: self.id.clone(),
             limits: self.limits.clone(),
@@ -57,7 +56,7 @@ impl TenantConfig {
             ..Self::default()
         };
         if *self == nothing {
-            let what = "nobody can prove to be of this tenant";
+            let what = "the tenant has no authentication method, so that nobody can use it";
             let help = "add one of bearer, basic, mtls, oidc, kubernetes and trusted_header";
             problems.at("", what).help(help);
         }
@@ -109,13 +108,51 @@ impl OidcConfig {
             problems.at("oidc.issuer", reason);
         }
         if self.audience.is_none() && self.client_id.is_none() {
-            let what = "tokens for anybody would be taken";
+            let what = "tokens for any audience would be accepted";
             problems.at("oidc", what).help("set audience or client_id");
         }
         if self.clock_skew > Period::secs(600) {
             problems.at("oidc.clock_skew", "must be at most 10m");
         }
         self.tls.validate("oidc.tls", problems);
+        if let Some(login) = &self.login {
+            login.validate(problems);
+            if self.client_id.is_none() {
+                let what = "login requires the id of a client";
+                problems.at("oidc.login", what).help("set client_id");
+            }
+        }
+    }
+}
+
+impl LoginConfig {
+    fn validate(&self, problems: &mut Problems) {
+        let url = self.external_url.parse::<http::Uri>().ok();
+        let plain = url.as_ref().is_some_and(|url| {
+            let bare = url.query().is_none() && url.path() == "/";
+            bare && url.authority().is_some_and(|it| !it.as_str().contains('@'))
+        });
+        let scheme = url.as_ref().and_then(http::Uri::scheme_str);
+        if !plain || scheme != Some("https") {
+            let what =
+                "must be https:// and a host, as browsers keep session cookies only for https";
+            problems.at("oidc.login.external_url", what);
+        }
+        if !self.scopes.iter().any(|scope| scope == "openid") {
+            problems.at("oidc.login.scopes", "must contain openid");
+        }
+        if !(Period::secs(60)..=Period::secs(30 * 24 * 3600)).contains(&self.session) {
+            problems.at("oidc.login.session", "must be from 1m to 30d");
+        }
+        if !problems.environment() {
+            return;
+        }
+        if let Some(path) = &self.client_secret_file
+            && let Err(error) = metrifold_base::read_text(path, 64 << 10)
+        {
+            let what = format!("cannot read {}: {error}", path.display());
+            problems.at("oidc.login.client_secret_file", what);
+        }
     }
 }
 
@@ -129,7 +166,7 @@ impl TrustedHeaderConfig {
             }
         }
         if self.addresses.is_empty() && self.certificates.is_empty() {
-            let what = "anybody could be anybody";
+            let what = "any client could claim to be any caller";
             let help = "set addresses or certificates of the proxy";
             problems.at("trusted_header", what).help(help);
         }

@@ -1,9 +1,7 @@
-//! What is configured: `[access]`, `[tenants.NAME]`, `[roles.NAME]` and `[role_bindings.NAME]`.
+//! The tables `[tenants.NAME]`, `[roles.NAME]` and `[role_bindings.NAME]`.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-
-use http::HeaderName;
 
 use metrifold_base::{Endpoint, Period, keys, words};
 use metrifold_http::ClientTls;
@@ -13,70 +11,54 @@ use crate::limits::LimitsConfig;
 use crate::networks::Network;
 
 keys! {
-    /// `[access]`: how requests name tenants, and files with tenants and roles.
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct AccessConfig {
-        /// Parameter of a source's path that names the tenant, by its name or its id.
-        pub path_parameter: String = default("tenant"),
-        /// Headers that name the tenant, by its name or its id; several are divided by `|`. They never travel on.
-        pub headers: Vec<String> = unset(["X-Scope-OrgID", "THANOS-TENANT"]),
-        /// Tenants in Observatorium's format (`tenants.yaml`), besides those under `[tenants.NAME]`.
-        pub tenants_file: Option<PathBuf> = unset("/etc/metrifold/tenants.yaml"),
-        /// Roles and bindings in Observatorium's format (`rbac.yaml`), besides those under `[roles.NAME]` and `[role_bindings.NAME]`. `write` there lets a caller write rules too, as it does there.
-        pub rbac_file: Option<PathBuf> = unset("/etc/metrifold/rbac.yaml"),
-        /// Limits of every tenant that has none of its own, key by key.
-        pub limits: LimitsConfig = table,
-    }
-}
-
-keys! {
-    /// `[tenants.NAME]`: a tenant, and how a caller proves to be of it. Any of the ways will do.
+    /// `[tenants.NAME]`: a tenant and its authentication methods, any one of which suffices.
+    // What most tenants do not have is behind a pointer, as there may be very many tenants.
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
     pub struct TenantConfig {
-        /// What the tenant is called where its data is stored: the value of its label and of the header that stores choose by. Its name by default.
+        /// ID of the tenant where its data is stored: the value of its label and of the header by which stores select the tenant. By default, its name.
         pub id: Option<String> = unset("1610b0c3-c509-4592-a256-a1871353dbfa"),
-        /// Tokens that it knows by their hashes.
-        pub bearer: Option<BearerConfig> = optional,
-        /// Users and passwords.
-        pub basic: Option<BasicConfig> = optional,
-        /// Client certificates.
-        pub mtls: Option<MtlsConfig> = optional,
+        /// Bearer tokens, configured by their hashes.
+        pub bearer: Option<Box<BearerConfig>> = optional,
+        /// Users and passwords (HTTP basic authentication).
+        pub basic: Option<Box<BasicConfig>> = optional,
+        /// Client certificates (mutual TLS).
+        pub mtls: Option<Box<MtlsConfig>> = optional,
         /// Tokens of an OpenID Connect issuer.
-        pub oidc: Option<OidcConfig> = optional,
-        /// Tokens of Kubernetes' service accounts.
-        pub kubernetes: Option<KubernetesConfig> = optional,
-        /// The word of a proxy in front, which has asked callers who they are.
-        pub trusted_header: Option<TrustedHeaderConfig> = optional,
-        /// An Open Policy Agent that says who may do what at this tenant, in the place of roles.
-        pub opa: Option<OpaConfig> = optional,
-        /// Its limits; those under `[access.limits]` hold for the keys that are not here.
-        pub limits: LimitsConfig = table,
+        pub oidc: Option<Box<OidcConfig>> = optional,
+        /// Tokens of Kubernetes service accounts.
+        pub kubernetes: Option<Box<KubernetesConfig>> = optional,
+        /// Headers of a proxy in front that authenticates callers.
+        pub trusted_header: Option<Box<TrustedHeaderConfig>> = optional,
+        /// Open Policy Agent that authorizes the requests of this tenant, instead of roles.
+        pub opa: Option<Box<OpaConfig>> = optional,
+        /// Limits of the tenant. Keys that are not set are taken from `[access.limits]`.
+        pub limits: Option<Box<LimitsConfig>> = optional,
     }
 }
 
 keys! {
-    /// Tokens that are known by their hashes.
+    /// Bearer tokens, configured by their hashes.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct BearerConfig {
-        /// File with a line for each token: `sha256:` and the token's SHA-256 in hexadecimal digits, then, if it has one, the name of who has it, and groups divided by commas. Empty lines and those that begin with `#` say nothing.
+        /// File with one line per token: `sha256:` and the token's SHA-256 in hexadecimal digits, then, optionally and separated by spaces, the name of its owner, and the owner's groups separated by commas. Empty lines and lines that begin with `#` are ignored.
         pub tokens_file: PathBuf = required("/etc/metrifold/acme.tokens"),
     }
 }
 
 keys! {
-    /// Users and passwords.
+    /// Users and passwords (HTTP basic authentication).
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct BasicConfig {
-        /// File in the format of Prometheus' `web.config.file`: its `basic_auth_users`, names with passwords hashed by bcrypt; the rest of it is not read.
+        /// File in the format of Prometheus' `web.config.file`. Only its `basic_auth_users` are used: user names with passwords hashed by bcrypt.
         pub web_config_file: PathBuf = required("/etc/metrifold/web.yaml"),
     }
 }
 
 words! {
-    /// What of a certificate is its owner's name.
+    /// Field of a certificate with its owner's name.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum SubjectOf {
-        /// The first alternative name there is, of e-mail addresses, then URIs, DNS names, IP addresses.
+        /// The first alternative name, in this order: e-mail address, URI, DNS name, IP address.
         Any = "any",
         /// The first e-mail address.
         Email = "email",
@@ -92,165 +74,166 @@ words! {
 }
 
 keys! {
-    /// Client certificates.
+    /// Client certificates (mutual TLS).
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct MtlsConfig {
-        /// Certificate authorities in PEM: a certificate that one of them signed is the tenant's.
+        /// PEM file with the tenant's certificate authorities: every client certificate that one of them signed is the tenant's.
         pub ca_file: PathBuf = required("/etc/metrifold/acme-ca.crt"),
-        /// Lists of revoked certificates in PEM, of all authorities on the way to those in `ca_file`.
+        /// PEM file with certificate revocation lists (CRLs) of all authorities in the chain up to those in `ca_file`.
         pub crl_file: Option<PathBuf> = unset("/etc/metrifold/acme.crl"),
-        /// What of a certificate is its owner's name: `any` (the first alternative name there is: e-mail address, URI, DNS name, IP address), `email`, `uri`, `dns`, `ip` or `common_name`. A certificate without it is refused. Its organizational units are the groups.
+        /// Field of the certificate with its owner's name: `any` (the first alternative name, in this order: e-mail address, URI, DNS name, IP address), `email`, `uri`, `dns`, `ip` or `common_name`. A certificate without that field is rejected. Its organizational units are the owner's groups.
         pub subject: SubjectOf = default("any"),
     }
 }
 
 keys! {
-    /// An OpenID Connect issuer, and what its tokens must say.
+    /// An OpenID Connect issuer, and the requirements on its tokens.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct OidcConfig {
-        /// The issuer's URL, as its tokens have it under `iss`. What else it has is found below it, at `/.well-known/openid-configuration`.
+        /// URL of the issuer, exactly as in the `iss` claim of its tokens. Its keys and endpoints are discovered below it, at `/.well-known/openid-configuration`.
         pub issuer: String = required("https://login.example/realms/metrics"),
-        /// Audience that a token must be for; `client_id` by default.
+        /// Audience that a token must have; `client_id` by default.
         pub audience: Option<String> = unset("metrics"),
-        /// Client that tokens are issued to.
+        /// ID of the client that the issuer issues tokens to.
         pub client_id: Option<String> = unset("metrifold"),
         /// Claim with the caller's name.
         pub username_claim: String = default("sub"),
-        /// Claim with the caller's groups: a list, or one text.
+        /// Claim with the caller's groups: a list, or one string.
         pub groups_claim: String = default("groups"),
-        /// How far the issuer's clock may be from this one.
+        /// Maximum difference between the issuer's clock and the gateway's.
         pub clock_skew: Period = default("30s"),
-        /// TLS towards the issuer.
+        /// Login with a browser.
+        pub login: Option<LoginConfig> = optional,
+        /// TLS of the connections to the issuer.
         pub tls: ClientTls = table,
-        /// Whether the issuer may be at an `http` URL that is not of this machine: whoever is on the way can then forge tokens.
+        /// Whether the issuer's URL may be `http` on another machine. Anyone on the network path can then forge tokens.
         pub allow_http: bool = default(false),
     }
 }
 
 keys! {
-    /// Kubernetes' API server, which is asked whose a token is (`TokenReview`).
+    /// Login with a browser.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct LoginConfig {
+        /// URL of this gateway as browsers reach it. It must be `https`. `URL/oidc/NAME/callback`, with the name of the tenant, must be registered at the issuer as a redirect URI.
+        pub external_url: String = required("https://metrics.example"),
+        /// File with the client's secret. Without it, the client is public.
+        pub client_secret_file: Option<PathBuf> = unset("/etc/metrifold/acme.secret"),
+        /// Requested scopes, among them `openid`. Some issuers return refresh tokens only for `offline_access`.
+        pub scopes: Vec<String> = default(["openid"]),
+        /// Maximum duration of a session. Until then it is renewed whenever its ID token expires, if the issuer returned a refresh token.
+        pub session: Period = default("12h"),
+    }
+}
+
+keys! {
+    /// Kubernetes API server that verifies the tokens of service accounts (`TokenReview`).
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct KubernetesConfig {
         /// URL of the API server.
         pub api_server: Endpoint = default("https://kubernetes.default.svc"),
-        /// Token that it is asked with; it must be allowed to create `tokenreviews`.
+        /// File with the token that authenticates to the API server. Its service account must be allowed to create `tokenreviews`.
         pub token_file: PathBuf = default("/var/run/secrets/kubernetes.io/serviceaccount/token"),
-        /// Audiences of which a token must be for one; without them those of the API server.
+        /// Audiences of which a token must have at least one. By default, those of the API server.
         pub audiences: Vec<String> = unset(["metrics"]),
-        /// How long an answer is believed. A token that is withdrawn is good for so long.
+        /// Time for which an answer of the API server is cached, but not longer than the token is valid. A revoked token is accepted for at most this long.
         pub cache: Period = default("1m"),
-        /// TLS towards the API server.
+        /// TLS of the connections to the API server.
         pub tls: ClientTls = table,
     }
 }
 
 keys! {
-    /// What a proxy in front says of callers.
+    /// Headers of a proxy in front that authenticates callers.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct TrustedHeaderConfig {
         /// Header with the caller's name.
         pub user: String = required("X-Forwarded-User"),
-        /// Header with the caller's groups, divided by commas.
+        /// Header with the caller's groups, separated by commas. A request that repeats it is rejected.
         pub groups: Option<String> = unset("X-Forwarded-Groups"),
-        /// Addresses of the proxy, or networks such as `10.0.0.0/24`. Anybody there can be anybody of the tenant.
+        /// Addresses of the proxy, or networks such as `10.0.0.0/24`. Any client at these addresses can claim to be any caller of the tenant.
         pub addresses: Vec<Network> = unset(["10.0.0.7"]),
-        /// Names of the proxy: common names or DNS names of a client certificate that the listener's `client_ca_file` verified.
+        /// Names of the proxy: common names or DNS names of its client certificate, which the listener verifies by its `client_ca_file`.
         pub certificates: Vec<String> = unset(["proxy.example"]),
     }
 }
 
 keys! {
-    /// An Open Policy Agent that decides in the place of roles.
+    /// Open Policy Agent that authorizes requests instead of roles.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct OpaConfig {
-        /// URL of the rule in its data API. It is asked with `subject`, `groups`, `tenant`, `tenantID`, `resource` and `permission`, and answers `true`, or `{"allowed": true}`, as `result`.
+        /// URL of the rule in the agent's data API. The input has the keys `subject`, `groups`, `tenant`, `tenantID`, `resource` and `permission`. The rule allows a request by the result `true` or `{"allowed": true}`.
         pub url: Endpoint = required("http://127.0.0.1:8181/v1/data/observatorium/allow"),
-        /// How long an answer is believed.
+        /// Time for which a decision is cached.
         pub cache: Period = default("10s"),
-        /// Longest time for an answer; then the caller is told to come again (503).
+        /// Maximum time for a decision. After it, the request is rejected with status 503.
         pub timeout: Period = default("2s"),
-        /// TLS towards it.
+        /// TLS of the connections to the agent.
         pub tls: ClientTls = table,
     }
 }
 
 keys! {
-    /// `[roles.NAME]`: what a role lets callers do.
+    /// `[roles.NAME]`: the permissions that a role grants.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct RoleConfig {
-        /// What it is for. Metrifold has `metrics`; others, such as `logs`, are taken and mean nothing here.
+        /// Resources that the role applies to. Metrifold serves `metrics`; others, such as `logs`, are accepted without effect.
         pub resources: Vec<String> = default(["metrics"]),
-        /// Names of the tenants that it is for; `*` is every tenant.
+        /// Names of the tenants that the role applies to; `*` stands for all tenants.
         pub tenants: Vec<String> = required(["acme"]),
-        /// What it lets callers do: `read`, `write`, `rules` and `admin`.
+        /// Permissions that the role grants: `read`, `write`, `rules` and `admin`.
         pub permissions: Vec<Permission> = required(["read", "write"]),
     }
 }
 
 keys! {
-    /// `[role_bindings.NAME]`: who has which roles.
+    /// `[role_bindings.NAME]`: users and groups that get roles.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct BindingConfig {
-        /// Names of the roles.
+        /// Names of the roles to grant.
         pub roles: Vec<String> = required(["acme-readers"]),
-        /// Who has them: entries of `name` and `kind`, which is `user` or `group`.
+        /// Users and groups that get the roles: entries of `name` and `kind`, which is `user` or `group`.
         pub subjects: Vec<Subject> = required([{ name = "admin@example.com", kind = "user" }]),
     }
 }
 
 keys! {
-    /// Who has roles.
+    /// A user or a group that gets roles.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Subject {
         /// The name of the user or the group.
         pub name: String = required("admin@example.com"),
-        /// What it is: `user` or `group`.
+        /// Kind of the subject: `user` or `group`.
         pub kind: SubjectKind = default("user"),
     }
 }
 
 words! {
-    /// What a subject is.
+    /// Kind of a subject.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum SubjectKind {
-        /// A caller by its name.
+        /// The caller of this name.
         User = "user",
-        /// All callers of a group.
+        /// All callers that are members of this group.
         Group = "group",
     }
 }
 
-/// Headers by which servers of metrics are told the tenant.
-const CUSTOMARY: [HeaderName; 2] = [
-    HeaderName::from_static("x-scope-orgid"),
-    HeaderName::from_static("thanos-tenant"),
-];
-
-impl Default for AccessConfig {
-    fn default() -> Self {
-        metrifold_base::keys::defaults()
-    }
-}
-
-impl AccessConfig {
-    /// The headers that name the tenant.
-    pub(crate) fn header_names(&self) -> Vec<HeaderName> {
-        if self.headers.is_empty() {
-            return CUSTOMARY.to_vec();
-        }
-        let names = self.headers.iter();
-        names.filter_map(|name| name.parse().ok()).collect()
-    }
-
-    /// The files that it names.
-    pub fn files(&self) -> Vec<&Path> {
-        let files = [&self.tenants_file, &self.rbac_file];
-        files.into_iter().flatten().map(PathBuf::as_path).collect()
-    }
+/// A tenant that is to be built.
+#[derive(Clone, Copy)]
+pub struct TenantSettings<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its configuration.
+    pub config: &'a TenantConfig,
+    /// A number that differs if the configuration or the content of a file that it names does; `None`
+    /// if it is not known. A tenant with the same number as before is taken over without reading its
+    /// files.
+    pub print: Option<u64>,
 }
 
 impl TenantConfig {
-    /// The files that it names.
+    /// The files that the table refers to.
     pub fn files(&self) -> Vec<&Path> {
         let mut files: Vec<&Path> = Vec::new();
         files.extend(self.bearer.iter().map(|it| it.tokens_file.as_path()));
@@ -261,8 +244,13 @@ impl TenantConfig {
         }
         if let Some(oidc) = &self.oidc {
             files.extend(oidc.tls.files());
+            files.extend(
+                oidc.login
+                    .iter()
+                    .flat_map(|it| it.client_secret_file.as_deref()),
+            );
         }
-        // The token of a service account is renewed all the time, and read when it is needed.
+        // The token of a service account is rotated often and read at each use: no change to watch for.
         if let Some(kubernetes) = &self.kubernetes {
             files.extend(kubernetes.tls.files());
         }
@@ -282,7 +270,7 @@ impl OidcConfig {
 }
 
 impl TrustedHeaderConfig {
-    /// Whether a proxy there is trusted for its address.
+    /// Whether a proxy is trusted by its address.
     pub(crate) fn trusts(&self, peer: IpAddr) -> bool {
         self.addresses.iter().any(|network| network.holds(peer))
     }

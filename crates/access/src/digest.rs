@@ -1,12 +1,12 @@
-//! Digests by which credentials are known without being kept.
+//! Digests that identify credentials, so that the credentials themselves are not stored.
 
 use sha2::{Digest as _, Sha256};
 
-/// SHA-256 of something.
+/// A SHA-256 digest.
 pub(crate) type Digest = [u8; 32];
 
-/// The digest of some texts one after the other, each with its length, so that no two lists of texts
-/// have the same.
+/// Hashes several texts, each prefixed by its length, so that different lists of texts have
+/// different digests.
 pub(crate) fn of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Digest {
     let mut hasher = Sha256::new();
     for part in parts {
@@ -16,12 +16,12 @@ pub(crate) fn of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Digest {
     hasher.finalize().into()
 }
 
-/// The digest of one text as `sha256sum` prints it.
+/// Hashes one text, as `sha256sum` does.
 pub(crate) fn plain(text: &[u8]) -> Digest {
     Sha256::digest(text).into()
 }
 
-/// Reads 64 hexadecimal digits.
+/// Parses 64 hexadecimal digits; none for any other text.
 pub(crate) fn from_hex(text: &str) -> Option<Digest> {
     let digits = text.as_bytes();
     if digits.len() != 64 {

@@ -1,4 +1,4 @@
-//! The gate of the process: who is let in by the tenants that are configured at the moment.
+//! The gate of the process: admits callers by the currently configured tenants.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -8,38 +8,39 @@ use arc_swap::ArcSwap;
 use http::HeaderName;
 use tokio::time::Instant;
 
-use metrifold_http::Refusal;
 use metrifold_http::access::{Access, Admission, Doors, Head, Pass, Wanted};
+use metrifold_http::{Handler, Refusal};
 use metrifold_limits::{Check, Limit, OverCounts};
-use metrifold_model::{Caller, Rejection};
+use metrifold_model::{Caller, Rejection, RejectionKind};
 
+use crate::pages::Pages;
 use crate::shown::Shown;
 use crate::tenants::Tenants;
 
-/// Lets callers in by the tenants that are configured at the moment. A clone is a handle to the same.
+/// Admits callers by the currently configured tenants. Clones share them.
 #[derive(Clone, Default)]
 pub struct Gate(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
     tenants: ArcSwap<Tenants>,
-    /// How often tenants were over which limit.
+    /// Number of times that tenants exceeded each limit.
     over: Arc<OverCounts>,
-    /// In which minute it was looked last which tenants send nothing any more.
+    /// Minute of the last trim, counted from `started`.
     trimmed: AtomicU64,
     started: OnceLock<Instant>,
 }
 
-/// How often it is looked which tenants send nothing any more.
+/// Interval at which the state of idle tenants is released.
 const TRIM: Duration = Duration::from_secs(60);
 
 impl Gate {
-    /// A gate that lets nobody in yet.
+    /// A gate without tenants: it rejects everybody.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A gate that lets nobody in yet, and counts in a metric what is over a limit.
+    /// A gate without tenants. It reports what exceeds a limit to `tell`, which updates a metric.
     pub fn counting(tell: impl Fn(Limit, u64) + Send + Sync + 'static) -> Self {
         Self(Arc::new(Inner {
             over: Arc::new(OverCounts::told_to(tell)),
@@ -47,22 +48,22 @@ impl Gate {
         }))
     }
 
-    /// The tenants by which it decides.
+    /// The tenants that are configured at the moment.
     pub fn tenants(&self) -> Arc<Tenants> {
         self.0.tenants.load_full()
     }
 
-    /// Whether a tenant has limits that look into batches.
+    /// Whether any tenant has a limit that is checked on decoded batches.
     pub fn looks_inside(&self) -> bool {
         self.0.tenants.load().looks_inside()
     }
 
-    /// Begins to hold a batch that came at `now` to the limits of its caller's tenant; none if nothing
-    /// of it is limited.
+    /// Begins to check a batch that arrived at `now` against the limits of the caller's tenant; none if
+    /// the tenant has no limits on batches.
     ///
     /// # Errors
     ///
-    /// Fails with the answer when the tenant is over its rate.
+    /// Fails with the answer to the caller when the tenant exceeds its rate.
     pub fn check(&self, caller: &Caller, now: Instant) -> Result<Option<Check>, Rejection> {
         let tenants = self.0.tenants.load();
         self.trim(&tenants, now);
@@ -86,21 +87,40 @@ impl Gate {
         }
     }
 
-    /// Decides by these tenants from now on. Must be called inside of a tokio runtime: issuers of which
-    /// nothing is known are asked for their keys.
+    /// Replaces the tenants. Must be called within a tokio runtime: it spawns a task that fetches the
+    /// keys of new issuers.
     pub fn set(&self, tenants: Arc<Tenants>) {
         self.0.tenants.store(Arc::clone(&tenants));
         tokio::spawn(tenants.warm_up());
     }
 
-    /// Lets those in who may do what a request wants.
+    /// Access to a route for callers that have the wanted permission.
     pub fn access(&self, wanted: Wanted) -> Arc<dyn Access> {
         Arc::new(Door {
             gate: self.clone(),
             wanted,
+            logs_in: false,
         })
     }
+
+    /// Like [`Gate::access`], but redirects unauthenticated browsers to the login page.
+    pub fn access_or_login(&self, wanted: Wanted) -> Arc<dyn Access> {
+        Arc::new(Door {
+            gate: self.clone(),
+            wanted,
+            logs_in: true,
+        })
+    }
+
+    /// The login and logout pages, for the route [`LOGIN_PATH`].
+    pub fn login_pages(&self) -> Arc<dyn Handler> {
+        let gate = self.clone();
+        Arc::new(Pages::new(move || gate.tenants()))
+    }
 }
+
+/// Route of the login and logout pages.
+pub const LOGIN_PATH: &str = "/oidc/{tenant}/{action}";
 
 impl Doors for Gate {
     fn tenants(&self, wanted: Wanted) -> Arc<dyn Access> {
@@ -125,6 +145,8 @@ impl std::fmt::Debug for Gate {
 struct Door {
     gate: Gate,
     wanted: Wanted,
+    /// Whether unauthenticated browsers are redirected to the login page.
+    logs_in: bool,
 }
 
 impl Access for Door {
@@ -132,14 +154,21 @@ impl Access for Door {
         Box::pin(async move {
             let tenants = self.gate.tenants();
             let permission = (self.wanted)(head.method);
-            tenants.decide(&Shown::of(head), permission).await
+            let decided = tenants.decide(&Shown::of(head), permission).await;
+            decided.map_err(|mut refusal| {
+                let unknown = refusal.rejection.kind == RejectionKind::Unauthenticated;
+                if self.logs_in && unknown {
+                    refusal.entrance = tenants.entrance(&head);
+                }
+                refusal
+            })
         })
     }
 
-    fn enter(&self, caller: &Caller, head: Head<'_>) -> Result<Pass, Refusal> {
+    fn enter(&self, caller: &Caller, head: Head<'_>, length: Option<u64>) -> Result<Pass, Refusal> {
         let permission = (self.wanted)(head.method);
         let tenants = self.gate.tenants();
-        let passes = tenants.enter(caller, permission, head.headers, &self.gate.0.over)?;
+        let passes = tenants.enter(caller, permission, length, &self.gate.0.over)?;
         Ok(Some(Arc::new(passes)))
     }
 

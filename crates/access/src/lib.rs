@@ -1,10 +1,11 @@
-//! Who may do what: tenants, how a caller proves to be of one, and what roles let it do.
+//! Authentication and authorization: tenants, how callers authenticate, and the permissions that
+//! roles grant.
 //!
-//! A source asks for nothing but the caller: it serves its route with [`Gate::access`], which decides
-//! before the handler runs. The tenant that a request names (by a parameter of its path, by a header)
-//! must be one that its proof is good for; a request that names none is of all tenants that its proof
-//! is good for. What is configured is built whole as [`Tenants`] and put in the place of what was
-//! there, while requests go on.
+//! A source serves its route with [`Gate::access`], which decides before the handler runs and gives
+//! the handler the caller. The credentials of a request must be valid for the tenant that the request
+//! names (by a parameter of its path, or by a header). A request that names no tenant belongs to all
+//! tenants that its credentials are valid for. A reload builds new [`Tenants`] as a whole and swaps
+//! them in while requests go on.
 #![warn(unreachable_pub)]
 // Tests may do all of this.
 #![cfg_attr(
@@ -19,17 +20,21 @@
     )
 )]
 
+mod access;
 mod cache;
 mod check;
 pub mod config;
 mod digest;
 mod fetch;
 mod gate;
+mod indices;
 mod limits;
+mod login;
 mod named;
 mod networks;
 pub mod observatorium;
 mod opa;
+mod pages;
 mod proof;
 mod roles;
 mod shown;
@@ -37,7 +42,8 @@ mod tenants;
 #[cfg(test)]
 mod testing;
 
-pub use config::{AccessConfig, BindingConfig, OpaConfig, RoleConfig, TenantConfig};
-pub use gate::Gate;
+pub use access::AccessConfig;
+pub use config::{BindingConfig, OpaConfig, RoleConfig, TenantConfig, TenantSettings};
+pub use gate::{Gate, LOGIN_PATH};
 pub use limits::LimitsConfig;
 pub use tenants::{Settings, Tenants};

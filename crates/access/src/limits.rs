@@ -1,17 +1,16 @@
-//! What a tenant may ask for: rates with bursts and what its batches hold (`metrifold_limits`), and
-//! here the requests at once, before anything is read.
+//! Limits of tenants. Rates, bursts and the content of batches are checked by `metrifold_limits`;
+//! this module checks concurrent requests, before anything of a body is read, and counts bodies whose
+//! length is not announced while they arrive.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::HeaderMap;
-use http::header::CONTENT_LENGTH;
 use tokio::time::Instant;
 
 use metrifold_base::{Problems, keys};
-use metrifold_http::access::Permission;
-use metrifold_limits::{Limit, LimitKeys, OverCounts, Usage, refusal};
+use metrifold_http::access::{InFlight, Permission};
+use metrifold_limits::{Arriving, Limit, LimitKeys, OverCounts, Usage, refusal};
 use metrifold_model::{Rejection, Tenant};
 
 keys! {
@@ -19,9 +18,9 @@ keys! {
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
     pub struct LimitsConfig {
         pub(crate) keys: LimitKeys = include,
-        /// Requests that write or change rules at once, to the end of their answers.
+        /// Maximum number of concurrent requests that write samples or change rules. A request counts until its answer is sent.
         pub max_in_flight_requests: Option<usize> = unset(50),
-        /// Queries at once, to the end of their answers.
+        /// Maximum number of concurrent queries. A query counts until its answer is sent.
         pub max_concurrent_queries: Option<usize> = unset(20),
     }
 }
@@ -36,12 +35,12 @@ impl LimitsConfig {
         ] {
             if value == Some(0) {
                 let problem = problems.at(format!("limits.{key}"), "must be at least 1");
-                problem.help("to let nobody in, take the tenant's proofs or roles away");
+                problem.help("to refuse all requests of a tenant, remove its authentication methods or roles");
             }
         }
     }
 
-    /// The same, with those of all tenants in the place of those that it has not.
+    /// These limits, with `other` for the keys that are not set.
     fn or(&self, other: &Self) -> Self {
         Self {
             keys: self.keys.or(&other.keys),
@@ -51,8 +50,8 @@ impl LimitsConfig {
     }
 }
 
-/// Limits as a tenant has them.
-#[derive(Clone, Debug)]
+/// Effective limits of a tenant, after the defaults are applied.
+#[derive(Debug)]
 pub(crate) struct Limits {
     pub(crate) keys: Arc<LimitKeys>,
     writing: Option<usize>,
@@ -60,7 +59,7 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// The limits of tenants that have none of their own.
+    /// The limits of tenants that set none themselves.
     pub(crate) fn of_all(config: &LimitsConfig) -> Self {
         Self {
             keys: Arc::new(config.keys.clone()),
@@ -69,16 +68,19 @@ impl Limits {
         }
     }
 
-    /// The limits of a tenant. Those without any of their own share those of all.
-    pub(crate) fn of_one(config: &LimitsConfig, all: (&LimitsConfig, &Self)) -> Self {
-        match *config == LimitsConfig::default() {
-            true => all.1.clone(),
-            false => Self::of_all(&config.or(all.0)),
+    /// The limits of a tenant. Tenants that set none share one copy.
+    pub(crate) fn of_one(
+        config: Option<&LimitsConfig>,
+        all: (&LimitsConfig, &Arc<Self>),
+    ) -> Arc<Self> {
+        match config {
+            None => all.1.clone(),
+            Some(config) => Self::of_all(&config.or(all.0)).into(),
         }
     }
 }
 
-/// What a tenant uses. Outlives changes of its limits.
+/// Current usage of a tenant. Survives a reload that changes its limits.
 #[derive(Debug, Default)]
 pub(crate) struct TenantUsage {
     pub(crate) shared: Arc<Usage>,
@@ -86,7 +88,23 @@ pub(crate) struct TenantUsage {
     let_in: AtomicU64,
 }
 
-/// Requests that are under way.
+/// The usage of a tenant, which takes little memory before its first request. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct UsageCell(Arc<OnceLock<Arc<TenantUsage>>>);
+
+impl UsageCell {
+    /// The usage.
+    pub(crate) fn get(&self) -> &Arc<TenantUsage> {
+        self.0.get_or_init(Arc::default)
+    }
+
+    /// The usage, if the tenant has made any.
+    pub(crate) fn known(&self) -> Option<&TenantUsage> {
+        self.0.get().map(|usage| &**usage)
+    }
+}
+
+/// Number of requests in flight.
 #[derive(Debug, Default)]
 struct AtOnce {
     writing: AtomicUsize,
@@ -102,11 +120,47 @@ impl AtOnce {
     }
 }
 
-/// A request that is let in, until its answer is out.
+/// An admitted request, counted as in flight until this is dropped after its answer.
 #[derive(Debug)]
 pub(crate) struct UnderWay {
     usage: Arc<TenantUsage>,
     reads: bool,
+    /// Counts the body as it arrives; none if its length was announced or bytes are not limited.
+    meter: Option<Meter>,
+}
+
+/// Counts a body whose length was not announced.
+#[derive(Debug)]
+struct Meter {
+    body: Arriving,
+    limits: Arc<LimitKeys>,
+    all: Arc<OverCounts>,
+    tenant: Tenant,
+}
+
+impl UnderWay {
+    fn received(&self, bytes: u64) -> Result<(), Rejection> {
+        let Some(meter) = &self.meter else {
+            return Ok(());
+        };
+        let Meter {
+            body,
+            limits,
+            all,
+            tenant,
+        } = meter;
+        let (usage, now) = (&self.usage.shared, Instant::now());
+        usage.arrive(limits, all, tenant, (body, bytes), now)
+    }
+}
+
+/// A request in flight, counted at each tenant of its caller.
+pub(crate) struct Passes(pub(crate) Vec<UnderWay>);
+
+impl InFlight for Passes {
+    fn received(&self, bytes: u64) -> Result<(), Rejection> {
+        self.0.iter().try_for_each(|pass| pass.received(bytes))
+    }
 }
 
 impl Drop for UnderWay {
@@ -117,14 +171,14 @@ impl Drop for UnderWay {
 }
 
 impl TenantUsage {
-    /// Lets a request in that keeps to the limits.
+    /// Admits a request unless it exceeds a limit.
     pub(crate) fn enter(
         self: &Arc<Self>,
         limits: &Limits,
-        all: &OverCounts,
+        all: &Arc<OverCounts>,
         tenant: &Tenant,
         permission: Permission,
-        headers: &HeaderMap,
+        length: Option<u64>,
     ) -> Result<UnderWay, Rejection> {
         let reads = permission == Permission::Read;
         let (limit, most) = match reads {
@@ -132,30 +186,36 @@ impl TenantUsage {
             false => (Limit::InFlightRequests, limits.writing),
         };
         let under_way = self.at_once.of(reads).fetch_add(1, Ordering::Relaxed);
-        let pass = UnderWay {
+        let mut pass = UnderWay {
             usage: Arc::clone(self),
             reads,
+            meter: None,
         };
         if let Some(most) = most
             && under_way >= most
         {
-            let reason = format!("{most} requests of tenant {tenant:?} are under way already");
+            let reason = format!("{most} requests of tenant {tenant:?} are in flight already");
             let keys = &limits.keys;
             self.shared.over(keys, all, tenant, (limit, 1), &reason);
             if !keys.is_soft() {
                 return Err(refusal(keys, reason, Duration::from_secs(1)));
             }
         }
-        let length = headers.get(CONTENT_LENGTH);
-        let length = length.and_then(|value| value.to_str().ok());
-        let length: u64 = length.and_then(|value| value.parse().ok()).unwrap_or(0);
         let now = Instant::now();
         self.shared.enter(&limits.keys, all, tenant, length, now)?;
+        if length.is_none() && limits.keys.bytes().is_some() {
+            pass.meter = Some(Meter {
+                body: Arriving::default(),
+                limits: Arc::clone(&limits.keys),
+                all: Arc::clone(all),
+                tenant: Arc::clone(tenant),
+            });
+        }
         self.let_in.fetch_add(1, Ordering::Relaxed);
         Ok(pass)
     }
 
-    /// What is used and what is left of it, as it is shown.
+    /// Usage and remaining allowance, as the API shows them.
     pub(crate) fn show(&self, limits: &Limits) -> serde_json::Value {
         let mut shown = self.shared.show(&limits.keys, Instant::now());
         for (limit, reads, most) in [
@@ -190,10 +250,10 @@ mod tests {
     #[test]
     fn requests_are_under_way_until_they_are_dropped_and_soft_limits_only_count() {
         let usage = Arc::new(TenantUsage::default());
-        let all = OverCounts::default();
+        let all = Arc::default();
         let enter = |limits: &Limits| {
-            let headers = HeaderMap::new();
-            usage.enter(limits, &all, &"acme".into(), Permission::Write, &headers)
+            let (tenant, write) = ("acme".into(), Permission::Write);
+            usage.enter(limits, &all, &tenant, write, Some(0))
         };
         let (hard, soft) = (limits(1, false), limits(1, true));
         let first = enter(&hard).unwrap();
@@ -211,14 +271,14 @@ mod tests {
             max_concurrent_queries: Some(3),
             ..LimitsConfig::default()
         };
-        let shared = Limits::of_all(&all);
-        let none = Limits::of_one(&LimitsConfig::default(), (&all, &shared));
-        assert!(Arc::ptr_eq(&none.keys, &shared.keys));
+        let shared = Arc::new(Limits::of_all(&all));
+        let none = Limits::of_one(None, (&all, &shared));
+        assert!(Arc::ptr_eq(&none, &shared));
         let own = LimitsConfig {
             max_in_flight_requests: Some(1),
             ..LimitsConfig::default()
         };
-        let own = Limits::of_one(&own, (&all, &shared));
+        let own = Limits::of_one(Some(&own), (&all, &shared));
         assert_eq!((own.writing, own.reading), (Some(1), Some(3)));
     }
 }

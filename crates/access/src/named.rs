@@ -5,17 +5,17 @@ use http::HeaderName;
 use metrifold_http::access::Head;
 use metrifold_model::{Rejection, RejectionKind, tenant_name};
 
-/// Divides the names of several tenants in a header or a path, as Mimir has it.
+/// Separates the names of several tenants in a header or a path, as in Mimir.
 const DIVIDER: char = '|';
 
-/// The most tenants that a request may name.
+/// Maximum number of tenants that a request may name.
 const MOST: usize = 64;
 
 /// The tenants that a request names, each once; empty if it names none.
 ///
 /// # Errors
 ///
-/// Fails when a name cannot be one, or the path and a header name different tenants.
+/// Fails when a name is not valid, or when the path and a header name different tenants.
 pub(crate) fn named<'a>(
     head: &Head<'a>,
     parameter: &str,
@@ -30,9 +30,9 @@ pub(crate) fn named<'a>(
         let Some(value) = values.next() else {
             continue;
         };
-        // Whoever is in front may have checked another one than is read here.
+        // A proxy in front may have checked a different value than the one read here.
         if values.next().is_some() {
-            let reason = format!("header {name} is given more than once");
+            let reason = format!("header {name} is repeated");
             return Err(Rejection::invalid(reason));
         }
         places.push((value.as_bytes(), name.as_str()));
@@ -58,7 +58,7 @@ fn split(value: &[u8]) -> Result<Vec<&str>, String> {
     for name in text.split(DIVIDER) {
         let name = tenant_name::check(name.as_bytes())?;
         if names.len() >= MOST {
-            return Err(format!("more than {MOST} tenants are named"));
+            return Err(format!("the request names more than {MOST} tenants"));
         }
         names.push(name);
     }

@@ -1,4 +1,4 @@
-//! Networks of addresses, as `10.0.0.0/24`, or one address.
+//! IP networks such as `10.0.0.0/24`, or single addresses.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -7,17 +7,17 @@ use serde::Deserialize;
 
 use metrifold_base::keys::{Shape, Shaped};
 
-/// A network.
+/// A network of IP addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Network {
     address: IpAddr,
-    /// How many bits of an address are the network's.
+    /// Length of the prefix, in bits.
     bits: u32,
 }
 
 impl Network {
-    /// Whether an address is of it. One of IPv4 that came in over IPv6 is one of IPv4.
+    /// Whether the network contains an address. An IPv4-mapped IPv6 address counts as IPv4.
     pub(crate) fn holds(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(own), IpAddr::V4(other)) => {

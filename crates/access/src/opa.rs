@@ -1,5 +1,5 @@
-//! Decisions of an Open Policy Agent, in the place of roles: what it does not allow is not done, and
-//! neither is anything while it cannot be asked.
+//! Decisions of an Open Policy Agent, instead of roles. A request is rejected unless the agent allows
+//! it, and also while the agent is unreachable.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,13 +23,13 @@ use crate::fetch;
 use crate::proof::Proven;
 use crate::roles::METRICS;
 
-/// How many questions are asked at once.
+/// Maximum number of concurrent queries to the agent.
 const AT_ONCE: usize = 64;
 
-/// How many answers are kept.
+/// Maximum number of cached decisions per generation of the cache.
 const CACHED: usize = 10_000;
 
-/// An agent that is asked.
+/// A policy agent.
 pub(crate) struct Opa {
     config: OpaConfig,
     client: Client,
@@ -49,7 +49,7 @@ impl Opa {
         })
     }
 
-    /// Whether a caller may do something at a tenant.
+    /// Asks whether a caller has a permission for a tenant.
     pub(crate) async fn check(
         &self,
         at: &Membership,
@@ -71,9 +71,9 @@ impl Opa {
             None => {
                 let allowed = self.ask(input).await.map_err(|reason: Arc<str>| {
                     if let Some(silent) = self.log.pass() {
-                        warn!(error = %reason, silent, "an open policy agent was not asked");
+                        warn!(error = %reason, silent, "no decision from an open policy agent");
                     }
-                    let reason = format!("the open policy agent cannot be asked: {reason}");
+                    let reason = format!("no decision from the Open Policy Agent: {reason}");
                     Rejection::unavailable(reason)
                 })?;
                 let until = Instant::now() + self.config.cache.0;
@@ -84,11 +84,10 @@ impl Opa {
         if allowed {
             return Ok(());
         }
-        let who = proven.subject.as_deref().unwrap_or("nobody in particular");
+        let who = proven.who();
+        let (permission, tenant) = (permission.as_str(), &*at.name);
         let reason = format!(
-            "{who} may not {} at tenant {:?}",
-            permission.as_str(),
-            &*at.name
+            "the Open Policy Agent denies {who} the permission {permission} for tenant {tenant:?}"
         );
         Err(Rejection::new(RejectionKind::Forbidden, reason))
     }
@@ -97,7 +96,7 @@ impl Opa {
         let limit: Duration = self.config.timeout.0;
         let deadline = Instant::now() + limit;
         let Ok(Ok(_turn)) = timeout(limit, self.turns.acquire()).await else {
-            return Err("too many questions wait".into());
+            return Err("too many decisions are pending".into());
         };
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -105,7 +104,7 @@ impl Opa {
         let uri = self.config.url.uri();
         let answer = fetch::json(&self.client, Method::POST, uri, headers, input.into(), left);
         let answer = answer.await?;
-        // Without a result the rule is not defined: nothing is allowed.
+        // An answer without a result means that the rule is undefined: nothing is allowed.
         let result = &answer["result"];
         Ok(*result == Value::Bool(true) || result["allowed"] == Value::Bool(true))
     }
@@ -121,7 +120,7 @@ mod tests {
     use super::*;
     use crate::testing::serve;
 
-    /// An agent that answers what a test says, and remembers what it was asked.
+    /// An agent that always sends `answer`, and records the queries.
     fn agent(answer: &'static str) -> (String, Arc<Mutex<Vec<Value>>>) {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let own = Arc::clone(&asked);

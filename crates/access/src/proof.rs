@@ -1,4 +1,4 @@
-//! The ways to prove to be of a tenant.
+//! Authentication methods.
 
 pub(crate) mod basic;
 pub(crate) mod bearer;
@@ -6,49 +6,60 @@ pub(crate) mod issuer;
 pub(crate) mod kubernetes;
 pub(crate) mod mtls;
 pub(crate) mod oidc;
+pub(crate) mod session;
 pub(crate) mod trusted_header;
 
 use std::sync::Arc;
 
-use metrifold_model::{ClientCertificate, Proof};
+use metrifold_model::{ClientCertificate, Proof, Rejection, RejectionKind};
 
 use crate::shown::Shown;
 
-/// A way to prove to be of a tenant, or of several that have the same.
+/// An authentication method, shared by all tenants that configure it alike. Small, as there may be
+/// one for each of very many tenants.
 pub(crate) enum Method {
     Bearer(bearer::Tokens),
-    Basic(basic::Users),
-    Mtls(mtls::Certificates),
-    Oidc(oidc::Verifier),
-    Kubernetes(kubernetes::Reviews),
-    TrustedHeader(trusted_header::Proxy),
+    Basic(Box<basic::Users>),
+    Mtls(Box<mtls::Certificates>),
+    Oidc(Arc<oidc::Verifier>),
+    Kubernetes(Box<kubernetes::Reviews>),
+    TrustedHeader(Box<trusted_header::Proxy>),
 }
 
-/// What was proven about a caller.
+/// Identity of an authenticated caller.
 #[derive(Clone, Debug)]
 pub(crate) struct Proven {
     pub(crate) subject: Option<Arc<str>>,
     pub(crate) groups: Arc<[Arc<str>]>,
     pub(crate) proof: Proof,
-    /// The certificate that proves it.
+    /// The client certificate that authenticated the caller, if one did.
     pub(crate) certificate: Option<Arc<ClientCertificate>>,
 }
 
-/// What came of looking at what a request shows.
+/// Outcome of checking the credentials of a request by one method.
 #[derive(Clone, Debug)]
 pub(crate) enum Verdict {
-    /// The caller is of the tenant.
+    /// The credentials are valid for the tenant.
     Proven(Arc<Proven>),
-    /// Nothing that could prove it this way was shown.
+    /// The request has no credentials of this method.
     Absent,
-    /// What was shown proves nothing, for this reason.
+    /// The credentials are not valid, for this reason.
     Wrong(Arc<str>),
-    /// Nobody can tell at the moment, for this reason.
+    /// The credentials cannot be checked at the moment, for this reason.
     Unknown(Arc<str>),
 }
 
+impl Proven {
+    /// The caller, for messages.
+    pub(crate) fn who(&self) -> &str {
+        self.subject
+            .as_deref()
+            .unwrap_or("the caller, whose credentials have no name,")
+    }
+}
+
 impl Method {
-    /// Whether what a request shows proves that its caller is of the tenant.
+    /// Checks the credentials of a request.
     pub(crate) async fn prove(&self, shown: &Shown<'_>) -> Verdict {
         match self {
             Self::Bearer(tokens) => tokens.prove(shown),
@@ -60,7 +71,7 @@ impl Method {
         }
     }
 
-    /// How a caller is told of it in `WWW-Authenticate`, if it can be.
+    /// Challenge for `WWW-Authenticate`; none for methods without an HTTP authentication scheme.
     pub(crate) fn challenge(&self) -> Option<&'static str> {
         match self {
             Self::Bearer(_) | Self::Oidc(_) | Self::Kubernetes(_) => {
@@ -73,6 +84,17 @@ impl Method {
 }
 
 impl Verdict {
+    /// The answer to a caller that this verdict does not authenticate.
+    pub(crate) fn into_rejection(self) -> Rejection {
+        match self {
+            Self::Unknown(reason) => Rejection::unavailable(&*reason),
+            Self::Wrong(reason) => Rejection::new(RejectionKind::Forbidden, &*reason),
+            Self::Absent | Self::Proven(_) => {
+                Rejection::new(RejectionKind::Forbidden, "the caller is not authenticated")
+            }
+        }
+    }
+
     pub(crate) fn wrong(reason: impl Into<Arc<str>>) -> Self {
         Self::Wrong(reason.into())
     }

@@ -1,4 +1,4 @@
-//! What a request shows to prove who sends it.
+//! Credentials of a request.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -6,21 +6,21 @@ use http::header::AUTHORIZATION;
 
 use metrifold_http::access::Head;
 
-/// What a request shows.
+/// Head and credentials of a request.
 pub(crate) struct Shown<'a> {
     pub(crate) head: Head<'a>,
     pub(crate) credentials: Credentials<'a>,
 }
 
-/// What is in `Authorization`.
+/// Content of the `Authorization` header.
 pub(crate) enum Credentials<'a> {
-    /// It is not there.
+    /// The request has no such header.
     None,
-    /// A token.
+    /// A bearer token.
     Bearer(&'a str),
-    /// A user and a password.
+    /// A user and a password (basic authentication).
     Basic(String, String),
-    /// Something that nobody can read, or several.
+    /// A malformed or repeated header, with the reason.
     Unusable(&'static str),
 }
 
@@ -32,7 +32,7 @@ impl<'a> Shown<'a> {
         }
     }
 
-    /// Whether there is anything that could prove something, besides what a proxy says.
+    /// Whether the request has no credentials, apart from the headers of a proxy.
     pub(crate) fn nothing(&self) -> bool {
         matches!(self.credentials, Credentials::None) && self.head.presented.is_empty()
     }
@@ -44,28 +44,28 @@ impl<'a> Credentials<'a> {
         let value = match (values.next(), values.next()) {
             (None, _) => return Self::None,
             (Some(value), None) => value,
-            // Whoever is in front may have checked another one than is read here.
-            _ => return Self::Unusable("authorization is given more than once"),
+            // A proxy in front may have checked a different value than the one read here.
+            _ => return Self::Unusable("the Authorization header is repeated"),
         };
         let Some((scheme, given)) = value.to_str().ok().and_then(|text| text.split_once(' '))
         else {
-            return Self::Unusable("authorization is malformed");
+            return Self::Unusable("the Authorization header is malformed");
         };
         let given = given.trim_matches(' ');
         if scheme.eq_ignore_ascii_case("bearer") {
             return match given.is_empty() {
-                true => Self::Unusable("authorization holds no token"),
+                true => Self::Unusable("the Authorization header has no token"),
                 false => Self::Bearer(given),
             };
         }
         if !scheme.eq_ignore_ascii_case("basic") {
-            return Self::Unusable("authorization is of a scheme that is not taken");
+            return Self::Unusable("the Authorization header has an unsupported scheme");
         }
         let pair = STANDARD.decode(given).ok();
         let pair = pair.and_then(|pair| String::from_utf8(pair).ok());
         match pair.as_deref().and_then(|pair| pair.split_once(':')) {
             Some((user, password)) => Self::Basic(user.to_owned(), password.to_owned()),
-            None => Self::Unusable("authorization is malformed"),
+            None => Self::Unusable("the Authorization header is malformed"),
         }
     }
 }

@@ -1,25 +1,26 @@
-//! Servers on loopback that say who somebody is, for tests.
+//! Fake issuers, API servers and policy agents on loopback, for tests.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 
-/// A request that a server got.
+/// A request that a server received.
 pub(crate) struct Asked {
-    /// Its first line.
+    /// The request line.
     pub(crate) line: String,
-    /// Its headers, with names in small letters.
+    /// The headers, with names in lower case.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
 }
 
-/// A server that answers with a status and a body, until the test ends; returns its URL without a path.
+/// Starts a server that answers every request by `answer` (status and body) until the test ends.
+/// Returns its URL without a path.
 pub(crate) fn serve(answer: impl Fn(&Asked) -> (u16, String) + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = BufReader::new(stream.unwrap());
-            // Whoever is gone is answered nothing.
+            // The client has closed the connection.
             let Some(asked) = read(&mut stream) else {
                 continue;
             };

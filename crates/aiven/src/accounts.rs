@@ -1,4 +1,5 @@
-//! What the rest of the process may know of providers of this kind: what scraping needs, and plans.
+//! State of the providers of this kind that the rest of the process reads: credentials for
+//! scraping, and plans.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, Weak};
@@ -9,88 +10,91 @@ use tokio::sync::watch;
 
 use metrifold_base::{Secret, locked};
 
-use crate::plan::Plan;
+use crate::plan::{Memory, Plan};
 
-/// The most that is listed of what a plan leaves alone.
+/// Most skipped services that a plan's status lists.
 const MAX_LEFT: usize = 1000;
-/// The most changes that are remembered.
+/// Most changes in a plan's status.
 const MAX_DONE: usize = 100;
 
-/// The providers of this kind by name.
+/// Providers of this kind, by name.
 #[derive(Default)]
 pub struct Accounts(Mutex<BTreeMap<Arc<str>, Weak<Account>>>);
 
-/// What is known of a provider.
+/// Shared state of one provider.
 pub(crate) struct Account {
     access: watch::Sender<Access>,
     plan: watch::Sender<PlanStatus>,
+    /// Requests of a provider without a lease. They outlive a reload, in which the new provider
+    /// takes the account over.
+    memory: Mutex<Memory>,
 }
 
-/// What nodes ask for, and how they are verified.
+/// Credentials that nodes require, and authorities that verify the nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
-    /// Whether all projects have been read once.
+    /// Whether all projects have been read at least once.
     pub complete: bool,
-    /// Users by the ids of endpoints.
+    /// Users, by id of the integration endpoint.
     pub users: BTreeMap<String, User>,
     /// Certificate authorities by project, in PEM.
     pub authorities: BTreeMap<String, String>,
 }
 
-/// A user that nodes ask for.
+/// User of an integration endpoint, with which nodes are scraped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
-    /// The name.
+    /// Name of the user.
     pub name: String,
-    /// The password.
+    /// Password of the user.
     pub password: Secret,
 }
 
-/// Hears of changes of what nodes ask for.
+/// Watches a provider's credentials and authorities.
 pub struct Accessing {
     _account: Arc<Account>,
     access: watch::Receiver<Access>,
 }
 
-/// What there is to tell of a provider's plan.
+/// Status of a provider's plan.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct PlanStatus {
-    /// What is done with plans: `off`, `dry_run` or `on`.
+    /// Whether planned changes are only shown (`off`), logged (`dry_run`) or made (`on`).
     pub integrate: &'static str,
     /// Whether this replica makes the changes.
     pub leads: bool,
-    /// What decides on that, if there are several replicas.
+    /// The lease that elects the leading replica; None for a single process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lease: Option<String>,
-    /// Why no changes are made now, if something is wrong.
+    /// The fault that prevents changes now; None if there is none.
     pub error: Option<String>,
-    /// When what the plan goes by was observed.
+    /// Time of the observation that the plan is based on, in seconds since the epoch.
     pub observed: Option<f64>,
-    /// The plan; of what is left alone, the first.
+    /// The plan; its list of skipped services is cut.
     pub plan: Plan,
-    /// How much is left alone.
+    /// Number of skipped services.
     pub left_count: usize,
-    /// The last changes, the newest first.
+    /// Last changes, newest first.
     pub done: VecDeque<Change>,
 }
 
-/// A change that was made, or tried.
+/// A change that was made or attempted.
 #[derive(Clone, Debug, Serialize)]
 pub struct Change {
-    /// When, in seconds since the epoch.
+    /// Time of the change, in seconds since the epoch.
     pub time: f64,
-    /// What was done.
+    /// Kind of the change.
     pub change: &'static str,
-    /// With which project or service.
+    /// Project or service that was changed.
     pub what: String,
-    /// Why.
+    /// Reason for the change.
     pub why: String,
-    /// What came of it.
+    /// Result of the attempt.
     pub outcome: String,
 }
 
 impl Accounts {
-    /// What is known of the provider of this name, as long as somebody holds it.
+    /// State of the provider with this name; created on first use, dropped with its last holder.
     pub(crate) fn account(&self, name: &Arc<str>) -> Arc<Account> {
         let mut accounts = locked(&self.0);
         accounts.retain(|_, account| account.strong_count() > 0);
@@ -100,12 +104,13 @@ impl Accounts {
         let account = Arc::new(Account {
             access: watch::Sender::new(Access::default()),
             plan: watch::Sender::new(PlanStatus::default()),
+            memory: Mutex::default(),
         });
         accounts.insert(name.clone(), Arc::downgrade(&account));
         account
     }
 
-    /// What nodes of this provider's services ask for, if it is of this kind.
+    /// Watches the credentials of this provider; None if it is of another kind.
     pub fn access(&self, name: &str) -> Option<Accessing> {
         let account = locked(&self.0).get(name).and_then(Weak::upgrade)?;
         Some(Accessing {
@@ -114,13 +119,13 @@ impl Accounts {
         })
     }
 
-    /// The plan of a provider, once there is one.
+    /// Waits for the first plan of a provider and returns its status.
     pub async fn planned(&self, name: &str) -> PlanStatus {
         let mut plan = self.account(&name.into()).plan.subscribe();
         let planned = plan.wait_for(|plan| plan.observed.is_some()).await;
         match planned.ok().map(|plan| plan.clone()) {
             Some(plan) => plan,
-            // Whoever makes plans has ended, and says so itself.
+            // The provider has ended, and reports that itself.
             None => std::future::pending().await,
         }
     }
@@ -137,15 +142,15 @@ impl Accounts {
 }
 
 impl Accessing {
-    /// What is known now.
+    /// Current credentials and authorities.
     pub fn now(&mut self) -> Access {
         self.access.borrow_and_update().clone()
     }
 
-    /// Waits until something else is known.
+    /// Waits until they change.
     pub async fn changed(&mut self) {
         if self.access.changed().await.is_err() {
-            // It is held here, so that this cannot be.
+            // Cannot happen: `self` holds the account.
             std::future::pending::<()>().await;
         }
     }
@@ -158,6 +163,14 @@ impl Account {
             *known = access;
             changed
         });
+    }
+
+    pub(crate) fn memory(&self) -> Memory {
+        locked(&self.memory).clone()
+    }
+
+    pub(crate) fn set_memory(&self, memory: Memory) {
+        *locked(&self.memory) = memory;
     }
 
     pub(crate) fn update(&self, update: impl FnOnce(&mut PlanStatus)) {
@@ -179,7 +192,7 @@ impl PlanStatus {
     }
 }
 
-/// A time as JSON and gauges show it.
+/// A time in seconds since the epoch, for JSON and gauges.
 pub(crate) fn seconds(time: SystemTime) -> f64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0.0, |since| since.as_secs_f64())

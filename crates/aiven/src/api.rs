@@ -1,4 +1,4 @@
-//! Requests to Aiven's API: at a pace, with the token as it is now, and with what answers mean.
+//! Requests to Aiven's API: paced, with the current token, and with errors classified.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -20,66 +20,87 @@ use crate::resources::{
     OneIntegration, PROMETHEUS, Service, Services,
 };
 
-/// The pause that is made where Aiven asks for one without saying how long.
+/// Pause after an answer that asks for one without `Retry-After`.
 const UNSAID: Duration = Duration::from_secs(30);
-/// The longest pause that Aiven can ask for.
+/// Longest pause that Aiven can impose.
 const LONGEST: Duration = Duration::from_secs(3600);
-/// The most of an error's text that is shown.
+/// Longest excerpt of an error's text, in characters.
 const MAX_DETAIL: usize = 300;
 
 /// A client of the API.
 pub(crate) struct Api {
     exchange: Exchange,
-    /// Its URL, without a slash at its end.
+    /// URL of the API, without a trailing slash.
     root: String,
     token: Option<Secret>,
     token_file: Option<PathBuf>,
-    /// The most bytes of an answer.
+    /// Largest answer, in bytes.
     most: usize,
     interval: Duration,
-    /// When the next request may be made.
-    next: Mutex<Instant>,
+    /// Longest pause that a request waits for; it fails at once in a longer one.
+    patience: Duration,
+    pace: Mutex<Pace>,
 }
 
-/// Why there is no answer that could be used.
+/// Times before which no request is sent.
+struct Pace {
+    /// So that requests are `request_interval` apart.
+    next: Instant,
+    /// As Aiven has asked with status 429.
+    paused: Instant,
+}
+
+/// A request without a usable answer.
 #[derive(Clone, Debug)]
 pub(crate) struct ApiError {
-    /// The status, if there was one.
+    /// Status of the answer; None if there was none.
     pub(crate) status: Option<StatusCode>,
+    /// Whether the request was sent.
+    pub(crate) sent: bool,
     pub(crate) failure: Failure,
 }
 
-impl From<Failure> for ApiError {
-    fn from(failure: Failure) -> Self {
+impl ApiError {
+    /// The request was not sent.
+    fn unsent(failure: Failure) -> Self {
         Self {
             status: None,
+            sent: false,
             failure,
+        }
+    }
+
+    /// The request was sent, and its answer was lost or cannot be read.
+    fn unanswered(failure: Failure) -> Self {
+        Self {
+            sent: true,
+            ..Self::unsent(failure)
         }
     }
 }
 
 impl ApiError {
-    /// Whether what was asked for is there already.
+    /// Whether the object to be created exists already.
     pub(crate) fn is_there_already(&self) -> bool {
         self.status == Some(StatusCode::CONFLICT) && self.failure.text.contains("already exists")
     }
 
-    /// Whether what was asked for may have been done all the same.
+    /// Whether the change may have been made in spite of the error.
     pub(crate) fn may_be_done(&self) -> bool {
         match self.status {
-            None => true,
+            None => self.sent,
             Some(status) => status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT,
         }
     }
 
-    /// Whether everything else would be answered alike.
+    /// Whether other requests would fail alike, so that a round of changes should stop.
     pub(crate) fn is_general(&self) -> bool {
         let general = [
             StatusCode::UNAUTHORIZED,
             StatusCode::FORBIDDEN,
             StatusCode::TOO_MANY_REQUESTS,
         ];
-        self.status.is_some_and(|status| general.contains(&status))
+        !self.sent || self.status.is_some_and(|status| general.contains(&status))
     }
 
     pub(crate) fn is_missing(&self) -> bool {
@@ -96,17 +117,21 @@ impl Api {
             token_file: config.token_file.clone(),
             most: config.limits.limits().answer_bytes,
             interval: config.request_interval.0,
-            next: Mutex::new(Instant::now()),
+            patience: config.timeout.0,
+            pace: Mutex::new(Pace {
+                next: Instant::now(),
+                paused: Instant::now(),
+            }),
         })
     }
 
-    /// All services of a project. The list has no pages.
+    /// Lists all services of a project; the API does not paginate.
     pub(crate) async fn services(&self, project: &str) -> Result<Vec<Service>, ApiError> {
         let path = format!("/project/{}/service", escape(project));
         self.get::<Services>(&path).await.map(|it| it.services)
     }
 
-    /// The endpoints of a project, without what nodes ask for.
+    /// Lists the endpoints of a project, without their credentials.
     pub(crate) async fn endpoints(&self, project: &str) -> Result<Vec<Endpoint>, ApiError> {
         let path = format!("/project/{}/integration_endpoint", escape(project));
         let read = self.get::<Endpoints>(&path).await?;
@@ -116,7 +141,7 @@ impl Api {
             .collect())
     }
 
-    /// An endpoint with the user and the password that nodes ask for.
+    /// Reads an endpoint with the user and the password that nodes require.
     pub(crate) async fn endpoint(&self, project: &str, id: &str) -> Result<Endpoint, ApiError> {
         let (project, id) = (escape(project), escape(id));
         let path = format!("/project/{project}/integration_endpoint/{id}?include_secrets=true");
@@ -124,7 +149,7 @@ impl Api {
         Ok(read.service_integration_endpoint)
     }
 
-    /// The types of services that can be integrated with Prometheus.
+    /// Lists the service types that can be integrated with Prometheus.
     pub(crate) async fn eligible(&self, project: &str) -> Result<Vec<String>, ApiError> {
         let path = format!("/project/{}/integration_endpoint_types", escape(project));
         let read = self.get::<EndpointTypes>(&path).await?;
@@ -133,7 +158,7 @@ impl Api {
         Ok(types.flat_map(|it| it.service_types).collect())
     }
 
-    /// The certificate authority of a project's services, in PEM.
+    /// Reads the certificate authority of a project's services, in PEM.
     pub(crate) async fn authority(&self, project: &str) -> Result<String, ApiError> {
         let path = format!("/project/{}/kms/ca", escape(project));
         self.get::<Authority>(&path).await.map(|it| it.certificate)
@@ -189,32 +214,37 @@ impl Api {
         self.send(Method::GET, path, String::new()).await
     }
 
-    /// The token as it is now.
+    /// Current token; a token file is read for each request.
     fn token(&self) -> Result<Secret, Failure> {
         SecretFrom::new(self.token.as_ref(), self.token_file.as_deref())
             .read()
             .map_err(|error| Failure::new(Reason::Credentials, format!("token: {error}")))
     }
 
-    /// Waits until a request may be made.
-    async fn turn(&self) {
+    /// Waits for the turn of the next request. Fails at once in a pause that is longer than a
+    /// request may take, so that the failure is reported and other work goes on.
+    async fn turn(&self) -> Result<(), Failure> {
         loop {
             let now = Instant::now();
             let until = {
-                let mut next = locked(&self.next);
-                match *next <= now {
-                    true => {
-                        *next = now + self.interval;
-                        return;
-                    }
-                    false => *next,
+                let mut pace = locked(&self.pace);
+                if pace.paused > now + self.patience {
+                    let text =
+                        "no request is sent in the pause that Aiven has asked for with status 429";
+                    return Err(Failure::new(Reason::Refused, text));
                 }
+                let until = pace.next.max(pace.paused);
+                if until <= now {
+                    pace.next = now + self.interval;
+                    return Ok(());
+                }
+                until
             };
             tokio::time::sleep_until(until).await;
         }
     }
 
-    /// Has nobody ask for a while.
+    /// Postpones all requests, as long as the answer's headers ask for.
     fn pause(&self, headers: &HeaderMap) {
         let said = headers.get(RETRY_AFTER).and_then(|it| it.to_str().ok());
         let pause = said.and_then(|said| match said.trim().parse() {
@@ -225,8 +255,8 @@ impl Api {
             }
         });
         let until = Instant::now() + pause.unwrap_or(UNSAID).min(LONGEST);
-        let mut next = locked(&self.next);
-        *next = (*next).max(until);
+        let mut pace = locked(&self.pace);
+        pace.paused = pace.paused.max(until);
     }
 
     async fn send<T: DeserializeOwned + Send + 'static>(
@@ -235,28 +265,29 @@ impl Api {
         path: &str,
         body: String,
     ) -> Result<T, ApiError> {
-        self.turn().await;
-        let token = self.token()?;
+        self.turn().await.map_err(ApiError::unsent)?;
+        let token = self.token().map_err(ApiError::unsent)?;
         let mut headers = HeaderMap::new();
         let mut shown = HeaderValue::try_from(format!("aivenv1 {}", token.expose()))
-            .map_err(|error| Failure::new(Reason::Credentials, error))?;
+            .map_err(|error| ApiError::unsent(Failure::new(Reason::Credentials, error)))?;
         shown.set_sensitive(true);
         headers.insert(AUTHORIZATION, shown);
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         if !body.is_empty() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        let uri: Uri = format!("{}{path}", self.root)
-            .parse()
-            .map_err(|error| Failure::new(Reason::Invalid, format!("{path}: {error}")))?;
+        let uri: Uri = format!("{}{path}", self.root).parse().map_err(|error| {
+            ApiError::unsent(Failure::new(Reason::Invalid, format!("{path}: {error}")))
+        })?;
         let answered = self
             .exchange
             .send(method.clone(), &uri, headers, body, self.most)
-            .await?;
+            .await
+            .map_err(ApiError::unanswered)?;
         let asked = format!("{method} {}", place(&uri));
         if answered.status.is_success() {
-            // A list of thousands of services takes a while, and its text may hold secrets, which an
-            // error must not quote.
+            // Parsing thousands of services takes a while. Errors must not quote the text, which
+            // may hold secrets.
             let read = tokio::task::spawn_blocking(move || {
                 let body: &[u8] = match answered.body.is_empty() {
                     true => b"null".as_slice(),
@@ -270,8 +301,8 @@ impl Api {
             });
             let read = read
                 .await
-                .map_err(|error| Failure::new(Reason::Died, error))?;
-            return read.map_err(ApiError::from);
+                .map_err(|error| ApiError::unanswered(Failure::new(Reason::Died, error)))?;
+            return read.map_err(ApiError::unanswered);
         }
         if answered.status == StatusCode::TOO_MANY_REQUESTS {
             self.pause(&answered.headers);
@@ -285,6 +316,7 @@ impl Api {
         let text = format!("{asked} was answered {}: {said}", answered.status);
         Err(ApiError {
             status: Some(answered.status),
+            sent: true,
             failure: Failure::new(reason, text.trim_end_matches(": ")),
         })
     }

@@ -1,4 +1,4 @@
-//! `[discovery.NAME] type = "aiven"`: which projects, what of them, and what may be changed there.
+//! `[discovery.NAME] type = "aiven"`: projects, filters on their services, and permitted changes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use metrifold_base::{
 };
 use metrifold_discovery::LimitKeys;
 use metrifold_http::{Client, ClientConfig, ClientTls, ProxyKeys, SecretFrom};
+use metrifold_kubernetes::LeaseKeys;
 
 keys! {
     /// `[discovery.NAME] type = "aiven"`.
@@ -15,85 +16,87 @@ keys! {
     pub struct AivenConfig {
         /// URL of Aiven's API.
         pub(crate) api: Endpoint = default("https://api.aiven.io/v1"),
-        /// Token of a user who may read the projects, and change integrations with `integrate = "on"`.
+        /// Token of a user who may read the projects and, with `integrate = "on"`, change integrations.
         pub(crate) token: Option<Secret> = suggested("${AIVEN_TOKEN:-change-me}"),
-        /// File with the token, instead of `token`; white space at its end is ignored.
+        /// File with the token, instead of `token`. Trailing white space is ignored.
         pub(crate) token_file: Option<PathBuf> = unset("/etc/metrifold/aiven-token"),
-        /// Projects whose services are looked at.
+        /// Projects whose services are discovered.
         pub(crate) projects: Vec<String> = required(["my-project"]),
-        /// Types of services; all that can have the Prometheus integration unless given.
+        /// Types of services to discover. By default, all types that support the Prometheus integration.
         pub(crate) service_types: Vec<String> = unset(["opensearch", "pg"]),
-        /// Tags that a service must have, with these values.
+        /// Tags, with their values, that a service must have to be discovered.
         pub(crate) tags: BTreeMap<String, String> = unset({ deploy_env = "prod" }),
-        /// Labels of targets, each with the tag whose value it gets.
+        /// Labels to add to targets, each with the name of the tag that provides its value.
         pub(crate) tag_labels: BTreeMap<String, String> = unset({ tenant = "organization_id" }),
-        /// What becomes of services that ought to have the Prometheus integration and have none: `off` (the plan is made and nothing else), `dry_run` (each change is logged besides) or `on`.
+        /// Action for selected services without the Prometheus integration: `off` (only a plan is made), `dry_run` (each planned change is logged) or `on` (the integration is created).
         pub(crate) integrate: Integrate = default("off"),
-        /// Name of the integration endpoint of each project. With `integrate = "on"` it is created where there is none.
+        /// Name of the integration endpoint in each project. With `integrate = "on"`, a missing endpoint is created.
         pub(crate) endpoint_name: String = default("metrifold"),
-        /// Ids of integration endpoints, in place of the name: of each project, the one that it has.
+        /// IDs of integration endpoints, instead of `endpoint_name`. In each project, the one that exists there is used.
         pub(crate) endpoint_id: OneOrMany<String> = unset("0fb66a2e-0e9f-4f9f-8d7a-9a5f9a0e1c11"),
-        /// User that a created endpoint asks for.
+        /// User name of created endpoints, for scraping.
         pub(crate) endpoint_username: String = default("metrifold"),
-        /// Password that a created endpoint asks for; a random one unless given.
+        /// Password of created endpoints, for scraping. Random by default.
         pub(crate) endpoint_password: Option<Secret> = unset("${AIVEN_ENDPOINT_PASSWORD}"),
-        /// Whether integrations that were made here are removed from services that `service_types` and `tags` do not take any more. Needs `lease_path`.
+        /// Whether to remove integrations that Metrifold created from services that `service_types` and `tags` no longer select. Requires `lease_path` or `kubernetes_lease`.
         pub(crate) cleanup: bool = default(false),
-        /// File that all replicas share: who has it locked makes changes, the others make plans. Beside it, in a file that ends with `.made`, is what was asked for and made. Without it, this process makes changes by itself.
+        /// File shared by all replicas: the replica that locks it makes changes, the others only plan. A second file with the suffix `.made` records requested and created integrations. Without a lease, this process makes changes on its own.
         pub(crate) lease_path: Option<PathBuf> = unset("/var/lib/metrifold/aiven.lease"),
-        /// Longest time that a change may take to be seen in Aiven's answers. Within it, nothing further is asked for the same service.
+        /// Kubernetes Lease, instead of `lease_path`: its holder makes changes, and records requested and created integrations in an annotation of the Lease.
+        pub(crate) kubernetes_lease: Option<LeaseKeys> = optional,
+        /// Maximum time until a change is visible in Aiven's API. Until then, no further change of the same service is requested.
         pub(crate) settle: Period = default("2m"),
-        /// Most changes after each refresh.
+        /// Maximum number of changes per refresh.
         pub(crate) max_changes: usize = default(20),
-        /// Which address of a service is used: `dynamic` (as the service is reached by default), `public` or `private`.
+        /// Address of a service to use: `dynamic` (its default route), `public` or `private`.
         pub(crate) route: Route = default("dynamic"),
-        /// Whether the standbys of services that have the primary behind their name are targets, too.
+        /// Whether to discover standby nodes of services whose name resolves to the primary only.
         pub(crate) standbys: bool = default(true),
-        /// Port of services that do not say it.
+        /// Port to scrape on services whose API data have none.
         pub(crate) port: u16 = default(9273),
-        /// How often projects are read and names resolved.
+        /// Interval at which projects are read and names are resolved.
         pub(crate) refresh_interval: Period = default("1m"),
-        /// How often is read what seldom changes: types of services that can be integrated, and certificate authorities.
+        /// Interval at which rarely changing data are read: service types that support the integration, and certificate authorities.
         pub(crate) metadata_interval: Period = default("10m"),
-        /// Shortest time from one request to the next.
+        /// Minimum time between two API requests.
         pub(crate) request_interval: Period = default("50ms"),
-        /// Longest time for the answer to one request.
+        /// Maximum time for an API request.
         pub(crate) timeout: Period = default("20s"),
-        /// Name servers to ask for the nodes of services; the system's resolver by default.
+        /// Name servers to resolve the services' nodes with. By default, the system's resolver.
         pub(crate) dns_servers: Vec<Address> = unset(["10.0.0.53:53"]),
-        /// Longest time for the addresses of a name.
+        /// Maximum time to resolve a name.
         pub(crate) dns_timeout: Period = default("5s"),
-        /// TLS towards the API.
+        /// TLS settings for the connections to Aiven's API.
         pub(crate) tls: ClientTls = table,
         pub(crate) proxy: ProxyKeys = include,
-        /// Longest time for making a connection.
+        /// Maximum time to establish a connection.
         pub(crate) connect_timeout: Period = default("5s"),
-        /// Age from which on a connection is not used for a further request, so that a changed DNS record is followed.
+        /// Age after which a connection gets no further requests, so that changed DNS records take effect.
         pub(crate) max_connection_age: Period = default("5m"),
         pub(crate) limits: LimitKeys = include,
     }
 }
 
 words! {
-    /// What becomes of services without the integration.
+    /// Action for services without the integration.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Integrate {
-        /// Nothing but a plan.
+        /// Makes a plan only.
         Off = "off",
-        /// A plan whose changes are logged.
+        /// Makes a plan and logs its changes.
         DryRun = "dry_run",
-        /// They get it.
+        /// Creates the integration.
         On = "on",
     }
 }
 
 words! {
-    /// Which address of a service is used.
+    /// Address of a service to use.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Route {
-        /// As the service is reached by default.
+        /// The default route of the service.
         Dynamic = "dynamic",
-        /// Over the internet, though the service is in a private network.
+        /// Over the internet, even if the service is in a private network.
         Public = "public",
         /// Within the private network.
         Private = "private",
@@ -116,21 +119,23 @@ impl AivenConfig {
         })
     }
 
-    /// The files that it reads when it is built. The token is read for each request.
+    /// Files read at build. The token file is read for each request instead.
     pub(crate) fn read_files(&self) -> Vec<&Path> {
-        self.tls.files().chain(self.proxy.files()).collect()
+        let lease = self.kubernetes_lease.iter().flat_map(LeaseKeys::files);
+        let own = self.tls.files().chain(self.proxy.files());
+        own.chain(lease).collect()
     }
 
-    /// Whether a service of this type and with these tags is meant.
+    /// Whether the filters select a service of this type with these tags; if not, the reason.
     pub(crate) fn takes(&self, kind: &str, tags: &BTreeMap<String, String>) -> Result<(), String> {
         if !self.service_types.is_empty() && !self.service_types.iter().any(|it| it == kind) {
-            return Err(format!("its type {kind} is not among service_types"));
+            return Err(format!("service type {kind} is not in service_types"));
         }
         for (name, wanted) in &self.tags {
             match tags.get(name) {
                 Some(value) if value == wanted => {}
-                Some(_) => return Err(format!("its tag {name} has another value")),
-                None => return Err(format!("it has no tag {name}")),
+                Some(_) => return Err(format!("tag {name} has another value")),
+                None => return Err(format!("the service has no tag {name}")),
             }
         }
         Ok(())
@@ -139,33 +144,50 @@ impl AivenConfig {
     pub(crate) fn check(&self, problems: &mut Problems) {
         self.token().validate("", ["token", "token_file"], problems);
         if self.projects.is_empty() {
-            problems.at("projects", "must have at least one name");
+            problems.at("projects", "must name at least one project");
         }
         for (at, project) in self.projects.iter().enumerate() {
             if project.is_empty() || project.contains('/') {
                 problems.at(format!("projects[{at}]"), "is not the name of a project");
             }
             if self.projects[..at].contains(project) {
-                problems.at(format!("projects[{at}]"), "is there already");
+                problems.at(
+                    format!("projects[{at}]"),
+                    "names a project that is listed before",
+                );
             }
         }
         if self.endpoint_name.is_empty() {
             problems.at("endpoint_name", "must not be empty");
         }
         if self.endpoint_username.is_empty() || self.endpoint_username.contains(':') {
-            problems.at("endpoint_username", "must not be empty, and holds no colon");
+            problems.at("endpoint_username", "must not be empty or contain a colon");
         }
         for (label, tag) in &self.tag_labels {
             if label.is_empty() || tag.is_empty() {
-                problems.at("tag_labels", "a label or a tag has no name");
+                problems.at("tag_labels", "must have a label and a tag in each entry");
             }
         }
-        if self.cleanup && self.lease_path.is_none() {
-            let what = "what was made here has to be known after a restart";
-            problems.at("cleanup", what).help("add lease_path");
+        if self.cleanup && self.lease_path.is_none() && self.kubernetes_lease.is_none() {
+            let what = "needs a record of created integrations that survives a restart";
+            let problem = problems.at("cleanup", what);
+            problem.help("add lease_path or kubernetes_lease");
+        }
+        if let Some(keys) = &self.kubernetes_lease {
+            problems.within("kubernetes_lease", |problems| keys.validate(problems));
+            if self.lease_path.is_some() {
+                let problem =
+                    problems.at("kubernetes_lease", "cannot be set together with lease_path");
+                problem.help("keep one of both");
+            }
+            if cfg!(not(feature = "kubernetes")) {
+                let what = "this program was built without support for Kubernetes";
+                let problem = problems.at("kubernetes_lease", what);
+                problem.help("build with the feature `kubernetes`, which is on by default");
+            }
         }
         if self.cleanup && self.integrate == Integrate::Off {
-            let what = "nothing is changed with integrate = \"off\"";
+            let what = "has no effect with integrate = \"off\"";
             problems.at("cleanup", what).help("set integrate = \"on\"");
         }
         if self
@@ -197,9 +219,9 @@ impl AivenConfig {
             }
         }
         if !self.dns_servers.is_empty() && cfg!(not(feature = "dns")) {
-            let what = "this build asks the system's resolver alone";
+            let what = "this program was built without a DNS client: it uses the system's resolver";
             let problem = problems.at("dns_servers", what);
-            problem.help("build with the feature dns");
+            problem.help("build with the feature `dns`");
         }
         self.tls.validate("tls", problems);
         self.proxy.validate("", problems);

@@ -1,4 +1,5 @@
-//! Who of several replicas makes changes: a small trait, and the lease that is a locked file.
+//! Elects the replica that makes changes: a small trait, and the lease as a locked file. The lease
+//! in Kubernetes is in `cluster.rs`.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::MetadataExt;
@@ -6,39 +7,46 @@ use std::path::{Path, PathBuf};
 
 use metrifold_base::BoxFuture;
 
-/// A lease of which one replica at a time has the hold. Dropping it lets go.
+/// A lease that one replica at a time can hold. Dropping it releases the hold.
 pub trait Lease: Send + Sync + 'static {
-    /// Takes or keeps the hold, if nobody else has it. It is asked right before each change, so that it
-    /// must be cheap while the hold is kept.
+    /// Takes the lease, or confirms that it is held; None if another replica holds it. The number is
+    /// the same as before only if no other replica has held the lease since. Called right before each
+    /// change, so it must be cheap while the lease is held.
     ///
     /// # Errors
     ///
-    /// Fails when it cannot be told; then nothing is changed.
-    fn holds(&mut self) -> BoxFuture<Result<bool, String>>;
+    /// Fails when the holder cannot be determined; then nothing is changed.
+    fn holds(&mut self) -> BoxFuture<Result<Option<u64>, String>>;
 
-    /// What it is, for people.
+    /// Description for messages.
     fn shown(&self) -> String;
 }
 
-/// The lock of a file, which the kernel lets go of when its process ends, however it ends.
+/// A file lock. The kernel releases it when the process ends, even by a crash.
 #[derive(Debug)]
 pub struct FileLease {
     path: PathBuf,
     held: Option<File>,
+    /// How often the lock was taken.
+    term: u64,
 }
 
 impl FileLease {
-    /// The lock of this file, which is made if it is not there.
+    /// A lock on this file, which is created if it is missing.
     pub fn new(path: PathBuf) -> Self {
-        Self { path, held: None }
+        Self {
+            path,
+            held: None,
+            term: 0,
+        }
     }
 
-    fn take(&mut self) -> Result<bool, String> {
-        // A file that was replaced is another one, which somebody else may have locked.
+    fn take(&mut self) -> Result<Option<u64>, String> {
+        // If the file was replaced, another process may have locked the new one.
         if let Some(file) = &self.held
             && is_at(file, &self.path)
         {
-            return Ok(true);
+            return Ok(Some(self.term));
         }
         self.held = None;
         let failed = |error: std::io::Error| format!("{}: {error}", self.path.display());
@@ -54,9 +62,10 @@ impl FileLease {
         match file.try_lock() {
             Ok(()) => {
                 self.held = Some(file);
-                Ok(true)
+                self.term += 1;
+                Ok(Some(self.term))
             }
-            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(failed(error)),
         }
     }
@@ -70,8 +79,8 @@ fn is_at(file: &File, path: &Path) -> bool {
 }
 
 impl Lease for FileLease {
-    fn holds(&mut self) -> BoxFuture<Result<bool, String>> {
-        // A lock that is not waited for takes no longer than reading a file's time.
+    fn holds(&mut self) -> BoxFuture<Result<Option<u64>, String>> {
+        // A non-blocking lock attempt takes no longer than reading file metadata.
         let held = self.take();
         Box::pin(async move { held })
     }
@@ -90,14 +99,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lease");
         let (mut one, mut other) = (FileLease::new(path.clone()), FileLease::new(path.clone()));
-        assert_eq!(one.take(), Ok(true));
-        assert_eq!(one.take(), Ok(true));
-        assert_eq!(other.take(), Ok(false));
+        assert_eq!(one.take(), Ok(Some(1)));
+        assert_eq!(one.take(), Ok(Some(1)));
+        assert_eq!(other.take(), Ok(None));
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(other.take(), Ok(true));
-        assert_eq!(one.take(), Ok(false));
+        assert_eq!(other.take(), Ok(Some(1)));
+        assert_eq!(one.take(), Ok(None));
         drop(other);
-        assert_eq!(one.take(), Ok(true));
+        assert_eq!(one.take(), Ok(Some(2)));
         let mut nowhere = FileLease::new(path.join("lease"));
         assert!(nowhere.take().unwrap_err().contains("lease/lease"));
     }

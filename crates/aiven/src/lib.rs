@@ -1,12 +1,12 @@
-//! Aiven's services as targets: the API, which services get the Prometheus integration, and who of
-//! several replicas sees to it. Knows no plane and no component.
+//! Aiven's services as targets: the API, the choice of services that get the Prometheus
+//! integration, and the election of the replica that creates it. Knows no plane and no component.
 //!
-//! [`AivenConfig`] is `[discovery.NAME] type = "aiven"`: the projects of one account. Two loops run beside
-//! each other. One *observes*: it reads projects, finds the nodes of services that have the integration,
-//! and tells the feed. The other *reconciles*: from each observation it makes a [`Plan`], a pure function
-//! of what is and what is wanted, and does what it says, if it is told to and has the [`Lease`]. Neither
-//! waits for the other. What those who scrape need, and what there is to tell of plans, is in
-//! [`Accounts`].
+//! [`AivenConfig`] is `[discovery.NAME] type = "aiven"`: the projects of one account. Two
+//! independent loops run beside each other. One *observes*: it reads projects, finds the nodes of
+//! services that have the integration, and reports them to the feed. The other *reconciles*: from
+//! each observation it makes a [`Plan`], a pure function of the actual and the desired state, and
+//! carries it out if the configuration permits it and this process holds the [`Lease`]. Sources and
+//! the API read credentials and plans from [`Accounts`].
 #![warn(unreachable_pub)]
 // Tests may do all of this.
 #![cfg_attr(
@@ -23,6 +23,8 @@
 
 mod accounts;
 mod api;
+#[cfg(feature = "kubernetes")]
+mod cluster;
 mod config;
 mod lease;
 mod meters;

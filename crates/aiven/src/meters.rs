@@ -1,10 +1,10 @@
-//! The counters of a provider, which are those of the loops that came before it.
+//! Counters of a provider. They survive a restart of its loops.
 
 use metrics::{Counter, Gauge, Label};
 
 use metrifold_telemetry::{Meters, Metric, Telemetry};
 
-/// The meters of a provider, which go from the page with it.
+/// Meters of a provider, unregistered with it.
 pub(crate) struct AivenMeters {
     pub(crate) fetches: Counter,
     pub(crate) fetch_failures: Counter,

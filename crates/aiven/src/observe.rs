@@ -1,9 +1,9 @@
-//! Observing: reads the projects, finds the nodes of services that have the integration, and tells the
-//! feed. A project that cannot be read keeps its targets, and a service whose name does not resolve keeps
-//! its own.
+//! Observes the projects: reads them, finds the nodes of services that have the integration, and
+//! reports to the feed. A project that cannot be read keeps its targets, and so does a service
+//! whose name does not resolve.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use metrifold_base::{RunError, Secret};
-use metrifold_discovery::{Answer, Failure, Feed, Labels, LeftOut, OnEmpty, Reason};
+use metrifold_discovery::{Answer, Failure, Feed, Labels, LeftOut, OnEmpty, Reason, Target};
 
 use crate::accounts::{Access, Account, User};
 use crate::api::Api;
@@ -21,18 +21,18 @@ use crate::meters::AivenMeters;
 use crate::plan::Project;
 use crate::resolve::Resolver;
 use crate::resources::{Endpoint, Service};
-use crate::targets::{Place, labels, places};
+use crate::targets::{HOST, Place, labels, places};
 
-/// How many names are resolved at the same time.
+/// Names resolved concurrently.
 const LOOKUPS: usize = 64;
 
-/// What was seen of the projects that could be read.
+/// State of the projects that could be read.
 #[derive(Debug)]
 pub(crate) struct Observation {
-    /// When it began.
+    /// Start of the observation.
     pub(crate) at: SystemTime,
     pub(crate) projects: Vec<Arc<Project>>,
-    /// Why others could not be read.
+    /// Errors of the projects that could not be read, or whose answers are not believed.
     pub(crate) failed: Vec<String>,
 }
 
@@ -44,20 +44,18 @@ pub(crate) struct Observer {
     pub(crate) meters: Arc<AivenMeters>,
     pub(crate) seldom: HashMap<Arc<str>, Seldom>,
     pub(crate) access: Access,
-    /// The addresses of standbys, as they were last heard: of those, nobody says whether there are any.
-    pub(crate) standbys: HashMap<String, Vec<IpAddr>>,
 }
 
-/// What seldom changes of a project.
+/// Rarely changing data of a project.
 pub(crate) struct Seldom {
     read: Instant,
     eligible: BTreeSet<String>,
 }
 
-/// What becomes of a service.
+/// Result of the search for a service's targets.
 enum Found {
     Places(Vec<Place>),
-    /// It has no targets, and why.
+    /// No targets, for this reason.
     Nothing(String),
 }
 
@@ -84,26 +82,30 @@ impl Observer {
         let whole = failed.is_empty();
         let mut left = Vec::new();
         let mut gone = Vec::new();
-        for project in &projects {
-            let known = known_of(feed, project);
-            match self.guard(project, &known) {
+        let mut believed = Vec::new();
+        for project in projects {
+            let known = known_of(feed, &project);
+            match self.guard(&project, &known) {
                 Some(failure) => {
-                    // Its services are as they were.
-                    let stay = known.into_iter().map(|(source, _)| source);
+                    // Keeps the targets of its services, and has no changes planned: without the
+                    // list of endpoints, a plan would begin with another endpoint.
+                    failed.push(failure.text.clone());
+                    let stay = known.into_keys();
                     answers.extend(stay.map(|source| (source, Err(failure.clone()))));
                     answers.push((project.name.clone(), Err(failure)));
                 }
                 None => {
-                    let found = self.find(project, &mut left).await?;
+                    let found = self.find(&project, &known, &mut left).await?;
                     let there: HashSet<&Arc<str>> = found.iter().map(|(it, _)| it).collect();
-                    let went = known.into_iter().map(|(source, _)| source);
+                    let went = known.into_keys();
                     gone.extend(went.filter(|source| !there.contains(source)));
                     answers.extend(found);
+                    believed.push(project);
                 }
             }
         }
         let feed = feed.clone();
-        // Many targets take a while to be compared.
+        // Comparing many targets takes a while.
         let told = tokio::task::spawn_blocking(move || {
             feed.leave_out(left);
             match whole {
@@ -119,12 +121,12 @@ impl Observer {
         told.await.map_err(|error| RunError(error.to_string()))?;
         Ok(Observation {
             at,
-            projects,
+            projects: believed,
             failed,
         })
     }
 
-    /// Reads a project, whole.
+    /// Reads everything about a project.
     async fn read(
         &mut self,
         name: &Arc<str>,
@@ -145,7 +147,7 @@ impl Observer {
         Ok(project)
     }
 
-    /// What seldom changes is read seldom; what was read stays where that fails.
+    /// Reads rarely changing data at their own interval; on failure the previous data stay.
     async fn seldom(
         &mut self,
         name: &Arc<str>,
@@ -182,7 +184,7 @@ impl Observer {
         }
     }
 
-    /// Reads what nodes ask for. Targets can be found without it.
+    /// Reads the credentials that nodes require. On failure targets are found all the same.
     async fn user(&mut self, name: &Arc<str>, endpoint: &Endpoint, answers: &mut Vec<Answer>) {
         let id = &endpoint.endpoint_id;
         match self.api.endpoint(name, id).await {
@@ -195,7 +197,7 @@ impl Observer {
                         let user = User { name, password };
                         self.access.users.insert(id.clone(), user);
                     }
-                    // Nodes ask for nothing.
+                    // Nodes require no credentials.
                     None => {
                         self.access.users.remove(id);
                     }
@@ -207,10 +209,10 @@ impl Observer {
         }
     }
 
-    /// Takes an empty list for a fault where there were targets: a user who lost the right to see
-    /// something is shown nothing.
-    fn guard(&self, project: &Project, known: &[(Arc<str>, usize)]) -> Option<Failure> {
-        let count: usize = known.iter().map(|(_, count)| count).sum();
+    /// Treats an empty list as a failure if there were targets: the API shows empty lists to a user
+    /// who lost a permission.
+    fn guard(&self, project: &Project, known: &Known) -> Option<Failure> {
+        let count: usize = known.values().map(|targets| targets.len()).sum();
         let nothing = match (project.services.is_empty(), project.endpoints.is_empty()) {
             (true, _) => "services",
             (false, true) => "endpoints",
@@ -220,15 +222,17 @@ impl Observer {
             return None;
         }
         let name = &project.name;
-        let text =
-            format!("project {name} has no {nothing}, and {count} targets were known: they stay");
+        let text = format!(
+            "project {name} has no {nothing} any more, or the token's user may not see them: its {count} targets are kept, and nothing is changed, unless on_empty = \"take\""
+        );
         Some(Failure::new(Reason::Empty, text))
     }
 
-    /// The targets of a project's services, each a source of its own.
+    /// Finds the targets of a project's services, each of which is a source of its own.
     async fn find(
         &mut self,
         project: &Arc<Project>,
+        known: &Known,
         left: &mut Vec<LeftOut>,
     ) -> Result<Vec<Answer>, RunError> {
         let endpoint = project.endpoint(&self.config);
@@ -261,7 +265,9 @@ impl Observer {
         }
         while let Some(found) = lookups.join_next().await {
             let (at, source, found) = found.map_err(|error| RunError(error.to_string()))?;
-            let targets = self.targets(project, endpoint, &project.services[at], found);
+            let service = &project.services[at];
+            let known = known.get(&source).map_or(&[][..], |known| known);
+            let targets = self.targets(project, endpoint, service, known, found);
             answers.push((source, targets));
         }
         Ok(answers)
@@ -273,14 +279,18 @@ impl Observer {
         }
         let ours = endpoint.and_then(|it| service.integrated_with(&it.endpoint_id));
         match ours {
-            None => return Found::Nothing("it is not integrated with the endpoint".to_owned()),
+            None => {
+                return Found::Nothing(
+                    "the service has no integration with the endpoint".to_owned(),
+                );
+            }
             Some(it) if !it.enabled => {
-                return Found::Nothing("its integration is disabled".to_owned());
+                return Found::Nothing("the integration is disabled".to_owned());
             }
             Some(_) => {}
         }
         if service.is_off() {
-            return Found::Nothing("it is powered off".to_owned());
+            return Found::Nothing("the service is powered off".to_owned());
         }
         match places(&self.config, service) {
             Ok(places) => Found::Places(places),
@@ -289,10 +299,11 @@ impl Observer {
     }
 
     fn targets(
-        &mut self,
+        &self,
         project: &Project,
         endpoint: Option<&Endpoint>,
         service: &Service,
+        known: &[Target],
         found: Vec<(Place, Result<Vec<IpAddr>, Failure>)>,
     ) -> Result<Vec<Labels>, Failure> {
         let integration = endpoint.and_then(|it| service.integrated_with(&it.endpoint_id));
@@ -303,18 +314,15 @@ impl Observer {
         for (place, addresses) in found {
             self.meters.resolves.increment(1);
             let addresses = match addresses {
-                Ok(addresses) => {
-                    if !place.certain {
-                        self.standbys.insert(place.host.clone(), addresses.clone());
-                    }
-                    addresses
-                }
+                Ok(addresses) => addresses,
                 Err(failure) => {
                     self.meters.resolve_failures.increment(1);
                     if place.certain {
                         return Err(failure);
                     }
-                    self.standbys.get(&place.host).cloned().unwrap_or_default()
+                    // The API does not say whether a service has standbys, so a name that fails
+                    // has those of the last good answer.
+                    addresses_of(known, &place.host)
                 }
             };
             targets.extend(addresses.into_iter().map(|address| {
@@ -330,29 +338,25 @@ impl Observer {
         }
         Ok(targets)
     }
-
-    /// Forgets standbys of services that there are no more.
-    pub(crate) fn forget(&mut self, observation: &Observation) {
-        if observation.failed.is_empty() && !self.standbys.is_empty() {
-            let services = observation.projects.iter().flat_map(|it| &it.services);
-            let hosts: HashSet<String> = services
-                .filter_map(|it| places(&self.config, it).ok())
-                .flatten()
-                .map(|place| place.host)
-                .collect();
-            self.standbys.retain(|host, _| hosts.contains(host));
-        }
-    }
 }
 
-/// The services of a project of which targets are known, with their numbers.
-fn known_of(feed: &Feed, project: &Project) -> Vec<(Arc<str>, usize)> {
+/// Sources of a project's services that have answered, with their targets.
+type Known = HashMap<Arc<str>, Arc<[Target]>>;
+
+fn known_of(feed: &Feed, project: &Project) -> Known {
     let start = format!("{}/", project.name);
     let sources = feed.sources().into_iter();
     let of = sources.filter(|source| source.starts_with(&start));
     of.map(|source| {
-        let count = feed.known(&source);
-        (source, count)
+        let targets = feed.known(&source);
+        (source, targets)
     })
     .collect()
+}
+
+/// Addresses of a service's targets that a host name has led to.
+fn addresses_of(known: &[Target], host: &str) -> Vec<IpAddr> {
+    let of_host = known.iter().filter(|it| it.get(HOST) == Some(host));
+    let addresses = of_host.filter_map(|it| it.address().parse::<SocketAddr>().ok());
+    addresses.map(|address| address.ip()).collect()
 }

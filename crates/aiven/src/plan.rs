@@ -1,5 +1,5 @@
-//! The plan: what would have to be changed so that every eligible service has the integration, and why.
-//! A pure function of what was observed, of what is wanted, and of what was asked for before.
+//! The plan: changes needed so that every selected service has the integration, with reasons. A
+//! pure function of the observation, the configuration, and earlier requests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,89 +10,89 @@ use serde::Serialize;
 use crate::config::AivenConfig;
 use crate::resources::{Endpoint, Service};
 
-/// A service: its project and its name.
+/// Key of a service: its project and its name.
 pub(crate) type Key = (Arc<str>, Arc<str>);
 
-/// What was observed of a project.
+/// Observed state of a project.
 #[derive(Clone, Debug)]
 pub(crate) struct Project {
     pub(crate) name: Arc<str>,
     pub(crate) services: Vec<Service>,
-    /// Types of services that can be integrated.
+    /// Service types that support the integration.
     pub(crate) eligible: BTreeSet<String>,
     pub(crate) endpoints: Vec<Endpoint>,
 }
 
-/// What was asked for, made or refused before.
+/// Earlier requests and their results.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Memory {
-    /// Integrations that were made here.
+    /// Ids of integrations that this account's leaders created.
     pub(crate) made: BTreeSet<String>,
-    /// Until when what was asked for a service may not show.
+    /// Services with a pending request, and until when its effect may be invisible in the API.
     pub(crate) settling: BTreeMap<Key, SystemTime>,
-    /// The same of a project's endpoint.
+    /// The same for the endpoints of projects.
     pub(crate) endpoints: BTreeMap<Arc<str>, SystemTime>,
 }
 
-/// What is to be done.
+/// A planned change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "change")]
 pub enum Step {
-    /// The project gets an endpoint.
+    /// Creates an endpoint in a project.
     CreateEndpoint {
-        /// The project.
+        /// Name of the project.
         project: Arc<str>,
-        /// The endpoint's name.
+        /// Name of the endpoint.
         endpoint: String,
-        /// Why.
+        /// Reason for the change.
         why: String,
     },
-    /// The service is integrated with the project's endpoint.
+    /// Integrates a service with the project's endpoint.
     Integrate {
-        /// The project.
+        /// Name of the project.
         project: Arc<str>,
-        /// The service.
+        /// Name of the service.
         service: Arc<str>,
-        /// The endpoint's id; none if it has to be created first.
+        /// Id of the endpoint; None if it has to be created first.
         endpoint: Option<String>,
-        /// Why.
+        /// Reason for the change.
         why: String,
     },
-    /// An integration that was made here is removed.
+    /// Removes an integration that was created here.
     Remove {
-        /// The project.
+        /// Name of the project.
         project: Arc<str>,
-        /// The service.
+        /// Name of the service.
         service: Arc<str>,
-        /// The integration's id.
+        /// Id of the integration.
         integration: String,
-        /// Why.
+        /// Reason for the change.
         why: String,
     },
 }
 
-/// A service for which nothing is to be done though it has no integration that is used, and why.
+/// A service without a usable integration that the plan does not change, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Left {
-    /// The project and the service.
+    /// Project and service.
     pub what: String,
-    /// Why nothing is done.
+    /// Reason for skipping the service.
     pub why: String,
 }
 
-/// What is to be done, and what is left as it is.
+/// Planned changes and skipped services.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Plan {
-    /// Changes, in the order in which they are made.
+    /// Changes, in the order of execution.
     pub steps: Vec<Step>,
-    /// Services that are left alone.
+    /// Skipped services.
     pub left: Vec<Left>,
-    /// How many services have the integration.
+    /// Number of services that have the integration.
     pub integrated: usize,
 }
 
 impl Step {
-    /// The project and the service that it is about.
+    /// Project and service that the change concerns.
     pub fn what(&self) -> String {
         match self {
             Self::CreateEndpoint { project, .. } => project.to_string(),
@@ -107,7 +107,7 @@ impl Step {
         }
     }
 
-    /// Why it is to be done.
+    /// Reason for the change.
     pub fn why(&self) -> &str {
         match self {
             Self::CreateEndpoint { why, .. }
@@ -116,7 +116,7 @@ impl Step {
         }
     }
 
-    /// What it does, in one word.
+    /// Kind of the change, in one word.
     pub fn verb(&self) -> &'static str {
         match self {
             Self::CreateEndpoint { .. } => "create_endpoint",
@@ -127,19 +127,19 @@ impl Step {
 }
 
 impl Project {
-    /// The endpoint that services are to be integrated with.
+    /// Endpoint to integrate services with.
     pub(crate) fn endpoint(&self, config: &AivenConfig) -> Option<&Endpoint> {
         let by_id = &config.endpoint_id.0;
         let wanted = self.endpoints.iter().filter(|it| match by_id.is_empty() {
             true => it.endpoint_name == config.endpoint_name,
             false => by_id.contains(&it.endpoint_id),
         });
-        // Of several with the same name, all replicas take the same.
+        // Of several with the same name, all replicas choose the same.
         wanted.min_by(|a, b| a.endpoint_id.cmp(&b.endpoint_id))
     }
 }
 
-/// Makes the plan. `at` is when the observation began: what was asked for later cannot be in it.
+/// Makes the plan. `at` is the start of the observation, which cannot show later requests.
 pub(crate) fn plan(
     config: &AivenConfig,
     projects: &[Arc<Project>],
@@ -173,7 +173,7 @@ pub(crate) fn plan(
                 });
                 wanting.retain(|step| !matches!(step, Step::Integrate { .. }));
             } else if settling.is_some_and(|until| at < *until) {
-                let why = "its endpoint was created, and does not show yet".to_owned();
+                let why = "the endpoint was created, and the API does not list it yet".to_owned();
                 plan.left.push(Left {
                     what: project.name.to_string(),
                     why,
@@ -184,7 +184,7 @@ pub(crate) fn plan(
                     project: project.name.clone(),
                     endpoint: config.endpoint_name.clone(),
                     why: format!(
-                        "it has no endpoint of Prometheus named {}",
+                        "the project has no Prometheus endpoint named {}",
                         config.endpoint_name
                     ),
                 });
@@ -220,37 +220,41 @@ fn judge(
                 project: project.name.clone(),
                 service: name,
                 integration: integration.service_integration_id.clone(),
-                why: format!("{why}, and the integration was made here"),
+                why: format!("{why}, and Metrifold created the integration"),
             }),
             _ => Verdict::Left(why),
         };
     }
     if !project.eligible.contains(&service.service_type) {
         let what = &service.service_type;
-        return Verdict::Left(format!("services of type {what} have no such integration"));
+        return Verdict::Left(format!(
+            "services of type {what} cannot be integrated with Prometheus"
+        ));
     }
     match ours {
         Some(it) if it.enabled => return Verdict::Integrated,
         Some(it) => {
             let id = &it.service_integration_id;
-            return Verdict::Left(format!("its integration {id} is disabled"));
+            return Verdict::Left(format!("integration {id} is disabled"));
         }
         None => {}
     }
     if service.is_off() {
-        return Verdict::Left("it is powered off".to_owned());
+        return Verdict::Left("the service is powered off".to_owned());
     }
     if settling {
-        return Verdict::Left("its integration was asked for, and does not show yet".to_owned());
+        return Verdict::Left(
+            "the integration was requested, and the API does not list it yet".to_owned(),
+        );
     }
     let others: Vec<&str> = service
         .integrations()
         .filter_map(|it| it.dest_endpoint_id.as_deref())
         .collect();
     let why = match others.as_slice() {
-        [] => "it has no integration with Prometheus".to_owned(),
+        [] => "the service has no integration with Prometheus".to_owned(),
         others => format!(
-            "it is integrated with other endpoints alone: {}",
+            "the service is integrated only with other endpoints: {}",
             others.join(", ")
         ),
     };

@@ -1,4 +1,4 @@
-//! The provider: observes its projects again and again, and has what was observed reconciled.
+//! The provider: observes its projects periodically, and has each observation reconciled.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -14,7 +14,7 @@ use metrifold_discovery::{
     Feed, Limits, OnEmpty, Provider, ProviderConfig, ProviderContext, ProviderInfo,
 };
 
-use crate::accounts::{Access, Accounts};
+use crate::accounts::{Access, Account, Accounts};
 use crate::api::Api;
 use crate::config::{AivenConfig, Integrate};
 use crate::lease::{FileLease, Lease};
@@ -25,7 +25,7 @@ use crate::reconcile::Reconciler;
 use crate::record::Record;
 use crate::resolve::Resolver;
 
-/// The shortest pause between refreshes that somebody asks for.
+/// Shortest pause before a refresh that was requested.
 const NUDGED: Duration = Duration::from_secs(2);
 
 inventory::submit! {
@@ -43,7 +43,7 @@ impl ProviderConfig for AivenConfig {
     }
 
     fn on_empty(&self) -> OnEmpty {
-        // The provider itself tells nothing seen from nothing there.
+        // The provider itself distinguishes unreadable from empty.
         OnEmpty::Take
     }
 
@@ -79,8 +79,7 @@ impl ProviderConfig for AivenConfig {
         let meters = Arc::new(AivenMeters::new(&cx.telemetry, &cx.name));
         let resolver = Resolver::new(self);
         let resolver = resolver.map_err(|error| BuildError::new("dns_servers", error))?;
-        let lease = self.lease_path.clone();
-        let lease = lease.map(|file| Box::new(FileLease::new(file)) as Box<dyn Lease>);
+        let (lease, record) = self.lease(&account)?;
         Ok(Box::new(Aiven {
             interval: self.refresh_interval.0,
             observer: Observer {
@@ -91,24 +90,42 @@ impl ProviderConfig for AivenConfig {
                 meters: meters.clone(),
                 seldom: HashMap::new(),
                 access: Access::default(),
-                standbys: HashMap::new(),
             },
             reconciler: Reconciler {
                 integrate: match cx.changes {
                     true => self.integrate,
                     false => Integrate::Off,
                 },
-                record: Record::beside(self.lease_path.as_deref()),
+                record,
                 config,
                 api,
                 account,
                 meters,
                 lease,
                 memory: Memory::default(),
-                leads: false,
+                term: None,
                 refused: HashMap::new(),
             },
         }))
+    }
+}
+
+/// The lease among replicas; None for a single process.
+type Deciding = Option<Box<dyn Lease>>;
+
+impl AivenConfig {
+    /// Creates the lease, and the record of requested and made integrations that belongs to it.
+    fn lease(&self, account: &Arc<Account>) -> Result<(Deciding, Record), BuildError> {
+        if let Some(path) = &self.lease_path {
+            let lease = Box::new(FileLease::new(path.clone()));
+            return Ok((Some(lease), Record::beside(path)));
+        }
+        #[cfg(feature = "kubernetes")]
+        if let Some(keys) = &self.kubernetes_lease {
+            let lease = crate::cluster::ClusterLease::build(keys)?;
+            return Ok((Some(Box::new(lease.hold())), Record::Lease(lease)));
+        }
+        Ok((None, Record::Process(account.clone())))
     }
 }
 
@@ -131,7 +148,6 @@ impl Provider for Aiven {
                 loop {
                     let started = Instant::now();
                     let observation = observer.observe(&feed).await?;
-                    observer.forget(&observation);
                     observed.send_replace(Some(Arc::new(observation)));
                     tokio::select! {
                         () = tokio::time::sleep_until(started + interval) => {}
@@ -142,7 +158,7 @@ impl Provider for Aiven {
                     }
                 }
             };
-            // Neither waits for the other: a change that takes long delays no target.
+            // Concurrent, so that a slow change delays no target.
             tokio::select! {
                 ended = observing => ended,
                 ended = reconciler.run(latest) => ended,

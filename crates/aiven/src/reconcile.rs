@@ -1,7 +1,7 @@
-//! Reconciling: makes a plan of each observation, and does what it says if it is told to and leads.
+//! Reconciles: makes a plan of each observation, and carries it out if configured to and leading.
 //!
-//! Of one service, at most one change is under way: what was asked for is remembered, on disk as well,
-//! before it is asked for, and nothing further is asked for until it shows or has had the time to.
+//! A service has at most one change in progress: a request is recorded with the lease before it is
+//! sent, and no other is sent until its effect is visible or `settle` has passed.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::observe::Observation;
 use crate::plan::{Memory, Plan, Step, plan};
 use crate::record::Record;
 
-/// The pauses after a change was refused.
+/// Backoff after a refused change.
 const RETRY_MIN: Duration = Duration::from_secs(2);
 const RETRY_MAX: Duration = Duration::from_secs(300);
 
@@ -31,27 +31,28 @@ pub(crate) struct Reconciler {
     pub(crate) api: Arc<Api>,
     pub(crate) account: Arc<Account>,
     pub(crate) meters: Arc<AivenMeters>,
-    /// What is done with plans; less than configured where nothing is to be changed.
+    /// Effective mode: weaker than configured where changes are not permitted.
     pub(crate) integrate: Integrate,
-    /// None where this process is alone.
+    /// None for a single process, which always leads.
     pub(crate) lease: Option<Box<dyn Lease>>,
     pub(crate) record: Record,
     pub(crate) memory: Memory,
-    pub(crate) leads: bool,
-    /// What was refused, and when it may be tried again.
+    /// The term of the lease in which this process leads; None if it does not.
+    pub(crate) term: Option<u64>,
+    /// Refused changes, and the earliest time of their next attempt.
     pub(crate) refused: HashMap<String, (Backoff, Instant)>,
 }
 
-/// What came of a change.
+/// Result of a change.
 enum Outcome {
     Done(String),
     Failed(ApiError),
-    /// It was not tried.
+    /// Not attempted, for this reason.
     Waits(String),
 }
 
 impl Reconciler {
-    /// Goes on until the future is dropped, or nothing is observed any more.
+    /// Runs until dropped, or until the observer ends.
     pub(crate) async fn run(
         mut self,
         mut observed: watch::Receiver<Option<Arc<Observation>>>,
@@ -67,22 +68,18 @@ impl Reconciler {
 
     async fn round(&mut self, observation: &Observation) {
         let mut error = observation.failed.first().cloned();
-        match self.leadership().await {
-            Ok(leads) => self.leads = leads,
-            Err(reason) => {
-                self.leads = false;
-                error = Some(reason);
-            }
+        if let Err(reason) = self.lead().await {
+            error = Some(reason);
         }
         let before = observation.at;
         self.memory.settling.retain(|_, until| before < *until);
         self.memory.endpoints.retain(|_, until| before < *until);
         let made = self.plan(observation);
         self.meters.planned.set(made.steps.len() as f64);
-        self.meters.leads.set(f64::from(u8::from(self.leads)));
+        let leads = self.term.is_some();
+        self.meters.leads.set(f64::from(u8::from(leads)));
         let integrate = self.integrate;
         let lease = self.lease.as_ref().map(|lease| lease.shown());
-        let leads = self.leads;
         self.account.update(|status| {
             if integrate == Integrate::DryRun {
                 let known = &status.plan.steps;
@@ -91,7 +88,7 @@ impl Reconciler {
                         change = step.verb(),
                         what = step.what(),
                         why = step.why(),
-                        "would be changed"
+                        "dry run: the change was not made"
                     );
                 }
             }
@@ -105,14 +102,14 @@ impl Reconciler {
             status.error = error;
             status.show(&made, observation.at);
         });
-        if integrate == Integrate::On && self.leads {
+        if integrate == Integrate::On && leads {
             self.execute(&made).await;
         }
     }
 
     fn plan(&mut self, observation: &Observation) -> Plan {
         if observation.failed.is_empty() && self.memory.settling.is_empty() {
-            // What is not there any more needs not be remembered.
+            // Forgets what no longer exists.
             let services = observation.projects.iter().flat_map(|it| &it.services);
             let there: HashSet<&str> = services
                 .flat_map(|service| service.integrations())
@@ -120,37 +117,38 @@ impl Reconciler {
                 .collect();
             self.memory.made.retain(|id| there.contains(id.as_str()));
         }
-        plan(
+        let plan = plan(
             &self.config,
             &observation.projects,
             &self.memory,
             observation.at,
-        )
+        );
+        if observation.failed.is_empty() && !self.refused.is_empty() {
+            let planned: HashSet<String> = plan.steps.iter().map(Step::what).collect();
+            self.refused.retain(|what, _| planned.contains(what));
+        }
+        plan
     }
 
-    /// Whether changes may be made here. What the one before has left is read when the lease is got.
-    async fn leadership(&mut self) -> Result<bool, String> {
-        if self.integrate != Integrate::On {
-            // A plan goes by what is remembered, too.
-            if let Some(memory) = self.record.read()? {
-                self.memory = memory;
-            }
-            return Ok(false);
-        }
-        let leads = match &mut self.lease {
+    /// Takes the lead, or confirms it. On a new term of the lease, reads the record of the previous
+    /// leader.
+    async fn lead(&mut self) -> Result<(), String> {
+        let before = self.term.take();
+        let term = match &mut self.lease {
+            // A plan depends on the record, too.
+            _ if self.integrate != Integrate::On => None,
             Some(lease) => lease.holds().await?,
-            None => true,
+            None => Some(0),
         };
-        if leads
-            && !self.leads
-            && let Some(memory) = self.record.read()?
-        {
-            self.memory = memory;
+        let is_known = term.is_some() && term == before;
+        if (term.is_some() || self.integrate != Integrate::On) && !is_known {
+            self.memory = self.record.read().await?;
         }
-        Ok(leads)
+        self.term = term;
+        Ok(())
     }
 
-    /// Makes changes, as many as may be made at once.
+    /// Makes changes, at most `max_changes`.
     async fn execute(&mut self, plan: &Plan) {
         let mut endpoints: HashMap<Arc<str>, String> = HashMap::new();
         let mut left = self.config.max_changes;
@@ -163,9 +161,10 @@ impl Reconciler {
             if waits.is_some_and(|(_, until)| Instant::now() < *until) {
                 continue;
             }
-            // It may have been lost since the last change.
-            if !matches!(self.leadership().await, Ok(true)) {
-                self.leads = false;
+            // The lease may have been lost since the last change; a plan of an earlier term may
+            // contain what another replica has done since.
+            let term = self.term;
+            if self.lead().await.is_err() || self.term.is_none() || self.term != term {
                 return;
             }
             let outcome = self.perform(step, &mut endpoints).await;
@@ -191,7 +190,7 @@ impl Reconciler {
                     let known = self.refused.entry(what.clone());
                     let (backoff, until) = known.or_insert((backoff, Instant::now()));
                     *until = Instant::now() + backoff.next_pause();
-                    warn!(change = step.verb(), what, error = %error.failure, "change has failed");
+                    warn!(change = step.verb(), what, error = %error.failure, "change failed");
                     let text = error.failure.text.clone();
                     self.account
                         .update(|status| status.error = Some(text.clone()));
@@ -229,6 +228,7 @@ impl Reconciler {
                 };
                 self.memory.endpoints.insert(project.clone(), until);
                 if let Err(why) = self.write().await {
+                    self.memory.endpoints.remove(project);
                     return Outcome::Waits(why);
                 }
                 let username = self.config.endpoint_username.clone();
@@ -242,7 +242,7 @@ impl Reconciler {
                         Outcome::Done(format!("endpoint {id} was created"))
                     }
                     Err(error) if error.is_there_already() => {
-                        Outcome::Done("it was there already".to_owned())
+                        Outcome::Done(format!("endpoint {endpoint} existed already"))
                     }
                     Err(error) => {
                         if !error.may_be_done() {
@@ -276,10 +276,11 @@ impl Reconciler {
                         Outcome::Done(format!("integration {id} was created"))
                     }
                     Err(error) if error.is_there_already() => {
-                        Outcome::Done("it was there already".to_owned())
+                        Outcome::Done("the integration existed already".to_owned())
                     }
                     Err(error) => {
-                        // What may have been done is waited for as if it had been.
+                        // A change whose answer was lost may have been made: the service gets the
+                        // same time to show it as after a success.
                         if !error.may_be_done() {
                             self.memory.settling.remove(&key);
                         }
@@ -289,7 +290,7 @@ impl Reconciler {
                 match self.write().await {
                     Ok(()) => outcome,
                     Err(why) => {
-                        warn!(%why, "what was made cannot be written down");
+                        warn!(%why, "a created integration was not recorded: after a restart, it is not cleaned up");
                         outcome
                     }
                 }
@@ -305,7 +306,7 @@ impl Reconciler {
                 let outcome = match self.api.remove(project, integration).await {
                     Ok(()) => Outcome::Done(format!("integration {integration} was removed")),
                     Err(error) if error.is_missing() => {
-                        Outcome::Done("it was gone already".to_owned())
+                        Outcome::Done("the integration was removed already".to_owned())
                     }
                     Err(error) => {
                         self.memory.settling.remove(&key);
@@ -322,16 +323,15 @@ impl Reconciler {
     }
 
     async fn write(&self) -> Result<(), String> {
-        let (record, memory) = (self.record.clone(), self.memory.clone());
-        let written = tokio::task::spawn_blocking(move || record.write(&memory));
-        written.await.map_err(|error| error.to_string())?
+        self.record.write(&self.memory).await
     }
 }
 
-/// A password that nobody knows.
+/// A random password.
 fn random() -> Result<Secret, String> {
     let mut bytes = [0; 24];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| "there is no randomness".to_owned())?;
+    aws_lc_rs::rand::fill(&mut bytes)
+        .map_err(|_| "the system provides no random numbers".to_owned())?;
     let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(Secret::new(text))
 }

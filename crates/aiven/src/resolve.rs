@@ -1,4 +1,4 @@
-//! The nodes behind the names of services.
+//! Resolves the names of services to their nodes.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use metrifold_discovery::NameServers;
 
 use crate::config::AivenConfig;
 
-/// Who is asked for the addresses of names.
+/// Resolver of service names.
 pub(crate) struct Resolver {
     #[cfg(feature = "dns")]
     servers: Option<NameServers>,
@@ -32,7 +32,7 @@ impl Resolver {
         })
     }
 
-    /// The addresses of a name, sorted; that there is none is a failure.
+    /// Addresses of a name, sorted; an empty answer is a failure.
     pub(crate) async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Failure> {
         let unreachable = |why: String| Failure::new(Reason::Unreachable, format!("{host}: {why}"));
         let asked = async {
@@ -48,12 +48,12 @@ impl Resolver {
             Ok(found) => found?,
             Err(_) => {
                 return Err(unreachable(
-                    "no address in time: see dns_timeout".to_owned(),
+                    "no address was found within dns_timeout".to_owned(),
                 ));
             }
         };
         if found.is_empty() {
-            return Err(unreachable("it has no address".to_owned()));
+            return Err(unreachable("the name has no address".to_owned()));
         }
         found.sort_unstable();
         found.dedup();

@@ -1,11 +1,11 @@
-//! What Aiven's API answers, as far as it is read here. Whatever else stands in it, secrets among it, is
-//! not kept.
+//! Answers of Aiven's API, limited to the fields that are used. Other fields, some of them secret,
+//! are not kept.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-/// The type of integrations that matter here, and of their endpoints.
+/// Type of the integrations and the endpoints in question.
 pub(crate) const PROMETHEUS: &str = "prometheus";
 
 #[derive(Debug, Deserialize)]
@@ -42,7 +42,7 @@ pub(crate) struct UriParams {
     pub(crate) host: Option<String>,
 }
 
-/// Where a part of a service is reached.
+/// Address of one component of a service.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Component {
     pub(crate) component: String,
@@ -88,7 +88,7 @@ pub(crate) struct OneEndpoint {
     pub(crate) service_integration_endpoint: Endpoint,
 }
 
-/// What services are integrated with.
+/// An integration endpoint.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Endpoint {
     pub(crate) endpoint_id: String,
@@ -98,7 +98,7 @@ pub(crate) struct Endpoint {
     pub(crate) user_config: Option<UserConfig>,
 }
 
-/// The user and the password that nodes ask for.
+/// User and password that nodes require.
 #[derive(Clone, Default, Deserialize)]
 pub(crate) struct UserConfig {
     #[serde(default)]
@@ -130,7 +130,7 @@ pub(crate) struct Authority {
     pub(crate) certificate: String,
 }
 
-/// What an error says. Only `message` may be shown.
+/// Body of an error. Only `message` may be shown.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Errors {
     #[serde(default)]
@@ -138,19 +138,19 @@ pub(crate) struct Errors {
 }
 
 impl Service {
-    /// Its tags.
+    /// Tags of the service.
     pub(crate) fn tags(&self) -> &BTreeMap<String, String> {
         const NONE: &BTreeMap<String, String> = &BTreeMap::new();
         self.tags.as_ref().unwrap_or(NONE)
     }
 
-    /// Its integrations with endpoints of Prometheus.
+    /// Integrations with Prometheus endpoints.
     pub(crate) fn integrations(&self) -> impl Iterator<Item = &Integration> {
         let all = self.service_integrations.iter().flatten();
         all.filter(|it| it.integration_type == PROMETHEUS)
     }
 
-    /// Its integration with this endpoint; an enabled one rather than another.
+    /// The integration with this endpoint; enabled ones have precedence.
     pub(crate) fn integrated_with(&self, endpoint: &str) -> Option<&Integration> {
         let with = |it: &&Integration| it.dest_endpoint_id.as_deref() == Some(endpoint);
         self.integrations().filter(with).max_by_key(|it| it.enabled)

@@ -1,4 +1,4 @@
-//! What targets become of a service: where its nodes have metrics, and what is known of it as labels.
+//! Converts a service to targets: addresses of its nodes' metrics, and its properties as labels.
 
 use std::net::IpAddr;
 
@@ -8,14 +8,17 @@ use metrifold_discovery::{Labels, LabelsBuilder};
 use crate::config::{AivenConfig, Route};
 use crate::resources::{Component, Integration, PROMETHEUS, Service};
 
-/// Types of services whose name leads to the primary alone.
+/// Service types whose name resolves to the primary only.
 const PRIMARY_ONLY: [&str; 6] = ["pg", "mysql", "redis", "valkey", "dragonfly", "alloydbomni"];
-/// What stands in front of the name that leads to the standbys.
+/// Prefix of the name that resolves to the standbys.
 const STANDBY: &str = "replica-";
-/// What stands in front of names on the internet of services in a private network.
+/// Prefix of the public names of services in a private network.
 const PUBLIC: &str = "public-";
 
-/// A name behind which there are nodes, and how their metrics are reached.
+/// Label with the name that has resolved to a node.
+pub(crate) const HOST: &str = "__meta_aiven_host";
+
+/// A name that resolves to nodes, and how their metrics are scraped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) host: String,
@@ -23,7 +26,7 @@ pub(crate) struct Place {
     pub(crate) path: String,
     pub(crate) scheme: &'static str,
     pub(crate) usage: String,
-    /// Whether the API has said that there is such a name.
+    /// Whether the API confirms that the name exists.
     pub(crate) certain: bool,
 }
 
@@ -37,7 +40,7 @@ impl Route {
     }
 }
 
-/// Where a service's nodes have metrics, or why nowhere.
+/// Names and ports of a service's metrics; an error says why there are none.
 pub(crate) fn places(config: &AivenConfig, service: &Service) -> Result<Vec<Place>, String> {
     let all = || {
         service
@@ -51,14 +54,16 @@ pub(crate) fn places(config: &AivenConfig, service: &Service) -> Result<Vec<Plac
     let mut places: Vec<Place> = on_route.map(place).collect();
     if places.is_empty() {
         if all().next().is_some() {
-            return Err(format!("its metrics have no address of route {route}"));
+            return Err(format!(
+                "the service has no address for metrics on route {route}"
+            ));
         }
         let host = service
             .service_uri_params
             .as_ref()
             .and_then(|it| it.host.clone());
         let host = host.filter(|host| !host.is_empty());
-        let host = host.ok_or_else(|| "it has no address yet".to_owned())?;
+        let host = host.ok_or_else(|| "the service has no address yet".to_owned())?;
         let host = match config.route {
             Route::Public => format!("{PUBLIC}{host}"),
             Route::Dynamic | Route::Private => host,
@@ -108,7 +113,7 @@ fn place(component: &Component) -> Place {
     }
 }
 
-/// The standbys of a primary.
+/// The name of a primary's standbys.
 fn standby(primary: &Place) -> Place {
     let host = match primary.host.strip_prefix(PUBLIC) {
         Some(host) => format!("{PUBLIC}{STANDBY}{host}"),
@@ -122,7 +127,7 @@ fn standby(primary: &Place) -> Place {
     }
 }
 
-/// The labels of a node.
+/// Labels of a node.
 pub(crate) fn labels(
     config: &AivenConfig,
     project: &str,
@@ -158,7 +163,7 @@ pub(crate) fn labels(
         .push("aiven_node_count", count.unwrap_or_default())
         .push("__meta_aiven_project", project)
         .push("__meta_aiven_state", service.state.as_str())
-        .push("__meta_aiven_host", place.host.as_str())
+        .push(HOST, place.host.as_str())
         .push("__meta_aiven_usage", place.usage.as_str())
         .push("__meta_aiven_endpoint_id", endpoint)
         .push(

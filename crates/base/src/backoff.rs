@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Grows from `min` to `max` by doubling; each pause is drawn from its upper half.
+/// Pauses that double from `min` to `max`; each is drawn from the upper half of its range.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     next: Duration,
@@ -11,14 +11,14 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Begins at `min`.
+    /// Starts at `min`, with a random seed.
     pub fn new(min: Duration, max: Duration) -> Self {
         use std::hash::{BuildHasher, RandomState};
         Self::with_seed(min, max, RandomState::new().hash_one(0))
     }
 
-    /// The same with a given seed, for tests.
-    pub fn with_seed(min: Duration, max: Duration, seed: u64) -> Self {
+    /// Starts at `min` with a given seed, for tests.
+    pub(crate) fn with_seed(min: Duration, max: Duration, seed: u64) -> Self {
         Self {
             next: min,
             max,

@@ -1,4 +1,4 @@
-//! Why something cannot be built, and why it ended.
+//! Errors of building and of running a component.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,4 +1,5 @@
-//! Reading small files that others write: bounded, and never waiting for what is no file.
+//! Reads small files that other programs write: with a limit on the size, and without blocking on
+//! pipes or devices.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -11,19 +12,19 @@ use thiserror::Error;
 /// Why a file was not read.
 #[derive(Debug, Error)]
 pub enum FileError {
-    /// The system says why.
+    /// The system refused it.
     #[error("{}", reason(.0))]
     Io(#[from] io::Error),
-    /// A pipe, a device, a socket: reading it may never end.
+    /// A pipe, a device or a socket, of which a read may block forever.
     #[error("it is not a regular file")]
     NotRegular,
-    /// It holds more than it may.
+    /// The file is larger than the limit.
     #[error("it is larger than {0} bytes")]
     TooLarge(u64),
 }
 
 impl FileError {
-    /// Whether there is no such file.
+    /// Whether the file does not exist.
     pub fn is_absent(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::NotFound)
     }
@@ -37,14 +38,14 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-/// Opens a regular file for reading. Anything else is refused without waiting: a pipe would be
-/// waited for until somebody writes to it.
+/// Opens a regular file for reading. Anything else is refused at once: opening a pipe would block
+/// until a writer appears.
 ///
 /// # Errors
 ///
 /// Fails when the file cannot be opened or is not a regular one.
 pub fn open_file(path: &Path) -> Result<File, FileError> {
-    // Before it is opened, since opening a device may do something.
+    // Checked before opening, since opening a device may have effects.
     if !fs::metadata(path)?.is_file() {
         return Err(FileError::NotRegular);
     }
@@ -53,7 +54,7 @@ pub fn open_file(path: &Path) -> Result<File, FileError> {
         .read(true)
         .custom_flags(nonblocking)
         .open(path)?;
-    // It may have been replaced in between.
+    // The file may have been replaced between the two calls.
     if !file.metadata()?.is_file() {
         return Err(FileError::NotRegular);
     }
@@ -71,7 +72,7 @@ pub fn read_file(path: &Path, max: u64) -> Result<Vec<u8>, FileError> {
         return Err(FileError::TooLarge(max));
     }
     let mut bytes = Vec::new();
-    // It may grow while it is read.
+    // The file may grow while it is read.
     file.take(max + 1).read_to_end(&mut bytes)?;
     match bytes.len() as u64 > max {
         true => Err(FileError::TooLarge(max)),
@@ -101,7 +102,7 @@ mod tests {
         assert_eq!(read_file(&path, 5).unwrap(), b"12345");
         let error = read_file(&path, 4).unwrap_err();
         assert_eq!(error.to_string(), "it is larger than 4 bytes");
-        // Sparse: nobody has the memory for it.
+        // Sparse: larger than any machine's memory.
         File::create(&path).unwrap().set_len(1 << 40).unwrap();
         assert!(matches!(
             read_file(&path, 1 << 20),

@@ -1,6 +1,7 @@
-//! What every other crate may use: values of the configuration, problems, errors, pauses, stop signals. Knows nothing of HTTP, batches or components.
+//! Foundations for every other crate: configuration values, problems, errors, pauses, stop signals.
+//! Knows nothing of HTTP, batches or components.
 #![warn(unreachable_pub)]
-// Tests may do all of this.
+// Tests may use all of these.
 #![cfg_attr(
     not(test),
     warn(
@@ -39,7 +40,7 @@ pub use log_limit::LogLimit;
 pub use problems::{Problem, Problems};
 pub use rate::RateMeter;
 pub use secret::{Secret, foreign, scrub};
-/// What the macros name.
+/// For the expansion of the macros.
 #[doc(hidden)]
 pub use serde;
 pub use share::within_share;

@@ -1,5 +1,5 @@
-//! Messages that could come with every batch or request, told now and then by topic, with the sum of
-//! what was held back.
+//! Log messages that could come with every batch or request: at most one per topic and interval,
+//! with the sum of those held back.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
@@ -9,21 +9,21 @@ use tokio::time::Instant;
 
 use super::locked;
 
-/// What several messages on one topic come to.
+/// A sum of several messages on one topic.
 pub trait Sum {
-    /// Takes in what comes later.
+    /// Adds a later message.
     fn add(&mut self, later: Self);
 }
 
-/// Lets one message on a topic pass per interval and sums up those that come in between. Nothing is
-/// forgotten: [`Limited::held`] has what was held back last. There must be few topics.
+/// Lets one message per topic and interval pass and sums up the others. No message is lost:
+/// [`Limited::held`] returns the sums that are due. The number of topics must be small.
 #[derive(Debug)]
 pub struct Limited<K, S> {
     every: Duration,
     topics: Mutex<BTreeMap<K, Held<S>>>,
 }
 
-/// When a topic was last told of, and what has been held back since.
+/// Time of the last message on a topic, and the sum of those held back since.
 #[derive(Debug)]
 struct Held<S> {
     told: Instant,
@@ -31,7 +31,7 @@ struct Held<S> {
 }
 
 impl<K: Ord + Clone, S: Sum> Limited<K, S> {
-    /// Messages on one topic are as far apart as `every`.
+    /// Lets messages on one topic pass at least `every` apart.
     pub fn new(every: Duration) -> Self {
         Self {
             every,
@@ -43,7 +43,7 @@ impl<K: Ord + Clone, S: Sum> Limited<K, S> {
         locked(&self.topics)
     }
 
-    /// What to tell now, if anything, after something has happened.
+    /// Adds a message; returns the sum to log now, if one is due.
     pub fn note(&self, topic: K, sum: S) -> Option<S> {
         let now = Instant::now();
         let mut topics = self.topics();
@@ -63,7 +63,7 @@ impl<K: Ord + Clone, S: Sum> Limited<K, S> {
         held.sum.take()
     }
 
-    /// What was held back for long enough, or all of it.
+    /// Sums held back for longer than the interval, or all of them.
     pub fn held(&self, all: bool) -> Vec<(K, S)> {
         let now = Instant::now();
         let mut topics = self.topics();

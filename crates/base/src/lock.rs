@@ -1,9 +1,9 @@
-//! Locks whose poison is ignored.
+//! Locks that ignore poison.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locks what no invariant spans a panic for: whoever panicked with the lock held left it in a state
-/// that the next one can go on from.
+/// Locks data whose invariants hold after every single change, so that a panic of another holder
+/// leaves it usable.
 pub fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

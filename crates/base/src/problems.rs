@@ -1,4 +1,4 @@
-//! What validation finds, each at the key that has to change.
+//! Problems that validation finds, each at the key that has to change.
 
 use std::fmt;
 
@@ -9,19 +9,19 @@ pub struct Problems {
     list: Vec<Problem>,
 }
 
-/// Something to be fixed in the configuration.
+/// A problem that the user has to fix in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The key: `tls.ca_file`, `rules[2].regex`, or empty for the component itself.
     pub path: String,
     /// What is wrong, lowercase, without a full stop.
     pub message: String,
-    /// What to do about it.
+    /// How to fix it.
     pub help: Option<String>,
 }
 
 impl Problems {
-    /// A collector; `environment` says whether files may be looked at.
+    /// A collector; `environment` says whether validation may read files.
     pub fn new(environment: bool) -> Self {
         Self {
             environment,
@@ -29,7 +29,7 @@ impl Problems {
         }
     }
 
-    /// Whether validation may look at files. Not so with `validate --no-environment`.
+    /// Whether validation may read files: not with `validate --no-environment`.
     pub fn environment(&self) -> bool {
         self.environment
     }
@@ -45,7 +45,7 @@ impl Problems {
         &mut self.list[last]
     }
 
-    /// Reports what is wrong with a table of this name within what is looked at.
+    /// Runs `report` and puts `table` in front of the paths of the problems that it adds.
     pub fn within(&mut self, table: &str, report: impl FnOnce(&mut Self)) {
         let before = self.list.len();
         report(self);
@@ -57,14 +57,14 @@ impl Problems {
         }
     }
 
-    /// All that were added.
+    /// All problems, in the order in which they were added.
     pub fn into_list(self) -> Vec<Problem> {
         self.list
     }
 }
 
 impl Problem {
-    /// Adds what to do about it.
+    /// Adds how to fix the problem.
     pub fn help(&mut self, help: impl fmt::Display) {
         self.help = Some(help.to_string());
     }

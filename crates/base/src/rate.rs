@@ -1,4 +1,4 @@
-//! How fast something goes.
+//! Rates per second.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Over how long a rate is measured at least.
+/// Shortest time over which a rate is measured.
 const WINDOW: Duration = Duration::from_secs(1);
-/// A window as long as this says more about the rate now than all before it.
+/// Length of a window that replaces the earlier rate entirely; a shorter one is averaged with it.
 const FORGOTTEN: Duration = Duration::from_secs(5);
 
-/// Measures a rate per second: the mean of the last window and of what was known before it. Adding
+/// Measures a rate per second as the mean of the last window and of the rate before it. Adding
 /// costs an atomic operation, and a lock once per window.
 #[derive(Debug)]
 pub struct RateMeter {
     created: Instant,
-    /// What was added in this window.
+    /// Sum of the current window.
     added: AtomicU64,
-    /// When this window may end, in milliseconds since the meter was created.
+    /// Earliest end of the current window, in milliseconds since the meter was created.
     ends: AtomicU64,
     measured: Mutex<Measured>,
 }
@@ -45,7 +45,7 @@ impl Default for RateMeter {
 }
 
 impl RateMeter {
-    /// Adds so many.
+    /// Adds `count` events.
     pub fn add(&self, count: u64) {
         let elapsed = self.created.elapsed().as_millis() as u64;
         if elapsed >= self.ends.load(Ordering::Relaxed) {
@@ -54,9 +54,9 @@ impl RateMeter {
         self.added.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// The rate now; below one per second it is zero.
+    /// The current rate; a rate below one per second is zero.
     pub fn per_second(&self) -> f64 {
-        // No invariant spans a panic here: every change is complete.
+        // Every change is complete: no invariant spans a panic.
         let mut measured = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let elapsed = now - measured.since;
@@ -75,7 +75,7 @@ impl RateMeter {
         measured.per_second
     }
 
-    /// How many seconds so many take; none if nothing goes.
+    /// Seconds that `count` events take at the current rate; `None` if the rate is zero.
     pub fn seconds_for(&self, count: u64) -> Option<f64> {
         if count == 0 {
             return Some(0.0);

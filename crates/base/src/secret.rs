@@ -1,10 +1,10 @@
-//! Secrets: a type that shows nothing, and the registry by which texts are scrubbed of all secrets
-//! that the process knows.
+//! Secrets: a type that never shows its value, and the registry by which texts are scrubbed of all
+//! secrets that the process knows.
 //!
-//! Every [`Secret`] is in the registry from the moment in which it is made, wherever it came from:
-//! the configuration, a file, a token endpoint. What somebody else says (an endpoint's answer, a
-//! token endpoint's error) goes through [`foreign`] where it comes in. The log goes through
-//! [`scrub`] on its way out, so that what was forgotten at the door does not leave the house.
+//! Every [`Secret`] is registered when it is made, wherever it came from: the configuration, a
+//! file, a token endpoint. Texts of others (an endpoint's answer, a token endpoint's error) go
+//! through [`foreign`] where they come in. The log goes through [`scrub`] on its way out, in case a
+//! text was not scrubbed where it came in.
 
 mod registry;
 mod views;
@@ -16,20 +16,20 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use registry::{Matcher, REGISTRY};
 
-/// What stands in the place of a secret.
+/// Shown in place of a secret.
 const HIDDEN: &str = "***";
 
-/// A secret. It is shown nowhere: `Debug`, `Display` and `Serialize` hide it.
+/// A secret. `Debug`, `Display` and `Serialize` hide it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Arc<str>);
 
 impl Secret {
-    /// Wraps a secret, and knows it from now on.
+    /// Wraps a secret and registers it.
     pub fn new(secret: impl Into<Arc<str>>) -> Self {
         Self(REGISTRY.register(secret.into()))
     }
 
-    /// The secret itself, for the one place that sends or compares it.
+    /// The secret itself, for code that sends or compares it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -59,15 +59,15 @@ impl fmt::Display for Secret {
     }
 }
 
-/// A text of our own without known secrets, in whatever encoding they stand in it. Secrets that are
-/// ordinary words, such as `prometheus`, stay: our own texts use them for what they mean.
+/// Hides known secrets, in any encoding, in a text of the program's own. Secrets that are ordinary
+/// words, such as `prometheus`, stay: the program's texts use these words in their plain sense.
 pub fn scrub(text: &str) -> String {
     let matcher = REGISTRY.matcher();
     cut(text, usize::MAX, matcher.as_deref(), Matcher::find_unusual)
 }
 
-/// Makes a stranger's text fit to be shown: at most so many characters of it, on one line, without
-/// any known secret in whatever encoding.
+/// Makes a foreign text fit to be shown: at most `most` characters, on one line, with known secrets
+/// hidden in any encoding.
 pub fn foreign(text: &str, most: usize) -> String {
     let line = |c: char| match c {
         '\n' | '\r' | '\t' => Some(' '),
@@ -80,8 +80,8 @@ pub fn foreign(text: &str, most: usize) -> String {
     cut(text, most, matcher.as_deref(), Matcher::find)
 }
 
-/// The first characters of a text, in which what is found is hidden. Characters are counted before
-/// that, so that nothing from behind moves up.
+/// The first `most` characters of a text, with the secrets that `find` finds hidden. Characters are
+/// counted before hiding, so that text behind the limit does not move up.
 fn cut(
     text: &str,
     most: usize,

@@ -1,14 +1,14 @@
-//! The rule by which many share a bound, so that one alone cannot fill it.
+//! A bound shared by many, which none of them can fill alone.
 //!
-//! It is that of dynamic thresholds (Choudhury and Hahne, "Dynamic queue length thresholds for
-//! shared-memory packet switches", 1998): each may have a multiple of what is free, so one alone
-//! gets eight ninths of the bound, and there is room for one who has nothing yet.
+//! The rule is that of dynamic thresholds (Choudhury and Hahne, "Dynamic queue length thresholds
+//! for shared-memory packet switches", 1998): each may have a multiple of what is free, so a single
+//! user gets at most eight ninths of the bound, and there is always room for a new one.
 
-/// How many times what is free one may have.
+/// Multiple of the free part that one user may have.
 const SHARE: u64 = 8;
 
-/// Whether `more` is within the share of one who has `own`, when `free` is left after that. Who has
-/// nothing yet is not refused for its share.
+/// Whether a user that has `own` may take `more`, with `free` left after that. A user that has
+/// nothing is never refused.
 pub fn within_share(own: u64, more: u64, free: u64) -> bool {
     own == 0 || own.saturating_add(more) <= SHARE.saturating_mul(free)
 }

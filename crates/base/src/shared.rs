@@ -1,5 +1,5 @@
-//! What components of one type share with each other, with their successors over a reload, and with
-//! the admin address, without those between them knowing what it is.
+//! State that components of one type share with each other, with their successors after a reload,
+//! and with the admin address. The code in between does not know its type.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::lock::locked;
 
-/// One value of each type. A clone is a handle to the same.
+/// One value per type. Clones share the values.
 #[derive(Clone, Default)]
 pub struct Shared(Arc<Inner>);
 
@@ -20,16 +20,17 @@ struct Inner {
 }
 
 impl Shared {
-    /// The value of a type, made when it is first asked for.
+    /// The value of a type, created on first use.
     pub fn get<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
         let mut values = locked(&self.0.values);
         let value = values.entry(TypeId::of::<T>());
         let value = Arc::clone(value.or_insert_with(|| Arc::new(T::default())));
-        // Under its own type there is no other.
+        // The value under a type's id always has that type.
         value.downcast().unwrap_or_default()
     }
 
-    /// Says that the process ends: what stops from now on is not gone from the configuration.
+    /// Marks the process as ending: a component that stops from now on was not removed from the
+    /// configuration.
     pub fn end(&self) {
         self.0.ending.store(true, Ordering::Release);
     }

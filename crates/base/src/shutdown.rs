@@ -2,40 +2,40 @@
 
 use tokio::sync::watch;
 
-/// Tells components to stop. Dropping it tells them, too.
+/// The sending side of the stop signal. Dropping it fires the signal, too.
 #[derive(Debug)]
 pub struct ShutdownTrigger(watch::Sender<bool>);
 
-/// Learns when to stop.
+/// The receiving side of the stop signal.
 #[derive(Clone, Debug)]
 pub struct Shutdown(watch::Receiver<bool>);
 
 impl ShutdownTrigger {
-    /// A trigger and its first listener.
+    /// A trigger and its first receiver.
     pub fn new() -> (Self, Shutdown) {
         let (sender, receiver) = watch::channel(false);
         (Self(sender), Shutdown(receiver))
     }
 
-    /// One more listener.
+    /// Another receiver.
     pub fn listener(&self) -> Shutdown {
         Shutdown(self.0.subscribe())
     }
 
-    /// Tells all listeners.
+    /// Fires the signal.
     pub fn fire(&self) {
         self.0.send_replace(true);
     }
 }
 
 impl Shutdown {
-    /// Waits until it is time to stop.
+    /// Waits for the signal.
     pub async fn wait(&mut self) {
-        // An error says that the trigger is gone, which means the same.
+        // An error means that the trigger was dropped, which fires the signal as well.
         let _ = self.0.wait_for(|stop| *stop).await;
     }
 
-    /// Whether it is time to stop.
+    /// Whether the signal was fired.
     pub fn is_set(&self) -> bool {
         *self.0.borrow() || self.0.has_changed().is_err()
     }

@@ -69,7 +69,7 @@ const SIZE_UNITS: [(&str, u64); 8] = [
     ("TiB", 1 << 40),
 ];
 
-/// Splits the leading number off.
+/// Splits off the leading number.
 fn number(text: &str) -> Option<(u64, &str)> {
     let end = text
         .find(|c: char| !c.is_ascii_digit())
@@ -90,7 +90,8 @@ impl FromStr for Period {
                 let end = behind
                     .find(|c: char| c.is_ascii_digit())
                     .unwrap_or(behind.len());
-                // Taken from an iterator, so that units only get smaller.
+                // Units are taken from one iterator, so that each must be smaller than the one
+                // before.
                 let (_, unit) = units.find(|(name, _)| *name == &behind[..end])?;
                 millis = millis.checked_add(count.checked_mul(*unit)?)?;
                 rest = &behind[end..];
@@ -146,7 +147,7 @@ impl fmt::Display for Size {
     }
 }
 
-/// Deserializes from a string by [`FromStr`]; a bare number gets the same error.
+/// Implements `Deserialize` by [`FromStr`]; a bare number gets the same error as bad text.
 macro_rules! from_string {
     ($($type:ty, $expects:literal;)*) => {$(
         impl<'de> Deserialize<'de> for $type {
@@ -242,12 +243,12 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
     }
 }
 
-/// A URL of an HTTP endpoint. Credentials in it are refused: they belong under `basic_auth`. What
-/// stands in its query may be a secret: it is not shown.
+/// URL of an HTTP endpoint. Credentials in it are refused: they belong under `basic_auth`. Its
+/// query may hold a secret and is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint {
     uri: http::Uri,
-    /// Kept, so that they are known as long as the URL is used.
+    /// Values of the query, held so that they stay registered as secrets while the URL is in use.
     query: Vec<Secret>,
 }
 
@@ -261,7 +262,7 @@ impl Endpoint {
 impl FromStr for Endpoint {
     type Err = String;
 
-    /// Errors do not repeat the text, which may hold credentials.
+    /// Errors do not quote the text, which may hold credentials.
     fn from_str(text: &str) -> Result<Self, String> {
         let uri: http::Uri = text
             .parse()
@@ -280,7 +281,8 @@ impl FromStr for Endpoint {
         if host.is_empty() {
             return Err("has no host".to_owned());
         }
-        // A port that is none would be taken for the scheme's, and somebody else be sent our data.
+        // `http` ignores an invalid port and would use the scheme's, so that another server got the
+        // data.
         let port = authority.strip_prefix(host).unwrap_or_default();
         let is_port = |port: &str| {
             let digits = port.bytes().all(|byte| byte.is_ascii_digit());

@@ -1,4 +1,4 @@
-//! What is said of a bucket.
+//! Settings of a bucket.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,34 +8,36 @@ use metrifold_http::ClientConfig;
 
 use super::url::BucketUrl;
 
-/// How a bucket is reached.
+/// Location and connection settings of a bucket.
 #[derive(Clone, Debug)]
 pub struct BucketConfig {
-    /// Where it is.
+    /// Provider, bucket and folder.
     pub url: BucketUrl,
-    /// The URL of the service, where it is not the provider's own.
+    /// URL of the service, if it is not the provider's own.
     pub endpoint: Option<String>,
-    /// The region of the bucket, which S3 asks for.
+    /// Region of an S3 bucket; `None` takes the environment's.
     pub region: Option<String>,
-    /// What requests are signed with.
+    /// Credentials that sign the requests.
     pub credentials: Credentials,
-    /// Longest time for a request, with all attempts at it.
+    /// Maximum time for a request, including retries.
     pub timeout: Duration,
-    /// Largest answer that is read.
+    /// Whether the service honours the conditions of writes. If not, no other process may write.
+    pub conditional_writes: bool,
+    /// Maximum size of an answer, in bytes.
     pub max_answer: usize,
-    /// How connections are made.
+    /// Settings of the HTTP client.
     pub client: ClientConfig,
 }
 
-/// What requests are signed with.
+/// Credentials that sign the requests.
 #[derive(Clone, Debug)]
 pub enum Credentials {
-    /// What the provider's own tools find: in the environment, or by the machine's identity.
+    /// Those that the provider's own tools find, in the environment or by the machine's identity.
     Ambient,
-    /// A name and its secret: of S3 an access key, of Azure an account and its key.
+    /// An ID and its secret: an S3 access key, or an Azure account and its key.
     Key(String, Secret),
-    /// An account of Azure whose credentials are ambient.
+    /// An Azure account with ambient credentials.
     Account(String),
-    /// A file with the key of a service account of Google.
+    /// A file with the key of a Google service account.
     File(PathBuf),
 }

@@ -1,12 +1,11 @@
-//! The requests of `object_store` over our own client of HTTP: one stack, with the TLS and the proxies
-//! of everything else. An answer is read whole, up to a bound, and one that should be a list and is
-//! not, such as a page of a proxy in between, is no list without objects.
+//! Sends the requests of `object_store` with the product's own HTTP client, so that TLS and proxies
+//! work as everywhere else. Answers are read whole, up to a bound. An answer to a list request that is
+//! no list, such as an error page of a proxy, is an error, not an empty list.
 
 use std::fmt;
 use std::pin::Pin;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt as _;
 use object_store::ClientOptions;
@@ -20,14 +19,13 @@ use metrifold_http::{Client, TransportError, TransportKind, body};
 
 use super::config::BucketConfig;
 
-/// The parameters of a request for a list, and the element that the answer has then: of S3 and Google,
-/// and of Azure.
-const LISTS: [(&str, &str); 2] = [
-    ("list-type=2", "<ListBucketResult"),
-    ("comp=list", "<EnumerationResults"),
+/// Query parameter of a list request and root element of its answer: for S3 and Google, and for Azure.
+const LISTS: [(&str, &[u8]); 2] = [
+    ("list-type=2", b"ListBucketResult"),
+    ("comp=list", b"EnumerationResults"),
 ];
 
-/// Makes connections, and whatever `object_store` asks for over them.
+/// The HTTP service that `object_store` uses.
 #[derive(Clone)]
 pub(super) struct Connector {
     client: Client,
@@ -63,20 +61,34 @@ impl Connector {
         let text = text.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, error))?;
         if let Some((_, element)) = list
             && head.status.is_success()
-            && !contains(&text, element)
+            && root(&text) != Some(*element)
         {
-            let error = std::io::Error::other("the answer is no list of objects");
+            let error = std::io::Error::other("the answer is not a list of objects");
             return Err(HttpError::new(HttpErrorKind::Decode, error));
         }
         Ok(HttpResponse::from_parts(head, HttpResponseBody::from(text)))
     }
 }
 
-/// Whether a text begins with an element, but for what goes before it in XML.
-fn contains(text: &Bytes, element: &str) -> bool {
-    const PROLOGUE: usize = 500;
-    let start = &text[..text.len().min(PROLOGUE)];
-    String::from_utf8_lossy(start).contains(element)
+/// Name of the root element of an XML document, without its prefix.
+fn root(text: &[u8]) -> Option<&[u8]> {
+    const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+    let mut rest = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+    loop {
+        rest = rest.trim_ascii_start().strip_prefix(b"<")?;
+        // Ends of the declarations and comments that may precede the root element.
+        let end: &[u8] = match rest {
+            [b'?', ..] => b"?>",
+            [b'!', b'-', b'-', ..] => b"-->",
+            [b'!', ..] => b">",
+            _ => break,
+        };
+        let at = rest.windows(end.len()).position(|part| part == end)?;
+        rest = &rest[at + end.len()..];
+    }
+    let ends = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b'>' | b'/');
+    let name = rest.split(ends).next()?;
+    name.rsplit(|byte| *byte == b':').next()
 }
 
 fn transport(error: TransportError) -> HttpError {
@@ -105,7 +117,7 @@ impl HttpConnector for Connector {
 }
 
 impl HttpService for Connector {
-    // What `async_trait` makes of an `async fn`.
+    // The expansion of an `async fn` by `async_trait`, without that dependency.
     fn call<'s, 'f>(
         &'s self,
         request: HttpRequest,
@@ -115,5 +127,32 @@ impl HttpService for Connector {
         Self: 'f,
     {
         Box::pin(self.answer(request))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_root_element_is_found_behind_whatever_stands_in_front_of_it() {
+        let long = format!(
+            "\u{feff}<?xml version=\"1.0\"?>\n<!-- {} -->\n<!DOCTYPE x><List a=\"b\">",
+            "<Other>".repeat(200)
+        );
+        for text in [&*long, "<List/>", "  <s3:List xmlns:s3='x'>", "<List>"] {
+            assert_eq!(root(text.as_bytes()), Some(&b"List"[..]), "{text}");
+        }
+        for text in [
+            "<!DOCTYPE html><html><!-- <List> --></html>",
+            "<ListOfOthers>",
+            "List",
+            "{}",
+            "",
+            "<?xml",
+            "<!-- <List> -",
+        ] {
+            assert_ne!(root(text.as_bytes()), Some(&b"List"[..]), "{text}");
+        }
     }
 }

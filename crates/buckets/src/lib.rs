@@ -1,16 +1,16 @@
-//! Objects of a store of rules in a bucket of S3, Google Cloud Storage or Azure. Knows how each is
-//! reached and changed on a condition, and nothing of rules.
+//! Objects of a store of rules in a bucket of S3, Google Cloud Storage or Azure. Knows how to reach and
+//! conditionally change objects, and nothing of rules.
 //!
-//! A change is made on the condition that the object is what it was when it was read (`If-Match`,
-//! `If-None-Match`, a generation), which these services decide: of two writers that race, in any
-//! number of processes, one hears of the other. They do not all remove an object on a condition, so
-//! that is done by giving it an empty content, which everywhere counts as no object.
+//! A write is conditional on the object being unchanged since it was read (`If-Match`, `If-None-Match`,
+//! or a generation). The service checks the condition, so that of two racing writers, in any number of
+//! processes, one fails with a conflict. Not all services delete on a condition, so an object is
+//! removed by overwriting it with empty content, and an empty object counts as absent. A service that
+//! ignores conditions is detected before the first write (`conditions.rs`).
 //!
-//! Everything here blocks, for the time that is configured at most, and must be called on a thread
-//! that may.
+//! Every call blocks, at most for the configured timeout, and must run on a thread that may block.
 
 #![warn(unreachable_pub)]
-// Tests may do all of this.
+// Tests may panic and print.
 #![cfg_attr(
     not(test),
     warn(
@@ -23,6 +23,7 @@
     )
 )]
 
+mod conditions;
 mod config;
 mod connector;
 mod list;
@@ -44,23 +45,26 @@ use tokio::runtime::Handle;
 use metrifold_base::foreign;
 use metrifold_rules::store::{Expected, Listed, Object, ObjectError, Objects};
 
+use conditions::Conditions;
+
 pub use config::{BucketConfig, Credentials};
 pub use url::{BucketUrl, Provider};
 
-/// How many objects are read at once: each waits for the network.
+/// Number of objects that are read concurrently; reads mostly wait for the network.
 const READERS: usize = 32;
-/// How much is told of an error.
+/// Longest excerpt of an error in a message.
 const EXCERPT: usize = 400;
-/// What stands between the two parts of a stamp; no header holds it.
+/// Separator of the two parts of a stamp, which no header value contains.
 const BETWEEN: char = '\n';
 
 /// A bucket.
 pub struct Bucket {
     service: Arc<dyn service::Service>,
-    /// What stands in front of every key: empty, or a folder with its slash.
+    /// Prefix of every key: empty, or a folder with a trailing slash.
     prefix: String,
     timeout: Duration,
     runtime: Handle,
+    conditions: Conditions,
 }
 
 impl fmt::Debug for Bucket {
@@ -72,7 +76,7 @@ impl fmt::Debug for Bucket {
 }
 
 impl Bucket {
-    /// A bucket that is reached so, by tasks of that runtime. Nothing is asked of it yet.
+    /// Opens a bucket, without a request to it. Requests run as tasks of the runtime.
     ///
     /// # Errors
     ///
@@ -83,25 +87,29 @@ impl Bucket {
             prefix: config.url.prefix().to_owned(),
             timeout: config.timeout,
             runtime,
+            conditions: Conditions::new(config.conditional_writes),
         })
     }
 
     fn path(&self, key: &str) -> Result<Path, Error> {
-        // As it is: what is written must be found under the same name by everybody else.
+        // Parsed and not escaped, since other programs must find the object under the same key.
         Ok(Path::parse(format!("{}{key}", self.prefix))?)
     }
 
-    /// Waits for something, for as long as it may take.
+    /// Blocks on a request, at most for the configured timeout.
     fn wait<T>(&self, asked: impl Future<Output = Result<T, Error>>) -> Result<T, Failed> {
         let bounded = async { tokio::time::timeout(self.timeout, asked).await };
         match self.runtime.block_on(bounded) {
             Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(Error::AlreadyExists { .. } | Error::Precondition { .. })) => {
+                Err(Failed::Changed)
+            }
             Ok(Err(error)) => Err(Failed::Error(error)),
             Err(_) => Err(Failed::Timeout(self.timeout)),
         }
     }
 
-    /// What is known of an object; none if it is empty, as one is that was removed.
+    /// Metadata of an object; `None` if there is no object or an empty one, which counts as removed.
     fn head(&self, key: &str) -> Result<Option<ObjectMeta>, Failed> {
         let options = GetOptions {
             head: true,
@@ -124,27 +132,6 @@ impl Bucket {
         };
         self.wait(asked).map(drop)
     }
-
-    /// Gives an object a content, if it is as expected.
-    fn replace(&self, key: &str, text: &[u8], expected: Expected<'_>) -> Result<(), Failed> {
-        match expected {
-            Expected::Any => self.write(key, text, PutMode::Overwrite),
-            Expected::Stamp(stamp) => self.write(key, text, PutMode::Update(version_of(stamp))),
-            Expected::Absent => match self.write(key, text, PutMode::Create) {
-                Err(Failed::Error(error @ Error::AlreadyExists { .. })) => {
-                    match self.head(key)? {
-                        // One that was removed.
-                        Some(meta) if meta.size == 0 => {
-                            let version = version_of(&stamp_of(&meta));
-                            self.write(key, text, PutMode::Update(version))
-                        }
-                        _ => Err(Failed::Error(error)),
-                    }
-                }
-                written => written,
-            },
-        }
-    }
 }
 
 impl Objects for Bucket {
@@ -158,7 +145,7 @@ impl Objects for Bucket {
             let path = self.path(key)?;
             let found = self.service.get_opts(&path, GetOptions::default()).await?;
             let meta = found.meta.clone();
-            // The length that the service announces is all that is read.
+            // The client reads no more than the announced length, so checking it is enough.
             match meta.size > max as u64 {
                 true => Ok((meta, None)),
                 false => Ok((meta, Some(found.bytes().await?))),
@@ -211,19 +198,27 @@ impl Objects for Bucket {
     }
 }
 
-/// Why the service did not do it.
+/// Why a request failed.
 #[derive(Debug)]
 enum Failed {
+    /// The object does not meet the condition of the write.
+    Changed,
+    /// The service ignores conditions of writes.
+    Unconditional,
     Error(Error),
     Timeout(Duration),
 }
 
+/// Error for a service that ignores conditions.
+const UNCONDITIONAL: &str = "the service ignores the conditions of writes (If-Match and If-None-Match), \
+    so that one writer would undo what another did and neither would hear of it: \
+    if no other process writes there, set conditional_writes = false";
+
 impl Failed {
     fn of(self, action: &'static str, key: &str) -> ObjectError {
         let reason = match self {
-            Self::Error(Error::AlreadyExists { .. } | Error::Precondition { .. }) => {
-                return ObjectError::Changed;
-            }
+            Self::Changed => return ObjectError::Changed,
+            Self::Unconditional => UNCONDITIONAL.to_owned(),
             Self::Error(error) => told(&error),
             Self::Timeout(limit) => format!("no answer within {}ms", limit.as_millis()),
         };
@@ -235,7 +230,7 @@ impl Failed {
     }
 }
 
-/// An error with its causes, fit to be shown. They repeat each other.
+/// An error's message with those of its causes that it does not repeat, shortened for display.
 fn told(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -249,7 +244,8 @@ fn told(error: &Error) -> String {
     foreign(&text, EXCERPT)
 }
 
-/// What a condition names an object by: S3 and Azure its `ETag`, Google its generation.
+/// Identifies an object's version in a condition: the `ETag` for S3 and Azure, the generation for
+/// Google.
 fn stamp_of(meta: &ObjectMeta) -> String {
     let part = |part: &Option<String>| part.clone().unwrap_or_default();
     format!("{}{BETWEEN}{}", part(&meta.e_tag), part(&meta.version))

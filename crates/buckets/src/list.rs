@@ -1,4 +1,4 @@
-//! Lists of objects, page by page, in which a key that cannot be one costs nothing but itself.
+//! Listing of objects, page by page. A key that `object_store` cannot represent hides no other key.
 
 use object_store::list::{PaginatedListOptions, PaginatedListResult};
 use object_store::{Error, ObjectMeta, path};
@@ -7,14 +7,14 @@ use metrifold_rules::store::Listed;
 
 use super::{Bucket, Failed};
 
-/// The most keys of a page, which is what S3 gives.
+/// Maximum number of keys of a page, as in S3.
 const PAGE: usize = 1000;
-/// The most objects of a list.
+/// Maximum number of objects of a list.
 const MAX_OBJECTS: usize = 1_000_000;
-/// The most keys of a list that cannot be keys.
+/// Maximum number of invalid keys of a list.
 const MAX_BROKEN: usize = 100;
 
-/// The objects whose keys begin so.
+/// Lists the objects whose keys have a prefix.
 pub(super) fn all(bucket: &Bucket, prefix: &str) -> Result<Vec<Listed>, Failed> {
     let folder = format!("{}{prefix}", bucket.prefix);
     let mut found = Vec::new();
@@ -23,7 +23,7 @@ pub(super) fn all(bucket: &Bucket, prefix: &str) -> Result<Vec<Listed>, Failed> 
         max_keys: Some(PAGE),
         ..PaginatedListOptions::default()
     };
-    // The last key that was seen; none while pages follow each other by their tokens.
+    // The last key that was seen, from which the listing resumes; `None` while page tokens work.
     let mut after: Option<String> = None;
     loop {
         let most = next.max_keys.unwrap_or(PAGE);
@@ -35,7 +35,7 @@ pub(super) fn all(bucket: &Bucket, prefix: &str) -> Result<Vec<Listed>, Failed> 
                 }
                 found.extend(objects.iter().filter_map(|meta| listed(bucket, meta)));
                 if found.len() > MAX_OBJECTS {
-                    let reason = format!("it holds more than {MAX_OBJECTS} objects");
+                    let reason = format!("the store holds more than {MAX_OBJECTS} objects");
                     return Err(Failed::Error(other(reason)));
                 }
                 let Some(token) = page.page_token else {
@@ -48,7 +48,8 @@ pub(super) fn all(bucket: &Bucket, prefix: &str) -> Result<Vec<Listed>, Failed> 
                     ..PaginatedListOptions::default()
                 };
             }
-            // A page with a key such as `a//b` cannot be read: it is halved until that key is alone.
+            // A page with a key such as `a//b` cannot be parsed: the page size is halved until the page
+            // holds that key alone.
             Err(Failed::Error(Error::InvalidPath {
                 source: path::Error::EmptySegment { path } | path::Error::BadSegment { path, .. },
             })) if broken < MAX_BROKEN => {
@@ -68,7 +69,7 @@ pub(super) fn all(bucket: &Bucket, prefix: &str) -> Result<Vec<Listed>, Failed> 
                     _ => start,
                 };
                 let max_keys = if most == 1 { PAGE } else { most / 2 };
-                // An empty one is in front of all keys.
+                // The empty key sorts before all others.
                 after = Some(start.unwrap_or_default());
                 next = PaginatedListOptions {
                     max_keys: Some(max_keys),
@@ -89,13 +90,13 @@ fn page(
     bucket.wait(bucket.service.list_paginated(Some(folder), options))
 }
 
-/// The key of the last object that was found, in full.
+/// Full key of the last object that was found.
 fn last_of(bucket: &Bucket, found: &[Listed]) -> Option<String> {
     let last = found.iter().map(|listed| &listed.key).max()?;
     Some(format!("{}{last}", bucket.prefix))
 }
 
-/// An object of a list, unless it is empty: one that was removed, or stands for a folder.
+/// An object of a list; `None` if it is empty, since then it was removed, or stands for a folder.
 fn listed(bucket: &Bucket, meta: &ObjectMeta) -> Option<Listed> {
     if meta.size == 0 {
         return None;

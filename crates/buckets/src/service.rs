@@ -1,4 +1,4 @@
-//! The client of each provider's service.
+//! Clients of the providers' services.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use super::config::{BucketConfig, Credentials};
 use super::connector::Connector;
 use super::url::Provider;
 
-/// The pauses between attempts at a request that failed for a reason that passes.
+/// Pauses between attempts after a transient failure.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
-/// How often such a request is made again.
+/// Number of retries after a transient failure.
 const RETRIES: usize = 3;
 
-/// What a service does.
+/// A client that reads and writes objects and lists them by pages.
 pub(super) trait Service: ObjectStore + PaginatedListStore {}
 
 impl<T: ObjectStore + PaginatedListStore> Service for T {}

@@ -1,12 +1,12 @@
-//! Where a bucket is: `s3://bucket/folder`, `gs://bucket/folder`, `az://container/folder`.
+//! URLs of buckets: `s3://bucket/folder`, `gs://bucket/folder`, `az://container/folder`.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Whose bucket it is.
+/// Provider of a bucket's service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Provider {
-    /// Amazon, or somebody who speaks the same.
+    /// Amazon S3, or a service with the same API.
     S3,
     /// Google Cloud Storage.
     Google,
@@ -29,27 +29,27 @@ impl fmt::Display for Provider {
     }
 }
 
-/// The URL of a bucket, and of a folder within it.
+/// URL of a bucket, or of a folder in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BucketUrl {
     provider: Provider,
     bucket: String,
-    /// Empty, or a folder with a slash at its end.
+    /// Empty, or a folder with a trailing slash.
     prefix: String,
 }
 
 impl BucketUrl {
-    /// Whose it is.
+    /// Provider of the service.
     pub fn provider(&self) -> Provider {
         self.provider
     }
 
-    /// The name of the bucket, or of the container.
+    /// Name of the bucket; with Azure, of the container.
     pub fn bucket(&self) -> &str {
         &self.bucket
     }
 
-    /// What stands in front of every key: nothing, or a folder with its slash.
+    /// Prefix of every key: empty, or a folder with a trailing slash.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -67,7 +67,7 @@ impl FromStr for BucketUrl {
         let (bucket, folder) = rest.split_once('/').unwrap_or((rest, ""));
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
         if bucket.is_empty() || !bucket.bytes().all(plain) {
-            return Err(format!("{bucket:?} is no name of a bucket: {FORMS}"));
+            return Err(format!("{bucket:?} is not the name of a bucket: {FORMS}"));
         }
         let folder = folder.strip_suffix('/').unwrap_or(folder);
         let parts = folder.split('/');

@@ -1,5 +1,5 @@
-//! A store of rules in a bucket: its conditions among writers that race, what a bucket holds that is
-//! none of ours, and a service that fails.
+//! A store of rules in a bucket: conditional writes of racing writers, foreign objects in the bucket,
+//! and a failing service.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,10 +8,10 @@ use std::time::Duration;
 use metrifold_base::Secret;
 use metrifold_buckets::{Bucket, BucketConfig, Credentials};
 use metrifold_http::{ClientConfig, ClientTls};
-use metrifold_rules::Checks;
 use metrifold_rules::store::{
     Action, Change, Follower, ObjectError, Place, Store, StoreError, Wanted,
 };
+use metrifold_rules::{Checks, any_expr};
 use metrifold_testing::{Does, Reply, S3, Seen};
 use tokio::runtime::Runtime;
 
@@ -23,6 +23,8 @@ const NOBODY: Change<'static> = Change {
 
 struct Service {
     s3: S3,
+    /// Whether stores rely on the service's conditional writes.
+    conditional: bool,
     runtime: Runtime,
 }
 
@@ -30,11 +32,12 @@ impl Service {
     fn new() -> Self {
         Self {
             s3: S3::new("rules"),
+            conditional: true,
             runtime: Runtime::new().unwrap(),
         }
     }
 
-    /// A store in the bucket, as another process opens it.
+    /// Opens the store in the bucket, as another process would.
     fn store(&self, timeout: Duration) -> Store {
         let config = BucketConfig {
             url: "s3://rules/here".parse().unwrap(),
@@ -42,6 +45,7 @@ impl Service {
             region: None,
             credentials: Credentials::Key("key".into(), Secret::new("s3-secret-key")),
             timeout,
+            conditional_writes: self.conditional,
             max_answer: 16 << 20,
             client: ClientConfig {
                 tls: ClientTls::default(),
@@ -112,7 +116,8 @@ fn a_file_is_written_read_and_removed_on_its_conditions() {
     assert_eq!(done, texts.map(|text| text.map(String::from)));
 }
 
-/// Adds a line to a file, or removes a file of several; says how many lines were gone with it.
+/// Adds a line to a file, or removes a file of several lines. Returns the number of removed lines, or
+/// `None` after a conflict.
 fn edit(store: &Store, place: &Place, line: usize) -> Option<usize> {
     let current = store.get(place).unwrap();
     let text = current.as_ref().map_or_else(String::new, |current| {
@@ -142,9 +147,8 @@ fn edit(store: &Store, place: &Place, line: usize) -> Option<usize> {
     }
 }
 
-#[test]
-fn of_writers_that_race_none_loses_what_another_wrote_or_removed() {
-    let service = Service::new();
+/// Has writers race, each with its own store, and checks that no line is lost.
+fn race(service: &Service) {
     let place = Place::new("a", "b");
     let (added, removed, names) = (
         AtomicUsize::new(0),
@@ -172,12 +176,57 @@ fn of_writers_that_race_none_loses_what_another_wrote_or_removed() {
 }
 
 #[test]
+fn of_writers_that_race_none_loses_what_another_wrote_or_removed() {
+    race(&Service::new());
+}
+
+#[test]
+fn a_service_without_conditions_is_found_out_before_anything_is_written() {
+    let service = Service::new();
+    service.s3.bucket().unconditional = true;
+    let place = Place::new("a", "rules");
+    let store = service.patient();
+    for _ in 0..2 {
+        let refused = store.put(&place, b"one", &Wanted::Any, NOBODY).unwrap_err();
+        let told = refused.to_string();
+        assert!(told.contains("conditional_writes = false"), "{told}");
+    }
+    assert_eq!(store.get(&place).unwrap(), None);
+    // Reads work without conditions.
+    service.s3.write("here/metrics/rules/b/rules.yaml", "two");
+    let read = store.get(&Place::new("b", "rules")).unwrap().unwrap();
+    assert_eq!(read.text, b"two");
+    // Conditions work from now on, as after an upgrade of the service.
+    service.s3.bucket().unconditional = false;
+    store.put(&place, b"one", &Wanted::Any, NOBODY).unwrap();
+}
+
+#[test]
+fn without_conditions_of_the_service_one_process_decides_races_by_itself() {
+    let mut service = Service::new();
+    service.conditional = false;
+    service.s3.bucket().unconditional = true;
+    race(&service);
+    let (store, place) = (service.patient(), Place::new("c", "rules"));
+    let (one, _) = store.put(&place, b"one", &Wanted::Absent, NOBODY).unwrap();
+    let refused = store.put(&place, b"two", &Wanted::Absent, NOBODY);
+    assert!(matches!(refused, Err(StoreError::Precondition { .. })));
+    let is_one = Wanted::Version(vec![one]);
+    store.delete(&place, &is_one, NOBODY).unwrap();
+    assert_eq!(store.get(&place).unwrap(), None);
+    store
+        .put(&place, b"three", &Wanted::Absent, NOBODY)
+        .unwrap();
+    assert_eq!(store.get(&place).unwrap().unwrap().text, b"three");
+}
+
+#[test]
 fn a_change_whose_answer_is_lost_is_made_once_and_stays_noted() {
     let service = Service::new();
     let store = service.patient();
     let place = Place::new("a", "rules");
     store.put(&place, b"one", &Wanted::Any, NOBODY).unwrap();
-    // Of the note, and of the file.
+    // The answer is lost for the note, or for the file.
     for (at, text) in ["two", "three", "four"].into_iter().enumerate() {
         service.s3.bucket().unanswered = at;
         match store.put(&place, text.as_bytes(), &Wanted::Any, NOBODY) {
@@ -199,11 +248,10 @@ fn a_change_whose_answer_is_lost_is_made_once_and_stays_noted() {
 fn what_others_wrote_is_read_and_what_is_no_file_costs_only_itself() {
     let service = Service::new();
     let store = service.patient();
-    let expr = |_: &str| Ok(Vec::new());
-    let checks = Checks::new(&expr);
+    let checks = Checks::new(&any_expr);
     service.s3.bucket().page = 7;
     for tenant in 0..40 {
-        // As rules-objstore does.
+        // The key that Observatorium's rules-objstore uses.
         let key = format!("here/metrics/rules/t{tenant:02}/rules.yaml");
         service.s3.write(&key, &rule("r"));
     }
@@ -249,14 +297,14 @@ fn what_others_wrote_is_read_and_what_is_no_file_costs_only_itself() {
     );
 }
 
-/// What a service does in the place of an answer.
+/// A fault of the service in place of an answer.
 type Fault = fn() -> Does;
 
 #[test]
 fn a_service_that_is_down_slow_or_talks_nonsense_leaves_what_was_read() {
     let service = Service::new();
-    let (expr, place) = (|_: &str| Ok(Vec::new()), Place::new("a", "rules"));
-    let checks = Checks::new(&expr);
+    let place = Place::new("a", "rules");
+    let checks = Checks::new(&any_expr);
     let store = service.patient();
     store
         .put(&place, rule("r").as_bytes(), &Wanted::Any, NOBODY)

@@ -1,5 +1,5 @@
-//! Requests to the Cloud Controller: with a token that is renewed when it is refused, at the pace that
-//! the platform allows, and lists in pages of which none may be missing.
+//! Requests to the Cloud Controller: with a token that is renewed when it is refused, at the pace
+//! that the platform allows, and complete paged lists.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,34 +18,41 @@ use crate::pace::Pace;
 use crate::resources::{Errors, Included, Info, Page, Pagination, Resource};
 use crate::uaa::Uaa;
 
-/// Objects per page, the most that the API gives.
+/// Objects per page, the most that the API allows.
 const PER_PAGE: usize = 5000;
 /// The most pages of a list.
 const MAX_PAGES: usize = 1000;
-/// The most of an error's text that is shown.
+/// The most characters of an error's text that are shown.
 const MAX_DETAIL: usize = 300;
 
 /// A client of the Cloud Controller.
 #[derive(Debug)]
 pub(crate) struct Api {
     exchange: Exchange,
-    /// Its URL, without a slash at its end.
+    /// The Cloud Controller's URL, without a slash at its end.
     root: String,
-    /// What is added to each query.
+    /// Query string added to each request.
     query: String,
     uaa: Arc<Uaa>,
     pub(crate) pace: Pace,
-    /// The most bytes of a list.
+    /// The most bytes of a list, over all of its pages.
     most: usize,
 }
 
-/// Why there is no answer that could be used.
+/// Failure of a request.
 #[derive(Clone, Debug, Error)]
 #[error("{failure}")]
 pub(crate) struct ApiError {
-    /// The status, if there was one.
+    /// The status of the answer. `None` without an answer.
     pub(crate) status: Option<u16>,
     pub(crate) failure: Failure,
+}
+
+impl ApiError {
+    /// Whether it concerns all requests and not only the object that was requested.
+    pub(crate) fn is_general(&self) -> bool {
+        matches!(self.status, None | Some(401 | 429))
+    }
 }
 
 impl From<Failure> for ApiError {
@@ -57,7 +64,7 @@ impl From<Failure> for ApiError {
     }
 }
 
-/// Everything that a list holds.
+/// A complete list.
 pub(crate) struct List<T> {
     pub(crate) resources: Vec<T>,
     pub(crate) included: Included,
@@ -82,7 +89,7 @@ impl Api {
         }
     }
 
-    /// Reads the rate limit that is published. Not to know it is no failure.
+    /// Reads the rate limit that the platform publishes. A failure is ignored.
     pub(crate) async fn read_limits(&self) {
         let Ok(body) = self.get("/v3/info", self.most).await else {
             return;
@@ -98,9 +105,9 @@ impl Api {
         }
     }
 
-    /// All that a list holds, or nothing: half of it would look like objects that have gone. What
-    /// changes while it is read moves between pages, so that the pages are counted, and read once
-    /// more if they do not add up.
+    /// Reads a complete list, or fails: half of it would look like objects that have gone. Changes
+    /// during the reading move objects between pages; the list is read a second time if its pages
+    /// do not add up to the announced total.
     pub(crate) async fn list<T: Resource>(
         &self,
         path: &str,
@@ -115,12 +122,11 @@ impl Api {
         if found == expected {
             return Ok(list);
         }
-        let text =
-            format!("{path} has {found} objects on its pages and says that there are {expected}");
+        let text = format!("{path} returned {found} objects, but reports {expected} in total");
         Err(Failure::new(Reason::Invalid, text).into())
     }
 
-    /// All pages, each object once, and how many objects the last page says that there are.
+    /// All pages without duplicates, and the total that the last page announces.
     async fn pages<T: Resource>(
         &self,
         path: &str,
@@ -161,7 +167,7 @@ impl Api {
         }
     }
 
-    /// One object.
+    /// Reads a single object.
     pub(crate) async fn one<T: serde::de::DeserializeOwned + Send + 'static>(
         &self,
         path: &str,
@@ -181,7 +187,8 @@ impl Api {
             .map_err(|error| Failure::new(Reason::Invalid, format!("{target}: {error}")))?;
         let token = self.uaa.token().await?;
         match self.ask(&uri, &token.header, most).await {
-            // A token may end in the midst of a list, or with a key that UAA has replaced.
+            // A token may expire in the midst of a list, or be signed with a key that UAA has
+            // rotated.
             Err(ApiError {
                 status: Some(401), ..
             }) => {
@@ -197,7 +204,7 @@ impl Api {
         let wait = self.pace.blocked();
         if !wait.is_zero() {
             let text = format!(
-                "{} asks for a pause: {} s of it are left",
+                "{} limits the rate of requests: next request in {} s",
                 place(uri),
                 wait.as_secs_f64().ceil()
             );
@@ -231,7 +238,7 @@ impl Api {
     }
 }
 
-/// Reads JSON where a large text keeps nobody waiting.
+/// Parses JSON off the workers: a large text takes a while.
 async fn parse<T: serde::de::DeserializeOwned + Send + 'static>(
     path: &str,
     body: Bytes,

@@ -1,4 +1,5 @@
-//! `[discovery.NAME] type = "cloud_foundry"`: which foundation, as whom, and what of it.
+//! `[discovery.NAME] type = "cloud_foundry"`: the foundation, the user who reads it, and the
+//! selectors.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,55 +12,55 @@ keys! {
     /// `[discovery.NAME] type = "cloud_foundry"`.
     #[derive(Clone, Debug)]
     pub struct CloudFoundryConfig {
-        /// URL of the foundation's Cloud Controller. A query in it is added to each request.
+        /// URL of the foundation's Cloud Controller. A query string in it is added to each request.
         pub(crate) api: Endpoint = required("https://api.cf.example"),
         pub(crate) uaa: UaaKeys = include,
-        /// What is a target, each entry with keys of its own; all instances of web processes unless given.
+        /// Selectors of targets, each with keys of its own. By default, all instances of processes of the type `web` are targets.
         pub(crate) select: Vec<SelectKeys> = unset([{ organization = "prod", path = "/metrics" }]),
-        /// How often processes and their instances are read, unless the platform's rate limit asks for less.
+        /// How often processes and their instances are read. Refreshes are further apart where the platform's rate limit requires it.
         pub(crate) refresh_interval: Period = default("15s"),
-        /// How often organizations, spaces, applications and routes are read; at once when a process of an unknown application shows up.
+        /// How often organizations, spaces, applications and routes are read. A process of an unknown application causes an additional read at once.
         pub(crate) metadata_interval: Period = default("1m"),
-        /// Most percent of the rate limit that the platform publishes (`/v3/info`, `X-RateLimit-Limit`) that may be used.
+        /// Maximum share, in percent, of the rate limit that the platform publishes (`/v3/info`, `X-RateLimit-Limit`), from 1 to 100.
         pub(crate) rate_limit_share: u16 = default(50),
-        /// Where the platform does not list the states of instances with its processes: most processes of which they are asked for per refresh, those that changed first. Of the others, what was heard last holds.
+        /// Maximum number of requests per refresh for the states of instances, one per process, on platforms that do not list the states with the processes. No more are sent than the rate limit allows without delaying the next refresh, but at least one. New and changed processes come first, then those with the oldest states; the others keep their last known states, and so do those whose states cannot be read. Requests for `service_credentials`, one per binding, have the same maximum.
         pub(crate) max_stats_requests: usize = default(50),
-        /// How often the processor, memory and disk that instances use are measured, for sources that report them: a request per process, at most `max_stats_requests` per refresh, and within the rate limit. Not at all unless given.
+        /// How often the processor, memory and disk usage of instances is measured, for sources that report it. Takes one request per process, at most `max_stats_requests` per refresh and no more than the rate limit allows without delaying the next refresh. Unset, usage is not measured.
         pub(crate) stats_interval: Option<Period> = unset("1m"),
-        /// Longest time for the answer to one request.
+        /// Maximum time for a request, until its answer is complete.
         pub(crate) timeout: Period = default("20s"),
-        /// TLS towards Cloud Controller and UAA.
+        /// TLS settings for the connections to Cloud Controller and UAA.
         pub(crate) tls: ClientTls = table,
         pub(crate) proxy: ProxyKeys = include,
-        /// Longest time for making a connection.
+        /// Maximum time to establish a connection.
         pub(crate) connect_timeout: Period = default("5s"),
-        /// Age from which on a connection is not used for a further request, so that a changed DNS record is followed.
+        /// Age after which a connection gets no further requests, so that changed DNS records take effect.
         pub(crate) max_connection_age: Period = default("5m"),
         pub(crate) limits: LimitKeys = include,
     }
 }
 
 keys! {
-    /// Who asks the platform.
+    /// Credentials towards the platform's UAA.
     #[derive(Clone, Debug)]
     pub struct UaaKeys {
-        /// How a token is got: `password`, `client_credentials`, `refresh_token` or `passcode`.
+        /// OAuth 2.0 grant by which a token is obtained: `password`, `client_credentials`, `refresh_token` or `passcode`.
         pub(crate) grant: Grant = default("password"),
-        /// User; one who may read what is selected, such as a space auditor.
+        /// Name of a user who may read the selected applications, such as a space auditor.
         pub(crate) username: Option<String> = suggested("metrifold"),
-        /// The user's password. Either this or `password_file` must be set with `grant = "password"`.
+        /// The user's password. With `grant = "password"`, either this or `password_file` must be set.
         pub(crate) password: Option<Secret> = suggested("${CF_PASSWORD:-change-me}"),
-        /// File with the password, instead of `password`; white space at its end is ignored.
+        /// File with the password, instead of `password`. Trailing white space is ignored.
         pub(crate) password_file: Option<PathBuf> = unset("/etc/metrifold/cf-password"),
-        /// Identity provider that the user belongs to, such as `ldap`; UAA finds it unless given.
+        /// Identity provider of the user, such as `ldap`. Unset, UAA determines it.
         pub(crate) origin: Option<String> = unset("ldap"),
-        /// One-time passcode for `grant = "passcode"`; it is spent once, and a refresh token takes its place.
+        /// One-time passcode for `grant = "passcode"`. It is used once, to obtain a refresh token.
         pub(crate) passcode: Option<Secret> = unset("${CF_PASSCODE}"),
-        /// File with a refresh token; each that UAA gives in its place is written to it. Needed with `grant = "refresh_token"`, and with `passcode` to outlive a restart.
+        /// File with a refresh token; each new one that UAA issues is written to it. Required with `grant = "refresh_token"`, and with `passcode` if logins are to survive a restart.
         pub(crate) refresh_token_file: Option<PathBuf> = unset("/var/lib/metrifold/cf-refresh-token"),
-        /// Client of UAA.
+        /// ID of the OAuth 2.0 client.
         pub(crate) client_id: String = default("cf"),
-        /// The client's secret. `cf` has none.
+        /// Secret of the client. The client `cf` has none.
         pub(crate) client_secret: Option<Secret> = unset("${CF_CLIENT_SECRET}"),
         /// File with the client's secret, instead of `client_secret`.
         pub(crate) client_secret_file: Option<PathBuf> = unset("/etc/metrifold/cf-client-secret"),
@@ -67,73 +68,75 @@ keys! {
 }
 
 words! {
-    /// How a token is got.
+    /// Grants that yield a token.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Grant {
-        /// A user and a password, perhaps of an identity provider.
+        /// A user and a password, possibly of an external identity provider.
         Password = "password",
         /// A client and its secret.
         ClientCredentials = "client_credentials",
-        /// A refresh token that somebody got before.
+        /// A refresh token from an earlier login.
         RefreshToken = "refresh_token",
-        /// A passcode that a user was shown after signing in.
+        /// A one-time passcode that a user gets after signing in.
         Passcode = "passcode",
     }
 }
 
 keys! {
-    /// Which instances are targets, and how they are reached.
+    /// A selector of targets, and how they are reached.
     #[derive(Clone, Debug)]
     pub struct SelectKeys {
-        /// Name of this entry in `__meta_cf_selector` and in messages; its place in the list unless given.
+        /// Name of this selector in `__meta_cf_selector` and in messages; by default, its position in the list.
         pub(crate) name: Option<String> = unset("spring"),
-        /// Names of organizations, in any case; all unless given.
+        /// Names of organizations, case-insensitive; by default, all.
         pub(crate) organization: OneOrMany<String> = unset("prod"),
-        /// Pattern that an organization's whole name must match, in any case.
+        /// Regular expression that must match the whole name of an organization, case-insensitive.
         pub(crate) organization_regex: Option<String> = unset("prod-.*"),
         /// GUIDs of organizations.
         pub(crate) organization_guid: OneOrMany<String> = unset("6e1ca5aa-55f1-4110-a97f-1f3473e771b9"),
-        /// Names of spaces, in any case; all unless given.
+        /// Names of spaces, case-insensitive; by default, all.
         pub(crate) space: OneOrMany<String> = unset("live"),
-        /// Pattern that a space's whole name must match, in any case.
+        /// Regular expression that must match the whole name of a space, case-insensitive.
         pub(crate) space_regex: Option<String> = unset("live|canary"),
         /// GUIDs of spaces.
         pub(crate) space_guid: OneOrMany<String> = unset("885735b5-aea4-4cf5-8e44-961af0e41920"),
-        /// Names of applications, in any case; all unless given.
+        /// Names of applications, case-insensitive; by default, all.
         pub(crate) application: OneOrMany<String> = unset("shop"),
-        /// Pattern that an application's whole name must match, in any case.
+        /// Regular expression that must match the whole name of an application, case-insensitive.
         pub(crate) application_regex: Option<String> = unset("shop-.*"),
         /// GUIDs of applications.
         pub(crate) application_guid: OneOrMany<String> = unset("1cb006ee-fb05-47e1-b541-c34179ddc446"),
-        /// Cloud Foundry's label selector, such as `env=prod,tier in (a,b),!legacy`.
+        /// Cloud Foundry label selector for applications, such as `env=prod,tier in (a,b),!legacy`.
         pub(crate) label_selector: Option<String> = unset("metrics=true"),
-        /// Names of service instances of which an application must be bound to one.
+        /// Names of service instances. Only applications that are bound to at least one of them are selected.
         pub(crate) bound_service: OneOrMany<String> = unset("metrics"),
-        /// Prefixes of annotations that say more of an application: `scrape` (`"false"` leaves it out), `path`, `port`, `scheme`, `scrape_interval` and `scrape_timeout` behind one of them.
+        /// Prefixes of application annotations that are read: `scrape` (`"false"` excludes the application), `path`, `port`, `scheme`, `scrape_interval` and `scrape_timeout`, each after one of the prefixes.
         pub(crate) annotations: OneOrMany<String> = unset("prometheus.io/"),
-        /// Whether only applications are taken whose annotation `scrape` is `"true"`.
+        /// Select only applications whose annotation `scrape` is `"true"`.
         pub(crate) opt_in: bool = default(false),
-        /// Types of processes.
+        /// Types of processes whose instances are targets.
         pub(crate) processes: Vec<String> = default(["web"]),
-        /// Path that is scraped, or several.
+        /// Path to scrape, or a list of paths.
         pub(crate) path: OneOrMany<String> = default("/metrics"),
-        /// Protocol towards the router. Internal routes are always reached by HTTP.
+        /// Protocol for requests to the router. Internal routes always use HTTP.
         pub(crate) protocol: Protocol = default("https"),
-        /// Port of the router, where it is not the protocol's own.
+        /// Port of the router, if it is not the protocol's default.
         pub(crate) router_port: Option<u16> = unset(8443),
-        /// Port of the application: internal routes are reached at it, and of the external ones, those that lead to it are preferred. Unset, that of the route, or 8080.
+        /// Port of the application. Internal routes are reached at this port. Of external routes, those that lead to it are preferred, and without any, the others are used all the same, as in Promregator. Unset, the port of the route is used, or 8080.
         pub(crate) port: Option<u16> = unset(8080),
-        /// Which routes may be used: `any`, `external` or `internal`.
+        /// Kinds of routes that may be used: `any`, `external` or `internal`.
         pub(crate) routes: RouteKind = default("any"),
-        /// Patterns of routes (host, domain and path, compared as written). The first pattern that some route matches says which is used; without a match it is the first route.
+        /// Regular expressions for routes (host, domain and path, as written), in order of preference. The first one that matches a route of the application decides; if none matches, the first route is used.
         pub(crate) preferred_routes: Vec<String> = unset([".*\\.cf\\.example"]),
-        /// Name of the credentials that are shown to the application, one of those of the component that scrapes.
+        /// Name of the credentials that are sent to the application, one of the `authenticators` of the scraping component.
         pub(crate) authenticator: Option<String> = unset("xsuaa"),
-        /// How often it is scraped, if not as the component that scrapes says.
+        /// Name of a service instance: each application is scraped with the credentials of its own binding to that, user name and password or those of a UAA client. Applications without a binding are left out. The provider's user must be a space developer, since auditors cannot read credentials.
+        pub(crate) service_credentials: Option<String> = unset("metrics-login"),
+        /// Scrape interval of these targets, instead of that of the scraping component.
         pub(crate) interval: Option<Period> = unset("30s"),
-        /// Longest time for a scrape, if not as the component that scrapes says.
+        /// Scrape timeout of these targets, instead of that of the scraping component.
         pub(crate) scrape_timeout: Option<Period> = unset("10s"),
-        /// Further labels of these targets.
+        /// Labels to add to these targets.
         pub(crate) labels: BTreeMap<String, String> = unset({ team = "shop" }),
     }
 }
@@ -150,14 +153,14 @@ words! {
 }
 
 words! {
-    /// Which routes may be used.
+    /// Kinds of routes that may be used.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum RouteKind {
-        /// The first, whichever it is.
+        /// The first route of either kind.
         Any = "any",
-        /// Those that lead through the router.
+        /// Routes through the router.
         External = "external",
-        /// Those of internal domains, which lead to an instance directly.
+        /// Routes of internal domains, which lead to an instance directly.
         Internal = "internal",
     }
 }
@@ -180,14 +183,14 @@ impl UaaKeys {
         SecretFrom::new(self.password.as_ref(), self.password_file.as_deref())
     }
 
-    /// The client's secret, if it has one.
+    /// The client's secret, if one is configured.
     pub(crate) fn client_secret(&self) -> Option<SecretFrom<'_>> {
         let file = self.client_secret_file.as_deref();
         let any = self.client_secret.is_some() || file.is_some();
         any.then(|| SecretFrom::new(self.client_secret.as_ref(), file))
     }
 
-    /// Reports what is wrong with them, at their keys.
+    /// Reports missing and contradicting keys.
     pub(crate) fn validate(&self, problems: &mut Problems) {
         let keys = ["password", "password_file"];
         match self.grant {

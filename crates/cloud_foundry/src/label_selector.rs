@@ -1,8 +1,8 @@
-//! Cloud Foundry's label selectors: requirements that all have to hold, separated by commas.
+//! Cloud Foundry's label selectors: requirements separated by commas, all of which must hold.
 
 use std::collections::BTreeMap;
 
-/// A selector that was read.
+/// A parsed selector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LabelSelector(Vec<Requirement>);
 
@@ -21,7 +21,7 @@ impl LabelSelector {
         Ok(Self(requirements?))
     }
 
-    /// Whether labels meet all requirements.
+    /// Whether the labels meet all requirements.
     pub(crate) fn matches(&self, labels: &BTreeMap<String, Option<String>>) -> bool {
         let value = |key: &str| labels.get(key).map(|it| it.as_deref().unwrap_or_default());
         self.0.iter().all(|requirement| match requirement {
@@ -30,7 +30,7 @@ impl LabelSelector {
             Requirement::In(key, values) => {
                 value(key).is_some_and(|it| values.iter().any(|value| value == it))
             }
-            // As in Kubernetes, what lacks the label has none of the values.
+            // As in Kubernetes, an object without the label passes `notin`.
             Requirement::NotIn(key, values) => {
                 value(key).is_none_or(|it| values.iter().all(|value| value != it))
             }
@@ -38,16 +38,16 @@ impl LabelSelector {
     }
 }
 
-/// The requirements: commas within parentheses do not separate them.
+/// Splits a selector into its requirements, at commas outside of parentheses.
 fn split(text: &str) -> Result<Vec<&str>, String> {
     let mut parts = Vec::new();
     let mut inside = false;
     let mut start = 0;
     for (at, c) in text.char_indices() {
         match c {
-            '(' if inside => return Err("a parenthesis is opened within another".to_owned()),
+            '(' if inside => return Err("parentheses must not be nested".to_owned()),
             '(' => inside = true,
-            ')' if !inside => return Err("a parenthesis is closed that is not open".to_owned()),
+            ')' if !inside => return Err("a closing parenthesis has no opening one".to_owned()),
             ')' => inside = false,
             ',' if !inside => {
                 parts.push(&text[start..at]);
@@ -75,7 +75,7 @@ fn requirement(text: &str) -> Result<Requirement, String> {
             .ok_or_else(|| format!("{text:?} is not KEY in (VALUE, ...)"))?;
         let list = list
             .strip_suffix(')')
-            .ok_or_else(|| format!("{text:?} goes on behind its parenthesis"))?;
+            .ok_or_else(|| format!("{text:?} has text after its closing parenthesis"))?;
         let values: Result<Vec<_>, _> = list.split(',').map(value_of).collect();
         return match word {
             "in" => Ok(Requirement::In(key_of(key)?, values?)),

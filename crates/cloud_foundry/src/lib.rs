@@ -1,11 +1,12 @@
-//! What Cloud Foundry runs, as targets: UAA, the Cloud Controller's API, selection; and what a
-//! configuration of Promregator becomes. Knows no plane and no component.
+//! Discovery of instances on Cloud Foundry: UAA, the Cloud Controller's API, selectors; and the
+//! conversion of Promregator's configuration. Knows no plane and no component.
 //!
-//! [`CloudFoundryConfig`] is `[discovery.NAME] type = "cloud_foundry"`: one foundation. A reader reads it
-//! in a few large requests, with a client of the API that shows tokens of UAA and keeps to the rate that
-//! the platform publishes. Selectors say which of its instances are targets, and where each is reached.
+//! [`CloudFoundryConfig`] is `[discovery.NAME] type = "cloud_foundry"`: one foundation. A reader
+//! reads it in a few large requests, with a client of the API that uses tokens of UAA and respects
+//! the published rate limit. Selectors pick the instances that become targets, and the route to
+//! each.
 #![warn(unreachable_pub)]
-// Tests may do all of this.
+// Tests may use all of these.
 #![cfg_attr(
     not(test),
     warn(
@@ -19,7 +20,9 @@
 )]
 
 mod api;
+mod bound;
 mod config;
+mod facts;
 mod label_selector;
 mod metadata;
 mod pace;
@@ -28,10 +31,14 @@ mod provider;
 mod reader;
 mod resources;
 mod route;
+mod route_services;
 mod select;
 mod targets;
+mod tell_apart;
 mod uaa;
 mod usage;
 
+pub use bound::Bound;
 pub use config::CloudFoundryConfig;
+pub use facts::{Bindings, Facts};
 pub use usage::{GAUGES, Usages};

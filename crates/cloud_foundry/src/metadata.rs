@@ -1,15 +1,16 @@
-//! What changes seldom of a foundation: applications with their spaces and organizations, and routes.
+//! The slowly changing part of a foundation: applications with their spaces and organizations, and
+//! routes.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::resources::{self, Destination};
 
-/// An application and where it belongs.
+/// An application with its space and organization.
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) guid: String,
     pub(crate) name: String,
-    /// Whether it is to run.
+    /// Whether its desired state is started.
     pub(crate) started: bool,
     pub(crate) space: Named,
     pub(crate) organization: Named,
@@ -24,32 +25,35 @@ pub(crate) struct Named {
     pub(crate) name: String,
 }
 
-/// A route and what it leads to.
+/// A route and its destinations.
 pub(crate) struct Route {
     pub(crate) guid: String,
     pub(crate) url: String,
     pub(crate) is_internal: bool,
-    /// Whether requests go through a route service. It gets them first, and what it sends on has lost
-    /// the header that names an instance.
+    /// Whether the route has a route service. That gets requests first, and drops the header that
+    /// selects an instance.
     pub(crate) has_service: bool,
     pub(crate) destinations: Vec<Destination>,
 }
 
-/// What changes seldom.
+/// The slowly changing part of a foundation.
 #[derive(Default)]
 pub(crate) struct Metadata {
-    /// In the order in which the platform lists them.
+    /// In the order of the platform's list.
     pub(crate) apps: Vec<App>,
-    /// The places of routes by application.
+    /// Indexes of routes by application.
     routes_of: HashMap<String, Vec<usize>>,
     routes: Vec<Route>,
-    /// Applications by the service instances that they are bound to, of those that were asked for.
-    bound: HashMap<String, HashSet<String>>,
+    /// Whether the user sees any route, of these applications or of others.
+    pub(crate) sees_routes: bool,
+    /// For each service instance that a selector names, the applications bound to it, with the GUIDs
+    /// of the bindings.
+    bound: HashMap<String, HashMap<String, String>>,
 }
 
 impl Metadata {
-    /// Applications with names for their spaces and organizations. One whose space or organization
-    /// may not be seen has none.
+    /// Joins applications with their spaces and organizations. A space or organization that the
+    /// user may not see has an empty name.
     pub(crate) fn new(
         apps: Vec<resources::App>,
         spaces: Vec<resources::Space>,
@@ -91,7 +95,7 @@ impl Metadata {
         }
     }
 
-    /// Adds routes. Those of protocols other than HTTP lead to no instance that could be chosen.
+    /// Adds routes. Routes of TCP are skipped, since they cannot select an instance.
     pub(crate) fn add_routes(
         &mut self,
         routes: Vec<resources::Route>,
@@ -123,22 +127,35 @@ impl Metadata {
         }
     }
 
-    /// Adds which applications are bound to a service instance.
+    /// Adds the applications that are bound to a service instance.
     pub(crate) fn add_bindings(&mut self, service: &str, bindings: Vec<resources::Binding>) {
-        let apps = bindings.iter();
-        let apps = apps.filter_map(|it| it.relationships.app.as_ref());
-        let apps = apps.map(|app| app.guid().to_owned()).collect();
-        self.bound.insert(service.to_owned(), apps);
+        let bindings = bindings.into_iter().filter_map(|it| {
+            let app = it.relationships.app.as_ref()?.guid().to_owned();
+            Some((app, it.guid))
+        });
+        // The list begins with the oldest: the newest binding of an application stays.
+        self.bound.insert(service.to_owned(), bindings.collect());
     }
 
-    /// The routes of an application, in the order in which the platform lists them.
+    /// The routes of an application, in the order of the platform's list.
     pub(crate) fn routes(&self, app: &str) -> impl Iterator<Item = &Route> {
         let places = self.routes_of.get(app).into_iter().flatten();
         places.map(|place| &self.routes[*place])
     }
 
-    /// Whether an application is bound to a service instance of this name.
+    /// Whether any application is bound to a service instance with this name.
+    pub(crate) fn has_bindings(&self, service: &str) -> bool {
+        self.bound.get(service).is_some_and(|it| !it.is_empty())
+    }
+
+    /// Whether an application is bound to a service instance with this name.
     pub(crate) fn is_bound(&self, app: &str, service: &str) -> bool {
-        self.bound.get(service).is_some_and(|it| it.contains(app))
+        self.binding(app, service).is_some()
+    }
+
+    /// GUID of the binding of an application to a service instance with this name.
+    pub(crate) fn binding(&self, app: &str, service: &str) -> Option<&str> {
+        let binding = self.bound.get(service)?.get(app)?;
+        Some(binding)
     }
 }

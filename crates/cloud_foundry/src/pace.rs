@@ -1,5 +1,5 @@
-//! How often the platform may be asked: by the limit that it publishes, by what it says is left of
-//! it, and not at all while it asks for a pause.
+//! Pace of requests: bounded by the published rate limit, by what the platform says is left of it,
+//! and stopped while the platform asks for a pause.
 
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,35 +10,35 @@ use tokio::time::Instant;
 
 use metrifold_base::locked;
 
-/// The pause where the platform asks for one without saying how long.
+/// Pause when the platform asks for one without a duration.
 const UNSAID: Duration = Duration::from_secs(30);
-/// The longest pause that the platform can ask for.
+/// Longest pause that the platform can ask for.
 const LONGEST: Duration = Duration::from_secs(3600);
-/// The longest that a refresh is put off because little is left of the limit. What is left is
-/// published in coarse steps, and whoever exceeds the limit is told so.
+/// Longest delay of a refresh because little of the limit is left. The remainder is published in
+/// coarse steps, and a client beyond the limit is told so.
 const STRETCH: Duration = Duration::from_secs(120);
 
-/// What is known of the platform's limit.
+/// State of the platform's rate limit.
 #[derive(Debug)]
 pub(crate) struct Pace {
-    /// How much of the limit may be used, from 0 to 1.
+    /// Share of the limit that may be used, from 0 to 1.
     share: f64,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Requests in a window, by `/v3/info`, or by a header and that window.
+    /// Requests per window, from `/v3/info` or a header.
     limit: Option<f64>,
     window: Option<Duration>,
-    /// What is left, and until when.
+    /// Remaining requests, and the time at which they are reset.
     left: Option<(f64, SystemTime)>,
     blocked: Option<Instant>,
     requests: u64,
 }
 
 impl Pace {
-    /// Up to so many percent of the limit may be used.
+    /// A pace that uses up to `percent` of the limit.
     pub(crate) fn new(percent: u16) -> Self {
         Self {
             share: f64::from(percent) / 100.0,
@@ -46,14 +46,14 @@ impl Pace {
         }
     }
 
-    /// Notes the limit that `/v3/info` publishes.
+    /// Records the limit from `/v3/info`.
     pub(crate) fn publish(&self, limit: u64, window: Duration) {
         let mut state = locked(&self.state);
         state.limit = Some(limit as f64);
         state.window = Some(window);
     }
 
-    /// Notes a request and what its answer says.
+    /// Records a request and the limits in its answer's headers.
     pub(crate) fn answered(&self, status: StatusCode, headers: &HeaderMap) {
         let number = |name: &str| -> Option<f64> {
             let value = headers.get(name)?.to_str().ok()?.parse().ok()?;
@@ -83,7 +83,7 @@ impl Pace {
         }
     }
 
-    /// How long nothing may be asked.
+    /// Time for which no requests may be sent.
     pub(crate) fn blocked(&self) -> Duration {
         let blocked = locked(&self.state).blocked;
         blocked.map_or(Duration::ZERO, |until| {
@@ -91,30 +91,40 @@ impl Pace {
         })
     }
 
-    /// How many requests have been answered.
+    /// Number of answered requests.
     pub(crate) fn requests(&self) -> u64 {
         locked(&self.state).requests
     }
 
-    /// The shortest time from one refresh of so many requests to the next.
+    /// Shortest time between two refreshes that take this number of requests.
     pub(crate) fn pause(&self, requests: u64) -> Duration {
-        let (fair, left) = {
-            let state = locked(&self.state);
-            let requests = requests as f64;
-            let fair = match (state.limit, state.window) {
-                (Some(limit), Some(window)) => {
-                    window.as_secs_f64() * requests / (limit * self.share).max(1.0)
-                }
-                _ => 0.0,
-            };
-            let left = state.left.map_or(0.0, |(left, reset)| {
-                let time = reset.duration_since(SystemTime::now()).unwrap_or_default();
-                time.as_secs_f64() * requests / (left * self.share).max(1.0)
-            });
-            (fair, left.min(STRETCH.as_secs_f64()))
+        let requests = requests as f64;
+        let (fair, left) = self.seconds_per_request();
+        let left = (left * requests).min(STRETCH.as_secs_f64());
+        let pause = (fair * requests).max(left).min(LONGEST.as_secs_f64());
+        Duration::from_secs_f64(pause).max(self.blocked())
+    }
+
+    /// Number of requests that a refresh may take without delaying the next one beyond this
+    /// interval.
+    pub(crate) fn allowance(&self, interval: Duration) -> u64 {
+        let (fair, left) = self.seconds_per_request();
+        // A cast saturates: without a limit, the quotient is infinite.
+        (interval.as_secs_f64() / fair.max(left)) as u64
+    }
+
+    /// Seconds that each request takes of the limit, and of what is left of it.
+    fn seconds_per_request(&self) -> (f64, f64) {
+        let state = locked(&self.state);
+        let fair = match (state.limit, state.window) {
+            (Some(limit), Some(window)) => window.as_secs_f64() / (limit * self.share).max(1.0),
+            _ => 0.0,
         };
-        let pause = Duration::from_secs_f64(fair.max(left).min(LONGEST.as_secs_f64()));
-        pause.max(self.blocked())
+        let left = state.left.map_or(0.0, |(left, reset)| {
+            let time = reset.duration_since(SystemTime::now()).unwrap_or_default();
+            time.as_secs_f64() / (left * self.share).max(1.0)
+        });
+        (fair, left)
     }
 }
 
@@ -134,8 +144,21 @@ mod tests {
         let pace = Pace::new(50);
         assert_eq!(pace.pause(4), Duration::ZERO);
         pace.publish(100, Duration::from_secs(1000));
-        // 50 requests in 1000 s are 20 s for each.
+        // 50 requests in 1000 s are one every 20 s.
         assert_eq!(pace.pause(4), Duration::from_secs(80));
+    }
+
+    #[test]
+    fn as_many_requests_are_allowed_as_fit_into_an_interval() {
+        let pace = Pace::new(50);
+        let interval = Duration::from_secs(15);
+        assert_eq!(pace.allowance(interval), u64::MAX);
+        // 1000 requests in 1800 s are one every 1.8 s.
+        pace.publish(2000, Duration::from_secs(1800));
+        assert_eq!(pace.allowance(interval), 8);
+        assert!(pace.pause(8) <= interval);
+        assert!(pace.pause(9) > interval);
+        assert_eq!(pace.allowance(Duration::from_secs(1)), 0);
     }
 
     #[test]
@@ -153,7 +176,7 @@ mod tests {
         pace.answered(StatusCode::OK, &said(100));
         let pause = pace.pause(4).as_secs();
         assert!((35..=40).contains(&pause), "{pause}");
-        // Nothing is left, as far as the coarse number says.
+        // Nothing is left, according to the coarse number.
         pace.answered(StatusCode::OK, &said(0));
         assert_eq!(pace.pause(4), STRETCH);
     }

@@ -1,5 +1,5 @@
-//! What a configuration of Promregator becomes: TOML with the same selectors, credentials and
-//! addresses, and what of it has no counterpart.
+//! Conversion of Promregator's configuration: TOML with the same selectors, credentials and
+//! addresses, and notes on everything without a counterpart.
 
 mod cipher;
 mod document;
@@ -7,26 +7,26 @@ mod write;
 
 use std::fmt;
 
-pub use cipher::decrypt;
+pub(crate) use cipher::decrypt;
 
 use document::Document;
 use write::Writer;
 
-/// A configuration that was converted.
+/// A converted configuration.
 #[derive(Clone, Debug)]
 pub struct Converted {
-    /// The configuration of Metrifold. It holds the secrets that stood in the other.
+    /// The configuration of Metrifold. It contains the secrets of the original.
     pub toml: String,
-    /// What has no counterpart, or another meaning.
+    /// Notes on keys without a counterpart, or with another meaning.
     pub notes: Vec<String>,
 }
 
-/// Something for which nothing can be converted.
+/// An error in the configuration of Promregator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong {
-    /// The key, as Promregator writes it; empty for the whole file.
+    /// The key in Promregator's spelling; empty for the whole file.
     pub key: String,
-    /// What is wrong with it.
+    /// Description of the error.
     pub what: String,
 }
 
@@ -39,12 +39,12 @@ impl fmt::Display for Wrong {
     }
 }
 
-/// Converts a file. What others, such as Prometheus, have written into it is passed over. `key` opens
-/// values that begin with `{cipher}`.
+/// Converts a file. Keys of other programs, such as Prometheus, are skipped. `key` decrypts values
+/// that begin with `{cipher}`.
 ///
 /// # Errors
 ///
-/// Says everything that is wrong with it.
+/// Fails with all errors of the file.
 pub fn convert(text: &str, key: Option<&str>) -> Result<Converted, Vec<Wrong>> {
     let document = Document::read(text).map_err(|what| {
         let key = String::new();

@@ -1,4 +1,4 @@
-//! The provider: reads its foundation again and again, and tells what selectors find in it.
+//! The provider: it reads its foundation at an interval and reports what the selectors find in it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,13 +16,15 @@ use metrifold_http::place;
 
 use crate::api::Api;
 use crate::config::{CloudFoundryConfig, SelectKeys};
+use crate::facts::Facts;
 use crate::pace::Pace;
 use crate::reader::{Foundation, Reader};
 use crate::select::Selector;
-use crate::targets::Finder;
+use crate::targets::{Finder, Found};
+use crate::tell_apart::tell_apart;
 use crate::uaa::Uaa;
 
-/// The shortest pause between refreshes that somebody asks for.
+/// Shortest pause before a refresh on request.
 const NUDGED: Duration = Duration::from_secs(2);
 /// The most selectors of a provider.
 const MAX_SELECTORS: usize = 1000;
@@ -30,7 +32,7 @@ const MAX_SELECTORS: usize = 1000;
 inventory::submit! {
     ProviderInfo {
         name: "cloud_foundry",
-        summary: "instances of applications that a Cloud Foundry foundation runs",
+        summary: "instances of the applications of a Cloud Foundry foundation",
         keys: CloudFoundryConfig::ENTRIES,
     }
 }
@@ -42,7 +44,7 @@ impl ProviderConfig for CloudFoundryConfig {
     }
 
     fn on_empty(&self) -> OnEmpty {
-        // The provider itself tells nothing found from nothing running.
+        // `tell` itself distinguishes nothing found from nothing running.
         OnEmpty::Take
     }
 
@@ -51,7 +53,7 @@ impl ProviderConfig for CloudFoundryConfig {
     }
 
     fn files(&self) -> Vec<&Path> {
-        // Not the refresh token's, which is written here.
+        // Without the refresh token's file, which the provider writes itself.
         let uaa = [&self.uaa.password_file, &self.uaa.client_secret_file];
         let uaa = uaa.into_iter().flatten().map(PathBuf::as_path);
         let tls = self.tls.files().chain(self.proxy.files());
@@ -68,7 +70,7 @@ impl ProviderConfig for CloudFoundryConfig {
             Selector::compile(select, at, problems);
             if let Some(name) = &select.name {
                 if names.contains(&name) {
-                    let what = format!("{name:?} is the name of an entry before");
+                    let what = format!("{name:?} is already the name of another entry");
                     problems.at(format!("select[{at}].name"), what);
                 }
                 names.push(name);
@@ -109,7 +111,7 @@ impl ProviderConfig for CloudFoundryConfig {
 }
 
 impl CloudFoundryConfig {
-    /// The selectors: one that takes everything if none is given.
+    /// The selectors; without any, one that selects everything.
     fn selectors(&self) -> Result<Vec<Selector>, BuildError> {
         let everything = [defaults::<SelectKeys>()];
         let given = match self.select.is_empty() {
@@ -129,12 +131,12 @@ impl CloudFoundryConfig {
     }
 }
 
-/// A foundation that is read.
+/// A provider of one foundation.
 struct CloudFoundry {
     api: Arc<Api>,
     reader: Reader,
     selectors: Arc<[Selector]>,
-    /// Its URL, as targets bear it.
+    /// URL of the foundation, as in the targets' labels.
     url: Arc<str>,
     interval: Duration,
     on_empty: OnEmpty,
@@ -159,6 +161,7 @@ impl CloudFoundry {
         let reader = Reader::new(
             api.clone(),
             selectors.clone(),
+            config.refresh_interval.0,
             config.metadata_interval.0,
             config.max_stats_requests,
             config.stats_interval.map(|it| it.0),
@@ -173,13 +176,23 @@ impl CloudFoundry {
         })
     }
 
-    async fn refresh(&mut self, feed: &Feed) -> Result<(), RunError> {
+    /// Reads the foundation and reports what is found. `facts` are shared with the first answer: those
+    /// of a predecessor hold until then.
+    async fn refresh(&mut self, feed: &Feed, facts: &mut Option<Facts>) -> Result<(), RunError> {
         let read = self.reader.read().await;
         let read = read.map(Arc::new);
+        if read.is_ok()
+            && let Some(facts) = facts.take()
+        {
+            feed.share(Arc::new(facts));
+        }
         let foundation = read.as_ref().ok().cloned();
         let (selectors, url, on_empty) = (self.selectors.clone(), self.url.clone(), self.on_empty);
+        if let Some(failure) = self.reader.states_failed() {
+            feed.part_failed("states of instances", failure);
+        }
         let feed = feed.clone();
-        // Many targets take a while to be made and compared.
+        // Off the workers: making and comparing many targets takes a while.
         let told = tokio::task::spawn_blocking(move || match read {
             Ok(foundation) => tell(&feed, &foundation, &selectors, &url, on_empty),
             Err(failure) => {
@@ -198,13 +211,11 @@ impl CloudFoundry {
 impl Provider for CloudFoundry {
     fn run(mut self: Box<Self>, feed: Feed) -> BoxFuture<Result<(), RunError>> {
         Box::pin(async move {
-            if let Some(usages) = self.reader.usages() {
-                feed.share(usages);
-            }
+            let mut facts = Some(self.reader.facts());
             loop {
                 let started = Instant::now();
                 let before = self.api.pace.requests();
-                self.refresh(&feed).await?;
+                self.refresh(&feed, &mut facts).await?;
                 let requests = self.api.pace.requests() - before;
                 let interval = self.interval.max(self.api.pace.pause(requests));
                 let allowed = tokio::time::sleep(self.api.pace.blocked().max(NUDGED));
@@ -220,9 +231,9 @@ impl Provider for CloudFoundry {
     }
 }
 
-/// Tells what each selector finds. Where none of the applications can be seen any more of which there
-/// were targets, or no process although some are started, that is taken for lost permission and not
-/// for an answer; that none of them runs is one.
+/// Reports what each selector finds. If targets were known and no application of theirs can be seen
+/// any more, or nothing of a kind that started applications have, such as processes, that is treated
+/// as lost permission and not as an answer. Applications of which none runs are an answer.
 fn tell(
     feed: &Feed,
     foundation: &Foundation,
@@ -232,18 +243,14 @@ fn tell(
 ) {
     let mut finder = Finder::new(url, foundation);
     let mut answers = Vec::with_capacity(selectors.len());
-    for selector in selectors {
-        let found = finder.find(selector);
-        let known = feed.known(&selector.name);
-        let unseen = match found.apps {
-            0 => Some("no application matches"),
-            // A started application has processes, whatever becomes of its instances.
-            _ if found.started > 0 && foundation.has_no_processes() => Some("no process is listed"),
-            _ => None,
-        };
+    let mut all: Vec<Found> = selectors.iter().map(|it| finder.find(it)).collect();
+    tell_apart(&mut all);
+    for (selector, found) in selectors.iter().zip(all) {
+        let known = feed.known(&selector.name).len();
+        let unseen = unseen(selector, &found, foundation);
         let answer = match unseen {
             Some(what) if known > 0 && on_empty == OnEmpty::Keep => {
-                let text = format!("{what}, and {known} targets were known: they stay");
+                let text = format!("{what}: keeping the {known} targets known so far");
                 Err(Failure::new(Reason::Empty, text))
             }
             _ => Ok(found.targets),
@@ -255,4 +262,25 @@ fn tell(
     }
     feed.leave_out(finder.left_out);
     feed.all(answers);
+}
+
+/// Says which empty list, if any, leaves a selector without targets.
+fn unseen(selector: &Selector, found: &Found, foundation: &Foundation) -> Option<String> {
+    if found.apps == 0 {
+        return Some("no application matches".to_owned());
+    }
+    if found.started == 0 {
+        return None;
+    }
+    let metadata = &foundation.metadata;
+    let service = selector.service_credentials.as_ref();
+    let unbound = service.filter(|it| !metadata.has_bindings(it));
+    // A started application has processes, whatever the state of its instances.
+    if foundation.has_no_processes() {
+        Some("no process is listed".to_owned())
+    } else if !metadata.sees_routes {
+        Some("no route is listed".to_owned())
+    } else {
+        unbound.map(|service| format!("no application is bound to {service:?}"))
+    }
 }

@@ -1,4 +1,4 @@
-//! What the Cloud Controller's API answers, as far as it is read.
+//! Answers of the Cloud Controller's API, as far as they are used.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub(crate) struct Pagination {
     pub(crate) total_pages: usize,
 }
 
-/// What a list was asked to add to what it lists.
+/// Related objects that a list was asked to include.
 #[derive(Default, Deserialize)]
 pub(crate) struct Included {
     #[serde(default)]
@@ -30,7 +30,7 @@ pub(crate) struct Included {
     pub(crate) domains: Vec<Domain>,
 }
 
-/// Something that is listed, each once.
+/// An object of a list, identified by its GUID.
 pub(crate) trait Resource: serde::de::DeserializeOwned + Send + 'static {
     fn guid(&self) -> &str;
 }
@@ -70,7 +70,7 @@ pub(crate) struct App {
     pub(crate) metadata: Metadata,
 }
 
-/// Labels and annotations that users set.
+/// Labels and annotations, which users set.
 #[derive(Default, Deserialize)]
 pub(crate) struct Metadata {
     #[serde(default)]
@@ -85,10 +85,10 @@ pub(crate) struct Process {
     pub(crate) r#type: String,
     #[serde(default)]
     pub(crate) created_at: String,
-    /// How many are desired.
+    /// Desired number of instances.
     pub(crate) instances: u32,
     pub(crate) relationships: OfAppAndRevision,
-    /// What there is of them, where the platform lists it.
+    /// Existing instances, on platforms that list them with processes.
     pub(crate) process_instances: Option<Vec<Instance>>,
 }
 
@@ -99,13 +99,13 @@ pub(crate) struct Instance {
     pub(crate) state: String,
 }
 
-/// What is measured of a process.
+/// Measurements of a process.
 #[derive(Deserialize)]
 pub(crate) struct Stats {
     pub(crate) resources: Vec<Measured>,
 }
 
-/// What is measured of an instance. Some of it is hidden from users with few roles.
+/// Measurement of an instance. Some fields are hidden from users with few roles.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Measured {
     pub(crate) index: u32,
@@ -117,10 +117,10 @@ pub(crate) struct Measured {
     pub(crate) usage: Usage,
 }
 
-/// What an instance uses.
+/// Resource usage of an instance.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Usage {
-    /// In processors.
+    /// Number of processor cores.
     pub(crate) cpu: Option<f64>,
     pub(crate) mem: Option<f64>,
     pub(crate) disk: Option<f64>,
@@ -172,6 +172,13 @@ pub(crate) struct Binding {
     pub(crate) relationships: OfBinding,
 }
 
+/// Content of a binding.
+#[derive(Deserialize)]
+pub(crate) struct BindingDetails {
+    #[serde(default)]
+    pub(crate) credentials: serde_json::Value,
+}
+
 /// A service instance that a route is bound to.
 #[derive(Deserialize)]
 pub(crate) struct RouteBinding {
@@ -211,7 +218,7 @@ pub(crate) struct OfAppAndRevision {
     pub(crate) revision: Option<To>,
 }
 
-/// Whom something belongs to.
+/// A relationship to another object.
 #[derive(Deserialize)]
 pub(crate) struct To {
     pub(crate) data: Option<Guid>,
@@ -223,13 +230,13 @@ pub(crate) struct Guid {
 }
 
 impl To {
-    /// The GUID, empty if there is none.
+    /// The other object's GUID; empty without one.
     pub(crate) fn guid(&self) -> &str {
         self.data.as_ref().map_or("", |data| &data.guid)
     }
 }
 
-/// What the platform publishes of itself.
+/// Information that the platform publishes about itself.
 #[derive(Deserialize)]
 pub(crate) struct Info {
     #[serde(default)]
@@ -245,7 +252,7 @@ pub(crate) struct RateLimits {
     pub(crate) reset_interval_in_minutes: u64,
 }
 
-/// Why the API refuses.
+/// Errors in an answer of the API.
 #[derive(Default, Deserialize)]
 pub(crate) struct Errors {
     #[serde(default)]

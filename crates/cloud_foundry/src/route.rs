@@ -1,28 +1,28 @@
-//! By which route an application is reached.
+//! Choice of the route through which an application is reached.
 
 use crate::config::RouteKind;
 use crate::metadata::{Metadata, Route};
 use crate::select::{DEFAULT_PORT, How, Selector};
 
-/// A route, taken apart.
+/// A chosen route with its parts.
 pub(crate) struct Chosen<'a> {
     pub(crate) route: &'a Route,
     /// Host and domain.
     pub(crate) host: &'a str,
-    /// What stands in front of the path that is scraped: empty, or a path without a slash at its end.
+    /// Path of the route, which precedes the scraped path: empty, or without a slash at its end.
     path: &'a str,
-    /// The port of the application that it leads to.
+    /// Port of the application that the route leads to.
     port: u16,
 }
 
-/// The route to a type of process, if there is one that may be used.
+/// Chooses the route to a type of process. Fails with the reason if no route may be used.
 pub(crate) fn choose<'a>(
     selector: &Selector,
     how: &How,
     metadata: &'a Metadata,
     app: &str,
     process_type: &str,
-) -> Option<Chosen<'a>> {
+) -> Result<Chosen<'a>, String> {
     let leads = |route: &Route| destination(route, app, process_type).is_some();
     let fits = |route: &&Route| {
         let kind = match selector.routes {
@@ -32,7 +32,25 @@ pub(crate) fn choose<'a>(
         };
         kind && leads(route)
     };
-    let candidates: Vec<&Route> = metadata.routes(app).filter(fits).collect();
+    let mut candidates: Vec<&Route> = metadata.routes(app).filter(fits).collect();
+    // Stable: a route service drops the header that selects an instance, so its routes come last.
+    candidates.sort_by_key(|route| route.has_service);
+    let none = "no route leads to it: map one, for example an internal route";
+    if candidates.is_empty() {
+        return Err(none.to_owned());
+    }
+    if let (Some(port), true) = (how.port, how.only_port) {
+        // An internal route leads to every port, and a destination without one may be any.
+        candidates.retain(|route| {
+            let to = destination(route, app, process_type).flatten();
+            route.is_internal || to.is_none_or(|it| it == port)
+        });
+        if candidates.is_empty() {
+            return Err(format!(
+                "no route leads to port {port}, which its annotation names: map one to that port, or an internal route"
+            ));
+        }
+    }
     let preferred = selector.preferred_routes.iter().find_map(|pattern| {
         let matches = |route: &&&Route| pattern.is_match(route.url.as_bytes());
         candidates.iter().find(matches)
@@ -44,17 +62,14 @@ pub(crate) fn choose<'a>(
         };
         candidates.iter().find(leads)
     };
-    let without_service = || candidates.iter().find(|route| !route.has_service);
-    let route: &'a Route = preferred
-        .or_else(to_port)
-        .or_else(without_service)
-        .or_else(|| candidates.first())?;
+    let route = preferred.or_else(to_port).or_else(|| candidates.first());
+    let route: &'a Route = route.ok_or(none)?;
     let (host, path) = match route.url.find('/') {
         Some(at) => route.url.split_at(at),
         None => (route.url.as_str(), ""),
     };
-    let port = how.port.or(destination(route, app, process_type)?);
-    Some(Chosen {
+    let port = how.port.or(destination(route, app, process_type).flatten());
+    Ok(Chosen {
         route,
         host,
         path: path.trim_end_matches('/'),
@@ -62,7 +77,8 @@ pub(crate) fn choose<'a>(
     })
 }
 
-/// The port of the application that a route leads to, if it leads there.
+/// Port of the application at a route's destination. `None` if the route does not lead to the
+/// process.
 fn destination(route: &Route, app: &str, process_type: &str) -> Option<Option<u16>> {
     let to = route.destinations.iter().find(|to| {
         let process = to.app.process.as_ref();
@@ -73,7 +89,7 @@ fn destination(route: &Route, app: &str, process_type: &str) -> Option<Option<u1
 }
 
 impl Chosen<'_> {
-    /// Scheme and address of an instance.
+    /// Scheme and address for an instance.
     pub(crate) fn address(
         &self,
         selector: &Selector,
@@ -90,7 +106,7 @@ impl Chosen<'_> {
         (how.scheme, address)
     }
 
-    /// The path that is scraped, behind that of the route.
+    /// The scraped path, below that of the route.
     pub(crate) fn path(&self, path: &str) -> String {
         format!("{}/{}", self.path, path.trim_start_matches('/'))
     }

@@ -1,4 +1,4 @@
-//! Which applications a selector takes.
+//! Selectors of applications.
 
 use std::time::Duration;
 
@@ -9,18 +9,18 @@ use crate::config::{Protocol, RouteKind, SelectKeys};
 use crate::label_selector::LabelSelector;
 use crate::metadata::{App, Metadata, Named};
 
-/// The port of an internal route for which none is known.
+/// Port for an internal route without a port of its own.
 pub(crate) const DEFAULT_PORT: u16 = 8080;
 
-/// An entry of `select`, ready to be used.
+/// A compiled entry of `select`.
 #[derive(Debug)]
 pub(crate) struct Selector {
-    /// Its name, or its place.
+    /// Name, or index in the list.
     pub(crate) name: String,
     pub(crate) organization: Filter,
     space: Filter,
     application: Filter,
-    /// The label selector as it is written, and read.
+    /// The label selector: its text, and its parsed form.
     pub(crate) labels: Option<(String, LabelSelector)>,
     pub(crate) bound_service: Vec<String>,
     annotations: Vec<String>,
@@ -31,40 +31,45 @@ pub(crate) struct Selector {
     pub(crate) preferred_routes: Vec<Regex>,
     pub(crate) router_port: Option<u16>,
     pub(crate) authenticator: Option<String>,
+    pub(crate) service_credentials: Option<String>,
     pub(crate) own_labels: Vec<(String, String)>,
 }
 
-/// How an application is scraped, which its annotations can change.
+/// Settings of scraping an application, which its annotations can change.
 #[derive(Clone, Debug)]
 pub(crate) struct How {
     pub(crate) paths: Vec<String>,
     pub(crate) scheme: &'static str,
     pub(crate) port: Option<u16>,
+    /// Whether the application itself names the port, so that a route to another one is of no use.
+    /// Otherwise the port is that of internal routes, and a preference among the others, as in
+    /// Promregator.
+    pub(crate) only_port: bool,
     pub(crate) interval: Option<Period>,
     pub(crate) timeout: Option<Period>,
 }
 
-/// Names, a pattern of names, GUIDs: all that are given have to hold.
+/// A filter by names, a pattern and GUIDs: all parts that are given must match.
 #[derive(Debug)]
 pub(crate) struct Filter {
-    /// In lower case.
+    /// Lower-case names.
     pub(crate) names: Vec<String>,
     regex: Option<Regex>,
     pub(crate) guids: Vec<String>,
 }
 
-/// What becomes of an application.
+/// A selector's verdict on an application.
 pub(crate) enum Verdict {
-    /// The selector does not speak of it.
+    /// The selector does not match it.
     Other,
-    /// It is scraped so.
+    /// The application is selected, with these settings.
     Taken(How),
-    /// It would be taken, were it not for this.
+    /// The selector matches, but the application cannot be scraped for this reason.
     Unfit(String),
 }
 
 impl Selector {
-    /// Compiles an entry, and reports what is wrong with it at its keys.
+    /// Compiles an entry. Reports problems at its keys.
     pub(crate) fn compile(keys: &SelectKeys, at: usize, problems: &mut Problems) -> Option<Self> {
         let mut sound = true;
         let mut wrong = |key: &str, what: String| {
@@ -115,6 +120,10 @@ impl Selector {
             let what = "needs annotations, such as \"prometheus.io/\"";
             wrong("opt_in", what.to_owned());
         }
+        if keys.authenticator.is_some() && keys.service_credentials.is_some() {
+            let what = "cannot be set together with authenticator";
+            wrong("service_credentials", what.to_owned());
+        }
         for (key, list) in [("processes", &keys.processes), ("path", &keys.path.0)] {
             if list.is_empty() {
                 wrong(key, "must not be empty".to_owned());
@@ -151,6 +160,7 @@ impl Selector {
                     Protocol::Http => "http",
                 },
                 port: keys.port,
+                only_port: false,
                 interval: keys.interval,
                 timeout: keys.scrape_timeout,
             },
@@ -158,11 +168,12 @@ impl Selector {
             preferred_routes,
             router_port: keys.router_port,
             authenticator: keys.authenticator.clone(),
+            service_credentials: keys.service_credentials.clone(),
             own_labels,
         })
     }
 
-    /// What becomes of an application.
+    /// Decides about an application.
     pub(crate) fn judge(&self, app: &App, metadata: &Metadata) -> Verdict {
         let bound = |service: &String| metadata.is_bound(&app.guid, service);
         let of = Named {
@@ -189,7 +200,7 @@ impl Selector {
         self.how(app).map_or_else(Verdict::Unfit, Verdict::Taken)
     }
 
-    /// How an application is scraped. An annotation that says nothing sensible is not guessed at.
+    /// The settings for an application. An invalid annotation is an error.
     fn how(&self, app: &App) -> Result<How, String> {
         let mut how = self.how.clone();
         if let Some((_, path)) = self.annotation(app, "path") {
@@ -205,6 +216,7 @@ impl Selector {
         if let Some((key, port)) = self.annotation(app, "port") {
             let port = port.parse().ok().filter(|port| *port > 0);
             how.port = Some(port.ok_or_else(|| format!("annotation {key} is not a port"))?);
+            how.only_port = true;
         }
         let period = |name| match self.annotation(app, name) {
             None => Ok(None),
@@ -220,7 +232,7 @@ impl Selector {
         Ok(how)
     }
 
-    /// An annotation behind the first prefix with which there is one.
+    /// An annotation and its key, from the first prefix with which the application has it.
     fn annotation<'a>(&self, app: &'a App, name: &str) -> Option<(String, &'a str)> {
         self.annotations.iter().find_map(|prefix| {
             let key = format!("{prefix}{name}");
@@ -241,7 +253,7 @@ impl Filter {
                 .is_none_or(|regex| regex.is_match(it.name.as_bytes()))
     }
 
-    /// Whether it names what it takes, so that the platform can be asked for that alone.
+    /// Whether it names objects, so that requests can be restricted to them.
     pub(crate) fn is_narrow(&self) -> bool {
         !self.names.is_empty() || !self.guids.is_empty()
     }

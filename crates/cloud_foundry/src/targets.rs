@@ -1,4 +1,4 @@
-//! The targets of a foundation: one for each running instance and path that a selector takes.
+//! The targets of a foundation: one for each running instance and path of a selected application.
 
 use std::collections::HashSet;
 
@@ -10,16 +10,17 @@ use crate::resources::Instance;
 use crate::route::{Chosen, choose};
 use crate::select::{How, Selector, Verdict};
 
-/// What a selector finds.
+/// Result of a selector.
 pub(crate) struct Found {
     pub(crate) targets: Vec<Labels>,
-    /// How many applications it takes, running or not.
+    /// Number of matching applications, running or not.
     pub(crate) apps: usize,
-    /// How many of them are started.
+    /// Number of these that are started.
     pub(crate) started: usize,
 }
 
-/// Finds targets, selector by selector: what one has taken, no further one takes.
+/// Finds targets, selector by selector. An application that one selector takes is skipped by later
+/// ones.
 pub(crate) struct Finder<'a> {
     api: &'a str,
     foundation: &'a Foundation,
@@ -27,7 +28,7 @@ pub(crate) struct Finder<'a> {
     pub(crate) left_out: Vec<LeftOut>,
 }
 
-/// A process of an application on its way to be targets.
+/// A process that becomes targets, with its application, settings and route.
 struct Place<'a> {
     app: &'a App,
     process: &'a Running,
@@ -35,8 +36,10 @@ struct Place<'a> {
     chosen: &'a Chosen<'a>,
     /// Whether the application has older processes of this type.
     newer: bool,
-    /// Whether the number of an instance alone does not say which is meant.
+    /// Whether application and instance number are ambiguous, so that the process must be named.
     by_process: bool,
+    /// GUID of the binding with the credentials for the application; may be empty.
+    binding: &'a str,
 }
 
 impl<'a> Finder<'a> {
@@ -49,7 +52,7 @@ impl<'a> Finder<'a> {
         }
     }
 
-    /// What a selector finds.
+    /// Finds the targets of a selector.
     pub(crate) fn find(&mut self, selector: &Selector) -> Found {
         let mut found = Found {
             targets: Vec::new(),
@@ -69,7 +72,7 @@ impl<'a> Finder<'a> {
         found
     }
 
-    /// Notes what is no target.
+    /// Records something that is not a target.
     pub(crate) fn leave(&mut self, what: String, why: impl Into<String>) {
         let why = why.into();
         self.left_out.push(LeftOut { what, why });
@@ -80,6 +83,15 @@ impl<'a> Finder<'a> {
             return self.leave(name(app), "it is stopped");
         }
         let foundation = self.foundation;
+        let service = selector.service_credentials.as_ref();
+        let binding = service.map(|it| foundation.metadata.binding(&app.guid, it).ok_or(it));
+        let binding = match binding.transpose() {
+            Ok(binding) => binding.unwrap_or_default(),
+            Err(service) => {
+                let why = format!("it is not bound to {service:?}, whose credentials it needs");
+                return self.leave(name(app), why);
+            }
+        };
         for process_type in &selector.processes {
             let what = || format!("{} {process_type}", name(app));
             let mut processes = foundation.processes(&app.guid, process_type);
@@ -88,25 +100,25 @@ impl<'a> Finder<'a> {
                 continue;
             };
             let metadata = &foundation.metadata;
-            let Some(chosen) = choose(selector, how, metadata, &app.guid, process_type) else {
-                self.leave(
-                    what(),
-                    "no route leads to it: map one, perhaps an internal one",
-                );
-                continue;
+            let chosen = match choose(selector, how, metadata, &app.guid, process_type) {
+                Ok(chosen) => chosen,
+                Err(why) => {
+                    self.leave(what(), why);
+                    continue;
+                }
             };
             let several = processes.len() > 1;
             let instances = processes.iter().map(|it| it.instances.len());
             if chosen.route.has_service && instances.sum::<usize>() > 1 {
                 let url = &chosen.route.url;
                 let why = format!(
-                    "its route {url} goes through a route service, which loses the header that names an instance: map another route"
+                    "its route {url} goes through a route service, which drops the header that selects an instance: map another route"
                 );
                 self.leave(what(), why);
                 continue;
             }
             if chosen.route.is_internal {
-                // An internal route leads to the number of an instance: the newest is meant.
+                // An internal route leads to an instance number: only the newest process counts.
                 processes.reverse();
             }
             for process in processes {
@@ -117,6 +129,7 @@ impl<'a> Finder<'a> {
                     chosen: &chosen,
                     newer: process.guid != oldest,
                     by_process: several || process_type != "web",
+                    binding,
                 };
                 for instance in &process.instances {
                     self.instance(selector, &place, instance, targets);
@@ -156,7 +169,7 @@ impl<'a> Finder<'a> {
     }
 }
 
-/// How an application is named to people.
+/// Name of an application for people.
 fn name(app: &App) -> String {
     format!("{}/{}/{}", app.organization.name, app.space.name, app.name)
 }
@@ -183,7 +196,7 @@ fn target(
     for (name, value) in &selector.own_labels {
         labels.push(name, value);
     }
-    // What makes a target one of its own does not depend on how it is reached.
+    // Identifying labels do not depend on the route.
     labels.push("instance", &id);
     labels.push("org_name", &app.organization.name);
     labels.push("space_name", &app.space.name);
@@ -195,9 +208,6 @@ fn target(
     }
     if place.newer && !chosen.route.is_internal {
         labels.push("cf_process_id", &process.guid);
-    }
-    if how.paths.len() > 1 {
-        labels.push("metrics_path", &path);
     }
     labels.push("__address__", address);
     labels.push("__scheme__", scheme);
@@ -238,6 +248,7 @@ fn target(
         "authenticator",
         selector.authenticator.as_deref().unwrap_or_default(),
     );
+    meta("binding", place.binding);
     for (kind, pairs) in [("label", &app.labels), ("annotation", &app.annotations)] {
         for (name, value) in pairs {
             let value = value.as_deref().unwrap_or_default();
@@ -247,7 +258,7 @@ fn target(
     labels.build()
 }
 
-/// A name as Prometheus' own providers write it into a label's.
+/// Part of a label's name, sanitized like that of Prometheus' own providers.
 fn sanitized(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
     name.chars().map(plain).collect()

@@ -1,5 +1,5 @@
-//! Tokens of UAA: got once, however many wait for one, renewed before they expire, and renewed by
-//! refresh tokens, each of which may be good for one use only.
+//! Tokens of UAA: one request for all concurrent callers, renewal before expiry, and refresh tokens
+//! that may be valid for a single use.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -22,40 +22,40 @@ use metrifold_http::place;
 
 use crate::config::{Grant, UaaKeys};
 
-/// The largest answer that is taken for a token, or for the places of the platform.
+/// The most bytes of an answer from UAA or with the platform's links.
 const MAX_ANSWER: usize = 1 << 20;
-/// The largest file that is taken for a refresh token.
+/// The most bytes of a file with a refresh token.
 const MAX_TOKEN: u64 = 64 << 10;
-/// How long a token is taken to be good when the answer does not say it.
+/// Assumed lifetime of a token whose answer gives none, in seconds.
 const UNSAID: f64 = 300.0;
-/// The longest that a token is kept, whatever the answer says.
+/// Longest time for which a token is used, whatever its answer says, in seconds.
 const LONGEST: f64 = 24.0 * 3600.0;
-/// How long before its end a token is renewed, or a tenth of its life if that is less.
+/// Time before its expiry at which a token is renewed; a tenth of its lifetime if that is less.
 const MARGIN: Duration = Duration::from_secs(60);
-/// The most of an error's description that is shown.
+/// The most characters of an error's description that are shown.
 const MAX_DESCRIPTION: usize = 200;
 
 /// A client of UAA.
 pub(crate) struct Uaa {
     exchange: Exchange,
     keys: UaaKeys,
-    /// The Cloud Controller, which says where UAA is.
+    /// URL of the Cloud Controller, which names UAA's address.
     api: String,
-    /// A question mark and what is added to its URLs, or nothing.
+    /// Query string for its URLs, with the question mark; may be empty.
     query: String,
     current: Mutex<Option<Arc<Token>>>,
-    /// Held by whoever asks.
+    /// Lock of the caller that requests a token.
     asking: tokio::sync::Mutex<Asking>,
 }
 
-/// A token to show to the Cloud Controller.
+/// An access token for the Cloud Controller.
 pub(crate) struct Token {
     pub(crate) header: HeaderValue,
-    /// Known, and scrubbed from texts, as long as it is used.
+    /// Keeps the token registered as a secret, so that texts are scrubbed of it.
     _secret: Secret,
-    /// From then on, a new one is asked for.
+    /// From then on, a new token is requested.
     fresh_until: Instant,
-    /// Until then, it serves if there is no new one.
+    /// Until then, the token is used if there is no newer one.
     usable_until: Instant,
 }
 
@@ -63,18 +63,18 @@ pub(crate) struct Token {
 struct Asking {
     endpoint: Option<Uri>,
     refresh_token: Option<Secret>,
-    /// Whether the file with a refresh token was looked at.
+    /// Whether the file with the refresh token has been read.
     looked: bool,
     passcode_spent: bool,
-    /// When and why it failed last.
+    /// Time and reason of the last failure.
     failed: Option<(Instant, Failure)>,
 }
 
-/// Why there is no token.
+/// Reason for which there is no token.
 enum Denied {
-    /// What was shown is not good.
+    /// UAA refused the credentials.
     Refused(Failure),
-    /// It cannot be said.
+    /// The request failed, which says nothing about the credentials.
     Failed(Failure),
 }
 
@@ -112,8 +112,8 @@ struct Info {
 }
 
 impl Uaa {
-    /// A client that has asked nothing yet. `api` is the URL of the Cloud Controller, without a slash
-    /// at its end.
+    /// A client that has sent nothing yet. `api` is the URL of the Cloud Controller, without a
+    /// slash at its end.
     pub(crate) fn new(exchange: Exchange, keys: UaaKeys, api: String, query: &str) -> Self {
         Self {
             exchange,
@@ -128,7 +128,7 @@ impl Uaa {
         }
     }
 
-    /// A token, a new one if there is none or it expires soon.
+    /// The current token, or a new one if that is absent or expires soon.
     pub(crate) async fn token(&self) -> Result<Arc<Token>, Failure> {
         let asked = Instant::now();
         if let Some(token) = self.current(|token| token.fresh_until > asked) {
@@ -139,7 +139,7 @@ impl Uaa {
             return Ok(token);
         }
         let failure = match &asking.failed {
-            // Whoever waited for an attempt that failed has had its attempt.
+            // An attempt that failed while this caller waited for the lock counts as its own.
             Some((at, failure)) if *at >= asked => failure.clone(),
             _ => match self.renew(&mut asking).await {
                 Ok(token) => {
@@ -158,7 +158,7 @@ impl Uaa {
             .ok_or(failure)
     }
 
-    /// Forgets a token that was refused, unless another one has taken its place.
+    /// Drops a token that was refused, unless another one has replaced it.
     pub(crate) fn refused(&self, token: &Arc<Token>) {
         let mut current = locked(&self.current);
         if current.as_ref().is_some_and(|it| Arc::ptr_eq(it, token)) {
@@ -194,7 +194,7 @@ impl Uaa {
         }
     }
 
-    /// Where tokens are got.
+    /// Finds UAA's token endpoint.
     async fn find(&self) -> Result<Uri, Failure> {
         let root: Root = self.read("/").await?.unwrap_or_default();
         let links = root.links;
@@ -206,7 +206,7 @@ impl Uaa {
             }
         };
         let found = found.ok_or_else(|| {
-            let text = format!("{} does not say where UAA is", self.api);
+            let text = format!("{} does not give the URL of UAA", self.api);
             Failure::new(
                 Reason::Invalid,
                 format!("{text}: is it a Cloud Controller?"),
@@ -215,18 +215,21 @@ impl Uaa {
         let uri: Uri = format!("{}/oauth/token", found.trim_end_matches('/'))
             .parse()
             .map_err(|error| Failure::new(Reason::Invalid, format!("{found:?}: {error}")))?;
-        // What leaves for UAA is a password.
+        // The request to UAA carries a password.
         let safe = uri.scheme_str() == Some("https") || self.api.starts_with("http://");
         match safe && uri.host().is_some() {
             true => Ok(uri),
             false => {
-                let text = format!("{} names {found:?} as UAA, which is no https URL", self.api);
+                let text = format!(
+                    "{} gives {found:?} as the URL of UAA, which is not an https URL",
+                    self.api
+                );
                 Err(Failure::new(Reason::Invalid, text))
             }
         }
     }
 
-    /// Reads what the Cloud Controller says of itself; nothing if it has no such page.
+    /// Reads a page about the platform. `None` if the platform does not have it.
     async fn read<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Failure> {
         let uri: Uri = format!("{}{path}{}", self.api, self.query)
             .parse()
@@ -251,7 +254,7 @@ impl Uaa {
         }
     }
 
-    /// Asks with a refresh token, and if there is none that is good, as configured.
+    /// Requests a token with the refresh token; without a valid one, by the configured grant.
     async fn grant(&self, asking: &mut Asking, endpoint: &Uri) -> Result<Granted, Denied> {
         let keys = &self.keys;
         if !std::mem::replace(&mut asking.looked, true) {
@@ -301,14 +304,14 @@ impl Uaa {
                 got
             }
             Grant::Passcode | Grant::RefreshToken => {
-                // Somebody may have put another one there.
+                // A user may have put a new token into the file.
                 asking.looked = false;
                 Err(Denied::Refused(refused.unwrap_or_else(spent)))
             }
         }
     }
 
-    /// Which identity provider is to know the user.
+    /// `login_hint` that names the user's identity provider.
     fn hint(&self) -> Option<String> {
         let origin = self.keys.origin.as_ref()?;
         Some(serde_json::json!({ "origin": origin }).to_string())
@@ -338,7 +341,7 @@ impl Uaa {
         let place = place(endpoint);
         if answer.status.as_u16() == 200 {
             return serde_json::from_slice(&answer.body).map_err(|_| {
-                let text = format!("{place} answered what is no token");
+                let text = format!("{place} answered without a valid token");
                 Denied::Failed(Failure::new(Reason::Invalid, text))
             });
         }
@@ -358,7 +361,7 @@ impl Uaa {
     async fn take(&self, asking: &mut Asking, granted: Granted) -> Result<Token, Failure> {
         let kind = granted.token_type.as_deref().unwrap_or("bearer");
         if !kind.eq_ignore_ascii_case("bearer") || granted.access_token.expose().is_empty() {
-            let text = "UAA answered what is no bearer token";
+            let text = "UAA answered with a token that is not a bearer token";
             return Err(Failure::new(Reason::Invalid, text));
         }
         if let Some(token) = granted.refresh_token {
@@ -387,7 +390,7 @@ impl fmt::Debug for Uaa {
 }
 
 fn spent() -> Failure {
-    let text = "there is no refresh token, and no passcode that is not spent: get a new one";
+    let text = "there is no refresh token, and the passcode has been used: get a new passcode";
     Failure::new(Reason::Credentials, text)
 }
 
@@ -395,10 +398,10 @@ fn unreadable(reason: String) -> Denied {
     Denied::Failed(Failure::new(Reason::Credentials, reason))
 }
 
-/// The value of a header that is shown nowhere.
+/// A header value that is marked as sensitive.
 fn sensitive(value: &str) -> Result<HeaderValue, Failure> {
     let mut value = HeaderValue::from_str(value).map_err(|_| {
-        let text = "credentials hold a character that no header can bear";
+        let text = "credentials contain a character that an HTTP header cannot contain";
         Failure::new(Reason::Credentials, text)
     })?;
     value.set_sensitive(true);
@@ -419,7 +422,7 @@ async fn kept(file: Option<PathBuf>) -> Result<Option<Secret>, Denied> {
     }
 }
 
-/// Keeps a refresh token. What cannot be kept serves until the end of the process.
+/// Writes the refresh token to its file. If that fails, the token is valid until the process ends.
 async fn keep(file: PathBuf, token: Secret) {
     let name = file.display().to_string();
     let written = tokio::task::spawn_blocking(move || {
@@ -430,5 +433,5 @@ async fn keep(file: PathBuf, token: Secret) {
         Ok(Err(error)) => error.to_string(),
         Err(error) => error.to_string(),
     };
-    warn!(file = %name, %error, "refresh token cannot be kept");
+    warn!(file = %name, %error, "cannot store the refresh token");
 }

@@ -1,4 +1,4 @@
-//! What instances use, as the platform measures it.
+//! Resource usage of instances, as the platform measures it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
@@ -21,10 +21,10 @@ pub const GAUGES: [&str; 7] = [
     "cf_instance_uptime_seconds",
 ];
 
-/// How long a measurement holds at least when no other comes.
+/// Shortest time for which a measurement is reported when no newer one arrives.
 const HOLDS: Duration = Duration::from_secs(300);
 
-/// What instances use, by process. A provider shares it.
+/// Usage of instances by process, which a provider shares with sources.
 #[derive(Debug)]
 pub struct Usages {
     holds: Duration,
@@ -39,7 +39,7 @@ impl Usages {
         }
     }
 
-    /// The values of an instance's gauges, by the places of their names in [`GAUGES`].
+    /// Values of an instance's gauges, each with the index of its name in [`GAUGES`].
     pub fn gauges(&self, process: &str, number: u32) -> Vec<(usize, f64)> {
         let by_process = locked(&self.by_process);
         let measured = by_process.get(process);
@@ -68,7 +68,7 @@ impl Usages {
         locked(&self.by_process).insert(process.to_owned(), measured);
     }
 
-    /// Forgets other processes than these, and returns when each of these was measured.
+    /// Drops all processes but these, and returns the times of their measurements.
     pub(crate) fn retain(&self, processes: &HashSet<&str>) -> HashMap<String, Instant> {
         let mut by_process = locked(&self.by_process);
         by_process.retain(|process, _| processes.contains(process.as_str()));

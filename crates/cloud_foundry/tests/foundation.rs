@@ -1,6 +1,6 @@
-//! Targets of a foundation: what is selected, how it is reached, what stays when the platform fails.
+//! Targets of a foundation: selection, routes, and what stays when the platform fails.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use metrifold_base::{Problems, RunError};
-use metrifold_cloud_foundry::CloudFoundryConfig;
+use metrifold_cloud_foundry::{CloudFoundryConfig, Facts};
 use metrifold_discovery::{
     ProviderConfig, ProviderContext, Slot, SlotOptions, Snapshot, Status, Target,
 };
 use metrifold_telemetry::Telemetry;
 use metrifold_testing::CloudFoundry;
 
-/// A provider that runs.
+/// A running provider.
 struct Running {
     slot: Arc<Slot>,
     task: JoinHandle<Result<(), RunError>>,
@@ -64,18 +64,18 @@ impl Running {
         Self { slot, task }
     }
 
-    /// Waits for a further attempt that began after now.
+    /// Waits for an attempt that begins after this call.
     async fn next(&self) -> Status {
         let mut attempts = self.slot.attempts();
         let now = *attempts.borrow();
-        // The one that is under way, and one more.
+        // The attempt in progress, and one more.
         let further = attempts.wait_for(|it| *it >= now + 2);
         let waited = timeout(Duration::from_secs(30), further).await;
         waited.expect("an attempt").unwrap();
         self.slot.status()
     }
 
-    /// What is known after its first attempt.
+    /// The snapshot after the first attempt.
     async fn first(&self) -> Arc<Snapshot> {
         let mut attempts = self.slot.attempts();
         let first = attempts.wait_for(|it| *it >= 1);
@@ -89,13 +89,13 @@ impl Running {
         self.slot.snapshot().targets().to_vec()
     }
 
-    /// The same once applications and routes have been asked for again.
+    /// The URLs after applications and routes have been read again.
     async fn settled(&self) -> Vec<String> {
         self.next().await;
         self.urls().await
     }
 
-    /// The URLs of the targets, with the numbers of their instances.
+    /// URLs of the targets, each with its instance number.
     async fn urls(&self) -> Vec<String> {
         urls(&self.targets().await)
     }
@@ -229,7 +229,7 @@ async fn selectors_take_what_they_name_and_nothing_else() {
         ("organization = \"test\"\napplication = \"shop\"", "shop"),
     ] {
         let keys = format!("{AS_ADMIN}[[select]]\n{keys}");
-        // What the platform cannot be asked for at once is put together here.
+        // Without includes, the provider joins spaces and organizations itself.
         for includes in [true, false] {
             foundation.state().manner.includes = includes;
             let running = Running::new(&foundation, &keys);
@@ -249,6 +249,9 @@ async fn instances_are_reached_as_a_selector_says() {
         let both = state.push("in/in/both", &["both.apps.inside", "both.example.org"], 1);
         state.app(&both).annotate("my/port", "9999");
         state.app(&both).annotate("my/scheme", "http");
+        let far = state.push("in/in/far", &["far.example.org"], 1);
+        state.app(&far).annotate("my/port", "9999");
+        state.map(&far, "far2.example.org", "web");
         state.app(&both).annotate("my/scrape_interval", "45s");
         inner
     };
@@ -280,7 +283,7 @@ async fn instances_are_reached_as_a_selector_says() {
             "application = \"books\"\npreferred_routes = [\"nothing\", \"b\\\\.other.*\", \"books.*\"]",
             vec!["https://b.other.org/metrics 0"],
         ),
-        // The case counts, and the whole route.
+        // Patterns are case-sensitive and match the whole route.
         (
             "application = \"books\"\npreferred_routes = [\"B\\\\.other.*\", \"other\"]",
             vec!["https://books.example.org/metrics 0"],
@@ -309,8 +312,18 @@ async fn instances_are_reached_as_a_selector_says() {
         ),
         (
             "application = \"both\"\nroutes = \"external\"\nannotations = \"my/\"",
-            vec!["http://both.example.org/metrics 0"],
+            vec![],
         ),
+        (
+            "application = \"both\"\nroutes = \"external\"",
+            vec!["https://both.example.org/metrics 0"],
+        ),
+        // As in Promregator, a selector's port is that of internal routes.
+        (
+            "application = \"both\"\nroutes = \"external\"\nport = 9999",
+            vec!["https://both.example.org/metrics 0"],
+        ),
+        ("application = \"far\"\nannotations = \"my/\"", vec![]),
         ("application = \"inner\"\nroutes = \"external\"", vec![]),
     ];
     for (keys, expected) in cases {
@@ -318,6 +331,16 @@ async fn instances_are_reached_as_a_selector_says() {
         let found = urls(running.first().await.targets());
         assert_eq!(found, expected, "{keys}");
     }
+    let keys = format!("{AS_ADMIN}[[select]]\napplication = \"far\"\nannotations = \"my/\"");
+    let running = Running::new(&foundation, &keys);
+    running.first().await;
+    let why = running.slot.status().left_out[0].why.clone();
+    assert!(why.starts_with("no route leads to port 9999"), "{why}");
+    foundation.state().lead("far2.example.org", 9999);
+    assert_eq!(
+        running.settled().await,
+        ["https://far2.example.org/metrics 0"]
+    );
     let keys = format!(
         "{AS_ADMIN}[[select]]\napplication = \"both\"\nannotations = \"my/\"\ninterval = \"30s\"\n\
          scrape_timeout = \"5s\"\nauthenticator = \"x\"\nname = \"mine\"\nlabels = {{ team = \"t\" }}"
@@ -336,7 +359,7 @@ async fn instances_are_reached_as_a_selector_says() {
         assert_eq!(snapshot.targets()[0].get(name), Some(value), "{name}");
     }
 
-    // What is said wrongly is not guessed at.
+    // An invalid annotation is an error.
     foundation.state().app(&inner).annotate("my/port", "none");
     let keys = format!("{AS_ADMIN}[[select]]\napplication = \"inner\"\nannotations = \"my/\"");
     let running = Running::new(&foundation, &keys);
@@ -369,6 +392,65 @@ async fn several_paths_of_an_instance_are_told_apart_and_several_selectors_share
     assert_eq!(paths, ["/a", "/b"]);
 }
 
+/// The labels of each target's series.
+fn shown(targets: &[Target]) -> Vec<BTreeMap<&str, &str>> {
+    let shown = |it: &&str| !it.starts_with("__");
+    let each = targets.iter();
+    each.map(|it| it.iter().filter(|(name, _)| shown(name)).collect())
+        .collect()
+}
+
+#[tokio::test]
+async fn targets_of_one_instance_have_different_labels_whichever_selectors_found_them() {
+    let foundation = example();
+    let inner = ["inner.apps.inside", "inner.example.org"];
+    foundation.push("in/in/inner", &inner, 1);
+    for (keys, expected) in [
+        // Two paths of two selectors.
+        (
+            "[[select]]\napplication = \"cart\"\npath = \"/a\"\n\
+             [[select]]\napplication = [\"cart\", \"books\"]\npath = \"/b\"",
+            vec![
+                ("Books", None, None),
+                ("cart", Some("/api/a"), None),
+                ("cart", Some("/api/b"), None),
+            ],
+        ),
+        // Two ways to the same path.
+        (
+            "[[select]]\napplication = \"inner\"\nroutes = \"internal\"\n\
+             [[select]]\napplication = \"inner\"\nroutes = \"external\"",
+            vec![
+                (
+                    "inner",
+                    Some("/metrics"),
+                    Some("http://0.inner.apps.inside:8080/metrics"),
+                ),
+                (
+                    "inner",
+                    Some("/metrics"),
+                    Some("https://inner.example.org/metrics"),
+                ),
+            ],
+        ),
+    ] {
+        let running = Running::new(&foundation, &format!("{AS_ADMIN}{keys}"));
+        let snapshot = running.first().await;
+        let shown = shown(snapshot.targets());
+        let mut found: Vec<_> = shown
+            .iter()
+            .map(|it| {
+                let get = |name: &str| it.get(name).copied();
+                (it["app_name"], get("metrics_path"), get("metrics_url"))
+            })
+            .collect();
+        found.sort_unstable();
+        assert_eq!(found, expected, "{keys}");
+        let different: BTreeSet<_> = shown.iter().collect();
+        assert_eq!(different.len(), shown.len(), "{shown:?}");
+    }
+}
+
 #[tokio::test]
 async fn instances_come_and_go_with_what_the_platform_says_of_them() {
     let foundation = CloudFoundry::new();
@@ -376,7 +458,7 @@ async fn instances_come_and_go_with_what_the_platform_says_of_them() {
     for embeds in [true, false] {
         foundation.state().manner.embeds = embeds;
         foundation.state().process(&shop).scale(2);
-        // What applications and routes there are is asked each time.
+        // Applications and routes are read at every refresh.
         let keys = format!("{AS_ADMIN}metadata_interval = \"150ms\"\n");
         let running = Running::new(&foundation, &keys);
         assert_eq!(running.settled().await.len(), 2);
@@ -410,7 +492,7 @@ async fn instances_come_and_go_with_what_the_platform_says_of_them() {
         foundation.state().process(&shop).scale(2);
         assert_eq!(running.settled().await.len(), 2);
 
-        // That nothing runs is an answer: nothing is kept.
+        // Applications of which none runs are an answer: no targets stay.
         foundation.state().app(&shop).state = "STOPPED";
         assert_eq!(running.settled().await.len(), 0);
         assert!(!running.slot.status().stale);
@@ -446,7 +528,7 @@ async fn a_rolling_deployment_shows_both_processes_and_ends_with_the_new_one() {
     let before = running.targets().await;
     let new = foundation.state().deploy(&shop, "web", 1);
     let during = running.targets().await;
-    // The old ones are as they were, but for what says how they are reached.
+    // The old targets keep their identifying labels.
     let identity = |target: &Target| -> BTreeMap<String, String> {
         let shown = target.iter().filter(|(name, _)| !name.starts_with("__"));
         shown
@@ -481,7 +563,7 @@ async fn a_rolling_deployment_shows_both_processes_and_ends_with_the_new_one() {
             .all(|it| it.get("__meta_cf_by_process").is_none())
     );
 
-    // By an internal route, a number leads to one instance.
+    // By an internal route, an instance number leads to one instance only.
     foundation.state().deploy(&shop, "web", 3);
     let keys = format!("{AS_ADMIN}[[select]]\nroutes = \"internal\"");
     let running = Running::new(&foundation, &keys);
@@ -509,7 +591,7 @@ async fn a_route_service_that_loses_the_header_is_avoided_or_told_of() {
         why.contains("a.example.org goes through a route service"),
         "{why}"
     );
-    // One instance needs no header.
+    // A single instance needs no header.
     foundation.state().process(&shop).scale(1);
     assert_eq!(running.urls().await, ["https://a.example.org/metrics 0"]);
 }
@@ -581,7 +663,7 @@ async fn whatever_fails_the_targets_stay_and_are_flagged() {
         let status = running.next().await;
         assert!(!status.stale, "{what}");
     }
-    // In pages of two, all is found.
+    // Lists in pages of two are complete.
     foundation.state().manner.page = 2;
     let running = Running::new(&foundation, AS_ADMIN);
     assert_eq!(urls(running.first().await.targets()), all);
@@ -599,6 +681,141 @@ async fn processes_that_cannot_be_seen_any_more_have_not_gone() {
     assert!(status.stale);
     assert_eq!(status.failing[0].reason.as_str(), "empty");
     assert_eq!(urls(running.slot.snapshot().targets()), all);
+}
+
+#[tokio::test]
+async fn a_list_that_is_empty_after_it_was_full_takes_no_target_away() {
+    let foundation = example();
+    let keys = format!(
+        "{AS_ADMIN}[[select]]\norganization = \"prod\"\napplication = \"books\"\n\
+         service_credentials = \"metrics\"\n\
+         [[select]]\norganization_regex = \"prod|test\"\nspace = \"live\""
+    );
+    let calm = foundation.state().manner.clone();
+    for includes in [true, false] {
+        foundation.state().manner.includes = includes;
+        let running = Running::new(&foundation, &keys);
+        let all = running.targets().await;
+        assert_eq!(all.len(), 6);
+        for list in [
+            "/v3/organizations",
+            "/v3/spaces",
+            "/v3/apps",
+            "/v3/processes",
+            "/v3/routes",
+            "/v3/domains",
+            "/v3/service_credential_bindings",
+        ] {
+            foundation.state().manner.blind_lists.insert(list);
+            let status = running.next().await;
+            assert!(status.stale, "{list} {includes}");
+            assert_eq!(running.slot.snapshot().targets(), all, "{list} {includes}");
+            foundation.state().manner.blind_lists.clear();
+            let status = running.next().await;
+            assert!(!status.stale, "{list} {includes}");
+        }
+        foundation.state().manner = calm.clone();
+    }
+    // Each object of a list may have gone while the user still sees others.
+    let keys = format!("{AS_ADMIN}[[select]]\napplication = \"cart\"");
+    let running = Running::new(&foundation, &keys);
+    assert_eq!(running.targets().await.len(), 1);
+    let route = "cart.example.org/api";
+    foundation.state().route(route).destinations.clear();
+    assert_eq!(running.settled().await, Vec::<String>::new());
+    assert!(!running.slot.status().stale);
+}
+
+#[tokio::test]
+async fn what_is_known_of_applications_is_not_read_again_because_something_else_fails() {
+    let foundation = example();
+    let keys = format!("{AS_ADMIN}metadata_interval = \"1h\"\n");
+    let running = Running::new(&foundation, &keys);
+    let all = running.urls().await;
+    foundation.state().manner.broken_page = Some(("/v3/processes", 1));
+    assert!(running.next().await.stale);
+    foundation.controller.take();
+    assert!(running.next().await.stale);
+    let asked = foundation.controller.take();
+    assert!(asked.len() >= 2);
+    assert!(
+        asked.iter().all(|it| it.path.starts_with("/v3/processes?")),
+        "{asked:?}"
+    );
+    foundation.state().manner.broken_page = None;
+    assert_eq!(running.urls().await, all);
+    assert!(!running.slot.status().stale);
+}
+
+#[tokio::test]
+async fn a_process_whose_states_cannot_be_read_holds_up_no_other() {
+    let foundation = CloudFoundry::new();
+    foundation.state().manner.embeds = false;
+    let [ill, well] = ["ill", "well"]
+        .map(|name| foundation.push(&format!("o/s/{name}"), &[&format!("{name}.example.org")], 2));
+    foundation.state().process(&ill).set(1, "CRASHED");
+    // One request per refresh: whichever comes first must not stay first.
+    let keys = format!("{AS_ADMIN}max_stats_requests = 1\n");
+    let running = Running::new(&foundation, &keys);
+    let until_these = async |expected: &[&str]| {
+        let found = timeout(Duration::from_secs(30), async {
+            while running.urls().await != expected {}
+        });
+        found.await.unwrap_or_else(|_| panic!("{expected:?}"));
+    };
+    let [ill_0, well_0, well_1] = [
+        "ill.example.org/metrics 0",
+        "well.example.org/metrics 0",
+        "well.example.org/metrics 1",
+    ]
+    .map(|it| format!("https://{it}"));
+    until_these(&[&ill_0, &well_0, &well_1]).await;
+    for status in [500, 503] {
+        foundation.state().manner.broken_stats = [(ill.clone(), status)].into();
+        foundation.state().process(&well).set(1, "CRASHED");
+        until_these(&[&ill_0, &well_0]).await;
+        foundation.state().process(&well).set(1, "RUNNING");
+        until_these(&[&ill_0, &well_0, &well_1]).await;
+        let seen = running.slot.status();
+        assert!(!seen.stale);
+        let error = seen.last_error.unwrap();
+        assert_eq!(error.reason.as_str(), "refused");
+        assert!(error.text.contains(&status.to_string()), "{}", error.text);
+        assert!(error.text.contains("of 1 processes"), "{}", error.text);
+    }
+    // A further instance counts as running, and the crashed one stays so.
+    foundation.state().process(&ill).scale(3);
+    let ill_2 = "https://ill.example.org/metrics 2";
+    until_these(&[&ill_0, ill_2, &well_0, &well_1]).await;
+    // A failure that concerns all requests fails the refresh.
+    foundation.state().manner.broken_stats = [(ill, 429)].into();
+    let mut attempts = running.slot.attempts();
+    let stale = timeout(Duration::from_secs(30), async {
+        while !running.slot.status().stale {
+            attempts.changed().await.unwrap();
+        }
+    });
+    stale.await.unwrap();
+}
+
+#[tokio::test]
+async fn usage_of_a_process_that_cannot_be_measured_keeps_no_other_from_being_measured() {
+    let foundation = CloudFoundry::new();
+    let [ill, well] = ["ill", "well"]
+        .map(|name| foundation.push(&format!("o/s/{name}"), &[&format!("{name}.example.org")], 1));
+    foundation.state().manner.broken_stats = [(ill.clone(), 500)].into();
+    let keys = format!("{AS_ADMIN}max_stats_requests = 1\nstats_interval = \"100ms\"\n");
+    let running = Running::new(&foundation, &keys);
+    running.first().await;
+    let facts: Arc<Facts> = running.slot.targets().beside().unwrap();
+    let usages = facts.usages.clone().unwrap();
+    let measured = timeout(Duration::from_secs(30), async {
+        while usages.gauges(&well, 0).is_empty() {
+            running.next().await;
+        }
+    });
+    measured.await.unwrap();
+    assert!(usages.gauges(&ill, 0).is_empty());
 }
 
 #[tokio::test]
@@ -620,7 +837,7 @@ async fn what_was_known_outlives_a_restart_while_the_platform_is_down() {
     assert_eq!(running.urls().await, all);
     let status = running.slot.status();
     assert!(status.stale && status.inherited);
-    // Another user may see nothing yet: still nothing is lost.
+    // Another user may see nothing yet: the targets stay.
     foundation.state().manner.down = false;
     foundation.state().manner.blind = true;
     assert_eq!(running.urls().await, all);
@@ -646,7 +863,7 @@ async fn tokens_are_got_in_every_way_and_renewed_once_for_all() {
             "client_credentials",
         ),
         (format!("grant = \"refresh_token\"\n{with_file}"), "refresh_token"),
-        // The token that came in the place of the first.
+        // The refresh token that replaced the first one.
         (format!("grant = \"refresh_token\"\n{with_file}"), "refresh_token"),
         (format!("grant = \"passcode\"\npasscode = {passcode:?}\n"), "password"),
     ] {
@@ -657,7 +874,7 @@ async fn tokens_are_got_in_every_way_and_renewed_once_for_all() {
         let form = String::from_utf8(asked.body.clone()).unwrap();
         assert!(form.contains(&format!("grant_type={grant}")), "{form}");
         assert_eq!(form.contains("login_hint=%7B%22origin%22%3A%22ldap%22%7D"), keys.contains("origin"));
-        // All tokens end: one renewal, by the refresh token where there is one.
+        // All tokens are revoked: one renewal, by the refresh token if there is one.
         foundation.state().revoke_tokens();
         assert_eq!(running.urls().await.len(), 6, "{keys}");
         let again = foundation.uaa.take();
@@ -684,7 +901,7 @@ async fn a_refresh_token_that_is_spent_gives_way_to_the_password() {
         "password, refresh token, password"
     );
 
-    // In the midst of a refresh.
+    // A token revoked in the midst of a refresh.
     foundation.state().manner.revoked_in = Some(1);
     assert_eq!(running.urls().await.len(), 6);
     assert!(!running.slot.status().stale);
@@ -736,7 +953,7 @@ async fn a_refresh_costs_few_requests_and_fewer_between_those_of_metadata() {
 
     drop(running);
 
-    // Between those of metadata, a refresh is one request, until an application comes.
+    // Between reads of the metadata, a refresh is one request, until an application is added.
     let keys = format!("{AS_ADMIN}metadata_interval = \"1h\"\n");
     let running = Running::new(&foundation, &keys);
     running.next().await;
@@ -755,7 +972,7 @@ async fn a_refresh_costs_few_requests_and_fewer_between_those_of_metadata() {
     assert_eq!(running.targets().await.len(), 602);
     drop(running);
 
-    // Where little is selected, only that is asked for.
+    // A narrow selector leads to narrow requests.
     foundation.controller.take();
     let keys = format!("{AS_ADMIN}[[select]]\norganization = \"o3\"\napplication = \"a3\"");
     let running = Running::new(&foundation, &keys);
@@ -787,11 +1004,56 @@ async fn without_states_in_lists_few_processes_are_asked_for_theirs() {
     assert_eq!(running.first().await.targets().len(), 30);
     let stats = |asked: Vec<String>| asked.iter().filter(|it| it.ends_with("/stats")).count();
     assert_eq!(stats(foundation.asked()), 10);
-    // What changes is asked for first.
+    // Changed processes are requested first.
     foundation.state().process(&guids[29]).scale(2);
     foundation.state().process(&guids[29]).set(1, "CRASHED");
     let targets = running.targets().await;
     assert_eq!(targets.len(), 30);
+}
+
+#[tokio::test]
+async fn without_states_in_lists_processes_are_listed_at_each_refresh_whatever_the_limit() {
+    let foundation = CloudFoundry::new();
+    // 4 requests in each 150 ms.
+    let (limit, minute) = (1600, Duration::from_secs(60));
+    {
+        let mut state = foundation.state();
+        state.manner.embeds = false;
+        state.manner.published_limit = Some((limit, 1));
+        state.manner.rate_limit = Some(limit);
+        state.manner.window = minute;
+        for number in 0..30 {
+            let route = format!("a{number}.example.org");
+            state.push(&format!("o/s/a{number}"), &[&route], 1);
+        }
+    }
+    let last = foundation.state().apps[29].guid.clone();
+    let keys = format!("{AS_ADMIN}rate_limit_share = 100\nmetadata_interval = \"1h\"\n");
+    let running = Running::new(&foundation, &keys);
+    assert_eq!(running.first().await.targets().len(), 30);
+    running.next().await;
+    let mut attempts = running.slot.attempts();
+    let before = *attempts.borrow();
+    foundation.controller.take();
+    foundation.state().process(&last).scale(3);
+    let further = attempts.wait_for(|it| *it >= before + 6);
+    timeout(Duration::from_secs(30), further)
+        .await
+        .unwrap()
+        .unwrap();
+    let paths = foundation.controller.take().into_iter().map(|it| it.path);
+    let (stats, lists): (Vec<String>, Vec<String>) = paths.partition(|it| it.ends_with("/stats"));
+    assert!(lists.len() >= 5, "{lists:?}");
+    // Some per refresh; those in progress at either end are counted as well.
+    assert!(stats.len() + 1 >= lists.len(), "{stats:?}");
+    assert!(stats.len() <= 3 * (lists.len() + 1), "{stats:?}");
+    assert_eq!(running.slot.snapshot().targets().len(), 32);
+    // In the course of time all are asked for.
+    foundation.state().process(&last).set(2, "CRASHED");
+    let crashed = timeout(Duration::from_secs(30), async {
+        while running.targets().await.len() != 31 {}
+    });
+    crashed.await.unwrap();
 }
 
 #[tokio::test]
@@ -804,7 +1066,7 @@ async fn a_platform_that_asks_for_a_pause_gets_it() {
     );
     let all = urls(running.first().await.targets());
     assert_eq!(all.len(), 6);
-    // The limit is published: the next refresh would exceed it, and waits for its end.
+    // The limit is published: the next refresh would exceed it, and waits for its reset.
     let before = foundation.requests();
     let mut attempts = running.slot.attempts();
     attempts.borrow_and_update();
@@ -812,7 +1074,7 @@ async fn a_platform_that_asks_for_a_pause_gets_it() {
     assert!(early.is_err(), "nothing is asked");
     assert_eq!(foundation.requests(), before);
 
-    // Others have used up the limit.
+    // Other clients have used up the limit.
     foundation.state().manner.rate_limit = Some(1);
     let running = Running::new(&foundation, AS_ADMIN);
     running.first().await;

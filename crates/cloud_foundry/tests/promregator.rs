@@ -1,10 +1,10 @@
-//! What configurations of Promregator become.
+//! Conversion of Promregator's configuration.
 
 use metrifold_cloud_foundry::promregator::convert;
 
 const KEY: &str = "mySecretKey";
 
-/// A file as it stands beside Prometheus' own keys.
+/// A file that also holds keys of Prometheus.
 const FILE: &str = r#"
 global:
   scrape_interval: 15s

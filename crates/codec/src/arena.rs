@@ -1,9 +1,9 @@
 //! The decoded form of a batch: offsets into one text, no `String` per label, no struct per sample.
 //!
-//! The text is the decompressed request (`raw`, shared by all copies of the arena) followed by
-//! what edits added (`extra`). A label is two ranges of the text. A series is a range of labels
-//! and the range of its remaining fields (samples, histograms, exemplars), which are counted but
-//! not parsed. An edit touches the labels alone; series that nobody edits leave byte for byte.
+//! The text is the decompressed request (`raw`, shared by all copies of the arena) followed by text
+//! that edits added (`extra`). A label is two ranges of the text. A series is a range of labels and
+//! the range of its remaining fields (samples, histograms, exemplars), which are counted but not
+//! parsed. An edit changes labels only; series that no edit changed are copied out byte for byte.
 
 mod builder;
 mod pool;
@@ -28,12 +28,13 @@ pub(crate) use series::{head as name_head, head_within as name_head_within};
 const ENTRY: u32 = 1 << 31;
 
 /// A label: its name and its value as ranges of the arena's text.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Label {
     name: u32,
     name_len: u32,
-    /// Where the value stands. With an entry that is known, and this says how far back the same
-    /// entry stands in the series that arrived before; 0 if it does not, or if nobody looked.
+    /// Start of the value in the text. For a label with an entry, whose value's place follows from
+    /// the name's, this is instead the distance back to the same entry in the previous series; 0 if
+    /// that series lacks it or was not compared.
     value_or_back: u32,
     value_len: u32,
 }
@@ -61,9 +62,15 @@ impl Label {
         }
     }
 
-    /// The label in a text in which it stands so much further behind.
+    /// Whether this label consists of exactly these two ranges, without an entry.
+    #[inline(always)]
+    pub(crate) fn is_of(self, name: Span, value: Span) -> bool {
+        self == Self::apart(name, value)
+    }
+
+    /// The same label in a text where it starts `by` bytes later.
     fn shifted(self, by: u32) -> Self {
-        // What repeats another one stands as far behind it as before.
+        // The distance to a repeated entry does not change.
         let apart = self.name_len & ENTRY == 0;
         Self {
             name: self.name + by,
@@ -72,7 +79,7 @@ impl Label {
         }
     }
 
-    /// The label whose entry repeats that of this one, so far behind it.
+    /// The label `back` bytes later in the text whose entry repeats this one's.
     #[inline(always)]
     pub(crate) fn repeated(self, back: u32) -> Self {
         Self {
@@ -82,8 +89,8 @@ impl Label {
         }
     }
 
-    /// Whether both have one entry, or this one's is known to repeat that of the other. If not,
-    /// they may still be the same.
+    /// Whether both share one entry, or this entry is known to repeat the other's. False does not
+    /// mean that the labels differ.
     #[inline(always)]
     pub(crate) fn repeats(self, other: Self) -> bool {
         self.name_len & other.name_len & ENTRY != 0
@@ -120,7 +127,7 @@ impl Label {
         2 + wire::varint_len(name as u64) + name + wire::varint_len(value as u64) + value
     }
 
-    /// Where the encoded entry starts, and its length, if it stands in the text.
+    /// Start and length of the encoded entry, if the text contains one.
     #[inline(always)]
     pub(crate) fn entry_place(self) -> Option<(u32, u32)> {
         if self.name_len & ENTRY == 0 {
@@ -176,16 +183,16 @@ impl Span {
 pub(crate) struct Series {
     /// The series' field as it arrived, with tag and length.
     pub(crate) whole: Span,
-    /// All its fields but labels (1.0) or label references (2.0), in their order.
+    /// All fields except labels (1.0) or label references (2.0), in their original order.
     pub(crate) rest: Span,
-    /// Its labels: where they start, how many, and room for how many.
+    /// Labels: index of the first, number, and capacity reserved in the list.
     pub(crate) labels: u32,
     pub(crate) labels_len: u32,
     pub(crate) labels_room: u32,
-    /// The bytes of its labels, encoded as 1.0 fields; kept for batches that arrived as 1.0.
+    /// Size of the labels as encoded 1.0 fields; kept for batches that arrived as 1.0.
     pub(crate) labels_bytes: u32,
     pub(crate) counts: SeriesCounts,
-    /// Whether `whole` no longer says what this series is.
+    /// Whether an edit made `whole` out of date.
     pub(crate) edited: bool,
     pub(crate) dropped: bool,
 }
@@ -205,26 +212,29 @@ pub struct Arena {
     pub(crate) symbols: Vec<Span>,
     pub(crate) counts: Counts,
     pub(crate) changed: bool,
-    /// Whether edits made the text longer than offsets can say.
+    /// Whether a 1.0 text has what only 2.0 can hold: start timestamps, or histograms with custom
+    /// buckets.
+    pub(crate) exceeds_v1: bool,
+    /// Whether edits made the text too long for its offsets.
     pub(crate) overflowed: bool,
 }
 
-/// The longest text that an arena holds.
+/// Longest text of an arena, in bytes.
 const TEXT_MAX: usize = 2 << 30;
 
 #[cfg(any(test, feature = "testing"))]
 impl Arena {
-    /// Whether an edit has changed something.
+    /// Whether the series differ from the body that the arena was decoded from.
     pub fn is_changed(&self) -> bool {
         self.changed
     }
 
-    /// The version in which it arrived.
+    /// Version in which the batch arrived.
     pub fn version(&self) -> Version {
         self.version
     }
 
-    /// Takes what there is for what arrived.
+    /// Declares the present content to be the content that arrived.
     pub fn mark_unchanged(&mut self) {
         self.changed = false;
     }
@@ -243,16 +253,17 @@ impl Arena {
             symbols: Vec::new(),
             counts: Counts::default(),
             changed: false,
+            exceeds_v1: false,
             overflowed: false,
         }
     }
 
-    /// What it carries, without dropped series.
+    /// Counts of the content, without dropped series.
     pub fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// The memory that it holds, in bytes.
+    /// Memory of the arena, in bytes.
     pub fn weight(&self) -> usize {
         self.raw.capacity()
             + self.extra.capacity()
@@ -272,8 +283,7 @@ impl Arena {
         }
     }
 
-    /// The first eight bytes of a range as a number that sorts as they do; shorter ones are
-    /// filled with zeros.
+    /// First eight bytes of a range, padded with zeros, as a number that sorts like the text.
     #[inline(always)]
     pub(crate) fn head(&self, span: Span) -> u64 {
         let rest = self.raw.as_slice().get(span.start as usize..);
@@ -298,8 +308,8 @@ impl Arena {
         Span::new(start, start + text.len())
     }
 
-    /// Appends a label to the text, encoded as a 1.0 entry. Give the result to
-    /// [`SeriesMut::set_label`], as often as wanted.
+    /// Appends a label to the text, encoded as a 1.0 entry. The result can be passed to
+    /// [`SeriesMut::set_label`] any number of times.
     pub fn push_label(&mut self, name: &[u8], value: &[u8]) -> Label {
         let mut label = Label::entry(0, name.len(), value.len());
         let base = self.raw.as_slice().len();
@@ -354,15 +364,15 @@ impl Arena {
         }
     }
 
-    /// Removes what it says of metric families.
+    /// Removes the metadata of all metric families.
     pub fn forget_metadata(&mut self) {
         self.changed |= !self.metadata.is_empty();
         self.metadata.clear();
         self.counts.metadata = 0;
     }
 
-    /// Adds the series and the metadata of another arena behind its own. Both must be of 1.0, as those
-    /// that builders make.
+    /// Appends the series and the metadata of another arena. Both must be of 1.0, as builders make
+    /// them.
     pub fn append(&mut self, other: &Self) {
         let (raw, extra) = (other.raw.as_slice(), &other.extra);
         let shift = self.raw.as_slice().len() + self.extra.len();
@@ -386,11 +396,12 @@ impl Arena {
         let metadata = other.metadata.iter().map(|span| span.shifted(shift));
         self.metadata.extend(metadata);
         self.counts += other.counts;
+        self.exceeds_v1 |= other.exceeds_v1;
         self.changed = true;
     }
 
-    /// A copy that holds the series at these indexes, and the 1.0 metadata if asked. It takes
-    /// no room for the others, so many can be made of one.
+    /// Copies the series at these indexes, and the 1.0 metadata if `metadata` is set. It reserves
+    /// no room for the other series, so that one arena can be split into many.
     pub fn extract(&self, metadata: bool, indexes: &[usize]) -> Self {
         let mut part = Self {
             version: self.version,
@@ -402,6 +413,7 @@ impl Arena {
             symbols: self.symbols.clone(),
             counts: Counts::default(),
             changed: true,
+            exceeds_v1: self.exceeds_v1,
             overflowed: self.overflowed,
         };
         for &index in indexes {

@@ -1,8 +1,7 @@
 //! A batch: one request's worth of series, a cheap handle.
 //!
-//! It arrives encoded and stays so until somebody has to look at labels. Decoding happens once,
-//! encoding happens once per version and only if labels have changed; handles that were cloned
-//! share both.
+//! It arrives encoded and stays so until a component reads labels. Decoding happens once; encoding
+//! happens once per version, and only if labels have changed. Cloned handles share both.
 
 use std::sync::{Arc, OnceLock};
 
@@ -20,11 +19,11 @@ pub struct Batch {
     origin: Arc<Origin>,
     tenant: Option<Tenant>,
     ack: Option<Ack>,
-    /// The version in which it arrived.
+    /// Version in which the batch arrived.
     version: Version,
-    /// When it arrived.
+    /// Time of arrival.
     arrived: Instant,
-    /// The bytes that arrived: of a part of a batch, its share of them.
+    /// Compressed bytes that arrived; for a part of a batch, its share of them.
     received: usize,
     content: Content,
     bodies: Arc<Bodies>,
@@ -34,11 +33,11 @@ pub struct Batch {
 /// The form in which the batch's series are known: as a body, as decoded ranges, or both.
 #[derive(Clone, Debug)]
 enum Content {
-    /// The body that arrived, which nobody has checked; perhaps it was counted.
+    /// The body as received: unchecked, and possibly counted.
     Received(Option<Counts>),
-    /// The body in this version, whose series are valid and sorted.
+    /// A body in this version, whose series are known to be valid and sorted.
     Checked(Version, Counts),
-    /// Series; a body that is there says the same.
+    /// Decoded series; a body beside them has the same content.
     Decoded(Arc<Arena>),
 }
 
@@ -47,7 +46,7 @@ enum Content {
 struct Bodies {
     v1: OnceLock<Bytes>,
     v2: OnceLock<Bytes>,
-    /// What the body that arrived carries, if it was counted.
+    /// Counts of the received body, once it has been counted.
     counted: OnceLock<Result<Counts, DecodeError>>,
 }
 
@@ -97,8 +96,8 @@ impl Batch {
         }
     }
 
-    /// A batch that was kept as a compressed body, and counted before if it ever was, perhaps
-    /// because it was decoded.
+    /// A batch restored from a stored compressed body. `counts` are known if the batch was counted
+    /// or decoded before it was stored.
     pub fn from_record(
         version: Version,
         body: Bytes,
@@ -117,14 +116,27 @@ impl Batch {
         }
     }
 
-    /// A batch that is not encoded yet.
+    /// A batch that has not been encoded yet.
     pub fn from_arena(arena: Arena, origin: Arc<Origin>) -> Self {
         let version = arena.version;
         let content = Content::Decoded(Arc::new(arena));
         Self::new(version, content, Arc::default(), origin)
     }
 
-    /// The version of the body that says what it is, or in which it arrived if none does.
+    /// A batch that was made in the process as a compressed body of 1.0, whose series are valid and
+    /// their labels sorted.
+    pub fn from_made(body: Bytes, counts: Counts, origin: Arc<Origin>) -> Self {
+        let version = Version::V1;
+        let content = Content::Checked(version, counts);
+        Self {
+            received: 0,
+            limits: Limits::NONE,
+            ..Self::new(version, content, Bodies::of(version, body), origin)
+        }
+    }
+
+    /// Version of the body that holds the batch's content; the version of arrival if there is no
+    /// such body.
     pub fn body_version(&self) -> Version {
         match &self.content {
             Content::Checked(version, _) => *version,
@@ -132,39 +144,39 @@ impl Batch {
         }
     }
 
-    /// Where it comes from.
+    /// Origin: sender, tenant and request headers.
     pub fn origin(&self) -> &Arc<Origin> {
         &self.origin
     }
 
-    /// When it arrived: the time that transforms go by, which read no clock.
+    /// Time of arrival. Transforms use it instead of a clock.
     pub fn arrived(&self) -> Instant {
         self.arrived
     }
 
-    /// The compressed bytes that arrived: of a part of a batch, its share of them by samples. 0 for
-    /// one that was made in the process.
+    /// Compressed bytes that arrived; for a part of a batch, its share of them by samples. 0 for a
+    /// batch that was made in the process.
     pub fn received(&self) -> usize {
         self.received
     }
 
-    /// The version in which it arrived.
+    /// Version in which the batch arrived.
     pub fn version(&self) -> Version {
         self.version
     }
 
-    /// Its tenant, if one has been found.
+    /// Tenant, once it is known.
     pub fn tenant(&self) -> Option<&Tenant> {
         self.tenant.as_ref()
     }
 
-    /// Says whose it is.
+    /// Sets the tenant.
     pub fn set_tenant(&mut self, tenant: Tenant) {
         self.tenant = Some(tenant);
     }
 
-    /// Lets go of what only transforms look at in its origin: headers hold on to the buffer that
-    /// the request was read into, which a batch that waits in a queue must not.
+    /// Drops the request headers, which only transforms read: they keep alive the buffer that the
+    /// request was read into, which a queued batch must not.
     pub fn forget_request(&mut self) {
         let origin = &self.origin;
         if origin.headers.is_empty()
@@ -180,22 +192,22 @@ impl Batch {
         });
     }
 
-    /// Its acknowledgement, if its source waits for one.
+    /// Acknowledgement, if the source waits for one.
     pub fn ack(&self) -> Option<&Ack> {
         self.ack.as_ref()
     }
 
-    /// Has somebody wait for what becomes of it.
+    /// Attaches the acknowledgement that reports the outcome to the source.
     pub fn set_ack(&mut self, ack: Ack) {
         self.ack = Some(ack);
     }
 
-    /// Takes the acknowledgement away, for the fan-out to draw a ticket from.
+    /// Takes the acknowledgement, from which the fan-out draws tickets.
     pub fn take_ack(&mut self) -> Option<Ack> {
         self.ack.take()
     }
 
-    /// The length of the body that says what it is; 0 if it has to be encoded.
+    /// Length of the body that holds the batch's content; 0 if it has to be encoded first.
     pub fn body_len(&self) -> usize {
         let own = self.bodies.get(self.body_version());
         let body = match &self.content {
@@ -205,23 +217,23 @@ impl Batch {
         body.map_or(0, Bytes::len)
     }
 
-    /// Whether it has been decoded since it arrived: then its series are valid and their labels
-    /// sorted.
+    /// Whether the batch has been decoded since it arrived, so that its series are valid and their
+    /// labels sorted.
     pub fn is_checked(&self) -> bool {
         !matches!(self.content, Content::Received(_))
     }
 
-    /// Whether it is decoded now.
+    /// Whether the decoded form is in memory.
     pub(crate) fn is_decoded(&self) -> bool {
         matches!(self.content, Content::Decoded(_))
     }
 
-    /// Counts what it carries unless that is known, once for all clones. It stays unknown if it is
-    /// not what it claims to be, which its endpoint will say.
+    /// Counts the content unless it is known, once for all clones. A malformed body stays
+    /// uncounted; its endpoint will refuse it.
     ///
     /// # Errors
     ///
-    /// Fails when it has more series than its source allows.
+    /// Fails when the batch has more series than its source allows.
     pub fn count(&mut self) -> Result<(), DecodeError> {
         if let Content::Received(counts @ None) = &mut self.content
             && let Some(body) = self.bodies.get(self.version)
@@ -236,15 +248,14 @@ impl Batch {
         Ok(())
     }
 
-    /// The bytes that the body which says what it is declares to have when it is decompressed; 0 if
-    /// there is none. Nobody has checked that.
+    /// Decompressed size that the current body declares, unverified; 0 if there is no body.
     pub fn declared_len(&self) -> usize {
         let body = self.bodies.get(self.body_version());
         let declared = body.map(|body| snappy::declared_len(body, self.limits.decoded_bytes));
         declared.and_then(Result::ok).unwrap_or(0)
     }
 
-    /// What it carries, if it has been decoded since it arrived, or counted.
+    /// Counts of the content, if the batch has been decoded or counted.
     pub fn counts(&self) -> Option<Counts> {
         match &self.content {
             Content::Received(counts) => *counts,
@@ -253,7 +264,7 @@ impl Batch {
         }
     }
 
-    /// The memory that it holds, in bytes.
+    /// Memory of the batch, in bytes.
     pub fn weight(&self) -> usize {
         let body = |body: &OnceLock<Bytes>| body.get().map_or(0, Bytes::len);
         let arena = match &self.content {
@@ -263,13 +274,22 @@ impl Batch {
         body(&self.bodies.v1) + body(&self.bodies.v2) + arena + size_of::<Self>()
     }
 
-    /// Decodes it unless that has been done; returns the series that were invalid and left out.
+    /// Decodes the batch unless it is decoded; returns the series that were invalid and left out.
     ///
     /// # Errors
     ///
-    /// Fails when the body as a whole is not what it claims to be.
+    /// Fails when the body as a whole is malformed or exceeds a limit.
     pub fn decode(&mut self) -> Result<Invalid, DecodeError> {
         self.decoded().map(|(_, invalid)| invalid)
+    }
+
+    /// Limits for decoding. Once a batch has been checked, the source's limits no longer apply: an
+    /// edit may have added to it.
+    fn limits(&self) -> &Limits {
+        match self.content {
+            Content::Received(_) | Content::Decoded(_) => &self.limits,
+            Content::Checked(..) => &Limits::NONE,
+        }
     }
 
     fn decoded(&mut self) -> Result<(&mut Arc<Arena>, Invalid), DecodeError> {
@@ -277,7 +297,7 @@ impl Batch {
         if !matches!(self.content, Content::Decoded(_)) {
             let version = self.body_version();
             let body = self.bodies.get(version).ok_or(DecodeError::Missing)?;
-            let (arena, invalid) = remote_write::decode(version, body, &self.limits)?;
+            let (arena, invalid) = remote_write::decode(version, body, self.limits())?;
             if arena.changed {
                 self.bodies = Arc::default();
             }
@@ -290,20 +310,20 @@ impl Batch {
         }
     }
 
-    /// Its series, decoded if need be.
+    /// Decodes the batch if needed and returns its series.
     ///
     /// # Errors
     ///
-    /// Fails when the body as a whole is not what it claims to be.
+    /// Fails when the body as a whole is malformed or exceeds a limit.
     pub fn arena(&mut self) -> Result<&Arc<Arena>, DecodeError> {
         self.decoded().map(|(arena, _)| &*arena)
     }
 
-    /// Edits its series. What was encoded stays valid if nothing changes.
+    /// Edits the series. Encoded bodies stay valid if nothing changes.
     ///
     /// # Errors
     ///
-    /// Fails when the body as a whole is not what it claims to be, or when it grew too large.
+    /// Fails when the body as a whole is malformed, or when edits made the batch too large.
     pub fn edit<R>(&mut self, edit: impl FnOnce(&mut Arena) -> R) -> Result<R, DecodeError> {
         let (arena, _) = self.decoded()?;
         let arena = Arc::make_mut(arena);
@@ -320,35 +340,39 @@ impl Batch {
 
     /// Whether [`rewrite`](Self::rewrite) can edit it.
     pub fn is_rewritable(&self) -> bool {
-        !matches!(self.content, Content::Decoded(_)) && self.body_version() == Version::V1
+        !self.is_decoded()
     }
 
-    /// Edits its series and encodes it again in one go, without ever holding it decoded as a
-    /// whole; returns the series that were invalid and left out. `edit` says whether to keep a
+    /// Edits the series and encodes them again in one pass, without decoding the whole batch at
+    /// once; returns the series that were invalid and left out. `edit` returns whether to keep a
     /// series.
     ///
     /// # Errors
     ///
-    /// Fails when the body as a whole is not what it claims to be, or when it grew too large.
+    /// Fails when the body as a whole is malformed, or when edits made the batch too large.
     pub fn rewrite(
         &mut self,
         edit: impl FnMut(&mut SeriesMut<'_>) -> bool,
     ) -> Result<Invalid, DecodeError> {
-        let body = self.bodies.v1.get().ok_or(DecodeError::Missing)?;
-        let rewritten = remote_write::rewrite_v1(body, &self.limits, edit)?;
+        let version = self.body_version();
+        let body = self.bodies.get(version).ok_or(DecodeError::Missing)?;
+        let rewritten = remote_write::rewrite(version, body, self.limits(), edit)?;
         if let Some(body) = rewritten.body {
-            self.bodies = Bodies::of(Version::V1, body);
+            self.bodies = Bodies::of(version, body);
         }
-        self.content = Content::Checked(Version::V1, rewritten.counts);
+        self.content = Content::Checked(version, rewritten.counts);
+        if rewritten.has_lone_exemplars {
+            self.decode()?; // lone exemplars have to join their series
+        }
         Ok(rewritten.invalid)
     }
 
-    /// The same batch with other series, which are a part of its own.
+    /// A batch of the same origin with some of this one's series.
     pub fn with_arena(&self, arena: Arena) -> Self {
         let whole = self.counts().map_or(0, |counts| counts.all_samples());
         let part = arena.counts().all_samples();
         let received = match part < whole {
-            // Less than all of them.
+            // A real part: its share of the received bytes.
             true => (self.received as u128 * u128::from(part) / u128::from(whole)) as usize,
             false => self.received,
         };
@@ -360,11 +384,11 @@ impl Batch {
         }
     }
 
-    /// The compressed body in a version; encoded now if need be, once for all clones.
+    /// Compressed body in a version; encoded if there is none yet, once for all clones.
     ///
     /// # Errors
     ///
-    /// Fails when it has to be decoded for that and is not what it claims to be.
+    /// Fails when the batch has to be decoded for that and its body is malformed.
     pub fn body(&mut self, version: Version) -> Result<Bytes, DecodeError> {
         self.body_by(version, None)
     }
@@ -385,13 +409,13 @@ impl Batch {
         Ok(self.bodies.cell(version).get_or_init(encode).clone())
     }
 
-    /// Encodes it in a version, in the way that a sink's `choice` has found to suit its data, and
-    /// lets the decoded form go; returns what had to be given up because the version has no place for
-    /// it, which its counts then lack.
+    /// Encodes the batch in a version, with the compression that a sink's `choice` has found to
+    /// suit its data, and frees the decoded form. Returns the data that this version cannot
+    /// represent, which the batch's counts no longer include.
     ///
     /// # Errors
     ///
-    /// Fails when it has to be decoded for that and is not what it claims to be.
+    /// Fails when the batch has to be decoded for that and its body is malformed.
     pub fn settle(
         &mut self,
         version: Version,
@@ -400,7 +424,7 @@ impl Batch {
         if !self.is_decoded() && self.body_version() == version {
             return Ok(Unsent::default());
         }
-        // The body that arrived holds all that there is.
+        // The received body is complete.
         if let (Content::Checked(_, counts), Some(_)) = (&self.content, self.bodies.get(version))
             && version == self.version
         {
@@ -418,11 +442,51 @@ impl Batch {
             unsent.histograms = remote_write::lost_in_v1(&arena);
         }
         if unsent.histograms > 0 {
-            // A body that still holds the dropped series must not be sent in their place.
+            // Other bodies still contain the dropped series and must not be sent.
             self.bodies = Bodies::of(version, body);
             counts.histograms -= unsent.histograms;
         }
         self.content = Content::Checked(version, counts);
         Ok(unsent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Name;
+    use crate::testing::{Labels, arena_v1, arena_v2};
+
+    /// A label that a transform adds does not make a series invalid that was within its source's
+    /// limits.
+    #[test]
+    fn a_batch_that_was_edited_is_not_held_to_the_limits_of_its_source_again() {
+        let pairs = [("__name__", "up"), ("a", "1")];
+        let labels: Labels = pairs
+            .map(|(name, value)| (name.into(), value.into()))
+            .into();
+        for (version, arena) in [
+            (Version::V1, arena_v1(std::slice::from_ref(&labels))),
+            (Version::V2, arena_v2(std::slice::from_ref(&labels))),
+        ] {
+            let origin = Arc::new(Origin::internal("test".into()));
+            let body = Batch::from_arena(arena, origin.clone())
+                .body(version)
+                .unwrap();
+            let limits = Limits {
+                labels: 2,
+                ..Limits::default()
+            };
+            let mut batch = Batch::from_body(version, body, limits, origin);
+            let tenant = Name::new("tenant");
+            let edited = batch.rewrite(|series| {
+                series.set(&tenant, b"team");
+                true
+            });
+            assert_eq!(edited.unwrap().series(), 0);
+            assert_eq!(batch.decode().unwrap().series(), 0);
+            let arena = batch.arena().unwrap();
+            assert_eq!(arena.iter().next().unwrap().labels().len(), 3);
+        }
     }
 }

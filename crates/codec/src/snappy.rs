@@ -19,29 +19,29 @@ pub(crate) use splice::{Source, Splice};
 /// A search for repeated text looks back no farther than the start of a block of this size.
 pub(crate) const BLOCK: usize = 64 << 10;
 
-/// The declared length has 32 bits, so no more bytes than these. Longer spellings of it are read
-/// differently by different decoders.
+/// Most bytes of the declared length, which has 32 bits. Longer varints are read differently by
+/// different decoders.
 const HEADER_MAX: usize = 5;
 
 /// Why a body cannot be decompressed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SnappyError {
-    /// Not the snappy block format.
+    /// The body is not in the snappy block format.
     #[error("body is not valid snappy block format: {0}")]
     Corrupt(String),
     /// The body declares that it decompresses to more than is allowed.
     #[error("body declares {declared} decoded bytes, more than the limit of {limit}")]
     TooLarge {
-        /// What the body says of itself.
+        /// Length that the body declares.
         declared: u64,
-        /// What is allowed.
+        /// Length that is allowed.
         limit: usize,
     },
 }
 
-/// The length that a body says it decompresses to, refused if above `limit` or above what its
-/// bytes can hold: nothing must be allocated on its word before. No element yields more for its
-/// size than a copy of 3 bytes, which yields up to 64.
+/// Decompressed length that a body declares; refused if it exceeds `limit` or what its bytes can
+/// yield, so that no memory is allocated for a false claim. The densest element is a copy of 3
+/// bytes, which yields up to 64.
 pub fn declared_len(body: &[u8], limit: usize) -> Result<usize, SnappyError> {
     let mut pos = 0;
     let declared = wire::varint(body, &mut pos)
@@ -60,7 +60,7 @@ pub fn declared_len(body: &[u8], limit: usize) -> Result<usize, SnappyError> {
     Ok(declared as usize)
 }
 
-/// The elements of a body, behind its header.
+/// Elements of a body, after its header.
 pub(crate) fn elements(body: &[u8]) -> &[u8] {
     let mut pos = 0;
     match wire::varint(body, &mut pos) {
@@ -81,10 +81,9 @@ pub fn decompress(body: &[u8], out: &mut [u8]) -> Result<(), SnappyError> {
     decompress::decompress(&body[pos..], out)
 }
 
-/// The body of what several bodies decompress to, one after the other: elements of the format say
-/// where text is repeated by how far back it is, so they mean the same behind others. It is returned in
-/// parts, since large bodies need not be copied for it. None if a body has no header or together they
-/// are too long for one.
+/// Joins bodies into one whose text is theirs in order: elements refer to earlier text by distance,
+/// so they stay valid after other elements. Returned in parts, so that large bodies are not copied.
+/// None if a body has no header, or if the total length is too large.
 pub fn join(bodies: &[Bytes]) -> Option<Vec<Bytes>> {
     let mut total = 0u64;
     let mut parts = Vec::with_capacity(bodies.len());
@@ -108,11 +107,11 @@ pub fn join(bodies: &[Bytes]) -> Option<Vec<Bytes>> {
     Some(joined)
 }
 
-/// A smaller body is copied when it is joined with others: more parts would cost as much.
+/// Largest body that is copied when joined, in bytes: a part of its own would cost as much.
 const COPIED: usize = 16 << 10;
 
-/// Compresses pieces as they come, block by block, so that what is written is still in the
-/// processor's cache when it is compressed. The pieces together make one snappy body.
+/// Compresses pieces as they come, block by block, while they are in the processor's cache. All
+/// pieces form one snappy body.
 #[derive(Default)]
 pub struct Compressor {
     pending: Vec<u8>,
@@ -140,7 +139,7 @@ impl Compressor {
         body
     }
 
-    /// Where small pieces are appended; call [`flush`](Self::flush) now and then.
+    /// Buffer for small pieces; call [`flush`](Self::flush) now and then.
     #[inline(always)]
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.pending
@@ -180,7 +179,7 @@ mod tests {
     }
 
     fn pieces() -> impl Strategy<Value = Vec<Vec<u8>>> {
-        // One with a long period hardly repeats itself, so that it stays large.
+        // A text with a long period hardly repeats and stays large.
         let period = prop_oneof![9 => 1usize..300, 1 => Just(usize::MAX)];
         let piece = (any::<u8>(), 0usize..150_000, period).prop_map(|(seed, len, period)| {
             let byte = |i: usize| {
@@ -216,7 +215,7 @@ mod tests {
             for pieces in &texts {
                 let text = pieces.concat();
                 bodies.push(stream(pieces));
-                // Other writers look back farther.
+                // Other writers' copies reach back farther.
                 let other = snap::raw::Encoder::new().compress_vec(&text).unwrap();
                 bodies.push(Bytes::from(other));
                 expected.extend_from_slice(&text);
@@ -258,7 +257,7 @@ mod tests {
             .compress_vec(&vec![7; 16 << 20])
             .unwrap();
         assert_eq!(declared_len(&body, usize::MAX), Ok(16 << 20));
-        // Two bytes of literal, and copies of 64 bytes: the least that any encoder can do.
+        // Two bytes of literal, then copies of 64 bytes: the densest possible encoding.
         let dense = [&[0x80, 0x80, 0x01, 0x00, 7][..], &[0xfe, 1, 0].repeat(256)].concat();
         assert_eq!(declared_len(&dense, usize::MAX), Ok(1 << 14));
         assert!(declared_len(&dense[..dense.len() - 12], usize::MAX).is_err());

@@ -1,4 +1,5 @@
-//! What tests of transforms and relabelling share: batches made of labels, and their labels back.
+//! Fixtures for tests of transforms and relabelling: batches made of labels, and their labels read
+//! back.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use crate::Arena;
 use crate::remote_write::messages::{v1, v2};
 use crate::remote_write::{Limits, decode, encode_v1, encode_v2};
 
-/// The labels of a series by name.
+/// Labels of a series by name.
 pub type Labels = BTreeMap<String, String>;
 
 /// Encodes and compresses a message.
@@ -24,7 +25,7 @@ pub fn decompress(body: &[u8]) -> Vec<u8> {
     snap::raw::Decoder::new().decompress_vec(body).unwrap()
 }
 
-/// The series, each with its number as its only sample. Decoded from 1.0.
+/// An arena decoded from 1.0, in which each series has its index as its only sample.
 pub fn arena_v1(series: &[Labels]) -> Arena {
     let timeseries = series
         .iter()
@@ -52,7 +53,7 @@ pub fn arena_v1(series: &[Labels]) -> Arena {
     arena
 }
 
-/// The same in the form of 2.0.
+/// The same decoded from 2.0.
 pub fn arena_v2(series: &[Labels]) -> Arena {
     let mut symbols = vec![String::new()];
     let mut symbol = |text: &str| {
@@ -87,7 +88,7 @@ pub fn arena_v2(series: &[Labels]) -> Arena {
     arena
 }
 
-/// What leaves by 1.0: labels and the number of the series that they belonged to.
+/// Encodes as 1.0; returns the labels, and the number of the series that they belonged to.
 pub fn leaves_v1(arena: &Arena) -> Vec<(Labels, usize)> {
     let request = v1::WriteRequest::decode(&decompress(&encode_v1(arena, None))[..]).unwrap();
     let leave = |series: v1::TimeSeries| {

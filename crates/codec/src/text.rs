@@ -1,4 +1,4 @@
-//! The text exposition format, 0.0.4: writing it, and reading what this process renders itself.
+//! The text exposition format 0.0.4: writing it, and reading the pages that this process renders.
 //!
 //! Source: <https://prometheus.io/docs/instrumenting/exposition_formats/>.
 
@@ -78,9 +78,9 @@ pub fn put_value(out: &mut Vec<u8>, value: f64) {
     out.extend_from_slice(text.strip_suffix(".0").unwrap_or(text).as_bytes());
 }
 
-/// Reads a page in this format, without timestamps, into a batch: samples have the time `now`, and
-/// the labels `more` unless they have some of these names. Lines that are not in the format, and
-/// series that are invalid or for which there is no room, are left out.
+/// Reads a page without timestamps into a batch: samples get the time `now`, and the labels `more`
+/// where the series has none of that name. Malformed lines, and series that are invalid or do not
+/// fit, are left out.
 pub fn read(page: &str, now: i64, more: &BTreeMap<String, String>, batch: &mut ArenaBuilder) {
     let mut help = Cow::Borrowed("");
     for line in page.lines() {
@@ -106,7 +106,7 @@ pub fn read(page: &str, now: i64, more: &BTreeMap<String, String>, batch: &mut A
                 }
             }
             batch.push_sample(value, now);
-            let _ = batch.finish_series(); // left out if it is invalid
+            let _ = batch.finish_series(); // an invalid series is left out
         }
     }
 }
@@ -130,7 +130,7 @@ fn labels(line: &str, batch: &mut ArenaBuilder) -> Option<f64> {
     rest.trim().parse().ok()
 }
 
-/// Where a quoted text ends.
+/// Position of the closing quote.
 fn closing_quote(text: &str) -> Option<usize> {
     let mut escaped = false;
     text.bytes().position(|byte| {

@@ -1,11 +1,11 @@
-//! The protobuf wire format, as far as remote write needs it: varints, tags, length prefixes.
+//! The subset of protobuf's wire format that remote write needs: varints, tags, length prefixes.
 //!
-//! Everything here works on offsets into one buffer, never allocates, never panics on foreign
-//! bytes, and does not recurse. Source: <https://protobuf.dev/programming-guides/encoding/>.
+//! All functions work on offsets into one buffer, never allocate, never panic on foreign bytes, and
+//! do not recurse. Source: <https://protobuf.dev/programming-guides/encoding/>.
 
 use std::fmt;
 
-/// Why bytes are not the protobuf message that they claim to be.
+/// The fault that makes bytes no valid protobuf message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WireError {
     /// A length or a field reaches past the end of its message.
@@ -14,19 +14,19 @@ pub enum WireError {
     Varint,
     /// A wire type that does not exist, or a group.
     WireType(u8),
-    /// A field's key with more bytes than it needs, or a number that no field can have.
+    /// A field's key is longer than it needs to be, or has an impossible field number.
     Key,
-    /// A known field with a wire type that is not its own.
+    /// A known field has the wrong wire type.
     Field(u32),
     /// A string that is not UTF-8.
     Utf8,
     /// The first symbol is not the empty string.
     FirstSymbol,
-    /// Sound, but with more parts of one kind than are allowed.
+    /// Well-formed, but with more parts of one kind than are allowed.
     TooMany(Parts),
 }
 
-/// What a request has many of.
+/// Kinds of parts whose number in a request is bounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parts {
     /// Time series.
@@ -64,21 +64,21 @@ impl fmt::Display for WireError {
 
 impl std::error::Error for WireError {}
 
-/// Wire types.
+/// Wire type: a varint.
 pub const VARINT: u8 = 0;
-/// Eight bytes.
+/// Wire type: eight bytes.
 pub const FIXED64: u8 = 1;
-/// A length and as many bytes.
-pub const LEN: u8 = 2;
-/// Four bytes.
-pub const FIXED32: u8 = 5;
+/// Wire type: a length and that many bytes.
+pub(crate) const LEN: u8 = 2;
+/// Wire type: four bytes.
+pub(crate) const FIXED32: u8 = 5;
 
-/// The tag of a field with a number below 16, which is one byte.
+/// Tag of a field with a number below 16, which is one byte.
 pub const fn tag(field: u8, wire_type: u8) -> u8 {
     field << 3 | wire_type
 }
 
-/// Reads a varint at `*pos` and moves behind it.
+/// Reads a varint at `*pos` and moves past it.
 #[inline(always)]
 pub fn varint(buf: &[u8], pos: &mut usize) -> Result<u64, WireError> {
     match buf.get(*pos) {
@@ -113,9 +113,9 @@ fn varint_long(buf: &[u8], pos: &mut usize) -> Result<u64, WireError> {
 
 /// Reads the key of a field at `*pos`: its number and its wire type.
 ///
-/// There is one way only to spell a key. Other decoders read a longer one as the same field, and
-/// some drop the upper bits of a number: a label that is spelled so would be one for an endpoint,
-/// and hidden from whoever looks for labels by their first byte.
+/// Only the minimal encoding of a key is accepted. Other decoders read a longer one as the same
+/// field, and some drop upper bits of the number: a label with such a key would be visible to an
+/// endpoint, but hidden from code that finds labels by their first byte.
 pub fn key(buf: &[u8], pos: &mut usize) -> Result<u64, WireError> {
     const NUMBER_MAX: u64 = (1 << 29) - 1;
     let start = *pos;
@@ -128,7 +128,7 @@ pub fn key(buf: &[u8], pos: &mut usize) -> Result<u64, WireError> {
     }
 }
 
-/// Reads a length prefix at `*pos`; returns the end of what it covers, which lies in `buf`.
+/// Reads a length prefix at `*pos`; returns the end of the content, which is within `buf`.
 #[inline(always)]
 pub fn length(buf: &[u8], pos: &mut usize) -> Result<usize, WireError> {
     let len = varint(buf, pos)?;
@@ -139,7 +139,7 @@ pub fn length(buf: &[u8], pos: &mut usize) -> Result<usize, WireError> {
     Ok(*pos + len as usize)
 }
 
-/// Moves behind the value of a field whose tag has been read.
+/// Moves past the value of a field whose tag has been read.
 pub fn skip(buf: &[u8], pos: &mut usize, wire_type: u8) -> Result<(), WireError> {
     let end = match wire_type {
         VARINT => {
@@ -158,9 +158,9 @@ pub fn skip(buf: &[u8], pos: &mut usize, wire_type: u8) -> Result<(), WireError>
     Ok(())
 }
 
-/// How many bytes `value` takes as a varint.
+/// Encoded length of `value` as a varint.
 #[inline(always)]
-pub const fn varint_len(value: u64) -> usize {
+pub(crate) const fn varint_len(value: u64) -> usize {
     if value < 0x80 {
         1
     } else {
@@ -178,9 +178,9 @@ pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// How far two texts are the same, in bytes, of which at most so many count.
+/// Length of the common prefix of two texts, in bytes, at most `most`.
 #[inline(always)]
-pub fn common_prefix(a: &[u8], b: &[u8], most: usize) -> usize {
+pub(crate) fn common_prefix(a: &[u8], b: &[u8], most: usize) -> usize {
     let mut len = 0;
     for (a, b) in a.as_chunks::<16>().0.iter().zip(b.as_chunks::<16>().0) {
         let differs = u128::from_le_bytes(*a) ^ u128::from_le_bytes(*b);
@@ -208,9 +208,9 @@ pub fn put_bytes(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
 pub struct Field<'a> {
     /// The field's number.
     pub number: u32,
-    /// The field with its tag, to be copied as it is.
+    /// The field with its tag, for copying unchanged.
     pub whole: &'a [u8],
-    /// Its value.
+    /// The decoded value.
     pub value: Value<'a>,
 }
 
@@ -228,7 +228,7 @@ pub enum Value<'a> {
 }
 
 impl<'a> Field<'a> {
-    /// The bytes of a length-delimited field.
+    /// Content of a length-delimited field.
     pub fn bytes(&self) -> Result<&'a [u8], WireError> {
         match self.value {
             Value::Len(bytes) => Ok(bytes),
@@ -236,7 +236,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// The value of a varint field.
+    /// Value of a varint field.
     pub fn number(&self) -> Result<u64, WireError> {
         match self.value {
             Value::Varint(v) => Ok(v),
@@ -305,7 +305,7 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
-/// The numbers of a packed field of varints.
+/// Numbers of a packed field of varints.
 pub fn packed(buf: &[u8]) -> impl Iterator<Item = Result<u64, WireError>> + '_ {
     let mut pos = 0;
     std::iter::from_fn(move || {
@@ -350,7 +350,7 @@ mod tests {
         for bytes in [
             &[0x8a, 0x00][..],
             &[0x8a, 0x80, 0x80, 0x00],
-            // The number of field 1 in 32 bits.
+            // The key of field 1 in 32 bits, with the field number's upper bits cut off.
             &[0x8a, 0x80, 0x80, 0x80, 0x80, 0x01],
             &[0x02],
             &[0x00],
@@ -370,7 +370,7 @@ mod tests {
             out.pop();
             assert_eq!(varint(&out, &mut 0), Err(WireError::Truncated), "{value}");
         }
-        // Longer than needed, as other decoders read it too.
+        // A varint longer than needed is valid, as for other decoders.
         assert_eq!(varint(&[0x81, 0x00], &mut 0), Ok(1));
     }
 

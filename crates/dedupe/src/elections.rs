@@ -1,4 +1,5 @@
-//! What a transform asks of whoever keeps elections: a map in the process, or a store that several
+//! The interface to elections, which a map in the process or a store shared by several processes
+//! implements.
 //! processes share.
 
 use std::fmt::Debug;
@@ -8,24 +9,25 @@ use tokio::time::Instant;
 
 use metrifold_model::Tenant;
 
-/// What is to be done with the series of a replica.
+/// What to do with the series of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vote {
-    /// It is the elected one: they are kept.
+    /// The replica is elected: keep its series.
     Elected,
-    /// Another one is elected: they are left out, and count as stored.
+    /// Another replica is elected: leave the series out and count them as stored.
     Duplicate,
-    /// The tenant has as many clusters as it may have: they are refused.
+    /// The tenant has reached its bound of clusters: refuse the series.
     TooManyClusters,
 }
 
-/// Keeps for every cluster of a tenant which replica is elected.
+/// Holds the elected replica of every cluster of a tenant.
 ///
-/// It is asked once for each replica in a batch, by whoever sends the batch, and must not wait: a store
-/// that several processes share answers out of a snapshot that a task of its own keeps.
+/// `vote` is called once per replica in a batch, by the task that sends the batch, and must not
+/// block: a store shared by several processes answers from a snapshot that a task of its own
+/// maintains.
 pub trait Elections: Debug + Send + Sync {
-    /// Whether a replica is listened to that sends something which arrived at `at`. That it sends is
-    /// noted: a replica that sends is alive.
+    /// Decides about the series of a replica in a batch that arrived at `at`, and records that the
+    /// replica is alive.
     fn vote(&self, tenant: &Tenant, cluster: &str, replica: &str, at: Instant) -> Vote;
 
     /// The elected replicas of a tenant, by cluster.
@@ -39,8 +41,8 @@ pub struct Elected {
     pub cluster: Arc<str>,
     /// The replica.
     pub replica: Arc<str>,
-    /// When something of it last arrived.
+    /// Arrival of the last batch with its series.
     pub heard: Instant,
-    /// How often another replica was elected.
+    /// Number of times that another replica was elected.
     pub failovers: u64,
 }

@@ -1,11 +1,12 @@
-//! Which of several replicas that send the same series is listened to.
+//! Deduplication: elects one of several replicas that send the same series.
 //!
-//! Two Prometheus servers that scrape the same targets are replicas of one *cluster*. Of each cluster
-//! of a tenant one replica is elected, and what the others send is left out until the elected one has
-//! been silent for the failover timeout. [`Elections`] is what a transform asks; [`Local`] keeps the
-//! state in the process. None of it reads a clock: a batch brings along when it arrived.
+//! Two Prometheus servers that scrape the same targets are replicas of one *cluster*. One replica
+//! of each cluster of a tenant is elected, and the series of the others are left out until the
+//! elected one has been silent for the failover timeout. [`Elections`] is the interface for the
+//! transform; [`Local`] keeps the state in the process. No code here reads a clock: a batch carries
+//! its time of arrival.
 #![warn(unreachable_pub)]
-// Tests may do all of this.
+// Tests may use all of these.
 #![cfg_attr(
     not(test),
     warn(

@@ -1,4 +1,4 @@
-//! Elections that the process keeps for itself.
+//! Elections in the memory of the process.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
@@ -11,23 +11,23 @@ use metrifold_model::Tenant;
 
 use crate::elections::{Elected, Elections, Vote};
 
-/// How often it is looked which clusters have gone.
+/// Interval at which silent clusters are removed.
 const TIDY: Duration = Duration::from_secs(60);
 
-/// How elections are held.
+/// Timeouts and bounds of elections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// For how long an elected replica may be silent before another one takes its place.
+    /// Time that an elected replica may be silent before another one is elected.
     pub failover: Duration,
-    /// For how long a cluster may be silent before it is forgotten.
+    /// Time that a cluster may be silent before it is removed.
     pub forget: Duration,
-    /// The most clusters of a tenant.
+    /// Most clusters per tenant.
     pub clusters: usize,
-    /// The most clusters of all tenants together.
+    /// Most clusters of all tenants together.
     pub total: usize,
 }
 
-/// Elections by these bounds. A successor goes on with the state.
+/// Elections within these bounds. A successor after a reload shares the state.
 #[derive(Debug)]
 pub struct Local {
     bounds: Bounds,
@@ -37,7 +37,7 @@ pub struct Local {
 #[derive(Debug, Default)]
 struct State {
     tenants: HashMap<Tenant, HashMap<Arc<str>, Seat>>,
-    /// The clusters of all tenants together.
+    /// Number of clusters of all tenants together.
     clusters: usize,
     tidied: Option<Instant>,
 }
@@ -46,19 +46,20 @@ struct State {
 #[derive(Debug)]
 struct Seat {
     replica: Arc<str>,
-    /// When something of it last arrived.
+    /// Arrival of the last batch of the elected replica.
     heard: Instant,
-    /// When something of any replica of the cluster last arrived.
+    /// Arrival of the last batch of any replica of the cluster.
     alive: Instant,
     failovers: u64,
 }
 
-/// Elections of this process, by name: a successor goes on with those that had it before.
+/// Elections of the process by name, for reloads: a successor continues with the state of its
+/// predecessor.
 #[derive(Debug, Default)]
 pub struct Registry(Mutex<HashMap<Arc<str>, Weak<Mutex<State>>>>);
 
 impl Registry {
-    /// Elections under this name.
+    /// Elections under `name`, with the state of the live ones under that name, if any.
     pub fn make(&self, name: &Arc<str>, bounds: Bounds) -> Local {
         let mut names = locked(&self.0);
         names.retain(|_, state| state.strong_count() > 0);
@@ -68,7 +69,7 @@ impl Registry {
         Local { bounds, state }
     }
 
-    /// The elected replicas of a tenant, by the names of elections.
+    /// The elected replicas of a tenant, grouped by the name of the elections.
     pub fn show(&self, tenant: &str, now: Instant) -> serde_json::Map<String, serde_json::Value> {
         let names = locked(&self.0);
         let all = names.iter().filter_map(|(name, state)| {
@@ -91,7 +92,7 @@ impl Registry {
 }
 
 impl Local {
-    /// Elections that nobody else goes on with.
+    /// Elections without a name, whose state has no successor.
     pub fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
@@ -99,7 +100,7 @@ impl Local {
         }
     }
 
-    /// How many clusters are known.
+    /// Number of known clusters.
     pub fn clusters(&self) -> usize {
         locked(&self.state).clusters
     }
@@ -112,7 +113,7 @@ impl Elections for Local {
         if let Some(seat) = known.and_then(|clusters| clusters.get_mut(cluster)) {
             return seat.vote(replica, at, self.bounds.failover);
         }
-        // A known cluster never waits for this.
+        // A vote in a known cluster does not pay for this.
         state.tidy(at, self.bounds.forget);
         let own = state.tenants.get(tenant).map_or(0, HashMap::len);
         if own >= self.bounds.clusters || state.clusters >= self.bounds.total {
@@ -166,7 +167,7 @@ impl State {
         elected
     }
 
-    /// Forgets clusters of which nothing has come for so long.
+    /// Removes clusters that have been silent for `forget`.
     fn tidy(&mut self, at: Instant, forget: Duration) {
         let due = |tidied: Instant| at.saturating_duration_since(tidied) >= TIDY;
         if !self.tidied.is_none_or(due) {

@@ -1,8 +1,8 @@
-//! What makes a configuration that holds a [`DeliveryConfig`](crate::DeliveryConfig) a sink.
+//! Makes a configuration that includes a [`DeliveryConfig`](crate::DeliveryConfig) a sink.
 
 /// Registers a configuration as the sink `$name`: it must include a
-/// [`DeliveryConfig`](crate::DeliveryConfig) as `delivery`, and `$header` says under which header
-/// its tenant goes.
+/// [`DeliveryConfig`](crate::DeliveryConfig) as `delivery`, and `$header` is the header that
+/// carries the tenant.
 #[macro_export]
 macro_rules! delivery_sink {
     ($config:ty = $name:literal: $flavour:expr, |$it:ident| $header:expr, $summary:literal) => {

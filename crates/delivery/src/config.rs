@@ -1,4 +1,4 @@
-//! The keys of a sink that sends remote write.
+//! Keys of a sink that sends remote write.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,7 +24,7 @@ use super::protocol::Protocol;
 use super::sender::{Sender, Terms};
 use super::statuses::Statuses;
 
-/// What makes the difference between sinks that send remote write.
+/// Differences between sinks that send remote write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flavour {
     /// Whether 409 means that the valid part of the batch was stored.
@@ -34,80 +34,79 @@ pub struct Flavour {
 }
 
 keys! {
-    /// What is configured of a sink that sends remote write; the header that carries the tenant is
-    /// the sink's own.
+    /// Keys of all sinks that send remote write, except for the header that carries the tenant.
     #[derive(Clone, Debug)]
     pub struct DeliveryConfig {
-        /// URL to send to, or a list of URLs: one is used until it fails, then the next.
+        /// URL to send to, or a list of URLs. One of them is used until it fails, then the next.
         endpoint: OneOrMany<Endpoint> = required("http://127.0.0.1:9090/api/v1/write"),
-        /// Version of remote write: `1.0`, `2.0`, or `auto`, which sends a batch in the version in which it arrived and falls back to 1.0 when the endpoint answers 415 or does not say what it wrote; 2.0 is tried again after `conversion.probe_after`.
+        /// Version of remote write: `1.0`, `2.0` or `auto`. `auto` sends each batch in the version in which it was received, and falls back to 1.0 when the endpoint answers 415 or omits the `…-Written` headers of 2.0. It tries 2.0 again after `conversion.probe_after`.
         protocol: Protocol = default("auto"),
-        /// Whether a sender's acknowledgement waits for this sink. An optional sink (`false`) may lag or fail without the sender or other sinks noticing.
+        /// Whether the acknowledgement of a request waits for this sink. An optional sink (`false`) can lag or fail without affecting senders or other sinks.
         pub required: bool = default(true),
-        /// Headers to add to each request, also `Host` and `User-Agent` in place of their own. Those that the protocol uses are refused.
+        /// Headers to add to each request. `Host` and `User-Agent` can be replaced; headers that the protocol uses are rejected.
         headers: BTreeMap<String, Secret> = unset({ X-Source = "metrifold" }),
         client: ClientKeys = include,
-        /// Relabel rules for this sink alone, as in the `relabel` transform.
+        /// Relabel rules for this sink only, as in the `relabel` transform.
         relabel: Vec<RuleConfig> = unset([{ regex = "pod_uid", action = "labeldrop" }]),
-        /// Longest time for a request; then it is tried again.
+        /// Maximum time for a request. A request that takes longer is retried.
         timeout: Period = default("30s"),
-        /// Most requests at once, from 1 to 1000. How many there are adapts: one more with every round of answers while all are busy, half as many when the endpoint fails.
+        /// Maximum number of concurrent requests, from 1 to 1000. The actual limit adapts: it grows by one with each round of answers while all connections are in use, and is halved when the endpoint fails.
         connections: usize = default(16),
-        /// Fewest requests that may be under way at once, from 1 to `connections`.
+        /// Lower bound of the adaptive limit on concurrent requests, from 1 to `connections`.
         min_connections: usize = default(1),
-        /// Most bytes, before compression, of a request that is made of several batches of remote write 1.0 that wait one behind the other. Halved each time that the endpoint answers 413 to such a request. `0B` merges none.
+        /// Maximum size, before compression, of a request into which consecutive queued batches of remote write 1.0 are merged. It is halved each time the endpoint answers 413 to a merged request. `0B` disables merging.
         merge_bytes: Size = default("4MiB"),
         /// Queue in front of the sink.
         pub queue: QueueConfig = table,
-        /// When a delivery is tried again.
+        /// Retries of failed requests.
         retry: RetryConfig = table,
-        /// Where batches arrive in one version of remote write and leave in the other.
+        /// Conversion of batches that are received in one version of remote write and sent in the other.
         conversion: ConversionConfig = table,
-        /// What is kept of what the endpoint refuses.
+        /// Storage for series that the endpoint rejects.
         dead_letters: Option<DeadLettersConfig> = optional,
     }
 }
 
 keys! {
-    /// When a delivery is tried again.
+    /// Retries of failed requests.
     #[derive(Clone, Debug)]
     pub struct RetryConfig {
-        /// Pause before the first retry; it doubles from there, with jitter.
+        /// Initial retry delay. It doubles with each retry, with jitter, up to `max_backoff`.
         pub(super) min_backoff: Period = default("30ms"),
-        /// Longest pause. A `Retry-After` of the endpoint replaces it, up to 5 minutes.
+        /// Maximum retry delay. A `Retry-After` header of the endpoint takes precedence, up to 5 minutes.
         pub(super) max_backoff: Period = default("5s"),
-        /// Age at which a batch is given up and counted as `too_old`.
+        /// Age at which a batch is dropped and counted as `too_old`.
         pub(super) max_age: Period = default("2h"),
-        /// When an endpoint has answered a request with 5xx for so long, it is looked for the series on which it fails: one is given up and counted as `isolated` if the endpoint fails on it alone and takes something else of the same tenant before and after. `0s` never looks.
+        /// Time after which, if a sender's batches get nothing but 5xx answers, the first of them is searched for the series that causes this. A series is dropped and counted as `isolated` only if the endpoint fails on it alone, and accepts other series of the tenant before and after. `0s` disables the search.
         isolate_after: Period = default("5m"),
-        /// Most requests that the endpoint answers 429 or another no in a second, all tenants together, from 1 to 10000: the more tenants it refuses, the longer each of them pauses, up to 5 minutes more. Tenants that it takes are not held up.
+        /// Maximum average number of requests per second, over all tenants, to tenants' data that the endpoint answers with 429 or another status that is retried, from 1 to 10000. The more tenants it rejects, the longer each of them backs off, by up to 5 additional minutes. Other tenants are not delayed.
         pub(super) max_refusals_per_second: u32 = default(50),
-        /// What statuses, or classes of them, mean for a batch: `retry` keeps it and tries again, `refuse` gives it up. By default 400, 409, 413 and 422 are refused and all others tried again. `"specification"` sends nothing again that is answered 4xx, but for 429.
+        /// Treatment of HTTP statuses, or of classes such as `5xx`: `retry` keeps the batch and sends it again, `refuse` drops it. By default, 400, 409, 413 and 422 are refused and all others retried. `"specification"` retries no 4xx status except 429, as the remote write specification demands.
         statuses: Option<Statuses> = unset({ 404 = "refuse", 5xx = "retry" }),
     }
 }
 
 keys! {
-    /// What is kept where batches arrive in one version of remote write and leave in the other.
+    /// Conversion of batches that are received in one version of remote write and sent in the other.
     #[derive(Clone, Copy, Debug)]
     pub struct ConversionConfig {
-        /// How long an endpoint that does not take 2.0 is sent 1.0 before 2.0 is tried again.
+        /// Time for which 1.0 is sent to an endpoint that does not accept 2.0, before 2.0 is tried again.
         pub(super) probe_after: Period = default("5m"),
-        /// Most bytes of metadata in memory, of all tenants: remote write 1.0 sends it in requests of its own, 2.0 in every series. Of the tenants, those who sent nothing for longest make room. `0B` keeps none.
+        /// Maximum memory for metadata of all tenants. It is kept because remote write 1.0 sends metadata in separate requests, and 2.0 in every series. When it is full, tenants that have been silent the longest are evicted. `0B` keeps no metadata.
         metadata_bytes: Size = default("32MiB"),
-        /// Most bytes of metadata of one tenant. Families of which no series came for longest make room.
+        /// Maximum memory for metadata of one tenant. When it is full, metric families without series for the longest time are evicted.
         metadata_bytes_per_tenant: Size = default("4MiB"),
-        /// Most bytes of exemplars in memory that came without a sample of their series, for which 2.0 has no place: they wait for the next one. A tenant has a quarter of it at most. What does not fit, or waits for too long, is dropped and counted. `0B` keeps none.
+        /// Maximum memory for exemplars that arrived without a sample of their series, which 2.0 cannot express. They wait for the next sample. One tenant can use a quarter of it. Exemplars that do not fit, or wait for longer than `exemplar_max_age`, are dropped and counted. `0B` keeps none.
         exemplar_bytes: Size = default("8MiB"),
-        /// How long such an exemplar waits.
+        /// Maximum time for which an exemplar waits for a sample of its series.
         exemplar_max_age: Period = default("2m"),
     }
 }
 
-/// The largest request that can be asked for.
+/// The largest allowed `merge_bytes`.
 const MERGE_MAX: Size = Size::mib(256);
 
-/// Headers that the protocol uses, or that would break it.
+/// Headers that the protocol uses or that would break it.
 const RESERVED: [&str; 10] = [
     "authorization",
     "connection",
@@ -122,7 +121,7 @@ const RESERVED: [&str; 10] = [
 ];
 
 impl DeliveryConfig {
-    /// The form of batches to begin with.
+    /// The form in which the sink takes batches at first.
     pub fn form(&self) -> Form {
         match self.protocol {
             Protocol::Auto => Form::AsReceived,
@@ -131,7 +130,7 @@ impl DeliveryConfig {
         }
     }
 
-    /// Bounds on what is kept of what comes apart from its series.
+    /// Bounds on the exemplars and metadata that are kept for later batches of their series.
     pub fn companions(&self) -> CompanionBounds {
         CompanionBounds {
             metadata_bytes: self.conversion.metadata_bytes.bytes(),
@@ -141,12 +140,12 @@ impl DeliveryConfig {
         }
     }
 
-    /// The files that it names.
+    /// Files that the keys name.
     pub fn files(&self) -> Vec<&Path> {
         self.client.files()
     }
 
-    /// Reports what cannot be.
+    /// Reports values that are invalid or do not fit together.
     pub fn validate(&self, tenant_header: Option<&str>, problems: &mut Problems) {
         if self.endpoint.0.is_empty() {
             problems.at("endpoint", "must name at least one URL");
@@ -192,7 +191,7 @@ impl DeliveryConfig {
             if ["host", "user-agent"].contains(&&*name.to_ascii_lowercase()) {
                 problems.at(
                     "tenant_header",
-                    "has a meaning of its own: name another header",
+                    "has another meaning in HTTP: choose another header",
                 );
             }
         }
@@ -214,7 +213,7 @@ impl DeliveryConfig {
         }
     }
 
-    /// The sink's own relabelling.
+    /// The sink's own relabelling, applied before its queue; `None` without rules.
     pub fn before(&self) -> Result<Option<Arc<dyn Transform>>, BuildError> {
         if self.relabel.is_empty() {
             return Ok(None);
@@ -224,7 +223,7 @@ impl DeliveryConfig {
         Ok(Some(Arc::new(relabel)))
     }
 
-    /// Makes the sink.
+    /// Builds the sink.
     pub fn build(
         &self,
         flavour: Flavour,
@@ -245,7 +244,7 @@ impl DeliveryConfig {
         }
         let letters = cx.dead_letters.open(&cx.id, &cx.metrics)?;
         if letters.is_none() && self.dead_letters.is_some() {
-            let reason = "need a data_dir to be kept in: set it, or leave them out";
+            let reason = "need a data_dir: set it, or remove dead_letters";
             return Err(BuildError::new("dead_letters", reason));
         }
         let bounds = self.dead_letters.unwrap_or_else(keys::defaults).bounds();

@@ -1,62 +1,61 @@
-//! Finds the series for which an endpoint refuses a batch, by halving it.
+//! Isolation: finds the series for which an endpoint refuses a batch, by halving the batch.
 //!
-//! A batch that is refused is sent again in two halves, the first half first, until what is
-//! refused is a single series. A series that is not to blame is accepted in the first part
-//! without an offender. Prometheus 2.42 takes a 1.0 request that it refuses back as a whole. Others
-//! may store the valid part: these are sent samples that they have, which they take as long as they
-//! are equal.
+//! A refused batch is sent again in two halves, the first half first, until the refused part is a
+//! single series. Other series are accepted with the first part that has no offender. Prometheus
+//! 2.42 rolls a 1.0 request that it refuses back as a whole. Other endpoints may have stored the
+//! valid part: they receive some samples again, which they accept as long as they are equal.
 
 use metrifold_codec::{Arena, Batch};
 use metrifold_model::Outcome;
 
 use super::transport::{Refusal, RefusalClass};
 
-/// The most series of a batch that are found one by one, for their content or for their size. What
-/// is refused after that is given up part by part.
+/// The most series of a batch that are isolated one by one, for their content or for their size
+/// each. Parts that are refused after that are dropped as a whole.
 pub(super) const OFFENDERS_MAX: usize = 16;
 
-/// How far a delivery has come in finding what its endpoint refuses.
+/// Progress of the isolation within a delivery.
 #[derive(Debug, Default)]
 pub(super) struct Isolation {
-    /// Found alone: refused for their content, and for their size. The former must not keep what is
-    /// too large together from being sent in parts.
+    /// Series isolated so far: refused for their content, and for their size. Counted separately,
+    /// so that offenders by content do not keep parts that are only too large from being halved.
     offenders: [usize; 2],
-    /// How often a refused part may still be halved; none before the first time.
+    /// Number of halvings that are left; `None` before the first.
     left: Option<usize>,
 }
 
-/// What to do about a part that was refused.
+/// Next step for a refused part.
 #[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
     reason = "there is one at a time, for a part that was refused"
 )]
 pub(super) enum Step {
-    /// Send it again: it had not been looked into, and now its labels are sorted and what is
-    /// invalid is left out, which says how much that is.
+    /// Send the part again: it had not been decoded, and now its labels are sorted and invalid
+    /// series are left out, with the samples in `lost`.
     Mended {
         lost: Vec<(&'static str, u64)>,
         outcome: Outcome,
     },
-    /// Send these, the first one first.
+    /// Send these parts, the first one first.
     Halves(Batch, Batch),
-    /// Give it up: it is alone.
+    /// Drop the part: it is a single series.
     Alone,
-    /// Give it up with all that is in it: so many series.
+    /// Drop the part with all of its series; their number.
     Together(usize),
 }
 
 impl Isolation {
-    /// What to do about a part that was refused.
+    /// Decides on a refused part.
     pub(super) fn step(&mut self, part: &mut Batch, refusal: &Refusal) -> Step {
         if refusal.class == RefusalClass::Whole {
             return Step::Alone;
         }
         let Ok(invalid) = part.decode() else {
-            // Not even its series can be told apart.
+            // The series cannot be told apart, so the part is treated like a single one.
             return self.alone(refusal);
         };
-        // What was encoded no longer holds if decoding left out or moved something.
+        // Without a body, decoding has left out or sorted something: the part is encoded again.
         if part.body_len() == 0 {
             let outcome = match invalid.series() {
                 0 => Outcome::Delivered,
@@ -90,9 +89,10 @@ impl Isolation {
         Step::Alone
     }
 
-    /// As often as it takes to find the most offenders that are looked for: an endpoint that
-    /// refuses a part and takes both halves of it must not be asked about every series. One that
-    /// says that a part is too large means that, so all of it is sent, however small the parts.
+    /// Whether the part may be halved once more. The number of halvings is bounded by those needed
+    /// to find `OFFENDERS_MAX` series: an endpoint that refuses a part and accepts both halves must
+    /// not be asked about every series. A refusal for size is taken literally and halves without
+    /// bound.
     fn may_halve(&mut self, series: usize, refusal: &Refusal) -> bool {
         if refusal.is_of_size() {
             return true;
@@ -104,14 +104,14 @@ impl Isolation {
     }
 }
 
-/// How often so many series have to be halved until each is alone. Metadata goes with the first
-/// one, from which it is told in one step more.
+/// The number of halvings until each of `series` is alone. Metadata goes with the first series, and
+/// is separated from it by one more step.
 pub(super) fn depth(series: usize) -> usize {
     series.next_power_of_two().ilog2() as usize + 1
 }
 
-/// The first half of the series, with the metadata, and the second; a single one is parted from
-/// its metadata.
+/// Splits the series into the first half, with the metadata, and the second half; a single series
+/// is separated from its metadata.
 fn halves(arena: &Arena, series: &[usize], has_metadata: bool) -> (Arena, Arena) {
     if let [_] = series {
         return (arena.extract(false, series), arena.extract(true, &[]));

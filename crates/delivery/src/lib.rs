@@ -1,7 +1,7 @@
-//! Delivers batches by remote write: what the sinks `remote_write` and `thanos` share.
+//! Delivers batches by remote write: the shared part of the sinks `remote_write` and `thanos`.
 //!
-//! A sink has its own connections, its own retries and its own fate. Batches leave in the order
-//! in which they came wherever that order could be lost: see [`metrifold_engine::planes::metrics::Input::recv`].
+//! Each sink has its own connections and retries, and fails independently of the others. Batches leave in their
+//! order of arrival wherever that order could be lost: see [`metrifold_engine::planes::metrics::Input::recv`].
 #![warn(unreachable_pub)]
 // Tests may do all of this.
 #![cfg_attr(

@@ -1,4 +1,4 @@
-//! Remote write over HTTP: requests, and what an endpoint's answers mean.
+//! Remote write over HTTP: sends requests and interprets the answers.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -17,7 +17,7 @@ use super::protocol::Protocol;
 use super::statuses::{Statuses, Verdict, is_content};
 use super::transport::{Answer, Attempt, Failure, Refusal, RefusalClass, Transport};
 
-/// The longest that an endpoint can have itself left alone by Retry-After.
+/// The longest pause that a Retry-After header can impose.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 
 const AGENT: HeaderValue =
@@ -27,12 +27,12 @@ const RETRY_ATTEMPT: HeaderName = HeaderName::from_static("retry-attempt");
 const UNWRITTEN: &str = "endpoint answered 2xx without saying what it wrote, so it does not take \
     remote write 2.0 (set protocol to \"auto\" or \"1.0\")";
 
-/// Endpoints, and how to ask them.
+/// The endpoints of a sink, with the client and its settings.
 #[derive(Debug)]
 pub(super) struct OverHttp {
-    /// Of several, one is used until it fails.
+    /// Endpoints, of which one is used until it fails.
     pub(super) endpoints: Vec<Uri>,
-    /// The one that is used now.
+    /// Index of the endpoint in use.
     pub(super) current: AtomicUsize,
     pub(super) client: Client,
     pub(super) credentials: Credentials,
@@ -64,7 +64,7 @@ impl Transport for OverHttp {
 }
 
 impl OverHttp {
-    /// Uses the next endpoint from now on, unless somebody else has moved on already.
+    /// Switches to the next endpoint, unless another request has switched already.
     fn move_on(&self, place: usize) {
         let next = (place + 1) % self.endpoints.len();
         let _ = self
@@ -72,8 +72,8 @@ impl OverHttp {
             .compare_exchange(place, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Sends a request; once more if it is answered 401 and there are other credentials by now, as
-    /// when a token was revoked before its time.
+    /// Sends a request. If it is answered with 401 and the credentials have changed since, as after
+    /// a token was revoked early, sends it once more.
     async fn post(&self, place: usize, attempt: Attempt<'_>) -> Result<Reply, Answer> {
         let mut headers = self.head(&attempt)?;
         let Some(shown) = self.credentials().await? else {
@@ -114,7 +114,7 @@ impl OverHttp {
         self.metrics.requested(code);
         sent.map_err(|error| {
             let failure = match error.kind {
-                // It has got the request: what is the matter may be the request.
+                // The endpoint received the request, so the request itself may be the cause.
                 TransportKind::Timeout | TransportKind::Reset => Failure::Broken,
                 _ => Failure::Unreachable,
             };
@@ -139,7 +139,7 @@ impl OverHttp {
         Ok(headers)
     }
 
-    /// What an answer to a batch of this version and with these counts means.
+    /// Interprets an answer to a batch of this version with these counts.
     fn judge(&self, version: Version, counts: Option<Counts>, reply: &Reply) -> Answer {
         let status = reply.status;
         let is_auto_v2 = version == Version::V2 && self.protocol == Protocol::Auto;
@@ -183,7 +183,7 @@ impl OverHttp {
                 class: match status {
                     _ if self.statuses == Statuses::Specification => RefusalClass::Whole,
                     StatusCode::PAYLOAD_TOO_LARGE => RefusalClass::Size,
-                    // Who takes 2.0 says what he wrote, also if that is nothing.
+                    // An endpoint of 2.0 states the written counts, even if they are zero.
                     StatusCode::BAD_REQUEST if is_auto_v2 && written.is_none() => {
                         RefusalClass::ContentOrVersion
                     }
@@ -194,7 +194,7 @@ impl OverHttp {
         }
     }
 
-    /// A 2xx to 2.0 is believed only as far as it says what was written.
+    /// Interprets a 2xx answer to 2.0, which counts only for the samples that it states as written.
     fn judge_written(&self, counts: Option<Counts>, written: Option<Written>) -> Answer {
         let Some(written) = written else {
             return match self.protocol {
@@ -219,9 +219,9 @@ impl OverHttp {
     }
 }
 
-/// Whether 400 with these counts says that the valid part was stored. It does if nothing was, too,
-/// where there was no sample to store: what is refused then is exemplars, and looking for those
-/// who are to blame would ask about every one.
+/// Whether 400 with these counts means that the valid part was stored. Also true if nothing was
+/// written but the batch had no samples: the refused part is then exemplars, and isolation would
+/// have to ask about every one.
 fn says_the_rest(written: Written, counts: Option<Counts>) -> bool {
     let all = written.samples + written.histograms;
     all + written.exemplars > 0 || counts.is_some_and(|counts| counts.all_samples() == 0)
@@ -235,19 +235,19 @@ fn failed(failure: Failure, reason: String) -> Answer {
     }
 }
 
-/// What to look at, for statuses that do not pass by themselves as a rule.
+/// Advice for statuses that usually persist until an operator acts.
 fn hint(status: StatusCode) -> Option<&'static str> {
     Some(match status.as_u16() {
         300..=399 => "redirects are not followed: name the new URL in endpoint",
         401 | 403 => "check the sink's credentials, and what its tenants may do",
         404 | 405 | 410 => "check the path in endpoint",
         407 => "the proxy asks for credentials: check proxy_url and proxy_basic_auth",
-        415 => "the endpoint does not take this version: check protocol",
+        415 => "the endpoint does not accept this version of remote write: check protocol",
         _ => return None,
     })
 }
 
-/// Retry-After in either of its forms, bounded.
+/// The pause of a Retry-After header, a number or a date, bounded.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let pause = match text.parse() {

@@ -1,16 +1,15 @@
-//! How many requests are under way at once, and who is left alone after a failure.
+//! The pace of a sink: how many requests are in flight, and which tenants pause after a failure.
 //!
 //! The number of connections adapts between bounds: it grows by one with every round of answers as
-//! long as all of them are busy, halves when the endpoint is in trouble, and shrinks while fewer
-//! are needed (additive increase, multiplicative decrease, as in TCP's congestion avoidance, RFC
-//! 5681 section 3.1).
+//! long as all are busy, halves when the endpoint fails, and shrinks while fewer are needed (additive
+//! increase, multiplicative decrease, as in TCP's congestion avoidance, RFC 5681 section 3.1).
 //!
-//! A failure is at first that of its tenant, whose batches pause for a while; the others go on. It is
-//! the endpoint's if it cannot be reached, or if requests have failed for one tenant after the other:
-//! then everybody waits for a moment. A request that is not answered soon makes way for another one
-//! beside it, so that nobody waits for somebody else's answer.
+//! A failure first counts against its tenant, whose batches pause; other tenants go on. It counts
+//! against the endpoint if that cannot be reached, or if requests have failed for several tenants in
+//! a row: then all tenants pause for a moment. A request that gets no answer soon lets another one be
+//! sent beside it, so that no tenant waits for the answer of another.
 //!
-//! Tenants of whom the endpoint says no share `refusals_per_second`: the more of them there are, the
+//! Tenants that the endpoint refuses share `refusals_per_second`: the more of them there are, the
 //! longer each of them pauses.
 
 use std::collections::HashMap;
@@ -28,32 +27,32 @@ use metrifold_model::Tenant;
 
 use super::transport::Failure;
 
-/// When to try again.
+/// Settings of retries.
 #[derive(Clone, Copy, Debug)]
 pub struct Retry {
-    /// The pause after the first failure.
+    /// Pause after the first failure.
     pub min_backoff: Duration,
     /// The longest pause.
     pub max_backoff: Duration,
-    /// The age at which a batch in memory is given up.
+    /// Age at which a batch in memory is dropped.
     pub max_age: Duration,
-    /// Requests that an endpoint may say no to in a second, and so in each second after that, all
-    /// tenants together. Without such a bound 1,500 tenants over their limits, each of whom pauses
-    /// for at most 5 s, would be 400 requests a second for ever.
+    /// The most requests per second that the endpoint refuses, over all tenants and on average.
+    /// Without such a bound, 1,500 tenants over their limits, each of which pauses for at most 5 s,
+    /// would cause 400 requests a second for ever.
     pub refusals_per_second: u32,
 }
 
-/// So many tenants in a row are refused with 5xx before it is taken for the endpoint's trouble.
+/// Number of different tenants in a row with server errors that count as a failure of the endpoint.
 const TENANTS_IN_A_ROW: usize = 16;
-/// A request that has had no answer for so long does not count among those that are under way.
+/// Time without an answer after which a request does not count as in flight.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// After so long without need for all connections, there is one fewer.
+/// Time without need for all connections after which one is removed.
 const IDLE: Duration = Duration::from_secs(10);
-/// Of so many tenants it is known how often in a row their requests have failed.
+/// The most tenants whose failures are tracked.
 const TENANTS_MAX: usize = 10_000;
-/// Connections to begin with, within the bounds.
+/// Number of connections at the start, within the bounds.
 const FIRST: usize = 4;
-/// However many tenants share that, none of them pauses longer for it.
+/// The longest additional pause of a tenant, however many tenants share the bound.
 const LONGEST_TURN: Duration = Duration::from_secs(300);
 
 /// Paces the requests of a sink.
@@ -64,69 +63,70 @@ pub(super) struct Pace {
     retry: Retry,
     state: Mutex<State>,
     changed: Notify,
-    /// Shows the limit.
+    /// Metric of the present limit.
     gauge: Gauge,
 }
 
 #[derive(Debug)]
 struct State {
-    /// How many requests may be under way.
+    /// The most requests in flight. Fractions accumulate the growth.
     limit: f64,
-    /// Which tenants may send, whether they have something to send or not.
+    /// Permits that are handed out, whether or not their holders have something to send.
     permits: usize,
-    /// Requests under way, but for those that have made way.
+    /// Requests in flight, without the slow ones; `slow` counts those.
     sending: usize,
     slow: usize,
-    /// When all connections were last busy, or one was given up because they were not.
+    /// Time at which all connections were last busy, or the last one was removed.
     needed: Instant,
-    /// No request is sent before this moment, whoever's it is.
+    /// Time before which no request is sent, for any tenant.
     until: Option<Instant>,
-    /// Of the endpoint, while it is in trouble.
+    /// Pauses of the endpoint, while it cannot be reached.
     backoff: Option<Backoff>,
-    /// Who was last refused with 5xx, and how many different tenants in a row were.
+    /// Tenant of the last server error, and the number of different tenants in a row.
     last: Option<Option<Tenant>>,
     in_a_row: usize,
-    /// Since when nobody could be reached.
+    /// Time since which no endpoint could be reached.
     unreached: Option<Instant>,
-    /// When all noes so far would be over, [`Retry::between`] apart.
+    /// Time at which all refusals so far are over, if they are [`Retry::between`] apart.
     next_no: Instant,
-    /// Tenants whose last request has failed.
+    /// Tenants whose last request failed.
     tenants: HashMap<Option<Tenant>, Failing, foldhash::fast::RandomState>,
 }
 
-/// A tenant whose last request has failed.
+/// A tenant whose last request failed.
 #[derive(Debug)]
 struct Failing {
     backoff: Backoff,
-    /// Nothing of his is sent before.
+    /// Time before which no request of the tenant is sent.
     until: Instant,
-    /// Since when the endpoint has been failing for him; none if it only wants less of his.
+    /// Time since which requests of the tenant have failed; `None` if the endpoint only asks for
+    /// fewer.
     broken: Option<Instant>,
 }
 
-/// An endpoint has answered that had been in trouble.
+/// The end of a failure: the endpoint has answered again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Recovery {
-    /// For whom, if it was not for everybody.
+    /// The tenant that had failed; `None` if all had.
     pub(super) tenant: Option<Tenant>,
-    /// How long it had been.
+    /// Duration of the failure.
     pub(super) after: Duration,
 }
 
-/// The right to send one request at a time.
+/// Permission to send one request at a time.
 #[derive(Debug)]
 pub(super) struct Permit<'a>(&'a Pace);
 
-/// A request that is under way.
+/// A request in flight.
 #[derive(Debug)]
 pub(super) struct Sending<'a> {
     pace: &'a Pace,
-    /// Whether the request has waited so long that another one is sent beside it.
+    /// Whether the request is so slow that another one is sent beside it.
     slow: bool,
 }
 
 impl Retry {
-    /// How far apart refusals are in the long run.
+    /// Average time between refusals.
     fn between(self) -> Duration {
         Duration::from_secs(1) / self.refusals_per_second
     }
@@ -159,12 +159,13 @@ impl Pace {
         }
     }
 
-    /// No invariant spans a panic here: every change to the state is complete.
+    /// Locks the state. A poisoned lock is used on: every change is complete, so no invariant spans a
+    /// panic.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until one more may send.
+    /// Waits for a permit.
     pub(super) async fn permit(&self) -> Permit<'_> {
         loop {
             let changed = self.changed.notified();
@@ -187,13 +188,12 @@ impl Pace {
         }
     }
 
-    /// How many may send.
+    /// The number of permits that may be handed out.
     fn allowed(&self, state: &State) -> usize {
         (state.limit as usize + state.slow).min(self.most)
     }
 
-    /// A request of this tenant was answered, and not because it failed. Returns which trouble is
-    /// over by that.
+    /// Reports an answer to a request of this tenant. Returns the failure that ends with it.
     pub(super) fn succeeded(&self, tenant: Option<&Tenant>) -> Option<Recovery> {
         let mut state = self.state();
         let now = Instant::now();
@@ -224,8 +224,8 @@ impl Pace {
         recovery
     }
 
-    /// A request of this tenant has failed, and the endpoint may have said when to come again.
-    /// Returns whom that concerns.
+    /// Reports a failed request of this tenant, with the pause that the endpoint asked for. Returns
+    /// the batches that pause.
     pub(super) fn failed(
         &self,
         tenant: Option<&Tenant>,
@@ -238,7 +238,7 @@ impl Pace {
             Failure::TooMuch => false,
             Failure::Unreachable => true,
             Failure::Broken | Failure::ServerError => {
-                // Nobody has had an answer since this one has failed before.
+                // There was no answer between this tenant's last failure and this one.
                 let again = state.last.as_ref() == Some(&tenant);
                 if !again {
                     state.in_a_row += 1;
@@ -259,9 +259,9 @@ impl Pace {
             state.unreached.get_or_insert(now);
         }
         let everybody = general && (unreachable || state.in_a_row >= TENANTS_IN_A_ROW);
-        // Those that were under way together fail together: that is one failure.
+        // Requests that were in flight together fail together, which counts as one failure.
         if everybody && state.until.is_none_or(|until| until <= now) {
-            // After errors no longer than that: one who does well may be behind many who do not.
+            // The pause after errors does not grow: a working tenant may be behind many that fail.
             let pause = match unreachable {
                 true => state.backoff.get_or_insert_with(fresh).next_pause(),
                 false => retry.min_backoff.max(retry.between()),
@@ -274,7 +274,7 @@ impl Pace {
 }
 
 impl State {
-    /// Until when a tenant's batches pause who has failed once more.
+    /// The end of the pause of a tenant that has failed once more.
     fn pause_of(
         &mut self,
         tenant: Option<Tenant>,
@@ -300,7 +300,7 @@ impl State {
         }
         let pause = failing.backoff.next_pause();
         let until = now + after.unwrap_or(pause);
-        // Requests of one tenant that were under way together count as one failure.
+        // Requests of one tenant that were in flight together count as one failure.
         failing.until = match failing.until > now {
             true => failing.until.max(until),
             false => until + turn,
@@ -308,8 +308,8 @@ impl State {
         failing.until
     }
 
-    /// How long it takes until all have had their turn to be refused who are before this one. A
-    /// second's worth of them are at liberty to come together.
+    /// The pause until the refusals that are booked before this one are over. One second's worth of
+    /// refusals may come at once.
     fn turn(&mut self, now: Instant, retry: Retry) -> Duration {
         let booked = self.next_no.saturating_duration_since(now);
         let turn = booked.saturating_sub(Duration::from_secs(1));
@@ -320,7 +320,7 @@ impl State {
         turn
     }
 
-    /// What an answer to this tenant shows to be well again: the tenant, or the endpoint.
+    /// Ends the failure that an answer to this tenant disproves: the tenant's or the endpoint's.
     fn recover(&mut self, tenant: Option<&Tenant>, now: Instant) -> Option<Recovery> {
         let failing = match self.tenants.is_empty() {
             true => None,
@@ -329,7 +329,7 @@ impl State {
         let broken = failing.and_then(|failing| failing.broken);
         let everybody = self.in_a_row >= TENANTS_IN_A_ROW;
         if everybody {
-            // That the others are well again is no news then.
+            // The recovery of the other tenants is not reported separately.
             for failing in self.tenants.values_mut() {
                 failing.broken = None;
             }
@@ -346,15 +346,15 @@ impl State {
 }
 
 impl<'a> Permit<'a> {
-    /// Whether it holds for another request: handing it to somebody else who waits would only cost
-    /// a change of tasks.
+    /// Whether the permit is valid for another request. Passing it on to another task instead would
+    /// only cost a switch of tasks.
     pub(super) fn holds(&self) -> bool {
         let state = self.0.state();
         let paused = state.until.is_some_and(|until| until > Instant::now());
         !paused && state.permits <= self.0.allowed(&state)
     }
 
-    /// A request begins.
+    /// Begins a request.
     pub(super) fn sending(&self) -> Sending<'a> {
         self.0.state().sending += 1;
         let (pace, slow) = (self.0, false);
@@ -363,7 +363,7 @@ impl<'a> Permit<'a> {
 }
 
 impl Sending<'_> {
-    /// Waits for its answer.
+    /// Waits for the answer of the request.
     pub(super) async fn wait_for<T>(&mut self, answer: impl Future<Output = T>) -> T {
         let mut answer = pin!(answer);
         if let Ok(answer) = timeout(PATIENCE, &mut answer).await {

@@ -1,13 +1,13 @@
-//! Which version of remote write a sink sends.
+//! The version of remote write that a sink sends.
 
 use metrifold_base::words;
 
 words! {
-    /// Which version of remote write an endpoint is spoken to in.
+    /// Version of remote write in which a sink sends.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Protocol {
         /// The version in which a batch arrived; 1.0 once the endpoint has shown that it does not
-        /// take 2.0.
+        /// accept 2.0.
         Auto = "auto",
         /// Always 1.0.
         V1 = "1.0",

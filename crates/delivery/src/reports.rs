@@ -1,8 +1,8 @@
-//! What a sink says in the log of its endpoint: what is lost, what is tried again, what is over.
+//! Log messages of a sink about its endpoint: lost batches, retries, recoveries.
 //!
-//! Each can come with every batch, so each topic, and each reason of loss apart from the others, is
-//! told once in [`EVERY`]. What was held back meanwhile is told when that is over, also if nothing
-//! more happens, and at the end.
+//! Each event can occur with every batch, so each topic, and each reason of loss separately, is
+//! logged once in [`EVERY`]. Suppressed messages are summed up and logged at the end of that time,
+//! even if nothing more happens, and when the sink ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use metrifold_model::ledger::{Reason, Tally};
 
 use super::pace::Recovery;
 
-/// Messages on one topic are as far apart as that.
+/// Minimum time between two messages on one topic.
 pub(super) const EVERY: Duration = Duration::from_secs(10);
 
-/// Recoveries from less than this are not worth a message.
+/// Failures shorter than this end without a message.
 const BLINK: Duration = Duration::from_secs(1);
 
 /// The messages of one sink.
@@ -27,7 +27,7 @@ pub(super) struct Reports {
     topics: Limited<Topic, Told>,
 }
 
-/// What a message is about. There are no more than reasons and these.
+/// Topic of a message. The number of topics is bounded by the number of reasons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Topic {
     Lost(Reason),
@@ -36,16 +36,16 @@ enum Topic {
     Recovered,
 }
 
-/// What a message tells.
+/// Content of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Told {
-    /// How often it happened.
+    /// Number of occurrences.
     times: u64,
-    /// How many samples, or exemplars, it concerns, as far as they were counted.
+    /// Number of samples or exemplars concerned, as far as they were counted.
     samples: u64,
-    /// How often nobody had counted them.
+    /// Number of occurrences without a count.
     uncounted: u64,
-    /// What was said the last time.
+    /// Text of the last occurrence.
     text: String,
 }
 
@@ -77,28 +77,28 @@ impl Reports {
         }
     }
 
-    /// A batch, or a part of it, is lost.
+    /// Reports a lost batch, or a lost part of one.
     pub(super) fn lost(&self, reason: Reason, samples: Option<u64>, text: &str) {
         self.note(Topic::Lost(reason), Told::one(samples, text));
     }
 
-    /// Exemplars are lost of a batch whose samples are stored.
+    /// Reports lost exemplars of a batch whose samples are stored.
     pub(super) fn lost_exemplars(&self, exemplars: u64, text: &str) {
         self.note(Topic::Exemplars, Told::one(Some(exemplars), text));
     }
 
-    /// An attempt has failed, and its batch is kept.
+    /// Reports a failed attempt whose batch is kept.
     pub(super) fn retried(&self, samples: Option<u64>, text: &str) {
         self.note(Topic::Retried, Told::one(samples, text));
     }
 
-    /// An endpoint that was in trouble is not any more; `waiting` says what is still to be delivered.
+    /// Reports that an endpoint works again; `waiting` returns the batches that wait for delivery.
     pub(super) fn recovered(&self, recovery: &Recovery, waiting: impl FnOnce() -> Option<Tally>) {
         if recovery.after >= BLINK {
             let secs = recovery.after.as_secs();
             let mut text = match &recovery.tenant {
                 Some(tenant) => {
-                    format!("endpoint takes data of tenant {tenant:?} again after {secs} s")
+                    format!("endpoint accepts data of tenant {tenant:?} again after {secs} s")
                 }
                 None => format!("endpoint is back after {secs} s"),
             };
@@ -110,7 +110,7 @@ impl Reports {
         }
     }
 
-    /// Tells what was held back for long enough.
+    /// Logs suppressed messages that are due.
     pub(super) fn flush(&self) {
         self.tell_held(false);
     }
@@ -155,7 +155,7 @@ impl Drop for Reports {
     }
 }
 
-/// What waits, as people read it.
+/// Waiting batches in words, for people.
 fn shown(waiting: Tally) -> String {
     let plural = |n: u64, one: &str, more: &str| match n {
         1 => format!("1 {one}"),
@@ -169,33 +169,33 @@ fn shown(waiting: Tally) -> String {
     }
 }
 
-/// What to do about data that is lost.
+/// Advice for operators about a reason of loss.
 fn advice(reason: Reason) -> &'static str {
     match reason {
         Reason::Refused | Reason::RefusedTogether => {
-            "what the endpoint refused is in `metrifold dead-letters list` if there is a data_dir: \
-             mend its sender, or what the endpoint allows"
+            "see the refused data with `metrifold dead-letters list` if there is a data_dir, and fix its \
+             sender or the limits of the endpoint"
         }
         Reason::Isolated => {
-            "the endpoint's own log says why it fails on this series, which is in `metrifold \
+            "see the endpoint's own log for why it fails on this series, and the series with `metrifold \
              dead-letters list` if there is a data_dir"
         }
-        Reason::TooLarge => "raise what the endpoint takes in one request",
+        Reason::TooLarge => "raise the endpoint's limit for the size of a request",
         Reason::TooOld => {
-            "mend the endpoint or its access, or raise retry.max_age, for a queue on disk queue.max_age"
+            "fix the endpoint or the access to it, or raise retry.max_age (queue.max_age for a queue on disk)"
         }
         Reason::Partial => {
             "the endpoint stored the rest: its own log names the series, often those out of order or \
              too old"
         }
         Reason::Unauthorized => {
-            "mend the sink's credentials, or leave 401 out of retry.statuses so that batches are kept"
+            "fix the sink's credentials, or remove 401 from retry.statuses so that batches are kept"
         }
         Reason::NotInV1 => {
             "remote write 1.0 has no place for histograms with custom buckets: use an endpoint that \
              takes 2.0"
         }
-        Reason::Invalid => "mend the sender: these series break the rules of remote write",
+        Reason::Invalid => "fix the sender: these series break the rules of remote write",
         _ => "see the sink's metric metrifold_component_discarded_samples_total by reason",
     }
 }

@@ -1,4 +1,4 @@
-//! The sink's run: takes deliveries as connections allow, and sees each to its end.
+//! Runs a sink: receives deliveries as connections allow, and brings each to its outcome.
 
 mod attempt;
 mod books;
@@ -25,36 +25,36 @@ use super::transport::Transport;
 use super::versions::Versions;
 use merge::MergeBound;
 
-/// How a sink delivers, whatever carries it.
+/// Settings of a sink's deliveries, independent of the transport.
 #[derive(Debug)]
 pub struct Terms {
-    /// The sink's name.
+    /// Name of the sink.
     pub id: Arc<str>,
-    /// The version to send.
+    /// Version of remote write to send.
     pub protocol: Protocol,
-    /// How long an endpoint that does not take 2.0 is sent 1.0 before 2.0 is tried again.
+    /// Time for which an endpoint that does not accept 2.0 is sent 1.0 before 2.0 is tried again.
     pub probe_after: Duration,
-    /// The fewest requests that may be under way at once.
+    /// The fewest requests that may be in flight at once.
     pub min_connections: usize,
-    /// The most.
+    /// The most requests in flight at once.
     pub connections: usize,
-    /// The most bytes before compression of a request that is made of several batches.
+    /// The most bytes, before compression, of a request that is merged from several batches.
     pub merge_bytes: usize,
-    /// When to try again.
+    /// Settings of retries.
     pub retry: Retry,
-    /// How long an endpoint may fail on something with server errors, before it is looked for what
-    /// that is; zero for ever.
+    /// Time for which an endpoint may answer a batch with server errors before the series at fault
+    /// is searched; zero disables the search.
     pub isolate_after: Duration,
-    /// Where what is refused is kept, and how much of it.
+    /// Store of dead letters and its bounds; `None` if no letters are kept.
     pub letters: Option<(Arc<Store>, Bounds)>,
-    /// The sink's meters.
+    /// Metrics of the sink.
     pub metrics: ComponentMetrics,
 }
 
 /// A sink that sends remote write.
 pub struct Sender<T>(Arc<Shared<T>>);
 
-/// What all deliveries of a sink share.
+/// State that all deliveries of a sink share.
 struct Shared<T> {
     pub(super) terms: Terms,
     pub(super) transport: T,
@@ -62,7 +62,7 @@ struct Shared<T> {
     pub(super) reports: Reports,
     pub(super) pace: Pace,
     pub(super) stuck: StuckLanes,
-    /// [`Terms::merge_bytes`], or less if the endpoint does not take so much.
+    /// [`Terms::merge_bytes`], or less if the endpoint refuses requests of that size.
     pub(super) merge_bound: MergeBound,
 }
 
@@ -91,9 +91,10 @@ impl<T: Transport> Sink<Metrics> for Sender<T> {
     }
 }
 
-/// One task per connection takes deliveries and sees each to its end.
+/// Runs one task per connection, each of which receives deliveries and brings them to their
+/// outcome.
 async fn run<T: Transport>(shared: Arc<Shared<T>>, input: Input) -> Result<(), RunError> {
-    // Dropping it, as when the sink has to end, ends what is under way.
+    // Dropping the set, when the sink has to end, aborts the requests in flight.
     let mut tasks = JoinSet::new();
     for _ in 0..shared.terms.connections {
         tasks.spawn(work(shared.clone(), input.clone()));
@@ -118,12 +119,12 @@ async fn work<T: Transport>(shared: Arc<Shared<T>>, input: Input) {
             () = input.wait_superseded() => return,
         };
         while permit.holds() {
-            // What is merged has to fit before compression, so more than that is never of use.
+            // Merged batches must fit before compression, so receiving more is useless.
             let most = shared.merge_bound.bytes();
             let Some(run) = input.recv_run(most).await else {
                 return;
             };
-            // The permit may have been withdrawn while there was nothing to send.
+            // The permit may have become invalid while there was nothing to send.
             if permit.holds() {
                 shared.deliver_run(run, &permit, &input).await;
             }

@@ -1,4 +1,4 @@
-//! Which statuses of an endpoint speak of the batch, and which of the endpoint.
+//! Classifies statuses: those that concern the batch, and those that concern the endpoint.
 
 use std::collections::BTreeMap;
 
@@ -8,29 +8,29 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
 use metrifold_base::keys::{Shape, Shaped};
 
-/// What a status means for the batch that it answers.
+/// Meaning of a status for the batch that it answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Verdict {
-    /// The batch is kept and tried again.
+    /// The batch is kept and retried.
     Retry,
-    /// The batch is given up, or only the series in it that are at fault where they can be found.
+    /// The batch is dropped, or only the series at fault if they can be found.
     Refuse,
 }
 
-/// `retry.statuses`: what is different from the default.
+/// `retry.statuses`: differences from the default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Statuses {
-    /// Nothing.
+    /// No differences.
     #[default]
     Usual,
-    /// Remote write's specification to the letter: what is answered 4xx, but for 429, is not sent
-    /// again, not even in parts.
+    /// The specification of remote write to the letter: a batch that is answered with 4xx other
+    /// than 429 is not sent again, not even in parts.
     Specification,
-    /// These statuses, and all others of these classes.
+    /// Verdicts for single statuses, and for classes of them.
     Table {
         exact: BTreeMap<u16, Verdict>,
-        /// By the first digit.
+        /// Classes by their first digit.
         classes: BTreeMap<u16, Verdict>,
     },
 }
@@ -43,7 +43,7 @@ impl Shaped for Statuses {
 }
 
 impl Statuses {
-    /// What a status that is not 2xx means.
+    /// The verdict for a status other than 2xx.
     pub(super) fn verdict(&self, status: StatusCode) -> Verdict {
         self.explicit(status).unwrap_or(match is_content(status) {
             true => Verdict::Refuse,
@@ -51,7 +51,7 @@ impl Statuses {
         })
     }
 
-    /// What the configuration says of a status, if it says anything.
+    /// The configured verdict for a status, if there is one.
     pub(super) fn explicit(&self, status: StatusCode) -> Option<Verdict> {
         match self {
             Self::Usual => None,
@@ -67,8 +67,8 @@ impl Statuses {
     }
 }
 
-/// Whether a status speaks of what is in a batch. What others say, such as 404, holds for whatever
-/// is sent, so that looking for who is to blame would be in vain.
+/// Whether a status concerns the content of a batch. Others, such as 404, apply to every request,
+/// so isolating series would be in vain.
 pub(super) fn is_content(status: StatusCode) -> bool {
     matches!(
         status,

@@ -1,12 +1,13 @@
-//! Lanes that do not get on because the endpoint answers their next request with a server error, again
-//! and again, while it takes what else there is of the same tenant.
+//! Stuck lanes: the endpoint answers their next request with a server error again and again, while it
+//! accepts other requests of the same tenant.
 //!
-//! A server error says nothing of what was sent, so it costs nothing. But an endpoint that fails on one
-//! series for ever would block that lane for ever, and the age would cost what waits behind it. After
-//! `retry.isolate_after` the series is looked for, and given up only if the endpoint fails on it alone
-//! and answers a *control* before and after: something of the same tenant that it has taken already.
+//! A server error says nothing about the content, so no batch is dropped for it. But an endpoint that
+//! fails on one series for ever would block the lane for ever, and the batches behind it would become
+//! too old. After `retry.isolate_after` the series is searched, and dropped only if the endpoint fails
+//! on it alone and answers a *control* before and after: a request of the same tenant that it has
+//! accepted already.
 //!
-//! It takes memory for at most [`LANES_MAX`] lanes, and one small request for each tenant among them.
+//! Memory is bounded by [`LANES_MAX`] lanes, and one small request for each of their tenants.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,17 +20,17 @@ use metrifold_model::{Counts, Tenant, Version};
 
 use super::transport::Attempt;
 
-/// Of so many lanes it is known since when they are stuck.
+/// The most lanes whose errors are tracked.
 const LANES_MAX: usize = 10_000;
-/// A request that is larger is no control.
+/// The most bytes of a control.
 const CONTROL_MAX: usize = 64 << 10;
-/// Fewer server errors do not make a lane stuck, however far apart they are.
+/// The fewest server errors that make a lane stuck, however far apart they are.
 const ERRORS_MIN: u32 = 3;
 
-/// The lanes of a sink that are stuck.
+/// The stuck lanes of a sink.
 #[derive(Debug)]
 pub(super) struct StuckLanes {
-    /// After so long the series is looked for that the endpoint fails on; zero for never.
+    /// Time after which the series at fault is searched; zero disables the search.
     after: Duration,
     state: Mutex<State>,
 }
@@ -37,20 +38,20 @@ pub(super) struct StuckLanes {
 #[derive(Debug, Default)]
 struct State {
     tenants: HashMap<Option<Tenant>, StuckTenant, foldhash::fast::RandomState>,
-    /// How many lanes they have.
+    /// Number of lanes of all tenants.
     lanes: usize,
-    /// What the endpoint took last, and whose it is, if it is small.
+    /// The last accepted request and its tenant, if the request is small.
     last: Option<(Option<Tenant>, Control)>,
 }
 
 #[derive(Debug, Default)]
 struct StuckTenant {
     lanes: HashMap<u64, Errors>,
-    /// What the endpoint took of the tenant last.
+    /// The tenant's last accepted request.
     control: Option<Control>,
 }
 
-/// A request that the endpoint has taken, to be sent again as it was.
+/// A request that the endpoint has accepted, kept to be sent again unchanged.
 #[derive(Clone, Debug)]
 pub(super) struct Control {
     pub(super) version: Version,
@@ -58,7 +59,7 @@ pub(super) struct Control {
     pub(super) body: Vec<Bytes>,
 }
 
-/// The server errors that a lane has met since something of it went through.
+/// Server errors of a lane since one of its requests was accepted.
 #[derive(Clone, Copy, Debug)]
 struct Errors {
     since: Instant,
@@ -83,12 +84,13 @@ impl StuckLanes {
         }
     }
 
-    /// No invariant spans a panic here: every change to the state is complete.
+    /// Locks the state. A poisoned lock is used on: every change is complete, so no invariant spans a
+    /// panic.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a server error. Returns whether it is time to look for what the endpoint fails on.
+    /// Counts a server error. Returns whether it is time to search for the series at fault.
     pub(super) fn failed(&self, tenant: Option<&Tenant>, lane: u64) -> bool {
         if self.after.is_zero() {
             return false;
@@ -121,7 +123,7 @@ impl StuckLanes {
         errors.count >= ERRORS_MIN && now >= errors.since + self.after
     }
 
-    /// Notes that the endpoint has taken something of a lane.
+    /// Notes that the endpoint has accepted a request of a lane.
     pub(super) fn went_through(&self, tenant: Option<&Tenant>, lane: u64, request: Control) {
         if self.after.is_zero() {
             return;
@@ -140,7 +142,7 @@ impl StuckLanes {
         state.last = Some((tenant.cloned(), request));
     }
 
-    /// Notes that the endpoint fails on other things as well: the lane has as long again.
+    /// Restarts the lane's time, since the endpoint fails on other requests as well.
     pub(super) fn postpone(&self, tenant: Option<&Tenant>, lane: u64) {
         let mut state = self.state();
         let of = state.tenants.get_mut(&tenant.cloned());
@@ -149,12 +151,12 @@ impl StuckLanes {
         }
     }
 
-    /// Forgets a lane whose batch is over.
+    /// Removes a lane whose batch is settled.
     pub(super) fn over(&self, tenant: Option<&Tenant>, lane: u64) {
         self.state().over(tenant, lane);
     }
 
-    /// Something of the tenant that the endpoint has taken.
+    /// A request of the tenant that the endpoint has accepted.
     pub(super) fn control(&self, tenant: Option<&Tenant>) -> Option<Control> {
         let state = self.state();
         state.tenants.get(&tenant.cloned())?.control.clone()

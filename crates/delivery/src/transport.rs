@@ -1,8 +1,8 @@
-//! What carries a body to the far end of a sink, and what can come of that.
+//! The transport of a sink, which carries bodies to its endpoint.
 //!
-//! Pace, merging, isolation and the loop of attempts know no protocol: they speak to a
-//! [`Transport`]. It knows what its protocol's answers mean and holds what it takes to ask, such as
-//! connections and credentials.
+//! Pace, merging, isolation and the loop of attempts are independent of the protocol: they use a
+//! [`Transport`]. The transport interprets the protocol's answers and holds connections and
+//! credentials.
 
 use std::time::Duration;
 
@@ -12,87 +12,97 @@ use metrifold_codec::remote_write::Written;
 use metrifold_model::ledger::Reason;
 use metrifold_model::{Counts, Tenant, Version};
 
-/// Carries bodies of remote write to a far end.
+/// Carries bodies of remote write to an endpoint.
 pub trait Transport: Send + Sync + 'static {
-    /// Carries one body there, once, within a time that is the transport's to bound, and says what
-    /// came of it.
+    /// Sends one body, once, and returns the answer. The transport bounds the time.
     fn attempt(&self, attempt: Attempt<'_>) -> impl Future<Output = Answer> + Send;
 }
 
-/// One body on its way.
+/// A body to send.
 #[derive(Clone, Debug)]
 pub struct Attempt<'a> {
-    /// The version in which it is encoded.
+    /// Version in which the body is encoded.
     pub version: Version,
-    /// Whose it is.
+    /// Tenant of the body.
     pub tenant: Option<&'a Tenant>,
-    /// What the body carries, if it was counted.
+    /// Counts of the body, if they are known.
     pub counts: Option<Counts>,
-    /// The compressed body, in parts that belong one behind the other.
+    /// The compressed body, in parts to be concatenated.
     pub body: Vec<Bytes>,
-    /// How often it was tried in vain before.
+    /// Number of failed attempts before this one.
     pub failures: u32,
 }
 
-/// What came of an attempt.
+/// Result of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The endpoint has it.
+    /// The endpoint stored the body.
     Stored,
-    /// The endpoint says that all is well, and that it has all samples and not all exemplars.
+    /// The endpoint reports success, with all samples but not all exemplars.
     LacksExemplars(Written),
-    /// The endpoint has what was valid of it: why not all, and as much as it says, if it says so.
+    /// The endpoint stored the valid part: its reason, and the counts that it stored, if it states
+    /// them.
     Partly(String, Option<Written>),
-    /// The endpoint does not take this version, and may take the other one.
+    /// The endpoint does not accept this version, but may accept the other one.
     OtherVersion,
-    /// The endpoint says that all is well, and not what it wrote, as who takes 2.0 does.
+    /// The endpoint reports success without the written counts that 2.0 requires.
     Unwritten,
-    /// The endpoint refuses something that is in it.
+    /// The endpoint refuses something in the body.
     Refused(Refusal),
-    /// The endpoint refuses it whatever is in it, and the configuration says that this is its end.
+    /// The endpoint refuses the body whatever its content, and the configuration drops it for that.
     Unwanted(Reason, String),
-    /// It did not get there. That says nothing of what is in it, so it is to be tried again.
+    /// The attempt failed, which says nothing about the content: the body is to be retried.
     Failed {
-        /// Whom it concerns.
+        /// Scope of the failure.
         failure: Failure,
-        /// Why.
+        /// Reason of the failure.
         reason: String,
-        /// When the endpoint wants it again, if it said so.
+        /// Pause that the endpoint asked for.
         after: Option<Duration>,
     },
 }
 
-/// What an endpoint said to a batch of which it does not want everything.
+impl Answer {
+    /// Whether the endpoint stored samples of the body.
+    pub(crate) fn is_accepted(&self) -> bool {
+        matches!(
+            self,
+            Self::Stored | Self::LacksExemplars(_) | Self::Partly(..)
+        )
+    }
+}
+
+/// An endpoint's refusal of a batch or of some of its series.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The protocol's code for it, such as HTTP's status.
+    /// Code in the protocol, such as the HTTP status.
     pub code: String,
-    /// Whether the content is at fault, or the version.
+    /// What the endpoint objects to.
     pub class: RefusalClass,
-    /// What the endpoint said.
+    /// Reason that the endpoint gave.
     pub reason: String,
 }
 
-/// What is wrong with a batch that is refused.
+/// Object of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusalClass {
-    /// Something in it.
+    /// Some of the content.
     Content,
-    /// Something in it, or its version, of which this endpoint has not shown yet that it takes it.
+    /// Some of the content, or the version, which this endpoint has not been seen to accept yet.
     ContentOrVersion,
-    /// Its size is all that is wrong with it.
+    /// Only the size.
     Size,
-    /// Something in it, and it must not be sent again, not even in parts.
+    /// Some of the content, and the batch must not be sent again, not even in parts.
     Whole,
 }
 
 impl Refusal {
-    /// Whether the size is all that is wrong with it.
+    /// Whether the endpoint objects only to the size.
     pub(super) fn is_of_size(&self) -> bool {
         self.class == RefusalClass::Size
     }
 
-    /// The reason under which its samples count as lost.
+    /// Reason under which the refused samples are counted.
     pub(super) fn loss(&self) -> Reason {
         if self.is_of_size() {
             Reason::TooLarge
@@ -102,16 +112,16 @@ impl Refusal {
     }
 }
 
-/// Whom a failed attempt concerns.
+/// Scope of a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// Everybody: nobody was reached.
+    /// All tenants: no endpoint could be reached.
     Unreachable,
-    /// Its tenant, until others fail as well: the endpoint could not do it, has not answered, or
-    /// refuses whatever is sent.
+    /// The tenant, until others fail as well: the endpoint failed, did not answer, or refuses every
+    /// request.
     Broken,
-    /// The same, and it may have been for what was sent: the endpoint answered that it failed inside.
+    /// As `Broken`, with a server error, which the content may have caused.
     ServerError,
-    /// Its tenant: the endpoint wants less of his.
+    /// The tenant: the endpoint asks for fewer of its requests.
     TooMuch,
 }

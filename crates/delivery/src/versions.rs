@@ -1,9 +1,9 @@
-//! Which version of remote write an endpoint is spoken to in, by what it has shown so far.
+//! The version of remote write to send to an endpoint, learnt from its answers.
 //!
-//! With `protocol = "auto"` a batch leaves in the version in which it arrived. The specification
-//! has a sender take an answer to 2.0 that does not say what was written for one of an endpoint that
-//! takes 1.0 only, and lets it go back to 1.0 on 415. Neither is for good: a proxy's page is no
-//! endpoint, and endpoints are upgraded.
+//! With `protocol = "auto"` a batch leaves in the version in which it arrived. By the specification,
+//! an answer to 2.0 without the written counts comes from an endpoint that only accepts 1.0, and a
+//! sender may go back to 1.0 on 415. Neither is final here: the answer may be a proxy's page, and
+//! endpoints are upgraded.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,30 +14,29 @@ use metrifold_model::Version;
 
 use super::protocol::Protocol;
 
-/// How long an endpoint that has taken 2.0 may answer 2xx without saying what it wrote before it is
-/// believed to have been replaced by one that takes 1.0. Until then, somebody in between is
-/// believed to have answered in its place, and what is sent is kept: what is sent as 1.0 would be
-/// lost to him.
+/// Time for which an endpoint that has accepted 2.0 may answer 2xx without the written counts before
+/// it counts as replaced by one of 1.0. Until then, the answers are attributed to a proxy in
+/// between, and batches are kept: batches sent as 1.0 would be lost to the proxy.
 const DOUBTED_FOR: Duration = Duration::from_secs(60);
 
-/// Which version of remote write an endpoint has shown to take.
+/// The version that an endpoint has shown to accept.
 #[derive(Debug)]
 pub(super) struct Versions {
     protocol: Protocol,
-    /// How long an endpoint that does not take 2.0 is sent 1.0 before 2.0 is tried again.
+    /// Time for which an endpoint that does not accept 2.0 is sent 1.0 before 2.0 is tried again.
     probe_after: Duration,
     state: Mutex<State>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Nothing.
+    /// No version is known.
     Unknown,
-    /// It takes 2.0.
+    /// The endpoint accepts 2.0.
     Confirmed,
-    /// It takes 2.0, but has since then said 2xx only in words of somebody else.
+    /// The endpoint accepts 2.0, but since then has answered 2xx only without the written counts.
     Doubted(Instant),
-    /// It takes 1.0 only, as of then.
+    /// The endpoint accepts only 1.0, as found at this time.
     FellBack(Instant),
 }
 
@@ -54,7 +53,7 @@ impl Versions {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The version to send a batch in that arrived in this one.
+    /// The version in which to send a batch that arrived in the given one.
     pub(super) fn choose(&self, arrived: Version) -> Version {
         match self.protocol {
             Protocol::V1 => Version::V1,
@@ -64,17 +63,17 @@ impl Versions {
         }
     }
 
-    /// Whether it has to be seen yet that 2.0 is taken, so that 400 may be about the version.
+    /// Whether it is still unknown if 2.0 is accepted, so that 400 may concern the version.
     pub(super) fn is_unknown(&self) -> bool {
         self.protocol == Protocol::Auto && *self.state() == State::Unknown
     }
 
-    /// 2.0 was taken, or refused in a way that only who takes it has.
+    /// Notes that 2.0 was accepted, or refused in a way that only an endpoint of 2.0 uses.
     pub(super) fn confirm(&self) {
         *self.state() = State::Confirmed;
     }
 
-    /// 2.0 is not taken. Returns whether that is news.
+    /// Notes that 2.0 is not accepted. Returns whether that is new.
     pub(super) fn fall_back(&self) -> bool {
         let mut state = self.state();
         let known = matches!(*state, State::FellBack(_));
@@ -82,8 +81,7 @@ impl Versions {
         !known
     }
 
-    /// 2xx came without a word on what was written. Returns whether that means that 2.0 is not
-    /// taken.
+    /// Notes a 2xx without the written counts. Returns whether 2.0 counts as not accepted now.
     pub(super) fn doubt(&self) -> bool {
         let mut state = self.state();
         match *state {

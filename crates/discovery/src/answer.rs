@@ -1,4 +1,4 @@
-//! What a provider hears of its sources: targets, or why there are none to be had.
+//! Answers of a provider's sources: targets, or the failure that kept them away.
 
 use std::fmt;
 
@@ -7,43 +7,43 @@ use thiserror::Error;
 
 use metrifold_base::foreign;
 
-/// The most characters of a failure that are kept.
+/// The most characters of a failure's text that are kept.
 const MAX_TEXT: usize = 1000;
 
-/// Why a source has given no answer that could be taken.
+/// Failure to get a usable answer from a source.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{text}")]
 pub struct Failure {
     /// The kind of failure, as metrics count it.
     pub reason: Reason,
-    /// What happened, in words, without secrets.
+    /// Description of the failure, scrubbed of secrets.
     pub text: String,
 }
 
-/// What kinds of failures there are.
+/// Kinds of failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// A file could not be read, or is not there.
+    /// A file is absent or cannot be read.
     Unreadable,
-    /// Nobody answered, or not in time.
+    /// The endpoint does not answer, or not in time.
     Unreachable,
-    /// There are no credentials to ask with, or they were refused.
+    /// Credentials are missing or were refused.
     Credentials,
-    /// The answer says that it is none.
+    /// The server answered with an error.
     Refused,
     /// The answer is not in the form that was expected.
     Invalid,
     /// The answer is larger than allowed, in bytes, targets or labels.
     TooLarge,
-    /// The answer has no target, and the one before had some.
+    /// The answer has no targets, and the previous one had some.
     Empty,
-    /// The provider itself has died, or cannot be built anew.
+    /// The provider itself panicked, or cannot be rebuilt.
     Died,
 }
 
 impl Reason {
-    /// All of them.
+    /// Every reason, in the order of the metrics.
     pub const ALL: [Self; 8] = [
         Self::Unreadable,
         Self::Unreachable,
@@ -55,7 +55,7 @@ impl Reason {
         Self::Died,
     ];
 
-    /// In metrics and answers.
+    /// Name of the reason in metrics and answers.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unreadable => "unreadable",
@@ -71,7 +71,7 @@ impl Reason {
 }
 
 impl Failure {
-    /// A failure. The text may quote what a server or a file says.
+    /// Makes a failure. The text may quote a server or a file: it is scrubbed of secrets and cut.
     pub fn new(reason: Reason, text: impl fmt::Display) -> Self {
         Self {
             reason,

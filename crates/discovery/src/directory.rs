@@ -1,4 +1,5 @@
-//! The providers and publishers of the process by name, for all who show or use them.
+//! The providers and publishers of the process by name, shared by everything that shows or uses
+//! them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -8,7 +9,7 @@ use metrifold_base::{BuildError, Shared, locked};
 use super::publish::Published;
 use super::slot::{Slot, Targets};
 
-/// What runs. A clone is a handle to the same.
+/// Providers and publishers that run. A clone is a handle to the same directory.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
     entries: Arc<Mutex<Entries>>,
@@ -26,12 +27,12 @@ struct Entries {
 pub struct Handles(Arc<BTreeMap<Arc<str>, Arc<Slot>>>);
 
 impl Directory {
-    /// An empty one.
+    /// An empty directory.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Shows these from now on.
+    /// Replaces the providers and publishers, at a start or a reload.
     pub fn set(&self, providers: Handles, published: BTreeMap<Arc<str>, Arc<Published>>) {
         *locked(&self.entries) = Entries {
             providers,
@@ -39,39 +40,39 @@ impl Directory {
         };
     }
 
-    /// The providers.
+    /// The providers by name.
     pub fn providers(&self) -> Handles {
         locked(&self.entries).providers.clone()
     }
 
-    /// What is published.
+    /// The publishers by name.
     pub fn published(&self) -> BTreeMap<Arc<str>, Arc<Published>> {
         locked(&self.entries).published.clone()
     }
 
-    /// What those who use targets share, such as what became of scraping them.
+    /// State that users of targets share, such as the outcomes of scrapes.
     pub fn shared(&self) -> &Shared {
         &self.shared
     }
 }
 
 impl Handles {
-    /// Those by these names.
+    /// Handles to these providers.
     pub fn new(slots: BTreeMap<Arc<str>, Arc<Slot>>) -> Self {
         Self(Arc::new(slots))
     }
 
-    /// All of them, by name.
+    /// All providers, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Slot>> {
         self.0.values()
     }
 
-    /// The provider of this name.
+    /// The provider with this name.
     pub fn get(&self, name: &str) -> Option<&Arc<Slot>> {
         self.0.get(name)
     }
 
-    /// An end from which the targets of a provider can be read.
+    /// A receiver of a provider's targets.
     ///
     /// # Errors
     ///

@@ -11,17 +11,17 @@ use metrifold_http::{BodyError, Client, body, place};
 
 use crate::answer::{Failure, Reason};
 
-/// Sends requests. A clone shares the connections.
+/// Client of a control plane. A clone shares the connections.
 #[derive(Clone, Debug)]
 pub struct Exchange {
     client: Client,
     timeout: Duration,
 }
 
-/// What was answered.
+/// A whole answer.
 #[derive(Clone, Debug)]
 pub struct Answered {
-    /// The status. Redirects are answers.
+    /// The status. Redirects are not followed.
     pub status: StatusCode,
     /// The headers.
     pub headers: HeaderMap,
@@ -30,16 +30,16 @@ pub struct Answered {
 }
 
 impl Exchange {
-    /// Requests that may take so long, answer included.
+    /// An exchange whose requests take at most `timeout`, answer included.
     pub fn new(client: Client, timeout: Duration) -> Self {
         Self { client, timeout }
     }
 
-    /// Sends a request and reads at most so many bytes of its answer. Redirects are answers.
+    /// Sends a request and reads at most `most` bytes of its answer. Redirects are not followed.
     ///
     /// # Errors
     ///
-    /// Fails when there is no whole answer in time, or a larger one.
+    /// Fails when the whole answer does not arrive in time, or is larger.
     pub async fn send(
         &self,
         method: Method,
@@ -52,12 +52,12 @@ impl Exchange {
             .await
     }
 
-    /// The same with another time limit.
+    /// Like [`send`](Self::send), with another time limit.
     ///
     /// # Errors
     ///
-    /// Fails when there is no whole answer in time, or a larger one.
-    pub async fn send_within(
+    /// Fails when the whole answer does not arrive in time, or is larger.
+    pub(crate) async fn send_within(
         &self,
         method: Method,
         uri: &Uri,
@@ -95,7 +95,7 @@ impl Exchange {
     }
 }
 
-/// Percent-encodes what may stand in a path, a query or a form.
+/// Percent-encodes a text for use in a path, a query or a form.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -109,7 +109,7 @@ pub fn escape(text: &str) -> String {
     escaped
 }
 
-/// A host and a port as one address; IPv6 gets its brackets.
+/// Joins a host and a port into an address; an IPv6 address gets brackets.
 pub fn join(host: &str, port: u32) -> String {
     match host.contains(':') {
         true => format!("[{host}]:{port}"),

@@ -1,7 +1,7 @@
 //! Prometheus' form of targets in files and over HTTP, and lists with one target per line.
 //!
-//! As in Prometheus, what is wrong with one entry costs the whole text: half of an answer would
-//! look like targets that have gone. JSON and YAML are as strict as they are there
+//! As in Prometheus, one wrong entry refuses the whole text: half of an answer would look like
+//! targets that have gone. JSON and YAML are read as strictly as Prometheus reads them
 //! (`tests/file_sd.rs` compares the verdicts).
 
 mod json;
@@ -13,7 +13,7 @@ use super::answer::{Failure, Reason};
 use super::labels::{ADDRESS, Labels, LabelsBuilder, Target};
 use super::limits::Limits;
 
-/// Targets with labels that all of them have.
+/// A `file_sd` group: addresses of targets and the labels that they share.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Group {
     pub(crate) targets: Vec<String>,
@@ -21,7 +21,7 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// Its targets, with further labels, which stand above those of the group.
+    /// Adds its targets to `into`. Labels in `meta` take precedence over the group's.
     pub(crate) fn into_targets(self, meta: &[(&str, &str)], into: &mut Vec<Labels>) {
         let mut common = LabelsBuilder::default();
         for (name, value) in self.labels {
@@ -38,13 +38,13 @@ impl Group {
     }
 }
 
-/// All targets of the groups.
+/// The targets of all groups, within the limit on their number.
 pub(crate) fn targets(
     groups: Vec<Group>,
     meta: &[(&str, &str)],
     limits: &Limits,
 ) -> Result<Vec<Labels>, Failure> {
-    // Before the labels of the groups are copied for each of their targets.
+    // Checked before the labels of a group are copied for each of its targets.
     limits.check_count(groups.iter().map(|group| group.targets.len()).sum())?;
     let mut targets = Vec::new();
     for group in groups {
@@ -63,7 +63,7 @@ pub(crate) fn from_yaml(text: &[u8]) -> Result<Vec<Group>, Failure> {
     yaml::read(text).map_err(invalid)
 }
 
-/// Reads one target per line. Empty lines and those that begin with `#` say nothing.
+/// Reads one target per line. Empty lines and those that begin with `#` are skipped.
 pub(crate) fn from_lines(text: &[u8]) -> Result<Vec<Group>, Failure> {
     let text = std::str::from_utf8(text).map_err(invalid)?;
     let mut group = Group::default();
@@ -87,31 +87,60 @@ fn invalid(reason: impl std::fmt::Display) -> Failure {
     Failure::new(Reason::Invalid, reason)
 }
 
-/// Writes JSON: targets that share all labels but their address are a group, sorted by labels and
-/// then by address, one group per line.
-pub(crate) fn to_json<'a>(targets: impl Iterator<Item = &'a Target>) -> String {
-    let mut groups: BTreeMap<Labels, Vec<&str>> = BTreeMap::new();
-    for target in targets {
-        let others = target.iter().filter(|(name, _)| *name != ADDRESS).collect();
-        groups.entry(others).or_default().push(target.address());
-    }
-    let lines = groups.into_iter().map(|(labels, mut targets)| {
-        targets.sort_unstable();
-        targets.dedup();
-        let group = match labels.is_empty() {
-            true => serde_json::json!({ "targets": targets }),
-            false => serde_json::json!({ "targets": targets, "labels": labels }),
-        };
-        format!("  {group}")
+/// Writes JSON: targets whose labels are equal but for the address form a group, sorted by labels
+/// and then by address, one group per line. Copies no labels but to the text, for which `room` bytes
+/// are expected: there may be many targets.
+pub(crate) fn to_json<'a>(targets: impl Iterator<Item = &'a Target>, room: usize) -> Vec<u8> {
+    let mut targets: Vec<&Target> = targets.collect();
+    targets.sort_unstable_by(|a, b| {
+        let by_labels = others(a).cmp(others(b));
+        by_labels.then_with(|| a.address().cmp(b.address()))
     });
-    let lines: Vec<String> = lines.collect();
-    match lines.is_empty() {
-        true => "[]\n".to_owned(),
-        false => format!("[\n{}\n]\n", lines.join(",\n")),
+    targets.dedup();
+    if targets.is_empty() {
+        return b"[]\n".to_vec();
     }
+    let mut text = Vec::with_capacity(room);
+    text.push(b'[');
+    let groups = targets.chunk_by(|a, b| others(a).eq(others(b)));
+    for (at, group) in groups.enumerate() {
+        let start: &[u8] = if at == 0 { b"\n  {" } else { b",\n  {" };
+        text.extend_from_slice(start);
+        let mut before: &[u8] = b"\"labels\":{";
+        for (name, value) in others(group[0]) {
+            text.extend_from_slice(before);
+            push_text(&mut text, name);
+            text.push(b':');
+            push_text(&mut text, value);
+            before = b",";
+        }
+        if before == b"," {
+            text.extend_from_slice(b"},");
+        }
+        let mut before: &[u8] = b"\"targets\":[";
+        for target in group {
+            text.extend_from_slice(before);
+            push_text(&mut text, target.address());
+            before = b",";
+        }
+        text.extend_from_slice(b"]}");
+    }
+    text.extend_from_slice(b"\n]\n");
+    text
 }
 
-/// Writes one address per line, sorted, each once.
+/// All labels but the address.
+fn others(target: &Labels) -> impl Iterator<Item = (&str, &str)> {
+    target.iter().filter(|(name, _)| *name != ADDRESS)
+}
+
+/// Writes a JSON string.
+fn push_text(text: &mut Vec<u8>, value: &str) {
+    // Writing to a `Vec` cannot fail.
+    let _ = serde_json::to_writer(text, value);
+}
+
+/// Writes one address per line, sorted and without duplicates.
 pub(crate) fn to_lines<'a>(targets: impl Iterator<Item = &'a Target>) -> String {
     let mut addresses: Vec<&str> = targets.map(|target| target.address()).collect();
     addresses.sort_unstable();
@@ -122,10 +151,10 @@ pub(crate) fn to_lines<'a>(targets: impl Iterator<Item = &'a Target>) -> String 
         .collect()
 }
 
-/// A group of targets as it is read: addresses, and the labels that they share.
+/// A group as it was read: addresses, and the labels that they share.
 type ReadGroup = (Vec<String>, BTreeMap<String, String>);
 
-/// What is read of a text in either form, for the comparison with Prometheus.
+/// Reads a text as JSON or YAML, for the comparison with Prometheus.
 #[doc(hidden)]
 pub fn verdict(text: &[u8], yaml: bool) -> Result<Vec<ReadGroup>, String> {
     let groups = match yaml {
@@ -163,7 +192,7 @@ mod tests {
             target(&[(ADDRESS, "c:1")]),
             target(&[(ADDRESS, "a:1"), ("env", "x")]),
         ];
-        let text = to_json(targets.iter());
+        let text = String::from_utf8(to_json(targets.iter(), 0)).unwrap();
         assert_eq!(
             text,
             "[\n  {\"targets\":[\"c:1\"]},\n  {\"labels\":{\"env\":\"x\"},\"targets\":[\"a:1\",\"b:1\"]}\n]\n"
@@ -174,7 +203,7 @@ mod tests {
         let mut sorted: Vec<Labels> = targets.iter().map(|it| (**it).clone()).collect();
         sorted.sort();
         assert_eq!(read, sorted);
-        assert_eq!(to_json([].iter()), "[]\n");
+        assert_eq!(to_json([].iter(), 0), b"[]\n");
         assert_eq!(to_lines(targets.iter()), "a:1\nb:1\nc:1\n");
     }
 

@@ -1,7 +1,7 @@
-//! What is known of a provider, on disk: one file for each, replaced whole.
+//! A provider's targets on disk: one file for each provider, replaced as a whole.
 //!
-//! The file's modification time is that of the last answer, so that an answer that changes nothing
-//! costs no writing.
+//! The file's modification time is that of the last answer, so that an answer without changes costs
+//! no write.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,23 +18,26 @@ use metrifold_files::replace;
 use super::labels::{Labels, Target};
 use super::limits::Limits;
 
-/// The pause between two times that a file is written.
+/// Shortest pause between two writes of the file.
 pub(crate) const PAUSE: Duration = Duration::from_secs(2);
-/// How often a file is told that what it holds is still so.
+/// Pause between two writes, as a multiple of the time that the last one took: writing many targets
+/// that change all the time takes a fiftieth of the time.
+pub(crate) const CALM: u32 = 50;
+/// Interval at which the modification time is updated while the targets do not change.
 pub(crate) const REFRESH: Duration = Duration::from_secs(60);
 /// The largest file that is read.
 const MAX_BYTES: u64 = 1 << 30;
-/// The form of the file.
+/// Version of the file's format. A file of another version is ignored.
 const VERSION: u32 = 1;
 
-/// The file of a provider.
+/// File that keeps the answers of a provider to one question.
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
     path: PathBuf,
     question: String,
 }
 
-/// What a file holds.
+/// Contents of the file.
 pub(crate) struct Found {
     pub(crate) groups: BTreeMap<Arc<str>, Vec<Target>>,
     pub(crate) answered: SystemTime,
@@ -55,12 +58,13 @@ struct ReadBack {
 }
 
 impl Kept {
-    /// A file of answers to this question.
+    /// A file for answers to this question. The question identifies what a provider asks, see
+    /// [`ProviderConfig::question`](super::provider::ProviderConfig::question).
     pub(crate) fn new(path: PathBuf, question: String) -> Self {
         Self { path, question }
     }
 
-    /// The targets in the file: none without a file, or if the file answers another question.
+    /// The targets in the file. `None` without a file, or if the file answers another question.
     pub(crate) fn read(&self, limits: &Limits) -> io::Result<Option<Found>> {
         let file = match open_file(&self.path) {
             Ok(file) => file,
@@ -87,7 +91,7 @@ impl Kept {
         Ok(Some(Found { groups, answered }))
     }
 
-    /// Replaces the file.
+    /// Replaces the file and sets its modification time to that of the last answer.
     pub(crate) fn write(
         &self,
         groups: &BTreeMap<Arc<str>, Arc<[Target]>>,
@@ -107,7 +111,7 @@ impl Kept {
         self.touch(answered)
     }
 
-    /// Says when what the file holds was last heard.
+    /// Sets the file's modification time to that of the last answer.
     pub(crate) fn touch(&self, answered: SystemTime) -> io::Result<()> {
         let file = File::options().write(true).open(&self.path)?;
         file.set_modified(answered)

@@ -12,5 +12,5 @@ mod static_list;
 pub use dns::NameServers;
 pub(crate) use file::Format;
 
-/// The kinds that a build may do without: each is called as the feature that brings it.
+/// Kinds that a build may leave out, each named after its cargo feature.
 pub const BY_FEATURE: &[&str] = &["dns", "kubernetes"];

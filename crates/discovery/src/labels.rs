@@ -10,25 +10,25 @@ use serde::{Serialize, Serializer};
 /// The address to connect to, `host:port`.
 pub(crate) const ADDRESS: &str = "__address__";
 
-/// A target: what is known of it are its labels. A clone is the same one.
+/// A target, described by its labels. A clone shares them.
 pub type Target = Arc<Labels>;
 
-/// Labels by name, in one text.
+/// Labels sorted by name, held in one string.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Labels {
     text: Box<str>,
-    /// Where each name and each value ends, one after the other.
+    /// End of each name and each value in `text`, alternating.
     ends: Box<[u32]>,
 }
 
-/// Makes [`Labels`] of pairs in any order. Of a name that is pushed twice, the last value holds.
+/// Builds [`Labels`] from pairs in any order. If a name is pushed twice, the last value holds.
 #[derive(Clone, Debug, Default)]
 pub struct LabelsBuilder {
     pairs: Vec<(String, String)>,
 }
 
 impl Labels {
-    /// The labels, sorted by name.
+    /// Names and values, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         let mut start = 0;
         self.ends.chunks_exact(2).map(move |ends| {
@@ -39,7 +39,7 @@ impl Labels {
         })
     }
 
-    /// The value of a label.
+    /// The value of the label with this name.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter()
             .find(|(known, _)| *known == name)
@@ -51,17 +51,17 @@ impl Labels {
         self.get(ADDRESS).unwrap_or_default()
     }
 
-    /// How many there are.
+    /// Number of labels.
     pub fn len(&self) -> usize {
         self.ends.len() / 2
     }
 
-    /// Whether there is none.
+    /// Whether there are no labels.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// Whether the text is in a name or in a value.
+    /// Whether the text occurs in a name or in a value.
     pub fn contain(&self, text: &str) -> bool {
         self.iter()
             .any(|(name, value)| name.contains(text) || value.contains(text))
@@ -96,7 +96,7 @@ impl fmt::Debug for Labels {
     }
 }
 
-/// As PromQL writes them.
+/// Labels as PromQL writes them.
 impl fmt::Display for Labels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("{")?;
@@ -109,15 +109,15 @@ impl fmt::Display for Labels {
 }
 
 impl LabelsBuilder {
-    /// Adds a label. One without a value is none, as everywhere in Prometheus.
+    /// Adds a label. A label with an empty value counts as absent, as everywhere in Prometheus.
     pub fn push(&mut self, name: impl Into<String>, value: impl Into<String>) -> &mut Self {
         self.pairs.push((name.into(), value.into()));
         self
     }
 
-    /// The labels.
+    /// Sorts and deduplicates the labels, and leaves out those with an empty value.
     pub fn build(mut self) -> Labels {
-        // Stable, so that the last of a name stays behind the others.
+        // Stable, so that the last value of a name stays behind its others.
         self.pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
         let last_of_name = |at: usize| {
             let next = self.pairs.get(at + 1);

@@ -1,14 +1,14 @@
-//! What finds targets and keeps what it found: providers, targets with labels, and how targets are
-//! published. Knows no plane and no component.
+//! Discovery of targets: providers that find them, slots that keep them, publishers that write them
+//! for other programs. Knows no plane and no component.
 //!
-//! A [`ProviderConfig`] is `[discovery.NAME]`. What it builds is a [`Provider`], which asks and
-//! writes what it hears into a [`Feed`]. Behind that is a [`Slot`], which outlives the provider over
-//! restarts and reloads: it holds the last good answer of each of the provider's sources, in memory
-//! and on disk, and hands out [`Snapshot`]s that never change. Who uses targets reads them from
-//! [`Targets`]. A [`Publisher`] is `[publish.NAME]`: it writes targets for programs that read
-//! Prometheus' `file_sd` or `http_sd`.
+//! A [`ProviderConfig`] is `[discovery.NAME]`. It builds a [`Provider`], which asks its sources and
+//! writes their answers into a [`Feed`]. The feed belongs to a [`Slot`], which outlives the
+//! provider over restarts and reloads: it holds the last good answer of each of the provider's
+//! sources, in memory and on disk, and hands out immutable [`Snapshot`]s. Users of targets read
+//! them from [`Targets`]. A [`Publisher`] is `[publish.NAME]`: it writes targets for programs that
+//! read Prometheus' `file_sd` or `http_sd`.
 #![warn(unreachable_pub)]
-// Tests may do all of this.
+// Tests may use all of these.
 #![cfg_attr(
     not(test),
     warn(

@@ -1,4 +1,4 @@
-//! How much a provider may find, and what an empty answer means.
+//! Limits on what a provider may find, and the meaning of an empty answer.
 
 use metrifold_base::{Problems, Size, keys, words};
 
@@ -6,44 +6,44 @@ use super::answer::{Failure, Reason};
 use super::labels::{Labels, Target};
 
 keys! {
-    /// Keys of every provider that asks somebody else.
+    /// Keys of all providers whose targets come from elsewhere.
     #[derive(Clone, Copy, Debug)]
     pub struct LimitKeys {
-        /// What an answer without a target means after one that had some: `keep` takes it for a fault, so that the targets stay; `take` believes it.
+        /// Treatment of an answer without targets when there were some before: `keep` treats it as a failure and keeps the known targets, `take` removes them.
         pub on_empty: OnEmpty = default("keep"),
-        /// Most targets; an answer with more is refused, and what was known before stays.
+        /// Maximum number of targets. An answer with more is rejected, and the known targets are kept.
         pub max_targets: usize = default(100000),
-        /// Most bytes of an answer, or of all files together; a larger one is refused.
+        /// Maximum size of an answer, or of all files together. A larger one is rejected, and the known targets are kept.
         pub max_answer_bytes: Size = default("64MiB"),
-        /// Most labels of a target; an answer with more is refused.
+        /// Maximum number of labels of a target. An answer that exceeds it is rejected.
         pub max_labels: usize = default(256),
-        /// Most bytes of a label's name, and of its value; an answer with a longer one is refused.
+        /// Maximum length of a label name, and of a label value. An answer that exceeds it is rejected.
         pub max_label_bytes: Size = default("16KiB"),
     }
 }
 
 words! {
-    /// What an answer without a target means after one that had some.
+    /// Treatment of an answer without targets after one that had some.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub enum OnEmpty {
-        /// It is a fault: the targets stay.
+        /// The answer counts as a failure: the targets stay.
         #[default]
         Keep = "keep",
-        /// There are none any more.
+        /// The answer counts: the targets go.
         Take = "take",
     }
 }
 
-/// How much a provider may find.
+/// Limits on what a provider may find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Targets.
+    /// Most targets of a provider.
     pub targets: usize,
-    /// Bytes of an answer.
+    /// Most bytes of an answer.
     pub answer_bytes: usize,
-    /// Labels of a target.
+    /// Most labels of a target.
     pub labels: usize,
-    /// Bytes of a label's name, and of its value.
+    /// Most bytes of a label's name, and of its value.
     pub label_bytes: usize,
 }
 
@@ -54,7 +54,7 @@ impl Default for Limits {
 }
 
 impl LimitKeys {
-    /// The limits.
+    /// The limits that the keys set.
     pub fn limits(&self) -> Limits {
         Limits {
             targets: self.max_targets,
@@ -64,7 +64,7 @@ impl LimitKeys {
         }
     }
 
-    /// Reports what is wrong with them, at their keys.
+    /// Reports limits of zero, at their keys.
     pub fn validate(&self, problems: &mut Problems) {
         for (key, number) in [
             ("max_targets", self.max_targets),
@@ -86,13 +86,13 @@ impl LimitKeys {
 }
 
 impl Limits {
-    /// Checks the targets of a source.
+    /// Checks the targets of one source: their number, and the labels of each.
     pub(crate) fn check(&self, targets: &[Target]) -> Result<(), Failure> {
         self.check_count(targets.len())?;
         targets.iter().try_for_each(|target| self.check_one(target))
     }
 
-    /// Checks how many targets there are.
+    /// Checks the number of targets.
     pub(crate) fn check_count(&self, count: usize) -> Result<(), Failure> {
         match count > self.targets {
             true => {

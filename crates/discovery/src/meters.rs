@@ -8,7 +8,7 @@ use metrifold_telemetry::{Meters, Metric, Telemetry};
 
 use super::answer::Reason;
 
-/// The meters of a provider, which go from the page with it.
+/// The meters of a provider. They leave the metrics page when this is dropped.
 pub(crate) struct ProviderMeters {
     pub(crate) up: Gauge,
     pub(crate) targets: Gauge,
@@ -19,11 +19,12 @@ pub(crate) struct ProviderMeters {
     _meters: Meters,
 }
 
-/// The meters of a publisher, which go from the page with it.
+/// The meters of a publisher. They leave the metrics page when this is dropped.
 pub(crate) struct PublishMeters {
     pub(crate) targets: Gauge,
     pub(crate) dropped: Gauge,
     pub(crate) written: Gauge,
+    pub(crate) writes: Counter,
     pub(crate) failures: Counter,
     _meters: Meters,
 }
@@ -69,19 +70,23 @@ impl PublishMeters {
     pub(crate) fn new(telemetry: &Telemetry, name: &str) -> Self {
         let meters = telemetry.meters();
         let labels = || vec![Label::new("publish", name.to_owned())];
-        let failures = meters.counter(Metric::PublishFailures, labels());
-        failures.increment(0);
+        let counter = |metric: Metric| {
+            let counter = meters.counter(metric, labels());
+            counter.increment(0);
+            counter
+        };
         Self {
             targets: meters.gauge(Metric::PublishTargets, labels()),
             dropped: meters.gauge(Metric::PublishDropped, labels()),
             written: meters.gauge(Metric::PublishWritten, labels()),
-            failures,
+            writes: counter(Metric::PublishWrites),
+            failures: counter(Metric::PublishFailures),
             _meters: meters,
         }
     }
 }
 
-/// A time as gauges show it.
+/// Seconds since the epoch, as gauges show times.
 pub(crate) fn seconds(time: SystemTime) -> f64 {
     let since = time.duration_since(UNIX_EPOCH);
     since.map_or(0.0, |since| since.as_secs_f64())

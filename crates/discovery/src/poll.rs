@@ -1,4 +1,4 @@
-//! Asking again and again.
+//! Providers that ask at an interval.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use metrifold_base::{BoxFuture, RunError};
 
 use super::slot::Feed;
 
-/// Something that is asked now and then.
+/// A provider that asks once per interval.
 pub(crate) trait Polled: Send + 'static {
-    /// Asks once, and tells the feed what came of it.
+    /// Asks once, and reports the outcome to the feed.
     fn ask<'a>(
         &'a mut self,
         feed: &'a Feed,
     ) -> std::pin::Pin<Box<dyn Future<Output = Result<(), RunError>> + Send + 'a>>;
 }
 
-/// Asks at once, and then once in every `pause`.
+/// Asks at once, and then every `pause`.
 pub(crate) fn poll(
     mut polled: impl Polled,
     pause: Duration,
@@ -25,7 +25,8 @@ pub(crate) fn poll(
 ) -> BoxFuture<Result<(), RunError>> {
     Box::pin(async move {
         let mut ticks = interval(pause);
-        // An attempt that takes longer than the pause is followed by one pause.
+        // After an attempt that takes longer than the pause, the next one starts at once, and the
+        // pauses count from there.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
@@ -34,7 +35,7 @@ pub(crate) fn poll(
     })
 }
 
-/// Does what takes a while, on a thread where it keeps nobody waiting.
+/// Runs blocking work on a thread of its own, off the workers.
 pub(crate) async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, RunError> {

@@ -1,4 +1,5 @@
-//! What a provider is: a configuration that validates and builds, and what asks.
+//! Traits of a provider: its configuration, which validates and builds, and the running part, which
+//! asks.
 
 use std::fmt::Debug;
 use std::path::Path;
@@ -14,19 +15,19 @@ use super::slot::Feed;
 /// The configuration of a provider, `[discovery.NAME]`.
 #[typetag::deserialize]
 pub trait ProviderConfig: Debug + Send + Sync {
-    /// How much it may find.
+    /// Limits on what it may find.
     fn limits(&self) -> Limits;
 
-    /// What an answer of a source without a target means after one that had some.
+    /// Meaning of an answer without targets after one that had some, per source.
     fn on_empty(&self) -> OnEmpty {
         OnEmpty::Keep
     }
 
-    /// What it asks: as long as this is the same, what is known stays true when it is configured
-    /// anew. Holds no secret.
+    /// Identifies what it asks. While this stays the same over a reload, the known targets stay
+    /// valid. Holds no secret.
     fn question(&self) -> String;
 
-    /// The files that it reads when it is built. When what they hold changes, it is built anew.
+    /// The files that it reads when it is built. When their content changes, it is rebuilt.
     fn files(&self) -> Vec<&Path> {
         Vec::new()
     }
@@ -34,29 +35,30 @@ pub trait ProviderConfig: Debug + Send + Sync {
     /// Reports every problem that deserialization cannot see.
     fn validate(&self, problems: &mut Problems);
 
-    /// Makes a provider that has not asked yet.
+    /// Builds a provider, which sends nothing before it runs.
     ///
     /// # Errors
     ///
-    /// Fails when something cannot be made of it, such as a client of a certificate.
+    /// Fails when a part of it cannot be built, such as a client from its certificate.
     fn build(&self, cx: &ProviderContext) -> Result<Box<dyn Provider>, BuildError>;
 }
 
-/// What a provider may use to build itself.
+/// Environment in which a provider is built.
 #[derive(Clone)]
 pub struct ProviderContext {
-    /// Its name.
+    /// The provider's name.
     pub name: Arc<str>,
-    /// What those who use its targets share.
+    /// State that users of its targets share.
     pub shared: Shared,
     /// The metrics of the process.
     pub telemetry: Telemetry,
-    /// Whether it may change what it asks, if its configuration says so. Otherwise it only looks.
+    /// Whether it may change things at the far end, if its configuration says so. Otherwise it only
+    /// reads.
     pub changes: bool,
 }
 
 impl ProviderContext {
-    /// That of a provider by itself, which shares nothing and changes nothing.
+    /// The context of a provider that shares and changes nothing, for commands and tests.
     pub fn alone(name: &str) -> Self {
         Self {
             name: name.into(),
@@ -67,22 +69,22 @@ impl ProviderContext {
     }
 }
 
-/// A provider, built.
+/// A provider that has been built.
 pub trait Provider: Send {
-    /// Asks at once, and goes on asking until the future is dropped. Each attempt is told to the
-    /// feed, whatever comes of it.
+    /// Asks at once, and goes on asking until the future is dropped. Reports each attempt to the
+    /// feed, failed ones included.
     ///
     /// # Errors
     ///
-    /// Fails when it cannot go on; it is then built and started again after a pause.
+    /// Fails when it cannot go on; it is then rebuilt and started again after a pause.
     fn run(self: Box<Self>, feed: Feed) -> BoxFuture<Result<(), RunError>>;
 }
 
-/// Runs a provider, and keeps on disk what it tells.
+/// Runs a provider, and keeps its targets on disk.
 ///
 /// # Errors
 ///
-/// Fails when the provider does.
+/// Returns the error of the provider.
 pub async fn run(provider: Box<dyn Provider>, feed: Feed) -> Result<(), RunError> {
     let keeper = feed.clone();
     tokio::select! {
@@ -91,27 +93,27 @@ pub async fn run(provider: Box<dyn Provider>, feed: Feed) -> Result<(), RunError
     }
 }
 
-/// What reference pages and commands know of a type of provider.
+/// A type of provider, as reference pages and commands list it.
 pub struct ProviderInfo {
-    /// Its `type`.
+    /// The provider's `type`.
     pub name: &'static str,
-    /// What it does, in one line.
+    /// Description in one line.
     pub summary: &'static str,
-    /// Its keys, in the order in which they are best read.
+    /// The provider's keys, in the order of its reference page.
     pub keys: &'static [Entry],
 }
 
 inventory::collect!(ProviderInfo);
 
 impl ProviderInfo {
-    /// All that there are, by name.
+    /// All types of providers, sorted by name.
     pub fn all() -> Vec<&'static Self> {
         let mut all: Vec<&Self> = inventory::iter::<Self>.into_iter().collect();
         all.sort_unstable_by_key(|info| info.name);
         all
     }
 
-    /// Its keys by their full names.
+    /// The provider's keys by their full names.
     pub fn keys(&self) -> Vec<Listed> {
         list(self.keys)
     }

@@ -1,8 +1,8 @@
 //! Publishing targets for programs that read Prometheus' `file_sd` or `http_sd`.
 //!
-//! What is published is what a provider knows, after rules. It changes when that changes, and never
-//! for a failure: as long as nothing is known, or some of what was known before may be missing, what
-//! was published before stays.
+//! A publisher publishes the targets of a provider after its rules. The list changes when the
+//! targets change, and never for a failure: while no targets are known, or some of those known
+//! before a restart may be missing, the previous list stays.
 
 mod config;
 mod relabel;
@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use serde::Serialize;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use metrifold_base::{Backoff, BoxFuture, BuildError, RunError, locked, read_file};
@@ -36,13 +37,17 @@ pub use relabel::{Relabelled, TargetRules};
 
 use serve::Served;
 
-/// The pauses between attempts to write a file that cannot be written.
+/// Pauses between attempts to write the file after a failure.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// Pause after publishing, as a multiple of the time that it took: a long list that changes all the
+/// time does not take all the time.
+const CALM: u32 = 20;
+const CALM_MAX: Duration = Duration::from_secs(5);
 
-/// What is known of a publisher by name.
+/// A publisher by name: its configuration, its state and the list that it serves.
 pub struct Published {
-    /// Its name.
+    /// The publisher's name.
     pub name: Arc<str>,
     /// The provider whose targets it publishes.
     pub discovery: Arc<str>,
@@ -58,11 +63,11 @@ struct Inner {
     dropped: usize,
     written: Option<SystemTime>,
     error: Option<String>,
-    /// What is served over HTTP, once it is known.
+    /// The list served over HTTP. `None` until the targets are known.
     list: Option<Served>,
 }
 
-/// What there is to tell of a publisher.
+/// State of a publisher on the status page.
 #[derive(Clone, Debug, Serialize)]
 pub struct PublishStatus {
     name: Arc<str>,
@@ -78,7 +83,7 @@ pub struct PublishStatus {
     error: Option<String>,
 }
 
-/// A publisher that is built and does nothing yet.
+/// A publisher that has been built and does not run yet.
 pub struct Publisher {
     published: Arc<Published>,
     targets: Targets,
@@ -86,23 +91,23 @@ pub struct Publisher {
 }
 
 impl Published {
-    /// Says whether the publisher runs.
+    /// Sets whether the publisher runs.
     pub fn set_state(&self, state: State) {
         locked(&self.inner).state = state;
     }
 
-    /// Tells of the end of the publisher itself.
+    /// Records that the publisher itself has died.
     pub fn died(&self, text: impl fmt::Display) {
         locked(&self.inner).error = Some(text.to_string());
         self.meters.failures.increment(1);
     }
 
-    /// What its rules make of targets.
+    /// Applies its rules to targets.
     pub fn relabel(&self, targets: &[Target]) -> Vec<Relabelled> {
         self.rules.apply(targets)
     }
 
-    /// What there is to tell.
+    /// The publisher's state for the status page.
     pub fn status(&self) -> PublishStatus {
         let inner = locked(&self.inner);
         let file = self.config.file.as_ref();
@@ -127,7 +132,7 @@ impl fmt::Debug for Published {
 }
 
 impl PublishConfig {
-    /// What is known of the publisher of this name, which does not run yet.
+    /// The entry of the publisher with this name, which does not run yet.
     ///
     /// # Errors
     ///
@@ -156,7 +161,7 @@ impl PublishConfig {
 }
 
 impl Publisher {
-    /// Builds it: claims its path and reads its secrets.
+    /// Builds a publisher: claims its path and reads its secrets.
     ///
     /// # Errors
     ///
@@ -182,7 +187,8 @@ impl Publisher {
         })
     }
 
-    /// Publishes until the future is dropped. What is served is served when this returns.
+    /// Publishes until the future is dropped. The HTTP path is attached when this returns, before
+    /// the future is polled.
     pub fn run(self) -> BoxFuture<Result<(), RunError>> {
         let Self {
             published,
@@ -199,7 +205,8 @@ impl Publisher {
             let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
             loop {
                 let snapshot = targets.snapshot();
-                // Relabelling and writing take a while for many targets.
+                let started = Instant::now();
+                // Off the workers: relabelling and writing many targets takes a while.
                 let done = tokio::task::spawn_blocking(move || {
                     let written = work.publish(&snapshot);
                     (work, written)
@@ -209,6 +216,7 @@ impl Publisher {
                 if written {
                     backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
                 }
+                tokio::time::sleep((started.elapsed() * CALM).min(CALM_MAX)).await;
                 tokio::select! {
                     () = targets.changed() => {}
                     () = tokio::time::sleep(backoff.next_pause()), if !written => {}
@@ -218,14 +226,16 @@ impl Publisher {
     }
 }
 
-/// What a publisher remembers from one snapshot to the next.
+/// State of a publisher between two snapshots.
 struct Work {
     published: Arc<Published>,
     last: Option<Arc<Snapshot>>,
-    /// What the rules make of each target of the last snapshot.
+    /// Result of the rules for each target of the last snapshot.
     relabelled: BTreeMap<Target, Relabelled>,
     /// The text that was last written to the file.
     written: Option<Bytes>,
+    /// Bytes that the list is expected to take.
+    room: usize,
 }
 
 impl Work {
@@ -235,10 +245,11 @@ impl Work {
             last: None,
             relabelled: BTreeMap::new(),
             written: None,
+            room: 0,
         }
     }
 
-    /// Publishes a snapshot. Says whether there is nothing to be done again. Blocks.
+    /// Publishes a snapshot. Returns whether this needs no further attempt. Blocks.
     fn publish(&mut self, snapshot: &Arc<Snapshot>) -> bool {
         if snapshot.standing() != Standing::Known {
             return true;
@@ -246,7 +257,8 @@ impl Work {
         self.relabel(snapshot);
         let published = &self.published;
         let kept = || self.relabelled.values().filter_map(Relabelled::kept);
-        let json: Bytes = to_json(kept()).into();
+        let json: Bytes = to_json(kept(), self.room).into();
+        self.room = json.len() + json.len() / 16;
         let targets = kept().count();
         let dropped = self.relabelled.len() - targets;
         published.meters.targets.set(targets as f64);
@@ -270,7 +282,7 @@ impl Work {
         if self.written.as_ref() == Some(&content) {
             return true;
         }
-        let written = write(file, &content);
+        let written = write(file, &content, self.written.is_none());
         let mut inner = locked(&published.inner);
         match written {
             Ok(written) => {
@@ -280,6 +292,7 @@ impl Work {
                     let now = SystemTime::now();
                     inner.written = Some(now);
                     published.meters.written.set(seconds(now));
+                    published.meters.writes.increment(1);
                 }
                 inner.error = None;
                 self.written = Some(content);
@@ -297,7 +310,7 @@ impl Work {
         }
     }
 
-    /// Applies the rules to what is new.
+    /// Applies the rules to targets that are new since the last snapshot.
     fn relabel(&mut self, snapshot: &Arc<Snapshot>) {
         let changes = match &self.last {
             Some(last) => snapshot.changes_since(last),
@@ -313,11 +326,11 @@ impl Work {
     }
 }
 
-/// Has a file hold this. Says whether it did not before.
-fn write(path: &Path, content: &Bytes) -> io::Result<bool> {
-    // Compared and never written through: its time is that of the last change.
-    let before = read_file(path, content.len() as u64);
-    if before.is_ok_and(|before| before == content[..]) {
+/// Replaces the file. Returns whether it was written: after a start (`compares`), it is not if the
+/// file has the same content, so that its time is that of its last change.
+fn write(path: &Path, content: &Bytes, compares: bool) -> io::Result<bool> {
+    let same = || read_file(path, content.len() as u64).is_ok_and(|before| before == content[..]);
+    if compares && same() {
         return Ok(false);
     }
     replace(path, |file| file.write_all(content))?;

@@ -1,8 +1,9 @@
-//! Where what a provider found is kept: a slot has the provider's name, and outlives the provider
+//! Slots keep the targets of providers. A slot has the provider's name, and outlives the provider
 //! over its restarts and over reloads.
 //!
-//! A provider may have several sources, such as files or names. Each has its last good answer, which
-//! a failure of that source does not touch. All of them together are a [`Snapshot`].
+//! A provider may have several sources, such as files or names. For each, the slot holds the last
+//! good answer, which a failure of that source leaves in place. All answers together form a
+//! [`Snapshot`].
 
 mod diff;
 mod feed;
@@ -16,6 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use metrifold_base::locked;
@@ -33,26 +35,26 @@ use diff::{Diff, replace};
 pub use feed::{Answer, Feed};
 pub use status::{LeftOut, Status, Trouble};
 
-/// The most sources of a provider whose failures are told by name.
+/// The most failing sources that the status lists by name.
 const MAX_TOLD: usize = 10;
 
-/// What a slot needs to know of its provider.
+/// The provider's part of a slot, replaced when another provider takes over.
 #[derive(Clone, Debug)]
 pub struct SlotOptions {
     /// The provider's `type`.
     pub type_name: Arc<str>,
-    /// What it asks: answers to another question are not its own.
+    /// Identifies what the provider asks: answers to another question are not its own.
     pub question: String,
-    /// How much it may find.
+    /// Limits on what it may find.
     pub limits: Limits,
-    /// What an empty answer of a source means after one that had targets.
+    /// Meaning of an empty answer of a source after one that had targets.
     pub on_empty: OnEmpty,
-    /// Where its targets outlive the process, if anywhere.
+    /// Folder in which targets are kept over restarts of the process. `None` without `data_dir`.
     pub folder: Option<PathBuf>,
 }
 
 impl SlotOptions {
-    /// The file of the provider of this name, if it is to have one.
+    /// The file for the provider with this name. `None` without a folder.
     fn kept(&self, name: &str) -> Option<Kept> {
         let folder = self.folder.as_ref()?;
         let question = format!("{} {}", self.type_name, self.question);
@@ -60,49 +62,51 @@ impl SlotOptions {
     }
 }
 
-/// What is known of a provider by name.
+/// The targets and the state of a provider by name.
 pub struct Slot {
     name: Arc<str>,
     meters: Mutex<Arc<ProviderMeters>>,
     inner: Mutex<Inner>,
     snapshots: watch::Sender<Arc<Snapshot>>,
-    /// How often the provider has tried.
+    /// Number of the provider's attempts.
     attempts: watch::Sender<u64>,
-    /// Has the provider ask before its time, if it is one that listens.
+    /// Asks the provider to refresh early, if it is one that supports that.
     nudge: Notify,
-    /// What the provider knows of its targets besides their labels.
+    /// Facts about the targets besides their labels, for users that know the provider's type.
     beside: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
     telemetry: Telemetry,
 }
 
 struct Inner {
     options: SlotOptions,
-    /// Whose turn it is to write: a feed of before is not heard.
+    /// Turn of the feed that may write: writes of earlier feeds are ignored.
     turn: u64,
     state: State,
     /// The last good answer of each source.
     groups: BTreeMap<Arc<str>, Arc<[Target]>>,
-    /// How many targets all groups have, those of several groups several times.
+    /// Sum of the lengths of all groups. A target that several sources have counts several times.
     count: usize,
-    /// How many sources have each target.
+    /// Number of sources that have each target.
     targets: BTreeMap<Target, u32>,
     /// Sources whose last attempt has failed.
     failed: BTreeMap<Arc<str>, Failure>,
-    /// Whether the groups are all that there ever was: kept on disk, or answered since the start.
+    /// Whether every answer ever given is among the groups: they were read from disk, or all
+    /// sources have answered since the start.
     remembers: bool,
-    /// Whether what is known was kept from a run before, or from another question.
+    /// Whether the targets come from an earlier run, or from an earlier question.
     inherited: bool,
-    /// The version of the snapshot that is on disk.
+    /// Version of the snapshot that is on disk.
     on_disk: Option<u64>,
     answered: Option<SystemTime>,
     attempted: Option<SystemTime>,
     trouble: Option<Trouble>,
-    /// What was found at the last attempt and is no target: the first, and how many there are.
+    /// Things found at the last attempt that are not targets: the first ones, and the number of
+    /// all.
     left_out: (Vec<LeftOut>, usize),
 }
 
 impl Slot {
-    /// A slot that knows what was kept of the same question in a run before.
+    /// A slot that starts with the targets kept on disk for the same question.
     pub fn new(name: Arc<str>, options: SlotOptions, telemetry: &Telemetry) -> Arc<Self> {
         let meters = ProviderMeters::new(telemetry, &name, &options.type_name);
         let slot = Self {
@@ -134,17 +138,17 @@ impl Slot {
         Arc::new(slot)
     }
 
-    /// Its name.
+    /// The provider's name.
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }
 
-    /// The newest that is known.
+    /// The newest snapshot.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshots.borrow().clone()
     }
 
-    /// An end from which the targets can be read.
+    /// A receiver of the targets.
     pub fn targets(self: &Arc<Self>) -> Targets {
         Targets {
             snapshots: self.snapshots.subscribe(),
@@ -152,13 +156,13 @@ impl Slot {
         }
     }
 
-    /// Hears of each attempt of the provider, whatever came of it.
+    /// Receiver of the number of attempts, which counts failed ones, too.
     pub fn attempts(&self) -> watch::Receiver<u64> {
         self.attempts.subscribe()
     }
 
-    /// The end to write to, for a provider of these options. Whoever wrote before is not heard any
-    /// more. What another question was answered stays until this one is.
+    /// A feed for a provider with these options. Feeds handed out before are ignored from now on.
+    /// Answers to another question stay until this one is answered.
     pub fn take_over(self: &Arc<Self>, options: SlotOptions) -> Feed {
         let mut inner = locked(&self.inner);
         inner.turn += 1;
@@ -182,14 +186,14 @@ impl Slot {
         }
     }
 
-    /// Says whether the provider runs.
+    /// Sets whether the provider runs.
     pub fn set_state(&self, state: State) {
         locked(&self.inner).state = state;
         let up = f64::from(u8::from(state == State::Running));
         self.meters().up.set(up);
     }
 
-    /// Tells of the end of the provider itself.
+    /// Records that the provider itself has died.
     pub fn died(&self, text: impl fmt::Display) {
         let mut inner = locked(&self.inner);
         let failure = Failure::new(Reason::Died, text);
@@ -197,7 +201,7 @@ impl Slot {
         self.publish(&mut inner, None);
     }
 
-    /// What there is to tell.
+    /// The provider's state for the status page.
     pub fn status(&self) -> Status {
         let inner = locked(&self.inner);
         let snapshot = self.snapshots.borrow();
@@ -232,7 +236,7 @@ impl Slot {
         locked(&self.meters).clone()
     }
 
-    /// Takes over what was kept on disk.
+    /// Reads the targets kept on disk.
     fn restore(&self) {
         let mut inner = locked(&self.inner);
         let Some(kept) = inner.options.kept(&self.name) else {
@@ -247,14 +251,14 @@ impl Slot {
                 inner.inherited = true;
                 inner.answered = Some(found.answered);
                 let targets = inner.targets.len();
-                info!(discovery = %self.name, targets, "targets of a run before were taken over");
+                info!(discovery = %self.name, targets, "restored the targets of an earlier run");
                 self.publish(&mut inner, Some(Diff::default()));
                 inner.on_disk = Some(self.snapshot().version);
             }
-            // A folder that can be written remembers everything from now on.
+            // Without a file there is nothing to miss, and from now on every answer is kept.
             Ok(None) => inner.remembers = true,
             Err(error) => {
-                warn!(discovery = %self.name, %error, "targets of a run before cannot be read");
+                warn!(discovery = %self.name, %error, "cannot read the stored targets of an earlier run");
             }
         }
     }
@@ -265,7 +269,7 @@ impl Slot {
         if known.is_none_or(|known| *known != failure) {
             let kept = inner.groups.get(source).map_or(0, |targets| targets.len());
             let reason = failure.reason.as_str();
-            warn!(discovery = %self.name, %source, reason, error = %failure, kept, "source of targets has failed");
+            warn!(discovery = %self.name, %source, reason, error = %failure, kept, "discovery has failed for this source of targets");
         }
         inner.trouble = Some(Trouble {
             time: SystemTime::now(),
@@ -278,7 +282,7 @@ impl Slot {
         }
     }
 
-    /// Shows what is known now. Without a difference, the targets are the same.
+    /// Publishes a new snapshot. Without a diff, its targets are the same as before.
     fn publish(&self, inner: &mut Inner, diff: Option<Diff>) {
         let before = self.snapshot();
         let unanswered = |source: &Arc<str>| !inner.groups.contains_key(source);
@@ -323,7 +327,7 @@ impl Slot {
         self.snapshots.send_replace(Arc::new(next));
     }
 
-    /// Keeps on disk what is not there yet. Blocks.
+    /// Writes the targets to disk unless they are there already. Blocks.
     pub fn flush(&self) {
         let (kept, groups, answered, version) = {
             let inner = locked(&self.inner);
@@ -340,12 +344,13 @@ impl Slot {
         match kept.write(&groups, answered) {
             Ok(()) => locked(&self.inner).on_disk = Some(version),
             Err(error) => {
-                warn!(discovery = %self.name, %error, "targets cannot be kept on disk");
+                warn!(discovery = %self.name, %error, "cannot store targets on disk");
             }
         }
     }
 
-    /// Keeps what is known on disk, again whenever it changes. Ends when nothing can be kept.
+    /// Keeps the targets on disk, and writes them again whenever they change. Returns when the slot
+    /// has no file.
     async fn keep(self: Arc<Self>) {
         let (name, kept) = {
             let inner = locked(&self.inner);
@@ -356,15 +361,17 @@ impl Slot {
         };
         let mut snapshots = self.snapshots.subscribe();
         loop {
+            let mut pause = super::kept::PAUSE;
             let (groups, answered, now, changed) = {
                 let inner = locked(&self.inner);
-                // What another question was answered is not kept as the answer to this one.
+                // Answers to another question are not kept as answers to this one.
                 let groups = (!inner.inherited).then(|| inner.groups.clone());
                 let now = snapshots.borrow_and_update().version;
                 (groups, inner.answered, now, inner.on_disk != Some(now))
             };
             if let (Some(groups), Some(answered)) = (groups, answered) {
                 let kept = kept.clone();
+                let started = Instant::now();
                 let written = tokio::task::spawn_blocking(move || match changed {
                     true => kept.write(&groups, answered),
                     false => kept.touch(answered),
@@ -372,13 +379,15 @@ impl Slot {
                 match written.await {
                     Ok(Ok(())) => locked(&self.inner).on_disk = Some(now),
                     Ok(Err(error)) => {
-                        warn!(discovery = %name, %error, "targets cannot be kept on disk");
+                        warn!(discovery = %name, %error, "cannot store targets on disk");
                     }
                     Err(_) => return,
                 }
+                pause =
+                    pause.max((started.elapsed() * super::kept::CALM).min(super::kept::REFRESH));
             }
-            // Changes that come faster than this share a file.
-            tokio::time::sleep(super::kept::PAUSE).await;
+            // Changes within this pause share one write.
+            tokio::time::sleep(pause).await;
             let _ = tokio::time::timeout(super::kept::REFRESH, snapshots.changed()).await;
         }
     }
@@ -390,35 +399,36 @@ impl fmt::Debug for Slot {
     }
 }
 
-/// The end of a slot from which targets are read. A clone reads by itself.
+/// Receiver of a slot's targets. Each clone tracks changes for itself.
 #[derive(Clone, Debug)]
 pub struct Targets {
     snapshots: watch::Receiver<Arc<Snapshot>>,
-    /// What is known stays as long as somebody reads it.
+    /// Keeps the slot alive while its targets are in use.
     slot: Arc<Slot>,
 }
 
 impl Targets {
-    /// Has the provider ask before its time, if it is one that can.
+    /// Asks the provider to refresh early, if it supports that.
     pub fn nudge(&self) {
         self.slot.nudge.notify_one();
     }
 
-    /// What the provider knows of its targets besides their labels, if it is of this type.
+    /// Facts about the targets besides their labels. `None` unless the provider shares some of this
+    /// type.
     pub fn beside<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         let beside = locked(&self.slot.beside).clone();
         beside.and_then(|it| it.downcast().ok())
     }
 
-    /// The newest that is known. [`changed`](Self::changed) tells of what comes after it.
+    /// The newest snapshot. [`changed`](Self::changed) waits for a newer one.
     pub fn snapshot(&mut self) -> Arc<Snapshot> {
         self.snapshots.borrow_and_update().clone()
     }
 
-    /// Waits until something else is known.
+    /// Waits for a newer snapshot.
     pub async fn changed(&mut self) {
         if self.snapshots.changed().await.is_err() {
-            // The slot is held here, so that this cannot be.
+            // Unreachable: the slot, which holds the sender, is held here.
             std::future::pending::<()>().await;
         }
     }

@@ -1,4 +1,4 @@
-//! What a provider knows at one moment, and what changes from one moment to another.
+//! The targets of a provider at one moment, and the changes from one moment to another.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -7,15 +7,15 @@ use serde::Serialize;
 
 use super::labels::Target;
 
-/// How much is known of a provider's sources.
+/// Completeness of a provider's targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
-    /// None of them has ever answered.
+    /// No source has ever answered.
     Unknown,
-    /// Some of them have not answered, and may have had targets before: nobody knows.
+    /// Some sources have not answered since the start, and may have had targets before it.
     Partial,
-    /// Each has its last good answer, or never had one.
+    /// Every source has its last good answer, or never had one.
     Known,
 }
 
@@ -23,19 +23,19 @@ pub enum Standing {
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pub(crate) targets: Arc<[Target]>,
-    /// The targets that came and went since the snapshot before.
+    /// Changes since the previous snapshot.
     pub(crate) changes: Arc<Changes>,
     pub(crate) version: u64,
     pub(crate) standing: Standing,
     pub(crate) stale: bool,
 }
 
-/// What changes from one snapshot to another, sorted.
+/// Changes from one snapshot to another, sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Targets that were not there before.
+    /// Targets that are new.
     pub added: Vec<Target>,
-    /// Targets that are there no more.
+    /// Targets that have gone.
     pub removed: Vec<Target>,
 }
 
@@ -47,7 +47,7 @@ impl Changes {
 }
 
 impl Snapshot {
-    /// Nothing, of which nothing is known.
+    /// The snapshot before any answer.
     pub(crate) fn unknown() -> Self {
         Self {
             targets: Arc::default(),
@@ -58,23 +58,23 @@ impl Snapshot {
         }
     }
 
-    /// The targets.
+    /// The targets, sorted by their labels.
     pub fn targets(&self) -> &[Target] {
         &self.targets
     }
 
-    /// How much is known of the provider's sources.
+    /// Completeness of the targets.
     pub fn standing(&self) -> Standing {
         self.standing
     }
 
-    /// Whether some of it is older than the last attempt to learn it.
+    /// Whether some targets are older than the last attempt.
     pub fn is_stale(&self) -> bool {
         self.stale
     }
 
-    /// What differs from an earlier snapshot of the same provider. That costs nothing from one to
-    /// the next, and otherwise a comparison of pointers for each target that stayed.
+    /// Changes since an earlier snapshot of the same provider. For the previous snapshot this is
+    /// free; otherwise it compares a pointer for each target that stayed.
     pub fn changes_since(&self, older: &Self) -> Arc<Changes> {
         if Arc::ptr_eq(&self.targets, &older.targets) {
             return Arc::default();
@@ -86,7 +86,7 @@ impl Snapshot {
     }
 }
 
-/// What differs between two sorted lists.
+/// Changes between two sorted lists of targets.
 pub(crate) fn difference(old: &[Target], new: &[Target]) -> Changes {
     let mut changes = Changes::default();
     let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());

@@ -30,7 +30,8 @@ pub use port::{
     TransformPorts,
 };
 
-/// What a component takes for itself, so that conflicts are found before anything starts.
+/// Exclusive or shareable resource that a component claims, so that conflicts are found before
+/// anything starts.
 #[allow(
     clippy::large_enum_variant,
     reason = "a component has a handful, for as long as a configuration is checked"
@@ -39,31 +40,31 @@ pub use port::{
 pub enum Resource {
     /// A path on a listening address, which sources may share.
     Route(Listen),
-    /// A listening address of its own.
+    /// A listening address that no other component may use.
     Address(SocketAddr),
-    /// A folder that it fills.
+    /// A folder that the component fills.
     Folder(PathBuf),
-    /// A file that it writes.
+    /// A file that the component writes.
     File(PathBuf),
 }
 
 /// A source's configuration.
 #[typetag::deserialize]
 pub trait SourceConfig: Debug + Send + Sync {
-    /// The plane that it sends in, and how it is built there.
+    /// The plane that the source sends in, and how to build the source there.
     fn port(&self) -> SourcePort<'_>;
 
-    /// What it takes for itself.
+    /// Addresses, folders and files that the source claims.
     fn resources(&self) -> Vec<Resource> {
         Vec::new()
     }
 
-    /// The largest request that it takes, if it takes any.
+    /// Size of the largest request that the source accepts; `None` if it accepts no requests.
     fn largest_request(&self) -> Option<Sizes> {
         None
     }
 
-    /// The files that it reads when it is built. When what they hold changes, it is built anew.
+    /// Files that are read when the source is built. A change of their content rebuilds it.
     fn files(&self) -> Vec<&Path> {
         Vec::new()
     }
@@ -75,15 +76,15 @@ pub trait SourceConfig: Debug + Send + Sync {
 /// A transform's configuration.
 #[typetag::deserialize]
 pub trait TransformConfig: Debug + Send + Sync {
-    /// The planes that it works in, and how it is built there.
+    /// The planes that the transform works in, and how to build it there.
     fn ports(&self) -> TransformPorts<'_>;
 
-    /// Its named outputs, `id.name` in `inputs`; empty when it has the one output `id`.
+    /// Named outputs, `id.name` in `inputs`; empty if the transform has only the output `id`.
     fn outputs(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// The files that it reads when it is built. When what they hold changes, it is built anew.
+    /// Files that are read when the transform is built. A change of their content rebuilds it.
     fn files(&self) -> Vec<&Path> {
         Vec::new()
     }
@@ -95,15 +96,15 @@ pub trait TransformConfig: Debug + Send + Sync {
 /// A sink's configuration.
 #[typetag::deserialize]
 pub trait SinkConfig: Debug + Send + Sync {
-    /// The plane that it takes from, and how it is built there.
+    /// The plane that the sink takes from, and how to build the sink there.
     fn port(&self) -> SinkPort<'_>;
 
-    /// What it takes for itself.
+    /// Addresses, folders and files that the sink claims.
     fn resources(&self) -> Vec<Resource> {
         Vec::new()
     }
 
-    /// The files that it reads when it is built. When what they hold changes, it is built anew.
+    /// Files that are read when the sink is built. A change of their content rebuilds it.
     fn files(&self) -> Vec<&Path> {
         Vec::new()
     }
@@ -112,7 +113,7 @@ pub trait SinkConfig: Debug + Send + Sync {
     fn validate(&self, problems: &mut Problems);
 }
 
-/// What components may use to build themselves.
+/// Shared services of the process that a component is built with.
 #[derive(Clone)]
 pub struct BuildContext {
     /// The component's name.
@@ -121,15 +122,15 @@ pub struct BuildContext {
     pub listeners: Listeners,
     /// The dead letters of all sinks.
     pub dead_letters: Stores,
-    /// What all requests of the process draw on.
+    /// Account that limits the memory of all requests of the process.
     pub memory: Budget,
     /// The providers of targets.
     pub discovery: Handles,
-    /// What components of one type share.
+    /// State that components of one type share.
     pub shared: Shared,
-    /// What rulers say of the rules that they were given.
+    /// Reports of rulers about the rules that they received.
     pub reports: Reports,
-    /// Who is let in where tenants decide.
+    /// Decides which callers are let in, where access goes by tenant.
     pub access: Gate,
     /// The component's metrics.
     pub metrics: ComponentMetrics,
@@ -137,20 +138,20 @@ pub struct BuildContext {
     pub telemetry: Telemetry,
 }
 
-/// What `list`, `generate` and the reference pages know of a component type.
+/// Description of a component type, for `list`, `generate` and the reference pages.
 pub struct ComponentInfo {
-    /// Its kind.
+    /// Source, transform or sink.
     pub kind: Kind,
-    /// Its `type`.
+    /// Value of the key `type`.
     pub name: &'static str,
-    /// What it does, in one line.
+    /// Purpose of the component, in one line.
     pub summary: &'static str,
-    /// Its keys, in the order in which they are best read.
+    /// Keys, in the order of the reference page.
     pub keys: &'static [Entry],
 }
 
 impl ComponentInfo {
-    /// Its keys by their full names.
+    /// Keys by their full names.
     pub fn keys(&self) -> Vec<Listed> {
         list(self.keys)
     }

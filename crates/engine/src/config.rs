@@ -1,8 +1,9 @@
-//! The configuration: from TOML text to a validated graph, with every error at its place.
+//! The configuration: from TOML text to a validated graph, with every error at its line and column.
 //!
-//! Text becomes tables with spans (`source`, `document`), tables become components (`decode`,
-//! `components`), components become a graph (`graph`, `resources`). Each step goes on after an
-//! error as long as what it finds then is not a consequence of that error.
+//! Text becomes tables with spans (`source`, `document`), tables become components (`decode`, `components`), components
+//! become a graph (`graph`, `resources`). Tables of which there may be very many are read one at a time
+//! (`sections`). Each step continues after an error and reports further ones, except those that are
+//! consequences of an earlier one.
 
 mod access;
 mod canonical;
@@ -24,12 +25,15 @@ pub mod queues;
 mod references;
 mod resources;
 mod secrets;
+mod sections;
 mod source;
+mod states;
 mod suggest;
 mod synonyms;
 mod tables;
 mod types;
 mod words;
+mod work;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -51,7 +55,7 @@ pub use diagnostic::{Diagnostic, Severity};
 pub use discovery::ProviderTable;
 pub use environment::{Environment, ProcessEnvironment};
 pub use graph::OutputRef;
-pub use load::{LoadOptions, Reading, api_of, load, parse_str, parse_texts, read};
+pub use load::{LoadOptions, Reading, api_of, load, parse_str, parse_texts, read, read_beside};
 pub use mutate::{Mutation, unknown_keys};
 pub use source::{Place, SourceFile};
 pub use suggest::nearest;
@@ -60,11 +64,11 @@ pub use tables::{RootKeys, TableConfig, TableInfo, TableType, Tables};
 /// A configuration without errors.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where components may keep files.
+    /// Directory in which components may keep files.
     pub data_dir: Option<PathBuf>,
-    /// What all requests together may take.
+    /// Limits on the memory of all requests together.
     pub memory: Bounds,
-    /// What else stands at the top.
+    /// Tables at the top of the files that are not components.
     pub tables: Tables,
     /// The sources by name.
     pub sources: BTreeMap<Arc<str>, Component<dyn SourceConfig>>,
@@ -72,29 +76,29 @@ pub struct Config {
     pub transforms: BTreeMap<Arc<str>, Component<dyn TransformConfig>>,
     /// The sinks by name.
     pub sinks: BTreeMap<Arc<str>, Component<dyn SinkConfig>>,
-    /// A hash of what the files hold, to tell versions of the configuration apart.
+    /// Hash of the files' content, which distinguishes versions of the configuration.
     pub hash: u64,
 }
 
-/// A configuration and what is odd about it.
+/// A valid configuration and the warnings about it.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
-    /// Findings that do not keep it from running.
+    /// Warnings, which do not keep the configuration from running.
     pub warnings: Vec<Diagnostic>,
-    /// Where its parts stand, for what is found out only when they are built.
+    /// Places of the configuration's parts, for errors that only a build finds.
     pub places: Places,
 }
 
-/// Where the parts of a configuration stand in its files.
+/// Places of the parts of a configuration in its files.
 #[derive(Clone, Debug, Default)]
 pub struct Places {
     /// `data_dir`.
     pub data_dir: Option<Place>,
-    /// The addresses of tables, or else their names.
-    pub tables: BTreeMap<String, Place>,
-    /// The names of components.
+    /// Places of the tables: of their address if they have one, else of their name.
+    pub tables: BTreeMap<Arc<str>, Place>,
+    /// Places of the components' names.
     pub components: BTreeMap<Arc<str>, Place>,
 }
 
@@ -102,17 +106,17 @@ keys! {
     /// `[api]`: the status page, metrics, health and reload.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct ApiConfig {
-        /// Address of the admin API, the status page, metrics and health.
+        /// Address of the admin API, the status page, metrics and health checks.
         pub address: Address = required("127.0.0.1:8686"),
-        /// Further names that it is reached by, besides addresses and `localhost`.
+        /// Additional host names by which the admin API is reached, besides IP addresses and `localhost`.
         pub hosts: Vec<String> = unset(["metrifold.example"]),
-        /// User and password that whoever changes something must send.
+        /// User name and password that are required for changes, and for reads from other machines. Without any credentials, only callers on this machine can change anything.
         pub basic_auth: Option<BasicAuth> = optional,
-        /// `Authorization` header that whoever changes something must send.
+        /// `Authorization` header that is required for changes, and for reads from other machines. If `basic_auth` is set as well, either is accepted.
         pub authorization: Option<Authorization> = optional,
-        /// Whether anybody who reaches the address may read, as the status page does. Otherwise only callers on this machine read and change something, and those with the user or the header above. Health, readiness and metrics are for everybody.
+        /// Allow reads from other machines without credentials, as the status page needs them. By default, only callers on this machine can read without credentials. Health, readiness and metrics are always public.
         pub remote_reads: bool = default(false),
-        /// Who may read and change something: `tenants` is whoever proves to be of a tenant under `[tenants.NAME]` and has the permission `admin` there, on this machine too. In place of `basic_auth` and `authorization`.
+        /// Access control: with `tenants`, callers must authenticate as a tenant under `[tenants.NAME]` and have the permission `admin` there, also on this machine. Excludes `basic_auth`, `authorization` and `remote_reads`.
         pub access: Option<AccessBy> = unset("tenants"),
     }
 }
@@ -122,13 +126,14 @@ impl TableConfig for ApiConfig {
 
     fn validate(&self, problems: &mut Problems) {
         let (basic_auth, authorization) = (self.basic_auth.as_ref(), self.authorization.as_ref());
-        // Either will do, so that both may be set.
+        // Both may be set: either credential is accepted.
         auth::validate("", basic_auth, None, None, problems);
         auth::validate("", None, authorization, None, problems);
         if self.access.is_some()
             && (basic_auth.is_some() || authorization.is_some() || self.remote_reads)
         {
-            let what = "tenants say how callers prove who they are";
+            let what =
+                "with access = \"tenants\", callers authenticate with the credentials of tenants";
             let help = "remove basic_auth, authorization and remote_reads";
             problems.at("access", what).help(help);
         }
@@ -152,10 +157,10 @@ impl TableConfig for ApiConfig {
 }
 
 keys! {
-    /// `[ledger]`: what is shown of the ledgers of sinks.
+    /// `[ledger]`: presentation of the ledgers of sinks.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct LedgerConfig {
-        /// How many tenants of a sink have metrics of their own, from 0 to 1000: those with the most samples. The others are one.
+        /// Maximum number of tenants per sink with ledger metrics of their own, from 0 to 1000: those with the most samples. The other tenants are summed up.
         pub tenants: LedgerTenants = default(20),
     }
 }
@@ -164,16 +169,16 @@ impl TableConfig for LedgerConfig {
     const NAME: &'static str = "ledger";
 }
 
-inventory::submit! { TableInfo::one::<ApiConfig>("Status page, metrics, health and reload; off unless it is there.") }
-inventory::submit! { TableInfo::one::<LedgerConfig>("What is shown of the ledgers of sinks.") }
+inventory::submit! { TableInfo::one::<ApiConfig>("Admin API: status page, metrics, health checks and reload. Disabled unless present.") }
+inventory::submit! { TableInfo::one::<LedgerConfig>("Presentation of the ledgers of sinks.") }
 
-/// From 0 to [`MAX`](Self::MAX).
+/// A number of tenants from 0 to [`MAX`](Self::MAX).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "i64")]
 pub struct LedgerTenants(pub usize);
 
 impl LedgerTenants {
-    /// The most that can be shown: sinks know no more by name.
+    /// The most tenants that a sink knows by name.
     pub const MAX: usize = 1000;
 }
 
@@ -199,47 +204,48 @@ impl TryFrom<i64> for LedgerTenants {
 /// A component of the graph.
 #[derive(Debug)]
 pub struct Component<C: ?Sized> {
-    /// Its configuration.
+    /// Configuration of the component.
     pub config: Arc<C>,
-    /// Its `type`.
+    /// Value of the key `type`.
     pub type_name: String,
-    /// What it consumes, sorted, each once, with globs expanded; nothing for a source.
+    /// Outputs that the component consumes, sorted, without duplicates, with globs expanded; empty for a source.
     pub inputs: Vec<OutputRef>,
-    /// Its table in canonical form, without `inputs`: it has changed when this differs.
+    /// Canonical form of the component's table, without `inputs`. A reload rebuilds the component if it differs.
     pub effective: Canonical,
-    /// The files that it names: it has changed when what they hold differs.
+    /// Files that the configuration names. A reload rebuilds the component if their content differs.
     pub files: NamedFiles,
 }
 
 impl Config {
-    /// The admin API; off when absent.
+    /// The admin API; `None` if it is off.
     pub fn api(&self) -> Option<&ApiConfig> {
         self.tables.get()
     }
 
-    /// What is shown of the ledgers of sinks.
+    /// Settings of the ledgers of sinks.
     pub fn ledger(&self) -> LedgerConfig {
         let ledger = self.tables.get::<LedgerConfig>().copied();
         ledger.unwrap_or_else(keys::defaults)
     }
 
-    /// The files that components and tables name.
+    /// All files that components and tables name.
     pub fn files(&self) -> NamedFiles {
         let sources = self.sources.values().map(|node| &node.files);
         let transforms = self.transforms.values().map(|node| &node.files);
         let sinks = self.sinks.values().map(|node| &node.files);
-        let tables = self.tables.0.values().map(|table| &table.files);
-        let files = sources.chain(transforms).chain(sinks).chain(tables);
+        let tables = self.tables.0.values().flat_map(|table| table.files.iter());
+        let tables = tables.map(|(path, state)| (path, state));
+        let files = sources.chain(transforms).chain(sinks).flatten();
         files
-            .flatten()
+            .chain(tables)
             .map(|(path, state)| (path.clone(), *state))
             .collect()
     }
 }
 
 impl<C: ?Sized> Component<C> {
-    /// Whether the same component would be built from both, whatever their inputs.
-    pub fn same_as(&self, other: &Self) -> bool {
+    /// Whether both would build the same component, regardless of their inputs.
+    pub(crate) fn same_as(&self, other: &Self) -> bool {
         self.type_name == other.type_name
             && self.effective == other.effective
             && self.files == other.files

@@ -1,4 +1,4 @@
-//! Dead letters: what an endpoint refuses for good, kept on disk until somebody has looked at it.
+//! Dead letters: batches that an endpoint has refused for good, kept on disk for inspection.
 //!
 //! Each sink has a folder under `data_dir/dead-letters/`, and each letter is a file in it. A
 //! delivery hands its letters to a thread and never waits for the disk: when the thread cannot
@@ -23,7 +23,7 @@ keys! {
     /// `dead_letters = { max_bytes = "64MiB", max_age = "7d" }`.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct DeadLettersConfig {
-        /// Most bytes on disk that are kept of what the endpoint refuses, at least 64KiB, with at least 4KiB for each letter; the oldest make room. `0B` keeps none, and so does a configuration without `data_dir`.
+        /// Maximum disk space for dead letters, at least 64KiB; each letter takes at least 4KiB. When it is full, the oldest letters are removed. With `0B`, or without `data_dir`, nothing is stored.
         max_bytes: Size = default("64MiB"),
         /// Age at which a dead letter is removed.
         max_age: Period = default("7d"),
@@ -31,7 +31,7 @@ keys! {
 }
 
 impl DeadLettersConfig {
-    /// What it allows.
+    /// Limits on the folder of a sink's letters.
     pub fn bounds(&self) -> Bounds {
         Bounds {
             bytes: self.max_bytes.0,
@@ -39,7 +39,7 @@ impl DeadLettersConfig {
         }
     }
 
-    /// Reports what cannot be.
+    /// Reports bounds that are too small for a letter.
     pub fn validate(&self, problems: &mut Problems) {
         if self.max_bytes.0 > 0 && self.max_bytes < Size::kib(64) {
             problems

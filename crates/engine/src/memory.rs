@@ -1,13 +1,14 @@
-//! The memory of the process: what requests may take of it together, and who is refused first.
+//! The memory of the process: how much of it requests may take together, and which are refused
+//! first.
 //!
-//! Two checks make `memory_limit` a ceiling. What is *counted*: `reservation` takes from the limit
-//! what the program and the queues need at most, and what is left is all that requests get. What
-//! is *measured*: the resident memory is read from the system, and as it comes near the limit,
-//! more and more is refused. A count alone would miss what it does not know of, such as what the
+//! Two checks make `memory_limit` a ceiling. The *count*: `reservation` subtracts from the limit
+//! the most that the program and the queues need, and requests share the rest. The *measurement*:
+//! the resident memory is read from the system, and more and more requests are refused as it comes
+//! near the limit. A count alone would miss memory that it does not know of, such as what the
 //! allocator keeps; a measurement alone would come too late.
 //!
-//! All refusals are 503 and none is 429: a Prometheus drops what is answered 429 unless it is
-//! told not to (`retry_on_http_429`), also where one sender's own share is what is used up.
+//! All refusals are 503 and none is 429, even if a sender's own share is used up: a Prometheus
+//! drops batches that are answered with 429 unless `retry_on_http_429` is set.
 
 mod reservation;
 mod resident;
@@ -28,41 +29,41 @@ use metrifold_telemetry::{Metric, Telemetry};
 pub use reservation::{Reservation, Sizes};
 use resident::Level;
 
-/// What requests may take together.
+/// Limits on the memory of all requests together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bounds {
     /// `max_in_flight_bytes` of the process.
     pub in_flight: Option<u64>,
     /// `memory_limit`.
     pub limit: Option<u64>,
-    /// What of the limit is there for requests.
+    /// The part of `memory_limit` that is left to requests.
     pub requests: Option<u64>,
 }
 
-/// What a request takes.
+/// Memory that a request takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amount {
-    /// Its bytes, compressed and decoded.
+    /// Bytes of the request, compressed and decoded.
     in_flight: u64,
-    /// The memory that it may need while it is worked on.
+    /// Most memory that the request may need while it is decoded, edited and encoded.
     memory: u64,
 }
 
-/// Why a request is refused.
+/// Reason why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// `max_in_flight_bytes` of the process is reached.
     InFlight,
-    /// All that `memory_limit` leaves to requests is taken.
+    /// Requests have taken all that `memory_limit` leaves to them.
     Memory,
-    /// There is room, but this peer has more than its share of what is taken.
+    /// There is room, but this peer holds more than its share of the memory that is taken.
     Share,
     /// The resident memory is near `memory_limit`.
     Resident,
 }
 
 impl Refused {
-    /// In metrics.
+    /// Name of the refusal in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InFlight => "process",
@@ -82,7 +83,7 @@ struct Shared {
     level: AtomicU8,
     changed: Arc<Notify>,
     gauges: Gauges,
-    /// Turns for [`Budget::long_walk`].
+    /// Permits for [`Budget::long_walk`].
     long_walks: Semaphore,
 }
 
@@ -90,10 +91,11 @@ struct Shared {
 struct Account {
     bounds: Bounds,
     taken: Amount,
-    /// How many requests hold a permit.
+    /// Requests that hold a permit.
     requests: usize,
     by_peer: HashMap<IpAddr, Peer, foldhash::fast::RandomState>,
-    /// The resident memory when it was last read, and what was taken then.
+    /// The resident memory at the last measurement; `taken_then` is what requests had taken at that
+    /// time.
     resident: u64,
     taken_then: u64,
 }
@@ -122,8 +124,8 @@ pub struct Permit {
 }
 
 impl Amount {
-    /// Of so many bytes of a compressed body. They stand in the buffer of the connection, too,
-    /// or in the one that the body outgrows.
+    /// The amount for `bytes` of a compressed body. They are held twice: in the body, and in the
+    /// buffer of the connection or the one that the body has outgrown.
     pub fn body(bytes: usize) -> Self {
         let bytes = bytes as u64;
         Self {
@@ -132,7 +134,7 @@ impl Amount {
         }
     }
 
-    /// Of a body that decodes to so many bytes.
+    /// The amount for a body that decodes to `bytes`.
     pub fn decoded(bytes: usize) -> Self {
         let bytes = bytes as u64;
         Self {
@@ -186,7 +188,7 @@ impl Budget {
         }))
     }
 
-    /// Goes by these bounds from now on. What was taken before stays taken.
+    /// Replaces the bounds. Memory that was taken before stays taken.
     pub fn set(&self, bounds: Bounds) {
         let mut account = self.account();
         account.bounds = bounds;
@@ -199,7 +201,8 @@ impl Budget {
         self.0.changed.notify_one();
     }
 
-    /// No invariant spans a panic here: sums are all there is.
+    /// Locks the account. A poisoned lock is used on: the account holds only sums, so no invariant
+    /// spans a panic.
     fn account(&self) -> MutexGuard<'_, Account> {
         let account = self.0.account.lock();
         account.unwrap_or_else(PoisonError::into_inner)
@@ -209,24 +212,24 @@ impl Budget {
         Level::from(self.0.level.load(Ordering::Relaxed))
     }
 
-    /// Whether queues of optional sinks should not grow any more.
+    /// Whether the queues of optional sinks must stop growing.
     pub(crate) fn is_short(&self) -> bool {
         self.level() >= Level::NoGrowth
     }
 
-    /// Waits for a turn to work on a large batch beside the workers. There are as many as
-    /// processors, so that no more large batches are decoded at once than can be worked on.
+    /// Waits for a permit to work on a large batch beside the workers. There is one for each
+    /// processor, so that no more large batches are decoded at once than can make progress.
     pub(crate) async fn long_walk(&self) -> Option<SemaphorePermit<'_>> {
-        // Never closed: an error cannot be, and would cost no more than the bound.
+        // The semaphore is never closed. If it were, only this bound would be lost.
         self.0.long_walks.acquire().await.ok()
     }
 
-    /// Lets a request in that has taken nothing yet. `lesser` says that nothing is promised to
-    /// its sender or that no required sink waits for it: such requests are refused before others.
+    /// Admits a request that has taken nothing yet. `lesser` marks requests that are refused before
+    /// others: nothing is promised to their sender, or no required sink waits for them.
     ///
     /// # Errors
     ///
-    /// Fails when memory is too short for it.
+    /// Fails when too little memory is left for the request.
     pub fn enter(&self, peer: IpAddr, lesser: bool) -> Result<Permit, Refused> {
         let mut account = self.account();
         account.admits(self.level(), lesser, account.requests == 0, 0)?;
@@ -257,15 +260,15 @@ impl std::fmt::Debug for Budget {
 }
 
 impl Permit {
-    /// Takes more.
+    /// Takes more memory for the request.
     ///
     /// # Errors
     ///
-    /// Fails when there is too little left; what was taken before stays taken.
+    /// Fails when too little memory is left; memory that was taken before stays taken.
     pub fn take(&mut self, more: Amount) -> Result<(), Refused> {
         let mut account = self.budget.account();
-        // One request at a time always goes on, so that what others hold for good (the allocator,
-        // queues that do not drain) cannot keep everybody out for ever.
+        // One request at a time always passes, so that memory that others keep (the allocator,
+        // queues that do not drain) cannot block all requests for ever.
         let alone = account.requests == 1;
         account.admits(self.budget.level(), self.lesser, alone, more.memory)?;
         let peer = account.by_peer.get(&self.peer).copied();
@@ -294,8 +297,9 @@ impl Permit {
         Ok(())
     }
 
-    /// Gives the memory back that it needed to be worked on: the batch is in the queues, which are
-    /// counted for themselves. It is in flight until it has been answered.
+    /// Gives back the memory that the request needed for decoding and encoding: the batch is in the
+    /// queues now, which are counted separately. Its bytes stay in flight until the request is
+    /// answered.
     pub fn worked(&mut self) {
         self.give_back(Amount {
             in_flight: 0,
@@ -329,7 +333,7 @@ impl Drop for Permit {
 }
 
 impl Account {
-    /// Whether what was measured speaks against so much more memory.
+    /// Refuses if the measured resident memory forbids `more`.
     fn admits(&self, level: Level, lesser: bool, alone: bool, more: u64) -> Result<(), Refused> {
         let Some(limit) = self.bounds.limit.filter(|_| !alone) else {
             return Ok(());
@@ -339,7 +343,7 @@ impl Account {
         } else {
             Level::Nobody
         };
-        // What was taken since it was measured will be seen only in the next measurement.
+        // Memory taken since the last measurement shows only in the next one.
         let since = self.taken.memory.saturating_sub(self.taken_then);
         let expected = self.resident + since + more;
         if level >= closed || (more > 0 && expected > Level::Nobody.of(limit)) {
@@ -349,14 +353,15 @@ impl Account {
     }
 }
 
-/// One of the bounds.
+/// One of the bounds of [`Bounds`], with the refusal that it causes.
 struct Part {
     bound: Option<u64>,
     refused: Refused,
 }
 
 impl Part {
-    /// Whether there is so much more for a peer that has this in other requests.
+    /// Admits `more` if it fits into the bound and the peer, which holds `elsewhere` in its other
+    /// requests, stays within its share.
     fn admits(&self, taken: u64, elsewhere: u64, more: u64) -> Result<(), Refused> {
         let Some(bound) = self.bound.filter(|_| more > 0) else {
             return Ok(());

@@ -1,12 +1,12 @@
-//! A plane per signal: what flows between components, and what carries it.
+//! One plane per signal: the items that flow between components, and the edges that carry them.
 //!
 //! - [`metrics`]: batches; a stage of transforms, an edge with a queue in front of every sink.
 //! - [`queries`]: a request that awaits one answer; nothing queues.
 //! - [`rules`]: the complete rule set of a source, sent again when it changes; a sink sees the
 //!   newest.
 //!
-//! Building, supervision, reload and shutdown are written once, over [`Plane`]. A component's type
-//! says to which planes it belongs ([`crate::component`]), so that a source of queries cannot be
+//! Building, supervision, reload and shutdown are written once, over [`Plane`]. The type of a
+//! component's port names its planes ([`crate::component`]), so that a source of queries cannot be
 //! handed an output for batches.
 
 pub mod metrics;
@@ -28,113 +28,117 @@ use metrifold_telemetry::ComponentMetrics;
 
 use crate::memory::Budget;
 
-/// What differs between the signals.
+/// Types and constructors of one signal.
 pub trait Plane: Debug + Sized + Send + Sync + 'static {
-    /// What flows in it.
+    /// The signal that flows in this plane.
     const SIGNAL: Signal;
-    /// A transform, built.
+    /// A built transform.
     type Transform: ?Sized + Debug + Send + Sync + 'static;
     /// The edge into a sink: a queue, a slot for queries, or a watch.
     type Edge: Edge + Debug;
-    /// A source's end of its stage.
+    /// Handle with which a source sends into its stage.
     type Output: Clone + Send + Sync + 'static;
-    /// All that lies behind a source: built whole, replaced whole.
+    /// Everything between a source and the edges of its sinks. Built and replaced as a whole.
     type Stage: Send + Sync + 'static;
 
     /// A stage of this wiring behind a source.
     fn stage(wiring: Wiring<Self>, source: SourceContext<'_>) -> Self::Stage;
 
-    /// The end of a stage for the source named `id`, which counts in `metrics`.
+    /// The output of the source `id`, which counts in `metrics`.
     fn output(id: &Arc<str>, stage: Arc<Self::Stage>, metrics: ComponentMetrics) -> Self::Output;
 
-    /// The same end for the source's successor, which counts in `metrics`.
+    /// The output of the source's successor: it leads into the same stage and counts in `metrics`.
     fn succeed(output: &Self::Output, metrics: ComponentMetrics) -> Self::Output;
 
-    /// Has everything that is sent from now on go through another stage.
+    /// Leads everything that is sent from now on into another stage.
     fn redirect(output: &Self::Output, stage: Arc<Self::Stage>);
 }
 
-/// What a stage has to know of the source before it.
+/// Properties of a source that its stage is built with.
 pub struct SourceContext<'a> {
-    /// The account that its requests draw on.
+    /// Account that the source's requests draw on.
     pub memory: &'a Budget,
-    /// Whoever let its callers in, and knows the limits of their tenants.
+    /// Gate that authenticated the source's callers; it knows the limits of their tenants.
     pub access: &'a Gate,
-    /// Its meters.
+    /// Metrics of the source.
     pub metrics: ComponentMetrics,
 }
 
-/// What leads into a sink, as the engine sees it. When a sink is replaced, its successor has an
-/// edge of its own, which takes over from the predecessor's.
+/// The way into a sink, as the engine sees it. When a sink is replaced, its successor has an edge
+/// of its own, which takes over from the predecessor's.
 pub trait Edge: Drain + Sized + 'static {
-    /// What the sink is run with.
+    /// The sink's end of the edge, handed to the sink when it is run.
     type Input: Send + 'static;
 
-    /// The sink's end.
+    /// Makes the sink's end of the edge.
     fn input(self: &Arc<Self>) -> Self::Input;
 
-    /// The meters of the sink.
+    /// Metrics of the sink.
     fn metrics(&self) -> &ComponentMetrics;
 
-    /// Makes the sink at this edge the one that is sent to.
+    /// Makes this edge's sink the receiver. The items that the predecessor has not delivered move
+    /// here.
     fn take_over(&self, predecessor: Option<&Self>);
 
-    /// Says which sources lead here from now on, before any of them sends.
+    /// Sets the sources that lead here from now on, before any of them sends.
     fn wired(&self, sources: &BTreeSet<Arc<str>>);
 }
 
-/// The end of what leads into a sink.
+/// An edge while it drains and ends.
 pub trait Drain: Send + Sync {
-    /// Takes no more.
+    /// Accepts no more items.
     fn close(&self, ending: Ending);
 
-    /// Puts what it holds where it outlives the process, as far as it can until `deadline`.
+    /// Writes the edge's content to disk, as far as possible until `deadline`, so that it outlives
+    /// the process.
     fn store(self: Arc<Self>, deadline: Instant) -> BoxFuture<()>;
 
-    /// The same, once nothing more comes: a sink that fails is to try no more, if all is stored.
+    /// Writes the edge's content to disk once nothing more arrives. If all of it is stored, a sink
+    /// whose endpoint fails stops retrying.
     fn secure(self: Arc<Self>, deadline: Instant) -> BoxFuture<()>;
 
-    /// What would be lost if it ended now, what is being sent included.
+    /// Batches, samples and bytes that would be lost if the edge ended now, in-flight ones
+    /// included.
     fn left(&self) -> Tally;
 
-    /// Gives up what is left.
+    /// Drops everything that is left.
     fn abandon(&self);
 
-    /// What has been dropped so far, by reason.
+    /// Items that have been dropped so far, by reason.
     fn dropped(&self) -> BTreeMap<Reason, Tally> {
         BTreeMap::new()
     }
 
-    /// Lets go of files.
+    /// Closes the edge's files.
     fn shut(self: Arc<Self>) -> BoxFuture<()>;
 }
 
-/// Why an edge takes no more.
+/// Reason why an edge is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// The process ends.
     Shutdown,
-    /// The configuration has the sink no more.
+    /// The new configuration does not have the sink.
     Removed,
 }
 
-/// A source of a plane, built.
+/// A built source of a plane.
 pub trait Source<P: Plane>: Send {
-    /// Runs until `shutdown` says so or it can do no more.
+    /// Runs until `shutdown` is set or the source cannot go on.
     ///
     /// # Errors
     ///
-    /// Fails when it cannot go on; it is then built and started again after a pause.
+    /// Fails when the source cannot go on; it is then built and started again after a pause.
     fn run(self: Box<Self>, out: P::Output, shutdown: Shutdown) -> BoxFuture<Result<(), RunError>>;
 }
 
-/// A sink of a plane, built.
+/// A built sink of a plane.
 pub trait Sink<P: Plane>: Send {
-    /// Takes what comes until `input` ends or `shutdown` says so, then finishes what it has.
+    /// Takes items until `input` ends or `shutdown` is set, then finishes those that it has.
     ///
     /// # Errors
     ///
-    /// Fails when it cannot go on; it is then built and started again after a pause.
+    /// Fails when the sink cannot go on; it is then built and started again after a pause.
     fn run(
         self: Box<Self>,
         input: <P::Edge as Edge>::Input,
@@ -142,20 +146,20 @@ pub trait Sink<P: Plane>: Send {
     ) -> BoxFuture<Result<(), RunError>>;
 }
 
-/// How a source, transforms and sinks are connected.
+/// Connections between a source, transforms and sinks.
 #[derive(Debug)]
 pub struct Wiring<P: Plane> {
-    /// Where the source's output leads.
+    /// First targets of the source's output.
     pub entry: Vec<Target>,
     /// The transforms.
     pub nodes: Vec<Node<P>>,
-    /// What leads into the sinks.
+    /// The edges into the sinks.
     pub edges: Vec<Arc<P::Edge>>,
-    /// Tells, by going away, that nobody sends through it any more.
+    /// Closes when the wiring is dropped: nobody sends through it any more.
     pub in_use: watch::Receiver<()>,
 }
 
-/// Where something goes next: an index into the wiring's nodes or edges.
+/// The next step of an item: an index into the nodes or the edges of the wiring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// A transform.
@@ -164,13 +168,13 @@ pub enum Target {
     Edge(usize),
 }
 
-/// A transform in its place.
+/// A transform and its outputs within the wiring.
 #[derive(Debug)]
 pub struct Node<P: Plane> {
     /// The transform.
     pub transform: Arc<P::Transform>,
-    /// Its meters.
+    /// Metrics of the transform.
     pub metrics: ComponentMetrics,
-    /// Where each of its outputs leads.
+    /// Targets of each output.
     pub outputs: Vec<Vec<Target>>,
 }

@@ -1,10 +1,9 @@
 //! Reload: another configuration without a restart, whole or not at all.
 //!
-//! What asks for a reload is a file that has changed (`metrifold_files`), SIGHUP, or a request (`requests`).
-//! All of them say only that it is time to look. The files are then read whole, so that whatever
-//! came while another reload was under way is part of the next one, and only the newest content
-//! is ever applied. `reloader` goes through the phases, `outcome` is what comes of them, and
-//! `board` is where everybody can read it.
+//! A reload is triggered by a changed file (`metrifold_files`), by SIGHUP, or by a request (`requests`). A
+//! trigger carries no content: the files are read whole afterwards, so that changes that arrive during a
+//! reload are part of the next one, and only the newest content is ever applied. `reloader` goes through the
+//! phases, `outcome` is the result, and `board` publishes it.
 
 mod board;
 mod follower;

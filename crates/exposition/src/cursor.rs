@@ -1,5 +1,5 @@
-//! A place in a page of text, and what both text formats have in common: names, quoted texts, and
-//! the labels in braces.
+//! A position in a page of text, and what both text formats share: names, quoted texts, and the
+//! labels in braces.
 
 use std::fmt;
 
@@ -10,30 +10,31 @@ use crate::labels::{LabelSet, Text};
 use crate::number;
 use crate::page::{Options, is_utf8};
 
-/// A place in a page.
+/// A position in a page.
+#[derive(Clone)]
 pub(crate) struct Cursor<'a> {
     pub(crate) page: &'a str,
     pub(crate) bytes: &'a [u8],
     pub(crate) at: usize,
-    /// Where the line begins that is being read.
+    /// Start of the current line.
     pub(crate) start: usize,
-    /// Whether the page came as UTF-8, so that no text has to be searched.
+    /// Whether the page came as UTF-8, so that its texts need no check.
     pub(crate) is_utf8: bool,
     options: Options,
 }
 
-/// How strict a format is inside of braces.
+/// Strictness of a format inside of braces.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Syntax {
-    /// Text 0.0.4 and 1.0.0: blanks anywhere, commas at will.
+    /// Text 0.0.4 and 1.0.0: blanks anywhere, redundant commas allowed.
     Text,
-    /// OpenMetrics: no blanks, commas between labels.
+    /// OpenMetrics: no blanks, commas only between labels.
     OpenMetrics,
-    /// The labels of an exemplar, which has no name.
+    /// The labels of an exemplar, which has no metric name.
     Exemplar,
 }
 
-/// What stands inside of braces.
+/// Tokens inside of braces.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Token {
     Name(usize, usize),
@@ -48,7 +49,7 @@ const LETTER: u8 = 1;
 const COLON: u8 = 2;
 const DIGIT: u8 = 4;
 
-/// What each byte may be part of.
+/// Class of each byte in names.
 static CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
     let mut byte = 0;
@@ -97,7 +98,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Goes to the end of the line, in front of its break.
+    /// Moves to the end of the line, before its line break.
     pub(crate) fn skip_line(&mut self) {
         let rest = self.rest();
         let end = rest.iter().position(|byte| *byte == b'\n');
@@ -108,7 +109,7 @@ impl<'a> Cursor<'a> {
         ParseError::text(self.page, self.start, self.at, what)
     }
 
-    /// Reads the name of a metric, if one stands here.
+    /// Reads the name of a metric, if one begins here.
     #[inline]
     pub(crate) fn metric_name(&mut self) -> Option<(usize, usize)> {
         self.name(LETTER | COLON)
@@ -129,7 +130,7 @@ impl<'a> Cursor<'a> {
         Some((start, self.at))
     }
 
-    /// Reads the name in front of what is said of a family, which may be quoted.
+    /// Reads the family's name in a line of metadata; it may be quoted.
     pub(crate) fn family_name(&mut self) -> Option<&'a str> {
         let (start, end) = match self.peek()? {
             b'"' => self.quoted(true, false)?,
@@ -138,7 +139,7 @@ impl<'a> Cursor<'a> {
         Some(self.slice(start, end))
     }
 
-    /// Reads a quoted text, if one stands here: what is between the quotes.
+    /// Reads a quoted text, if one begins here. Returns the range between the quotes.
     #[inline]
     fn quoted(&mut self, breaks: bool, zeros: bool) -> Option<(usize, usize)> {
         let start = self.at + 1;
@@ -189,8 +190,8 @@ impl<'a> Cursor<'a> {
         single
     }
 
-    /// Reads labels up to the closing brace, behind which this ends. `named` says whether the metric
-    /// has its name; the answer says so again.
+    /// Reads labels through the closing brace. `named` says whether the metric has its name
+    /// already; returns whether it has one now.
     pub(crate) fn labels(
         &mut self,
         syntax: Syntax,
@@ -273,14 +274,14 @@ impl<'a> Cursor<'a> {
         if syntax == Syntax::Exemplar || labels.get(self.page, name) != canonical {
             return Ok(text);
         }
-        // Bounds are compared as texts later on: "1" and "1.0" are to be the same.
+        // Bounds are compared as texts later: "1" and "1.0" must become the same.
         Ok(match number::bound(labels.get(self.page, text)) {
             Some(value) => labels.own(|own| number::put_canonical(own, value)),
             None => text,
         })
     }
 
-    /// What a quoted text says.
+    /// A quoted text without its escapes.
     #[inline]
     fn text(&self, start: usize, end: usize, labels: &mut LabelSet) -> Result<Text, ParseError> {
         if !is_utf8(self.slice(start, end), self.is_utf8) {
@@ -292,7 +293,7 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    /// Whether the line is as long as it may be.
+    /// Checks the length of the line.
     pub(crate) fn check_line(&self) -> Result<(), ParseError> {
         let most = self.options.line_bytes;
         match self.at - self.start > most {

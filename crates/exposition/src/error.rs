@@ -1,13 +1,13 @@
-//! Why a page is refused.
+//! Faults of pages.
 
 use std::fmt;
 
 use thiserror::Error;
 
-/// The most bytes of a page that are shown in a message.
+/// The most bytes of a page that a message quotes.
 const SHOWN: usize = 100;
 
-/// The first fault of a page.
+/// The first fault of a page, for which it is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{place}: {what}{excerpt}")]
 pub struct ParseError {
@@ -22,12 +22,12 @@ enum Place {
     Byte(usize),
 }
 
-/// The part of the page where the fault is; empty if there is none to show.
+/// The part of the page around the fault; empty for protobuf.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Excerpt(String);
 
 impl ParseError {
-    /// A fault of a text at a byte, in the line that begins at `start`.
+    /// A fault at the byte `at` of a text, in the line that begins at `start`.
     pub(crate) fn text(page: &str, start: usize, at: usize, what: impl fmt::Display) -> Self {
         let before = page.as_bytes().get(..start).unwrap_or_default();
         let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
@@ -43,7 +43,7 @@ impl ParseError {
         }
     }
 
-    /// A fault of a message at a byte.
+    /// A fault at a byte of a protobuf message.
     pub(crate) fn message(at: usize, what: impl fmt::Display) -> Self {
         Self {
             place: Place::Byte(at),

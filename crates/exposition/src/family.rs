@@ -1,10 +1,10 @@
-//! What the lines in front of a family's samples say of it, collected until the next family.
+//! Metadata of a family, collected from the lines before its samples until the next family begins.
 
 use metrifold_codec::MetricType;
 
 use crate::page::{Family, Receiver};
 
-/// The family that is being described.
+/// The family whose metadata is being read.
 #[derive(Debug, Default)]
 pub(crate) struct Described {
     name: String,
@@ -25,7 +25,7 @@ impl Described {
         self.unit.push_str(unit);
     }
 
-    /// The help of a family, to be written.
+    /// The buffer for the help text of a family.
     pub(crate) fn help(&mut self, name: &str, receiver: &mut impl Receiver) -> &mut String {
         self.turn_to(name, receiver);
         self.help.clear();
@@ -40,7 +40,7 @@ impl Described {
         }
     }
 
-    /// Hands out what was said of the last family.
+    /// Passes the collected metadata on, and clears it.
     pub(crate) fn finish(&mut self, receiver: &mut impl Receiver) {
         if !self.name.is_empty() {
             receiver.family(Family {

@@ -1,10 +1,10 @@
-//! Which formats there are, how they are asked for, and how an answer says which one it is.
+//! Formats of pages, the `Accept` header that asks for them, and the `Content-Type` that names one.
 
 use std::fmt::Write as _;
 
 use thiserror::Error;
 
-/// A format, as far as reading it goes.
+/// A format, as far as parsing differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Text 0.0.4 or 1.0.0.
@@ -15,7 +15,7 @@ pub enum Format {
     Protobuf,
 }
 
-/// What can be asked for, by the names that Prometheus' configuration gives it.
+/// Formats in the `Accept` header, under the names of Prometheus' configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// Delimited protobuf.
@@ -30,42 +30,42 @@ pub enum Protocol {
     OpenMetricsText1_0_0,
 }
 
-/// How names beyond the classic characters are to be written.
+/// How targets escape names beyond the classic characters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Escaping {
-    /// As they are, in quotes.
+    /// No escaping: names in quotes.
     #[default]
     AllowUtf8,
-    /// With an underscore for each character that is not classic.
+    /// An underscore for each character that is not classic.
     Underscores,
-    /// With `_dot_` for a dot and two underscores for one.
+    /// `_dot_` for a dot, and two underscores for an underscore.
     Dots,
-    /// With the code of each such character.
+    /// The code of each such character.
     Values,
 }
 
 /// An `Accept` header.
 #[derive(Clone, Debug)]
 pub struct Accept<'a> {
-    /// In the order of preference.
+    /// The formats, in the order of preference.
     pub protocols: &'a [Protocol],
-    /// How names are to be written.
+    /// The escaping of names.
     pub escaping: Escaping,
 }
 
-/// An answer that does not say which of our formats it has.
+/// Fault of a `Content-Type` that names no known format.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ContentTypeError {
-    /// It says nothing.
+    /// The header is missing or empty.
     #[error("the answer has no Content-Type")]
     Blank,
-    /// It says something else.
+    /// The header names something else.
     #[error("the answer's Content-Type {0:?} is no format of metrics")]
     Unsupported(String),
 }
 
 impl Protocol {
-    /// All of them.
+    /// Every protocol, in Prometheus' order of preference.
     pub const ALL: [Self; 5] = [
         Self::PrometheusProto,
         Self::OpenMetricsText1_0_0,
@@ -74,7 +74,7 @@ impl Protocol {
         Self::PrometheusText0_0_4,
     ];
 
-    /// What is asked for unless something else is configured.
+    /// Protocols that are requested by default.
     pub const DEFAULT: [Self; 4] = [
         Self::OpenMetricsText1_0_0,
         Self::OpenMetricsText0_0_1,
@@ -82,7 +82,8 @@ impl Protocol {
         Self::PrometheusText0_0_4,
     ];
 
-    /// The same with native histograms, which only protobuf has.
+    /// Protocols that are requested by default for what protobuf alone has, such as native
+    /// histograms.
     pub const NATIVE: [Self; 5] = Self::ALL;
 
     fn media_type(self) -> &'static str {
@@ -97,12 +98,12 @@ impl Protocol {
         }
     }
 
-    /// Whether its answers may bear names in quotes.
+    /// Whether its pages may have quoted names, so that an escaping has to be negotiated.
     fn quotes(self) -> bool {
         matches!(self, Self::PrometheusText1_0_0 | Self::OpenMetricsText1_0_0)
     }
 
-    /// The format of its answers.
+    /// Format of its pages.
     pub fn format(self) -> Format {
         match self {
             Self::PrometheusProto => Format::Protobuf,
@@ -130,7 +131,7 @@ impl Accept<'_> {
         let mut weight = Protocol::ALL.len() + 2;
         for protocol in self.protocols {
             value.push_str(protocol.media_type());
-            // Writing to a text cannot fail.
+            // Writing to a string cannot fail.
             if protocol.quotes() {
                 let _ = write!(value, ";escaping={}", self.escaping.as_str());
             }
@@ -147,7 +148,7 @@ impl Format {
     ///
     /// # Errors
     ///
-    /// Fails when it is missing or names no format that is known.
+    /// Fails when it is missing or names no known format.
     pub fn of(content_type: Option<&str>) -> Result<Self, ContentTypeError> {
         let content_type = content_type.map(str::trim).unwrap_or_default();
         if content_type.is_empty() {

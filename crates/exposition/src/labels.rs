@@ -1,7 +1,6 @@
-//! The labels of a sample: ranges of the page, or of a text of their own where something had to be
-//! written differently.
+//! The labels of a sample: ranges of the page, or of a buffer where a text differs from the page.
 
-/// Set in an offset that points into the own text.
+/// Bit in an offset that points into the buffer.
 const OWN: usize = 1 << (usize::BITS - 1);
 
 /// Labels in the order in which they were pushed.
@@ -11,7 +10,7 @@ pub(crate) struct LabelSet {
     own: String,
 }
 
-/// A range.
+/// A range of the page or of the buffer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Text {
     start: usize,
@@ -48,14 +47,14 @@ impl LabelSet {
         self.labels.push([name, value]);
     }
 
-    /// Replaces the name of the metric, which is the value of the first label.
+    /// Replaces the metric's name, which is the value of the first label.
     pub(crate) fn set_first(&mut self, value: Text) {
         if let Some(first) = self.labels.first_mut() {
             first[1] = value;
         }
     }
 
-    /// Appends to the own text.
+    /// Appends a text to the buffer.
     pub(crate) fn own(&mut self, write: impl FnOnce(&mut String)) -> Text {
         let start = self.own.len();
         write(&mut self.own);
@@ -65,7 +64,7 @@ impl LabelSet {
         }
     }
 
-    /// A text of the page in which backslashes stand before what they protect.
+    /// A text of the page without its escapes.
     pub(crate) fn unescaped(&mut self, page: &str, start: usize, end: usize) -> Text {
         let text = page.get(start..end).unwrap_or_default();
         self.own(|own| unescape(text, true, own))
@@ -98,8 +97,8 @@ impl LabelSet {
     }
 }
 
-/// Appends a text without the backslashes that protect a backslash, a line break and, unless it is
-/// the help of text 0.0.4, a quote. Others stay.
+/// Appends a text, resolving escapes of a backslash, a line break and, unless `quotes` is false as
+/// in the help of text 0.0.4, a quote. Other backslashes stay.
 pub(crate) fn unescape(text: &str, quotes: bool, out: &mut String) {
     let mut rest = text;
     while let Some(at) = rest.find('\\') {

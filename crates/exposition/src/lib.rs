@@ -1,14 +1,15 @@
-//! Pages of metrics to series: text 0.0.4 and 1.0.0, OpenMetrics 1.0, protobuf. Knows no configuration, no I/O, no component.
+//! Parser of metrics pages: text 0.0.4 and 1.0.0, OpenMetrics 1.0, protobuf. Knows no
+//! configuration, no I/O, no component.
 //!
-//! [`read()`] walks a page once and hands every sample to a [`Receiver`] as borrowed texts: nothing is
-//! allocated per series. A page is accepted or refused as by Prometheus 3
-//! (`tests/upstream.rs` compares the verdicts), and the first fault costs the whole page, since half
-//! of a page would look like series that have gone.
+//! [`read()`] walks a page once and hands every sample to a [`Receiver`] as borrowed texts: it
+//! allocates nothing per series. A page is accepted or refused as by Prometheus 3
+//! (`tests/upstream.rs` compares the verdicts), and the first fault refuses the whole page, since
+//! half of a page would look like series that have disappeared.
 //!
 //! Sources: <https://prometheus.io/docs/instrumenting/exposition_formats/>,
 //! <https://prometheus.io/docs/specs/om/open_metrics_spec/> and `io.prometheus.client.MetricFamily`.
 #![warn(unreachable_pub)]
-// Tests may do all of this.
+// Tests may use all of these.
 #![cfg_attr(
     not(test),
     warn(
@@ -22,6 +23,7 @@
 )]
 
 mod cursor;
+mod custom;
 mod error;
 mod family;
 mod format;
@@ -35,5 +37,6 @@ mod text;
 
 pub use error::ParseError;
 pub use format::{Accept, ContentTypeError, Escaping, Format, Protocol};
+pub use number::value;
 pub use page::{Exemplar, Family, Options, Point, Receiver, Sample};
 pub use read::read;

@@ -1,12 +1,12 @@
 //! Numbers as Go reads and writes them.
 
-/// Prometheus' one NaN, which is none of its stale markers.
+/// Prometheus' canonical NaN, which differs from its staleness marker.
 const NORMAL_NAN: u64 = 0x7ff8_0000_0000_0001;
 
-/// Reads a value. What is finite as written and too large for a float is an error, as in Go.
-pub(crate) fn value(text: &str) -> Option<f64> {
+/// Reads a value of a page of text, as Go does: a finite literal beyond the range of a float is none.
+pub fn value(text: &str) -> Option<f64> {
     let bytes = text.as_bytes();
-    // A fast path for what most samples are: a short integer.
+    // Fast path for short integers, which most samples are.
     if bytes.len() <= 15 && !bytes.is_empty() && bytes.iter().all(u8::is_ascii_digit) {
         let digits = bytes.iter();
         let number = digits.fold(0u64, |number, digit| number * 10 + u64::from(digit - b'0'));
@@ -15,14 +15,14 @@ pub(crate) fn value(text: &str) -> Option<f64> {
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     let value: f64 = text.parse().ok()?;
     if value.is_nan() {
-        // Go takes no sign in front of it.
+        // Go accepts no sign before NaN.
         return (unsigned.len() == text.len()).then_some(f64::from_bits(NORMAL_NAN));
     }
     let named = unsigned.starts_with(['i', 'I']);
     (value.is_finite() || named).then_some(value)
 }
 
-/// Reads the bound of a bucket, which Go takes with underscores between digits, too.
+/// Reads the bound of a bucket, in which Go also accepts underscores between digits.
 pub(crate) fn bound(text: &str) -> Option<f64> {
     if !text.contains('_') {
         return value(text);
@@ -38,11 +38,11 @@ pub(crate) fn bound(text: &str) -> Option<f64> {
     }
 }
 
-/// A timestamp of OpenMetrics, in seconds, as milliseconds.
+/// Reads a timestamp of OpenMetrics, which is in seconds, as milliseconds.
 pub(crate) fn seconds(text: &str) -> Option<i64> {
     let seconds = value(text).filter(|seconds| seconds.is_finite())?;
     let milliseconds = seconds * 1000.0;
-    // What is out of range becomes the smallest number in Go, on every machine that it runs on.
+    // Go's conversion on amd64 turns a value out of range into the smallest integer.
     let in_range =
         milliseconds > -9.223_372_036_854_776e18 && milliseconds < 9.223_372_036_854_776e18;
     Some(match in_range {
@@ -51,8 +51,8 @@ pub(crate) fn seconds(text: &str) -> Option<i64> {
     })
 }
 
-/// Writes a number as OpenMetrics wants it in `le` and `quantile`: the shortest form, with an
-/// exponent from 1e6 and below 1e-4, and never without a point or an exponent.
+/// Writes a number in OpenMetrics' canonical form for `le` and `quantile`: the shortest form, with
+/// an exponent from 1e6 on and below 1e-4, and never without a point or an exponent.
 pub(crate) fn put_canonical(out: &mut String, value: f64) {
     use std::fmt::Write as _;
     if value.is_nan() {
@@ -69,7 +69,7 @@ pub(crate) fn put_canonical(out: &mut String, value: f64) {
     }
     let magnitude = value.abs();
     let start = out.len();
-    // Writing to a text cannot fail.
+    // Writing to a string cannot fail.
     if (1e-4..1e6).contains(&magnitude) {
         let _ = write!(out, "{value}");
         if !out[start..].contains('.') {

@@ -1,15 +1,21 @@
-//! OpenMetrics 1.0: no blanks at will, units, exemplars, an end that has to be there.
+//! OpenMetrics 1.0: single blanks only, units, exemplars, and a required `# EOF`.
 //!
-//! As in Prometheus, `_created` is a series like any other.
+//! As in Prometheus, `_created` is a series like any other unless start timestamps are wanted: then
+//! it is the start timestamp of the other series of its metric, which it follows on the page.
+
+mod starts;
 
 use metrifold_codec::MetricType;
 
 use crate::cursor::{Cursor, Syntax};
+use crate::custom::Conversion;
 use crate::family::Described;
 use crate::labels::{LabelSet, Text, unescape};
 use crate::page::{NOT_UTF8, Options, Point, RawExemplar, Receiver, Sample};
 use crate::text::NAME;
 use crate::{ParseError, number};
+
+use starts::{Found, Starts};
 
 pub(crate) fn read(
     page: &str,
@@ -23,6 +29,8 @@ pub(crate) fn read(
         kind: MetricType::Unknown,
         labels: LabelSet::default(),
         exemplar: LabelSet::default(),
+        starts: options.start_timestamps.then(Starts::default),
+        custom: Conversion::new(options),
     };
     while reader.line(receiver)? {}
     reader.described.finish(receiver);
@@ -32,13 +40,16 @@ pub(crate) fn read(
 struct Reader<'a> {
     cursor: Cursor<'a>,
     described: Described,
-    /// The type that was given last, for whatever follows.
+    /// The type last declared, which applies to the following samples.
     kind: MetricType,
     labels: LabelSet,
     exemplar: LabelSet,
+    /// Start timestamps of the current family, if they are wanted.
+    starts: Option<Starts>,
+    custom: Option<Conversion>,
 }
 
-/// What is said of a family.
+/// Kinds of metadata lines.
 enum About {
     Help,
     Type,
@@ -46,7 +57,7 @@ enum About {
 }
 
 impl<'a> Reader<'a> {
-    /// Reads a line. Says whether there is another one.
+    /// Reads a line. Returns whether another one follows.
     fn line(&mut self, receiver: &mut impl Receiver) -> Result<bool, ParseError> {
         let cursor = &mut self.cursor;
         cursor.start = cursor.at;
@@ -56,6 +67,10 @@ impl<'a> Reader<'a> {
             }
             self.series(receiver)?;
             return Ok(true);
+        }
+        if let Some(custom) = &mut self.custom {
+            let finished = custom.finish(cursor.page, receiver);
+            finished.map_err(|reason| cursor.error(reason))?;
         }
         let line = cursor.rest();
         if line.starts_with(b"# EOF") {
@@ -111,6 +126,12 @@ impl<'a> Reader<'a> {
                     _ => return Err(cursor.error("there is no such type of metric")),
                 };
                 self.described.kind(name, self.kind, receiver);
+                if let Some(starts) = &mut self.starts {
+                    starts.begin(name, self.kind);
+                }
+                if let Some(custom) = &mut self.custom {
+                    custom.family(name, self.kind);
+                }
             }
             About::Unit => {
                 let before = name.strip_suffix(text);
@@ -125,28 +146,15 @@ impl<'a> Reader<'a> {
     }
 
     fn series(&mut self, receiver: &mut impl Receiver) -> Result<(), ParseError> {
+        if let Some(starts) = &mut self.starts {
+            starts.look_ahead(&self.cursor);
+        }
         let cursor = &mut self.cursor;
-        let labels = &mut self.labels;
-        labels.clear();
-        let name = labels.own(|own| own.push_str(NAME));
-        let mut named = false;
-        if let Some((start, end)) = cursor.metric_name() {
-            labels.push(name, Text::of_page(start, end));
-            named = true;
-        } else if cursor.peek() == Some(b'{') {
-            labels.push(name, Text::default());
-        } else {
-            return Err(cursor.error("expected the name of a metric, or a comment"));
-        }
-        if cursor.peek() == Some(b'{') {
-            cursor.at += 1;
-            named = cursor.labels(Syntax::OpenMetrics, named, self.kind, labels)?;
-        }
-        if !named {
-            return Err(cursor.error("the metric has no name"));
-        }
+        read_labels(cursor, self.kind, &mut self.labels)?;
+        let start = cursor.at + 1;
         let value = word(cursor).and_then(number::value);
         let value = value.ok_or_else(|| cursor.error("expected a value"))?;
+        let value_at = Some((start, cursor.at));
         let mut timestamp = None;
         if cursor.peek() == Some(b' ') && !cursor.rest().starts_with(b" # {") {
             let parsed = word(cursor).and_then(number::seconds);
@@ -162,23 +170,64 @@ impl<'a> Reader<'a> {
             Some(_) => return Err(self.cursor.error("expected the end of the line")),
         }
         self.cursor.check_line()?;
+        let found = self.starts.as_ref();
+        let found = found.map(|starts| starts.of(&self.labels, self.cursor.page));
+        let start = match found {
+            Some(Found::IsStart) => {
+                self.cursor.at += 1;
+                return Ok(());
+            }
+            Some(Found::Start(start)) => start,
+            None => None,
+        };
         let sample = Sample {
             labels: &self.labels,
             page: self.cursor.page,
             point: Point::Value(value),
             timestamp,
+            start,
+            value_at,
             exemplars: exemplar.as_slice(),
             exemplar_labels: &self.exemplar,
         };
-        receiver
-            .sample(&sample)
-            .map_err(|reason| self.cursor.error(reason))?;
+        let taken = match &mut self.custom {
+            Some(custom) => custom.sample(&sample, receiver),
+            None => receiver.sample(&sample),
+        };
+        taken.map_err(|reason| self.cursor.error(reason))?;
         self.cursor.at += 1;
         Ok(())
     }
 }
 
-/// Reads a blank and the word behind it.
+/// Reads the name and the labels of a series.
+fn read_labels(
+    cursor: &mut Cursor<'_>,
+    kind: MetricType,
+    labels: &mut LabelSet,
+) -> Result<(), ParseError> {
+    labels.clear();
+    let name = labels.own(|own| own.push_str(NAME));
+    let mut named = false;
+    if let Some((start, end)) = cursor.metric_name() {
+        labels.push(name, Text::of_page(start, end));
+        named = true;
+    } else if cursor.peek() == Some(b'{') {
+        labels.push(name, Text::default());
+    } else {
+        return Err(cursor.error("expected the name of a metric, or a comment"));
+    }
+    if cursor.peek() == Some(b'{') {
+        cursor.at += 1;
+        named = cursor.labels(Syntax::OpenMetrics, named, kind, labels)?;
+    }
+    match named {
+        true => Ok(()),
+        false => Err(cursor.error("the metric has no name")),
+    }
+}
+
+/// Reads a blank and the word after it.
 fn word<'a>(cursor: &mut Cursor<'a>) -> Option<&'a str> {
     if cursor.peek() != Some(b' ') {
         return None;

@@ -1,20 +1,28 @@
-//! What there is on a page, and who receives it.
+//! The content of a page, and the trait that receives it.
 
 use metrifold_codec::MetricType;
 
 use crate::labels::LabelSet;
 
-/// What of a page is read, and how much of it.
-#[derive(Clone, Copy, Debug)]
+/// Options and limits of reading a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Whether native histograms are read as such; if not, they are read as classic ones.
+    /// Whether native histograms are read as such; otherwise as classic ones.
     pub native_histograms: bool,
-    /// Whether the classic series of a histogram are read as well if it is also a native one.
+    /// Whether the classic series of a histogram are read in addition to a native form.
     pub classic_histograms: bool,
-    /// Most buckets of a native histogram; one with more gets a coarser schema until it has no more.
-    /// 0 sets no limit.
+    /// Whether classic histograms become native ones with custom buckets; without
+    /// `classic_histograms`, they are not series any more.
+    pub custom_histograms: bool,
+    /// Whether start timestamps are read. Then `_created` of counters, histograms and summaries of
+    /// OpenMetrics is the start timestamp of their samples; otherwise it is a series like any other.
+    pub start_timestamps: bool,
+    /// Most buckets of a native histogram; one with more gets a coarser schema until it fits. 0
+    /// sets no limit.
     pub histogram_buckets: usize,
-    /// Most labels of a series as it is exposed.
+    /// Finest schema of a native histogram; a finer one is coarsened. No schema is finer than 8.
+    pub histogram_schema: i32,
+    /// Most labels of a series on the page.
     pub labels: usize,
     /// Most bytes of a line of text.
     pub line_bytes: usize,
@@ -25,41 +33,50 @@ impl Default for Options {
         Self {
             native_histograms: false,
             classic_histograms: false,
+            custom_histograms: false,
+            start_timestamps: false,
             histogram_buckets: 0,
+            histogram_schema: 8,
             labels: 1000,
             line_bytes: 1 << 20,
         }
     }
 }
 
-/// A sample on a page. It is there until the next one is read.
+/// A sample on a page, borrowed until the next one is read.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample<'a> {
     pub(crate) labels: &'a LabelSet,
     pub(crate) page: &'a str,
-    /// What was measured.
+    /// The measured value.
     pub point: Point<'a>,
-    /// When, in milliseconds, if the page says so.
+    /// Timestamp in milliseconds, if the page has one.
     pub timestamp: Option<i64>,
+    /// Time in milliseconds since which a counter, histogram or summary has been counting, if the
+    /// page has one and it was to be read.
+    pub start: Option<i64>,
+    /// Start and end of the value on a page of text, if the point is that value. A line break or the
+    /// page's end follows it, unless there is a timestamp or an exemplar.
+    pub value_at: Option<(usize, usize)>,
     pub(crate) exemplars: &'a [RawExemplar],
     pub(crate) exemplar_labels: &'a LabelSet,
 }
 
-/// What was measured.
+/// A measured value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Point<'a> {
-    /// A number.
+    /// A float.
     Value(f64),
-    /// A native histogram: an encoded message `Histogram` of remote write, without its timestamp.
+    /// A native histogram: an encoded message `Histogram` of remote write, without a timestamp.
     Histogram(&'a [u8]),
 }
 
-/// An example of what a series counts.
+/// An exemplar of a sample.
 #[derive(Clone, Copy, Debug)]
 pub struct Exemplar<'a> {
-    /// Its value.
+    /// The exemplar's value.
     pub value: f64,
-    /// When it was, in milliseconds, if the page says so.
+    /// Timestamp in milliseconds, if the page has one.
     pub timestamp: Option<i64>,
     labels: &'a LabelSet,
     page: &'a str,
@@ -70,18 +87,18 @@ pub struct Exemplar<'a> {
 pub(crate) struct RawExemplar {
     pub(crate) value: f64,
     pub(crate) timestamp: Option<i64>,
-    /// Which labels are its own among those of all exemplars of the sample.
+    /// Range of its labels among those of all exemplars of the sample.
     pub(crate) range: (usize, usize),
 }
 
 impl<'a> Sample<'a> {
-    /// Its labels as they are exposed, `__name__` first and the others in their order on the page;
-    /// some may have no value, or the name of another one.
+    /// The labels on the page: `__name__` first, then the others in the order of the page. Some may
+    /// have an empty value, or repeat a name.
     pub fn labels(&self) -> impl ExactSizeIterator<Item = (&'a str, &'a str)> + Clone + use<'a> {
         self.labels.iter(self.page)
     }
 
-    /// Its exemplars.
+    /// The exemplars, in the order of the page.
     pub fn exemplars(&self) -> impl ExactSizeIterator<Item = Exemplar<'a>> + use<'a> {
         let (labels, page) = (self.exemplar_labels, self.page);
         self.exemplars.iter().map(move |raw| Exemplar {
@@ -95,42 +112,42 @@ impl<'a> Sample<'a> {
 }
 
 impl<'a> Exemplar<'a> {
-    /// Its labels.
+    /// The exemplar's labels.
     pub fn labels(&self) -> impl ExactSizeIterator<Item = (&'a str, &'a str)> + Clone + use<'a> {
         self.labels.part(self.page, self.range)
     }
 }
 
-/// What a page says of a metric family.
+/// Metadata of a metric family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Family<'a> {
-    /// Its name as it stands on the page.
+    /// Name of the family, as on the page.
     pub name: &'a str,
-    /// What it measures.
+    /// Type of its metrics.
     pub kind: MetricType,
-    /// What it means.
+    /// Help text; empty if there is none.
     pub help: &'a str,
-    /// In which unit.
+    /// Unit; empty if there is none.
     pub unit: &'a str,
 }
 
-/// Takes what is read of a page.
+/// Receives the content of a page.
 pub trait Receiver {
-    /// Takes what is said of a family.
+    /// Receives the metadata of a family.
     fn family(&mut self, family: Family<'_>);
 
-    /// Takes a sample.
+    /// Receives a sample.
     ///
     /// # Errors
     ///
-    /// Fails when the page is not to be read any further, and says why.
+    /// Returns the reason for refusing the page; reading stops.
     fn sample(&mut self, sample: &Sample<'_>) -> Result<(), String>;
 }
 
-/// Stands for what is no UTF-8: a noncharacter, which interchanged text never holds.
+/// Replaces bytes that are not UTF-8: a noncharacter, which valid pages do not contain.
 pub(crate) const NOT_UTF8: char = '\u{fdd0}';
 
-/// Whether a text had something in it that is no UTF-8. Pages that are UTF-8 are not searched.
+/// Whether a text was valid UTF-8. Skips the search if the whole page was.
 pub(crate) fn is_utf8(text: &str, page_is_utf8: bool) -> bool {
     page_is_utf8 || !text.contains(NOT_UTF8)
 }

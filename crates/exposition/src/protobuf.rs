@@ -1,4 +1,4 @@
-//! Delimited messages `io.prometheus.client.MetricFamily`, the one format with native histograms.
+//! Delimited messages `io.prometheus.client.MetricFamily`, the only format with native histograms.
 
 mod histogram;
 
@@ -6,6 +6,7 @@ use metrifold_codec::MetricType;
 use metrifold_codec::wire::{Field, Fields, Value, WireError, varint};
 
 use crate::ParseError;
+use crate::custom::Counts;
 use crate::family::Described;
 use crate::labels::{LabelSet, Text};
 use crate::number;
@@ -14,7 +15,7 @@ use crate::text::NAME;
 
 use histogram::Histogram;
 
-/// Why a message is refused.
+/// Fault of a message.
 #[derive(Debug)]
 pub(crate) enum Fault {
     Wire(WireError),
@@ -54,6 +55,7 @@ pub(crate) fn read(
         exemplar_labels: LabelSet::default(),
         exemplars: Vec::new(),
         message: Vec::new(),
+        start: None,
     };
     let mut at = 0;
     while at < page.len() {
@@ -79,11 +81,13 @@ struct Reader<'a> {
     labels: LabelSet,
     exemplar_labels: LabelSet,
     exemplars: Vec<RawExemplar>,
-    /// Where native histograms are encoded.
+    /// Buffer for encoded native histograms.
     message: Vec<u8>,
+    /// Start timestamp of the current metric.
+    start: Option<i64>,
 }
 
-/// A family's type by its number.
+/// Numbers of the types of families.
 const COUNTER: u64 = 0;
 const GAUGE: u64 = 1;
 const SUMMARY: u64 = 2;
@@ -95,7 +99,7 @@ const GAUGE_HISTOGRAM: u64 = 5;
 #[derive(Default)]
 struct Metric<'a> {
     labels: Vec<&'a [u8]>,
-    /// The message of each type: the last one of each holds.
+    /// Messages of the types; if one is repeated, the last counts.
     gauge: &'a [u8],
     counter: &'a [u8],
     summary: &'a [u8],
@@ -104,7 +108,7 @@ struct Metric<'a> {
     timestamp: i64,
 }
 
-/// What is written behind the name of a family, or as a label.
+/// The suffix or label that tells a family's series apart.
 #[derive(Clone, Copy)]
 enum Part {
     Whole,
@@ -164,6 +168,7 @@ impl Reader<'_> {
         receiver: &mut impl Receiver,
     ) -> Result<(), Fault> {
         self.clear_exemplars();
+        self.start = None;
         match kind {
             COUNTER => {
                 let mut value = 0.0;
@@ -172,6 +177,7 @@ impl Reader<'_> {
                     match field.number {
                         1 => value = double(&field)?,
                         2 => self.exemplar(field.bytes()?, false)?,
+                        3 => self.begin(field.bytes()?)?,
                         _ => {}
                     }
                 }
@@ -180,6 +186,9 @@ impl Reader<'_> {
             SUMMARY => self.summary(name, metric, receiver),
             HISTOGRAM | GAUGE_HISTOGRAM => {
                 let mut histogram = Histogram::read(metric.histogram)?;
+                if let Some(start) = histogram.start {
+                    self.begin(start)?;
+                }
                 let native = self.options.native_histograms && histogram.is_native();
                 if native {
                     self.native(
@@ -190,10 +199,21 @@ impl Reader<'_> {
                         receiver,
                     )?;
                 }
-                let classic = self.options.classic_histograms && !histogram.buckets.is_empty();
-                match native && !classic {
-                    true => Ok(()),
-                    false => self.classic(name, &histogram, metric, receiver),
+                let custom = self.options.custom_histograms && !native;
+                let keeps = self.options.classic_histograms;
+                let classic = match native {
+                    true => keeps && !histogram.buckets.is_empty(),
+                    false => keeps || !custom,
+                };
+                if classic {
+                    self.classic(name, &histogram, metric, receiver)?;
+                }
+                match custom {
+                    true => {
+                        let gauge = kind == GAUGE_HISTOGRAM;
+                        self.custom(name, &histogram, gauge, metric, receiver)
+                    }
+                    false => Ok(()),
                 }
             }
             _ => {
@@ -238,6 +258,7 @@ impl Reader<'_> {
                     }
                     quantiles.push((quantile, value));
                 }
+                4 => self.begin(field.bytes()?)?,
                 _ => {}
             }
         }
@@ -285,21 +306,9 @@ impl Reader<'_> {
         receiver: &mut impl Receiver,
     ) -> Result<(), Fault> {
         histogram.check()?;
+        histogram.coarsen(self.options.histogram_schema)?;
         histogram.limit(self.options.histogram_buckets)?;
-        self.clear_exemplars();
-        // Only those that say when they were: the others would come anew with every scrape.
-        for exemplar in &histogram.exemplars {
-            self.exemplar(exemplar, true)?;
-        }
-        if histogram.exemplars.is_empty() {
-            for exemplar in histogram
-                .buckets
-                .iter()
-                .filter_map(|bucket| bucket.exemplar)
-            {
-                self.exemplar(exemplar, true)?;
-            }
-        }
+        self.timed_exemplars(histogram)?;
         self.message.clear();
         histogram.encode(gauge, &mut self.message);
         self.name(name, Part::Whole, metric)?;
@@ -307,7 +316,54 @@ impl Reader<'_> {
         receiver.sample(&sample).map_err(Fault::Text)
     }
 
-    /// Hands out a sample.
+    /// Passes on a classic histogram as a native one with custom buckets.
+    fn custom(
+        &mut self,
+        name: &str,
+        histogram: &Histogram<'_>,
+        gauge: bool,
+        metric: &Metric<'_>,
+        receiver: &mut impl Receiver,
+    ) -> Result<(), Fault> {
+        let mut counts = Counts::default();
+        counts.count(histogram.count());
+        counts.sum(histogram.sum);
+        for bucket in &histogram.buckets {
+            counts.bucket(bucket.upper_bound, bucket.count);
+        }
+        self.message.clear();
+        if !counts.encode(&mut self.message) {
+            return Err("the buckets of a histogram contradict each other or its count".into());
+        }
+        counts
+            .check(self.options.histogram_buckets)
+            .map_err(Fault::Text)?;
+        if gauge {
+            histogram::put_gauge(&mut self.message);
+        }
+        self.timed_exemplars(histogram)?;
+        self.name(name, Part::Whole, metric)?;
+        let sample = self.sample(Point::Histogram(&self.message), metric);
+        receiver.sample(&sample).map_err(Fault::Text)
+    }
+
+    /// Collects the exemplars of a native histogram: only those with a timestamp, since others would
+    /// be repeated with every scrape.
+    fn timed_exemplars(&mut self, histogram: &Histogram<'_>) -> Result<(), Fault> {
+        self.clear_exemplars();
+        for exemplar in &histogram.exemplars {
+            self.exemplar(exemplar, true)?;
+        }
+        if histogram.exemplars.is_empty() {
+            let buckets = histogram.buckets.iter();
+            for exemplar in buckets.filter_map(|bucket| bucket.exemplar) {
+                self.exemplar(exemplar, true)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes a sample to the receiver.
     fn send(
         &mut self,
         name: &str,
@@ -327,12 +383,14 @@ impl Reader<'_> {
             page: "",
             point,
             timestamp: (metric.timestamp != 0).then_some(metric.timestamp),
+            start: self.start,
+            value_at: None,
             exemplars: &self.exemplars,
             exemplar_labels: &self.exemplar_labels,
         }
     }
 
-    /// Collects the labels of a series.
+    /// Collects the name and the labels of a series.
     fn name(&mut self, name: &str, part: Part, metric: &Metric<'_>) -> Result<(), Fault> {
         if metric.labels.len() > self.options.labels {
             let most = self.options.labels;
@@ -363,6 +421,15 @@ impl Reader<'_> {
         let name = labels.own(|own| own.push_str(name));
         let value = labels.own(|own| number::put_canonical(own, bound));
         labels.push(name, value);
+        Ok(())
+    }
+
+    /// Reads the start timestamp of the current metric, if start timestamps are wanted.
+    fn begin(&mut self, message: &[u8]) -> Result<(), Fault> {
+        if self.options.start_timestamps {
+            let start = milliseconds(message)?;
+            self.start = (start != 0).then_some(start);
+        }
         Ok(())
     }
 
@@ -417,7 +484,7 @@ impl<'a> Metric<'a> {
     }
 }
 
-/// Reads a label into the texts of a set.
+/// Reads a label into the buffer of a set.
 fn label(message: &[u8], labels: &mut LabelSet) -> Result<(Text, Text), Fault> {
     let (mut name, mut value) = ("", "");
     for field in Fields::new(message) {
@@ -437,7 +504,7 @@ fn text<'a>(field: &Field<'a>) -> Result<&'a str, Fault> {
     Ok(text.map_err(|_| WireError::Utf8)?)
 }
 
-/// The value of a field that holds a float.
+/// The value of a field of type double.
 fn double(field: &Field<'_>) -> Result<f64, Fault> {
     match field.value {
         Value::Fixed64(bits) => Ok(f64::from_bits(bits)),

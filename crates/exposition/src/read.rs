@@ -1,4 +1,4 @@
-//! Reading a page of any format.
+//! Entry point: reads a page of any format.
 
 use std::borrow::Cow;
 
@@ -10,8 +10,8 @@ use crate::{ParseError, openmetrics, protobuf, text};
 ///
 /// # Errors
 ///
-/// Fails at the first fault of the page, and when the receiver does. What was received before that
-/// is not the whole page.
+/// Fails at the first fault of the page, or when the receiver does. The samples received before
+/// that are not the whole page.
 pub fn read(
     page: &[u8],
     format: Format,
@@ -31,8 +31,8 @@ pub fn read(
     }
 }
 
-/// The page as text. What is no UTF-8 is replaced by a byte that no format allows where UTF-8 is
-/// asked for, so that the line that has it is refused unless it is a comment.
+/// The page as text. Bytes that are not UTF-8 are replaced by a character that every format refuses
+/// where it requires UTF-8, so that such a line is refused unless it is a comment.
 fn checked(page: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(page) {
         Ok(text) => Cow::Borrowed(text),

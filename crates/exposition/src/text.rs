@@ -1,14 +1,15 @@
-//! Text 0.0.4, and 1.0.0, which quotes names beyond the classic characters.
+//! Text 0.0.4, and 1.0.0, which adds quoted names.
 
 use metrifold_codec::MetricType;
 
 use crate::cursor::{Cursor, Syntax};
+use crate::custom::Conversion;
 use crate::family::Described;
 use crate::labels::{LabelSet, Text, unescape};
 use crate::page::{NOT_UTF8, Options, Point, Receiver, Sample};
 use crate::{ParseError, number};
 
-/// The name under which a metric's name is a label.
+/// The label that holds a metric's name.
 pub(crate) const NAME: &str = "__name__";
 
 pub(crate) fn read(
@@ -22,8 +23,10 @@ pub(crate) fn read(
         described: Described::default(),
         kind: MetricType::Unknown,
         labels: LabelSet::default(),
+        custom: Conversion::new(options),
     };
     while reader.line(receiver)? {}
+    reader.finish_metric(receiver)?;
     reader.described.finish(receiver);
     Ok(())
 }
@@ -31,18 +34,26 @@ pub(crate) fn read(
 struct Reader<'a> {
     cursor: Cursor<'a>,
     described: Described,
-    /// The type that was given last, for whatever follows.
+    /// The type last declared, which applies to the following samples.
     kind: MetricType,
     labels: LabelSet,
+    custom: Option<Conversion>,
 }
 
 impl Reader<'_> {
-    /// Reads a line. Says whether there may be another one.
+    /// Passes on a converted histogram that was collected up to here.
+    fn finish_metric(&mut self, receiver: &mut impl Receiver) -> Result<(), ParseError> {
+        let custom = self.custom.as_mut();
+        let finished = custom.map_or(Ok(()), |it| it.finish(self.cursor.page, receiver));
+        finished.map_err(|reason| self.cursor.error(reason))
+    }
+
+    /// Reads a line. Returns whether another one may follow.
     fn line(&mut self, receiver: &mut impl Receiver) -> Result<bool, ParseError> {
         self.cursor.start = self.cursor.at;
         self.cursor.skip_blanks();
         match self.cursor.peek() {
-            // Prometheus' reader takes a zero byte here for the end.
+            // Prometheus' parser takes a zero byte here for the end of the page.
             None | Some(0) => return Ok(false),
             Some(b'\n') => {}
             Some(b'#') => return self.comment(receiver),
@@ -52,8 +63,9 @@ impl Reader<'_> {
         Ok(true)
     }
 
-    /// Reads a comment, which may say something of a family.
+    /// Reads a comment, which may be metadata of a family.
     fn comment(&mut self, receiver: &mut impl Receiver) -> Result<bool, ParseError> {
+        self.finish_metric(receiver)?;
         let cursor = &mut self.cursor;
         cursor.at += 1;
         let before = cursor.at;
@@ -69,7 +81,8 @@ impl Reader<'_> {
             cursor.skip_blanks();
             self.family(is_help, receiver)?;
         } else {
-            // The same for a zero byte where it looks for a word, or in a comment without a blank.
+            // Prometheus' parser also ends at a zero byte at the start of a comment's word, or
+            // anywhere in a comment without a blank.
             let end = word.iter().position(|byte| *byte == b'\n');
             let comment = &word[..end.unwrap_or(word.len())];
             let ends = match apart {
@@ -93,7 +106,7 @@ impl Reader<'_> {
         cursor.skip_line();
         cursor.check_line()?;
         let text = cursor.slice(start, cursor.at);
-        // One byte stands between the name and the text, whatever it is.
+        // One byte separates the name from the text, whatever it is.
         let text = match text.bytes().all(|byte| matches!(byte, b' ' | b'\t')) {
             true => Some(""),
             false => text.get(1..),
@@ -113,6 +126,9 @@ impl Reader<'_> {
             _ => return Err(cursor.error("there is no such type of metric")),
         };
         self.described.kind(name, self.kind, receiver);
+        if let Some(custom) = &mut self.custom {
+            custom.family(name, self.kind);
+        }
         Ok(())
     }
 
@@ -148,6 +164,7 @@ impl Reader<'_> {
         }
         let value = number::value(cursor.slice(start, cursor.at));
         let value = value.ok_or_else(|| cursor.error("the value is not a number"))?;
+        let value_at = Some((start, cursor.at));
         cursor.skip_blanks();
         let mut timestamp = None;
         if cursor.peek().is_some_and(|byte| byte.is_ascii_digit()) {
@@ -168,11 +185,15 @@ impl Reader<'_> {
             page: self.cursor.page,
             point: Point::Value(value),
             timestamp,
+            start: None,
+            value_at,
             exemplars: &[],
             exemplar_labels: &self.labels,
         };
-        receiver
-            .sample(&sample)
-            .map_err(|reason| self.cursor.error(reason))
+        let taken = match &mut self.custom {
+            Some(custom) => custom.sample(&sample, receiver),
+            None => receiver.sample(&sample),
+        };
+        taken.map_err(|reason| self.cursor.error(reason))
     }
 }

@@ -23,6 +23,10 @@ struct Case {
     native: bool,
     #[serde(default)]
     classic: bool,
+    #[serde(default)]
+    custom: bool,
+    #[serde(default)]
+    starts: bool,
     ok: bool,
     lines: usize,
     digest: String,
@@ -132,6 +136,9 @@ impl Receiver for Written {
         if let Some(at) = sample.timestamp {
             write!(line, " at {at}").unwrap();
         }
+        if let Some(start) = sample.start {
+            write!(line, " since {start}").unwrap();
+        }
         for exemplar in sample.exemplars() {
             line.push_str(" exemplar ");
             let mut labels: Vec<_> = exemplar.labels().collect();
@@ -184,8 +191,12 @@ fn shown(message: &[u8]) -> String {
         }
         text
     };
+    let bounds = histogram.custom_values.iter();
+    let bounds: String = bounds
+        .map(|bound| format!(" {}", bits(*bound, false)))
+        .collect();
     format!(
-        "histogram {float} {} {} {} {} {} gauge={} -{} +{}",
+        "histogram {float} {} {} {} {} {} gauge={} -{} +{}{bounds}",
         histogram.schema,
         bits(count, false),
         bits(histogram.sum, true),
@@ -222,6 +233,8 @@ fn a_page_is_accepted_and_understood_as_by_prometheus() {
         let options = Options {
             native_histograms: case.native,
             classic_histograms: case.classic,
+            custom_histograms: case.custom,
+            start_timestamps: case.starts,
             ..Options::default()
         };
         let mut written = Written {

@@ -1,7 +1,7 @@
 //! Vector selectors: `up{job="x"}`, `{__name__=~"node_.*", tenant!="x"}`, `{"a.b", "x.y"="z"}`.
 //!
-//! They are read as Prometheus 3 reads them, with two liberties: a selector may match everything
-//! (`{}`), and comments are not known. A label that a series lacks is empty.
+//! Selectors are read as Prometheus 3 reads them, with two exceptions: a selector may match everything
+//! (`{}`), and comments are not supported. A label that a series lacks counts as empty.
 
 use thiserror::Error;
 
@@ -9,13 +9,13 @@ use metrifold_codec::{Name, SeriesRef};
 
 use crate::regex::Regex;
 
-/// The longest selector, in bytes.
+/// Longest selector, in bytes.
 pub const MAX_LEN: usize = 64 << 10;
-/// The most matchers of a selector.
+/// Most matchers of a selector.
 const MAX_MATCHERS: usize = 256;
 const NAME: &str = "__name__";
 
-/// A selector: what all of its matchers say holds.
+/// A selector: a conjunction of matchers.
 #[derive(Clone, Debug)]
 pub struct Matchers {
     list: Box<[Matcher]>,
@@ -27,11 +27,11 @@ pub struct Matcher {
     name: Name,
     op: Op,
     value: Box<str>,
-    /// There for `=~` and `!~`.
+    /// The compiled pattern, for `=~` and `!~` only.
     regex: Option<Regex>,
 }
 
-/// How a label is compared.
+/// Comparison operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     /// `=`
@@ -44,13 +44,13 @@ pub enum Op {
     MatchesNot,
 }
 
-/// Why a text is not a selector.
+/// A syntax error in a selector, or an exceeded bound.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("invalid selector at byte {offset}: {reason}")]
 pub struct SelectorError {
-    /// Where, in bytes.
+    /// Position of the error, in bytes.
     pub offset: usize,
-    /// Why.
+    /// Description of the error.
     pub reason: String,
 }
 
@@ -59,7 +59,7 @@ impl Matchers {
     ///
     /// # Errors
     ///
-    /// Fails when it is none, or exceeds a bound.
+    /// Fails when the text is not a selector, or exceeds a bound.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         let mut parser = Parser { text, pos: 0 };
         if text.len() > MAX_LEN {
@@ -68,7 +68,7 @@ impl Matchers {
         parser.selector()
     }
 
-    /// Whether a series is selected.
+    /// Whether the selector matches a series.
     #[inline]
     pub fn matches(&self, series: SeriesRef<'_>) -> bool {
         self.list.iter().all(|matcher| {
@@ -77,29 +77,29 @@ impl Matchers {
         })
     }
 
-    /// The matchers, in their order.
+    /// Matchers, in the order in which they were written.
     pub fn iter(&self) -> impl Iterator<Item = &Matcher> {
         self.list.iter()
     }
 }
 
 impl Matcher {
-    /// The label.
+    /// Name of the label.
     pub fn name(&self) -> &str {
         self.name.as_str()
     }
 
-    /// How it is compared.
+    /// Comparison operator.
     pub fn op(&self) -> Op {
         self.op
     }
 
-    /// With what it is compared.
+    /// The value or pattern to compare with.
     pub fn value(&self) -> &str {
         &self.value
     }
 
-    /// Whether a value is selected.
+    /// Whether the matcher accepts a value.
     #[inline]
     pub fn matches(&self, value: &[u8]) -> bool {
         let regex = || {
@@ -254,7 +254,7 @@ impl<'a> Parser<'a> {
             .find_map(|(text, op)| self.eat(text).then_some(op))
     }
 
-    /// Reads a bare name; only those of metrics hold colons.
+    /// Reads an unquoted name; only names of metrics may contain colons.
     fn identifier(&mut self, metric: bool) -> Option<&'a str> {
         let rest = self.rest();
         let first = |c: char| c == '_' || c.is_ascii_alphabetic() || metric && c == ':';
@@ -267,7 +267,7 @@ impl<'a> Parser<'a> {
         Some(name)
     }
 
-    /// Reads a text in quotes of any kind, if one stands here.
+    /// Reads a string in quotes of any kind; None if the next character is not a quote.
     fn quoted(&mut self) -> Result<Option<String>, SelectorError> {
         let Some(quote @ ('"' | '\'' | '`')) = self.rest().chars().next() else {
             return Ok(None);
@@ -306,7 +306,7 @@ impl<'a> Parser<'a> {
         Ok(Some(text))
     }
 
-    /// Reads an escape as Go has them in string literals.
+    /// Reads an escape sequence of a Go string literal.
     fn escape(&mut self, quote: char, bytes: &mut Vec<u8>) -> Result<(), SelectorError> {
         let rest = &self.rest()[1..];
         let unknown = || self.error("unknown escape: write \\\\ for a backslash");

@@ -1,14 +1,15 @@
-//! Regular expressions that mean what they mean to Prometheus.
+//! Regular expressions with the meaning that Prometheus gives them.
 //!
 //! A pattern is in Go's syntax, the dot matches everything, and the whole text has to match:
 //! `^(?s:PATTERN)$`. Patterns are translated for the `regex` crate; those that need no automaton
 //! (a name, a list of names, a prefix …) are recognised and matched without one.
 //!
-//! Two things differ from Prometheus, both on purpose: a pattern whose parentheses are balanced
-//! only together with the anchors, such as `a)|(b`, is refused rather than left unanchored, and
+//! Two deliberate differences from Prometheus: a pattern whose parentheses are balanced only
+//! together with the anchors, such as `a)|(b`, is refused instead of being left unanchored, and
 //! patterns are bounded in length, nesting and compiled size.
 
 mod matcher;
+mod plain;
 mod translate;
 mod unicode;
 
@@ -19,22 +20,22 @@ use thiserror::Error;
 
 pub use matcher::Matcher;
 
-/// The longest pattern, in bytes.
+/// Longest pattern, in bytes.
 pub const MAX_LEN: usize = 64 << 10;
-/// The deepest nesting of groups.
+/// Deepest nesting of groups.
 pub const MAX_DEPTH: usize = 100;
-/// The largest compiled automaton, in bytes.
+/// Largest compiled automaton, in bytes.
 const MAX_COMPILED: usize = 16 << 20;
-/// The memory that one search may use for states that it works out as it goes, in bytes.
+/// Memory for the states that one search computes lazily, in bytes.
 const MAX_CACHE: usize = 2 << 20;
 
-/// Why a pattern is refused.
+/// A syntax error in a pattern, or an exceeded bound.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("invalid regular expression at byte {offset}: {reason}")]
 pub struct RegexError {
-    /// Where in the pattern, in bytes.
+    /// Position in the pattern, in bytes.
     pub offset: usize,
-    /// Why.
+    /// Description of the error.
     pub reason: String,
 }
 
@@ -47,18 +48,18 @@ impl RegexError {
     }
 }
 
-/// Where the groups of a match lie; made by [`Regex::locations`].
+/// Positions of the groups of a match; created by [`Regex::locations`].
 pub type Locations = regex::bytes::CaptureLocations;
 
-/// A compiled pattern. Texts are bytes that are known to be UTF-8.
+/// A compiled pattern. It matches bytes that are known to be UTF-8.
 #[derive(Clone, Debug)]
 pub struct Regex {
     text: Box<str>,
     names: Box<[Option<Box<str>>]>,
     matcher: Matcher,
-    /// Always there: groups are read from it even where the matcher needs no automaton.
+    /// Always compiled: groups are read from it even where the matcher needs no automaton.
     automaton: regex::bytes::Regex,
-    /// Whether group 1 is the whole text whenever the pattern matches.
+    /// Whether group 1 always matches the whole text.
     whole_group: bool,
 }
 
@@ -71,7 +72,7 @@ impl Regex {
     pub fn new(pattern: &str) -> Result<Self, RegexError> {
         let translated = translate::translate(pattern)?;
         let anchored = format!(r"\A(?:{})\z", translated.pattern);
-        // Every group of the pattern is at most a handful deep once translated.
+        // Translation nests each group of the pattern a few levels deeper.
         let nesting = 8 * MAX_DEPTH as u32;
         let automaton = regex::bytes::RegexBuilder::new(&anchored)
             .size_limit(MAX_COMPILED)
@@ -92,7 +93,7 @@ impl Regex {
             .parse(&translated.pattern)
         {
             Ok(hir) => (Matcher::analyse(&hir), matcher::is_whole_group(&hir)),
-            Err(_) => (None, false), // the automaton serves
+            Err(_) => (None, false), // the automaton is used
         };
         Ok(Self {
             text: pattern.into(),
@@ -103,12 +104,24 @@ impl Regex {
         })
     }
 
-    /// The pattern as it was given.
+    /// Whether [`Self::new`] accepts a pattern, for callers that do not match with it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::new`].
+    pub fn validate(pattern: &str) -> Result<(), RegexError> {
+        match plain::is_valid(pattern) {
+            true => Ok(()),
+            false => Self::new(pattern).map(drop),
+        }
+    }
+
+    /// The pattern as written.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// How texts are matched.
+    /// The matcher chosen for the pattern.
     pub fn matcher(&self) -> &Matcher {
         &self.matcher
     }
@@ -119,27 +132,27 @@ impl Regex {
         self.matcher.is_match(text)
     }
 
-    /// Whether group 1 is the whole text whenever the pattern matches, as in `(.*)`.
+    /// Whether group 1 always matches the whole text, as in `(.*)`.
     pub fn whole_group(&self) -> bool {
         self.whole_group
     }
 
-    /// Room for [`captures`](Self::captures).
+    /// Allocates the positions that [`captures`](Self::captures) fills.
     pub fn locations(&self) -> Locations {
         self.automaton.capture_locations()
     }
 
-    /// Finds the groups; returns whether the whole text matches.
+    /// Finds the positions of the groups; returns whether the whole text matches.
     pub fn captures(&self, text: &[u8], into: &mut Locations) -> bool {
         self.automaton.captures_read(into, text).is_some()
     }
 
-    /// How many groups there are, that of the whole match included.
+    /// Number of groups, including group 0, the whole match.
     pub fn groups(&self) -> usize {
         self.names.len()
     }
 
-    /// The numbers of the groups with this name; Go lets several share one.
+    /// Numbers of the groups with this name; in Go, several groups can share one.
     pub fn group(&self, name: &str) -> impl Iterator<Item = usize> {
         let names = self.names.iter().enumerate();
         names

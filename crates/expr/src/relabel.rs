@@ -1,7 +1,7 @@
 //! Relabelling as Prometheus does it: rules that keep, drop, rename and rewrite, on raw bytes.
 //!
-//! [`RuleConfig`] is what users write, [`Program`] is what runs. Both follow Prometheus 3; what
-//! differs is named at [`regex`] and in the reference page of the `relabel` transform.
+//! [`RuleConfig`] is a rule as configured, [`Program`] the compiled rules. Both follow Prometheus
+//! 3; differences are listed at [`regex`] and on the reference page of the `relabel` transform.
 
 pub mod file;
 pub mod template;

@@ -1,7 +1,7 @@
-//! Files by name and pattern: which there are, what they hold, when that changes, and how one is
-//! replaced whole. Knows nothing of what they are for.
+//! Finds files by pattern, detects changes of their content, and replaces files atomically. Knows
+//! nothing of their purpose.
 #![warn(unreachable_pub)]
-// Tests may do all of this.
+// Tests may use all of these.
 #![cfg_attr(
     not(test),
     warn(
@@ -20,8 +20,9 @@ mod paths;
 mod replace;
 mod watch;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
 
 pub use fingerprint::Fingerprint;
 pub use look::Look;
@@ -29,5 +30,5 @@ pub use paths::{PathError, folder_of, paths};
 pub use replace::{replace, replace_private};
 pub use watch::Watch;
 
-/// Files, each with the state in which it was found.
-pub type NamedFiles = BTreeMap<PathBuf, Fingerprint>;
+/// Paths of files with the fingerprints that were taken.
+pub type NamedFiles = HashMap<Arc<Path>, Fingerprint>;

@@ -1,16 +1,25 @@
-//! Files that something depends on: what they hold, and where to watch for changes.
+//! Snapshots of the files that a configuration depends on, and the folders to watch for changes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf, absolute};
+use std::sync::Arc;
+use std::thread;
 
 use super::paths::paths;
 use super::{Fingerprint, NamedFiles};
 
-/// The most links that are followed on the way to a file, as the kernel does.
+/// Most symbolic links followed on the way to a file, as in the kernel.
 const MAX_LINKS: usize = 40;
 
-/// What the files held at some time.
+/// The most threads that look at files at the same time.
+const MOST_THREADS: usize = 4;
+
+/// Number of files from which a further thread is started.
+const MANY: usize = 1000;
+
+/// A snapshot of files: their fingerprints at one time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
     patterns: Vec<String>,
@@ -19,8 +28,8 @@ pub struct Look {
 }
 
 impl Look {
-    /// Looks at the files that patterns name: of a configuration, it is not known yet what it names
-    /// in turn.
+    /// Takes a snapshot of the files that `patterns` match. The files that a configuration names in
+    /// turn are not known yet.
     pub fn first(patterns: &[String]) -> Self {
         Self {
             patterns: patterns.to_vec(),
@@ -29,42 +38,48 @@ impl Look {
         }
     }
 
-    /// The same with further files, such as those that components of a configuration name.
+    /// Adds further files, such as those that a configuration names.
     pub fn with(self, named: NamedFiles) -> Self {
         Self { named, ..self }
     }
 
-    /// What names the files of the first look.
+    /// Patterns of the first snapshot.
     pub fn patterns(&self) -> &[String] {
         &self.patterns
     }
 
-    /// Looks at the same files again.
+    /// Takes a new snapshot of the same files.
     pub fn again(&self) -> Self {
-        Self::first(&self.patterns).with(fingerprints(self.named.keys().cloned()))
+        Self::first(&self.patterns).with(again(&self.named))
     }
 
-    /// The folders in which something happens when a file is changed or replaced, comes or goes.
-    /// Watching the file itself would miss what takes its place.
+    /// States of the further files.
+    pub fn named(&self) -> &NamedFiles {
+        &self.named
+    }
+
+    /// Folders in which the kernel reports an event when a file is changed, replaced, created or
+    /// removed. A watch on the file itself would miss a file that replaces it.
     pub(super) fn folders(&self) -> BTreeSet<PathBuf> {
-        let mut folders = BTreeSet::new();
+        let mut folders = Folders::default();
         for pattern in &self.patterns {
             let path = Path::new(pattern);
             if path.is_dir() {
-                // Only the folder that stands before it matters to what is added here.
-                way(&path.join("any"), &mut folders);
+                // Only the folder of this made-up file matters.
+                folders.add(&path.join("any"));
             } else {
                 let fixed = path.iter().take_while(|part| !is_glob(part));
                 let fixed: PathBuf = fixed.collect();
                 let is_whole = fixed.iter().count() == path.iter().count();
                 let file = if is_whole { fixed } else { fixed.join("any") };
-                way(&file, &mut folders);
+                folders.add(&file);
             }
         }
         for file in self.matched.keys().chain(self.named.keys()) {
-            way(file, &mut folders);
+            folders.add(file);
         }
         folders
+            .found
             .into_iter()
             .filter_map(|folder| existing(&folder))
             .collect()
@@ -72,8 +87,38 @@ impl Look {
 }
 
 fn fingerprints(files: impl IntoIterator<Item = PathBuf>) -> NamedFiles {
-    let state = |file: PathBuf| (file.clone(), Fingerprint::of_file(&file));
+    let state = |file: PathBuf| {
+        let state = Fingerprint::of_file(&file);
+        (file.into(), state)
+    };
     files.into_iter().map(state).collect()
+}
+
+/// New states of the same files. Very many files are looked at by several threads, since each waits for
+/// the kernel.
+fn again(files: &NamedFiles) -> NamedFiles {
+    let files: Vec<(&Arc<Path>, &Fingerprint)> = files.iter().collect();
+    let part = files.len().div_ceil(MOST_THREADS).max(MANY);
+    let look = |files: &[(&Arc<Path>, &Fingerprint)]| -> Vec<(Arc<Path>, Fingerprint)> {
+        let files = files.iter();
+        files
+            .map(|(file, state)| (Arc::clone(file), state.again(file)))
+            .collect()
+    };
+    let (first, others) = files.split_at(files.len().min(part));
+    thread::scope(|scope| {
+        let others = others.chunks(part);
+        let others: Vec<_> = others.map(|files| scope.spawn(|| look(files))).collect();
+        let mut all: NamedFiles = HashMap::with_capacity(files.len());
+        all.extend(look(first));
+        for other in others {
+            match other.join() {
+                Ok(states) => all.extend(states),
+                Err(panic) => resume_unwind(panic),
+            }
+        }
+        all
+    })
 }
 
 fn is_glob(part: &std::ffi::OsStr) -> bool {
@@ -82,28 +127,48 @@ fn is_glob(part: &std::ffi::OsStr) -> bool {
         .any(|byte| b"*?[".contains(byte))
 }
 
-/// Adds the folder of a file, and those of all links on the way to it.
-fn way(file: &Path, folders: &mut BTreeSet<PathBuf>) {
-    let mut links = 0;
-    let mut todo: Vec<PathBuf> = absolute(file).into_iter().collect();
-    while let Some(path) = todo.pop() {
-        folders.extend(path.parent().map(Path::to_owned));
-        for part in path.ancestors() {
-            let (Ok(target), Some(folder)) = (fs::read_link(part), part.parent()) else {
-                continue;
-            };
-            links += 1;
-            if links > MAX_LINKS {
-                return;
+/// The folders on the way to files.
+#[derive(Default)]
+struct Folders {
+    found: BTreeSet<PathBuf>,
+    /// Folders of files that were added: the links on the way to them are followed once, however many
+    /// files they hold.
+    followed: HashSet<PathBuf>,
+}
+
+impl Folders {
+    /// Adds the folder of a file, and the folders of all links on the way to it.
+    fn add(&mut self, file: &Path) {
+        let mut links = 0;
+        let mut todo: Vec<PathBuf> = absolute(file).into_iter().collect();
+        while let Some(path) = todo.pop() {
+            let mut parts = usize::MAX;
+            if let Some(folder) = path.parent() {
+                if self.followed.contains(folder) {
+                    // Only the file itself can be a link that was not followed.
+                    parts = 1;
+                } else {
+                    self.found.insert(folder.to_owned());
+                    self.followed.insert(folder.to_owned());
+                }
             }
-            folders.insert(folder.to_owned());
-            let behind = path.strip_prefix(part).into_iter().flat_map(Path::iter);
-            todo.push(folder.join(target).iter().chain(behind).collect());
+            for part in path.ancestors().take(parts) {
+                let (Ok(target), Some(folder)) = (fs::read_link(part), part.parent()) else {
+                    continue;
+                };
+                links += 1;
+                if links > MAX_LINKS {
+                    return;
+                }
+                self.found.insert(folder.to_owned());
+                let behind = path.strip_prefix(part).into_iter().flat_map(Path::iter);
+                todo.push(folder.join(target).iter().chain(behind).collect());
+            }
         }
     }
 }
 
-/// The folder without links, or the nearest one above it that is there.
+/// The folder with links resolved, or its nearest ancestor that exists.
 fn existing(folder: &Path) -> Option<PathBuf> {
     let mut above = folder.ancestors();
     above.find_map(|folder| {
@@ -133,7 +198,7 @@ mod tests {
         let root = folder.path();
         let (config, named) = (root.join("conf.d"), root.join("ca.crt"));
         fs::create_dir(&config).unwrap();
-        let state = (named.clone(), Fingerprint::of_file(&named));
+        let state = (named.as_path().into(), Fingerprint::of_file(&named));
         let mut last = look(&[&config]).with([state].into());
         assert_eq!(last.again(), last);
         let steps: [&dyn Fn() -> std::io::Result<()>; 5] = [
@@ -155,22 +220,39 @@ mod tests {
     }
 
     #[test]
+    fn of_very_many_files_each_is_looked_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let count = 3 * MANY + 7;
+        let file = |number: usize| -> Arc<Path> { folder.path().join(number.to_string()).into() };
+        let before: NamedFiles = fingerprints((0..count).map(|number| file(number).to_path_buf()));
+        let appeared = [0, MANY, 2 * MANY + 1, count - 1];
+        for number in appeared {
+            fs::write(file(number), "x").unwrap();
+        }
+        let after = again(&before);
+        assert_eq!(after.len(), count);
+        let differs = |number: &usize| after[&file(*number)] != before[&file(*number)];
+        let different: Vec<usize> = (0..count).filter(differs).collect();
+        assert_eq!(different, appeared);
+    }
+
+    #[test]
     fn every_folder_on_the_way_to_a_file_is_watched() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
-        // As Kubernetes mounts a ConfigMap.
+        // The layout of a ConfigMap that Kubernetes mounts.
         let mounted = root.join("mounted");
         fs::create_dir_all(mounted.join("..1")).unwrap();
         fs::write(mounted.join("..1/a.toml"), "").unwrap();
         symlink("..1", mounted.join("..data")).unwrap();
         symlink("..data/a.toml", mounted.join("a.toml")).unwrap();
-        // And a link to it from elsewhere.
+        // A link to the mounted file from another folder.
         fs::create_dir(root.join("etc")).unwrap();
         symlink("../mounted/a.toml", root.join("etc/a.toml")).unwrap();
         let expected = [root.join("etc"), mounted.clone(), mounted.join("..1")];
         assert_eq!(look(&[&root.join("etc/a.toml")]).folders(), expected.into());
 
-        // A loop ends, and what is not there is awaited above.
+        // A loop of links ends, and a missing folder is awaited in its nearest existing ancestor.
         symlink("loop", root.join("loop")).unwrap();
         assert_eq!(look(&[&root.join("loop")]).folders(), [root.clone()].into());
         let missing = look(&[&root.join("no/such/a.toml")]);

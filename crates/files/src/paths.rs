@@ -1,4 +1,4 @@
-//! The files that patterns name.
+//! Expands patterns to paths of files.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use metrifold_base::FileError;
 
-/// What a pattern is wrong with.
+/// Why a pattern yields no files.
 #[derive(Debug, Error)]
 pub enum PathError {
     /// The file or folder cannot be read.
@@ -19,24 +19,24 @@ pub enum PathError {
         /// Why.
         error: FileError,
     },
-    /// It is no glob pattern.
+    /// Not a valid glob pattern.
     #[error("{pattern:?} is not a glob pattern: {reason}")]
     NotAPattern {
-        /// What was written.
+        /// The pattern.
         pattern: String,
-        /// What is wrong with it.
+        /// The syntax error.
         reason: String,
     },
-    /// There is nothing that it names.
+    /// Nothing matches the pattern.
     #[error("no file matches {0:?}")]
     NoMatch(String),
-    /// A folder has nothing to be read.
+    /// A folder without any `*.toml` file.
     #[error("directory {} holds no *.toml file", .0.display())]
     EmptyFolder(PathBuf),
 }
 
-/// The files that the patterns name, in order and each once: files, the `*.toml` of directories,
-/// and the matches of globs. What a pattern is wrong with is added to `errors`.
+/// Expands patterns to files, sorted and each once: a file itself, the `*.toml` of a directory, the
+/// matches of a glob. Errors are added to `errors`.
 pub fn paths(patterns: &[String], errors: &mut Vec<PathError>) -> Vec<PathBuf> {
     let mut seen = BTreeSet::new();
     let mut paths = Vec::new();
@@ -96,7 +96,7 @@ fn unreadable(path: &Path, error: io::Error) -> PathError {
     PathError::Unreadable { path, error }
 }
 
-/// The folder in which a pattern begins.
+/// The folder in which a pattern's matches lie: the part before its first wildcard.
 pub fn folder_of(pattern: &Path) -> PathBuf {
     let fixed: PathBuf = pattern
         .iter()

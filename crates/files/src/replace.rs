@@ -1,4 +1,4 @@
-//! Replacing a file whole: whoever reads it sees what it held before, or all of what it holds then.
+//! Replaces files atomically: a reader sees the old content or the new content, never a part.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -6,8 +6,8 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Has a file hold what `write` writes: beside it at first, then in its place, and both outlive a
-/// power cut. A reader sees the old content or the new. When anything fails, the old one stays.
+/// Writes a temporary file beside `path`, syncs it and renames it over `path`; syncs the folder as
+/// well, so that the new content survives a power failure. On an error the old file stays.
 ///
 /// # Errors
 ///
@@ -19,7 +19,7 @@ pub fn replace(
     replace_as(path, 0o666, write)
 }
 
-/// The same for what nobody but the user of the process may read.
+/// As [`replace`], with a file that only the user of the process may read.
 ///
 /// # Errors
 ///
@@ -31,7 +31,7 @@ pub fn replace_private(
     replace_as(path, 0o600, write)
 }
 
-/// Replaces a file by one of this mode, less what the process' mask takes away.
+/// Replaces a file by one with this mode, less the process' umask.
 fn replace_as(
     path: &Path,
     mode: u32,
@@ -42,14 +42,14 @@ fn replace_as(
         _ => Path::new("."),
     };
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    // Hidden, and with an ending that no pattern for such files has. There is one writer for each
-    // path: what another run of it has left is written over.
+    // Hidden, and with an extension that no pattern for configuration files matches. Each path has
+    // one writer, so that a left-over of an earlier process can be overwritten.
     let mut beside = OsString::from(".");
     beside.push(name);
     beside.push(".new");
     let beside = folder.join(beside);
     let written = (|| {
-        // What another run has left may have another mode.
+        // A left-over of an earlier process may have another mode.
         match fs::remove_file(&beside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -63,7 +63,7 @@ fn replace_as(
         fs::rename(&beside, path)
     })();
     if written.is_err() {
-        // What is left of it helps nobody; that it cannot be removed is no further news.
+        // Best effort: the first error is the one to report.
         let _ = fs::remove_file(&beside);
         return written;
     }
@@ -96,7 +96,8 @@ mod tests {
 
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
-        // A temporary file that a killed run left may be readable by all: it is made anew.
+        // A killed process may have left a temporary file that everybody may read: it must be
+        // created anew.
         fs::write(folder.path().join(".token.new"), "half").unwrap();
         replace_private(&path, |file| file.write_all(b"secret")).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"secret");

@@ -1,5 +1,5 @@
-//! Watching files: what the kernel reports and a slow look besides say that something may have
-//! happened; what the files hold says whether it has.
+//! Watches files. Kernel events and a slow poll trigger a snapshot; only a snapshot that differs
+//! counts as a change.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -14,39 +14,41 @@ use tracing::{debug, warn};
 
 use super::look::Look;
 
-/// The pause between two looks, which have to find the same before it is taken for a change.
+/// Pause between two snapshots, which must be equal before a change is reported.
 const SETTLE: Duration = Duration::from_millis(200);
-/// The most looks at files that do not hold still.
+/// Most snapshots of files that keep changing; then the change is reported all the same.
 const MAX_LOOKS: usize = 25;
 
-/// Watches files.
+/// A watch on a set of files.
 pub struct Watch {
     folders: Arc<Mutex<Folders>>,
-    /// Holds one event at most: the next look sees them all.
+    /// Holds one event at most: one snapshot covers all events before it.
     events: mpsc::Receiver<()>,
     interval: Duration,
-    /// A look is due without an event.
+    /// A snapshot is due without an event.
     due: bool,
-    /// Kept from one call to the next, so that a file system that hangs holds one thread.
+    /// The running snapshot. Kept when a call is cancelled, so that a hanging file system blocks
+    /// one thread only.
     looking: Option<JoinHandle<Look>>,
 }
 
-/// The folders that the kernel reports about.
+/// The folders that the kernel watches.
 struct Folders {
     watcher: Option<RecommendedWatcher>,
     watched: BTreeSet<PathBuf>,
-    /// Those that cannot be watched, which is logged once.
+    /// Folders that cannot be watched; each is logged once.
     failed: BTreeSet<PathBuf>,
 }
 
 impl Watch {
-    /// Watches by events, and looks every `interval` besides: not all file systems have events.
+    /// Watches by kernel events, and polls every `interval`, since not all file systems have
+    /// events.
     pub fn new(interval: Duration) -> Self {
         let (sender, events) = mpsc::channel(1);
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            // Our own looks are accesses. An error may hide any event.
+            // Snapshots cause access events themselves. An error may stand for any event.
             if event.is_err() || event.is_ok_and(|event| !event.kind.is_access()) {
-                // When it is full, a look is due already.
+                // A full channel means that a snapshot is due already.
                 let _ = sender.try_send(());
             }
         });
@@ -68,12 +70,12 @@ impl Watch {
         }
     }
 
-    /// Waits until the files hold something else than at `seen`, and hold still. Can be cancelled.
+    /// Waits until the files differ from `seen` and have settled. Cancel safe.
     pub async fn changed(&mut self, seen: &Look) {
         loop {
             if !self.due {
                 tokio::select! {
-                    // Nothing comes without a watcher.
+                    // Without a watcher the channel stays silent.
                     Some(()) = self.events.recv() => {}
                     () = sleep(self.interval) => {}
                 }
@@ -81,7 +83,7 @@ impl Watch {
             self.due = true;
             let mut settling = Settling::new(seen);
             let changed = loop {
-                // An editor's burst of events needs one look.
+                // An editor's burst of events needs one snapshot.
                 sleep(SETTLE).await;
                 if let Some(changed) = settling.found(self.look(seen).await) {
                     break changed;
@@ -97,12 +99,12 @@ impl Watch {
 
     async fn look(&mut self, seen: &Look) -> Look {
         let looking = self.looking.get_or_insert_with(|| {
-            // A look that begins now sees whatever has been reported so far.
+            // A snapshot that starts now covers all events so far.
             let _ = self.events.try_recv();
             let (folders, seen) = (self.folders.clone(), seen.clone());
             tokio::task::spawn_blocking(move || {
                 let wanted = seen.folders();
-                // Before the look, so that nothing falls between.
+                // Watches are set before the snapshot, so that no change in between is lost.
                 let mut folders = folders.lock().unwrap_or_else(PoisonError::into_inner);
                 folders.watch(wanted);
                 seen.again()
@@ -110,20 +112,20 @@ impl Watch {
         });
         let look = looking.await;
         self.looking = None;
-        // It fails when the runtime ends.
+        // Fails only when the runtime shuts down.
         look.unwrap_or_else(|_| seen.clone())
     }
 }
 
 impl Folders {
-    /// Watches these folders. All of them anew: one that was removed and made again has the same
-    /// name, but its watch is gone.
+    /// Watches these folders. All watches are renewed: a folder that was removed and created again
+    /// has the same name but no watch.
     fn watch(&mut self, wanted: BTreeSet<PathBuf>) {
         let Some(watcher) = &mut self.watcher else {
             return;
         };
         for folder in &self.watched {
-            // An error says that it is gone already.
+            // An error means that the watch is gone already.
             let _ = watcher.unwatch(folder);
         }
         self.watched.clear();
@@ -145,9 +147,9 @@ impl Folders {
     }
 }
 
-/// Looks with pauses between them, until the same is found twice.
+/// Compares snapshots until two in a row are equal.
 struct Settling<'a, T> {
-    /// What was there before.
+    /// The snapshot that changes are relative to.
     seen: &'a T,
     last: Option<T>,
     looks: usize,
@@ -162,13 +164,13 @@ impl<'a, T: PartialEq> Settling<'a, T> {
         }
     }
 
-    /// Takes what a look has found; says whether that is something new, once it is known.
+    /// Adds a snapshot; returns whether it is a change, or `None` if another snapshot is needed.
     fn found(&mut self, now: T) -> Option<bool> {
         self.looks += 1;
         if self.last.as_ref() == Some(&now) && now != *self.seen {
             return Some(true);
         }
-        // What never holds still must not keep its changes from being seen.
+        // Files that never settle must not hide their changes.
         if now == *self.seen || self.looks > MAX_LOOKS {
             return Some(now != *self.seen);
         }
@@ -181,8 +183,7 @@ impl<'a, T: PartialEq> Settling<'a, T> {
 mod tests {
     use super::*;
 
-    /// What is found by looks one after the other, the last of them from then on; returns the
-    /// result and the number of looks.
+    /// Feeds these snapshots, and repeats the last; returns the result and the number of snapshots.
     fn settle(found: &[u32]) -> (bool, usize) {
         let mut settling = Settling::new(&0);
         for look in 0.. {
@@ -197,7 +198,7 @@ mod tests {
     fn a_change_counts_once_it_holds_still() {
         assert_eq!(settle(&[0]), (false, 1));
         assert_eq!(settle(&[1]), (true, 2));
-        // Truncated, then written.
+        // A file that was truncated, then written.
         assert_eq!(settle(&[1, 2, 2]), (true, 3));
         assert_eq!(settle(&[1, 0]), (false, 2));
     }
@@ -222,7 +223,7 @@ mod tests {
             let seen = Look::first(&patterns);
             for text in ["b", "c"] {
                 let seen = seen.again();
-                // The folder is watched once the first look is over.
+                // The folder is watched after the first snapshot.
                 let early = tokio::time::timeout(2 * SETTLE, watch.changed(&seen)).await;
                 assert!(early.is_err(), "{text}");
                 let replaced = folder.path().join("new");

@@ -1,4 +1,5 @@
-//! Small answers in plain text, as listeners and sources give them, and answers that go on.
+//! Answers of listeners and sources: short ones in plain text, errors of the API, and event
+//! streams.
 
 use std::sync::Arc;
 
@@ -10,11 +11,11 @@ use tokio::sync::mpsc;
 use super::events::{Event, Events};
 use super::{Body, Response};
 
-/// Says why an answer refuses a request. It travels beside the answer, and not on the wire.
+/// Reason why an answer refuses a request. It is an extension of the answer, and not sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Reason(pub(crate) Arc<str>);
 
-/// An answer in plain text. The text ends with a newline, so that it reads well in a terminal.
+/// An answer in plain text. A newline is added, for terminals.
 pub fn text(status: StatusCode, text: &str) -> Response {
     let mut response = Response::new(Body::from(format!("{text}\n")));
     *response.status_mut() = status;
@@ -28,7 +29,7 @@ pub fn text(status: StatusCode, text: &str) -> Response {
     response
 }
 
-/// An error in the form of Prometheus' API.
+/// An error in the format of Prometheus' API.
 pub fn json_error(status: StatusCode, error_type: &str, error: &str) -> Response {
     let text = json!({ "status": "error", "errorType": error_type, "error": error }).to_string();
     let mut response = self::text(status, error);
@@ -38,7 +39,7 @@ pub fn json_error(status: StatusCode, error_type: &str, error: &str) -> Response
     response
 }
 
-/// An answer in plain text that says when to come again.
+/// An answer in plain text with `Retry-After`.
 pub fn retry_after(status: StatusCode, secs: u64, message: &str) -> Response {
     let mut response = text(status, message);
     response
@@ -54,9 +55,9 @@ pub fn empty(status: StatusCode) -> Response {
     response
 }
 
-/// An answer that sends events as they come, until the channel ends, the caller goes away or the
-/// listener closes. Whoever feeds the channel must not wait for it: a caller that is slow is cut
-/// off by dropping its sender.
+/// An answer that streams events until the channel ends, the caller disconnects or the listener
+/// closes. The producer must not block on the channel: it drops the sender of a caller that reads
+/// too slowly.
 pub fn events(events: mpsc::Receiver<Event>) -> Response {
     let mut response = Response::new(Body::stream(Events::new(events)));
     let headers = response.headers_mut();
@@ -66,7 +67,7 @@ pub fn events(events: mpsc::Receiver<Event>) -> Response {
     response
 }
 
-/// Marks an answer that has no end of its own, and must not keep a listener from closing.
+/// Marks an answer without an end, which a closing listener does not wait for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Endless;
 

@@ -1,8 +1,7 @@
-//! Who calls, and who we are: the keys under `basic_auth`, `authorization` and `oauth2`, and what a
-//! proxy is shown.
+//! Authentication of callers and at endpoints: the keys under `basic_auth`, `authorization` and
+//! `oauth2`, and the credentials for a proxy.
 //!
-//! [`Callers`] holds them against requests that come in, [`Credentials`] adds them to requests
-//! that go out.
+//! [`Callers`] checks incoming requests, [`Credentials`] adds headers to outgoing ones.
 
 pub(crate) mod callers;
 pub(crate) mod credentials;
@@ -21,10 +20,10 @@ use metrifold_base::{Endpoint, FileError, Problems, Secret, keys, read_text};
 
 use super::tls::ClientTls;
 
-/// The largest file that is taken for a secret.
+/// Largest file that is read as a secret.
 const MAX_SECRET: u64 = 64 << 10;
 
-/// What a token request is made of, and `endpoint_params` may therefore not set.
+/// Parameters of a token request that `endpoint_params` must not override.
 const RESERVED: [&str; 5] = [
     "grant_type",
     "client_id",
@@ -37,11 +36,11 @@ keys! {
     /// A user and a password: the keys under `basic_auth`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct BasicAuth {
-        /// User name. It holds no colon.
+        /// User name. It must not contain a colon.
         pub username: String = required("prometheus"),
         /// Password. Either this or `password_file` must be set.
         pub password: Option<Secret> = unset("${PASSWORD}"),
-        /// File with the password, instead of `password`; white space at its end is ignored.
+        /// File with the password, instead of `password`. Trailing white space is ignored.
         pub password_file: Option<PathBuf> = unset("/etc/metrifold/password"),
     }
 }
@@ -50,23 +49,23 @@ keys! {
     /// An `Authorization` header: the keys under `authorization`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Authorization {
-        /// Scheme in front of the credentials. `Basic` belongs under `basic_auth`.
+        /// Authentication scheme in front of the credentials. For `Basic`, use `basic_auth`.
         #[name = "type"]
         pub scheme: String = default("Bearer"),
         /// Credentials. Either this or `credentials_file` must be set.
         pub credentials: Option<Secret> = unset("${TOKEN}"),
-        /// File with the credentials, instead of `credentials`; white space at its end is ignored.
+        /// File with the credentials, instead of `credentials`. Trailing white space is ignored.
         pub credentials_file: Option<PathBuf> = unset("/etc/metrifold/token"),
     }
 }
 
 keys! {
-    /// What is configured of a proxy on the way to a server.
+    /// An HTTP proxy for requests to a server.
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
     pub struct ProxyKeys {
-        /// Proxy through which everything goes. The environment's proxy variables are not read.
+        /// URL of a proxy for all requests. The environment's proxy variables are ignored.
         pub proxy_url: Option<Endpoint> = unset("http://proxy.example:3128"),
-        /// User and password for the proxy.
+        /// User name and password for the proxy.
         pub proxy_basic_auth: Option<BasicAuth> = optional,
     }
 }
@@ -75,32 +74,32 @@ keys! {
     /// OAuth 2.0 with client credentials: the keys under `oauth2`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct OAuth2 {
-        /// Client to get tokens for.
+        /// ID of the OAuth 2.0 client.
         pub client_id: String = required("metrifold"),
-        /// The client's secret. Either this or `client_secret_file` must be set, unless the client shows a certificate (`tls.cert_file`).
+        /// Secret of the client. Either this or `client_secret_file` must be set, unless the client authenticates with a certificate (`tls.cert_file`).
         pub client_secret: Option<Secret> = unset("${CLIENT_SECRET}"),
-        /// File with the client's secret, instead of `client_secret`; white space at its end is ignored.
+        /// File with the client's secret, instead of `client_secret`. Trailing white space is ignored.
         pub client_secret_file: Option<PathBuf> = unset("/etc/metrifold/client-secret"),
-        /// URL to get tokens from.
+        /// URL to request tokens from.
         pub token_url: Endpoint = required("https://login.example/oauth/token"),
-        /// Scopes to ask for.
+        /// Scopes of the token request.
         pub scopes: Vec<String> = unset(["metrics.write"]),
-        /// Audience to ask for.
+        /// Audience of the token request.
         pub audience: Option<String> = unset("receive"),
-        /// Further parameters of the token request. They are shown nowhere.
+        /// Additional parameters of the token request. Their values are secrets, and never shown.
         pub endpoint_params: BTreeMap<String, Secret> = unset({ resource = "x" }),
         proxy: ProxyKeys = include,
-        /// TLS towards the token URL.
+        /// TLS settings for the connection to the token URL.
         pub tls: ClientTls = table,
     }
 }
 
 impl BasicAuth {
-    /// Reports what is wrong, at keys below `prefix`, usually `basic_auth`.
+    /// Reports problems at keys below `prefix`, usually `basic_auth`.
     pub fn validate(&self, prefix: &str, problems: &mut Problems) {
         if self.username.contains(':') {
             let at = format!("{prefix}.username");
-            problems.at(at, "a user name cannot hold a colon");
+            problems.at(at, "a user name cannot contain a colon");
         }
         let keys = ["password", "password_file"];
         self.secret().validate(prefix, keys, problems);
@@ -110,14 +109,14 @@ impl BasicAuth {
         SecretFrom(self.password.as_ref(), self.password_file.as_deref())
     }
 
-    /// What is encoded in the header.
+    /// User and password, as they are encoded in the header.
     pub(super) fn pair(&self, password: &str) -> String {
         format!("{}:{password}", self.username)
     }
 }
 
 impl Authorization {
-    /// Reports what is wrong, at keys below `prefix`, usually `authorization`.
+    /// Reports problems at keys below `prefix`, usually `authorization`.
     pub fn validate(&self, prefix: &str, problems: &mut Problems) {
         let at = format!("{prefix}.type");
         let is_token =
@@ -144,7 +143,7 @@ impl Authorization {
 }
 
 impl OAuth2 {
-    /// Reports what is wrong, at keys below `prefix`, usually `oauth2`.
+    /// Reports problems at keys below `prefix`, usually `oauth2`.
     pub fn validate(&self, prefix: &str, problems: &mut Problems) {
         if self.client_id.is_empty() {
             problems.at(format!("{prefix}.client_id"), "must not be empty");
@@ -166,7 +165,7 @@ impl OAuth2 {
         self.proxy.validate(&format!("{prefix}."), problems);
     }
 
-    /// Whether the client has a secret. One that shows a certificate needs none (RFC 8705).
+    /// Whether the client has a secret. A client with a certificate needs none (RFC 8705).
     pub(super) fn has_secret(&self) -> bool {
         self.client_secret.is_some() || self.client_secret_file.is_some()
     }
@@ -184,27 +183,27 @@ impl OAuth2 {
 }
 
 impl ProxyKeys {
-    /// The file that they name.
+    /// Files that the keys name.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let secret = self.proxy_basic_auth.as_ref().map(BasicAuth::secret);
         secret.and_then(SecretFrom::file).into_iter()
     }
 
-    /// Reports what is wrong with them, at keys below `prefix`, which is empty or ends with a dot.
+    /// Reports problems at keys below `prefix`, which is empty or ends with a dot.
     pub fn validate(&self, prefix: &str, problems: &mut Problems) {
         let Some(basic_auth) = &self.proxy_basic_auth else {
             return;
         };
         let at = format!("{prefix}proxy_basic_auth");
         if self.proxy_url.is_none() {
-            let problem = problems.at(&at, "is for a proxy, and there is none");
+            let problem = problems.at(&at, "has no effect without a proxy");
             problem.help(format_args!("set {prefix}proxy_url"));
         }
         basic_auth.validate(&at, problems);
     }
 }
 
-/// The files that the three name.
+/// Files named by any of the three kinds of credentials.
 pub fn files<'a>(
     basic_auth: Option<&'a BasicAuth>,
     authorization: Option<&'a Authorization>,
@@ -220,8 +219,8 @@ pub fn files<'a>(
     secrets.chain(oauth2.into_iter().flat_map(of_oauth2))
 }
 
-/// Reports what is wrong with the three together and each for itself. `prefix` is the table that
-/// holds them: empty, or such as `read`.
+/// Reports problems of each kind of credentials, and of their combination. `prefix` is the table
+/// that holds them: empty, or such as `read`.
 pub fn validate(
     prefix: &str,
     basic_auth: Option<&BasicAuth>,
@@ -251,7 +250,7 @@ pub fn validate(
                 at(last),
                 format!("cannot be set together with {first}{others}"),
             )
-            .help("a request bears one Authorization header: keep one of them");
+            .help("a request has only one Authorization header: keep one of them");
     }
     if let Some(basic_auth) = basic_auth {
         basic_auth.validate(&at("basic_auth"), problems);
@@ -264,18 +263,18 @@ pub fn validate(
     }
 }
 
-/// A secret that is written in the configuration or stands in a file.
+/// A secret from the configuration or from a file.
 #[derive(Clone, Copy)]
 pub struct SecretFrom<'a>(Option<&'a Secret>, Option<&'a Path>);
 
 impl<'a> SecretFrom<'a> {
-    /// What is written, or the file.
+    /// A secret that is `inline` or in `file`.
     pub fn new(inline: Option<&'a Secret>, file: Option<&'a Path>) -> Self {
         Self(inline, file)
     }
 
-    /// Reports what is wrong, at the keys of this table that hold it: the secret itself, and the
-    /// file. One of them must be given.
+    /// Reports problems at the keys of table `prefix` for the secret itself and for its file,
+    /// exactly one of which must be given.
     pub fn validate(self, prefix: &str, [inline, file]: [&str; 2], problems: &mut Problems) {
         let at = |key: &str| match prefix {
             "" => key.to_owned(),
@@ -305,27 +304,29 @@ impl<'a> SecretFrom<'a> {
         }
     }
 
-    /// The file, if it is one.
+    /// The file, unless the secret is inline.
     pub fn file(self) -> Option<&'a Path> {
         self.1
     }
 
-    /// Reads the secret. It is not empty and fits into a header.
+    /// Reads the secret, which must not be empty and must fit into a header.
     ///
     /// # Errors
     ///
-    /// Fails when it is neither written nor can be read, is empty, or holds a control character.
+    /// Fails when the secret is missing, unreadable or empty, or holds a control character.
     pub fn read(self) -> Result<Secret, String> {
         let (secret, from) = match self {
             Self(Some(secret), _) => (secret.clone(), "it".to_owned()),
             Self(None, Some(file)) => (from_file(file)?, file.display().to_string()),
-            Self(None, None) => return Err("there is no secret".to_owned()),
+            Self(None, None) => return Err("no secret is configured".to_owned()),
         };
         if secret.expose().is_empty() {
             return Err(format!("{from} is empty"));
         }
         if secret.expose().chars().any(char::is_control) {
-            return Err(format!("{from} holds a line break or a control character"));
+            return Err(format!(
+                "{from} contains a line break or a control character"
+            ));
         }
         Ok(secret)
     }
@@ -339,15 +340,16 @@ fn from_file(file: &Path) -> Result<Secret, String> {
     }
 }
 
-/// The value of an `Authorization` header with a user and a password.
+/// An `Authorization` header for a pair of user and password.
 pub(super) fn basic(pair: &str) -> Result<HeaderValue, String> {
     header("Basic", &STANDARD.encode(pair))
 }
 
-/// The value of an `Authorization` header, which is shown nowhere.
+/// An `Authorization` header, marked as sensitive.
 pub(super) fn header(scheme: &str, credentials: &str) -> Result<HeaderValue, String> {
-    let mut value = HeaderValue::from_str(&format!("{scheme} {credentials}"))
-        .map_err(|_| "credentials hold a character that no header can bear".to_owned())?;
+    let mut value = HeaderValue::from_str(&format!("{scheme} {credentials}")).map_err(|_| {
+        "credentials contain a character that an HTTP header cannot contain".to_owned()
+    })?;
     value.set_sensitive(true);
     Ok(value)
 }

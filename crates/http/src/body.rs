@@ -1,8 +1,7 @@
-//! Bodies, and how one is read whole: bounded in size and in time.
+//! Bodies, and reading one whole with bounds on size and time.
 
 mod boxed;
 
-use std::fmt::Display;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -10,38 +9,43 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use thiserror::Error;
 
+use metrifold_model::Rejection;
+
 pub use boxed::{Body, BoxError};
 
-/// The most that is reserved on the word of a Content-Length header. Beyond it, the buffer grows
-/// with what has arrived, so that headers alone cannot fill the memory.
+/// Most bytes that are allocated because of a Content-Length header. Beyond that, the buffer grows
+/// with the data that arrives, so that headers alone cannot use up the memory.
 const MAX_RESERVED: usize = 1 << 20;
 
 /// Why a body could not be read.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum BodyError {
-    /// It is larger than allowed: status 413.
+    /// Larger than allowed: status 413.
     #[error("body is larger than the limit of {limit} bytes")]
     TooLarge {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// It did not arrive in time: a status that has the sender try again.
+    /// Did not arrive in time: a status that makes the sender retry.
     #[error("body did not arrive in time")]
     Timeout,
-    /// There is no room for it at the moment: status 503.
-    #[error("there is no room for the body")]
+    /// No memory for it at the moment: status 503.
+    #[error("not enough memory for the body at the moment")]
     NoRoom,
-    /// The connection broke, or the body contradicts its headers: status 400, if anybody is left
-    /// to read it.
+    /// Exceeds a limit of its caller while it arrives: the answer to the caller.
+    #[error("{0}")]
+    Refused(Rejection),
+    /// The connection broke, or the body contradicts its headers: status 400, if the caller is
+    /// still connected.
     #[error("body broke off: {0}")]
     Broken(String),
 }
 
 /// Reads a whole body of at most `max` bytes.
 ///
-/// A body that announces more than `max` is refused unread. It is copied out of its frames, which
-/// keep the whole buffer that their connection is read into: in a queue, small bodies would take
-/// many times the memory that they are counted with.
+/// A body that announces more than `max` is refused unread. Data is copied out of its frames, since
+/// these retain the whole read buffer of their connection: queued small bodies would take many
+/// times the memory that they are counted with.
 ///
 /// # Errors
 ///
@@ -54,13 +58,13 @@ pub async fn read<B>(
 ) -> Result<Bytes, BodyError>
 where
     B: http_body::Body<Data = Bytes>,
-    B::Error: Display,
+    B::Error: Into<BoxError>,
 {
     read_within(body, content_length, max, timeout, |_| true).await
 }
 
-/// The same, where `room` is asked for the bytes of each piece that has arrived. What a sender
-/// announces takes none: many that announce much and send nothing would keep others out.
+/// As [`read`], and calls `room` for the bytes of each piece that has arrived. Announced lengths
+/// reserve nothing, so that senders that announce much and send nothing do not lock out others.
 ///
 /// # Errors
 ///
@@ -75,7 +79,7 @@ pub async fn read_within<B>(
 ) -> Result<Bytes, BodyError>
 where
     B: http_body::Body<Data = Bytes>,
-    B::Error: Display,
+    B::Error: Into<BoxError>,
 {
     if content_length.is_some_and(|length| length > max as u64) {
         return Err(BodyError::TooLarge { limit: max });
@@ -94,13 +98,13 @@ async fn collect<B>(
 ) -> Result<Bytes, BodyError>
 where
     B: http_body::Body<Data = Bytes>,
-    B::Error: Display,
+    B::Error: Into<BoxError>,
 {
     let mut body = pin!(body);
     let mut buffer = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| BodyError::Broken(error.to_string()))?;
-        // Trailers say nothing that anybody asks for.
+        let frame = frame.map_err(|error| broken(error.into()))?;
+        // Trailers are ignored.
         let Ok(data) = frame.into_data() else {
             continue;
         };
@@ -122,6 +126,14 @@ where
     Ok(buffer.freeze())
 }
 
+/// Why a body broke off. The listener reports limits as a [`BodyError`] itself.
+fn broken(error: BoxError) -> BodyError {
+    match error.downcast() {
+        Ok(known) => *known,
+        Err(other) => BodyError::Broken(other.to_string()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
@@ -135,7 +147,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
-    /// Gives these frames, and then ends, or hangs.
+    /// Yields these frames, then ends or hangs.
     struct Frames {
         frames: VecDeque<io::Result<Bytes>>,
         hangs: bool,
@@ -208,5 +220,12 @@ mod tests {
         body.frames.push_back(Err(io::Error::other("gone")));
         let broken = read(body, None, 5, LONG).await;
         assert_eq!(broken, Err(BodyError::Broken("gone".to_owned())));
+        let limit = BodyError::Refused(Rejection::unavailable("too many bytes"));
+        let refused = Frames {
+            frames: [Err(io::Error::other(limit.clone()))].into(),
+            hangs: false,
+        };
+        let refused = Body::stream(refused.map_err(|error| error.into_inner().unwrap()));
+        assert_eq!(read(refused, None, 5, LONG).await, Err(limit));
     }
 }

@@ -1,4 +1,4 @@
-//! The client of the data path: posts bodies over pooled connections and reports what came back.
+//! The client of the data path: posts bodies over pooled connections and reports the outcome.
 
 pub(crate) mod connector;
 
@@ -25,50 +25,48 @@ use super::tls::{ClientTls, Pem};
 use crate::client::connector::{Born, Connector, tls_error};
 use crate::describe::{chain, place};
 
-/// The most that is looked at of an answer's body, for messages: secrets in it are found as far as
-/// this goes.
+/// Bytes of an answer's body that are kept for messages; secrets are searched for within these.
 const EXCERPT: usize = 4 << 10;
 
-/// The most characters that are shown of it.
+/// Most characters of the excerpt.
 const SHOWN: usize = 300;
 
-/// The most that is read of an answer's body, so that its connection can be used again. A longer
-/// one costs its connection.
+/// Most bytes of an answer's body that are read so that its connection can be reused. A longer body
+/// closes the connection.
 const DRAIN: usize = 64 << 10;
 
-/// The longest that the rest of an answer is waited for. Its head has said all that matters, and
-/// somebody may be waiting to hear it.
+/// Longest time for reading the rest of an answer: its head has decided the outcome, for which a
+/// sender may be waiting.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
-/// The most that is read ahead of a connection, so that an answer whose reader is slow takes little
-/// memory. The head of an answer has to fit in, too.
+/// Read buffer of a connection, which bounds the memory for an answer that is read slowly. The head
+/// of an answer must fit in, too.
 const BUFFER: usize = 32 << 10;
 
-/// How long an idle connection is kept.
+/// Time after which an idle connection is closed.
 const IDLE: Duration = Duration::from_secs(90);
 
-/// How a [`Client`] connects.
+/// Connection settings of a [`Client`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientConfig {
     /// TLS, for `https` endpoints and `https` proxies.
     pub tls: ClientTls,
-    /// The proxy through which everything goes: a tunnel (CONNECT) to an `https` endpoint, the
-    /// absolute form of a request to an `http` endpoint. Unset, connections are direct; the
-    /// environment's `HTTP_PROXY` has no say.
+    /// The proxy for all requests: a tunnel (CONNECT) to an `https` endpoint, the absolute form of
+    /// a request to an `http` endpoint. If unset, connections are direct; the environment's
+    /// `HTTP_PROXY` is ignored.
     pub proxy_url: Option<Endpoint>,
-    /// What the proxy is shown (`Proxy-Authorization`).
+    /// Credentials for the proxy (`Proxy-Authorization`).
     pub proxy_basic_auth: Option<BasicAuth>,
-    /// How many idle connections are kept per endpoint: as many as requests are sent at once.
+    /// Idle connections that are kept per endpoint: as many as there are concurrent requests.
     pub connections: usize,
-    /// The longest that making a connection may take, from the name's look-up to the end of the
-    /// TLS handshake.
+    /// Longest time for making a connection, from the name's look-up to the end of the TLS
+    /// handshake.
     pub connect_timeout: Duration,
-    /// The age from which on a connection is not used for a further request, so that what name
-    /// servers say is followed.
+    /// Age from which a connection is not reused, so that changes in DNS are followed.
     pub max_age: Duration,
 }
 
-/// Sends requests. A clone shares the connections.
+/// Sends requests. Clones share the connections.
 #[derive(Clone)]
 pub struct Client {
     inner: legacy::Client<Connector, Body>,
@@ -76,15 +74,15 @@ pub struct Client {
     max_age: Duration,
 }
 
-/// What an endpoint answered.
+/// An endpoint's answer.
 #[derive(Clone, Debug)]
 pub struct Reply {
-    /// The status. Redirects are not followed: they are answers like any other.
+    /// The status. Redirects are not followed, but returned.
     pub status: StatusCode,
     /// The headers.
     pub headers: HeaderMap,
-    /// The beginning of the body for messages: on one line, at most 300 characters, without any
-    /// secret of ours; whatever is not UTF-8 is replaced.
+    /// The beginning of the body for messages: on one line, at most 300 characters, without known
+    /// secrets, with invalid UTF-8 replaced.
     pub excerpt: String,
 }
 
@@ -92,17 +90,17 @@ pub struct Reply {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{message}")]
 pub struct TransportError {
-    /// What went wrong.
+    /// Kind of the failure.
     pub kind: TransportKind,
-    /// The same in words, with the endpoint, without secrets.
+    /// The failure in words, with the endpoint and without secrets.
     pub message: String,
 }
 
-/// What went wrong between the client and an endpoint. All of it is worth a retry with a body that
-/// can be sent again.
+/// A failure between the client and an endpoint. All kinds are worth a retry if the body can be
+/// sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TransportKind {
-    /// The name did not resolve, or nobody accepted the connection. Nothing was sent.
+    /// The name did not resolve, or the connection was not accepted. Nothing was sent.
     Connect,
     /// The TLS handshake failed. Nothing was sent.
     Tls,
@@ -112,14 +110,14 @@ pub enum TransportKind {
     Reset,
     /// The proxy could not be reached, or would not make the tunnel. Nothing was sent.
     Proxy,
-    /// The body of the request broke off while it was sent: nothing that the endpoint did.
+    /// The body of the request broke off while it was sent, which is not the endpoint's fault.
     Body,
     /// Anything else, such as an answer that is not HTTP.
     Other,
 }
 
 impl TransportKind {
-    /// In metrics and messages.
+    /// Its name in metrics and messages.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Connect => "connect",
@@ -140,7 +138,7 @@ impl TransportError {
 }
 
 impl Client {
-    /// Makes a client; connects nowhere yet.
+    /// Builds a client. No connection is made yet.
     ///
     /// # Errors
     ///
@@ -149,7 +147,7 @@ impl Client {
         Self::with_pem(config, &Pem::default())
     }
 
-    /// The same, where certificates and a key in `pem` take the place of files.
+    /// Builds a client with certificates and key from `pem` in place of files.
     ///
     /// # Errors
     ///
@@ -169,10 +167,10 @@ impl Client {
         })
     }
 
-    /// Posts `body` to `uri`, everything within `timeout`.
+    /// Posts `body` to `uri` and reads the answer within `timeout`.
     ///
-    /// `Host` and `Content-Length` are set here. The request is sent once: the client repeats it
-    /// by itself only when a pooled connection turned out to be closed before anything was sent.
+    /// `Host` and `Content-Length` are set here. The request is sent once: the client only repeats
+    /// it if a pooled connection turned out to be closed before anything was sent.
     ///
     /// # Errors
     ///
@@ -191,7 +189,7 @@ impl Client {
         let (head, body) = answer.into_parts();
         let mut excerpt = Vec::new();
         if !body.is_end_stream() {
-            // The answer stands, whatever becomes of the rest of its body.
+            // The answer counts, whatever happens to the rest of its body.
             let deadline = deadline.min(Instant::now() + DRAIN_TIME);
             let _ = timeout_at(deadline, drain(body, &mut excerpt)).await;
         }
@@ -202,10 +200,10 @@ impl Client {
         })
     }
 
-    /// Sends any request and returns the answer as soon as its head is there, which must be within
-    /// `timeout`. To bound the body in size and in time is the caller's part. The connection is
-    /// used again once the body has been read to its end; it is closed when the body is dropped
-    /// before, or the future that is returned here.
+    /// Sends a request and returns the answer once its head has arrived, which must be within
+    /// `timeout`. The caller bounds the body in size and time. The connection is reused once the
+    /// body has been read to its end; it is closed if the body, or the future returned here, is
+    /// dropped before.
     ///
     /// # Errors
     ///
@@ -218,7 +216,7 @@ impl Client {
         body: impl Into<Body>,
         timeout: Duration,
     ) -> Result<http::Response<Body>, TransportError> {
-        // A proxy that makes no tunnel reads the request itself.
+        // A proxy without a tunnel reads the request itself.
         if uri.scheme() != Some(&Scheme::HTTPS)
             && let Some(shown) = self.connector.proxy_authorization().await?
         {
@@ -254,7 +252,7 @@ impl fmt::Debug for Client {
     }
 }
 
-/// Reads a body as far as it is worth it, and keeps its beginning.
+/// Reads as much of a body as pays off, and keeps its beginning.
 async fn drain(mut body: Body, excerpt: &mut Vec<u8>) {
     let mut read = 0;
     while let Some(Ok(frame)) = body.frame().await {
@@ -270,7 +268,7 @@ async fn drain(mut body: Body, excerpt: &mut Vec<u8>) {
     }
 }
 
-/// Finds out what went wrong.
+/// Determines the kind of a failure.
 fn explain(uri: &Uri, error: &legacy::Error) -> TransportError {
     let mut kind = TransportKind::Other;
     let mut source: Option<&(dyn StdError + 'static)> = Some(error);
@@ -281,7 +279,7 @@ fn explain(uri: &Uri, error: &legacy::Error) -> TransportError {
         if let Some(error) = cause.downcast_ref::<hyper::Error>()
             && error.is_user()
         {
-            // The causes that follow are those of the body's stream.
+            // Further causes come from the body's stream.
             kind = TransportKind::Body;
             break;
         }
@@ -295,7 +293,7 @@ fn explain(uri: &Uri, error: &legacy::Error) -> TransportError {
         }
         if let Some(error) = cause.downcast_ref::<io::Error>() {
             kind = match error.kind() {
-                // After a handshake of TLS 1.3, the server may still refuse the client.
+                // A TLS 1.3 server may refuse the client after the handshake.
                 _ if tls_error(error).is_some() => TransportKind::Tls,
                 io::ErrorKind::ConnectionReset
                 | io::ErrorKind::ConnectionAborted
@@ -314,7 +312,7 @@ fn explain(uri: &Uri, error: &legacy::Error) -> TransportError {
         TransportKind::Body => "body of the request broke off",
         _ => "request failed",
     };
-    // hyper-util's own words ("client error (SendRequest)") say nothing.
+    // hyper-util's own message ("client error (SendRequest)") is of no use.
     let cause = error.source().map_or_else(|| error.to_string(), chain);
     TransportError::new(kind, format!("{}: {what}: {cause}", place(uri)))
 }

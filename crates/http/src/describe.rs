@@ -4,14 +4,14 @@ use std::error::Error;
 
 use http::Uri;
 
-/// A URL for messages: without its query, which may hold secrets.
+/// A URL without its query, which may hold secrets, for messages.
 pub fn place(uri: &Uri) -> String {
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let path = if uri.path() == "/" { "" } else { uri.path() };
     format!("{}://{authority}{path}", uri.scheme_str().unwrap_or("http"))
 }
 
-/// An error with its causes, each once.
+/// An error with its causes, each mentioned once.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,22 +1,22 @@
-//! How many files and connections the process may have open at once.
+//! The limit on the process's open files and connections.
 
-/// The share of them that the callers of one listener may take by default: the others are for files
-/// of queues, for connections to endpoints, and for other listeners.
+/// Divisor of the limit for one listener's default number of connections: the rest is for files of
+/// queues, connections to endpoints, and other listeners.
 const SHARE: usize = 4;
 
-/// The most connections of a listener by default.
+/// Largest default number of connections of a listener.
 const MOST: usize = 1024;
 
-/// Raises the limit as far as the system lets this process. Shells and init systems set a low one
-/// for the sake of programs that cannot handle more than 1024; what a process may ask for is mostly
-/// far more. Returns the limit of now; none if there is none.
+/// Raises the soft limit to the hard one. Shells and init systems set a low soft limit for the sake
+/// of programs that cannot handle more than 1024; the hard limit is usually far higher. Returns the
+/// new limit; `None` if unlimited.
 pub fn raise() -> Option<usize> {
     #[cfg(unix)]
     {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
         let limit = getrlimit(Resource::Nofile);
         if limit.current != limit.maximum {
-            // Refused where the hard limit is above what the kernel takes: then it stays.
+            // Refused if the hard limit exceeds the kernel's bound; then the soft limit stays.
             let raised = Rlimit {
                 current: limit.maximum,
                 ..limit
@@ -27,7 +27,7 @@ pub fn raise() -> Option<usize> {
     self::limit()
 }
 
-/// How many may be open at once; none if nothing is known of a limit.
+/// The soft limit; `None` if it is unlimited or unknown.
 pub(crate) fn limit() -> Option<usize> {
     #[cfg(unix)]
     {
@@ -39,12 +39,12 @@ pub(crate) fn limit() -> Option<usize> {
     None
 }
 
-/// The most connections of a listener for which none are configured.
+/// Default number of connections of a listener.
 pub(crate) fn default_connections(limit: Option<usize>) -> usize {
     limit.map_or(MOST, |limit| (limit / SHARE).clamp(1, MOST))
 }
 
-/// Whether a listener may be configured to have so many: at most three quarters of all.
+/// Whether a configured number of connections is acceptable: at most three quarters of the limit.
 pub(crate) fn leave_room(connections: usize, limit: Option<usize>) -> bool {
     limit.is_none_or(|limit| connections <= limit - limit / SHARE)
 }

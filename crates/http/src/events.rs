@@ -1,4 +1,4 @@
-//! Server-sent events: an answer that goes on for as long as the caller listens.
+//! Server-sent events: an answer that goes on until the caller disconnects.
 
 use std::fmt::Write;
 use std::pin::Pin;
@@ -12,23 +12,23 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::body::BoxError;
 
-/// How often a caller to whom there is nothing to tell is sent a comment: proxies close what is
-/// silent for long, and a caller that is gone is found out.
+/// Interval at which a comment is sent in the absence of events: it keeps proxies from closing the
+/// connection, and detects callers that are gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Something that happened.
+/// An event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// What kind of thing: one word.
+    /// Its type: one word.
     pub name: &'static str,
-    /// What is told of it; lines are kept.
+    /// Its data, which may have several lines.
     pub data: String,
 }
 
 impl Event {
     fn encode(&self) -> Bytes {
         let mut text = String::with_capacity(self.data.len() + self.name.len() + 24);
-        // A String takes all that is written to it.
+        // Writing to a `String` cannot fail.
         let _ = writeln!(text, "event: {}", self.name);
         for line in self.data.lines() {
             let _ = writeln!(text, "data: {line}");
@@ -38,7 +38,7 @@ impl Event {
     }
 }
 
-/// The body that sends what a channel brings. It ends with the channel.
+/// A body of the events of a channel. It ends with the channel.
 pub(super) struct Events {
     events: mpsc::Receiver<Event>,
     silence: Interval,

@@ -1,27 +1,27 @@
-//! Parameters as they are written in a query string and in a form, read as Go does, and stricter
-//! where others read them differently.
+//! Parameters of a query string or a form, parsed as Go does, and stricter where servers differ.
 
 use std::fmt::{self, Write};
 
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 
-/// The type of a form.
+/// Media type of a form.
 pub const TYPE: &str = "application/x-www-form-urlencoded";
 
-/// Parameters in their order. As text they are written in one way, whatever they were read from.
+/// Parameters in their order. They are printed in one canonical form, whatever they were parsed
+/// from.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Form(Vec<(String, String)>);
 
 impl Form {
-    /// Reads parameters.
+    /// Parses parameters.
     ///
     /// # Errors
     ///
-    /// Fails with the reason when somebody else could read them otherwise.
+    /// Fails with the reason when servers could read the text differently.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.contains(';') {
-            // It divides parameters to some, and to others it does not.
+            // Some servers take it for a separator.
             return Err("a semicolon is written %3B".into());
         }
         let pairs = text.split('&').filter(|pair| !pair.is_empty());
@@ -32,34 +32,34 @@ impl Form {
         decoded.collect::<Result<_, String>>().map(Self)
     }
 
-    /// Whether there is none.
+    /// Whether there are no parameters.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Their names.
+    /// Names of the parameters.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(name, _)| &**name)
     }
 
-    /// The values of a name.
+    /// Values of the parameters with a name.
     pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         let named = self.0.iter().filter(move |(it, _)| it == name);
         named.map(|(_, value)| &**value)
     }
 
-    /// The values of a name, to change them.
+    /// Values of the parameters with a name, mutable.
     pub fn values_mut<'a>(&'a mut self, name: &'a str) -> impl Iterator<Item = &'a mut String> {
         let named = self.0.iter_mut().filter(move |(it, _)| it == name);
         named.map(|(_, value)| value)
     }
 
-    /// Adds one.
+    /// Adds a parameter.
     pub fn add(&mut self, name: &str, value: &str) {
         self.0.push((name.to_owned(), value.to_owned()));
     }
 
-    /// Removes all of a name.
+    /// Removes all parameters with a name.
     pub fn remove(&mut self, name: &str) {
         self.0.retain(|(it, _)| it != name);
     }
@@ -79,7 +79,7 @@ impl fmt::Display for Form {
     }
 }
 
-/// Whether headers say that a body is a form, to everybody who reads them.
+/// Whether headers unambiguously declare a form.
 pub fn is_form(headers: &HeaderMap) -> bool {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let (Some(content_type), None) = (types.next(), types.next()) else {
@@ -109,7 +109,7 @@ fn decode(text: &str) -> Result<String, String> {
             byte => byte,
         });
     }
-    String::from_utf8(decoded).map_err(|_| "it is not UTF-8".to_owned())
+    String::from_utf8(decoded).map_err(|_| "the form is not UTF-8".to_owned())
 }
 
 fn encode(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {

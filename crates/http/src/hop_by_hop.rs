@@ -1,4 +1,4 @@
-//! Headers that speak of one connection alone, which a proxy does not hand on.
+//! Hop-by-hop headers, which concern a single connection and are not forwarded.
 //!
 //! Source: RFC 9110, section 7.6.1.
 
@@ -8,7 +8,7 @@ use http::header::{
     TRANSFER_ENCODING, UPGRADE,
 };
 
-/// Those that are always such, and those that are set anew for each connection.
+/// Headers that are always hop-by-hop, and those that each connection sets anew.
 const ALWAYS: [HeaderName; 9] = [
     CONNECTION,
     CONTENT_LENGTH,
@@ -21,7 +21,7 @@ const ALWAYS: [HeaderName; 9] = [
     UPGRADE,
 ];
 
-/// Removes them, and those that `Connection` names.
+/// Removes these headers, and those that `Connection` names.
 pub fn remove(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)

@@ -1,4 +1,4 @@
-//! Groups of keys that everything that listens, and everything that connects, has.
+//! Groups of keys that all listeners, and all clients, share.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,71 +13,71 @@ use super::methods::Methods;
 use super::tls::{ClientAuth, ClientTls, ServerTls};
 
 keys! {
-    /// What is configured of a listener.
+    /// Keys of a listener.
     #[derive(Clone, Debug)]
     pub struct ListenerKeys {
-        /// Address to listen on; without a host (`:9201`), on all addresses of IPv4. Sources with the same address share one listener; they must agree on `tls`, `max_connections`, `header_timeout`, `idle_timeout` and `max_connection_age`.
+        /// Address to listen on. Without a host (`:9201`), all IPv4 addresses. Sources with the same address share one listener, and must agree on `tls`, `max_connections`, `header_timeout`, `idle_timeout` and `max_connection_age`.
         pub address: Address = required("0.0.0.0:9201"),
-        /// TLS for callers; without it they are served in plain text.
+        /// TLS settings of the listener. Unset, it serves plain HTTP.
         pub tls: Option<ServerTls> = optional,
-        /// Most connections of the listener; by default 1024, or a quarter of the [descriptors](../operations.md#descriptors) that the process may have if that is less. A further one takes the place of one on which no request is under way, or waits for that.
+        /// Maximum number of open connections of the listener. By default 1024, or a quarter of the process's limit of [file descriptors](../operations.md#descriptors) if that is less. A further connection replaces one without a request in flight, or waits until there is one.
         pub max_connections: Option<usize> = unset(1024),
-        /// Longest time for a TLS handshake and for the head of a request.
+        /// Maximum time for the TLS handshake, and for receiving the head of a request.
         pub header_timeout: Period = default("10s"),
-        /// Longest time that a connection may be idle between two requests.
+        /// Maximum time for which a connection can be idle between two requests.
         pub idle_timeout: Period = default("5m"),
-        /// Age from which on a connection is closed with its next answer, so that callers follow what their name servers say.
+        /// Age after which a connection is closed with its next answer, so that clients resolve the address again.
         pub max_connection_age: Period = default("1h"),
     }
 }
 
 keys! {
-    /// What is configured of a server: its listener, and who may call; the path is its owner's.
+    /// Keys of an HTTP server: its listener, and who may call.
     #[derive(Clone, Debug)]
     pub struct ServerKeys {
         keys: ListenerKeys = include,
-        /// Name of a listener under `[listeners.NAME]`, which has the keys `address`, `tls`, `max_connections`, `header_timeout`, `idle_timeout` and `max_connection_age` in place of those here.
+        /// Name of a listener under `[listeners.NAME]`, whose keys `address`, `tls`, `max_connections`, `header_timeout`, `idle_timeout` and `max_connection_age` replace those here.
         listener: Option<String> = unset("public"),
-        /// User and password that callers must send.
+        /// User name and password that callers must send.
         pub basic_auth: Option<BasicAuth> = optional,
         /// `Authorization` header that callers must send.
         pub authorization: Option<Authorization> = optional,
-        /// Who may call: `tenants` is whoever proves to be of a tenant under `[tenants.NAME]` and has the right to do what it asks for. In place of `basic_auth` and `authorization`.
+        /// Access control: with `tenants`, callers must authenticate as a tenant under `[tenants.NAME]` and have the permission that the request requires. Excludes `basic_auth` and `authorization`.
         pub access: Option<AccessBy> = unset("tenants"),
     }
 }
 
 words! {
-    /// Who may call.
+    /// How callers are admitted.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum AccessBy {
-        /// Whoever proves to be of a tenant and has the right.
+        /// By the rights of their tenant.
         Tenants = "tenants",
     }
 }
 
 keys! {
-    /// What is configured of connections to a server; the URL is their owner's.
+    /// Keys of connections to a server.
     #[derive(Clone, Debug)]
     pub struct ClientKeys {
-        /// TLS towards `https` URLs.
+        /// TLS settings for `https` URLs.
         pub tls: ClientTls = table,
-        /// User and password to authenticate with.
+        /// User name and password to authenticate with.
         pub basic_auth: Option<BasicAuth> = optional,
         /// `Authorization` header to authenticate with.
         pub authorization: Option<Authorization> = optional,
-        /// Token to authenticate with, got by client credentials.
+        /// OAuth 2.0 token to authenticate with, obtained with the client credentials grant.
         pub oauth2: Option<OAuth2> = optional,
         proxy: ProxyKeys = include,
-        /// Longest time for making a connection.
+        /// Maximum time to establish a connection.
         pub connect_timeout: Period = default("5s"),
-        /// Age from which on a connection is not used for a further request, so that a changed DNS record is followed.
+        /// Age after which a connection gets no further requests, so that changed DNS records take effect.
         pub max_connection_age: Period = default("5m"),
     }
 }
 
 impl ListenerKeys {
-    /// The listener that serves these methods of this path.
+    /// A listener for these methods of a path.
     pub fn listen(&self, path: &str, methods: Methods) -> Listen {
         Listen {
             address: self.address.0,
@@ -92,19 +92,19 @@ impl ListenerKeys {
         }
     }
 
-    /// Reports what is wrong with them, at their keys.
+    /// Reports problems at the keys.
     pub fn validate(&self, problems: &mut Problems) {
         self.listen("/", Methods::GET).validate(problems);
     }
 }
 
 impl ServerKeys {
-    /// The listener that serves these methods of this path.
+    /// A listener for these methods of a path.
     pub fn listen(&self, path: &str, methods: Methods) -> Listen {
         self.keys.listen(path, methods)
     }
 
-    /// The files that they name.
+    /// Files that the keys name.
     pub fn files(&self) -> Vec<&Path> {
         let tls = self.keys.tls.iter().flat_map(ServerTls::files);
         let (basic_auth, authorization) = (self.basic_auth.as_ref(), self.authorization.as_ref());
@@ -112,30 +112,31 @@ impl ServerKeys {
             .collect()
     }
 
-    /// Reports what is wrong with them, or with the path, at their keys.
+    /// Reports problems of the keys, or of the path.
     pub fn validate(&self, path: &str, problems: &mut Problems) {
         self.listen(path, Methods::GET).validate(problems);
         if self.listener.is_some() {
-            // The keys of the listener take its place before this is read.
+            // A reference is replaced by the listener's keys before; one that is left is unknown.
             problems.at("listener", "is not known");
         }
         let (basic_auth, authorization) = (self.basic_auth.as_ref(), self.authorization.as_ref());
         auth::validate("", basic_auth, authorization, None, problems);
         if self.access.is_some() && (basic_auth.is_some() || authorization.is_some()) {
-            let what = "tenants say how callers prove who they are";
+            let what =
+                "with access = \"tenants\", callers authenticate with the credentials of tenants";
             let help = "remove basic_auth and authorization, and write them under [tenants.NAME]";
             problems.at("access", what).help(help);
         }
         let tls = self.keys.tls.as_ref();
         if self.access.is_none() && tls.is_some_and(|tls| tls.client_auth == ClientAuth::Tenants) {
-            let what = "certificates are for tenants to verify, and none is asked";
+            let what = "with client_auth = \"tenants\", tenants verify client certificates, but this listener has no tenants";
             problems
                 .at("tls.client_auth", what)
                 .help("set access = \"tenants\"");
         }
     }
 
-    /// Who may call what wants to do something.
+    /// The access check for requests that require the rights in `wanted`.
     ///
     /// # Errors
     ///
@@ -151,14 +152,14 @@ impl ServerKeys {
         }
     }
 
-    /// Whether tenants decide who may call.
+    /// Whether tenants decide about access.
     pub fn by_tenants(&self) -> bool {
         self.access == Some(AccessBy::Tenants)
     }
 }
 
 impl ClientKeys {
-    /// The files that they name.
+    /// Files that the keys name.
     pub fn files(&self) -> Vec<&Path> {
         let auth = auth::files(
             self.basic_auth.as_ref(),
@@ -169,7 +170,7 @@ impl ClientKeys {
         own.chain(auth).collect()
     }
 
-    /// Reports what is wrong with them, at their keys.
+    /// Reports problems at the keys.
     pub fn validate(&self, problems: &mut Problems) {
         self.tls.validate("tls", problems);
         self.proxy.validate("", problems);
@@ -190,7 +191,7 @@ impl ClientKeys {
         }
     }
 
-    /// A client that sends so many requests at once.
+    /// A client for this number of concurrent requests.
     ///
     /// # Errors
     ///
@@ -199,7 +200,7 @@ impl ClientKeys {
         Client::new(&self.client_config(connections))
     }
 
-    /// How such a client connects.
+    /// The configuration of such a client.
     pub fn client_config(&self, connections: usize) -> ClientConfig {
         ClientConfig {
             tls: self.tls.clone(),
@@ -211,12 +212,12 @@ impl ClientKeys {
         }
     }
 
-    /// Whether requests authenticate at all.
+    /// Whether requests carry credentials.
     pub fn authenticates(&self) -> bool {
         self.basic_auth.is_some() || self.authorization.is_some() || self.oauth2.is_some()
     }
 
-    /// What requests authenticate with.
+    /// The credentials of requests.
     ///
     /// # Errors
     ///

@@ -1,11 +1,11 @@
-//! HTTP in and out: shared listeners, TLS, authentication, the client of the data path.
+//! HTTP servers and clients: shared listeners, TLS, authentication, the client of the data path.
 //!
-//! Sources claim a path with [`Listeners::route`] while they are built and attach a [`Handler`]
-//! with [`Route::serve`] once they run, and with it the [`Access`] that decides who reaches it.
-//! Sinks send with a [`Client`] and authenticate with
-//! [`Credentials`]. Nothing here knows of batches or tenants.
+//! Sources claim a path with [`Listeners::route`] while they are built, and attach a [`Handler`]
+//! with [`Route::serve`] once they run, together with the [`Access`] check of its callers. Sinks
+//! send with a [`Client`] and authenticate with [`Credentials`]. This crate knows nothing of
+//! batches or tenants.
 #![warn(unreachable_pub)]
-// Tests may do all of this.
+// Tests may use all of these.
 #![cfg_attr(
     not(test),
     warn(
@@ -31,6 +31,7 @@ pub mod hop_by_hop;
 mod keys;
 pub mod listener;
 mod methods;
+mod origin;
 mod parts;
 pub mod redirect;
 pub mod rejection;
@@ -52,6 +53,7 @@ pub use events::Event;
 pub use keys::{AccessBy, ClientKeys, ListenerKeys, ServerKeys};
 pub use listener::{Handler, Listen, Listeners, Request, Response, Route, Serving, TurnedAway};
 pub use methods::Methods;
+pub use origin::is_cross_site;
 pub use parts::Parts;
 pub use socket::overlap;
 pub use tls::{ClientAuth, ClientTls, ServerTls, install_crypto_provider};

@@ -1,10 +1,10 @@
-//! Listeners that sources share: one per address, with one handler per path.
+//! Listeners shared by sources: one per address, with one handler per path.
 //!
 //! A path goes through three states: claimed ([`Listeners::route`]), served ([`Route::serve`]) and
-//! detached again. What has not been served yet belongs to the configuration that is being built,
-//! and must agree with itself; what is served already belongs to the one before, and may be
-//! superseded. So a reload builds completely beside what runs, takes over path by path without a
-//! gap, and leaves no trace if it fails.
+//! detached. A claim that was never served belongs to the configuration under construction, which
+//! must be free of conflicts; a served one belongs to the previous configuration, and may be
+//! replaced. So a reload builds completely beside the running components, takes over path by path
+//! without a gap, and leaves no trace if it fails.
 
 pub(crate) mod accept;
 mod announce;
@@ -36,54 +36,54 @@ use crate::listener::shared::Shared;
 
 pub use refusals::TurnedAway;
 
-/// What a handler answers.
+/// A handler's answer.
 pub type Response = http::Response<Body>;
 
-/// A path on an address, and how the address is listened on.
+/// A path on an address, with the settings of the listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
-    /// The address. Port 0 is a free port, which [`Route::local_addr`] tells.
+    /// The address. Port 0 selects a free port, which [`Route::local_addr`] returns.
     pub address: SocketAddr,
-    /// The path, which must match exactly; `{name}` matches one segment, `{*name}` all that is
-    /// left, which is not nothing. The more exact of two paths goes first.
+    /// The path, which must match exactly; `{name}` matches one segment, `{*name}` the non-empty
+    /// rest. The more specific of two matching paths wins.
     pub path: String,
-    /// The methods that are answered there; others may be of another route.
+    /// Methods of the route; other routes may have other methods of the path.
     pub methods: Methods,
-    /// The parameters of the path that hold free text, in which any character may be escaped. What is
-    /// in them must never become part of a path.
+    /// Parameters of the path that hold free text, in which any character may be escaped. Their
+    /// values must never become part of a path.
     pub free_text: &'static [&'static str],
     /// TLS; without it, connections are in plain text.
     pub tls: Option<ServerTls>,
-    /// How many connections are open at once; by default 1024, or a quarter of the descriptors that
-    /// the process may have if that is less. A further one takes the place of one on which nothing
-    /// is under way, or waits for that.
+    /// Most open connections; the default is 1024, or a quarter of the process's descriptors if
+    /// that is less. A further connection replaces one without a request in flight, or waits for
+    /// such a one.
     pub max_connections: Option<usize>,
-    /// The longest that a TLS handshake may take, and then the head of a request from its first
-    /// byte. The first request's time starts with the connection.
+    /// Longest time for a TLS handshake, and for the head of a request from its first byte. For the
+    /// first request, the time starts with the connection.
     pub header_timeout: Duration,
-    /// The longest that a connection may be idle between two requests, and the longest that a
-    /// caller may refuse to take a byte of an answer.
+    /// Longest time that a connection is idle between two requests, and that a caller accepts no
+    /// byte of an answer.
     pub idle_timeout: Duration,
-    /// The age from which on a connection ends with its next answer, so that callers follow what
-    /// their name servers say.
+    /// Age from which a connection ends with its next answer, so that callers follow changes in
+    /// DNS.
     pub max_age: Duration,
 }
 
-/// The listeners of the process. A clone is a handle to the same.
+/// The listeners of the process. Clones share them.
 #[derive(Clone, Default)]
 pub struct Listeners(Arc<Shared>);
 
-/// A path that is claimed on a bound address. Dropping it frees the path; the last one of an
-/// address closes the listener: the port is free at once, idle connections end, and requests that
-/// are under way are finished.
+/// A path claimed on a bound address. Dropping it releases the path; the last one of an address
+/// closes the listener: the port is free at once, idle connections are closed, and requests in
+/// flight are finished.
 pub struct Route {
     shared: Arc<Shared>,
     bound: Arc<Bound>,
     claim: u64,
 }
 
-/// A handler that is attached to a path. Dropping it detaches the handler; callers are then
-/// answered 503 until another is attached.
+/// A handler attached to a path. Dropping it detaches the handler; requests are then answered 503
+/// until another one is attached.
 #[must_use = "dropping it detaches the handler at once"]
 pub struct Serving {
     bound: Arc<Bound>,
@@ -100,40 +100,40 @@ pub struct Request {
     pub uri: Uri,
     /// The headers, without those that hold credentials.
     pub headers: HeaderMap,
-    /// The caller's cookies, for whoever has set one. They are in no header, so that none travels on.
+    /// The caller's cookies. They are removed from the headers, so that none is forwarded.
     pub cookies: Vec<HeaderValue>,
-    /// What the path's parameters matched, percent-decoded.
+    /// Parameters of the path, percent-decoded.
     pub params: Vec<(Box<str>, Box<str>)>,
     /// The caller's address.
     pub peer: SocketAddr,
-    /// Who calls, as the route's [`Access`] found out.
+    /// The caller, as identified by the route's [`Access`].
     pub caller: Caller,
-    /// The body, unread: [`body::read`](super::body::read) bounds it.
+    /// The body, unread; [`body::read`](super::body::read) reads it with bounds.
     pub body: Body,
 }
 
 /// Answers the requests of a route.
 pub trait Handler: Send + Sync {
     /// Answers one request. The future, and later the body of the answer, is dropped when the
-    /// caller goes away. A panic costs the caller its connection, and nobody else anything.
+    /// caller disconnects. A panic closes the caller's connection, and affects no other.
     fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response>;
 
-    /// Whether a caller that has closed its sending side is still answered. Such a caller cannot
-    /// be told from one that has hung up: without this, its request is given up.
+    /// Whether a caller that has closed its sending side still gets an answer. If not, its request
+    /// is dropped, since it cannot be told from a caller that has disconnected.
     fn answers_half_closed(&self) -> bool {
         false
     }
 
-    /// Hears of a request of this route that was answered with `status` before it got here: that
-    /// the route's [`Access`] did not let in.
+    /// Called for a request of this route that was answered with `status` before the handler,
+    /// because the route's [`Access`] refused it.
     fn refused(&self, status: StatusCode) {
         let _ = status;
     }
 }
 
 impl Listen {
-    /// GET of a path on an address, in plain text, with the default limits: 10 s
-    /// for a request's head, 5 min between requests, 1 h for a connection.
+    /// A route for GET in plain text, with the default limits: 10 s for a request's head, 5 min
+    /// between requests, 1 h for a connection.
     pub fn new(address: SocketAddr, path: impl Into<String>) -> Self {
         Self {
             address,
@@ -148,7 +148,7 @@ impl Listen {
         }
     }
 
-    /// Reports what is wrong, at the keys `path`, `tls`, `max_connections`, `header_timeout`,
+    /// Reports problems at the keys `path`, `tls`, `max_connections`, `header_timeout`,
     /// `idle_timeout` and `max_connection_age`.
     pub fn validate(&self, problems: &mut Problems) {
         if let Err(error) = routes::check(&self.path) {
@@ -171,12 +171,12 @@ impl Listen {
         }
     }
 
-    /// Whether both may share an address: they agree on all that belongs to the listener and not
-    /// to the path. Paths are not compared: that is [`Listen::collides`].
+    /// Whether both may share an address: they agree on all settings of the listener. Paths are
+    /// compared by [`Listen::collides`].
     ///
     /// # Errors
     ///
-    /// Fails with the key on which they disagree.
+    /// Fails with the key in which they differ.
     pub fn compatible(&self, other: &Self) -> Result<(), String> {
         let key = if self.address != other.address {
             return Ok(());
@@ -199,21 +199,21 @@ impl Listen {
         ))
     }
 
-    /// The same with other methods.
+    /// With other methods.
     #[must_use]
     pub fn methods(self, methods: Methods) -> Self {
         Self { methods, ..self }
     }
 
-    /// The same with free text in these parameters of its path.
+    /// With free text in these parameters of the path.
     #[must_use]
     pub fn free_text(self, free_text: &'static [&'static str]) -> Self {
         Self { free_text, ..self }
     }
 
-    /// Whether both claim the same requests: method and path cannot tell them apart on one
-    /// address. `/a/{x}` and `/a/b` can be told apart, the latter being matched first; so can GET
-    /// and POST of the same path.
+    /// Whether both claim the same requests, which neither method nor path tells apart on one
+    /// address. `/a/{x}` and `/a/b` do not collide, since the latter is matched first, and neither
+    /// do GET and POST of the same path.
     pub fn collides(&self, other: &Self) -> bool {
         let mut table = Table::default();
         self.address == other.address
@@ -237,7 +237,7 @@ impl Request {
         }
     }
 
-    /// What the path's parameter `name` matched.
+    /// The value of the path's parameter `name`.
     pub fn param(&self, name: &str) -> Option<&str> {
         self.params
             .iter()
@@ -258,17 +258,18 @@ impl Listeners {
     }
 
     /// Claims a path for the component `owner`, and binds the address unless it is bound already.
-    /// Nothing is accepted before [`Listeners::start`]; callers wait in the kernel's backlog.
+    /// Connections are accepted after [`Listeners::start`] only; until then they wait in the
+    /// kernel's backlog.
     ///
-    /// A path that is served already may be claimed again, by the same component or another: so a
-    /// reload builds its successor while it still serves, and [`Route::serve`] hands the path over
-    /// without a gap, and with it the listener's TLS and limits. All that asks for port 0 of an
-    /// interface shares one free port.
+    /// A served path may be claimed again, by the same component or another: a reload builds a
+    /// successor while the predecessor serves, and [`Route::serve`] hands the path over without a
+    /// gap, together with the listener's TLS and limits. All routes for port 0 of an interface
+    /// share one free port.
     ///
     /// # Errors
     ///
     /// Fails when the address cannot be bound, a certificate cannot be used, the path is invalid,
-    /// or path or limits contradict those of another route that is not served yet.
+    /// or path or limits conflict with another route that was never served.
     pub fn route(&self, listen: &Listen, owner: &str) -> Result<Route, BuildError> {
         let (bound, claim) = self.0.claim(listen, owner)?;
         Ok(Route {
@@ -278,45 +279,39 @@ impl Listeners {
         })
     }
 
-    /// Has `tell`, which must not wait, told of everybody who is turned away. Only the first call has
-    /// an effect.
+    /// Reports every refused caller to `tell`, which must not block. Only the first call has an
+    /// effect.
     pub fn watch_refusals(&self, tell: impl Fn(&TurnedAway<'_>) + Send + Sync + 'static) {
         self.0.watch_refusals(Box::new(tell));
     }
 
-    /// Starts to accept on every address that was bound since the last call. Must be called
-    /// inside of a tokio runtime.
+    /// Starts to accept connections on every address bound since the last call. Must be called
+    /// within a tokio runtime.
     pub fn start(&self) {
         self.0.start();
     }
 
-    /// The same for addresses at which somebody serves: what is being built for a configuration that
-    /// may not come into force stays closed.
+    /// Starts to accept connections on addresses with a handler only: those of a configuration
+    /// under construction stay closed.
     pub fn start_served(&self) {
         self.0.start_served();
     }
 
-    /// Reads the certificates of all listeners again, for connections to come. Where that fails,
-    /// the old ones stay in use, and the reason is returned.
-    pub fn renew_certificates(&self) -> Vec<BuildError> {
-        self.0.renew_certificates()
-    }
-
-    /// When the certificates expire that are shown to callers, by the addresses that are bound.
+    /// Expiry of the certificates shown to callers, by bound address.
     pub fn certificates(&self) -> Vec<(SocketAddr, SystemTime)> {
         self.0.certificates()
     }
 
-    /// Stops accepting, lets requests that are under way finish for at most `limit`, and cuts
-    /// whatever connections are left. Returns how many those were. No route can be claimed later.
+    /// Stops accepting, lets requests in flight finish for at most `limit`, and cuts the remaining
+    /// connections. Returns the number of those. No route can be claimed afterwards.
     pub async fn shutdown(&self, limit: Duration) -> usize {
         self.0.shutdown(limit).await
     }
 }
 
 impl Route {
-    /// Attaches the handler that answers the path from now on, for those whom `access` lets in. It
-    /// takes the place of any other, and dropping that other's [`Serving`] later changes nothing.
+    /// Attaches the handler that answers callers admitted by `access` from now on. It replaces any
+    /// other; dropping that one's [`Serving`] later has no effect.
     pub fn serve(&self, access: Arc<dyn Access>, handler: Arc<dyn Handler>) -> Serving {
         Serving {
             turn: self.bound.attach(self.claim, access, handler),
@@ -325,7 +320,7 @@ impl Route {
         }
     }
 
-    /// The address that is really bound.
+    /// The bound address.
     pub fn local_addr(&self) -> SocketAddr {
         self.bound.local
     }

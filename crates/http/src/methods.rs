@@ -8,7 +8,7 @@ use http::Method;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Methods(u8);
 
-/// The methods that a route may have, in the order in which they are listed.
+/// All supported methods, in the order of lists.
 const KNOWN: [(Methods, Method); 6] = [
     (Methods(1), Method::GET),
     (Methods(1 << 1), Method::HEAD),
@@ -19,7 +19,7 @@ const KNOWN: [(Methods, Method); 6] = [
 ];
 
 impl Methods {
-    /// GET, and HEAD with it: the handler answers both alike, and no body is sent to HEAD.
+    /// GET and HEAD: the handler treats them alike, and HEAD gets no body.
     pub const GET: Self = Self(0b11);
     /// POST.
     pub const POST: Self = Self(1 << 2);
@@ -32,26 +32,26 @@ impl Methods {
     /// No method.
     pub(super) const NONE: Self = Self(0);
 
-    /// These and those.
+    /// The union of two sets.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// Whether a method is among them.
+    /// Whether the set contains a method.
     pub fn contains(self, method: &Method) -> bool {
         KNOWN
             .iter()
             .any(|(set, known)| known == method && self.overlaps(*set))
     }
 
-    /// Whether both hold a method.
+    /// Whether two sets have a method in common.
     pub(super) const fn overlaps(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
 }
 
-/// As the header `Allow` lists them.
+/// The form of the header `Allow`.
 impl fmt::Display for Methods {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let held = KNOWN.iter().filter(|(set, _)| self.overlaps(*set));

@@ -1,4 +1,4 @@
-//! A body in several parts, which are sent from where they are.
+//! A body in several parts, which are sent without joining them.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;

@@ -1,22 +1,22 @@
-//! Redirects: where an answer sends a client, and whether that is the same server.
+//! Redirects: their target, and whether it is on the same server.
 
 use http::header::LOCATION;
 use http::{HeaderMap, StatusCode, Uri};
 use thiserror::Error;
 
-/// The most redirects that are followed in a row, as by Prometheus.
+/// Most redirects in a row, as in Prometheus.
 pub const MAX_REDIRECTS: usize = 10;
 
-/// A redirect that leads nowhere.
+/// A redirect without a usable target.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("server answered {0} without a place to go")]
+#[error("server answered {0} without a valid Location header")]
 pub struct Nowhere(StatusCode);
 
-/// Where an answer sends us, if it does.
+/// The target of a redirect; `None` for any other answer.
 ///
 /// # Errors
 ///
-/// Fails when it is a redirect and does not say where to, in a way that is understood.
+/// Fails when the answer is a redirect without a valid target.
 pub fn redirected(
     from: &Uri,
     status: StatusCode,
@@ -31,7 +31,7 @@ pub fn redirected(
     next.map(Some).ok_or(Nowhere(status))
 }
 
-/// A place in an answer, as seen from where the answer came from.
+/// Resolves a `Location` relative to the URL of the request.
 fn resolve(from: &Uri, location: &str) -> Option<Uri> {
     let location = location.split('#').next()?;
     let scheme = from.scheme_str()?;
@@ -54,7 +54,7 @@ fn resolve(from: &Uri, location: &str) -> Option<Uri> {
         .filter(|uri: &Uri| uri.host().is_some())
 }
 
-/// Whether two URLs are those of one server: credentials are for that one and no other.
+/// Whether two URLs belong to one server: credentials must not go to another one.
 pub fn same_server(a: &Uri, b: &Uri) -> bool {
     let port = |uri: &Uri| {
         let default = if uri.scheme_str() == Some("https") {

@@ -1,4 +1,4 @@
-//! The answer that a [`Rejection`] becomes: the one place where kinds turn into statuses.
+//! Answers for a [`Rejection`]: the only place that maps its kinds to statuses.
 
 use http::StatusCode;
 use http::header;
@@ -7,7 +7,7 @@ use metrifold_model::{Rejection, RejectionKind, Retry};
 
 use super::{Response, answer};
 
-/// Seconds after which a caller may come again whom nobody can tell more exactly.
+/// Seconds after which a caller should retry if nothing better is known.
 pub const RETRY_AFTER: u64 = 1;
 
 /// The status of a kind.
@@ -26,8 +26,8 @@ pub fn status(kind: RejectionKind) -> StatusCode {
     }
 }
 
-/// Seconds for `Retry-After`, if the answer to a rejection has one: 429 and 503 always do, unless
-/// asking again is in vain.
+/// Seconds for `Retry-After`, if the answer has one: 429 and 503 always do, unless a retry is
+/// useless.
 pub fn retry_after(rejection: &Rejection) -> Option<u64> {
     let status = status(rejection.kind);
     let customary = matches!(
@@ -35,14 +35,14 @@ pub fn retry_after(rejection: &Rejection) -> Option<u64> {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
     );
     match rejection.retry {
-        // A pause that is cut short would be asked for again.
+        // A caller that returns before the pause is over would be refused again.
         Retry::After(pause) => Some(pause.as_secs_f64().ceil().max(1.0) as u64),
         Retry::Backoff if customary => Some(RETRY_AFTER),
         Retry::Backoff | Retry::Never => None,
     }
 }
 
-/// The answer: the reason as text, and `Retry-After` where it is known or customary.
+/// The answer in plain text, with `Retry-After` where it is known or customary.
 pub fn answer(rejection: &Rejection) -> Response {
     let status = status(rejection.kind);
     match retry_after(rejection) {
@@ -51,7 +51,7 @@ pub fn answer(rejection: &Rejection) -> Response {
     }
 }
 
-/// The same in the form of Prometheus' API.
+/// The answer in the format of Prometheus' API.
 pub fn json(rejection: &Rejection) -> Response {
     let mut response = answer::json_error(
         status(rejection.kind),
@@ -66,7 +66,7 @@ pub fn json(rejection: &Rejection) -> Response {
     response
 }
 
-/// The word of Prometheus' API for a kind.
+/// The `errorType` of Prometheus' API for a kind.
 fn error_type(kind: RejectionKind) -> &'static str {
     match kind {
         RejectionKind::Invalid | RejectionKind::TooLarge => "bad_data",

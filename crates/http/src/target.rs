@@ -1,28 +1,28 @@
-//! A request's target and host, as RFC 9112 (3.2) reads them.
+//! Target and host of a request, according to RFC 9112 (3.2).
 
 use http::header::HOST;
 use http::uri::Authority;
 use http::{HeaderValue, Request, Uri, Version};
 
-/// Leaves a request with its path and query for a target, and with one `Host` at most: whoever
-/// reads either reads the same. An absolute target, which names a host of its own, is for proxies.
+/// Normalizes a request to a target of path and query, and at most one `Host`, so that every reader
+/// sees the same. An absolute target, with a host of its own, is a proxy's request.
 ///
 /// # Errors
 ///
-/// Fails with the reason when the request names no host, several, or one that cannot be.
+/// Fails with the reason when the request names no host, several, or an invalid one.
 pub(super) fn settle<B>(request: &mut Request<B>) -> Result<(), &'static str> {
     let mut hosts = request.headers().get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (_, Some(_)) => return Err("host is given more than once"),
+        (_, Some(_)) => return Err("the Host header is repeated"),
         (None, None)
             if request.version() == Version::HTTP_11
                 || (request.version() > Version::HTTP_11
                     && request.uri().authority().is_none()) =>
         {
-            return Err("host is missing");
+            return Err("the Host header is missing");
         }
         (Some(host), None) if !host.is_empty() && !is_host(host) => {
-            return Err("host is malformed");
+            return Err("the Host header is malformed");
         }
         _ => {}
     }
@@ -30,23 +30,27 @@ pub(super) fn settle<B>(request: &mut Request<B>) -> Result<(), &'static str> {
         return Ok(());
     };
     if request.version() <= Version::HTTP_11 && request.uri().scheme().is_some() {
-        return Err("target is absolute, as for a proxy: send the path alone");
+        return Err("the target is in absolute form, as for a proxy: send only the path");
     }
     if request.uri().scheme().is_none() {
-        // What CONNECT names is a host and no path of ours.
-        return Err("target has no path");
+        // The target of CONNECT is a host without a path.
+        return Err("the target has no path");
     }
     let host = HeaderValue::from_str(authority.as_str());
-    let host = host.ok().filter(is_host).ok_or("target is malformed")?;
-    // An empty path was read as a slash.
+    let host = host.ok().filter(is_host).ok_or("the target is malformed")?;
+    let given = request.headers().get(HOST);
+    if given.is_some_and(|given| !given.as_bytes().eq_ignore_ascii_case(host.as_bytes())) {
+        return Err("the Host header differs from the authority of the target");
+    }
+    // An empty path was parsed as a slash.
     let path = request.uri().path_and_query().cloned();
     *request.uri_mut() = path.map_or_else(Uri::default, Uri::from);
     request.headers_mut().insert(HOST, host);
     Ok(())
 }
 
-/// Whether a value is a host with or without a port. A user's name before it is what phishing is
-/// made of (RFC 9110, 4.2.4).
+/// Whether a value is a host with or without a port. User information is refused, since phishing
+/// uses it (RFC 9110, 4.2.4).
 fn is_host(value: &HeaderValue) -> bool {
     let authority = Authority::try_from(value.as_bytes());
     authority.is_ok_and(|authority| {
@@ -98,6 +102,17 @@ mod tests {
         settle(&mut request).unwrap();
         assert_eq!(request.uri(), "/a?b");
         assert_eq!(request.headers()[HOST], "own.test:1");
+        let mut two = Request::builder()
+            .uri("https://own.test/a")
+            .body(())
+            .unwrap();
+        *two.version_mut() = Version::HTTP_2;
+        let other = HeaderValue::from_static("far.test");
+        two.headers_mut().insert(HOST, other);
+        assert_eq!(
+            settle(&mut two),
+            Err("the Host header differs from the authority of the target")
+        );
     }
 
     #[test]
@@ -116,7 +131,7 @@ mod tests {
         ] {
             assert!(settled(target, hosts).is_err(), "{target} {hosts:?}");
         }
-        // Nobody asked for one before.
+        // HTTP/1.0 does not require one.
         let mut old = Request::new(());
         *old.version_mut() = Version::HTTP_10;
         assert_eq!(settle(&mut old), Ok(()));

@@ -1,4 +1,4 @@
-//! What the tests of this folder share: certificates, and servers that misbehave on demand.
+//! Test helpers: certificates, and servers that misbehave on demand.
 
 use std::io;
 use std::net::SocketAddr;
@@ -49,7 +49,8 @@ impl Authority {
         self.folder.path().join(name)
     }
 
-    /// Issues a certificate for DNS names and IP addresses; returns its file and its key's.
+    /// Issues a certificate for DNS names and IP addresses; returns the files of certificate and
+    /// key.
     pub(super) fn issue(&self, name: &str, names: &[&str]) -> (PathBuf, PathBuf) {
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
@@ -76,7 +77,7 @@ pub(super) fn local(path: &str) -> Listen {
     Listen::new(([127, 0, 0, 1], 0).into(), path).methods(Methods::GET.and(Methods::POST))
 }
 
-/// Listens on one path.
+/// Serves a handler on one path.
 pub(super) fn serving(
     listen: &Listen,
     handler: impl Handler + 'static,
@@ -88,7 +89,7 @@ pub(super) fn serving(
     (listeners, route, serving)
 }
 
-/// Answers by a function, and remembers how often.
+/// Answers with a function.
 pub(super) struct By<F>(pub(super) F);
 
 impl<F: Fn(&Request) -> Response + Send + Sync + 'static> Handler for By<F> {
@@ -97,7 +98,7 @@ impl<F: Fn(&Request) -> Response + Send + Sync + 'static> Handler for By<F> {
     }
 }
 
-/// Tells who called: address and certificate.
+/// Answers with the caller's address and certificate.
 pub(super) fn who(request: &Request) -> Response {
     let certificate = request.caller.certificate.as_deref();
     let certificate = certificate.map(|found| {
@@ -110,7 +111,7 @@ pub(super) fn who(request: &Request) -> Response {
     answer::text(StatusCode::OK, &format!("{certificate:?}"))
 }
 
-/// A server that reads a head and then does as it is told.
+/// A server that reads a head and then calls `then`.
 pub(super) async fn raw<F, R>(then: F) -> SocketAddr
 where
     F: Fn(TcpStream) -> R + Send + 'static,
@@ -131,7 +132,8 @@ where
     address
 }
 
-/// A proxy for both forms, and the request lines that it saw. `refuse` makes it refuse tunnels.
+/// A proxy for both forms, and the request lines that it received. With `refuse` it refuses
+/// tunnels.
 pub(super) async fn proxy(refuse: bool) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     let seen: Arc<Mutex<Vec<String>>> = Arc::default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -173,11 +175,11 @@ async fn proxied(mut stream: BufReader<TcpStream>, seen: Arc<Mutex<Vec<String>>>
     let target = target.split(' ').next().unwrap();
     let mut far = TcpStream::connect(target).await.unwrap();
     stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
-    // However it ends is the test's concern.
+    // The test judges how the connection ends.
     let _ = tokio::io::copy_bidirectional(&mut stream, &mut far).await;
 }
 
-/// A body that is fed by hand, and tells when it is dropped.
+/// A body that a test feeds, and a channel that closes when the body is dropped.
 pub(super) fn fed() -> (mpsc::Sender<io::Result<Bytes>>, Body) {
     let (feed, pieces) = mpsc::channel(1);
     (feed, Body::stream(Fed(pieces)))

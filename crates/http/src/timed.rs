@@ -1,74 +1,95 @@
-//! A connection's clock: how long callers may take to send a head, to be idle, to take an answer.
+//! Timeouts of a connection: for the head of a request, between requests, and for writing an
+//! answer.
 //!
-//! hyper's own `header_read_timeout` starts when the previous answer is out, so that one number
-//! would have to serve both for slow senders (short) and for idle connections (long). Here they
-//! are two: the time for a head starts with its first byte.
+//! hyper's own `header_read_timeout` starts when the previous answer has been sent, so that one
+//! value would apply both to slow senders (short) and to idle connections (long). Here these are
+//! separate: the time for a head starts with its first byte.
 //!
-//! hyper's own `half_close` would have to be the same for all requests, and without it hyper looks
-//! for the end of a caller while a request is under way. Here the end is passed on or held back by
-//! what the handler says.
+//! hyper's own `half_close` would apply to all requests alike, and without it hyper watches for the
+//! end of a caller while a request is in flight. Here the handler decides whether that end is
+//! passed on or held back.
+//!
+//! For an HTTP/2 connection, only the first head and blocked writes are timed here; its other limits
+//! are enforced by the task of the connection, on the state in [`Streams`].
+
+mod streams;
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// Where a connection stands, shared between its transport, which sees bytes, and its service,
-/// which sees requests. Counts up, so that the same phase of two requests is told apart.
+use streams::Streams;
+
+/// Phase of a connection, shared between its transport, which sees bytes, and its service, which
+/// sees requests. A counter, so that the same phase of two requests differs.
 #[derive(Debug)]
 pub(super) struct Phase {
     count: AtomicU64,
-    /// It was looked for bytes of the caller's, and there were none.
+    /// Whether a read found no bytes from the caller.
     waited: AtomicBool,
-    /// The request that is under way is answered even if its caller sends no more.
+    /// Whether the request in flight is answered even if its caller has closed its sending side.
     patient: AtomicBool,
-    /// The caller has closed its sending side while a request was under way that is answered.
+    /// Whether the caller has closed its sending side during such a request.
     ended: AtomicBool,
-    /// Who reads the body of the request.
-    reader: Mutex<Option<Waker>>,
-    /// The connection is to end with the request that is under way.
+    /// State of the requests of an HTTP/2 connection; unset for HTTP/1.1.
+    streams: OnceLock<Arc<Streams>>,
+    /// Waker of the task that reads the body of the request.
+    reader: Mutex<Vec<Waker>>,
+    /// Whether the connection must close after the requests in flight.
     closing: AtomicBool,
-    /// Who sends the body of the answer.
-    writer: Mutex<Option<Waker>>,
+    /// Wakers of the tasks that send bodies of answers.
+    writer: Mutex<Vec<Waker>>,
 }
 
-/// A connection on which nothing is under way.
+/// A connection without a request in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Spare {
-    /// It has not brought a request yet.
+    /// Has sent no request yet.
     Silent,
-    /// It is between two requests.
+    /// Is between two requests.
     Idle,
 }
+
+/// Guard of a request in flight.
+#[derive(Debug)]
+pub(super) struct UnderWay {
+    phase: Arc<Phase>,
+    /// Number of its answer, on an HTTP/2 connection.
+    answer: Option<u64>,
+}
+
+/// Number of wakers that are kept in addition to those of requests in flight: some are stale.
+const SPARE_WAKERS: usize = 16;
 
 const IDLE: u64 = 0;
 const HEAD: u64 = 1;
 const BUSY: u64 = 2;
 const PHASES: u64 = 3;
 
-/// A transport that fails with [`io::ErrorKind::TimedOut`] when the caller takes too long.
+/// A transport that fails with [`io::ErrorKind::TimedOut`] if the caller is too slow.
 #[derive(Debug)]
 pub(super) struct Timed<T> {
     io: T,
     phase: Arc<Phase>,
-    /// The phase that `read` belongs to.
+    /// The phase to which the deadline `read` belongs.
     seen: u64,
     head_limit: Duration,
     idle_limit: Duration,
-    /// The end of the caller's sending has been held back.
+    /// Whether the end of the caller's data was held back.
     ended: bool,
     read: Deadline,
     write: Deadline,
 }
 
-/// A deadline that is cheap to move: the timer behind it is only touched when it is too late, or
-/// when it fires too early.
+/// A deadline that is cheap to move: its timer is changed only when it would fire too late, or has
+/// fired too early.
 #[derive(Debug, Default)]
 struct Deadline {
     at: Option<Instant>,
@@ -76,38 +97,54 @@ struct Deadline {
 }
 
 impl Phase {
-    /// A connection that owes its first head.
+    /// The phase of a new connection, which waits for its first head.
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             count: AtomicU64::new(HEAD),
             waited: AtomicBool::new(false),
             patient: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            streams: OnceLock::new(),
             reader: Mutex::default(),
             closing: AtomicBool::new(false),
             writer: Mutex::default(),
         })
     }
 
-    /// A head is complete, the request under way; `patient` says that it is answered even if the
-    /// caller sends no more.
-    pub(super) fn busy(&self, patient: bool) {
-        self.patient.store(patient, Ordering::Relaxed);
-        self.enter(BUSY);
+    /// Allows several concurrent requests on the connection.
+    pub(super) fn multiplex(&self) -> Arc<Streams> {
+        Arc::clone(self.streams.get_or_init(|| Arc::new(Streams::new())))
     }
 
-    /// Nothing has come yet of what the caller owes.
+    /// Whether the connection can have several concurrent requests: whether it is HTTP/2.
+    pub(super) fn is_multiplexed(&self) -> bool {
+        self.streams.get().is_some()
+    }
+
+    /// Marks a complete head and a request in flight until the guard is dropped. The request is answered
+    /// even if the caller closes its sending side if `patient` is set.
+    pub(super) fn busy(self: &Arc<Self>, patient: bool) -> UnderWay {
+        match self.streams.get() {
+            // HTTP/2 has no half-closed connections.
+            Some(streams) => streams.begin(),
+            None => {
+                self.patient.store(patient, Ordering::Relaxed);
+                self.enter(BUSY);
+            }
+        }
+        UnderWay {
+            phase: Arc::clone(self),
+            answer: None,
+        }
+    }
+
+    /// Notes that a read found no bytes.
     pub(super) fn wait(&self) {
         self.waited.store(true, Ordering::Relaxed);
     }
 
-    /// The request is answered.
-    pub(super) fn idle(&self) {
-        self.enter(PHASES);
-    }
-
-    /// How much a connection is missed that ends now; none if a request, or its head after others,
-    /// is under way.
+    /// How expendable the connection is; `None` while a request, or the head of a later one, is in
+    /// flight.
     pub(super) fn spare(&self) -> Option<Spare> {
         match self.get() {
             HEAD if self.waited.load(Ordering::Relaxed) => Some(Spare::Silent),
@@ -116,27 +153,29 @@ impl Phase {
         }
     }
 
-    /// Whether nobody has looked yet for what the caller may have sent with the connection.
+    /// Whether the connection was never read, so that a request may have arrived with it.
     pub(super) fn is_unread(&self) -> bool {
         self.get() == HEAD && !self.waited.load(Ordering::Relaxed)
     }
 
-    /// Whether the caller has closed its sending side. Wakes `reader` when it does.
+    /// Whether the caller has closed its sending side; `reader` is woken when it does.
     pub(super) fn has_ended(&self, reader: &Waker) -> bool {
-        is_set(&self.ended, &self.reader, reader)
+        !self.is_multiplexed() && is_set(&self.ended, (&self.reader, SPARE_WAKERS), reader)
     }
 
-    /// Whether the connection is to end. Wakes `writer` when it is.
+    /// Whether the connection must close; `writer` is woken when it must.
     pub(super) fn is_closing(&self, writer: &Waker) -> bool {
-        is_set(&self.closing, &self.writer, writer)
+        let streams = self.streams.get().map_or(0, |streams| streams.under_way());
+        let most = SPARE_WAKERS + 2 * streams;
+        is_set(&self.closing, (&self.writer, most), writer)
     }
 
-    /// The connection is to end with the request that is under way.
+    /// Closes the connection after the request in flight.
     pub(super) fn close(&self) {
         set(&self.closing, &self.writer);
     }
 
-    /// Whether the end of the caller's sending is held back.
+    /// Whether the end of the caller's data is held back.
     fn holds_end(&self) -> bool {
         self.get() % PHASES == BUSY && self.patient.load(Ordering::Relaxed)
     }
@@ -145,9 +184,9 @@ impl Phase {
         set(&self.ended, &self.reader);
     }
 
-    /// Bytes came: between two requests, they begin a head.
+    /// Notes that bytes have arrived, which start a head between two requests.
     fn bytes(&self) {
-        if self.get() % PHASES == IDLE {
+        if !self.is_multiplexed() && self.get() % PHASES == IDLE {
             self.enter(HEAD);
         }
     }
@@ -159,27 +198,67 @@ impl Phase {
     }
 
     fn get(&self) -> u64 {
-        self.count.load(Ordering::Relaxed)
+        match self.streams.get() {
+            Some(streams) => streams.phase(),
+            None => self.count.load(Ordering::Relaxed),
+        }
     }
 }
 
-/// Whether a flag is set; if not, `waker` is woken when it is.
-fn is_set(flag: &AtomicBool, waiting: &Mutex<Option<Waker>>, waker: &Waker) -> bool {
+impl UnderWay {
+    /// Marks bytes of the answer as ready for the caller.
+    pub(super) fn offer(&mut self) {
+        let streams = self.phase.streams.get();
+        self.answer = streams.map(|streams| match self.answer {
+            None => streams.offer(),
+            Some(number) => {
+                streams.offer_more(number);
+                number
+            }
+        });
+    }
+
+    /// Marks all bytes of the answer so far as taken by the caller.
+    pub(super) fn taken(&self) {
+        if let (Some(streams), Some(number)) = (self.phase.streams.get(), self.answer) {
+            streams.taken(number);
+        }
+    }
+
+    /// The connection of the request.
+    pub(super) fn phase(&self) -> &Arc<Phase> {
+        &self.phase
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.taken();
+        match self.phase.streams.get() {
+            Some(streams) => streams.end(self.answer.is_some()),
+            None => self.phase.enter(PHASES),
+        }
+    }
+}
+
+/// Whether a flag is set; otherwise `waker` is woken when it is.
+fn is_set(flag: &AtomicBool, (waiting, most): (&Mutex<Vec<Waker>>, usize), waker: &Waker) -> bool {
     let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-    match &mut *waiting {
-        Some(known) => known.clone_from(waker),
-        None => *waiting = Some(waker.clone()),
+    if !waiting.iter().any(|known| known.will_wake(waker)) {
+        if waiting.len() >= most {
+            // Most are stale. Tasks of requests in flight register again.
+            waiting.drain(..).for_each(Waker::wake);
+        }
+        waiting.push(waker.clone());
     }
     flag.load(Ordering::Relaxed)
 }
 
-/// Sets a flag, and wakes who waits for it.
-fn set(flag: &AtomicBool, waiting: &Mutex<Option<Waker>>) {
+/// Sets a flag, and wakes the waiting tasks.
+fn set(flag: &AtomicBool, waiting: &Mutex<Vec<Waker>>) {
     let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
     flag.store(true, Ordering::Relaxed);
-    if let Some(waker) = waiting.take() {
-        waker.wake();
-    }
+    waiting.drain(..).for_each(Waker::wake);
 }
 
 impl<T> Timed<T> {
@@ -202,7 +281,7 @@ impl<T> Timed<T> {
         self.io
     }
 
-    /// Gives up on a caller that takes too long to take what is written.
+    /// Applies the deadline of a write, which fails if the caller does not read.
     fn written<R>(
         &mut self,
         poll: Poll<io::Result<R>>,
@@ -213,17 +292,18 @@ impl<T> Timed<T> {
             return poll;
         }
         self.write
-            .poll(cx, self.idle_limit, "caller does not take the answer")
+            .poll(cx, self.idle_limit, "caller does not read the answer")
     }
 
-    /// A connection is idle from the last byte of the answer on.
+    /// Restarts the idle time with every write after a request: it counts from the answer's last
+    /// byte.
     fn progress(&mut self, poll: &Poll<io::Result<usize>>) {
         if poll.is_ready() && self.phase.get() % PHASES == IDLE {
             self.read.at = None;
         }
     }
 
-    /// Waits for bytes: pending, or an error once the caller has taken too long.
+    /// Waits for bytes: pending, or an error once the caller is too late.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.phase.wait();
         let phase = self.phase.get();
@@ -232,11 +312,15 @@ impl<T> Timed<T> {
             self.read.at = None;
         }
         match phase % PHASES {
+            // An idle HTTP/2 connection is closed with a GOAWAY by its own task.
+            IDLE if self.phase.is_multiplexed() => Poll::Pending,
             IDLE => self.read.poll(cx, self.idle_limit, "connection is idle"),
-            HEAD => self
-                .read
-                .poll(cx, self.head_limit, "head of the request is late"),
-            // A body's time is its reader's to bound.
+            HEAD => self.read.poll(
+                cx,
+                self.head_limit,
+                "head of the request did not arrive in time",
+            ),
+            // The reader of a body bounds its time.
             _ => Poll::Pending,
         }
     }
@@ -327,7 +411,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Timed<T> {
         let poll = Pin::new(&mut this.io).poll_flush(cx);
         let poll = this.written(poll, cx);
         if poll.is_ready() && this.phase.get() % PHASES == IDLE {
-            // hyper, which waits for bytes since before the answer, does not ask again by itself.
+            // hyper waits for bytes since before the answer, and does not poll again by itself.
             if this.ended || this.wait(cx).is_ready() {
                 cx.waker().wake_by_ref();
             }

@@ -1,4 +1,4 @@
-//! TLS for listeners and for clients: the keys under `tls`, and what rustls makes of them.
+//! TLS for listeners and clients: the keys under `tls`, and rustls configurations from them.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -23,47 +23,47 @@ use x509_parser::extensions::GeneralName;
 use metrifold_base::{BuildError, Problems, keys, read_file, words};
 use metrifold_model::{AlternativeName, ClientCertificate};
 
-/// The largest file with certificates: all authorities that browsers know are a tenth of it.
+/// Largest file with certificates, ten times that of all authorities that browsers trust.
 const MAX_PEM: u64 = 4 << 20;
 
-/// What stands for the name of a file where there is none.
-const INLINE: &str = "what is given in PEM";
+/// Stands for a file's name in errors about inline PEM.
+const INLINE: &str = "the inline PEM";
 
 /// Versions without 1.2.
 static ONLY_13: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
 
 keys! {
-    /// TLS of a listener: the keys under `tls` of everything that listens.
+    /// TLS settings of a listener.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct ServerTls {
-        /// Certificate that is shown to callers, in PEM, with the intermediates behind it.
+        /// PEM file with the certificate of the listener, followed by intermediate certificates.
         pub cert_file: PathBuf = required("/etc/metrifold/tls.crt"),
-        /// The certificate's private key, in PEM.
+        /// PEM file with the private key of the certificate.
         pub key_file: PathBuf = required("/etc/metrifold/tls.key"),
-        /// Certificate authorities in PEM. With them, every caller must show a certificate that
-        /// one of them signed.
+        /// PEM file with certificate authorities. Callers must present a certificate that one of them signed, unless `client_auth` says otherwise.
         pub client_ca_file: Option<PathBuf> = unset("/etc/metrifold/client-ca.crt"),
-        /// Lists of revoked certificates in PEM, of all authorities on the way to those in
-        /// `client_ca_file`.
+        /// PEM file with certificate revocation lists, from every authority in the chain up to those in `client_ca_file`.
         pub client_crl_file: Option<PathBuf> = unset("/etc/metrifold/client.crl"),
-        /// Whether callers show certificates: `required` (with `client_ca_file`, from every one),
-        /// `optional` (one that is shown must be of `client_ca_file`) or `tenants` (whose a
-        /// certificate is, is for the tenants with `mtls` to say; without `client_ca_file`).
+        /// Client authentication: `required` (with `client_ca_file`, every caller must present a certificate), `optional` (a certificate, if presented, must be signed by an authority in `client_ca_file`) or `tenants` (certificates are verified against the `mtls` authorities of the tenants; without `client_ca_file`).
         pub client_auth: ClientAuth = default("required"),
-        /// Oldest version of TLS that is spoken: `1.2` or `1.3`.
+        /// Minimum TLS version: `1.2` or `1.3`.
         pub min_version: TlsVersion = default("1.2"),
+        /// Whether HTTP/2 is offered in the handshake. Callers that do not negotiate it use HTTP/1.1.
+        pub http2: bool = default(true),
+        /// Maximum number of concurrent requests of an HTTP/2 connection.
+        pub http2_max_streams: u32 = default(100),
     }
 }
 
 words! {
-    /// Whether callers show certificates.
+    /// Client authentication.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum ClientAuth {
-        /// Every caller, where there are authorities for them.
+        /// Required, if authorities for them are configured.
         Required = "required",
-        /// Those who want to.
+        /// A certificate is verified if the caller presents one.
         Optional = "optional",
-        /// Those who want to, whoever signed them: tenants verify them.
+        /// A certificate is optional, and verified by the tenants.
         Tenants = "tenants",
     }
 }
@@ -80,37 +80,35 @@ words! {
 }
 
 keys! {
-    /// TLS of a client: the keys under `tls` of everything that connects somewhere.
+    /// TLS settings of a client.
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
     pub struct ClientTls {
-        /// Certificate authorities in PEM that the server is verified with, instead of the
-        /// system's.
+        /// PEM file with the certificate authorities to verify the server with, instead of the system's.
         pub ca_file: Option<PathBuf> = unset("/etc/metrifold/ca.crt"),
-        /// Certificate that is shown to a server that asks for one, in PEM. Needs `key_file`.
+        /// PEM file with the client certificate, for servers that request one. Requires `key_file`.
         pub cert_file: Option<PathBuf> = unset("/etc/metrifold/tls.crt"),
-        /// The certificate's private key, in PEM. Needs `cert_file`.
+        /// PEM file with the private key of the certificate. Requires `cert_file`.
         pub key_file: Option<PathBuf> = unset("/etc/metrifold/tls.key"),
-        /// Name that the server's certificate must bear, instead of the URL's host. It is asked
-        /// for when connecting.
+        /// Name to verify the server's certificate against, instead of the host of the URL. It is also sent in the TLS handshake (SNI).
         pub server_name: Option<String> = unset("receive.example"),
-        /// Whether any certificate is taken, whoever signed it and for whatever name.
+        /// Disable verification of the server's certificate.
         pub insecure_skip_verify: bool = default(false),
     }
 }
 
-/// What a client may be given in PEM in place of files, such as by a kubeconfig.
+/// PEM in place of files, such as from a kubeconfig.
 #[derive(Clone, Default)]
 pub struct Pem {
-    /// Certificate authorities that the server is verified with.
+    /// Authorities by which the server is verified.
     pub ca: Option<Vec<u8>>,
-    /// Certificate that is shown to the server.
+    /// The client's certificate.
     pub cert: Option<Vec<u8>>,
     /// The certificate's private key.
     pub key: Option<Vec<u8>>,
 }
 
 impl ServerTls {
-    /// The files that it names.
+    /// Files that the keys name.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let files = [
             Some(&self.cert_file),
@@ -121,25 +119,28 @@ impl ServerTls {
         files.into_iter().flatten().map(PathBuf::as_path)
     }
 
-    /// Reports what is wrong, at keys below `prefix`. Files are looked at only if the problems'
-    /// environment may be.
+    /// Reports problems at keys below `prefix`. Files are read only if the problems' environment
+    /// allows it.
     pub fn validate(&self, prefix: &str, problems: &mut Problems) {
         let authorities = self.client_ca_file.is_some();
         match self.client_auth {
             ClientAuth::Tenants if authorities => {
-                let what = "tenants verify certificates themselves: there is nothing left to do";
+                let what = "has no effect: with client_auth = \"tenants\", tenants verify certificates with their own authorities";
                 let problem = problems.at(format!("{prefix}.client_ca_file"), what);
                 problem.help("remove it, or set client_auth = \"optional\"");
             }
             ClientAuth::Optional if !authorities => {
-                let what = "certificates are verified by authorities, and there are none";
+                let what = "needs the authorities that verify client certificates";
                 let problem = problems.at(format!("{prefix}.client_auth"), what);
                 problem.help("set client_ca_file");
             }
             _ => {}
         }
+        if self.http2_max_streams == 0 {
+            problems.at(format!("{prefix}.http2_max_streams"), "must be at least 1");
+        }
         if self.client_crl_file.is_some() && !authorities {
-            let what = "is for certificates that client_ca_file verifies";
+            let what = "has no effect without client_ca_file";
             let problem = problems.at(format!("{prefix}.client_crl_file"), what);
             problem.help("set client_ca_file, or write it under a tenant's mtls");
         }
@@ -158,19 +159,22 @@ impl ServerTls {
         if let Some(file) = &self.client_ca_file {
             check("client_ca_file", roots(file).map(drop));
         }
-        // With all files readable, what is left to fail is that they do not belong together.
+        if let Some(file) = &self.client_crl_file {
+            check("client_crl_file", revocations(file).map(drop));
+        }
+        // All files are readable, so that an error means that they do not match.
         if sound && let Err(error) = self.config() {
             problems.at(format!("{prefix}.key_file"), error.reason);
         }
     }
 
-    /// When the certificate expires that is shown to callers, if that can be told.
+    /// Expiry of the certificate shown to callers, if it can be parsed.
     pub fn expires(&self) -> Option<SystemTime> {
         let chain = certificates(&self.cert_file).ok()?;
         client_certificate(chain.first()?)?.not_after
     }
 
-    /// Reads the files and makes rustls's configuration for HTTP/1.1.
+    /// Reads the files and builds rustls's configuration.
     ///
     /// # Errors
     ///
@@ -206,10 +210,13 @@ impl ServerTls {
         let mut config = builder
             .with_single_cert(chain, key)
             .map_err(|error| mismatch(&self.cert_file, &self.key_file, &error))?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = match self.http2 {
+            true => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+            false => vec![b"http/1.1".to_vec()],
+        };
         if certified {
-            // A session that is taken up again is not verified again: a certificate that was revoked
-            // or has expired meanwhile would still be good.
+            // A resumed session is not verified again: a certificate that was revoked or has
+            // expired meanwhile would still be accepted.
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }
@@ -217,7 +224,7 @@ impl ServerTls {
     }
 }
 
-/// What verifies the certificates of callers: signed by one of these authorities, and not revoked.
+/// A verifier for callers' certificates: signed by one of these authorities, and not revoked.
 ///
 /// # Errors
 ///
@@ -235,21 +242,28 @@ fn verifier(ca_file: &Path, crl_file: Option<&Path>) -> Result<ClientCertVerifie
     let roots = roots(ca_file)?;
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
     if let Some(file) = crl_file {
-        let pem = pem_file(file)?;
-        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&pem).collect();
-        let lists =
-            lists.map_err(|error| unusable(file, &error, "list of revoked certificates"))?;
-        if lists.is_empty() {
-            let error = pem::Error::NoItemsFound;
-            return Err(unusable(file, &error, "list of revoked certificates"));
-        }
-        builder = builder.with_crls(lists);
+        // A list that has expired says nothing about revocations since: its certificates are refused.
+        builder = builder
+            .with_crls(revocations(file)?)
+            .enforce_revocation_expiration();
     }
     Ok(builder)
 }
 
-/// Takes whatever certificate a caller shows, if the caller owns it. Nothing is known of who signed
-/// it: whoever uses it has to find that out.
+/// Reads the certificate revocation lists of a file.
+fn revocations(file: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+    let pem = pem_file(file)?;
+    let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&pem).collect();
+    let lists = lists.map_err(|error| unusable(file, &error, "list of revoked certificates"))?;
+    if lists.is_empty() {
+        let error = pem::Error::NoItemsFound;
+        return Err(unusable(file, &error, "list of revoked certificates"));
+    }
+    Ok(lists)
+}
+
+/// Accepts any certificate whose key the caller has. Its signer is unknown, and must be checked by
+/// the code that uses it.
 #[derive(Debug)]
 struct Presented;
 
@@ -300,14 +314,14 @@ impl ClientCertVerifier for Presented {
 }
 
 impl ClientTls {
-    /// The files that it names.
+    /// Files that the keys name.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let files = [&self.ca_file, &self.cert_file, &self.key_file];
         files.into_iter().flatten().map(PathBuf::as_path)
     }
 
-    /// Reports what is wrong, at keys below `prefix`. Files are looked at only if the problems'
-    /// environment may be.
+    /// Reports problems at keys below `prefix`. Files are read only if the problems' environment
+    /// allows it.
     pub fn validate(&self, prefix: &str, problems: &mut Problems) {
         let environment = problems.environment();
         let mut sound = true;
@@ -348,8 +362,8 @@ impl ClientTls {
         }
     }
 
-    /// Reads the files and makes rustls's configuration for HTTP/1.1. `server_name` is in it as
-    /// far as the server's certificate is checked; whoever connects itself should also ask for
+    /// Reads the files and builds rustls's configuration for HTTP/1.1. `server_name` is part of it
+    /// for the check of the server's certificate only; code that connects itself must also request
     /// [`ClientTls::name`].
     ///
     /// # Errors
@@ -359,7 +373,7 @@ impl ClientTls {
         self.config_with(&Pem::default())
     }
 
-    /// The same, where what is in `pem` takes the place of the files.
+    /// As [`config`](Self::config), with the contents of `pem` in place of files.
     pub(crate) fn config_with(&self, pem: &Pem) -> Result<ClientConfig, BuildError> {
         let roots = match (&pem.ca, &self.ca_file) {
             (Some(ca), _) => Some(roots_in(ca, Path::new(INLINE))),
@@ -416,7 +430,7 @@ impl ClientTls {
         Ok(config)
     }
 
-    /// The name to ask the server for, if it is not the endpoint's host.
+    /// The name to request from the server, if it is not the endpoint's host.
     ///
     /// # Errors
     ///
@@ -429,14 +443,21 @@ impl ClientTls {
     }
 }
 
-/// Makes aws-lc-rs the crypto provider of the process, for libraries that ask for the default
-/// (reqwest does). Does nothing when there is one already.
+/// Makes aws-lc-rs the crypto provider of the process, for libraries that use the default (such as
+/// reqwest). Has no effect if there is one already.
 pub fn install_crypto_provider() {
-    // An error says that there is one already.
+    // An error means that there is one already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 
-/// What a client certificate says of its owner. The certificate was verified before.
+/// The issuer's name in a certificate, in DER as in [`ClientCertVerifier::root_hint_subjects`]. `None`
+/// if the certificate is malformed.
+pub fn issuer_name(der: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    Some(certificate.issuer().as_raw().to_vec())
+}
+
+/// The owner in a client certificate, which must have been verified.
 pub fn client_certificate(der: &CertificateDer<'_>) -> Option<ClientCertificate> {
     let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
     let subject = certificate.subject();
@@ -468,7 +489,7 @@ pub fn client_certificate(der: &CertificateDer<'_>) -> Option<ClientCertificate>
     })
 }
 
-/// Whose certificates a client accepts.
+/// The certificates that a client accepts.
 #[derive(Debug)]
 enum Trust {
     System,
@@ -476,8 +497,8 @@ enum Trust {
     Anybody,
 }
 
-/// Checks a server's certificate as `tls` says. Signatures are checked whatever it says, so that
-/// the server owns at least the certificate that it shows.
+/// Checks a server's certificate according to `tls`. Signatures are always checked, so that the
+/// server has at least the key of its certificate.
 #[derive(Debug)]
 struct Verifier {
     trust: Trust,
@@ -530,8 +551,8 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// The operating system's authorities, read when the first connection needs them: a process that
-/// speaks plain HTTP alone may run in an image that has none.
+/// Verifier with the operating system's authorities, which are read for the first connection: a
+/// process with plain HTTP only may run in an image without any.
 fn system_verifier() -> Result<&'static Arc<WebPkiServerVerifier>, rustls::Error> {
     static VERIFIER: OnceLock<Result<Arc<WebPkiServerVerifier>, String>> = OnceLock::new();
     let verifier = VERIFIER.get_or_init(|| {
@@ -565,7 +586,7 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     certificates_in(&pem_file(file)?, file)
 }
 
-/// Certificates in PEM, from the file of this name.
+/// Parses certificates in PEM; `file` is named in errors.
 fn certificates_in(pem: &[u8], file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let certificates = certificates.map_err(|error| unusable(file, &error, "certificate"))?;
@@ -591,17 +612,20 @@ fn roots_in(pem: &[u8], file: &Path) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates_in(pem, file)? {
         roots.add(certificate).map_err(|error| {
-            format!("{} holds an unusable certificate: {error}", file.display())
+            format!(
+                "{} contains an unusable certificate: {error}",
+                file.display()
+            )
         })?;
     }
     Ok(roots)
 }
 
-/// Says why a PEM file is of no use. Nothing of its content is shown: it may be a key.
+/// Why a PEM file cannot be used. Nothing of its content is shown, since it may be a key.
 fn unusable(file: &Path, error: &pem::Error, wanted: &str) -> String {
     let file = file.display();
     match error {
-        pem::Error::NoItemsFound => format!("{file} holds no {wanted} in PEM"),
+        pem::Error::NoItemsFound => format!("{file} contains no {wanted} in PEM"),
         _ => format!("{file} is not valid PEM"),
     }
 }

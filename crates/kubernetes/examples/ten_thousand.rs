@@ -1,6 +1,6 @@
-//! What 10,000 endpoints cost: time to the first target, memory, one change, rest.
+//! Measures discovery of 10,000 endpoints: time to the first target, memory, one change, idle time.
 //!
-//! The API server is a process of its own, so that only what follows it is measured.
+//! The API server runs in a process of its own, so that only discovery is measured.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
@@ -39,7 +39,7 @@ fn put_pod(cluster: &Kubernetes, slice: usize, number: usize, version: usize) {
     cluster.put("pods", object);
 }
 
-/// The API server. A line on stdin changes one pod.
+/// Runs the API server. Each line on stdin changes one pod.
 fn serve() {
     let cluster = Kubernetes::new();
     for slice in 0..SLICES {
@@ -72,7 +72,7 @@ fn memory() -> f64 {
     kib / 1024.0
 }
 
-/// Processor time so far, of all threads.
+/// Processor time of all threads so far.
 fn processor() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<&str> = stat
@@ -126,7 +126,7 @@ async fn follow() {
     let (cpu, mut waited) = (processor(), Vec::new());
     for _ in 0..CHANGES {
         let older = targets.snapshot();
-        // Beyond the time within which changes are told together.
+        // Longer than the interval in which changes are reported together.
         tokio::time::sleep(Duration::from_millis(120)).await;
         let started = Instant::now();
         writeln!(stdin, "change").unwrap();

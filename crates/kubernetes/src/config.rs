@@ -1,4 +1,4 @@
-//! `[discovery.NAME] type = "kubernetes"`: which cluster, as whom, and what of it.
+//! `[discovery.NAME] type = "kubernetes"`: cluster, credentials, and selection of objects.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -9,51 +9,52 @@ use metrifold_discovery::LimitKeys;
 use crate::keys::{ConnectKeys, check_namespace, check_watch};
 use crate::kind::Kind;
 
-/// The most namespaces that are watched one by one.
+/// Most namespaces that are watched one by one.
 const MAX_NAMESPACES: usize = 1000;
 
 keys! {
     /// `[discovery.NAME] type = "kubernetes"`.
     #[derive(Clone, Debug)]
     pub struct KubernetesConfig {
-        /// What is a target: ports of `endpointslice`, `endpoints`, `pod` or `service`, a `node`, or paths of `ingress`.
+        /// Kind of targets: ports of `endpointslice`, `endpoints`, `pod` or `service`, a `node`, or paths of `ingress`.
         pub(crate) role: Role = required("endpointslice"),
         pub(crate) connect: ConnectKeys = include,
-        /// Namespaces that are watched; all of them unless given.
+        /// Namespaces to watch. By default, all.
         pub(crate) namespaces: Vec<String> = unset(["monitoring"]),
-        /// Whether the namespace of the pod that this runs in is watched. For connections from within a cluster.
+        /// Whether to watch the namespace of the pod that Metrifold runs in. Only for connections from within a cluster.
         pub(crate) own_namespace: bool = default(false),
-        /// Selectors by which the API server leaves out objects: of the role itself, or of what its targets are joined with.
+        /// Label and field selectors with which the API server filters objects: those of the role itself, or those joined with its targets.
         pub(crate) selectors: Vec<SelectorKeys> = unset([{ role = "pod", label = "app=shop" }]),
-        /// What else is read of and joined with each target.
+        /// Objects to read in addition and join with each target.
         pub(crate) attach_metadata: AttachKeys = table,
-        /// The only port that is taken, by name or by number; `first_tcp` is the first of a set of endpoints or of a pod that is TCP. All ports unless given, and ports of pods besides that no service leads to.
+        /// Name or number of the only port to use; `first_tcp` is the first TCP port of a set of endpoints or of a pod. By default all ports are used, including ports of pods that no service refers to.
         pub(crate) port: Option<String> = unset("web"),
-        /// Whether endpoints and pods are left out that are not ready.
+        /// Whether to leave out endpoints and pods that are not ready or that terminate. An endpoint whose readiness is unknown counts as ready.
         pub(crate) only_ready: bool = default(false),
-        /// How long a watch lasts before it is asked for anew. One that stays open for 10 s longer is taken for broken.
+        /// Duration of a watch, after which it is requested again. A watch that stays open 10 s longer counts as broken.
         pub(crate) watch_timeout: Period = default("4m"),
-        /// Most objects of one kind; with more, what was known before stays.
+        /// Maximum number of objects of one kind. Above it, the previous targets are kept.
         pub(crate) max_objects: usize = default(250000),
         pub(crate) limits: LimitKeys = include,
     }
 }
 
 keys! {
-    /// Which objects of a kind the API server tells.
+    /// Selectors for objects of one kind.
     #[derive(Clone, Debug)]
     pub struct SelectorKeys {
-        /// The kind of objects: the role itself; for `endpointslice` and `endpoints` also `pod` and `service`, for `pod` also `node`.
+        /// Kind of the objects to filter: the role itself; for `endpointslice` and `endpoints` also `pod` and `service`, for `pod` also `node`.
         pub(crate) role: Role = required("pod"),
-        /// Kubernetes' label selector.
+        /// Kubernetes label selector.
         pub(crate) label: Option<String> = unset("app in (shop, cart),!legacy"),
-        /// Kubernetes' field selector.
+        /// Kubernetes field selector.
         pub(crate) field: Option<String> = unset("spec.nodeName=node-1"),
     }
 }
 
 keys! {
-    /// What else is read and joined with targets. Each needs the right to list and watch what it names.
+    /// Objects that are read and joined with targets. Each requires permission to list and watch
+    /// its kind.
     #[derive(Clone, Debug)]
     pub struct AttachKeys {
         /// Name, labels and annotations of the node.
@@ -70,7 +71,7 @@ keys! {
 }
 
 words! {
-    /// What is a target.
+    /// Kinds of targets, with Prometheus' names of the roles.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub enum Role {
         /// Endpoints of services, by their slices.
@@ -89,7 +90,7 @@ words! {
 }
 
 impl Role {
-    /// The kind of the objects that have the targets.
+    /// Kind of the objects that targets are made of.
     pub(crate) fn kind(self) -> Kind {
         match self {
             Self::Endpointslice => Kind::EndpointSlice,
@@ -101,7 +102,7 @@ impl Role {
         }
     }
 
-    /// The roles of selectors that go with it.
+    /// Roles that selectors may name for this role.
     fn selects(self) -> &'static [Self] {
         match self {
             Self::Endpointslice => &[Self::Endpointslice, Self::Pod, Self::Service],
@@ -118,7 +119,7 @@ impl Role {
     }
 }
 
-/// Selectors as the API server takes them.
+/// Label and field selectors in the API server's syntax.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Selectors {
     pub(crate) label: Option<String>,
@@ -126,7 +127,7 @@ pub(crate) struct Selectors {
 }
 
 impl KubernetesConfig {
-    /// The kinds of objects that are read besides those of the role.
+    /// Kinds of objects that are read in addition to the role's.
     pub(crate) fn joined(&self) -> Vec<Kind> {
         let attach = &self.attach_metadata;
         let endpoints = matches!(self.role, Role::Endpointslice | Role::Endpoints);
@@ -143,7 +144,7 @@ impl KubernetesConfig {
         joined.filter(|(is, _)| *is).map(|(_, kind)| kind).collect()
     }
 
-    /// The selectors of a kind.
+    /// Selectors for a kind; empty if none are configured.
     pub(crate) fn selectors(&self, kind: Kind) -> Selectors {
         let of_kind = |it: &&SelectorKeys| it.role.kind() == kind;
         let given = self.selectors.iter().find(of_kind);
@@ -153,7 +154,7 @@ impl KubernetesConfig {
         })
     }
 
-    /// What it asks the cluster for.
+    /// Text that identifies the query, so that targets stored for another query are recognised.
     pub(crate) fn asks(&self) -> String {
         format!(
             "{} {} {:?} {} {:?} {:?} {:?} {}",
@@ -190,11 +191,11 @@ impl KubernetesConfig {
             let key = format!("selectors[{at}].role");
             if !self.role.selects().contains(&selector.role) {
                 let roles: Vec<_> = self.role.selects().iter().map(|it| it.as_str()).collect();
-                let what = format!("role {} has nothing to do with it", self.role.as_str());
-                let help = format!("selectors are for: {}", roles.join(", "));
+                let what = format!("does not apply to role {}", self.role.as_str());
+                let help = format!("select objects of: {}", roles.join(", "));
                 problems.at(key, what).help(help);
             } else if !seen.insert(selector.role) {
-                problems.at(key, "has selectors before: write them as one");
+                problems.at(key, "has a selector already: write both as one");
             }
         }
         if self.port.as_deref().is_some_and(str::is_empty) {
@@ -202,12 +203,12 @@ impl KubernetesConfig {
             problem.help("write a name, a number or \"first_tcp\"");
         }
         if self.port.is_some() && matches!(self.role, Role::Node | Role::Ingress) {
-            problems.at("port", "goes with endpoints, pods and services");
+            problems.at("port", "applies to endpoints, pods and services only");
         }
         if self.only_ready
             && !matches!(self.role, Role::Endpointslice | Role::Endpoints | Role::Pod)
         {
-            problems.at("only_ready", "goes with endpoints and pods");
+            problems.at("only_ready", "applies to endpoints and pods only");
         }
         check_watch(self.watch_timeout, problems);
         if self.max_objects == 0 {

@@ -1,4 +1,4 @@
-//! Which API server, and who asks it: from within a cluster, by a kubeconfig, or by keys of its own.
+//! Chooses the API server and the credentials: from within a cluster, by a kubeconfig, or by keys.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,31 +11,31 @@ use metrifold_http::{Authorization, Client, ClientConfig, ClientTls, Credentials
 use crate::keys::ConnectKeys;
 use crate::kubeconfig;
 
-/// The largest file with the name of a namespace.
+/// Largest file with the name of a namespace, in bytes.
 const MAX_NAMESPACE: u64 = 4 << 10;
 
-/// Idle connections that are kept: watches keep theirs busy.
+/// Idle connections that are kept; watches occupy connections of their own.
 const CONNECTIONS: usize = 4;
 
-/// An API server, and who asks it.
+/// An API server, with the credentials for it.
 #[derive(Clone)]
 pub struct Cluster {
     pub(crate) client: Client,
     pub(crate) server: Uri,
     pub(crate) credentials: Credentials,
-    /// What a kubeconfig runs for a token.
+    /// Configuration of a kubeconfig's exec plugin, which prints a token.
     pub(crate) helper: Option<kube::Config>,
     pub(crate) timeout: Duration,
-    /// The namespace that it speaks of unless it names another.
+    /// Default namespace: of the pod, or of the kubeconfig's context.
     pub(crate) namespace: Option<String>,
 }
 
 impl ConnectKeys {
-    /// Finds out where the API server is; connects nowhere yet.
+    /// Determines the API server and the credentials, without connecting.
     ///
     /// # Errors
     ///
-    /// Fails when a file cannot be read, and outside of a cluster that nothing is said of.
+    /// Fails when a file cannot be read, and outside of a cluster when no key names an API server.
     pub fn cluster(&self) -> Result<Cluster, BuildError> {
         match (&self.api_server, &self.kubeconfig_file) {
             (Some(server), _) => Ok(Cluster {
@@ -136,7 +136,7 @@ impl Cluster {
         self.namespace.as_deref()
     }
 
-    /// The namespaces that are watched, sorted: none for all of them.
+    /// Namespaces to watch, sorted; empty for all.
     pub(crate) fn namespaces(
         &self,
         named: &[String],
@@ -146,7 +146,7 @@ impl Cluster {
         if own {
             let own = self.namespace.clone();
             namespaces.push(own.ok_or_else(|| {
-                let reason = "the service account's folder has no namespace that can be read";
+                let reason = "the service account's folder has no readable file `namespace`";
                 BuildError::new("own_namespace", reason)
             })?);
         }

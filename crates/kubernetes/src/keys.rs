@@ -1,4 +1,4 @@
-//! Keys that say which API server is asked, and as whom.
+//! Keys for the API server and the credentials.
 
 use std::path::{Path, PathBuf};
 
@@ -6,42 +6,42 @@ use metrifold_base::{Endpoint, Period, Problems, keys};
 use metrifold_http::{Authorization, BasicAuth, ClientTls, OAuth2, ProxyKeys, auth};
 
 keys! {
-    /// Which API server, and who asks it.
+    /// API server, and credentials for it.
     #[derive(Clone, Debug)]
     pub struct ConnectKeys {
-        /// URL of the API server. Without it and without `kubeconfig_file`, this runs in a pod, whose service account is used.
+        /// URL of the API server. If neither this nor `kubeconfig_file` is set, Metrifold must run in a pod, and uses the pod's service account.
         pub api_server: Option<Endpoint> = unset("https://kubernetes.default.svc"),
-        /// Kubeconfig that says which API server, and as whom; read again when it changes.
+        /// Kubeconfig with the API server and the credentials; read again when it changes.
         pub kubeconfig_file: Option<PathBuf> = unset("/etc/metrifold/kubeconfig"),
-        /// Context of the kubeconfig; its current one unless given.
+        /// Context in the kubeconfig. By default, its current context.
         pub context: Option<String> = unset("prod"),
-        /// Folder in which a pod finds the token, the authorities and the namespace of its service account. The token is read again every 10 s, and whenever it is refused.
+        /// Directory with the token, the certificate authorities and the namespace of a pod's service account. The token is read again every 10 s, and whenever it is refused.
         pub service_account_directory: PathBuf = default("/var/run/secrets/kubernetes.io/serviceaccount"),
-        /// TLS towards `api_server`; within a cluster, `ca_file` is the service account's unless given.
+        /// TLS settings for the connections to `api_server`. Within a cluster, `ca_file` defaults to the service account's.
         pub tls: ClientTls = table,
-        /// User and password towards `api_server`.
+        /// User name and password for `api_server`.
         pub basic_auth: Option<BasicAuth> = optional,
-        /// `Authorization` header towards `api_server`, usually a `credentials_file` with a token.
+        /// `Authorization` header for `api_server`, usually with a `credentials_file` that contains a token.
         pub authorization: Option<Authorization> = optional,
-        /// Token towards `api_server`, got by client credentials.
+        /// OAuth 2.0 client credentials for `api_server`.
         pub oauth2: Option<OAuth2> = optional,
         pub(crate) proxy: ProxyKeys = include,
-        /// Longest time for the answer to one request; a watch's ends with its first byte.
+        /// Maximum time for a request; for a watch, until the first byte of the answer.
         pub timeout: Period = default("30s"),
-        /// Longest time for making a connection.
+        /// Maximum time to establish a connection.
         pub connect_timeout: Period = default("5s"),
-        /// Age from which on a connection is not used for a further request, so that a changed DNS record is followed.
+        /// Age after which a connection gets no further requests, so that changed DNS records take effect.
         pub max_connection_age: Period = default("5m"),
     }
 }
 
 impl ConnectKeys {
-    /// Whether it is asked from within a cluster.
-    pub fn is_in_cluster(&self) -> bool {
+    /// Whether the service account of this pod is used.
+    pub(crate) fn is_in_cluster(&self) -> bool {
         self.api_server.is_none() && self.kubeconfig_file.is_none()
     }
 
-    /// What tells one cluster from another. Holds no secret.
+    /// Text that identifies the cluster, without secrets.
     pub fn place(&self) -> String {
         match (&self.api_server, &self.kubeconfig_file) {
             (Some(server), _) => server.uri().to_string(),
@@ -50,7 +50,7 @@ impl ConnectKeys {
         }
     }
 
-    /// The files that are read when it connects.
+    /// Files that are read on connecting.
     pub fn files(&self) -> Vec<&Path> {
         let auth = auth::files(
             self.basic_auth.as_ref(),
@@ -63,23 +63,23 @@ impl ConnectKeys {
             .collect()
     }
 
-    /// Reports that the own namespace is asked for where it is not known.
+    /// Reports `own_namespace` where this pod's namespace is unknown.
     pub(crate) fn check_own_namespace(&self, asked: bool, problems: &mut Problems) {
         if asked && !self.is_in_cluster() {
-            let what = "is known only to a pod that connects from within the cluster";
+            let what = "applies only to connections from within a cluster";
             let problem = problems.at("own_namespace", what);
             problem.help("name it under namespaces, or remove api_server and kubeconfig_file");
         }
     }
 
-    /// Reports what is wrong with them, at their keys.
+    /// Reports invalid keys.
     pub fn validate(&self, problems: &mut Problems) {
         if self.api_server.is_some() && self.kubeconfig_file.is_some() {
             let problem = problems.at("kubeconfig_file", "cannot be set together with api_server");
-            problem.help("keep the one that says where the API server is");
+            problem.help("remove one of them");
         }
         if self.context.is_some() && self.kubeconfig_file.is_none() {
-            problems.at("context", "is for kubeconfig_file, and there is none");
+            problems.at("context", "applies only with kubeconfig_file");
         }
         let auth = [
             ("basic_auth", self.basic_auth.is_some()),
@@ -88,19 +88,21 @@ impl ConnectKeys {
         ];
         for (key, given) in auth {
             if given && self.api_server.is_none() {
-                let what =
-                    "goes with api_server: a kubeconfig and a service account have their own";
+                let what = "applies only with api_server: a kubeconfig and a service account have credentials of their own";
                 problems.at(key, what).help("remove it, or set api_server");
             }
         }
         let own_tls = self.tls != ClientTls::default();
         if own_tls && self.kubeconfig_file.is_some() {
-            problems.at("tls", "goes with api_server: a kubeconfig has its own");
+            problems.at(
+                "tls",
+                "cannot be set together with kubeconfig_file, which has TLS settings of its own",
+            );
         }
         if self.proxy.proxy_url.is_some() && self.kubeconfig_file.is_some() {
             problems.at(
                 "proxy_url",
-                "a kubeconfig has its own: write proxy-url there",
+                "cannot be set together with kubeconfig_file: write proxy-url in that file",
             );
         }
         self.tls.validate("tls", problems);
@@ -131,17 +133,17 @@ impl ConnectKeys {
     }
 }
 
-/// Reports what is wrong with the time that a watch lasts.
+/// Reports an invalid duration of watches.
 pub(crate) fn check_watch(timeout: Period, problems: &mut Problems) {
     if timeout < Period::millis(1000) || timeout > Period::millis(290_000) {
         problems.at("watch_timeout", "must be from 1s to 4m50s");
     }
 }
 
-/// Reports a name that no namespace can have, which would be another path of the API.
+/// Reports a text that is no valid namespace name: it could form another path of the API.
 pub(crate) fn check_namespace(name: &str, key: &str, problems: &mut Problems) {
     let valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if name.is_empty() || name.len() > 63 || !name.bytes().all(valid) {
-        problems.at(key, "is no name of a namespace");
+        problems.at(key, "is not the name of a namespace");
     }
 }

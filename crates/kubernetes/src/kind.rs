@@ -1,4 +1,4 @@
-//! The kinds of objects that are read.
+//! Kinds of objects that are read.
 
 /// A kind of object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,7 +15,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// In labels and messages.
+    /// Name of the kind in labels and messages.
     pub(crate) fn role(self) -> &'static str {
         match self {
             Self::EndpointSlice => "endpointslice",
@@ -30,7 +30,7 @@ impl Kind {
         }
     }
 
-    /// In the names of sources, as Prometheus writes them.
+    /// Prefix of sources in Prometheus' spelling.
     pub(crate) fn source(self) -> &'static str {
         match self {
             Self::Service => "svc",
@@ -38,7 +38,7 @@ impl Kind {
         }
     }
 
-    /// Whether objects of it belong to a namespace.
+    /// Whether objects of this kind belong to a namespace.
     pub(crate) fn is_namespaced(self) -> bool {
         !matches!(self, Self::Node | Self::Namespace)
     }

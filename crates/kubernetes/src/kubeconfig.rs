@@ -1,4 +1,4 @@
-//! Kubeconfig files.
+//! Reads kubeconfig files.
 
 use std::path::{Path, PathBuf};
 
@@ -12,19 +12,19 @@ use metrifold_base::{Endpoint, Secret, read_text};
 use metrifold_http::tls::Pem;
 use metrifold_http::{Authorization, BasicAuth, ClientTls};
 
-/// The largest kubeconfig.
+/// Largest kubeconfig, in bytes.
 const MAX_BYTES: u64 = 4 << 20;
 
-/// What a context of a kubeconfig says.
+/// A context of a kubeconfig, resolved.
 pub(crate) struct Found {
     pub(crate) server: Uri,
     pub(crate) tls: ClientTls,
-    /// Certificates and a key that stand in the file itself.
+    /// Certificates and key embedded in the file.
     pub(crate) pem: Pem,
     pub(crate) proxy_url: Option<Endpoint>,
     pub(crate) basic_auth: Option<BasicAuth>,
     pub(crate) authorization: Option<Authorization>,
-    /// Set where a program is to be run for a token.
+    /// Configuration of an exec plugin that prints a token; None if the context has none.
     pub(crate) helper: Option<kube::Config>,
     pub(crate) namespace: Option<String>,
 }
@@ -34,7 +34,7 @@ pub(crate) fn read(file: &Path, context: Option<&str>) -> Result<Found, String> 
     let shown = file.display();
     let text =
         read_text(file, MAX_BYTES).map_err(|error| format!("cannot read {shown}: {error}"))?;
-    // What the parser quotes may be a key.
+    // The parser's message may quote a key.
     let config = Kubeconfig::from_yaml(&text).map_err(|_| format!("{shown} is no kubeconfig"))?;
     let name = context.or(config.current_context.as_deref());
     let name = name.ok_or_else(|| format!("{shown} has no current-context: set context"))?;
@@ -57,7 +57,7 @@ pub(crate) fn read(file: &Path, context: Option<&str>) -> Result<Found, String> 
         .map_err(|reason| format!("{shown}: {reason}"))
 }
 
-/// Says what is wrong with a context, if anything is.
+/// Returns the first fault of a context, if any.
 pub(crate) fn check(file: &Path, context: Option<&str>) -> Result<(), String> {
     read(file, context).map(drop)
 }
@@ -68,7 +68,7 @@ fn assemble(
     folder: &Path,
     namespace: Option<String>,
 ) -> Result<Found, String> {
-    // Paths are relative to the file.
+    // Paths are relative to the kubeconfig.
     let path = |name: &Option<String>| name.as_ref().map(|name| folder.join(name));
     let unless = |file: Option<PathBuf>, inline: &Option<Vec<u8>>| match inline {
         Some(_) => None,
@@ -103,11 +103,12 @@ fn assemble(
     let proxy_url = proxy_url.transpose();
     if user.auth_provider.is_some() {
         return Err(
-            "auth-provider is gone from Kubernetes: use exec, a token or a certificate".to_owned(),
+            "auth-provider is not supported any more: use exec, a token or a certificate"
+                .to_owned(),
         );
     }
     if user.impersonate.is_some() {
-        return Err("to act as another user is not supported: give this one a role".to_owned());
+        return Err("impersonation is not supported: give the user itself a role".to_owned());
     }
     let bearer = |credentials, credentials_file| Authorization {
         scheme: "Bearer".to_owned(),
@@ -152,7 +153,7 @@ fn expose(secret: &SecretString) -> &str {
     secret.expose_secret()
 }
 
-/// What stands in the file in base64.
+/// Decodes the base64 of a field of the kubeconfig, such as `client-key-data`.
 fn decoded(key: &str, text: Option<&str>) -> Result<Option<Vec<u8>>, String> {
     let Some(text) = text.filter(|text| !text.is_empty()) else {
         return Ok(None);

@@ -1,9 +1,9 @@
-//! What Kubernetes knows, watched: endpoints, pods, services, nodes and ingresses as targets,
-//! PrometheusRule objects, leases.
+//! Watches Kubernetes: endpoints, pods, services, nodes and ingresses as targets; PrometheusRule
+//! objects; leases.
 //!
-//! The watchers are kube's, over connections of ours (`transport.rs`). `watch.rs` follows one kind of
-//! object; `world.rs` keeps what is known and says which targets are to be made anew; `roles.rs` makes
-//! them. Without the feature `client` there are the keys alone.
+//! The watchers are kube's, over this crate's connections (`transport.rs`). `watch.rs` follows one
+//! kind of object; `world.rs` keeps the known objects and decides which targets to rebuild;
+//! `roles.rs` builds them. Without the feature `client` there are only the configuration keys.
 #![warn(unreachable_pub)]
 // Tests may do all of this.
 #![cfg_attr(
@@ -31,6 +31,7 @@ mod kubeconfig;
 mod labels;
 #[cfg(feature = "client")]
 mod lease;
+mod lease_keys;
 #[cfg(feature = "client")]
 mod lookup;
 #[cfg(feature = "client")]
@@ -56,6 +57,7 @@ pub use connect::Cluster;
 pub use keys::ConnectKeys;
 #[cfg(feature = "client")]
 pub use lease::{Leadership, Lease, LeaseOptions};
+pub use lease_keys::LeaseKeys;
 pub use rule_keys::{RuleObjectKeys, TenantFrom};
 #[cfg(feature = "client")]
 pub use rule_objects::{RuleObject, RuleObjects};

@@ -1,4 +1,5 @@
-//! Finds the objects that a target is made of, such as the pod behind an endpoint, and notes which.
+//! Looks up the objects that a target depends on, such as the pod behind an endpoint, and records
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,13 +7,13 @@ use std::sync::Arc;
 use crate::kind::Kind;
 use crate::objects::{Object, key};
 
-/// An object, by kind and by name within it.
+/// Key of an object: its kind, and its name within the kind.
 pub(crate) type Name = (Kind, Arc<str>);
 
-/// All objects that are known.
+/// All known objects.
 pub(crate) type Objects = BTreeMap<Kind, BTreeMap<Arc<str>, Object>>;
 
-/// Looks up objects, and notes which.
+/// Looks up objects, and records each look-up.
 pub(crate) struct Lookup<'a> {
     objects: &'a Objects,
     names: BTreeSet<Name>,
@@ -26,7 +27,7 @@ impl<'a> Lookup<'a> {
         }
     }
 
-    /// The object of this name, if there is one.
+    /// The object with this name; None if it does not exist. Recorded in either case.
     pub(crate) fn find(&mut self, kind: Kind, namespace: &str, name: &str) -> Option<&'a Object> {
         let key = key(namespace, name);
         let found = self.objects.get(&kind).and_then(|known| known.get(&key));
@@ -34,7 +35,7 @@ impl<'a> Lookup<'a> {
         found
     }
 
-    /// What was looked up.
+    /// Keys of the looked-up objects.
     pub(crate) fn into_names(self) -> BTreeSet<Name> {
         self.names
     }

@@ -1,4 +1,4 @@
-//! Kubernetes' objects, as far as something is made of them.
+//! Kubernetes objects, limited to the fields that are used.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::kind::Kind;
 
-/// Anything that is read.
+/// An object of any kind that is read.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Object {
     EndpointSlice(Box<EndpointSlice>),
@@ -23,7 +23,7 @@ pub(crate) enum Object {
     Job(Box<Job>),
 }
 
-/// A kind of object, and how it is called in the API.
+/// Implements a kind of object with its names in the API.
 macro_rules! resource {
     ($name:ident, $scope:ty, $group:literal, $version:literal, $plural:literal {
         $($(#[$meta:meta])* $field:ident: $type:ty),* $(,)?
@@ -72,14 +72,14 @@ macro_rules! resource {
 
 pub(crate) use resource;
 
-/// A kind of object that has targets, or is joined with them.
+/// Defines a kind of object that has targets or is joined with them.
 macro_rules! object {
     ($name:ident $($rest:tt)*) => {
         resource!($name $($rest)*);
 
         impl From<$name> for Object {
             fn from(mut object: $name) -> Self {
-                // They change with every write, and nothing is made of them.
+                // Managed fields change with every write, and are not used.
                 object.metadata.managed_fields = None;
                 object.metadata.resource_version = None;
                 object.metadata.generation = None;
@@ -89,7 +89,8 @@ macro_rules! object {
     };
 }
 
-/// A part of an object: what is absent, or null as Go writes an empty list, is the default.
+/// Defines a part of an object: a field that is absent, or null (as Go writes an empty list), has
+/// its default.
 macro_rules! part {
     ($name:ident { $($(#[$meta:meta])* $field:ident: $type:ty),* $(,)? }) => {
         #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -229,7 +230,7 @@ part!(DaemonEndpoints {
     kubelet_endpoint: KubeletEndpoint,
 });
 part!(KubeletEndpoint {
-    // The API spells it with a capital.
+    // The API spells this field with a capital letter.
     #[serde(rename = "Port")]
     port: u16,
 });
@@ -272,7 +273,7 @@ impl Object {
         }
     }
 
-    /// Its name within its kind.
+    /// Key of the object within its kind.
     pub(crate) fn key(&self) -> Arc<str> {
         let meta = self.meta();
         key(
@@ -282,7 +283,7 @@ impl Object {
     }
 }
 
-/// The name of an object within its kind: with its namespace, if it has one.
+/// Key of an object within its kind: `NAMESPACE/NAME`, or the name alone.
 pub(crate) fn key(namespace: &str, name: &str) -> Arc<str> {
     match namespace {
         "" => name.into(),
@@ -290,7 +291,7 @@ pub(crate) fn key(namespace: &str, name: &str) -> Arc<str> {
     }
 }
 
-/// The object that controls another, by kind and name.
+/// Kind and name of the controlling owner.
 pub(crate) fn controller(meta: &ObjectMeta) -> Option<(&str, &str)> {
     let owners = meta.owner_references.as_deref().unwrap_or_default();
     let controller = owners.iter().find(|it| it.controller == Some(true))?;

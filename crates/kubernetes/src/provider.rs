@@ -1,8 +1,9 @@
-//! The provider: follows what its role asks for, and tells what has changed.
+//! The provider: follows the objects of its role, and reports changed targets.
 //!
-//! Each object that has targets is a source of its own, as in Prometheus, so that a change of one costs
-//! no look at the others. Each watch is a source without targets, which fails while nothing is heard of
-//! it. The targets of a namespace are told once everything has been listed that they are made of.
+//! Each object with targets is a source of its own, as in Prometheus, so that a change of one
+//! object does not touch the others. Each watch is a source without targets, which fails while the
+//! watch is broken. The targets of a namespace are reported once everything that they depend on has
+//! been listed.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -30,16 +31,16 @@ use crate::transport::Health;
 use crate::watch::{Change, Watch};
 use crate::world::{World, is_in};
 
-/// Changes that wait to be taken in: more have the watches wait.
+/// Capacity of the channel of changes; when it is full, watches wait.
 const WAITING: usize = 256;
 
-/// The time between two times that something is told: a change that comes alone is told at once.
+/// Least time between two reports; a single change is reported at once.
 const APART: Duration = Duration::from_millis(100);
 
-/// How often it is told that nothing has changed.
+/// Interval of reports while nothing changes.
 const STILL: Duration = Duration::from_secs(15);
 
-/// From so many objects on, their targets are made where it keeps nobody waiting.
+/// Number of changed objects from which targets are built on a blocking thread.
 const MANY: usize = 100;
 
 inventory::submit! {
@@ -57,7 +58,7 @@ impl ProviderConfig for KubernetesConfig {
     }
 
     fn on_empty(&self) -> OnEmpty {
-        // That an object is gone, or has no target any more, is an answer.
+        // An object that is gone, or has no targets any more, is a valid answer.
         OnEmpty::Take
     }
 
@@ -84,25 +85,26 @@ impl ProviderConfig for KubernetesConfig {
     }
 }
 
-/// A cluster that is followed.
+/// A followed cluster.
 struct Kubernetes {
     config: KubernetesConfig,
     cluster: Cluster,
-    /// None: all of them.
+    /// Empty: all namespaces.
     namespaces: Vec<String>,
 }
 
-/// One watch: a kind, in a namespace or in all.
+/// One watch: of a kind, in one namespace or in all.
 struct Place {
     kind: Kind,
     namespace: Option<String>,
-    /// What it is called among the sources.
+    /// Name of the watch as a source.
     source: Arc<str>,
-    /// Whether everything has been listed once.
+    health: Health,
+    /// Whether the watch has listed all its objects once.
     listed: bool,
-    /// Why nothing is heard of it.
+    /// Error of the watch; None while it works.
     failure: Option<Failure>,
-    /// Whether that is other than what was told.
+    /// Whether the error has changed since it was reported.
     news: bool,
 }
 
@@ -117,13 +119,14 @@ impl Place {
             kind,
             namespace,
             source: source.into(),
+            health: Health::default(),
             listed: false,
             failure: None,
             news: false,
         }
     }
 
-    /// Notes that it is heard, or why not.
+    /// Records the state of the watch.
     fn note(&mut self, failure: Option<Failure>) {
         self.failure = failure;
         self.news = true;
@@ -156,7 +159,7 @@ impl Provider for Kubernetes {
 }
 
 impl Kubernetes {
-    /// Everything that is watched.
+    /// All watches of the provider.
     fn places(&self) -> Vec<Place> {
         let mut kinds = vec![self.config.role.kind()];
         kinds.extend(self.config.joined());
@@ -181,7 +184,7 @@ impl Kubernetes {
         tell: mpsc::Sender<(usize, Change<Object>)>,
         watches: &mut JoinSet<()>,
     ) {
-        let health = Health::default();
+        let health = place.health.clone();
         let client = self.cluster.client(health.clone(), max_bytes);
         let selectors = self.config.selectors(place.kind);
         let (timeout, max_objects) = (self.config.watch_timeout, self.config.max_objects);
@@ -219,14 +222,14 @@ impl Kubernetes {
     }
 }
 
-/// What takes in the changes of all watches.
+/// Applies the changes of all watches.
 struct Follower {
     role: Kind,
     max_objects: usize,
-    /// Elsewhere while many targets are made.
+    /// None while a blocking thread builds targets.
     world: Option<World>,
     places: Vec<Place>,
-    /// Whether sources may be known that are of another question.
+    /// Whether the feed may have restored sources of another query.
     restored: bool,
     feed: Feed,
 }
@@ -252,7 +255,7 @@ impl Follower {
                     return Err(RunError("all watches have ended".to_owned()));
                 },
             }
-            // What comes together is told together.
+            // Simultaneous changes are reported together.
             tokio::time::sleep_until(told + APART).await;
             while let Ok(change) = changes.try_recv() {
                 some.push(change);
@@ -271,7 +274,7 @@ impl Follower {
             .all(|it| it.listed && it.failure.is_none())
     }
 
-    /// The namespaces of which something has not been listed yet; none for all of them.
+    /// Namespaces that have not been listed completely; an item is None for all namespaces.
     fn unlisted(&self) -> Vec<Option<String>> {
         let unlisted = self.places.iter().filter(|it| !it.listed);
         unlisted.map(|it| it.namespace.clone()).collect()
@@ -280,7 +283,7 @@ impl Follower {
     async fn take(&mut self, some: &mut Vec<(usize, Change<Object>)>) -> Result<(), RunError> {
         let mut listed = false;
         let Some(mut world) = self.world.take() else {
-            return Err(RunError("what is known of the cluster is lost".to_owned()));
+            return Err(RunError("the state of the cluster is lost".to_owned()));
         };
         for (at, change) in some.drain(..) {
             let Some(place) = self.places.get_mut(at) else {
@@ -298,6 +301,8 @@ impl Follower {
                         let most = self.max_objects;
                         let text = format!("there are more than {most} objects: see max_objects");
                         place.note(Some(Failure::new(Reason::TooLarge, text)));
+                        // Lists are tried until all objects fit: then this one is not missing.
+                        place.health.relist();
                     } else {
                         world.apply(object);
                     }
@@ -307,7 +312,7 @@ impl Follower {
                 Change::Recovered => place.note(None),
             }
         }
-        // Before each watch has been heard of, half an answer would pass for a whole one.
+        // Until each watch has answered once, a partial result would look complete.
         let waits = |place: &Place| !place.listed && place.failure.is_none();
         if self.places.iter().any(waits) {
             self.world = Some(world);
@@ -334,7 +339,7 @@ impl Follower {
             let mut gone = gone;
             let made = world.make(|key| is_ready(&unlisted, key));
             if world.targets() > most {
-                // Told once, and not of each object.
+                // Reported once, not for each object.
                 let text = format!(
                     "there are {} targets: max_targets is {most}",
                     world.targets()
@@ -366,7 +371,7 @@ impl Follower {
             }
         };
         if world.targets() > most {
-            // Said again, or taken back, with what is told next.
+            // Repeated or withdrawn with the next report.
             let of_role = self.places.iter_mut().find(|place| place.kind == role);
             of_role.into_iter().for_each(|place| place.news = true);
         }
@@ -374,8 +379,8 @@ impl Follower {
         Ok(())
     }
 
-    /// The sources that are known, of a run before or of another question, and are there no more. Of a
-    /// namespace that has not been listed, nothing is known.
+    /// Known sources, of a previous run or another query, whose objects no longer exist. Those of a
+    /// namespace that has not been listed are not among them.
     fn vanished(&mut self, world: &World) -> Vec<Arc<str>> {
         let all = self.places.iter().all(|it| it.listed);
         if !self.restored {
@@ -393,14 +398,14 @@ impl Follower {
     }
 }
 
-/// Whether everything has been listed that targets of an object are made of.
+/// Whether everything that an object's targets depend on has been listed.
 fn is_ready(unlisted: &[Option<String>], key: &str) -> bool {
     !unlisted
         .iter()
         .any(|namespace| is_in(key, namespace.as_deref()))
 }
 
-/// What the source of an object is called, as Prometheus calls it.
+/// Source name of an object, as in Prometheus.
 fn source(role: Kind, key: &str) -> Arc<str> {
     format!("{}/{key}", role.source()).into()
 }

@@ -1,5 +1,5 @@
-//! What targets are made of an object: one file for each role, with the labels that Prometheus' role of
-//! that name has.
+//! Builds the targets of an object: one file per role, with the labels of Prometheus' role of the
+//! same name.
 
 mod endpoints;
 mod endpointslice;
@@ -17,7 +17,7 @@ use crate::labels::Set;
 use crate::lookup::Lookup;
 use crate::objects::{Object, ObjectReference, Pod};
 
-/// How targets are made.
+/// Options for building targets.
 #[derive(Clone, Debug)]
 pub(crate) struct Maker {
     pub(crate) role: Role,
@@ -26,16 +26,17 @@ pub(crate) struct Maker {
     only_ready: bool,
 }
 
-/// Which port is taken.
+/// Choice of ports.
 #[derive(Clone, Debug)]
 enum Port {
-    /// The first that is TCP.
+    /// The first TCP port.
     FirstTcp,
-    /// By name or by number.
+    /// The port with this name or number.
     Called(String),
 }
 
-/// The value of `port` that takes the first. No port can be called so: names have no underscore.
+/// Value of `port` that selects the first TCP port. No port has this name, since port names have no
+/// underscore.
 const FIRST_TCP: &str = "first_tcp";
 
 impl Maker {
@@ -52,7 +53,7 @@ impl Maker {
         }
     }
 
-    /// Those of some ports that are taken.
+    /// Filters ports by the configured choice.
     fn ports<'a, T>(
         &self,
         ports: impl IntoIterator<Item = &'a T>,
@@ -75,7 +76,7 @@ impl Maker {
         }
     }
 
-    /// Labels and annotations of a namespace, if they are wanted.
+    /// Adds labels and annotations of a namespace, if configured.
     fn namespace(&self, set: &mut Set, namespace: &str, lookup: &mut Lookup<'_>) {
         if self.attach.namespace
             && let Some(found) = lookup.find(Kind::Namespace, "", namespace)
@@ -84,7 +85,7 @@ impl Maker {
         }
     }
 
-    /// What is known of a node, if it is wanted.
+    /// Adds the labels of the target's node, if `attach_metadata` asks for them.
     fn node(&self, set: &mut Set, name: Option<&str>, lookup: &mut Lookup<'_>) {
         if self.attach.node
             && let Some(name) = name
@@ -94,7 +95,7 @@ impl Maker {
         }
     }
 
-    /// What is known of the service of this name.
+    /// The service with this name, whose labels are added.
     fn service<'a>(
         set: &mut Set,
         namespace: &str,
@@ -110,7 +111,7 @@ impl Maker {
     }
 }
 
-/// The pod that an address is of, if it is one's.
+/// The pod that an address belongs to, if any.
 fn pod_of<'a>(reference: Option<&ObjectReference>, lookup: &mut Lookup<'a>) -> Option<&'a Pod> {
     let reference = reference.filter(|it| it.kind == "Pod")?;
     match lookup.find(Kind::Pod, &reference.namespace, &reference.name) {
@@ -127,7 +128,7 @@ fn name(meta: &ObjectMeta) -> &str {
     meta.name.as_deref().unwrap_or_default()
 }
 
-/// The targets of an object.
+/// Builds the targets of an object.
 pub(crate) fn make(maker: &Maker, object: &Object, lookup: &mut Lookup<'_>) -> Vec<Labels> {
     match object {
         Object::EndpointSlice(it) => endpointslice::make(maker, it, lookup),
@@ -136,7 +137,7 @@ pub(crate) fn make(maker: &Maker, object: &Object, lookup: &mut Lookup<'_>) -> V
         Object::Service(it) => service::make(maker, it, lookup),
         Object::Node(it) => node::make(it).into_iter().collect(),
         Object::Ingress(it) => ingress::make(maker, it, lookup),
-        // They are looked up for others.
+        // These kinds are only joined with others.
         Object::Namespace(_) | Object::ReplicaSet(_) | Object::Job(_) => Vec::new(),
     }
 }

@@ -1,4 +1,4 @@
-//! Keys that say which PrometheusRule objects are read, and whose rules they are.
+//! Keys for the selection of PrometheusRule objects and their tenants.
 
 use std::path::Path;
 
@@ -7,49 +7,49 @@ use metrifold_base::{Period, Problems, keys, words};
 use crate::keys::{ConnectKeys, check_namespace, check_watch};
 
 keys! {
-    /// Which PrometheusRule objects are read, and whose rules they are.
+    /// Selection of PrometheusRule objects, and their tenants.
     #[derive(Clone, Debug)]
     pub struct RuleObjectKeys {
         pub(crate) connect: ConnectKeys = include,
-        /// Namespaces that are watched; all of them unless given.
+        /// Namespaces to watch. By default, all.
         pub(crate) namespaces: Vec<String> = unset(["monitoring"]),
-        /// Whether the namespace of the pod that this runs in is watched. For connections from within a cluster.
+        /// Whether to watch the namespace of the pod that Metrifold runs in. Only for connections from within a cluster.
         pub(crate) own_namespace: bool = default(false),
-        /// Label selector of the objects, as Prometheus' operator has it under `ruleSelector`.
+        /// Label selector for the objects, like `ruleSelector` of Prometheus Operator.
         pub label_selector: Option<String> = unset("role=alert-rules"),
-        /// What names the tenant whose rules an object has: its `namespace`, a `label` or an `annotation` of it, or `nobody`.
+        /// Source of the tenant of an object's rules: its `namespace`, a `label` or an `annotation` of it, or `nobody` for rules without a tenant.
         pub(crate) tenant_from: TenantFrom = default("namespace"),
-        /// Name of that label or annotation. An object without it is left out.
+        /// Name of the label or annotation with the tenant. Objects without it are left out.
         pub(crate) tenant_key: Option<String> = unset("example.org/tenant"),
-        /// How long a watch lasts before it is asked for anew. One that stays open for 10 s longer is taken for broken.
+        /// Duration of a watch, after which it is requested again. A watch that stays open 10 s longer counts as broken.
         pub(crate) watch_timeout: Period = default("4m"),
-        /// Most objects; with more, what was known before stays.
+        /// Maximum number of objects. Above it, the previous rules are kept.
         pub(crate) max_objects: usize = default(10000),
     }
 }
 
 words! {
-    /// What names the tenant whose rules an object has.
+    /// Source of the tenant of an object's rules.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum TenantFrom {
-        /// Its namespace.
+        /// The object's namespace.
         Namespace = "namespace",
-        /// A label.
+        /// A label of the object.
         Label = "label",
-        /// An annotation.
+        /// An annotation of the object.
         Annotation = "annotation",
-        /// Nothing: they are nobody's.
+        /// No source: the rules have no tenant.
         Nobody = "nobody",
     }
 }
 
 impl RuleObjectKeys {
-    /// The files that are read when it connects.
+    /// Files that are read on connecting.
     pub fn files(&self) -> Vec<&Path> {
         self.connect.files()
     }
 
-    /// Reports what is wrong with them, at their keys.
+    /// Reports invalid keys.
     pub fn validate(&self, problems: &mut Problems) {
         self.connect.validate(problems);
         self.connect
@@ -59,7 +59,7 @@ impl RuleObjectKeys {
         }
         let named = matches!(self.tenant_from, TenantFrom::Label | TenantFrom::Annotation);
         if named != self.tenant_key.as_ref().is_some_and(|key| !key.is_empty()) {
-            let what = "goes with tenant_from = \"label\" or \"annotation\"";
+            let what = "must be set with tenant_from = \"label\" or \"annotation\", and only then";
             problems.at("tenant_key", what);
         }
         check_watch(self.watch_timeout, problems);

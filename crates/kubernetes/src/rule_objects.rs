@@ -1,4 +1,4 @@
-//! PrometheusRule objects, watched.
+//! Watches PrometheusRule objects.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,27 +18,27 @@ use crate::rule_keys::{RuleObjectKeys, TenantFrom};
 use crate::transport::Health;
 use crate::watch::{Change, Watch};
 
-/// Changes that wait to be taken in: more have the watches wait.
+/// Capacity of the channel of changes; when it is full, watches wait.
 const WAITING: usize = 256;
 
 resource!(PrometheusRule, NamespaceResourceScope, "monitoring.coreos.com", "v1", "prometheusrules" {
     spec: Value,
 });
 
-/// An object with rules.
+/// A PrometheusRule object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleObject {
-    /// Where it is.
+    /// Namespace of the object.
     pub namespace: String,
-    /// What it is called there.
+    /// Name of the object.
     pub name: String,
-    /// Whose rules it has, empty for nobody's; or why that is not known.
+    /// Tenant of its rules, empty for none; or why it cannot be determined.
     pub tenant: Result<String, String>,
-    /// A rule file, in JSON.
+    /// The rules as a rule file in JSON.
     pub file: String,
 }
 
-/// Follows the objects of a cluster.
+/// Follows the PrometheusRule objects of a cluster.
 pub struct RuleObjects {
     keys: RuleObjectKeys,
     cluster: Cluster,
@@ -48,30 +48,33 @@ pub struct RuleObjects {
     known: BTreeMap<Arc<str>, Arc<RuleObject>>,
 }
 
-/// The watches, which end with it.
+/// Running watches, aborted on drop.
 struct Running {
     changes: mpsc::Receiver<(usize, Change<PrometheusRule>)>,
     _watches: JoinSet<()>,
 }
 
-/// One watch: of a namespace or of all.
+/// One watch: of one namespace or of all.
 struct Place {
     namespace: Option<String>,
+    health: Health,
     listed: bool,
     failure: Option<String>,
 }
 
 impl RuleObjects {
-    /// What follows them; connects nowhere yet. An answer may be of so many bytes.
+    /// Prepares the watches without connecting. `max_bytes` bounds an answer and an event of a
+    /// watch.
     ///
     /// # Errors
     ///
-    /// Fails when nothing says where the cluster is, or a file cannot be read.
+    /// Fails when no key names the cluster, or a file cannot be read.
     pub fn build(keys: &RuleObjectKeys, max_bytes: usize) -> Result<Self, BuildError> {
         let cluster = keys.connect.cluster()?;
         let namespaces = cluster.namespaces(&keys.namespaces, keys.own_namespace)?;
         let place = |namespace: Option<String>| Place {
             namespace,
+            health: Health::default(),
             listed: false,
             failure: None,
         };
@@ -89,20 +92,25 @@ impl RuleObjects {
         })
     }
 
-    /// All objects that are known; none before all namespaces have been listed once.
+    /// All known objects; None until a namespace has been listed once.
     pub fn known(&self) -> Option<&BTreeMap<Arc<str>, Arc<RuleObject>>> {
-        let all = self.places.iter().all(|place| place.listed);
-        all.then_some(&self.known)
+        let any = self.places.iter().any(|place| place.listed);
+        any.then_some(&self.known)
     }
 
-    /// Why something is not heard at the moment.
+    /// Whether all namespaces have been listed once.
+    pub fn is_complete(&self) -> bool {
+        self.places.iter().all(|place| place.listed)
+    }
+
+    /// Errors of the watches that are broken now.
     pub fn failures(&self) -> impl Iterator<Item = &str> {
         self.places
             .iter()
             .filter_map(|place| place.failure.as_deref())
     }
 
-    /// Waits until something has changed. What comes together is taken together.
+    /// Waits for a change. Simultaneous changes are taken together.
     pub async fn changed(&mut self) {
         let running = match self.running.take() {
             Some(running) => running,
@@ -111,7 +119,7 @@ impl RuleObjects {
         let mut some = Vec::new();
         let running = self.running.insert(running);
         if running.changes.recv_many(&mut some, WAITING).await == 0 {
-            // The watches end with the process alone.
+            // Watches end only with the process.
             std::future::pending::<()>().await;
         }
         for (at, change) in some {
@@ -123,7 +131,7 @@ impl RuleObjects {
         let (tell, changes) = mpsc::channel(WAITING);
         let mut watches = JoinSet::new();
         for (at, place) in self.places.iter().enumerate() {
-            let health = Health::default();
+            let health = place.health.clone();
             let client = self.cluster.client(health.clone(), self.max_bytes);
             let api: Api<PrometheusRule> = match &place.namespace {
                 Some(namespace) => Api::namespaced(client, namespace),
@@ -164,13 +172,13 @@ impl RuleObjects {
                 let namespace = place.namespace.clone();
                 let mut listed: BTreeMap<_, _> = objects
                     .into_iter()
-                    .map(|object| self.read(object))
+                    .map(|object| read(&self.keys, object))
                     .collect();
                 let is_here = |object: &RuleObject| {
                     namespace.as_ref().is_none_or(|it| *it == object.namespace)
                 };
                 self.known.retain(|key, known| {
-                    // One that is the same stays the same in memory.
+                    // An unchanged object keeps its allocation.
                     match listed.remove(key) {
                         Some(object) => {
                             if **known != object {
@@ -187,46 +195,49 @@ impl RuleObjects {
                 self.known.extend(new);
             }
             Change::Applied(object) => {
-                let (key, object) = self.read(object);
+                let (key, object) = read(&self.keys, object);
                 let known = self.known.get(&key);
                 if known.is_none() && self.known.len() >= self.keys.max_objects {
                     let most = self.keys.max_objects;
                     let text = format!("there are more than {most} objects: see max_objects");
-                    self.places[at].failure = Some(text);
+                    place.failure = Some(text);
+                    // Lists are tried until all objects fit: then this one is not missing.
+                    place.health.relist();
                 } else if known.is_none_or(|known| **known != object) {
                     self.known.insert(key, Arc::new(object));
                 }
             }
             Change::Deleted(object) => {
-                let (key, _) = self.read(object);
+                let (key, _) = read(&self.keys, object);
                 self.known.remove(&key);
             }
         }
     }
+}
 
-    fn read(&self, object: PrometheusRule) -> (Arc<str>, RuleObject) {
-        let meta = object.metadata;
-        let namespace = meta.namespace.unwrap_or_default();
-        let name = meta.name.unwrap_or_default();
-        let wanted = self.keys.tenant_key.as_deref().unwrap_or_default();
-        let named = |what: &str, pairs: Option<BTreeMap<String, String>>| {
-            let found = pairs.and_then(|mut pairs| pairs.remove(wanted));
-            let found = found.filter(|tenant| !tenant.is_empty());
-            found.ok_or_else(|| format!("it has no {what} {wanted:?} that names its tenant"))
-        };
-        let tenant = match self.keys.tenant_from {
-            TenantFrom::Namespace => Ok(namespace.clone()),
-            TenantFrom::Nobody => Ok(String::new()),
-            TenantFrom::Label => named("label", meta.labels),
-            TenantFrom::Annotation => named("annotation", meta.annotations),
-        };
-        let key = key(&namespace, &name);
-        let object = RuleObject {
-            namespace,
-            name,
-            tenant,
-            file: object.spec.to_string(),
-        };
-        (key, object)
-    }
+/// Reads an object; returns it with its key.
+fn read(keys: &RuleObjectKeys, object: PrometheusRule) -> (Arc<str>, RuleObject) {
+    let meta = object.metadata;
+    let namespace = meta.namespace.unwrap_or_default();
+    let name = meta.name.unwrap_or_default();
+    let wanted = keys.tenant_key.as_deref().unwrap_or_default();
+    let named = |what: &str, pairs: Option<BTreeMap<String, String>>| {
+        let found = pairs.and_then(|mut pairs| pairs.remove(wanted));
+        let found = found.filter(|tenant| !tenant.is_empty());
+        found.ok_or_else(|| format!("the object has no {what} {wanted:?} that names its tenant"))
+    };
+    let tenant = match keys.tenant_from {
+        TenantFrom::Namespace => Ok(namespace.clone()),
+        TenantFrom::Nobody => Ok(String::new()),
+        TenantFrom::Label => named("label", meta.labels),
+        TenantFrom::Annotation => named("annotation", meta.annotations),
+    };
+    let key = key(&namespace, &name);
+    let object = RuleObject {
+        namespace,
+        name,
+        tenant,
+        file: object.spec.to_string(),
+    };
+    (key, object)
 }

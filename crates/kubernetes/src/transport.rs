@@ -1,5 +1,5 @@
-//! Requests of kube's client over connections of our own: the same TLS, proxies and credentials as
-//! everywhere, answers bounded in size and in time, and a token that is read anew when it is refused.
+//! Sends kube's requests over Metrifold's HTTP client: the same TLS, proxies and credentials as
+//! elsewhere, answers bounded in size and time, and a token that is read again when it is refused.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -22,26 +22,28 @@ use metrifold_http::{Body, BoxError, Client, Credentials, TransportError};
 
 use crate::connect::Cluster;
 
-/// The shortest time between two watches of the same objects, should a server end each at once.
+/// Shortest time between two watches of the same objects, in case a server ends each at once.
 const APART: Duration = Duration::from_millis(500);
 
-/// How long a watch may stay open beyond the time that was asked for.
+/// Time that a watch may stay open beyond the requested duration.
 const OVERTIME: Duration = Duration::from_secs(10);
 
-/// The body of a request is an object of ours: this is far more than one has.
+/// Largest body of a request: far more than the objects that this crate writes.
 const MAX_SENT: u64 = 4 << 20;
 
-/// What is heard of an API server by whoever watches it. A clone is the same.
+/// Health of the API server as a watcher's requests show it. Clones share the state.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Health(Arc<Heard>);
 
 #[derive(Debug, Default)]
 struct Heard {
-    /// Told when a watch is answered.
+    /// Notified when a watch is answered.
     watching: Notify,
-    /// Why the last request failed.
+    /// Notified when the objects have to be listed again.
+    relist: Notify,
+    /// Error of the last request.
     failure: Mutex<Option<Failure>>,
-    /// When a watch was last asked for.
+    /// Time of the last request for a watch.
     asked: Mutex<Option<Instant>>,
 }
 
@@ -51,7 +53,17 @@ impl Health {
         self.0.watching.notified().await;
     }
 
-    /// Why the last request failed, if nobody has taken it yet.
+    /// Has the watcher list the objects again.
+    pub(crate) fn relist(&self) {
+        self.0.relist.notify_one();
+    }
+
+    /// Waits until the objects have to be listed again.
+    pub(crate) async fn relisting(&self) {
+        self.0.relist.notified().await;
+    }
+
+    /// Error of the last request, unless it was taken already.
     pub(crate) fn take_failure(&self) -> Option<Failure> {
         locked(&self.0.failure).take()
     }
@@ -61,7 +73,7 @@ impl Health {
         failure.into()
     }
 
-    /// Waits until another watch may be asked for.
+    /// Waits until another watch may be requested.
     async fn pace(&self) {
         let next = locked(&self.0.asked).map(|asked| asked + APART);
         if let Some(next) = next {
@@ -75,7 +87,7 @@ impl Health {
 #[derive(Clone)]
 pub(crate) struct Transport {
     client: Client,
-    /// The API server, without a slash at its end.
+    /// URL of the API server, without a trailing slash.
     server: Arc<str>,
     credentials: Credentials,
     helper: Option<kube::Config>,
@@ -85,8 +97,8 @@ pub(crate) struct Transport {
 }
 
 impl Cluster {
-    /// A client of it. What is heard by it is told to `health`; an answer may be of so many bytes, and
-    /// so may one event of a watch.
+    /// A client over this transport. Results of its requests are reported to `health`; `max_bytes`
+    /// bounds an answer, and one event of a watch.
     pub(crate) fn client(&self, health: Health, max_bytes: usize) -> kube::Client {
         let namespace = self
             .namespace
@@ -109,12 +121,12 @@ impl Transport {
         }
     }
 
-    /// A client that sends by this. Needs a runtime.
+    /// A client over this transport. Needs a runtime.
     pub(crate) fn client(self, namespace: String) -> kube::Client {
         let helper = self.helper.as_ref().map(kube::Config::auth_layer);
         match helper {
             Some(Ok(Some(layer))) => kube::Client::new(layer.layer(self), namespace),
-            // What is wrong with the program is said where it is run.
+            // Errors of the exec plugin are reported when it runs.
             _ => kube::Client::new(self, namespace),
         }
     }
@@ -157,7 +169,7 @@ impl Transport {
                 .request(method, &uri, headers, body.clone(), self.timeout)
                 .await
                 .map_err(|error| self.health.fail(unreachable(&error)))?;
-            // A token that was replaced a moment ago is read anew, once.
+            // If the token was rotated, reads it again and repeats the request once.
             match shown {
                 Some(shown)
                     if answer.status() == StatusCode::UNAUTHORIZED
@@ -207,7 +219,7 @@ fn unreachable(error: &TransportError) -> Failure {
     Failure::new(Reason::Unreachable, error)
 }
 
-/// How long a watch is to last, if a request is one.
+/// Requested duration of a watch; None for other requests.
 fn watch_time(uri: &Uri) -> Option<Duration> {
     let pairs = || uri.query().unwrap_or_default().split('&');
     let is = pairs().any(|pair| matches!(pair, "watch=true" | "watch=1"));
@@ -215,10 +227,10 @@ fn watch_time(uri: &Uri) -> Option<Duration> {
     is.then(|| Duration::from_secs(seconds.unwrap_or(290)))
 }
 
-/// The body of an answer, bounded: as a whole, or each event of a watch.
+/// Body of an answer, bounded as a whole, or per event for a watch.
 pub(crate) struct Bounded {
     body: Body,
-    /// Bytes so far: of a watch, since the last end of a line.
+    /// Bytes so far; for a watch, since the last end of a line.
     read: usize,
     max_bytes: usize,
     watch: bool,

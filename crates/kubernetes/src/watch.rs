@@ -17,37 +17,38 @@ use metrifold_discovery::{Failure, Reason};
 use crate::config::Selectors;
 use crate::transport::Health;
 
-/// The pause after a failure, doubled with each that follows.
+/// First pause after a failure; doubled after each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(30);
 
-/// The time without a failure after which the pause is short again.
+/// Time without a failure that resets the pause.
 const CALM: Duration = Duration::from_secs(60);
 
-/// What a watch tells.
+/// Events of a watch.
 #[derive(Debug)]
 pub(crate) enum Change<T> {
-    /// All objects that there are.
+    /// The complete list of objects.
     Listed(Vec<T>),
-    /// An object that is new or different.
+    /// An object was created or changed.
     Applied(T),
-    /// An object that is gone.
+    /// An object was deleted.
     Deleted(T),
-    /// Nothing can be heard for now.
+    /// The watch is broken.
     Failed(Failure),
-    /// It is heard again, and nothing was missed.
+    /// The watch works again, and no change was missed.
     Recovered,
 }
 
-/// Why a watcher is of no more use.
+/// Reasons to end a watcher.
 enum End {
-    /// Nobody reads what it tells.
+    /// The receiver of its events is gone.
     Unheard,
-    /// What happened since it last heard something is forgotten: everything has to be listed again.
+    /// Everything has to be listed again: the history since the last event is gone, or objects were
+    /// left out.
     Expired,
 }
 
-/// How a kind of object is followed.
+/// Settings of a watch on one kind of object.
 pub(crate) struct Watch<K> {
     pub(crate) api: Api<K>,
     pub(crate) selectors: Selectors,
@@ -61,7 +62,7 @@ where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     K: Resource<DynamicType = ()>,
 {
-    /// Follows them until nobody reads what is told.
+    /// Follows the objects until the receiver is dropped.
     pub(crate) async fn follow<T: From<K>>(
         self,
         place: usize,
@@ -83,7 +84,7 @@ where
         }
     }
 
-    /// One watcher, which lists the objects and follows them over failures.
+    /// Runs one watcher, which lists the objects and follows them across failures.
     async fn watch<T: From<K>>(
         &self,
         place: usize,
@@ -94,7 +95,7 @@ where
         let config = watcher::Config {
             label_selector: self.selectors.label.clone(),
             field_selector: self.selectors.field.clone(),
-            // Below the five minutes that API servers allow for without being asked.
+            // Below the five minutes that API servers allow by default.
             timeout: Some(u32::try_from(self.timeout.0.as_secs()).unwrap_or(290)),
             ..watcher::Config::default()
         };
@@ -110,6 +111,7 @@ where
                     }
                     continue;
                 }
+                () = self.health.relisting() => return Ok(End::Expired),
                 event = events.next() => event,
             };
             let change = match event {
@@ -142,13 +144,14 @@ where
                     let of_transport = self.health.take_failure();
                     if let Some(failure) = explain(&error, of_transport, &K::plural(&())) {
                         silent = true;
-                        // What was answered before it failed is of the past.
+                        // Discards answers from before the failure: they do not prove that the API
+                        // server works now.
                         let _ = self.health.watching().now_or_never();
                         if tell.send((place, Change::Failed(failure))).await.is_err() {
                             return Ok(End::Unheard);
                         }
                     }
-                    // The watcher would ask for the same again, and for ever.
+                    // The watcher would repeat the same request forever.
                     if let watcher::Error::WatchStartFailed(kube::Error::Api(status)) = &error
                         && status.code == 410
                     {
@@ -165,7 +168,7 @@ where
     }
 }
 
-/// What went wrong, if something did: that the history of a watch is over only has it list again.
+/// Describes a failure; None if only the history of a watch expired, which causes a new list.
 fn explain(error: &watcher::Error, of_transport: Option<Failure>, what: &str) -> Option<Failure> {
     let error = match error {
         watcher::Error::WatchError(status) => return explain_status(status, what),
@@ -187,17 +190,17 @@ fn explain(error: &watcher::Error, of_transport: Option<Failure>, what: &str) ->
     })
 }
 
-/// What an API server says of a request that it refuses.
+/// Describes an API server's refusal; None if only the history of a watch expired.
 pub(crate) fn explain_status(status: &kube::core::Status, what: &str) -> Option<Failure> {
     let (reason, help) = match status.code {
         410 => return None,
         401 => (
             Reason::Credentials,
-            ": the token or certificate is not taken",
+            ": the token or certificate is not accepted",
         ),
         403 => (
             Reason::Credentials,
-            ": a role with get, list and watch is needed",
+            ": the service account needs get, list and watch",
         ),
         _ => (Reason::Refused, ""),
     };

@@ -1,7 +1,8 @@
-//! All that is known of a cluster, and which targets are to be made anew when something of it changes.
+//! All known objects of a cluster, and the targets to rebuild when one of them changes.
 //!
-//! Making a target looks up other objects, such as the pod behind an endpoint. Each look-up is noted,
-//! so that a change of one object costs as much as there is made of it.
+//! Building a target looks up other objects, such as the pod behind an endpoint. Each look-up is
+//! recorded, so that the cost of a change depends only on the targets built from the changed
+//! object.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::mem;
@@ -17,22 +18,22 @@ use crate::roles::{Maker, make};
 
 type Map<K, V> = HashMap<K, V, RandomState>;
 
-/// All that is known.
+/// All known objects.
 pub(crate) struct World {
     maker: Maker,
     objects: Objects,
-    /// Which objects were looked up to make the targets of one.
+    /// Objects that were looked up to build the targets of an object.
     looked_up: Map<Arc<str>, Vec<Name>>,
-    /// The same the other way.
+    /// The reverse: objects whose targets depend on an object.
     dependents: Map<Name, BTreeSet<Arc<str>>>,
-    /// Whose targets are to be made anew.
+    /// Objects whose targets have to be rebuilt.
     dirty: BTreeSet<Arc<str>>,
-    /// How many targets were made of each object, and of all.
+    /// Number of targets of each object, and in total.
     made: Map<Arc<str>, usize>,
     targets: usize,
 }
 
-/// The targets of an object, or none if it is gone.
+/// The targets of an object; None if the object is gone.
 pub(crate) type Made = (Arc<str>, Option<Vec<Labels>>);
 
 impl World {
@@ -48,24 +49,24 @@ impl World {
         }
     }
 
-    /// How many objects of a kind there are.
+    /// Number of objects of a kind.
     pub(crate) fn count(&self, kind: Kind) -> usize {
         self.objects.get(&kind).map_or(0, BTreeMap::len)
     }
 
-    /// Whether the object is known, be it different.
+    /// Whether an object with this key is known, in any state.
     pub(crate) fn has(&self, object: &Object) -> bool {
         let objects = self.objects.get(&object.kind());
         objects.is_some_and(|objects| objects.contains_key(&object.key()))
     }
 
-    /// Whether an object of the kind that has targets is known.
+    /// Whether an object of the role's kind is known.
     pub(crate) fn knows(&self, key: &str) -> bool {
         let objects = self.objects.get(&self.maker.role.kind());
         objects.is_some_and(|objects| objects.contains_key(key))
     }
 
-    /// Takes an object that is new or different.
+    /// Adds or replaces an object.
     pub(crate) fn apply(&mut self, object: Object) {
         let (kind, key) = (object.kind(), object.key());
         let objects = self.objects.entry(kind).or_default();
@@ -76,7 +77,7 @@ impl World {
         self.touch(kind, key);
     }
 
-    /// Forgets an object.
+    /// Removes an object.
     pub(crate) fn delete(&mut self, kind: Kind, key: &Arc<str>) {
         let known = self.objects.get_mut(&kind);
         if known.and_then(|objects| objects.remove(key)).is_some() {
@@ -84,7 +85,7 @@ impl World {
         }
     }
 
-    /// Takes all objects of a kind that there are in a namespace, or in all of them.
+    /// Replaces all objects of a kind, in one namespace or in all.
     pub(crate) fn list(&mut self, kind: Kind, namespace: Option<&str>, objects: Vec<Object>) {
         let mut gone: BTreeSet<Arc<str>> = match self.objects.get(&kind) {
             None => BTreeSet::new(),
@@ -112,22 +113,22 @@ impl World {
         }
     }
 
-    /// How many objects have targets that are to be made anew.
+    /// Number of objects whose targets have to be rebuilt.
     pub(crate) fn dirty(&self) -> usize {
         self.dirty.len()
     }
 
-    /// How many targets there are.
+    /// Number of targets.
     pub(crate) fn targets(&self) -> usize {
         self.targets
     }
 
-    /// Has targets made again that could not be told.
+    /// Marks objects whose targets could not be reported, to be rebuilt.
     pub(crate) fn put_off(&mut self, made: Vec<Made>) {
         self.dirty.extend(made.into_iter().map(|(key, _)| key));
     }
 
-    /// Makes anew what has changed in namespaces that are ready.
+    /// Rebuilds the targets that changed, in namespaces that are ready.
     pub(crate) fn make(&mut self, ready: impl Fn(&str) -> bool) -> Vec<Made> {
         let dirty = mem::take(&mut self.dirty);
         let (now, later) = dirty.into_iter().partition(|key| ready(key));
@@ -168,7 +169,7 @@ impl World {
     }
 }
 
-/// Whether a key is of a namespace.
+/// Whether a key belongs to a namespace; always true for None.
 pub(crate) fn is_in(key: &str, namespace: Option<&str>) -> bool {
     let Some(namespace) = namespace else {
         return true;

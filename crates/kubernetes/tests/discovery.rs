@@ -1,4 +1,4 @@
-//! Targets of a cluster: their labels, what is followed, what stays when the API server fails.
+//! Discovery of a cluster: labels of targets, changes, and behaviour while the API server fails.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,7 +20,7 @@ use metrifold_testing::kubernetes::{
     Expiry, Kubernetes, endpoints, endpointslice, ingress, namespace, node, owned, pod, service,
 };
 
-/// A provider that runs.
+/// A running provider.
 struct Running {
     slot: Arc<Slot>,
     task: JoinHandle<Result<(), RunError>>,
@@ -58,7 +58,7 @@ impl Running {
         Self { slot, task }
     }
 
-    /// The targets by address.
+    /// Targets by address.
     fn found(&self) -> Found {
         let snapshot = self.slot.snapshot();
         let targets = snapshot.targets().iter().map(|target| {
@@ -86,7 +86,7 @@ impl Running {
             .unwrap_or_else(|_| panic!("{what}: {}", status()))
     }
 
-    /// Waits until exactly these addresses are known.
+    /// Waits until exactly these addresses are found.
     async fn until_at(&self, addresses: &[&str]) -> Found {
         let good = |found: &Found, _: &Status| found.keys().eq(addresses);
         self.until(&format!("{addresses:?}"), good).await
@@ -95,7 +95,7 @@ impl Running {
 
 const SLICES: &str = "role = \"endpointslice\"\n";
 
-/// A service with two pods in one slice, each with a port besides.
+/// A service with two pods in one slice; each pod has a further port.
 fn shop() -> Kubernetes {
     let cluster = Kubernetes::new();
     let ports = [("web", 8080), ("admin", 9090)];
@@ -130,7 +130,7 @@ fn labels(text: &str) -> BTreeMap<String, String> {
     pairs.collect()
 }
 
-/// Labels of every pod that these tests make, of which an empty one is none.
+/// Labels of every pod in these tests; an empty value stands for a missing label.
 const POD: &str = "
     pod_name shop-0\n pod_ip 10.0.0.1\n pod_ready true\n pod_phase Running\n pod_node_name node-1
     pod_host_ip 192.0.2.1\n pod_uid uid-of-shop-0
@@ -190,6 +190,57 @@ async fn endpoints_are_told_ready_or_not() {
         "role = \"endpoints\"\nonly_ready = true\nport = \"web\"\n",
     );
     running.until_at(&SHOP[..1]).await;
+}
+
+#[tokio::test]
+async fn an_object_beyond_the_most_is_found_once_there_is_room_for_it() {
+    let cluster = Kubernetes::new();
+    let put = |name: &str, ip: &str| {
+        cluster.put("pods", pod("sales", name, ip, "node-1", &[("web", 8080)]));
+    };
+    put("one", "10.0.0.1");
+    put("two", "10.0.0.2");
+    let running = Running::new(&cluster, "role = \"pod\"\nmax_objects = 2\n");
+    running.until_at(&["10.0.0.1:8080", "10.0.0.2:8080"]).await;
+    put("three", "10.0.0.3");
+    let refused = |found: &Found, status: &Status| found.len() == 2 && !status.failing.is_empty();
+    running.until("it is refused", refused).await;
+    cluster.delete("pods", "sales", "one");
+    running.until_at(&["10.0.0.2:8080", "10.0.0.3:8080"]).await;
+    let well = |_: &Found, status: &Status| status.failing.is_empty();
+    running.until("it is well", well).await;
+}
+
+#[tokio::test]
+async fn what_terminates_is_a_target_unless_only_what_is_ready_is_wanted() {
+    let cluster = shop();
+    let mut ending = pod("sales", "ending", "10.0.0.3", "node-1", &[("web", 8080)]);
+    ending["metadata"]["deletionTimestamp"] = json!("2026-11-01T00:00:00Z");
+    cluster.put("pods", ending);
+    let pods = [
+        ("shop-0", "10.0.0.1"),
+        ("shop-1", "10.0.0.2"),
+        ("ending", "10.0.0.3"),
+    ];
+    let mut slice = endpointslice("sales", "shop", 0, &pods, &[("web", 8080)]);
+    slice["endpoints"][1]["conditions"] = json!({});
+    // As of a service with publishNotReadyAddresses.
+    slice["endpoints"][2]["conditions"] =
+        json!({ "ready": true, "serving": true, "terminating": true });
+    cluster.put("endpointslices", slice);
+    let ready = ["10.0.0.1:8080", "10.0.0.2:8080"];
+    let all = [&ready[..], &["10.0.0.3:8080"]].concat();
+    for role in ["endpointslice", "pod"] {
+        let keys = format!("role = \"{role}\"\nport = \"web\"\n");
+        let found = Running::new(&cluster, &keys).until_at(&all).await;
+        if role == "endpointslice" {
+            let name = "__meta_kubernetes_endpointslice_endpoint_conditions_terminating";
+            assert_eq!(found[all[2]][name], "true");
+        }
+        Running::new(&cluster, &format!("{keys}only_ready = true\n"))
+            .until_at(&ready)
+            .await;
+    }
 }
 
 #[tokio::test]
@@ -364,7 +415,7 @@ async fn a_watch_goes_on_where_it_ended_and_lists_again_when_its_history_is_over
         pod("sales", "shop-2", "10.0.0.3", "node-1", &[("web", 8080)]),
     );
     running.until_at(&[SHOP[0], SHOP[2], "10.0.0.3:8080"]).await;
-    // The watch ends in time, and others take its place without a further list.
+    // The watch ends on time, and further ones follow it without a new list.
     let before = watches();
     while watches() < before + 2 {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -376,7 +427,7 @@ async fn a_watch_goes_on_where_it_ended_and_lists_again_when_its_history_is_over
     assert!(watch.contains("allowWatchBookmarks=true"), "{watch}");
     assert!(watch.contains("timeoutSeconds=1"), "{watch}");
     for expiry in [Expiry::Status, Expiry::Event] {
-        // Something goes while nobody watches, and then the history is over.
+        // An object is deleted while no watch is open, and then the history expires.
         let mut state = cluster.state();
         state.expiry = expiry;
         state.break_watches();
@@ -409,7 +460,7 @@ async fn a_bookmark_spares_a_list() {
             .unwrap_or_else(|_| panic!("{what}: {:?}", cluster.asked()));
     };
     waits("a watch", &|| cluster.watches() == 1).await;
-    // Much is written that is none of its business.
+    // Many writes to objects that the provider does not watch.
     for _ in 0..5 {
         cluster.put(
             "configmaps",
@@ -422,7 +473,7 @@ async fn a_bookmark_spares_a_list() {
     let mut state = cluster.state();
     state.compact();
     drop(state);
-    // By then, the bookmark has been read: what comes after it is.
+    // By then the bookmark has been read: the next event follows it.
     cluster.put(
         "pods",
         pod("sales", "shop-2", "10.0.0.3", "node-1", &[("web", 8080)]),
@@ -519,7 +570,7 @@ async fn namespaces_are_watched_one_by_one_and_one_that_is_forbidden_keeps_no_ot
     let running = Running::new(&cluster, attach);
     let refused = |_: &Found, status: &Status| !status.failing.is_empty();
     let found = running.until("nodes are refused", refused).await;
-    // What would be joined is not known: targets without it could be other ones.
+    // The joined objects are unknown; targets without their labels would be different targets.
     assert!(found.is_empty());
     let failing = running.slot.status().failing;
     assert_eq!(&*failing[0].source, "watch of node");
@@ -540,7 +591,7 @@ async fn selectors_are_the_api_server_s_to_apply() {
     let selected = "role = \"pod\"\nport = \"web\"\nselectors = [{ role = \"pod\", label = \"app in (shop,cart),!legacy\", field = \"spec.nodeName=node-1\" }]\n";
     let running = Running::new(&cluster, selected);
     running.until_at(&[SHOP[0], SHOP[2]]).await;
-    // One that comes to fit is new, one that does so no more is gone.
+    // An object that begins to match is added, one that no longer matches is removed.
     other["metadata"]["labels"]["app"] = json!("cart");
     other["spec"]["nodeName"] = json!("node-1");
     cluster.put("pods", other.clone());
@@ -570,6 +621,14 @@ async fn a_list_in_pages_is_taken_whole_and_one_that_is_too_large_not_at_all() {
         .filter(|it| it.contains("continue="))
         .count();
     assert_eq!(pages, 2);
+    // The history is over between two pages: the list begins again, and no half of it is taken.
+    cluster.state().expiring_pages = 2;
+    let running = Running::new(&cluster, "role = \"pod\"\n");
+    let whole = |found: &Found, _: &Status| !found.is_empty();
+    let found = running.until("a list", whole).await;
+    assert_eq!(found.len(), 1100);
+    assert_eq!(cluster.state().expiring_pages, 0);
+    assert!(running.slot.status().failing.is_empty());
     let running = Running::new(&cluster, "role = \"pod\"\nmax_objects = 1000\n");
     let refused = |_: &Found, status: &Status| !status.failing.is_empty();
     let found = running.until("it is refused", refused).await;
@@ -621,7 +680,7 @@ async fn a_kubeconfig_says_where_and_as_whom() {
     let keys = format!("kubeconfig_file = {file:?}\ncontext = \"x\"\nrole = \"pod\"\n");
     let running = Running::by(&keys, None);
     running.until_at(&[SHOP[0]]).await;
-    // A program can be run for the token.
+    // An exec plugin can supply the token.
     let helper = folder.path().join("helper");
     let answer = r#"{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"geheim"}}"#;
     std::fs::write(&helper, answer).unwrap();
@@ -643,12 +702,12 @@ fn what_cannot_be_is_refused_at_its_key() {
         (
             "role = \"pod\"\nselectors = [{ role = \"service\" }]",
             "selectors[0].role",
-            "nothing to do",
+            "does not apply",
         ),
         (
             "role = \"pod\"\nselectors = [{ role = \"pod\" }, { role = \"pod\" }]",
             "selectors[1].role",
-            "before",
+            "already",
         ),
         (
             "role = \"node\"\nnamespaces = [\"a\"]",
@@ -658,12 +717,12 @@ fn what_cannot_be_is_refused_at_its_key() {
         (
             "role = \"pod\"\nnamespaces = [\"a/../b\"]",
             "namespaces[0]",
-            "no name",
+            "not the name",
         ),
         (
             "role = \"pod\"\napi_server = \"http://h\"\nown_namespace = true",
             "own_namespace",
-            "within",
+            "within a cluster",
         ),
         (
             "role = \"pod\"\nauthorization = { credentials = \"x\" }",

@@ -1,12 +1,13 @@
-//! The active series of a tenant: which had a sample within the idle timeout, in bounded memory.
+//! The active series of a tenant, in bounded memory. A series is active if it had a sample within
+//! the idle timeout.
 //!
-//! Series are known by 56 bits of a hash with a secret key, in a table that grows with what is in it
-//! and takes no more than the limit says: from 12 to 23 bytes for each active series, and nothing
-//! for a tenant of which nothing is tracked. Beside the hash stands when it was last seen, in twentieths of
-//! the idle timeout, so that a series is forgotten up to a twentieth later than configured. Two
-//! series are taken for one with a probability of `n / 2^56` each: among a million active ones, once in
-//! seventy billion new ones. Series that threads bring at the same time as the table grows may be
-//! counted twice until it is counted anew, which happens every twentieth of the timeout.
+//! A series is represented by 56 bits of a hash with a secret key, in a table that grows with the
+//! number of series up to the limit: 12 to 23 bytes for each active series, and nothing for a
+//! tenant whose series are not tracked. Beside the hash the table holds when the series was last
+//! seen, in twentieths of the idle timeout, so that a series is removed up to a twentieth later
+//! than configured. Two series share a hash with a probability of `n / 2^56` each: among a million
+//! active ones, once in seventy billion new ones. Series that threads add while the table grows may
+//! be counted twice until the next count, which happens every twentieth of the timeout.
 //!
 //! Looking up a series reads and writes single numbers, without a lock.
 
@@ -26,39 +27,40 @@ use metrifold_codec::SeriesMut;
 
 use table::{Found, Table};
 
-/// Into how many parts the idle timeout is divided.
+/// Number of parts that the idle timeout is divided into.
 const PARTS: u32 = 20;
 
-/// Which series are active.
+/// The set of active series.
 #[derive(Debug, Default)]
 pub struct ActiveSeries {
     table: ArcSwapOption<Table>,
-    /// Held by whoever replaces the table.
+    /// Held while the table is replaced.
     replacing: Mutex<()>,
-    /// How many are active.
+    /// Number of active series.
     count: AtomicU64,
-    /// Up to which moment, in parts of the timeout and one more, those have been left out that are idle.
+    /// One more than the part of the timeout in which idle series were last removed; 0 if they
+    /// never were.
     swept: AtomicU64,
-    /// When the first came.
+    /// Time of the first batch; parts are counted from it.
     epoch: OnceLock<Instant>,
     hasher: RandomState,
 }
 
-/// The table at one moment.
+/// The table at the time of one batch.
 #[derive(Debug)]
 pub struct View {
     table: Arc<Table>,
-    /// The moment.
+    /// The current part of the timeout, modulo 256.
     part: u8,
 }
 
 impl ActiveSeries {
-    /// How many are active, as of when something last came.
+    /// Number of active series, as of the last batch.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// The table at this moment, without those that are idle.
+    /// The table for a batch that came at `now`, with idle series removed.
     pub fn view(&self, now: Instant, idle: Duration) -> View {
         let granule = idle / PARTS;
         let epoch = *self.epoch.get_or_init(|| now);
@@ -79,7 +81,7 @@ impl ActiveSeries {
             return View { table, part };
         }
         if at + 1 - before > u64::from(PARTS) && before > 0 {
-            // Nothing came for as long as a series may be idle. The ages of before mean nothing now.
+            // No batch came for longer than the idle timeout, so that every series is idle.
             let table = self.replace(&table, |_| Table::new(0, granule));
             return View { table, part };
         }
@@ -92,11 +94,11 @@ impl ActiveSeries {
         View { table, part }
     }
 
-    /// Whether a series is active, or may become so: false if there are `most` of others.
+    /// Whether a series is active, or may become active: false if `most` others are.
     pub fn admit(&self, view: &mut View, series: &SeriesMut<'_>, most: u64) -> bool {
         let mut hasher = self.hasher.build_hasher();
         for index in 0..series.len() {
-            // A byte that stands in no text of UTF-8 tells where one text ends and another begins.
+            // A byte that never occurs in UTF-8 separates the texts.
             hasher.write(series.name_at(index));
             hasher.write_u8(0xff);
             hasher.write(series.value_at(index));
@@ -122,14 +124,14 @@ impl ActiveSeries {
                     if view.table.put(room, hash, view.part) {
                         return true;
                     }
-                    // Somebody else has put something there.
+                    // Another thread has taken the slot.
                     self.count.fetch_sub(1, Ordering::Relaxed);
                 }
             }
         }
     }
 
-    /// Lets go of the memory when nothing has come for as long as a series may be idle.
+    /// Frees the table if all series are idle.
     pub fn trim(&self, now: Instant, idle: Duration) {
         if self.table.load().is_some() {
             self.view(now, idle);
@@ -140,7 +142,7 @@ impl ActiveSeries {
         }
     }
 
-    /// Puts what is made of a table in its place, unless somebody else has done so.
+    /// Replaces the table `old` by one made from it, unless another thread has replaced it already.
     fn replace(&self, old: &Arc<Table>, make: impl FnOnce(&Table) -> Table) -> Arc<Table> {
         let _replacing = locked(&self.replacing);
         if let Some(table) = self.table.load_full()
@@ -155,7 +157,7 @@ impl ActiveSeries {
         table
     }
 
-    /// A table whose ages are counted in these parts: what was active is taken to have been seen now.
+    /// Replaces the table after the idle timeout has changed. All active series count as seen now.
     fn renew(&self, granule: Duration, part: u8) -> Arc<Table> {
         let _replacing = locked(&self.replacing);
         let old = self.table.load_full();

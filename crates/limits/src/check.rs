@@ -1,4 +1,4 @@
-//! A batch on its way through the limits of its tenant.
+//! Checks a batch against the limits of its tenant.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use crate::keys::LimitKeys;
 use crate::limit::Limit;
 use crate::usage::{OverCounts, Usage, refusal};
 
-/// The longest name of a metric that an answer quotes.
+/// Longest metric name that an answer quotes.
 const LONGEST_QUOTE: usize = 100;
 
-/// The limits that a series can be over by itself.
+/// Limits that apply to a single series.
 const OF_SERIES: [Limit; 4] = [
     Limit::ActiveSeries,
     Limit::LabelsPerSeries,
@@ -23,7 +23,7 @@ const OF_SERIES: [Limit; 4] = [
     Limit::LabelValueBytes,
 ];
 
-/// Holds the series of one batch to the limits of its tenant.
+/// The check of one batch against the limits of its tenant.
 #[derive(Debug)]
 pub struct Check {
     limits: Arc<LimitKeys>,
@@ -31,35 +31,35 @@ pub struct Check {
     all: Arc<OverCounts>,
     tenant: Arc<str>,
     bounds: Bounds,
-    /// The active series, if they are limited.
+    /// The active series; `None` if they are not limited.
     view: Option<View>,
     series: u64,
     samples: u64,
-    /// What was over each of [`OF_SERIES`].
+    /// Series and samples over each limit of [`OF_SERIES`].
     over: [Counts; OF_SERIES.len()],
-    /// The metric of the first series that was over a limit.
+    /// Metric of the first series over a limit.
     first: Option<String>,
     metric: Name,
 }
 
-/// The limits that every series is held against, as numbers.
+/// The limits on a series, unwrapped from their configuration.
 #[derive(Debug)]
 struct Bounds {
     labels: usize,
     name: usize,
     value: usize,
     active: u64,
-    /// Whether any of the lengths is limited.
+    /// Whether the length of names or values is limited.
     lengths: bool,
     soft: bool,
 }
 
-/// What of a batch was left out.
+/// The part of a batch that was left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Excess {
-    /// Why, for the sender.
+    /// The reason, for the sender.
     pub rejection: Rejection,
-    /// What it is.
+    /// Counts of what was left out.
     pub lost: Counts,
 }
 
@@ -84,7 +84,7 @@ impl Bounds {
 }
 
 impl Check {
-    /// Begins with a batch that came at `now`; none if no limit looks into it.
+    /// Begins the check of a batch that came at `now`; `None` if no limit needs the decoded batch.
     ///
     /// # Errors
     ///
@@ -126,11 +126,11 @@ impl Check {
         }))
     }
 
-    /// Whether a series keeps to the limits.
+    /// Whether a series is within the limits.
     ///
     /// # Errors
     ///
-    /// Fails with the limit that it is over, if it is to be left out.
+    /// Fails with the exceeded limit if the series must be left out.
     #[inline]
     pub fn series(&mut self, series: &SeriesMut<'_>) -> Result<(), Limit> {
         self.series += 1;
@@ -180,7 +180,7 @@ impl Check {
         }
     }
 
-    /// Ends with a batch: takes its samples out of the rate, and says what was left out.
+    /// Ends the check: takes the samples out of the rate and reports what was left out.
     ///
     /// # Errors
     ///
@@ -227,7 +227,7 @@ impl Check {
         }))
     }
 
-    /// What is wrong with so many series.
+    /// The message for the sender about `series` series over `limit`.
     fn words(&self, limit: Limit, series: u64) -> String {
         let limits = &*self.limits;
         let size = |size: Option<metrifold_base::Size>| size.map_or(0, |size| size.0);

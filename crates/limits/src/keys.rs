@@ -1,4 +1,4 @@
-//! What is configured of limits.
+//! The configuration of limits.
 
 use metrifold_base::{Period, Problems, Size, keys, words};
 
@@ -8,57 +8,57 @@ keys! {
     /// Limits that both a tenant and a transform can have.
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
     pub struct LimitKeys {
-        /// Requests per second, over some time.
+        /// Maximum average number of requests per second.
         pub requests_per_second: Option<u64> = unset(100),
-        /// Requests that may come at once after a pause; as many as `requests_per_second` by default.
+        /// Burst size of `requests_per_second`: number of requests that can arrive at once after a pause. By default, `requests_per_second`.
         pub requests_burst: Option<u64> = unset(500),
-        /// Bytes of bodies per second as they come, compressed, over some time. A body that does not say how long it is counts nothing here.
+        /// Maximum average size of request bodies per second, compressed. In the limits under `[tenants.NAME]` and `[access]`, a body that is sent without its length (chunked) is counted while it arrives, and rejected if other requests use up the rate meanwhile.
         pub bytes_per_second: Option<Size> = unset("10MiB"),
-        /// Bytes that may come at once after a pause; as many as `bytes_per_second` by default. A body may be larger: those that follow then wait for it.
+        /// Burst size of `bytes_per_second`: bytes that can arrive at once after a pause. By default, `bytes_per_second`. A larger body is accepted, but further requests are rejected until the rate has made up for it.
         pub bytes_burst: Option<Size> = unset("50MiB"),
-        /// Samples per second, float and histogram, over some time. A request is taken or refused as a whole.
+        /// Maximum average number of samples per second, floats and histograms. A request is accepted or rejected as a whole.
         pub samples_per_second: Option<u64> = unset(50_000),
-        /// Samples that may come at once after a pause; as many as `samples_per_second` by default. A request may hold more: those that follow then wait for it.
+        /// Burst size of `samples_per_second`: samples that can arrive at once after a pause. By default, `samples_per_second`. A larger request is accepted, but further requests are rejected until the rate has made up for it.
         pub samples_burst: Option<u64> = unset(500_000),
-        /// Series that may be active: those that had a sample within `active_series_idle_timeout`. Further series are left out of their requests.
+        /// Maximum number of active series: those with a sample within `active_series_idle_timeout`. Further series are dropped from their requests.
         pub max_active_series: Option<u64> = unset(1_000_000),
-        /// How long a series is active after its last sample, from `1m` to `24h`; `20m` by default.
+        /// Time after its last sample for which a series counts as active, from `1m` to `24h`; `20m` by default.
         pub active_series_idle_timeout: Option<Period> = unset("20m"),
-        /// Series that one request may hold; one with more is refused with status 413.
+        /// Maximum number of series per request. A request with more is rejected with status 413.
         pub max_series_per_request: Option<u64> = unset(10_000),
-        /// Labels that a series may have, its name among them; one with more is left out of its request.
+        /// Maximum number of labels per series, including the metric name. A series with more is dropped from its request.
         pub max_labels_per_series: Option<u64> = unset(30),
-        /// Longest label name; a series with a longer one is left out of its request.
+        /// Maximum length of a label name. A series with a longer one is dropped from its request.
         pub max_label_name_bytes: Option<Size> = unset("1KiB"),
-        /// Longest label value; a series with a longer one is left out of its request.
+        /// Maximum length of a label value. A series with a longer one is dropped from its request.
         pub max_label_value_bytes: Option<Size> = unset("2KiB"),
-        /// What a request over a rate is answered: `429`, or `503` for senders that drop samples on 429, which a Prometheus does unless its `retry_on_http_429` is set.
+        /// HTTP status for requests over a rate limit: `429`, or `503` for senders that drop samples on 429, as Prometheus does unless `retry_on_http_429` is set.
         pub status: Option<OverLimit> = unset("503"),
-        /// Whether what is over a limit is only counted, shown and warned of, and let in all the same.
+        /// Whether limits are soft: what exceeds them is counted, shown and logged as a warning, but accepted.
         pub soft: Option<bool> = unset(true),
     }
 }
 
 words! {
-    /// What a request over a rate is answered.
+    /// Status of the answer to a request over a rate.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum OverLimit {
         /// Too many requests.
         TooMany = "429",
-        /// Come again later.
+        /// Service unavailable, with a `Retry-After` header.
         Unavailable = "503",
     }
 }
 
-/// How long a series is active after its last sample unless something else is configured.
+/// Default time that a series stays active after its last sample.
 const IDLE: Period = Period::secs(20 * 60);
 
-/// The most active series that can be configured.
+/// Largest limit on active series.
 const MOST_SERIES: u64 = 100_000_000;
 
 impl LimitKeys {
-    /// Reports every problem that deserialization cannot see, at keys below `path`, which ends with a
-    /// dot if it is not empty.
+    /// Reports every problem that deserialization cannot see, at keys below `path`, which is empty
+    /// or ends with a dot.
     pub fn validate(&self, path: &str, problems: &mut Problems) {
         let bytes = |size: Option<Size>| size.map(|size| size.0);
         for (key, value) in [
@@ -76,7 +76,7 @@ impl LimitKeys {
         ] {
             if value == Some(0) {
                 let problem = problems.at(format!("{path}{key}"), "must be at least 1");
-                problem.help("to let nobody in, take the tenant's proofs or roles away");
+                problem.help("to refuse all requests of a tenant, remove its credentials or roles");
             }
         }
         if self.max_active_series > Some(MOST_SERIES) {
@@ -90,7 +90,7 @@ impl LimitKeys {
         }
     }
 
-    /// The same, with those of `other` in the place of those that it has not.
+    /// These limits, with those of `other` where they are not set.
     #[must_use]
     pub fn or(&self, other: &Self) -> Self {
         Self {
@@ -113,7 +113,7 @@ impl LimitKeys {
         }
     }
 
-    /// Whether something of it can only be told once a batch is decoded.
+    /// Whether a limit can only be checked on a decoded batch.
     pub fn looks_inside(&self) -> bool {
         self.samples_per_second.is_some()
             || self.max_active_series.is_some()
@@ -123,7 +123,7 @@ impl LimitKeys {
             || self.max_label_value_bytes.is_some()
     }
 
-    /// Whether what is over a limit is let in all the same.
+    /// Whether the limits are soft: what exceeds them is counted and let in.
     pub fn is_soft(&self) -> bool {
         self.soft == Some(true)
     }
@@ -144,7 +144,7 @@ impl LimitKeys {
         Rate::new(self.samples_per_second, self.samples_burst)
     }
 
-    /// How long a series is active after its last sample.
+    /// Time that a series stays active after its last sample.
     pub fn idle(&self) -> Period {
         self.active_series_idle_timeout.unwrap_or(IDLE)
     }

@@ -1,11 +1,12 @@
 //! What a tenant may send: requests, bytes and samples per second, active series, labels.
 //!
-//! [`LimitKeys`] is what is configured, [`Usage`] what a tenant uses of it, which outlives changes of
-//! the configuration. A batch is held to both by a [`Check`]: begun before its first series, asked for
-//! every series, and finished behind the last. None of it reads a clock: a batch brings along when it
-//! arrived. Per series there is no lock, no allocation and no counter of a metric.
+//! [`LimitKeys`] is the configuration, [`Usage`] the use that a tenant makes of it, which survives
+//! changes of the configuration. A [`Check`] holds a batch to both: it begins before the first
+//! series, is called for every series, and finishes after the last. No code here reads a clock: a
+//! batch carries its time of arrival. Per series there is no lock, no allocation and no counter of
+//! a metric.
 #![warn(unreachable_pub)]
-// Tests may do all of this.
+// Tests may use all of these.
 #![cfg_attr(
     not(test),
     warn(
@@ -32,4 +33,4 @@ pub use keys::{LimitKeys, OverLimit};
 pub use limit::Limit;
 pub use many::{Many, Registry};
 pub use rate::{Bucket, Rate};
-pub use usage::{OverCounts, Usage, refusal};
+pub use usage::{Arriving, OverCounts, Usage, refusal};

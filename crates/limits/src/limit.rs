@@ -1,6 +1,6 @@
-//! The limits that there are.
+//! The kinds of limits.
 
-/// A limit, as it is called in metrics and answers.
+/// A kind of limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Limit {
@@ -10,24 +10,24 @@ pub enum Limit {
     Bytes,
     /// Samples per second.
     Samples,
-    /// Writes at once.
+    /// Writes in flight.
     InFlightRequests,
-    /// Queries at once.
+    /// Queries in flight.
     ConcurrentQueries,
-    /// Series of a request.
+    /// Series per request.
     SeriesPerRequest,
-    /// Series that have samples now and then.
+    /// Series with a sample within the idle timeout.
     ActiveSeries,
-    /// Labels of a series.
+    /// Labels per series.
     LabelsPerSeries,
-    /// Bytes of a label's name.
+    /// Bytes of a label name.
     LabelNameBytes,
-    /// Bytes of a label's value.
+    /// Bytes of a label value.
     LabelValueBytes,
 }
 
 impl Limit {
-    /// All of them, in their order.
+    /// All limits, in the order of their numbers.
     pub const ALL: [Self; 10] = [
         Self::Requests,
         Self::Bytes,
@@ -41,7 +41,7 @@ impl Limit {
         Self::LabelValueBytes,
     ];
 
-    /// In metrics and in what is shown of a tenant.
+    /// Its name in metrics and in the usage of a tenant.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Requests => "requests",
@@ -57,7 +57,7 @@ impl Limit {
         }
     }
 
-    /// The reason under which samples count that are dropped because of it.
+    /// The reason that counts samples dropped for this limit.
     pub const fn reason(self) -> &'static str {
         match self {
             Self::Requests => "limit_requests",

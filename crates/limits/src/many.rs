@@ -1,4 +1,4 @@
-//! Tenants that are known by nothing but their names, each with what it uses.
+//! Limits and usage of tenants that are known by name only.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
@@ -14,19 +14,19 @@ use crate::check::Check;
 use crate::keys::LimitKeys;
 use crate::usage::{OverCounts, Usage};
 
-/// How often it is looked which tenants have gone.
+/// Interval at which idle tenants are removed.
 const TIDY: Duration = Duration::from_secs(60);
 
-/// What all tenants use, and the limits of each.
+/// Limits and usage of all tenants.
 #[derive(Debug)]
 pub struct Many {
     defaults: Arc<LimitKeys>,
-    /// Those that have limits of their own, those of the others filled in.
+    /// Limits of tenants that have their own, completed with the defaults.
     own: HashMap<Box<str>, Arc<LimitKeys>, RandomState>,
     usages: Arc<Usages>,
 }
 
-/// What tenants use. Outlives changes of their limits.
+/// Usage of each tenant. Survives changes of the limits.
 #[derive(Debug, Default)]
 struct Usages {
     known: Mutex<Known>,
@@ -36,7 +36,7 @@ struct Usages {
 #[derive(Debug, Default)]
 struct Known {
     tenants: HashMap<Tenant, Entry, RandomState>,
-    /// Of all tenants that come when there are as many as may be known.
+    /// Shared usage of all tenants beyond the bound.
     rest: Arc<Usage>,
     tidied: Option<Instant>,
 }
@@ -47,13 +47,14 @@ struct Entry {
     seen: Instant,
 }
 
-/// What holds tenants to limits in this process, by name: a successor goes on with what tenants use.
+/// All [`Many`] of the process by name, for reloads: a successor continues with the usage of its
+/// predecessor.
 #[derive(Debug, Default)]
 pub struct Registry(Mutex<HashMap<Arc<str>, Vec<Weak<Many>>>>);
 
 impl Registry {
-    /// Limits under this name, which take over what tenants use from those that had it before. Counts
-    /// of what is over a limit are told to `over`, unless those before do that.
+    /// Limits under `name`, with the usage of the live ones under that name, if any. `over` counts
+    /// exceeded limits, unless the predecessor's counts are shared.
     pub fn make(
         &self,
         name: &Arc<str>,
@@ -85,7 +86,7 @@ impl Registry {
         many
     }
 
-    /// What a tenant uses and has left, by the names of what holds it to limits.
+    /// Usage and limits of a tenant, grouped by the name of the limits.
     pub fn show(&self, tenant: &str, now: Instant) -> serde_json::Map<String, serde_json::Value> {
         let names = locked(&self.0);
         let last = names.iter().filter_map(|(name, all)| {
@@ -98,7 +99,7 @@ impl Registry {
 }
 
 impl Many {
-    /// Whether batches have to be decoded for it.
+    /// Whether any limit needs decoded batches.
     pub fn looks_inside(&self) -> bool {
         self.defaults.looks_inside() || self.own.values().any(|own| own.looks_inside())
     }
@@ -107,8 +108,8 @@ impl Many {
         self.own.get(tenant).unwrap_or(&self.defaults)
     }
 
-    /// Begins with a batch of a tenant that came at `now` as so many bytes; none if no limit looks
-    /// into it. Of tenants beyond `most`, all count as one.
+    /// Begins the check of a tenant's batch of `bytes` that came at `now`; `None` if no limit needs
+    /// the decoded batch. All tenants beyond `most` share one usage.
     ///
     /// # Errors
     ///
@@ -122,7 +123,7 @@ impl Many {
     ) -> Result<Option<Check>, Rejection> {
         let usage = self.usage(tenant, most, now);
         let (limits, all) = (self.limits(tenant), &self.usages.all);
-        usage.enter(limits, all, tenant, bytes as u64, now)?;
+        usage.enter(limits, all, tenant, Some(bytes as u64), now)?;
         Check::begin(limits, &usage, all, tenant, now)
     }
 
@@ -133,7 +134,7 @@ impl Many {
             entry.seen = entry.seen.max(now);
             return Arc::clone(&entry.usage);
         }
-        // A known tenant never waits for this.
+        // A batch of a known tenant does not pay for this.
         let due = |tidied: Instant| now.saturating_duration_since(tidied) >= TIDY;
         if known.tidied.is_none_or(due) {
             known.tidied = Some(now);
@@ -154,7 +155,7 @@ impl Many {
         usage
     }
 
-    /// How many tenants are known.
+    /// Number of known tenants.
     pub fn tenants(&self) -> usize {
         locked(&self.usages.known).tenants.len()
     }
@@ -201,7 +202,7 @@ mod tests {
         };
         assert_eq!((let_in(&first, "a"), let_in(&first, "b")), (1, 1));
         assert_eq!(let_in(&first, "big"), 3);
-        // One that failed to come into use changes nothing.
+        // A successor that was built and dropped, as on a failed reload, changes nothing.
         drop(registry.make(&name, requests(9), [], OverCounts::default()));
         let second = registry.make(&name, requests(1), [], OverCounts::default());
         drop(first);
@@ -222,7 +223,7 @@ mod tests {
         let let_in = |name: u64, secs| is_let_in(&many, &format!("t{name}"), 100, at(secs));
         let first = (0..1000).filter(|&it| let_in(it, 0)).count();
         assert_eq!((first, many.tenants()), (101, 100));
-        // One stays, the others are idle.
+        // One tenant stays active, the others are idle.
         for minute in 1..=30 {
             assert!(let_in(0, minute * 60));
         }

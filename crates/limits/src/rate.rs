@@ -1,4 +1,4 @@
-//! A rate with a burst: a bucket that fills at the rate, and out of which is taken.
+//! Rates with bursts, as token buckets.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -7,17 +7,17 @@ use tokio::time::Instant;
 
 use metrifold_base::locked;
 
-/// A rate, and how much may come at once after a pause.
+/// A rate and its burst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// Per second, over some time.
+    /// Mean rate per second.
     pub per_second: u64,
-    /// At once after a pause.
+    /// Most that may come at once after a pause.
     pub burst: u64,
 }
 
 impl Rate {
-    /// A rate, if there is one; without a burst of its own, a second's worth may come at once.
+    /// A rate, if one is configured; the default burst is the rate of one second.
     pub fn new(per_second: Option<u64>, burst: Option<u64>) -> Option<Self> {
         let per_second = per_second?;
         Some(Self {
@@ -27,19 +27,19 @@ impl Rate {
     }
 }
 
-/// What is left of a rate. Full until it is first used.
+/// The token bucket of a rate. Full before its first use.
 #[derive(Debug, Default)]
 pub struct Bucket(Mutex<Option<Level>>);
 
 #[derive(Clone, Copy, Debug)]
 struct Level {
-    /// Below zero as long as somebody who took more is waited for.
+    /// Negative after a request that took more than there was.
     left: f64,
     at: Instant,
 }
 
 impl Bucket {
-    /// What is left now.
+    /// Tokens that are left at `now`.
     pub fn left(&self, rate: Rate, now: Instant) -> f64 {
         let mut level = locked(&self.0);
         let full = rate.burst as f64;
@@ -56,27 +56,33 @@ impl Bucket {
         left
     }
 
-    /// Takes so much, whether or not it is there.
+    /// Takes `much` tokens; the level may become negative. A negative number gives tokens back.
     pub fn take(&self, much: f64) {
         if let Some(level) = &mut *locked(&self.0) {
             level.left -= much;
         }
     }
 
-    /// After how long there is something left, if there is nothing now. Whatever is let in while there
-    /// is something left is let in whole: those that come then wait for it.
+    /// Pause until the bucket is above zero; `None` if it is. A request that comes while the bucket
+    /// is above zero is let in whatever its size, and later ones wait until its debt is paid.
     pub fn pause(&self, rate: Rate, now: Instant) -> Option<Duration> {
-        let left = self.left(rate, now);
+        self.pause_beside(rate, 0.0, now)
+    }
+
+    /// As [`Bucket::pause`], for a request that has taken `own` tokens itself, which do not count
+    /// against it.
+    pub(crate) fn pause_beside(&self, rate: Rate, own: f64, now: Instant) -> Option<Duration> {
+        let left = self.left(rate, now) + own;
         (left <= 0.0).then(|| pause(1.0 - left, rate))
     }
 
-    /// The same for something that is one.
-    pub fn pause_for_one(&self, rate: Rate, now: Instant) -> Option<Duration> {
+    /// Pause until a whole token is left, for requests that count as one.
+    pub(crate) fn pause_for_one(&self, rate: Rate, now: Instant) -> Option<Duration> {
         let left = self.left(rate, now);
         (left < 1.0).then(|| pause(1.0 - left, rate))
     }
 
-    /// The rate and what is left of it, as it is shown.
+    /// The rate and the tokens left, as the admin address shows them.
     pub fn show(&self, rate: Option<Rate>, now: Instant) -> serde_json::Value {
         let shown = rate.map(|rate| {
             let left = self.left(rate, now).max(0.0) as u64;
@@ -86,7 +92,7 @@ impl Bucket {
     }
 }
 
-/// The longest that somebody is told to wait.
+/// Longest pause that an answer states.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 fn pause(lacks: f64, rate: Rate) -> Duration {

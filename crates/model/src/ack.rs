@@ -1,9 +1,9 @@
-//! The acknowledgement: a source learns what became of a batch in the sinks that it must reach.
+//! The acknowledgement: reports to a source the outcome of a batch in the required sinks.
 //!
-//! A source makes an [`Ack`] and its [`Waiter`]. For each required sink that a batch, or a part
-//! of it, goes to, the fan-out draws a [`Ticket`]. When the `Ack` and all tickets are gone, the
-//! waiter has the worst outcome. A ticket that is dropped without a word counts as failed:
-//! whatever dies, the sender is told to try again rather than that all is well.
+//! A source makes an [`Ack`] and its [`Waiter`]. For each required sink that a batch, or a part of
+//! it, goes to, the fan-out draws a [`Ticket`]. When the `Ack` and all tickets are dropped, the
+//! waiter receives the worst outcome. A ticket that is dropped without a report counts as failed:
+//! whichever task dies, the sender is told to retry, and never that the batch was stored.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,28 +12,28 @@ use tokio::sync::oneshot;
 
 use super::{Counts, Rejection};
 
-/// What became of a batch in one sink, or in all required ones together.
+/// Outcome of a batch in one sink, or in all required ones together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The sink has it.
+    /// The sink has the whole batch.
     Delivered,
-    /// The sink has it, but for these exemplars, and its far end says that all is well.
+    /// The sink has the batch except these exemplars, and its endpoint reports success.
     Lacks(Counts),
-    /// The sink has not got it, or not all of it.
+    /// The sink does not have the batch, or not all of it.
     Rejected {
-        /// Why, and whether sending it again can help.
+        /// Reason, and whether a retry can help.
         rejection: Rejection,
-        /// What is lost of it; none if nobody knows.
+        /// Counts of the lost part; `None` if they are unknown.
         lost: Option<Counts>,
     },
 }
 
-/// What an acknowledgement waits for.
+/// Condition for an acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
     /// Every required sink has delivered the batch or has it on disk.
     Stored,
-    /// Every required sink has delivered it.
+    /// Every required sink has delivered the batch.
     Delivered,
 }
 
@@ -57,15 +57,15 @@ impl Drop for Shared {
         let worst = self.worst.get_mut().unwrap_or_else(PoisonError::into_inner);
         let worst = std::mem::replace(worst, Outcome::Delivered);
         if let Some(done) = self.done.take() {
-            // An error says that the waiter is gone: then nobody wants to know.
+            // Sending fails if the waiter is gone, and then the outcome does not matter.
             let _ = done.send(worst);
         }
     }
 }
 
 impl Outcome {
-    /// A failure that may pass must win over a refusal: told of the refusal, the sender would
-    /// drop what another sink still lacks.
+    /// Rank of the outcome. A failure that may pass outranks a refusal: told of the refusal, the
+    /// sender would drop a batch that another sink still lacks.
     fn rank(&self) -> u8 {
         match self {
             Self::Delivered => 0,
@@ -75,7 +75,7 @@ impl Outcome {
         }
     }
 
-    /// What is lost; none if nobody knows.
+    /// The lost counts; `None` if they are unknown.
     fn lost(&self) -> Option<Counts> {
         match self {
             Self::Delivered => Some(Counts::default()),
@@ -88,14 +88,14 @@ impl Outcome {
         matches!(self, Self::Rejected { rejection, .. } if rejection.may_retry())
     }
 
-    /// Makes it the worst of both. What two sinks, or two parts, have lost is added up: if it is
-    /// the same series, less is claimed to be stored than is, and never more.
+    /// Sets this outcome to the worse of both. The losses of two sinks or two parts are added: if
+    /// both lost the same series, the stored counts are understated, never overstated.
     pub fn join(&mut self, other: Self) {
         let sum = self
             .lost()
             .zip(other.lost())
             .map(|(lost, more)| lost + more);
-        // Of what the sender is to send again, it does not matter what else is lost.
+        // For a batch that the sender sends again, other losses do not matter.
         let adds_up = self.may_pass() == other.may_pass();
         if other.rank() > self.rank() {
             *self = other;
@@ -107,12 +107,12 @@ impl Outcome {
         }
     }
 
-    /// A refusal of the whole for its content, as far as anybody knows.
+    /// A rejection of the whole batch for its content.
     pub fn rejected(reason: impl Into<String>) -> Self {
         Rejection::invalid(reason).into()
     }
 
-    /// A failure that may pass, without a time to try again.
+    /// A failure that may pass, without a time for the retry.
     pub fn failed(reason: impl Into<String>) -> Self {
         Rejection::unavailable(reason).into()
     }
@@ -127,12 +127,12 @@ impl From<Rejection> for Outcome {
     }
 }
 
-/// Draws tickets; drop it when no more sinks will be added.
+/// Draws tickets; to be dropped when no more sinks will be added.
 #[derive(Clone, Debug)]
 pub struct Ack(Arc<Shared>);
 
 impl Ack {
-    /// An acknowledgement and the end that awaits it.
+    /// Makes an acknowledgement and its waiter.
     pub fn new(until: Until) -> (Self, Waiter) {
         let (done, verdict) = oneshot::channel();
         let abandoned = Arc::new(AtomicBool::new(false));
@@ -145,7 +145,7 @@ impl Ack {
         (Self(Arc::new(shared)), Waiter { verdict, abandoned })
     }
 
-    /// A promise of the sink named `sink` to report.
+    /// Draws a ticket for the sink named `sink`.
     pub fn ticket(&self, sink: Arc<str>) -> Ticket {
         Ticket {
             shared: self.0.clone(),
@@ -155,7 +155,7 @@ impl Ack {
     }
 }
 
-/// One required sink's promise to report an outcome.
+/// A required sink's promise to report an outcome.
 #[derive(Debug)]
 pub struct Ticket {
     shared: Arc<Shared>,
@@ -164,7 +164,7 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// Says what became of the batch.
+    /// Reports the outcome of the batch.
     pub fn report(mut self, mut outcome: Outcome) {
         self.reported = true;
         if let Outcome::Rejected { rejection, .. } = &mut outcome {
@@ -173,7 +173,7 @@ impl Ticket {
         self.shared.report(outcome);
     }
 
-    /// One more promise of the same sink, for a part of the batch.
+    /// Draws another ticket for the same sink, for a part of the batch.
     pub fn another(&self) -> Self {
         Self {
             shared: self.shared.clone(),
@@ -182,13 +182,13 @@ impl Ticket {
         }
     }
 
-    /// Whether it is enough for the sender that the batch is on disk.
+    /// Whether the acknowledgement only waits until the batch is on disk.
     pub fn until_stored(&self) -> bool {
         self.shared.until == Until::Stored
     }
 
-    /// Whether the sender has been told to send the batch again, or is gone: what is still to be
-    /// delivered for it would be delivered twice.
+    /// Whether the sender has been told to send the batch again, or has disconnected: the batch
+    /// would be delivered twice.
     pub fn abandoned(&self) -> bool {
         self.shared.abandoned.load(Ordering::Relaxed)
     }
@@ -197,7 +197,7 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if !self.reported {
-            let reason = format!("{}: gave the batch up", self.sink);
+            let reason = format!("{}: dropped the batch without a result", self.sink);
             self.shared.report(Outcome::failed(reason));
         }
     }
@@ -211,9 +211,9 @@ pub struct Waiter {
 }
 
 impl Waiter {
-    /// The worst outcome among all required sinks, once all tickets are in.
+    /// The worst outcome of all required sinks, once all tickets are dropped.
     pub async fn verdict(&mut self) -> Outcome {
-        // The sender's side always sends before it goes.
+        // The other side always sends before it is dropped.
         (&mut self.verdict)
             .await
             .unwrap_or_else(|_| Outcome::failed("acknowledgement was lost"))
@@ -288,7 +288,10 @@ mod tests {
         drop(ack.ticket("a".into()));
         drop(ack);
         let verdict = waiter.verdict().await;
-        assert_eq!(verdict, Outcome::failed("a: gave the batch up"));
+        assert_eq!(
+            verdict,
+            Outcome::failed("a: dropped the batch without a result")
+        );
     }
 
     #[tokio::test]

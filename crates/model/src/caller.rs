@@ -1,4 +1,4 @@
-//! Who sends a request, as far as it has been proven.
+//! The caller of a request, as far as it has been authenticated.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,64 +6,66 @@ use std::time::SystemTime;
 
 use crate::Tenant;
 
-/// Who sends a request. Decided once, before anything else looks at the request.
+/// The caller of a request, determined before anything else reads the request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Caller {
-    /// Who it is; none for an anonymous caller.
+    /// Identity of the caller; `None` for an anonymous one.
     pub identity: Option<Arc<Identity>>,
-    /// The certificate that the caller proved to own, whether or not it says who the caller is.
+    /// Certificate that the caller has proven to own, whether or not the identity comes from it.
     pub certificate: Option<Arc<ClientCertificate>>,
 }
 
-/// What has been proven about a caller.
+/// Authenticated properties of a caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The tenants that the caller was let in for: those that the request names, or else all that its
-    /// proof is good for. None where access is not decided by tenants.
+    /// Tenants that the caller was let in for: those that the request names, or else all that the
+    /// caller belongs to. Empty where access does not go by tenant.
     pub tenants: Arc<[Membership]>,
-    /// The caller's name; none when the proof bears none, as a token that many share.
+    /// Name of the caller; `None` if its credential has no name, such as a shared token.
     pub subject: Option<Arc<str>>,
-    /// The groups that the caller is in.
+    /// Groups of the caller.
     pub groups: Arc<[Arc<str>]>,
-    /// What it was proven by.
+    /// Kind of credential that was used.
     pub proof: Proof,
 }
 
 /// A tenant that a caller was let in for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Membership {
-    /// Its name, by which callers may call it.
+    /// Name of the tenant, as callers write it.
     pub name: Arc<str>,
-    /// What it is called where its data is stored.
+    /// Name under which the tenant's data is stored.
     pub tenant: Tenant,
 }
 
-/// What an identity was proven by.
+/// Kind of credential that an identity was proven with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Proof {
     /// A user and a password.
     Password,
-    /// A secret that only those have who may call.
+    /// A secret token.
     Token,
     /// A client certificate.
     Certificate,
-    /// The word of a proxy in front.
+    /// A header set by a trusted proxy.
     Header,
+    /// A session of a browser that logged in.
+    Session,
 }
 
 impl Caller {
-    /// A caller of whom nothing has been proven.
+    /// A caller without an identity.
     pub fn anonymous() -> Self {
         Self::default()
     }
 
-    /// The tenants that the caller was let in for; none where access is not decided by tenants.
+    /// The tenants that the caller was let in for; empty where access does not go by tenant.
     pub fn tenants(&self) -> &[Membership] {
         let identity = self.identity.as_ref();
         identity.map_or(&[], |identity| &identity.tenants)
     }
 
-    /// The tenant that the caller was let in for, if it is one.
+    /// The tenant that the caller was let in for, if there is exactly one.
     pub fn tenant(&self) -> Option<&Tenant> {
         match self.tenants() {
             [only] => Some(&only.tenant),
@@ -77,10 +79,10 @@ impl Caller {
     }
 }
 
-/// A client certificate that was verified, and what it says of its owner.
+/// A verified client certificate, with the names in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientCertificate {
-    /// The whole certificate, as it was sent.
+    /// The whole certificate in DER, as it was received.
     pub der: Arc<[u8]>,
     /// The serial number, in lowercase hexadecimal digits, two for each byte.
     pub serial: String,
@@ -92,7 +94,7 @@ pub struct ClientCertificate {
     pub organizational_units: Vec<String>,
     /// The subject alternative names, in the certificate's order.
     pub alternative_names: Vec<AlternativeName>,
-    /// When it expires, if that can be told.
+    /// Time at which the certificate expires, if it can be represented.
     pub not_after: Option<SystemTime>,
 }
 

@@ -1,7 +1,7 @@
-//! How much a batch carries, by kind.
+//! Counts of the data in a batch, by kind.
 
-/// What a series carries.
-#[derive(Clone, Copy, Debug, Default)]
+/// Counts of the data in a series.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SeriesCounts {
     /// Float samples.
     pub samples: u32,
@@ -11,18 +11,18 @@ pub struct SeriesCounts {
     pub exemplars: u32,
 }
 
-/// What a batch carries.
+/// Counts of the data in a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Series.
+    /// Number of series.
     pub series: u64,
-    /// Float samples.
+    /// Number of float samples.
     pub samples: u64,
-    /// Native histogram samples.
+    /// Number of native histogram samples.
     pub histograms: u64,
-    /// Exemplars.
+    /// Number of exemplars.
     pub exemplars: u64,
-    /// Metadata entries of remote write 1.0.
+    /// Number of metadata entries of remote write 1.0.
     pub metadata: u64,
 }
 
@@ -32,12 +32,12 @@ impl Counts {
         self.samples + self.histograms
     }
 
-    /// Whether there is nothing to deliver.
+    /// Whether all counts are zero.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// What is left without these; nothing where there are more of them.
+    /// Subtracts `other`; counts that would be negative become zero.
     pub fn saturating_sub(self, other: Self) -> Self {
         Self {
             series: self.series.saturating_sub(other.series),
@@ -56,7 +56,7 @@ impl Counts {
         self.exemplars += u64::from(series.exemplars);
     }
 
-    /// Takes a series away that was added.
+    /// Subtracts a series that was added.
     pub fn sub(&mut self, series: SeriesCounts) {
         self.series -= 1;
         self.samples -= u64::from(series.samples);

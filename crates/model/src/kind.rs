@@ -1,6 +1,6 @@
-//! The kinds of components, and what flows between them.
+//! The kinds of components, and the signals between them.
 
-/// What an edge of the graph carries.
+/// Kind of data that an edge of the graph carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// Batches of series.
@@ -15,7 +15,7 @@ impl Signal {
     /// All signals.
     pub const ALL: [Self; 3] = [Self::Metrics, Self::Queries, Self::Rules];
 
-    /// In messages.
+    /// Name of the signal in messages.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Metrics => "metrics",
@@ -40,7 +40,7 @@ impl Kind {
     /// All kinds.
     pub const ALL: [Self; 3] = [Self::Source, Self::Transform, Self::Sink];
 
-    /// In metrics and messages.
+    /// Name of the kind in metrics and messages.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Source => "source",
@@ -49,7 +49,7 @@ impl Kind {
         }
     }
 
-    /// The table of the configuration that holds such components.
+    /// Name of the configuration's table that holds components of this kind.
     pub fn table(self) -> &'static str {
         match self {
             Self::Source => "sources",

@@ -1,4 +1,4 @@
-//! What came to a sink, what became of it and what is queued: the types of the ledger.
+//! Types of the ledger: batches received by a sink, and those delivered, dropped or queued.
 
 use std::collections::BTreeMap;
 use std::ops::{AddAssign, SubAssign};
@@ -7,54 +7,55 @@ use std::time::{Duration, SystemTime};
 
 use crate::Counts;
 
-/// Why samples were dropped. The codes are those under which a queue on disk keeps them: they are
-/// there for good, and a code is never given to another reason.
+/// Reason why samples were dropped. A queue on disk stores the codes: they are permanent, and a
+/// code is never reassigned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Reason {
-    /// The queue was full, and the batch had to make room for newer ones.
+    /// The queue was full, and the batch was dropped for newer ones.
     QueueFull = 1,
     /// The batch waited longer than the queue's `max_age`.
     TooOld = 2,
     /// The batch's record on disk was damaged.
     Corrupt = 3,
-    /// Its sender was told to send it again, or is gone.
+    /// The sender was told to send the batch again, or has disconnected.
     Abandoned = 16,
-    /// A series of it breaks the rules of remote write.
+    /// A series of the batch breaks the rules of remote write.
     Invalid = 17,
-    /// A single series is larger than the endpoint takes.
+    /// A single series is larger than the endpoint accepts.
     TooLarge = 18,
-    /// The endpoint stored a part of the request only.
+    /// The endpoint stored only a part of the request.
     Partial = 19,
-    /// The endpoint refused it for its content.
+    /// The endpoint refused the batch for its content.
     Refused = 20,
     /// The endpoint refused the credentials.
     Unauthorized = 21,
-    /// The endpoint said that it wrote less than it was sent.
+    /// The endpoint reported that it wrote less than it was sent.
     NotWritten = 22,
-    /// Remote write 1.0 cannot hold it.
+    /// Remote write 1.0 cannot represent the data.
     NotInV1 = 23,
-    /// The process ended before it was delivered.
+    /// The process ended before the batch was delivered.
     Shutdown = 24,
-    /// The sink was removed before it was delivered.
+    /// The sink was removed before the batch was delivered.
     Removed = 25,
-    /// The sink ended while it had the batch.
+    /// The sink died while it had the batch.
     SinkDied = 26,
     /// The batch could not be written to disk.
     DiskFailed = 27,
     /// The batch was set aside as a dead letter.
     DeadLetter = 28,
-    /// The endpoint refused it along with others, and which series it meant was not found.
+    /// The endpoint refused the series along with others, and the offender among them was not
+    /// found.
     RefusedTogether = 29,
-    /// The sink could not write it to where it goes.
+    /// The sink could not write the batch to its destination.
     WriteFailed = 30,
-    /// The sink holds as many series as it may.
+    /// The sink already holds its maximum number of series.
     TooManySeries = 31,
-    /// The sink's format cannot show native histograms.
+    /// The sink's format cannot represent native histograms.
     NativeHistogram = 32,
-    /// A series has no name that the sink could show it under.
+    /// A series has no metric name, which the sink's format requires.
     NoMetricName = 33,
-    /// The endpoint failed on it alone for too long, while it took everything else.
+    /// The endpoint failed on the series alone for too long, while it accepted everything else.
     Isolated = 34,
     /// A code that this version does not know.
     Other = 255,
@@ -99,7 +100,7 @@ impl Reason {
         known.unwrap_or(Self::Other)
     }
 
-    /// In metrics, messages and the ledger.
+    /// Name of the reason in metrics, messages and the ledger.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::QueueFull => "queue_full",
@@ -132,13 +133,13 @@ impl Reason {
 /// An amount of data: batches, samples and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Batches.
+    /// Number of batches.
     pub batches: u64,
-    /// Samples of both kinds, of batches that have been counted.
+    /// Number of samples of both kinds, in batches that have been counted.
     pub samples: u64,
-    /// Those of the batches whose samples were never counted.
+    /// Number of batches whose samples were never counted.
     pub uncounted: u64,
-    /// Of their bodies.
+    /// Number of bytes of the bodies.
     pub bytes: u64,
 }
 
@@ -153,13 +154,13 @@ impl Tally {
         }
     }
 
-    /// Whether it counts nothing.
+    /// Whether all counts are zero.
     pub fn is_zero(&self) -> bool {
         *self == Self::default()
     }
 }
 
-// Sums of what was read from a disk: they must not be able to panic.
+// Saturating, since the sums may come from a damaged disk and must not panic.
 impl AddAssign for Tally {
     fn add_assign(&mut self, other: Self) {
         self.batches = self.batches.saturating_add(other.batches);
@@ -178,19 +179,19 @@ impl SubAssign for Tally {
     }
 }
 
-/// What came and what became of it. What is missing is in the queue.
+/// Counts of data received, delivered and dropped. The difference is queued.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Account {
-    /// All that came.
+    /// All data received.
     pub received: Tally,
-    /// What was delivered.
+    /// Data delivered.
     pub delivered: Tally,
-    /// What was dropped, by reason.
+    /// Data dropped, by reason.
     pub dropped: BTreeMap<Reason, Tally>,
 }
 
 impl Account {
-    /// What is still in the queue.
+    /// Data that is still queued.
     pub fn queued(&self) -> Tally {
         let mut queued = self.received;
         queued -= self.delivered;
@@ -200,14 +201,14 @@ impl Account {
         queued
     }
 
-    /// What this account has beyond `earlier`, which is an earlier state of it.
+    /// The change of this account since `earlier`, an earlier state of it.
     pub fn without(&self, earlier: &Self) -> Self {
         let mut rest = self.clone();
         rest.sub(earlier);
         rest
     }
 
-    /// Books all that is queued as dropped, and returns that change.
+    /// Books all queued data as dropped; returns the change.
     pub fn drop_queued(&mut self, reason: Reason) -> Self {
         let queued = self.queued();
         let change = Self {
@@ -221,7 +222,7 @@ impl Account {
         change
     }
 
-    /// Adds another account to it.
+    /// Adds another account.
     pub fn add(&mut self, other: &Self) {
         self.received += other.received;
         self.delivered += other.delivered;
@@ -230,7 +231,7 @@ impl Account {
         }
     }
 
-    /// Takes another account away, which is a part of it.
+    /// Subtracts another account that is a part of this one.
     pub fn sub(&mut self, other: &Self) {
         self.received -= other.received;
         self.delivered -= other.delivered;
@@ -244,54 +245,54 @@ impl Account {
 /// The ledger of a sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ledger {
-    /// By tenant; the name of none is empty.
+    /// Lines by tenant; batches without a tenant have an empty name.
     pub tenants: BTreeMap<Arc<str>, Line>,
-    /// Of all tenants that have no line of their own.
+    /// Line of all tenants without one of their own.
     pub rest: Line,
-    /// Of all together.
+    /// Sum of all lines.
     pub total: Line,
-    /// How long ago the oldest came that is queued, if something is.
+    /// Age of the oldest queued batch; `None` if nothing is queued.
     pub oldest: Option<Duration>,
-    /// Since when it is accounted for. What has been on disk is accounted for since the folder was
-    /// made.
+    /// Time at which the accounts begin. Those of a queue on disk begin with the creation of its
+    /// folder.
     pub since: SystemTime,
-    /// Whether there is a queue on disk, so that some of it goes on across restarts.
+    /// Whether the sink has a queue on disk, whose accounts continue after a restart.
     pub on_disk: bool,
-    /// Whether nothing has changed while it was read. If something has, its sides may be of
-    /// different moments.
+    /// Whether nothing changed while the ledger was read. Otherwise its sides may be of different
+    /// moments.
     pub steady: bool,
-    /// Tells the states apart in which it was read.
+    /// Counters of changes: equal values mean equal states.
     pub changes: (u64, u64),
 }
 
 /// A line of the ledger.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Line {
-    /// What came and what became of it.
+    /// Data received, delivered and dropped.
     pub account: Account,
-    /// What is queued, counted from the containers that hold it.
+    /// Queued data, counted where it is held.
     pub queued: Tally,
-    /// What of the account had come to its end before this process began.
+    /// Part of the account from before this process started.
     pub before: Account,
-    /// Which line on disk it is made of, if one: with another one, the account begins anew.
+    /// Number of the line on disk, if there is one: with a new number, the account begins again.
     pub on_disk: u64,
 }
 
-/// What is missing in a line; below zero it is what there is too much.
+/// Data that is missing in a line; negative if there is too much.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Difference {
-    /// Batches.
+    /// Number of batches.
     pub batches: i64,
-    /// Samples of batches that have been counted.
+    /// Number of samples in batches that have been counted.
     pub samples: i64,
-    /// Batches whose samples were never counted.
+    /// Number of batches whose samples were never counted.
     pub uncounted: i64,
-    /// Bytes of bodies.
+    /// Number of bytes of bodies.
     pub bytes: i64,
 }
 
 impl Line {
-    /// What was received and is neither delivered nor dropped nor queued.
+    /// Received data that is neither delivered nor dropped nor queued.
     pub fn difference(&self) -> Difference {
         let out = [self.account.delivered, self.queued];
         let out = out.iter().chain(self.account.dropped.values());
@@ -316,12 +317,12 @@ impl Line {
         self.difference() == Difference::default()
     }
 
-    /// What came in this process, or was on disk when it began, and what has become of that.
+    /// The account of this process, including data that was on disk when it started.
     pub fn of_this_process(&self) -> Account {
         self.account.without(&self.before)
     }
 
-    /// Adds another line to it.
+    /// Adds another line.
     pub fn add(&mut self, other: &Self) {
         self.account.add(&other.account);
         self.queued += other.queued;
@@ -331,13 +332,13 @@ impl Line {
 }
 
 impl Ledger {
-    /// Whether it balances, in total and in every line, and was read while nothing changed.
+    /// Whether every line and the total balance, and nothing changed during the reading.
     pub fn balances(&self) -> bool {
         let lines = self.tenants.values().chain([&self.rest, &self.total]);
         self.steady && lines.into_iter().all(Line::balances)
     }
 
-    /// Whether the same is missing in both, and nothing has happened in between.
+    /// Whether both ledgers miss the same data, with no change in between.
     pub fn lacks_the_same(&self, earlier: &Self) -> bool {
         let key = |ledger: &Self| (ledger.steady, ledger.changes, ledger.total.difference());
         let lines = |ledger: &Self| -> Vec<Difference> {
@@ -348,7 +349,7 @@ impl Ledger {
 }
 
 impl Ledger {
-    /// The ledger of these lines; the rest is added to the total.
+    /// A ledger of these lines; computes the total, including the rest.
     pub fn new(tenants: BTreeMap<Arc<str>, Line>, rest: Line, since: SystemTime) -> Self {
         let mut total = rest.clone();
         for line in tenants.values() {

@@ -1,4 +1,5 @@
-//! Who sends and what becomes of it: tenants, origins, counts, acknowledgements, ledgers. Knows no encoding, no queue, no transport.
+//! Callers and the outcome of their data: tenants, origins, counts, acknowledgements, ledgers. Knows no encoding, no
+//! queue, no transport.
 #![warn(unreachable_pub)]
 // Tests may do all of this.
 #![cfg_attr(

@@ -1,4 +1,4 @@
-//! Where a batch comes from.
+//! The origin of a batch.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,29 +7,29 @@ use http::HeaderMap;
 
 use crate::Caller;
 
-/// A tenant's name, checked where it was found.
+/// Name of a tenant, validated where it was read.
 pub type Tenant = Arc<str>;
 
-/// Where a batch comes from: what transforms may look at, and what keeps a sender's order.
+/// The origin of a batch: transforms read it, and the order of a sender's batches depends on it.
 #[derive(Debug)]
 pub struct Origin {
-    /// The source's name.
+    /// Name of the source.
     pub source: Arc<str>,
-    /// The sender's address; none for a source inside of the process.
+    /// Address of the sender; `None` for a source without senders.
     pub peer: Option<IpAddr>,
-    /// What keeps its order among the batches of a tenant, if that is not the sender: a scraped
-    /// target, for one. Batches of different keys may overtake each other.
+    /// Key that orders batches of a tenant in place of the sender's address, such as a scraped
+    /// target. Batches with different keys may overtake each other.
     pub order: Option<Arc<str>>,
-    /// What the path's parameters matched, by name.
+    /// Values of the path's parameters, by name.
     pub params: Vec<(Box<str>, Box<str>)>,
     /// The request's headers, without those that hold credentials.
     pub headers: HeaderMap,
-    /// Who the sender was proven to be.
+    /// Authenticated caller of the request.
     pub caller: Caller,
 }
 
 impl Origin {
-    /// The origin of batches that a source makes itself.
+    /// The origin of batches that a source makes without a sender.
     pub fn internal(source: Arc<str>) -> Self {
         Self {
             source,
@@ -41,7 +41,7 @@ impl Origin {
         }
     }
 
-    /// What the path's parameter `name` matched.
+    /// The value of the path's parameter `name`.
     pub fn param(&self, name: &str) -> Option<&str> {
         self.params
             .iter()

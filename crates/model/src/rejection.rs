@@ -1,5 +1,5 @@
-//! Why something was not done, as a value that all planes share: what kind of no it is, whose fault
-//! it is, and whether to ask again.
+//! A rejection, as a value that all planes share: its kind, its fault, and whether a retry can
+//! help.
 //!
 //! A protocol derives its answer from the kind: for HTTP, `metrifold_http::rejection` does.
 
@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-/// Why a batch, a query or a rule was not taken.
+/// Reason why a batch, a query or a rule was rejected.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{reason}")]
 pub struct Rejection {
     /// The kind of rejection, from which the HTTP status follows.
     pub kind: RejectionKind,
-    /// Who has to change something.
+    /// Party that has to change something.
     pub fault: Fault,
-    /// Whether asking again can help, and when.
+    /// Whether and when a retry can help.
     pub retry: Retry,
-    /// The same in words, for whoever asked.
+    /// Explanation for the caller.
     pub reason: String,
 }
 
@@ -34,7 +34,7 @@ pub enum RejectionKind {
     NotFound,
     /// The request is larger than its limit (413).
     TooLarge,
-    /// The caller asks for more than is his.
+    /// The caller exceeds a limit of its own.
     Limited,
     /// Metrifold failed.
     Internal,
@@ -46,30 +46,30 @@ pub enum RejectionKind {
     TimedOut,
 }
 
-/// Who has to change something.
+/// Party that has to change something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
-    /// Whoever asked.
+    /// The caller.
     Client,
-    /// The upstream that Metrifold sends to or asks.
+    /// The upstream that Metrifold sends to or queries.
     Upstream,
     /// Metrifold.
     Internal,
 }
 
-/// Whether asking again can help.
+/// Whether a retry can help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Retry {
-    /// The same will be refused again.
+    /// No: the same request will be rejected again.
     Never,
     /// After this time.
     After(Duration),
-    /// After pauses that grow.
+    /// After growing pauses.
     Backoff,
 }
 
 impl RejectionKind {
-    /// In metrics.
+    /// Name of the kind in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Invalid => "invalid",
@@ -87,7 +87,7 @@ impl RejectionKind {
 }
 
 impl Rejection {
-    /// A rejection with the fault and the retry that its kind has as a rule.
+    /// A rejection with the default fault and retry of its kind.
     pub fn new(kind: RejectionKind, reason: impl Into<String>) -> Self {
         use RejectionKind as Kind;
         let (fault, retry) = match kind {
@@ -120,17 +120,17 @@ impl Rejection {
         Self::new(RejectionKind::Unavailable, reason)
     }
 
-    /// The same with another fault.
+    /// Replaces the fault.
     pub fn with_fault(self, fault: Fault) -> Self {
         Self { fault, ..self }
     }
 
-    /// The same with another word on when to ask again.
+    /// Replaces the retry.
     pub fn with_retry(self, retry: Retry) -> Self {
         Self { retry, ..self }
     }
 
-    /// Whether asking again can help.
+    /// Whether a retry can help.
     pub fn may_retry(&self) -> bool {
         self.retry != Retry::Never
     }

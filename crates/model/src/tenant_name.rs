@@ -1,14 +1,14 @@
-//! What a tenant's name may be.
+//! The rules for names of tenants.
 
 /// The longest name, in bytes, as in Mimir.
 const MAX_LEN: usize = 150;
 
-/// Checks a name: 1 to 150 letters, digits and `!_.*'()-`, but neither `.` nor `..`, which are
-/// places in a path rather than names. Thanos and Mimir take exactly these.
+/// Checks a name: 1 to 150 letters, digits and `!_.*'()-`, but neither `.` nor `..`, which have a
+/// meaning in paths. Thanos and Mimir accept exactly these.
 ///
 /// # Errors
 ///
-/// Fails with the reason for any other.
+/// Fails with the reason for any other name.
 pub fn check(name: &[u8]) -> Result<&str, String> {
     let valid = |b: &u8| b.is_ascii_alphanumeric() || b"!_.*'()-".contains(b);
     let text = String::from_utf8_lossy(&name[..name.len().min(MAX_LEN)]);

@@ -1,7 +1,7 @@
 //! The tree of an expression: nodes in one list, children before their parents.
 //!
-//! Nodes name each other by number. So a tree is dropped and copied without recursion however
-//! deep it is, and whoever looks for all selectors walks the list and cannot miss one.
+//! Nodes refer to each other by index. A tree of any depth is dropped and copied without recursion,
+//! and a search for all selectors walks the list and cannot miss one.
 
 mod duration;
 mod operator;
@@ -17,7 +17,7 @@ pub use selector::{At, Extension, MatchOp, Matcher, Selector};
 use crate::function::{Function, ValueType};
 use crate::text::{Span, Text};
 
-/// An expression that has been parsed and checked.
+/// A parsed and checked expression.
 #[derive(Clone, Debug)]
 pub struct Expr {
     pub(crate) nodes: Vec<Node>,
@@ -27,22 +27,22 @@ pub struct Expr {
     pub(crate) unquoted_names: bool,
 }
 
-/// The number of a node in its expression.
+/// Index of a node in its expression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NodeId(pub(crate) u32);
 
-/// A part of an expression.
+/// A node of an expression.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
-    /// Where it stands in the input.
+    /// Bytes of the input that the node was parsed from.
     pub span: Span,
-    /// What it evaluates to.
+    /// Type of the node's value.
     pub value_type: ValueType,
-    /// What it is.
+    /// Kind of the node, with its operands.
     pub kind: NodeKind,
 }
 
-/// What a node is.
+/// Kinds of nodes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NodeKind {
     /// `sum by (job) (up)`
@@ -70,70 +70,70 @@ pub enum NodeKind {
 /// An aggregation over series.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Aggregate {
-    /// How samples are aggregated.
+    /// Aggregation operator.
     pub op: AggregateOp,
-    /// Which series go together; without it, all.
+    /// Labels that group series; `None` aggregates all series into one.
     pub grouping: Option<Grouping>,
-    /// The parameter of those aggregations that have one.
+    /// The parameter, for aggregations that take one.
     pub param: Option<NodeId>,
-    /// What is aggregated.
+    /// The aggregated expression.
     pub expr: NodeId,
 }
 
-/// An operator between two expressions.
+/// A binary operation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Binary {
     /// The operator.
     pub op: BinaryOp,
-    /// Whether a comparison answers 0 or 1 instead of filtering.
+    /// Whether a comparison yields 0 or 1 instead of filtering.
     pub return_bool: bool,
-    /// Which series meet; only between two vectors.
+    /// Matching of series; only between two vectors.
     pub matching: Option<Box<Matching>>,
-    /// What stands before the operator.
+    /// Left operand.
     pub left: NodeId,
-    /// What stands behind it.
+    /// Right operand.
     pub right: NodeId,
 }
 
 /// A call of a function.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Call {
-    /// The function.
+    /// The called function.
     pub function: &'static Function,
-    /// Its arguments.
+    /// The arguments in their order.
     pub arguments: Vec<NodeId>,
 }
 
-/// A selector of ranges of samples.
+/// A selector of a range of samples.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RangeSelector {
-    /// The selector, with the modifiers that stand behind the brackets.
+    /// The selector, with the modifiers behind the brackets.
     pub selector: NodeId,
-    /// The length of a range.
+    /// Length of the range.
     pub range: Duration,
 }
 
 /// A number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Number {
-    /// Its value; of a duration, in seconds.
+    /// The value; for a duration, in seconds.
     pub value: f64,
     /// Whether it was written as a duration.
     pub is_duration: bool,
 }
 
-/// An expression that is evaluated at many times.
+/// A subquery: an expression that is evaluated at many times.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Subquery {
-    /// What is evaluated.
+    /// The evaluated expression.
     pub expr: NodeId,
-    /// The length of the range.
+    /// Length of the range.
     pub range: Duration,
-    /// The time between evaluations; without it, the server's default.
+    /// Time between evaluations; `None` for the server's default.
     pub step: Option<Duration>,
-    /// How far back it is evaluated.
+    /// Offset of the evaluation into the past.
     pub offset: Offset,
-    /// The time that it is evaluated for, if that is fixed.
+    /// Fixed time of the evaluation, if one is given.
     pub at: Option<At>,
 }
 
@@ -154,22 +154,22 @@ impl Index<DurationId> for Expr {
 }
 
 impl Expr {
-    /// The node that all others are below.
+    /// The root of the tree.
     pub fn root(&self) -> NodeId {
         self.root
     }
 
-    /// What the expression evaluates to.
+    /// Type of the expression's value.
     pub fn value_type(&self) -> ValueType {
         self[self.root].value_type
     }
 
-    /// All nodes, in no order that has a meaning.
+    /// All nodes, in an unspecified order.
     pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &Node)> {
         (0..).map(NodeId).zip(&self.nodes)
     }
 
-    /// All selectors that are written in the expression.
+    /// All selectors written in the expression.
     pub fn selectors(&self) -> impl Iterator<Item = &Selector> {
         self.nodes.iter().filter_map(|node| match &node.kind {
             NodeKind::Selector(selector) => Some(selector),
@@ -177,7 +177,7 @@ impl Expr {
         })
     }
 
-    /// All selectors that are written in the expression, to change them.
+    /// All selectors written in the expression, for modification.
     pub fn selectors_mut(&mut self) -> impl Iterator<Item = &mut Selector> {
         self.nodes
             .iter_mut()
@@ -187,7 +187,7 @@ impl Expr {
             })
     }
 
-    /// The calls of `info` that name no series and therefore read `target_info`.
+    /// Calls of `info` without a selector, which read `target_info`.
     pub fn implicit_info(&self) -> impl Iterator<Item = NodeId> {
         self.nodes().filter_map(|(id, node)| match &node.kind {
             NodeKind::Call(call) if call.reads_target_info() => Some(id),
@@ -195,7 +195,7 @@ impl Expr {
         })
     }
 
-    /// The children of a node, in the order in which they are written.
+    /// The children of a node in the order of the source text.
     pub fn children(&self, id: NodeId) -> impl Iterator<Item = NodeId> {
         let (first, second, list): (_, _, &[NodeId]) = match &self[id].kind {
             NodeKind::Aggregate(aggregate) => (aggregate.param, Some(aggregate.expr), &[]),
@@ -209,7 +209,7 @@ impl Expr {
         first.into_iter().chain(second).chain(list.iter().copied())
     }
 
-    /// Adds a node; callers keep the number of nodes below that of ids.
+    /// Adds a node. Callers keep the number of nodes within the range of ids.
     pub(crate) fn push(&mut self, span: Span, value_type: ValueType, kind: NodeKind) -> NodeId {
         let id = NodeId(self.nodes.len() as u32);
         self.nodes.push(Node {
@@ -230,7 +230,7 @@ impl Expr {
 }
 
 impl Call {
-    /// Whether the call reads `target_info` without saying so.
+    /// Whether the call reads `target_info` implicitly.
     pub(crate) fn reads_target_info(&self) -> bool {
         self.function.name == "info" && self.arguments.len() == 1
     }

@@ -1,4 +1,4 @@
-//! Checks types, arguments and matchers, in upstream's order and without recursion.
+//! Checks of types, arguments and matchers, in upstream's order and without recursion.
 
 use std::collections::HashSet;
 
@@ -11,23 +11,24 @@ use crate::function::{ValueType, Variadic};
 use crate::go::{quote, quoted};
 use crate::text::Span;
 
-/// What remains to be done.
+/// A pending step of the check.
 #[derive(Clone, Copy)]
 enum Task {
-    /// Check a node and all below it.
+    /// Check a node and everything below it.
     Node(NodeId),
     /// Check a node whose children have been checked.
     Checked(NodeId),
-    /// Check the aggregated expression's type, before the parameter is looked at.
+    /// Check the type of the aggregated expression, before the parameter is checked.
     Aggregated(NodeId),
     /// Check the type of an argument.
     Argument(NodeId, usize),
 }
 
-/// Checks an expression, and forgets matching where there is none.
+/// Checks an expression. Drops the matching of operations that do not match series.
 pub(crate) fn check(expr: &mut Expr, input: &str) -> Result<(), ParseError> {
     let checker = Checker { input };
-    let mut tasks = vec![Task::Node(expr.root)];
+    let mut tasks = Vec::with_capacity(16);
+    tasks.push(Task::Node(expr.root));
     while let Some(task) = tasks.pop() {
         match task {
             Task::Node(id) => checker.enter(expr, id, &mut tasks)?,
@@ -207,7 +208,7 @@ impl Checker<'_> {
         let NodeKind::Call(call) = &expr[id].kind else {
             return Ok(());
         };
-        // What is repeated has the type of the last.
+        // A repeated argument has the type of the last parameter.
         let types = call.function.arguments;
         let Some(&wanted) = types.get(at).or(types.last()) else {
             return Ok(());
@@ -237,7 +238,7 @@ impl Checker<'_> {
         )
     }
 
-    /// The operator of a binary expression, which stands behind its left side.
+    /// Bytes of a binary operator, which lie between its operands.
     fn operator(&self, expr: &Expr, binary: &Binary) -> Span {
         let bytes = self.input.as_bytes();
         let is_space = |at: u32| bytes.get(at as usize).is_some_and(u8::is_ascii_whitespace);
@@ -268,6 +269,7 @@ impl Checker<'_> {
         let matching = binary.matching.as_deref();
         if let Some(matching) = matching
             && matching.on
+            && !matching.include.is_empty()
         {
             let included: HashSet<_> = matching.include.iter().collect();
             if let Some(label) = matching
@@ -324,7 +326,7 @@ fn is_info_selector(expr: &Expr, call: &Call, at: usize) -> bool {
         && matches!(expr[call.arguments[at]].kind, NodeKind::Selector(_))
 }
 
-/// Forgets the matching of what does not match series; operators on sets match any number.
+/// Drops the matching of an operation that does not match series; set operators match many to many.
 fn settle(binary: &mut Binary, vectors: bool) {
     if !vectors {
         binary.matching = None;

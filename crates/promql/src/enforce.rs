@@ -1,47 +1,48 @@
-//! Narrows expressions: adds matchers to every selector, whether it is written or implied.
+//! Restriction of expressions: adds matchers to every selector, written or implied.
 
 use crate::ast::{Expr, METRIC_NAME, Matcher, NodeKind, Selector};
 use crate::function::ValueType;
 
-/// What happens to calls of `info` that name no series and therefore read `target_info`.
+/// Treatment of calls of `info` without a selector, which read `target_info`.
 ///
-/// Prometheus adds all labels of `target_info` to the first argument's series then; with a
-/// selector, only the labels that the selector names. So there is no way to write the same call
-/// for some of the series.
+/// For these, Prometheus adds all labels of `target_info` to the series of the first argument; with
+/// a selector, it adds only the labels that the selector names. So the same call cannot be written
+/// for a part of the series.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ImplicitInfo {
-    /// The call gets a selector of the matchers, and adds no other labels than theirs.
+    /// The call gets a selector of the matchers, and adds only the labels that they name.
     #[default]
     Narrow,
     /// The expression is refused.
     Refuse,
 }
 
-/// Why an expression is not narrowed; it is left as it was.
+/// Reason for not restricting an expression, which is left unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EnforceError {
     /// No matchers were given.
     #[error("no matchers to enforce: give one at least")]
     NoMatchers,
-    /// A matcher has no name, or the metric's.
+    /// A matcher has no name, or is for the metric's name.
     #[error("a matcher of label {0:?} cannot be enforced: name another label")]
     Label(String),
     /// A matcher would select series without the label.
     #[error("matcher of label {0:?} selects series without that label: give a value")]
     MatchesEmpty(String),
-    /// There is a call of `info` without a selector.
+    /// A call of `info` has no selector.
     #[error("info() without a second argument reads every target_info: name the labels to add")]
     ImplicitInfo,
 }
 
-/// Adds matchers to every selector of an expression, and to the implied ones of `info`.
+/// Adds matchers to every selector of an expression, and to the implied selectors of `info`.
 ///
-/// Matchers that a selector has stay: series have to fulfil all. The matchers' regular expressions
-/// are taken to be valid.
+/// The selector's own matchers stay: series must meet all. The regular expressions of the added
+/// matchers are assumed to be valid.
 ///
 /// # Errors
 ///
-/// An [`EnforceError`], if the matchers do not narrow or the expression cannot be.
+/// Returns an [`EnforceError`] if the matchers do not restrict anything, or the expression cannot
+/// be restricted.
 pub fn enforce(
     expr: &mut Expr,
     matchers: &[Matcher],
@@ -52,7 +53,7 @@ pub fn enforce(
     if implicit == ImplicitInfo::Refuse && !calls.is_empty() {
         return Err(EnforceError::ImplicitInfo);
     }
-    // Whatever is in the list of nodes is narrowed: none can be missed.
+    // The list holds every node, so that no selector is missed.
     for selector in expr.selectors_mut() {
         add(selector, matchers);
     }

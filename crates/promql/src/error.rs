@@ -1,52 +1,52 @@
-//! What is wrong with an input, and where.
+//! Errors in an input, with their positions.
 
 use std::fmt;
 
 use crate::text::Span;
 
-/// Columns of an excerpt that are shown before and behind the caret of a long line.
+/// Columns of an excerpt before and behind the caret of a long line.
 const EXCERPT_CONTEXT: usize = 60;
 
-/// Longest underline of an excerpt: what spans more is known by its beginning.
+/// Longest underline of an excerpt: a longer span is marked at its beginning only.
 const EXCERPT_UNDERLINE: usize = 40;
 
-/// The first thing that is wrong with an input.
+/// The first error in an input.
 ///
 /// As text it is Prometheus' own message: `1:5: parse error: unexpected number "5"`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{position}: parse error: {message}")]
 pub struct ParseError {
-    /// Which kind of check refused the input.
+    /// Kind of check that refused the input.
     pub kind: ErrorKind,
-    /// What is wrong, without the place.
+    /// Description of the error, without the position.
     pub message: String,
-    /// The bytes that are wrong.
+    /// Bytes of the error.
     pub span: Span,
-    /// Line and column of the first of them.
+    /// Line and column of the first byte.
     pub position: Position,
 }
 
-/// Which kind of check refused an input.
+/// Kinds of checks that refuse an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// It is not in the language.
+    /// The input violates the grammar.
     Syntax,
-    /// It is in the grammar, but its types, arguments or matchers do not fit.
+    /// The input matches the grammar, but has wrong types, arguments or matchers.
     Type,
-    /// It may be in the language, but is longer, deeper or larger than is allowed.
+    /// The input is longer, deeper or larger than the options allow.
     Limit,
 }
 
-/// Line and column, both from one; the column counts bytes, as Prometheus does.
+/// A line and a column, both from one. The column counts bytes, as in Prometheus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Position {
-    /// There is no place in an empty input.
+    /// An empty input has no position.
     Unknown,
-    /// A place of the input.
+    /// A position in the input.
     At {
-        /// The line.
+        /// Number of the line.
         line: usize,
-        /// The byte of the line.
+        /// Byte of the line.
         column: usize,
     },
 }
@@ -88,7 +88,7 @@ impl ParseError {
         }
     }
 
-    /// The error with the line of `input` that it is about, and a caret under its place.
+    /// The error with its line of `input`, and a caret below the position.
     pub fn excerpt(&self, input: &str) -> String {
         let start = floor(input, self.span.start as usize);
         let end = floor(input, self.span.end as usize).max(start);
@@ -121,7 +121,7 @@ impl ParseError {
     }
 }
 
-/// The nearest boundary of a character at or before an offset.
+/// The last boundary of a character at or before an offset.
 fn floor(input: &str, offset: usize) -> usize {
     let mut offset = offset.min(input.len());
     while !input.is_char_boundary(offset) {
@@ -130,8 +130,8 @@ fn floor(input: &str, offset: usize) -> usize {
     offset
 }
 
-/// A line with its tabs and control characters as one space each, so that the caret fits and
-/// nothing in a query can drive a terminal.
+/// A line whose tabs and control characters are replaced by one space each, so that the caret lines
+/// up and a query cannot control a terminal.
 fn visible(line: &str) -> String {
     line.chars()
         .map(|c| if c.is_control() { ' ' } else { c })

@@ -1,4 +1,4 @@
-//! The functions of the language: their names, the types of their arguments and results.
+//! The functions of the language, with the types of their arguments and results.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ pub enum ValueType {
 }
 
 impl ValueType {
-    /// The word that the interface uses.
+    /// Name of the type in the HTTP API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
@@ -37,34 +37,34 @@ impl fmt::Display for ValueType {
     }
 }
 
-/// How many arguments a function takes beside those that it must have.
+/// Optional and repeated arguments of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Variadic {
-    /// None.
+    /// All arguments are required, once.
     No,
-    /// Its last argument may be left out or given up to so many times.
+    /// The last argument may be given from zero to this many times.
     UpTo(u8),
-    /// Its last argument may be left out or given any number of times.
+    /// The last argument may be given any number of times, including zero.
     Any,
 }
 
 /// A function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Function {
-    /// Its name.
+    /// Name of the function.
     pub name: &'static str,
-    /// The types of its arguments.
+    /// Types of the arguments.
     pub arguments: &'static [ValueType],
-    /// Whether its last argument is optional or repeated.
+    /// Whether the last argument is optional or repeated.
     pub variadic: Variadic,
-    /// The type of its result.
+    /// Type of the result.
     pub result: ValueType,
-    /// Whether it is refused unless [`Options::experimental_functions`](crate::Options) is on.
+    /// Whether it needs [`Options::experimental_functions`](crate::Options).
     pub experimental: bool,
 }
 
 impl Function {
-    /// The function of a name in a list that is sorted by name.
+    /// The function with this name, in a list sorted by name.
     pub(crate) fn find(name: &str, functions: &'static [Function]) -> Option<&'static Self> {
         let at = functions
             .binary_search_by(|function| function.name.cmp(name))

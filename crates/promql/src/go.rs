@@ -1,13 +1,13 @@
-//! Text as Go's `strconv` and `fmt` and Prometheus' durations write it.
+//! Text as Go's `strconv` and `fmt` and Prometheus' durations format it.
 
 use std::fmt::Write as _;
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-/// Whether Go prints a character as it is: letters, marks, numbers, punctuation, symbols, space.
+/// Whether Go prints a character unescaped: letters, marks, numbers, punctuation, symbols, space.
 ///
-/// The standard library's escaping knows the same categories. It escapes combining marks at the
-/// start of a string only, hence the letter before.
+/// The standard library's escaping uses the same categories. It escapes combining marks only at the
+/// start of a string, hence the letter in front.
 pub(crate) fn is_print(c: char) -> bool {
     match c {
         ' '..='~' => true,
@@ -27,7 +27,7 @@ pub(crate) fn quote(bytes: &[u8], out: &mut String) {
     out.push('"');
     for chunk in bytes.utf8_chunks() {
         let mut plain = chunk.valid();
-        // Most strings need no escape at all.
+        // Most strings need no escapes.
         while let Some(at) = plain.find(|c: char| c == '"' || c == '\\' || !is_print(c)) {
             out.push_str(&plain[..at]);
             let mut rest = plain[at..].chars();
@@ -51,7 +51,7 @@ pub(crate) fn quoted(text: &str) -> String {
     out
 }
 
-/// A single-quoted Go character; the end of the input is the replacement character.
+/// A single-quoted Go character; the replacement character stands for the end of the input.
 pub(crate) fn quoted_char(c: Option<char>) -> String {
     let mut out = String::from("'");
     match c.unwrap_or(char::REPLACEMENT_CHARACTER) {
@@ -114,7 +114,7 @@ pub(crate) fn float(value: f64, out: &mut String) {
     };
 }
 
-/// Appends a float as `fmt`'s `%v` does: with an exponent where it is small or large.
+/// Appends a float as `fmt`'s `%v` does: with an exponent if it is small or large.
 pub(crate) fn float_short(value: f64, out: &mut String) {
     if value == 0.0 || !value.is_finite() {
         return float(value, out);
@@ -139,7 +139,8 @@ pub(crate) fn float_fixed(value: f64, digits: usize, out: &mut String) {
     }
 }
 
-/// A float as a 64-bit integer, as the machine converts it: what does not fit is the least one.
+/// A float as a 64-bit integer, as Go converts it on amd64: a value out of range becomes the
+/// smallest integer.
 pub(crate) fn integer(value: f64) -> i64 {
     // Both bounds are powers of two, hence exact.
     if (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&value) {
@@ -149,8 +150,8 @@ pub(crate) fn integer(value: f64) -> i64 {
     }
 }
 
-/// Milliseconds of each unit of a duration, largest first, and whether it is used only if
-/// nothing remains.
+/// Units of durations in milliseconds, largest first, and whether a unit is used only if it divides
+/// the rest.
 const UNITS: [(&str, i64, bool); 7] = [
     ("y", 365 * 86_400_000, true),
     ("w", 7 * 86_400_000, true),
@@ -161,7 +162,7 @@ const UNITS: [(&str, i64, bool); 7] = [
     ("ms", 1, false),
 ];
 
-/// Appends a duration in nanoseconds as Prometheus does, which cuts it to milliseconds.
+/// Appends a duration in nanoseconds as Prometheus does, truncated to milliseconds.
 pub(crate) fn duration(nanoseconds: i64, out: &mut String) {
     let mut rest = nanoseconds / 1_000_000;
     if rest == 0 {

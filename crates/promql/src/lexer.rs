@@ -1,5 +1,5 @@
-//! Splits an input into tokens, by the same states as upstream: what a character means depends on
-//! the brackets around it, never on the grammar.
+//! Splits an input into tokens with the same states as upstream: the meaning of a character depends
+//! on the enclosing brackets, and not on the grammar.
 
 mod brackets;
 mod number;
@@ -13,34 +13,35 @@ use crate::names;
 use crate::text::Span;
 use crate::token::{Kind, Token};
 
-/// What is wrong with the characters of an input, and from where on.
+/// An invalid character sequence, and its position.
 #[derive(Debug)]
 pub(crate) struct LexError {
     pub(crate) span: Span,
     pub(crate) message: String,
 }
 
-type Lexed<T> = Result<T, LexError>;
+/// A result with a boxed error, which fits into registers.
+type Lexed<T> = Result<T, Box<LexError>>;
 
-/// What the next characters are.
+/// State of the lexer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// An expression, or whatever is open.
+    /// In an expression, or inside brackets or braces of one.
     Statements,
-    /// The beginning of a duration in brackets.
+    /// At the beginning of a duration in brackets.
     Duration,
-    /// The values of a series description.
+    /// In the values of a series description.
     Values,
-    /// A histogram of a series description.
+    /// In a histogram of a series description.
     Histogram,
 }
 
-/// What has been closed of a histogram, and what follows it.
+/// Position relative to a histogram of a series description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum HistogramState {
     Outside,
     Inside,
-    /// Before the operator behind a histogram, which is the given one.
+    /// Behind a histogram, before the given operator.
     Behind(Kind),
 }
 
@@ -48,18 +49,18 @@ enum HistogramState {
 #[derive(Debug)]
 pub(crate) struct Lexer<'a> {
     input: &'a str,
-    /// Where the next character is.
+    /// Offset of the next character.
     at: usize,
-    /// Where the current token begins.
+    /// Offset of the current token.
     start: usize,
     state: State,
     unquoted_names: bool,
     parens: u32,
     in_braces: bool,
     in_brackets: bool,
-    /// Whether there was a colon since the bracket.
+    /// Whether a colon has followed the bracket.
     colon_seen: bool,
-    /// Whether there was a duration since the bracket.
+    /// Whether a duration has followed the bracket.
     duration_seen: bool,
     /// Whether the input is a series description.
     series: bool,
@@ -84,7 +85,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// The next token; comments are skipped.
+    /// The next token. Comments are skipped.
     pub(crate) fn next(&mut self) -> Lexed<Token> {
         loop {
             self.start = self.at;
@@ -96,8 +97,9 @@ impl<'a> Lexer<'a> {
                 State::Values => self.values(),
                 State::Histogram => self.histogram(),
             };
-            if let Some(token) = token? {
-                return Ok(token);
+            if let Some(kind) = token? {
+                let span = span(self.start, self.at);
+                return Ok(Token { kind, span });
             }
         }
     }
@@ -123,7 +125,7 @@ impl<'a> Lexer<'a> {
         Some(c)
     }
 
-    /// Takes the next byte if it is one of these.
+    /// Consumes the next byte if it is in the set.
     fn accept(&mut self, set: &[u8]) -> bool {
         let taken = self.peek_byte().is_some_and(|byte| set.contains(&byte));
         self.at += usize::from(taken);
@@ -142,108 +144,98 @@ impl<'a> Lexer<'a> {
         &self.input[self.start..self.at]
     }
 
-    /// A token of everything since its start.
-    fn token(&self, kind: Kind) -> Lexed<Option<Token>> {
-        Ok(Some(Token {
-            kind,
-            span: span(self.start, self.at),
-        }))
+    /// A token from its start to the current position. Only its kind is passed on, in a register.
+    fn token(&self, kind: Kind) -> Lexed<Option<Kind>> {
+        Ok(Some(kind))
     }
 
     fn error<T>(&self, message: String) -> Lexed<T> {
-        Err(LexError {
+        Err(Box::new(LexError {
             span: span(self.start, self.at),
             message,
-        })
+        }))
     }
 
-    /// An error behind a token that was complete.
+    /// An error directly behind a complete token.
     fn error_behind<T>(&self, message: String) -> Lexed<T> {
-        Err(LexError {
+        Err(Box::new(LexError {
             span: span(self.at, self.at),
             message,
-        })
+        }))
     }
 
     fn skip_spaces(&mut self) {
         self.accept_while(is_space);
     }
 
-    fn statements(&mut self) -> Lexed<Option<Token>> {
-        let Some(c) = self.bump() else {
-            if self.parens != 0 {
-                return self.error("unclosed left parenthesis".to_owned());
-            }
-            if self.in_brackets {
-                return self.error("unclosed left bracket".to_owned());
-            }
-            return self.token(Kind::Eof);
+    fn statements(&mut self) -> Lexed<Option<Kind>> {
+        self.skip_spaces();
+        self.start = self.at;
+        let Some(byte) = self.peek_byte() else {
+            return self.end();
         };
-        let kind = match c {
-            '#' => {
+        if names::STARTS[usize::from(byte)] && !self.in_brackets {
+            return self.keyword_or_identifier();
+        }
+        if !byte.is_ascii() {
+            return self.beyond_ascii();
+        }
+        self.at += 1;
+        let kind = match byte {
+            b'#' => {
                 self.accept_while(|byte| byte != b'\n' && byte != b'\r');
                 return Ok(None);
             }
-            ' ' | '\t' | '\n' | '\r' => {
-                self.skip_spaces();
-                return Ok(None);
-            }
-            ',' => Kind::Comma,
-            '*' => Kind::Mul,
-            '/' => Kind::Div,
-            '%' => Kind::Mod,
-            '+' => Kind::Add,
-            '-' => Kind::Sub,
-            '^' => Kind::Pow,
-            '@' => Kind::At,
-            '=' if self.accept(b"=") => Kind::Equal,
-            '=' if self.peek_byte() == Some(b'~') => {
+            b',' => Kind::Comma,
+            b'*' => Kind::Mul,
+            b'/' => Kind::Div,
+            b'%' => Kind::Mod,
+            b'+' => Kind::Add,
+            b'-' => Kind::Sub,
+            b'^' => Kind::Pow,
+            b'@' => Kind::At,
+            b'=' if self.accept(b"=") => Kind::Equal,
+            b'=' if self.peek_byte() == Some(b'~') => {
                 return self.error("unexpected character after '=': '~'".to_owned());
             }
-            '=' => Kind::Eql,
-            '!' => match self.bump() {
+            b'=' => Kind::Eql,
+            b'!' => match self.bump() {
                 Some('=') => Kind::NotEqual,
                 other => {
                     let other = quoted_char(other);
                     return self.error(format!("unexpected character after '!': {other}"));
                 }
             },
-            '<' if self.accept(b"=") => Kind::LessEqual,
-            '<' if self.accept(b"/") => Kind::TrimUpper,
-            '<' => Kind::Less,
-            '>' if self.accept(b"=") => Kind::GreaterEqual,
-            '>' if self.accept(b"/") => Kind::TrimLower,
-            '>' => Kind::Greater,
-            '0'..='9' => return self.number_or_duration(),
-            '.' if self.peek_byte().is_some_and(|byte| byte.is_ascii_digit()) => {
+            b'<' if self.accept(b"=") => Kind::LessEqual,
+            b'<' if self.accept(b"/") => Kind::TrimUpper,
+            b'<' => Kind::Less,
+            b'>' if self.accept(b"=") => Kind::GreaterEqual,
+            b'>' if self.accept(b"/") => Kind::TrimLower,
+            b'>' => Kind::Greater,
+            b'0'..=b'9' => return self.number_or_duration(),
+            b'.' if self.peek_byte().is_some_and(|byte| byte.is_ascii_digit()) => {
                 return self.number_or_duration();
             }
-            '"' | '\'' => return self.string(c as u8),
-            '`' => return self.raw_string(),
-            ':' if self.in_brackets => {
+            b'"' | b'\'' => return self.string(byte),
+            b'`' => return self.raw_string(),
+            b':' if self.in_brackets => {
                 if self.colon_seen {
                     return self.error("unexpected colon ':'".to_owned());
                 }
                 self.colon_seen = true;
                 Kind::Colon
             }
-            _ if c == ':' || names::is_start(c, self.unquoted_names) => {
-                if !self.in_brackets {
-                    return self.keyword_or_identifier();
-                }
-                if let Some(kind) = self.duration_keyword(c) {
-                    return self.token(kind);
-                }
-                let c = quoted_char(Some(c));
-                return self.error(format!("unexpected character: {c}, expected ':'"));
+            b':' => {
+                self.at = self.start;
+                return self.keyword_or_identifier();
             }
-            '(' => self.open_paren(),
-            ')' => self.close_paren()?,
-            '{' => {
+            b'(' => self.open_paren(),
+            b')' => self.close_paren()?,
+            b'{' => {
                 self.in_braces = true;
                 Kind::LeftBrace
             }
-            '[' => {
+            b'[' => {
                 if self.in_brackets {
                     return self.error("unexpected left bracket '['".to_owned());
                 }
@@ -253,19 +245,52 @@ impl<'a> Lexer<'a> {
                 self.state = State::Duration;
                 Kind::LeftBracket
             }
-            ']' => {
+            b']' => {
                 if !self.in_brackets {
                     return self.error("unexpected right bracket ']'".to_owned());
                 }
                 self.in_brackets = false;
                 Kind::RightBracket
             }
-            _ => {
-                let c = quoted_char(Some(c));
-                return self.error(format!("unexpected character: {c}"));
-            }
+            _ => return self.stranger(char::from(byte)),
         };
         self.token(kind)
+    }
+
+    /// Reads the end of the input, which must not be within brackets.
+    fn end(&self) -> Lexed<Option<Kind>> {
+        if self.parens != 0 {
+            return self.error("unclosed left parenthesis".to_owned());
+        }
+        if self.in_brackets {
+            return self.error("unclosed left bracket".to_owned());
+        }
+        self.token(Kind::Eof)
+    }
+
+    /// Reads a token that begins with a character beyond ASCII, which only some names do.
+    fn beyond_ascii(&mut self) -> Lexed<Option<Kind>> {
+        let Some(c) = self.peek() else {
+            return self.end();
+        };
+        if names::is_start(c, self.unquoted_names) && !self.in_brackets {
+            return self.keyword_or_identifier();
+        }
+        self.at += c.len_utf8();
+        self.stranger(c)
+    }
+
+    /// A character that begins no token, or a word in brackets. It has been consumed.
+    fn stranger(&mut self, c: char) -> Lexed<Option<Kind>> {
+        if !names::is_start(c, self.unquoted_names) {
+            let c = quoted_char(Some(c));
+            return self.error(format!("unexpected character: {c}"));
+        }
+        if let Some(kind) = self.duration_keyword(c) {
+            return self.token(kind);
+        }
+        let c = quoted_char(Some(c));
+        self.error(format!("unexpected character: {c}, expected ':'"))
     }
 
     fn open_paren(&mut self) -> Kind {
@@ -281,17 +306,17 @@ impl<'a> Lexer<'a> {
         Ok(Kind::RightParen)
     }
 
-    /// A name or keyword whose first character has been taken.
-    fn keyword_or_identifier(&mut self) -> Lexed<Option<Token>> {
+    /// Reads a name or keyword at the current position.
+    fn keyword_or_identifier(&mut self) -> Lexed<Option<Kind>> {
         self.accept_name(true);
         let word = self.word();
         let kind = match Kind::keyword(word) {
-            // So that metrics of these names keep working.
+            // Without a parenthesis they are names, so that metrics with these names keep working.
             Some(Kind::Fill | Kind::FillLeft | Kind::FillRight) if !self.paren_follows() => {
                 Kind::Identifier
             }
             Some(kind) => kind,
-            None if word.contains(':') => Kind::MetricIdentifier,
+            None if word.as_bytes().contains(&b':') => Kind::MetricIdentifier,
             None => Kind::Identifier,
         };
         if self.series {
@@ -305,9 +330,15 @@ impl<'a> Lexer<'a> {
 
     fn accept_name(&mut self, colons: bool) {
         loop {
-            self.accept_while(|b| b == b'_' || b.is_ascii_alphanumeric() || (colons && b == b':'));
+            self.accept_while(|byte| {
+                names::CONTINUES[usize::from(byte)] || (colons && byte == b':')
+            });
+            // Only unquoted names have dots and letters beyond ASCII.
+            if !self.unquoted_names {
+                return;
+            }
             match self.peek() {
-                Some(c) if names::is_continue(c, self.unquoted_names) => self.at += c.len_utf8(),
+                Some(c) if names::is_continue(c, true) => self.at += c.len_utf8(),
                 _ => return,
             }
         }
@@ -323,7 +354,7 @@ impl<'a> Lexer<'a> {
 }
 
 fn span(start: usize, end: usize) -> Span {
-    // The parser refuses what is longer than 4 GiB before it makes a lexer.
+    // Cannot truncate: the parser refuses inputs beyond 4 GiB before it makes a lexer.
     Span::new(start as u32, end as u32)
 }
 

@@ -1,14 +1,14 @@
-//! PromQL, the language of Prometheus 3.16: parses, checks, prints, formats and narrows
+//! PromQL, the language of Prometheus 3.16: parses, checks, prints, formats and restricts
 //! expressions.
 //!
-//! Verdicts, messages and printing are those of Prometheus' own parser, to which the golden files
-//! of the tests hold this one. It knows the language alone: neither HTTP nor tenants.
+//! Verdicts, messages and printing are those of Prometheus' own parser; golden files in the tests
+//! check this. Knows only the language: neither HTTP nor tenants.
 //!
-//! Inputs may be hostile: their length, their nesting and the number of their parts are bounded by
-//! [`Options`], all work is linear in the length, and recursion ends at the bound of nesting.
+//! Inputs may be hostile: [`Options`] bound their length, their nesting and the number of their
+//! parts, all work is linear in the length, and recursion ends at the bound of nesting.
 
 #![warn(unreachable_pub)]
-// Tests may do all of this.
+// Tests may use all of these.
 #![cfg_attr(
     not(test),
     warn(
@@ -27,6 +27,7 @@ mod enforce;
 mod error;
 mod function;
 mod go;
+mod insert;
 mod lexer;
 mod names;
 mod options;
@@ -46,6 +47,7 @@ pub use ast::{
 pub use enforce::{EnforceError, ImplicitInfo, enforce};
 pub use error::{ErrorKind, ParseError, Position};
 pub use function::{FUNCTIONS, Function, ValueType, Variadic};
+pub use insert::insert;
 pub use options::{DEFAULT_MAX_DEPTH, DEFAULT_MAX_LENGTH, DEFAULT_MAX_PARTS, Options};
 pub use parser::{parse, parse_selector, parse_series};
 pub use series::{Histogram, ResetHint, Series, SeriesItem, SeriesValue};

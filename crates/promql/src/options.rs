@@ -1,25 +1,25 @@
-//! What an input may contain, and how large it may be.
+//! Features of the language, and bounds of an input.
 
 use crate::function::{FUNCTIONS, Function};
 
-/// Bytes of an input that are allowed unless said otherwise.
+/// Default for the most bytes of an input.
 ///
-/// Dashboards expand variables into alternatives of thousands of pod names, tens of kilobytes;
-/// a query of this length is parsed in about a millisecond.
+/// Dashboards expand variables into alternatives of thousands of pod names, tens of kilobytes; a
+/// query of this length is parsed in about a millisecond.
 pub const DEFAULT_MAX_LENGTH: usize = 256 * 1024;
 
-/// Levels of nesting that are allowed unless said otherwise.
+/// Default for the most levels of nesting.
 ///
 /// Parentheses, calls, signs and `^` nest; a chain such as `a or b or c` does not, however long.
 /// Expressions that people write stay below 20. The parser recurses once per level.
 pub const DEFAULT_MAX_DEPTH: u32 = 200;
 
-/// Parts of an expression that are allowed unless said otherwise.
+/// Default for the most parts of an expression.
 ///
-/// A part is an operand, an operator, a matcher, a label. It takes up to 200 bytes of memory.
+/// A part is an operand, an operator, a matcher or a label. It takes up to 200 bytes of memory.
 pub const DEFAULT_MAX_PARTS: u32 = 20_000;
 
-/// What an input may contain, and how large it may be.
+/// Features of the language, and bounds of an input.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Whether experimental functions and aggregations are allowed, as Prometheus does with
@@ -34,7 +34,8 @@ pub struct Options {
     pub unquoted_names: bool,
     /// The functions that exist, sorted by name; those of Prometheus by default.
     pub functions: &'static [Function],
-    /// Says what is wrong with a regular expression of a matcher; finds all valid by default.
+    /// Validates a regular expression of a matcher, with the reason if it is invalid; accepts all
+    /// by default.
     pub validate_regex: fn(&str) -> Result<(), String>,
     /// Most bytes of an input; never more than 4 GiB.
     pub max_length: usize,

@@ -1,5 +1,5 @@
-//! The parser: recursive descent over the tokens, with the order of events of upstream's grammar,
-//! so that the first thing that is found wrong is the same one.
+//! The parser: recursive descent over the tokens. It checks in the order of upstream's grammar, so
+//! that it reports the same first error.
 
 mod aggregate;
 mod duration;
@@ -21,14 +21,14 @@ use crate::options::Options;
 use crate::text::{Span, Text};
 use crate::token::{Kind, Token};
 
-/// A result whose error is small, so that the frames of recursion are.
+/// A result with a boxed error, which keeps the stack frames of the recursion small.
 type Parsed<T> = Result<T, Box<ParseError>>;
 
 /// Parses and checks an expression.
 ///
 /// # Errors
 ///
-/// The first thing that Prometheus would find wrong with it, or a bound of `options`.
+/// Returns the first error that Prometheus would find, or an exceeded bound of `options`.
 pub fn parse(input: &str, options: &Options) -> Result<Expr, ParseError> {
     expression(input, options).map_err(|error| *error)
 }
@@ -47,14 +47,14 @@ fn expression(input: &str, options: &Options) -> Parsed<Expr> {
     Ok(expr)
 }
 
-/// Parses a selector alone, as in `match[]` of the interface.
+/// Parses a single selector, as in `match[]` of the HTTP API.
 ///
 /// It may select every series, as Prometheus' parser allows here: see
 /// [`Selector::is_restricted`](crate::Selector::is_restricted).
 ///
 /// # Errors
 ///
-/// The first thing that Prometheus would find wrong with it, or a bound of `options`.
+/// Returns the first error that Prometheus would find, or an exceeded bound of `options`.
 pub fn parse_selector(input: &str, options: &Options) -> Result<Expr, ParseError> {
     selector(input, options).map_err(|error| *error)
 }
@@ -76,16 +76,18 @@ fn selector(input: &str, options: &Options) -> Parsed<Expr> {
     Ok(parser.expr)
 }
 
-/// A parser and what it has built.
+/// State of the parser, and the expression so far.
 struct Parser<'a> {
     input: &'a str,
     options: &'a Options,
     lexer: Lexer<'a>,
     peeked: Option<Token>,
-    /// What a message says about where an unexpected token stands.
+    /// Suffix of messages that tells where an unexpected token is.
     context: &'static str,
     depth: u32,
     parts: u32,
+    /// Arguments of unfinished calls and aggregations, outermost first.
+    arguments: Vec<NodeId>,
     expr: Expr,
 }
 
@@ -110,8 +112,9 @@ impl<'a> Parser<'a> {
             context: "",
             depth: 0,
             parts: 0,
+            arguments: Vec::new(),
             expr: Expr {
-                // Most inputs have a node per ten bytes or so.
+                // Most inputs have about one node per ten bytes.
                 nodes: Vec::with_capacity((input.len() / 12 + 2).min(64)),
                 durations: Vec::new(),
                 root: NodeId(0),
@@ -122,10 +125,15 @@ impl<'a> Parser<'a> {
 
     // Tokens.
 
+    #[inline]
     fn peek(&mut self) -> Parsed<Token> {
-        if let Some(token) = self.peeked {
-            return Ok(token);
+        match self.peeked {
+            Some(token) => Ok(token),
+            None => self.read(),
         }
+    }
+
+    fn read(&mut self) -> Parsed<Token> {
         match self.lexer.next() {
             Ok(token) => {
                 self.peeked = Some(token);
@@ -135,12 +143,13 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Takes the token that was peeked.
+    /// Consumes the peeked token.
+    #[inline]
     fn bump(&mut self) {
         self.peeked = None;
     }
 
-    /// Takes the next token if it is of a kind.
+    /// Consumes the next token if it is of this kind.
     fn accept(&mut self, kind: Kind) -> Parsed<bool> {
         let accepted = self.peek()?.kind == kind;
         if accepted {
@@ -149,7 +158,7 @@ impl<'a> Parser<'a> {
         Ok(accepted)
     }
 
-    /// Takes the next token, which has to be of a kind.
+    /// Consumes the next token, which must be of this kind.
     fn expect(&mut self, kind: Kind) -> Parsed<Token> {
         let token = self.peek()?;
         if token.kind != kind {
@@ -231,7 +240,7 @@ impl<'a> Parser<'a> {
 
     // Expressions.
 
-    /// An expression of operators that bind as tightly as `least`.
+    /// Parses an expression of operators with a precedence of at least `least`.
     fn expression(&mut self, least: u8) -> Parsed<NodeId> {
         self.enter()?;
         let mut left = self.primary()?;
@@ -293,7 +302,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// What begins with a name: a call, an aggregation, or a selector.
+    /// Parses a call, an aggregation or a selector, whose name has been consumed.
     fn named(&mut self, name: Token) -> Parsed<NodeId> {
         let next = self.peek()?.kind;
         if name.kind.is_aggregation() && matches!(next, Kind::By | Kind::Without | Kind::LeftParen)
@@ -309,7 +318,7 @@ impl<'a> Parser<'a> {
     }
 
     fn call(&mut self, name: Token) -> Parsed<NodeId> {
-        let (arguments, close) = self.arguments()?;
+        let (first, close) = self.arguments()?;
         let word = self.text(name);
         let Some(function) = Function::find(word, self.options.functions) else {
             let message = format!("unknown function with name {}", quoted(word));
@@ -321,20 +330,23 @@ impl<'a> Parser<'a> {
         }
         let call = Call {
             function,
-            arguments,
+            arguments: self.arguments[first..].to_vec(),
         };
+        self.arguments.truncate(first);
         let span = name.span.to(close);
         self.add(span, function.result, NodeKind::Call(call))
     }
 
-    /// Expressions in parentheses, and where the last of these is.
-    fn arguments(&mut self) -> Parsed<(Vec<NodeId>, Span)> {
+    /// Parses expressions in parentheses, and appends them to `arguments`. Returns the index of the
+    /// first, and the span of the closing parenthesis. The caller removes them.
+    fn arguments(&mut self) -> Parsed<(usize, Span)> {
         self.expect(Kind::LeftParen)?;
-        let mut arguments = Vec::new();
+        let first = self.arguments.len();
         let mut token = self.peek()?;
         if token.kind != Kind::RightParen {
             loop {
-                arguments.push(self.expression(0)?);
+                let argument = self.expression(0)?;
+                self.arguments.push(argument);
                 token = self.peek()?;
                 if token.kind != Kind::Comma {
                     break;
@@ -347,10 +359,10 @@ impl<'a> Parser<'a> {
             }
         }
         let close = self.expect(Kind::RightParen)?;
-        Ok((arguments, close.span))
+        Ok((first, close.span))
     }
 
     fn string(&self, token: Token) -> Text {
-        unquote(self.text(token)).into()
+        unquote(self.text(token))
     }
 }

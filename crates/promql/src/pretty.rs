@@ -1,28 +1,29 @@
-//! Formatting over several lines, as upstream's `Prettify` does: what fits a line stays on one.
+//! Formatting over several lines, like upstream's `Prettify`: an expression that fits into a line
+//! stays on one.
 
 use crate::ast::{Expr, NodeId, NodeKind};
 use crate::print::Printer;
 
-/// Bytes of a line, without its indentation, beyond which an expression is split.
+/// Most bytes of a line, without its indentation.
 const MAX_LINE: usize = 100;
 
-/// What a level is indented by.
+/// Indentation of one level.
 const INDENT: &str = "  ";
 
-/// Levels beyond which lines are indented no further.
+/// Level at which the indentation stops growing.
 ///
-/// Upstream indents the first terms of a chain of operators most, hence output of the square of
-/// the input's length; this bounds it, far beyond what people can read.
+/// Upstream indents the first terms of a chain of operators most, so that the output grows with the
+/// square of the input; this bounds it, far beyond what people can read.
 const MAX_LEVEL: usize = 100;
 
 impl Expr {
-    /// Formats the expression as Prometheus' `promtool promql format` does.
+    /// Formats the expression like Prometheus' `promtool promql format`.
     pub fn format(&self) -> String {
         self.format_with(Printer::new(self, false))
     }
 
-    /// Formats the expression such that it means the same when it is read again, as
-    /// [`Expr::to_query`] prints it.
+    /// Formats the expression so that it parses to the same expression, as [`Expr::to_query`]
+    /// prints it.
     pub fn format_query(&self) -> String {
         self.format_with(Printer::new(self, true))
     }
@@ -44,13 +45,13 @@ impl Expr {
     }
 }
 
-/// What remains to be written.
+/// A pending piece of output.
 #[derive(Clone, Copy)]
 enum Piece {
     Node(NodeId, usize),
     Text(&'static str),
     Indent(usize),
-    /// From one byte of the line-long text to another.
+    /// A range of bytes in the one-line text.
     Slice(usize, usize),
 }
 
@@ -58,11 +59,11 @@ struct Formatter<'a> {
     expr: &'a Expr,
     /// The expression on one line.
     text: &'a str,
-    /// Where each node is in it.
+    /// Range of each node in `text`.
     spans: Vec<(usize, usize)>,
     out: String,
     rest: Vec<Piece>,
-    /// Whether a sign was just written, which nothing is indented behind.
+    /// Whether a sign was just written, after which nothing is indented.
     sign: bool,
 }
 
@@ -93,7 +94,7 @@ impl Formatter<'_> {
         }
     }
 
-    /// Has pieces written next, the first of them first.
+    /// Queues pieces to be written next, in this order.
     fn next<const N: usize>(&mut self, pieces: [Piece; N]) {
         self.rest.extend(pieces.into_iter().rev());
     }

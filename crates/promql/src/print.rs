@@ -1,4 +1,5 @@
-//! Printing: as upstream does, or so that what is printed means the same in every case.
+//! Printing: like upstream, or faithfully, so that the text parses to the same expression in every
+//! case.
 
 mod faithful;
 mod selector;
@@ -21,27 +22,27 @@ impl fmt::Display for Expr {
 }
 
 impl Expr {
-    /// Prints the expression on one line such that it means the same when it is read again.
+    /// Prints the expression on one line so that it parses to the same expression.
     ///
-    /// That is how Prometheus prints it but for a few rare expressions, which Prometheus itself
-    /// reads back as something else or refuses: offsets that begin with two signs, durations below
-    /// a millisecond, strings with the replacement character, `info` with an empty selector.
+    /// The text is Prometheus' own but for a few rare expressions, which Prometheus itself would
+    /// parse differently or refuse: offsets that begin with two signs, durations below a
+    /// millisecond, strings with the replacement character, `info` with an empty selector.
     pub fn to_query(&self) -> String {
         Printer::new(self, true).print(self.root)
     }
 }
 
-/// What remains to be printed.
+/// A pending piece of output.
 #[derive(Clone, Copy)]
 enum Piece {
     Text(&'static str),
     Node(NodeId),
     Duration(DurationId),
-    /// What follows the expression of a subquery.
+    /// The brackets and modifiers of a subquery.
     SubqueryEnd(NodeId),
     /// The operator of a binary expression, with its modifiers.
     Operator(NodeId),
-    /// The end of a node whose length is wanted.
+    /// The end of a node, to be recorded in `spans`.
     End(NodeId),
 }
 
@@ -51,7 +52,7 @@ pub(crate) struct Printer<'a> {
     faithful: bool,
     out: String,
     rest: Vec<Piece>,
-    /// Where the text of each node is, if that is wanted.
+    /// Ranges of the nodes' texts, if requested.
     spans: Option<Vec<(usize, usize)>>,
 }
 
@@ -72,7 +73,7 @@ impl<'a> Printer<'a> {
         self.out
     }
 
-    /// Prints all, and says where in the text each node is.
+    /// Prints the tree. Returns the range of each node's text, too.
     pub(crate) fn print_with_spans(mut self, root: NodeId) -> (String, Vec<(usize, usize)>) {
         self.spans = Some(vec![(0, 0); self.expr.nodes.len()]);
         self.rest.push(Piece::Node(root));
@@ -107,7 +108,7 @@ impl<'a> Printer<'a> {
         }
     }
 
-    /// Has pieces printed next, the first of them first.
+    /// Queues pieces to be printed next, in this order.
     fn next<const N: usize>(&mut self, pieces: [Piece; N]) {
         self.rest.extend(pieces.into_iter().rev());
     }
@@ -164,7 +165,7 @@ impl<'a> Printer<'a> {
         }
     }
 
-    /// An aggregation up to its parenthesis.
+    /// Prints an aggregation up to its parenthesis.
     pub(crate) fn aggregate_start(&mut self, aggregate: &Aggregate) {
         self.out.push_str(aggregate.op.as_str());
         let Some(Grouping { without, labels }) = &aggregate.grouping else {
@@ -197,7 +198,7 @@ impl<'a> Printer<'a> {
         }
     }
 
-    /// A binary operator with its modifiers.
+    /// Prints a binary operator with its modifiers.
     pub(crate) fn operator(&mut self, binary: &Binary) {
         self.out.push_str(binary.op.as_str());
         if binary.return_bool {
@@ -253,7 +254,7 @@ impl<'a> Printer<'a> {
         }
     }
 
-    /// A duration that was given in seconds.
+    /// Prints a duration that was given in seconds.
     fn seconds(&mut self, value: f64) {
         if value < 0.0 {
             self.out.push('-');
@@ -276,7 +277,7 @@ impl<'a> Printer<'a> {
         self.times(selector, selector.extension, true);
     }
 
-    /// What follows the expression of a subquery.
+    /// Prints the brackets and modifiers of a subquery.
     pub(crate) fn subquery_end(&mut self, subquery: &Subquery) {
         self.out.push('[');
         self.length(subquery.range);
@@ -307,7 +308,7 @@ impl<'a> Printer<'a> {
         }
     }
 
-    /// The length of a range or step.
+    /// Prints the length of a range or step.
     fn length(&mut self, duration: Duration) {
         match duration {
             Duration::Fixed(nanoseconds) => self.nanoseconds(nanoseconds),
@@ -315,9 +316,9 @@ impl<'a> Printer<'a> {
         }
     }
 
-    /// A computed duration, at once.
+    /// Prints a computed duration immediately.
     ///
-    /// Everything else that is to be printed stays where it is meanwhile.
+    /// Pending pieces are set aside meanwhile.
     fn whole_duration(&mut self, id: DurationId) {
         let rest = std::mem::take(&mut self.rest);
         self.rest.push(Piece::Duration(id));

@@ -1,12 +1,13 @@
-//! What has to be known of a regular expression to judge a selector: whether it matches an empty
-//! value. Whether it is a valid one is for [`Options::validate_regex`](crate::Options) to say.
+//! Analysis of regular expressions for selectors: whether one matches an empty value. Validity is
+//! checked by [`Options::validate_regex`](crate::Options).
 
-/// Whether a valid RE2 expression, which is anchored at both ends, matches the empty string.
+/// Whether a valid RE2 expression, anchored at both ends, matches the empty string.
 ///
-/// Since there is only one place in an empty string, that follows from the structure: a literal
-/// never does, a repetition that may be none always, an assertion as its kind says.
+/// An empty string has only one position, so that the structure decides: a literal never matches,
+/// an optional repetition always does, and an assertion depends on its kind.
 pub(crate) fn matches_empty(pattern: &[u8]) -> bool {
-    // What a group has of alternatives that are over, of the one at hand, and of the last atom.
+    // Whether any finished alternative matches, whether all atoms of the current one do except the
+    // last, and whether the last one does.
     #[derive(Clone, Copy)]
     struct Group {
         any: bool,
@@ -23,7 +24,7 @@ pub(crate) fn matches_empty(pattern: &[u8]) -> bool {
     let mut rest = pattern;
     while let Some((&byte, behind)) = rest.split_first() {
         rest = behind;
-        // A repetition changes the last atom; anything else begins a new one.
+        // A repetition applies to the last atom; anything else begins a new one.
         let atom = match byte {
             b'*' | b'?' => {
                 group.last = true;
@@ -72,7 +73,7 @@ pub(crate) fn matches_empty(pattern: &[u8]) -> bool {
                 if text.is_empty() {
                     continue;
                 }
-                // A repetition behind it is of its last character.
+                // A repetition behind the literal applies to its last character.
                 group.all &= text.len() == 1;
                 false
             }
@@ -88,7 +89,7 @@ pub(crate) fn matches_empty(pattern: &[u8]) -> bool {
     group.any || (group.all && group.last)
 }
 
-/// A regular expression that matches a text and nothing else.
+/// A regular expression that matches exactly this text.
 pub(crate) fn literal_of(text: &str) -> String {
     let mut pattern = String::with_capacity(text.len());
     for c in text.chars() {
@@ -100,11 +101,10 @@ pub(crate) fn literal_of(text: &str) -> String {
     pattern
 }
 
-/// Characters that are syntax in a regular expression, outside of classes.
+/// Characters with a meaning in regular expressions, outside of classes.
 pub(crate) const SYNTAX: &str = r"\.+*?()|[]{}^$";
 
-/// The least count of a repetition, and its length behind the brace; a brace that begins none is
-/// a literal.
+/// The minimum of a repetition, and its length behind the brace. `None` for a literal brace.
 fn repetition(behind: &[u8]) -> Option<(u32, usize)> {
     let end = behind.iter().position(|byte| *byte == b'}')?;
     let mut bounds = behind[..end].split(|byte| *byte == b',');
@@ -126,14 +126,14 @@ fn repetition(behind: &[u8]) -> Option<(u32, usize)> {
     bounds.next().is_none().then_some((least, end + 1))
 }
 
-/// The length of flags that stand alone, such as `?i)`.
+/// Length of a group that only sets flags, such as `?i)`.
 fn flags(behind: &[u8]) -> Option<usize> {
     let set = behind.strip_prefix(b"?")?;
     let end = set.iter().position(|byte| !b"imsU-".contains(byte))?;
     (set[end] == b')').then_some(end + 2)
 }
 
-/// The length of what a group begins with: a name or flags.
+/// Length of the name or flags at the beginning of a group.
 fn prefix(behind: &[u8]) -> usize {
     if behind.first() != Some(&b'?') {
         return 0;
@@ -142,7 +142,7 @@ fn prefix(behind: &[u8]) -> usize {
     end.map_or(behind.len(), |end| end + 1)
 }
 
-/// The length of a class behind its bracket.
+/// Length of a class behind its bracket.
 fn class(behind: &[u8]) -> usize {
     let mut at = usize::from(behind.first() == Some(&b'^'));
     let mut first = true;
@@ -162,7 +162,8 @@ fn class(behind: &[u8]) -> usize {
     behind.len()
 }
 
-/// The text between `\Q` and `\E`, of which the backslash has been taken, and its length with both.
+/// The text between `\Q` and `\E`, whose backslash has been consumed, and the length including
+/// both.
 fn literal(behind: &[u8]) -> (&[u8], usize) {
     match behind.windows(2).position(|pair| pair == br"\E") {
         Some(end) => (&behind[1..end], end + 2),
@@ -170,7 +171,7 @@ fn literal(behind: &[u8]) -> (&[u8], usize) {
     }
 }
 
-/// The length of an escape behind its backslash.
+/// Length of an escape behind its backslash.
 fn escape(behind: &[u8]) -> usize {
     let digits = |from: usize, most: usize, test: fn(&u8) -> bool| {
         let digits = behind.iter().skip(from).take(most);

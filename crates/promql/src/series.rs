@@ -1,35 +1,35 @@
-//! Series descriptions, in which unit tests of rules say what series there are.
+//! Series descriptions, which unit tests of rules use for their input series.
 
 use crate::text::Text;
 
-/// A series and its values, as `up{job="a"} 1 1+2x10 _ stale`.
+/// A series and its values, such as `up{job="a"} 1 1+2x10 _ stale`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Series {
-    /// Labels with their values, sorted by label; a metric's name is the label `__name__`.
+    /// Labels with their values, sorted by name; the metric's name is the label `__name__`.
     pub labels: Vec<(Text, Text)>,
-    /// The values, repetitions not written out.
+    /// The values, with repetitions not expanded.
     pub items: Vec<SeriesItem>,
 }
 
-/// Values that follow each other.
+/// Consecutive values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SeriesItem {
-    /// The first.
+    /// The first value.
     pub value: SeriesValue,
-    /// What is added to each for the next; without it, all are equal.
+    /// Difference between consecutive values; `None` if all are equal.
     pub step: Option<SeriesValue>,
-    /// How many there are.
+    /// Number of values.
     pub count: u64,
 }
 
 /// A value of a series.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SeriesValue {
-    /// There is none.
+    /// No sample.
     Omitted,
-    /// The series ends.
+    /// A staleness marker.
     Stale,
-    /// A number.
+    /// A float.
     Number(f64),
     /// A histogram.
     Histogram(Box<Histogram>),
@@ -38,39 +38,39 @@ pub enum SeriesValue {
 /// A native histogram.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Histogram {
-    /// The resolution of its buckets.
+    /// Schema of the buckets, which sets their resolution.
     pub schema: i32,
-    /// The sum of all observations.
+    /// Sum of all observations.
     pub sum: f64,
-    /// Their count.
+    /// Number of observations.
     pub count: f64,
-    /// The count of those that are about zero.
+    /// Number of observations in the zero bucket.
     pub zero_count: f64,
-    /// How far from zero these may be.
+    /// Largest distance from zero within the zero bucket.
     pub zero_threshold: f64,
-    /// Bounds of buckets that have no regular ones.
+    /// Upper bounds of custom buckets.
     pub custom_values: Vec<f64>,
-    /// Counts of positive observations.
+    /// Counts of the positive buckets.
     pub buckets: Vec<f64>,
-    /// The number of the first of these buckets.
+    /// Index of the first positive bucket.
     pub offset: i32,
-    /// Counts of negative observations.
+    /// Counts of the negative buckets.
     pub negative_buckets: Vec<f64>,
-    /// The number of the first of these buckets.
+    /// Index of the first negative bucket.
     pub negative_offset: i32,
-    /// What is known of resets before it, if anything was said.
+    /// Hint about a counter reset, if one is given.
     pub reset_hint: Option<ResetHint>,
 }
 
-/// What is known of resets of a counter before a histogram.
+/// Hint about a counter reset before a histogram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResetHint {
-    /// Nothing.
+    /// Not known.
     Unknown,
-    /// There was one.
+    /// There was a reset.
     Reset,
-    /// There was none.
+    /// There was no reset.
     NotReset,
-    /// It is no counter.
+    /// The histogram is a gauge.
     Gauge,
 }

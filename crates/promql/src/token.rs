@@ -1,12 +1,12 @@
-//! Tokens, and what messages call them.
+//! Tokens, and their names in messages.
 
 use crate::go;
 use crate::text::Span;
 
-/// What a token is.
+/// Kinds of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    // What has no meaning of its own.
+    // Tokens outside of the groups below.
     Blank,
     Colon,
     Comma,
@@ -80,7 +80,7 @@ pub(crate) enum Kind {
     On,
     Smoothed,
     Without,
-    // Words that are functions of the query's own range.
+    // Functions of the query's own range.
     End,
     MaxOf,
     MinOf,
@@ -89,7 +89,7 @@ pub(crate) enum Kind {
     Step,
 }
 
-/// A word with a meaning, in lower case; the language takes it in any case.
+/// Keywords in lower case; the language is case-insensitive here.
 const KEYWORDS: [(&str, Kind); 39] = [
     ("anchored", Kind::Anchored),
     ("and", Kind::And),
@@ -132,20 +132,37 @@ const KEYWORDS: [(&str, Kind); 39] = [
     ("without", Kind::Without),
 ];
 
-/// Length of the longest keyword.
-const LONGEST_KEYWORD: usize = 12;
+/// For each letter, the index of the first keyword that does not begin with an earlier one.
+const BY_LETTER: [usize; 27] = {
+    let mut starts = [0; 27];
+    let mut letter = 0;
+    while letter < starts.len() {
+        let mut at = 0;
+        while at < KEYWORDS.len() && KEYWORDS[at].0.as_bytes()[0] < b'a' + letter as u8 {
+            at += 1;
+        }
+        starts[letter] = at;
+        letter += 1;
+    }
+    starts
+};
+
+/// Length of the longest keyword, in bytes.
+const LONGEST: usize = 12;
 
 impl Kind {
-    /// The keyword that a word is, in any case.
+    /// The keyword for a word in any case.
     pub(crate) fn keyword(word: &str) -> Option<Self> {
-        let mut lower = [0; LONGEST_KEYWORD];
-        let lower = lower.get_mut(..word.len())?;
-        lower.copy_from_slice(word.as_bytes());
-        lower.make_ascii_lowercase();
-        KEYWORDS
-            .binary_search_by(|(keyword, _)| keyword.as_bytes().cmp(lower))
-            .ok()
-            .map(|at| KEYWORDS[at].1)
+        if word.len() > LONGEST {
+            return None;
+        }
+        let first = word.bytes().next()?.to_ascii_lowercase().wrapping_sub(b'a');
+        let letter = usize::from(first);
+        let (from, to) = (BY_LETTER.get(letter)?, BY_LETTER.get(letter + 1)?);
+        KEYWORDS[*from..*to]
+            .iter()
+            .find(|(keyword, _)| keyword.eq_ignore_ascii_case(word))
+            .map(|(_, kind)| *kind)
     }
 
     fn is_operator(self) -> bool {
@@ -216,7 +233,7 @@ impl Kind {
         )
     }
 
-    /// Whether it is a word that is a function of the query's own range.
+    /// Whether it is a function of the query's own range.
     pub(crate) fn is_preprocessor(self) -> bool {
         use Kind::*;
         matches!(self, End | MaxOf | MinOf | Range | Start | Step)
@@ -263,7 +280,7 @@ impl Kind {
     }
 }
 
-/// A token and where it stands.
+/// A token and its position.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Token {
     pub(crate) kind: Kind,
@@ -271,7 +288,7 @@ pub(crate) struct Token {
 }
 
 impl Token {
-    /// What a message calls the token; `text` is its text.
+    /// Name of the token in messages; `text` is its source.
     pub(crate) fn describe(self, text: &str) -> String {
         let class = match self.kind {
             Kind::Eof => return "end of input".to_owned(),
@@ -287,7 +304,7 @@ impl Token {
             kind if kind.is_aggregation() => return format!("<aggr:{text}>"),
             _ => "",
         };
-        // Upstream decides by bytes and cuts by characters.
+        // Upstream compares bytes and truncates by characters.
         match text.char_indices().nth(10) {
             _ if text.len() <= 10 => format!("{class}{}", go::quoted(text)),
             Some((at, _)) => format!("{class}{}...", go::quoted(&text[..at])),
@@ -303,15 +320,14 @@ mod tests {
     #[test]
     fn keywords_are_sorted_and_found_in_any_case() {
         assert!(KEYWORDS.is_sorted_by(|a, b| a.0 < b.0));
-        assert!(
-            KEYWORDS
-                .iter()
-                .all(|(word, _)| word.len() <= LONGEST_KEYWORD)
-        );
+        let lengths = KEYWORDS.iter().map(|(word, _)| word.len());
+        assert_eq!(lengths.max(), Some(LONGEST));
         for (word, kind) in KEYWORDS {
             assert_eq!(Kind::keyword(&word.to_uppercase()), Some(kind));
         }
         assert_eq!(Kind::keyword("sums"), None);
-        assert_eq!(Kind::keyword(&"x".repeat(100)), None);
+        for word in ["x", "zzz", "", "{", "_by", "0", "größe"] {
+            assert_eq!(Kind::keyword(word), None, "{word}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use metrifold_promql::{
     Duration, DurationId, DurationKind, Expr, ImplicitInfo, MatchOp, Matcher, NodeId, NodeKind,
-    Offset, Options, enforce, parse, parse_selector, parse_series,
+    Offset, Options, enforce, insert, parse, parse_selector, parse_series,
 };
 use proptest::prelude::*;
 
@@ -121,6 +121,7 @@ fn check(input: &str, options: &Options) {
     let implicit = expr.implicit_info().count();
     let selectors = expr.selectors().count();
     let tenant = Matcher::new("tenant.id", MatchOp::Regex, "a|b");
+    let places = expr.places(input);
     enforce(
         &mut expr,
         std::slice::from_ref(&tenant),
@@ -136,6 +137,13 @@ fn check(input: &str, options: &Options) {
         "{query}"
     );
     assert_eq!(sent.implicit_info().count(), 0);
+    // Inserting the matcher into the text has the same effect.
+    if let Some(places) = places {
+        let text = insert(input, &places, &tenant.to_string());
+        let text = text.expect("the offsets are those of the input");
+        let sent = parse(&text, options).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(whole_meaning(&expr), whole_meaning(&sent), "{text}");
+    }
 }
 
 #[test]

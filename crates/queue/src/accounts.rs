@@ -1,5 +1,5 @@
-//! What came to a queue in this process and what became of it, by tenant: the accounts of all that
-//! is not on disk.
+//! Accounts of a queue by tenant: batches that arrived in this process, and those that were
+//! delivered or dropped without being on disk.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,16 +11,16 @@ use metrifold_model::ledger::{Account, Ledger, Line, Reason, Tally};
 use crate::disk::Fate;
 use crate::holdings::Holdings;
 
-/// The tenants that have a line of their own. The others share one.
+/// The most tenants with a line of their own; the others share one.
 const MAX_TENANTS: usize = 1000;
 
-/// The accounts of a queue, without those of its disk.
+/// The accounts of a queue, without those of the queue on disk.
 #[derive(Debug, Default)]
 pub struct Accounts(Mutex<Lines>);
 
 #[derive(Debug, Default)]
 struct Lines {
-    /// Of batches without a tenant.
+    /// Account of batches without a tenant.
     none: Account,
     named: HashMap<Tenant, Account, foldhash::fast::RandomState>,
     rest: Account,
@@ -43,12 +43,13 @@ impl Lines {
 }
 
 impl Accounts {
-    /// No invariant spans a panic here: sums are all there is.
+    /// Locks the lines. A poisoned lock is used on: the lines are sums, so no invariant spans a
+    /// panic.
     fn lock(&self) -> MutexGuard<'_, Lines> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The lines, to change them.
+    /// Locks the lines for a change, which it counts.
     fn lines(&self) -> MutexGuard<'_, Lines> {
         let mut lines = self.lock();
         lines.changes += 1;
@@ -60,7 +61,7 @@ impl Accounts {
         self.lines().line(tenant).received += tally;
     }
 
-    /// Books what became of a batch.
+    /// Books the end of a batch.
     pub fn settled(&self, tenant: Option<&Tenant>, tally: Tally, fate: Fate) {
         let mut lines = self.lines();
         let account = lines.line(tenant);
@@ -83,23 +84,25 @@ impl Accounts {
         }
     }
 
-    /// Books a batch that was turned away.
+    /// Books a batch that was refused on arrival.
     pub fn refused(&self, tenant: Option<&Tenant>, tally: Tally, reason: Reason) {
         self.received(tenant, tally);
         self.settled(tenant, tally, Fate::Dropped(reason));
     }
 
-    /// Takes a batch out of the books: it is accounted for elsewhere, or was never received.
+    /// Removes a batch from the accounts, since another account has taken it over or it was never
+    /// received.
     pub fn moved(&self, tenant: Option<&Tenant>, tally: Tally) {
         self.lines().line(tenant).received -= tally;
     }
 
-    /// Goes up with every change.
+    /// Counter that increases with every change.
     pub fn changes(&self) -> u64 {
         self.lock().changes
     }
 
-    /// All accounts beside what is held, and what [`changes`](Self::changes) says of them.
+    /// The ledger of these accounts and of the batches that are held, and the value of
+    /// [`changes`](Self::changes) for it.
     pub fn ledger(&self, held: &Holdings, since: SystemTime) -> (Ledger, u64) {
         let lines = self.lock();
         let line = |account: &Account| Line {
@@ -118,7 +121,7 @@ impl Accounts {
             *none = line(&lines.none);
             none.queued = held.none;
         }
-        // What is held of a tenant stands in the line in which it was received.
+        // A held batch counts in the line in which it was booked as received.
         for (tenant, tally) in &held.named {
             let shares = lines.named.len() >= MAX_TENANTS && !lines.named.contains_key(tenant);
             match shares {

@@ -1,18 +1,19 @@
 //! The queue on disk: a log of segments in a directory of its own.
 //!
-//! What has been appended is there after a crash, until [`DiskQueue::done`] has said what became of
-//! it. One thread writes: it takes all that waits, writes it at once, and one fsync covers it. A
-//! segment goes when all of it is done; what became of its records is then in the checkpoint, so
-//! that the ledger goes on. `docs/queue-format.md` describes the files.
+//! Appended records survive a crash until [`DiskQueue::done`] reports their fate. A single thread
+//! writes: it takes all waiting appends, writes them at once, and one fsync covers them. A segment
+//! is removed when all of its records are done; their fates are then in the checkpoint, which
+//! continues the ledger. `docs/queue-format.md` describes the files.
 //!
-//! Guarantees: a completed append is read again unless it is done; records are read in the order
-//! of their sequences. What was done shortly before a crash may be read again: what was not yet
-//! written of it ([`ACK_INTERVAL`], [`ACK_BATCH`]), or after a loss of power what was not yet
-//! durable ([`ACK_SYNC_INTERVAL`]).
+//! Guarantees: a completed append is read again unless it is done; records are read in the order of
+//! their sequences. Records that were done shortly before a crash may be read again: those whose
+//! acks were not written yet ([`ACK_INTERVAL`], [`ACK_BATCH`]), or after a loss of power those
+//! whose acks were not durable yet ([`ACK_SYNC_INTERVAL`]).
 //!
-//! Limits: all files together stay below `max_bytes`; four bytes of memory for each record.
+//! Limits: all files together stay below `max_bytes`; the index takes four bytes of memory for each
+//! record.
 //!
-//! Reading blocks on the disk: it is for threads that may.
+//! Reading blocks on the disk and must not be called on a worker thread.
 
 mod acks;
 mod active;
@@ -45,52 +46,51 @@ use metrifold_model::{Counts, Version};
 
 pub use adopt::{AdoptError, adopt, discard};
 pub use event::{AppendError, Event, OpenError};
-pub use format::MAX_TENANT;
 pub use ledger::{Account, Reason, Tally, TenantReading};
 pub use queue::{Completion, DiskQueue, Reading, Refused, Snapshot};
 pub use reader::{ReadError, Reader, Record};
 pub use state::{Stats, StatsSnapshot};
-pub use survey::{Survey, is_in_use, survey};
+pub use survey::{Survey, survey};
 
-/// After so long at most, it is written what became of a record.
+/// The most time between the end of a record and the write of its ack.
 pub const ACK_INTERVAL: Duration = Duration::from_millis(100);
-/// When so many wait to be written, that happens at once.
+/// Number of waiting acks that triggers a write at once.
 pub const ACK_BATCH: usize = 1024;
-/// After so long at most, what was written of it is made durable.
+/// The most time between the write of an ack and its fsync.
 pub const ACK_SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The least that a queue can be given.
+/// The smallest allowed value of `max_bytes`.
 pub const MIN_BYTES: u64 = 256 << 10;
-/// The largest segment. A record that is larger has one to itself.
+/// The largest segment. A larger record gets a segment of its own.
 const MAX_SEGMENT: u64 = 16 << 20;
-/// The largest record: what is addressed within a segment has 31 bits.
+/// The largest record: offsets within a segment have 31 bits.
 const MAX_RECORD: u64 = 1 << 30;
-/// What may wait for the writer.
+/// The most appends, and bytes of appends, that may wait for the writer.
 const PENDING_ITEMS: usize = 1024;
 const PENDING_BYTES: u64 = 16 << 20;
-/// The bytes of the directory for each tenant that has a line of its own.
+/// Bytes of `max_bytes` for each tenant with a line of its own.
 const BYTES_PER_TENANT: u64 = 16 << 10;
 const MAX_TENANTS: u64 = 1000;
 
-/// How a queue behaves.
+/// Settings of a queue on disk.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// What all files together may take; at least [`MIN_BYTES`].
+    /// The most bytes that all files together may take; at least [`MIN_BYTES`].
     pub max_bytes: u64,
-    /// Older records are dropped when they are met.
+    /// Age from which a record is dropped when it is read.
     pub max_age: Option<Duration>,
-    /// Whether the oldest segment makes room when the queue is full. If not, appends are refused.
+    /// Whether the oldest segment is dropped when the queue is full. If not, appends are refused.
     pub drop_oldest: bool,
-    /// When an append is complete.
+    /// Condition for an append to be complete.
     pub sync: SyncPolicy,
 }
 
-/// When an append is complete.
+/// Condition for an append to be complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SyncPolicy {
-    /// When it is durable.
+    /// The record is durable.
     Batch,
-    /// When it is written. A loss of power can cost what was written during this time.
+    /// The record is written. A loss of power can lose the records of this period.
     Interval(Duration),
 }
 
@@ -108,50 +108,50 @@ impl Options {
     }
 }
 
-/// What is appended.
+/// A record to append.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Append {
-    /// Whose it is, at most [`MAX_TENANT`] bytes; empty if nobody's.
+    /// Tenant of the record, at most `MAX_TENANT` bytes; empty for no tenant.
     pub tenant: Arc<str>,
-    /// What it shares with batches that it must not overtake.
+    /// Lane of the record: it must not overtake earlier records of the same lane.
     pub lane: u64,
-    /// When it was accepted, in milliseconds since 1970.
+    /// Time at which the batch was accepted, in milliseconds since 1970.
     pub accepted_at: u64,
-    /// The version of the body.
+    /// Version of remote write of the body.
     pub version: Version,
-    /// What is in it, if it has been counted.
+    /// Counts of the batch, if they are known.
     pub counts: Option<Counts>,
-    /// Whether it has been decoded for that, so that its series are in order.
+    /// Whether the batch was decoded, so that its series are known to be valid.
     pub checked: bool,
     /// The compressed body.
     pub body: Bytes,
 }
 
-/// Where a record stands in the order of all.
+/// Position of a record in the queue: its sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position(pub u64);
 
-/// A record without its body: what [`DiskQueue::done`] needs.
+/// A record without its body, as [`DiskQueue::done`] needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Where it stands.
+    /// Position of the record.
     pub position: Position,
-    /// When it was accepted, in milliseconds since 1970.
+    /// Time at which the batch was accepted, in milliseconds since 1970.
     pub accepted_at: u64,
-    /// What it shares with records that it must not overtake.
+    /// Lane of the record: it must not overtake earlier records of the same lane.
     pub lane: u64,
-    /// Whether the lane is one of format version 1, which says nothing about newer records: the
-    /// record may be of any sender of its tenant.
+    /// Whether the lane has format version 1 and cannot be compared with those of newer records:
+    /// the record may be of any sender of its tenant.
     pub lane_unspecified: bool,
-    /// The version of the body.
+    /// Version of remote write of the body.
     pub version: Version,
-    /// What is in it, if it has been counted.
+    /// Counts of the batch, if they are known.
     pub counts: Option<Counts>,
-    /// Whether it has been decoded for that, so that its series are in order.
+    /// Whether the batch was decoded, so that its series are known to be valid.
     pub checked: bool,
-    /// Whose it is; empty if nobody's.
+    /// Tenant of the record; empty for no tenant.
     pub tenant: Arc<str>,
-    /// The length of the body.
+    /// Length of the body in bytes.
     pub body_length: u32,
 }
 
@@ -161,18 +161,18 @@ impl Entry {
     }
 }
 
-/// What became of a record.
+/// Fate of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// All of it was delivered.
     Delivered,
     /// All of it was dropped.
     Dropped(Reason),
-    /// It was delivered but for these samples.
+    /// All but these samples were delivered.
     Partly {
-        /// How many were not.
+        /// Number of dropped samples.
         dropped: u64,
-        /// Why.
+        /// Reason of the drop.
         reason: Reason,
     },
 }

@@ -1,14 +1,14 @@
-//! What a queue holds, counted from what holds it and not from the accounts: so that the accounts
-//! can be held against it.
+//! The batches that a queue holds, counted where they are held. The count is independent of the
+//! accounts, which are checked against it.
 //!
-//! A batch is in exactly one of these places from when it was received until it is settled:
+//! From its arrival until it is settled, a batch is in exactly one of these places:
 //!
-//! - it waits in the queue in memory and nothing on disk knows of it;
-//! - it is a delivery in flight of which nothing on disk knows;
-//! - the spill has it: in memory alone, or on its way to disk;
-//! - it is a record on disk that is not done, whether or not memory has a copy.
+//! - the queue in memory, if the spill does not track it;
+//! - a delivery in flight, if the spill does not track it;
+//! - the spill: in memory alone, or on its way to disk;
+//! - a record on disk that is not done, whether or not memory has a copy.
 //!
-//! So a batch that the spill tracks counts where the spill or the disk has it, and nowhere else.
+//! A batch that the spill tracks therefore counts only where the spill or the disk has it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,19 +18,19 @@ use tokio::time::Instant;
 use metrifold_model::Tenant;
 use metrifold_model::ledger::Tally;
 
-/// What is held, by tenant.
+/// Counts of held batches by tenant.
 #[derive(Debug, Default)]
 pub struct Holdings {
-    /// Of batches without a tenant.
+    /// Counts of batches without a tenant.
     pub none: Tally,
-    /// By tenant.
+    /// Counts by tenant.
     pub named: HashMap<Tenant, Tally, foldhash::fast::RandomState>,
-    /// When the oldest of it came.
+    /// Arrival of the oldest batch.
     pub oldest: Option<Instant>,
 }
 
 impl Holdings {
-    /// Counts a batch.
+    /// Adds a batch.
     pub fn add(&mut self, tenant: Option<&Tenant>, tally: Tally, since: Option<Instant>) {
         match tenant {
             None => self.none += tally,
@@ -43,7 +43,7 @@ impl Holdings {
     }
 }
 
-/// The deliveries in flight of which nothing on disk knows.
+/// The deliveries in flight that the spill does not track.
 #[derive(Debug, Default)]
 pub struct InFlight(Mutex<Noted>);
 
@@ -53,7 +53,7 @@ struct Noted {
     free: Vec<usize>,
 }
 
-/// Notes that a delivery is in flight, until it is dropped.
+/// Keeps a delivery noted as in flight until it is dropped.
 #[derive(Debug)]
 pub struct InFlightMark {
     of: Arc<InFlight>,
@@ -61,12 +61,13 @@ pub struct InFlightMark {
 }
 
 impl InFlight {
-    /// No invariant spans a panic here: every change is complete.
+    /// Locks the notes. A poisoned lock is used on: every change is complete, so no invariant spans
+    /// a panic.
     fn places(&self) -> MutexGuard<'_, Noted> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a delivery.
+    /// Notes a delivery as in flight.
     pub fn note(
         self: &Arc<Self>,
         tenant: Option<&Tenant>,
@@ -86,7 +87,7 @@ impl InFlight {
         }
     }
 
-    /// Counts all of them.
+    /// Adds all noted deliveries to `held`.
     pub fn count(&self, held: &mut Holdings) {
         for (tenant, tally, since) in self.places().taken.iter().flatten() {
             held.add(tenant.as_ref(), *tally, Some(*since));

@@ -1,4 +1,4 @@
-//! A batch in the queue and on its way into it, and what becomes of its parts.
+//! Batches in the queue and on their way into it, and the progress of their parts.
 
 use metrifold_codec::Batch;
 use metrifold_model::ledger::{Reason, Tally};
@@ -13,17 +13,18 @@ use crate::disk::Fate;
 /// A batch, or a part of one, in the queue in memory.
 #[derive(Debug)]
 pub struct Queued {
-    /// What is to be delivered.
+    /// The batch to deliver.
     pub batch: Batch,
-    /// The promise to a sender that waits for the far end.
+    /// Ticket of a sender that waits for delivery.
     pub ticket: Option<Ticket>,
-    /// When the batch came.
+    /// Time at which the batch arrived.
     pub since: Instant,
-    /// How many attempts to deliver it have failed.
+    /// Number of failed attempts to deliver the batch.
     pub attempts: u32,
-    /// What of it the accounts in memory have as queued.
+    /// Counts with which the accounts in memory have the batch as queued.
     pub tally: Tally,
-    /// The batch's entry in the spill, which accounts for it then; none if there is no spill.
+    /// The batch's entry in the spill, which then keeps its account; `None` without a queue on
+    /// disk.
     pub tracked: Option<Arc<Tracked>>,
 }
 
@@ -32,40 +33,40 @@ pub struct Queued {
 pub struct Incoming {
     /// The batch.
     pub batch: Batch,
-    /// The promise to its sender, if that waits.
+    /// Ticket of the sender, if it waits for an acknowledgement.
     pub ticket: Option<Ticket>,
-    /// When it came.
+    /// Time at which the batch arrived.
     pub since: Instant,
-    /// What it must not overtake.
+    /// Lane of the batch: it must not overtake earlier batches of the same lane.
     pub lane: Lane,
-    /// The version in which it goes to disk.
+    /// Version in which the batch is stored on disk.
     pub version: Version,
     /// Whether the queue in memory may grow for it.
     pub grows: bool,
 }
 
 impl Incoming {
-    /// Whether its sender waits until it is stored.
+    /// Whether the sender waits until the batch is stored.
     pub(crate) fn waits_for_disk(&self) -> bool {
         let ticket = self.ticket.as_ref();
         ticket.is_some_and(Ticket::until_stored)
     }
 }
 
-/// What the ledger says of a batch.
+/// The counts with which a batch is booked.
 pub fn tally(batch: &Batch) -> Tally {
     let bytes = u32::try_from(batch.body_len()).unwrap_or(u32::MAX);
     Tally::of(batch.counts(), bytes)
 }
 
-/// What became of those parts of a batch that are done.
+/// Progress of the finished parts of a batch.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Progress {
-    /// Whether the far end has taken something.
+    /// Whether any part was delivered.
     pub sent: bool,
-    /// Samples that the far end did not get, as far as they were counted.
+    /// Samples that were not delivered, as far as they were counted.
     pub dropped: u64,
-    /// Why the first of them was dropped.
+    /// Reason of the first drop.
     pub reason: Option<Reason>,
 }
 
@@ -76,7 +77,7 @@ impl Progress {
         self.reason = self.reason.or(other.reason);
     }
 
-    /// What became of the batch if these were all of its parts.
+    /// The fate of a batch that consists of these parts.
     pub fn fate(self) -> Fate {
         match self.reason {
             None => Fate::Delivered,
@@ -89,7 +90,8 @@ impl Progress {
     }
 }
 
-/// A batch that the spill tracks. Its parts share it: the batch is done when the last of them is.
+/// A batch that the spill tracks. Its parts share this entry: the batch is done when the last part
+/// is.
 #[derive(Debug)]
 pub struct Tracked {
     pub(crate) id: u64,
@@ -114,25 +116,26 @@ impl Tracked {
         })
     }
 
-    /// No invariant spans a panic here: every change is complete.
+    /// Locks the parts. A poisoned lock is used on: every change is complete, so no invariant spans
+    /// a panic.
     fn parts(&self) -> MutexGuard<'_, Parts> {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that one part has come this far, and goes back to the queue in `left` parts.
+    /// Records the progress of one part, which returns to the queue in `left` parts.
     pub fn give_back(&self, progress: Progress, left: usize) {
         let mut parts = self.parts();
         parts.left = (parts.left + left).saturating_sub(1);
         parts.progress.add(progress);
     }
 
-    /// Whether the batch is in one piece and nothing of it is done.
+    /// Whether the batch is in one piece and nothing of it is finished.
     pub(crate) fn is_whole(&self) -> bool {
         let parts = self.parts();
         parts.left == 1 && !parts.progress.sent && parts.progress.reason.is_none()
     }
 
-    /// Notes that a part is done. Returns the fate of the batch if it was the last one.
+    /// Records the end of a part. Returns the fate of the batch if that was the last part.
     pub(crate) fn finish(&self, progress: Progress) -> Option<Fate> {
         let mut parts = self.parts();
         parts.progress.add(progress);

@@ -1,8 +1,8 @@
-//! Lanes: which batches must not overtake each other.
+//! Lanes: groups of batches that must not overtake each other.
 //!
-//! A lane's id stands on disk beside each record, so it must come out the same in every version of
-//! the program and on every machine: it is SipHash-2-4 with a key of zeros over bytes that
-//! `docs/queue-format.md` lists, and the tests below hold it to values that never change.
+//! A lane's id is stored with each record, so every version of the program must compute the same
+//! one on every machine: it is SipHash-2-4 with a zero key over the bytes that
+//! `docs/queue-format.md` lists. The tests below compare it with fixed values.
 
 use std::hash::Hasher;
 use std::net::IpAddr;
@@ -11,31 +11,31 @@ use siphasher::sip::SipHasher24;
 
 use metrifold_model::Tenant;
 
-/// Which items must not overtake each other.
+/// A group of items that must not overtake each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lane {
-    /// Whose items they are.
+    /// Tenant of the items.
     pub tenant: Option<Tenant>,
-    /// Items of a tenant's lane leave in order.
+    /// Id of the lane; items of one tenant and id leave in order.
     pub id: u64,
-    /// Whether the next item of the lane waits until this one is done. It need not if the sender
-    /// of the next one waits for that itself.
+    /// Whether the next item of the lane waits until this one is done. Not needed if the sender
+    /// waits for this one before it sends the next.
     pub holds: bool,
 }
 
-/// What the order of a batch hangs on, beside its tenant.
+/// The key by which batches of a tenant are ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OrderedBy<'a> {
-    /// A key that the source has given, such as a scraped target.
+    /// A key that the source has set, such as a scraped target.
     Key(&'a str),
     /// The sender's address.
     Peer(IpAddr),
-    /// The source itself, where there is no sender.
+    /// The source itself, if there is no sender.
     Source(&'a str),
 }
 
 impl OrderedBy<'_> {
-    /// The id of the lane of a tenant's batches with this order.
+    /// The id of the lane of a tenant's batches with this key.
     pub fn lane_id(self, tenant: Option<&str>) -> u64 {
         let mut hasher = SipHasher24::new_with_keys(0, 0);
         match self {
@@ -61,7 +61,7 @@ fn put(hasher: &mut SipHasher24, tag: u8, bytes: &[u8]) {
 mod tests {
     use super::*;
 
-    /// These stand on disks: if one of them changes, so does the order of what is queued there.
+    /// These ids are stored on disks: a change of one would break the order of the records there.
     #[test]
     fn lane_ids_on_disk_do_not_change() {
         let v4 = OrderedBy::Peer("10.0.0.7".parse().unwrap());
@@ -74,7 +74,7 @@ mod tests {
             OrderedBy::Source("own").lane_id(Some("acme")),
             OrderedBy::Key("http://10.0.0.7/metrics").lane_id(Some("acme")),
         ];
-        // Computed by an implementation of its own.
+        // Computed with an independent implementation.
         let golden = [
             0x779c_b1d3_87a5_6f06,
             0x9e79_2097_d7c2_9735,

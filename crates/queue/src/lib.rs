@@ -1,6 +1,6 @@
-//! The bounded queue in front of every sink: in memory, for some with a log on disk behind it, and
-//! what spills from one to the other. `memory` knows items and lanes, `disk` records and bytes;
-//! `spill` alone knows batches. None of them knows a sink or a transport.
+//! The bounded queue in front of every sink: in memory, optionally with a log on disk behind it, and the spill between
+//! both. `memory` knows items and lanes, `disk` records and bytes; only `spill` knows batches. None of them knows a
+//! sink or a transport.
 #![warn(unreachable_pub)]
 // Tests may do all of this.
 #![cfg_attr(
@@ -38,28 +38,28 @@ keys! {
     /// `queue = { type = "disk", max_bytes = "4GiB" }`.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct QueueConfig {
-        /// Where the queue lives: `memory`, or `disk`, under `data_dir`: what does not get through at once is kept there, also through a crash.
+        /// Type of the queue: `memory` or `disk`. A disk queue, under `data_dir`, stores batches that cannot be delivered at once, and survives crashes.
         #[name = "type"]
         pub kind: QueueKind = default("memory"),
-        /// Most bytes in the queue. In memory (default 64MiB, at least 64KiB) those of requests under way are included; on disk (default 1GiB, at least 256KiB) all files are.
+        /// Maximum size of the queue. In memory (default 64MiB, at least 64KiB), requests in flight are included; on disk (default 1GiB, at least 256KiB), it covers all files.
         max_bytes: Option<Size> = unset("4GiB"),
-        /// What to do with a batch that does not fit: `block` (default of a required sink, refused for an optional one), `drop_oldest` (default of an optional sink) or `drop_newest`.
+        /// Behaviour when a batch does not fit: `block` makes the sender wait (default of required sinks, not allowed for optional ones), `drop_oldest` evicts the oldest batches (default of optional sinks), `drop_newest` drops the batch itself.
         when_full: Option<WhenFull> = unset("drop_oldest"),
-        /// Most bytes in memory in front of a queue on disk, at least 64KiB; 16MiB by default.
+        /// Maximum size of the memory buffer in front of a disk queue, at least 64KiB; 16MiB by default.
         memory_bytes: Option<Size> = unset("16MiB"),
-        /// What has not been delivered after this time goes to a queue on disk, at most 10s; 100ms by default. If the endpoint is known to be in trouble, all goes there at once.
+        /// Time after which an undelivered batch is written to the disk queue, at most 10s; 100ms by default. While the endpoint is failing, batches are written at once.
         store_after: Option<Period> = unset("100ms"),
-        /// Age at which a batch on disk is given up, in place of `retry.max_age`; 7d by default.
+        /// Age at which a batch in a disk queue is dropped, instead of `retry.max_age`; 7d by default.
         max_age: Option<Period> = unset("7d"),
-        /// When a batch on disk counts as stored: `batch` (when it is durable; the default) or `interval` (when it is written: a loss of power can cost what came within `sync_interval`).
+        /// When a batch counts as stored: `batch` (after fsync; the default) or `interval` (after the write; a power failure can lose the batches of the last `sync_interval`).
         sync: Option<SyncMode> = unset("batch"),
-        /// How often what is on disk is made durable with `sync = "interval"`, from 10ms to 60s; 1s by default.
+        /// Interval between fsyncs with `sync = "interval"`, from 10ms to 60s; 1s by default.
         sync_interval: Option<Period> = unset("1s"),
     }
 }
 
 words! {
-    /// Where a queue lives.
+    /// Where batches are queued.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub enum QueueKind {
         /// In memory.
@@ -71,23 +71,23 @@ words! {
 }
 
 words! {
-    /// When what is written counts as stored.
+    /// When a batch on disk counts as stored.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum SyncMode {
-        /// When it is durable.
+        /// After fsync.
         Batch = "batch",
-        /// When it is written; it is made durable now and then.
+        /// After the write; fsync follows at an interval.
         Interval = "interval",
     }
 }
 
 words! {
-    /// What to do with a batch that does not fit.
+    /// Policy for a batch that does not fit.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum WhenFull {
         /// The sender waits.
         Block = "block",
-        /// The oldest batches that are not being sent make room.
+        /// The oldest batches that are not in flight are evicted.
         DropOldest = "drop_oldest",
         /// The batch itself is dropped.
         DropNewest = "drop_newest",
@@ -98,19 +98,19 @@ const MEMORY_MAX_BYTES: Size = Size::mib(64);
 const DISK_MAX_BYTES: Size = Size::mib(1024);
 const MEMORY_BYTES: Size = Size::mib(16);
 const STORE_AFTER: Period = Period::millis(100);
-/// The age at which what is on disk is given up, unless configured: an endpoint that refuses one
-/// tenant for ever must not fill the queue of all.
+/// Default age at which batches on disk are dropped: an endpoint that refuses one tenant for ever must not fill the
+/// queue of all.
 const MAX_AGE: Period = Period::secs(7 * 24 * 3600);
 
 const SYNC_INTERVAL: Period = Period::secs(1);
 
 impl QueueConfig {
-    /// Whether it has a log on disk.
+    /// Whether the queue has a log on disk.
     pub fn is_disk(&self) -> bool {
         self.kind == QueueKind::Disk
     }
 
-    /// The bytes that it holds at most, wherever it lives.
+    /// The most bytes of the queue, in memory or on disk.
     pub fn max_bytes(&self) -> Size {
         self.max_bytes.unwrap_or(match self.kind {
             QueueKind::Memory => MEMORY_MAX_BYTES,
@@ -118,7 +118,7 @@ impl QueueConfig {
         })
     }
 
-    /// The bytes of it that are in memory.
+    /// The most bytes of the queue in memory.
     pub fn memory_bytes(&self) -> Size {
         match self.kind {
             QueueKind::Memory => self.max_bytes(),
@@ -126,12 +126,12 @@ impl QueueConfig {
         }
     }
 
-    /// After so long, what has not been delivered goes to disk.
+    /// Time after which a batch that is not delivered is stored on disk.
     pub fn store_after(&self) -> Duration {
         self.store_after.unwrap_or(STORE_AFTER).0
     }
 
-    /// What happens when the queue of such a sink is full.
+    /// The policy for a full queue of a required or an optional sink.
     pub fn when_full(&self, required: bool) -> WhenFull {
         self.when_full.unwrap_or(if required {
             WhenFull::Block
@@ -140,7 +140,7 @@ impl QueueConfig {
         })
     }
 
-    /// How the log behaves.
+    /// The settings of the queue on disk.
     pub fn disk(&self, required: bool) -> disk::Options {
         let interval = self.sync_interval.unwrap_or(SYNC_INTERVAL);
         disk::Options {
@@ -154,7 +154,7 @@ impl QueueConfig {
         }
     }
 
-    /// Reports what cannot be.
+    /// Reports values that are out of bounds or do not fit together.
     pub fn validate(&self, required: bool, problems: &mut Problems) {
         let least = match self.kind {
             QueueKind::Memory => Size::kib(64),
@@ -200,7 +200,7 @@ impl QueueConfig {
             problems
                 .at(
                     "queue.sync_interval",
-                    "means nothing without sync = \"interval\"",
+                    "has no effect without sync = \"interval\"",
                 )
                 .help("set queue.sync = \"interval\", or remove the key");
         }

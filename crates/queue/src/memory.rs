@@ -1,16 +1,16 @@
-//! The queue in memory: bounded in bytes, fair between tenants, in order within a lane.
+//! The queue in memory: bounded in bytes, fair between tenants, ordered within a lane.
 //!
-//! An item counts until it is done, not until it is taken: the bound covers what is being sent or
-//! waits for another attempt. Of a lane, one taker at a time has items, so that several takers do
-//! not let one overtake another. Tenants take turns, and one whose items fail can be left alone
-//! for a while. All of it is a lock around lists, taken once per batch.
+//! An item counts until it is done, not until it is received: the bound covers items in flight and
+//! those that wait for a retry. Only one receiver at a time has items of a lane, so that several
+//! receivers cannot let one overtake another. Tenants take turns, and a tenant whose items fail can
+//! be paused. All of this is a lock around lists, taken once per batch.
 //!
-//! When it is full, a tenant who floods it pays for that. If the oldest make room, they are those
-//! of the tenant who has most. If not, a tenant's share depends on what is free
-//! (`metrifold_base::within_share`), so that there is room for one who has nothing here.
+//! When the queue is full, the tenant that floods it bears the cost. Under `drop_oldest`, the
+//! oldest items of the largest tenant are evicted. Otherwise a tenant's share depends on the free
+//! room (`metrifold_base::within_share`), so that there is room for a tenant with nothing queued.
 //!
-//! A queue outlives its takers: when a sink is replaced, the successor takes the next *turn*. The
-//! predecessor gets nothing more, and what it has not delivered it may give back, to the front.
+//! A queue outlives its receivers: when a sink is replaced, the successor takes the next *turn*.
+//! The predecessor receives nothing more, and returns items that it has not delivered to the front.
 
 mod bounds;
 mod held;
@@ -30,56 +30,57 @@ pub use held::Held;
 pub(crate) use schedule::RUN_MAX;
 use schedule::Schedule;
 
-/// A bounded queue of items with a weight in bytes.
+/// A bounded queue of items that have a weight in bytes.
 #[derive(Debug)]
 pub struct Queue<T> {
     state: Mutex<QueueState<T>>,
-    /// Something came or may be taken now, the turn passed, or the queue was closed. The taker who
-    /// has waited for the shortest time is told: what he needs is still in the cache.
+    /// Wakes receivers: an item arrived or became ready, the turn passed, or the queue was closed.
+    /// The receiver that waits for the shortest time is woken, since its memory is most likely
+    /// cached.
     filled: Notify,
-    /// Something went, or there is room for another reason.
+    /// Wakes senders: an item left, or there may be room for another reason.
     drained: Notify,
-    /// The turn passed.
+    /// Wakes those that wait for the end of a turn.
     passed: Notify,
 }
 
 #[derive(Debug)]
 struct QueueState<T> {
     schedule: Schedule<T>,
-    /// Of the items here and of those taken whose [`Held`] still lives.
+    /// Bytes of all items, those included that are received and whose [`Held`] is alive.
     bytes: usize,
     max: usize,
     when_full: WhenFull,
-    /// The lanes of items taken whose [`Held`] still lives, by its slot.
+    /// The lanes of received items whose [`Held`] is alive, by its slot.
     under_way: Vec<Option<Lane>>,
-    /// The slots that are free.
+    /// Free slots of `under_way`.
     free: Vec<usize>,
-    /// Whose turn it is to take.
+    /// The present turn: only its receivers get items.
     turn: u64,
-    /// How many items are under way that were taken in this turn.
+    /// Number of items in flight that were received in the present turn.
     taken: usize,
-    /// How many are under way that were taken in earlier turns: they may come back.
+    /// Number of items in flight that were received in earlier turns and may return.
     lent: usize,
     closed: bool,
-    /// Whether nobody will take any more.
+    /// Whether no receiver will take items any more.
     ended: bool,
 }
 
-/// What became of a push.
+/// Result of a push.
 #[derive(Debug)]
 pub enum Pushed<T> {
-    /// It is in; these older items had to go for it.
+    /// The item is queued; these older items were evicted for it.
     Stored(Vec<T>),
-    /// There is no room, and the policy is to wait.
+    /// There is no room, and the policy is `block`.
     Full(T),
-    /// There is no room, and the policy is to drop the newest.
+    /// There is no room, and the policy is to drop the new item.
     Dropped(T),
     /// The queue is closed.
     Closed(T),
 }
 
 impl<T> Queue<T> {
-    /// A queue with this bound in bytes, and what happens at the bound.
+    /// A queue with a bound in bytes and a policy for a full queue.
     pub fn new(max: usize, when_full: WhenFull) -> Self {
         Self {
             state: Mutex::new(QueueState {
@@ -101,20 +102,21 @@ impl<T> Queue<T> {
         }
     }
 
-    /// No invariant spans a panic here: every change to the state is complete.
+    /// Locks the state. A poisoned lock is used on: every change is complete, so no invariant spans
+    /// a panic.
     fn state(&self) -> MutexGuard<'_, QueueState<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins the next turn, under these bounds: whoever took until now gets nothing more. Items
-    /// above a bound that shrinks stay.
+    /// Begins the next turn, under these bounds: the receivers of the previous turn get nothing
+    /// more. Items above a smaller bound stay.
     pub fn take_over(&self, max: usize, when_full: WhenFull) -> u64 {
         let mut state = self.state();
         (state.max, state.when_full) = (max, when_full);
         state.turn += 1;
         state.lent += state.taken;
         state.taken = 0;
-        // The successor may have better luck.
+        // The successor may succeed where attempts failed before, so pauses end.
         state.schedule.resume_all();
         let turn = state.turn;
         drop(state);
@@ -124,12 +126,12 @@ impl<T> Queue<T> {
         turn
     }
 
-    /// Whether a turn is over.
+    /// Whether the turn is over.
     pub fn has_passed(&self, turn: u64) -> bool {
         self.state().turn != turn
     }
 
-    /// Waits until a turn is over.
+    /// Waits until the turn is over.
     pub async fn passed(&self, turn: u64) {
         loop {
             let passed = self.passed.notified();
@@ -142,14 +144,14 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Adds an item if there is room, or makes room if that is the policy. An item above the bound
-    /// passes when the queue is empty: it could never pass otherwise.
+    /// Adds an item if there is room or if the policy makes room. An item above the bound passes
+    /// when the queue is empty: it could never pass otherwise.
     #[cfg(test)]
     pub(crate) fn push(&self, item: T, weight: usize, lane: Lane) -> Pushed<T> {
         self.push_within(item, weight, lane, true)
     }
 
-    /// The same. Unless it `grows`, the queue is taken to be full with what it holds.
+    /// Adds an item like `push`. Unless `grows`, the queue counts as full with its present content.
     pub fn push_within(&self, item: T, weight: usize, lane: Lane, grows: bool) -> Pushed<T> {
         let mut evicted = Vec::new();
         let mut state = self.state();
@@ -178,9 +180,9 @@ impl<T> Queue<T> {
         Pushed::Stored(evicted)
     }
 
-    /// Takes the next item of a lane of which no other is under way, and with it those behind it
-    /// in its lane whose senders do not wait, up to a weight; none once the turn is over, or the
-    /// queue is closed and nothing will come any more. Cancelling it loses nothing.
+    /// Receives the next item of a lane with nothing in flight, together with those behind it in
+    /// the lane whose senders do not wait, up to a total weight of `most`. `None` once the turn is
+    /// over, or the queue is closed and nothing more can come. Cancel-safe.
     pub async fn pop_run(self: &Arc<Self>, turn: u64, most: usize) -> Option<Vec<(T, Held<T>)>> {
         loop {
             let filled = self.filled.notified();
@@ -190,13 +192,13 @@ impl<T> Queue<T> {
                 let mut state = self.state();
                 if state.turn != turn {
                     drop(state);
-                    // What woke this taker may have been meant for those whose turn it is.
+                    // The wake-up may have been meant for a receiver of the present turn.
                     self.filled.notify_last();
                     return None;
                 }
                 if let Some((lane, run)) = state.schedule.take(Instant::now(), most) {
                     state.taken += run.len();
-                    // This taker will not wake up when a pause ends: another one has to.
+                    // This receiver is busy when a pause ends: another one has to wake up for it.
                     if state.schedule.has_surplus() || state.schedule.next_wake().is_some() {
                         self.filled.notify_last();
                     }
@@ -231,8 +233,8 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Adds an item for which there has to be room.
-    pub fn push_anyway(&self, item: T, weight: usize, lane: Lane) {
+    /// Adds an item regardless of the bound.
+    pub(crate) fn push_anyway(&self, item: T, weight: usize, lane: Lane) {
         let mut state = self.state();
         state.bytes += weight;
         state.schedule.push_back(lane, item, weight);
@@ -240,7 +242,7 @@ impl<T> Queue<T> {
         self.filled.notify_last();
     }
 
-    /// Adds items for which there has to be room, before anybody takes one of them.
+    /// Adds items regardless of the bound, all before any of them can be received.
     pub(crate) fn push_all(&self, items: Vec<(T, usize, Lane)>) {
         if items.is_empty() {
             return;
@@ -250,13 +252,13 @@ impl<T> Queue<T> {
             state.bytes += weight;
             state.schedule.push_back(lane, item, weight);
         }
-        // Whoever is told tells the next one.
+        // The receiver that is woken wakes the next one.
         state.schedule.note_surplus();
         drop(state);
         self.filled.notify_last();
     }
 
-    /// Has the items of these tenants, also those under way, hold their lanes from now on.
+    /// Makes the items of these tenants, those in flight included, hold their lanes from now on.
     pub fn hold(&self, of: impl Fn(&Option<Tenant>) -> bool) {
         let mut state = self.state();
         state.schedule.hold(&of);
@@ -266,16 +268,16 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Leaves a tenant's items alone until then.
+    /// Pauses a tenant's items until `until`.
     pub fn pause(&self, tenant: Option<Tenant>, until: Instant) {
         self.state().schedule.pause(tenant, until);
-        // Who waits may have to wake up earlier than he thinks.
+        // The receivers may have to wake up earlier than planned.
         self.filled.notify_last();
     }
 
-    /// Removes a tenant's items from the back of its lanes, as far as `which` says so. Returns
-    /// them with their lanes.
-    pub fn withdraw(
+    /// Removes a tenant's items from the backs of its lanes, as far as `which` accepts them.
+    /// Returns them with their lanes.
+    pub(crate) fn withdraw(
         &self,
         tenant: &Option<Tenant>,
         which: impl FnMut(&T) -> bool,
@@ -289,25 +291,25 @@ impl<T> Queue<T> {
         withdrawn
     }
 
-    /// Lets all items that wait be changed, in the order in which they came.
+    /// Calls `change` for all waiting items, in the order of their arrival.
     pub fn for_each(&self, mut change: impl FnMut(&mut T, Lane)) {
         for (lane, item) in self.state().schedule.iter_mut() {
             change(item, lane);
         }
     }
 
-    /// Resolves when something has gone, or there may be room for another reason, since this was
-    /// called and enabled.
+    /// Resolves when an item has left, or there may be room for another reason, after this call was
+    /// enabled.
     pub fn drained(&self) -> Notified<'_> {
         self.drained.notified()
     }
 
-    /// Has those look again that wait for room.
+    /// Makes senders that wait for room check again.
     pub fn nudge(&self) {
         self.drained.notify_waiters();
     }
 
-    /// Refuses further items; what is in can still be taken.
+    /// Refuses further items; queued ones can still be received.
     pub fn close(&self) {
         self.state().closed = true;
         self.filled.notify_waiters();
@@ -315,7 +317,7 @@ impl<T> Queue<T> {
         self.drained.notify_waiters();
     }
 
-    /// Ends the queue: nobody will take any more. Returns what is left.
+    /// Ends the queue: nothing is received any more. Returns the items that are left.
     pub fn end(&self) -> Vec<T> {
         let mut state = self.state();
         state.closed = true;
@@ -329,17 +331,17 @@ impl<T> Queue<T> {
         left.into_iter().map(|item| item.item).collect()
     }
 
-    /// Whether an item of this weight can come in at once.
+    /// Whether an item of this weight can be queued at once.
     pub fn has_room(&self, tenant: &Option<Tenant>, weight: usize) -> bool {
         self.state().has_room(tenant, weight)
     }
 
-    /// The bytes that it holds, those of items being sent included.
+    /// Bytes of all items, those in flight included.
     pub fn bytes(&self) -> usize {
         self.state().bytes
     }
 
-    /// How many items wait.
+    /// Number of waiting items.
     pub fn waiting(&self) -> usize {
         self.state().schedule.len()
     }

@@ -1,16 +1,16 @@
-//! What spills from the queue in memory to the one on disk behind it, and comes back.
+//! The spill: moves batches between the queue in memory and the queue on disk behind it.
 //!
 //! A batch goes into memory first. It is *spilled* when it has not been delivered for `store_after`,
-//! when an attempt has failed, when memory has no room, and at the end. A batch goes to disk alone
-//! while its sink or its tenant fails, and while the disk alone has a batch that it must not
-//! overtake. So of a lane, what the disk alone has is always behind all that memory has, and both
-//! are read in order. A tenant's pause *evicts* its batches from memory, so that there is room for
-//! those of others; records are *replayed* when memory runs empty and the pause is over.
+//! when an attempt has failed, when memory has no room, and at the end. While its sink or its tenant
+//! fails, or while the disk alone has a batch that it must not overtake, a batch goes to disk alone.
+//! The part of a lane that is on disk alone is therefore always behind the part in memory, and both
+//! are read in order. A tenant's pause *evicts* its batches from memory, to make room for other
+//! tenants; records are *replayed* when memory runs empty and the pause is over.
 //!
 //! | a batch is | and | then it is |
 //! | --- | --- | --- |
-//! | new | its lane is free and memory has room | `Memory` |
-//! | new | it must not overtake one on disk, its sink or tenant fails, or memory is full | `Writing` |
+//! | new | nothing of its lane is on disk alone, and memory has room | `Memory` |
+//! | new | part of its lane is on disk alone, its sink or tenant fails, or memory is full | `Writing` |
 //! | `Memory` | it is spilled | `Spilling` |
 //! | `Memory` | it is finished | done, in the accounts |
 //! | `Spilling` | it has been appended | `Both`; done, on disk, if it was finished meanwhile |
@@ -22,8 +22,7 @@
 //! | on disk alone | it is replayed | `Both` |
 //! | on disk alone | its sender sends it again, or the disk drops it | done, on disk |
 //!
-//! Locks: the spill's before that of the queue in memory and before the disk's, never the other way
-//! round.
+//! Lock order: the spill, then the queue in memory or the disk; never the reverse.
 
 mod backlog;
 mod books;
@@ -57,7 +56,7 @@ use settings::Settings;
 use tasks::Watch;
 use write::split;
 
-/// A queue on disk behind the one in memory, shared by all edges into it.
+/// A queue on disk behind the one in memory, shared by all edges of the sink.
 pub struct Spill {
     sink: Arc<str>,
     path: PathBuf,
@@ -66,22 +65,22 @@ pub struct Spill {
     accounts: Arc<Accounts>,
     state: Mutex<SpillState>,
     settings: ArcSwap<Settings>,
-    /// Attempts to deliver fail, whoever's batch it is.
+    /// Whether attempts fail for all tenants.
     failing: AtomicBool,
-    /// Attempts fail for some tenants.
+    /// Whether any tenant is paused.
     some_paused: AtomicBool,
-    /// The task that stores has something to do.
+    /// Wakes the task that stores batches.
     work: Notify,
-    /// The task that reads has something to do.
+    /// Wakes the task that reads records.
     readable: Notify,
-    /// An append is complete.
+    /// Wakes those that wait for appends.
     appended: Notify,
     watch: Arc<Watch>,
-    /// The bytes of bodies that are done.
+    /// Rate at which bytes of bodies are done.
     drained: RateMeter,
-    /// What the disk has dropped for reasons of its own, as far as metrics have it.
+    /// Drops by the disk itself that metrics have counted already.
     counted: Mutex<BTreeMap<Reason, Tally>>,
-    /// What the disk did not take and nobody sends again, as far as metrics do not have it.
+    /// Batches that the disk refused and nobody sends again, not counted in metrics yet.
     not_written: Mutex<Tally>,
     started: OnceLock<()>,
 }
@@ -91,16 +90,16 @@ struct SpillState {
     residents: Residents,
     /// Records that are on disk alone.
     backlog: Backlog,
-    /// Those of them whose senders wait for the far end, by position.
+    /// Records of the backlog whose senders wait for delivery, by position.
     waiting: BTreeMap<u64, (Entry, Ticket)>,
     closing: bool,
     closed: bool,
 }
 
 impl SpillState {
-    /// The batches that memory alone has and the disk can take, in order. An older batch whose append
-    /// has failed must not come to stand behind a newer one of its lane whose append has not: it
-    /// stays in memory, which is read first.
+    /// The batches that are in memory alone and can be stored, in order. An older batch whose append
+    /// has failed must not be stored behind a newer batch of its lane: it stays in memory, which is
+    /// read first.
     fn storable(&self) -> impl Iterator<Item = (u64, &Unstored)> {
         let Self {
             residents, backlog, ..
@@ -113,43 +112,43 @@ impl SpillState {
     }
 }
 
-/// What became of a push.
+/// Result of a push.
 #[derive(Debug)]
 pub enum Taken {
-    /// The batch is in the queue.
+    /// The batch is queued.
     In,
-    /// There is no room for it now.
+    /// There is no room for the batch now.
     Full(Incoming),
-    /// There is room for it as soon as the disk has taken what is on its way.
+    /// There will be room for the batch once the disk has written the appends on their way.
     Busy(Incoming),
-    /// There never is room for it.
+    /// The batch never fits.
     TooLarge(Incoming),
     /// The queue is closed.
     Closed(Incoming),
 }
 
-/// Why not all that memory alone has is on its way to disk.
+/// Reason why some batches that are in memory alone are not on their way to disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unspilled {
-    /// The disk has no room for it, or takes nothing any more.
+    /// The disk has no room, or its queue is closed.
     Full,
-    /// The disk takes it in a moment.
+    /// The disk will accept the batches in a moment.
     Busy,
 }
 
-/// The name under which a tenant stands on disk.
+/// The name of a tenant on disk; empty for no tenant.
 fn key(tenant: &Option<Tenant>) -> Tenant {
     tenant.clone().unwrap_or_default()
 }
 
-/// Milliseconds since 1970, as records keep them.
+/// Milliseconds since 1970, the unit of times in records.
 pub fn now_millis() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_millis() as u64)
 }
 
 impl Spill {
-    /// Opens the queue in a directory; starts nothing but its writer.
+    /// Opens the queue in a directory; starts only its writer.
     ///
     /// # Errors
     ///
@@ -165,7 +164,7 @@ impl Spill {
         let listener = tasks::listener(sink.clone(), watch.clone());
         let disk = DiskQueue::open(path.clone(), config.disk(required), listener)?;
         let mut counted = disk.snapshot().total.dropped;
-        // What was found to be lost just now has not been counted.
+        // Losses that the opening has found are not counted in metrics yet.
         let lost = Tally {
             batches: watch.corrupt.load(Ordering::Relaxed),
             samples: watch.samples.load(Ordering::Relaxed),
@@ -197,7 +196,8 @@ impl Spill {
         }))
     }
 
-    /// No invariant spans a panic here: every change to the state is complete.
+    /// Locks the state. A poisoned lock is used on: every change is complete, so no invariant spans a
+    /// panic.
     fn state(&self) -> MutexGuard<'_, SpillState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -207,8 +207,7 @@ impl Spill {
         &self.path
     }
 
-    /// Goes by another configuration from now on, tracks what is in memory, and starts its tasks if
-    /// they have not been started.
+    /// Applies a configuration, tracks the batches in memory, and starts the tasks unless they run.
     pub fn engage(self: &Arc<Self>, config: QueueConfig, required: bool) {
         self.settings.store(Arc::new(Settings::new(config)));
         if config.is_disk() {
@@ -221,12 +220,12 @@ impl Spill {
         }
         self.work.notify_one();
         self.readable.notify_one();
-        // There may be room for more of what is on disk.
+        // The new bounds may have room for more records.
         self.queue.nudge();
     }
 
-    /// Tracks the batches in memory that are not: they came before there was a queue on disk, or are
-    /// back from a predecessor that had none.
+    /// Tracks untracked batches in memory: those that arrived before there was a queue on disk, or
+    /// that returned from a predecessor without one.
     pub fn track_all(&self) {
         if !self.keeps() {
             return;
@@ -249,17 +248,17 @@ impl Spill {
         self.work.notify_one();
     }
 
-    /// Whether batches have to go through it.
+    /// Whether batches have to pass through the spill.
     pub fn engaged(&self) -> bool {
         self.keeps() || !self.state().backlog.is_empty()
     }
 
-    /// Whether new batches are stored.
+    /// Whether new batches may be stored.
     pub fn keeps(&self) -> bool {
         self.settings.load().keeps
     }
 
-    /// The age from which records are dropped.
+    /// Age from which records are dropped.
     pub fn max_age(&self) -> Option<Duration> {
         self.settings.load().max_age
     }
@@ -268,7 +267,7 @@ impl Spill {
         self.settings.load().memory_bytes
     }
 
-    /// Waits until all that memory alone has is stored, at most until `deadline`.
+    /// Waits until all batches that are in memory alone are stored, at most until `deadline`.
     pub async fn secure(self: &Arc<Self>, deadline: Instant) {
         loop {
             let appended = self.appended.notified();
@@ -277,7 +276,7 @@ impl Spill {
             if self.spill_all() && self.is_settled() {
                 return;
             }
-            // Room on disk has no waker here.
+            // Room on disk has no waker here, so this polls.
             let appended = timeout(LOOK_AGAIN, appended);
             if timeout_at(deadline, appended).await.is_err() {
                 return;
@@ -285,13 +284,13 @@ impl Spill {
         }
     }
 
-    /// Stores what memory alone has. Returns whether all of it is on its way.
+    /// Stores the batches that are in memory alone. Returns whether all of them are on their way.
     fn spill_all(self: &Arc<Self>) -> bool {
         let mut state = self.state();
         self.spill(&mut state, |_| true).is_ok()
     }
 
-    /// When something has to be stored.
+    /// Time at which the next batch has to be stored.
     fn due(&self) -> Option<Instant> {
         let settings = self.settings.load();
         let state = self.state();
@@ -299,19 +298,19 @@ impl Spill {
         Some(first.since + settings.store_after)
     }
 
-    /// Whether nothing is on its way to disk.
+    /// Whether no batch is on its way to disk.
     pub fn is_settled(&self) -> bool {
         self.state().residents.is_settled()
     }
 
-    /// Refuses new batches, and reads no more records.
+    /// Refuses new batches, and stops reading records.
     pub fn begin_close(&self) {
         self.state().closing = true;
         self.readable.notify_one();
         self.queue.nudge();
     }
 
-    /// Ends its tasks.
+    /// Ends the tasks.
     pub fn close(&self) {
         let mut state = self.state();
         state.closing = true;
@@ -329,16 +328,16 @@ impl Spill {
         self.state().closed
     }
 
-    /// In how many seconds a sender should try again when the disk is full.
+    /// Seconds after which a sender should retry when the disk is full.
     pub fn retry_after(&self) -> u64 {
         let seconds = self.drained.seconds_for(self.disk.snapshot().bytes);
-        // Room comes by segments, of which there are sixteen.
+        // Room becomes free by whole segments, of which there are sixteen.
         seconds
             .map_or(LONGEST_RETRY, |seconds| (seconds / 16.0).ceil() as u64)
             .clamp(1, LONGEST_RETRY)
     }
 
-    /// What it holds on disk, and what became of what it held.
+    /// The content and the accounts of the queue on disk.
     pub fn snapshot(&self) -> Snapshot {
         self.disk.snapshot()
     }
@@ -348,26 +347,26 @@ impl Spill {
         &self.disk
     }
 
-    /// How many records were lost to damage since it was opened.
+    /// Records lost to damage since the queue was opened.
     pub fn corrupt(&self) -> u64 {
         self.watch.corrupt.load(Ordering::Relaxed)
     }
 
-    /// How long so many bytes of bodies take at the present rate; none if nothing goes.
+    /// Seconds in which `bytes` of bodies drain at the present rate; `None` if nothing drains.
     pub fn seconds_to_drain(&self, bytes: u64) -> Option<f64> {
         self.drained.seconds_for(bytes)
     }
 }
 
-/// The longest that a sender is told to stay away from a queue, in seconds.
+/// The longest pause that a sender is told before a retry, in seconds.
 pub const LONGEST_RETRY: u64 = 30;
-/// Poll interval of those who wait for something on disk that may have no waker.
+/// Poll interval for events on disk that may have no waker.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 impl Drop for Spill {
     fn drop(&mut self) {
         if self.started.get().is_none() {
-            // The build was undone, off the workers: the next one may want the folder.
+            // The build was undone, off the workers: the next build may open the same folder.
             self.disk.close();
         }
     }

@@ -1,8 +1,8 @@
-//! Affinity: queries that belong together go to the same replica, as long as it is there.
+//! Affinity: related queries go to the same replica while it is available.
 //!
-//! What belongs together is a key: a dashboard, a signed cookie, or the caller's address. Which
-//! replica a key belongs to follows from rendezvous hashing, so that every Metrifold finds the same,
-//! and that only the keys of a replica move when it goes.
+//! Queries are related by a key: a dashboard, a signed cookie, or the caller's address. Rendezvous
+//! hashing maps a key to a replica, so that every Metrifold finds the same one, and that only the
+//! keys of a replica move when it goes away.
 
 mod address;
 mod cookie;
@@ -14,17 +14,17 @@ use siphasher::sip::SipHasher13;
 
 use metrifold_base::words;
 
-pub use address::client_address;
+pub(crate) use address::client_address;
 pub use cookie::CookieKeys;
 pub(crate) use cookie::Jar;
 
 words! {
-    /// What queries that belong together have in common.
+    /// Properties by which queries are related.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub enum By {
-        /// Grafana's dashboard.
+        /// The dashboard that Grafana names in a header.
         Dashboard = "dashboard",
-        /// A cookie that was set with an answer.
+        /// A cookie that an earlier answer has set.
         Cookie = "cookie",
         /// The caller's address.
         SourceAddress = "source_address",
@@ -32,7 +32,7 @@ words! {
 }
 
 impl By {
-    /// Its word in the configuration.
+    /// The word for it in the configuration.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Dashboard => "dashboard",
@@ -42,18 +42,18 @@ impl By {
     }
 }
 
-/// What a query has in common with others, hashed.
+/// Hash of what relates queries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key(pub u64);
 
-/// Any will do, as long as all Metrifolds have the same.
+/// Seed of the hash: an arbitrary constant, the same in every Metrifold.
 const SEED: (u64, u64) = (0x6d65_7472_6966_6f6c, 0x7265_706c_6963_6173);
 
-/// The header in which Grafana names the dashboard.
+/// Header in which Grafana names the dashboard.
 const DASHBOARD: &str = "x-dashboard-uid";
 
 impl Key {
-    /// The key of a text of some kind.
+    /// The key of a text; `kind` keeps the keys of different kinds apart.
     pub fn of(kind: &str, text: &[u8]) -> Self {
         let mut hasher = SipHasher13::new_with_keys(SEED.0, SEED.1);
         hasher.write(kind.as_bytes());
@@ -62,18 +62,18 @@ impl Key {
         Self(hasher.finish())
     }
 
-    /// The key of the dashboard that a query is of.
+    /// The key of the query's dashboard. `None` without the header.
     pub(crate) fn dashboard(headers: &HeaderMap) -> Option<Self> {
         let uid = headers.get(DASHBOARD).map(HeaderValue::as_bytes)?;
         (!uid.is_empty()).then(|| Self::of("dashboard", uid))
     }
 
-    /// How much the key prefers a replica: the one with the highest score has it. A replica of twice
-    /// the weight has twice the keys, and no key moves between replicas that stay.
+    /// Score of a replica for this key: the replica with the highest score owns the key. A replica
+    /// of twice the weight owns twice the keys, and no key moves between replicas that stay.
     pub fn score(self, replica: &str, weight: u32) -> f64 {
         let mut hasher = SipHasher13::new_with_keys(SEED.0, self.0);
         hasher.write(replica.as_bytes());
-        // From 0 to 1, neither included.
+        // Uniform between 0 and 1, both excluded.
         let drawn = ((hasher.finish() >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
         f64::from(weight) / -drawn.ln()
     }

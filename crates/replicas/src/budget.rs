@@ -1,14 +1,14 @@
-//! The budget that retries and hedges draw on: a share of the queries, over all replicas, so that
-//! replicas in trouble are not asked several times as often as before.
+//! The budget of retries and hedges: a share of the queries over all replicas, so that replicas in
+//! trouble do not get a multiple of their usual requests.
 
-/// The most that can be saved.
-const MOST: f64 = 100.0;
+/// Most retries that the budget can hold.
+pub(crate) const MOST: f64 = 100.0;
 
-/// How many retries and hedges are allowed at the moment.
+/// Retries and hedges that are allowed at the moment.
 #[derive(Clone, Debug)]
 pub(crate) struct Budget {
     left: f64,
-    /// What each query adds.
+    /// Retries that each query adds.
     share: f64,
 }
 
@@ -17,17 +17,17 @@ impl Budget {
     /// before any query has been seen.
     pub(crate) fn new(percent: u32, at_first: u32) -> Self {
         Self {
-            left: f64::from(at_first).min(MOST),
+            left: f64::from(at_first),
             share: f64::from(percent) / 100.0,
         }
     }
 
-    /// Notes a query.
+    /// Adds the share of one query.
     pub(crate) fn query(&mut self) {
         self.left = (self.left + self.share).min(MOST);
     }
 
-    /// Takes one retry, if there is one.
+    /// Takes one retry. Returns whether the budget had one.
     pub(crate) fn take(&mut self) -> bool {
         let there = self.left >= 1.0;
         if there {

@@ -1,8 +1,8 @@
-//! What range queries were answered, kept in memory so that the next query of the same kind asks for
-//! the rest alone.
+//! Cache of answers to range queries: the next query of the same kind asks only for the steps that
+//! are missing.
 //!
-//! An entry holds one stretch of steps of one expression: the points of every series in it, as text.
-//! What is newer than a window is never kept, since samples may still come.
+//! An entry holds one contiguous range of steps of one expression: the points of every series in
+//! it, as text. Steps newer than `recent` are not kept, since samples may still arrive.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -14,23 +14,23 @@ use metrifold_base::{Period, Problems, Size, keys, locked};
 use metrifold_promql::{At, Duration, Expr, NodeKind, Offset, Options, parse};
 
 keys! {
-    /// What of the answers to range queries is kept in memory.
+    /// In-memory cache of answers to range queries.
     #[derive(Clone, Debug)]
     pub struct CacheKeys {
-        /// Most memory that is taken.
+        /// Maximum memory for the cache.
         pub max_bytes: Size = default("64MiB"),
-        /// How old a step must be to be kept: for so long, samples may still come.
+        /// Minimum age of a step to be cached. Samples can still arrive for more recent steps.
         pub recent: Period = default("10m"),
-        /// Largest answer that is kept, and put together in memory; a larger one passes as it comes.
+        /// Maximum size of an answer that is cached or assembled in memory. A larger one is passed through.
         pub max_answer_bytes: Size = default("16MiB"),
-        /// Range queries are cut at multiples of this, counted from 1970, into parts that are asked for side by side; not at all unless set. At least `1m`.
+        /// Interval, at least `1m`, at whose multiples since 1970 (UTC) range queries are split into parts that run in parallel. Unset, queries are not split.
         pub split: Option<Period> = unset("24h"),
-        /// Most parts of one query that are asked for at once, from 1 to 100.
+        /// Maximum number of parts of one query that run in parallel, from 1 to 100.
         pub max_parallel: usize = default(4),
     }
 }
 
-/// The least part of a range query.
+/// Shortest interval at which queries may be split.
 const MINUTE: std::time::Duration = std::time::Duration::from_secs(60);
 
 impl CacheKeys {
@@ -53,7 +53,8 @@ pub(crate) struct Steps {
 }
 
 impl Steps {
-    /// The steps of a query from `start` to `end`; none if there are none.
+    /// The steps of a query from `start` to `end`. `None` if the range is empty or the step is not
+    /// positive.
     pub(crate) fn new(start: i64, end: i64, step: i64) -> Option<Self> {
         if step <= 0 || end < start {
             return None;
@@ -62,18 +63,18 @@ impl Steps {
         Some(Self { start, last, step })
     }
 
-    /// Those up to a time; none if there is none.
+    /// The steps up to a time. `None` if there are none.
     fn until(self, time: i64) -> Option<Self> {
         Self::new(self.start, self.last.min(time), self.step)
     }
 
-    /// How many there are.
+    /// Number of steps.
     pub(crate) fn count(self) -> i64 {
         (self.last - self.start) / self.step + 1
     }
 
-    /// The same in parts: each has the steps between two multiples of so many milliseconds, or all of
-    /// them.
+    /// Splits the steps at multiples of `interval` milliseconds since the epoch; without an
+    /// interval, all of them form one part.
     pub(crate) fn split(self, interval: Option<i64>) -> impl Iterator<Item = Self> {
         let Self { last, step, .. } = self;
         let mut start = self.start;
@@ -87,7 +88,8 @@ impl Steps {
         })
     }
 
-    /// Those that are not among others of the same step and phase: in front of them, and behind.
+    /// The steps that `known`, which has the same step and phase, does not cover: those before it,
+    /// and those behind it.
     pub(crate) fn missing(self, known: Option<Self>) -> Vec<Self> {
         let overlaps = |it: &Self| it.start <= self.last && it.last >= self.start;
         let Some(known) = known.filter(overlaps) else {
@@ -102,13 +104,13 @@ impl Steps {
 /// Labels, in the order in which Prometheus sorts series.
 pub(crate) type Labels = BTreeMap<String, String>;
 
-/// The points of a series, by time: whether each is a histogram, and its text.
+/// Points of a series by time: whether the point is a histogram, and its text in JSON.
 pub(crate) type Points = BTreeMap<i64, (bool, Arc<str>)>;
 
-/// The series of a stretch.
+/// Series of a range with their points.
 pub(crate) type Matrix = BTreeMap<Labels, Points>;
 
-/// What has been kept of an expression.
+/// Kept answers to one expression.
 #[derive(Debug)]
 struct Entry {
     steps: Steps,
@@ -121,13 +123,13 @@ struct Entry {
 #[derive(Debug)]
 pub(crate) struct Cache {
     max_bytes: usize,
-    /// How old a step must be to be kept, in milliseconds.
+    /// Least age of a step that is kept, in milliseconds.
     recent: i64,
-    /// The largest answer that is read for it.
+    /// Largest answer that is read to be cached, in bytes.
     pub(crate) max_answer: usize,
-    /// At which multiples of milliseconds queries are cut.
+    /// Interval at whose multiples queries are split, in milliseconds.
     pub(crate) split: Option<i64>,
-    /// How many parts of a query are asked for at once.
+    /// Most parts of one query in flight.
     pub(crate) max_parallel: usize,
     state: Mutex<State>,
 }
@@ -140,25 +142,25 @@ struct State {
     counts: CacheView,
 }
 
-/// What there is to tell of a cache.
+/// Contents and counts of a cache, for the status page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CacheView {
-    /// Queries that were answered from memory alone.
+    /// Queries answered entirely from the cache.
     pub hits: u64,
-    /// Those of which a part was asked for.
+    /// Queries of which some steps were in the cache.
     pub partial: u64,
-    /// Those that were asked for as a whole.
+    /// Queries without any step in the cache.
     pub misses: u64,
-    /// The bytes of the answers in the cache.
+    /// Bytes of the cached answers.
     pub bytes: usize,
-    /// Expressions of which something is held.
+    /// Expressions with cached steps.
     pub entries: usize,
 }
 
-/// The share of the memory that one entry may take.
+/// One entry may take at most this fraction of the cache: an eighth.
 const SHARE: usize = 8;
 
-/// What a point, a label and a series take besides their text.
+/// Estimated bytes of a point, a label or a series besides its text.
 const OVERHEAD: usize = 64;
 
 impl Cache {
@@ -174,7 +176,7 @@ impl Cache {
         }
     }
 
-    /// What is kept under a key that these steps can use.
+    /// The entry under a key, whatever its steps. Counts a hit or a miss for `steps`.
     pub(crate) fn get(&self, key: &str, steps: Steps) -> Option<(Steps, Arc<Matrix>)> {
         let mut state = locked(&self.state);
         state.clock += 1;
@@ -192,7 +194,7 @@ impl Cache {
         found.filter(|_| missing != [steps])
     }
 
-    /// Keeps what was answered, as far as it is old enough and does not take too much.
+    /// Keeps an answer, as far as its steps are old enough and it fits into an entry.
     pub(crate) fn put(&self, key: &str, steps: Steps, matrix: &Matrix, lookahead: i64, now: i64) {
         let limit = now.saturating_sub(self.recent).saturating_sub(lookahead);
         let Some(steps) = steps.until(limit) else {
@@ -226,7 +228,7 @@ impl Cache {
         }
     }
 
-    /// Which steps are kept under a key.
+    /// The steps kept under a key.
     pub(crate) fn steps(&self, key: &str) -> Option<Steps> {
         locked(&self.state)
             .entries
@@ -244,7 +246,7 @@ impl Cache {
     }
 }
 
-/// The points of some steps.
+/// The points within some steps.
 pub(crate) fn within(matrix: &Matrix, steps: Steps) -> Matrix {
     let series = matrix.iter().filter_map(|(labels, points)| {
         let points = points.range(steps.start..=steps.last);
@@ -265,19 +267,19 @@ fn size(matrix: &Matrix) -> usize {
     series.sum()
 }
 
-/// How far ahead of its steps an expression reads, in milliseconds; none if what it says of a step
-/// depends on the range that was asked for, or it is not understood.
+/// How far ahead of a step the expression reads, in milliseconds. `None` if its value at a step
+/// depends on the query's range, or it cannot be parsed: then it is not cached.
 pub(crate) fn lookahead(query: &str) -> Option<i64> {
     let expr: Expr = parse(query, &Options::default()).ok()?;
     let mut ahead = 0;
     for (_, node) in expr.nodes() {
         let (at, offset) = match &node.kind {
-            // What is smoothed changes with the sample that comes next.
+            // Extended selectors depend on the sample that comes next.
             NodeKind::Selector(selector) if selector.extension.is_some() => return None,
             NodeKind::Selector(selector) => (selector.at.as_ref(), selector.offset),
             NodeKind::Subquery(subquery) => {
                 let durations = [Some(subquery.range), subquery.step];
-                // A duration that is computed may depend on the step and the range.
+                // A computed duration may depend on the step and the range.
                 if durations.into_iter().flatten().any(is_computed) {
                     return None;
                 }
@@ -286,7 +288,7 @@ pub(crate) fn lookahead(query: &str) -> Option<i64> {
             NodeKind::Range(range) if is_computed(range.range) => return None,
             _ => continue,
         };
-        // What is read at a fixed time may be newer than any step.
+        // A fixed time may be newer than any step.
         if matches!(at, Some(At::Start | At::End | At::Timestamp(_))) {
             return None;
         }
@@ -331,8 +333,8 @@ struct Series<'a> {
     histograms: Vec<&'a RawValue>,
 }
 
-/// Reads an answer to a range query; none if it is none, or if it bears a warning, which says that
-/// something may be missing.
+/// Reads an answer to a range query. `None` if it cannot be parsed, or has a warning or an info,
+/// since then something may be missing.
 pub(crate) fn read(body: &[u8]) -> Option<Matrix> {
     let answer: Answer<'_> = serde_json::from_slice(body).ok()?;
     let whole = answer.warnings.is_empty() && answer.infos.is_empty();
@@ -352,14 +354,14 @@ pub(crate) fn read(body: &[u8]) -> Option<Matrix> {
     Some(matrix)
 }
 
-/// Adds the points of another stretch.
+/// Adds the points of another answer.
 pub(crate) fn add(matrix: &mut Matrix, other: Matrix) {
     for (labels, points) in other {
         matrix.entry(labels).or_default().extend(points);
     }
 }
 
-/// Writes an answer.
+/// Writes the series as an answer of Prometheus' API.
 pub(crate) fn write(matrix: &Matrix) -> String {
     let mut text =
         "{\"status\":\"success\",\"data\":{\"resultType\":\"matrix\",\"result\":[".to_owned();
@@ -398,7 +400,7 @@ mod tests {
         Steps::new(start, last, 10).unwrap()
     }
 
-    /// A series that is its time.
+    /// A matrix of one series, with a point at each step.
     fn matrix(steps: Steps) -> Matrix {
         let times = (steps.start..=steps.last).step_by(steps.step as usize);
         let points = times.map(|time| (time, (false, Arc::from(format!("[{time},\"1\"]")))));
@@ -453,7 +455,7 @@ mod tests {
         }
     }
 
-    /// A cache of so many bytes, and what is recent in it.
+    /// A cache of this size, with this value of `recent`.
     fn cache(max_bytes: usize, recent: &str) -> Cache {
         let keys = format!("max_bytes = \"{max_bytes}B\"\nrecent = \"{recent}\"");
         Cache::new(&toml::from_str(&keys).unwrap())

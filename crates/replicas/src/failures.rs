@@ -1,14 +1,14 @@
-//! Failures of requests, each of which is forgotten after a time of its own.
+//! Failed requests, each of which expires after a fixed time.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The newest failures of a replica, no more than matter.
+/// The newest failures of a replica, at most `max`.
 #[derive(Clone, Debug)]
 pub(crate) struct Failures {
-    /// How many at once make a replica unavailable; 0 for none.
+    /// Number of unexpired failures that make a replica unavailable; 0 for no limit.
     max: usize,
     lifetime: Duration,
     times: VecDeque<Instant>,
@@ -23,7 +23,7 @@ impl Failures {
         }
     }
 
-    /// Notes one.
+    /// Records a failure.
     pub(crate) fn note(&mut self, now: Instant) {
         if self.times.len() >= self.max {
             self.times.pop_front();
@@ -33,17 +33,17 @@ impl Failures {
         }
     }
 
-    /// Whether as many as matter have not been forgotten yet.
+    /// Whether the replica has reached the limit of failures.
     pub(crate) fn too_many(&self, now: Instant) -> bool {
         self.max > 0 && self.alive(now) >= self.max
     }
 
-    /// When the oldest of too many is forgotten.
+    /// Time at which the oldest failure expires.
     pub(crate) fn until(&self) -> Option<Instant> {
         self.times.front().map(|first| *first + self.lifetime)
     }
 
-    /// How many have not been forgotten.
+    /// Number of unexpired failures.
     pub(crate) fn alive(&self, now: Instant) -> usize {
         let alive = |time: &&Instant| now.saturating_duration_since(**time) < self.lifetime;
         self.times.iter().filter(alive).count()
@@ -65,7 +65,7 @@ mod tests {
         }
         failures.note(at(8));
         assert!(failures.too_many(at(8)) && failures.too_many(at(9)));
-        // The first is forgotten at 10, and another takes its place.
+        // The first expires at 10, and another takes its place.
         assert!(!failures.too_many(at(10)));
         failures.note(at(11));
         assert!(failures.too_many(at(13)));

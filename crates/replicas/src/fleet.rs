@@ -1,5 +1,5 @@
-//! The replicas, what is known of each, and which one a query goes to: a state machine over instants
-//! that it is given.
+//! The replicas, the state of each, and the choice of one for a query: a state machine without a
+//! clock, which gets every instant as an argument.
 
 mod member;
 mod view;
@@ -23,84 +23,84 @@ pub use member::Counts;
 pub(crate) use view::ago;
 pub use view::{View, ViewOf};
 
-/// How replicas are chosen.
+/// Options of a fleet.
 #[derive(Clone, Copy, Debug)]
 pub struct FleetOptions {
-    /// How a replica is chosen.
+    /// Strategy of the choice.
     pub strategy: Strategy,
-    /// When one counts as available.
+    /// Conditions of availability.
     pub health: HealthOptions,
-    /// What happens when none is worth asking.
+    /// Behaviour when no replica is eligible.
     pub when_none: WhenNone,
 }
 
-/// The replicas.
+/// Replicas and their state.
 #[derive(Debug)]
 pub struct Fleet {
     options: FleetOptions,
     members: Vec<Member>,
-    /// The names of those that were last worth asking.
+    /// Names of the replicas that were last selected.
     selection: Vec<Arc<str>>,
     remark: Option<&'static str>,
-    /// Whether none is worth asking, and the selection is an old one.
+    /// Whether no replica is eligible, so that the selection is out of date.
     stale: bool,
     selections: u64,
     events: VecDeque<Event>,
 }
 
-/// The most events that are remembered.
+/// The most events that are kept.
 const MOST_EVENTS: usize = 50;
 
-/// A change of what is worth asking.
+/// A change of the selection or of a replica's state.
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
     pub(crate) at: Instant,
     pub(crate) text: String,
 }
 
-/// Where a query goes.
+/// Replica chosen for a query.
 #[derive(Clone, Debug)]
 pub struct Choice {
-    /// The replica.
+    /// The chosen replica.
     pub replica: Arc<Replica>,
-    /// Whether it follows from what the query has in common with others.
+    /// Whether the affinity of the query decided.
     pub by_affinity: bool,
-    /// Whether others are as good.
+    /// Whether other replicas would have been equally good.
     pub has_equals: bool,
 }
 
-/// Why a query goes nowhere.
+/// No replica could be chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NoReplica {
-    /// Each replica with the reason why it is not asked.
+    /// Names of the replicas, each with the reason against it.
     pub reasons: Vec<(Arc<str>, String)>,
 }
 
-/// What became of a request to a replica.
+/// Outcome of a request to a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was answered.
+    /// The replica answered.
     Answered,
-    /// It failed by the replica's fault.
+    /// The request failed through the replica's fault.
     Failed,
-    /// Whoever asked gave it up.
+    /// The caller cancelled the request.
     Cancelled,
 }
 
-/// What matters of a query for the choice of a replica.
+/// Properties of a query that matter for the choice of a replica.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Wish<'a> {
-    /// What it has in common with others.
+    /// Key of the query's affinity.
     pub(crate) key: Option<Key>,
-    /// The replica that it was sent to before, if it belongs to one.
+    /// Name of the replica that the caller's cookie names.
     pub(crate) bound: Option<&'a str>,
-    /// The time that it reads, in milliseconds since the epoch.
+    /// Time range that the query reads, in milliseconds since the epoch.
     pub(crate) range: Option<(i64, i64)>,
-    /// Those that have failed it.
+    /// Names of the replicas that have failed this query.
     pub(crate) tried: &'a [Arc<str>],
-    /// A random number.
+    /// A random number for ties.
     pub(crate) draw: u64,
-    /// Now, in milliseconds since the epoch.
+    /// The current time, in milliseconds since the epoch.
     pub(crate) wall: i64,
 }
 
@@ -118,8 +118,8 @@ impl Fleet {
         }
     }
 
-    /// Takes these replicas, in their order. What is known of those that stay is kept. A name that
-    /// is there twice is one replica.
+    /// Replaces the replicas, keeping the state of those that stay. Of replicas with the same name,
+    /// only the first counts.
     pub fn set(&mut self, replicas: Vec<Replica>, wall: i64, now: Instant) {
         let mut old = std::mem::take(&mut self.members);
         for replica in replicas {
@@ -141,12 +141,12 @@ impl Fleet {
         self.select(wall, now);
     }
 
-    /// The replicas.
+    /// The replicas in their order.
     pub fn replicas(&self) -> impl Iterator<Item = &Arc<Replica>> {
         self.members.iter().map(|it| &it.replica)
     }
 
-    /// Notes what a probe found.
+    /// Records the result of a probe.
     pub fn probed(
         &mut self,
         name: &str,
@@ -165,59 +165,76 @@ impl Fleet {
         self.select(wall, now);
     }
 
-    /// Whether a replica's probes say that it can be asked; not so of one that is there no more.
+    /// Whether a replica's probes find it up. False for an unknown replica.
     pub fn is_up(&self, name: &str) -> bool {
         let member = self.members.iter().find(|it| *it.replica.name == *name);
         member.is_some_and(|it| it.health.up())
     }
 
-    /// The replicas whose last probe contradicted those before.
+    /// Replicas whose last probe contradicted the earlier ones.
     pub(crate) fn in_doubt(&self) -> impl Iterator<Item = &Arc<Replica>> {
         let doubtful = self.members.iter().filter(|it| it.health.in_doubt());
         doubtful.map(|it| &it.replica)
     }
 
-    /// Notes that a request is sent to a replica.
-    pub fn sent(&mut self, name: &str, now: Instant) {
-        if let Some(member) = self.members.iter_mut().find(|it| *it.replica.name == *name) {
-            member.health.sent(now);
-            member.counts.requests += 1;
-            member.counts.in_flight += 1;
-        }
+    /// Records that a request is sent to a replica. Returns the era of the replica's breaker, which
+    /// belongs to the request's outcome.
+    pub fn sent(&mut self, name: &str, now: Instant) -> u64 {
+        let Some(member) = self.member(name) else {
+            return 0;
+        };
+        member.counts.requests += 1;
+        member.counts.in_flight += 1;
+        member.health.sent(now)
     }
 
-    /// Notes how long a replica took for the head of an answer.
+    /// Records the outcome of a request and the time until the head of its answer.
     pub(crate) fn head_after(
         &mut self,
         name: &str,
+        era: u64,
         time: Duration,
         outcome: Outcome,
         now: Instant,
     ) {
-        if let Some(member) = self.members.iter_mut().find(|it| *it.replica.name == *name) {
-            match outcome {
-                Outcome::Cancelled => member.health.cancelled(now),
-                Outcome::Answered | Outcome::Failed => {
-                    let failed = outcome == Outcome::Failed;
-                    member.health.answered(failed, now);
-                    member.counts.failures += u64::from(failed);
-                    member.counts.milliseconds += time.as_millis() as u64;
-                }
+        let Some(member) = self.member(name) else {
+            return;
+        };
+        match outcome {
+            Outcome::Cancelled => member.health.cancelled(era, now),
+            Outcome::Answered | Outcome::Failed => {
+                let failed = outcome == Outcome::Failed;
+                member.health.answered(era, failed, now);
+                member.counts.failures += u64::from(failed);
+                member.counts.milliseconds += time.as_millis() as u64;
             }
         }
     }
 
-    /// Notes that a request to a replica is over, with so many bytes of an answer.
+    /// Records that an answer broke off after its head had been recorded.
+    pub(crate) fn broke(&mut self, name: &str, era: u64, now: Instant) {
+        if let Some(member) = self.member(name) {
+            member.health.broke(era, now);
+            member.counts.failures += 1;
+        }
+    }
+
+    fn member(&mut self, name: &str) -> Option<&mut Member> {
+        self.members.iter_mut().find(|it| *it.replica.name == *name)
+    }
+
+    /// Records the end of a request and the bytes of its answer's body.
     pub(crate) fn over(&mut self, name: &str, bytes: u64) {
-        if let Some(member) = self.members.iter_mut().find(|it| *it.replica.name == *name) {
+        if let Some(member) = self.member(name) {
             member.counts.in_flight = member.counts.in_flight.saturating_sub(1);
             member.counts.bytes += bytes;
         }
     }
 
-    /// Notes that a query was sent again, or besides, since this replica failed or was slow.
+    /// Records that a query went to another replica because this one failed, or, with `hedge`, was
+    /// slow.
     pub(crate) fn again(&mut self, name: &str, hedge: bool) {
-        if let Some(member) = self.members.iter_mut().find(|it| *it.replica.name == *name) {
+        if let Some(member) = self.member(name) {
             match hedge {
                 true => member.counts.hedges += 1,
                 false => member.counts.retries += 1,
@@ -229,11 +246,11 @@ impl Fleet {
     ///
     /// # Errors
     ///
-    /// Fails with the reasons when there is none.
+    /// Fails when no replica is eligible, with the reason for each.
     pub(crate) fn choose(&mut self, wish: &Wish<'_>, now: Instant) -> Result<Choice, NoReplica> {
         let selected = self.selected(wish.range, wish.wall, now);
         let kind = self.options.strategy.kind;
-        // Caddy's policy asks the first again and again, until it is not available.
+        // Caddy's policy tries the first one again until it becomes unavailable.
         let tried = |index: &usize| {
             kind != Kind::First && wish.tried.contains(&self.members[*index].replica.name)
         };
@@ -244,7 +261,7 @@ impl Fleet {
         let mut candidates = left(best);
         if candidates.is_empty() {
             candidates = left(others);
-            // What is behind the best is in the order of merit.
+            // The replicas behind the best are ordered: only the first of them is a candidate.
             candidates.truncate(1);
         }
         if candidates.is_empty() && self.options.when_none == WhenNone::LastSelection {
@@ -268,7 +285,7 @@ impl Fleet {
         })
     }
 
-    /// The best of several for a key.
+    /// The candidate with the highest score for a key.
     fn owner(&self, candidates: &[usize], key: Key) -> Option<usize> {
         let score = |index: &usize| {
             let replica = &self.members[*index].replica;
@@ -280,7 +297,7 @@ impl Fleet {
         best.copied()
     }
 
-    /// One of several that are as good as each other.
+    /// One of several equally good candidates.
     fn pick(&self, candidates: &[usize], draw: u64, now: Instant) -> Option<usize> {
         let kind = self.options.strategy.kind;
         let share = |index: &usize| {
@@ -290,7 +307,7 @@ impl Fleet {
         match kind {
             Kind::First | Kind::MostData => candidates.first().copied(),
             Kind::LeastLoaded => {
-                // By what it would be with this query, so that weights count when all are idle.
+                // The load including this query, so that weights count even when all are idle.
                 let load = |index: &usize| {
                     let in_flight = self.members[*index].counts.in_flight;
                     (in_flight as f64 + 1.0) / share(index).max(f64::MIN_POSITIVE)
@@ -312,7 +329,7 @@ impl Fleet {
         }
     }
 
-    /// All that are worth asking for a range, best first, with those that are behind them.
+    /// All eligible replicas for a range, best first, followed by those that lag behind.
     pub(crate) fn all(
         &self,
         range: Option<(i64, i64)>,
@@ -336,7 +353,7 @@ impl Fleet {
         select(&self.options.strategy, candidates.collect(), wall)
     }
 
-    /// Notes which ones are worth asking now.
+    /// Updates the selection.
     fn select(&mut self, wall: i64, now: Instant) {
         let selected = self.selected(None, wall, now);
         let best = &selected.ranked[..selected.equal];
@@ -348,7 +365,7 @@ impl Fleet {
         self.stale = names.is_empty() && !self.members.is_empty();
         self.remark = selected.remark;
         match names.is_empty() {
-            // The last one stays known, for `last_selection` and for whoever looks.
+            // The last selection stays, for `last_selection` and the status page.
             true => self.selection.retain(|name| {
                 let mut members = self.members.iter();
                 members.any(|it| it.replica.name == *name)
@@ -362,8 +379,8 @@ impl Fleet {
         }
     }
 
-    /// With `first`, the one that is asked is the one that keeps its place; requests that fail move
-    /// it between two probes.
+    /// With `first`, the replica that gets the query becomes the selection: failed requests can
+    /// move it between two probes.
     fn note_current(&mut self, kind: Kind, index: usize, now: Instant) {
         if kind != Kind::First {
             return;
@@ -407,7 +424,7 @@ impl fmt::Display for NoReplica {
         if self.reasons.is_empty() {
             return f.write_str("no replica is known");
         }
-        f.write_str("no replica can be asked: ")?;
+        f.write_str("no replica can be queried: ")?;
         for (at, (name, reason)) in self.reasons.iter().enumerate() {
             let separator = if at == 0 { "" } else { "; " };
             write!(f, "{separator}{name}: {reason}")?;

@@ -1,4 +1,4 @@
-//! Whether a replica may be asked: what its probes say, what its answers say, and since when.
+//! Availability of a replica: the results of its probes and of its requests.
 
 use std::time::Duration;
 
@@ -7,27 +7,28 @@ use tokio::time::Instant;
 use crate::breaker::{Breaker, BreakerOptions};
 use crate::failures::Failures;
 
-/// When a replica counts as available.
+/// Conditions for the availability of a replica.
 #[derive(Clone, Copy, Debug)]
 pub struct HealthOptions {
-    /// Probes in a row that must fail until it is not available.
+    /// Consecutive failed probes after which it is down.
     pub fall: usize,
-    /// Probes in a row that must succeed until one that fell is available again.
+    /// Consecutive successful probes after which it is up again.
     pub rise: usize,
-    /// Whether it is available before its first probe has ended.
+    /// Whether it counts as up before its first probe has ended.
     pub assume_up: bool,
-    /// Failed requests that make it unavailable; 0 for none.
+    /// Failed requests that make it unavailable; 0 for no limit.
     pub max_fails: usize,
-    /// How long a failed request counts.
+    /// Time after which a failed request expires.
     pub fail_timeout: Duration,
-    /// The time in which its share of the queries grows to the whole, after it came back.
+    /// Time in which its share of the queries grows to the whole after it came back.
     pub slow_start: Duration,
     pub(crate) breaker: Option<BreakerOptions>,
 }
 
 impl HealthOptions {
-    /// One probe decides, and nothing else does.
-    pub const fn probes_alone() -> Self {
+    /// Options under which each probe decides alone.
+    #[cfg(test)]
+    pub(crate) const fn probes_alone() -> Self {
         Self {
             fall: 1,
             rise: 1,
@@ -40,18 +41,18 @@ impl HealthOptions {
     }
 }
 
-/// What is known of a replica's health.
+/// Health of one replica.
 #[derive(Clone, Debug)]
 pub struct Health {
     options: HealthOptions,
     probed: Probed,
-    /// Probes in a row that contradict `probed`.
+    /// Consecutive probes that contradict `probed`.
     against: usize,
-    /// Since when its probes find it as they do.
+    /// Time since which `probed` has held.
     since: Instant,
-    /// Whether it has come back after it was down, or has been restarted: it starts slowly.
+    /// Whether it has recovered or restarted: its share of the queries grows slowly.
     came_back: bool,
-    /// What the last probe that failed said.
+    /// Error of the last failed probe.
     trouble: String,
     failures: Failures,
     breaker: Option<Breaker>,
@@ -64,11 +65,11 @@ enum Probed {
     Down,
 }
 
-/// The least share of queries of a replica that starts slowly.
+/// Smallest share of queries during a slow start.
 const LEAST_SHARE: f64 = 0.1;
 
 impl Health {
-    /// Of a replica that has not been probed.
+    /// Health of a replica that has not been probed.
     pub fn new(options: HealthOptions, now: Instant) -> Self {
         Self {
             probed: Probed::Never,
@@ -82,7 +83,7 @@ impl Health {
         }
     }
 
-    /// Notes what a probe said. Returns whether its availability by probes has changed.
+    /// Records the result of a probe. Returns whether this changes `up`.
     pub fn probed(&mut self, result: Result<(), String>, now: Instant) -> bool {
         let failed = result.is_err();
         if let Err(trouble) = result {
@@ -117,37 +118,43 @@ impl Health {
         self.since = now;
     }
 
-    /// Notes that its process has been restarted: it starts slowly.
+    /// Records that its process has restarted, which begins a slow start.
     pub fn restarted(&mut self, now: Instant) {
         self.came_back = true;
         self.since = now;
     }
 
-    /// Notes that a request is sent to it.
-    pub fn sent(&mut self, now: Instant) {
-        if let Some(breaker) = &mut self.breaker {
-            breaker.sent(now);
-        }
+    /// Records that a request is sent to it. Returns the era of its breaker.
+    pub fn sent(&mut self, now: Instant) -> u64 {
+        self.breaker.as_mut().map_or(0, |breaker| breaker.sent(now))
     }
 
-    /// Notes that a request was answered, or failed.
-    pub fn answered(&mut self, failed: bool, now: Instant) {
+    /// Records the outcome of a request.
+    pub fn answered(&mut self, era: u64, failed: bool, now: Instant) {
         if failed {
             self.failures.note(now);
         }
         if let Some(breaker) = &mut self.breaker {
-            breaker.done(failed, now);
+            breaker.done(era, failed, now);
         }
     }
 
-    /// Notes that a request was given up by whoever asked.
-    pub fn cancelled(&mut self, now: Instant) {
+    /// Records that an answer broke off after its head had been recorded.
+    pub fn broke(&mut self, era: u64, now: Instant) {
+        self.failures.note(now);
         if let Some(breaker) = &mut self.breaker {
-            breaker.cancelled(now);
+            breaker.broke(era, now);
         }
     }
 
-    /// Whether its probes say that it can be asked.
+    /// Records that a caller cancelled a request.
+    pub fn cancelled(&mut self, era: u64, now: Instant) {
+        if let Some(breaker) = &mut self.breaker {
+            breaker.cancelled(era, now);
+        }
+    }
+
+    /// Whether its probes find it up.
     pub fn up(&self) -> bool {
         match self.probed {
             Probed::Never => self.options.assume_up,
@@ -156,23 +163,23 @@ impl Health {
         }
     }
 
-    /// Whether it may be asked.
+    /// Whether requests may go to it.
     pub fn available(&self, now: Instant) -> bool {
         self.why_not(now).is_none()
     }
 
-    /// Since when its probes find it as they do.
+    /// Time since which its probes have found it up or down.
     pub fn since(&self) -> Instant {
         self.since
     }
 
-    /// Whether the last probe contradicted those before: another one should follow soon.
-    pub fn in_doubt(&self) -> bool {
+    /// Whether the last probe contradicted the earlier ones, so that another should follow soon.
+    pub(crate) fn in_doubt(&self) -> bool {
         self.against > 0
     }
 
-    /// Why it may not be asked.
-    pub fn why_not(&self, now: Instant) -> Option<String> {
+    /// Reason why it is unavailable. `None` if it is available.
+    pub(crate) fn why_not(&self, now: Instant) -> Option<String> {
         if self.probed == Probed::Never && !self.options.assume_up {
             return Some("has not been probed yet".to_owned());
         }
@@ -187,7 +194,7 @@ impl Health {
         if self.failures.too_many(now) {
             let failed = self.failures.alive(now);
             let left = seconds(self.failures.until());
-            return Some(format!("{failed} requests failed; asked again in {left}s"));
+            return Some(format!("{failed} requests failed; tried again in {left}s"));
         }
         match &self.breaker {
             Some(breaker) if !breaker.lets(now) => {
@@ -200,7 +207,7 @@ impl Health {
         }
     }
 
-    /// Its share of queries: less than 1 while it starts slowly.
+    /// Factor of its share of queries: below 1 during a slow start.
     pub fn share(&self, now: Instant) -> f64 {
         let time = self.options.slow_start;
         if !self.came_back || time.is_zero() {
@@ -284,11 +291,11 @@ mod tests {
             ..HealthOptions::probes_alone()
         };
         let mut health = Health::new(options, start);
-        health.answered(true, start);
+        health.answered(0, true, start);
         assert!(health.available(start));
-        health.answered(true, start);
+        health.answered(0, true, start);
         let why = health.why_not(start).unwrap();
-        assert_eq!(why, "2 requests failed; asked again in 11s");
+        assert_eq!(why, "2 requests failed; tried again in 11s");
         assert!(health.up(), "its probes say otherwise");
         assert!(health.available(start + Duration::from_secs(10)));
         options.max_fails = 0;
@@ -300,13 +307,13 @@ mod tests {
             max_open: Duration::from_secs(4),
         });
         let mut health = Health::new(options, start);
-        health.answered(true, start);
+        health.answered(0, true, start);
         let why = health.why_not(start).unwrap();
         assert!(why.starts_with("too large a share of requests"), "{why}");
         let later = start + Duration::from_secs(4);
-        health.sent(later);
+        let trial = health.sent(later);
         assert!(!health.available(later));
-        health.cancelled(later);
+        health.cancelled(trial, later);
         assert!(health.available(later));
     }
 }

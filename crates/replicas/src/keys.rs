@@ -1,4 +1,4 @@
-//! The groups of keys of whatever routes queries to replicas.
+//! Groups of keys shared by everything that routes queries to replicas.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,177 +17,177 @@ keys! {
     /// A replica.
     #[derive(Clone, Debug)]
     pub struct ReplicaKeys {
-        /// URL of the server, with the path in front of `/api/v1/…` if there is one.
+        /// URL of the server, including the path in front of `/api/v1/…`, if any.
         pub endpoint: Endpoint = required("http://prometheus-0:9090"),
-        /// Its share of the queries, next to the weights of the others; 0 for none.
+        /// Relative weight for the distribution of queries. A replica with weight 0 gets none.
         pub weight: u32 = default(1),
-        /// Labels that it is shown with.
+        /// Labels with which the replica is shown on the status page and in the API.
         pub labels: BTreeMap<String, String> = unset({ zone = "a" }),
-        /// How to connect to it, instead of the router's own keys.
+        /// Connection settings for this replica, instead of those of the router.
         pub client: Option<ClientKeys> = optional,
     }
 }
 
 keys! {
-    /// How replicas are probed.
+    /// Health checks of replicas.
     #[derive(Clone, Debug)]
     pub struct ProbeKeys {
-        /// Path that is asked for, below the replica's own; it may have a query string.
+        /// Path of the health check, appended to the path of the replica. It can contain a query string.
         pub path: String = default("/-/ready"),
-        /// Text that must be in the answer's body; by default `Ready` with the strategy `first`, and none with the others. The status must be from 200 to 399.
+        /// Text that the body of the answer must contain; by default `Ready` with the strategy `first`, and nothing otherwise. The status must be from 200 to 399.
         pub contains: Option<String> = unset("Ready"),
-        /// Time between two probes. One that contradicts those before is followed by another after a second at most. With `0s` there are no probes: all replicas are available until requests fail.
+        /// Interval of health checks. A check whose result contradicts the current state is repeated after at most one second. `0s` disables health checks: all replicas then count as available until requests fail.
         pub interval: Period = default("10s"),
-        /// Longest time for all that is asked of a replica in one probe.
+        /// Maximum time for one health check of a replica, with all of its requests.
         pub timeout: Period = default("2s500ms"),
-        /// Probes in a row that must fail until a replica is not asked any more; by default 1 with `first`, and 2 with the others.
+        /// Consecutive failed health checks after which a replica is down; by default 1 with `first`, and 2 otherwise.
         pub fall: Option<usize> = unset(2),
-        /// Probes in a row that must succeed until a replica that fell is asked again; by default 1 with `first`, and 2 with the others.
+        /// Consecutive successful health checks after which a replica is up again; by default 1 with `first`, and 2 otherwise.
         pub rise: Option<usize> = unset(2),
-        /// Whether `/metrics` and the list of blocks are read, for what the strategy compares; by default with all but `first`.
+        /// Read `/metrics` and the list of TSDB blocks with each health check, to learn which data a replica has. Enabled by default, except with `first`.
         pub signals: Option<bool> = unset(true),
-        /// Largest page of metrics, or list of blocks, that is read.
+        /// Maximum size of the metrics page, and of the list of blocks.
         pub max_bytes: Size = default("16MiB"),
     }
 }
 
 keys! {
-    /// How often a query is sent again.
+    /// Retries of failed queries.
     #[derive(Clone, Debug)]
     pub struct RetryKeys {
-        /// Most times that a query is sent again after a failure, to another replica. With `first`, by default, until `duration` is over, as Caddy does.
+        /// Maximum number of retries of a query, each at another replica; 2 by default. With `first`, queries are by default retried until `duration` has passed, as in Caddy.
         pub max: Option<usize> = unset(2),
-        /// Pause before a query is sent again with `first`, and between two looks for a replica when there is none.
+        /// Delay before each retry with `first`, and interval at which a query without an available replica looks for one.
         pub interval: Period = default("100ms"),
-        /// Longest time for which a query is sent again, or waits for a replica when there is none.
+        /// Maximum time for which a query waits for an available replica, and is retried with `first`.
         pub duration: Period = default("2s500ms"),
-        /// Statuses after which a query is sent to another replica: by default 502, 503 and 504, and none with `first`. A 503 that bears an error of Prometheus' API, such as of a query that took too long, is never one.
+        /// HTTP statuses, from 500 to 599, that are retried at another replica; by default 502, 503 and 504, and none with `first`. A 503 with an error of Prometheus' API, such as a query timeout, is never retried.
         pub statuses: Option<Vec<u16>> = unset([502, 503, 504]),
-        /// Retries and hedges together, in percent of the queries. A retry after a connection that could not be made is free.
+        /// Maximum number of retries and hedged requests, in percent of the queries. Retries of requests that could not connect are not counted.
         pub budget_percent: u32 = default(20),
-        /// Retries and hedges that are possible before any query has been seen.
+        /// Number of retries and hedged requests that are available at the start, before any query.
         pub budget_start: u32 = default(10),
-        /// Largest body of a query that can be sent again.
+        /// Maximum size of a request body that is kept for retries. A query with a larger one is not retried.
         pub max_body_bytes: Size = default("1MiB"),
-        /// Bytes of an answer that are awaited before it is passed on, so that a replica that dies meanwhile costs nobody an answer.
+        /// Size of the beginning of an answer that is buffered before it is forwarded, so that the query can be retried if the replica fails meanwhile.
         pub answer_bytes: Size = default("64KiB"),
     }
 }
 
 keys! {
-    /// How the answers of several replicas are merged.
+    /// Merging of answers from several replicas.
     #[derive(Clone, Debug)]
     pub struct MergeKeys {
-        /// Most replicas that are asked at once.
+        /// Maximum number of replicas that are queried at once, from 2 to 16.
         pub replicas: usize = default(2),
-        /// How long the others are awaited once one has answered. Then the answer has a warning for each that is missing.
+        /// Maximum time to wait for the other replicas after the first answer. The merged answer has a warning for each replica that is missing.
         pub wait: Period = default("2s"),
-        /// Largest answer of a replica that is merged; a larger one counts as missing.
+        /// Maximum size of a replica's answer. A larger one counts as missing.
         pub max_bytes: Size = default("64MiB"),
     }
 }
 
 keys! {
-    /// When a query is sent to a second replica since the first is slow.
+    /// Hedged requests: a second request to another replica when the first is slow.
     #[derive(Clone, Debug)]
     pub struct HedgeKeys {
-        /// Share of answers, in percent, that come before a query is sent to a second replica.
+        /// Percentile of recent response times, from 1 to 99, after which the query is also sent to a second replica.
         pub percentile: u32 = default(95),
-        /// Shortest time after which it is.
+        /// Minimum delay before the second request.
         pub min_delay: Period = default("50ms"),
-        /// Longest time after which it is; also until enough answers have come to know better.
+        /// Maximum delay before the second request, and the delay until enough response times are known.
         pub max_delay: Period = default("2s"),
     }
 }
 
 keys! {
-    /// When a replica is left alone for a time.
+    /// A circuit breaker for each replica.
     #[derive(Clone, Debug)]
     pub struct BreakerKeys {
-        /// Share of failed requests, in percent, from which on it is left alone.
+        /// Percentage of failed requests within `window` at which the breaker opens, from 1 to 100.
         pub failure_percent: u32 = default(50),
-        /// Requests within `window` below which the share says nothing.
+        /// Minimum number of requests within `window` for the breaker to open.
         pub min_requests: u32 = default(20),
-        /// Time over which requests are counted.
+        /// Sliding time window over which requests are counted.
         pub window: Period = default("10s"),
-        /// How long it is left alone, before one request tries it again.
+        /// Time for which an open breaker blocks all requests, before one trial request is let through. It doubles with each failed trial.
         pub open: Period = default("5s"),
-        /// How long it is left alone at most, after tries that failed.
+        /// Maximum time for which an open breaker blocks all requests, after failed trials.
         pub max_open: Period = default("1m"),
     }
 }
 
 keys! {
-    /// How a replica is chosen, and what happens when it fails.
+    /// Selection of replicas, and treatment of failures.
     #[derive(Clone, Debug)]
     pub struct RoutingKeys {
-        /// How a replica is chosen: `first`, `random`, `minimum_history`, `most_data`, `least_loaded`, `covering` or `merge`.
+        /// Strategy by which replicas are selected: `first`, `random`, `minimum_history`, `most_data`, `least_loaded`, `covering` or `merge`.
         pub strategy: Kind = default("random"),
-        /// How far back the data of a replica must go, with `minimum_history`.
+        /// How far back the data of an eligible replica must go. Required with the strategy `minimum_history`, and not allowed with others.
         pub minimum_history: Option<Period> = unset("1h"),
-        /// How much more samples another replica must have to take the place of the one with most, in percent, with `most_data`.
+        /// How many more samples, in percent, another replica must have to replace the selected one, with `most_data`.
         pub margin_percent: u32 = default(1),
-        /// How long a replica must have been back until it takes its place in front of another, with `first`.
+        /// Time for which a recovered replica must have been available before it regains its place in front of the selected one, with `first`.
         pub failback_delay: Period = default("0s"),
-        /// How long a replica stands behind the others after its process was restarted, with `first`; sets `probe.signals`.
+        /// Time after the start of its process for which a replica ranks behind the others, with `first`. Implies `probe.signals`.
         pub demote_restarted: Period = default("0s"),
-        /// How much older than the newest sample of all replicas that of one may be; with an older one, it is asked last.
+        /// Maximum lag of a replica's newest sample behind the newest sample of all replicas. A replica that lags further is used last. Unset, there is no limit.
         pub max_lag: Option<Period> = unset("5m"),
-        /// What happens when no replica is worth asking: `refuse` says why, `last_selection` asks those that last were.
+        /// Behaviour when no replica is available: `refuse` rejects queries with the reasons, `last_selection` sends them to the replicas that were selected last.
         pub when_none: WhenNone = default("refuse"),
-        /// Requests that fail without an answer until a replica is not asked, each counted for `fail_timeout`; 0 for none.
+        /// Number of failed requests within `fail_timeout` after which a replica is unavailable; 0 for no limit.
         pub max_fails: usize = default(5),
-        /// How long a failed request counts.
+        /// Time for which a failed request is counted.
         pub fail_timeout: Period = default("10s"),
-        /// Time in which the share of a replica that came back grows to the whole; by default 30s, and none with `first`.
+        /// Time over which a recovered or restarted replica regains its full share of queries; by default 30s, and 0s with `first`.
         pub slow_start: Option<Period> = unset("30s"),
-        /// How replicas are probed.
+        /// Health checks of replicas.
         pub probe: ProbeKeys = table,
-        /// How often a query is sent again.
+        /// Retries of failed queries.
         pub retry: RetryKeys = table,
-        /// When a query is sent to a second replica since the first is slow; never unless set.
+        /// Hedged requests: a second request to another replica when the first is slow. Disabled unless set.
         pub hedge: Option<HedgeKeys> = optional,
-        /// When a replica is left alone since too large a share of its requests fails; never unless set.
+        /// Circuit breaker, which blocks requests to a replica when too many fail. Disabled unless set.
         pub breaker: Option<BreakerKeys> = optional,
-        /// Answers to range queries that are kept, so that only what is new is asked for; none unless set, as by `cache = {}`.
+        /// Cache of answers to range queries, so that only missing steps are requested from replicas. Disabled unless set; `cache = {}` enables it with defaults.
         pub cache: Option<CacheKeys> = optional,
-        /// How answers are merged, with `merge`.
+        /// Merging of answers, with the strategy `merge`.
         pub merge: MergeKeys = table,
-        /// What queries that go to the same replica have in common, the first of these that a query has: `dashboard` (the header `X-Dashboard-Uid`), `cookie`, `source_address`. An empty list turns it off.
+        /// Properties by which related queries are sent to the same replica: `dashboard` (header `X-Dashboard-Uid`), `cookie`, `source_address`. The first one that a query has is used. An empty list disables affinity.
         pub affinity: Vec<By> = default(["dashboard"]),
-        /// Proxies in front whose `X-Forwarded-For` is believed, for `source_address`.
+        /// Number of proxies in front of Metrifold whose entries in `X-Forwarded-For` are trusted, for `source_address`.
         pub trusted_hops: usize = default(0),
-        /// The cookie of `affinity`.
+        /// Cookie for the affinity `cookie`.
         pub cookie: CookieKeys = table,
-        /// Header of an answer that names the replica it comes from; empty for none.
+        /// Response header with the name of the replica that answered; empty for none.
         pub served_by_header: String = default("X-Served-By"),
     }
 }
 
-/// The default of `slow_start` with all strategies but `first`.
+/// Default of `slow_start`, with all strategies but `first`.
 const SLOW_START: Period = Period::secs(30);
 
-/// The defaults of `probe.fall` and `probe.rise`, likewise.
+/// Default of `probe.fall` and `probe.rise`, with all strategies but `first`.
 const IN_A_ROW: usize = 2;
 
-/// The default of `retry.max`, likewise.
+/// Default of `retry.max`, with all strategies but `first`.
 const RETRIES: usize = 2;
 
-/// The default of `retry.statuses`, likewise.
+/// Default of `retry.statuses`, with all strategies but `first`.
 const STATUSES: [u16; 3] = [502, 503, 504];
 
 impl RoutingKeys {
-    /// Whether the defaults are Caddy's.
+    /// Whether the strategy is `first`, whose defaults are Caddy's.
     fn is_first(&self) -> bool {
         self.strategy == Kind::First
     }
 
-    /// The files that they name.
+    /// The files that the keys name.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.cookie.files()
     }
 
-    /// Reports what is wrong with them, at their keys.
+    /// Reports invalid values and combinations, at their keys.
     pub fn validate(&self, problems: &mut Problems) {
         match (self.strategy, self.minimum_history) {
             (Kind::MinimumHistory, None) => {
@@ -211,7 +211,7 @@ impl RoutingKeys {
         }
         let twice = |by: &By| self.affinity.iter().filter(|it| *it == by).count() > 1;
         if self.affinity.iter().any(twice) {
-            problems.at("affinity", "names something twice");
+            problems.at("affinity", "lists an entry twice");
         }
         if !self.served_by_header.is_empty()
             && self.served_by_header.parse::<http::HeaderName>().is_err()
@@ -239,7 +239,7 @@ impl RoutingKeys {
         }
     }
 
-    /// The options of a fleet.
+    /// The options of a fleet with these keys.
     pub fn fleet(&self) -> FleetOptions {
         let first = self.is_first();
         let in_a_row = |set: Option<usize>| set.unwrap_or(if first { 1 } else { IN_A_ROW });
@@ -276,7 +276,7 @@ impl RoutingKeys {
         }
     }
 
-    /// How often a query is sent again; none for as long as it may wait.
+    /// Most retries of a query. `None` for no limit but `retry.duration`.
     pub(crate) fn retries(&self) -> Option<usize> {
         match (self.retry.max, self.is_first()) {
             (None, true) => None,
@@ -284,7 +284,7 @@ impl RoutingKeys {
         }
     }
 
-    /// After which statuses it is.
+    /// Statuses after which a query is retried.
     pub(crate) fn statuses(&self) -> Vec<u16> {
         match (&self.retry.statuses, self.is_first()) {
             (Some(set), _) => set.clone(),
@@ -293,13 +293,13 @@ impl RoutingKeys {
         }
     }
 
-    /// Whether replicas are asked what data they have.
+    /// Whether probes also read which data replicas have.
     pub(crate) fn reads_signals(&self) -> bool {
         let needed = self.strategy.needs_signals() || !self.demote_restarted.0.is_zero();
         self.probe.signals.unwrap_or(needed)
     }
 
-    /// The text that the answer to a probe must have.
+    /// Text that the answer to a probe must contain. `None` for any.
     pub(crate) fn ready_text(&self) -> Option<&str> {
         let set = self.probe.contains.as_deref();
         set.or(self.is_first().then_some("Ready"))
@@ -308,7 +308,7 @@ impl RoutingKeys {
 }
 
 impl ReplicaKeys {
-    /// Reports what is wrong with them, at their keys.
+    /// Reports invalid values, at their keys.
     pub fn validate(&self, problems: &mut Problems) {
         if self.endpoint.uri().query().is_some() {
             problems.at("endpoint", "must have no query string");
@@ -343,6 +343,12 @@ impl RetryKeys {
         }
         if self.budget_percent > 100 {
             problems.at("budget_percent", "must be at most 100");
+        }
+        if f64::from(self.budget_start) > crate::budget::MOST {
+            problems.at(
+                "budget_start",
+                "must be at most 100, which the budget can hold",
+            );
         }
         let statuses = self.statuses.iter().flatten();
         for (at, status) in statuses.enumerate() {

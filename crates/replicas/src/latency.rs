@@ -1,17 +1,17 @@
-//! A quantile of the times that answers took of late, after which a query is hedged.
+//! A quantile of recent response times, after which a query is hedged.
 
 use std::time::Duration;
 
-/// How many answers are remembered.
+/// Number of response times that are kept.
 const KEPT: usize = 512;
 
-/// Fewer say nothing of a quantile.
+/// Fewest response times that give a quantile.
 const ENOUGH: usize = 20;
 
-/// The quantile is found anew after so many answers: sorting costs more than noting.
+/// Number of answers after which the quantile is computed again: sorting costs more than recording.
 const EVERY: usize = 32;
 
-/// The times of the last answers.
+/// Response times of the last answers.
 #[derive(Clone, Debug)]
 pub(crate) struct Latency {
     quantile: f64,
@@ -30,7 +30,7 @@ impl Latency {
         }
     }
 
-    /// Notes how long an answer took.
+    /// Records a response time.
     pub(crate) fn note(&mut self, time: Duration) {
         if self.times.len() < KEPT {
             self.times.push(time);
@@ -47,7 +47,7 @@ impl Latency {
         }
     }
 
-    /// The quantile, once enough answers have come.
+    /// The quantile. `None` until there are enough answers.
     pub(crate) fn quantile(&self) -> Option<Duration> {
         self.known
     }

@@ -1,10 +1,11 @@
-//! Servers that answer the same queries: what is known of each, which one is asked, and what happens when it fails. Knows no plane and no component.
+//! Replicas: servers that answer the same queries. Tracks the state of each, chooses one for a
+//! query, and handles its failure. Knows no plane and no component.
 //!
-//! A [`Fleet`] is the state of it, as a pure machine over instants that it is given: which replicas
-//! there are, what their probes and their answers say, and which one a query goes to. A [`Router`]
-//! drives a fleet: it probes, sends, tries again and hedges.
+//! A [`Fleet`] holds the state as a machine without a clock: the replicas, the results of their
+//! probes and requests, and the choice of one for a query. A [`Router`] drives a fleet: it probes,
+//! sends, retries and hedges.
 #![warn(unreachable_pub)]
-// Tests may do all of this.
+// Tests may use all of these.
 #![cfg_attr(
     not(test),
     warn(
@@ -36,7 +37,7 @@ mod signals;
 mod strategy;
 mod time;
 
-pub use affinity::{By, CookieKeys, Key as AffinityKey, client_address};
+pub use affinity::{By, CookieKeys, Key as AffinityKey};
 pub use cache::{CacheKeys, CacheView};
 pub use fleet::{Choice, Counts, Fleet, FleetOptions, NoReplica, Outcome, View, ViewOf};
 pub use health::{Health, HealthOptions};

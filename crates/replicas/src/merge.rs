@@ -1,10 +1,9 @@
-//! Merges the answers of several replicas to one query: gaps of the best one are filled from the
-//! others, and nothing else is touched.
+//! Merges the answers of several replicas to one query: for each series, the replica with the most
+//! points is the base, and only its gaps are filled from the others.
 //!
-//! Values are never looked at, only whether there are any: a zero is a value, a histogram is a value,
-//! and a point that the best replica has is never replaced. What fills a gap comes from one replica
-//! alone, so that values of two are not mixed point by point, which would make counters go back and
-//! forth.
+//! Values are not interpreted: a zero or a histogram is a value, too, and a point of the base is
+//! never replaced. A gap is filled from one replica alone: mixing points of two would make counters
+//! go back and forth.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +31,7 @@ struct QueryData<'a> {
     result: &'a RawValue,
 }
 
-/// A series of a range, or of an instant.
+/// A series in an answer to a range query or an instant query.
 #[derive(Deserialize)]
 struct Series<'a> {
     #[serde(borrow)]
@@ -47,24 +46,24 @@ struct Series<'a> {
     histogram: Option<&'a RawValue>,
 }
 
-/// Labels, in their order, by which series of several replicas are the same.
+/// Labels in sorted order. Series with the same labels are merged.
 type Labels = BTreeMap<String, String>;
 
-/// A series of all replicas.
+/// A series with its points from all replicas.
 #[derive(Default)]
 struct Merging<'a> {
     metric: Option<&'a RawValue>,
-    /// Of each replica that has it: its place, and the points by time.
+    /// For each replica that has the series: its index, and its points.
     parts: Vec<(usize, Points<'a>)>,
-    /// The instant's value, of the first replica that has one, with its name.
+    /// Value of an instant query with its key in JSON, from the first replica that has one.
     instant: Option<(&'static str, &'a RawValue)>,
 }
 
-/// Points by time, in milliseconds, and whether each is a histogram.
+/// Points by time in milliseconds: whether the point is a histogram, and its JSON.
 type Points<'a> = BTreeMap<i64, (bool, &'a RawValue)>;
 
-/// Merges answers, the best first; `missing` says which replicas gave none. None if they are not
-/// what can be merged: then the best one's is as good as any.
+/// Merges answers, ordered from the best; `missing` names the replicas without an answer. `None` if
+/// the answers cannot be merged: then the best one is used as it is.
 pub(crate) fn merge(answers: &[&[u8]], missing: &[String]) -> Option<Vec<u8>> {
     let read = answers
         .iter()
@@ -85,7 +84,8 @@ pub(crate) fn merge(answers: &[&[u8]], missing: &[String]) -> Option<Vec<u8>> {
     text.push_str("{\"status\":\"success\",\"data\":");
     text.push_str(&merged);
     let warning = |name: &String| {
-        let told = format!("replica {name} did not answer: what it alone has is missing");
+        let told =
+            format!("replica {name} did not answer: data that no other replica has is missing");
         serde_json::Value::String(told).to_string()
     };
     let warnings = read
@@ -108,7 +108,7 @@ pub(crate) fn merge(answers: &[&[u8]], missing: &[String]) -> Option<Vec<u8>> {
     Some(text.into_bytes())
 }
 
-/// Appends a list of what was said, each once.
+/// Appends a list of messages without duplicates.
 fn append(text: &mut String, name: &str, said: impl Iterator<Item = String>) {
     let mut all: Vec<String> = Vec::new();
     for one in said {
@@ -153,10 +153,10 @@ fn results(data: &[&RawValue]) -> Option<String> {
         return None;
     }
     if !matches!(kind, "matrix" | "vector") {
-        // A scalar and a string are the same everywhere.
+        // A scalar and a string are the same on every replica.
         return Some(data.first()?.get().to_owned());
     }
-    // In the order of the best replica, and behind them those that it has not.
+    // Series of the best replica in its order, followed by series that only others have.
     let mut order: Vec<Merging<'_>> = Vec::new();
     let mut places: BTreeMap<Labels, usize> = BTreeMap::new();
     for (replica, result) in results.iter().enumerate() {
@@ -194,7 +194,7 @@ fn results(data: &[&RawValue]) -> Option<String> {
     Some(text)
 }
 
-/// The time of a point, `[1435781430.781, …]`.
+/// Time of a point such as `[1435781430.781, …]`, in milliseconds.
 pub(crate) fn time(point: &RawValue) -> Option<i64> {
     let text = point.get().strip_prefix('[')?;
     let (time, _) = text.split_once(',')?;
@@ -222,41 +222,46 @@ impl<'a> Merging<'a> {
     }
 }
 
-/// The points of the best part, with its gaps filled: each from the one part that has most there.
+/// The points of the longest part, with each gap filled from the part that has most points there, and
+/// what is missing then from the part that has most of that.
 fn fill(mut parts: Vec<(usize, Points<'_>)>) -> Points<'_> {
-    // The longest is the base: a replica that was restarted has a few points of everything.
+    // The longest part is the base: a replica that has restarted has a few points of every series.
     parts.sort_by_key(|(replica, points)| (std::cmp::Reverse(points.len()), *replica));
     let mut parts = parts.into_iter().map(|(_, points)| points);
     let mut merged = parts.next().unwrap_or_default();
     let others: Vec<Points<'_>> = parts.collect();
-    let base: Vec<i64> = merged.keys().copied().collect();
-    let mut times: Vec<i64> = others.iter().flat_map(|it| it.keys().copied()).collect();
-    times.retain(|time| base.binary_search(time).is_err());
-    times.sort_unstable();
-    times.dedup();
-    let mut times = times.into_iter().peekable();
-    while let Some(first) = times.next() {
-        // A gap ends with the next point of the base.
-        let end = base
-            .get(base.partition_point(|time| *time < first))
-            .copied();
-        let end = end.unwrap_or(i64::MAX);
-        let mut last = first;
-        while let Some(next) = times.next_if(|time| *time < end) {
-            last = next;
+    let mut missing: Vec<i64> = others.iter().flat_map(|it| it.keys().copied()).collect();
+    missing.sort_unstable();
+    missing.dedup();
+    // A part that has filled a gap has nothing left for it, so there are at most as many rounds as parts.
+    loop {
+        missing.retain(|time| !merged.contains_key(time));
+        let mut rest = &*missing;
+        let mut filled = Points::new();
+        while let Some(&first) = rest.first() {
+            // A gap ends before the next merged point.
+            let end = merged
+                .range(first..)
+                .next()
+                .map_or(i64::MAX, |(time, _)| *time);
+            let (gap, behind) = rest.split_at(rest.partition_point(|time| *time < end));
+            rest = behind;
+            let within = first..=gap.last().copied().unwrap_or(first);
+            let count = |points: &&Points<'_>| points.range(within.clone()).count();
+            // Reversed, so that of equal parts the first wins.
+            if let Some(donor) = others.iter().rev().max_by_key(count) {
+                filled.extend(
+                    donor
+                        .range(within.clone())
+                        .map(|(time, point)| (*time, *point)),
+                );
+            }
         }
-        let count = |points: &&Points<'_>| points.range(first..=last).count();
-        // Of two that have as much, the first.
-        let donor = others.iter().rev().max_by_key(count);
-        if let Some(donor) = donor {
-            merged.extend(
-                donor
-                    .range(first..=last)
-                    .map(|(time, point)| (*time, *point)),
-            );
+        if filled.is_empty() {
+            return merged;
         }
+        merged.extend(filled);
     }
-    merged
 }
 
 #[cfg(test)]
@@ -297,14 +302,55 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_filled_from_one_replica_alone() {
+    fn a_gap_is_filled_from_one_replica_and_what_that_lacks_from_another() {
         let best = values("[1,\"1\"],[2,\"2\"],[7,\"7\"],[8,\"8\"],[9,\"9\"]");
         let second = values("[3,\"30\"],[5,\"50\"]");
         let third = values("[4,\"400\"],[5,\"500\"],[6,\"600\"],[10,\"1000\"]");
         let expected = values(
-            "[1,\"1\"],[2,\"2\"],[4,\"400\"],[5,\"500\"],[6,\"600\"],[7,\"7\"],[8,\"8\"],[9,\"9\"],[10,\"1000\"]",
+            "[1,\"1\"],[2,\"2\"],[3,\"30\"],[4,\"400\"],[5,\"500\"],[6,\"600\"],[7,\"7\"],[8,\"8\"],[9,\"9\"],[10,\"1000\"]",
         );
         assert_eq!(merged(&[&best, &second, &third]), expected);
+    }
+
+    #[test]
+    fn a_point_that_any_replica_has_is_there_and_points_of_the_best_stay() {
+        let mut state = 7_u64;
+        let mut draw = |below: u64| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 33) % below
+        };
+        let point: &RawValue = serde_json::from_str("[0,\"0\"]").unwrap();
+        for _ in 0..500 {
+            // Outages of different lengths: runs of points, and runs without.
+            let mut parts = Vec::new();
+            for replica in 0..1 + draw(4) as usize {
+                let (mut up, mut points) = (true, Points::new());
+                for time in 0..60 {
+                    up ^= draw(6) == 0;
+                    if up {
+                        points.insert(time, (replica == 0, point));
+                    }
+                }
+                parts.push((replica, points));
+            }
+            let all: std::collections::BTreeSet<i64> = parts
+                .iter()
+                .flat_map(|(_, points)| points.keys().copied())
+                .collect();
+            let merged = fill(parts.clone());
+            assert!(merged.keys().eq(all.iter()), "{parts:?}");
+            let longest = parts.iter().map(|(_, points)| points.len()).max();
+            let best = parts
+                .iter()
+                .find(|(_, points)| Some(points.len()) == longest);
+            let (_, best) = best.unwrap();
+            assert!(
+                best.iter().all(|(time, point)| merged[time].0 == point.0),
+                "{parts:?}"
+            );
+        }
     }
 
     #[test]

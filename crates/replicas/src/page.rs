@@ -1,4 +1,4 @@
-//! What mpp told of itself: its metrics by their names, and a page for people.
+//! Metrics under the names of mpp, the proxy that this router can replace, and a status page.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use metrifold_base::Period;
 use crate::fleet::{View, ViewOf, ago};
 use crate::signals::Span;
 
-/// What a page tells besides the replicas.
+/// Facts for the status page besides the state of the replicas.
 pub(crate) struct Facts<'a> {
     pub(crate) name: &'a str,
     pub(crate) up: Duration,
@@ -18,7 +18,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) slow: Option<Duration>,
 }
 
-/// The metrics that mpp had, by the names that it gave them.
+/// The metrics of mpp, under mpp's names.
 pub(crate) fn metrics(
     view: &View,
     selected: usize,
@@ -26,33 +26,42 @@ pub(crate) fn metrics(
 ) -> String {
     let mut page = String::new();
     let version = env!("CARGO_PKG_VERSION");
-    family(&mut page, "mpp_build_info", "gauge", "The version.");
+    family(
+        &mut page,
+        "mpp_build_info",
+        "gauge",
+        "Always 1; the label version has the version of Metrifold.",
+    );
     let _ = writeln!(page, "mpp_build_info{{version=\"{version}\"}} 1");
     family(
         &mut page,
         "mpp_selected_backends",
         "gauge",
-        "Replicas that are worth asking.",
+        "Number of replicas that the strategy selects.",
     );
     let _ = writeln!(page, "mpp_selected_backends {selected}");
     family(
         &mut page,
         "mpp_selection_events",
         "counter",
-        "Selections that were made.",
+        "Total number of updates of the selection.",
     );
     let _ = writeln!(page, "mpp_selection_events {}", view.selections);
     type Read = fn(&ViewOf) -> u64;
     let counts: [(&str, &str, Read); 3] = [
-        ("mpp_requests", "Requests to a replica.", |it| {
-            it.counts.requests
-        }),
-        ("mpp_retries", "Queries sent again since it failed.", |it| {
-            it.counts.retries
-        }),
+        (
+            "mpp_requests",
+            "Total number of requests to a replica.",
+            |it| it.counts.requests,
+        ),
+        (
+            "mpp_retries",
+            "Total number of queries retried because the replica failed.",
+            |it| it.counts.retries,
+        ),
         (
             "mpp_response_milliseconds",
-            "Time until its answers.",
+            "Total time in milliseconds until the replica answered.",
             |it| it.counts.milliseconds,
         ),
     ];
@@ -71,7 +80,7 @@ pub(crate) fn metrics(
         &mut page,
         "mpp_affinity_hits",
         "counter",
-        "Queries sent where others of their kind go.",
+        "Total number of queries sent to a replica by affinity.",
     );
     for (kind, hits) in hits {
         let _ = writeln!(page, "mpp_affinity_hits{{type=\"{kind}\"}} {hits}");
@@ -95,7 +104,8 @@ svg{display:block;width:100%;height:14px;background:#8882;border-radius:3px}rect
 .probe{display:inline-block;width:4px;height:14px;margin-right:1px;background:var(--ok)}\
 .probe.no{background:var(--bad)}.note{border-left:4px solid var(--bad);padding:.4rem .8rem}";
 
-/// The page: what is selected and why, what probes found, and where each replica has data.
+/// The status page: the selection with its reasons, the results of probes, and the coverage of each
+/// replica.
 pub(crate) fn status(facts: &Facts<'_>, view: &View, wall: i64) -> String {
     let mut page = String::with_capacity(8 << 10);
     let title = escape(facts.name);
@@ -107,8 +117,8 @@ pub(crate) fn status(facts: &Facts<'_>, view: &View, wall: i64) -> String {
     );
     if view.stale {
         let text = match view.selected.is_empty() {
-            true => "No replica can be asked.",
-            false => "No replica can be asked now; the selection is an old one.",
+            true => "No replica can be queried.",
+            false => "No replica can be queried now; this is the last selection.",
         };
         let _ = write!(page, "<p class=note>{text}</p>");
     }
@@ -197,12 +207,12 @@ fn row(page: &mut String, replica: &ViewOf) {
     let counts = replica.counts;
     let _ = write!(
         page,
-        "<td>{} sent, {} under way<br><small>{} failed, {} sent again, {} hedged</small>",
+        "<td>{} sent, {} in flight<br><small>{} failed, {} retried, {} hedged</small>",
         counts.requests, counts.in_flight, counts.failures, counts.retries, counts.hedges
     );
 }
 
-/// Draws where each replica has data, as bars over one time.
+/// Draws the coverage of each replica, as bars over a common time axis.
 fn coverage(page: &mut String, view: &View, wall: i64) {
     let spans = view.replicas.iter().flat_map(|it| &it.coverage);
     let Some(first) = spans.map(|span| span.start).min() else {
@@ -231,7 +241,7 @@ fn coverage(page: &mut String, view: &View, wall: i64) {
     page.push_str("</table>");
 }
 
-/// Text as HTML shows it.
+/// Escapes a text for HTML.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for char in text.chars() {

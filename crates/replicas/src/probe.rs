@@ -1,4 +1,4 @@
-//! What a replica is asked to find out whether it can be asked, and what data it has.
+//! A probe: whether a replica is ready, and which data it has.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::signals::{MetricsPage, Signals, Span, blocks, join};
 use crate::strategy::Kind;
 use crate::time::epoch_ms;
 
-/// What is asked in a probe.
+/// Requests of a probe.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     path: String,
@@ -22,14 +22,14 @@ pub(crate) struct Plan {
     timeout: Duration,
     max_bytes: usize,
     signals: bool,
-    /// How far back data must go, if a query is to say so where metrics do not.
+    /// How far back data must go, for a query that checks this at servers without these metrics.
     history: Option<Duration>,
 }
 
-/// The header in which Prometheus says that it is being stopped.
+/// Header with which Prometheus announces its shutdown.
 const STOPPING: &str = "x-prometheus-stopping";
 
-/// The most bytes of an answer that only tells whether a replica is ready.
+/// The most bytes of an answer about readiness.
 const READY_BYTES: usize = 64 << 10;
 
 /// The most characters of an answer that are shown.
@@ -48,8 +48,8 @@ impl Plan {
         }
     }
 
-    /// Probes a replica; ends in time whatever it does. The signals are none if they are not asked
-    /// for, or could not be learnt this time.
+    /// Probes a replica within the timeout. The signals are `None` if the plan does not read them,
+    /// or they could not be read this time.
     pub(crate) async fn probe(&self, replica: &Replica) -> Result<Option<Signals>, String> {
         let deadline = Instant::now() + self.timeout;
         let ready = async {
@@ -81,7 +81,7 @@ impl Plan {
             }));
         }
         if headers.get(STOPPING).map(HeaderValue::as_bytes) == Some(b"true") {
-            return Err("it is being stopped".to_owned());
+            return Err("it is shutting down".to_owned());
         }
         match &self.contains {
             Some(expected) if !text.contains(expected.as_str()) => {
@@ -100,7 +100,7 @@ impl Plan {
         );
         let page = match page {
             Ok((StatusCode::OK, _, page)) => MetricsPage::read(&String::from_utf8_lossy(&page)),
-            // Thanos, Mimir and gateways may have none that says anything.
+            // Thanos, Mimir and gateways may have no page with these metrics.
             Ok(_) => MetricsPage::default(),
             Err(_) => return None,
         };
@@ -129,7 +129,7 @@ impl Plan {
     }
 }
 
-/// Whether the answer to a query has a series.
+/// Whether the answer to a query has any series.
 fn has_result(text: &[u8]) -> bool {
     let answer: Option<serde_json::Value> = serde_json::from_slice(text).ok();
     let series = answer
@@ -138,7 +138,7 @@ fn has_result(text: &[u8]) -> bool {
     series.is_some_and(|series| !series.is_empty())
 }
 
-/// How far a Prometheus that is not ready has read its write-ahead log.
+/// Progress of the write-ahead log's replay, for a Prometheus that is not ready.
 async fn replay(replica: &Replica, deadline: Instant) -> Option<String> {
     let path = "/api/v1/status/walreplay";
     let (status, _, text) = get(replica, path, READY_BYTES, deadline).await.ok()?;
@@ -146,7 +146,7 @@ async fn replay(replica: &Replica, deadline: Instant) -> Option<String> {
     let number = |name: &str| answer["data"][name].as_i64();
     let (first, last, current) = (number("min")?, number("max")?, number("current")?);
     (status == StatusCode::OK)
-        .then(|| format!("it reads its write-ahead log: segment {current} of {first} to {last}"))
+        .then(|| format!("it replays its write-ahead log: segment {current} of {first} to {last}"))
 }
 
 async fn get(

@@ -1,19 +1,19 @@
-//! The time that a query reads, as far as its parameters say.
+//! Time range that a query reads, according to its parameters.
 
 use metrifold_http::form::Form;
 use metrifold_promql::{At, Duration, Expr, NodeKind, Offset, Options, parse};
 
-/// How far back Prometheus looks for the newest sample of a series, unless it is told otherwise.
+/// Prometheus' default lookback for the newest sample of a series, in milliseconds.
 const LOOKBACK: i64 = 300_000;
 
 /// Nanoseconds in a millisecond.
 const NANOS: i64 = 1_000_000;
 
-/// The parameters of a query: those of its URL, and of its body if that is a form.
+/// Parameters of a query, from its URL and from its body if that is a form.
 pub(crate) struct Parameters(Vec<Form>);
 
 impl Parameters {
-    /// Reads them. What cannot be read is passed over: the replica will say so.
+    /// Reads the parameters. Invalid ones are skipped: the replica will refuse them.
     pub(crate) fn read(query: Option<&str>, form: Option<&[u8]>) -> Self {
         let form = form.and_then(|form| std::str::from_utf8(form).ok());
         let texts = query.into_iter().chain(form);
@@ -29,8 +29,8 @@ impl Parameters {
         time(self.get(name)?)
     }
 
-    /// The time that a query to `path` reads, in milliseconds since the epoch; none if it says
-    /// nothing of that.
+    /// The time range that a query to `path` reads, in milliseconds since the epoch. `None` if the
+    /// parameters do not tell.
     pub(crate) fn range(&self, path: &str, now: i64) -> Option<(i64, i64)> {
         let (start, end) = match path {
             "/api/v1/query" => {
@@ -58,8 +58,8 @@ impl Parameters {
     }
 }
 
-/// The time that an expression reads when it is evaluated from `start` to `end`; none if that is
-/// computed.
+/// The time range that an expression reads when it is evaluated from `start` to `end`. `None` if it
+/// has computed durations.
 fn reach(expr: &Expr, start: i64, end: i64) -> Option<(i64, i64)> {
     let mut found: Option<(i64, i64)> = None;
     // The tree is walked without recursion, however deep it is.
@@ -100,7 +100,7 @@ fn reach(expr: &Expr, start: i64, end: i64) -> Option<(i64, i64)> {
     Some(found.unwrap_or((end, end)))
 }
 
-/// Where a modifier moves what is read. A range in front of a fixed time is kept.
+/// Applies `@` and `offset` to a range. With `@`, the length of enclosing ranges is kept.
 fn moved(
     at: Option<&At>,
     offset: Offset,
@@ -114,7 +114,7 @@ fn moved(
     };
     let (from, to) = match at {
         None => (from, to),
-        // How far `from` lies in front of the evaluation is the length of the ranges above.
+        // The distance from `from` to the evaluation is the sum of the enclosing ranges.
         Some(at) => {
             let time = match at {
                 At::Timestamp(millis) => *millis,
@@ -134,7 +134,7 @@ fn fixed(duration: Duration) -> Option<i64> {
     }
 }
 
-/// A time as Prometheus takes it: seconds since the epoch, or RFC 3339.
+/// A time as Prometheus accepts it, in milliseconds: seconds since the epoch, or RFC 3339.
 pub(crate) fn time(text: &str) -> Option<i64> {
     if let Ok(secs) = text.parse::<f64>() {
         let millis = secs * 1000.0;
@@ -143,7 +143,7 @@ pub(crate) fn time(text: &str) -> Option<i64> {
     rfc3339(text)
 }
 
-/// `2015-07-01T20:10:51.781Z`, `…+02:00`
+/// Reads `2015-07-01T20:10:51.781Z` or `…+02:00`.
 fn rfc3339(text: &str) -> Option<i64> {
     let (date, rest) = text.split_once(['T', 't'])?;
     let mut date = date.splitn(3, '-').map(|part| part.parse::<i64>().ok());
@@ -172,9 +172,9 @@ fn rfc3339(text: &str) -> Option<i64> {
     Some(minutes * 60_000 + (second * 1000.0).round() as i64)
 }
 
-/// Days from 1970-01-01, in the Gregorian calendar.
+/// Days since 1970-01-01, in the Gregorian calendar.
 fn days(year: i64, month: i64, day: i64) -> i64 {
-    // Years that begin in March have their leap day at the end.
+    // Years begin in March here, so that the leap day comes last.
     let year = if month <= 2 { year - 1 } else { year };
     let month = (month + 9) % 12;
     let in_year = (153 * month + 2) / 5 + day - 1;

@@ -1,4 +1,4 @@
-//! A server that answers queries, and how it is reached.
+//! A replica: a server that answers queries, and the connection to it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,29 +12,29 @@ use tokio::time::Instant;
 use metrifold_base::{BuildError, Endpoint, Secret};
 use metrifold_http::{Body, Client, Credentials, TransportError, TransportKind, hop_by_hop};
 
-/// A server that answers queries. Two of the same name are the same server.
+/// A server that answers queries, identified by its name.
 #[derive(Clone, Debug)]
 pub struct Replica {
-    /// Its URL, without a slash at its end.
+    /// The URL, without a slash at its end.
     pub name: Arc<str>,
-    /// The same, parsed.
+    /// The URL, parsed.
     pub endpoint: Uri,
-    /// Its share of the queries, next to those of the others.
+    /// Weight relative to the other replicas.
     pub weight: u32,
-    /// What else is known of it.
+    /// Labels from the configuration or discovery, shown on the status page.
     pub labels: BTreeMap<String, String>,
-    /// How it is reached.
+    /// Connections, credentials and headers for it.
     pub upstream: Arc<Upstream>,
 }
 
-/// How servers are reached: connections, credentials, headers.
+/// Connections, credentials and headers for servers; replicas may share them.
 #[derive(Debug)]
 pub struct Upstream {
-    /// Makes and keeps connections.
+    /// Pool of connections.
     pub client: Client,
-    /// What requests authenticate with.
+    /// Credentials of requests.
     pub credentials: Credentials,
-    /// Set in each request.
+    /// Headers set on each request.
     pub headers: HeaderMap,
 }
 
@@ -52,7 +52,7 @@ const RESERVED: [&str; 6] = [
 ///
 /// # Errors
 ///
-/// Fails at the key of the header that cannot be one, or that the protocol sets.
+/// Fails at the key of each header that is invalid, or that the protocol sets.
 pub fn upstream_headers(
     configured: &BTreeMap<String, Secret>,
 ) -> Result<HeaderMap, Vec<BuildError>> {
@@ -87,11 +87,11 @@ pub fn upstream_headers(
 }
 
 impl Replica {
-    /// A replica at a URL.
+    /// A replica at this URL.
     ///
     /// # Errors
     ///
-    /// Fails when the URL is none of HTTP, has a query, or holds credentials.
+    /// Fails when the URL is not one of HTTP, has a query, or holds credentials.
     pub fn new(url: &str, weight: u32, upstream: Arc<Upstream>) -> Result<Self, String> {
         let endpoint: Endpoint = url.parse()?;
         if endpoint.uri().query().is_some() {
@@ -107,11 +107,11 @@ impl Replica {
         })
     }
 
-    /// The URL of a path and query below the replica's own path.
+    /// The URL of `target`, a path and query, below the replica's own path.
     ///
     /// # Errors
     ///
-    /// Fails when that is no valid URL.
+    /// Fails when the result is not a valid URL.
     pub fn url(&self, target: &str) -> Result<Uri, String> {
         let path = self.endpoint.path().trim_end_matches('/');
         let joined: PathAndQuery = format!("{path}{target}")
@@ -122,11 +122,11 @@ impl Replica {
         Uri::from_parts(parts).map_err(|error| format!("target is not valid: {error}"))
     }
 
-    /// Sends a request; the answer's head must come before `deadline`.
+    /// Sends a request; the head of the answer must arrive before `deadline`.
     ///
     /// # Errors
     ///
-    /// Fails when no answer came; any status is an answer.
+    /// Fails when no answer arrives; any status is an answer.
     pub async fn send(
         &self,
         method: Method,

@@ -1,4 +1,4 @@
-//! Sends each query to a replica, and to another if that fails; probes them meanwhile.
+//! Routes queries: sends each to a replica, retries it at another, and probes the replicas.
 
 mod attempt;
 mod bodies;
@@ -42,28 +42,28 @@ use cached::Flights;
 use meters::Meters;
 use query::Prepared;
 
-/// A query as it comes in.
+/// A query as the caller sent it.
 #[derive(Debug)]
 pub struct Ask {
     /// The method.
     pub method: Method,
-    /// The path below the root of the API, and the query string.
+    /// The path below the root of the API, with the query string.
     pub uri: Uri,
-    /// The headers that go on.
+    /// The headers to forward.
     pub headers: HeaderMap,
     /// The body, unread.
     pub body: Body,
-    /// Whose data it may see, if that is known.
+    /// Tenant of the query, if known.
     pub tenant: Option<Arc<str>>,
-    /// The address of whoever asked, or of the proxy in front.
+    /// Address of the connection's peer: the caller, or a proxy in front.
     pub peer: Option<IpAddr>,
-    /// The cookies that came with it.
+    /// The caller's cookies.
     pub cookies: Vec<HeaderValue>,
-    /// When whoever asked does not wait any longer.
+    /// Time until which the caller waits.
     pub deadline: Instant,
 }
 
-/// Sends queries to replicas.
+/// Routes queries to replicas.
 pub struct Router {
     id: Arc<str>,
     keys: RoutingKeys,
@@ -77,9 +77,9 @@ pub struct Router {
     latency: Mutex<Latency>,
     cache: Option<Cache>,
     flights: Flights,
-    /// Tells that something is known of the replicas that was not known before.
+    /// Counts changes of the fleet's state, for tasks that wait for one.
     changed: watch::Sender<u64>,
-    /// Tells that the replicas are to be probed now.
+    /// Wakes the probing when replicas are replaced.
     replaced: Notify,
     seed: RandomState,
     drawn: AtomicU64,
@@ -87,15 +87,15 @@ pub struct Router {
     started: Instant,
 }
 
-/// The quantile that is kept though nothing hedges, to be shown.
+/// Percentile of response times on the status page, when no hedge sets one.
 const PERCENTILE: u32 = 95;
 
 impl Router {
-    /// A router without replicas. Makes no request yet.
+    /// A router without replicas. Sends nothing yet.
     ///
     /// # Errors
     ///
-    /// Fails when a file with a secret cannot be read.
+    /// Fails when a secret file cannot be read.
     pub fn new(id: Arc<str>, keys: RoutingKeys, telemetry: &Telemetry) -> Result<Self, BuildError> {
         let percentile = keys.hedge.as_ref().map_or(PERCENTILE, |it| it.percentile);
         let served_by = keys.served_by_header.as_str();
@@ -131,25 +131,25 @@ impl Router {
         })
     }
 
-    /// Takes these replicas, in their order, and has them probed.
+    /// Replaces the replicas and has the new ones probed.
     pub fn set(&self, replicas: Vec<Replica>) {
         self.look(|fleet, now| fleet.set(replicas, epoch_ms(), now));
         self.replaced.notify_one();
     }
 
-    /// What there is to tell.
+    /// The state for the status page and the API.
     pub fn view(&self) -> View {
         let mut view = locked(&self.fleet).view(epoch_ms(), Instant::now());
         view.cache = self.cache.as_ref().map(Cache::view);
         view
     }
 
-    /// How many replicas may be asked, and how many are worth it.
+    /// Numbers of available and of selected replicas.
     pub fn standing(&self) -> (usize, usize) {
         locked(&self.fleet).standing(Instant::now())
     }
 
-    /// The metrics by the names that mpp gave them.
+    /// The metrics under the names of mpp.
     pub fn mpp_metrics(&self) -> String {
         let hits = [By::Dashboard, By::Cookie, By::SourceAddress]
             .into_iter()
@@ -171,7 +171,7 @@ impl Router {
         page::status(&facts, &self.view(), epoch_ms())
     }
 
-    /// Changes the state, and wakes those who wait for that.
+    /// Runs a change of the fleet, updates the meters, and wakes tasks that wait for a change.
     fn look<T>(&self, change: impl FnOnce(&mut Fleet, Instant) -> T) -> T {
         let mut fleet = locked(&self.fleet);
         let done = change(&mut fleet, Instant::now());
@@ -186,7 +186,7 @@ impl Router {
     ///
     /// # Errors
     ///
-    /// Fails when no replica answers it.
+    /// Fails when no replica answers the query.
     pub async fn ask(self: Arc<Self>, ask: Ask) -> Result<Response, Rejection> {
         let query = Prepared::read(ask, self.keys.retry.max_body_bytes.bytes()).await?;
         if let Some(cache) = &self.cache
@@ -197,10 +197,11 @@ impl Router {
         self.route(query).await
     }
 
-    /// Has a query answered by a replica.
+    /// Answers a query from the replicas, past the cache.
     async fn route(self: Arc<Self>, mut query: Prepared) -> Result<Response, Rejection> {
         let patience = Instant::now() + self.keys.retry.duration.0;
-        // Caddy tries for so long; others as often as is allowed, while somebody waits.
+        // `first` retries for `retry.duration`, like Caddy; the others until the caller's deadline,
+        // within the limit of retries.
         let until = match self.keys.strategy {
             Kind::First => patience,
             _ => query.deadline,
@@ -249,7 +250,7 @@ impl Router {
             if self.keys.strategy == Kind::First {
                 let pause = Instant::now() + self.keys.retry.interval.0;
                 if pause > patience {
-                    // As long as Caddy tries; what is left is the last word.
+                    // Time is up: the last failure is the answer.
                     return last.map_or_else(
                         || Err(Rejection::unavailable("no replica answered")),
                         |failure| failure.answer(&self.id),
@@ -260,23 +261,23 @@ impl Router {
         }
     }
 
-    /// Waits for news of the replicas; whether there is still time to choose one.
+    /// Waits for a change of the fleet. Returns false when the time is up.
     async fn wait_for_replica(&self, patience: Instant) -> bool {
         let mut changed = self.changed.subscribe();
         let interval = self.keys.retry.interval.0;
         if Instant::now() + interval > patience {
             return false;
         }
-        // Failures are forgotten without a word: it is looked at intervals too.
+        // Failures expire without a notification, so the wait has an interval.
         let _ = timeout(interval, changed.changed()).await;
         true
     }
 
-    /// Why a query goes nowhere, for whoever asked.
+    /// The rejection of a query for which there is no replica.
     fn refuse(&self, none: &NoReplica) -> Rejection {
         let reason = format!("sink {}: {none}", self.id);
         match self.keys.strategy {
-            // As Caddy answers it.
+            // The status that Caddy answers with.
             Kind::First => Rejection::new(RejectionKind::Unreachable, reason),
             _ => Rejection::unavailable(reason),
         }
@@ -287,7 +288,7 @@ impl Router {
             .hash_one(self.drawn.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Chooses a replica by what the query has in common with others, or else as the strategy says.
+    /// Chooses a replica by affinity, or else by the strategy.
     fn choose(&self, query: &Prepared, tried: &[Arc<str>]) -> Result<Choice, NoReplica> {
         let mut fleet = locked(&self.fleet);
         let named = fleet
@@ -316,7 +317,8 @@ impl Router {
                 break;
             }
         }
-        // What every replica has of its own is asked of the same one, so that it does not flicker.
+        // Answers about a replica's own state differ between replicas: all such queries go to the
+        // same one.
         if query.pinned && bound.is_none() {
             key = Some(Key::of("pinned", b""));
         }
@@ -378,7 +380,7 @@ impl Router {
         let other = second.replica.name.clone();
         let body = query.whole_body();
         let mut second = pin!(self.attempt(query, &second.replica, body));
-        // Whichever answers first; one that fails leaves the word to the other.
+        // The first success is the answer; after a failure, the other request decides.
         tokio::select! {
             done = &mut first => match done {
                 Ok(answer) => Ok(finish(answer, &name)),
@@ -397,7 +399,7 @@ impl Router {
         delay.clamp(hedge.min_delay.0, hedge.max_delay.0)
     }
 
-    /// Says in an answer which replica it comes from.
+    /// Names the replica in the answer's headers, and sets the cookie.
     fn mark(&self, mut answer: Response, replica: &str, sets_cookie: bool) -> Response {
         if let Some(name) = &self.served_by
             && let Ok(value) = HeaderValue::from_str(replica)

@@ -1,4 +1,4 @@
-//! What a replica says of itself: how far its data goes back, how fresh it is, how much there is,
+//! Signals of a replica: how far its data goes back, how fresh it is, how many samples there are,
 //! and when its process started.
 
 mod blocks;
@@ -9,39 +9,39 @@ use serde::Serialize;
 pub(crate) use blocks::blocks;
 pub(crate) use metrics_page::MetricsPage;
 
-/// A stretch of time in which a replica has data, in milliseconds since the epoch.
+/// A period for which a replica has data, in milliseconds since the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Span {
-    /// Its first millisecond.
+    /// First millisecond.
     pub start: i64,
-    /// The one behind its last.
+    /// End, exclusive.
     pub end: i64,
 }
 
-/// What a replica says of itself, as far as it does.
+/// Signals of a replica, as far as it reports them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Signals {
-    /// When its process started, in seconds since the epoch.
+    /// Start of its process, in seconds since the epoch.
     pub started: Option<f64>,
-    /// Its version.
+    /// Version of the server.
     pub version: Option<String>,
-    /// The time of its oldest sample, in milliseconds; of an empty database, none.
+    /// Time of its oldest sample, in milliseconds since the epoch. `None` for an empty database.
     pub oldest: Option<i64>,
-    /// The time of its newest sample.
+    /// Time of its newest sample, in milliseconds since the epoch.
     pub newest: Option<i64>,
-    /// How many samples it has: of its blocks if it lists them, and what was appended since its
+    /// Number of its samples: those in its blocks, if it lists them, and those appended since its
     /// start.
     pub samples: Option<f64>,
-    /// Where its blocks and its head have data.
+    /// Periods covered by its blocks and its head.
     pub spans: Vec<Span>,
-    /// Whether a query showed that it has data from as far back as is asked for.
+    /// Whether a query found data from as far back as `minimum_history` asks for.
     pub answers_history: Option<bool>,
 }
 
-/// The most stretches that are remembered of a replica.
+/// The most spans of a replica that are kept.
 pub(crate) const MOST_SPANS: usize = 1000;
 
-/// Joins stretches that touch, or are no further apart than `gap`.
+/// Joins spans that overlap, touch, or are at most `gap` apart.
 pub(crate) fn join(mut spans: Vec<Span>, gap: i64) -> Vec<Span> {
     spans.retain(|span| span.start < span.end);
     spans.sort_unstable();
@@ -57,7 +57,7 @@ pub(crate) fn join(mut spans: Vec<Span>, gap: i64) -> Vec<Span> {
     joined
 }
 
-/// Takes stretches without data out of stretches with data.
+/// Subtracts spans without data from spans with data.
 pub(crate) fn without(spans: &[Span], holes: &[Span]) -> Vec<Span> {
     let mut left: Vec<Span> = spans.to_vec();
     for hole in holes {
@@ -80,7 +80,7 @@ pub(crate) fn without(spans: &[Span], holes: &[Span]) -> Vec<Span> {
     left
 }
 
-/// How much of the time from `start` to `end` no stretch covers, in milliseconds.
+/// Milliseconds from `start` to `end` that no span covers.
 pub(crate) fn missing(spans: &[Span], start: i64, end: i64) -> i64 {
     let covered = spans.iter().map(|span| {
         let from = span.start.max(start);

@@ -1,43 +1,43 @@
-//! Which of the replicas are worth asking, best first.
+//! Ranks replicas by their eligibility, best first.
 
 use std::time::Duration;
 
 use metrifold_base::words;
 
 words! {
-    /// How a replica is chosen.
+    /// Strategies for the choice of a replica.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Kind {
-        /// The first one that is available, in their order.
+        /// The first available replica in the list.
         First = "first",
-        /// Any one that is available, by weight.
+        /// A random available replica, by weight.
         Random = "random",
-        /// Any one whose data goes back far enough.
+        /// A random replica whose data goes back far enough, by weight.
         MinimumHistory = "minimum_history",
-        /// The one that has most samples.
+        /// The replica with the most samples.
         MostData = "most_data",
-        /// The one with the fewest queries under way, by weight.
+        /// The replica with the fewest queries in flight, by weight.
         LeastLoaded = "least_loaded",
-        /// For each query, the one that has data for most of the query's time.
+        /// For each query, the replica that covers most of the query's time range.
         Covering = "covering",
-        /// Several at once, the ones that cover most, whose answers are merged.
+        /// The replicas that cover most of the query's time range, all at once; their answers are merged.
         Merge = "merge",
     }
 }
 
 words! {
-    /// What happens when no replica is worth asking.
+    /// Behaviour when no replica is eligible.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum WhenNone {
         /// Queries are refused, with the reason.
         Refuse = "refuse",
-        /// Those that were last worth asking are asked, though they are not now.
+        /// Queries go to the replicas that were last selected.
         LastSelection = "last_selection",
     }
 }
 
 impl Kind {
-    /// Its word in the configuration.
+    /// The word for it in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::First => "first",
@@ -50,32 +50,32 @@ impl Kind {
         }
     }
 
-    /// Whether it needs to know what data a replica has.
+    /// Whether it needs the signals of replicas.
     pub(crate) fn needs_signals(self) -> bool {
         !matches!(self, Self::First)
     }
 }
 
-/// A strategy with what it needs to know.
+/// A strategy with its parameters.
 #[derive(Clone, Copy, Debug)]
 pub struct Strategy {
-    /// How a replica is chosen.
+    /// Kind of the strategy.
     pub kind: Kind,
-    /// How far back its data must go, for `minimum_history`.
+    /// How far back a replica's data must go, for `minimum_history`.
     pub minimum_history: Duration,
-    /// How much more data another must have to take the place of the one with most, in percent.
+    /// How many more samples another replica must have to replace the selected one, in percent, for
+    /// `most_data`.
     pub margin_percent: u32,
-    /// How long a replica must have been available again before it takes its place back, for
-    /// `first`.
+    /// How long a replica must have been available again before it regains its place, for `first`.
     pub failback_delay: Duration,
-    /// For how long a replica that was restarted stands behind the others, for `first`.
+    /// How long a restarted replica ranks behind the others, for `first`.
     pub demote_restarted: Duration,
-    /// How much older than the newest sample of all a replica's may be; none for any.
+    /// How far a replica's newest sample may lag behind the newest of all. `None` for no limit.
     pub max_lag: Option<Duration>,
 }
 
 impl Strategy {
-    /// A strategy without delays.
+    /// A strategy without delays or limits.
     pub fn plain(kind: Kind) -> Self {
         Self {
             kind,
@@ -88,52 +88,52 @@ impl Strategy {
     }
 }
 
-/// A replica as a strategy sees it.
+/// Properties of an available replica that strategies compare.
 #[derive(Clone, Debug)]
 pub(crate) struct Candidate {
-    /// Its place in the list.
+    /// Index in the list of replicas.
     pub(crate) index: usize,
-    /// How many samples it has.
+    /// Number of its samples.
     pub(crate) samples: f64,
-    /// The time of its oldest sample.
+    /// Time of its oldest sample, in milliseconds since the epoch.
     pub(crate) oldest: Option<i64>,
-    /// Its newest.
+    /// Time of its newest sample.
     pub(crate) newest: Option<i64>,
-    /// Whether a query showed that it has data from as far back as is asked for.
+    /// Whether a query found data from as far back as `minimum_history` asks for.
     pub(crate) answers_history: bool,
-    /// Whether it was chosen the last time.
+    /// Whether it belongs to the last selection.
     pub(crate) current: bool,
-    /// How long it has been available.
+    /// Time since it became available.
     pub(crate) up_for: Duration,
-    /// Whether it was away since the router knows it.
+    /// Whether it has been down since the router has known it.
     pub(crate) came_back: bool,
-    /// How long its process has been running.
+    /// Time since its process started.
     pub(crate) age: Option<Duration>,
-    /// How much of the query's time it has no data for, in milliseconds.
+    /// Part of the query's time range without data, in milliseconds.
     pub(crate) missing: i64,
 }
 
-/// Those worth asking, best first, and what there is to say of the choice.
+/// Ranking of the eligible replicas.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Selected {
-    /// The first of these are as good as each other.
+    /// Number of replicas at the front of `ranked` that are equally good.
     pub(crate) equal: usize,
-    /// Places in the list; behind the equal ones, those that a retry may fall back to.
+    /// Indexes in the list of replicas. Those behind the first `equal` serve retries.
     pub(crate) ranked: Vec<usize>,
-    /// Why it is not what was asked for.
+    /// Reason why the strategy had to settle for less.
     pub(crate) remark: Option<&'static str>,
 }
 
-/// Differences in coverage below this say nothing: scrapes of two replicas are not at one time.
+/// Coverage is compared in whole minutes, in milliseconds: replicas do not scrape at the same time.
 const COVERAGE_GRAIN: i64 = 60_000;
 
-/// Ranks replicas that are available. `now` is in milliseconds since the epoch.
+/// Ranks available replicas. `now` is in milliseconds since the epoch.
 pub(crate) fn select(strategy: &Strategy, mut all: Vec<Candidate>, now: i64) -> Selected {
     let mut behind = Vec::new();
     if let Some(lag) = strategy.max_lag {
         let newest = all.iter().filter_map(|it| it.newest).max();
         let limit = newest.map(|newest| newest.saturating_sub(millis(lag)));
-        // Those that say nothing of it are not blamed.
+        // Replicas that do not report their newest sample are not demoted.
         let lags = |it: &Candidate| it.newest.is_some() && it.newest < limit;
         behind = all
             .iter()
@@ -161,7 +161,7 @@ fn rank(strategy: &Strategy, mut all: Vec<Candidate>, now: i64) -> Selected {
             let qualifies = |it: &Candidate| {
                 it.oldest.is_some_and(|oldest| oldest <= limit) || it.answers_history
             };
-            // Stable: among equals, the order is that of the list.
+            // The sort is stable: among equals, the order is that of the list.
             all.sort_by_key(|it| (!qualifies(it), it.oldest.unwrap_or(i64::MAX)));
             let equal = all.iter().filter(|it| qualifies(it)).count();
             all[..equal].sort_by_key(|it| it.index);
@@ -170,7 +170,7 @@ fn rank(strategy: &Strategy, mut all: Vec<Candidate>, now: i64) -> Selected {
                     equal: all.len().min(1),
                     ranked: indexes(&all),
                     remark: (!all.is_empty())
-                        .then_some("none has the minimum of history: the deepest is asked"),
+                        .then_some("no replica has the minimum history: the one with the most history is queried"),
                 },
                 _ => Selected {
                     equal,
@@ -191,7 +191,7 @@ fn rank(strategy: &Strategy, mut all: Vec<Candidate>, now: i64) -> Selected {
                     .unwrap_or(i64::MAX)
                     .cmp(&b.oldest.unwrap_or(i64::MAX));
                 b.samples.total_cmp(&a.samples).then(match most {
-                    // Nobody says how much there is.
+                    // No replica reports its number of samples.
                     0.0 => deeper.then(a.index.cmp(&b.index)),
                     _ => a.index.cmp(&b.index),
                 })
@@ -220,13 +220,13 @@ fn rank(strategy: &Strategy, mut all: Vec<Candidate>, now: i64) -> Selected {
     }
 }
 
-/// Caddy's `first`, with its two additions.
+/// Caddy's `first`, with `failback_delay` and `demote_restarted`.
 fn first(strategy: &Strategy, mut all: Vec<Candidate>) -> Selected {
     let restarted = |it: &Candidate| it.age.is_some_and(|age| age < strategy.demote_restarted);
     let young = |it: &Candidate| it.came_back && it.up_for < strategy.failback_delay;
     let current = all.iter().find(|it| it.current).map(|it| it.index);
     all.sort_by_key(|it| {
-        // In front of the one that is asked now, only those that have been back for long enough.
+        // Only a replica that has been back long enough moves in front of the current one.
         let waits = current.is_some_and(|current| it.index < current) && young(it);
         (restarted(it), waits, it.index)
     });
@@ -283,7 +283,8 @@ mod tests {
             ranked(&strategy, &with([2.0, 2.0, 2.0])),
             (1, vec![0, 1, 2])
         );
-        // None says how much it has: one is chosen all the same, the one that goes back furthest.
+        // No replica reports its number of samples: the one whose data goes back furthest is
+        // chosen.
         let mut all = with([0.0, 0.0, 0.0]);
         assert_eq!(ranked(&strategy, &all), (1, vec![0, 1, 2]));
         all[2].oldest = Some(5);
@@ -321,7 +322,7 @@ mod tests {
         all.remove(1);
         let selected = select(&strategy, all, 1_000_000);
         assert_eq!((selected.equal, selected.ranked), (1, vec![2, 0]));
-        assert!(selected.remark.unwrap().contains("deepest"));
+        assert!(selected.remark.unwrap().contains("most history"));
     }
 
     #[test]
@@ -351,7 +352,7 @@ mod tests {
         assert_eq!(ranked(&strategy, &all).1, [0, 1]);
         all[0].age = Some(Duration::from_secs(599));
         assert_eq!(ranked(&strategy, &all).1, [1, 0]);
-        // As Caddy does, without delays.
+        // Like Caddy, without delays.
         assert_eq!(ranked(&Strategy::plain(Kind::First), &all).1, [0, 1]);
     }
 

@@ -1,10 +1,10 @@
-//! Durations as Prometheus writes them: `1h30m`, units from years to milliseconds, each at most
-//! once and in falling order. Never negative, at most some 292 years.
+//! Durations in Prometheus' notation: `1h30m`, with units from years to milliseconds, each at most once
+//! and in falling order. They are never negative, and at most about 292 years.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Units with their milliseconds, in the order in which a duration names them.
+/// Units and their lengths in milliseconds, in the order of a duration's text.
 const UNITS: [(&str, u64); 7] = [
     ("y", 365 * 24 * 3_600_000),
     ("w", 7 * 24 * 3_600_000),
@@ -14,32 +14,32 @@ const UNITS: [(&str, u64); 7] = [
     ("s", 1_000),
     ("ms", 1),
 ];
-/// The longest duration: what fits 63 bits of nanoseconds.
+/// The longest duration: Prometheus holds it as nanoseconds in 63 bits.
 const MAX_MILLIS: u64 = (i64::MAX / 1_000_000) as u64;
 
 /// A duration in whole milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PromDuration(u64);
 
-/// Why a text is no duration.
+/// Why a text is not a duration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
-    /// It is not a list of numbers with units.
+    /// The text is not a list of numbers with units.
     #[error("{0:?} is no duration: write a number and a unit, as in 30s, 5m or 1h30m")]
     Malformed(String),
-    /// It names a unit that does not exist.
+    /// The text has an unknown unit.
     #[error("unknown unit {0:?} in a duration: use y, w, d, h, m, s or ms")]
     Unit(String),
-    /// Units are repeated, or grow.
+    /// Units are repeated, or not in falling order.
     #[error("units of {0:?} are not in falling order: write them from y to ms, each once")]
     Order(String),
-    /// It does not fit.
+    /// The duration exceeds the maximum.
     #[error("{0:?} is longer than 292 years: use a shorter duration")]
     TooLong(String),
 }
 
 impl PromDuration {
-    /// A duration of so many milliseconds; none if that is more than Prometheus can hold.
+    /// Creates a duration from milliseconds; `None` if Prometheus cannot represent it.
     pub fn from_millis(millis: u64) -> Option<Self> {
         (millis <= MAX_MILLIS).then_some(Self(millis))
     }
@@ -49,7 +49,7 @@ impl PromDuration {
         self.0
     }
 
-    /// Whether it is zero, which for most keys means that they are not set.
+    /// Whether the duration is zero, which for most keys is the same as unset.
     pub fn is_zero(self) -> bool {
         self.0 == 0
     }
@@ -88,7 +88,7 @@ impl FromStr for PromDuration {
                 return Err(DurationError::Order(text.to_owned()));
             };
             units = &units[place + 1..];
-            // Digits alone, so that a failure is a number of more than 64 bits.
+            // The text has only digits, so parsing fails only if it exceeds 64 bits.
             let number: u64 = number.parse().map_err(|_| too_long())?;
             millis = number
                 .checked_mul(factor.1)
@@ -102,7 +102,7 @@ impl FromStr for PromDuration {
 }
 
 impl fmt::Display for PromDuration {
-    /// Writes it as Prometheus does: years and weeks only where nothing else remains.
+    /// Writes the duration as Prometheus does: years and weeks only if nothing remains.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rest = self.0;
         if rest == 0 {

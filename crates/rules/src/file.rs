@@ -1,18 +1,22 @@
 //! A rule file: groups of recording and alerting rules, as Prometheus reads them.
 //!
-//! Reading is as strict as Prometheus v0.316's `model/rulefmt` with unknown keys refused, and finds
-//! every problem instead of the first. A key that Prometheus reads is kept; what is equal to it is
-//! one value here: labels are sorted, and an interval of zero is none. Expressions are checked by the
-//! caller's function. What is valid and yet hardly meant is a warning, and never in the way.
+//! Reading is as strict as `model/rulefmt` of Prometheus v0.316 with unknown keys refused, and reports
+//! every problem instead of the first. Every key that Prometheus reads is kept, in a normal form:
+//! labels are sorted, and an interval of zero is unset. Expressions are checked by the caller's
+//! function. Valid but questionable rules give warnings, which never make a file invalid.
 
 mod check;
+mod expr;
 mod fields;
+mod labels;
 mod lint;
 mod parse;
 mod problem;
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
+pub use expr::{CheckedExpr, Expr, ExprCheck, any_expr};
+pub use labels::Labels;
 pub use lint::{Lint, Warning};
 pub use problem::Problem;
 
@@ -21,40 +25,41 @@ use crate::PromDuration;
 /// The groups of a file, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuleFile {
-    /// Groups have names of their own within a file.
+    /// The groups, with distinct names.
     pub groups: Vec<Group>,
 }
 
 /// Rules that are evaluated together, one after another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Group {
-    /// Not empty.
+    /// Name of the group, which is not empty.
     pub name: String,
-    /// How often it is evaluated; none is the ruler's default.
+    /// Evaluation interval; `None` takes the ruler's default.
     pub interval: Option<PromDuration>,
-    /// How far back in time it is evaluated; none is the ruler's default, zero is now.
+    /// Offset into the past at which the rules are evaluated; `None` takes the ruler's default, and
+    /// zero means now.
     pub query_offset: Option<PromDuration>,
-    /// How many series or alerts a rule may produce; 0 is any number.
+    /// Maximum number of series or alerts that a rule may produce; 0 means no limit.
     pub limit: i64,
-    /// What becomes of partial answers; only a Thanos Ruler knows it, and none is its default.
+    /// Strategy for partial responses, which only a Thanos Ruler supports; `None` takes its default.
     pub partial_response: Option<PartialResponse>,
-    /// Labels of all its rules, which a rule's own override.
-    pub labels: BTreeMap<String, String>,
+    /// Labels of all rules of the group; a rule's own labels override them.
+    pub labels: Labels,
     /// The rules, in order.
     pub rules: Vec<Rule>,
 }
 
-/// What a Thanos Ruler does when some of the stores do not answer.
+/// Reaction of a Thanos Ruler to a query that some stores do not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PartialResponse {
-    /// It goes on with what the others say.
+    /// Continue with the other stores' answers.
     Warn,
-    /// It takes the evaluation for failed.
+    /// Fail the evaluation.
     Abort,
 }
 
 impl PartialResponse {
-    /// The word for it in a rule file.
+    /// The value in a rule file.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Warn => "warn",
@@ -66,64 +71,64 @@ impl PartialResponse {
 /// A recording or alerting rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// The metric that it records or the alert that it raises.
-    pub name: String,
-    /// The PromQL expression, as it was written.
-    pub expr: String,
-    /// Labels that are set on what it produces.
-    pub labels: BTreeMap<String, String>,
-    /// Which of the two it is.
+    /// Name of the recorded metric, or of the alert.
+    pub name: Arc<str>,
+    /// PromQL expression.
+    pub expr: Expr,
+    /// Labels that are set on the resulting series or alerts.
+    pub labels: Labels,
+    /// Whether the rule records or alerts.
     pub kind: Kind,
 }
 
-/// What a rule does with the result of its expression.
+/// Use of the result of a rule's expression.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// It stores it as a metric.
+    /// Store the result as a metric.
     Recording,
-    /// It raises an alert for each series. Boxed, as most rules record.
-    Alerting(Box<Alerting>),
+    /// Raise an alert for each series.
+    Alerting(Arc<Alerting>),
 }
 
-/// What only an alerting rule has.
+/// Fields of alerting rules only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Alerting {
-    /// How long the expression has to hold before the alert fires; none is at once.
+    /// Time for which the expression must hold before the alert fires (`for`); `None` means at once.
     pub hold: Option<PromDuration>,
-    /// How long the alert goes on firing after the expression has ceased to hold.
+    /// Time for which the alert keeps firing after the expression ceases to hold.
     pub keep_firing_for: Option<PromDuration>,
-    /// What people are told, as templates.
-    pub annotations: BTreeMap<String, String>,
+    /// Annotations of the alert, which are templates.
+    pub annotations: Labels,
 }
 
-/// Which names of metrics, labels and annotations are valid.
+/// Validation scheme for names of metrics, labels and annotations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Names {
-    /// Any text that is not empty, as in Prometheus since 3.0.
+    /// Any non-empty text, as in Prometheus since 3.0.
     #[default]
     Utf8,
-    /// Letters, digits and underscores, and colons in metrics.
+    /// Letters, digits and underscores, and colons in metric names.
     Legacy,
 }
 
-/// Bounds of one file.
+/// Limits of one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The largest file, in bytes; also what its texts may hold, those that aliases repeat counted
-    /// each time.
+    /// Maximum size of the file, in bytes, and of its texts together, where a text counts again for
+    /// each alias to it.
     pub bytes: usize,
-    /// The most groups.
+    /// Maximum number of groups.
     pub groups: usize,
-    /// The most rules, of all groups together.
+    /// Maximum number of rules, over all groups.
     pub rules: usize,
-    /// The most YAML nodes, those that aliases repeat counted each time.
+    /// Maximum number of YAML nodes, where a node counts again for each alias to it.
     pub nodes: usize,
-    /// The most problems that are reported; what comes after them is only counted.
+    /// Maximum number of reported problems; further ones are only counted.
     pub problems: usize,
 }
 
 impl Limits {
-    /// The default bounds: some ten times the largest rule files that are known to be in use.
+    /// Default limits, about ten times the largest rule files that are known to be in use.
     pub const DEFAULT: Self = Self {
         bytes: 4 << 20,
         groups: 10_000,
@@ -139,26 +144,24 @@ impl Default for Limits {
     }
 }
 
-/// A check of an expression: what is odd about it, or what is wrong.
-pub type ExprCheck<'a> = &'a (dyn Fn(&str) -> Result<Vec<(Lint, String)>, String> + Sync);
-
-/// How a file is read.
+/// Options of reading a file.
 #[derive(Clone, Copy)]
 pub struct Checks<'a> {
     /// Checks a PromQL expression.
     pub expr: ExprCheck<'a>,
-    /// Whether every ruler is a Thanos, so that a group may say what becomes of partial answers.
+    /// Whether groups may set a strategy for partial responses, which requires that every ruler is a
+    /// Thanos Ruler.
     pub thanos: bool,
-    /// Whether a key that nobody knows is a warning, as some keep notes of their own in rule files.
+    /// Whether an unknown key is a warning instead of an error, for files with private keys.
     pub ignore_unknown: bool,
-    /// Which names are valid.
+    /// Validation scheme for names.
     pub names: Names,
-    /// Bounds of the file.
+    /// Limits of the file.
     pub limits: Limits,
 }
 
 impl<'a> Checks<'a> {
-    /// Checks for a Prometheus.
+    /// Options for Prometheus, with default limits.
     pub fn new(expr: ExprCheck<'a>) -> Self {
         Self {
             expr,
@@ -173,17 +176,19 @@ impl<'a> Checks<'a> {
 /// A file that was read.
 #[derive(Clone, Debug)]
 pub struct Parsed {
-    /// What it holds.
+    /// The rules in the file.
     pub file: RuleFile,
-    /// Whether it has a list of groups, be it an empty one. A file without any holds nothing, which
-    /// hardly anybody means who sends it.
+    /// Whether the file has a list of groups, even an empty one. A file without the key has no rules,
+    /// most likely by mistake.
     pub has_groups: bool,
-    /// What its author may not have meant.
+    /// Whether the file has the key `groups`, be it without a value.
+    pub names_groups: bool,
+    /// Warnings about valid but questionable parts.
     pub warnings: Vec<Warning>,
 }
 
 impl RuleFile {
-    /// Reads a file. Fails with all of its problems, in the order of their lines.
+    /// Parses a file. Fails with all of its problems, ordered by line.
     pub fn parse(text: &[u8], checks: &Checks<'_>) -> Result<Parsed, Vec<Problem>> {
         parse::parse(text, checks)
     }
@@ -195,7 +200,7 @@ impl RuleFile {
 }
 
 impl Group {
-    /// The same without its rules.
+    /// A copy without the rules.
     #[must_use]
     pub fn clone_without_rules(&self) -> Self {
         Self {
@@ -211,7 +216,7 @@ impl Group {
 }
 
 impl Rule {
-    /// What only an alerting rule has, if it is one.
+    /// The fields of an alerting rule; `None` for a recording rule.
     pub fn alerting(&self) -> Option<&Alerting> {
         match &self.kind {
             Kind::Recording => None,

@@ -1,17 +1,17 @@
-//! Rule files of Prometheus and sets of them: reading, writing, comparing and storing. Knows
-//! nothing of HTTP, components, configuration or batches, and no PromQL: whoever reads a file
-//! passes in what checks an expression.
+//! Rule files of Prometheus and sets of them: reading, writing, comparing and storing. Knows nothing of
+//! HTTP, components, configuration or batches, and no PromQL: the caller passes in the check of
+//! expressions.
 //!
 //! - [`RuleFile::parse`] reads a file as strictly as Prometheus, with every problem and its line;
 //!   [`RuleFile::to_yaml`] writes one in a canonical form that reads back the same.
 //! - [`Template`] is a label or annotation of an alert, and finds the queries in it.
-//! - [`RuleSet`] is what all tenants have, a persistent map: [`RuleSet::diff`] names the tenants
-//!   that changed in time proportional to how many did.
-//! - [`store::Store`] holds what tenants write, with its history, for any number of processes.
-//! - [`read_globs`] reads files from folders and [`RulesDirectory`] makes a folder hold a set,
-//!   both whole or not at all.
+//! - [`RuleSet`] holds the rules of all tenants in a persistent map: [`RuleSet::diff`] finds the
+//!   changed tenants in time proportional to their number.
+//! - [`store::Store`] stores the tenants' files with their history, for any number of processes.
+//! - [`read_globs`] reads files from folders, and [`RulesDirectory`] writes a set to a folder; both
+//!   are atomic.
 #![warn(unreachable_pub)]
-// Tests may do all of this.
+// Tests may panic and print.
 #![cfg_attr(
     not(test),
     warn(
@@ -38,8 +38,8 @@ mod yaml;
 pub use directory::{Applied, DirectoryError, RulesDirectory, decode_name};
 pub use duration::{DurationError, PromDuration};
 pub use file::{
-    Alerting, Checks, ExprCheck, Group, Kind, Limits, Lint, Names, Parsed, PartialResponse,
-    Problem, Rule, RuleFile, Warning,
+    Alerting, CheckedExpr, Checks, Expr, ExprCheck, Group, Kind, Labels, Limits, Lint, Names,
+    Parsed, PartialResponse, Problem, Rule, RuleFile, Warning, any_expr,
 };
 pub use read::{FilesRead, GlobLimits, ReadError, ReadProblem, read_globs};
 pub use set::{Change, RuleSet, StoredFile, Tenant, TenantRules};

@@ -1,12 +1,12 @@
-//! Rule files from folders, by patterns: all that match, whole or not at all.
+//! Reads rule files by patterns: all matching files, or none.
 //!
 //! Patterns are those of the `glob` crate: `*` and `?` within a name, `[abc]`, and `**` for any
-//! number of folders. A pattern without any of them names a file that has to be there. A file that
-//! changes while it is read is read again, and so are all of them if any changed, came or went
-//! meanwhile: what is returned was there at one moment. Files keep their names relative to the
-//! deepest folder that all patterns have in common.
+//! number of folders. A pattern without any of these names a file that must exist. A file that changes
+//! while it is read is read again, and all files are if any of them changed, appeared or disappeared
+//! meanwhile: the result is the state of one moment. Files are named relative to the deepest folder
+//! that all patterns share.
 //!
-//! Everything here blocks.
+//! Every call blocks.
 
 mod stable;
 
@@ -21,9 +21,9 @@ use crate::file::{Checks, Problem, RuleFile};
 use crate::{StoredFile, TenantRules};
 use stable::{Failure, Stamp};
 
-/// How often files are read anew that change while they are read.
+/// Maximum attempts at reading files that change meanwhile.
 const ATTEMPTS: usize = 5;
-/// Problems of all files together that are reported.
+/// Maximum number of reported problems, over all files.
 const MAX_PROBLEMS: usize = 1000;
 const MATCHING: MatchOptions = MatchOptions {
     case_sensitive: true,
@@ -31,12 +31,12 @@ const MATCHING: MatchOptions = MatchOptions {
     require_literal_leading_dot: false,
 };
 
-/// Bounds of what patterns may match.
+/// Limits of the files that patterns match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GlobLimits {
-    /// The most files.
+    /// Maximum number of files.
     pub files: usize,
-    /// The most bytes of all files together. One file's are bounded by [`crate::Limits`].
+    /// Maximum size of all files together, in bytes. [`crate::Limits`] bounds each file.
     pub bytes: u64,
 }
 
@@ -49,21 +49,21 @@ impl Default for GlobLimits {
     }
 }
 
-/// The files that patterns match.
+/// The files that were read.
 #[derive(Clone, Debug)]
 pub struct FilesRead {
     /// The files by their relative names.
     pub rules: TenantRules,
-    /// What their authors may not have meant.
+    /// Warnings about valid files.
     pub warnings: Vec<ReadProblem>,
 }
 
-/// A problem of a file, or of finding or reading it.
+/// A problem in a file, or in finding or reading it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadProblem {
     /// The file, folder or pattern.
     pub path: PathBuf,
-    /// What is wrong; at line 0 if it is not in the file.
+    /// The problem; line 0 means that it has no position in the file.
     pub problem: Problem,
 }
 
@@ -105,8 +105,7 @@ fn failed(path: &Path, message: impl Into<String>) -> ReadProblem {
     }
 }
 
-/// Reads all files that the patterns match. That there are none is no error, unless a pattern names
-/// one.
+/// Reads all files that the patterns match. No match is an error only for a pattern without wildcards.
 pub fn read_globs(
     patterns: &[impl AsRef<str>],
     checks: &Checks<'_>,
@@ -115,7 +114,7 @@ pub fn read_globs(
     read_watching(patterns, checks, limits, &mut |_| ())
 }
 
-/// [`read_globs`], which says after each file that it was read.
+/// [`read_globs`] with a callback after each file, for tests.
 fn read_watching(
     patterns: &[impl AsRef<str>],
     checks: &Checks<'_>,
@@ -156,7 +155,7 @@ fn read_watching(
     Err(ReadError(vec![failed(&changed, message)]))
 }
 
-/// The files that the patterns match, as they are now.
+/// Finds the files that the patterns match now.
 fn find(
     patterns: &[PathBuf],
     limits: &GlobLimits,
@@ -184,7 +183,7 @@ fn find(
                     Ok(Some(stamp)) => {
                         found.insert(path, stamp);
                     }
-                    // Gone since the folder was listed.
+                    // The file was removed since the folder was listed.
                     Ok(None) => {}
                     Err(message) => problems.push(failed(&path, message)),
                 },
@@ -212,9 +211,9 @@ fn find(
     }
 }
 
-/// Why texts were not read.
+/// Why reading stopped.
 enum Stopped {
-    /// The file changed meanwhile: try again.
+    /// The file changed meanwhile; the reading can be repeated.
     Changed(PathBuf),
     Failed(Vec<ReadProblem>),
 }
@@ -290,7 +289,7 @@ fn parse(
     }
 }
 
-/// The deepest folder that all patterns have in common.
+/// The deepest folder that all patterns share.
 fn base(patterns: &[PathBuf]) -> PathBuf {
     let folders = patterns.iter().map(|pattern| literal_folder(pattern));
     let common = folders.reduce(|a, b| {
@@ -300,7 +299,7 @@ fn base(patterns: &[PathBuf]) -> PathBuf {
     common.unwrap_or_default()
 }
 
-/// The part of a pattern before the first name that is not literal, and without the file's.
+/// The leading folders of a pattern, up to the first name with a wildcard, without the file's name.
 fn literal_folder(pattern: &Path) -> PathBuf {
     let is_literal = |part: &Component<'_>| {
         let text = part.as_os_str().to_string_lossy();

@@ -1,75 +1,89 @@
-//! What all tenants have: a map from tenant to files that is cheap to copy and to compare.
+//! The rules of all tenants: a map from tenant to files that is cheap to clone and compare.
 //!
-//! A set that was made from another one shares with it what did not change, so [`RuleSet::diff`]
-//! looks at nothing but the way to what did.
+//! A set that was made from another shares all unchanged parts with it, so [`RuleSet::diff`] visits
+//! only the paths to the changed tenants.
 
 mod trie;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::Version;
 use crate::file::RuleFile;
 use trie::Trie;
 
-/// A tenant's name. The empty one is of rules that have no tenant, such as those from a folder.
+/// Name of a tenant; empty for rules without one, such as those from a folder.
 pub type Tenant = Arc<str>;
 
-/// A file with the version of its content.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A file with the version of its content, which is computed when it is first needed.
+#[derive(Clone, Debug)]
 pub struct StoredFile {
     file: RuleFile,
-    version: Version,
+    version: OnceLock<Version>,
 }
 
 impl StoredFile {
-    /// Takes a file and computes its version, that of its canonical text.
+    /// Stores a file.
     pub fn new(file: RuleFile) -> Self {
-        let version = Version::of(file.to_yaml().as_bytes());
+        let version = OnceLock::new();
         Self { file, version }
     }
 
-    /// What it holds.
+    /// The rules in the file.
     pub fn file(&self) -> &RuleFile {
         &self.file
     }
 
-    /// The version: equal for equal files.
+    /// The version, the hash of the canonical text: equal for equal files.
     pub fn version(&self) -> Version {
-        self.version
+        match self.version.get() {
+            Some(version) => *version,
+            None => self.text().1,
+        }
+    }
+
+    /// The canonical text with its version.
+    pub fn text(&self) -> (String, Version) {
+        let text = self.file.to_yaml();
+        let version = *self.version.get_or_init(|| Version::of(text.as_bytes()));
+        (text, version)
     }
 }
+
+/// Files are equal if their rules are: their versions need not be computed for that.
+impl PartialEq for StoredFile {
+    fn eq(&self, other: &Self) -> bool {
+        match (self.version.get(), other.version.get()) {
+            (Some(own), Some(other)) => own == other,
+            _ => self.file == other.file,
+        }
+    }
+}
+
+impl Eq for StoredFile {}
 
 /// The files of one tenant by name. Names are any text; a store or a folder escapes them.
 #[derive(Clone, Debug)]
 pub struct TenantRules {
     files: BTreeMap<Arc<str>, Arc<StoredFile>>,
-    version: Version,
+    version: OnceLock<Version>,
 }
 
 impl TenantRules {
-    /// Rules of so many files; the last one of a name counts.
+    /// Creates a tenant's rules from files; of several files with the same name, the last one counts.
     pub fn new(files: impl IntoIterator<Item = (Arc<str>, Arc<StoredFile>)>) -> Self {
-        let files: BTreeMap<_, _> = files.into_iter().collect();
-        let parts = files
-            .iter()
-            .flat_map(|(name, file)| [name.as_bytes(), file.version.as_bytes()]);
-        let version = Version::of_parts(parts);
-        Self { files, version }
+        Self {
+            files: files.into_iter().collect(),
+            version: OnceLock::new(),
+        }
     }
 
-    /// The same with one file added or replaced.
+    /// A copy with one file added or replaced.
     pub fn with_file(&self, name: Arc<str>, file: Arc<StoredFile>) -> Self {
         let others = self
             .files()
             .map(|(name, file)| (name.clone(), file.clone()));
         Self::new(others.chain([(name, file)]))
-    }
-
-    /// The same without one file.
-    pub fn without_file(&self, name: &str) -> Self {
-        let others = self.files().filter(|(other, _)| &***other != name);
-        Self::new(others.map(|(name, file)| (name.clone(), file.clone())))
     }
 
     /// A file by its name.
@@ -82,7 +96,7 @@ impl TenantRules {
         self.files.iter()
     }
 
-    /// Whether there are none.
+    /// Whether there are no files.
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()
     }
@@ -94,13 +108,23 @@ impl TenantRules {
 
     /// The version: equal for equal names and files.
     pub fn version(&self) -> Version {
-        self.version
+        *self.version.get_or_init(|| {
+            let versions = self.files.values().map(|file| file.version());
+            let versions: Vec<_> = versions.collect();
+            let parts = self.files.keys().zip(&versions);
+            let parts = parts.flat_map(|(name, version)| [name.as_bytes(), version.as_bytes()]);
+            Version::of_parts(parts)
+        })
     }
 }
 
 impl PartialEq for TenantRules {
     fn eq(&self, other: &Self) -> bool {
-        self.version == other.version
+        match (self.version.get(), other.version.get()) {
+            (Some(own), Some(other)) => own == other,
+            // Files that two versions of a tenant share are not compared.
+            _ => self.files == other.files,
+        }
     }
 }
 
@@ -113,16 +137,16 @@ pub struct RuleSet(Trie<Arc<TenantRules>>);
 /// A tenant whose rules differ between two sets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Whose rules they are.
+    /// The tenant whose rules differ.
     pub tenant: Tenant,
-    /// What it had; none if it is new.
+    /// The tenant's old rules; `None` if the tenant is new.
     pub old: Option<Arc<TenantRules>>,
-    /// What it has; none if it is gone.
+    /// The tenant's new rules; `None` if the tenant is gone.
     pub new: Option<Arc<TenantRules>>,
 }
 
 impl RuleSet {
-    /// A set of rules that have no tenant.
+    /// A set with rules that have no tenant.
     pub fn of_none(rules: Arc<TenantRules>) -> Self {
         Self::default().with(Tenant::from(""), rules)
     }
@@ -132,24 +156,23 @@ impl RuleSet {
         self.0.get(tenant)
     }
 
-    /// The same set with the rules of one tenant set or replaced.
+    /// A copy with the rules of one tenant added or replaced.
     #[must_use]
     pub fn with(&self, tenant: Tenant, rules: Arc<TenantRules>) -> Self {
-        // An equal one stays, so that what is equal stays shared.
+        // Equal rules keep the old value, so that sets stay shared.
         if self.get(&tenant) == Some(&rules) {
             return self.clone();
         }
         Self(self.0.insert(tenant, rules))
     }
 
-    /// The same set without a tenant.
+    /// A copy without a tenant.
     #[must_use]
     pub fn without(&self, tenant: &str) -> Self {
         Self(self.0.remove(tenant))
     }
 
-    /// All tenants with their rules, in an order that depends on their names alone but is not
-    /// sorted.
+    /// All tenants with their rules. The order depends only on the names, but is not sorted.
     pub fn iter(&self) -> impl Iterator<Item = (&Tenant, &Arc<TenantRules>)> {
         self.0.iter()
     }
@@ -164,13 +187,13 @@ impl RuleSet {
         self.0.len() == 0
     }
 
-    /// The tenants whose rules differ, in the order of [`Self::iter`]. Takes time in proportion to
-    /// their number if one set was made from the other.
+    /// The tenants whose rules differ, in the order of [`Self::iter`]. Takes time proportional to their
+    /// number if one set was made from the other.
     pub fn diff(&self, new: &Self) -> Vec<Change> {
         self.diff_counting(new, &mut 0)
     }
 
-    /// [`Self::diff`], which adds to `visits` the nodes and rules that it looks at.
+    /// [`Self::diff`], which counts the visited nodes and rules in `visits`.
     fn diff_counting(&self, new: &Self, visits: &mut usize) -> Vec<Change> {
         let mut changes = Vec::new();
         self.0.diff(&new.0, visits, &mut |tenant, old, new| {

@@ -1,19 +1,21 @@
-//! A store of rule files: what tenants write, who wrote it when, and what it was before.
+//! A store of the tenants' rule files and of their history: who changed a file, when, and what it held
+//! before.
 //!
-//! All state lies in the objects of one store, so any number of processes may serve it. A tenant's
-//! files are `metrics/rules/TENANT/FILE.yaml`, as the Observatorium's rules-objstore has them, and
-//! hold what their author wrote. Each change is noted first, as one object of
-//! `metrics/rules-history/TENANT/FILE/`, which holds the text; a change that a crash has cut short
-//! may be noted and not made, and none is made without a note.
+//! All state lies in the objects of one store, so any number of processes can serve it. A tenant's
+//! files are `metrics/rules/TENANT/FILE.yaml`, as in Observatorium's rules-objstore, and hold the text
+//! that their author wrote. Each change is first recorded in the history, as an object below
+//! `metrics/rules-history/TENANT/FILE/` with the text. After a crash, a change may be recorded but not
+//! made; no change is made without a record.
 //!
-//! A file is replaced only if it still is what it was when it was read: of two writers that race,
-//! one hears of the other. Everything here blocks.
+//! A file is replaced only if it is unchanged since it was read: of two racing writers, one fails with
+//! a conflict. Every call blocks.
 
 mod directory;
 mod follow;
 mod history;
 
 use std::fmt::Debug;
+use std::panic::resume_unwind;
 use std::thread;
 
 pub use directory::LocalDirectory;
@@ -22,54 +24,56 @@ pub use history::{Action, Entry};
 
 use crate::Version;
 
-/// Where the files of tenants lie.
+/// Key prefix of the tenants' files.
 const FILES: &str = "metrics/rules/";
-/// What the file names end in.
+/// Extension of the files.
 const EXTENSION: &str = ".yaml";
-/// How often a write is tried again whose object others change meanwhile.
+/// Maximum attempts at a write while other writers change its object.
 const ATTEMPTS: usize = 10;
-/// How many threads read local files at most.
+/// Maximum number of threads that read local files.
 const MAX_THREADS: usize = 8;
-/// The longest name of a tenant or file, in bytes.
+/// Number of files or folders from which reading them on several threads pays.
+const WORTH_THREADS: usize = 16;
+/// Maximum length of a tenant's or file's name, in bytes.
 const MAX_NAME: usize = 150;
 
-/// Objects by their keys, of which one can be replaced on a condition.
+/// A store of objects by key, with conditional writes.
 pub trait Objects: Debug + Send + Sync {
-    /// The objects whose keys begin so, which is a folder's name.
+    /// Lists the objects below a prefix, which is a folder with a trailing slash.
     ///
     /// # Errors
     ///
     /// Fails if the store does not answer.
     fn list(&self, prefix: &str) -> Result<Vec<Listed>, ObjectError>;
 
-    /// An object, if there is one.
+    /// Reads an object; `None` if there is none.
     ///
     /// # Errors
     ///
-    /// Fails if the store does not answer, or it is larger than `max` bytes.
+    /// Fails if the store does not answer, or if the object is larger than `max` bytes.
     fn get(&self, key: &str, max: usize) -> Result<Option<Object>, ObjectError>;
 
-    /// Writes an object that outlives a crash once this has returned.
+    /// Writes an object durably: it survives a crash once this has returned.
     ///
     /// # Errors
     ///
-    /// Fails with [`ObjectError::Changed`] if it is not as expected.
+    /// Fails with [`ObjectError::Changed`] if the object does not have the expected state.
     fn put(&self, key: &str, text: &[u8], expected: Expected<'_>) -> Result<(), ObjectError>;
 
     /// Removes an object.
     ///
     /// # Errors
     ///
-    /// Fails with [`ObjectError::Changed`] if it is not as expected.
+    /// Fails with [`ObjectError::Changed`] if the object does not have the expected state.
     fn delete(&self, key: &str, expected: Expected<'_>) -> Result<(), ObjectError>;
 
-    /// Whether a write whose answer gets lost is made again, so that [`ObjectError::Changed`] may be
-    /// of the first attempt.
+    /// Whether a write is retried after a lost answer, so that [`ObjectError::Changed`] may be caused
+    /// by the first attempt of the same write.
     fn repeats(&self) -> bool {
         false
     }
 
-    /// How many objects are worth reading at once, each by a thread of its own.
+    /// Number of objects to read concurrently, each on its own thread.
     fn readers(&self) -> usize {
         thread::available_parallelism().map_or(1, |count| count.get().min(MAX_THREADS))
     }
@@ -78,106 +82,108 @@ pub trait Objects: Debug + Send + Sync {
 /// An object in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// Its key.
+    /// Key of the object.
     pub key: String,
-    /// Changes whenever the object does.
+    /// Opaque text that changes with the object; empty if it is unknown.
     pub stamp: String,
 }
 
 /// An object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
-    /// The content of the file.
+    /// Content of the object.
     pub text: Vec<u8>,
-    /// What [`Expected::Stamp`] names it by; a list may have another stamp of it.
+    /// Stamp for [`Expected::Stamp`]. The stamp in a list may be a different one.
     pub stamp: String,
 }
 
-/// What an object has to be for a change to be made.
+/// Precondition of a change of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected<'a> {
-    /// Anything, or nothing.
+    /// No condition.
     Any,
-    /// Nothing.
+    /// The object does not exist.
     Absent,
-    /// What had this stamp.
+    /// The object has this stamp.
     Stamp(&'a str),
 }
 
-/// Why the objects were not read or changed.
+/// Why objects could not be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectError {
-    /// It is not what was expected.
-    #[error("the object was changed by somebody else meanwhile")]
+    /// The object does not have the expected state.
+    #[error("the object was changed by another writer meanwhile")]
     Changed,
-    /// It holds more than it may.
+    /// The object exceeds the size limit.
     #[error("{key} is larger than {max} bytes")]
     TooLarge {
-        /// Which object.
+        /// Key of the object.
         key: String,
-        /// The bound.
+        /// The limit, in bytes.
         max: usize,
     },
-    /// The store takes no such content, and says why.
+    /// The store refuses the content, for this reason.
     #[error("{0}")]
     Refused(String),
-    /// The store says why.
+    /// An operation of the store failed.
     #[error("{action} {key}: {reason}")]
     Store {
-        /// What was tried.
+        /// Verb of the operation, such as `read`.
         action: &'static str,
-        /// Which object.
+        /// Key of the object.
         key: String,
-        /// What came of it.
+        /// Error of the operation.
         reason: String,
     },
 }
 
-/// Why a file was not read or changed.
+/// Why a file could not be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// A precondition does not hold.
+    /// The file does not meet the precondition.
     #[error("{}", precondition(*current))]
     Precondition {
-        /// What is there; none if nothing is.
+        /// Current version of the file; `None` if there is no file.
         current: Option<Version>,
     },
-    /// There is no such file, or no such version of it.
+    /// The file, or the version of it, does not exist.
     #[error("there is no such {0}")]
     Absent(&'static str),
-    /// A name that no tenant or file has.
+    /// The name of the tenant or file is invalid.
     #[error("{0}")]
     Name(String),
-    /// Others change the file each time that it is to be changed.
-    #[error("others change the file each time that it is to be changed: try again")]
+    /// Other writers changed the file during every attempt.
+    #[error("other writers changed the file during every attempt: try again")]
     Contended,
-    /// The store does not do it.
+    /// The underlying store failed.
     #[error("the store of rules failed: {0}")]
     Objects(#[from] ObjectError),
 }
 
 fn precondition(current: Option<Version>) -> String {
     match current {
-        Some(version) => format!("it was changed meanwhile: its version is {version} now"),
-        None => "it does not exist".to_owned(),
+        Some(version) => {
+            format!("the file or group was changed meanwhile: its version is {version} now")
+        }
+        None => "the file or group does not exist".to_owned(),
     }
 }
 
-/// What a file has to be for a change to be made, as whoever asks for it says.
+/// Precondition of a change of a file, as the caller states it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// Anything, or nothing.
+    /// No condition.
     Any,
-    /// Nothing.
+    /// The file does not exist.
     Absent,
-    /// Anything.
+    /// The file exists.
     Present,
-    /// One of these.
+    /// The file has one of these versions.
     Version(Vec<Version>),
 }
 
 impl Wanted {
-    /// Whether a file is what is wanted.
+    /// Whether the current version meets the precondition; `None` means that there is no file.
     pub fn holds(&self, current: Option<Version>) -> bool {
         match self {
             Self::Any => true,
@@ -193,46 +199,47 @@ impl Wanted {
 pub struct Text {
     /// The text.
     pub text: Vec<u8>,
-    /// Its version.
+    /// Version of the text.
     pub version: Version,
     stamp: String,
 }
 
-/// Who changes something, and when.
+/// Author, time and kind of a change, for the history.
 #[derive(Clone, Copy, Debug)]
 pub struct Change<'a> {
-    /// The name that was proven, or whatever is known of the caller.
+    /// Authenticated name of the caller, or a description if it has none.
     pub by: &'a str,
     /// Milliseconds since 1970.
     pub at: u64,
-    /// What is done.
+    /// Kind of the change.
     pub action: Action,
 }
 
-/// The files that a store holds, each with its stamp, and keys that are no files.
+/// Files of a store, each with its stamp, and the keys of objects that are no rule files.
 pub type Contents = (Vec<(Place, String)>, Vec<String>);
 
-/// The files of all tenants.
+/// The rule files of all tenants.
 #[derive(Debug)]
 pub struct Store {
     objects: Box<dyn Objects>,
-    /// The largest file, in bytes.
+    /// Maximum size of a file, in bytes.
     max_bytes: usize,
-    /// How many versions of a file are kept.
+    /// Number of versions of a file that the history keeps.
     keep: usize,
 }
 
-/// The place of a file in the store.
+/// Location of a file in the store.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// Whose it is.
+    /// Tenant that owns the file.
     pub tenant: String,
-    /// Its name.
+    /// Name of the file, without extension.
     pub file: String,
 }
 
 impl Store {
-    /// A store of files of at most `max_bytes`, with the newest `keep` versions of each.
+    /// Creates a store of files of at most `max_bytes`, with a history of the newest `keep` versions of
+    /// each.
     pub fn new(objects: Box<dyn Objects>, max_bytes: usize, keep: usize) -> Self {
         Self {
             objects,
@@ -241,7 +248,7 @@ impl Store {
         }
     }
 
-    /// What there is of a tenant, or of all.
+    /// Lists the files of a tenant, or of all tenants.
     ///
     /// # Errors
     ///
@@ -262,7 +269,7 @@ impl Store {
         Ok((files, foreign))
     }
 
-    /// The names of a tenant's files.
+    /// Lists the names of a tenant's files.
     ///
     /// # Errors
     ///
@@ -272,7 +279,7 @@ impl Store {
         Ok(files.into_iter().map(|(place, _)| place.file).collect())
     }
 
-    /// A file.
+    /// Reads a file; `None` if there is none.
     ///
     /// # Errors
     ///
@@ -286,11 +293,12 @@ impl Store {
         }))
     }
 
-    /// Writes a file, if it is what is wanted. Returns its version, and whether anything changed.
+    /// Writes a file, if it meets the precondition. Returns the new version, and whether the text
+    /// changed.
     ///
     /// # Errors
     ///
-    /// Fails with [`StoreError::Precondition`] if it is something else.
+    /// Fails with [`StoreError::Precondition`] if the file does not meet the precondition.
     pub fn put(
         &self,
         place: &Place,
@@ -303,12 +311,12 @@ impl Store {
         Ok((version, changed))
     }
 
-    /// Removes a file, if it is what is wanted. Its history stays.
+    /// Removes a file, if it meets the precondition. Its history stays.
     ///
     /// # Errors
     ///
-    /// Fails with [`StoreError::Absent`] if there is none, and with [`StoreError::Precondition`] if
-    /// it is something else.
+    /// Fails with [`StoreError::Absent`] if there is no file, whatever the precondition, and with
+    /// [`StoreError::Precondition`] if the file does not meet it.
     pub fn delete(
         &self,
         place: &Place,
@@ -321,7 +329,7 @@ impl Store {
         }
     }
 
-    /// Has a file hold a text, or be gone. Says whether it did not before.
+    /// Gives a file a text, or removes it if the text is `None`. Returns whether that changed anything.
     fn change(
         &self,
         place: &Place,
@@ -332,6 +340,9 @@ impl Store {
         let key = place.key()?;
         for _ in 0..ATTEMPTS {
             let current = self.get(place)?;
+            if current.is_none() && text.is_none() {
+                return Ok(false);
+            }
             let version = current.as_ref().map(|current| current.version);
             if !wanted.holds(version) {
                 return Err(StoreError::Precondition { current: version });
@@ -350,38 +361,49 @@ impl Store {
                 None => self.objects.delete(&key, expected),
             };
             match made {
-                Ok(()) => {
-                    // What is kept too long is no reason to say that the change was not made.
-                    let _ = self.prune(place);
-                    return Ok(true);
-                }
+                Ok(()) => return Ok(self.made(place)),
                 Err(ObjectError::Changed) => {
-                    // By this writer, if the answer to its first attempt got lost; unless somebody
-                    // else has noted the same since.
+                    // If the answer to a first attempt was lost, the conflict is with this very write,
+                    // unless another writer has recorded the same text since.
                     let now = self.get(place)?;
                     if self.objects.repeats()
                         && now.as_ref().map(|now| &now.text[..]) == text
                         && !self.is_noted_by_others(place, text, &before, &noted)?
                     {
-                        return Ok(true);
+                        return Ok(self.made(place));
                     }
                     let _ = self.objects.delete(&noted, Expected::Any);
                 }
-                // The change may have been made, or still be: its note stays.
+                // The outcome is unknown, and the write may still take effect: its record stays.
                 Err(error) => return Err(error.into()),
             }
         }
         Err(StoreError::Contended)
     }
+
+    /// Prunes the history after a change, which a failure to do so does not undo.
+    fn made(&self, place: &Place) -> bool {
+        let _ = self.prune(place);
+        true
+    }
 }
 
 impl Place {
-    /// The place of a tenant's file.
+    /// Creates the location of a tenant's file. The names are checked when the store uses it.
     pub fn new(tenant: impl Into<String>, file: impl Into<String>) -> Self {
         Self {
             tenant: tenant.into(),
             file: file.into(),
         }
+    }
+
+    /// Checks that the names are valid.
+    ///
+    /// # Errors
+    ///
+    /// Fails with [`StoreError::Name`] if one of them is not.
+    pub fn check(&self) -> Result<(), StoreError> {
+        self.key().map(drop)
     }
 
     fn key(&self) -> Result<String, StoreError> {
@@ -391,20 +413,44 @@ impl Place {
     }
 }
 
+/// Splits items among threads, and returns the results in the order of the items.
+fn on_threads<T: Send, R: Send>(
+    threads: usize,
+    items: Vec<T>,
+    work: &(impl Fn(Vec<T>) -> R + Sync),
+) -> Vec<R> {
+    let share = items.len().div_ceil(threads.max(1));
+    let mut shares: Vec<Vec<T>> = Vec::new();
+    let mut left = items.into_iter().peekable();
+    while left.peek().is_some() {
+        shares.push(left.by_ref().take(share).collect());
+    }
+    thread::scope(|scope| {
+        let begin = |share: Vec<T>| scope.spawn(move || work(share));
+        let threads: Vec<_> = shares.into_iter().map(begin).collect();
+        // A panic of a thread continues in the caller, as it would without threads.
+        let joined = threads.into_iter().map(|thread| match thread.join() {
+            Ok(result) => result,
+            Err(panic) => resume_unwind(panic),
+        });
+        joined.collect()
+    })
+}
+
 fn place_of(key: &str) -> Option<Place> {
     let (tenant, file) = key.strip_prefix(FILES)?.split_once('/')?;
     let place = Place::new(tenant, file.strip_suffix(EXTENSION)?);
     place.key().is_ok().then_some(place)
 }
 
-/// Checks the name of a tenant or file: what every store and every file system takes as one part of
-/// a path.
+/// Checks the name of a tenant or file, which must be valid as one part of a path in every store and
+/// file system.
 fn check_name<'n>(what: &str, name: &'n str) -> Result<&'n str, StoreError> {
     let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"!_.*'()-".contains(&byte);
     if name.is_empty() || name.starts_with('.') || name.len() > MAX_NAME || !name.bytes().all(valid)
     {
         return Err(StoreError::Name(format!(
-            "{name:?} is no name of a {what}: use up to {MAX_NAME} letters, digits and !_.*'()-, and begin with no dot"
+            "{name:?} is not the name of a {what}: use up to {MAX_NAME} letters, digits and !_.*'()-, and begin with no dot"
         )));
     }
     Ok(name)

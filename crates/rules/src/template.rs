@@ -1,25 +1,26 @@
 //! Templates of alerting rules: Go's `text/template` with the functions of Prometheus.
 //!
-//! Labels and annotations of an alert are templates, and one of their functions, `query`, reads
-//! series. So a template is parsed as Go does it, with the same verdict, and every call of `query`
-//! is found in it: [`Template::map_queries`] rewrites what is queried where that is known, and
-//! fails where it is not.
+//! Labels and annotations of an alert are templates, and one of their functions, `query`, reads series.
+//! A tenant's queries must therefore be found and restricted. A template is parsed as in Go, with the
+//! same verdict, and every call of `query` is located: [`Template::map_queries`] rewrites the queries
+//! that are known statically, and fails if there is any other.
 //!
-//! A text is parsed into the pipelines that stand in it, wherever they stand: in branches, loops and
-//! definitions of further templates. Recursion ends at [`MAX_DEPTH`].
+//! A text is parsed into a flat list of its pipelines, including those in branches, loops and
+//! definitions of further templates. Recursion ends at `MAX_DEPTH`.
 
 mod lexer;
 mod literal;
 mod parser;
+mod plain;
 mod queries;
 
 use std::fmt;
 use std::ops::Range;
 
-/// The deepest nesting of parentheses, branches and loops. Go takes up to 10,000 parentheses.
+/// Maximum nesting of parentheses, branches and loops. Go allows up to 10,000 parentheses.
 pub(crate) const MAX_DEPTH: usize = 100;
 
-/// The functions of Prometheus' templates, and those of Go.
+/// Functions of Prometheus' templates, and Go's built-in ones.
 const FUNCTIONS: [&str; 48] = [
     "and",
     "args",
@@ -74,21 +75,21 @@ const FUNCTIONS: [&str; 48] = [
 /// The variables that Prometheus declares before every template.
 const VARIABLES: [&str; 5] = ["$", "$externalLabels", "$externalURL", "$labels", "$value"];
 
-/// A template that was parsed.
+/// A parsed template.
 #[derive(Clone, Debug)]
 pub struct Template<'t> {
     text: &'t str,
     pipelines: Vec<parser::Pipeline<'t>>,
 }
 
-/// Why a text is no template, or one whose queries are not known.
+/// Why a text is not a valid template, or why its queries are not known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct TemplateError {
-    /// The byte at which it was found.
+    /// Byte offset of the error.
     pub offset: usize,
-    /// What is wrong.
+    /// Description of the error.
     pub message: String,
-    /// The line and the column in characters of that byte, both from 1.
+    /// Line and column of the error, counted from 1; columns are characters.
     pub at: (usize, usize),
 }
 
@@ -112,21 +113,38 @@ impl TemplateError {
 }
 
 impl<'t> Template<'t> {
-    /// Parses a label or annotation of the alert of that name.
+    /// Parses a label or annotation of an alert, given the alert's name.
     ///
     /// # Errors
     ///
-    /// Fails with the first thing that is wrong.
+    /// Fails with the first error.
     pub fn parse(text: &'t str, alert: &str) -> Result<Self, TemplateError> {
         let pipelines = parser::parse(text, &format!("__alert_{alert}"))?;
         Ok(Self { text, pipelines })
     }
 
-    /// The text with every query replaced by what `map` makes of it.
+    /// Whether a text can have calls of `query`. One in which the name does not occur has none.
+    pub fn may_query(text: &str) -> bool {
+        text.contains("{{") && text.contains("query")
+    }
+
+    /// Checks a label or annotation of an alert, given the alert's name.
     ///
     /// # Errors
     ///
-    /// Fails if `map` does, or if there is a call of `query` whose argument is not known before it is
+    /// Fails with the first error.
+    pub fn check(text: &str, alert: &str) -> Result<(), TemplateError> {
+        match plain::is_valid(text) {
+            true => Ok(()),
+            false => Template::parse(text, alert).map(drop),
+        }
+    }
+
+    /// Returns the text with every query replaced by the result of `map`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if `map` does, or if the argument of a call of `query` is known only when the template is
     /// evaluated.
     pub fn map_queries(
         &self,
@@ -136,14 +154,14 @@ impl<'t> Template<'t> {
     }
 }
 
-/// A part of the text.
+/// A byte range of the text.
 type Span = Range<usize>;
 
 fn is_function(name: &str) -> bool {
     FUNCTIONS.contains(&name)
 }
 
-/// What a misspelt function was meant to be.
+/// The known function whose name is most similar to an unknown one, if any is similar enough.
 fn nearest_function(name: &str) -> Option<&'static str> {
     let scored = FUNCTIONS
         .iter()

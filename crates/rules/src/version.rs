@@ -1,4 +1,5 @@
-//! Versions of content: SHA-256, so that tenants cannot make two contents of one version.
+//! Versions of content: SHA-256 hashes, so that tenants cannot construct two contents with the same
+//! version.
 
 use std::fmt;
 use std::str::FromStr;

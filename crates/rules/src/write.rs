@@ -1,22 +1,23 @@
-//! The canonical text of a rule file: what reads back as the same file and is the same for equal
-//! files, whoever wrote them. Keys stand in one order, labels sorted; comments are not kept.
+//! The canonical text of a rule file. It parses to the same file, and is the same for equal files,
+//! whatever their original texts. Keys have a fixed order, labels are sorted, and comments are dropped.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::file::{Group, Rule, RuleFile};
+use crate::file::{Group, Labels, Rule, RuleFile};
 
-/// The longest key, in bytes as written, that stands before its colon on one line: YAML readers
-/// look no further than 1024 characters for one.
+/// Maximum length of a simple key, in bytes as written; longer keys are written as explicit ones (`?`).
+/// YAML allows 1024 characters.
 const MAX_SIMPLE_KEY: usize = 500;
+/// Estimated length of a rule, in bytes.
+const TYPICAL_RULE: usize = 320;
 
 impl RuleFile {
     /// The canonical text.
     pub fn to_yaml(&self) -> String {
-        let mut out = String::new();
         if self.groups.is_empty() {
             return "groups: []\n".to_owned();
         }
+        let mut out = String::with_capacity(TYPICAL_RULE * (self.rules() + 1));
         out.push_str("groups:\n");
         for group in &self.groups {
             write_group(&mut out, group);
@@ -30,7 +31,7 @@ impl Group {
     pub fn to_yaml(&self) -> String {
         let mut text = String::new();
         write_group(&mut text, self);
-        // Each of its lines stands behind `  - ` or as many blanks.
+        // Within a file, each line has `  - ` or four blanks in front, which are cut off.
         let lines = text.lines();
         lines
             .map(|line| format!("{}\n", line.get(4..).unwrap_or_default()))
@@ -87,17 +88,22 @@ fn write_rule(out: &mut String, rule: &Rule) {
 }
 
 fn indent(out: &mut String, depth: usize) {
-    out.extend(std::iter::repeat_n(' ', depth));
+    /// The deepest indentation of a rule file.
+    const BLANKS: &str = "            ";
+    match BLANKS.get(..depth) {
+        Some(blanks) => out.push_str(blanks),
+        None => out.extend(std::iter::repeat_n(' ', depth)),
+    }
 }
 
-/// A key whose value needs no quotes.
+/// Writes a key with a value that needs no quotes.
 fn line(out: &mut String, depth: usize, key: &str, value: impl std::fmt::Display) {
     indent(out, depth);
     // Writing to a string does not fail.
     let _ = writeln!(out, "{key}: {value}");
 }
 
-/// A known key and text; `depth` is where the key stands.
+/// Writes a known key with a text; `depth` is the key's indentation.
 fn field(out: &mut String, key: &str, value: &str, depth: usize) {
     out.push_str(key);
     out.push_str(": ");
@@ -105,14 +111,14 @@ fn field(out: &mut String, key: &str, value: &str, depth: usize) {
     out.push('\n');
 }
 
-fn map(out: &mut String, key: &str, map: &BTreeMap<String, String>, depth: usize) {
+fn map(out: &mut String, key: &str, map: &Labels, depth: usize) {
     if map.is_empty() {
         return;
     }
     indent(out, depth);
     out.push_str(key);
     out.push_str(":\n");
-    for (name, value) in map {
+    for (name, value) in map.iter() {
         indent(out, depth + 2);
         let start = out.len();
         inline(out, name);
@@ -127,7 +133,8 @@ fn map(out: &mut String, key: &str, map: &BTreeMap<String, String>, depth: usize
     }
 }
 
-/// Text as a value: a block if it has several lines that a block can hold.
+/// Writes a text as a value: as a literal block if it has several lines and a block can represent it,
+/// else inline.
 fn text(out: &mut String, value: &str, depth: usize) {
     if !fits_block(value) {
         return inline(out, value);
@@ -146,8 +153,8 @@ fn text(out: &mut String, value: &str, depth: usize) {
     }
 }
 
-/// Whether a literal block says it plainly: several lines, the first neither empty nor indented,
-/// none with tabs or blanks alone, at most one line break at the end.
+/// Whether a literal block can represent a text: several lines, the first neither empty nor indented,
+/// none with tabs or only blanks, and at most one line break at the end.
 fn fits_block(value: &str) -> bool {
     let body = value.strip_suffix('\n').unwrap_or(value);
     value.contains('\n')
@@ -160,13 +167,20 @@ fn fits_block(value: &str) -> bool {
             .all(|line| line.is_empty() || !line.trim().is_empty())
 }
 
-/// Text on one line: plain if it can only be text, in quotes otherwise.
+/// Writes a text on one line: plain if it is unambiguous, else quoted.
 fn inline(out: &mut String, value: &str) {
     if is_plain(value) {
         out.push_str(value);
-    } else if value.chars().all(is_printable) {
+    } else if value.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+        || value.chars().all(is_printable)
+    {
         out.push('\'');
-        out.push_str(&value.replace('\'', "''"));
+        for (index, part) in value.split('\'').enumerate() {
+            if index > 0 {
+                out.push_str("''");
+            }
+            out.push_str(part);
+        }
         out.push('\'');
     } else {
         out.push('"');
@@ -193,7 +207,7 @@ fn escape(out: &mut String, c: char) {
     }
 }
 
-/// Whether every reader of YAML takes the character as it is, and for no line break.
+/// Whether every YAML parser reads the character unescaped, and not as a line break.
 fn is_printable(c: char) -> bool {
     match c {
         ' '..='~' => true,
@@ -202,8 +216,8 @@ fn is_printable(c: char) -> bool {
     }
 }
 
-/// Whether text needs no quotes. Words that any version of YAML takes for something else have
-/// them, as do words of one letter.
+/// Whether a text needs no quotes. Words that some version of YAML reads as another type need them, as
+/// do words of one letter.
 fn is_plain(value: &str) -> bool {
     const WORDS: [&str; 6] = ["true", "false", "null", "yes", "no", "off"];
     value.len() > 2
@@ -215,4 +229,4 @@ fn is_plain(value: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,10 +1,11 @@
-//! YAML as a tree of nodes with their places, and scalars as Prometheus' reader resolves them.
+//! Parses YAML to a tree of nodes with positions, and resolves scalars as Prometheus' YAML parser does.
 //!
-//! The events of `granit-parser` are collected rather than deserialised, for three reasons: all
-//! problems of a file are found and not only the first, plain and quoted scalars stay apart, and
-//! anchors, aliases and merge keys mean what they mean to Prometheus. Nothing recurses: nesting,
-//! nodes and bytes are bounded.
+//! The tree is built from the events of `granit-parser` instead of by deserialisation, for three
+//! reasons: all problems of a file are found and not only the first, plain and quoted scalars remain
+//! distinct, and anchors, aliases and merge keys have the same meaning as in Prometheus. Most files need
+//! only a small part of YAML, and are [read without events](plain). Nesting, nodes and bytes are bounded.
 
+mod plain;
 mod scalar;
 mod strict;
 
@@ -16,81 +17,102 @@ use strict::Source;
 
 pub(crate) use scalar::{Resolved, resolve};
 
-/// The deepest nesting of collections. A rule file needs six.
+/// Maximum nesting of collections; a rule file needs six levels.
 pub(crate) const MAX_DEPTH: usize = 32;
-/// How much text is scanned again, in bytes, for quoted texts whose lines begin left of where
-/// version 1.2 of YAML has them and Prometheus does not mind.
+/// Maximum size of text that is scanned again, in bytes, because of quoted scalars whose lines are
+/// indented less than YAML 1.2 requires, which Prometheus accepts.
 const MAX_RESCANNED: usize = 16 << 20;
 /// Indentation that is deeper than any key.
 const INDENT: &str = "                                                                        ";
+/// Estimated length of the text of a node, in bytes; at worst the list of nodes grows.
+const TYPICAL_NODE: usize = 40;
 /// The prefix of the tags that are written `!!name`.
 const CORE: &str = "tag:yaml.org,2002:";
 
-/// Where something stands, both counted from 1.
+/// Position in a file; line and column are counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) line: u64,
     pub(crate) column: u64,
 }
 
-/// A node by its number in the tree.
+/// Index of a node in the tree.
 pub(crate) type Id = u32;
 
-/// What a node is.
+/// Content of a node.
 #[derive(Debug)]
-pub(crate) enum Content {
+pub(crate) enum Content<'t> {
     /// A scalar, `plain` if it is neither quoted nor a block.
-    Scalar { text: Box<str>, plain: bool },
+    Scalar { text: Cow<'t, str>, plain: bool },
     /// A list.
-    Sequence(Box<[Id]>),
-    /// Keys and values, alternating, as they stand.
-    Mapping(Box<[Id]>),
-    /// Another name of a node, which is none itself.
+    Sequence(Children),
+    /// Alternating keys and values, in the order of the file.
+    Mapping(Children),
+    /// A reference to another node.
     Alias(Id),
+}
+
+/// Children of a collection: a range of the tree's list of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Children {
+    start: Id,
+    end: Id,
 }
 
 /// A node of the tree.
 #[derive(Debug)]
-pub(crate) struct Node {
+pub(crate) struct Node<'t> {
     pub(crate) place: Place,
-    pub(crate) content: Content,
+    pub(crate) content: Content<'t>,
     /// The tag, `!!int` rather than its long form.
     pub(crate) tag: Option<Box<str>>,
 }
 
 /// The first document of a file.
 #[derive(Debug, Default)]
-pub(crate) struct Tree {
-    nodes: Vec<Node>,
+pub(crate) struct Tree<'t> {
+    nodes: Vec<Node<'t>>,
+    /// Children of all collections, one collection after the other.
+    children: Vec<Id>,
     root: Option<Id>,
-    /// Where a second document begins.
+    /// Position of a second document, if there is one.
     pub(crate) second: Option<Place>,
 }
 
-impl Tree {
-    /// Reads the first document. Fails with all that can be told at once: where the syntax is
-    /// broken, or each alias that has no anchor.
-    pub(crate) fn parse(text: &str, max_nodes: usize) -> Result<Self, Vec<(Place, String)>> {
+impl<'t> Tree<'t> {
+    /// Parses the first document, and passes it on. Fails with the first syntax error, or with every
+    /// alias that has no anchor.
+    pub(crate) fn parse<R>(
+        text: &str,
+        max_nodes: usize,
+        then: impl FnOnce(&Tree<'_>) -> R,
+    ) -> Result<R, Vec<(Place, String)>> {
+        if let Some(tree) = plain::parse(text, max_nodes) {
+            return Ok(then(&tree));
+        }
         let mut text = Cow::Borrowed(text);
         let mut budget = MAX_RESCANNED;
         loop {
-            match Self::parse_once(&text, max_nodes) {
-                Err(Failure::Outdented(offset)) if budget >= text.len() => {
+            let failure = match Tree::parse_once(&text, max_nodes) {
+                Ok(tree) => return Ok(then(&tree)),
+                Err(failure) => failure,
+            };
+            match failure {
+                Failure::Outdented(offset) if budget >= text.len() => {
                     budget -= text.len();
                     text.to_mut().insert_str(offset, INDENT);
                 }
-                Err(Failure::Outdented(offset)) => {
+                Failure::Outdented(offset) => {
                     let line = text[..offset].matches('\n').count() as u64 + 1;
                     let message = "lines of a quoted text begin left of its key: indent them";
                     return Err(vec![(Place { line, column: 1 }, message.to_owned())]);
                 }
-                Err(Failure::Problems(problems)) => return Err(problems),
-                Ok(tree) => return Ok(tree),
+                Failure::Problems(problems) => return Err(problems),
             }
         }
     }
 
-    fn parse_once(text: &str, max_nodes: usize) -> Result<Self, Failure> {
+    fn parse_once(text: &'t str, max_nodes: usize) -> Result<Self, Failure> {
         let mut options = granit_parser::options! {
             emit_unresolved_aliases: true,
             flow_nesting_limit: MAX_DEPTH,
@@ -104,7 +126,7 @@ impl Tree {
         for event in &mut events {
             let (event, span) = match event {
                 Ok(event) => event,
-                // What follows the first document is not read.
+                // An error after the first document only shows that there is a second one.
                 Err(error) if ended => {
                     builder.tree.second = Some(place(error.marker()));
                     break;
@@ -135,17 +157,22 @@ impl Tree {
         }
     }
 
-    /// The node of the document; none if the file holds nothing.
+    /// Root node of the document; `None` if the file is empty.
     pub(crate) fn root(&self) -> Option<Id> {
         self.root
     }
 
-    /// A node by its number, an alias as itself.
-    pub(crate) fn raw(&self, id: Id) -> &Node {
+    /// The node at an index, without following aliases.
+    pub(crate) fn raw(&self, id: Id) -> &Node<'t> {
         &self.nodes[id as usize]
     }
 
-    /// What a node stands for: an alias' target.
+    /// The children of a collection.
+    pub(crate) fn children(&self, children: Children) -> &[Id] {
+        &self.children[children.start as usize..children.end as usize]
+    }
+
+    /// Follows an alias to its target; other nodes are their own target.
     pub(crate) fn target(&self, id: Id) -> Id {
         match self.raw(id).content {
             Content::Alias(target) => target,
@@ -154,10 +181,10 @@ impl Tree {
     }
 }
 
-/// Why a text has no tree.
+/// Why a text could not be parsed.
 enum Failure {
     Problems(Vec<(Place, String)>),
-    /// A quoted text goes on at this byte, left of where version 1.2 of YAML has it.
+    /// A line of a quoted scalar begins at this byte, indented less than YAML 1.2 requires.
     Outdented(usize),
 }
 
@@ -168,22 +195,25 @@ fn place(mark: &granit_parser::Marker) -> Place {
     }
 }
 
-/// Puts the tree together.
+/// Builds the tree from events.
 struct Builder<'a> {
     text: &'a str,
-    tree: Tree,
-    /// The collections that are open.
+    tree: Tree<'a>,
+    /// Unfinished collections, outermost first.
     open: Vec<Open>,
-    /// The node that an anchor names, by its number.
+    /// The children of unfinished collections so far, of the outermost first.
+    pending: Vec<Id>,
+    /// Nodes by the number of their anchor.
     anchors: Vec<Option<Id>>,
     problems: Vec<(Place, String)>,
     max_nodes: usize,
 }
 
-/// A collection with its children so far.
+/// An unfinished collection.
 struct Open {
     id: Id,
-    children: Vec<Id>,
+    /// Index of its first child in the list of pending ones.
+    first: usize,
     is_block_mapping: bool,
 }
 
@@ -191,19 +221,23 @@ impl<'a> Builder<'a> {
     fn new(text: &'a str, max_nodes: usize) -> Self {
         Self {
             text,
-            tree: Tree::default(),
+            tree: Tree {
+                nodes: Vec::with_capacity((text.len() / TYPICAL_NODE).min(max_nodes)),
+                ..Tree::default()
+            },
             open: Vec::new(),
+            pending: Vec::new(),
             anchors: Vec::new(),
             problems: Vec::new(),
             max_nodes,
         }
     }
 
-    fn take(&mut self, event: Event<'_>, span: &Span) -> Result<(), Vec<(Place, String)>> {
+    fn take(&mut self, event: Event<'a>, span: &Span) -> Result<(), Vec<(Place, String)>> {
         let place = place(&span.start);
-        let scalar = |text: &str, plain| Content::Scalar {
-            text: text.into(),
-            plain,
+        let absent = || Content::Scalar {
+            text: Cow::Borrowed(""),
+            plain: true,
         };
         match event {
             Event::Scalar(text, style, anchor, tag) => {
@@ -212,24 +246,27 @@ impl<'a> Builder<'a> {
                     range: span.byte_range().unwrap_or_default(),
                 };
                 let at_key = self.open.last().is_some_and(|open| {
-                    open.is_block_mapping && open.children.len().is_multiple_of(2)
+                    let children = self.pending.len() - open.first;
+                    open.is_block_mapping && children.is_multiple_of(2)
                 });
                 let refused = strict::escape(&source, style)
                     .or_else(|| strict::key(&source).filter(|_| at_key));
                 if let Some(message) = refused {
                     self.problems.push((place, message.to_owned()));
                 }
-                let text = strict::text(&source, &text, style);
-                let content = scalar(text, style == ScalarStyle::Plain);
+                let content = Content::Scalar {
+                    text: strict::text(&source, text, style),
+                    plain: style == ScalarStyle::Plain,
+                };
                 self.add(place, content, tag.as_deref(), anchor)?;
             }
             Event::SequenceStart(_, anchor, tag) => {
-                let content = Content::Sequence(Box::default());
+                let content = Content::Sequence(Children::default());
                 let id = self.add(place, content, tag.as_deref(), anchor)?;
                 self.open(id, false);
             }
             Event::MappingStart(style, anchor, tag) => {
-                let content = Content::Mapping(Box::default());
+                let content = Content::Mapping(Children::default());
                 let id = self.add(place, content, tag.as_deref(), anchor)?;
                 self.open(id, style == StructureStyle::Block);
             }
@@ -237,19 +274,10 @@ impl<'a> Builder<'a> {
                 let message = "Prometheus reads YAML 1.1 alone: remove the %YAML directive";
                 self.problems.push((place, message.to_owned()));
             }
-            Event::SequenceEnd | Event::MappingEnd => {
-                if let Some(open) = self.open.pop() {
-                    match &mut self.tree.nodes[open.id as usize].content {
-                        Content::Sequence(children) | Content::Mapping(children) => {
-                            *children = open.children.into();
-                        }
-                        Content::Scalar { .. } | Content::Alias(_) => {}
-                    }
-                }
-            }
+            Event::SequenceEnd | Event::MappingEnd => self.close(),
             Event::Alias(anchor) => {
                 let target = self.anchors.get(anchor).copied().flatten();
-                let content = target.map_or_else(|| scalar("", true), Content::Alias);
+                let content = target.map_or_else(absent, Content::Alias);
                 self.add(place, content, None, 0)?;
             }
             Event::UnresolvedAlias(name) => {
@@ -257,7 +285,7 @@ impl<'a> Builder<'a> {
                     "alias *{name} has no anchor before it: define &{name} above, or quote the value"
                 );
                 self.problems.push((place, message));
-                self.add(place, scalar("", true), None, 0)?;
+                self.add(place, absent(), None, 0)?;
             }
             _ => {}
         }
@@ -267,15 +295,30 @@ impl<'a> Builder<'a> {
     fn open(&mut self, id: Id, is_block_mapping: bool) {
         self.open.push(Open {
             id,
-            children: Vec::new(),
+            first: self.pending.len(),
             is_block_mapping,
         });
+    }
+
+    /// Ends the innermost unfinished collection.
+    fn close(&mut self) {
+        let Some(open) = self.open.pop() else { return };
+        // Each child is a node, whose number is an ID.
+        let start = self.tree.children.len() as Id;
+        self.tree.children.extend(self.pending.drain(open.first..));
+        let end = self.tree.children.len() as Id;
+        match &mut self.tree.nodes[open.id as usize].content {
+            Content::Sequence(children) | Content::Mapping(children) => {
+                *children = Children { start, end };
+            }
+            Content::Scalar { .. } | Content::Alias(_) => {}
+        }
     }
 
     fn add(
         &mut self,
         place: Place,
-        content: Content,
+        content: Content<'a>,
         tag: Option<&Tag>,
         anchor: usize,
     ) -> Result<Id, Vec<(Place, String)>> {
@@ -296,20 +339,20 @@ impl<'a> Builder<'a> {
             }
             self.anchors[anchor] = Some(id);
         }
-        match self.open.last_mut() {
-            Some(open) => open.children.push(id),
+        match self.open.last() {
+            Some(_) => self.pending.push(id),
             None => self.tree.root = Some(id),
         }
         Ok(id)
     }
 }
 
-/// What is said of a file that is larger than it may be, aliases expanded.
+/// Error for a file with too many nodes after expanding aliases.
 pub(crate) fn too_many_nodes(max: usize) -> String {
     format!("file holds more than {max} YAML nodes, aliases expanded: split it")
 }
 
-/// `!!name` for the tags of YAML itself, any other as it is.
+/// The short form `!!name` of YAML's own tags; other tags are unchanged.
 fn short_tag(tag: &Tag) -> Box<str> {
     let whole = format!("{}{}", tag.handle(), tag.suffix());
     match whole.strip_prefix(CORE) {
@@ -322,8 +365,12 @@ fn short_tag(tag: &Tag) -> Box<str> {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Tree, Vec<(Place, String)>> {
-        Tree::parse(text, 1000)
+    /// Parses a text whose tree a test looks at.
+    fn parse(text: &str) -> Result<Tree<'_>, Vec<(Place, String)>> {
+        Tree::parse_once(text, 1000).map_err(|failure| match failure {
+            Failure::Problems(problems) => problems,
+            Failure::Outdented(offset) => panic!("{text}: {offset}"),
+        })
     }
 
     #[test]
@@ -341,6 +388,7 @@ mod tests {
         let Content::Sequence(children) = &tree.raw(root).content else {
             panic!("{tree:?}")
         };
+        let children = tree.children(*children);
         assert_eq!(tree.target(children[2]), children[1]);
         assert_eq!(tree.target(children[3]), root);
     }

@@ -1,5 +1,5 @@
-//! A process that writes a rules folder is killed at random moments while another reads it: every
-//! set that is seen is a whole one, and after each kill the folder holds the last set or the next.
+//! Kills a process that writes a rules folder at random moments while another process reads it: every
+//! set that the reader sees is complete, and after each kill the folder holds the last set or the next.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,11 +14,11 @@ use metrifold_rules::{Group, RuleFile, RuleSet, RulesDirectory, StoredFile, Tena
 const FOLDER: &str = "RULES_KILL_FOLDER";
 const START: &str = "RULES_KILL_START";
 const KILLS: u64 = 40;
-/// How many changes a reader may sleep through while it is within a version.
+/// Number of changes during which a version stays readable.
 const KEPT_VERSIONS: u64 = 2;
 
-/// The files of a set: one that changes each time, some that do so now and then, and some that
-/// come and go.
+/// The files of a set: one that changes each time, some that change occasionally, and some that come
+/// and go.
 fn files(number: u64) -> BTreeMap<String, String> {
     let mut files = BTreeMap::from([("stamp.yaml".to_owned(), number.to_string())]);
     for i in 1..8 {
@@ -45,14 +45,14 @@ fn set(number: u64) -> RuleSet {
     RuleSet::of_none(Arc::new(TenantRules::new(files)))
 }
 
-/// The number of the version that a path leads to, and its folder.
+/// Number and folder of the version at a path.
 fn version(path: &Path) -> Option<(u64, PathBuf)> {
     let folder = fs::canonicalize(path).ok()?;
     let number = folder.file_name()?.to_str()?.parse().ok()?;
     Some((number, folder))
 }
 
-/// The set that a reader sees which opens the path once; none if there is none yet.
+/// Number of the set seen by a reader that opens the path once; `None` before the first set.
 fn read(path: &Path) -> Option<u64> {
     loop {
         let (opened, folder) = version(path)?;
@@ -118,7 +118,7 @@ fn readers_see_whole_sets_and_a_kill_leaves_the_last_or_the_next() {
             let line = lines.find_map(|line| line.ok()?.strip_prefix("applied ")?.parse().ok());
             line.inspect(|number: &u64| last = *number)
         };
-        // A number of changes and then a number of readings: random moments without a clock.
+        // The kill comes after a random number of changes and readings, which needs no clock.
         for _ in 0..seed.hash_one(("changes", kill)) % 4 {
             applied(&mut lines).expect("the writer goes on");
         }
@@ -137,7 +137,7 @@ fn readers_see_whole_sets_and_a_kill_leaves_the_last_or_the_next() {
         );
         let base = scratch.path().join(".rules.metrifold");
         interrupted += u64::from(fs::read_dir(base).is_ok_and(|list| list.count() > 4));
-        // The next start removes what was left behind, and changes nothing else.
+        // The next start removes leftovers, and changes nothing else.
         RulesDirectory::open(&path).unwrap();
         assert_eq!(read(&path).unwrap_or(0), number);
         (last, seen) = (number, number);

@@ -1,5 +1,5 @@
-//! A process that writes into a store is killed at random moments: what it said was written is there,
-//! whole, and so is its note; nobody has to clean up before the next can write.
+//! Kills a process that writes to a store at random moments: every acknowledged write is complete, with
+//! its history entry, and the next process can write without a cleanup.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{BufRead as _, BufReader};
@@ -16,7 +16,7 @@ fn store(folder: &Path) -> Store {
     Store::new(Box::new(objects), 1 << 20, 1000)
 }
 
-/// A text that shows whether it is whole.
+/// A text that reveals truncation and mixing.
 fn text(number: u64) -> String {
     format!("{number}\n").repeat(2000)
 }

@@ -1,4 +1,4 @@
-//! Pages that came compressed, bounded in what they become.
+//! Decompression of pages, bounded by a limit on the result.
 
 use std::io::Read;
 
@@ -7,14 +7,14 @@ use flate2::read::MultiGzDecoder;
 
 use crate::error::{Cause, ScrapeError};
 
-/// What is asked for in `Accept-Encoding`.
+/// Values of `Accept-Encoding`, with and without compression.
 pub(crate) const COMPRESSED: &str = "zstd,gzip";
 pub(crate) const PLAIN: &str = "identity";
 
 /// The largest window that a zstd frame may ask for: 8 MiB, as for HTTP in general.
 const WINDOW_LOG_MAX: u32 = 23;
 
-/// The page in a body with this `Content-Encoding`.
+/// Decompresses a body with this `Content-Encoding` into a page below `limit` bytes.
 pub(crate) fn decode(
     body: Bytes,
     encoding: Option<&[u8]>,

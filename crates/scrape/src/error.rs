@@ -1,29 +1,29 @@
-//! Why a scrape has failed.
+//! Failures of scrapes.
 
 use std::fmt;
 
 /// The kind of failure, as metrics count it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// There are no credentials at the moment.
+    /// No credentials are available at the moment.
     Credentials,
-    /// No answer came.
+    /// No answer arrived.
     Unreachable,
-    /// The answer, or all of it, did not come in time.
+    /// The whole answer did not arrive in time.
     Timeout,
-    /// The answer has a status other than 200, or redirects too often.
+    /// The status is not 200, or there are too many redirects.
     Status,
-    /// The answer is in no format of metrics, or cannot be decompressed.
+    /// The answer has no known format, or cannot be decompressed.
     Format,
-    /// The page is not in its format, or a series on it is invalid.
+    /// The page violates its format, or a series on it is invalid.
     Page,
-    /// The body is larger than allowed.
+    /// The page is larger than `body_size_limit`.
     BodySize,
-    /// There are more samples than allowed.
+    /// The page has more samples than `sample_limit`.
     Samples,
-    /// Labels are more or longer than allowed.
+    /// A series has more or longer labels than allowed.
     Labels,
-    /// There is no room for the page at the moment.
+    /// `max_in_flight_bytes` leaves no room for the page at the moment.
     Room,
 }
 
@@ -48,7 +48,7 @@ impl Cause {
         Self::Room,
     ];
 
-    /// In metrics.
+    /// Name of the cause in metrics.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Credentials => "credentials",

@@ -1,4 +1,4 @@
-//! Getting a target's page: the request, redirects, and reading what comes.
+//! Fetches a target's page: request, redirects, body.
 
 use std::time::Duration;
 
@@ -14,25 +14,29 @@ use metrifold_exposition::Format;
 use metrifold_http::redirect::{MAX_REDIRECTS, redirected, same_server};
 use metrifold_http::{Body, BodyError, Client, Credentials, TransportKind, body};
 
+use crate::blocking::blocking;
 use crate::encoding;
 use crate::error::{Cause, ScrapeError};
-use crate::in_flight::Share;
+use crate::in_flight::{Share, Turn};
 use crate::settings::Settings;
 use crate::target::ScrapeTarget;
 
+/// Bytes of a body from which on decompressing takes milliseconds: the other tasks of the thread
+/// then move to another thread.
+const LONG_BODY: usize = 64 << 10;
 const TIMEOUT: HeaderName = HeaderName::from_static("x-prometheus-scrape-timeout-seconds");
 
-/// What gets pages.
+/// Client and credentials for pages.
 pub(crate) struct Fetcher {
     pub(crate) client: Client,
     pub(crate) credentials: Credentials,
 }
 
-/// How a page is asked for.
+/// Request for a page.
 pub(crate) struct Ask {
-    /// Longest time for all of it.
+    /// Longest time for the whole scrape, redirects and body included.
     pub(crate) timeout: Duration,
-    /// Headers besides those of every scrape, or in the place of one.
+    /// Headers in addition to those of every scrape, or replacing them.
     pub(crate) headers: HeaderMap,
 }
 
@@ -42,10 +46,28 @@ pub(crate) struct Page {
     pub(crate) text: Bytes,
     pub(crate) format: Format,
     pub(crate) content_type: Option<HeaderValue>,
+    /// The turn of a page that takes long to decompress; held until the page has been used.
+    pub(crate) _turn: Option<Turn>,
+    /// The page's share of `max_in_flight_bytes`, held as long as the page.
+    pub(crate) share: Option<Share>,
+}
+
+impl Page {
+    /// Extends the share to the uncompressed text, for a page that waits before it is used.
+    pub(crate) fn count_text(&mut self) -> Result<(), ScrapeError> {
+        let Some(share) = &mut self.share else {
+            return Ok(());
+        };
+        let more = self.text.len().saturating_sub(share.bytes());
+        match share.take(more) {
+            true => Ok(()),
+            false => Err(no_room()),
+        }
+    }
 }
 
 impl Fetcher {
-    /// Gets a target's page within its timeout.
+    /// Fetches a target's page within its timeout.
     pub(crate) async fn fetch(
         &self,
         settings: &Settings,
@@ -53,7 +75,12 @@ impl Fetcher {
         ask: &Ask,
     ) -> Result<Page, ScrapeError> {
         let deadline = Instant::now() + ask.timeout;
-        let credentials = target.own.credentials.as_ref().unwrap_or(&self.credentials);
+        let own = &target.own;
+        let found = own.find_credentials.as_ref().map(|it| it.find());
+        let found = found.transpose();
+        let found = found.map_err(|error| ScrapeError::new(Cause::Credentials, error))?;
+        let credentials = found.as_ref().or(own.credentials.as_ref());
+        let credentials = credentials.unwrap_or(&self.credentials);
         let authorization = tokio::time::timeout_at(deadline, credentials.header()).await;
         let authorization = authorization.map_err(|_| late(ask.timeout))?;
         let authorization =
@@ -65,9 +92,11 @@ impl Fetcher {
             for (name, value) in &ask.headers {
                 headers.insert(name, value.clone());
             }
-            // What is the target's own is for its server alone.
+            // The target's own headers and credentials go only to its own server.
             if same_server(&uri, &target.uri) {
-                headers.extend(target.own.headers.clone());
+                for (name, value) in &target.own.headers {
+                    headers.insert(name, value.clone());
+                }
                 if let Some(value) = &authorization {
                     headers.insert(AUTHORIZATION, value.clone());
                 }
@@ -90,6 +119,8 @@ impl Fetcher {
             }
             let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
             if let Some(value) = &authorization
+                // Another server was not sent them, and says nothing about them.
+                && same_server(&uri, &target.uri)
                 && refused.contains(&answer.status())
             {
                 credentials.refused(value);
@@ -101,7 +132,7 @@ impl Fetcher {
     }
 }
 
-/// Reads an answer that is no redirect.
+/// Reads the answer to a request, which is not a redirect.
 async fn take(
     settings: &Settings,
     answer: http::Response<Body>,
@@ -123,17 +154,23 @@ async fn take(
     let body = read.await.map_err(|error| match error {
         BodyError::TooLarge { .. } => encoding::too_large(limit),
         BodyError::Timeout => late(timeout),
-        BodyError::NoRoom => {
-            let text = "there is no room for the page: see max_in_flight_bytes";
-            ScrapeError::new(Cause::Room, text)
-        }
-        BodyError::Broken(_) => ScrapeError::new(Cause::Unreachable, error),
+        BodyError::NoRoom => no_room(),
+        BodyError::Refused(_) | BodyError::Broken(_) => ScrapeError::new(Cause::Unreachable, error),
     })?;
-    let text = encoding::decode(body, header(CONTENT_ENCODING), limit)?;
+    let long = head.headers.contains_key(CONTENT_ENCODING) && body.len() >= LONG_BODY;
+    let turn = match long {
+        true => {
+            let turn = tokio::time::timeout_at(deadline, settings.in_flight.turn());
+            turn.await.map_err(|_| late(timeout))?
+        }
+        false => None,
+    };
+    let decode = || encoding::decode(body, header(CONTENT_ENCODING), limit);
+    let text = blocking(long, decode)?;
     let content_type = header(CONTENT_TYPE).map(String::from_utf8_lossy);
     let format = match (Format::of(content_type.as_deref()), settings.fallback) {
         (Ok(format), _) | (Err(_), Some(format)) => format,
-        // Nothing is in every format.
+        // An empty page is valid in every format.
         (Err(_), None) if text.is_empty() => Format::Text,
         (Err(error), None) => {
             let text = format!("{error}: see fallback_scrape_protocol");
@@ -144,7 +181,14 @@ async fn take(
         text,
         format,
         content_type: head.headers.get(CONTENT_TYPE).cloned(),
+        _turn: turn,
+        share: Some(share),
     })
+}
+
+fn no_room() -> ScrapeError {
+    let text = "not enough memory for the page at the moment: see max_in_flight_bytes";
+    ScrapeError::new(Cause::Room, text)
 }
 
 fn late(timeout: Duration) -> ScrapeError {
@@ -166,4 +210,53 @@ fn headers(settings: &Settings, timeout: Duration) -> HeaderMap {
         headers.insert(TIMEOUT, seconds);
     }
     headers
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use crate::keys::ScrapeKeys;
+
+    use super::*;
+
+    async fn taken(settings: &Settings, body: Vec<u8>, gzip: bool) -> Result<Page, ScrapeError> {
+        let timeout = Duration::from_secs(60);
+        let mut answer = http::Response::new(Body::from(Bytes::from(body)));
+        if gzip {
+            let value = HeaderValue::from_static("gzip");
+            answer.headers_mut().insert(CONTENT_ENCODING, value);
+        }
+        take(settings, answer, Instant::now() + timeout, timeout).await
+    }
+
+    #[tokio::test]
+    async fn a_page_counts_against_the_limit_as_long_as_it_lives() {
+        let keys = "body_size_limit = '1KiB'\nmax_in_flight_bytes = '1KiB'";
+        let keys: ScrapeKeys = toml::from_str(keys).unwrap();
+        let settings = Settings::new(&keys, "source").unwrap();
+        let text =
+            |length: usize| [b"# ".as_slice(), vec![b'x'; length - 3].as_slice(), b"\n"].concat();
+        let first = taken(&settings, text(700), false).await.unwrap();
+        let error = taken(&settings, text(400), false).await.unwrap_err();
+        assert_eq!(error.cause, Cause::Room);
+        let second = taken(&settings, text(300), false).await.unwrap();
+        drop((first, second));
+        // A page that waits counts with its uncompressed text.
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(&text(900)).unwrap();
+        let mut long = taken(&settings, encoder.finish().unwrap(), true)
+            .await
+            .unwrap();
+        long.count_text().unwrap();
+        let mut other = taken(&settings, text(100), false).await.unwrap();
+        other.count_text().unwrap();
+        let error = taken(&settings, text(100), false).await.unwrap_err();
+        assert_eq!(error.cause, Cause::Room);
+        drop(long);
+        taken(&settings, text(900), false).await.unwrap();
+    }
 }

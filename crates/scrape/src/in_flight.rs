@@ -1,17 +1,32 @@
-//! The room for pages that are being read at the same time.
+//! Bounds of the work on pages at the same time: bytes of pages, and pages that take long.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::available_parallelism;
 
-/// The bytes of pages that are being read.
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Bytes of pages that are being read, or have been read and are not used up.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     bytes: AtomicUsize,
     most: usize,
+    /// As many turns as there are processors, for pages that take long: a compressed page is small,
+    /// and up to `body_size_limit` in memory.
+    turns: Arc<Semaphore>,
 }
 
-/// A scrape's part of it, given back when it is dropped.
-pub(crate) struct Share<'a> {
-    in_flight: &'a InFlight,
+/// The turn of a page that takes long to decompress and to parse.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    /// Returned on drop.
+    _permit: OwnedSemaphorePermit,
+}
+
+/// A page's share of the budget, returned on drop.
+#[derive(Debug)]
+pub(crate) struct Share {
+    in_flight: Arc<InFlight>,
     bytes: usize,
 }
 
@@ -20,20 +35,35 @@ impl InFlight {
         Self {
             bytes: AtomicUsize::new(0),
             most,
+            turns: Arc::new(Semaphore::new(
+                available_parallelism().map_or(1, Into::into),
+            )),
         }
+    }
+
+    /// Waits for a turn.
+    pub(crate) async fn turn(&self) -> Option<Turn> {
+        // The semaphore is never closed.
+        let turn = self.turns.clone().acquire_owned().await;
+        turn.ok().map(|permit| Turn { _permit: permit })
     }
 }
 
-impl<'a> Share<'a> {
-    /// Nothing yet.
-    pub(crate) fn of(in_flight: &'a InFlight) -> Self {
+impl Share {
+    /// A share of 0 bytes.
+    pub(crate) fn of(in_flight: &Arc<InFlight>) -> Self {
         Self {
-            in_flight,
+            in_flight: in_flight.clone(),
             bytes: 0,
         }
     }
 
-    /// Takes room for so many bytes more. Returns whether there is as much.
+    /// Bytes of the share.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Adds bytes to the share. Returns whether the total is within the budget.
     pub(crate) fn take(&mut self, bytes: usize) -> bool {
         let before = self.in_flight.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.bytes += bytes;
@@ -41,7 +71,7 @@ impl<'a> Share<'a> {
     }
 }
 
-impl Drop for Share<'_> {
+impl Drop for Share {
     fn drop(&mut self) {
         self.in_flight
             .bytes

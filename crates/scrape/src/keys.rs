@@ -11,7 +11,7 @@ use metrifold_http::ClientKeys;
 use crate::shard::ShardKeys;
 
 words! {
-    /// How a target is spoken to unless its label `__scheme__` says otherwise.
+    /// Protocol for scrapes, unless the target's label `__scheme__` overrides it.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Scheme {
         /// In plain text.
@@ -22,7 +22,7 @@ words! {
 }
 
 words! {
-    /// A format that is asked for, under the name that Prometheus gives it.
+    /// Format in the `Accept` header, under Prometheus' name for it.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum ScrapeProtocol {
         /// Delimited protobuf.
@@ -39,10 +39,10 @@ words! {
 }
 
 words! {
-    /// In which format an answer is read that does not say which one it has.
+    /// Format of answers whose Content-Type is missing or unknown.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Fallback {
-        /// In none: the scrape has failed, as in Prometheus.
+        /// No format: the scrape fails, as in Prometheus.
         None = "none",
         /// As protobuf.
         PrometheusProto = "PrometheusProto",
@@ -54,96 +54,115 @@ words! {
 }
 
 words! {
-    /// How targets are asked to write names beyond the classic characters.
+    /// Escaping of names with characters outside the classic set.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum NameEscaping {
-        /// As they are.
+        /// No escaping.
         AllowUtf8 = "allow-utf-8",
-        /// With underscores.
+        /// Each such character becomes an underscore.
         Underscores = "underscores",
-        /// With `_dot_` for dots.
+        /// A dot becomes `_dot_`.
         Dots = "dots",
-        /// With the codes of characters.
+        /// Each such character becomes its code.
         Values = "values",
     }
 }
 
+words! {
+    /// Use of start timestamps.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum StartTimestamps {
+        /// None: `_created` is a series like any other.
+        Ignore = "ignore",
+        /// A sample of 0 at the start of a series that began after the previous scrape.
+        ZeroSample = "zero_sample",
+        /// Sent with each sample, by remote write 2.0.
+        Send = "send",
+    }
+}
+
 keys! {
-    /// What is configured of everything that scrapes; where targets come from is its owner's.
+    /// Keys of all scraping components; the targets are keys of the component itself.
     #[derive(Clone, Debug)]
     pub struct ScrapeKeys {
-        /// Label `job` of all targets that have none; the source's name by default.
+        /// Value of the label `job` of targets that have none; by default, the name of the source.
         pub job: Option<String> = unset("node"),
-        /// How often a target is scraped, unless its label `__scrape_interval__` says otherwise; from 100ms to 1d. When within the interval is decided by a hash of the target, so that scrapes are spread.
+        /// How frequently targets are scraped, from 100ms to 1d, unless the label `__scrape_interval__` overrides it. Scrapes are spread over the interval by a hash of the target.
         pub scrape_interval: Period = default("1m"),
-        /// Longest time for a scrape, redirects and body included, unless the label `__scrape_timeout__` says otherwise; at most the interval. By default 10s, or the interval if that is shorter.
+        /// Maximum time for a scrape, including redirects and the body, unless the label `__scrape_timeout__` overrides it. It must not exceed the scrape interval. By default 10s, or the interval if that is shorter.
         pub scrape_timeout: Option<Period> = unset("10s"),
-        /// Path of the page, unless the label `__metrics_path__` says otherwise.
+        /// HTTP path to scrape, unless the label `__metrics_path__` overrides it.
         pub metrics_path: String = default("/metrics"),
-        /// `http` or `https`, unless the label `__scheme__` says otherwise.
+        /// Protocol for scrapes: `http` or `https`, unless the label `__scheme__` overrides it.
         pub scheme: Scheme = default("http"),
-        /// Parameters of the URL. The label `__param_NAME` replaces the first value of one.
+        /// HTTP URL parameters. A label `__param_NAME` overrides the first value of a parameter.
         pub params: BTreeMap<String, OneOrMany<String>> = unset({ module = "http_2xx" }),
         client: ClientKeys = include,
-        /// Whether redirects are followed, at most 10. Credentials go to the target itself and never to another host, port or scheme.
+        /// Follow HTTP redirects, at most 10. Credentials are sent only to the host, port and scheme of the target.
         pub follow_redirects: bool = default(true),
-        /// Whether targets may compress their pages, with zstd or gzip.
+        /// Request compressed answers (zstd or gzip).
         pub enable_compression: bool = default(true),
-        /// Formats that are asked for, by preference: `PrometheusProto`, `OpenMetricsText1.0.0`, `OpenMetricsText0.0.1`, `PrometheusText1.0.0`, `PrometheusText0.0.4`. By default the texts in this order, after `PrometheusProto` with `scrape_native_histograms`.
+        /// Formats to request, in order of preference: `PrometheusProto`, `OpenMetricsText1.0.0`, `OpenMetricsText0.0.1`, `PrometheusText1.0.0`, `PrometheusText0.0.4`. By default, the text formats in this order, preceded by `PrometheusProto` if `scrape_native_histograms` is set or `start_timestamps` is not `ignore`.
         pub scrape_protocols: Vec<ScrapeProtocol> = unset(["PrometheusText0.0.4"]),
-        /// Format in which an answer is read whose Content-Type is missing or names no format; with `none` such a scrape fails, as in Prometheus.
+        /// Format of answers whose Content-Type is missing or unknown. With `none`, such scrapes fail, as in Prometheus.
         pub fallback_scrape_protocol: Fallback = default("PrometheusText0.0.4"),
-        /// Whether native histograms are read as such. They need `PrometheusProto`.
+        /// Ingest native histograms, unless the label `__scrape_native_histograms__` overrides it. Requires `PrometheusProto`.
         pub scrape_native_histograms: bool = default(false),
-        /// Whether the classic series of a histogram are read as well if it has native buckets.
+        /// Ingest the classic series of a histogram in addition to its native form, unless the label `__always_scrape_classic_histograms__` overrides it.
         pub scrape_classic_histograms: bool = default(false),
-        /// Which names are valid: `utf8` (all that are not empty) or `legacy` (letters, digits, underscores, and colons in metrics). A page with another one fails.
+        /// Convert classic histograms to native ones with custom buckets (NHCB), unless the label `__convert_classic_histograms_to_nhcb__` overrides it. Their classic series stay with `scrape_classic_histograms`. Only sinks that use remote write 2.0 send such histograms.
+        pub convert_classic_histograms_to_nhcb: bool = default(false),
+        /// Use of the start timestamps of counters, histograms and summaries (`start_timestamp` in protobuf, `_created` in OpenMetrics): `ignore` (as Prometheus does by default; `_created` is a series like any other), `zero_sample` (a sample of 0 at the start of a series that began since the previous scrape, as with Prometheus' feature `created-timestamp-zero-ingestion`) or `send` (sent with each sample to sinks that use remote write 2.0, as with `st-storage`).
+        pub start_timestamps: StartTimestamps = default("ignore"),
+        /// Valid names: `utf8` (all that are not empty) or `legacy` (letters, digits, underscores, and colons in metric names). A page with an invalid name fails.
         pub metric_name_validation_scheme: Validation = default("utf8"),
-        /// How targets are asked to write names beyond the classic characters: `allow-utf-8`, `underscores`, `dots` or `values`.
+        /// Escaping that targets are requested to apply to names with characters outside the classic set: `allow-utf-8` (none), `underscores`, `dots` or `values`.
         pub metric_name_escaping_scheme: NameEscaping = default("allow-utf-8"),
-        /// Whether a label of a page stands above the target's label of the same name. Otherwise it is renamed to `exported_NAME`.
+        /// Resolve conflicts between labels of the page and labels of the target in favor of the page. Otherwise, the page's label is renamed to `exported_NAME`.
         pub honor_labels: bool = default(false),
-        /// Whether timestamps on pages are taken. Otherwise every sample has the time of its scrape.
+        /// Use the timestamps of the page. Otherwise, samples get the time of the scrape.
         pub honor_timestamps: bool = default(true),
-        /// Whether series with timestamps of their own get staleness markers, too, when they are gone.
+        /// Write staleness markers also for series with explicit timestamps.
         pub track_timestamps_staleness: bool = default(false),
-        /// Rules over the labels of targets, `__address__` and those that begin with `__meta_` among them, before targets are scraped.
+        /// Relabel rules for targets, before they are scraped. The rules see `__address__` and the labels that begin with `__meta_`.
         #[name = "relabel"]
         pub target_relabel: Vec<RuleConfig> = unset([{ source_labels = ["__meta_env"], regex = "prod", action = "keep" }]),
-        /// Rules over the series of pages. The series that report on a scrape itself, such as `up`, are not subject to them.
+        /// Relabel rules for scraped series. They do not apply to the series that report on the scrape itself, such as `up`.
         pub metric_relabel: Vec<RuleConfig> = unset([{ source_labels = ["__name__"], regex = "go_gc_.*", action = "drop" }]),
-        /// Whether `scrape_timeout_seconds`, `scrape_sample_limit` and `scrape_body_size_bytes` are reported with each scrape.
+        /// Report `scrape_timeout_seconds`, `scrape_sample_limit` and `scrape_body_size_bytes` with each scrape.
         pub extra_scrape_metrics: bool = default(false),
-        /// How often the metadata of a target's families is sent, if it does not change; it goes out with the scrape in which it has changed.
+        /// Interval at which unchanged metadata of metric families is sent again. Changed metadata is sent with the scrape that finds the change.
         pub metadata_interval: Period = default("10m"),
-        /// Largest page, uncompressed; a larger one fails. At most 1GiB.
+        /// Maximum size of a page, uncompressed, up to 1GiB. A scrape with a larger page fails.
         pub body_size_limit: Size = default("64MiB"),
-        /// Most samples of a page after `metric_relabel`; with more the scrape fails. 0 sets no limit but that of `body_size_limit`.
+        /// Maximum number of samples per scrape after `metric_relabel`. A scrape with more fails. 0 means no limit besides `body_size_limit`.
         pub sample_limit: usize = default(0),
-        /// Most labels of a series after `metric_relabel`; with more the scrape fails. 0 sets no limit but 1000 on the page.
+        /// Maximum number of labels per series after `metric_relabel`. A scrape with more fails. 0 means no limit besides 1000 labels on the page.
         pub label_limit: usize = default(0),
-        /// Most bytes of a label's name after `metric_relabel`; with more the scrape fails. 0 sets no limit.
+        /// Maximum length of label names in bytes, after `metric_relabel`. A scrape that exceeds it fails. 0 means no limit.
         pub label_name_length_limit: usize = default(0),
-        /// Most bytes of a label's value after `metric_relabel`; with more the scrape fails. 0 sets no limit.
+        /// Maximum length of label values in bytes, after `metric_relabel`. A scrape that exceeds it fails. 0 means no limit.
         pub label_value_length_limit: usize = default(0),
-        /// Most buckets of a native histogram; one with more gets a coarser schema until it has no more, and the scrape fails if that cannot be. 0 sets no limit.
+        /// Maximum number of buckets of a native histogram. The resolution of a histogram with more is reduced; if that is not enough, the scrape fails. 0 means no limit.
         pub native_histogram_bucket_limit: usize = default(0),
-        /// Most targets after `relabel`. With more, none of this source is scraped until there are fewer: every one counts as failed and says why. 0 sets no limit.
+        /// Minimum factor between neighbouring buckets of a native histogram. The resolution of a histogram with narrower buckets is reduced. 0 keeps every resolution; so do factors up to 1.0027, the smallest that exists.
+        pub native_histogram_min_bucket_factor: f64 = default(0.0),
+        /// Maximum number of targets after `relabel`. With more, no target of this source is scraped: all are marked as failed, with the reason. 0 means no limit.
         pub target_limit: usize = default(0),
-        /// Most targets that rules drop, or that cannot be scraped, of which labels and reason are kept to be shown. All of them are counted.
+        /// Maximum number of dropped targets, including those that cannot be scraped, whose labels and drop reason are kept for display. Targets beyond it are only counted.
         pub keep_dropped_targets: usize = default(1000),
-        /// Most bytes of pages that are read at the same time, compressed; a scrape beyond it fails. At least `body_size_limit`.
+        /// Maximum size of all pages that are being read at the same time, compressed; at least `body_size_limit`. A scrape that exceeds it fails.
         pub max_in_flight_bytes: Size = default("256MiB"),
-        /// Which part of the targets is scraped here, for several instances that share the work.
+        /// Part of the targets that this process scrapes, if several processes divide them.
         pub shard: Option<ShardKeys> = optional,
     }
 }
 
-/// The longest interval: a day.
+/// Longest scrape interval: a day.
 const INTERVAL_MAX: Period = Period::secs(86_400);
-/// The longest time for a scrape unless another one is configured.
+/// Default of `scrape_timeout`, unless the interval is shorter.
 const TIMEOUT: Period = Period::secs(10);
-/// The shortest interval.
+/// Shortest scrape interval.
 pub(crate) const INTERVAL_MIN: Period = Period::millis(100);
 const BODY_MAX: Size = Size::mib(1024);
 
@@ -180,23 +199,23 @@ impl From<NameEscaping> for Escaping {
 }
 
 impl ScrapeKeys {
-    /// How it connects.
+    /// Keys of the HTTP client.
     pub fn client(&self) -> &ClientKeys {
         &self.client
     }
 
-    /// The longest time for a scrape.
+    /// Longest time for a scrape: the configured timeout, or its default.
     pub(crate) fn timeout(&self) -> Period {
         let timeout = self.scrape_timeout;
         timeout.unwrap_or_else(|| TIMEOUT.min(self.scrape_interval))
     }
 
-    /// The files that they name.
+    /// The files that the keys name.
     pub fn files(&self) -> Vec<&Path> {
         self.client.files()
     }
 
-    /// Reports what is wrong with them, at their keys.
+    /// Reports invalid values and combinations, at their keys.
     pub fn validate(&self, problems: &mut Problems) {
         self.client.validate(problems);
         if !(INTERVAL_MIN..=INTERVAL_MAX).contains(&self.scrape_interval) {
@@ -213,7 +232,7 @@ impl ScrapeKeys {
         }
         for (at, protocol) in self.scrape_protocols.iter().enumerate() {
             if self.scrape_protocols[..at].contains(protocol) {
-                problems.at(format!("scrape_protocols[{at}]"), "is there already");
+                problems.at(format!("scrape_protocols[{at}]"), "is listed twice");
             }
         }
         let proto = ScrapeProtocol::PrometheusProto;
@@ -234,7 +253,16 @@ impl ScrapeKeys {
         }
         if self.max_in_flight_bytes < self.body_size_limit {
             let problem = problems.at("max_in_flight_bytes", "must be at least body_size_limit");
-            problem.help("otherwise a page that is allowed could never be read");
+            problem.help("otherwise a page of the allowed size could never be read");
+        }
+        if !(0.0..).contains(&self.native_histogram_min_bucket_factor) {
+            let problem = problems.at(
+                "native_histogram_min_bucket_factor",
+                "must be 0 or a factor such as 1.1",
+            );
+            problem.help(
+                "it is the least factor by which buckets grow; the coarsest schema has 65536",
+            );
         }
         if let Some(shard) = &self.shard {
             shard.validate(problems);

@@ -1,11 +1,12 @@
-//! Scraping targets as Prometheus does: what is asked of them and when, what of a page becomes series, what goes stale. Knows no source by name and no provider by type.
+//! Scraping of targets as Prometheus does it: schedules, requests, series of pages, staleness.
+//! Knows no source by name and no provider by type.
 //!
-//! A source makes a [`Pool`] of its [`Settings`] and runs it: targets with labels go in by [`Inlet`],
-//! batches come out through the source's output, one per scrape. What a target needs beyond its labels,
-//! such as headers and credentials of its own, says a [`Particulars`]. What there is to tell of all
-//! pools of the process is in [`Pools`].
+//! A source makes a [`Pool`] from its [`Settings`] and runs it: labelled targets come in through
+//! [`Inlet`]s, and batches go out through the source's output, one per scrape. [`Particulars`]
+//! supply what a target needs beyond its labels, such as headers and credentials of its own.
+//! [`Pools`] holds the state of all pools of the process, for the API and the status page.
 #![warn(unreachable_pub)]
-// Tests may do all of this.
+// Tests may use all of these.
 #![cfg_attr(
     not(test),
     warn(
@@ -18,6 +19,8 @@
     )
 )]
 
+mod blocking;
+mod counts;
 mod encoding;
 mod error;
 mod fetch;
@@ -26,6 +29,7 @@ mod keys;
 mod merged;
 mod meters;
 mod on_request;
+mod outline;
 mod page;
 mod particulars;
 mod pool;
@@ -43,7 +47,7 @@ pub use keys::ScrapeKeys;
 pub use merged::Merged;
 pub use metrifold_exposition::Format;
 pub use on_request::{Candidate, NoPage, OnRequest, RequestedPage, Why};
-pub use particulars::{Gauges, Own, Particulars, Plain};
+pub use particulars::{FindCredentials, Gauges, Own, Particulars, Plain};
 pub use pool::{IDLE_PER_SERVER, Inlet, Pool};
 pub use pools::{Dropped, Pools, TargetStatus};
 pub use settings::Settings;

@@ -1,4 +1,4 @@
-//! Pages written again as text 0.0.4: with rules applied, or those of several targets as one.
+//! Pages rewritten as text 0.0.4: with rules applied, and those of several targets merged into one.
 
 use std::collections::BTreeMap;
 
@@ -6,26 +6,26 @@ use foldhash::fast::RandomState;
 
 use metrifold_codec::text::{self, Escaping};
 use metrifold_codec::{MetricType, Name, SeriesRef};
-use metrifold_exposition::{Family, Receiver, Sample, read};
+use metrifold_exposition::{Family, Options, Receiver, Sample, read};
 
 use crate::error::{Cause, ScrapeError};
 use crate::fetch::Page;
-use crate::page::{Intake, check, relabel};
+use crate::page::{Intake, Times, check, check_samples, relabel};
 use crate::schedule;
 use crate::settings::Settings;
 use crate::target::ScrapeTarget;
 
-/// What the name of a sample may have behind that of its family.
+/// Suffixes that the name of a sample may add to that of its family.
 const SUFFIXES: [&str; 5] = ["_bucket", "_sum", "_count", "_total", "_created"];
 
-/// A page made of pages: each family once, with the samples of all.
+/// A page merged from several: each family once, with the samples of all pages.
 #[derive(Debug, Default)]
 pub struct Merged {
     families: BTreeMap<String, Lines>,
     bytes: usize,
 }
 
-/// What is written of a family.
+/// Description and sample lines of a family.
 #[derive(Debug, Default)]
 struct Lines {
     kind: Option<MetricType>,
@@ -34,12 +34,12 @@ struct Lines {
 }
 
 impl Merged {
-    /// How long the page is so far, families' descriptions aside.
+    /// Bytes of the sample lines so far.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Adds a sample that is on no page, with a description of its family.
+    /// Adds a gauge that is on no page, with the help text of its family.
     pub fn push(&mut self, name: &str, help: &str, labels: &[(&str, &str)], value: f64) {
         let family = self.families.entry(name.to_owned()).or_default();
         family.kind = Some(MetricType::Gauge);
@@ -53,8 +53,9 @@ impl Merged {
         self.bytes += family.samples.len() - before;
     }
 
-    /// Adds a page. Its series get these labels, which are sorted, as those of a target are taken
-    /// when it is scraped; then rules and limits hold. Native histograms have no place in the format.
+    /// Adds a page. Its series get these labels, sorted by name, like the labels of a target during
+    /// a scrape; then rules and limits apply. Native histograms are left out, since the format
+    /// cannot hold them.
     pub(crate) fn add(
         &mut self,
         settings: &Settings,
@@ -63,17 +64,27 @@ impl Merged {
         page: &Page,
     ) -> Result<(), ScrapeError> {
         let (now, state) = (schedule::now(), RandomState::default());
+        let times = Times {
+            timestamp: now,
+            sampled_until: now,
+        };
+        // A program that pulls reads `_created` itself, and converts what it wants.
+        let options = Options {
+            custom_histograms: false,
+            start_timestamps: false,
+            ..settings.options
+        };
         let mut reader = Reader {
-            intake: Intake::new(settings, labels.to_vec(), page, now, &state),
+            intake: Intake::new(settings, labels.to_vec(), page, times, &state),
             families: BTreeMap::new(),
         };
-        read(&page.text, page.format, &settings.options, &mut reader)
+        read(&page.text, page.format, &options, &mut reader)
             .map_err(|error| ScrapeError::new(Cause::Page, error))?;
         let Reader { intake, families } = reader;
         let mut arena = intake.batch.finish();
         relabel(settings, target, &mut arena);
-        let samples = usize::try_from(arena.counts().all_samples()).unwrap_or(usize::MAX);
-        check(settings, target, &arena, samples)?;
+        check(settings, target, &arena).map_err(|(error, _)| error)?;
+        check_samples(settings, arena.iter().count())?;
         let metric = Name::new("__name__");
         for series in arena.iter() {
             let name = series.get(&metric).unwrap_or_default();
@@ -97,7 +108,7 @@ impl Merged {
         Ok(())
     }
 
-    /// The page.
+    /// Writes the page.
     pub fn finish(self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.bytes);
         for (name, lines) in self.families {
@@ -114,7 +125,7 @@ impl Merged {
     }
 }
 
-/// Notes families beside what a scrape takes of a page.
+/// Receiver that also records descriptions of families.
 struct Reader<'a> {
     intake: Intake<'a>,
     families: BTreeMap<String, (MetricType, String)>,
@@ -133,7 +144,7 @@ impl Receiver for Reader<'_> {
     }
 }
 
-/// The family that a metric is of.
+/// The family of a sample: its name, without a suffix if there is no family of the full name.
 fn family(name: &str, known: impl Fn(&str) -> bool) -> Option<&str> {
     let stems = SUFFIXES
         .iter()
@@ -147,13 +158,13 @@ fn write(out: &mut Vec<u8>, name: &str, series: SeriesRef<'_>, now: i64) {
         .filter(|(label, _)| *label != b"__name__")
         .map(|(label, value)| (Escaping::Underscores.label(label), value))
         .collect();
-    // Of labels whose names become the same, the first stays.
+    // If escaping makes two names equal, the first label stays.
     labels.sort_by(|(a, _), (b, _)| a.cmp(b));
     labels.dedup_by(|(a, _), (b, _)| a == b);
     let others = labels.iter().map(|(label, value)| (&**label, *value));
     let labels = std::iter::once((&b"__name__"[..], name.as_bytes())).chain(others);
     for (value, timestamp) in series.samples() {
-        // Without a time of its own, a sample has that at which the page was taken.
+        // Samples without a timestamp on the page carry the time of the merge: it is left out.
         let timestamp = (timestamp != now).then_some(timestamp);
         put(out, labels.clone(), value, timestamp);
     }
@@ -174,7 +185,7 @@ fn put<'a>(
     out.push(b'\n');
 }
 
-/// A type as this format calls it, if it knows it.
+/// Name of a type in this format. `None` for types without one.
 fn word(kind: MetricType) -> Option<&'static str> {
     match kind {
         MetricType::Counter => Some("counter"),
@@ -209,6 +220,8 @@ mod tests {
             text: Bytes::from_static(text.as_bytes()),
             format: Format::Text,
             content_type: None,
+            _turn: None,
+            share: None,
         };
         let target = made.1.unwrap();
         merged.add(&settings, &target, labels, &page).unwrap();

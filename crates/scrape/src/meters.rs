@@ -1,4 +1,4 @@
-//! The metrics of a pool.
+//! Metrics of a pool.
 
 use metrics::{Counter, Gauge, Label};
 
@@ -6,7 +6,7 @@ use metrifold_telemetry::{Meters, Metric, Telemetry};
 
 use crate::error::Cause;
 
-/// The meters of a pool, which go from the page with it.
+/// The meters of a pool. They leave the metrics page when this is dropped.
 pub(crate) struct PoolMeters {
     pub(crate) targets: [Gauge; 3],
     pub(crate) dropped: Gauge,

@@ -1,4 +1,4 @@
-//! Scrapes that somebody asks for, beside those of a pool: the same targets, requests and rules.
+//! Scrapes on request, outside the schedule of a pool: the same targets, requests and rules.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,47 +18,47 @@ use crate::pool::IDLE_PER_SERVER;
 use crate::settings::Settings;
 use crate::target::{self, BY_RULE, ScrapeTarget};
 
-/// Scrapes targets when it is asked to.
+/// Scrapes targets on request.
 pub struct OnRequest {
     settings: Arc<Settings>,
     particulars: Arc<dyn Particulars>,
     fetcher: Fetcher,
 }
 
-/// A target that can be scraped.
+/// A target that can be scraped on request.
 #[derive(Clone, Debug)]
 pub struct Candidate(Arc<ScrapeTarget>);
 
-/// A page that was asked for.
+/// A page fetched on request. It counts against `max_in_flight_bytes` until it is dropped.
 #[derive(Debug)]
 pub struct RequestedPage(Page);
 
-/// Why there is no page.
+/// Failure of a scrape on request.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{text}")]
 pub struct NoPage {
-    /// The kind of reason.
+    /// The kind of the failure.
     pub why: Why,
     text: String,
 }
 
-/// A kind of reason why there is no page.
+/// Kinds of failures of scrapes on request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// It did not come in time.
+    /// The page did not arrive in time.
     Late,
-    /// There is no room for it at the moment.
+    /// `max_in_flight_bytes` leaves no room for the page at the moment.
     NoRoom,
-    /// The target is to blame, or what lies on the way to it.
+    /// The target failed, or the network on the way to it.
     Target,
 }
 
 impl OnRequest {
-    /// Builds it: reads certificates and secrets.
+    /// Builds the client: reads certificates and secrets.
     ///
     /// # Errors
     ///
-    /// Fails when one of them cannot be used.
+    /// Fails when a certificate or secret cannot be used.
     pub fn build(
         settings: Arc<Settings>,
         particulars: Arc<dyn Particulars>,
@@ -75,8 +75,8 @@ impl OnRequest {
         })
     }
 
-    /// What becomes of discovered targets, in their order: none of one that a rule drops, and the
-    /// reason why another one cannot be scraped.
+    /// The candidates for discovered targets, in the same order: `None` where a rule drops the
+    /// target, an error with the reason where it cannot be scraped.
     pub fn candidates(&self, discovered: &[Target]) -> Vec<Option<Result<Candidate, String>>> {
         let made = target::make(&self.settings, &*self.particulars, discovered);
         let made = made.into_iter().map(|(_, made)| match made {
@@ -87,11 +87,12 @@ impl OnRequest {
         made.collect()
     }
 
-    /// Gets a target's page, with headers besides those of every scrape or in the place of one.
+    /// Fetches a target's page. `headers` are sent in addition to those of every scrape, or replace
+    /// them.
     ///
     /// # Errors
     ///
-    /// Fails when the page does not come, or cannot be read.
+    /// Fails when the page does not arrive, or its format is unknown.
     pub async fn page(
         &self,
         of: &Candidate,
@@ -100,19 +101,21 @@ impl OnRequest {
     ) -> Result<RequestedPage, NoPage> {
         let ask = Ask { timeout, headers };
         let fetched = self.fetcher.fetch(&self.settings, &of.0, &ask).await;
-        Ok(RequestedPage(fetched?))
+        let mut page = fetched?;
+        page.count_text()?;
+        Ok(RequestedPage(page))
     }
 
-    /// Whether rules change what is on a target's page.
+    /// Whether rules may change the series of a target's page.
     pub fn has_rules(&self, of: &Candidate) -> bool {
         self.settings.metric_rules.is_some() || of.0.own.metric_rules.is_some()
     }
 
-    /// Adds a page to a merged one; its series get these labels, which are sorted by name.
+    /// Adds a page to a merged one. Its series get these labels, sorted by name.
     ///
     /// # Errors
     ///
-    /// Fails when the page is not in its format, or beyond a limit.
+    /// Fails when the page violates its format or a limit.
     pub fn merge(
         &self,
         of: &Candidate,
@@ -125,24 +128,24 @@ impl OnRequest {
 }
 
 impl Candidate {
-    /// The labels of its series.
+    /// Labels of the target's series.
     pub fn labels(&self) -> &Labels {
         &self.0.labels
     }
 }
 
 impl RequestedPage {
-    /// What is on it, uncompressed.
+    /// The page, uncompressed.
     pub fn text(&self) -> &Bytes {
         &self.0.text
     }
 
-    /// The format that it is in.
+    /// Format of the page.
     pub fn format(&self) -> Format {
         self.0.format
     }
 
-    /// What its server said that it is.
+    /// The answer's `Content-Type`.
     pub fn content_type(&self) -> Option<&HeaderValue> {
         self.0.content_type.as_ref()
     }

@@ -1,55 +1,62 @@
-//! From a page to the series of a batch: the target's labels, rules, limits, and what has gone.
+//! Turns a page into the series of a batch: target labels, rules, limits, staleness markers.
 
+use std::collections::HashSet;
 use std::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::RandomState;
 
 use metrifold_codec::remote_write::{Limits, STALE};
-use metrifold_codec::wire::{VARINT, put_varint, tag};
+use metrifold_codec::wire::{FIXED64, Fields, VARINT, put_varint, tag};
 use metrifold_codec::{Arena, ArenaBuilder, Name, SeriesError, SeriesRef};
 use metrifold_exposition::{Family, Point, Receiver, Sample, read};
 use metrifold_expr::relabel::Validation;
 
+use crate::counts::Counts;
 use crate::error::{Cause, ScrapeError};
 use crate::fetch::Page;
+use crate::keys::StartTimestamps;
+use crate::outline::{Context, Found, Outline, Repeated};
 use crate::series::{Difference, Known, SeriesId, put_labels};
-use crate::settings::Settings;
+use crate::settings::{Settings, SharedSettings};
 use crate::target::ScrapeTarget;
 
 /// How far in the future a sample may be, in milliseconds, as in Prometheus.
 const AHEAD: i64 = 10 * 60 * 1000;
-/// How much larger than its page a batch may be.
+/// Most bytes of a batch, as a multiple of its page's.
 const GROWTH: usize = 8;
-/// The most characters of an exemplar's labels; one with more is left out, as in Prometheus.
+/// The most characters of an exemplar's labels; a longer one is dropped, as in Prometheus.
 const EXEMPLAR_CHARS: usize = 128;
 const NAME: &str = "__name__";
 
-/// What a page became.
+/// Times of a scrape, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    /// Timestamp of its samples.
+    pub(crate) timestamp: i64,
+    /// Time until which the target's series may have samples already.
+    pub(crate) sampled_until: i64,
+}
+
+/// Series of a page.
 #[derive(Debug)]
 pub(crate) struct Taken {
-    pub(crate) arena: Arena,
-    /// What has to be sent as well, since it has gone.
-    pub(crate) stale: ArenaBuilder,
+    pub(crate) content: Content,
     pub(crate) difference: Difference,
     pub(crate) counts: Counts,
-    /// Of all that is said of families.
+    /// Hash of all descriptions of families on the page.
     pub(crate) families: u64,
 }
 
-/// What was counted on a page.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Counts {
-    /// Samples on the page.
-    pub(crate) scraped: usize,
-    /// Those that are left after rules.
-    pub(crate) kept: usize,
-    /// Samples of series that were there already.
-    pub(crate) duplicates: u64,
-    /// Samples that are too far in the future.
-    pub(crate) ahead: u64,
+/// Form in which the series of a page are known.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// The series and their families, and staleness markers of series that have disappeared.
+    Read(Box<Arena>, Box<ArenaBuilder>),
+    /// The series of the page before, with new values, and the same families.
+    Repeated(Repeated),
 }
 
-/// Limits of what is built of a page of so many bytes.
+/// Limits for the series of a page of `page` bytes.
 pub(crate) fn limits(page: usize) -> Limits {
     Limits {
         decoded_bytes: page.saturating_mul(GROWTH).max(1 << 20),
@@ -60,65 +67,116 @@ pub(crate) fn limits(page: usize) -> Limits {
     }
 }
 
-/// Takes a page. What was counted is told even if it fails.
+/// Properties of a sample that decide about its series.
+#[derive(Clone, Copy, Debug)]
+struct Nature {
+    /// Whether the series gets a staleness marker when it disappears.
+    tracked: bool,
+    /// Whether the sample has a timestamp of its own.
+    stamped: bool,
+    /// Whether it is too far in the future.
+    ahead: bool,
+}
+
+/// Turns a page into series. On failure, the counts so far come with the error. As in Prometheus, a
+/// fault of labels comes before a fault of the page behind it, and both before `sample_limit`.
 pub(crate) fn take(
-    settings: &Settings,
+    settings: &SharedSettings,
     target: &ScrapeTarget,
     page: &Page,
-    timestamp: i64,
+    times: Times,
     known: &Known,
     state: &RandomState,
 ) -> Result<Taken, (ScrapeError, Counts)> {
-    let labels = target.labels.iter().collect();
-    let mut intake = Intake::new(settings, labels, page, timestamp, state);
-    intake.tracked.reserve(known.len());
-    let outcome = read(&page.text, page.format, &settings.options, &mut intake);
-    let mut counts = intake.counts;
-    if let Err(error) = outcome {
-        counts.kept = 0;
-        return Err((ScrapeError::new(Cause::Page, error), counts));
+    let context = Context::new(settings, target, page);
+    if let Some(outline) = known.outline()
+        && let Some(repeated) = outline.repeat(&context, page, times.timestamp, state)
+    {
+        return Ok(Taken {
+            content: Content::Repeated(repeated),
+            difference: Difference::default(),
+            counts: outline.counts,
+            families: outline.families,
+        });
     }
+    let labels = target.labels.iter().collect();
+    let mut intake = Intake::new(settings, labels, page, times, state);
+    intake.natures.reserve(known.len());
+    intake.values = Some(Vec::with_capacity(known.len()));
+    intake.batch.reserve(known.len(), page.text.len());
+    let outcome = read(&page.text, page.format, &target.options, &mut intake);
     let Intake {
         batch,
-        tracked,
+        natures,
         families,
+        mut counts,
+        values,
         ..
     } = intake;
     let mut arena = batch.finish();
     relabel(settings, target, &mut arena);
-    counts.kept = usize::try_from(arena.counts().all_samples()).unwrap_or(usize::MAX);
-    check(settings, target, &arena, counts.kept).map_err(|error| (error, counts))?;
+    check(settings, target, &arena)?;
+    counts.kept = arena.iter().count();
+    outcome.map_err(|error| (ScrapeError::new(Cause::Page, error), counts))?;
+    let nature = |series: SeriesRef<'_>| natures[series.index()];
+    let mut scratch = Vec::new();
     let mut ids: Vec<SeriesId> = arena
         .iter()
-        .map(|series| SeriesId::new(series, tracked[series.index()], state))
+        .map(|series| SeriesId::new(series, nature(series).tracked, state, &mut scratch))
         .collect();
-    if !known.is_same(&ids) {
-        counts.duplicates = drop_duplicates(&mut arena, &mut ids);
+    if natures.iter().any(|nature| nature.ahead) {
+        let ahead: Vec<bool> = arena.iter().map(|series| nature(series).ahead).collect();
+        counts.ahead = leave_out(&mut arena, &mut ids, &ahead);
     }
-    let series: Vec<SeriesRef<'_>> = match known.is_same(&ids) {
-        true => Vec::new(),
-        false => arena.iter().collect(),
-    };
+    if !known.is_same(&ids) {
+        let stamped: Vec<bool> = arena.iter().map(|series| nature(series).stamped).collect();
+        let again = repeated(&mut ids, &stamped);
+        counts.duplicates = leave_out(&mut arena, &mut ids, &again);
+    }
+    // Samples that are too far in the future count, duplicate ones do not.
+    let duplicates = usize::try_from(counts.duplicates).unwrap_or(usize::MAX);
+    check_samples(settings, counts.kept.saturating_sub(duplicates))
+        .map_err(|error| (error, counts))?;
     let mut stale = ArenaBuilder::new(Limits {
         decoded_bytes: usize::MAX,
         ..limits(0)
     });
+    let whole = counts.ahead == 0 && counts.duplicates == 0;
+    let values = values.filter(|values| whole && values.len() == natures.len());
+    let outline = values.and_then(|values| {
+        let mut kept = vec![false; values.len()];
+        for series in arena.iter() {
+            kept[series.index()] = true;
+        }
+        let found = Found {
+            arena: &arena,
+            values: &values,
+            kept: &kept,
+            counts,
+            families,
+        };
+        Outline::new(context, page, found, times.timestamp, state)
+    });
+    let series: Vec<SeriesRef<'_>> = match outline {
+        Some(_) => Vec::new(),
+        None => arena.iter().collect(),
+    };
     let difference = known.compare(
         &ids,
+        outline,
         |place, out| put_labels(series[place].labels(), out),
-        |labels| put_stale(labels, timestamp, &mut stale),
+        |labels| put_stale(labels, times.timestamp, &mut stale),
     );
     drop(series);
     Ok(Taken {
-        arena,
-        stale,
+        content: Content::Read(Box::new(arena), Box::new(stale)),
         difference,
         counts,
         families,
     })
 }
 
-/// Applies the rules over series: the target's own, then those of all.
+/// Applies the rules over series: first the target's own, then the pool's.
 pub(crate) fn relabel(settings: &Settings, target: &ScrapeTarget, arena: &mut Arena) {
     let own = target.own.metric_rules.as_deref();
     for rules in own.into_iter().chain(&settings.metric_rules) {
@@ -128,7 +186,7 @@ pub(crate) fn relabel(settings: &Settings, target: &ScrapeTarget, arena: &mut Ar
     }
 }
 
-/// Ends a series.
+/// Adds a staleness marker for a series.
 pub(crate) fn put_stale(
     labels: &mut dyn Iterator<Item = (&str, &str)>,
     timestamp: i64,
@@ -139,23 +197,25 @@ pub(crate) fn put_stale(
         batch.push_label(name, value);
     }
     batch.push_sample(f64::from_bits(STALE), timestamp);
-    // It was valid when it was there.
+    // Cannot fail: the series was valid on its page.
     let _ = batch.finish_series();
 }
 
-/// Makes series of what is on a page.
+/// Receiver that turns the samples of a page into series.
 pub(crate) struct Intake<'a> {
     settings: &'a Settings,
     /// The target's labels, sorted.
     target: Vec<(&'a str, &'a str)>,
     pub(crate) batch: ArenaBuilder,
-    timestamp: i64,
+    times: Times,
     pub(crate) counts: Counts,
-    /// By the place of a series, whether it is ended when it goes.
-    tracked: Vec<bool>,
+    /// For each series, by its index.
+    natures: Vec<Nature>,
+    /// Start and end of each value on the page, while samples have nothing else and they are wanted.
+    values: Option<Vec<(usize, usize)>>,
     families: u64,
     state: &'a RandomState,
-    /// What is renamed, since the target has a label of its name.
+    /// Labels to be renamed, because the target has a label of the same name.
     exposed: Vec<(String, String)>,
     message: Vec<u8>,
 }
@@ -170,7 +230,7 @@ impl Receiver for Intake<'_> {
         }
         hasher.write_u8(family.kind as u8);
         self.families = hasher.finish();
-        // Without room for it, the page has no room for its series either.
+        // Without room for metadata there is none for the series either, and those report it.
         let (kind, help, unit) = (family.kind, family.help, family.unit);
         let _ = self.batch.push_metadata(family.name, kind, help, unit);
     }
@@ -180,26 +240,18 @@ impl Receiver for Intake<'_> {
         let given = sample
             .timestamp
             .filter(|_| self.settings.keys.honor_timestamps);
-        let timestamp = given.unwrap_or(self.timestamp);
-        if timestamp.saturating_sub(self.timestamp) > AHEAD {
-            self.counts.ahead += 1;
-            return Ok(());
-        }
+        let timestamp = given.unwrap_or(self.times.timestamp);
         self.batch.start_series();
         match self.settings.keys.honor_labels {
             true => self.honor(sample),
             false => self.rename(sample),
         }
-        match sample.point {
-            Point::Value(value) => self.batch.push_sample(value, timestamp),
-            Point::Histogram(message) => {
-                self.message.clear();
-                self.message.extend_from_slice(message);
-                self.message.push(tag(15, VARINT));
-                put_varint(&mut self.message, timestamp as u64);
-                self.batch.push_histogram(&self.message);
-            }
-        }
+        // As in Prometheus, a start that is not before the sample is ignored.
+        self.put(
+            &sample.point,
+            timestamp,
+            sample.start.filter(|start| *start < timestamp),
+        );
         for exemplar in sample.exemplars() {
             let chars = |text: &str| text.chars().count();
             let labels = exemplar
@@ -215,28 +267,39 @@ impl Receiver for Intake<'_> {
             SeriesError::Invalid(_) => error.to_string(),
             SeriesError::Full => "the page becomes too large with the target's labels".to_owned(),
         })?;
-        let tracks = given.is_none() || self.settings.keys.track_timestamps_staleness;
-        self.tracked.push(tracks);
+        self.values = self.values.take().and_then(|mut values| {
+            let alone = sample.timestamp.is_none()
+                && sample.start.is_none()
+                && sample.exemplars().len() == 0;
+            values.push(sample.value_at.filter(|_| alone)?);
+            Some(values)
+        });
+        self.natures.push(Nature {
+            tracked: given.is_none() || self.settings.keys.track_timestamps_staleness,
+            stamped: given.is_some(),
+            ahead: timestamp.saturating_sub(self.times.timestamp) > AHEAD,
+        });
         Ok(())
     }
 }
 
 impl<'a> Intake<'a> {
-    /// An intake of a page, whose series get the labels of `target`, which are sorted.
+    /// An intake for a page. Its series get the labels in `target`, sorted by name.
     pub(crate) fn new(
         settings: &'a Settings,
         target: Vec<(&'a str, &'a str)>,
         page: &Page,
-        timestamp: i64,
+        times: Times,
         state: &'a RandomState,
     ) -> Self {
         Self {
             settings,
             target,
             batch: ArenaBuilder::new(limits(page.text.len())),
-            timestamp,
+            times,
             counts: Counts::default(),
-            tracked: Vec::new(),
+            natures: Vec::new(),
+            values: None,
             families: 0,
             state,
             exposed: Vec::new(),
@@ -246,32 +309,71 @@ impl<'a> Intake<'a> {
 }
 
 impl Intake<'_> {
-    /// Adds the labels of a sample, and those of the target that the sample does not have.
+    /// Adds a measured value, and what is configured for a start timestamp.
+    fn put(&mut self, point: &Point<'_>, timestamp: i64, start: Option<i64>) {
+        let (zero, sent) = match self.settings.keys.start_timestamps {
+            StartTimestamps::Ignore => (None, None),
+            StartTimestamps::Send => (None, start),
+            // Only where no earlier sample of the series can lie behind the zero.
+            StartTimestamps::ZeroSample => (
+                start.filter(|start| *start > self.times.sampled_until),
+                None,
+            ),
+        };
+        match *point {
+            Point::Value(value) => {
+                if let Some(start) = zero {
+                    self.batch.push_sample(0.0, start);
+                }
+                match sent {
+                    Some(start) => self.batch.push_sample_since(value, timestamp, start),
+                    None => self.batch.push_sample(value, timestamp),
+                }
+            }
+            Point::Histogram(histogram) => {
+                if let Some(start) = zero {
+                    put_zero_histogram(histogram, start, &mut self.message);
+                    self.batch.push_histogram(&self.message);
+                }
+                self.message.clear();
+                self.message.extend_from_slice(histogram);
+                put_number(15, timestamp, &mut self.message);
+                match sent {
+                    Some(start) => self.batch.push_histogram_since(&self.message, start),
+                    None => self.batch.push_histogram(&self.message),
+                }
+            }
+        }
+    }
+
+    /// Adds the labels of a sample, and those labels of the target whose names the sample lacks.
     fn honor(&mut self, sample: &Sample<'_>) {
         for (name, value) in sample.labels() {
             self.batch.push_label(name, value);
         }
         for (name, value) in &self.target {
-            // One without a value says that it is to have none.
+            // A label with an empty value on the page removes the target's.
             if !sample.labels().any(|(exposed, _)| exposed == *name) {
                 self.batch.push_label(name, value);
             }
         }
     }
 
-    /// Adds the labels of the target, and those of a sample, renamed where the target has one of the
-    /// name. Both are mostly sorted, and what is pushed in order need not be sorted again.
+    /// Adds the labels of the target and those of a sample, renaming a sample's label where the
+    /// target has the name. Both are mostly sorted: labels pushed in order need no sorting later.
     fn rename(&mut self, sample: &Sample<'_>) {
         let mut own = self.target.iter().peekable();
+        let mut highest = "";
         for (name, value) in sample.labels() {
             while let Some((before, value)) = own.next_if(|(own, _)| *own < name) {
                 self.batch.push_label(before, value);
             }
             let taken = match own.peek() {
                 Some((next, _)) if *next == name => true,
-                // Labels that are not sorted may come behind those that are their like.
-                _ => self.target.iter().any(|(own, _)| *own == name),
+                // An unsorted label may come after the target's label of the same name was passed.
+                _ => name <= highest && self.target.iter().any(|(own, _)| *own == name),
             };
+            highest = highest.max(name);
             match taken {
                 true if value.is_empty() => {}
                 true => self.exposed.push((name.to_owned(), value.to_owned())),
@@ -297,13 +399,40 @@ impl Intake<'_> {
     }
 }
 
-/// Holds what is left after rules against limits.
+/// Writes the message of a histogram without observations, at a time, in the form of another one.
+fn put_zero_histogram(like: &[u8], timestamp: i64, out: &mut Vec<u8>) {
+    /// `reset_hint` of a histogram before which counting began anew.
+    const RESET: i64 = 1;
+    out.clear();
+    for field in Fields::new(like).map_while(Result::ok) {
+        match field.number {
+            // The count and the count of the zero bucket, as integers or floats.
+            1 | 6 => put_number(field.number as u8, 0, out),
+            2 | 7 => {
+                out.push(tag(field.number as u8, FIXED64));
+                out.extend_from_slice(&0f64.to_le_bytes());
+            }
+            // The schema, the width of the zero bucket, and the bounds of custom buckets.
+            4 | 5 | 16 => out.extend_from_slice(field.whole),
+            _ => {}
+        }
+    }
+    put_number(14, RESET, out);
+    put_number(15, timestamp, out);
+}
+
+fn put_number(field: u8, number: i64, out: &mut Vec<u8>) {
+    out.push(tag(field, VARINT));
+    put_varint(out, number as u64);
+}
+
+/// Checks the names and the labels of the series left after the rules. On failure, the counts are
+/// those up to the first series with a fault.
 pub(crate) fn check(
     settings: &Settings,
     target: &ScrapeTarget,
     arena: &Arena,
-    samples: usize,
-) -> Result<(), ScrapeError> {
+) -> Result<(), (ScrapeError, Counts)> {
     let keys = &settings.keys;
     let (labels, name, value) = (
         keys.label_limit,
@@ -312,25 +441,43 @@ pub(crate) fn check(
     );
     let legacy = keys.metric_name_validation_scheme == Validation::Legacy;
     let relabelled = settings.metric_rules.is_some() || target.own.metric_rules.is_some();
-    if relabelled || legacy || labels + name + value > 0 {
-        let metric = Name::new(NAME);
-        for series in arena.iter() {
-            let Some(named) = series.get(&metric) else {
-                let text = "a series has no name any more after metric_relabel";
-                return Err(ScrapeError::new(Cause::Page, text));
-            };
-            if legacy {
-                check_legacy(named, series)?;
-            }
-            check_labels(series, named, [labels, name, value])?;
-        }
+    if !(relabelled || legacy || labels + name + value > 0) {
+        return Ok(());
     }
-    if keys.sample_limit > 0 && samples > keys.sample_limit {
-        let limit = keys.sample_limit;
-        let text = format!("there are {samples} samples: sample_limit is {limit}");
-        return Err(ScrapeError::new(Cause::Samples, text));
+    let metric = Name::new(NAME);
+    let check = |series: SeriesRef<'_>| {
+        let Some(named) = series.get(&metric) else {
+            let text = "metric_relabel removes the name of a series";
+            return Err(ScrapeError::new(Cause::Page, text));
+        };
+        if legacy {
+            check_legacy(named, series)?;
+        }
+        check_labels(series, named, [labels, name, value])
+    };
+    for (kept, series) in arena.iter().enumerate() {
+        check(series).map_err(|error| {
+            let counts = Counts {
+                scraped: series.index() + 1,
+                kept,
+                ..Counts::default()
+            };
+            (error, counts)
+        })?;
     }
     Ok(())
+}
+
+/// Checks the number of samples left after the rules.
+pub(crate) fn check_samples(settings: &Settings, samples: usize) -> Result<(), ScrapeError> {
+    let limit = settings.keys.sample_limit;
+    match limit > 0 && samples > limit {
+        true => {
+            let text = format!("there are {samples} samples: sample_limit is {limit}");
+            Err(ScrapeError::new(Cause::Samples, text))
+        }
+        false => Ok(()),
+    }
 }
 
 fn check_legacy(metric: &[u8], series: SeriesRef<'_>) -> Result<(), ScrapeError> {
@@ -378,21 +525,32 @@ fn check_labels(
     Ok(())
 }
 
-/// Drops series that are on the page already, unless both say when they were. Returns how many.
-fn drop_duplicates(arena: &mut Arena, ids: &mut Vec<SeriesId>) -> u64 {
-    let mut seen =
-        std::collections::HashSet::with_capacity_and_hasher(ids.len(), RandomState::default());
-    let twice: Vec<bool> = ids
-        .iter()
-        .map(|id| !seen.insert(id.plain()) && id.is_tracked())
-        .collect();
-    if !twice.contains(&true) {
+/// Whether each sample repeats a series without a timestamp of its own. A series that is repeated
+/// with timestamps gets one staleness marker at most.
+fn repeated(ids: &mut [SeriesId], stamped: &[bool]) -> Vec<bool> {
+    let mut seen = HashSet::with_capacity_and_hasher(ids.len(), RandomState::default());
+    let again = ids.iter_mut().zip(stamped).map(|(id, stamped)| {
+        let again = !seen.insert(id.plain());
+        if again {
+            *id = id.untracked();
+        }
+        again && !stamped
+    });
+    again.collect()
+}
+
+/// Leaves out some of the series. Returns their number.
+fn leave_out(arena: &mut Arena, ids: &mut Vec<SeriesId>, which: &[bool]) -> u64 {
+    if !which.contains(&true) {
         return 0;
     }
-    let mut places = twice.iter();
+    let mut places = which.iter();
     arena.retain(|_| !*places.next().unwrap_or(&false));
-    let mut places = twice.iter();
+    let mut places = which.iter();
     let before = ids.len();
     ids.retain(|_| !*places.next().unwrap_or(&false));
     (before - ids.len()) as u64
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,50 +1,63 @@
-//! What a target needs that no label can say, since it is secret or no text.
+//! Settings of single targets that labels cannot carry, because they are secret or not text.
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::{HeaderName, HeaderValue};
 
 use metrifold_discovery::Target;
 use metrifold_expr::relabel::Program;
 use metrifold_http::{Client, Credentials};
 
-/// Says what single targets need. It is asked whenever a target is new, or comes with other labels.
+/// Supplies the settings of single targets. Asked whenever a target is new or its labels change.
 pub trait Particulars: Send + Sync {
-    /// What the target with these labels, as they were discovered, needs of its own.
+    /// The target's own settings, from its labels as discovered.
     ///
     /// # Errors
     ///
-    /// Fails when it cannot be scraped as it has to be, such as without the credentials that were
-    /// asked for. It is then shown as dropped, with the reason.
+    /// Fails when the target must not be scraped without such settings, for example when its
+    /// credentials are missing. It is then shown as dropped, with the reason.
     fn of(&self, discovered: &Target) -> Result<Own, String>;
 }
 
-/// What a target has in place of what its pool has.
+/// Settings of a target that replace or extend its pool's.
 #[derive(Clone, Debug, Default)]
 pub struct Own {
-    /// Headers besides those of every scrape. They go to the target's own server only.
-    pub headers: HeaderMap,
-    /// Credentials in place of the pool's.
+    /// Headers in addition to those of every scrape, or replacing them, sent only to the target's own
+    /// server. A map would take ten times the memory.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Credentials that replace the pool's.
     pub credentials: Option<Credentials>,
-    /// The client in place of the pool's.
+    /// Finds credentials that replace these and the pool's at every scrape.
+    pub find_credentials: Option<Arc<dyn FindCredentials>>,
+    /// Client that replaces the pool's.
     pub client: Option<Client>,
-    /// Rules over its series, which run before those of the pool.
+    /// Rules over its series that run before the pool's.
     pub metric_rules: Option<Arc<Program>>,
-    /// What is reported with each of its scrapes besides what is reported of all.
+    /// Gauges reported with each of its scrapes, in addition to `up` and its like.
     pub gauges: Option<Arc<dyn Gauges>>,
 }
 
-/// What is known of a target from elsewhere than its page, such as the memory that it uses.
+/// Finds the credentials of a target, which may be known later than the target, or change.
+pub trait FindCredentials: Send + Sync + Debug {
+    /// The credentials.
+    ///
+    /// # Errors
+    ///
+    /// Fails while there are none. The scrape then fails, and no request is sent.
+    fn find(&self) -> Result<Credentials, String>;
+}
+
+/// Values about a target from another origin than its page, such as its memory usage.
 pub trait Gauges: Send + Sync + Debug {
-    /// The names of all series that there may be. Their labels are those of the target.
+    /// Names of all series that it may report. Their labels are the target's.
     fn names(&self) -> &'static [&'static str];
 
-    /// The values at the moment, by the places of their names.
+    /// The current values, each with the index of its name.
     fn values(&self) -> Vec<(usize, f64)>;
 }
 
-/// Nothing, for any target.
+/// Particulars that are empty for every target.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Plain;
 

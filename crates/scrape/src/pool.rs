@@ -1,6 +1,6 @@
-//! A pool: targets come in, each gets a scraper, and what goes ends in order.
+//! A pool: it starts a scraper for each target and ends those of targets that have gone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -25,19 +25,19 @@ use crate::settings::Settings;
 use crate::state::{Health, State};
 use crate::target::{self, Reason, ScrapeTarget};
 
-/// How many idle connections are kept for each server: several targets may be behind one, such as
-/// the instances of an application.
+/// Number of idle connections kept per server: several targets may share a server, such as the
+/// instances of an application behind a router.
 pub const IDLE_PER_SERVER: usize = 4;
 
-/// Where a pool gets targets from.
+/// Origin of a pool's targets.
 pub enum Inlet {
-    /// A provider.
+    /// A provider, whose targets change.
     Discovered(Targets),
-    /// A list that does not change.
+    /// A fixed list.
     Fixed(Vec<Target>),
 }
 
-/// A pool that is built and does nothing yet.
+/// A pool that has been built and does not run yet.
 pub struct Pool {
     id: Arc<str>,
     settings: Arc<Settings>,
@@ -58,7 +58,7 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// Fails when one of them cannot be used.
+    /// Fails when a certificate or secret cannot be used.
     pub fn build(
         settings: Arc<Settings>,
         particulars: Arc<dyn Particulars>,
@@ -84,12 +84,12 @@ impl Pool {
         })
     }
 
-    /// Scrapes until it is time to stop. A predecessor of the same name ends first, and leaves what it
-    /// remembers of targets that are the same.
+    /// Scrapes until shutdown. Waits for a predecessor of the same name to end, and takes over its
+    /// state of unchanged targets.
     ///
     /// # Errors
     ///
-    /// Fails when targets cannot be relabelled, since the runtime is going.
+    /// Fails when targets cannot be relabelled, because the runtime is shutting down.
     pub async fn run(self, out: Output, mut shutdown: Shutdown) -> Result<(), RunError> {
         let slot = self.expected.slot().clone();
         let kept = tokio::select! {
@@ -99,10 +99,10 @@ impl Pool {
         let Self {
             expected, inlets, ..
         } = self;
-        // From here on, whoever is expected is a successor.
+        // From here on, an expected pool is a successor of this one.
         drop(expected);
         let mut kept = kept;
-        // Certificates may have changed in their files; then the connections are not the same.
+        // The connections are reused only if no certificate can have changed in its file.
         let client = match kept.client.take() {
             Some((config, client))
                 if config == self.client_config && self.settings.keys().files().is_empty() =>
@@ -175,20 +175,20 @@ impl Pool {
     }
 }
 
-/// How often the numbers of targets are counted by health.
+/// Interval at which targets are counted by health.
 const PULSE: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// An inlet, and what became of its targets.
+/// An inlet with the targets made from it.
 struct Feed {
     inlet: Inlet,
-    /// What was last taken; none before the first.
+    /// The snapshot last processed. `None` before the first.
     snapshot: Option<Arc<Snapshot>>,
-    /// By what was discovered.
+    /// Results by target as discovered.
     made: HashMap<Target, Made>,
     fresh: bool,
 }
 
-/// What was discovered, with defaults, and what is scraped of it.
+/// A target as discovered, with defaults, and as it is scraped.
 type Made = (Target, Result<Arc<ScrapeTarget>, Reason>);
 
 impl Feed {
@@ -201,7 +201,7 @@ impl Feed {
         }
     }
 
-    /// What is new since the last look; what has gone is forgotten.
+    /// Targets that are new since the last call. Targets that have gone are removed from `made`.
     fn added(&mut self) -> Vec<Target> {
         self.fresh = false;
         match &mut self.inlet {
@@ -243,7 +243,7 @@ impl Feed {
     }
 }
 
-/// Waits until one of them has changed.
+/// Waits until one of the feeds has changed.
 async fn changed(feeds: &mut [Feed]) {
     let mut waiting: Vec<_> = feeds
         .iter_mut()
@@ -262,21 +262,21 @@ async fn changed(feeds: &mut [Feed]) {
 
 type Active = HashMap<u64, Arc<Entry>>;
 
-/// What a pool does.
+/// State of a running pool.
 struct Work {
     workshop: Arc<Workshop>,
     particulars: Arc<dyn Particulars>,
-    /// What is remembered of targets that have no scraper yet, or no more.
+    /// States of targets without a scraper: left by a predecessor, or handed over by a scraper.
     states: HashMap<u64, State>,
-    /// How each scraper is told what to do.
+    /// Channel of orders to each scraper, by the hash of its target.
     scrapers: HashMap<u64, watch::Sender<Order>>,
     tasks: JoinSet<(u64, Exit)>,
-    /// Whether no scraper is started any more.
+    /// Whether the pool is stopping, and starts no more scrapers.
     stops: bool,
 }
 
 impl Work {
-    /// Makes targets of what has changed. Returns whether something has.
+    /// Makes targets from changed feeds. Returns whether any feed has changed.
     async fn look(&self, feeds: &mut [Feed]) -> Result<bool, RunError> {
         let mut changed = false;
         for feed in feeds.iter_mut().filter(|feed| feed.fresh) {
@@ -284,7 +284,7 @@ impl Work {
             let added = feed.added();
             let (settings, particulars) =
                 (self.workshop.settings.clone(), self.particulars.clone());
-            // Relabelling takes a while for many targets.
+            // Off the workers: relabelling many targets takes a while.
             let made = tokio::task::spawn_blocking(move || {
                 let made = target::make(&settings, &*particulars, &added);
                 added.into_iter().zip(made).collect::<Vec<_>>()
@@ -295,16 +295,19 @@ impl Work {
         Ok(changed)
     }
 
-    /// Gives every target a scraper, and has those of others leave.
+    /// Starts scrapers for new targets, and orders those of targets that have gone to leave.
     fn sync(&mut self, feeds: &[Feed], view: &mut View) {
         let View {
-            active, leaving, ..
+            active,
+            leaving,
+            heirs,
+            ..
         } = view;
         let shard = self.workshop.settings.keys.shard;
         let made = feeds.iter().flat_map(|feed| feed.made.values());
         let made = made.filter_map(|(_, made)| made.as_ref().ok());
         let wanted: HashMap<u64, Arc<ScrapeTarget>> = made
-            .filter(|target| shard.is_none_or(|shard| shard.has(target.hash)))
+            .filter(|target| shard.is_none_or(|shard| shard.has(target.labels_hash)))
             .map(|target| (target.hash, target.clone()))
             .collect();
         let limit = self.workshop.settings.keys.target_limit;
@@ -332,7 +335,8 @@ impl Work {
                         orders.send_replace(Order::Scrape);
                     }
                 }
-                // It leaves: a new scraper takes over what is remembered once that has ended.
+                // Its scraper is leaving: the next one takes over the state once that has handed it
+                // over.
                 (Some(orders), None) => {
                     orders.send_replace(Order::HandOver);
                     leaving.remove(&hash);
@@ -344,45 +348,48 @@ impl Work {
                     leaving.remove(&hash);
                     let last = state.last.clone();
                     let entry = match known {
-                        // That of a predecessor, or of one that was leaving.
+                        // The entry of a predecessor, or of a target that was leaving.
                         Some(entry) => entry.clone(),
                         None => Arc::new(Entry::new(target.clone(), last)),
                     };
                     *locked(&entry.target) = target;
                     active.insert(hash, entry.clone());
-                    self.start(hash, entry, state);
+                    self.start(hash, entry, state, Order::Scrape);
                 }
             }
         }
-        // What a predecessor left of targets that are there no more ends as theirs would have.
+        // Targets that only a predecessor had are leaving, too: their series get staleness markers.
         leaving.extend(active.extract_if(|hash, _| !self.scrapers.contains_key(hash)));
         let gone = leaving.extract_if(|hash, _| !self.scrapers.contains_key(hash));
         let gone: Vec<_> = gone.collect();
         for (hash, entry) in gone {
             if let Some(state) = self.states.remove(&hash) {
                 leaving.insert(hash, entry.clone());
-                self.start(hash, entry, state);
-                if let Some(orders) = self.scrapers.get(&hash) {
-                    orders.send_replace(Order::Leave);
-                }
+                self.start(hash, entry, state, Order::Leave);
             }
         }
         self.states.clear();
+        let labels: HashSet<u64> = leaving.values().map(|entry| entry.labels).collect();
+        heirs.clear();
+        for entry in active.values().filter(|it| labels.contains(&it.labels)) {
+            heirs.entry(entry.labels).or_default().push(entry.clone());
+        }
         if active.len() != before {
             info!(pool = %self.workshop.id, targets = active.len(), "targets have changed");
         }
         self.show(active);
     }
 
-    fn start(&mut self, hash: u64, entry: Arc<Entry>, state: State) {
-        let (orders, told) = watch::channel(Order::Scrape);
+    fn start(&mut self, hash: u64, entry: Arc<Entry>, state: State, order: Order) {
+        let (orders, told) = watch::channel(order);
         let scraper = Scraper::new(self.workshop.clone(), entry, state);
         self.scrapers.insert(hash, orders);
         self.tasks
             .spawn(async move { (hash, scraper.run(told).await) });
     }
 
-    /// Takes what is left of a scraper, and starts another one for a target that has come again.
+    /// Takes back the state of a scraper that has ended, and starts another if the target has
+    /// returned.
     fn ended(&mut self, ended: Result<(u64, Exit), JoinError>, view: &mut View) {
         let View {
             active, leaving, ..
@@ -390,14 +397,14 @@ impl Work {
         let (hash, exit) = match ended {
             Ok(ended) => ended,
             Err(error) => {
-                // Which one it was is not told: all that have ended are started again.
+                // The error does not identify the scraper: all that have ended are started again.
                 self.workshop.metrics.error("panicked", error);
                 let ended = self.scrapers.extract_if(|_, orders| orders.is_closed());
                 let ended: Vec<u64> = ended.map(|(hash, _)| hash).collect();
                 leaving.retain(|hash, _| !ended.contains(hash));
                 for hash in ended {
                     if let Some(entry) = active.get(&hash).cloned() {
-                        self.start(hash, entry, State::default());
+                        self.start(hash, entry, State::default(), Order::Scrape);
                     }
                 }
                 return;
@@ -411,10 +418,16 @@ impl Work {
         match (order, active.get(&hash).cloned()) {
             (Some(Order::HandOver), Some(entry)) if !self.stops => {
                 *locked(&entry.last) = state.last.clone();
-                self.start(hash, entry, state);
+                self.start(hash, entry, state, Order::Scrape);
             }
             (Some(Order::HandOver), _) => {
                 self.states.insert(hash, state);
+            }
+            // It handed the state over just before the target left again, or the source ended.
+            (Some(order @ (Order::Leave | Order::EndNow)), entry) if state.reported => {
+                if let Some(entry) = entry.or_else(|| leaving.get(&hash).cloned()) {
+                    self.start(hash, entry, state, order);
+                }
             }
             _ => {
                 leaving.remove(&hash);
@@ -422,7 +435,7 @@ impl Work {
         }
     }
 
-    /// Counts targets by health.
+    /// Counts targets by health, for the gauges.
     fn show(&self, active: &Active) {
         let mut counts = [0u32; 3];
         for entry in active.values() {

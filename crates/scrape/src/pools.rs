@@ -1,5 +1,5 @@
-//! The pools of the process: what there is to tell of their targets, and what a pool leaves to its
-//! successor over a reload.
+//! The pools of the process: the status of their targets, and the state that a pool leaves to its
+//! successor on a reload.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -14,103 +14,134 @@ use metrifold_base::locked;
 use metrifold_discovery::Target;
 use metrifold_http::{Client, ClientConfig};
 
+use crate::schedule;
+use crate::series::SeriesId;
 use crate::state::{Health, Last, State};
 use crate::target::ScrapeTarget;
 
 /// All pools, by the names of their sources.
-#[derive(Default)]
 pub struct Pools {
     slots: Mutex<BTreeMap<Arc<str>, Arc<Slot>>>,
-    /// How series are told apart; the same for all, so that a pool knows those of its predecessor.
+    /// Hasher of series, shared by all pools so that a pool recognizes its predecessor's series.
     pub(crate) hasher: RandomState,
+    /// Time since which this process scrapes, in milliseconds: it knows all of its series since then.
+    pub(crate) since: i64,
 }
 
-/// What there is to tell of a target.
+/// Status of a target.
 #[derive(Clone, Debug)]
 pub struct TargetStatus {
-    /// The pool that it is in.
+    /// Name of the target's pool.
     pub pool: Arc<str>,
-    /// What was discovered, with defaults.
+    /// Labels as discovered, with defaults.
     pub discovered: Target,
-    /// The labels of its series.
+    /// Labels of the target's series.
     pub labels: Target,
-    /// The URL of its page.
+    /// URL of the target's page.
     pub url: String,
-    /// How often it is scraped.
+    /// Interval between scrapes.
     pub interval: Duration,
-    /// How long that may take.
+    /// Longest time for a scrape.
     pub timeout: Duration,
-    /// How it goes with it.
+    /// Outcome of the last scrape.
     pub health: Health,
-    /// Why the last scrape has failed; empty if it has not.
+    /// Error of the last scrape; empty if it succeeded.
     pub error: String,
-    /// When it was last scraped, in milliseconds since the epoch, if ever.
+    /// Time of the last scrape, in milliseconds since the epoch. `None` before the first.
     pub last_scrape: Option<i64>,
-    /// How long that took.
+    /// Duration of the last scrape.
     pub duration: Duration,
-    /// How many samples were on its page.
+    /// Number of samples on the page at the last scrape.
     pub samples: usize,
 }
 
-/// A target that was discovered and is not scraped.
+/// A discovered target that is not scraped.
 #[derive(Clone, Debug)]
 pub struct Dropped {
-    /// The pool that would have it.
+    /// Name of the pool that dropped it.
     pub pool: Arc<str>,
-    /// What was discovered, with defaults.
+    /// Labels as discovered, with defaults.
     pub discovered: Target,
-    /// Why it is not scraped.
+    /// Reason why it is not scraped.
     pub reason: String,
 }
 
-/// A pool's place, which outlives it.
+/// Place of the pools of one name, which outlives each of them.
 #[derive(Default)]
 pub(crate) struct Slot {
-    /// Held by the pool that runs.
+    /// State of the running pool, which holds the lock.
     pub(crate) kept: Arc<AsyncMutex<Kept>>,
-    /// How many pools are built and wait for it.
+    /// Number of pools that have been built and wait for the lock.
     expected: AtomicUsize,
     pub(crate) view: Mutex<View>,
 }
 
-/// What a pool leaves to its successor.
+/// State that a pool leaves to its successor.
 #[derive(Default)]
 pub(crate) struct Kept {
-    /// By the hash of their targets.
+    /// States of targets, by their hash.
     pub(crate) states: HashMap<u64, State>,
     pub(crate) client: Option<(ClientConfig, Client)>,
 }
 
-/// What is to be seen of a pool.
+/// Targets of a pool, for the API and the status page.
 #[derive(Default)]
 pub(crate) struct View {
     pub(crate) active: HashMap<u64, Arc<Entry>>,
-    /// Targets that have gone, and whose series have not been ended yet.
+    /// Targets that have gone, whose series have no staleness markers yet.
     pub(crate) leaving: HashMap<u64, Arc<Entry>>,
+    /// For each target that is leaving, the active ones with the same labels, by those: they may
+    /// have the same series, as after a move to another URL.
+    pub(crate) heirs: HashMap<u64, Vec<Arc<Entry>>>,
     pub(crate) dropped: Vec<(Target, String)>,
-    /// Also those that are not kept to be shown.
+    /// Number of dropped targets, including those beyond `keep_dropped_targets`.
     pub(crate) dropped_count: usize,
 }
 
-/// A target that is scraped, as all see it.
+/// A target that is scraped, shared by its scraper and the API.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) target: Mutex<Arc<ScrapeTarget>>,
     pub(crate) last: Mutex<Last>,
+    /// Hash of the target's labels.
+    pub(crate) labels: u64,
+    /// Series at its last scrape. `None` if nothing was sent.
+    pub(crate) series: Mutex<Option<Arc<[SeriesId]>>>,
 }
 
-/// A pool that is built and waits for its turn. Dropping it gives the turn up.
+/// A pool that has been built and waits for its turn. Dropping it gives up the turn.
 pub(crate) struct Expected(Arc<Slot>);
 
+impl Default for Pools {
+    fn default() -> Self {
+        Self {
+            slots: Mutex::default(),
+            hasher: RandomState::default(),
+            since: schedule::now(),
+        }
+    }
+}
+
 impl Pools {
-    /// Announces a pool of this name.
+    /// Announces a pool with this name.
     pub(crate) fn expect(&self, name: &Arc<str>) -> Expected {
         let mut slots = locked(&self.slots);
-        // Those that nobody has, and that nobody waits for, are gone.
+        // Slots without a pool, running or expected, are removed.
         slots.retain(|_, slot| Arc::strong_count(slot) > 1);
         let slot = slots.entry(name.clone()).or_default().clone();
         slot.expected.fetch_add(1, Ordering::AcqRel);
         Expected(slot)
+    }
+
+    /// The series of active targets of a pool that have these labels, target by target.
+    pub(crate) fn heirs(&self, pool: &str, labels: u64) -> Vec<Arc<[SeriesId]>> {
+        let slot = locked(&self.slots).get(pool).cloned();
+        let Some(slot) = slot else { return Vec::new() };
+        let view = locked(&slot.view);
+        let heirs = view.heirs.get(&labels).into_iter().flatten();
+        heirs
+            .filter_map(|entry| locked(&entry.series).clone())
+            .collect()
     }
 
     fn slots(&self) -> Vec<(Arc<str>, Arc<Slot>)> {
@@ -121,7 +152,7 @@ impl Pools {
             .collect()
     }
 
-    /// The targets that are scraped and that `wanted` takes, pool by pool.
+    /// The scraped targets that `wanted` accepts, pool by pool.
     pub fn active(&self, wanted: impl Fn(&TargetStatus) -> bool) -> Vec<TargetStatus> {
         let mut found = Vec::new();
         for (pool, slot) in self.slots() {
@@ -134,7 +165,7 @@ impl Pools {
         found
     }
 
-    /// The targets that were discovered and are not scraped, as far as they are kept to be shown.
+    /// The discovered targets that are not scraped, as far as they are kept.
     pub fn dropped(&self) -> Vec<Dropped> {
         let mut found = Vec::new();
         for (pool, slot) in self.slots() {
@@ -148,7 +179,7 @@ impl Pools {
         found
     }
 
-    /// How many targets each pool has dropped, by its name.
+    /// Number of dropped targets of each pool, by its name.
     pub fn dropped_counts(&self) -> BTreeMap<Arc<str>, usize> {
         let slots = self.slots().into_iter();
         slots
@@ -166,8 +197,10 @@ impl fmt::Debug for Pools {
 impl Entry {
     pub(crate) fn new(target: Arc<ScrapeTarget>, last: Last) -> Self {
         Self {
+            labels: target.labels_hash,
             target: Mutex::new(target),
             last: Mutex::new(last),
+            series: Mutex::default(),
         }
     }
 
@@ -201,7 +234,7 @@ impl Expected {
 }
 
 impl Slot {
-    /// Whether another pool has been built to take this place.
+    /// Whether another pool has been built for this place.
     pub(crate) fn has_successor(&self) -> bool {
         self.expected.load(Ordering::Acquire) > 0
     }

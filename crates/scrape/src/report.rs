@@ -1,4 +1,4 @@
-//! The series that a scrape reports on itself. They bear the target's labels and no rule is applied to
+//! The series that report on a scrape itself. They have the target's labels, and no rules apply to
 //! them.
 
 use std::time::Duration;
@@ -9,18 +9,18 @@ use metrifold_codec::remote_write::STALE;
 use crate::settings::Settings;
 use crate::target::ScrapeTarget;
 
-/// What a scrape came to.
+/// Result of a scrape.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Report {
     pub(crate) up: bool,
     pub(crate) duration: Duration,
     /// Samples on the page.
     pub(crate) scraped: usize,
-    /// Those that are left after rules.
+    /// Samples left after the rules.
     pub(crate) kept: usize,
-    /// Series that were not there before.
+    /// Series that were not on the page before.
     pub(crate) added: usize,
-    /// Bytes of the page, uncompressed; -1 for one that is too large.
+    /// Bytes of the page, uncompressed; -1 if it is too large.
     pub(crate) bytes: i64,
 }
 
@@ -38,14 +38,16 @@ const EXTRA: [&str; 3] = [
     "scrape_body_size_bytes",
 ];
 
-/// Adds what a scrape came to.
+/// Adds the series that report on a scrape. Returns the names of those that not every scrape has;
+/// those in `before`, which the previous one had, get staleness markers if this one lacks them.
 pub(crate) fn put(
     report: &Report,
     settings: &Settings,
     target: &ScrapeTarget,
     timestamp: i64,
+    before: &[&'static str],
     batch: &mut ArenaBuilder,
-) {
+) -> Vec<&'static str> {
     let values = [
         f64::from(u8::from(report.up)),
         report.duration.as_secs_f64(),
@@ -56,39 +58,39 @@ pub(crate) fn put(
     for (name, value) in NAMES.into_iter().zip(values) {
         series(name, target, value, timestamp, batch);
     }
+    let mut others: Vec<(&'static str, f64)> = Vec::new();
     if settings.keys.extra_scrape_metrics {
         let values = [
             target.timeout.as_secs_f64(),
             settings.keys.sample_limit as f64,
             report.bytes as f64,
         ];
-        for (name, value) in EXTRA.into_iter().zip(values) {
-            series(name, target, value, timestamp, batch);
-        }
+        others.extend(EXTRA.into_iter().zip(values));
     }
     if let Some(gauges) = &target.own.gauges {
-        for (place, value) in gauges.values() {
-            if let Some(name) = gauges.names().get(place) {
-                series(name, target, value, timestamp, batch);
-            }
-        }
+        let values = gauges.values().into_iter();
+        let named = values.filter_map(|(place, value)| Some((*gauges.names().get(place)?, value)));
+        others.extend(named);
     }
+    for (name, value) in &others {
+        series(name, target, *value, timestamp, batch);
+    }
+    let names: Vec<_> = others.into_iter().map(|(name, _)| name).collect();
+    for name in before.iter().filter(|name| !names.contains(name)) {
+        series(name, target, f64::from_bits(STALE), timestamp, batch);
+    }
+    names
 }
 
-/// Ends all of them, since the target has gone.
+/// Adds staleness markers for the reporting series of a target that has gone: those of every scrape,
+/// and these others.
 pub(crate) fn end(
-    settings: &Settings,
     target: &ScrapeTarget,
     timestamp: i64,
+    others: &[&'static str],
     batch: &mut ArenaBuilder,
 ) {
-    let extra = match settings.keys.extra_scrape_metrics {
-        true => &EXTRA[..],
-        false => &[],
-    };
-    let gauges = target.own.gauges.as_ref();
-    let gauges = gauges.map_or(&[][..], |gauges| gauges.names());
-    for name in NAMES.iter().chain(extra).chain(gauges) {
+    for name in NAMES.iter().chain(others) {
         series(name, target, f64::from_bits(STALE), timestamp, batch);
     }
 }
@@ -100,6 +102,6 @@ fn series(name: &str, target: &ScrapeTarget, value: f64, timestamp: i64, batch: 
         batch.push_label(name, value);
     }
     batch.push_sample(value, timestamp);
-    // Its labels are valid, and there is room beside the page.
+    // Cannot fail: the labels are valid, and the arena has room beyond the page.
     let _ = batch.finish_series();
 }

@@ -1,12 +1,13 @@
-//! When a target is scraped: at a moment of each interval that its hash decides, so that scrapes are
-//! spread, and come at the same moments after a restart and on every instance.
+//! Times of scrapes: the hash of a target decides its moment within each interval, so that scrapes
+//! are spread, and happen at the same moments after a restart and on every instance.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A scrape that begins so little late has the time at which it was due, which compresses better.
+/// A scrape that starts at most this many milliseconds late gets the time at which it was due,
+/// which compresses better.
 const TOLERANCE: i64 = 2;
 
-/// Milliseconds since the epoch.
+/// The current time, in milliseconds since the epoch.
 pub(crate) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| {
@@ -20,7 +21,7 @@ fn milliseconds(interval: Duration) -> i64 {
         .max(1)
 }
 
-/// The next moment after this one that is a target's.
+/// The target's next scheduled time after `after`, in milliseconds since the epoch.
 pub(crate) fn next(hash: u64, interval: Duration, after: i64) -> i64 {
     let interval = milliseconds(interval);
     let offset = (hash % interval as u64) as i64;
@@ -28,13 +29,13 @@ pub(crate) fn next(hash: u64, interval: Duration, after: i64) -> i64 {
     after.saturating_add(interval - past)
 }
 
-/// How many moments were passed over since the one that was due, without that one.
+/// Number of scheduled times passed since `due`, which itself is not counted.
 pub(crate) fn missed(due: i64, interval: Duration, now: i64) -> u64 {
     let passed = now.saturating_sub(due) / milliseconds(interval);
     passed.try_into().unwrap_or(0)
 }
 
-/// The timestamp of a scrape that was due then and begins now.
+/// The timestamp of a scrape that was due at `due` and starts at `now`.
 pub(crate) fn timestamp(due: i64, interval: Duration, now: i64) -> i64 {
     let tolerance = (milliseconds(interval) / 100).min(TOLERANCE);
     match (0..=tolerance).contains(&(now - due)) {

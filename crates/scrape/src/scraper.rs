@@ -1,14 +1,11 @@
-//! One target: when it is scraped, what is sent of it, and how its series end.
+//! The scraper of one target: its schedule, its batches, and the end of its series.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use foldhash::fast::RandomState;
 use http::HeaderMap;
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
-use tokio::task::block_in_place;
 use tokio::time::{Instant, timeout_at};
 
 use metrifold_base::{foreign, locked};
@@ -18,24 +15,26 @@ use metrifold_engine::planes::metrics::{Needs, Output};
 use metrifold_model::Origin;
 use metrifold_telemetry::ComponentMetrics;
 
+use crate::blocking::blocking;
 use crate::error::{Cause, ScrapeError};
 use crate::fetch::{Ask, Fetcher, Page};
 use crate::meters::PoolMeters;
-use crate::page::{self, Taken, limits, put_stale};
+use crate::page::{self, Content, Times, limits, put_stale};
 use crate::pools::{Entry, Pools};
 use crate::report::{self, Report};
 use crate::schedule;
+use crate::series::SeriesId;
 use crate::settings::SharedSettings;
 use crate::state::{Health, Last, State};
 use crate::target::ScrapeTarget;
 
-/// From so many bytes on, a page takes milliseconds: the other tasks of its thread are handed to
-/// another thread for that time.
+/// Bytes of a page from which on parsing takes milliseconds: the other tasks of the thread then
+/// move to another thread.
 const LONG_PAGE: usize = 1 << 20;
 /// The most characters of an error that are kept.
 const SHOWN: usize = 500;
 
-/// What the scrapers of a pool share.
+/// State that the scrapers of a pool share.
 pub(crate) struct Workshop {
     pub(crate) id: Arc<str>,
     pub(crate) settings: SharedSettings,
@@ -44,26 +43,26 @@ pub(crate) struct Workshop {
     pub(crate) metrics: ComponentMetrics,
     pub(crate) meters: PoolMeters,
     pub(crate) pools: Arc<Pools>,
-    /// There are more targets than allowed.
+    /// Whether the pool has more targets than `target_limit`: then every scrape fails.
     pub(crate) too_many: AtomicBool,
 }
 
-/// What a scraper is told.
+/// Orders to a scraper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// To scrape.
+    /// Scrape the target.
     Scrape,
-    /// The target has gone: its series end if it does not come again.
+    /// The target has gone: end its series unless it returns.
     Leave,
-    /// The source has gone: its series end now.
+    /// The source has gone: end the target's series now.
     EndNow,
-    /// To stop, and leave what is remembered to a successor.
+    /// Stop, and hand the state over to a successor.
     HandOver,
-    /// To stop.
+    /// Stop.
     Stop,
 }
 
-/// What is left of a scraper.
+/// End of a scraper.
 pub(crate) enum Exit {
     HandedOver(Box<State>),
     Done,
@@ -78,8 +77,12 @@ pub(crate) struct Scraper {
 
 impl Scraper {
     pub(crate) fn new(workshop: Arc<Workshop>, entry: Arc<Entry>, state: State) -> Self {
-        // One lane for each target, the same after a restart.
-        let order = format!("{}/{:016x}", workshop.id, entry.target().hash);
+        // Each target has a lane of its own, which is the same after a restart, and after a move to
+        // another URL: its series stay the same.
+        let order = format!("{}/{:016x}", workshop.id, entry.labels);
+        if state.reported {
+            *locked(&entry.series) = Some(state.known.ids());
+        }
         let origin = Arc::new(Origin {
             order: Some(order.into()),
             ..Origin::internal(workshop.id.clone())
@@ -92,45 +95,48 @@ impl Scraper {
         }
     }
 
-    /// Scrapes until it is told otherwise.
+    /// Scrapes until an order ends it.
     pub(crate) async fn run(mut self, mut orders: watch::Receiver<Order>) -> Exit {
-        let mut due = None;
+        let mut due = self.state.unfinished.take();
         loop {
             let order = *orders.borrow_and_update();
             match order {
-                Order::Scrape => {}
+                Order::Scrape => self.state.ends_at = None,
                 Order::Leave => match self.leave(&mut orders).await {
                     true => return Exit::Done,
                     false => continue,
                 },
                 Order::EndNow => {
-                    self.end(schedule::now()).await;
+                    Box::pin(self.end(schedule::now(), &[])).await;
                     return Exit::Done;
                 }
-                Order::HandOver => return Exit::HandedOver(Box::new(self.state)),
+                Order::HandOver => {
+                    self.state.unfinished = due;
+                    return Exit::HandedOver(Box::new(self.state));
+                }
                 Order::Stop => return Exit::Done,
             }
             let target = self.entry.target();
             let now = schedule::now();
             let at = match due.take() {
-                // Unless the interval has changed, or the clock.
+                // Recomputed if the interval or the clock has changed.
                 Some(at) if at <= now + target.interval.as_millis() as i64 => at,
                 _ => schedule::next(target.hash, target.interval, now),
             };
             if at > now && !wait_until(at, &mut orders).await {
                 continue;
             }
-            // Boxed, since it is large and most targets wait most of the time.
+            // Boxed, as below: the futures are large, and most targets are waiting most of the time.
             let fetched = tokio::select! {
                 biased;
                 fetched = Box::pin(self.fetch(&target, at)) => fetched,
                 () = told(&mut orders) => {
-                    // A successor scrapes at once what was not finished here.
+                    // The scrape is repeated at once, by a successor if the order is to hand over.
                     due = Some(at);
                     continue;
                 }
             };
-            self.take(&target, at, fetched).await;
+            Box::pin(self.take(&target, at, fetched)).await;
             let now = schedule::now();
             let missed = schedule::missed(at, target.interval, now);
             if missed > 0 {
@@ -164,30 +170,30 @@ impl Scraper {
             timestamp: schedule::timestamp(at, target.interval, now),
             started,
             page,
+            arrived: schedule::now(),
         }
     }
 
     /// Makes a batch of a page and sends it.
     async fn take(&mut self, target: &ScrapeTarget, at: i64, fetched: Fetched) {
         let length = fetched.page.as_ref().map_or(0, |page| page.text.len());
-        let made = match length >= LONG_PAGE && may_block() {
-            true => block_in_place(|| self.make(target, fetched)),
-            false => self.make(target, fetched),
-        };
-        // Until the next scrape is due: then this one is dropped, so that the next is not late.
-        let patience = target
-            .interval
-            .saturating_sub(since(at))
-            .max(Duration::from_secs(1));
-        let sent = self.send(made.arena, Instant::now() + patience).await;
+        let made = blocking(length >= LONG_PAGE, || self.make(target, fetched));
+        // The batch is dropped when the next scrape is due, so that the next is not late. A scrape that
+        // took nearly all of its interval has a second, or one interval if that is shorter.
+        let least = target.interval.min(Duration::from_secs(1));
+        let patience = target.interval.saturating_sub(since(at)).max(least);
+        let sent = self.send(made.batch, Instant::now() + patience).await;
         if !sent {
             return;
         }
         self.state.reported = true;
+        self.state.reports = made.reports;
+        self.state.sampled_until = made.until.or(self.state.sampled_until);
         match made.then {
             Then::Known(difference) => self.state.known.update(difference),
             Then::Ended => self.state.known.ended(),
         }
+        *locked(&self.entry.series) = Some(self.state.known.ids());
         if let Some(families) = made.families {
             self.state.families = Some((families, Instant::now()));
         }
@@ -200,12 +206,18 @@ impl Scraper {
             timestamp,
             started,
             page,
+            arrived,
         } = fetched;
         let mut report = Report::default();
+        let sampled_until = self.state.sampled_until;
+        let times = Times {
+            timestamp,
+            sampled_until: sampled_until.unwrap_or(workshop.pools.since),
+        };
         let hasher = &workshop.pools.hasher;
         let taken = page.and_then(|page| {
             report.bytes = i64::try_from(page.text.len()).unwrap_or(i64::MAX);
-            let taken = self.read(target, &page, timestamp, hasher);
+            let taken = page::take(settings, target, &page, times, &self.state.known, hasher);
             taken.map_err(|(error, counts)| {
                 report.scraped = counts.scraped;
                 report.kept = counts.kept;
@@ -226,20 +238,36 @@ impl Scraper {
                     .duplicates
                     .increment(taken.counts.duplicates);
                 workshop.meters.ahead.increment(taken.counts.ahead);
-                let mut more = taken.stale;
-                report::put(&report, settings, target, timestamp, &mut more);
-                let mut arena = taken.arena;
+                let before = &self.state.reports;
+                let put = |more: &mut ArenaBuilder| {
+                    report::put(&report, settings, target, timestamp, before, more)
+                };
                 let families = self
                     .tells_families(taken.families)
                     .then_some(taken.families);
-                if families.is_none() {
-                    arena.forget_metadata();
-                }
-                arena.append(&more.finish());
+                let (batch, reports) = match taken.content {
+                    Content::Read(mut arena, mut more) => {
+                        let reports = put(&mut more);
+                        if families.is_none() {
+                            arena.forget_metadata();
+                        }
+                        arena.append(&more.finish());
+                        (self.batch(*arena), reports)
+                    }
+                    Content::Repeated(repeated) => {
+                        let mut more = builder();
+                        let reports = put(&mut more);
+                        let more = more.finish();
+                        let batch = repeated.batch(families.is_some(), &more, self.origin.clone());
+                        (batch, reports)
+                    }
+                };
                 Made {
-                    arena,
+                    batch,
                     then: Then::Known(taken.difference),
                     families,
+                    reports,
+                    until: Some(arrived.max(timestamp)),
                 }
             }
             Err(error) => {
@@ -253,35 +281,29 @@ impl Scraper {
                 self.state
                     .known
                     .end(|labels| put_stale(labels, timestamp, &mut batch));
-                report::put(&report, settings, target, timestamp, &mut batch);
+                let before = &self.state.reports;
+                let reports = report::put(&report, settings, target, timestamp, before, &mut batch);
                 Made {
-                    arena: batch.finish(),
+                    batch: self.batch(batch.finish()),
                     then: Then::Ended,
                     families: None,
+                    reports,
+                    // A failure ends only series that have not ended yet.
+                    until: self.state.known.is_live().then_some(timestamp),
                 }
             }
         }
     }
 
-    fn read(
-        &self,
-        target: &ScrapeTarget,
-        page: &Page,
-        timestamp: i64,
-        hasher: &RandomState,
-    ) -> Result<Taken, (ScrapeError, page::Counts)> {
-        let settings = &self.workshop.settings;
-        page::take(settings, target, page, timestamp, &self.state.known, hasher)
-    }
-
-    /// Whether what a page says of families is to be sent again.
+    /// Whether the metadata of families has to be sent again: it has changed, or
+    /// `metadata_interval` has passed.
     fn tells_families(&self, families: u64) -> bool {
         let interval = self.workshop.settings.keys.metadata_interval.0;
         let sent = self.state.families;
         !sent.is_some_and(|(sent, at)| sent == families && at.elapsed() < interval)
     }
 
-    /// Shows what came of a scrape.
+    /// Records the result of a scrape for the API and the status page.
     fn note(&mut self, timestamp: i64, report: &Report, error: String) {
         let last = Last {
             health: match report.up {
@@ -297,12 +319,15 @@ impl Scraper {
         self.state.last = last;
     }
 
-    /// Sends a batch, until the deadline. What does not find room until then in the queues of required
-    /// sinks is dropped and counted.
-    async fn send(&self, arena: Arena, deadline: Instant) -> bool {
+    fn batch(&self, arena: Arena) -> Batch {
+        Batch::from_arena(arena, self.origin.clone())
+    }
+
+    /// Sends a batch. If the queues of required sinks have no room until the deadline, it is
+    /// dropped and counted.
+    async fn send(&self, batch: Batch, deadline: Instant) -> bool {
         let workshop = &self.workshop;
-        let samples = arena.counts().all_samples();
-        let batch = Batch::from_arena(arena, self.origin.clone());
+        let samples = batch.counts().unwrap_or_default().all_samples();
         match timeout_at(deadline, workshop.out.send(batch, Needs::Check)).await {
             Ok(Ok(_)) => true,
             Ok(Err(error)) => {
@@ -317,36 +342,47 @@ impl Scraper {
         }
     }
 
-    /// Ends all series of a target that has gone.
-    async fn end(&mut self, timestamp: i64) {
+    /// Sends staleness markers for all series of a target that has gone, except those that its heirs
+    /// have: a marker would fall among their samples.
+    async fn end(&mut self, timestamp: i64, heirs: &[Arc<[SeriesId]>]) {
         if !self.state.reported {
             return;
         }
         let target = self.entry.target();
         let mut batch = builder();
         let known = &self.state.known;
-        known.end(|labels| put_stale(labels, timestamp, &mut batch));
-        report::end(&self.workshop.settings, &target, timestamp, &mut batch);
+        known.end_all_but(heirs, |labels| put_stale(labels, timestamp, &mut batch));
+        if heirs.is_empty() {
+            report::end(&target, timestamp, &self.state.reports, &mut batch);
+        }
         let deadline = Instant::now() + target.interval;
-        if self.send(batch.finish(), deadline).await {
+        let arena = batch.finish();
+        if arena.counts().series == 0 || self.send(self.batch(arena), deadline).await {
             self.state.known.ended();
             self.state.reported = false;
         }
     }
 
-    /// Waits as long as Prometheus does before it ends the series of a target that has gone, since it
-    /// may come again. Returns whether they have been ended.
+    /// Ends the series of a target that has gone, after a pause as long as Prometheus', since the
+    /// target may return. Returns whether they have been ended.
     async fn leave(&mut self, orders: &mut watch::Receiver<Order>) -> bool {
         if !self.state.reported {
             return true;
         }
         let target = self.entry.target();
-        let due = schedule::next(target.hash, target.interval, schedule::now());
+        // A reload in the meantime does not start the pause again.
+        let due = self
+            .state
+            .ends_at
+            .unwrap_or_else(|| schedule::next(target.hash, target.interval, schedule::now()));
+        self.state.ends_at = Some(due);
         let interval = target.interval.as_millis() as i64;
         if !wait_until(due + interval + interval / 10, orders).await {
             return false;
         }
-        self.end(due).await;
+        let workshop = &self.workshop;
+        let heirs = workshop.pools.heirs(&workshop.id, self.entry.labels);
+        Box::pin(self.end(due, &heirs)).await;
         true
     }
 }
@@ -355,13 +391,19 @@ struct Fetched {
     timestamp: i64,
     started: Instant,
     page: Result<Page, ScrapeError>,
+    /// Time at which the page arrived, in milliseconds.
+    arrived: i64,
 }
 
-/// A batch, and what holds once it has been sent.
+/// A batch, and the change of state that holds once it has been sent.
 struct Made {
-    arena: Arena,
+    batch: Batch,
     then: Then,
     families: Option<u64>,
+    /// Names of the reporting series that not every scrape has.
+    reports: Vec<&'static str>,
+    /// Time until which the target's series may have samples, if the batch changes it.
+    until: Option<i64>,
 }
 
 enum Then {
@@ -369,7 +411,8 @@ enum Then {
     Ended,
 }
 
-/// For series that are not those of a page: they were there before, or are a few.
+/// A builder for series that are not from a page: staleness markers and reports, whose number is
+/// bounded already.
 fn builder() -> ArenaBuilder {
     ArenaBuilder::new(Limits {
         decoded_bytes: usize::MAX,
@@ -382,7 +425,7 @@ fn since(at: i64) -> Duration {
     Duration::from_millis(passed.try_into().unwrap_or(0))
 }
 
-/// Waits for a moment, or until there is another order: then it returns false.
+/// Waits until a time. Returns false if another order comes first.
 async fn wait_until(at: i64, orders: &mut watch::Receiver<Order>) -> bool {
     let left = at.saturating_sub(schedule::now());
     let left = Duration::from_millis(left.try_into().unwrap_or(0));
@@ -393,15 +436,9 @@ async fn wait_until(at: i64, orders: &mut watch::Receiver<Order>) -> bool {
     }
 }
 
-/// Waits for another order. Once nobody gives any, there is none.
+/// Waits for another order, forever if the sender is gone.
 async fn told(orders: &mut watch::Receiver<Order>) {
     if orders.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
-}
-
-/// Whether this thread may be taken out of its runtime's rotation: tests run on a single one.
-fn may_block() -> bool {
-    let runtime = Handle::try_current().map(|handle| handle.runtime_flavor());
-    runtime.is_ok_and(|flavor| flavor == RuntimeFlavor::MultiThread)
 }

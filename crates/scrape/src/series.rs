@@ -1,49 +1,80 @@
-//! Which series a target had at its last scrape, in little memory: a hash of each, and their labels
-//! compressed, which are looked at only when a series has gone.
+//! The series that a target had at its last scrape, held compactly: a hash of each, and their
+//! labels in compressed form, which are read only when a series has disappeared. If it can be, that is a
+//! form that the next page's values can be written into.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
 use metrifold_codec::SeriesRef;
 use metrifold_codec::wire::{put_varint, varint};
 
-/// The series of a target.
+use crate::outline::Outline;
+
+/// The series of a target at its last scrape.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
-    /// In the order of the page.
-    ids: Box<[SeriesId]>,
-    /// The labels of those that are tracked, in the same order, compressed.
-    labels: Box<[u8]>,
-    /// How long they are.
-    labels_len: usize,
-    /// Whether they were there at the last scrape, so that they have to be ended when they go.
+    /// Hashes, in the order of the page.
+    ids: Arc<[SeriesId]>,
+    labels: Labels,
+    /// Whether the last scrape had them, so that they get staleness markers when they disappear.
     live: bool,
 }
 
-/// A series by a hash of its labels; its last bit says whether it is tracked, so that it gets a
-/// staleness marker when it goes.
+/// Labels of the tracked series, in the order of the hashes.
+#[derive(Debug)]
+enum Labels {
+    /// In compressed form, with their length before compression.
+    Listed(Box<[u8]>, usize),
+    /// In the outline of the page, on which all series were tracked.
+    Outlined(Box<Outline>),
+}
+
+impl Default for Labels {
+    fn default() -> Self {
+        Self::Listed(Box::default(), 0)
+    }
+}
+
+/// Hash of a series' labels. Its lowest bit says whether the series is tracked: it gets a staleness
+/// marker when it disappears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SeriesId(u64);
 
-/// What is different from the last scrape.
+/// Difference between a page and the last scrape.
 #[derive(Debug, Default)]
 pub(crate) struct Difference {
-    /// How many series are new.
+    /// Number of new series.
     pub(crate) added: usize,
-    /// What is to be remembered from now on; none if nothing is different.
+    /// The new state. `None` if nothing has changed.
     next: Option<Known>,
 }
 
-impl SeriesId {
-    pub(crate) fn new(series: SeriesRef<'_>, tracked: bool, state: &RandomState) -> Self {
-        let mut hasher = state.build_hasher();
-        for (name, value) in series.labels() {
-            hasher.write_u64((name.len() as u64) << 32 | value.len() as u64);
-            hasher.write(name);
-            hasher.write(value);
+impl Labels {
+    /// Labels of the tracked series, which `labels` writes.
+    fn list(ids: &[SeriesId], mut labels: impl FnMut(usize, &mut Vec<u8>)) -> Self {
+        let mut text = Vec::new();
+        for (place, _) in ids.iter().enumerate().filter(|(_, id)| id.is_tracked()) {
+            labels(place, &mut text);
         }
+        // Fails only beyond 4 GiB, which is more than a page can have.
+        let compressed = snap::raw::Encoder::new().compress_vec(&text);
+        Self::Listed(compressed.unwrap_or_default().into(), text.len())
+    }
+}
+
+impl SeriesId {
+    /// The hash of a series; `scratch` is for labels that rules have changed.
+    pub(crate) fn new(
+        series: SeriesRef<'_>,
+        tracked: bool,
+        state: &RandomState,
+        scratch: &mut Vec<u8>,
+    ) -> Self {
+        let mut hasher = state.build_hasher();
+        hasher.write(series.encoded_labels(scratch));
         Self(hasher.finish() & !1 | u64::from(tracked))
     }
 
@@ -51,55 +82,97 @@ impl SeriesId {
         self.0 & 1 == 1
     }
 
-    /// The same, whether it is tracked or not.
+    /// The same series, not tracked.
+    pub(crate) fn untracked(self) -> Self {
+        Self(self.plain())
+    }
+
+    /// The hash without the tracking bit.
     pub(crate) fn plain(self) -> u64 {
         self.0 & !1
     }
 }
 
 impl Known {
-    /// Whether these are the series that are known, in their order.
+    /// Whether the page has exactly the known series, in the same order.
     pub(crate) fn is_same(&self, ids: &[SeriesId]) -> bool {
         *self.ids == *ids
     }
 
-    /// Compares with a page; `labels` writes those of a series by its place. Series that have gone
-    /// are handed to `stale`.
+    /// Compares with a page, which may have an outline. Otherwise, `labels` writes the labels of the
+    /// series with an index. `stale` receives the labels of each series that has disappeared.
     pub(crate) fn compare(
         &self,
         ids: &[SeriesId],
-        mut labels: impl FnMut(usize, &mut Vec<u8>),
+        outline: Option<Outline>,
+        labels: impl FnMut(usize, &mut Vec<u8>),
         stale: impl FnMut(&mut dyn Iterator<Item = (&str, &str)>),
     ) -> Difference {
-        if self.is_same(ids) {
+        let same = self.is_same(ids);
+        if same && outline.is_none() {
             return Difference::default();
         }
-        let set = |ids: &[SeriesId]| -> HashSet<u64, RandomState> {
-            ids.iter().map(|id| id.plain()).collect()
+        let labels = match outline {
+            Some(outline) => Labels::Outlined(Box::new(outline)),
+            None => Labels::list(ids, labels),
         };
-        let (before, now) = (set(&self.ids), set(ids));
-        let added = now.iter().filter(|id| !before.contains(id)).count();
-        self.each_tracked(|id| !now.contains(&id.plain()), stale);
-        let mut text = Vec::new();
-        for (place, _) in ids.iter().enumerate().filter(|(_, id)| id.is_tracked()) {
-            labels(place, &mut text);
-        }
-        // Fails only beyond 4 GiB, of which no page is.
-        let compressed = snap::raw::Encoder::new().compress_vec(&text);
         Difference {
-            added,
+            added: if same { 0 } else { self.changes(ids, stale) },
             next: Some(Self {
-                ids: ids.into(),
-                labels: compressed.unwrap_or_default().into(),
-                labels_len: text.len(),
+                ids: if same { self.ids.clone() } else { ids.into() },
+                labels,
                 live: true,
             }),
         }
     }
 
-    /// Hands out all series that have to be ended.
+    /// Number of new series; `stale` receives the labels of each that has disappeared.
+    fn changes(
+        &self,
+        ids: &[SeriesId],
+        stale: impl FnMut(&mut dyn Iterator<Item = (&str, &str)>),
+    ) -> usize {
+        let set = |ids: &[SeriesId]| -> HashSet<u64, RandomState> {
+            ids.iter().map(|id| id.plain()).collect()
+        };
+        let (before, now) = (set(&self.ids), set(ids));
+        self.each_tracked(|id| !now.contains(&id.plain()), stale);
+        now.iter().filter(|id| !before.contains(id)).count()
+    }
+
+    /// The outline of the page, if it has one.
+    pub(crate) fn outline(&self) -> Option<&Outline> {
+        match &self.labels {
+            Labels::Outlined(outline) => Some(outline),
+            Labels::Listed(..) => None,
+        }
+    }
+
+    /// Passes all series that need staleness markers to `stale`.
     pub(crate) fn end(&self, stale: impl FnMut(&mut dyn Iterator<Item = (&str, &str)>)) {
         self.each_tracked(|_| true, stale);
+    }
+
+    /// Passes all series that need staleness markers and are not among `others`, which other targets
+    /// have, to `stale`.
+    pub(crate) fn end_all_but(
+        &self,
+        others: &[Arc<[SeriesId]>],
+        stale: impl FnMut(&mut dyn Iterator<Item = (&str, &str)>),
+    ) {
+        let others = others.iter().flat_map(|ids| ids.iter());
+        let others: HashSet<u64, RandomState> = others.map(|id| id.plain()).collect();
+        self.each_tracked(|id| !others.contains(&id.plain()), stale);
+    }
+
+    /// Hashes of the series at the last scrape.
+    pub(crate) fn ids(&self) -> Arc<[SeriesId]> {
+        self.ids.clone()
+    }
+
+    /// Whether the series need staleness markers when they disappear.
+    pub(crate) fn is_live(&self) -> bool {
+        self.live
     }
 
     fn each_tracked(
@@ -111,9 +184,23 @@ impl Known {
         if !self.live || !tracked().any(|id| has_gone(*id)) {
             return;
         }
-        let mut text = vec![0; self.labels_len];
+        let (labels, len) = match &self.labels {
+            Labels::Listed(labels, len) => (labels, *len),
+            Labels::Outlined(outline) => {
+                let Ok(arena) = outline.series() else {
+                    return; // never: it was encoded here
+                };
+                for (_, series) in tracked().zip(arena.iter()).filter(|(id, _)| has_gone(**id)) {
+                    let text = |text| str::from_utf8(text).unwrap_or_default();
+                    let labels = series.labels();
+                    stale(&mut labels.map(|(name, value)| (text(name), text(value))));
+                }
+                return;
+            }
+        };
+        let mut text = vec![0; len];
         if snap::raw::Decoder::new()
-            .decompress(&self.labels, &mut text)
+            .decompress(labels, &mut text)
             .is_err()
         {
             return; // never: it was compressed here
@@ -136,7 +223,7 @@ impl Known {
         }
     }
 
-    /// Takes over what was found different, once it has been sent.
+    /// Takes over a difference, once its batch has been sent.
     pub(crate) fn update(&mut self, difference: Difference) {
         if let Some(next) = difference.next {
             *self = next;
@@ -144,18 +231,18 @@ impl Known {
         self.live = true;
     }
 
-    /// Says that all of them have been ended.
+    /// Records that all series have their staleness markers.
     pub(crate) fn ended(&mut self) {
         self.live = false;
     }
 
-    /// How many there are.
+    /// Number of series.
     pub(crate) fn len(&self) -> usize {
         self.ids.len()
     }
 }
 
-/// Appends labels as `read_labels` reads them.
+/// Appends labels in the form that `read_labels` reads.
 pub(crate) fn put_labels<'a>(
     labels: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])>,
     out: &mut Vec<u8>,
@@ -198,7 +285,7 @@ mod tests {
 
     fn gone(known: &Known, ids: &[SeriesId]) -> (Difference, Vec<String>) {
         let mut gone = Vec::new();
-        let difference = known.compare(ids, put("x"), |labels| {
+        let difference = known.compare(ids, None, put("x"), |labels| {
             gone.push(
                 labels
                     .map(|(name, value)| format!("{name}={value}"))
@@ -221,7 +308,7 @@ mod tests {
         assert!(difference.next.is_none() && stale.is_empty());
         let (difference, stale) = gone(&known, &ids(&[31, 41]));
         assert_eq!((difference.added, stale), (1, vec!["a=x0".to_owned()]));
-        // Nobody was told, so that they are still to be ended.
+        // Nothing was sent, so that they still need staleness markers.
         let mut stale = Vec::new();
         known.end(|labels| stale.push(labels.count()));
         assert_eq!(stale, [1, 1]);
@@ -229,6 +316,20 @@ mod tests {
         let (difference, stale) = gone(&known, &ids(&[31]));
         assert_eq!((difference.added, stale.len()), (0, 0));
         known.update(difference);
-        assert_eq!((known.len(), known.live), (1, true));
+        assert_eq!((known.len(), known.is_live()), (1, true));
+    }
+
+    #[test]
+    fn series_that_another_target_has_are_not_ended() {
+        let ids: Vec<_> = [11, 20, 31].map(SeriesId).into();
+        let mut known = Known::default();
+        let (difference, _) = gone(&known, &ids);
+        known.update(difference);
+        let other: Arc<[SeriesId]> = [SeriesId(30), SeriesId(41)].into();
+        let mut stale = Vec::new();
+        known.end_all_but(&[other], |labels| {
+            stale.extend(labels.map(|(_, value)| value.to_owned()));
+        });
+        assert_eq!(stale, ["x0"]);
     }
 }

@@ -1,4 +1,4 @@
-//! What a pool goes by: its keys, compiled.
+//! Settings of a pool: its keys, compiled.
 
 use std::sync::Arc;
 
@@ -10,23 +10,23 @@ use metrifold_exposition::{Accept, Format, Options, Protocol};
 use metrifold_expr::relabel::{Program, RuleConfig, Validation};
 
 use crate::in_flight::InFlight;
-use crate::keys::{Fallback, ScrapeKeys};
+use crate::keys::{Fallback, ScrapeKeys, StartTimestamps};
 
-/// What a pool goes by.
+/// Settings of a pool.
 pub struct Settings {
     pub(crate) keys: ScrapeKeys,
     pub(crate) job: String,
     pub(crate) rules: TargetRules,
-    /// None without rules over series.
+    /// `None` without rules over series.
     pub(crate) metric_rules: Option<Program>,
     pub(crate) accept: HeaderValue,
     pub(crate) fallback: Option<Format>,
     pub(crate) options: Options,
-    pub(crate) in_flight: InFlight,
+    pub(crate) in_flight: Arc<InFlight>,
 }
 
 impl Settings {
-    /// Compiles keys that are valid. The source's name is the job's unless there is another one.
+    /// Compiles valid keys. The job is the source's name unless configured.
     ///
     /// # Errors
     ///
@@ -36,8 +36,10 @@ impl Settings {
         let rules = compile(&keys.target_relabel, utf8, "relabel")?;
         let validation = keys.metric_name_validation_scheme;
         let metric_rules = compile(&keys.metric_relabel, validation, "metric_relabel")?;
+        let start_timestamps = keys.start_timestamps != StartTimestamps::Ignore;
         let protocols: Vec<Protocol> = match &*keys.scrape_protocols {
-            [] if keys.scrape_native_histograms => Protocol::NATIVE.into(),
+            // Only protobuf has native histograms, and has start timestamps beside the samples.
+            [] if keys.scrape_native_histograms || start_timestamps => Protocol::NATIVE.into(),
             [] => Protocol::DEFAULT.into(),
             given => given.iter().map(|protocol| (*protocol).into()).collect(),
         };
@@ -61,18 +63,31 @@ impl Settings {
             options: Options {
                 native_histograms: keys.scrape_native_histograms,
                 classic_histograms: keys.scrape_classic_histograms,
+                custom_histograms: keys.convert_classic_histograms_to_nhcb,
+                start_timestamps,
                 histogram_buckets: keys.native_histogram_bucket_limit,
+                histogram_schema: finest_schema(keys.native_histogram_min_bucket_factor),
                 ..Options::default()
             },
-            in_flight: InFlight::new(keys.max_in_flight_bytes.bytes()),
+            in_flight: Arc::new(InFlight::new(keys.max_in_flight_bytes.bytes())),
             keys: keys.clone(),
         })
     }
 
-    /// The keys.
+    /// The keys that the settings were compiled from.
     pub fn keys(&self) -> &ScrapeKeys {
         &self.keys
     }
+}
+
+/// The finest schema whose buckets grow by at least this factor: those of schema n grow by 2^(2^-n).
+/// Prometheus picks it in the same way.
+fn finest_schema(factor: f64) -> i32 {
+    if factor <= 1.0 {
+        return 8;
+    }
+    // A cast saturates: an infinite factor asks for the coarsest.
+    ((-factor.log2().log2()).floor() as i32).clamp(-4, 8)
 }
 
 fn compile(
@@ -89,5 +104,31 @@ fn compile(
     })
 }
 
-/// Shared by all scrapers of a pool.
+/// Settings shared by all scrapers of a pool.
 pub(crate) type SharedSettings = Arc<Settings>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_finest_schema_has_buckets_that_grow_by_the_factor() {
+        for (factor, schema) in [
+            (0.0, 8),
+            (1.0, 8),
+            (1.0027, 8),
+            (1.01, 6),
+            (1.1, 2),
+            (1.5, 0),
+            (2.0, 0),
+            (3.9, -1),
+            (4.0, -1),
+            (4.1, -2),
+            (65536.0, -4),
+            (1e9, -4),
+            (f64::INFINITY, -4),
+        ] {
+            assert_eq!(finest_schema(factor), schema, "{factor}");
+        }
+    }
+}

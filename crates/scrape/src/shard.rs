@@ -1,4 +1,4 @@
-//! Which part of the targets one of several instances scrapes.
+//! The shard of targets that one of several instances scrapes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,17 +8,17 @@ use metrifold_base::{Problems, keys};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 keys! {
-    /// Which part of the targets is scraped.
+    /// Part of the targets that is scraped.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct ShardKeys {
-        /// Which of the instances this one is, from 0: a number, or a text that is one or ends with one behind a hyphen, so that `"${CF_INSTANCE_INDEX}"` and the name of a StatefulSet's pod will do.
+        /// Index of this process, from 0: a number, or a text that is a number or ends with a hyphen and a number, such as `"${CF_INSTANCE_INDEX}"` or the name of a StatefulSet's pod.
         index: Index = required(0),
-        /// How many instances there are, from 1 to 10000.
+        /// Number of processes that divide the targets, from 1 to 10000.
         count: u32 = required(2),
     }
 }
 
-/// The number of an instance.
+/// The number of an instance, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Index(u32);
 
@@ -70,7 +70,7 @@ impl ShardKeys {
         }
     }
 
-    /// Whether a target with this hash is one of this instance's.
+    /// Whether the target whose labels have this hash belongs to this instance.
     pub(crate) fn has(&self, hash: u64) -> bool {
         hash % u64::from(self.count) == u64::from(self.index.0)
     }

@@ -1,4 +1,4 @@
-//! What is remembered of a target from scrape to scrape.
+//! State of a target between scrapes.
 
 use std::time::Duration;
 
@@ -7,20 +7,20 @@ use tokio::time::Instant;
 
 use crate::series::Known;
 
-/// How it goes with a target.
+/// Health of a target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
-    /// It has not been scraped yet.
+    /// The target has not been scraped yet.
     #[default]
     Unknown,
-    /// Its last scrape was good.
+    /// The last scrape succeeded.
     Up,
-    /// Its last scrape has failed.
+    /// The last scrape failed.
     Down,
 }
 
-/// What came of the last scrape.
+/// Result of the last scrape.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Last {
     pub(crate) health: Health,
@@ -30,13 +30,22 @@ pub(crate) struct Last {
     pub(crate) samples: usize,
 }
 
-/// What is remembered of a target from scrape to scrape.
+/// State of a target between scrapes.
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub(crate) known: Known,
-    /// What was last sent of its families, and when.
+    /// Hash of the families' metadata that was last sent, and when.
     pub(crate) families: Option<(u64, Instant)>,
-    /// Whether something was sent that has to be ended when the target goes.
+    /// Whether any series was sent that needs a staleness marker when the target goes.
     pub(crate) reported: bool,
+    /// Names of the reporting series at the last scrape that not every scrape has.
+    pub(crate) reports: Vec<&'static str>,
+    /// Time until which its series may have samples, in milliseconds. `None` if nothing was sent.
+    pub(crate) sampled_until: Option<i64>,
+    /// Time at which a scrape was due that was cancelled, to be repeated at once.
+    pub(crate) unfinished: Option<i64>,
+    /// Time for the staleness markers of a target that has gone, the next at which it would have
+    /// been scraped.
+    pub(crate) ends_at: Option<i64>,
     pub(crate) last: Last,
 }

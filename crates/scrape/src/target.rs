@@ -1,4 +1,4 @@
-//! A target as it is scraped: what rules and defaults make of what was discovered.
+//! A target as it is scraped: discovered labels after defaults and rules.
 
 use std::fmt::Write as _;
 use std::hash::Hasher;
@@ -10,6 +10,7 @@ use siphasher::sip::SipHasher24;
 
 use metrifold_base::{Period, scrub};
 use metrifold_discovery::{Labels, LabelsBuilder, Relabelled, Target};
+use metrifold_exposition::Options;
 use metrifold_expr::relabel::Validation;
 
 use crate::keys::INTERVAL_MIN;
@@ -17,9 +18,12 @@ use crate::particulars::{Own, Particulars};
 use crate::settings::Settings;
 
 const ADDRESS: &str = "__address__";
+const CUSTOM_HISTOGRAMS: &str = "__convert_classic_histograms_to_nhcb__";
+const CLASSIC_HISTOGRAMS: &str = "__always_scrape_classic_histograms__";
 const INSTANCE: &str = "instance";
 const JOB: &str = "job";
 const METRICS_PATH: &str = "__metrics_path__";
+const NATIVE_HISTOGRAMS: &str = "__scrape_native_histograms__";
 const PARAM: &str = "__param_";
 const SCHEME: &str = "__scheme__";
 const SCRAPE_INTERVAL: &str = "__scrape_interval__";
@@ -28,25 +32,30 @@ const SCRAPE_TIMEOUT: &str = "__scrape_timeout__";
 /// A target as it is scraped.
 #[derive(Debug)]
 pub(crate) struct ScrapeTarget {
-    /// What was discovered, with defaults.
+    /// Labels as discovered, with defaults.
     pub(crate) discovered: Target,
-    /// The labels of its series.
+    /// Labels of its series.
     pub(crate) labels: Labels,
     pub(crate) uri: Uri,
     pub(crate) interval: Duration,
     pub(crate) timeout: Duration,
-    /// Of its labels and URL: what makes it the same target as before.
+    /// How its page is read.
+    pub(crate) options: Options,
+    /// Hash of its labels and URL, which identifies the target.
     pub(crate) hash: u64,
+    /// Hash of its labels, which identify its series. They decide which instance scrapes it, so that
+    /// it stays there when it moves to another URL.
+    pub(crate) labels_hash: u64,
     pub(crate) own: Own,
 }
 
-/// Why something that was discovered is not scraped.
+/// Reason why a discovered target is not scraped.
 pub(crate) type Reason = String;
 
-/// The reason of those that a rule drops.
+/// Reason for targets that a rule drops.
 pub(crate) const BY_RULE: &str = "a rule drops it";
 
-/// What becomes of discovered targets, in their order.
+/// Makes targets from discovered ones, in the same order.
 pub(crate) fn make(
     settings: &Settings,
     particulars: &dyn Particulars,
@@ -62,14 +71,14 @@ pub(crate) fn make(
             Relabelled::WithoutAddress => Err("it has no address".to_owned()),
             Relabelled::Kept(labels) => particulars
                 .of(found)
-                .and_then(|own| finish(settings, before.clone(), &labels, own)),
+                .and_then(|own| finish(settings, found, before.clone(), &labels, own)),
         };
         (before, target.map(Arc::new))
     })
     .collect()
 }
 
-/// Adds what a target has unless it says otherwise.
+/// Adds the default labels of a target.
 fn populate(settings: &Settings, found: &Target) -> Target {
     let keys = &settings.keys;
     let mut labels = LabelsBuilder::default();
@@ -80,6 +89,12 @@ fn populate(settings: &Settings, found: &Target) -> Target {
         .push(SCRAPE_INTERVAL, interval)
         .push(SCRAPE_TIMEOUT, timeout)
         .push(METRICS_PATH, keys.metrics_path.as_str())
+        .push(NATIVE_HISTOGRAMS, word(keys.scrape_native_histograms))
+        .push(CLASSIC_HISTOGRAMS, word(keys.scrape_classic_histograms))
+        .push(
+            CUSTOM_HISTOGRAMS,
+            word(keys.convert_classic_histograms_to_nhcb),
+        )
         .push(SCHEME, keys.scheme.as_str());
     for (name, values) in &keys.params {
         if let Some(first) = values.0.first() {
@@ -94,6 +109,7 @@ fn populate(settings: &Settings, found: &Target) -> Target {
 
 fn finish(
     settings: &Settings,
+    found: &Labels,
     discovered: Target,
     labels: &Labels,
     own: Own,
@@ -111,6 +127,11 @@ fn finish(
     }
     let interval = duration(SCRAPE_INTERVAL, get(SCRAPE_INTERVAL))?;
     let timeout = duration(SCRAPE_TIMEOUT, get(SCRAPE_TIMEOUT))?;
+    let timeout = match is_default(settings, found, timeout) {
+        // A shorter interval than the source's bounds a timeout that nobody has set.
+        true => timeout.min(interval),
+        false => timeout,
+    };
     if interval < INTERVAL_MIN {
         return Err(format!(
             "{SCRAPE_INTERVAL} is {interval}: it must be at least 100ms"
@@ -120,6 +141,16 @@ fn finish(
         return Err(format!(
             "{SCRAPE_TIMEOUT} is {timeout}: it must be longer than 0s and at most {interval}"
         ));
+    }
+    let mut options = settings.options;
+    for (name, option) in [
+        (NATIVE_HISTOGRAMS, &mut options.native_histograms),
+        (CLASSIC_HISTOGRAMS, &mut options.classic_histograms),
+        (CUSTOM_HISTOGRAMS, &mut options.custom_histograms),
+    ] {
+        if !get(name).is_empty() {
+            *option = truth(name, get(name))?;
+        }
     }
     let uri = url(settings, labels);
     let uri: Uri = uri
@@ -141,14 +172,38 @@ fn finish(
     }
     let public = with_instance.build();
     Ok(ScrapeTarget {
-        hash: hash(&public, &uri),
+        hash: hash(&public, Some(&uri)),
+        labels_hash: hash(&public, None),
         discovered,
         labels: public,
         uri,
         interval: interval.0,
         timeout: timeout.0,
+        options,
         own,
     })
+}
+
+/// Whether a timeout is the default: neither configured nor discovered nor set by a rule.
+fn is_default(settings: &Settings, found: &Labels, timeout: Period) -> bool {
+    let configured = settings.keys.scrape_timeout.is_some();
+    !configured && found.get(SCRAPE_TIMEOUT).is_none() && timeout == settings.keys.timeout()
+}
+
+fn word(truth: bool) -> &'static str {
+    match truth {
+        true => "true",
+        false => "false",
+    }
+}
+
+/// Reads a truth value as Go does.
+fn truth(name: &str, text: &str) -> Result<bool, Reason> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(format!("{name} is {text:?}: it must be true or false")),
+    }
 }
 
 fn duration(name: &str, text: &str) -> Result<Period, Reason> {
@@ -156,7 +211,7 @@ fn duration(name: &str, text: &str) -> Result<Period, Reason> {
     period.map_err(|error| format!("{name}: {error}"))
 }
 
-/// The URL of the page.
+/// URL of the target's page.
 fn url(settings: &Settings, labels: &Labels) -> String {
     let get = |name: &str| labels.get(name).unwrap_or_default();
     let mut url = format!("{}://{}", get(SCHEME), get(ADDRESS));
@@ -170,7 +225,7 @@ fn url(settings: &Settings, labels: &Labels) -> String {
         let others = values.0.iter().skip(1);
         params.extend(others.map(|value| (name.clone(), value.clone())));
     }
-    // In front of the other values of a name.
+    // Placed before the other values of the same parameter.
     let own = labels.iter().filter_map(|(name, value)| {
         let name = name.strip_prefix(PARAM)?;
         Some((name.to_owned(), value.to_owned()))
@@ -186,12 +241,12 @@ fn url(settings: &Settings, labels: &Labels) -> String {
     url
 }
 
-/// Appends a text with all escaped but letters, digits and these.
+/// Appends a text, percent-encoding all bytes but letters, digits and those in `plain`.
 fn escape(text: &str, plain: &[u8], url: &mut String) {
     for byte in text.bytes() {
         match byte {
             byte if byte.is_ascii_alphanumeric() || plain.contains(&byte) => url.push(byte.into()),
-            // Writing to a text cannot fail.
+            // Writing to a string cannot fail.
             byte => {
                 let _ = write!(url, "%{byte:02X}");
             }
@@ -199,8 +254,9 @@ fn escape(text: &str, plain: &[u8], url: &mut String) {
     }
 }
 
-/// The same on every instance and in every version, since it says who scrapes a target.
-fn hash(labels: &Labels, uri: &Uri) -> u64 {
+/// Hash of a target's labels, and of its URL if given. It must be the same on every instance and in
+/// every version, since it decides when and on which instance the target is scraped.
+fn hash(labels: &Labels, uri: Option<&Uri>) -> u64 {
     let mut hasher = SipHasher24::new_with_keys(0, 0);
     let mut put = |text: &str| {
         hasher.write(&(text.len() as u64).to_le_bytes());
@@ -210,9 +266,11 @@ fn hash(labels: &Labels, uri: &Uri) -> u64 {
         put(name);
         put(value);
     }
-    put(uri.scheme_str().unwrap_or_default());
-    put(uri.authority().map_or("", |authority| authority.as_str()));
-    put(uri.path_and_query().map_or("", |path| path.as_str()));
+    if let Some(uri) = uri {
+        put(uri.scheme_str().unwrap_or_default());
+        put(uri.authority().map_or("", |authority| authority.as_str()));
+        put(uri.path_and_query().map_or("", |path| path.as_str()));
+    }
     hasher.finish()
 }
 
@@ -248,6 +306,7 @@ mod tests {
             (SCRAPE_TIMEOUT, "5s"),
             (JOB, "j"),
             (INSTANCE, "i"),
+            (CLASSIC_HISTOGRAMS, "T"),
         ];
         let target = made("params = { module = ['1', '2'], a = 'b' }", &labels).unwrap();
         assert_eq!(
@@ -256,9 +315,38 @@ mod tests {
         );
         assert_eq!(target.labels.to_string(), r#"{instance="i", job="j"}"#);
         assert_eq!(target.timeout, Duration::from_secs(5));
+        let Options {
+            native_histograms,
+            classic_histograms,
+            ..
+        } = target.options;
+        assert_eq!((native_histograms, classic_histograms), (false, true));
         let rules = "relabel = [{ source_labels = ['__meta_p'], target_label = '__address__', replacement = 'b:$1' }]";
         let target = made(rules, &[(ADDRESS, "a:1"), ("__meta_p", "2")]).unwrap();
         assert_eq!(target.uri, "http://b:2/metrics");
+    }
+
+    #[test]
+    fn a_timeout_that_nobody_has_set_is_at_most_the_interval() {
+        let short = (SCRAPE_INTERVAL, "5s");
+        let by_rule = "relabel = [{ target_label = '__scrape_interval__', replacement = '5s' }]";
+        for (keys, labels) in [
+            ("", &[(ADDRESS, "a"), short][..]),
+            (by_rule, &[(ADDRESS, "a")]),
+        ] {
+            let target = made(keys, labels).unwrap();
+            assert_eq!(target.timeout, Duration::from_secs(5), "{keys}");
+        }
+        // One that somebody has set is an error, as in Prometheus.
+        let rule = "relabel = [{ target_label = '__scrape_timeout__', replacement = '9s' }]";
+        for (keys, labels) in [
+            ("scrape_timeout = '10s'", &[(ADDRESS, "a"), short][..]),
+            ("", &[(ADDRESS, "a"), short, (SCRAPE_TIMEOUT, "10s")]),
+            (rule, &[(ADDRESS, "a"), short]),
+        ] {
+            let found = made(keys, labels).unwrap_err();
+            assert!(found.contains("at most 5s"), "{keys}: {found}");
+        }
     }
 
     #[test]
@@ -276,6 +364,7 @@ mod tests {
                 "not a duration",
             ),
             ("", &[(ADDRESS, "a b")], "not a URL"),
+            ("", &[(ADDRESS, "a"), (NATIVE_HISTOGRAMS, "yes")], "true or"),
             (
                 "metric_name_validation_scheme = 'legacy'",
                 &[(ADDRESS, "a"), ("b.c", "d")],
@@ -291,10 +380,14 @@ mod tests {
     fn a_target_stays_the_same_when_only_its_interval_changes() {
         let of = |labels: &[(&str, &str)]| made("", labels).unwrap().hash;
         let hash = of(&[(ADDRESS, "a:1")]);
-        // It decides who scrapes a target, on all instances and in all versions.
+        // The hash decides which instance scrapes a target, in all versions.
         assert_eq!(hash, of(&[(ADDRESS, "a:1"), (SCRAPE_INTERVAL, "5m")]));
         assert_eq!(hash, of(&[(ADDRESS, "a:1"), ("__meta_x", "1")]));
         assert_ne!(hash, of(&[(ADDRESS, "a:2"), (INSTANCE, "a:1")]));
         assert_ne!(hash, of(&[(ADDRESS, "a:1"), ("env", "x")]));
+        let labels_of = |labels: &[(&str, &str)]| made("", labels).unwrap().labels_hash;
+        let labels = labels_of(&[(ADDRESS, "a:1")]);
+        assert_eq!(labels, labels_of(&[(ADDRESS, "a:2"), (INSTANCE, "a:1")]));
+        assert_ne!(labels, labels_of(&[(ADDRESS, "a:2")]));
     }
 }

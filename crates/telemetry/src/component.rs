@@ -26,9 +26,9 @@ use ledger::Shown;
 pub use ledger::{LEDGER_TENANTS, SinkLedger};
 pub use reporter::Reporter;
 
-/// What a component tells of itself besides what all of them tell.
+/// State of one component type that the topology API shows beside the common meters.
 pub trait Details: Send + Sync {
-    /// It as JSON.
+    /// The state as a JSON object.
     fn details(&self) -> String;
 }
 
@@ -48,16 +48,17 @@ pub(crate) struct Component {
     pub(crate) restarts: Counter,
     pub(crate) retries: Counter,
     pub(crate) delivery: Histogram,
-    /// Made when they are asked for, so that only components of queries show them.
+    /// Created on first use, so that only components that answer queries have these series.
     pub(crate) queries: OnceLock<QueryMeters>,
     pub(crate) by_label: Mutex<HashMap<(Metric, Box<str>), Counter, foldhash::fast::RandomState>>,
-    /// Whose turn it is to say so, and what was said.
+    /// Serial number of the newest [`Reporter`], and the state that it reported last.
     pub(crate) state: Mutex<(u64, State)>,
     pub(crate) trouble: Trouble,
     pub(crate) queue: Mutex<Option<Arc<dyn QueueGauge>>>,
-    /// What else it tells of itself, as long as whoever tells it is there.
+    /// Component-specific state for the topology API; weak, so that the meters keep no component
+    /// alive.
     details: Mutex<Option<Weak<dyn Details>>>,
-    /// What of its ledger is on the page.
+    /// Part of the sink's ledger that the metrics page shows.
     shown: Mutex<Shown>,
 }
 
@@ -110,14 +111,14 @@ impl ComponentMetrics {
         &self.0.sent
     }
 
-    /// Counts what went no further; `samples` is unknown if nobody had to decode the batch.
+    /// Counts a discarded batch; `samples` is `None` if the batch was never decoded.
     pub fn discarded(&self, reason: &str, samples: Option<u64>) {
         self.labelled(Metric::DiscardedBatches, "reason", reason)
             .increment(1);
         self.discarded_samples(reason, samples.unwrap_or(0));
     }
 
-    /// Counts samples of a batch that itself went on.
+    /// Counts discarded samples of a batch that itself went on.
     pub fn discarded_samples(&self, reason: &str, samples: u64) {
         if samples > 0 {
             self.labelled(Metric::DiscardedSamples, "reason", reason)
@@ -125,7 +126,7 @@ impl ComponentMetrics {
         }
     }
 
-    /// Counts exemplars that went no further, though the samples of their batch did.
+    /// Counts discarded exemplars of a batch whose samples went on.
     pub fn discarded_exemplars(&self, reason: &str, exemplars: u64) {
         if exemplars > 0 {
             self.labelled(Metric::DiscardedExemplars, "reason", reason)
@@ -133,7 +134,7 @@ impl ComponentMetrics {
         }
     }
 
-    /// Counts metadata of metric families that went no further.
+    /// Counts discarded metadata of metric families.
     pub fn discarded_metadata(&self, reason: &str, families: u64) {
         if families > 0 {
             self.labelled(Metric::DiscardedMetadata, "reason", reason)
@@ -154,25 +155,25 @@ impl ComponentMetrics {
         self.0.trouble.happened(text.to_string());
     }
 
-    /// Counts an attempt that has failed as an error. It is over with the next that succeeds; until
-    /// then the far end is taken to be failing.
+    /// Counts a failed attempt as an error. The next successful attempt ends it; until then the far
+    /// end counts as failing.
     pub fn failed(&self, kind: &str, text: impl ToString) {
         self.labelled(Metric::Errors, "error_type", kind)
             .increment(1);
         self.0.trouble.failed(text.to_string());
     }
 
-    /// Notes that an attempt has succeeded.
+    /// Notes a successful attempt, which ends what [`failed`](Self::failed) has reported.
     pub fn succeeded(&self) {
         self.0.trouble.succeeded();
     }
 
-    /// For how long the far end has been failing; none if it is not.
+    /// Time for which the far end has been failing; `None` while it is healthy.
     pub fn failing_for(&self) -> Option<Duration> {
         self.0.trouble.failing_for()
     }
 
-    /// What waits in the component's queue or is being sent; none without a queue.
+    /// Batches that wait in the component's queue or are being sent; `None` without a queue.
     pub fn waiting(&self) -> Option<Tally> {
         let queue = lock(&self.0.queue).clone()?;
         Some(queue.ledger().total.queued)
@@ -184,13 +185,14 @@ impl ComponentMetrics {
             .increment(1);
     }
 
-    /// Counts a request that a source refused since memory is short.
+    /// Counts a request that a source refused because memory is short.
     pub fn refused(&self, reason: &str) {
         self.labelled(Metric::RefusedRequests, "reason", reason)
             .increment(1);
     }
 
-    /// Counts a request to an endpoint by the code of its answer, of which there must be few.
+    /// Counts a request to an endpoint by status code. Each distinct code is a series of its own,
+    /// so callers pass a bounded set.
     pub fn requested(&self, code: &str) {
         for metric in [
             Metric::RemoteWriteRequests,
@@ -209,12 +211,13 @@ impl ComponentMetrics {
         })
     }
 
-    /// Counts what became of a query: the status of its answer, or a word in angle brackets.
+    /// Counts a finished query by its outcome: the status of the answer, or a word in angle
+    /// brackets.
     pub fn query_answered(&self, code: &str) {
         self.labelled(Metric::Queries, "code", code).increment(1);
     }
 
-    /// Counts a rule set that was passed on, and shows of how many tenants it is.
+    /// Counts a published rule set and shows how many tenants it has.
     pub fn rules_published(&self, tenants: usize) {
         let c = &*self.0;
         let labels = labels(&c.id, c.kind, &c.type_name);
@@ -229,14 +232,14 @@ impl ComponentMetrics {
         self.0.retries.increment(1);
     }
 
-    /// Shows how many requests may be under way at once.
+    /// Gauge of the requests that the sink may have in flight at once.
     pub fn connections(&self) -> Gauge {
         let c = &*self.0;
         let labels = labels(&c.id, c.kind, &c.type_name);
         c.recording.gauge(Metric::Connections, labels)
     }
 
-    /// Shows how many dead letters there are, and what they take on disk.
+    /// Shows the number of dead letters and their bytes on disk.
     pub fn dead_letters(&self, letters: usize, bytes: u64) {
         let c = &*self.0;
         for (metric, value) in [
@@ -248,7 +251,7 @@ impl ComponentMetrics {
         }
     }
 
-    /// Counts dead letters that are not kept, or no more.
+    /// Counts dead letters that were not stored, or were removed again.
     pub fn dead_letters_dropped(&self, reason: &str, letters: usize) {
         if letters > 0 {
             self.labelled(Metric::DeadLettersDropped, "reason", reason)
@@ -256,13 +259,13 @@ impl ComponentMetrics {
         }
     }
 
-    /// Records how long a batch took from the queue to its end.
+    /// Records the time from a batch's arrival in the queue to its outcome.
     pub fn delivered_after(&self, time: Duration) {
         self.0.delivery.record(time.as_secs_f64());
     }
 
-    /// Lets a component say from now on whether it runs, in place of any before it: what these
-    /// still say is not heard.
+    /// Hands out the right to report the component's state. It revokes every earlier reporter: what
+    /// those still report is ignored.
     pub fn reporter(&self) -> Reporter {
         let mut state = lock(&self.0.state);
         state.0 += 1;
@@ -272,7 +275,7 @@ impl ComponentMetrics {
         }
     }
 
-    /// Whether it runs.
+    /// State that the component reported last.
     pub fn state(&self) -> State {
         lock(&self.0.state).1
     }
@@ -282,24 +285,23 @@ impl ComponentMetrics {
         self.0.trouble.last()
     }
 
-    /// Shows this queue's fill, or none any more.
+    /// Shows the fill of this queue from now on, or of none.
     pub fn watch_queue(&self, queue: Option<Arc<dyn QueueGauge>>) {
         *lock(&self.0.queue) = queue;
     }
 
-    /// Bytes, bound and batches of the component's queue, if it has one.
+    /// Bytes, byte bound and batches of the component's queue, if it has one.
     pub fn queue(&self) -> Option<(usize, usize, usize)> {
         lock(&self.0.queue).as_ref().map(|queue| queue.fill())
     }
 
-    /// Has this tell from now on what else there is to tell of the component, for as long as it is
-    /// there.
+    /// Shows `details` of the component in the topology API until it is dropped.
     pub fn show_details<D: Details + 'static>(&self, details: &Arc<D>) {
         let details: Arc<dyn Details> = details.clone();
         *lock(&self.0.details) = Some(Arc::downgrade(&details));
     }
 
-    /// What else there is to tell of the component, as JSON.
+    /// Component-specific state as JSON, if something provides it.
     pub fn details(&self) -> Option<String> {
         let details = lock(&self.0.details).as_ref().and_then(Weak::upgrade)?;
         Some(details.details())
@@ -353,8 +355,8 @@ impl Component {
         counter
     }
 
-    /// Whether there is a rate at which so many batches go: what went before the far end began to
-    /// fail says nothing of them.
+    /// Whether a drain time can be estimated for this number of batches. While the far end fails it
+    /// cannot: the rate was measured before the failure.
     pub(crate) fn drains(&self, batches: u64) -> bool {
         batches == 0 || self.trouble.failing_for().is_none()
     }
@@ -392,7 +394,7 @@ impl Drop for Component {
     fn drop(&mut self) {
         let identity = (self.kind, self.id.clone(), self.type_name.clone());
         let mut components = lock(&self.telemetry.shared.components);
-        // Another may have taken its name since its last handle went.
+        // A new component may have taken this identity after the last handle was dropped.
         if components
             .get(&identity)
             .is_some_and(|component| component.strong_count() == 0)
@@ -408,8 +410,8 @@ impl std::fmt::Debug for ComponentMetrics {
     }
 }
 
-/// What Observatorium's API calls the way that remote write takes through it. Its dashboards and
-/// tests ask for it.
+/// Name under which Observatorium's API counts its remote-write proxy. Its dashboards and tests
+/// query for it.
 const PROXY: &str = "metricsv1-remotewrite";
 
 pub(crate) fn labels(id: &str, kind: Kind, type_name: &str) -> Vec<Label> {

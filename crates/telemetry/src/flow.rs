@@ -1,4 +1,4 @@
-//! What goes in and out of a component, with rates over the last seconds.
+//! Counters of the batches, samples and bytes through one side of a component, with recent rates.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,14 +8,14 @@ use metrifold_model::Counts;
 
 use super::UPKEEP;
 
-/// What goes through one side of a component.
+/// Meters of one side of a component: what it received, or what it sent.
 pub struct Flow {
     pub(crate) batches: Meter,
     pub(crate) samples: Meter,
     pub(crate) bytes: Meter,
 }
 
-/// A counter that can be read back, and its rate over the last interval of upkeep.
+/// A counter whose total can be read back, and its rate over the last upkeep interval.
 pub(crate) struct Meter {
     exported: Counter,
     total: AtomicU64,
@@ -53,7 +53,7 @@ impl Meter {
 }
 
 impl Flow {
-    /// Counts a batch. What it carries is unknown if nobody had to decode it.
+    /// Counts a batch; `counts` is `None` if the batch was never decoded.
     pub fn batch(&self, counts: Option<Counts>, bytes: usize) {
         self.batches.add(1);
         self.bytes.add(bytes as u64);
@@ -82,7 +82,7 @@ impl Flow {
     }
 }
 
-/// Totals since the start and rates over the last seconds.
+/// Totals since the start, and rates per second over the last upkeep interval.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct FlowReading {
     batches: u64,

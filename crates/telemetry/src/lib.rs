@@ -1,10 +1,10 @@
-//! Metrics of Metrifold itself, and what the topology API tells of each component.
+//! Metrics of Metrifold itself, and the state of each component that the topology API shows.
 //!
 //! Names follow Vector's component specification under the prefix `metrifold_`. Handles are made
 //! when a component is built and held; values are added once per batch. There is no global
 //! recorder: a process can run several topologies, as the tests do.
 #![warn(unreachable_pub)]
-// Tests may do all of this.
+// Tests may use all of these.
 #![cfg_attr(
     not(test),
     warn(
@@ -55,15 +55,15 @@ pub struct Telemetry {
 }
 
 struct Shared {
-    /// Of the process itself.
+    /// Metrics of the process itself.
     own: Recording,
-    /// What somebody still counts in: with its last handle, a component goes from the page.
+    /// Components with at least one handle; a component's series go with its last handle.
     components: Mutex<BTreeMap<Identity, Weak<Component>>>,
-    /// Of what is no component, and goes from the page likewise.
+    /// Meters of what is no component; their series go with the last handle as well.
     others: Mutex<Vec<Weak<Recording>>>,
-    /// How many tenants of a sink have a line of their own.
+    /// Number of tenants per sink that have a line of their own.
     ledger_tenants: AtomicUsize,
-    /// Who is told of changes of states.
+    /// Callback for state changes.
     states: OnceLock<WatchStates>,
 }
 
@@ -79,7 +79,7 @@ impl Default for Telemetry {
 }
 
 impl Telemetry {
-    /// A recorder of its own.
+    /// A new recorder with no components.
     pub fn new() -> Self {
         let telemetry = Self {
             shared: Arc::new(Shared {
@@ -99,10 +99,10 @@ impl Telemetry {
         telemetry
     }
 
-    /// Has every change of a component's state told to `tell`, which must not wait. Only the first
+    /// Calls `tell` on every change of a component's state. `tell` must not block. Only the first
     /// call has an effect.
     pub fn watch_states(&self, tell: impl Fn(StateChange) + Send + Sync + 'static) {
-        // An error says that somebody watches already.
+        // An error means that a watcher is set already.
         let _ = self.shared.states.set(Box::new(tell));
     }
 
@@ -116,7 +116,7 @@ impl Telemetry {
         self.shared.own.counter(metric, labels)
     }
 
-    /// Meters of something that is no component: they go from the page with their last handle.
+    /// Meters for what is no component; their series leave the page with the last handle.
     pub fn meters(&self) -> Meters {
         let meters = Meters(Arc::new(Recording::new()));
         let mut others = lock(&self.shared.others);
@@ -125,14 +125,14 @@ impl Telemetry {
         meters
     }
 
-    /// Those that somebody holds. They are held here as well, so that none of them goes while the
-    /// list is locked.
+    /// Components with live handles. The returned handles keep them alive, so that no component is
+    /// dropped while the list is locked.
     fn components(&self) -> Vec<Arc<Component>> {
         let components = lock(&self.shared.components);
         components.values().filter_map(Weak::upgrade).collect()
     }
 
-    /// The meters of a component: the same ones for as long as somebody holds them.
+    /// The meters of a component: as long as a handle exists, every call returns the same ones.
     pub fn component(&self, id: &str, kind: Kind, type_name: &str) -> ComponentMetrics {
         let identity = (kind, id.into(), type_name.into());
         let mut components = lock(&self.shared.components);
@@ -144,12 +144,13 @@ impl Telemetry {
         metrics
     }
 
-    /// Says how many tenants of a sink have a line of their own. Those that have one keep it.
+    /// Sets the number of tenants per sink that have a line of their own. A tenant keeps the line
+    /// that it has.
     pub fn set_ledger_tenants(&self, max: usize) {
         self.shared.ledger_tenants.store(max, Ordering::Relaxed);
     }
 
-    /// The metrics page.
+    /// Renders the metrics page.
     pub fn render(&self) -> String {
         let components = self.components();
         let tenants = self.shared.ledger_tenants.load(Ordering::Relaxed);
@@ -167,15 +168,15 @@ impl Telemetry {
         recording::page(recordings, &process::readings())
     }
 
-    /// What came to each sink and what became of it.
+    /// The ledgers of all running sinks.
     pub fn ledgers(&self) -> Vec<SinkLedger> {
         let components = self.components();
         let ledgers = components.iter().filter_map(|it| it.ledger());
         ledgers.collect()
     }
 
-    /// Drains what histograms have collected and takes the readings that rates are made of. Call
-    /// it every [`UPKEEP`].
+    /// Drains histograms and takes the readings that rates are computed from. Must be called every
+    /// [`UPKEEP`].
     pub fn upkeep(&self) {
         self.shared.own.upkeep();
         for component in self.components() {
@@ -186,10 +187,10 @@ impl Telemetry {
     }
 }
 
-/// How often [`Telemetry::upkeep`] has to be called.
+/// Interval of calls to [`Telemetry::upkeep`].
 pub const UPKEEP: Duration = Duration::from_secs(5);
 
-/// Meters of something that is no component. Clones are the same meters.
+/// Meters of something that is no component. Clones share them.
 #[derive(Clone)]
 pub struct Meters(Arc<Recording>);
 

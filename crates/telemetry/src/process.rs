@@ -1,7 +1,8 @@
-//! What the system tells of the process, under the names that Prometheus' own clients use.
+//! Metrics of the process as the operating system reports them, named as in Prometheus' client
+//! libraries.
 //!
-//! Read from `/proc`, which is no file on a disk: reading it does not block. Where a system does
-//! not have it, what would come from there is left out.
+//! They are read from `/proc`, which is no file system on a disk: reading it does not block. On
+//! systems without `/proc` these metrics are left out.
 
 use std::fs;
 use std::time::Duration;
@@ -10,13 +11,13 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::Metric;
 
-/// The resident memory of the process in bytes; none if the system does not tell. `statm` would be
-/// shorter, but counts in pages of a size that only the system knows.
+/// The resident memory of the process in bytes; `None` if the system does not report it. `statm`
+/// would be shorter, but counts in pages of a size that only the system knows.
 pub fn resident_bytes() -> Option<u64> {
     kib(&status()?, "VmRSS:")
 }
 
-/// All that is known at this moment.
+/// All values that the system reports now.
 pub(super) fn readings() -> Vec<(Metric, f64)> {
     let mut readings = vec![(Metric::ProcessCpu, cpu_time().as_secs_f64())];
     let mut add = |metric, value: Option<u64>| {
@@ -27,14 +28,14 @@ pub(super) fn readings() -> Vec<(Metric, f64)> {
         add(Metric::ProcessVirtual, kib(&status, "VmSize:"));
         add(Metric::ProcessThreads, number(&status, "Threads:"));
     }
-    // The listing itself has one open.
+    // The listing itself holds one descriptor.
     let open = fs::read_dir("/proc/self/fd").map(|entries| entries.count() as u64 - 1);
     add(Metric::ProcessOpenFds, open.ok());
     add(Metric::ProcessMaxFds, max_fds());
     readings
 }
 
-/// The time that all threads have had a processor, in user and in kernel mode.
+/// Processor time of all threads, in user and in kernel mode.
 fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     let seconds = Duration::from_secs(time.tv_sec.try_into().unwrap_or_default());
@@ -49,13 +50,13 @@ fn kib(status: &str, name: &str) -> Option<u64> {
     number(status, name).map(|kib| kib << 10)
 }
 
-/// The first number behind a name at the beginning of a line.
+/// The first number behind a line's leading `name`.
 fn number(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// The soft limit; none if there is no limit.
+/// The soft limit on open descriptors; `None` if it is unlimited.
 fn max_fds() -> Option<u64> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     number(&limits, "Max open files")

@@ -13,7 +13,7 @@ pub struct QueryMeters {
     in_flight: Gauge,
 }
 
-/// A query that is being answered. Drop it when the answer is over.
+/// A query in flight. Drop it when the answer has been sent.
 pub struct UnderWay(Gauge);
 
 impl QueryMeters {
@@ -24,13 +24,13 @@ impl QueryMeters {
         }
     }
 
-    /// Counts a query as being answered.
+    /// Counts a query as in flight.
     pub fn begin(&self) -> UnderWay {
         self.in_flight.increment(1.0);
         UnderWay(self.in_flight.clone())
     }
 
-    /// The head of an answer was there after this time.
+    /// Records the time from a query's arrival to the head of its answer.
     pub fn head_after(&self, time: Duration) {
         self.seconds.record(time.as_secs_f64());
     }

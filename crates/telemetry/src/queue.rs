@@ -1,43 +1,44 @@
-//! What queues tell of themselves, as the page shows it.
+//! Readings of queues for the metrics page.
 
 use metrifold_model::ledger::{Ledger, Reason, Tally};
 
-/// What a queue tells of itself.
+/// A queue whose fill and ledger the metrics page shows.
 pub trait QueueGauge: Send + Sync {
-    /// Bytes, bound in bytes, batches waiting.
+    /// Bytes, byte bound, and batches waiting.
     fn fill(&self) -> (usize, usize, usize);
 
-    /// What is on disk, if it has a queue there.
+    /// State of the queue on disk; `None` if the queue is in memory only.
     fn disk(&self) -> Option<DiskReading> {
         None
     }
 
-    /// What came to the sink and what became of it.
+    /// Batches and samples that the sink received, delivered, dropped and still has.
     fn ledger(&self) -> Ledger;
 
-    /// How long it takes to deliver so many bytes, if so many are sent; none if nothing goes.
+    /// Seconds that delivering `bytes` takes: at the rate that the queue on disk measures, or else
+    /// at `sent_per_second`. `None` if nothing is delivered.
     fn drain_seconds(&self, bytes: u64, sent_per_second: f64) -> Option<f64>;
 }
 
-/// What a queue on disk tells of itself.
+/// State of a queue on disk.
 #[derive(Clone, Debug)]
 pub struct DiskReading {
-    /// Samples that are queued, of batches that were decoded.
+    /// Queued samples, of decoded batches only.
     pub samples: u64,
-    /// Batches that are queued.
+    /// Queued batches.
     pub batches: u64,
-    /// What the files take.
+    /// Bytes that the files take.
     pub bytes: u64,
-    /// What they may take.
+    /// Bytes that the files may take.
     pub max_bytes: u64,
-    /// How long ago the oldest batch was accepted.
+    /// Age of the oldest batch, counted from when it was accepted.
     pub oldest_seconds: f64,
-    /// How long draining it takes at the present rate; none if nothing goes.
+    /// Seconds until the queue is drained at the present rate; `None` if nothing is delivered.
     pub drain_seconds: Option<f64>,
-    /// How often the disk was asked to make something durable.
+    /// Number of syncs.
     pub fsyncs: u64,
-    /// Batches that were lost to damage.
+    /// Batches lost to damage.
     pub corrupt: u64,
-    /// What was dropped on disk since the last reading, by reason.
+    /// Batches dropped on disk since the last reading, by reason.
     pub dropped: Vec<(Reason, Tally)>,
 }

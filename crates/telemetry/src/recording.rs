@@ -1,7 +1,7 @@
-//! Recorders, and the page that is made of several.
+//! Recorders, and the page that joins several of them.
 //!
-//! Each component records by itself, so that what it has recorded goes away with it. A recorder
-//! cannot forget a single series.
+//! Each component has a recorder of its own, so that its series go away with it: a recorder cannot
+//! remove a single series.
 
 use std::collections::BTreeMap;
 
@@ -12,18 +12,18 @@ use metrics_exporter_prometheus::{
 
 use super::metric::{Metric, Scope, Type};
 
-/// What one component, or the process itself, has recorded.
+/// The recorder of one component, or of the process itself.
 pub(super) struct Recording {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
 }
 
-/// The labels of what is a component's.
+/// Labels of every component metric.
 const COMPONENT: [&str; 3] = ["component_id", "component_kind", "component_type"];
 
 const METADATA: Metadata<'static> = Metadata::new("metrifold", Level::INFO, None);
 
-/// Seconds; from an answer on loopback to a retry that went on for minutes.
+/// Bounds of histograms in seconds, from an answer on loopback to retries over minutes.
 const BUCKETS: [f64; 11] = [
     0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0,
 ];
@@ -64,13 +64,13 @@ impl Recording {
 }
 
 impl Drop for Recording {
-    /// Empties its histograms: what one has collected since the last upkeep is not freed with it.
+    /// Empties the histograms: samples since the last upkeep are not freed with the recorder.
     fn drop(&mut self) {
         self.upkeep();
     }
 }
 
-/// The key of a series, which has to be as the table of metrics says.
+/// The key of a series, checked against the table of metrics in debug builds.
 fn key(metric: Metric, kind: Type, labels: Vec<Label>) -> Key {
     let described = metric.describe();
     debug_assert_eq!(described.kind, kind, "{metric:?}");
@@ -90,8 +90,8 @@ fn key(metric: Metric, kind: Type, labels: Vec<Label>) -> Key {
     Key::from_parts(described.name, labels)
 }
 
-/// One page of several recordings, and of series without labels. A metric's series stand together,
-/// below what it means.
+/// Renders several recordings, and series without labels, as one page. All series of a metric stand
+/// together below its help.
 pub(super) fn page<'a>(
     recordings: impl Iterator<Item = &'a Recording>,
     readings: &[(Metric, f64)],

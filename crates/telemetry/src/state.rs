@@ -1,4 +1,4 @@
-//! Whether a component runs.
+//! The state of a component.
 
 use std::sync::Arc;
 
@@ -17,16 +17,16 @@ pub struct StateChange {
     pub state: State,
 }
 
-/// Whether a component runs.
+/// The state of a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// Built, not started.
     Built,
-    /// Runs.
+    /// Running.
     Running,
-    /// Died, and will be built anew.
+    /// Died, and waits to be built anew.
     Restarting,
-    /// Has ended as it should.
+    /// Ended normally.
     Ended,
 }

@@ -9,19 +9,19 @@ use super::lock;
 /// The last error of a component.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastError {
-    /// When it was.
+    /// When it occurred.
     pub time: SystemTime,
     /// The text of the error.
     pub text: String,
-    /// When what had failed succeeded again. What passes by itself, such as a batch that was
-    /// refused, has no such end.
+    /// When an attempt succeeded again; `None` while it has not, and for errors that no success
+    /// ends, such as a refused batch.
     pub over: Option<SystemTime>,
 }
 
-/// The errors of a component, and which of them are over.
+/// The last error of a component, and the time since when its far end has been failing.
 #[derive(Debug, Default)]
 pub(super) struct Trouble {
-    /// Whether a success would end something: all that is looked at with every success.
+    /// Whether a success would change the state, so that the common success takes no lock.
     open: AtomicBool,
     state: Mutex<State>,
 }
@@ -35,12 +35,12 @@ struct State {
 }
 
 impl Trouble {
-    /// Something went wrong that is over as it happens.
+    /// Records an error that no later success ends.
     pub(super) fn happened(&self, text: String) {
         lock(&self.state).happened(text, false);
     }
 
-    /// An attempt has failed, which the next success ends.
+    /// Records a failed attempt; the next success ends the error.
     pub(super) fn failed(&self, text: String) {
         let mut state = lock(&self.state);
         state.happened(text, true);
@@ -48,7 +48,7 @@ impl Trouble {
         self.open.store(true, Ordering::Relaxed);
     }
 
-    /// An attempt has succeeded.
+    /// Records a successful attempt.
     pub(super) fn succeeded(&self) {
         if !self.open.load(Ordering::Relaxed) {
             return;
@@ -63,10 +63,11 @@ impl Trouble {
         }
     }
 
-    /// For how long attempts have failed without one that did not; none if the last one did not.
+    /// Time since the first failed attempt after the last success; `None` if the last attempt
+    /// succeeded.
     pub(super) fn failing_for(&self) -> Option<Duration> {
         let since = lock(&self.state).failing_since?;
-        // A clock that was set back says nothing.
+        // A clock that was set back yields zero.
         Some(since.elapsed().unwrap_or_default())
     }
 

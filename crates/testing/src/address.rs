@@ -1,9 +1,9 @@
-//! Addresses that belong to one test for as long as it runs.
+//! Addresses reserved for one test while it runs.
 //!
 //! An address is reserved by a socket that is bound with `SO_REUSEADDR` and does not listen. The
-//! kernel hands the port of such a socket to nobody who asks for any port, neither to listen nor to
-//! connect from, while a program that names it and sets `SO_REUSEADDR`, as the standard library and
-//! Go's do, can listen there, stop, and listen again. Who connects meanwhile is refused.
+//! kernel never assigns the port of such a socket to another socket, neither to listen nor to
+//! connect from. A program that names the port and sets `SO_REUSEADDR`, as the standard library and
+//! Go do, can listen there, stop, and listen again. Connections in between are refused.
 
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -11,13 +11,13 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use socket2::{Domain, Protocol, Socket, Type};
 
 thread_local! {
-    /// What the test on this thread has reserved. Each test has a thread of its own, at the end of
-    /// which its addresses are given back.
+    /// Addresses that the test on this thread has reserved. Each test has a thread of its own,
+    /// which releases them when it ends.
     static RESERVED: RefCell<Vec<Socket>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Reserves an address for the test on this thread. Nobody listens there until the test has
-/// somebody do so.
+/// Reserves an address for the test on this thread. Nothing listens there until the test starts a
+/// listener.
 pub fn free_address() -> SocketAddr {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
     socket.set_reuse_address(true).unwrap();
@@ -28,12 +28,12 @@ pub fn free_address() -> SocketAddr {
     address
 }
 
-/// The URL of an endpoint at which nobody listens.
+/// The URL of an endpoint without a listener.
 pub fn nobody() -> String {
     format!("http://{}/write", free_address())
 }
 
-/// Whether nobody listens there any more.
+/// Whether connections to the address are refused.
 pub fn is_closed(address: SocketAddr) -> bool {
     TcpStream::connect(address).is_err()
 }

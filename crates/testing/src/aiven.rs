@@ -1,5 +1,5 @@
-//! Aiven's API on loopback, as far as somebody meets it who integrates services and looks for their
-//! nodes, with what a test has it do; and the name server that knows the nodes.
+//! Aiven's API on loopback, with the parts that integrating services and finding their nodes needs,
+//! and faults on demand; and a name server for the nodes.
 
 mod names;
 
@@ -12,23 +12,23 @@ use crate::endpoint::{Does, Endpoint, Reply, Seen};
 
 pub use names::NameServer;
 
-/// An account. Its token is `geheim`, and the password of its endpoints `endpunkt-geheim`.
+/// An account. Its token is `geheim`, the password of its endpoints `endpunkt-geheim`.
 pub struct Aiven {
     state: Arc<Mutex<State>>,
     pub api: Endpoint,
     pub names: NameServer,
 }
 
-/// What there is, and how the API behaves.
+/// Content of the account, and behaviour of the API.
 pub struct State {
     pub projects: BTreeMap<String, Project>,
-    /// Types of services that can be integrated with Prometheus.
+    /// Types of services that support the Prometheus integration.
     pub eligible: Vec<String>,
-    /// What is done with requests that come, instead of or besides what is asked for.
+    /// Scripted reactions to coming requests.
     pub script: VecDeque<Once>,
-    /// After how many lists of services an integration shows.
+    /// Number of lists of services before a new integration shows in one.
     pub lag: usize,
-    /// The API is not there: every request is answered with this status.
+    /// If set, every request is answered with this status.
     pub fails: Option<u16>,
     next: usize,
 }
@@ -46,15 +46,15 @@ pub struct Integration {
     pub service: String,
     pub endpoint: String,
     pub enabled: bool,
-    /// How many lists still do not show it.
+    /// Number of further lists that do not show it.
     pub hidden: usize,
 }
 
-/// What is done with one request.
+/// The reaction to one request.
 pub struct Once {
-    /// The beginning of its method and path.
+    /// Method and path of the request, without its query.
     pub request: String,
-    /// Whether what it asks for happens all the same.
+    /// Whether the request takes effect all the same.
     pub happens: bool,
     pub does: Does,
 }
@@ -82,7 +82,7 @@ pub fn endpoint(id: &str, name: &str) -> Value {
 }
 
 impl Aiven {
-    /// An account with one project, `proj`, that has nothing in it.
+    /// An account with one empty project, `proj`.
     #[expect(clippy::new_without_default, reason = "each is another one")]
     pub fn new() -> Self {
         let types = ["elasticsearch", "opensearch", "influxdb", "pg", "kafka"];
@@ -111,7 +111,7 @@ impl Aiven {
         self.state.lock().unwrap()
     }
 
-    /// Adds a service to `proj`, whose name leads to these addresses.
+    /// Adds a service to `proj`, whose host name resolves to these addresses.
     pub fn add(&self, name: &str, kind: &str, addresses: &[&str]) {
         let nodes = u32::try_from(addresses.len()).unwrap();
         self.state()
@@ -122,7 +122,7 @@ impl Aiven {
             .set(&format!("{name}-proj.aivencloud.test"), addresses);
     }
 
-    /// Integrates a service of `proj` by hand.
+    /// Integrates a service of `proj`, as a user does by hand.
     pub fn integrate(&self, name: &str, endpoint: &str) {
         let mut state = self.state();
         let id = state.id();
@@ -135,7 +135,7 @@ impl Aiven {
         });
     }
 
-    /// The services of the requests for an integration that have come.
+    /// The services named in the requests for an integration.
     pub fn posts(&self) -> Vec<String> {
         let seen = self.api.seen().into_iter();
         let posts = seen.filter(|it| it.method == "POST" && it.path.ends_with("/integration"));
@@ -147,7 +147,7 @@ impl Aiven {
             .collect()
     }
 
-    /// The services of `proj` that are integrated, sorted, each as often as it is.
+    /// The integrated services of `proj`, sorted, once per integration.
     pub fn integrated(&self) -> Vec<String> {
         let mut state = self.state();
         let integrations = state.project().integrations.iter();
@@ -156,7 +156,7 @@ impl Aiven {
         services
     }
 
-    /// Has the API do this with the next request that begins so.
+    /// Scripts the reaction to the next request with this method and path.
     pub fn once(&self, request: &str, happens: bool, does: impl Into<Does>) {
         self.state().script.push_back(Once {
             request: request.to_owned(),
@@ -166,7 +166,7 @@ impl Aiven {
     }
 }
 
-/// An error as the API words it.
+/// An error in the API's format.
 pub fn error(status: u16, message: &str) -> Reply {
     let body = json!({ "message": message, "errors": [{ "message": message, "status": status }] });
     reply(status, &body)
@@ -201,11 +201,9 @@ impl State {
         if let Some(status) = self.fails {
             return error(status, "Internal error").into();
         }
-        let request = format!("{} {}", seen.method, seen.path);
-        let at = self
-            .script
-            .iter()
-            .position(|once| request.starts_with(&once.request));
+        let path = seen.path.split('?').next().unwrap();
+        let request = format!("{} {path}", seen.method);
+        let at = self.script.iter().position(|once| once.request == request);
         let once = at.and_then(|at| self.script.remove(at));
         if let Some(Once { happens, does, .. }) = once {
             if happens {

@@ -1,9 +1,13 @@
-//! A certificate authority of the test's own, and what it signs, as files.
+//! A certificate authority of a test, and its certificates, as files.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
+    KeyIdMethod, KeyPair, RevokedCertParams, date_time_ymd,
+};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -11,12 +15,14 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tempfile::TempDir;
 
-/// The files of a certificate and of its key.
+/// Files of a certificate and of its key.
 type Identity = (PathBuf, PathBuf);
 
 pub struct Authority {
     folder: TempDir,
     issuer: Issuer<'static, KeyPair>,
+    /// The last serial number, and those of the certificates by their files.
+    serials: Mutex<(u64, BTreeMap<PathBuf, u64>)>,
 }
 
 impl Authority {
@@ -33,6 +39,7 @@ impl Authority {
         Self {
             folder,
             issuer: Issuer::new(params, key),
+            serials: Mutex::default(),
         }
     }
 
@@ -40,25 +47,60 @@ impl Authority {
         self.folder.path().join("ca.crt")
     }
 
-    /// Signs a certificate for loopback; returns its file and its key's.
+    /// Issues a certificate for loopback; returns the files of certificate and key.
     pub fn issue(&self, name: &str) -> Identity {
         self.issue_for(name, &["127.0.0.1", "localhost"])
     }
 
-    /// Signs a certificate for these names.
+    /// Issues a certificate for these names.
     fn issue_for(&self, name: &str, names: &[&str]) -> Identity {
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|it| (*it).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let path = |ending: &str| self.folder.path().join(format!("{name}.{ending}"));
+        let mut serials = self.serials.lock().unwrap();
+        serials.0 += 1;
+        let serial = serials.0;
+        serials.1.insert(path("crt"), serial);
+        drop(serials);
+        params.serial_number = Some(serial.into());
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
         std::fs::write(path("crt"), certificate.pem()).unwrap();
         std::fs::write(path("key"), key.serialize_pem()).unwrap();
         (path("crt"), path("key"))
     }
 
-    /// A server that asks for certificates of `clients`.
+    /// A list in PEM that revokes these certificates.
+    pub fn revocations(&self, number: u64, revoked: &[&Path]) -> String {
+        self.list(number, revoked, 2100)
+    }
+
+    /// A list in PEM that revokes nothing and has expired.
+    pub fn expired_revocations(&self, number: u64) -> String {
+        self.list(number, &[], 2026)
+    }
+
+    fn list(&self, number: u64, revoked: &[&Path], until: i32) -> String {
+        let serials = self.serials.lock().unwrap();
+        let revoked = revoked.iter().map(|certificate| RevokedCertParams {
+            serial_number: serials.1[*certificate].into(),
+            revocation_time: date_time_ymd(2026, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2026, 1, 1),
+            next_update: date_time_ymd(until, 1, 2),
+            crl_number: number.into(),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).unwrap().pem().unwrap()
+    }
+
+    /// TLS of a server, which requires certificates of `clients` if given.
     pub fn server(&self, clients: Option<&Path>) -> Arc<ServerConfig> {
         let builder = ServerConfig::builder_with_provider(provider());
         let builder = builder.with_safe_default_protocol_versions().unwrap();
@@ -74,7 +116,7 @@ impl Authority {
         Arc::new(builder.with_single_cert(certificates, key).unwrap())
     }
 
-    /// A server whose certificate bears these names alone.
+    /// TLS of a server with a certificate for these names only.
     pub fn server_of(&self, names: &[&str]) -> Arc<ServerConfig> {
         let builder = ServerConfig::builder_with_provider(provider());
         let builder = builder.with_safe_default_protocol_versions().unwrap();
@@ -83,7 +125,7 @@ impl Authority {
         Arc::new(builder.with_single_cert(certificates, key).unwrap())
     }
 
-    /// A client that trusts this authority and shows a certificate if it has one.
+    /// TLS of a client that trusts this authority, with a certificate if given.
     pub fn client(&self, identity: Option<Identity>) -> Arc<ClientConfig> {
         let builder = ClientConfig::builder_with_provider(provider());
         let builder = builder.with_safe_default_protocol_versions().unwrap();

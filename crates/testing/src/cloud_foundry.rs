@@ -1,5 +1,5 @@
-//! A Cloud Foundry foundation on loopback: Cloud Controller, UAA and router, as far as somebody who
-//! looks for instances and scrapes them meets them, with what a test has it do.
+//! A Cloud Foundry foundation on loopback: Cloud Controller, UAA and router, with the parts that
+//! finding and scraping instances needs, and faults on demand.
 
 mod controller;
 mod router;
@@ -12,7 +12,7 @@ use crate::endpoint::{Does, Endpoint, Seen};
 
 pub use state::{App, Instance, Manner, Process, State};
 
-/// A foundation. Its parts answer from one state, which a test changes.
+/// A foundation. Its parts share one state, which a test changes.
 pub struct CloudFoundry {
     state: Arc<Mutex<State>>,
     pub controller: Endpoint,
@@ -21,8 +21,8 @@ pub struct CloudFoundry {
 }
 
 impl CloudFoundry {
-    /// An empty foundation. Its user is `admin` with the password `geheim`, its client that may read
-    /// everything is `reader` with the secret `client-geheim`.
+    /// An empty foundation. It has a user `admin` with the password `geheim`, and a client `reader`
+    /// with the secret `client-geheim`, which may read everything.
     #[expect(clippy::new_without_default, reason = "each is another one")]
     pub fn new() -> Self {
         let state = Arc::new(Mutex::new(State::new()));
@@ -48,23 +48,23 @@ impl CloudFoundry {
         self.controller.url_of("")
     }
 
-    /// What there is, and how it behaves.
+    /// Content and behaviour of the foundation.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
 
-    /// Starts a web process with routes, in a space that is made if there is none.
+    /// Starts a web process with routes in a space, which is created if missing.
     pub fn push(&self, place: &str, routes: &[&str], instances: u32) -> String {
         self.state().push(place, routes, instances)
     }
 
-    /// The requests of lists that have come, as paths with queries.
+    /// Paths with queries of the requests for lists so far.
     pub fn asked(&self) -> Vec<String> {
         let seen = self.controller.seen().into_iter();
         seen.map(|seen| seen.path).collect()
     }
 
-    /// How many requests count against the rate limit.
+    /// Number of requests that count against the rate limit.
     pub fn requests(&self) -> u64 {
         self.state().counted
     }

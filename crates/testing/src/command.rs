@@ -1,4 +1,5 @@
-//! Commands that a test runs to their end: the product's command line, and the test itself.
+//! Runs commands to their end: the product's command line, or a single test in a process of its
+//! own.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -6,12 +7,12 @@ use std::process::{Command, Output, Stdio};
 
 use crate::wait::Deadline;
 
-/// Set in a process that runs one test alone.
+/// Environment variable of a process that runs a single test.
 const ALONE: &str = "METRIFOLD_TEST_ALONE";
 
-/// The built program, as Cargo tells it to integration tests and benchmarks.
+/// The built program; Cargo passes its path to integration tests and benchmarks.
 pub(crate) fn program() -> PathBuf {
-    // Who starts the binary of a test by hand finds the program two folders above it.
+    // A test binary started by hand finds it two folders up.
     std::env::var_os("CARGO_BIN_EXE_metrifold").map_or_else(
         || {
             let this = std::env::current_exe().unwrap();
@@ -21,7 +22,7 @@ pub(crate) fn program() -> PathBuf {
     )
 }
 
-/// The product's command line, untouched by the environment.
+/// The product's command line, with a clean environment.
 pub fn cli(arguments: &[&str]) -> Command {
     let mut command = Command::new(program());
     command
@@ -31,7 +32,7 @@ pub fn cli(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs a command to its end and returns what it wrote.
+/// Runs a command to its end and returns its output.
 #[track_caller]
 pub fn run(command: &mut Command) -> Output {
     let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -63,8 +64,8 @@ pub fn run(command: &mut Command) -> Output {
     }
 }
 
-/// Runs a test in a process of its own, where nothing of other tests can be counted. `name` is the
-/// test's, with its modules.
+/// Runs a test in a process of its own, where process-wide counts are not disturbed by other tests.
+/// `name` is the full name of the test.
 #[track_caller]
 pub fn alone(name: &str, test: impl FnOnce()) {
     if std::env::var_os(ALONE).is_some() {
@@ -104,7 +105,7 @@ mod tests {
         });
         let name = "command::tests::there_is_no_such_test";
         let none = std::panic::catch_unwind(|| alone(name, || ()));
-        // The process that runs this test alone runs the closure of any other, too.
+        // In the process for this test, any closure runs.
         assert_eq!(none.is_err(), std::env::var_os(ALONE).is_none());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-/// Of a sink.
+/// Key that makes a sink optional.
 pub const OPTIONAL: &str = "required = false";
 
 /// A source of remote write.
@@ -26,12 +26,12 @@ pub fn sink(name: &str, inputs: &str, url: &str, keys: &str) -> String {
     )
 }
 
-/// A sink of `ingest` that drops everything.
+/// A sink that discards what `ingest` receives.
 pub fn blackhole(name: &str) -> String {
     format!("[sinks.{name}]\ntype = \"blackhole\"\ninputs = [\"ingest\"]\n")
 }
 
-/// The smallest pipe, and whatever else.
+/// The smallest pipe, followed by `more`.
 pub fn smallest(more: &str) -> String {
     format!("{}{}{more}\n", ingest(""), blackhole("out"))
 }

@@ -1,9 +1,9 @@
-//! A Consul agent on loopback: its catalog and its instances with their health, by blocking queries as
-//! Consul answers them.
+//! A Consul agent on loopback: its catalog and the health of its instances, with blocking queries
+//! as Consul has them.
 //!
-//! A question with an index is held back until what it asks about has another one, or until its time is
-//! up; then it is answered with what holds. Every service has an index of its own, and one that there is
-//! not has that of the catalog.
+//! A query with an index waits until there is a larger one, or until its time is up; then it gets
+//! the current state. Every service has an index of its own, and an unknown service has that of the
+//! catalog. A restore answers all waiting queries, though indexes are smaller from then on.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -19,14 +19,16 @@ pub struct Consul {
     pub endpoint: Endpoint,
 }
 
-/// What the agent knows, and how it behaves.
+/// Content and behaviour of the agent.
 pub struct State {
     index: u64,
     catalog_index: u64,
     services: BTreeMap<String, Service>,
-    /// The token that callers must show, if any.
+    /// Number of restores.
+    restores: usize,
+    /// Token that requests must carry, if any.
     pub token: Option<String>,
-    /// Every question fails with this status.
+    /// If set, every query fails with this status.
     pub fails: Option<u16>,
     /// Lists are empty, as for a token that may read nothing.
     pub blind: bool,
@@ -38,7 +40,7 @@ struct Service {
     instances: Vec<Value>,
 }
 
-/// An instance as the health API lists it, on a node of its own, with one check.
+/// An instance in the format of the health API, on a node of its own, with one check.
 pub fn instance(service: &str, id: &str, host: &str, port: u16, tags: &[&str]) -> Value {
     json!({
         "Node": {
@@ -55,13 +57,14 @@ pub fn instance(service: &str, id: &str, host: &str, port: u16, tags: &[&str]) -
 }
 
 impl Consul {
-    /// An agent of `dc1` that knows itself alone, as every agent does.
+    /// An agent of `dc1` that, like every agent, has registered itself.
     #[expect(clippy::new_without_default, reason = "each is another one")]
     pub fn new() -> Self {
         let state = State {
             index: 10,
             catalog_index: 10,
             services: BTreeMap::new(),
+            restores: 0,
             token: None,
             fails: None,
             blind: false,
@@ -73,18 +76,18 @@ impl Consul {
         Self { shared, endpoint }
     }
 
-    /// Its URL.
+    /// URL of the agent.
     pub fn url(&self) -> String {
         self.endpoint.url_of("")
     }
 
-    /// Changes how it behaves; questions that are held back are looked at again.
+    /// Changes content or behaviour, and wakes waiting queries.
     pub fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state());
         self.shared.1.notify_all();
     }
 
-    /// Registers the instances of a service in place of those that it had.
+    /// Replaces the instances of a service.
     pub fn register(&self, service: &str, instances: Vec<Value>) {
         self.change(|state| {
             state.index += 1;
@@ -97,7 +100,7 @@ impl Consul {
         });
     }
 
-    /// Takes a service away.
+    /// Removes a service.
     pub fn deregister(&self, service: &str) {
         self.change(|state| {
             state.index += 1;
@@ -106,9 +109,10 @@ impl Consul {
         });
     }
 
-    /// Begins anew with its indexes, as after a restore.
+    /// Resets all indexes, as a restore does.
     pub fn restore(&self) {
         self.change(|state| {
+            state.restores += 1;
             state.index = 1;
             state.catalog_index = 1;
             for service in state.services.values_mut() {
@@ -134,12 +138,19 @@ impl State {
         service.map_or(self.catalog_index, |service| service.index)
     }
 
-    fn catalog(&self) -> Value {
+    fn catalog(&self, query: &[(String, String)]) -> Value {
         let mut services = serde_json::Map::new();
         if !self.blind {
             services.insert("consul".to_owned(), json!([]));
             for (name, service) in &self.services {
-                let tags = service.instances.iter().flat_map(|it| {
+                let instances = service.instances.iter();
+                let instances: Vec<_> = instances.filter(|it| is_on_node(it, query)).collect();
+                // A service without instances is in the catalog of no node.
+                let any = !instances.is_empty() || query.iter().all(|(key, _)| key != "node-meta");
+                if !any {
+                    continue;
+                }
+                let tags = instances.into_iter().flat_map(|it| {
                     let tags = it["Service"]["Tags"].as_array().cloned();
                     tags.unwrap_or_default()
                 });
@@ -162,15 +173,22 @@ impl State {
                     let tags = instance["Service"]["Tags"].as_array();
                     tags.is_some_and(|tags| tags.iter().any(|tag| tag == value))
                 }
-                "node-meta" => {
-                    let (key, value) = value.split_once(':').unwrap();
-                    instance["Node"]["Meta"][key] == value
-                }
                 _ => true,
             })
         };
-        service.instances.iter().filter(has).cloned().collect()
+        let instances = service.instances.iter().filter(has);
+        let instances = instances.filter(|it| is_on_node(it, query));
+        instances.cloned().collect()
     }
+}
+
+/// Whether the node of an instance has the metadata that a query asks for.
+fn is_on_node(instance: &Value, query: &[(String, String)]) -> bool {
+    let mut wanted = query.iter().filter(|(key, _)| key == "node-meta");
+    wanted.all(|(_, pair)| {
+        let (key, value) = pair.split_once(':').unwrap();
+        instance["Node"]["Meta"][key] == value
+    })
 }
 
 fn answer(shared: &(Mutex<State>, Condvar), seen: &Seen) -> Does {
@@ -210,7 +228,11 @@ fn answer(shared: &(Mutex<State>, Condvar), seen: &Seen) -> Does {
         .and_then(|index| index.parse().ok())
         .unwrap_or(0);
     let until = Instant::now() + wait + wait / 16;
-    while asked > 0 && state.index_of(service.as_deref()) == asked && !state.ended {
+    let restores = state.restores;
+    while asked > 0 && state.index_of(service.as_deref()) <= asked {
+        if state.ended || state.restores > restores {
+            break;
+        }
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() || state.fails.is_some() {
             break;
@@ -224,7 +246,7 @@ fn answer(shared: &(Mutex<State>, Condvar), seen: &Seen) -> Does {
     }
     let body = match &service {
         Some(name) => state.health(name, &query),
-        None => state.catalog(),
+        None => state.catalog(&query),
     };
     json_reply(&body)
         .header("X-Consul-Index", state.index_of(service.as_deref()))
@@ -237,7 +259,7 @@ fn json_reply(body: &Value) -> Reply {
     reply.body(body.to_string())
 }
 
-/// Undoes percent-encoding.
+/// Decodes percent-encoding.
 fn decode(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.bytes();

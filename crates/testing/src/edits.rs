@@ -1,4 +1,4 @@
-//! A configuration that is edited while the program runs it, and what is told of that.
+//! Edits the configuration of a running program, and reads the outcome.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,12 +11,12 @@ pub fn file(running: &Metrifold) -> PathBuf {
     running.folder().join("metrifold.toml")
 }
 
-/// Writes the file in place.
+/// Overwrites the file.
 pub fn edit(running: &Metrifold, config: &str) {
     fs::write(file(running), running.complete(config)).unwrap();
 }
 
-/// Puts another file in its place.
+/// Replaces the file by another one.
 pub fn replace(running: &Metrifold, config: &str) {
     let new = running.folder().join(".metrifold.toml.new");
     fs::write(&new, running.complete(config)).unwrap();
@@ -58,21 +58,21 @@ pub fn until_refused(running: &Metrifold, times: f64) -> String {
     topology(running)["last_refused_reload"]["errors"].to_string()
 }
 
-/// Runs it so that its looks at the files can be counted.
+/// Arguments for a log in which looks at the files can be counted.
 pub const TALKATIVE: [&str; 2] = ["--log-level", "info,metrifold_files=debug"];
 
 pub fn looks(running: &Metrifold) -> usize {
     running.log().matches("looked at the files").count()
 }
 
-/// Waits until it has looked at the files and found nothing: what it does next is due to an event.
+/// Waits for a look that finds no change: the next reload must come from an event.
 #[track_caller]
 pub fn until_quiet(running: &Metrifold) {
     let before = looks(running);
     until_so("it looks at the files", || looks(running) > before);
 }
 
-/// Asks for a reload.
+/// Requests a reload.
 #[track_caller]
 pub fn post(running: &Metrifold) -> Answer {
     Sender::new(running.api).post("/-/reload", &[], b"")
@@ -87,7 +87,7 @@ pub fn post_expecting(running: &Metrifold, status: u16, last: &str) -> String {
     text
 }
 
-/// Without watching, so that nothing but the test reloads.
+/// Starts the program without watching files, so that only the test reloads.
 #[track_caller]
 pub fn unwatched(config: &str) -> Metrifold {
     Metrifold::start_with(config, &["--no-watch"])

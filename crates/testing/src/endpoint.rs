@@ -1,4 +1,4 @@
-//! An endpoint of remote write that does what the test tells it, request by request.
+//! A scripted endpoint of remote write.
 
 mod script;
 mod server;
@@ -16,7 +16,7 @@ use crate::wait::until;
 pub use script::{Does, Manner, Reply, Seen};
 use server::Shared;
 
-/// A scripted endpoint on loopback. Dropping it closes everything; its address stays the test's.
+/// A scripted endpoint on loopback. Dropping it closes all connections; its address stays reserved.
 pub struct Endpoint {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -24,12 +24,12 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// An endpoint that does with each request what the script says.
+    /// An endpoint that reacts to each request as `script` says.
     pub fn new<D: Into<Does>>(script: impl Fn(&Seen) -> D + Send + Sync + 'static) -> Self {
         Self::at(free_address(), script)
     }
 
-    /// The same behind TLS.
+    /// An endpoint behind TLS.
     pub fn tls<D: Into<Does>>(
         tls: Arc<ServerConfig>,
         script: impl Fn(&Seen) -> D + Send + Sync + 'static,
@@ -37,7 +37,7 @@ impl Endpoint {
         Self::listen(free_address(), Some(tls), script)
     }
 
-    /// The same behind TLS at a given address, which the test has reserved.
+    /// An endpoint behind TLS at an address that the test has reserved.
     pub fn tls_at<D: Into<Does>>(
         address: SocketAddr,
         tls: Arc<ServerConfig>,
@@ -46,7 +46,7 @@ impl Endpoint {
         Self::listen(address, Some(tls), script)
     }
 
-    /// The same at a given address, which the test has reserved.
+    /// An endpoint at an address that the test has reserved.
     pub fn at<D: Into<Does>>(
         address: SocketAddr,
         script: impl Fn(&Seen) -> D + Send + Sync + 'static,
@@ -71,12 +71,12 @@ impl Endpoint {
         }
     }
 
-    /// An endpoint that knows the protocol.
+    /// An endpoint that follows the protocol.
     pub fn speaking(manner: Manner) -> Self {
         Self::new(move |seen| manner.answer(seen))
     }
 
-    /// An endpoint that takes everything.
+    /// An endpoint that answers 204 to everything.
     pub fn healthy() -> Self {
         Self::new(|_| 204)
     }
@@ -89,17 +89,17 @@ impl Endpoint {
         self.url_of("/write")
     }
 
-    /// The URL of another path; what is done does not depend on it.
+    /// The URL of another path. The script sees the path.
     pub fn url_of(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    /// Changes what it does from now on.
+    /// Replaces the script.
     pub fn now<D: Into<Does>>(&self, script: impl Fn(&Seen) -> D + Send + Sync + 'static) {
         self.shared.follow(move |seen| script(seen).into());
     }
 
-    /// Lets go what hangs.
+    /// Releases the hanging requests.
     pub fn release(&self) {
         *self.shared.released.0.lock().unwrap() = true;
         self.shared.released.1.notify_all();
@@ -110,19 +110,19 @@ impl Endpoint {
         self.shared.resets.store(connections, Ordering::SeqCst);
     }
 
-    /// Everything that came.
+    /// All requests so far.
     pub fn seen(&self) -> Vec<Seen> {
         self.shared.seen.lock().unwrap().clone()
     }
 
-    /// What came since the last time.
+    /// Requests since the last call.
     pub fn take(&self) -> Vec<Seen> {
         let seen = self.shared.seen.lock().unwrap();
         let taken = self.shared.taken.swap(seen.len(), Ordering::SeqCst);
         seen[taken..].to_vec()
     }
 
-    /// Takes the one request that came since the last time.
+    /// The only request since the last call.
     #[track_caller]
     pub fn only(&self) -> Seen {
         let mut all = self.take();
@@ -134,14 +134,14 @@ impl Endpoint {
         self.shared.seen.lock().unwrap().len()
     }
 
-    /// The samples of all requests that were answered 2xx, in the order in which they came.
+    /// Samples of all requests that were answered 2xx, in order of arrival.
     pub fn accepted(&self) -> Vec<(String, i64)> {
         let seen = self.shared.seen.lock().unwrap();
         let accepted = seen.iter().filter(|seen| seen.accepted);
         accepted.flat_map(samples).collect()
     }
 
-    /// The samples of all requests, in the order in which they came.
+    /// Samples of all requests, in order of arrival.
     pub fn arrived(&self) -> Vec<(String, i64)> {
         self.shared
             .seen
@@ -169,7 +169,7 @@ impl Endpoint {
         until(&what, || (self.count() >= requests).then_some(()));
     }
 
-    /// The most requests that were under way at once.
+    /// Most requests in flight at once.
     pub fn most_at_once(&self) -> usize {
         self.shared.most.load(Ordering::SeqCst)
     }
@@ -188,7 +188,7 @@ fn samples(seen: &Seen) -> Vec<(String, i64)> {
     samples.collect()
 }
 
-/// An endpoint that says nothing until it is released.
+/// An endpoint that does not answer until it is released.
 pub fn hanging() -> Endpoint {
     Endpoint::new(|_| Does::Hang(Reply::new(204)))
 }
@@ -197,7 +197,7 @@ impl Drop for Endpoint {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::SeqCst);
         self.release();
-        // Wakes the thread that accepts, after whose end nobody listens any more.
+        // Wakes the accepting thread; once it has ended, nothing listens.
         let _ = TcpStream::connect(self.address);
         if let Some(accepting) = self.accepting.take() {
             let _ = accepting.join();

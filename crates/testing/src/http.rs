@@ -1,4 +1,4 @@
-//! HTTP by hand over blocking sockets, so that nothing is tidied up on the way.
+//! HTTP over blocking sockets, without a library that would repair anything.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use crate::wait::PATIENCE;
 
-/// Names and values, the names in lower case.
+/// Names in lower case, with values.
 pub(crate) type Headers = Vec<(String, String)>;
 
-/// What was answered.
+/// An answer as it arrived.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: u16,
@@ -34,7 +34,7 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
     }
 
-    /// Samples, histograms and exemplars that were written, if all three headers are there.
+    /// Numbers of written samples, histograms and exemplars, if all three headers are present.
     pub fn written(&self) -> Option<[u64; 3]> {
         let count = |kind: &str| {
             let name = format!("x-prometheus-remote-write-{kind}-written");
@@ -43,7 +43,7 @@ impl Answer {
         Some([count("samples")?, count("histograms")?, count("exemplars")?])
     }
 
-    /// Whether any header says what was written.
+    /// Whether any header for written samples is present.
     pub fn speaks_of_written(&self) -> bool {
         let mut names = self.headers.iter().map(|(name, _)| name);
         names.any(|name| name.ends_with("-written"))
@@ -59,7 +59,7 @@ pub(crate) fn header<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
 pub(crate) trait Stream: Read + Write + Send {}
 impl<T: Read + Write + Send> Stream for T {}
 
-/// A connection as its client has it.
+/// The client's side of a connection.
 pub(crate) struct Connection {
     stream: BufReader<Box<dyn Stream>>,
 }
@@ -79,7 +79,7 @@ impl Connection {
         Ok(Self { stream })
     }
 
-    /// Sends bytes, whatever they are.
+    /// Sends raw bytes.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         let stream = self.stream.get_mut();
         stream.write_all(bytes)?;
@@ -127,7 +127,7 @@ impl Connection {
         }
     }
 
-    /// Whether the other side has closed the connection. Waits for it.
+    /// Waits for the end of the connection; returns false if data comes or the wait times out.
     pub(crate) fn is_closed(&mut self) -> bool {
         match self.stream.read(&mut [0]) {
             Ok(read) => read == 0,
@@ -136,7 +136,7 @@ impl Connection {
     }
 }
 
-/// Reads the first line and the headers of a request or an answer; none at the end of the
+/// Reads the first line and the headers of a request or an answer; `None` at the end of the
 /// connection.
 pub(crate) fn read_head(stream: &mut impl BufRead) -> io::Result<Option<(String, Headers)>> {
     let mut line = || -> io::Result<Option<String>> {
@@ -168,15 +168,14 @@ fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(socket)
 }
 
-/// Sends bytes over a connection of their own and reads the answer.
+/// Sends bytes over a new connection and reads the answer.
 pub(crate) fn exchange(address: SocketAddr, bytes: &[u8]) -> io::Result<Answer> {
     let mut connection = Connection::open(address)?;
     connection.send(bytes)?;
     connection.read()
 }
 
-/// Sends a request with exactly these headers, `host` and `content-length`, over a connection of
-/// its own.
+/// Sends a request with these headers, `host` and `content-length` over a new connection.
 pub fn request(
     method: &str,
     address: SocketAddr,
@@ -199,7 +198,7 @@ pub fn fetch(address: SocketAddr, path: &str) -> io::Result<Answer> {
     request("GET", address, path, &[("connection", "close")], b"")
 }
 
-/// Gets the page of a URL, which has to be answered.
+/// Gets the page of a URL; panics without an answer.
 #[track_caller]
 pub fn get(url: &str) -> Answer {
     let rest = url.strip_prefix("http://").unwrap();

@@ -1,5 +1,5 @@
-//! A Kubernetes API server on loopback: lists in pages, watches with bookmarks and an end, histories
-//! that are over, tokens that are rotated, objects that are written with their version.
+//! A Kubernetes API server on loopback: paged lists, watches with bookmarks and timeouts, expired
+//! histories, token rotation, writes with versions.
 
 mod objects;
 mod selector;
@@ -15,7 +15,7 @@ use serde_json::Value;
 pub use objects::{endpoints, endpointslice, ingress, namespace, node, owned, pod, service};
 pub use state::{Expiry, State};
 
-/// An API server. All that it does comes of one state, which a test changes.
+/// An API server. Its behaviour depends on one state, which a test changes.
 pub struct Kubernetes {
     shared: Arc<Shared>,
     address: SocketAddr,
@@ -24,18 +24,18 @@ pub struct Kubernetes {
 
 struct Shared {
     state: Mutex<State>,
-    /// Told when anything is written, or the server behaves otherwise.
+    /// Notified of every write and of every change of behaviour.
     changed: Condvar,
 }
 
 impl Kubernetes {
-    /// An empty cluster, in plain text. Nobody has to prove anything until there is a token.
+    /// An empty cluster over plain HTTP. Requests need no token until one is set.
     #[expect(clippy::new_without_default, reason = "each is another one")]
     pub fn new() -> Self {
         Self::listen(None)
     }
 
-    /// The same in TLS.
+    /// An empty cluster over TLS.
     pub fn tls(config: Arc<ServerConfig>) -> Self {
         Self::listen(Some(config))
     }
@@ -65,7 +65,7 @@ impl Kubernetes {
         format!("{}://{}", self.scheme, self.address)
     }
 
-    /// What there is, and how the server behaves. What is changed is heard by watches.
+    /// Content and behaviour of the server. Watches see changes when the guard is dropped.
     pub fn state(&self) -> Changing<'_> {
         Changing {
             state: self.shared.state.lock().unwrap(),
@@ -73,7 +73,7 @@ impl Kubernetes {
         }
     }
 
-    /// Creates or replaces an object of a resource such as `pods`, as it is written in the API.
+    /// Creates or replaces an object of a resource such as `pods`, in the API's format.
     pub fn put(&self, resource: &str, object: Value) {
         self.state().put(resource, object);
     }
@@ -83,12 +83,12 @@ impl Kubernetes {
         self.state().delete(resource, namespace, name);
     }
 
-    /// The requests that have come, as paths with queries.
+    /// Paths with queries of the requests so far.
     pub fn asked(&self) -> Vec<String> {
         self.state().asked.clone()
     }
 
-    /// How many watches are open.
+    /// Number of open watches.
     pub fn watches(&self) -> usize {
         self.state().watches
     }
@@ -97,12 +97,12 @@ impl Kubernetes {
 impl Drop for Kubernetes {
     fn drop(&mut self) {
         self.state().stopped = true;
-        // So that whoever accepts sees it.
+        // Wakes the accepting thread.
         let _ = std::net::TcpStream::connect(self.address);
     }
 }
 
-/// A state that is being changed.
+/// A guard of the state; dropping it wakes the watches.
 pub struct Changing<'a> {
     state: MutexGuard<'a, State>,
     changed: &'a Condvar,

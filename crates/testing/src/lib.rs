@@ -1,17 +1,17 @@
-//! What the tests of the whole program stand on.
+//! Harness for tests of the whole program.
 //!
 //! The product runs as a process of its own ([`Metrifold`]) between senders ([`Sender`], [`Load`])
-//! and endpoints that do what a test tells them ([`Endpoint`]), or beside real peers ([`peers`]).
-//! Everything blocks, everything is on loopback, and every wait has a bound and says what was
-//! awaited. This crate knows the binary and the protocols, which it reads and writes with messages
-//! of its own ([`messages`]), so that a fault of the product's codec is not repeated here. It must
-//! never be a dependency of what is shipped.
+//! and scripted endpoints ([`Endpoint`]), or beside real peers ([`peers`]). Everything blocks and
+//! is on loopback, and every wait has a bound and says what it waited for. This crate reads and
+//! writes the protocols with messages of its own ([`messages`]), so that it does not repeat faults
+//! of the product's codec. Code that is shipped must never depend on it.
 
 #![allow(missing_docs, reason = "the names of these helpers say what they do")]
 
 mod address;
 pub mod aiven;
 mod authority;
+mod browser;
 pub mod cloud_foundry;
 mod command;
 pub mod config;
@@ -19,6 +19,7 @@ pub mod consul;
 pub mod edits;
 mod endpoint;
 mod http;
+pub mod issuer;
 pub mod kubernetes;
 mod load;
 pub mod messages;
@@ -34,6 +35,7 @@ mod wait;
 
 pub use address::{free_address, is_closed, nobody};
 pub use authority::Authority;
+pub use browser::Browser;
 pub use cloud_foundry::CloudFoundry;
 pub use command::{alone, cli, run};
 pub use endpoint::{Does, Endpoint, Manner, Reply, Seen, hanging};

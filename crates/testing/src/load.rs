@@ -1,4 +1,4 @@
-//! A steady load: senders in a closed loop that know what was acknowledged.
+//! A steady load of closed-loop senders, which record their acknowledged samples.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,8 +8,7 @@ use std::thread::JoinHandle;
 use crate::sender::Sender;
 use crate::series::{body, one};
 
-/// Senders that each write one sample after the other of a series of its own, each once the one
-/// before is in.
+/// Senders that each write the samples of one series one by one, waiting for each acknowledgement.
 pub struct Load {
     shared: Arc<Shared>,
     senders: Vec<JoinHandle<Sent>>,
@@ -21,18 +20,17 @@ struct Shared {
     acknowledged: AtomicUsize,
 }
 
-/// What a sender has seen.
+/// The record of a sender.
 #[derive(Debug)]
 pub struct Sent {
-    /// The name of its series.
+    /// Name of its series.
     pub name: String,
-    /// The time of the last sample that was acknowledged.
+    /// Time of the last acknowledged sample.
     pub last: i64,
 }
 
 impl Load {
-    /// Starts a sender for each of the addresses. The first sample of their series has the time
-    /// after `before`.
+    /// Starts a sender per address. The first sample of each series has the time after `before`.
     pub fn start(before: i64, addresses: &[SocketAddr]) -> Self {
         let shared = Arc::<Shared>::default();
         let sender = |(n, &address): (usize, &SocketAddr)| {
@@ -43,8 +41,8 @@ impl Load {
         Self { shared, senders }
     }
 
-    /// How many samples were acknowledged until now. Panics when a sender has ended, so that nobody
-    /// waits for more of them in vain.
+    /// Number of acknowledged samples so far. Panics if a sender has ended, since waiting for more
+    /// would be in vain.
     #[track_caller]
     pub fn acknowledged(&self) -> usize {
         let ended = self.senders.iter().position(JoinHandle::is_finished);
@@ -54,7 +52,8 @@ impl Load {
         self.shared.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// Ends it. Panics if anything but an acknowledgement was answered, or a connection broke.
+    /// Stops all senders. Panics if one got another answer than an acknowledgement, or lost its
+    /// connection.
     #[track_caller]
     pub fn stop(mut self) -> Vec<Sent> {
         self.shared.stop.store(true, Ordering::Relaxed);
@@ -64,7 +63,7 @@ impl Load {
 }
 
 impl Drop for Load {
-    /// A test that fails does not leave its senders running.
+    /// Stops the senders of a failed test.
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
     }

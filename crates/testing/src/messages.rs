@@ -1,4 +1,5 @@
-//! The messages of remote write as prost derives them. The hot path does not use them.
+//! Messages of remote write, derived with prost for tests; the product's hot path has its own
+//! codec.
 //!
 //! Sources: `prompb/types.proto`, `prompb/remote.proto` and
 //! `prompb/io/prometheus/write/v2/types.proto` of Prometheus 3.14.
@@ -88,7 +89,7 @@ pub mod v2 {
         pub exemplars: Vec<Exemplar>,
         #[prost(message, optional, tag = "5")]
         pub metadata: Option<Metadata>,
-        /// Until 2.0-rc.3; a start timestamp per sample since.
+        /// Removed after 2.0-rc.3 in favour of a start timestamp per sample.
         #[prost(int64, tag = "6")]
         pub created_timestamp: i64,
     }
@@ -124,7 +125,7 @@ pub mod v2 {
     }
 }
 
-/// A native histogram; fields 1 to 15 are the same in both versions, 16 and 17 are 2.0's.
+/// A native histogram; fields 1 to 15 are in both versions, 16 and 17 only in 2.0.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Histogram {
     #[prost(oneof = "Count", tags = "1, 2")]

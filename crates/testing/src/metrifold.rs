@@ -1,4 +1,4 @@
-//! The product as a process, with a configuration in a folder that ends with the test.
+//! The product as a process, with its configuration in a temporary folder.
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
@@ -13,16 +13,16 @@ use crate::command::program;
 use crate::http::{Answer, fetch};
 use crate::process::Process;
 
-/// What the program logs when everything has been started.
+/// The program's log line after everything has started.
 const RUNS: &str = "metrifold runs";
 
-/// A Metrifold under test. It is used as the [`Process`] that it is.
+/// A Metrifold under test; dereferences to its [`Process`].
 #[derive(Debug)]
 pub struct Metrifold {
     process: Process,
     command: Command,
     folder: TempDir,
-    /// What `INGEST` in the configuration stands for.
+    /// Address that replaces `INGEST` in the configuration.
     pub ingest: SocketAddr,
     /// The admin address.
     pub api: SocketAddr,
@@ -30,20 +30,20 @@ pub struct Metrifold {
 }
 
 impl Metrifold {
-    /// Runs a configuration and waits until it runs. `INGEST` in it stands for an address of the
-    /// test's, and an admin address is added.
+    /// Starts a configuration and waits until it runs. `INGEST` in it is replaced by a reserved
+    /// address, and an admin address is added.
     #[track_caller]
     pub fn start(config: &str) -> Self {
         Self::start_with(config, &[])
     }
 
-    /// The same with further arguments.
+    /// As [`start`](Self::start), with further arguments.
     #[track_caller]
     pub fn start_with(config: &str, arguments: &[&str]) -> Self {
         Self::spawn(config, arguments).started(config)
     }
 
-    /// The same with a given standard output.
+    /// As [`start`](Self::start), with a given standard output.
     #[track_caller]
     pub fn start_writing(config: &str, stdout: Stdio) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -51,13 +51,14 @@ impl Metrifold {
         Self::spawn_from(folder, &file, config, &[], stdout).started(config)
     }
 
-    /// The same from a shell that does something first, such as setting limits.
+    /// As [`start`](Self::start), from a shell that runs a command first, such as one that sets
+    /// limits.
     #[track_caller]
     pub fn start_after(shell: &str, config: &str) -> Self {
         Self::spawn_after(shell, config).started(config)
     }
 
-    /// The same without waiting.
+    /// As [`start_after`](Self::start_after), without waiting.
     #[track_caller]
     pub fn spawn_after(shell: &str, config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -68,7 +69,7 @@ impl Metrifold {
         Self::spawn_by(command, folder, &file, config, &[], Stdio::null())
     }
 
-    /// The same without waiting.
+    /// As [`start_with`](Self::start_with), without waiting.
     #[track_caller]
     pub fn spawn(config: &str, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -76,7 +77,8 @@ impl Metrifold {
         Self::spawn_from(folder, &file, config, arguments, Stdio::null())
     }
 
-    /// The same with a file that is written to, and perhaps read, in a place of its own.
+    /// As [`spawn`](Self::spawn), with the configuration in a given file, and a given standard
+    /// output.
     #[track_caller]
     pub fn spawn_from(
         folder: TempDir,
@@ -120,12 +122,12 @@ impl Metrifold {
         }
     }
 
-    /// Waits until it runs `config`.
+    /// Waits until the program runs `config`.
     #[track_caller]
     pub fn started(mut self, config: &str) -> Self {
         self.until_logged(RUNS);
-        // Until its sources have started, the program answers 503. Of a source with TLS that cannot
-        // be asked.
+        // The program answers 503 until its sources have started, which cannot be checked for a
+        // source with TLS.
         if config.contains("\"INGEST\"") && !config.contains("cert_file") {
             let lines = config.lines().map(str::trim);
             let paths = lines.filter_map(|line| line.strip_prefix("path = "));
@@ -143,34 +145,35 @@ impl Metrifold {
         self
     }
 
-    /// Runs it once more after its end, with what the file holds now. Its log begins anew.
+    /// Starts the program again after its end, with the present content of the file. Its log starts
+    /// anew.
     #[track_caller]
     pub fn start_again(&mut self) {
         self.process = Process::spawn(&mut self.command);
         self.process.until_logged(RUNS);
     }
 
-    /// The folder that ends with the test, and in which its configuration is.
+    /// The temporary folder that holds the configuration.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Another configuration for the same addresses.
+    /// Completes another configuration with the same addresses.
     pub fn complete(&self, config: &str) -> String {
         complete(config, self.ingest, self.api)
     }
 
-    /// The URL to which remote write is sent.
+    /// URL of the endpoint for remote write.
     pub fn write_url(&self) -> String {
         format!("http://{}/api/v1/write", self.ingest)
     }
 
-    /// Lets a panic in the program pass.
+    /// Accepts panics in the program's log.
     pub fn may_panic(&mut self) {
         self.may_panic = true;
     }
 
-    /// A page of the admin address.
+    /// Gets a page of the admin address.
     #[track_caller]
     pub fn get(&self, path: &str) -> Answer {
         fetch(self.api, path).unwrap_or_else(|error| {
@@ -178,7 +181,7 @@ impl Metrifold {
         })
     }
 
-    /// The sum of all values of a metric whose labels hold all of these pairs.
+    /// Sum of a metric over all series that have these labels.
     #[track_caller]
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let page = self.get("/metrics").text();
@@ -207,13 +210,14 @@ impl DerefMut for Metrifold {
     }
 }
 
-/// Puts addresses into a configuration, and an admin address unless it has one (`API`).
+/// Replaces the placeholders for addresses, and adds an admin address unless the configuration has
+/// one (`API`).
 fn complete(config: &str, ingest: SocketAddr, api: SocketAddr) -> String {
     let config = config.replace("INGEST", &ingest.to_string());
     if config.contains("[api]\n") {
         return config.replace("API", &api.to_string());
     }
-    // Keys that stand before the first table have to stay there.
+    // Keys in front of the first table must stay there.
     let is_table = |line: &&str| line.trim_start().starts_with('[');
     let lines = config.split_inclusive('\n');
     let top: usize = lines.take_while(|line| !is_table(line)).map(str::len).sum();

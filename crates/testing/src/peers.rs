@@ -1,15 +1,20 @@
-//! Real peers as child processes, questions to them, and targets for them to scrape.
+//! Real peers as child processes, queries to them, and targets for them to scrape.
 //!
-//! `make test` installs the programs of Debian, and `make live` builds the others.
+//! `make test` installs the programs from Debian, and `make live` builds the others.
 
+mod api_server;
 mod caddy;
+mod chromium;
 mod difference;
 mod histogram_page;
 mod issuer;
+mod keycloak;
+mod opa;
 mod prometheus;
 mod query_api;
 mod target;
 mod thanos;
+mod versity;
 mod victoria;
 
 use std::collections::BTreeMap;
@@ -19,14 +24,19 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
+pub use api_server::ApiServer;
 pub use caddy::Caddy;
+pub use chromium::log_in_and_out;
 pub use difference::until_same;
-pub use histogram_page::histogram_page;
+pub use histogram_page::{histogram_page, started_histogram_page};
 pub use issuer::Issuer;
+pub use keycloak::Keycloak;
+pub use opa::opa;
 pub use prometheus::Prometheus;
 pub use query_api::QueryApi;
 pub use target::{NodeExporter, OPENMETRICS, PROTOBUF, TEXT, Target};
 pub use thanos::{Thanos, ThanosRule};
+pub use versity::Versity;
 pub use victoria::{Victoria, vmagent};
 
 pub type Labels = BTreeMap<String, String>;
@@ -34,10 +44,10 @@ pub type Labels = BTreeMap<String, String>;
 /// Raw samples by series: milliseconds and value.
 pub type Samples = BTreeMap<Labels, Vec<(i64, f64)>>;
 
-/// What a query API says of series, as JSON.
+/// Series as a query API describes them in JSON.
 pub type Described = BTreeMap<Labels, Value>;
 
-/// A program that `tests/peers/build` has built.
+/// Path of a program that `tests/peers/build` has built.
 #[track_caller]
 fn built(program: &str) -> PathBuf {
     let folder = std::env::var_os("METRIFOLD_PEERS")
@@ -45,13 +55,19 @@ fn built(program: &str) -> PathBuf {
     PathBuf::from(folder).join(program)
 }
 
-/// Prometheus' tool that checks rules.
+/// Command of promtool, which checks rules.
 #[track_caller]
 pub fn promtool() -> Command {
     Command::new(built("promtool"))
 }
 
-/// What tries whether an API does as its OpenAPI document says.
+/// Command of mimirtool, which reads and writes the rules of rulers.
+#[track_caller]
+pub fn mimirtool() -> Command {
+    Command::new(built("mimirtool"))
+}
+
+/// Command of schemathesis, which tests an API against its OpenAPI document.
 #[track_caller]
 pub fn schemathesis() -> Command {
     Command::new(built("schemathesis").join("bin/schemathesis"))

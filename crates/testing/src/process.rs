@@ -1,4 +1,4 @@
-//! Child processes that end with the test, and whose log is kept.
+//! Child processes that end with the test, with their logs.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -9,10 +9,10 @@ use std::thread::JoinHandle;
 use crate::http::fetch;
 use crate::wait::{Deadline, until};
 
-/// How many lines of its log a process shows when its test fails.
+/// Number of log lines shown when the test fails.
 const SHOWN: usize = 60;
 
-/// A child process. Dropping it kills it, and prints the end of its log if the test fails.
+/// A child process. Dropping it kills it, and prints the end of its log if the test has failed.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -21,7 +21,7 @@ pub struct Process {
     reader: Option<JoinHandle<()>>,
 }
 
-/// What a process writes to its standard error.
+/// Standard error of a process.
 #[derive(Debug, Default)]
 struct Log {
     written: Mutex<Written>,
@@ -46,8 +46,7 @@ impl Log {
 }
 
 impl Process {
-    /// Starts a command, whose standard error becomes the log. Its standard output is what the
-    /// command says of it.
+    /// Starts a command with its standard error as log. The command decides about standard output.
     #[track_caller]
     pub fn spawn(command: &mut Command) -> Self {
         let name = command.get_program().to_string_lossy().into_owned();
@@ -66,12 +65,12 @@ impl Process {
         }
     }
 
-    /// What it has written to its standard error.
+    /// Standard error so far.
     pub fn log(&self) -> String {
         self.log.written.lock().unwrap().lines.join("\n")
     }
 
-    /// Waits until its log contains a text. Panics at once when it ends without.
+    /// Waits until the log contains a text. Panics if the process ends without it.
     #[track_caller]
     pub fn until_logged(&self, text: &str) {
         let deadline = Deadline::new(&format!("{} logs {text:?}", self.name));
@@ -95,7 +94,7 @@ impl Process {
         }
     }
 
-    /// Looks until there is something to see. Panics at once when the process has ended.
+    /// Polls `look` until it returns something. Panics if the process ends before.
     #[track_caller]
     pub fn until<T>(&mut self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         until(what, || {
@@ -126,12 +125,12 @@ impl Process {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Its standard output, if the command piped it.
+    /// Takes its standard output, which the command must have piped.
     pub fn stdout(&mut self) -> ChildStdout {
         self.child.stdout.take().unwrap()
     }
 
-    /// Whether the process has a handler for the signal of this number, as the kernel tells.
+    /// Whether the process has a handler for a signal number, according to the kernel.
     pub fn catches(&self, signal: u32) -> bool {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()));
         let status = status.unwrap_or_default();
@@ -148,13 +147,13 @@ impl Process {
         assert!(sent.unwrap().success());
     }
 
-    /// Ends it without a word.
+    /// Kills it with SIGKILL.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Waits for its end and all of its log.
+    /// Waits for its end and the end of its log.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         let what = format!("{} ends", self.name);
@@ -165,20 +164,20 @@ impl Process {
         status
     }
 
-    /// Asks it to end, and waits until it has.
+    /// Sends SIGTERM, and waits for its end.
     #[track_caller]
     pub fn terminate(&mut self) -> ExitStatus {
         self.signal("TERM");
         self.wait()
     }
 
-    /// How many entries a directory of `/proc/<pid>` has, such as `fd`.
+    /// Number of entries in a directory of `/proc/<pid>`, such as `fd`.
     pub fn listed(&self, directory: &str) -> usize {
         let directory = format!("/proc/{}/{directory}", self.id());
         std::fs::read_dir(directory).unwrap().count()
     }
 
-    /// A line of `/proc/<pid>/status` in KiB, such as `VmHWM`.
+    /// Value of a line of `/proc/<pid>/status` in KiB, such as `VmHWM`.
     pub fn memory(&self, key: &str) -> u64 {
         let file = format!("/proc/{}/status", self.id());
         let text = std::fs::read_to_string(file).unwrap();

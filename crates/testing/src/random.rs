@@ -1,4 +1,4 @@
-//! Numbers that are random enough and the same in every run.
+//! Pseudo-random numbers that are the same in every run.
 
 /// A generator with a seed (splitmix64).
 #[derive(Clone, Debug)]

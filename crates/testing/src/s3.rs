@@ -1,5 +1,5 @@
-//! A bucket of S3 on loopback, as far as a store of objects meets it: conditional writes, lists in
-//! pages, `ETag`s that are of the content; with what a test has it do wrong.
+//! A fake S3 service on loopback, with the parts of the API that an object store needs: conditional
+//! writes, paged lists, and `ETag`s that depend on the content. Faults are injected on demand.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
@@ -19,24 +19,27 @@ pub struct S3 {
     pub endpoint: Endpoint,
 }
 
-/// What the bucket holds, and how the service behaves.
+/// Content of the bucket, and behaviour of the service.
 pub struct Bucket {
     pub objects: BTreeMap<String, Vec<u8>>,
-    /// The most keys of a page.
+    /// Maximum number of keys per page of a list.
     pub page: usize,
-    /// So many writes are made without being answered.
+    /// Number of further writes that take effect but get no answer.
     pub unanswered: usize,
-    /// What is done instead of answering.
+    /// Whether the conditions of writes are ignored.
+    pub unconditional: bool,
+    /// Fault injected in place of the answer.
     fault: Option<Fault>,
 }
 
 impl S3 {
-    /// An empty bucket of that name.
+    /// Starts a service with an empty bucket of this name.
     pub fn new(bucket: &str) -> Self {
         let state = Arc::new(Mutex::new(Bucket {
             objects: BTreeMap::new(),
             page: 1000,
             unanswered: 0,
+            unconditional: false,
             fault: None,
         }));
         let (own, root) = (state.clone(), format!("/{bucket}"));
@@ -57,17 +60,17 @@ impl S3 {
         self.state.lock().unwrap()
     }
 
-    /// Does something else with those requests for which there is something.
+    /// Injects faults: the answer of `fault`, if it returns one, replaces the real one.
     pub fn fail(&self, fault: impl Fn(&Seen) -> Option<Does> + Send + Sync + 'static) {
         self.bucket().fault = Some(Arc::new(fault));
     }
 
-    /// Does as it should again.
+    /// Removes the faults.
     pub fn recover(&self) {
         self.bucket().fault = None;
     }
 
-    /// Puts an object there, as somebody else does.
+    /// Writes an object, as another program would.
     pub fn write(&self, key: &str, text: &str) {
         self.bucket().objects.insert(key.into(), text.into());
     }
@@ -109,7 +112,7 @@ fn answer(bucket: &mut Bucket, root: &str, seen: &Seen) -> Does {
     }
 }
 
-/// The length of what is not sent stands in the head, which a reply cannot say.
+/// Answers HEAD by hand: its `content-length` is that of a body that is not sent.
 fn head(content: Option<&Vec<u8>>) -> Does {
     let head = match content {
         Some(content) => format!(
@@ -124,10 +127,11 @@ fn head(content: Option<&Vec<u8>>) -> Does {
 
 fn write(bucket: &mut Bucket, key: &str, seen: &Seen) -> Does {
     let current = bucket.objects.get(key).map(|content| tag(content));
-    if seen.header("if-none-match") == Some("*") && current.is_some() {
+    let condition = |name: &str| seen.header(name).filter(|_| !bucket.unconditional);
+    if condition("if-none-match") == Some("*") && current.is_some() {
         return error(412, "PreconditionFailed").into();
     }
-    if let Some(wanted) = seen.header("if-match") {
+    if let Some(wanted) = condition("if-match") {
         match &current {
             None => return error(404, "NoSuchKey").into(),
             Some(current) if current != wanted => {
@@ -185,7 +189,7 @@ fn error(status: u16, code: &str) -> Reply {
         .body(xml)
 }
 
-/// Equal for equal contents, as of S3.
+/// An `ETag`: equal for equal contents, as in S3.
 fn tag(content: &[u8]) -> String {
     let mut hash = DefaultHasher::new();
     content.hash(&mut hash);

@@ -1,4 +1,4 @@
-//! A sender of remote write, one request after the other over one connection.
+//! A sender of remote write over one connection.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ impl Sender {
         Self::connect(address).unwrap_or_else(|error| panic!("{address}: {error}"))
     }
 
-    /// The same where nobody may listen.
+    /// Connects to an address that may have no listener.
     pub fn connect(address: SocketAddr) -> io::Result<Self> {
         let connection = Connection::open(address)?;
         Ok(Self {
@@ -54,7 +54,7 @@ impl Sender {
         self.try_post(path, headers, body).unwrap()
     }
 
-    /// The same, where the connection may break.
+    /// As [`post`](Self::post), for a connection that may break.
     pub fn try_post(
         &mut self,
         path: &str,
@@ -99,7 +99,7 @@ impl Sender {
         self.post(WRITE, &headers, body)
     }
 
-    /// Sends bytes, whatever they are.
+    /// Sends raw bytes.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.connection.send(bytes)
     }
@@ -109,12 +109,12 @@ impl Sender {
         self.connection.read()
     }
 
-    /// Sends bytes over a connection of their own and reads the answer, where all of it may fail.
+    /// Sends bytes over a new connection and reads the answer; any step may fail.
     pub fn request(address: SocketAddr, bytes: &[u8]) -> io::Result<Answer> {
         exchange(address, bytes)
     }
 
-    /// Whether the other side has closed the connection. Waits for it.
+    /// Waits for the end of the connection; returns false if data comes or the wait times out.
     pub fn is_closed(&mut self) -> bool {
         self.connection.is_closed()
     }
@@ -125,12 +125,12 @@ pub fn expect(answer: &Answer, status: u16) {
     assert_eq!(answer.status, status, "{}", answer.text());
 }
 
-/// Writes one sample over a connection of its own, from another thread.
+/// Writes one sample over a new connection, from another thread.
 pub fn write(address: SocketAddr, time: i64) -> JoinHandle<Answer> {
     std::thread::spawn(move || Sender::new(address).write(&up(time)))
 }
 
-/// The same, where the connection may come just when a listener closes.
+/// As [`write()`], for a connection that may arrive while a listener closes.
 pub fn write_again(address: SocketAddr, time: i64) -> JoinHandle<Answer> {
     std::thread::spawn(move || {
         until("it is answered", || {

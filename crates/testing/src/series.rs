@@ -1,5 +1,5 @@
-//! Remote write without its versions: series as they are meant, from and to the messages of 1.0
-//! and 2.0 as prost derives them, which share no code with the codec under test.
+//! Series independent of the version of remote write, converted from and to the messages of 1.0 and
+//! 2.0 that prost derives, which share no code with the codec under test.
 
 mod decode;
 mod encode;
@@ -13,15 +13,15 @@ pub use decode::{decode, from_v1, from_v2};
 pub use encode::{to_v1, to_v2};
 pub use histograms::{custom_histogram, float_histogram, integer_histogram, stale_histogram};
 
-/// The bits of a stale marker.
+/// Bits of a stale marker.
 pub const STALE: u64 = 0x7ff0_0000_0000_0002;
-/// The content types of both versions.
+/// Content types of both versions.
 pub const TYPE_1: &str = "application/x-protobuf";
 pub const TYPE_2: &str = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
 
 pub type Labels = Vec<(String, String)>;
 
-/// A float sample; the value by its bits, because stale markers are NaNs.
+/// A float sample; the value as bits, because stale markers are NaNs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
     pub bits: u64,
@@ -36,30 +36,30 @@ pub struct Exemplar {
     pub timestamp: i64,
 }
 
-/// Type, help and unit.
+/// Type, help and unit of a metric family.
 pub type Metadata = (i32, String, String);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Series {
     pub labels: Labels,
     pub samples: Vec<Sample>,
-    /// Encoded, so that NaNs can be compared.
+    /// Encoded histograms, so that NaNs can be compared.
     pub histograms: Vec<Vec<u8>>,
     pub exemplars: Vec<Exemplar>,
     pub metadata: Option<Metadata>,
-    /// Of the drafts of 2.0.
+    /// Created timestamp, which only drafts of 2.0 have.
     pub created: i64,
 }
 
 impl Series {
-    /// A series of a name, with samples of these times and values.
+    /// A series with a name, and samples of these times and values.
     pub fn new(name: &str, samples: &[(i64, f64)]) -> Self {
         let series = Self::of(&[("__name__", name)]);
         let samples = samples.iter();
         samples.fold(series, |series, &(time, value)| series.sample(value, time))
     }
 
-    /// A series of these labels.
+    /// A series with these labels.
     pub fn of(labels: &[(&str, &str)]) -> Self {
         Self {
             labels: pairs(labels),
@@ -67,7 +67,7 @@ impl Series {
         }
     }
 
-    /// A series of a name with one more label.
+    /// A series with a name and a second label.
     pub fn named(name: &str) -> Self {
         Self::of(&[("__name__", name), ("job", "j")])
     }
@@ -115,7 +115,7 @@ impl Series {
         self
     }
 
-    /// Adds a label; they are kept sorted.
+    /// Adds a label; labels stay sorted.
     pub fn label(mut self, name: &str, value: &str) -> Self {
         self.labels.push((name.into(), value.into()));
         self.labels.sort();
@@ -136,7 +136,7 @@ impl Series {
         self.get("__name__").unwrap_or_default()
     }
 
-    /// The times of its samples.
+    /// Times of its samples.
     pub fn times(&self) -> impl Iterator<Item = i64> {
         self.samples.iter().map(|sample| sample.timestamp)
     }
@@ -147,7 +147,7 @@ fn pairs(labels: &[(&str, &str)]) -> Labels {
     labels.iter().map(pair).collect()
 }
 
-/// Samples, histograms and exemplars.
+/// Numbers of samples, histograms and exemplars.
 pub fn counts(series: &[Series]) -> [u64; 3] {
     let sum = |of: fn(&Series) -> usize| series.iter().map(of).sum::<usize>() as u64;
     [
@@ -167,12 +167,12 @@ pub fn up(time: i64) -> Vec<u8> {
     body(&[one("up", time)])
 }
 
-/// Names and times of such samples.
+/// Names and times of the samples of [`up`].
 pub fn ups(times: impl IntoIterator<Item = i64>) -> Vec<(String, i64)> {
     times.into_iter().map(|time| ("up".into(), time)).collect()
 }
 
-/// A request of remote write 1.0, not compressed.
+/// An uncompressed request of remote write 1.0.
 pub fn protobuf(series: &[Series]) -> Vec<u8> {
     to_v1(series).encode_to_vec()
 }
@@ -187,7 +187,7 @@ pub fn body_v2(series: &[Series]) -> Vec<u8> {
     compressed(&to_v2(series))
 }
 
-/// A message as a body.
+/// A message, compressed as a body.
 pub fn compressed(message: &impl Message) -> Vec<u8> {
     compress(&message.encode_to_vec())
 }
@@ -196,8 +196,8 @@ pub fn compress(bytes: &[u8]) -> Vec<u8> {
     snap::raw::Encoder::new().compress_vec(bytes).unwrap()
 }
 
-/// A body as no compressor writes it: all literals, in small pieces. Whoever compresses anew
-/// yields other bytes.
+/// A body compressed as no compressor does it: literals only, in small pieces. Compressing its
+/// content anew yields other bytes.
 pub fn peculiar_body(raw: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     prost::encoding::encode_varint(raw.len() as u64, &mut body);
@@ -217,7 +217,7 @@ pub(crate) fn try_decompress(body: &[u8]) -> Result<Vec<u8>, String> {
     bytes.map_err(|error| error.to_string())
 }
 
-/// Compares series one by one, so that a difference can be read.
+/// Compares series one by one, for a readable difference.
 #[track_caller]
 pub fn same(what: &str, found: &[Series], expected: &[Series]) {
     for (found, expected) in found.iter().zip(expected) {

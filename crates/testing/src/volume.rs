@@ -1,17 +1,17 @@
-//! A small file system of one's own, where mounting is allowed.
+//! A small file system for a test, where mounting is permitted.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
 
-/// A file system in memory, unmounted when the test is done with it.
+/// A file system in memory, unmounted on drop.
 pub struct Volume {
     folder: TempDir,
 }
 
 impl Volume {
-    /// Mounts one of this size; none where this user must not, which is told.
+    /// Mounts one of this size. Where mounting is not permitted, prints so and returns `None`.
     pub fn mount(bytes: usize) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let size = format!("size={bytes}");
@@ -31,7 +31,7 @@ impl Volume {
         self.folder.path()
     }
 
-    /// Makes it read-only, or not.
+    /// Remounts it read-only, or writable.
     #[track_caller]
     pub fn read_only(&self, only: bool) {
         let how = if only { "remount,ro" } else { "remount,rw" };
@@ -44,12 +44,12 @@ impl Volume {
         self.path().join("ballast")
     }
 
-    /// Takes so much of its space.
+    /// Fills `bytes` of its space.
     pub fn fill(&self, bytes: usize) {
         std::fs::write(self.ballast(), vec![0; bytes]).unwrap();
     }
 
-    /// Gives that back.
+    /// Frees the filled space.
     pub fn free(&self) {
         std::fs::remove_file(self.ballast()).unwrap();
     }
@@ -57,7 +57,7 @@ impl Volume {
 
 impl Drop for Volume {
     fn drop(&mut self) {
-        // Even if something still has it open.
+        // Lazily: a process may still have it open.
         let _ = Command::new("umount").arg("-l").arg(self.path()).status();
     }
 }

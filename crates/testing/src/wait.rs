@@ -1,14 +1,14 @@
-//! Waiting for what can be observed, never longer than a bound.
+//! Waits with a bound for observable states.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long anything may take that a test waits for.
+/// Longest time that a test waits for anything.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-/// The pause between two looks at something that is awaited.
+/// Pause between two polls.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// A time until which something has to have happened.
+/// The end of a wait.
 #[derive(Debug)]
 pub struct Deadline {
     what: String,
@@ -17,7 +17,7 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// Begins to wait for `what`, for [`PATIENCE`] at most.
+    /// Starts a wait for `what` of at most [`PATIENCE`].
     pub fn new(what: &str) -> Self {
         Self::within(PATIENCE, what)
     }
@@ -30,7 +30,7 @@ impl Deadline {
         }
     }
 
-    /// Panics when the time is over.
+    /// Panics if the time is up.
     #[track_caller]
     pub fn check(&self) {
         let Self { what, limit, end } = self;
@@ -40,20 +40,20 @@ impl Deadline {
         );
     }
 
-    /// Panics when the time is over, and pauses between two looks.
+    /// Panics if the time is up, or else pauses until the next poll.
     #[track_caller]
     pub fn pause(&self) {
         self.check();
         std::thread::sleep(LOOK);
     }
 
-    /// What is left of the time.
+    /// Time that is left.
     pub fn left(&self) -> Duration {
         self.end.saturating_duration_since(Instant::now())
     }
 }
 
-/// Looks until there is something to see.
+/// Polls `look` until it returns something.
 #[track_caller]
 pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Deadline::new(what);
@@ -65,14 +65,14 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Looks until it is so.
+/// Polls `look` until it returns true.
 #[track_caller]
 pub fn until_so(what: &str, mut look: impl FnMut() -> bool) {
     until(what, || look().then_some(()));
 }
 
-/// Raises a flag when the thread that holds it panics, so that threads which go on until the flag
-/// is raised do not go on for ever, and whoever joins them learns of the panic.
+/// Raises a flag when its thread panics, so that other threads that run until the flag is raised
+/// end, and joining them shows the panic.
 #[derive(Debug)]
 pub struct StopOnPanic<'a>(pub &'a AtomicBool);
 

@@ -1,4 +1,4 @@
-//! What takes the place of mpp: its flags and variables as TOML.
+//! `convert mpp`: mpp's flags and variables as TOML.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -53,11 +53,11 @@ pub(super) struct MppArgs {
     )]
     marathon_principal_secret: Option<String>,
 
-    /// Where tokens for Marathon are got, in place of what the secret says
+    /// URL for tokens for Marathon, instead of the one in the secret
     #[arg(long, env = "MPP_MARATHON_AUTH_ENDPOINT", value_name = "URL")]
     marathon_auth_endpoint: Option<String>,
 
-    /// Take any certificate of https endpoints
+    /// Do not verify certificates of https endpoints
     #[arg(long, short = 'k', env = "MPP_INSECURE_CERTS", num_args = 0..=1, default_missing_value = "true", value_name = "BOOLEAN")]
     insecure: Option<String>,
 
@@ -79,7 +79,7 @@ pub(super) struct MppArgs {
     )]
     selection_interval: String,
 
-    /// What callers that belong together have in common: cookies, sourceip, or both
+    /// Affinity of callers to replicas: cookies, sourceip, or both
     #[arg(
         long,
         env = "MPP_AFFINITY_OPTIONS",
@@ -97,11 +97,11 @@ pub(super) struct MppArgs {
     verbose: bool,
 }
 
-/// Makes the configuration.
+/// Builds the configuration.
 ///
 /// # Errors
 ///
-/// Fails where mpp would not have started.
+/// Fails where mpp itself would refuse to start.
 pub(super) fn convert(args: &MppArgs) -> Result<Converted, String> {
     let mut notes = Vec::new();
     let mut text = String::new();
@@ -157,7 +157,7 @@ pub(super) fn convert(args: &MppArgs) -> Result<Converted, String> {
     let _ = writeln!(text, "affinity = [{affinity}]");
     if affinity.contains("source_address") {
         let _ = writeln!(text, "trusted_hops = 1");
-        let note = "X-Forwarded-For is believed of one proxy in front (trusted_hops = 1): set how many there are";
+        let note = "X-Forwarded-For is trusted for one proxy in front (trusted_hops = 1): set the number of proxies";
         notes.push(note.to_owned());
     }
     let _ = writeln!(text, "probe.interval = \"{interval}\"");
@@ -177,10 +177,10 @@ pub(super) fn convert(args: &MppArgs) -> Result<Converted, String> {
 fn kubernetes(args: &MppArgs, text: &mut String) -> Result<(), String> {
     text.push_str("[discovery.kubernetes]\ntype = \"kubernetes\"\n");
     match (&args.kube_service_name, &args.kube_pod_label_selector) {
-        // mpp asks for the service if both are named.
+        // mpp prefers the service if both are named.
         (Some(service), _) => {
             let selector = quoted(&format!("kubernetes.io/service-name={service}"));
-            // Addresses that are not ready are none of mpp's.
+            // mpp uses ready addresses only.
             let _ = write!(
                 text,
                 "role = \"endpointslice\"\n\
@@ -231,12 +231,12 @@ fn marathon(args: &MppArgs, url: &str, text: &mut String) -> Result<(), String> 
         list(url),
         list(apps)
     );
-    // mpp takes the first port of a task.
+    // mpp uses the first port of a task.
     text.push_str("port_index = 0\n");
     if args.marathon_principal_secret.is_some() {
-        // Not printed: it is read from where mpp had it.
+        // The secret is not printed: the configuration reads mpp's variable.
         text.push_str("principal_secret = \"${MPP_MARATHON_PRINCIPAL_SECRET}\"\n");
-        // Without a secret, mpp logs in nowhere.
+        // Without a secret, mpp does not log in.
         if let Some(endpoint) = &args.marathon_auth_endpoint {
             let _ = writeln!(text, "auth_endpoint = {}", quoted(endpoint));
         }
@@ -248,7 +248,8 @@ fn marathon(args: &MppArgs, url: &str, text: &mut String) -> Result<(), String> 
     Ok(())
 }
 
-/// The strategy here, and how far back data must go. mpp's README names some otherwise than its code.
+/// The strategy's name here, and the history that a replica must have. mpp's README and its code
+/// differ in some names.
 fn strategy(text: &str) -> Result<(&'static str, Option<Period>), String> {
     let (name, parameter) = match text.split_once(':') {
         Some((name, parameter)) => (name, Some(parameter)),
@@ -265,7 +266,7 @@ fn strategy(text: &str) -> Result<(&'static str, Option<Period>), String> {
             Err(format!("{text} needs a duration: {text}:1h"))
         }
         _ => Err(format!(
-            "{text:?} is no strategy of mpp: single-most-data, random or minimum-history:DURATION"
+            "{text:?} is not a strategy of mpp: single-most-data, random or minimum-history:DURATION"
         )),
     }
 }
@@ -278,7 +279,7 @@ fn affinity(text: &str) -> Result<String, String> {
             "sourceip" => "\"source_address\"",
             _ => {
                 return Err(format!(
-                    "{option:?} is no affinity of mpp: cookies or sourceip"
+                    "{option:?} is not an affinity of mpp: cookies or sourceip"
                 ));
             }
         };
@@ -286,12 +287,12 @@ fn affinity(text: &str) -> Result<String, String> {
             found.push(name);
         }
     }
-    // mpp looks at the cookie first, whatever the order.
+    // mpp tries the cookie first, whatever the order.
     found.sort_unstable();
     Ok(found.join(", "))
 }
 
-/// As mpp's library reads a boolean.
+/// Parses a boolean as mpp's flag library does.
 fn insecure(text: Option<&str>) -> Result<bool, String> {
     match text.map(str::to_ascii_lowercase).as_deref() {
         None | Some("" | "0" | "f" | "false") => Ok(false),
@@ -300,7 +301,8 @@ fn insecure(text: Option<&str>) -> Result<bool, String> {
     }
 }
 
-/// A duration as Go writes it, of which fractions are the common case: `1.5h`, `90s`, `1h0m0s`.
+/// Parses a duration as Go writes it, such as `1.5h`, `90s` or `1h0m0s`; mostly a fraction or a mix
+/// of units.
 fn period(flag: &str, text: &str) -> Result<Period, String> {
     let wrong = || format!("{flag}: {text:?} is not a duration of Go, such as 10s or 1h30m");
     const UNITS: [(&str, f64); 7] = [
@@ -333,7 +335,7 @@ fn period(flag: &str, text: &str) -> Result<Period, String> {
     }
 }
 
-/// Text in TOML, in which a dollar is no variable.
+/// Text as a TOML string, with dollars escaped so that none begins a variable.
 fn quoted(text: &str) -> String {
     toml::Value::String(text.replace('$', "$$")).to_string()
 }
@@ -358,13 +360,13 @@ mod tests {
         convert(&line.args).map(|converted| converted.text)
     }
 
-    /// The one variable that is printed.
+    /// The one variable that the output refers to.
     fn variables(name: &str) -> Option<String> {
         let secret = r#"{"uid":"u","login_endpoint":"https://auth/login","password":"p"}"#;
         (name == "MPP_MARATHON_PRINCIPAL_SECRET").then(|| secret.to_owned())
     }
 
-    /// What is printed for a line has these lines, and is a configuration that is taken.
+    /// Checks that the output for a command line has these lines and is a valid configuration.
     #[track_caller]
     fn expect(line: &str, lines: &[&str]) {
         let text = converted(line).unwrap();
@@ -374,7 +376,7 @@ mod tests {
                 "{expected}:\n{text}"
             );
         }
-        // Kinds of discovery that are not there are checked by those who have them.
+        // Builds without this kind of discovery can only check that the text is TOML.
         if cfg!(not(feature = "kubernetes")) && text.contains("type = \"kubernetes\"") {
             text.parse::<toml::Table>().unwrap();
             return;

@@ -1,4 +1,4 @@
-//! What takes the place of the Observatorium API: its tenants, roles and endpoints.
+//! `convert observatorium`: tenants, roles and endpoints of the Observatorium API as TOML.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -51,7 +51,7 @@ pub(super) struct ObservatoriumArgs {
     #[arg(long = "metrics.read.endpoint", value_name = "URL")]
     read: Option<String>,
 
-    /// The header by which Thanos is told the tenant
+    /// Header that carries the tenant in requests to Thanos
     #[arg(
         long = "metrics.tenant-header",
         value_name = "NAME",
@@ -76,10 +76,10 @@ pub(super) struct ObservatoriumArgs {
     additional: Option<PathBuf>,
 }
 
-/// The largest file.
+/// Largest file that is read.
 const MAX_FILE: u64 = 16 << 20;
 
-/// Where the Observatorium API serves a tenant's metrics.
+/// Path under which the Observatorium API serves a tenant's metrics.
 const BASE: &str = "/api/metrics/v1/{tenant}";
 
 macro_rules! table {
@@ -99,25 +99,25 @@ pub(super) fn convert(args: &ObservatoriumArgs) -> Result<Converted, String> {
     let mut certificates = false;
     if let Some(file) = &args.tenants {
         let tenants = observatorium::read_tenants(file)?;
-        certificates = tenants.iter().any(|(_, tenant)| tenant.mtls.is_some());
-        let tenants = tenants
-            .iter()
-            .map(|(name, tenant)| (name.clone(), self::tenant(tenant).into()));
+        let mut any = tenants.tenants();
+        certificates = any.any(|tenant| tenant.config.mtls.is_some());
+        let tenants = tenants.tenants();
+        let tenants = tenants.map(|it| (it.name.to_owned(), tenant(it.config).into()));
         root.insert("tenants".to_owned(), Table::from_iter(tenants).into());
     }
     if let Some(file) = &args.rbac {
         let rbac = observatorium::read_rbac(file)?;
-        let roles = rbac.roles.iter().map(|(name, role)| {
+        let roles = rbac.roles().map(|(name, role)| {
             let permissions: Vec<&str> = role.permissions.iter().map(|it| it.as_str()).collect();
             let role = table! {
                 "resources" => role.resources.clone(),
                 "tenants" => role.tenants.clone(),
                 "permissions" => permissions,
             };
-            (name.clone(), role.into())
+            (name.to_owned(), role.into())
         });
         root.insert("roles".to_owned(), Table::from_iter(roles).into());
-        let bindings = (1..).zip(&rbac.bindings).map(|(number, binding)| {
+        let bindings = (1..).zip(rbac.bindings()).map(|(number, binding)| {
             let subjects = binding.subjects.iter().map(|subject| {
                 let kind = match subject.kind {
                     SubjectKind::User => "user",
@@ -154,7 +154,7 @@ pub(super) fn convert(args: &ObservatoriumArgs) -> Result<Converted, String> {
     }
     if args.tenants.is_none() {
         notes.push(
-            "without --tenants.config nobody is asked who it is: put this behind what asks"
+            "without --tenants.config callers are not authenticated: put an authenticating proxy in front"
                 .to_owned(),
         );
     }
@@ -235,7 +235,7 @@ pub(super) fn convert(args: &ObservatoriumArgs) -> Result<Converted, String> {
     root.insert("sinks".to_owned(), sinks.into());
     let mut text = String::from("# Converted from the configuration of the Observatorium API.\n");
     for note in &notes {
-        // A note is one line; a write to a text cannot fail.
+        // A note is one line; writing to a `String` cannot fail.
         let _ = writeln!(text, "# Note: {note}");
     }
     let converted = toml::to_string(&root).map_err(|error| error.to_string())?;
@@ -286,7 +286,7 @@ fn tenant(tenant: &TenantConfig) -> Table {
     table
 }
 
-/// The file of additional endpoints, in either shape.
+/// The file of additional endpoints, in the shape of the proposal or in the shipped one.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Additional {
@@ -297,7 +297,7 @@ enum Additional {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Proposed {
-    /// The proposal spells it wrong.
+    /// The proposal misspells the key.
     #[serde(alias = "endpints")]
     endpoints: Vec<ProposedEndpoint>,
 }
@@ -341,14 +341,14 @@ struct ClientConfig {
     enable_http2: Option<bool>,
 }
 
-/// The sinks of a file of additional endpoints.
+/// The sinks for a file of additional endpoints.
 fn additional(file: &Path, notes: &mut Vec<String>) -> Result<Vec<(String, Table)>, String> {
     let shown = file.display();
     let text =
         read_text(file, MAX_FILE).map_err(|error| format!("cannot read {shown}: {error}"))?;
-    // The parser's words would quote what stands there, secrets included.
+    // The parser's message would quote the file, secrets included.
     let parsed: Additional =
-        serde_saphyr::from_str(&text).map_err(|_| format!("{shown} is not understood"))?;
+        serde_saphyr::from_str(&text).map_err(|_| format!("{shown} is not valid"))?;
     let sink = |url: &str| {
         table! {
             "type" => "remote_write",
@@ -434,7 +434,7 @@ impl ClientConfig {
         if let Some(table) = self.tls_config {
             sink.insert("tls".to_owned(), table.into());
         }
-        // Redirects are never followed with a body, and HTTP/1.1 is what is spoken.
+        // Bodies are never sent to a redirect's target, and HTTP/1.1 is the only version.
         let _ = (self.follow_redirects, self.enable_http2);
     }
 }

@@ -9,9 +9,9 @@ use metrifold_cloud_foundry::promregator;
 
 use crate::cli::{EXIT_CONFIG, EXIT_USAGE, report};
 
-/// The largest file that is converted.
+/// Largest file that is read.
 const MAX_FILE: u64 = 16 << 20;
-/// Where a container finds its secrets.
+/// Folder of secrets in a container.
 const SECRETS: &str = "/run/secrets";
 
 const AFTER_HELP: &str = "\
@@ -64,7 +64,7 @@ pub(super) fn execute(args: &PromregatorArgs) -> u8 {
     }
 }
 
-/// The key that Promregator would decrypt with.
+/// The key by which Promregator decrypts values.
 fn key() -> Result<Option<String>, String> {
     let variable = |name| std::env::var(name).ok().filter(|it| !it.is_empty());
     if let Some(key) = variable("ENCRYPT_KEY") {
@@ -73,7 +73,7 @@ fn key() -> Result<Option<String>, String> {
     let Some(name) = variable("ENCRYPT_KEY_FILE") else {
         return Ok(None);
     };
-    // As Promregator's image does; a whole path is one as well.
+    // Promregator's image looks there; joining an absolute path yields that path.
     let file = Path::new(SECRETS).join(name);
     match read_text(&file, MAX_FILE) {
         Ok(key) => Ok(Some(key.trim().to_owned())),

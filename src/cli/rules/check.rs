@@ -1,4 +1,4 @@
-//! `rules check`: the verdict and the exit codes of `promtool check rules`, and every problem at once.
+//! `rules check`: verdict and exit codes of `promtool check rules`, but with all problems at once.
 
 use std::fmt::Write as _;
 use std::io::{self, Read as _};
@@ -18,15 +18,15 @@ Examples:
   metrifold rules check alerts.yaml recording/*.yaml
   metrifold rules check --thanos - < rules.yaml
 
-  # In a pipeline: fail on anything odd, too
+  # In a pipeline: fail on lint warnings as well
   metrifold rules check --lint all --lint-fatal rules/*.yaml
 
-Exits with 0 when rulers load the files, with 1 when not, and with 3 when they do and --lint-fatal \
-asks for more, as promtool does.";
+Exits with 0 when the files are valid, with 1 when not, and with 3 when they are valid but have \
+warnings that --lint-fatal treats as failures, as promtool does.";
 
-/// Something odd, which --lint-fatal takes for an error.
+/// Exit code of --lint-fatal when a lint finds something.
 const EXIT_LINT: u8 = 3;
-/// Far more than any ruler is known to load. Promtool has no bounds.
+/// Bounds far above any rule set in use; promtool has none.
 const LIMITS: Limits = Limits {
     bytes: 64 << 20,
     groups: 1_000_000,
@@ -42,17 +42,17 @@ pub(super) struct CheckArgs {
     #[arg(value_name = "FILE")]
     files: Vec<String>,
 
-    /// What --lint-fatal asks for: nothing odd at all, no duplicate rules, or nothing
+    /// Lint warnings that --lint-fatal treats as failures: all, those of duplicate rules, or none
     ///
-    /// Everything odd is told as a warning, unless this is `none`.
+    /// All lint warnings are printed, unless this is `none`.
     #[arg(long, value_name = "LINTS", default_value = "duplicate-rules")]
     lint: LintChoice,
 
-    /// Exit with 3 when something is odd that --lint names
+    /// Exit with 3 when there are lint warnings of the kind that --lint selects
     #[arg(long)]
     lint_fatal: bool,
 
-    /// Take unknown keys for notes, though Prometheus refuses them
+    /// Report unknown keys as warnings instead of errors, though Prometheus refuses them
     #[arg(long)]
     ignore_unknown_fields: bool,
 
@@ -60,7 +60,7 @@ pub(super) struct CheckArgs {
     #[arg(long)]
     thanos: bool,
 
-    /// What the rulers have enabled; may be repeated, or separated by commas
+    /// Feature that the rulers have enabled; may be repeated, or separated by commas
     #[arg(long, value_name = "FEATURE", value_delimiter = ',')]
     enable_feature: Vec<Feature>,
 }
@@ -128,7 +128,7 @@ pub(super) fn execute(args: &CheckArgs) -> u8 {
                     count => format!(", {}", report::count(count, "warning")),
                 };
                 let rules = report::count(parsed.file.rules(), "rule");
-                // A String takes all that is written to it.
+                // Writing to a `String` cannot fail.
                 let _ = writeln!(out, "{name}: valid, {rules}{warnings}");
             }
             Err(problems) => {
@@ -149,7 +149,7 @@ pub(super) fn execute(args: &CheckArgs) -> u8 {
 }
 
 impl CheckArgs {
-    /// Whether --lint names it.
+    /// Whether --lint covers the warning.
     fn names(&self, warning: &Warning) -> bool {
         match self.lint {
             LintChoice::All => true,
@@ -165,7 +165,7 @@ fn read(file: &str) -> Result<Vec<u8>, String> {
         return read_file(Path::new(file), max).map_err(|error| error.to_string());
     }
     let mut text = Vec::new();
-    // One byte more than is allowed: the reader says what is.
+    // Up to one byte beyond the limit, so that the parser reports a file that is too large.
     let read = io::stdin().lock().take(max + 1).read_to_end(&mut text);
     read.map(|_| text).map_err(|error| error.to_string())
 }

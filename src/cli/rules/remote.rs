@@ -1,6 +1,5 @@
 //! `rules list`, `get`, `put`, `diff`, `delete`, `history` and `rollback`: a tenant's rules at an API.
 
-use std::fs;
 use std::io::{self, Read as _};
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
@@ -11,13 +10,16 @@ use reqwest::{Method, StatusCode, Url};
 use serde_json::Value;
 use tokio::runtime::Builder;
 
-use metrifold_base::Period;
+use metrifold_base::{Period, read_text};
 use metrifold_http::install_crypto_provider;
 
 use crate::cli::{EXIT_FAILURE, EXIT_OK, report};
 
-/// The largest file that is sent.
+/// Largest file that is sent.
 const MAX_BYTES: u64 = 64 << 20;
+
+/// Largest file with a token, in bytes.
+const MAX_TOKEN: u64 = 64 << 10;
 
 /// Which API is meant, and whose rules.
 #[derive(Debug, Args)]
@@ -110,7 +112,7 @@ pub(super) struct RollbackArgs {
     api: ApiArgs,
 }
 
-/// Lists the files with their groups, and how it goes with these.
+/// Lists the files with their groups, and the state of these in the rulers.
 pub(super) fn list(args: &ApiArgs) -> Result<u8, u8> {
     let status = args.json(args.request(Method::GET, None, &[("status", "true")])?)?;
     let mut out = String::new();
@@ -134,12 +136,12 @@ pub(super) fn list(args: &ApiArgs) -> Result<u8, u8> {
         }
     }
     for reason in status["refused"].as_array().into_iter().flatten() {
-        report::complain(&format!("newer rules do not go on: {}", text(reason)));
+        report::complain(&format!("newer rules are not delivered: {}", text(reason)));
     }
     Ok(report::print(&out))
 }
 
-/// Prints a file, or all of them.
+/// Prints a file, or all files.
 pub(super) fn get(args: &FileArgs) -> Result<u8, u8> {
     let request = args.api.request(Method::GET, args.name.as_deref(), &[])?;
     Ok(report::print(&args.api.text(request)?))
@@ -225,14 +227,14 @@ pub(super) fn rollback(args: &RollbackArgs) -> Result<u8, u8> {
 }
 
 impl ApiArgs {
-    /// A request for a file of the tenant, or for all of them.
+    /// A request for one file of the tenant, or for all of them.
     fn request(
         &self,
         method: Method,
         name: Option<&str>,
         query: &[(&str, &str)],
     ) -> Result<reqwest::RequestBuilder, u8> {
-        // The client wants one, though it may speak plain HTTP.
+        // reqwest needs a provider even for plain HTTP.
         install_crypto_provider();
         let mut url = self.url.clone();
         match url.path_segments_mut() {
@@ -249,8 +251,7 @@ impl ApiArgs {
         let mut request = client.request(method, url);
         request = request.header(ACCEPT, "application/yaml");
         if let Some(file) = &self.token_file {
-            let token = fs::read_to_string(file);
-            let token = token
+            let token = read_text(file, MAX_TOKEN)
                 .map_err(|error| complain(&format!("cannot read {}: {error}", file.display())))?;
             request = request.header(AUTHORIZATION, format!("Bearer {}", token.trim()));
         }
@@ -285,7 +286,7 @@ impl ApiArgs {
     fn json(&self, request: reqwest::RequestBuilder) -> Result<Value, u8> {
         let text = self.text(request)?;
         serde_json::from_str(&text)
-            .map_err(|error| complain(&format!("the answer is not that of a rules API: {error}")))
+            .map_err(|error| complain(&format!("the answer is not that of the rules API: {error}")))
     }
 }
 
@@ -294,7 +295,7 @@ fn complain(reason: &str) -> u8 {
     EXIT_FAILURE
 }
 
-/// Tells why the API refuses, in each of the places.
+/// Prints why the API refuses, with every place in the file.
 fn refused(status: StatusCode, text: &str) -> u8 {
     let told: Value = serde_json::from_str(text).unwrap_or_default();
     let problems = told["problems"].as_array();
@@ -328,14 +329,14 @@ fn read(file: &str) -> Result<Vec<u8>, u8> {
     read.map_err(|reason| complain(&format!("cannot read {file}: {reason}")))
 }
 
-/// A string of an answer, as a terminal may show it.
+/// A string of an answer, safe for a terminal.
 fn text(value: &Value) -> String {
     report::plain(value.as_str().unwrap_or_default())
 }
 
 fn date(millis: &Value) -> String {
     let millis = millis.as_u64().unwrap_or_default();
-    // Four digits of the year.
+    // The last year with four digits.
     const YEAR_10000: u64 = 253_402_300_800_000;
     match millis {
         0 => "unknown".to_owned(),
@@ -346,7 +347,7 @@ fn date(millis: &Value) -> String {
     }
 }
 
-/// The lines that differ, between those at the start and the end that do not.
+/// Lines that differ, without the common lines at the start and the end.
 fn difference(old: &str, new: &str) -> String {
     let (old, new): (Vec<_>, Vec<_>) = (old.lines().collect(), new.lines().collect());
     let same = old.iter().zip(&new).take_while(|(a, b)| a == b).count();

@@ -1,4 +1,4 @@
-//! The schema takes what the program takes and refuses what it refuses.
+//! The schema accepts what the program accepts, and refuses what it refuses.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use metrifold_expr::regex::Regex;
 
 use super::*;
 
-/// Holds a value against a schema, as far as our schemas go: the first thing that is wrong.
+/// Validates a value with the features that the schema uses; returns the first violation.
 fn check(whole: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), String> {
     let wrong = |what: String| Err(format!("{at}: {what}"));
     let known = [
@@ -46,6 +46,7 @@ fn check(whole: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), S
         Some("string") => value.is_string(),
         Some("boolean") => value.is_boolean(),
         Some("integer") => value.is_i64() || value.is_u64(),
+        Some("number") => value.is_number(),
         Some(other) => panic!("{other}"),
         None => true,
     };
@@ -61,7 +62,7 @@ fn check(whole: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), S
         return wrong(format!("{value} is none of {words:?}"));
     }
     if let (Some(pattern), Some(text)) = (schema["pattern"].as_str(), value.as_str()) {
-        // Ours match the whole text.
+        // The program's patterns match the whole text.
         let pattern = match pattern.strip_prefix('^') {
             Some(rest) => rest.strip_suffix('$').unwrap().to_owned(),
             None => format!("(?s).*{pattern}.*"),
@@ -70,7 +71,7 @@ fn check(whole: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), S
             return wrong(format!("{text:?} does not match {pattern}"));
         }
     }
-    if let (Some(least), Some(number)) = (schema["minimum"].as_i64(), value.as_i64())
+    if let (Some(least), Some(number)) = (schema["minimum"].as_f64(), value.as_f64())
         && number < least
     {
         return wrong(format!("{number} is below {least}"));

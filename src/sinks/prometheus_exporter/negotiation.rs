@@ -1,4 +1,4 @@
-//! Which form of the text format a scraper wants.
+//! Negotiates the version of the text format with a scraper.
 //!
 //! Source: <https://prometheus.io/docs/instrumenting/content_negotiation/>.
 
@@ -6,28 +6,28 @@ use http::HeaderValue;
 
 use metrifold_codec::text::Escaping;
 
-/// The form of a page.
+/// Version and escaping of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Format {
-    /// Whether the scraper knows version 1.0.0, with names in quotes.
+    /// Whether the version is 1.0.0, in which names may be quoted.
     quotes: bool,
     pub(super) escaping: Escaping,
 }
 
 impl Format {
-    /// What readers get that ask for nothing: version 0.0.4, names with underscores.
+    /// Without a preference: version 0.0.4, names escaped with underscores.
     const CLASSIC: Self = Self {
         quotes: false,
         escaping: Escaping::Underscores,
     };
 
-    /// The form that the scraper likes best, of all `Accept` headers.
+    /// The best form that all `Accept` headers of a request allow.
     pub(super) fn negotiate<'a>(accept: impl IntoIterator<Item = &'a HeaderValue>) -> Self {
         let values = accept.into_iter().filter_map(|value| value.to_str().ok());
         let entries = values.flat_map(|value| value.split(','));
         let mut best: Option<(u16, Self)> = None;
         for (quality, format) in entries.filter_map(Self::entry) {
-            // Of several that are liked as much, the first.
+            // Equal quality: the first entry wins.
             if quality > best.map_or(0, |(quality, _)| quality) {
                 best = Some((quality, format));
             }
@@ -35,7 +35,7 @@ impl Format {
         best.map_or(Self::CLASSIC, |(_, format)| format)
     }
 
-    /// An entry of `Accept` that can be served, and how much it is liked, in thousandths.
+    /// An entry of `Accept` that can be served, with its quality in thousandths.
     fn entry(entry: &str) -> Option<(u16, Self)> {
         let mut parts = entry.split(';').map(str::trim);
         if !parts.next()?.eq_ignore_ascii_case("text/plain") {
@@ -48,7 +48,7 @@ impl Format {
                 "version" if value == "1.0.0" => format.quotes = true,
                 "version" if value != "0.0.4" => return None,
                 "escaping" => {
-                    // A scheme that nobody knows asks for nothing.
+                    // An unknown scheme means the default.
                     format.escaping = Escaping::from_parameter(value).unwrap_or_default();
                 }
                 "q" => {
@@ -59,7 +59,7 @@ impl Format {
             }
         }
         if !format.quotes && format.escaping == Escaping::AllowUtf8 {
-            // Version 0.0.4 has no names in quotes.
+            // Version 0.0.4 has no quoted names.
             format.escaping = Escaping::Underscores;
         }
         Some((quality, format))
@@ -100,7 +100,7 @@ mod tests {
             let content_type = content_type.to_str().unwrap();
             assert!(content_type.contains(version), "{accept}: {content_type}");
         };
-        // What Prometheus 3 sends.
+        // Prometheus 3.
         let three = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
             application/openmetrics-text;version=0.0.1;q=0.5,\
             text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,\

@@ -18,11 +18,11 @@ pub(super) struct Page {
     name: Name,
 }
 
-/// A series: the metric's name, then the name and the value of every other label, sorted by name,
-/// each ended by [`END`]. A metric's series stand together.
+/// Identity of a series: the metric name, then name and value of every other label, sorted by name,
+/// each followed by [`END`]. Sorting the keys groups the series of a metric.
 type Key = Box<[u8]>;
 
-/// A byte that is never found in UTF-8.
+/// A byte that never occurs in UTF-8.
 const END: u8 = 0xff;
 
 struct Entry {
@@ -31,14 +31,14 @@ struct Entry {
     written: Instant,
 }
 
-/// Samples that did not come onto the page.
+/// Samples that the page cannot hold.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct LeftOut {
-    /// Of series above the bound.
+    /// Samples of series above the bound.
     pub(super) too_many: u64,
-    /// Native histograms.
+    /// Samples of native histograms.
     pub(super) histograms: u64,
-    /// Of series without a metric's name.
+    /// Samples of series without a metric name.
     pub(super) nameless: u64,
 }
 
@@ -102,8 +102,8 @@ impl Page {
             .retain(|_, entry| now.duration_since(entry.written) < expiry);
     }
 
-    /// The page, and how many series are not on it: those that have the names of others, or of one
-    /// label twice, once they are escaped.
+    /// Renders the page; also returns the number of series left out because, once escaped, they
+    /// equal another series or have a label twice.
     pub(super) fn render(&self, escaping: Escaping, now: Instant) -> (Vec<u8>, u64) {
         let fresh = |entry: &Entry| now.duration_since(entry.written) < self.expiry;
         let mut collisions = 0;
@@ -119,7 +119,7 @@ impl Page {
             }
         }
         if !in_order {
-            // One that has its name by itself comes first, and stays.
+            // A series whose name needs no escaping sorts first, and is the one kept.
             lines.sort_by(|(a, _), (b, _)| {
                 let is_escaped = |key: &Cow<'_, [u8]>| matches!(key, Cow::Owned(_));
                 a.cmp(b).then(is_escaped(a).cmp(&is_escaped(b)))
@@ -155,7 +155,7 @@ fn key<'a>(metric: &[u8], others: impl Iterator<Item = (&'a [u8], &'a [u8])>) ->
     key.into_boxed_slice()
 }
 
-/// The labels of a key, the metric's name first.
+/// Labels of a key, with the metric name first.
 fn labels(key: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
     let mut texts = key.split(|&byte| byte == END);
     let metric = texts.next().unwrap_or_default();
@@ -163,7 +163,7 @@ fn labels(key: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
     std::iter::once((&b"__name__"[..], metric)).chain(others)
 }
 
-/// The key of a series whose names are escaped; none if it has a label twice then.
+/// Escapes the names in a key; returns `None` if a label occurs twice after that.
 fn escape(whole: &[u8], escaping: Escaping) -> Option<Cow<'_, [u8]>> {
     let mut all = labels(whole);
     let metric = all.next().map_or(&[][..], |(_, metric)| metric);

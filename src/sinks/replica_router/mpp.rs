@@ -1,4 +1,4 @@
-//! The endpoints that mpp had of its own: health, metrics and a status page.
+//! Compatibility with mpp: its endpoints for health, metrics and status.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use metrifold_http::{
 use metrifold_replicas::Router;
 
 keys! {
-    /// Where mpp's endpoints are served.
+    /// HTTP endpoint for the paths of mpp.
     #[derive(Clone, Debug)]
     pub(super) struct MppKeys {
         server: ServerKeys = include,
-        /// Path in front of `/health`, `/metrics` and `/status`.
+        /// Path prefix of `/health`, `/metrics` and `/status`.
         path: String = default("/mpp"),
     }
 }
@@ -42,7 +42,7 @@ impl Pages {
         }
     }
 
-    /// What answers it.
+    /// The handler of the endpoint.
     pub(super) fn handler(self, router: Arc<Router>) -> Arc<dyn Handler> {
         Arc::new(Page { page: self, router })
     }
@@ -105,7 +105,7 @@ impl Handler for Page {
             match self.page {
                 Pages::Health => match self.router.standing() {
                     (0, _) => {
-                        let text = "no replica can be asked";
+                        let text = "no replica can be queried";
                         answer::text(StatusCode::SERVICE_UNAVAILABLE, text)
                     }
                     _ => answer::text(StatusCode::OK, "OK"),

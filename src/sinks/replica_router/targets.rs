@@ -1,4 +1,4 @@
-//! Replicas from what providers of targets know.
+//! Replicas from the targets of providers.
 
 use std::cmp::Ordering;
 use std::pin::Pin;
@@ -12,13 +12,13 @@ use metrifold_replicas::{Replica, Router, Upstream};
 
 use super::Scheme;
 
-/// The label that says how a target is connected to.
+/// Label with the scheme of a target.
 const SCHEME: &str = "__scheme__";
 
-/// The label that holds a target's share of the queries.
+/// Label with the share of queries of a target.
 const WEIGHT: &str = "__replica_weight__";
 
-/// How targets are read.
+/// Settings by which a target becomes a replica.
 pub(super) struct Reading {
     pub(super) scheme: Scheme,
     pub(super) order_label: Option<String>,
@@ -26,14 +26,14 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// The replicas that are listed, and behind them those that are found.
+    /// All replicas: the listed ones, followed by those of the providers.
     pub(super) fn all(&self, listed: &[Replica], found: &mut [Targets]) -> Vec<Replica> {
         let mut replicas = listed.to_vec();
         for targets in found {
             let snapshot = targets.snapshot();
             let mut targets = snapshot.targets().to_vec();
             if let Some(label) = &self.order_label {
-                // Stable: those of the same value stay in the order of their addresses.
+                // A stable sort: targets with equal values stay in the order of their addresses.
                 targets.sort_by(|a, b| ordered(a.get(label), b.get(label)));
             }
             replicas.extend(targets.iter().filter_map(|target| self.replica(target)));
@@ -41,7 +41,7 @@ impl Reading {
         replicas
     }
 
-    /// Hands the replicas to the router whenever they change, until the future is dropped.
+    /// Updates the router whenever the targets change. Runs until it is dropped.
     pub(super) async fn follow(&self, listed: &[Replica], found: &mut [Targets], router: &Router) {
         loop {
             changed(found).await;
@@ -70,14 +70,14 @@ impl Reading {
                 Some(replica)
             }
             Err(error) => {
-                warn!(%address, %error, "a target is no replica");
+                warn!(%address, %error, "target is not usable as a replica");
                 None
             }
         }
     }
 }
 
-/// Numbers as numbers, in front of words; targets without the label come last.
+/// Orders label values: numbers by value, then words, then targets without the label.
 fn ordered(a: Option<&str>, b: Option<&str>) -> Ordering {
     let key = |text: Option<&str>| {
         let number = text.and_then(|text| text.parse::<f64>().ok());
@@ -88,7 +88,7 @@ fn ordered(a: Option<&str>, b: Option<&str>) -> Ordering {
     numbers.then_with(|| a.cmp(&b))
 }
 
-/// Waits until one of the providers knows something else; for ever if there is none.
+/// Waits for a change of any provider's targets; for ever without providers.
 async fn changed(found: &mut [Targets]) {
     let mut waiting: Vec<Pin<Box<_>>> = found
         .iter_mut()

@@ -1,9 +1,13 @@
-//! Bringing a set to a ruler, and finding out which of its groups the ruler does not take.
+//! Installs a set in a ruler's folder, and searches for the groups that the ruler refuses.
 //!
-//! A refusal says little about its cause. So what the ruler took before is restored first: if it
-//! refuses that, too, the cause is elsewhere, in its own configuration, and no tenant's. Otherwise
-//! the tenants that changed are tried by halves on top of that, and of a tenant that is at fault its
-//! groups, so that a set of n tenants with one culprit costs some 2·log n reloads.
+//! A refusal says little about its cause. So the last set that the ruler accepted is restored first: if
+//! the ruler refuses that set too, the fault lies in its own configuration, and no tenant is blamed.
+//! Otherwise the changed tenants are added to that set by bisection, and then the groups of each tenant
+//! at fault, so that one bad group among n tenants costs about 2·log n reloads.
+//!
+//! After a start, the last set is taken to be what the folder holds, though its writer may have died
+//! before the ruler judged it. So if the ruler refuses that one, it is given no rules, and if it accepts
+//! these, the search starts from them.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,32 +19,32 @@ use metrifold_engine::planes::rules::RuleSet;
 use metrifold_model::Tenant;
 use metrifold_rules::{Group, RuleFile, RulesDirectory, StoredFile, TenantRules, decode_name};
 
-use super::client::{LoadedGroup, Reloaded, RulerClient};
+use super::client::{Failed, LoadedGroup, Reloaded, RulerClient};
 use super::way::{Heard, MAX_REFUSED, Outcome, Refused};
 
-/// Brings sets to one ruler.
+/// Installs sets in the folder of one ruler.
 pub(super) struct Installer {
     path: PathBuf,
     client: RulerClient,
     directory: Option<RulesDirectory>,
-    /// The set that was wanted last, once the ruler has taken of it what it takes.
+    /// The last set that was installed, refused groups included; `None` if it must be installed again.
     wanted: Option<RuleSet>,
-    /// What the ruler has taken.
+    /// The last set that the ruler accepted; `None` before the first.
     good: Option<RuleSet>,
     refused: Vec<Refused>,
-    /// What the folder held before this run.
+    /// Rules that the folder held when this process started.
     held: RuleSet,
 }
 
 /// Something that can be added to a set.
 #[derive(Clone)]
 enum Part {
-    /// All that a tenant has, or that it has nothing.
+    /// All files of a tenant; `None` removes the tenant.
     Tenant(Tenant, Option<Arc<TenantRules>>),
     Group(Tenant, Arc<str>, Group),
 }
 
-/// What a ruler says to a set.
+/// A ruler's verdict on a set.
 enum Tried {
     Taken,
     Refused(String),
@@ -59,19 +63,19 @@ impl Installer {
         }
     }
 
-    /// What the ruler has taken.
+    /// The last set that the ruler accepted; `None` before the first.
     pub(super) fn good(&self) -> Option<&RuleSet> {
         self.good.as_ref()
     }
 
-    /// The groups that it does not take.
+    /// The groups that the ruler refuses.
     pub(super) fn refused(&self) -> &[Refused] {
         &self.refused
     }
 
-    /// Asks the ruler what it has.
+    /// Reads the ruler's loaded groups.
     pub(super) async fn look(&self) -> Result<Heard, String> {
-        let loaded = self.client.rules().await?;
+        let loaded = self.client.rules().await.map_err(Failed::into_reason)?;
         let own = loaded.into_iter().filter_map(|group| {
             let (tenant, file) = own_file(&group.file, &self.path)?;
             Some((tenant, file, group))
@@ -82,10 +86,11 @@ impl Installer {
             asked: None,
             groups,
             missing,
+            unheard: None,
         })
     }
 
-    /// A group that the ruler should have and has not.
+    /// Name of a group that is missing in the ruler although it was accepted, if there is one.
     fn missing(&self, loaded: &[(String, String, LoadedGroup)]) -> Option<String> {
         let named = |(tenant, file, group): &(String, String, LoadedGroup)| {
             (tenant.clone(), file.clone(), group.name.clone())
@@ -105,12 +110,12 @@ impl Installer {
         None
     }
 
-    /// Takes nothing of what was brought for brought.
+    /// Has the next call of [`Self::install`] write the set again, even if it is unchanged.
     pub(super) fn forget(&mut self) {
         self.wanted = None;
     }
 
-    /// Brings a set.
+    /// Installs a set.
     pub(super) async fn install(&mut self, set: &RuleSet) -> Outcome {
         if self.wanted.as_ref() == Some(set) {
             return Outcome::Same;
@@ -129,18 +134,22 @@ impl Installer {
         self.keep_refused_of(set);
         let set = self.without_refused(set);
         if self.good.is_none() {
-            // What another run has left there is what the ruler has, most likely.
+            // The ruler most likely has the rules that a previous process left in the folder.
             self.held = self.held().await?;
         }
         let Tried::Refused(_) = self.try_set(&set).await? else {
-            self.good = Some(set);
+            self.accept(set);
             return Ok(());
         };
-        let good = self.good.clone().unwrap_or_else(|| self.held.clone());
+        let mut good = self.good.clone().unwrap_or_else(|| self.held.clone());
         if let Tried::Refused(reason) = self.try_set(&good).await? {
-            return Err(format!(
-                "{reason}; it refuses what it took before as well, so the cause is in its own configuration"
-            ));
+            let was_judged = self.good.is_some();
+            good = RuleSet::default();
+            if was_judged || matches!(self.try_set(&good).await?, Tried::Refused(_)) {
+                return Err(format!(
+                    "{reason}; the ruler refuses its previous rules as well, so the cause is in its own configuration"
+                ));
+            }
         }
         let changes = good.diff(&set).into_iter();
         let parts = changes.map(|change| Part::Tenant(change.tenant, change.new));
@@ -151,17 +160,24 @@ impl Installer {
             };
             good = self.search_tenant(good, tenant, &rules).await?;
         }
-        // What was tried last need not be what it took.
+        // The folder may hold a set of the search that the ruler refused.
         match self.try_set(&good).await? {
             Tried::Taken => {
-                self.good = Some(good);
+                self.accept(good);
                 Ok(())
             }
             Tried::Refused(reason) => Err(reason),
         }
     }
 
-    /// Brings the groups of a tenant that the ruler takes, and what it had of the others.
+    /// Remembers a set that the ruler has accepted.
+    fn accept(&mut self, good: RuleSet) {
+        self.good = Some(good);
+        self.held = RuleSet::default();
+    }
+
+    /// Installs those groups of a tenant that the ruler accepts, and the previous version of the
+    /// others.
     async fn search_tenant(
         &mut self,
         base: RuleSet,
@@ -199,7 +215,7 @@ impl Installer {
         Ok(good)
     }
 
-    /// Adds parts to a set that the ruler takes, but for those that it refuses.
+    /// Adds parts to a set that the ruler accepts, except those that it refuses.
     async fn search(
         &mut self,
         base: RuleSet,
@@ -229,7 +245,7 @@ impl Installer {
         Ok((good, guilty))
     }
 
-    /// What the folder holds.
+    /// Reads the rules in the folder.
     async fn held(&mut self) -> Result<RuleSet, String> {
         let path = self.path.clone();
         let opened = spawn_blocking(move || {
@@ -243,7 +259,7 @@ impl Installer {
         Ok(held)
     }
 
-    /// Has the folder hold a set, and the ruler read it.
+    /// Writes a set to the folder and reloads the ruler.
     async fn try_set(&mut self, set: &RuleSet) -> Result<Tried, String> {
         let (path, directory, set) = (self.path.clone(), self.directory.take(), set.clone());
         let written = spawn_blocking(move || {
@@ -255,7 +271,7 @@ impl Installer {
             Ok::<_, metrifold_rules::DirectoryError>(directory)
         });
         let written = written.await.map_err(|error| error.to_string())?;
-        // What is known of a folder that could not be written may no longer hold.
+        // After a failed write the folder's state is unknown: it is opened again.
         self.directory = Some(written.map_err(|error| error.to_string())?);
         match self.client.reload().await {
             Reloaded::Done => Ok(Tried::Taken),
@@ -264,7 +280,7 @@ impl Installer {
         }
     }
 
-    /// Forgets refusals of groups that a set does not have as they were.
+    /// Forgets the refusals of groups that have changed or are gone in a set.
     fn keep_refused_of(&mut self, set: &RuleSet) {
         self.refused.retain(|refused| {
             let file = set
@@ -274,7 +290,8 @@ impl Installer {
         });
     }
 
-    /// The set with what the ruler had of the groups that it refuses, or without them.
+    /// The set with each refused group replaced by its last accepted version, or removed if it has
+    /// none.
     fn without_refused(&self, set: &RuleSet) -> RuleSet {
         let mut set = set.clone();
         for refused in &self.refused {
@@ -331,15 +348,15 @@ impl Part {
     }
 }
 
-/// The tenant and the file that a path of the ruler's is of, if it lies in the folder.
+/// The tenant and the file of a path that the ruler reports, if it lies in the folder.
 fn own_file(path: &str, folder: &Path) -> Option<(String, String)> {
     let path = Path::new(path);
-    // The ruler may see the folder under another path, but hardly under another name.
+    // The ruler may have the folder mounted at another path, but hardly under another name.
     let same = path.parent()?.file_name()? == folder.file_name()?;
     same.then(|| decode_name(path.file_name()?.to_str()?))?
 }
 
-/// Whether the name of a tenant's file says which it is: one that would be too long does not.
+/// Whether the tenant and file can be decoded from the file's name; a name that is too long is cut.
 fn is_decodable(tenant: &str, file: &str) -> bool {
     3 * (tenant.len() + file.len()) < 180
 }

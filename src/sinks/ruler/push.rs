@@ -1,7 +1,9 @@
-//! Rules for a ruler of Mimir or Cortex, which keeps those of each tenant in a store of its own: groups
-//! are pushed to its configuration API one by one, so one that is refused is known at once.
+//! Pushes rules to a ruler of Mimir or Cortex, which keeps the rules of each tenant in its own store.
+//! Groups are pushed to its configuration API one by one, so that a refusal names its group.
 //!
-//! A file is a namespace. What a tenant has there and here not is removed.
+//! A file is a namespace. Groups of a tenant that only the ruler has are removed. A bounded number of
+//! tenants is pushed concurrently; the groups of one tenant are pushed in order. After a push that
+//! failed, which of the tenant's groups the ruler has is unknown: all of them are pushed again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,27 +14,54 @@ use serde::Deserialize;
 
 use metrifold_engine::planes::rules::RuleSet;
 use metrifold_model::Tenant;
-use metrifold_rules::TenantRules;
+use metrifold_rules::{Change, TenantRules};
 
-use super::client::{RulerClient, excerpt};
+use super::client::{Failed, LoadedGroup, RulerClient, excerpt};
 use super::way::{Heard, MAX_REFUSED, Outcome, Refused};
+use crate::rules::side_by_side;
 
-/// How many tenants are asked about at a time: each costs two requests.
+/// Number of tenants whose state is read in one round: each costs two requests.
 const MAX_ASKED: usize = 200;
 
 /// Pushes sets to one ruler.
 pub(super) struct Pusher {
-    client: RulerClient,
-    /// The URL of the configuration API.
-    config: Uri,
-    /// What it has, but for the groups that it refuses; none before the first push.
+    api: ConfigApi,
+    /// Maximum number of tenants that are pushed concurrently.
+    at_once: usize,
+    /// The set that was pushed, without the groups that the ruler refuses; `None` before the first
+    /// push.
     good: Option<RuleSet>,
     refused: Vec<Refused>,
-    /// The tenant that was asked about last.
+    /// Tenants of which the ruler may have other rules than those that were pushed.
+    unsure: BTreeSet<Tenant>,
+    /// Tenants whose rules were pushed since their state was read: the next rounds begin with them.
+    fresh: BTreeSet<Tenant>,
+    /// The last of the other tenants whose state was read, where the next round continues.
     asked: Option<Tenant>,
 }
 
-/// A group in the list of a tenant's.
+/// The configuration API of a ruler.
+#[derive(Clone)]
+struct ConfigApi {
+    client: RulerClient,
+    url: Uri,
+}
+
+/// Outcome of pushing a tenant's rules.
+struct Pushed {
+    change: Change,
+    /// The pushed groups that the ruler refuses.
+    refused: Vec<Refused>,
+    outcome: Result<(), Trouble>,
+}
+
+/// A tenant's groups as the ruler reports them.
+struct Found {
+    there: Namespaces,
+    loaded: Vec<LoadedGroup>,
+}
+
+/// A group in a tenant's list.
 #[derive(Deserialize)]
 struct Listed {
     name: String,
@@ -40,15 +69,24 @@ struct Listed {
 
 /// Why a tenant's rules were not pushed.
 enum Trouble {
-    /// The ruler answers, and does not do it for this tenant.
+    /// The ruler answered with an error for this tenant.
     Tenant(String),
-    /// The ruler does not answer.
+    /// The ruler did not answer.
     Ruler(String),
+}
+
+impl From<Failed> for Trouble {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Silent(reason) => Self::Ruler(reason),
+            Failed::Answered(reason) => Self::Tenant(reason),
+        }
+    }
 }
 
 impl Trouble {
     fn answered(status: StatusCode, answer: &[u8]) -> Self {
-        Self::Tenant(format!("it answered {status}: {}", excerpt(answer)))
+        Self::Tenant(format!("the ruler answered {status}: {}", excerpt(answer)))
     }
 
     fn into_reason(self) -> String {
@@ -61,12 +99,14 @@ impl Trouble {
 type Namespaces = BTreeMap<String, Vec<String>>;
 
 impl Pusher {
-    pub(super) fn new(client: RulerClient, config: Uri) -> Self {
+    pub(super) fn new(client: RulerClient, url: Uri, at_once: usize) -> Self {
         Self {
-            client,
-            config,
+            api: ConfigApi { client, url },
+            at_once,
             good: None,
             refused: Vec::new(),
+            unsure: BTreeSet::new(),
+            fresh: BTreeSet::new(),
             asked: None,
         }
     }
@@ -79,67 +119,187 @@ impl Pusher {
         &self.refused
     }
 
-    /// Takes nothing of what was pushed for pushed.
-    pub(super) fn forget(&mut self) {
-        self.good = None;
+    /// Has the next call of [`Self::install`] remove the rules of these tenants, which now belong to
+    /// another ruler and may have belonged to this one before.
+    pub(super) fn disown(&mut self, tenants: Vec<Tenant>) {
+        self.unsure.extend(tenants);
     }
 
-    /// Pushes what changed. What fails of one tenant keeps none of the others from theirs.
+    /// Pushes the changed tenants. A failure of one tenant does not hold up the others.
     pub(super) async fn install(&mut self, set: &RuleSet) -> Outcome {
         let mut now = self.good.clone().unwrap_or_default();
-        let changes = now.diff(set);
+        let mut changes = now.diff(set);
+        changes.retain(|change| !self.unsure.contains(&change.tenant));
+        changes.extend(self.unsure.iter().map(|tenant| Change {
+            tenant: tenant.clone(),
+            old: None,
+            new: set.get(tenant).cloned(),
+        }));
         if changes.is_empty() && self.good.is_some() {
             return Outcome::Same;
         }
-        let mut failed = None;
-        for change in changes {
-            let (old, new) = (change.old.as_deref(), change.new.as_deref());
-            match self.push(&change.tenant, old, new).await {
+        let jobs = changes.into_iter().map(|change| {
+            let refused = self.refused.iter();
+            let refused = refused.filter(|refused| refused.tenant == change.tenant);
+            let refused: Vec<Refused> = refused.cloned().collect();
+            (change, refused)
+        });
+        let jobs: Vec<_> = jobs.collect();
+        let api = self.api.clone();
+        let pushes = jobs
+            .into_iter()
+            .map(|(change, refused)| api.clone().push(change, refused));
+        let (refused, unsure, fresh) = (&mut self.refused, &mut self.unsure, &mut self.fresh);
+        let (mut failed, mut answers) = (None, true);
+        side_by_side(self.at_once, pushes, |pushed| {
+            let tenant = pushed.change.tenant;
+            refused.retain(|refused| refused.tenant != tenant);
+            refused.extend(pushed.refused);
+            refused.truncate(MAX_REFUSED);
+            match pushed.outcome {
                 Ok(()) => {
-                    now = match change.new {
-                        Some(rules) => now.with(change.tenant, rules),
-                        None => now.without(&change.tenant),
+                    unsure.remove(&tenant);
+                    fresh.insert(tenant.clone());
+                    now = match pushed.change.new {
+                        Some(rules) => now.with(tenant, rules),
+                        None => now.without(&tenant),
                     };
+                    true
                 }
                 Err(trouble) => {
-                    let (Trouble::Tenant(reason) | Trouble::Ruler(reason)) = &trouble;
-                    let reason = format!("tenant {:?}: {reason}", change.tenant);
+                    // A ruler that does not answer is not tried for the remaining tenants.
+                    answers &= matches!(trouble, Trouble::Tenant(_));
+                    let reason = format!("tenant {tenant:?}: {}", trouble.into_reason());
                     failed.get_or_insert(reason);
-                    if matches!(trouble, Trouble::Ruler(_)) {
-                        break;
-                    }
+                    unsure.insert(tenant);
+                    answers
                 }
             }
-        }
+        })
+        .await;
         self.good = Some(now);
-        failed.map_or(Outcome::Loaded, Outcome::Failed)
+        match failed {
+            None => Outcome::Loaded,
+            Some(reason) if answers => Outcome::Partly(reason),
+            Some(reason) => Outcome::Failed(reason),
+        }
     }
 
-    /// Has a tenant have these rules, of which the ruler has the old ones already.
-    async fn push(
-        &mut self,
-        tenant: &Tenant,
-        old: Option<&TenantRules>,
-        new: Option<&TenantRules>,
-    ) -> Result<(), Trouble> {
+    /// Reads the state of the next tenants, round robin. A tenant that lacks a group is pushed again by
+    /// the next call of [`Self::install`].
+    pub(super) async fn look(&mut self) -> Result<Heard, String> {
+        let good = self.good.clone().unwrap_or_default();
+        let mut tenants: Vec<_> = good.iter().map(|(tenant, _)| tenant.clone()).collect();
+        tenants.sort_unstable();
+        let after = &self.asked;
+        let next = tenants.partition_point(|tenant| Some(tenant) <= after.as_ref());
+        tenants.rotate_left(next);
+        self.fresh.retain(|tenant| good.get(tenant).is_some());
+        // The order of the others stays.
+        tenants.sort_by_key(|tenant| !self.fresh.contains(tenant));
+        tenants.truncate(MAX_ASKED);
+        let api = self.api.clone();
+        let questions = tenants.clone().into_iter();
+        let questions = questions.map(|tenant| api.clone().find(tenant));
+        let (mut groups, mut missing) = (Vec::new(), None);
+        let (mut silent, mut unheard) = (None, BTreeMap::new());
+        side_by_side(self.at_once, questions, |(tenant, found)| {
+            let Found { there, loaded } = match found {
+                Ok(found) => found,
+                Err(Trouble::Tenant(reason)) => {
+                    unheard.insert(tenant, reason);
+                    return true;
+                }
+                Err(Trouble::Ruler(reason)) => {
+                    silent.get_or_insert(reason);
+                    return false;
+                }
+            };
+            if let Some(group) = find_missing(&self.refused, &tenant, good.get(&tenant), &there) {
+                missing.get_or_insert(group);
+                self.unsure.insert(tenant.clone());
+            }
+            let named = |group: LoadedGroup| (tenant.to_string(), group.file.clone(), group);
+            groups.extend(loaded.into_iter().map(named));
+            true
+        })
+        .await;
+        // After a failure as well: a tenant that always fails does not keep the others from their turn.
+        let other = tenants.iter().rfind(|tenant| !self.fresh.contains(*tenant));
+        self.asked = other.cloned().or(self.asked.take());
+        tenants.iter().for_each(|tenant| {
+            self.fresh.remove(tenant);
+        });
+        if let Some(reason) = silent {
+            return Err(reason);
+        }
+        tenants.retain(|tenant| !unheard.contains_key(tenant));
+        let unheard = unheard.into_iter().next();
+        let unheard = unheard.map(|(tenant, reason)| format!("tenant {tenant:?}: {reason}"));
+        Ok(Heard {
+            asked: Some(tenants),
+            groups,
+            missing,
+            unheard,
+        })
+    }
+}
+
+/// Name of a group that is missing in the ruler although it was accepted, if there is one.
+fn find_missing(
+    refused: &[Refused],
+    tenant: &Tenant,
+    rules: Option<&Arc<TenantRules>>,
+    there: &Namespaces,
+) -> Option<String> {
+    for (name, stored) in rules.iter().flat_map(|rules| rules.files()) {
+        for group in &stored.file().groups {
+            let is_there = there
+                .get(&**name)
+                .is_some_and(|groups| groups.contains(&group.name));
+            let is_refused = || {
+                let mut own = refused.iter().filter(|refused| refused.tenant == *tenant);
+                own.any(|refused| refused.file == *name && refused.group == *group)
+            };
+            if !is_there && !is_refused() {
+                return Some(format!("group {:?} of tenant {tenant:?}", group.name));
+            }
+        }
+    }
+    None
+}
+
+impl ConfigApi {
+    /// Pushes a tenant's change. Groups that the ruler refused before are pushed only if they have
+    /// changed.
+    async fn push(self, change: Change, mut refused: Vec<Refused>) -> Pushed {
+        let outcome = self.bring(&change, &mut refused).await;
+        Pushed {
+            change,
+            refused,
+            outcome,
+        }
+    }
+
+    async fn bring(&self, change: &Change, refused: &mut Vec<Refused>) -> Result<(), Trouble> {
+        let Change { tenant, old, new } = change;
         let there = self.namespaces(tenant).await?;
-        self.refused.retain(|refused| {
-            let file = new.and_then(|rules| rules.file(&refused.file));
-            refused.tenant != *tenant
-                || file.is_some_and(|file| file.file().groups.contains(&refused.group))
+        refused.retain(|refused| {
+            let file = new.as_ref().and_then(|rules| rules.file(&refused.file));
+            file.is_some_and(|file| file.file().groups.contains(&refused.group))
         });
         let mut wanted: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for (name, stored) in new.iter().flat_map(|rules| rules.files()) {
-            let had = old.and_then(|old| old.file(name));
+            let had = old.as_ref().and_then(|old| old.file(name));
             let there = there.get(&**name);
             for group in &stored.file().groups {
                 wanted.entry(name).or_default().insert(&group.name);
                 let is_there = there.is_some_and(|groups| groups.contains(&group.name));
                 let is_same = had.is_some_and(|had| had.file().groups.contains(group));
-                let is_refused = self.refused.iter().any(|refused| {
-                    refused.tenant == *tenant && refused.file == *name && refused.group == *group
-                });
-                // An equal one that is not there was refused, or taken away.
+                let is_refused = refused
+                    .iter()
+                    .any(|refused| refused.file == *name && refused.group == *group);
+                // An unchanged group that is not in the ruler was refused, or removed there by others.
                 if is_refused || (is_there && is_same) {
                     continue;
                 }
@@ -149,12 +309,15 @@ impl Pusher {
                 match status {
                     status if status.is_success() => {}
                     StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => {
-                        if self.refused.len() < MAX_REFUSED {
-                            self.refused.push(Refused {
+                        if refused.len() < MAX_REFUSED {
+                            refused.push(Refused {
                                 tenant: tenant.clone(),
                                 file: name.clone(),
                                 group: group.clone(),
-                                reason: format!("it answered {status}: {}", excerpt(&answer)),
+                                reason: format!(
+                                    "the ruler answered {status}: {}",
+                                    excerpt(&answer)
+                                ),
                             });
                         }
                     }
@@ -177,6 +340,19 @@ impl Pusher {
         Ok(())
     }
 
+    /// Reads a tenant's groups and their state from the ruler.
+    async fn find(self, tenant: Tenant) -> (Tenant, Result<Found, Trouble>) {
+        let found = self.found(&tenant).await;
+        (tenant, found)
+    }
+
+    async fn found(&self, tenant: &Tenant) -> Result<Found, Trouble> {
+        Ok(Found {
+            there: self.namespaces(tenant).await?,
+            loaded: self.client.rules_of(tenant).await?,
+        })
+    }
+
     async fn remove(&self, tenant: &Tenant, parts: &[&str]) -> Result<(), Trouble> {
         let uri = self.uri(parts)?;
         let (status, answer) = self
@@ -188,11 +364,11 @@ impl Pusher {
         }
     }
 
-    /// What a tenant has.
+    /// Lists a tenant's groups in the ruler's store.
     async fn namespaces(&self, tenant: &Tenant) -> Result<Namespaces, Trouble> {
         let uri = self.uri(&[])?;
         let (status, answer) = self.send(Method::GET, &uri, tenant, Bytes::new()).await?;
-        // Which is how it says that there are none.
+        // The ruler answers 404 for a tenant without rules.
         if status == StatusCode::NOT_FOUND {
             return Ok(Namespaces::new());
         }
@@ -204,7 +380,7 @@ impl Pusher {
         }
         let listed: Result<BTreeMap<String, Vec<Listed>>, _> = serde_saphyr::from_slice(&answer);
         let listed = listed.map_err(|error| {
-            let what = "its answer is no list of namespaces with their groups";
+            let what = "the answer is not a list of namespaces with their groups";
             Trouble::Tenant(format!("{what}: {error}"))
         })?;
         let names = |groups: Vec<Listed>| groups.into_iter().map(|group| group.name).collect();
@@ -214,59 +390,6 @@ impl Pusher {
             .collect())
     }
 
-    /// Asks how it goes with some of the tenants, in turn.
-    pub(super) async fn look(&mut self) -> Result<Heard, String> {
-        let good = self.good.clone().unwrap_or_default();
-        let mut tenants: Vec<_> = good.iter().map(|(tenant, _)| tenant.clone()).collect();
-        tenants.sort_unstable();
-        let after = self.asked.take();
-        let next = tenants.partition_point(|tenant| Some(tenant) <= after.as_ref());
-        tenants.rotate_left(next);
-        tenants.truncate(MAX_ASKED);
-        let (mut groups, mut missing) = (Vec::new(), None);
-        for tenant in &tenants {
-            let there = self
-                .namespaces(tenant)
-                .await
-                .map_err(Trouble::into_reason)?;
-            missing = missing.or_else(|| self.missing(tenant, good.get(tenant), &there));
-            let loaded = self.client.rules_of(tenant).await?;
-            let named = loaded
-                .into_iter()
-                .map(|group| (tenant.to_string(), group.file.clone(), group));
-            groups.extend(named);
-        }
-        self.asked = tenants.last().cloned();
-        Ok(Heard {
-            asked: Some(tenants),
-            groups,
-            missing,
-        })
-    }
-
-    /// A group that a tenant should have and has not.
-    fn missing(
-        &self,
-        tenant: &Tenant,
-        rules: Option<&Arc<TenantRules>>,
-        there: &Namespaces,
-    ) -> Option<String> {
-        for (name, stored) in rules.iter().flat_map(|rules| rules.files()) {
-            for group in &stored.file().groups {
-                let is_there = there
-                    .get(&**name)
-                    .is_some_and(|groups| groups.contains(&group.name));
-                let is_refused = self.refused.iter().any(|refused| {
-                    refused.tenant == *tenant && refused.file == *name && refused.group == *group
-                });
-                if !is_there && !is_refused {
-                    return Some(format!("group {:?} of tenant {tenant:?}", group.name));
-                }
-            }
-        }
-        None
-    }
-
     async fn send(
         &self,
         method: Method,
@@ -274,20 +397,19 @@ impl Pusher {
         tenant: &Tenant,
         body: Bytes,
     ) -> Result<(StatusCode, Bytes), Trouble> {
-        let sent = self.client.send(method, uri, Some(tenant), body).await;
-        sent.map_err(Trouble::Ruler)
+        Ok(self.client.send(method, uri, Some(tenant), body).await?)
     }
 
     /// The URL of a namespace, or of a group in it.
     fn uri(&self, parts: &[&str]) -> Result<Uri, Trouble> {
-        let base = self.config.to_string();
+        let base = self.url.to_string();
         let mut uri = base.trim_end_matches('/').to_owned();
         for part in parts {
             uri.push('/');
             for byte in part.bytes() {
                 match byte.is_ascii_alphanumeric() || b"-_~".contains(&byte) {
                     true => uri.push(char::from(byte)),
-                    // A dot as well: one or two of them would be another path.
+                    // Dots are escaped too: `.` and `..` would be resolved as parts of the path.
                     false => uri.push_str(&format!("%{byte:02X}")),
                 }
             }

@@ -1,17 +1,18 @@
-//! Which tenants' rules a ruler has, of several.
+//! Distribution of the tenants among several rulers.
 
 use std::sync::Arc;
 
 use metrifold_engine::planes::rules::RuleSet;
+use metrifold_model::Tenant;
 use metrifold_rules::Version;
 
-/// The share of one ruler, by rendezvous: each tenant goes to the ruler with the highest hash of both
-/// names.
+/// The tenants of one ruler, by rendezvous hashing: each tenant goes to the ruler for which the hash of
+/// both names is highest.
 #[derive(Debug)]
 pub(super) struct Shard {
     names: Arc<[Arc<str>]>,
     at: usize,
-    /// All tenants as they were last, and the share of them.
+    /// The last set of all tenants, and this ruler's share of it.
     all: RuleSet,
     mine: RuleSet,
 }
@@ -26,7 +27,7 @@ impl Shard {
         }
     }
 
-    /// The share of a set, at the cost of what changed.
+    /// Computes the ruler's share of a set, in time proportional to the number of changed tenants.
     pub(super) fn of(&mut self, all: &RuleSet) -> RuleSet {
         for change in self.all.diff(all) {
             if self.owner(&change.tenant) != self.at {
@@ -41,7 +42,14 @@ impl Shard {
         self.mine.clone()
     }
 
-    /// The share of what was given last.
+    /// The tenants of the last set that belong to other rulers.
+    pub(super) fn others(&self) -> Vec<Tenant> {
+        let tenants = self.all.iter().map(|(tenant, _)| tenant);
+        let others = tenants.filter(|tenant| self.owner(tenant) != self.at);
+        others.cloned().collect()
+    }
+
+    /// The ruler's share of the last set.
     pub(super) fn mine(&self) -> &RuleSet {
         &self.mine
     }

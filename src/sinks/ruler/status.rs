@@ -1,4 +1,4 @@
-//! What a ruler has of what it was brought, and how it goes with that.
+//! State of the delivered rules: which groups a ruler has loaded, and how their evaluation goes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -7,11 +7,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use metrifold_base::locked;
 use metrifold_engine::planes::rules::{GroupReport, GroupState, Report, Reports, RuleSet};
 use metrifold_model::Tenant;
-use metrifold_rules::Version;
+use metrifold_rules::{Group, TenantRules};
 
-use super::way::{Heard, Way};
+use super::way::{Heard, Refused, Way};
 
-/// What all rulers of a sink say.
+/// The reports of all rulers of a sink, merged.
 #[derive(Clone)]
 pub(super) struct Board {
     sink: Arc<str>,
@@ -28,7 +28,7 @@ impl Board {
         }
     }
 
-    /// Takes what one of them says. A tenant has one ruler, or two while it moves.
+    /// Publishes the report of one ruler. A tenant has one ruler, or two while it moves.
     pub(super) fn put(&self, ruler: &Arc<str>, report: Report) {
         let mut rulers = locked(&self.rulers);
         rulers.insert(ruler.clone(), report);
@@ -44,16 +44,17 @@ impl Board {
     }
 }
 
-/// The state of one ruler and of the groups that it has, as its rules API tells it.
+/// The state of one ruler and of its groups, as its rules API reports it.
 pub(super) struct Statuses {
     ruler: Arc<str>,
-    /// Since when the ruler has which version of a tenant's rules.
-    since: HashMap<Tenant, (Version, u64)>,
-    /// By tenant, file and group.
+    /// The set that the ruler has accepted, and the time since when it has the rules of each tenant.
+    good: RuleSet,
+    since: HashMap<Tenant, u64>,
+    /// States of groups by tenant, file and group.
     said: HashMap<(String, String, String), Said>,
 }
 
-/// What a ruler says of a group that it has.
+/// A group's state as the ruler reports it.
 struct Said {
     last_evaluation: Option<String>,
     error: Option<String>,
@@ -63,26 +64,31 @@ impl Statuses {
     pub(super) fn new(ruler: Arc<str>) -> Self {
         Self {
             ruler,
+            good: RuleSet::default(),
             since: HashMap::new(),
             said: HashMap::new(),
         }
     }
 
-    /// Notes what the ruler has from now on.
+    /// Records the set that the ruler has accepted.
     pub(super) fn loaded(&mut self, good: Option<&RuleSet>) {
         let Some(good) = good else { return };
         let now = now();
-        self.since.retain(|tenant, _| good.get(tenant).is_some());
-        for (tenant, rules) in good.iter() {
-            let version = rules.version();
-            let known = self.since.entry(tenant.clone()).or_insert((version, now));
-            if known.0 != version {
-                *known = (version, now);
-            }
+        let mut changed = BTreeSet::new();
+        for change in self.good.diff(good) {
+            match change.new {
+                Some(_) => self.since.insert(change.tenant.clone(), now),
+                None => self.since.remove(&change.tenant),
+            };
+            changed.insert(change.tenant);
         }
+        // Earlier answers of the ruler concern the rules that it had then.
+        self.said
+            .retain(|(tenant, ..), _| !changed.contains(&**tenant));
+        self.good = good.clone();
     }
 
-    /// Takes what the ruler says it has.
+    /// Records the groups that the ruler reports.
     pub(super) fn take(&mut self, heard: Heard) {
         match &heard.asked {
             None => self.said.clear(),
@@ -106,20 +112,34 @@ impl Statuses {
         }
     }
 
-    /// How it goes with each group of a set.
+    /// Reports the state of each group of a set.
     pub(super) fn report(&self, wanted: &RuleSet, way: &Way) -> Report {
         let mut report = Report::new();
+        let mut all_refused: HashMap<&str, Vec<&Refused>> = HashMap::new();
+        for refused in way.refused() {
+            all_refused
+                .entry(&refused.tenant)
+                .or_default()
+                .push(refused);
+        }
         for (tenant, rules) in wanted.iter() {
-            let since = self.since.get(tenant).map(|(_, since)| *since);
+            let own_refused = all_refused.get(&**tenant);
+            let since = self.since.get(tenant).copied();
+            let good = self.good.get(tenant);
+            let has_all = good == Some(rules);
             let groups = rules.files().flat_map(|(file, stored)| {
-                stored.file().groups.iter().map(move |group| (file, group))
+                let groups = stored.file().groups.iter();
+                groups.map(move |group| (file, stored, group))
             });
-            let groups = groups.map(|(file, group)| {
-                let refused = way.refused().iter().find(|refused| {
-                    refused.tenant == *tenant && refused.file == *file && refused.group == *group
-                });
+            let groups = groups.map(|(file, stored, group)| {
+                // The ruler may still have an earlier version of the group.
+                let has = || good.is_some_and(|good| has(good, file, group));
+                let refused = own_refused.into_iter().flatten();
+                let refused = refused
+                    .copied()
+                    .find(|refused| refused.file == *file && refused.group == *group);
                 let key = (tenant.to_string(), file.to_string(), group.name.clone());
-                let said = self.said.get(&key);
+                let said = self.said.get(&key).filter(|_| has_all || has());
                 let (state, error) = match (refused, said) {
                     (Some(refused), _) => (GroupState::Refused, Some(refused.reason.clone())),
                     (None, Some(said)) => (GroupState::Loaded, said.error.clone()),
@@ -128,6 +148,7 @@ impl Statuses {
                 GroupReport {
                     file: file.clone(),
                     group: group.name.clone(),
+                    rules: stored.clone(),
                     ruler: self.ruler.clone(),
                     state,
                     since: since.unwrap_or_default(),
@@ -139,6 +160,12 @@ impl Statuses {
         }
         report
     }
+}
+
+/// Whether a tenant's rules have exactly this group.
+fn has(rules: &TenantRules, file: &str, group: &Group) -> bool {
+    let stored = rules.file(file);
+    stored.is_some_and(|stored| stored.file().groups.contains(group))
 }
 
 fn now() -> u64 {

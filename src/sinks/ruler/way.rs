@@ -1,4 +1,4 @@
-//! The ways on which rules come to a ruler: by a folder that it reads, or pushed to its API.
+//! Delivery of rules to a ruler: through a folder that it reads, or by pushing to its API.
 
 use std::sync::Arc;
 
@@ -10,21 +10,23 @@ use super::client::LoadedGroup;
 use super::install::Installer;
 use super::push::Pusher;
 
-/// The most groups that are known to be refused.
+/// Maximum number of refused groups that are remembered.
 pub(super) const MAX_REFUSED: usize = 1000;
 
-/// What came of bringing a set.
+/// Outcome of delivering a set.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// The ruler had it.
+    /// The ruler had the set already.
     Same,
-    /// The ruler has it, but for the groups that it refuses.
+    /// The ruler has the set, without the groups that it refuses.
     Loaded,
-    /// It is not known what the ruler has.
+    /// The ruler has the set, without the rules of some tenants, of which one failed for this reason.
+    Partly(String),
+    /// The delivery failed, and the ruler's rules are unknown.
     Failed(String),
 }
 
-/// A group that the ruler does not take.
+/// A group that the ruler refuses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refused {
     pub(super) tenant: Tenant,
@@ -33,24 +35,26 @@ pub(super) struct Refused {
     pub(super) reason: String,
 }
 
-/// What a ruler says of what it has.
+/// The groups that a ruler reports.
 pub(super) struct Heard {
-    /// The tenants of which it was asked; none if of all.
+    /// The tenants that were asked for; `None` means all.
     pub(super) asked: Option<Vec<Tenant>>,
     /// Groups, each with its tenant and file.
     pub(super) groups: Vec<(String, String, LoadedGroup)>,
-    /// A group that it should have and has not.
+    /// Name of a group that the ruler accepted and no longer has.
     pub(super) missing: Option<String>,
+    /// Why the state of a tenant could not be read, if all others could.
+    pub(super) unheard: Option<String>,
 }
 
-/// How a ruler gets its rules.
+/// The means by which a ruler gets its rules.
 pub(super) enum Way {
     Folder(Installer),
     Push(Pusher),
 }
 
 impl Way {
-    /// Brings a set.
+    /// Delivers a set.
     pub(super) async fn install(&mut self, set: &RuleSet) -> Outcome {
         match self {
             Self::Folder(installer) => installer.install(set).await,
@@ -58,7 +62,7 @@ impl Way {
         }
     }
 
-    /// What the ruler has taken.
+    /// The last set that the ruler accepted.
     pub(super) fn good(&self) -> Option<&RuleSet> {
         match self {
             Self::Folder(installer) => installer.good(),
@@ -66,7 +70,7 @@ impl Way {
         }
     }
 
-    /// The groups that it does not take.
+    /// The groups that the ruler refuses.
     pub(super) fn refused(&self) -> &[Refused] {
         match self {
             Self::Folder(installer) => installer.refused(),
@@ -74,23 +78,33 @@ impl Way {
         }
     }
 
-    /// Takes nothing of what was brought for brought.
+    /// Has the next delivery repeat what the ruler lacks, whatever was delivered before.
     pub(super) fn forget(&mut self) {
         match self {
             Self::Folder(installer) => installer.forget(),
-            Self::Push(pusher) => pusher.forget(),
+            // A push finds the tenants whose groups the ruler lacks by reading them in turn.
+            Self::Push(_) => {}
         }
     }
 
-    /// What may be the cause when it does not have what was brought.
+    /// Removes the rules of tenants that belong to other rulers, if the ruler keeps those of each tenant
+    /// itself; a folder holds no others anyway.
+    pub(super) fn disown(&mut self, tenants: Vec<Tenant>) {
+        match self {
+            Self::Folder(_) => {}
+            Self::Push(pusher) => pusher.disown(tenants),
+        }
+    }
+
+    /// Likely cause if the ruler lacks rules that were delivered, for the log.
     pub(super) fn hint(&self) -> &'static str {
         match self {
             Self::Folder(_) => ": does it read this folder?",
-            Self::Push(_) => ", though it has taken it",
+            Self::Push(_) => ", though it accepted the group",
         }
     }
 
-    /// Asks the ruler what it has.
+    /// Reads the ruler's loaded groups.
     pub(super) async fn look(&mut self) -> Result<Heard, String> {
         match self {
             Self::Folder(installer) => installer.look().await,

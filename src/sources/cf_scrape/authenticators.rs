@@ -1,4 +1,4 @@
-//! Credentials for applications, by name. A target that asks for some that do not exist is not scraped.
+//! Credentials for applications, by name. A target that names unknown ones is not scraped.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,21 +8,21 @@ use metrifold_http::{
     Authorization, BasicAuth, Client, ClientConfig, ClientTls, Credentials, OAuth2, auth,
 };
 
-use super::bound::{self, Bound};
+use super::bound;
 
 keys! {
     /// Credentials for applications: at most one of `basic_auth`, `authorization`, `oauth2` and `service`.
     #[derive(Clone, Debug)]
     pub struct AuthenticatorKeys {
-        /// User and password.
+        /// User name and password.
         basic_auth: Option<BasicAuth> = optional,
-        /// An `Authorization` header.
+        /// `Authorization` header.
         authorization: Option<Authorization> = optional,
-        /// Token, got by client credentials.
+        /// OAuth 2.0 token, obtained with the client credentials grant.
         oauth2: Option<OAuth2> = optional,
-        /// Name of a service instance that is bound to this process, whose credentials these are: a client of UAA, or user and password.
+        /// Name of a service instance bound to this process, whose credentials are used: those of a UAA client, or user name and password.
         service: Option<String> = unset("xsuaa"),
-        /// TLS towards the application, such as a client certificate.
+        /// TLS settings for the connection to the application, such as a client certificate.
         tls: Option<ClientTls> = optional,
     }
 }
@@ -31,23 +31,23 @@ keys! {
 #[derive(Default)]
 pub(super) struct Authenticators(BTreeMap<String, Authenticator>);
 
-/// What a scrape authenticates with.
+/// Credentials and client of a scrape.
 #[derive(Clone, Debug)]
 pub(super) struct Authenticator {
     pub(super) credentials: Credentials,
-    /// The client to connect with, in place of that of all.
+    /// Client with TLS of its own, replacing the source's.
     pub(super) client: Option<Client>,
 }
 
 impl AuthenticatorKeys {
-    /// The files that they name.
+    /// The files that the keys name.
     pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
         let (basic, header) = (self.basic_auth.as_ref(), self.authorization.as_ref());
         let tls = self.tls.iter().flat_map(ClientTls::files);
         tls.chain(auth::files(basic, header, self.oauth2.as_ref()))
     }
 
-    /// Reports what is wrong with them, at keys below `prefix`.
+    /// Reports invalid values and combinations, at keys below `prefix`.
     pub(super) fn validate(&self, prefix: &str, problems: &mut Problems) {
         let (basic, header) = (self.basic_auth.as_ref(), self.authorization.as_ref());
         auth::validate(prefix, basic, header, self.oauth2.as_ref(), problems);
@@ -73,15 +73,12 @@ impl AuthenticatorKeys {
         };
         let bound = bound::credentials(service)
             .map_err(|error| BuildError::new(format!("authenticators.{name}.service"), error))?;
-        match bound {
-            Bound::Basic(basic) => Credentials::build(Some(&basic), None, None),
-            Bound::OAuth2(oauth2) => Credentials::build(None, None, Some(&oauth2)),
-        }
+        bound.build()
     }
 }
 
 impl Authenticators {
-    /// Makes them, with connections as configured for all.
+    /// Builds the authenticators; `config` holds the source's settings of connections.
     pub(super) fn build(
         keys: &BTreeMap<String, AuthenticatorKeys>,
         config: &ClientConfig,
@@ -104,7 +101,7 @@ impl Authenticators {
         made.collect::<Result<_, _>>().map(Self)
     }
 
-    /// The authenticator of this name.
+    /// The authenticator with this name.
     pub(super) fn get(&self, name: &str) -> Result<&Authenticator, String> {
         self.0.get(name).ok_or_else(|| {
             format!("there is no authenticator {name:?}: declare authenticators.{name}")

@@ -2,20 +2,12 @@
 
 use serde_json::{Map, Value};
 
-use metrifold_base::Secret;
-use metrifold_http::{BasicAuth, OAuth2};
+use metrifold_cloud_foundry::Bound;
 
-/// Where the platform tells applications what is bound to them.
+/// Variable in which the platform passes the bindings of an application.
 const VARIABLE: &str = "VCAP_SERVICES";
 
-/// What a binding has.
-#[derive(Debug)]
-pub(super) enum Bound {
-    Basic(BasicAuth),
-    OAuth2(Box<OAuth2>),
-}
-
-/// The credentials of the service instance of this name. The error shows nothing of them.
+/// Reads the credentials of a service instance. Errors do not quote them.
 pub(super) fn credentials(name: &str) -> Result<Bound, String> {
     match std::env::var(VARIABLE) {
         Ok(text) => read(name, &text),
@@ -26,8 +18,8 @@ pub(super) fn credentials(name: &str) -> Result<Bound, String> {
 }
 
 fn read(name: &str, text: &str) -> Result<Bound, String> {
-    let services: Map<String, Value> =
-        serde_json::from_str(text).map_err(|_| format!("{VARIABLE} is not what it should be"))?;
+    let services: Map<String, Value> = serde_json::from_str(text)
+        .map_err(|_| format!("{VARIABLE} is not a JSON object of bound services"))?;
     let mut bindings = services.values().filter_map(Value::as_array).flatten();
     let is_it = |it: &&Value| {
         let names = ["instance_name", "name", "binding_name"];
@@ -36,44 +28,7 @@ fn read(name: &str, text: &str) -> Result<Bound, String> {
     let binding = bindings.find(is_it);
     let binding =
         binding.ok_or_else(|| format!("no service {name:?} is bound: cf bind-service"))?;
-    let text = |names: [&str; 2]| {
-        let found = names
-            .iter()
-            .find_map(|key| binding["credentials"][*key].as_str());
-        found.map(str::to_owned)
-    };
-    let client = (
-        text(["clientid", "client_id"]),
-        text(["clientsecret", "client_secret"]),
-    );
-    if let ((Some(id), Some(secret)), Some(url)) = (client, text(["url", "uaa_url"])) {
-        let mut keys = toml::Table::new();
-        let place = format!("{}/oauth/token", url.trim_end_matches('/'));
-        for (key, value) in [
-            ("client_id", id),
-            ("client_secret", secret),
-            ("token_url", place),
-        ] {
-            keys.insert(key.to_owned(), value.into());
-        }
-        // What the error says could show the secret.
-        let oauth2 = keys.try_into::<OAuth2>();
-        let oauth2 =
-            oauth2.map_err(|_| format!("the credentials of {name:?} hold no valid URL"))?;
-        return Ok(Bound::OAuth2(Box::new(oauth2)));
-    }
-    if let (Some(username), Some(password)) =
-        (text(["username", "user"]), text(["password", "pass"]))
-    {
-        return Ok(Bound::Basic(BasicAuth {
-            username,
-            password: Some(Secret::new(password)),
-            password_file: None,
-        }));
-    }
-    Err(format!(
-        "the credentials of {name:?} are neither clientid, clientsecret and url nor username and password: write certificates to files, and name these under oauth2.tls"
-    ))
+    Bound::read(name, &binding["credentials"])
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `expose`: where Promregator's paths are served, and within which limits.
+//! `expose`: the address of Promregator's paths, and their limits.
 
 use std::path::Path;
 
@@ -6,27 +6,27 @@ use metrifold_base::{Period, Problems, Size, keys};
 use metrifold_http::{Listen, Methods, ServerKeys};
 
 keys! {
-    /// Where Promregator's paths are served to those who pull.
+    /// HTTP endpoint for Promregator's paths, for programs that pull.
     #[derive(Clone, Debug)]
     pub struct ExposeKeys {
         server: ServerKeys = include,
-        /// Host and port of the targets that `/discovery` lists, by which those who pull reach this address; by default the `Host` of their request.
+        /// Host and port by which programs that pull reach this endpoint: the address of the targets that `/discovery` lists. By default, the `Host` header of their request.
         pub(super) discovery_address: Option<String> = unset("metrifold.example:8080"),
-        /// Whether `/discovery` also lists the metrics of this process, under `/promregatorMetrics`.
+        /// List the metrics of this process, under `/promregatorMetrics`, in `/discovery` as well.
         pub(super) own_metrics: bool = default(true),
-        /// Longest time for a scrape that is asked for; less if the caller says so in `X-Prometheus-Scrape-Timeout-Seconds`.
+        /// Maximum time for a scrape on request. A shorter `X-Prometheus-Scrape-Timeout-Seconds` of the request takes precedence.
         pub(super) timeout: Period = default("5s"),
-        /// Largest page of all instances under `/metrics`.
+        /// Maximum size of the page of all instances under `/metrics`.
         pub(super) max_page_bytes: Size = default("64MiB"),
-        /// Most scrapes at once that were asked for; further ones wait.
+        /// Maximum number of concurrent scrapes on request. Further ones wait.
         pub(super) max_scrapes: usize = default(64),
     }
 }
 
-/// The most that `max_scrapes` can be.
+/// Largest value of `max_scrapes`.
 const MAX_SCRAPES: usize = 100_000;
 
-/// What is answered at a path.
+/// Kinds of endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
     Discovery,
@@ -36,7 +36,7 @@ pub(super) enum Endpoint {
     Merged,
 }
 
-/// The paths.
+/// The paths with their endpoints.
 pub(super) const PATHS: [(&str, Endpoint); 6] = [
     ("/discovery", Endpoint::Discovery),
     ("/singleTargetMetrics/{app}/{instance}", Endpoint::Single),
@@ -56,16 +56,21 @@ impl ExposeKeys {
         paths.map(|(path, _)| self.server.listen(path, Methods::GET))
     }
 
+    /// Whether the paths are served with TLS.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.listen().any(|listen| listen.tls.is_some())
+    }
+
     pub(super) fn server(&self) -> &ServerKeys {
         &self.server
     }
 
-    /// The files that they name.
+    /// The files that the keys name.
     pub(super) fn files(&self) -> Vec<&Path> {
         self.server.files()
     }
 
-    /// Reports what is wrong with them, at their keys.
+    /// Reports invalid values, at their keys.
     pub(super) fn validate(&self, problems: &mut Problems) {
         self.server.validate(PATHS[0].0, problems);
         if self

@@ -1,23 +1,23 @@
-//! `extra_labels`: what else is known of an instance, as labels of its series.
+//! `extra_labels`: facts about an instance as labels of its series.
 
 use metrifold_base::words;
 use metrifold_expr::relabel::{Action, RuleConfig};
 
 words! {
-    /// What becomes a label, or several.
+    /// Properties of an instance that can become labels.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum ExtraLabel {
         /// The type of the process.
         ProcessType = "process_type",
         /// The revision of the application that the process runs.
         Revision = "revision",
-        /// The labels of the application.
+        /// Each label of the application.
         AppLabels = "app_labels",
     }
 }
 
 impl ExtraLabel {
-    /// The rule over labels of targets that makes it.
+    /// The rule over labels of targets that adds the label.
     pub(super) fn rule(self) -> RuleConfig {
         let copy = |from: &str, to: &str| RuleConfig {
             source_labels: Some(vec![from.to_owned()]),

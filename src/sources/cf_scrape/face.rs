@@ -1,6 +1,7 @@
-//! Promregator's face, for those who pull: the same paths, labels and headers, so that a Prometheus
-//! that was configured for Promregator goes on as before. Two things differ on purpose: a scrape that
-//! fails is answered with a status that says so, and listing targets costs no request to the platform.
+//! Promregator's interface for programs that pull: the same paths, labels and headers, so that a
+//! Prometheus that was configured for Promregator works unchanged. Two things differ on purpose: a
+//! failed scrape is answered with an error status, and listing targets sends no request to the
+//! platform.
 
 mod catalogue;
 mod list;
@@ -27,33 +28,42 @@ use catalogue::Catalogue;
 
 use super::expose::{Endpoint, ExposeKeys, PATHS};
 
-/// Header by which a process knows a scrape of its own.
+/// Header with the processes that a scrape on request has come through, separated by commas: each
+/// recognizes itself.
 const INSTANCE: HeaderName = HeaderName::from_static("x-promregator-instance");
+/// Longest list of processes that a request may have come through, in bytes.
+const MAX_THROUGH: usize = 500;
 const TIMEOUT: HeaderName = HeaderName::from_static("x-prometheus-scrape-timeout-seconds");
+/// Seconds in `Retry-After`.
+const RETRY_AFTER: u64 = 5;
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
-/// What the face needs of its source.
+/// Parts of the source that the face uses.
 pub(super) struct FaceParts {
-    /// Where targets come from.
+    /// The targets of each provider.
     pub(super) targets: Vec<Targets>,
     pub(super) scrapes: OnRequest,
-    /// Writes the metrics of the process.
+    /// Renders the metrics of the process.
     pub(super) own: Box<dyn Fn() -> String + Send + Sync>,
     pub(super) metrics: ComponentMetrics,
 }
 
-/// Promregator's face.
+/// Promregator's interface.
 pub(super) struct Face {
     keys: ExposeKeys,
     parts: FaceParts,
-    /// Identifies this process in its requests.
+    /// Value of the header that identifies this process.
     id: HeaderValue,
     catalogue: Mutex<Arc<Catalogue>>,
-    /// One for each scrape that may be under way.
+    /// Lock of the request that makes a new catalogue.
+    indexing: tokio::sync::Mutex<()>,
+    /// One permit for each scrape that may be in flight.
     slots: Semaphore,
+    /// Permit of the request for the page of all instances: their pages wait in memory meanwhile.
+    merging: Semaphore,
 }
 
-/// Why a scrape that was asked for came to nothing, and the status that says so.
+/// Failure of a scrape on request: the status and the text of its answer.
 #[derive(Debug)]
 struct Failed(StatusCode, String);
 
@@ -63,15 +73,17 @@ impl Face {
         let id = format!("{:016x}{:016x}", random(), random());
         Arc::new(Self {
             slots: Semaphore::new(keys.max_scrapes),
+            merging: Semaphore::new(1),
             keys,
             parts,
             // Digits are valid in a header.
             id: HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("metrifold")),
             catalogue: Mutex::default(),
+            indexing: tokio::sync::Mutex::default(),
         })
     }
 
-    /// Who answers each of the paths, in the order of [`PATHS`].
+    /// The handlers of the paths, in the order of [`PATHS`].
     pub(super) fn handlers(self: &Arc<Self>) -> impl Iterator<Item = Arc<dyn Handler>> {
         PATHS.iter().map(|(_, endpoint)| {
             let handler: Arc<dyn Handler> = Arc::new(At {
@@ -82,14 +94,17 @@ impl Face {
         })
     }
 
-    /// The answer at a path.
+    /// Answers a request to an endpoint.
     async fn answer(self: Arc<Self>, endpoint: Endpoint, request: Request) -> Response {
-        if request.headers.get(INSTANCE) == Some(&self.id) {
-            let text = "this is a scrape of this process itself: one of its targets leads here";
+        if self.is_loop(&request) {
+            let text = "this process scrapes itself: one of its targets leads here";
             return answer::text(StatusCode::INTERNAL_SERVER_ERROR, text);
         }
         match endpoint {
-            Endpoint::Discovery => self.discovery(&request),
+            Endpoint::Discovery => {
+                let catalogue = self.catalogue().await;
+                self.discovery(&catalogue, &request)
+            }
             Endpoint::Single => self.single(request).await,
             Endpoint::Own => page(TEXT, (self.parts.own)().into()),
             Endpoint::Invalidate => {
@@ -102,26 +117,44 @@ impl Face {
         }
     }
 
-    /// Scrapes an instance, asking for these formats.
+    /// Whether a request has come through this process already, or through too many others.
+    fn is_loop(&self, request: &Request) -> bool {
+        let through = request.headers.get(INSTANCE).map(HeaderValue::as_bytes);
+        let through = through.unwrap_or_default();
+        let mut ids = through.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        through.len() > MAX_THROUGH || ids.any(|id| id == self.id.as_bytes())
+    }
+
+    /// The processes that a scrape for this request comes through: the request's, and this one.
+    fn through(&self, request: &Request) -> HeaderValue {
+        let Some(before) = request.headers.get(INSTANCE) else {
+            return self.id.clone();
+        };
+        let all = [before.as_bytes(), b", ", self.id.as_bytes()].concat();
+        HeaderValue::from_bytes(&all).unwrap_or_else(|_| self.id.clone())
+    }
+
+    /// Scrapes an instance, with this `Accept` header, as one that comes `through` these processes.
     async fn scrape(
         &self,
         candidate: &Candidate,
         accept: Option<HeaderValue>,
+        through: HeaderValue,
         deadline: Instant,
     ) -> Result<RequestedPage, Failed> {
         let slot = tokio::time::timeout_at(deadline, self.slots.acquire()).await;
         let _slot = slot.map_err(|_| {
-            let text = "other scrapes take all the time: see max_scrapes".to_owned();
+            let text = "too many scrapes are under way: see max_scrapes".to_owned();
             Failed(StatusCode::SERVICE_UNAVAILABLE, text)
         })?;
         let mut headers = HeaderMap::new();
-        headers.insert(INSTANCE, self.id.clone());
+        headers.insert(INSTANCE, through);
         headers.extend(accept.map(|value| (http::header::ACCEPT, value)));
         let left = deadline.saturating_duration_since(Instant::now());
         Ok(self.parts.scrapes.page(candidate, headers, left).await?)
     }
 
-    /// When a scrape has to be done that a request asks for.
+    /// Deadline of the scrape for a request.
     fn deadline(&self, request: &Request) -> Instant {
         let asked = request.headers.get(TIMEOUT).and_then(|it| it.to_str().ok());
         let asked = asked.and_then(|it| Duration::try_from_secs_f64(it.parse().ok()?).ok());
@@ -142,7 +175,7 @@ impl From<NoPage> for Failed {
     }
 }
 
-/// A path of the face.
+/// Handler of one endpoint.
 struct At {
     face: Arc<Face>,
     endpoint: Endpoint,

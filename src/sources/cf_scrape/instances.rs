@@ -1,15 +1,17 @@
-//! What tells an instance from the others behind the same address, and what it is scraped with.
+//! Settings of single instances: the header that selects one behind the router, credentials, rules,
+//! gauges.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 
 use metrifold_base::words;
-use metrifold_cloud_foundry::{GAUGES, Usages};
+use metrifold_cloud_foundry::{Facts, GAUGES, Usages};
 use metrifold_discovery::{Labels, Target, Targets};
 use metrifold_expr::relabel::Program;
-use metrifold_scrape::{Gauges, Own, Particulars};
+use metrifold_http::Credentials;
+use metrifold_scrape::{FindCredentials, Gauges, Own, Particulars};
 
 use super::authenticators::Authenticators;
 
@@ -17,10 +19,10 @@ const APP_INSTANCE: HeaderName = HeaderName::from_static("x-cf-app-instance");
 const PROCESS_INSTANCE: HeaderName = HeaderName::from_static("x-cf-process-instance");
 
 words! {
-    /// Header that tells the router which instance is meant.
+    /// Header that selects the instance behind the router.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum InstanceHeader {
-        /// By the process where application and number are ambiguous, else by the application.
+        /// By process where application and number are ambiguous, by application otherwise.
         Auto = "auto",
         /// Always by the application.
         App = "app",
@@ -29,17 +31,17 @@ words! {
     }
 }
 
-/// What single instances need beyond their labels.
+/// Settings of instances beyond their labels.
 pub(super) struct Instances {
     pub(super) authenticators: Authenticators,
     pub(super) by: InstanceHeader,
-    /// By the name of the selector that found an instance.
+    /// Rules by the name of the selector that found the instance.
     pub(super) rules: BTreeMap<String, Arc<Program>>,
-    /// The providers, which may know what instances use.
+    /// The providers, which may share the usage of instances.
     pub(super) providers: Arc<[Targets]>,
 }
 
-/// What an instance uses, where its provider measures it.
+/// Gauges of an instance's usage, where its provider measures it.
 #[derive(Debug)]
 struct InstanceGauges {
     providers: Arc<[Targets]>,
@@ -49,7 +51,7 @@ struct InstanceGauges {
 
 impl InstanceGauges {
     fn usages(&self) -> impl Iterator<Item = Arc<Usages>> {
-        self.providers.iter().filter_map(Targets::beside)
+        facts(&self.providers).filter_map(|facts| facts.usages.clone())
     }
 }
 
@@ -69,6 +71,29 @@ impl Gauges for InstanceGauges {
     }
 }
 
+/// Facts about the foundations that the providers share in addition to targets.
+fn facts(providers: &[Targets]) -> impl Iterator<Item = Arc<Facts>> {
+    providers.iter().filter_map(Targets::beside)
+}
+
+/// The credentials of an application, which are in its binding to a service instance.
+#[derive(Debug)]
+struct BoundCredentials {
+    providers: Arc<[Targets]>,
+    /// GUID of the binding.
+    binding: String,
+}
+
+impl FindCredentials for BoundCredentials {
+    fn find(&self) -> Result<Credentials, String> {
+        let found = facts(&self.providers).find_map(|facts| facts.bindings.get(&self.binding));
+        found.unwrap_or_else(|| {
+            let text = "the credentials in the application's service binding have not been read";
+            Err(text.to_owned())
+        })
+    }
+}
+
 impl Particulars for Instances {
     fn of(&self, discovered: &Target) -> Result<Own, String> {
         let authenticator = discovered.get("__meta_cf_authenticator");
@@ -76,8 +101,9 @@ impl Particulars for Instances {
         let authenticator = authenticator.transpose()?;
         let selector = discovered.get("__meta_cf_selector").unwrap_or_default();
         Ok(Own {
-            headers: instance_header(discovered, self.by)?,
+            headers: instance_header(discovered, self.by)?.into_iter().collect(),
             credentials: authenticator.map(|it| it.credentials.clone()),
+            find_credentials: self.bound(discovered),
             client: authenticator.and_then(|it| it.client.clone()),
             metric_rules: self.rules.get(selector).cloned(),
             gauges: self.gauges(discovered),
@@ -86,6 +112,13 @@ impl Particulars for Instances {
 }
 
 impl Instances {
+    fn bound(&self, target: &Target) -> Option<Arc<dyn FindCredentials>> {
+        Some(Arc::new(BoundCredentials {
+            providers: self.providers.clone(),
+            binding: target.get("__meta_cf_binding")?.to_owned(),
+        }))
+    }
+
     fn gauges(&self, target: &Target) -> Option<Arc<dyn Gauges>> {
         let number = target.get("__meta_cf_instance_number")?.parse().ok()?;
         Some(Arc::new(InstanceGauges {
@@ -96,13 +129,15 @@ impl Instances {
     }
 }
 
-/// The header that tells the router which instance is meant: none for an internal route. Fails for a
-/// target that no provider `cloud_foundry` has found.
-fn instance_header(target: &Labels, by: InstanceHeader) -> Result<HeaderMap, String> {
+/// The header that selects the instance: none for an internal route. Fails for a target that does
+/// not come from a provider of type `cloud_foundry`.
+fn instance_header(
+    target: &Labels,
+    by: InstanceHeader,
+) -> Result<Option<(HeaderName, HeaderValue)>, String> {
     let get = |name: &str| target.get(name).unwrap_or_default();
-    let mut headers = HeaderMap::new();
     if !get("__meta_cf_route_internal").is_empty() {
-        return Ok(headers);
+        return Ok(None);
     }
     let number = get("__meta_cf_instance_number");
     let by_process = match by {
@@ -115,11 +150,12 @@ fn instance_header(target: &Labels, by: InstanceHeader) -> Result<HeaderMap, Str
         false => (APP_INSTANCE, get("__meta_cf_app_guid")),
     };
     if guid.is_empty() || number.is_empty() {
-        return Err("it is no instance of Cloud Foundry: it has no __meta_cf_app_guid".to_owned());
+        return Err(
+            "it is not an instance of Cloud Foundry: it has no __meta_cf_app_guid".to_owned(),
+        );
     }
     let value = HeaderValue::try_from(format!("{guid}:{number}"));
-    headers.insert(name, value.map_err(|error| error.to_string())?);
-    Ok(headers)
+    Ok(Some((name, value.map_err(|error| error.to_string())?)))
 }
 
 #[cfg(test)]
@@ -145,13 +181,12 @@ mod tests {
             (&several, InstanceHeader::App, APP_INSTANCE, "a:3"),
             (&plain, InstanceHeader::Process, PROCESS_INSTANCE, "p:3"),
         ] {
-            let headers = instance_header(target, by).unwrap();
-            assert_eq!(headers.len(), 1);
-            assert_eq!(headers[name], value);
+            let (found, shown) = instance_header(target, by).unwrap().unwrap();
+            assert_eq!((found, shown.to_str().unwrap()), (name, value));
         }
         let internal = target(&[("__meta_cf_route_internal", "true")]);
         let none = instance_header(&internal, InstanceHeader::Auto).unwrap();
-        assert!(none.is_empty());
+        assert!(none.is_none());
         let other: Labels = [("__address__", "a:1")].into_iter().collect();
         assert!(instance_header(&other, InstanceHeader::Auto).is_err());
     }

@@ -1,19 +1,19 @@
-//! The endpoints of Prometheus' read API, and what is refused of the rest.
+//! The endpoints of Prometheus' read API, and the paths that are refused.
 
 use http::Method;
 
 use metrifold_http::Methods;
 
-/// What is to be done with a request.
+/// Treatment of a request.
 #[derive(Debug, PartialEq)]
 pub(super) enum Verdict {
-    /// It is a query.
+    /// A query, to be answered by the sink.
     Ask,
-    /// The endpoint is there for these methods only.
+    /// The endpoint accepts only these methods.
     Method(Methods),
-    /// It would change something, or the server.
+    /// The request would change data or the server.
     Refused(&'static str),
-    /// There is no such endpoint.
+    /// The API has no such endpoint.
     Unknown,
 }
 
@@ -21,7 +21,7 @@ const GET: Methods = Methods::GET;
 const FORM: Methods = Methods::GET.and(Methods::POST);
 const POST: Methods = Methods::POST;
 
-/// The paths that are asked, and by which methods. `*` stands for one segment.
+/// Paths of queries with their methods. `*` stands for one segment.
 const ENDPOINTS: [(&str, Methods); 29] = [
     ("/api/v1/query", FORM),
     ("/api/v1/query_range", FORM),
@@ -54,35 +54,35 @@ const ENDPOINTS: [(&str, Methods); 29] = [
     ("/-/ready", GET),
 ];
 
-/// What comes under these is refused with a reason.
+/// Prefixes of paths that are refused, each with its reason.
 const REFUSED: [(&str, &str); 6] = [
     (
         "/api/v1/admin/",
-        "the administration of the storage is not served here",
+        "the TSDB admin API of the server behind this source is not served",
     ),
     (
         "/api/v1/write",
-        "samples are not taken here: send them to a remote_write source",
+        "samples are not accepted here: send them to a remote_write source",
     ),
     (
         "/api/v1/otlp/",
-        "samples are not taken here: send them to a remote_write source",
+        "samples are not accepted here: send them to a remote_write source",
     ),
     (
         "/-/reload",
-        "the lifecycle of the server behind is not served here",
+        "the lifecycle API of the server behind this source is not served",
     ),
     (
         "/-/quit",
-        "the lifecycle of the server behind is not served here",
+        "the lifecycle API of the server behind this source is not served",
     ),
     (
         "/debug/",
-        "profiles of the server behind are not served here",
+        "profiles of the server behind this source are not served",
     ),
 ];
 
-/// What is to be done with a request to a path below the root of the API.
+/// Decides about a request to a path below the root of the API.
 pub(super) fn verdict(method: &Method, path: &str) -> Verdict {
     let refused = REFUSED.iter().find(|(prefix, _)| path.starts_with(prefix));
     if let Some((_, reason)) = refused {

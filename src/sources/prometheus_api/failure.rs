@@ -5,7 +5,7 @@ use http::{Method, StatusCode};
 
 use metrifold_http::{Methods, Response, answer};
 
-/// The answer to a method that an endpoint does not have.
+/// The answer to a method that an endpoint does not accept.
 pub(super) fn method_not_allowed(allowed: Methods) -> Response {
     let reason = format!("this endpoint takes {allowed}");
     let mut answer = answer::json_error(StatusCode::METHOD_NOT_ALLOWED, "bad_data", &reason);

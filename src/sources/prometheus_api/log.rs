@@ -1,5 +1,5 @@
-//! A log of queries: who asked what, how long it took, who answered, how many bytes; one of so many,
-//! and slow ones apart. Bounded in lines per second and in bytes per line.
+//! A log of queries: caller, parameters, duration, replica, bytes; a sample of all queries, and
+//! slow ones separately. Bounded in lines per second and in bytes per line.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -15,16 +15,16 @@ use metrifold_http::form::Form;
 use metrifold_model::Tenant;
 
 keys! {
-    /// Which queries are logged.
+    /// Query log.
     #[derive(Clone, Debug)]
     pub(super) struct QueryLogKeys {
-        /// One of so many queries is logged, under `metrifold::queries`: 1 for all, 0 for none.
+        /// Log one of this many queries, under `metrifold::queries`: 1 logs every query, 0 none.
         sample: u64 = default(0),
-        /// Queries that take longer are logged as warnings, under `metrifold::slow_queries`, whatever `sample` says.
+        /// Threshold above which a query is logged as a warning, under `metrifold::slow_queries`, independently of `sample`. Unset, slow queries are not logged.
         slow: Option<Period> = unset("10s"),
-        /// Most lines per second; what is above that is counted and not logged.
+        /// Maximum number of log lines per second. Further ones are counted and not written.
         max_per_second: u64 = default(20),
-        /// Most bytes of a query's text in a line.
+        /// Maximum length of the query text in a log line.
         max_query_bytes: Size = default("2KiB"),
     }
 }
@@ -41,7 +41,7 @@ impl QueryLogKeys {
     }
 }
 
-/// The log of a source.
+/// The query log of a source.
 pub(super) struct QueryLog {
     sample: u64,
     slow: Option<Duration>,
@@ -50,13 +50,13 @@ pub(super) struct QueryLog {
     pace: Arc<Pace>,
 }
 
-/// How many lines have been written in this second.
+/// Limit on lines per second: the current second, the lines written in it, and the lines skipped.
 struct Pace {
     most: u64,
     state: Mutex<(Option<Instant>, u64, u64)>,
 }
 
-/// What is to be logged of a query, once it is over.
+/// Log entry of a query, written when the query ends.
 pub(super) struct Entry {
     started: Instant,
     path: String,
@@ -73,10 +73,10 @@ pub(super) struct Entry {
     broken: bool,
 }
 
-/// The header by which a router names the replica that answered.
+/// Header in which a router names the replica that answered.
 const SERVED_BY: &str = "x-served-by";
 
-/// Parameters that say what was asked.
+/// Parameters that are logged.
 const TOLD: [&str; 6] = ["query", "match[]", "time", "start", "end", "step"];
 
 impl QueryLog {
@@ -93,7 +93,7 @@ impl QueryLog {
         }
     }
 
-    /// What is to be logged of a query; none if that is nothing whatever becomes of it.
+    /// The entry for a query. `None` if it is neither sampled nor can be slow.
     pub(super) fn entry(
         &self,
         started: Instant,
@@ -126,7 +126,7 @@ impl QueryLog {
 }
 
 impl Entry {
-    /// Notes the answer.
+    /// Records the head of the answer.
     pub(super) fn answered(mut self, answer: &Answer) -> Self {
         self.status = answer.status().as_u16();
         let replica = answer.headers().get(SERVED_BY);
@@ -134,19 +134,19 @@ impl Entry {
         self
     }
 
-    /// Notes bytes of the answer.
+    /// Records bytes of the answer.
     pub(super) fn add(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
     }
 
-    /// Notes that the answer broke off.
+    /// Records that the answer broke off.
     pub(super) fn broke(&mut self) {
         self.broken = true;
     }
 }
 
 impl Drop for Entry {
-    /// The query is over, answered or given up.
+    /// Writes the entry: the query has been answered or cancelled.
     fn drop(&mut self) {
         let took = self.started.elapsed();
         let slow = self.slow.is_some_and(|slow| took > slow);
@@ -179,7 +179,8 @@ impl Drop for Entry {
 }
 
 impl Pace {
-    /// How many lines were left out since the last one, if there is room for this one.
+    /// Claims a line. Returns the number of lines skipped since the last one, or `None` if the
+    /// limit is reached.
     fn pass(&self) -> Option<u64> {
         let mut state = locked(&self.state);
         let (second, written, left_out) = &mut *state;
@@ -196,7 +197,7 @@ impl Pace {
     }
 }
 
-/// What was asked, in at most so many bytes.
+/// The logged parameters of a query, in at most `most` bytes.
 fn told(query: Option<&str>, form: Option<&str>, most: usize) -> String {
     let forms = query.into_iter().chain(form);
     let forms = forms.filter_map(|text| Form::parse(text).ok());

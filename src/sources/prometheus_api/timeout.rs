@@ -1,4 +1,4 @@
-//! How long a caller wants to wait, as the parameter `timeout` says.
+//! The time limit that a caller asks for with the parameter `timeout`.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use metrifold_http::form::{Form, is_form};
 use metrifold_http::{Request, body};
 use metrifold_model::{Rejection, RejectionKind};
 
-/// The largest form that is read here: a query in it is longer than any that people write. A larger
-/// one passes as it comes, without a look at its parameters.
+/// Most bytes of a form that is read here, more than any query that people write. A larger one is
+/// streamed without a look at its parameters.
 const MAX_FORM: u64 = 256 << 10;
 
-/// Reads the body of a request if it is a form of a known, small size. It can be sent on as before.
+/// Reads the body of a request if it is a form of known, small size. The request keeps the body.
 ///
 /// # Errors
 ///
-/// Fails when it does not arrive in time, or breaks off.
+/// Fails when the body does not arrive in time, or breaks off.
 pub(super) async fn read_form(
     request: &mut Request,
     deadline: Instant,
@@ -49,11 +49,12 @@ pub(super) async fn read_form(
     Ok(text)
 }
 
-/// How long the caller wants to wait; none if it does not say, or not in words that Prometheus takes.
+/// The caller's time limit. `None` without the parameter, or if Prometheus would not accept its
+/// value.
 pub(super) fn asked(query: Option<&str>, form: Option<&str>) -> Option<Duration> {
     let forms = form.into_iter().chain(query);
     let forms = forms.filter_map(|text| Form::parse(text).ok());
-    // A form goes before the URL, as in Go.
+    // A parameter of the form takes precedence over the URL's, as in Go.
     let value = forms
         .filter_map(|form| form.values("timeout").next().map(str::to_owned))
         .next()?;

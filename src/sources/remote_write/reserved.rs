@@ -1,4 +1,4 @@
-//! What a request holds of the bounds on memory: of its source's and of the process's.
+//! A request's reservations in the memory bounds of its source and of the process.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,33 +7,33 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use metrifold_engine::memory::{Amount, Budget, Permit, Refused};
 
-/// What the requests of a source draw on.
+/// Memory bounds that all requests of a source share.
 pub(super) struct Bounds {
     in_flight: Arc<Semaphore>,
-    /// The permits of `in_flight`.
+    /// Total permits of `in_flight`.
     max: usize,
-    /// What all sources share.
+    /// Budget that all sources share.
     process: Budget,
 }
 
-/// A request's part; dropping it gives all of it back.
+/// A request's reservations, released on drop.
 pub(super) struct Reserved<'a> {
     bounds: &'a Bounds,
     source: Option<OwnedSemaphorePermit>,
     process: Permit,
 }
 
-/// Why there is no room for a request.
+/// Bound that a request exceeds.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum NoRoom {
-    /// `max_in_flight_bytes` of the source is reached.
+    /// The source's `max_in_flight_bytes`.
     Source,
-    /// The process says so.
+    /// The budget of the process.
     Process(Refused),
 }
 
 impl NoRoom {
-    /// In metrics.
+    /// Its name in metrics.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Source => "source",
@@ -41,7 +41,7 @@ impl NoRoom {
         }
     }
 
-    /// For the sender.
+    /// The message to the sender.
     pub(super) fn text(self) -> &'static str {
         match self {
             Self::Source | Self::Process(Refused::InFlight) => {
@@ -56,7 +56,7 @@ impl NoRoom {
 }
 
 impl Bounds {
-    /// At most `max` bytes in flight.
+    /// Bounds with at most `max` bytes in flight for the source.
     pub(super) fn new(max: usize, process: Budget) -> Self {
         Self {
             in_flight: Arc::new(Semaphore::new(max)),
@@ -65,7 +65,7 @@ impl Bounds {
         }
     }
 
-    /// Lets a request in; `lesser` ones are refused before others.
+    /// Admits a request; `lesser` ones are refused before others when memory is short.
     pub(super) fn enter(&self, peer: IpAddr, lesser: bool) -> Result<Reserved<'_>, NoRoom> {
         let process = self.process.enter(peer, lesser).map_err(NoRoom::Process)?;
         Ok(Reserved {
@@ -77,12 +77,12 @@ impl Bounds {
 }
 
 impl Reserved<'_> {
-    /// Takes so many bytes of the body that have arrived.
+    /// Reserves bytes of the body that have arrived.
     pub(super) fn body(&mut self, bytes: usize) -> Result<(), NoRoom> {
         self.take(bytes, Amount::body(bytes))
     }
 
-    /// Takes what the body has when it is decoded.
+    /// Reserves the bytes of the decoded body.
     pub(super) fn decoded(&mut self, bytes: usize) -> Result<(), NoRoom> {
         self.take(bytes, Amount::decoded(bytes))
     }
@@ -101,7 +101,7 @@ impl Reserved<'_> {
         Ok(())
     }
 
-    /// The batch is in the queues, which are counted for themselves.
+    /// Releases the memory for processing: the batch is queued, and the queues count it themselves.
     pub(super) fn worked(&mut self) {
         self.process.worked();
     }

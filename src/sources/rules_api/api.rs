@@ -1,7 +1,8 @@
-//! Requests, one by one: found out whose they are, checked whole, then done.
+//! Handling of a request: its tenant is determined, the whole request is checked, and then it is
+//! executed.
 
 mod file;
-mod group;
+pub(super) mod group;
 mod status;
 mod tenant;
 mod write;
@@ -26,35 +27,35 @@ use super::reply::{self, Failure, absent};
 use super::requests::Parameters;
 use super::{Shared, openapi, ruler_api};
 
-/// The header that says whose rules are meant, for the rulers' configuration API.
+/// Header that names the tenant, in the rulers' configuration API.
 const SCOPE: &str = "x-scope-orgid";
 
-/// What is served at a path.
+/// Resource that a path serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
     /// All files of a tenant.
     Tenant,
-    /// The same, as an Observatorium API serves it.
+    /// All files of a tenant, at the path that Observatorium's API uses.
     Raw,
     File,
     Group,
     OpenApi,
     /// The rules of all tenants.
     All,
-    /// All files of a tenant, for those who may see all tenants.
+    /// All files of a tenant named in the path, for callers with access to all tenants.
     Backend,
-    /// All files of a tenant, as Mimir has them.
+    /// All files of a tenant, in the format of Mimir's ruler.
     Namespaces,
     Namespace,
     NamespaceGroup,
 }
 
-/// The API.
+/// State of the API, shared by its paths.
 pub(super) struct Api {
     pub(super) shared: Arc<Shared>,
     pub(super) out: Output,
     pub(super) reports: Reports,
-    /// One for each request that may be under way.
+    /// Permits for concurrent requests, `max_concurrent` of them.
     pub(super) slots: Arc<Semaphore>,
 }
 
@@ -90,11 +91,11 @@ pub(super) struct Asked {
     pub(super) group: Option<String>,
     pub(super) parameters: Parameters,
     pub(super) body: Vec<u8>,
-    /// Who asks.
+    /// Name of the caller, for the history.
     pub(super) by: String,
 }
 
-/// A tenant's file.
+/// A tenant's file as it was read from the store.
 pub(super) struct Kept {
     pub(super) text: Text,
     /// The rules of the file; none if it is damaged.
@@ -104,11 +105,13 @@ pub(super) struct Kept {
 /// The files of a tenant, by name.
 pub(super) type Files = BTreeMap<String, Kept>;
 
-/// A change of a file that was checked.
+/// Outcome of a change that was checked and, unless it was a dry run, stored.
 pub(super) struct Made {
     pub(super) version: Version,
     pub(super) changed: bool,
     pub(super) warnings: Vec<Warning>,
+    /// Why the rules are not passed on, if another file of the tenant is the cause.
+    pub(super) held_up: Option<String>,
 }
 
 impl Api {
@@ -123,7 +126,10 @@ impl Api {
         }
         let Ok(slot) = self.slots.clone().try_acquire_owned() else {
             let most = self.shared.config.max_concurrent;
-            return Err(Rejection::unavailable(format!("{most} requests are under way")).into());
+            return Err(Rejection::unavailable(format!(
+                "max_concurrent = {most} requests are in progress"
+            ))
+            .into());
         };
         let asked = self.read(endpoint, request).await?;
         let done = spawn_blocking(move || {
@@ -147,6 +153,7 @@ impl Api {
                 Rejection::new(RejectionKind::TooLarge, reason)
             }
             BodyError::Timeout | BodyError::NoRoom => Rejection::unavailable(error.to_string()),
+            BodyError::Refused(rejection) => rejection,
             BodyError::Broken(reason) => Rejection::invalid(reason),
         })?;
         asked.body = body.to_vec();
@@ -154,6 +161,9 @@ impl Api {
     }
 
     fn answer(&self, endpoint: Endpoint, asked: &Asked) -> Result<Response, Failure> {
+        if asked.file.is_some() {
+            place(asked).check()?;
+        }
         let reads = matches!(asked.method, Method::GET | Method::HEAD);
         let _turn = (!reads).then(|| self.shared.turn(&asked.tenant));
         match endpoint {
@@ -179,34 +189,36 @@ impl Api {
             Endpoint::Namespaces | Endpoint::Namespace | Endpoint::NamespaceGroup => {
                 ruler_api::answer(self, asked)
             }
-            // Answered without a body.
+            // Answered before, without reading a body.
             Endpoint::OpenApi => Ok(answer::empty(StatusCode::NO_CONTENT)),
         }
     }
 
-    /// The files of a tenant as they are in the store.
+    /// Reads a tenant's files from the store.
     pub(super) fn files(&self, tenant: &str) -> Result<Files, Failure> {
-        let mut files = Files::new();
+        let texts = self.texts(tenant)?.into_iter();
+        let files = texts.map(|(name, text)| {
+            let parsed = RuleFile::parse(&text.text, &self.shared.checks());
+            let file = parsed.ok().map(|parsed| parsed.file);
+            (name, Kept { text, file })
+        });
+        Ok(files.collect())
+    }
+
+    /// Reads the texts of a tenant's files from the store, sorted by name.
+    fn texts(&self, tenant: &str) -> Result<Vec<(String, Text)>, Failure> {
+        let mut texts = Vec::new();
         for name in self.shared.store.names(tenant)? {
             let place = Place::new(tenant, &*name);
-            // One that goes meanwhile is gone.
+            // A file may be removed between the listing and the read.
             if let Some(text) = self.shared.store.get(&place)? {
-                let parsed = RuleFile::parse(&text.text, &self.shared.checks());
-                let file = parsed.ok().map(|parsed| parsed.file);
-                files.insert(name, Kept { text, file });
+                texts.push((name, text));
             }
         }
-        Ok(files)
+        Ok(texts)
     }
 
-    /// The files of a tenant but for one.
-    fn others(&self, tenant: &str, name: &str) -> Result<Files, Failure> {
-        let mut files = self.files(tenant)?;
-        files.remove(name);
-        Ok(files)
-    }
-
-    /// The text of a file, which has to be there.
+    /// The text of a file; fails if there is no such file.
     fn text(&self, place: &Place) -> Result<Text, Failure> {
         let text = self.shared.store.get(place)?;
         text.ok_or_else(|| absent(format!("there is no file {:?}", place.file)))
@@ -220,7 +232,7 @@ impl Api {
     }
 }
 
-/// What the head of a request asks for, and its body with the length that it announces.
+/// Reads the head of a request; returns it with the body and the announced length of the body.
 fn head(endpoint: Endpoint, request: Request) -> Result<(Asked, Body, Option<u64>), Failure> {
     let parameters = Parameters::of(request.uri.query())?;
     let param = |name| request.param(name).map(str::to_owned);
@@ -228,10 +240,10 @@ fn head(endpoint: Endpoint, request: Request) -> Result<(Asked, Body, Option<u64
         Endpoint::All | Endpoint::Backend | Endpoint::OpenApi => {
             param("tenant").unwrap_or_default()
         }
-        // Whatever the request calls it: rules are kept by the tenant's id.
+        // Rules are stored under the tenant's id, whichever name the request uses.
         _ if !request.caller.tenants().is_empty() => {
             let own = request.caller.tenant().ok_or_else(|| {
-                let reason = "you are of several tenants: name the one whose rules are meant";
+                let reason = "the caller belongs to several tenants: name one of them";
                 Rejection::invalid(reason)
             })?;
             own.to_string()
@@ -261,7 +273,7 @@ fn head(endpoint: Endpoint, request: Request) -> Result<(Asked, Body, Option<u64
     Ok((asked, request.body, length))
 }
 
-/// The files of a tenant that hold rules, all of them.
+/// The rules of all files of a tenant; fails if a file is damaged.
 pub(super) fn sound(files: &Files) -> Result<Vec<(&str, &RuleFile)>, Failure> {
     let sound = files.iter().map(|(name, kept)| {
         let file = kept.file.as_ref().ok_or_else(|| damaged(name))?;
@@ -275,22 +287,28 @@ fn damaged(name: &str) -> Failure {
     Rejection::new(RejectionKind::Internal, reason).into()
 }
 
-pub(super) fn position(groups: &[Group], name: &str) -> Option<usize> {
+fn position(groups: &[Group], name: &str) -> Option<usize> {
     groups.iter().position(|group| group.name == name)
 }
 
 pub(super) fn find<'f>(file: &'f RuleFile, asked: &Asked) -> Result<&'f Group, Failure> {
     let name = asked.group.as_deref().unwrap_or_default();
     let at = position(&file.groups, name);
-    let at = at.ok_or_else(|| absent(format!("there is no group {name:?} in the file")))?;
+    let at = at.ok_or_else(|| missing_group(asked))?;
     Ok(&file.groups[at])
 }
 
-pub(super) fn place(asked: &Asked) -> Place {
+fn missing_group(asked: &Asked) -> Failure {
+    let name = asked.group.as_deref().unwrap_or_default();
+    let file = asked.file.as_deref().unwrap_or_default();
+    absent(format!("there is no group {name:?} in a file {file:?}"))
+}
+
+fn place(asked: &Asked) -> Place {
     Place::new(&*asked.tenant, asked.file.as_deref().unwrap_or_default())
 }
 
-/// What is stored of a body: itself if it is YAML, so that its comments stay.
+/// The text to store for a body: YAML is stored unchanged, which keeps its comments.
 fn stored_text(body: &[u8], file: &RuleFile) -> Vec<u8> {
     let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
     match first {
@@ -299,11 +317,11 @@ fn stored_text(body: &[u8], file: &RuleFile) -> Vec<u8> {
     }
 }
 
-pub(super) fn change(asked: &Asked, action: Action) -> Change<'_> {
+fn change(asked: &Asked, action: Action) -> Change<'_> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     Change {
         by: &asked.by,
-        // Before 1970 there was no API.
+        // A clock before 1970 counts as 1970.
         at: now.map_or(0, |now| now.as_millis() as u64),
         action,
     }
@@ -325,7 +343,8 @@ fn not_modified(version: Version) -> Response {
 
 /// The answer to a change.
 fn told(asked: &Asked, made: &Made, version: Version) -> Response {
-    let warnings: Vec<_> = made.warnings.iter().map(ToString::to_string).collect();
+    let warnings = made.warnings.iter().map(ToString::to_string);
+    let warnings: Vec<_> = warnings.chain(made.held_up.clone()).collect();
     let body = json!({
         "status": "success",
         "changed": made.changed,

@@ -1,8 +1,8 @@
 //! All files of a tenant as one document, and back; files as JSON.
 //!
-//! In a document of several files, a group of `rules.yaml` has its own name, and one of another file
-//! is called `FILE/GROUP`. What is a slash or a percent sign in a name is written `%2F` or `%25`
-//! then, so that each name has one meaning. A document of `rules.yaml` alone is that file.
+//! In a document of several files, a group of `rules.yaml` keeps its name, and a group of another file
+//! is called `FILE/GROUP`. Slashes and percent signs in names are then escaped as `%2F` and `%25`, so
+//! that each name is unambiguous. A document of `rules.yaml` alone is that file, unescaped.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use serde_json::{Map, Value, json};
 
 use metrifold_rules::{Group, Kind, Rule, RuleFile};
 
-/// The file that the whole document of a tenant is written to.
+/// Name of the file that a PUT of a tenant's document replaces.
 pub(super) const MAIN: &str = "rules";
 
-/// The files as one document.
+/// Joins files into one document.
 pub(super) fn join<'f>(files: impl IntoIterator<Item = (&'f str, &'f RuleFile)>) -> RuleFile {
     let files: Vec<_> = files.into_iter().collect();
     if let [(MAIN, file)] = &files[..] {
@@ -33,11 +33,11 @@ pub(super) fn join<'f>(files: impl IntoIterator<Item = (&'f str, &'f RuleFile)>)
     }
 }
 
-/// What of a document belongs into the file [`MAIN`], given the other files.
+/// The part of a document that belongs to the file [`MAIN`], given the other files.
 ///
 /// # Errors
 ///
-/// Fails if it has a group of another file, but for one that is there as it is.
+/// Fails if the document adds or changes a group of another file.
 pub(super) fn split(
     document: RuleFile,
     others: &BTreeMap<String, RuleFile>,
@@ -58,7 +58,7 @@ pub(super) fn split(
         let full = group.name.clone();
         if there != Some(&Group { name, ..group }) {
             return Err(format!(
-                "group {full:?} is of the file {file:?}, and not as it is there: change it in that file, or leave it out"
+                "group {full:?} belongs to the file {file:?} and differs from the group there: change it in that file, or leave it out"
             ));
         }
     }
@@ -85,7 +85,7 @@ fn unescape(name: &str) -> Result<String, String> {
             }
             _ => {
                 return Err(format!(
-                    "the name {name:?} holds a % that is not written %25, as it is where a tenant has several files"
+                    "name {name:?} contains a %, which is written %25 where a tenant has several files"
                 ));
             }
         };
@@ -129,8 +129,8 @@ fn rule_to_json(rule: &Rule) -> Value {
         Kind::Recording => "record",
         Kind::Alerting(_) => "alert",
     };
-    map.insert(key.into(), json!(rule.name));
-    map.insert("expr".into(), json!(rule.expr));
+    map.insert(key.into(), json!(*rule.name));
+    map.insert("expr".into(), json!(*rule.expr));
     if !rule.labels.is_empty() {
         map.insert("labels".into(), json!(rule.labels));
     }
@@ -148,8 +148,8 @@ fn rule_to_json(rule: &Rule) -> Value {
     Value::Object(map)
 }
 
-/// A file that holds a group alone, as text that `RuleFile::parse` reads: one line more, and four
-/// columns.
+/// Wraps a group's text as a file that `RuleFile::parse` reads. This shifts positions by one line and
+/// four columns.
 pub(super) fn wrap_group(text: &str) -> String {
     let text = text.strip_prefix("---\n").unwrap_or(text);
     let mut out = String::from("groups:\n");
@@ -164,10 +164,10 @@ pub(super) fn wrap_group(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use metrifold_rules::Checks;
+    use metrifold_rules::{Checks, any_expr};
 
     fn file(text: &str) -> RuleFile {
-        let parsed = RuleFile::parse(text.as_bytes(), &Checks::new(&|_| Ok(Vec::new())));
+        let parsed = RuleFile::parse(text.as_bytes(), &Checks::new(&any_expr));
         parsed
             .unwrap_or_else(|problems| panic!("{text}\n{problems:?}"))
             .file
@@ -203,11 +203,11 @@ mod tests {
         assert!(
             split(changed, &others)
                 .unwrap_err()
-                .contains("\"a/b.c\" is of the file \"a\"")
+                .contains("\"a/b.c\" belongs to the file \"a\"")
         );
         assert!(split(named(&["z/b"]), &others).is_err());
         assert!(split(named(&["100%"]), &others).is_err());
-        // One file alone is itself.
+        // A single file is its own document.
         assert_eq!(join([(MAIN, &main)]), main);
         assert_eq!(split(main.clone(), &BTreeMap::new()), Ok(main));
     }

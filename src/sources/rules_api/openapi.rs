@@ -1,10 +1,10 @@
-//! The API's description of itself.
+//! The OpenAPI document of the API.
 
 use serde_json::{Map, Value, json};
 
 use super::RulesApiConfig;
 
-/// The OpenAPI document of an API that is configured so.
+/// Builds the OpenAPI document for a configuration.
 pub(super) fn document(config: &RulesApiConfig) -> Value {
     let tenant = config.path.trim_end_matches('/');
     let mut paths = Map::new();
@@ -24,13 +24,16 @@ pub(super) fn document(config: &RulesApiConfig) -> Value {
         paths.insert(path, item);
     };
     let mut status = get("the rules of all files of the tenant, as one document");
-    let flag = Flag("status", "whether it is asked how it goes with the rules");
+    let flag = Flag(
+        "status",
+        "whether the delivery state of the rules is returned",
+    );
     if let Some(parameters) = status["parameters"].as_array_mut() {
         parameters.push(flag.value());
     }
     let mut versions = get("a file, its history or a version of it");
     if let Some(parameters) = versions["parameters"].as_array_mut() {
-        parameters.push(Flag("history", "whether its versions are asked for").value());
+        parameters.push(Flag("history", "whether the versions of the file are returned").value());
         let id = json!({ "type": "string", "description": "the id of a version" });
         parameters.push(json!({ "name": "version", "in": "query", "schema": id }));
     }
@@ -68,7 +71,7 @@ pub(super) fn document(config: &RulesApiConfig) -> Value {
     );
     if let Some(path) = &config.backend_path {
         let all = json!({
-            "summary": "the rules of all tenants, whose names go before those of the groups",
+            "summary": "the rules of all tenants; names of groups are prefixed with the tenant",
             "responses": { "200": yaml("the rules") },
         });
         add(path.clone(), json!({ "get": all }));
@@ -93,7 +96,7 @@ fn ruler(path: &str) -> [(String, Value); 3] {
         "name": "X-Scope-OrgID",
         "in": "header",
         "required": true,
-        "description": "the tenant, unless the caller is known to be of one",
+        "description": "the tenant; not needed if the caller's credentials determine it",
         "schema": { "type": "string", "pattern": NAME, "maxLength": 150 },
     });
     let read = |summary: &str| {
@@ -102,30 +105,36 @@ fn ruler(path: &str) -> [(String, Value); 3] {
             "parameters": [scope],
             "responses": {
                 "200": yaml("groups, by namespace, or the group alone"),
-                "400": error("a name or parameter is wrong"),
-                "401": error("nothing says which tenant is meant"),
-                "404": error("there are none"),
+                "400": error("a name or a parameter is invalid"),
+                "401": error("no header names a tenant"),
+                "404": error("there are no groups"),
                 "503": error("the store does not answer: try again"),
             },
         })
     };
     let accepted = json!({
         "202": {
-            "description": "it is stored, or gone",
+            "description": "the change is stored",
             "content": { "application/json": {} },
         },
-        "400": error("what was sent is wrong, and where"),
-        "401": error("nothing says which tenant is meant"),
-        "404": error("there is none"),
-        "413": error("the tenant would have more than it may"),
+        "400": error("the request is invalid; the problems have positions"),
+        "401": error("no header names a tenant"),
+        "404": error("the resource does not exist"),
+        "412": error("the condition of If-Match or If-None-Match is not met"),
+        "413": error("a limit of the tenant is exceeded"),
         "503": error("the store does not answer: try again"),
     });
-    let remove =
-        |summary: &str| json!({ "summary": summary, "parameters": [scope], "responses": accepted });
+    let remove = |summary: &str| {
+        json!({
+            "summary": summary,
+            "parameters": [scope, DRY_RUN.value(), condition("If-Match")],
+            "responses": accepted,
+        })
+    };
     let schema = json!({ "schema": { "$ref": "#/components/schemas/Group" } });
     let write = json!({
         "summary": "writes a group of a namespace, which is a file",
-        "parameters": [scope],
+        "parameters": [scope, DRY_RUN.value(), condition("If-Match"), absent()],
         "requestBody": {
             "required": true,
             "content": { "application/yaml": schema, "application/json": schema },
@@ -155,16 +164,19 @@ fn ruler(path: &str) -> [(String, Value); 3] {
     ]
 }
 
-/// Durations; what is empty is none.
+/// Pattern of durations; an empty one is unset.
 const DURATION: &str = "^(0|([0-9]{1,2}y)?([0-9]{1,3}w)?([0-9]{1,4}d)?([0-9]{1,4}h)?([0-9]{1,4}m)?([0-9]{1,4}s)?([0-9]{1,4}ms)?)$";
 
-/// Names of tenants and files.
+/// Pattern of a list of ETags without commas, or `*`.
+const TAGS: &str = r#"^(\*|"[!#-+\--~]*"([ \t]*,[ \t]*"[!#-+\--~]*")*)$"#;
+
+/// Pattern of the names of tenants and files.
 const NAME: &str = "^[A-Za-z0-9!_*'()-][A-Za-z0-9!_.*'()-]*$";
 
-/// The parameter of changes that are only tried.
-const DRY_RUN: Flag = Flag("dry_run", "whether nothing is changed, and all is checked");
+/// Parameter that makes a change a dry run.
+const DRY_RUN: Flag = Flag("dry_run", "whether the request is only checked");
 
-/// A parameter that is true or false.
+/// Name and description of a boolean parameter.
 struct Flag(&'static str, &'static str);
 
 impl Flag {
@@ -183,27 +195,28 @@ fn condition(name: &str) -> Value {
     json!({
         "name": name,
         "in": "header",
-        "description": "an ETag, or *",
-        "schema": { "type": "string", "pattern": "^(\\*|\"[0-9A-Za-z]{1,64}\")$" },
+        "description": "ETags, one of which the resource must have, or *",
+        "schema": { "type": "string", "pattern": TAGS },
     })
 }
 
-/// What the caller has already; a text that names nothing is passed over.
+/// The `If-None-Match` header of a read, with the versions that the caller has; malformed tags are
+/// ignored.
 fn known() -> Value {
     json!({
         "name": "If-None-Match",
         "in": "header",
-        "description": "ETags of what the caller has, or *",
+        "description": "ETags of the versions that the caller has, or *",
         "schema": {},
     })
 }
 
-/// The condition of a change that nothing is there.
+/// The `If-None-Match` header of a change: the resource must not exist.
 fn absent() -> Value {
     json!({
         "name": "If-None-Match",
         "in": "header",
-        "description": "only if nothing is there",
+        "description": "change only if the resource does not exist",
         "schema": { "type": "string", "enum": ["*"] },
     })
 }
@@ -220,7 +233,7 @@ fn error(description: &str) -> Value {
         "description": description,
         "content": {
             "application/json": { "schema": { "$ref": "#/components/schemas/Error" } },
-            // Of the listener, before a request comes here.
+            // Plain text comes from the listener, which may refuse a request before this API sees it.
             "text/plain": { "schema": { "type": "string" } },
         },
     })
@@ -231,10 +244,10 @@ fn get(summary: &str) -> Value {
         "summary": summary,
         "parameters": [known()],
         "responses": {
-            "200": yaml("what was asked for"),
-            "304": { "description": "the caller has it already" },
-            "400": error("a name or parameter is wrong"),
-            "404": error("there is none"),
+            "200": yaml("the resource"),
+            "304": { "description": "the caller has this version" },
+            "400": error("a name or a parameter is invalid"),
+            "404": error("the resource does not exist"),
             "500": error("the file is damaged"),
             "503": error("the store does not answer: try again"),
         },
@@ -244,13 +257,13 @@ fn get(summary: &str) -> Value {
 fn changed() -> Value {
     json!({
         "200": {
-            "description": "it is stored, or would be",
+            "description": "the change is stored, or would be",
             "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Changed" } } },
         },
-        "400": error("what was sent is wrong, and where"),
+        "400": error("the request is invalid; the problems have positions"),
         "404": error("there is no such version"),
-        "412": error("it is not what If-Match or If-None-Match says"),
-        "413": error("the tenant would have more than it may"),
+        "412": error("the condition of If-Match or If-None-Match is not met"),
+        "413": error("a limit of the tenant is exceeded"),
         "503": error("the store does not answer: try again"),
     })
 }
@@ -273,20 +286,34 @@ fn delete(summary: &str) -> Value {
         "summary": summary,
         "parameters": [DRY_RUN.value(), condition("If-Match")],
         "responses": {
-            "204": { "description": "it is gone" },
-            "400": error("a name or parameter is wrong"),
-            "404": error("there is none"),
-            "412": error("it is not what If-Match says"),
+            "204": { "description": "the resource was removed" },
+            "400": error("a name or a parameter is invalid"),
+            "404": error("the resource does not exist"),
+            "412": error("the condition of If-Match is not met"),
             "503": error("the store does not answer: try again"),
         },
     })
 }
 
-/// The schemas of documents; only a Thanos knows partial responses.
+/// Schemas of documents; `thanos` adds the strategy for partial responses.
 fn schemas(thanos: bool) -> Value {
-    let labels = json!({ "type": "object", "additionalProperties": { "type": "string" } });
+    // Prometheus treats a key without a value as absent.
+    let labels = json!({
+        "type": ["object", "null"],
+        "additionalProperties": { "type": ["string", "number", "boolean", "null"] },
+    });
+    // Any YAML scalar is read as text where text is expected.
+    let scalar = json!({ "type": ["string", "number", "boolean"] });
+    let name = json!({ "type": ["string", "number", "boolean", "null"] });
     let text = json!({ "type": "string" });
-    let duration = json!({ "type": "string", "description": "as in 1h30m", "minLength": 1, "pattern": DURATION });
+    let duration = json!({
+        "description": "as in 1h30m",
+        "anyOf": [
+            { "type": "string", "minLength": 1, "pattern": DURATION },
+            { "type": "null" },
+            { "const": 0 },
+        ],
+    });
     let mut schemas = json!({
         "RuleFile": {
             "type": "object",
@@ -301,22 +328,23 @@ fn schemas(thanos: bool) -> Value {
             "required": ["name"],
             "additionalProperties": false,
             "properties": {
-                "name": { "type": "string", "minLength": 1 },
+                "name": { "type": ["string", "number", "boolean"], "minLength": 1 },
                 "interval": duration,
                 "query_offset": duration,
-                "limit": { "type": "integer" },
+                "limit": { "type": ["number", "null"] },
                 "labels": labels,
                 "rules": { "type": ["array", "null"], "items": { "$ref": "#/components/schemas/Rule" } },
             },
         },
         "Rule": {
             "type": "object",
-            "oneOf": [{ "required": ["record", "expr"] }, { "required": ["alert", "expr"] }],
+            // Exactly one of `record` and `alert` has a value; the other may be present without one.
+            "anyOf": [{ "required": ["record", "expr"] }, { "required": ["alert", "expr"] }],
             "additionalProperties": false,
             "properties": {
-                "record": text,
-                "alert": text,
-                "expr": text,
+                "record": name,
+                "alert": name,
+                "expr": scalar,
                 "for": duration,
                 "keep_firing_for": duration,
                 "labels": labels,
@@ -355,7 +383,7 @@ fn schemas(thanos: bool) -> Value {
         },
     });
     if thanos {
-        let strategy = json!({ "enum": ["warn", "abort"] });
+        let strategy = json!({ "enum": ["warn", "abort", null] });
         schemas["Group"]["properties"]["partial_response_strategy"] = strategy;
     }
     schemas

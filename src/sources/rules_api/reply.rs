@@ -1,4 +1,4 @@
-//! Answers of the API: what was asked for, or why not, as JSON or YAML.
+//! Answers of the API, as JSON or YAML.
 
 use http::header::{CONTENT_TYPE, ETAG, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
@@ -9,12 +9,12 @@ use metrifold_model::{Rejection, RejectionKind};
 use metrifold_rules::store::{ObjectError, StoreError};
 use metrifold_rules::{Problem, Version};
 
-/// Why a request is not fulfilled.
+/// Why a request failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// As others say it.
+    /// A failure that other HTTP endpoints have as well.
     Rejected(Rejection),
-    /// What was sent is wrong, in these places.
+    /// The body is invalid, with a position for each problem.
     Problems(Vec<Problem>),
     /// A precondition does not hold.
     Changed(String),
@@ -40,12 +40,12 @@ impl From<StoreError> for Failure {
     }
 }
 
-/// What was sent cannot be taken.
+/// A failure for an invalid request.
 pub(super) fn invalid(reason: impl Into<String>) -> Failure {
     Rejection::invalid(reason).into()
 }
 
-/// There is no such thing.
+/// A failure for a resource that does not exist.
 pub(super) fn absent(reason: impl Into<String>) -> Failure {
     Rejection::new(RejectionKind::NotFound, reason).into()
 }
@@ -122,7 +122,7 @@ fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Body>)
     answer
 }
 
-/// The same with an `ETag`.
+/// Adds an `ETag` to an answer.
 pub(super) fn tagged(mut answer: Response, version: Version) -> Response {
     // Hexadecimal digits are valid in a header.
     if let Ok(tag) = HeaderValue::from_str(&format!("\"{version}\"")) {

@@ -1,4 +1,4 @@
-//! What a request asks for beside its path: conditions, parameters, the form of the answer.
+//! Conditions, parameters and content negotiation of requests.
 
 use http::HeaderMap;
 use http::header::{ACCEPT, IF_MATCH, IF_NONE_MATCH};
@@ -11,23 +11,24 @@ use super::reply::{Failure, invalid};
 /// The parameters of a request.
 #[derive(Debug, Default)]
 pub(super) struct Parameters {
-    /// Whether nothing is to be changed.
+    /// Whether the request is only checked, and nothing changed.
     pub(super) dry_run: bool,
-    /// Whether the history is asked for.
+    /// Whether the answer is the file's history.
     pub(super) history: bool,
-    /// Whether it is asked how it goes with the rules.
+    /// Whether the answer is the state of the rules in the rulers.
     pub(super) status: bool,
-    /// The version that is asked for.
+    /// ID of the version to return.
     pub(super) version: Option<String>,
-    /// The version that is to be the newest again.
+    /// ID of the version whose text is restored.
     pub(super) rollback: Option<String>,
 }
 
 impl Parameters {
-    /// Reads a query. What nobody knows is refused: a misspelt `dry_run` must change nothing.
+    /// Parses a query string. Unknown parameters are refused, so that a misspelt `dry_run` changes
+    /// nothing.
     pub(super) fn of(query: Option<&str>) -> Result<Self, Failure> {
         let mut read = Self::default();
-        // Only its query is of interest.
+        // The URL exists only to have its query parsed.
         let url = format!("http://localhost/?{}", query.unwrap_or_default());
         let url = reqwest::Url::parse(&url).map_err(|error| invalid(error.to_string()))?;
         for (key, value) in url.query_pairs() {
@@ -47,7 +48,7 @@ impl Parameters {
                 _ => {
                     let known = "dry_run, history, status, version and rollback";
                     return Err(invalid(format!(
-                        "unknown parameter {key:?}: there are {known}"
+                        "unknown parameter {key:?}: known are {known}"
                     )));
                 }
             }
@@ -56,7 +57,7 @@ impl Parameters {
     }
 }
 
-/// What a thing has to be for a change to be made.
+/// The precondition in a request's headers for a change.
 pub(super) fn wanted(headers: &HeaderMap) -> Result<Wanted, Failure> {
     let matches = tags(headers, IF_MATCH)?;
     let others = tags(headers, IF_NONE_MATCH)?;
@@ -65,15 +66,15 @@ pub(super) fn wanted(headers: &HeaderMap) -> Result<Wanted, Failure> {
         (Some(None), None) => Ok(Wanted::Present),
         (Some(Some(versions)), None) => Ok(Wanted::Version(versions)),
         (None, Some(None)) => Ok(Wanted::Absent),
-        // It has to be there and must not.
+        // `If-Match` with `If-None-Match: *` contradict each other: no version meets both.
         (Some(_), Some(None)) => Ok(Wanted::Version(Vec::new())),
         _ => Err(invalid(
-            "conditions of a change are If-Match with an ETag or *, or If-None-Match with *",
+            "a change takes If-Match with an ETag or *, or If-None-Match with *",
         )),
     }
 }
 
-/// Whether the caller has this version already.
+/// Whether `If-None-Match` says that the caller has this version.
 pub(super) fn is_known(headers: &HeaderMap, version: Version) -> bool {
     match tags(headers, IF_NONE_MATCH) {
         Ok(Some(Some(versions))) => versions.contains(&version),
@@ -82,36 +83,53 @@ pub(super) fn is_known(headers: &HeaderMap, version: Version) -> bool {
     }
 }
 
-/// The versions that a header names: some of them, or any.
+/// The versions in a header: `None` if it is absent, `Some(None)` for `*`.
 fn tags(
     headers: &HeaderMap,
     name: http::HeaderName,
 ) -> Result<Option<Option<Vec<Version>>>, Failure> {
+    let values = headers.get_all(&name).iter();
+    let values: Vec<&str> = values
+        .map(|value| value.to_str().unwrap_or_default())
+        .collect();
+    if values.iter().map(|value| value.trim()).eq(["*"]) {
+        return Ok(Some(None));
+    }
     let mut versions = None;
-    for value in headers.get_all(&name) {
-        let text = value.to_str().unwrap_or_default();
+    for text in values {
         for tag in text.split(',').map(str::trim) {
-            if tag == "*" {
-                return Ok(Some(None));
-            }
             let known: &mut Vec<Version> = versions.get_or_insert_default();
-            // A tag that is none of ours is one that nothing has. A weak one equals itself alone.
-            let inner = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+            // If-None-Match compares weakly (RFC 9110 section 13.1.2): a proxy that compresses makes
+            // tags weak. A tag that is not a version matches nothing.
+            let opaque = match name == IF_NONE_MATCH {
+                true => tag.strip_prefix("W/").unwrap_or(tag),
+                false => tag,
+            };
+            let inner = opaque
+                .strip_prefix('"')
+                .and_then(|tag| tag.strip_suffix('"'))
+                .filter(|tag| {
+                    tag.bytes()
+                        .all(|byte| byte.is_ascii_graphic() && byte != b'"')
+                });
             match inner {
                 Some(hex) => known.extend(hex.parse::<Version>().ok()),
-                None if tag.starts_with("W/") && name == IF_NONE_MATCH => {}
-                None => return Err(invalid(format!("{name} holds no ETag: {tag:?}"))),
+                None => {
+                    return Err(invalid(format!(
+                        "{name} contains {tag:?}, which is not an ETag"
+                    )));
+                }
             }
         }
     }
     Ok(versions.map(Some))
 }
 
-/// Whether the caller would rather have JSON than YAML.
+/// Whether the caller prefers JSON to YAML.
 pub(super) fn wants_json(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(ACCEPT).iter();
     let mut types = accepted.flat_map(|value| value.to_str().unwrap_or_default().split(','));
-    // The first that is either.
+    // The first of the two formats in the list wins.
     types
         .find_map(|accepted| {
             let kind = accepted.split(';').next().unwrap_or_default().trim();
@@ -148,11 +166,12 @@ mod tests {
             wanted_of(&[(IF_MATCH, &several)]),
             Some(Wanted::Version(vec![version]))
         );
-        for wrong in ["abc", &weak, "\""] {
+        for wrong in ["abc", &weak, "\"", "\"a b\"", "\"a\"\"", "\"a\", *", ""] {
             assert_eq!(wanted_of(&[(IF_MATCH, wrong)]), None, "{wrong}");
         }
         assert_eq!(wanted_of(&[(IF_NONE_MATCH, &tag)]), None);
         assert!(is_known(&headers(&[(IF_NONE_MATCH, &tag)]), version));
+        assert!(is_known(&headers(&[(IF_NONE_MATCH, &weak)]), version));
         assert!(!is_known(&headers(&[(IF_NONE_MATCH, "\"x\"")]), version));
     }
 

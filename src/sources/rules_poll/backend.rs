@@ -1,5 +1,6 @@
-//! Rules over HTTP: of each tenant by itself, or all in one document.
+//! Rules over HTTP: one request per tenant, or one document with all rules.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,35 +15,43 @@ use metrifold_base::BuildError;
 use metrifold_engine::planes::rules::RuleSet;
 use metrifold_http::{Client, Credentials, body};
 use metrifold_model::Tenant;
-use metrifold_rules::{RuleFile, StoredFile, TenantRules};
+use metrifold_rules::{Checks, RuleFile, StoredFile, TenantRules};
 
 use super::{Looked, MAX_TOLD, RulesPollConfig, TENANT};
+use crate::rules::side_by_side;
 
-/// The name of the file that an answer is.
+/// File name under which an answer is published.
 const FILE: &str = "rules";
 
 /// A rules backend, or an Observatorium API.
 pub(super) struct Backend {
-    client: Client,
-    credentials: Credentials,
+    requester: Requester,
     config: RulesPollConfig,
     asked: Vec<Asked>,
-    timeout: Duration,
 }
 
-/// One URL, and what it answered last.
+/// Sends the requests. Clones share the connections.
+#[derive(Clone)]
+struct Requester {
+    client: Client,
+    credentials: Credentials,
+    timeout: Duration,
+    max_answer: usize,
+}
+
+/// A URL with its last answer.
 struct Asked {
     tenant: Tenant,
     uri: Uri,
-    /// What tells the server which answer was taken last.
+    /// Conditional headers (`If-None-Match`, `If-Modified-Since`) made from the last answer.
     validators: HeaderMap,
-    /// The newest answer that could be used; none within says that there are no rules.
+    /// The last valid answer; `Some(None)` means that the tenant has no rules.
     good: Option<Option<Arc<TenantRules>>>,
-    /// What is wrong with a newer answer that has these validators.
+    /// Why the answer of these validators is invalid, if it is; `good` is then an older one.
     problem: Option<String>,
 }
 
-/// What a URL answered.
+/// Answer of a URL.
 enum Answer {
     Same,
     Nothing,
@@ -71,63 +80,99 @@ impl Backend {
             }
         };
         Ok(Self {
-            client: config.client.client(1)?,
-            credentials: config.client.credentials()?,
-            timeout: config.timeout.0,
+            requester: Requester {
+                client: config.client.client(config.max_requests)?,
+                credentials: config.client.credentials()?,
+                timeout: config.timeout.0,
+                max_answer: config.max_answer_bytes.bytes(),
+            },
             config: config.clone(),
             asked,
         })
     }
 
-    /// Asks for everything, one after the other.
+    /// Requests all URLs, at most `max_requests` at once.
     pub(super) async fn look(&mut self) -> Looked {
-        let mut problems = Vec::new();
-        for at in 0..self.asked.len() {
-            let answer = self.ask(at).await;
-            let asked = &mut self.asked[at];
+        let requester = &self.requester;
+        let questions = self.asked.iter().enumerate();
+        let questions = questions.map(|(at, asked)| {
+            let (requester, tenant) = (requester.clone(), asked.tenant.clone());
+            let (uri, validators) = (asked.uri.clone(), asked.validators.clone());
+            async move { (at, requester.ask(&tenant, &uri, validators).await) }
+        });
+        let questions: Vec<_> = questions.collect();
+        let checks = self.config.checks();
+        let (asked, mut failed) = (&mut self.asked, BTreeMap::new());
+        side_by_side(self.config.max_requests, questions, |(at, answer)| {
             match answer {
-                Ok(Answer::Same) => {}
-                Ok(Answer::Nothing) => {
-                    asked.good = Some(None);
-                    asked.problem = None;
-                    asked.validators.clear();
+                Ok(answer) => asked[at].take(answer, &checks),
+                Err(reason) => {
+                    failed.insert(at, reason);
                 }
-                Ok(Answer::Text(text, validators)) => {
-                    asked.validators = validators;
-                    match RuleFile::parse(&text, &self.config.checks()) {
-                        Ok(parsed) => {
-                            let file = Arc::new(StoredFile::new(parsed.file));
-                            let rules = TenantRules::new([(Arc::from(FILE), file)]);
-                            asked.good = Some(Some(Arc::new(rules)));
-                            asked.problem = None;
-                        }
-                        Err(found) => {
-                            let told = found.iter().take(MAX_TOLD).map(ToString::to_string);
-                            asked.problem = Some(told.collect::<Vec<_>>().join("; "));
-                        }
-                    }
-                }
-                Err(reason) => problems.push(named(asked, &reason)),
             }
-            if let Some(reason) = &asked.problem {
-                problems.push(named(asked, reason));
-            }
-        }
-        let known = self.asked.iter().all(|asked| asked.good.is_some());
-        let set = known.then(|| {
+            true
+        })
+        .await;
+        let told = self.asked.iter().enumerate().flat_map(|(at, asked)| {
+            let reasons = failed.get(&at).into_iter().chain(&asked.problem);
+            reasons.map(|reason| named(asked, reason))
+        });
+        let problems = told.collect();
+        let is_read = |asked: &Asked| asked.good.is_some() || asked.problem.is_some();
+        let is_complete = self.asked.iter().all(is_read);
+        let is_known = self.asked.iter().any(|asked| asked.good.is_some());
+        let set = is_known.then(|| {
             let rules = self
                 .asked
                 .iter()
                 .filter_map(|asked| Some((asked.tenant.clone(), asked.good.clone()??)));
             rules.collect::<RuleSet>()
         });
-        Looked { set, problems }
+        Looked {
+            set,
+            is_complete,
+            problems,
+        }
     }
+}
 
-    async fn ask(&self, at: usize) -> Result<Answer, String> {
-        let asked = &self.asked[at];
+impl Asked {
+    fn take(&mut self, answer: Answer, checks: &Checks<'_>) {
+        match answer {
+            Answer::Same => {}
+            Answer::Nothing => {
+                self.good = Some(None);
+                self.problem = None;
+                self.validators.clear();
+            }
+            Answer::Text(text, validators) => {
+                self.validators = validators;
+                match RuleFile::parse(&text, checks) {
+                    // An answer without content is hardly meant to remove all rules.
+                    Ok(parsed) if !parsed.names_groups => {
+                        self.problem = Some("the answer has no `groups`".to_owned());
+                    }
+                    Ok(parsed) => {
+                        let file = Arc::new(StoredFile::new(parsed.file));
+                        let rules = TenantRules::new([(Arc::from(FILE), file)]);
+                        self.good = Some(Some(Arc::new(rules)));
+                        self.problem = None;
+                    }
+                    Err(found) => {
+                        let told = found.iter().take(MAX_TOLD).map(ToString::to_string);
+                        self.problem = Some(told.collect::<Vec<_>>().join("; "));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Requester {
+    async fn ask(self, tenant: &str, uri: &Uri, validators: HeaderMap) -> Result<Answer, String> {
         let deadline = Instant::now() + self.timeout;
-        let mut headers = asked.validators.clone();
+        let is_conditional = !validators.is_empty();
+        let mut headers = validators;
         let accepted = HeaderValue::from_static("application/yaml, */*;q=0.1");
         headers.insert(ACCEPT, accepted);
         let credentials = self.credentials.header().await;
@@ -135,17 +180,17 @@ impl Backend {
         if let Some(value) = &credentials {
             headers.insert(AUTHORIZATION, value.clone());
         }
-        let sent =
-            self.client
-                .request(Method::GET, &asked.uri, headers, Bytes::new(), self.timeout);
+        let sent = self
+            .client
+            .request(Method::GET, uri, headers, Bytes::new(), self.timeout);
         let answer = sent.await.map_err(|error| error.to_string())?;
         let (head, answer) = answer.into_parts();
         match head.status {
             StatusCode::OK => {}
-            StatusCode::NOT_MODIFIED if !asked.validators.is_empty() => return Ok(Answer::Same),
-            // What a backend says of a tenant without rules; of a whole document, that the path is
-            // wrong.
-            StatusCode::NOT_FOUND if !asked.tenant.is_empty() => return Ok(Answer::Nothing),
+            StatusCode::NOT_MODIFIED if is_conditional => return Ok(Answer::Same),
+            // A backend answers 404 for a tenant without rules. For a whole document, 404 means that
+            // the path is wrong.
+            StatusCode::NOT_FOUND if !tenant.is_empty() => return Ok(Answer::Nothing),
             status => {
                 let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
                 if let Some(value) = credentials.filter(|_| refused.contains(&status)) {
@@ -157,9 +202,8 @@ impl Backend {
         let length = head.headers.get(CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
         let left = deadline.saturating_duration_since(Instant::now());
-        let max = self.config.max_answer_bytes.bytes();
-        let text = body::read(answer, length, max, left).await;
-        let text = text.map_err(|error| format!("its answer cannot be read: {error}"))?;
+        let text = body::read(answer, length, self.max_answer, left).await;
+        let text = text.map_err(|error| format!("the answer cannot be read: {error}"))?;
         let mut validators = HeaderMap::new();
         for (has, asks) in [(ETAG, IF_NONE_MATCH), (LAST_MODIFIED, IF_MODIFIED_SINCE)] {
             if let Some(value) = head.headers.get(has) {

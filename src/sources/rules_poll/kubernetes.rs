@@ -1,4 +1,4 @@
-//! Rules of PrometheusRule objects: each object is a file of its tenant.
+//! Rules from PrometheusRule objects: each object is a file of its tenant.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,20 +14,20 @@ use super::{Looked, MAX_TOLD, RulesPollConfig};
 /// Files of a tenant by name.
 type Files = Vec<(Arc<str>, Arc<StoredFile>)>;
 
-/// Objects that are followed.
+/// The watched objects and the rules that were read from them.
 pub(super) struct Objects {
     objects: RuleObjects,
     config: RulesPollConfig,
-    /// What was made of each object last, by its key.
+    /// The last reading of each object, by the object's key.
     read: BTreeMap<Arc<str>, Read>,
 }
 
 /// An object as it was read last.
 struct Read {
     object: Arc<RuleObject>,
-    /// The newest that could be used, and whose it is.
+    /// The newest valid version, with its tenant.
     good: Option<(Tenant, Arc<StoredFile>)>,
-    /// Why what is there is not that.
+    /// Why the current object is invalid; `good` is then an older version.
     problem: Option<String>,
 }
 
@@ -43,17 +43,19 @@ impl Objects {
         })
     }
 
-    /// Waits until there is something to look at.
+    /// Waits until an object changes.
     pub(super) async fn changed(&mut self) {
         self.objects.changed().await;
     }
 
-    /// What is known. Only objects that have changed are read.
+    /// The rules of all objects. Only changed objects are read again.
     pub(super) fn look(&mut self) -> Looked {
         let mut problems: Vec<String> = self.objects.failures().map(str::to_owned).collect();
+        let is_complete = self.objects.is_complete();
         let Some(known) = self.objects.known() else {
             return Looked {
                 set: None,
+                is_complete,
                 problems,
             };
         };
@@ -74,7 +76,7 @@ impl Objects {
             let Some((tenant, file)) = &read.good else {
                 continue;
             };
-            // A namespace has no dot in its name, so that no two objects make one file.
+            // Namespaces have no dots in their names, so the file names of two objects differ.
             let name = format!("{}.{}", read.object.namespace, read.object.name);
             let of_tenant = files.entry(tenant.clone()).or_default();
             of_tenant.push((name.into(), file.clone()));
@@ -84,13 +86,14 @@ impl Objects {
             .map(|(tenant, files)| (tenant, Arc::new(TenantRules::new(files))));
         Looked {
             set: Some(rules.collect::<RuleSet>()),
+            is_complete,
             problems,
         }
     }
 }
 
 impl RulesPollConfig {
-    /// Reads an object. One that cannot be used stays as it was, if it was good before.
+    /// Reads an object. An invalid one keeps its last valid version, if it has one.
     fn read(&self, object: &Arc<RuleObject>, before: Option<(Tenant, Arc<StoredFile>)>) -> Read {
         let read = object.tenant.clone().and_then(|tenant| {
             let parsed = RuleFile::parse(object.file.as_bytes(), &self.checks());

@@ -1,4 +1,4 @@
-//! What of a batch is kept, with which labels, for which replica.
+//! Which series of a batch are kept, and with which labels.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ fn of(cluster: &str, replica: &str) -> super::super::testing::Labels {
     ])
 }
 
-/// The series that are left of a batch of a tenant, and what was dropped.
+/// The series that remain of a tenant's batch, and those dropped.
 fn send(
     transform: &DedupeTransform,
     tenant: &str,

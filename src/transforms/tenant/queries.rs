@@ -1,9 +1,9 @@
-//! Queries of a tenant: every one is narrowed to series with the tenant's label, or refused.
+//! Queries of a tenant: each is narrowed to series with the tenant's label, or refused.
 //!
-//! What is not known to be narrowed is refused: an endpoint ([`endpoint`]), a parameter, a way of
-//! writing one ([`form`]), an expression. The matcher is added to what the caller selects and takes
-//! nothing from it. Rules, alerts and metadata cannot be narrowed where they are asked for; their
-//! answers are filtered ([`answers`]).
+//! Whatever is not known to be narrowed is refused: an endpoint ([`endpoint`]), a parameter, an
+//! encoding of parameters ([`form`]), an expression. The tenant's matcher is added to the caller's
+//! own matchers. Requests for rules, alerts and metadata cannot be narrowed; their answers are
+//! filtered ([`answers`]).
 
 mod answers;
 mod endpoint;
@@ -35,19 +35,19 @@ use super::{TenantConfig, TenantTransform};
 use answers::Owner;
 use endpoint::{Endpoint, Treatment};
 
-/// Divides the names of several tenants.
+/// Separates the names of several tenants.
 const DIVIDER: char = '|';
 
-/// Headers by which servers of metrics choose a tenant's store. One that a caller sends goes on only
-/// if it says what the tenant was found to be.
+/// Headers by which servers choose a tenant's store. A caller's own header is passed on only if it
+/// names the tenant of the query.
 const CHOOSING: [&str; 2] = ["x-scope-orgid", "thanos-tenant"];
 
-/// Adds what is wrong with the keys of queries; says whether nothing is.
+/// Reports problems with the keys of queries; returns whether there are none.
 pub(super) fn validate(config: &TenantConfig, problems: &mut Problems) -> bool {
     let mut sound = true;
     for (index, path) in config.allow.iter().enumerate() {
         if !endpoint::is_closed(path) {
-            let message = format!("{path:?} is no endpoint that is closed to tenants");
+            let message = format!("{path:?} is not an endpoint that is closed to tenants");
             let closed = endpoint::closed().collect::<Vec<_>>().join(", ");
             let help = format!("name one of {closed}");
             problems.at(format!("allow[{index}]"), message).help(help);
@@ -56,8 +56,8 @@ pub(super) fn validate(config: &TenantConfig, problems: &mut Problems) -> bool {
     }
     for (index, parameter) in config.parameters.iter().enumerate() {
         if parameter.is_empty() || endpoint::SELECTING.contains(&parameter.as_str()) {
-            let message = format!("{parameter:?} cannot pass unread");
-            let help = "remove the entry: what selects series is narrowed where it is known";
+            let message = format!("{parameter:?} cannot be passed on unchecked");
+            let help = "remove the entry: parameters that select series are always restricted to the tenant";
             problems
                 .at(format!("parameters[{index}]"), message)
                 .help(help);
@@ -85,7 +85,7 @@ impl BuildTransform<Queries> for TenantConfig {
 impl TenantConfig {
     fn make_queries(&self) -> Result<TenantQueries, BuildError> {
         let Some(label) = self.label.clone() else {
-            let reason = "a query is narrowed by a label: name the one that holds the tenant";
+            let reason = "queries are restricted by a label: name the one that holds the tenant";
             return Err(BuildError::new("label", reason));
         };
         Ok(TenantQueries {
@@ -124,7 +124,7 @@ impl Transform for TenantQueries {
         let endpoint = Endpoint::of(path).map_err(Rejection::invalid)?;
         if endpoint.treatment == Treatment::Closed && !self.is_allowed(path) {
             let reason = format!(
-                "{path} tells of all tenants: it is open to none, unless the tenant transform allows it"
+                "{path} returns data of all tenants: it is closed unless the tenant transform allows it"
             );
             return Err(Rejection::new(RejectionKind::Forbidden, reason));
         }
@@ -161,7 +161,7 @@ impl Transform for TenantQueries {
 }
 
 impl TenantQueries {
-    /// The tenant, or the tenants, that may be asked for.
+    /// The tenant or tenants of a query.
     fn whose(&self, origin: &Origin) -> Result<Tenant, Rejection> {
         let check = |names: &[u8]| {
             let several = names.split(|byte| *byte == DIVIDER as u8);
@@ -186,7 +186,7 @@ impl TenantQueries {
         self.allow.iter().any(|allowed| allowed == path)
     }
 
-    /// Narrows what was sent, and says what is done to the answer.
+    /// Narrows the parameters, and returns the filter for the answer if there is one.
     fn narrow(
         &self,
         treatment: Treatment,
@@ -238,13 +238,13 @@ impl TenantQueries {
         }
     }
 
-    /// Refuses parameters that nobody knows to be harmless: some servers select series by more than
-    /// Prometheus does.
+    /// Refuses unknown parameters: some servers select series by parameters that Prometheus does
+    /// not have.
     fn check_parameters(&self, endpoint: &Endpoint, sent: &Sent) -> Result<(), Rejection> {
         for name in sent.names() {
             if !endpoint.takes(name) && !self.parameters.iter().any(|known| known == name) {
                 let reason = format!(
-                    "parameter {name:?} is not known here, so that it cannot be held to a tenant: remove it"
+                    "parameter {name:?} is not known and cannot be restricted to a tenant: remove it"
                 );
                 return Err(Rejection::invalid(reason));
             }
@@ -252,7 +252,7 @@ impl TenantQueries {
         Ok(())
     }
 
-    /// Narrows each value of a parameter, wherever it stands: servers differ in which they take.
+    /// Narrows every value of a parameter, in URL and body: servers differ in which one they use.
     fn narrow_each(
         &self,
         sent: &mut Sent,
@@ -282,10 +282,10 @@ impl TenantQueries {
     }
 }
 
-/// The parameters of a query: in its URL and in its body.
+/// Parameters of a query, from its URL and its body.
 struct Sent {
     url: Form,
-    /// None if the query has no body.
+    /// `None` if the query has no body.
     body: Option<Form>,
 }
 
@@ -304,7 +304,7 @@ impl Sent {
             return Err(Rejection::invalid(reason));
         }
         if !form::is_form(&query.headers) {
-            let reason = "the body is no form: send it as application/x-www-form-urlencoded";
+            let reason = "the body is not a form: send it as application/x-www-form-urlencoded";
             return Err(Rejection::invalid(reason));
         }
         let text = std::str::from_utf8(&body);
@@ -323,7 +323,7 @@ impl Sent {
         self.forms().flat_map(Form::names)
     }
 
-    /// All values of a parameter in the order in which Go's ParseForm merges them.
+    /// All values of a parameter, in the order of Go's `ParseForm`.
     fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.forms().flat_map(move |form| form.values(name))
     }
@@ -337,8 +337,8 @@ impl Sent {
         self.url.add(name, value);
     }
 
-    /// Takes the parameter `limit` away, which counts what the tenant must not see as well. One that
-    /// is no number stays, for the server to say so.
+    /// Removes the parameter `limit`, which would count metadata of other tenants, too. An invalid
+    /// value stays, for the server to refuse.
     fn take_limit(&mut self) -> Option<usize> {
         let given = self.values("limit").next()?.parse::<i64>().ok()?;
         for form in self.body.iter_mut().chain([&mut self.url]) {
@@ -347,7 +347,7 @@ impl Sent {
         usize::try_from(given).ok()
     }
 
-    /// Writes the parameters into the query as they were understood.
+    /// Writes the parameters back, encoded anew.
     fn put(self, query: &mut Query) -> Result<(), Rejection> {
         let path = query.uri.path();
         query.uri = match self.url.is_empty() {
@@ -370,7 +370,7 @@ impl Sent {
     }
 }
 
-/// The body of a query, which the stage has read.
+/// The body of a query; the stage has read it whole.
 fn whole(query: &Query) -> Result<Bytes, Rejection> {
     let body = query.body.whole().cloned();
     body.ok_or_else(|| Rejection::new(RejectionKind::Internal, "the body has not been read"))
@@ -381,7 +381,7 @@ fn target(text: &str) -> Result<Uri, Rejection> {
         .map_err(|error| Rejection::invalid(format!("target is not valid: {error}")))
 }
 
-/// A selector of this matcher alone.
+/// A selector with this matcher only.
 fn selector(matcher: &Matcher) -> Result<String, Rejection> {
     let everything = parse_selector("{}", &Options::default());
     let internal =
@@ -396,7 +396,7 @@ fn selector(matcher: &Matcher) -> Result<String, Rejection> {
     Ok(expr.to_query())
 }
 
-/// Another query of the same caller.
+/// An additional query for the same caller.
 fn beside(query: &Query, text: &str) -> Result<Query, Rejection> {
     let mut headers = query.headers.clone();
     plain(&mut headers);
@@ -408,7 +408,7 @@ fn beside(query: &Query, text: &str) -> Result<Query, Rejection> {
         uri: target(text)?,
         headers,
         cookies: query.cookies.clone(),
-        // It waits with the query that it is asked beside.
+        // It shares the turn of the query that it belongs to.
         turns: None,
         asked_for: None,
         body: Body::empty(),
@@ -418,7 +418,7 @@ fn beside(query: &Query, text: &str) -> Result<Query, Rejection> {
     })
 }
 
-/// Has the answer come whole and uncompressed.
+/// Requests a complete, uncompressed answer.
 fn plain(headers: &mut HeaderMap) {
     for name in [
         CONTENT_ENCODING,

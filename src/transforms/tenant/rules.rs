@@ -1,34 +1,35 @@
-//! Rules of a tenant: what they produce bears its label, and what they read has it.
+//! Rules of a tenant: their results have its label, and they read only series with it.
 //!
-//! The label is set on every rule, whatever stood there, and its matcher is added to every selector
-//! of the expression. Labels and annotations of an alert are templates that can query; so what is
-//! queried there is narrowed as well, and a query that is not known before the template is evaluated
-//! is refused. A ruler evaluates the labels of a group as templates of each of its alerts, though it
-//! does not parse them when it loads the file: they are held to the same.
+//! The label is set on every rule, overwriting any other value, and its matcher is added to every
+//! selector of the expression. Labels and annotations of an alert are templates that can query:
+//! those queries are narrowed as well, and one whose expression is only known on evaluation is
+//! refused. A ruler evaluates the labels of a group as templates of each of its alerts, though it
+//! does not parse them when it loads the file, so that they are treated the same.
 //!
-//! Rules come with their tenant: from the path of a request or from their place in a store. Of rules
-//! that have none, an entry `value` or the key `default` says whose they are.
+//! Rules come with a tenant: from the path of a request, or from their place in a store. For rules
+//! without one, an entry `value` or the key `default` names it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use metrifold_base::BuildError;
 use metrifold_engine::component::{BuildContext, BuildTransform};
 use metrifold_engine::planes::rules::{Rules, Transform};
 use metrifold_model::{Rejection, RejectionKind, Tenant};
-use metrifold_promql::{ImplicitInfo, Matcher, Options, enforce, parse};
-use metrifold_rules::{Group, Kind, Rule, RuleFile, StoredFile, Template, TenantRules};
+use metrifold_promql::{ImplicitInfo, Matcher, Options, enforce, insert, parse};
+use metrifold_rules::{
+    Alerting, Expr, Group, Kind, Labels, Rule, RuleFile, StoredFile, Template, TenantRules,
+};
 
 use super::source::Source;
 use super::{TenantConfig, name};
 
-/// The most refusals of a tenant's rules that are told at once.
+/// Most refusals that an error lists per tenant.
 const MAX_TOLD: usize = 20;
 
 impl BuildTransform<Rules> for TenantConfig {
     fn build(&self, _cx: &BuildContext) -> Result<Arc<dyn Transform>, BuildError> {
         let Some(label) = self.label.clone() else {
-            let reason = "rules are narrowed by a label: name the one that holds the tenant";
+            let reason = "rules are restricted by a label: name the one that holds the tenant";
             return Err(BuildError::new("label", reason));
         };
         let nobodys = self
@@ -40,18 +41,18 @@ impl BuildTransform<Rules> for TenantConfig {
                 _ => None,
             });
         Ok(Arc::new(TenantRulesOnly {
-            label,
+            label: label.into(),
             nobodys,
             promql: crate::promql::options(),
         }))
     }
 }
 
-/// Holds each tenant's rules to its own series.
+/// Restricts each tenant's rules to its own series.
 #[derive(Debug)]
 struct TenantRulesOnly {
-    label: String,
-    /// Whose rules are that come without a tenant.
+    label: Arc<str>,
+    /// Tenant of rules that come without one; `None` refuses them.
     nobodys: Option<Tenant>,
     promql: Options,
 }
@@ -73,12 +74,7 @@ impl Transform for TenantRulesOnly {
                 tenant
             }
         };
-        let narrowing = Narrowing {
-            label: &self.label,
-            owner,
-            matcher: Matcher::one_of(&self.label, &[owner]),
-            promql: &self.promql,
-        };
+        let narrowing = Narrowing::new(&self.label, owner, &self.promql);
         let mut refused = Vec::new();
         let files = rules.files().map(|(name, stored)| {
             let file = narrowing.file(name, stored.file(), &mut refused);
@@ -99,15 +95,29 @@ impl Transform for TenantRulesOnly {
     }
 }
 
-/// One tenant's matcher, and where it goes.
+/// The matcher of one tenant, with the settings to apply it.
 struct Narrowing<'a> {
-    label: &'a str,
-    owner: &'a Tenant,
+    /// Name of the label, and its value, as texts that all rules share.
+    label: Arc<str>,
+    owner: Arc<str>,
     matcher: Matcher,
+    /// The matcher as it is written in an expression.
+    written: String,
     promql: &'a Options,
 }
 
-impl Narrowing<'_> {
+impl<'a> Narrowing<'a> {
+    fn new(label: &Arc<str>, owner: &Tenant, promql: &'a Options) -> Self {
+        let matcher = Matcher::one_of(label, &[owner]);
+        Self {
+            label: label.clone(),
+            owner: owner.clone(),
+            written: matcher.to_string(),
+            matcher,
+            promql,
+        }
+    }
+
     fn file(&self, name: &str, file: &RuleFile, refused: &mut Vec<String>) -> RuleFile {
         let groups = file.groups.iter().map(|group| {
             let mut tell = |what: &str, reason: String| {
@@ -123,11 +133,12 @@ impl Narrowing<'_> {
 
     fn group(&self, group: &Group, tell: &mut dyn FnMut(&str, String)) -> Group {
         let alerts = |rule: &Rule| matches!(rule.kind, Kind::Alerting(_));
-        let mut labels = group.labels.clone();
-        // The rules' own takes its place.
-        labels.remove(self.label);
-        if group.rules.iter().any(alerts) {
-            self.templates(&mut labels, "", "label", tell);
+        // Each rule sets this label itself.
+        let mut labels = group.labels.without(&self.label);
+        // Reading a file does not parse these templates, and neither does a ruler that loads it.
+        let are_templates = labels.iter().any(|(_, text)| text.contains("{{"));
+        if are_templates && group.rules.iter().any(alerts) {
+            labels = self.templates(&labels, "", "label", tell);
         }
         let rules = group.rules.iter().map(|rule| self.rule(rule, tell));
         Group {
@@ -138,48 +149,68 @@ impl Narrowing<'_> {
     }
 
     fn rule(&self, rule: &Rule, tell: &mut dyn FnMut(&str, String)) -> Rule {
-        let mut rule = rule.clone();
-        match self.narrow(&rule.expr) {
-            Ok(expr) => rule.expr = expr,
-            Err(reason) => tell(&format!("rule {:?}", rule.name), reason),
+        let expr = self.expr(&rule.expr).unwrap_or_else(|reason| {
+            tell(&format!("rule {:?}", rule.name), reason);
+            String::new()
+        });
+        let (mut kind, mut labels) = (rule.kind.clone(), None);
+        if let Kind::Alerting(alerting) = &mut kind {
+            if may_query(&alerting.annotations) {
+                let annotations = &alerting.annotations;
+                *alerting = Arc::new(Alerting {
+                    annotations: self.templates(annotations, &rule.name, "annotation", tell),
+                    ..**alerting
+                });
+            }
+            if may_query(&rule.labels) {
+                labels = Some(self.templates(&rule.labels, &rule.name, "label", tell));
+            }
         }
-        if let Kind::Alerting(alerting) = &mut rule.kind {
-            let annotations = &mut alerting.annotations;
-            self.templates(annotations, &rule.name, "annotation", tell);
-            self.templates(&mut rule.labels, &rule.name, "label", tell);
+        let labels = labels.as_ref().unwrap_or(&rule.labels);
+        Rule {
+            name: rule.name.clone(),
+            expr: expr.into(),
+            labels: labels.with(&self.label, &self.owner),
+            kind,
         }
-        let owner = self.owner.to_string();
-        rule.labels.insert(self.label.to_owned(), owner);
-        rule
     }
 
-    /// Narrows what templates query.
+    /// Narrows the queries in templates.
     fn templates(
         &self,
-        texts: &mut BTreeMap<String, String>,
+        texts: &Labels,
         alert: &str,
         what: &str,
         tell: &mut dyn FnMut(&str, String),
-    ) {
-        for (name, text) in texts {
-            // Only what stands in braces is evaluated.
+    ) -> Labels {
+        let narrowed = texts.iter().map(|(name, text)| {
+            // Text without braces is not evaluated.
             if !text.contains("{{") {
-                continue;
+                return (name.clone(), text.clone());
             }
             let mut narrow = |query: &str| self.narrow(query);
             let narrowed =
                 Template::parse(text, alert).and_then(|template| template.map_queries(&mut narrow));
-            match narrowed {
-                Ok(narrowed) => *text = narrowed,
-                Err(error) => {
-                    let of = match alert {
-                        "" => String::new(),
-                        alert => format!("rule {alert:?}, "),
-                    };
-                    tell(&format!("{of}{what} {name:?}"), error.to_string());
-                }
-            }
-        }
+            let narrowed = narrowed.unwrap_or_else(|error| {
+                let of = match alert {
+                    "" => String::new(),
+                    alert => format!("rule {alert:?}, "),
+                };
+                tell(&format!("{of}{what} {name:?}"), error.to_string());
+                String::new()
+            });
+            (name.clone(), Arc::from(narrowed))
+        });
+        narrowed.collect()
+    }
+
+    /// Narrows the expression of a rule. Its text stays as it was written if the matcher can be inserted
+    /// into it.
+    fn expr(&self, expr: &Expr) -> Result<String, String> {
+        // The tree tells whether a selector has the matcher already.
+        let places = expr.places().filter(|_| !expr.contains(&*self.label));
+        let inserted = places.and_then(|places| insert(expr, places, &self.written));
+        inserted.map_or_else(|| self.narrow(expr), Ok)
     }
 
     fn narrow(&self, expr: &str) -> Result<String, String> {
@@ -188,6 +219,10 @@ impl Narrowing<'_> {
         enforce(&mut expr, matchers, ImplicitInfo::Narrow).map_err(|error| error.to_string())?;
         Ok(expr.to_query())
     }
+}
+
+fn may_query(texts: &Labels) -> bool {
+    texts.iter().any(|(_, text)| Template::may_query(text))
 }
 
 #[cfg(test)]
@@ -237,6 +272,7 @@ groups:
         );
         let made = made.unwrap();
         for expected in [
+            // The tree is printed only if the text names the label.
             r#"sum(rate(x{tenant_id="a",tenant_id="b"}[5m])) / on () y{tenant_id="a"}"#,
             r#"absent(z{tenant_id="a"}) or vector(1)"#,
             r#"{{ query "x{tenant_id=\"a\"}" | first | value }}"#,
@@ -249,6 +285,31 @@ groups:
         }
         assert_eq!(made.matches("tenant_id: ").count(), 2, "{made}");
         assert!(!made.contains("tenant_id: b"), "{made}");
+    }
+
+    #[test]
+    fn an_expression_keeps_its_text_unless_the_tree_is_needed() {
+        let made = narrowed(
+            r#"
+groups:
+- name: g
+  rules:
+  - record: r
+    expr: |
+      sum(rate(x{code=~"5.."}[5m])) by (job)
+        / on(job) group_left() y
+  - {record: s, expr: 'sum(x) by(job) # and {no} more'}
+  - {record: t, expr: 'sum(x) by(tenant_id)'}
+"#,
+        );
+        let made = made.unwrap();
+        for expected in [
+            "          sum(rate(x{tenant_id=\"a\",code=~\"5..\"}[5m])) by (job)\n            / on(job) group_left() y{tenant_id=\"a\"}\n",
+            r#"'sum by (job) (x{tenant_id="a"})'"#,
+            r#"'sum by (tenant_id) (x{tenant_id="a"})'"#,
+        ] {
+            assert!(made.contains(expected), "{expected}\n{made}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Where a tenant's name may be found.
+//! Sources of a tenant's name.
 
 use std::fmt;
 
@@ -18,33 +18,33 @@ keys! {
         path: Option<String> = unset("tenant"),
         /// Header of the request.
         header: Option<String> = unset("THANOS-TENANT"),
-        /// Label, series by series.
+        /// Label whose value, for each series, is the tenant.
         label: Option<String> = unset("namespace"),
-        /// Whether that label is taken away; only where it gave the tenant.
+        /// Remove that label from the series whose tenant it determines.
         remove: Option<bool> = unset(true),
-        /// The tenant that the caller was let in for (`access = "tenants"` at the source).
+        /// The tenant that the caller has authenticated for (`access = "tenants"` at the source).
         caller: Option<bool> = unset(true),
-        /// Field of the sender's verified certificate.
+        /// Field of the sender's verified client certificate.
         client_cert: Option<CertificateField> = unset("common_name"),
-        /// This name.
+        /// Fixed name.
         value: Option<String> = unset("anonymous"),
     }
 }
 
 words! {
-    /// A field of a certificate; of several values the first counts.
+    /// A field of a certificate; the first value counts.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(super) enum CertificateField {
         /// The subject's common name.
         CommonName = "common_name",
         /// The subject's organizational unit.
         OrganizationalUnit = "organizational_unit",
-        /// The first alternative name.
+        /// The first alternative name of a DNS host.
         Dns = "dns",
     }
 }
 
-/// An entry, checked.
+/// A validated entry of `from`.
 #[derive(Debug)]
 pub(super) enum Source {
     Path(String),
@@ -72,7 +72,7 @@ impl FromConfig {
             return None;
         }
         if self.remove.is_some() && self.label.is_none() {
-            let message = "remove goes with label alone";
+            let message = "remove is only possible together with label";
             problems
                 .at(format!("{path}.remove"), message)
                 .help("remove the key");
@@ -130,7 +130,7 @@ impl FromConfig {
 }
 
 impl Source {
-    /// The name that it yields for the whole, if it does.
+    /// The name that this source yields for a whole batch or query, if any.
     pub(super) fn read(&self, origin: &Origin, check: Check<'_>) -> Result<Option<Tenant>, String> {
         let certificate = origin.caller.certificate.as_deref();
         let found: &[u8] = match self {
@@ -138,7 +138,7 @@ impl Source {
             Self::Header(header) => {
                 let mut values = origin.headers.get_all(header).iter();
                 let first = values.next().map_or(&b""[..], |value| value.as_bytes());
-                // Whoever is in front may have checked another one than is read here.
+                // A proxy in front may have checked another value than the one used here.
                 if values.next().is_some() {
                     return Err("it is given more than once".into());
                 }
@@ -166,7 +166,7 @@ impl Source {
                     }
                 };
             }
-            Self::Label { .. } => b"", // read series by series
+            Self::Label { .. } => b"", // read for each series
         };
         if found.is_empty() {
             return Ok(None);

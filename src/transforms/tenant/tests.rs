@@ -29,7 +29,7 @@ fn run(text: &str, namespaces: &[&str], metadata: &[&str]) -> Result<Outcome, St
         .map_err(|rejection| rejection.reason)
 }
 
-/// Per emission: the tenant, the numbers of the series, and the count of metadata.
+/// Per emitted batch: tenant, indexes of the series, count of metadata.
 fn parts(outcome: &Outcome) -> Vec<(&str, Vec<usize>, usize)> {
     outcome
         .emitted
@@ -56,7 +56,7 @@ fn the_first_source_that_yields_a_name_wins() {
         Some(Arc::new(ClientCertificate {
             common_name: common_name.map(Into::into),
             organizational_units: units.iter().map(|unit| unit.to_string()).collect(),
-            // Names of other kinds are nobody's tenant.
+            // Alternative names of other types yield no tenant.
             alternative_names: vec![
                 AlternativeName::Uri("spiffe://test/uri".into()),
                 AlternativeName::Email("mail@san.example".into()),
@@ -100,7 +100,7 @@ fn names_that_are_no_names_are_refused() {
         from.params.push(("t".into(), name.into()));
         let error = whose("from = [{ path = 't' }]\ndefault = 'd'", from).unwrap_err();
         assert!(error.starts_with("path parameter t: "), "{name:?}: {error}");
-        // A label goes through the same check.
+        // A label's value passes the same check.
         let error = run(
             "from = [{ label = 'namespace' }]\ndefault = 'd'",
             &["ok", name],
@@ -133,7 +133,7 @@ fn a_batch_is_split_by_label_and_falls_back_series_by_series() {
         ("other", vec![2], 0),
     ];
     assert_eq!(parts(&outcome), expected);
-    // The fallback and a label of the same name are one tenant.
+    // A fallback and a label with the same name yield one tenant.
     let outcome = run(text, &["other", "", "a"], &[]).unwrap();
     assert_eq!(
         parts(&outcome),
@@ -196,7 +196,7 @@ fn the_label_overwrites_what_the_sender_claims() {
         0,
     )];
     assert_eq!(outcome.emitted, expected);
-    // Each series loses the label that gave its tenant, and no other.
+    // Each series loses the label that its tenant came from, and no other.
     let text =
         "from = [{ label = 'namespace', remove = true }, { label = 'team' }]\nlabel = 'tenant'";
     let series = [
@@ -213,7 +213,7 @@ fn the_label_overwrites_what_the_sender_claims() {
     let second = labels(&[("__name__", "up"), ("team", "n"), ("tenant", "n")]);
     let expected = [(0, Some("n".to_owned()), vec![(first, 0), (second, 1)], 0)];
     assert_eq!(outcome.emitted, expected);
-    // Reading and writing the same label.
+    // The same label is read and written.
     let text = "from = [{ label = 'namespace', remove = true }]\nlabel = 'namespace'";
     let outcome = run(text, &["a", "b"], &[]).unwrap();
     assert_eq!(outcome.emitted[1].2, [(series_of("b"), 1)]);
@@ -233,7 +233,7 @@ fn a_batch_that_nobody_has_to_read_stays_encoded() {
     let body = whole.body(Version::V1).unwrap();
     let (mut batches, _) = apply(&unread, whole.clone()).unwrap();
     assert!(batches[0].counts().is_none());
-    // A single tenant by label, or a label that is there already, copies nothing either.
+    // A single tenant, or a label that is already right, needs no copy.
     let same = transform("from = [{ label = 'namespace' }]\nlabel = 'namespace'");
     batches.extend(apply(&same, whole).unwrap().0);
     for batch in &mut batches {
@@ -252,7 +252,7 @@ fn too_many_tenants_are_refused() {
     );
 }
 
-/// An origin whose caller was let in for tenants, by name and id.
+/// An origin whose caller is a member of tenants, by name and id.
 fn called_by(tenants: &[(&str, &str)]) -> Origin {
     let membership = |&(name, id): &(&str, &str)| Membership {
         name: name.into(),
@@ -283,7 +283,7 @@ fn a_caller_is_held_to_its_tenants_whatever_else_yields_a_name() {
         ),
         ("from = [{ value = 'z' }]", Err(RejectionKind::Forbidden)),
         ("from = [{ path = 'other' }]", Err(RejectionKind::Invalid)),
-        // The series says x.
+        // The label's value is x.
         (
             "from = [{ label = 'namespace' }]",
             Err(RejectionKind::Forbidden),
@@ -306,7 +306,7 @@ fn a_caller_is_held_to_its_tenants_whatever_else_yields_a_name() {
         .map(|batch| &**batch.tenant().unwrap())
         .collect();
     assert_eq!(tenants, ["id-a", "id-b"]);
-    // Nobody was let in as anybody: the proof yields nothing.
+    // The caller proved no membership.
     assert!(
         whose("", origin())
             .unwrap_err()
@@ -349,7 +349,7 @@ fn problems_stand_at_their_keys() {
     }
 }
 
-/// The series of several tenants, edited before and after they are split, in both versions.
+/// Series of several tenants, edited before and after the split, in both versions.
 #[test]
 fn parts_hold_what_earlier_transforms_made_of_the_batch() {
     let names = ["a", "b", "c"];
@@ -397,7 +397,7 @@ fn parts_hold_what_earlier_transforms_made_of_the_batch() {
                 assert_eq!(*found, expected, "{version}");
             }
             seen += series.len();
-            // The other version's encoder reads the same.
+            // The encoder of the other version reads the same series.
             let body = batches[0].body(Version::V2).unwrap();
             let limits = metrifold_codec::remote_write::Limits::default();
             let (arena, invalid) =

@@ -1,5 +1,5 @@
-//! Thousands of spellings by a caller of one tenant who means another: none leads there, at any source
-//! that there is.
+//! A caller of one tenant names another one in thousands of spellings, at every source. None reaches
+//! the other tenant.
 
 use std::path::Path;
 
@@ -10,26 +10,26 @@ use metrifold_testing::{Endpoint, Metrifold, Random, Reply, Seen, Series, body, 
 
 use super::{AS_ACME, AS_ZETA, files, tenants};
 
-/// How a source that tenants reach is configured, and what of it is asked.
+/// A source that tenants share, with requests to it.
 struct Way {
     source: &'static str,
-    /// The source and what lies behind it.
+    /// Configuration of the source and of the components behind it.
     config: fn(&str, &Path) -> String,
     method: &'static str,
-    /// Targets that are well formed, with `TENANT` where the tenant is named.
+    /// Well-formed targets, with `TENANT` in place of the tenant.
     targets: &'static [&'static str],
     headers: &'static [(&'static str, &'static str)],
     body: fn() -> Vec<u8>,
-    /// Whether what arrived is the tenant's own and nobody else's.
+    /// Whether a request at the endpoint has data of the caller's tenant only.
     is_own: fn(&Seen) -> bool,
-    /// What the other tenant has before, at a target of its own.
+    /// Target and body of a request that stores data of the other tenant beforehand.
     others: Option<(&'static str, &'static str)>,
 }
 
-/// What nobody but its tenant may see.
+/// Text that only its own tenant may see.
 const SECRET: &str = "OnlyOfZeta";
 
-/// A source of rules and where they go.
+/// A source of rules with a sink.
 fn rules(_: &str, folder: &Path) -> String {
     let (store, out) = (folder.join("store"), folder.join("out"));
     format!(
@@ -40,7 +40,7 @@ fn rules(_: &str, folder: &Path) -> String {
     )
 }
 
-/// Rules of the other tenant.
+/// Target and body that store rules of the other tenant.
 const OF_ZETA: (&str, &str) = (
     "/of/zeta/rules/secret",
     "groups: [{ name: g, rules: [{ alert: OnlyOfZeta, expr: up }] }]",
@@ -134,7 +134,7 @@ const WAYS: &[Way] = &[
     },
 ];
 
-/// Ways to write a tenant's name, of which few are the name.
+/// Spellings of a tenant's name; only a few are equivalent to it.
 fn names(name: &str) -> Vec<String> {
     let first = name.as_bytes()[0];
     let escaped = format!("%{first:02X}{}", &name[1..]);
@@ -189,7 +189,7 @@ fn names(name: &str) -> Vec<String> {
     names
 }
 
-/// The headers by which somebody could name a tenant.
+/// Combinations of headers that could name a tenant.
 fn headers() -> Vec<Vec<(&'static str, &'static str)>> {
     let mut all = vec![Vec::new()];
     for name in ["THANOS-TENANT", "X-Scope-OrgID", "x-scope-orgid"] {
@@ -235,7 +235,7 @@ fn headers() -> Vec<Vec<(&'static str, &'static str)>> {
     all
 }
 
-/// Ways to change the rest of a target.
+/// Variations of the target around the tenant's name.
 fn targets(target: &str) -> Vec<String> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let with = |path: &str| match query {
@@ -332,7 +332,7 @@ fn no_spelling_leads_from_one_tenant_to_another() {
                 }
             }
         }
-        // A sixteenth of the product of targets and headers, spread evenly.
+        // A sixteenth of all combinations of targets and headers, spread evenly.
         let mut random = Random(13);
         let mut asked = 0;
         let (mut let_in, mut refused) = (0, 0);

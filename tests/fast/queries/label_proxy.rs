@@ -1,12 +1,12 @@
-//! The same requests as prom-label-proxy was given (`oracle`): where both ask a server, both ask for
-//! the same, and every other difference is one that the documentation argues for.
+//! Replays the requests of prom-label-proxy's tests (`oracle`): where both send a request upstream,
+//! both send the same one, and the documentation gives a reason for every difference.
 
 use serde_json::{Value, json};
 
 use metrifold_promql::{Matcher, Options, parse_selector};
 use metrifold_testing::{Endpoint, Metrifold, Reply, request};
 
-/// The parameters of a text, sorted.
+/// Parameters of a query string, sorted.
 fn parameters(text: &str) -> Value {
     let mut pairs: Vec<[String; 2]> = text
         .split('&')
@@ -25,7 +25,7 @@ fn parameters(text: &str) -> Value {
     json!(pairs)
 }
 
-/// A selector in one spelling: the name of the metric is a matcher like others.
+/// Normalizes a selector: the name of the metric becomes a matcher.
 fn spelled(selector: &str) -> String {
     let expr = parse_selector(selector, &Options::default()).unwrap();
     let selector = expr.selectors().next().unwrap();
@@ -47,7 +47,7 @@ fn decoded(text: &str) -> String {
         let byte = behind
             .get(..2)
             .map(|digits| u8::from_str_radix(digits, 16).unwrap());
-        // One request has a sign without digits.
+        // One request has a percent sign without digits.
         bytes.push(byte.unwrap_or(b'%'));
         rest = behind.get(2..).unwrap_or_default();
     }
@@ -55,7 +55,7 @@ fn decoded(text: &str) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// How an answer differs from theirs.
+/// Kinds of differences between the answers.
 #[derive(Debug, PartialEq, Eq)]
 enum Differs {
     Asked,
@@ -63,20 +63,21 @@ enum Differs {
     RefusedThere,
 }
 
-/// The differences that are on purpose, by what the request has in it.
+/// Intended differences, by a part of the request.
 const ARGUED: [(Differs, &str); 19] = [
-    // The caller's own matcher stays.
+    // The caller's own matcher is kept here.
     (Differs::Asked, "tenant=\"b\""),
     (Differs::Asked, "tenant=~\".*\""),
     (Differs::Asked, "tenant!=\"a\""),
-    // They leave the parameter of an aggregation as it is, and read every tenant's series there.
+    // prom-label-proxy does not narrow the parameter of an aggregation, which then reads every
+    // tenant's series.
     (Differs::Asked, "topk(scalar(a), b)"),
-    // They add a selector of everything to a form without one, beside that of the URL.
+    // It adds a selector of everything to a form without one, beside that of the URL.
     (Differs::Asked, "?match[]=z start=1"),
-    // And the same to a URL without one, beside that of the form.
+    // And to a URL without one, beside that of the form.
     (Differs::Asked, "POST /api/v1/series match[]"),
     (Differs::Asked, "POST /api/v1/labels start=1"),
-    // They keep the first of two.
+    // It keeps the first of two values.
     (Differs::Asked, "?query=x&query=y"),
     (Differs::RefusedHere, "GET /api/v1/series"),
     (Differs::RefusedHere, "GET /federate"),
@@ -85,14 +86,14 @@ const ARGUED: [(Differs, &str); 19] = [
     (Differs::RefusedHere, "query=up&match[]=x"),
     (Differs::RefusedHere, "/api/v1/query/"),
     (Differs::RefusedHere, "/api/v1/label/a/b/values"),
-    // Their parser takes no experimental functions.
+    // Its parser does not know experimental functions.
     (Differs::RefusedThere, "info(up, "),
     (Differs::RefusedThere, "/api/v1/metadata"),
     (Differs::RefusedThere, "/api/v1/format_query"),
     (Differs::RefusedThere, "/api/v1/status/buildinfo"),
 ];
 
-/// The parameters that they asked for, with selectors in one spelling.
+/// The parameters that prom-label-proxy sent, with selectors normalized.
 fn respelled(theirs: &Value) -> Value {
     let Some(asked) = theirs.as_array() else {
         return Value::Null;
@@ -139,7 +140,7 @@ fn what_prom_label_proxy_asks_for_is_asked_for_here() {
         });
         let theirs = respelled(&line[2]);
         let found = match (asked, theirs) {
-            // Whatever they say: some of their refusals have status 200 and no body.
+            // Any refusal: some of prom-label-proxy's have status 200 and no body.
             (None, Value::Null) => {
                 assert!(answer.status >= 400, "{line}: {}", answer.status);
                 same += 1;

@@ -12,7 +12,7 @@ use metrifold_testing::{
 
 use super::gateway;
 
-/// A caller that asks by POST over one connection, or by GET over a new one each time.
+/// A caller that sends queries by POST over one connection, or by GET over a new one each time.
 fn querying(
     address: SocketAddr,
     kept: bool,
@@ -42,7 +42,8 @@ fn hundreds_of_reloads_cost_no_query() {
     };
     let endpoints = [Endpoint::new(answer), Endpoint::new(answer)];
     let config = |reload: usize| {
-        // Always a header, and now and then the endpoint, the sink's name and the source.
+        // A header changes each time, and now and then the endpoint, the sink's name and the
+        // source.
         let header = format!("headers = {{ X-Reload = \"{reload}\" }}");
         let source = format!("max_concurrent = {}", 100 + reload / 5);
         let config = gateway(&source, &endpoints[reload / 2 % 2].url_of(""), &header);
@@ -66,7 +67,7 @@ fn hundreds_of_reloads_cost_no_query() {
             "{}",
             outcome.text()
         );
-        // From now on, the new sink answers.
+        // From now on the new sink answers.
         let answer = request("GET", gateway.ingest, "/api/v1/query?query=up", &[], b"");
         assert_eq!(answer.unwrap().text(), reload.to_string());
         while answered.load(Ordering::SeqCst) == before && !stop.load(Ordering::SeqCst) {
@@ -93,7 +94,7 @@ fn a_query_that_is_under_way_ends_where_it_was_asked() {
     let waiting = std::thread::spawn(query);
     old.wait_requests(1);
     edit(&gateway, &super::gateway("", &new.url_of(""), ""));
-    // The reload does not wait for it.
+    // The reload does not wait for the query.
     post_expecting(&gateway, 200, "applied: changed sinks.upstream");
     assert_eq!(query().text(), "new");
     assert!(!waiting.is_finished());

@@ -1,4 +1,4 @@
-//! Bodies on their way: who goes away, who is slow, who takes too long.
+//! Streaming bodies: callers that disconnect, slow sides, timeouts.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -28,7 +28,7 @@ fn a_caller_that_hangs_up_before_the_answer_is_seen_upstream_within_a_second() {
         let mut asked = upstream.asked("\r\n\r\n");
         drop(caller);
         assert!(asked.ends_within(SECOND));
-        // Its place is free: the next one is let in.
+        // Its slot is free for the next query.
         nothing_is_under_way(&gateway);
     }
 }
@@ -42,12 +42,12 @@ fn a_caller_that_hangs_up_amid_the_answer_is_seen_upstream_within_a_second() {
         let mut asked = upstream.asked("\r\n\r\n");
         asked.send(&format!("{CHUNKED}5\r\nfirst\r\n"));
         read_until(&mut caller, "first\r\n");
-        // The upstream has nothing to say for a while: it is not a failed write that tells.
+        // The upstream is silent, so that no failed write reveals the disconnect.
         caller.shutdown(gone).unwrap();
         assert!(asked.ends_within(SECOND), "{gone:?}");
         nothing_is_under_way(&gateway);
     }
-    // One that has not read what is there.
+    // A caller that has not read what has arrived.
     let caller = caller(gateway.ingest);
     let mut asked = upstream.asked("\r\n\r\n");
     asked.send(CHUNKED);
@@ -72,7 +72,7 @@ fn an_answer_that_does_not_end_in_time_breaks_off_on_both_sides() {
     read_until(&mut caller, "first\r\n");
     let started = Instant::now();
     let mut rest = Vec::new();
-    // However the connection ends, the last chunk is not there.
+    // However the connection ends, the last chunk is missing.
     let _ = caller.read_to_end(&mut rest);
     assert_eq!(rest, b"");
     assert!(started.elapsed() < 4 * SECOND, "{:?}", started.elapsed());
@@ -113,11 +113,11 @@ fn a_body_in_chunks_passes_while_it_comes() {
 fn a_large_answer_takes_no_memory_and_waits_for_a_slow_reader() {
     const CHUNK: usize = 1 << 16;
     const CHUNKS: usize = 3200;
-    /// What the kernel may hold of both connections.
+    /// Most bytes that the kernel buffers for both connections.
     const SOCKETS: usize = 48 << 20;
-    /// What the whole process may take, in KiB.
+    /// Most memory of the whole process, in KiB.
     const MEMORY: u64 = 96 << 10;
-    /// What more it may take for three quarters of the answer, in KiB.
+    /// Most growth of memory during three quarters of the answer, in KiB.
     const GROWTH: u64 = 16 << 10;
     let upstream = Upstream::new();
     let gateway = Metrifold::start(&gateway("", &upstream.url(), ""));
@@ -137,7 +137,7 @@ fn a_large_answer_takes_no_memory_and_waits_for_a_slow_reader() {
         }
     });
     read_until(&mut caller, "\r\n\r\n");
-    // Nobody reads: after a while, the upstream cannot write any more.
+    // Nobody reads: after a while the upstream's writes block.
     let (mut last, mut since) = (0, Instant::now());
     until_so("the upstream stands still", || {
         let now = written.load(Ordering::SeqCst);
@@ -149,7 +149,7 @@ fn a_large_answer_takes_no_memory_and_waits_for_a_slow_reader() {
     println!("stood still after {last} bytes");
     assert!(last < SOCKETS, "{last} of {}", CHUNK * CHUNKS);
     let mut bytes = vec![0; CHUNK];
-    // What the buffers of a connection and the allocator take is taken by then.
+    // By then the buffers of the connection and of the allocator have their full size.
     let mut settled = 0;
     for chunk in 0..CHUNKS {
         if chunk == CHUNKS / 4 {

@@ -1,4 +1,5 @@
-//! Tenants that ask through the program: each sees its own, whatever it asks and however.
+//! Queries of tenants through the program: each tenant sees only its own series, whatever the
+//! query.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +17,7 @@ fn gateway(endpoint: &str, keys: &str) -> Metrifold {
     ))
 }
 
-/// Answers every list with what belongs to several tenants.
+/// Answers every list with items of several tenants.
 fn answers(seen: &Seen) -> Reply {
     let path = seen.path.split('?').next().unwrap();
     Reply::new(200).body(match path {
@@ -109,7 +110,7 @@ fn what_cannot_be_held_to_a_tenant_is_refused_in_the_form_of_the_api() {
         assert_eq!(answer.status, status, "{target}: {}", answer.text());
         expect_error(&answer, status, error);
     }
-    // The listener takes no path that others could read differently.
+    // The listener refuses paths that other servers could read differently.
     for tenant in ["%2e%2e", "a%2Fb", ".."] {
         let answer = ask(&gateway, &format!("/of/{tenant}/api/v1/query?query=up"));
         assert!(
@@ -126,8 +127,8 @@ fn what_cannot_be_held_to_a_tenant_is_refused_in_the_form_of_the_api() {
     assert_eq!(upstream.count(), 0);
 }
 
-/// Every endpoint that the documentation names is one that the transform knows: none is left open
-/// or closed by mistake.
+/// The transform knows every endpoint that the documentation names, so that none is open or closed
+/// by mistake.
 #[test]
 fn every_endpoint_of_the_api_is_open_narrowed_or_closed() {
     let upstream = Endpoint::new(answers);

@@ -1,4 +1,4 @@
-//! An upstream whose connections a test has in its own hands, byte by byte.
+//! An upstream whose connections a test controls byte by byte.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -9,13 +9,13 @@ use metrifold_testing::{PATIENCE, until};
 /// A listener on loopback.
 pub(super) struct Upstream(TcpListener);
 
-/// A connection of which the head of a request, and perhaps its body, has been read.
+/// A connection on which the head of a request, and perhaps its body, was read.
 pub(super) struct Asked {
     pub(super) stream: TcpStream,
     pub(super) received: String,
 }
 
-/// The head of an answer whose body comes in chunks.
+/// The head of a chunked answer.
 pub(super) const CHUNKED: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
 
@@ -30,7 +30,7 @@ impl Upstream {
         format!("http://{}", self.0.local_addr().unwrap())
     }
 
-    /// Waits for the next connection and for a request on it up to `end`, such as an empty line.
+    /// Waits for the next connection, and reads its request up to `end`, such as an empty line.
     #[track_caller]
     pub(super) fn asked(&self, end: &str) -> Asked {
         let (mut stream, _) = until("the upstream is asked", || self.0.accept().ok());
@@ -54,7 +54,7 @@ impl Asked {
         self.stream.write_all(text.as_bytes()).unwrap();
     }
 
-    /// Whether the connection ends within a time.
+    /// Whether the connection ends within `time`.
     pub(super) fn ends_within(&mut self, time: Duration) -> bool {
         self.stream.set_read_timeout(Some(time)).unwrap();
         match self.stream.read(&mut [0]) {
@@ -74,7 +74,7 @@ pub(super) fn caller(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Reads until `text` has come.
+/// Reads until `text` has arrived.
 #[track_caller]
 pub(super) fn read_until(stream: &mut impl Read, text: &str) -> String {
     let mut read = Vec::new();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{AcquireError, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use metrifold_base::read_text;
@@ -17,24 +17,25 @@ use crate::cache::Cache;
 use crate::digest;
 use crate::shown::{Credentials, Shown};
 
-/// The largest file.
+/// Maximum size of the file, in bytes.
 const MAX_FILE: u64 = 16 << 20;
 
-/// How many passwords are checked at once, in the whole process: each takes a processor for as long
-/// as its cost says.
+/// Maximum number of concurrent password checks in the whole process, as bcrypt occupies a core. Those
+/// of one file wait for each other first, so that guesses at one tenant delay another's callers by
+/// one check at most.
 const AT_ONCE: usize = 2;
 
-/// The longest that a caller waits for its turn.
+/// Maximum time that a caller waits for its password check to start.
 const TURN: Duration = Duration::from_secs(5);
 
-/// How long a password is known to be right, and how long to be wrong.
+/// Time for which a correct and a wrong password are cached.
 const RIGHT: Duration = Duration::from_secs(600);
 const WRONG: Duration = Duration::from_secs(10);
 
-/// How many answers are kept.
+/// Maximum number of cached verdicts per generation of the cache.
 const CACHED: usize = 10_000;
 
-/// The most expensive hash that is taken: the next would take more than a second.
+/// Maximum bcrypt cost: a hash of the next higher one takes more than a second.
 const MAX_COST: u32 = 14;
 
 static TURNS: Semaphore = Semaphore::const_new(AT_ONCE);
@@ -43,6 +44,7 @@ static TURNS: Semaphore = Semaphore::const_new(AT_ONCE);
 pub(crate) struct Users {
     users: BTreeMap<Arc<str>, String>,
     known: Cache<bool>,
+    turns: Semaphore,
 }
 
 #[derive(Deserialize)]
@@ -52,7 +54,7 @@ struct WebConfig {
 }
 
 impl Users {
-    /// Reads a file.
+    /// Reads a `web.config.file`.
     pub(crate) fn read(file: &Path) -> Result<Self, String> {
         let text = read_text(file, MAX_FILE);
         let text = text.map_err(|error| format!("cannot read {}: {error}", file.display()))?;
@@ -60,7 +62,7 @@ impl Users {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        // The parser's words would quote the file.
+        // The parser's message would quote the file.
         let config: WebConfig =
             serde_saphyr::from_str(text).map_err(|_| "is not a web.config.file in YAML")?;
         if config.basic_auth_users.is_empty() {
@@ -74,7 +76,7 @@ impl Users {
                 Ok(cost) if cost <= MAX_COST => users.insert(name.into(), hash),
                 Ok(cost) => {
                     return Err(format!(
-                        "the hash of user {name:?} has the cost {cost}: the most is {MAX_COST}"
+                        "the hash of user {name:?} has the bcrypt cost {cost}: the maximum is {MAX_COST}"
                     ));
                 }
                 Err(_) => {
@@ -87,6 +89,7 @@ impl Users {
         Ok(Self {
             users,
             known: Cache::new(CACHED),
+            turns: Semaphore::new(AT_ONCE),
         })
     }
 
@@ -103,10 +106,12 @@ impl Users {
         let right = match self.known.get(&key) {
             Some(right) => right,
             None => {
-                let Ok(Ok(turn)) = timeout(TURN, TURNS.acquire()).await else {
-                    return Verdict::Unknown("too many passwords wait to be checked".into());
+                let turns = async { Ok((self.turns.acquire().await?, TURNS.acquire().await?)) };
+                let turns: Result<Result<_, AcquireError>, _> = timeout(TURN, turns).await;
+                let Ok(Ok((_own, turn))) = turns else {
+                    return Verdict::Unknown("too many password checks are pending".into());
                 };
-                // A user that there is not takes as long as one that there is.
+                // An unknown user takes as long as a known one, so that timing does not reveal user names.
                 let own = self.users.get(user.as_str());
                 let hash = own.or(self.users.values().next()).cloned();
                 let (hash, exists) = (hash.unwrap_or_default(), own.is_some());
@@ -116,7 +121,7 @@ impl Users {
                     bcrypt::verify(password, &hash).unwrap_or(false)
                 };
                 let Ok(right) = tokio::task::spawn_blocking(check).await else {
-                    return Verdict::Unknown("the password was not checked".into());
+                    return Verdict::Unknown("the password check failed".into());
                 };
                 let right = right && exists;
                 let time = if right { RIGHT } else { WRONG };
@@ -133,5 +138,60 @@ impl Users {
             proof: Proof::Password,
             certificate: None,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, Method, Uri};
+    use metrifold_http::access::Head;
+
+    use super::*;
+
+    fn users(name: &str) -> Users {
+        let hash = bcrypt::hash("right", 4).unwrap();
+        Users::parse(&format!("basic_auth_users:\n  {name}: {hash}\n")).unwrap()
+    }
+
+    async fn prove(users: &Users, user: &str, password: &str) -> bool {
+        let (headers, uri) = (HeaderMap::new(), Uri::from_static("/"));
+        let head = Head {
+            method: &Method::GET,
+            uri: &uri,
+            headers: &headers,
+            params: &[],
+            peer: ([127, 0, 0, 1], 1).into(),
+            certificate: None,
+            presented: &[],
+        };
+        let shown = Shown {
+            head,
+            credentials: Credentials::Basic(user.to_owned(), password.to_owned()),
+        };
+        matches!(users.prove(&shown).await, Verdict::Proven(_))
+    }
+
+    #[tokio::test]
+    async fn guesses_at_one_tenant_do_not_hold_up_another_tenants_callers() {
+        const GUESSES: usize = 200;
+        let (acme, zeta) = (Arc::new(users("acme")), users("zeta"));
+        let mut guesses = tokio::task::JoinSet::new();
+        for guess in 0..GUESSES {
+            let acme = Arc::clone(&acme);
+            guesses.spawn(async move { prove(&acme, "acme", &guess.to_string()).await });
+        }
+        while acme.turns.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(prove(&zeta, "zeta", "right").await);
+        let mut done = 0;
+        while let Some(guessed) = guesses.try_join_next() {
+            assert!(!guessed.unwrap());
+            done += 1;
+        }
+        assert!(done < GUESSES / 2, "{done} guesses went first");
+        while let Some(guessed) = guesses.join_next().await {
+            assert!(!guessed.unwrap());
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! An OpenID Connect issuer: where it is found to be, and its keys, kept while it is down.
+//! An OpenID Connect issuer: its discovered endpoints and keys, which stay in use while it is down.
 //!
 //! Source: OpenID Connect Discovery 1.0, RFC 7517.
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, Uri};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::Value;
@@ -23,23 +23,23 @@ use crate::config::OidcConfig;
 use crate::fetch;
 use crate::fetch::url;
 
-/// Where an issuer says what else it has.
+/// Path of the discovery document, below the issuer's URL.
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 
-/// How old keys become before they are asked for again, without anybody waiting for it.
+/// Age at which keys are fetched again in the background.
 const FRESH: Duration = Duration::from_secs(300);
 
-/// How long after an attempt the next is made, at least: a token with a key that nobody knows may be
-/// anybody's.
+/// Minimum time between two attempts. Anyone can send tokens with unknown key ids, and must not
+/// cause a fetch by each.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// The longest time for each document.
+/// Timeout for each document.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The most keys that are taken of an issuer.
+/// Maximum number of keys per issuer.
 const MAX_KEYS: usize = 100;
 
-/// Who issues tokens.
+/// An issuer of tokens.
 pub(crate) struct Issuer {
     url: String,
     allow_http: bool,
@@ -49,23 +49,32 @@ pub(crate) struct Issuer {
     refreshing: AtomicBool,
 }
 
-/// What is known of an issuer.
+/// Discovered state of an issuer.
 #[derive(Debug)]
 pub(crate) struct Known {
     keys: Vec<Key>,
+    endpoints: Option<Arc<Endpoints>>,
     since: Instant,
-    /// Counts how often the keys have changed: what was found out with others is forgotten.
+    /// Incremented when the keys change, which invalidates verdicts on tokens of other generations.
     pub(crate) generation: u64,
 }
 
-/// A key that signs tokens.
+/// Discovered endpoints of an issuer.
+#[derive(Debug)]
+pub(crate) struct Endpoints {
+    pub(crate) authorization: String,
+    pub(crate) token: String,
+    pub(crate) end_session: Option<String>,
+}
+
+/// A public key that verifies tokens.
 #[derive(Clone)]
 pub(crate) struct Key {
     pub(crate) id: Option<String>,
-    /// The algorithms that it may be used with; none of them is symmetric.
+    /// Algorithms that the key may be used with, all asymmetric.
     pub(crate) algorithms: Vec<Algorithm>,
     pub(crate) key: DecodingKey,
-    /// As the issuer wrote it.
+    /// The key as the issuer wrote it, to detect changes.
     text: String,
 }
 
@@ -96,16 +105,16 @@ impl Issuer {
         &self.url
     }
 
-    /// Whether it was ever reached.
+    /// Whether the issuer was ever reached.
     pub(crate) fn is_known(&self) -> bool {
         self.known.load().is_some()
     }
 
-    /// The keys, among them that with this id if the issuer has it.
+    /// The keys. They are fetched again if none has this id, unless that was done a moment ago.
     ///
     /// # Errors
     ///
-    /// Fails with the reason when nobody can tell which keys it has.
+    /// Fails with the reason when the keys cannot be determined.
     pub(crate) async fn keys(self: &Arc<Self>, id: Option<&str>) -> Result<Arc<Known>, Arc<str>> {
         if let Some(known) = self.known.load_full()
             && known.has(id)
@@ -113,14 +122,42 @@ impl Issuer {
             self.keep_fresh(&known);
             return Ok(known);
         }
-        // A key that was not there before: the issuer may have changed its keys.
+        // The key is unknown: the issuer may have rotated its keys.
         self.refresh().await?;
         self.known
             .load_full()
-            .ok_or_else(|| "the issuer was not reached".into())
+            .ok_or_else(|| "the issuer could not be reached".into())
     }
 
-    /// Which keys are the issuer's, told apart from those before and after them.
+    /// The discovered endpoints.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the reason when the issuer was never reached, or offers no login.
+    pub(crate) async fn endpoints(self: &Arc<Self>) -> Result<Arc<Endpoints>, Arc<str>> {
+        let known = self.keys(None).await?;
+        let endpoints = known.endpoints.clone();
+        endpoints.ok_or_else(|| {
+            "the issuer's discovery document has no authorization_endpoint or no token_endpoint"
+                .into()
+        })
+    }
+
+    /// The HTTP client for requests to the issuer.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Parses a URL of the issuer that is safe to use: `https`, or what `allow_http` permits.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the reason for any other URL.
+    pub(crate) fn place(&self, at: &str) -> Result<Uri, String> {
+        url(at, self.allow_http).map_err(|reason| format!("{:?} {reason}", foreign(at, 200)))
+    }
+
+    /// Generation of the current keys; none if the issuer was never reached.
     pub(crate) fn generation(self: &Arc<Self>) -> Option<u64> {
         let known = self.known.load();
         let known = known.as_ref()?;
@@ -128,20 +165,20 @@ impl Issuer {
         Some(known.generation)
     }
 
-    /// Asks for the keys again if they are old, without anybody waiting for it.
+    /// Fetches the keys in the background if they are old.
     fn keep_fresh(self: &Arc<Self>, known: &Known) {
         if known.since.elapsed() >= FRESH && !self.refreshing.swap(true, Ordering::Relaxed) {
             let issuer = Arc::clone(self);
             tokio::spawn(async move {
-                // The reason is logged there; the keys that are known stay.
+                // A failure is logged there, and the known keys stay in use.
                 let _ = issuer.refresh().await;
                 issuer.refreshing.store(false, Ordering::Relaxed);
             });
         }
     }
 
-    /// Asks the issuer, unless that was done a moment ago. Whoever comes meanwhile waits for the same
-    /// answer.
+    /// Fetches discovery document and keys, unless that was attempted less than [`PAUSE`] ago.
+    /// Concurrent callers wait for one attempt and share its outcome.
     pub(crate) async fn refresh(&self) -> Result<(), Arc<str>> {
         let mut attempt = self.attempt.lock().await;
         if let Some((when, result)) = &attempt.last
@@ -151,55 +188,65 @@ impl Issuer {
         }
         let result = self.fetch().await;
         let result = match result {
-            Ok(keys) => {
-                self.take(keys);
+            Ok((keys, endpoints)) => {
+                self.take(keys, endpoints);
                 Ok(())
             }
             Err(reason) => {
                 let kept = self.is_known();
-                warn!(issuer = %self.url, kept, error = %reason, "keys of an issuer were not got");
-                Err(format!("issuer {} cannot be asked for its keys: {reason}", self.url).into())
+                warn!(issuer = %self.url, kept, error = %reason, "cannot fetch the keys of an issuer");
+                Err(format!("cannot fetch the keys of issuer {}: {reason}", self.url).into())
             }
         };
         attempt.last = Some((Instant::now(), result.clone()));
         result
     }
 
-    fn take(&self, keys: Vec<Key>) {
+    fn take(&self, keys: Vec<Key>, endpoints: Option<Endpoints>) {
         let before = self.known.load_full();
         let same = before.as_ref().is_some_and(|known| {
             let (was, is) = (known.keys.iter(), keys.iter());
             was.map(|key| &key.text).eq(is.map(|key| &key.text))
         });
         let generation = before.map_or(0, |known| known.generation + u64::from(!same));
-        debug!(issuer = %self.url, keys = keys.len(), generation, "keys of an issuer were got");
+        debug!(issuer = %self.url, keys = keys.len(), generation, "fetched the keys of an issuer");
         self.known.store(Some(Arc::new(Known {
             keys,
+            endpoints: endpoints.map(Arc::new),
             since: Instant::now(),
             generation,
         })));
     }
 
-    async fn fetch(&self) -> Result<Vec<Key>, String> {
+    async fn fetch(&self) -> Result<(Vec<Key>, Option<Endpoints>), String> {
         let at = format!("{}{DISCOVERY}", self.url.trim_end_matches('/'));
         let found = self.get(&at).await?;
         let text = |key: &str| found.get(key).and_then(Value::as_str);
         let says = text("issuer").unwrap_or_default();
         if says != self.url {
-            return Err(format!("it says that it is {:?}", foreign(says, 200)));
+            return Err(format!(
+                "its discovery document is of the issuer {:?}",
+                foreign(says, 200)
+            ));
         }
-        let keys = text("jwks_uri").ok_or("it says nothing of its keys (jwks_uri)")?;
+        let own = |key: &str| text(key).map(str::to_owned);
+        let endpoints = own("authorization_endpoint").zip(own("token_endpoint"));
+        let endpoints = endpoints.map(|(authorization, token)| Endpoints {
+            authorization,
+            token,
+            end_session: own("end_session_endpoint"),
+        });
+        let keys = text("jwks_uri").ok_or("its discovery document has no jwks_uri")?;
         let found = self.get(keys).await?;
         let keys = keys_of(&found)?;
         match keys.is_empty() {
-            true => Err("it has no key that tokens may be signed with".to_owned()),
-            false => Ok(keys),
+            true => Err("its key set has no usable key for signatures".to_owned()),
+            false => Ok((keys, endpoints)),
         }
     }
 
     async fn get(&self, at: &str) -> Result<Value, String> {
-        let uri = url(at, self.allow_http)
-            .map_err(|reason| format!("{:?} {reason}", foreign(at, 200)))?;
+        let uri = self.place(at)?;
         let headers = HeaderMap::new();
         fetch::json(
             &self.client,
@@ -218,8 +265,8 @@ impl Known {
         id.is_none_or(|id| self.keys.iter().any(|key| key.id.as_deref() == Some(id)))
     }
 
-    /// The keys that may have signed a token with this header: those with its key's id, or all if it
-    /// names none.
+    /// The keys that may have signed a token with this header: those with its key id, or all if it has
+    /// none.
     pub(crate) fn for_token<'a>(
         &'a self,
         id: Option<&'a str>,
@@ -231,11 +278,11 @@ impl Known {
     }
 }
 
-/// The keys of a set that tokens may be signed with. Those of kinds that nobody here can use are passed
-/// over, symmetric ones above all: what verifies a token could make one.
+/// The usable signing keys of a set (JWKS). Keys of unsupported types are skipped, and so are symmetric
+/// ones: a key that verifies must not be able to sign.
 fn keys_of(set: &Value) -> Result<Vec<Key>, String> {
     let keys = set.get("keys").and_then(Value::as_array);
-    let keys = keys.ok_or("its keys are no set of keys")?;
+    let keys = keys.ok_or("its jwks_uri does not have a key set")?;
     let keys = keys.iter().take(MAX_KEYS).filter_map(|key| {
         let text = key.to_string();
         let jwk: Jwk = serde_json::from_value(key.clone()).ok()?;

@@ -1,8 +1,8 @@
-//! Tokens of Kubernetes' service accounts, about which its API server is asked (`TokenReview`).
+//! Tokens of Kubernetes service accounts, verified by the API server (`TokenReview`).
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Uri};
@@ -15,33 +15,33 @@ use metrifold_base::{BuildError, LogLimit, Secret, read_text};
 use metrifold_http::Client;
 use metrifold_model::Proof;
 
-use super::{Proven, Verdict};
+use super::{Proven, Verdict, oidc};
 use crate::cache::Cache;
 use crate::config::KubernetesConfig;
 use crate::digest;
 use crate::fetch;
 use crate::shown::{Credentials, Shown};
 
-/// Where reviews are asked for.
+/// Path of the review API.
 const PATH: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 
-/// The largest file that is taken for a token.
+/// Maximum size of the token file, in bytes.
 const MAX_TOKEN: u64 = 64 << 10;
 
-/// How many reviews are asked for at once.
+/// Maximum number of concurrent reviews.
 const AT_ONCE: usize = 8;
 
-/// The longest that a caller waits for its turn, and for the review.
+/// Maximum time that a caller waits for its review to start, and timeout of the review.
 const TURN: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a token is known to be bad: one that was just made may not be known everywhere.
+/// Time for which a rejection is cached: short, as a new token may not be known to all API servers yet.
 const WRONG: Duration = Duration::from_secs(10);
 
-/// How many answers are kept.
+/// Maximum number of cached verdicts per generation of the cache.
 const CACHED: usize = 10_000;
 
-/// Asks the API server whose a token is.
+/// Reviews tokens by the API server, and caches the verdicts.
 pub(crate) struct Reviews {
     client: Client,
     uri: Uri,
@@ -57,7 +57,7 @@ impl Reviews {
     pub(crate) fn new(config: &KubernetesConfig) -> Result<Self, BuildError> {
         let mut config = config.clone();
         if config.tls.ca_file.is_none() {
-            // Where every pod finds it; elsewhere the system's authorities are asked.
+            // Path of the cluster's authority in every pod. Elsewhere, the system's authorities are used.
             let own = PathBuf::from("/var/run/secrets/kubernetes.io/serviceaccount/ca.crt");
             if std::fs::metadata(&own).is_ok_and(|file| file.is_file()) {
                 config.tls.ca_file = Some(own);
@@ -88,9 +88,9 @@ impl Reviews {
             return verdict;
         }
         let Ok(Ok(_turn)) = timeout(TURN, self.turns.acquire()).await else {
-            return Verdict::Unknown("too many tokens wait to be reviewed".into());
+            return Verdict::Unknown("too many token reviews are pending".into());
         };
-        // Somebody with the same token may have had its turn meanwhile.
+        // A concurrent request with the same token may have been reviewed meanwhile.
         if let Some(verdict) = self.known.get(&key) {
             return verdict;
         }
@@ -98,14 +98,15 @@ impl Reviews {
             Ok(verdict) => verdict,
             Err(reason) => {
                 if let Some(silent) = self.log.pass() {
-                    warn!(error = %reason, silent, "a token was not reviewed");
+                    warn!(error = %reason, silent, "cannot review a token");
                 }
-                let reason = format!("Kubernetes' API server cannot be asked: {reason}");
+                let reason =
+                    format!("the Kubernetes API server did not review the token: {reason}");
                 return Verdict::Unknown(reason.into());
             }
         };
         let time = match &verdict {
-            Verdict::Proven(_) => self.cache,
+            Verdict::Proven(_) => self.cache.min(left(token)),
             _ => WRONG.min(self.cache),
         };
         self.known.put(key, verdict.clone(), Instant::now() + time);
@@ -113,14 +114,14 @@ impl Reviews {
     }
 
     async fn review(&self, token: &str) -> Result<Verdict, String> {
-        // Read each time: it is renewed every few minutes.
+        // Read each time, as Kubernetes rotates the file.
         let own = read_text(&self.token_file, MAX_TOKEN);
         let file = self.token_file.display();
         let own = own.map_err(|error| format!("cannot read {file}: {error}"))?;
         let own = Secret::new(own.trim());
         let mut headers = HeaderMap::new();
         let value = HeaderValue::try_from(format!("Bearer {}", own.expose()));
-        let mut value = value.map_err(|_| format!("{file} holds no token"))?;
+        let mut value = value.map_err(|_| format!("{file} does not contain a token"))?;
         value.set_sensitive(true);
         headers.insert(AUTHORIZATION, value);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -138,13 +139,13 @@ impl Reviews {
     fn read(&self, answer: &Value) -> Verdict {
         let status = &answer["status"];
         if status["authenticated"] != true {
-            return Verdict::wrong("token is not one of this cluster, or has expired");
+            return Verdict::wrong("token is not valid in this cluster, or has expired");
         }
         let list = |value: &Value| -> Vec<Arc<str>> {
             let values = value.as_array().into_iter().flatten();
             values.filter_map(Value::as_str).map(Arc::from).collect()
         };
-        // A server that knows nothing of audiences says so by naming none.
+        // A server without support for audiences returns none.
         let audiences = list(&status["audiences"]);
         let wanted = self.audiences.iter();
         let mut wanted = wanted.filter(|it| audiences.iter().any(|other| **other == ***it));
@@ -153,7 +154,7 @@ impl Reviews {
         }
         let user = &status["user"];
         let Some(name) = user["username"].as_str().filter(|name| !name.is_empty()) else {
-            return Verdict::wrong("token has no user");
+            return Verdict::wrong("token review has no user name");
         };
         Verdict::Proven(Arc::new(Proven {
             subject: Some(name.into()),
@@ -164,20 +165,30 @@ impl Reviews {
     }
 }
 
+/// Time until a valid token expires. One without the usual form may be cached as long as any.
+fn left(token: &str) -> Duration {
+    let left = oidc::expiry_of(token).map(|at| at.duration_since(SystemTime::now()));
+    left.map_or(Duration::MAX, Result::unwrap_or_default)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
 
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use http::HeaderMap;
     use metrifold_http::access::Head;
 
     use super::*;
     use crate::testing::{Asked, serve};
 
-    /// What an API server knows of tokens, and how often it was asked.
+    /// State of the fake API server: its tokens, and the number of reviews.
     #[derive(Default)]
     struct Server {
         down: bool,
+        /// Whether it is later than the expiry of all tokens.
+        later: bool,
         asked: usize,
     }
 
@@ -192,14 +203,19 @@ mod tests {
             let review: Value = serde_json::from_slice(&asked.body).unwrap();
             assert_eq!(review["kind"], "TokenReview");
             let wanted = review["spec"]["audiences"].as_array().unwrap();
-            let (token, good) = (&review["spec"]["token"], ["agent-token", "other-token"]);
-            let good = good.iter().any(|good| token == good);
+            let token = review["spec"]["token"].as_str().unwrap();
+            // Like the real one, rejects a token that has expired.
+            let expiry = oidc::expiry_of(token);
+            let good = match expiry {
+                Some(expiry) => expiry > SystemTime::now() && !self.later,
+                None => ["agent-token", "other-token"].contains(&token),
+            };
             let audience = if token == "other-token" {
                 "other"
             } else {
                 "metrics"
             };
-            // As the real one: a token for another audience is not authenticated.
+            // Like the real one, rejects a token for another audience.
             let good = good && (wanted.is_empty() || wanted.iter().any(|it| it == audience));
             let status = match good {
                 true => json!({ "authenticated": true, "audiences": [audience], "user": {
@@ -281,5 +297,22 @@ mod tests {
         );
         server.lock().unwrap().down = false;
         assert_eq!(prove(&reviews, "agent-token").await, agent);
+
+        // A token that expires within the minute is accepted no longer than that.
+        let token = |left: i64| {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            let exp = i64::try_from(now.unwrap().as_secs()).unwrap() + left;
+            let claims = URL_SAFE_NO_PAD.encode(json!({ "exp": exp }).to_string());
+            format!("e30.{claims}.AAAA")
+        };
+        assert_eq!(prove(&reviews, &token(-1)).await, "wrong");
+        let (soon, late) = (token(20), token(3600));
+        for token in [&soon, &late] {
+            assert_eq!(prove(&reviews, token).await, agent);
+        }
+        server.lock().unwrap().later = true;
+        pass(Duration::from_secs(21)).await;
+        assert_eq!(prove(&reviews, &soon).await, "wrong", "it has expired");
+        assert_eq!(prove(&reviews, &late).await, agent, "cached");
     }
 }

@@ -1,4 +1,4 @@
-//! Client certificates that a tenant's authority signed.
+//! Client certificates signed by a tenant's authority.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,14 +17,14 @@ use crate::config::{MtlsConfig, SubjectOf};
 use crate::digest;
 use crate::shown::Shown;
 
-/// How long a certificate is known to be good or bad: connections of a sender are few, and each shows
-/// its certificate with every request.
+/// Time for which a verdict is cached. A sender has few connections, and every request on them
+/// has the same certificate.
 const KNOWN: Duration = Duration::from_secs(60);
 
-/// How many are known.
+/// Maximum number of cached verdicts per generation of the cache.
 const CACHED: usize = 10_000;
 
-/// Certificates of a tenant.
+/// Verifies the client certificates of a tenant.
 pub(crate) struct Certificates {
     verifier: Arc<dyn ClientCertVerifier>,
     subject: SubjectOf,
@@ -32,7 +32,7 @@ pub(crate) struct Certificates {
 }
 
 impl Certificates {
-    /// Reads the files.
+    /// Reads the authorities and revocation lists.
     pub(crate) fn read(config: &MtlsConfig) -> Result<Self, BuildError> {
         let verifier = tls::client_verifier(&config.ca_file, config.crl_file.as_deref());
         Ok(Self {
@@ -40,6 +40,11 @@ impl Certificates {
             subject: config.subject,
             known: Cache::new(CACHED),
         })
+    }
+
+    /// Names of the authorities, in DER.
+    pub(crate) fn authorities(&self) -> impl Iterator<Item = &[u8]> {
+        self.verifier.root_hint_subjects().iter().map(AsRef::as_ref)
     }
 
     pub(crate) fn prove(&self, shown: &Shown<'_>) -> Verdict {
@@ -56,7 +61,7 @@ impl Certificates {
         verdict
     }
 
-    /// What a chain proves, and how long that holds at most.
+    /// Verifies a chain. Returns the verdict and the time for which it may be cached.
     fn verify(&self, chain: &[CertificateDer<'static>]) -> (Verdict, Duration) {
         let Some((leaf, intermediates)) = chain.split_first() else {
             return (Verdict::Absent, KNOWN);
@@ -86,7 +91,7 @@ impl Certificates {
         (Verdict::Proven(Arc::new(proven)), known)
     }
 
-    /// Whom a certificate names.
+    /// Name of the certificate's owner, from the configured field; none if the field is absent.
     fn named(&self, certificate: &ClientCertificate) -> Option<String> {
         let names = &certificate.alternative_names;
         let first = |kind: SubjectOf| {
@@ -126,7 +131,7 @@ impl Certificates {
     }
 }
 
-/// What is wrong with a certificate, for its owner.
+/// Reason for a rejected certificate, as its owner sees it.
 fn reason(error: &rustls::Error) -> &'static str {
     use rustls::CertificateError as Wrong;
     match error {
@@ -137,10 +142,13 @@ fn reason(error: &rustls::Error) -> &'static str {
             Wrong::UnknownRevocationStatus
             | Wrong::ExpiredRevocationList
             | Wrong::ExpiredRevocationListContext { .. } => {
-                "nobody knows whether the certificate is revoked"
+                "certificate may be revoked: its authority has no revocation list, or an expired one"
             }
             _ => "certificate is not trusted",
         },
         _ => "certificate is not trusted",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
-//! Tokens of an OpenID Connect issuer: signed by one of its keys, for our audience, in their time.
+//! Tokens of an OpenID Connect issuer: checks signature, issuer, audience and expiry.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,17 +10,19 @@ use jsonwebtoken::{Algorithm, Validation, decode, decode_header, get_current_tim
 use serde_json::Value;
 use tokio::time::Instant;
 
+use metrifold_base::BuildError;
 use metrifold_model::Proof;
 
 use super::issuer::{Issuer, Known};
+use super::session::Login;
 use super::{Proven, Verdict};
 use crate::cache::Cache;
 use crate::config::OidcConfig;
 use crate::digest;
 use crate::shown::{Credentials, Shown};
 
-/// The algorithms that tokens may be signed with: none with which the issuer's public key could be
-/// taken for a secret, and not `none`.
+/// Accepted signature algorithms. Neither `none` nor symmetric ones, for which an attacker could use
+/// the issuer's public key as the secret.
 const ALGORITHMS: [Algorithm; 9] = [
     Algorithm::RS256,
     Algorithm::RS384,
@@ -33,36 +35,51 @@ const ALGORITHMS: [Algorithm; 9] = [
     Algorithm::EdDSA,
 ];
 
-/// The longest that a token is known to be good without looking at it again.
+/// Maximum time for which a valid token is cached.
 const KNOWN: Duration = Duration::from_secs(300);
 
-/// How many are known.
+/// Maximum number of cached tokens per generation of the cache.
 const CACHED: usize = 50_000;
 
-/// Holds tokens against what they must say.
+/// Verifies tokens, and caches the valid ones.
 pub(crate) struct Verifier {
     issuer: Arc<Issuer>,
     config: OidcConfig,
-    /// Good tokens, with the generation of the keys that they were verified with.
+    /// Login with a browser; none if it is not configured.
+    login: Option<Login>,
+    /// Valid tokens, with the generation of the keys that verified them.
     known: Cache<(u64, Arc<Proven>)>,
 }
 
 impl Verifier {
-    pub(crate) fn new(issuer: Arc<Issuer>, config: &OidcConfig) -> Self {
-        Self {
+    /// Creates a verifier. Reads the client's secret if login is configured.
+    pub(crate) fn new(issuer: Arc<Issuer>, config: &OidcConfig) -> Result<Self, BuildError> {
+        let login = config.login.as_ref();
+        let login = login.map(|login| Login::new(config, login));
+        Ok(Self {
             issuer,
             config: config.clone(),
+            login: login.transpose()?,
             known: Cache::new(CACHED),
-        }
+        })
+    }
+
+    /// Login with a browser; none if it is not configured.
+    pub(crate) fn login(&self) -> Option<&Login> {
+        self.login.as_ref()
     }
 
     pub(crate) fn issuer(&self) -> &Arc<Issuer> {
         &self.issuer
     }
 
-    pub(crate) async fn prove(&self, shown: &Shown<'_>) -> Verdict {
-        let Credentials::Bearer(token) = shown.credentials else {
-            return Verdict::Absent;
+    pub(crate) async fn prove(self: &Arc<Self>, shown: &Shown<'_>) -> Verdict {
+        let token = match (&shown.credentials, &self.login) {
+            (Credentials::Bearer(token), _) => *token,
+            (Credentials::None, Some(login)) => {
+                return login.prove(shown.head.headers, self).await;
+            }
+            _ => return Verdict::Absent,
         };
         let key = digest::plain(token.as_bytes());
         if let Some((generation, proven)) = self.known.get(&key)
@@ -71,22 +88,26 @@ impl Verifier {
             return Verdict::Proven(proven);
         }
         if issuer_of(token).as_deref() != Some(&*self.config.issuer) {
-            // Whoever else it is of may know it.
-            return Verdict::wrong("token is of another issuer");
+            // Another method of the tenant may accept the token.
+            return Verdict::wrong("token is from another issuer");
         }
         let Ok(header) = decode_header(token) else {
-            return Verdict::wrong(
-                "token is malformed, or signed by an algorithm that is not taken",
-            );
+            return Verdict::wrong("token is malformed, or has an unsupported signature algorithm");
         };
         if !ALGORITHMS.contains(&header.alg) {
-            return Verdict::wrong("token is signed by an algorithm that is not taken");
+            return Verdict::wrong("token has an unsupported signature algorithm");
+        }
+        // RFC 7515, section 4.1.11: none of these extensions is supported.
+        if header.crit.is_some() {
+            return Verdict::wrong("token has critical header parameters, which are not supported");
         }
         let keys = match self.issuer.keys(header.kid.as_deref()).await {
             Ok(keys) => keys,
             Err(reason) => return Verdict::Unknown(reason),
         };
-        match self.verify(token, header.kid.as_deref(), header.alg, &keys) {
+        let audience = self.config.audience();
+        let verified = self.verify(token, (header.kid.as_deref(), header.alg), &keys, audience);
+        match verified.and_then(|claims| self.read(&claims)) {
             Ok((proven, expires)) => {
                 let left = expires.saturating_sub(get_current_timestamp());
                 let left = Duration::from_secs(left) + self.config.clock_skew.0;
@@ -99,24 +120,55 @@ impl Verifier {
         }
     }
 
-    /// Who a token says its owner is, and when it expires.
+    /// Verifies an ID token that was issued to this client, with this nonce if one is given. Returns its
+    /// owner and its expiry.
+    pub(crate) async fn read_id(
+        &self,
+        token: &str,
+        nonce: Option<&str>,
+    ) -> Result<(Arc<Proven>, u64), Verdict> {
+        let header = decode_header(token).ok();
+        let header = header.filter(|header| ALGORITHMS.contains(&header.alg));
+        let header = header.ok_or_else(|| {
+            Verdict::wrong("the issuer's ID token has an unsupported signature algorithm")
+        })?;
+        let key = header.kid.as_deref();
+        let keys = self.issuer.keys(key).await.map_err(Verdict::Unknown)?;
+        let client = self.config.client_id.as_deref().unwrap_or_default();
+        let claims = self.verify(token, (key, header.alg), &keys, client);
+        let claims = claims.map_err(Verdict::wrong)?;
+        let text = |name: &str| claims.get(name).and_then(Value::as_str);
+        if text("azp").is_some_and(|party| party != client) {
+            return Err(Verdict::wrong(
+                "the issuer's ID token is for another client",
+            ));
+        }
+        if nonce.is_some() && text("nonce") != nonce {
+            return Err(Verdict::wrong(
+                "the issuer's ID token has the nonce of another login",
+            ));
+        }
+        self.read(&claims).map_err(Verdict::wrong)
+    }
+
+    /// Verifies a token and returns its claims.
     fn verify(
         &self,
         token: &str,
-        key: Option<&str>,
-        algorithm: Algorithm,
+        (key, algorithm): (Option<&str>, Algorithm),
         keys: &Known,
-    ) -> Result<(Arc<Proven>, u64), String> {
+        audience: &str,
+    ) -> Result<Value, String> {
         let mut validation = Validation::new(algorithm);
         validation.leeway = self.config.clock_skew.0.as_secs();
         validation.validate_nbf = true;
-        validation.set_audience(&[self.config.audience()]);
+        validation.set_audience(&[audience]);
         validation.set_issuer(&[&self.config.issuer]);
         validation.set_required_spec_claims(&["exp", "iss", "aud"]);
         let mut wrong = "token is not signed by a key of its issuer";
         for key in keys.for_token(key, algorithm) {
             match decode::<Value>(token, &key.key, &validation) {
-                Ok(token) => return self.read(&token.claims),
+                Ok(token) => return Ok(token.claims),
                 Err(error) => match error.kind() {
                     ErrorKind::InvalidSignature => {}
                     kind => {
@@ -132,7 +184,7 @@ impl Verifier {
     fn read(&self, claims: &Value) -> Result<(Arc<Proven>, u64), String> {
         let claim = |path: &str| match claims.get(path) {
             Some(value) => Some(value),
-            // Keycloak has them in tables, such as `realm_access.roles`.
+            // Keycloak nests claims in objects, such as `realm_access.roles`.
             None => path
                 .split('.')
                 .try_fold(claims, |claims, key| claims.get(key)),
@@ -152,7 +204,7 @@ impl Verifier {
             proof: Proof::Token,
             certificate: None,
         };
-        // Fractions of a second are allowed.
+        // `exp` may have a fraction (RFC 7519, NumericDate).
         let expires = claims
             .get("exp")
             .and_then(Value::as_f64)
@@ -161,30 +213,45 @@ impl Verifier {
     }
 }
 
-/// What is wrong with a token, for its owner.
+/// Reason for a rejected token, as its owner sees it.
 fn reason(kind: &ErrorKind) -> &'static str {
     match kind {
         ErrorKind::ExpiredSignature => "token has expired",
         ErrorKind::ImmatureSignature => "token is not valid yet",
         ErrorKind::InvalidAudience => "token is for another audience",
-        ErrorKind::InvalidIssuer => "token is of another issuer",
+        ErrorKind::InvalidIssuer => "token is from another issuer",
         ErrorKind::MissingRequiredClaim(_) => "token lacks exp, iss or aud",
         _ => "token is malformed",
     }
 }
 
-/// The issuer that a token claims to be of, before anything of it is believed.
+/// The `iss` claim of a token that is not verified yet, to find its verifier.
 pub(crate) fn issuer_of(token: &str) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Claims {
+        iss: String,
+    }
+    unverified(token).map(|claims: Claims| claims.iss)
+}
+
+/// The time of the `exp` claim of a token, which must be verified otherwise; none if it has no claims.
+pub(crate) fn expiry_of(token: &str) -> Option<SystemTime> {
+    #[derive(serde::Deserialize)]
+    struct Claims {
+        exp: f64,
+    }
+    let claims: Claims = unverified(token)?;
+    let since = Duration::try_from_secs_f64(claims.exp).ok()?;
+    UNIX_EPOCH.checked_add(since)
+}
+
+/// Claims of a token that is not verified here.
+fn unverified<T: serde::de::DeserializeOwned>(token: &str) -> Option<T> {
     let mut parts = token.split('.');
     let (_, claims, _) = (parts.next()?, parts.next()?, parts.next()?);
     if parts.next().is_some() {
         return None;
     }
-    #[derive(serde::Deserialize)]
-    struct Claims {
-        iss: String,
-    }
     let claims = URL_SAFE_NO_PAD.decode(claims).ok()?;
-    let claims: Claims = serde_json::from_slice(&claims).ok()?;
-    Some(claims.iss)
+    serde_json::from_slice(&claims).ok()
 }

@@ -1,8 +1,8 @@
-//! What a proxy in front says of a caller, if it is a proxy that is trusted.
+//! Headers of a trusted proxy in front that authenticates callers.
 
 use std::sync::Arc;
 
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 
 use metrifold_model::{ClientCertificate, Proof};
 
@@ -10,7 +10,7 @@ use super::{Proven, Verdict};
 use crate::config::TrustedHeaderConfig;
 use crate::shown::Shown;
 
-/// A proxy and its headers.
+/// A trusted proxy and its headers.
 pub(crate) struct Proxy {
     config: TrustedHeaderConfig,
     user: HeaderName,
@@ -30,7 +30,7 @@ impl Proxy {
         })
     }
 
-    /// The headers that only it may send.
+    /// The headers that are accepted from the proxy only.
     pub(crate) fn headers(&self) -> impl Iterator<Item = &HeaderName> {
         [&self.user].into_iter().chain(&self.groups)
     }
@@ -45,16 +45,23 @@ impl Proxy {
         let trusted =
             self.config.trusts(head.peer.ip()) || certificate.is_some_and(|it| self.knows(it));
         if !trusted {
-            // Nobody else's word counts, and whoever sends it need not know that it would.
+            // Headers of other senders are ignored silently, so as not to reveal their effect.
             return Verdict::Absent;
         }
         let user = user.to_str().ok().map(str::trim);
         let (Some(user), None) = (user.filter(|user| !user.is_empty()), users.next()) else {
-            return Verdict::wrong("the proxy's header names nobody, or several");
+            return Verdict::wrong("the proxy's header with the user is empty or repeated");
         };
-        let groups = self.groups.iter();
-        let values = groups.flat_map(|name| head.headers.get_all(name));
-        let groups = values.filter_map(|value| value.to_str().ok());
+        let values = self
+            .groups
+            .iter()
+            .flat_map(|name| head.headers.get_all(name));
+        let values: Vec<&HeaderValue> = values.collect();
+        // A proxy that adds its header to the caller's would let the caller choose its groups.
+        if values.len() > 1 {
+            return Verdict::wrong("the proxy's header with the groups is repeated");
+        }
+        let groups = values.iter().filter_map(|value| value.to_str().ok());
         let groups = groups.flat_map(|value| value.split(',')).map(str::trim);
         Verdict::Proven(Arc::new(Proven {
             subject: Some(user.into()),
@@ -64,7 +71,7 @@ impl Proxy {
         }))
     }
 
-    /// Whether the proxy bears a name that is trusted.
+    /// Whether the certificate has a name that is trusted.
     fn knows(&self, certificate: &ClientCertificate) -> bool {
         let names = certificate.common_name.as_deref().into_iter();
         let mut names = names.chain(certificate.dns_names());

@@ -1,16 +1,23 @@
 use std::fs;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::{HeaderMap, Method as HttpMethod, Uri};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::pki_types::CertificateDer;
 use tempfile::TempDir;
 
 use metrifold_http::access::Head;
 
 use super::*;
+use crate::config::TenantConfig;
+use crate::digest;
+use crate::shown::Shown;
+use crate::testing::serve;
 
-/// A folder with the files of tenants.
+/// A temporary folder with the files of tenants.
 struct Files(TempDir);
 
 impl Files {
@@ -46,7 +53,7 @@ impl Files {
         self.write(name, &tokens.iter().map(line).collect::<String>());
     }
 
-    /// Reads a configuration, in which `FOLDER` is this one.
+    /// Builds tenants from a configuration, in which `FOLDER` stands for this folder.
     fn tenants(&self, text: &str) -> Result<Tenants, Errors> {
         self.tenants_after(text, None)
     }
@@ -72,7 +79,11 @@ impl Files {
             access: access.map_or_else(AccessConfig::default, |it| it.try_into().unwrap()),
             tenants: tenants
                 .iter()
-                .map(|(name, it)| (name.as_str(), it))
+                .map(|(name, config)| TenantSettings {
+                    name,
+                    config,
+                    print: None,
+                })
                 .collect(),
             roles: roles.iter().map(|(name, it)| (name.as_str(), it)).collect(),
             bindings: bindings
@@ -103,7 +114,7 @@ struct Ask<'a> {
     peer: Option<SocketAddr>,
 }
 
-/// Who is let in, by names of tenants and its own, or the status.
+/// Sends a request. Returns the tenants and the name of the admitted caller, or the status.
 async fn ask(tenants: &Tenants, permission: Permission, ask: &Ask<'_>) -> Result<String, u16> {
     let mut headers = HeaderMap::new();
     for (name, value) in &ask.headers {
@@ -166,7 +177,7 @@ async fn the_tenant_that_is_named_must_be_the_one_that_is_proven() {
         (Some("acme"), None, basic, Ok("id-a prometheus")),
         (None, None, basic, Ok("id-a prometheus")),
         (Some("zeta"), None, "Bearer both-token", Ok("zeta -")),
-        // Two names of one tenant are two names all the same.
+        // Name and id of one tenant differ, and contradict each other.
         (Some("acme"), Some("id-a"), "Bearer acme-token", Err(403)),
         (Some("acme"), Some("zeta"), "Bearer acme-token", Err(403)),
         (Some("zeta"), None, "Bearer acme-token", Err(403)),
@@ -239,6 +250,16 @@ async fn a_header_counts_only_from_the_proxy_that_is_trusted() {
         ([10, 0, 1, 7], vec![user], Err(401)),
         ([10, 0, 0, 7], vec![user, user], Err(401)),
         ([10, 0, 0, 7], vec![("X-User", "")], Err(401)),
+        (
+            [10, 0, 0, 7],
+            vec![user, ("X-Groups", "a,b")],
+            Ok("beta jane"),
+        ),
+        (
+            [10, 0, 0, 7],
+            vec![user, ("X-Groups", "admins"), ("X-Groups", "a")],
+            Err(401),
+        ),
         ([10, 0, 0, 7], vec![], Err(401)),
     ] {
         let asked = Ask {
@@ -258,6 +279,168 @@ async fn a_header_counts_only_from_the_proxy_that_is_trusted() {
         hidden,
         ["thanos-tenant", "x-groups", "x-scope-orgid", "x-user"]
     );
+}
+
+#[tokio::test]
+async fn headers_that_select_tenants_at_stores_are_never_forwarded() {
+    let text = format!("[access]\nheaders = [\"X-Tenant\"]\n{TENANTS}");
+    let tenants = Files::new().tenants(&text).unwrap();
+    let hidden = tenants.hidden();
+    for name in ["x-tenant", "x-scope-orgid", "thanos-tenant"] {
+        assert!(hidden.iter().any(|hidden| hidden == name), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_change_nothing_with_what_a_browser_adds() {
+    let tenants = Files::new().tenants(TENANTS).unwrap();
+    let basic = format!("Basic {}", STANDARD.encode("prometheus:pass:word"));
+    let (basic, user) = (("authorization", basic.as_str()), ("X-User", "jane"));
+    let token = ("authorization", "Bearer acme-token");
+    let evil = ("origin", "https://evil.example");
+    let [host, own] = [("host", "own.example"), ("origin", "https://own.example")];
+    let site = |site| ("sec-fetch-site", site);
+    use Permission::{Read, Rules, Write};
+    for (proof, permission, more, allowed) in [
+        (basic, Rules, None, true),
+        (basic, Rules, Some(own), true),
+        (basic, Rules, Some(site("same-origin")), true),
+        (basic, Rules, Some(evil), false),
+        (basic, Write, Some(site("cross-site")), false),
+        (basic, Read, Some(evil), true),
+        (user, Rules, Some(evil), false),
+        (user, Rules, None, true),
+        // A page that knows the token need not go through a browser of somebody else.
+        (token, Rules, Some(evil), true),
+    ] {
+        let headers = [proof, host].into_iter().chain(more).collect();
+        let asked = Ask {
+            path: Some(if proof == user { "beta" } else { "acme" }),
+            headers,
+            peer: Some(([10, 0, 0, 7], 1).into()),
+        };
+        let answered = ask(&tenants, permission, &asked).await;
+        assert_eq!(
+            answered.is_ok(),
+            allowed,
+            "{proof:?} {permission:?} {more:?}"
+        );
+        assert!(allowed || answered == Err(403));
+    }
+}
+
+#[tokio::test]
+async fn a_policy_about_a_tenant_does_not_make_its_callers_administrators() {
+    let allows = serve(|_| (200, "{\"result\":true}".to_owned()));
+    let text = format!(
+        "[tenants.acme]\nbearer = {{ tokens_file = \"FOLDER/acme.tokens\" }}\nopa = {{ url = \"{allows}/\" }}\n"
+    );
+    let tenants = Files::new().tenants(&text).unwrap();
+    let (name, token) = bearer("acme-token");
+    let agent = Ask {
+        headers: vec![(name, token.as_str())],
+        ..Ask::default()
+    };
+    assert!(ask(&tenants, Permission::Rules, &agent).await.is_ok());
+    assert_eq!(ask(&tenants, Permission::Admin, &agent).await, Err(403));
+}
+
+#[tokio::test]
+async fn a_file_of_roles_that_is_emptied_grants_nothing() {
+    let files = Files::new();
+    files.write("rbac.yaml", "roles: []\nroleBindings: []\n");
+    let text = format!("[access]\nrbac_file = \"FOLDER/rbac.yaml\"\n{TENANTS}");
+    let tenants = files.tenants(&text).unwrap();
+    let (name, token) = bearer("acme-token");
+    let agent = Ask {
+        path: Some("acme"),
+        headers: vec![(name, token.as_str())],
+        ..Ask::default()
+    };
+    assert_eq!(ask(&tenants, Permission::Read, &agent).await, Err(403));
+}
+
+#[tokio::test]
+async fn known_tokens_are_not_shown_to_the_api_server_of_another_tenant() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let server = serve(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let status = "{\"status\":{\"authenticated\":false}}";
+        (201, status.to_owned())
+    });
+    let files = Files::new();
+    files.write("own-token", "own");
+    let text = format!(
+        "[tenants.acme]\nbearer = {{ tokens_file = \"FOLDER/acme.tokens\" }}\n\
+         [tenants.other]\noidc = {{ issuer = \"http://127.0.0.1:1\", audience = \"a\" }}\n\
+         [tenants.zeta]\nkubernetes = {{ api_server = \"{server}\", token_file = \"FOLDER/own-token\" }}\n"
+    );
+    let tenants = files.tenants(&text).unwrap();
+    let claims = URL_SAFE_NO_PAD.encode("{\"iss\":\"http://127.0.0.1:1\"}");
+    let issued = format!("e30.{claims}.AAAA");
+    for (token, status, times) in [
+        ("acme-token", 403, 0),
+        (issued.as_str(), 401, 0),
+        ("unknown", 401, 1),
+    ] {
+        let (name, token) = bearer(token);
+        let asking = Ask {
+            path: Some("zeta"),
+            headers: vec![(name, token.as_str())],
+            ..Ask::default()
+        };
+        let answered = ask(&tenants, Permission::Write, &asking).await;
+        assert_eq!(answered, Err(status), "{token}");
+        assert_eq!(asked.load(Ordering::SeqCst), times, "{token}");
+    }
+}
+
+/// A certificate authority in PEM, and a chain with a certificate that it signed.
+fn authority(name: &str) -> (String, Vec<CertificateDer<'static>>) {
+    let [own, key] = [(); 2].map(|()| KeyPair::generate().unwrap());
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, name);
+    let pem = params.self_signed(&own).unwrap().pem();
+    let leaf = CertificateParams::new(["agent.example".to_owned()]).unwrap();
+    let leaf = leaf.signed_by(&key, &Issuer::new(params, own)).unwrap();
+    (pem, vec![leaf.der().clone()])
+}
+
+#[tokio::test]
+async fn a_certificate_is_verified_only_by_tenants_whose_authority_may_have_signed_it() {
+    let files = Files::new();
+    let mut text = String::new();
+    let chains = ["acme", "zeta", "nobody"].map(|name| {
+        let (pem, chain) = authority(name);
+        if name != "nobody" {
+            files.write(&format!("{name}.crt"), &pem);
+            text += &format!("[tenants.{name}]\nmtls = {{ ca_file = \"FOLDER/{name}.crt\" }}\n");
+        }
+        chain
+    });
+    let tenants = files.tenants(&text).unwrap();
+    for (chain, expected) in chains.iter().zip([Some("acme"), Some("zeta"), None]) {
+        let (headers, uri) = (HeaderMap::new(), Uri::from_static("/"));
+        let head = Head {
+            method: &HttpMethod::POST,
+            uri: &uri,
+            headers: &headers,
+            params: &[],
+            peer: ([127, 0, 0, 1], 1).into(),
+            certificate: None,
+            presented: chain,
+        };
+        let ways = tenants.index.ways(&Shown::of(head)).count();
+        assert_eq!(ways, usize::from(expected.is_some()));
+        let decided = tenants.decide(&Shown::of(head), Permission::Write).await;
+        let caller = decided.ok();
+        assert_eq!(
+            caller.as_ref().and_then(|it| it.tenant()).map(|it| &**it),
+            expected
+        );
+    }
 }
 
 #[tokio::test]
@@ -322,7 +505,7 @@ async fn what_contradicts_itself_is_an_error_of_the_table_that_says_it() {
         (
             "[access]\ntenants_file = \"FOLDER/web.yml\"",
             "access",
-            "not understood",
+            "expected form",
         ),
     ] {
         let errors = files.tenants(&format!("{TENANTS}{more}")).err().unwrap();

@@ -1,15 +1,16 @@
-//! Literals that are TOML and Rust at once: a default is written as one, shown as its text and read as its value.
+//! Literals that are valid TOML and valid Rust: a default is written once, shown as text and read
+//! as a value.
 
 use serde::de::value::{Error, MapDeserializer, SeqDeserializer};
 use serde::de::{Deserialize, IntoDeserializer};
 
-/// A literal that a default can be written as.
+/// A literal that can be a default.
 pub trait Literal {
-    /// Reads it as if a user had written it.
+    /// Deserializes the literal as if it stood in a configuration file.
     ///
     /// # Errors
     ///
-    /// Fails where the same text in a file would.
+    /// Fails where the same text in a file would fail.
     fn read<'de, T: Deserialize<'de>>(self) -> Result<T, Error>;
 }
 

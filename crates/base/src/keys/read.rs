@@ -1,4 +1,4 @@
-//! Reading a table by its keys, one after the other.
+//! Deserializes tables key by key.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,21 +12,21 @@ pub trait Keys: Sized {
     /// Its table of keys.
     const ENTRIES: &'static [Entry];
 
-    /// What has been read of it.
+    /// The values that were read so far.
     type Partial: Default;
 
-    /// Reads the value of a key; false if it has no such key.
+    /// Reads the value of a key; returns false if the table has no such key.
     ///
     /// # Errors
     ///
-    /// Fails when the value does not fit.
+    /// Fails when the value is not valid for the key.
     fn take<'de, A: MapAccess<'de>>(
         partial: &mut Self::Partial,
         key: &str,
         map: &mut A,
     ) -> Result<bool, A::Error>;
 
-    /// Puts defaults in the place of what is absent.
+    /// Builds the struct, with defaults for absent keys.
     ///
     /// # Errors
     ///
@@ -63,26 +63,27 @@ pub fn deserialize<'de, T: Keys, D: Deserializer<'de>>(deserializer: D) -> Resul
     deserializer.deserialize_map(TableVisitor(PhantomData))
 }
 
-/// What an empty table is read as. Only for groups without a required key.
+/// The value of an empty table. Only for groups without a required key.
 pub fn defaults<T: Keys>() -> T {
     match T::finish::<serde::de::value::Error>(T::Partial::default()) {
         Ok(value) => value,
-        // Never seen: no group that it is called for has a required key.
+        // Unreachable: no caller's group has a required key.
         Err(error) => unreachable!("a table that may not be empty: {error}"),
     }
 }
 
-/// The value of a default.
+/// The value of a default literal.
 pub fn default_value<'de, T: Deserialize<'de>>(name: &str, literal: impl Literal) -> T {
     match literal.read() {
         Ok(value) => value,
-        // Never seen: the test `what_a_page_calls_the_default_is_what_holds_when_the_key_is_absent`
-        // reads the defaults of every key that there is.
+        // Unreachable: the test
+        // `what_a_page_calls_the_default_is_what_holds_when_the_key_is_absent` reads the default of
+        // every key.
         Err(error) => unreachable!("the default of `{name}` is none of its values: {error}"),
     }
 }
 
-/// Reads a word as the value in its place.
+/// Reads a word, and returns the value at the same index.
 ///
 /// # Errors
 ///
@@ -116,7 +117,7 @@ pub fn word<'de, T: Copy, D: Deserializer<'de>>(
     deserializer.deserialize_str(WordVisitor { words, values })
 }
 
-/// The words of serde's own message for an unknown key.
+/// Serde's own message for an unknown key.
 fn unknown(key: &str, entries: &'static [Entry]) -> String {
     let names: Vec<String> = each(entries)
         .iter()

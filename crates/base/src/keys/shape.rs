@@ -1,4 +1,5 @@
-//! What values look like, for the JSON Schema and for what is done with values before they are read.
+//! Forms of values, for the JSON Schema and for steps that treat values before they are
+//! deserialized.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -8,49 +9,51 @@ use crate::{Address, Endpoint, OneOrMany, Period, Secret, Size};
 
 use super::Entry;
 
-/// What a value looks like.
+/// The form of a value.
 #[derive(Clone, Copy, Debug)]
 pub enum Shape {
     /// `true` or `false`.
     Boolean,
     /// A whole number.
     Integer {
-        /// The least that its type can hold.
+        /// The least value of its type.
         least: i64,
-        /// The most, if that is not more than a number in a file can be.
+        /// The largest value of its type, if a number in a file can exceed it.
         most: Option<i64>,
     },
+    /// A number, whole or not, that is not negative.
+    Number,
     /// Text.
     Text,
-    /// Text that is shown nowhere.
+    /// Text that must never be shown.
     Secret,
     /// The path of a file or folder, or a pattern for paths; relative to the file that names it.
     Path,
-    /// A URL of HTTP, in which a user, a password or a query may be secret.
+    /// An HTTP URL; its user, password and query may be secret.
     Url,
     /// Text that matches a regular expression.
     Pattern(&'static str),
-    /// One of some words.
+    /// One of a fixed set of words.
     Word(&'static [&'static str]),
     /// A list.
     List(&'static Shape),
-    /// A table with keys of the user's own.
+    /// A table whose keys the user chooses.
     Map(&'static Shape),
     /// A table of known keys.
     Table(&'static [Entry]),
-    /// One thing, or a list of such.
+    /// One value, or a list of values.
     OneOrMany(&'static Shape),
-    /// One of two.
+    /// A value of one of two forms.
     Either(&'static Shape, &'static Shape),
 }
 
-/// A type that values of keys have.
+/// A type of configured values.
 pub trait Shaped {
-    /// What they look like.
+    /// The form of its values.
     const SHAPE: Shape;
 }
 
-/// A whole number of these bounds.
+/// A whole number within these bounds.
 const fn whole(least: i64, most: Option<i64>) -> Shape {
     Shape::Integer { least, most }
 }
@@ -69,6 +72,7 @@ shapes! {
     u32: whole(0, Some(0xffff_ffff));
     u64: whole(0, None);
     usize: whole(0, None);
+    f64: Shape::Number;
     NonZeroUsize: whole(1, None);
     String: Shape::Text;
     Secret: Shape::Secret;
@@ -80,6 +84,10 @@ shapes! {
 }
 
 impl<T: Shaped> Shaped for Option<T> {
+    const SHAPE: Shape = T::SHAPE;
+}
+
+impl<T: Shaped> Shaped for Box<T> {
     const SHAPE: Shape = T::SHAPE;
 }
 

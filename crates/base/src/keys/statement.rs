@@ -1,4 +1,4 @@
-//! The statements that keys are made of.
+//! The macros that state keys.
 
 /// Makes a struct, its deserialization and its table of keys from one list.
 ///
@@ -35,12 +35,15 @@
 /// }
 /// ```
 ///
-/// The documentation of a field is that of its key. `required(EXAMPLE)`: the key must be given.
-/// `default(LITERAL)`: the literal is TOML, and the value is what it is read as. `unset(EXAMPLE)`:
-/// the type's `Default`. `suggested(EXAMPLE)`: the same, and a first configuration is to hold the
-/// example. `table`: a group under the key's name, of which each key says what holds
-/// when it is absent. `optional`: such a group, an `Option`, off unless the table is there.
-/// `include`: a group without a name, whose keys stand among the others.
+/// The documentation of a field is that of its key.
+///
+/// - `required(EXAMPLE)`: the key must be given.
+/// - `default(LITERAL)`: the literal is TOML, and the default is its value.
+/// - `unset(EXAMPLE)`: the default is the type's `Default`.
+/// - `suggested(EXAMPLE)`: as `unset`, and a first configuration holds the example.
+/// - `table`: a group under the key's name, whose keys have defaults of their own.
+/// - `optional`: a group as an `Option`, `None` unless the table is present.
+/// - `include`: a group without a name, whose keys stand among the others.
 #[macro_export]
 macro_rules! keys {
     (
@@ -127,7 +130,7 @@ macro_rules! keys {
     };
 }
 
-/// Makes an enum that is written as a word, and its deserialization.
+/// Makes an enum whose values are written as words, and its deserialization.
 ///
 /// ```
 /// metrifold_base::words! {
@@ -172,7 +175,7 @@ macro_rules! words {
     };
 }
 
-/// The full name of a key's field.
+/// The name of a field's key.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __name {
@@ -184,7 +187,7 @@ macro_rules! __name {
     };
 }
 
-/// What a field is while its table is read.
+/// The type of a field while its table is read.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __slot {

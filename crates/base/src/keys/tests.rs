@@ -101,6 +101,59 @@ fn keys_are_listed_by_their_full_names() {
     );
 }
 
+keys! {
+    /// Tables in lists and under names.
+    #[derive(Debug, PartialEq)]
+    struct Nested {
+        /// Some logins.
+        logins: Vec<Login> = unset([{ user = "anna" }]),
+        /// Logins by name.
+        named: BTreeMap<String, Vec<Login>> = unset({ a = [{ user = "anna" }] }),
+        /// An optional table.
+        inner: Option<Inner> = optional,
+    }
+}
+
+keys! {
+    /// A list in a table that may be off.
+    #[derive(Debug, PartialEq)]
+    struct Inner {
+        /// Some logins.
+        logins: Vec<Login> = required([{ user = "anna" }]),
+    }
+}
+
+#[test]
+fn keys_of_tables_in_lists_and_under_names_are_listed_on_demand() {
+    let names = |listed: Vec<Listed>| -> Vec<(String, bool)> {
+        let name = |key: Listed| (key.name, matches!(key.default, KeyDefault::Required(_)));
+        listed.into_iter().map(name).collect()
+    };
+    let named = |expected: &[(&str, bool)]| -> Vec<(String, bool)> {
+        let named = |(name, required): &(&str, bool)| ((*name).to_owned(), *required);
+        expected.iter().map(named).collect()
+    };
+    let flat = [
+        ("logins", false),
+        ("named", false),
+        ("inner", false),
+        ("inner.logins", false),
+    ];
+    assert_eq!(names(list(Nested::ENTRIES)), named(&flat));
+    let nested = [
+        ("logins", false),
+        ("logins[].user", true),
+        ("named", false),
+        ("named.NAME[].user", true),
+        ("inner", false),
+        ("inner.logins", false),
+        ("inner.logins[].user", true),
+    ];
+    assert_eq!(names(list_nested(Nested::ENTRIES)), named(&nested));
+    let flat = list_nested(All::ENTRIES).into_iter().map(|key| key.name);
+    assert!(flat.eq(list(All::ENTRIES).into_iter().map(|key| key.name)));
+}
+
 #[test]
 fn given_values_are_taken_wherever_their_key_is_stated() {
     let all = read("many = 1\nfile = '/a'\ntable.file = '/b'\nlogin.user = 'u'").unwrap();

@@ -1,4 +1,4 @@
-//! The secrets that the process knows, and how they are found in bytes.
+//! The registry of known secrets, and how they are found in bytes.
 
 use std::sync::{Arc, Mutex};
 
@@ -6,21 +6,21 @@ use aho_corasick::{AhoCorasick, MatchKind};
 
 use crate::locked;
 
-/// The shortest secret that is looked for: shorter ones are in every text by chance.
+/// Shortest secret that is searched for: shorter ones occur in every text by chance.
 const SHORTEST: usize = 4;
 
-/// So much of the beginning of a secret finds it; the rest is compared. Bounds the memory that a
-/// long token takes here.
+/// Length of the prefix by which a secret is found; the rest is compared. Bounds the matcher's
+/// memory for long tokens.
 const BEGINNING: usize = 64;
 
-/// How many secrets that nobody uses any longer are remembered: an endpoint may still answer to a
-/// request that bore one.
+/// Number of secrets that stay registered after their last use: an endpoint may still answer a
+/// request that carried one.
 const RETIRED: usize = 256;
 
-/// The longest secret that can be a word.
+/// Longest secret that counts as an ordinary word.
 const LONGEST_WORD: usize = 15;
 
-/// The one registry: what is printed is the process's, whatever topology it comes from.
+/// The only registry: logs belong to the process, whichever topology a secret comes from.
 pub(super) static REGISTRY: Registry = Registry {
     known: Mutex::new(Known {
         secrets: Vec::new(),
@@ -33,14 +33,14 @@ pub(super) struct Registry {
 }
 
 struct Known {
-    /// In the order in which they came.
+    /// Oldest first.
     secrets: Vec<Arc<str>>,
-    /// Made when it is asked for.
+    /// Built on first use, and again after a new secret.
     matcher: Option<Arc<Matcher>>,
 }
 
 impl Registry {
-    /// Adds a secret, and returns the one that stands for all with its text.
+    /// Registers a secret; returns the registered one if its text is known already.
     pub(super) fn register(&self, secret: Arc<str>) -> Arc<str> {
         let mut known = locked(&self.known);
         if let Some(same) = known.secrets.iter().find(|known| **known == secret) {
@@ -59,7 +59,7 @@ impl Registry {
         secret
     }
 
-    /// What finds the secrets that are known now; nothing when there are none.
+    /// The matcher of all known secrets; `None` without any.
     pub(super) fn matcher(&self) -> Option<Arc<Matcher>> {
         let mut known = locked(&self.known);
         if known.matcher.is_none() {
@@ -69,10 +69,10 @@ impl Registry {
     }
 }
 
-/// Finds secrets.
+/// Finds secrets in bytes.
 pub(super) struct Matcher {
     all: Finder,
-    /// Those that are no ordinary words.
+    /// Finds the secrets that are no ordinary words.
     unusual: Option<Finder>,
 }
 
@@ -85,12 +85,12 @@ impl Matcher {
         })
     }
 
-    /// Calls `found` with the place of every secret.
+    /// Calls `found` with start and end of every secret.
     pub(super) fn find(&self, bytes: &[u8], found: &mut dyn FnMut(usize, usize)) {
         self.all.find(bytes, found);
     }
 
-    /// The same of those that are no ordinary words.
+    /// Calls `found` with start and end of every secret that is no ordinary word.
     pub(super) fn find_unusual(&self, bytes: &[u8], found: &mut dyn FnMut(usize, usize)) {
         if let Some(finder) = &self.unusual {
             finder.find(bytes, found);
@@ -100,12 +100,13 @@ impl Matcher {
 
 struct Finder {
     beginnings: AhoCorasick,
-    /// The secrets in the order of the beginnings: copies, since those who use one are counted.
+    /// Full secrets in the order of `beginnings`. Copies, since the count of references to the
+    /// registered ones tells which are in use.
     secrets: Vec<Box<str>>,
 }
 
 impl Finder {
-    /// None for no secrets, or for more than can be looked for, which is gigabytes.
+    /// `None` without secrets, or with more than the automaton can hold, which is gigabytes.
     fn new<'a>(secrets: impl Iterator<Item = &'a Arc<str>>) -> Option<Self> {
         let secrets: Vec<Box<str>> = secrets.map(|secret| Box::from(&**secret)).collect();
         if secrets.is_empty() {
@@ -129,14 +130,14 @@ impl Finder {
         for at in self.beginnings.find_overlapping_iter(bytes) {
             let secret = self.secrets[at.pattern().as_usize()].as_bytes();
             let here = &bytes[at.start()..];
-            // Somebody may have cut it off.
+            // The text may end within the secret.
             let same = here.iter().zip(secret).take_while(|(a, b)| a == b).count();
             found(at.start(), at.start() + same);
         }
     }
 }
 
-/// Whether our own texts may use it for what it means.
+/// Whether a secret is an ordinary word that the program's own texts may contain.
 fn is_word(secret: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'_' || byte == b'-';
     secret.len() <= LONGEST_WORD && secret.bytes().all(plain)

@@ -1,4 +1,4 @@
-//! Secrets are found in whatever was made of them.
+//! Secrets are found in every encoding.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -90,7 +90,7 @@ fn a_long_secret_is_hidden_where_it_was_cut_off() {
     let _known = Secret::new(&*long);
     assert_eq!(foreign(&format!("x {long} y"), 10_000), "x *** y");
     assert_eq!(foreign(&format!("x {}", &long[..1500]), 300), "x ***");
-    // What is shown ends where it would have without any secret in it.
+    // The limit counts characters as if the text held no secret.
     let text = format!("{long} {}", "word ".repeat(100));
     assert_eq!(foreign(&text, 300), "***");
 }

@@ -1,17 +1,18 @@
-//! What a text holds when it is read as something that was encoded.
+//! The texts that a text may encode.
 //!
-//! Encoders differ in what they escape: decoding finds a secret whichever was used.
+//! Encoders differ in what they escape: decoding finds a secret whichever encoder was used.
 
-/// How often an encoding is looked for in another one, such as base64 in a JSON text in a log line.
+/// Depth of nested encodings that are decoded, such as base64 in a JSON text in a log line.
 const DEPTH: usize = 2;
 
-/// The shortest run of letters that is read as base64: fewer hold no secret that is looked for.
+/// Shortest run of letters that is decoded as base64: shorter ones hold no secret of the least
+/// length.
 const SHORTEST_RUN: usize = 6;
 
-/// Decoded bytes, and where in the text each came from.
+/// Decoded bytes with their places in the original text.
 pub(super) struct View {
     pub(super) bytes: Vec<u8>,
-    /// The place in the text of each byte.
+    /// Start and end in the original text, for each byte.
     places: Vec<(usize, usize)>,
 }
 
@@ -23,7 +24,7 @@ impl View {
         }
     }
 
-    /// Where in the text a range of its bytes came from.
+    /// Range in the original text that a range of the bytes came from.
     pub(super) fn origin(&self, start: usize, end: usize) -> (usize, usize) {
         (self.places[start].0, self.places[end - 1].1)
     }
@@ -35,7 +36,7 @@ impl View {
         }
     }
 
-    /// Adds bytes that stand for a range of `from`.
+    /// Adds bytes that were decoded from a range of `from`.
     fn push(&mut self, bytes: &[u8], from: &Self, start: usize, end: usize) {
         let place = from.origin(start, end);
         for byte in bytes {
@@ -45,7 +46,7 @@ impl View {
     }
 }
 
-/// Calls `visit` with the text as it is, and with what it is when it is decoded.
+/// Calls `visit` with the text itself and with every decoded form.
 pub(super) fn each(text: &str, visit: &mut dyn FnMut(&View)) {
     let mut views = vec![View::of(text)];
     for depth in 0..=DEPTH {
@@ -63,8 +64,8 @@ pub(super) fn each(text: &str, visit: &mut dyn FnMut(&View)) {
     }
 }
 
-/// Decodes by `step`, which says of a place what stands there in how many bytes; none if nothing
-/// was encoded.
+/// Decodes by `step`, which returns the character encoded at a place and the length of its
+/// encoding. Returns `None` if nothing was encoded.
 fn decode(view: &View, mark: u8, step: impl Fn(&[u8]) -> Option<(char, usize)>) -> Option<View> {
     if !view.bytes.contains(&mark) {
         return None;
@@ -91,7 +92,7 @@ fn decode(view: &View, mark: u8, step: impl Fn(&[u8]) -> Option<(char, usize)>) 
     changed.then_some(out)
 }
 
-/// `%41`, and `+` for a space.
+/// Decodes `%41`, with `+` as itself and as a space.
 fn percent(view: &View) -> Vec<View> {
     let mut views = Vec::new();
     if view.bytes.contains(&b'%') {
@@ -99,7 +100,7 @@ fn percent(view: &View) -> Vec<View> {
         let mut at = 0;
         while let Some(byte) = view.bytes.get(at) {
             let code = (*byte == b'%').then(|| hex(view.bytes.get(at + 1..at + 3)?));
-            // A byte and not a character: a character may be several.
+            // A byte, not a character: one character may be several escapes.
             let (byte, length) = match code.flatten() {
                 Some(code) => (code as u8, 3),
                 None => (*byte, 1),
@@ -116,7 +117,7 @@ fn percent(view: &View) -> Vec<View> {
     views
 }
 
-/// What JSON, Rust and others write with a backslash.
+/// Decodes backslash escapes, as in JSON and Rust.
 fn escapes(view: &View) -> Option<View> {
     decode(view, b'\\', |rest| {
         Some(match rest.get(1)? {
@@ -145,7 +146,7 @@ fn escapes(view: &View) -> Option<View> {
     })
 }
 
-/// What HTML and XML write with an ampersand.
+/// Decodes entities of HTML and XML.
 fn entities(view: &View) -> Option<View> {
     decode(view, b'&', |rest| {
         let length = rest.iter().take(12).position(|byte| *byte == b';')?;
@@ -172,7 +173,7 @@ fn hex(digits: &[u8]) -> Option<u32> {
     whole.then(|| u32::from_str_radix(digits, 16).ok())?
 }
 
-/// Reads every run of base64's letters from each of the four places at which a group may begin.
+/// Decodes every run of base64 letters from each of the four offsets at which a group may begin.
 fn base64(view: &View, visit: &mut dyn FnMut(&View)) {
     let mut at = 0;
     for run in view.bytes.split(|byte| letter(*byte).is_none()) {
@@ -196,14 +197,14 @@ fn groups(view: &View, start: usize, end: usize) -> View {
         length += 6;
         if length >= 8 {
             length -= 8;
-            // The letters that have a part in the byte: this one and the one before.
+            // The byte has bits of two letters: this one and the one before.
             out.push(&[(bits >> length) as u8], view, at - 1, at + 1);
         }
     }
     out
 }
 
-/// The six bits of a letter of base64, as in MIME or in URLs.
+/// The six bits of a base64 letter, in the alphabet of MIME or of URLs.
 fn letter(byte: u8) -> Option<u32> {
     Some(
         match byte {

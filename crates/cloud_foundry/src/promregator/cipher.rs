@@ -1,4 +1,4 @@
-//! Values that are encrypted in a configuration of Spring: `{cipher}` and digits.
+//! Encrypted values in a configuration of Spring: `{cipher}` and hexadecimal digits.
 
 use aws_lc_rs::cipher::{
     AES_256, AES_CBC_IV_LEN, DecryptionContext, PaddedBlockDecryptingKey, UnboundCipherKey,
@@ -10,19 +10,19 @@ use std::num::NonZeroU32;
 
 use metrifold_base::Secret;
 
-/// The salt that is used where none is configured.
+/// Spring's default salt.
 const SALT: [u8; 4] = [0xde, 0xad, 0xbe, 0xef];
-/// How often the key is hashed.
+/// Rounds of the key derivation.
 const ROUNDS: NonZeroU32 = NonZeroU32::new(1024).unwrap();
 const WRONG: &str = "cannot be decrypted: is ENCRYPT_KEY the key that it was encrypted with?";
 
-/// Decrypts hexadecimal digits: an initialization vector and the text, by AES-256 in CBC mode, with a
-/// key that is derived from the given one.
+/// Decrypts hexadecimal digits: an initialization vector and a ciphertext of AES-256 in CBC mode,
+/// with a key derived from `key`.
 ///
 /// # Errors
 ///
-/// Fails when the digits are none, or the key is another one.
-pub fn decrypt(digits: &str, key: &str) -> Result<Secret, String> {
+/// Fails when the text is not hexadecimal, or the key is wrong.
+pub(crate) fn decrypt(digits: &str, key: &str) -> Result<Secret, String> {
     let bytes = digits.as_bytes().chunks(2).map(|pair| {
         let pair = std::str::from_utf8(pair)
             .ok()
@@ -30,8 +30,7 @@ pub fn decrypt(digits: &str, key: &str) -> Result<Secret, String> {
         u8::from_str_radix(pair?, 16).ok()
     });
     let bytes: Option<Vec<u8>> = bytes.collect();
-    let bytes =
-        bytes.ok_or("is not encrypted as Promregator reads it: digits in pairs are missing")?;
+    let bytes = bytes.ok_or("is not encrypted as Promregator expects: it is not hexadecimal")?;
     let (vector, text) = bytes.split_at_checked(AES_CBC_IV_LEN).ok_or(WRONG)?;
     let mut derived = [0; 32];
     pbkdf2::derive(

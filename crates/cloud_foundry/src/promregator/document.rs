@@ -1,16 +1,16 @@
-//! A file as Spring reads it: names of keys in any of its spellings, nested or joined by dots.
+//! A file as Spring reads it: keys in any spelling, nested or joined by dots.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// The most levels of a file.
+/// The most levels of nesting.
 const MAX_DEPTH: usize = 50;
 
 /// A file, or a part of it.
 #[derive(Debug, Default)]
 pub(super) struct Document {
-    /// By the names that all spellings of a key share; each with the spelling that was found.
+    /// Values by canonical key, each with the spelling in the file.
     keys: BTreeMap<String, (String, Node)>,
 }
 
@@ -45,7 +45,7 @@ impl Document {
             return;
         }
         match (self.keys.get_mut(&canonical(name)), node) {
-            // Parts of a table may be written in several ways.
+            // A table may be spread over several spellings.
             (Some((_, Node::Table(known))), Node::Table(more)) => {
                 for (name, node) in more.keys.into_values() {
                     known.insert(&name, node);
@@ -57,7 +57,7 @@ impl Document {
         }
     }
 
-    /// Takes the value at a path of names, joined by dots.
+    /// Removes and returns the value at a path of keys joined by dots.
     pub(super) fn text(&mut self, path: &str) -> Option<String> {
         match self.take(path)? {
             Node::Text(text) => Some(text),
@@ -65,7 +65,7 @@ impl Document {
         }
     }
 
-    /// Takes the list at a path: of values, or one.
+    /// Removes and returns the list at a path; a single value counts as a list.
     pub(super) fn texts(&mut self, path: &str) -> Vec<String> {
         let nodes = match self.take(path) {
             Some(Node::List(nodes)) => nodes,
@@ -79,7 +79,7 @@ impl Document {
         texts.collect()
     }
 
-    /// Takes the tables of the list at a path.
+    /// Removes and returns the tables of the list at a path.
     pub(super) fn tables(&mut self, path: &str) -> Vec<Self> {
         let nodes = match self.take(path) {
             Some(Node::List(nodes)) => nodes,
@@ -95,7 +95,7 @@ impl Document {
         tables.collect()
     }
 
-    /// Takes the table at a path.
+    /// Removes and returns the table at a path.
     pub(super) fn table(&mut self, path: &str) -> Self {
         match self.take(path) {
             Some(Node::Table(table)) => table,
@@ -103,7 +103,7 @@ impl Document {
         }
     }
 
-    /// The value at a path, which stays.
+    /// The value at a path, without removing it.
     pub(super) fn look(&self, path: &str) -> Option<&str> {
         let (first, rest) = path.split_once('.').unwrap_or((path, ""));
         match (&self.keys.get(&canonical(first))?.1, rest) {
@@ -123,7 +123,7 @@ impl Document {
         }
     }
 
-    /// The paths of all values that nobody took.
+    /// Paths of all values that were not removed.
     pub(super) fn rest(&self) -> Vec<String> {
         let mut paths = Vec::new();
         for (name, node) in self.keys.values() {
@@ -163,7 +163,7 @@ fn node(value: Value, depth: usize) -> Result<Node, String> {
     })
 }
 
-/// What all spellings of a name share.
+/// The canonical form of all spellings of a key.
 fn canonical(name: &str) -> String {
     let kept = name.chars().filter(|c| !matches!(c, '-' | '_'));
     kept.flat_map(char::to_lowercase).collect()

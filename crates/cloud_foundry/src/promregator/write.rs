@@ -1,4 +1,4 @@
-//! Promregator's keys, one after the other, as TOML.
+//! Writes Promregator's keys as TOML, section by section.
 
 use std::collections::BTreeSet;
 
@@ -9,10 +9,10 @@ use metrifold_expr::regex::Regex;
 use super::document::Document;
 use super::{Converted, Wrong, decrypt};
 
-/// What the provider and the source are called.
+/// Name of the provider and of the source.
 const NAME: &str = "promregator";
 
-/// Keys that have no counterpart because nothing is left to be set, each with the reason.
+/// Keys without a counterpart because they are not needed, each with the reason.
 const NEEDLESS: [(&str, &str); 12] = [
     (
         "cf.cache",
@@ -20,16 +20,19 @@ const NEEDLESS: [(&str, &str); 12] = [
     ),
     (
         "cf.request.backoff",
-        "a refresh that fails is followed by the next",
+        "a failed refresh is tried again at the next refresh_interval",
     ),
     ("cf.connectionPool", "there are no pools to be sized"),
     ("cf.threadPool", "there are no threads to be sized"),
+    ("cf.watchdog", "lost connections are always opened again"),
     (
-        "cf.watchdog",
-        "there is no connection that could be lost for good",
+        "promregator.scraping.threads",
+        "scrapes do not occupy threads",
     ),
-    ("promregator.scraping.threads", "scrapes wait for no thread"),
-    ("promregator.discoverer", "metrics of what is gone are gone"),
+    (
+        "promregator.discoverer",
+        "metrics of removed instances are not kept",
+    ),
     ("promregator.gc", "there is no garbage collector"),
     ("promregator.reactor", "there is no reactor"),
     (
@@ -42,7 +45,7 @@ const NEEDLESS: [(&str, &str); 12] = [
     ),
     (
         "promregator.metrics",
-        "the metrics of the process, and how long scrapes take, are always there",
+        "the metrics of the process and the durations of scrapes are always exposed",
     ),
 ];
 
@@ -79,7 +82,7 @@ impl<'a> Writer<'a> {
         if !self.wrong.is_empty() {
             return Err(self.wrong);
         }
-        let mut toml = String::from("# What a configuration of Promregator becomes.\n");
+        let mut toml = String::from("# Converted from a configuration of Promregator.\n");
         for note in &self.notes {
             toml.push_str(&format!("# {}\n", note.replace('\n', " ")));
         }
@@ -108,7 +111,7 @@ impl<'a> Writer<'a> {
         self.toml.push_str(&format!("{key} = {}\n", value.into()));
     }
 
-    /// Takes a value: decrypted if it is encrypted, with what stands for a variable.
+    /// Takes a value, decrypted if it is encrypted, with its variables translated.
     fn value(&mut self, path: &str) -> Option<String> {
         let text = self.document.text(path)?;
         self.resolve(path, &text)
@@ -167,7 +170,7 @@ impl<'a> Writer<'a> {
         ["true", "yes", "on", "1"].contains(&&*text)
     }
 
-    /// Takes a number that is not 0, which stands for none.
+    /// Takes a number; 0 counts as absent.
     fn number(&mut self, path: &str) -> Option<u32> {
         let text = self.value(path)?;
         match text.trim().parse::<u32>() {
@@ -180,7 +183,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// The platform and who asks it.
+    /// Writes the provider: the platform and its user.
     fn foundation(&mut self) {
         self.header(&format!("[discovery.{NAME}]"));
         self.put("type", "cloud_foundry");
@@ -212,19 +215,19 @@ impl<'a> Writer<'a> {
             .filter_map(|kind| self.number(&format!("cf.request.timeout.{kind}")))
             .max();
         if let Some(longest) = longest {
-            // A page holds 5000 objects here, and 100 there.
+            // A page holds 5000 objects here, and 100 in Promregator.
             self.put("timeout", format!("{}ms", longest.max(20_000)));
         }
         if self.value("cf.request.rateLimit").is_some() {
-            self.note("cf.request.rateLimit has no counterpart: the limit that the platform publishes is kept to; see rate_limit_share.");
+            self.note("cf.request.rateLimit has no counterpart: requests keep to the rate limit that the platform announces; see rate_limit_share.");
         }
-        // Of the cache, the shortest time is how fast scaling was seen.
+        // The shortest time of the cache decided how fast Promregator noticed scaling.
         if let Some(seconds) = self.number("cf.cache.timeout.process") {
             self.note(format!("cf.cache.timeout.process was {seconds} s: processes are read every 15 s unless refresh_interval says otherwise."));
         }
     }
 
-    /// What is scraped.
+    /// Writes the selectors.
     fn targets(&mut self) {
         let internal = self.number("promregator.defaultInternalRoutePort");
         let kind = self.document.look("promregator.authenticator.type");
@@ -255,7 +258,7 @@ impl<'a> Writer<'a> {
                     format!("{at}.{theirs}Regex"),
                     regex,
                 );
-                // The pattern wins.
+                // The pattern takes precedence over the name.
                 let (key, path, text) = match matched.2 {
                     Some(_) => matched,
                     None => named,
@@ -315,12 +318,12 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// What scrapes, and where Promregator's paths are.
+    /// Writes the source, with Promregator's paths.
     fn source(&mut self) {
         self.header(&format!("[sources.{NAME}]"));
         self.put("type", "cf_scrape");
         self.put("discovery", NAME);
-        // Those who pull decide when.
+        // The programs that pull decide when to scrape.
         self.put("push", false);
         let longest = [
             "maxProcessingTime",
@@ -359,7 +362,7 @@ impl<'a> Writer<'a> {
         self.face(timeout);
     }
 
-    /// What is shown to applications under a name.
+    /// Writes the credentials for applications with this name.
     fn authenticator(&mut self, id: &str, path: &str, mut table: Document) {
         let kind = table.text("type").unwrap_or_default().to_lowercase();
         let group = match kind.as_str() {
@@ -435,7 +438,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Promregator's paths.
+    /// Writes the address of Promregator's paths.
     fn face(&mut self, timeout: u32) {
         let basic = ["discovery", "endpoint", "metrics", "cache.invalidate"].map(|place| {
             let kind = self.value(&format!("promregator.{place}.auth"));
@@ -469,7 +472,7 @@ impl<'a> Writer<'a> {
                 self.note("some of Promregator's paths asked for a password and some did not: here all do.");
             }
         }
-        // What is not pushed goes nowhere; a source that leads nowhere at all would be warned of.
+        // Without push, batches go nowhere; a source without any sink would cause a warning.
         self.header("[sinks.nowhere]");
         self.put("type", "blackhole");
         self.put("inputs", vec![NAME]);
@@ -481,7 +484,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Tells what was not taken.
+    /// Notes the keys that were not converted.
     fn rest(&mut self) {
         let mut needless = BTreeSet::new();
         for table in ["cf", "promregator"] {
@@ -507,7 +510,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// A name as the key of a table.
+/// A name as the key of a TOML table.
 fn quoted(name: &str) -> String {
     Value::from(name).to_string()
 }

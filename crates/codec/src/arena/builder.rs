@@ -1,17 +1,19 @@
-//! Batches of series that no request brought: what scrapes and renders its own series writes them
-//! straight into the form that decoding gives to a request of 1.0. There is no `String` per label
-//! and no struct per sample; each byte is copied twice, since labels may come in any order and the
-//! length of a series stands before it.
+//! Builds batches that no request brought: scrapes and the gateway's own metrics write their series
+//! straight into the form that a decoded 1.0 request has. There is no `String` per label and no
+//! struct per sample; each byte is copied twice, since labels may come in any order and the length
+//! of a series precedes it. Labels that repeat those of the previous series are marked, as those of
+//! a decoded request are, so that encoding need not compare them.
 //!
-//! Limits: those of requests, by series and for the whole.
+//! Limits: those of requests, per series and for the whole batch.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use thiserror::Error;
 
 use metrifold_model::{SeriesCounts, Version};
 
-use crate::remote_write::{Limits, Reason};
+use crate::remote_write::{Limits, Reason, has_custom_buckets};
 use crate::wire::{self, FIXED64, LEN, VARINT, put_bytes, put_varint, tag};
 
 use super::{Arena, Label, Raw, Series, Span};
@@ -19,7 +21,7 @@ use super::{Arena, Label, Raw, Series, Span};
 /// Room for labels that transforms add, per series.
 const ROOM: usize = 2;
 
-/// What a metric family measures, by its number in `MetricMetadata`.
+/// Type of a metric family, with its number in `MetricMetadata`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are the exposition formats'")]
 pub enum MetricType {
@@ -44,45 +46,74 @@ pub enum SeriesError {
     Full,
 }
 
-/// Builds a decoded batch series by series: start one, push its labels in any order and what it
-/// carries, and finish it.
+/// Builds a decoded batch series by series: start a series, push its labels (in any order) and its
+/// samples, exemplars or histograms, and finish it.
 #[derive(Debug)]
 pub struct ArenaBuilder {
     arena: Arena,
     /// The request of 1.0 that the arena's offsets point into.
     text: Vec<u8>,
     limits: Limits,
-    /// The labels of the series that is being built, and their names and values.
+    /// Labels of the series under construction, and their encoded entries in the order of their
+    /// coming.
     labels: Vec<Pending>,
-    names: Vec<u8>,
-    /// Its samples, exemplars and histograms, encoded.
+    entries: Vec<u8>,
+    /// Properties of these labels that decide whether the series is valid.
+    seen: Seen,
+    /// Indexes of the previous series' labels in the arena.
+    before: Range<usize>,
+    /// Samples, exemplars and histograms of the series under construction, encoded.
     rest: Vec<u8>,
     counts: SeriesCounts,
 }
 
-/// A label of the series that is being built: its value stands behind its name.
+/// A label of the series under construction: range of its entry, and start and length of its name.
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     start: usize,
+    end: usize,
     name: usize,
-    value: usize,
+    name_len: usize,
+    value_len: usize,
 }
 
 impl Pending {
-    fn name(self, text: &[u8]) -> &[u8] {
-        &text[self.start..][..self.name]
+    fn entry(self, entries: &[u8]) -> &[u8] {
+        &entries[self.start..self.end]
     }
 
-    fn value(self, text: &[u8]) -> &[u8] {
-        &text[self.start + self.name..][..self.value]
+    fn name(self, entries: &[u8]) -> &[u8] {
+        &entries[self.name..][..self.name_len]
     }
 }
 
+/// Properties of the labels of a series.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// Whether each name sorts behind the one before it.
+    sorted: bool,
+    /// Whether there is a `__name__`.
+    named: bool,
+    shortest_name: usize,
+    longest_name: usize,
+    longest_value: usize,
+}
+
+impl Seen {
+    const NOTHING: Self = Self {
+        sorted: true,
+        named: false,
+        shortest_name: usize::MAX,
+        longest_name: 0,
+        longest_value: 0,
+    };
+}
+
 impl ArenaBuilder {
-    /// A builder that keeps to the limits of decoded requests.
+    /// A builder that enforces the limits of decoded requests.
     pub fn new(limits: Limits) -> Self {
         let limits = Limits {
-            // Beyond that offsets do not reach.
+            // The largest text that offsets can address.
             decoded_bytes: limits.decoded_bytes.min(Limits::NONE.decoded_bytes),
             ..limits
         };
@@ -91,44 +122,62 @@ impl ArenaBuilder {
             text: Vec::new(),
             limits,
             labels: Vec::new(),
-            names: Vec::new(),
+            entries: Vec::new(),
+            seen: Seen::NOTHING,
+            before: 0..0,
             rest: Vec::new(),
             counts: SeriesCounts::default(),
         }
     }
 
-    /// Starts a series. One that was not finished is forgotten.
+    /// Makes room for about this many series with this much text.
+    pub fn reserve(&mut self, series: usize, bytes: usize) {
+        self.text.reserve(bytes.min(self.limits.decoded_bytes));
+        self.arena.series.reserve(series);
+    }
+
+    /// Starts a series; an unfinished one is discarded.
     pub fn start_series(&mut self) {
         self.labels.clear();
-        self.names.clear();
+        self.entries.clear();
+        self.seen = Seen::NOTHING;
         self.rest.clear();
         self.counts = SeriesCounts::default();
     }
 
-    /// Adds a label; one without a value is none, as everywhere in Prometheus.
+    /// Adds a label; one with an empty value is ignored, as everywhere in Prometheus.
     pub fn push_label(&mut self, name: &str, value: &str) {
-        // One label more than allowed, or one byte, is enough to refuse the series.
+        // One label or byte beyond the limit is enough to refuse the series.
         if value.is_empty() || self.labels.len() > self.limits.labels {
             return;
         }
         let name = cut(name, self.limits.name_bytes);
         let value = cut(value, self.limits.value_bytes);
+        if let Some(last) = self.labels.last() {
+            self.seen.sorted &= last.name(&self.entries) < name;
+        }
+        self.seen.named |= name == b"__name__";
+        self.seen.shortest_name = self.seen.shortest_name.min(name.len());
+        self.seen.longest_name = self.seen.longest_name.max(name.len());
+        self.seen.longest_value = self.seen.longest_value.max(value.len());
+        let start = self.entries.len();
+        let name_start = put_entry(&mut self.entries, name, value);
         self.labels.push(Pending {
-            start: self.names.len(),
-            name: name.len(),
-            value: value.len(),
+            start,
+            end: self.entries.len(),
+            name: name_start,
+            name_len: name.len(),
+            value_len: value.len(),
         });
-        self.names.extend_from_slice(name);
-        self.names.extend_from_slice(value);
     }
 
     /// Whether the series has a label of this name already.
     pub fn has_label(&self, name: &str) -> bool {
         let mut labels = self.labels.iter();
-        labels.any(|label| label.name(&self.names) == name.as_bytes())
+        labels.any(|label| label.name(&self.entries) == name.as_bytes())
     }
 
-    /// Adds a sample; its timestamp is in milliseconds.
+    /// Adds a sample; `timestamp` is in milliseconds.
     pub fn push_sample(&mut self, value: f64, timestamp: i64) {
         if self.is_full() {
             return;
@@ -137,6 +186,22 @@ impl ArenaBuilder {
         self.rest.push(tag(2, LEN));
         put_varint(&mut self.rest, point_len(value, timestamp) as u64);
         put_point(&mut self.rest, 1, value, timestamp);
+    }
+
+    /// Adds a sample of a series that has been counting since `start`, in milliseconds. Only remote
+    /// write 2.0 sends the start timestamp.
+    pub fn push_sample_since(&mut self, value: f64, timestamp: i64, start: i64) {
+        if self.is_full() {
+            return;
+        }
+        self.arena.exceeds_v1 = true;
+        self.counts.samples += 1;
+        self.rest.push(tag(2, LEN));
+        let len = point_len(value, timestamp) + 1 + wire::varint_len(start as u64);
+        put_varint(&mut self.rest, len as u64);
+        put_point(&mut self.rest, 1, value, timestamp);
+        self.rest.push(tag(3, VARINT));
+        put_varint(&mut self.rest, start as u64);
     }
 
     /// Adds an exemplar with labels of its own.
@@ -164,18 +229,36 @@ impl ArenaBuilder {
         put_point(&mut self.rest, 2, value, timestamp);
     }
 
-    /// Adds a native histogram: an encoded message `Histogram`, of the fields that both versions
-    /// know.
+    /// Adds a native histogram: an encoded `Histogram` message. Only remote write 2.0 sends one with
+    /// custom buckets.
     pub fn push_histogram(&mut self, message: &[u8]) {
         if self.is_full() || message.len() > self.limits.decoded_bytes {
             return;
         }
+        self.arena.exceeds_v1 |= has_custom_buckets(message);
         self.counts.histograms += 1;
         put_bytes(&mut self.rest, 4, message);
     }
 
-    /// Whether the series alone is larger than allowed: what is added then is not kept, and the
-    /// series is refused.
+    /// Adds a native histogram that has been counting since `start`, in milliseconds. Only remote
+    /// write 2.0 sends the start timestamp.
+    pub fn push_histogram_since(&mut self, message: &[u8], start: i64) {
+        if self.is_full() || message.len() > self.limits.decoded_bytes {
+            return;
+        }
+        self.arena.exceeds_v1 = true;
+        self.counts.histograms += 1;
+        self.rest.push(tag(4, LEN));
+        let len = message.len() + 2 + wire::varint_len(start as u64);
+        put_varint(&mut self.rest, len as u64);
+        self.rest.extend_from_slice(message);
+        // Field 17: its key takes two bytes.
+        put_varint(&mut self.rest, 17 << 3 | u64::from(VARINT));
+        put_varint(&mut self.rest, start as u64);
+    }
+
+    /// Whether the series alone exceeds the limit: further parts are discarded, and the series is
+    /// refused.
     fn is_full(&self) -> bool {
         self.rest.len() > self.limits.decoded_bytes
     }
@@ -184,12 +267,10 @@ impl ArenaBuilder {
     ///
     /// # Errors
     ///
-    /// Fails when it is invalid or there is no room for it. The batch stays as it was.
+    /// Fails when the series is invalid or does not fit. The batch is then unchanged.
     pub fn finish_series(&mut self) -> Result<(), SeriesError> {
         self.check().map_err(SeriesError::Invalid)?;
-        let entries = self.labels.iter();
-        let entries = entries.map(|label| Label::entry(0, label.name, label.value).entry_len());
-        let labels_bytes = entries.sum::<usize>();
+        let labels_bytes = self.entries.len();
         let len = labels_bytes + self.rest.len();
         let start = self.text.len();
         if !self.has_room(1 + wire::varint_len(len as u64) + len) {
@@ -198,12 +279,8 @@ impl ArenaBuilder {
         self.text.push(tag(1, LEN));
         put_varint(&mut self.text, len as u64);
         let first = self.arena.labels.len();
-        for label in &self.labels {
-            let (name, value) = (label.name(&self.names), label.value(&self.names));
-            let name_start = put_entry(&mut self.text, name, value);
-            let label = Label::entry(name_start, name.len(), value.len());
-            self.arena.labels.push(label);
-        }
+        self.put_labels();
+        self.before = first..self.arena.labels.len();
         let room = [Label::default(); ROOM];
         self.arena.labels.extend_from_slice(&room);
         let rest = self.text.len();
@@ -225,35 +302,66 @@ impl ArenaBuilder {
         Ok(())
     }
 
+    /// Appends the sorted labels to the batch, and marks those that repeat the previous series'.
+    fn put_labels(&mut self) {
+        let before = self.before.clone();
+        let mut twin = before.start;
+        for pending in &self.labels {
+            let (entry, name) = (pending.entry(&self.entries), pending.name(&self.entries));
+            let start = self.text.len();
+            let name_start = start + pending.name - pending.start;
+            let mut label = Label::entry(name_start, pending.name_len, pending.value_len);
+            while twin < before.end {
+                let other = self.arena.labels[twin];
+                let place = other.entry_place().unwrap_or_default();
+                let (from, len) = (place.0 as usize, place.1 as usize);
+                if self.text[from..from + len] == *entry {
+                    label = other.repeated((start - from) as u32);
+                    twin += 1;
+                    break;
+                }
+                let span = other.name();
+                let other = &self.text[span.start as usize..][..span.len as usize];
+                // A label of the same name has another value, and the next ones sort behind both.
+                twin += usize::from(other <= name);
+                if other >= name {
+                    break;
+                }
+            }
+            self.text.extend_from_slice(entry);
+            self.arena.labels.push(label);
+        }
+    }
+
     /// Sorts the labels and checks the series.
     fn check(&mut self) -> Result<(), Reason> {
         let Self {
             labels,
-            names,
+            entries,
             limits,
+            seen,
             ..
         } = self;
-        let in_order = |pair: &[Pending]| pair[0].name(names) < pair[1].name(names);
-        if !labels.windows(2).all(in_order) {
-            labels.sort_by(|a, b| a.name(names).cmp(b.name(names)));
+        if !seen.sorted {
+            labels.sort_by(|a, b| a.name(entries).cmp(b.name(entries)));
+            let in_order = |pair: &[Pending]| pair[0].name(entries) < pair[1].name(entries);
             if !labels.windows(2).all(in_order) {
                 return Err(Reason::DuplicateLabel);
             }
         }
-        let all = |holds: fn(&Pending, &Limits) -> bool| labels.iter().all(|l| holds(l, limits));
-        if !all(|label, _| label.name > 0) {
+        if seen.shortest_name == 0 {
             return Err(Reason::EmptyLabelName);
         }
-        if !all(|label, limits| label.name <= limits.name_bytes) {
+        if seen.longest_name > limits.name_bytes {
             return Err(Reason::LabelNameTooLong);
         }
-        if !all(|label, limits| label.value <= limits.value_bytes) {
+        if seen.longest_value > limits.value_bytes {
             return Err(Reason::LabelValueTooLong);
         }
         if labels.len() > limits.labels {
             return Err(Reason::TooManyLabels);
         }
-        if !labels.iter().any(|label| label.name(names) == b"__name__") {
+        if !seen.named {
             return Err(Reason::MissingName);
         }
         if self.rest.is_empty() {
@@ -262,7 +370,7 @@ impl ArenaBuilder {
         Ok(())
     }
 
-    /// Adds what is known of a metric family. Returns whether there was room.
+    /// Adds the metadata of a metric family. Returns whether there was room.
     pub fn push_metadata(
         &mut self,
         family: &str,
@@ -295,7 +403,7 @@ impl ArenaBuilder {
         self.text.len() + bytes <= self.limits.decoded_bytes
     }
 
-    /// The decoded batch. A series that was not finished is not in it.
+    /// Returns the decoded batch, without an unfinished series.
     pub fn finish(self) -> Arena {
         let mut arena = self.arena;
         arena.raw = Arc::new(Raw::from(self.text));
@@ -303,10 +411,10 @@ impl ArenaBuilder {
     }
 }
 
-/// Tags and lengths of a metadata entry, at most.
+/// Most bytes of the tags and lengths of a metadata entry.
 const METADATA: usize = 32;
 
-/// As much of a text as says that it is too long.
+/// Cuts a text just above the limit, so that it is still recognised as too long.
 fn cut(text: &str, limit: usize) -> &[u8] {
     let bytes = text.as_bytes();
     &bytes[..bytes.len().min(limit.saturating_add(1))]
@@ -323,7 +431,7 @@ fn put_entry(out: &mut Vec<u8>, name: &[u8], value: &[u8]) -> usize {
     start
 }
 
-/// The length of a value and a timestamp. What is zero is left out, as protobuf does.
+/// Encoded length of a value and a timestamp. Zeros are omitted, as in protobuf.
 fn point_len(value: f64, timestamp: i64) -> usize {
     let value = if value.to_bits() == 0 { 0 } else { 9 };
     let timestamp = match timestamp {

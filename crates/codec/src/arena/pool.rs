@@ -1,5 +1,5 @@
-//! Memory of batches that are gone, for batches to come: without it every batch would have the
-//! operating system map and clear a megabyte.
+//! Reuses the memory of dropped batches: without it every batch would make the operating system map
+//! and clear a megabyte.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -9,7 +9,7 @@ use super::{Label, Series};
 #[derive(Debug, Default)]
 pub(crate) struct Raw {
     bytes: Vec<u8>,
-    /// How much of `bytes` is the request: the pool keeps longer buffers initialised.
+    /// Length of the request in `bytes`: the pool keeps longer buffers initialised.
     len: usize,
 }
 
@@ -23,7 +23,7 @@ impl Raw {
         Self { bytes, len }
     }
 
-    /// The memory that it holds, in bytes.
+    /// Memory of the buffer, in bytes.
     pub(super) fn capacity(&self) -> usize {
         self.bytes.capacity()
     }
@@ -51,8 +51,8 @@ impl Drop for Raw {
     }
 }
 
-/// Memory of arenas that are gone, for arenas to come: without it every batch would have the
-/// operating system map and clear a megabyte.
+/// Memory of dropped arenas, reused by new ones: without it every batch would make the operating
+/// system map and clear a megabyte.
 static POOL: Mutex<Pool> = Mutex::new(Pool {
     raw: Vec::new(),
     lists: Vec::new(),
@@ -62,8 +62,8 @@ static POOL: Mutex<Pool> = Mutex::new(Pool {
 const POOL_BUFFERS: usize = 8;
 const POOL_LARGEST: usize = 2 << 20;
 
-/// How many times the decoded size of a batch the buffers may have that it is given, and the
-/// size that any batch is taken to have: one that waits in a queue holds them all the while.
+/// Largest reused buffer, as a multiple of the batch's decoded size, and the least size assumed for
+/// a batch. Bounded because a batch that waits in a queue keeps its buffers.
 const POOL_RAW: usize = 4;
 const POOL_LISTS: usize = 16;
 const POOL_SMALLEST: usize = 256;
@@ -80,7 +80,8 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// The pool holds no invariant that a panic elsewhere could have broken.
+    /// Locks the pool, poisoned or not: it has no invariant that a panic elsewhere could have
+    /// broken.
     fn lock() -> std::sync::MutexGuard<'static, Self> {
         POOL.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,6 +1,8 @@
-//! The series of an arena, to read and to edit, and the names to look labels up by.
+//! Series of an arena, for reading and for editing, and label names prepared for lookups.
 
 use metrifold_model::{SeriesCounts, Version};
+
+use crate::remote_write::put_labels;
 
 use super::{Arena, Label, Span};
 
@@ -20,18 +22,18 @@ impl Name {
         }
     }
 
-    /// The name.
+    /// The name as bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.text
     }
 
-    /// The name.
+    /// The name as text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.text).unwrap_or_default() // made from a str
     }
 }
 
-/// A series, to read.
+/// A series, for reading.
 #[derive(Clone, Copy, Debug)]
 pub struct SeriesRef<'a> {
     pub(super) arena: &'a Arena,
@@ -39,12 +41,12 @@ pub struct SeriesRef<'a> {
 }
 
 impl<'a> SeriesRef<'a> {
-    /// Its place in the arena.
+    /// Index of the series in the arena.
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// Its labels, sorted by name.
+    /// Labels, sorted by name.
     pub fn labels(&self) -> impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone + use<'a> {
         let arena = self.arena;
         arena
@@ -53,30 +55,60 @@ impl<'a> SeriesRef<'a> {
             .map(move |label| (arena.text(label.name()), arena.text(label.value())))
     }
 
-    /// The value of a label.
+    /// The labels as fields of 1.0, sorted by name; equal for equal labels. They are encoded into
+    /// `scratch` unless the arena's text has them one behind the other.
+    pub fn encoded_labels<'s>(&self, scratch: &'s mut Vec<u8>) -> &'s [u8]
+    where
+        'a: 's,
+    {
+        let labels = self.arena.labels_of(self.index);
+        if let Some(entries) = self.contiguous(labels) {
+            return entries;
+        }
+        scratch.clear();
+        put_labels(self.arena, labels, scratch);
+        scratch
+    }
+
+    fn contiguous(&self, labels: &[Label]) -> Option<&'a [u8]> {
+        let (start, _) = labels.first()?.entry_place()?;
+        let mut end = start;
+        for label in labels {
+            let (start, len) = label.entry_place()?;
+            if start != end {
+                return None;
+            }
+            end += len;
+        }
+        // An entry lies in one part of the text.
+        let raw = self.arena.raw.as_slice();
+        raw.get(start as usize..end as usize)
+    }
+
+    /// Value of a label; None if the series lacks it.
     pub fn get(&self, name: &Name) -> Option<&'a [u8]> {
         let position = find(self.arena, self.index, name).ok()?;
         let label = self.arena.labels_of(self.index)[position];
         Some(self.arena.text(label.value()))
     }
 
-    /// What it carries.
+    /// Counts of the samples, histograms and exemplars.
     pub fn counts(&self) -> SeriesCounts {
         self.arena.series[self.index].counts
     }
 
-    /// The version in which its fields are encoded.
+    /// Version in which the fields are encoded.
     pub(crate) fn version(&self) -> Version {
         self.arena.version
     }
 
-    /// All fields but its labels, encoded in the arena's version.
+    /// All fields except labels, encoded in the arena's version.
     pub(crate) fn rest(&self) -> &'a [u8] {
         self.arena.text(self.arena.series[self.index].rest)
     }
 }
 
-/// Where `name` is among a series' labels, or where it would be.
+/// Finds `name` among a series' labels: its position, or where to insert it.
 #[inline(always)]
 fn find(arena: &Arena, index: usize, name: &Name) -> Result<usize, usize> {
     let labels = arena.labels_of(index);
@@ -101,7 +133,7 @@ fn find(arena: &Arena, index: usize, name: &Name) -> Result<usize, usize> {
     Err(labels.len())
 }
 
-/// Whether a range of the text is this name. Up to eight bytes, the heads say it all.
+/// Whether a range of the text is this name. For up to eight bytes, comparing the heads is enough.
 #[inline(always)]
 fn is(arena: &Arena, span: Span, name: &Name) -> bool {
     span.len as usize == name.text.len()
@@ -109,8 +141,8 @@ fn is(arena: &Arena, span: Span, name: &Name) -> bool {
         && (span.len <= 8 || arena.text(span) == &*name.text)
 }
 
-/// As [`find`], but looks first where the name was, or would have been, in another series:
-/// neighbours mostly have the same labels.
+/// Like [`find`], but first tries the position found in another series: neighbouring series mostly
+/// have the same labels.
 #[inline(always)]
 fn find_near(arena: &Arena, index: usize, name: &Name, hint: &mut usize) -> Result<usize, usize> {
     let labels = arena.labels_of(index);
@@ -118,7 +150,7 @@ fn find_near(arena: &Arena, index: usize, name: &Name, hint: &mut usize) -> Resu
     match labels.get(guess).map(|label| label.name()) {
         Some(span) if is(arena, span, name) => return Ok(guess),
         Some(span) if arena.head(span) <= name.head => {}
-        // What stands here comes behind the name. If what stands before comes before it, the
+        // The label at this position sorts after the name. If the previous one sorts before it, the
         // name is missing.
         _ if guess <= labels.len() => match guess.checked_sub(1).map(|before| labels[before]) {
             Some(before) if arena.head(before.name()) >= name.head => {}
@@ -131,7 +163,7 @@ fn find_near(arena: &Arena, index: usize, name: &Name, hint: &mut usize) -> Resu
     place
 }
 
-/// A series, to edit. Its labels stay sorted and unique whatever is done to them.
+/// A series, for editing. Its labels stay sorted and unique after every edit.
 #[derive(Debug)]
 pub struct SeriesMut<'a> {
     pub(super) arena: &'a mut Arena,
@@ -139,50 +171,50 @@ pub struct SeriesMut<'a> {
 }
 
 impl SeriesMut<'_> {
-    /// How many labels it has.
+    /// Number of labels.
     #[inline(always)]
     pub fn len(&self) -> usize {
         self.arena.series[self.index].labels_len as usize
     }
 
-    /// What it carries.
+    /// Counts of the samples, histograms and exemplars.
     pub fn counts(&self) -> SeriesCounts {
         self.arena.series[self.index].counts
     }
 
-    /// Whether it has no label left.
+    /// Whether all labels have been removed.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The name of the label at a position below [`len`](Self::len).
+    /// Name of the label at a position below [`len`](Self::len).
     #[inline(always)]
     pub fn name_at(&self, position: usize) -> &[u8] {
         self.arena
             .text(self.arena.labels_of(self.index)[position].name())
     }
 
-    /// The value of the label at a position below [`len`](Self::len).
+    /// Value of the label at a position below [`len`](Self::len).
     #[inline(always)]
     pub fn value_at(&self, position: usize) -> &[u8] {
         self.arena
             .text(self.arena.labels_of(self.index)[position].value())
     }
 
-    /// The value of a label.
+    /// Value of a label; None if the series lacks it.
     #[inline(always)]
     pub fn get(&self, name: &Name) -> Option<&[u8]> {
         let position = find(self.arena, self.index, name).ok()?;
         Some(self.value_at(position))
     }
 
-    /// Where a label is, or where it would be. Keep `hint` from series to series.
+    /// Finds a label: its position, or where to insert it. Keep `hint` from series to series.
     #[inline(always)]
     pub fn position(&self, name: &Name, hint: &mut usize) -> Result<usize, usize> {
         find_near(self.arena, self.index, name, hint)
     }
 
-    /// Sets a label at the place that [`position`](Self::position) found for its name.
+    /// Sets a label at the position that [`position`](Self::position) returned for its name.
     #[inline(always)]
     pub fn set_label_at(&mut self, place: Result<usize, usize>, label: Label) {
         if let Ok(position) = place {
@@ -225,7 +257,7 @@ impl SeriesMut<'_> {
         self.put(place, label);
     }
 
-    /// Appends a label to the arena's text, to be set in several series.
+    /// Appends a label to the arena's text, for use in several series.
     pub fn push_label(&mut self, name: &Name, value: &[u8]) -> Label {
         self.arena.push_label(name.as_bytes(), value)
     }
@@ -267,7 +299,7 @@ impl SeriesMut<'_> {
             }
             Err(position) => {
                 if series.labels_len == series.labels_room {
-                    // Moves to the end of the list, with room for as many again.
+                    // Moves the labels to the end of the list, with twice the room.
                     let start = series.labels as usize;
                     let len = series.labels_len as usize;
                     series.labels = arena.labels.len() as u32;
@@ -288,7 +320,7 @@ impl SeriesMut<'_> {
     }
 }
 
-/// The first eight bytes as a number that sorts as they do.
+/// First eight bytes as a number that sorts like the text.
 #[inline(always)]
 pub(crate) fn head(text: &[u8]) -> u64 {
     match text.first_chunk::<8>() {
@@ -301,14 +333,14 @@ pub(crate) fn head(text: &[u8]) -> u64 {
     }
 }
 
-/// The same, where the text may go on behind its end: none if not that far.
+/// The same for the first `len` bytes of a longer text; None if fewer than eight bytes are left.
 #[inline(always)]
 pub(crate) fn head_within(text: &[u8], len: usize) -> Option<u64> {
     let eight = text.first_chunk::<8>()?;
     Some(u64::from_be_bytes(*eight) & HEADS[len.min(8)])
 }
 
-/// By the length of a text, what of its first eight bytes belongs to it.
+/// Masks by length of a text: the part of its first eight bytes that belongs to it.
 const HEADS: [u64; 9] = {
     let mut heads = [u64::MAX; 9];
     let mut len = 0;

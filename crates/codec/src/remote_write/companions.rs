@@ -1,9 +1,9 @@
-//! What belongs to series and comes apart from them, kept for a sink that sends 2.0.
+//! Exemplars and metadata that arrive apart from their series, kept for a sink that sends 2.0.
 //!
-//! Prometheus sends metadata of 1.0 in requests of its own, and exemplars in series of their own,
-//! often a request behind their samples. In 2.0 both stand in a series with samples. So the newest
-//! metadata of each family is kept, for every series of it that passes, and an exemplar waits for the
-//! next sample of its series. Both are kept by tenant, and bounded.
+//! Prometheus sends 1.0 metadata in separate requests, and exemplars in separate series, often a
+//! request after their samples. In 2.0 both belong to a series with samples. So the newest metadata
+//! of each family is kept and added to every series of the family, and an exemplar waits for the
+//! next sample of its series. Both are kept per tenant, within bounds.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,30 +20,30 @@ use super::decode::DecodeError;
 use super::exemplars::{self, Earlier, Exemplars, Joining};
 use super::families;
 
-/// What an entry takes beside its texts.
+/// Overhead of an entry beside its texts, in bytes.
 const ENTRY_BYTES: usize = 128;
-/// What a further exemplar of a series takes beside its bytes.
+/// Overhead of each further exemplar of a series beside its content, in bytes.
 const EXEMPLAR_BYTES: usize = 24;
-/// A tenant has at most this part of the room for exemplars.
+/// Divisor of the room for exemplars: the largest share of one tenant is a quarter.
 const TENANT_PART: usize = 4;
-/// Exemplars that have waited for too long are looked for so often in the time that they may wait.
+/// Sweeps for expired exemplars per `exemplar_max_age`.
 const SWEEPS: u32 = 4;
 
-/// Bounds on what is kept.
+/// Bounds on the data kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompanionBounds {
-    /// Bytes of metadata, of all tenants.
+    /// Bytes of metadata of all tenants.
     pub metadata_bytes: usize,
     /// Bytes of metadata of one tenant.
     pub metadata_bytes_per_tenant: usize,
-    /// Bytes of exemplars, of all tenants.
+    /// Bytes of exemplars of all tenants.
     pub exemplar_bytes: usize,
-    /// How long an exemplar waits.
+    /// Longest time that an exemplar waits for a sample.
     pub exemplar_max_age: Duration,
 }
 
 impl CompanionBounds {
-    /// Nothing is kept.
+    /// Keeps nothing.
     pub const NOTHING: Self = Self {
         metadata_bytes: 0,
         metadata_bytes_per_tenant: 0,
@@ -52,20 +52,20 @@ impl CompanionBounds {
     };
 }
 
-/// Exemplars that were given up.
+/// Exemplars that were dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GivenUp {
-    /// Of earlier batches: no sample of their series came in time.
+    /// Exemplars of earlier batches whose series got no sample in time.
     pub expired: u64,
-    /// Of this batch: there was no room for them to wait.
+    /// Exemplars of this batch for which there was no room to wait.
     pub unsent: u64,
 }
 
-/// The exemplars and metadata that are kept for a sink until their series come.
+/// Exemplars and metadata that a sink keeps until their series come.
 #[derive(Debug, Default)]
 pub struct Companions {
     state: Mutex<State>,
-    /// How many exemplars wait, to be read without the lock.
+    /// Number of waiting exemplars, readable without the lock.
     waiting: AtomicUsize,
 }
 
@@ -74,7 +74,7 @@ struct State {
     tenants: HashMap<Option<Tenant>, OfTenant, RandomState>,
     metadata_bytes: usize,
     exemplar_bytes: usize,
-    /// Counts batches, to tell which tenant was heard of last.
+    /// Number of batches seen: a logical clock for evicting the least recently used tenant.
     clock: u64,
     swept: Option<Instant>,
 }
@@ -84,12 +84,12 @@ struct State {
 struct OfTenant {
     families: Known,
     waiting: Waiting,
-    /// When it was heard of last.
+    /// Clock value of the tenant's last batch.
     used: u64,
 }
 
-/// The metadata of families, in two generations: what is asked for moves to the young one, and when
-/// that is half of all that may be, the old one goes.
+/// Metadata of families, in two generations: a lookup moves an entry to the young generation, and
+/// once that has half of the allowed bytes, the old one is evicted.
 #[derive(Debug, Default)]
 struct Known {
     young: HashMap<Box<[u8]>, Family, RandomState>,
@@ -102,7 +102,7 @@ struct Known {
 #[derive(Debug)]
 struct Family {
     kind: u64,
-    /// As a field of a 1.0 request.
+    /// Encoded as a field of a 1.0 request.
     field: Box<[u8]>,
 }
 
@@ -122,13 +122,13 @@ struct Held {
 }
 
 impl Companions {
-    /// Gives a batch that is to be sent as 2.0 what has come apart from its series, and keeps what
-    /// comes with it for series that are not in it.
+    /// Adds to a batch that will be sent as 2.0 the exemplars and metadata kept for its series, and
+    /// keeps those in the batch that belong to other series.
     ///
     /// # Errors
     ///
-    /// Fails when the batch has to be decoded for that and is not what it claims to be, or when it
-    /// grew too large.
+    /// Fails when the batch has to be decoded for that and its body is malformed, or when it grew
+    /// too large.
     pub fn complete(
         &self,
         batch: &mut Batch,
@@ -136,13 +136,16 @@ impl Companions {
         now: Instant,
     ) -> Result<GivenUp, DecodeError> {
         let version = batch.body_version();
-        if version == Version::V2 && !batch.is_decoded() {
+        let waiting = self.waiting.load(Ordering::Relaxed) > 0;
+        // A 2.0 batch is sent as received; if it was edited without being decoded, its exemplars
+        // are already in their series.
+        if version == Version::V2 && !batch.is_decoded() && !(batch.is_checked() && waiting) {
             return Ok(GivenUp::default());
         }
         let tenant = batch.tenant().cloned();
         let arena = batch.arena()?;
         let has_lone = exemplars::has_lone(arena);
-        if version == Version::V2 && !has_lone && self.waiting.load(Ordering::Relaxed) == 0 {
+        if version == Version::V2 && !has_lone && !waiting {
             return Ok(GivenUp::default());
         }
         let mut given_up = GivenUp::default();
@@ -174,7 +177,7 @@ impl Companions {
         Ok(given_up)
     }
 
-    /// Lets go of the exemplars that wait; returns how many there were.
+    /// Drops the waiting exemplars; returns their number.
     pub fn give_up(&self) -> u64 {
         let mut state = self.state();
         let waiting = state.tenants.values_mut().map(|known| &mut known.waiting);
@@ -190,7 +193,7 @@ impl Companions {
 }
 
 impl State {
-    /// Keeps the metadata that a batch brings, and returns that of its series which it lacks.
+    /// Keeps the metadata in a batch, and returns the metadata that its series lack.
     fn metadata(
         &mut self,
         tenant: &Option<Tenant>,
@@ -219,7 +222,7 @@ impl State {
         lacking
     }
 
-    /// Lets the metadata go of those who were not heard of for longest, a good part at once.
+    /// Evicts the metadata of the least recently used tenants, a large part at once.
     fn make_room(&mut self, but: &Option<Tenant>, most: usize) {
         let others = self.tenants.iter();
         let others = others.filter(|(tenant, known)| *tenant != but && known.families.bytes() > 0);
@@ -238,7 +241,8 @@ impl State {
         }
     }
 
-    /// Finds out where the exemplars of a batch belong, and keeps those that belong nowhere yet.
+    /// Finds the series that a batch's exemplars belong to, and keeps the exemplars whose series is
+    /// not in the batch.
     fn join(
         &mut self,
         tenant: &Option<Tenant>,
@@ -286,7 +290,7 @@ impl State {
         joining
     }
 
-    /// Gives up what has waited for too long.
+    /// Drops exemplars that have waited too long.
     fn sweep(&mut self, bounds: &CompanionBounds, now: Instant) -> u64 {
         let last = *self.swept.get_or_insert(now);
         if now.duration_since(last) < bounds.exemplar_max_age / SWEEPS {
@@ -323,7 +327,7 @@ impl Known {
         self.young_bytes + self.old_bytes
     }
 
-    /// Keeps what is said of a family, unless that alone is too much.
+    /// Keeps the metadata of a family, unless it alone exceeds the bound.
     fn keep(&mut self, name: &[u8], kind: u64, field: &[u8], most: usize) {
         if let Some(family) = self.young.get(name)
             && *family.field == *field
@@ -362,7 +366,7 @@ impl Known {
         self.young.insert(name, family);
     }
 
-    /// The metadata of those families that a batch has series of, and does not bring itself.
+    /// Metadata of the families that have series in a batch, but no metadata in it.
     fn lacking(
         &mut self,
         arena: &Arena,
@@ -399,7 +403,7 @@ impl Known {
         lacking
     }
 
-    /// The metadata of a family, which is kept when it is sent: later series need it again.
+    /// Looks up the metadata of a family; it stays kept, since later series need it again.
     fn ask(&mut self, name: &[u8], most: usize) -> Option<Box<[u8]>> {
         if let Some(family) = self.young.get(name) {
             return Some(family.field.clone());

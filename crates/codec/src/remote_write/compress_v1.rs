@@ -1,10 +1,10 @@
 //! Encodes and compresses 1.0, a few series at a time or all at once.
 //!
-//! There are two ways: by the structure of series, which costs less processor time than to encode
-//! first and compress then, and by a general search for repetitions. Where most labels are those of
-//! a neighbour, both are as short; where series have little in common but parts of names, the search
-//! wins. So now and then a body is written in both ways, and what follows goes the better one: a
-//! [`CompressionChoice`] remembers which, for one sink.
+//! There are two ways: by the structure of series, which costs less processor time than encoding
+//! first and compressing then, and by a general search for repetitions. Where most labels repeat
+//! those of a neighbour, both give the same size; where series share only parts of names, the
+//! search gives a smaller body. So now and then a body is written in both ways, and the following
+//! ones use the better: a [`CompressionChoice`] remembers it per sink.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,15 +19,15 @@ use crate::wire;
 use crate::wire::{LEN, tag};
 use crate::{Arena, Raw};
 
-/// How many bodies go one way before both are compared again.
+/// Bodies written one way before both are compared again.
 const TRIAL_EVERY: u32 = 256;
-/// A body below this size, uncompressed, says too little.
+/// Smallest uncompressed body that is compared, in bytes: a smaller one is not representative.
 const TRIAL_BYTES: usize = 16 << 10;
-/// How long a searched body may be, in percent of one written by structure, to be worth its time.
+/// Largest size of a searched body, in percent of the structural one, that justifies the search.
 const WORTHWHILE: usize = 95;
 
 thread_local! {
-    /// Scratch memory: a writer that starts over writes the same bytes whatever it wrote before.
+    /// Scratch memory. After a restart its earlier content has no influence on the output.
     static WRITER: RefCell<Option<Box<Writer>>> = const { RefCell::new(None) };
 }
 
@@ -41,20 +41,20 @@ pub(super) fn encode(arena: &Arena, choice: Option<&CompressionChoice>) -> Bytes
     writer.finish(choice)
 }
 
-/// Which of the two ways of compressing 1.0 suits the data of one sink. It is learned from that
-/// sink's bodies alone, so that no other tenant's or sink's data has a say in what leaves here.
+/// The better of the two ways of compressing 1.0 for the data of one sink. It is learned from that
+/// sink's bodies alone, so that data of another tenant or sink does not influence this one's
+/// output.
 #[derive(Debug, Default)]
 pub struct CompressionChoice {
-    /// How many bodies go the same way before the next comparison, and [`SEARCHES`] if that way is
-    /// the search.
+    /// Bodies until the next comparison, and the [`SEARCHES`] bit if the search is in use.
     state: AtomicU32,
 }
 
-/// Set in a [`CompressionChoice`] whose bodies are searched.
+/// Bit in a [`CompressionChoice`]: bodies are searched.
 const SEARCHES: u32 = 1 << 31;
 
 impl CompressionChoice {
-    /// The way of the next body.
+    /// Chooses the way for the next body.
     fn next(&self) -> Way {
         let one_less = |state: u32| (state & !SEARCHES > 0).then(|| state - 1);
         let before = self
@@ -69,18 +69,18 @@ impl CompressionChoice {
 
     fn learn(&self, searches: bool) {
         let way = if searches { SEARCHES } else { 0 };
-        // The body that was compared is the first of them.
+        // The compared body counts as the first.
         self.state.store(way | (TRIAL_EVERY - 1), Ordering::Relaxed);
     }
 }
 
-/// How a body is written.
+/// Way of writing a body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Way {
     #[default]
     Structure,
     Search,
-    /// By structure and then, if it is large enough to tell, by search; the shorter one counts.
+    /// By structure and then, if the body is large enough, by search; the shorter one is sent.
     Both,
 }
 
@@ -89,13 +89,12 @@ enum Way {
 pub(super) struct Writer {
     structure: Structure,
     way: Way,
-    /// Bytes of this body that are still to be searched for repetitions.
+    /// Bytes of this body that have not been searched for repetitions yet.
     pending: Vec<u8>,
 }
 
 impl Writer {
-    /// This thread's writer, which has written nothing yet; without a choice it writes by
-    /// structure.
+    /// Takes this thread's writer, restarted; without a choice it writes by structure.
     pub(super) fn take(choice: Option<&CompressionChoice>) -> Box<Self> {
         let mut writer = WRITER.take().unwrap_or_default();
         writer.structure.restart();
@@ -104,7 +103,8 @@ impl Writer {
         writer
     }
 
-    /// The compressed body; the choice, that of [`take`](Self::take), learns from it.
+    /// Returns the compressed body; `choice`, the one given to [`take`](Self::take), learns from
+    /// it.
     pub(super) fn finish(mut self: Box<Self>, choice: Option<&CompressionChoice>) -> Bytes {
         self.flush();
         let len = self.structure.out.position();
@@ -131,17 +131,17 @@ impl Writer {
         }
     }
 
-    /// Writes fields as they are.
+    /// Writes encoded fields unchanged.
     pub(super) fn text(&mut self, text: &[u8]) {
         self.flush();
         self.structure.out.search(text);
     }
 
-    /// Searches a body that was written by structure; returns the shorter one.
+    /// Compresses by search a body that was written by structure; returns the shorter one.
     fn compare(&mut self, body: Bytes, len: usize, choice: &CompressionChoice) -> Bytes {
         let mut text = Raw::with_len(len);
         if snappy::decompress(&body, text.as_mut_slice()).is_err() {
-            return body; // never: it was just compressed
+            return body; // cannot fail: it was just compressed
         }
         self.structure.out.restart();
         self.structure.out.search(text.as_slice());
@@ -154,7 +154,7 @@ impl Writer {
         }
     }
 
-    /// Encodes a series, to be searched.
+    /// Encodes a series into the pending bytes.
     fn plain(&mut self, arena: &Arena, index: usize) {
         let series = &arena.series[index];
         let out = &mut self.pending;
@@ -173,7 +173,7 @@ impl Writer {
         }
     }
 
-    /// Searches what is pending.
+    /// Compresses the pending bytes by search.
     fn flush(&mut self) {
         self.structure.out.search(&self.pending);
         self.pending.clear();
@@ -212,7 +212,7 @@ mod tests {
         decode(Version::V1, &body, &Limits::default()).unwrap().0
     }
 
-    /// Labels are those of a neighbour.
+    /// Series that share their labels with their neighbours.
     fn alike() -> Arena {
         arena(|number| {
             vec![
@@ -222,7 +222,7 @@ mod tests {
         })
     }
 
-    /// Only parts of values are repeated.
+    /// Series that only share parts of values.
     fn unlike() -> Arena {
         let part = |number: usize| "a-part-of-values-that-is-often-there".repeat(1 + number % 2);
         arena(|number| {
@@ -251,7 +251,7 @@ mod tests {
         );
         assert_eq!(learned[0], learned[1]);
         assert_eq!(alone(), expected);
-        // And the sink that searches goes on to do so, whatever others write.
+        // The sink that searches continues to do so, whatever others write.
         assert_eq!(encode_v1(&foreign, Some(&other)), learned[0]);
         assert_eq!(encode_v1(&own, None), encode_v1(&own, None));
     }

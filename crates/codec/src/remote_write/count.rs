@@ -1,5 +1,5 @@
-//! Counting what a body carries without a look at its labels: for accounts of batches that nobody
-//! has to look into. Series count whether they are valid or not, since all of them are sent.
+//! Counts the content of a body without reading its labels, for batches that no component decodes.
+//! Series count whether they are valid or not, since all of them are sent.
 
 use metrifold_model::{Counts, SeriesCounts, Version};
 
@@ -8,11 +8,11 @@ use crate::wire::{LEN, Parts, WireError, tag};
 
 use super::decode::{DecodeError, Decoder, Limits};
 
-/// Decompresses a body and counts what it carries.
+/// Decompresses a body and counts its content.
 ///
 /// # Errors
 ///
-/// Fails when the body as a whole is not what it claims to be.
+/// Fails when the body as a whole is malformed or exceeds a limit.
 pub fn count(version: Version, body: &[u8], limits: &Limits) -> Result<Counts, DecodeError> {
     let raw = Decoder::decompress(body, limits)?;
     let counted = match version {
@@ -22,7 +22,7 @@ pub fn count(version: Version, body: &[u8], limits: &Limits) -> Result<Counts, D
     counted.map_err(DecodeError::walk(version, limits))
 }
 
-/// The tags of what is counted.
+/// Tags of the fields that are counted.
 struct Tags {
     series: u8,
     metadata: Option<u8>,
@@ -85,10 +85,10 @@ fn series(buf: &[u8], start: usize, tags: &Tags) -> Result<SeriesCounts, WireErr
     Ok(counts)
 }
 
-/// Moves to where a field's value begins, behind its length if it has one. Returns its end.
+/// Moves to the start of a field's value, past its length if it has one. Returns the value's end.
 #[inline(always)]
 fn field(buf: &[u8], pos: &mut usize) -> Result<usize, WireError> {
-    // A length and a number from 1 to 15, as all have that are counted.
+    // Fast path for all counted fields: length-delimited, with a number from 1 to 15.
     if matches!(buf[*pos], 8..0x80) && buf[*pos] & 7 == LEN {
         *pos += 1;
         return wire::length(buf, pos);
@@ -105,10 +105,10 @@ mod tests {
     use prost::Message;
 
     use super::super::tests::{snappy, v1_request, v2_request};
-    use super::super::{decode, rewrite_v1};
+    use super::super::{decode, rewrite};
     use super::*;
 
-    /// What the decoder finds, if all of it is valid.
+    /// The decoder's counts, if the whole body is valid.
     fn decoded(version: Version, body: &[u8]) -> Option<Counts> {
         let (arena, invalid) = decode(version, body, &Limits::NONE).ok()?;
         (invalid.series() == 0).then(|| arena.counts())
@@ -162,7 +162,7 @@ mod tests {
             series: 10,
             ..Limits::default()
         };
-        // Empty ones: two bytes each, of which a small body holds millions.
+        // Empty fields take two bytes each, so that a small body holds millions.
         let of = |number: u8, count: usize| snappy(&[tag(number, LEN), 0].repeat(count));
         let too_many = |parts| DecodeError::TooMany {
             parts,
@@ -185,11 +185,9 @@ mod tests {
                 assert!(count(version, &fits, &limits).is_ok());
                 assert_eq!(count(version, &more, &limits).unwrap_err(), too_many(parts));
             }
-            if version == Version::V1 {
-                let rewrite = |body| rewrite_v1(body, &limits, |_| true).map(drop);
-                assert!(rewrite(&fits).is_ok());
-                assert_eq!(rewrite(&more).unwrap_err(), too_many(parts));
-            }
+            let rewrite = |body| rewrite(version, body, &limits, |_| true).map(drop);
+            assert!(rewrite(&fits).is_ok());
+            assert_eq!(rewrite(&more).unwrap_err(), too_many(parts));
         }
     }
 

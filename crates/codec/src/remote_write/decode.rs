@@ -1,8 +1,7 @@
-//! From a compressed body to an [`Arena`]: one walk that records offsets and checks every series.
+//! From a compressed body to an [`Arena`]: one pass that records offsets and checks every series.
 //!
-//! A series that is invalid costs only itself: it is left out and counted by [`Reason`]. Labels
-//! that arrive unsorted are sorted and labels with an empty value removed, as Prometheus reads
-//! them.
+//! An invalid series is left out alone and counted by [`Reason`]. Unsorted labels are sorted and
+//! labels with an empty value removed, as Prometheus reads them.
 
 mod invalid;
 mod v1;
@@ -20,34 +19,35 @@ use crate::wire::{Fields, Parts, WireError};
 use crate::{Arena, Label, Raw, Series, Span, snappy};
 
 pub use invalid::{Invalid, Reason};
+pub(super) use v2::Refs;
 
 /// Room for labels that transforms add, per series.
 const ROOM: usize = 2;
 
-/// Symbols that each series of 2.0 may bring on average, at the most series that are allowed.
+/// Limit on 2.0 symbols, as a multiple of the limit on series.
 pub(super) const SYMBOLS_PER_SERIES: usize = 16;
 
 /// Bounds on what is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of the decompressed body.
+    /// Most bytes of the decompressed body.
     pub decoded_bytes: usize,
-    /// Series of a body, and as many entries of metadata. Of 2.0's symbols there may be
-    /// `SYMBOLS_PER_SERIES` times as many.
+    /// Most series of a body, and most metadata entries. The limit on 2.0 symbols is
+    /// `SYMBOLS_PER_SERIES` times as high.
     pub series: usize,
-    /// Labels of a series.
+    /// Most labels of a series.
     pub labels: usize,
-    /// Bytes of a label's name.
+    /// Most bytes of a label's name.
     pub name_bytes: usize,
-    /// Bytes of a label's value.
+    /// Most bytes of a label's value.
     pub value_bytes: usize,
 }
 
 impl Limits {
-    /// The most series that a source may be told to allow.
+    /// Upper bound for a source's configured limit on series.
     pub const MOST_SERIES: usize = 10_000_000;
 
-    /// For what has been accepted before: only what offsets can reach.
+    /// For batches that were accepted before: only the bounds of offsets.
     pub(crate) const NONE: Self = Self {
         decoded_bytes: 1 << 30,
         series: Self::MOST_SERIES,
@@ -56,7 +56,7 @@ impl Limits {
         value_bytes: usize::MAX,
     };
 
-    /// Of how many parts a body may be made.
+    /// Most parts of this kind in a body.
     pub(super) fn most(&self, parts: Parts) -> usize {
         match parts {
             Parts::Series | Parts::Metadata => self.series,
@@ -88,15 +88,15 @@ pub enum DecodeError {
     Wire {
         /// The message that the headers claim.
         version: Version,
-        /// What is wrong.
+        /// The violation of the wire format.
         error: WireError,
     },
     /// The body has more series, labels, samples or bytes than its limit allows.
     #[error("request has more than {limit} {parts} (max_series_per_request): send fewer at once")]
     TooMany {
-        /// Of what.
+        /// Kind of the parts that exceed the limit.
         parts: Parts,
-        /// The limit.
+        /// The limit that was exceeded.
         limit: usize,
     },
     /// Edits made it larger than can be handled.
@@ -108,7 +108,7 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
-    /// What a walk within `limits` has met.
+    /// Maps an error met in a walk within `limits`.
     pub(super) fn walk(version: Version, limits: &Limits) -> impl Fn(WireError) -> Self {
         move |error| match error {
             WireError::TooMany(parts) => Self::TooMany {
@@ -136,7 +136,7 @@ impl From<DecodeError> for Rejection {
 ///
 /// # Errors
 ///
-/// Fails when the body as a whole is not what it claims to be.
+/// Fails when the body as a whole is malformed or exceeds a limit.
 pub fn decode(
     version: Version,
     body: &[u8],
@@ -146,7 +146,7 @@ pub fn decode(
     let mut decoder = Decoder::new(version, &raw, limits);
     let walked = match version {
         Version::V1 => decoder.v1(|_| {}),
-        Version::V2 => decoder.v2(),
+        Version::V2 => decoder.v2(|_, _| {}),
     };
     walked.map_err(DecodeError::walk(version, limits))?;
     Ok(decoder.finish())
@@ -157,21 +157,23 @@ pub(super) struct Decoder<'a> {
     limits: &'a Limits,
     arena: Arena,
     invalid: Invalid,
-    /// Labels of a series of 1.0 on their way into the arena.
+    /// Labels of a 1.0 series before they enter the arena.
     found: v1::Found,
+    /// Label references of a 2.0 series before they enter the arena.
+    pub(super) refs: v2::Refs,
 }
 
-/// What the walk over the labels of one series found.
+/// Findings of the walk over one series' labels.
 struct Labels {
     first: usize,
     head: u64,
     sorted: bool,
     named: bool,
     edited: bool,
-    /// Of the labels that are kept, encoded as 1.0 fields.
+    /// Bytes of the kept labels, encoded as 1.0 fields.
     bytes: usize,
     broken: Option<Reason>,
-    /// Which reference of 2.0 it is that is wrong, if one is.
+    /// The first invalid 2.0 reference, if any.
     wrong_ref: Option<v2::WrongRef>,
 }
 
@@ -192,10 +194,11 @@ impl<'a> Decoder<'a> {
             arena: Arena::new(version, raw.clone()),
             invalid: Invalid::default(),
             found: v1::Found::default(),
+            refs: v2::Refs::default(),
         }
     }
 
-    /// What was decoded, and what was left out.
+    /// Returns the arena and the series that were left out.
     pub(super) fn finish(self) -> (Arena, Invalid) {
         (self.arena, self.invalid)
     }
@@ -248,7 +251,7 @@ impl<'a> Decoder<'a> {
         self.arena.labels.push(label);
     }
 
-    /// Sorts, checks what concerns the series as a whole, and adds it.
+    /// Sorts the labels, checks the series as a whole, and adds it.
     #[inline(always)]
     fn add(
         &mut self,
@@ -341,7 +344,7 @@ fn is_ascii(text: &[u8]) -> bool {
         return text.is_ascii();
     };
     let words = text.as_chunks::<16>().0.iter();
-    // The last sixteen overlap what the words cover.
+    // The last sixteen bytes overlap those already read.
     let seen = words.fold(u128::from_ne_bytes(*tail), |seen, word| {
         seen | u128::from_ne_bytes(*word)
     });
@@ -365,7 +368,7 @@ fn describe(arena: &Arena, first: usize) -> String {
         .iter()
         .take(LABELS)
         .map(|label| {
-            // Senders show the first line of an answer only, so that it must not break.
+            // Senders show only the first line of an answer, so it must not contain a line break.
             let name = short(label.name());
             format!("{}={:?}", name.escape_debug(), short(label.value()))
         })

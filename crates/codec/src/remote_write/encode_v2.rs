@@ -13,8 +13,8 @@ use crate::{Arena, Name, Span, wire};
 
 use super::families;
 
-/// Encodes and compresses. The symbol table holds what the remaining series use, and nothing
-/// else: another tenant's strings must not travel along.
+/// Encodes and compresses. The symbol table contains only the strings of the remaining series: a
+/// dropped series may be another tenant's, whose strings must not be sent.
 pub fn encode(arena: &Arena) -> Bytes {
     let mut symbols = Symbols::new(arena);
     let mut body = Vec::with_capacity(arena.raw.as_slice().len() / 2);
@@ -23,7 +23,7 @@ pub fn encode(arena: &Arena) -> Bytes {
         Version::V2 => same_version(arena, &mut symbols, &mut body),
     }
     Compressor::compress(|out| {
-        // Field 4 before field 5, so that a receiver can resolve as it reads.
+        // Field 4 precedes field 5, so that a receiver can resolve symbols while it reads.
         for symbol in &symbols.table {
             put_bytes(out.buffer(), 4, symbol);
             out.flush();
@@ -32,27 +32,26 @@ pub fn encode(arena: &Arena) -> Bytes {
     })
 }
 
-/// Interns strings into the table of the outgoing request.
+/// Interns strings in the symbol table of the outgoing request.
 struct Symbols<'a> {
     arena: &'a Arena,
     table: Vec<&'a [u8]>,
     numbers: HashMap<&'a [u8], u32, RandomState>,
-    /// By the number of a symbol that arrived, its number here and one more; 0 if it has none yet.
-    /// There are none in a 1.0 batch.
+    /// By received symbol number, its outgoing number plus one; 0 if it has none yet. Empty for a
+    /// 1.0 batch.
     arrived: Vec<u32>,
-    /// By [`BUCKET`] of the text, the first symbol that starts in it or behind it.
+    /// By [`BUCKET`] of the text, the first symbol that starts at or after it.
     buckets: Vec<u32>,
-    /// From where a string that an edit added starts in the text to its number.
+    /// Symbol number of each string that an edit added, by the string's start in the text.
     added: HashMap<u32, u32, RandomState>,
 }
 
-/// Bytes of the text that share an entry into the list of symbols.
+/// Bytes of the text per entry of `buckets`.
 const BUCKET: usize = 32;
 
 impl<'a> Symbols<'a> {
     fn new(arena: &'a Arena) -> Self {
-        // A symbol that many series share is looked up for each of them: by its place, not by its
-        // text.
+        // A symbol shared by many series is looked up for each: by its position, not by its text.
         let mut buckets = Vec::new();
         for (number, symbol) in arena.symbols.iter().enumerate() {
             let bucket = symbol.start as usize / BUCKET;
@@ -113,7 +112,7 @@ impl<'a> Symbols<'a> {
         number
     }
 
-    /// The number of the incoming symbol `number`.
+    /// Outgoing number of the received symbol `number`.
     fn symbol(&mut self, number: u64) -> u32 {
         match usize::try_from(number)
             .ok()
@@ -141,7 +140,7 @@ fn same_version<'a>(arena: &'a Arena, symbols: &mut Symbols<'a>, out: &mut Vec<u
     for series in arena.iter() {
         message.clear();
         symbols.put_labels(series.index(), &mut refs, &mut message);
-        // Samples and histograms stay as they are; what holds references gets new ones.
+        // Samples and histograms are copied; messages with symbol references are renumbered.
         for field in Fields::new(series.rest()).map_while(Result::ok) {
             match (field.number, field.value) {
                 (4, Value::Len(exemplar)) => {
@@ -159,7 +158,8 @@ fn same_version<'a>(arena: &'a Arena, symbols: &mut Symbols<'a>, out: &mut Vec<u
     }
 }
 
-/// Copies a message; the fields named by `holders` hold symbol numbers, single or packed.
+/// Copies a message, renumbering the fields in `holders`, which hold symbol numbers, single or
+/// packed.
 fn renumber(message: &[u8], symbols: &mut Symbols<'_>, holders: &[u32], out: &mut Vec<u8>) {
     out.clear();
     for field in Fields::new(message).map_while(Result::ok) {
@@ -203,7 +203,7 @@ fn from_v1<'a>(arena: &'a Arena, symbols: &mut Symbols<'a>, out: &mut Vec<u8>) {
             }
         }
         if samples.is_empty() && histograms.is_empty() && exemplars.is_empty() {
-            continue; // 2.0 has no series without data, and refuses the request for one
+            continue; // 2.0 has no series without data: receivers refuse the request
         }
         let metadata = families.metadata(series.get(&name_label).unwrap_or_default());
         // 2.0 has either samples or histograms in a series.
@@ -225,7 +225,7 @@ fn from_v1<'a>(arena: &'a Arena, symbols: &mut Symbols<'a>, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends a 1.0 exemplar as one of 2.0, field 4, with the numbers that `symbol` has for its texts.
+/// Appends a 1.0 exemplar as 2.0's field 4; `symbol` interns its texts.
 pub(super) fn exemplar<'a>(
     exemplar: &'a [u8],
     symbol: &mut impl FnMut(&'a [u8]) -> u32,
@@ -256,7 +256,7 @@ pub(super) fn exemplar<'a>(
     put_bytes(out, 4, &whole);
 }
 
-/// The metadata of the batch's metric families, ready to be appended to their series.
+/// Metadata of the batch's metric families, encoded for their series.
 struct Families<'a>(HashMap<&'a [u8], (u64, Vec<u8>), RandomState>);
 
 impl<'a> Families<'a> {
@@ -281,7 +281,7 @@ impl<'a> Families<'a> {
         Self(known)
     }
 
-    /// Field 5 of a series with this name, or nothing.
+    /// Field 5 of the series with this name; empty if its family has no metadata.
     fn metadata(&self, name: &[u8]) -> &[u8] {
         if self.0.is_empty() {
             return &[];

@@ -1,7 +1,7 @@
-//! Exemplars that come in series of their own, and how they join the samples of their series.
+//! Exemplars in series of their own, joined to the samples of the same series.
 //!
-//! Prometheus sends each exemplar so, in both versions. That is fine in 1.0; in 2.0 a series without
-//! samples is against the rules, and its own receiver refuses it (prometheus#17857).
+//! Prometheus sends each exemplar in a series without samples, in both versions. 1.0 allows that;
+//! 2.0 forbids it, and Prometheus' own receiver refuses it (prometheus#17857).
 
 use std::collections::HashMap;
 
@@ -15,15 +15,15 @@ use crate::{Arena, Batch};
 use super::decode::DecodeError;
 use super::{encode_v1, encode_v2};
 
-/// A byte that is never found in UTF-8, behind each name and each value of a key.
+/// Separator after each name and value of a key: a byte that UTF-8 never contains.
 const END: u8 = 0xff;
 
-/// Exemplars as fields of a 1.0 series, with tag and length, which need no table of symbols.
+/// Exemplars as fields of a 1.0 series, with tag and length, which need no symbol table.
 pub(super) type Exemplars = Vec<Box<[u8]>>;
 
-/// Where the exemplars of earlier batches are kept until a sample of their series comes.
+/// Exemplars of earlier batches, kept until a sample of their series comes.
 pub(super) trait Earlier {
-    /// Takes those of the series with this key.
+    /// Removes and returns the exemplars of the series with this key.
     fn take(&mut self, key: &[u8]) -> Exemplars;
 }
 
@@ -34,34 +34,34 @@ impl Earlier for () {
     }
 }
 
-/// Where the exemplars of a batch belong.
+/// Assignment of a batch's exemplars to series.
 #[derive(Debug, Default)]
 pub(super) struct Joining {
     joins: Vec<Join>,
-    /// By key, the series with exemplars alone whose samples are not in the batch.
+    /// By key, the indexes of series without samples whose samples are not in the batch.
     pub(super) left: HashMap<Box<[u8]>, Vec<usize>, RandomState>,
 }
 
-/// Exemplars that join a series.
+/// Exemplars to be added to a series.
 #[derive(Debug)]
 struct Join {
     owner: usize,
-    /// Of earlier batches.
+    /// Exemplars of earlier batches.
     earlier: Exemplars,
-    /// The series of this batch that have them.
+    /// Indexes of the series in this batch that carry exemplars of the same series.
     lone: Vec<usize>,
 }
 
-fn is_lone(counts: SeriesCounts) -> bool {
+pub(super) fn is_lone(counts: SeriesCounts) -> bool {
     counts.samples + counts.histograms == 0 && counts.exemplars > 0
 }
 
-/// Whether there are exemplars in series of their own.
+/// Whether the batch has exemplars in series without samples.
 pub(super) fn has_lone(arena: &Arena) -> bool {
     arena.counts.exemplars > 0 && arena.iter().any(|series| is_lone(series.counts()))
 }
 
-/// Finds out where exemplars belong that come alone; `earlier` has none if it is not `Some`.
+/// Finds the series of lone exemplars; without `earlier`, only those of this batch.
 pub(super) fn find(arena: &Arena, mut earlier: Option<&mut impl Earlier>) -> Joining {
     let mut joining = Joining::default();
     let mut key = Vec::new();
@@ -99,8 +99,8 @@ pub(super) fn find(arena: &Arena, mut earlier: Option<&mut impl Earlier>) -> Joi
     joining
 }
 
-/// Has exemplars that come alone join their series as far as it is in the batch, and takes out the
-/// others; returns how many those were.
+/// Moves lone exemplars to their series if the batch has it, and removes the others; returns the
+/// number of removed exemplars.
 pub(crate) fn join_within(batch: &mut Batch) -> Result<u64, DecodeError> {
     let arena = batch.arena()?;
     if !has_lone(arena) {
@@ -112,7 +112,7 @@ pub(crate) fn join_within(batch: &mut Batch) -> Result<u64, DecodeError> {
     Ok(left)
 }
 
-/// What tells a series from all others: its labels, which are sorted.
+/// Appends the identity of a series: its sorted labels.
 fn put_key(arena: &Arena, index: usize, key: &mut Vec<u8>) {
     key.clear();
     for label in arena.labels_of(index) {
@@ -123,7 +123,7 @@ fn put_key(arena: &Arena, index: usize, key: &mut Vec<u8>) {
     }
 }
 
-/// The exemplars of a series.
+/// Exemplars of a series.
 pub(super) fn exemplars_of(arena: &Arena, index: usize) -> Exemplars {
     let fields = Fields::new(arena.get(index).rest()).map_while(Result::ok);
     let exemplars = fields.filter(|field| field.number == field_number(arena.version));
@@ -152,7 +152,7 @@ impl Joining {
         self.joins.is_empty() && self.left.is_empty()
     }
 
-    /// How many exemplars belong to no series of the batch.
+    /// Number of exemplars whose series is not in the batch.
     pub(super) fn left_over(&self, arena: &Arena) -> u64 {
         let series = self.left.values().flatten();
         series
@@ -160,7 +160,7 @@ impl Joining {
             .sum()
     }
 
-    /// Has them join their series, and takes out those that are left.
+    /// Moves the exemplars to their series, and removes those without one.
     pub(super) fn apply(self, arena: &mut Arena) {
         for join in self.joins {
             let mut rest = arena.get(join.owner).rest().to_vec();
@@ -191,7 +191,7 @@ impl Joining {
     }
 }
 
-/// Appends an exemplar to what a series holds, in the version of the batch.
+/// Appends an exemplar to a series' fields, in the version of the batch.
 fn put_earlier(arena: &mut Arena, exemplar: &[u8], rest: &mut Vec<u8>) {
     match arena.version {
         Version::V1 => rest.extend_from_slice(exemplar),
@@ -199,7 +199,7 @@ fn put_earlier(arena: &mut Arena, exemplar: &[u8], rest: &mut Vec<u8>) {
             let field = Fields::new(exemplar).next();
             if let Some(Ok(message)) = field.map(|field| field.and_then(|field| field.bytes())) {
                 let mut symbol = |text: &[u8]| {
-                    // The first one. Nothing else may start where another symbol does.
+                    // The empty symbol comes first. No other may start where a symbol does.
                     if text.is_empty() {
                         return 0;
                     }

@@ -1,17 +1,16 @@
-//! Metric families of remote write 1.0: which series belong to one, and what is said of it.
+//! Metric families of remote write 1.0: their series and their metadata.
 
 use crate::Arena;
 use crate::wire::{Fields, Value};
 
-// Types as `MetricMetadata` and `Metadata` number them.
+// Type numbers of `MetricMetadata` and `Metadata`.
 const COUNTER: u64 = 1;
 const HISTOGRAM: u64 = 3;
 const GAUGE_HISTOGRAM: u64 = 4;
 const SUMMARY: u64 = 5;
 const INFO: u64 = 6;
 
-/// What the names of series have behind that of their family, in the order in which families are
-/// looked for.
+/// Suffixes of series names after the family's name, in the order of lookup.
 const SUFFIXES: [&[u8]; 8] = [
     b"", b"_total", b"_info", b"_bucket", b"_count", b"_sum", b"_gcount", b"_gsum",
 ];
@@ -31,21 +30,22 @@ pub(super) fn family(name: &[u8], kind: u64) -> &[u8] {
         .unwrap_or(name)
 }
 
-/// Names that the family of a series may have, and which suffix the series has then.
+/// Possible family names of a series, each with the suffix that the series then has.
 pub(super) fn candidates(name: &[u8]) -> impl Iterator<Item = (&[u8], &'static [u8])> {
     let split = move |suffix: &'static [u8]| Some((name.strip_suffix(suffix)?, suffix));
     SUFFIXES.into_iter().filter_map(split)
 }
 
-/// Whether a family of this kind has a series of this name, which is the family's and a suffix.
+/// Whether a family of type `kind` named `base` has the series `name`, which is `base` and
+/// `suffix`.
 pub(super) fn has_member(kind: u64, base: &[u8], name: &[u8], suffix: &[u8]) -> bool {
-    // OpenMetrics names the family of a counter or an info without the suffix, the text format of
-    // Prometheus with it.
+    // OpenMetrics names the family of a counter or an info without the suffix; Prometheus' text
+    // format names it with the suffix.
     let openmetrics = matches!((kind, suffix), (COUNTER, b"_total") | (INFO, b"_info"));
     openmetrics || family(name, kind) == base
 }
 
-/// An entry of 1.0's metadata.
+/// A 1.0 metadata entry.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Entry<'a> {
     pub(super) kind: u64,
@@ -72,7 +72,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// The fields of a batch's metadata with their entries.
+/// A batch's metadata fields with their entries.
 pub(super) fn entries(arena: &Arena) -> impl Iterator<Item = (&[u8], Entry<'_>)> {
     let fields = arena.metadata.iter().map(|span| arena.text(*span));
     fields.filter_map(|field| Some((field, Entry::read(field)?)))

@@ -1,4 +1,4 @@
-//! What the HTTP headers of remote write say.
+//! HTTP headers of remote write.
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -8,13 +8,13 @@ use metrifold_model::{Counts, Version};
 
 /// The protocol's version header.
 pub const VERSION: HeaderName = HeaderName::from_static("x-prometheus-remote-write-version");
-/// How many samples of a 2.0 request were written.
+/// Response header: number of samples of a 2.0 request that were written.
 pub const SAMPLES_WRITTEN: HeaderName =
     HeaderName::from_static("x-prometheus-remote-write-samples-written");
-/// How many histograms of a 2.0 request were written.
+/// Response header: number of histograms of a 2.0 request that were written.
 pub const HISTOGRAMS_WRITTEN: HeaderName =
     HeaderName::from_static("x-prometheus-remote-write-histograms-written");
-/// How many exemplars of a 2.0 request were written.
+/// Response header: number of exemplars of a 2.0 request that were written.
 pub const EXEMPLARS_WRITTEN: HeaderName =
     HeaderName::from_static("x-prometheus-remote-write-exemplars-written");
 
@@ -36,7 +36,7 @@ pub enum NegotiationError {
 ///
 /// # Errors
 ///
-/// Fails when the type or the encoding is none of remote write's.
+/// Fails when the content type or the encoding is not one of remote write's.
 pub fn negotiate(headers: &HeaderMap) -> Result<Version, NegotiationError> {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     if let Some(encoding) = headers.get(CONTENT_ENCODING)
@@ -73,7 +73,7 @@ pub fn negotiate(headers: &HeaderMap) -> Result<Version, NegotiationError> {
     Ok(version)
 }
 
-/// The content type of a request. Thanos compares the one of 2.0 byte by byte.
+/// Content type of a request. Thanos compares that of 2.0 byte by byte.
 pub fn content_type(version: Version) -> HeaderValue {
     HeaderValue::from_static(match version {
         Version::V1 => "application/x-protobuf",
@@ -81,7 +81,7 @@ pub fn content_type(version: Version) -> HeaderValue {
     })
 }
 
-/// The value of the version header of a request.
+/// Version header of a request.
 pub fn version_value(version: Version) -> HeaderValue {
     HeaderValue::from_static(match version {
         Version::V1 => "0.1.0",
@@ -89,7 +89,7 @@ pub fn version_value(version: Version) -> HeaderValue {
     })
 }
 
-/// What a receiver says that it wrote.
+/// Numbers that a receiver reports as written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
     /// Float samples.
@@ -111,7 +111,7 @@ impl From<Counts> for Written {
 }
 
 impl Written {
-    /// Reads the headers of a response; none if there is not one of them.
+    /// Reads the headers of a response; None if it has none of them.
     pub fn read(headers: &HeaderMap) -> Option<Self> {
         let number = |name: &HeaderName| -> Option<u64> {
             headers.get(name)?.to_str().ok()?.trim().parse().ok()
@@ -128,7 +128,7 @@ impl Written {
         })
     }
 
-    /// Writes the headers of a response.
+    /// Adds the headers to a response.
     pub fn write(&self, headers: &mut HeaderMap) {
         headers.insert(SAMPLES_WRITTEN, self.samples.into());
         headers.insert(HISTOGRAMS_WRITTEN, self.histograms.into());

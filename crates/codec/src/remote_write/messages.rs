@@ -88,7 +88,7 @@ pub mod v2 {
         pub exemplars: Vec<Exemplar>,
         #[prost(message, optional, tag = "5")]
         pub metadata: Option<Metadata>,
-        /// Until 2.0-rc.3; a start timestamp per sample since.
+        /// Start timestamp of the series, up to 2.0-rc.3; later versions have one per sample.
         #[prost(int64, tag = "6")]
         pub created_timestamp: i64,
     }

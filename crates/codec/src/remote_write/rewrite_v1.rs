@@ -1,43 +1,20 @@
-//! From body to body in one go: series are decoded and edited a few at a time, while they are in the
-//! processor's cache, and what an edit did not touch keeps its compressed form.
-
-use std::cell::RefCell;
+//! Rewrites 1.0 bodies: series are decoded and edited a few at a time, while they are in the
+//! processor's cache, and unedited parts keep their compressed form.
 
 use bytes::Bytes;
 
-use metrifold_model::{Counts, Version};
+use metrifold_model::Version;
 
-use crate::snappy::{self, REACH, Source, Splice};
+use crate::snappy::{self, Source, Splice};
 use crate::wire::{LEN, tag};
 use crate::{Arena, Label, Series, SeriesMut, Span};
 
-use super::decode::{DecodeError, Decoder, Invalid, Limits};
+use super::decode::{DecodeError, Decoder, Limits};
 use super::encode_v1::put_label;
+use super::rewrite::{BLOCK, Rewritten};
 
-/// Series that are decoded before they are edited.
-const BLOCK: usize = 16;
-
-thread_local! {
-    /// Scratch memory: it writes the same bytes whatever was written with it before.
-    static SPLICE: RefCell<Option<Box<Splice>>> = const { RefCell::new(None) };
-}
-
-/// What became of a body.
-pub(crate) struct Rewritten {
-    /// The new body; none if the old one says the same.
-    pub(crate) body: Option<Bytes>,
-    /// What it carries.
-    pub(crate) counts: Counts,
-    /// The series that were left out before anybody edited them.
-    pub(crate) invalid: Invalid,
-}
-
-/// Rewrites a body of 1.0: `edit` is called for each series and says whether to keep it.
-///
-/// # Errors
-///
-/// Fails when the body as a whole is not what it claims to be, or when it grew too large.
-pub(crate) fn rewrite(
+/// Rewrites a body of 1.0; see [`rewrite`](super::rewrite::rewrite).
+pub(super) fn rewrite(
     body: &[u8],
     limits: &Limits,
     mut edit: impl FnMut(&mut SeriesMut<'_>) -> bool,
@@ -52,7 +29,6 @@ pub(crate) fn rewrite(
         splice: None,
         as_received: 0,
         metadata: 0,
-        headers: [Header::default(); HEADERS],
     };
     let walked = decoder.v1(|arena| {
         if arena.series.len() >= BLOCK {
@@ -69,41 +45,27 @@ pub(crate) fn rewrite(
         counts: arena.counts(),
         body: output.finish(&arena),
         invalid,
+        has_lone_exemplars: false, // 1.0 allows them
     })
 }
 
-/// What has been rewritten so far.
+/// Output of a rewrite so far.
 struct Output<'a> {
     source: Source<'a>,
-    /// The body under construction; none as long as every series is as it came.
+    /// The body under construction; None as long as every series is unchanged.
     splice: Option<Box<Splice>>,
-    /// How much of the text can stay as it came: what stood there when the first change was met.
+    /// Length of the received text that was unchanged when the first change was met.
     as_received: usize,
-    /// How many entries of metadata were written, or stand in what stays as it came.
+    /// Number of metadata entries written or contained in the unchanged part.
     metadata: usize,
-    /// By their place in the arrived text.
-    headers: [Header; HEADERS],
-}
-
-/// Lengths of edited series that are remembered.
-const HEADERS: usize = 512;
-
-/// The length that an edited series got, where the series began in the arrived text, and where the
-/// length stands now.
-#[derive(Clone, Copy, Default)]
-struct Header {
-    text: u128,
-    arrived: u32,
-    position: u32,
 }
 
 impl Output<'_> {
-    /// Edits and writes the arena's series, and makes room for others.
+    /// Edits and writes the arena's series, and clears the arena for the next ones.
     fn block(&mut self, arena: &mut Arena, edit: impl FnMut(&mut SeriesMut<'_>) -> bool) {
         arena.retain(edit);
         if self.splice.is_none() && arena.changed {
-            let mut splice = SPLICE.take().unwrap_or_default();
-            splice.restart();
+            let mut splice = Splice::begin(self.source.text.len());
             splice.keep(self.source, 0, self.as_received);
             let before = |span: &&Span| (span.start as usize) < self.as_received;
             self.metadata = arena.metadata.iter().take_while(before).count();
@@ -121,7 +83,7 @@ impl Output<'_> {
                     );
                     let (start, end) = (series.whole.start, series.whole.start + series.whole.len);
                     if series.edited {
-                        edited(splice, self.source, arena, series, &mut self.headers);
+                        edited(splice, self.source, arena, series);
                     } else {
                         splice.keep(self.source, start as usize, end as usize);
                     }
@@ -146,13 +108,11 @@ impl Output<'_> {
             &mut self.metadata,
             u32::MAX,
         );
-        let body = splice.finish();
-        SPLICE.set(Some(splice));
-        Some(body)
+        Some(splice.end())
     }
 }
 
-/// Writes the metadata that stands before a place and was not written yet.
+/// Writes the metadata before a position that has not been written yet.
 #[inline(always)]
 fn metadata(splice: &mut Splice, source: Source<'_>, arena: &Arena, done: &mut usize, to: u32) {
     while let Some(span) = arena.metadata.get(*done)
@@ -164,43 +124,17 @@ fn metadata(splice: &mut Splice, source: Source<'_>, arena: &Arena, done: &mut u
     }
 }
 
-/// Writes a series that was edited: runs of labels that nobody touched stay as they came.
+/// Writes an edited series: runs of unedited labels are kept as received.
 #[inline(always)]
-fn edited(
-    splice: &mut Splice,
-    source: Source<'_>,
-    arena: &Arena,
-    series: &Series,
-    headers: &mut [Header; HEADERS],
-) {
-    // The tag is there already, and mostly the end of a copy; the length goes with what follows it.
+fn edited(splice: &mut Splice, source: Source<'_>, arena: &Arena, series: &Series) {
+    let (bytes, len) = header(series.labels_bytes as usize + series.rest.len as usize);
     let arrived = series.whole.start as usize;
-    let mut offset = 0;
     if arrived >= splice.at() {
-        splice.keep(source, arrived, arrived + 1);
-        offset = splice.copied_from(source, arrived + 1);
+        splice.instead(source, arrived, bytes, len);
     } else {
-        splice.out.first_of(&[tag(1, LEN)], 1);
+        splice.insert(&bytes.to_le_bytes()[..len]);
     }
-    let (text, size) = length(series.labels_bytes as usize + series.rest.len as usize);
-    let position = splice.out.position();
-    // What arrived is mostly copied from a series that was as long, and got the same length.
-    let other = headers[slot(arrived.wrapping_sub(offset))];
-    let back = position - other.position as usize;
-    if offset > 0
-        && (other.arrived as usize, other.text) == (arrived.wrapping_sub(offset), text)
-        && back <= REACH
-    {
-        splice.out.copy(back, size);
-    } else {
-        splice.out.first_of(&text.to_le_bytes(), size);
-    }
-    headers[slot(arrived)] = Header {
-        text,
-        arrived: arrived as u32,
-        position: position as u32,
-    };
-    // The run of labels that is still to be written.
+    // The run of labels to be written next.
     let (mut start, mut end) = (0, 0);
     let labels = &arena.labels[series.labels as usize..][..series.labels_len as usize];
     for label in labels {
@@ -234,14 +168,7 @@ fn edited(
     }
 }
 
-/// Where the header of a series that began at a place is remembered.
-#[inline(always)]
-fn slot(arrived: usize) -> usize {
-    let mixed = (arrived as u32).wrapping_mul(0x9e37_79b1);
-    (mixed >> (32 - HEADERS.ilog2())) as usize
-}
-
-/// Writes a label whose entry stands nowhere in the text.
+/// Writes a label that has no entry in the text.
 #[cold]
 fn compose(splice: &mut Splice, arena: &Arena, label: Label) {
     let mut entry = Vec::new();
@@ -250,13 +177,14 @@ fn compose(splice: &mut Splice, arena: &Arena, label: Label) {
     splice.insert(&entry);
 }
 
-/// The length of a series as a varint, first byte lowest, and how many bytes it takes. It is put
-/// together in a register: bytes that are written one by one are slow to be read as one.
+/// Tag and length of a series, first byte lowest, and the number of their bytes. Assembled in a
+/// register: bytes stored one by one are slow to load as one number.
 #[inline(always)]
-fn length(len: usize) -> (u128, usize) {
-    let (mut text, mut size) = (0, 0);
-    let mut left = len as u128;
-    while left >= 0x80 && size < 6 {
+fn header(len: usize) -> (u64, usize) {
+    let (mut text, mut size) = (u64::from(tag(1, LEN)), 1);
+    let mut left = len as u64;
+    // A text of an arena has a length of 31 bits at most.
+    while left >= 0x80 && size < 7 {
         text |= (left & 0x7f | 0x80) << (8 * size);
         left >>= 7;
         size += 1;
@@ -275,12 +203,12 @@ mod tests {
     use crate::remote_write::tests::{snappy, unsnappy};
     use crate::remote_write::{CompressionChoice, decode, encode_v1};
 
-    /// What the test's transform does to one series.
+    /// Edit of one series by the test's transform.
     #[derive(Clone, Copy, Debug)]
     enum Edit {
         Nothing,
         Drop,
-        /// Sets a label to a value of so many bytes.
+        /// Sets a label to a value of this length.
         Set(usize),
         Remove,
     }
@@ -294,7 +222,8 @@ mod tests {
         ]
     }
 
-    /// Series as neighbours are: most labels alike, some of another length, some missing.
+    /// Series that resemble their neighbours: most labels equal, some of another length, some
+    /// missing.
     fn series() -> impl Strategy<Value = v1::TimeSeries> {
         let labels = prop::collection::btree_map(
             prop::sample::select(vec!["Zone", "a", "cluster", "instance", "job", "pod", "é"]),
@@ -312,7 +241,7 @@ mod tests {
         let samples = prop::collection::vec((0u8..4, 0i64..3), 1..4);
         let many = prop_oneof![9 => Just(1usize), 1 => Just(20)];
         (labels, name, samples, many).prop_map(|(mut labels, name, samples, many)| {
-            // Without a name the series is invalid.
+            // A series without a name is invalid.
             if !name.is_empty() {
                 labels.insert("__name__", name);
             }

@@ -1,4 +1,4 @@
-//! The samples of a series, for those few who look at values.
+//! Samples of a series, decoded for the few components that read values.
 
 use prost::Message;
 

@@ -1,10 +1,10 @@
-//! Writes the series of a 1.0 arena compressed, by what is known of their structure.
+//! Compresses the series of a 1.0 arena by their structure.
 //!
-//! A general compressor hashes every few bytes to find where they stood before. Here it is known
-//! beforehand: most labels of a series stood in the series before, in the same order, and many
-//! others in one that is not far back. Which of them repeat the series before was found out when
-//! they were read, and the label says so; another one is compared with those places, whole. They
-//! are written as copies from there, and uncompressed bytes are never put together.
+//! A general compressor hashes every few bytes to find earlier occurrences. Here they are known
+//! beforehand: most labels of a series occurred in the previous series, in the same order, and many
+//! others in one not far back. The decoder has marked the labels that repeat the previous series;
+//! others are compared as a whole with their last occurrence. Both are written as copies, without
+//! ever assembling the uncompressed bytes.
 
 use std::ops::Range;
 
@@ -13,48 +13,50 @@ use crate::snappy::{Elements, REACH};
 use crate::wire::{LEN, common_prefix, tag};
 use crate::{Arena, Label, Series, Span, name_head, name_head_within};
 
-/// Labels that are remembered beside those of the series before.
+/// Labels remembered beside those of the previous series.
 const REMEMBERED: usize = 1024;
-/// A copy that interrupts a literal has to save at least so many bytes to be worth its tags.
+/// Bytes that a copy which interrupts a literal must save at least, to be worth its tags.
 const WORTHWHILE: usize = 6;
-/// What stands behind the labels is searched for repetitions from this size on: a sample or two
-/// have none that is worth it.
+/// Length from which the fields after the labels are searched for repetitions: one or two samples
+/// have none worth it.
 const LONG: usize = 128;
 
-/// A compressed body that grows series by series.
+/// A compressed body, written series by series.
 #[derive(Default)]
 pub(super) struct Structure {
     pub(super) out: Elements,
-    /// By hash, where a label was written last.
+    /// By hash of a label, where it was written last.
     remembered: Vec<Place>,
     before: Written,
 }
 
-/// Where a text was written.
+/// Position of a written text.
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
-    /// Where it stands in the arena's text.
+    /// Start in the arena's text.
     start: u32,
     len: u32,
-    /// In the output, uncompressed.
+    /// Position in the uncompressed output.
     position: u32,
 }
 
-/// A series that was written.
+/// A written series.
 #[derive(Debug, Default)]
 struct Written {
-    /// Its labels in the arena, and where the first one was written: the others follow it.
+    /// Indexes of its labels in the arena, and the position of the first in the output; the others
+    /// follow.
     labels: Range<usize>,
     labels_position: usize,
-    /// Its tag and length as a number, and where they and what stands behind its labels were
-    /// written.
+    /// Tag and length as a number, and the positions of this header and of the fields after the
+    /// labels.
     header: u64,
     header_position: usize,
     rest: Span,
     rest_position: usize,
 }
 
-/// The labels of the series before that are still expected, and where the first one was written.
+/// Labels of the previous series that are expected next, and the position of the first in the
+/// output.
 #[derive(Clone, Copy)]
 struct Twins<'a> {
     labels: &'a [Label],
@@ -62,14 +64,14 @@ struct Twins<'a> {
 }
 
 impl Twins<'_> {
-    /// Goes on behind so many labels, which took so many bytes.
+    /// Moves past `count` labels of `bytes` bytes.
     #[inline(always)]
     fn pass(&mut self, count: usize, bytes: usize) {
         self.labels = &self.labels[count..];
         self.position += bytes;
     }
 
-    /// Goes on behind the label that has the name of this one, or would stand before it.
+    /// Moves past the labels that sort before this one or have its name.
     #[inline(never)]
     fn realign(&mut self, text: Text<'_>, label: Label) {
         let own = text.head(label);
@@ -93,7 +95,14 @@ struct Text<'a> {
 }
 
 impl<'a> Text<'a> {
-    /// From a place to the end of its part.
+    fn of(arena: &'a Arena) -> Self {
+        Self {
+            raw: arena.raw.as_slice(),
+            extra: &arena.extra,
+        }
+    }
+
+    /// The text from a position to the end of its part.
     #[inline(always)]
     fn from(self, start: u32) -> &'a [u8] {
         let start = start as usize;
@@ -108,7 +117,7 @@ impl<'a> Text<'a> {
         &self.from(start)[..len as usize]
     }
 
-    /// The first bytes of a label's name as a number that sorts as they do.
+    /// First bytes of a label's name, as a number that sorts like the name.
     #[inline(always)]
     fn head(self, label: Label) -> u64 {
         let name = label.name();
@@ -118,7 +127,7 @@ impl<'a> Text<'a> {
 }
 
 impl Structure {
-    /// Forgets what was written.
+    /// Clears the output.
     pub(super) fn restart(&mut self) {
         self.out.restart();
         self.remembered.clear();
@@ -128,10 +137,7 @@ impl Structure {
 
     /// Writes the series that are not dropped.
     pub(super) fn series(&mut self, arena: &Arena) {
-        let text = Text {
-            raw: arena.raw.as_slice(),
-            extra: &arena.extra,
-        };
+        let text = Text::of(arena);
         for series in arena.series.iter().filter(|series| !series.dropped) {
             self.one(text, &arena.labels, series);
         }
@@ -139,7 +145,29 @@ impl Structure {
 
     #[inline(always)]
     fn one(&mut self, text: Text<'_>, labels: &[Label], series: &Series) {
-        self.header(series.labels_bytes as usize + series.rest.len as usize);
+        self.labels(text, labels, series, series.rest.len as usize);
+        self.rest(text, series.rest);
+    }
+
+    /// Writes the labels of each series that is not dropped; `rest` writes the fields after them,
+    /// which take `len` bytes.
+    pub(super) fn labels_with(
+        &mut self,
+        arena: &Arena,
+        len: usize,
+        mut rest: impl FnMut(&mut Elements),
+    ) {
+        let text = Text::of(arena);
+        for series in arena.series.iter().filter(|series| !series.dropped) {
+            self.labels(text, &arena.labels, series, len);
+            rest(&mut self.out);
+        }
+    }
+
+    /// Writes the header and the labels of a series whose fields after the labels take `rest` bytes.
+    #[inline(always)]
+    fn labels(&mut self, text: Text<'_>, labels: &[Label], series: &Series, rest: usize) {
+        self.header(series.labels_bytes as usize + rest);
         let range = series.labels as usize..(series.labels + series.labels_len) as usize;
         let position = self.out.position();
         let mut left = &labels[range.clone()];
@@ -165,7 +193,6 @@ impl Structure {
         }
         self.before.labels = range;
         self.before.labels_position = position;
-        self.rest(text, series.rest);
     }
 
     #[inline(always)]
@@ -175,7 +202,7 @@ impl Structure {
         let before = &mut self.before;
         let mut common = 0;
         if self.out.copies_from(position - before.header_position) {
-            // What ended like the series before is followed by what stood behind that.
+            // If both series ended alike, the bytes that followed the previous one repeat here.
             common = size.min((header ^ before.header).trailing_zeros() as usize / 8);
             self.out.copy(position - before.header_position, common);
         }
@@ -184,7 +211,7 @@ impl Structure {
         (before.header, before.header_position) = (header, position);
     }
 
-    /// Writes a label that is not known to be as in the series before.
+    /// Writes a label that is not known to repeat the previous series.
     #[inline(always)]
     fn other(&mut self, text: Text<'_>, label: Label, twins: &mut Twins<'_>) {
         let Some((start, len)) = label.entry_place() else {
@@ -192,8 +219,8 @@ impl Structure {
         };
         let (position, offset) = (self.out.position(), self.out.position() - twins.position);
         let (tail, len) = (text.from(start), len as usize);
-        // The label that is expected is compared from its third byte on: where values differ in
-        // length, the second does.
+        // The expected label is compared from its third byte on: if the values differ in length, so
+        // does the second.
         let (mut alike, mut shift) = (0, 2);
         let twin = twins.labels.first().and_then(|twin| twin.entry_place());
         let name = label.name().start - start + label.name().len;
@@ -201,7 +228,7 @@ impl Structure {
             Some((twin_start, twin_len)) if offset <= REACH => {
                 let twin_text = text.from(twin_start);
                 if let ([_, second, own @ ..], [_, twin_second, twin @ ..]) = (tail, twin_text) {
-                    // What stands behind the twin here may not stand behind it in the output.
+                    // The bytes after the twin here need not follow it in the output.
                     alike = common_prefix(own, twin, len.min(twin_len as usize) - 2);
                     if second == twin_second {
                         (alike, shift) = (alike + 2, 0);
@@ -242,8 +269,8 @@ impl Structure {
         self.out.first_of(&tail[written..], len - written);
     }
 
-    /// Writes what stands behind the labels: a sample, mostly, the last bytes of whose timestamp
-    /// are those of its neighbour's.
+    /// Writes the fields after the labels: mostly one sample, whose timestamp ends in the same
+    /// bytes as its neighbour's.
     #[inline(always)]
     fn rest(&mut self, text: Text<'_>, span: Span) {
         let position = self.out.position();
@@ -259,7 +286,7 @@ impl Structure {
             rest = &rest[common as usize..];
             len -= common;
         }
-        // Where both end, wherever they start.
+        // Aligns both at their ends.
         let offset = offset + span.len as usize - other.len();
         let other = &other[other.len() - (len as usize).min(other.len())..];
         let common = common_suffix(&rest[..len as usize], other);
@@ -276,7 +303,7 @@ impl Structure {
         (self.before.rest, self.before.rest_position) = (span, position);
     }
 
-    /// Writes a label whose entry stands nowhere in the text.
+    /// Writes a label that has no entry in the text.
     #[cold]
     fn compose(&mut self, text: Text<'_>, label: Label, twins: &mut Twins<'_>) {
         twins.realign(text, label);
@@ -289,8 +316,8 @@ impl Structure {
     }
 }
 
-/// The tag of a series and its length, first byte lowest, and how many bytes they take. They are
-/// put together in a register: bytes that are written one by one are slow to be read as one.
+/// Tag and length of a series, first byte lowest, and the number of their bytes. Assembled in a
+/// register: bytes stored one by one are slow to load as one number.
 #[inline(always)]
 fn header(len: usize) -> (u64, usize) {
     let (mut header, mut size) = (u64::from(tag(1, LEN)), 1);
@@ -303,8 +330,8 @@ fn header(len: usize) -> (u64, usize) {
     (header | left << (8 * size), size + 1)
 }
 
-/// How many labels are known to be, one by one, those of the series before, and the bytes of their
-/// entries.
+/// Number of leading labels that are known, one by one, to repeat the previous series, and the
+/// bytes of their entries.
 #[inline(always)]
 fn repeats(labels: &[Label], before: &[Label]) -> (usize, usize) {
     let (mut count, mut bytes) = (0, 0);
@@ -318,7 +345,7 @@ fn repeats(labels: &[Label], before: &[Label]) -> (usize, usize) {
     (count, bytes)
 }
 
-/// Compares slices of one length, 8 bytes at a time; an entry has at least 8.
+/// Compares slices 8 bytes at a time; an entry has at least 8.
 #[inline(always)]
 fn equal(a: &[u8], b: &[u8]) -> bool {
     let (Some(a_tail), Some(b_tail)) = (a.last_chunk::<8>(), b.last_chunk::<8>()) else {
@@ -331,21 +358,21 @@ fn equal(a: &[u8], b: &[u8]) -> bool {
         && words.fold(0, |seen, (a, b)| seen | differs(a, b)) == 0
 }
 
-/// Where a label with this entry is remembered.
+/// Slot in which a label with this entry is remembered.
 #[inline(always)]
 fn slot(entry: &[u8]) -> usize {
     let word = |start: usize| {
         let chunk = entry.get(start..).and_then(|rest| rest.first_chunk::<8>());
         chunk.map_or(0, |chunk| u64::from_le_bytes(*chunk))
     };
-    // The ends of a value mostly tell it from others; so does its middle.
+    // The end of a value mostly distinguishes it from others; so does its middle.
     let mixed = word(0)
         ^ word(entry.len() / 2).rotate_left(21)
         ^ word(entry.len().saturating_sub(8)).rotate_left(42);
     (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - REMEMBERED.ilog2())) as usize
 }
 
-/// Of at most the last 8 bytes.
+/// Length of the common suffix, counted up to 8 bytes; 0 if a slice is shorter than that.
 #[inline(always)]
 fn common_suffix(a: &[u8], b: &[u8]) -> usize {
     let (Some(a), Some(b)) = (a.last_chunk::<8>(), b.last_chunk::<8>()) else {

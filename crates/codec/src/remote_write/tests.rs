@@ -1,4 +1,4 @@
-//! The codec against prost: whatever prost encodes must come out again, in either version.
+//! Tests the codec against prost: everything that prost encodes must survive, in either version.
 
 mod neighbours;
 
@@ -25,7 +25,7 @@ fn name() -> impl Strategy<Value = String> {
     prop_oneof![
         "[a-z_][a-z0-9_]{0,12}",
         "[A-Za-z.é世 -]{1,9}",
-        // They begin alike, as far as the beginning is compared as one number.
+        // Names with a common beginning longer than the bytes that are compared as one number.
         "container_[a-z]{0,3}",
         Just("a".repeat(200)),
     ]
@@ -39,9 +39,9 @@ fn value() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Sorted, unique, with a metric name.
+/// Sorted, unique labels with a metric name.
 fn labels() -> impl Strategy<Value = Vec<v1::Label>> {
-    // Now and then more than are read at once.
+    // Sometimes more than the fast path reads.
     let others = prop_oneof![
         19 => btree_map(name(), value(), 0..8),
         1 => btree_map(name(), value(), 60..80),
@@ -62,7 +62,7 @@ fn float() -> impl Strategy<Value = f64> {
         Just(f64::INFINITY),
         Just(0.0),
     ]
-    // prost leaves a negative zero out like any default.
+    // prost omits a negative zero like any default.
     .prop_map(|value| if value == 0.0 { 0.0 } else { value })
 }
 
@@ -150,7 +150,7 @@ prop_compose! {
     }
 }
 
-/// A 2.0 request that says what a 1.0 request says, and what only 2.0 can.
+/// A 2.0 request with the content of a 1.0 request, and with fields that only 2.0 has.
 pub(crate) fn v2_request() -> impl Strategy<Value = v2::Request> {
     let extra = (any::<bool>(), 0i64..1000, 0i32..8, "[a-z ]{0,8}");
     vec((v1_series(), extra), 0..12).prop_map(|series| {
@@ -216,10 +216,10 @@ pub(crate) fn v2_request() -> impl Strategy<Value = v2::Request> {
     })
 }
 
-/// Labels, the value's bits, and the timestamp.
+/// Labels, bits of the value, and timestamp.
 type FlatExemplar = (Vec<(String, String)>, u64, i64);
 
-/// A series with its strings in place, for comparison.
+/// A series with its strings resolved, for comparison.
 #[derive(Clone, Debug, Default)]
 struct Flat {
     labels: Vec<(String, String)>,
@@ -231,7 +231,7 @@ struct Flat {
 }
 
 impl PartialEq for Flat {
-    /// By encoding, so that NaNs compare by their bits.
+    /// Compares the encodings, so that NaNs compare by their bits.
     fn eq(&self, other: &Self) -> bool {
         let bits = |flat: &Self| {
             let samples: Vec<_> = flat.samples.iter().map(Message::encode_to_vec).collect();
@@ -306,7 +306,7 @@ fn decoded(version: Version, message: &impl Message) -> crate::Arena {
     arena
 }
 
-/// Marks all series as edited by an edit that is taken back.
+/// Marks all series as edited, by an edit and its reversal.
 fn touch(arena: &mut crate::Arena) {
     let name = Name::new("zzz");
     arena.retain(|series| {
@@ -399,7 +399,7 @@ proptest! {
         if let Ok((arena, _)) = decode(version, &snappy(&bytes), &Limits::default()) {
             let _ = (encode_v1(&arena, None), encode_v2(&arena));
         }
-        // Damage in the middle of something valid gets deeper.
+        // Damage in the middle of a valid body reaches deeper code.
         let mut valid = request.encode_to_vec();
         if !valid.is_empty() {
             let at = at.index(valid.len());

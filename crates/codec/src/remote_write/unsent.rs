@@ -1,21 +1,21 @@
-//! What of a batch has no place in the version that it is sent in.
+//! Data of a batch that the sent version cannot represent.
 
 use metrifold_model::{Counts, Outcome, Rejection};
 
-/// What of a batch is not sent, because the version that is sent has no place for it.
+/// Data of a batch that is not sent because the sent version cannot represent it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unsent {
-    /// Native histograms with custom buckets, in 1.0.
+    /// Native histograms with custom buckets, when 1.0 is sent.
     pub histograms: u64,
-    /// Exemplars without a sample of their series, in 2.0.
+    /// Exemplars without a sample of their series, when 2.0 is sent.
     pub exemplars: u64,
 }
 
 impl Unsent {
-    /// The reason under which such exemplars are counted.
+    /// Reason under which exemplars without a sample are counted.
     pub const WITHOUT_SAMPLE: &str = "without_sample";
 
-    /// The outcome that the sender is told; none if all was sent.
+    /// Outcome for the sender; None if everything was sent.
     pub fn outcome(&self) -> Option<Outcome> {
         let mut reasons = Vec::new();
         if self.histograms > 0 {

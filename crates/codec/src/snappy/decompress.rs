@@ -1,28 +1,29 @@
-//! Decompression. Nearly all elements are copied with a fixed number of bytes, more than they
-//! have: what is too much is overwritten by those that follow. Near the ends, and where a copy
-//! repeats what it writes itself, bytes are counted.
+//! Decompression. Nearly all elements are copied with a fixed width that exceeds their length:
+//! later elements overwrite the excess. Near the ends, and where a copy overlaps its own output,
+//! bytes are counted.
 
 use super::SnappyError;
 
-/// What most elements yield at most, and what all others do but long literals.
+/// Widths of fast copies: most elements yield at most `NARROW` bytes, and all others except long
+/// literals at most `WIDE`.
 const NARROW: usize = 16;
 const WIDE: usize = 64;
-/// The longest literal whose length its tag says.
+/// Longest literal whose length fits in its tag.
 const LITERAL: usize = 60;
 
-/// What a tag says of a copy.
+/// Decoded tag of a copy.
 #[derive(Clone, Copy)]
 struct Copy {
-    /// Which of the two bytes behind the tag are its offset.
+    /// Mask of the offset's bits in the two bytes after the tag.
     mask: u16,
-    /// The upper bits of the offset, if the tag holds them.
+    /// Upper bits of the offset, if the tag holds them.
     high: u16,
     len: u8,
-    /// The length of the element.
+    /// Length of the element.
     size: u8,
 }
 
-/// By tag; those of literals are not asked for.
+/// Copies by tag; the entries of literal tags are unused.
 const COPIES: [Copy; 256] = {
     let mut copies = [Copy {
         mask: 0,
@@ -48,7 +49,7 @@ const COPIES: [Copy; 256] = {
     copies
 };
 
-/// Decompresses elements into a buffer, which they have to fill.
+/// Decompresses elements into a buffer, which they must fill exactly.
 pub(super) fn decompress(src: &[u8], out: &mut [u8]) -> Result<(), SnappyError> {
     let (mut s, mut d) = (0, 0);
     loop {
@@ -65,8 +66,8 @@ pub(super) fn decompress(src: &[u8], out: &mut [u8]) -> Result<(), SnappyError> 
     }
 }
 
-/// Goes on from two positions for as long as elements can be copied without counting; returns
-/// where it stopped.
+/// Continues from two positions as long as elements can be copied at fixed width; returns the
+/// positions at which it stopped.
 #[inline(always)]
 fn fast(src: &[u8], out: &mut [u8], mut s: usize, mut d: usize) -> (usize, usize) {
     while let Some(next) = src
@@ -111,7 +112,7 @@ fn fast(src: &[u8], out: &mut [u8], mut s: usize, mut d: usize) -> (usize, usize
     (s, d)
 }
 
-/// Reads an element of any kind, of which there is at least the tag.
+/// Decodes one element of any kind; at least its tag is present.
 fn any(src: &[u8], out: &mut [u8], s: usize, d: usize) -> Result<(usize, usize), SnappyError> {
     let tag = src[s];
     if tag & 3 == 0 {
@@ -167,10 +168,10 @@ mod tests {
     use super::super::{declared_len, decompress};
     use crate::wire;
 
-    /// The most that a damaged block may declare here.
+    /// Largest length that a damaged block may declare in these tests.
     const MOST: usize = 1 << 16;
 
-    /// An element in one of its spellings, whether or not it makes sense where it stands.
+    /// An element in one of its encodings, valid at its place or not.
     fn element() -> impl Strategy<Value = Vec<u8>> {
         let literal = prop::collection::vec(any::<u8>(), 1..300);
         let literal = (literal, 0usize..4).prop_map(|(text, spelling)| {
@@ -186,7 +187,7 @@ mod tests {
             element.extend(text);
             element
         });
-        // Offsets around all bounds, mostly within what has been written.
+        // Offsets around all bounds, mostly within the text written so far.
         let offset = prop_oneof![0u32..20, 55u32..70, 0u32..400, Just(1 << 20)];
         let copy = (0u8..64, offset, 1u8..4).prop_map(|(len, offset, kind)| {
             let low = offset.to_le_bytes();
@@ -226,7 +227,7 @@ mod tests {
             elements in prop::collection::vec(element(), 0..40),
             missing in 0usize..3,
         ) {
-            // Elements that reach back too far are left out, but for the last one now and then.
+            // Leaves out elements that reach back too far, except sometimes the last one.
             let (mut kept, mut len) = (Vec::new(), 0);
             for element in &elements {
                 let next = [&kept[..], element].concat();

@@ -1,35 +1,35 @@
-//! The elements of a snappy body, literals and copies: found by a search for repeated text, or
-//! named by a writer that knows where its text repeats.
+//! Writes the elements of a snappy body, literals and copies: found by a search for repetitions, or
+//! given by a writer that knows where its text repeats.
 
 use bytes::Bytes;
 
 use super::{BLOCK, HEADER};
 use crate::wire;
 
-/// The longest literal whose length fits into its tag.
+/// Longest literal whose length fits in its tag.
 const SHORT_LITERAL: usize = 60;
 
-/// A larger buffer is not kept for the next body: every thread has one.
+/// Largest buffer kept for the next body, in bytes: every thread has one.
 const KEPT: usize = 2 << 20;
 
-/// The farthest back that a copy of three bytes reaches.
+/// Largest distance of a three-byte copy.
 pub(crate) const REACH: usize = u16::MAX as usize;
 
-/// Writes a body piece by piece. Neighbouring literals become one, and so do neighbouring copies
-/// from one distance.
+/// Writes a body piece by piece. Adjacent literals are merged, and so are adjacent copies from one
+/// distance.
 pub(crate) struct Elements {
-    /// Room for the header, then the elements, then what will be overwritten.
+    /// Room for the header, the elements, and scratch bytes that are overwritten.
     out: Vec<u8>,
-    /// Where the elements end. What they say of lengths has 32 bits.
+    /// End of the elements. 32 bits, as lengths in the format.
     end: u32,
     encoder: snap::raw::Encoder,
-    /// Where a block is compressed to.
+    /// Buffer that a block is compressed into.
     block: Vec<u8>,
-    /// The bytes that have been written, uncompressed.
+    /// Uncompressed bytes written.
     len: usize,
-    /// Where the tag of the literal stands that is being written; 0 when there is none.
+    /// Position of the open literal's tag; 0 if none is open.
     literal: usize,
-    /// The copy that is being written, if its length is not 0.
+    /// The open copy; none if its length is 0.
     offset: usize,
     copied: usize,
 }
@@ -50,7 +50,7 @@ impl Default for Elements {
 }
 
 impl Elements {
-    /// Forgets what was written.
+    /// Clears the output.
     pub(crate) fn restart(&mut self) {
         self.end = 0;
         self.room(HEADER);
@@ -58,20 +58,20 @@ impl Elements {
         (self.len, self.literal, self.copied) = (0, 0, 0);
     }
 
-    /// How many bytes have been written, uncompressed.
+    /// Uncompressed bytes written.
     #[inline(always)]
     pub(crate) fn position(&self) -> usize {
         self.len
     }
 
-    /// Whether what is written next can prolong a copy from this distance, at no cost.
+    /// Whether the next piece can extend a copy from this distance at no cost.
     #[inline(always)]
     pub(crate) fn copies_from(&self, offset: usize) -> bool {
         self.copied > 0 && self.offset == offset
     }
 
-    /// Appends the first `len` bytes of a text as they are. A few are moved as one number, without
-    /// a loop.
+    /// Appends the first `len` bytes of a text as a literal. Short ones are moved as one number,
+    /// without a loop.
     #[inline(always)]
     pub(crate) fn first_of(&mut self, text: &[u8], len: usize) {
         if len == 0 {
@@ -89,7 +89,7 @@ impl Elements {
         self.len += len;
     }
 
-    /// Appends the bytes that stand `offset` back, which is at most [`REACH`].
+    /// Appends a copy of the bytes `offset` back, which is at most [`REACH`].
     #[inline(always)]
     pub(crate) fn copy(&mut self, offset: usize, len: usize) {
         debug_assert!((1..=REACH.min(self.len)).contains(&offset));
@@ -102,7 +102,16 @@ impl Elements {
         self.len += len;
     }
 
-    /// Appends text of which nothing is known, compressed.
+    /// Appends at most 60 bytes as a literal of their own; returns their place among the elements.
+    pub(crate) fn apart(&mut self, bytes: &[u8]) -> usize {
+        debug_assert!((1..=SHORT_LITERAL).contains(&bytes.len()));
+        self.end_literal();
+        self.first_of(bytes, bytes.len());
+        self.end_literal();
+        self.end as usize - HEADER - bytes.len()
+    }
+
+    /// Appends text without known repetitions, compressed by search.
     pub(crate) fn search(&mut self, text: &[u8]) {
         self.end_literal();
         self.end_copy();
@@ -127,7 +136,7 @@ impl Elements {
         }
     }
 
-    /// The body, with its header.
+    /// Returns the body with its header.
     pub(crate) fn finish(&mut self) -> Bytes {
         self.end_literal();
         self.end_copy();
@@ -156,7 +165,7 @@ impl Elements {
         }
     }
 
-    /// The length goes behind the tag, in as many bytes as it needs.
+    /// Encodes the length after the tag, in as many bytes as it needs.
     #[cold]
     fn long_literal(&mut self, tag: usize, len: usize) {
         let bytes = ((len - 1) as u32).to_le_bytes();
@@ -172,7 +181,7 @@ impl Elements {
     #[inline(always)]
     fn end_copy(&mut self) {
         let mut left = std::mem::take(&mut self.copied);
-        // 4 bytes are the least that the shortest form copies, so that many are left for it.
+        // Leaves at least 4 bytes, the shortest length that the short form can copy.
         while left >= 68 {
             self.long_copy(64);
             left -= 64;
@@ -214,7 +223,7 @@ impl Elements {
         self.end += bytes.len() as u32;
     }
 
-    /// So many bytes behind the elements.
+    /// Appends this many bytes after the elements, for the caller to fill.
     #[inline(never)]
     fn room(&mut self, len: usize) -> &mut [u8] {
         let end = self.end as usize;

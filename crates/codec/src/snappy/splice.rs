@@ -1,56 +1,73 @@
-//! Changes the text of a snappy body without compressing it again. What is kept of the text keeps
-//! its elements: a literal stays one, and a copy is taken from where its source stands now. So
-//! nothing is searched for, whatever the text looks like, and what leaves is compressed as well as
-//! what came.
+//! Edits the text of a snappy body without searching for repetitions. A received copy hints at a
+//! likely repetition: at the place its source has moved to. The hint is verified, and its length
+//! found, on the outgoing text. So the time does not depend on the data, and the output is
+//! compressed as well as the input.
 //!
-//! The text is spliced from front to back: [`keep`](Splice::keep) takes over a range of the text
-//! that arrived, [`insert`](Splice::insert) adds other text, and what is not kept is left out. A
-//! list of segments says for the ranges of the text that arrived where the same bytes stand in the
-//! output. A copy that was left out has a segment, too: that of its source.
+//! The text is spliced from front to back: [`keep`](Splice::keep) takes over a range of the
+//! received text, [`insert`](Splice::insert) adds other text, and ranges that are not kept are left
+//! out. A copy that was left out counts as moved to where its source is.
+
+use std::cell::RefCell;
 
 use bytes::Bytes;
 
 use super::{Elements, REACH};
+use crate::wire::common_prefix;
 
-/// Bytes of the arrived text that share an entry into the list of segments.
-const BUCKET: usize = 32;
-/// A shorter copy is no shorter than a literal.
+/// Shortest copy that is shorter than a literal.
 const SHORTEST_COPY: usize = 4;
-/// Inserted texts that are remembered, to be copied when they are inserted again.
-const REMEMBERED: usize = 512;
+/// Received bytes whose new positions are remembered: the reach of copies, and one range that is
+/// taken over at once.
+const WINDOW: usize = 128 << 10;
+/// Received bytes taken over at once.
+const AT_ONCE: usize = 16 << 10;
+/// Adjacent bytes that are assumed to have moved together.
+const TOGETHER: usize = 4;
+/// Inserted texts whose positions are remembered.
+const INSERTED: usize = 512;
+/// Bytes of text for which elements are written at once.
+const PENDING: usize = 8 << 10;
+/// Bytes of text held before the part beyond the reach of copies is released.
+const HELD: usize = 512 << 10;
 
-/// A body and its text. The body has been decompressed to that text before, so it is sound.
+/// Displacement of a text that is gone: beyond any output.
+const GONE: u32 = 1 << 31;
+/// Position of a text that was never inserted.
+const NOWHERE: u32 = u32::MAX;
+
+/// A body and its text. The body was decompressed to that text before, so it is valid.
 #[derive(Clone, Copy)]
 pub(crate) struct Source<'a> {
-    /// The elements, behind the header.
+    /// Elements after the header.
     pub(crate) elements: &'a [u8],
     pub(crate) text: &'a [u8],
 }
 
-/// A range of the arrived text whose bytes stand at `out` in the output.
-#[derive(Clone, Copy, Debug)]
-struct Segment {
-    start: u32,
-    end: u32,
-    out: u32,
-}
-
-/// An element of the arrived body: what it yields, and from how far back, or 0 for a literal.
+/// An element of the received body: the end of its text, and a copy's distance, or 0 for a literal.
 #[derive(Clone, Copy, Debug, Default)]
 struct Element {
     end: usize,
     offset: usize,
 }
 
-/// What a tag says of its element.
+/// A position in the output, an earlier one that may have the same bytes, and the least length of
+/// that repetition.
+#[derive(Clone, Copy, Debug, Default)]
+struct Hint {
+    at: u32,
+    from: u32,
+    len: u32,
+}
+
+/// Decoded tag of an element.
 #[derive(Clone, Copy)]
 struct Form {
-    /// Which of the two bytes behind the tag are the offset of a copy.
+    /// Mask of a copy's offset bits in the two bytes after the tag.
     mask: u16,
-    /// The upper bits of the offset, if the tag holds them.
+    /// Upper bits of the offset, if the tag holds them.
     high: u16,
     len: u8,
-    /// The length of the element; 0 for the rare ones that the tag alone does not describe.
+    /// Length of the element; 0 for the rare ones that the tag alone does not describe.
     size: u8,
 }
 
@@ -80,161 +97,254 @@ const FORMS: [Form; 256] = {
     forms
 };
 
-/// A text that was inserted: where it is kept, and where it stands in the output.
-#[derive(Clone, Copy, Debug, Default)]
-struct Inserted {
-    start: u32,
-    len: u32,
-    position: u32,
-}
-
-/// A compressed body that is put together of parts of another one.
+/// A compressed body assembled from parts of another one.
 #[derive(Default)]
 pub(crate) struct Splice {
-    pub(crate) out: Elements,
-    segments: Vec<Segment>,
-    /// For each bucket of the arrived text, the first segment that ends behind its start.
-    buckets: Vec<u32>,
-    /// Where the next element of the source begins.
+    out: Elements,
+    /// Outgoing text without its first `gone` bytes; elements have been written for the first
+    /// `done`.
+    text: Vec<u8>,
+    gone: usize,
+    done: usize,
+    /// Hints for text without elements, by position; only the first `hinted` are valid.
+    hints: Vec<Hint>,
+    hinted: usize,
+    /// Ring of displacements, one per [`TOGETHER`] bytes of the received text.
+    moved: Vec<u32>,
+    /// Start of the source's next element.
     next: usize,
     element: Element,
-    /// Up to where the arrived text has been kept or left out.
+    /// Position in the received text up to which it has been kept or left out.
     at: usize,
-    /// By hash.
-    remembered: Vec<Inserted>,
-    inserted: Vec<u8>,
+    /// Positions of inserted texts, by hash.
+    inserted: Vec<u32>,
+}
+
+thread_local! {
+    /// Scratch memory. After a restart its earlier content has no influence on the output.
+    static SPLICE: RefCell<Option<Box<Splice>>> = const { RefCell::new(None) };
 }
 
 impl Splice {
-    /// Forgets what was written.
-    pub(crate) fn restart(&mut self) {
+    /// Begins a body in this thread's scratch memory; `len` is the length of the received text.
+    pub(crate) fn begin(len: usize) -> Box<Self> {
+        let mut splice = SPLICE.take().unwrap_or_default();
+        splice.restart(len);
+        splice
+    }
+
+    /// Returns the compressed body.
+    pub(crate) fn end(mut self: Box<Self>) -> Bytes {
+        let body = self.finish();
+        SPLICE.set(Some(self));
+        body
+    }
+
+    fn restart(&mut self, len: usize) {
         self.out.restart();
-        self.segments.clear();
-        self.buckets.clear();
+        self.text.clear();
+        (self.gone, self.done, self.hinted) = (0, 0, 0);
+        self.moved.resize(WINDOW / TOGETHER, GONE);
+        let used = self.moved.len().min(len / TOGETHER + 1);
+        self.moved[..used].fill(GONE);
         self.inserted.clear();
-        self.remembered.clear();
-        self.remembered.resize(REMEMBERED, Inserted::default());
+        self.inserted.resize(INSERTED, NOWHERE);
         (self.next, self.at, self.element) = (0, 0, Element::default());
     }
 
-    /// Up to where the arrived text has been kept or left out; what comes before can be inserted
-    /// only.
+    fn finish(&mut self) -> Bytes {
+        self.flush();
+        self.out.finish()
+    }
+
+    /// Position in the received text up to which it has been kept or left out; earlier text can
+    /// only be inserted.
     #[inline(always)]
     pub(crate) fn at(&self) -> usize {
         self.at
     }
 
-    /// Takes over a range of the arrived text, which begins at [`at`](Self::at) or later.
+    /// Uncompressed bytes so far.
+    #[inline(always)]
+    fn position(&self) -> usize {
+        self.gone + self.text.len()
+    }
+
+    /// Takes over a range of the received text, at or after [`at`](Self::at).
     #[inline(always)]
     pub(crate) fn keep(&mut self, source: Source<'_>, start: usize, end: usize) {
-        if start < end {
-            self.leave_out(source, start);
-            self.map(start, end, self.out.position());
-            self.take(source, start, end);
-            self.at = end;
+        if start >= end {
+            return;
         }
+        self.leave_out(source, start);
+        self.at = end;
+        let mut at = start;
+        while end - at > AT_ONCE {
+            self.take(source, at, at + AT_ONCE);
+            at += AT_ONCE;
+        }
+        self.take(source, at, end);
     }
 
-    /// From how far back the arrived text is copied at a place, which is [`at`](Self::at) or behind
-    /// it; 0 if it is a literal there.
+    /// Adds up to eight bytes that replace the received byte at a position; the bytes after it
+    /// count as moved accordingly.
     #[inline(always)]
-    pub(crate) fn copied_from(&mut self, source: Source<'_>, place: usize) -> usize {
+    pub(crate) fn instead(&mut self, source: Source<'_>, place: usize, bytes: u64, len: usize) {
         self.leave_out(source, place);
-        self.at = self.at.max(place);
-        if self.element.end <= place {
-            self.read(source);
-        }
-        self.element.offset
+        self.at = place + 1;
+        self.reach(source, place);
+        self.hint(place, place + 1);
+        let end = self.text.len() + len;
+        self.text.extend_from_slice(&bytes.to_le_bytes());
+        self.text.truncate(end);
     }
 
-    /// Adds a text that has not arrived.
+    /// Adds a text that was not received.
     pub(crate) fn insert(&mut self, text: &[u8]) {
         if let (Some(head), Some(tail)) = (text.first_chunk::<8>(), text.last_chunk::<8>()) {
             let mixed = u64::from_le_bytes(*head).rotate_left(23) ^ u64::from_le_bytes(*tail);
             let hash = mixed.wrapping_add(text.len() as u64).wrapping_mul(HASH);
-            let place = &mut self.remembered[(hash >> (64 - REMEMBERED.ilog2())) as usize];
-            let position = self.out.position();
-            let known = &self.inserted[place.start as usize..][..place.len as usize];
-            if known == text {
-                let back = position - place.position as usize;
-                place.position = position as u32;
-                if back <= REACH {
-                    return self.out.copy(back, text.len());
-                }
-            } else {
-                *place = Inserted {
-                    start: self.inserted.len() as u32,
-                    len: text.len() as u32,
-                    position: position as u32,
-                };
-                self.inserted.extend_from_slice(text);
-            }
+            let position = self.position();
+            let place = &mut self.inserted[(hash >> (64 - INSERTED.ilog2())) as usize];
+            let from = std::mem::replace(place, position as u32);
+            self.put_hint(position, from as usize, text.len());
         }
-        self.out.first_of(text, text.len());
+        self.text.extend_from_slice(text);
     }
 
-    /// The compressed body.
-    pub(crate) fn finish(&mut self) -> Bytes {
-        if self.inserted.capacity() > KEPT {
-            self.inserted = Vec::new();
-        }
-        if self.segments.capacity() * size_of::<Segment>() > KEPT {
-            (self.segments, self.buckets) = (Vec::new(), Vec::new());
-        }
-        self.out.finish()
+    /// Adds text without known repetitions, compressed by search. Nothing can be kept after it.
+    pub(crate) fn search(&mut self, text: &[u8]) {
+        self.flush();
+        self.out.search(text);
     }
 
-    /// Passes over the arrived text up to a place.
+    /// Leaves out the received text up to a position.
     #[inline(always)]
     fn leave_out(&mut self, source: Source<'_>, to: usize) {
-        let mut at = self.at;
-        while at < to {
-            if self.element.end <= at {
-                self.read(source);
-            }
+        // Too short to be copied from.
+        if to < self.at + TOGETHER {
+            self.at = self.at.max(to);
+            return;
+        }
+        while self.at < to {
+            self.reach(source, self.at);
             let end = self.element.end.min(to);
             let offset = self.element.offset;
-            // The same bytes may stand in the output all the same, where they were copied from.
-            while offset > 0 && at < end {
-                let (found, len) = self.find(at - offset, end - at);
-                if let Some(out) = found
-                    && len >= SHORTEST_COPY
-                {
-                    self.map(at, at + len, out);
-                }
-                at += len;
+            for place in self.at / TOGETHER..end.div_ceil(TOGETHER) {
+                let from = (place * TOGETHER)
+                    .checked_sub(offset)
+                    .filter(|_| offset > 0);
+                // The same bytes may still be in the output, where they were copied from.
+                let moved = from.map_or(GONE, |from| self.moved(from).wrapping_sub(offset as u32));
+                self.moved[place % (WINDOW / TOGETHER)] = moved;
             }
-            at = end;
+            self.at = end;
         }
     }
 
-    /// Writes the elements of a range.
+    /// Takes over a range of bounded length.
     #[inline(always)]
     fn take(&mut self, source: Source<'_>, start: usize, end: usize) {
-        let mut at = start;
-        loop {
-            if self.element.end <= at {
-                self.read(source);
-            }
-            let stop = self.element.end.min(end);
-            let offset = self.element.offset;
-            if offset == 0 {
-                self.out.first_of(&source.text[at..], stop - at);
-                at = stop;
-            }
-            while at < stop {
-                let (found, len) = self.find(at - offset, stop - at);
-                let back = found.map_or(usize::MAX, |out| self.out.position() - out);
-                if back <= REACH && (len >= SHORTEST_COPY || self.out.copies_from(back)) {
-                    self.out.copy(back, len);
-                } else {
-                    self.out.first_of(&source.text[at..], len);
+        if self.position() - self.done >= PENDING {
+            self.flush();
+        }
+        let moved = (self.position() as u32).wrapping_sub(start as u32);
+        let (first, last) = (start / TOGETHER, (end - 1) / TOGETHER);
+        let place = first % (WINDOW / TOGETHER);
+        match self.moved.get_mut(place..=place + last - first) {
+            Some(all) => all.fill(moved),
+            None => {
+                for place in first..=last {
+                    self.moved[place % (WINDOW / TOGETHER)] = moved;
                 }
-                at += len;
             }
-            if at >= end {
-                return;
+        }
+        let mut at = start;
+        let shift = self.position().wrapping_sub(start);
+        while at < end {
+            self.reach(source, at);
+            let stop = self.element.end.min(end);
+            self.hint_at(at.wrapping_add(shift), at, stop);
+            at = stop;
+        }
+        self.text.extend_from_slice(&source.text[start..end]);
+    }
+
+    /// Adds a hint for received bytes of one element that are written next.
+    #[inline(always)]
+    fn hint(&mut self, start: usize, end: usize) {
+        self.hint_at(self.position(), start, end);
+    }
+
+    #[inline(always)]
+    fn hint_at(&mut self, position: usize, start: usize, end: usize) {
+        // A literal's source would be itself, which is not earlier.
+        let from = start.wrapping_sub(self.element.offset);
+        let from = (from as u32).wrapping_add(self.moved(from));
+        self.put_hint(position, from as usize, end - start);
+    }
+
+    #[inline(always)]
+    fn put_hint(&mut self, at: usize, from: usize, len: usize) {
+        if self.hinted == self.hints.len() {
+            self.hints.resize(2 * self.hinted + 256, Hint::default());
+        }
+        self.hints[self.hinted] = Hint {
+            at: at as u32,
+            from: from as u32,
+            len: len as u32,
+        };
+        // Branch-free: whether the hint is usable cannot be predicted.
+        self.hinted += usize::from(at.wrapping_sub(from).wrapping_sub(1) < REACH);
+    }
+
+    /// Displacement of the received text at a position.
+    #[inline(always)]
+    fn moved(&self, place: usize) -> u32 {
+        self.moved[place / TOGETHER % (WINDOW / TOGETHER)]
+    }
+
+    /// Writes the elements of the text that has none yet.
+    #[inline(never)]
+    fn flush(&mut self) {
+        let (text, gone) = (&self.text[..], self.gone);
+        let mut done = self.done - gone;
+        for hint in &self.hints[..self.hinted] {
+            let [mut at, mut from] = [hint.at, hint.from].map(|place| place as usize - gone);
+            if let Some(passed) = done.checked_sub(at) {
+                // A copy covers its start: the repetition may continue after it.
+                if passed >= hint.len as usize {
+                    continue;
+                }
+                (at, from) = (done, from + passed);
             }
+            let (own, other) = (&text[at..], &text[from..]);
+            if own.first_chunk::<SHORTEST_COPY>() != other.first_chunk() {
+                continue;
+            }
+            let len = common_prefix(own, other, own.len());
+            if len < SHORTEST_COPY {
+                continue; // at the end
+            }
+            self.out.first_of(&text[done..], at - done);
+            self.out.copy(at - from, len);
+            done = at + len;
+        }
+        self.out.first_of(&text[done..], text.len() - done);
+        self.hinted = 0;
+        if self.text.len() > HELD {
+            let unreached = self.text.len() - REACH;
+            self.text.drain(..unreached);
+            self.gone += unreached;
+        }
+        self.done = self.position();
+    }
+
+    /// Reads elements up to the one at a position; no element read so far may end after it.
+    #[inline(always)]
+    fn reach(&mut self, source: Source<'_>, place: usize) {
+        while self.element.end <= place {
+            self.read(source);
         }
     }
 
@@ -243,7 +353,7 @@ impl Splice {
     fn read(&mut self, source: Source<'_>) {
         let rest = source.elements.get(self.next..).unwrap_or_default();
         let start = self.element.end;
-        // Copies and literals take the same path: which one comes next cannot be predicted.
+        // Copies and literals take the same path: the kind of the next element cannot be predicted.
         let Some(&[tag, low, high]) = rest.first_chunk::<3>() else {
             return self.read_rare(source, rest, start);
         };
@@ -258,8 +368,8 @@ impl Splice {
         };
     }
 
-    /// A long literal, a copy from far away, or one of the last elements. What cannot be read is
-    /// taken for a literal up to the end: the body is sound, so there is no such thing.
+    /// Reads a long literal, a far copy, or one of the last elements. An unreadable element counts
+    /// as a literal up to the end; a valid body has none.
     #[cold]
     fn read_rare(&mut self, source: Source<'_>, rest: &[u8], start: usize) {
         let number = |from: usize, bytes: usize| {
@@ -292,55 +402,10 @@ impl Splice {
             },
         };
     }
-
-    /// Where the bytes from a place on stand in the output, if they do, and for how many of at most
-    /// so many bytes that holds.
-    #[inline(always)]
-    fn find(&self, from: usize, most: usize) -> (Option<usize>, usize) {
-        let Some(&bucket) = self.buckets.get(from / BUCKET) else {
-            return (None, most);
-        };
-        let segments = self.segments.get(bucket as usize..).unwrap_or_default();
-        let Some(segment) = segments.iter().find(|segment| segment.end as usize > from) else {
-            return (None, most);
-        };
-        match from.checked_sub(segment.start as usize) {
-            Some(within) => {
-                let len = most.min(segment.end as usize - from);
-                (Some(segment.out as usize + within), len)
-            }
-            None => (None, most.min(segment.start as usize - from)),
-        }
-    }
-
-    /// Notes where a range of the arrived text stands in the output; it lies behind all others.
-    #[inline(always)]
-    fn map(&mut self, start: usize, end: usize, out: usize) {
-        let new = Segment {
-            start: start as u32,
-            end: end as u32,
-            out: out as u32,
-        };
-        match self.segments.last_mut() {
-            Some(last)
-                if last.end == new.start && last.out + (last.end - last.start) == new.out =>
-            {
-                last.end = new.end;
-            }
-            _ => self.segments.push(new),
-        }
-        let number = self.segments.len() as u32 - 1;
-        while self.buckets.len() * BUCKET < end {
-            self.buckets.push(number);
-        }
-    }
 }
 
-/// An odd number whose bits are as good as random.
+/// An odd number with pseudo-random bits.
 const HASH: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// Larger lists are not kept for the next body, in bytes.
-const KEPT: usize = 2 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -350,7 +415,7 @@ mod tests {
     use super::*;
     use crate::wire;
 
-    /// Text that repeats itself from near and far, as compressors like it.
+    /// Text with near and far repetitions, as compressors like it.
     fn text() -> impl Strategy<Value = Vec<u8>> {
         let piece = prop_oneof![
             3 => prop::collection::vec(any::<u8>(), 0..40),
@@ -379,7 +444,7 @@ mod tests {
         ]
     }
 
-    /// The elements of a body, behind its header.
+    /// Elements of a body, after its header.
     fn elements(body: &[u8]) -> &[u8] {
         let mut pos = 0;
         wire::varint(body, &mut pos).unwrap();
@@ -392,7 +457,7 @@ mod tests {
             text,
         };
         let mut splice = Splice::default();
-        splice.restart();
+        splice.restart(text.len());
         let (mut expected, mut at) = (Vec::new(), 0);
         for part in parts {
             match part {
@@ -492,7 +557,7 @@ mod tests {
         let unit: Vec<u8> = (0..100u8).map(|i| i.wrapping_mul(37)).collect();
         let text = unit.repeat(50);
         let body = snap::raw::Encoder::new().compress_vec(&text).unwrap();
-        // Every other repetition goes.
+        // Every other repetition is left out.
         let parts = vec![[Part::Keep(100), Part::LeaveOut(100)]; 25].concat();
         let (_, spliced) = splice(&body, &text, &parts);
         assert!(spliced.len() < 400, "{} bytes", spliced.len());

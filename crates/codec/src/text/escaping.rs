@@ -1,25 +1,25 @@
-//! How names beyond the classic character set are written for a scraper.
+//! Escaping of names beyond the classic character set, for scrapers that do not read UTF-8 names.
 //!
 //! Source: <https://prometheus.io/docs/instrumenting/escaping_schemes/>.
 
 use std::borrow::Cow;
 
-/// A scheme that scraper and page agree on.
+/// An escaping scheme, negotiated between scraper and page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Escaping {
-    /// Names stay as they are, in quotes.
+    /// Names are unchanged, in quotes.
     AllowUtf8,
-    /// Each foreign character becomes an underscore; what readers get that ask for nothing.
+    /// Each foreign character becomes an underscore; the default for scrapers that name no scheme.
     #[default]
     Underscores,
     /// As underscores, but dots and underscores can be told apart.
     Dots,
-    /// Each foreign character becomes its number: nothing is lost.
+    /// Each foreign character becomes its code point: nothing is lost.
     Values,
 }
 
 impl Escaping {
-    /// The scheme that the parameter `escaping` of a media type names.
+    /// The scheme named by the parameter `escaping` of a media type.
     pub fn from_parameter(name: &str) -> Option<Self> {
         [Self::AllowUtf8, Self::Underscores, Self::Dots, Self::Values]
             .into_iter()
@@ -41,7 +41,7 @@ impl Escaping {
         self.escape(name, true)
     }
 
-    /// A label's name under this scheme: other than in a metric's, a colon is a foreign character.
+    /// A label's name under this scheme: unlike in a metric's name, a colon is a foreign character.
     pub fn label(self, name: &[u8]) -> Cow<'_, [u8]> {
         self.escape(name, false)
     }

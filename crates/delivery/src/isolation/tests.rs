@@ -1,4 +1,4 @@
-//! Isolation against an endpoint that refuses by name.
+//! Isolation, against an endpoint that refuses certain series.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use metrifold_model::{Origin, Version};
 
 use super::*;
 
-/// A batch of series that are numbered, as it arrives.
+/// An encoded batch of numbered series.
 fn batch(series: usize, metadata: bool) -> Batch {
     let timeseries = (0..series).map(|number| labelled(&[("__name__", &format!("m{number:05}"))]));
     let request = v1::WriteRequest {
@@ -42,7 +42,7 @@ fn arrived(request: &v1::WriteRequest) -> Batch {
     Batch::from_body(Version::V1, body.into(), Limits::default(), origin)
 }
 
-/// What an endpoint sees of a request: the numbers of its series, and how much metadata.
+/// The numbers of the series in a request, and the number of metadata entries.
 fn sent(part: &mut Batch) -> (Vec<usize>, usize) {
     part.settle(Version::V1, &CompressionChoice::default())
         .unwrap();
@@ -58,7 +58,7 @@ fn sent(part: &mut Batch) -> (Vec<usize>, usize) {
     )
 }
 
-/// What became of a batch.
+/// Result of a delivery.
 #[derive(Debug, Default)]
 struct Result {
     requests: usize,
@@ -68,7 +68,7 @@ struct Result {
     together: Vec<usize>,
 }
 
-/// Delivers a batch to an endpoint that answers as told.
+/// Delivers a batch to an endpoint whose answers `answer` determines.
 fn deliver(mut batch: Batch, answer: impl Fn(&[usize], usize) -> Option<RefusalClass>) -> Result {
     let mut isolation = Isolation::default();
     let mut result = Result::default();
@@ -149,7 +149,7 @@ proptest! {
         all.sort_unstable();
         prop_assert_eq!(all, (0..series).collect::<Vec<_>>());
         prop_assert!(result.accepted.is_sorted());
-        // The last one's neighbour may be alone already.
+        // The neighbour of the last offender may have been isolated already.
         prop_assert!(result.alone.len() <= OFFENDERS_MAX + 1);
         prop_assert!(result.alone.iter().all(|(s, _)| is_poison(s[0])));
         prop_assert!(result.requests <= 1 + 2 * OFFENDERS_MAX * depth(series));
@@ -159,7 +159,7 @@ proptest! {
     fn an_endpoint_that_contradicts_itself_is_not_asked_about_every_series(
         series in 1usize..700,
     ) {
-        // Refuses whatever is more than one series.
+        // The endpoint refuses any part with more than one series.
         let result = deliver(batch(series, false), |sent, _| (sent.len() > 1).then_some(REFUSED)?);
         prop_assert!(result.requests <= 1 + 2 * OFFENDERS_MAX * depth(series));
         prop_assert_eq!(result.accepted.len() + result.together.len(), series);
@@ -204,7 +204,7 @@ fn what_is_invalid_in_a_batch_that_nobody_had_looked_into_is_left_out_first() {
     assert_eq!(lost, [("duplicate_label", 1)]);
     assert!(matches!(outcome, Outcome::Rejected { lost: None, .. }));
     assert_eq!(sent(&mut batch).0, [0, 2]);
-    // And is split if that did not help.
+    // The batch is split if that was not enough.
     let step = isolation.step(&mut batch, &refusal);
     assert!(matches!(step, Step::Halves(..)), "{step:?}");
 }

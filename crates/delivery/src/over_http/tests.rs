@@ -1,4 +1,4 @@
-//! What answers mean, status by status.
+//! The meaning of answers, by status.
 
 use metrifold_base::Endpoint;
 use metrifold_http::{ClientConfig, ClientTls};
@@ -62,7 +62,7 @@ fn counts(samples: u64) -> Option<Counts> {
     })
 }
 
-/// In short.
+/// Short name of an answer.
 fn meaning(answer: &Answer) -> &'static str {
     match answer {
         Answer::Stored => "stored",

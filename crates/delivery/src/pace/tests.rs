@@ -21,7 +21,7 @@ impl Pace {
     }
 }
 
-/// Waits for all permits that there are at once.
+/// Collects all permits that are available at once.
 async fn permits(pace: &Pace) -> Vec<Permit<'_>> {
     let mut permits = Vec::new();
     while let Ok(permit) = tokio::time::timeout(Duration::ZERO, pace.permit()).await {
@@ -123,7 +123,7 @@ async fn while_nobody_is_reached_everybody_waits_longer_and_longer() {
     let mut waits = Vec::new();
     for _ in 0..3 {
         let start = Instant::now();
-        // What was under way together counts once.
+        // Failures of requests that were in flight together count once.
         for name in ["a", "b", "c"] {
             let trouble = pace.failed(Some(&tenant(name)), Failure::Unreachable, None);
             assert_eq!((trouble.everybody, trouble.tenant), (true, None));
@@ -221,7 +221,7 @@ async fn the_more_tenants_an_endpoint_says_no_to_the_longer_each_pauses() {
         let until = until(&number.to_string(), second);
         assert_eq!(until, start + Duration::from_secs(1) + turn);
     }
-    // What was under way together has one turn.
+    // Requests that were in flight together share one turn.
     let again = until("0", second);
     assert_eq!(again, start + Duration::from_secs(1));
     tokio::time::advance(Duration::from_secs(20)).await;

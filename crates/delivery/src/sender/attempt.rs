@@ -1,4 +1,4 @@
-//! One delivery: its attempts, the parts that it is split into, and giving up.
+//! A single delivery: its attempts, its parts, and giving up.
 
 use bytes::Bytes;
 use tracing::info;
@@ -16,30 +16,30 @@ use crate::protocol::Protocol;
 use crate::stuck::Control;
 use crate::transport::{Answer, Attempt, Failure, Refusal, RefusalClass, Transport};
 
-/// What became of a part of a delivery.
+/// Result of delivering a part.
 enum Part {
     /// The part is settled with this outcome.
     Over(Outcome),
-    /// Something in it is refused.
+    /// The endpoint refuses something in the part.
     Refused(Refusal),
-    /// The attempt has failed, and the part is to be tried again.
+    /// The attempt failed, and the part is to be retried.
     Later(Failed),
-    /// The part was left to the sink's successor.
+    /// The part is left to the sink's successor.
     Left,
 }
 
-/// An attempt in vain.
+/// A failed attempt.
 #[derive(Clone, Debug)]
 pub(super) struct Failed {
-    /// Whose batches pause after the failure.
+    /// Batches that pause after the failure.
     pub(super) trouble: Trouble,
-    /// Whether the endpoint answered that it failed inside, which may be for what was sent.
+    /// Whether the endpoint answered with a server error, which the content may have caused.
     pub(super) server_error: bool,
     reason: String,
 }
 
 impl Failed {
-    /// What it would be if the endpoint had said that the content is at fault.
+    /// The failure as if the endpoint had refused the content.
     pub(super) fn as_refusal(&self) -> Refusal {
         Refusal {
             code: String::new(),
@@ -50,9 +50,9 @@ impl Failed {
 }
 
 impl<T: Transport> Shared<T> {
-    /// Sees a delivery to its end. If it is to be tried again, it is returned with the reason, and
-    /// without one if it is left to the sink's successor. `searches` has a batch searched on which the
-    /// endpoint fails, though it has not kept its lane from getting on for so long.
+    /// Delivers a batch. Returns the delivery with the batches that pause if it is to be retried, and
+    /// with `None` if it is left to the sink's successor. `searches` makes a server error start the
+    /// search for the series at fault at once, even if the lane is not stuck.
     pub(super) async fn deliver(
         &self,
         mut delivery: Delivery,
@@ -62,6 +62,8 @@ impl<T: Transport> Shared<T> {
     ) -> Option<(Delivery, Option<Trouble>)> {
         let mut isolation = Isolation::default();
         let mut asked_v1 = false;
+        let (tenant, lane) = (delivery.batch.tenant().cloned(), delivery.lane());
+        let tenant = tenant.as_ref();
         loop {
             let part = self.deliver_part(&mut delivery, &mut asked_v1, permit, input);
             let outcome = match part.await {
@@ -80,7 +82,7 @@ impl<T: Transport> Shared<T> {
                     Step::Alone => self.give_up(&mut delivery, refusal.loss(), refusal),
                     Step::Together(series) => {
                         let reason = format!(
-                            "{}; {series} series given up together, after {OFFENDERS_MAX} of the batch",
+                            "{}; {series} series dropped together, after {OFFENDERS_MAX} of the batch were refused one by one",
                             refusal.reason
                         );
                         let refusal = Refusal { reason, ..refusal };
@@ -88,7 +90,9 @@ impl<T: Transport> Shared<T> {
                     }
                 },
                 Part::Later(failed) => {
-                    let (tenant, lane) = (delivery.batch.tenant(), delivery.lane());
+                    if !failed.server_error {
+                        self.stuck.over(tenant, lane);
+                    }
                     let stuck =
                         failed.server_error && (self.stuck.failed(tenant, lane) || searches);
                     if !stuck {
@@ -107,14 +111,15 @@ impl<T: Transport> Shared<T> {
                 Part::Left => return Some((delivery, None)),
             };
             if !delivery.finish_part(outcome) {
+                self.stuck.over(tenant, lane);
                 delivery.finish(Outcome::Delivered);
                 return None;
             }
         }
     }
 
-    /// Tries to deliver the part that comes next. Of a delivery whose endpoint has not shown which
-    /// version it takes, one part is asked about in 1.0 too.
+    /// Delivers the next part. As long as the endpoint's version is unknown, one refused part of the
+    /// delivery is also tried as 1.0.
     async fn deliver_part(
         &self,
         delivery: &mut Delivery,
@@ -144,7 +149,7 @@ impl<T: Transport> Shared<T> {
                 Ok(answer) => answer,
                 Err(failed) => return Part::Later(failed),
             };
-            if let Answer::Stored | Answer::Partly(..) = answer {
+            if answer.is_accepted() {
                 let tenant = delivery.batch.tenant();
                 self.stuck.went_through(tenant, delivery.lane(), control);
             }
@@ -172,13 +177,13 @@ impl<T: Transport> Shared<T> {
                 Answer::Unwanted(reason, text) => {
                     return Part::Over(self.give_up_unwanted(delivery, reason, text));
                 }
-                // Told as trouble.
+                // The failure has been reported.
                 Answer::Failed { .. } => {}
             }
         }
     }
 
-    /// Gives a delivery up that nobody waits for any more, or that has become too old.
+    /// Gives up a delivery whose sender does not wait any more, or that is too old.
     fn give_up_in_time(&self, delivery: &mut Delivery) -> Option<Outcome> {
         if delivery.abandoned() {
             delivery.count_lost(Reason::Abandoned, delivery.batch.counts());
@@ -195,26 +200,26 @@ impl<T: Transport> Shared<T> {
         None
     }
 
-    /// Sends 1.0 from now on, for a while.
+    /// Switches to 1.0 for a while.
     fn fall_back(&self, input: &Input) {
         if self.versions.fall_back() {
             input.prefer(Form::V1);
             info!(
                 sink = %self.terms.id,
-                "endpoint does not take remote write 2.0: it is sent 1.0, and 2.0 is tried again later"
+                "endpoint does not accept remote write 2.0: sending 1.0, and trying 2.0 again later"
             );
         }
     }
 
-    /// Asks for 2.0 again if it is time to.
+    /// Switches back to 2.0 if it is time to try it again.
     pub(super) fn probe_version(&self, input: &Input) {
         if self.versions.probe() {
             input.prefer(Form::AsReceived);
         }
     }
 
-    /// Sends a part as 1.0 that was refused as 2.0 by an endpoint of which nothing is known yet. If
-    /// it is taken, it was the version that was refused.
+    /// Sends a part as 1.0 that an endpoint of unknown version has refused as 2.0. If the endpoint
+    /// accepts it, the refusal was for the version.
     async fn ask_in_v1(
         &self,
         delivery: &mut Delivery,
@@ -236,10 +241,13 @@ impl<T: Transport> Shared<T> {
             counts: narrowed.counts(),
             ..attempt(delivery, Version::V1, body)
         };
+        let control = Control::of(&asked);
         let outcome = match self.send(asked, permit).await {
             Err(failed) => return Part::Later(failed),
             Ok(answer @ (Answer::Stored | Answer::Partly(..))) => {
                 self.fall_back(input);
+                let tenant = delivery.batch.tenant();
+                self.stuck.went_through(tenant, delivery.lane(), control);
                 delivery.batch = narrowed;
                 self.lose_by_version(delivery, unsent);
                 match answer {
@@ -252,13 +260,13 @@ impl<T: Transport> Shared<T> {
                     }
                 }
             }
-            // The endpoint refuses it as 1.0 as well: the content is at fault, not the version.
+            // The endpoint refuses 1.0 as well: the content is at fault, not the version.
             Ok(_) => return Part::Refused(refusal),
         };
         Part::Over(outcome)
     }
 
-    /// Sends a request and says what the answer means, or whom it concerns that it has failed.
+    /// Sends a request and returns the answer, or the failure with the batches that pause.
     pub(super) async fn send(
         &self,
         attempt: Attempt<'_>,
@@ -284,7 +292,7 @@ impl<T: Transport> Shared<T> {
         };
         drop(sending);
         match failure {
-            // The endpoint answers, and asks for fewer requests: it has not failed.
+            // The endpoint works and asks for fewer requests, so this is no failure.
             Failure::TooMuch => self.terms.metrics.error("retry", &reason),
             _ => self.terms.metrics.failed("retry", &reason),
         }
@@ -297,8 +305,8 @@ impl<T: Transport> Shared<T> {
         })
     }
 
-    /// What an answer tells about the version. Where there is no other version to try, it is a
-    /// failure.
+    /// Learns the endpoint's version from an answer. If no other version can be tried, the answer
+    /// becomes a failure.
     fn learn_version(&self, version: Version, answer: Answer) -> Answer {
         let failed = |reason: &str| Answer::Failed {
             failure: Failure::Broken,
@@ -313,16 +321,18 @@ impl<T: Transport> Shared<T> {
                 self.versions.confirm();
                 answer
             }
-            Answer::OtherVersion if !may_fall_back => failed("endpoint takes another version only"),
+            Answer::OtherVersion if !may_fall_back => {
+                failed("endpoint does not accept this version of remote write: check protocol")
+            }
             Answer::Unwritten if !may_fall_back || !self.versions.doubt() => {
-                failed("endpoint, or somebody in its place, did not say what was written")
+                failed("endpoint, or a proxy in front of it, did not report what was written")
             }
             answer => answer,
         }
     }
 
-    /// The body to send. A batch that came from its queue as 2.0 becomes 1.0 only here when the
-    /// endpoint turns out not to take 2.0.
+    /// The body to send. A batch that was queued as 2.0 is converted here if the endpoint turns out
+    /// not to accept 2.0.
     pub(super) fn encode(
         &self,
         delivery: &mut Delivery,
@@ -334,7 +344,7 @@ impl<T: Transport> Shared<T> {
     }
 }
 
-/// An attempt to deliver the part that comes next.
+/// An attempt to deliver the next part.
 pub(super) fn attempt(delivery: &Delivery, version: Version, body: Bytes) -> Attempt<'_> {
     Attempt {
         version,

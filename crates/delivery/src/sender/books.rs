@@ -1,4 +1,4 @@
-//! What became of a part of a delivery: how it is counted, told and kept.
+//! Books the outcome of a part: metrics, log messages and dead letters.
 
 use metrifold_codec::Batch;
 use metrifold_codec::remote_write::{Unsent, Written};
@@ -11,7 +11,8 @@ use super::Shared;
 use crate::transport::{Refusal, Transport};
 
 impl<T: Transport> Shared<T> {
-    /// Counts what was left out of a part when it was looked into. Returns whether anything is left.
+    /// Counts the series that were left out when a part was decoded. Returns whether anything is
+    /// left.
     pub(super) fn note_mended(
         &self,
         delivery: &mut Delivery,
@@ -26,7 +27,7 @@ impl<T: Transport> Shared<T> {
         delivery.batch.counts().is_none_or(|c| !c.is_empty())
     }
 
-    /// Gives up a part that the endpoint refuses, and makes a dead letter of it.
+    /// Drops a part that the endpoint refuses, and makes it a dead letter.
     pub(super) fn give_up(
         &self,
         delivery: &mut Delivery,
@@ -42,7 +43,7 @@ impl<T: Transport> Shared<T> {
         }
     }
 
-    /// Gives up a part that the endpoint refuses whatever is in it, as the configuration wants it.
+    /// Drops a part that the endpoint refuses whatever its content, as configured.
     pub(super) fn give_up_unwanted(
         &self,
         delivery: &mut Delivery,
@@ -57,7 +58,7 @@ impl<T: Transport> Shared<T> {
         }
     }
 
-    /// Counts the part that comes next as lost, and says so.
+    /// Counts the next part as lost, and reports it.
     pub(super) fn count_lost(&self, delivery: &mut Delivery, reason: Reason, text: &str) {
         let lost = delivery.batch.counts();
         delivery.count_lost(reason, lost);
@@ -66,13 +67,13 @@ impl<T: Transport> Shared<T> {
         self.reports.lost(reason, samples, text);
     }
 
-    /// Makes a dead letter of a part.
+    /// Makes a part a dead letter.
     pub(super) fn keep(&self, part: &mut Batch, refusal: &Refusal) {
         let Some((store, _)) = &self.terms.letters else {
             return;
         };
         let version = self.versions.choose(part.version());
-        // As it was sent, so it has been encoded before.
+        // The version that was sent, so the part is encoded already.
         let Ok(body) = part.body(version) else {
             return;
         };
@@ -107,7 +108,7 @@ impl<T: Transport> Shared<T> {
         }
     }
 
-    /// Books a part of which the endpoint says that it has all samples, and not all exemplars.
+    /// Books a part of which the endpoint stored all samples but not all exemplars.
     pub(super) fn store_without_exemplars(
         &self,
         delivery: &mut Delivery,
@@ -122,7 +123,7 @@ impl<T: Transport> Shared<T> {
         Outcome::Lacks(lost)
     }
 
-    /// Counts the exemplars among what is lost, and says so.
+    /// Counts lost exemplars, and reports them.
     pub(super) fn count_lost_exemplars(&self, reason: Reason, lost: Counts, text: &str) {
         if lost.exemplars > 0 {
             self.terms
@@ -132,20 +133,20 @@ impl<T: Transport> Shared<T> {
         }
     }
 
-    /// Says that the endpoint has stored a part only.
+    /// Reports that the endpoint stored only a part.
     pub(super) fn note_partial(&self, samples: Option<u64>, reason: &str) {
         self.terms.metrics.error(Reason::Partial.as_str(), reason);
         self.reports.lost(Reason::Partial, samples, reason);
     }
 
-    /// Counts what the version that is sent has no place for, and has the sender told.
+    /// Counts the data that the sent version cannot represent, and tells the sender.
     pub(super) fn lose_by_version(&self, delivery: &mut Delivery, unsent: Unsent) {
         let Some(outcome) = unsent.outcome() else {
             return;
         };
         if unsent.histograms > 0 {
             delivery.count_lost_samples(Reason::NotInV1, unsent.histograms);
-            let text = "endpoint takes remote write 1.0 only";
+            let text = "endpoint accepts only remote write 1.0";
             self.reports
                 .lost(Reason::NotInV1, Some(unsent.histograms), text);
         }
@@ -157,7 +158,8 @@ impl<T: Transport> Shared<T> {
     }
 }
 
-/// What an endpoint stored of a batch, by its own account, and what it did not, if it says so.
+/// The counts that an endpoint stored by its own account, and those that it did not, if it states
+/// them.
 fn stored(counts: Option<Counts>, written: Option<Written>) -> (Option<Counts>, Option<Counts>) {
     let (Some(counts), Some(written)) = (counts, written) else {
         return (counts, None);

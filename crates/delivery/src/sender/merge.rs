@@ -1,8 +1,8 @@
-//! Makes one request of several small batches, when they wait one behind the other.
+//! Merges several small batches that wait one behind the other into one request.
 //!
-//! Only bodies of remote write 1.0 are merged: one after the other they are a message with all
-//! their series (Protocol Buffers, "Encoding", on merging repeated fields), and so are their
-//! compressed forms but for the length in front. They are of one lane, so all of one tenant.
+//! Only bodies of remote write 1.0 are merged: concatenated, they form a message with all their
+//! series (Protocol Buffers, "Encoding", on merging repeated fields), and so do their compressed
+//! forms except for the length in front. They are of one lane, and therefore of one tenant.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -20,14 +20,14 @@ use crate::pace::Permit;
 use crate::stuck::Control;
 use crate::transport::{Answer, Attempt, RefusalClass, Transport};
 
-/// How long an endpoint is spared a request of twice the size that it takes.
+/// Time after which a request of twice the accepted size is tried again.
 const SPARED: Duration = Duration::from_secs(300);
 
-/// The most bytes, before compression, of a request that is made of several batches.
+/// The most bytes, before compression, of a merged request.
 #[derive(Debug)]
 pub(super) struct MergeBound {
     configured: usize,
-    /// What the endpoint has shown that it takes, and when.
+    /// The size that the endpoint has shown to accept, and since when.
     learnt: Mutex<Option<(usize, Instant)>>,
 }
 
@@ -39,7 +39,7 @@ impl MergeBound {
         }
     }
 
-    /// The bound at this moment: after a while, twice as much is tried again.
+    /// The present bound: after a while, twice the learnt size is tried again.
     pub(super) fn bytes(&self) -> usize {
         let mut learnt = self.learnt();
         if let Some((most, since)) = *learnt
@@ -51,7 +51,7 @@ impl MergeBound {
         learnt.map_or(self.configured, |(most, _)| most)
     }
 
-    /// The endpoint answered that a request of `bytes` is too large.
+    /// Learns that the endpoint refuses a request of `bytes` as too large.
     fn refused(&self, bytes: usize) {
         *self.learnt() = Some((bytes / 2, Instant::now()));
     }
@@ -61,20 +61,20 @@ impl MergeBound {
     }
 }
 
-/// Several deliveries as one request.
+/// Several deliveries in one request.
 struct Joined {
     deliveries: usize,
-    /// Before compression.
+    /// Bytes before compression.
     bytes: usize,
     body: Vec<Bytes>,
 }
 
 impl<T: Transport> Shared<T> {
-    /// Sees deliveries to their ends, in order, until one is left for later.
+    /// Delivers a run in order, until a delivery is left to be retried.
     pub(super) async fn deliver_run(&self, mut run: Run, permit: &Permit<'_>, input: &Input) {
         self.probe_version(input);
-        // How many of the next deliveries go out each in a request of its own, and whether they are
-        // searched if the endpoint fails on them.
+        // Number of the next deliveries that are sent each in a request of its own, and whether a
+        // server error starts a search in them.
         let mut singly = 0;
         let mut searches = false;
         while !input.superseded() {
@@ -96,7 +96,8 @@ impl<T: Transport> Shared<T> {
                 .deliver(delivery, searches && singly > 0, permit, input)
                 .await
             {
-                // Those behind it go back first: once it is there, what fails may leave memory.
+                // Returns the deliveries behind it first: the retry may evict the tenant's batches
+                // from memory.
                 drop(run);
                 if let Some(trouble) = trouble {
                     left.retry(trouble);
@@ -107,7 +108,8 @@ impl<T: Transport> Shared<T> {
         }
     }
 
-    /// As many of the next deliveries as go into one request, if these are several.
+    /// Merges as many of the next deliveries as fit into one request; `None` if these are fewer
+    /// than two.
     fn merge(&self, run: &mut Run) -> Option<Joined> {
         if run.len() < 2 {
             return None;
@@ -159,8 +161,10 @@ impl<T: Transport> Shared<T> {
         };
         let control = Control::of(&attempt);
         let answer = self.send(attempt, permit).await;
-        if let Ok(Answer::Stored | Answer::Partly(..)) = answer {
-            self.stuck.went_through(tenant, lane, control);
+        match &answer {
+            Ok(answer) if answer.is_accepted() => self.stuck.went_through(tenant, lane, control),
+            Err(failed) if failed.server_error => {}
+            _ => self.stuck.over(tenant, lane),
         }
         let outcome = match answer {
             Ok(Answer::Stored) => Outcome::Delivered,
@@ -209,20 +213,21 @@ impl<T: Transport> Shared<T> {
     }
 }
 
-/// Takes as many deliveries as a request was made of.
+/// Takes the first `count` deliveries of a run.
 fn first_of(run: &mut Run, count: usize) -> impl Iterator<Item = Delivery> {
     (0..count).map_while(|_| run.take_first())
 }
 
-/// What became of a request that was made of several deliveries.
+/// Result of a merged request.
 enum Merged {
-    /// The endpoint has them, takes fewer at once, or they were given up.
+    /// The deliveries are settled, or the endpoint accepts fewer bytes at once.
     Over,
-    /// The endpoint refused something in one of them.
+    /// The endpoint refused something in one of the deliveries.
     Refused,
-    /// The endpoint has failed on the first of them for so long that it is looked for what that is.
+    /// The endpoint has failed on the first delivery for so long that the series at fault is
+    /// searched.
     Stuck,
-    /// They were left to be tried again.
+    /// The deliveries were returned to be retried.
     Later,
 }
 

@@ -1,10 +1,10 @@
-//! Looks for the series on which an endpoint fails with a server error while it takes everything else,
-//! in a batch that has kept its lane from getting on for `retry.isolate_after`.
+//! Searches a batch that has blocked its lane for `retry.isolate_after` for the series on which the
+//! endpoint fails with a server error, while it accepts everything else.
 //!
-//! Parts of the batch are sent in halves until single series are left on which the endpoint fails. One
-//! is given up if the endpoint answers a control, fails on the series again, and answers the control
-//! again: then it is neither down nor short of anything but for this series. All else of the batch is
-//! delivered, or stays as it was.
+//! Parts of the batch are halved until single series are left on which the endpoint fails. Such a
+//! series is dropped if the endpoint answers a control, fails on the series again, and answers the
+//! control again: then only the series can be the cause. The rest of the batch is delivered, or stays
+//! as it was.
 
 use std::collections::VecDeque;
 
@@ -20,39 +20,39 @@ use crate::pace::Permit;
 use crate::stuck::Control;
 use crate::transport::{Answer, Attempt, Transport};
 
-/// What became of a batch that was searched.
+/// Result of a search.
 pub(super) enum Searched {
-    /// All of it is delivered or given up.
+    /// The whole batch is delivered or dropped.
     Over,
-    /// The endpoint refuses what is left of the batch for its content.
+    /// The endpoint refuses the rest of the batch for its content.
     Again,
-    /// What is left of the batch is to be tried again.
+    /// The rest of the batch is to be retried.
     Later(Trouble),
-    /// The batch was left to the sink's successor.
+    /// The batch is left to the sink's successor.
     Left,
 }
 
-/// What became of a part.
+/// Result of sending a part.
 enum Tried {
     Through(Control),
     Failed(Failed),
-    /// The endpoint refused the request, or the batch could not be encoded for it.
+    /// The endpoint refused the request, or the part could not be encoded.
     Otherwise,
 }
 
-/// The parts of a batch that are neither delivered nor given up.
+/// The parts of a batch that are neither delivered nor dropped.
 #[derive(Default)]
 struct Parts {
-    /// To be tried, the first one first.
+    /// Parts to send, the first one first.
     todo: VecDeque<Batch>,
-    /// Single series on which the endpoint has failed, and with what it did.
+    /// Single series on which the endpoint has failed, each with the failure.
     alone: VecDeque<(Batch, Failed)>,
-    /// Refused for another reason: the ordinary way of a delivery sees to them.
+    /// Parts that the endpoint refused otherwise, which the ordinary delivery handles.
     left: Vec<Batch>,
 }
 
 impl Parts {
-    /// Has the delivery hold them all, `next` before the others.
+    /// Makes the delivery hold all parts, `next` first.
     fn hold(&self, delivery: &mut Delivery, next: Option<&Batch>) {
         let alone = self.alone.iter().map(|(part, _)| part);
         let all = next.into_iter().chain(&self.todo).chain(alone);
@@ -65,7 +65,7 @@ impl Parts {
 }
 
 impl<T: Transport> Shared<T> {
-    /// Searches a batch whose next part has just `failed`.
+    /// Searches a batch whose next part has just failed.
     pub(super) async fn search(
         &self,
         delivery: &mut Delivery,
@@ -87,8 +87,8 @@ impl<T: Transport> Shared<T> {
             todo: whole.iter().cloned().collect(),
             ..Parts::default()
         };
-        // Without a control: so many failures in a row are enough to find one series, and if nothing
-        // else goes through meanwhile, the endpoint fails on everything.
+        // Number of failures that are accepted without a control. It suffices to find one series; if
+        // nothing else is accepted meanwhile, the endpoint fails on everything.
         let series = delivery
             .batch
             .arena()
@@ -139,7 +139,8 @@ impl<T: Transport> Shared<T> {
                             }
                         }
                         Step::Together(_) => {
-                            // Too many to look for one by one: this is not one series' fault.
+                            // Too many series fail to be searched one by one, so no single series is
+                            // the cause.
                             parts.todo.push_front(delivery.batch.clone());
                             parts.hold(delivery, None);
                             self.stuck.postpone(tenant, lane);
@@ -150,7 +151,8 @@ impl<T: Transport> Shared<T> {
             }
         }
         let Some(control) = control else {
-            // A single series, or some of which none goes through: there is nothing to compare with.
+            // A single series, or several that all fail: without a control there is nothing to compare
+            // with.
             let trouble = parts.alone.pop_front().map(|(_, failed)| failed.trouble);
             delivery.set_parts(whole);
             self.stuck.postpone(tenant, lane);
@@ -169,7 +171,7 @@ impl<T: Transport> Shared<T> {
         }
     }
 
-    /// Gives up the series on which the endpoint fails between two answers to the control.
+    /// Drops the series on which the endpoint fails between two answers to the control.
     async fn confirm(
         &self,
         delivery: &mut Delivery,
@@ -197,7 +199,7 @@ impl<T: Transport> Shared<T> {
         Ok(())
     }
 
-    /// Tries the part that comes next.
+    /// Sends the next part.
     async fn try_part(&self, delivery: &mut Delivery, permit: &Permit<'_>) -> Tried {
         let version = self.versions.choose(delivery.batch.version());
         let Ok(body) = self.encode(delivery, version) else {
@@ -212,14 +214,18 @@ impl<T: Transport> Shared<T> {
                 let outcome = self.store_partly(delivery, reason, written, bytes);
                 delivery.note(outcome);
             }
+            Ok(Answer::LacksExemplars(written)) => {
+                let outcome = self.store_without_exemplars(delivery, written, bytes);
+                delivery.note(outcome);
+            }
             Ok(_) => return Tried::Otherwise,
             Err(failed) => return Tried::Failed(failed),
         }
         Tried::Through(control)
     }
 
-    /// Sends something again that the endpoint has taken. Any answer shows that it is well; what it
-    /// says of the content is of no interest.
+    /// Sends the control, which the endpoint has accepted before. Any answer shows that the endpoint
+    /// works, whatever it says of the content.
     async fn ask(
         &self,
         tenant: Option<&Tenant>,

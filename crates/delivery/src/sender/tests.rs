@@ -1,4 +1,4 @@
-//! The loop of attempts against a transport that answers as told, in time that does not pass.
+//! The loop of attempts, with a scripted transport and paused time.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -21,20 +21,20 @@ use metrifold_telemetry::Telemetry;
 use super::*;
 use crate::transport::{Answer, Attempt, Failure, Refusal, RefusalClass};
 
-/// What a transport is asked.
+/// A request that the transport received.
 #[derive(Clone, Debug)]
 struct Asked {
     at: Duration,
     version: Version,
     tenant: Option<Tenant>,
-    /// How many series are in it; none if it was merged.
+    /// Number of series in the request; `None` if it was merged.
     series: Option<u64>,
-    /// The series, if it is of 1.0.
+    /// Names of the series, if the request has version 1.0.
     names: Vec<String>,
     failures: u32,
 }
 
-/// The names of the series in a request of 1.0.
+/// The names of the series in a request of version 1.0.
 fn names(request: &Attempt<'_>) -> Vec<String> {
     let body = request.body.concat();
     let raw = snap::raw::Decoder::new().decompress_vec(&body).unwrap();
@@ -46,7 +46,7 @@ fn names(request: &Attempt<'_>) -> Vec<String> {
         .collect()
 }
 
-/// Answers an attempt by what it is and by how many there were before it.
+/// Determines the answer from the attempt and the number of attempts before it.
 type Script = Box<dyn Fn(&Asked, usize) -> Answer + Send + Sync>;
 
 struct Scripted {
@@ -75,7 +75,7 @@ impl Transport for Scripted {
     }
 }
 
-/// A sink with a scripted transport, at work.
+/// A running sink with a scripted transport.
 struct Running {
     feed: Feed,
     log: Arc<Mutex<Vec<Asked>>>,
@@ -128,7 +128,7 @@ impl Running {
         }
     }
 
-    /// What a sender hears that waits for as long as it takes.
+    /// Sends a batch and returns the outcome that its sender receives.
     async fn send(&self, batch: Batch) -> Outcome {
         self.feed.send(batch).verdict().await
     }
@@ -351,21 +351,21 @@ async fn many_tenants_over_their_limits_cost_the_endpoint_a_bounded_number_of_re
     let waiting: Vec<_> = (0..TENANTS)
         .map(|number| running.feed.send(of(&format!("t{number}"), batch_v1(1))))
         .collect();
-    // Each is refused once before anything is known of it.
+    // Each tenant is refused once before the pace adapts.
     tokio::time::sleep(Duration::from_secs(60)).await;
     let before = running.asked().len();
     tokio::time::sleep(Duration::from_secs(120)).await;
     let noes = running.asked().len() - before;
     assert!(noes <= 50 * 121, "{noes} requests in two minutes");
     assert!(noes >= 40 * 120, "{noes}: each is asked for again");
-    // Who is well does not wait for them.
+    // A tenant that is accepted does not wait for them.
     let well = of("well", batch_v1(1));
     let outcome = timeout(Duration::from_secs(1), running.send(well)).await;
     assert_eq!(outcome, Ok(Outcome::Delivered));
     drop(waiting);
 }
 
-/// The series that were taken, once each, by what the script answers.
+/// The series that were accepted, without duplicates, by the answers of the script.
 fn taken(running: &Running, fails: impl Fn(&Asked) -> bool) -> Vec<String> {
     let mut taken: Vec<String> = Vec::new();
     for asked in running.asked().iter().filter(|asked| !fails(asked)) {
@@ -447,6 +447,23 @@ async fn a_batch_of_one_series_is_isolated_by_what_else_of_its_tenant_goes_throu
     assert_eq!(taken(&running, has_poison), ["a", "b", "c"]);
     let total = running.feed.ledger().total.account;
     assert_eq!(total.dropped[&Reason::Isolated].samples, 1, "{total:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_of_a_batch_that_was_given_up_are_not_counted_for_the_next() {
+    let running = Running::new(|_, number| match number {
+        0 | 1 | 3 | 4 => failed(Failure::ServerError),
+        2 => refused(RefusalClass::Content),
+        _ => Answer::Stored,
+    });
+    running.feed.send_unasked(named(&["a"]));
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    running.feed.send_unasked(named(&["b", "c"]));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let names: Vec<Vec<String>> = running.asked().into_iter().map(|it| it.names).collect();
+    assert_eq!(names[..3], [["a"]; 3]);
+    assert_eq!(names[3..], [["b", "c"]; 3], "searched after two errors");
+    assert_eq!(running.feed.ledger().total.account.delivered.samples, 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! Groups in JSON, as Go reads them: names of keys in any case, `null` for nothing.
+//! Groups in JSON, as Go reads them: keys in any case, `null` for an absent value.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use super::Group;
 
 /// Reads a list of groups.
 pub(super) fn read(text: &[u8]) -> Result<Vec<Group>, String> {
-    // Go puts the replacement character in the place of bytes that are no text.
+    // Go puts the replacement character in the place of bytes that are not UTF-8.
     let text = String::from_utf8_lossy(text);
     let groups: Option<Vec<Option<Group>>> =
         serde_json::from_str(&text).map_err(|error| error.to_string())?;
@@ -61,8 +61,8 @@ impl<'de> Visitor<'de> for GroupVisitor {
     }
 }
 
-/// The name of a key as Go compares it: without case, with the two letters beyond ASCII that fold
-/// to one of its own.
+/// The name of a key as Go compares it: in lower case, with the two letters beyond ASCII that fold
+/// to an ASCII letter.
 fn folded(key: &str) -> String {
     let plain = key.chars().map(|c| match c {
         'ſ' => 's',

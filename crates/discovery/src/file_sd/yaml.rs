@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::Group;
 
-/// A group as it is written. Keys are told apart by case, and none comes twice.
+/// A group as it is written. Keys are case-sensitive, and a repeated key is an error.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {

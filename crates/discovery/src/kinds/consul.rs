@@ -1,8 +1,8 @@
 //! `consul`: instances of the services that a Consul agent knows, as Prometheus' `consul_sd_configs`.
 //!
 //! Each service is a source of its own, and so is the catalog that names them. Both are followed by
-//! blocking queries: an answer comes when something has changed, so that a change of one instance costs
-//! one answer of one service. What is known stays until every service has answered once.
+//! blocking queries, which answer when something has changed: a change of one instance costs one
+//! answer of one service. Targets known before stay until every service has answered once.
 
 mod answers;
 mod query;
@@ -29,55 +29,55 @@ use crate::slot::{Answer, Feed};
 
 use query::{Agent, Heard};
 
-/// The name of the catalog among the sources.
+/// Name of the catalog's source.
 const CATALOG: &str = "/v1/catalog/services";
 /// The longest wait that Consul grants.
 const WAIT_MAX: Period = Period::secs(600);
-/// The pauses after a failure.
+/// Pauses between attempts after a failure.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
-/// How many answers wait to be taken.
+/// Capacity of the channel of answers.
 const WAITING: usize = 256;
-/// The most answers that are taken together.
+/// The most answers that are handled together.
 const TOGETHER: usize = 1000;
 
 keys! {
     /// `[discovery.NAME] type = "consul"`.
     #[derive(Clone, Debug)]
     pub struct ConsulConfig {
-        /// URL of an agent; a path in it stands in front of the API's.
+        /// URL of a Consul agent. A path in it is put in front of the paths of the API.
         pub(super) server: Endpoint = default("http://localhost:8500"),
-        /// Token of the access control list.
+        /// Consul ACL token.
         pub(super) token: Option<Secret> = unset("${CONSUL_HTTP_TOKEN}"),
-        /// File with the token, instead of `token`; white space at its end is ignored.
+        /// File with the token, instead of `token`. Trailing white space is ignored.
         pub(super) token_file: Option<PathBuf> = unset("/etc/metrifold/consul-token"),
-        /// Datacenter that is asked for; the agent's own by default.
+        /// Datacenter to query; by default, that of the agent.
         pub(super) datacenter: Option<String> = unset("dc1"),
-        /// Namespace, in Consul Enterprise.
+        /// Namespace to query (Consul Enterprise only).
         pub(super) namespace: Option<String> = unset("team-a"),
-        /// Admin partition, in Consul Enterprise.
+        /// Admin partition to query (Consul Enterprise only).
         pub(super) partition: Option<String> = unset("default"),
-        /// Names of services; all unless given.
+        /// Names of the services whose instances are targets; by default, all services.
         pub(super) services: Vec<String> = unset(["web"]),
-        /// Tags that an instance must have, all of them.
+        /// Tags that an instance must have to be a target. All of them must be present.
         pub(super) tags: Vec<String> = unset(["metrics"]),
-        /// Metadata that the nodes of instances must have.
+        /// Node metadata that the node of an instance must have.
         pub(super) node_meta: BTreeMap<String, String> = unset({ rack = "r1" }),
-        /// Expression that services of the catalog must meet, in Consul's language for filters.
+        /// Filter expression for services of the catalog, in Consul's filter syntax.
         pub(super) filter: Option<String> = unset("\"metrics\" in ServiceTags"),
-        /// Expression that instances must meet, in Consul's language for filters.
+        /// Filter expression for instances, in Consul's filter syntax.
         pub(super) health_filter: Option<String> = unset("Service.Meta.scrape == \"true\""),
-        /// What stands between tags, and around them, in `__meta_consul_tags`.
+        /// Separator between, and around, the tags in `__meta_consul_tags`.
         pub(super) tag_separator: String = default(","),
-        /// Whether any server of the cluster may answer, though it may lag behind the leader.
+        /// Allow stale results, which any server of the cluster may return though it lags behind the leader. This reduces the load on Consul.
         pub(super) allow_stale: bool = default(true),
-        /// Longest time that an agent holds a question back when nothing changes; at most 10m. It adds up to a sixteenth.
+        /// Maximum duration of a blocking query while nothing changes, at most 10m. Consul adds up to a sixteenth of it.
         pub(super) wait: Period = default("2m"),
-        /// Shortest time from one question to the next about the same, for services that change all the time.
+        /// Minimum time between two queries for the same service or catalog, which limits the load from services that change constantly.
         pub(super) refresh_interval: Period = default("1s"),
-        /// Longest time for an answer beyond `wait`.
+        /// Maximum time for an answer, in addition to `wait`.
         pub(super) timeout: Period = default("15s"),
-        /// Most services, of which each has a question under way; a catalog with more is refused.
+        /// Maximum number of services. Each takes a query in flight; a catalog with more services is rejected.
         pub(super) max_services: usize = default(10000),
         pub(super) client: ClientKeys = include,
         pub(super) limits: LimitKeys = include,
@@ -87,7 +87,7 @@ keys! {
 inventory::submit! {
     ProviderInfo {
         name: "consul",
-        summary: "instances of services that Consul knows, as Prometheus' consul_sd_configs",
+        summary: "service instances registered in Consul, as with Prometheus' consul_sd_configs",
         keys: ConsulConfig::ENTRIES,
     }
 }
@@ -99,7 +99,8 @@ impl ProviderConfig for ConsulConfig {
     }
 
     fn on_empty(&self) -> OnEmpty {
-        // That a service has no instance is an answer; that nothing has one is judged here.
+        // One service without instances is an answer; `judge` handles the case that no service has
+        // any.
         OnEmpty::Take
     }
 
@@ -171,7 +172,7 @@ impl ConsulConfig {
         SecretFrom::new(self.token.as_ref(), self.token_file.as_deref())
     }
 
-    /// Whether the catalog says which services there are.
+    /// Whether the services have to be looked up in the catalog.
     fn asks_catalog(&self) -> bool {
         self.services.is_empty() || !self.tags.is_empty() || self.filter.is_some()
     }
@@ -184,11 +185,11 @@ impl ConsulConfig {
 
 struct Consul(Arc<Agent>);
 
-/// What a question has brought.
+/// Result of a query.
 enum Event {
-    /// The services that are wanted, if that has changed.
+    /// The services that match the configuration; `None` if they have not changed.
     Catalog(Result<Option<BTreeSet<Arc<str>>>, Failure>),
-    /// The instances of a service, if they have changed.
+    /// The instances of a service; `None` if they have not changed.
     Service(Arc<str>, Result<Option<Vec<Labels>>, Failure>),
 }
 
@@ -231,13 +232,13 @@ async fn datacenter(agent: &Agent, feed: &Feed) -> Arc<str> {
     }
 }
 
-/// What is heard before every source has answered once.
+/// Answers that are held back until every source has answered once.
 #[derive(Default)]
 struct First {
     answers: HashMap<Arc<str>, Result<Vec<Labels>, Failure>>,
 }
 
-/// Follows the catalog and each service that is wanted.
+/// Follows the catalog and each service that matches the configuration.
 struct Follower {
     agent: Arc<Agent>,
     feed: Feed,
@@ -246,7 +247,7 @@ struct Follower {
     tasks: JoinSet<()>,
     services: HashMap<Arc<str>, AbortHandle>,
     first: Option<First>,
-    /// How many targets each service has.
+    /// Number of targets of each service.
     targets: HashMap<Arc<str>, usize>,
 }
 
@@ -294,7 +295,7 @@ impl Follower {
         self.services.insert(name, task);
     }
 
-    /// Takes what was heard, and tells the feed.
+    /// Handles answers and reports them to the feed.
     fn take(&mut self, events: Vec<Event>) {
         let mut answers: HashMap<Arc<str>, Result<Vec<Labels>, Failure>> = HashMap::new();
         let mut gone = Vec::new();
@@ -309,7 +310,7 @@ impl Follower {
                     }
                     Ok(None) => {}
                 },
-                // It was asked before it went.
+                // An answer to a query from before the service was removed.
                 Event::Service(..) => {}
                 Event::Catalog(Ok(None)) => {}
                 Event::Catalog(Ok(Some(wanted))) => {
@@ -347,8 +348,8 @@ impl Follower {
         self.first = Some(first);
     }
 
-    /// Follows the services that are wanted now, and no others. A catalog in which nothing is wanted any
-    /// more is taken for lost permission, which Consul shows as an empty list.
+    /// Starts following new services and stops following those that left the catalog. If none is
+    /// left, that is treated as lost permission, which Consul shows as an empty list.
     fn catalog(
         &mut self,
         wanted: BTreeSet<Arc<str>>,
@@ -357,7 +358,7 @@ impl Follower {
         let known: usize = self.known();
         if wanted.is_empty() && known > 0 && self.keeps() {
             let text = format!(
-                "the catalog has no such service, and {known} targets were known: they stay"
+                "the catalog has no such service: keeping the {known} targets known so far"
             );
             return Err(Failure::new(Reason::Empty, text));
         }
@@ -382,7 +383,7 @@ impl Follower {
         Ok(Vec::new())
     }
 
-    /// Takes answers for faults with which the last target would go.
+    /// Turns answers that would remove the last target into failures.
     fn judge(&mut self, answers: HashMap<Arc<str>, Result<Vec<Labels>, Failure>>) -> Vec<Answer> {
         let before = self.known();
         let was = self.targets.clone();
@@ -401,7 +402,7 @@ impl Follower {
                 CATALOG => Ok(found),
                 _ => {
                     let text = format!(
-                        "no service has an instance, and {before} targets were known: they stay"
+                        "no service has an instance: keeping the {before} targets known so far"
                     );
                     Err(Failure::new(Reason::Empty, text))
                 }
@@ -415,7 +416,7 @@ impl Follower {
         self.agent.config.limits.on_empty == OnEmpty::Keep
     }
 
-    /// How many targets are known, perhaps from a run before.
+    /// Number of known targets, those of an earlier run included.
     fn known(&self) -> usize {
         match self.first {
             Some(_) => self.feed.count(),
@@ -424,7 +425,7 @@ impl Follower {
         }
     }
 
-    /// Looks for tasks that have died.
+    /// Fails if a task has panicked.
     fn ended(&mut self) -> Result<(), RunError> {
         while let Some(ended) = self.tasks.try_join_next() {
             match ended {
@@ -437,12 +438,12 @@ impl Follower {
 }
 
 async fn send(events: &mpsc::Sender<Event>, event: Event) {
-    // Whoever listened is gone: then this task goes, too.
+    // Without a receiver the follower is gone, and this task ends with it.
     let _ = events.send(event).await;
 }
 
-/// Asks again and again: with the index of the answer before, so that the next one comes when there is
-/// something new.
+/// Asks in a loop. Each query carries the index of the last answer, so that Consul holds it back
+/// until something has changed.
 async fn follow<T, A, S>(
     agent: &Agent,
     ask: impl Fn(u64) -> A,
@@ -455,7 +456,7 @@ async fn follow<T, A, S>(
     let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
     loop {
         let again = tokio::time::Instant::now() + agent.config.refresh_interval.0;
-        // The first answers come at once: not too many of them at the same time.
+        // First queries are answered at once, so that their number in flight is bounded.
         let permit = match index {
             0 => agent.starting.acquire().await.ok(),
             _ => None,
@@ -471,7 +472,7 @@ async fn follow<T, A, S>(
                 tokio::time::sleep_until(again).await;
             }
             Err(failure) => {
-                // The next answer is to come whole, and at once.
+                // The next query must not block, and its answer must be complete.
                 index = 0;
                 send(Err(failure)).await;
                 tokio::time::sleep(backoff.next_pause()).await;

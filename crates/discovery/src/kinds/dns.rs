@@ -1,9 +1,9 @@
 //! `dns`: targets that name servers know, as Prometheus' `dns_sd_configs`.
 //!
-//! Each name is a source of its own. That a name does not exist, or has no such record, is an answer
-//! without targets; that no server says so is a failure. A name that is not fully qualified is tried
-//! with the search domains of the system, and is known not to exist only if that holds for all of
-//! them.
+//! Each name is a source of its own. A name that does not exist, or has no such record, is an
+//! answer without targets; a server that fails to say so is a failure. A name that is not fully
+//! qualified is tried with the search domains of the system, and does not exist only if that holds
+//! for all of them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -38,27 +38,27 @@ keys! {
     /// `[discovery.NAME] type = "dns"`.
     #[derive(Clone, Debug)]
     pub struct DnsConfig {
-        /// Names to ask for. One that does not end with a dot is tried with the search domains of `/etc/resolv.conf`.
+        /// DNS names to query. A name that does not end with a dot is tried with the search domains of `/etc/resolv.conf`.
         names: Vec<String> = required(["_prometheus._tcp.example.org"]),
-        /// What to ask for: `SRV`, `A`, `AAAA`, `MX` or `NS`.
+        /// Type of DNS record to query: `SRV`, `A`, `AAAA`, `MX` or `NS`.
         record_type: Record = default("SRV"),
-        /// Port of the targets; required unless `record_type` is SRV, whose records say it.
+        /// Port of the targets. Required unless `record_type` is `SRV`, whose records contain the port.
         port: Option<u16> = unset(9090),
-        /// How often the names are asked for.
+        /// How often the names are queried.
         refresh_interval: Period = default("30s"),
-        /// Name servers to ask, in this order; by default those of `/etc/resolv.conf`, which is read each time.
+        /// Name servers to query, in this order. By default, those of `/etc/resolv.conf`, which is read again for each refresh.
         servers: Vec<Address> = unset(["10.0.0.53:53"]),
-        /// Longest time for the answer of one name server.
+        /// Maximum time for the answer of one name server.
         timeout: Period = default("5s"),
         limits: LimitKeys = include,
     }
 }
 
 words! {
-    /// What records are asked for.
+    /// Types of records that can be requested.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Record {
-        /// Servers of a service, with their ports.
+        /// Servers of a service with their ports.
         Srv = "SRV",
         /// Addresses of IPv4.
         A = "A",
@@ -74,7 +74,7 @@ words! {
 inventory::submit! {
     ProviderInfo {
         name: "dns",
-        summary: "targets that name servers know, as Prometheus' dns_sd_configs",
+        summary: "targets from DNS records, as with Prometheus' dns_sd_configs",
         keys: DnsConfig::ENTRIES,
     }
 }
@@ -174,7 +174,7 @@ impl Polled for Dns {
     }
 }
 
-/// Asks name servers, with what the system says of them now.
+/// Resolver with the system's settings of this attempt.
 struct Asker {
     config: Arc<DnsConfig>,
     resolver: TokioResolver,
@@ -215,7 +215,7 @@ impl Asker {
         })
     }
 
-    /// The full names to try, in order.
+    /// The fully qualified names to try, in order.
     fn candidates(&self, name: &str) -> Result<Vec<Name>, Failure> {
         let invalid = |error| Failure::new(Reason::Invalid, format!("{name}: {error}"));
         let mut own = Name::from_utf8(name).map_err(invalid)?;
@@ -254,7 +254,7 @@ impl Asker {
                         .collect());
                 }
                 Err(NetError::Dns(DnsError::NoRecordsFound(none))) => match none.response_code {
-                    // It exists, and has no such record.
+                    // The name exists without such a record.
                     ResponseCode::NoError => return Ok(Vec::new()),
                     ResponseCode::NXDomain => {}
                     code => {
@@ -274,7 +274,7 @@ impl Asker {
         failed.map_or_else(|| Ok(Vec::new()), Err)
     }
 
-    /// The target that a record stands for.
+    /// The target in a record. `None` for a record of another type.
     fn target(&self, name: &str, data: &RData) -> Option<Labels> {
         let port = self.config.port.unwrap_or_default();
         let mut labels = vec![("__meta_dns_name", name.to_owned())];
@@ -300,7 +300,7 @@ impl Asker {
             }
             RData::A(a) => host_port(&a.0.to_string(), port),
             RData::AAAA(aaaa) => host_port(&aaaa.0.to_string(), port),
-            // Such as the CNAME on the way to an address.
+            // For example the CNAME on the way to an address.
             _ => return None,
         };
         labels.push((ADDRESS, address));
@@ -308,12 +308,12 @@ impl Asker {
     }
 }
 
-/// What asks these servers, in this order.
+/// A resolver that asks these servers in order.
 fn resolver(
     servers: Vec<NameServerConfig>,
     mut options: ResolverOpts,
 ) -> Result<TokioResolver, Failure> {
-    // What a server said a while ago is not what it says.
+    // No cache: an answer must be current.
     options.cache_size = 0;
     options.use_hosts_file = ResolveHosts::Never;
     options.edns0 = true;
@@ -327,15 +327,15 @@ fn resolver(
         .map_err(|error| Failure::new(Reason::Unreachable, error))
 }
 
-/// Name servers of choice, which are asked for addresses.
+/// Configured name servers, which resolve addresses.
 pub struct NameServers(TokioResolver);
 
 impl NameServers {
-    /// Those at these addresses; each may take so long to answer.
+    /// Resolver over these servers; each has `timeout` to answer.
     ///
     /// # Errors
     ///
-    /// Fails when nothing can be made of them.
+    /// Fails when the resolver cannot be built.
     pub fn new(servers: &[SocketAddr], timeout: Duration) -> Result<Self, Failure> {
         let mut options = ResolverOpts::default();
         options.timeout = timeout;
@@ -343,11 +343,11 @@ impl NameServers {
         resolver(servers.collect(), options).map(Self)
     }
 
-    /// The addresses of a full name, of both families; none if it has none.
+    /// Addresses of a fully qualified name, of both families; empty if the name has none.
     ///
     /// # Errors
     ///
-    /// Fails when there is no such name, or no server says so.
+    /// Fails when the name does not exist, or no server answers.
     pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Failure> {
         let failed =
             |reason, text: &dyn std::fmt::Display| Failure::new(reason, format!("{host}: {text}"));
@@ -384,7 +384,7 @@ fn server(address: SocketAddr) -> NameServerConfig {
     server
 }
 
-/// A host, in brackets if it is an address of IPv6, and a port.
+/// A host and a port; an IPv6 address gets brackets.
 fn host_port(host: &str, port: u16) -> String {
     match host.contains(':') {
         true => format!("[{host}]:{port}"),

@@ -1,9 +1,9 @@
 //! `file`: targets in files, read again when they change.
 //!
-//! Each file is a source of its own. One that cannot be read, or not understood, or has no bytes at
-//! all keeps the targets that it had; so does a pattern that matched files before and matches none
-//! now, since a folder that is not mounted looks like that. A file that says that it has no targets
-//! is believed, and so is the absence of one of several files that a pattern matched.
+//! Each file is a source of its own. A file that cannot be read or parsed, or is empty, keeps its
+//! targets; so does a pattern that matched files before and matches none now, since a folder that
+//! is not mounted looks like that. A file with an empty list removes its targets, and so does the
+//! absence of one of several files that a pattern matched.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,11 +23,11 @@ use crate::poll::aside;
 use crate::provider::{Provider, ProviderConfig, ProviderContext, ProviderInfo};
 use crate::slot::Feed;
 
-/// The label with the path of a target's file.
+/// Label with the path of the target's file.
 const FILE: &str = "__meta_filepath";
 /// The most files that a provider reads.
 const MAX_FILES: usize = 10_000;
-/// The pauses between attempts to read files that could not be read.
+/// Pauses between attempts while some file cannot be read.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
@@ -35,23 +35,23 @@ keys! {
     /// `[discovery.NAME] type = "file"`.
     #[derive(Clone, Debug)]
     pub struct FileConfig {
-        /// Files, or patterns for them: `*`, `?`, `[abc]`, and `**` for any number of folders. They are read in order, each on its own.
+        /// Files, or glob patterns with `*`, `?`, `[abc]` and `**` (any number of directories). They are read in order; a file that cannot be read keeps its last targets and does not affect the others.
         files: Vec<PathBuf> = required(["/etc/metrifold/targets/*.json"]),
-        /// What a file holds: `file_sd`, Prometheus' list of groups in JSON or YAML, as its ending says; or `lines`, one address per line.
+        /// Format of the files: `file_sd` (Prometheus' list of target groups, in JSON or YAML according to the file extension) or `lines` (one address per line).
         format: Format = default("file_sd"),
-        /// How often the files are looked at, besides being watched.
+        /// How often the files are checked for changes, in addition to file system notifications.
         watch_interval: Period = default("30s"),
         limits: LimitKeys = include,
     }
 }
 
 words! {
-    /// What a file of targets holds.
+    /// Formats of a file of targets.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Format {
         /// Groups in JSON or YAML.
         FileSd = "file_sd",
-        /// An address per line.
+        /// One address per line.
         Lines = "lines",
     }
 }
@@ -59,7 +59,7 @@ words! {
 inventory::submit! {
     ProviderInfo {
         name: "file",
-        summary: "targets in files, as Prometheus' file_sd_configs or one per line, watched",
+        summary: "targets from files, as with Prometheus' file_sd_configs or one per line; changes are followed",
         keys: FileConfig::ENTRIES,
     }
 }
@@ -71,8 +71,8 @@ impl ProviderConfig for FileConfig {
     }
 
     fn on_empty(&self) -> OnEmpty {
-        // What a file says outright is somebody's decision; what is no answer is a failure before
-        // it gets that far.
+        // An empty list in a file is a decision of its writer; empty files and unmounted folders
+        // have become failures before this applies.
         OnEmpty::Take
     }
 
@@ -91,7 +91,7 @@ impl ProviderConfig for FileConfig {
             } else if self.format == Format::FileSd && Syntax::of(file).is_none() {
                 let message = "does not end with .json, .yml or .yaml";
                 let problem = problems.at(format!("files[{at}]"), message);
-                problem.help("name the file by what it holds, or set format = \"lines\"");
+                problem.help("rename the file after its format, or set format = \"lines\"");
             }
         }
         if self.watch_interval < Period::millis(100) {
@@ -128,7 +128,7 @@ impl Provider for Files {
             loop {
                 let (reader, feed) = (self.reader.clone(), feed.clone());
                 let (seen, failed) = aside(move || {
-                    // What changes between the look and the reading is seen as a change later.
+                    // The look comes first: a change during the reading then counts as a change.
                     let seen = Look::first(&reader.patterns);
                     let answers = reader.read(&feed);
                     let failed = answers.iter().any(|(_, answer)| answer.is_err());
@@ -141,7 +141,8 @@ impl Provider for Files {
                 }
                 tokio::select! {
                     () = watch.changed(&seen) => {}
-                    // Not all that keeps a file from being read shows in what it holds.
+                    // Retried by time as well: a change of permissions, for one, does not show in
+                    // the content.
                     () = tokio::time::sleep(backoff.next_pause()), if failed => {}
                 }
             }
@@ -157,7 +158,7 @@ struct Reader {
     on_empty: OnEmpty,
 }
 
-/// What a file's ending says of its content.
+/// Syntax of a file, by its ending.
 #[derive(Clone, Copy)]
 enum Syntax {
     Json,
@@ -175,7 +176,7 @@ impl Syntax {
 }
 
 impl Reader {
-    /// Reads every file. Blocks.
+    /// Reads all files. Blocks.
     fn read(&self, feed: &Feed) -> Answers {
         let limits = feed.limits();
         let mut room = limits.answer_bytes;
@@ -211,7 +212,7 @@ impl Reader {
         answers
     }
 
-    /// The files of a pattern, or why there are none and whose targets stay.
+    /// The files of a pattern, or a failure and the sources whose targets stay.
     fn expand(
         &self,
         pattern: &str,
@@ -235,7 +236,8 @@ impl Reader {
         let found = glob::glob(pattern).map_err(|error| (failed(error.to_string()), Vec::new()))?;
         let paths: Vec<PathBuf> = found.flatten().filter(|path| !path.is_dir()).collect();
         if paths.is_empty() && !before.is_empty() && self.on_empty == OnEmpty::Keep {
-            let text = format!("no file matches {pattern:?} any more: the targets stay");
+            let text =
+                format!("no file matches {pattern:?} any more: keeping the targets known so far");
             return Err((Failure::new(Reason::Empty, text), before));
         }
         Ok(paths)
@@ -259,10 +261,10 @@ impl Reader {
         })?;
         *room -= text.len();
         if text.is_empty() {
-            let text = "the file has no bytes: write [] for no targets";
+            let text = "the file is empty: write [] for no targets";
             let text = match self.format {
                 Format::FileSd => text,
-                Format::Lines => "the file has no bytes: write a comment (#) for no targets",
+                Format::Lines => "the file is empty: write a comment (#) for no targets",
             };
             return Err(Failure::new(Reason::Empty, text));
         }

@@ -24,20 +24,20 @@ use crate::poll::{Polled, aside, poll};
 use crate::provider::{Provider, ProviderConfig, ProviderContext, ProviderInfo};
 use crate::slot::Feed;
 
-/// The label with the URL that a target was read from.
+/// Label with the URL of the target's list.
 const URL: &str = "__meta_url";
-/// The header by which a server learns how often it is asked.
+/// Header that tells the server the interval of the requests.
 const INTERVAL: HeaderName = HeaderName::from_static("x-prometheus-refresh-interval-seconds");
 
 keys! {
     /// `[discovery.NAME] type = "http"`.
     #[derive(Clone, Debug)]
     pub struct HttpConfig {
-        /// URL of the list. It becomes a label of each target, so that no secret may stand in it.
+        /// URL of the target list. It becomes a label of each target, so it must not contain a secret.
         url: Endpoint = required("https://targets.example/list"),
-        /// How often the list is read.
+        /// How often the target list is requested.
         refresh_interval: Period = default("1m"),
-        /// Longest time for an answer, redirects included; as long as `refresh_interval` by default.
+        /// Maximum time for an answer, redirects included; by default, `refresh_interval`.
         timeout: Option<Period> = unset("10s"),
         client: ClientKeys = include,
         limits: LimitKeys = include,
@@ -47,7 +47,7 @@ keys! {
 inventory::submit! {
     ProviderInfo {
         name: "http",
-        summary: "targets that an HTTP server lists, as Prometheus' http_sd_configs",
+        summary: "targets from an HTTP endpoint, as with Prometheus' http_sd_configs",
         keys: HttpConfig::ENTRIES,
     }
 }
@@ -63,7 +63,7 @@ impl ProviderConfig for HttpConfig {
     }
 
     fn question(&self) -> String {
-        // With the query, which makes it another list.
+        // With the query, which selects another list.
         self.url.uri().to_string()
     }
 
@@ -100,11 +100,11 @@ struct Http {
     url: Endpoint,
     interval: Duration,
     timeout: Duration,
-    /// What tells the server which list was taken last.
+    /// Request headers that identify the list that was last accepted.
     validators: HeaderMap,
 }
 
-/// What the server has.
+/// Answer of the server.
 enum Listed {
     Same,
     New(Bytes, HeaderMap),
@@ -145,7 +145,7 @@ impl Polled for Http {
                 feed.is_content()
             })
             .await?;
-            // A list that was not taken is asked for again.
+            // A list that was refused is requested in full again.
             self.validators = match taken {
                 true => validators,
                 false => HeaderMap::new(),
@@ -156,7 +156,7 @@ impl Polled for Http {
 }
 
 impl Http {
-    /// Asks for the list, following redirects.
+    /// Requests the list, following redirects.
     async fn list(&self, limits: &Limits) -> Result<Listed, Failure> {
         let deadline = Instant::now() + self.timeout;
         let authorization = self.credentials.header().await;
@@ -165,7 +165,7 @@ impl Http {
         let mut uri = self.url.uri().clone();
         for _ in 0..=MAX_REDIRECTS {
             let mut headers = self.headers();
-            // Credentials are for the server that was configured, and for no other.
+            // Credentials are sent only to the configured server, and to no redirect elsewhere.
             if let Some(value) = authorization
                 .clone()
                 .filter(|_| same_server(&uri, self.url.uri()))
@@ -210,7 +210,7 @@ impl Http {
         headers
     }
 
-    /// Reads an answer that is no redirect.
+    /// Reads the answer to a request, which is not a redirect.
     async fn take(
         &self,
         answer: http::Response<Body>,
@@ -234,7 +234,7 @@ impl Http {
         let content_type = content_type.map_or(b"".as_slice(), HeaderValue::as_bytes);
         let content_type = String::from_utf8_lossy(content_type);
         if !is_json(&content_type) {
-            let text = format!("server answered {content_type:?} in place of application/json");
+            let text = format!("server answered {content_type:?} instead of application/json");
             return Err(Failure::new(Reason::Invalid, text));
         }
         let length = head.headers.get(CONTENT_LENGTH);
@@ -257,7 +257,7 @@ impl Http {
     }
 }
 
-/// What Prometheus takes for JSON.
+/// Whether Prometheus accepts the content type as JSON.
 fn is_json(content_type: &str) -> bool {
     let content_type = content_type.trim().to_ascii_lowercase();
     let Some(rest) = content_type.strip_prefix("application/json") else {

@@ -27,34 +27,34 @@ use crate::slot::{Answer, Feed};
 use apps::{App, AppList, OneApp};
 use principal::{Login, Principal};
 
-/// What fails when no master answers.
+/// Source that fails when no master answers.
 const MASTERS: &str = "masters";
-/// The most applications that are asked for by name.
+/// The most applications that are requested by name.
 const MAX_APPS: usize = 1000;
 
 keys! {
     /// `[discovery.NAME] type = "marathon"`.
     #[derive(Clone, Debug)]
     pub struct MarathonConfig {
-        /// URLs of the masters. Each is asked until one answers.
+        /// URLs of the Marathon masters. They are tried in order until one answers.
         servers: Vec<Endpoint> = required(["http://marathon.example:8080"]),
-        /// Applications whose tasks are targets; all unless given.
+        /// IDs of the applications whose tasks are targets; by default, all.
         apps: Vec<String> = unset(["/prometheus"]),
-        /// Which of a task's ports is a target, counted from 0; all unless given.
+        /// Index, from 0, of the task's port that is a target; by default, all ports are.
         port_index: Option<usize> = unset(0),
-        /// How often applications are asked for.
+        /// How often applications are requested.
         refresh_interval: Period = default("30s"),
-        /// Longest time for the answer of one master.
+        /// Maximum time for the answer of one master.
         timeout: Period = default("10s"),
-        /// Token of DC/OS, shown as `Authorization: token=...`.
+        /// DC/OS token, sent as `Authorization: token=...`.
         auth_token: Option<Secret> = unset("${DCOS_TOKEN}"),
-        /// File with the token, instead of `auth_token`; it is read again for each refresh.
+        /// File with the token, instead of `auth_token`. It is read again for each refresh.
         auth_token_file: Option<PathBuf> = unset("/etc/metrifold/dcos-token"),
-        /// Secret of a service account of DC/OS in JSON, with which tokens are got: `uid`, `login_endpoint`, and `private_key` or `password`.
+        /// Secret of a DC/OS service account in JSON, with which tokens are obtained: `uid`, `login_endpoint`, and `private_key` or `password`.
         principal_secret: Option<Secret> = unset("${DCOS_PRINCIPAL_SECRET}"),
-        /// File with the secret of a service account, instead of `principal_secret`.
+        /// File with the secret of the service account, instead of `principal_secret`.
         principal_secret_file: Option<PathBuf> = unset("/etc/metrifold/dcos-principal.json"),
-        /// Where tokens are got, in place of the secret's `login_endpoint`.
+        /// URL to obtain tokens from, instead of the secret's `login_endpoint`.
         auth_endpoint: Option<Endpoint> = unset("https://leader.mesos/acs/api/v1/auth/login"),
         client: ClientKeys = include,
         limits: LimitKeys = include,
@@ -64,7 +64,7 @@ keys! {
 inventory::submit! {
     ProviderInfo {
         name: "marathon",
-        summary: "tasks of applications that Marathon runs, as Prometheus' marathon_sd_configs",
+        summary: "tasks of Marathon applications, as with Prometheus' marathon_sd_configs",
         keys: MarathonConfig::ENTRIES,
     }
 }
@@ -76,7 +76,7 @@ impl ProviderConfig for MarathonConfig {
     }
 
     fn on_empty(&self) -> OnEmpty {
-        // That an application has no task is an answer; that none has one is judged here.
+        // One application without tasks is an answer; the case that none has any is handled below.
         OnEmpty::Take
     }
 
@@ -155,7 +155,7 @@ impl ProviderConfig for MarathonConfig {
         };
         let root = |server: &Endpoint| {
             let root = place(server.uri()).trim_end_matches('/').to_owned();
-            // Where DC/OS has Marathon behind its own address.
+            // The path at which DC/OS serves Marathon behind its own address.
             match login.is_some() && matches!(server.uri().path(), "" | "/") {
                 true => format!("{root}/marathon"),
                 false => root,
@@ -197,9 +197,9 @@ impl MarathonConfig {
 
 struct Marathon {
     config: MarathonConfig,
-    /// The masters' URLs, without slashes at their ends.
+    /// The masters' URLs, without a trailing slash.
     roots: Vec<String>,
-    /// The one that answered last.
+    /// Index of the master that answered last.
     current: usize,
     exchange: Exchange,
     credentials: Credentials,
@@ -239,7 +239,7 @@ impl Polled for Marathon {
                 let known = feed.count();
                 if nothing && known > 0 && keep {
                     let text = format!(
-                        "no application has a task, and {known} targets were known: they stay"
+                        "no application has a task: keeping the {known} targets known so far"
                     );
                     let failure = Failure::new(Reason::Empty, text);
                     return feed.some(vec![(MASTERS.into(), Err(failure))]);
@@ -251,13 +251,30 @@ impl Polled for Marathon {
     }
 }
 
-/// Applications by the names of their sources; none where there is no such application.
+/// Applications by the names of their sources; `None` for an application that does not exist.
 type Found = Vec<(Arc<str>, Result<Option<App>, Failure>)>;
+
+/// A request that no master has answered as asked.
+enum Unanswered {
+    /// Other requests may succeed.
+    This(Failure),
+    /// Other requests would fail alike, or as slowly: a master is unreachable and no other answers,
+    /// or the credentials are wrong.
+    Any(Failure),
+}
+
+impl Unanswered {
+    fn into_failure(self) -> Failure {
+        let (Self::This(failure) | Self::Any(failure)) = self;
+        failure
+    }
+}
 
 impl Marathon {
     async fn read(&mut self) -> Result<Found, Failure> {
         if self.config.apps.is_empty() {
-            let answered = self.get("/v2/apps/?embed=apps.tasks").await?;
+            let answered = self.get("/v2/apps/?embed=apps.tasks").await;
+            let answered = answered.map_err(Unanswered::into_failure)?;
             let list: AppList = read(&answered, "/v2/apps")?;
             let apps = list.apps.into_iter();
             return Ok(apps
@@ -271,38 +288,55 @@ impl Marathon {
             let app = match self.get(&path).await {
                 Ok(answered) if answered.status == StatusCode::NOT_FOUND => Ok(None),
                 Ok(answered) => read::<OneApp>(&answered, &path).map(|one| Some(one.app)),
-                Err(failure) => Err(failure),
+                Err(Unanswered::This(failure)) => Err(failure),
+                // Hundreds of applications would each wait for masters that do not answer.
+                Err(Unanswered::Any(failure)) => return Err(failure),
             };
             found.push((name.into(), app));
         }
         Ok(found)
     }
 
-    /// Asks the masters, the one first that answered last, until one can say something.
-    async fn get(&mut self, path: &str) -> Result<Answered, Failure> {
-        let mut failed = None;
+    /// Asks the masters in turn, starting with the one that answered last, until one answers
+    /// for itself: without a server error, and without a redirect to another master, which would
+    /// get the credentials.
+    async fn get(&mut self, path: &str) -> Result<Answered, Unanswered> {
+        let (mut refused, mut unreachable) = (None, None);
         for step in 0..self.roots.len() {
             let master = (self.current + step) % self.roots.len();
             let uri = format!("{}{path}", self.roots[master]);
-            let uri: Uri = uri
-                .parse()
-                .map_err(|error| Failure::new(Reason::Invalid, format!("{path}: {error}")))?;
+            let uri: Uri = uri.parse().map_err(|error| {
+                Unanswered::This(Failure::new(Reason::Invalid, format!("{path}: {error}")))
+            })?;
             match self.send(&uri).await {
-                Ok(answered) if answered.status.is_server_error() => {
+                Ok(answered)
+                    if answered.status.is_server_error() || answered.status.is_redirection() =>
+                {
                     let text = format!("{} answered {}", place(&uri), answered.status);
-                    failed = Some(Failure::new(Reason::Refused, text));
+                    refused = Some(Failure::new(Reason::Refused, text));
                 }
                 Ok(answered) => {
                     self.current = master;
                     return judge(answered, &uri);
                 }
-                Err(failure) => failed = Some(failure),
+                Err(failure) if failure.reason == Reason::Credentials => {
+                    return Err(Unanswered::Any(failure));
+                }
+                Err(failure) => unreachable = Some(failure),
             }
         }
-        Err(failed.unwrap_or_else(|| Failure::new(Reason::Unreachable, "there is no master")))
+        Err(match (refused, unreachable) {
+            (Some(refused), None) => Unanswered::This(refused),
+            // The answer says more than its lack.
+            (Some(refused), Some(_)) => Unanswered::Any(refused),
+            (None, Some(unreachable)) => Unanswered::Any(unreachable),
+            (None, None) => {
+                Unanswered::Any(Failure::new(Reason::Unreachable, "no master is known"))
+            }
+        })
     }
 
-    /// Asks one master; once more with a new token if the one that it was shown is refused.
+    /// Asks one master; a second time with a new token if it refuses the first.
     async fn send(&self, uri: &Uri) -> Result<Answered, Failure> {
         let most = self.config.limits.limits().answer_bytes;
         for again in [true, false] {
@@ -347,15 +381,16 @@ impl Marathon {
     }
 }
 
-/// Tells answers from refusals.
-fn judge(answered: Answered, uri: &Uri) -> Result<Answered, Failure> {
-    let reason = match answered.status {
-        StatusCode::OK | StatusCode::NOT_FOUND => return Ok(answered),
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Reason::Credentials,
-        _ => Reason::Refused,
-    };
+/// Turns refusals into failures.
+fn judge(answered: Answered, uri: &Uri) -> Result<Answered, Unanswered> {
     let text = format!("{} answered {}", place(uri), answered.status);
-    Err(Failure::new(reason, text))
+    Err(match answered.status {
+        StatusCode::OK | StatusCode::NOT_FOUND => return Ok(answered),
+        StatusCode::UNAUTHORIZED => Unanswered::Any(Failure::new(Reason::Credentials, text)),
+        // Permissions may be those of one application.
+        StatusCode::FORBIDDEN => Unanswered::This(Failure::new(Reason::Credentials, text)),
+        _ => Unanswered::This(Failure::new(Reason::Refused, text)),
+    })
 }
 
 fn read<T: serde::de::DeserializeOwned>(answered: &Answered, path: &str) -> Result<T, Failure> {

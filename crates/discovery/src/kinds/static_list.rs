@@ -1,4 +1,4 @@
-//! `static`: targets that stand in the configuration.
+//! `static`: targets listed in the configuration itself.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ keys! {
     pub struct StaticConfig {
         /// Addresses of the targets, `host:port`.
         targets: Vec<String> = suggested(["10.0.0.1:9090"]),
-        /// Labels of these targets.
+        /// Labels to add to these targets.
         labels: BTreeMap<String, String> = unset({ env = "prod" }),
-        /// Further targets with labels of their own.
+        /// Additional targets, in groups with labels of their own.
         groups: Vec<GroupKeys> = unset([{ targets = ["10.0.0.2:9090"], labels = { env = "test" } }]),
     }
 }
@@ -31,7 +31,7 @@ keys! {
     pub struct GroupKeys {
         /// Addresses of the targets, `host:port`.
         targets: Vec<String> = required(["10.0.0.2:9090"]),
-        /// Labels of these targets.
+        /// Labels to add to these targets.
         labels: BTreeMap<String, String> = unset({ env = "test" }),
     }
 }
@@ -39,7 +39,7 @@ keys! {
 inventory::submit! {
     ProviderInfo {
         name: "static",
-        summary: "targets that stand in the configuration",
+        summary: "targets listed in the configuration",
         keys: StaticConfig::ENTRIES,
     }
 }
@@ -55,7 +55,7 @@ impl ProviderConfig for StaticConfig {
     }
 
     fn question(&self) -> String {
-        // The answer is in it: it is known whenever it is asked.
+        // The targets are in the configuration: nothing is asked, and nothing has to be kept.
         String::new()
     }
 

@@ -12,40 +12,40 @@ use crate::kinds::Format;
 use super::relabel::TargetRules;
 
 keys! {
-    /// `[publish.NAME]`: targets for programs that read them in Prometheus' forms.
+    /// `[publish.NAME]`: targets for programs that read them in the formats of Prometheus.
     #[derive(Clone, Debug)]
     pub struct PublishConfig {
-        /// The provider whose targets are published, one under `[discovery.NAME]`.
+        /// Name of the provider whose targets are published, one under `[discovery.NAME]`.
         pub discovery: String = required("instances"),
-        /// Rules that keep, drop and rewrite the labels of targets, with Prometheus' keys. A target without `__address__` is left out.
+        /// Relabel rules for the targets, with the keys of Prometheus' `relabel_configs`. A target without `__address__` is omitted.
         relabel: Vec<RuleConfig> = unset([{ regex = "__meta_(.*)", action = "labelmap" }]),
-        /// File that is written, whole and only when its content changes. Its folder must be there.
+        /// File to write. It is replaced atomically, and only when its content changes. Its directory must exist.
         pub file: Option<PathBuf> = suggested("/etc/prometheus/targets.json"),
-        /// What the file holds: `file_sd`, Prometheus' list of groups in JSON; or `lines`, one address per line.
+        /// Format of the file: `file_sd` (Prometheus' list of target groups in JSON) or `lines` (one address per line).
         pub format: Format = default("file_sd"),
-        /// Where the list is served to `http_sd_configs`.
+        /// HTTP endpoint that serves the list to `http_sd_configs`.
         pub http_sd: Option<HttpSdKeys> = optional,
     }
 }
 
 keys! {
-    /// How a list of targets is served.
+    /// HTTP endpoint that serves a list of targets.
     #[derive(Clone, Debug)]
     pub struct HttpSdKeys {
         server: ServerKeys = include,
-        /// Path of the list.
+        /// URL path of the list.
         path: String = required("/targets"),
     }
 }
 
 impl PublishConfig {
-    /// The files that it names to read.
+    /// Files that the configuration names for reading.
     pub fn files(&self) -> Vec<&Path> {
         let http = self.http_sd.iter();
         http.flat_map(|http| http.server.files()).collect()
     }
 
-    /// Where it is served.
+    /// Address and path of the HTTP list, if it is served.
     pub fn listen(&self) -> Option<Listen> {
         self.http_sd.as_ref().map(HttpSdKeys::listen)
     }
@@ -90,11 +90,11 @@ impl HttpSdKeys {
     }
 
     pub(super) fn access(&self, doors: &dyn Doors) -> Result<Arc<dyn Access>, BuildError> {
-        // Targets are of no tenant.
+        // Targets belong to no tenant.
         self.server.access(doors, |_| Permission::Admin)
     }
 
-    /// Where it is, for people.
+    /// Address and path of the list, for the status page.
     pub(super) fn shown(&self) -> String {
         let listen = self.listen();
         format!("{}{}", listen.address, listen.path)

@@ -1,4 +1,4 @@
-//! Rules over the labels of targets.
+//! Relabelling of targets.
 
 use std::sync::Arc;
 
@@ -8,19 +8,19 @@ use metrifold_expr::relabel::Program;
 
 use crate::labels::{Labels, Target};
 
-/// What rules make of a target.
+/// Result of relabelling a target.
 #[derive(Clone, Debug)]
 pub enum Relabelled {
-    /// It has these labels.
+    /// Labels of the target that is kept.
     Kept(Target),
-    /// A rule drops it.
+    /// A rule dropped the target.
     Dropped,
-    /// It has no address any more.
+    /// The rules removed the address.
     WithoutAddress,
 }
 
 impl Relabelled {
-    /// The target, if there is one.
+    /// The relabelled target, unless it is left out.
     pub fn kept(&self) -> Option<&Target> {
         match self {
             Self::Kept(target) => Some(target),
@@ -29,9 +29,9 @@ impl Relabelled {
     }
 }
 
-/// How many targets are relabelled together.
-const TOGETHER: usize = 1000;
-/// A series has a name and a target has none.
+/// Number of targets that are relabelled in one arena, which takes a few kilobytes for each.
+const TOGETHER: usize = 100;
+/// Name of a series, which a target does not need to have.
 const NAME: &str = "__name__";
 
 /// Compiled rules over the labels of targets.
@@ -39,12 +39,12 @@ const NAME: &str = "__name__";
 pub struct TargetRules(Program);
 
 impl TargetRules {
-    /// Rules that have been compiled.
+    /// Wraps a compiled program.
     pub fn new(program: Program) -> Self {
         Self(program)
     }
 
-    /// Applies them to each target.
+    /// Applies the rules to each target.
     pub fn apply(&self, targets: &[Target]) -> Vec<Relabelled> {
         let together = targets.chunks(TOGETHER);
         together
@@ -53,7 +53,7 @@ impl TargetRules {
     }
 
     fn apply_to(&self, targets: &[Target]) -> Vec<Relabelled> {
-        // What a provider may find is bounded by itself.
+        // No limits here: the provider's own bound its targets.
         let mut builder = ArenaBuilder::new(Limits {
             decoded_bytes: usize::MAX,
             series: usize::MAX,
@@ -73,7 +73,7 @@ impl TargetRules {
                 builder.push_label(NAME, NAME);
             }
             builder.push_sample(0.0, 0);
-            // Its labels are sorted, unique and not empty, so that nothing is wrong with them.
+            // A target's labels are sorted, unique and not empty, so that this does not fail.
             if builder.finish_series().is_ok() {
                 places.push((place, named));
             }
@@ -99,7 +99,7 @@ impl TargetRules {
             let labels: Labels = labels.collect();
             relabelled[place] = match labels.address() {
                 "" => Relabelled::WithoutAddress,
-                // What no rule has touched stays the same in memory.
+                // A target that the rules left unchanged keeps its allocation.
                 _ if labels == *targets[place] => Relabelled::Kept(Arc::clone(&targets[place])),
                 _ => Relabelled::Kept(Arc::new(labels)),
             };

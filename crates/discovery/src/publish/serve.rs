@@ -11,10 +11,10 @@ use metrifold_http::{Body, Handler, Request, Response, answer};
 
 use super::Published;
 
-/// Seconds after which a caller may come again as long as nothing is known.
+/// Seconds in `Retry-After` while no targets are known.
 const RETRY_AFTER: u64 = 5;
 
-/// A list, and by what callers know it.
+/// A list of targets and its `ETag`.
 #[derive(Clone, Debug)]
 pub(super) struct Served {
     body: Bytes,
@@ -24,7 +24,7 @@ pub(super) struct Served {
 impl Served {
     pub(super) fn new(body: Bytes) -> Self {
         use std::hash::{BuildHasher, RandomState};
-        // Of this list in this process: whoever knows another one gets this one whole.
+        // Seeded per process: a caller with an `ETag` of an earlier process gets the whole list.
         let tag = format!("\"{:016x}\"", RandomState::new().hash_one(&body));
         let tag = HeaderValue::try_from(tag);
         Self {
@@ -60,7 +60,7 @@ impl Handler for Published {
             let list = locked(&self.inner).list.clone();
             match list {
                 Some(list) => list.answer(&request.headers),
-                // Prometheus keeps the targets that it has.
+                // Prometheus keeps its targets when it gets an error.
                 None => {
                     let text = "targets are not known yet";
                     answer::retry_after(StatusCode::SERVICE_UNAVAILABLE, RETRY_AFTER, text)

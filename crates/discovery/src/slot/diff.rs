@@ -1,4 +1,4 @@
-//! What changes when a source answers with other targets.
+//! Changes of the targets when a source answers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use crate::snapshot::Changes;
 
 use super::Inner;
 
-/// What differs: targets that came (true) or went.
+/// Targets that were added (true) or removed.
 #[derive(Default)]
 pub(super) struct Diff(pub(super) BTreeMap<Target, bool>);
 
 impl Diff {
     fn note(&mut self, target: &Target, came: bool) {
-        // What went and came again is as it was.
+        // A target that was removed and added again is unchanged.
         if self.0.get(target) == Some(&!came) {
             self.0.remove(target);
         } else {
@@ -34,7 +34,8 @@ impl Diff {
     }
 }
 
-/// Gives a source other targets, sorted and unique; what is the same stays the same in memory.
+/// Replaces the targets of a source with sorted, unique ones. A target that stays keeps its
+/// allocation.
 pub(super) fn replace(
     inner: &mut Inner,
     source: &Arc<str>,

@@ -1,9 +1,11 @@
-//! The end of a slot that a provider writes to: what came of asking its sources.
+//! The sender of a slot: a provider reports the answers of its sources to it.
 
 use std::any::Any;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::SystemTime;
+
+use tracing::warn;
 
 use metrifold_base::locked;
 
@@ -13,15 +15,15 @@ use crate::limits::{Limits, OnEmpty};
 use crate::meters::seconds;
 
 use super::diff::{Diff, replace};
-use super::{Inner, LeftOut, Slot};
+use super::{Inner, LeftOut, Slot, Trouble};
 
-/// The most of what is left out that is told one by one.
+/// The most entries of the left-out list that are kept.
 const MAX_LEFT_OUT: usize = 100;
 
-/// What came of asking one source for its targets.
+/// A source's name, and its targets or the failure.
 pub type Answer = (Arc<str>, Result<Vec<Labels>, Failure>);
 
-/// The end of a slot that a provider writes to.
+/// Sender of a provider's answers to its slot.
 #[derive(Clone, Debug)]
 pub struct Feed {
     pub(super) slot: Arc<Slot>,
@@ -29,41 +31,41 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// How much may be found.
+    /// Limits on what the provider may find.
     pub fn limits(&self) -> Limits {
         locked(&self.slot.inner).options.limits
     }
 
-    /// The sources of which answers are known.
+    /// Names of the sources that have an answer.
     pub fn sources(&self) -> Vec<Arc<str>> {
         locked(&self.slot.inner).groups.keys().cloned().collect()
     }
 
-    /// Waits until somebody wants the provider to ask before its time.
+    /// Waits for a request to refresh early.
     pub async fn nudged(&self) {
         self.slot.nudge.notified().await;
     }
 
-    /// Shares what the provider knows of its targets besides their labels, until another provider takes
-    /// its place.
+    /// Shares facts about the targets besides their labels. Ignored once another provider has taken
+    /// over.
     pub fn share(&self, beside: Arc<dyn Any + Send + Sync>) {
         if locked(&self.slot.inner).turn == self.turn {
             *locked(&self.slot.beside) = Some(beside);
         }
     }
 
-    /// How many targets are known of a source.
-    pub fn known(&self, source: &str) -> usize {
+    /// Targets in the last good answer of a source.
+    pub fn known(&self, source: &str) -> Arc<[Target]> {
         let inner = locked(&self.slot.inner);
-        inner.groups.get(source).map_or(0, |targets| targets.len())
+        inner.groups.get(source).cloned().unwrap_or_default()
     }
 
-    /// How many targets are known of all sources.
+    /// Number of targets of all sources.
     pub fn count(&self) -> usize {
         locked(&self.slot.inner).targets.len()
     }
 
-    /// Tells what was found at this attempt and is no target.
+    /// Reports things found at this attempt that are not targets.
     pub fn leave_out(&self, mut left_out: Vec<LeftOut>) {
         let mut inner = locked(&self.slot.inner);
         if inner.turn == self.turn {
@@ -73,29 +75,50 @@ impl Feed {
         }
     }
 
-    /// Tells what came of asking all sources that there are. Others that were known are gone.
-    /// Sorting and comparing takes a while for many targets: not on a worker thread.
+    /// Reports a failure of something that answers can do without, such as the details of an object:
+    /// it is logged, counted and shown as the last error, and leaves the attempt a success.
+    pub fn part_failed(&self, source: &str, failure: Failure) {
+        let slot = &self.slot;
+        let mut inner = locked(&slot.inner);
+        if inner.turn == self.turn {
+            slot.meters().failed(failure.reason);
+            let known = inner.trouble.as_ref();
+            if known.is_none_or(|it| (&*it.source, &it.text) != (source, &failure.text)) {
+                let reason = failure.reason.as_str();
+                warn!(discovery = %slot.name, source, reason, error = %failure, "a part of what was discovered cannot be read");
+            }
+            inner.trouble = Some(Trouble {
+                time: SystemTime::now(),
+                reason: failure.reason,
+                source: source.into(),
+                text: failure.text,
+            });
+        }
+    }
+
+    /// Reports an attempt that asked all sources. Sources without an answer here are removed. Sorts
+    /// and compares all targets: not for a worker thread.
     pub fn all(&self, answers: Vec<Answer>) {
         self.tell(answers, Gone::Others);
     }
 
-    /// Tells what came of asking some sources. The others are as they were.
+    /// Reports the answers of some sources. The others stay as they are.
     pub fn some(&self, answers: Vec<Answer>) {
         self.tell(answers, Gone::These(Vec::new()));
     }
 
-    /// Tells that these sources are there no more. The others are as they were.
+    /// Removes sources. The others stay as they are.
     pub fn without(&self, sources: Vec<Arc<str>>) {
         self.change(Vec::new(), sources);
     }
 
-    /// Tells what has become of some sources, and which others are there no more. What is neither is as
-    /// it was.
+    /// Reports the answers of some sources and removes others. Sources in neither list stay as they
+    /// are.
     pub fn change(&self, answers: Vec<Answer>, gone: Vec<Arc<str>>) {
         self.tell(answers, Gone::These(gone));
     }
 
-    /// Tells that all sources say the same as before.
+    /// Reports an attempt in which no source has changed.
     pub fn same(&self) {
         let slot = &self.slot;
         let mut inner = locked(&slot.inner);
@@ -105,14 +128,14 @@ impl Feed {
         }
     }
 
-    /// Whether no source has failed at the last attempt.
+    /// Whether the last attempt of every source succeeded.
     pub fn is_content(&self) -> bool {
         locked(&self.slot.inner).failed.is_empty()
     }
 
     fn tell(&self, answers: Vec<Answer>, gone: Gone) {
         let slot = &self.slot;
-        // Sorted before anybody has to wait for the lock.
+        // Sorted before the lock is taken.
         let sorted = answers.into_iter().map(|(source, answer)| {
             let targets = answer.map(|targets| {
                 let mut targets: Vec<Target> = targets.into_iter().map(Arc::new).collect();
@@ -141,11 +164,7 @@ impl Feed {
                 }
             }
         }
-        // Answers of another question go when this one has been answered as a whole.
-        let keeps = match gone {
-            Gone::Others => inner.inherited && !whole,
-            Gone::These(_) => false,
-        };
+        let others = matches!(gone, Gone::Others);
         let gone: HashSet<Arc<str>> = match gone {
             Gone::These(gone) => gone.into_iter().collect(),
             Gone::Others => {
@@ -154,18 +173,26 @@ impl Feed {
                 gone.cloned().collect()
             }
         };
+        // Answers to another question stay until this one has been answered as a whole.
+        let mut keeps = others && inner.inherited && !whole;
+        let leaves = gone.iter().filter(|_| !keeps);
         let known = |source: &Arc<str>| inner.groups.get(source).map_or(0, |it| it.len());
         let replaced: usize = good.iter().map(|(_, targets)| targets.len()).sum();
-        let replaces: HashSet<&Arc<str>> =
-            good.iter().map(|(source, _)| source).chain(&gone).collect();
+        let replaces: HashSet<&Arc<str>> = good
+            .iter()
+            .map(|(source, _)| source)
+            .chain(leaves)
+            .collect();
         let before: usize = replaces.into_iter().map(known).sum();
-        // Counted without a walk over all sources: there may be many, and a change of one.
-        let others = inner.count.saturating_sub(before);
-        if let Err(failure) = inner.options.limits.check_count(replaced + others) {
+        // Counted without a walk over all sources: there may be many, and only one changes.
+        let stay = inner.count.saturating_sub(before);
+        if let Err(failure) = inner.options.limits.check_count(replaced + stay) {
             for (source, _) in &good {
                 slot.complain(&mut inner, source, failure.clone());
             }
             good.clear();
+            // An answer with too many targets changes nothing: those that it lacks stay as well.
+            keeps |= others;
         }
         for (source, targets) in good {
             inner.failed.remove(&source);
@@ -179,7 +206,7 @@ impl Feed {
         self.settle(&mut inner, Some(diff));
     }
 
-    /// Ends an attempt.
+    /// Ends an attempt: updates times and meters, and publishes the snapshot.
     fn settle(&self, inner: &mut Inner, diff: Option<Diff>) {
         let slot = &self.slot;
         let now = SystemTime::now();
@@ -198,26 +225,27 @@ impl Feed {
         slot.attempts.send_modify(|attempts| *attempts += 1);
     }
 
-    /// Keeps on disk what is known, until the future is dropped.
+    /// Keeps the targets on disk until the future is dropped.
     pub(crate) async fn keep(&self) {
         self.slot.clone().keep().await;
         std::future::pending::<()>().await;
     }
 }
 
-/// Which sources are there no more.
+/// Sources that a report removes.
 enum Gone {
-    /// All that have not been asked.
+    /// All sources without an answer in this report.
     Others,
     These(Vec<Arc<str>>),
 }
 
-/// Takes the answer of a source, or says why not.
+/// Checks the answer of a source against the limits and `on_empty`.
 fn judge(inner: &Inner, source: &Arc<str>, targets: Vec<Target>) -> Result<Vec<Target>, Failure> {
     inner.options.limits.check(&targets)?;
     let known = inner.groups.get(source).map_or(0, |known| known.len());
     if targets.is_empty() && known > 0 && inner.options.on_empty == OnEmpty::Keep {
-        let text = format!("the answer has no target, and the one before had {known}: they stay");
+        let text =
+            format!("the answer has no targets: keeping the {known} targets of the previous one");
         return Err(Failure::new(Reason::Empty, text));
     }
     Ok(targets)

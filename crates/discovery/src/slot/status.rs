@@ -1,4 +1,4 @@
-//! What there is to tell of a provider.
+//! The state of a provider on the status page.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -14,59 +14,59 @@ use crate::snapshot::Standing;
 /// The last failure of a provider.
 #[derive(Clone, Debug, Serialize)]
 pub struct Trouble {
-    /// When it was.
+    /// Time of the failed attempt.
     #[serde(serialize_with = "epoch")]
     pub time: SystemTime,
-    /// What kind it was.
+    /// The kind of the failure.
     pub reason: Reason,
-    /// What failed: a file, a URL, a name.
+    /// The source that failed: a file, a URL, a name.
     pub source: Arc<str>,
-    /// What happened.
+    /// Description of the failure.
     pub text: String,
 }
 
-/// What there is to tell of a provider.
+/// State of a provider.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
-    /// Its `type`.
+    /// The provider's `type`.
     pub r#type: Arc<str>,
-    /// Whether it runs.
+    /// Whether the provider runs.
     pub state: State,
-    /// How many targets it has.
+    /// Number of targets.
     pub targets: usize,
-    /// How many sources have answered.
+    /// Number of sources that have answered.
     pub sources: usize,
-    /// How much is known of them.
+    /// Completeness of the targets.
     pub standing: Standing,
-    /// Whether some targets are those of an answer before the last attempt.
+    /// Whether some targets are older than the last attempt.
     pub stale: bool,
-    /// Whether what is known comes from a run of the process before this one, or from what the
-    /// provider was before a reload.
+    /// Whether the targets come from an earlier run of the process, or from the provider's
+    /// configuration before a reload.
     pub inherited: bool,
     /// Seconds since all sources have answered.
     pub age_seconds: Option<f64>,
-    /// When all sources have last answered.
+    /// Time of the last attempt in which all sources answered.
     #[serde(serialize_with = "maybe_epoch")]
     pub last_success: Option<SystemTime>,
-    /// When it last tried.
+    /// Time of the last attempt.
     #[serde(serialize_with = "maybe_epoch")]
     pub last_attempt: Option<SystemTime>,
-    /// What last failed, if it has not succeeded since.
+    /// Sources whose last attempt failed, at most ten.
     pub failing: Vec<Trouble>,
-    /// What last failed.
+    /// The last failure, which stays after a success.
     pub last_error: Option<Trouble>,
-    /// How much was found that is no target, such as instances that do not run.
+    /// Number of things found that are not targets, such as instances that do not run.
     pub left_out_count: usize,
-    /// The first of that, and why.
+    /// The first things left out, with the reason for each.
     pub left_out: Vec<LeftOut>,
 }
 
-/// Something that a provider has found and that is no target.
+/// Something that a provider has found and that is not a target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LeftOut {
-    /// What it is, such as an instance of an application.
+    /// Description of the thing, such as an instance of an application.
     pub what: String,
-    /// Why it is no target.
+    /// Reason why it is not a target.
     pub why: String,
 }
 

@@ -83,7 +83,7 @@ fn a_target_of_two_sources_is_one_and_goes_with_the_last() {
     feed.all(vec![("a".into(), found(&["2"]))]);
     let third = slot.snapshot();
     assert_eq!(names(&third.changes_since(&second).removed), ["1"]);
-    // Over several steps, too.
+    // Over several snapshots, too.
     let whole = third.changes_since(&first);
     assert_eq!(
         (names(&whole.added), names(&whole.removed)),
@@ -118,7 +118,7 @@ fn limits_refuse_an_answer_whole() {
     let many: Vec<String> = (0..20_001).map(|number| number.to_string()).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     feed.all(vec![("a".into(), found(&many))]);
-    // Sources are bounded together.
+    // The limit holds for the sum of all sources.
     feed.all(vec![
         ("a".into(), found(&many[1..])),
         ("b".into(), found(&["x"])),

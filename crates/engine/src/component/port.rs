@@ -1,4 +1,5 @@
-//! Where a component meets the planes: its ports say in its type what it sends and takes.
+//! Ports between components and planes: the type of a port says which signal a component sends or
+//! takes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ pub trait BuildSource<P: Plane> {
     ///
     /// # Errors
     ///
-    /// Fails when something that it needs cannot be had.
+    /// Fails when a resource that the source needs is not available.
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source<P>>, BuildError>;
 }
 
@@ -31,7 +32,7 @@ pub trait BuildTransform<P: Plane> {
     ///
     /// # Errors
     ///
-    /// Fails when something that it needs cannot be had.
+    /// Fails when a resource that the transform needs is not available.
     fn build(&self, cx: &BuildContext) -> Result<Arc<P::Transform>, BuildError>;
 }
 
@@ -41,32 +42,33 @@ pub trait BuildSink<P: Plane> {
     ///
     /// # Errors
     ///
-    /// Fails when something that it needs cannot be had.
+    /// Fails when a resource that the sink needs is not available.
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Sink<P>>, BuildError>;
 }
 
-/// A sink of batches: what the edge in front of it has to know.
+/// A sink of batches, with the properties that its edge is built from.
 pub trait MetricsSink: BuildSink<Metrics> {
-    /// Whether a batch is acknowledged to its sender only once this sink has it.
+    /// Whether the sender's acknowledgement waits for this sink to have the batch.
     fn required(&self) -> bool {
         false
     }
 
-    /// The queue in front of it.
+    /// Configuration of the queue in front of the sink.
     fn queue(&self) -> QueueConfig {
         QueueConfig::default()
     }
 
-    /// The form in which it takes batches to begin with.
+    /// Form in which the sink takes batches at first; it may change while the sink runs.
     fn form(&self) -> Form;
 
-    /// Whether batches have to be decoded for it, so that their series are valid and their labels
-    /// sorted, though it does not read them.
+    /// Whether batches must be decoded for this sink even if it reads no labels, so that their
+    /// series are valid and their labels sorted.
     fn checks_series(&self) -> bool {
         false
     }
 
-    /// Bounds on what is kept of what comes apart from its series, for sinks that send 2.0.
+    /// Bounds on the exemplars and metadata that are kept for later batches of their series, for
+    /// sinks that send 2.0.
     fn companions(&self) -> CompanionBounds {
         CompanionBounds::NOTHING
     }
@@ -75,7 +77,7 @@ pub trait MetricsSink: BuildSink<Metrics> {
     ///
     /// # Errors
     ///
-    /// Fails when something that it needs cannot be had.
+    /// Fails when a resource that the transform needs is not available.
     fn before(&self, _cx: &BuildContext) -> Result<Option<Arc<dyn Transform>>, BuildError> {
         Ok(None)
     }
@@ -84,38 +86,38 @@ pub trait MetricsSink: BuildSink<Metrics> {
 /// The plane that a source sends in.
 #[derive(Clone, Copy)]
 pub enum SourcePort<'a> {
-    /// It sends batches.
+    /// Sends batches.
     Metrics(&'a dyn BuildSource<Metrics>),
-    /// It asks queries.
+    /// Sends queries.
     Queries(&'a dyn BuildSource<Queries>),
-    /// It publishes rules.
+    /// Publishes rules.
     Rules(&'a dyn BuildSource<Rules>),
 }
 
 /// The planes that a transform works in.
 #[derive(Clone, Copy, Default)]
 pub struct TransformPorts<'a> {
-    /// It transforms batches.
+    /// Builds the transform of batches.
     pub metrics: Option<&'a dyn BuildTransform<Metrics>>,
-    /// It transforms queries.
+    /// Builds the transform of queries.
     pub queries: Option<&'a dyn BuildTransform<Queries>>,
-    /// It transforms rules.
+    /// Builds the transform of rules.
     pub rules: Option<&'a dyn BuildTransform<Rules>>,
 }
 
 /// The plane that a sink takes from.
 #[derive(Clone, Copy)]
 pub enum SinkPort<'a> {
-    /// It takes batches.
+    /// Takes batches.
     Metrics(&'a dyn MetricsSink),
-    /// It answers queries.
+    /// Answers queries.
     Queries(&'a dyn BuildSink<Queries>),
-    /// It takes rules.
+    /// Takes rules.
     Rules(&'a dyn BuildSink<Rules>),
 }
 
 impl SourcePort<'_> {
-    /// What the source sends.
+    /// The signal that the source sends.
     pub fn signal(&self) -> Signal {
         match self {
             Self::Metrics(_) => Signal::Metrics,
@@ -137,7 +139,7 @@ impl TransformPorts<'_> {
 }
 
 impl SinkPort<'_> {
-    /// What the sink takes.
+    /// The signal that the sink takes.
     pub fn signal(&self) -> Signal {
         match self {
             Self::Metrics(_) => Signal::Metrics,
@@ -148,7 +150,7 @@ impl SinkPort<'_> {
 }
 
 impl dyn SinkConfig {
-    /// What the edge in front of a sink of batches has to know; none for other sinks.
+    /// The sink's properties for its edge, if it is a sink of batches.
     pub fn metrics(&self) -> Option<&dyn MetricsSink> {
         match self.port() {
             SinkPort::Metrics(sink) => Some(sink),
@@ -157,15 +159,15 @@ impl dyn SinkConfig {
     }
 }
 
-/// A plane whose components can be found among the ports, and built.
+/// A plane that finds its components among their ports and builds them.
 pub trait Buildable: Plane {
-    /// The source, if it is one of this plane.
+    /// The source's builder, if it is a source of this plane.
     fn source<'a>(port: SourcePort<'a>) -> Option<&'a dyn BuildSource<Self>>;
 
-    /// The transform, if it works in this plane.
+    /// The transform's builder, if it works in this plane.
     fn transform<'a>(ports: TransformPorts<'a>) -> Option<&'a dyn BuildTransform<Self>>;
 
-    /// The sink, if it is one of this plane.
+    /// The sink's builder, if it is a sink of this plane.
     fn sink<'a>(port: SinkPort<'a>) -> Option<&'a dyn BuildSink<Self>>;
 
     /// Makes the edge into a sink of this plane. Its queue on disk, if it has one, is in `folder`.
@@ -181,7 +183,7 @@ pub trait Buildable: Plane {
     ) -> Result<Arc<Self::Edge>, BuildError>;
 }
 
-/// A sink that stands where only one of another plane can.
+/// Error for a sink that is connected in another plane than its own.
 fn misplaced() -> BuildError {
     BuildError::new("inputs", "sink takes another signal")
 }

@@ -1,14 +1,34 @@
-//! Tables as text in which equal configurations are equal.
+//! Canonical text of tables: equal configurations have equal texts.
 
-use std::fmt;
+use std::fmt::{self, Write};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
 
 use toml::de::{DeTable, DeValue};
 
-/// A table in the form in which equal ones are equal. It may hold secrets, and is not shown.
+/// A keyed hash of texts, by which versions of them are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Print(pub(crate) u64);
+
+/// One key for all, so that prints of different times can be compared.
+static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+impl Print {
+    pub(crate) fn of<const N: usize>(texts: [&[u8]; N]) -> Self {
+        Self(KEY.hash_one(texts))
+    }
+}
+
+/// Canonical text of a table. It may hold secrets and is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Canonical(String);
 
 impl Canonical {
+    /// A number that differs if the text does. Keyed by the process, as the text may hold secrets.
+    pub(crate) fn print(&self) -> Print {
+        Print::of([self.0.as_bytes()])
+    }
+
     /// The text, for tests.
     #[cfg(test)]
     pub(crate) fn text(&self) -> &str {
@@ -22,39 +42,48 @@ impl fmt::Debug for Canonical {
     }
 }
 
-/// The table as text in which equal configurations are equal, for finding what changed.
+/// The canonical text of a table, for tests.
+#[cfg(test)]
 pub(crate) fn canonical(table: &DeTable<'_>) -> String {
     let mut out = String::new();
-    write_table(&mut out, table);
+    write_table(&mut out, table, None);
     out
 }
 
-/// The same of a component or table, without `inputs`, which change nothing of itself.
+/// The canonical text of a component or table without `inputs`, which do not affect how it is
+/// built.
 pub(crate) fn effective(table: &DeTable<'_>) -> Canonical {
-    let mut table = table.clone();
-    table.remove("inputs");
-    Canonical(canonical(&table))
+    let mut out = String::new();
+    write_table(&mut out, table, Some("inputs"));
+    Canonical(out)
 }
 
-fn write_table(out: &mut String, table: &DeTable<'_>) {
+fn write_table(out: &mut String, table: &DeTable<'_>, without: Option<&str>) {
     out.push('{');
-    for (at, (key, value)) in table.iter().enumerate() {
+    let entries = table.iter();
+    let entries = entries.filter(|(key, _)| Some(&**key.get_ref()) != without);
+    for (at, (key, value)) in entries.enumerate() {
         if at > 0 {
             out.push_str(", ");
         }
-        out.push_str(&format!("{:?} = ", key.get_ref()));
+        add(out, format_args!("{:?} = ", key.get_ref()));
         write_value(out, value.get_ref());
     }
     out.push('}');
 }
 
+fn add(out: &mut String, text: fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    let _ = out.write_fmt(text);
+}
+
 fn write_value(out: &mut String, value: &DeValue<'_>) {
     match value {
-        DeValue::String(text) => out.push_str(&format!("{text:?}")),
-        DeValue::Integer(number) => out.push_str(&number.to_string()),
-        DeValue::Float(number) => out.push_str(&number.to_string()),
-        DeValue::Boolean(value) => out.push_str(&value.to_string()),
-        DeValue::Datetime(value) => out.push_str(&value.to_string()),
+        DeValue::String(text) => add(out, format_args!("{text:?}")),
+        DeValue::Integer(number) => add(out, format_args!("{number}")),
+        DeValue::Float(number) => add(out, format_args!("{number}")),
+        DeValue::Boolean(value) => add(out, format_args!("{value}")),
+        DeValue::Datetime(value) => add(out, format_args!("{value}")),
         DeValue::Array(array) => {
             out.push('[');
             for (at, item) in array.iter().enumerate() {
@@ -65,7 +94,7 @@ fn write_value(out: &mut String, value: &DeValue<'_>) {
             }
             out.push(']');
         }
-        DeValue::Table(table) => write_table(out, table),
+        DeValue::Table(table) => write_table(out, table, None),
     }
 }
 

@@ -1,4 +1,4 @@
-//! From a declared component to a validated one.
+//! Validates declared components.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 
 use metrifold_base::Problems;
-use metrifold_files::{Fingerprint, NamedFiles};
+use metrifold_files::NamedFiles;
 use metrifold_model::{Kind, Signal};
 
 use crate::component::{ComponentInfo, Resource, SinkConfig, SourceConfig, TransformConfig};
@@ -17,25 +17,26 @@ use super::diagnostic::Diagnostic;
 use super::document::{Around, Declared};
 use super::path::{KeyPath, Step, Under};
 use super::source::Place;
+use super::states::States;
 use super::{canonical, files, suggest, types};
 
-/// A component on its way into the graph.
+/// A component that was read and is not connected yet.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) kind: Kind,
     pub(crate) id: Arc<str>,
     pub(crate) place: Place,
     pub(crate) type_name: String,
-    /// `None` when it has errors of its own.
+    /// `None` if the component has errors of its own.
     pub(crate) config: Option<AnyConfig>,
     pub(crate) inputs: Vec<InputEntry>,
-    /// Whether `inputs` itself is wrong, so that what it lacks is not known.
+    /// Whether `inputs` itself has errors: missing inputs are then not reported.
     pub(crate) inputs_broken: bool,
-    /// What it takes for itself, each with the key that says so.
+    /// Resources that the component claims, each with the place of the key that names it.
     pub(crate) resources: Vec<(Resource, Place)>,
     pub(crate) effective: Canonical,
     pub(crate) files: NamedFiles,
-    /// The key that asks for a queue on disk.
+    /// Place of the key that asks for a queue on disk.
     pub(crate) disk_queue: Option<Place>,
 }
 
@@ -46,7 +47,7 @@ pub(crate) struct InputEntry {
     pub(crate) place: Place,
 }
 
-/// A component's configuration of whichever kind.
+/// Configuration of a source, transform or sink.
 #[derive(Clone, Debug)]
 pub(crate) enum AnyConfig {
     Source(Arc<dyn SourceConfig>),
@@ -55,7 +56,7 @@ pub(crate) enum AnyConfig {
 }
 
 impl AnyConfig {
-    /// Whether the signal can leave it (sources) or enter it (the others).
+    /// Whether the signal can leave the component (a source) or enter it (a transform or sink).
     pub(crate) fn carries(&self, signal: Signal) -> bool {
         match self {
             Self::Source(config) => config.port().signal() == signal,
@@ -64,7 +65,7 @@ impl AnyConfig {
         }
     }
 
-    /// Its named outputs.
+    /// Named outputs of the component.
     pub(crate) fn outputs(&self) -> Vec<String> {
         match self {
             Self::Transform(config) => config.outputs(),
@@ -97,12 +98,11 @@ impl AnyConfig {
     }
 }
 
-/// Reads and validates a component. `named` are the files that components before it name: a file
-/// that several name is the same one to all of them.
+/// Reads and validates a component.
 pub(crate) fn check(
     declared: Declared<'_>,
     environment: bool,
-    named: &mut NamedFiles,
+    states: &mut States<'_>,
     found: &mut Vec<Diagnostic>,
 ) -> Node {
     let Declared {
@@ -121,7 +121,7 @@ pub(crate) fn check(
     let inputs = take_inputs(kind, &name, &mut table, &around, found);
     let inputs_broken =
         found.len() > before || around.removed.iter().any(|path| is_key(path, "inputs"));
-    // Wrong inputs say nothing against what the component sends.
+    // Wrong inputs do not change the signal that the component sends.
     let before = found.len();
     let type_name = take_type(
         &types::type_list(kind),
@@ -155,9 +155,9 @@ pub(crate) fn check(
             }
         }
     }
-    // Before they are read for good: what changes in between is then noticed as a change.
-    let states = match &config {
-        Some(config) if environment => fingerprints(&config.files(), named),
+    // Read before the component opens the files, so that a change in between is noticed later.
+    let files = match &config {
+        Some(config) if environment => states.of_all(config.files()),
         _ => NamedFiles::new(),
     };
     if let Some(config) = &config {
@@ -174,7 +174,7 @@ pub(crate) fn check(
             let span = ["address", "listen", "path"]
                 .iter()
                 .find_map(|key| KeyPath::parse(key).locate(&table, Under::Value));
-            // The keys of a named listener may stand in another file.
+            // The keys of a named listener may be in another file.
             let at = listener
                 .unwrap_or_else(|| span.map_or_else(|| place.clone(), |span| around.place(span)));
             let resources = config.resources().into_iter();
@@ -202,23 +202,12 @@ pub(crate) fn check(
         inputs_broken,
         resources,
         effective,
-        files: states,
+        files,
         disk_queue,
     }
 }
 
-/// The states of files. A file that several name is the same one to all of them.
-pub(crate) fn fingerprints(files: &[&Path], named: &mut NamedFiles) -> NamedFiles {
-    let fingerprint = |file: &&Path| {
-        let state = named.get(*file).copied();
-        let state = state.unwrap_or_else(|| Fingerprint::of_file(file));
-        named.insert(file.to_path_buf(), state);
-        (file.to_path_buf(), state)
-    };
-    files.iter().map(fingerprint).collect()
-}
-
-/// A node for what is not even a table: only its name is known.
+/// A node for a declaration that is not a table: only its name is known.
 pub(crate) fn stand_in(declared: Declared<'_>) -> Node {
     Node {
         kind: declared.kind,
@@ -286,7 +275,7 @@ fn take_inputs(
     inputs
 }
 
-/// Takes `type` out of the table; `help` says which there are.
+/// Removes `type` from the table and returns it; `help` lists the known types.
 pub(crate) fn take_type(
     help: &str,
     name: &str,
@@ -319,7 +308,7 @@ pub(crate) fn take_type(
     }
 }
 
-/// Reads the table as a component of the kind; `Err(None)` when there is no such type.
+/// Reads the table as a component of the kind; `Err(None)` if the type does not exist.
 fn read(
     kind: Kind,
     type_name: &str,
@@ -332,12 +321,11 @@ fn read(
     {
         return Err(None);
     }
-    let keys = info(kind, type_name).map(ComponentInfo::keys);
-    let keys = keys.unwrap_or_default();
-    decode::all_errors(table.clone(), around.removed.clone(), &keys, &read).map_err(Some)
+    let keys = info(kind, type_name).map_or(&[][..], |info| info.keys);
+    decode::all_errors(table, &around.removed, keys, &read).map_err(Some)
 }
 
-/// What is known of a type.
+/// The registered description of a type.
 pub(crate) fn info(kind: Kind, type_name: &str) -> Option<&'static ComponentInfo> {
     inventory::iter::<ComponentInfo>
         .into_iter()
@@ -362,16 +350,16 @@ fn unknown_type(kind: Kind, name: &str, type_name: &str) -> Diagnostic {
     Diagnostic::error(message).with_help(help)
 }
 
-/// What a component with these keys has to do with its neighbours.
+/// Ways in which a component can be connected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wiring {
-    /// The signals that it sends (a source) or takes.
+    /// Signals that the component sends (a source) or takes.
     pub signals: Vec<Signal>,
-    /// Whether its outputs have names.
+    /// Whether the component's outputs have names.
     pub named_outputs: bool,
 }
 
-/// How a component with these keys can be wired; not at all when it cannot be read.
+/// The ways in which a component with these keys can be connected; none if the keys cannot be read.
 pub fn wiring(kind: Kind, type_name: &str, keys: &str) -> Wiring {
     let Ok(table) = DeTable::parse(keys) else {
         return Wiring::default();

@@ -1,7 +1,7 @@
-//! From a table to a component, with every error that is in the table.
+//! Decodes tables into components and reports every error of a table.
 //!
-//! Serde stops at the first error. So the offending key is taken out of a copy of the table, or a
-//! value that serde accepts is put in its place, and the copy is read again until it is accepted.
+//! Serde stops at the first error. The key at fault is therefore removed from a copy of the table,
+//! or replaced by a value that serde accepts, and the copy is read again until it is accepted.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -14,28 +14,28 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, Error, ValueDeserializer};
 
 use metrifold_base::Problem;
-use metrifold_base::keys::Listed;
+use metrifold_base::keys::{Entry, Listed, list};
 
 use super::path::{KeyPath, Step, Under};
 use super::{suggest, words};
 
-/// The most errors that are looked for in one table.
+/// The most errors that are reported for one table.
 const MAX_ERRORS: usize = 50;
 
 /// An error in a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
-    /// The key that it is about; empty for the table itself.
+    /// Path of the key at fault; empty for the table itself.
     pub(crate) path: String,
-    /// What is wrong.
+    /// Statement of the problem.
     pub(crate) message: String,
-    /// Where; `None` for the table itself.
+    /// Place of the key or value; `None` for the table itself.
     pub(crate) span: Option<Range<usize>>,
     pub(crate) help: Option<String>,
 }
 
 impl From<Problem> for Finding {
-    /// Without its place.
+    /// Makes a finding without a place.
     fn from(problem: Problem) -> Self {
         Self {
             path: problem.path,
@@ -57,16 +57,16 @@ impl Finding {
     }
 }
 
-/// Why one attempt failed.
+/// Reason why one attempt to read a table failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
     path: KeyPath,
     message: String,
-    /// Whether there is no such component type.
+    /// Whether the component type does not exist.
     pub(crate) unknown_type: bool,
 }
 
-/// What an error message of serde's says, taken apart.
+/// An error message of serde's, parsed.
 enum Complaint<'a> {
     UnknownKey(&'a str, Vec<&'a str>),
     UnknownValue(&'a str, Vec<&'a str>),
@@ -81,20 +81,20 @@ pub(crate) fn component<'de, T: Deserialize<'de>>(
 ) -> Result<T, Failure> {
     let mut track = Track::new();
     let reached = Cell::new(false);
-    let entry = Entry {
+    let entry = Tagged {
         type_name: Some(type_name),
         value: Some(Spanned::new(0..0, DeValue::Table(table))),
         track: &mut track,
         reached: &reached,
     };
-    T::deserialize(EntryDeserializer(entry)).map_err(|error| Failure {
+    T::deserialize(TaggedDeserializer(entry)).map_err(|error| Failure {
         path: KeyPath::tracked(&track.path()),
         message: error.message().to_owned(),
         unknown_type: !reached.get(),
     })
 }
 
-/// Reads a table that is no component.
+/// Reads a table that is not a component.
 pub(crate) fn plain<'de, T: Deserialize<'de>>(table: DeTable<'de>) -> Result<T, Failure> {
     let value = Spanned::new(0..0, DeValue::Table(table));
     serde_path_to_error::deserialize(ValueDeserializer::from(value)).map_err(|error| Failure {
@@ -104,19 +104,26 @@ pub(crate) fn plain<'de, T: Deserialize<'de>>(table: DeTable<'de>) -> Result<T, 
     })
 }
 
-/// Reads a table over and over until all errors are found. Keys in `removed` were taken out
-/// before, for errors of their own, and are not missed.
+/// Reads a table, and repeatedly if it has errors, until all of them are found. `entries` are its
+/// keys. Those in `removed` were taken out earlier, for errors of their own, and are not reported as
+/// missing.
 pub(crate) fn all_errors<'i, T>(
-    mut table: DeTable<'i>,
-    mut removed: Vec<KeyPath>,
-    keys: &[Listed],
+    table: &DeTable<'i>,
+    removed: &[KeyPath],
+    entries: &'static [Entry],
     read: &dyn Fn(DeTable<'i>) -> Result<T, Failure>,
 ) -> Result<T, Vec<Finding>> {
+    let failure = match read(table.clone()) {
+        Ok(value) if removed.is_empty() => return Ok(value),
+        Ok(_) => return Err(Vec::new()),
+        Err(failure) => failure,
+    };
+    let (mut table, mut removed) = (table.clone(), removed.to_vec());
+    let keys = &*list(entries);
     let mut findings: Vec<Finding> = Vec::new();
-    let whole = removed.is_empty();
+    let mut next = Some(failure);
     for _ in 0..MAX_ERRORS {
-        let failure = match read(table.clone()) {
-            Ok(value) if whole && findings.is_empty() => return Ok(value),
+        let failure = match next.take().map_or_else(|| read(table.clone()), Err) {
             Ok(_) => return Err(findings),
             Err(failure) => failure,
         };
@@ -131,7 +138,7 @@ pub(crate) fn all_errors<'i, T>(
                 if fill(&mut table, &path, keys, read) {
                     continue;
                 }
-                // Nothing fits, so that the table around it has to go.
+                // No value fits, so the enclosing table is removed.
                 match failure.path.remove(&mut table) {
                     Some(path) => removed.push(path.before_removal(&removed)),
                     None => return Err(findings),
@@ -144,7 +151,7 @@ pub(crate) fn all_errors<'i, T>(
                     let around = around(&path, key, &table);
                     path = around.join(key);
                     if let Some(meant) = suggest::meant(key, expected) {
-                        // The key that was meant is not missing as well.
+                        // The misspelt key stands for this one, which is not missing then.
                         removed.push(around.before_removal(&removed).join(meant));
                     }
                 }
@@ -158,7 +165,7 @@ pub(crate) fn all_errors<'i, T>(
     Err(findings)
 }
 
-/// Puts something in the place of a missing key that gets the reader past it.
+/// Inserts a value for a missing key so that the reader gets past it.
 fn fill<'i, T>(
     table: &mut DeTable<'i>,
     path: &KeyPath,
@@ -198,7 +205,7 @@ fn fill<'i, T>(
                     Complaint::Missing(field) => failure.path.join(field),
                     _ => failure.path.clone(),
                 };
-                // A complaint about the table as a whole may be about the guess.
+                // An error about the table as a whole may be caused by the inserted value.
                 !at.starts_with(path) && (!at.0.is_empty())
             }
         };
@@ -235,7 +242,8 @@ fn missing(
     }
 }
 
-/// The table that holds an unknown key; the path of the error may or may not end with the key.
+/// The table that contains an unknown key; serde's path sometimes ends with the key and sometimes
+/// with the table.
 fn around(path: &KeyPath, key: &str, table: &DeTable<'_>) -> KeyPath {
     let below = path.join(key);
     if below.remove(&mut table.clone()).as_ref() == Some(&below) {
@@ -278,7 +286,7 @@ fn describe(
     }
 }
 
-/// The nearest of the names, or all of them.
+/// Help text with the most similar name, or with all names.
 pub(crate) fn choices(wrong: &str, names: &[&str], what: &str) -> String {
     match suggest::meant(wrong, names) {
         Some(near) => format!("did you mean `{near}`?"),
@@ -287,12 +295,12 @@ pub(crate) fn choices(wrong: &str, names: &[&str], what: &str) -> String {
     }
 }
 
-/// Takes the first line of a message apart; whatever follows is noise.
+/// Parses the first line of an error message; further lines are ignored.
 fn complaint(message: &str) -> Complaint<'_> {
     let line = message.lines().next().unwrap_or_default();
     let quoted = |start: &str| -> Option<(&str, Vec<&str>)> {
         let rest = line.strip_prefix(start)?.strip_prefix('`')?;
-        // The name may hold anything, the list behind it cannot.
+        // The name may contain anything, the list behind it may not.
         let (name, expected) = ["`, expected ", "`, there are no "]
             .iter()
             .find_map(|between| rest.rsplit_once(between))?;
@@ -312,17 +320,17 @@ fn complaint(message: &str) -> Complaint<'_> {
     }
 }
 
-/// A map of one entry, whose value is tracked.
-struct Entry<'a, 'de> {
+/// A map with one entry, whose value keeps its span.
+struct Tagged<'a, 'de> {
     type_name: Option<&'a str>,
     value: Option<Spanned<DeValue<'de>>>,
     track: &'a mut Track,
     reached: &'a Cell<bool>,
 }
 
-struct EntryDeserializer<'a, 'de>(Entry<'a, 'de>);
+struct TaggedDeserializer<'a, 'de>(Tagged<'a, 'de>);
 
-impl<'de> Deserializer<'de> for EntryDeserializer<'_, 'de> {
+impl<'de> Deserializer<'de> for TaggedDeserializer<'_, 'de> {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -336,7 +344,7 @@ impl<'de> Deserializer<'de> for EntryDeserializer<'_, 'de> {
     }
 }
 
-impl<'de> MapAccess<'de> for Entry<'_, 'de> {
+impl<'de> MapAccess<'de> for Tagged<'_, 'de> {
     type Error = Error;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(

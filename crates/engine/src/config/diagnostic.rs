@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, where, and what to do about it.
+//! Errors and warnings about a configuration, with their places and advice.
 
 use std::fmt;
 
@@ -8,29 +8,27 @@ use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use super::secrets::Redactions;
 use super::source::Place;
 
-/// How bad it is.
+/// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
     /// The configuration cannot be used.
     Error,
-    /// The configuration can be used, but hardly does what its author meant.
+    /// The configuration can be used, but it hardly does what its author intended.
     Warning,
 }
 
 /// A finding in the configuration. Values that may be secret are masked in all of its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// How bad it is.
+    /// Severity of the finding.
     pub severity: Severity,
-    /// What is wrong, lowercase, without a full stop.
+    /// Statement of the problem, lowercase, without a full stop.
     pub message: String,
-    /// Where; `None` when no file is to blame.
+    /// Place of the problem; `None` if no file causes it.
     pub place: Option<Place>,
-    /// What stands under the caret.
-    pub label: Option<String>,
-    /// A second place that explains the first, with what it says.
+    /// A second place that explains the first, with its text.
     pub related: Option<(Place, String)>,
-    /// What to do about it.
+    /// Advice on how to mend the problem.
     pub help: Option<String>,
 }
 
@@ -41,7 +39,6 @@ impl Diagnostic {
             severity: Severity::Error,
             message: message.into(),
             place: None,
-            label: None,
             related: None,
             help: None,
         }
@@ -55,44 +52,37 @@ impl Diagnostic {
         }
     }
 
-    /// Says where.
+    /// Sets the place.
     #[must_use]
     pub fn at(mut self, place: Place) -> Self {
         self.place = Some(place);
         self
     }
 
-    /// Says what stands under the caret.
+    /// Sets the advice.
     #[must_use]
-    pub fn with_label(mut self, label: impl Into<String>) -> Self {
-        self.label = Some(label.into());
-        self
-    }
-
-    /// Adds what to do about it.
-    #[must_use]
-    pub fn with_help(mut self, help: impl Into<String>) -> Self {
+    pub(crate) fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
-    /// Adds a second place.
+    /// Sets the second place and its text.
     #[must_use]
-    pub fn with_related(mut self, place: Place, message: impl Into<String>) -> Self {
+    pub(crate) fn with_related(mut self, place: Place, message: impl Into<String>) -> Self {
         self.related = Some((place, message.into()));
         self
     }
 
-    /// Masks values in all that it says.
+    /// Masks secret values in all parts.
     pub(crate) fn redact(&mut self, redactions: &Redactions) {
         let related = self.related.as_mut().map(|(_, text)| text);
-        let texts = [self.label.as_mut(), related, self.help.as_mut()];
+        let texts = [related, self.help.as_mut()];
         for text in texts.into_iter().flatten().chain([&mut self.message]) {
             *text = redactions.apply(text);
         }
     }
 
-    /// Renders it for people, without a newline at the end.
+    /// Renders the finding for people, without a final newline.
     pub fn render(&self, color: bool) -> String {
         let (level, help) = match self.severity {
             Severity::Error => (Level::ERROR, Level::HELP),
@@ -100,11 +90,7 @@ impl Diagnostic {
         };
         let mut group = Group::with_title(level.primary_title(&*self.message));
         if let Some(place) = &self.place {
-            group = group.element(snippet(
-                place,
-                self.label.as_deref(),
-                AnnotationKind::Primary,
-            ));
+            group = group.element(snippet(place, AnnotationKind::Primary));
         }
         if let Some(text) = &self.help
             && self.related.is_none()
@@ -114,7 +100,7 @@ impl Diagnostic {
         let mut report = vec![group];
         if let Some((place, message)) = &self.related {
             let mut note = Group::with_title(Level::NOTE.secondary_title(&**message))
-                .element(snippet(place, None, AnnotationKind::Context));
+                .element(snippet(place, AnnotationKind::Context));
             if let Some(text) = &self.help {
                 note = note.element(Level::HELP.message(&**text));
             }
@@ -135,19 +121,15 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-fn snippet<'a>(
-    place: &'a Place,
-    label: Option<&'a str>,
-    kind: AnnotationKind,
-) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+fn snippet(place: &Place, kind: AnnotationKind) -> Snippet<'_, annotate_snippets::Annotation<'_>> {
     let (line, span) = place.excerpt();
     Snippet::source(line)
         .line_start(place.line())
         .path(place.file())
-        .annotation(kind.span(span).label(label))
+        .annotation(kind.span(span))
 }
 
-/// Orders findings as a reader meets them: errors first, then by file and position.
+/// Sorts findings in reading order: errors first, then by file and position.
 pub(crate) fn sort(list: &mut [Diagnostic]) {
     list.sort_by(|a, b| {
         let key = |diagnostic: &Diagnostic| {

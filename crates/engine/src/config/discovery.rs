@@ -1,5 +1,5 @@
-//! Providers of targets, `[discovery.NAME]`, whose keys depend on their `type`, and what publishes
-//! targets, `[publish.NAME]`.
+//! Tables of discovery: providers of targets, `[discovery.NAME]`, whose keys depend on their
+//! `type`, and publishers, `[publish.NAME]`.
 
 use std::any::Any;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use toml::de::DeTable;
 
 use metrifold_base::Problems;
-use metrifold_base::keys::Listed;
+use metrifold_base::keys::Entry;
 use metrifold_discovery::{ProviderConfig, ProviderInfo, PublishConfig};
 
 use crate::component::Resource;
@@ -17,15 +17,15 @@ use super::decode::{self, Finding};
 use super::path::KeyPath;
 use super::tables::{AnyTable, TableConfig, TableInfo, TableType};
 
-/// The name of the table of providers, and of the key that names one of them.
+/// Name of the table of providers, and of the key that refers to a provider.
 pub(crate) const NAME: &str = "discovery";
 
-/// A provider as it is configured.
+/// Configuration of a provider.
 #[derive(Clone, Debug)]
 pub struct ProviderTable {
-    /// Its `type`.
+    /// Value of the key `type`.
     pub type_name: Arc<str>,
-    /// Its keys.
+    /// Keys of the provider.
     pub config: Arc<dyn ProviderConfig>,
 }
 
@@ -33,13 +33,14 @@ inventory::submit! {
     TableInfo {
         name: NAME,
         named: true,
-        summary: "A provider of targets, by its type.",
+        many: false,
+        summary: "A provider of targets; `type` selects the service discovery.",
         keys: &[],
         types,
         read,
     }
 }
-inventory::submit! { TableInfo::named::<PublishConfig>("Writes the targets of a provider for programs that read them in Prometheus' forms.") }
+inventory::submit! { TableInfo::named::<PublishConfig>("Publishes the targets of a provider in the formats of Prometheus.") }
 
 fn types() -> Vec<TableType> {
     let all = ProviderInfo::all().into_iter();
@@ -53,12 +54,12 @@ fn types() -> Vec<TableType> {
 
 fn read(
     type_name: &str,
-    table: DeTable<'_>,
-    removed: Vec<KeyPath>,
-    keys: &[Listed],
+    table: &DeTable<'_>,
+    removed: &[KeyPath],
+    entries: &'static [Entry],
 ) -> Result<Arc<dyn AnyTable>, Vec<Finding>> {
     let read = |table| decode::component::<Box<dyn ProviderConfig>>(type_name, table);
-    let config = decode::all_errors(table, removed, keys, &read)?;
+    let config = decode::all_errors(table, removed, entries, &read)?;
     Ok(Arc::new(ProviderTable {
         type_name: type_name.into(),
         config: config.into(),

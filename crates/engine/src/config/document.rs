@@ -1,7 +1,7 @@
-//! From several files to one set of tables: parsing, variables, merging, names.
+//! Merges several files into one set of tables: parsing, variables, names.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -15,66 +15,74 @@ use super::decode;
 use super::diagnostic::Diagnostic;
 use super::environment::{Environment, expand};
 use super::files;
+use super::globals::Read;
 use super::path::{KeyPath, Step};
 use super::secrets::{self, Redactions, Substituted};
-use super::source::{Place, SourceFile, Text};
+use super::sections::{Divided, Sections};
+use super::source::{Place, Run, SourceFile, Text};
 use super::tables::{RootKeys, TableInfo};
+use super::work::{Name, Work, count};
 
-/// The most syntax errors of a file that are looked at; nobody reads more.
+/// The most syntax errors of a file that are examined; nobody reads more.
 const MAX_SYNTAX_ERRORS: usize = 100;
 
-/// Most often a regular expression is the reason.
+/// Note for escape errors, which regular expressions cause most often.
 const ESCAPES: &str = "in double quotes a backslash starts an escape";
 
-/// What the files say, together.
+/// The merged content of all files.
 #[derive(Default)]
 pub(crate) struct Document<'i> {
-    /// Keys that are no tables.
+    /// Single keys at the top.
     pub(crate) root: Vec<Global<'i>>,
-    /// Tables that are no components.
+    /// Tables at the top that are not components.
     pub(crate) tables: Vec<(&'static TableInfo, Global<'i>)>,
     pub(crate) components: Vec<Declared<'i>>,
-    /// Whether text could not be read or parsed, so that any name may be missing.
+    /// Tables that were read from sections.
+    pub(crate) read: Vec<Read>,
+    /// Whether a section has a table with errors, which have been reported.
+    pub(crate) refused: bool,
+    /// Places of the keys and tables that are not components, by their full names.
+    pub(crate) names: HashMap<Name, Place>,
+    /// Whether some text could not be read or parsed, so that any name may be missing.
     pub(crate) incomplete: bool,
-    /// What must not be shown of each file.
+    /// Secret values of each file.
     pub(crate) redactions: Vec<Redactions>,
 }
 
-/// A key or table at the top of a file that is no component.
+/// A single key or a table at the top of a file that is not a component.
 #[derive(Debug)]
 pub(crate) struct Global<'i> {
-    /// Its full name, such as `data_dir`, `api` or `listeners.public`.
-    pub(crate) name: String,
+    pub(crate) name: Name,
     pub(crate) key: Spanned<Cow<'i, str>>,
     pub(crate) place: Place,
     pub(crate) value: Spanned<DeValue<'i>>,
     pub(crate) around: Around,
 }
 
-/// A component as it is declared.
+/// A component as declared in a file.
 #[derive(Debug)]
 pub(crate) struct Declared<'i> {
     pub(crate) kind: Kind,
     pub(crate) id: Arc<str>,
-    /// The place of its name.
+    /// Place of the component's name.
     pub(crate) place: Place,
     pub(crate) table: DeTable<'i>,
     pub(crate) around: Around,
-    /// Whether an error was found already.
+    /// Whether an error of the component has been reported already.
     pub(crate) broken: bool,
-    /// Whether another component before it has the name.
+    /// Whether an earlier component has the same name.
     pub(crate) duplicate: bool,
-    /// Whether it is a table at all.
+    /// Whether the value is a table.
     pub(crate) is_table: bool,
-    /// Where it names a listener, whose keys are in its table.
+    /// Place of the key that names a listener, whose keys have been copied into the table.
     pub(crate) listener: Option<Place>,
 }
 
-/// What is known of the file around a table.
+/// The file that contains a table.
 #[derive(Clone, Debug)]
 pub(crate) struct Around {
     pub(crate) file: Arc<SourceFile>,
-    /// Keys that were taken out of the table, since their variables are not set.
+    /// Keys that were removed from the table because their variables are not set.
     pub(crate) removed: Vec<KeyPath>,
 }
 
@@ -85,19 +93,23 @@ impl Around {
     }
 }
 
-/// Parses and merges files.
+/// Parses and merges files. `divided` are those that can be read in sections.
 pub(crate) fn merge<'i>(
     texts: &'i [Text],
-    environment: &dyn Environment,
+    divided: &'i [Option<Divided<'i>>],
+    sections: &mut Sections<'_, '_>,
     found: &mut Vec<Diagnostic>,
 ) -> Document<'i> {
     let mut document = Document::default();
-    for text in texts {
-        match parse(text, environment, found) {
-            Some(file) => {
-                document.redactions.push(file.redactions.clone());
-                add(&mut document, file, found);
-            }
+    for (text, divided) in texts.iter().zip(divided) {
+        if let Some(divided) = divided
+            && merge_divided(&mut document, &text.name, divided, sections, found)
+        {
+            continue;
+        }
+        let file = (&text.name, text.input(), Vec::new());
+        match parse(file, sections.environment, found) {
+            Some(file) => add(&mut document, file, found),
             None => document.incomplete = true,
         }
     }
@@ -105,24 +117,55 @@ pub(crate) fn merge<'i>(
     document
 }
 
-/// A parsed file.
-struct Parsed<'i> {
+/// Reads the sections of a file and merges the rest of it. Does nothing and returns false if the file
+/// must be read as a whole.
+fn merge_divided<'i>(
+    document: &mut Document<'i>,
+    name: &Arc<str>,
+    divided: &'i Divided<'i>,
+    sections: &mut Sections<'_, '_>,
+    found: &mut Vec<Diagnostic>,
+) -> bool {
+    let mut errors = Vec::new();
+    let file = (name, &*divided.rest, divided.runs.clone());
+    let Some(rest) = parse(file, sections.environment, &mut errors) else {
+        return false;
+    };
+    if divided.is_continued_in(&rest.table) || divided.is_declared_in(&document.names) {
+        return false;
+    }
+    let Some(read) = sections.read(divided, &mut errors) else {
+        return false;
+    };
+    document.names.extend(divided.places());
+    document.refused |= read.refused;
+    document.read.extend(read.tables);
+    document.redactions.extend(read.redactions);
+    found.append(&mut errors);
+    add(document, rest, found);
+    true
+}
+
+/// A parsed file, or some lines of it.
+pub(super) struct Parsed<'i> {
     file: Arc<SourceFile>,
     table: DeTable<'i>,
     redactions: Redactions,
     removed: Vec<KeyPath>,
 }
 
-fn parse<'i>(
-    text: &'i Text,
+/// Parses lines of a file, which has this name.
+pub(super) fn parse<'i>(
+    (name, input, runs): (&Arc<str>, &'i str, Vec<Run>),
     environment: &dyn Environment,
     found: &mut Vec<Diagnostic>,
 ) -> Option<Parsed<'i>> {
-    let input = text.text.strip_prefix('\u{feff}').unwrap_or(&text.text);
+    count(Work::Parsed, input.len());
     let (table, errors) = DeTable::parse_recoverable(input);
     let mut table = table.into_inner();
     if !errors.is_empty() {
-        let file = Arc::new(SourceFile::new(&*text.name, secrets::mask_lines(input)));
+        let masked = secrets::mask_lines(input);
+        let file = Arc::new(SourceFile::of_lines(name, masked, runs));
         let mut last = None;
         for error in errors.into_iter().take(MAX_SYNTAX_ERRORS) {
             let place = Place::new(&file, error.span().unwrap_or_default());
@@ -144,7 +187,7 @@ fn parse<'i>(
         return None;
     }
     let masked = secrets::mask(input, &table);
-    let file = Arc::new(SourceFile::new(&*text.name, masked));
+    let file = Arc::new(SourceFile::of_lines(name, masked, runs));
     let mut expansion = Expansion {
         environment,
         substituted: Substituted::new(),
@@ -168,8 +211,8 @@ fn parse<'i>(
     })
 }
 
-/// A table at the top of a file, of which anything else may be wrong. What names variables that are
-/// not set is left out.
+/// A table at the top of a file that may have errors elsewhere. Values with unset variables are
+/// left out.
 pub(crate) fn table_of<'i>(
     text: &'i Text,
     name: &str,
@@ -194,7 +237,7 @@ pub(crate) fn table_of<'i>(
     Some(table)
 }
 
-/// Replaces the variables of a file.
+/// Substitutes the variables of a file.
 struct Expansion<'e> {
     environment: &'e dyn Environment,
     substituted: Substituted,
@@ -217,7 +260,7 @@ impl Expansion<'_> {
         }
     }
 
-    /// Says whether the value can stay.
+    /// Substitutes the variables of a value; returns whether the value can stay.
     fn value(&mut self, value: &mut Spanned<DeValue<'_>>, path: &KeyPath) -> bool {
         let span = value.span();
         match value.get_mut() {
@@ -262,7 +305,13 @@ impl Expansion<'_> {
     }
 }
 
-fn add<'i>(document: &mut Document<'i>, parsed: Parsed<'i>, found: &mut Vec<Diagnostic>) {
+/// Adds what was parsed.
+pub(super) fn add<'i>(
+    document: &mut Document<'i>,
+    parsed: Parsed<'i>,
+    found: &mut Vec<Diagnostic>,
+) {
+    document.redactions.push(parsed.redactions);
     let around = |prefix: &[&str]| {
         let below = |path: &KeyPath| {
             let (before, rest) = path.0.split_at_checked(prefix.len())?;
@@ -282,7 +331,7 @@ fn add<'i>(document: &mut Document<'i>, parsed: Parsed<'i>, found: &mut Vec<Diag
         let name = key.get_ref().clone().into_owned();
         let global =
             |name: &str, prefix: &[&str], key, value: Spanned<DeValue<'i>>, place| Global {
-                name: name.to_owned(),
+                name: name.into(),
                 key,
                 place,
                 around: around(prefix),
@@ -290,7 +339,7 @@ fn add<'i>(document: &mut Document<'i>, parsed: Parsed<'i>, found: &mut Vec<Diag
             };
         if each(RootKeys::ENTRIES).iter().any(|key| key.name == name) {
             let global = global(&name, &[&name], key, value, place);
-            if is_first(document.root.iter(), &global, found) {
+            if is_first(&mut document.names, &global, found) {
                 document.root.push(global);
             }
             continue;
@@ -298,11 +347,7 @@ fn add<'i>(document: &mut Document<'i>, parsed: Parsed<'i>, found: &mut Vec<Diag
         if let Some(info) = TableInfo::all().into_iter().find(|info| info.name == name) {
             if !info.named {
                 let global = global(&name, &[&name], key, value, place);
-                if is_first(
-                    document.tables.iter().map(|(_, global)| global),
-                    &global,
-                    found,
-                ) {
+                if is_first(&mut document.names, &global, found) {
                     document.tables.push((info, global));
                 }
                 continue;
@@ -323,18 +368,14 @@ fn add<'i>(document: &mut Document<'i>, parsed: Parsed<'i>, found: &mut Vec<Diag
                 }
                 let own = id.get_ref().clone();
                 let global = global(&full, &[&name, &own], id, value, place);
-                if is_first(
-                    document.tables.iter().map(|(_, global)| global),
-                    &global,
-                    found,
-                ) {
+                if is_first(&mut document.names, &global, found) {
                     document.tables.push((info, global));
                 }
             }
             continue;
         }
         let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.table() == name) else {
-            // The table may be meant to hold components, which the graph lacks then.
+            // The table may be meant to hold components, which are missing from the graph then.
             document.incomplete |= matches!(value.get_ref(), DeValue::Table(_));
             let known = top_level();
             let help = decode::choices(&name, &known, "known keys");
@@ -356,7 +397,7 @@ fn add<'i>(document: &mut Document<'i>, parsed: Parsed<'i>, found: &mut Vec<Diag
     }
 }
 
-/// Takes a component's name and table, whatever they are.
+/// Adds a component's name and table, whether or not they are valid.
 fn declare<'i>(
     kind: Kind,
     id: Spanned<Cow<'i, str>>,
@@ -404,19 +445,20 @@ fn top_level() -> Vec<&'static str> {
     root.chain(tables).chain(kinds).collect()
 }
 
-/// Whether nothing of the name was there before.
-fn is_first<'a, 'i: 'a>(
-    mut others: impl Iterator<Item = &'a Global<'i>>,
-    global: &Global<'i>,
+/// Whether no earlier key has the same name. If so, the name is noted.
+fn is_first(
+    names: &mut HashMap<Name, Place>,
+    global: &Global<'_>,
     found: &mut Vec<Diagnostic>,
 ) -> bool {
-    let Some(first) = others.find(|other| other.name == global.name) else {
+    let Some(first) = names.get(&global.name) else {
+        names.insert(global.name.clone(), global.place.clone());
         return true;
     };
     found.push(
         Diagnostic::error(format!("`{}` is set twice", global.name))
             .at(global.place.clone())
-            .with_related(first.place.clone(), "it is set here first")
+            .with_related(first.clone(), "it is set here first")
             .with_help("keep it in one file"),
     );
     false

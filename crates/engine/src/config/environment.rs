@@ -1,11 +1,12 @@
-//! `${VAR}` in string values, replaced after parsing, so that no value can change the structure.
+//! `${VAR}` in string values, replaced after parsing, so that no value can change the document's
+//! structure.
 
 use std::env;
 use std::ops::Range;
 
-/// Where variables come from.
+/// A source of variables.
 pub trait Environment {
-    /// The variable's value; `None` when it is not set.
+    /// The variable's value; `None` if it is not set.
     fn variable(&self, name: &str) -> Option<String>;
 }
 
@@ -29,27 +30,28 @@ impl<F: Fn(&str) -> Option<String>> Environment for F {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Expanded {
     pub(crate) text: String,
-    /// What the variables held.
+    /// Values of the variables.
     pub(crate) values: Vec<String>,
-    /// The variables that hold nothing.
+    /// Variables that are not set.
     pub(crate) unset: Vec<String>,
 }
 
 /// Part of a string.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Part<'a> {
-    /// Stands for itself.
+    /// Text without variables.
     Literal(&'a str),
-    /// `$$`.
+    /// A literal dollar sign, written `$$`.
     Dollar,
-    /// `${name}` or `${name:-default}`, with the place of the default in the string.
+    /// `${name}` or `${name:-default}`, with the range of the default in the string.
     Variable {
         name: &'a str,
         default: Option<Range<usize>>,
     },
 }
 
-/// Splits a string. What is no reference stands for itself: `$1` and `${1}` in relabel rules too.
+/// Splits a string into parts. Text that is not a reference stays: `$1` and `${1}` of relabel rules
+/// too.
 pub(crate) fn parts(text: &str) -> Vec<Part<'_>> {
     let mut parts = Vec::new();
     let mut literal = 0;
@@ -79,7 +81,7 @@ pub(crate) fn parts(text: &str) -> Vec<Part<'_>> {
     parts
 }
 
-/// Reads the reference that starts at `dollar`, if it is one, and says where it ends.
+/// Parses the reference that starts at `dollar`, if there is one; returns it and its end.
 fn reference(text: &str, dollar: usize) -> Option<(Part<'_>, usize)> {
     let start = dollar + 2;
     let body = text[dollar + 1..].strip_prefix('{')?;
@@ -107,7 +109,7 @@ fn reference(text: &str, dollar: usize) -> Option<(Part<'_>, usize)> {
     Some((part, from + close + 1))
 }
 
-/// Replaces the variables of a string; `None` when there is nothing to replace.
+/// Replaces the variables of a string; `None` if it has no variables.
 pub(crate) fn expand(text: &str, environment: &dyn Environment) -> Option<Expanded> {
     if !text.contains('$') {
         return None;
@@ -124,7 +126,7 @@ pub(crate) fn expand(text: &str, environment: &dyn Environment) -> Option<Expand
             Part::Variable { name, default } => {
                 let value = environment.variable(name);
                 match (value, default) {
-                    // As in a shell, `:-` also stands in for what is set but empty.
+                    // As in a shell, `:-` also replaces a value that is set but empty.
                     (Some(value), Some(default)) if value.is_empty() => {
                         out.values.push(text[default.clone()].to_owned());
                         out.text.push_str(&text[default]);

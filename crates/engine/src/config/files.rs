@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 use metrifold_base::keys::{Entry, Shape, each};
 
 /// Puts the folder of `file` in front of every relative path in the table. Values of a wrong type
-/// are left for their readers to complain of.
+/// are left unchanged; their readers report them.
 pub(crate) fn resolve(table: &mut DeTable<'_>, keys: &'static [Entry], file: &str) {
     let folder = Path::new(file).parent().unwrap_or(Path::new(""));
     if !folder.as_os_str().is_empty() {
@@ -27,7 +27,7 @@ fn in_table(table: &mut DeTable<'_>, keys: &'static [Entry], folder: &Path) {
 fn in_value(value: &mut Spanned<DeValue<'_>>, shape: Shape, folder: &Path) {
     match (value.get_mut(), shape) {
         (DeValue::String(text), Shape::Path) if !text.is_empty() => {
-            // An absolute path replaces what it is joined to.
+            // An absolute path replaces the one that it is joined to.
             *text = folder.join(&**text).display().to_string().into();
         }
         (DeValue::Array(array), Shape::List(shape) | Shape::OneOrMany(shape)) => {

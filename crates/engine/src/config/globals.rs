@@ -1,33 +1,37 @@
-//! Reading what stands at the top of the files: single keys, and tables that are no components.
+//! Reads the top of the files: single keys, and tables that are not components.
+
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
 use metrifold_base::Problems;
-use metrifold_base::keys::{Keys, list};
-use metrifold_files::NamedFiles;
+use metrifold_base::keys::Keys;
 
 use crate::component::Resource;
 
-use super::components::{fingerprints, take_type};
+use super::components::take_type;
 use super::decode::{self, Finding};
 use super::diagnostic::Diagnostic;
 use super::document::{Around, Global};
 use super::path::{KeyPath, Step, Under};
 use super::source::Place;
+use super::states::{Named, States};
 use super::tables::{RootKeys, Table, TableInfo, TableType};
+use super::work::{Work, count};
 use super::{canonical, files, suggest};
 
-/// A table with what was found out about it.
+/// A table that was read, with the data for later checks.
 pub(crate) struct Read {
-    /// Its full name, such as `api` or `listeners.public`.
-    pub(crate) name: String,
-    pub(crate) table: Table,
-    /// The place of its address, or else its own.
+    /// Full name, such as `api` or `listeners.public`.
+    pub(crate) name: Arc<str>,
+    pub(crate) table: Arc<Table>,
+    /// Place of the table's address if it has one, else of its name.
     pub(crate) place: Place,
     pub(crate) resources: Vec<Resource>,
 }
 
-/// Reads the keys that are no tables.
+/// Reads the single keys.
 pub(crate) fn root(globals: &[Global<'_>], found: &mut Vec<Diagnostic>) -> Option<RootKeys> {
     let mut whole = DeTable::default();
     for global in globals {
@@ -41,7 +45,7 @@ pub(crate) fn root(globals: &[Global<'_>], found: &mut Vec<Diagnostic>) -> Optio
         let Some(Step::Key(name)) = path.0.first() else {
             return;
         };
-        let Some(global) = globals.iter().find(|global| global.name == *name) else {
+        let Some(global) = globals.iter().find(|global| *global.name == **name) else {
             return;
         };
         let span = path.locate(&whole, Under::Value);
@@ -50,9 +54,8 @@ pub(crate) fn root(globals: &[Global<'_>], found: &mut Vec<Diagnostic>) -> Optio
         diagnostic.help = finding.help;
         found.push(diagnostic);
     };
-    let keys = list(RootKeys::ENTRIES);
     let read = &decode::plain::<RootKeys>;
-    match decode::all_errors(whole.clone(), Vec::new(), &keys, read) {
+    match decode::all_errors(&whole, &[], RootKeys::ENTRIES, read) {
         Ok(root) => {
             let mut problems = Problems::new(true);
             root.validate(&mut problems);
@@ -77,7 +80,7 @@ pub(crate) fn table(
     info: &TableInfo,
     global: Global<'_>,
     environment: bool,
-    named: &mut NamedFiles,
+    states: &mut States<'_>,
     found: &mut Vec<Diagnostic>,
 ) -> Option<Read> {
     let Global {
@@ -93,7 +96,8 @@ pub(crate) fn table(
         found.push(Diagnostic::error(message).at(place).with_help(help));
         return None;
     };
-    let effective = canonical::effective(&table);
+    count(Work::Decoded, 1);
+    let effective = canonical::effective(&table).print();
     let of_type = match take_table_type(info, &name, &place, &mut table, &around, found) {
         Ok(of_type) => of_type,
         Err(()) => return None,
@@ -109,8 +113,7 @@ pub(crate) fn table(
         diagnostic.help = finding.help;
         found.push(diagnostic);
     };
-    let removed = around.removed.clone();
-    let config = match (info.read)(type_name, table.clone(), removed, &list(entries)) {
+    let config = match (info.read)(type_name, &table, &around.removed, entries) {
         Ok(config) => config,
         Err(findings) => {
             for finding in findings {
@@ -119,10 +122,19 @@ pub(crate) fn table(
             return None;
         }
     };
-    // Before they are read for good: what changes in between is then noticed as a change.
+    if let Some(before) = states.before.and_then(|before| before.0.get(&*name)) {
+        config.take_over(&*before.config);
+    }
+    // Read before the files are opened for use, so that a change in between is noticed later.
     let files = match environment {
-        true => fingerprints(&config.files(), named),
-        false => NamedFiles::new(),
+        true => {
+            let mut all: Vec<_> = states.of_all(config.files());
+            // These are read to find the further ones.
+            let further = config.further_files();
+            all.extend(states.of_all::<Vec<_>>(further.iter().map(PathBuf::as_path)));
+            all.into()
+        }
+        false => Named::default(),
     };
     let mut problems = Problems::new(environment);
     config.validate(&mut problems);
@@ -138,18 +150,19 @@ pub(crate) fn table(
         .find_map(|key| KeyPath::parse(key).locate(&table, Under::Value));
     let place = address.map_or(place, |span| around.place(span));
     sound.then(|| Read {
-        name,
+        name: name.0,
         place,
         resources: config.resources(),
-        table: Table {
+        table: Arc::new(Table {
             config,
             effective,
+            text: None,
             files,
-        },
+        }),
     })
 }
 
-/// Takes the type of a table out of it; none where it has no types.
+/// Removes a table's `type` and returns it; `None` if the table has no types.
 fn take_table_type(
     info: &TableInfo,
     name: &str,

@@ -1,4 +1,4 @@
-//! The graph: what is wired to what, and whether it can be.
+//! The graph: resolves the connections between components and checks them.
 
 mod cycles;
 mod inputs;
@@ -15,9 +15,9 @@ use super::diagnostic::{Diagnostic, Severity};
 /// An output of a component.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OutputRef {
-    /// The component's name.
+    /// Name of the component.
     pub component: Arc<str>,
-    /// The named output; `None` when the component has only one.
+    /// Name of the output; `None` if the component has only one.
     pub output: Option<String>,
 }
 
@@ -35,38 +35,38 @@ type Signals = u8;
 
 const EVERY_SIGNAL: Signals = (1 << Signal::ALL.len()) - 1;
 
-/// The set of this signal alone.
+/// The set with this signal alone.
 fn bit(signal: Signal) -> Signals {
     1 << signal as u8
 }
 
-/// The outputs that a component has.
+/// Outputs of a component.
 #[derive(Debug)]
 enum Ports {
-    /// The component has errors of its own.
+    /// Not known, since the component has errors of its own.
     Unknown,
     None,
     One,
     Named(Vec<String>),
 }
 
-/// A connection.
+/// A connection between two components.
 #[derive(Debug)]
 struct Edge {
     from: usize,
     port: Option<String>,
     to: usize,
-    /// The element of `inputs` that asks for it.
+    /// Index of the element of `inputs` that creates the edge.
     entry: usize,
 }
 
-/// The components and how they are wired.
+/// The components and their connections.
 struct Graph<'n> {
     nodes: &'n [Node],
     index: HashMap<&'n str, usize>,
     ports: Vec<Ports>,
     edges: Vec<Edge>,
-    /// Components of which not all inputs are known.
+    /// Components whose inputs are not all known.
     uncertain: BTreeSet<usize>,
 }
 
@@ -99,7 +99,7 @@ pub(crate) fn check(nodes: &[Node], found: &mut Vec<Diagnostic>) -> Vec<Vec<Outp
         .iter()
         .any(|diagnostic| diagnostic.severity == Severity::Error)
     {
-        // With errors, what is not consumed may be a consequence of them.
+        // With errors in the graph, an unconsumed output may be a consequence of them.
         graph.warn_of_loose_ends(found);
         twice::check(&graph, found);
     }
@@ -137,7 +137,7 @@ fn names(signals: Signals) -> String {
     names.join(" and ")
 }
 
-/// The component as tables name it.
+/// Name of the component's table, such as `sources.in`.
 fn full_name(node: &Node) -> String {
     format!("{}.{}", node.kind.table(), node.id)
 }
@@ -150,7 +150,7 @@ impl Graph<'_> {
         }
     }
 
-    /// What every component sends, given what it is sent.
+    /// The signals that every component sends, derived from the signals that reach it.
     fn flows(&self) -> Vec<Signals> {
         let mut consumers: Vec<Vec<usize>> = vec![Vec::new(); self.nodes.len()];
         for edge in &self.edges {
@@ -185,7 +185,7 @@ impl Graph<'_> {
             let (from, to) = (&self.nodes[edge.from], &self.nodes[edge.to]);
             let (sent, taken) = (flows[edge.from], accepted(to));
             let place = to.inputs[edge.entry].place.clone();
-            // Nothing is sent after an error further up.
+            // An empty set is the consequence of an error further up.
             if sent != 0 && sent & taken == 0 {
                 let message = format!(
                     "{} takes {}, but `{}` sends {}",

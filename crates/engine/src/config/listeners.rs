@@ -1,9 +1,9 @@
-//! Listeners that have a name: `[listeners.NAME]`, which components take in place of the keys of
-//! their own (`listener = "NAME"`).
+//! Named listeners: `[listeners.NAME]`, which components use in place of keys of their own
+//! (`listener = "NAME"`).
 //!
-//! The keys are put into the component's table before it is read, so that whatever holds for a
-//! listener of its own holds for a named one: who may share it, which files are watched, and what
-//! is built anew when they change.
+//! The keys are copied into the component's table before it is read. A named listener therefore
+//! behaves like one of the component's own: which components may share it, which files are watched,
+//! and which components are rebuilt when it changes.
 
 use std::collections::BTreeMap;
 
@@ -31,25 +31,27 @@ impl TableConfig for ListenerKeys {
     }
 }
 
-inventory::submit! { TableInfo::named::<ListenerKeys>("A listener that sources take by `listener = \"NAME\"`, and may share.") }
+inventory::submit! { TableInfo::named::<ListenerKeys>("A listener that sources use with `listener = \"NAME\"`, and can share.") }
 
-/// The key by which a component takes a listener.
+/// The key with which a component names a listener.
 const KEY: &str = "listener";
 
-/// The listeners by name. The table is none when it is wrong, which has been reported.
+/// The declared listeners by name. A listener's table is `None` if it has errors, which have been
+/// reported.
 pub(crate) struct Named<'i> {
     by_name: BTreeMap<String, One<'i>>,
-    /// Somebody names a listener in a way that is wrong, so that nobody knows which is meant.
+    /// Whether a component names a listener in an invalid way, so that any listener may be meant:
+    /// unused ones are not reported then.
     unclear: bool,
 }
 
-/// What became of the key that names a listener.
+/// Result of resolving the key that names a listener.
 enum Resolved {
     /// The component names no listener.
     None,
-    /// The listener's keys are in its place.
+    /// The listener's keys have replaced its name.
     Right(Place),
-    /// There is no such listener, or it is wrong itself.
+    /// The listener does not exist or has errors.
     Wrong(Place),
 }
 
@@ -60,14 +62,14 @@ struct One<'i> {
 }
 
 impl<'i> Named<'i> {
-    /// Those that are declared among these tables.
+    /// The listeners that are declared among these tables.
     pub(crate) fn declared(tables: &[(&'static TableInfo, Global<'i>)]) -> Self {
         let listeners = tables.iter().filter_map(|(info, global)| {
             let name = global.name.strip_prefix("listeners.")?;
             let DeValue::Table(mut table) = global.value.get_ref().clone() else {
                 return None;
             };
-            // What it names is beside its own file, wherever the component stands.
+            // Relative paths start at the listener's file, not at the component's.
             let file = std::path::absolute(global.around.file.name()).unwrap_or_default();
             files::resolve(&mut table, info.keys, &file.display().to_string());
             let one = One {
@@ -83,17 +85,17 @@ impl<'i> Named<'i> {
         }
     }
 
-    /// Those among them that are not among these tables, which were read, are wrong.
+    /// Marks the listeners that are missing from `read` as wrong.
     pub(crate) fn keep(&mut self, read: &[globals::Read]) {
         for (name, one) in &mut self.by_name {
             let full = format!("listeners.{name}");
-            if !read.iter().any(|read| read.name == full) {
+            if !read.iter().any(|read| *read.name == *full) {
                 one.table = None;
             }
         }
     }
 
-    /// Puts a listener's keys into the table of a component that names it.
+    /// Copies a listener's keys into the table of a component that names it.
     pub(crate) fn resolve(&mut self, declared: &mut Declared<'i>, found: &mut Vec<Diagnostic>) {
         let Some(keys) = keys_of(declared) else {
             return;
@@ -116,8 +118,8 @@ impl<'i> Named<'i> {
         }
     }
 
-    /// The same for a table that is no component, and for the tables in it. Says whether all is
-    /// right.
+    /// Does the same for a table that is not a component, and for the tables in it. Returns whether
+    /// all names resolve.
     pub(crate) fn resolve_table(
         &mut self,
         info: &TableInfo,
@@ -132,7 +134,7 @@ impl<'i> Named<'i> {
         !resolved.iter().any(|it| matches!(it, Resolved::Wrong(_)))
     }
 
-    /// The same for the tables in a table of these keys.
+    /// Does the same for the tables within a table that has these keys.
     fn resolve_below(
         &mut self,
         keys: &'static [Entry],
@@ -157,7 +159,7 @@ impl<'i> Named<'i> {
         all
     }
 
-    /// Puts a listener's keys in the place of its name. `path` leads to the table within `owner`.
+    /// Replaces a listener's name by its keys. `path` leads to the table within `owner`.
     fn resolve_in(
         &mut self,
         table: &mut DeTable<'i>,
@@ -176,8 +178,8 @@ impl<'i> Named<'i> {
                 Resolved::Right(at)
             }
             wrong => {
-                // The address that is missing without the listener is not reported as a second
-                // error.
+                // Without the listener its address is missing as well, which is not reported as a
+                // second error.
                 let keys = each(ListenerKeys::ENTRIES);
                 around
                     .removed
@@ -192,7 +194,7 @@ impl<'i> Named<'i> {
         }
     }
 
-    /// The keys that a value stands for; none if they are wrong.
+    /// The keys of the listener that a value names; `None` if that listener has errors.
     fn keys(
         &mut self,
         value: &Spanned<DeValue<'i>>,
@@ -206,7 +208,7 @@ impl<'i> Named<'i> {
         let own = own.iter().find(|key| table.contains_key(key.name));
         if let Some(key) = own {
             let message = format!("`{}` cannot be set together with listener", key.name);
-            // The name may come from a variable, whose value is shown nowhere.
+            // The name may come from a variable, whose value must not be shown.
             let help = "set it in the listener's own table, or remove listener".to_owned();
             return Err((message, help));
         }
@@ -228,7 +230,7 @@ impl<'i> Named<'i> {
         }
     }
 
-    /// Warns of listeners that nothing takes.
+    /// Warns of listeners that no component uses.
     pub(crate) fn warn_of_unused(&self, found: &mut Vec<Diagnostic>) {
         let unused = self.by_name.iter().filter(|(_, one)| !one.used);
         for (name, one) in unused.filter(|_| !self.unclear) {
@@ -240,7 +242,7 @@ impl<'i> Named<'i> {
     }
 }
 
-/// The keys of a component's type, if there is such a type.
+/// The keys of a component's type, if the type exists.
 fn keys_of(declared: &Declared<'_>) -> Option<&'static [Entry]> {
     let Some(DeValue::String(type_name)) = declared.table.get("type").map(Spanned::get_ref) else {
         return None;
@@ -250,7 +252,7 @@ fn keys_of(declared: &Declared<'_>) -> Option<&'static [Entry]> {
     info.map(|info| info.keys)
 }
 
-/// Whether a listener can be named among these keys.
+/// Whether these keys include `listener`.
 fn takes_listener(keys: &'static [Entry]) -> bool {
     each(keys).iter().any(|key| key.name == KEY)
 }

@@ -1,7 +1,8 @@
-//! Loading: files in, a configuration or every error out.
+//! Loads a configuration from files, or returns every error.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher};
+use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::DeTable;
@@ -17,17 +18,19 @@ use super::environment::Environment;
 use super::graph::{self, OutputRef};
 use super::listeners::Named;
 use super::resources::{self, Claim};
+use super::sections::{self, Divided, Sections};
 use super::source::{self, Text};
+use super::states::States;
 use super::tables::TableInfo;
 use super::{
-    ApiConfig, Component, Config, Loaded, Places, TableConfig, Tables, globals, memory, queues,
-    references,
+    ApiConfig, Component, Config, Loaded, Places, TableConfig, Tables, access, globals, memory,
+    queues, references,
 };
 
-/// How to load.
+/// Options of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoadOptions {
-    /// Whether files that the configuration names may be looked at.
+    /// Whether the files that the configuration names may be read.
     pub environment: bool,
 }
 
@@ -37,13 +40,12 @@ impl Default for LoadOptions {
     }
 }
 
-/// What came of a load.
+/// Result of reading the configuration.
 #[derive(Clone, Debug)]
 pub struct Reading {
-    /// The configuration, or every error, and the warnings among them, in the order of the files.
+    /// The configuration, or every error and warning in the order of the files.
     pub outcome: Result<Loaded, Vec<Diagnostic>>,
-    /// The files that components name, of a configuration with errors too, as far as they could
-    /// be read from it.
+    /// Files that components name. Of an invalid configuration, those that could be determined.
     pub files: NamedFiles,
 }
 
@@ -60,21 +62,32 @@ pub fn load(
     read(patterns, environment, options).outcome
 }
 
-/// The same, and tells which files it depends on, whatever came of it.
+/// Loads the configuration, and returns the files that it depends on even if the load fails.
 pub fn read(patterns: &[String], environment: &dyn Environment, options: LoadOptions) -> Reading {
+    read_beside(patterns, environment, options, None)
+}
+
+/// Like [`read`], and takes over unchanged parts of the running configuration. Beside it are the
+/// states of the files that it names, which were taken just before.
+pub fn read_beside(
+    patterns: &[String],
+    environment: &dyn Environment,
+    options: LoadOptions,
+    running: Option<(&Config, &NamedFiles)>,
+) -> Reading {
     let mut found = Vec::new();
     let texts = source::read(patterns, &mut found);
     if texts.is_empty() && found.is_empty() {
         found.push(Diagnostic::error("no configuration file is named").with_help("use --config"));
     }
-    assemble(&texts, environment, options, found)
+    assemble(&texts, environment, options, running, found)
 }
 
-/// The `[api]` of a configuration of which anything else may be wrong.
+/// The `[api]` table of a configuration that may have errors elsewhere.
 ///
 /// # Errors
 ///
-/// Fails when no file says it; the errors are those that kept files from being read.
+/// Fails if no file has a usable one; the errors are those of files that could not be read.
 pub fn api_of(
     patterns: &[String],
     environment: &dyn Environment,
@@ -93,7 +106,7 @@ pub fn api_of(
     api.ok_or(found)
 }
 
-/// Loads the configuration from one text; `name` stands in for the file's.
+/// Loads the configuration from one text; `name` is shown as the file's name.
 ///
 /// # Errors
 ///
@@ -119,21 +132,23 @@ pub fn parse_texts(
     let texts: Vec<Text> = texts
         .iter()
         .map(|(name, text)| Text {
-            name: (*name).to_owned(),
+            name: (*name).into(),
             text: (*text).to_owned(),
         })
         .collect();
-    assemble(&texts, environment, options, Vec::new()).outcome
+    assemble(&texts, environment, options, None, Vec::new()).outcome
 }
 
 fn assemble(
     texts: &[Text],
     environment: &dyn Environment,
     options: LoadOptions,
+    running: Option<(&Config, &NamedFiles)>,
     found: Vec<Diagnostic>,
 ) -> Reading {
-    let mut files = NamedFiles::new();
-    let outcome = check(texts, environment, options, &mut files, found);
+    let mut states = States::beside(running);
+    let outcome = check(texts, environment, options, &mut states, found);
+    let files = states.named;
     Reading { outcome, files }
 }
 
@@ -141,14 +156,20 @@ fn check(
     texts: &[Text],
     environment: &dyn Environment,
     options: LoadOptions,
-    files: &mut NamedFiles,
+    states: &mut States<'_>,
     mut found: Vec<Diagnostic>,
 ) -> Result<Loaded, Vec<Diagnostic>> {
     let unread = !found.is_empty();
-    let document = document::merge(texts, environment, &mut found);
-    let redactions = document.redactions.clone();
+    let divided = sections::divide(texts);
+    let mut sections = Sections {
+        environment,
+        files: options.environment,
+        states,
+    };
+    let mut document = document::merge(texts, &divided, &mut sections, &mut found);
+    let mut redactions = std::mem::take(&mut document.redactions);
     let root_place = |name: &str| {
-        let global = document.root.iter().find(|global| global.name == name)?;
+        let global = document.root.iter().find(|global| *global.name == *name)?;
         Some(global.around.place(Spanned::span(&global.value)))
     };
     let data_dir_place = root_place("data_dir");
@@ -162,27 +183,36 @@ fn check(
     if !incomplete {
         references::check(&document, &mut found);
     }
-    // Listeners come first: what names one has its keys.
+    // Listeners are read first: tables and components that name one take over its keys.
     let named = |(info, _): &(&'static TableInfo, _)| info.name == ListenerKeys::NAME;
     let (first, others): (Vec<_>, Vec<_>) = document.tables.into_iter().partition(named);
     let mut tables = Vec::new();
     for (info, global) in first {
-        let read = globals::table(info, global, options.environment, files, &mut found);
+        let read = globals::table(info, global, options.environment, states, &mut found);
         tables.extend(read);
     }
     listeners.keep(&tables);
+    tables.extend(document.read);
+    let mut whole = !document.refused;
     for (info, mut global) in others {
         let right = listeners.resolve_table(info, &mut global, &mut found);
-        let read = globals::table(info, global, options.environment, files, &mut found);
-        tables.extend(read.filter(|_| right));
+        let read = globals::table(info, global, options.environment, states, &mut found);
+        let read = read.filter(|_| right);
+        whole &= read.is_some();
+        tables.extend(read);
+    }
+    // What was refused may be what another table names.
+    if !incomplete && whole {
+        access::check(&tables, options.environment, &mut found);
     }
     let mut nodes = Vec::new();
     for mut declared in document.components {
         listeners.resolve(&mut declared, &mut found);
         let duplicate = declared.duplicate;
-        // What is no table was reported; its name is known all the same.
+        // A declaration that is not a table has been reported; its name is still known to the
+        // graph.
         let node = match declared.is_table {
-            true => components::check(declared, options.environment, files, &mut found),
+            true => components::check(declared, options.environment, states, &mut found),
             false => components::stand_in(declared),
         };
         if !duplicate {
@@ -195,8 +225,7 @@ fn check(
     if root.data_dir.is_none() && data_dir_place.is_none() && !incomplete {
         let named = |node: &Node| Some((node.id.clone(), node.disk_queue.clone()?));
         for (id, place) in nodes.iter().filter_map(named) {
-            let text =
-                format!("sinks.{id}: a queue on disk needs a place, and there is no data_dir");
+            let text = format!("sinks.{id}: a queue on disk needs data_dir, which is not set");
             let diagnostic = Diagnostic::error(text).at(place);
             let help = "add data_dir = \"/var/lib/metrifold\" at the top of the file";
             found.push(diagnostic.with_help(help));
@@ -204,8 +233,8 @@ fn check(
     }
     check_resources(&nodes, &tables, &mut found);
     let memory = memory::check(&nodes, &root, &limit_places, &mut found);
-    // Targets are found and published without a graph. While names may be missing, whatever is said
-    // about the graph may be wrong.
+    // Discovery works without a graph. While components may be missing, errors of the graph would
+    // be unreliable.
     let finds = tables
         .iter()
         .any(|read| read.name.starts_with("discovery."));
@@ -214,7 +243,11 @@ fn check(
         false => graph::check(&nodes, &mut found),
     };
     diagnostic::sort(&mut found);
-    // Whoever wrote a message, in whichever part of it: no value that may be secret is in it.
+    if !found.is_empty() {
+        // Those of tables that were read, or taken over, without an error are not known yet.
+        redactions.extend(divided.iter().flatten().flat_map(Divided::redactions));
+    }
+    // Masks secret values in all parts of all messages, whoever wrote them.
     for diagnostic in &mut found {
         for redactions in &redactions {
             diagnostic.redact(redactions);
@@ -230,7 +263,7 @@ fn check(
         data_dir: data_dir_place,
         tables: tables
             .iter()
-            .map(|read| (read.name.clone(), read.place.clone()))
+            .map(|read| (Arc::clone(&read.name), read.place.clone()))
             .collect(),
         components: names.collect(),
     };
@@ -275,7 +308,7 @@ fn check_resources(nodes: &[Node], tables: &[globals::Read], found: &mut Vec<Dia
     for read in tables {
         for resource in &read.resources {
             claims.push(Claim {
-                owner: read.name.clone(),
+                owner: read.name.to_string(),
                 resource,
                 place: &read.place,
             });
@@ -284,7 +317,7 @@ fn check_resources(nodes: &[Node], tables: &[globals::Read], found: &mut Vec<Dia
     resources::check(&claims, found);
 }
 
-/// A hash of what the files hold, the same in every run.
+/// Hash of the files' content, the same in every process.
 fn hash(texts: &[Text]) -> u64 {
     let mut hasher = DefaultHasher::new();
     for text in texts {
@@ -315,7 +348,7 @@ impl Config {
                 }
             };
         }
-        // Without errors, every node has its configuration.
+        // Without errors, every node has a configuration.
         match config {
             Some(AnyConfig::Source(config)) => {
                 self.sources.insert(id, component!(config));

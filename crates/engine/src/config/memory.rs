@@ -1,4 +1,4 @@
-//! Whether what the configuration asks of memory fits together.
+//! Checks that the memory bounds of the configuration are consistent.
 
 use metrifold_base::Size;
 
@@ -9,14 +9,14 @@ use super::diagnostic::Diagnostic;
 use super::source::Place;
 use super::tables::RootKeys;
 
-/// Where the bounds of the process are set.
+/// Places of the keys that set the bounds of the process.
 pub(super) struct Places {
     pub(super) limit: Option<Place>,
     pub(super) in_flight: Option<Place>,
 }
 
-/// Checks the bounds of the process against those of its components. What a component with errors
-/// needs is not known, so nothing is said then.
+/// Checks the bounds of the process against those of its components. Skipped if a component has
+/// errors, since its needs are unknown.
 pub(super) fn check(
     nodes: &[Node],
     root: &RootKeys,
@@ -41,7 +41,7 @@ pub(super) fn check(
             "`max_in_flight_bytes` must be at least {}, which is max_decoded_bytes and max_body_bytes of sources.{id} together",
             Size(largest.in_flight())
         );
-        let help = "otherwise a request that is allowed could never be taken";
+        let help = "otherwise a request of the allowed size could never be accepted";
         found.push(Diagnostic::error(text).at(place.clone()).with_help(help));
     }
     let (Some(limit), Some(place)) = (root.memory_limit, &places.limit) else {
@@ -68,7 +68,7 @@ fn largest_request(node: &Node) -> Option<(&Node, Sizes)> {
     }
 }
 
-/// What a sink's queue keeps in memory, and whether it is on disk.
+/// Memory of a sink's queue, and whether the queue is on disk.
 fn queue(node: &Node) -> Option<(Size, bool)> {
     match &node.config {
         Some(AnyConfig::Sink(sink)) => {
@@ -83,7 +83,7 @@ fn queue(node: &Node) -> Option<(Size, bool)> {
 mod tests {
     use super::*;
 
-    /// The bounds of a configuration with these keys at its top, or the first error with its help.
+    /// The bounds of a configuration with these keys at its top, or the first error and its help.
     fn load(top: &str) -> Result<Bounds, String> {
         let text = format!(
             "{top}\n\

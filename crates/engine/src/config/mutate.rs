@@ -1,4 +1,4 @@
-//! Damages configurations for tests: a key that nothing knows has to be refused at every level.
+//! Damages configurations for tests: an unknown key must be refused at every level.
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -6,21 +6,21 @@ use toml::de::{DeTable, DeValue};
 /// The key that is inserted.
 const KEY: &str = "key_that_nothing_knows";
 
-/// A configuration with a key too many.
+/// A configuration with an unknown key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mutation {
-    /// The table that has the key; empty for the top of the file.
+    /// Table that contains the key; empty for the top of the file.
     pub table: String,
-    /// The whole text.
+    /// The whole text of the configuration.
     pub text: String,
-    /// The line of the key, from 1.
+    /// Line of the key, counted from 1.
     pub line: usize,
 }
 
 /// Inserts an unknown key into every table of a text: headers, arrays of tables, inline tables.
 ///
-/// Tables that exist only by the name of another one have no place of their own and are left out,
-/// and so is everything when the text is not TOML.
+/// Tables that are only implied by the name of another table are left out, since they have no place
+/// of their own. Returns nothing if the text is not TOML.
 pub fn unknown_keys(text: &str) -> Vec<Mutation> {
     let Ok(root) = DeTable::parse(text) else {
         return Vec::new();
@@ -29,7 +29,7 @@ pub fn unknown_keys(text: &str) -> Vec<Mutation> {
     for (key, value) in root.get_ref().iter() {
         collect(value, key.get_ref(), &mut tables);
     }
-    // What starts otherwise is implied by a header or a dotted key further down.
+    // Spans that start otherwise belong to tables that a header or a dotted key implies.
     tables.retain(|(name, at)| name.is_empty() || text[*at..].starts_with(['[', '{']));
     tables.sort_by_key(|(_, at)| *at);
     tables
@@ -59,7 +59,7 @@ fn mutation(text: &str, table: String, at: usize) -> Mutation {
     }
 }
 
-/// Notes the places of the tables in a value. The recursion is bounded by the parser's.
+/// Collects the places of the tables in a value. The parser bounds the recursion.
 fn collect(value: &Spanned<DeValue<'_>>, name: &str, tables: &mut Vec<(String, usize)>) {
     match value.get_ref() {
         DeValue::Table(table) => {

@@ -1,4 +1,4 @@
-//! Paths of keys, and where they stand in a file.
+//! Paths of keys, and their places in a file.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,7 +7,7 @@ use serde_path_to_error::Segment;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// A step from a table or array to what it holds.
+/// A step from a table or array to one of its elements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Key(String),
@@ -18,7 +18,7 @@ pub(crate) enum Step {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KeyPath(pub(crate) Vec<Step>);
 
-/// What a caret is to stand under.
+/// The part of an entry that a caret marks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Under {
     Key,
@@ -26,7 +26,7 @@ pub(crate) enum Under {
 }
 
 impl KeyPath {
-    /// Reads `tls.ca_file` or `rules[2].regex`.
+    /// Parses a path such as `tls.ca_file` or `rules[2].regex`.
     pub(crate) fn parse(text: &str) -> Self {
         let mut steps = Vec::new();
         for part in text.split('.').filter(|part| !part.is_empty()) {
@@ -44,7 +44,7 @@ impl KeyPath {
         Self(steps)
     }
 
-    /// Takes over what was tracked, up to the first step that is not known.
+    /// Converts a tracked path, up to its first unknown step.
     pub(crate) fn tracked(path: &serde_path_to_error::Path) -> Self {
         let steps = path.iter().map_while(|segment| match segment {
             Segment::Seq { index } => Some(Step::Index(*index)),
@@ -62,18 +62,19 @@ impl KeyPath {
         Self(steps)
     }
 
-    /// The path of the table or array that holds it, and the last step.
+    /// The path of the enclosing table or array, and the last step.
     pub(crate) fn split_last(&self) -> Option<(Self, &Step)> {
         let (last, rest) = self.0.split_last()?;
         Some((Self(rest.to_vec()), last))
     }
 
-    /// Whether it is `other` or below it.
+    /// Whether this path is `other` or below it.
     pub(crate) fn starts_with(&self, other: &Self) -> bool {
         self.0.starts_with(&other.0)
     }
 
-    /// Where it stands, or its nearest parent that exists; `None` for the component itself.
+    /// The span of the entry, or of its nearest parent that exists; `None` for the component
+    /// itself.
     pub(crate) fn locate(&self, table: &DeTable<'_>, under: Under) -> Option<Range<usize>> {
         let mut found = None;
         let mut here: Option<&Spanned<DeValue<'_>>> = None;
@@ -95,12 +96,12 @@ impl KeyPath {
         }
         let (key, value) = found?;
         let exact = key.is_some() && under == Under::Key;
-        // A table is best shown by its name: its own span may be a header or many lines.
+        // A table is marked at its name: its own span may be a header or many lines.
         let by_name = exact || matches!(value.get_ref(), DeValue::Table(_));
         Some(key.filter(|_| by_name).unwrap_or_else(|| value.span()))
     }
 
-    /// Removes it, or its nearest parent that exists, and returns what was removed.
+    /// Removes the entry, or its nearest parent that exists; returns the path of what was removed.
     pub(crate) fn remove(&self, table: &mut DeTable<'_>) -> Option<Self> {
         for length in (1..=self.0.len()).rev() {
             let path = Self(self.0[..length].to_vec());
@@ -129,7 +130,7 @@ impl KeyPath {
         None
     }
 
-    /// The path as it was before the elements at these paths were removed from their arrays.
+    /// This path with the array indexes from before the elements at `removed` were removed.
     pub(crate) fn before_removal(&self, removed: &[Self]) -> Self {
         let mut original = Self::default();
         for step in &self.0 {
@@ -155,7 +156,7 @@ impl KeyPath {
         original
     }
 
-    /// Sets a key, when the table that is to hold it exists.
+    /// Sets a key if the table that contains it exists; returns whether it did.
     pub(crate) fn set<'i>(&self, table: &mut DeTable<'i>, value: Spanned<DeValue<'i>>) -> bool {
         let Some((parent, Step::Key(key))) = self.split_last() else {
             return false;
@@ -197,7 +198,7 @@ impl fmt::Display for KeyPath {
     }
 }
 
-/// What holds keys or elements: the component's own table, or a value in it.
+/// A container of keys or elements: the component's own table, or a value in it.
 enum Holder<'t, 'i> {
     Table(&'t mut DeTable<'i>),
     Value(&'t mut DeValue<'i>),

@@ -1,4 +1,4 @@
-//! The queues on disk of a configuration, and those that no sink of it reads.
+//! The queues on disk of a configuration, and the orphaned ones that no sink reads.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
@@ -12,25 +12,25 @@ use super::{Config, Diagnostic};
 /// A directory under `data_dir` that holds a queue.
 #[derive(Debug)]
 pub struct Found {
-    /// The sink whose it is or was.
+    /// Name of the sink that the queue belongs or belonged to.
     pub name: String,
-    /// Where it is.
+    /// Path of the directory.
     pub path: PathBuf,
-    /// Whether a sink of the configuration reads it.
+    /// Whether a sink of the configuration reads the queue.
     pub is_read: bool,
-    /// What is in it.
+    /// Content of the queue.
     pub survey: Result<Survey, OpenError>,
 }
 
 impl Found {
-    /// How many batches it holds that nobody will deliver.
+    /// The number of batches that no sink will deliver.
     pub fn orphaned_batches(&self) -> u64 {
         let survey = self.survey.as_ref().ok().filter(|_| !self.is_read);
         survey.map_or(0, |survey| survey.queued.batches)
     }
 }
 
-/// Where the queue of a sink is if it is on disk.
+/// The folder of a sink's queue, if the configuration has a `data_dir`.
 pub fn folder(config: &Config, sink: &str) -> Option<PathBuf> {
     Some(all(config)?.join(sink))
 }
@@ -39,7 +39,7 @@ fn all(config: &Config) -> Option<PathBuf> {
     Some(config.data_dir.as_ref()?.join("queues"))
 }
 
-/// Whether a sink of this name keeps batches on disk.
+/// Whether a sink of this name has a queue on disk.
 pub fn is_read(config: &Config, sink: &str) -> bool {
     let sink = config
         .sinks
@@ -48,7 +48,7 @@ pub fn is_read(config: &Config, sink: &str) -> bool {
     sink.is_some_and(|sink| sink.queue().is_disk())
 }
 
-/// The names of the directories that hold queues, in order.
+/// The names of the directories that hold queues, sorted.
 fn names(config: &Config) -> Vec<String> {
     let entries = all(config).and_then(|path| fs::read_dir(path).ok());
     let directories = entries
@@ -57,7 +57,7 @@ fn names(config: &Config) -> Vec<String> {
         .flatten()
         .filter(|entry| entry.path().is_dir());
     let names = directories.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    // A queue that is being moved or removed has a temporary name meanwhile.
+    // A queue has a temporary name while it is moved or removed.
     let mut names: Vec<_> = names.filter(|name| !name.starts_with('.')).collect();
     names.sort_unstable();
     names
@@ -87,7 +87,8 @@ fn find_if(config: &Config, wanted: impl Fn(&str) -> bool) -> Vec<Found> {
     found.collect()
 }
 
-/// A number that changes when orphans come, go or change, for much less than looking into them.
+/// A fingerprint that changes when orphans appear, disappear or change; much cheaper than reading
+/// them.
 pub fn fingerprint(config: &Config) -> u64 {
     let mut hasher = DefaultHasher::new();
     for name in names(config) {
@@ -114,7 +115,7 @@ pub fn fingerprint(config: &Config) -> u64 {
     hasher.finish()
 }
 
-/// What to say of queues that no sink reads though there is something in them.
+/// Warnings about queues that hold batches and that no sink reads.
 pub(crate) fn warnings(config: &Config) -> Vec<Diagnostic> {
     let orphans = orphans(config).into_iter();
     let warning = |found: Found| {
@@ -130,7 +131,7 @@ pub(crate) fn warnings(config: &Config) -> Vec<Diagnostic> {
         };
         let uncounted = match survey.queued.uncounted {
             0 => String::new(),
-            more => format!(" (and what is in {more} of them that nobody has counted)"),
+            more => format!(" (and those of {more} batches that were not counted)"),
         };
         let message = format!(
             "no sink reads the queue on disk of {name:?}: {batches} batches with {} samples{uncounted} stay \

@@ -1,4 +1,5 @@
-//! Names of providers of targets: `discovery = "NAME"`, in whatever has such a key.
+//! Checks references to providers of targets: `discovery = "NAME"`, in any table or component that
+//! has the key.
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -12,7 +13,7 @@ use super::discovery::NAME as KEY;
 use super::document::{Around, Document};
 use super::suggest;
 
-/// Reports names under which there is no provider.
+/// Reports references to providers that do not exist.
 pub(crate) fn check(document: &Document<'_>, found: &mut Vec<Diagnostic>) {
     let tables = document.tables.iter();
     let names: Vec<&str> = tables
@@ -49,7 +50,7 @@ fn look(
     let Some(value) = table.get(KEY) else {
         return;
     };
-    // What is neither a text nor a list of texts is reported by whoever reads it.
+    // A value of another type is reported when the table is decoded.
     let named: Vec<&Spanned<DeValue<'_>>> = match value.get_ref() {
         DeValue::Array(list) => list.iter().collect(),
         _ => vec![value],

@@ -10,7 +10,7 @@ use crate::component::Resource;
 use super::diagnostic::Diagnostic;
 use super::source::Place;
 
-/// A resource and who takes it.
+/// A resource and the component or table that claims it.
 #[derive(Debug)]
 pub(crate) struct Claim<'a> {
     /// `sources.x`, or `api`.
@@ -19,24 +19,24 @@ pub(crate) struct Claim<'a> {
     pub(crate) place: &'a Place,
 }
 
-/// Why two claims cannot both be met.
+/// Reason why two claims conflict.
 #[derive(Debug, PartialEq, Eq)]
 enum Clash {
-    /// Two routes are the same.
+    /// Both are the same route.
     Path,
-    /// Two routes want one listener to be told this in different ways.
+    /// Two routes set this property of a shared listener differently.
     Listener(String),
-    /// Both name one address, and one of them cannot share it.
+    /// Both use one address, and at least one of them cannot share it.
     Address,
-    /// Their addresses differ, and the port cannot be bound for both.
+    /// The addresses differ, but the port cannot be bound for both.
     Overlap,
-    /// Both write files into one folder.
+    /// Both write into one folder.
     Folder,
     /// Both write one file.
     File,
 }
 
-/// Reports every pair of claims that clash, at the later one.
+/// Reports every pair of conflicting claims, at the later one.
 pub(crate) fn check(claims: &[Claim<'_>], found: &mut Vec<Diagnostic>) {
     for (at, claim) in claims.iter().enumerate() {
         for other in &claims[..at] {
@@ -120,7 +120,7 @@ fn clash(first: &Resource, second: &Resource) -> Option<Clash> {
     }
 }
 
-/// Whether two routes of one address can share its listener.
+/// Checks whether two routes of one address can share its listener.
 fn share(first: &Listen, second: &Listen) -> Option<Clash> {
     if first.collides(second) {
         return Some(Clash::Path);
@@ -136,7 +136,7 @@ fn address(resource: &Resource) -> Option<SocketAddr> {
     }
 }
 
-/// Whether two paths are spellings of one, without a look at the file system.
+/// Whether two paths are spellings of the same path, without reading the file system.
 fn same_path(first: &Path, second: &Path) -> bool {
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     absolute(first)
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     fn route(address: &str, path: &str) -> Resource {
-        // Further fields of a listener have defaults here.
+        // Fields of a listener beyond these have defaults.
         Resource::Route(crate::config::tests::listen(address, path))
     }
 

@@ -1,8 +1,8 @@
-//! What of a configuration may be shown, in lines that are quoted and in messages.
+//! Decides which values of a configuration may be shown, in quoted lines and in messages.
 //!
-//! Nothing may, unless its key is known and is declared to hold such a value, and no secret: what
-//! stands under a misspelt key, or instead of a table, may be a password. What variables held is
-//! not shown either: their names stand in the file.
+//! A value may be shown only if its key is known, is declared to hold such a value, and is no
+//! secret: the value of a misspelt key, or one in place of a table, may be a password. Values of
+//! variables are not shown either: the file has their names.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -18,14 +18,14 @@ use super::environment::{Part, parts};
 use super::tables::{RootKeys, TableInfo};
 use crate::component::ComponentInfo;
 
-/// The values that came through variables, by the position of their string in the file.
+/// Values of variables, by the position of the string in the file that they were substituted into.
 pub(crate) type Substituted = HashMap<usize, Vec<String>>;
 
 /// Values that must not appear in messages.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Redactions(Vec<String>);
 
-/// Whether what a key of this name holds is a secret, whatever it is declared as.
+/// Whether a key of this name holds a secret, whatever its declared type.
 fn is_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase().replace('-', "_");
     let whole = ["authorization", "cookie", "credentials", "passwd", "apikey"];
@@ -41,7 +41,7 @@ fn is_secret(key: &str) -> bool {
     whole.contains(&key.as_str()) || ends.iter().any(|end| key.ends_with(end))
 }
 
-/// A value, and whether it may be shown.
+/// Callback that receives a value and whether it may be shown.
 type Visit<'v> = dyn FnMut(&Spanned<DeValue<'_>>, bool) + 'v;
 
 /// Calls `visit` for every text, number and date of a file.
@@ -76,7 +76,7 @@ fn file(table: &DeTable<'_>, visit: &mut Visit<'_>) {
     }
 }
 
-/// A table whose `type` says which keys it has.
+/// A table whose `type` determines its keys.
 fn typed(
     value: &Spanned<DeValue<'_>>,
     keys_of: &dyn Fn(&str) -> Option<&'static [Entry]>,
@@ -100,7 +100,7 @@ fn typed(
     }
 }
 
-/// What a key is declared to hold; nothing if it is not, or looks like a secret.
+/// The declared shape of a key; `None` if the key is unknown or its name looks like a secret.
 fn declared(name: &str, mut keys: impl Iterator<Item = (&'static str, Shape)>) -> Option<Shape> {
     let (_, shape) = keys.find(|(key, _)| *key == name)?;
     let table = matches!(shape, Shape::Table(_) | Shape::Map(_) | Shape::Either(..));
@@ -166,18 +166,18 @@ fn holds_text(shape: Shape) -> bool {
     }
 }
 
-/// A number where a duration or a size belongs is a mistake, and no secret.
+/// A number in place of a duration or a size is a mistake, and no secret.
 fn holds_number(shape: Shape) -> bool {
     match shape {
-        Shape::Integer { .. } | Shape::Pattern(_) => true,
+        Shape::Integer { .. } | Shape::Number | Shape::Pattern(_) => true,
         Shape::OneOrMany(inner) => holds_number(*inner),
         Shape::Either(one, other) => holds_number(*one) || holds_number(*other),
         _ => false,
     }
 }
 
-/// The text of a file with everything masked that may not be shown, and without comments. Lines and
-/// columns stay.
+/// The text of a file with all values masked that may not be shown, and without comments. Lines and
+/// columns stay the same.
 pub(crate) fn mask(text: &str, table: &DeTable<'_>) -> String {
     let mut hidden = Vec::new();
     let mut strings = Vec::new();
@@ -200,6 +200,7 @@ pub(crate) fn mask(text: &str, table: &DeTable<'_>) -> String {
             masked.replace_range(span, &stars(literal));
         }
     }
+    strings.sort_unstable_by_key(|span| span.start);
     for comment in comments(text, &strings) {
         let blank = text[comment.clone()].chars();
         let blank: String = blank
@@ -210,16 +211,18 @@ pub(crate) fn mask(text: &str, table: &DeTable<'_>) -> String {
     masked
 }
 
-/// Where comments are; `strings` are the places of the texts.
+/// The ranges of comments; `strings` are the ranges of the string values, in order.
 fn comments(text: &str, strings: &[Range<usize>]) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut start = 0;
+    let mut strings = strings.iter().peekable();
     for line in text.split_inclusive('\n') {
         let length = line.trim_end_matches(['\n', '\r']).len();
         let mut key_quote = None;
         for (at, c) in line[..length].char_indices() {
             let here = start + at;
-            if strings.iter().any(|span| span.contains(&here)) {
+            while strings.next_if(|span| span.end <= here).is_some() {}
+            if strings.peek().is_some_and(|span| span.contains(&here)) {
                 continue;
             }
             match (c, key_quote) {
@@ -237,8 +240,8 @@ fn comments(text: &str, strings: &[Range<usize>]) -> Vec<Range<usize>> {
     found
 }
 
-/// What of a text may be a secret if the text is a URL, even a malformed one: what stands before
-/// an `@`, and a query.
+/// The ranges of a text that may be secret if the text is a URL, even a malformed one: the part
+/// before an `@`, and the query.
 fn url_secrets(text: &str) -> impl Iterator<Item = Range<usize>> {
     let is_url = text.contains("://");
     let start = text.find("://").map_or(0, |at| at + 3);
@@ -249,7 +252,7 @@ fn url_secrets(text: &str) -> impl Iterator<Item = Range<usize>> {
     user.map(|at| start..at).into_iter().chain(query)
 }
 
-/// As many stars as the text has bytes; quotes, line ends and names of variables stay.
+/// Replaces every byte by a star; quotes, line ends and names of variables stay.
 fn stars(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut push = |text: &str| {
@@ -289,11 +292,11 @@ fn stars(text: &str) -> String {
     out
 }
 
-/// Masks text that does not parse: of a line, its keys may be shown, and the one text or number
-/// behind a key that holds no secret in any table.
+/// Masks text that does not parse. Shown of a line are its key, and a single text or number behind
+/// it if no table has a secret of that name.
 pub(crate) fn mask_lines(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    // The quotes that end a text of several lines.
+    // The quotes that end the open multi-line string.
     let mut open = None;
     for line in text.split_inclusive('\n') {
         if let Some(quotes) = open {
@@ -314,14 +317,14 @@ pub(crate) fn mask_lines(text: &str) -> String {
     out
 }
 
-/// How much of a line may be shown that names a table.
+/// Length of the part of a table header that may be shown.
 fn header(line: &str) -> Option<usize> {
     line.trim_start().strip_prefix('[')?;
     let is_name = |c: char| c.is_ascii_alphanumeric() || " \t[]._-".contains(c);
     Some(line.find(|c| !is_name(c)).unwrap_or(line.len()))
 }
 
-/// How much of a line may be shown that sets a key.
+/// Length of the part of an assignment that may be shown.
 fn assignment(line: &str) -> Option<usize> {
     let (key, value) = line.split_once('=')?;
     let is_key = |c: char| c.is_ascii_alphanumeric() || " \t._-".contains(c);
@@ -336,7 +339,7 @@ fn assignment(line: &str) -> Option<usize> {
     })
 }
 
-/// The length of a value that is one text in quotes or one word, with nothing behind it.
+/// Length of a value that is a single quoted text or word, with nothing behind it.
 fn literal(value: &str) -> Option<usize> {
     let begin = value.len() - value.trim_start().len();
     let rest = &value[begin..];
@@ -350,7 +353,7 @@ fn literal(value: &str) -> Option<usize> {
     (behind.is_empty() || behind.starts_with('#')).then_some(begin + length)
 }
 
-/// The text in double quotes of a line that may be shown: what it would be in single ones.
+/// A line's double-quoted text as it would be written in single quotes, if it may be shown.
 pub(crate) fn in_single_quotes(line: &str) -> Option<String> {
     let shown = &line[..assignment(line)?];
     let (_, value) = shown.split_once('=')?;
@@ -358,7 +361,7 @@ pub(crate) fn in_single_quotes(line: &str) -> Option<String> {
     (!text.is_empty() && !text.contains('\'')).then(|| format!("'{text}'"))
 }
 
-/// Whether a key of this name is known, and holds no secret and no table wherever it is.
+/// Whether a key of this name is known, and holds neither a secret nor a table in any place.
 fn is_shown(name: &str) -> bool {
     let of_components = inventory::iter::<ComponentInfo>.into_iter();
     let tables = of_components.map(|info| info.keys);
@@ -378,7 +381,7 @@ fn is_shown(name: &str) -> bool {
     found && !is_secret(name)
 }
 
-/// What keys of this name hold, in a table and below it.
+/// The shapes of all keys with this name, in a table and below it.
 fn named(entries: &'static [Entry], name: &str) -> Vec<Shape> {
     let mut found = Vec::new();
     for key in each(entries) {
@@ -402,7 +405,7 @@ fn named(entries: &'static [Entry], name: &str) -> Vec<Shape> {
 }
 
 impl Redactions {
-    /// Those of a file, whose variables have been replaced.
+    /// The secret values of a file whose variables have been replaced.
     pub(crate) fn of(table: &DeTable<'_>, substituted: &Substituted) -> Self {
         let mut values = Vec::new();
         file(table, &mut |value, shown| {
@@ -423,13 +426,18 @@ impl Redactions {
             }
         });
         values.retain(|value| !value.is_empty());
-        // Longer ones first, since a value may hold another.
+        // Longer values first, since a value may contain another.
         values.sort_by_key(|value| std::cmp::Reverse(value.len()));
         values.dedup();
         Self(values)
     }
 
-    /// The message without the values. Ordinary words go where they are quoted only.
+    /// Whether there are no values.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Masks the values in a message. Ordinary words are masked only where they are quoted.
     pub(crate) fn apply(&self, message: &str) -> String {
         let mut message = message.to_owned();
         for value in &self.0 {

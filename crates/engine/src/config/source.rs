@@ -1,4 +1,4 @@
-//! Where configuration text comes from, and places in it.
+//! Reads the configuration's files, and locates places in them.
 
 use std::ops::Range;
 use std::path::Path;
@@ -9,14 +9,28 @@ use metrifold_files::{PathError, paths};
 
 use super::diagnostic::Diagnostic;
 
-/// The largest file that is read; a configuration is nowhere near it.
-const MAX_FILE_BYTES: u64 = 16 << 20;
+/// The largest file that is read: several 100,000 tenants.
+const MAX_FILE_BYTES: u64 = 64 << 20;
 
-/// A file as it may be shown: secrets are masked, everything else stands where it stood.
+/// A file, or some of its lines, in the form that may be shown: secrets are masked, all positions
+/// stay the same.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SourceFile {
-    name: String,
+    name: Arc<str>,
     shown: String,
+    /// Runs of lines of the file, sorted; none if the file is whole.
+    runs: Vec<Run>,
+}
+
+/// Consecutive lines of a file, of which others are left out before and behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    /// Position of the first line among those that are shown.
+    pub(crate) at: usize,
+    /// Number of lines before it in the file.
+    pub(crate) line: usize,
+    /// Its position in the file.
+    pub(crate) offset: usize,
 }
 
 /// A range of a file.
@@ -29,27 +43,57 @@ pub struct Place {
 /// A file as it was read.
 #[derive(Debug)]
 pub(crate) struct Text {
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     pub(crate) text: String,
 }
 
+impl Text {
+    /// The text without a byte order mark.
+    pub(crate) fn input(&self) -> &str {
+        self.text.strip_prefix('\u{feff}').unwrap_or(&self.text)
+    }
+}
+
 impl SourceFile {
-    /// A file with its text, in which secrets are masked already.
-    pub(crate) fn new(name: impl Into<String>, shown: String) -> Self {
+    /// A file whose text has its secrets masked already.
+    pub(crate) fn new(name: &Arc<str>, shown: String) -> Self {
+        Self::of_lines(name, shown, Vec::new())
+    }
+
+    /// Lines of a file whose secrets are masked already.
+    pub(crate) fn of_lines(name: &Arc<str>, shown: String, runs: Vec<Run>) -> Self {
         Self {
-            name: name.into(),
+            name: Arc::clone(name),
             shown,
+            runs,
         }
+    }
+
+    /// The run of lines that holds a position.
+    fn run(&self, at: usize) -> Run {
+        let behind = self.runs.partition_point(|run| run.at <= at);
+        let whole = Run {
+            at: 0,
+            line: 0,
+            offset: 0,
+        };
+        let last = behind.checked_sub(1);
+        last.map_or(whole, |last| self.runs[last])
     }
 
     /// The path as the user gave it.
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    /// The path, for other lines of the same file.
+    pub(crate) fn shared_name(&self) -> &Arc<str> {
+        &self.name
+    }
 }
 
 impl Place {
-    /// A place; a span that is not in the file is moved into it.
+    /// A place; a span outside the file is clamped to it.
     pub(crate) fn new(file: &Arc<SourceFile>, span: Range<usize>) -> Self {
         let text = &file.shown;
         let start = floor(text, span.start);
@@ -67,8 +111,9 @@ impl Place {
 
     /// The line, from 1.
     pub fn line(&self) -> usize {
-        let before = &self.file.shown.as_bytes()[..self.span.start];
-        1 + before.iter().filter(|byte| **byte == b'\n').count()
+        let run = self.file.run(self.span.start);
+        let before = &self.file.shown.as_bytes()[run.at..self.span.start];
+        1 + run.line + before.iter().filter(|byte| **byte == b'\n').count()
     }
 
     /// The column in characters, from 1.
@@ -77,12 +122,12 @@ impl Place {
         1 + self.file.shown[start..self.span.start].chars().count()
     }
 
-    /// The line's text, and the part of it that is meant.
+    /// The text of the line, and the marked range in it.
     pub(crate) fn excerpt(&self) -> (&str, Range<usize>) {
         let (start, end) = self.line_range();
         let from = self.span.start - start;
         let to = self.span.end.min(end).max(self.span.start) - start;
-        // Where a comment was, only blanks are left.
+        // A masked comment leaves only trailing blanks.
         let line = &self.file.shown[start..end];
         let line = &line[..line.trim_end().len().max(to).max(from)];
         (line, from..to)
@@ -90,7 +135,8 @@ impl Place {
 
     /// Orders places by file and position.
     pub(crate) fn order(&self) -> (&str, usize) {
-        (&self.file.name, self.span.start)
+        let run = self.file.run(self.span.start);
+        (&self.file.name, run.offset + (self.span.start - run.at))
     }
 
     fn line_range(&self) -> (usize, usize) {
@@ -117,7 +163,7 @@ fn floor(text: &str, at: usize) -> usize {
     at
 }
 
-/// Reads every file that the patterns name, in order and each once.
+/// Reads every file that the patterns name, sorted, each file once.
 pub(crate) fn read(patterns: &[String], errors: &mut Vec<Diagnostic>) -> Vec<Text> {
     let mut texts = Vec::new();
     let mut wrong = Vec::new();
@@ -131,7 +177,7 @@ pub(crate) fn read(patterns: &[String], errors: &mut Vec<Diagnostic>) -> Vec<Tex
     texts
 }
 
-/// What a pattern is wrong with, and what to do about it.
+/// Error message and advice for a wrong pattern.
 fn describe(error: PathError) -> Diagnostic {
     match error {
         PathError::Unreadable { path, error } => *cannot_read(&path, error),
@@ -148,10 +194,13 @@ fn read_file(path: &Path) -> Result<Text, Box<Diagnostic>> {
     from_bytes(path.display().to_string(), bytes)
 }
 
-/// Takes foreign bytes for text, or says where they are not.
+/// Converts bytes to text, or reports the place of the first invalid byte.
 pub(crate) fn from_bytes(name: String, bytes: Vec<u8>) -> Result<Text, Box<Diagnostic>> {
     match String::from_utf8(bytes) {
-        Ok(text) => Ok(Text { name, text }),
+        Ok(text) => Ok(Text {
+            name: name.into(),
+            text,
+        }),
         Err(error) => {
             let valid = error.utf8_error().valid_up_to();
             let line = 1 + error.as_bytes()[..valid]
@@ -173,7 +222,7 @@ fn cannot_read(path: &Path, error: FileError) -> Box<Diagnostic> {
     let help = match error {
         _ if error.is_absent() => "name an existing file or directory with --config",
         FileError::NotRegular => {
-            "write what it holds to a file: a configuration is read again when it changes"
+            "write the configuration to a regular file: it is read again when it changes"
         }
         FileError::TooLarge(_) => "split it: a configuration is far smaller",
         FileError::Io(_) => return diagnostic.into(),
@@ -192,7 +241,7 @@ mod tests {
         let texts = read(patterns, &mut errors);
         let names = texts
             .into_iter()
-            .map(|text| text.name.rsplit('/').next().unwrap_or_default().to_owned())
+            .map(|text: Text| text.name.rsplit('/').next().unwrap_or_default().to_owned())
             .collect();
         (names, errors.into_iter().map(|e| e.message).collect())
     }

@@ -1,8 +1,8 @@
-//! The nearest known name to one that is not known.
+//! Suggests the known name that is most similar to an unknown one.
 
 use super::synonyms;
 
-/// The candidate that was most likely meant, when one is near enough to be worth a mention.
+/// The most similar candidate, if it is similar enough to be suggested.
 pub fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // The distance is quadratic in the length, and no real name is this long.
     if wrong.len() > 200 {
@@ -17,7 +17,7 @@ pub fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -
         .map(|(_, name)| name)
 }
 
-/// What was most likely meant by a word of ours or of a neighbour's, such as Prometheus or Vector:
+/// The likely meaning of a word of ours or of a related program's, such as Prometheus or Vector:
 /// one of the names, or a key below one of them.
 pub(crate) fn meant<'a>(wrong: &str, names: &[&'a str]) -> Option<&'a str>
 where
@@ -38,7 +38,7 @@ where
     }
 }
 
-/// Lists all names, the likeliest first.
+/// Lists all names, the most similar first.
 pub(crate) fn by_relevance(wrong: &str, names: &[&str]) -> String {
     let mut names = names.to_vec();
     names.sort_unstable();
@@ -49,7 +49,7 @@ pub(crate) fn by_relevance(wrong: &str, names: &[&str]) -> String {
     };
     if wrong.len() <= 200 {
         let folded = folded(wrong);
-        // Parts of words count more than single letters.
+        // Shared words count more than shared letters.
         let shared = |name: &str| {
             let words = folded.split('_').filter(|word| word.len() > 2);
             words.filter(|word| name.contains(*word)).count()
@@ -63,7 +63,7 @@ fn distance(folded: &str, name: &str) -> usize {
     strsim::damerau_levenshtein(folded, &self::folded(name))
 }
 
-/// As our names are written: `tlsConfig` and `tls-config` are `tls_config`.
+/// Normalizes a name to our spelling: `tlsConfig` and `tls-config` become `tls_config`.
 fn folded(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     let mut lower = false;
@@ -131,7 +131,7 @@ mod tests {
         ] {
             assert_eq!(meant(theirs, &sink), Some(ours), "{theirs}");
         }
-        // Not where there is no such key.
+        // Not suggested where the key does not exist.
         assert_eq!(meant("url", &["address"]), None);
         assert_eq!(
             meant("prometheus_remote_write", &["remote_write"]),

@@ -1,7 +1,7 @@
-//! Words of Prometheus, Thanos, Vector and others, and what they are called here.
+//! Words of Prometheus, Thanos, Vector and others, with their names in Metrifold.
 
-/// What a word may mean, the likeliest first: keys (below the table where the word stands),
-/// component types, tables at the top.
+/// Meanings of a word, the likeliest first: keys (below the table of the word), component types,
+/// tables at the top.
 pub(crate) fn of(word: &str) -> &'static [&'static str] {
     let found = SYNONYMS.iter().find(|(theirs, _)| *theirs == word);
     found.map_or(&[], |(_, ours)| ours)

@@ -1,4 +1,4 @@
-//! What users see for each kind of mistake.
+//! Messages that users see for each kind of mistake.
 
 mod diagnostics;
 mod graph;
@@ -229,14 +229,14 @@ fn environment(name: &str) -> Option<String> {
     }
 }
 
-/// Loads texts, each of which is named by a letter.
-fn load_texts(texts: &[&str]) -> Result<Loaded, Vec<Diagnostic>> {
+/// Loads texts as `a.toml`, `b.toml` and `c.toml`.
+pub(super) fn load_texts(texts: &[&str]) -> Result<Loaded, Vec<Diagnostic>> {
     let names = ["a.toml", "b.toml", "c.toml"];
     let texts: Vec<(&str, &str)> = names.into_iter().zip(texts.iter().copied()).collect();
     parse_texts(&texts, &environment, LoadOptions::default())
 }
 
-/// Everything that is printed for the texts.
+/// All that is printed for the texts.
 fn printed(texts: &[&str]) -> String {
     let found = match load_texts(texts) {
         Ok(loaded) => loaded.warnings,
@@ -246,16 +246,16 @@ fn printed(texts: &[&str]) -> String {
     rendered.join("\n\n")
 }
 
-/// A source `in` and a sink `out`, and more.
-fn around(more: &str) -> String {
+/// A configuration with a source `in`, a sink `out` and `more`.
+pub(super) fn around(more: &str) -> String {
     format!(
         "[sources.in]\ntype = 'test_source'\naddress = '127.0.0.1:1'\n\
          [sinks.out]\ntype = 'test_sink'\ninputs = ['in']\nendpoint = 'http://x'\n{more}"
     )
 }
 
-/// Compares what is printed for the texts, apart from white space around it and from lists of
-/// component types, to which every component adds.
+/// Compares the output for the texts with `expected`. Ignores surrounding white space and lists of
+/// component types, which grow with every component.
 #[track_caller]
 fn check(texts: &[&str], expected: &str) {
     let printed = printed(texts);

@@ -1,4 +1,4 @@
-//! The component types that there are, for help texts.
+//! The registered component types, for help texts.
 
 use metrifold_model::Kind;
 
@@ -6,7 +6,7 @@ use crate::component::ComponentInfo;
 
 use super::suggest;
 
-/// The names of the types of a kind.
+/// The names of all types of a kind.
 pub(crate) fn type_names(kind: Kind) -> Vec<&'static str> {
     inventory::iter::<ComponentInfo>
         .into_iter()
@@ -15,7 +15,7 @@ pub(crate) fn type_names(kind: Kind) -> Vec<&'static str> {
         .collect()
 }
 
-/// The kinds of which a type of this name exists.
+/// The kinds that have a type of this name.
 pub(crate) fn kinds_of(name: &str) -> Vec<Kind> {
     [Kind::Source, Kind::Transform, Kind::Sink]
         .into_iter()

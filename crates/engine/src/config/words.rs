@@ -1,7 +1,7 @@
-//! Says what a deserializer complains of in words of the configuration.
+//! Rewords a deserializer's messages for users.
 
-/// A message, with types as users of TOML know them: `invalid type: integer `1`, expected a string`
-/// becomes `must be a text in quotes, not a number`.
+/// Rewords a message with the types that users of TOML know: `invalid type: integer `1`, expected a
+/// string` becomes `must be a text in quotes, not a number`.
 pub(crate) fn of(message: &str) -> String {
     let parts = ["invalid type: ", "invalid value: "]
         .iter()
@@ -12,7 +12,7 @@ pub(crate) fn of(message: &str) -> String {
     }
 }
 
-/// What was expected.
+/// Name of the expected type.
 fn thing(expected: &str) -> &str {
     match expected {
         "a string" | "string" | "str" | "a borrowed string" => "a text in quotes",
@@ -29,7 +29,7 @@ fn thing(expected: &str) -> &str {
     }
 }
 
-/// What was found, by its kind: the value itself may be a secret.
+/// Kind of the value that was found; the value itself may be a secret.
 fn kind(found: &str) -> &str {
     let kinds = [
         ("integer `-", "a negative number"),

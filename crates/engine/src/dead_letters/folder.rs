@@ -1,8 +1,9 @@
 //! A sink's letters on disk: files with numbers for names, within their bounds.
 //!
-//! A letter's number is the time at which it was kept, in milliseconds since the epoch, or the
-//! next free one. So letters sort by age, and no number is given twice. A file gets its name once
-//! it is whole: a crash leaves a letter or a file that the next start removes.
+//! A letter's number is the time at which it was kept, in milliseconds since the epoch, or the next
+//! free one. Letters therefore sort by age, and no number is used twice. A file is renamed to its
+//! final name once it is complete: a crash leaves either a whole letter or an unfinished file,
+//! which the next start removes.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -10,12 +11,12 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// What a sink's letters may take.
+/// Limits on a sink's letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Bytes on disk.
+    /// Most bytes on disk.
     pub bytes: u64,
-    /// How long each is kept.
+    /// Age at which a letter is removed.
     pub age: Duration,
 }
 
@@ -23,15 +24,15 @@ pub struct Bounds {
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    /// What each takes on disk, by number.
+    /// Bytes on disk of each letter, by number.
     letters: BTreeMap<u64, u64>,
     bytes: u64,
 }
 
-/// What became of a letter that is to be kept.
+/// Result of adding a letter.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Added {
-    /// The letter is kept, and so many older ones made room for it.
+    /// The letter was kept; `removed` older ones were removed to make room.
     Kept { removed: usize },
     /// The letter is larger than the folder's bound.
     TooLarge,
@@ -40,11 +41,12 @@ pub(super) enum Added {
 const SUFFIX: &str = ".letter";
 const UNFINISHED: &str = ".unfinished";
 
-/// File systems give out room in blocks, and letters are small.
+/// Block size that a letter's size is rounded up to: file systems allocate whole blocks, and
+/// letters are small.
 const BLOCK: u64 = 4096;
 
 impl Folder {
-    /// Opens a folder, which is made if it is not there.
+    /// Opens a folder, creating it if it is missing.
     pub(super) fn open(path: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(&path)?;
         let mut letters = BTreeMap::new();
@@ -56,7 +58,7 @@ impl Folder {
                 fs::remove_file(entry.path())?;
             }
             let number = name.strip_suffix(SUFFIX).and_then(|n| n.parse().ok());
-            // Files that are no dead letters are left alone.
+            // Files that are not dead letters are left alone.
             if let Some(number) = number.filter(|number| name == name_of(*number)) {
                 letters.insert(number, room(entry.metadata()?.len()));
             }
@@ -68,22 +70,22 @@ impl Folder {
         })
     }
 
-    /// How many there are, and what they take on disk.
+    /// The number of letters, and their bytes on disk.
     pub(super) fn fill(&self) -> (usize, u64) {
         (self.letters.len(), self.bytes)
     }
 
-    /// Their numbers, the newest first.
+    /// The numbers of all letters, the newest first.
     pub(super) fn numbers(&self) -> Vec<u64> {
         self.letters.keys().rev().copied().collect()
     }
 
-    /// Where the letter of a number is, or would be.
+    /// The path of the letter with this number, whether or not it exists.
     pub(super) fn file(&self, number: u64) -> PathBuf {
         self.path.join(name_of(number))
     }
 
-    /// Keeps a letter, for which the oldest ones make room.
+    /// Keeps a letter, removing the oldest ones to make room.
     pub(super) fn add(&mut self, now: u64, letter: &[u8], bounds: Bounds) -> io::Result<Added> {
         let needs = room(letter.len() as u64);
         if needs > bounds.bytes {
@@ -106,7 +108,7 @@ impl Folder {
         Ok(Added::Kept { removed })
     }
 
-    /// Removes those that were kept before that time; returns how many.
+    /// Removes the letters that were kept before a time; returns their number.
     pub(super) fn expire(&mut self, before: u64) -> io::Result<usize> {
         let mut removed = 0;
         while let Some((&oldest, _)) = self.letters.first_key_value()
@@ -118,14 +120,14 @@ impl Folder {
         Ok(removed)
     }
 
-    /// Removes a letter; returns whether it was there.
+    /// Removes a letter; returns whether it existed.
     pub(super) fn remove(&mut self, number: u64) -> io::Result<bool> {
         let Some(&bytes) = self.letters.get(&number) else {
             return Ok(false);
         };
         match fs::remove_file(self.file(number)) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            // Somebody else may have removed it.
+            // An operator may have removed the file.
             _ => {}
         }
         self.letters.remove(&number);
@@ -142,7 +144,8 @@ fn room(bytes: u64) -> u64 {
     bytes.max(1).next_multiple_of(BLOCK)
 }
 
-/// Writes a file that is whole whenever it has its name.
+/// Writes a file under a temporary name and renames it, so that it is complete whenever it has its
+/// name.
 fn write_whole(folder: &Path, file: &Path, bytes: &[u8]) -> io::Result<()> {
     let unfinished = file.with_extension(&UNFINISHED[1..]);
     let written = || {
@@ -152,7 +155,8 @@ fn write_whole(folder: &Path, file: &Path, bytes: &[u8]) -> io::Result<()> {
         fs::rename(&unfinished, file)
     };
     written().inspect_err(|_| {
-        // What stays takes room on a full disk, and the next start tries again.
+        // An unfinished file takes room on a full disk. If it cannot be removed, the next start
+        // tries again.
         let _ = fs::remove_file(&unfinished);
     })?;
     File::open(folder)?.sync_all()

@@ -1,4 +1,4 @@
-//! A letter and the file that holds it: a mark, a checksum, what is known of it as JSON, the body.
+//! A letter and its file: a mark, a checksum, a head in JSON, and the body.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -6,39 +6,39 @@ use thiserror::Error;
 
 use metrifold_model::Version;
 
-/// What an endpoint refused, and what it said.
+/// A request body that an endpoint refused, with the endpoint's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Letter {
-    /// Whose it is.
+    /// Tenant of the batch.
     pub tenant: Option<String>,
-    /// The status that the endpoint answered, if its protocol has statuses.
+    /// Status of the answer, if the protocol has statuses.
     pub status: Option<u16>,
-    /// What it said.
+    /// Reason that the endpoint gave.
     pub reason: String,
-    /// The version of the body.
+    /// Version of remote write of the body.
     pub version: Version,
     /// The compressed body.
     pub body: Bytes,
 }
 
-/// Why a file holds no letter.
+/// Reason why a file cannot be read as a letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Damaged {
-    /// The file is shorter than a letter can be, or than its head says.
+    /// The file is shorter than the shortest letter, or than its head says.
     #[error("file is cut short")]
     CutShort,
     /// The file does not begin with the mark of a letter.
     #[error("file is no dead letter of this version of metrifold")]
     Unknown,
-    /// Something in it has changed.
+    /// The content does not match the checksum.
     #[error("checksum does not match")]
     Checksum,
-    /// The checksum is right and the rest is not, which a disk cannot do.
-    #[error("file does not hold what it should")]
+    /// The checksum matches but the content is malformed, which damage on disk cannot cause.
+    #[error("file has a valid checksum but malformed content")]
     Content,
 }
 
-/// What stands in front of the body.
+/// JSON in front of the body.
 #[derive(Serialize, Deserialize)]
 struct Head {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,11 +52,12 @@ struct Head {
 /// The first bytes of a file; the digits are the format's version.
 const MARK: [u8; 8] = *b"mf-dl-01";
 
-/// The mark, the checksum of what is behind it, the length of the head.
+/// Bytes in front of the head: the mark, the checksum of everything behind it, and the length of
+/// the head.
 const PREFIX: usize = MARK.len() + 4 + 4;
 
 impl Letter {
-    /// The file that holds it.
+    /// Encodes the letter's file.
     pub(super) fn encode(&self) -> Vec<u8> {
         let head = Head {
             tenant: self.tenant.clone(),
@@ -64,7 +65,7 @@ impl Letter {
             reason: self.reason.clone(),
             version: self.version.to_string(),
         };
-        // Strings and numbers can always be written.
+        // Strings and numbers always serialize.
         let head = serde_json::to_vec(&head).unwrap_or_default();
         let mut file = Vec::with_capacity(PREFIX + head.len() + self.body.len());
         file.extend_from_slice(&MARK);
@@ -77,11 +78,11 @@ impl Letter {
         file
     }
 
-    /// Reads a file.
+    /// Decodes a letter's file.
     ///
     /// # Errors
     ///
-    /// Fails when it does not hold a whole letter.
+    /// Fails when the file does not hold a whole letter.
     pub(super) fn decode(file: Vec<u8>) -> Result<Self, Damaged> {
         let file = Bytes::from(file);
         let (mark, rest) = file.split_first_chunk().ok_or(Damaged::CutShort)?;

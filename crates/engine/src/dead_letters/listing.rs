@@ -1,4 +1,4 @@
-//! What is told of letters, by the admin address and to those who ask it.
+//! Listings of dead letters, as the admin API returns them and the command line reads them.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,57 +7,57 @@ use metrifold_codec::remote_write::{Limits, decode};
 
 use super::letter::Letter;
 
-/// Which letters to tell of.
+/// Selects the letters of a listing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Those of this sink alone.
+    /// Only letters of this sink.
     pub sink: Option<String>,
-    /// Those of this tenant alone.
+    /// Only letters of this tenant.
     pub tenant: Option<String>,
-    /// At most so many, the newest ones.
+    /// The most letters to list; the newest ones are chosen.
     pub limit: usize,
 }
 
-/// Letters, the newest first.
+/// A list of letters, the newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listing {
-    /// Those that are told of.
+    /// Letters that the listing shows.
     pub letters: Vec<Entry>,
-    /// Whether there are more.
+    /// Whether more letters match the filter.
     pub more: bool,
 }
 
-/// A letter.
+/// A letter of a listing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// The letter's name: that of its sink and a number.
+    /// Identifier of the letter: its sink's name and its number, `sink/number`.
     pub id: String,
     /// The sink's name.
     pub sink: String,
-    /// When it was kept, in milliseconds since the epoch.
+    /// Time at which the letter was kept, in milliseconds since the epoch.
     pub time: u64,
-    /// Why it cannot be read; all that follows is missing then.
+    /// Reason why the letter's file cannot be read; all fields below are empty then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damaged: Option<String>,
-    /// Whose it is.
+    /// Tenant of the batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
     /// The status that the endpoint answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// What the endpoint said.
+    /// Reason that the endpoint gave.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// The version of remote write.
+    /// Version of remote write of the body.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub version: String,
-    /// Samples and histograms in it.
+    /// Number of samples and histograms in the letter.
     #[serde(default)]
     pub samples: u64,
-    /// The first of its series.
+    /// The first series of the letter, at most `SERIES_MAX`.
     #[serde(default)]
     pub series: Vec<Series>,
-    /// How many series are not told of.
+    /// Number of series beyond those in `series`.
     #[serde(default)]
     pub more_series: u64,
 }
@@ -65,20 +65,20 @@ pub struct Entry {
 /// A series of a letter.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Series {
-    /// Name and labels as in PromQL; names that need it are quoted.
+    /// Name and labels in PromQL's syntax; names that need quotes are quoted.
     pub labels: String,
-    /// Samples and histograms in it.
+    /// Number of samples and histograms of the series.
     pub samples: u64,
-    /// The timestamp of the first of them, in milliseconds since the epoch.
+    /// Timestamp of the first of them, in milliseconds since the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_timestamp: Option<i64>,
 }
 
-/// The most series of a letter that are told of.
+/// The most series of a letter that a listing shows.
 const SERIES_MAX: usize = 10;
 
 impl Entry {
-    /// A letter of which no more is known yet.
+    /// An entry with the letter's identifier alone.
     pub(super) fn new(sink: &str, number: u64) -> Self {
         Self {
             id: format!("{sink}/{number}"),
@@ -88,13 +88,14 @@ impl Entry {
         }
     }
 
-    /// Tells what is in a letter.
+    /// Adds the content of the letter.
     pub(super) fn fill(&mut self, letter: Letter) {
         self.tenant = letter.tenant;
         self.status = letter.status;
         self.reason = letter.reason;
         self.version = letter.version.to_string();
-        // A body that cannot be read is a reason to be refused.
+        // A body that does not decode may be the reason of the refusal: the entry then shows no
+        // series.
         let Ok((arena, _)) = decode(letter.version, &letter.body, &Limits::default()) else {
             return;
         };
@@ -115,8 +116,8 @@ impl Entry {
     }
 }
 
-/// `up{job="a"}`, or `{"a.b", "c.d"="e"}`. What cannot be a name may be why it was refused, so it
-/// is told as it is.
+/// Formats labels as `up{job="a"}`, or `{"a.b", "c.d"="e"}`. Invalid names may be the reason of the
+/// refusal, so they are shown unchanged.
 fn labels(series: SeriesRef<'_>) -> String {
     let quoted = |text: &[u8]| format!("{:?}", String::from_utf8_lossy(text));
     let name = |text: &[u8]| match is_plain(text) {

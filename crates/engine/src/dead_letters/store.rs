@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crossbeam_channel::Sender;
 use tracing::warn;
 
+use metrifold_base::{FileError, read_file};
 use metrifold_codec::Batch;
 use metrifold_codec::remote_write::{CompressionChoice, Limits};
 use metrifold_model::{Ack, Origin, Outcome, Until};
@@ -22,49 +23,52 @@ use super::letter::{Damaged, Letter};
 use super::listing::Entry;
 use super::stores::Job;
 
-/// The dead letters of a sink, shared by all who deliver for it.
+/// Largest file of a letter that is read, in bytes: more than any request's.
+const MAX_LETTER: u64 = 1 << 30;
+
+/// The dead letters of a sink, shared by all deliveries of that sink.
 #[derive(Debug)]
 pub struct Store {
     sink: Arc<str>,
     metrics: ComponentMetrics,
     folder: Mutex<Folder>,
     bounds: Mutex<Bounds>,
-    /// Into which letters are sent again; none before the sink runs.
+    /// Queue into which letters are sent again; `None` before the sink runs.
     queue: Mutex<Option<Input>>,
     resending: Mutex<HashMap<OriginId, Resending>>,
     jobs: Sender<Job>,
-    /// The bytes that wait to be written.
+    /// Bytes of letters that wait for the writer thread.
     waiting: AtomicUsize,
-    /// Whether the disk has refused what came last, which is logged when it begins.
+    /// Whether the last operation on the disk failed; only the first failure in a row is logged.
     failing: AtomicBool,
 }
 
-/// What became of a letter that was to be sent again.
+/// Outcome of sending a letter again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resent {
-    /// The sink has it, and it is a dead letter no more.
+    /// The sink delivered the letter, and the file was removed.
     Accepted,
     /// The letter stays, for this reason.
     Kept(String),
-    /// There is no such letter.
+    /// No letter has this identifier.
     Unknown,
 }
 
-/// What batches that are parts of one have in common: the address of their origin.
+/// Identity of a batch's origin, its address: all parts of a batch share it.
 type OriginId = usize;
 
-/// A letter that is being sent again.
+/// A letter that is in flight again.
 #[derive(Debug)]
 struct Resending {
-    /// Held, so that its address is nobody else's.
+    /// Keeps the address from being reused for another origin.
     _origin: Arc<Origin>,
     refused: bool,
 }
 
-/// The most bytes of a sink's letters that wait to be written.
+/// The most bytes of a sink's letters that wait for the writer thread.
 const WAITING_MAX: usize = 8 << 20;
 
-/// The name under which letters that are sent again are on their way.
+/// Origin of batches that are made from letters.
 const ORIGIN: &str = "dead-letters";
 
 impl Store {
@@ -97,8 +101,8 @@ impl Store {
         &self.sink
     }
 
-    /// Has letters kept within these bounds from now on, and sent again into this queue. Nothing
-    /// is kept before.
+    /// Sets the bounds of the folder and the queue for sending letters again. No letter is kept
+    /// before this call.
     pub fn attach(&self, bounds: Bounds, queue: Input) {
         self.set_bounds(bounds);
         *lock(&self.queue) = Some(queue);
@@ -108,16 +112,16 @@ impl Store {
         *lock(&self.bounds) = bounds;
     }
 
-    /// Keeps the thread from writing.
+    /// Blocks the writer thread while the guard is held.
     #[cfg(test)]
     pub(super) fn hold(&self) -> MutexGuard<'_, Folder> {
         lock(&self.folder)
     }
 
-    /// Keeps what was refused, or drops and counts it if the disk is too slow. Never waits.
+    /// Keeps a refused batch, or drops and counts it if the writer thread is behind. Never blocks.
     pub fn keep(self: &Arc<Self>, part: &Batch, letter: Letter) {
         if let Some(resending) = lock(&self.resending).get_mut(&id_of(part.origin())) {
-            // The letter that it comes from stays.
+            // The batch comes from a letter, which stays.
             resending.refused = true;
             return;
         }
@@ -127,7 +131,7 @@ impl Store {
         let bytes = letter.body.len() + letter.reason.len();
         let waiting = self.waiting.fetch_add(bytes, Ordering::Relaxed);
         let job = Job::Write(self.clone(), letter);
-        // A larger one passes alone.
+        // A letter larger than the bound is accepted if nothing else waits.
         let full = waiting > 0 && waiting + bytes > WAITING_MAX;
         if full || self.jobs.try_send(job).is_err() {
             self.waiting.fetch_sub(bytes, Ordering::Relaxed);
@@ -135,7 +139,7 @@ impl Store {
         }
     }
 
-    /// Writes a letter. Called by the thread alone.
+    /// Writes a letter to disk. Called only by the writer thread.
     pub(super) fn write(&self, letter: &Letter) {
         let bytes = letter.body.len() + letter.reason.len();
         self.waiting.fetch_sub(bytes, Ordering::Relaxed);
@@ -156,7 +160,7 @@ impl Store {
         self.show(&folder);
     }
 
-    /// Removes what is too old. Called by the thread alone.
+    /// Removes letters beyond the maximum age. Called only by the writer thread.
     pub(super) fn expire(&self) {
         let age = lock(&self.bounds).age.as_millis();
         let before = now().saturating_sub(u64::try_from(age).unwrap_or(u64::MAX));
@@ -186,7 +190,7 @@ impl Store {
         lock(&self.folder).numbers()
     }
 
-    /// What there is to tell of a letter, if it is still there. Reads its file.
+    /// The listing entry of a letter, if it still exists. Reads the file.
     pub(super) fn entry(&self, number: u64) -> Option<Entry> {
         let mut entry = Entry::new(&self.sink, number);
         match self.read(number)? {
@@ -196,17 +200,17 @@ impl Store {
         Some(entry)
     }
 
-    /// A letter, or why it cannot be read; none if there is none.
+    /// Reads a letter, or says why its file is damaged; `None` if it does not exist.
     fn read(&self, number: u64) -> Option<Result<Letter, String>> {
         let path = lock(&self.folder).file(number);
-        match std::fs::read(path) {
+        match read_file(&path, MAX_LETTER) {
             Ok(file) => Some(Letter::decode(file).map_err(|e: Damaged| e.to_string())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(FileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => Some(Err(error.to_string())),
         }
     }
 
-    /// Removes a letter; returns whether there was one. Waits for the disk.
+    /// Removes a letter; returns whether it existed. Blocks on the disk.
     ///
     /// # Errors
     ///
@@ -218,11 +222,12 @@ impl Store {
         Ok(was_there)
     }
 
-    /// Puts a letter into the sink's queue as new data, waits for what becomes of it, and removes
-    /// it once the sink has it. Dropping the future gives the attempt up, and the letter stays.
+    /// Puts a letter into the sink's queue as a new batch, waits for its outcome, and removes the
+    /// file once the sink has delivered it. Dropping the future gives up the attempt, and the
+    /// letter stays.
     pub(super) async fn resend(self: Arc<Self>, number: u64) -> Resent {
         let store = self.clone();
-        // Cannot be cut short once it has begun.
+        // A blocking task runs to its end once it has begun, even if this future is dropped.
         let read = tokio::task::spawn_blocking(move || store.read(number)).await;
         let letter = match read {
             Ok(Some(Ok(letter))) => letter,
@@ -239,7 +244,7 @@ impl Store {
         if let Some(tenant) = &letter.tenant {
             batch.set_tenant(tenant.as_str().into());
         }
-        // Counted, as all that is sent should be, and then let go.
+        // Decoded so that its samples are counted, and then settled, which frees the decoded form.
         let choice = CompressionChoice::default();
         if let Err(error) = batch.decode().and_then(|_| batch.settle(version, &choice)) {
             return Resent::Kept(error.to_string());
@@ -253,7 +258,7 @@ impl Store {
             Outcome::Delivered | Outcome::Lacks(_) => {}
             Outcome::Rejected { rejection, .. } => return Resent::Kept(rejection.reason),
         }
-        // What is refused from now on becomes a new letter.
+        // Batches that the endpoint refuses from now on become new letters.
         if under_way.end() {
             return Resent::Kept("it was refused again".into());
         }
@@ -278,14 +283,14 @@ impl Store {
     }
 }
 
-/// A letter that is being sent again, until this is dropped.
+/// Marks a letter as in flight again until it is dropped.
 struct UnderWay<'a> {
     store: &'a Store,
     id: OriginId,
 }
 
 impl UnderWay<'_> {
-    /// Ends it; returns whether it was refused meanwhile.
+    /// Clears the mark; returns whether the batch was refused meanwhile.
     fn end(self) -> bool {
         let ended = lock(&self.store.resending).remove(&self.id);
         ended.is_some_and(|resending| resending.refused)

@@ -16,48 +16,48 @@ use super::letter::Letter;
 use super::listing::{Filter, Listing};
 use super::store::{Resent, Store};
 
-/// The dead letters of all sinks of a process. Clones are the same.
+/// The dead letters of all sinks of a process. A clone is a handle to the same stores.
 #[derive(Clone, Debug)]
 pub struct Stores(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// None if there is no `data_dir`: then nothing is kept.
+    /// `None` without a `data_dir`: no letters are kept.
     folder: Option<PathBuf>,
     office: Mutex<Office>,
 }
 
 #[derive(Debug, Default)]
 struct Office {
-    /// By sink.
+    /// Open stores by the sink's name.
     stores: BTreeMap<Arc<str>, Weak<Store>>,
-    /// Once the first store was opened.
+    /// `None` until the first store is opened.
     writer: Option<Writer>,
 }
 
 #[derive(Debug)]
 struct Writer {
     jobs: Sender<Job>,
-    /// Keeps other processes out of the folder.
+    /// Lock file that keeps other processes out of the folder.
     _lock: File,
 }
 
-/// What the thread does.
+/// A job of the writer thread.
 #[derive(Debug)]
 pub(super) enum Job {
     Write(Arc<Store>, Letter),
-    /// Tells when all is done that was asked for before.
+    /// Sends once all jobs before this one are done.
     Flush(Sender<()>),
 }
 
-/// The most letters of all sinks that wait to be written.
+/// The most letters that wait for the writer thread, of all sinks together.
 const JOBS_MAX: usize = 1024;
 
-/// How often letters that are too old are looked for.
+/// Interval between removals of letters beyond the maximum age.
 const EXPIRY: Duration = Duration::from_secs(60);
 
 impl Stores {
-    /// Those under the directory for files, if there is one.
+    /// The letters under `data_dir`, if there is one.
     pub fn new(data_dir: Option<&Path>) -> Self {
         Self(Arc::new(Shared {
             folder: data_dir.map(|path| path.join("dead-letters")),
@@ -65,7 +65,7 @@ impl Stores {
         }))
     }
 
-    /// Those of a sink, which all who have the same name share; none without a `data_dir`.
+    /// Opens the store of a sink; all who use the same name share it. `None` without a `data_dir`.
     ///
     /// # Errors
     ///
@@ -110,14 +110,14 @@ impl Stores {
         office.stores.values().filter_map(Weak::upgrade).collect()
     }
 
-    /// The store and the number that a letter's name stands for.
+    /// The store and the number that an identifier names.
     fn find(&self, id: &str) -> Option<(Arc<Store>, u64)> {
         let (sink, number) = id.rsplit_once('/')?;
         let store = self.office().stores.get(sink).and_then(Weak::upgrade)?;
         Some((store, number.parse().ok()?))
     }
 
-    /// Tells of letters. Reads files: not for a worker thread.
+    /// Lists letters. Reads files: must not be called on a worker thread.
     pub fn list(&self, filter: &Filter) -> Listing {
         let mut known: Vec<(u64, Arc<Store>)> = Vec::new();
         for store in self.all() {
@@ -140,7 +140,7 @@ impl Stores {
         }
     }
 
-    /// Sends a letter again.
+    /// Sends a letter again and waits for the outcome.
     pub async fn resend(&self, id: &str) -> Resent {
         match self.find(id) {
             Some((store, number)) => store.resend(number).await,
@@ -148,12 +148,12 @@ impl Stores {
         }
     }
 
-    /// Removes a letter; returns whether there was one. Waits for the disk: not for a worker
-    /// thread.
+    /// Removes a letter; returns whether it existed. Blocks on the disk: must not be called on a
+    /// worker thread.
     ///
     /// # Errors
     ///
-    /// Fails when its file cannot be removed.
+    /// Fails when the file cannot be removed.
     pub fn discard(&self, id: &str) -> std::io::Result<bool> {
         match self.find(id) {
             Some((store, number)) => store.discard(number),
@@ -161,8 +161,8 @@ impl Stores {
         }
     }
 
-    /// Waits until what was kept so far is on disk, for so long at most; returns whether it is.
-    /// Not for a worker thread.
+    /// Blocks until all letters kept so far are on disk, or `limit` has passed; returns whether
+    /// they are. Must not be called on a worker thread.
     pub fn flush(&self, limit: Duration) -> bool {
         let jobs = match &self.office().writer {
             Some(writer) => writer.jobs.clone(),
@@ -174,11 +174,12 @@ impl Stores {
 }
 
 impl Writer {
-    /// Claims the folder, and starts the thread, which ends with the last who has letters.
+    /// Locks the folder and starts the thread, which ends when the last handle to the stores is
+    /// dropped.
     fn start(folder: &Path, shared: Weak<Shared>) -> Result<Self, BuildError> {
         let failed = |error| BuildError::new(folder.display(), error);
         fs::create_dir_all(folder).map_err(failed)?;
-        // No sink can have that name.
+        // No sink can have this name.
         let lock = File::create(folder.join(".lock")).map_err(failed)?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::Error(error) => failed(error),
@@ -202,7 +203,7 @@ fn run(work: &Receiver<Job>, shared: &Weak<Shared>) {
         select! {
             recv(work) -> job => match job {
                 Ok(Job::Write(store, letter)) => store.write(&letter),
-                // An error says that nobody waits any more.
+                // Sending fails if the caller has stopped waiting.
                 Ok(Job::Flush(done)) => drop(done.try_send(())),
                 Err(_) => return,
             },

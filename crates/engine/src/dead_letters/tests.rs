@@ -1,4 +1,4 @@
-//! Letters on disk: their bounds, what outlives a restart, and what damage costs.
+//! Letters on disk: bounds, restarts and damage.
 
 use std::fs;
 use std::path::Path;
@@ -77,7 +77,7 @@ fn the_oldest_letters_make_room_and_small_ones_count_as_what_they_take() {
     }
     assert_eq!(letters.fill(), (16, 64 << 10));
     assert_eq!(letters.numbers(), (5..=20).rev().collect::<Vec<_>>());
-    // A large one takes the place of several, and one above the bound is not kept at all.
+    // A large letter takes the place of several; one above the bound is not kept at all.
     let large = vec![0; 10_000];
     let added = letters.add(21, &large, bounds(64 << 10)).unwrap();
     assert_eq!(added, Added::Kept { removed: 3 });
@@ -92,7 +92,7 @@ fn letters_outlive_a_restart_and_unfinished_ones_do_not() {
     let folder = tempfile::tempdir().unwrap();
     let mut letters = Folder::open(folder.path().to_owned()).unwrap();
     letters.add(7, b"a", bounds(1 << 20)).unwrap();
-    // In the same millisecond, and before it by a clock that was set back.
+    // The same millisecond again, and an earlier one, as after a clock was set back.
     letters.add(7, b"b", bounds(1 << 20)).unwrap();
     letters.add(3, b"c", bounds(1 << 20)).unwrap();
     fs::write(folder.path().join("0000000000010.unfinished"), b"x").unwrap();
@@ -113,7 +113,7 @@ fn letters_that_are_too_old_go() {
     }
     assert_eq!(letters.expire(200).unwrap(), 1);
     assert_eq!(letters.numbers(), [300, 200]);
-    // Somebody else may remove one.
+    // An operator may remove a file.
     fs::remove_file(letters.file(200)).unwrap();
     assert_eq!(letters.expire(1000).unwrap(), 2);
     assert_eq!(letters.fill(), (0, 0));
@@ -250,7 +250,7 @@ fn what_cannot_be_kept_is_counted() {
     assert_eq!(process.metric(dropped), "1");
     assert_eq!(process.metric("metrifold_dead_letters{"), "2");
     assert_eq!(process.metric("metrifold_dead_letters_bytes{"), "8192");
-    // A folder that is gone is no reason to stop.
+    // A missing folder does not stop the writer.
     fs::remove_dir_all(folder.path().join("dead-letters/a")).unwrap();
     store.set_bounds(bounds(1 << 20));
     store.keep(&part(), letter(None, b""));
@@ -272,7 +272,7 @@ fn a_letter_waits_for_no_disk() {
     let store = process.open("a");
     store.set_bounds(bounds(1 << 30));
     let held = store.hold();
-    // The thread has one of them and waits for its folder; 8 MiB may wait for the thread.
+    // The thread holds one letter and waits for its folder; 8 MiB may wait for the thread.
     for _ in 0..12 {
         store.keep(&part(), letter(None, &vec![0; 1 << 20]));
     }

@@ -1,39 +1,39 @@
-//! What the program and its queues need at most, and what that leaves of a limit.
+//! The most memory that the program and its queues need, and the rest of a limit that is left to
+//! requests.
 
 use metrifold_base::Size;
 
-/// What the program takes without load: its code, threads, connections and what the allocator
-/// keeps.
+/// Memory of the program without load: code, threads, connections and what the allocator keeps.
 const PROGRAM: u64 = 48 << 20;
-/// What a queue on disk takes besides what it keeps in memory: what waits for its writer, and what
-/// is written at a time.
+/// Memory of a queue on disk besides its configured memory: records that wait for its writer, and
+/// those being written.
 const DISK_QUEUE: u64 = 32 << 20;
-/// How many times its size a compressed body takes while it is read.
+/// Memory that a compressed body takes while it is read, as a multiple of its size.
 pub(super) const BODY: u64 = 2;
-/// How many times its decoded size a request takes while it is worked on: decoded, with its list
-/// of labels, and encoded again.
+/// Memory that a request takes while it is worked on, as a multiple of its decoded size: decoded,
+/// with its list of labels, and encoded again.
 pub(super) const DECODED: u64 = 4;
 
-/// What a limit is divided into.
+/// Shares of a memory limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reservation {
-    /// Of all queues.
+    /// Memory of all queues.
     queues: u64,
-    /// Of the largest request that a source takes.
+    /// Memory of the largest request that a source accepts.
     request: u64,
 }
 
-/// The largest request that a source takes.
+/// Size of the largest request that a source accepts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {
-    /// Compressed.
+    /// Compressed bytes.
     pub body: u64,
-    /// Decoded.
+    /// Decoded bytes.
     pub decoded: u64,
 }
 
 impl Sizes {
-    /// What it takes of `max_in_flight_bytes`.
+    /// Bytes of `max_in_flight_bytes` that a request of this size takes.
     pub fn in_flight(self) -> u64 {
         self.body.saturating_add(self.decoded)
     }
@@ -45,8 +45,8 @@ impl Sizes {
 }
 
 impl Reservation {
-    /// Of queues, each with what it keeps in memory and whether it is on disk, and sources, each
-    /// with its largest request.
+    /// Computes the shares from the queues, each with its memory and whether it is on disk, and the
+    /// sources, each with its largest request.
     pub fn new(
         queues: impl Iterator<Item = (Size, bool)>,
         sources: impl Iterator<Item = Sizes>,
@@ -60,18 +60,18 @@ impl Reservation {
         }
     }
 
-    /// The least limit under which all of it fits.
+    /// The smallest limit that holds all shares.
     pub fn least(&self) -> Size {
         let fixed = PROGRAM.saturating_add(self.queues);
         Size(fixed.saturating_add(self.request))
     }
 
-    /// What a limit leaves to requests; none if it is too little.
+    /// The part of a limit that is left to requests; `None` if the limit is too small.
     pub fn left(&self, limit: Size) -> Option<u64> {
         (limit >= self.least()).then(|| limit.0 - PROGRAM - self.queues)
     }
 
-    /// What needs how much, in words.
+    /// A sentence for people that states the size of each share.
     pub fn describe(&self) -> String {
         format!(
             "the program takes {}, the queues of sinks {}, and the largest request {}",

@@ -1,4 +1,4 @@
-//! The resident memory, as the system measures it.
+//! The resident memory of the process, as measured by the system.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -10,16 +10,16 @@ use metrifold_telemetry::process::resident_bytes;
 
 use super::{Budget, Shared};
 
-/// How near the limit it is.
+/// How near the resident memory is to the limit, and which work is refused because of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(super) enum Level {
     Plenty,
-    /// Queues of optional sinks grow no more.
+    /// The queues of optional sinks must not grow.
     NoGrowth,
-    /// Nor are requests taken to which nothing was promised.
+    /// Requests to whose senders nothing is promised are refused as well.
     NoLesser,
-    /// Nor any others.
+    /// All requests are refused.
     Nobody,
 }
 
@@ -30,12 +30,12 @@ const LEVELS: [Level; 4] = [
     Level::Nobody,
 ];
 
-/// From which percentage of the limit on.
+/// Percentage of the limit at which each level begins.
 const FROM: [u64; 4] = [0, 70, 75, 80];
-/// A level is over when it is so many below that.
+/// Percentage points by which memory must fall below a level's beginning to leave it (hysteresis).
 const LEAVE: u64 = 5;
 
-/// How often it is measured if there is a limit, and if there is none.
+/// Interval between measurements if there is a limit, and if there is none.
 const LIMITED: Duration = Duration::from_millis(50);
 const UNLIMITED: Duration = Duration::from_secs(5);
 
@@ -47,12 +47,12 @@ impl From<u8> for Level {
 }
 
 impl Level {
-    /// From how many bytes on it is reached.
+    /// Bytes at which the level begins.
     pub(super) fn of(self, limit: u64) -> u64 {
         limit / 100 * FROM[self as usize]
     }
 
-    /// The level at so many bytes, coming from this one.
+    /// The level at `resident` bytes, coming from this one.
     pub(super) fn next(self, resident: u64, limit: u64) -> Self {
         let percent = resident.saturating_mul(100) / limit.max(1);
         let reached = |level: Self| {
@@ -70,7 +70,7 @@ impl Level {
 }
 
 impl Budget {
-    /// Measures for as long as somebody has the account.
+    /// Measures as long as the account exists.
     pub(crate) fn watch(&self) -> impl Future<Output = ()> + Send + 'static {
         let (shared, changed) = (Arc::downgrade(&self.0), self.0.changed.clone());
         async move {
@@ -84,7 +84,7 @@ impl Budget {
         }
     }
 
-    /// Takes note of what was measured.
+    /// Records a measurement and derives the level from it.
     pub(super) fn measured(&self, resident: u64) {
         let mut account = self.account();
         account.resident = resident;
@@ -108,7 +108,7 @@ impl Budget {
     }
 }
 
-/// Measures once, and says when to do so again; none if the account is gone.
+/// Measures once and returns the pause before the next measurement; `None` if the account is gone.
 fn measure(shared: &Weak<Shared>, told: &mut bool) -> Option<Duration> {
     let budget = Budget(shared.upgrade()?);
     let limited = budget.account().bounds.limit.is_some();
@@ -117,7 +117,7 @@ fn measure(shared: &Weak<Shared>, told: &mut bool) -> Option<Duration> {
         None if limited && !*told => {
             *told = true;
             warn!(
-                "the system does not tell the resident memory: memory_limit holds for what is counted alone"
+                "the system does not report resident memory: memory_limit applies only to the memory that metrifold counts itself"
             );
         }
         None => {}

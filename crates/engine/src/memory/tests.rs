@@ -114,7 +114,7 @@ fn what_was_worked_on_needs_no_memory_and_is_in_flight_until_it_is_answered() {
 #[test]
 fn the_nearer_the_limit_the_more_are_refused_and_the_last_first_let_in() {
     let budget = limit(100 * MIB, 50 * MIB);
-    // There is always another one, so that nobody is alone.
+    // A second request is always under way, so that no request counts as alone.
     let _under_way = budget.enter(peer(9), false).unwrap();
     let reaction = |resident| {
         budget.measured(resident * MIB);

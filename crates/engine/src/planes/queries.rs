@@ -1,9 +1,9 @@
 //! The plane of queries: an HTTP read request goes through transforms to exactly one sink, and one
 //! answer comes back.
 //!
-//! Nothing queues here. Bodies stream both ways, except where a transform has to see one whole:
-//! whoever reads an answer slowly slows the far end
-//! down, whoever goes away has his request dropped there, and so has one whose deadline passes.
+//! Nothing queues here. Bodies stream both ways, except where a transform must see one whole: a
+//! caller that reads slowly slows the upstream down. When a caller disconnects or a deadline passes,
+//! the request to the upstream is dropped as well.
 
 mod answer;
 mod edge;
@@ -28,59 +28,59 @@ pub use plane::Queries;
 pub use stage::{Output, Stage};
 pub use turns::{Turn, TurnLimits, Turns};
 
-/// A read request on its way to the sink that answers it.
+/// A read request, until a sink answers it.
 #[derive(Debug)]
 pub struct Query {
     /// The method.
     pub method: Method,
     /// The path below the root of the API, such as `/api/v1/query`, and the query string.
     pub uri: Uri,
-    /// The headers, without those that hold credentials or speak of one connection alone.
+    /// The headers, without credentials and without those that concern a single connection.
     pub headers: HeaderMap,
-    /// The caller's cookies, for a sink that set one. They go no further.
+    /// The caller's cookies, for a sink that set one. They are not sent upstream.
     pub cookies: Vec<HeaderValue>,
     /// The body, unread.
     pub body: Body,
-    /// Where it comes from.
+    /// Caller and source of the query.
     pub origin: Arc<Origin>,
-    /// Whose data it may see, once that is known.
+    /// Tenant whose data the query may see; `None` until it is known.
     pub tenant: Option<Tenant>,
-    /// What it waits for before it is asked, once its tenant is known.
+    /// Limits on concurrent queries, in which the query waits before it is sent to the sink.
     pub turns: Option<Turns>,
-    /// Where whoever asked hears of whom it was asked for.
+    /// Receives the tenant for which the query was sent, for the source.
     pub asked_for: Option<Arc<OnceLock<Tenant>>>,
-    /// When whoever asked does not wait any longer: the end of the answer's body must have been
-    /// sent by then.
+    /// Time after which the caller does not wait any longer: the body of the answer must have ended
+    /// by then.
     pub deadline: Instant,
 }
 
-/// An answer: any status is one.
+/// An answer, with any status.
 pub type Answer = http::Response<Body>;
 
-/// A transform of queries: synchronous, without I/O. What it needs from outside, the stage gets for
-/// it: the body of a query, the answer, and the answer to another query.
+/// A transform of queries: synchronous, without I/O. The stage supplies the inputs that need I/O:
+/// the body of the query, its answer, and the answer to a second query.
 pub trait Transform: Debug + Send + Sync {
-    /// The most bytes of the query's body, if [`Transform::apply`] is to see it whole; a larger body
-    /// is refused. None lets it stream.
+    /// The most bytes of the query's body, if [`Transform::apply`] must see it whole; a larger body
+    /// is refused. `None` streams the body.
     fn reads_body(&self, query: &Query) -> Option<usize> {
         let _ = query;
         None
     }
 
-    /// Changes a query, and says where it goes and what becomes of its answer.
+    /// Changes a query, and decides on its output and on the edit of its answer.
     ///
     /// # Errors
     ///
-    /// Fails when the query is refused to whoever asked.
+    /// Fails when the query is refused to the caller.
     fn apply(&self, query: &mut Query) -> Result<Plan, Rejection>;
 }
 
-/// What a transform has decided about a query.
+/// A transform's decision about a query.
 #[derive(Debug)]
 pub struct Plan {
-    /// Which of the transform's outputs it goes to.
+    /// Index of the output that the query goes to.
     pub output: usize,
-    /// What is done to the answer; without it, the answer is streamed as it is.
+    /// Edit of the answer; without one, the answer is streamed unchanged.
     pub edit: Option<Edit>,
 }
 
@@ -90,19 +90,19 @@ impl From<usize> for Plan {
     }
 }
 
-/// What is done to an answer of status 200, once it has been read whole. An answer of another
-/// status passes as it is if it is an error or a redirect.
+/// Edit of an answer with status 200, which is read whole for it. Errors and redirects pass
+/// unchanged.
 pub struct Edit {
-    /// Another query, asked at the same time behind the same transform, whose answer is needed for
-    /// it. If it is answered with an error, that is the answer.
+    /// A second query, sent at the same time behind the same transform, whose answer the edit needs.
+    /// If its answer is an error, that becomes the answer.
     pub beside: Option<Query>,
-    /// The most bytes of each of these answers.
+    /// The most bytes of each of the two answers.
     pub max_bytes: usize,
-    /// Makes the new answer of the old one, and of the one to the other query.
+    /// Computes the new body from the body of the answer and that of the second query.
     pub apply: EditAnswer,
 }
 
-/// Makes a new answer's body of the old one, and of the one to the query beside.
+/// Computes a new body from the body of the answer and that of the query beside it.
 pub type EditAnswer = Box<dyn FnOnce(&[u8], &[u8]) -> Result<Vec<u8>, Rejection> + Send>;
 
 impl Debug for Edit {
@@ -114,10 +114,10 @@ impl Debug for Edit {
     }
 }
 
-/// Answers queries: the working side of a sink.
+/// Answers queries on behalf of a sink.
 pub trait Answerer: Send + Sync {
-    /// Answers one query. The future, and later the body of the answer, is dropped when whoever
-    /// asked goes away or the deadline passes.
+    /// Answers one query. The future, and later the body of the answer, is dropped when the caller
+    /// disconnects or the deadline passes.
     fn answer(self: Arc<Self>, query: Query) -> BoxFuture<Result<Answer, Rejection>>;
 }
 

@@ -1,9 +1,9 @@
 //! The plane of rules: a source publishes the complete rules of all its tenants, again whenever they
 //! change; a sink always sees the newest, never a part of a change.
 //!
-//! This is state, not a stream: nothing queues, and who is slow misses what was there in between.
-//! An update costs what changed: a [`RuleSet`] is a persistent map, and transforms run on the
-//! tenants alone that differ from the set before.
+//! Rule sets are state, not a stream: nothing queues, and a slow sink skips intermediate sets. An
+//! update costs in proportion to its changes: a [`RuleSet`] is a persistent map, and transforms run
+//! only on the tenants that differ from the previous set.
 
 mod edge;
 mod plane;
@@ -25,12 +25,12 @@ pub use stage::{Output, Stage};
 
 /// A transform of rules: synchronous, without I/O, one tenant at a time.
 pub trait Transform: Debug + Send + Sync {
-    /// Makes of a tenant's rules what goes on.
+    /// Transforms a tenant's rules.
     ///
     /// # Errors
     ///
-    /// Fails when they cannot go on; what went on of the tenant's before stays then, and other
-    /// tenants are not concerned.
+    /// Fails when the rules are refused. The tenant's previous result stays in force, and other
+    /// tenants are not affected.
     fn apply(
         &self,
         tenant: &Tenant,

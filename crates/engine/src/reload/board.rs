@@ -1,4 +1,4 @@
-//! What is known of the configuration that runs and of the last reloads, for all who show it.
+//! State of the running configuration and of the last reloads, for the admin API, metrics and logs.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,13 +17,14 @@ use super::outcome::{Outcome, Refusal, Report, Trigger};
 /// The bits of a hash that a gauge can show exactly, since its value is a 64-bit float.
 const GAUGE_BITS: u64 = (1 << 48) - 1;
 
-/// The most reloads that a follower may be behind.
+/// Reports that are buffered for a follower; one that falls further behind misses the oldest.
 const FOLLOWED: usize = 16;
 
-/// How long whoever asks for a reload is told that a change was noticed before.
+/// Time for which a manual reload that changes nothing mentions that a file change was applied
+/// before.
 const NOTICED: Duration = Duration::from_secs(60);
 
-/// Where reloads are told and read.
+/// Publishes the running configuration and the reports of reloads.
 pub struct Board {
     config: ArcSwap<Config>,
     last: ArcSwapOption<Report>,
@@ -76,25 +77,25 @@ impl Board {
         self.refused.load_full()
     }
 
-    /// The last reload that changed something, if a file asked for it not long ago.
+    /// The last reload that changed something, if a file triggered it within `NOTICED`.
     pub(super) fn noticed(&self) -> Option<Arc<Report>> {
         let report = self.applied.load_full()?;
         let age = report.time.elapsed().unwrap_or_default();
         (report.trigger == Trigger::File && age <= NOTICED).then_some(report)
     }
 
-    /// The reloads from now on. Who does not keep up misses the older ones.
+    /// Subscribes to the reports of future reloads. A follower that falls behind misses the oldest.
     pub fn follow(&self) -> broadcast::Receiver<Arc<Report>> {
         self.followers.subscribe()
     }
 
-    /// Shows another configuration from now on.
+    /// Publishes a configuration as the running one.
     pub(super) fn runs(&self, config: Arc<Config>) {
         self.hash.set((config.hash & GAUGE_BITS) as f64);
         self.config.store(config);
     }
 
-    /// Tells what came of a reload.
+    /// Publishes the report of a reload in the log, in metrics and to followers.
     pub(super) fn tell(&self, report: Arc<Report>) {
         let name = report.outcome.name();
         for (outcome, counter) in &self.outcomes {
@@ -134,7 +135,7 @@ impl Board {
             Outcome::Unchanged { .. } => self.succeeded(report.time),
         }
         self.last.store(Some(report.clone()));
-        // An error says that nobody follows.
+        // Sending fails if there are no followers.
         let _ = self.followers.send(report);
     }
 

@@ -1,22 +1,22 @@
-//! What is served beside the graph and follows the same configuration, such as the admin API.
+//! A service beside the graph that follows the same configuration, such as the admin API.
 
 use metrifold_base::BuildError;
 
 use crate::config::Config;
 
-/// Follows a configuration in the phases of a reload: all that can fail is done before the graph
-/// changes, and undone by dropping it.
+/// Follows a configuration in the phases of a reload: every step that can fail happens before the
+/// graph changes, and dropping its result undoes it.
 pub trait Follower {
     /// The state that was prepared for the new configuration and is not in force yet.
     type Prepared;
 
-    /// Makes ready what a configuration asks for, beside what is served now.
+    /// Prepares the state that a configuration asks for, beside the one that is in force.
     ///
     /// # Errors
     ///
-    /// Fails when it cannot be had; nothing has changed then.
+    /// Fails when a resource, such as an address, is not available; nothing has changed then.
     fn prepare(&self, config: &Config) -> Result<Self::Prepared, BuildError>;
 
-    /// Puts what was prepared in the place of what is served. Cannot fail.
+    /// Puts the prepared state in force. Cannot fail.
     fn commit(&mut self, prepared: Self::Prepared);
 }

@@ -1,4 +1,4 @@
-//! What comes of a reload, and how it is told.
+//! The outcome of a reload, and its forms for logs, metrics and people.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use serde::Serialize;
 
 use crate::config::{Diagnostic, Place, Severity};
 
-/// The most errors that are kept and told; nobody reads more.
+/// The most errors of a reload that are kept and shown; nobody reads more.
 const MAX_ERRORS: usize = 100;
 
-/// What asked for a reload.
+/// Trigger of a reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Trigger {
@@ -23,78 +23,80 @@ pub enum Trigger {
     Request,
 }
 
-/// A reload that is over.
+/// A finished reload.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// What asked for it.
+    /// Trigger of the reload.
     pub trigger: Trigger,
-    /// When it was over.
+    /// Time at which the reload ended.
     pub time: SystemTime,
-    /// How long it took, from the reading of the files on.
+    /// Duration of the reload, including reading the files.
     pub took: Duration,
-    /// What came of it.
+    /// Result of the reload.
     pub outcome: Outcome,
 }
 
-/// What came of a reload.
+/// Result of a reload.
 #[derive(Clone, Debug)]
 pub enum Outcome {
     /// The configuration is in force.
     Applied {
-        /// What was added, changed, rewired and removed, in one line.
+        /// Components that were added, changed, rewired and removed, in one line.
         changes: String,
         /// Warnings about the configuration.
         warnings: Vec<Finding>,
     },
-    /// The files say what runs already.
+    /// The files hold the configuration that runs already.
     Unchanged {
-        /// The reload that brought it shortly before, as when a change was noticed earlier.
+        /// The reload that applied this configuration shortly before, if a file change triggered
+        /// it.
         before: Option<Arc<Report>>,
         /// Warnings about the configuration.
         warnings: Vec<Finding>,
     },
-    /// Nothing was changed.
+    /// The running configuration was left unchanged.
     Refused(Refusal),
 }
 
-/// Why nothing was changed.
+/// Reason why a reload was refused.
 #[derive(Clone, Debug)]
 pub struct Refusal {
     /// Whether the configuration is wrong, or something that it needs is not available.
     pub cause: Cause,
-    /// What is wrong; warnings, if any, come last.
+    /// Errors; warnings, if any, come last.
     pub findings: Vec<Finding>,
-    /// How many errors there are, those that are left out included.
+    /// Number of errors, including those that were cut from `findings`.
     pub errors: usize,
 }
 
-/// What a refused reload has to blame.
+/// Cause of a refused reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// The configuration is wrong.
     Invalid,
-    /// The configuration is right, and cannot be had at the moment: a port is taken, say.
+    /// The configuration is valid, but a resource is not available at the moment: a port is taken,
+    /// say.
     NotBuilt,
 }
 
-/// Something that is wrong or odd. It shows no secret.
+/// An error or a warning. It shows no secret.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
-    /// What is wrong.
+    /// Statement of the problem.
     pub message: String,
-    /// Where: file, line and column.
+    /// File, line and column.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
-    /// What to do about it.
+    /// Advice on how to mend it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
-    /// All of that as `validate` prints it, with the line.
+    /// The whole finding as `validate` prints it, with the line of the file.
     #[serde(skip)]
     pub rendered: String,
 }
 
 impl Trigger {
-    /// In logs.
+    /// Name of the trigger in logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::File => "file",
@@ -108,7 +110,7 @@ impl Outcome {
     /// All outcomes, as metrics and the topology name them.
     pub const NAMES: [&str; 3] = ["applied", "unchanged", "refused"];
 
-    /// Its name.
+    /// Name of the outcome in metrics and the topology.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Applied { .. } => "applied",
@@ -117,7 +119,7 @@ impl Outcome {
         }
     }
 
-    /// What is odd about a configuration that was taken.
+    /// Warnings about a configuration that was accepted.
     pub fn warnings(&self) -> &[Finding] {
         match self {
             Self::Applied { warnings, .. } | Self::Unchanged { warnings, .. } => warnings,
@@ -125,7 +127,7 @@ impl Outcome {
         }
     }
 
-    /// A refusal.
+    /// A refusal with these findings.
     pub fn refused(cause: Cause, found: &[Diagnostic]) -> Self {
         let is_error = |found: &&Diagnostic| found.severity == Severity::Error;
         Self::Refused(Refusal {
@@ -137,13 +139,13 @@ impl Outcome {
 }
 
 impl Refusal {
-    /// What is wrong, without what is only odd.
+    /// The errors, without the warnings.
     pub fn errors(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter().take(self.errors)
     }
 }
 
-/// The first of the findings as they are told, errors before warnings.
+/// The first `MAX_ERRORS` findings; errors come before warnings.
 pub(super) fn findings(found: &[Diagnostic]) -> Vec<Finding> {
     found.iter().take(MAX_ERRORS).map(Finding::from).collect()
 }
@@ -160,8 +162,8 @@ impl From<&Diagnostic> for Finding {
     }
 }
 
-/// For people, in several lines without a line end: what `validate` prints, and last what came of
-/// it.
+/// For people, in several lines without a final line end: the findings as `validate` prints them,
+/// then the result.
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let findings = match self {
@@ -180,10 +182,10 @@ impl fmt::Display for Outcome {
                     let trigger = report.trigger.as_str();
                     writeln!(
                         f,
-                        "applied shortly before, asked for by a {trigger}: {changes}"
+                        "applied shortly before, triggered by a {trigger}: {changes}"
                     )?;
                 }
-                f.write_str("unchanged: what runs is what the files say")
+                f.write_str("unchanged: the files match the running configuration")
             }
             Self::Refused(refusal) => {
                 let plural = if refusal.errors == 1 { "" } else { "s" };

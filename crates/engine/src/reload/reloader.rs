@@ -1,5 +1,5 @@
-//! The phases of a reload: read, parse and validate beside what runs, then hand over to the
-//! topology, which builds what is new and changes to it whole or not at all.
+//! The phases of a reload: read, parse and validate beside the running graph, then hand over to the
+//! topology, which builds new components and switches to them whole or not at all.
 
 use std::convert::Infallible;
 use std::io;
@@ -23,36 +23,37 @@ use crate::config;
 use crate::config::{Config, Diagnostic, LoadOptions, Loaded, ProcessEnvironment, Reading};
 use crate::topology::Running;
 
-/// The longest that each of reading and building may take: a file system may hang.
+/// Limit on reading and on building, each: a file system may hang.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// How to reload.
+/// Settings of the reloader.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// What the files held before they were read for the start.
+    /// Content of the files before they were read for the start.
     pub seen: Look,
-    /// How often files are looked at, besides being watched; none when they are not watched.
+    /// Interval at which files are polled, besides being watched; `None` disables watching and
+    /// polling.
     pub watch: Option<Duration>,
-    /// The longest that what was removed or replaced may go on delivering.
+    /// The most time for which removed and replaced components may go on delivering.
     pub drain_limit: Duration,
 }
 
-/// The signal that asks for a reload.
+/// Stream of SIGHUPs, each of which triggers a reload.
 pub struct Hangup(Signal);
 
-/// Waits for reasons to reload, and reloads.
+/// Waits for triggers of a reload, and reloads.
 pub struct Reloader {
     drain_limit: Duration,
     hangup: Hangup,
     requests: mpsc::Receiver<Request>,
     watch: Option<Watch>,
-    /// What the files held when they were last read.
+    /// Content of the files when they were last read.
     seen: Look,
     reading: Option<JoinHandle<Reading>>,
     board: Arc<Board>,
 }
 
-/// A reason to reload, and who waits for the outcome.
+/// A trigger, with the requests that wait for the report.
 #[must_use = "whoever waits hears that the process ends when it is dropped"]
 struct Asked {
     trigger: Trigger,
@@ -60,14 +61,14 @@ struct Asked {
 }
 
 impl Hangup {
-    /// Listens for SIGHUP, which ends the process no longer. What comes before there is a runtime
-    /// to hear of it is heard by that one.
+    /// Listens for SIGHUP, which from now on does not end the process. Signals that arrive before
+    /// the main runtime starts are received by it later.
     ///
     /// # Errors
     ///
     /// Fails when the system refuses it.
     pub fn listen() -> io::Result<Self> {
-        // Handlers belong to the process, but only a runtime installs them.
+        // The handler belongs to the process, but only a runtime can install it.
         let runtime = Builder::new_current_thread().enable_io().build()?;
         let _inside = runtime.enter();
         signal(SignalKind::hangup()).map(Self)
@@ -75,7 +76,7 @@ impl Hangup {
 }
 
 impl Reloader {
-    /// A reloader of what runs, and how to ask it.
+    /// A reloader of the running configuration, and the handle to request reloads.
     pub fn new(options: Options, hangup: Hangup, board: Arc<Board>) -> (Self, Requests) {
         let (requests, receiver) = Requests::new();
         let reloader = Self {
@@ -90,8 +91,8 @@ impl Reloader {
         (reloader, requests)
     }
 
-    /// Reloads whenever there is a reason to. Cancelled at any time, it leaves the old or the new
-    /// configuration running, and nothing in between.
+    /// Reloads at every trigger. Cancelling it at any time leaves either the old or the new
+    /// configuration running, never a mixture.
     pub async fn run(&mut self, running: &mut Running, follower: &mut impl Follower) -> Infallible {
         loop {
             let asked = self.asked().await;
@@ -109,13 +110,13 @@ impl Reloader {
             });
             self.board.tell(report.clone());
             for waiting in asked.waiting {
-                // An error says that nobody waits any longer.
+                // Sending fails if the requester has stopped waiting.
                 let _ = waiting.send(report.clone());
             }
         }
     }
 
-    /// Waits until there is a reason to reload. Can be cancelled.
+    /// Waits for the next trigger. Cancel-safe.
     async fn asked(&mut self) -> Asked {
         let mut asked = tokio::select! {
             _ = self.hangup.0.recv() => Asked::by(Trigger::Signal),
@@ -125,37 +126,39 @@ impl Reloader {
             },
             () = changed(&mut self.watch, &self.seen) => Asked::by(Trigger::File),
         };
-        // Whoever has asked by now is answered by a reload that reads the files from now on.
+        // All requests that have arrived are answered by one reload, which reads the files after
+        // them.
         while let Ok(request) = self.requests.try_recv() {
             asked.waiting.push(request);
         }
         asked
     }
 
-    /// Reads, parses and validates the files, or says why that cannot be done now. Can be
-    /// cancelled.
+    /// Reads, parses and validates the files; the outer error says why they cannot be read now.
+    /// Cancel-safe.
     async fn read(&mut self) -> Result<Result<Loaded, Vec<Diagnostic>>, String> {
         if self
             .reading
             .as_ref()
             .is_some_and(|reading| !reading.is_finished())
         {
-            return Err("the files are still being read for the reload before".to_owned());
+            return Err("the previous reload is still reading the files".to_owned());
         }
-        let seen = self.seen.clone();
+        let (seen, running) = (self.seen.clone(), self.board.config());
         let (looked, mut look) = oneshot::channel();
-        // A thread of its own, since files may be slow.
+        // A blocking thread: files may be slow.
         let reading = self.reading.insert(tokio::task::spawn_blocking(move || {
-            // Before they are read: what changes in between is noticed later.
+            // Taken before the files are read, so that a change in between is noticed later.
             let seen = seen.again();
             let options = LoadOptions::default();
-            // Nobody listens any more when the limit is over: the files are looked at again then.
+            // The receiver is gone if the limit has passed: the files are compared again then.
             let _ = looked.send(seen.clone());
-            config::read(seen.patterns(), &ProcessEnvironment, options)
+            let running = Some((&*running, seen.named()));
+            config::read_beside(seen.patterns(), &ProcessEnvironment, options, running)
         }));
         let reading = timeout(LIMIT, reading).await;
         if let Ok(look) = look.try_recv() {
-            // Whatever comes of it: the same content is not read again for another result.
+            // Stored whatever the result is: the same content would give the same result.
             self.seen = look;
         }
         match reading {
@@ -168,7 +171,7 @@ impl Reloader {
         }
     }
 
-    /// Changes what runs to what was read, or leaves it as it is.
+    /// Applies the configuration that was read, or leaves the running one as it is.
     async fn change(
         &self,
         loaded: Loaded,
@@ -213,7 +216,7 @@ impl Reloader {
                 return refused(Cause::NotBuilt, errors);
             }
         };
-        // Nothing can fail from here on, nor is anything awaited.
+        // Nothing below can fail or awaits.
         follower.commit(prepared);
         self.board.runs(config);
         let warnings = findings(&warnings);
@@ -247,7 +250,7 @@ async fn changed(watch: &mut Option<Watch>, seen: &Look) {
     }
 }
 
-/// What a new configuration changes that only a start can set.
+/// Error if the new configuration changes a key that only a start can set.
 fn needs_restart(old: &Config, new: &Config) -> Option<Diagnostic> {
     if old.data_dir == new.data_dir {
         return None;
@@ -267,7 +270,7 @@ fn at(error: Diagnostic, place: Option<&config::Place>) -> Diagnostic {
     }
 }
 
-/// Refuses a reload for a reason that is not in the configuration.
+/// Refuses a reload for a reason outside the configuration.
 fn unavailable(reason: &str) -> Outcome {
     Outcome::refused(Cause::NotBuilt, &[Diagnostic::error(reason)])
 }

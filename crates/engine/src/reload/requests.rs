@@ -6,20 +6,20 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::outcome::Report;
 
-/// The most requests that wait for an answer. One reload answers them all.
+/// The most requests that wait for a report. One reload answers them all.
 const MAX_WAITING: usize = 64;
 
-/// Asks for reloads. A clone asks the same.
+/// Handle to request reloads. A clone asks the same reloader.
 #[derive(Clone, Debug)]
 pub struct Requests(mpsc::Sender<Request>);
 
-/// Somebody who waits for the outcome.
+/// A requester that waits for the report.
 pub(super) type Request = oneshot::Sender<Arc<Report>>;
 
-/// Why there is no outcome.
+/// Reason why a request got no report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unanswered {
-    /// Too many wait already.
+    /// Too many requests wait already.
     TooMany,
     /// The process shuts down.
     Ending,
@@ -31,11 +31,11 @@ impl Requests {
         (Self(sender), receiver)
     }
 
-    /// Asks for a reload that reads the files from now on, and waits for what comes of it.
+    /// Requests a reload that reads the files from now on, and waits for its report.
     ///
     /// # Errors
     ///
-    /// Fails when too many wait already, and when the process shuts down.
+    /// Fails when too many requests wait already, or when the process shuts down.
     pub async fn ask(&self) -> Result<Arc<Report>, Unanswered> {
         let (sender, outcome) = oneshot::channel();
         self.0.try_send(sender).map_err(|error| match error {

@@ -1,5 +1,5 @@
-//! Builds what a configuration has and the running one has not. Starts nothing; dropping what was
-//! built undoes it.
+//! Builds the components of a configuration that do not run yet. Starts nothing; dropping the result
+//! undoes the build.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,16 +27,16 @@ use super::Changes;
 use super::discovery::{NextDiscovery, PresentDiscovery};
 use super::plan::{Planner, Transformer};
 
-/// Why components cannot be built, by name.
+/// Reasons why components cannot be built, each with the component's name.
 pub(super) type BuildErrors = Vec<(Arc<str>, BuildError)>;
 
-/// A source, built, and its meters.
+/// A built source and its metrics.
 pub(super) type BuiltSource<P> = (Box<dyn Source<P>>, ComponentMetrics);
 
-/// A sink, built, and the edge that leads to it.
+/// A built sink and the edge in front of it.
 pub(super) type BuiltSink<P> = (Box<dyn Sink<P>>, Arc<<P as Plane>::Edge>);
 
-/// What components share.
+/// Services that all components share.
 #[derive(Clone)]
 pub(super) struct Workshop {
     pub(super) telemetry: Telemetry,
@@ -48,7 +48,7 @@ pub(super) struct Workshop {
     pub(super) access: Gate,
 }
 
-/// What runs, as far as it matters to what is built beside it.
+/// The running components that new ones are built beside: they are kept, or are predecessors.
 #[derive(Default)]
 pub(super) struct Present {
     /// None before the first start.
@@ -59,7 +59,7 @@ pub(super) struct Present {
     pub(super) rules: PresentPart<Rules>,
 }
 
-/// What runs of a plane.
+/// The running transforms and edges of a plane.
 pub(super) struct PresentPart<P: Plane> {
     pub(super) transforms: BTreeMap<Arc<str>, Transformer<P>>,
     pub(super) edges: BTreeMap<Arc<str>, Arc<P::Edge>>,
@@ -74,7 +74,7 @@ impl<P: Plane> Default for PresentPart<P> {
     }
 }
 
-/// A configuration of which everything is built that does not run yet.
+/// A configuration whose missing components are all built.
 pub(super) struct Next {
     pub(super) config: Arc<Config>,
     pub(super) changes: Changes,
@@ -83,25 +83,25 @@ pub(super) struct Next {
     pub(super) metrics: NextPart<Metrics>,
     pub(super) queries: NextPart<Queries>,
     pub(super) rules: NextPart<Rules>,
-    /// Nobody sends through these stages once it is closed.
+    /// Closes the new stages' `in_use` once nobody sends through them.
     pub(super) in_use: watch::Sender<()>,
 }
 
-/// What of a plane is built.
+/// The built components of a plane.
 pub(super) struct NextPart<P: Plane> {
-    /// New and changed ones.
+    /// New and changed sources.
     pub(super) sources: BTreeMap<Arc<str>, BuiltSource<P>>,
-    /// All of them.
+    /// All transforms, kept ones included.
     pub(super) transforms: BTreeMap<Arc<str>, Transformer<P>>,
-    /// New and changed ones.
+    /// New and changed sinks.
     pub(super) sinks: BTreeMap<Arc<str>, BuiltSink<P>>,
-    /// Of all sources.
+    /// The stages of all sources.
     pub(super) stages: BTreeMap<Arc<str>, Arc<P::Stage>>,
     /// The sources that lead to each sink.
     pub(super) reached: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
 }
 
-/// The components that something of a plane's sources gets to: these, and the transforms behind them.
+/// The components that are reachable from the plane's sources: these, and the transforms behind them.
 fn reached<P: Buildable>(config: &Config) -> BTreeSet<Arc<str>> {
     let sources = config.sources.iter();
     let sources = sources.filter(|(_, node)| P::source(node.config.port()).is_some());
@@ -119,15 +119,15 @@ fn reached<P: Buildable>(config: &Config) -> BTreeSet<Arc<str>> {
     }
 }
 
-/// What of a plane is built, before it is planned how it is wired.
+/// The built components of a plane, before their wiring is planned.
 struct Parts<P: Plane> {
     next: NextPart<P>,
-    /// Of all sinks.
+    /// The edges of all sinks, kept ones included.
     edges: BTreeMap<Arc<str>, Arc<P::Edge>>,
 }
 
 impl Workshop {
-    /// What a component with these meters may use to build itself.
+    /// The services with which a component is built; it counts in these metrics.
     pub(super) fn context(
         &self,
         id: &Arc<str>,
@@ -159,7 +159,7 @@ impl Workshop {
         self.context(id, discovery, metrics)
     }
 
-    /// Builds what is new or changed, and plans how all of it is wired. Reports everything that
+    /// Builds new and changed components, and plans the wiring of all. Reports every component that
     /// cannot be built.
     pub(super) fn build(&self, config: Arc<Config>, present: Present) -> Result<Next, BuildErrors> {
         let changes = match &present.config {
@@ -210,7 +210,7 @@ impl Workshop {
         })
     }
 
-    /// Builds what is new or changed in a plane.
+    /// Builds the new and changed components of a plane.
     fn parts<P: Buildable>(
         &self,
         config: &Config,
@@ -249,7 +249,8 @@ impl Workshop {
             }
         }
 
-        // What no source of the plane reaches has nothing to transform in it, and need not be fit to.
+        // A transform that no source of the plane reaches transforms nothing here, and need not
+        // support the plane.
         let reached = reached::<P>(config);
         transforms.retain(|id, _| reached.contains(id) && config.transforms.contains_key(id));
         let reached = |(id, _): &(&Arc<str>, _)| reached.contains(*id);
@@ -312,7 +313,7 @@ impl Workshop {
         P::edge(node.config.port(), cx, predecessor, folder.as_deref())
     }
 
-    /// Plans what lies behind each source of a plane.
+    /// Plans the stage behind each source of a plane.
     fn plan<P: Buildable>(
         &self,
         config: &Config,
@@ -347,10 +348,10 @@ impl Workshop {
     }
 }
 
-/// Builds a component, whose panic costs nothing but the build.
+/// Runs a builder. A panic becomes a build error.
 pub(super) fn guarded<T>(build: impl FnOnce() -> Result<T, BuildError>) -> Result<T, BuildError> {
     catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|_| {
-        let reason = "it panicked while it was built, which is Metrifold's fault";
+        let reason = "it panicked while it was built: this is a bug in metrifold";
         Err(BuildError::new("component", reason))
     })
 }

@@ -1,4 +1,4 @@
-//! What one configuration has that another has not.
+//! Differences between two configurations.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,22 +8,26 @@ use metrifold_model::Kind;
 
 use crate::config::{Component, Config, Tables};
 
-/// What a reload did: names with the kind of the component, such as `sources.ingest`, and keys at
-/// the top of the file, sorted.
+/// The most names of added, changed, rewired and removed parts that are written out, each: there may
+/// be very many tenants.
+const MOST_SHOWN: usize = 100;
+
+/// The changes that a reload made: names with the kind of the component, such as `sources.ingest`,
+/// and keys at the top of the file, sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Components that the configuration before did not have.
+    /// Components that only the new configuration has.
     pub added: Vec<String>,
-    /// Components whose keys differ, so that they were built anew.
+    /// Components whose keys differ, so that they were built again.
     pub changed: Vec<String>,
-    /// Components that go on as they were, with other inputs.
+    /// Components that were kept, with other inputs.
     pub rewired: Vec<String>,
-    /// Components that the new configuration does not have.
+    /// Components that only the old configuration has.
     pub removed: Vec<String>,
 }
 
 impl Changes {
-    /// What changes from one configuration to another.
+    /// Compares two configurations.
     pub fn between(old: &Config, new: &Config) -> Self {
         let mut changes = Self::default();
         let (was, is) = (old.memory, new.memory);
@@ -59,20 +63,20 @@ impl Changes {
         ]
     }
 
-    /// Adds the tables at the top that change.
+    /// Adds the tables at the top of the file that differ.
     fn compare_tables(&mut self, old: &Tables, new: &Tables) {
         for (name, table) in &new.0 {
             match old.0.get(name) {
-                None => self.added.push(name.clone()),
-                Some(old) if !old.same_as(table) => self.changed.push(name.clone()),
+                None => self.added.push(name.to_string()),
+                Some(old) if !old.same_as(table) => self.changed.push(name.to_string()),
                 Some(_) => {}
             }
         }
         let gone = old.0.keys().filter(|name| !new.0.contains_key(*name));
-        self.removed.extend(gone.cloned());
+        self.removed.extend(gone.map(ToString::to_string));
     }
 
-    /// Adds what changes of one kind.
+    /// Adds the components of one kind that differ.
     fn compare<C: ?Sized>(
         &mut self,
         kind: Kind,
@@ -101,12 +105,40 @@ impl fmt::Display for Changes {
                 continue;
             }
             let separator = if first { "" } else { "; " };
-            write!(f, "{separator}{what} {}", names.join(", "))?;
+            let (shown, more) = names.split_at(names.len().min(MOST_SHOWN));
+            write!(f, "{separator}{what} {}", shown.join(", "))?;
+            if !more.is_empty() {
+                write!(f, " and {} more", more.len())?;
+            }
             first = false;
         }
         if first {
             f.write_str("nothing changed")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_very_many_changes_some_are_named_and_the_others_counted() {
+        let changes = |count: usize| Changes {
+            added: (0..count)
+                .map(|number| format!("tenants.t{number}"))
+                .collect(),
+            removed: vec!["api".to_owned()],
+            ..Changes::default()
+        };
+        assert_eq!(
+            changes(2).to_string(),
+            "added tenants.t0, tenants.t1; removed api"
+        );
+        let most = changes(MOST_SHOWN).to_string();
+        assert!(most.ends_with("t99; removed api"), "{most}");
+        let more = changes(MOST_SHOWN + 3).to_string();
+        assert!(more.ends_with("t99 and 3 more; removed api"), "{more}");
     }
 }

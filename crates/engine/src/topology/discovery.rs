@@ -1,4 +1,4 @@
-//! Providers of targets and what publishes them: built, started, changed and stopped with the graph.
+//! Providers of targets and their publishers: built, started, changed and stopped with the graph.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::config::{Config, ProviderTable};
 use super::build::{BuildErrors, Workshop, guarded};
 use super::supervise::{self, Rebuild, Run, Subject, Supervised, Task};
 
-/// What runs.
+/// The running providers and publishers.
 #[derive(Default)]
 pub(super) struct Discovery {
     providers: BTreeMap<Arc<str>, Running<Slot>>,
@@ -24,32 +24,32 @@ pub(super) struct Discovery {
 
 struct Running<T> {
     known: Arc<T>,
-    /// Neither has anything that it would have to finish: they end when this is dropped.
+    /// Dropping the task ends it: neither a provider nor a publisher has work to finish.
     _task: Task<()>,
     _stop: ShutdownTrigger,
 }
 
-/// What runs, as far as it matters to what is built beside it.
+/// The running providers and publishers that new ones are built beside.
 #[derive(Default)]
 pub(super) struct PresentDiscovery {
     slots: BTreeMap<Arc<str>, Arc<Slot>>,
     published: BTreeMap<Arc<str>, Arc<Published>>,
 }
 
-/// What is built.
+/// The built providers and publishers.
 pub(super) struct NextDiscovery {
-    /// Of all providers.
+    /// Handles to all providers.
     pub(super) handles: Handles,
-    /// New and changed ones.
+    /// New and changed providers.
     providers: BTreeMap<Arc<str>, Box<dyn Provider>>,
-    /// All of them.
+    /// All published lists, kept ones included.
     published: BTreeMap<Arc<str>, Arc<Published>>,
-    /// New and changed ones.
+    /// New and changed publishers.
     publishers: BTreeMap<Arc<str>, Publisher>,
 }
 
 impl Workshop {
-    /// What a provider may use.
+    /// The services that a provider is built with.
     fn provider(&self, name: &Arc<str>) -> ProviderContext {
         ProviderContext {
             name: name.clone(),
@@ -59,7 +59,7 @@ impl Workshop {
         }
     }
 
-    /// Builds the providers and publishers that are new or changed.
+    /// Builds the new and changed providers and publishers.
     pub(super) fn discovery(
         &self,
         config: &Config,
@@ -122,7 +122,7 @@ impl Workshop {
     }
 }
 
-/// What a slot needs to know of its provider.
+/// Settings of a provider's slot.
 fn options(config: &Config, table: &ProviderTable) -> SlotOptions {
     SlotOptions {
         type_name: table.type_name.clone(),
@@ -134,7 +134,7 @@ fn options(config: &Config, table: &ProviderTable) -> SlotOptions {
 }
 
 impl Discovery {
-    /// What matters of it to what is built beside it.
+    /// A snapshot of the running part for the next build.
     pub(super) fn present(&self) -> PresentDiscovery {
         let providers = self.providers.iter();
         let publishers = self.publishers.iter();
@@ -148,8 +148,8 @@ impl Discovery {
         }
     }
 
-    /// Puts what was built in the place of what runs, and ends what the configuration has no more.
-    /// Cannot fail.
+    /// Switches to the built providers and publishers, and ends those that the configuration does
+    /// not have. Cannot fail.
     pub(super) fn commit(&mut self, next: NextDiscovery, config: &Config, workshop: &Workshop) {
         let NextDiscovery {
             handles,
@@ -174,7 +174,7 @@ impl Discovery {
             );
             self.providers.insert(name.into(), running);
         }
-        // A publisher takes over the path of its predecessor before that ends.
+        // A publisher takes over its predecessor's path before the predecessor ends.
         for (name, known) in &published {
             if let Some(publisher) = publishers.remove(name) {
                 let running = start_publisher(known, publisher, &handles, workshop);
@@ -186,12 +186,12 @@ impl Discovery {
         workshop.directory.set(handles, published);
     }
 
-    /// Ends all of it.
+    /// Ends all providers and publishers.
     pub(super) async fn stop(&mut self) {
         self.publishers.clear();
         let providers = std::mem::take(&mut self.providers).into_values();
         let slots: Vec<_> = providers.map(|provider| provider.known.clone()).collect();
-        // An error says that the runtime is going.
+        // An error means that the runtime shuts down.
         let _ = tokio::task::spawn_blocking(move || {
             for slot in slots {
                 slot.flush();

@@ -1,4 +1,5 @@
-//! The end of components that a reload has replaced or removed: in the background, within a limit.
+//! The end of components that a reload has replaced or removed: in the background, within a time
+//! limit.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,27 +15,28 @@ use crate::planes::{Drain, Ending};
 use super::Leftover;
 use super::supervise::Task;
 
-/// A sink that is there no more, and what led to it.
+/// A removed sink: its name, its task and its edge.
 pub(super) type Removed = (Arc<str>, Task<()>, Arc<dyn Drain>);
 
-/// What has been told to stop, and has to end.
+/// Components that have been told to stop and have to end.
 pub(super) struct Retired {
-    /// Those whose place another one has taken are among them.
+    /// Replaced and removed sources.
     pub(super) sources: Vec<(Arc<str>, Task<()>)>,
-    /// Sinks whose queue another one has taken over.
+    /// Sinks whose queue a successor has taken over.
     pub(super) replaced: Vec<(Arc<str>, Task<()>)>,
-    /// Sinks that are there no more.
+    /// Sinks that have no successor.
     pub(super) removed: Vec<Removed>,
-    /// Of the stages before.
+    /// Closes once nobody sends through the stages before this reload.
     pub(super) in_use: watch::Sender<()>,
-    /// Of the stages after: those count as in use as well while somebody sends through the ones
-    /// before, who may be a source that was removed long ago and drains.
+    /// Receiver of the stages after this reload: held while anybody sends through the stages before
+    /// it, so that the later stages count as in use too. A sender may be a source that was removed
+    /// several reloads ago and still drains.
     pub(super) later: watch::Receiver<()>,
 }
 
 impl Retired {
-    /// Lets requests and deliveries that are under way come to their end until `deadline` or
-    /// until there is a `hurry`, and gives up what is left then.
+    /// Waits until requests and deliveries in flight have ended, `deadline` has passed or `hurry`
+    /// is set. Gives up the rest.
     pub(super) async fn drain(self, deadline: Instant, mut hurry: Shutdown) -> Vec<Leftover> {
         let Self {
             mut sources,
@@ -44,7 +46,7 @@ impl Retired {
             later,
         } = self;
         let ending = async {
-            // As long as somebody sends to a sink that was removed, it takes what he sends.
+            // A removed sink accepts items for as long as anybody sends to it.
             in_use.closed().await;
             drop(later);
             for (_, _, edge) in &removed {
@@ -65,13 +67,13 @@ impl Retired {
         };
         if !in_time {
             cut("source", sources).await;
-            // The deliveries of sinks that are cut off go back to their successors.
+            // Deliveries that are cut off return to the queue that the sink's successor serves.
             cut("sink", replaced).await;
         }
         let mut left = Vec::new();
         for (sink, task, edge) in removed {
             edge.close(Ending::Removed);
-            // Before its task is cut off, which gives up what is in flight.
+            // Counted before the task is dropped, which gives up the batches in flight.
             let queued = edge.left();
             drop(task);
             edge.abandon();
@@ -81,7 +83,7 @@ impl Retired {
                 continue;
             }
             let (batches, samples, size) = (queued.batches, queued.samples, Size(queued.bytes));
-            warn!(%sink, batches, samples, %size, "sink was removed and gave up what it had not delivered in time");
+            warn!(%sink, batches, samples, %size, "sink was removed and dropped the batches that it had not delivered in time");
             left.push(Leftover {
                 sink,
                 queued,
@@ -92,10 +94,10 @@ impl Retired {
     }
 }
 
-/// Waits for a component's end. A task that has ended already is not waited for again.
+/// Waits until a component has ended; returns at once if it has.
 async fn ended(task: &mut Task<()>) {
     if !task.is_finished() {
-        // A supervisor does not panic; if it did, that would be its end, too.
+        // A panic of the supervisor would be an end as well.
         let _ = task.ended().await;
     }
 }
@@ -103,7 +105,7 @@ async fn ended(task: &mut Task<()>) {
 async fn cut(kind: &str, tasks: Vec<(Arc<str>, Task<()>)>) {
     for (id, task) in tasks {
         if !task.is_finished() {
-            warn!(component = %id, kind, "component was replaced and did not end in time");
+            warn!(component = %id, kind, "component was replaced but did not stop in time, and was aborted");
         }
         drop(task);
     }

@@ -1,4 +1,4 @@
-//! What runs of one plane: started, changed and stopped the same way in each.
+//! The running components of one plane: started, changed and stopped the same way in each plane.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use super::supervise::{self, Rebuild, Run, Supervised, Task};
 /// Batches and samples that sinks have dropped, by sink and reason.
 pub(super) type Dropped = BTreeMap<Arc<str>, BTreeMap<Reason, Tally>>;
 
-/// What runs of a plane.
+/// The running components of a plane.
 pub(super) struct Part<P: Plane> {
     sources: BTreeMap<Arc<str>, RunningSource<P>>,
     transforms: BTreeMap<Arc<str>, Transformer<P>>,
@@ -46,7 +46,7 @@ struct RunningSink<P: Plane> {
 }
 
 impl<P: Plane> RunningSource<P> {
-    /// Tells it to stop. Its stage stays only as long as it has requests under way.
+    /// Tells the source to stop. Its stage lives on until its last request has ended.
     fn retire(self, id: Arc<str>) -> (Arc<str>, Task<()>) {
         self.stop.fire();
         (id, self.task)
@@ -64,7 +64,7 @@ impl<P: Plane> Default for Part<P> {
 }
 
 impl<P: Buildable> Part<P> {
-    /// What matters of it to what is built beside it.
+    /// A snapshot of the running part for the next build.
     pub(super) fn present(&self) -> PresentPart<P> {
         let edge = |(id, sink): (&Arc<str>, &RunningSink<P>)| (id.clone(), sink.edge.clone());
         PresentPart {
@@ -73,7 +73,7 @@ impl<P: Buildable> Part<P> {
         }
     }
 
-    /// Puts what was built in the place of what runs. Cannot fail.
+    /// Switches to the built components. Cannot fail.
     pub(super) fn commit(
         &mut self,
         next: NextPart<P>,
@@ -95,8 +95,9 @@ impl<P: Buildable> Part<P> {
             }
         }
         self.transforms = transforms;
-        // Before anything is sent the new way, so that a sink knows whom it still awaits. One that
-        // the configuration has no more learns nothing, least of all that all of its sources are gone.
+        // Edges learn their sources before anything is sent the new way, so that a sink knows which
+        // sources it still waits for. Sinks that the configuration does not have are left out: told
+        // that they have no sources, they would act on it.
         let kept = self.sinks.iter().filter(|(id, _)| !sinks.contains_key(*id));
         let kept = kept.map(|(id, sink)| (id, &sink.edge));
         let built = sinks.iter().map(|(id, (_, edge))| (id, edge));
@@ -105,7 +106,7 @@ impl<P: Buildable> Part<P> {
                 edge.wired(sources);
             }
         }
-        // From here on, everything goes where the new configuration says.
+        // From here on, the sources that stay send through the new stages.
         for (id, source) in &self.sources {
             if let Some(stage) = stages.get(id) {
                 P::redirect(&source.output, stage.clone());
@@ -115,7 +116,8 @@ impl<P: Buildable> Part<P> {
             let config = config.sinks[&id].config.clone();
             let old = self.sinks.remove(&id);
             if let Some(old) = &old {
-                // Before it learns that it gets nothing more, so that its end is an end.
+                // Set before the input closes, so that the supervisor takes the task's end for
+                // intended.
                 old.stop.fire();
             }
             edge.take_over(old.as_ref().map(|old| &*old.edge));
@@ -127,19 +129,19 @@ impl<P: Buildable> Part<P> {
             let config = config.sources[&id].config.clone();
             let old = self.sources.remove(&id);
             let output = match (&old, stages.remove(&id)) {
-                // Requests that the old one has under way go the new way.
+                // Requests in flight at the old source send through the new stage.
                 (Some(old), _) => P::succeed(&old.output, metrics.clone()),
                 (None, Some(stage)) => P::output(&id, stage, metrics.clone()),
                 (None, None) => continue, // every source has a stage
             };
-            // Takes over the paths that others have until now.
+            // Takes over the paths that the old source serves until now.
             let started = start_source(workshop, &id, source, output, metrics, config);
             self.sources.insert(id.clone(), started);
             retired.sources.extend(old.map(|old| old.retire(id)));
         }
     }
 
-    /// Retires what the configuration has no more.
+    /// Retires the components that the configuration does not have.
     pub(super) fn retire(&mut self, config: &Config, retired: &mut Retired) {
         let source = |id: &Arc<str>| config.sources.get(id);
         let gone =
@@ -155,20 +157,20 @@ impl<P: Buildable> Part<P> {
         }
     }
 
-    /// Tells the sources to stop.
+    /// Tells all sources to stop.
     pub(super) fn stop_sources(&self) {
         for source in self.sources.values() {
             source.stop.fire();
         }
     }
 
-    /// The meters of the sources, which stay on their page as long as these are held.
+    /// The metrics of the sources, which stay on the metrics page as long as the handles are held.
     pub(super) fn source_meters(&self) -> Vec<ComponentMetrics> {
         let meters = self.sources.values().map(|source| source.metrics.clone());
         meters.collect()
     }
 
-    /// Waits until the sources have ended.
+    /// Waits until all sources have ended, or cuts them off at the deadline.
     pub(super) async fn sources_ended(&mut self, deadline: Instant) {
         for (id, mut source) in std::mem::take(&mut self.sources) {
             if timeout_at(deadline, source.task.ended()).await.is_err() {
@@ -177,30 +179,30 @@ impl<P: Buildable> Part<P> {
         }
     }
 
-    /// Tells the sinks to finish what they have.
+    /// Tells all sinks to finish the items that they have.
     pub(super) fn close_sinks(&self) {
         for sink in self.sinks.values() {
-            // Before it learns that it gets nothing more, so that its end is an end.
+            // Set before the input closes, so that the supervisor takes the task's end for intended.
             sink.stop.fire();
             sink.edge.close(Ending::Shutdown);
         }
     }
 
-    /// Puts what sinks hold where it outlives the process, while more may come.
+    /// Writes the edges' content to disk, while more may arrive.
     pub(super) async fn store_sinks(&self, deadline: Instant) {
         for sink in self.sinks.values() {
             sink.edge.clone().store(deadline).await;
         }
     }
 
-    /// The same, once nothing more comes.
+    /// Writes the edges' content to disk once nothing more arrives.
     pub(super) async fn secure_sinks(&self, deadline: Instant) {
         for sink in self.sinks.values() {
             sink.edge.clone().secure(deadline).await;
         }
     }
 
-    /// Says what memory alone has for endpoints that fail.
+    /// Warns of batches that are held in memory alone, for endpoints that fail.
     pub(super) fn warn_of_losses(&self, limit: Duration) {
         for (id, sink) in &self.sinks {
             let Some(failing) = sink.edge.metrics().failing_for() else {
@@ -213,13 +215,13 @@ impl<P: Buildable> Part<P> {
                 let failing_seconds = failing.as_secs();
                 warn!(
                     sink = %id, failing_seconds, batches, samples, ?limit,
-                    "endpoint fails: what waits in memory is given up unless it is back within the limit"
+                    "endpoint is failing: batches in memory are dropped unless it is back within the limit"
                 );
             }
         }
     }
 
-    /// What the sinks have dropped so far.
+    /// Items that the sinks have dropped so far.
     pub(super) fn dropped(&self) -> Dropped {
         let sinks = self.sinks.iter();
         sinks
@@ -227,8 +229,8 @@ impl<P: Buildable> Part<P> {
             .collect()
     }
 
-    /// Waits until the sinks have ended, and gives up what they have not delivered by then.
-    /// `earlier` is what they had dropped before they were told to end.
+    /// Waits until the sinks have ended, and gives up what they have not delivered by the deadline.
+    /// `earlier` holds the drops from before they were told to end.
     pub(super) async fn sinks_ended(
         &mut self,
         deadline: Instant,
@@ -237,12 +239,12 @@ impl<P: Buildable> Part<P> {
         let mut left = Vec::new();
         for (id, mut sink) in std::mem::take(&mut self.sinks) {
             let _ = timeout_at(deadline, sink.task.ended()).await;
-            // Before its task is cut off, which gives up what is in flight.
+            // Counted before the task is dropped, which gives up the batches in flight.
             let queued = sink.edge.left();
             drop(sink.task);
             sink.edge.abandon();
             let mut dropped = sink.edge.dropped();
-            // That is what was left.
+            // These are the items that `queued` counts already.
             dropped.remove(&Reason::Shutdown);
             for (reason, tally) in earlier.get(&id).into_iter().flatten() {
                 dropped.entry(*reason).and_modify(|now| *now -= *tally);
@@ -334,7 +336,7 @@ fn start_source<P: Buildable>(
     }
 }
 
-/// A configuration that says another plane than when its component was built.
+/// Error for a component whose configuration names another plane at a rebuild than at its first build.
 fn of_another_plane() -> BuildError {
     BuildError::new("type", "component belongs to another plane")
 }

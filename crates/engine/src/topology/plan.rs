@@ -1,4 +1,4 @@
-//! From the graph to the wiring behind each source of a plane.
+//! Plans the wiring behind each source of a plane from the graph.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use metrifold_telemetry::ComponentMetrics;
 use crate::config::Config;
 use crate::planes::{Node, Plane, Target, Wiring};
 
-/// A transform, built, and its meters.
+/// A built transform and its metrics.
 pub(super) struct Transformer<P: Plane> {
     pub(super) transform: Arc<P::Transform>,
     pub(super) metrics: ComponentMetrics,
@@ -25,7 +25,7 @@ impl<P: Plane> Clone for Transformer<P> {
     }
 }
 
-/// Turns the graph into the wiring behind each source of a plane.
+/// Plans the wirings of a plane.
 pub(super) struct Planner<'a, P: Plane> {
     config: &'a Config,
     transforms: &'a BTreeMap<Arc<str>, Transformer<P>>,
@@ -37,20 +37,20 @@ pub(super) struct Planner<'a, P: Plane> {
 /// An output: a component's name and the output's, if it has one.
 type Port<'a> = (&'a str, Option<&'a str>);
 
-/// Who reads an output, by name.
+/// The components that read an output, by name.
 #[derive(Default)]
 struct Consumers<'a> {
     transforms: Vec<&'a Arc<str>>,
     sinks: Vec<&'a Arc<str>>,
 }
 
-/// Where components stand in a stage, and none for a transform that leads to no sink. A transform
-/// may have the name of no sink, so one map will do.
+/// Places of components in a stage; `None` for a transform that leads to no sink. Transforms and
+/// sinks share one map, since their names differ.
 type Places<'a> = HashMap<&'a str, Option<Target>>;
 
 impl<'a, P: Plane> Planner<'a, P> {
-    /// A planner of wirings that hold on to `in_use`. Components of other planes, which are in none
-    /// of the maps, are passed over.
+    /// A planner whose wirings hold `in_use`. Components of other planes are in none of the maps
+    /// and are passed over.
     pub(super) fn new(
         config: &'a Config,
         transforms: &'a BTreeMap<Arc<str>, Transformer<P>>,
@@ -79,7 +79,7 @@ impl<'a, P: Plane> Planner<'a, P> {
         }
     }
 
-    /// All that lies behind a source.
+    /// The wiring of everything behind a source.
     pub(super) fn wiring(&self, source: &str) -> Wiring<P> {
         let mut wiring = Wiring {
             entry: Vec::new(),
@@ -91,9 +91,8 @@ impl<'a, P: Plane> Planner<'a, P> {
         wiring
     }
 
-    /// The targets of an output, planned with all that lies behind them, without the transforms
-    /// that lead to no sink: what nobody gets is not worked on. The graph has no cycles, which
-    /// validation has made sure of.
+    /// The targets of an output, planned with everything behind them. Transforms that lead to no
+    /// sink are left out, so that no work is done for nothing. Validation has ruled out cycles.
     fn targets(
         &self,
         port: Port<'_>,
@@ -128,7 +127,7 @@ impl<'a, P: Plane> Planner<'a, P> {
                 names.iter().map(output).collect()
             };
             if outputs.iter().all(Vec::is_empty) {
-                // No transform behind this one was kept, so that it is the last of the wiring.
+                // No transform behind this one was kept, so it is the last node.
                 wiring.nodes.truncate(index);
                 places.insert(id, None);
                 continue;

@@ -1,4 +1,4 @@
-//! The running graph: starts what was built, changes to another configuration, and stops.
+//! The running graph: starts built components, switches to another configuration, and stops.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,13 +29,13 @@ use super::discovery::Discovery;
 use super::drain::Retired;
 use super::part::{Dropped, Part};
 
-/// A topology of which everything is built and nothing runs. Dropping it undoes the build.
+/// A topology whose components are all built and not started. Dropping it undoes the build.
 pub struct Built {
     workshop: Workshop,
     next: Next,
 }
 
-/// A topology that runs.
+/// A running topology.
 pub struct Running {
     workshop: Workshop,
     config: Arc<Config>,
@@ -43,33 +43,34 @@ pub struct Running {
     metrics: Part<Metrics>,
     queries: Part<Queries>,
     rules: Part<Rules>,
-    /// Nobody sends through the present stages once it is closed.
+    /// Closes once nobody sends through the present stages.
     in_use: watch::Sender<()>,
-    /// What earlier reloads have replaced or removed.
+    /// Components that earlier reloads have replaced or removed, while they drain.
     draining: JoinSet<Vec<Leftover>>,
-    /// Ends that at once.
+    /// Ends that drain at once.
     hurry: ShutdownTrigger,
-    /// Held while components are built, even if nobody waits for that any more: what one build has
-    /// claimed is in the way of the next.
+    /// Held while components are built, even if the reload was cancelled: addresses and paths that
+    /// one build has claimed would make the next one fail.
     building: Arc<Mutex<()>>,
 }
 
-/// The most reloads whose replaced and removed components drain at the same time. With one more,
-/// they have to end at once.
+/// The most reloads whose replaced and removed components drain at the same time. One more ends all
+/// of them at once.
 const DRAINING_MAX: usize = 100;
 
-/// How long storing what memory has may take, before anything else is waited for and after that.
+/// Limit on writing the content of memory to disk: at the beginning of a stop, and again before the
+/// sinks end.
 const STORE_LIMIT: Duration = Duration::from_secs(2);
 
-/// What a sink has not delivered in the end.
+/// Items that a sink has not delivered in the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leftover {
     /// The sink's name.
     pub sink: Arc<str>,
-    /// What was left when its time was up, what was being sent included.
+    /// Items left when the time was up, those in flight included.
     pub queued: Tally,
-    /// What was dropped while it drained, by reason: refused, or its senders were told to send it
-    /// again.
+    /// Items dropped during the drain, by reason: refused, or answered so that their senders send
+    /// them again.
     pub dropped: BTreeMap<Reason, Tally>,
 }
 
@@ -100,7 +101,7 @@ impl Built {
         Ok(Self { workshop, next })
     }
 
-    /// Starts everything, sinks first. Cannot fail. Must be called inside of a tokio runtime.
+    /// Starts all components, sinks first. Cannot fail. Must be called within a tokio runtime.
     pub fn start(self) -> Running {
         let mut running = Running {
             workshop: self.workshop,
@@ -115,27 +116,27 @@ impl Built {
             building: Arc::default(),
         };
         running.commit(self.next);
-        // The watch ends with the last handle to the budget.
+        // The task ends with the last handle to the budget.
         tokio::spawn(running.workshop.memory.watch());
         running
     }
 }
 
 impl Running {
-    /// What runs.
+    /// The running configuration.
     pub fn config(&self) -> &Arc<Config> {
         &self.config
     }
 
-    /// Its meters.
+    /// The metrics of the process.
     pub fn telemetry(&self) -> &Telemetry {
         &self.workshop.telemetry
     }
 
-    /// Changes to another configuration, whole or not at all. What is the same in both goes on
-    /// untouched. What is replaced or removed finishes what it has under way, in the background
-    /// and within `limit`; what a replaced sink has not delivered goes to its successor. Dropping
-    /// the future before it is done leaves everything as it was.
+    /// Switches to another configuration, whole or not at all. Components that are the same in both
+    /// go on untouched. Replaced and removed ones finish their requests and deliveries in the
+    /// background, within `limit`; batches that a replaced sink has not delivered go to its
+    /// successor. Dropping the future before it is done leaves everything as it was.
     ///
     /// # Errors
     ///
@@ -153,7 +154,8 @@ impl Running {
             queries: self.queries.present(),
             rules: self.rules.present(),
         };
-        // Certificates are read and expressions compiled, which would hold up a worker.
+        // On a blocking thread: certificates are read and expressions compiled, which would hold up
+        // a worker.
         let workshop = self.workshop.clone();
         let building = self.building.clone().lock_owned().await;
         let build = move || (workshop.build(config, present), building);
@@ -172,7 +174,7 @@ impl Running {
         }
         let retired = self.commit(next);
         if self.draining.len() >= DRAINING_MAX {
-            warn!("too many reloads in a row: what earlier ones have replaced ends now");
+            warn!("too many reloads in a row: stopping the components that earlier ones replaced");
             self.hurry = ShutdownTrigger::new().0;
         }
         let hurry = self.hurry.listener();
@@ -181,7 +183,7 @@ impl Running {
         Ok(changes)
     }
 
-    /// Forgets what has ended in the background; what it had to give up has been logged.
+    /// Removes drains that have ended; they have logged the items that they gave up.
     fn reap(&mut self) {
         while self.draining.try_join_next().is_some() {}
     }
@@ -191,7 +193,7 @@ impl Running {
         self.workshop.telemetry.set_ledger_tenants(tenants);
     }
 
-    /// Puts what was built in the place of what runs. Cannot fail.
+    /// Switches to the built components. Cannot fail.
     fn commit(&mut self, next: Next) -> Retired {
         self.show_ledgers(&next.config);
         let mut retired = Retired {
@@ -205,7 +207,7 @@ impl Running {
         self.workshop.memory.set(config.memory);
         let workshop = &self.workshop;
         workshop.access.set(next.access);
-        // First, since a component that is built anew finds its provider there.
+        // First, since rebuilt components look up their providers there.
         self.discovery.commit(next.discovery, &config, workshop);
         self.metrics
             .commit(next.metrics, &config, workshop, &mut retired);
@@ -221,14 +223,14 @@ impl Running {
         retired
     }
 
-    /// Stops sources, lets the sinks drain, and gives up what is left after `limit`. Returns what of
-    /// all that was not delivered and is not on disk.
+    /// Stops the sources, lets the sinks drain, and gives up after `limit`. Returns the items that
+    /// were neither delivered nor stored on disk.
     pub async fn stop(mut self, limit: Duration) -> Vec<Leftover> {
         let deadline = Instant::now() + limit;
         self.reap();
         let dropped = self.metrics.dropped();
         self.workshop.directory.shared().end();
-        // Meters stay on their page until everything has ended.
+        // Metrics stay on their page until everything has ended.
         let _meters = [
             self.metrics.source_meters(),
             self.queries.source_meters(),
@@ -237,21 +239,21 @@ impl Running {
         self.metrics.stop_sources();
         self.queries.stop_sources();
         self.rules.stop_sources();
-        // Before anything is waited for: what can outlive the process is put where it does.
+        // First of all, what can be stored is stored, so that it outlives the process.
         self.metrics
             .store_sinks(deadline.min(Instant::now() + STORE_LIMIT))
             .await;
         self.metrics.warn_of_losses(limit);
-        // Requests under way wait for their acknowledgement, so sinks go on meanwhile.
+        // Sinks go on meanwhile: requests in flight wait for their acknowledgement.
         self.metrics.sources_ended(deadline).await;
         self.queries.sources_ended(deadline).await;
         self.rules.sources_ended(deadline).await;
-        // Requests to sources that a reload has replaced count as well.
+        // Waits for requests to replaced sources as well.
         let _ = timeout_at(deadline, self.in_use.closed()).await;
         self.metrics.close_sinks();
         self.queries.close_sinks();
         self.rules.close_sinks();
-        // Also if sources have taken all the time.
+        // Gets time even if the sources have used up all of it.
         self.metrics
             .secure_sinks(deadline.max(Instant::now() + STORE_LIMIT))
             .await;

@@ -1,5 +1,5 @@
-//! Keeps a component running: reports its death, builds it anew after a pause, and never lets it
-//! take the others along.
+//! Keeps a component running: reports its death, rebuilds it after a pause, and isolates the others
+//! from its panics.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,21 +18,21 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// A component that ran for this long is taken to have recovered.
 const RECOVERED: Duration = Duration::from_secs(120);
 
-/// A component that has been built and waits to be run.
+/// A built component that waits to be run.
 pub(super) type Run = Box<dyn FnOnce() -> BoxFuture<Result<(), RunError>> + Send>;
 
-/// Builds a component anew.
+/// Builds a component again.
 pub(super) type Rebuild = Box<dyn Fn() -> Result<Run, BuildError> + Send>;
 
-/// Where the states and failures of a supervised task are told.
+/// Receives the states and failures of a supervised task.
 pub(super) trait Subject: Send + 'static {
-    /// What it is, in logs.
+    /// Kind of the task, in logs.
     fn kind(&self) -> &'static str;
 
-    /// Says whether it runs.
+    /// Reports whether the task runs.
     fn set(&self, state: State);
 
-    /// Says that it died (`died`), or could not be built anew (`build`), and why.
+    /// Reports that the task died (`died`) or could not be rebuilt (`build`), and why.
     fn failed(&self, kind: &'static str, reason: &str);
 }
 
@@ -57,7 +57,7 @@ impl Subject for Component {
     }
 }
 
-/// The subject that a component is.
+/// The subject for a component, which reports to its metrics.
 pub(super) fn component(kind: Kind, metrics: ComponentMetrics) -> Box<dyn Subject> {
     let reporter = metrics.reporter();
     Box::new(Component {
@@ -67,19 +67,19 @@ pub(super) fn component(kind: Kind, metrics: ComponentMetrics) -> Box<dyn Subjec
     })
 }
 
-/// The task that is supervised.
+/// A task to supervise.
 pub(super) struct Supervised {
     pub(super) id: Arc<str>,
     pub(super) subject: Box<dyn Subject>,
     pub(super) first: Option<Run>,
     pub(super) rebuild: Rebuild,
-    /// On which it listens anew, if it was the only one at its address.
+    /// Starts the listener again, if the component was the only one at its address.
     pub(super) listeners: Listeners,
-    /// When it is set, an end is an end.
+    /// Once it is set, the task's end is intended.
     pub(super) shutdown: Shutdown,
 }
 
-/// A task that ends when this is dropped.
+/// Handle of a task; dropping it aborts the task.
 #[derive(Debug)]
 pub(super) struct Task<T>(JoinHandle<T>);
 
@@ -94,7 +94,7 @@ impl<T> Task<T> {
         self.0.is_finished()
     }
 
-    /// Waits until it has ended.
+    /// Waits until the task has ended.
     pub(super) async fn ended(&mut self) -> Result<T, JoinError> {
         (&mut self.0).await
     }
@@ -102,8 +102,8 @@ impl<T> Task<T> {
 
 /// Runs a component until it ends after `shutdown`.
 pub(super) fn spawn(mut supervised: Supervised) -> Task<()> {
-    // Called here and not in the task: what a component attaches when it is run is attached when
-    // this returns, so that nobody is turned away by a listener that starts next.
+    // Called here and not in the task: whatever the component attaches when it is run, such as
+    // routes, is attached when this returns, so that a listener started next turns nobody away.
     let first = supervised.first.take().map(|run| run());
     supervised.subject.set(State::Running);
     Task(tokio::spawn(supervise(supervised, first)))
@@ -133,16 +133,16 @@ async fn supervise(component: Supervised, first: Option<BoxFuture<Result<(), Run
                     subject.set(State::Ended);
                     return;
                 }
-                Ok(Ok(())) => "ended by itself".to_string(),
+                Ok(Ok(())) => "ended unexpectedly".to_string(),
                 Ok(Err(error)) => error.to_string(),
                 Err(error) if error.is_panic() => "panicked".to_string(),
-                Err(_) => return, // the runtime is going
+                Err(_) => return, // the runtime shuts down
             };
             if started.elapsed() > RECOVERED {
                 backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
             }
             subject.failed("died", &reason);
-            error!(component = %id, kind, reason, "component died, will be built anew");
+            error!(component = %id, kind, reason, "component died, will be rebuilt");
         }
         if shutdown.is_set() {
             subject.set(State::Ended);
@@ -154,10 +154,10 @@ async fn supervise(component: Supervised, first: Option<BoxFuture<Result<(), Run
             () = shutdown.wait() => continue,
         }
         match rebuild() {
-            // A successor may have taken its place meanwhile, which it must not take back.
+            // A successor may have taken over meanwhile; this build must not displace it.
             Ok(_) if shutdown.is_set() => {}
             Ok(run) => {
-                info!(component = %id, kind, "component was built anew");
+                info!(component = %id, kind, "component was rebuilt");
                 next = Some(run());
                 listeners.start_served();
             }

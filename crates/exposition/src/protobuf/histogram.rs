@@ -1,4 +1,4 @@
-//! A histogram as it is exposed, and the native one that remote write carries.
+//! A histogram as it is exposed, and its encoding for remote write.
 
 mod resolution;
 
@@ -10,9 +10,9 @@ use metrifold_codec::wire::{
 
 use super::{Fault, double};
 
-/// The `reset_hint` of a histogram that may go down.
+/// `reset_hint` of a gauge histogram.
 const GAUGE: u64 = 3;
-/// The coarsest schema that there is.
+/// The coarsest valid schema.
 const COARSEST: i32 = -4;
 
 #[derive(Default)]
@@ -28,6 +28,8 @@ pub(super) struct Histogram<'a> {
     negative: Side<'a>,
     positive: Side<'a>,
     pub(super) exemplars: Vec<&'a [u8]>,
+    /// Message with the time since which it has been counting.
+    pub(super) start: Option<&'a [u8]>,
 }
 
 /// A classic bucket.
@@ -42,11 +44,11 @@ pub(super) struct Bucket<'a> {
 #[derive(Default)]
 struct Side<'a> {
     spans: Vec<Cow<'a, [u8]>>,
-    /// How many buckets the spans have.
+    /// Number of buckets in the spans.
     length: u64,
-    /// Whether a span begins before the end of the one before.
+    /// Whether a span begins before the end of the previous one.
     overlaps: bool,
-    /// Each count as the difference to the one before.
+    /// Integer counts, each as the difference to the previous one.
     deltas: Vec<i64>,
     counts: Vec<f64>,
 }
@@ -71,6 +73,7 @@ impl<'a> Histogram<'a> {
                 12 => histogram.positive.span(field.bytes()?)?,
                 13 => deltas(&field, &mut histogram.positive.deltas)?,
                 14 => counts(&field, &mut histogram.positive.counts)?,
+                15 => histogram.start = Some(field.bytes()?),
                 16 => histogram.exemplars.push(field.bytes()?),
                 _ => {}
             }
@@ -78,7 +81,7 @@ impl<'a> Histogram<'a> {
         Ok(histogram)
     }
 
-    /// How many observations there were.
+    /// Number of observations.
     pub(super) fn count(&self) -> f64 {
         match self.count_float == 0.0 {
             true => self.count as f64,
@@ -86,7 +89,7 @@ impl<'a> Histogram<'a> {
         }
     }
 
-    /// Whether it has native buckets. One without any observation says so with an empty span.
+    /// Whether it has native buckets. An empty native histogram is marked by an empty span.
     pub(super) fn is_native(&self) -> bool {
         !self.positive.spans.is_empty()
             || !self.negative.spans.is_empty()
@@ -102,7 +105,7 @@ impl<'a> Histogram<'a> {
             || !self.negative.counts.is_empty()
     }
 
-    /// Fails when it contradicts itself, which stores refuse.
+    /// Fails when it is inconsistent, since stores refuse such a histogram.
     pub(super) fn check(&self) -> Result<(), Fault> {
         if !(COARSEST..=8).contains(&self.schema) {
             let text = format!("a histogram has the unknown schema {}", self.schema);
@@ -143,7 +146,7 @@ impl<'a> Histogram<'a> {
                 false => Ok(()),
             };
         }
-        // What is no number is counted and in no bucket.
+        // An observation of NaN is counted, but is in no bucket.
         let matches = counted.is_some_and(|counted| match self.sum.is_nan() {
             true => self.count >= counted,
             false => self.count == counted,
@@ -154,7 +157,7 @@ impl<'a> Histogram<'a> {
         }
     }
 
-    /// Appends it as remote write has it, without a timestamp.
+    /// Appends its encoding for remote write, without a timestamp.
     pub(super) fn encode(&self, gauge: bool, out: &mut Vec<u8>) {
         let is_float = self.is_float();
         match is_float {
@@ -177,7 +180,7 @@ impl<'a> Histogram<'a> {
         self.negative.encode(8, is_float, out);
         self.positive.encode(11, is_float, out);
         if gauge {
-            put_number(out, 14, GAUGE);
+            put_gauge(out);
         }
     }
 }
@@ -205,7 +208,7 @@ impl<'a> Bucket<'a> {
 }
 
 impl<'a> Side<'a> {
-    /// Takes a span, which remote write spells the same.
+    /// Adds a span, whose encoding is the same in remote write.
     fn span(&mut self, message: &'a [u8]) -> Result<(), Fault> {
         let (offset, length) = read_span(message)?;
         self.overlaps |= offset < 0 && !self.spans.is_empty();
@@ -214,7 +217,7 @@ impl<'a> Side<'a> {
         Ok(())
     }
 
-    /// Appends spans under `field` and counts under one of the next two.
+    /// Appends the spans as `field`, and the counts as one of the next two fields.
     fn encode(&self, field: u8, is_float: bool, out: &mut Vec<u8>) {
         for span in &self.spans {
             put_bytes(out, field, span);
@@ -241,7 +244,7 @@ fn read_span(message: &[u8]) -> Result<(i64, u32), Fault> {
     for field in Fields::new(message) {
         let field = field?;
         match field.number {
-            // A signed number of 32 bits.
+            // The offset is a signed 32-bit number.
             1 => offset = i64::from(zigzag(field.number()?) as i32),
             2 => length = field.number()? as u32,
             _ => {}
@@ -275,6 +278,11 @@ fn counts(field: &Field<'_>, into: &mut Vec<f64>) -> Result<(), Fault> {
     }
     into.extend(eights.iter().map(|eight| f64::from_le_bytes(*eight)));
     Ok(())
+}
+
+/// Marks an encoded histogram as that of a gauge.
+pub(super) fn put_gauge(out: &mut Vec<u8>) {
+    put_number(out, 14, GAUGE);
 }
 
 fn put_number(out: &mut Vec<u8>, field: u8, number: u64) {

@@ -99,6 +99,36 @@ var text = []string{
 	"a 1\n# EOF\nb 1\n",
 }
 
+// classic are pages of histograms, in text and, with an end, in OpenMetrics.
+var classic = []string{
+	"# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"2.5\"} 1\nh_bucket{le=\"+Inf\"} 3\nh_count 3\nh_sum 7.5\n",
+	"# TYPE h histogram\nh_count{a=\"1\"} 3\nh_sum{a=\"1\"} 7\nh_bucket{a=\"1\",le=\"1\"} 2\nh_bucket{le=\"0.5\",a=\"2\"} 1\nh_bucket{le=\"+Inf\",a=\"2\"} 4\nh_count{a=\"2\"} 4\nh_sum{a=\"2\"} 1\n",
+	"# TYPE h histogram\nh_bucket{le=\"5\"} 3\nh_bucket{le=\"1\"} 2\nh_bucket{le=\"5.0\"} 9\nh_count 4\nh_sum 1\n",
+	"# TYPE h histogram\nh_bucket{le=\"1\"} 2\nh_bucket{le=\"2\"} 1\nh_count 2\nh_sum 1\n",
+	"# TYPE h histogram\nh_bucket{le=\"1\"} -1\nh_count 2\n# TYPE i histogram\ni_count 2\ni_sum 3\n",
+	"# TYPE h histogram\nh_bucket{le=\"1\"} 2\nh_bucket{le=\"+Inf\"} 2\nh_count 3\n",
+	"# TYPE h histogram\nh_bucket{le=\"1\"} 0.5\nh_bucket{le=\"+Inf\"} 2\nh_count 2\nh_sum 1\n",
+	"# TYPE h histogram\nh_bucket{le=\"1\"} 2\nh_bucket{le=\"x\"} 2\nh_bucket{le=\"NaN\"} 2\nh_bucket 7\nh_count 2\nh 4\n",
+	"# TYPE h histogram\nh_sum 2\n# TYPE g gauge\nh_count 3\ng_bucket{le=\"1\"} 1\ng 2\n",
+	"# TYPE h histogram\nh_bucket{le=\"1\"} 1\nother_bucket{le=\"1\"} 1\nh_bucket{le=\"2\"} 2\nh_count 2\nh_sum 1\n",
+	"# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"2\"} 1\nh_bucket{le=\"3\"} 1\nh_bucket{le=\"4\"} 1\nh_bucket{le=\"5\"} 2\nh_bucket{le=\"6\"} 2\nh_bucket{le=\"+Inf\"} 2\nh_sum NaN\nh_count 2\n",
+	"# TYPE h histogram\n# HELP h What.\nh_bucket{le=\"1\"} 1\nh_count 1\n# HELP h Again.\nh_sum 4\n",
+	"# TYPE \"a.h\" histogram\n{\"a.h_bucket\",le=\"1\"} 1\n{\"a.h_count\"} 1\n{\"a.h_sum\"} 1\n",
+	"# TYPE s summary\ns_count 1\ns_sum 1\ns{quantile=\"1\"} 1\n",
+}
+
+// started are pages of OpenMetrics without their end.
+var started = []string{
+	"# TYPE c counter\nc_total 1\nc_created 1.5\n",
+	"# TYPE c counter\nc_total{a=\"1\"} 1\nc_created{a=\"1\"} 1.25\nc_total{a=\"2\"} 2\nc_created{a=\"2\"} 2e3\nc_total{a=\"3\"} 3\n",
+	"# TYPE c counter\nc_total{a=\"1\"} 1 # {i=\"_created\"} 1 2\nc_created{a=\"1\"} 7\n# TYPE d counter\nd_total 1\nc_created 3\n",
+	"# TYPE h histogram\nh_bucket{a=\"1\",le=\"1\"} 1\nh_bucket{a=\"1\",le=\"+Inf\"} 2\nh_count{a=\"1\"} 2\nh_sum{a=\"1\"} 3\nh_created{a=\"1\"} 4\nh_bucket{a=\"2\",le=\"+Inf\"} 2\nh_count{a=\"2\"} 2\nh_sum{a=\"2\"} 3\nh_created{a=\"2\"} 5\n",
+	"# TYPE s summary\ns{quantile=\"0.5\"} 1\ns_count 1\ns_sum 1\ns_created 5\n# TYPE g gauge\ng 1\ng_created 6\n",
+	"# TYPE c counter\nc_total 1\nc_created 0\n# TYPE d counter\nd_total 1\nd_created -1\n",
+	"# TYPE \"a.b\" counter\n{\"a.b_total\",x=\"1\"} 1\n{\"a.b_created\",x=\"1\"} 3\n",
+	"c_total 1\nc_created 2\n# TYPE c counter\nc_total 1\nc_created x\n",
+}
+
 var openmetrics = []string{
 	"",
 	"# EOF",

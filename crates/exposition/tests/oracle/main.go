@@ -38,9 +38,12 @@ type Case struct {
 	Format  string `json:"format"`
 	Native  bool   `json:"native,omitempty"`
 	Classic bool   `json:"classic,omitempty"`
-	OK      bool   `json:"ok"`
-	Lines   int    `json:"lines"`
-	Digest  string `json:"digest"`
+	// Custom converts classic histograms to native ones, Starts reads start timestamps.
+	Custom bool   `json:"custom,omitempty"`
+	Starts bool   `json:"starts,omitempty"`
+	OK     bool   `json:"ok"`
+	Lines  int    `json:"lines"`
+	Digest string `json:"digest"`
 }
 
 var contentTypes = map[string]string{
@@ -75,9 +78,13 @@ func buckets(it interface {
 }
 
 func shown(h *histogram.FloatHistogram, float bool) string {
+	custom := ""
+	for _, bound := range h.CustomValues {
+		custom += " " + bits(bound)
+	}
 	return fmt.Sprintf("histogram %v %d %s %s %s %s gauge=%v -%s +%s", float, h.Schema, bits(h.Count), bits(h.Sum),
 		bits(h.ZeroThreshold), bits(h.ZeroCount), h.CounterResetHint == histogram.GaugeType,
-		buckets(h.NegativeBucketIterator()), buckets(h.PositiveBucketIterator()))
+		buckets(h.NegativeBucketIterator()), buckets(h.PositiveBucketIterator())) + custom
 }
 
 var unescape = strings.NewReplacer(`\"`, `"`, `\\`, `\`, `\n`, "\n")
@@ -86,6 +93,8 @@ func read(page []byte, c *Case) ([]string, error) {
 	p, err := textparse.New(append([]byte{}, page...), contentTypes[c.Format], labels.NewSymbolTable(), textparse.ParserOptions{
 		IgnoreNativeHistograms:                  !c.Native,
 		KeepClassicOnClassicAndNativeHistograms: c.Classic,
+		ConvertClassicHistogramsToNHCB:          c.Custom,
+		OpenMetricsSkipSTSeries:                 c.Starts,
 	})
 	if err != nil {
 		return nil, err
@@ -156,6 +165,10 @@ func read(page []byte, c *Case) ([]string, error) {
 			p.Labels(&lset)
 			// What the scrape asks of a series before it is stored.
 			lset = labels.NewBuilder(lset).Labels()
+			start := int64(0)
+			if c.Starts {
+				start = p.StartTimestamp()
+			}
 			if !lset.Has(model.MetricNameLabel) || !lset.IsValid(model.UTF8Validation) {
 				return nil, errors.New("invalid labels")
 			}
@@ -164,6 +177,9 @@ func read(page []byte, c *Case) ([]string, error) {
 			}
 			if ts != nil {
 				rest += fmt.Sprintf(" at %d", *ts)
+			}
+			if start != 0 {
+				rest += fmt.Sprintf(" since %d", start)
 			}
 			var e exemplar.Exemplar
 			for p.Exemplar(&e) {
@@ -282,6 +298,37 @@ func main() {
 			format = "openmetrics"
 		}
 		cases = append(cases, judged(page, Case{File: filepath.Base(file), Format: format}))
+	}
+	for _, page := range classic {
+		for _, keep := range []bool{false, true} {
+			cases = append(cases, judged([]byte(page), Case{Format: "text", Custom: true, Classic: keep}))
+			c := Case{Format: "openmetrics", Custom: true, Classic: keep, Starts: keep}
+			cases = append(cases, judged([]byte(page+"# EOF\n"), c))
+		}
+	}
+	for _, page := range started {
+		for _, custom := range []bool{false, true} {
+			c := Case{Format: "openmetrics", Starts: true, Custom: custom}
+			cases = append(cases, judged([]byte(page+"# EOF\n"), c))
+		}
+	}
+	for _, page := range protobuf() {
+		for _, native := range []bool{false, true} {
+			for _, keep := range []bool{false, true} {
+				c := Case{Format: "protobuf", Native: native, Classic: keep, Custom: true, Starts: true}
+				cases = append(cases, judged(page, c))
+			}
+		}
+	}
+	for _, file := range files {
+		page, err := os.ReadFile(file)
+		if err != nil {
+			panic(err)
+		}
+		if !strings.HasSuffix(file, ".om.txt") {
+			c := Case{File: filepath.Base(file), Format: "text", Custom: true}
+			cases = append(cases, judged(page, c))
+		}
 	}
 	out := json.NewEncoder(os.Stdout)
 	out.SetEscapeHTML(false)

@@ -1,22 +1,22 @@
-//! Patterns that need no automaton.
+//! Matchers for patterns that need no automaton.
 
 use std::collections::HashSet;
 
 use foldhash::fast::RandomState;
 use regex_syntax::hir::{Class, Hir, HirKind};
 
-/// The most literals that a pattern is spelled out to.
+/// Most literals into which a pattern is expanded.
 const MAX_LITERALS: usize = 256;
-/// The most bytes that they have together.
+/// Most bytes of these literals together.
 const MAX_LITERAL_BYTES: usize = 16 << 10;
-/// Below this, comparing one by one beats hashing.
+/// Number of literals below which comparing one by one beats hashing.
 const FEW: usize = 8;
-/// The most alternatives that are tried one by one.
+/// Most alternatives that are tried one by one.
 const MAX_ALTERNATIVES: usize = 16;
-/// The deepest structure that is looked at.
+/// Deepest nesting of a pattern that is analysed.
 const MAX_ANALYSED: usize = 64;
 
-/// How to tell whether a whole text matches.
+/// Methods of matching a whole text.
 #[derive(Clone, Debug)]
 pub enum Matcher {
     /// Every text: `.*`.
@@ -29,20 +29,20 @@ pub enum Matcher {
     OneOf(Box<[Box<[u8]>]>),
     /// Many texts.
     Set(HashSet<Box<[u8]>, RandomState>),
-    /// What begins so: `go_.*`.
+    /// Texts with this prefix: `go_.*`.
     Prefix(Box<[u8]>),
-    /// What ends so: `.*_total`.
+    /// Texts with this suffix: `.*_total`.
     Suffix(Box<[u8]>),
-    /// What holds this: `.*_gc_.*`. The automaton is of the literal alone.
+    /// Texts that contain a literal: `.*_gc_.*`. The automaton is of the literal alone.
     Contains(regex::bytes::Regex),
-    /// What one of these matches.
+    /// Texts that one of these matchers matches.
     AnyOf(Box<[Matcher]>),
-    /// All else.
+    /// All other patterns.
     Regex(regex::bytes::Regex),
 }
 
 impl Matcher {
-    /// Matches as the pattern would, or none if the pattern needs an automaton.
+    /// Finds an equivalent matcher; None if the pattern needs an automaton.
     pub(super) fn analyse(hir: &Hir) -> Option<Self> {
         analyse(hir, MAX_ANALYSED)
     }
@@ -63,8 +63,8 @@ impl Matcher {
         }
     }
 
-    /// Whether matching costs less than looking up what it said last time.
-    pub fn is_cheap(&self) -> bool {
+    /// Whether matching costs less than looking up a remembered result.
+    pub(crate) fn is_cheap(&self) -> bool {
         match self {
             Self::Any | Self::NonEmpty | Self::Exact(_) | Self::Prefix(_) | Self::Suffix(_) => true,
             Self::OneOf(literals) => literals.len() <= 4,
@@ -72,7 +72,7 @@ impl Matcher {
         }
     }
 
-    /// The texts that match, if they are few.
+    /// Texts that match; None if they are not a small set.
     pub fn literals(&self) -> Option<Vec<&[u8]>> {
         match self {
             Self::Exact(literal) => Some(vec![literal]),
@@ -119,7 +119,7 @@ fn analyse(hir: &Hir, depth: usize) -> Option<Matcher> {
     }
 }
 
-/// `.*` and literals next to each other.
+/// Analyses a sequence of `.*` and literals.
 fn affix(parts: &[Hir], depth: usize) -> Option<Matcher> {
     let open_start = parts.first().and_then(anything) == Some(0);
     let open_end = parts.last().and_then(anything) == Some(0);
@@ -151,7 +151,7 @@ fn any_of(mut matchers: Vec<Matcher>) -> Option<Matcher> {
     }
 }
 
-/// The least length of `.*` or `.+` where the dot is every character.
+/// Least length of `.*` or `.+` where the dot is any character; None for other patterns.
 fn anything(hir: &Hir) -> Option<u32> {
     match hir.kind() {
         HirKind::Capture(capture) => anything(&capture.sub),
@@ -169,7 +169,7 @@ fn anything(hir: &Hir) -> Option<u32> {
     }
 }
 
-/// All texts that match, if they can be spelled out.
+/// All texts that match; None if they are too many or unbounded.
 fn literals(hir: &Hir, depth: usize) -> Option<Vec<Vec<u8>>> {
     let depth = depth.checked_sub(1)?;
     let found = match hir.kind() {
@@ -215,7 +215,7 @@ fn within_bounds(found: &[Vec<u8>]) -> Option<()> {
     (found.len() <= MAX_LITERALS && bytes <= MAX_LITERAL_BYTES).then_some(())
 }
 
-/// Each text of `heads` followed by each of `tails`.
+/// Concatenates each text of `heads` with each of `tails`.
 fn product(heads: &[Vec<u8>], tails: &[Vec<u8>]) -> Option<Vec<Vec<u8>>> {
     if heads.len() * tails.len() > MAX_LITERALS {
         return None;

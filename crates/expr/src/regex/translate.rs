@@ -2,13 +2,13 @@
 //!
 //! Go's `regexp` package (with the Perl flags, as Prometheus uses it) and the `regex` crate agree
 //! on how to match but not on what a pattern means: `\d` is ASCII in Go, `\<` is a literal,
-//! `[a&&b]` holds an ampersand, `a{,5}` is text. So a pattern is parsed as Go would, and every
-//! piece is written out so that it means the same by itself: flags are resolved here and appear
-//! only around the piece that they concern, characters of classes are written by number, groups
-//! lose their names (which Go allows to begin with a digit).
+//! `[a&&b]` contains an ampersand, `a{,5}` is text. So a pattern is parsed as Go would parse it,
+//! and each piece is written so that it has the same meaning on its own: flags are resolved here
+//! and appear only around the piece that they apply to, characters of classes are written as code
+//! points, groups lose their names (which may begin with a digit in Go).
 //!
-//! What Go accepts and this does not: groups nested more than [`MAX_DEPTH`] deep, and patterns
-//! of more than [`MAX_LEN`] bytes.
+//! Patterns that Go accepts and this translator refuses: groups nested more than [`MAX_DEPTH`]
+//! deep, and patterns of more than [`MAX_LEN`] bytes.
 
 mod class;
 
@@ -16,12 +16,12 @@ use std::fmt::Write as _;
 
 use super::{MAX_DEPTH, MAX_LEN, RegexError};
 
-/// The largest count in `{n,m}`, also for the product of nested ones.
+/// Largest count in `{n,m}`, and largest product of nested counts.
 const MAX_REPEAT: u32 = 1000;
-/// A class that holds nothing.
+/// A class that matches no character.
 const NOTHING: &str = r"[^\x{0}-\x{10FFFF}]";
 
-/// A pattern of the `regex` crate and the names of its groups, that of the whole match included.
+/// A translated pattern and the names of its groups, including group 0.
 #[derive(Debug)]
 pub(super) struct Translated {
     pub(super) pattern: String,
@@ -62,18 +62,18 @@ struct Flags {
     lazy: bool,
 }
 
-/// The last piece that was written: what a repetition applies to.
+/// The last written piece, which a repetition would apply to.
 #[derive(Clone, Copy)]
 struct Piece {
     start: usize,
-    /// The largest product of counts in it.
+    /// Largest product of repetition counts inside the piece.
     weight: u32,
     repeated: bool,
 }
 
-/// An open group: what to restore when it closes.
+/// An open group, with the state to restore when it closes.
 struct Group {
-    /// Where it opened, in the pattern and in what was written.
+    /// Where the group opened: positions in the pattern and in the output.
     opened: usize,
     start: usize,
     flags: Flags,
@@ -86,7 +86,7 @@ struct Translator<'a> {
     flags: Flags,
     out: String,
     last: Option<Piece>,
-    /// The largest product of counts in the open group.
+    /// Largest product of repetition counts inside the open group.
     weight: u32,
     groups: Vec<Group>,
     names: Vec<Option<Box<str>>>,
@@ -158,14 +158,14 @@ impl<'a> Translator<'a> {
         found
     }
 
-    /// Writes a piece that a repetition can follow as it is.
+    /// Writes a piece that a repetition may follow without a group around it.
     fn piece(&mut self, text: &str) {
         let start = self.out.len();
         self.out.push_str(text);
         self.wrote(start, 1);
     }
 
-    /// No repetition can follow the last piece any more.
+    /// Ends the last piece, so that no repetition applies to it.
     fn commit(&mut self) {
         if let Some(piece) = self.last.take() {
             self.weight = self.weight.max(piece.weight);
@@ -198,7 +198,7 @@ impl<'a> Translator<'a> {
         self.wrote(start, 1);
     }
 
-    /// A character that was given by number, perhaps a surrogate, which no text holds.
+    /// Writes a character given by its code point, perhaps a surrogate, which no text contains.
     fn literal_number(&mut self, number: u32) {
         match char::from_u32(number) {
             Some(c) => self.literal(c),
@@ -272,7 +272,7 @@ impl<'a> Translator<'a> {
                     continue;
                 }
                 ':' | ')' if value || seen => {
-                    // The group that opens restores the old flags when it closes.
+                    // The opening group restores the previous flags when it closes.
                     self.flags = flags;
                     return Ok(c == ':');
                 }
@@ -344,7 +344,7 @@ impl<'a> Translator<'a> {
         Ok(())
     }
 
-    /// Reads `{n}`, `{n,}` or `{n,m}` behind the brace; anything else is text.
+    /// Reads `{n}`, `{n,}` or `{n,m}` after the brace; None if the brace is literal text.
     fn counts(&mut self, start: usize) -> Result<Option<(u32, Option<u32>)>, RegexError> {
         let rest = self.rest();
         let Some(end) = rest.find('}') else {
@@ -379,7 +379,7 @@ impl<'a> Translator<'a> {
         Ok(parsed)
     }
 
-    /// Reads an escape behind the backslash at `start`.
+    /// Reads an escape after the backslash at `start`.
     fn escape(&mut self, start: usize) -> Result<(), RegexError> {
         for (letter, text) in [
             ("A", r"(?:\A)"),
@@ -393,7 +393,7 @@ impl<'a> Translator<'a> {
             }
         }
         if self.eat("Q") {
-            // By itself Go needs no end, but Prometheus appends its anchor to the pattern.
+            // Go allows `\Q` without `\E`, but Prometheus appends its anchor to the pattern.
             let Some(end) = self.rest().find(r"\E") else {
                 return Err(RegexError::new(start, r"quotation is not closed: add \E"));
             };

@@ -1,9 +1,10 @@
-//! The names that Go takes in `\p{…}`: general categories, their aliases, and scripts.
+//! Names that Go accepts in `\p{…}`: general categories, their aliases, and scripts.
 //!
-//! Both sides ignore case, spaces, underscores and hyphens. Scripts whose names Go spells with an
-//! underscore (`Old_Italic`) cannot be named in Go at all, so they are not here either.
+//! Go and the `regex` crate both ignore case, spaces, underscores and hyphens. Scripts whose names
+//! Go spells with an underscore (`Old_Italic`) cannot be named in Go at all, so they are missing
+//! here too.
 
-/// What a name stands for, as an item of a bracketed class of the `regex` crate.
+/// The class that a name stands for, as an item of a bracketed class of the `regex` crate.
 pub(super) fn class(name: &str, negated: bool) -> Option<String> {
     let name = canonical(name);
     let letter = if negated { 'P' } else { 'p' };
@@ -13,7 +14,7 @@ pub(super) fn class(name: &str, negated: bool) -> Option<String> {
         "Ascii" if negated => return Some(r"[^\x{0}-\x{7F}]".into()),
         "Ascii" => return Some(r"[\x{0}-\x{7F}]".into()),
         "Assigned" => return Some(format!(r"\{}{{Cn}}", if negated { 'p' } else { 'P' })),
-        // Text has no surrogates.
+        // Text contains no surrogates.
         "Cs" | "Surrogate" if negated => return Some(r"\x{0}-\x{10FFFF}".into()),
         "Cs" | "Surrogate" => return Some(String::new()),
         "Lc" => "LC",
@@ -37,7 +38,7 @@ pub(super) fn class(name: &str, negated: bool) -> Option<String> {
         .then(|| format!(r"\{letter}{{sc={name}}}"))
 }
 
-/// First letter upper, the rest lower, without spaces, underscores and hyphens.
+/// Normalises a name: first letter upper case, the rest lower, no spaces, underscores or hyphens.
 fn canonical(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     for c in name.chars().filter(|c| !matches!(c, ' ' | '_' | '-')) {

@@ -1,5 +1,5 @@
-//! Upper and lower case as Go's `strings.ToUpper` and `strings.ToLower` have it: each character
-//! becomes exactly one, whatever stands around it. `ß` stays, `İ` becomes `i`.
+//! Upper and lower case as in Go's `strings.ToUpper` and `strings.ToLower`: each character maps to
+//! exactly one, whatever its neighbours. `ß` stays, `İ` becomes `i`.
 
 /// Appends the text in upper case.
 pub(super) fn upper(text: &[u8], into: &mut Vec<u8>) {
@@ -26,7 +26,7 @@ fn map(text: &[u8], into: &mut Vec<u8>, ascii: fn(&u8) -> u8, wide: fn(char) -> 
 fn upper_char(c: char) -> char {
     match only(c.to_uppercase()) {
         Some(upper) => known(c, upper),
-        // Greek letters with an iota below: the capital with the iota beside it is one character.
+        // Greek letters with an iota subscript: the capital with an adscript iota is one character.
         None => match c as u32 {
             0x1F80..=0x1F87 | 0x1F90..=0x1F97 | 0x1FA0..=0x1FA7 => shifted(c, 8),
             0x1FB3 | 0x1FC3 | 0x1FF3 => shifted(c, 9),
@@ -52,7 +52,7 @@ fn only(mut chars: impl Iterator<Item = char>) -> Option<char> {
     chars.next().is_none().then_some(first)
 }
 
-/// Leaves alone what has a counterpart only since Unicode 16 or 17, which Go does not know yet.
+/// Keeps characters unchanged whose mapping was added in Unicode 16 or 17, which Go does not know.
 fn known(c: char, mapped: char) -> char {
     match c as u32 {
         0x19B

@@ -1,4 +1,4 @@
-//! Rules in a YAML file of Prometheus's form: a list of rules, or a map that holds one under
+//! Rule files in Prometheus' YAML: a list of rules, or a map with such a list under
 //! `metric_relabel_configs`, `write_relabel_configs` or `relabel_configs`.
 
 use std::fmt;
@@ -11,16 +11,16 @@ use metrifold_base::{Problems, read_text};
 
 use super::{Program, RuleConfig, Validation};
 
-/// The largest file, in bytes.
+/// Largest file, in bytes.
 pub const MAX_BYTES: u64 = 4 << 20;
-/// The keys under which a file may hold its rules.
+/// Keys under which a file may have its rules.
 const KEYS: &[&str] = &[
     "metric_relabel_configs",
     "write_relabel_configs",
     "relabel_configs",
 ];
 
-/// Reads and compiles a file. Problems name the file and the line, and stand at `key`.
+/// Reads and compiles a file. Problems name the file and the line, and are reported at `key`.
 pub fn load(
     path: &Path,
     validation: Validation,
@@ -48,13 +48,13 @@ pub fn load(
     }
 }
 
-/// Compiles the text of a file; what is wrong comes with its line.
+/// Compiles the text of a file; on failure returns the errors with their lines.
 pub fn compile(text: &str, validation: Validation) -> Result<Program, Vec<(u64, String)>> {
     let document: Document = serde_saphyr::from_str(text).map_err(|error| {
         let place = error.location();
         let (line, column) = place.map_or((1, 1), |at| (at.line(), at.column()));
         let message = error.without_snippet().to_string();
-        // The line is told once, before the message.
+        // The line is reported once, before the message.
         let place = format!(" at line {line}, column {column}");
         let message = message.strip_suffix(&place).unwrap_or(&message).to_owned();
         vec![(line, message)]
@@ -77,7 +77,7 @@ pub fn compile(text: &str, validation: Validation) -> Result<Program, Vec<(u64, 
     })
 }
 
-/// The number in `rules[number]…`.
+/// Index in a path `rules[INDEX]…`.
 fn index(path: &str) -> Option<usize> {
     path.strip_prefix("rules[")?.split_once(']')?.0.parse().ok()
 }

@@ -1,4 +1,4 @@
-//! What rules remember from one series to the next.
+//! Results that rules remember from one series to the next.
 
 use std::collections::HashMap;
 
@@ -6,20 +6,20 @@ use foldhash::fast::RandomState;
 
 use metrifold_codec::{Label, Name, SeriesMut};
 
-/// The most names about which a rule remembers what it decided.
+/// Most label names whose decisions a rule remembers.
 const MAX_NAMES: usize = 4096;
 
-/// The last input of a rule that reads values, and what came of it.
+/// Last input of a rule that reads values, and its result.
 #[derive(Debug, Default)]
 pub(super) struct Memo {
     known: bool,
     input: Vec<u8>,
-    /// Whether the rule applies.
+    /// Whether the rule applies to this input.
     pub(super) matched: bool,
     output: Vec<u8>,
-    /// Where the output goes, if that depends on the input.
+    /// Name of the label to write, if it depends on the input.
     pub(super) target: Option<Name>,
-    /// The output in the arena, once it is there.
+    /// The output as a label of the arena, once it has been added.
     label: Option<Label>,
 }
 
@@ -46,7 +46,7 @@ impl Memo {
         self.input.extend_from_slice(input);
     }
 
-    /// Where to write a new output.
+    /// Buffer for a new output.
     pub(super) fn output(&mut self) -> &mut Vec<u8> {
         self.label = None;
         self.output.clear();
@@ -72,7 +72,7 @@ impl Memo {
         );
     }
 
-    /// The same where the label's name depends on the input.
+    /// Like `write`, for a label name that depends on the input.
     pub(super) fn write_to_target(
         &mut self,
         series: &mut SeriesMut<'_>,
@@ -114,8 +114,8 @@ fn write(
     }
 }
 
-/// A label that a rule reads or writes, and the place in the scratch where its position in the
-/// last series is kept.
+/// A label that a rule reads or writes, and the scratch slot that holds its position in the last
+/// series.
 #[derive(Debug)]
 pub(super) struct Key {
     name: Name,
@@ -123,7 +123,7 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// Takes the next free place.
+    /// Assigns the next free slot.
     pub(super) fn new(name: &str, slots: &mut usize) -> Self {
         let slot = *slots;
         *slots += 1;
@@ -154,10 +154,11 @@ impl Key {
     }
 }
 
-/// What a rule decided about label names.
+/// Decisions of a rule about label names.
 #[derive(Debug, Default)]
 pub(super) struct NameSet {
-    /// The names of the last series by position: most series have the labels of the one before.
+    /// Names of the last series by position, with their decisions: most series have the same names
+    /// as the previous one.
     last: Vec<(Vec<u8>, bool)>,
     known: HashMap<Box<[u8]>, bool, RandomState>,
 }
@@ -204,14 +205,14 @@ impl NameSet {
     }
 }
 
-/// To which names a labelmap copies labels.
+/// Names to which a labelmap copies labels.
 #[derive(Debug, Default)]
 pub(super) struct NameMap {
     known: HashMap<Box<[u8]>, Option<usize>, RandomState>,
     targets: Vec<MapTarget>,
 }
 
-/// A name that labels are copied to, and the last value that was.
+/// A destination name, and the last value copied to it.
 #[derive(Debug)]
 struct MapTarget {
     name: Name,
@@ -226,10 +227,11 @@ impl NameMap {
         }
     }
 
-    /// Copies labels, all as they were before, in Prometheus's order: first those that no rule
-    /// wrote, by name, then those that rules wrote, as they were first written. The last wins.
+    /// Copies labels with their values from before the rule, in Prometheus' order: first labels
+    /// that no rule wrote, by name, then those that rules wrote, in the order of their first write.
+    /// The last copy wins.
     ///
-    /// A label whose new name is empty stays uncopied: no receiver takes such a series.
+    /// A label whose new name would be empty is not copied: no receiver accepts such a series.
     pub(super) fn run(
         &mut self,
         series: &mut SeriesMut<'_>,
@@ -301,7 +303,7 @@ impl NameMap {
     }
 }
 
-/// The labels of a series that rules wrote, in the order in which they were first written.
+/// Labels of a series written by rules, in the order of their first write.
 #[derive(Debug, Default)]
 pub(super) struct Order {
     names: Vec<Box<[u8]>>,

@@ -1,8 +1,8 @@
-//! Rules, compiled to be run over all series of a batch.
+//! Rules compiled to run over all series of a batch.
 //!
-//! Neighbouring series have much in common, so every rule remembers the last text that it
-//! matched and what came of it, and each label that a rule writes is put into the arena once per
-//! batch rather than once per series. Nothing is allocated for a series of which nothing has to
+//! Neighbouring series have much in common, so every rule remembers its last input and the result,
+//! and each label that a rule writes is added to the arena once per batch instead of once per
+//! series. Nothing is allocated for a series whose results are remembered.
 //! be computed.
 
 use std::io::Write as _;
@@ -19,7 +19,7 @@ use super::memo::{Key, Memo, NameMap, NameSet, Order};
 use super::rule::{Action, RuleConfig, SEPARATOR, Validation};
 use super::template::Template;
 
-/// The most names that a labeldrop without a pattern looks up one by one.
+/// Most names that a labeldrop without a pattern looks up one by one.
 const FEW_NAMES: usize = 4;
 
 /// Compiled rules.
@@ -27,26 +27,26 @@ const FEW_NAMES: usize = 4;
 pub struct Program {
     steps: Box<[Step]>,
     validation: Validation,
-    /// Whether a labelmap comes after a rule that writes, so that it must know in which order
-    /// labels were written.
+    /// Whether a labelmap follows a rule that writes, so that the order of writes has to be
+    /// tracked.
     ordered: bool,
-    /// How many keys the steps have.
+    /// Number of keys in all steps.
     keys: usize,
 }
 
-/// What a program remembers from series to series. It serves one program.
+/// State of one program between series.
 #[derive(Debug)]
 pub struct Scratch {
     states: Box<[State]>,
     shared: Shared,
 }
 
-/// What all steps share.
+/// Scratch memory shared by all steps.
 #[derive(Debug)]
 struct Shared {
-    /// Where values are joined and labels are collected.
+    /// Buffer for joined values and collected labels.
     text: Vec<u8>,
-    /// Where each [`Key`] was found last.
+    /// Last position of each [`Key`].
     hints: Box<[usize]>,
     order: Order,
     mapped: Vec<(usize, usize, usize)>,
@@ -54,19 +54,19 @@ struct Shared {
 
 #[derive(Debug)]
 enum Step {
-    /// Keeps the series that match, or those that do not.
+    /// Keeps series that match, or drops them.
     Filter {
         input: Input,
         regex: Regex,
         keep: bool,
     },
-    /// Keeps the series whose label has the value of the input, or those where it has not.
+    /// Keeps series whose label equals the input, or drops them.
     Compare {
         input: Input,
         target: Key,
         keep: bool,
     },
-    /// Writes what is computed of the input.
+    /// Writes a value computed from the input.
     Write {
         input: Input,
         target: Target,
@@ -78,7 +78,7 @@ enum Step {
     },
     /// Removes labels by name.
     Remove(Box<[Key]>),
-    /// Keeps labels whose names match, or those whose names do not.
+    /// Keeps labels whose names match, or removes them.
     Names {
         regex: Regex,
         keep: bool,
@@ -93,9 +93,9 @@ enum Target {
 
 #[derive(Debug)]
 enum Value {
-    /// Always this, if the pattern matches.
+    /// A constant, if the pattern matches.
     Constant(Regex, Box<[u8]>),
-    /// The input itself, if the pattern matches.
+    /// The input, if the pattern matches.
     Copy(Regex),
     Expand(Regex, Template),
     Lower,
@@ -103,7 +103,7 @@ enum Value {
     HashMod(u64),
 }
 
-/// What a step remembers.
+/// State of a step between series.
 #[derive(Debug)]
 enum State {
     None,
@@ -112,7 +112,7 @@ enum State {
     Map(NameMap, Locations),
 }
 
-/// The joined values of some labels.
+/// Joined values of the source labels.
 #[derive(Debug)]
 struct Input {
     names: Box<[Key]>,
@@ -153,7 +153,8 @@ impl Input {
 }
 
 impl Program {
-    /// Compiles rules. Problems are reported at `path[index]` and below; then there is none.
+    /// Compiles rules. Problems are reported at `path[index]` and below; returns None if there are
+    /// any.
     pub fn compile(
         rules: &[RuleConfig],
         validation: Validation,
@@ -184,7 +185,7 @@ impl Program {
         })
     }
 
-    /// What [`run`](Self::run) needs; keep it from batch to batch.
+    /// Creates the state for [`run`](Self::run); keep it from batch to batch.
     pub fn scratch(&self) -> Scratch {
         Scratch {
             states: self.steps.iter().map(State::new).collect(),
@@ -197,7 +198,7 @@ impl Program {
         }
     }
 
-    /// Relabels one series; returns whether to keep it. [`Scratch::begin`] comes before the first
+    /// Relabels one series; returns whether to keep it. Call [`Scratch::begin`] before the first
     /// series of each arena.
     pub fn run(&self, series: &mut SeriesMut<'_>, scratch: &mut Scratch) -> bool {
         if self.ordered {
@@ -257,7 +258,7 @@ impl Program {
             ) => {
                 let text = input.read(series, &mut scratch.text, hints);
                 match value {
-                    // The output never changes: there is nothing to remember but the label.
+                    // The output is constant: only the label has to be remembered.
                     Value::Constant(regex, _)
                         if regex.matcher().is_cheap() && matches!(target, Target::Name(_)) =>
                     {
@@ -315,7 +316,7 @@ impl Program {
                     original += 1;
                 }
             }
-            // Each step has the state that `State::new` made for it.
+            // Cannot happen: `State::new` creates the state of each step.
             (Step::Write { .. } | Step::Map { .. } | Step::Names { .. }, _) => {}
         }
         true
@@ -323,7 +324,7 @@ impl Program {
 }
 
 impl Scratch {
-    /// Forgets what belongs to the last arena.
+    /// Clears results that refer to the previous arena.
     pub fn begin(&mut self) {
         for state in &mut self.states {
             match state {
@@ -353,7 +354,7 @@ impl State {
     }
 }
 
-/// The step of a rule; none if it never does anything.
+/// Compiles a rule to a step; None if the rule never has an effect.
 fn compile(
     rule: &RuleConfig,
     regex: Regex,
@@ -423,7 +424,7 @@ fn compile(
     })
 }
 
-/// Works out what a rule writes for an input.
+/// Computes the value that a rule writes for an input.
 fn compute(
     target: &Target,
     value: &Value,

@@ -1,4 +1,4 @@
-//! A relabelling rule as it is configured, and what makes it valid.
+//! A relabelling rule as configured, and its validation.
 //!
 //! The checks are those of Prometheus 3 (`model/relabel/relabel.go`), by action:
 //!
@@ -12,10 +12,10 @@
 //! | `labelmap` | `replacement`, a name or a template | |
 //! | `labeldrop`, `labelkeep` | | anything but `regex` |
 //!
-//! With [`Validation::Utf8`], every text that is not empty is a name, with dollars or without.
-//! With [`Validation::Legacy`], names are `[a-zA-Z_][a-zA-Z0-9_]*`, and templates are made of
-//! these characters and of references to groups. Where Prometheus refuses a key unless it has
-//! its default, so does this; an empty string that is written down counts as given.
+//! With [`Validation::Utf8`], every non-empty text is a name, with dollars or without. With
+//! [`Validation::Legacy`], names are `[a-zA-Z_][a-zA-Z0-9_]*`, and templates consist of these
+//! characters and references to groups. Like Prometheus, this refuses a key that the action does
+//! not use unless it has its default; an empty string in the file counts as set.
 
 use serde::Deserialize;
 
@@ -28,24 +28,24 @@ keys! {
     /// A rule. Its keys are those of Prometheus.
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
     pub struct RuleConfig {
-        /// Labels whose values are joined and matched; one that a series lacks is empty.
+        /// Labels whose values are joined and matched against `regex`. A label that is absent counts as empty.
         pub source_labels: Option<Vec<String>> = unset(["__name__"]),
-        /// What stands between the values; `;` by default.
+        /// Separator between the joined values; `;` by default.
         pub separator: Option<String> = unset(";"),
-        /// What the joined values have to match as a whole; `(.*)` by default.
+        /// Regular expression that the joined values (for the `label…` actions, a label's name) must match as a whole; `(.*)` by default. An empty expression matches only the empty text.
         pub regex: Option<String> = unset("go_gc_.*"),
-        /// What `hashmod` divides the hash by.
+        /// Modulus of the hash of the joined values, for `hashmod`; above 0.
         pub modulus: Option<u64> = unset(4),
-        /// Label that is written or compared.
+        /// Label to write, or to compare with.
         pub target_label: Option<String> = unset("shard"),
-        /// What is written, a template over the groups of `regex`; `$1` by default.
+        /// Value to write, in which `$1` or `$name` refer to groups of `regex`; `$1` by default.
         pub replacement: Option<String> = unset("$1"),
-        /// What to do.
+        /// [Action](../components/relabel.md#actions) to perform.
         pub action: Action = default("replace"),
     }
 }
 
-/// What a rule does.
+/// Actions of rules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Action {
@@ -56,13 +56,13 @@ pub enum Action {
     Keep,
     /// Drops series that match.
     Drop,
-    /// Drops series whose `target_label` is not the joined values.
+    /// Drops series whose `target_label` differs from the joined values.
     KeepEqual,
-    /// Drops series whose `target_label` is the joined values.
+    /// Drops series whose `target_label` equals the joined values.
     DropEqual,
     /// Writes a hash of the joined values modulo `modulus`.
     HashMod,
-    /// Copies labels whose names match to the names that `replacement` makes of theirs.
+    /// Copies labels whose names match to the names that `replacement` expands to.
     LabelMap,
     /// Removes labels whose names match.
     LabelDrop,
@@ -89,7 +89,7 @@ impl Action {
         Self::Uppercase,
     ];
 
-    /// As it is written.
+    /// The action's name in configurations.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Replace => "replace",
@@ -106,7 +106,7 @@ impl Action {
         }
     }
 
-    /// Whether its result goes to a label whose name cannot depend on the match.
+    /// Whether the action writes to a label whose name cannot depend on the match.
     fn has_plain_target(self) -> bool {
         use Action::{DropEqual, HashMod, KeepEqual, Lowercase, Uppercase};
         matches!(
@@ -117,7 +117,7 @@ impl Action {
 }
 
 impl Shaped for Action {
-    // Words in other cases are read, but none are suggested.
+    // Words in any case are accepted, but only lower case is suggested.
     const SHAPE: Shape = Shape::Word(&[
         "replace",
         "keep",
@@ -136,7 +136,7 @@ impl Shaped for Action {
 impl TryFrom<String> for Action {
     type Error = String;
 
-    /// Case does not matter.
+    /// Ignores case.
     fn try_from(text: String) -> Result<Self, String> {
         let found = Self::ALL
             .into_iter()
@@ -149,19 +149,19 @@ impl TryFrom<String> for Action {
 }
 
 words! {
-    /// Which label names are valid.
+    /// Rules for valid label names.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub enum Validation {
-        /// Every text that is not empty, as Prometheus 3 has it.
+        /// Every non-empty text, as in Prometheus 3.
         #[default]
         Utf8 = "utf8",
-        /// `[a-zA-Z_][a-zA-Z0-9_]*`, as Prometheus 2 had it.
+        /// `[a-zA-Z_][a-zA-Z0-9_]*`, as in Prometheus 2.
         Legacy = "legacy",
     }
 }
 
 impl Validation {
-    /// Whether a label may have this name. The text is known to be UTF-8.
+    /// Whether the text is a valid label name. It must be UTF-8.
     pub fn is_name(self, name: &[u8]) -> bool {
         let first = |b: &u8| b.is_ascii_alphabetic() || *b == b'_';
         let other = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_';
@@ -180,7 +180,7 @@ impl Validation {
     }
 }
 
-/// Letters, digits and underscores, and `$name` or `${name}`; a digit does not come first.
+/// Letters, digits and underscores, and `$name` or `${name}`; a digit must not come first.
 fn is_legacy_template(text: &str) -> bool {
     let word = |c: char| c == '_' || c.is_ascii_alphanumeric();
     let mut rest = text;
@@ -225,7 +225,7 @@ impl RuleConfig {
         self.target_label.as_deref().unwrap_or_default()
     }
 
-    /// Reports what is wrong, at `path` and below it; returns the compiled pattern if nothing is.
+    /// Reports problems at `path` and below; returns the compiled pattern if there are none.
     pub(super) fn check(
         &self,
         path: &str,
@@ -308,7 +308,7 @@ impl RuleConfig {
         }
     }
 
-    /// The keys that say something and that the action cannot heed.
+    /// Keys that are set and that the action does not use.
     fn superfluous(&self) -> impl Iterator<Item = &'static str> {
         use Action::{DropEqual, KeepEqual, LabelDrop, LabelKeep, Lowercase, Uppercase};
         let equal = matches!(self.action, KeepEqual | DropEqual);

@@ -1,8 +1,8 @@
-//! Replacement templates, exactly as Go's `Regexp.Expand` reads them.
+//! Replacement templates, read exactly as by Go's `Regexp.Expand`.
 //!
 //! `$name` takes the longest run of letters, digits and underscores, so `$1x` is the group named
-//! `1x`, not group 1; `${1}x` says the other thing. `$$` is a dollar. A group that does not exist
-//! or took no part in the match is empty. A dollar that begins nothing of this is a dollar.
+//! `1x`, not group 1; write `${1}x` for group 1 and an `x`. `$$` is a dollar. A group that does not
+//! exist or did not take part in the match is empty. Any other dollar is literal.
 
 use std::sync::LazyLock;
 
@@ -59,7 +59,7 @@ impl Template {
         }
     }
 
-    /// What it always expands to, if that does not depend on the match.
+    /// The expansion, if it does not depend on the match.
     pub fn constant(&self) -> Option<&[u8]> {
         match &*self.parts {
             [] => Some(b""),
@@ -68,7 +68,7 @@ impl Template {
         }
     }
 
-    /// The group that it consists of, if it is nothing else.
+    /// The group, if the template is a single reference.
     pub(super) fn only_group(&self) -> Option<usize> {
         match &*self.parts {
             [Part::Group(groups)] if groups.len() == 1 => groups.first().copied(),
@@ -92,9 +92,9 @@ impl Template {
     }
 }
 
-/// Reads `name` or `{name}` behind a dollar; returns the name and what follows.
+/// Reads `name` or `{name}` after a dollar; returns the name and the remaining text.
 fn reference(text: &str) -> Option<(&str, &str)> {
-    // Letters and decimal digits in Unicode's sense; Rust's own predicates hold more.
+    // Letters and decimal digits as Go's `unicode` defines them; Rust's own predicates accept more.
     static NAME: LazyLock<Option<regex::Regex>> =
         LazyLock::new(|| regex::Regex::new(r"\A[\p{gc=L}\p{gc=Nd}_]+").ok());
     let braced = text.strip_prefix('{');
@@ -108,11 +108,11 @@ fn reference(text: &str) -> Option<(&str, &str)> {
     Some((name, rest))
 }
 
-/// The group's number, if the name is one: ASCII digits without a leading zero, not too many.
+/// The group number, if the name is one: ASCII digits without a leading zero, not too many.
 fn number(name: &str) -> Option<usize> {
     let numeral =
         name.bytes().all(|b| b.is_ascii_digit()) && (name == "0" || !name.starts_with('0'));
-    // Go stops reading at a hundred million; no pattern has as many groups.
+    // Go stops at a hundred million; no pattern has as many groups.
     if numeral && name.len() <= 9 {
         name.parse().ok()
     } else {

@@ -18,7 +18,7 @@ fn compile(rules: &[RuleConfig]) -> Result<Program, Vec<String>> {
     program.ok_or(list)
 }
 
-/// A list of rules in TOML.
+/// Parses a list of rules in TOML.
 fn rules(text: &str) -> Vec<RuleConfig> {
     #[derive(serde::Deserialize)]
     struct Rules {
@@ -27,8 +27,8 @@ fn rules(text: &str) -> Vec<RuleConfig> {
     toml::from_str::<Rules>(text).unwrap().rules
 }
 
-/// Labels the way Prometheus edits them: what came, what was removed, and what was added in the
-/// order in which that happened.
+/// Labels edited as Prometheus edits them: the original ones, the removed ones, and the added ones
+/// in the order of addition.
 #[derive(Default)]
 struct Naive {
     base: Labels,
@@ -72,7 +72,7 @@ impl Naive {
         let value = values.join(rule.separator.as_deref().unwrap_or(";"));
         let target = rule.target_label.as_deref().unwrap_or_default();
         let replacement = rule.replacement.as_deref().unwrap_or("$1");
-        // None without a match; never asks the matcher.
+        // None without a match; does not use the matcher under test.
         let expand = |template: &str, text: &str| {
             let mut locations = regex.locations();
             regex.captures(text.as_bytes(), &mut locations).then(|| {
@@ -262,7 +262,7 @@ proptest! {
     }
 }
 
-/// Relabels all series, as a walk over a batch does it.
+/// Relabels all series, like a walk over a batch.
 fn apply(program: &Program, arena: &mut Arena, scratch: &mut Scratch) {
     scratch.begin();
     arena.retain(|series| program.run(series, scratch));

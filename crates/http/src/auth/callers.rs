@@ -1,4 +1,4 @@
-//! Who calls: the check of a request's `Authorization` and certificate.
+//! Identifies callers by the `Authorization` and the certificate of a request.
 
 use std::fmt;
 use std::future::ready;
@@ -17,22 +17,23 @@ use metrifold_model::{Rejection, RejectionKind};
 use crate::access::{Access, Admission, Head, Refusal};
 use crate::auth::{Authorization, BasicAuth};
 
-/// The callers that a source lets in.
+/// Credentials of the callers that a source admits.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Callers(Arc<[Expected]>);
 
 #[derive(PartialEq, Eq)]
 struct Expected {
     scheme: String,
-    /// Decoded, for `Basic`.
+    /// User and password for `Basic`, not encoded.
     credentials: Secret,
     challenge: HeaderValue,
-    /// Who has them.
+    /// Identity of a caller with these credentials.
     identity: Arc<Identity>,
 }
 
 impl Callers {
-    /// Reads the secrets. With neither, everybody is let in; with both, either will do.
+    /// Reads the secrets. Without credentials everybody is admitted; with both kinds, either
+    /// suffices.
     ///
     /// # Errors
     ///
@@ -58,12 +59,12 @@ impl Callers {
         Ok(Self(expected.into()))
     }
 
-    /// Who sends a request with these headers and this certificate.
+    /// Identifies the caller of a request by its headers and certificate.
     ///
     /// # Errors
     ///
-    /// Fails when somebody in particular is expected, and the request's `Authorization` is absent,
-    /// wrong, or there twice.
+    /// Fails when credentials are required, and the request's `Authorization` is absent, wrong, or
+    /// present twice.
     pub fn identify(
         &self,
         headers: &HeaderMap,
@@ -93,6 +94,7 @@ impl Callers {
                     "credentials are missing or wrong",
                 ),
                 challenges: self.0.iter().map(|e| e.challenge.clone()).collect(),
+                entrance: None,
             }),
         }
     }
@@ -104,7 +106,7 @@ impl Access for Callers {
     }
 }
 
-/// Whom a certificate names.
+/// The identity in a certificate.
 fn named_by(certificate: &ClientCertificate) -> Identity {
     let groups = certificate.organizational_units.iter();
     Identity {
@@ -163,8 +165,8 @@ impl fmt::Debug for Callers {
     }
 }
 
-/// Compares in a time that depends on the given length alone: not on where the first difference
-/// is, and not on whether the lengths agree.
+/// Compares in a time that depends only on the length of `given`: neither on the place of the first
+/// difference nor on the expected length.
 fn same(given: &[u8], expected: &[u8]) -> bool {
     let mut difference = u8::from(given.len() != expected.len());
     for (byte, other) in given.iter().zip(expected.iter().cycle()) {

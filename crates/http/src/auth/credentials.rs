@@ -1,4 +1,4 @@
-//! Who we are: the `Authorization` of requests that go out.
+//! Credentials of outgoing requests, as an `Authorization` header.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError};
@@ -15,42 +15,42 @@ use metrifold_base::{BuildError, Secret};
 use crate::auth::oauth2::Tokens;
 use crate::auth::{Authorization, BasicAuth, OAuth2, basic, header};
 
-/// How often a file is read again, so that a rotated secret is picked up.
+/// Interval at which a secret's file is read again, for rotated secrets.
 const FILE_FRESH: Duration = Duration::from_secs(10);
 
-/// How long the last content of a file is used while the file cannot be read.
+/// Time for which a secret is used while its file cannot be read.
 const FILE_USABLE: Duration = Duration::from_secs(300);
 
-/// What a sink or a scrape shows to prove who it is. A clone shares the cached token.
+/// Credentials of a sink or a scrape. Clones share the cached token.
 #[derive(Clone)]
 pub struct Credentials(Option<Arc<Shared>>);
 
-/// Why there are no credentials right now. It is always worth a retry.
+/// Why there are no credentials at the moment; a retry may succeed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{0}")]
 pub struct AuthError(pub String);
 
-/// How often refusals may have a token renewed before its time: an endpoint that refuses all of
-/// them must not have one asked for with every request.
+/// Least interval between renewals of a token because of a refusal: an endpoint that refuses every
+/// token must not cause a token request with every request.
 const RENEWED_EVERY: Duration = Duration::from_secs(10);
 
-/// The value of a header and how long it is good.
+/// A header with its lifetime.
 pub(super) struct Cached {
     pub(super) value: HeaderValue,
-    /// What it was made of: known, and scrubbed from texts, as long as it is shown to others.
+    /// The secret in the header, held so that it stays registered and is scrubbed from texts.
     pub(super) _secret: Secret,
-    /// From then on, a new one is asked for.
+    /// End of the time without renewal.
     pub(super) fresh_until: Instant,
-    /// Until then, it may be used if there is no new one.
+    /// End of the time in which it may be used if renewals fail.
     pub(super) usable_until: Instant,
 }
 
 struct Shared {
     kind: Kind,
     cached: ArcSwapOption<Cached>,
-    /// Held by whoever asks for a new value; holds when and why that failed last.
+    /// Held during a renewal; time and error of the last failed one.
     asking: Mutex<Option<(Instant, AuthError)>>,
-    /// When a refusal last had a new value asked for.
+    /// Time of the last renewal because of a refusal.
     renewed: std::sync::Mutex<Option<Instant>>,
 }
 
@@ -61,7 +61,7 @@ enum Kind {
 }
 
 impl Credentials {
-    /// Makes credentials of at most one of the three; asks no token endpoint yet.
+    /// Builds credentials of at most one kind. No token is requested yet.
     ///
     /// # Errors
     ///
@@ -92,15 +92,15 @@ impl Credentials {
         }))))
     }
 
-    /// The value of the `Authorization` header, marked as sensitive; none without credentials.
+    /// The `Authorization` header, marked as sensitive; `None` without credentials.
     ///
-    /// A token is asked for once, however many wait for it, and kept until shortly before it
-    /// expires. Files are read again every 10 s, so that rotated secrets are picked up. If a
-    /// renewal fails, the old value serves as long as it is good.
+    /// Concurrent callers share one token request. A token is kept until shortly before it expires.
+    /// Files are read again every 10 s, so that rotated secrets are picked up. If a renewal fails,
+    /// the old value is used while it is valid.
     ///
     /// # Errors
     ///
-    /// Fails when a file cannot be read or the token endpoint gives no token in time.
+    /// Fails when a file cannot be read or the token endpoint returns no token in time.
     pub async fn header(&self) -> Result<Option<HeaderValue>, AuthError> {
         let Some(shared) = &self.0 else {
             return Ok(None);
@@ -113,7 +113,7 @@ impl Credentials {
         if let Some(value) = shared.cached(|cached| cached.fresh_until > Instant::now()) {
             return Ok(Some(value));
         }
-        // Whoever waited for an attempt that failed has had its attempt.
+        // A caller that waited for a failed attempt shares its error.
         let error = match &*last {
             Some((at, error)) if *at >= asked => error.clone(),
             _ => match shared.kind.ask().await {
@@ -135,22 +135,22 @@ impl Credentials {
             .ok_or(error)
     }
 
-    /// Forgets what is cached if it is still `header`, with which a request was refused. With
-    /// several requests under way, this asks for one new token and not for one each. A token that
-    /// is refused within 10 s of that is kept: the next one would be refused like it.
+    /// Drops the cached value if it is still `header`, which an endpoint has refused. Several
+    /// refused requests cause one new token, not one each. A token that is refused within 10 s of a
+    /// renewal is kept, since another one would be refused as well.
     pub fn refused(&self, header: &HeaderValue) {
         let Some(shared) = &self.0 else { return };
         let cached = shared.cached.load();
         let is_cached = cached.as_ref().is_some_and(|cached| cached.value == header);
         if is_cached && shared.may_renew() {
-            // Unless it was renewed just now.
+            // Unless another task has renewed it.
             shared.cached.compare_and_swap(&cached, None);
         }
     }
 }
 
 impl Shared {
-    /// Whether a refusal may have a new value asked for. To read a file again costs next to nothing.
+    /// Whether a refusal may cause a renewal. Reading a file again is cheap, and always allowed.
     fn may_renew(&self) -> bool {
         if !matches!(self.kind, Kind::OAuth2(_)) {
             return true;
@@ -172,7 +172,7 @@ impl Shared {
 }
 
 impl Kind {
-    /// Reads what can be had without the network: nothing for tokens.
+    /// Reads the secret without network access; `None` for tokens.
     fn read(&self) -> Result<Option<Cached>, BuildError> {
         let (key, value, file) = match self {
             Self::BasicAuth(auth) => {
@@ -191,7 +191,7 @@ impl Kind {
         };
         let (value, secret) = value.map_err(|error| BuildError::new(key, error))?;
         let now = Instant::now();
-        // What stands in the configuration does not change either: once a day costs nothing.
+        // An inline secret never changes; renewing it once a day costs nothing.
         let (fresh, usable) = match file {
             Some(_) => (FILE_FRESH, FILE_USABLE),
             None => (FILE_FRESH * 8640, FILE_FRESH * 8640),
@@ -207,10 +207,10 @@ impl Kind {
     async fn ask(&self) -> Result<Cached, AuthError> {
         match self {
             Self::OAuth2(tokens) => tokens.ask().await,
-            // A small local file, every few seconds: not worth another thread.
+            // A small local file, read every few seconds: not worth a blocking thread.
             files => match files.read() {
                 Ok(Some(cached)) => Ok(cached),
-                Ok(None) => Err(AuthError("there are no credentials".to_owned())),
+                Ok(None) => Err(AuthError("no credentials are configured".to_owned())),
                 Err(error) => Err(AuthError(error.to_string())),
             },
         }

@@ -14,34 +14,34 @@ use crate::auth::credentials::{AuthError, Cached};
 use crate::auth::{OAuth2, basic, header};
 use crate::describe::{chain, place};
 
-/// The longest that a token request may take.
+/// Longest time of a token request.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The largest answer that is taken for a token.
+/// Largest answer of a token endpoint.
 const MAX_ANSWER: usize = 64 << 10;
 
-/// How long a token is taken to be good when the answer does not say it.
+/// Lifetime of a token whose answer does not state it.
 const UNSAID: Duration = Duration::from_secs(300);
 
-/// The longest that a token is kept, whatever the answer says.
+/// Longest time that a token is kept, whatever the answer states.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// How long before its end a token is renewed, or a tenth of its life if that is less.
+/// Time before expiry at which a token is renewed; a tenth of its lifetime if that is less.
 const MARGIN: Duration = Duration::from_secs(60);
 
-/// The most of an error's description that is shown.
+/// Most characters of an error's description that are shown.
 const MAX_DESCRIPTION: usize = 200;
 
 /// A client of a token endpoint.
 pub(super) struct Tokens {
     config: OAuth2,
     client: reqwest::Client,
-    /// The endpoint wants the client's secret in the body and not in a header.
+    /// Whether the endpoint requires the client's secret in the body instead of a header.
     in_body: AtomicBool,
 }
 
 impl Tokens {
-    /// Makes the client; asks for nothing yet.
+    /// Builds the client. Nothing is requested yet.
     pub(super) fn new(config: &OAuth2) -> Result<Self, BuildError> {
         let secret = config.read_secret();
         secret.map_err(|error| BuildError::new("oauth2", error))?;
@@ -78,11 +78,11 @@ impl Tokens {
         })
     }
 
-    /// Asks for a token. The secret goes into a header, as the RFC prefers; an endpoint that
-    /// refuses this is asked once more with the secret in the body, and so from then on.
+    /// Requests a token. The secret is sent in a header, as the RFC prefers; if the endpoint
+    /// refuses that, the request is repeated once with the secret in the body, which is then kept.
     pub(super) async fn ask(&self) -> Result<Cached, AuthError> {
         if !self.config.has_secret() {
-            // The certificate says who asks, and the body for which client.
+            // The certificate authenticates, and the body names the client.
             let (status, answer) = self.send(true).await?;
             return self.parse(status, &answer);
         }
@@ -128,7 +128,7 @@ impl Tokens {
             }
         }
         let failed = |error: reqwest::Error| {
-            self.error(&format!("cannot be asked: {}", chain(&error.without_url())))
+            self.error(&format!("did not answer: {}", chain(&error.without_url())))
         };
         let mut answer = request.form(&form).send().await.map_err(failed)?;
         let mut body = Vec::new();
@@ -160,7 +160,7 @@ impl Tokens {
         }
         let token = Secret::new(token);
         let value = header("Bearer", token.expose()).map_err(|error| self.error(&error))?;
-        // Some endpoints write the number in quotes.
+        // Some endpoints send the number as a string.
         let life = answer.get("expires_in").and_then(|life| match life {
             Value::String(life) => life.parse().ok(),
             life => life.as_f64(),
@@ -184,7 +184,7 @@ impl Tokens {
     }
 }
 
-/// Percent-encodes what stands in the header, as the RFC asks for.
+/// Percent-encodes a part of the header, as the RFC demands.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {

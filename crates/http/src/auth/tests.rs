@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use super::*;
 
-/// A token endpoint: a new token for each request, each good for `life` seconds.
+/// A token endpoint that issues a new token per request, each valid for `life` seconds.
 struct Endpoint {
     life: &'static str,
     wants_body: bool,
@@ -24,7 +24,7 @@ struct Endpoint {
     failing: Arc<AtomicUsize>,
 }
 
-/// Lets everybody in, and has the handler told what each showed at the door.
+/// Admits everybody, with the received `Authorization` as the caller's identity.
 struct Shows;
 
 impl Access for Shows {
@@ -48,7 +48,7 @@ impl Access for Shows {
 impl Handler for Endpoint {
     fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
         Box::pin(async move {
-            // Credentials do not get behind the door.
+            // Credentials are removed before the handler runs.
             assert_eq!(request.headers.get(AUTHORIZATION), None);
             let header = request.caller.subject().map(str::to_owned);
             let form = body::read(request.body, None, 1024, Duration::from_secs(30)).await;
@@ -145,7 +145,7 @@ async fn a_refused_token_is_renewed_once() {
     let old = setup.credentials.header().await.unwrap().unwrap();
     setup.credentials.refused(&old);
     assert_eq!(header_of(&setup.credentials).await, "Bearer token2");
-    // The answer to another request that was sent with the old one.
+    // A late answer to a request with the old token.
     setup.credentials.refused(&old);
     assert_eq!(header_of(&setup.credentials).await, "Bearer token2");
 }
@@ -157,7 +157,7 @@ async fn an_endpoint_that_refuses_all_tokens_has_no_token_asked_for_each_time() 
         let shown = setup.credentials.header().await.unwrap().unwrap();
         setup.credentials.refused(&shown);
     }
-    // One to begin with, and one in ten seconds.
+    // The first one, and one renewal in ten seconds.
     assert_eq!(setup.asked.load(Ordering::SeqCst), 2);
 }
 
@@ -188,7 +188,7 @@ async fn a_token_endpoint_that_fails_is_named_without_secrets() {
 #[tokio::test]
 async fn a_wrong_secret_is_explained_and_not_shown() {
     let setup = setup("3600", false, "top");
-    // It repeats a secret of ours, be it another one.
+    // The answer repeats another known secret.
     let _ours = Secret::new("top s:cret");
     let error = setup.credentials.header().await.unwrap_err().to_string();
     assert!(
@@ -234,7 +234,7 @@ async fn user_token_and_file_make_a_header() {
     assert!(error.to_string().ends_with("secret is empty"), "{error}");
 }
 
-/// All three, with one mistake each or more.
+/// All kinds of credentials, with at least one mistake each.
 #[derive(Debug, Deserialize)]
 struct Table {
     basic_auth: Option<BasicAuth>,
@@ -318,7 +318,7 @@ fn every_problem_is_found_at_its_key_and_a_contradiction_once() {
     let odd = "authorization = { credentials = \"topsecret\\nInjected: yes\" }";
     assert_eq!(
         problems_of(odd, ""),
-        ["authorization.credentials: it holds a line break or a control character"]
+        ["authorization.credentials: it contains a line break or a control character"]
     );
 }
 

@@ -1,4 +1,4 @@
-//! The body of a request or an answer, whatever produces it.
+//! A type for bodies of requests and answers of any origin.
 
 use std::fmt;
 use std::pin::Pin;
@@ -10,18 +10,18 @@ use http_body_util::BodyExt;
 
 use crate::parts::Parts;
 
-/// Why a body broke off.
+/// Error of a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A body: bytes that are there, or a stream of them. A stream is asked for its next piece when
-/// there is room for it, and dropped when nobody wants the rest.
+/// A body: bytes in memory, or a stream. A stream is polled for its next piece when there is room
+/// for it, and dropped when the rest is not needed.
 #[derive(Default)]
 pub struct Body(Content);
 
 type Stream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BoxError> + Send>>;
 
 enum Content {
-    /// No frame is left once these bytes are gone.
+    /// All bytes; no frame follows them.
     Whole(Bytes),
     Parts(Parts),
     Stream(Stream),
@@ -34,13 +34,13 @@ impl Default for Content {
 }
 
 impl Body {
-    /// A body without a byte.
+    /// An empty body.
     pub fn empty() -> Self {
         Self::default()
     }
 
-    /// A body that is produced while it is sent. An error of the stream breaks the message off, so
-    /// that the other side does not take it for whole.
+    /// A body that is produced while it is sent. An error of the stream aborts the message, so that
+    /// the receiver does not take it for complete.
     pub fn stream<B>(body: B) -> Self
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -49,7 +49,7 @@ impl Body {
         Self(Content::Stream(Box::pin(body.map_err(Into::into))))
     }
 
-    /// The bytes that are left, if all of them are there in one piece.
+    /// The remaining bytes, if they are in one piece in memory.
     pub fn whole(&self) -> Option<&Bytes> {
         match &self.0 {
             Content::Whole(whole) => Some(whole),

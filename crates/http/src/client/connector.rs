@@ -26,10 +26,10 @@ use crate::client::{ClientConfig, TransportError, TransportKind};
 use crate::describe::{chain, place};
 use crate::tls::Pem;
 
-/// How often the kernel asks an idle peer whether it is still there.
+/// Interval of keep-alive probes on an idle connection.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// Makes connections. A clone shares everything.
+/// Makes connections. Clones share all state.
 #[derive(Clone)]
 pub(super) struct Connector(Arc<Parts>);
 
@@ -45,12 +45,12 @@ struct Parts {
 /// A connection to an endpoint, or to the proxy in front of it.
 pub(super) struct Stream {
     io: TokioIo<BoxIo>,
-    /// The proxy reads the requests, so that they have to name the endpoint.
+    /// Whether a proxy reads the requests, which must then name the endpoint.
     proxied: bool,
     born: Born,
 }
 
-/// When a connection was made.
+/// Time at which a connection was made.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Born(pub(super) Instant);
 
@@ -61,7 +61,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 type BoxIo = Box<dyn Io>;
 
 impl Connector {
-    /// Reads the certificates; connects nowhere yet.
+    /// Reads the certificates. No connection is made yet.
     pub(super) fn new(config: &ClientConfig, pem: &Pem) -> Result<Self, BuildError> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
@@ -97,7 +97,7 @@ impl Connector {
                         Some(error) => TransportError::clone(error),
                         None => {
                             let what = format!(
-                                "proxy {} makes no tunnel to {}: {}",
+                                "proxy {} did not open a tunnel to {}: {}",
                                 place(proxy),
                                 place(&endpoint),
                                 chain(&error)
@@ -122,7 +122,7 @@ impl Connector {
         })
     }
 
-    /// What the proxy is shown; nothing without credentials for it.
+    /// The `Proxy-Authorization` header; `None` without credentials for the proxy.
     pub(super) async fn proxy_authorization(&self) -> Result<Option<HeaderValue>, TransportError> {
         self.0.proxy_credentials.header().await.map_err(|error| {
             let what = format!("proxy_basic_auth: {error}");
@@ -140,7 +140,7 @@ impl Connector {
         }
     }
 
-    /// Connects to the proxy. Whatever fails is the proxy's failure.
+    /// Connects to the proxy. Every failure counts as the proxy's.
     async fn dial_proxy(&self) -> Result<BoxIo, TransportError> {
         let at_proxy = |error: TransportError| {
             let what = format!("proxy: {}", error.message);
@@ -152,7 +152,7 @@ impl Connector {
         };
         let io = self.dial(proxy).await.map_err(at_proxy)?;
         if proxy.scheme() == Some(&Scheme::HTTPS) {
-            // The endpoint's name is none of the proxy's.
+            // `server_name` applies to the endpoint, not to the proxy.
             return self.encrypt(io, proxy, None).await.map_err(at_proxy);
         }
         Ok(io)
@@ -165,7 +165,7 @@ impl Connector {
         name: Option<ServerName<'static>>,
     ) -> Result<BoxIo, TransportError> {
         let host = to.host().unwrap_or_default();
-        // An IPv6 address has its brackets in a URL alone.
+        // An IPv6 address has brackets in URLs only.
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let failed = |what: &dyn fmt::Display| {
             let what = format!("tls handshake with {} failed: {what}", place(to));
@@ -175,7 +175,7 @@ impl Connector {
             Some(name) => name,
             None => ServerName::try_from(host.to_owned()).map_err(|_| {
                 failed(&format_args!(
-                    "{host:?} is no name that a certificate can bear: set tls.server_name"
+                    "{host:?} cannot be the name in a certificate: set tls.server_name"
                 ))
             })?,
         };
@@ -210,7 +210,7 @@ impl Service<Uri> for Connector {
     }
 }
 
-/// Connects to the proxy, wherever it is asked to.
+/// Connects to the proxy, whatever the requested URL.
 struct ProxyDialer(Connector);
 
 impl Service<Uri> for ProxyDialer {
@@ -274,22 +274,22 @@ impl hyper::rt::Write for Stream {
     }
 }
 
-/// What rustls says, if an error is one of its.
+/// rustls's error, if an I/O error wraps one.
 pub(super) fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
 
-/// What to do about a handshake that failed.
+/// How to fix a failed handshake.
 fn advice(error: &io::Error) -> &'static str {
     use rustls::Error::InvalidCertificate;
     match tls_error(error) {
-        // A bad signature is that of an authority that has the same name and another key.
+        // A bad signature comes from an authority with the same name and another key.
         Some(InvalidCertificate(
             CertificateError::UnknownIssuer | CertificateError::BadSignature,
         )) => "; set tls.ca_file to the authority that signed it",
         Some(InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        )) => "; set tls.server_name to a name that it bears",
+        )) => "; set tls.server_name to a name in the certificate",
         _ => "",
     }
 }

@@ -45,7 +45,7 @@ async fn post(client: &Client, uri: &str) -> Result<Reply, TransportError> {
         .await
 }
 
-/// A server with TLS that tells who calls; `ca` makes it ask for certificates.
+/// A server with TLS that reports the caller; with `ca` it requires certificates.
 fn tls(authority: &Authority, ca: bool) -> ServerTls {
     let (cert_file, key_file) = authority.issue("server", &["localhost", "metrics.test"]);
     ServerTls {
@@ -55,6 +55,8 @@ fn tls(authority: &Authority, ca: bool) -> ServerTls {
         client_crl_file: None,
         client_auth: crate::ClientAuth::Required,
         min_version: crate::tls::TlsVersion::V12,
+        http2: true,
+        http2_max_streams: 100,
     }
 }
 
@@ -103,7 +105,7 @@ async fn answers_come_back_and_their_connection_is_used_again() {
 
 #[tokio::test]
 async fn a_body_in_many_parts_arrives_as_one() {
-    // More parts than are written at once, some of them empty.
+    // More parts than one write takes, some of them empty.
     let part = |n: u8| Bytes::from(vec![n; usize::from(n % 7) * 5_000]);
     let parts: Vec<Bytes> = (0..60).map(part).collect();
     let whole = parts.concat();
@@ -126,7 +128,7 @@ async fn a_body_in_many_parts_arrives_as_one() {
     }
 }
 
-/// Sends what comes from `body`, and gives the answer with its body.
+/// Sends `body`, and returns the answer with its body.
 async fn stream(address: SocketAddr, body: impl Into<Body>) -> http::Response<Body> {
     let uri = format!("http://{address}/").parse().unwrap();
     let client = plain();
@@ -148,7 +150,7 @@ async fn bodies_are_streamed_both_ways_at_once() {
     assert!(answer.frame().await.is_none());
 }
 
-/// Answers with the request's own body.
+/// Answers with the body of the request.
 struct Mirror;
 
 impl crate::Handler for Mirror {
@@ -168,7 +170,7 @@ async fn a_connection_ends_with_an_answer_that_nobody_reads_to_its_end() {
         async move {
             let head = b"HTTP/1.1 200 OK\r\ncontent-length: 9000000\r\n\r\nsome";
             stream.write_all(head).await.unwrap();
-            // The end of the connection, in whatever form.
+            // The end of the connection, in any form.
             let _ = stream.read_to_end(&mut Vec::new()).await;
             told.send(()).await.unwrap();
         }
@@ -447,30 +449,6 @@ async fn the_server_name_stands_in_for_the_host() {
 }
 
 #[tokio::test]
-async fn a_renewed_certificate_is_shown_to_new_connections() {
-    let authority = Authority::new();
-    let tls = tls(&authority, false);
-    let (listeners, route, _serving) = serving(&listen_tls(tls), By(who));
-    let call = |name: &'static str| {
-        let client = secure(ClientTls {
-            ca_file: Some(authority.file("ca.crt")),
-            server_name: Some(name.to_owned()),
-            ..ClientTls::default()
-        });
-        let uri = https(route.local_addr());
-        async move { post(&client, &uri).await.is_ok() }
-    };
-    authority.issue("server", &["renewed.test"]);
-    assert!(call("metrics.test").await);
-    assert!(listeners.renew_certificates().is_empty());
-    assert!(call("renewed.test").await);
-    assert!(!call("metrics.test").await);
-    std::fs::write(authority.file("server.crt"), "nonsense").unwrap();
-    assert_eq!(listeners.renew_certificates().len(), 1);
-    assert!(call("renewed.test").await);
-}
-
-#[tokio::test]
 async fn a_proxy_is_asked_in_the_form_that_the_endpoint_needs() {
     let authority = Authority::new();
     let (_listeners, route, _serving) = serving(&listen_tls(tls(&authority, false)), By(who));
@@ -621,6 +599,8 @@ fn tls_problems_are_found_at_their_keys() {
         client_crl_file: None,
         client_auth: crate::ClientAuth::Required,
         min_version: crate::tls::TlsVersion::V12,
+        http2: true,
+        http2_max_streams: 100,
     };
     let mut problems = Problems::new(true);
     server.validate("tls", &mut problems);

@@ -1,4 +1,4 @@
-//! The accept loop of a listener, which no error ends.
+//! The accept loop of a listener; no error ends it.
 
 use std::future::poll_fn;
 use std::io;
@@ -14,28 +14,27 @@ use crate::listener::bound::{Bound, Opened, lock};
 use crate::listener::connection::Accepted;
 use crate::timed::Phase;
 
-/// The first and the longest pause after a failure to accept, such as for want of descriptors.
+/// First and longest pause after a failed accept, such as for lack of descriptors.
 const PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long a connection that is told to end may take to give its descriptor back, mostly.
+/// Time in which a closing connection usually releases its descriptor.
 const CLOSING: Duration = Duration::from_millis(1);
 
-/// How often tasks of connections are let run that may have something to read, before one that is
-/// idle has to go.
+/// Number of yields to tasks of unread connections before an idle connection is evicted.
 const UNREAD_LOOKS: usize = 4;
 
-/// While all connections are busy and another waits: how often to look for one that is not any more.
+/// Poll interval for an idle connection while all are busy and another one waits.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// A connection's place among the open ones, given up with it.
+/// A connection's slot and its entry among the open ones; both are released on drop.
 struct Place {
     bound: Arc<Bound>,
     id: u64,
     _slot: OwnedSemaphorePermit,
 }
 
-/// Accepts until the listener is closed. Errors make it pause, but never end it.
+/// Accepts until the listener is closed. Errors cause a pause.
 pub(super) async fn accept(bound: Arc<Bound>, connections: watch::Sender<bool>) {
     let mut closed = bound.closed.subscribe();
     let mut pause = PAUSE;
@@ -60,7 +59,7 @@ pub(super) async fn accept(bound: Arc<Bound>, connections: watch::Sender<bool>) 
                 }
             }
             Some(Err(error)) if is_callers(&error) => {}
-            // Callers that wait for a descriptor get that of an idle connection.
+            // The waiting caller gets the descriptor of an idle connection.
             Some(Err(error)) if is_shortage(&error) && bound.evict() => {
                 tokio::time::sleep(CLOSING).await;
             }
@@ -76,8 +75,8 @@ pub(super) async fn accept(bound: Arc<Bound>, connections: watch::Sender<bool>) 
     }
 }
 
-/// Waits for a place among the open connections; none once the listener is closed. Connections on
-/// which nothing is under way give theirs up, so that no number of them keeps a request out.
+/// Waits for a free slot; `None` once the listener is closed. Connections without a request in
+/// flight are evicted, so that no number of them locks out a request.
 async fn place(bound: &Bound, closed: &mut watch::Receiver<bool>) -> Option<OwnedSemaphorePermit> {
     loop {
         let slots = Arc::clone(&bound.settings.load().slots);
@@ -94,14 +93,14 @@ async fn place(bound: &Bound, closed: &mut watch::Receiver<bool>) -> Option<Owne
         tokio::select! {
             biased;
             _ = closed.wait_for(|closed| *closed) => return None,
-            // An error says that the limit has changed.
+            // An error means that the limit has changed.
             slot = slots.acquire_owned() => if let Ok(slot) = slot { return Some(slot) },
             () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
     }
 }
 
-/// Gives a connection to a listener, unless that is full or has another address.
+/// Hands a connection to another listener, unless that is full or has another address.
 fn give(
     bound: &Arc<Bound>,
     connections: &watch::Sender<bool>,
@@ -116,8 +115,8 @@ fn give(
     }
 }
 
-/// Gives those who still wait at the socket of a closed listener to its successor, unless that is
-/// full.
+/// Hands the connections that wait at the socket of a closed listener to its successor, unless that
+/// is full.
 pub(super) fn hand_over(
     bound: &Arc<Bound>,
     connections: &watch::Sender<bool>,
@@ -126,7 +125,7 @@ pub(super) fn hand_over(
     if tokio::runtime::Handle::try_current().is_err() {
         return;
     }
-    // Ends when nobody waits any more, or with an error, which is as much.
+    // Ends when no connection waits any more, or on an error.
     while let Ok((stream, peer)) = from.accept() {
         let stream = stream.set_nonblocking(true).map(|()| stream);
         if let Ok(stream) = stream.and_then(TcpStream::from_std) {
@@ -141,13 +140,13 @@ impl Drop for Place {
     }
 }
 
-/// Whether there are too few descriptors, in the process or in the system.
+/// Whether the process or the system has no free descriptors.
 fn is_shortage(error: &io::Error) -> bool {
-    // EMFILE and ENFILE, which have no kind of their own.
+    // EMFILE and ENFILE, which `ErrorKind` does not cover.
     matches!(error.raw_os_error(), Some(23 | 24))
 }
 
-/// Whether one caller's connection broke before it was accepted.
+/// Whether the caller's connection broke before it was accepted.
 fn is_callers(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -157,7 +156,7 @@ fn is_callers(error: &io::Error) -> bool {
     )
 }
 
-/// Gives a connection its task.
+/// Spawns the task of a connection.
 fn serve(
     bound: &Arc<Bound>,
     connections: &watch::Sender<bool>,
@@ -172,7 +171,7 @@ fn serve(
         let mut open = lock(&bound.open);
         if open.closed {
             drop(open);
-            // It was accepted while another took over the port.
+            // Accepted while a successor took over the port.
             let local = stream.local_addr();
             if let (Some(successor), Ok(local)) = (bound.successor(), local)
                 && successor.takes(local)
@@ -192,7 +191,7 @@ fn serve(
         id,
         _slot: slot,
     };
-    // As they are now, not when the wait for the connection began.
+    // The settings may have changed while the connection waited for a slot.
     let settings = bound.settings.load();
     let accepted = Accepted {
         stream,
@@ -202,6 +201,7 @@ fn serve(
         header_timeout: settings.listen.header_timeout,
         idle_timeout: settings.listen.idle_timeout,
         max_age: settings.listen.max_age,
+        max_streams: settings.max_streams(),
         phase,
         table: Arc::clone(&bound.table),
         refusals: bound.refusals.clone(),

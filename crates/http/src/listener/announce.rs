@@ -1,17 +1,17 @@
-//! What a listener serves, in one line.
+//! Describes in one line what a listener serves.
 
 use std::fmt::Write as _;
 
 use crate::methods::Methods;
 
-/// So many paths of an owner are named.
+/// Most paths that are named per owner.
 const NAMED: usize = 3;
 
-/// Each owner with its methods and paths, of claims in the order in which they were made.
+/// Each owner with its methods and paths, in order of the claims.
 pub(super) fn line<'a>(claims: impl Iterator<Item = (&'a str, Methods, &'a str)>) -> String {
     let mut owners: Vec<(&str, Vec<String>)> = Vec::new();
     for (owner, methods, path) in claims {
-        // Whoever answers GET answers HEAD.
+        // GET implies HEAD.
         let methods = methods.to_string().replace("GET, HEAD", "GET");
         let served = format!("{methods} {path}");
         match owners.iter_mut().find(|(known, _)| *known == owner) {
@@ -23,7 +23,7 @@ pub(super) fn line<'a>(claims: impl Iterator<Item = (&'a str, Methods, &'a str)>
     for (owner, served) in owners {
         let sep = if line.is_empty() { "" } else { "; " };
         let named = served[..served.len().min(NAMED)].join(", ");
-        // Writing into a string cannot fail.
+        // Writing to a `String` cannot fail.
         let _ = write!(line, "{sep}{owner}: {named}");
         if served.len() > NAMED {
             let _ = write!(line, " and {} more", served.len() - NAMED);

@@ -1,4 +1,4 @@
-//! A bound address: its socket, the claims on its paths, and its end.
+//! A bound address: its socket, the claims on its paths, and its shutdown.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -25,9 +25,9 @@ use crate::timed::{Phase, Spare};
 
 /// A bound address.
 pub(super) struct Bound {
-    /// As configured: what sources share it by.
+    /// The configured address, by which sources share it.
     address: SocketAddr,
-    /// As bound.
+    /// The bound address.
     pub(super) local: SocketAddr,
     socket: Mutex<Socket>,
     pub(super) settings: ArcSwap<Settings>,
@@ -36,11 +36,11 @@ pub(super) struct Bound {
     pub(super) refusals: Refusals,
     pub(super) open: Mutex<Open>,
     pub(super) closed: watch::Sender<bool>,
-    /// Who has taken over its port, so that it closes with its last handler.
+    /// The listener that has taken over the port; this one closes with its last handler.
     successor: OnceLock<Successor>,
 }
 
-/// A listener that takes over the port of another, and with it those who still wait there.
+/// A listener that takes over the port of another, together with the connections that wait there.
 struct Successor {
     bound: Weak<Bound>,
     cut: watch::Sender<bool>,
@@ -48,7 +48,7 @@ struct Successor {
 
 pub(super) enum Socket {
     Bound(std::net::TcpListener),
-    /// Bound beside others that have a part of its address, and listening once it is started.
+    /// Bound beside listeners that overlap with its address; listens once it is started.
     Reserved(socket2::Socket, Vec<Arc<Bound>>),
     Accepting(TcpListener),
     Closed,
@@ -71,30 +71,30 @@ pub(super) struct Claim {
     id: u64,
     owner: String,
     settings: Arc<Settings>,
-    /// Its path has been served, now or before.
+    /// Whether its path was ever served.
     served: bool,
     handler: Option<Served>,
-    /// When the handler was attached: the last one has the path.
+    /// Serial number of the attached handler: the newest one gets the path.
     turn: u64,
 }
 
-/// The connections that can still be told to end.
+/// Connections that can be told to close.
 #[derive(Default)]
 pub(super) struct Open {
     pub(super) closed: bool,
     pub(super) last_id: u64,
-    /// In the order in which they were accepted.
+    /// In order of acceptance.
     pub(super) list: BTreeMap<u64, Opened>,
 }
 
-/// A connection that is served.
+/// A connection with a task.
 pub(super) struct Opened {
     pub(super) end: oneshot::Sender<Ending>,
     pub(super) phase: Arc<Phase>,
 }
 
 impl Bound {
-    /// Binds an address, if need be beside what `others` have of it.
+    /// Binds an address, beside listeners in `others` that overlap with it.
     pub(super) fn bind(
         listen: &Listen,
         others: &[Arc<Self>],
@@ -128,7 +128,7 @@ impl Bound {
                     "cannot listen: another process or component has this address".to_owned()
                 }
                 (_, Some(other)) => format!(
-                    "cannot take over the port from {}: {error}; remove what listens there in one step and add this in another",
+                    "cannot take over the port from {}: {error}; remove the other listener in one reload and add this one in the next",
                     other.address
                 ),
                 _ => format!("cannot listen: {error}"),
@@ -152,17 +152,17 @@ impl Bound {
         })
     }
 
-    /// Whether it was bound for this address, and nobody has taken that over.
+    /// Whether it was bound for this address, and has no successor.
     pub(super) fn has_for_itself(&self, address: SocketAddr) -> bool {
         self.address == address && self.successor.get().is_none()
     }
 
-    /// Whether a path has a handler.
+    /// Whether any path has a handler.
     pub(super) fn is_served(&self) -> bool {
         lock(&self.claims).is_any_served()
     }
 
-    /// Lets another listener have the port, too, or no more.
+    /// Allows or forbids that another listener shares the port.
     fn share(&self, share: bool) -> io::Result<()> {
         match &*lock(&self.socket) {
             Socket::Bound(socket) => socket::share_port(&SockRef::from(socket), share),
@@ -172,7 +172,7 @@ impl Bound {
         }
     }
 
-    /// Whether it stands in the way of listening at an address.
+    /// Whether it prevents listening at an address.
     fn overlaps(&self, address: SocketAddr) -> bool {
         address.port() == self.local.port() && overlap(address.ip(), self.local.ip())
     }
@@ -183,20 +183,20 @@ impl Bound {
 
     fn share_no_more(&self) {
         if let Err(error) = self.share(false) {
-            warn!(address = %self.local, %error, "cannot take the port for itself again");
+            warn!(address = %self.local, %error, "cannot stop sharing the port with other listeners");
         }
     }
 
-    /// Notes who has taken over the port.
+    /// Records the listener that has taken over the port.
     fn succeed(&self, bound: &Arc<Self>, cut: &watch::Sender<bool>) {
         self.share_no_more();
         let (bound, cut) = (Arc::downgrade(bound), cut.clone());
-        // It has one port, which can be taken over once.
+        // Each listener has one port, which is taken over once.
         let _ = self.successor.set(Successor { bound, cut });
         self.close_if_succeeded(&lock(&self.claims));
     }
 
-    /// Who has taken over the port, if that still listens.
+    /// The listener that has taken over the port, while it exists.
     pub(super) fn successor(&self) -> Option<Arc<Self>> {
         self.successor.get()?.bound.upgrade()
     }
@@ -211,7 +211,7 @@ impl Bound {
         let (Socket::Accepting(socket), Some(bound)) = (self.close(), bound.upgrade()) else {
             return;
         };
-        // Who was not accepted yet would be reset.
+        // Closing the socket would reset connections that are not accepted yet.
         if let Ok(socket) = socket.into_std() {
             accept::hand_over(&bound, cut, &socket);
         }
@@ -221,7 +221,7 @@ impl Bound {
         let mut claims = lock(&self.claims);
         for other in claims.list.iter().filter(|claim| !claim.served) {
             let theirs = &other.settings.listen;
-            let help = |what| format!("{what}; it is also listened on by {:?}", other.owner);
+            let help = |what| format!("{what}; {:?} listens on it too", other.owner);
             listen
                 .compatible(theirs)
                 .map_err(|error| BuildError::new(listen.address, help(error)))?;
@@ -241,12 +241,12 @@ impl Bound {
             handler: None,
             turn: 0,
         });
-        // What was in the table still is.
+        // Everything that was in the table still is.
         self.publish(&claims);
         Ok(id)
     }
 
-    /// Says what is listened on, and for whom.
+    /// Logs the address and the routes served on it.
     pub(super) fn announce(&self) {
         let claims = lock(&self.claims);
         let of = |claim: &Claim| {
@@ -261,7 +261,7 @@ impl Bound {
         info!(address = %self.local, tls, serves = announce::line(served), "listening");
     }
 
-    /// Attaches a handler; returns its turn.
+    /// Attaches a handler; returns its serial number.
     pub(super) fn attach(
         &self,
         id: u64,
@@ -275,7 +275,8 @@ impl Bound {
         if let Some(claim) = claims.list.iter_mut().find(|claim| claim.id == id) {
             claim.served = true;
             claim.turn = turn;
-            // Still in the table that is about to go, so that it is not dropped here.
+            // The present table still holds the old handler, so that it is not dropped under the
+            // lock.
             claim.handler = Some(Served {
                 owner: claim.owner.as_str().into(),
                 access,
@@ -283,7 +284,7 @@ impl Bound {
             });
             let old = self.settings.swap(Arc::clone(&claim.settings));
             if !Arc::ptr_eq(&old.slots, &claim.settings.slots) {
-                // Wakes the accept loop, if it waits for a slot under the old limit.
+                // Wakes an accept loop that waits for a slot under the old limit.
                 old.slots.close();
             }
         }
@@ -291,7 +292,7 @@ impl Bound {
         turn
     }
 
-    /// Detaches the handler that was attached at `turn`, unless another has taken its place.
+    /// Detaches the handler with serial number `turn`, unless another has replaced it.
     pub(super) fn detach(&self, id: u64, turn: u64) {
         let _garbage;
         let mut claims = lock(&self.claims);
@@ -304,32 +305,14 @@ impl Bound {
         self.close_if_succeeded(&claims);
     }
 
-    /// Reads the certificates again: all or none, for the claims too, since their settings come
-    /// back when they are served again.
-    pub(super) fn renew_certificates(&self) -> Result<(), BuildError> {
-        let mut claims = lock(&self.claims);
-        let renew = |old: &Arc<Settings>| match &old.listen.tls {
-            Some(_) => Settings::build(&old.listen, Some(old)).map(Arc::new),
-            None => Ok(Arc::clone(old)),
-        };
-        let current = renew(&self.settings.load())?;
-        let renewed = claims.list.iter().map(|claim| renew(&claim.settings));
-        let renewed = renewed.collect::<Result<Vec<_>, _>>()?;
-        for (claim, settings) in claims.list.iter_mut().zip(renewed) {
-            claim.settings = settings;
-        }
-        self.settings.store(current);
-        Ok(())
-    }
-
-    /// Gives a claim up; true if it was the last. What is returned beside must be dropped without
-    /// locks.
+    /// Releases a claim; returns whether it was the last. The other returned values must be dropped
+    /// without locks held.
     pub(super) fn release(&self, id: u64) -> (bool, (Vec<Claim>, Arc<Table>)) {
         let mut claims = lock(&self.claims);
         let gone: Vec<Claim> = claims.list.extract_if(.., |claim| claim.id == id).collect();
         let last = claims.list.is_empty();
         let table = if last {
-            // Who is connected until the listener has closed is told to come back.
+            // Requests on connections that are still open are answered 503.
             let mut table = Table::default();
             for claim in &gone {
                 // It was in a table before.
@@ -343,15 +326,15 @@ impl Bound {
         (last, (gone, table))
     }
 
-    /// Shows requests the claims: those with a handler first, the last attached before others, so
-    /// that whatever collides with a path that is being served stays behind it. Returns the table
-    /// of before, to be dropped without locks: it may hold the last handle of a handler.
+    /// Publishes the claims as a table: those with a handler first, newest first, so that a claim
+    /// that collides with a served path stays behind it. Returns the previous table, which must be
+    /// dropped without locks held: it may own the last handle of a handler.
     fn publish(&self, claims: &Claims) -> Arc<Table> {
         let mut order: Vec<&Claim> = claims.list.iter().collect();
         order.sort_by_key(|claim| std::cmp::Reverse((claim.handler.is_some(), claim.turn)));
         let mut table = Table::default();
         for claim in order {
-            // An error is a collision with a claim that goes first.
+            // An error is a collision with an earlier claim.
             let listen = &claim.settings.listen;
             let _ = table.insert_free(
                 &listen.path,
@@ -363,7 +346,7 @@ impl Bound {
         self.table.swap(Arc::new(table))
     }
 
-    /// Makes the socket ready to accept; false if it was before, or is closed.
+    /// Makes the socket accept connections; returns false if it did before, or is closed.
     pub(super) fn open_socket(self: &Arc<Self>, cut: &watch::Sender<bool>) -> io::Result<bool> {
         let mut socket = lock(&self.socket);
         let (listening, before) = match &mut *socket {
@@ -381,13 +364,13 @@ impl Bound {
         Ok(true)
     }
 
-    /// Whether a connection to this address is one to this listener.
+    /// Whether a connection to this local address belongs to this listener.
     pub(super) fn takes(&self, local: SocketAddr) -> bool {
         let (ip, own) = (local.ip(), self.local.ip());
         ip.to_canonical() == own.to_canonical() || own.is_unspecified()
     }
 
-    /// Closes the socket at once, unless what is returned is kept, and tells all connections to end.
+    /// Tells all connections to close, and closes the socket when the returned value is dropped.
     pub(super) fn close(&self) -> Socket {
         let socket = std::mem::replace(&mut *lock(&self.socket), Socket::Closed);
         if let Socket::Reserved(_, others) = &socket {
@@ -399,17 +382,17 @@ impl Bound {
         let mut open = lock(&self.open);
         open.closed = true;
         for (_, opened) in std::mem::take(&mut open.list) {
-            // An error says that it has ended by itself.
+            // An error means that the connection has ended already.
             let _ = opened.end.send(Ending::Closed);
         }
         socket
     }
 
-    /// Ends a connection on which nothing is under way, if there is one, for another to take its
-    /// place. Those that never brought a request may have half of the places; then the oldest of
-    /// them goes, and else the oldest that is idle. So those who only connect do not drive out the
-    /// others, and who has just connected has time to send. One that was accepted but not read yet
-    /// is spared: its request may be there. Returns whether there was one.
+    /// Evicts a connection without a request in flight, if there is one. Connections that never
+    /// sent a request may take half of the slots: beyond that the oldest of them is evicted,
+    /// otherwise the oldest idle one. So callers that only connect do not displace others, and a
+    /// new connection has time to send its request. A connection that was accepted but not read yet
+    /// is spared, since its request may have arrived. Returns whether one was evicted.
     pub(super) fn evict(&self) -> bool {
         let mut open = lock(&self.open);
         let oldest = |wanted| {
@@ -430,14 +413,14 @@ impl Bound {
         opened.is_some_and(|opened| opened.end.send(Ending::Evicted).is_ok())
     }
 
-    /// Whether the newest connection has not been looked at since it was accepted.
+    /// Whether the newest connection was not read since it was accepted.
     pub(super) fn has_unread(&self) -> bool {
         let open = lock(&self.open);
         let newest = open.list.last_key_value();
         newest.is_some_and(|(_, opened)| opened.phase.is_unread())
     }
 
-    /// The next connection; none once the socket is closed.
+    /// Accepts the next connection; `None` once the socket is closed.
     pub(super) fn poll_accept(
         &self,
         cx: &mut Context<'_>,
@@ -449,7 +432,7 @@ impl Bound {
     }
 }
 
-/// No state behind these locks is half-changed by a panic.
+/// Locks state that no panic leaves half-changed.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,21 +1,21 @@
-//! The one reading of a path: canonical, or refused.
+//! Checks that a path is canonical: it has only one reading.
 //!
-//! What some other program might read as a different path is refused before anything is routed: a
-//! parameter (a tenant, say) then means one thing to everybody, whoever decodes, cleans or joins it
-//! later. Free text, such as the name of a group of rules, is the one exception: a route declares the
-//! parameters that may hold it, it is decoded once, and is never part of a path again.
+//! A path that another program might read differently is refused before routing. A parameter, such
+//! as a tenant, then means the same to every program that decodes, cleans or joins it later. Free
+//! text, such as the name of a group of rules, is the one exception: a route declares the
+//! parameters that may hold it; it is decoded once, and never becomes part of a path.
 
 use std::str;
 
-/// Whether there is one way only to read a path: no empty, `.` or `..` segment, no backslash and no
-/// semicolon; escapes in capital digits, of bytes that cannot stand for themselves, and none of a
-/// slash, a backslash, a semicolon or a control character; all of it UTF-8 once it is decoded. A slash
-/// at the end is allowed.
+/// Whether a path has only one reading: no empty, `.` or `..` segment, no backslash and no
+/// semicolon; escapes with upper-case digits, only of bytes that must be escaped, and none of a
+/// slash, a backslash, a semicolon or a control character; valid UTF-8 after decoding. A trailing
+/// slash is allowed.
 pub(super) fn is_canonical(path: &str) -> bool {
     reads(path, false)
 }
 
-/// The same, with escapes of any character but NUL, for paths with free text.
+/// As [`is_canonical`], but with escapes of any character except NUL, for paths with free text.
 pub(super) fn may_hold_free_text(path: &str) -> bool {
     reads(path, true)
 }
@@ -69,11 +69,11 @@ fn segment_reads(segment: &str, free: bool) -> bool {
         };
         decoded.push(byte);
     }
-    // A character that is encoded in more bytes than it needs is none.
+    // Overlong encodings are not valid UTF-8.
     str::from_utf8(&decoded).is_ok()
 }
 
-/// Percent-decodes a parameter, once. None when it is malformed or not UTF-8.
+/// Percent-decodes a parameter once. `None` if it is malformed or not UTF-8.
 pub(super) fn decode(value: &str) -> Option<Box<str>> {
     if !value.contains('%') {
         return Some(value.into());
@@ -90,7 +90,7 @@ pub(super) fn decode(value: &str) -> Option<Box<str>> {
     String::from_utf8(decoded).ok().map(String::into_boxed_str)
 }
 
-/// A hexadecimal digit as RFC 3986 (2.1) writes it.
+/// Value of an upper-case hexadecimal digit, the form that RFC 3986 (2.1) recommends.
 fn capital(digit: u8) -> Option<u8> {
     match digit {
         b'0'..=b'9' => Some(digit - b'0'),

@@ -1,4 +1,4 @@
-//! Who is turned away at a listener, told to whoever watches.
+//! Reports callers that a listener refuses.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -8,28 +8,28 @@ use http::{Method, StatusCode};
 use super::Response;
 use crate::answer::Reason;
 
-/// Somebody was turned away with a status from 400 to 499, by the listener or by who serves the path,
-/// or did not get as far as that.
+/// A caller that was refused with a status from 400 to 499, by the listener or by the path's
+/// component, or before there was a request.
 #[derive(Clone, Copy, Debug)]
 pub struct TurnedAway<'a> {
-    /// The address that listens.
+    /// Address of the listener.
     pub address: SocketAddr,
-    /// Who serves the path; none if nobody does.
+    /// Component that serves the path; `None` if there is none.
     pub owner: Option<&'a str>,
-    /// Who was turned away.
+    /// Address of the caller.
     pub peer: SocketAddr,
-    /// Method and path, if there was a request.
+    /// Method and path, if a request was read.
     pub request: Option<(&'a Method, &'a str)>,
-    /// The status, or `<tls>` for a handshake that failed.
+    /// Status, or `<tls>` for a failed handshake.
     pub code: &'a str,
-    /// Why.
+    /// Reason of the refusal.
     pub reason: &'a str,
 }
 
-/// Is told of refusals, and must not wait.
+/// Callback for refusals, which must not block.
 pub(super) type Watcher = Box<dyn Fn(&TurnedAway<'_>) + Send + Sync>;
 
-/// Where the refusals of a listener are told.
+/// Reports the refusals of one listener.
 #[derive(Clone)]
 pub(super) struct Refusals {
     pub(super) watcher: Arc<OnceLock<Watcher>>,
@@ -37,12 +37,12 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
-    /// Whether anybody wants to know.
+    /// Whether a callback is set.
     pub(super) fn are_watched(&self) -> bool {
         self.watcher.get().is_some()
     }
 
-    /// Tells that there was no request to answer.
+    /// Reports a caller that was refused before there was a request.
     pub(super) fn before_request(&self, peer: SocketAddr, code: &str, reason: &str) {
         self.tell(&TurnedAway {
             address: self.address,
@@ -54,8 +54,8 @@ impl Refusals {
         });
     }
 
-    /// Tells of an answer, if it is a refusal of Metrifold's own: what a far end answers to a query
-    /// has no reason beside it.
+    /// Reports an answer if it is a refusal of Metrifold's own: answers of a far end carry no
+    /// [`Reason`].
     pub(super) fn answered(
         &self,
         owner: Option<&str>,

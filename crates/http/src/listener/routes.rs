@@ -1,6 +1,6 @@
-//! From a request's method and path to its handler.
+//! Routes a request by method and path to its handler.
 //!
-//! The raw path is matched as it came, if it is canonical; nothing is decoded or normalised before.
+//! The raw path is matched if it is canonical; nothing is decoded or normalised before.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,56 +13,56 @@ use crate::listener::Handler;
 use crate::listener::canonical::{decode, is_canonical, may_hold_free_text};
 use crate::methods::Methods;
 
-/// What the path's parameters matched, percent-decoded.
+/// Parameters of a path, percent-decoded.
 pub(super) type Params = Vec<(Box<str>, Box<str>)>;
 
-/// The paths of a listener. Never changed: a new one takes its place.
+/// The routes of a listener. Immutable: changes replace the table.
 #[derive(Default)]
 pub(super) struct Table {
     router: Router<usize>,
-    /// Who answers the methods of a path, in the order of their paths' numbers.
+    /// Routes of each path, by the path's number.
     entries: Vec<Vec<Entry>>,
     numbers: HashMap<Box<str>, usize>,
-    /// Whether a route has free text in its path.
+    /// Whether any route has free text in its path.
     free: bool,
 }
 
 struct Entry {
     methods: Methods,
-    /// The parameters that hold free text.
+    /// Parameters that hold free text.
     free: &'static [&'static str],
     served: Option<Served>,
 }
 
-/// Who answers a route, and who decides who may call it.
+/// The handler of a route, with its access check.
 #[derive(Clone)]
 pub(super) struct Served {
-    /// Whose route it is.
+    /// Component that owns the route.
     pub(super) owner: Arc<str>,
     pub(super) access: Arc<dyn Access>,
     pub(super) handler: Arc<dyn Handler>,
 }
 
-/// What a path leads to.
+/// Target of a request.
 pub(super) enum Target {
     /// A handler.
     Served(Served, Params),
-    /// A path that is claimed, but has no handler at the moment.
+    /// A claimed path without a handler at the moment.
     Detached,
-    /// A path that answers these methods only.
+    /// A path that has only these other methods.
     OtherMethods(Methods),
-    /// No path that is claimed.
+    /// A path that no route claims.
     Unknown,
-    /// A path that could be read in two ways.
+    /// A path that is not canonical.
     Ambiguous,
 }
 
 impl Table {
-    /// Adds a path and some of its methods.
+    /// Adds a route for a path and some of its methods.
     ///
     /// # Errors
     ///
-    /// Fails with the reason when the path, or one of its methods, is in the table already.
+    /// Fails with the reason when the path already has one of these methods.
     pub(super) fn insert(
         &mut self,
         path: &str,
@@ -72,7 +72,7 @@ impl Table {
         self.insert_free(path, methods, &[], served)
     }
 
-    /// The same for a path of which some parameters hold free text.
+    /// As [`insert`](Self::insert), for a path with free text in some parameters.
     pub(super) fn insert_free(
         &mut self,
         path: &str,
@@ -87,10 +87,10 @@ impl Table {
             served,
         };
         if let Some(number) = self.numbers.get(path) {
-            // Numbers are those of entries.
+            // A number is an index of `entries`.
             let entries = &mut self.entries[*number];
             if entries.iter().any(|other| other.methods.overlaps(methods)) {
-                return Err(format!("path {path:?} has these methods already"));
+                return Err(format!("path {path:?} already has these methods"));
             }
             entries.push(entry);
             return Ok(());
@@ -103,7 +103,7 @@ impl Table {
         Ok(())
     }
 
-    /// Finds what a method and a raw path lead to.
+    /// Finds the target of a method and a raw path.
     pub(super) fn find(&self, method: &Method, path: &str) -> Target {
         let canonical = is_canonical(path);
         let free_text = self.free && may_hold_free_text(path);
@@ -138,14 +138,14 @@ impl Table {
     }
 }
 
-/// Whether a configured path can be matched at all: it must be one that requests may have.
+/// Whether requests can have a configured path.
 pub(super) fn check(path: &str) -> Result<(), String> {
     if !path.starts_with('/') {
         return Err(format!("path {path:?} does not start with a slash"));
     }
     if path.contains(['?', '#', '%']) || path.bytes().any(|b| b <= b' ' || b >= 0x7f) {
         return Err(format!(
-            "path {path:?} holds a character that no path can match: write letters, digits and - . _ ~ /"
+            "path {path:?} contains a character that no request path can have: use letters, digits and - . _ ~ /"
         ));
     }
     if !is_canonical(path) {
@@ -158,7 +158,7 @@ pub(super) fn check(path: &str) -> Result<(), String> {
         .map_err(|error| reason(path, &error))
 }
 
-/// Why matchit refuses a path, in the words of this program.
+/// matchit's refusal of a path, in Metrifold's words.
 fn reason(path: &str, error: &InsertError) -> String {
     match error {
         InsertError::Conflict { with } => format!("path {path:?} collides with {with:?}"),
@@ -168,7 +168,7 @@ fn reason(path: &str, error: &InsertError) -> String {
         InsertError::InvalidCatchAll => {
             format!("path {path:?} has a {{*parameter}} that is not its last segment")
         }
-        _ => format!("path {path:?} has a parameter without a name or a brace without its other"),
+        _ => format!("path {path:?} has a parameter without a name, or an unmatched brace"),
     }
 }
 
@@ -181,7 +181,7 @@ mod tests {
     use crate::answer;
     use crate::testing::By;
 
-    /// The path that a request is led to, or why it is led to none.
+    /// The path that a request is routed to, or why it is not.
     fn lead(table: &Table, method: Method, path: &str) -> String {
         match table.find(&method, path) {
             Target::Served(_, params) => format!("{params:?}"),

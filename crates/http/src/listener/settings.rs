@@ -1,4 +1,4 @@
-//! How an address is listened on: certificates, and how many connections there may be.
+//! Settings of a listener: certificates, and the number of connections.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,24 +12,29 @@ use crate::descriptors;
 use crate::listener::Listen;
 use crate::tls::ServerTls;
 
-/// All that a listener and not a path determines.
+/// Settings that belong to the listener, and not to a path.
 pub(super) struct Settings {
     pub(super) listen: Listen,
     pub(super) acceptor: Option<TlsAcceptor>,
-    /// When the certificate expires that is shown.
+    /// Expiry of the listener's certificate.
     pub(super) expires: Option<SystemTime>,
     pub(super) slots: Arc<Semaphore>,
 }
 
 impl Settings {
-    /// Whether certificates that callers show are verified here.
+    /// Whether callers' certificates are verified.
     pub(super) fn verifies(&self) -> bool {
         let tls = self.listen.tls.as_ref();
         tls.is_some_and(|tls| tls.client_ca_file.is_some())
     }
 
-    /// Reads the certificates. Connections are counted together with those of `before`, if that
-    /// had the same limit.
+    /// Most concurrent requests of an HTTP/2 connection.
+    pub(super) fn max_streams(&self) -> u32 {
+        let tls = self.listen.tls.as_ref();
+        tls.map_or(1, |tls| tls.http2_max_streams)
+    }
+
+    /// Reads the certificates. Connections share the slots of `before` if its limit was the same.
     pub(super) fn build(listen: &Listen, before: Option<&Self>) -> Result<Self, BuildError> {
         let acceptor = match &listen.tls {
             None => None,
@@ -51,7 +56,7 @@ impl Settings {
     }
 }
 
-/// How many connections a listener may have.
+/// Most connections of a listener.
 fn connections(listen: &Listen) -> Result<usize, BuildError> {
     let limit = descriptors::limit();
     let Some(connections) = listen.max_connections else {

@@ -1,4 +1,4 @@
-//! What the handles of the listeners share: the listeners that are bound, and their end.
+//! State that the handles of the listeners share: bound listeners, and shutdown.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,13 +14,13 @@ use crate::listener::bound::{Bound, lock};
 use crate::listener::refusals::Watcher;
 use crate::listener::{Listen, accept, routes};
 
-/// What the handles share.
+/// State that the handles share.
 pub(super) struct Shared {
     listeners: Mutex<Vec<Arc<Bound>>>,
     ended: AtomicBool,
-    /// Every connection holds a receiver, of closed listeners too. `true` cuts them all.
+    /// Held by every connection, those of closed listeners included. `true` cuts them all.
     connections: watch::Sender<bool>,
-    /// Is told of refusals.
+    /// Callback for refusals.
     watcher: Arc<OnceLock<Watcher>>,
 }
 
@@ -36,7 +36,7 @@ impl Default for Shared {
 }
 
 impl Shared {
-    /// Binds the address if need be, and claims the path.
+    /// Binds the address unless it is bound, and claims the path.
     pub(super) fn claim(
         &self,
         listen: &Listen,
@@ -60,11 +60,11 @@ impl Shared {
         Ok((bound, claim))
     }
 
-    /// Gives a claim up, and the address with the last one.
+    /// Releases a claim, and with the last one the address.
     pub(super) fn release(&self, bound: &Arc<Bound>, claim: u64) {
-        // Dropped last, after the lock: a handler may own a route itself.
+        // Dropped after the lock is released: a handler may own a route itself.
         let _garbage;
-        // Held throughout, so that nobody claims a path on a listener that is about to close.
+        // Held throughout, so that no path is claimed on a closing listener.
         let mut listeners = lock(&self.listeners);
         let last;
         (last, _garbage) = bound.release(claim);
@@ -75,16 +75,16 @@ impl Shared {
     }
 
     pub(super) fn watch_refusals(&self, watcher: Watcher) {
-        // An error says that somebody watches already.
+        // An error means that a callback is set already.
         let _ = self.watcher.set(watcher);
     }
 
-    /// Starts the accept loops that are not running yet.
+    /// Starts the accept loops that are not running.
     pub(super) fn start(&self) {
         self.start_where(|_| true);
     }
 
-    /// The same where a path has a handler.
+    /// Starts those of listeners with a handler.
     pub(super) fn start_served(&self) {
         self.start_where(|bound| bound.is_served());
     }
@@ -103,14 +103,7 @@ impl Shared {
         }
     }
 
-    /// Reads all certificates again.
-    pub(super) fn renew_certificates(&self) -> Vec<BuildError> {
-        let listeners = lock(&self.listeners);
-        let renewed = listeners.iter().map(|bound| bound.renew_certificates());
-        renewed.filter_map(Result::err).collect()
-    }
-
-    /// When the certificates expire that are shown, by the addresses that are bound.
+    /// Expiry of the certificates, by bound address.
     pub(super) fn certificates(&self) -> Vec<(SocketAddr, SystemTime)> {
         let listeners = lock(&self.listeners);
         let shown = listeners.iter();
@@ -119,7 +112,7 @@ impl Shared {
             .collect()
     }
 
-    /// Ends all listeners and connections.
+    /// Closes all listeners and connections.
     pub(super) async fn shutdown(&self, limit: Duration) -> usize {
         self.ended.store(true, Ordering::Relaxed);
         let listeners = std::mem::take(&mut *lock(&self.listeners));

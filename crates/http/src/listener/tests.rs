@@ -13,7 +13,7 @@ use crate::access::{Access, Admission, Head, Refusal};
 use crate::testing::{By, fed, local, serving};
 use crate::{Everybody, answer, body};
 
-/// Answers with what it saw of a request, whose body may take this long.
+/// Echoes a request, whose body may take this long.
 struct Echo(Duration);
 
 impl Handler for Echo {
@@ -50,7 +50,7 @@ impl Handler for Word {
     }
 }
 
-/// Says that it has a request, and answers once it may.
+/// Signals that it has a request, and answers once it is opened.
 #[derive(Default)]
 struct Gate {
     entered: Notify,
@@ -97,7 +97,7 @@ impl Caller {
         self.answer().await
     }
 
-    /// Reads one answer: its status, and all of its text.
+    /// Reads one answer: status and body.
     async fn answer(&mut self) -> (u16, String) {
         let mut text = Vec::new();
         let read = |text: &[u8]| -> Option<(u16, String)> {
@@ -121,7 +121,7 @@ impl Caller {
         }
     }
 
-    /// Whether the other side closes or resets the connection without another word.
+    /// Whether the server closes or resets the connection without further data.
     async fn is_closed(&mut self) -> bool {
         let mut text = Vec::new();
         match self.0.read_to_end(&mut text).await {
@@ -207,7 +207,7 @@ async fn a_method_that_a_path_does_not_have_is_told_which_it_has() {
 
 #[tokio::test]
 async fn access_is_decided_before_a_handler_runs() {
-    /// Lets those in that say who they are.
+    /// Admits callers that name themselves.
     struct Named;
     impl Access for Named {
         fn admit<'a>(&'a self, head: Head<'a>) -> Admission<'a> {
@@ -390,7 +390,7 @@ async fn a_body_beyond_the_limit_is_answered_while_it_is_still_being_sent() {
             "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n"
         ))
         .await;
-    // The answer must survive that nobody wants these bytes.
+    // The answer must arrive although these bytes are never read.
     caller.send(&"x".repeat(length)).await;
     assert_eq!(caller.answer().await.0, 413);
     let mut caller = Caller::new(&route).await;
@@ -442,7 +442,7 @@ async fn a_connection_whose_first_head_came_late_is_idle_no_longer_than_others()
     listen.idle_timeout = Duration::from_millis(300);
     let (_listeners, route, _serving) = serving(&listen, Word("1"));
     let mut caller = Caller::new(&route).await;
-    // The clock of the first head runs, and is not that of the idle connection afterwards.
+    // The deadline of the first head must not apply to the idle connection later.
     caller.send("GET / HTTP/1.1\r\n").await;
     let silent = tokio::time::timeout(Duration::from_millis(20), caller.0.readable());
     assert!(silent.await.is_err());
@@ -478,7 +478,7 @@ async fn a_caller_that_takes_no_answer_is_cut() {
     let mut caller = Caller::new(&route).await;
     caller.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
     caller.0.readable().await.unwrap();
-    // Nobody reads, and yet the connection ends by itself.
+    // The answer is never read, and yet the connection ends.
     assert_eq!(listeners.shutdown(LONG).await, 0);
 }
 
@@ -520,7 +520,7 @@ async fn a_body_that_a_half_closed_caller_left_incomplete_breaks_off() {
     assert!(text.contains("closed before the end"), "{text}");
 }
 
-/// Waits for ever, and tells when it begins and when it is given up.
+/// Never answers, and signals when a request begins and when it is dropped.
 #[derive(Default)]
 struct Waits {
     entered: Notify,
@@ -588,7 +588,7 @@ async fn an_answer_is_sent_while_it_is_made_and_no_faster_than_it_is_taken() {
     let mut caller = Caller::new(&route).await;
     caller.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
     let feed = fed.recv().await.unwrap();
-    // To wait for the next piece is not to be idle.
+    // Waiting for the next piece does not count as idle.
     let cut = tokio::time::timeout(Duration::from_millis(200), feed.closed());
     assert!(cut.await.is_err(), "cut as idle while it is answered");
     let mut text = Vec::new();
@@ -598,7 +598,7 @@ async fn an_answer_is_sent_while_it_is_made_and_no_faster_than_it_is_taken() {
             assert_ne!(caller.0.read_buf(&mut text).await.unwrap(), 0);
         }
     }
-    // A caller that takes nothing is asked for nothing more: the feed fills up, and ends with it.
+    // A caller that does not read stops the feed, whose answer is then cut.
     let piece = bytes::Bytes::from(vec![b'x'; 1 << 20]);
     let mut sent = 0;
     while feed.send(Ok(piece.clone())).await.is_ok() {
@@ -618,7 +618,7 @@ async fn an_answer_that_breaks_off_is_not_taken_for_whole() {
     feed.send(Ok("some".into())).await.unwrap();
     feed.send(Err(io::Error::other("torn"))).await.unwrap();
     let mut text = Vec::new();
-    // A reset is as good an end as any.
+    // A reset is a valid end as well.
     let _ = caller.0.read_to_end(&mut text).await;
     let text = String::from_utf8_lossy(&text);
     assert!(!text.ends_with("0\r\n\r\n"), "{text}");
@@ -706,14 +706,14 @@ async fn connections_above_the_limit_wait_while_all_others_are_busy() {
     assert!(early.await.is_err(), "two are served where one may be");
     gate.open.notify_one();
     assert_eq!(first.answer().await.0, 200);
-    // The first keeps its connection, and is idle now: the second needs its place.
+    // The first connection is idle now, and must yield its slot to the second.
     gate.entered.notified().await;
     gate.open.notify_one();
     assert_eq!(second.answer().await.0, 200);
     assert!(first.is_closed().await);
 }
 
-/// As long as an accept loop that looks for a place looks a few times.
+/// Time for several polls of an accept loop that waits for a slot.
 const LOOKS: Duration = Duration::from_millis(100);
 
 #[tokio::test]
@@ -743,7 +743,7 @@ async fn no_number_of_callers_that_ask_nothing_keeps_others_out() {
             .expect("an answer long before header_timeout");
         assert_eq!(status, 200);
     }
-    // It was idle, and has brought a request: those who have not go first.
+    // It is idle and has sent a request: silent connections are evicted before it.
     assert_eq!(kept.get("/").await.0, 200);
     assert!(silent[0].is_closed().await);
 }
@@ -773,11 +773,7 @@ async fn a_target_is_a_path_and_has_one_host() {
         ("GET http://x/a?b HTTP/1.1\r\nhost: x", 400, "absolute"),
         ("GET http://y/other HTTP/1.1\r\nhost: x", 400, "absolute"),
         ("GET /a/../a HTTP/1.1\r\nhost: x", 400, "dot segment"),
-        (
-            "GET /a HTTP/1.1\r\nhost: x\r\nhost: y",
-            400,
-            "more than once",
-        ),
+        ("GET /a HTTP/1.1\r\nhost: x\r\nhost: y", 400, "repeated"),
         ("GET /a HTTP/1.1\r\nhost: x y", 400, "malformed"),
         ("GET /a HTTP/1.1\r\naccept: x", 400, "missing"),
         ("CONNECT a:1 HTTP/1.1\r\nhost: a:1", 400, "no path"),
@@ -805,7 +801,7 @@ async fn shutdown_finishes_requests_that_are_under_way() {
         let listeners = listeners.clone();
         async move { listeners.shutdown(Duration::from_secs(60)).await }
     });
-    // Connections without a request end before the one that has one.
+    // Connections without a request close before the one with a request.
     assert!(silent.is_closed().await);
     assert!(!end.is_finished());
     gate.open.notify_one();

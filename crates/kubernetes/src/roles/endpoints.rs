@@ -1,4 +1,4 @@
-//! Role `endpoints`: each port of each address of each object of the older kind, and the other ports of
+//! Role `endpoints`: each port of each address of each Endpoints object, and the remaining ports of
 //! the pods behind them.
 
 use metrifold_discovery::Labels;
@@ -52,6 +52,11 @@ pub(super) fn make(maker: &Maker, endpoints: &Endpoints, lookup: &mut Lookup<'_>
                     let (_, labels, told) = &mut seen[place];
                     set.merge(labels);
                     match_port(&mut set, pod, port.port);
+                    // As in Prometheus, the endpoint's own, though a container may have one number
+                    // for several protocols.
+                    if set.has("pod_container_port_protocol") {
+                        set.meta("pod_container_port_protocol", &port.protocol);
+                    }
                     told.push(port.port);
                 }
                 targets.push(set.build());

@@ -1,5 +1,5 @@
-//! Role `endpointslice`: each port of each address of each slice, and the other ports of the pods
-//! behind them.
+//! Role `endpointslice`: each port of each address of each slice, and the remaining ports of the
+//! pods behind them.
 
 use metrifold_discovery::Labels;
 
@@ -8,10 +8,10 @@ use crate::lookup::Lookup;
 use crate::objects::{EndpointSlice, Pod, Service, SliceEndpoint, SlicePort};
 use crate::roles::{Maker, namespace, pod, pod_of};
 
-/// The label that says which service a slice is of.
+/// Label with the name of the service that a slice belongs to.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-/// A pod behind some endpoints, its labels, and the ports that were told.
+/// A pod behind some endpoints, its labels, and its ports that endpoints refer to.
 type Seen<'a> = (&'a Pod, Set, Vec<u16>);
 
 pub(super) fn make(maker: &Maker, slice: &EndpointSlice, lookup: &mut Lookup<'_>) -> Vec<Labels> {
@@ -127,7 +127,7 @@ fn describe(set: &mut Set, address: &str, endpoint: &SliceEndpoint, port: &Slice
     }
 }
 
-/// The container whose port an endpoint leads to. Of several, the last.
+/// Adds the labels of the container whose port an endpoint refers to; of several, the last.
 pub(super) fn match_port(set: &mut Set, pod: &Pod, number: u16) {
     for (container, init) in pod::containers(pod) {
         let port = container
@@ -140,14 +140,15 @@ pub(super) fn match_port(set: &mut Set, pod: &Pod, number: u16) {
     }
 }
 
-/// Unknown counts as ready, as Kubernetes has it.
+/// Whether an endpoint is ready and not terminating. Unknown counts as ready, as in Kubernetes, which
+/// also calls the endpoints of a service with `publishNotReadyAddresses` ready until they are gone.
 fn is_ready(endpoint: &SliceEndpoint) -> bool {
     let conditions = &endpoint.conditions;
     conditions.ready != Some(false) && conditions.terminating != Some(true)
 }
 
-/// Whether a slice has the addresses of the second family of a service with two, whose targets are
-/// those of the first once more.
+/// Whether a slice holds the secondary address family of a dual-stack service: its targets
+/// duplicate those of the primary one.
 fn is_secondary(service: &Service, address_type: &str) -> bool {
     let policy = service.spec.ip_family_policy.as_deref();
     let both = matches!(policy, Some("PreferDualStack" | "RequireDualStack"));

@@ -1,4 +1,4 @@
-//! Role `ingress`: each path of each rule of each ingress, for probes from without.
+//! Role `ingress`: each path of each rule of each ingress, for blackbox probes.
 
 use metrifold_discovery::Labels;
 
@@ -40,7 +40,7 @@ pub(super) fn make(maker: &Maker, ingress: &Ingress, lookup: &mut Lookup<'_>) ->
     targets
 }
 
-/// Whether a host is that of a certificate, of whose name the first part may be a `*`.
+/// Whether a certificate's host covers this host; its first label may be a `*`.
 fn matches(pattern: &str, host: &str) -> bool {
     if pattern == host || (pattern == "*" && !host.contains('.')) {
         return true;

@@ -6,7 +6,7 @@ use crate::labels::{Set, host_port, sanitized};
 use crate::objects::Node;
 use crate::roles::name;
 
-/// Which of a node's addresses is taken: the first of these types that it has.
+/// Types of node addresses in order of preference.
 const ADDRESSES: [&str; 6] = [
     "InternalIP",
     "InternalDNS",
@@ -33,7 +33,7 @@ pub(super) fn make(node: &Node) -> Option<Labels> {
     set.object("node", &node.metadata);
     set.address(host_port(&address.address, port));
     set.plain("instance", name(&node.metadata));
-    // Of several of one type, the first.
+    // The first of several addresses of one type applies.
     for address in addresses.iter().rev() {
         let name = sanitized(&address.r#type);
         set.meta(&format!("node_address_{name}"), &address.address);

@@ -8,7 +8,7 @@ use crate::lookup::Lookup;
 use crate::objects::{Container, ContainerPort, ContainerStatus, Pod, controller};
 use crate::roles::{Maker, namespace};
 
-/// What is known of a pod, for its own targets and for those of endpoints.
+/// Labels of a pod, for its own targets and for those of endpoints.
 pub(super) fn labels(maker: &Maker, pod: &Pod, lookup: &mut Lookup<'_>) -> Set {
     let mut set = Set::default();
     set.meta("pod_ip", &pod.status.pod_ip);
@@ -47,19 +47,19 @@ pub(super) fn labels(maker: &Maker, pod: &Pod, lookup: &mut Lookup<'_>) -> Set {
     set
 }
 
-/// As Prometheus says it: `unknown` without such a condition.
+/// Readiness in Prometheus' words: `unknown` without the condition.
 fn ready(pod: &Pod) -> String {
     let found = pod.status.conditions.iter().find(|it| it.r#type == "Ready");
     found.map_or("unknown".to_owned(), |it| it.status.to_lowercase())
 }
 
-/// All containers of a pod, and whether each is one that runs before the others.
+/// All containers of a pod, each with whether it is an init container.
 pub(super) fn containers(pod: &Pod) -> impl Iterator<Item = (&Container, bool)> {
     let usual = pod.spec.containers.iter().map(|it| (it, false));
     usual.chain(pod.spec.init_containers.iter().map(|it| (it, true)))
 }
 
-/// What is known of a container's port.
+/// Adds the labels of a container and its port.
 pub(super) fn container(set: &mut Set, container: &Container, port: &ContainerPort, init: bool) {
     set.meta("pod_container_name", &container.name);
     set.meta("pod_container_image", &container.image);
@@ -69,7 +69,7 @@ pub(super) fn container(set: &mut Set, container: &Container, port: &ContainerPo
     set.meta("pod_container_init", init.to_string());
 }
 
-/// The ports of a pod that no endpoint has told.
+/// Targets for the ports of a pod that no endpoint refers to.
 pub(super) fn further(
     pod: &Pod,
     told: &[u16],
@@ -98,10 +98,13 @@ pub(super) fn further(
 
 pub(super) fn make(maker: &Maker, pod: &Pod, lookup: &mut Lookup<'_>) -> Vec<Labels> {
     let address = &pod.status.pod_ip;
-    if address.is_empty() || (maker.only_ready && ready(pod) != "true") {
+    // A pod that terminates may stay ready until its containers have ended.
+    let terminates = pod.metadata.deletion_timestamp.is_some();
+    let is_left_out = maker.only_ready && (terminates || ready(pod) != "true");
+    if address.is_empty() || is_left_out {
         return Vec::new();
     }
-    // Selectors of nodes leave out the pods on other nodes.
+    // A selector for nodes also leaves out the pods on the other nodes.
     let node = &pod.spec.node_name;
     if maker.attach.node && lookup.find(Kind::Node, "", node).is_none() {
         return Vec::new();
@@ -124,7 +127,7 @@ pub(super) fn make(maker: &Maker, pod: &Pod, lookup: &mut Lookup<'_>) -> Vec<Lab
         };
         let id = id(statuses, &of.name);
         if of.ports.is_empty() && maker.port.is_none() {
-            // Without a port, the address is that of the pod: relabelling has to add one.
+            // Without a port, the address is the pod's IP: relabelling has to add one.
             let mut set = shared.clone();
             set.address(address);
             set.meta("pod_container_name", &of.name);

@@ -37,7 +37,7 @@ pub(super) fn make(maker: &Maker, service: &Service, lookup: &mut Lookup<'_>) ->
     targets.collect()
 }
 
-/// The addresses that it has, or else the one that was asked for.
+/// Assigned load-balancer addresses, or else the requested one.
 fn load_balancer(service: &Service) -> String {
     let given = service.status.load_balancer.ingress.iter();
     let given: Vec<&str> = given

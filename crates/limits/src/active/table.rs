@@ -1,40 +1,40 @@
-//! The table of hashes: open addressing over single numbers that threads read and write at once.
+//! The table of hashes: open addressing over atomic integers, without locks.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A slot that has held nothing yet: whoever looks for a hash looks no further.
+/// A slot that has never held a hash: ends a search.
 const EMPTY: u64 = 0;
 
-/// A slot whose hash is idle: whoever looks for another one looks further.
+/// A slot whose hash is idle and may be replaced: does not end a search.
 const IDLE: u64 = 1;
 
-/// The bits of a slot that say when its hash was last seen; above them stands the hash.
+/// Bits of a slot that hold the part in which its hash was last seen; the other bits hold the hash.
 const PART: u64 = 0xff;
 
-/// The least slots.
+/// Least number of slots.
 const LEAST: u64 = 16;
 
-/// Hashes, and when each was last seen.
+/// Hashes with the part in which each was last seen.
 #[derive(Debug)]
 pub(super) struct Table {
     slots: Box<[AtomicU64]>,
-    /// How many slots are not empty.
+    /// Number of slots that are not `EMPTY`.
     filled: AtomicU64,
-    /// How long a part of the idle timeout is.
+    /// Length of a part of the idle timeout.
     granule: Duration,
 }
 
-/// What was found in the place of a hash.
+/// Result of a search for a hash.
 pub(super) enum Found {
-    /// It, which counts as seen now.
+    /// The hash is in the table, and counts as seen now.
     Known,
-    /// Room for it: a slot, and what is in it.
+    /// The hash is not in the table: a free slot, and its value.
     Room((usize, u64)),
 }
 
 impl Table {
-    /// A table with room for so many before it is full.
+    /// An empty table with room for `live` hashes.
     pub(super) fn new(live: u64, granule: Duration) -> Self {
         let slots = (live.saturating_mul(2)).max(LEAST).next_power_of_two();
         Self {
@@ -52,13 +52,14 @@ impl Table {
         self.filled.load(Ordering::Relaxed)
     }
 
-    /// Whether it takes no more hashes: with more, looking for one would take too long.
+    /// Whether the load factor is reached: with more hashes, searches would take too long.
     pub(super) fn is_full(&self) -> bool {
         let slots = self.slots.len() as u64;
         self.filled() >= slots - slots / 4
     }
 
-    /// Whether a table with these alone would be much smaller, or is worth making anew.
+    /// Whether copying the `live` hashes pays: the table would be much smaller, or loses many idle
+    /// slots.
     pub(super) fn is_wasteful(&self, live: u64) -> bool {
         let slots = self.slots.len() as u64;
         let idle = self.filled().saturating_sub(live);
@@ -70,7 +71,7 @@ impl Table {
         self.slots.len() * size_of::<u64>()
     }
 
-    /// What of a hash is kept, where it is put in a slot: never that of an empty or an idle slot.
+    /// The bits of a hash that a slot holds; never equal to `EMPTY` or `IDLE`.
     fn kept(hash: u64) -> u64 {
         let kept = hash & !PART;
         if kept == 0 { PART + 1 } else { kept }
@@ -80,7 +81,7 @@ impl Table {
         (kept >> 8) as usize & (self.slots.len() - 1)
     }
 
-    /// Looks for a hash. Ends, since a table is never full.
+    /// Searches for a hash. Bounded by the number of slots.
     #[inline]
     pub(super) fn find(&self, hash: u64, part: u8) -> Found {
         let kept = Self::kept(hash);
@@ -105,7 +106,7 @@ impl Table {
         Found::Room(room.unwrap_or((index, EMPTY)))
     }
 
-    /// Puts a hash where there was room; false if somebody else was there first.
+    /// Writes a hash into a free slot; returns false if another thread was faster.
     pub(super) fn put(&self, (index, was): (usize, u64), hash: u64, part: u8) -> bool {
         let value = Self::kept(hash) | u64::from(part);
         let (slot, order) = (&self.slots[index], Ordering::Relaxed);
@@ -116,7 +117,8 @@ impl Table {
         put
     }
 
-    /// Leaves those out that were last seen longer ago than so many parts. Returns how many are left.
+    /// Marks hashes as idle that were last seen more than `parts` parts ago. Returns the number of
+    /// the others.
     pub(super) fn sweep(&self, part: u8, parts: u8) -> u64 {
         let mut live = 0;
         for slot in &self.slots {
@@ -125,8 +127,8 @@ impl Table {
                 continue;
             }
             let age = part.wrapping_sub(value as u8);
-            // A thread with an older view may have seen it at the part before, and one with a newer
-            // view at the part behind.
+            // Threads hold views of neighbouring parts, so that a hash may have been seen at the
+            // part behind the current one.
             let is_idle = age > parts && age < u8::MAX;
             let (idle, order) = (IDLE, Ordering::Relaxed);
             if !is_idle || slot.compare_exchange(value, idle, order, order).is_err() {
@@ -136,14 +138,14 @@ impl Table {
         live
     }
 
-    /// The hashes of this one in a table with room for so many.
+    /// A copy with room for `live` hashes.
     pub(super) fn copy(&self, live: u64) -> Self {
         let copy = Self::new(live.max(self.live()), self.granule);
         copy.fill(self, None);
         copy
     }
 
-    /// The same in a table whose parts are of another length.
+    /// A copy with parts of another length, in which every hash counts as seen in `part`.
     pub(super) fn rejuvenated(&self, granule: Duration, part: u8) -> Self {
         let copy = Self::new(self.live(), granule);
         copy.fill(self, Some(part));

@@ -1,4 +1,4 @@
-//! What is counted, forgotten and refused, held against a set that forgets nothing.
+//! Counts, removals and refusals, compared with a set that removes nothing.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use super::*;
 const IDLE: Duration = Duration::from_secs(20 * 60);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Well-mixed hashes of numbers, others in every test.
+/// Well-mixed hashes of numbers, with a new seed in every test.
 struct Hashes(RandomState);
 
 impl Hashes {
@@ -140,7 +140,7 @@ fn threads_that_bring_the_same_series_at_once_count_them_once() {
             });
         }
     });
-    // What was brought while the table grew is counted anew.
+    // Series that came while the table grew are counted again.
     let mut view = active.view(start + MINUTE, IDLE);
     for number in 0..20_000 {
         active.admit_hash(&mut view, hashes.of(number), u64::MAX);
@@ -170,7 +170,8 @@ proptest! {
         let mut model: HashMap<u64, u32> = HashMap::new();
         for (minutes, numbers) in steps {
             minute += minutes;
-            // A silence of more than the timeout forgets one part earlier: nothing came to keep it.
+            // A silence longer than the timeout removes a series one part earlier: no batch came
+            // that kept it.
             model.retain(|_, seen| minute - *seen <= PARTS);
             let mut view = active.view(start + MINUTE * minute, IDLE);
             prop_assert_eq!(active.count(), model.len() as u64);

@@ -1,4 +1,4 @@
-//! What of a batch is left out, for which reason, and what its sender hears.
+//! Which series of a batch are left out, for which reason, and what the sender is answered.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ impl Rig {
         }
     }
 
-    /// How many series are kept, and what is said of the others.
+    /// Number of series kept, and the report of the others.
     fn send(&self, series: &[Labels], secs: u64) -> Result<(usize, Option<Excess>), Rejection> {
         let now = self.start + Duration::from_secs(secs);
         let check = Check::begin(&self.limits, &self.usage, &self.all, &"acme".into(), now)?;
@@ -95,7 +95,7 @@ fn known_series_go_on_when_no_further_one_may_be_active() {
     assert_eq!((kept, excess.unwrap().lost.series), (10, 5));
     let (kept, excess) = rig.send(&numbered(10), 60).unwrap();
     assert_eq!((kept, excess), (10, None));
-    // All but the first are idle after 21 minutes.
+    // All series but the first are idle after 21 minutes.
     for minute in 2..=21 {
         rig.send(&numbered(1), minute * 60).unwrap();
     }

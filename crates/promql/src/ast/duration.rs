@@ -1,49 +1,49 @@
-//! Durations, which may be computed.
+//! Durations, which may be computed expressions.
 
 use crate::text::Span;
 
-/// A length of time that is greater than zero.
+/// A duration greater than zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Duration {
-    /// So many nanoseconds.
+    /// A number of nanoseconds.
     Fixed(i64),
-    /// What a computation gives.
+    /// The result of a computed duration.
     Computed(DurationId),
 }
 
-/// How far back a selector looks.
+/// Offset of a selector into the past.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Offset {
-    /// Not at all.
+    /// No offset.
     #[default]
     None,
-    /// So many nanoseconds; negative ones look ahead.
+    /// A number of nanoseconds; a negative one looks ahead.
     Fixed(i64),
-    /// What a computation gives.
+    /// The result of a computed duration.
     Computed(DurationId),
 }
 
-/// The number of a part of a duration in its expression.
+/// Index of a node of computed durations in its expression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DurationId(pub(crate) u32);
 
-/// A part of a computed duration.
+/// A node of a computed duration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DurationNode {
-    /// Where it stands in the input.
+    /// Bytes of the input that the node was parsed from.
     pub span: Span,
-    /// What it is.
+    /// Kind of the node, with its operands.
     pub kind: DurationKind,
-    /// Whether it stands in parentheses.
+    /// Whether it is in parentheses.
     pub wrapped: bool,
 }
 
-/// What a part of a computed duration is.
+/// Kinds of nodes in computed durations.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum DurationKind {
     /// A number, in seconds.
     Number {
-        /// Its value.
+        /// Value in seconds.
         value: f64,
         /// Whether it was written with units.
         is_duration: bool,
@@ -82,7 +82,7 @@ pub enum DurationOp {
 }
 
 impl DurationOp {
-    /// How it is written.
+    /// Spelling of the operator.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Add => "+",

@@ -1,8 +1,8 @@
-//! Operators, and what decides which series they apply to.
+//! Operators, and the matching of series between their operands.
 
 use crate::text::Text;
 
-/// The sign before an expression.
+/// A unary sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sign {
     /// `+`
@@ -12,7 +12,7 @@ pub enum Sign {
 }
 
 impl Sign {
-    /// How it is written.
+    /// Spelling of the sign.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Plus => "+",
@@ -21,7 +21,7 @@ impl Sign {
     }
 }
 
-/// An operator between expressions.
+/// A binary operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "as_str says how each is written")]
 pub enum BinaryOp {
@@ -46,7 +46,7 @@ pub enum BinaryOp {
 }
 
 impl BinaryOp {
-    /// How it is written.
+    /// Spelling of the operator.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Add => "+",
@@ -70,7 +70,7 @@ impl BinaryOp {
         }
     }
 
-    /// How tightly it binds; more is tighter.
+    /// Precedence; a higher one binds tighter.
     pub(crate) fn precedence(self) -> u8 {
         match self {
             Self::Or => 1,
@@ -83,8 +83,8 @@ impl BinaryOp {
         }
     }
 
-    /// Whether it compares.
-    pub fn is_comparison(self) -> bool {
+    /// Whether it is a comparison.
+    pub(crate) fn is_comparison(self) -> bool {
         matches!(
             self,
             Self::Equal
@@ -96,13 +96,13 @@ impl BinaryOp {
         )
     }
 
-    /// Whether it works on sets of series instead of their samples.
+    /// Whether it operates on sets of series instead of samples.
     pub fn is_set(self) -> bool {
         matches!(self, Self::And | Self::Or | Self::Unless)
     }
 }
 
-/// A way to aggregate.
+/// An aggregation operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "as_str says how each is written")]
 pub enum AggregateOp {
@@ -123,7 +123,7 @@ pub enum AggregateOp {
 }
 
 impl AggregateOp {
-    /// How it is written.
+    /// Spelling of the operator.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Avg => "avg",
@@ -144,7 +144,7 @@ impl AggregateOp {
     }
 
     /// Whether it takes a parameter.
-    pub fn has_param(self) -> bool {
+    pub(crate) fn has_param(self) -> bool {
         matches!(
             self,
             Self::Bottomk
@@ -156,55 +156,55 @@ impl AggregateOp {
         )
     }
 
-    /// Whether it is refused unless experimental functions are on.
-    pub fn is_experimental(self) -> bool {
+    /// Whether it needs experimental functions to be enabled.
+    pub(crate) fn is_experimental(self) -> bool {
         matches!(self, Self::LimitRatio | Self::Limitk)
     }
 }
 
-/// Which series an aggregation puts together.
+/// Grouping of series in an aggregation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grouping {
-    /// Whether series go together that agree in all labels but these.
+    /// Whether series are grouped by all labels except these.
     pub without: bool,
-    /// The labels.
+    /// The labels of `by` or `without`.
     pub labels: Vec<Text>,
 }
 
-/// Which series of two vectors meet.
+/// Matching of series between two vectors.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Matching {
-    /// How many series of each side meet.
+    /// Cardinality of the match.
     pub cardinality: Cardinality,
-    /// Whether only these labels have to agree, instead of all others.
+    /// Whether only these labels must agree (`on`), instead of all others (`ignoring`).
     pub on: bool,
-    /// The labels.
+    /// The labels of `on` or `ignoring`.
     pub labels: Vec<Text>,
-    /// Labels that come from the side of which there is one.
+    /// Labels that the result takes from the "one" side.
     pub include: Vec<Text>,
-    /// Values of series that are missing.
+    /// Values for series without a match.
     pub fill: Fill,
 }
 
-/// How many series of each side meet.
+/// Cardinality of a match between two vectors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Cardinality {
-    /// One of each.
+    /// One to one.
     #[default]
     OneToOne,
-    /// Many of the left with one of the right: `group_left`.
+    /// Many on the left to one on the right: `group_left`.
     ManyToOne,
-    /// One of the left with many of the right: `group_right`.
+    /// One on the left to many on the right: `group_right`.
     OneToMany,
-    /// Any number of each: operators on sets.
+    /// Many to many: set operators.
     ManyToMany,
 }
 
-/// Values of series that are missing on one side.
+/// Values for series without a match on one side.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Fill {
-    /// Of those missing on the left.
+    /// Value for series missing on the left.
     pub left: Option<f64>,
-    /// Of those missing on the right.
+    /// Value for series missing on the right.
     pub right: Option<f64>,
 }

@@ -10,38 +10,38 @@ pub(crate) const METRIC_NAME: &str = "__name__";
 /// A selector of series.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Selector {
-    /// The metric's name, if it stands before the braces.
+    /// The metric's name, if written before the braces.
     pub name: Option<Text>,
-    /// What labels have to be: all of these at once.
+    /// The matchers, all of which must match.
     pub matchers: Vec<Matcher>,
-    /// How far back it looks.
+    /// Offset into the past.
     pub offset: Offset,
-    /// The time that it is evaluated for, if that is fixed.
+    /// Fixed time of the evaluation, if one is given.
     pub at: Option<At>,
-    /// How its range is extended.
+    /// Extension of the range, if one is given.
     pub extension: Option<Extension>,
 }
 
 impl Selector {
-    /// Whether a matcher or the name keeps it from selecting every series.
+    /// Whether the name or a matcher keeps it from selecting every series.
     pub fn is_restricted(&self) -> bool {
         self.name.is_some() || self.matchers.iter().any(|matcher| !matcher.matches_empty())
     }
 }
 
-/// What a label has to be.
+/// A condition on a label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Matcher {
-    /// The label.
+    /// Name of the label.
     pub name: Text,
-    /// How it is compared.
+    /// Comparison operator.
     pub op: MatchOp,
-    /// With what.
+    /// Value or regular expression to compare with.
     pub value: Text,
 }
 
 impl Matcher {
-    /// A matcher.
+    /// Makes a matcher.
     pub fn new(name: &str, op: MatchOp, value: &str) -> Self {
         Self {
             name: name.into(),
@@ -50,7 +50,7 @@ impl Matcher {
         }
     }
 
-    /// A matcher of exactly these values; of none, it matches only series without the label.
+    /// A matcher for exactly these values; without any, it matches only series without the label.
     pub fn one_of(name: &str, values: &[&str]) -> Self {
         match values {
             [] => Self::new(name, MatchOp::Equal, ""),
@@ -68,7 +68,7 @@ impl Matcher {
         alternatives.join("|")
     }
 
-    /// Whether it matches an empty value, which is that of a label that a series has not.
+    /// Whether it matches an empty value, which stands for an absent label.
     pub fn matches_empty(&self) -> bool {
         match self.op {
             MatchOp::Equal => self.value.is_empty(),
@@ -79,7 +79,7 @@ impl Matcher {
     }
 }
 
-/// How a label is compared.
+/// Comparison operators of matchers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MatchOp {
     /// `=`
@@ -93,7 +93,7 @@ pub enum MatchOp {
 }
 
 impl MatchOp {
-    /// How it is written.
+    /// Spelling of the operator.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Equal => "=",
@@ -104,28 +104,28 @@ impl MatchOp {
     }
 }
 
-/// A time that does not depend on that of evaluation.
+/// A fixed time of evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum At {
-    /// Milliseconds since 1970.
+    /// Milliseconds since the epoch.
     Timestamp(i64),
     /// The start of the query.
     Start,
-    /// Its end.
+    /// The end of the query.
     End,
 }
 
-/// How a selector's range is extended to meet its limits.
+/// Extension of a selector's range to its boundaries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extension {
-    /// By the samples nearest to the limits.
+    /// To the samples nearest to the boundaries.
     Anchored,
-    /// By interpolation.
+    /// By interpolation at the boundaries.
     Smoothed,
 }
 
 impl Extension {
-    /// How it is written.
+    /// Spelling of the keyword.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Anchored => "anchored",

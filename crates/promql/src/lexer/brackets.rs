@@ -1,13 +1,13 @@
-//! What stands in brackets and in braces, where characters mean other things than elsewhere.
+//! Content of brackets and braces, where characters have other meanings than elsewhere.
 
 use super::{Lexed, Lexer, State};
 use crate::go::quoted_char;
 use crate::names;
-use crate::token::{Kind, Token};
+use crate::token::Kind;
 
 impl Lexer<'_> {
-    /// What stands in brackets up to the first number.
-    pub(super) fn duration(&mut self) -> Lexed<Option<Token>> {
+    /// Reads a token in brackets, up to the first number.
+    pub(super) fn duration(&mut self) -> Lexed<Option<Kind>> {
         let Some(c) = self.bump() else {
             return self.error("unexpected end of input in duration expression".to_owned());
         };
@@ -63,7 +63,7 @@ impl Lexer<'_> {
         self.token(kind)
     }
 
-    /// A word of a duration whose first character has been taken.
+    /// Reads a word of a duration whose first character has been consumed.
     pub(super) fn duration_keyword(&mut self, first: char) -> Option<Kind> {
         if !matches!(first.to_ascii_lowercase(), 's' | 'r' | 'm') {
             return None;
@@ -73,18 +73,23 @@ impl Lexer<'_> {
             .filter(|kind| matches!(kind, Kind::Step | Kind::Range | Kind::MaxOf | Kind::MinOf))
     }
 
-    /// What stands in braces.
-    pub(super) fn braces(&mut self) -> Lexed<Option<Token>> {
+    /// Reads a token in braces.
+    pub(super) fn braces(&mut self) -> Lexed<Option<Kind>> {
+        self.skip_spaces();
+        self.start = self.at;
+        let Some(byte) = self.peek_byte() else {
+            return self.error("unexpected end of input inside braces".to_owned());
+        };
+        if names::STARTS[usize::from(byte)] {
+            self.accept_name(false);
+            return self.token(Kind::Identifier);
+        }
         let Some(c) = self.bump() else {
             return self.error("unexpected end of input inside braces".to_owned());
         };
         let kind = match c {
             '#' => {
                 self.accept_while(|byte| byte != b'\n' && byte != b'\r');
-                return Ok(None);
-            }
-            ' ' | '\t' | '\n' | '\r' => {
-                self.skip_spaces();
                 return Ok(None);
             }
             ',' => Kind::Comma,

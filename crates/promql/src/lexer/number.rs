@@ -1,11 +1,11 @@
-//! Numbers and durations, as far as their characters go; what they stand for is found later.
+//! Characters of numbers and durations; the parser computes their values.
 
 use super::{Lexed, Lexer};
-use crate::token::{Kind, Token};
+use crate::token::Kind;
 
 impl Lexer<'_> {
-    /// A number or a duration, of which one character at most has been taken.
-    pub(super) fn number_or_duration(&mut self) -> Lexed<Option<Token>> {
+    /// Reads a number or a duration, of which at most one character has been consumed.
+    pub(super) fn number_or_duration(&mut self) -> Lexed<Option<Kind>> {
         self.at = self.start;
         if self.scan_number() {
             return self.token(Kind::Number);
@@ -16,20 +16,20 @@ impl Lexer<'_> {
         self.bad_syntax("number or duration")
     }
 
-    /// A number alone, which may begin where the lexer stands.
-    pub(super) fn number(&mut self) -> Lexed<Option<Token>> {
+    /// Reads a number at the current position.
+    pub(super) fn number(&mut self) -> Lexed<Option<Kind>> {
         if self.scan_number() {
             return self.token(Kind::Number);
         }
         self.bad_syntax("number")
     }
 
-    /// The units of a duration, of which the first digits have been taken.
+    /// Reads the units of a duration whose first digits have been consumed.
     fn scan_duration(&mut self) -> bool {
         if !self.accept(b"smhdwy") {
             return false;
         }
-        // The second character of milliseconds; what is no unit is refused when it is evaluated.
+        // The second character of `ms`; other pairs are refused when the duration is evaluated.
         self.accept(b"s");
         while self.accept(b"0123456789") {
             self.accept_while(|byte| byte.is_ascii_digit());
@@ -47,10 +47,10 @@ impl Lexer<'_> {
         }
     }
 
-    /// Whether a number has been taken; if not, some of its characters may have been.
+    /// Reads a number. Returns false if there is none; some characters may have been consumed then.
     fn scan_number(&mut self) -> bool {
         let begin = self.at;
-        // A series description needs "0x3" for a zero three times.
+        // In a series description, "0x3" means a zero three times.
         let hex = !self.series && self.accept(b"0") && self.accept(b"xX");
         if hex {
             self.accept(b"_");
@@ -73,7 +73,7 @@ impl Lexer<'_> {
                     }
                     dot = true;
                 }
-                // These are digits of a hexadecimal number too: it may have one of them.
+                // Also digits of a hexadecimal number, which may therefore contain only one of them.
                 b'e' | b'E' => {
                     self.at += 1;
                     if exponent {

@@ -2,9 +2,9 @@
 
 use super::{HistogramState, Lexed, Lexer, State, is_space};
 use crate::go::{quoted, quoted_char};
-use crate::token::{Kind, Token};
+use crate::token::Kind;
 
-/// What can be said of a histogram, in lower case; the language takes it in any case.
+/// Keys of a histogram, in lower case; the language is case-insensitive here.
 const KEYS: [&str; 11] = [
     "buckets",
     "count",
@@ -19,12 +19,12 @@ const KEYS: [&str; 11] = [
     "z_bucket_w",
 ];
 
-/// Hints about the resets of a counter.
+/// Hints about counter resets.
 const HINTS: [&str; 4] = ["gauge", "not_reset", "reset", "unknown"];
 
 impl Lexer<'_> {
-    /// What stands behind the metric.
-    pub(super) fn values(&mut self) -> Lexed<Option<Token>> {
+    /// Reads a token behind the metric.
+    pub(super) fn values(&mut self) -> Lexed<Option<Kind>> {
         let Some(c) = self.peek() else {
             self.state = State::Statements;
             return Ok(None);
@@ -57,15 +57,15 @@ impl Lexer<'_> {
         self.rest().get(1).is_some_and(u8::is_ascii_digit)
     }
 
-    /// A run of spaces, which is one token; the first has been taken.
-    fn space(&mut self) -> Lexed<Option<Token>> {
+    /// Reads a run of spaces, which is one token; the first has been consumed.
+    fn space(&mut self) -> Lexed<Option<Kind>> {
         let token = self.token(Kind::Space);
         self.accept_while(is_space);
         token
     }
 
-    /// What stands in a histogram, or the operator behind it.
-    pub(super) fn histogram(&mut self) -> Lexed<Option<Token>> {
+    /// Reads a token in a histogram, or the operator behind it.
+    pub(super) fn histogram(&mut self) -> Lexed<Option<Kind>> {
         if let HistogramState::Behind(kind) = self.histogram {
             self.histogram = HistogramState::Outside;
             self.state = State::Values;
@@ -118,7 +118,7 @@ impl Lexer<'_> {
         self.histogram = HistogramState::Behind(behind);
     }
 
-    fn histogram_word(&mut self) -> Lexed<Option<Token>> {
+    fn histogram_word(&mut self) -> Lexed<Option<Kind>> {
         self.accept_while(|byte| byte == b'_' || byte.is_ascii_alphabetic());
         let word = self.word().to_ascii_lowercase();
         if KEYS.contains(&&*word) {
@@ -137,8 +137,8 @@ impl Lexer<'_> {
         self.error(format!("bad histogram descriptor found: {word}"))
     }
 
-    /// What stands in the brackets of a histogram.
-    fn buckets(&mut self) -> Lexed<Option<Token>> {
+    /// Reads a token in the brackets of a histogram.
+    fn buckets(&mut self) -> Lexed<Option<Kind>> {
         let Some(c) = self.bump() else {
             let c = quoted_char(None);
             return self.error(format!("invalid character in buckets description: {c}"));

@@ -1,12 +1,13 @@
-//! Strings: that they end, and that their escapes exist.
+//! Strings: their ends, and the validity of their escapes.
 
 use super::{Lexed, Lexer};
 use crate::go::code_point;
-use crate::token::{Kind, Token};
+use crate::text::Text;
+use crate::token::Kind;
 
 impl Lexer<'_> {
-    /// A string with escapes, whose quote has been taken.
-    pub(super) fn string(&mut self, quote: u8) -> Lexed<Option<Token>> {
+    /// Reads a string with escapes whose quote has been consumed.
+    pub(super) fn string(&mut self, quote: u8) -> Lexed<Option<Kind>> {
         loop {
             self.accept_while(|byte| {
                 byte != quote && byte != b'\\' && byte != b'\n' && byte.is_ascii()
@@ -21,8 +22,8 @@ impl Lexer<'_> {
         }
     }
 
-    /// A string without escapes, whose quote has been taken.
-    pub(super) fn raw_string(&mut self) -> Lexed<Option<Token>> {
+    /// Reads a string without escapes whose quote has been consumed.
+    pub(super) fn raw_string(&mut self) -> Lexed<Option<Kind>> {
         loop {
             self.accept_while(|byte| byte != b'`' && byte.is_ascii());
             match self.bump() {
@@ -34,12 +35,12 @@ impl Lexer<'_> {
         }
     }
 
-    /// Upstream cannot tell the replacement character from bytes that are no UTF-8.
-    fn invalid_rune(&self) -> Lexed<Option<Token>> {
+    /// Upstream cannot distinguish the replacement character from invalid UTF-8.
+    fn invalid_rune(&self) -> Lexed<Option<Kind>> {
         self.error("invalid UTF-8 rune".to_owned())
     }
 
-    /// An escape whose backslash has been taken.
+    /// Reads an escape whose backslash has been consumed.
     fn escape(&mut self, quote: u8) -> Lexed<()> {
         let unterminated = || "escape sequence not terminated".to_owned();
         let Some(c) = self.bump() else {
@@ -69,7 +70,7 @@ impl Lexer<'_> {
                 let c = code_point(c);
                 return self.error(format!("illegal character {c} in escape sequence"));
             };
-            // Eight hexadecimal digits at most: 32 bits.
+            // At most eight hexadecimal digits: 32 bits.
             code = code.wrapping_mul(base).wrapping_add(digit);
         }
         if code > max || (0xd800..0xe000).contains(&code) {
@@ -80,12 +81,12 @@ impl Lexer<'_> {
     }
 }
 
-/// The string that a token of a string stands for, which the lexer has checked.
-pub(crate) fn unquote(token: &str) -> Vec<u8> {
+/// The value of a string token, which the lexer has checked.
+pub(crate) fn unquote(token: &str) -> Text {
     let bytes = token.as_bytes();
     let inner = &bytes[1..bytes.len() - 1];
-    if bytes[0] == b'`' {
-        return inner.to_vec();
+    if bytes[0] == b'`' || !inner.contains(&b'\\') {
+        return inner.into();
     }
     let mut out = Vec::with_capacity(inner.len());
     let mut rest = inner;
@@ -94,10 +95,10 @@ pub(crate) fn unquote(token: &str) -> Vec<u8> {
         rest = unescape(&rest[at + 1..], &mut out);
     }
     out.extend_from_slice(rest);
-    out
+    out.into()
 }
 
-/// Appends what an escape stands for, and gives what follows it.
+/// Appends the value of an escape, and returns the rest behind it.
 fn unescape<'a>(rest: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
     let Some((&first, behind)) = rest.split_first() else {
         return rest;
@@ -151,7 +152,7 @@ mod tests {
             (r"`\d\`", br"\d\"),
             (r#""\0601""#, b"01"),
         ] {
-            assert_eq!(unquote(token), expected, "{token}");
+            assert_eq!(unquote(token).as_bytes(), expected, "{token}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Characters that Unicode 15.0.0 calls letters (categories Lu, Ll, Lt, Lm and Lo).
+//! Letters of Unicode 15.0.0 (categories Lu, Ll, Lt, Lm and Lo).
 
 /// Whether a character is a letter.
 pub(super) fn is_letter(c: char) -> bool {
@@ -16,7 +16,7 @@ pub(super) fn is_letter(c: char) -> bool {
         .is_ok()
 }
 
-/// First and last of each range beyond ASCII, ascending.
+/// First and last letter of each range beyond ASCII, ascending.
 #[rustfmt::skip]
 const LETTERS: &[(u32, u32)] = &[
     (0xaa, 0xaa), (0xb5, 0xb5), (0xba, 0xba), (0xc0, 0xd6), (0xd8, 0xf6), (0xf8, 0x2c1),

@@ -1,4 +1,4 @@
-//! Aggregations, and what stands between a binary operator and its right side.
+//! Aggregations, and the modifiers between a binary operator and its right operand.
 
 use super::{Parsed, Parser};
 use crate::ast::{Aggregate, AggregateOp, Cardinality, Grouping, Matching, NodeId, NodeKind};
@@ -13,11 +13,11 @@ const LABEL: &str = " in grouping opts, expected label";
 const END: &str = " in grouping opts, expected \",\" or \")\"";
 
 impl Parser<'_> {
-    /// An aggregation whose name has been taken.
+    /// Parses an aggregation whose name has been consumed.
     pub(super) fn aggregate(&mut self, name: Token) -> Parsed<NodeId> {
         let outer = std::mem::replace(&mut self.context, AGGREGATION);
         let mut grouping = self.grouping()?.map(|(grouping, _)| grouping);
-        let (arguments, mut close) = self.arguments()?;
+        let (first, mut close) = self.arguments()?;
         if grouping.is_none()
             && let Some((behind, end)) = self.grouping()?
         {
@@ -28,6 +28,7 @@ impl Parser<'_> {
         let span = name.span.to(close);
         let op = aggregate_op(name.kind);
         let fail = |message: String| Err(self.syntax(span, message));
+        let arguments = &self.arguments[first..];
         let (param, expr) = match *arguments {
             [] => return fail("no arguments for aggregate expression provided".to_owned()),
             _ if op.is_experimental() && !self.options.experimental_functions => {
@@ -48,9 +49,10 @@ impl Parser<'_> {
                 ));
             }
         };
+        self.arguments.truncate(first);
         let aggregate = Aggregate {
             op,
-            // To group by no labels is not to group.
+            // An empty `by ()` is the same as no grouping.
             grouping: grouping.filter(|it| it.without || !it.labels.is_empty()),
             param,
             expr,
@@ -58,7 +60,8 @@ impl Parser<'_> {
         self.add(span, ValueType::Vector, NodeKind::Aggregate(aggregate))
     }
 
-    /// `by` or `without` with labels, if they follow, and where they end.
+    /// Parses `by` or `without` with labels, if present. Returns the span of the closing
+    /// parenthesis, too.
     fn grouping(&mut self) -> Parsed<Option<(Grouping, Span)>> {
         let without = match self.peek()?.kind {
             Kind::By => false,
@@ -70,7 +73,7 @@ impl Parser<'_> {
         Ok(Some((Grouping { without, labels }, close)))
     }
 
-    /// Labels in parentheses, and where the last of these is.
+    /// Parses labels in parentheses. Returns the span of the closing one, too.
     fn labels(&mut self) -> Parsed<(Vec<Text>, Span)> {
         let open = self.peek()?;
         if open.kind != Kind::LeftParen {
@@ -104,7 +107,7 @@ impl Parser<'_> {
         } else if token.kind.is_grouping_label() {
             self.bump();
             let word = self.text(token);
-            // Without the feature, names with colons are taken as they always were.
+            // Without the feature, names with colons are accepted as before.
             let colons = !self.options.unquoted_names;
             let valid = colons || !names::needs_quotes(word.as_bytes(), true);
             (word.into(), valid)
@@ -119,7 +122,7 @@ impl Parser<'_> {
         Ok(label)
     }
 
-    /// `bool`, matching and filling behind a binary operator.
+    /// Parses `bool`, the matching and the filling behind a binary operator.
     pub(super) fn modifiers(&mut self) -> Parsed<(bool, Matching)> {
         let return_bool = self.accept(Kind::Bool)?;
         let mut matching = Matching::default();
@@ -135,7 +138,7 @@ impl Parser<'_> {
                     Kind::GroupLeft => Cardinality::ManyToOne,
                     _ => Cardinality::OneToMany,
                 };
-                // Without labels, the right side has to follow at once.
+                // Without labels, the right operand must follow directly.
                 let next = self.peek()?.kind;
                 if next == Kind::LeftParen || !next.starts_expression() {
                     (matching.include, _) = self.labels()?;

@@ -6,13 +6,13 @@ use crate::go;
 use crate::text::Span;
 use crate::token::{Kind, Token};
 
-/// Seconds beyond which a duration does not fit 64 bits of nanoseconds.
+/// Seconds beyond which a duration overflows 64 bits of nanoseconds.
 const MAX_SECONDS: f64 = 9_223_372_036.854_776;
 
-/// Tightness of `^`, the only operator that a sign leaves to its operand.
+/// Precedence of `^`, the only operator that binds tighter than a sign.
 const POWER: u8 = 3;
 
-/// A part of a duration: a number is not worth a node until it is computed with.
+/// A part of a duration: a plain number, which becomes a node only as an operand, or a node.
 #[derive(Clone, Copy)]
 pub(super) enum Part {
     Number {
@@ -29,13 +29,13 @@ impl Part {
     }
 }
 
-/// Nanoseconds of a number of seconds, as upstream's machine rounds them.
+/// Converts seconds to nanoseconds, rounded like upstream.
 pub(super) fn nanoseconds(seconds: f64) -> i64 {
     go::integer((seconds * 1e9).round())
 }
 
 impl Parser<'_> {
-    /// A duration of operators that bind as tightly as `least`.
+    /// Parses a duration of operators with a precedence of at least `least`.
     pub(super) fn duration(&mut self, least: u8) -> Parsed<Part> {
         self.enter()?;
         let left = self.duration_primary()?;
@@ -44,10 +44,10 @@ impl Parser<'_> {
         whole
     }
 
-    /// What stands behind `offset`.
+    /// Parses the duration behind `offset`.
     ///
-    /// A number there ends the duration, and so does a function, with a sign or without: only
-    /// what begins with a parenthesis or two signs goes on with operators.
+    /// A number ends it, and so does a function, with or without a sign: operators can follow only
+    /// a parenthesis or two signs at the start.
     pub(super) fn offset_duration(&mut self) -> Parsed<Part> {
         let token = self.peek()?;
         let sign = match token.kind {
@@ -165,7 +165,7 @@ impl Parser<'_> {
         }
     }
 
-    /// A part in parentheses.
+    /// Wraps a part in parentheses.
     fn wrapped(&mut self, inner: Part, span: Span) -> Parsed<Part> {
         let part = match inner {
             Part::Number { .. } => {
@@ -181,7 +181,7 @@ impl Parser<'_> {
         Ok(part)
     }
 
-    /// A part with a sign, which a number takes into itself.
+    /// Applies a sign to a part; a number absorbs it.
     fn signed(&mut self, sign: Token, inner: Part) -> Parsed<Part> {
         let minus = sign.kind == Kind::Sub;
         match inner {
@@ -231,7 +231,7 @@ impl Parser<'_> {
 
     fn push_duration(&mut self, span: Span, kind: DurationKind) -> Parsed<DurationId> {
         self.count(span)?;
-        // The count is bounded by 32 bits.
+        // The options bound the count to 32 bits.
         let id = DurationId(self.expr.durations.len() as u32);
         self.expr.durations.push(DurationNode {
             span,

@@ -1,10 +1,10 @@
-//! Values of numbers and durations, as Go's `strconv` and Prometheus' model read them.
+//! Values of numbers and durations, as Go's `strconv` and Prometheus' model parse them.
 
 use super::{Parsed, Parser};
 use crate::go::quoted;
 use crate::token::{Kind, Token};
 
-/// Units of durations with their nanoseconds, in the order in which they have to stand.
+/// Units of durations in nanoseconds, in their required order.
 const UNITS: [(&str, u64); 7] = [
     ("y", 365 * 86_400_000_000_000),
     ("w", 7 * 86_400_000_000_000),
@@ -16,7 +16,7 @@ const UNITS: [(&str, u64); 7] = [
 ];
 
 impl Parser<'_> {
-    /// The value of a number, or that of a duration in seconds.
+    /// Value of a number, or of a duration in seconds.
     pub(super) fn number_or_duration(&self, token: Token) -> Parsed<f64> {
         let text = self.text(token);
         let value = match token.kind {
@@ -30,7 +30,7 @@ impl Parser<'_> {
     }
 }
 
-/// The value of a number, or the end of a message.
+/// Parses a number. The error is the end of a message.
 fn number(text: &str) -> Result<f64, &'static str> {
     const SYNTAX: &str = "invalid syntax";
     let without;
@@ -71,7 +71,7 @@ fn strip_hex(digits: &str) -> Option<&str> {
         .or_else(|| digits.strip_prefix("0X"))
 }
 
-/// Whether each underscore stands between digits, of which a base counts as one.
+/// Whether each underscore is between digits; the prefix of a base counts as one.
 fn underscores_fit(text: &[u8]) -> bool {
     let hex = matches!(text, [b'0', b'x' | b'X', ..]);
     let is_digit = |byte: u8| byte.is_ascii_digit() || (hex && byte.is_ascii_hexdigit());
@@ -89,7 +89,7 @@ fn underscores_fit(text: &[u8]) -> bool {
     !behind_underscore
 }
 
-/// The nanoseconds of a duration, or a message.
+/// Parses a duration into nanoseconds. The error is a message.
 fn duration(text: &str) -> Result<u64, String> {
     let invalid = || format!("not a valid duration string: {}", quoted(text));
     let out_of_range = || "duration out of range".to_owned();
@@ -121,7 +121,7 @@ fn duration(text: &str) -> Result<u64, String> {
         if count > (1 << 63) / nanoseconds {
             return Err(out_of_range());
         }
-        // Both are at most 2^63.
+        // Cannot overflow: both are at most 2^63.
         total += count * nanoseconds;
         if total > i64::MAX as u64 {
             return Err(out_of_range());

@@ -1,4 +1,4 @@
-//! What stands behind an expression: brackets, `offset`, `@`, `anchored`, `smoothed`.
+//! Modifiers behind an expression: brackets, `offset`, `@`, `anchored`, `smoothed`.
 
 use super::duration::{Part, nanoseconds};
 use super::{Parsed, Parser};
@@ -18,11 +18,11 @@ const STEP_END: &str = " in subquery selector, expected \"]\"";
 const OFFSET: &str = " in offset, expected number, duration, step(), or range()";
 const AT: &str = " in @, expected timestamp";
 
-/// Seconds from which on a timestamp does not fit 64 bits.
+/// Smallest number of seconds that overflows a 64-bit timestamp.
 const MAX_TIMESTAMP: f64 = 9_223_372_036_854_775_808.0;
 
 impl Parser<'_> {
-    /// A range or a subquery, at its bracket.
+    /// Parses a range or a subquery at its bracket.
     pub(super) fn brackets(&mut self, left: NodeId, open: Token) -> Parsed<NodeId> {
         self.bump();
         let outer = std::mem::replace(&mut self.context, RANGE);
@@ -92,7 +92,7 @@ impl Parser<'_> {
         Err(self.syntax(brackets, message.to_owned()))
     }
 
-    /// The selector that a node is, or that is below a range.
+    /// The selector in a node: the node itself, or the operand of a range.
     fn selector_of(&mut self, id: NodeId) -> Option<&mut Selector> {
         let id = match &self.expr[id].kind {
             NodeKind::Range(range) => range.selector,
@@ -104,7 +104,7 @@ impl Parser<'_> {
         }
     }
 
-    /// The modifiers of a node that can have some.
+    /// The `offset` and `@` of a node that can have them.
     fn times_of(&mut self, id: NodeId) -> Option<(&mut Offset, &mut Option<At>)> {
         if let NodeKind::Subquery(_) = self.expr[id].kind {
             return match &mut self.expr.node_mut(id).kind {
@@ -124,7 +124,7 @@ impl Parser<'_> {
         self.syntax(self.span(id), message)
     }
 
-    /// `offset` and its duration.
+    /// Parses `offset` and its duration.
     pub(super) fn offset(&mut self, id: NodeId) -> Parsed<()> {
         self.bump();
         let outer = std::mem::replace(&mut self.context, OFFSET);
@@ -150,7 +150,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// `@` and its time.
+    /// Parses `@` and its time.
     pub(super) fn at(&mut self, id: NodeId) -> Parsed<()> {
         self.bump();
         let outer = std::mem::replace(&mut self.context, AT);
@@ -203,7 +203,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// `anchored` or `smoothed`.
+    /// Parses `anchored` or `smoothed`.
     pub(super) fn extension(&mut self, id: NodeId, word: Token) -> Parsed<()> {
         self.bump();
         let extension = match word.kind {

@@ -6,10 +6,10 @@ use crate::function::ValueType;
 use crate::token::{Kind, Token};
 
 impl Parser<'_> {
-    /// A sign and its operand.
+    /// Parses a sign and its operand.
     pub(super) fn unary(&mut self, sign: Token) -> Parsed<NodeId> {
         self.bump();
-        // Of the binary operators, a sign leaves only the power to its operand.
+        // Of the binary operators, only the power binds tighter than a sign.
         let inner = self.expression(BinaryOp::Pow.precedence())?;
         let node = self.expr.node_mut(inner);
         let span = sign.span.to(node.span);
@@ -24,7 +24,7 @@ impl Parser<'_> {
         self.add(span, value_type, NodeKind::Unary(sign_of(sign.kind), inner))
     }
 
-    /// The operator at hand, what modifies it, and its right side.
+    /// Parses the operator, its modifiers, and its right operand.
     pub(super) fn binary(&mut self, left: NodeId, op: BinaryOp) -> Parsed<NodeId> {
         self.bump();
         let (return_bool, matching) = self.modifiers()?;
@@ -36,7 +36,7 @@ impl Parser<'_> {
             return Err(self.syntax(span, message.to_owned()));
         }
         let types = [left, right].map(|side| self.expr[side].value_type);
-        // Upstream forgets what was said about matching where there is none.
+        // Upstream drops a matching that has no effect.
         let matches = types == [ValueType::Vector; 2] || matching != Matching::default();
         let binary = Binary {
             op,
@@ -60,7 +60,7 @@ fn sign_of(kind: Kind) -> Sign {
     }
 }
 
-/// The binary operator that a token is.
+/// The binary operator for a token.
 pub(super) fn binary(kind: Kind) -> Option<BinaryOp> {
     Some(match kind {
         Kind::Add => BinaryOp::Add,

@@ -12,7 +12,7 @@ const VALUE: &str = " in label matching, expected string";
 const END: &str = " in label matching, expected \",\" or \"}\"";
 
 impl Parser<'_> {
-    /// A selector whose name has been taken.
+    /// Parses a selector whose name has been consumed.
     pub(super) fn named_selector(&mut self, name: Token) -> Parsed<(Selector, Span)> {
         let text = Text::from(self.text(name));
         if self.peek()?.kind == Kind::LeftBrace {
@@ -26,7 +26,7 @@ impl Parser<'_> {
         Ok((selector, name.span))
     }
 
-    /// Matchers in braces.
+    /// Parses matchers in braces.
     pub(super) fn braces(&mut self, name: Option<Text>) -> Parsed<(Selector, Span)> {
         let open = self.expect(Kind::LeftBrace)?;
         let mut matchers = Vec::new();
@@ -70,7 +70,7 @@ impl Parser<'_> {
             Kind::NotEqual => MatchOp::NotEqual,
             Kind::EqlRegex => MatchOp::Regex,
             Kind::NotRegex => MatchOp::NotRegex,
-            // A string alone is the metric's name.
+            // A lone string is the metric's name.
             _ if quoted => {
                 return Ok(Matcher {
                     name: crate::ast::METRIC_NAME.into(),
@@ -101,8 +101,8 @@ impl Parser<'_> {
     }
 }
 
-/// Whether a regular expression consists of alternatives without any other syntax: upstream does
-/// not look any further into these.
+/// Whether a regular expression consists only of literal alternatives, which upstream does not
+/// examine any further.
 fn is_literal(pattern: &[u8]) -> bool {
     let is_syntax = |byte: &u8| *byte != b'|' && regex::SYNTAX.as_bytes().contains(byte);
     !pattern.iter().any(is_syntax)

@@ -19,14 +19,14 @@ const VALUE: &str = " in series values, expected number or \"stale\"";
 const HISTOGRAM: &str =
     " in histogram description, expected histogram description key, e.g. buckets:[5 10 7]";
 
-/// The schema of histograms that have bounds of their own instead of regular ones.
+/// Schema of histograms with custom bucket boundaries.
 const CUSTOM_BUCKETS: i32 = -53;
 
 /// Parses a series description.
 ///
 /// # Errors
 ///
-/// The first thing that is wrong with it, or a bound of `options`.
+/// Returns the first error, or an exceeded bound of `options`.
 pub fn parse_series(input: &str, options: &Options) -> Result<Series, ParseError> {
     series(input, options).map_err(|error| *error)
 }
@@ -139,7 +139,7 @@ impl Parser<'_> {
         }
     }
 
-    /// What follows a number: a step with a count, or a count.
+    /// Parses the rest of an item after a number: a step and a count, or a count.
     fn numbers(&mut self, value: SeriesValue) -> Parsed<SeriesItem> {
         if !matches!(self.peek()?.kind, Kind::Add | Kind::Sub) {
             return self.repeated(value, None);
@@ -152,7 +152,7 @@ impl Parser<'_> {
         self.repeated(value, Some(SeriesValue::Number(step)))
     }
 
-    /// A count, to which the value itself is added.
+    /// Parses a count of repetitions, to which the value itself is added.
     fn repeated(&mut self, value: SeriesValue, step: Option<SeriesValue>) -> Parsed<SeriesItem> {
         let token = self.peek()?;
         let more = self.times()?.unwrap_or(0);
@@ -242,12 +242,12 @@ impl Parser<'_> {
         self.counted(value(first), Some(value(step)), more, token)
     }
 
-    /// A histogram in its double braces.
+    /// Parses a histogram in double braces.
     fn described(&mut self) -> Parsed<Histogram> {
         self.expect(Kind::OpenHistogram)?;
         let mut histogram = Histogram::default();
         let mut seen = HashSet::new();
-        // One space may stand alone in the braces.
+        // The braces may contain a single space.
         if self.accept(Kind::Space)? {
             self.expect(Kind::CloseHistogram)?;
             return Ok(histogram);

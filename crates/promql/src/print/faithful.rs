@@ -1,5 +1,5 @@
-//! Where upstream's printing does not mean the same when it is read again, and what is printed
-//! instead if that is wanted.
+//! Cases in which upstream's text would not parse to the same expression, with the faithful text
+//! for them.
 
 use super::Printer;
 use crate::ast::{DurationId, DurationKind};
@@ -7,18 +7,15 @@ use crate::go;
 use crate::text::Text;
 
 impl Printer<'_> {
-    /// A string; upstream's lexer refuses the replacement character that its printer writes.
+    /// Prints a string.
     pub(super) fn string(&mut self, text: &Text) {
-        let start = self.out.len();
-        go::quote(text.as_bytes(), &mut self.out);
-        if self.faithful && self.out[start..].contains(char::REPLACEMENT_CHARACTER) {
-            let escaped = self.out[start..].replace(char::REPLACEMENT_CHARACTER, "\\ufffd");
-            self.out.truncate(start);
-            self.out.push_str(&escaped);
+        match self.faithful {
+            true => string(text, &mut self.out),
+            false => go::quote(text.as_bytes(), &mut self.out),
         }
     }
 
-    /// A float; a sign that nobody wrote would bind to what follows.
+    /// Prints a float. An explicit plus sign, which nobody wrote, would bind to what follows.
     pub(super) fn float(&mut self, value: f64) {
         if self.faithful && value == f64::INFINITY {
             return self.out.push_str("Inf");
@@ -26,7 +23,7 @@ impl Printer<'_> {
         go::float(value, &mut self.out);
     }
 
-    /// A duration; upstream cuts it to milliseconds, and may leave nothing.
+    /// Prints a duration. Upstream truncates it to milliseconds, possibly to nothing.
     pub(super) fn nanoseconds(&mut self, nanoseconds: i64) {
         let whole = nanoseconds % 1_000_000 == 0 && nanoseconds != i64::MIN;
         if self.faithful && !whole {
@@ -36,7 +33,7 @@ impl Printer<'_> {
         }
     }
 
-    /// A computed offset, in parentheses if it would end early without them.
+    /// Prints a computed offset, in parentheses if parsing would end early without them.
     pub(super) fn computed_offset(&mut self, id: DurationId) {
         self.out.push_str(" offset ");
         let start = self.out.len();
@@ -47,7 +44,7 @@ impl Printer<'_> {
         }
     }
 
-    /// Whether only the beginning of what was printed from `start` on would be read as an offset.
+    /// Whether only the beginning of the text from `start` on would be parsed as the offset.
     fn ends_early(&self, id: DurationId, start: usize) -> bool {
         let text = &self.out[start..];
         if text.starts_with('(') || text.starts_with("--") {
@@ -62,5 +59,16 @@ impl Printer<'_> {
             }
             _ => false,
         }
+    }
+}
+
+/// Prints a string. Upstream's lexer refuses the replacement character that its printer writes.
+pub(super) fn string(text: &Text, out: &mut String) {
+    let start = out.len();
+    go::quote(text.as_bytes(), out);
+    if out[start..].contains(char::REPLACEMENT_CHARACTER) {
+        let escaped = out[start..].replace(char::REPLACEMENT_CHARACTER, "\\ufffd");
+        out.truncate(start);
+        out.push_str(&escaped);
     }
 }

@@ -1,11 +1,28 @@
 //! Printing of selectors.
 
-use super::Printer;
+use std::fmt;
+
+use super::{Printer, faithful};
 use crate::ast::{Extension, METRIC_NAME, MatchOp, Matcher, Offset, Selector};
 use crate::go;
+use crate::names;
+
+impl fmt::Display for Matcher {
+    /// Prints the matcher as in an expression without unquoted names.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = String::new();
+        match self.name.to_str() {
+            Some(plain) if !names::needs_quotes(plain.as_bytes(), false) => out.push_str(plain),
+            _ => faithful::string(&self.name, &mut out),
+        }
+        out.push_str(self.op.as_str());
+        faithful::string(&self.value, &mut out);
+        f.write_str(&out)
+    }
+}
 
 impl Printer<'_> {
-    /// The name and the matchers of a selector.
+    /// Prints the name and the matchers of a selector.
     pub(super) fn series(&mut self, selector: &Selector) {
         if let Some(name) = selector.name.as_ref().and_then(|name| name.to_str()) {
             self.out.push_str(name);
@@ -13,7 +30,7 @@ impl Printer<'_> {
         let is_shown = |matcher: &&Matcher| !is_name(selector, matcher);
         let mut shown = selector.matchers.iter().filter(is_shown);
         let Some(first) = shown.next() else {
-            // Only `info` takes a selector of everything, of which upstream prints nothing.
+            // Only `info` accepts an empty selector, for which upstream prints nothing.
             if self.faithful && selector.name.is_none() {
                 self.out.push_str("{}");
             }
@@ -27,7 +44,7 @@ impl Printer<'_> {
         self.out.push('}');
     }
 
-    /// Matchers in the order of their texts.
+    /// Prints matchers sorted by their texts.
     fn sorted<'m>(&mut self, matchers: impl Iterator<Item = &'m Matcher>) {
         let start = self.out.len();
         let mut spans = Vec::new();
@@ -53,7 +70,7 @@ impl Printer<'_> {
         self.string(&matcher.value);
     }
 
-    /// The modifiers of a selector; those of a range have another order.
+    /// Prints the modifiers of a selector; those of a range have another order.
     pub(super) fn times(
         &mut self,
         selector: &Selector,
@@ -98,7 +115,7 @@ impl Printer<'_> {
     }
 }
 
-/// Whether a matcher says no more than the name before the braces.
+/// Whether a matcher only repeats the name before the braces.
 fn is_name(selector: &Selector, matcher: &Matcher) -> bool {
     matcher.op == MatchOp::Equal
         && matcher.name == METRIC_NAME

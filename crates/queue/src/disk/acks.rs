@@ -1,4 +1,4 @@
-//! Writing what became of records.
+//! Writes the fates of records to ack files.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use super::fs::Mode;
 use super::state::ack_name;
 
 impl Engine {
-    /// Writes what became of records.
+    /// Writes the waiting acks.
     pub(super) fn flush_acks(&mut self) {
         let mut state = self.shared.state();
         let mut work = Vec::new();
@@ -58,7 +58,7 @@ impl Engine {
         !self.unsynced_acks.is_empty()
     }
 
-    /// Makes durable what was written of the fate of records.
+    /// Makes written acks durable.
     pub(super) fn sync_acks(&mut self) {
         for first in std::mem::take(&mut self.unsynced_acks) {
             let name = ack_name(first);

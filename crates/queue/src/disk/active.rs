@@ -1,4 +1,4 @@
-//! The segment that takes records: how one begins and how it is left.
+//! The active segment, to which records are appended: creating and leaving it.
 
 use std::io;
 use std::sync::Arc;
@@ -10,21 +10,21 @@ use super::fs::{File, Mode};
 use super::segment::Segment;
 use super::state::{ack_name, log_name};
 
-/// The segment that takes records.
+/// The segment to which records are appended.
 pub(super) struct Active {
     pub(super) first: u64,
     pub(super) file: Arc<dyn File>,
-    /// Where the last completed record ends.
+    /// End of the last completed record.
     pub(super) bytes: u64,
-    /// Whether there are completed records that are not durable.
+    /// Whether completed records are not durable yet.
     pub(super) unsynced: bool,
 }
 
 impl Engine {
-    /// Begins a segment.
+    /// Creates a segment.
     pub(super) fn create(&mut self, first: u64) -> io::Result<()> {
         let mut state = self.shared.state();
-        // What has no record can have the same name, be it here or about to be removed.
+        // A segment without records, in the queue or about to be removed, can have the same name.
         while state
             .segments
             .back()
@@ -41,8 +41,8 @@ impl Engine {
         for name in [log_name(first), ack_name(first)] {
             self.leftover.remove(&name);
         }
-        // A segment of this name that held no record leaves its files. Its acks go first: a log that
-        // is shorter than its header is then known to have held nothing, and not counted as damage.
+        // Such a segment has left its files. Its ack file is removed first: a log shorter than its
+        // header is then known to have been empty, and is not counted as damage.
         match fs.remove(&ack_name(first)) {
             Ok(()) => fs.sync_dir()?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -68,7 +68,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes the active segment durable, and appends no more to it.
+    /// Makes the active segment durable, and ends it.
     pub(super) fn seal(&mut self) {
         self.sync();
         self.retire();
@@ -86,7 +86,7 @@ impl Engine {
         }
     }
 
-    /// Makes completed records durable that are not.
+    /// Makes completed records durable.
     pub(super) fn sync(&mut self) {
         let Some(active) = self.active.as_mut().filter(|active| active.unsynced) else {
             return;

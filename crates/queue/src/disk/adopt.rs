@@ -1,5 +1,5 @@
-//! One queue takes over what another one holds, accounts included, and a queue is discarded: while no
-//! process has them.
+//! Adopting a queue, which moves its records and accounts into another one, and discarding a queue.
+//! Neither may be in use by a process.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -24,15 +24,15 @@ use super::state::Listener;
 use super::survey::KEEPS_ALL;
 use super::{Append, DiskQueue, Options, Reading, SyncPolicy};
 
-/// Why nothing was changed.
+/// Reason why nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum AdoptError {
-    /// A process has one of them, or something is wrong with its files.
+    /// A process uses one of the queues, or its files are damaged.
     #[error("{path}: {source}")]
     Open {
-        /// The queue.
+        /// Path of the queue.
         path: PathBuf,
-        /// What is wrong.
+        /// Cause of the failure.
         source: OpenError,
     },
     /// A record cannot be read.
@@ -41,23 +41,23 @@ pub enum AdoptError {
     /// A record cannot be written.
     #[error("cannot copy a batch: {0}")]
     Write(String),
-    /// Its records may be of any sender, so that they cannot stand beside others.
+    /// The lanes of the queue's records are unspecified, so they cannot be put beside others.
     #[error(
         "{path} was written by an earlier version: let it be delivered under its own name, or remove the \
          other queue first"
     )]
     Unspecified {
-        /// The queue.
+        /// Path of the queue.
         path: PathBuf,
     },
-    /// The file system refused.
+    /// The file system failed.
     #[error("cannot {action} {path}: {source}")]
     Io {
-        /// What was tried.
+        /// Operation that failed.
         action: &'static str,
-        /// On what.
+        /// Path of the file or directory.
         path: PathBuf,
-        /// What the system says.
+        /// Error of the system.
         source: io::Error,
     },
 }
@@ -70,14 +70,14 @@ fn io_error<'a>(action: &'static str, path: &'a Path) -> impl Fn(io::Error) -> A
     }
 }
 
-/// Has the queue in `to` hold what the one in `from` holds, before what it holds itself, and go on with
-/// the accounts of both. The directory `from` is gone then. Both must be in one directory. Until the
-/// last step nothing is changed that matters; a crash right behind it can leave `from` in place, so that
-/// what is in it is delivered twice if it is adopted again. Blocks on the disk. Returns what was moved.
+/// Moves the records of the queue in `from` in front of those in `to`, and adds up the accounts of both.
+/// The directory `from` is removed. Both must be in the same parent directory. Nothing that matters is
+/// changed before the last step; a crash right after it can leave `from` in place, and its records are
+/// delivered twice if it is adopted again. Blocks on the disk. Returns the counts of the moved records.
 ///
 /// # Errors
 ///
-/// Fails when a process has one of them, or when a record cannot be read or written.
+/// Fails when a process uses one of the queues, or when a record cannot be read or written.
 pub fn adopt(from: &Path, to: &Path) -> Result<Tally, AdoptError> {
     let kept_from = lock(from)?;
     let found = fs::symlink_metadata(to);
@@ -93,7 +93,7 @@ pub fn adopt(from: &Path, to: &Path) -> Result<Tally, AdoptError> {
     remove(&beside)?;
     let copied = copy_both(from, to, &beside);
     let moved = copied.and_then(|moved| {
-        // They have been closed, so that nothing of this process writes to them any more.
+        // Both queues are closed, so that this process does not write to them any more.
         let _kept = (lock(from)?, lock(to)?);
         renameat_with(CWD, &beside, CWD, to, RenameFlags::EXCHANGE)
             .map_err(|error| io_error("replace", to)(error.into()))?;
@@ -101,16 +101,16 @@ pub fn adopt(from: &Path, to: &Path) -> Result<Tally, AdoptError> {
         remove(from)?;
         Ok(moved)
     });
-    // What was replaced, or what is not whole.
+    // The replaced queue, or an incomplete copy.
     remove(&beside)?;
     moved
 }
 
-/// Removes the queue in a directory and all that it holds. Blocks on the disk. Returns what that was.
+/// Removes the queue in a directory with all of its records. Blocks on the disk. Returns their counts.
 ///
 /// # Errors
 ///
-/// Fails when a process has it, or when its files cannot be read or removed.
+/// Fails when a process uses the queue, or when its files cannot be read or removed.
 pub fn discard(path: &Path) -> Result<Tally, AdoptError> {
     let _kept = lock(path)?;
     let held = super::survey(path).map_err(open_error(path))?.queued;
@@ -129,14 +129,14 @@ fn open_error(path: &Path) -> impl Fn(OpenError) -> AdoptError + '_ {
     }
 }
 
-/// A name beside a queue's that no sink can have.
+/// A path beside a queue's that no sink's queue can have.
 fn hidden(path: &Path, what: &str) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.{what}"))
 }
 
 fn lock(path: &Path) -> Result<Box<dyn Any + Send>, AdoptError> {
-    // Without this it would be made.
+    // Opening the directory would create it.
     fs::metadata(path).map_err(io_error("find", path))?;
     let directory = Directory::new(path.to_path_buf()).map_err(io_error("open", path))?;
     directory.lock(LOCK).map_err(|error| match error.kind() {
@@ -160,9 +160,9 @@ fn sync_parent(path: &Path) -> Result<(), AdoptError> {
     synced.map_err(io_error("sync", parent))
 }
 
-/// Copies what both hold into a new queue, in order, with the accounts of both.
+/// Copies the records of both queues into a new one, in order, with the accounts of both.
 fn copy_both(from: &Path, to: &Path, beside: &Path) -> Result<Tally, AdoptError> {
-    // It is made durable once, when it is closed.
+    // The copy is made durable once, when it is closed.
     let options = Options {
         sync: SyncPolicy::Interval(std::time::Duration::from_secs(3600)),
         ..KEEPS_ALL
@@ -175,7 +175,7 @@ fn copy_both(from: &Path, to: &Path, beside: &Path) -> Result<Tally, AdoptError>
     let mut copy_from = |path: &Path| {
         let queue = open(path)?;
         let copied = copy(&queue, path, &new);
-        // What was found to be damaged on the way is in it.
+        // Includes the damage that was found while copying.
         add_history(&mut accounts, &queue.read_ledger());
         queue.close();
         copied
@@ -211,11 +211,11 @@ fn copy(queue: &DiskQueue, path: &Path, new: &DiskQueue) -> Result<Tally, AdoptE
     Ok(copied)
 }
 
-/// Appends and waits for that, so that nothing is in the way of the next one.
+/// Appends a record and waits for its completion, so that the next one has room.
 fn append_one(queue: &DiskQueue, append: Append) -> Result<(), AdoptError> {
     let (tell, done) = mpsc::sync_channel(1);
     let complete = Box::new(move |result: Result<_, AppendError>| {
-        // The other end waits below.
+        // The receiver waits below.
         let _ = tell.send(result.map(drop));
     });
     let write = |error: String| AdoptError::Write(error);
@@ -228,7 +228,7 @@ fn append_one(queue: &DiskQueue, append: Append) -> Result<(), AdoptError> {
     }
 }
 
-/// Adds what had come to its end to the accounts, by tenant; those without a line under an empty name.
+/// Adds the finished records to the accounts, by tenant; those without a line under an empty name.
 fn add_history(accounts: &mut BTreeMap<Arc<str>, Account>, reading: &Reading) {
     let rest = [(Arc::from(""), &reading.rest)];
     let named = reading
@@ -242,7 +242,7 @@ fn add_history(accounts: &mut BTreeMap<Arc<str>, Account>, reading: &Reading) {
     }
 }
 
-/// Has a queue that is closed begin with these accounts.
+/// Adds these accounts to the checkpoint of a closed queue.
 fn add_to_checkpoint(
     path: &Path,
     mut accounts: BTreeMap<Arc<str>, Account>,
@@ -299,7 +299,7 @@ mod tests {
         append_one(queue, append).unwrap();
     }
 
-    /// Puts these numbers into the queue; the first is delivered, the second dropped.
+    /// Fills the queue with these numbers; the first record is delivered, the second dropped.
     fn fill(path: &Path, numbers: &[u64]) {
         let queue = open(path);
         for number in numbers {
@@ -382,7 +382,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("queue");
         fill(&path, &[1, 2, 3]);
-        // The end of a write that was cut off.
+        // The end of an interrupted write.
         let log = path.join(format!("{:020}.log", 0));
         let mut bytes = fs::read(&log).unwrap();
         bytes.extend([0; 9]);

@@ -1,10 +1,10 @@
-//! The checkpoint: what became of the segments that are gone.
+//! The checkpoint: the accounts of removed segments.
 //!
-//! After the file's header, whose "first sequence" is the first that is not gone: a u32 number of
-//! lines, the lines, and a CRC-32C of everything before it. A line is a u16 length, the tenant's
-//! name, eight u64 (batches, samples, uncounted batches, bytes: received, then delivered), a u8 number
-//! of reasons, and for each a u8 code and four u64. The first line is that of all tenants who have
-//! none. The file is replaced as a whole.
+//! The file begins with the header, whose "first sequence" is that of the oldest segment that still
+//! exists. Then follow a u32 number of lines, the lines, and a CRC-32C of everything before it. A line
+//! is a u16 length, the tenant's name, eight u64 (batches, samples, uncounted batches, bytes:
+//! received, then delivered), a u8 number of reasons, and for each a u8 code and four u64. The first
+//! line is that of all tenants without a line of their own. The file is replaced as a whole.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,13 +18,13 @@ use super::recover::io_error;
 use super::state::Listener;
 
 pub(super) const CHECKPOINT: &str = "checkpoint";
-/// What will be the next one.
+/// The file that becomes the next checkpoint.
 pub(super) const SPARE: &str = "checkpoint.next";
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Checkpoint {
     pub(super) header: FileHeader,
-    /// The line of the rest first.
+    /// The lines, that of the rest first.
     pub(super) lines: Vec<(Arc<str>, Account)>,
 }
 
@@ -106,7 +106,7 @@ impl<'a> Bytes<'a> {
     }
 }
 
-/// Reads the checkpoint, if there is one and it is whole.
+/// Reads the checkpoint; `None` if it is missing or damaged.
 pub(super) fn read_checkpoint(
     fs: &dyn Fs,
     listener: &Listener,
@@ -136,7 +136,7 @@ pub(super) fn read_checkpoint(
                 offset: 0,
                 bytes: bytes.len() as u64,
             });
-            // Kept for those who want to look at it, until the next one.
+            // Kept for inspection until the next damaged one.
             let damaged = "checkpoint.damaged";
             fs.rename(CHECKPOINT, damaged)
                 .map_err(io_error("rename", CHECKPOINT))?;
@@ -145,9 +145,9 @@ pub(super) fn read_checkpoint(
     }
 }
 
-/// Puts a checkpoint in place of the one that is there.
+/// Replaces the checkpoint.
 pub(super) fn replace_checkpoint(fs: &dyn Fs, bytes: &[u8]) -> io::Result<()> {
-    // What was put aside for it is overwritten, so that a full disk is no obstacle.
+    // Overwrites the space that was reserved for it, so that it succeeds on a full disk.
     let file = fs.open(SPARE, Mode::Keep)?;
     file.write_at(bytes, 0)?;
     file.set_len(bytes.len() as u64)?;
@@ -156,7 +156,7 @@ pub(super) fn replace_checkpoint(fs: &dyn Fs, bytes: &[u8]) -> io::Result<()> {
     fs.sync_dir()
 }
 
-/// The largest ack file or checkpoint that is read: far above what the queue writes.
+/// The largest ack file or checkpoint that is read: far above the size of those that the queue writes.
 const MAX_READ: u64 = 64 << 20;
 
 pub(super) fn read_all(file: &dyn File) -> io::Result<Vec<u8>> {

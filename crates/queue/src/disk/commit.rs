@@ -1,4 +1,4 @@
-//! The writer's work, step by step and without its thread.
+//! The work of the writer thread, as separate steps that tests call without the thread.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, IoSlice};
@@ -14,15 +14,15 @@ use super::queue::Completion;
 use super::state::DiskShared;
 use super::{Append, Entry, Position, SyncPolicy};
 
-/// So much of what was written last stays in the system's memory, for those who read it at once. The
-/// rest makes room: pages that are used again, while the processor's cache has them, cost less than
-/// new ones, and a long outage does not push out what others need.
+/// Bytes at the end of the log that stay in the system's page cache, for readers that follow
+/// closely. The rest is released: pages that are reused while they are in the processor's cache are
+/// cheaper than new ones, and a long outage does not evict the pages of other programs.
 pub(super) const FRESH: u64 = 256 << 10;
 
-/// Why nothing is written to a directory that is not in its place.
+/// Error for writes to a directory that was moved or removed.
 const MOVED: &str = "the folder of the queue was moved or removed: put it back, or restart";
 
-/// An append on its way to the writer.
+/// An append that waits for the writer.
 pub(super) struct Job {
     pub(super) append: Append,
     pub(super) length: u64,
@@ -31,7 +31,7 @@ pub(super) struct Job {
     pub(super) complete: Completion,
 }
 
-/// What only the writer has.
+/// State of the writer.
 pub(super) struct Engine {
     pub(super) shared: Arc<DiskShared>,
     pub(super) active: Option<Active>,
@@ -39,13 +39,13 @@ pub(super) struct Engine {
     pub(super) unsynced_acks: BTreeSet<u64>,
     /// Files that could not be removed.
     pub(super) leftover: BTreeSet<String>,
-    /// What has failed and has not succeeded since: told once.
+    /// Operations that fail at present: only the first failure in a row is reported.
     failing: BTreeSet<&'static str>,
-    /// Keeps others out of the directory.
+    /// Lock that keeps other processes out of the directory.
     _lock: Box<dyn std::any::Any + Send>,
 }
 
-/// Where a group of records came to stand.
+/// Places of a group of records after the write.
 struct Group {
     places: Vec<(u32, u64)>,
     end: u64,
@@ -72,14 +72,14 @@ impl Engine {
                 .and_then(|()| self.write_group(jobs));
             match outcome {
                 Ok(group) => self.publish(jobs, &group),
-                // The others would hardly fare better, and their senders try again.
+                // The other jobs would most likely fail too, and their senders retry.
                 Err(error) => self.fail(jobs, &error.into()),
             }
         }
     }
 
-    /// What was admitted counts on segments that nobody needs being removed. Some may have become
-    /// such since the writer last looked, for appends that are still to come.
+    /// Keeps the files below the bound. Admission counts on the removal of segments without undone
+    /// records; some may have become such only since the writer last looked.
     fn within_bounds(&mut self, jobs: &VecDeque<Job>) -> io::Result<()> {
         let options = self.shared.options();
         let mut group = 0;
@@ -102,13 +102,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Writes jobs that go into one segment, and makes them durable if they are to be.
+    /// Writes the jobs that fit into one segment, and makes them durable if the policy asks for it.
     fn write_group(&mut self, jobs: &VecDeque<Job>) -> io::Result<Group> {
-        let place = self.find_directory();
-        let missing = place.as_ref().err().map(io::Error::kind);
-        self.succeeded("find", "the folder of the queue", place);
-        if let Some(kind) = missing {
-            return Err(io::Error::new(kind, MOVED));
+        if !self.look() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, MOVED));
         }
         let limit = self.shared.options().segment_bytes();
         let first = jobs.front().map_or(0, |job| job.length);
@@ -139,7 +136,7 @@ impl Engine {
             places.push((end as u32, job.length));
             end += job.length;
         }
-        // The bodies are written from where they are.
+        // Written with a vectored write, without copying the bodies.
         let mut parts = Vec::with_capacity(2 * places.len());
         let mut rest = &heads[..];
         for Job { append, .. } in jobs.iter().take(places.len()) {
@@ -148,14 +145,15 @@ impl Engine {
             parts.extend([IoSlice::new(head), IoSlice::new(&append.body)]);
         }
         if let Err(error) = file.write_parts_at(parts, start) {
-            // The space ran out: the segment is as good as before, once this is cut off.
+            // If the space ran out, the segment is intact once the partial write is cut off.
             self.undo(is_full(&error));
             return Err(error);
         }
         self.shared.stats.write((end - start) as usize);
         if self.shared.options().sync == SyncPolicy::Batch {
             if let Err(error) = self.sync_file(&*file) {
-                // What a later fsync says of these pages is not true: nobody knows what is on disk.
+                // After a failed fsync, a later success says nothing about these pages, so their
+                // state on disk is unknown.
                 self.undo(false);
                 return Err(error);
             }
@@ -174,12 +172,13 @@ impl Engine {
         Ok(Group { places, end })
     }
 
-    /// What is written to a directory that is not in its place any more would not be found again.
-    fn find_directory(&self) -> io::Result<()> {
-        match self.shared.fs.is_in_place() {
+    /// Looks whether the directory is in its place: files in a moved one would not be found again.
+    pub(super) fn look(&mut self) -> bool {
+        let found = match self.shared.fs.is_in_place() {
             true => Ok(()),
             false => Err(io::Error::new(io::ErrorKind::NotFound, MOVED)),
-        }
+        };
+        self.succeeded("find", "the folder of the queue", found)
     }
 
     pub(super) fn sync_file(&self, file: &dyn File) -> io::Result<()> {
@@ -189,19 +188,19 @@ impl Engine {
         result
     }
 
-    /// Cuts off what was not completed, and leaves the segment if it cannot be trusted.
+    /// Cuts off incomplete records, and leaves the segment unless it can be trusted.
     fn undo(&mut self, keep: bool) {
         let Some(active) = &self.active else {
             return;
         };
         let cut = active.file.set_len(active.bytes);
         if !keep || cut.is_err() {
-            // Should the cut not last, the segment's seal and its successor say where it ends.
+            // If the cut does not persist, the seal and the next segment tell where this one ends.
             self.retire();
         }
     }
 
-    /// The records can be read from now on.
+    /// Makes the records readable and completes their jobs.
     fn publish(&mut self, jobs: &mut VecDeque<Job>, group: &Group) {
         let mut completed = Vec::with_capacity(group.places.len());
         let mut state = self.shared.state();
@@ -239,7 +238,7 @@ impl Engine {
         for (complete, entry) in completed {
             complete(Ok(entry));
         }
-        // Until here, those who were told had it in their accounts.
+        // Until now, the accounts of the callers had these records.
         let mut state = self.shared.state();
         state.untold.clear();
         state.ledger.changes += 1;
@@ -261,7 +260,7 @@ impl Engine {
         self.shared.room.notify_waiters();
     }
 
-    /// Leaves everything such that opening it again finds nothing to repair.
+    /// Leaves the files so that the next opening finds nothing to repair.
     pub(super) fn close(&mut self) {
         self.seal();
         self.fold();
@@ -270,7 +269,7 @@ impl Engine {
         self.sync_acks();
     }
 
-    /// Tells of the first of failures that follow each other.
+    /// Reports the first failure of a row, and remembers the state of the operation.
     pub(super) fn succeeded(
         &mut self,
         action: &'static str,

@@ -1,53 +1,53 @@
-//! What goes wrong, and who hears of it.
+//! Errors and events of a queue on disk.
 
 use std::io;
 use std::sync::Arc;
 
-/// Why a queue cannot be opened.
+/// Reason why a queue cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Somebody else has it open.
+    /// Another process has the queue open.
     #[error("queue is in use by another process: give each process a data_dir of its own")]
     Locked,
-    /// Less than the least.
+    /// `max_bytes` is below the minimum.
     #[error("max_bytes must be at least {}", super::MIN_BYTES)]
     TooSmall,
-    /// A later program wrote it.
+    /// A newer version of the program wrote the file.
     #[error(
         "{file} has format version {version}, which this version cannot read: use the one that wrote it"
     )]
     Version {
-        /// The file.
+        /// Name of the file.
         file: String,
-        /// Its version.
+        /// Format version of the file.
         version: u32,
     },
-    /// A whole file that is not of this queue.
+    /// The file is intact and belongs to another queue.
     #[error("{file} belongs to another queue or has another name: move it where it came from")]
     Foreign {
-        /// The file.
+        /// Name of the file.
         file: String,
     },
-    /// The file system refused. Nothing has been given up for it.
+    /// The file system failed. No record has been dropped because of it.
     #[error("cannot {action} {file}: {source}")]
     Io {
-        /// What was tried.
+        /// Operation that failed.
         action: &'static str,
-        /// The file.
+        /// Name of the file.
         file: String,
-        /// What the system says.
+        /// Error of the system.
         source: io::Error,
     },
 }
 
-/// Why an append failed. Nothing of it will be read, unless the process ends before the next
-/// append succeeds.
+/// Reason why an append failed. The record will not be read, unless the process ends before the
+/// next append succeeds.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AppendError {
-    /// The disk is full, whatever the queue may take: works again once there is space.
+    /// The device is full, even if the queue is not; appends succeed again once there is space.
     #[error("no space left on the device of the queue")]
     NoSpace,
-    /// The file system refused.
+    /// The file system failed.
     #[error("cannot write to the queue: {0}")]
     Io(Arc<io::Error>),
     /// The queue has been closed.
@@ -69,58 +69,59 @@ pub(super) fn is_full(error: &io::Error) -> bool {
     kind == io::ErrorKind::StorageFull || kind == io::ErrorKind::QuotaExceeded
 }
 
-/// What an operator should hear of.
+/// An event that an operator should know of.
 #[derive(Debug, thiserror::Error)]
 pub enum Event {
-    /// The last write before a crash was not finished, and not acknowledged. Damage to the last
-    /// records of a segment without a seal looks the same.
+    /// A write was incomplete when the process crashed, and was not acknowledged. Damage to the
+    /// last records of an unsealed segment looks the same.
     #[error("{file}: cut off {bytes} bytes of an unfinished write")]
     TornTail {
-        /// The segment.
+        /// Name of the segment.
         file: String,
-        /// What was cut off.
+        /// Number of bytes that were cut off.
         bytes: u64,
     },
-    /// Part of a file does not say what was written.
+    /// Part of a file differs from what was written.
     #[error("{file}: {bytes} bytes are damaged, the first at {offset}")]
     Damaged {
-        /// The file.
+        /// Name of the file.
         file: String,
-        /// Where it begins.
+        /// Offset of the first damaged byte.
         offset: u64,
-        /// How much of it there is.
+        /// Number of damaged bytes.
         bytes: u64,
     },
-    /// Records are gone.
-    #[error("lost {batches} batches with {samples} samples that are known of, from {first} on")]
+    /// Records are lost.
+    #[error("lost {batches} batches with {samples} counted samples, from record {first} on")]
     Lost {
-        /// The sequence of the first.
+        /// Sequence of the first lost record.
         first: u64,
-        /// How many.
+        /// Number of lost records.
         batches: u64,
-        /// The samples that are known to have been in them.
+        /// Number of their samples, as far as known.
         samples: u64,
     },
-    /// A file that should be there is not.
+    /// An expected file does not exist.
     #[error("{file} is missing")]
     Missing {
-        /// The file.
+        /// Name of the file.
         file: String,
     },
-    /// A file that the queue knows nothing of. It is left alone.
-    #[error("{file} is not of this queue")]
+    /// A file is unknown to the queue. It is left alone.
+    #[error("{file} does not belong to this queue")]
     Stray {
-        /// The file.
+        /// Name of the file.
         file: String,
     },
-    /// An operation failed. It is tried again, or those that wait for it hear of it.
+    /// An operation failed. It is retried, or its error is returned to the callers that wait for
+    /// it.
     #[error("cannot {action} {file}: {source}")]
     Failed {
-        /// What was tried.
+        /// Operation that failed.
         action: &'static str,
-        /// The file.
+        /// Name of the file.
         file: String,
-        /// What the system says.
+        /// Error of the system.
         source: io::Error,
     },
 }

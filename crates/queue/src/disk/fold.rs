@@ -1,4 +1,4 @@
-//! Making room: segments of which nothing is needed go, and the checkpoint says what became of them.
+//! Makes room: removes segments without undone records, after the checkpoint has their accounts.
 
 use std::io;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use super::ledger::Account;
 use super::state::{ack_name, log_name};
 
 impl Engine {
-    /// Makes room, if somebody needs it and it can be made.
+    /// Makes room if a caller needs it.
     pub(super) fn tend(&mut self) {
         let mut state = self.shared.state();
         let starved = std::mem::take(&mut state.starved);
         let drop_oldest = self.shared.options().drop_oldest;
         let last = state.segments.back();
         let seal = last.is_some_and(|last| !last.is_empty() && (last.undone() == 0 || drop_oldest));
-        // Until the active segment can make room, it has to be looked at again.
+        // While the active segment cannot make room yet, it is checked again later.
         state.starved = starved && !seal;
         drop(state);
         if starved && seal {
@@ -30,7 +30,7 @@ impl Engine {
         self.refresh_oldest();
     }
 
-    /// Removes the oldest segments of which nothing is needed, after the checkpoint has them.
+    /// Removes the oldest segments without undone records, after the checkpoint has their accounts.
     pub(super) fn fold(&mut self) {
         self.remove_leftover();
         if !self.leftover.is_empty() {
@@ -79,7 +79,7 @@ impl Engine {
         written
     }
 
-    /// Writes a checkpoint if the history has changed and no segment had to be removed.
+    /// Writes a checkpoint if the history has changed since the last one.
     pub(super) fn write_history(&mut self) {
         let mut state = self.shared.state();
         if !std::mem::take(&mut state.rebooked) {
@@ -105,7 +105,7 @@ impl Engine {
         }
     }
 
-    /// Takes the space that the next checkpoint needs, while there is some.
+    /// Reserves the space of the next checkpoint while there is some.
     pub(super) fn put_aside(&mut self) {
         let length = self.shared.state().ledger.footprint() as usize;
         let fs = &self.shared.fs;
@@ -119,7 +119,7 @@ impl Engine {
         self.succeeded("write", SPARE, written);
     }
 
-    /// Looks up when the oldest record was accepted.
+    /// Looks up the time at which the oldest record was accepted.
     pub(super) fn refresh_oldest(&mut self) {
         let state = self.shared.state();
         let place = state.next_undone(0);

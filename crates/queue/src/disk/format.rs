@@ -32,16 +32,16 @@ pub(super) const FILE_HEADER: usize = 32;
 pub(super) const RECORD_HEADER: usize = 64;
 pub(super) const ACK: usize = 32;
 /// The longest name of a tenant, in bytes.
-pub const MAX_TENANT: usize = 1024;
+pub(crate) const MAX_TENANT: usize = 1024;
 
-/// What is written.
+/// Version of the files that are written.
 const FORMAT_VERSION: u32 = 2;
-/// The versions that are read. They differ in the lanes of records alone: those of version 1 came
-/// from a hash that another build may compute differently.
+/// Versions that can be read. They differ only in the lanes of records: those of version 1 came from a hash that
+/// another build may compute differently.
 const READABLE: std::ops::RangeInclusive<u32> = 1..=FORMAT_VERSION;
 const RECORD_MAGIC: [u8; 4] = *b"MFr1";
 
-/// What a file of the queue holds.
+/// Kind of a file of the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Segment,
@@ -59,15 +59,15 @@ impl Kind {
     }
 }
 
-/// Why a file's header says nothing.
+/// Reason why a file's header is unusable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HeaderError {
     Damaged,
-    /// Whole, but of a version that this program does not know.
+    /// The header is intact, but of an unknown format version.
     Version(u32),
 }
 
-/// What a file's header says.
+/// Content of a file's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FileHeader {
     pub(super) id: u64,
@@ -102,15 +102,14 @@ impl FileHeader {
         }
     }
 
-    /// Whether the lanes in a segment that begins with these bytes are those of format version 1,
-    /// or nobody can tell.
+    /// Whether the lanes in a segment that begins with these bytes have format version 1, or may have.
     pub(super) fn has_unspecified_lanes(bytes: &[u8]) -> bool {
         let known = Self::decode(Kind::Segment, bytes).is_ok();
         !known || u32_at(bytes, 4) < FORMAT_VERSION
     }
 }
 
-/// What the checksums of one queue begin with.
+/// Initial value of all checksums of a queue, derived from its id.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seed(u32);
 
@@ -124,7 +123,7 @@ impl Seed {
     }
 }
 
-/// What is known of a record's series.
+/// State of a record's counts.
 const CHECKED: u8 = 0;
 const UNCOUNTED: u8 = 1;
 const COUNTED: u8 = 2;
@@ -144,7 +143,7 @@ pub(super) struct Header<'a> {
 }
 
 impl<'a> Header<'a> {
-    /// Reads a header from the beginning of `bytes`; nothing if that is not one.
+    /// Decodes the header at the beginning of `bytes`; `None` if there is no valid one.
     pub(super) fn decode(seed: Seed, bytes: &'a [u8]) -> Option<Self> {
         let fixed = bytes.first_chunk::<RECORD_HEADER>()?;
         if fixed[..4] != RECORD_MAGIC {
@@ -186,17 +185,17 @@ impl<'a> Header<'a> {
         })
     }
 
-    /// Where the body begins, from the header's first byte on.
+    /// Offset of the body within the record.
     pub(super) fn body_start(&self) -> usize {
         RECORD_HEADER + self.tenant.len()
     }
 
-    /// The length of the whole record.
+    /// Length of the whole record.
     pub(super) fn length(&self) -> u64 {
         self.body_start() as u64 + u64::from(self.body_length)
     }
 
-    /// The body, if it is what was written.
+    /// The body, if its checksum matches.
     pub(super) fn body<'b>(&self, record: &'b [u8]) -> Option<&'b [u8]> {
         let end = usize::try_from(self.length()).ok()?;
         let body = record.get(self.body_start()..end)?;
@@ -218,7 +217,7 @@ impl<'a> Header<'a> {
     }
 }
 
-/// What a record takes on disk, or nothing if it cannot be written.
+/// Length of the record on disk; `None` if it cannot be represented.
 pub(super) fn record_length(append: &Append) -> Option<u64> {
     let counts = append.counts.unwrap_or_default();
     let fits = |count| u32::try_from(count).is_ok();
@@ -231,12 +230,12 @@ pub(super) fn record_length(append: &Append) -> Option<u64> {
         .then(|| (head_length(append) + append.body.len()) as u64)
 }
 
-/// What stands in front of a record's body.
+/// Length of the header and tenant in front of the body.
 pub(super) fn head_length(append: &Append) -> usize {
     RECORD_HEADER + append.tenant.len()
 }
 
-/// Writes what stands in front of the body of a record whose [`record_length`] is known.
+/// Writes the header and tenant of a record whose [`record_length`] is known.
 pub(super) fn put_head(
     out: &mut Vec<u8>,
     seed: Seed,
@@ -277,7 +276,7 @@ pub(super) fn put_head(
     out.extend_from_slice(append.tenant.as_bytes());
 }
 
-/// Where the next bytes stand that could begin a record.
+/// Offset of the next bytes that may begin a record.
 pub(super) fn find_magic(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|window| window == RECORD_MAGIC)
 }
@@ -331,14 +330,14 @@ impl Ack {
     }
 }
 
-/// The caller has seen to it that the bytes are there.
+/// Reads a number; panics if `bytes` is too short.
 pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     let mut raw = [0; 4];
     raw.copy_from_slice(&bytes[at..at + 4]);
     u32::from_le_bytes(raw)
 }
 
-/// The caller has seen to it that the bytes are there.
+/// Reads a number; panics if `bytes` is too short.
 pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut raw = [0; 8];
     raw.copy_from_slice(&bytes[at..at + 8]);

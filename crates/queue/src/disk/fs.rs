@@ -1,4 +1,4 @@
-//! What the queue needs of a file system, so that tests can put one of their own in its place.
+//! The operations on files that the queue needs, as traits that tests can simulate.
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -14,33 +14,34 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, pread, pwritev};
 
-/// What to do about a file that is there, or is not.
+/// Treatment of an existing or missing file when it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// It has to be there.
+    /// The file has to exist.
     Existing,
-    /// It is made, and emptied if it is there.
+    /// The file is created, and truncated if it exists.
     Create,
-    /// It is made if it is not there.
+    /// The file is created if it does not exist.
     Keep,
 }
 
-/// One directory. Names are those of files in it.
+/// A directory. File names are relative to it.
 pub trait Fs: Debug + Send + Sync {
-    /// Locks the directory until what is returned is dropped; `WouldBlock` if somebody else has.
+    /// Locks the directory until the returned value is dropped; fails with `WouldBlock` if it is
+    /// locked.
     fn lock(&self, name: &str) -> io::Result<Box<dyn Any + Send>>;
-    /// The names of all files.
+    /// Names of all files.
     fn list(&self) -> io::Result<Vec<String>>;
-    /// Opens a file to be read and written.
+    /// Opens a file for reading and writing.
     fn open(&self, name: &str, mode: Mode) -> io::Result<Arc<dyn File>>;
-    /// Gives a file another name, in place of what has it.
+    /// Renames a file, replacing an existing one.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// Makes names durable that were added, changed or removed.
+    /// Makes additions, renames and removals of names durable.
     fn sync_dir(&self) -> io::Result<()>;
-    /// Whether the directory is still where it was when it was opened. What is written to one that
-    /// was removed or moved is not found after a restart.
+    /// Whether the directory is still at the path at which it was opened. Files in a moved or
+    /// removed directory are not found after a restart.
     fn is_in_place(&self) -> bool {
         true
     }
@@ -48,48 +49,49 @@ pub trait Fs: Debug + Send + Sync {
 
 /// An open file.
 pub trait File: Debug + Send + Sync {
-    /// Reads so many bytes from there on, or fewer if the file ends before.
+    /// Reads `length` bytes from `offset` on, or fewer at the end of the file.
     fn read_at(&self, length: usize, offset: u64) -> io::Result<Vec<u8>>;
     /// Writes all parts, one behind the other.
     fn write_parts_at(&self, parts: Vec<IoSlice<'_>>, offset: u64) -> io::Result<()>;
-    /// Writes all of it.
+    /// Writes all bytes.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.write_parts_at(vec![IoSlice::new(bytes)], offset)
     }
-    /// Cuts or extends the file.
+    /// Truncates or extends the file.
     fn set_len(&self, length: u64) -> io::Result<()>;
-    /// How long it is.
+    /// Length of the file.
     fn length(&self) -> io::Result<u64>;
-    /// Makes what was written durable.
+    /// Makes all writes durable.
     fn sync(&self) -> io::Result<()>;
     /// Whether the file still has a name.
     fn is_linked(&self) -> bool {
         true
     }
-    /// What was made durable up to there is not needed soon: a system that keeps it in memory may
-    /// let that go.
+    /// Advises the system to drop the durable part up to `end` from its page cache, since it is not
+    /// needed soon.
     fn let_go(&self, end: u64);
 }
 
-/// How often it is tried to lock a directory that is locked, and how far apart.
+/// Number of attempts to lock a locked directory, and the pause between them.
 const LOCK_TRIES: usize = 5;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
-/// More parts are not written at once.
+/// The most parts of one write.
 const PARTS_MAX: usize = 1024;
-/// Memory is let go in pages of this size or a part of it.
+/// Size to which an advice is rounded down; a multiple of the system's page size.
 const PAGE: u64 = 64 << 10;
 
-/// A directory of the system.
+/// A directory of the file system.
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
-    /// Kept open, so that no other directory gets its number while it is compared.
+    /// Keeps the directory open, so that no other directory gets its inode number while it is
+    /// compared.
     opened: fs::File,
 }
 
 impl Directory {
-    /// Makes the directory, and those above it, if they are not there.
+    /// Opens the directory, creating it and its parents if necessary.
     pub fn new(path: PathBuf) -> io::Result<Self> {
         make_durably(&path, |parent| fs::File::open(parent)?.sync_all())?;
         let opened = fs::File::open(&path)?;
@@ -97,7 +99,7 @@ impl Directory {
     }
 }
 
-/// Makes a directory, and has `sync` make the name of each one durable that was not there.
+/// Creates a directory, and calls `sync` to make the name of each created one durable.
 fn make_durably(path: &Path, mut sync: impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
     let missing = path
         .ancestors()
@@ -122,7 +124,7 @@ impl Fs for Directory {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false);
         let file = options.open(self.path.join(name))?;
-        // Whoever only looks whether it is locked has it for a moment.
+        // A process that only checks the lock holds it for a moment.
         for _ in 0..LOCK_TRIES {
             match file.try_lock() {
                 Ok(()) => return Ok(Box::new(file)),
@@ -170,7 +172,7 @@ impl File for fs::File {
     fn read_at(&self, length: usize, offset: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::with_capacity(length);
         while bytes.len() < length {
-            // The allocation may be larger, and so may what is read; it is never short of that.
+            // The allocation may be larger than asked for, and the read as well; never smaller.
             let at = offset + bytes.len() as u64;
             match pread(self, spare_capacity(&mut bytes), at) {
                 Ok(0) => break,
@@ -184,7 +186,7 @@ impl File for fs::File {
 
     fn write_parts_at(&self, mut parts: Vec<IoSlice<'_>>, mut offset: u64) -> io::Result<()> {
         let mut left = &mut parts[..];
-        // What is empty is not written.
+        // Skips empty parts.
         IoSlice::advance_slices(&mut left, 0);
         while !left.is_empty() {
             match pwritev(self, &left[..left.len().min(PARTS_MAX)], offset) {
@@ -213,12 +215,12 @@ impl File for fs::File {
     }
 
     fn is_linked(&self) -> bool {
-        // If the system does not say, the next write will tell.
+        // If the system cannot tell, the next write will fail.
         self.metadata().map_or(true, |it| it.nlink() > 0)
     }
 
     fn let_go(&self, end: u64) {
-        // It is advice: nothing is wrong if the system does not take it.
+        // Only advice, so a failure does not matter.
         if let Some(pages) = NonZeroU64::new(end & !(PAGE - 1)) {
             let _ = fadvise(self, 0, Some(pages), Advice::DontNeed);
         }

@@ -1,56 +1,57 @@
-//! Who sent how much and what became of it: exact, and bounded in tenants.
+//! The ledger of the queue on disk: exact accounts for a bounded number of tenants.
 //!
-//! A tenant has a line of its own as long as there are lines; the others share one. Only lines
-//! without a record in the queue change hands, and new ones are made only while the shared line has
-//! none either: so a record is found at its end in the line in which it was entered.
+//! A tenant gets a line of its own while lines are free; the others share one. Only lines without a
+//! record in the queue are reassigned, and new ones are given out only while the shared line has no
+//! record either. A record is therefore finished in the line in which it was entered.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use metrifold_model::ledger::{Account, Reason, Tally};
 
-/// A line of the ledger.
+/// Index of a line in the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Slot(usize);
 
-/// The line that tenants share who have none.
+/// The line shared by tenants without one of their own.
 const REST: Slot = Slot(0);
-/// What was lost with its tenant's name. It is shown with the rest, but does not keep tenants from
-/// getting lines.
+/// The line of records that were lost together with their tenant's name. It is shown with the rest,
+/// but does not keep tenants from getting lines.
 pub(super) const UNKNOWN: Slot = Slot(1);
 const NAMED: usize = 2;
 
-/// What a line takes in a checkpoint at most, without the tenant's name: its length, two tallies,
-/// the number of reasons, and for each a code and a tally.
+/// The most bytes of a line in a checkpoint, without the tenant's name: the name's length, two
+/// tallies, the number of reasons, and for each a code and a tally.
 const LINE_BYTES: usize = 2 + 2 * 32 + 1 + Reason::ALL.len() * 33;
 
-/// What became of the records of one segment, by line.
+/// Accounts of the records of one segment, by line.
 pub(super) type Accounts = HashMap<Slot, Account, foldhash::fast::RandomState>;
 
-/// Records that are there, by line.
+/// Counts of the records that exist, by line.
 pub(super) type HeldByLine = HashMap<Slot, Tally, foldhash::fast::RandomState>;
 
-/// The line of a tenant as it is read: what its account says, and what is there.
+/// A tenant's line as read: its account, and the records that exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TenantReading {
-    /// Whose it is; empty if nobody's, and for the line of the rest.
+    /// Tenant of the line; empty for records without a tenant and for the shared line.
     pub tenant: Arc<str>,
-    /// What came and what became of it.
+    /// Account of the tenant.
     pub account: Account,
-    /// What is in the queue: counted from the records, not from the account.
+    /// Records in the queue, counted independently of the account.
     pub held: Tally,
-    /// Which line it is: if its tenant gave one up and got another, that one has another number.
+    /// Number of the line, unique over time: a tenant that loses its line and gets another has a
+    /// new number.
     pub number: u64,
 }
 
 #[derive(Debug)]
 struct Entered {
     tenant: Arc<str>,
-    /// Of segments that are gone.
+    /// Account of removed segments.
     base: Account,
-    /// Of segments that are there.
+    /// Account of existing segments.
     live: Account,
-    /// How many of these have an account for it.
+    /// Number of existing segments with an account for this line.
     segments: usize,
     number: u64,
 }
@@ -73,11 +74,11 @@ pub(super) struct Ledger {
     lines: Vec<Entered>,
     slots: HashMap<Arc<str>, Slot>,
     max: usize,
-    /// The length of all names.
+    /// Total length of all names.
     name_bytes: usize,
-    /// How many lines there ever were.
+    /// Number of lines that were ever created.
     entered: u64,
-    /// Goes up with every change, so that two readings can be told to be of the same state.
+    /// Counter that increases with every change, so that equal values mean equal states.
     pub(super) changes: u64,
 }
 
@@ -95,12 +96,12 @@ impl Ledger {
         }
     }
 
-    /// What a checkpoint takes at most.
+    /// The most bytes of a checkpoint.
     pub(super) fn footprint(&self) -> u64 {
         (64 + self.name_bytes + self.lines.len() * LINE_BYTES) as u64
     }
 
-    /// What a checkpoint takes more once this tenant has a line.
+    /// The bytes that a checkpoint grows by when this tenant gets a line.
     pub(super) fn line_cost(&self, tenant: &str) -> u64 {
         match self.slots.contains_key(tenant) {
             true => 0,
@@ -108,12 +109,12 @@ impl Ledger {
         }
     }
 
-    /// The line of what is in the queue of this tenant.
+    /// The line of this tenant's records in the queue.
     pub(super) fn slot(&self, tenant: &str) -> Slot {
         self.slots.get(tenant).copied().unwrap_or(REST)
     }
 
-    /// What is in the queue of this tenant, or of all who have no line of their own.
+    /// Bytes in the queue of this tenant, or of all tenants that share its line.
     pub(super) fn queued_bytes(&self, tenant: &str) -> u64 {
         self.lines[self.slot(tenant).0].live.queued().bytes
     }
@@ -126,7 +127,7 @@ impl Ledger {
         }
     }
 
-    /// The line in which a record of this tenant is to be entered.
+    /// The line for a new record of this tenant; creates or reassigns one if possible.
     pub(super) fn enter(&mut self, tenant: &Arc<str>) -> Slot {
         if let Some(slot) = self.slots.get(tenant) {
             return *slot;
@@ -159,7 +160,7 @@ impl Ledger {
         Slot(index)
     }
 
-    /// Enters a change for a segment that is there.
+    /// Books a change in an existing segment.
     pub(super) fn change(&mut self, accounts: &mut Accounts, slot: Slot, change: &Account) {
         self.changes += 1;
         let line = &mut self.lines[slot.0];
@@ -173,7 +174,7 @@ impl Ledger {
         line.live.add(change);
     }
 
-    /// Says of all that is queued of a segment that it was dropped. Returns how much that was.
+    /// Books all queued records of a segment as dropped; returns their counts.
     pub(super) fn drop_queued(&mut self, accounts: &mut Accounts, reason: Reason) -> Tally {
         self.changes += 1;
         let mut dropped = Tally::default();
@@ -185,9 +186,9 @@ impl Ledger {
         dropped
     }
 
-    /// Books a record anew that has been booked as dropped to make room, and whose copy in memory
-    /// came to another end: in the accounts of its segment, or in the history if that is gone.
-    /// False if it is not booked so.
+    /// Replaces the booking of a record that was dropped to make room, but whose copy in memory met
+    /// another fate: in the accounts of its segment, or in the history if that is gone. Returns
+    /// false if the record is not booked as dropped.
     pub(super) fn rebook(
         &mut self,
         accounts: Option<&mut Accounts>,
@@ -228,7 +229,7 @@ impl Ledger {
         true
     }
 
-    /// A segment is gone: what became of it is history.
+    /// Moves the accounts of a removed segment into the history.
     pub(super) fn fold(&mut self, accounts: &Accounts) {
         for (slot, account) in accounts {
             let line = &mut self.lines[slot.0];
@@ -238,13 +239,13 @@ impl Ledger {
         }
     }
 
-    /// Adds to the history of a tenant, or to that of the rest.
+    /// Adds to the history of a tenant, or of the shared line.
     pub(super) fn restore(&mut self, tenant: Option<&str>, account: &Account) {
         let slot = tenant.map_or(REST, |tenant| self.enter(&Arc::from(tenant)));
         self.lines[slot.0].base.add(account);
     }
 
-    /// The history with that of some segments, the line of the rest first.
+    /// The history including that of some segments, the shared line first.
     pub(super) fn history<'a>(
         &self,
         folding: impl Iterator<Item = &'a Accounts>,
@@ -257,7 +258,7 @@ impl Ledger {
         merge_unknown(lines)
     }
 
-    /// All that is known, the line of the rest first.
+    /// The accounts of all lines, the shared line first.
     pub(super) fn totals(&self) -> Vec<(Arc<str>, Account)> {
         let total = |line: &Entered| {
             let mut account = line.base.clone();
@@ -269,8 +270,8 @@ impl Ledger {
 }
 
 impl Ledger {
-    /// All lines with what is held of each, the line of the rest first. What is on its way is not
-    /// shown: somebody else still accounts for it.
+    /// All lines with the records that they hold, the shared line first. Records in `on_the_way`
+    /// are left out: their callers still account for them.
     pub(super) fn read<'a>(
         &self,
         held: impl Iterator<Item = &'a HeldByLine>,

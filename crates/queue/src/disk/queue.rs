@@ -1,4 +1,4 @@
-//! The queue as its users see it.
+//! The queue on disk: its public interface.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,10 +19,10 @@ use super::{
     Append, Entry, Fate, MIN_BYTES, Options, PENDING_BYTES, PENDING_ITEMS, Position, writer,
 };
 
-/// Is told once what became of an append, by the thread that writes: it must not block.
+/// Receives the result of an append, once, on the writer thread: it must not block.
 pub type Completion = Box<dyn FnOnce(Result<Entry, AppendError>) + Send>;
 
-/// A queue on disk. Dropping it closes it without waiting for that.
+/// A queue on disk. Dropping it closes it without waiting for the writer.
 #[derive(Debug)]
 pub struct DiskQueue {
     shared: Arc<DiskShared>,
@@ -30,17 +30,17 @@ pub struct DiskQueue {
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// Why an append was not taken. What was to be appended comes back.
+/// Reason why an append was refused. The append and its completion are returned.
 #[derive(thiserror::Error)]
 pub enum Refused {
-    /// The queue is full, or the disk hangs: try again after [`DiskQueue::room`].
+    /// The queue is full, or the disk hangs: retry after [`DiskQueue::room`].
     #[error("queue is full")]
     Full(Append, Completion),
-    /// There will be room as soon as the writer has done what waits for it: try again after
+    /// There will be room once the writer has finished the waiting appends: retry after
     /// [`DiskQueue::room`].
     #[error("disk does not keep up")]
     Busy(Append, Completion),
-    /// It can never be taken.
+    /// The record never fits.
     #[error("batch is too large for the queue")]
     TooLarge(Append, Completion),
     /// The queue has been closed.
@@ -54,44 +54,44 @@ impl std::fmt::Debug for Refused {
     }
 }
 
-/// What a queue holds and what became of what it held.
+/// Accounts and size of a queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// By tenant, in no order.
+    /// Accounts by tenant, in no order.
     pub tenants: Vec<(Arc<str>, Account)>,
-    /// Of all tenants that have no line, and of records whose tenants cannot be told any more.
+    /// Account of all tenants without a line, and of records whose tenants are unknown.
     pub rest: Account,
-    /// Of all together.
+    /// Sum of all accounts.
     pub total: Account,
-    /// What the files take.
+    /// Size of all files.
     pub bytes: u64,
-    /// When the oldest record that is not done was accepted, in milliseconds since 1970. It is
-    /// known a moment later.
+    /// Time at which the oldest undone record was accepted, in milliseconds since 1970. Updated with
+    /// a short delay.
     pub oldest: Option<u64>,
 }
 
-/// The accounts of a queue and what is in it, both of the same moment. Records whose callers may
-/// not know yet that they are there are in neither.
+/// The accounts of a queue and its records, both of the same moment. Records whose callers may not
+/// know of them yet are in neither.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// By tenant, in no order.
+    /// Lines by tenant, in no order.
     pub tenants: Vec<TenantReading>,
-    /// Of all tenants that have no line, and of records whose tenants cannot be told any more.
+    /// Line of all tenants without one of their own, and of records whose tenants are unknown.
     pub rest: TenantReading,
-    /// The records that are not done, counted in the index of the segments.
+    /// Undone records, counted in the index of the segments.
     pub records: u64,
-    /// When the oldest of them was accepted, in milliseconds since 1970. It is known a moment
-    /// later.
+    /// Time at which the oldest of them was accepted, in milliseconds since 1970. Updated with a
+    /// short delay.
     pub oldest: Option<u64>,
-    /// Goes up with every change to the accounts.
+    /// Counter that increases with every change of the accounts.
     pub changes: u64,
-    /// Whether nothing has been left out because somebody may not know of it yet.
+    /// Whether no record was left out because its caller may not know of it yet.
     pub complete: bool,
 }
 
 impl DiskQueue {
-    /// Opens the queue in a directory, which is made if it is not there, and starts its writer.
-    /// The listener must not block.
+    /// Opens the queue in a directory, creating it if it is missing, and starts the writer. The
+    /// listener must not block.
     pub fn open(
         path: PathBuf,
         options: Options,
@@ -106,7 +106,7 @@ impl DiskQueue {
         Self::open_on(Arc::new(fs), options, listener)
     }
 
-    /// Opens the queue in a directory of any kind.
+    /// Opens the queue in a directory of any file system.
     pub fn open_on(
         fs: Arc<dyn Fs>,
         options: Options,
@@ -129,15 +129,15 @@ impl DiskQueue {
         })
     }
 
-    /// Appends a record. Taken is not completed: the completion tells.
+    /// Appends a record. `Ok` means that the writer has it; the completion reports the result.
     #[expect(
         clippy::result_large_err,
         reason = "what was not taken comes back, and is not rare"
     )]
     pub fn append(&self, append: Append, complete: Completion) -> Result<(), Refused> {
         let (mut state, job) = admit(&self.shared, append, complete)?;
-        // Under the lock, so that nothing comes after the writer has seen that it is closed. As
-        // many fit as are admitted: it fails only if the writer has panicked.
+        // Under the lock, so that no append arrives after the writer has seen the queue closed. The
+        // channel has room for all admitted appends: sending fails only if the writer has panicked.
         self.jobs.try_send(job).map_err(|error| {
             let job = error.into_inner();
             state.unreserve(&job.append.tenant, job.cost);
@@ -145,14 +145,14 @@ impl DiskQueue {
         })
     }
 
-    /// Says what became of a record. A record that had to make room while its copy in memory was
-    /// being sent is booked anew. False if what became of it is known already.
+    /// Reports the fate of a record. A record that was dropped to make room while its copy in memory
+    /// was in flight is booked again. Returns false if the fate is known already.
     pub fn done(&self, entry: &Entry, fate: Fate) -> bool {
         self.shared.done(entry, fate)
     }
 
-    /// Drops a record that the disk does not give back; not if the whole directory is missing, which
-    /// may come back. Blocks on the disk. Returns whether it was dropped.
+    /// Drops a record that cannot be read, unless the whole directory is missing, which may come
+    /// back. Blocks on the disk. Returns whether it was dropped.
     pub fn give_up(&self, position: Position) -> bool {
         let in_place = self.shared.fs.is_in_place();
         if in_place {
@@ -161,55 +161,55 @@ impl DiskQueue {
         in_place
     }
 
-    /// A cursor from the first record on that is not done.
+    /// A cursor that begins at the first undone record.
     pub fn reader(&self) -> Reader {
         Reader::new(self.shared.clone())
     }
 
-    /// Resolves when records have come, or the queue was closed, since this was called and enabled.
+    /// Resolves when records have arrived, or the queue was closed, after this call was enabled.
     pub fn filled(&self) -> Notified<'_> {
         self.shared.filled.notified()
     }
 
-    /// Resolves when there may be room, or the queue was closed, since this was called and enabled.
+    /// Resolves when there may be room, or the queue was closed, after this call was enabled.
     pub fn room(&self) -> Notified<'_> {
         self.shared.room.notified()
     }
 
-    /// Goes by other options from now on. What is above a bound that shrinks stays until it is
-    /// done; how many tenants have a line of their own is settled when the queue is opened.
-    pub fn set_options(&self, options: Options) {
+    /// Applies other options. Records above a smaller bound stay until they are done; the number of
+    /// tenants with a line of their own changes only when the queue is opened.
+    pub(crate) fn set_options(&self, options: Options) {
         self.shared.set_options(options);
     }
 
-    /// The place of the first record that is not done, or of the next one that is appended.
+    /// The position of the first undone record, or of the next append.
     pub fn first(&self) -> Position {
         let state = self.shared.state();
         let first = state.next_undone(0);
         Position(first.map_or(state.next, |place| place.sequence))
     }
 
-    /// The place of the next record that is appended.
+    /// The position of the next append.
     pub fn end(&self) -> Position {
         Position(self.shared.state().next)
     }
 
-    /// What it holds and held.
+    /// The accounts and size of the queue.
     pub fn snapshot(&self) -> Snapshot {
         snapshot(&self.shared)
     }
 
-    /// Its accounts and what is in it, to hold one against the other.
+    /// The accounts and the records, for comparing one with the other.
     pub fn read_ledger(&self) -> Reading {
         read_ledger(&self.shared)
     }
 
-    /// Goes up with every change to the accounts.
+    /// Counter that increases with every change of the accounts.
     pub fn changes(&self) -> u64 {
         self.shared.state().ledger.changes
     }
 
-    /// What the writer did.
+    /// Statistics of the writer.
     pub fn stats(&self) -> StatsSnapshot {
         self.shared.stats.snapshot()
     }
@@ -221,7 +221,8 @@ impl DiskQueue {
         self.shared.room.notify_waiters();
     }
 
-    /// Takes nothing more, writes what waits and returns when everything is on disk. It blocks.
+    /// Refuses further appends, writes the waiting ones, and returns when everything is on disk.
+    /// Blocks.
     pub fn close(&self) {
         self.begin_close();
         let writer = self
@@ -230,7 +231,7 @@ impl DiskQueue {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some(writer) = writer {
-            // A panic of the writer has been reported by the process.
+            // A panic of the writer has been reported by the process's panic hook.
             let _ = writer.join();
         }
     }
@@ -253,13 +254,13 @@ pub(super) fn open(
     }
     let lock = recover::lock(&fs)?;
     let Recovered { id, state } = recover::recover(&*fs, &options, &listener)?;
-    // One wake-up that waits is as good as many.
+    // One pending wake-up is as good as many.
     let (wake, wakes) = bounded(1);
     let shared = Arc::new(DiskShared::new(state, (fs, id, options), listener, wake));
     Ok((shared.clone(), Engine::new(shared, lock), wakes))
 }
 
-/// Reserves what an append takes, if there is room or it can be made.
+/// Reserves the space for an append, if there is room or room can be made.
 #[expect(
     clippy::result_large_err,
     reason = "what was not taken comes back, and is not rare"
@@ -274,7 +275,7 @@ pub(super) fn admit(
     let Some(length) = length.filter(|length| *length <= options.record_bytes()) else {
         return Err(Refused::TooLarge(append, complete));
     };
-    // Computed here, where the body is in the cache, and not by the one thread that writes.
+    // Computed here, where the body is in the cache, and not on the single writer thread.
     let body_crc = crc32c::crc32c(&append.body);
     let cost = length + ACK as u64;
     let mut state = shared.state();

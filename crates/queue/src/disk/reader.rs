@@ -1,4 +1,4 @@
-//! Reading records again.
+//! Reads records.
 
 use std::io;
 use std::sync::Arc;
@@ -13,29 +13,29 @@ use super::segment::Place;
 use super::state::{DiskShared, log_name};
 use super::{Entry, Fate, Position};
 
-/// A record.
+/// A record with its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// What it says of itself.
+    /// Header of the record.
     pub entry: Entry,
     /// The compressed body.
     pub body: Bytes,
 }
 
-/// The disk did not answer. The record is still there: reading it again may succeed, and
-/// [`super::DiskQueue::give_up`] ends it.
+/// The disk failed. The record still exists: reading it again may succeed, and
+/// [`super::DiskQueue::give_up`] drops it.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {file}: {source}")]
 pub struct ReadError {
-    /// Which record.
+    /// Position of the record.
     pub position: Position,
-    /// The segment.
+    /// Name of the segment.
     pub file: String,
-    /// What the system says.
+    /// Error of the system.
     pub source: io::Error,
 }
 
-/// Goes through the records that are not done, in order, and then through what is appended.
+/// A cursor over the undone records, in order; it continues with records that are appended later.
 #[derive(Debug)]
 pub struct Reader {
     shared: Arc<DiskShared>,
@@ -51,7 +51,7 @@ struct Open {
 
 enum Loaded {
     Record(Record),
-    /// Only what it says of itself can be read.
+    /// Only the header is readable.
     Header(Entry),
     Nothing,
 }
@@ -65,8 +65,8 @@ impl Reader {
         }
     }
 
-    /// The next record that is not done; none if all have been seen. What is damaged or older than
-    /// the queue keeps is dropped on the way. `now` is in milliseconds since 1970.
+    /// Reads the next undone record; `None` at the end. Damaged records and those beyond the
+    /// maximum age are dropped on the way. `now` is in milliseconds since 1970.
     pub fn next(&mut self, now: u64) -> Result<Option<Record>, ReadError> {
         while let Some(place) = self.next_place() {
             let record = self.load(place, now)?;
@@ -78,8 +78,8 @@ impl Reader {
         Ok(None)
     }
 
-    /// What the next record that is not done says of itself; none if all have been seen. What
-    /// cannot be read is dropped on the way.
+    /// Reads the header of the next undone record; `None` at the end. Unreadable records are
+    /// dropped on the way.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, ReadError> {
         while let Some(place) = self.next_place() {
             let entry = self.load_entry(place)?;
@@ -94,18 +94,18 @@ impl Reader {
     fn next_place(&mut self) -> Option<Place> {
         let place = self.shared.state().next_undone(self.next);
         if place.is_none() {
-            // An open file takes space after it has been removed.
+            // An open file takes space even after it is removed.
             self.open = None;
         }
         place
     }
 
-    /// Goes on from there.
-    pub fn seek(&mut self, position: Position) {
+    /// Moves the cursor.
+    pub(crate) fn seek(&mut self, position: Position) {
         self.next = position.0;
     }
 
-    /// Reads one record, unless it is done, damaged or too old.
+    /// Reads one record; `None` if it is done, damaged or too old.
     pub fn read(&mut self, position: Position, now: u64) -> Result<Option<Record>, ReadError> {
         let place = self.shared.state().place_of(position.0);
         place.map_or(Ok(None), |place| self.load(place, now))
@@ -128,27 +128,27 @@ impl Reader {
         }
     }
 
-    /// Reads what a record says of itself. If it is damaged, it is dropped.
+    /// Reads the header of a record. Drops the record if it is damaged.
     fn load_entry(&mut self, place: Place) -> Result<Option<Entry>, ReadError> {
         let length = (place.end - place.offset).min(HEADER_MAX);
         let read = self.bytes_of(place, length);
         match read {
             Ok(bytes) => match self.header(place, &bytes) {
                 Some(header) => Ok(Some(self.entry(place, &header))),
-                // It is looked at as a whole, and reported.
+                // Reads the whole record, which reports the damage.
                 None => Ok(self.load_any(place)?.map(|record| record.entry)),
             },
             Err(_) => Ok(self.load_any(place)?.map(|record| record.entry)),
         }
     }
 
-    /// Reads a record. If it is damaged, it is dropped.
+    /// Reads a record. Drops it if it is damaged.
     fn load_any(&mut self, place: Place) -> Result<Option<Record>, ReadError> {
         let file = log_name(place.segment);
         match self.try_load(place) {
             Ok(Loaded::Record(record)) => return Ok(Some(record)),
             Ok(_) | Err(_) if self.shared.state().place_of(place.sequence).is_none() => {
-                // It was done meanwhile, and its segment may be gone.
+                // The record was finished meanwhile, and its segment may be removed.
             }
             Ok(Loaded::Header(entry)) => {
                 self.damaged(file, place);
@@ -207,7 +207,7 @@ impl Reader {
         }))
     }
 
-    /// What stands there, as far as the file goes.
+    /// The bytes at a place, as far as the file has them.
     fn bytes_of(&mut self, place: Place, length: u32) -> io::Result<Vec<u8>> {
         let open = match self.open.take() {
             Some(open) if open.segment == place.segment => open,
@@ -237,5 +237,5 @@ impl Reader {
     }
 }
 
-/// The most that a header takes, with the tenant's name.
+/// The most bytes of a header including the tenant's name.
 const HEADER_MAX: u32 = (RECORD_HEADER + MAX_TENANT) as u32;

@@ -1,7 +1,7 @@
-//! Opening a queue: what the files say, whatever has happened to them.
+//! Opening a queue: reconstructs its state from the files, whatever has happened to them.
 //!
-//! Nothing is removed but what the checkpoint has, and nothing cut off but an unreadable end of the
-//! newest segment, if nothing says that it was left whole.
+//! Only segments that the checkpoint covers are removed, and only an unreadable end of the newest
+//! segment is cut off, provided that no seal says it was complete.
 
 mod acks;
 mod damage;
@@ -23,10 +23,10 @@ use super::{Entry, Options};
 
 pub(super) const LOCK: &str = "lock";
 
-/// Where records stand has 31 bits.
+/// Offsets of records have 31 bits.
 const MAX_LENGTH: u64 = (1 << 31) - 1;
 
-/// What was found.
+/// The recovered state.
 pub(super) struct Recovered {
     pub(super) id: u64,
     pub(super) state: DiskState,
@@ -40,7 +40,7 @@ struct Recovery<'a> {
     listener: &'a Listener,
 }
 
-/// Reads the directory, which has been locked.
+/// Reads the directory, which must be locked.
 pub(super) fn recover(
     fs: &dyn Fs,
     options: &Options,
@@ -72,14 +72,14 @@ pub(super) fn recover(
         listener,
     };
 
-    // What the checkpoint has was about to be removed.
+    // Segments covered by the checkpoint were about to be removed.
     let live = firsts.split_off(&folded);
     for first in firsts {
         recovery.remove(first)?;
     }
     let firsts: Vec<u64> = live.into_iter().collect();
     let mut segments = VecDeque::new();
-    // Without a checkpoint, nobody knows where the oldest segment should begin.
+    // Without a checkpoint, the expected first sequence is unknown.
     let mut next = match &checkpoint {
         Some(_) => folded,
         None => firsts.first().copied().unwrap_or(0),
@@ -88,7 +88,7 @@ pub(super) fn recover(
         let limit = firsts.get(place + 1).copied();
         let (mut segment, end) = recovery.segment(*first, limit)?;
         if *first > next {
-            // Nothing tells how many samples these had.
+            // The number of samples in these batches is unknown.
             let batches = *first - next;
             recovery.lost(
                 &mut segment,
@@ -122,23 +122,24 @@ pub(super) fn io_error<'a>(
     }
 }
 
-/// The sequence that names a file.
+/// The sequence in a file's name.
 fn first_of(name: &str) -> Option<u64> {
     let digits = name
         .strip_suffix(".log")
         .or_else(|| name.strip_suffix(".ack"))?;
     let valid = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    // The last of all sequences would leave no room for the next.
+    // Sequences close to the maximum would leave no room for the next ones.
     let first = valid.then(|| digits.parse().ok()).flatten();
     first.filter(|first| *first < u64::MAX / 2)
 }
 
-/// A new queue's id: the seed of hash maps is the randomness that the standard library has.
+/// A random id for a new queue. The standard library's only source of randomness is the seed of
+/// hash maps.
 fn random() -> u64 {
     std::hash::RandomState::new().build_hasher().finish()
 }
 
-/// The id in the header of any file.
+/// The id in the first intact header of any file.
 fn any_id(fs: &dyn Fs, firsts: &BTreeSet<u64>) -> Result<Option<u64>, OpenError> {
     for first in firsts {
         for (kind, name) in [
@@ -159,7 +160,7 @@ fn any_id(fs: &dyn Fs, firsts: &BTreeSet<u64>) -> Result<Option<u64>, OpenError>
     Ok(None)
 }
 
-/// A record that a walk has found.
+/// A record found by a walk.
 struct Found {
     offset: u64,
     length: u64,
@@ -183,7 +184,7 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// A queue has a checkpoint from the beginning, so that its id does not hang on a segment.
+    /// Writes a new queue's checkpoint, so that its id does not depend on a segment.
     fn first_checkpoint(&self, first: u64) -> Result<(), OpenError> {
         let header = FileHeader { id: self.id, first };
         let lines = self.ledger.history(std::iter::empty());
@@ -191,7 +192,7 @@ impl Recovery<'_> {
         replace_checkpoint(self.fs, &bytes).map_err(io_error("write", CHECKPOINT))
     }
 
-    /// Whether the header of a file is whole.
+    /// Whether the header of a file is intact.
     fn header(&self, kind: Kind, name: &str, first: u64, bytes: &[u8]) -> Result<bool, OpenError> {
         match FileHeader::decode(kind, bytes) {
             Ok(header) if header == (FileHeader { id: self.id, first }) => Ok(true),
@@ -206,7 +207,8 @@ impl Recovery<'_> {
         }
     }
 
-    /// Reads a segment; `limit` is where the next one begins. Returns where it should end, too.
+    /// Recovers a segment; `limit` is the first sequence of the next one. Also returns the sequence
+    /// at which the segment should end.
     fn segment(&mut self, first: u64, limit: Option<u64>) -> Result<(Segment, u64), OpenError> {
         let name = log_name(first);
         let file = match self.fs.open(&name, Mode::Existing) {
@@ -228,7 +230,7 @@ impl Recovery<'_> {
         let sealed_at = acks.seal.map(|seal| first + u64::from(seal.index));
         let bounds = Bounds {
             seed: self.seed,
-            // The queue never writes beyond this.
+            // The queue never writes beyond this length.
             length: length.min(MAX_LENGTH),
             first,
             limit: sealed_at.or(limit).unwrap_or(u64::MAX),
@@ -243,7 +245,7 @@ impl Recovery<'_> {
         });
         let mut walked = walked.map_err(io_error("read", &name))?;
         let open_end = acks.seal.is_none() && limit.is_none();
-        // The ack file is made when the segment's header is durable.
+        // The ack file is created once the segment's header is durable.
         let unfinished = length < FILE_HEADER as u64 && acks.bytes == 0;
         if open_end && (whole || unfinished) {
             walked.end = self.cut(&*file, &name, length, walked, &mut found)?;
@@ -267,7 +269,7 @@ impl Recovery<'_> {
         segment.lanes_unspecified = lanes_unspecified;
         segment.ack_bytes = acks.bytes;
         for found in &found {
-            // The walk has seen to it that there are not more than the damage has room for.
+            // The walk has ensured that the damaged bytes have room for this many records.
             segment.push_lost((found.entry.position.0 - segment.end()) as usize);
             let entry = &found.entry;
             segment.push(&mut self.ledger, found.offset as u32, found.length, entry);
@@ -276,7 +278,7 @@ impl Recovery<'_> {
                 segment.restore(&mut self.ledger, entry, ack);
             }
         }
-        // A file of which nothing can be read had something in it.
+        // A file without any readable record had at least one.
         let least = first + u64::from(!whole && !unfinished);
         let end = sealed_at.unwrap_or_else(|| segment.end().max(least));
         self.account_for_damage(&mut segment, &found, &acks, end);
@@ -287,7 +289,7 @@ impl Recovery<'_> {
     }
 }
 
-/// Keeps others out of the directory.
+/// Locks the directory against other processes.
 pub(super) fn lock(fs: &Arc<dyn Fs>) -> Result<Box<dyn std::any::Any + Send>, OpenError> {
     fs.lock(LOCK).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => OpenError::Locked,

@@ -1,57 +1,56 @@
-//! What is known of a segment without reading it.
+//! The state of a segment that is kept in memory.
 
 use super::format::{ACK, Ack, AckKind, FILE_HEADER};
 use super::ledger::{Account, Accounts, HeldByLine, Ledger, Reason, Slot, Tally};
 use super::{Entry, Fate};
 
-/// Set in the index for records that are done.
+/// Flag in the index for records that are done.
 const DONE: u32 = 1 << 31;
-/// In place of a record that is not there: no record stands at the beginning of a file.
+/// Index entry of a lost record: no record is at offset 0.
 const LOST: u32 = DONE;
 
-/// A segment. It takes four bytes of memory for each record.
+/// A segment. Its index takes four bytes of memory for each record.
 #[derive(Debug)]
 pub(super) struct Segment {
-    /// Its first sequence, which names its files.
+    /// First sequence, which names the segment's files.
     pub(super) first: u64,
-    /// Where its records stand.
+    /// Offsets of the records, with the flag [`DONE`].
     index: Vec<u32>,
-    /// Where the last of them ends.
+    /// End of the last record.
     pub(super) bytes: u64,
-    /// The length of its ack file.
+    /// Length of the ack file.
     pub(super) ack_bytes: u64,
     undone: usize,
-    /// All records before this one are done.
+    /// Index below which all records are done.
     front: usize,
-    /// Records that were lost, and whose accounts wait until all others are done: nobody can tell
-    /// whose they were.
+    /// Lost records, whose tenants are unknown. They are booked once all other records are done.
     lost: usize,
-    /// Takes no more records.
+    /// Whether the segment takes no more records.
     pub(super) sealed: bool,
-    /// Whether its records were given up to make room.
+    /// Whether its records were dropped to make room.
     made_room: bool,
-    /// Whether the lanes of its records are those of format version 1.
+    /// Whether the lanes of its records have format version 1.
     pub(super) lanes_unspecified: bool,
     pub(super) accounts: Accounts,
-    /// What is not done, and what was lost and waits. Told when records come and go, and not made
-    /// of the accounts: it is what they are held against.
+    /// Undone records, and lost ones that are not booked yet. Counted when records come and go,
+    /// independently of the accounts, which are checked against it.
     pub(super) held: HeldByLine,
-    /// Of its readable records.
+    /// Counts of the readable records.
     written: Tally,
-    /// What is to be written to the ack file.
+    /// Entries that wait to be written to the ack file.
     pub(super) pending: Vec<Ack>,
 }
 
-/// Where a record stands.
+/// Place of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    /// The segment's first sequence.
+    /// First sequence of the segment.
     pub(super) segment: u64,
     pub(super) sequence: u64,
     pub(super) offset: u32,
-    /// The record does not go beyond this.
+    /// Upper bound of the record's end.
     pub(super) end: u32,
-    /// Whether its lane is one of format version 1.
+    /// Whether the record's lane has format version 1.
     pub(super) lane_unspecified: bool,
 }
 
@@ -75,7 +74,7 @@ impl Segment {
         }
     }
 
-    /// The sequence after its last.
+    /// The sequence after the last record.
     pub(super) fn end(&self) -> u64 {
         self.first + self.index.len() as u64
     }
@@ -84,29 +83,29 @@ impl Segment {
         self.index.is_empty()
     }
 
-    /// The records that are not done.
+    /// Number of undone records.
     pub(super) fn undone(&self) -> usize {
         self.undone
     }
 
-    /// The records of which it has not been accounted what became of them, by the index.
+    /// Number of records, by the index, whose fate is not booked.
     pub(super) fn unaccounted(&self) -> usize {
         self.undone + self.lost
     }
 
-    /// Whether nothing of it is needed any more.
+    /// Whether the segment can be removed.
     pub(super) fn is_spent(&self) -> bool {
         self.sealed && self.undone == 0
     }
 
-    /// All that its files take, with what is still to be written for its records.
+    /// Bytes of the segment's files, including the entries that are still to be written.
     pub(super) fn footprint(&self) -> u64 {
-        // An entry for each record, and the seal.
+        // One entry for each record, and one for the seal.
         let acks = FILE_HEADER + (self.index.len() + 1) * ACK;
         self.bytes + self.ack_bytes.max(acks as u64)
     }
 
-    /// Adds a record whose bytes are there.
+    /// Adds a record whose bytes exist.
     pub(super) fn push(
         &mut self,
         ledger: &mut Ledger,
@@ -129,7 +128,7 @@ impl Segment {
         (slot, tally)
     }
 
-    /// Adds records that are not there any more.
+    /// Adds lost records.
     pub(super) fn push_lost(&mut self, count: usize) {
         self.index.resize(self.index.len() + count, LOST);
     }
@@ -139,7 +138,7 @@ impl Segment {
         (index < self.index.len()).then_some(index)
     }
 
-    /// The first record from there on that is not done.
+    /// The first undone record from a sequence on.
     pub(super) fn next_undone(&self, from: u64) -> Option<Place> {
         let from = usize::try_from(from.saturating_sub(self.first)).ok()?;
         let from = from.max(self.front);
@@ -148,7 +147,7 @@ impl Segment {
         Some(self.place(index))
     }
 
-    /// Where a record stands, if it is not done.
+    /// The place of a record; `None` if it is done.
     pub(super) fn place_of(&self, sequence: u64) -> Option<Place> {
         let index = self.at(sequence)?;
         (self.index[index] & DONE == 0).then(|| self.place(index))
@@ -162,7 +161,7 @@ impl Segment {
             segment: self.first,
             sequence: self.first + index as u64,
             offset: offset(&self.index[index]),
-            // A segment ends before two to the 31st.
+            // A segment is shorter than two to the 31st bytes.
             end: end.unwrap_or(self.bytes as u32),
             lane_unspecified: self.lanes_unspecified,
         }
@@ -182,7 +181,7 @@ impl Segment {
         true
     }
 
-    /// A record is there no more.
+    /// Subtracts a record from those that are held.
     fn let_go(&mut self, slot: Slot, tally: Tally) {
         if let Some(held) = self.held.get_mut(&slot) {
             *held -= tally;
@@ -192,7 +191,7 @@ impl Segment {
         }
     }
 
-    /// Enters what became of a record. False if that had been said before.
+    /// Books the fate of a record. Returns false if it was booked before.
     pub(super) fn done(&mut self, ledger: &mut Ledger, entry: &Entry, fate: Fate) -> bool {
         if !self.mark_done(entry.position.0) {
             return false;
@@ -211,15 +210,15 @@ impl Segment {
         true
     }
 
-    /// Enters what became of the copy in memory of a record that had to make room. False if the
-    /// record was not booked so.
+    /// Books the fate of the copy in memory of a record that was dropped to make room. Returns
+    /// false if the record is not booked as dropped.
     pub(super) fn rebook(&mut self, ledger: &mut Ledger, entry: &Entry, fate: Fate) -> bool {
         let tally = entry.tally();
         let change = Ack::of(fate, tally).change(tally);
         ledger.rebook(Some(&mut self.accounts), &entry.tenant, tally, &change)
     }
 
-    /// Enters a fate that was read from the ack file.
+    /// Books a fate that was read from the ack file.
     pub(super) fn restore(&mut self, ledger: &mut Ledger, entry: &Entry, ack: &Ack) {
         if self.mark_done(entry.position.0) {
             let tally = entry.tally();
@@ -229,7 +228,7 @@ impl Segment {
         }
     }
 
-    /// A record cannot be read any more, not even whose it was.
+    /// Marks a record as lost whose tenant cannot be read any more.
     pub(super) fn lose(&mut self, ledger: &mut Ledger, sequence: u64) -> bool {
         let marked = self.mark_done(sequence);
         self.lost += usize::from(marked);
@@ -237,7 +236,7 @@ impl Segment {
         marked
     }
 
-    /// When all other records are done, what has no fate is what was lost.
+    /// Once all other records are done, books the rest as lost.
     fn settle(&mut self, ledger: &mut Ledger) {
         if self.lost > 0 && self.undone == 0 {
             self.lost = 0;
@@ -246,12 +245,12 @@ impl Segment {
         }
     }
 
-    /// Whether its records were given up to make room.
+    /// Whether its records were dropped to make room.
     pub(super) fn has_made_room(&self) -> bool {
         self.made_room
     }
 
-    /// Gives up all that is not done.
+    /// Drops all undone records.
     pub(super) fn drop_all(&mut self, ledger: &mut Ledger, reason: Reason) -> Tally {
         for offset in &mut self.index[self.front..] {
             *offset |= DONE;
@@ -264,12 +263,12 @@ impl Segment {
         ledger.drop_queued(&mut self.accounts, reason)
     }
 
-    /// Readable records, for the comparison with a seal.
+    /// Counts of the readable records, for comparison with a seal.
     pub(super) fn written(&self) -> Tally {
         self.written
     }
 
-    /// What says that it was left whole.
+    /// The entry that states the complete content of the segment.
     pub(super) fn seal(&self) -> Ack {
         Ack {
             index: self.index.len() as u32,
@@ -299,7 +298,7 @@ impl Ack {
         }
     }
 
-    /// What it says of a record. A batch that was partly delivered counts as delivered.
+    /// The change that the entry makes in an account. A partly delivered batch counts as delivered.
     pub(super) fn change(&self, tally: Tally) -> Account {
         let mut account = Account::default();
         let dropped = self.dropped.min(tally.samples);

@@ -1,4 +1,4 @@
-//! What the writer, the readers and the callers of a queue share.
+//! State that the writer, the readers and the callers of a queue share.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,43 +18,43 @@ use super::ledger::{Ledger, Reason, Slot, Tally};
 use super::segment::{Place, Segment};
 use super::{ACK_BATCH, Entry, Event, Fate, Options};
 
-/// How long somebody may be told that room is on its way while the writer makes none.
+/// The longest time for which senders are told to wait for room while the writer makes none.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// What a segment takes beyond its records.
+/// Bytes of a segment's files besides its records.
 const SEGMENT_OVERHEAD: u64 = (2 * FILE_HEADER + ACK) as u64;
 
 #[derive(Debug)]
 pub(super) struct DiskState {
-    /// In order. Only the writer adds and removes them.
+    /// Segments in order. Only the writer adds and removes them.
     pub(super) segments: VecDeque<Segment>,
     pub(super) ledger: Ledger,
-    /// The first sequence after all that was ever appended.
+    /// The sequence of the next append.
     pub(super) next: u64,
-    /// What waits for the writer, and what it will take on disk.
+    /// Appends that wait for the writer, and the bytes that they will take on disk.
     pub(super) pending: usize,
     pub(super) reserved: u64,
-    /// What of it is whose.
+    /// Shares of the tenants in `reserved`.
     reserved_of: HashMap<Arc<str>, Reserved, foldhash::fast::RandomState>,
-    /// What the ledger will take beyond what it does, for lines of tenants that have none yet.
+    /// Bytes that the checkpoint will grow by for lines of new tenants.
     reserved_lines: u64,
-    /// Somebody was refused since segments were last looked at.
+    /// Whether an append was refused since the writer last tried to make room.
     pub(super) starved: bool,
-    /// Since when the writer owes somebody room without having made any.
+    /// Time since which the writer owes room without having made any.
     owed_since: Option<Instant>,
     pub(super) closed: bool,
-    /// The first record that is not done, and when it was accepted.
+    /// The first undone record, and the time at which it was accepted.
     pub(super) oldest: Option<(u64, u64)>,
-    /// Whether the history says something that the checkpoint does not.
+    /// Whether the history has changed since the last checkpoint.
     pub(super) rebooked: bool,
-    /// Records that are there, and whose callers may not know that yet.
+    /// Written records whose callers may not know of them yet.
     pub(super) untold: Vec<(Slot, Tally)>,
 }
 
-/// What a tenant's appends that wait for the writer will take.
+/// Reservations for a tenant's waiting appends.
 #[derive(Debug, Default)]
 struct Reserved {
     records: u64,
-    /// Its line in the checkpoint, in both files of it, if it has none yet.
+    /// Bytes of the tenant's new line in both files of the checkpoint; 0 if it has a line.
     line: u64,
 }
 
@@ -77,21 +77,21 @@ impl DiskState {
         }
     }
 
-    /// The segment in which this sequence would be, with the ledger.
+    /// The segment that covers a sequence, and the ledger.
     pub(super) fn segment(&mut self, sequence: u64) -> Option<(&mut Segment, &mut Ledger)> {
         let after = self.segments.partition_point(|it| it.first <= sequence);
         let segment = self.segments.get_mut(after.checked_sub(1)?)?;
         Some((segment, &mut self.ledger))
     }
 
-    /// The first record from there on that is not done.
+    /// The first undone record from a sequence on.
     pub(super) fn next_undone(&self, from: u64) -> Option<Place> {
         let after = self.segments.partition_point(|it| it.first <= from);
         let mut segments = self.segments.range(after.saturating_sub(1)..);
         segments.find_map(|segment| segment.next_undone(from))
     }
 
-    /// The entries that wait to be written to ack files.
+    /// Number of entries that wait to be written to ack files.
     pub(super) fn acks(&self) -> usize {
         let pending = self.segments.iter().map(|segment| segment.pending.len());
         pending.sum()
@@ -101,24 +101,24 @@ impl DiskState {
         self.segment(sequence)?.0.place_of(sequence)
     }
 
-    /// What all files take, and will when what waits has been written.
+    /// Bytes of all files once the waiting appends are written.
     pub(super) fn bytes(&self) -> u64 {
         self.files(self.segments.iter())
     }
 
-    /// What all files take now, with what is put aside for the checkpoint.
+    /// Bytes of all files now, including the space reserved for the checkpoint.
     pub(super) fn written_bytes(&self) -> u64 {
         let segments: u64 = self.segments.iter().map(Segment::footprint).sum();
         segments + 2 * self.ledger.footprint()
     }
 
-    /// What all files will take once the oldest segments of which nothing is needed are removed. A
-    /// segment behind one that is needed stays until that one goes, since sequences leave no gap.
+    /// Bytes of all files once the oldest removable segments are removed. A removable segment behind
+    /// one that is needed stays, since sequences have no gaps.
     fn needed_bytes(&self) -> u64 {
         self.files(self.segments.iter().skip_while(|it| it.is_spent()))
     }
 
-    /// Whether that much more fits, once segments are gone that nobody needs.
+    /// Whether `cost` more bytes fit once removable segments are removed.
     pub(super) fn fits(&self, tenant: &str, cost: u64, options: &Options) -> bool {
         let coming = self.reserved + cost;
         // Two neighbouring segments hold more than one segment's worth of records.
@@ -130,7 +130,7 @@ impl DiskState {
         self.needed_bytes() + line + cost + segments * SEGMENT_OVERHEAD <= options.max_bytes
     }
 
-    /// An append waits for the writer.
+    /// Reserves the space of an append that is passed to the writer.
     pub(super) fn reserve(&mut self, tenant: &Arc<str>, cost: u64) {
         self.pending += 1;
         self.reserved += cost;
@@ -147,18 +147,18 @@ impl DiskState {
         self.reserved_of.insert(tenant.clone(), own);
     }
 
-    /// What a tenant's line adds to the files of the checkpoint.
+    /// Bytes that a new tenant's line adds to the files of the checkpoint.
     fn line_cost(&self, tenant: &str) -> u64 {
         2 * self.ledger.line_cost(tenant)
     }
 
-    /// It does not wait any more.
+    /// Releases the space of an append that was written or failed.
     pub(super) fn unreserve(&mut self, tenant: &Arc<str>, cost: u64) {
         self.pending -= 1;
         self.reserved -= cost;
         if let Some(own) = self.reserved_of.get_mut(tenant) {
             own.records -= cost;
-            // Whether it was written or not: what it adds to the ledger is there, or will not be.
+            // Written or not, the line is now part of the ledger's size or will not be created.
             self.reserved_lines -= std::mem::take(&mut own.line);
             if own.records == 0 {
                 self.reserved_of.remove(tenant);
@@ -166,9 +166,9 @@ impl DiskState {
         }
     }
 
-    /// Whether that much more is within a tenant's share, which is that of the queue in memory. If
-    /// the oldest make room, they are of who has waited longest. There is nobody to share with
-    /// where there are no tenants.
+    /// Whether `cost` more bytes are within the tenant's share, which is computed as for the queue in
+    /// memory. Always true if the oldest records make room, since these belong to the tenants that have
+    /// waited longest, and for batches without a tenant.
     pub(super) fn is_fair(&self, tenant: &str, cost: u64, options: &Options) -> bool {
         if options.drop_oldest || tenant.is_empty() {
             return true;
@@ -180,33 +180,33 @@ impl DiskState {
         within_share(own, cost, free)
     }
 
-    /// Whether the writer is about to make room where the oldest make room: by writing what waits for
-    /// it, or by sealing the active segment, whose records can be given up then.
+    /// Whether the writer is about to make room under `drop_oldest`: by writing the waiting appends, or
+    /// by sealing the active segment, whose records can be dropped then.
     pub(super) fn is_making_room(&mut self) -> bool {
         let active = self.segments.back();
         let active = active.is_some_and(|last| !last.sealed && !last.is_empty());
         (self.pending > 0 || active) && self.owe_room()
     }
 
-    /// The writer owes somebody room. Returns whether it has made some lately: a disk that hangs is not
-    /// waited for.
+    /// Notes that the writer owes room. Returns whether it has made some lately; a disk that hangs is
+    /// not waited for.
     pub(super) fn owe_room(&mut self) -> bool {
         let since = *self.owed_since.get_or_insert_with(Instant::now);
         since.elapsed() < PATIENCE
     }
 
-    /// The writer has made room.
+    /// Notes that the writer has made room.
     pub(super) fn made_room(&mut self) {
         self.owed_since = None;
     }
 
     fn files<'a>(&self, segments: impl Iterator<Item = &'a Segment>) -> u64 {
         let segments: u64 = segments.map(Segment::footprint).sum();
-        // The checkpoint, and the file that will replace it.
+        // Both files of the checkpoint: the present one and its replacement.
         segments + self.reserved + self.reserved_lines + 2 * self.ledger.footprint()
     }
 
-    /// Gives up what is in the oldest segment that takes no more records. False if there is none.
+    /// Drops the records of the oldest sealed segment. Returns false if there is none.
     pub(super) fn drop_oldest(&mut self) -> bool {
         let mut sealed = self.segments.iter_mut().filter(|segment| segment.sealed);
         let Some(oldest) = sealed.find(|segment| segment.undone() > 0) else {
@@ -217,7 +217,7 @@ impl DiskState {
     }
 }
 
-/// How often and how long the writer was at the disk.
+/// Counters of the writer's operations on the disk.
 #[derive(Debug, Default)]
 pub struct Stats {
     fsyncs: AtomicU64,
@@ -226,16 +226,16 @@ pub struct Stats {
     bytes: AtomicU64,
 }
 
-/// What [`Stats`] said at some moment, since the queue was opened.
+/// Values of [`Stats`] since the queue was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StatsSnapshot {
-    /// How often segments were made durable.
+    /// Number of fsyncs of segments.
     pub fsyncs: u64,
-    /// How long that took in sum.
+    /// Total time of these fsyncs.
     pub fsync_time: Duration,
-    /// How often was written to segments.
+    /// Number of writes to segments.
     pub writes: u64,
-    /// How much was written to segments.
+    /// Bytes written to segments.
     pub bytes: u64,
 }
 
@@ -261,7 +261,7 @@ impl Stats {
     }
 }
 
-/// Who is told of events. It must not block.
+/// Receives events. It must not block.
 pub(super) type Listener = Arc<dyn Fn(Event) + Send + Sync>;
 
 pub(super) struct DiskShared {
@@ -271,9 +271,9 @@ pub(super) struct DiskShared {
     pub(super) seed: Seed,
     options: ArcSwap<Options>,
     pub(super) stats: Stats,
-    /// Records came, or the queue was closed.
+    /// Wakes readers: records arrived, or the queue was closed.
     pub(super) filled: Notify,
-    /// Space was freed, or the queue was closed.
+    /// Wakes senders: space was freed, or the queue was closed.
     pub(super) room: Notify,
     listener: Listener,
     wake: Sender<()>,
@@ -309,8 +309,8 @@ impl DiskShared {
         }
     }
 
-    /// No invariant spans a panic here: nothing that is done under the lock can panic. Nothing is
-    /// read or written under it either.
+    /// Locks the state. A poisoned lock is used on: no code under the lock can panic. Nothing is read
+    /// or written on disk under the lock.
     pub(super) fn state(&self) -> MutexGuard<'_, DiskState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -319,7 +319,7 @@ impl DiskShared {
         **self.options.load()
     }
 
-    /// Goes by other options from now on.
+    /// Applies other options.
     pub(super) fn set_options(&self, options: Options) {
         self.options.store(Arc::new(options));
         self.wake();
@@ -330,14 +330,15 @@ impl DiskShared {
         (self.listener)(event);
     }
 
-    /// Makes the writer look around.
+    /// Wakes the writer to check for work.
     pub(super) fn wake(&self) {
-        // If the channel is full, it will look anyway; if it is closed, there is no writer.
+        // A full channel means that the writer will check anyway; a closed one, that there is no
+        // writer.
         let _ = self.wake.try_send(());
     }
 
-    /// Enters what became of a record. False if that was known. A record that had to make room
-    /// while it was being sent is booked anew.
+    /// Books the fate of a record; returns false if it is known already. A record that was dropped to
+    /// make room while it was in flight is booked again.
     pub(super) fn done(&self, entry: &Entry, fate: Fate) -> bool {
         let mut state = self.state();
         let Some((segment, ledger)) = state.segment(entry.position.0) else {
@@ -359,7 +360,7 @@ impl DiskShared {
         true
     }
 
-    /// Gives up a record of which not even the header can be read.
+    /// Drops a record whose header cannot be read.
     pub(super) fn lose(&self, sequence: u64) {
         let mut state = self.state();
         let lost = state

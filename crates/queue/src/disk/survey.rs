@@ -1,4 +1,4 @@
-//! Looking into a queue without having it, and without changing anything: also while a process has it.
+//! Surveys a queue without opening it and without any change, even while a process uses it.
 
 use std::any::Any;
 use std::fs::{self, OpenOptions, TryLockError};
@@ -14,18 +14,18 @@ use super::recover::{self, LOCK};
 use super::state::Listener;
 use super::{Options, SyncPolicy};
 
-/// What a queue holds.
+/// Content of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Survey {
-    /// What is not done. While a process has the queue, it is about so much.
+    /// Undone records. Approximate while a process uses the queue.
     pub queued: Tally,
-    /// What the files take.
+    /// Bytes of the files.
     pub bytes: u64,
-    /// Whether a process has it.
+    /// Whether a process uses the queue.
     pub in_use: bool,
 }
 
-/// Options under which nothing is dropped, whatever a queue holds.
+/// Options under which no record is dropped.
 pub(super) const KEEPS_ALL: Options = Options {
     max_bytes: 1 << 60,
     max_age: None,
@@ -33,14 +33,14 @@ pub(super) const KEEPS_ALL: Options = Options {
     sync: SyncPolicy::Batch,
 };
 
-/// Looks into the queue in a directory. Blocks on the disk.
+/// Surveys the queue in a directory. Blocks on the disk.
 ///
 /// # Errors
 ///
-/// Fails when its files cannot be read, or are of a later version.
+/// Fails when its files cannot be read, or have a newer format version.
 pub fn survey(path: &Path) -> Result<Survey, OpenError> {
     let fs = ReadOnly(path.to_path_buf());
-    // What is damaged is told when it is opened for good.
+    // Damage is reported when the queue is opened.
     let listener: Listener = Arc::new(|_| ());
     let recovered = recover::recover(&fs, &KEEPS_ALL, &listener)?;
     let mut queued = Tally::default();
@@ -56,18 +56,18 @@ pub fn survey(path: &Path) -> Result<Survey, OpenError> {
     })
 }
 
-/// Whether a process has the queue in a directory.
-pub fn is_in_use(path: &Path) -> bool {
+/// Whether a process uses the queue in a directory.
+pub(crate) fn is_in_use(path: &Path) -> bool {
     let lock = fs::File::open(path.join(LOCK));
-    // Shared, so that several may ask at once. It is let go at once.
+    // A shared lock, so that several processes can check at once. It is released at once.
     lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
-/// A directory in which writing has no effect.
+/// A directory in which writes have no effect.
 #[derive(Debug)]
 struct ReadOnly(PathBuf);
 
-/// A file of it; none if it is only pretended to be there.
+/// A file of the directory; `None` if it does not exist and its creation was simulated.
 #[derive(Debug)]
 struct Seen(Option<fs::File>);
 

@@ -29,7 +29,7 @@ fn options() -> Options {
     }
 }
 
-/// A record of so many samples; the body can be told from others.
+/// A record with `samples` samples and a body that differs from others.
 fn append(tenant: &str, samples: u64, length: usize) -> Append {
     Append {
         tenant: Arc::from(tenant),
@@ -46,7 +46,7 @@ fn append(tenant: &str, samples: u64, length: usize) -> Append {
     }
 }
 
-/// A queue without its thread.
+/// A queue without its writer thread, driven step by step.
 struct Driven {
     shared: Arc<DiskShared>,
     engine: Engine,
@@ -66,7 +66,7 @@ impl Driven {
         })
     }
 
-    /// Appends all in one commit; of each, what became of it.
+    /// Appends all records in one commit; returns the results in order.
     fn append_all(&mut self, appends: Vec<Append>) -> Vec<Result<Entry, AppendError>> {
         let results = Arc::new(Mutex::new(Vec::new()));
         let mut jobs: VecDeque<Job> = VecDeque::new();
@@ -97,7 +97,7 @@ impl Driven {
         events.iter().map(|event| format!("{event}\n")).collect()
     }
 
-    /// The accounts say of the queue what reading it says.
+    /// Checks that the accounts agree with the records that can be read.
     fn check_balance(&self) {
         let records = self.read_all();
         let snapshot = self.snapshot();
@@ -130,7 +130,7 @@ impl Driven {
         self.check_held(queued);
     }
 
-    /// What is counted in the records is what the accounts say, line by line.
+    /// Checks that the held records, counted by line, agree with the accounts.
     fn check_held(&self, queued: Tally) {
         let reading = read_ledger(&self.shared);
         let mut held = Tally::default();

@@ -1,4 +1,4 @@
-//! Going through a segment by its headers, past what is damaged.
+//! Walks through the headers of a segment, skipping damaged parts.
 
 use std::io;
 
@@ -8,22 +8,22 @@ use super::fs::File;
 const WINDOW: usize = 4 << 10;
 const SCAN_WINDOW: usize = 64 << 10;
 
-/// What is known of a segment before it is read.
+/// Bounds of a segment that are known before it is read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     pub(super) seed: Seed,
     pub(super) length: u64,
-    /// Its first sequence, and the first that is not its own.
+    /// The segment's first sequence, and the first sequence of the next segment.
     pub(super) first: u64,
     pub(super) limit: u64,
 }
 
-/// How a walk ended.
+/// Result of a walk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Walked {
-    /// Where the last whole record ends.
+    /// End of the last intact record.
     pub(super) end: u64,
-    /// Where the first damage before that begins, and the bytes of all of it.
+    /// Offset of the first damage before that, and the bytes of all damage.
     pub(super) damaged_at: Option<u64>,
     pub(super) damaged: u64,
 }
@@ -48,7 +48,7 @@ pub(super) fn walk(
     let mut at = walked.end;
     loop {
         let bytes = window.at(at, RECORD_HEADER + MAX_TENANT, WINDOW)?;
-        // Before a record there is no room for more lost ones than this.
+        // More lost records than this do not fit in front of a record.
         let most = expected.saturating_add((at - walked.end) / RECORD_HEADER as u64);
         let header = Header::decode(bounds.seed, bytes).filter(|header| {
             (expected..=most).contains(&header.sequence)
@@ -73,7 +73,7 @@ pub(super) fn walk(
     }
 }
 
-/// A part of the file.
+/// A section of the file that is in memory.
 struct Window<'a> {
     file: &'a dyn File,
     length: u64,
@@ -82,7 +82,7 @@ struct Window<'a> {
 }
 
 impl Window<'_> {
-    /// The bytes from there on: as many as asked for, unless the file ends before.
+    /// The bytes from `offset` on: at least `wanted`, unless the file ends before.
     fn at(&mut self, offset: u64, wanted: usize, size: usize) -> io::Result<&[u8]> {
         let left = usize::try_from(self.length.saturating_sub(offset)).unwrap_or(usize::MAX);
         let wanted = wanted.min(left);
@@ -102,7 +102,7 @@ impl Window<'_> {
         Ok(&self.bytes[skip..end])
     }
 
-    /// Where, from there on, a record might begin.
+    /// The next offset from `from` on at which a record may begin.
     fn find(&mut self, from: u64) -> io::Result<Option<u64>> {
         let mut from = from;
         while from < self.length {
@@ -110,7 +110,7 @@ impl Window<'_> {
             if let Some(place) = find_magic(bytes) {
                 return Ok(Some(from + place as u64));
             }
-            // What stands across the end of the window is in the next one.
+            // Bytes across the end of the window are part of the next window.
             match bytes.len() {
                 0..=3 => break,
                 length => from += length as u64 - 3,

@@ -1,4 +1,4 @@
-//! The thread that writes.
+//! The writer thread.
 
 use std::collections::VecDeque;
 use std::thread;
@@ -10,30 +10,40 @@ use tokio::time::Instant;
 use super::commit::{Engine, Job};
 use super::{ACK_BATCH, ACK_INTERVAL, ACK_SYNC_INTERVAL, SyncPolicy};
 
-/// What lies at least between the beginnings of two fsyncs of records: what comes meanwhile shares
-/// one.
+/// Minimum time between the beginnings of two fsyncs of records: records that arrive meanwhile
+/// share one.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(2);
+
+/// Interval at which a queue that holds records looks for its directory. Otherwise, nobody would
+/// know that acknowledged records are gone before the next one comes.
+const LOOK_INTERVAL: Duration = match cfg!(test) {
+    true => Duration::from_millis(50),
+    false => Duration::from_secs(10),
+};
 
 /// Runs until the queue is closed.
 pub(super) fn run(mut engine: Engine, jobs: &Receiver<Job>, wakes: &Receiver<()>) {
     let mut batch = VecDeque::new();
-    // Each is set while there is something to do, so that an idle queue sleeps.
-    let (mut acks, mut ack_sync, mut sync) = (None, None, None);
+    // Each timer is set only while it has work, so that an idle queue sleeps.
+    let (mut acks, mut ack_sync, mut sync, mut look) = (None, None, None, None);
     let idle = never();
     let mut committed = Instant::now();
     engine.put_aside();
     engine.tend();
     loop {
         let shared = engine.shared.clone();
-        let waiting = {
+        let (waiting, holds) = {
             let state = shared.state();
             if state.closed {
                 break;
             }
-            state.acks()
+            (state.acks(), state.oldest.is_some())
         };
+        if holds && look.is_none() {
+            look = Some(after(LOOK_INTERVAL));
+        }
         if waiting >= ACK_BATCH && acks.is_none() {
-            // Should it fail, the interval paces the next attempt.
+            // If this fails, the interval paces the next attempt.
             engine.flush_acks();
             acks = Some(after(ACK_INTERVAL));
         } else if waiting > 0 && acks.is_none() {
@@ -43,7 +53,7 @@ pub(super) fn run(mut engine: Engine, jobs: &Receiver<Job>, wakes: &Receiver<()>
             ack_sync = Some(after(ACK_SYNC_INTERVAL));
         }
         if engine.is_unsynced() && sync.is_none() {
-            // If all is to be durable from now on, what was not yet is at once.
+            // If the policy has changed to `Batch`, older records become durable at once.
             sync = Some(match shared.options().sync {
                 SyncPolicy::Batch => after(Duration::ZERO),
                 SyncPolicy::Interval(interval) => after(interval),
@@ -76,9 +86,13 @@ pub(super) fn run(mut engine: Engine, jobs: &Receiver<Job>, wakes: &Receiver<()>
                 sync = None;
                 engine.sync();
             }
+            recv(look.as_ref().unwrap_or(&idle)) -> _ => {
+                look = None;
+                engine.look();
+            }
         }
     }
-    // Whatever was accepted before it was closed.
+    // Appends that were accepted before the queue was closed.
     batch.extend(jobs.try_iter());
     engine.commit(&mut batch);
     engine.close();

@@ -1,4 +1,4 @@
-//! The bounds of a queue: what has room, and who pays for it.
+//! Bounds of the queue in memory, and the evictions that make room.
 
 use metrifold_base::within_share;
 use metrifold_model::Tenant;
@@ -7,8 +7,8 @@ use super::{Held, QueueState};
 use crate::Lane;
 
 impl<T> QueueState<T> {
-    /// Whether there is room, and within the tenant's share. There is nobody to share with where
-    /// there are no tenants.
+    /// Whether there is room for the item, and it is within the tenant's share. Without tenants,
+    /// nothing is shared.
     pub(super) fn has_room(&self, tenant: &Option<Tenant>, weight: usize) -> bool {
         let own = self.schedule.bytes_of(tenant);
         let free = self.max.saturating_sub(self.bytes + weight);
@@ -16,13 +16,13 @@ impl<T> QueueState<T> {
         fair && self.fits(self.bytes, weight)
     }
 
-    /// Whether that much more fits beside so many bytes.
+    /// Whether an item of `weight` fits beside `bytes`.
     pub(super) fn fits(&self, bytes: usize, weight: usize) -> bool {
         bytes == 0 || bytes + weight <= self.max
     }
 
-    /// Makes room if that can be done without what is being sent: the oldest of the tenant goes who
-    /// has most.
+    /// Evicts the oldest items of the largest tenant until `weight` fits. Returns false if it
+    /// cannot fit because of the items in flight.
     pub(super) fn make_room(&mut self, weight: usize, evicted: &mut Vec<T>) -> bool {
         if !self.fits(self.bytes - self.schedule.bytes(), weight) {
             return false;
@@ -38,7 +38,7 @@ impl<T> QueueState<T> {
         true
     }
 
-    /// Remembers that an item of this lane is under way. Returns its slot.
+    /// Registers an item in flight of this lane. Returns its slot.
     pub(super) fn begin(&mut self, lane: &Lane) -> usize {
         let slot = self.free.pop().unwrap_or(self.under_way.len());
         match self.under_way.get_mut(slot) {
@@ -48,12 +48,13 @@ impl<T> QueueState<T> {
         slot
     }
 
-    /// The lane of an item that was taken.
+    /// The lane of the item in flight in a slot.
     pub(super) fn lane(&self, slot: usize) -> Option<Lane> {
         self.under_way.get(slot).cloned().flatten()
     }
 
-    /// Frees what an item that was taken has held. Returns whether others may be taken for that.
+    /// Releases the bytes and the lane of an item in flight. Returns whether other items became
+    /// ready.
     pub(super) fn release(&mut self, held: &Held<T>) -> bool {
         self.bytes -= held.weight;
         let lane = self.under_way.get_mut(held.slot).and_then(Option::take);

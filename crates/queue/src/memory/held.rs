@@ -1,4 +1,4 @@
-//! The place of an item that was taken, until somebody has said what became of it.
+//! An item in flight: its bytes and its lane, held until its outcome is known.
 
 use std::sync::Arc;
 
@@ -12,28 +12,28 @@ pub struct Held<T> {
     pub(super) lane: u64,
     pub(super) slot: usize,
     pub(super) turn: u64,
-    /// Its place in the order in which items came.
+    /// Position of the item in the order of arrival.
     pub(super) came: u64,
 }
 
 impl<T> Held<T> {
-    /// The bytes that it holds.
+    /// Bytes of the item.
     pub fn weight(&self) -> usize {
         self.weight
     }
 
-    /// The lane of the item, among those of its tenant.
+    /// Number of the item's lane among those of its tenant.
     pub fn lane(&self) -> u64 {
         self.lane
     }
 
-    /// Puts what is left of the item back to where it was, in this order and with these weights, for
-    /// those whose turn it is now.
+    /// Returns the rest of the item to its place in the lane, in this order and with these weights,
+    /// for the receivers of the present turn.
     ///
     /// # Errors
     ///
-    /// Returns it if nobody takes any more, or if the turn in which it was taken is not over:
-    /// unless it is `always` to go back.
+    /// Returns the items if the queue has ended, or if the turn in which they were received is still
+    /// on, unless `always` is set.
     pub fn give_back(self, left: Vec<(T, usize)>, always: bool) -> Result<(), Vec<T>> {
         let mut state = self.queue.state();
         let lane = state.lane(self.slot);
@@ -48,7 +48,8 @@ impl<T> Held<T> {
                 .put_back(lane.clone(), item, weight, self.came);
         }
         drop(state);
-        // What did not hold its lane can be taken at once; dropping the rest frees the lane.
+        // If the item did not hold its lane, the rest is ready at once; otherwise dropping `self`
+        // frees the lane.
         self.queue.filled.notify_last();
         Ok(())
     }
@@ -66,7 +67,7 @@ impl<T> Drop for Held<T> {
             queue.filled.notify_waiters();
         }
         if all || freed {
-            // What was behind it in its lane may go now.
+            // The next items of the lane may be received now.
             queue.filled.notify_last();
         }
     }

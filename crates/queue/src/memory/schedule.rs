@@ -1,7 +1,7 @@
-//! Which item is next: tenants take turns, and so do the lanes of a tenant.
+//! The order of items: tenants take turns, and so do the lanes of a tenant.
 //!
-//! QueueState is kept for tenants and lanes that have something here or under way, and for tenants that
-//! are left alone for a while. Taking and adding cost the same however many there are.
+//! State is kept for tenants and lanes with items that wait or are in flight, and for paused tenants.
+//! The cost of adding and taking does not depend on their number.
 
 mod lanes;
 
@@ -19,20 +19,20 @@ use lanes::{LaneItems, TenantItems};
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
-/// Items that wait.
+/// The waiting items.
 #[derive(Debug)]
 pub(super) struct Schedule<T> {
     tenants: Map<Option<Tenant>, TenantItems<T>>,
-    /// Whose turn it is. Some may have nothing to take meanwhile.
+    /// Tenants in the order of their turns. Some may have nothing ready by now.
     turns: VecDeque<Option<Tenant>>,
-    /// Who is left alone, and until when.
+    /// Paused tenants by the end of their pause.
     paused: BTreeSet<(Instant, Option<Tenant>)>,
-    /// Of the items that wait.
+    /// Number and bytes of the waiting items.
     len: usize,
     bytes: usize,
-    /// The place of the next item in the order in which they came.
+    /// Position of the next item in the order of arrival.
     next: u64,
-    /// Whether more may have become ready at once than takers were told of.
+    /// Whether more items may have become ready than receivers were woken.
     surplus: bool,
 }
 
@@ -55,23 +55,23 @@ impl<T> Schedule<T> {
         self.len
     }
 
-    /// Whether there may be something to take that nobody was told of when it came.
+    /// Whether items may be ready for which no receiver was woken.
     pub(super) fn has_surplus(&mut self) -> bool {
         self.surplus &= !self.turns.is_empty();
         self.surplus
     }
 
-    /// Notes that several items came of which one taker is told.
+    /// Notes that several items arrived and one receiver is woken for them.
     pub(super) fn note_surplus(&mut self) {
         self.surplus = true;
     }
 
-    /// Of the items that wait.
+    /// Bytes of the waiting items.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Of a tenant's items, here and under way.
+    /// Bytes of a tenant's items, waiting and in flight.
     pub(super) fn bytes_of(&self, tenant: &Option<Tenant>) -> usize {
         self.tenants.get(tenant).map_or(0, |own| own.bytes)
     }
@@ -89,8 +89,8 @@ impl<T> Schedule<T> {
         self.add(lane, weight, |items| items.push_back(item));
     }
 
-    /// Puts an item that was taken back to where it was in its lane, whatever has come back before
-    /// it; parts of one come back the last one first.
+    /// Returns an item to its place in its lane, regardless of the order in which items come back; the
+    /// parts of one item must be put back last one first.
     pub(super) fn put_back(&mut self, lane: Lane, item: T, weight: usize, came: u64) {
         let holds = lane.holds;
         self.add(lane, weight, |items| {
@@ -116,7 +116,7 @@ impl<T> Schedule<T> {
         self.enlist(lane.tenant);
     }
 
-    /// Gives a tenant a turn if it has something to take.
+    /// Gives a tenant a turn if it has something ready.
     fn enlist(&mut self, tenant: Option<Tenant>) {
         if let Some(own) = self.tenants.get_mut(&tenant)
             && !own.turns.is_empty()
@@ -128,8 +128,8 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// Takes the next item that may be taken, and with it those behind it in its lane as long as
-    /// all of them hold the lane and together weigh no more than `most`.
+    /// Takes the next ready item, and those behind it in its lane as long as all of them hold the lane
+    /// and together weigh no more than `most`.
     pub(super) fn take(&mut self, now: Instant, most: usize) -> Option<(Lane, Vec<Item<T>>)> {
         self.wake(now);
         while let Some(tenant) = self.turns.pop_front() {
@@ -176,7 +176,7 @@ impl<T> Schedule<T> {
         None
     }
 
-    /// An item that was taken is done. Returns whether others may be taken for that.
+    /// Releases an item in flight. Returns whether other items became ready.
     pub(super) fn release(&mut self, lane: &Lane, weight: usize) -> bool {
         let Some(own) = self.tenants.get_mut(&lane.tenant) else {
             return false;
@@ -196,7 +196,7 @@ impl<T> Schedule<T> {
         freed
     }
 
-    /// Forgets a tenant of which nothing is left.
+    /// Removes a tenant without items.
     fn prune(&mut self, tenant: &Option<Tenant>) {
         let own = self.tenants.get(tenant);
         if own.is_some_and(|own| own.lanes.is_empty() && own.paused.is_none()) {
@@ -204,7 +204,7 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// Has the items of these tenants, also those under way, hold their lanes from now on.
+    /// Makes the items of these tenants, those in flight included, hold their lanes from now on.
     pub(super) fn hold(&mut self, of: impl Fn(&Option<Tenant>) -> bool) {
         for (_, own) in self.tenants.iter_mut().filter(|(tenant, _)| of(tenant)) {
             for lane in own.lanes.values_mut() {
@@ -216,7 +216,7 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// Leaves a tenant alone until then.
+    /// Pauses a tenant until `until`.
     pub(super) fn pause(&mut self, tenant: Option<Tenant>, until: Instant) {
         let own = self.tenants.entry(tenant.clone()).or_default();
         if let Some(before) = own.paused.replace(until) {
@@ -225,12 +225,12 @@ impl<T> Schedule<T> {
         self.paused.insert((until, tenant));
     }
 
-    /// When it is worth looking again, if nothing happens before.
+    /// The end of the first pause.
     pub(super) fn next_wake(&self) -> Option<Instant> {
         self.paused.first().map(|(until, _)| *until)
     }
 
-    /// Those who have been left alone for long enough have turns again.
+    /// Ends the pauses that are over.
     fn wake(&mut self, now: Instant) {
         while let Some((until, tenant)) = self.paused.pop_first() {
             if until > now {
@@ -241,7 +241,7 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// Leaves nobody alone any more.
+    /// Ends all pauses.
     pub(super) fn resume_all(&mut self) {
         for (_, tenant) in take(&mut self.paused) {
             self.resume(&tenant);
@@ -257,13 +257,13 @@ impl<T> Schedule<T> {
         self.prune(tenant);
     }
 
-    /// The tenant of whom most is here.
+    /// The tenant with the most waiting bytes.
     pub(super) fn largest(&self) -> Option<Option<Tenant>> {
         let largest = self.tenants.iter().max_by_key(|(_, own)| own.waiting);
         largest.map(|(tenant, _)| tenant.clone())
     }
 
-    /// Removes a tenant's oldest item.
+    /// Removes the oldest waiting item of a tenant.
     pub(super) fn evict(&mut self, tenant: &Option<Tenant>) -> Option<Item<T>> {
         let own = self.tenants.get_mut(tenant)?;
         let front = |(id, lane): (&u64, &LaneItems<T>)| Some((lane.items.front()?.came, *id));
@@ -273,8 +273,8 @@ impl<T> Schedule<T> {
         Some(item)
     }
 
-    /// Removes a tenant's items from the back of its lanes, as far as `which` says so. Lanes of which
-    /// something is under way are left out: that may come back before or behind what is here.
+    /// Removes a tenant's items from the backs of its lanes, as far as `which` accepts them. Lanes with
+    /// items in flight are left out: these may return before or behind the waiting ones.
     pub(super) fn withdraw(
         &mut self,
         tenant: &Option<Tenant>,
@@ -310,8 +310,7 @@ impl<T> Schedule<T> {
         self.prune(tenant);
     }
 
-    /// All items in the order in which they came; those that came back are before what was behind
-    /// them.
+    /// All waiting items in the order of arrival; returned ones are in front of those behind them.
     pub(super) fn iter_mut(&mut self) -> Vec<(Lane, &mut T)> {
         let mut all = Vec::with_capacity(self.len);
         for (tenant, own) in &mut self.tenants {
@@ -331,7 +330,7 @@ impl<T> Schedule<T> {
         all.map(|(_, _, lane, item)| (lane, item)).collect()
     }
 
-    /// Removes all items, and returns them in the order in which they came.
+    /// Removes all items, and returns them in the order of arrival.
     pub(super) fn drain(&mut self) -> Vec<Item<T>> {
         let mut all = Vec::with_capacity(self.len);
         for own in self.tenants.values_mut() {
@@ -354,5 +353,5 @@ impl<T> Schedule<T> {
     }
 }
 
-/// The most items that are taken at once.
+/// The most items of a run.
 pub(crate) const RUN_MAX: usize = 1024;

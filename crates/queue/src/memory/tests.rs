@@ -4,7 +4,7 @@ fn queue(max: usize, when_full: WhenFull) -> Arc<Queue<u32>> {
     Arc::new(Queue::new(max, when_full))
 }
 
-/// Nobody waits for such an item.
+/// A lane that no item holds.
 const FREE: Lane = Lane {
     tenant: None,
     id: 0,
@@ -174,7 +174,7 @@ async fn what_is_given_back_comes_before_what_is_behind_it_in_its_lane() {
     });
     tokio::task::yield_now().await;
     assert_eq!(queue.waiting(), 2, "the lane is not free");
-    // It came back in two parts.
+    // The item returns in two parts.
     assert!(held.give_back(vec![(10, 5), (11, 5)], false).is_ok());
     queue.close();
     assert_eq!(taker.await.unwrap(), [10, 11, 1, 2]);
@@ -266,7 +266,7 @@ async fn no_wake_up_is_lost_to_a_taker_whose_turn_is_over() {
     };
     let old = take(0);
     tokio::task::yield_now().await;
-    // Wakes the old taker, which does not run before its turn is over.
+    // Wakes the old receiver, which does not run before its turn is over.
     let _ = queue.push(1, 10, FREE);
     let turn = queue.take_over(100, WhenFull::Block);
     let new = take(turn);
@@ -316,7 +316,7 @@ async fn a_run_is_of_one_lane_and_no_heavier_than_asked_for() {
     assert_eq!(items(&first), [0, 1, 2]);
     let second = queue.pop_run(0, 1000).await.unwrap();
     assert_eq!(items(&second), [10, 11, 12, 13, 14]);
-    // The lane is free once all of the run is done.
+    // The lane is free once the whole run is done.
     let mut first = first.into_iter();
     drop((first.next(), first.next()));
     assert_eq!(queue.waiting(), 2);
@@ -362,7 +362,7 @@ async fn a_tenant_who_is_left_alone_keeps_nobody_waiting() {
         assert_eq!(item, expected);
     }
     assert_eq!(start.elapsed(), std::time::Duration::ZERO);
-    // When the time comes, all of his lanes are there for as many takers.
+    // At the end of the pause, all lanes of the tenant are ready for several receivers.
     let takers: Vec<_> = (0..3)
         .map(|_| {
             let queue = queue.clone();
@@ -397,7 +397,7 @@ async fn there_is_always_room_for_a_tenant_who_has_nothing_here() {
         assert_eq!(flood("a"), 800, "eight ninths");
         assert_eq!(flood("b"), 80, "eight times what is free then");
         assert_eq!(flood("c"), 10);
-        // Each may have one, as long as there is any room at all.
+        // Each tenant may have one item, as long as there is any room at all.
         assert!(matches!(queue.push(0, 10, of("d", 1)), Pushed::Stored(_)));
         assert_eq!(queue.bytes(), 900);
         assert!(!matches!(queue.push(0, 10, of("e", 1)), Pushed::Stored(_)));
@@ -421,7 +421,7 @@ async fn room_is_made_at_the_cost_of_who_has_most() {
             other => panic!("{other:?}"),
         }
     }
-    // The oldest of the largest, whatever its lane.
+    // The oldest items of the largest tenant, whatever their lane.
     assert_eq!(evicted, [0, 1, 2, 3, 4]);
     assert!(matches!(queue.push(60, 10, of("a", 0)), Pushed::Stored(old) if old == [5]));
 }
@@ -440,7 +440,7 @@ async fn what_is_withdrawn_comes_from_the_backs_of_a_tenants_lanes() {
     assert_eq!(left, [0, 10, 1, 11, 12, 13]);
 }
 
-/// The tenant and the lane of an item that is under way.
+/// Tenant and lane, number and hold of an item in flight.
 type Taken = ((u64, u64), u32, Held<u32>);
 
 #[tokio::test]
@@ -495,7 +495,7 @@ async fn whatever_happens_lanes_stay_in_order_and_nothing_is_lost() {
                     let run = under_way.swap_remove(below(under_way.len() as u64) as usize);
                     let mut run = run;
                     while !run.is_empty() {
-                        // In whatever order, as when a taker is cut off.
+                        // In any order, as when a receiver is cut off.
                         let (_, item, held) = run.swap_remove(below(run.len() as u64) as usize);
                         let weight = held.weight;
                         held.give_back(vec![(item, weight)], true).unwrap();
@@ -521,7 +521,7 @@ async fn whatever_happens_lanes_stay_in_order_and_nothing_is_lost() {
 fn a_queue_that_must_not_grow_makes_do_with_what_it_holds() {
     let oldest = queue(100, WhenFull::DropOldest);
     let push = |queue: &Queue<u32>, item| queue.push_within(item, 10, FREE, false);
-    // The first one passes: nothing would come through otherwise.
+    // The first item passes: otherwise nothing would.
     assert!(matches!(push(&oldest, 0), Pushed::Stored(old) if old.is_empty()));
     assert!(matches!(oldest.push(1, 10, FREE), Pushed::Stored(old) if old.is_empty()));
     assert!(matches!(push(&oldest, 2), Pushed::Stored(old) if old == [0]));

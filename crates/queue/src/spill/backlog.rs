@@ -1,4 +1,4 @@
-//! The records that are on disk and not in memory, and whose turn it is to be read.
+//! The backlog: records that are on disk alone, and the order in which they are read.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -13,50 +13,50 @@ use super::key;
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
-/// By tenant, where records stand and in which lanes they are. It takes some forty bytes of memory
-/// for each record.
+/// The records by tenant, with their positions and lanes. Takes about forty bytes of memory for each
+/// record.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
-    /// Some may have nothing left, until their turn comes.
+    /// Records by tenant and position. A tenant without records may stay until its turn comes.
     tenants: Map<Tenant, BTreeMap<u64, Listed>>,
-    /// These tenants, the next one to be read first.
+    /// Tenants in the order in which they are read.
     turns: VecDeque<Tenant>,
-    /// The lanes of which something is here or on its way to disk.
+    /// Lanes with records in the backlog or on their way to disk.
     lanes: Map<u64, Lagging>,
-    /// The next record to be listed of those from before this process, and their end. As long as
-    /// there are some, a batch of any lane may be among them.
+    /// The next record from before this process that is not listed yet, and the end of these records.
+    /// While there are any, a batch of any lane may be among them.
     unlisted: Option<(u64, u64)>,
-    /// Whose records are not read, and until when. Until an attempt has succeeded, all batches of
-    /// such a tenant go to disk.
+    /// Paused tenants, whose records are not read until the given time. Until an attempt succeeds, all
+    /// batches of such a tenant go to disk.
     paused: Map<Tenant, Instant>,
-    /// By tenant, the records whose lanes are unspecified.
+    /// Number of records with unspecified lanes, by tenant.
     unspecified: Map<Tenant, Unspecified>,
 }
 
-/// What of a lane is here or on its way to disk.
+/// The part of a lane that is in the backlog or on its way to disk.
 #[derive(Debug, Default)]
 struct Lagging {
     count: usize,
-    /// The newest batch that came to this process; 0 if all are older.
+    /// Id of the newest batch that arrived in this process; 0 if all are older.
     last: u64,
 }
 
-/// What is known of a record that is listed.
+/// Lane of a listed record.
 #[derive(Clone, Copy, Debug)]
 struct Listed {
     lane: u64,
     lane_unspecified: bool,
 }
 
-/// How many records of a tenant have lanes of format version 1. Each may be of any of its senders:
-/// nothing newer of the tenant may leave before they are done.
+/// Number of a tenant's records whose lanes have format version 1. Each may be of any of its senders:
+/// newer records of the tenant must wait until they are done.
 #[derive(Debug, Default)]
 struct Unspecified {
     on_disk: usize,
     in_memory: usize,
 }
 
-/// A record to read.
+/// A record to be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Next {
     pub(super) tenant: Tenant,
@@ -64,7 +64,7 @@ pub(super) struct Next {
 }
 
 impl Backlog {
-    /// Of a queue in which there may be records from `first` to `end`.
+    /// A backlog of a queue that may have records from `first` to `end`.
     pub(super) fn new(first: u64, end: u64) -> Self {
         Self {
             unlisted: (first < end).then_some((first, end)),
@@ -72,12 +72,12 @@ impl Backlog {
         }
     }
 
-    /// The next record to be listed, and the end of those that have to be.
+    /// The next record to be listed, and the end of those to be listed.
     pub(super) fn unlisted(&self) -> Option<(u64, u64)> {
         self.unlisted
     }
 
-    /// All records below `next` are listed.
+    /// Notes that all records below `next` are listed.
     pub(super) fn listed_to(&mut self, next: u64) {
         if let Some((_, end)) = self.unlisted {
             self.unlisted = (next < end).then_some((next, end));
@@ -88,27 +88,26 @@ impl Backlog {
         self.lanes.is_empty() && self.unlisted.is_none() && self.unspecified.is_empty()
     }
 
-    /// Whether something that a batch of this lane must not overtake is on disk and not in memory,
-    /// or will be.
+    /// Whether a batch that one of this lane must not overtake is on disk alone, or will be.
     pub(super) fn holds_back(&self, lane: &Lane) -> bool {
         self.unlisted.is_some()
             || self.lanes.contains_key(&lane.id)
             || (!self.unspecified.is_empty() && self.unspecified.contains_key(&key(&lane.tenant)))
     }
 
-    /// Notes that a batch of a lane will be on disk alone. Its id tells how new it is.
+    /// Notes that a batch of a lane will be on disk alone. Its id orders it by arrival.
     pub(super) fn enter(&mut self, lane: u64, id: u64) {
         let lane = self.lanes.entry(lane).or_default();
         lane.count += 1;
         lane.last = lane.last.max(id);
     }
 
-    /// Whether something of a lane is here that is newer than this batch.
+    /// Whether the lane has a batch here that is newer than this one.
     pub(super) fn has_newer(&self, lane: u64, id: u64) -> bool {
         self.lanes.get(&lane).is_some_and(|lane| lane.last > id)
     }
 
-    /// Notes that such a batch did not get to the disk, or is in memory again.
+    /// Notes that such a batch failed to reach the disk, or is in memory again.
     pub(super) fn leave(&mut self, lane: u64) {
         if let Some(lagging) = self.lanes.get_mut(&lane) {
             lagging.count -= 1;
@@ -118,7 +117,7 @@ impl Backlog {
         }
     }
 
-    /// Lists a record that has been noted.
+    /// Lists a record whose lane was entered.
     pub(super) fn add(&mut self, entry: &Entry) {
         let tenant = &entry.tenant;
         let records = self.tenants.entry(tenant.clone()).or_insert_with(|| {
@@ -143,8 +142,8 @@ impl Backlog {
         }
     }
 
-    /// Notes that a record that was read is not in memory any more. Returns whether others may wait
-    /// for that.
+    /// Notes that a record that was read is not in memory any more. Returns whether others may have
+    /// waited for that.
     pub(super) fn unread(&mut self, entry: &Entry) -> bool {
         if entry.lane_unspecified {
             self.unspecified(&entry.tenant, |of| of.in_memory -= 1);
@@ -160,7 +159,7 @@ impl Backlog {
         }
     }
 
-    /// Takes a record from the list. Returns whether it was there.
+    /// Removes a record; returns whether it was listed.
     pub(super) fn remove(&mut self, tenant: &Tenant, position: u64) -> bool {
         let records = self.tenants.get_mut(tenant);
         let Some(listed) = records.and_then(|records| records.remove(&position)) else {
@@ -173,8 +172,8 @@ impl Backlog {
         true
     }
 
-    /// The records to be read next, at most so many. Tenants take turns, a record each; those of a
-    /// tenant are in order.
+    /// The next records to be read, at most `most`. Tenants take turns, one record each; the records
+    /// of a tenant are in order.
     pub(super) fn next_group(&mut self, now: Instant, most: usize) -> Vec<Next> {
         self.forget_empty();
         let runs = self.turns.iter().enumerate();
@@ -209,7 +208,7 @@ impl Backlog {
 
     /// The records of a tenant that need not wait for older ones, in order.
     fn readable(&self, tenant: &Tenant) -> impl Iterator<Item = u64> {
-        // A record that is not listed yet may be of the lane of any that is, and older.
+        // An unlisted record may be of any lane, and is older than those listed behind it.
         let end = self.unlisted.map_or(u64::MAX, |(from, _)| from);
         let of = self.unspecified.get(tenant);
         let mut behind_unspecified = of.is_some_and(|of| of.in_memory > 0);
@@ -222,7 +221,7 @@ impl Backlog {
         })
     }
 
-    /// Pauses a tenant: nothing of it is read until `until`.
+    /// Pauses a tenant: its records are not read until `until`.
     pub(super) fn pause(&mut self, tenant: &Tenant, until: Instant) {
         self.paused.insert(tenant.clone(), until);
     }
@@ -232,7 +231,7 @@ impl Backlog {
         self.paused.remove(tenant);
     }
 
-    /// Whether the batches of a tenant go to disk at once: it was paused, and no attempt has succeeded
+    /// Whether a tenant's batches go to disk at once: it was paused, and no attempt has succeeded
     /// since.
     pub(super) fn is_paused(&self, tenant: &Option<Tenant>) -> bool {
         !self.paused.is_empty() && self.paused.contains_key(&key(tenant))
@@ -242,15 +241,15 @@ impl Backlog {
         !self.paused.is_empty()
     }
 
-    /// When the first pause ends of a tenant that has records to read.
+    /// The end of the first pause of a tenant that has records to read.
     pub(super) fn next_wake(&self) -> Option<Instant> {
         let paused = self.paused.iter();
         let waiting = paused.filter(|(tenant, _)| self.readable(tenant).next().is_some());
         waiting.map(|(_, until)| *until).min()
     }
 
-    /// Forgets records below `first`, which are not on disk any more, and pauses that ended before
-    /// `now` of tenants that have nothing here.
+    /// Removes records below `first`, which are not on disk any more, and pauses that ended before
+    /// `now` of tenants without records.
     pub(super) fn prune(&mut self, first: u64, now: Instant) {
         let gone: Vec<(Tenant, u64)> = self
             .tenants
@@ -269,7 +268,7 @@ impl Backlog {
             .retain(|tenant, until| *until > now || tenants.contains_key(tenant));
     }
 
-    /// Forgets tenants that have nothing left.
+    /// Removes tenants without records.
     fn forget_empty(&mut self) {
         self.tenants.retain(|_, records| !records.is_empty());
         let tenants = &self.tenants;

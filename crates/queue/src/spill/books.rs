@@ -1,4 +1,4 @@
-//! What became of batches: the end of one, and what the disk drops for reasons of its own.
+//! Books the end of batches, and drops by the disk itself.
 
 use std::collections::BTreeMap;
 use std::sync::{MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use crate::holdings::Holdings;
 use crate::item::{Progress, Tracked};
 
 impl Spill {
-    /// Books what became of a part of a batch; if it was the last one, of the batch.
+    /// Books the end of a part of a batch, and of the batch if it was the last part.
     pub fn finish(&self, tracked: &Tracked, progress: Progress, outcome: &Outcome) {
         let Some(fate) = tracked.finish(progress) else {
             return;
@@ -50,7 +50,7 @@ impl Spill {
         }
     }
 
-    /// Books what became of a record. If it was dropped, metrics have that.
+    /// Books the fate of a record. Metrics have counted it already if it was dropped.
     pub(super) fn done(&self, entry: &Entry, fate: Fate) {
         if self.disk.done(entry, fate)
             && let Fate::Dropped(reason) = fate
@@ -70,7 +70,7 @@ impl Spill {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the disk has dropped for reasons of its own since this was last asked.
+    /// Records that the disk itself has dropped since the last call.
     pub fn newly_dropped(&self, snapshot: &Snapshot) -> Vec<(Reason, Tally)> {
         let mut counted = self.counted();
         let mut new = Vec::new();
@@ -89,8 +89,8 @@ impl Spill {
             let before = counted.get(&reason).copied().unwrap_or_default();
             let mut dropped = total;
             dropped -= before;
-            // It is less than before when what had made room was delivered after all. A counter
-            // cannot go back: it stays until it is right again.
+            // The total falls when a record that had made room is delivered after all. A counter
+            // cannot decrease, so it waits until the total catches up.
             if dropped.batches > 0 {
                 counted.insert(reason, total);
                 new.push((reason, dropped));
@@ -107,8 +107,8 @@ impl Spill {
         ticket.is_some_and(Ticket::abandoned)
     }
 
-    /// Gives up a batch that memory alone has. Returns its ticket and what the accounts have of it;
-    /// none if it is on disk.
+    /// Removes a batch that is in memory alone. Returns its ticket and its counts in the accounts;
+    /// `None` if it is on disk.
     pub fn forget(&self, tracked: &Tracked) -> Option<(Option<Ticket>, Tally)> {
         let mut state = self.state();
         state.residents.unstored(tracked.id)?;
@@ -118,17 +118,8 @@ impl Spill {
         }
     }
 
-    /// Counts what it holds and the disk does not account for.
+    /// Counts the batches for which the disk does not account.
     pub fn count(&self, holdings: &mut Holdings) {
         self.state().residents.count(holdings);
-    }
-
-    /// What memory alone has: batches and their weight.
-    pub fn unstored(&self) -> (usize, usize) {
-        let state = self.state();
-        let weights = state.residents.in_memory().map(|(_, it)| it.batch.weight());
-        weights.fold((0, 0), |(batches, bytes), weight| {
-            (batches + 1, bytes + weight)
-        })
     }
 }

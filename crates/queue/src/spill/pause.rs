@@ -1,4 +1,4 @@
-//! What a failed attempt does to what is queued: of everybody, or of a tenant.
+//! The effect of failed attempts on queued batches, of all tenants or of one.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,26 +11,27 @@ use super::{Spill, key};
 use crate::Lane;
 
 impl Spill {
-    /// Whether attempts to deliver fail, whoever's batch it is.
+    /// Whether attempts fail for all tenants.
     pub fn is_failing(&self) -> bool {
         self.failing.load(Ordering::Relaxed)
     }
 
-    /// Notes that attempts fail, whoever's batch it is.
+    /// Notes that attempts fail for all tenants, and spills all batches.
     pub fn set_failing(self: &Arc<Self>) {
         if !self.failing.swap(true, Ordering::Relaxed) {
             self.spill_all();
         }
     }
 
-    /// Pauses a tenant whose attempts fail: its batches leave memory, and come back after `until`.
+    /// Pauses a tenant whose attempts fail: its batches are evicted from memory, and replayed after
+    /// `until`.
     pub fn pause(self: &Arc<Self>, tenant: Option<&Tenant>, until: Instant) {
         let mut state = self.state();
         let name = key(&tenant.cloned());
         state.backlog.pause(&name, until);
         self.some_paused.store(true, Ordering::Relaxed);
         if self.keeps() {
-            // What the disk does not take now, it takes when it is due.
+            // Batches that the disk refuses now are stored when they are due.
             let _ = self.spill(&mut state, |it| it.batch.tenant() == tenant);
         }
         self.evict(&mut state, tenant);
@@ -38,7 +39,7 @@ impl Spill {
         self.readable.notify_one();
     }
 
-    /// Notes that an attempt has succeeded.
+    /// Notes that an attempt has succeeded, which ends the failure and the tenant's pause.
     pub fn set_well(&self, tenant: Option<&Tenant>) {
         if self.is_failing() {
             self.failing.store(false, Ordering::Relaxed);
@@ -53,7 +54,7 @@ impl Spill {
         }
     }
 
-    /// Whether what comes of a lane goes to disk at once.
+    /// Whether new batches of a lane go to disk at once.
     pub fn is_writing(&self, lane: &Lane) -> bool {
         let state = self.state();
         let fails = || self.is_failing() || state.backlog.is_paused(&lane.tenant);

@@ -1,4 +1,4 @@
-//! From disk to memory, and back: what is read when, and what leaves memory for a while.
+//! Replays records from disk into memory, and evicts batches from memory.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::backlog::Next;
 use super::residence::Residence;
 use super::{Spill, SpillState, now_millis};
 
-/// A record that was read, on its way into memory.
+/// A record that was read and is about to be put into memory.
 pub(super) struct Readied {
     entry: Entry,
     batch: Batch,
@@ -25,7 +25,7 @@ pub(super) struct Readied {
 }
 
 impl Spill {
-    /// The records to read next, at most so many.
+    /// The next records to read, at most `most`.
     pub(super) fn to_read(&self, most: usize) -> Vec<Next> {
         let mut state = self.state();
         match state.closing {
@@ -34,38 +34,39 @@ impl Spill {
         }
     }
 
-    /// When the first pause ends of a tenant that has records to read.
+    /// The end of the first pause of a tenant that has records to read.
     pub(super) fn next_wake(&self) -> Option<Instant> {
         self.state().backlog.next_wake()
     }
 
-    /// The records from before this process that are not listed yet: the first, and their end.
+    /// The first record from before this process that is not listed yet, and the end of these
+    /// records.
     pub(super) fn unlisted(&self) -> Option<(u64, u64)> {
         let state = self.state();
         state.backlog.unlisted().filter(|_| !state.closing)
     }
 
-    /// Lists records from before this process: all up to `next`.
+    /// Lists records from before this process, up to `next`.
     pub(super) fn list(&self, entries: &[Entry], next: u64) {
         let mut state = self.state();
         for entry in entries {
-            // It is older than all that has come to this process.
+            // It is older than every batch that arrived in this process.
             state.backlog.enter(entry.lane, 0);
             state.backlog.add(entry);
         }
         state.backlog.listed_to(next);
         drop(state);
-        // Who waits for room may find some in memory now.
+        // Senders that wait for room may find some in memory now.
         self.queue.nudge();
     }
 
-    /// Forgets a record that was to be read and is not there any more.
+    /// Removes a record that was to be read and does not exist any more.
     pub(super) fn is_gone(&self, next: &Next) {
         self.state().backlog.remove(&next.tenant, next.position);
         self.queue.nudge();
     }
 
-    /// What becomes of a record in memory.
+    /// Turns a record into a batch.
     pub(super) fn readied(&self, record: Record) -> Readied {
         let Record { entry, body } = record;
         let origin = Arc::new(Origin::internal(self.sink.clone()));
@@ -78,8 +79,8 @@ impl Spill {
         }
     }
 
-    /// Puts records that were read into memory, all at once, so that those of a lane can share a
-    /// request. A tenant's records stay on disk if one before them has been evicted meanwhile.
+    /// Puts records into memory, all at once, so that those of a lane can share a request. A
+    /// tenant's records stay on disk if an earlier one has been evicted meanwhile.
     pub(super) fn replay(&self, group: Vec<Readied>) {
         let (now, millis) = (Instant::now(), now_millis());
         let mut abandoned = Vec::new();
@@ -119,7 +120,7 @@ impl Spill {
             };
             items.push((queued, weight, lane));
         }
-        // Under the lock: what comes of these lanes has to come behind them.
+        // Under the lock, so that new batches of these lanes queue behind them.
         self.queue.push_all(items);
         drop(state);
         for entry in abandoned {
@@ -127,7 +128,7 @@ impl Spill {
         }
     }
 
-    /// Has a tenant's batches that are on disk leave memory, so that there is room for others.
+    /// Evicts a tenant's batches that are on disk from memory, to make room for others.
     pub(super) fn evict(&self, state: &mut SpillState, tenant: Option<&Tenant>) {
         let SpillState {
             residents,
@@ -143,7 +144,7 @@ impl Spill {
         let withdrawn = self.queue.withdraw(&tenant.cloned(), stored);
         for (lane, item) in withdrawn {
             let Some(id) = item.tracked.map(|tracked| tracked.id) else {
-                continue; // it is there: it was withdrawn for that
+                continue; // present: it was withdrawn because it is tracked
             };
             let Some(Residence::Both(entry)) = residents.take(id) else {
                 continue; // as above
@@ -154,12 +155,12 @@ impl Spill {
             if let Some(ticket) = item.ticket {
                 waiting.insert(entry.position.0, (entry, ticket));
             }
-            // The task that reads may sleep without knowing of this tenant's pause.
+            // The task that reads may be asleep without knowing of this tenant's pause.
             self.readable.notify_one();
         }
     }
 
-    /// Forgets records that the disk has dropped to make room.
+    /// Removes records that the disk has dropped to make room.
     pub(super) fn prune(&self) {
         let first = self.disk.first().0;
         self.state().backlog.prune(first, Instant::now());

@@ -1,5 +1,5 @@
-//! Where each batch is that the spill tracks: in memory, on disk, or in both. The table of
-//! transitions stands in the module above.
+//! The residence of each batch that the spill tracks: in memory, on disk, or in both. The table of
+//! transitions is in the module above.
 
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{BTreeSet, HashMap};
@@ -16,13 +16,13 @@ use crate::tally;
 
 type Map<V> = HashMap<u64, V, foldhash::fast::RandomState>;
 
-/// Where a batch is. What is on disk alone has no residence: it is in the backlog.
+/// Residence of a batch. A batch on disk alone has none: it is in the backlog.
 #[derive(Debug)]
 pub(super) enum Residence {
     /// In memory alone.
     Memory(Unstored),
-    /// In memory, and on its way to disk. If it came to its end meanwhile, that is entered when it
-    /// has been written.
+    /// In memory, and on its way to disk. Holds the fate if the batch was finished meanwhile, which
+    /// is booked once the append is complete.
     Spilling(Unstored, Option<Fate>),
     /// In memory and on disk.
     Both(Entry),
@@ -30,13 +30,14 @@ pub(super) enum Residence {
     Writing(Unstored),
 }
 
-/// A batch for which the spill accounts, because the disk does not yet.
+/// A batch for which the spill accounts, because the disk does not account for it yet.
 #[derive(Debug)]
 pub(super) struct Unstored {
     pub(super) batch: Batch,
     pub(super) version: Version,
     pub(super) lane: u64,
-    /// Of a sender that waits until the batch is stored; while it is being written alone, of any.
+    /// Ticket of a sender that waits until the batch is stored; in `Writing`, of any sender that
+    /// waits.
     pub(super) ticket: Option<Ticket>,
     pub(super) tally: Tally,
     pub(super) since: Instant,
@@ -64,20 +65,20 @@ impl Unstored {
     }
 }
 
-/// The batches with a residence, by id. Ids are given in the order in which batches came.
+/// The batches with a residence, by id. Ids follow the order of arrival.
 #[derive(Debug, Default)]
 pub(super) struct Residents {
     all: Map<Residence>,
-    /// Those in memory alone.
+    /// Ids of the batches in memory alone.
     memory: BTreeSet<u64>,
-    /// How many are on their way to disk.
+    /// Number of batches on their way to disk.
     under_way: usize,
-    /// Of each lane, those that are in memory and on disk, or on their way there.
+    /// Batches that are in memory and also on disk, or on their way there, by lane.
     copies: Map<Copies>,
     next: u64,
 }
 
-/// The batches of a lane that are in memory and on disk, or on their way there.
+/// The batches of a lane that are in memory and also on disk, or on their way there.
 #[derive(Debug, Default)]
 struct Copies {
     count: usize,
@@ -85,7 +86,7 @@ struct Copies {
 }
 
 impl Residents {
-    /// Gives a batch a residence.
+    /// Adds a batch; returns its id.
     pub(super) fn insert(&mut self, residence: Residence) -> u64 {
         let id = self.next;
         self.next += 1;
@@ -93,7 +94,7 @@ impl Residents {
         id
     }
 
-    /// Gives a batch that has been taken another residence.
+    /// Adds a batch again under the id with which it was taken.
     pub(super) fn put(&mut self, id: u64, residence: Residence) {
         match &residence {
             Residence::Memory(_) => drop(self.memory.insert(id)),
@@ -107,7 +108,7 @@ impl Residents {
         self.all.insert(id, residence);
     }
 
-    /// Takes a batch's residence away.
+    /// Removes a batch.
     pub(super) fn take(&mut self, id: u64) -> Option<Residence> {
         let residence = self.all.remove(&id)?;
         match &residence {
@@ -126,7 +127,7 @@ impl Residents {
         self.all.get(&id)
     }
 
-    /// A batch that memory alone has.
+    /// A batch that is in memory alone.
     pub(super) fn unstored(&mut self, id: u64) -> Option<&mut Unstored> {
         match self.all.get_mut(&id)? {
             Residence::Memory(unstored) => Some(unstored),
@@ -134,8 +135,8 @@ impl Residents {
         }
     }
 
-    /// Enters the end of a batch that is still on its way to disk. Returns the ticket of its sender,
-    /// who need not wait for that.
+    /// Records the fate of a batch that is still on its way to disk. Returns the ticket of its
+    /// sender, which need not wait for the disk.
     pub(super) fn finish_spilling(&mut self, id: u64, of: Fate) -> Option<Ticket> {
         match self.all.get_mut(&id)? {
             Residence::Spilling(unstored, fate) => {
@@ -161,7 +162,7 @@ impl Residents {
         }
     }
 
-    /// Looks up the newest copy of a lane again, after one could not be written.
+    /// Finds the newest copy of a lane again, after one could not be written.
     pub(super) fn refresh(&mut self, lane: u64) {
         let copies = self.all.iter().filter(|(_, residence)| match residence {
             Residence::Spilling(unstored, _) => unstored.lane == lane,
@@ -174,7 +175,7 @@ impl Residents {
         }
     }
 
-    /// Whether a batch of this lane is in memory and on disk, or on its way there.
+    /// Whether a batch of this lane is in memory and also on disk, or on its way there.
     pub(super) fn has_copy(&self, lane: u64) -> bool {
         self.copies.contains_key(&lane)
     }
@@ -185,7 +186,7 @@ impl Residents {
         copies.is_some_and(|copies| copies.newest > id)
     }
 
-    /// The batches that memory alone has, in the order in which they came.
+    /// The batches that are in memory alone, in the order of arrival.
     pub(super) fn in_memory(&self) -> impl Iterator<Item = (u64, &Unstored)> {
         self.memory.iter().filter_map(|id| match self.all.get(id)? {
             Residence::Memory(unstored) => Some((*id, unstored)),
@@ -193,17 +194,17 @@ impl Residents {
         })
     }
 
-    /// Whether memory alone has nothing.
+    /// Whether no batch is in memory alone.
     pub(super) fn is_all_stored(&self) -> bool {
         self.memory.is_empty()
     }
 
-    /// Whether nothing is on its way to disk.
+    /// Whether no batch is on its way to disk.
     pub(super) fn is_settled(&self) -> bool {
         self.under_way == 0
     }
 
-    /// Counts those for which the disk does not account.
+    /// Counts the batches for which the disk does not account.
     pub(super) fn count(&self, holdings: &mut Holdings) {
         for residence in self.all.values() {
             match residence {

@@ -1,13 +1,14 @@
-//! What the configuration says of a queue on disk.
+//! Settings of a queue on disk.
 
 use std::time::Duration;
 
 use crate::QueueConfig;
 
-/// What a reload can change.
+/// The settings that a reload can change.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
-    /// Whether new batches are stored. If not, what is on disk is delivered, and that is all.
+    /// Whether new batches may be stored. If not, the records on disk are delivered and no more
+    /// follow.
     pub(super) keeps: bool,
     pub(super) store_after: Duration,
     pub(super) max_age: Option<Duration>,

@@ -1,5 +1,5 @@
-//! The tasks behind a queue on disk: one stores what has waited for too long, another reads records
-//! as memory runs empty.
+//! The tasks of a queue on disk: one stores batches after `store_after`, another reads records as
+//! memory runs empty.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use super::{Spill, now_millis};
 /// Poll interval: appends that have failed, abandoned batches and what the disk has dropped have no
 /// waker.
 const TICK: Duration = Duration::from_secs(1);
-/// How long to wait for a disk that cannot be read, and how often before a record is given up.
+/// Pause after a failed read, and the attempts after which a record is dropped.
 const READ_PAUSE: Duration = Duration::from_secs(1);
 const READ_ATTEMPTS: u32 = 60;
-/// How many records are listed before some are read: about as many as memory has room for, so that
-/// few wait for their turn to be listed while those before them are delivered.
+/// The records that are listed before some are read: about as many as fit into memory, so that few
+/// wait to be listed while those before them are delivered.
 const LIST_AT_ONCE: RangeInclusive<usize> = 8..=4096;
 const BYTES_PER_RECORD: usize = 4 << 10;
 
@@ -51,7 +51,7 @@ pub(super) async fn store(spill: Arc<Spill>) {
     }
 }
 
-/// Reads what is on disk into memory, in order.
+/// Reads records from disk into memory, in order.
 pub(super) async fn read(spill: Arc<Spill>) {
     let mut reader = spill.disk.reader();
     let mut failures = 0;
@@ -64,7 +64,7 @@ pub(super) async fn read(spill: Arc<Spill>) {
         }
         let unlisted = spill.unlisted().is_some();
         if !unlisted && room(&spill, 4).is_none() {
-            // Closing wakes it as well.
+            // Closing the queue wakes it as well.
             drained.await;
             continue;
         }
@@ -74,7 +74,7 @@ pub(super) async fn read(spill: Arc<Spill>) {
             (reader, read)
         });
         let Ok((back, read)) = read.await else {
-            return; // the runtime is going, or it has panicked, which has been reported
+            return; // the runtime shuts down, or the task has panicked, which has been reported
         };
         reader = back;
         match read {
@@ -99,7 +99,7 @@ pub(super) async fn read(spill: Arc<Spill>) {
     }
 }
 
-/// Waits until there is something to read, or a tenant's pause ends.
+/// Waits until there are records to read, or a tenant's pause ends.
 async fn wait_for_records(spill: &Spill) {
     match spill.next_wake() {
         Some(wake) => {
@@ -109,8 +109,8 @@ async fn wait_for_records(spill: &Spill) {
     }
 }
 
-/// How much memory holds less than this part of its bound; it always has room for something when it
-/// holds nothing at all.
+/// Bytes by which memory is below `1 / part` of its bound; `None` if it is not. An empty memory
+/// always has room.
 fn room(spill: &Spill, part: usize) -> Option<usize> {
     let bytes = spill.queue.bytes();
     let room = (spill.memory_bytes() / part).saturating_sub(bytes);
@@ -142,9 +142,9 @@ fn list_some(spill: &Spill, reader: &mut Reader) -> Result<(), ReadError> {
     Ok(())
 }
 
-/// Reads until memory is half full. Returns whether it is; if not, there is nothing to read now.
-/// What is read goes to memory in groups of as many records as a request can be made of: one by one,
-/// the first of them would leave before the next is read.
+/// Reads until memory is half full. Returns whether it is; if not, nothing is left to read now.
+/// Records go to memory in groups that can form one request: one by one, the first would be sent
+/// before the next is read.
 fn read_some(spill: &Spill, reader: &mut Reader) -> Result<bool, ReadError> {
     while let Some(room) = room(spill, 2) {
         let to_read = spill.to_read(RUN_MAX);
@@ -179,14 +179,14 @@ fn read_some(spill: &Spill, reader: &mut Reader) -> Result<bool, ReadError> {
 /// Losses and failures of the queue since it was opened.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
-    /// Records that were lost.
+    /// Number of lost records.
     pub(super) corrupt: AtomicU64,
-    /// Samples of them, as far as that is known.
+    /// Number of their samples, as far as known.
     pub(super) samples: AtomicU64,
     appends: LogLimit,
 }
 
-/// Counts what goes wrong with a queue, and says so.
+/// Counts and logs the events of a queue.
 pub(super) fn listener(
     sink: Arc<str>,
     watch: Arc<Watch>,
@@ -200,7 +200,7 @@ pub(super) fn listener(
         {
             watch.corrupt.fetch_add(batches, Ordering::Relaxed);
             watch.samples.fetch_add(samples, Ordering::Relaxed);
-            // What was found damaged must not keep it quiet that something is lost for that.
+            // The log limit for damage must not suppress the loss that results from it.
             limit = &losses;
         }
         if let Some(silent) = limit.pass() {
@@ -209,7 +209,7 @@ pub(super) fn listener(
     }
 }
 
-/// Logs that the disk has not taken a batch.
+/// Logs that the disk has refused a batch.
 pub(super) fn append_failed(spill: &Spill, error: &AppendError) {
     if let Some(silent) = spill.watch.appends.pass() {
         warn!(sink = %spill.sink, %error, silent, "cannot store batches");

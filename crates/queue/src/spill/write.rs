@@ -1,4 +1,4 @@
-//! From memory to disk: what is stored, when, and what becomes of an append.
+//! Stores batches on disk, and handles the completion of appends.
 
 use std::collections::HashSet;
 use std::sync::{Arc, MutexGuard};
@@ -17,7 +17,7 @@ use super::tasks::append_failed;
 use super::{Spill, SpillState, Taken, Unspilled, now_millis};
 
 impl Spill {
-    /// Takes a batch into memory, or to disk if it has to wait behind others there.
+    /// Puts a batch into memory, or writes it to disk if it must queue behind others there.
     pub fn push(self: &Arc<Self>, item: Incoming) -> Taken {
         let mut state = self.state();
         if state.closing {
@@ -28,18 +28,18 @@ impl Spill {
         let tenant = &item.lane.tenant;
         let paused = state.backlog.is_paused(tenant);
         let at_once = behind || (keeps && (paused || self.is_failing()));
-        // What memory alone has must be on disk before what comes after it.
+        // Batches in memory alone must be on disk before those that follow them.
         let before = |it: &Unstored| self.is_failing() || it.batch.tenant() == tenant.as_ref();
         if !at_once || self.spill(&mut state, before).is_err() {
             let weight = item.batch.weight();
             if !behind && self.queue.has_room(tenant, weight) {
                 let lane = item.lane.id;
-                // The sender has waited until batches before this one were stored: it need not wait
-                // `store_after` for this one again.
+                // The sender has already waited until earlier batches were stored: it need not wait
+                // for `store_after` again.
                 let at_once = keeps && item.waits_for_disk() && state.residents.has_copy(lane);
                 self.keep_in_memory(&mut state, item, weight);
                 if at_once {
-                    // What the disk does not take now, it takes when it is due.
+                    // Batches that the disk refuses now are stored when they are due.
                     let _ = self.spill(&mut state, |it| it.lane == lane);
                 }
                 return Taken::In;
@@ -111,7 +111,7 @@ impl Spill {
         self.accounts.received(unstored.batch.tenant(), tally);
         let id = state.residents.insert(Residence::Writing(unstored));
         state.backlog.enter(lane_id, id);
-        // It is known to be under way, so nothing can overtake it while the lock is not held.
+        // The lane is marked, so nothing can overtake the batch while the lock is released.
         drop(state);
         let spill = self.clone();
         let complete = Box::new(move |result| spill.written(id, result));
@@ -134,8 +134,8 @@ impl Spill {
         }
     }
 
-    /// Appends those of these batches that memory alone has, as far as the disk takes them. Fails
-    /// unless all that can be stored is on its way.
+    /// Appends those of the given batches that are in memory alone, as far as the disk accepts
+    /// them. Fails unless all storable ones are on their way.
     pub(super) fn spill(
         self: &Arc<Self>,
         state: &mut SpillState,
@@ -149,7 +149,7 @@ impl Spill {
             let Some(unstored) = state.residents.unstored(id) else {
                 continue;
             };
-            // Its sender sends it again.
+            // The sender sends it again, so it is not stored.
             let abandoned = unstored.ticket.as_ref().is_some_and(Ticket::abandoned);
             let (version, lane, since) = (unstored.version, unstored.lane, unstored.since);
             let append = append(&mut unstored.batch, version, lane, since);
@@ -179,13 +179,14 @@ impl Spill {
             }
         }
         if !tenants.is_empty() {
-            // Senders that are answered when batches are stored will send more: these lanes hold.
+            // Senders that are answered once batches are stored send more at once: these lanes must
+            // hold.
             self.queue.hold(|tenant| tenants.contains(tenant));
         }
         spilled
     }
 
-    /// The append of a batch that memory has as well is complete.
+    /// Completes the append of a batch that is also in memory.
     fn spilled(&self, id: u64, result: Result<Entry, AppendError>) {
         let mut state = self.state();
         let Some(Residence::Spilling(mut unstored, fate)) = state.residents.take(id) else {
@@ -215,7 +216,7 @@ impl Spill {
                         self.accounts.settled(tenant, unstored.tally, fate);
                     }
                     None => {
-                        // It is tried again.
+                        // The append is retried later.
                         state.residents.refresh(unstored.lane);
                         state.residents.put(id, Residence::Memory(unstored));
                     }
@@ -230,7 +231,7 @@ impl Spill {
         }
     }
 
-    /// The append of a batch that is not in memory is complete.
+    /// Completes the append of a batch that is not in memory.
     fn written(&self, id: u64, result: Result<Entry, AppendError>) {
         let mut state = self.state();
         let Some(Residence::Writing(unstored)) = state.residents.take(id) else {
@@ -260,7 +261,7 @@ impl Spill {
                 state.backlog.leave(lane);
                 append_failed(self, &error);
                 match ticket {
-                    // Its sender still has it: it was never received.
+                    // The sender still has the batch, so it counts as never received.
                     Some(ticket) => {
                         self.accounts.moved(batch.tenant(), tally);
                         report = Some((ticket, Outcome::failed(error.to_string())));
@@ -281,8 +282,8 @@ impl Spill {
     }
 }
 
-/// Splits a ticket into that of a sender that waits for delivery, which goes with the batch in
-/// memory, and that of one that waits until the batch is stored.
+/// Splits a ticket by what its sender waits for: one for delivery stays with the batch in memory,
+/// one for storage goes with the append.
 pub(super) fn split(ticket: Option<Ticket>) -> (Option<Ticket>, Option<Ticket>) {
     match ticket {
         Some(ticket) if ticket.until_stored() => (None, Some(ticket)),
@@ -290,7 +291,7 @@ pub(super) fn split(ticket: Option<Ticket>) -> (Option<Ticket>, Option<Ticket>) 
     }
 }
 
-/// A batch as it is appended; none if it cannot be encoded.
+/// The append of a batch; `None` if the batch cannot be encoded.
 fn append(batch: &mut Batch, version: Version, lane: u64, since: Instant) -> Option<Append> {
     let body = batch.body(version).ok()?;
     let age = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);

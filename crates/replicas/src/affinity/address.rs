@@ -4,13 +4,16 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderValue};
 
-/// The header in which each proxy adds whom it was called by.
+/// Header to which each proxy appends the address of its client.
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// The caller's address: the peer's, or what the outermost of `hops` trusted proxies says. What the
-/// header says beyond those is the caller's own word and counts for nothing. None if a trusted proxy
-/// says nothing that is an address.
-pub fn client_address(headers: &HeaderMap, peer: Option<IpAddr>, hops: usize) -> Option<IpAddr> {
+/// The caller's address: the peer's, or the entry of the outermost of `hops` trusted proxies.
+/// Entries beyond that come from the caller and are ignored. `None` if the entry is not an address.
+pub(crate) fn client_address(
+    headers: &HeaderMap,
+    peer: Option<IpAddr>,
+    hops: usize,
+) -> Option<IpAddr> {
     if hops == 0 {
         return peer;
     }
@@ -18,7 +21,7 @@ pub fn client_address(headers: &HeaderMap, peer: Option<IpAddr>, hops: usize) ->
     let lines = lines.filter_map(|line| HeaderValue::to_str(line).ok());
     let mut listed: Vec<&str> = lines.flat_map(|line| line.split(',')).collect();
     listed.reverse();
-    // Fewer entries than hops: somebody called an inner proxy, which says by whom it was called.
+    // Fewer entries than hops: the request came in at an inner proxy, which added the first entry.
     let entry = listed.get(hops - 1).or(listed.last());
     match entry {
         Some(entry) => parse(entry.trim()),

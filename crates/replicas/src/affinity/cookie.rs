@@ -1,4 +1,4 @@
-//! A cookie that names a replica, signed, so that nobody else chooses one.
+//! A signed cookie that names a replica. The signature keeps callers from choosing one.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
@@ -16,22 +16,22 @@ keys! {
     /// The cookie that keeps a caller at a replica.
     #[derive(Clone, Debug)]
     pub struct CookieKeys {
-        /// Its name.
+        /// Name of the cookie.
         pub name: String = default("metrifold_replica"),
-        /// Secret that it is signed with. Several Metrifolds behind one address must have the same; without one, each signs with a secret that it makes up when it starts.
+        /// Key that signs the cookie. Several Metrifold processes behind one address must share it. Unset, each process generates a key at start.
         pub secret: Option<Secret> = unset("a long secret"),
-        /// File with the secret, instead of `secret`; white space at its end is ignored.
+        /// File with the key, instead of `secret`. Trailing white space is ignored.
         pub secret_file: Option<PathBuf> = unset("/etc/metrifold/cookie"),
-        /// Whether it is sent over TLS alone.
+        /// Set the `Secure` attribute, so that browsers send the cookie over HTTPS only.
         pub secure: bool = default(false),
     }
 }
 
-/// The most of a file with a secret that is read.
+/// The most bytes of a secret file that are read.
 const MAX_SECRET: u64 = 64 << 10;
 
 impl CookieKeys {
-    /// The files that they name.
+    /// The files that the keys name.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.secret_file.iter().map(PathBuf::as_path)
     }
@@ -54,7 +54,7 @@ impl CookieKeys {
     }
 }
 
-/// Makes cookies and reads them.
+/// Makes cookies and checks them.
 #[derive(Debug)]
 pub(crate) struct Jar {
     name: String,
@@ -69,7 +69,7 @@ impl Jar {
             (None, Some(file)) => {
                 let text = read_text(file, MAX_SECRET)
                     .map_err(|error| BuildError::new("cookie.secret_file", error))?;
-                // Known as a secret, so that it is shown nowhere.
+                // Registered as a secret, so that logs and messages do not show it.
                 Secret::new(text.trim_end()).expose().as_bytes().to_vec()
             }
             (None, None) => {
@@ -87,7 +87,7 @@ impl Jar {
         })
     }
 
-    /// What stands for a replica, so that its address is nobody's business.
+    /// Identifier of a replica in the cookie, which hides its address.
     fn id(&self, replica: &str) -> u64 {
         let mut hasher = SipHasher24::new_with_key(&self.key);
         hasher.write(b"replica");
@@ -102,7 +102,8 @@ impl Jar {
         hasher.finish128().as_bytes()
     }
 
-    /// The header that sets the cookie of a replica. It holds for the session, and for all paths.
+    /// The `Set-Cookie` header for a replica. The cookie lives as long as the browser's session and
+    /// covers all paths.
     pub(crate) fn set(&self, replica: &str) -> Option<HeaderValue> {
         let id = self.id(replica);
         let mut value = id.to_le_bytes().to_vec();
@@ -116,7 +117,7 @@ impl Jar {
         HeaderValue::try_from(text).ok()
     }
 
-    /// Which of the replicas the caller's cookies name; none unless one was signed here.
+    /// The replica that the caller's cookies name. `None` without a cookie with a valid signature.
     pub(crate) fn named<'a>(
         &self,
         cookies: &[HeaderValue],
@@ -131,7 +132,7 @@ impl Jar {
         let bytes = URL_SAFE_NO_PAD.decode(value).ok()?;
         let (id, tag) = bytes.split_first_chunk::<8>()?;
         let id = u64::from_le_bytes(*id);
-        // Compared in a time that does not depend on where they differ.
+        // Compared in constant time.
         let expected = self.tag(id);
         let differs = tag.len() != expected.len()
             || tag
@@ -199,7 +200,7 @@ mod tests {
         ];
         wrong.push(HeaderValue::from_str(&format!("{text}AAAA")).unwrap());
         let start = text.find("; r=").unwrap() + 4;
-        // The last character holds bits that decode to nothing.
+        // The last character is left out: some of its bits are padding.
         for at in start..text.len() - 1 {
             let mut changed = text.as_bytes().to_vec();
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };

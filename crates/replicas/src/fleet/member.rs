@@ -1,4 +1,4 @@
-//! One of the replicas, and what is known of it.
+//! One replica of a fleet, and its state.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,52 +12,52 @@ use crate::replica::Replica;
 use crate::signals::{Signals, Span, missing, without};
 use crate::strategy::Candidate;
 
-/// The most outages of a replica that are remembered.
+/// The most outages of a replica that are kept.
 const MOST_OUTAGES: usize = 100;
 
-/// The most probes that are remembered.
+/// The most probe results of a replica that are kept.
 pub(super) const MOST_PROBES: usize = 60;
 
-/// A replica, and what is known of it.
+/// A replica and its state.
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) replica: Arc<Replica>,
     pub(super) health: Health,
     pub(super) signals: Option<Signals>,
     pub(super) counts: Counts,
-    /// The last probes, the newest last.
+    /// Results of the last probes, oldest first.
     pub(super) probes: VecDeque<Probed>,
-    /// When it could not be reached, and so cannot have taken samples.
+    /// Times in which it was unreachable, and so may have missed samples.
     pub(super) outages: VecDeque<Span>,
     pub(super) down_since: Option<i64>,
     pub(super) came_back: bool,
 }
 
-/// What a probe found.
+/// Result of a probe.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Probed {
-    /// Milliseconds since the epoch.
+    /// Time of the probe, in milliseconds since the epoch.
     pub(crate) time: i64,
     pub(crate) milliseconds: u64,
     pub(crate) error: Option<String>,
 }
 
-/// What has been sent to a replica.
+/// Counts of the requests to a replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// Requests that were sent.
+    /// Requests sent.
     pub requests: u64,
-    /// Those that are under way.
+    /// Requests in flight.
     pub in_flight: u64,
-    /// Those that failed by its fault.
+    /// Requests that failed through the replica's fault.
     pub failures: u64,
-    /// Queries that were sent to another since it failed.
+    /// Queries that went to another replica because this one failed.
     pub retries: u64,
-    /// Queries that were sent to another besides since it was slow.
+    /// Queries that also went to another replica because this one was slow.
     pub hedges: u64,
-    /// Time until the heads of its answers, in total.
+    /// Sum of the times until the heads of its answers, in milliseconds.
     pub milliseconds: u64,
-    /// Bytes of its answers.
+    /// Bytes of its answers' bodies.
     pub bytes: u64,
 }
 
@@ -75,7 +75,8 @@ impl Member {
         }
     }
 
-    /// Notes what a probe found; says so in words if that is news.
+    /// Records the result of a probe. Returns a text for the log of events if its state has
+    /// changed.
     pub(super) fn probed(
         &mut self,
         result: Result<Option<Signals>, String>,
@@ -111,7 +112,7 @@ impl Member {
         let before = self.signals.as_ref().and_then(|it| it.started);
         let started = signals.as_ref().and_then(|it| it.started);
         let restarted = before.is_some_and(|before| started.is_some_and(|it| it > before));
-        // What could not be learnt this time stays as it was.
+        // Signals that could not be read this time keep their last values.
         if signals.is_some() {
             self.signals = signals;
         }
@@ -128,7 +129,8 @@ impl Member {
         }
     }
 
-    /// Where it has data, as far as it is known: what it says, without when it was away.
+    /// Times for which the replica has data, as far as known: those that it reports, without its
+    /// outages.
     pub(super) fn spans(&self, wall: i64) -> Vec<Span> {
         let Some(signals) = &self.signals else {
             return Vec::new();
@@ -142,7 +144,7 @@ impl Member {
                 end: wall,
             });
         }
-        // What has come since the probe is as fresh as it was then.
+        // A replica that is up has kept ingesting since the probe.
         if let Some(last) = spans.last_mut()
             && self.health.up()
         {

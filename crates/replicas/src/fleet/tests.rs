@@ -68,7 +68,7 @@ fn down(fleet: &mut Fleet, name: &str, now: Instant) {
     fleet.probed(name, Err("503".to_owned()), Duration::ZERO, WALL, now);
 }
 
-/// The failover that Caddy's configuration describes: section by section of its rules.
+/// The failover that Caddy's configuration describes, rule by rule.
 #[test]
 fn the_first_that_is_available_is_asked_and_takes_its_place_back_at_once() {
     let start = Instant::now();
@@ -83,12 +83,13 @@ fn the_first_that_is_available_is_asked_and_takes_its_place_back_at_once() {
     assert_eq!(asked(&mut fleet, 1.0), NAMES[1], "one check flips");
     up(&mut fleet, NAMES[0], Signals::default(), at(11.0));
     assert_eq!(asked(&mut fleet, 11.0), NAMES[0], "and flips back");
-    // Requests that fail: the fifth makes it unavailable, until the first is forgotten.
+    // The fifth failed request makes it unavailable, until the first failure expires.
     for n in 0..5 {
         assert_eq!(asked(&mut fleet, 20.0 + f64::from(n)), NAMES[0], "{n}");
-        fleet.sent(NAMES[0], at(20.0 + f64::from(n)));
+        let era = fleet.sent(NAMES[0], at(20.0 + f64::from(n)));
         fleet.head_after(
             NAMES[0],
+            era,
             Duration::ZERO,
             Outcome::Failed,
             at(20.0 + f64::from(n)),
@@ -104,7 +105,7 @@ fn the_first_that_is_available_is_asked_and_takes_its_place_back_at_once() {
     let none = asked(&mut fleet, 40.0);
     assert_eq!(
         none,
-        "no replica can be asked: http://a:1: 503; http://b:1: 503; http://c:1: 503"
+        "no replica can be queried: http://a:1: 503; http://b:1: 503; http://c:1: 503"
     );
 }
 
@@ -167,7 +168,7 @@ fn most_data_is_kept_when_counters_begin_anew_and_blocks_are_known() {
     let view = fleet.view(WALL, start);
     assert_eq!(
         view.replicas[0].reason.as_deref(),
-        Some("another has more data")
+        Some("another replica has more data")
     );
     assert_eq!(view.replicas[1].reason.as_deref(), Some("503"));
 }
@@ -188,7 +189,7 @@ fn an_old_selection_is_asked_only_if_that_is_wanted() {
         assert_eq!(fleet.selection().len(), 0);
         let asked = chosen(&mut fleet, &wish(0), start);
         match when_none {
-            WhenNone::Refuse => assert!(asked.starts_with("no replica can be asked"), "{asked}"),
+            WhenNone::Refuse => assert!(asked.starts_with("no replica can be queried"), "{asked}"),
             WhenNone::LastSelection => assert_eq!(asked, NAMES[2]),
         }
     }
@@ -253,7 +254,7 @@ fn a_key_stays_with_its_replica_until_that_is_not_worth_asking() {
         assert_ne!(after, NAMES[1]);
         assert!(*before == NAMES[1] || after == *before);
     }
-    // A cookie of a replica that is not worth asking binds nobody.
+    // A cookie for a replica that is not eligible has no effect.
     for (bound, bound_to) in [(NAMES[0], true), (NAMES[1], false)] {
         let wish = Wish {
             bound: Some(bound),
@@ -277,7 +278,7 @@ fn covering_asks_whom_the_query_finds_whole() {
         };
         up(&mut fleet, name, signals, start);
     }
-    // The first was away for a while, two hours ago.
+    // The first had an outage two hours ago.
     let minutes = |minutes: i64| WALL - minutes * 60_000;
     fleet.probed(
         NAMES[0],

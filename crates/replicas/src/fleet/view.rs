@@ -1,4 +1,4 @@
-//! What there is to tell of replicas, for people and programs.
+//! State of the replicas, for the status page and the API.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,80 +12,80 @@ use crate::signals::{Signals, Span};
 use super::member::{Counts, Probed};
 use super::{Fleet, Kind};
 
-/// What there is to tell of the replicas.
+/// State of a fleet.
 #[derive(Clone, Debug, Serialize)]
 pub struct View {
-    /// How one is chosen.
+    /// Word of the strategy.
     pub strategy: &'static str,
-    /// The names of those that are worth asking, or last were.
+    /// Names of the selected replicas; of the last selection if `stale`.
     pub selected: Vec<Arc<str>>,
-    /// Whether none is worth asking now.
+    /// Whether no replica is eligible now.
     pub stale: bool,
-    /// Why the selection is not what was asked for.
+    /// Reason why the strategy had to settle for less.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remark: Option<&'static str>,
-    /// How often it was looked at.
+    /// Number of times the selection was computed.
     pub selections: u64,
-    /// The replicas, in their order.
+    /// The replicas in their order.
     pub replicas: Vec<ViewOf>,
-    /// What is kept of answers.
+    /// Contents and counts of the cache. `None` without a cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheView>,
-    /// What changed of late, the newest last.
+    /// Recent events, oldest first.
     pub events: Vec<EventView>,
 }
 
-/// Something that changed.
+/// An event.
 #[derive(Clone, Debug, Serialize)]
 pub struct EventView {
-    /// Seconds ago.
+    /// Seconds since the event.
     pub seconds_ago: u64,
-    /// What it was.
+    /// Description of the event.
     pub text: String,
 }
 
-/// What there is to tell of a replica.
+/// State of a replica.
 #[derive(Clone, Debug, Serialize)]
 pub struct ViewOf {
-    /// Its URL.
+    /// The replica's URL.
     pub url: Arc<str>,
-    /// Its share of the queries, next to those of the others.
+    /// Weight relative to the other replicas.
     pub weight: u32,
-    /// What else is known of it.
+    /// Configured or discovered labels.
     pub labels: BTreeMap<String, String>,
-    /// Whether it may be asked.
+    /// Whether requests may go to it.
     pub available: bool,
-    /// Whether it is worth asking.
+    /// Whether it belongs to the selection.
     pub selected: bool,
-    /// Why it may not be asked, or is not worth it.
+    /// Reason why it is not available or not selected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What the strategy compares.
+    /// Value that the strategy compares, in words.
     pub compared: String,
-    /// What it says of itself.
+    /// Signals read at its last successful probe.
     pub signals: Option<Signals>,
-    /// Where it has data, as far as it is known.
+    /// Times for which it has data, as far as known.
     pub coverage: Vec<Span>,
-    /// What was sent to it.
+    /// Counts of the requests to it.
     pub counts: Counts,
     pub(crate) probes: Vec<Probed>,
 }
 
 impl Fleet {
-    /// How many are available, and how many worth asking.
+    /// Numbers of available and of selected replicas.
     pub(crate) fn standing(&self, now: Instant) -> (usize, usize) {
         let available = self.members.iter().filter(|it| it.health.available(now));
         let selected = if self.stale { 0 } else { self.selection.len() };
         (available.count(), selected)
     }
 
-    /// The names of those that may be asked.
+    /// Names of the available replicas.
     pub(crate) fn available(&self, now: Instant) -> Vec<Arc<str>> {
         let available = self.members.iter().filter(|it| it.health.available(now));
         available.map(|it| it.replica.name.clone()).collect()
     }
 
-    /// The names of those that are worth asking now.
+    /// Names of the selected replicas; empty if no replica is eligible.
     pub(crate) fn selection(&self) -> &[Arc<str>] {
         match self.stale {
             true => &[],
@@ -93,7 +93,7 @@ impl Fleet {
         }
     }
 
-    /// What there is to tell. `wall` is in milliseconds since the epoch.
+    /// The state for the status page. `wall` is in milliseconds since the epoch.
     pub fn view(&self, wall: i64, now: Instant) -> View {
         let kind = self.options.strategy.kind;
         let replicas = self.members.iter().map(|it| {
@@ -134,19 +134,19 @@ impl Fleet {
     }
 }
 
-/// Why a replica that may be asked is not worth it.
+/// Reason why an available replica is not selected.
 fn not_selected(kind: Kind) -> &'static str {
     match kind {
-        Kind::First => "another stands before it",
+        Kind::First => "another replica comes before it in the list",
         Kind::MinimumHistory => "its data does not go back far enough",
-        Kind::MostData => "another has more data",
+        Kind::MostData => "another replica has more data",
         Kind::Random | Kind::LeastLoaded | Kind::Covering | Kind::Merge => {
             "its newest sample is too old"
         }
     }
 }
 
-/// What a strategy compares of a replica, in words.
+/// Value of a replica that a strategy compares, in words.
 fn compared(kind: Kind, signals: Option<&Signals>, counts: Counts, wall: i64) -> String {
     let oldest = signals.and_then(|it| it.oldest);
     let history = || match oldest {
@@ -164,7 +164,7 @@ fn compared(kind: Kind, signals: Option<&Signals>, counts: Counts, wall: i64) ->
     }
 }
 
-/// A time in its two largest units.
+/// A duration in its two largest units.
 pub(crate) fn ago(millis: i64) -> String {
     let secs = millis.max(0) / 1000;
     let (days, hours, minutes) = (secs / 86_400, secs / 3600 % 24, secs / 60 % 60);

@@ -1,4 +1,4 @@
-//! One request to one replica, and what its failure means.
+//! One request to one replica, and the meaning of its failures.
 
 use std::sync::Arc;
 
@@ -18,22 +18,22 @@ use super::Router;
 use super::bodies::{Start, Tracked, start};
 use super::query::Prepared;
 
-/// Why an attempt was none.
+/// Failure of an attempt.
 pub(super) enum Failure {
-    /// No answer came.
+    /// No answer arrived.
     Transport(TransportError),
-    /// The answer broke off at its beginning.
+    /// The answer broke off before its first bytes were passed on.
     Broke(Arc<str>, String),
-    /// The replica's probes failed while it was awaited.
+    /// The replica's probes failed during the wait.
     Down(Arc<str>),
-    /// The answer's status says that another replica may do better.
+    /// The status suggests that another replica may succeed.
     Status(Response),
-    /// The fault of whoever asked.
+    /// The caller's own fault, such as a body that broke off.
     Caller(Rejection),
 }
 
 impl Failure {
-    /// Whether the replica may have had work with the query.
+    /// Whether the replica may have worked on the query.
     pub(super) fn was_sent(&self) -> bool {
         match self {
             Self::Transport(error) => !matches!(
@@ -44,12 +44,12 @@ impl Failure {
         }
     }
 
-    /// Whether another attempt can do better.
+    /// Whether another attempt may succeed.
     pub(super) fn is_worth_another(&self) -> bool {
         !matches!(self, Self::Caller(_))
     }
 
-    /// What whoever asked is told, if there is no other attempt.
+    /// The answer to the caller, when there is no further attempt.
     pub(super) fn answer(self, id: &str) -> Result<Response, Rejection> {
         let failed =
             |kind, reason: String| Err(Rejection::new(kind, format!("sink {id}: {reason}")));
@@ -72,48 +72,48 @@ impl Failure {
     }
 }
 
-/// A request that is under way. Dropping it says that it is over.
+/// A request in flight. Dropping it records its end.
 pub(super) struct Ticket {
     router: Arc<Router>,
     name: Arc<str>,
+    /// Era of the replica's breaker at the start.
+    era: u64,
     started: Instant,
-    settled: bool,
+    /// The outcome, once it is recorded.
+    settled: Option<Outcome>,
     pub(super) bytes: u64,
 }
 
 impl Ticket {
     fn new(router: &Arc<Router>, name: &Arc<str>) -> Self {
         let started = Instant::now();
-        locked(&router.fleet).sent(name, started);
+        let era = locked(&router.fleet).sent(name, started);
         Self {
             router: router.clone(),
             name: name.clone(),
+            era,
             started,
-            settled: false,
+            settled: None,
             bytes: 0,
         }
     }
 
     fn settle(&mut self, outcome: Outcome) {
-        if !self.settled {
-            self.settled = true;
+        if self.settled.is_none() {
+            self.settled = Some(outcome);
             let took = self.started.elapsed();
             let mut fleet = locked(&self.router.fleet);
-            fleet.head_after(&self.name, took, outcome, Instant::now());
+            fleet.head_after(&self.name, self.era, took, outcome, Instant::now());
             locked(&self.router.meters).done(&self.name, outcome);
         }
     }
 
-    /// Notes that the answer broke off behind its beginning.
+    /// Records that the answer broke off after its beginning had been passed on.
     pub(super) fn broke(&mut self) {
-        let mut fleet = locked(&self.router.fleet);
-        fleet.head_after(
-            &self.name,
-            self.started.elapsed(),
-            Outcome::Failed,
-            Instant::now(),
-        );
-        locked(&self.router.meters).done(&self.name, Outcome::Failed);
+        if self.settled == Some(Outcome::Answered) {
+            self.settled = Some(Outcome::Failed);
+            locked(&self.router.fleet).broke(&self.name, self.era, Instant::now());
+        }
     }
 }
 
@@ -141,7 +141,7 @@ impl Router {
             body,
             query.deadline,
         );
-        // Caddy waits for a request that it has sent, whatever its checks say.
+        // `first` waits for a request in flight whatever the probes find, like Caddy.
         let abandons =
             query.is_rewindable() && query.idempotent && self.keys.strategy != Kind::First;
         let sent = tokio::select! {
@@ -169,7 +169,7 @@ impl Router {
             ));
         }
         let (head, body) = answer.into_parts();
-        // What is not sent again need not be held back.
+        // A query that cannot be retried gains nothing from holding its answer back.
         let held = abandons && !is_stream(head.headers.get(CONTENT_TYPE));
         let body = match held && query.method != Method::HEAD {
             false => body,
@@ -192,21 +192,21 @@ impl Router {
         ))
     }
 
-    /// Whether another replica may answer better.
+    /// Whether the answer calls for a retry at another replica.
     fn is_failure(&self, answer: &Response) -> bool {
         let status = answer.status();
         let content = answer
             .headers()
             .get(CONTENT_TYPE)
             .map(HeaderValue::as_bytes);
-        // Prometheus says 503 of a query that took too long, in the form of its API: it would take
-        // as long elsewhere.
+        // A 503 in the form of Prometheus' API means that the query took too long: it would take as
+        // long at another replica.
         let of_the_query = status == StatusCode::SERVICE_UNAVAILABLE
             && content.is_some_and(|content| content.starts_with(b"application/json"));
         self.statuses.contains(&status.as_u16()) && !of_the_query
     }
 
-    /// Waits until a replica's probes say that it cannot be asked any more.
+    /// Waits until a replica's probes find it down.
     async fn down(&self, name: &str) {
         let mut changed = self.changed.subscribe();
         while locked(&self.fleet).is_up(name) {
@@ -217,7 +217,7 @@ impl Router {
     }
 }
 
-/// Whether an answer has no end that is worth waiting for.
+/// Whether an answer is an endless stream.
 fn is_stream(content: Option<&HeaderValue>) -> bool {
     content.is_some_and(|it| it.as_bytes().starts_with(b"text/event-stream"))
 }

@@ -1,4 +1,4 @@
-//! Bodies of which the beginning is read before they are passed on, and bodies that are counted.
+//! Bodies whose beginning is read ahead, and bodies whose bytes are counted.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -12,15 +12,15 @@ use metrifold_http::{Body, BoxError};
 
 use super::attempt::Ticket;
 
-/// What a body turned out to be.
+/// Beginning of a body.
 pub(super) enum Start {
-    /// This is all of it.
+    /// The whole body.
     Whole(Bytes),
-    /// There is more than was to be read.
+    /// The body, longer than the limit; the bytes read so far come first.
     More(Body),
 }
 
-/// Reads a body up to `most` bytes.
+/// Reads a body, up to `most` bytes.
 pub(super) async fn start(mut body: Body, most: usize) -> Result<Start, BoxError> {
     if let Some(whole) = body.whole() {
         return Ok(match whole.len() <= most {
@@ -34,7 +34,7 @@ pub(super) async fn start(mut body: Body, most: usize) -> Result<Start, BoxError
         let Some(frame) = body.frame().await else {
             return Ok(Start::Whole(joined(read)));
         };
-        // Trailers say nothing that anybody asks for.
+        // Trailers are dropped: no caller needs them.
         if let Ok(data) = frame?.into_data() {
             length += data.len();
             read.push_back(data);
@@ -57,7 +57,7 @@ fn joined(mut read: VecDeque<Bytes>) -> Bytes {
     whole.freeze()
 }
 
-/// A body of which the beginning has been read.
+/// A body whose beginning has been read.
 struct Prefixed {
     read: VecDeque<Bytes>,
     body: Body,
@@ -85,7 +85,7 @@ impl http_body::Body for Prefixed {
         let read: u64 = self.read.iter().map(|part| part.len() as u64).sum();
         let rest = self.body.size_hint();
         let mut hint = SizeHint::new();
-        // The upper bound comes first: the lower one must not exceed it.
+        // Upper bound first: `set_lower` must not exceed it.
         if let Some(upper) = rest.upper() {
             hint.set_upper(upper.saturating_add(read));
         }
@@ -94,7 +94,7 @@ impl http_body::Body for Prefixed {
     }
 }
 
-/// The body of an answer, which is under way until it is over or dropped.
+/// The body of an answer. Its ticket counts it as in flight until it ends or is dropped.
 pub(super) struct Tracked {
     pub(super) body: Body,
     pub(super) ticket: Ticket,

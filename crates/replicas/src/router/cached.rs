@@ -1,5 +1,5 @@
-//! Answers range queries from what was answered before, and asks for the rest; asks once for what
-//! several want at the same time.
+//! Answers range queries from the cache and asks only for missing steps. Identical queries in
+//! flight share one answer.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
@@ -23,19 +23,19 @@ use crate::time::epoch_ms;
 use super::Router;
 use super::query::Prepared;
 
-/// The endpoint whose answers are kept.
+/// The endpoint whose answers are cached.
 const RANGE: &str = "/api/v1/query_range";
 
-/// Headers that choose whose data is asked for.
+/// Headers that select the tenant, and so are part of the cache key.
 const SCOPES: [&str; 2] = ["x-scope-orgid", "thanos-tenant"];
 
-/// Queries that are under way, by what they ask for.
+/// Queries in flight, by their key.
 #[derive(Debug, Default)]
 pub(super) struct Flights(Mutex<HashMap<String, Weak<Flight>>>);
 
 type Flight = OnceCell<Result<Option<Told>, Rejection>>;
 
-/// An answer that several are given.
+/// An answer that several callers share.
 #[derive(Clone, Debug)]
 struct Told {
     status: StatusCode,
@@ -43,7 +43,7 @@ struct Told {
     body: Bytes,
 }
 
-/// A range query whose answer can be put together of parts.
+/// A range query whose answer can be assembled from parts.
 struct Ranged {
     key: String,
     steps: Steps,
@@ -51,10 +51,10 @@ struct Ranged {
     form: Form,
 }
 
-/// The most steps that Prometheus answers at once.
+/// The most steps that Prometheus answers in one query.
 const MOST_STEPS: i64 = 11_000;
 
-/// How many flights there may be before those that are over are cleared.
+/// Number of flights at which finished ones are removed.
 const MANY: usize = 1024;
 
 impl Flights {
@@ -73,7 +73,7 @@ impl Flights {
 }
 
 impl Router {
-    /// Answers a range query with the help of the cache; none if it has to be asked as it is.
+    /// Answers a range query with the cache. `None` if the query has to be sent as it is.
     pub(super) async fn cached(
         self: &Arc<Self>,
         cache: &Cache,
@@ -81,8 +81,8 @@ impl Router {
     ) -> Option<Result<Response, Rejection>> {
         let ranged = ranged(query)?;
         let Steps { start, last, .. } = ranged.steps;
-        // Whoever asks for the same at the same time is given the same; if the one that asks goes
-        // away, the next one does.
+        // Identical queries in flight share one answer; if the caller that sent the query goes
+        // away, the next one sends it.
         let flight = self.flights.join(&format!("{start} {last} {}", ranged.key));
         let told = flight
             .get_or_init(|| self.assembled(cache, query, &ranged))
@@ -97,7 +97,8 @@ impl Router {
         Some(Ok(answer))
     }
 
-    /// Asks, and reads the answer; none if it cannot be read, or is larger than it may be.
+    /// Sends a query and reads its answer. `None` if the answer cannot be read, or is larger than
+    /// `most`.
     async fn told(
         self: Arc<Self>,
         query: Prepared,
@@ -114,7 +115,7 @@ impl Router {
         }))
     }
 
-    /// Puts an answer together; none if it is not one that can be.
+    /// Assembles an answer. `None` if it cannot be assembled.
     async fn assembled(
         self: &Arc<Self>,
         cache: &Cache,
@@ -131,7 +132,7 @@ impl Router {
         let mut headers = HeaderMap::new();
         let mut parts = missing.into_iter().flat_map(|it| it.split(cache.split));
         let mut size = 0;
-        // What is left of them is cancelled when this returns.
+        // Parts still in flight are cancelled when this returns.
         let mut asked = JoinSet::new();
         loop {
             while asked.len() < cache.max_parallel
@@ -146,7 +147,7 @@ impl Router {
                 break;
             };
             let Ok((part, told)) = answered else {
-                // It panicked, which has been reported.
+                // The part's task panicked, which has been reported.
                 return Ok(None);
             };
             let Some(told) = told? else {
@@ -155,7 +156,7 @@ impl Router {
             size += told.body.len();
             let found = (told.status == StatusCode::OK).then(|| read(&told.body));
             let Some(found) = found.flatten() else {
-                // An error or a warning, which is passed on if it is about all that was asked for.
+                // An error or a warning is passed on if it is about the whole query.
                 return Ok((part == steps).then_some(told));
             };
             if size > cache.max_answer {
@@ -168,7 +169,7 @@ impl Router {
                 headers.insert(name, value.clone());
             }
         }
-        // One stretch is kept: what is known already, and what was asked for beside it.
+        // The entry stays one contiguous range: the cached steps and the new ones.
         let mut kept = steps;
         let mut all = matrix.clone();
         if let Some((known, other)) = known {
@@ -179,7 +180,7 @@ impl Router {
         let now = epoch_ms();
         cache.put(key, kept, &all, ranged.lookahead, now);
         if kept != steps && cache.steps(key).map(|it| it.start) != Some(kept.start) {
-            // All of it takes too much: what was asked for now counts.
+            // The union is too large for the cache: the steps of this query are kept instead.
             cache.put(key, steps, &matrix, ranged.lookahead, now);
         }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -191,7 +192,7 @@ impl Router {
     }
 }
 
-/// Reads a range query; none if its answer cannot be put together of parts.
+/// Reads a range query. `None` if its answer cannot be assembled from parts.
 fn ranged(query: &Prepared) -> Option<Ranged> {
     let (path, text) = query.target.split_once('?').unwrap_or((&query.target, ""));
     if path != RANGE || query.method == Method::HEAD || !query.is_rewindable() {
@@ -200,7 +201,7 @@ fn ranged(query: &Prepared) -> Option<Ranged> {
     let mut form = Form::parse(query.form_text().unwrap_or_default()).ok()?;
     let url = Form::parse(text).ok()?;
     for name in url.names() {
-        // A form goes before the URL, as in Go.
+        // A parameter of the form takes precedence over the URL's, as in Go.
         if form.values(name).next().is_none() {
             form.add(name, url.values(name).next()?);
         }
@@ -214,7 +215,7 @@ fn ranged(query: &Prepared) -> Option<Ranged> {
     let step = step(&one("step")?)?;
     let text = one("query")?;
     let lookahead = lookahead(&text)?;
-    // Of more steps than Prometheus answers, it says so itself.
+    // A query with more steps goes to Prometheus, which refuses it.
     let steps = Steps::new(start, end, step).filter(|steps| steps.count() <= MOST_STEPS)?;
     let phase = start.rem_euclid(step);
     let mut key = format!(
@@ -222,7 +223,7 @@ fn ranged(query: &Prepared) -> Option<Ranged> {
         query.tenant.as_deref().unwrap_or_default()
     );
     for name in form.names() {
-        // Statistics are of the query that was asked.
+        // Statistics belong to the query as it was sent.
         if name == "stats" {
             return None;
         }
@@ -246,7 +247,7 @@ fn ranged(query: &Prepared) -> Option<Ranged> {
     })
 }
 
-/// A step in milliseconds: seconds, or a duration.
+/// A step in milliseconds: a number of seconds, or a duration.
 fn step(text: &str) -> Option<i64> {
     let millis = match text.parse::<f64>() {
         Ok(secs) => (secs * 1000.0).round(),
@@ -255,9 +256,9 @@ fn step(text: &str) -> Option<i64> {
     (1.0..1e15).contains(&millis).then_some(millis as i64)
 }
 
-/// The query of some of the steps.
+/// The query for a part of the steps.
 fn part_of(query: &Prepared, ranged: &Ranged, part: Steps) -> Prepared {
-    // What is written can be read.
+    // Cannot fail: the text was written by `Form`.
     let mut form = Form::parse(&ranged.form.to_string()).unwrap_or_default();
     let seconds =
         |millis: i64| format!("{}.{:03}", millis.div_euclid(1000), millis.rem_euclid(1000));

@@ -1,4 +1,4 @@
-//! Asks several replicas the same, and merges what they answer.
+//! Sends a query to several replicas and merges their answers.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::time::epoch_ms;
 use super::Router;
 use super::query::Prepared;
 
-/// What can be merged.
+/// Endpoints whose answers can be merged.
 const MERGEABLE: [&str; 4] = [
     "/api/v1/query",
     "/api/v1/query_range",
@@ -30,17 +30,17 @@ const MERGEABLE: [&str; 4] = [
     "/api/v1/labels",
 ];
 
-/// An answer that is there as a whole.
+/// An answer with its whole body.
 struct Whole {
     head: response::Parts,
     body: Bytes,
 }
 
-/// What one of the replicas answered.
+/// Index of a replica, and its answer.
 type Told = (usize, Result<Whole, String>);
 
 impl Router {
-    /// Whether several replicas are asked for a query.
+    /// Whether a query goes to several replicas.
     pub(super) fn merges(&self, query: &Prepared) -> bool {
         let path = query.target.split('?').next().unwrap_or_default();
         let values = path.starts_with("/api/v1/label/") && path.ends_with("/values");
@@ -50,7 +50,7 @@ impl Router {
             && (MERGEABLE.contains(&path) || values)
     }
 
-    /// Answers a query from several replicas; none if there are not several, or none of them has
+    /// Answers a query from several replicas. `None` if fewer than two are eligible, or none has
     /// answered with data.
     pub(super) async fn merged(
         self: &Arc<Self>,
@@ -61,7 +61,7 @@ impl Router {
         if replicas.len() < 2 {
             return None;
         }
-        // What is merged is read.
+        // Merging needs the answers uncompressed.
         query
             .headers
             .insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -73,7 +73,7 @@ impl Router {
                 Some(Ok(whole)) if whole.head.status == StatusCode::OK => {
                     good.push((replica.name.clone(), whole));
                 }
-                // What is wrong with the query is wrong everywhere.
+                // An error of the query is the same at every replica.
                 Some(Ok(whole)) if whole.head.status.is_client_error() => {
                     return Some(Ok(Response::from_parts(whole.head, whole.body.into())));
                 }
@@ -87,7 +87,7 @@ impl Router {
         let names = names.join(", ");
         let bodies: Vec<Bytes> = good.iter().map(|(_, whole)| whole.body.clone()).collect();
         let (_, best) = good.swap_remove(0);
-        // Takes a while for large answers.
+        // Off the workers: large answers take a while.
         let merging = tokio::task::spawn_blocking(move || {
             let texts: Vec<&[u8]> = bodies.iter().map(|body| &body[..]).collect();
             merge(&texts, &missing)
@@ -110,7 +110,7 @@ impl Router {
         Some(Ok(self.mark(answer, &names, false)))
     }
 
-    /// Asks replicas at once. Once one has answered, the others have a time of their own.
+    /// Sends a query to all replicas at once. After the first answer, the others get `merge.wait`.
     async fn ask_all(
         self: &Arc<Self>,
         query: &Prepared,
@@ -137,7 +137,7 @@ impl Router {
                     Some(Err(_)) => {}
                     None => return answers,
                 },
-                // Those that are late are given up as their tasks are dropped.
+                // Dropping the set cancels the late requests.
                 () = sleep_until(until) => return answers,
             }
         }

@@ -1,4 +1,4 @@
-//! The metrics of replicas. Those of one go from the page with it.
+//! Metrics of replicas. A replica's metrics leave the page with it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use metrifold_telemetry::{Meters as Recorded, Metric, Telemetry};
 
 use crate::fleet::{Fleet, Outcome};
 
-/// The metrics of all replicas of a router.
+/// Metrics of all replicas of a router.
 pub(super) struct Meters {
     sink: Arc<str>,
     telemetry: Telemetry,
@@ -37,7 +37,7 @@ impl Meters {
         }
     }
 
-    /// Shows the replicas that there are.
+    /// Updates the gauges, and drops the metrics of replicas that have gone.
     pub(super) fn show(&mut self, fleet: &Fleet, now: Instant) {
         let names: Vec<Arc<str>> = fleet.replicas().map(|it| it.name.clone()).collect();
         self.replicas.retain(|name, _| names.contains(name));

@@ -1,4 +1,4 @@
-//! Probes all replicas again and again, each at the same time as the others.
+//! Probes all replicas at an interval, concurrently.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::time::epoch_ms;
 
 use super::Router;
 
-/// The longest until a probe that contradicted those before is followed by another.
+/// Longest pause before a contradicting probe is repeated.
 const DOUBT: Duration = Duration::from_secs(1);
 
 type Found = (Arc<str>, Result<Option<Signals>, String>, Duration);
@@ -30,7 +30,7 @@ impl Router {
         let mut probes: JoinSet<Found> = JoinSet::new();
         let mut under_way: BTreeSet<Arc<str>> = BTreeSet::new();
         let mut round = Instant::now();
-        // When those in doubt are probed again, before the round.
+        // Time of the next probe of replicas in doubt, if before the next round.
         let mut doubt: Option<Instant> = None;
         loop {
             let due = doubt.map_or(round, |doubt| doubt.min(round));
@@ -64,7 +64,7 @@ impl Router {
             }
             doubt = None;
             for replica in replicas {
-                // One that has not answered yet is not asked a second time.
+                // A replica with a probe in flight is skipped.
                 if !under_way.insert(replica.name.clone()) {
                     continue;
                 }

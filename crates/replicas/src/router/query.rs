@@ -1,4 +1,4 @@
-//! A query as far as it has been read, and whether it can be sent again.
+//! A query as it was read, and whether it can be retried.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,7 @@ use crate::time::epoch_ms;
 use super::Ask;
 use super::bodies::{Start, start};
 
-/// A query that is about to be sent.
+/// A query ready to be sent.
 pub(super) struct Prepared {
     pub(super) method: Method,
     /// Path and query string.
@@ -29,23 +29,23 @@ pub(super) struct Prepared {
     pub(super) tenant: Option<Arc<str>>,
     pub(super) cookies: Vec<HeaderValue>,
     pub(super) deadline: Instant,
-    /// Whether nothing changes however often it is sent.
+    /// Whether sending it repeatedly is safe.
     pub(super) idempotent: bool,
-    /// Whether every replica answers it of its own state.
+    /// Whether its answer is about the replica's own state.
     pub(super) pinned: bool,
-    /// The time that it reads.
+    /// Time range that it reads, in milliseconds since the epoch.
     pub(super) range: Option<(i64, i64)>,
     body: Sending,
 }
 
 enum Sending {
-    /// It can be sent as often as is needed.
+    /// The whole body, which can be sent any number of times.
     Whole(Bytes),
-    /// It can be sent once.
+    /// A stream, which can be sent once.
     Once(Mutex<Option<Body>>),
 }
 
-/// Endpoints that only read, though they are asked by POST.
+/// Endpoints that only read, even by POST.
 const READING: [&str; 8] = [
     "/api/v1/query",
     "/api/v1/query_range",
@@ -57,7 +57,7 @@ const READING: [&str; 8] = [
     "/api/v1/read",
 ];
 
-/// What a replica answers of its own state, which differs from that of the others.
+/// Endpoints about a replica's own state, which differs between replicas.
 const OWN: [&str; 8] = [
     "/api/v1/rules",
     "/api/v1/alerts",
@@ -70,7 +70,7 @@ const OWN: [&str; 8] = [
 ];
 
 impl Prepared {
-    /// Reads as much of a query as is needed to choose a replica, and to send it again.
+    /// Reads as much of a query as the choice of a replica and retries need.
     pub(super) async fn read(ask: Ask, max_body: usize) -> Result<Self, Rejection> {
         let mut headers = ask.headers;
         hop_by_hop::remove(&mut headers);
@@ -94,7 +94,7 @@ impl Prepared {
             _ => None,
         };
         let range = Parameters::read(ask.uri.query(), text).range(path, epoch_ms());
-        // A POST without a body has to say so, or some servers ask for its length (411).
+        // Without `Content-Length: 0` on a POST, some servers answer 411.
         if ask.method == Method::POST && matches!(&body, Sending::Whole(whole) if whole.is_empty())
         {
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
@@ -114,7 +114,7 @@ impl Prepared {
         })
     }
 
-    /// The same query, if it can be sent again, or one without a body.
+    /// A copy; without the body if that can be sent only once.
     pub(super) fn copy(&self) -> Self {
         let body = match &self.body {
             Sending::Whole(whole) => whole.clone(),
@@ -131,7 +131,7 @@ impl Prepared {
         }
     }
 
-    /// The text of its body, if that is a form.
+    /// The text of the body, if that is a form.
     pub(super) fn form_text(&self) -> Option<&str> {
         match &self.body {
             Sending::Whole(whole) if is_form(&self.headers) => std::str::from_utf8(whole).ok(),
@@ -139,7 +139,7 @@ impl Prepared {
         }
     }
 
-    /// The same query with other parameters, in the same place.
+    /// The same query with other parameters, in the body or the URL as before.
     pub(super) fn with_form(&self, path: &str, form: &str) -> Self {
         let mut query = self.copy();
         if self.method == Method::POST && is_form(&self.headers) {
@@ -151,12 +151,12 @@ impl Prepared {
         query
     }
 
-    /// Whether it can be sent again.
+    /// Whether it can be retried.
     pub(super) fn is_rewindable(&self) -> bool {
         matches!(self.body, Sending::Whole(_))
     }
 
-    /// The body for a first attempt, or any if it can be sent again.
+    /// The body for an attempt; empty if it was a stream and has been taken.
     pub(super) fn body(&self) -> Body {
         match &self.body {
             Sending::Whole(whole) => whole.clone().into(),
@@ -164,7 +164,7 @@ impl Prepared {
         }
     }
 
-    /// The body for a further attempt.
+    /// The body for a further attempt; empty if it is a stream.
     pub(super) fn whole_body(&self) -> Body {
         match &self.body {
             Sending::Whole(whole) => whole.clone().into(),

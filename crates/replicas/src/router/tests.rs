@@ -1,4 +1,4 @@
-//! A router among scripted servers on loopback.
+//! Tests of a router with scripted servers on loopback.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,12 +17,12 @@ use crate::replica::Upstream;
 
 use super::*;
 
-/// What a server does with a query.
+/// Behaviour of a server: makes an answer from the number of earlier queries.
 type Does = Box<dyn Fn(usize) -> BoxFuture<Response> + Send + Sync>;
 
 struct Server {
     does: Mutex<Does>,
-    /// What its probes are answered.
+    /// Answer to its probes: status and body.
     ready: Mutex<(u16, &'static str)>,
     asked: AtomicUsize,
 }
@@ -58,7 +58,7 @@ fn answered(status: u16, text: &'static str) -> Response {
     answer
 }
 
-/// A server that answers at once.
+/// A server that answers immediately.
 fn answers(status: u16, text: &'static str) -> Does {
     Box::new(move |_| Box::pin(async move { answered(status, text) }))
 }
@@ -76,7 +76,7 @@ fn breaks() -> Does {
     })
 }
 
-/// A stream of a piece and an error.
+/// A stream of one piece and an error.
 struct Broken(usize);
 
 impl http_body::Body for Broken {
@@ -141,7 +141,7 @@ fn upstream() -> Arc<Upstream> {
     })
 }
 
-/// The keys of a text in TOML.
+/// Keys from TOML.
 fn keys(text: &str) -> RoutingKeys {
     toml::from_str(text).unwrap()
 }
@@ -167,7 +167,7 @@ fn ask() -> Ask {
     }
 }
 
-/// The status of an answer, its text and the replica that it names.
+/// The status and text of an answer, and the replica that it names.
 async fn asked(router: &Arc<Router>, ask: Ask) -> (u16, String, String) {
     match router.clone().ask(ask).await {
         Ok(answer) => {
@@ -185,7 +185,7 @@ async fn asked(router: &Arc<Router>, ask: Ask) -> (u16, String, String) {
     }
 }
 
-/// Runs a test beside the probes, once each replica has been probed.
+/// Runs a test while the router probes, once each replica has been probed.
 async fn probed<T>(router: &Arc<Router>, test: impl Future<Output = T>) -> T {
     tokio::select! {
         () = router.probe() => unreachable!("probes do not end"),
@@ -329,7 +329,7 @@ async fn a_slow_query_is_hedged_once_and_the_slow_one_is_given_up() {
     probed(&router, async {
         let (status, text, served) = asked(&router, ask()).await;
         assert_eq!((status, &*text, &*served), (200, "fast", &*fast.url));
-        // The budget is spent: the next one waits for the slow replica.
+        // The budget is used up: the next query waits for the slow replica.
         let late = Ask {
             deadline: Instant::now() + Duration::from_millis(100),
             ..ask()
@@ -351,7 +351,7 @@ async fn first_retries_as_caddy_does_and_says_why_there_is_none() {
     let good = serve(answers(500, "its own error"));
     let text = "strategy = \"first\"\nretry = { interval = \"1ms\", duration = \"500ms\" }\n\
                 probe = { interval = \"1h\" }";
-    // Before a check has found out: the dead one is asked until it has failed five times.
+    // Before a probe finds out, the dead replica gets requests until five have failed.
     let router = router(text, &[&dead, &good.url]);
     let (status, text, _) = asked(&router, ask()).await;
     assert_eq!(
@@ -380,7 +380,7 @@ async fn a_hung_replica_delays_neither_the_others_nor_their_probes() {
     let text = "probe = { interval = \"10ms\", timeout = \"30s\" }";
     let router = router(text, &[&hung, &good.url]);
     let done = async {
-        // The second is probed again and again while the first has not answered once.
+        // The second is probed repeatedly while the first has not answered once.
         let mut changed = router.changed.subscribe();
         while router.view().replicas[1].probes.len() < 5 {
             changed.changed().await.unwrap();
@@ -417,7 +417,7 @@ async fn cookies_dashboards_and_addresses_keep_a_caller_at_its_replica() {
         }
     })
     .await;
-    // Without anything in common, a cookie is set, and holds.
+    // A query without affinity gets a cookie, which then binds.
     let router = super::tests::router("affinity = [\"cookie\"]", &urls);
     probed(&router, async {
         let answer = router.clone().ask(ask()).await.unwrap();
@@ -462,7 +462,7 @@ async fn bodies_up_to_the_limit_are_sent_again_and_larger_ones_pass_once() {
     }
 }
 
-/// A server that answers a range query with the time of each step, and as often as is told.
+/// A server that answers a range query with the time of each step, and counts its queries.
 struct Clock(AtomicUsize);
 
 impl Handler for Clock {
@@ -555,14 +555,14 @@ async fn range_queries_ask_for_what_is_not_known_and_say_the_same() {
         let view = cached.view().cache.unwrap();
         assert!(view.hits > 20 && view.partial > 5, "{view:?}");
     }
-    // What is as new as the clock is asked for every time.
+    // Recent steps are queried every time.
     let now = crate::time::epoch_ms() / 10_000 * 10;
     for _ in 0..3 {
         let before = clock.0.load(Ordering::SeqCst);
         asked(&whole, range(now - 100, now, 10, "fresh")).await;
         assert_eq!(clock.0.load(Ordering::SeqCst), before + 1);
     }
-    // Ten minutes are ten parts; a question for more steps than may be is the replica's to refuse.
+    // Ten minutes are ten parts; a query with too many steps is the replica's to refuse.
     for (start, end, parts) in [(9_000, 9_595, 10), (20_000, 140_000, 1)] {
         let before = clock.0.load(Ordering::SeqCst);
         asked(&split, range(start, end, 10, "parts")).await;
@@ -587,7 +587,7 @@ async fn what_several_want_at_the_same_time_is_asked_for_once() {
         uri: Uri::from_static("/api/v1/query_range?query=x&start=1&end=5&step=1"),
         ..ask()
     };
-    // All three are under way before the first has been answered.
+    // All three are in flight before the first answer.
     let (a, b, c) = tokio::join!(
         asked(&router, range()),
         asked(&router, range()),
@@ -596,7 +596,7 @@ async fn what_several_want_at_the_same_time_is_asked_for_once() {
     assert_eq!((a.0, &a.1), (200, &b.1));
     assert_eq!(b.1, c.1);
     assert_eq!(server.asked(), 1);
-    // Another tenant's is another query.
+    // Another tenant's query is a different query.
     let other = Ask {
         tenant: Some("other".into()),
         ..range()
@@ -605,7 +605,7 @@ async fn what_several_want_at_the_same_time_is_asked_for_once() {
     assert_eq!(server.asked(), 2);
 }
 
-/// An answer to a range, with these points of one series.
+/// An answer to a range query: one series with these points.
 fn range(points: &'static str) -> Does {
     Box::new(move |_| {
         Box::pin(async move {

@@ -31,7 +31,7 @@ struct Stats {
     num_samples: u64,
 }
 
-/// Where blocks have data, and how many samples they hold. None if this is no such list.
+/// Periods and number of samples of the blocks. `None` if the body is not such a list.
 pub(crate) fn blocks(body: &[u8]) -> Option<(Vec<Span>, f64)> {
     let answer: Answer = serde_json::from_slice(body).ok()?;
     let blocks = answer.data.blocks;
@@ -44,7 +44,7 @@ pub(crate) fn blocks(body: &[u8]) -> Option<(Vec<Span>, f64)> {
         end: block.max_time,
     });
     let mut spans = join(spans.collect(), 0);
-    // The newest matter most.
+    // The newest spans are kept.
     let extra = spans.len().saturating_sub(MOST_SPANS);
     spans.drain(..extra);
     Some((spans, samples))

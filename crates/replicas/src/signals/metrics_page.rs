@@ -1,12 +1,12 @@
-//! What matters of a Prometheus' own page of metrics, line by line.
+//! The relevant metrics on the page of a Prometheus, read line by line.
 
 use super::Signals;
 
-/// A time beyond which Prometheus means that it has no sample: an empty database reports the largest
-/// number of milliseconds that there is.
+/// Seconds beyond which a time means "no sample": an empty database reports the largest or smallest
+/// integer of milliseconds.
 const NEVER: f64 = 1e14;
 
-/// Reads a page of metrics.
+/// The metrics that were found on a page.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct MetricsPage {
     started: Option<f64>,
@@ -15,12 +15,12 @@ pub(crate) struct MetricsPage {
     head_min: Option<f64>,
     head_max: Option<f64>,
     appended: Option<f64>,
-    /// What Prometheus 1 had ingested.
+    /// Samples ingested, under the name of Prometheus 1.
     ingested: Option<f64>,
 }
 
 impl MetricsPage {
-    /// Reads a whole page. What is not understood is passed over.
+    /// Reads a whole page. Other metrics and malformed lines are skipped.
     pub(crate) fn read(page: &str) -> Self {
         let mut found = Self::default();
         for line in page.lines() {
@@ -37,7 +37,7 @@ impl MetricsPage {
         let end = line.find(['{', ' ']).unwrap_or(line.len());
         let (name, rest) = line.split_at(end);
         let (labels, value) = match rest.strip_prefix('{') {
-            // Labels of these metrics hold no brace.
+            // Label values of these metrics contain no brace.
             Some(rest) => rest.split_once('}').unwrap_or(("", "")),
             None => ("", rest),
         };
@@ -59,7 +59,7 @@ impl MetricsPage {
                 self.head_max.get_or_insert(value / 1000.0);
             }
             "prometheus_tsdb_head_max_time_seconds" => self.head_max = Some(value),
-            // By type of sample since Prometheus 2.40.
+            // One series per type of sample since Prometheus 2.40.
             "prometheus_tsdb_head_samples_appended_total" => {
                 *self.appended.get_or_insert(0.0) += value;
             }
@@ -68,7 +68,7 @@ impl MetricsPage {
         }
     }
 
-    /// What it says of the server.
+    /// The signals on the page.
     pub(crate) fn signals(self) -> Signals {
         let time = |secs: f64| (secs.abs() < NEVER).then_some((secs * 1000.0) as i64);
         let oldest = self.lowest.or(self.head_min).and_then(time);
@@ -76,7 +76,7 @@ impl MetricsPage {
         Signals {
             started: self.started,
             version: self.version,
-            // Without a newest sample there is no oldest one, whatever it says.
+            // Without a newest sample, the oldest is meaningless.
             oldest: oldest.filter(|_| newest.is_some()),
             newest,
             samples: self.appended.or(self.ingested),
@@ -84,7 +84,7 @@ impl MetricsPage {
         }
     }
 
-    /// Where its head begins.
+    /// Start of the head, in milliseconds since the epoch.
     pub(crate) fn head_start(&self) -> Option<i64> {
         let secs = self.head_min.filter(|secs| secs.abs() < NEVER)?;
         Some((secs * 1000.0) as i64)

@@ -1,18 +1,18 @@
-//! Why a folder cannot be made to hold a set.
+//! Errors of writing a set to a folder.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a folder cannot hold a set of rules. What it held before is still there.
+/// Why a set of rules cannot be written to a folder, whose previous content stays.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
-    /// The path ends in no name.
+    /// The path does not end in a name.
     #[error("{path} names no folder: end it in the folder's own name")]
     Unnamed {
         /// The configured path.
         path: PathBuf,
     },
-    /// There is something at the path that was not made here.
+    /// The path is occupied by files of another program.
     #[error(
         "{path} is there already and was not made by this component: name a folder that does not exist or is empty, or move its files"
     )]
@@ -28,26 +28,36 @@ pub enum DirectoryError {
         /// The configured path.
         path: PathBuf,
     },
-    /// A file of somebody else is in the way.
+    /// A file of another program has a name that is needed, or cannot be kept.
     #[error("{path} was not written by this component and is in the way: move it elsewhere")]
     Foreign {
         /// The file.
         path: PathBuf,
     },
-    /// Somebody else is writing to the folder.
+    /// Another version of the program wrote the folder.
+    #[error(
+        "{path} has format {format}, which this version of the program does not read: run the version that wrote it, or remove the folder that holds it and the link to it"
+    )]
+    Format {
+        /// The manifest of a version of the folder.
+        path: PathBuf,
+        /// The format in the manifest.
+        format: u32,
+    },
+    /// Another process or component is writing to the folder.
     #[error("{path} is being written by another process or component: let one of them write to it")]
     Busy {
         /// The configured path.
         path: PathBuf,
     },
-    /// The file system refuses.
+    /// A call to the file system failed.
     #[error("cannot {action} {path}: {source}{}", hint(source))]
     Io {
-        /// What was tried, as in `write`.
+        /// The verb of the failed call, such as `write`.
         action: &'static str,
-        /// With which file or folder.
+        /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }

@@ -5,20 +5,20 @@
 //! either and all other bytes as `%` with two hexadecimal digits. A file that does not end in `.yaml` or
 //! `.yml` has `~.yaml` appended, so that one pattern finds all. Two names that differ only in case
 //! have their capitals escaped. A name that would be longer than [`MAX_NAME`] is cut and ends in
-//! `~~` and a hash; the list of the files says what it stands for.
+//! `~~` and a hash; the version's manifest has its tenant and file.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::{RuleSet, StoredFile, Version};
 
-/// The longest name that is not cut. File systems take 255 bytes.
+/// Maximum length of a name, in bytes; longer ones are cut. File systems allow 255.
 const MAX_NAME: usize = 200;
-/// How much of a name that is cut still stands at its start.
+/// Number of bytes that a cut name keeps of the original.
 const KEPT: usize = 100;
-/// What is appended to a file name without an extension of YAML.
+/// Suffix for file names without a YAML extension.
 const SUFFIX: &str = "~.yaml";
 
-/// A file that is to be in the folder.
+/// A file to be written to the folder.
 pub(super) struct Wanted<'a> {
     pub(super) tenant: &'a str,
     pub(super) file: &'a str,
@@ -30,12 +30,17 @@ impl Wanted<'_> {
         self.stored.version()
     }
 
-    pub(super) fn text(&self) -> String {
-        self.stored.file().to_yaml()
+    pub(super) fn stored(&self) -> &StoredFile {
+        self.stored
+    }
+
+    /// The text of the file with its version.
+    pub(super) fn text(&self) -> (String, Version) {
+        self.stored.text()
     }
 }
 
-/// The files of a set by their names in the folder.
+/// Maps the files of a set to their names in the folder.
 pub(super) fn plan(set: &RuleSet) -> BTreeMap<String, Wanted<'_>> {
     let all = set.iter().flat_map(|(tenant, rules)| {
         rules.files().map(move |(file, stored)| Wanted {
@@ -67,8 +72,8 @@ pub(super) fn plan(set: &RuleSet) -> BTreeMap<String, Wanted<'_>> {
         .collect()
 }
 
-/// The name of a tenant's file.
-fn encode(tenant: &str, file: &str, escape_capitals: bool) -> String {
+/// Encodes a tenant and a file as a name in the folder.
+pub(super) fn encode(tenant: &str, file: &str, escape_capitals: bool) -> String {
     let mut name = String::new();
     if !tenant.is_empty() {
         escape(&mut name, tenant, escape_capitals);
@@ -86,7 +91,7 @@ fn encode(tenant: &str, file: &str, escape_capitals: bool) -> String {
     name
 }
 
-/// Appends a tenant or a file.
+/// Appends the escaped name of a tenant or a file.
 fn escape(name: &mut String, text: &str, escape_capitals: bool) {
     let start = name.len();
     for byte in text.bytes() {
@@ -104,8 +109,8 @@ fn escape(name: &mut String, text: &str, escape_capitals: bool) {
     }
 }
 
-/// The tenant and the file that a name in a rules folder stands for; the tenant is empty for files
-/// that have none. Nothing if no such file has this name, or if it was cut.
+/// Decodes a name in a rules folder to its tenant and file; the tenant is empty for a file without one.
+/// Returns `None` for names that are cut, or that no file is given.
 ///
 /// `team-a~alerts.yaml` is the file `alerts.yaml` of the tenant `team-a`. Bytes other than ASCII
 /// letters, digits, `_`, `-` and `.` are written as `%` with two hexadecimal digits, as is a `.` at
@@ -115,7 +120,7 @@ pub fn decode_name(name: &str) -> Option<(String, String)> {
     let body = name.strip_suffix(SUFFIX).unwrap_or(name);
     let (tenant, file) = body.split_once('~').unwrap_or(("", body));
     let (tenant, file) = (unescape(tenant)?, unescape(file)?);
-    // Every name has one spelling, or two where it holds capitals.
+    // Every pair is encoded in one way, or in two if it has capitals.
     let is_spelling = |capitals| encode(&tenant, &file, capitals) == name;
     (is_spelling(false) || is_spelling(true)).then_some((tenant, file))
 }

@@ -1,4 +1,4 @@
-//! The versions of a folder and the link that names the current one.
+//! Versions of a folder, and the symbolic link to the current one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
@@ -12,24 +12,32 @@ use super::error::DirectoryError;
 use super::names::Wanted;
 use crate::Version;
 
-/// The file in each version that lists those that were written here.
+/// Name of a version's manifest, which lists the files that this component wrote.
 pub(super) const MANIFEST: &str = ".metrifold-rules.json";
-/// The version of the list's format.
+/// Version of the manifest's format.
 const FORMAT: u32 = 1;
-/// The largest list that is read, in bytes.
+/// Maximum size of a manifest, in bytes.
 const MAX_MANIFEST: u64 = 256 << 20;
-/// How many versions before the current one are kept, for readers that are still in them.
+/// Number of earlier versions that are kept for readers that still use them.
 const KEPT_VERSIONS: usize = 2;
-/// The link before it is given its name.
+/// Temporary name of the new link, until it is renamed.
 const NEXT_LINK: &str = "next";
-/// The file that is locked while the folder is looked at or changed.
+/// Temporary name of a new file, until it is renamed.
+const NEXT_FILE: &str = "next-file";
+/// Name of the lock file, held while the folder is read or changed.
 const LOCK: &str = "lock";
 
-/// A file that was written here, as it was left.
+/// State of a file of this component when it was last written or read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Known {
     pub(super) version: Version,
     pub(super) stat: Stat,
+}
+
+/// The part of a manifest that every format has.
+#[derive(Deserialize)]
+struct Head {
+    format: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -38,14 +46,14 @@ struct Manifest {
     files: BTreeMap<String, Origin>,
 }
 
-/// What a file of the folder stands for, whose name may be cut.
+/// Tenant and file of an entry of the manifest, whose name in the folder may be cut.
 #[derive(Serialize, Deserialize)]
 struct Origin {
     tenant: String,
     file: String,
 }
 
-/// The list of the files of a version.
+/// Renders the manifest of a version.
 pub(super) fn manifest(wanted: &BTreeMap<String, Wanted<'_>>) -> String {
     let files = wanted.iter().map(|(name, file)| {
         let origin = Origin {
@@ -58,22 +66,22 @@ pub(super) fn manifest(wanted: &BTreeMap<String, Wanted<'_>>) -> String {
         format: FORMAT,
         files: files.collect(),
     };
-    // Maps with keys of text and fields of text and numbers are always JSON.
+    // Serialising string keys, strings and numbers to JSON cannot fail.
     serde_json::to_string_pretty(&manifest).unwrap_or_default() + "\n"
 }
 
-/// The lock of a folder, until it is dropped.
+/// Lock of a folder, released on drop.
 pub(super) struct Lock {
     _file: File,
 }
 
-/// Where a folder and its versions are.
+/// Paths of a folder and its versions.
 #[derive(Debug)]
 pub(super) struct Layout {
     path: PathBuf,
     parent: PathBuf,
     base: PathBuf,
-    /// The base's name: what the link's target begins with.
+    /// Name of the base folder, with which the link's target begins.
     base_name: String,
 }
 
@@ -89,7 +97,7 @@ impl Layout {
         };
         let base_name = format!(".{name}.metrifold");
         let parent = parent.to_owned();
-        // Without the slash that the path may end in, which would follow the link.
+        // Without a trailing slash, which would follow the link.
         Ok(Self {
             path: parent.join(name),
             base: parent.join(&base_name),
@@ -106,11 +114,16 @@ impl Layout {
         &self.base
     }
 
+    /// Temporary path of a file that will replace one in a version.
+    pub(super) fn next_file(&self) -> PathBuf {
+        self.base.join(NEXT_FILE)
+    }
+
     pub(super) fn version(&self, version: u64) -> PathBuf {
         self.base.join(version.to_string())
     }
 
-    /// Refuses a path at which there is something that was not made here.
+    /// Fails if the path is occupied by something that this component did not create.
     pub(super) fn check(&self) -> Result<(), DirectoryError> {
         let occupied = || DirectoryError::Occupied {
             path: self.path.clone(),
@@ -128,11 +141,11 @@ impl Layout {
         entries.next().map_or(Ok(()), |_| Err(occupied()))
     }
 
-    /// The version that the link names, if it is a link of ours.
+    /// The version that the link names; `None` if there is no link or a foreign one.
     fn target(&self) -> Result<Option<u64>, DirectoryError> {
         let target = match fs::read_link(&self.path) {
             Ok(target) => target,
-            // No link: a folder that is still empty.
+            // The path is a folder and not a link; before the first set, it may be an empty one.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(DirectoryError::io("read link", &self.path)(error)),
@@ -144,7 +157,7 @@ impl Layout {
         Ok(number.and_then(as_version))
     }
 
-    /// The version that readers see, if there is one.
+    /// The version that readers see; `None` if there is none.
     pub(super) fn current(&self) -> Result<Option<u64>, DirectoryError> {
         let Some(version) = self.target()? else {
             return Ok(None);
@@ -154,7 +167,7 @@ impl Layout {
         Ok(stat.map(|_| version))
     }
 
-    /// Locks the folder, making what is needed for that.
+    /// Locks the folder, and creates its base if necessary.
     pub(super) fn lock(&self, disk: &Disk) -> Result<Lock, DirectoryError> {
         if found(fs::metadata(&self.base), "look at", &self.base)?.is_none() {
             disk.create_dirs(&self.base)?;
@@ -162,7 +175,7 @@ impl Layout {
         self.lock_base()
     }
 
-    /// Locks the folder if it was ever written to.
+    /// Locks the folder; `None` if it was never written.
     pub(super) fn lock_existing(&self) -> Result<Option<Lock>, DirectoryError> {
         match found(fs::metadata(&self.base), "look at", &self.base)? {
             Some(_) => self.lock_base().map(Some),
@@ -192,17 +205,18 @@ impl Layout {
         Ok(names.iter().filter_map(|name| as_version(name)).collect())
     }
 
-    /// The number of the next version: larger than any that is there.
+    /// Number of the next version, larger than those of all present versions.
     pub(super) fn next(&self) -> Result<u64, DirectoryError> {
         let last = self.versions()?.last().copied();
         Ok(last.max(self.target()?).unwrap_or(0) + 1)
     }
 
-    /// Removes versions that were never finished and those that nobody reads any more.
+    /// Removes unfinished versions, and all but the newest [`KEPT_VERSIONS`] earlier ones.
     pub(super) fn clean(&self, disk: &Disk) -> Result<(), DirectoryError> {
-        let link = self.base.join(NEXT_LINK);
-        if found(fs::symlink_metadata(&link), "look at", &link)?.is_some() {
-            disk.remove_file(&link)?;
+        for left in [NEXT_LINK, NEXT_FILE].map(|name| self.base.join(name)) {
+            if found(fs::symlink_metadata(&left), "look at", &left)?.is_some() {
+                disk.remove_file(&left)?;
+            }
         }
         let current = self.current()?;
         let versions = self.versions()?;
@@ -218,7 +232,7 @@ impl Layout {
         Ok(())
     }
 
-    /// Removes a version that is not current, but for files of others that are nowhere else.
+    /// Removes a version that is not current, except foreign files that the current version lacks.
     pub(super) fn remove(&self, version: u64, disk: &Disk) -> Result<(), DirectoryError> {
         let folder = self.version(version);
         if Some(version) == self.current()?
@@ -244,7 +258,7 @@ impl Layout {
                 left += 1;
             }
         }
-        // The list goes last: until then, what is left is known as our own.
+        // The manifest is removed last: until then, the remaining files are recognised as our own.
         if left == 0 {
             let manifest = folder.join(MANIFEST);
             if found(fs::metadata(&manifest), "look at", &manifest)?.is_some() {
@@ -255,8 +269,9 @@ impl Layout {
         Ok(())
     }
 
-    /// The names of the files of a version that were written here. A list that a crash has left
-    /// unfinished is one of no files, as they are written after it.
+    /// Names of the files of a version that this component wrote. A manifest cut short by a crash
+    /// counts as empty, since the files are written after it; one of another format is an error, since
+    /// its files would be taken for those of another program.
     fn own(&self, version: u64) -> Result<BTreeSet<String>, DirectoryError> {
         let path = self.version(version).join(MANIFEST);
         let Some(stat) = found(fs::metadata(&path), "look at", &path)? else {
@@ -267,6 +282,12 @@ impl Layout {
             return Err(DirectoryError::io("read", &path)(error));
         }
         let text = fs::read(&path).map_err(DirectoryError::io("read", &path))?;
+        let head: Result<Head, _> = serde_json::from_slice(&text);
+        if let Ok(Head { format }) = head
+            && format != FORMAT
+        {
+            return Err(DirectoryError::Format { path, format });
+        }
         let manifest: Result<Manifest, _> = serde_json::from_slice(&text);
         Ok(match manifest {
             Ok(manifest) => manifest
@@ -278,13 +299,13 @@ impl Layout {
         })
     }
 
-    /// Reads the files of a version that were written here.
+    /// Reads the files of a version that this component wrote.
     pub(super) fn read(&self, version: u64) -> Result<BTreeMap<String, Known>, DirectoryError> {
         let folder = self.version(version);
         let mut known = BTreeMap::new();
         for name in self.own(version)? {
             let path = folder.join(&name);
-            // Somebody may have removed it, or put something else there.
+            // Another program may have removed or replaced the file.
             let Ok(stat) = Stat::of(&path) else { continue };
             let content = fs::read(&path).map_err(DirectoryError::io("read", &path))?;
             let version = Version::of(&content);
@@ -293,8 +314,8 @@ impl Layout {
         Ok(known)
     }
 
-    /// The entries of a version that were not written here. A folder or a special file among them
-    /// cannot be kept by a link, and is an error.
+    /// The foreign entries of a version. A folder or a special file among them cannot be kept by a
+    /// link, and is an error.
     pub(super) fn foreign(
         &self,
         version: u64,
@@ -311,14 +332,14 @@ impl Layout {
         Ok(foreign)
     }
 
-    /// Has readers see a version.
+    /// Makes a version the current one, by replacing the link.
     pub(super) fn point_to(&self, version: u64, disk: &Disk) -> Result<(), DirectoryError> {
         let link = self.base.join(NEXT_LINK);
         let target = Path::new(&self.base_name).join(version.to_string());
         disk.symlink(&target, &link)?;
         let stat = found(fs::symlink_metadata(&self.path), "look at", &self.path)?;
         if stat.is_some_and(|stat| stat.is_dir()) {
-            // Empty, as nothing else passes the check.
+            // The folder is empty: `check` refuses any other.
             disk.remove_dir(&self.path).map_err(|error| match error {
                 DirectoryError::Io { source, .. }
                     if source.kind() == io::ErrorKind::ResourceBusy =>
@@ -331,25 +352,25 @@ impl Layout {
             })?;
         }
         disk.rename(&link, &self.path)?;
-        // The new set is what readers see; that a power cut might undo this is not worth an error
-        // that says that the old one is still there.
+        // Readers see the new set already. A failed sync means that a power cut may undo this; an error
+        // would claim that the old set is still in place.
         let _ = disk.sync_dir(&self.parent);
         Ok(())
     }
 }
 
-/// The number of a version's folder, in its one spelling.
+/// Parses the name of a version's folder, without leading zeros or signs.
 fn as_version(name: &str) -> Option<u64> {
     let version: u64 = name.parse().ok()?;
     (version.to_string() == name && version < u64::MAX).then_some(version)
 }
 
-/// Whether it is the name of a file of the folder itself, whatever a list says.
+/// Whether a name in a manifest is that of a visible file in the folder itself, and no path elsewhere.
 fn is_plain(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0'])
 }
 
-/// Nothing if it is not there.
+/// Maps `NotFound` to `None`.
 fn found<T>(
     result: io::Result<T>,
     action: &'static str,
@@ -362,7 +383,7 @@ fn found<T>(
     }
 }
 
-/// The names in a folder. Those that are not text are given as nearly as can be.
+/// Lists the names in a folder; names that are not UTF-8 are converted lossily.
 fn list(folder: &Path) -> Result<Vec<String>, DirectoryError> {
     let entries = fs::read_dir(folder).map_err(DirectoryError::io("list", folder))?;
     entries

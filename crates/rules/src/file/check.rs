@@ -1,11 +1,14 @@
-//! What Prometheus demands of names, beyond that they are text.
+//! Prometheus' requirements for names.
 
 use super::Names;
 
-/// The label that holds a metric's name, which no rule may set.
+/// The label with the metric's name, which no rule may set.
 pub(super) const METRIC_NAME: &str = "__name__";
 
-/// Whether a label or annotation may be called so.
+/// Number of bytes that are looked at together.
+const BLOCK: usize = 256;
+
+/// Whether a name is valid for a label or annotation.
 pub(super) fn is_label(name: &str, names: Names) -> bool {
     match names {
         Names::Utf8 => !name.is_empty(),
@@ -13,7 +16,7 @@ pub(super) fn is_label(name: &str, names: Names) -> bool {
     }
 }
 
-/// Whether a metric may be called so.
+/// Whether a name is valid for a metric.
 pub(super) fn is_metric(name: &str, names: Names) -> bool {
     match names {
         Names::Utf8 => !name.is_empty(),
@@ -28,8 +31,16 @@ fn is_legacy(name: &str, letter: impl Fn(u8) -> bool) -> bool {
     bytes.next().is_some_and(&letter) && bytes.all(|byte| letter(byte) || byte.is_ascii_digit())
 }
 
-/// Whether YAML does not allow the character unescaped. Line breaks that only version 1.1 takes for
-/// such are among them: Prometheus would read another text than other readers.
+/// Whether a text has a character that YAML forbids unescaped.
+pub(super) fn has_forbidden(text: &str) -> bool {
+    // Most texts are ASCII. Whole blocks are looked at, which the compiler makes fast.
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~' | b'\t' | b'\n' | b'\r');
+    let are_plain = |bytes: &[u8]| bytes.iter().fold(true, |all, byte| all & is_plain(byte));
+    !text.as_bytes().chunks(BLOCK).all(are_plain) && text.chars().any(is_forbidden)
+}
+
+/// Whether YAML forbids the character unescaped. This includes characters that are line breaks only in
+/// YAML 1.1, since Prometheus would read a different text than YAML 1.2 parsers.
 pub(super) fn is_forbidden(c: char) -> bool {
     match c {
         '\t' | '\n' | '\r' => false,

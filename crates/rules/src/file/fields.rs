@@ -1,5 +1,5 @@
-//! Mappings, lists and scalars of the tree as the keys of a rule file: aliases followed, merge
-//! keys applied, keys that stand twice refused.
+//! Reads mappings, lists and scalars of the YAML tree as values of a rule file: follows aliases,
+//! applies merge keys, and refuses duplicate keys.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,20 +7,23 @@ use super::Limits;
 use super::problem::{Key, Problems};
 use crate::yaml::{Content, Id, Node, Place, Resolved, Tree, resolve, too_many_nodes};
 
-/// The deepest chain of merge keys. Nobody needs more than two.
+/// Maximum depth of nested merge keys; real files have at most two.
 const MAX_MERGES: usize = 16;
+/// Number of keys up to which a mapping is searched for duplicates without a hash map.
+const FEW: usize = 8;
 
-/// A key of a mapping and what stands there, aliases followed.
-pub(super) struct Field {
-    pub(super) name: String,
-    /// Where the key stands.
+/// A key of a mapping and its value, with aliases followed.
+#[derive(Clone, Copy)]
+pub(super) struct Field<'t> {
+    pub(super) name: &'t str,
+    /// Position of the key.
     pub(super) place: Place,
     pub(super) value: Id,
 }
 
-/// Reads nodes as what they have to be and notes where they are something else.
+/// Reads nodes as expected types, and records a problem for each mismatch.
 pub(super) struct Reader<'t> {
-    tree: &'t Tree,
+    tree: &'t Tree<'t>,
     pub(super) problems: Problems,
     visits: usize,
     max_visits: usize,
@@ -29,7 +32,7 @@ pub(super) struct Reader<'t> {
 }
 
 impl<'t> Reader<'t> {
-    pub(super) fn new(tree: &'t Tree, limits: &Limits) -> Self {
+    pub(super) fn new(tree: &'t Tree<'t>, limits: &Limits) -> Self {
         Self {
             tree,
             problems: Problems::new(limits.problems),
@@ -44,9 +47,9 @@ impl<'t> Reader<'t> {
         self.tree.raw(id).place
     }
 
-    /// The node for which `id` stands. Aliases repeat nodes, so visits are bounded: past that,
-    /// everything is empty.
-    fn node(&mut self, id: Id) -> Option<&'t Node> {
+    /// The node of an ID, with aliases followed. Aliases can repeat nodes, so visits are bounded;
+    /// beyond the bound it returns `None`.
+    fn node(&mut self, id: Id) -> Option<&'t Node<'t>> {
         self.visits += 1;
         let node = self.tree.raw(self.tree.target(id));
         if self.visits == self.max_visits {
@@ -56,7 +59,7 @@ impl<'t> Reader<'t> {
         (self.visits < self.max_visits).then_some(node)
     }
 
-    /// Whether nothing stands there.
+    /// Whether a node is null.
     pub(super) fn is_null(&self, id: Id) -> bool {
         let node = self.tree.raw(self.tree.target(id));
         matches!(node.content, Content::Scalar { .. }) && resolve(node) == Ok(Resolved::Null)
@@ -68,7 +71,7 @@ impl<'t> Reader<'t> {
             return &[];
         };
         match &node.content {
-            Content::Sequence(items) => items,
+            Content::Sequence(items) => self.tree.children(*items),
             _ if self.is_null(id) => &[],
             _ => {
                 self.unfit(
@@ -81,8 +84,8 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// A scalar's text; none if nothing stands there.
-    pub(super) fn text(&mut self, id: Id, key: &Key<'_>) -> Option<String> {
+    /// The text of a scalar; `None` if it is null or no scalar.
+    pub(super) fn text(&mut self, id: Id, key: &Key<'_>) -> Option<&'t str> {
         let node = self.node(id)?;
         let Content::Scalar { text, .. } = &node.content else {
             self.unfit(node, key, "text: quote it if it begins with [ or {");
@@ -90,7 +93,7 @@ impl<'t> Reader<'t> {
         };
         match resolve(node) {
             Ok(Resolved::Null) => None,
-            Ok(_) => self.copy(text, node.place),
+            Ok(_) => self.count(text, node.place),
             Err(message) => {
                 self.problems.push(node.place, key, message);
                 None
@@ -98,12 +101,13 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// A copy of a text. Aliases repeat texts, so their bytes are bounded: past that, there is none.
-    fn copy(&mut self, text: &str, place: Place) -> Option<String> {
+    /// Counts a text, which the caller may copy. Aliases can repeat texts, so their total size is
+    /// bounded; beyond the bound it returns `None`.
+    fn count(&mut self, text: &'t str, place: Place) -> Option<&'t str> {
         let before = self.bytes;
         self.bytes = before.saturating_add(text.len());
         if self.bytes <= self.max_bytes {
-            return Some(text.to_owned());
+            return Some(text);
         }
         if before <= self.max_bytes {
             let message = format!(
@@ -115,7 +119,7 @@ impl<'t> Reader<'t> {
         None
     }
 
-    /// A whole number.
+    /// Reads an integer.
     pub(super) fn integer(&mut self, id: Id, key: &Key<'_>) -> Option<i64> {
         let node = self.node(id)?;
         let resolved = match (&node.content, resolve(node)) {
@@ -129,7 +133,7 @@ impl<'t> Reader<'t> {
         match resolved {
             Resolved::Null => None,
             Resolved::Integer(number) => Some(number),
-            // Prometheus cuts off what follows the point.
+            // Prometheus truncates fractions.
             Resolved::Float(number) if number < i64::MAX as f64 => Some(number as i64),
             _ => {
                 self.unfit(node, key, "a whole number of 64 bits, without quotes");
@@ -138,26 +142,26 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// The keys of a mapping, those that are merged into it last. A null key is ignored, as
-    /// Prometheus does. None if it is no mapping.
-    pub(super) fn fields(&mut self, id: Id, key: &Key<'_>, what: &str) -> Option<Vec<Field>> {
+    /// The fields of a mapping, followed by those merged into it; `None` if the node is no mapping. A
+    /// null key is ignored, as in Prometheus.
+    pub(super) fn fields(&mut self, id: Id, key: &Key<'_>, what: &str) -> Option<Vec<Field<'t>>> {
         let node = self.node(id)?;
-        if !matches!(node.content, Content::Mapping(_)) {
+        let Content::Mapping(children) = &node.content else {
             if !self.is_null(id) {
                 self.unfit(node, key, what);
             }
             return None;
-        }
+        };
         let mut merge = Merge {
             set: HashSet::new(),
             open: Vec::new(),
-            fields: Vec::new(),
+            fields: Vec::with_capacity(self.tree.children(*children).len() / 2),
         };
         self.flatten(id, key, &mut merge);
         Some(merge.fields)
     }
 
-    fn flatten(&mut self, id: Id, key: &Key<'_>, merge: &mut Merge) {
+    fn flatten(&mut self, id: Id, key: &Key<'_>, merge: &mut Merge<'t>) {
         let id = self.tree.target(id);
         let Some(node) = self.node(id) else { return };
         let Content::Mapping(children) = &node.content else {
@@ -171,15 +175,18 @@ impl<'t> Reader<'t> {
             return;
         }
         merge.open.push(id);
-        self.refuse_repeated(children, key);
+        let pairs = self.tree.children(*children).as_chunks::<2>().0;
+        self.refuse_repeated(pairs, key);
+        // Without a merge key, nothing asks which keys are set.
+        let merges = pairs.iter().any(|[name, _]| is_merge(self.tree.raw(*name)));
+        let merges = merges || merge.open.len() > 1;
         let mut merged = None;
-        for pair in children.as_chunks::<2>().0 {
-            let [name, value] = *pair;
+        for &[name, value] in pairs {
             if is_merge(self.tree.raw(name)) {
                 merged = Some(value);
                 continue;
             }
-            self.add(name, value, key, merge);
+            self.add(name, value, key, merge, merges);
         }
         if let Some(value) = merged {
             self.merge(value, key, merge);
@@ -187,7 +194,7 @@ impl<'t> Reader<'t> {
         merge.open.pop();
     }
 
-    fn add(&mut self, name: Id, value: Id, key: &Key<'_>, merge: &mut Merge) {
+    fn add(&mut self, name: Id, value: Id, key: &Key<'_>, merge: &mut Merge<'t>, merges: bool) {
         let node = self.tree.raw(self.tree.target(name));
         if !matches!(node.content, Content::Scalar { .. }) {
             self.unfit(node, key, "text as a key");
@@ -197,12 +204,12 @@ impl<'t> Reader<'t> {
             return;
         };
         let within = merge.open.len() > 1;
-        if within && merge.set.contains(&text) {
+        if within && merge.set.contains(text) {
             return;
         }
-        // A key that is a number overrides nothing that is merged, in Prometheus.
-        if within || matches!(resolve(node), Ok(Resolved::Text(_))) {
-            merge.set.insert(text.clone());
+        // In Prometheus, a numeric key does not override a merged key.
+        if merges && (within || matches!(resolve(node), Ok(Resolved::Text(_)))) {
+            merge.set.insert(text);
         }
         merge.fields.push(Field {
             name: text,
@@ -211,12 +218,12 @@ impl<'t> Reader<'t> {
         });
     }
 
-    fn merge(&mut self, value: Id, key: &Key<'_>, merge: &mut Merge) {
+    fn merge(&mut self, value: Id, key: &Key<'_>, merge: &mut Merge<'t>) {
         let tree = self.tree;
         let is_mapping = |id: Id| matches!(tree.raw(tree.target(id)).content, Content::Mapping(_));
         let node = tree.raw(value);
         let maps = match &node.content {
-            Content::Sequence(items) => items.to_vec(),
+            Content::Sequence(items) => tree.children(*items).to_vec(),
             _ => vec![value],
         };
         for map in maps {
@@ -229,40 +236,35 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Notes keys that stand twice in one mapping, however they are quoted.
-    fn refuse_repeated(&mut self, children: &[Id], key: &Key<'_>) {
-        #[derive(PartialEq, Eq, Hash)]
-        enum Identity<'a> {
-            Scalar(&'a str),
-            Alias(Id),
-            Collection(bool),
-        }
+    /// Records a problem for each duplicate key of a mapping, whatever its quotes.
+    fn refuse_repeated(&mut self, pairs: &'t [[Id; 2]], key: &Key<'_>) {
         let mut first: HashMap<Identity<'_>, Place> = HashMap::new();
-        for pair in children.as_chunks::<2>().0 {
-            let node = self.tree.raw(pair[0]);
-            let identity = match &node.content {
-                Content::Scalar { text, .. } => Identity::Scalar(text),
-                Content::Alias(target) => Identity::Alias(*target),
-                Content::Sequence(_) => Identity::Collection(true),
-                Content::Mapping(_) => Identity::Collection(false),
+        for (index, [name, _]) in pairs.iter().enumerate() {
+            let node = self.tree.raw(*name);
+            let identity = Identity::of(node);
+            let before = if pairs.len() <= FEW {
+                let before = pairs[..index].iter().map(|[name, _]| self.tree.raw(*name));
+                let mut same = before.filter(|node| Identity::of(node) == identity);
+                same.next().map(|node| node.place)
+            } else {
+                let before = first.get(&identity).copied();
+                first.entry(identity).or_insert(node.place);
+                before
             };
+            let Some(before) = before else { continue };
             let name = match identity {
                 Identity::Scalar(text) => text,
                 _ => "of this kind",
             };
-            if let Some(place) = first.get(&identity) {
-                let message = format!(
-                    "key {name:?} already stands at line {}: leave one of them",
-                    place.line
-                );
-                self.problems.push(node.place, key, message);
-            } else {
-                first.insert(identity, node.place);
-            }
+            let message = format!(
+                "key {name:?} already stands at line {}: leave one of them",
+                before.line
+            );
+            self.problems.push(node.place, key, message);
         }
     }
 
-    fn unfit(&mut self, node: &Node, key: &Key<'_>, wanted: &str) {
+    fn unfit(&mut self, node: &Node<'_>, key: &Key<'_>, wanted: &str) {
         let found = match &node.content {
             Content::Scalar { text, .. } if text.chars().count() <= 20 => format!("{text:?}"),
             Content::Scalar { .. } => "a scalar".to_owned(),
@@ -275,18 +277,38 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// A mapping while others are merged into it.
-struct Merge {
-    /// Keys that what is merged later must not override.
-    set: HashSet<String>,
+/// State of merging mappings into one.
+struct Merge<'t> {
+    /// Keys that are set, which a later merge must not override.
+    set: HashSet<&'t str>,
     /// The mappings that are being merged, outermost first.
     open: Vec<Id>,
-    fields: Vec<Field>,
+    fields: Vec<Field<'t>>,
 }
 
-fn is_merge(node: &Node) -> bool {
+/// What makes two keys of a mapping the same.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Identity<'t> {
+    Scalar(&'t str),
+    Alias(Id),
+    Sequence,
+    Mapping,
+}
+
+impl<'t> Identity<'t> {
+    fn of(node: &'t Node<'_>) -> Self {
+        match &node.content {
+            Content::Scalar { text, .. } => Self::Scalar(text),
+            Content::Alias(target) => Self::Alias(*target),
+            Content::Sequence(_) => Self::Sequence,
+            Content::Mapping(_) => Self::Mapping,
+        }
+    }
+}
+
+fn is_merge(node: &Node<'_>) -> bool {
     let Content::Scalar { text, plain } = &node.content else {
         return false;
     };
-    &**text == "<<" && node.tag.as_deref().map_or(*plain, |tag| tag == "!!merge")
+    text == "<<" && node.tag.as_deref().map_or(*plain, |tag| tag == "!!merge")
 }

@@ -1,32 +1,31 @@
-//! What is valid, and yet hardly what its author meant.
+//! Lints: valid rules that are probably not what their author meant.
 
-use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 
 use super::problem::{Key, Problem, Problems};
-use super::{Group, Kind, Rule};
+use super::{Group, Kind, Labels, Rule};
 use crate::yaml::Place;
 
 /// A kind of warning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lint {
-    /// Prometheus does not read it.
+    /// Prometheus ignores this part of the file.
     Ignored,
     /// Two rules produce series of the same name and labels.
     DuplicateRules,
     /// An alert has no label that says how severe it is.
     NoSeverity,
-    /// A rate is taken of what is no counter by its name.
+    /// A counter function, such as `rate`, is applied to a metric with the name of a gauge.
     RateOfGauge,
-    /// A regular expression that every value matches, the missing one too.
+    /// A matcher's regular expression matches every value, even that of a missing label.
     MatchesAll,
 }
 
 impl Lint {
-    /// Its name.
+    /// Name of the lint.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ignored => "ignored",
@@ -38,12 +37,12 @@ impl Lint {
     }
 }
 
-/// Something odd in a rule file.
+/// A finding of a lint in a rule file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
-    /// Which kind it is.
+    /// The lint.
     pub lint: Lint,
-    /// Where it is, and what to do.
+    /// Position of the finding, and how to resolve it.
     pub problem: Problem,
 }
 
@@ -53,12 +52,12 @@ impl fmt::Display for Warning {
     }
 }
 
-/// Warnings as they are found.
+/// Collects the warnings of a file.
 pub(super) struct Warnings {
     list: Vec<Warning>,
     max: usize,
     hashes: RandomState,
-    /// The rules so far by a hash of what they produce, and the line of each.
+    /// Lines of the rules so far, by a hash of the name and labels of their result.
     produced: HashMap<u64, u64>,
 }
 
@@ -85,13 +84,13 @@ impl Warnings {
         }
     }
 
-    /// Looks at a whole group, whose rules stand at these places.
+    /// Lints a whole group, given the positions of its rules.
     pub(super) fn group(&mut self, group: &Group, places: &[Place], key: &Key<'_>) {
         let key = key.field("rules");
         for (index, (rule, &place)) in group.rules.iter().zip(places).enumerate() {
             let key = key.item(index);
             self.duplicate(group, rule, place, &key);
-            let severe = |labels: &BTreeMap<_, _>| labels.contains_key("severity");
+            let severe = |labels: &Labels| labels.get("severity").is_some();
             if matches!(rule.kind, Kind::Alerting(_))
                 && !severe(&rule.labels)
                 && !severe(&group.labels)
@@ -108,15 +107,15 @@ impl Warnings {
     fn duplicate(&mut self, group: &Group, rule: &Rule, place: Place, key: &Key<'_>) {
         let mut hash = self.hashes.build_hasher();
         rule.name.hash(&mut hash);
-        // A rule's own labels override those of its group.
-        let inherited = group
-            .labels
-            .iter()
-            .filter(|(name, _)| !rule.labels.contains_key(*name));
-        let mut labels: Vec<_> = inherited.chain(&rule.labels).collect();
-        labels.sort_unstable();
-        labels.hash(&mut hash);
-        // By a key that no author knows: two rules that differ do not meet.
+        if group.labels.is_empty() {
+            rule.labels.hash(&mut hash);
+        } else {
+            // A rule's own labels override those of its group.
+            let labels = group.labels.iter().chain(rule.labels.iter());
+            let labels = labels.map(|(name, value)| (name.clone(), value.clone()));
+            labels.collect::<Labels>().hash(&mut hash);
+        }
+        // The hash has a random key, so that nobody can construct rules that collide.
         let hash = hash.finish();
         if let Some(line) = self.produced.get(&hash) {
             let message = format!(
@@ -129,7 +128,7 @@ impl Warnings {
         }
     }
 
-    /// The warnings by line.
+    /// The warnings, sorted by line.
     pub(super) fn into_list(mut self) -> Vec<Warning> {
         self.list
             .sort_by_key(|warning| (warning.problem.line, warning.problem.column));

@@ -1,12 +1,13 @@
-//! From the tree to the file: each key where it belongs, every problem noted.
+//! Converts the YAML tree to a rule file, and records every problem.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::sync::Arc;
 
-use super::check::{METRIC_NAME, is_forbidden, is_label, is_metric};
+use super::check::{METRIC_NAME, has_forbidden, is_forbidden, is_label, is_metric};
 use super::fields::{Field, Reader};
 use super::lint::{Lint, Warnings};
 use super::problem::{Key, Problem, Problems};
-use super::{Alerting, Checks, Group, Kind, Parsed, PartialResponse, Rule, RuleFile};
+use super::{Alerting, Checks, Expr, Group, Kind, Labels, Parsed, PartialResponse, Rule, RuleFile};
 use crate::yaml::{Id, Place, Tree};
 use crate::{PromDuration, Template};
 
@@ -29,7 +30,11 @@ const RULE_KEYS: &[&str] = &[
     "labels",
     "annotations",
 ];
-/// How alike a misspelt key and a known one have to be for the known one to be suggested.
+/// Maximum number of names of labels that labels share.
+const MAX_SHARED: usize = 16;
+/// Number of keys of the mapping with the most of them.
+const MAX_KEYS: usize = 7;
+/// Minimum similarity of an unknown key to a known one that is then suggested.
 const ALIKE: f64 = 0.8;
 const START: Place = Place { line: 1, column: 1 };
 
@@ -50,28 +55,34 @@ pub(super) fn parse(text: &[u8], checks: &Checks<'_>) -> Result<Parsed, Vec<Prob
             return Err(problems.into_list());
         }
     };
-    let mut forbidden = false;
-    for (at, c) in text.char_indices().filter(|(_, c)| is_forbidden(*c)) {
-        let message =
-            format!("character {c:?} is not allowed in YAML: write it escaped, in double quotes");
-        problems.push(place_after(&text.as_bytes()[..at]), &Key::File, message);
-        forbidden = true;
-    }
-    if forbidden {
+    if has_forbidden(text) {
+        for (at, c) in text.char_indices().filter(|(_, c)| is_forbidden(*c)) {
+            let message = format!(
+                "character {c:?} is not allowed in YAML: write it escaped, in double quotes"
+            );
+            problems.push(place_after(&text.as_bytes()[..at]), &Key::File, message);
+        }
         return Err(problems.into_list());
     }
-    let tree = Tree::parse(text, limits.nodes).map_err(|list| {
+    let read = Tree::parse(text, limits.nodes, |tree| read(tree, checks));
+    read.unwrap_or_else(|list| {
         for (place, message) in list {
             problems.push(place, &Key::File, message);
         }
-        std::mem::replace(&mut problems, Problems::new(1)).into_list()
-    })?;
+        Err(problems.into_list())
+    })
+}
+
+/// Converts the tree of a file.
+fn read(tree: &Tree<'_>, checks: &Checks<'_>) -> Result<Parsed, Vec<Problem>> {
     let mut file = FileReader {
-        reader: Reader::new(&tree, limits),
-        warnings: Warnings::new(limits.problems),
+        reader: Reader::new(tree, &checks.limits),
+        warnings: Warnings::new(checks.limits.problems),
         checks,
         rules: 0,
         has_groups: false,
+        names_groups: false,
+        names: Vec::new(),
     };
     let parsed = file.file(tree.root());
     if let Some(place) = tree.second {
@@ -85,6 +96,7 @@ pub(super) fn parse(text: &[u8], checks: &Checks<'_>) -> Result<Parsed, Vec<Prob
         true => Ok(Parsed {
             file: parsed,
             has_groups: file.has_groups,
+            names_groups: file.names_groups,
             warnings: file.warnings.into_list(),
         }),
         false => Err(problems),
@@ -105,12 +117,15 @@ struct FileReader<'t, 'c> {
     reader: Reader<'t>,
     warnings: Warnings,
     checks: &'c Checks<'c>,
-    /// The rules of all groups so far.
+    /// Number of rules so far, over all groups.
     rules: usize,
     has_groups: bool,
+    names_groups: bool,
+    /// The first names of labels in the file.
+    names: Vec<Arc<str>>,
 }
 
-impl FileReader<'_, '_> {
+impl<'t> FileReader<'t, '_> {
     fn file(&mut self, root: Option<Id>) -> RuleFile {
         let mut file = RuleFile::default();
         let fields = root.and_then(|root| {
@@ -118,6 +133,7 @@ impl FileReader<'_, '_> {
             self.reader.fields(root, &Key::File, wanted)
         });
         for field in self.known(fields, &Key::File, FILE_KEYS) {
+            self.names_groups = true;
             self.has_groups = !self.reader.is_null(field.value);
             file.groups = self.groups(field.value, &Key::File.field("groups"));
         }
@@ -154,7 +170,7 @@ impl FileReader<'_, '_> {
         groups
     }
 
-    /// A group, and where its name stands.
+    /// Parses a group; returns it with the position of its name.
     fn group(&mut self, id: Id, key: &Key<'_>) -> (Group, Option<Place>) {
         let mut group = Group::default();
         let mut named = None;
@@ -164,11 +180,12 @@ impl FileReader<'_, '_> {
         let is_group = fields.is_some();
         let mut places = Vec::new();
         for field in self.known(fields, key, GROUP_KEYS) {
-            let key = &key.field(&field.name);
-            match field.name.as_str() {
+            let key = &key.field(field.name);
+            match field.name {
                 "name" => {
                     named = Some(field.place);
-                    group.name = self.reader.text(field.value, key).unwrap_or_default();
+                    let name = self.reader.text(field.value, key).unwrap_or_default();
+                    group.name = name.to_owned();
                 }
                 "interval" => group.interval = self.set_duration(field.value, key),
                 "query_offset" => group.query_offset = self.duration(field.value, key),
@@ -191,7 +208,7 @@ impl FileReader<'_, '_> {
         (group, named)
     }
 
-    fn partial_response(&mut self, field: &Field, key: &Key<'_>) -> Option<PartialResponse> {
+    fn partial_response(&mut self, field: &Field<'_>, key: &Key<'_>) -> Option<PartialResponse> {
         if !self.checks.thanos {
             let message = "only Thanos knows partial_response_strategy: remove it, or allow it where every ruler is a Thanos";
             self.reader.problems.push(field.place, key, message);
@@ -211,7 +228,7 @@ impl FileReader<'_, '_> {
         }
     }
 
-    /// The rules of a group, and where each stands.
+    /// Parses the rules of a group; returns them with their positions.
     fn group_rules(&mut self, id: Id, key: &Key<'_>) -> (Vec<Rule>, Vec<Place>) {
         let items = self.reader.list(id, key);
         self.rules += items.len();
@@ -236,14 +253,15 @@ impl FileReader<'_, '_> {
         let fields = self.reader.fields(id, key, wanted)?;
         let place = self.reader.place(id);
         let (mut record, mut alert) = (None, None);
-        let (mut expr, mut at_expr) = (String::new(), place);
+        let (mut expr, mut at_expr) = ("", place);
         let (mut labels, mut alerting) = (None, Alerting::default());
         let mut annotations = None;
-        let mut of_alert = Vec::new();
+        // The fields that only an alert may have, with their positions.
+        let (mut hold_at, mut keep_at, mut annotations_at) = (None, None, None);
         for field in self.known(Some(fields), key, RULE_KEYS) {
-            let key = &key.field(&field.name);
+            let key = &key.field(field.name);
             let (value, at) = (field.value, field.place);
-            match field.name.as_str() {
+            match field.name {
                 "record" => record = self.name(value, key, at),
                 "alert" => alert = self.name(value, key, at),
                 "expr" => {
@@ -252,11 +270,11 @@ impl FileReader<'_, '_> {
                 }
                 "for" => {
                     alerting.hold = self.set_duration(value, key);
-                    of_alert.extend(alerting.hold.map(|_| ("for", at)));
+                    hold_at = alerting.hold.map(|_| ("for", at));
                 }
                 "keep_firing_for" => {
                     alerting.keep_firing_for = self.set_duration(value, key);
-                    of_alert.extend(alerting.keep_firing_for.map(|_| ("keep_firing_for", at)));
+                    keep_at = alerting.keep_firing_for.map(|_| ("keep_firing_for", at));
                 }
                 "labels" => labels = Some(value),
                 _ => annotations = Some((value, at)),
@@ -273,10 +291,10 @@ impl FileReader<'_, '_> {
             let key = &key.field("annotations");
             alerting.annotations = self.labels(id, key, &of_rule(true));
             if !alerting.annotations.is_empty() {
-                of_alert.push(("annotations", at));
+                annotations_at = Some(("annotations", at));
             }
         }
-        self.expr(&expr, at_expr, &key.field("expr"));
+        let expr = self.expr(expr, at_expr, &key.field("expr"));
         let (name, is_alert) = match (record, alert) {
             (Some((name, _)), None) => (name, false),
             (None, Some((name, _))) => (name, true),
@@ -293,7 +311,8 @@ impl FileReader<'_, '_> {
             }
         };
         if !is_alert {
-            for (field, at) in of_alert {
+            let of_alert = [hold_at, keep_at, annotations_at];
+            for (field, at) in of_alert.into_iter().flatten() {
                 let message = format!(
                     "`{field}` has no meaning in a recording rule: remove it, or write `alert` for `record`"
                 );
@@ -301,18 +320,18 @@ impl FileReader<'_, '_> {
             }
         }
         Some(Rule {
-            name,
+            name: name.into(),
             expr,
             labels: labels.unwrap_or_default(),
             kind: match is_alert {
-                true => Kind::Alerting(Box::new(alerting)),
+                true => Kind::Alerting(Arc::new(alerting)),
                 false => Kind::Recording,
             },
         })
     }
 
-    /// The value of `record` or `alert`, checked; none if it is empty.
-    fn name(&mut self, id: Id, key: &Key<'_>, at: Place) -> Option<(String, Place)> {
+    /// Parses the value of `record` or `alert`; `None` if it is empty.
+    fn name(&mut self, id: Id, key: &Key<'_>, at: Place) -> Option<(&'t str, Place)> {
         let name = self.reader.text(id, key).filter(|name| !name.is_empty())?;
         let Key::Field(_, "record") = key else {
             return Some((name, at));
@@ -322,7 +341,7 @@ impl FileReader<'_, '_> {
             let message =
                 format!("metric name {name:?} holds braces: move them into `expr` or `labels`");
             self.reader.problems.push(place, key, message);
-        } else if !is_metric(&name, self.checks.names) {
+        } else if !is_metric(name, self.checks.names) {
             let message = format!(
                 "{name:?} is no metric name: use letters, digits, `_` and `:`, and begin with no digit"
             );
@@ -331,46 +350,62 @@ impl FileReader<'_, '_> {
         Some((name, at))
     }
 
-    fn expr(&mut self, expr: &str, place: Place, key: &Key<'_>) {
+    /// Checks an expression.
+    fn expr(&mut self, expr: &str, place: Place, key: &Key<'_>) -> Expr {
         if expr.is_empty() {
             let message = "rule has no expression: write PromQL after `expr:`";
             self.reader.problems.push(place, key, message);
-            return;
+            return Expr::new(expr, None);
         }
         match (self.checks.expr)(expr) {
-            Ok(odd) => {
-                for (lint, message) in odd {
+            Ok(checked) => {
+                for (lint, message) in checked.lints {
                     self.warnings.push(lint, place, key, message);
                 }
+                Expr::new(expr, checked.places)
             }
             Err(reason) => {
                 let message = format!("expression does not parse: {reason}");
                 self.reader.problems.push(place, key, message);
+                Expr::new(expr, None)
             }
         }
     }
 
-    fn labels(&mut self, id: Id, key: &Key<'_>, role: &Role<'_>) -> BTreeMap<String, String> {
-        let mut labels = BTreeMap::new();
+    fn labels(&mut self, id: Id, key: &Key<'_>, role: &Role<'_>) -> Labels {
         let wanted = "a mapping of names to text: write `name: value`";
-        for field in self.reader.fields(id, key, wanted).unwrap_or_default() {
-            let key = &key.field(&field.name);
+        let fields = self.reader.fields(id, key, wanted).unwrap_or_default();
+        let mut labels = Vec::with_capacity(fields.len());
+        for field in fields {
+            let key = &key.field(field.name);
             let value = self.reader.text(field.value, key).unwrap_or_default();
             self.label_name(&field, key, role);
             if let Some(alert) = role.alert()
-                && let Err(reason) = Template::parse(&value, alert)
+                && let Err(reason) = Template::check(value, alert)
             {
                 let message = format!("template does not parse: {reason}");
                 let place = self.reader.place(field.value);
                 self.reader.problems.push(place, key, message);
             }
-            labels.insert(field.name, value);
+            labels.push((self.shared(field.name), value.into()));
         }
-        labels
+        labels.into()
     }
 
-    fn label_name(&mut self, field: &Field, key: &Key<'_>, role: &Role<'_>) {
-        let name = &field.name;
+    /// A label's name, which labels of the same name share.
+    fn shared(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.names.iter().find(|known| ***known == *name) {
+            return known.clone();
+        }
+        let new: Arc<str> = name.into();
+        if self.names.len() < MAX_SHARED {
+            self.names.push(new.clone());
+        }
+        new
+    }
+
+    fn label_name(&mut self, field: &Field<'_>, key: &Key<'_>, role: &Role<'_>) {
+        let name = field.name;
         let message = if name == METRIC_NAME && role.is_label() {
             "a rule must not set __name__: the metric's name is the value of `record`".to_owned()
         } else if is_label(name, self.checks.names) {
@@ -397,35 +432,41 @@ impl FileReader<'_, '_> {
         }
     }
 
-    /// A duration for which zero means that it is not set.
+    /// Parses a duration for which zero means unset.
     fn set_duration(&mut self, id: Id, key: &Key<'_>) -> Option<PromDuration> {
         self.duration(id, key)
             .filter(|duration| !duration.is_zero())
     }
 
-    /// The fields with a known key; others are problems.
-    fn known(&mut self, fields: Option<Vec<Field>>, key: &Key<'_>, keys: &[&str]) -> Vec<Field> {
-        let mut known: Vec<Field> = Vec::new();
-        for field in fields.unwrap_or_default() {
-            let name = field.name.as_str();
-            let message = if !keys.contains(&name) && self.checks.ignore_unknown {
-                let message = format!("unknown key {name:?} is ignored: Prometheus refuses it");
-                self.warnings.push(Lint::Ignored, field.place, key, message);
-                continue;
-            } else if !keys.contains(&name) {
-                unknown(name, keys)
-            } else if known.iter().any(|other| other.name == name) {
-                format!("key `{name}` stands twice: leave one of them")
-            } else {
-                known.push(field);
-                continue;
+    /// The fields with a known key. Records a problem for every other field.
+    fn known(
+        &mut self,
+        fields: Option<Vec<Field<'t>>>,
+        key: &Key<'_>,
+        keys: &[&str],
+    ) -> Vec<Field<'t>> {
+        let mut fields = fields.unwrap_or_default();
+        // For each key, whether a field has it.
+        let mut seen = [false; MAX_KEYS];
+        fields.retain(|field| {
+            let name = field.name;
+            let message = match keys.iter().position(|key| *key == name) {
+                Some(at) if !std::mem::replace(&mut seen[at], true) => return true,
+                Some(_) => format!("key `{name}` stands twice: leave one of them"),
+                None if self.checks.ignore_unknown => {
+                    let message = format!("unknown key {name:?} is ignored: Prometheus refuses it");
+                    self.warnings.push(Lint::Ignored, field.place, key, message);
+                    return false;
+                }
+                None => unknown(name, keys),
             };
             self.reader.problems.push(field.place, key, message);
-        }
-        known
+            false
+        });
+        fields
     }
 
-    /// Whether an item of a list is nothing, which Prometheus passes over.
+    /// Whether an item of a list is null, which Prometheus skips.
     fn is_ignored(&mut self, id: Id, key: &Key<'_>, what: &str) -> bool {
         let is_null = self.reader.is_null(id);
         if is_null {
@@ -458,14 +499,14 @@ fn unknown(name: &str, keys: &[&str]) -> String {
     }
 }
 
-/// What the names and values of a mapping are.
+/// Meaning of the names and values of a mapping.
 enum Role<'a> {
     /// Labels of a group or a recording rule.
     Label,
-    /// Labels of the alert of that name, which are templates.
+    /// Labels of the named alert, which are templates.
     AlertLabel(&'a str),
     Annotation(&'a str),
-    /// Annotations of a recording rule, which has none.
+    /// Annotations of a recording rule, which have no effect.
     Ignored,
 }
 
@@ -474,7 +515,7 @@ impl Role<'_> {
         matches!(self, Self::Label | Self::AlertLabel(_))
     }
 
-    /// The alert whose templates these are.
+    /// Name of the alert, if the values are its templates.
     fn alert(&self) -> Option<&str> {
         match self {
             Self::AlertLabel(alert) | Self::Annotation(alert) => Some(alert),

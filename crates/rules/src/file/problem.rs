@@ -1,19 +1,19 @@
-//! Problems of a file: where, at which key, and what to do.
+//! Problems of a file, with position, key and remedy.
 
 use std::fmt;
 
 use crate::yaml::Place;
 
-/// Something wrong in a rule file.
+/// An error in a rule file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The line, counted from 1.
     pub line: u64,
     /// The column, counted from 1.
     pub column: u64,
-    /// The key, as in `groups[0].rules[2].for`; empty for the file.
+    /// Path of the key, such as `groups[0].rules[2].for`; empty for the whole file.
     pub key: String,
-    /// What is wrong and how to mend it.
+    /// The error, and how to fix it.
     pub message: String,
 }
 
@@ -27,7 +27,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The way to a key, written out only when there is a problem.
+/// Path of a key, rendered only for a problem.
 #[derive(Clone, Copy)]
 pub(super) enum Key<'a> {
     File,
@@ -56,7 +56,7 @@ impl fmt::Display for Key<'_> {
     }
 }
 
-/// Problems as they are found, no more than `max` of them.
+/// Collects at most `max` problems, and counts the rest.
 pub(super) struct Problems {
     list: Vec<Problem>,
     max: usize,
@@ -89,7 +89,7 @@ impl Problems {
         }
     }
 
-    /// The problems by line; the last one says how many more there are.
+    /// The problems, sorted by line; if there were too many, the last one says how many are left out.
     pub(super) fn into_list(mut self) -> Vec<Problem> {
         self.list
             .sort_by_key(|problem| (problem.line, problem.column));

@@ -1,11 +1,11 @@
-//! What a file is read as, and what is said of one that is wrong.
+//! Parsing of files, and the messages for invalid ones.
 
 use super::*;
 
 fn parse(text: &str) -> Result<Parsed, Vec<Problem>> {
     let expr = |text: &str| match text.contains("bad") {
         true => Err("it is bad".to_owned()),
-        false => Ok(Vec::new()),
+        false => Ok(CheckedExpr::default()),
     };
     RuleFile::parse(text.as_bytes(), &Checks::new(&expr))
 }
@@ -118,8 +118,7 @@ fn a_merge_that_contains_itself_or_goes_too_deep_is_refused() {
 
 #[test]
 fn bounds_hold_and_problems_are_counted() {
-    let expr = |_: &str| Ok(Vec::new());
-    let mut checks = Checks::new(&expr);
+    let mut checks = Checks::new(&any_expr);
     checks.limits = Limits {
         bytes: 200,
         groups: 2,
@@ -144,8 +143,7 @@ fn bounds_hold_and_problems_are_counted() {
 
 #[test]
 fn foreign_encodings_and_control_characters_are_placed() {
-    let expr = |_: &str| Ok(Vec::new());
-    let read = |text: &[u8]| RuleFile::parse(text, &Checks::new(&expr)).unwrap_err();
+    let read = |text: &[u8]| RuleFile::parse(text, &Checks::new(&any_expr)).unwrap_err();
     let found = read(b"groups:\n- name: \xff\n");
     assert_eq!((found[0].line, found[0].column), (2, 9), "{found:?}");
     let found = read(b"groups: [] # \x07\n# \x08\n");
@@ -154,8 +152,7 @@ fn foreign_encodings_and_control_characters_are_placed() {
 
 #[test]
 fn templates_are_those_of_alerting_rules_alone() {
-    let expr = |_: &str| Ok(Vec::new());
-    let checks = Checks::new(&expr);
+    let checks = Checks::new(&any_expr);
     let text = "groups:\n- name: a\n  labels: {l: '{{'}\n  rules:\n  - {record: b, expr: up, labels: {l: '{{'}}\n  - {alert: b, expr: up, labels: {l: '{{'}, annotations: {a: '{{'}}\n";
     let found = RuleFile::parse(text.as_bytes(), &checks).unwrap_err();
     let keys: Vec<_> = found.iter().map(|problem| problem.key.as_str()).collect();
@@ -170,8 +167,7 @@ fn templates_are_those_of_alerting_rules_alone() {
 
 #[test]
 fn only_thanos_knows_what_becomes_of_partial_answers() {
-    let expr = |_: &str| Ok(Vec::new());
-    let mut checks = Checks::new(&expr);
+    let mut checks = Checks::new(&any_expr);
     let text = |strategy: &str| {
         format!("groups: [{{name: a, partial_response_strategy: {strategy}}}]").into_bytes()
     };
@@ -195,8 +191,11 @@ fn only_thanos_knows_what_becomes_of_partial_answers() {
 #[test]
 fn what_is_hardly_meant_is_a_warning() {
     let expr = |text: &str| match text {
-        "odd" => Ok(vec![(Lint::RateOfGauge, "it is odd".to_owned())]),
-        _ => Ok(Vec::new()),
+        "odd" => Ok(CheckedExpr {
+            lints: vec![(Lint::RateOfGauge, "it is odd".to_owned())],
+            places: None,
+        }),
+        _ => any_expr(text),
     };
     let text = "groups:
 - name: a
@@ -231,8 +230,7 @@ fn what_is_hardly_meant_is_a_warning() {
 
 #[test]
 fn unknown_keys_can_be_notes() {
-    let expr = |_: &str| Ok(Vec::new());
-    let mut checks = Checks::new(&expr);
+    let mut checks = Checks::new(&any_expr);
     checks.ignore_unknown = true;
     let text = b"groups: [{name: a, owner: b, rules: [{record: c, expr: up, why: d}]}]\nx: y";
     let parsed = RuleFile::parse(text, &checks).unwrap();
@@ -242,10 +240,9 @@ fn unknown_keys_can_be_notes() {
 
 #[test]
 fn names_of_old_can_be_demanded() {
-    let expr = |_: &str| Ok(Vec::new());
     let checks = Checks {
         names: Names::Legacy,
-        ..Checks::new(&expr)
+        ..Checks::new(&any_expr)
     };
     let text = "groups: [{name: a, labels: {a.b: c}, rules: [{record: a-b, expr: up}]}]";
     assert_eq!(

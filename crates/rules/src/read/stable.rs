@@ -1,11 +1,11 @@
-//! Files that stay as they are while they are read.
+//! Reads files and detects changes during the reading.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-/// What changes when a file does.
+/// Metadata that changes with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     file: (u64, u64),
@@ -14,9 +14,9 @@ pub(super) struct Stamp {
     changed: (i64, i64),
 }
 
-/// Why a file was not read.
+/// Why a file could not be read.
 pub(super) enum Failure {
-    /// It is not what it was: try again.
+    /// The file changed; the reading can be repeated.
     Changed,
     Message(String),
 }
@@ -31,10 +31,10 @@ impl Stamp {
         }
     }
 
-    /// Of the file that a path leads to; nothing if there is none.
+    /// The stamp of the file at a path; `None` if there is no file.
     pub(super) fn of(path: &Path) -> Result<Option<Self>, String> {
         match fs::metadata(path) {
-            // Opening something else, such as a pipe, might wait for ever.
+            // Opening another kind of file, such as a pipe, may block for ever.
             Ok(stat) if !stat.is_file() => {
                 Err("is no regular file: name files, or make the pattern narrower".to_owned())
             }
@@ -45,7 +45,7 @@ impl Stamp {
     }
 }
 
-/// Reads a file that is as its stamp says, before and after.
+/// Reads a file, and fails if its stamp differs before or after the reading.
 pub(super) fn read(path: &Path, stamp: &Stamp, max: usize) -> Result<Vec<u8>, Failure> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => Failure::Changed,

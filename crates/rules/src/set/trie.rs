@@ -1,16 +1,16 @@
 //! A persistent map by tenant: a trie of 16 children over a hash of the name.
 //!
-//! Its shape depends on the names alone, so two maps that were made from each other in any way
-//! share all but the ways to what differs. The hash is SHA-256, cut to 64 bits: no tenant can
-//! choose a name that makes the way to another's longer than 16 nodes. Own code instead of `imbl`,
-//! whose licence (MPL-2.0) this product does without.
+//! Its shape depends on the names alone, so two maps that were made from each other share everything
+//! except the paths to the differences. The hash is SHA-256, cut to 64 bits: no tenant can choose a
+//! name that makes the path to another tenant longer than 16 nodes. This is own code instead of `imbl`
+//! because of that crate's licence (MPL-2.0).
 
 use std::sync::Arc;
 
 use super::Tenant;
 use crate::Version;
 
-/// Bits of the hash for each level, and the number of children they tell apart.
+/// Bits of the hash for each level, and the resulting number of children.
 const BITS: u32 = 4;
 const CHILDREN: usize = 1 << BITS;
 
@@ -25,12 +25,12 @@ type Link<V> = Option<Arc<Node<V>>>;
 
 #[derive(Debug)]
 enum Node<V> {
-    /// Tenants of one hash, sorted: one, but for a collision of 64 bits.
+    /// Tenants with the same hash, sorted: one, unless 64 bits collide.
     Leaf {
         hash: u64,
         entries: Vec<(Tenant, V)>,
     },
-    /// At least two tenants, by the next bits of their hashes.
+    /// At least two tenants, split by the next bits of their hashes.
     Branch(Box<[Link<V>; CHILDREN]>),
 }
 
@@ -49,7 +49,7 @@ fn hash(tenant: &str) -> u64 {
     u64::from_le_bytes(*first)
 }
 
-/// The child that a hash leads to at a level.
+/// Index of the child for a hash at a level.
 fn child(hash: u64, level: u32) -> usize {
     (hash >> (level * BITS)) as usize % CHILDREN
 }
@@ -116,7 +116,7 @@ impl<V: Clone + PartialEq> Trie<V> {
     }
 }
 
-/// Takes a tenant with its old and its new value.
+/// Callback for a difference: the tenant, and its old and new value.
 type Found<'a, V> = dyn FnMut(&Tenant, Option<&V>, Option<&V>) + 'a;
 
 fn empty<V>() -> Box<[Link<V>; CHILDREN]> {
@@ -146,7 +146,7 @@ fn inserted<V: Clone>(
             }
             leaf(entries)
         }
-        // Hashes that differ do so within 16 levels, which is all there are.
+        // Different hashes part within 16 levels, so this recursion ends.
         Node::Leaf { hash: other, .. } => {
             let mut children = empty();
             children[child(*other, level)] = Some(node.clone());
@@ -176,7 +176,8 @@ fn removed<V: Clone>(link: &Link<V>, level: u32, hash: u64, tenant: &str) -> Lin
             let mut children = children.clone();
             let place = child(hash, level);
             children[place] = removed(&children[place], level + 1, hash, tenant);
-            // A leaf stands as high as it can, so that the shape depends on the names alone.
+            // A branch with a single leaf becomes that leaf, so that the shape depends on the names
+            // alone.
             let mut left = children.iter().flatten();
             match (left.next(), left.next()) {
                 (Some(only), None) if matches!(**only, Node::Leaf { .. }) => Some(only.clone()),
@@ -232,7 +233,7 @@ fn entries<V>(link: &Link<V>) -> &[(Tenant, V)] {
     }
 }
 
-/// A child, where a leaf stands for a branch that holds it alone.
+/// A child at a place; a leaf is treated as a branch that holds only that leaf.
 fn below<V>(link: &Link<V>, place: usize, level: u32) -> &Link<V> {
     match link.as_deref() {
         Some(Node::Branch(children)) => &children[place],

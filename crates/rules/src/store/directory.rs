@@ -1,5 +1,5 @@
-//! Objects as files of a local directory. Conditions hold among all processes that use it: who
-//! changes something has the lock of the directory, which the system takes back from the dead.
+//! Objects as files of a local directory. Conditions hold among all processes that use the directory: a
+//! writer holds the directory's lock file, which the system unlocks when the process dies.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -9,27 +9,27 @@ use std::path::{Path, PathBuf};
 use metrifold_base::{FileError, read_file};
 use metrifold_files::replace;
 
-use super::{Expected, Listed, Object, ObjectError, Objects};
+use super::{Expected, Listed, Object, ObjectError, Objects, WORTH_THREADS, on_threads};
 
-/// The file that who changes something has locked.
+/// Name of the lock file that a writer holds.
 const LOCK: &str = ".rules.lock";
-/// The deepest folder below the root in which objects lie.
+/// Maximum depth of folders with objects, below the root.
 const MAX_DEPTH: usize = 4;
-/// The most objects of a list.
+/// Maximum number of objects of a list.
 const MAX_OBJECTS: usize = 1_000_000;
 
-/// A local directory.
+/// A store of objects in a local directory.
 #[derive(Debug)]
 pub struct LocalDirectory {
     root: PathBuf,
 }
 
 impl LocalDirectory {
-    /// Opens a directory, and makes it if it does not exist.
+    /// Opens a directory, and creates it if it does not exist.
     ///
     /// # Errors
     ///
-    /// Fails if it cannot be made or written.
+    /// Fails if the directory cannot be created or written.
     pub fn open(root: &Path) -> io::Result<Self> {
         fs::create_dir_all(root)?;
         let directory = Self {
@@ -47,7 +47,7 @@ impl LocalDirectory {
             .open(self.root.join(LOCK))
     }
 
-    /// Does something that nobody else does meanwhile, if the object is as expected.
+    /// Changes an object under the lock, if it has the expected state.
     fn locked(
         &self,
         action: &'static str,
@@ -72,13 +72,48 @@ impl LocalDirectory {
         if !holds {
             return Err(ObjectError::Changed);
         }
-        // The lock ends with the file that holds it.
+        // Closing the file releases the lock, after the change.
         let done = act(&path).map_err(failed);
         drop(lock);
         done
     }
 
-    fn walk(&self, folder: &Path, depth: usize, found: &mut Vec<Listed>) -> io::Result<()> {
+    /// Lists the objects below a folder, on several threads if it has many folders.
+    fn walk(&self, folder: &Path) -> io::Result<Vec<Listed>> {
+        let (mut found, mut folders) = (Vec::new(), Vec::new());
+        self.look(folder, &mut found, &mut folders)?;
+        let walk_all = |folders: Vec<PathBuf>| {
+            let mut found = Vec::new();
+            let mut open: Vec<_> = folders.into_iter().map(|folder| (folder, 1)).collect();
+            while let Some((folder, depth)) = open.pop() {
+                let mut folders = Vec::new();
+                self.look(&folder, &mut found, &mut folders)?;
+                if depth < MAX_DEPTH {
+                    open.extend(folders.into_iter().map(|folder| (folder, depth + 1)));
+                }
+            }
+            Ok(found)
+        };
+        let lists: Vec<io::Result<_>> = match folders.len() < WORTH_THREADS {
+            true => vec![walk_all(folders)],
+            false => on_threads(self.readers(), folders, &walk_all),
+        };
+        for list in lists {
+            found.extend(list?);
+        }
+        match found.len() <= MAX_OBJECTS {
+            true => Ok(found),
+            false => Err(too_many()),
+        }
+    }
+
+    /// Lists the objects and the folders in a folder.
+    fn look(
+        &self,
+        folder: &Path,
+        found: &mut Vec<Listed>,
+        folders: &mut Vec<PathBuf>,
+    ) -> io::Result<()> {
         let entries = match fs::read_dir(folder) {
             Ok(entries) => entries,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -87,22 +122,21 @@ impl LocalDirectory {
         for entry in entries {
             let entry = entry?;
             let name = entry.file_name();
-            // What is hidden is being written, or is of somebody else.
+            // Hidden files are temporary, or belong to other programs.
             let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else {
                 continue;
             };
             let path = folder.join(name);
             if entry.file_type()?.is_dir() {
-                if depth > 0 {
-                    self.walk(&path, depth - 1, found)?;
-                }
+                folders.push(path);
                 continue;
             }
             let key = path.strip_prefix(&self.root).ok().and_then(Path::to_str);
-            if let (Some(key), Some(stamp)) = (key, stamp(&path)?) {
+            // A file that cannot be looked at is listed without a stamp, and fails when it is read.
+            let stamp = stamp(&path).unwrap_or_else(|_| Some(String::new()));
+            if let (Some(key), Some(stamp)) = (key, stamp) {
                 if found.len() == MAX_OBJECTS {
-                    let message = format!("it holds more than {MAX_OBJECTS} objects");
-                    return Err(io::Error::other(message));
+                    return Err(too_many());
                 }
                 found.push(Listed {
                     key: key.to_owned(),
@@ -114,7 +148,11 @@ impl LocalDirectory {
     }
 }
 
-/// What changes with a file; none if there is none.
+fn too_many() -> io::Error {
+    io::Error::other(format!("the store holds more than {MAX_OBJECTS} objects"))
+}
+
+/// The stamp of a file, from its metadata; `None` if there is no file.
 fn stamp(path: &Path) -> io::Result<Option<String>> {
     match fs::metadata(path) {
         Ok(stat) => Ok(Some(format!(
@@ -133,9 +171,8 @@ fn stamp(path: &Path) -> io::Result<Option<String>> {
 
 impl Objects for LocalDirectory {
     fn list(&self, prefix: &str) -> Result<Vec<Listed>, ObjectError> {
-        let mut found = Vec::new();
-        let listed = self.walk(&self.root.join(prefix), MAX_DEPTH, &mut found);
-        listed.map(|()| found).map_err(|error| ObjectError::Store {
+        let listed = self.walk(&self.root.join(prefix));
+        listed.map_err(|error| ObjectError::Store {
             action: "list",
             key: prefix.to_owned(),
             reason: error.to_string(),
@@ -149,8 +186,8 @@ impl Objects for LocalDirectory {
             key: key.to_owned(),
             reason,
         };
-        // A file is replaced and never changed, unless somebody edits it by hand; then the stamp
-        // before is what a condition is compared with.
+        // The stamp is read before the text. Files are replaced and never modified, except by hand;
+        // after such an edit the older stamp makes a conditional write fail.
         let Some(stamp) = stamp(&path).map_err(|error| failed(error.to_string()))? else {
             return Ok(None);
         };
@@ -188,7 +225,7 @@ impl Objects for LocalDirectory {
     }
 }
 
-/// Makes a folder and those above it, which outlive a power cut.
+/// Creates a folder and its parents durably.
 fn make_folders(folder: &Path) -> io::Result<()> {
     match fs::create_dir(folder) {
         Ok(()) => match folder.parent() {

@@ -1,19 +1,16 @@
-//! What a store holds as a set, which costs what changed since it was looked at last.
+//! Follows a store and keeps its rules as a set. Each refresh reads only the changed files.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::thread;
 
-use super::{Place, Store, StoreError};
+use super::{ObjectError, Place, Store, StoreError, WORTH_THREADS, on_threads};
 use crate::file::{Checks, RuleFile};
 use crate::{RuleSet, StoredFile, Tenant, TenantRules};
 
-/// Problems of a file that are told.
+/// Maximum number of problems of a file in a message.
 const MAX_TOLD: usize = 3;
-/// How many files are worth several threads.
-const WORTH_THREADS: usize = 16;
 
-/// Follows a store.
+/// The set of a store's rules, with the state that the next refresh compares with.
 #[derive(Debug, Default)]
 pub struct Follower {
     known: BTreeMap<Place, Known>,
@@ -21,46 +18,52 @@ pub struct Follower {
     set: RuleSet,
 }
 
-/// A file as it was read last.
+/// State of a file after its last reading.
 #[derive(Debug, Default)]
 struct Known {
-    /// As it was listed before it was read: what is changed in between is read again.
+    /// Stamp in the listing before the reading: a change in between is noticed by the next refresh.
     stamp: String,
-    /// The newest that could be read.
+    /// The newest valid version.
     good: Option<Arc<StoredFile>>,
-    /// Why what is there is not that.
+    /// Why the current version is invalid or unreadable; `good` is then an older one.
     problem: Option<String>,
 }
 
-/// A file, or an object that is none, that is left out or stays as it was.
+/// A file that is left out or kept at an earlier version, or an object that is no rule file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quarantined {
-    /// The tenant; empty for an object that is no file of any.
+    /// The tenant; empty for an object that is no rule file.
     pub tenant: String,
-    /// The file's name, or the object's key.
+    /// Name of the file, or key of the object.
     pub file: String,
-    /// Why.
+    /// Why the file cannot be used.
     pub reason: String,
-    /// Whether an earlier version of it stays.
+    /// Whether an earlier version stays in the set.
     pub keeps: bool,
 }
 
-/// What a look at the store has shown.
+/// Result of a refresh.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Refreshed {
-    /// Objects that were read.
+    /// Number of files that were read.
     pub read: usize,
-    /// Whether the set is another one.
+    /// Whether the set has changed.
     pub changed: bool,
 }
 
 impl Follower {
-    /// What the store held when it was looked at last.
+    /// The rules as of the last refresh.
     pub fn set(&self) -> &RuleSet {
         &self.set
     }
 
-    /// What cannot be used of it.
+    /// Whether every file has been read once, be it valid or not. A file that could not be read yet is
+    /// missing in the set.
+    pub fn is_complete(&self) -> bool {
+        self.known.values().all(|known| !known.stamp.is_empty())
+    }
+
+    /// Files that cannot be used, and objects that are no rule files.
     pub fn quarantined(&self) -> Vec<Quarantined> {
         let files = self.known.iter().filter_map(|(place, known)| {
             Some(Quarantined {
@@ -73,18 +76,20 @@ impl Follower {
         let foreign = self.foreign.iter().map(|key| Quarantined {
             tenant: String::new(),
             file: key.clone(),
-            reason: "it is no file of a tenant: rules lie at metrics/rules/TENANT/FILE.yaml".into(),
+            reason:
+                "the object is not a file of a tenant: files are metrics/rules/TENANT/FILE.yaml"
+                    .into(),
             keeps: false,
         });
         files.chain(foreign).collect()
     }
 
-    /// Looks at the files of a tenant, or of all, and reads what changed. A file that cannot be read
-    /// or used stays as it was, and costs the others nothing.
+    /// Lists the files of a tenant, or of all tenants, and reads the changed ones. An unreadable or
+    /// invalid file keeps its last valid version, and affects no other file.
     ///
     /// # Errors
     ///
-    /// Fails if the store cannot be listed; the set stays as it was.
+    /// Fails if the store cannot be listed; the set is then unchanged.
     pub fn refresh(
         &mut self,
         store: &Store,
@@ -129,9 +134,9 @@ impl Follower {
                 Read::Bad(problem) => {
                     (known.stamp, known.problem) = (stamp, Some(problem));
                 }
-                // Gone since it was listed, which the next look tells.
+                // Removed since the listing, as the next refresh will show.
                 Read::Gone => {}
-                // Read again next time.
+                // The stamp stays, so that the next refresh reads the file again.
                 Read::Failed(problem) => known.problem = Some(problem),
             }
         }
@@ -145,7 +150,7 @@ impl Follower {
         Ok(refreshed)
     }
 
-    /// Has the set hold what is known of a tenant.
+    /// Updates the set with the valid files of a tenant.
     fn publish(&mut self, tenant: &str) {
         let first = Place::new(tenant, "");
         let files = self.known.range(first..);
@@ -160,7 +165,7 @@ impl Follower {
     }
 }
 
-/// What a file in the store is.
+/// Outcome of reading a file.
 enum Read {
     Good(Arc<StoredFile>),
     Bad(String),
@@ -173,9 +178,15 @@ impl Read {
         let text = match store.get(place) {
             Ok(Some(text)) => text,
             Ok(None) => return Self::Gone,
+            // Until it changes, it will not be smaller.
+            Err(error @ StoreError::Objects(ObjectError::TooLarge { .. })) => {
+                return Self::Bad(error.to_string());
+            }
             Err(error) => return Self::Failed(error.to_string()),
         };
         match RuleFile::parse(&text.text, checks) {
+            // Such a file was most likely cut short.
+            Ok(parsed) if !parsed.names_groups => Self::Bad("the file has no `groups`".to_owned()),
             Ok(parsed) => Self::Good(Arc::new(StoredFile::new(parsed.file))),
             Err(problems) => {
                 let told = problems.iter().take(MAX_TOLD).map(ToString::to_string);
@@ -185,7 +196,7 @@ impl Read {
     }
 }
 
-/// Reads files, many of them on several threads.
+/// Reads files, on several threads if there are many.
 fn read_all(store: &Store, checks: &Checks<'_>, places: Vec<Place>) -> Vec<(Place, Read)> {
     let read = |place: Place| {
         let read = Read::of(store, checks, &place);
@@ -194,22 +205,7 @@ fn read_all(store: &Store, checks: &Checks<'_>, places: Vec<Place>) -> Vec<(Plac
     if places.len() < WORTH_THREADS {
         return places.into_iter().map(read).collect();
     }
-    let threads = store.objects.readers().max(1);
-    let share = places.len().div_ceil(threads);
-    let mut shares: Vec<Vec<Place>> = Vec::new();
-    let mut left = places.into_iter().peekable();
-    while left.peek().is_some() {
-        shares.push(left.by_ref().take(share).collect());
-    }
-    thread::scope(|scope| {
-        let work = |share: Vec<Place>| scope.spawn(move || share.into_iter().map(read).collect());
-        let threads: Vec<thread::ScopedJoinHandle<'_, Vec<_>>> =
-            shares.into_iter().map(work).collect();
-        // A panic is the caller's, who would have had it without threads as well.
-        let joined = threads.into_iter().map(|thread| match thread.join() {
-            Ok(read) => read,
-            Err(panic) => std::panic::resume_unwind(panic),
-        });
-        joined.flatten().collect()
-    })
+    let read_share = |places: Vec<Place>| places.into_iter().map(read).collect::<Vec<_>>();
+    let shares = on_threads(store.objects.readers(), places, &read_share);
+    shares.into_iter().flatten().collect()
 }

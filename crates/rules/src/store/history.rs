@@ -1,4 +1,4 @@
-//! What files were before, and who changed them.
+//! History of the files: former texts, and who changed them.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,47 +6,48 @@ use super::{ATTEMPTS, Change, Expected, ObjectError, Place, Store, StoreError, T
 use crate::Version;
 
 const HISTORY: &str = "metrics/rules-history/";
-/// Bytes of an entry beside its text, and what quoting adds to that at most.
+/// Maximum size of an entry without its text, in bytes, and the maximum factor by which JSON escapes
+/// enlarge the text.
 const ENTRY_OVERHEAD: usize = 64 << 10;
 const QUOTED: usize = 6;
 
-/// How many of the newest notes are searched for that of what is there.
+/// Number of the newest entries that are searched for the entry of the file's current version.
 const LOOKED_AT: usize = 8;
 
-/// What was done to a file.
+/// Kind of a change of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
-    /// It was written.
+    /// The file was written.
     Put,
-    /// It was removed.
+    /// The file was removed.
     Delete,
-    /// It was given the text of an earlier version.
+    /// The text of an earlier version was restored.
     Rollback,
-    /// Somebody changed the object without a note, which was seen at this time.
+    /// Another program changed the object without an entry; the time is that of its discovery.
     Outside,
 }
 
 /// A change of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Names it, within its file.
+    /// ID of the change, unique within its file.
     #[serde(skip)]
     pub id: String,
     /// Milliseconds since 1970.
     pub at: u64,
-    /// Who made the change.
+    /// Name of the caller who made the change; empty if unknown.
     pub by: String,
-    /// What was done.
+    /// Kind of the change.
     pub action: Action,
-    /// The version that the file had then; none if it was gone.
+    /// Version of the file after the change; `None` if it was removed.
     pub version: Option<String>,
-    /// The text that it had then.
+    /// Text of the file after the change; `None` if it was removed.
     pub text: Option<String>,
 }
 
 impl Store {
-    /// The changes of a file that are kept, the newest first.
+    /// Reads the kept changes of a file, newest first.
     ///
     /// # Errors
     ///
@@ -54,7 +55,7 @@ impl Store {
     pub fn history(&self, place: &Place) -> Result<Vec<Entry>, StoreError> {
         let mut entries = Vec::new();
         for id in self.entries(place)?.iter().rev().take(self.keep) {
-            // Another process may have removed it meanwhile, and a damaged one costs only itself.
+            // Another process may have pruned the entry meanwhile; a damaged entry is skipped.
             if let Ok(entry) = self.entry(place, id) {
                 entries.push(entry);
             }
@@ -62,11 +63,11 @@ impl Store {
         Ok(entries)
     }
 
-    /// A change of a file by its name.
+    /// Reads a change of a file by its ID.
     ///
     /// # Errors
     ///
-    /// Fails with [`StoreError::Absent`] if there is none of that name.
+    /// Fails with [`StoreError::Absent`] if there is no such change.
     pub fn entry(&self, place: &Place, id: &str) -> Result<Entry, StoreError> {
         const ABSENT: StoreError = StoreError::Absent("version");
         let named = id
@@ -88,7 +89,7 @@ impl Store {
         })
     }
 
-    /// The names of a file's changes, the oldest first.
+    /// Lists the IDs of a file's changes, oldest first.
     fn entries(&self, place: &Place) -> Result<Vec<String>, StoreError> {
         let folder = folder(place)?;
         let listed = self.objects.list(&folder)?;
@@ -100,7 +101,7 @@ impl Store {
         Ok(ids)
     }
 
-    /// Notes a change, and returns the key of the note.
+    /// Writes an entry for a change, and returns its key.
     pub(super) fn note(
         &self,
         place: &Place,
@@ -121,7 +122,7 @@ impl Store {
             reason: error.to_string(),
         })?;
         let folder = folder(place)?;
-        // Names sort by the order of the changes, whatever the clocks of several writers say.
+        // IDs sort in the order of the changes, even if the clocks of several writers differ.
         for _ in 0..ATTEMPTS {
             let newest = self.entries(place)?.pop();
             let after = newest.as_deref().and_then(moment_and_turn);
@@ -139,8 +140,9 @@ impl Store {
         Err(StoreError::Contended)
     }
 
-    /// The name of the note of what is there, which is made if it is missing: somebody changed the
-    /// object without one. Of nothing, what is there may have no note.
+    /// The ID of the entry for the current state of a file. A missing entry, as after a change by
+    /// another program, is added. For an absent file without an entry, the ID is that of the newest
+    /// entry, or empty.
     pub(super) fn note_of(
         &self,
         place: &Place,
@@ -149,7 +151,7 @@ impl Store {
     ) -> Result<String, StoreError> {
         let version = current.map(|current| current.version.to_string());
         let ids = self.entries(place)?;
-        // Behind it are notes of changes that are not made yet, or never were.
+        // Newer entries may belong to changes that are not made yet, or never will be.
         for id in ids.iter().rev().take(LOOKED_AT) {
             if self
                 .entry(place, id)
@@ -170,7 +172,7 @@ impl Store {
         Ok(id_of(&folder(place)?, &key).unwrap_or_default())
     }
 
-    /// Whether there is a note of the same content behind one, other than one's own.
+    /// Whether another writer added an entry of the same content after a given one.
     pub(super) fn is_noted_by_others(
         &self,
         place: &Place,
@@ -190,7 +192,7 @@ impl Store {
         }))
     }
 
-    /// Removes the oldest changes of a file.
+    /// Removes the oldest entries of a file, beyond the number to keep.
     pub(super) fn prune(&self, place: &Place) -> Result<(), StoreError> {
         let ids = self.entries(place)?;
         let folder = folder(place)?;
@@ -206,17 +208,17 @@ impl Store {
 }
 
 fn folder(place: &Place) -> Result<String, StoreError> {
-    // Checked as names of a file that could be written.
+    // Checks the names as for a file.
     place.key()?;
     Ok(format!("{HISTORY}{}/{}/", place.tenant, place.file))
 }
 
-/// The name of the note that lies there.
+/// The ID of the entry at a key.
 fn id_of(folder: &str, key: &str) -> Option<String> {
     Some(key.strip_prefix(folder)?.strip_suffix(".json")?.to_owned())
 }
 
-/// The moment in a name, and which of the changes of that moment it is.
+/// The time in an ID, in milliseconds, and the number that tells apart changes of the same time.
 fn moment_and_turn(id: &str) -> Option<(u64, u64)> {
     let (moment, turn) = id.split_once('-')?;
     Some((moment.parse().ok()?, turn.parse().ok()?))

@@ -1,11 +1,11 @@
-//! Files in a local directory: writers that race, what is noted, and what is left out.
+//! A store in a local directory: racing writers, the history, and files that are left out.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::file::Checks;
+use crate::file::{Checks, any_expr};
 
 const NOBODY: Change<'static> = Change {
     by: "somebody",
@@ -49,10 +49,13 @@ fn a_file_is_written_read_and_removed_on_its_conditions() {
         Err(StoreError::Precondition { current }) if current == Some(two)
     ));
     store.delete(&place, &Wanted::Present, NOBODY).unwrap();
-    assert!(matches!(
-        store.delete(&place, &Wanted::Any, NOBODY),
-        Err(StoreError::Absent(_))
-    ));
+    for wanted in [Wanted::Any, Wanted::Absent, Wanted::Version(vec![two])] {
+        let error = store.delete(&place, &wanted, NOBODY).unwrap_err();
+        assert!(
+            matches!(error, StoreError::Absent(_)),
+            "{wanted:?}: {error}"
+        );
+    }
     assert_eq!(store.list(None).unwrap(), (vec![], vec![]));
 }
 
@@ -90,7 +93,7 @@ fn changes_are_noted_with_who_and_when_and_the_oldest_go() {
             .put(&place, text.as_bytes(), &Wanted::Any, NOBODY)
             .unwrap();
     }
-    // Somebody who does not know of the history.
+    // A change by a program that writes no history.
     fs::write(&path, "by hand").unwrap();
     store
         .delete(
@@ -122,7 +125,7 @@ fn changes_are_noted_with_who_and_when_and_the_oldest_go() {
     assert_eq!(entry, history[2]);
 }
 
-/// Adds one to the number that the file holds.
+/// Increments the number in a file; returns whether this writer won.
 fn count_up(store: &Store, place: &Place) -> bool {
     let current = store.get(place).unwrap();
     let number = current.as_ref().map_or(0, |current| {
@@ -166,6 +169,52 @@ fn of_writers_that_race_none_loses_what_another_wrote() {
     assert!(store.history(&place).unwrap().len() <= 5);
 }
 
+/// A directory whose answers to writes of rules are lost: each is made, retried, and then conflicts
+/// with itself.
+#[derive(Debug)]
+struct Lossy(LocalDirectory);
+
+impl Objects for Lossy {
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>, ObjectError> {
+        self.0.list(prefix)
+    }
+
+    fn get(&self, key: &str, max: usize) -> Result<Option<Object>, ObjectError> {
+        self.0.get(key, max)
+    }
+
+    fn put(&self, key: &str, text: &[u8], expected: Expected<'_>) -> Result<(), ObjectError> {
+        self.0.put(key, text, expected)?;
+        match key.starts_with(FILES) {
+            true => Err(ObjectError::Changed),
+            false => Ok(()),
+        }
+    }
+
+    fn delete(&self, key: &str, expected: Expected<'_>) -> Result<(), ObjectError> {
+        self.0.delete(key, expected)
+    }
+
+    fn repeats(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn the_history_stays_bounded_though_answers_are_lost() {
+    let root = tempfile::tempdir().unwrap();
+    let objects = Lossy(LocalDirectory::open(root.path()).unwrap());
+    let store = Store::new(Box::new(objects), 1 << 20, 3);
+    let place = Place::new("a", "b");
+    for turn in 0..8 {
+        let text = format!("text {turn}");
+        let made = store.put(&place, text.as_bytes(), &Wanted::Any, NOBODY);
+        assert!(made.unwrap().1, "the write was made");
+    }
+    let kept = store.objects.list("metrics/rules-history/").unwrap();
+    assert_eq!(kept.len(), 3, "{kept:?}");
+}
+
 fn tenants(follower: &Follower) -> BTreeSet<String> {
     follower
         .set()
@@ -178,8 +227,7 @@ fn tenants(follower: &Follower) -> BTreeSet<String> {
 fn what_changes_is_read_and_what_is_damaged_costs_only_itself() {
     let root = tempfile::tempdir().unwrap();
     let store = store(root.path());
-    let expr = |_: &str| Ok(Vec::new());
-    let checks = Checks::new(&expr);
+    let checks = Checks::new(&any_expr);
     let put = |tenant: &str, file: &str, text: &str| {
         let place = Place::new(tenant, file);
         store
@@ -228,7 +276,7 @@ fn what_changes_is_read_and_what_is_damaged_costs_only_itself() {
     assert_eq!(told, [("b", true), ("d", false), ("", false)]);
     assert_eq!(follower.set().get("a").unwrap().files().len(), 2);
 
-    // One tenant's change is one object read.
+    // A change of one tenant costs the reading of one object.
     put("c", "rules", &rule("t"));
     let before = follower.set().clone();
     let refreshed = follower.refresh(&store, &checks, Some("c")).unwrap();

@@ -1,11 +1,11 @@
-//! From text to tokens, where Go's lexer finds them.
+//! Splits a text into tokens, with the boundaries of Go's lexer.
 
 use super::{Span, TemplateError};
 
 /// The kind of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// What stands outside of `{{` and `}}`.
+    /// Text outside `{{` and `}}`.
     Text,
     Left,
     Right,
@@ -13,7 +13,7 @@ pub(super) enum Kind {
     Assign,
     Declare,
     Pipe,
-    /// A character that means nothing alone.
+    /// A character without a token of its own.
     Char,
     LeftParen,
     RightParen,
@@ -41,14 +41,14 @@ pub(super) enum Kind {
     Eof,
 }
 
-/// A token and where it stands.
+/// A token and its position.
 #[derive(Clone, Debug)]
 pub(super) struct Token {
     pub(super) kind: Kind,
     pub(super) span: Span,
 }
 
-/// The tokens of a text, and what ended them if it was not the text's end.
+/// The tokens of a text, and the error that ended them, if there was one.
 pub(super) struct Tokens {
     pub(super) list: Vec<Token>,
     pub(super) error: Option<TemplateError>,
@@ -92,7 +92,7 @@ impl<'t> Lexer<'t> {
         Ok(())
     }
 
-    /// A comment, or an action with its delimiters.
+    /// Reads a comment, or an action with its delimiters.
     fn action(&mut self) -> Done {
         let start = self.at;
         let marker = match &self.text.as_bytes()[start + 2..] {
@@ -129,7 +129,7 @@ impl<'t> Lexer<'t> {
         Ok(())
     }
 
-    /// The length of `}}`, with the marker that trims blanks.
+    /// Length of `}}` including a trim marker, if the rest begins with it.
     fn right_delimiter(&self) -> Option<usize> {
         let rest = self.rest();
         match rest.as_bytes() {
@@ -147,7 +147,7 @@ impl<'t> Lexer<'t> {
         match c {
             c if is_space(c) => {
                 while self.peek().is_some_and(is_space) {
-                    // The last blank may belong to the marker of the delimiter.
+                    // The last blank may belong to the trim marker of the delimiter.
                     if self.right_delimiter().is_some() {
                         break;
                     }
@@ -210,7 +210,8 @@ impl<'t> Lexer<'t> {
         Ok(())
     }
 
-    /// A variable or field, whose first character was read; `bare` if nothing follows that.
+    /// Reads the rest of a variable or field after its first character; the token's kind is `bare` if
+    /// nothing follows.
     fn name(&mut self, start: usize, kind: Kind, bare: Kind) -> Done {
         if self.at_terminator() {
             self.emit_from(start, bare);
@@ -260,7 +261,7 @@ impl<'t> Lexer<'t> {
         Ok(())
     }
 
-    /// Reads what may be a number; whether it is one is found out later.
+    /// Reads the characters of a number, whose validity is checked later.
     fn scan_number(&mut self) -> bool {
         self.accept("+-");
         let mut digits = "0123456789_";
@@ -308,7 +309,7 @@ impl<'t> Lexer<'t> {
         while self.accept(valid) {}
     }
 
-    /// Whether a name may end here.
+    /// Whether the next character may follow a name.
     fn at_terminator(&self) -> bool {
         let next = self.peek();
         next.is_none_or(|c| is_space(c) || ".,|:()".contains(c)) || self.rest().starts_with("}}")
@@ -335,7 +336,7 @@ impl<'t> Lexer<'t> {
         Some(c)
     }
 
-    /// Emits what lies before `end`, and goes there.
+    /// Emits the text up to `end` as a token, and advances there.
     fn emit(&mut self, kind: Kind, end: usize) {
         let span = self.at..end;
         self.at = end;
@@ -378,7 +379,7 @@ fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\r' | '\n')
 }
 
-/// What names consist of. Beyond ASCII, Go asks for letters and decimal digits.
+/// Whether a character can be part of a name. Beyond ASCII, Go allows letters and decimal digits.
 fn is_alphanumeric(c: char) -> bool {
     c == '_' || c.is_alphanumeric()
 }

@@ -1,6 +1,6 @@
-//! Literals of Go: strings, characters and numbers.
+//! Go's literals: strings, characters and numbers.
 
-/// The bytes that a quoted string means, in either kind of quotes; none if it is malformed.
+/// Decodes a string in double quotes or backquotes; `None` if it is malformed.
 pub(super) fn unquote(text: &str) -> Option<Vec<u8>> {
     if let Some(raw) = text.strip_prefix('`') {
         let raw = raw.strip_suffix('`')?;
@@ -14,13 +14,13 @@ pub(super) fn unquote(text: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Whether a character constant, with its quotes, is one character.
+/// Whether a quoted character constant holds exactly one character.
 pub(super) fn is_char(text: &str) -> bool {
     let inner = text.strip_prefix('\'');
     inner.and_then(|inner| unquote_char(inner, '\'', &mut Vec::new())) == Some("'")
 }
 
-/// Reads one character or escape, and returns what stands behind it.
+/// Decodes one character or escape, and returns the rest of the text.
 fn unquote_char<'t>(text: &'t str, quote: char, out: &mut Vec<u8>) -> Option<&'t str> {
     let mut chars = text.chars();
     let c = chars.next()?;
@@ -72,7 +72,7 @@ fn digits(text: &str, length: usize, base: u32) -> Option<u32> {
     all.then(|| u32::from_str_radix(digits, base).ok())?
 }
 
-/// A string in double quotes.
+/// Quotes a string with double quotes.
 pub(super) fn quote(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
@@ -90,7 +90,7 @@ pub(super) fn quote(text: &str) -> String {
     out
 }
 
-/// Checks what the lexer took for a number.
+/// Checks the text of a number token.
 pub(super) fn check_number(text: &str) -> Result<(), String> {
     if text.strip_suffix('i').is_some_and(is_float) || is_integer(text) {
         return Ok(());
@@ -102,12 +102,12 @@ pub(super) fn check_number(text: &str) -> Result<(), String> {
     }
 }
 
-/// Whether it is a sum of a number and an imaginary one.
+/// Whether a text is a complex constant: the sum of a real and an imaginary number.
 pub(super) fn is_complex(text: &str) -> bool {
     let Some(text) = text.strip_suffix('i') else {
         return false;
     };
-    // The last sign that is not of an exponent.
+    // The last sign that does not belong to an exponent.
     let signs = text
         .char_indices()
         .skip(1)
@@ -121,7 +121,7 @@ fn unsigned(text: &str) -> &str {
     text.strip_prefix(['+', '-']).unwrap_or(text)
 }
 
-/// Whether it fits an integer of 64 bits, with a sign or without one.
+/// Whether a text is an integer that fits 64 bits, signed or unsigned.
 fn is_integer(text: &str) -> bool {
     let number = unsigned(text);
     let (base, digits) = match number.as_bytes() {
@@ -150,7 +150,7 @@ fn is_integer(text: &str) -> bool {
     }
 }
 
-/// Whether it is a number with or without a fraction that 64 bits can hold.
+/// Whether a text is a number in the range of a 64-bit float.
 fn is_float(text: &str) -> bool {
     let number = unsigned(text);
     if !underscores_fit(number) {
@@ -166,7 +166,7 @@ fn is_float(text: &str) -> bool {
     }
 }
 
-/// Hexadecimal digits, which need an exponent of two.
+/// Whether a text is a hexadecimal float, which requires a binary exponent.
 fn is_hex_float(text: &str) -> bool {
     let Some((mantissa, exponent)) = text.split_once('p') else {
         return false;
@@ -179,13 +179,13 @@ fn is_hex_float(text: &str) -> bool {
     }
     let places = mantissa.split_once('.').map_or(0, |(_, after)| after.len());
     let significant = digits.trim_start_matches('0');
-    // No exponent that fits needs more digits, and none takes a zero out of range.
+    // An exponent beyond 64 bits is out of range, except for a zero mantissa.
     let exponent: i64 = exponent.parse().unwrap_or(i64::MAX / 2);
     let top = (significant.len() as i64 - places as i64).saturating_mul(4);
     significant.is_empty() || top.saturating_add(exponent) <= 1024
 }
 
-/// Whether every underscore stands between digits, or behind the prefix of a base.
+/// Whether every underscore is between digits, or follows the prefix of a base.
 fn underscores_fit(number: &str) -> bool {
     if !number.contains('_') {
         return true;

@@ -1,4 +1,4 @@
-//! From tokens to pipelines, with Go's grammar and its errors.
+//! Parses tokens to pipelines, with Go's grammar and errors.
 
 use std::collections::HashMap;
 
@@ -6,28 +6,28 @@ use super::lexer::{Kind, Token, Tokens, lex};
 use super::literal::{check_number, is_char, is_complex, unquote};
 use super::{MAX_DEPTH, Span, TemplateError, VARIABLES, is_function, nearest_function};
 
-/// Commands of which each gets what the one before it yields.
+/// A chain of commands, each of which gets the result of the one before as its last argument.
 #[derive(Clone, Debug)]
 pub(super) struct Pipeline<'t> {
-    /// The variables that it declares or assigns.
+    /// Variables that the pipeline declares or assigns.
     pub(super) binds: Vec<&'t str>,
-    /// Whether the variables get the value itself: they are declared, and by no loop.
+    /// Whether the variables hold the pipeline's value for good: they are declared, and not by a loop.
     pub(super) binds_value: bool,
     pub(super) commands: Vec<Command<'t>>,
 }
 
-/// Operands; the first may be a function, and the others its arguments.
+/// Operands; the first can be a function, with the others as its arguments.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Command<'t> {
     pub(super) operands: Vec<Operand<'t>>,
 }
 
-/// A value.
+/// An operand of a command.
 #[derive(Clone, Debug)]
 pub(super) struct Operand<'t> {
     pub(super) span: Span,
     pub(super) term: Term<'t>,
-    /// Whether fields of it are meant.
+    /// Whether fields of the operand are selected.
     pub(super) has_fields: bool,
 }
 
@@ -54,12 +54,12 @@ pub(super) fn parse<'t>(text: &'t str, name: &str) -> Result<Vec<Pipeline<'t>>> 
         pipelines: Vec::new(),
     };
     parser.document()?;
-    // The variables that Prometheus declares make the template itself one that is not empty.
+    // The template itself counts as non-empty, because of the variables that Prometheus declares in it.
     parser.define(name.as_bytes().to_vec(), true, text.len())?;
     Ok(parser.pipelines)
 }
 
-/// The variables that can be used, and the loops around.
+/// Visible variables, and the depth of enclosing loops.
 struct Scope<'t> {
     variables: Vec<&'t str>,
     loops: usize,
@@ -80,22 +80,22 @@ struct Parser<'t> {
     at: usize,
     scope: Scope<'t>,
     depth: usize,
-    /// Templates by their names, and whether there is anything in them.
+    /// Defined templates by name, and whether each has content.
     defined: HashMap<Vec<u8>, bool>,
     pipelines: Vec<Pipeline<'t>>,
 }
 
-/// What ends a list.
+/// Terminator of a list.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     End,
-    /// `else`; with `if` or `with` next, those begin what is done else.
+    /// `else`. A following `if` or `with` begins the alternative.
     Else,
 }
 
-/// One thing in a list.
+/// An item of a list.
 enum Item {
-    /// Text of blanks alone.
+    /// Text of only blanks.
     Blank,
     Something,
     Ends(End),
@@ -133,7 +133,7 @@ impl<'t> Parser<'t> {
         self.define(name, is_something, at)
     }
 
-    /// The body of a template of its own, up to its end. Says whether there is anything in it.
+    /// Parses the body of a nested template, up to its end. Returns whether it has content.
     fn own_scope(&mut self, context: &str) -> Result<bool> {
         let outer = std::mem::replace(&mut self.scope, Scope::new(vec!["$"]));
         let (is_something, end) = self.list()?;
@@ -159,7 +159,8 @@ impl<'t> Parser<'t> {
         Ok(())
     }
 
-    /// Text and actions up to an `end` or `else`. Says whether there is anything.
+    /// Parses text and actions up to `end` or `else`. Returns whether there is content, and the
+    /// terminator.
     fn list(&mut self) -> Result<(bool, End)> {
         self.deeper()?;
         let mut is_something = false;
@@ -241,7 +242,7 @@ impl<'t> Parser<'t> {
         self.define(name, is_something, at)
     }
 
-    /// `if`, `range` or `with`, whose word is past.
+    /// Parses the rest of `if`, `range` or `with`, after the keyword.
     fn control(&mut self, kind: Kind) -> Result<()> {
         self.deeper()?;
         let variables = self.scope.variables.len();
@@ -281,7 +282,7 @@ impl<'t> Parser<'t> {
         }
     }
 
-    /// A pipeline of an action, up to its end.
+    /// Parses the pipeline of an action, up to the action's end.
     fn top_pipeline(&mut self, context: &str) -> Result<()> {
         let pipeline = self.pipeline(context, Kind::Right)?;
         self.pipelines.push(pipeline);
@@ -335,7 +336,7 @@ impl<'t> Parser<'t> {
         })
     }
 
-    /// The variables in front of `:=` or `=`, and whether it was the first of these.
+    /// Parses the variables in front of `:=` or `=`; returns them, and whether the operator was `:=`.
     fn bindings(&mut self, context: &str) -> Result<(Vec<&'t str>, bool)> {
         let mut binds = Vec::new();
         loop {
@@ -486,7 +487,7 @@ impl<'t> Parser<'t> {
         match (self.tokens.list.get(self.at), &self.tokens.error) {
             (Some(token), _) => Ok(token),
             (None, Some(error)) => Err(error.clone()),
-            // Nothing reads on behind the end.
+            // The tokens ended without an error, in the middle of a construct.
             (None, None) => Err(self.error(self.text.len(), "unexpected end of the template")),
         }
     }
@@ -526,7 +527,7 @@ impl<'t> Parser<'t> {
         &self.text[token.span.clone()]
     }
 
-    /// Where the next token begins.
+    /// Offset of the next token.
     fn offset(&self) -> usize {
         let next = self.tokens.list.get(self.at);
         next.map_or(self.text.len(), |token| token.span.start)

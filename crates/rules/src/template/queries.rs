@@ -1,9 +1,8 @@
-//! Calls of `query`, and what they query.
+//! Finds the calls of `query` and their arguments.
 //!
-//! Functions are no values in Go's templates: `query` is called where its name is the first word of
-//! a command, with the words behind it and with what the command before it yields. Anywhere else its
-//! name is a call without arguments, which fails. So whoever looks at every name has seen every
-//! query.
+//! Functions are not values in Go's templates: where `query` is the first word of a command, it is
+//! called with the following words and the result of the preceding command. Anywhere else its name is a
+//! call without arguments, which fails. So checking every occurrence of the name finds every query.
 
 use std::collections::HashMap;
 
@@ -49,10 +48,10 @@ pub(super) fn map(template: &Template<'_>, map: Map<'_>) -> Result<String, Templ
 
 struct Finder<'a> {
     text: &'a str,
-    /// Variables with the text that each of them has wherever it is used; none if that is not
-    /// known, or if the name is bound more than once.
+    /// Variables with their constant texts; `None` if the text is not known, or if the name is bound
+    /// more than once.
     bound: HashMap<&'a str, Option<&'a [u8]>>,
-    /// What is queried, and which part of the text says so.
+    /// Queries, each with the range of the text that holds its literal.
     found: Vec<(Span, String)>,
 }
 
@@ -109,7 +108,7 @@ impl<'a> Finder<'a> {
         Ok(())
     }
 
-    /// The part of the text that says what is queried, and that.
+    /// The query of an operand, with the range of its literal; `None` if it is not known.
     fn resolve(&self, operand: &Operand<'_>) -> Option<(Span, String)> {
         if operand.has_fields {
             return None;
@@ -136,7 +135,7 @@ impl<'a> Finder<'a> {
     }
 }
 
-/// The one argument of a call: the word behind it, or what the first command of its pipeline is.
+/// The only argument of a call: the word after it, or the single value that is piped into it.
 fn argument<'a, 't>(
     before: Option<(usize, &'a Command<'t>)>,
     command: &'a Command<'t>,

@@ -1,9 +1,9 @@
-//! Which queries of a template are known, and what is said of the others. What is a template at all
-//! stands in `tests/rulefmt.rs`, with Prometheus' own verdicts.
+//! Finding the queries of a template, and the errors for unknown ones. `tests/rulefmt.rs` compares the
+//! syntax of templates with Prometheus' own verdicts.
 
 use super::*;
 
-/// The template with `q(…)` around each query.
+/// Wraps each query of a template in `q(…)`.
 fn marked(text: &str) -> Result<String, String> {
     let template = Template::parse(text, "Alert").map_err(|error| error.to_string())?;
     let mapped = template.map_queries(&mut |query| Ok(format!("q({query})")));
@@ -65,7 +65,7 @@ fn a_query_that_is_not_known_is_refused() {
         r#"{{ with "up" }}{{ query . }}{{ end }}"#,
         r#"{{ define "x" }}{{ query . }}{{ end }}{{ template "x" "up" }}"#,
         r#"{{ define "x" }}{{ query $ }}{{ end }}{{ template "x" "up" }}"#,
-        // Variables that may be something else by then.
+        // Variables whose value may have changed before the call.
         r#"{{ $q := "a" }}{{ $q = .x }}{{ query $q }}"#,
         r#"{{ $q := "a" }}{{ if true }}{{ $q := .x }}{{ query $q }}{{ end }}"#,
         r#"{{ $q := "a" }}{{ $q := "b" }}{{ query $q }}"#,

@@ -1,25 +1,28 @@
-//! What a scalar means to Prometheus' YAML reader: version 1.2 with the numbers of 1.1.
+//! Resolves scalars as Prometheus' YAML parser does: YAML 1.2 with the numbers of YAML 1.1.
 
 use super::{Content, Node};
+
+/// Length of the longest word that is no text, `false`.
+const LONGEST_WORD: usize = 5;
 
 /// The value of a scalar.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Resolved<'a> {
-    /// Nothing: `~`, `null` or an empty plain scalar.
+    /// `~`, `null` or an empty plain scalar.
     Null,
-    /// An integer that fits 64 bits with a sign.
+    /// An integer in the range of `i64`.
     Integer(i64),
     /// Any other number.
     Float(f64),
     /// `true` or `false`.
     Boolean,
-    /// Text, and any other scalar whose text is all that matters.
+    /// Text, or a scalar of another type that is only used as text.
     Text(&'a str),
 }
 
-/// Resolves a scalar by its tag and style. Fails with what to do about a tag that does not fit its
-/// text; a collection resolves to nothing.
-pub(crate) fn resolve(node: &Node) -> Result<Resolved<'_>, String> {
+/// Resolves a scalar by its tag and style; a collection resolves to null. Fails if the tag does not fit
+/// the text, with a remedy.
+pub(crate) fn resolve<'t>(node: &'t Node<'_>) -> Result<Resolved<'t>, String> {
     let Content::Scalar { text, plain } = &node.content else {
         return Ok(Resolved::Null);
     };
@@ -48,8 +51,15 @@ pub(crate) fn resolve(node: &Node) -> Result<Resolved<'_>, String> {
 }
 
 fn by_text(text: &str) -> Resolved<'_> {
+    // Most texts are seen to be text by their first byte.
+    let Some(first) = text.bytes().next() else {
+        return Resolved::Null;
+    };
+    if !matches!(first, b'.' | b'0'..=b'9' | b'+' | b'-' | b'~') && text.len() > LONGEST_WORD {
+        return Resolved::Text(text);
+    }
     match text {
-        "" | "~" | "null" | "Null" | "NULL" => return Resolved::Null,
+        "~" | "null" | "Null" | "NULL" => return Resolved::Null,
         "true" | "True" | "TRUE" | "false" | "False" | "FALSE" => return Resolved::Boolean,
         ".nan" | ".NaN" | ".NAN" => return Resolved::Float(f64::NAN),
         ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => {
@@ -58,7 +68,7 @@ fn by_text(text: &str) -> Resolved<'_> {
         "-.inf" | "-.Inf" | "-.INF" => return Resolved::Float(f64::NEG_INFINITY),
         _ => {}
     }
-    let number = match text.as_bytes()[0] {
+    let number = match first {
         b'.' => float(text),
         b'0'..=b'9' | b'+' | b'-' => {
             let digits = text.replace('_', "");

@@ -1,13 +1,14 @@
-//! Where Prometheus' reader, which follows version 1.1 of YAML, is stricter than a reader of 1.2 or
-//! takes a text for another one.
+//! Differences between Prometheus' parser, which follows YAML 1.1, and YAML 1.2: where it is stricter,
+//! or reads a different text.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use granit_parser::ScalarStyle;
 
 use super::Place;
 
-/// A scalar as it stands in its file.
+/// The source text of a scalar and its position.
 pub(super) struct Source<'a> {
     pub(super) text: &'a str,
     pub(super) range: Range<usize>,
@@ -18,14 +19,14 @@ impl Source<'_> {
         self.text.get(self.range.clone()).unwrap_or_default()
     }
 
-    /// What stands before it on its line.
+    /// The text before the scalar on its line.
     fn before(&self) -> &str {
         let before = self.text.get(..self.range.start).unwrap_or_default();
         before.rsplit(['\n', '\r']).next().unwrap_or(before)
     }
 }
 
-/// Directives other than those of version 1.1.
+/// Finds directives that YAML 1.1 does not have.
 pub(super) fn directives(text: &str) -> Vec<(Place, String)> {
     let head = text
         .lines()
@@ -42,7 +43,7 @@ pub(super) fn directives(text: &str) -> Vec<(Place, String)> {
     .collect()
 }
 
-/// An escape that came with version 1.2.
+/// The error for an escape that only YAML 1.2 has, if the scalar has one.
 pub(super) fn escape(source: &Source<'_>, style: ScalarStyle) -> Option<&'static str> {
     if style != ScalarStyle::DoubleQuoted {
         return None;
@@ -56,7 +57,7 @@ pub(super) fn escape(source: &Source<'_>, style: ScalarStyle) -> Option<&'static
     None
 }
 
-/// A key of a block mapping that is missing or indented by a tab.
+/// The error for a key of a block mapping that is missing, or indented by a tab.
 pub(super) fn key(source: &Source<'_>) -> Option<&'static str> {
     let before = source.before();
     let is_indentation = before.chars().all(|c| matches!(c, ' ' | '\t' | '-' | '?'));
@@ -71,16 +72,22 @@ pub(super) fn key(source: &Source<'_>) -> Option<&'static str> {
     is_missing.then_some("key is missing before the colon")
 }
 
-/// The text of a scalar: nothing where nothing stands, and no line break at the end of a block in
-/// which the file ends without one.
-pub(super) fn text<'a>(source: &Source<'_>, text: &'a str, style: ScalarStyle) -> &'a str {
+/// The text of a scalar as Prometheus reads it: empty for an absent scalar, and without a final line
+/// break for a block at the end of a file that lacks one.
+pub(super) fn text<'a>(
+    source: &Source<'_>,
+    text: Cow<'a, str>,
+    style: ScalarStyle,
+) -> Cow<'a, str> {
     if style == ScalarStyle::Plain && source.range.is_empty() {
-        return "";
+        return Cow::Borrowed("");
     }
     let is_block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
     let is_last = source.range.end >= source.text.len() && !source.text.ends_with(['\n', '\r']);
-    match text.strip_suffix('\n') {
-        Some(body) if is_block && is_last => body,
-        _ => text,
+    if !(is_block && is_last && text.ends_with('\n')) {
+        return text;
     }
+    let mut text = text.into_owned();
+    text.pop();
+    Cow::Owned(text)
 }

@@ -1,8 +1,10 @@
-//! The ledgers of sinks on the metrics page: some tenants by name, all others together.
+//! The ledgers of sinks on the metrics page: some tenants with a line of their own, all others
+//! summed.
 //!
-//! A tenant that comes while there is a line gets one and keeps it; one that comes later is among
-//! the others for good. So no counter of either ever goes back, which a reader would take for a
-//! restart. They count from when the process began, with what was on disk then as received.
+//! A tenant that arrives while a line is free gets it and keeps it; one that arrives later is
+//! counted among the others for good. So no counter ever decreases, which a reader would take for a
+//! restart. Counters start with the process; batches that were on disk at that moment count as
+//! received.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,45 +17,46 @@ use metrifold_model::ledger::{Account, Ledger, Line, Tally};
 use super::{Component, labels};
 use crate::{Metric, lock};
 
-/// How many tenants of a sink have a line of their own, unless the configuration says otherwise.
+/// Default number of tenants per sink that have a line of their own.
 pub const LEDGER_TENANTS: usize = 20;
 
-/// The label of batches without a tenant, and of the tenants without a line. No tenant can be
-/// called that.
+/// Values of the `tenant` label for batches without a tenant, and for the tenants without a line.
+/// No tenant can have such a name.
 const NONE: &str = "<none>";
 const OTHER: &str = "<other>";
 
-/// What came to a sink and what became of it.
+/// The ledger of a sink, with the state of its delivery.
 #[derive(Clone, Debug)]
 pub struct SinkLedger {
     /// The sink's name.
     pub sink: Arc<str>,
-    /// Its ledger.
+    /// Batches and samples received, delivered, dropped and queued.
     pub ledger: Ledger,
-    /// How long it takes to deliver what is queued at the present rate; none if nothing goes.
+    /// Seconds that the sink needs at its present rate to deliver what is queued; `None` if it
+    /// delivers nothing.
     pub drain_seconds: Option<f64>,
-    /// For how long the far end has been failing; none if it is not.
+    /// Time for which the far end has been failing; `None` while it is healthy.
     pub failing: Option<Duration>,
 }
 
-/// What the page shows of a ledger.
+/// The lines of one ledger that the page shows.
 #[derive(Debug, Default)]
 pub(super) struct Shown {
     total: Mark,
     lines: BTreeMap<Arc<str>, Mark>,
-    /// Those that came when there was no line left.
+    /// Tenants that arrived when no line was free.
     others: BTreeSet<Arc<str>>,
-    /// Since when there was the ledger that was read last.
+    /// Start time of the ledger that was read last; another one means that the sink was built anew.
     since: Option<SystemTime>,
 }
 
-/// How far a line has come.
+/// The shown counters of one line, and the reading that they were computed from.
 #[derive(Debug, Default)]
 struct Mark {
-    /// The most that was read.
+    /// Highest reading so far.
     last: Account,
     on_disk: u64,
-    /// What is shown.
+    /// Counters on the page.
     shown: Account,
 }
 
@@ -61,8 +64,8 @@ impl Mark {
     fn step(&mut self, line: &Line) {
         let now = line.of_this_process();
         if self.on_disk != line.on_disk && self.on_disk > 0 {
-            // A queue on disk with more tenants than it has lines for merges those that have
-            // nothing in it. What came since the last reading is in the rest.
+            // A queue on disk with more tenants than it has lines merges those that have nothing
+            // queued. What arrived since the last reading is in the rest.
             self.last = now;
         } else {
             let more = now.without(&self.last);
@@ -72,14 +75,14 @@ impl Mark {
         self.on_disk = line.on_disk;
     }
 
-    /// Another ledger follows.
+    /// Continues the shown counters with a new ledger that starts from zero.
     fn restart(&mut self) {
         self.last = Account::default();
         self.on_disk = 0;
     }
 }
 
-/// What a line of the page says.
+/// One line of the page.
 struct Row<'a> {
     tenant: &'a str,
     account: Account,
@@ -87,7 +90,7 @@ struct Row<'a> {
 }
 
 impl Shown {
-    /// The lines of a ledger that is read now, at most so many of them with a tenant's name.
+    /// Returns the lines to show of `ledger`, at most `max` of them for a single tenant.
     fn rows<'a>(&'a mut self, ledger: &'a Ledger, max: usize) -> Vec<Row<'a>> {
         let unknown =
             |tenant: &str| !self.lines.contains_key(tenant) && !self.others.contains(tenant);
@@ -97,8 +100,8 @@ impl Shown {
             .iter()
             .filter(|(tenant, line)| unknown(tenant) && !is_empty(line));
         let mut new: Vec<_> = new.collect();
-        // Of several that are new, those with the most have precedence; what has no tenant is no
-        // tenant, and always has a line.
+        // Among new tenants the largest get the free lines. Batches without a tenant always have a
+        // line.
         new.sort_by_key(|(tenant, line)| {
             let received = line.account.received;
             (
@@ -120,12 +123,12 @@ impl Shown {
             self.lines.insert(tenant.clone(), Mark::default());
         }
         if self.since.replace(ledger.since) != Some(ledger.since) {
-            // A sink that was removed and is there again while it still drains.
+            // The sink was removed and is back while its predecessor still drains.
             let marks = self.lines.values_mut().chain([&mut self.total]);
             marks.for_each(Mark::restart);
         }
         let whole = Line {
-            // The total loses nothing when lines are merged.
+            // Merging lines loses nothing of the total.
             on_disk: 0,
             ..ledger.total.clone()
         };
@@ -154,7 +157,7 @@ impl Shown {
 }
 
 impl Component {
-    /// Its ledger, if it is a sink that runs.
+    /// The component's ledger, if it is a running sink.
     pub(crate) fn ledger(&self) -> Option<SinkLedger> {
         let queue = lock(&self.queue).clone()?;
         let ledger = queue.ledger();
@@ -195,7 +198,7 @@ impl Component {
             labels.extend(reason.map(|reason| Label::new("reason", reason)));
             labels
         };
-        // It keeps the highest value that it was given, should two sides of a reading be of
+        // `absolute` keeps the highest value, which matters when two halves of a reading are from
         // different moments.
         let count = |metric, reason, value| {
             self.recording

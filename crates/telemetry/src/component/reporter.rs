@@ -1,4 +1,4 @@
-//! Who may say whether a component runs: the one that was built last.
+//! The right to report a component's state, which the newest instance of the component holds.
 
 use metrifold_base::locked as lock;
 
@@ -6,7 +6,7 @@ use crate::state::{State, StateChange};
 
 use super::ComponentMetrics;
 
-/// Says whether a component runs.
+/// Reports the state of a component.
 #[derive(Debug)]
 pub struct Reporter {
     pub(super) metrics: ComponentMetrics,
@@ -14,7 +14,7 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// Says so, unless a successor has taken the component's place.
+    /// Reports a state, unless a successor has taken the component's place.
     pub fn set(&self, new: State) {
         let component = &self.metrics.0;
         let mut state = lock(&component.state);
@@ -28,7 +28,7 @@ impl Reporter {
             State::Built | State::Ended => {}
         }
         component.up.set(f64::from(new == State::Running));
-        // With the lock held, so that changes are told in their order.
+        // The lock is held, so that watchers see the changes in order.
         if let Some(tell) = component.telemetry.shared.states.get() {
             tell(StateChange {
                 id: component.id.clone(),

@@ -1,4 +1,4 @@
-//! A name server on loopback, over UDP, that knows what a test tells it.
+//! A name server on loopback, over UDP, with the records of a test.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-/// A name server. Names that it does not know do not exist.
+/// A name server. Unknown names do not exist.
 pub struct NameServer {
     address: SocketAddr,
     known: Arc<Mutex<Known>>,
@@ -17,11 +17,11 @@ pub struct NameServer {
 #[derive(Default)]
 struct Known {
     names: BTreeMap<String, Vec<Ipv4Addr>>,
-    /// Names about which it fails.
+    /// Names for which it answers SERVFAIL.
     failing: Vec<String>,
 }
 
-/// No error, a failure of the server, and no such name.
+/// Response codes of DNS: no error, server failure, no such name.
 const OK: u8 = 0;
 const SERVFAIL: u8 = 2;
 const NXDOMAIN: u8 = 3;
@@ -57,7 +57,7 @@ impl NameServer {
         self.address
     }
 
-    /// Has a name lead to these addresses.
+    /// Sets the addresses of a name.
     pub fn set(&self, name: &str, addresses: &[&str]) {
         let addresses = addresses.iter().map(|it| it.parse().unwrap()).collect();
         let mut known = self.known.lock().unwrap();
@@ -65,7 +65,7 @@ impl NameServer {
         known.failing.retain(|it| it != name);
     }
 
-    /// Has questions for a name fail.
+    /// Makes queries for a name fail.
     pub fn fail(&self, name: &str) {
         self.known.lock().unwrap().failing.push(name.to_owned());
     }
@@ -74,7 +74,7 @@ impl NameServer {
 impl Drop for NameServer {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::SeqCst);
-        // Wakes the thread that answers.
+        // Wakes the answering thread.
         let wake = UdpSocket::bind("127.0.0.1:0").unwrap();
         let _ = wake.send_to(&[0], self.address);
         if let Some(answering) = self.answering.take() {
@@ -84,7 +84,7 @@ impl Drop for NameServer {
 }
 
 impl Known {
-    /// Answers a question for the addresses of a name.
+    /// Answers a query for the A records of a name.
     fn answer(&self, query: &[u8]) -> Option<Vec<u8>> {
         let (mut name, mut at) = (String::new(), 12);
         loop {
@@ -113,7 +113,7 @@ impl Known {
         answer.extend([0x81, 0x80 | code, 0, 1, count[0], count[1], 0, 0, 0, 0]);
         answer.extend(question);
         for address in found {
-            // The name of the question, A, IN, no time to live, four bytes.
+            // Pointer to the name in the question, A, IN, TTL 0, four bytes.
             answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4]);
             answer.extend(address.octets());
         }

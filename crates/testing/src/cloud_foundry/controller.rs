@@ -8,17 +8,17 @@ use serde_json::{Value, json};
 use super::state::State;
 use crate::endpoint::{Does, Reply, Seen};
 
-/// What a query asks for.
+/// Parameters of a query.
 type Query = BTreeMap<String, String>;
 
-/// An object and what it can be found by.
+/// An object with the fields that filters apply to.
 struct Object {
     json: Value,
     fields: BTreeMap<&'static str, String>,
     labels: BTreeMap<String, Option<String>>,
 }
 
-/// Lists, and the parameters that each knows besides those that all know.
+/// Paths of lists, with the parameters that each accepts beside the common ones.
 const LISTS: [(&str, &[&str]); 8] = [
     ("/v3/organizations", &["names", "guids", "label_selector"]),
     (
@@ -101,7 +101,7 @@ pub(super) fn answer(state: &mut State, seen: &Seen) -> Does {
     let (headers, within) = limit(state);
     let mut reply = match within {
         true => list_or_stats(state, path, query),
-        // As a text, as the real one sends it.
+        // With the content type of text, as from the real controller.
         false => {
             let text = json!({ "errors": [{
                 "code": 10013,
@@ -153,7 +153,7 @@ fn info(state: &State) -> Value {
     } })
 }
 
-/// Refuses without a good token.
+/// Refuses a request without a valid token.
 fn unauthorized(state: &mut State, seen: &Seen) -> Option<Reply> {
     if let Some(left) = state.manner.revoked_in {
         state.manner.revoked_in = left.checked_sub(1);
@@ -184,7 +184,7 @@ fn unauthorized(state: &mut State, seen: &Seen) -> Option<Reply> {
     }
 }
 
-/// Counts a request, and says what is left, in steps of a tenth.
+/// Counts a request against the rate limit. The remainder in the headers has steps of a tenth.
 fn limit(state: &mut State) -> (Vec<(String, String)>, bool) {
     state.counted += 1;
     let Some(limit) = state.manner.rate_limit else {
@@ -219,6 +219,10 @@ fn list_or_stats(state: &State, path: &str, query: &str) -> Reply {
     let process = path.strip_prefix("/v3/processes/");
     if let Some(guid) = process.and_then(|rest| rest.strip_suffix("/stats")) {
         return stats(state, guid);
+    }
+    let binding = path.strip_prefix("/v3/service_credential_bindings/");
+    if let Some(guid) = binding.and_then(|rest| rest.strip_suffix("/details")) {
+        return binding_details(state, guid);
     }
     let Some((_, known)) = LISTS.iter().find(|(list, _)| *list == path) else {
         return error(404, 10000, "CF-NotFound", "Unknown request");
@@ -273,10 +277,7 @@ fn list_or_stats(state: &State, path: &str, query: &str) -> Reply {
     if manner.broken_page == Some((list_name(path), page)) {
         return error(500, 10001, "UnknownError", "An unknown error occurred.");
     }
-    let mut objects = match manner.blind {
-        true => Vec::new(),
-        false => objects(state, path, embed),
-    };
+    let mut objects = seen_objects(state, path, embed);
     objects.retain(|object| fits(object, &query));
     let per_page = per_page.min(manner.page);
     let total = objects.len();
@@ -311,7 +312,31 @@ fn list_or_stats(state: &State, path: &str, query: &str) -> Reply {
     json_answer(200, &body)
 }
 
-/// The name by which tests break a page.
+/// GUID of a binding by its number.
+fn binding_guid(number: usize) -> String {
+    format!("b1dd1b60-0000-4000-8000-{number:012}")
+}
+
+/// The content of a binding, which developers of its space may read.
+fn binding_details(state: &State, guid: &str) -> Reply {
+    if state.manner.auditor {
+        let detail = "You are not authorized to perform the requested action";
+        return error(403, 10003, "CF-NotAuthorized", detail);
+    }
+    let Some(number) = (0..state.bindings.len()).find(|it| binding_guid(*it) == guid) else {
+        let detail = "Service credential binding not found";
+        return error(404, 10010, "CF-ResourceNotFound", detail);
+    };
+    let credentials = state.credentials.get(&number).cloned();
+    let body = json!({
+        "credentials": credentials.unwrap_or_else(|| json!({})),
+        "syslog_drain_url": null,
+        "volume_mounts": [],
+    });
+    json_answer(200, &body)
+}
+
+/// The name under which a test breaks pages of the list.
 fn list_name(path: &str) -> &'static str {
     let list = LISTS.iter().find(|(list, _)| *list == path);
     list.map_or("", |(list, _)| list)
@@ -332,9 +357,9 @@ fn fits(object: &Object, query: &Query) -> bool {
     })
 }
 
-/// Whether labels meet a label selector.
+/// Whether labels match a label selector.
 fn selected(labels: &BTreeMap<String, Option<String>>, selector: &str) -> bool {
-    // Commas within parentheses separate values.
+    // Commas within parentheses separate values, not requirements.
     let mut inside = false;
     let parts = selector.split(|c| {
         match c {
@@ -364,6 +389,14 @@ fn selected(labels: &BTreeMap<String, Option<String>>, selector: &str) -> bool {
             },
         }
     })
+}
+
+/// The objects of a list that the user sees.
+fn seen_objects(state: &State, path: &str, embed: &str) -> Vec<Object> {
+    match state.manner.blind || state.manner.blind_lists.contains(path) {
+        true => Vec::new(),
+        false => objects(state, path, embed),
+    }
 }
 
 fn objects(state: &State, path: &str, embed: &str) -> Vec<Object> {
@@ -536,7 +569,7 @@ fn objects(state: &State, path: &str, embed: &str) -> Vec<Object> {
             let each = state.bindings.iter().enumerate();
             each.map(|(number, (service, app))| Object {
                 json: json!({
-                    "guid": format!("b1dd1b60-0000-4000-8000-{number:012}"),
+                    "guid": binding_guid(number),
                     "created_at": at, "name": null, "type": "app",
                     "relationships": { "app": to(app), "service_instance": to("5e41ce") },
                     "metadata": metadata, "links": {},
@@ -562,7 +595,7 @@ fn domain(it: &super::state::Domain) -> Value {
     })
 }
 
-/// What goes with a page: each space, organization or domain of its objects once.
+/// The `included` part of a page: each space, organization or domain of its objects once.
 fn included(state: &State, include: &str, page: &[Value]) -> Value {
     let of = |name: &str| -> BTreeSet<&str> {
         let guids = page.iter();
@@ -572,11 +605,12 @@ fn included(state: &State, include: &str, page: &[Value]) -> Value {
     };
     if include == "domain" {
         let used = of("domain");
-        let domains = state.domains.iter().filter(|it| used.contains(&*it.guid));
-        return json!({ "domains": domains.map(domain).collect::<Vec<_>>() });
+        let domains = seen_objects(state, "/v3/domains", "").into_iter();
+        let domains = domains.filter(|it| used.contains(it.fields["guids"].as_str()));
+        return json!({ "domains": domains.map(|it| it.json).collect::<Vec<_>>() });
     }
     let used = of("space");
-    let all = objects(state, "/v3/spaces", "");
+    let all = seen_objects(state, "/v3/spaces", "");
     let spaces: Vec<Value> = all
         .into_iter()
         .filter(|it| used.contains(it.fields["guids"].as_str()))
@@ -586,7 +620,7 @@ fn included(state: &State, include: &str, page: &[Value]) -> Value {
     let used: Vec<Value> = spaces.iter().map(guid).collect();
     let mut body = json!({ "spaces": spaces });
     if include == "space.organization" {
-        let all = objects(state, "/v3/organizations", "").into_iter();
+        let all = seen_objects(state, "/v3/organizations", "").into_iter();
         let organizations = all
             .map(|it| it.json)
             .filter(|it| used.contains(&it["guid"]));
@@ -596,6 +630,17 @@ fn included(state: &State, include: &str, page: &[Value]) -> Value {
 }
 
 fn stats(state: &State, guid: &str) -> Reply {
+    match state.manner.broken_stats.get(guid) {
+        Some(503) => {
+            let detail = "Stats unavailable: Stats server temporarily unavailable.";
+            return error(503, 200_002, "CF-StatsUnavailable", detail);
+        }
+        Some(status) => {
+            let detail = "An unknown error occurred.";
+            return error(*status, 10001, "UnknownError", detail);
+        }
+        None => {}
+    }
     let Some(process) = state.processes.iter().find(|it| it.guid == guid) else {
         return error(404, 10010, "CF-ResourceNotFound", "Process not found");
     };
@@ -614,7 +659,7 @@ fn stats(state: &State, guid: &str) -> Reply {
     json_answer(200, &json!({ "resources": resources }))
 }
 
-/// Undoes percent-encoding.
+/// Decodes percent-encoding.
 pub(super) fn decode(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.bytes();

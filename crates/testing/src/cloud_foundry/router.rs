@@ -1,5 +1,5 @@
-//! The router: requests to routes, to the instance that a header names or to any. As a proxy, it
-//! stands for the network between containers as well, in which internal routes lead to instances.
+//! The router: sends requests to a random instance of a route, or to the one named in a header. As
+//! a proxy, it also plays the container network, in which internal routes lead to instances.
 
 use super::state::{Process, State};
 use crate::endpoint::{Does, Reply, Seen};
@@ -41,7 +41,7 @@ fn external(state: &mut State, seen: &Seen, name: &str, path: &str) -> Reply {
         .collect();
     let random = state.number() as usize;
     let (app, process) = match route.service {
-        // The service gets the request first, and what it sends on has lost the header.
+        // The route service gets the request first, and drops the header when it forwards it.
         true => (None, None),
         false => (
             seen.header("x-cf-app-instance"),
@@ -54,7 +54,7 @@ fn external(state: &mut State, seen: &Seen, name: &str, path: &str) -> Reply {
             let Some((guid, index)) = app.split_once(':').filter(|it| is_instance(*it)) else {
                 return refused(400, "invalid_cf_app_instance_header");
             };
-            // Of two processes with this number, the one that was registered last.
+            // If two processes have this GUID and index, the one registered last gets the request.
             let mut all = endpoints.iter().rev();
             all.find(|it| it.0 == guid && it.2.to_string() == index)
         }
@@ -72,7 +72,7 @@ fn external(state: &mut State, seen: &Seen, name: &str, path: &str) -> Reply {
     }
 }
 
-/// What the network's name server and the instance itself do.
+/// Plays the network's name server and the instance.
 fn internal(state: &State, name: &str, port: &str, path: &str) -> Reply {
     let (index, host) = name.split_once('.').unwrap_or(("", name));
     let route = state.routes.iter().find(|route| route.url == host);
@@ -106,7 +106,7 @@ fn is_instance((guid, index): (&str, &str)) -> bool {
     good && !index.is_empty() && index.bytes().all(|it| it.is_ascii_digit())
 }
 
-/// What an instance shows of itself.
+/// The page of an instance.
 fn page(app: &str, process: &str, index: u32, path: &str) -> Reply {
     let path = path.split('?').next().unwrap_or_default();
     let text = format!(

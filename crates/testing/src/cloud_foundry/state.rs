@@ -1,9 +1,11 @@
-//! What a foundation has, and how it behaves.
+//! Content and behaviour of a foundation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-/// Everything.
+use serde_json::Value;
+
+/// State of all parts of a foundation.
 pub struct State {
     pub(super) controller_url: String,
     pub(super) uaa_url: String,
@@ -13,8 +15,10 @@ pub struct State {
     pub processes: Vec<Process>,
     pub routes: Vec<Route>,
     pub domains: Vec<Domain>,
-    /// Names of service instances and the GUIDs of applications that are bound to them.
+    /// Names of service instances, with the GUIDs of the applications bound to them.
     pub bindings: Vec<(String, String)>,
+    /// Credentials of each binding, by its number; a binding without any has an empty object.
+    pub credentials: BTreeMap<usize, Value>,
     pub manner: Manner,
     pub(super) tokens: Tokens,
     pub(super) counted: u64,
@@ -22,36 +26,42 @@ pub struct State {
     numbers: u64,
 }
 
-/// How it behaves.
+/// Behaviour of a foundation.
 #[derive(Clone, Debug)]
 pub struct Manner {
-    /// The Cloud Controller closes every connection without a word.
+    /// The Cloud Controller closes every connection without an answer.
     pub down: bool,
     /// Lists are empty, as for a user who has lost its roles.
     pub blind: bool,
-    /// `embed=process_instances` is known.
+    /// Lists, by their paths, that are empty.
+    pub blind_lists: BTreeSet<&'static str>,
+    /// Statuses with which the stats of processes fail, by the GUID of the process.
+    pub broken_stats: BTreeMap<String, u16>,
+    /// `embed=process_instances` is supported.
     pub embeds: bool,
-    /// `include` is known.
+    /// `include` is supported.
     pub includes: bool,
-    /// Most objects on a page, whatever is asked for.
+    /// Most objects per page, whatever a request asks for.
     pub page: usize,
-    /// This page of the list at this path fails with 500.
+    /// Page number of a list, by its path, that fails with 500.
     pub broken_page: Option<(&'static str, usize)>,
-    /// Requests that are left until all tokens are revoked once.
+    /// Number of requests before all tokens are revoked, once.
     pub revoked_in: Option<u64>,
-    /// Requests per window, which begins with the first.
+    /// Requests per window; a window begins with its first request.
     pub rate_limit: Option<u64>,
     pub window: Duration,
-    /// What is said about the rate limit in `/v3/info`: requests and minutes.
+    /// Rate limit shown in `/v3/info`: requests and minutes.
     pub published_limit: Option<(u64, u64)>,
-    /// Seconds for which an access token is good.
+    /// Seconds for which an access token is valid.
     pub token_life: f64,
-    /// A refresh token is good once.
+    /// A refresh token is valid for one use.
     pub single_use: bool,
-    /// The router knows `X-CF-PROCESS-INSTANCE`.
+    /// The router supports `X-CF-PROCESS-INSTANCE`.
     pub process_header: bool,
     /// The root of the API lists no links, as before API 3.
     pub without_links: bool,
+    /// The user may not read credentials, as an auditor.
+    pub auditor: bool,
 }
 
 /// A GUID and a name.
@@ -83,10 +93,10 @@ pub struct Process {
     pub guid: String,
     pub app: String,
     pub process_type: String,
-    /// When it was made, as a number of seconds.
+    /// Creation time, in seconds.
     pub created: u64,
     pub revision: String,
-    /// How many instances are desired.
+    /// Number of desired instances.
     pub desired: u32,
     pub instances: Vec<Instance>,
 }
@@ -104,9 +114,9 @@ pub struct Route {
     pub url: String,
     pub domain: String,
     pub space: String,
-    /// Applications with the type of a process and a port.
+    /// Destinations: application, type of process, port.
     pub destinations: Vec<(String, String, u16)>,
-    /// Whether requests go through a route service, on whose way the header of an instance is lost.
+    /// Whether a route service is bound, which drops the header that names an instance.
     pub service: bool,
 }
 
@@ -117,7 +127,7 @@ pub struct Domain {
     pub is_internal: bool,
 }
 
-/// What UAA has given out, and to whom it gives.
+/// Valid access tokens with their expiry, refresh tokens and passcodes.
 pub(super) struct Tokens {
     pub(super) access: BTreeMap<String, Instant>,
     pub(super) refresh: BTreeSet<String>,
@@ -136,9 +146,12 @@ impl State {
             routes: Vec::new(),
             domains: Vec::new(),
             bindings: Vec::new(),
+            credentials: BTreeMap::new(),
             manner: Manner {
                 down: false,
                 blind: false,
+                blind_lists: BTreeSet::new(),
+                broken_stats: BTreeMap::new(),
                 embeds: true,
                 includes: true,
                 page: 5000,
@@ -151,6 +164,7 @@ impl State {
                 single_use: true,
                 process_header: true,
                 without_links: false,
+                auditor: false,
             },
             tokens: Tokens {
                 access: BTreeMap::new(),
@@ -173,8 +187,8 @@ impl State {
         format!("{:08x}-5ca1-4ab1-8e55-{number:012x}", number * 0x9e37)
     }
 
-    /// Starts a web process with routes in `organization/space/name`, both made if need be. Returns
-    /// the application's GUID, which is that of its first web process.
+    /// Starts a web process with routes in `organization/space/name`, creating both if missing.
+    /// Returns the application's GUID, which is also that of its first web process.
     pub fn push(&mut self, place: &str, routes: &[&str], instances: u32) -> String {
         let mut parts = place.splitn(3, '/');
         let mut part = || parts.next().expect("organization/space/name").to_owned();
@@ -235,15 +249,15 @@ impl State {
         self.processes[last].scale(instances);
     }
 
-    /// Adds a process of another type, or a further web process, as a rolling deployment does.
+    /// Adds a process of another type, or another web process, as a rolling deployment does.
     pub fn deploy(&mut self, app: &str, process_type: &str, instances: u32) -> String {
         let guid = self.guid();
         self.add_process(app, guid.clone(), process_type, instances);
         guid
     }
 
-    /// Leads a route to a type of process. The domain is what follows the first dot; one that ends
-    /// with `.inside` is internal. A route that there is leads there, too.
+    /// Maps a route to a type of process. The domain is the part after the first dot; a domain that
+    /// ends with `.inside` is internal. An existing route gets a further destination.
     pub fn map(&mut self, app: &str, url: &str, process_type: &str) {
         let to = (app.to_owned(), process_type.to_owned(), 8080);
         if let Some(route) = self.routes.iter_mut().find(|it| it.url == url) {
@@ -275,6 +289,13 @@ impl State {
         });
     }
 
+    /// Makes a route lead to another port of its applications.
+    pub fn lead(&mut self, url: &str, port: u16) {
+        for (_, _, to) in &mut self.route(url).destinations {
+            *to = port;
+        }
+    }
+
     pub fn app(&mut self, guid: &str) -> &mut App {
         let mut apps = self.apps.iter_mut();
         apps.find(|it| it.guid == guid).expect("an application")
@@ -290,12 +311,12 @@ impl State {
         routes.find(|it| it.url == url).expect("a route")
     }
 
-    /// Ends a process, as a deployment does with the one before.
+    /// Removes a process, as a deployment does with its predecessor.
     pub fn retire(&mut self, process: &str) {
         self.processes.retain(|it| it.guid != process);
     }
 
-    /// Deletes an application with all that belongs to it.
+    /// Deletes an application with its processes and routes.
     pub fn delete(&mut self, app: &str) {
         self.apps.retain(|it| it.guid != app);
         self.processes.retain(|it| it.app != app);
@@ -304,24 +325,24 @@ impl State {
         }
     }
 
-    /// Has no access token be good any more.
+    /// Revokes all access tokens.
     pub fn revoke_tokens(&mut self) {
         self.tokens.access.clear();
     }
 
-    /// Has no refresh token be good any more.
+    /// Revokes all refresh tokens.
     pub fn revoke_refresh_tokens(&mut self) {
         self.tokens.refresh.clear();
     }
 
-    /// Shows a passcode to a user who has signed in.
+    /// Issues a passcode, as to a user who has signed in.
     pub fn passcode(&mut self) -> String {
         let passcode = format!("pass-{}", self.number());
         self.tokens.passcodes.insert(passcode.clone());
         passcode
     }
 
-    /// A refresh token, as a user gets it on another machine.
+    /// Issues a refresh token, as to a user on another machine.
     pub fn refresh_token(&mut self) -> String {
         let token = format!("refresh-{}", self.number());
         self.tokens.refresh.insert(token.clone());
@@ -347,7 +368,7 @@ impl App {
 }
 
 impl Process {
-    /// Has so many instances, all running.
+    /// Sets the number of instances, all running.
     pub fn scale(&mut self, instances: u32) {
         self.desired = instances;
         self.instances.truncate(instances as usize);

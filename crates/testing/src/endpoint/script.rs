@@ -1,4 +1,4 @@
-//! What an endpoint has seen, and what it does then.
+//! Requests that an endpoint has seen, and its reactions.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -8,20 +8,20 @@ use crate::http::{Headers, header};
 use crate::messages::{v1, v2};
 use crate::series::{Series, TYPE_2, counts, decompress, from_v1, from_v2, try_decompress};
 
-/// What to do with a request.
+/// Reaction to a request.
 #[derive(Clone, Debug)]
 pub enum Does {
-    /// Answers.
+    /// Answers at once.
     Answer(Reply),
-    /// Says nothing until [`Endpoint::release`](super::Endpoint::release), then does this.
+    /// Waits for [`Endpoint::release`](super::Endpoint::release), then answers.
     Hang(Reply),
-    /// Closes the connection without a word.
+    /// Closes the connection without an answer.
     Close,
-    /// Writes bytes that need not be HTTP, and closes the connection.
+    /// Writes raw bytes, which need not be HTTP, and closes the connection.
     Raw(Vec<u8>),
-    /// Answers a byte at a time.
+    /// Answers byte by byte with pauses.
     Trickle(Reply, Duration),
-    /// Takes its time first.
+    /// Reacts after a pause.
     After(Duration, Box<Does>),
 }
 
@@ -52,12 +52,12 @@ impl Reply {
         self
     }
 
-    /// The answer to remote write 2.0.
+    /// A 2.0 answer for stored samples.
     pub fn written(samples: u64) -> Self {
         Self::new(204).counts([samples, 0, 0])
     }
 
-    /// Says how many samples, histograms and exemplars were written.
+    /// Adds the headers for the numbers of written samples, histograms and exemplars.
     pub fn counts(self, [samples, histograms, exemplars]: [u64; 3]) -> Self {
         self.header("X-Prometheus-Remote-Write-Samples-Written", samples)
             .header("X-Prometheus-Remote-Write-Histograms-Written", histograms)
@@ -89,16 +89,16 @@ impl From<u16> for Does {
     }
 }
 
-/// A request, as it came.
+/// A request as it arrived.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// Which request of this endpoint it was, from 0.
+    /// Index of the request at this endpoint, from 0.
     pub order: usize,
     pub method: String,
     pub path: String,
     pub headers: Headers,
     pub body: Vec<u8>,
-    /// What it carried, or why that cannot be read.
+    /// Its decoded series, or the error of decoding.
     pub series: Result<Vec<Series>, String>,
     pub at: Instant,
     pub time: SystemTime,
@@ -131,7 +131,7 @@ impl Seen {
         v2::Request::decode(&*decompress(&self.body)).unwrap()
     }
 
-    /// Its series, whatever its version. Panics where it is not as the specification wants it.
+    /// Its series in either version. Panics if they break the specification.
     #[track_caller]
     pub fn checked(&self) -> Vec<Series> {
         match self.is_v2() {
@@ -141,21 +141,21 @@ impl Seen {
     }
 }
 
-/// How an endpoint answers that knows the protocol.
+/// How an endpoint speaks the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
-    /// As a receiver of both versions: 204, and to 2.0 with exact counts of what was written.
+    /// Receives both versions: 204, to 2.0 with exact counts of written samples.
     Honest,
-    /// 415 to 2.0.
+    /// Answers 415 to 2.0.
     OnlyV1,
-    /// 204 to everything, as an old receiver that reads 2.0 as an empty request of 1.0.
+    /// Answers 204 to everything, as an old receiver that reads 2.0 as an empty request of 1.0.
     Swallowing,
-    /// 400 with a reason.
+    /// Answers 400 with a reason.
     Refusing,
-    /// As a receiver of 2.0 that finds fault with all series but the first: 400 with exact counts.
+    /// Refuses all series but the first of a 2.0 request: 400 with exact counts.
     Picky,
-    /// As Prometheus 3: in 2.0 it refuses series without a sample (prometheus#17857) and stores the
-    /// rest, with 400 and exact counts; in 1.0 it takes them.
+    /// As Prometheus 3: of 2.0 it refuses series without a sample (prometheus#17857) and stores the
+    /// rest, with 400 and exact counts; of 1.0 it accepts them.
     Prometheus,
 }
 

@@ -15,7 +15,7 @@ use crate::series::decode;
 
 type Script = Arc<dyn Fn(&Seen) -> Does + Send + Sync>;
 
-/// What an endpoint shares with its connections.
+/// State of an endpoint that its connections share.
 pub(super) struct Shared {
     script: Mutex<Script>,
     pub(super) seen: Mutex<Vec<Seen>>,
@@ -51,12 +51,12 @@ impl Shared {
         }
     }
 
-    /// Does what another script says from now on.
+    /// Replaces the script.
     pub(super) fn follow(&self, script: impl Fn(&Seen) -> Does + Send + Sync + 'static) {
         *self.script.lock().unwrap() = Arc::new(script);
     }
 
-    /// Accepts connections until the endpoint ends.
+    /// Accepts connections until the endpoint is dropped.
     pub(super) fn accept(self: &Arc<Self>, listener: &TcpListener) {
         while let Ok((stream, _)) = listener.accept() {
             if self.ended.load(Ordering::SeqCst) {
@@ -83,7 +83,7 @@ impl Shared {
             self.streams.lock().unwrap().remove(&id);
             return;
         }
-        // However a connection ends is the test's concern.
+        // The test judges how a connection ends.
         let _ = match &self.tls {
             None => self.serve(&mut BufReader::new(stream)),
             Some(tls) => {
@@ -136,7 +136,7 @@ impl Shared {
         }))
     }
 
-    /// Does what the script says; whether the connection goes on.
+    /// Reacts as the script says; returns whether the connection stays open.
     fn act(&self, mut seen: Seen, stream: &mut impl Write) -> io::Result<bool> {
         let order = {
             let mut all = self.seen.lock().unwrap();

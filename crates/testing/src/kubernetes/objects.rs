@@ -1,8 +1,8 @@
-//! Objects as the API writes them.
+//! Objects in the API's format.
 
 use serde_json::{Value, json};
 
-/// A ready pod with one container `app` and these ports, by name and number.
+/// A ready pod with one container `app`, and ports by name and number.
 pub fn pod(namespace: &str, name: &str, ip: &str, node: &str, ports: &[(&str, u16)]) -> Value {
     let ports = ports
         .iter()
@@ -27,7 +27,7 @@ pub fn pod(namespace: &str, name: &str, ip: &str, node: &str, ports: &[(&str, u1
     })
 }
 
-/// A slice of a service, with one endpoint for each pod, and ports by name and number.
+/// An EndpointSlice of a service, with one endpoint per pod, and ports by name and number.
 pub fn endpointslice(
     namespace: &str,
     service: &str,
@@ -57,7 +57,7 @@ pub fn endpointslice(
     })
 }
 
-/// The older kind: ready pods and those that are not.
+/// Endpoints, the predecessor of EndpointSlice, with ready and other pods.
 pub fn endpoints(
     namespace: &str,
     service: &str,
@@ -124,11 +124,12 @@ pub fn namespace(name: &str) -> Value {
     })
 }
 
-/// An ingress of a host, in TLS if there are hosts with certificates.
+/// An ingress for a host, with TLS for the hosts in `tls`.
 pub fn ingress(namespace: &str, name: &str, host: &str, tls: &[&str], paths: &[&str]) -> Value {
+    let backend = json!({ "service": { "name": "shop", "port": { "number": 80 } } });
     let paths = paths
         .iter()
-        .map(|path| json!({ "path": path, "pathType": "Prefix" }));
+        .map(|path| json!({ "path": path, "pathType": "Prefix", "backend": backend }));
     json!({
         "metadata": { "name": name, "namespace": namespace },
         "spec": {
@@ -139,7 +140,7 @@ pub fn ingress(namespace: &str, name: &str, host: &str, tls: &[&str], paths: &[&
     })
 }
 
-/// The same object, controlled by another.
+/// The object with a controlling owner.
 pub fn owned(mut object: Value, api_version: &str, kind: &str, name: &str) -> Value {
     object["metadata"]["ownerReferences"] = json!([{
         "apiVersion": api_version, "kind": kind, "name": name, "uid": "u", "controller": true,

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// What a list or a watch is of.
+/// Selectors of a list or a watch.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Selection {
     pub(super) namespace: Option<String>,
@@ -10,7 +10,7 @@ pub(super) struct Selection {
     pub(super) fields: Vec<(String, bool, String)>,
 }
 
-/// What a label must be.
+/// A requirement on a label.
 #[derive(Clone, Debug)]
 pub(super) enum Requirement {
     In(String, Vec<String>),
@@ -94,7 +94,7 @@ pub(super) fn fields(text: &str) -> Option<Vec<(String, bool, String)>> {
     text.split(',').map(one).collect()
 }
 
-/// The parts between commas that are not in brackets.
+/// Splits at commas outside of parentheses.
 fn split(text: &str) -> Vec<&str> {
     let (mut parts, mut depth, mut start) = (Vec::new(), 0, 0);
     for (at, char) in text.char_indices() {

@@ -13,7 +13,7 @@ use super::selector::{Selection, fields, labels};
 use super::state::{Expiry, State, find};
 use crate::http::{Headers, Stream, header, read_head};
 
-/// How long a watch lasts that says nothing of it.
+/// Default duration of a watch, in seconds.
 const USUAL: u64 = 1800;
 
 pub(super) fn accept(
@@ -42,13 +42,13 @@ pub(super) fn accept(
         let shared = shared.clone();
         std::thread::spawn(move || {
             let mut stream = BufReader::new(stream);
-            // A client that goes away is no fault.
+            // A client may close its connection at any time.
             while let Ok(true) = exchange(&mut stream, &shared) {}
         });
     }
 }
 
-/// What is asked for.
+/// A parsed request.
 struct Asked {
     method: String,
     query: Vec<(String, String)>,
@@ -83,7 +83,7 @@ impl Asked {
     }
 }
 
-/// Answers one request. Says whether the connection goes on.
+/// Answers one request. Returns whether the connection stays open.
 fn exchange(stream: &mut BufReader<Box<dyn Stream>>, shared: &Shared) -> io::Result<bool> {
     let Some((line, headers)) = read_head(stream)? else {
         return Ok(false);
@@ -120,7 +120,7 @@ fn exchange(stream: &mut BufReader<Box<dyn Stream>>, shared: &Shared) -> io::Res
         return watched;
     }
     let answer = match asked.method.as_str() {
-        "GET" if asked.name.is_none() => list(&state, &asked),
+        "GET" if asked.name.is_none() => list(&mut state, &asked),
         _ => single(&mut state, &asked),
     };
     drop(state);
@@ -184,8 +184,8 @@ fn understand(state: &State, method: &str, target: &str, body: Value) -> Result<
     })
 }
 
-/// A list, in pages if it is asked for so: all pages are of one version.
-fn list(state: &State, asked: &Asked) -> Answer {
+/// Answers with a list, paged on request; all pages show one version.
+fn list(state: &mut State, asked: &Asked) -> Answer {
     let Some(selection) = asked.selection() else {
         return status(400, "BadRequest", "unable to parse requirement");
     };
@@ -196,7 +196,11 @@ fn list(state: &State, asked: &Asked) -> Answer {
         None => (state.version, None),
         Some((version, after)) => (version.parse().unwrap(), Some(after.to_owned())),
     };
-    if version < state.forgotten {
+    let expires = after.is_some() && state.expiring_pages > 0;
+    if expires {
+        state.expiring_pages -= 1;
+    }
+    if expires || version < state.forgotten {
         return status(410, "Expired", "The provided continue parameter is too old");
     }
     let objects = state.at(asked.resource, version);
@@ -204,20 +208,23 @@ fn list(state: &State, asked: &Asked) -> Answer {
     let matching = objects.iter().filter(|(_, object)| selection.takes(object));
     let further = matching.filter(|(key, _)| after.as_ref().is_none_or(|after| name(key) > *after));
     let mut further: Vec<_> = further.collect();
-    further.sort_by_key(|(key, _)| name(key));
+    further.sort_by_cached_key(|(key, _)| name(key));
     let limit = asked
         .query("limit")
         .and_then(|it| it.parse().ok())
         .unwrap_or(0);
     let mut meta = json!({ "resourceVersion": version.to_string() });
     if limit > 0 && further.len() > limit {
-        meta["remainingItemCount"] = json!(further.len() - limit);
+        // The API server counts the rest only where no selector filters it.
+        if selection.labels.is_empty() && selection.fields.is_empty() {
+            meta["remainingItemCount"] = json!(further.len() - limit);
+        }
         further.truncate(limit);
         let last = further.last().map(|(key, _)| name(key)).unwrap_or_default();
         meta["continue"] = json!(format!("{version}|{last}"));
     }
-    // The objects of a list do not say of what kind they are.
-    let items: Vec<&Value> = further.into_iter().map(|(_, object)| object).collect();
+    // Objects in a list do not name their kind.
+    let items: Vec<&&Value> = further.into_iter().map(|(_, object)| object).collect();
     let list = json!({
         "kind": format!("{}List", asked.kind),
         "apiVersion": asked.version,
@@ -227,7 +234,7 @@ fn list(state: &State, asked: &Asked) -> Answer {
     (200, list)
 }
 
-/// Reading and writing one object.
+/// Reads or writes one object.
 fn single(state: &mut State, asked: &Asked) -> Answer {
     let namespace = asked.namespace.clone().unwrap_or_default();
     let mut object = asked.body.clone();
@@ -287,7 +294,7 @@ fn single(state: &mut State, asked: &Asked) -> Answer {
     }
 }
 
-/// A watch, from a version on, until its time is over.
+/// Serves a watch from a version until its time is up.
 fn watch(
     stream: &mut BufReader<Box<dyn Stream>>,
     shared: &Shared,
@@ -328,12 +335,12 @@ fn watch(
     let over = || status(410, "Expired", &format!("too old resource version: {from}")).1;
     let mut at = from;
     if initial || from == 0 {
-        // Everything that there is, as if it had just come.
+        // All existing objects, as events of their creation.
         let objects = state.at(asked.resource, state.version);
         let objects = objects
             .into_values()
             .filter(|object| selection.takes(object));
-        lines.extend(objects.map(|object| ("ADDED", object)));
+        lines.extend(objects.map(|object| ("ADDED", object.clone())));
         if initial && bookmarks {
             lines.push(bookmark(state.version, true));
         }

@@ -1,4 +1,4 @@
-//! What is in a cluster, and what was before.
+//! Objects of a cluster, with their history.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::selector::Selection;
 
-/// The resources that there are: path, kind, whether they belong to namespaces.
+/// Known resources: name, path, kind, whether they are namespaced.
 const RESOURCES: [(&str, &str, &str, bool); 12] = [
     ("pods", "api/v1", "Pod", true),
     ("services", "api/v1", "Service", true),
@@ -32,12 +32,12 @@ const RESOURCES: [(&str, &str, &str, bool); 12] = [
     ("configmaps", "api/v1", "ConfigMap", true),
 ];
 
-/// How a watch is told that its history is over.
+/// How a watch reports that its history has expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expiry {
-    /// By the status of its answer.
+    /// Answers with status 410.
     Status,
-    /// By an event.
+    /// Sends an error event.
     Event,
 }
 
@@ -55,25 +55,27 @@ pub(super) struct Change {
     pub(super) after: Option<Value>,
 }
 
-/// What there is, and how the server behaves.
+/// Content and behaviour of the server.
 pub struct State {
     /// The version of the last change.
     pub(super) version: u64,
     objects: BTreeMap<&'static str, Objects>,
     pub(super) changes: Vec<Change>,
-    /// Changes up to this one are forgotten.
+    /// The last version whose changes are no longer available.
     pub(super) forgotten: u64,
-    /// The token that must be shown, if any.
+    /// Token that requests must carry, if any.
     pub token: Option<String>,
-    /// Resources that nobody may read.
+    /// Resources to which access is forbidden.
     pub forbidden: BTreeSet<String>,
-    /// Whether connections are closed without an answer, those of watches too.
+    /// Whether connections are closed without an answer, those of watches included.
     pub down: bool,
-    /// How it is told that a history is over.
+    /// How watches report an expired history.
     pub expiry: Expiry,
-    /// Bookmarks that have been asked for: every watch that takes them gets each.
+    /// Number of coming requests for a further page of a list that are answered 410.
+    pub expiring_pages: usize,
+    /// Number of bookmarks so far; every watch that supports them gets each.
     pub(super) bookmarks: u64,
-    /// How often all watches were broken off.
+    /// Number of times that all watches were broken off.
     pub(super) breaks: u64,
     pub(super) asked: Vec<String>,
     pub(super) watches: usize,
@@ -83,7 +85,7 @@ pub struct State {
 impl State {
     pub(super) fn new() -> Self {
         Self {
-            // Not from nothing, as in a cluster that has lived.
+            // Not zero, as in a cluster with a past.
             version: 1000,
             objects: BTreeMap::new(),
             changes: Vec::new(),
@@ -92,6 +94,7 @@ impl State {
             forbidden: BTreeSet::new(),
             down: false,
             expiry: Expiry::Status,
+            expiring_pages: 0,
             bookmarks: 0,
             breaks: 0,
             asked: Vec::new(),
@@ -142,7 +145,7 @@ impl State {
         });
     }
 
-    /// The object, as it is now.
+    /// The current object.
     pub fn object(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
         let (resource, ..) = find(resource)?;
         self.get(resource, &(namespace.to_owned(), name.to_owned()))
@@ -153,37 +156,38 @@ impl State {
         self.objects.get(resource)?.get(key)
     }
 
-    /// Forgets all changes so far, as etcd does every few minutes.
+    /// Discards the history so far, as etcd does every few minutes.
     pub fn compact(&mut self) {
         self.forgotten = self.version;
         self.changes.clear();
     }
 
-    /// Breaks all watches off in the middle.
+    /// Breaks off all watches.
     pub fn break_watches(&mut self) {
         self.breaks += 1;
     }
 
-    /// Sends a bookmark to each watch that takes them.
+    /// Sends a bookmark to each watch that supports them.
     pub fn bookmark(&mut self) {
         self.bookmarks += 1;
     }
 
-    /// The objects of a resource as they were at a version that is not forgotten.
-    pub(super) fn at(&self, resource: &'static str, version: u64) -> Objects {
-        let mut objects = self.objects.get(resource).cloned().unwrap_or_default();
+    /// Objects of a resource at a version whose history is available.
+    pub(super) fn at(&self, resource: &'static str, version: u64) -> BTreeMap<&Key, &Value> {
+        let mut objects: BTreeMap<&Key, &Value> =
+            self.objects.get(resource).into_iter().flatten().collect();
         let after = self.changes.iter().rev();
         let after = after.take_while(|change| change.version > version);
         for change in after.filter(|change| change.resource == resource) {
             match &change.before {
-                Some(before) => objects.insert(change.key.clone(), before.clone()),
+                Some(before) => objects.insert(&change.key, before),
                 None => objects.remove(&change.key),
             };
         }
         objects
     }
 
-    /// The changes of a resource after a version, as a watch with a selection sees them.
+    /// Changes of a resource after a version, as events for a watch with a selection.
     pub(super) fn events(
         &self,
         resource: &'static str,
@@ -203,7 +207,7 @@ impl State {
                 (None, Some(after)) => Some(("ADDED", after)),
                 (Some(_), Some(after)) => Some(("MODIFIED", after)),
                 (Some(mut before), None) => {
-                    // As it was, at the version at which it went.
+                    // The last state of the object, with the version of its deletion.
                     before["metadata"]["resourceVersion"] = json!(change.version.to_string());
                     Some(("DELETED", before))
                 }

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::{Process, free_address};
 
-/// Caddy that passes everything to the first of some upstreams that is available.
+/// A Caddy that sends every request to the first available upstream.
 pub struct Caddy {
     _process: Process,
     pub address: SocketAddr,
@@ -15,7 +15,7 @@ pub struct Caddy {
 }
 
 impl Caddy {
-    /// Starts it with further lines about the upstreams.
+    /// Starts it with further lines of configuration for the upstreams.
     #[track_caller]
     pub fn first_of(upstreams: &[&str], lines: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();

@@ -1,9 +1,9 @@
-//! Comparing what two programs hold.
+//! Compares the samples of two programs.
 
 use super::Samples;
 use crate::wait::Deadline;
 
-/// The first difference between two sets of samples. Values may differ by `tolerance`, relatively.
+/// The first difference between two sets of samples. Values may differ by the relative `tolerance`.
 fn difference(found: &Samples, expected: &Samples, tolerance: f64) -> Option<String> {
     for labels in expected.keys() {
         if !found.contains_key(labels) {
@@ -33,7 +33,7 @@ fn difference(found: &Samples, expected: &Samples, tolerance: f64) -> Option<Str
     None
 }
 
-/// Waits until a set of samples is what it has to be.
+/// Waits until a set of samples is as expected.
 #[track_caller]
 pub fn until_same(
     what: &str,

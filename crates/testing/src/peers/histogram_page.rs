@@ -1,9 +1,22 @@
-//! A page of native histograms.
+//! Pages of native histograms.
 
 use prost::Message;
 
-/// A page of Prometheus's protobuf format with one native histogram, which grows by each scrape.
+/// A page in Prometheus's protobuf format with one native histogram, which grows with each scrape.
 pub fn histogram_page(name: &str, number: u64) -> Vec<u8> {
+    page(name, number, None)
+}
+
+/// The same, with the time since which the histogram has been counting, in milliseconds.
+pub fn started_histogram_page(name: &str, number: u64, start: i64) -> Vec<u8> {
+    let start = Timestamp {
+        seconds: start / 1000,
+        nanoseconds: (start % 1000 * 1_000_000) as i32,
+    };
+    page(name, number, Some(start))
+}
+
+fn page(name: &str, number: u64, start: Option<Timestamp>) -> Vec<u8> {
     let span = |offset, length| BucketSpan { offset, length };
     let family = MetricFamily {
         name: name.into(),
@@ -18,15 +31,16 @@ pub fn histogram_page(name: &str, number: u64) -> Vec<u8> {
                 negative_span: vec![span(-3, 1)],
                 negative_delta: vec![number as i64],
                 positive_span: vec![span(0, 2), span(4, 1)],
-                // Each bucket says by how much it differs from the one before.
+                // Each bucket holds the difference to the one before.
                 positive_delta: vec![number as i64, number as i64, 0],
+                start,
             }),
         }],
     };
     family.encode_length_delimited_to_vec()
 }
 
-/// A part of `io.prometheus.client`, for [`histogram_page`].
+/// Messages of `io.prometheus.client`, as far as these pages need them.
 #[derive(Clone, PartialEq, prost::Message)]
 struct MetricFamily {
     #[prost(string, tag = "1")]
@@ -63,6 +77,16 @@ struct Histogram {
     positive_span: Vec<BucketSpan>,
     #[prost(sint64, repeated, tag = "13")]
     positive_delta: Vec<i64>,
+    #[prost(message, optional, tag = "15")]
+    start: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct Timestamp {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+    #[prost(int32, tag = "2")]
+    nanoseconds: i32,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]

@@ -6,14 +6,14 @@ use std::process::{Command, Stdio};
 use super::built;
 use crate::{Process, request};
 
-/// An issuer, which gives its clients tokens by their secrets.
+/// An issuer that gives clients tokens for their secrets.
 pub struct Issuer {
     address: SocketAddr,
     _process: Process,
 }
 
 impl Issuer {
-    /// Starts one whose tokens are signed by a new key of an algorithm and good for some seconds.
+    /// Starts one that signs tokens with a new key for `algorithm`; they are valid for `seconds`.
     #[track_caller]
     pub fn start(address: SocketAddr, algorithm: &str, seconds: u64) -> Self {
         let mut process = Process::spawn(
@@ -33,7 +33,7 @@ impl Issuer {
         }
     }
 
-    /// A token of a client for an audience.
+    /// Gets a token for a client and an audience.
     #[track_caller]
     pub fn token(&self, client: &str, audience: &str) -> String {
         let form = format!(

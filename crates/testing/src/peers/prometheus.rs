@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::{QueryApi, built};
 use crate::{Process, free_address};
 
-/// A Prometheus server, which is asked as the [`QueryApi`] that it serves.
+/// A Prometheus server; dereferences to its [`QueryApi`].
 pub struct Prometheus {
     pub process: Process,
     api: QueryApi,
@@ -18,26 +18,32 @@ pub struct Prometheus {
     folder: TempDir,
 }
 
-/// Which Prometheus.
+/// Version of Prometheus.
 #[derive(Clone, Debug)]
 enum Edition {
     Debian,
-    /// The program.
-    Three(PathBuf),
+    /// Path of the program, and features to enable.
+    Three(PathBuf, &'static str),
 }
 
 impl Prometheus {
-    /// Starts Debian's with a configuration, in which `SELF` is its own address. It can receive
-    /// remote write.
+    /// Starts Debian's version with a configuration, in which `SELF` is its own address. It
+    /// receives remote write.
     #[track_caller]
     pub fn start(config: &str) -> Self {
         Self::start_edition(Edition::Debian, config)
     }
 
-    /// The same of Prometheus 3, which takes remote write 2.0 too.
+    /// Starts Prometheus 3, which receives remote write 2.0 as well.
     #[track_caller]
     pub fn start_3(config: &str) -> Self {
-        Self::start_edition(Edition::Three(built("prometheus")), config)
+        Self::start_3_with("exemplar-storage,metadata-wal-records", config)
+    }
+
+    /// Starts Prometheus 3 with these features.
+    #[track_caller]
+    pub fn start_3_with(features: &'static str, config: &str) -> Self {
+        Self::start_edition(Edition::Three(built("prometheus"), features), config)
     }
 
     #[track_caller]
@@ -56,14 +62,14 @@ impl Prometheus {
         prometheus
     }
 
-    /// Starts it again, at the same address and with what it had stored.
+    /// Starts it again at the same address, with its stored data.
     #[track_caller]
     pub fn start_again(&mut self) {
         self.process = self.edition.launch(self.address, self.folder.path());
         self.process.until_ready(self.api.address, "/-/ready");
     }
 
-    /// Starts it again, at the same address and without what it had stored.
+    /// Starts it again at the same address, without its stored data.
     #[track_caller]
     pub fn start_empty(&mut self) {
         std::fs::remove_dir_all(self.folder.path().join("data")).unwrap();
@@ -83,12 +89,9 @@ impl Edition {
                 Command::new("prometheus"),
                 "native-histograms,exemplar-storage",
             ),
-            Self::Three(program) => (
-                Command::new(program),
-                "exemplar-storage,metadata-wal-records",
-            ),
+            Self::Three(program, features) => (Command::new(program), *features),
         };
-        if let Self::Three(_) = self {
+        if let Self::Three(..) = self {
             for message in ["prometheus.WriteRequest", "io.prometheus.write.v2.Request"] {
                 let flag = "--web.remote-write-receiver.accepted-protobuf-messages";
                 command.arg(format!("{flag}={message}"));

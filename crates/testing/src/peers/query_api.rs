@@ -1,4 +1,4 @@
-//! Questions to the query API of a Prometheus, or of a Thanos, which answers the same.
+//! Queries to the API of a Prometheus or a Thanos.
 
 use std::net::SocketAddr;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Described, Samples, labels};
 use crate::{encode, get};
 
-/// An address at which the query API is served.
+/// Address of a query API.
 #[derive(Clone, Copy, Debug)]
 pub struct QueryApi {
     pub address: SocketAddr,
@@ -34,7 +34,7 @@ impl QueryApi {
         }
     }
 
-    /// The value of an expression at a time; none if there is not exactly one.
+    /// Value of an expression at a time; `None` unless there is exactly one.
     #[track_caller]
     pub fn value(&self, expression: &str, time: f64) -> Option<f64> {
         let result = self.ask(&format!("query?query={}&time={time}", encode(expression)));
@@ -42,15 +42,14 @@ impl QueryApi {
         one["value"][1].as_str()?.parse().ok()
     }
 
-    /// The raw samples of the series of `selector` in the `seconds` until `end`. Stale markers are
-    /// not among them.
+    /// Raw samples of the series of `selector` in the `seconds` until `end`, without stale markers.
     #[track_caller]
     pub fn samples(&self, selector: &str, seconds: u32, end: f64) -> Samples {
         let expression = format!("{selector}[{seconds}s]");
         self.matrix(&format!("query?query={}&time={end}", encode(&expression)))
     }
 
-    /// The native histograms of the series of `selector`, as the query API describes them.
+    /// Native histograms of the series of `selector`, as the API describes them.
     #[track_caller]
     pub fn histograms(&self, selector: &str, seconds: u32, end: f64) -> Described {
         let expression = encode(&format!("{selector}[{seconds}s]"));
@@ -63,7 +62,7 @@ impl QueryApi {
             .collect()
     }
 
-    /// The exemplars of the series of `selector`, as the query API describes them.
+    /// Exemplars of the series of `selector`, as the API describes them.
     #[track_caller]
     pub fn exemplars(&self, selector: &str, start: f64, end: f64) -> Described {
         let selector = encode(selector);
@@ -75,7 +74,7 @@ impl QueryApi {
             .collect()
     }
 
-    /// What an expression yields in each quarter of a second: where the series are and where not.
+    /// Values of an expression every quarter of a second, which shows where series have gaps.
     #[track_caller]
     pub fn course(&self, expression: &str, start: f64, end: f64) -> Samples {
         let expression = encode(expression);
@@ -87,7 +86,7 @@ impl QueryApi {
     #[track_caller]
     fn matrix(&self, question: &str) -> Samples {
         let series = |one: &Value| {
-            // A series of histograms has no values.
+            // A series of histograms has no float values.
             let values = one["values"].as_array()?.iter().map(|pair| {
                 let time = pair[0].as_f64().unwrap();
                 let value = pair[1].as_str().unwrap().parse().unwrap();

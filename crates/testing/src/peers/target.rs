@@ -47,14 +47,14 @@ pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; char
 pub const PROTOBUF: &str =
     "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
 
-/// A target that the test serves. Dropping it closes all connections.
+/// A target served by the test. Dropping it closes all connections.
 pub struct Target {
     pub address: SocketAddr,
     endpoint: Endpoint,
 }
 
 impl Target {
-    /// Serves what `page` makes of the number of the scrape, which starts at 1.
+    /// Serves pages that `page` makes from the number of the scrape, which starts at 1.
     pub fn start(
         content_type: &'static str,
         page: impl Fn(u64) -> Vec<u8> + Send + Sync + 'static,
@@ -70,7 +70,7 @@ impl Target {
         }
     }
 
-    /// How often it has been scraped.
+    /// Number of scrapes so far.
     pub fn scrapes(&self) -> u64 {
         self.endpoint.count() as u64
     }

@@ -1,4 +1,4 @@
-//! A Thanos Receive with a Thanos Query that shows what it holds, and a Thanos Ruler.
+//! A Thanos Receive, a Thanos Query for its data, and a Thanos Ruler.
 
 use std::net::SocketAddr;
 use std::ops::Deref;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::{QueryApi, built};
 use crate::{Process, free_address};
 
-/// A Receive and a Query, which is asked as the [`QueryApi`] that it serves.
+/// A Receive and a Query; dereferences to the Query's [`QueryApi`].
 pub struct Thanos {
     pub receive: Process,
     addresses: Addresses,
@@ -19,7 +19,7 @@ pub struct Thanos {
     folder: TempDir,
 }
 
-/// Where Receive listens.
+/// Addresses of Receive.
 #[derive(Clone, Copy)]
 struct Addresses {
     http: SocketAddr,
@@ -27,7 +27,7 @@ struct Addresses {
     write: SocketAddr,
 }
 
-/// What Receive says of itself: a Query wants its data to be told apart.
+/// External label of Receive, which Query requires.
 const REPLICA: &str = "test_replica";
 
 impl Thanos {
@@ -41,20 +41,7 @@ impl Thanos {
         };
         let mut receive = addresses.launch(folder.path());
         receive.until_ready(addresses.http, "/-/ready");
-        let api = QueryApi {
-            address: free_address(),
-        };
-        let mut query = Process::spawn(
-            Command::new(built("thanos"))
-                .args(["query", "--log.level=warn"])
-                .arg(format!("--http-address={}", api.address))
-                .arg(format!("--grpc-address={}", free_address()))
-                .arg(format!("--endpoint={}", addresses.grpc))
-                .arg(format!("--query.replica-label={REPLICA}"))
-                .current_dir(folder.path())
-                .stdout(Stdio::null()),
-        );
-        query.until_ready(api.address, "/-/ready");
+        let (query, api) = query(addresses.grpc, folder.path());
         Self {
             receive,
             addresses,
@@ -64,7 +51,7 @@ impl Thanos {
         }
     }
 
-    /// Starts Receive again, at the same addresses and with what it had stored.
+    /// Starts Receive again at the same addresses, with its stored data.
     #[track_caller]
     pub fn start_again(&mut self) {
         self.receive = self.addresses.launch(self.folder.path());
@@ -107,19 +94,40 @@ impl Deref for Thanos {
     }
 }
 
+/// Starts a Query that shows what the store at an address holds.
+#[track_caller]
+fn query(store: SocketAddr, folder: &Path) -> (Process, QueryApi) {
+    let api = QueryApi {
+        address: free_address(),
+    };
+    let mut query = Process::spawn(
+        Command::new(built("thanos"))
+            .args(["query", "--log.level=warn"])
+            .arg(format!("--http-address={}", api.address))
+            .arg(format!("--grpc-address={}", free_address()))
+            .arg(format!("--endpoint={store}"))
+            .arg(format!("--query.replica-label={REPLICA}"))
+            .current_dir(folder)
+            .stdout(Stdio::null()),
+    );
+    query.until_ready(api.address, "/-/ready");
+    (query, api)
+}
+
 /// A Thanos Ruler that evaluates every second.
 pub struct ThanosRule {
     pub process: Process,
     address: SocketAddr,
-    _folder: TempDir,
+    grpc: SocketAddr,
+    folder: TempDir,
 }
 
 impl ThanosRule {
-    /// Starts one that reads these rule files and asks `query`.
+    /// Starts one with these rule files that queries `query`.
     #[track_caller]
     pub fn start(rule_files: &str, query: &QueryApi) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let address = free_address();
+        let (address, grpc) = (free_address(), free_address());
         let mut process = Process::spawn(
             Command::new(built("thanos"))
                 .args(["rule", "--data-dir=data", "--log.level=warn"])
@@ -127,7 +135,7 @@ impl ThanosRule {
                 .arg(format!("--rule-file={rule_files}"))
                 .arg(format!("--query={}", query.url()))
                 .arg(format!("--http-address={address}"))
-                .arg(format!("--grpc-address={}", free_address()))
+                .arg(format!("--grpc-address={grpc}"))
                 .current_dir(folder.path())
                 .stdout(Stdio::null()),
         );
@@ -135,8 +143,15 @@ impl ThanosRule {
         Self {
             process,
             address,
-            _folder: folder,
+            grpc,
+            folder,
         }
+    }
+
+    /// Starts a Query that shows what it has recorded.
+    #[track_caller]
+    pub fn query(&self) -> (Process, QueryApi) {
+        query(self.grpc, self.folder.path())
     }
 
     pub fn url(&self) -> String {

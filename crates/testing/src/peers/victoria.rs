@@ -1,4 +1,4 @@
-//! A VictoriaMetrics server, questions to it, and a vmagent.
+//! A VictoriaMetrics server with queries to it, and a vmagent.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -46,8 +46,8 @@ impl Victoria {
         format!("{}/api/v1/write", self.url())
     }
 
-    /// The raw samples of the series of `selector` until `end`, and the times of stale markers.
-    /// It keeps no other NaNs.
+    /// Raw samples of the series of `selector` until `end`, and the times of stale markers, which
+    /// are the only NaNs that the server keeps.
     pub fn samples(&self, selector: &str, end: f64) -> (Samples, BTreeMap<Labels, Vec<i64>>) {
         let (mut samples, mut markers) = (Samples::new(), BTreeMap::<_, Vec<i64>>::new());
         get(&format!("{}/internal/force_flush", self.url()));
@@ -59,7 +59,7 @@ impl Victoria {
         let reply = get(&url);
         assert_eq!(reply.status, 200, "{}", reply.text());
         for line in reply.text().lines() {
-            // What is no finite number is no JSON, either.
+            // Values that are not finite make the line invalid JSON.
             let (head, values) = line.split_once("\"values\":").unwrap();
             let values = values
                 .replace("NaN", "null")
@@ -90,7 +90,7 @@ impl Victoria {
     }
 }
 
-/// Starts a vmagent that sends to several URLs, in order.
+/// Starts a vmagent that writes to several URLs, in order.
 #[track_caller]
 pub fn vmagent(scrape_config: &str, write_urls: &[String], folder: &Path) -> Process {
     let file = folder.join("scrape.yml");

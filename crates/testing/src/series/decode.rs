@@ -1,4 +1,4 @@
-//! Series of messages, as they are or as a careful receiver wants them.
+//! Series from messages, read as they are or checked against the specification.
 
 use std::collections::HashSet;
 
@@ -8,7 +8,7 @@ use crate::messages::{v1, v2};
 
 use super::{Exemplar, Labels, Series, try_decompress};
 
-/// Reads a body, whose version is that of the header of remote write.
+/// Decodes a body of the version that the remote-write header names.
 pub fn decode(version: &str, body: &[u8]) -> Result<Vec<Series>, String> {
     let bytes = try_decompress(body)?;
     if version == "2.0.0" {
@@ -19,7 +19,7 @@ pub fn decode(version: &str, body: &[u8]) -> Result<Vec<Series>, String> {
     Ok(read_v1(&request))
 }
 
-/// Series of a 1.0 message, each with the metadata of the family of exactly its name.
+/// Series of a 1.0 message, each with the metadata of the family that has exactly its name.
 fn read_v1(request: &v1::WriteRequest) -> Vec<Series> {
     let labels = |labels: &[v1::Label]| -> Labels {
         let pair = |label: &v1::Label| (label.name.clone(), label.value.clone());
@@ -93,7 +93,7 @@ fn read_v2(request: &v2::Request) -> Result<Vec<Series>, String> {
     request.timeseries.iter().map(series).collect()
 }
 
-/// Series of a 1.0 message. Panics where the message is not as the specification wants it.
+/// Series of a 1.0 message. Panics if the message breaks the specification.
 #[track_caller]
 pub fn from_v1(request: &v1::WriteRequest) -> Vec<Series> {
     let series = read_v1(request);
@@ -101,7 +101,7 @@ pub fn from_v1(request: &v1::WriteRequest) -> Vec<Series> {
     series
 }
 
-/// Series of a 2.0 message. Panics where the message is not as the specification wants it.
+/// Series of a 2.0 message. Panics if the message breaks the specification.
 #[track_caller]
 pub fn from_v2(request: &v2::Request) -> Vec<Series> {
     let symbols = &request.symbols;
@@ -129,7 +129,7 @@ pub fn from_v2(request: &v2::Request) -> Vec<Series> {
     series
 }
 
-/// Labels leave sorted, unique and without empty parts.
+/// Checks that labels are sorted and unique, with non-empty names and values.
 #[track_caller]
 fn check_labels(series: &Series) {
     let labels = &series.labels;

@@ -1,4 +1,4 @@
-//! Messages of series.
+//! Messages from series.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -55,7 +55,7 @@ pub fn to_v1(series: &[Series]) -> v1::WriteRequest {
     }
 }
 
-/// The symbol table of a 2.0 message that is being made.
+/// The symbol table of a 2.0 message under construction.
 #[derive(Default)]
 struct Symbols {
     texts: Vec<String>,

@@ -1,10 +1,10 @@
-//! Native histograms of all kinds that there are.
+//! Examples of every kind of native histogram.
 
 use crate::messages::{BucketSpan, Count, Histogram, ZeroCount};
 
 use super::STALE;
 
-/// An integer histogram of both signs.
+/// An integer histogram with positive and negative buckets.
 pub fn integer_histogram(timestamp: i64) -> Histogram {
     Histogram {
         count: Some(Count::Int(12)),
@@ -34,7 +34,7 @@ pub fn integer_histogram(timestamp: i64) -> Histogram {
     }
 }
 
-/// A float histogram, as a recording rule makes them.
+/// A float histogram, as recording rules produce.
 pub fn float_histogram(timestamp: i64) -> Histogram {
     Histogram {
         count: Some(Count::Float(6.5)),
@@ -58,7 +58,7 @@ pub fn float_histogram(timestamp: i64) -> Histogram {
     }
 }
 
-/// A histogram with buckets of one's own: only 2.0 can hold it.
+/// A histogram with custom buckets, which only 2.0 can hold.
 pub fn custom_histogram(timestamp: i64) -> Histogram {
     Histogram {
         count: Some(Count::Int(5)),
@@ -76,7 +76,7 @@ pub fn custom_histogram(timestamp: i64) -> Histogram {
     }
 }
 
-/// A histogram that ends its series.
+/// A stale marker as a histogram.
 pub fn stale_histogram(timestamp: i64) -> Histogram {
     Histogram {
         count: Some(Count::Int(0)),

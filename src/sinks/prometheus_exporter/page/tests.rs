@@ -53,7 +53,7 @@ fn what_becomes_one_line_by_escaping_is_shown_once() {
         labels(&[("__name__", "n.x"), ("a.b", "1")]),
     ];
     let (page, _) = page(9, &series);
-    // The series that has its name by itself stays.
+    // The series that needs no escaping stays.
     assert_eq!(
         render(&page, Escaping::Underscores),
         ("http_req 1\nn_x{a_b=\"1\"} 3\n".to_string(), 3)

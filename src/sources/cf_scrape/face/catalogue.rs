@@ -1,4 +1,4 @@
-//! The targets that those who pull can ask for.
+//! Index of the targets that can be requested.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,34 +9,55 @@ use metrifold_scrape::Candidate;
 
 use super::Face;
 
-/// The targets as of some snapshots.
+/// The targets of some snapshots.
 #[derive(Default)]
 pub(super) struct Catalogue {
     of: Vec<Arc<Snapshot>>,
-    /// In the order in which they are listed.
+    /// The targets in the order of the list.
     pub(super) entries: Vec<Entry>,
     by_instance: HashMap<(String, String), Vec<usize>>,
 }
 
-/// A target, and what is scraped for it.
+/// A target, and its scrape.
 pub(super) struct Entry {
     pub(super) discovered: Target,
-    /// Or why it cannot be scraped.
+    /// The candidate for a scrape, or the reason why it cannot be scraped.
     pub(super) candidate: Result<Candidate, String>,
-    /// The path under which it can be asked for.
+    /// Path that requests this target.
     pub(super) path: String,
-    /// What tells it from the other targets of its instance.
+    /// Distinguishes it from other targets of the same instance.
     which: String,
 }
 
 impl Catalogue {
-    /// Whether some provider has not told anything yet.
+    /// A catalogue of one target that cannot be scraped.
+    #[cfg(test)]
+    pub(super) fn of(labels: metrifold_discovery::Labels) -> Self {
+        let entry = Entry {
+            discovered: Arc::new(labels),
+            candidate: Err("it is one of a test".to_owned()),
+            path: "/path".to_owned(),
+            which: String::new(),
+        };
+        Self {
+            entries: vec![entry],
+            ..Self::default()
+        }
+    }
+
+    /// Whether some provider has not answered yet.
     pub(super) fn is_unknown(&self) -> bool {
         let mut standings = self.of.iter().map(|it| it.standing());
         standings.any(|it| it == Standing::Unknown)
     }
 
-    /// The target of an instance: the first, or the one that `which` names.
+    /// Whether it was made from these snapshots.
+    fn is_of(&self, snapshots: &[Arc<Snapshot>]) -> bool {
+        let mut pairs = self.of.iter().zip(snapshots);
+        self.of.len() == snapshots.len() && pairs.all(|(a, b)| Arc::ptr_eq(a, b))
+    }
+
+    /// A target of an instance: the first, or the one with this `which`.
     pub(super) fn find(&self, app: &str, number: &str, which: Option<&str>) -> Option<&Entry> {
         let places = self.by_instance.get(&(app.to_owned(), number.to_owned()))?;
         let mut entries = places.iter().map(|place| &self.entries[*place]);
@@ -48,21 +69,30 @@ impl Catalogue {
 }
 
 impl Face {
-    /// The targets as they are now.
-    pub(super) fn catalogue(&self) -> Arc<Catalogue> {
-        let targets = self.parts.targets.iter();
-        let snapshots: Vec<_> = targets.map(|it| it.clone().snapshot()).collect();
-        let mut known = locked(&self.catalogue);
-        let same = known.of.len() == snapshots.len()
-            && known
-                .of
-                .iter()
-                .zip(&snapshots)
-                .all(|(a, b)| Arc::ptr_eq(a, b));
-        if !same {
-            *known = Arc::new(self.read(snapshots));
+    /// The current targets. When a snapshot has changed, one request makes a new catalogue, off the
+    /// workers since rules over many targets take a while; others wait for it.
+    pub(super) async fn catalogue(self: &Arc<Self>) -> Arc<Catalogue> {
+        let known = locked(&self.catalogue).clone();
+        if known.is_of(&self.snapshots()) {
+            return known;
         }
-        known.clone()
+        let _indexing = self.indexing.lock().await;
+        let known = locked(&self.catalogue).clone();
+        let snapshots = self.snapshots();
+        if known.is_of(&snapshots) {
+            return known;
+        }
+        let face = self.clone();
+        let made = tokio::task::spawn_blocking(move || face.read(snapshots)).await;
+        // Fails only while the process ends.
+        let made = made.map_or(known, Arc::new);
+        *locked(&self.catalogue) = made.clone();
+        made
+    }
+
+    fn snapshots(&self) -> Vec<Arc<Snapshot>> {
+        let targets = self.parts.targets.iter();
+        targets.map(|it| it.clone().snapshot()).collect()
     }
 
     fn read(&self, of: Vec<Arc<Snapshot>>) -> Catalogue {
@@ -92,7 +122,7 @@ impl Face {
             });
         }
         for ((app, number), places) in &mut by_instance {
-            // Of several, web processes before others, and of those the one that was there before.
+            // Web processes first, and among those the older ones.
             places.sort_by_key(|place| {
                 let target = &entries[*place].discovered;
                 let is_web = target.get("__meta_cf_process_type") == Some("web");
@@ -114,10 +144,12 @@ impl Face {
     }
 }
 
-/// What tells a target from the others of its instance: its process and its path, in digits.
+/// Text that distinguishes the targets of an instance: the process, and in hexadecimal the path, or
+/// the URL where the path is not enough.
 fn which(target: &Target) -> String {
     let get = |name: &str| target.get(name).unwrap_or_default();
-    let path = get("__metrics_path__").bytes();
-    let path: String = path.map(|byte| format!("{byte:02x}")).collect();
-    format!("{}.{path}", get("__meta_cf_process_guid"))
+    let text = target.get("metrics_url");
+    let text = text.unwrap_or_else(|| get("__metrics_path__")).bytes();
+    let text: String = text.map(|byte| format!("{byte:02x}")).collect();
+    format!("{}.{text}", get("__meta_cf_process_guid"))
 }

@@ -1,4 +1,4 @@
-//! `/discovery`: each instance as a target of this address, in the form of `http_sd`.
+//! `/discovery`: each instance as a target at this address, in the form of `http_sd`.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,10 @@ use serde::Serialize;
 
 use metrifold_http::{Request, Response, answer};
 
-use super::catalogue::Entry;
-use super::{Face, page};
+use super::super::expose::ExposeKeys;
+use super::catalogue::{Catalogue, Entry};
+use super::{Face, RETRY_AFTER, page};
 
-/// Seconds after which a caller may come again as long as nothing is known.
-const RETRY_AFTER: u64 = 5;
 const OWN_PATH: &str = "/promregatorMetrics";
 
 #[derive(Serialize)]
@@ -22,28 +21,39 @@ struct Group {
 }
 
 impl Face {
-    pub(super) fn discovery(&self, request: &Request) -> Response {
-        let catalogue = self.catalogue();
+    pub(super) fn discovery(&self, catalogue: &Catalogue, request: &Request) -> Response {
         if catalogue.is_unknown() {
-            // Prometheus keeps the targets that it has.
+            // Prometheus keeps its targets when it gets an error.
             let text = "targets are not known yet";
             return answer::retry_after(StatusCode::SERVICE_UNAVAILABLE, RETRY_AFTER, text);
         }
         let host = request.headers.get(HOST).and_then(|it| it.to_str().ok());
         let address = self.keys.discovery_address.as_deref().or(host);
         let address = address.unwrap_or_default();
-        let entries = catalogue.entries.iter();
-        let mut groups: Vec<Group> = entries.map(|entry| group(entry, address)).collect();
-        if self.keys.own_metrics {
-            let labels = ["__meta_promregator_target_path", "__metrics_path__"];
-            groups.push(Group {
-                targets: [address.to_owned()],
-                labels: labels.map(|name| (name, OWN_PATH.to_owned())).into(),
-            });
-        }
+        let groups = groups(catalogue, address, &self.keys);
         let list = serde_json::to_vec(&groups).unwrap_or_default();
         page(HeaderValue::from_static("application/json"), list.into())
     }
+}
+
+/// The targets of the list, all at this address.
+fn groups(catalogue: &Catalogue, address: &str, keys: &ExposeKeys) -> Vec<Group> {
+    let entries = catalogue.entries.iter();
+    let mut groups: Vec<Group> = entries.map(|entry| group(entry, address)).collect();
+    if keys.own_metrics {
+        let labels = ["__meta_promregator_target_path", "__metrics_path__"];
+        groups.push(Group {
+            targets: [address.to_owned()],
+            labels: labels.map(|name| (name, OWN_PATH.to_owned())).into(),
+        });
+    }
+    if keys.is_encrypted() {
+        // Otherwise the program that pulls decides: a proxy in front of this endpoint may use TLS.
+        for group in &mut groups {
+            group.labels.insert("__scheme__", "https".to_owned());
+        }
+    }
+    groups
 }
 
 fn group(entry: &Entry, address: &str) -> Group {
@@ -67,5 +77,33 @@ fn group(entry: &Entry, address: &str) -> Group {
     Group {
         targets: [address.to_owned()],
         labels: labels.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_behind_tls_are_asked_by_https() {
+        for (keys, scheme) in [
+            ("address = '127.0.0.1:1'", None),
+            (
+                "address = '127.0.0.1:1'\ntls = { cert_file = 'c', key_file = 'k' }",
+                Some("https"),
+            ),
+        ] {
+            let keys: ExposeKeys = toml::from_str(keys).unwrap();
+            let labels = [
+                ("__meta_cf_app_guid", "a"),
+                ("__meta_cf_instance_number", "0"),
+            ];
+            let catalogue = Catalogue::of(labels.into_iter().collect());
+            let groups = groups(&catalogue, "here:1", &keys);
+            assert_eq!(groups.len(), 2);
+            for group in groups {
+                assert_eq!(group.labels.get("__scheme__").map(String::as_str), scheme);
+            }
+        }
     }
 }

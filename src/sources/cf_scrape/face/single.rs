@@ -1,4 +1,6 @@
-//! `/singleTargetMetrics`: one instance, scraped when it is asked for.
+//! `/singleTargetMetrics`: one instance, scraped on request.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::ACCEPT;
@@ -8,55 +10,37 @@ use tokio::time::Instant;
 use metrifold_http::{Request, Response, answer};
 use metrifold_scrape::{Candidate, Format, Merged};
 
+use super::catalogue::Catalogue;
 use super::{Face, Failed, TEXT, page};
 
-/// What Promregator says of a scrape.
+/// Promregator's metrics about a scrape.
 pub(super) const UP: &str = "promregator_up";
 pub(super) const UP_HELP: &str = "Whether the instance was scraped.";
 const DURATION: &str = "promregator_scrape_duration_seconds";
 const DURATION_HELP: &str = "How long the scrape of the instance took.";
 
 impl Face {
-    pub(super) async fn single(&self, request: Request) -> Response {
+    pub(super) async fn single(self: &Arc<Self>, request: Request) -> Response {
         let deadline = self.deadline(&request);
         let accept = request.headers.get(ACCEPT).cloned();
-        let candidate = self.asked(&request);
-        // What is left of the request is not needed while its answer is made.
-        drop(request);
+        let through = self.through(&request);
+        let catalogue = self.catalogue().await;
+        let candidate = asked(&catalogue, &request);
+        // Released early: they are not needed while the scrape runs.
+        drop((request, catalogue));
         let page = match candidate {
-            Ok(candidate) => self.one(&candidate, accept, deadline).await,
+            Ok(candidate) => self.one(&candidate, accept, through, deadline).await,
             Err(failed) => Err(failed),
         };
         page.unwrap_or_else(|Failed(status, text)| answer::text(status, &text))
     }
 
-    /// The instance that a request asks for.
-    fn asked(&self, request: &Request) -> Result<Candidate, Failed> {
-        let param = |name: &str| request.param(name).unwrap_or_default();
-        let (app, number) = (param("app"), param("instance"));
-        let failed = |status, text: &str| Failed(status, text.to_owned());
-        let is_guid = |it: u8| matches!(it, b'0'..=b'9' | b'a'..=b'f' | b'-');
-        if app.is_empty() || !app.bytes().all(is_guid) {
-            let text = "Invalid Application Id provided";
-            return Err(failed(StatusCode::BAD_REQUEST, text));
-        }
-        if number.parse::<u32>().is_err() {
-            let text = "Invalid Instance Number provided";
-            return Err(failed(StatusCode::BAD_REQUEST, text));
-        }
-        let catalogue = self.catalogue();
-        let entry = catalogue
-            .find(app, number, request.param("which"))
-            .ok_or_else(|| failed(StatusCode::NOT_FOUND, "there is no such instance"))?;
-        let candidate = entry.candidate.clone();
-        candidate.map_err(|reason| Failed(StatusCode::BAD_GATEWAY, reason))
-    }
-
-    /// The page of an instance, as it is, or written again if rules change it.
+    /// The page of an instance: unchanged, or rewritten if rules apply to it.
     async fn one(
         &self,
         candidate: &Candidate,
         accept: Option<HeaderValue>,
+        through: HeaderValue,
         deadline: Instant,
     ) -> Result<Response, Failed> {
         let scrapes = &self.parts.scrapes;
@@ -66,7 +50,7 @@ impl Face {
             false => accept,
         };
         let started = Instant::now();
-        let found = self.scrape(candidate, accept, deadline).await?;
+        let found = self.scrape(candidate, accept, through, deadline).await?;
         let seconds = started.elapsed().as_secs_f64();
         if rewrites {
             let mut merged = Merged::default();
@@ -82,7 +66,28 @@ impl Face {
     }
 }
 
-/// The type of a page whose server did not say it.
+/// The instance that a request names.
+fn asked(catalogue: &Catalogue, request: &Request) -> Result<Candidate, Failed> {
+    let param = |name: &str| request.param(name).unwrap_or_default();
+    let (app, number) = (param("app"), param("instance"));
+    let failed = |status, text: &str| Failed(status, text.to_owned());
+    let is_guid = |it: u8| matches!(it, b'0'..=b'9' | b'a'..=b'f' | b'-');
+    if app.is_empty() || !app.bytes().all(is_guid) {
+        let text = "Invalid Application Id provided";
+        return Err(failed(StatusCode::BAD_REQUEST, text));
+    }
+    if number.parse::<u32>().is_err() {
+        let text = "Invalid Instance Number provided";
+        return Err(failed(StatusCode::BAD_REQUEST, text));
+    }
+    let entry = catalogue
+        .find(app, number, request.param("which"))
+        .ok_or_else(|| failed(StatusCode::NOT_FOUND, "there is no such instance"))?;
+    let candidate = entry.candidate.clone();
+    candidate.map_err(|reason| Failed(StatusCode::BAD_GATEWAY, reason))
+}
+
+/// Content-Type for a page that came without one.
 fn fallback(format: Format) -> HeaderValue {
     match format {
         Format::Text => TEXT,
@@ -95,7 +100,7 @@ fn fallback(format: Format) -> HeaderValue {
     }
 }
 
-/// Adds what Promregator says of a scrape, where the format is a text.
+/// Appends Promregator's metrics about a scrape, if the format is text.
 fn report(format: Format, text: &Bytes, seconds: f64) -> Bytes {
     let body = match format {
         Format::Protobuf => return text.clone(),
@@ -117,7 +122,7 @@ fn report(format: Format, text: &Bytes, seconds: f64) -> Bytes {
     out.into()
 }
 
-/// A text of OpenMetrics without the line that ends it.
+/// A page of OpenMetrics without its `# EOF`.
 fn without_end(text: &[u8]) -> &[u8] {
     let trimmed = text.strip_suffix(b"\n").unwrap_or(text);
     trimmed.strip_suffix(b"# EOF").unwrap_or(text)

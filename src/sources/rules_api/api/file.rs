@@ -1,12 +1,13 @@
-//! A file, its versions, and going back to one.
+//! Requests for a file, its versions and a rollback to one of them.
 
 use http::StatusCode;
 use serde_json::json;
 
 use metrifold_http::{Response, answer};
-use metrifold_rules::store::{Action, StoreError};
+use metrifold_rules::store::Action;
 
-use super::{Api, Asked, Made, change, entry_to_json, not_modified, place, stored_text, told};
+use super::write::NewFile;
+use super::{Api, Asked, Made, entry_to_json, not_modified, place, stored_text, told};
 use crate::sources::rules_api::document;
 use crate::sources::rules_api::reply::{self, Failure, absent, invalid};
 use crate::sources::rules_api::requests::{is_known, wanted, wants_json};
@@ -38,35 +39,32 @@ impl Api {
     pub(super) fn put_file(&self, asked: &Asked) -> Result<Response, Failure> {
         let name = asked.file.as_deref().unwrap_or_default();
         let (file, warnings) = self.parse(&asked.body)?;
-        let text = stored_text(&asked.body, &file);
-        let others = self.others(&asked.tenant, name)?;
-        let wanted = wanted(&asked.headers)?;
-        let made = self.write(asked, name, &text, file, &wanted, Action::Put, others)?;
+        let file = self.admit(asked, name, file)?;
+        let new = NewFile {
+            name,
+            text: &stored_text(&asked.body, file.file()),
+            file,
+            wanted: wanted(&asked.headers)?,
+            action: Action::Put,
+        };
+        let made = self.write(asked, new, self.files(&asked.tenant)?)?;
         let made = Made { warnings, ..made };
         Ok(told(asked, &made, made.version))
     }
 
-    pub(super) fn delete_file(&self, asked: &Asked) -> Result<Response, Failure> {
-        let (place, wanted) = (place(asked), wanted(&asked.headers)?);
-        if asked.parameters.dry_run {
-            let text = self.text(&place)?;
-            if !wanted.holds(Some(text.version)) {
-                let current = Some(text.version);
-                return Err(StoreError::Precondition { current }.into());
-            }
-        } else {
-            self.shared
-                .store
-                .delete(&place, &wanted, change(asked, Action::Delete))?;
-            self.shared.touch(&asked.tenant);
-        }
+    pub(in crate::sources::rules_api) fn delete_file(
+        &self,
+        asked: &Asked,
+    ) -> Result<Response, Failure> {
+        let name = asked.file.as_deref().unwrap_or_default();
+        self.remove(asked, name, &wanted(&asked.headers)?)?;
         Ok(answer::empty(StatusCode::NO_CONTENT))
     }
 
     pub(super) fn history(&self, asked: &Asked) -> Result<Response, Failure> {
         let entries = self.shared.store.history(&place(asked))?;
         if entries.is_empty() {
-            return Err(absent("nothing is known of such a file"));
+            return Err(absent("the file has no history"));
         }
         let entries: Vec<_> = entries.iter().map(entry_to_json).collect();
         Ok(reply::json(StatusCode::OK, &json!({ "versions": entries })))
@@ -82,10 +80,15 @@ impl Api {
             invalid("the file was removed in that version: delete it, or name another version")
         })?;
         let (file, warnings) = self.parse(text.as_bytes())?;
-        let others = self.others(&asked.tenant, name)?;
-        let wanted = wanted(&asked.headers)?;
-        let action = Action::Rollback;
-        let made = self.write(asked, name, text.as_bytes(), file, &wanted, action, others)?;
+        let file = self.admit(asked, name, file)?;
+        let new = NewFile {
+            name,
+            text: text.as_bytes(),
+            file,
+            wanted: wanted(&asked.headers)?,
+            action: Action::Rollback,
+        };
+        let made = self.write(asked, new, self.files(&asked.tenant)?)?;
         let made = Made { warnings, ..made };
         Ok(told(asked, &made, made.version))
     }

@@ -1,18 +1,24 @@
-//! A group of a file, which is changed within the file.
+//! Requests for a group, which is changed by rewriting its file.
+
+use std::sync::Arc;
 
 use http::StatusCode;
 
 use metrifold_http::{Response, answer};
 use metrifold_rules::store::{Action, StoreError, Wanted};
-use metrifold_rules::{Group, RuleFile, Version};
+use metrifold_rules::{Group, RuleFile, StoredFile, Version};
 
-use super::{Api, Asked, Made, find, not_modified, place, position, told};
+use super::write::NewFile;
+use super::{Api, Asked, Made, damaged, find, missing_group, not_modified, place, position, told};
 use crate::sources::rules_api::document;
 use crate::sources::rules_api::reply::{self, Failure, invalid};
 use crate::sources::rules_api::requests::{is_known, wanted, wants_json};
 
-/// How often a change within a file is tried again that others change meanwhile.
+/// Maximum attempts at changing a group while other writers change its file.
 const ATTEMPTS: usize = 50;
+
+/// Changes the groups of a file, of which the named one is at the position, if there is one.
+type Edit<'e> = dyn FnMut(&mut Vec<Group>, Option<usize>) -> Result<(), Failure> + 'e;
 
 impl Api {
     pub(super) fn get_group(&self, asked: &Asked) -> Result<Response, Failure> {
@@ -42,62 +48,109 @@ impl Api {
             return Err(invalid(reason));
         }
         let version = group_version(&group);
-        let made = self.edit(asked, &mut |groups| match position(groups, name) {
-            Some(at) => groups[at] = group.clone(),
-            None => groups.push(group.clone()),
-        })?;
+        let made = self.set_group(asked, group)?;
         Ok(told(asked, &Made { warnings, ..made }, version))
     }
 
     pub(super) fn delete_group(&self, asked: &Asked) -> Result<Response, Failure> {
-        let name = asked.group.as_deref().unwrap_or_default();
-        let text = self.text(&place(asked))?;
-        find(&self.parse_stored(&place(asked), &text)?, asked)?;
-        self.edit(asked, &mut |groups| {
-            groups.retain(|group| group.name != name)
-        })?;
+        self.drop_group(asked, Emptied::Stays)?;
         Ok(answer::empty(StatusCode::NO_CONTENT))
     }
 
-    /// Changes the groups of a file, if the one of the path is what is wanted.
-    pub(in crate::sources::rules_api) fn edit(
+    /// Adds a group to a file, or replaces the one of its name.
+    pub(in crate::sources::rules_api) fn set_group(
         &self,
         asked: &Asked,
-        edit: &mut dyn FnMut(&mut Vec<Group>),
+        group: Group,
     ) -> Result<Made, Failure> {
-        let (name, place) = (asked.file.as_deref().unwrap_or_default(), place(asked));
+        let file = RuleFile {
+            groups: vec![group.clone()],
+        };
+        self.admit(asked, asked.file.as_deref().unwrap_or_default(), file)?;
+        self.edit(asked, &group.name, Emptied::Stays, &mut |groups, at| {
+            match at {
+                Some(at) => groups[at] = group.clone(),
+                None => groups.push(group.clone()),
+            }
+            Ok(())
+        })
+    }
+
+    /// Removes the group in the path from its file.
+    pub(in crate::sources::rules_api) fn drop_group(
+        &self,
+        asked: &Asked,
+        emptied: Emptied,
+    ) -> Result<Made, Failure> {
+        let name = asked.group.as_deref().unwrap_or_default();
+        self.edit(asked, name, emptied, &mut |groups, at| {
+            groups.remove(at.ok_or_else(|| missing_group(asked))?);
+            Ok(())
+        })
+    }
+
+    /// Changes the groups of a file, if the named group meets the request's condition. `edit` gets the
+    /// groups and the position of that one.
+    fn edit(
+        &self,
+        asked: &Asked,
+        group: &str,
+        emptied: Emptied,
+        edit: &mut Edit<'_>,
+    ) -> Result<Made, Failure> {
+        let name = asked.file.as_deref().unwrap_or_default();
         let condition = wanted(&asked.headers)?;
-        let group = asked.group.as_deref();
         for _ in 0..ATTEMPTS {
-            let current = self.shared.store.get(&place)?;
-            let mut file = match &current {
-                Some(text) => self.parse_stored(&place, text)?,
+            let files = self.files(&asked.tenant)?;
+            let current = files.get(name);
+            let old = match current {
+                Some(kept) => kept.file.clone().ok_or_else(|| damaged(name))?,
                 None => RuleFile::default(),
             };
-            let at = group.and_then(|group| position(&file.groups, group));
-            let before = at.map(|at| group_version(&file.groups[at]));
+            let mut file = old.clone();
+            let at = position(&file.groups, group);
+            edit(&mut file.groups, at)?;
+            let before = at.map(|at| group_version(&old.groups[at]));
             if !condition.holds(before) {
                 return Err(StoreError::Precondition { current: before }.into());
             }
-            let old = file.clone();
-            edit(&mut file.groups);
-            // What is not changed keeps its comments.
-            let text = match &current {
-                Some(current) if old == file => current.text.clone(),
+            // An unchanged file keeps its text, with comments.
+            let text = match current {
+                Some(kept) if old == file => kept.text.text.clone(),
                 _ => file.to_yaml().into_bytes(),
             };
-            let wanted = match &current {
-                Some(current) => Wanted::Version(vec![current.version]),
+            let wanted = match current {
+                Some(kept) => Wanted::Version(vec![kept.text.version]),
                 None => Wanted::Absent,
             };
-            let others = self.others(&asked.tenant, name)?;
-            match self.write(asked, name, &text, file, &wanted, Action::Put, others) {
+            let made = match emptied {
+                Emptied::Goes if file.groups.is_empty() => self.remove(asked, name, &wanted),
+                _ => {
+                    let new = NewFile {
+                        name,
+                        text: &text,
+                        file: Arc::new(StoredFile::new(file)),
+                        wanted,
+                        action: Action::Put,
+                    };
+                    self.write(asked, new, files)
+                }
+            };
+            match made {
+                // Another caller has changed the file meanwhile.
                 Err(Failure::Changed(_)) => {}
                 made => return made,
             }
         }
         Err(StoreError::Contended.into())
     }
+}
+
+/// Treatment of a file whose last group is removed: it stays without groups, or is removed too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::sources::rules_api) enum Emptied {
+    Stays,
+    Goes,
 }
 
 fn group_version(group: &Group) -> Version {

@@ -1,19 +1,24 @@
-//! All files of a tenant, and the rules of all tenants.
+//! Requests for all files of a tenant, and for the rules of all tenants.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use http::StatusCode;
 
 use metrifold_base::locked;
 use metrifold_http::{Response, answer};
-use metrifold_rules::store::{Action, Place, StoreError, Wanted};
-use metrifold_rules::{Group, RuleFile, Version};
+use metrifold_model::RejectionKind;
+use metrifold_rules::store::{Action, StoreError, Wanted};
+use metrifold_rules::{Group, RuleFile, StoredFile, Version};
 
-use super::{Api, Asked, Files, Made, change, not_modified, sound, stored_text, told};
+use super::write::NewFile;
+use super::{Api, Asked, Files, Made, not_modified, sound, stored_text, told};
 use crate::sources::rules_api::document::{self, MAIN};
 use crate::sources::rules_api::reply::{self, Failure, absent, invalid};
 use crate::sources::rules_api::requests::{is_known, wanted, wants_json};
 
 impl Api {
-    /// The rules of all tenants, whose names go before those of the groups.
+    /// The rules of all tenants in one document; each group's name is prefixed with its tenant.
     pub(super) fn all(&self) -> Response {
         let set = locked(&self.shared.newest).clone();
         let mut tenants: Vec<_> = set.iter().collect();
@@ -54,28 +59,40 @@ impl Api {
     }
 
     pub(super) fn put_tenant(&self, asked: &Asked) -> Result<Response, Failure> {
-        let mut files = self.files(&asked.tenant)?;
-        let before = (!files.is_empty()).then(|| version_of(&files));
+        let (parsed, warnings) = self.parse(&asked.body)?;
+        let parsed = self.admit(asked, MAIN, parsed)?;
         let condition = wanted(&asked.headers)?;
+        let files = self.files(&asked.tenant)?;
+        let before = (!files.is_empty()).then(|| version_of(&files));
         if !condition.holds(before) {
             return Err(StoreError::Precondition { current: before }.into());
         }
-        let main = files.remove(MAIN);
-        let (parsed, warnings) = self.parse(&asked.body)?;
-        let others = files
-            .iter()
-            .filter_map(|(name, kept)| Some((name.clone(), kept.file.clone()?)));
-        let file = document::split(parsed.clone(), &others.collect()).map_err(invalid)?;
+        let others = files.iter().filter(|(name, _)| *name != MAIN);
+        let others = others.filter_map(|(name, kept)| Some((name.clone(), kept.file.clone()?)));
+        let others: BTreeMap<String, RuleFile> = others.collect();
+        let file = match others.is_empty() {
+            true => parsed.clone(),
+            false => {
+                let file = document::split(parsed.file().clone(), &others).map_err(invalid)?;
+                Arc::new(StoredFile::new(file))
+            }
+        };
         let text = match file == parsed {
-            true => stored_text(&asked.body, &file),
-            false => file.to_yaml().into_bytes(),
+            true => stored_text(&asked.body, file.file()),
+            false => file.file().to_yaml().into_bytes(),
         };
-        let wanted = match (condition, &main) {
-            (Wanted::Any, _) => Wanted::Any,
-            (_, Some(main)) => Wanted::Version(vec![main.text.version]),
-            (_, None) => Wanted::Absent,
+        let new = NewFile {
+            name: MAIN,
+            text: &text,
+            file,
+            wanted: match (condition, files.get(MAIN)) {
+                (Wanted::Any, _) => Wanted::Any,
+                (_, Some(main)) => Wanted::Version(vec![main.text.version]),
+                (_, None) => Wanted::Absent,
+            },
+            action: Action::Put,
         };
-        let made = self.write(asked, MAIN, &text, file, &wanted, Action::Put, files)?;
+        let made = self.write(asked, new, files)?;
         let made = Made { warnings, ..made };
         let version = self.version_now(&asked.tenant)?.unwrap_or(made.version);
         Ok(told(asked, &made, version))
@@ -86,36 +103,53 @@ impl Api {
         if files.is_empty() {
             return Err(absent(format!("tenant {:?} has no rules", asked.tenant)));
         }
+        let condition = wanted(&asked.headers)?;
         let before = Some(version_of(&files));
-        if !wanted(&asked.headers)?.holds(before) {
+        if !condition.holds(before) {
             return Err(StoreError::Precondition { current: before }.into());
         }
-        if !asked.parameters.dry_run {
-            for (name, kept) in &files {
-                let place = Place::new(&*asked.tenant, &**name);
-                let wanted = Wanted::Version(vec![kept.text.version]);
-                self.shared
-                    .store
-                    .delete(&place, &wanted, change(asked, Action::Delete))?;
-                self.shared.touch(&asked.tenant);
+        let mut removed = Vec::new();
+        for (name, kept) in &files {
+            let wanted = match condition {
+                Wanted::Version(_) => Wanted::Version(vec![kept.text.version]),
+                _ => Wanted::Any,
+            };
+            match self.remove(asked, name, &wanted) {
+                Ok(_) => removed.push(&**name),
+                // Another caller has removed it meanwhile.
+                Err(Failure::Rejected(it)) if it.kind == RejectionKind::NotFound => {}
+                Err(Failure::Changed(reason)) if !removed.is_empty() => {
+                    let removed = removed.join(", ");
+                    let reason = format!("file {name:?}: {reason}; removed before it: {removed}");
+                    return Err(Failure::Changed(reason));
+                }
+                Err(failure) => return Err(failure),
             }
         }
         Ok(answer::empty(StatusCode::NO_CONTENT))
     }
 
     fn version_now(&self, tenant: &str) -> Result<Option<Version>, Failure> {
-        let files = self.files(tenant)?;
-        Ok((!files.is_empty()).then(|| version_of(&files)))
+        let texts = self.texts(tenant)?;
+        let versions = texts.iter().map(|(name, text)| (&**name, text.version));
+        Ok((!texts.is_empty()).then(|| version_of_all(versions)))
     }
 }
 
 /// The version of all files of a tenant.
 fn version_of(files: &Files) -> Version {
-    if let (Some(main), 1) = (files.get(MAIN), files.len()) {
-        return main.text.version;
+    let files = files.iter();
+    version_of_all(files.map(|(name, kept)| (&**name, kept.text.version)))
+}
+
+/// The version of all files of a tenant, given theirs.
+fn version_of_all<'n>(files: impl ExactSizeIterator<Item = (&'n str, Version)>) -> Version {
+    let files: Vec<_> = files.collect();
+    if let [(MAIN, version)] = files[..] {
+        return version;
     }
     let parts = files
         .iter()
-        .flat_map(|(name, kept)| [name.as_bytes(), &kept.text.version.as_bytes()[..]]);
+        .flat_map(|(name, version)| [name.as_bytes(), &version.as_bytes()[..]]);
     Version::of_parts(parts)
 }

@@ -1,4 +1,8 @@
-//! What was sent, checked as a whole before anything of it is stored.
+//! Writes, which check a request's rules as a whole before storing any of them.
+//!
+//! What is wrong with a request by itself is told first, then whether its condition holds, and last
+//! what depends on the tenant's other files: a caller who lost a race learns of it, and one whose
+//! rules are wrong learns that whatever the condition says (RFC 9110 section 13.2.1).
 
 use std::sync::Arc;
 
@@ -10,8 +14,18 @@ use super::{Api, Asked, Files, Made, change};
 use crate::sources::rules_api::document;
 use crate::sources::rules_api::reply::{Failure, invalid};
 
+/// A file to write.
+pub(in crate::sources::rules_api) struct NewFile<'n> {
+    pub(in crate::sources::rules_api) name: &'n str,
+    pub(in crate::sources::rules_api) text: &'n [u8],
+    pub(in crate::sources::rules_api) file: Arc<StoredFile>,
+    /// The condition on the present file of this name.
+    pub(in crate::sources::rules_api) wanted: Wanted,
+    pub(in crate::sources::rules_api) action: Action,
+}
+
 impl Api {
-    /// Reads what was sent as a file.
+    /// Parses a request body as a rule file.
     pub(in crate::sources::rules_api) fn parse(
         &self,
         body: &[u8],
@@ -22,7 +36,7 @@ impl Api {
                 "body has no `groups`: write `groups: []` to have none, or use DELETE",
             ));
         }
-        // Nothing that was sent may be lost without a word.
+        // An ignored key is an error here, since a writer must learn that a part of the rules is lost.
         let ignored = |warning: &Warning| warning.lint == Lint::Ignored;
         let (ignored, warnings): (Vec<_>, Vec<_>) = parsed.warnings.into_iter().partition(ignored);
         match ignored.is_empty() {
@@ -34,7 +48,7 @@ impl Api {
         }
     }
 
-    /// Reads what was sent as one group.
+    /// Parses a request body as one group.
     pub(in crate::sources::rules_api) fn parse_group(
         &self,
         body: &[u8],
@@ -70,40 +84,43 @@ impl Api {
         }
     }
 
-    /// Writes a file, once its tenant's bounds and the transforms behind allow it.
-    #[expect(clippy::too_many_arguments, reason = "each of them is of another kind")]
-    pub(in crate::sources::rules_api) fn write(
+    /// Checks that the transforms behind this source accept a file.
+    pub(in crate::sources::rules_api) fn admit(
         &self,
         asked: &Asked,
         name: &str,
-        text: &[u8],
         file: RuleFile,
-        wanted: &Wanted,
-        action: Action,
-        others: Files,
-    ) -> Result<Made, Failure> {
-        self.check_bounds(text, &file, &others)?;
-        let sound = others
-            .into_iter()
-            .filter_map(|(name, kept)| Some((name, kept.file?)));
-        let files = sound
-            .chain([(name.to_owned(), file)])
-            .map(|(name, file)| (Arc::from(name), Arc::new(StoredFile::new(file))));
-        let rules = Arc::new(TenantRules::new(files));
+    ) -> Result<Arc<StoredFile>, Failure> {
+        let file = Arc::new(StoredFile::new(file));
+        let rules = Arc::new(TenantRules::new([(Arc::from(name), file.clone())]));
         self.out.check(&Tenant::from(&*asked.tenant), &rules)?;
-        let place = Place::new(&*asked.tenant, name);
+        Ok(file)
+    }
+
+    /// Writes a file whose rules were [admitted](Self::admit), if its condition holds and the tenant's
+    /// limits allow it. `files` are all present files of the tenant.
+    pub(in crate::sources::rules_api) fn write(
+        &self,
+        asked: &Asked,
+        new: NewFile<'_>,
+        mut files: Files,
+    ) -> Result<Made, Failure> {
+        let current = files.remove(new.name).map(|kept| kept.text.version);
+        if !new.wanted.holds(current) {
+            return Err(StoreError::Precondition { current }.into());
+        }
+        self.check_bounds(new.text, new.file.file(), &files)?;
+        let held_up = self.held_up(asked, new.name, new.file, files);
+        let place = Place::new(&*asked.tenant, new.name);
         let (version, changed) = if asked.parameters.dry_run {
-            let current = self.shared.store.get(&place)?.map(|text| text.version);
-            if !wanted.holds(current) {
-                return Err(StoreError::Precondition { current }.into());
-            }
-            let version = Version::of(text);
+            let version = Version::of(new.text);
             (version, current != Some(version))
         } else {
+            let change = change(asked, new.action);
             let made = self
                 .shared
                 .store
-                .put(&place, text, wanted, change(asked, action))?;
+                .put(&place, new.text, &new.wanted, change)?;
             self.shared.touch(&asked.tenant);
             made
         };
@@ -111,6 +128,61 @@ impl Api {
             version,
             changed,
             warnings: Vec::new(),
+            held_up,
+        })
+    }
+
+    /// Why the transforms behind this source would not pass a file on together with the tenant's
+    /// others. That is no reason to refuse it: if two files are at fault, each must be mendable alone.
+    fn held_up(
+        &self,
+        asked: &Asked,
+        name: &str,
+        file: Arc<StoredFile>,
+        others: Files,
+    ) -> Option<String> {
+        if others.is_empty() {
+            return None;
+        }
+        let sound = others.into_iter().filter_map(|(name, kept)| {
+            let file = StoredFile::new(kept.file?);
+            Some((Arc::from(name), Arc::new(file)))
+        });
+        let files = sound.chain([(Arc::from(name), file)]);
+        let rules = Arc::new(TenantRules::new(files));
+        let refused = self
+            .out
+            .check(&Tenant::from(&*asked.tenant), &rules)
+            .err()?;
+        Some(format!(
+            "the rules are not delivered before another file is corrected: {}",
+            refused.reason
+        ))
+    }
+
+    /// Removes a file, if its condition holds.
+    pub(in crate::sources::rules_api) fn remove(
+        &self,
+        asked: &Asked,
+        name: &str,
+        wanted: &Wanted,
+    ) -> Result<Made, Failure> {
+        let place = Place::new(&*asked.tenant, name);
+        if asked.parameters.dry_run {
+            let current = Some(self.text(&place)?.version);
+            if !wanted.holds(current) {
+                return Err(StoreError::Precondition { current }.into());
+            }
+        } else {
+            let change = change(asked, Action::Delete);
+            self.shared.store.delete(&place, wanted, change)?;
+            self.shared.touch(&asked.tenant);
+        }
+        Ok(Made {
+            version: Version::of(b""),
+            changed: true,
+            warnings: Vec::new(),
+            held_up: None,
         })
     }
 

@@ -1,5 +1,5 @@
-//! Answers that are filtered, because their queries cannot be narrowed. What is kept of an answer is
-//! kept as it was written, whatever fields it has.
+//! Filters answers whose queries cannot be narrowed. Kept parts of an answer stay byte for byte,
+//! with unknown fields.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -11,16 +11,16 @@ use serde_json::value::RawValue;
 use metrifold_model::{Rejection, RejectionKind};
 use metrifold_promql::Matcher;
 
-/// Whose something has to be: one of the tenants that were asked for.
+/// The label and the names of the tenants that may see an item.
 pub(super) struct Owner {
     label: String,
     names: Vec<String>,
 }
 
-/// An object of JSON in the order in which it was written.
+/// A JSON object with its fields in their original order.
 struct Object<'a>(Vec<(String, Part<'a>)>);
 
-/// The text of a value, or what it is replaced by.
+/// A field's value: the original text, or a replacement.
 enum Part<'a> {
     Kept(&'a RawValue),
     New(String),
@@ -34,19 +34,19 @@ impl Owner {
         }
     }
 
-    /// What narrows a selector.
+    /// The matcher that narrows a selector to the tenants.
     pub(super) fn matcher(&self) -> Matcher {
         let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
         Matcher::one_of(&self.label, &names)
     }
 
-    /// A regular expression of exactly the names.
+    /// A regular expression that matches exactly the names.
     pub(super) fn pattern(&self) -> String {
         let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
         Matcher::pattern_of(&names)
     }
 
-    /// The groups that have rules of the owner, with these rules alone.
+    /// Keeps the tenants' rules, and the groups that have any.
     pub(super) fn rules(&self, answer: &[u8]) -> Result<Vec<u8>, Rejection> {
         edit(answer, "groups", |groups: Vec<&RawValue>| {
             let mut kept = Vec::new();
@@ -68,12 +68,13 @@ impl Owner {
         })
     }
 
-    /// The alerts of the owner.
+    /// Keeps the tenants' alerts.
     pub(super) fn alerts(&self, answer: &[u8]) -> Result<Vec<u8>, Rejection> {
         edit(answer, "alerts", |alerts| self.own(alerts))
     }
 
-    /// A rule of the owner, whose alerts could still have another label: it may be a template.
+    /// A rule of the tenants, with its alerts filtered: their label may come from a template and
+    /// differ.
     fn rule(&self, rule: &RawValue) -> Result<String, String> {
         let mut rule = object(rule.get())?;
         if rule.get("alerts").is_some_and(|alerts| alerts != "null") {
@@ -84,7 +85,7 @@ impl Owner {
         Ok(rule.to_string())
     }
 
-    /// Those that are the owner's, as a list.
+    /// The items that belong to the tenants, as a JSON list.
     fn own(&self, all: Vec<&RawValue>) -> Result<String, String> {
         let mut own = Vec::new();
         for one in all {
@@ -95,7 +96,7 @@ impl Owner {
         Ok(list(&own))
     }
 
-    /// Whether a rule or an alert has the label with one of the names.
+    /// Whether a rule or an alert has the label with one of the tenants' names.
     fn owns(&self, it: &RawValue) -> Result<bool, String> {
         let it = object(it.get())?;
         if it.get("labels").is_none_or(|labels| labels == "null") {
@@ -107,7 +108,7 @@ impl Owner {
     }
 }
 
-/// The metadata of metrics of which there are series of the tenant, at most `limit` of them.
+/// Keeps metadata of families that the tenant has series of, at most `limit` families.
 pub(super) fn metadata(
     answer: &[u8],
     names: &[u8],
@@ -131,7 +132,7 @@ pub(super) fn metadata(
     edited().map(Into::into).map_err(|error| strange(&error))
 }
 
-/// Whether series belong to a family: its own, or those that its type adds.
+/// Whether series of a family exist: under its own name, or with a suffix of its type.
 fn is_known(family: &str, entries: &str, names: &HashSet<String>) -> bool {
     #[derive(Deserialize)]
     struct Entry {
@@ -156,7 +157,7 @@ fn is_known(family: &str, entries: &str, names: &HashSet<String>) -> bool {
     })
 }
 
-/// Edits the list that stands under a name in the data of an answer.
+/// Edits a list in the `data` of an answer.
 fn edit<'a>(
     answer: &'a [u8],
     name: &str,
@@ -209,7 +210,7 @@ impl Part<'_> {
 }
 
 impl<'a> Object<'a> {
-    /// What stands under a name, as it was written.
+    /// The original text of a field.
     fn get(&self, name: &str) -> Option<&'a str> {
         let (_, part) = self.0.iter().find(|(it, _)| it == name)?;
         match part {

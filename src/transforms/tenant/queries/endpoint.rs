@@ -1,25 +1,25 @@
-//! What is done with each endpoint of the API. One that is not here is refused.
+//! The treatment of each endpoint of the API. Unknown endpoints are refused.
 
-/// How a query to an endpoint is held to a tenant.
+/// How a query to an endpoint is restricted to a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Treatment {
-    /// Its `query` is narrowed, which it must have.
+    /// `query` is required and narrowed.
     Expression,
-    /// Its `match[]` are narrowed, of which it must have one.
+    /// At least one `match[]` is required; each is narrowed.
     Selectors,
-    /// The same; without one, it is asked for all of the tenant's.
+    /// Each `match[]` is narrowed; without one, a selector of all the tenant's series is added.
     SelectorsOrAll,
     /// The queries of remote read are narrowed.
     Read,
-    /// Rules are filtered by their labels.
+    /// The answer's rules are filtered by their labels.
     Rules,
-    /// Alerts are filtered by their labels.
+    /// The answer's alerts are filtered by their labels.
     Alerts,
-    /// Metadata are filtered by the names of the tenant's series.
+    /// The answer's metadata is filtered by the names of the tenant's series.
     Metadata,
-    /// It tells nothing of anybody's data.
+    /// The answer shows no tenant's data.
     Open,
-    /// It tells of everybody's.
+    /// The answer shows data of all tenants.
     Closed,
 }
 
@@ -27,7 +27,7 @@ use Treatment::{
     Alerts, Closed, Expression, Metadata, Open, Read, Rules, Selectors, SelectorsOrAll,
 };
 
-/// The endpoints.
+/// Paths of known endpoints.
 const ENDPOINTS: [(&str, Treatment); 29] = [
     ("/api/v1/query", Expression),
     ("/api/v1/query_range", Expression),
@@ -60,7 +60,7 @@ const ENDPOINTS: [(&str, Treatment); 29] = [
     ("/api/v1/notifications", Closed),
 ];
 
-/// Parameters that choose times, sizes and replicas, not series: of Prometheus, and of Thanos.
+/// Parameters of Prometheus and Thanos that choose times, sizes and replicas, not series.
 const HARMLESS: [&str; 12] = [
     "time",
     "start",
@@ -76,7 +76,7 @@ const HARMLESS: [&str; 12] = [
     "max_source_resolution",
 ];
 
-/// Parameters of the list of rules, all of which only make it shorter.
+/// Parameters of the list of rules; all of them only shorten it.
 const OF_RULES: [&str; 8] = [
     "type",
     "rule_name[]",
@@ -88,28 +88,30 @@ const OF_RULES: [&str; 8] = [
     "group_next_token",
 ];
 
-/// Parameters that select series, to some server at least.
+/// Parameters by which at least one server selects series.
 pub(super) const SELECTING: [&str; 3] = ["query", "match[]", "match"];
 
-/// An endpoint that is known.
+/// A known endpoint.
 #[derive(Debug)]
 pub(super) struct Endpoint {
     pub(super) treatment: Treatment,
 }
 
 impl Endpoint {
-    /// The endpoint at a path, or why there is none.
+    /// The endpoint at a path, or the reason for a refusal.
     pub(super) fn of(path: &str) -> Result<Self, String> {
         let known = ENDPOINTS.iter().find(|(pattern, _)| matches(pattern, path));
         match known {
             Some((_, treatment)) => Ok(Self {
                 treatment: *treatment,
             }),
-            None => Err(format!("{path:?} is not known to be held to a tenant")),
+            None => Err(format!(
+                "{path:?} is not known and cannot be restricted to a tenant"
+            )),
         }
     }
 
-    /// Whether it takes a parameter.
+    /// Whether the endpoint accepts a parameter.
     pub(super) fn takes(&self, name: &str) -> bool {
         let own: &[&str] = match self.treatment {
             Expression => &["query"],
@@ -122,13 +124,13 @@ impl Endpoint {
     }
 }
 
-/// The endpoints that are closed unless they are allowed.
+/// Paths that are refused unless they are allowed.
 pub(super) fn closed() -> impl Iterator<Item = &'static str> {
     let closed = ENDPOINTS.iter().filter(|(_, it)| *it == Closed);
     closed.map(|(path, _)| *path)
 }
 
-/// Whether a path is of such an endpoint.
+/// Whether a path is refused unless it is allowed.
 pub(super) fn is_closed(path: &str) -> bool {
     closed().any(|closed| closed == path)
 }
@@ -143,8 +145,8 @@ fn matches(pattern: &str, path: &str) -> bool {
     }
 }
 
-/// Whether a text is one segment of a path to everybody who reads it, however often it is decoded:
-/// a label's name has other letters than these.
+/// Whether every server reads the text as one path segment, however often it is decoded. Label
+/// names need no other characters.
 fn is_segment(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_:-%.".contains(&byte);
     let lower = text.to_ascii_lowercase();

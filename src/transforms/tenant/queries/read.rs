@@ -19,10 +19,10 @@ const HINTS: u64 = 4;
 /// `LabelMatcher.Type` of a regular expression.
 const REGEX: u8 = 2;
 
-/// The request with every query narrowed to series whose label matches a regular expression.
+/// Narrows every query of a request to series whose label matches a regular expression.
 ///
-/// It is one even for a single value: a Prometheus takes an equality away that is one of its own
-/// external labels, and then answers with series whatever their label is.
+/// An equality is not safe, even for a single value: a Prometheus removes an equality matcher on
+/// one of its external labels, and then returns series with any value.
 pub(super) fn narrow(
     sent: &[u8],
     label: &str,
@@ -37,7 +37,7 @@ pub(super) fn narrow(
     put(&mut matcher, 2, label.as_bytes());
     put(&mut matcher, 3, pattern.as_bytes());
     let narrowed = request(&plain, &matcher);
-    let narrowed = narrowed.ok_or("body is not a request of remote read as it is known here")?;
+    let narrowed = narrowed.ok_or("body is not a remote-read request of a known form")?;
     Encoder::new()
         .compress_vec(&narrowed)
         .map_err(|error| format!("body cannot be compressed: {error}"))
@@ -65,7 +65,7 @@ fn request(plain: &[u8], matcher: &[u8]) -> Option<Vec<u8>> {
     Some(narrowed)
 }
 
-/// A query has known fields alone: one that is to come might select more.
+/// Checks that a query has known fields only: an unknown one might select more series.
 fn check(mut query: &[u8]) -> Option<()> {
     while !query.is_empty() {
         match field(&mut query)? {
@@ -82,7 +82,7 @@ enum Value<'a> {
     Bytes(&'a [u8]),
 }
 
-/// Takes a field from the front: its number and its value.
+/// Takes the next field from the front: number and value.
 fn field<'a>(rest: &mut &'a [u8]) -> Option<(u64, Value<'a>)> {
     let key = number(rest)?;
     let value = match key & 7 {

@@ -36,7 +36,7 @@ fn query(method: &str, target: &str, body: impl Into<Body>) -> Query {
     }
 }
 
-/// What a query has become: its target, and its body, both decoded.
+/// The target and the body of a narrowed query, both decoded.
 fn narrowed(keys: &str, mut query: Query) -> Result<(String, String), String> {
     let applied = transform(keys).apply(&mut query);
     applied.map_err(|rejection| format!("{:?}: {}", rejection.kind, rejection.reason))?;
@@ -75,7 +75,7 @@ fn an_expression_is_narrowed_wherever_it_stands() {
         let (target, body) = post(&path, "query=up&start=1&end=2&step=3").unwrap();
         assert_eq!(target, path);
         assert_eq!(body, r#"query=up{tenant="a"}&start=1&end=2&step=3"#);
-        // Whichever of them the server takes.
+        // Both are narrowed, since servers differ in which one they use.
         let (target, body) = post(&format!("{path}?query=x&query=y"), "query=up").unwrap();
         assert_eq!(
             target,
@@ -115,7 +115,7 @@ fn each_selector_is_narrowed_and_where_none_is_needed_one_is_added() {
         let target = get(&format!("{path}?match[]=up")).unwrap();
         assert_eq!(target, format!(r#"{path}?match[]=up{{tenant="a"}}"#));
     }
-    // None is added beside one that stands in the other place: that would select more.
+    // None is added beside one in the body or the URL: that would select more.
     let (target, body) = post("/api/v1/labels?match[]=up", "start=1").unwrap();
     assert_eq!(target, r#"/api/v1/labels?match[]=up{tenant="a"}"#);
     assert_eq!(body, "start=1");
@@ -192,12 +192,12 @@ fn a_body_is_a_form_of_a_post_or_there_is_none() {
         let mut sent = query("POST", path, "query=x");
         sent.headers.insert(name, value.parse().unwrap());
         let error = narrowed(KEYS, sent).unwrap_err();
-        assert!(error.contains("the body is no form"), "{name}: {error}");
+        assert!(error.contains("the body is not a form"), "{name}: {error}");
     }
     let mut sent = query("POST", path, "query=x");
     sent.headers
         .append(CONTENT_TYPE, form::TYPE.parse().unwrap());
-    assert!(narrowed(KEYS, sent).unwrap_err().contains("no form"));
+    assert!(narrowed(KEYS, sent).unwrap_err().contains("not a form"));
     let mut sent = query("POST", path, "query=x");
     let written = "Application/X-WWW-Form-Urlencoded ; charset=utf-8";
     sent.headers.insert(CONTENT_TYPE, written.parse().unwrap());
@@ -327,20 +327,20 @@ fn each_query_of_remote_read_gets_the_matcher() {
     ] {
         let error = read(&unknown).unwrap_err();
         assert!(
-            error.contains("not a request of remote read"),
+            error.contains("not a remote-read request"),
             "{unknown:?}: {error}"
         );
     }
     let mut plain = query("POST", "/api/v1/read", vec![0xff; 100]);
     let error = transform(KEYS).apply(&mut plain).unwrap_err();
     assert!(error.reason.contains("not valid snappy"), "{error}");
-    // A length that is declared is not believed.
+    // A declared length is not trusted.
     let mut large = query("POST", "/api/v1/read", vec![0xff, 0xff, 0xff, 0xff, 0x0f]);
     let error = transform(KEYS).apply(&mut large).unwrap_err();
     assert!(error.reason.contains("more than"), "{error}");
 }
 
-/// What is made of an answer.
+/// Filters an answer.
 fn edited(target: &str, answer: &str, beside: &str) -> Result<String, String> {
     let mut query = query("GET", target, Body::empty());
     let plan = transform(KEYS).apply(&mut query).unwrap();

@@ -1,4 +1,4 @@
-//! Tokens of an issuer on loopback, which is up, down, somebody else, or changes its keys.
+//! Tokens of a fake issuer that is up, down, impersonates another one, or rotates its keys.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::testing::{Asked, serve};
 
-/// An issuer.
+/// A fake issuer on loopback.
 struct Fake {
     url: String,
     state: Arc<Mutex<State>>,
@@ -22,12 +22,12 @@ struct Fake {
 struct State {
     keys: Vec<Value>,
     down: bool,
-    /// What it says that it is, in place of what it is.
+    /// Issuer in the discovery document; none for the real URL.
     says: Option<String>,
     asked: usize,
 }
 
-/// A key that signs.
+/// A signing key and its id.
 struct Signer {
     id: &'static str,
     algorithm: Algorithm,
@@ -142,7 +142,7 @@ async fn read(tenants: &Tenants, token: &str) -> Result<String, u16> {
     ask(tenants, Permission::Read, &asked).await
 }
 
-/// Lets so much time pass, while nobody waits for anybody.
+/// Advances the paused clock.
 async fn pass(time: Duration) {
     tokio::time::pause();
     tokio::time::advance(time).await;
@@ -199,12 +199,15 @@ async fn a_token_must_be_signed_by_its_issuer_for_this_audience_and_in_its_time(
     let (header, claims) = message.split_once('.').unwrap();
     let encoded = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let none = encoded(json!({ "alg": "none", "typ": "JWT" }));
-    // The public key, which everybody has, as if it were a secret.
+    // An attacker signs with the public key as the secret (algorithm confusion).
     let mut symmetric = Header::new(Algorithm::HS256);
     symmetric.kid = Some(signer.id.to_owned());
     let secret = EncodingKey::from_secret(signer.public.to_string().as_bytes());
     let other = Signer::new("x", Algorithm::ES256);
     let changed = encoded(fake.with("sub", json!("root")));
+    let mut critical = Header::new(signer.algorithm);
+    critical.kid = Some(signer.id.to_owned());
+    critical.crit = Some(vec!["unknown".to_owned()]);
     for (what, token) in [
         ("none", format!("{none}.{claims}.")),
         (
@@ -214,6 +217,10 @@ async fn a_token_must_be_signed_by_its_issuer_for_this_audience_and_in_its_time(
         (
             "symmetric",
             encode(&symmetric, &fake.claims(), &secret).unwrap(),
+        ),
+        (
+            "an extension that must be understood",
+            encode(&critical, &fake.claims(), &signer.key).unwrap(),
         ),
         ("other key of the same id", other.sign(&fake.claims())),
         ("changed", format!("{header}.{changed}.{signature}")),
@@ -241,7 +248,7 @@ async fn while_an_issuer_was_never_reached_callers_are_told_to_come_again() {
     pass(Duration::from_secs(6)).await;
     expect(read(&tenants, &token).await, JANE, "up");
 
-    // What calls itself something else is not the issuer.
+    // A discovery document with another issuer is rejected.
     let other = Fake::new(&[&signer]);
     other.state().says = Some(fake.url.clone());
     let token = signer.sign(&other.claims());
@@ -269,7 +276,7 @@ async fn keys_are_kept_while_the_issuer_is_down_and_followed_when_they_change() 
         JANE,
         "kept for tokens that are new",
     );
-    // Whether the issuer has that key, nobody can tell.
+    // The issuer is down, so that its new key cannot be checked.
     pass(Duration::from_secs(6)).await;
     expect(read(&tenants, &second).await, Err(503), "a new key");
     *fake.state() = State {

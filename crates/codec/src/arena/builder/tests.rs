@@ -6,9 +6,9 @@ use prost::Message;
 use metrifold_model::{Origin, Version};
 
 use super::*;
-use crate::remote_write::messages::v1;
+use crate::remote_write::messages::{self, v1, v2};
 use crate::remote_write::tests::{snappy, unsnappy, v1_request};
-use crate::remote_write::{CompressionChoice, decode, encode_v1, encode_v2};
+use crate::remote_write::{CompressionChoice, decode, encode_v1, encode_v2, lost_in_v1};
 use crate::{Batch, Name};
 
 fn push(builder: &mut ArenaBuilder, series: &v1::TimeSeries, backwards: bool) {
@@ -95,7 +95,7 @@ fn a_series_that_breaks_a_rule_is_refused() {
     f(&[name, ("a", "123456")], Reason::LabelValueTooLong);
     let four = [name, ("a", "1"), ("b", "1"), ("c", "1"), ("d", "1")];
     f(&four, Reason::TooManyLabels);
-    // A label without a value is none.
+    // A label with an empty value is ignored.
     assert_eq!(sample(&[name, ("a", "1"), ("a", ""), ("", "")]), Ok(()));
     let mut builder = ArenaBuilder::new(Limits::default());
     builder.start_series();
@@ -123,7 +123,7 @@ fn a_batch_grows_no_larger_than_its_limit() {
     };
     assert_eq!(full, SeriesError::Full);
     assert!(!builder.push_metadata("f", MetricType::Gauge, &"h".repeat(300), ""));
-    // One that is too large by itself is not kept in memory either.
+    // A series that is too large by itself is not kept in memory either.
     builder.start_series();
     builder.push_label("__name__", "up");
     for _ in 0..1000 {
@@ -135,6 +135,49 @@ fn a_batch_grows_no_larger_than_its_limit() {
     let arena = builder.finish();
     assert_eq!(arena.counts().series, added as u64);
     assert!(arena.raw.as_slice().len() <= 300);
+}
+
+#[test]
+fn what_only_one_version_has_leaves_only_with_that() {
+    let mut builder = ArenaBuilder::new(Limits::default());
+    builder.start_series();
+    builder.push_label("__name__", "a_total");
+    builder.push_sample_since(1.5, 2000, 1000);
+    builder.finish_series().unwrap();
+    let histogram = messages::Histogram {
+        count: Some(messages::Count::Int(3)),
+        timestamp: 2000,
+        ..messages::Histogram::default()
+    };
+    builder.start_series();
+    builder.push_label("__name__", "h");
+    builder.push_histogram_since(&histogram.encode_to_vec(), 1000);
+    builder.finish_series().unwrap();
+    let custom = messages::Histogram {
+        schema: -53,
+        custom_values: vec![1.0],
+        ..histogram.clone()
+    };
+    builder.start_series();
+    builder.push_label("__name__", "i");
+    builder.push_histogram(&custom.encode_to_vec());
+    builder.finish_series().unwrap();
+    let mut arena = ArenaBuilder::new(Limits::default()).finish();
+    arena.append(&builder.finish());
+    let new = v2::Request::decode(&*unsnappy(&encode_v2(&arena))).unwrap();
+    let sample = new.timeseries[0].samples[0];
+    assert_eq!((sample.value, sample.timestamp), (1.5, 2000));
+    assert_eq!(sample.start_timestamp, 1000);
+    assert_eq!(new.timeseries[1].histograms[0].start_timestamp, 1000);
+    assert_eq!(new.timeseries[2].histograms[0], custom);
+    assert_eq!(lost_in_v1(&arena), 1);
+    let old = unsnappy(&encode_v1(&arena, None));
+    let read = v1::WriteRequest::decode(&*old).unwrap();
+    assert_eq!(read.timeseries[0].samples[0].timestamp, 2000);
+    assert_eq!(read.timeseries[1].histograms[0], histogram);
+    assert_eq!(read.timeseries.len(), 2);
+    // Nothing that this version does not know is left in the body.
+    assert_eq!(read.encode_to_vec(), old);
 }
 
 proptest! {
@@ -172,7 +215,7 @@ proptest! {
         let mut first = part(&request.timeseries[..split], &[]);
         let second = part(&request.timeseries[split..], &request.metadata);
         if edits {
-            // Before, so that the first one has text of its own, and after.
+            // Interned before appending, so that the first arena has text of its own, and after.
             edit(&mut first);
             edit(&mut whole);
         }
@@ -218,5 +261,70 @@ proptest! {
         });
         let [received, built] = &mut results;
         prop_assert_eq!(built, received);
+    }
+}
+
+#[test]
+fn labels_that_repeat_the_previous_series_are_marked_wherever_they_stand() {
+    let mut builder = ArenaBuilder::new(Limits::default());
+    let series: [&[(&str, &str)]; 5] = [
+        &[("__name__", "a"), ("b", "1"), ("d", "1")],
+        &[("__name__", "a"), ("b", "2"), ("d", "1")],
+        &[("c", "1"), ("__name__", "a"), ("d", "1")],
+        &[("__name__", "a"), ("a", "1"), ("d", "1")],
+        &[("__name__", "e")],
+    ];
+    for labels in series {
+        builder.start_series();
+        for (name, value) in labels {
+            builder.push_label(name, value);
+        }
+        builder.push_sample(1.0, 1);
+        builder.finish_series().unwrap();
+    }
+    let arena = builder.finish();
+    let marked = |at: usize| -> Vec<bool> {
+        let before = arena.labels_of(at - 1);
+        let repeats = |label: &Label| before.iter().any(|twin| label.repeats(*twin));
+        arena.labels_of(at).iter().map(repeats).collect()
+    };
+    assert_eq!(marked(1), [true, false, true]);
+    assert_eq!(marked(2), [true, false, true]);
+    assert_eq!(marked(3), [true, false, true]);
+    assert_eq!(marked(4), [false]);
+}
+
+proptest! {
+    /// The labels of edited series are encoded anew, in the same form.
+    #[test]
+    fn encoded_labels_are_equal_for_equal_labels(request in v1_request(), backwards: bool) {
+        let mut arena = built(&request, backwards);
+        let encoded = |arena: &Arena| -> Vec<Vec<u8>> {
+            let mut scratch = Vec::new();
+            let series = arena.iter();
+            series.map(|series| series.encoded_labels(&mut scratch).to_vec()).collect()
+        };
+        let before = encoded(&arena);
+        for (series, encoded) in request.timeseries.iter().zip(&before) {
+            let decoded = v1::TimeSeries::decode(&**encoded).unwrap();
+            prop_assert_eq!(&decoded.labels, &series.labels);
+        }
+        let name = Name::new("__name__");
+        arena.retain(|series| {
+            series.remove(&Name::new("a"));
+            series.set(&name, b"other");
+            true
+        });
+        let mut scratch = Vec::new();
+        for series in arena.iter() {
+            let fresh: Vec<(Vec<u8>, Vec<u8>)> = {
+                let encoded = series.encoded_labels(&mut scratch);
+                let decoded = v1::TimeSeries::decode(encoded).unwrap();
+                let labels = decoded.labels.into_iter();
+                labels.map(|label| (label.name.into(), label.value.into())).collect()
+            };
+            let labels = series.labels().map(|(name, value)| (name.to_vec(), value.to_vec()));
+            prop_assert_eq!(fresh, labels.collect::<Vec<_>>());
+        }
     }
 }

@@ -1,33 +1,33 @@
-//! The series that are left out of a batch, and why.
+//! Series that are left out of a batch, and the reasons.
 
 use std::fmt;
 
 use metrifold_model::SeriesCounts;
 
-/// How many invalid series an answer describes.
+/// Invalid series that an answer describes.
 const EXAMPLES: usize = 3;
 
 /// Why a series is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Reason {
-    /// No label `__name__`.
+    /// The label `__name__` is missing.
     MissingName,
-    /// A label without a name.
+    /// A label has an empty name.
     EmptyLabelName,
-    /// Two labels of one name.
+    /// Two labels share one name.
     DuplicateLabel,
-    /// More labels than allowed.
+    /// More labels than the limit.
     TooManyLabels,
-    /// A longer label name than allowed.
+    /// A label name is longer than the limit.
     LabelNameTooLong,
-    /// A longer label value than allowed.
+    /// A label value is longer than the limit.
     LabelValueTooLong,
     /// A name or a value is not UTF-8.
     InvalidUtf8,
-    /// A reference points outside of the symbol table, or a label's value has none.
+    /// A reference points outside the symbol table, or a label's value has no reference.
     BadSymbolRef,
-    /// Neither samples nor histograms nor exemplars.
+    /// The series has neither samples nor histograms nor exemplars.
     NoSamples,
 }
 
@@ -45,7 +45,7 @@ impl Reason {
         Self::NoSamples,
     ];
 
-    /// In metrics and answers.
+    /// The reason as written in metrics and answers.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::MissingName => "missing_metric_name",
@@ -70,7 +70,7 @@ pub struct Invalid {
 }
 
 impl Invalid {
-    /// How many series were left out.
+    /// Number of series left out.
     pub fn series(&self) -> u64 {
         self.series.iter().sum()
     }

@@ -13,7 +13,7 @@ const EXEMPLAR: u8 = tag(3, LEN);
 const HISTOGRAM: u8 = tag(4, LEN);
 
 impl Decoder<'_> {
-    /// Walks a 1.0 message; `then` is called after each series, which it may take out.
+    /// Walks a 1.0 message; `then` is called after each series, and may remove it from the arena.
     pub(in super::super) fn v1(
         &mut self,
         mut then: impl FnMut(&mut Arena),
@@ -84,7 +84,7 @@ impl Decoder<'_> {
         self.v1_odd_series(whole, start, end)
     }
 
-    /// Counts what stands behind the labels of a series, if there is nothing that is rare.
+    /// Counts the fields after the labels of a series, if all of them are common ones.
     #[inline(always)]
     fn v1_rest(&self, rest: usize, end: usize) -> Option<SeriesCounts> {
         let buf = &self.buf[..end];
@@ -146,19 +146,19 @@ impl Decoder<'_> {
     }
 }
 
-/// Labels as [`read`](Self::read) finds them.
+/// Labels as read by [`read`](Self::read).
 pub(super) struct Found {
     labels: [Label; AT_ONCE + ROOM],
-    /// The first bytes of their names as numbers that sort as they do.
+    /// First bytes of the label names, as numbers that sort like the names.
     heads: [u64; AT_ONCE],
-    /// How many of them are those of the series before: mostly, the next one has the same.
+    /// Leading labels that belong to the previous series: the next one mostly has the same.
     known: usize,
 }
 
-/// A series with more labels is an odd one.
+/// Most labels read by the fast path; longer series take the general one.
 const AT_ONCE: usize = 64;
 
-/// The longest entry whose lengths take one byte each, and more than that.
+/// Bytes read at once: the longest entry whose lengths take one byte each, rounded up.
 const LONGEST: usize = 4 + 127 + 2;
 
 impl Default for Found {
@@ -172,11 +172,9 @@ impl Default for Found {
 }
 
 impl Found {
-    /// Reads labels for as long as they are sorted, within the limits and written in the shortest
-    /// form, which is nearly always true for all of them. Returns the position of the first other
-    /// byte, and how many labels were found.
-    ///
-    /// It is a function of its own, and what is rare in it too, so that all it needs is in
+    /// Reads labels as long as they are sorted, within the limits and minimally encoded, which
+    /// nearly all are. Returns the position of the first other byte, and the number of labels read.
+    /// Kept out of line, with its rare cases out of line too, so that everything it needs stays in
     /// registers.
     #[inline(never)]
     fn read(&mut self, buf: &[u8], limits: &Limits, start: usize, end: usize) -> (usize, usize) {
@@ -188,7 +186,7 @@ impl Found {
             if count < known {
                 let (repeated, next) = repeat(buf, &mut self.labels[count..known], pos, end);
                 if repeated > 0 {
-                    // The repeated labels are in order among themselves.
+                    // The repeated labels are sorted among themselves.
                     if self.heads[count] <= last && !ascend(buf, &self.labels[..=count]) {
                         break;
                     }
@@ -206,7 +204,7 @@ impl Found {
                 break;
             };
             if count < known && self.labels[count].name().len != label.name().len {
-                known = 0; // the series before has another label here
+                known = 0; // the previous series has another label here
             }
             (self.labels[count], self.heads[count]) = (label, head);
             if head <= last && !ascend(buf, &self.labels[..=count]) {
@@ -221,8 +219,9 @@ impl Found {
     }
 }
 
-/// Reads a label whose lengths take one byte each, which begins well before the buffer ends; returns
-/// what comes behind it, too, and the first bytes of its name as a number that sorts as they do.
+/// Reads a label whose lengths take one byte each and that begins well before the end of the
+/// buffer; returns also the position after it, and the first bytes of its name as a number that
+/// sorts like the name.
 #[inline(always)]
 fn short_label(buf: &[u8], pos: usize, end: usize, limits: &Limits) -> Option<(Label, usize, u64)> {
     let chunk = buf.get(pos..)?.first_chunk::<LONGEST>()?;
@@ -243,13 +242,13 @@ fn short_label(buf: &[u8], pos: usize, end: usize, limits: &Limits) -> Option<(L
     {
         return None;
     }
-    // What stands behind a shorter name is shifted out.
+    // Shifts out the bytes after a shorter name.
     let behind = 64 - 8 * name_len.min(8);
     let label = Label::entry(pos + 4, name_len, value_len);
     Some((label, next, head >> behind << behind))
 }
 
-/// The same of a label whose entry has a length of two bytes: values of containers do.
+/// The same for a label whose entry has a length of two bytes, as container labels often do.
 #[inline(always)]
 fn long_label(buf: &[u8], pos: usize, end: usize, limits: &Limits) -> Option<(Label, usize, u64)> {
     let front = u64::from_le_bytes(*buf.get(pos..)?.first_chunk()?);
@@ -279,7 +278,7 @@ fn long_label(buf: &[u8], pos: usize, end: usize, limits: &Limits) -> Option<(La
     Some((label, next, head >> behind << behind))
 }
 
-/// The same of any length and at any place.
+/// The same for any length at any place.
 #[cold]
 #[inline(never)]
 fn any_label(buf: &[u8], pos: usize, end: usize, limits: &Limits) -> Option<(Label, usize, u64)> {
@@ -295,20 +294,20 @@ fn any_label(buf: &[u8], pos: usize, end: usize, limits: &Limits) -> Option<(Lab
     fits.then(|| (label, next, name_head(name)))
 }
 
-/// How many of these labels, which stand next to each other, stand in a place again, and what comes
-/// behind them there. They become those of this place.
+/// Number of these adjacent labels that are repeated at a position, and the position after them.
+/// The repeated labels are replaced by those at that position.
 #[inline(always)]
 fn repeat(buf: &[u8], labels: &mut [Label], pos: usize, end: usize) -> (usize, usize) {
     let Some(first) = labels.first() else {
         return (0, pos);
     };
     let Some((from, _)) = first.entry_place() else {
-        return (0, pos); // never: all that was found has an entry
+        return (0, pos); // cannot happen: all labels found have an entry
     };
     let from = from as usize;
     let (own, other) = (&buf[pos..], &buf[from..]);
     if own.first_chunk::<4>() != other.first_chunk::<4>() {
-        return (0, pos); // a value of another length, mostly
+        return (0, pos); // mostly a value of another length
     }
     let reach = pos + common_prefix(own, other, end - pos);
     let (mut count, mut next) = (0, pos);
@@ -324,8 +323,8 @@ fn repeat(buf: &[u8], labels: &mut [Label], pos: usize, end: usize) -> (usize, u
     (count, next)
 }
 
-/// Whether the last label's name comes behind that of the label before it, where both begin alike
-/// or it does not.
+/// Whether the last label's name sorts after the previous label's, for names whose first bytes are
+/// equal or out of order.
 #[cold]
 #[inline(never)]
 fn ascend(buf: &[u8], labels: &[Label]) -> bool {
@@ -339,14 +338,14 @@ fn ascend(buf: &[u8], labels: &[Label]) -> bool {
     name(before) < name(last)
 }
 
-/// Whether it is the metric's name; of the labels that are sorted, that is mostly the first.
+/// Whether the label is the metric's name, which is mostly the first sorted label.
 #[inline(always)]
 fn is_name(buf: &[u8], label: Label) -> bool {
     let name = label.name();
     name.len == 8 && buf[name.start as usize..].starts_with(b"__name__")
 }
 
-/// Reads a `Label` field of any shape; returns it and the position behind.
+/// Reads a `Label` field of any shape; returns it and the position after it.
 #[cold]
 fn v1_label(buf: &[u8], start: usize) -> Result<(Label, usize), WireError> {
     let mut pos = start + 1;
@@ -365,7 +364,7 @@ fn v1_label(buf: &[u8], start: usize) -> Result<(Label, usize), WireError> {
             _ => wire::skip(entry, &mut pos, (key & 7) as u8)?,
         }
     }
-    // Only if it is written in the shortest form can the entry be found from its name.
+    // The entry can be found from the name only if it is minimally encoded.
     let label = Label::entry(name.start as usize, name.len as usize, value.len as usize);
     let shortest = name.len > 0
         && value.len > 0

@@ -5,20 +5,20 @@ use std::fmt;
 use metrifold_model::SeriesCounts;
 
 use crate::wire::{Fields, LEN, Parts, WireError, tag};
-use crate::{Label, Span, wire};
+use crate::{Arena, Label, Series, Span, name_head, name_head_within, wire};
 
-use super::{Decoder, Labels, Reason};
+use super::{Decoder, Labels, Limits, ROOM, Reason, is_ascii};
 
-/// A reference that no symbol answers to.
+/// A label reference without a symbol.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum WrongRef {
-    /// This field names a symbol that is not in the table.
+    /// A field refers to a symbol outside the table.
     Outside {
         field: &'static str,
         number: u64,
         symbols: usize,
     },
-    /// This field names a label and not its value.
+    /// A field has a reference to a label's name but none to its value.
     Odd(&'static str),
 }
 
@@ -38,14 +38,25 @@ impl fmt::Display for WrongRef {
 const LABEL_REFS: &str = "labels_refs";
 const EXEMPLAR_REFS: &str = "exemplar labels_refs";
 
+const REFS: u8 = tag(1, LEN);
+const REF: u8 = tag(1, wire::VARINT);
+const SAMPLE: u8 = tag(2, LEN);
+const HISTOGRAM: u8 = tag(3, LEN);
+const EXEMPLAR: u8 = tag(4, LEN);
+const METADATA: u8 = tag(5, LEN);
+
 impl Decoder<'_> {
-    pub(super) fn v2(&mut self) -> Result<(), WireError> {
+    /// Walks a 2.0 message; `then` is called after each series, and may remove it from the arena.
+    pub(in super::super) fn v2(
+        &mut self,
+        mut then: impl FnMut(&mut Arena, &mut Refs),
+    ) -> Result<(), WireError> {
         const SYMBOL: u8 = tag(4, LEN);
         const SERIES: u8 = tag(5, LEN);
         let buf = self.buf;
         let most = |parts| self.limits.most(parts);
         let (most_series, most_symbols) = (most(Parts::Series), most(Parts::Symbols));
-        let mut found = Vec::new();
+        let mut found: Vec<[u32; 3]> = Vec::new();
         let mut utf8 = true;
         let mut pos = 0;
         while pos < buf.len() {
@@ -58,7 +69,7 @@ impl Decoder<'_> {
                     pos += 1;
                     let end = wire::length(buf, &mut pos)?;
                     let text = &buf[pos..end];
-                    utf8 &= text.is_ascii() || std::str::from_utf8(text).is_ok();
+                    utf8 &= is_ascii(text) || std::str::from_utf8(text).is_ok();
                     self.arena.symbols.push(Span::new(pos, end));
                     pos = end;
                 }
@@ -68,7 +79,7 @@ impl Decoder<'_> {
                     }
                     pos += 1;
                     let end = wire::length(buf, &mut pos)?;
-                    found.push((whole, pos, end));
+                    found.push([whole as u32, pos as u32, end as u32]);
                     pos = end;
                 }
                 _ => {
@@ -85,29 +96,109 @@ impl Decoder<'_> {
         {
             return Err(WireError::FirstSymbol);
         }
-        for (whole, start, end) in found {
-            self.v2_series(whole, start, end, utf8)?;
+        for places in found {
+            let [whole, start, end] = places.map(|place| place as usize);
+            if !utf8 || !self.v2_plain_series(whole, start, end) {
+                self.v2_odd_series(whole, start, end, utf8)?;
+            }
+            then(&mut self.arena, &mut self.refs);
         }
         Ok(())
     }
 
+    /// Reads a series of the common shape; returns false, without any effect, for another.
     #[inline(always)]
-    fn v2_series(
+    fn v2_plain_series(&mut self, whole: usize, start: usize, end: usize) -> bool {
+        let buf = &self.buf[..end];
+        let mut pos = start;
+        if buf.get(pos) != Some(&REFS) {
+            return false;
+        }
+        pos += 1;
+        let Ok(rest) = wire::length(buf, &mut pos) else {
+            return false;
+        };
+        let arena = &self.arena;
+        let read = self
+            .refs
+            .read(self.buf, &arena.symbols, self.limits, pos, rest);
+        let Some((count, labels_bytes)) = read else {
+            return false;
+        };
+        let Some((counts, has_refs)) = self.v2_rest(rest, end) else {
+            return false;
+        };
+        if counts.samples + counts.histograms + counts.exemplars == 0 {
+            return false;
+        }
+        let first = self.arena.labels.len();
+        let labels = &self.refs.labels[..count + ROOM];
+        self.arena.labels.extend_from_slice(labels);
+        self.arena.count(counts);
+        self.arena.series.push(Series {
+            whole: Span::new(whole, end),
+            rest: Span::new(rest, end),
+            labels: first as u32,
+            labels_len: count as u32,
+            labels_room: (count + ROOM) as u32,
+            labels_bytes: labels_bytes as u32,
+            counts,
+            edited: false,
+            dropped: false,
+        });
+        self.refs.keep_read(count, has_refs);
+        true
+    }
+
+    /// Counts the fields after the labels of a series, if all of them are common ones; returns also
+    /// whether they refer to symbols.
+    #[inline(always)]
+    fn v2_rest(&self, rest: usize, end: usize) -> Option<(SeriesCounts, bool)> {
+        let buf = &self.buf[..end];
+        let mut counts = SeriesCounts::default();
+        let (mut pos, mut has_refs) = (rest, false);
+        while pos < end {
+            let field = buf[pos];
+            pos += 1;
+            let next = wire::length(buf, &mut pos).ok()?;
+            match field {
+                SAMPLE => counts.samples += 1,
+                HISTOGRAM => counts.histograms += 1,
+                EXEMPLAR | METADATA => {
+                    has_refs = true;
+                    let mut labels = self.labels();
+                    if field == EXEMPLAR {
+                        counts.exemplars += 1;
+                        self.check_exemplar(&mut labels, &buf[pos..next]).ok()?;
+                    } else {
+                        self.check_metadata(&mut labels, &buf[pos..next]).ok()?;
+                    }
+                    if labels.broken.is_some() {
+                        return None;
+                    }
+                }
+                _ => return None,
+            }
+            pos = next;
+        }
+        Some((counts, has_refs))
+    }
+
+    /// Walks a series of any shape.
+    #[cold]
+    #[inline(never)]
+    fn v2_odd_series(
         &mut self,
         whole: usize,
         start: usize,
         end: usize,
         utf8: bool,
     ) -> Result<(), WireError> {
-        const REFS: u8 = tag(1, LEN);
-        const REF: u8 = tag(1, wire::VARINT);
-        const SAMPLE: u8 = tag(2, LEN);
-        const HISTOGRAM: u8 = tag(3, LEN);
-        const EXEMPLAR: u8 = tag(4, LEN);
-        const METADATA: u8 = tag(5, LEN);
         let buf = &self.buf[..end];
         let mut labels = self.labels();
         let mut counts = SeriesCounts::default();
+        let (before, series) = (self.refs.numbers.len(), self.arena.series.len());
+        let mut has_refs = false;
         let mut pos = start;
         let mut rest = start;
         if pos < end && buf[pos] == REFS {
@@ -131,6 +222,7 @@ impl Decoder<'_> {
                 SAMPLE => counts.samples += 1,
                 HISTOGRAM => counts.histograms += 1,
                 held @ (EXEMPLAR | METADATA) => {
+                    has_refs = true;
                     pos += 1;
                     let message_end = wire::length(buf, &mut pos)?;
                     let message = &buf[pos..message_end];
@@ -160,6 +252,7 @@ impl Decoder<'_> {
             self.arena.labels.truncate(labels.first);
             labels = self.labels();
             labels.edited = true;
+            has_refs = true;
             counts = self.v2_scattered(&mut labels, start, end)?;
             self.gather(start, end, 1)?
         } else {
@@ -169,6 +262,10 @@ impl Decoder<'_> {
             labels.broken.get_or_insert(Reason::NoSamples);
         }
         self.add(labels, utf8, Span::new(whole, end), rest, counts);
+        match self.arena.series.len() > series {
+            true => self.refs.keep_from(before, has_refs),
+            false => self.refs.numbers.truncate(before),
+        }
         Ok(())
     }
 
@@ -217,13 +314,16 @@ impl Decoder<'_> {
         let symbols = &self.arena.symbols;
         let symbol = |number: u64| symbols.get(usize::try_from(number).ok()?).copied();
         match (symbol(name), symbol(value)) {
-            (Some(name), Some(value)) => self.label(labels, Label::apart(name, value)),
+            (Some(name_text), Some(value_text)) => {
+                self.refs.numbers.push([name as u32, value as u32]);
+                self.label(labels, Label::apart(name_text, value_text));
+            }
             (None, _) => self.check_ref(labels, LABEL_REFS, name),
             (_, None) => self.check_ref(labels, LABEL_REFS, value),
         }
     }
 
-    /// Checks a reference that is copied, and not followed here.
+    /// Checks a reference that is copied and not resolved here.
     #[inline(always)]
     fn check_ref(&self, labels: &mut Labels, field: &'static str, number: u64) {
         let symbols = self.arena.symbols.len();
@@ -278,8 +378,206 @@ impl Decoder<'_> {
     }
 }
 
+/// Label references as read by [`read`](Self::read), and those of the series in the arena.
+pub(in super::super) struct Refs {
+    labels: [Label; AT_ONCE + ROOM],
+    found: [[u32; 2]; AT_ONCE],
+    /// Names of the previous series, of which the first `known` are sorted and within the limits:
+    /// the next one mostly has the same.
+    names: [Named; AT_ONCE],
+    known: usize,
+    /// Index of `__name__` among these names.
+    metric: usize,
+    /// Whether references are kept for a rewriter that takes the series out of the arena.
+    kept: bool,
+    /// Symbol numbers of the names and values of all labels that arrived.
+    numbers: Vec<[u32; 2]>,
+    /// Received references, by index of the series in the arena.
+    arrived: Vec<Arrived>,
+}
+
+/// A label name: its symbol number, its text, and its first bytes as a number that sorts like it.
+#[derive(Clone, Copy, Default)]
+struct Named {
+    number: u32,
+    text: Span,
+    head: u64,
+}
+
+/// Received references of a series.
+#[derive(Clone, Copy)]
+struct Arrived {
+    /// Index of its first label in `numbers`, and its number of labels.
+    first: u32,
+    count: u32,
+    /// Whether the fields after its labels refer to symbols.
+    has_refs: bool,
+}
+
+/// Most labels read by the fast path; longer series take the general one.
+const AT_ONCE: usize = 64;
+
+impl Default for Refs {
+    fn default() -> Self {
+        Self {
+            labels: [Label::default(); AT_ONCE + ROOM],
+            found: [[0; 2]; AT_ONCE],
+            names: [Named::default(); AT_ONCE],
+            known: 0,
+            metric: usize::MAX,
+            kept: false,
+            numbers: Vec::new(),
+            arrived: Vec::new(),
+        }
+    }
+}
+
+impl Refs {
+    /// Enables keeping references for a rewriter that takes the series out of the arena.
+    pub(in super::super) fn keep(&mut self) {
+        self.kept = true;
+    }
+
+    /// Symbol numbers of the labels with which a series of the arena arrived, and whether the
+    /// fields after them refer to symbols.
+    pub(in super::super) fn of(&self, series: usize) -> (&[[u32; 2]], bool) {
+        let arrived = self.arrived[series];
+        let numbers = &self.numbers[arrived.first as usize..][..arrived.count as usize];
+        (numbers, arrived.has_refs)
+    }
+
+    /// Forgets the series of the arena.
+    pub(in super::super) fn clear(&mut self) {
+        self.numbers.clear();
+        self.arrived.clear();
+    }
+
+    /// Keeps the symbol numbers of the labels read by [`read`](Self::read).
+    #[inline(always)]
+    fn keep_read(&mut self, count: usize, has_refs: bool) {
+        if self.kept {
+            let first = self.numbers.len();
+            self.numbers.extend_from_slice(&self.found[..count]);
+            self.keep_from(first, has_refs);
+        }
+    }
+
+    /// Keeps the symbol numbers from `first` on as those of the last series.
+    fn keep_from(&mut self, first: usize, has_refs: bool) {
+        if self.kept {
+            self.arrived.push(Arrived {
+                first: first as u32,
+                count: (self.numbers.len() - first) as u32,
+                has_refs,
+            });
+        } else {
+            self.numbers.clear();
+        }
+    }
+
+    /// Reads the references of a series if its labels are sorted, within the limits and have
+    /// values, and include the metric's name. Returns the number of labels, and their size in 1.0.
+    #[inline(never)]
+    fn read(
+        &mut self,
+        buf: &[u8],
+        symbols: &[Span],
+        limits: &Limits,
+        start: usize,
+        end: usize,
+    ) -> Option<(usize, usize)> {
+        let room = limits.labels.min(AT_ONCE);
+        let mut known = std::mem::take(&mut self.known);
+        let (mut pos, mut count, mut bytes) = (start, 0, 0);
+        while pos < end {
+            if count == room {
+                return None;
+            }
+            let (name, value, next) = pair(buf, pos, end)?;
+            if count >= known || self.names[count].number != name {
+                known = 0; // the previous series has another label here
+                self.name(buf, symbols, limits, count, name)?;
+            }
+            let text = *symbols.get(value as usize)?;
+            if (text.len as usize).wrapping_sub(1) >= limits.value_bytes {
+                return None;
+            }
+            let label = Label::apart(self.names[count].text, text);
+            bytes += label.entry_len();
+            self.labels[count] = label;
+            self.found[count] = [name, value];
+            count += 1;
+            pos = next;
+        }
+        self.known = count;
+        (self.metric < count).then_some((count, bytes))
+    }
+
+    /// Reads a name that differs from the previous series' name here; it must sort after the name
+    /// before it.
+    #[inline(never)]
+    fn name(
+        &mut self,
+        buf: &[u8],
+        symbols: &[Span],
+        limits: &Limits,
+        place: usize,
+        number: u32,
+    ) -> Option<()> {
+        let span = *symbols.get(number as usize)?;
+        let text = |span: Span| &buf[span.start as usize..][..span.len as usize];
+        if (span.len as usize).wrapping_sub(1) >= limits.name_bytes {
+            return None;
+        }
+        let head = name_head_within(&buf[span.start as usize..], span.len as usize);
+        let head = head.unwrap_or_else(|| name_head(text(span)));
+        if let Some(before) = place.checked_sub(1).map(|before| self.names[before])
+            && (head < before.head || head == before.head && text(span) <= text(before.text))
+        {
+            return None;
+        }
+        self.names[place] = Named {
+            number,
+            text: span,
+            head,
+        };
+        if text(span) == b"__name__" {
+            self.metric = place;
+        } else if self.metric == place {
+            self.metric = usize::MAX;
+        }
+        Some(())
+    }
+}
+
+/// Reads the references of a label that end before the series does; returns also the position after
+/// them.
+#[inline(always)]
+fn pair(buf: &[u8], pos: usize, end: usize) -> Option<(u32, u32, usize)> {
+    let chunk = buf.get(pos..).and_then(|rest| rest.first_chunk::<4>());
+    // Symbol numbers of names take one byte, those of values one or two.
+    if let Some(chunk) = chunk {
+        let four = u32::from_le_bytes(*chunk);
+        let long = four >> 15 & 1;
+        let next = pos + 2 + long as usize;
+        if four & 0x80 == 0 && four & 0x80_8000 != 0x80_8000 && next <= end {
+            let value = four >> 8 & 0x7f | ((four >> 9 & 0x3f80) * long);
+            return Some((four & 0x7f, value, next));
+        }
+    }
+    any_pair(&buf[..end], pos)
+}
+
+/// The same for references of any length.
+#[inline(never)]
+fn any_pair(buf: &[u8], mut pos: usize) -> Option<(u32, u32, usize)> {
+    let name = wire::varint(buf, &mut pos).ok()?;
+    let value = wire::varint(buf, &mut pos).ok()?;
+    Some((name.try_into().ok()?, value.try_into().ok()?, pos))
+}
+
 impl Labels {
-    /// Has the series left out for a reference, of several for the first one.
+    /// Marks the series invalid because of a reference; the first of several is reported.
     #[cold]
     fn refuse(&mut self, wrong: WrongRef) {
         self.broken = Some(Reason::BadSymbolRef);

@@ -1,5 +1,5 @@
-//! Series that have much in common with the one before: what is known of that one must not be
-//! taken for granted.
+//! Series that nearly repeat the previous one: the decoder's assumptions about repetition must be
+//! checked, not trusted.
 
 use std::collections::BTreeMap;
 
@@ -15,17 +15,17 @@ const LIMITS: Limits = Limits {
     value_bytes: 200,
 };
 
-/// What becomes of one label on the way from a series to the next.
+/// Change of one label from a series to the next.
 #[derive(Clone, Debug)]
 enum Change {
-    /// Another value, as long or not.
+    /// Another value, of equal or other length.
     Value(prop::sample::Index, String),
-    /// Another name, as long or not.
+    /// Another name, of equal or other length.
     Name(prop::sample::Index, String),
     Insert(prop::sample::Index, String, String),
     Remove(prop::sample::Index),
     Swap(prop::sample::Index, prop::sample::Index),
-    /// The labels that the first series had.
+    /// Restores the labels of the first series.
     Back,
 }
 
@@ -50,7 +50,7 @@ fn value() -> impl Strategy<Value = String> {
         8 => prop::sample::select(&["1", "2", "10", "value", "other", "a longer value"][..]).prop_map(String::from),
         1 => Just(String::new()),
         1 => Just("é".into()),
-        // Their lengths take one byte, or two, or are more than is allowed.
+        // Lengths of one byte, of two, or beyond the limit.
         2 => prop::sample::select(&[110usize, 119, 125, 140, 190][..]).prop_map(|len| "v".repeat(len)),
         1 => Just("w".repeat(201)),
     ]
@@ -68,7 +68,7 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// Series one after the other, each made of the one before.
+/// Series of which each is derived from the previous one.
 fn neighbours() -> impl Strategy<Value = Vec<Pairs>> {
     let changes = vec(vec(change(), 0..3), 1..60);
     changes.prop_map(|changes| {
@@ -102,7 +102,7 @@ fn neighbours() -> impl Strategy<Value = Vec<Pairs>> {
     })
 }
 
-/// The labels of a series as they are kept, or none if it is invalid.
+/// Labels as the decoder keeps them; None if the series is invalid.
 fn kept(labels: &Pairs) -> Option<Pairs> {
     let fits = |(name, value): &(String, String)| {
         (1..=LIMITS.name_bytes).contains(&name.len()) && value.len() <= LIMITS.value_bytes
@@ -134,7 +134,7 @@ fn message(all: &[Pairs]) -> v1::WriteRequest {
     }
 }
 
-/// The labels of what is in a body.
+/// Labels of the series in a body.
 fn labels_in(body: &[u8]) -> Vec<Pairs> {
     let request = v1::WriteRequest::decode(&*unsnappy(body)).unwrap();
     let pairs = |series: v1::TimeSeries| {
@@ -164,7 +164,7 @@ proptest! {
         let body = snappy(&message(&all).encode_to_vec());
         let (tenant, pod) = (Name::new("tenant"), Name::new("pod"));
         let (mut shared, mut turn) = (None, 0);
-        let rewritten = rewrite_v1(&body, &LIMITS, |series| {
+        let rewritten = rewrite(Version::V1, &body, &LIMITS, |series| {
             turn += 1;
             let pick = picks[turn % picks.len()];
             if pick == 0 {
@@ -199,8 +199,8 @@ proptest! {
     }
 }
 
-/// The names of the second series go on as the first one's text does, behind a length that takes
-/// one byte more: its label is alike beyond the end of the first one's.
+/// The second series' names continue as the first one's text does, after a length of one byte more:
+/// its label equals the first one's beyond that one's end.
 #[test]
 fn a_label_that_goes_on_as_what_was_removed_is_written_whole() {
     let name = format!(
@@ -222,7 +222,8 @@ fn a_label_that_goes_on_as_what_was_removed_is_written_whole() {
         metadata: vec![],
     };
     let removed = Name::new("e");
-    let rewritten = rewrite_v1(
+    let rewritten = rewrite(
+        Version::V1,
         &snappy(&request.encode_to_vec()),
         &Limits::default(),
         |series| {

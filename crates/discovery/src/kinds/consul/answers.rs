@@ -1,4 +1,4 @@
-//! What an agent answers, and what targets become of it. Their labels are Prometheus' own.
+//! Answers of an agent, and the targets made from them. Their labels are Prometheus' own.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::exchange::{join, label_part};
 use crate::labels::{ADDRESS, Labels, LabelsBuilder};
 
-/// What an agent says of itself.
+/// Answer of an agent about itself.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Itself {
@@ -71,7 +71,7 @@ struct Check {
     status: String,
 }
 
-/// The worst of an instance's checks, as Consul's own client tells it.
+/// The worst state among an instance's checks, as Consul's own client computes it.
 fn health(checks: &[Check]) -> &'static str {
     let (mut worst, mut maintenance) = (0, false);
     const STATES: [&str; 3] = ["passing", "warning", "critical"];

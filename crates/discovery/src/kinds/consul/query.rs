@@ -1,4 +1,4 @@
-//! Questions to an agent: what is asked, and what its index says of the answer.
+//! Queries to an agent, and the index that comes with each answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,31 +21,31 @@ use super::{CATALOG, ConsulConfig};
 
 const TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
 const INDEX: HeaderName = HeaderName::from_static("x-consul-index");
-/// How many questions that are answered at once are under way.
+/// The most queries in flight that are answered at once.
 const STARTING: usize = 32;
-/// The most of an error that is shown.
+/// The most characters of an error that are shown.
 const EXCERPT: usize = 300;
 
-/// An agent, and what is asked of it.
+/// Client of an agent.
 pub(super) struct Agent {
     pub(super) config: ConsulConfig,
     pub(super) starting: Semaphore,
     exchange: Exchange,
     credentials: Credentials,
     token: Option<(Secret, HeaderValue)>,
-    /// Its URL, without a slash at its end.
+    /// The agent's URL, without a slash at its end.
     root: String,
 }
 
-/// An answer, and the index under which it holds.
+/// An answer, and its index.
 pub(super) struct Heard<T> {
     pub(super) index: u64,
     pub(super) content: T,
 }
 
 impl<T> Heard<T> {
-    /// The index to wait beyond. One that goes back means that the servers have begun anew, and 0 would
-    /// not wait.
+    /// The index to wait beyond. One that goes back means that the servers have started over; 0
+    /// would not block.
     pub(super) fn next(&self, before: u64) -> u64 {
         match self.index {
             now if now < before => 0,
@@ -62,7 +62,7 @@ impl Agent {
             value.set_sensitive(true);
             Ok((token, value))
         });
-        // A question of each service is under way all the time.
+        // One query for each service, and one for the catalog, is in flight all the time.
         let client = config
             .client
             .client(config.max_services.saturating_add(1))?;
@@ -77,7 +77,7 @@ impl Agent {
         })
     }
 
-    /// The datacenter that is asked for.
+    /// The configured datacenter, or the agent's own.
     pub(super) async fn datacenter(&self) -> Result<String, Failure> {
         if let Some(datacenter) = &self.config.datacenter {
             return Ok(datacenter.clone());
@@ -86,7 +86,7 @@ impl Agent {
         Ok(itself.content.config.datacenter)
     }
 
-    /// The services of the catalog, with their tags.
+    /// The services of the catalog with their tags.
     pub(super) async fn catalog(
         &self,
         index: u64,
@@ -96,7 +96,7 @@ impl Agent {
         self.ask(CATALOG, Some(query)).await
     }
 
-    /// The instances of a service with the health of each.
+    /// The instances of a service with their health.
     pub(super) async fn service(
         &self,
         name: &str,
@@ -108,7 +108,7 @@ impl Agent {
         self.ask(&path, Some(query)).await
     }
 
-    /// Those services of the catalog that are wanted.
+    /// The services of the catalog that match the configuration.
     pub(super) fn wanted(
         &self,
         services: BTreeMap<String, Option<Vec<String>>>,
@@ -165,14 +165,14 @@ impl Agent {
         query
     }
 
-    /// Asks; with a query, as long as an agent may hold that back.
+    /// Sends a request. One with a query blocks for up to `wait`, which extends the time limit.
     async fn ask<T: DeserializeOwned>(
         &self,
         path: &str,
         query: Option<String>,
     ) -> Result<Heard<T>, Failure> {
         let wait = match query {
-            // The agent adds up to a sixteenth, so that not all come back at once.
+            // The agent adds up to a sixteenth of jitter.
             Some(_) => self.config.wait.0 + self.config.wait.0 / 16,
             None => Duration::ZERO,
         };

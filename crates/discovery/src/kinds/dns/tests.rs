@@ -12,7 +12,7 @@ use crate::slot::{Slot, SlotOptions};
 
 use super::*;
 
-/// What a name server says: a code and records for a name and type.
+/// Answers of a name server: a code and records for a name and type.
 type Script = Box<dyn Fn(&str, RecordType) -> (ResponseCode, Vec<RData>) + Send>;
 
 /// A name server on loopback, over UDP.
@@ -64,7 +64,7 @@ fn config(server: &Server, keys: &str) -> DnsConfig {
     toml::from_str(&text).unwrap()
 }
 
-/// A provider that is asked by hand.
+/// A provider that the test polls.
 struct Asked {
     dns: Dns,
     feed: Feed,
@@ -156,7 +156,7 @@ async fn each_name_keeps_its_own_answer_and_a_name_that_is_gone_is_told_from_a_f
     assert_eq!(&*status.failing[0].source, "a.example.");
     assert_eq!(status.failing[0].reason, Reason::Refused);
 
-    // Neither is an answer without records, by default.
+    // Answers without records keep the targets, too, by default.
     for code in [ResponseCode::NXDomain, ResponseCode::NoError] {
         server.says(move |_, _| (code, Vec::new()));
         assert_eq!(asked.ask().await.len(), 2);

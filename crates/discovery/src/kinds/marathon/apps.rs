@@ -1,4 +1,4 @@
-//! What a master answers, and what targets become of it. Their labels are Prometheus' own.
+//! Answers of a master, and the targets made from them. Their labels are Prometheus' own.
 
 use std::collections::BTreeMap;
 
@@ -94,7 +94,7 @@ struct Network {
     mode: String,
 }
 
-/// A port of every task: its number, or 0 where the task says it, and its labels.
+/// Ports of every task: the number, or 0 where each task has its own, and the port's labels.
 type Known<'a> = Vec<(u32, Option<&'a BTreeMap<String, String>>)>;
 
 impl App {
@@ -103,7 +103,7 @@ impl App {
         first.is_some_and(|network| network.mode == "container")
     }
 
-    /// The ports that the application declares, and in front of which label their own labels stand.
+    /// The ports that the application declares, and the prefix for the names of their labels.
     fn ports(&self) -> (Known<'_>, &'static str) {
         let some = |ports: &'_ Option<Vec<Port>>| ports.as_ref().is_some_and(|it| !it.is_empty());
         let container = self.container.as_ref();
@@ -129,7 +129,7 @@ impl App {
         }
         let definitions = self.port_definitions.iter().flatten();
         let known = definitions.map(|port| {
-            // Otherwise it is the service's port, and the task says where it listens.
+            // Otherwise the number is the service's port, and the task has its own.
             let number = match self.require_ports {
                 true => port.port,
                 false => 0,
@@ -139,7 +139,7 @@ impl App {
         (known.collect(), "port_definition_label")
     }
 
-    /// The targets: one for each port of each task, or for one port of each.
+    /// The targets: one per port of each task, or only the port with the index `only`.
     pub(super) fn targets(&self, only: Option<usize>) -> Vec<Labels> {
         let (declared, prefix) = self.ports();
         let inside = self.in_container_network();
@@ -156,7 +156,7 @@ impl App {
         let mut targets = Vec::new();
         for task in self.tasks.iter().flatten() {
             let own = task.ports.as_deref().unwrap_or_default();
-            // Without declared ports, each task has its own.
+            // Without declared ports, the ports of the task count.
             let ports: Known<'_> = match declared.is_empty() {
                 true => own.iter().map(|port| (*port, None)).collect(),
                 false => declared.clone(),

@@ -1,4 +1,4 @@
-//! Service accounts of DC/OS: a secret with which tokens are got.
+//! Service accounts of DC/OS, whose secret buys tokens.
 
 use std::path::Path;
 
@@ -17,9 +17,9 @@ use metrifold_http::place;
 use crate::answer::{Failure, Reason};
 use crate::exchange::Exchange;
 
-/// The largest secret.
+/// The most bytes of a secret file.
 const MAX_SECRET: u64 = 64 << 10;
-/// The largest answer with a token.
+/// The most bytes of an answer with a token.
 const MAX_ANSWER: usize = 64 << 10;
 
 /// A service account.
@@ -46,7 +46,7 @@ struct Written {
 }
 
 impl Principal {
-    /// Reads a secret. Errors do not repeat what it holds.
+    /// Reads a secret. Errors do not quote it.
     pub(super) fn read(
         inline: Option<&Secret>,
         file: Option<&Path>,
@@ -87,7 +87,7 @@ impl Principal {
         })
     }
 
-    /// What is sent to log in.
+    /// Body of the login request.
     fn body(&self) -> Result<String, Failure> {
         let uid = &self.uid;
         let body = match &self.proof {
@@ -113,7 +113,7 @@ fn private_key(pem: &Secret) -> Result<RsaKeyPair, String> {
         .map_err(|error| format!("its private_key is not an RSA key: {error}"))
 }
 
-/// A token that says who asks, signed with RS256.
+/// A JWT that names the account, signed with RS256.
 fn signed(uid: &str, key: &RsaKeyPair) -> Result<String, Failure> {
     let encode = |text: String| URL_SAFE_NO_PAD.encode(text);
     let head = encode(r#"{"alg":"RS256","typ":"JWT"}"#.to_owned());
@@ -131,7 +131,7 @@ fn signed(uid: &str, key: &RsaKeyPair) -> Result<String, Failure> {
     Ok(format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature)))
 }
 
-/// The header in which DC/OS wants a token.
+/// The `Authorization` header in the form of DC/OS.
 pub(super) fn token_header(token: &Secret) -> Result<HeaderValue, String> {
     let mut value = HeaderValue::try_from(format!("token={}", token.expose()))
         .map_err(|_| "the token holds a control character".to_owned())?;
@@ -139,11 +139,11 @@ pub(super) fn token_header(token: &Secret) -> Result<HeaderValue, String> {
     Ok(value)
 }
 
-/// Gets tokens, and keeps the last until it is refused.
+/// Gets tokens, and caches the last one until it is refused.
 pub(super) struct Login {
     principal: Principal,
     exchange: Exchange,
-    /// The token with its header, so that it is known as a secret while it is used.
+    /// The token and its header. Holding the token keeps it registered as a secret.
     token: Mutex<Option<(Secret, HeaderValue)>>,
 }
 
@@ -173,7 +173,7 @@ impl Login {
         Ok(value)
     }
 
-    /// Forgets a token that was refused, unless it has been replaced meanwhile.
+    /// Drops a token that was refused, unless another one has replaced it.
     pub(super) async fn refused(&self, shown: &HeaderValue) {
         let mut token = self.token.lock().await;
         if token.as_ref().is_some_and(|(_, value)| value == shown) {
@@ -194,7 +194,7 @@ impl Login {
             let text = format!("{} answered {} to the login", place(uri), answered.status);
             return Err(Failure::new(Reason::Credentials, text));
         }
-        // The error would quote the answer.
+        // The parser's error would quote the answer.
         let given: Given = serde_json::from_slice(&answered.body).map_err(|_| {
             Failure::new(Reason::Credentials, format!("{} gave no token", place(uri)))
         })?;

@@ -37,7 +37,7 @@ enum Mode {
 
 fn findings(text: &str) -> Vec<String> {
     let table = DeTable::parse(text).unwrap().into_inner();
-    match all_errors(table, Vec::new(), &[], &plain::<Outer>) {
+    match all_errors(&table, &[], &[], &plain::<Outer>) {
         Ok(_) => Vec::new(),
         Err(findings) => findings
             .into_iter()

@@ -1,15 +1,15 @@
-//! Cycles, each told once and whole.
+//! Cycles of the graph, each reported once and in full.
 
 use std::collections::HashSet;
 
 use super::Graph;
 use crate::config::diagnostic::Diagnostic;
 
-/// How far the search has come with a node.
+/// Progress of the search with a node.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     New,
-    /// On the path to the current node.
+    /// The node is on the path to the current node.
     Open,
     Done,
 }
@@ -58,7 +58,7 @@ pub(super) fn check(graph: &Graph<'_>, found: &mut Vec<Diagnostic>) {
     }
 }
 
-/// The members in order, from the one that is first by name.
+/// The members of the cycle in order, starting with the alphabetically first.
 fn chain(graph: &Graph<'_>, mut members: Vec<usize>) -> Vec<usize> {
     let first = (0..members.len()).min_by_key(|at| &graph.nodes[members[*at]].id);
     members.rotate_left(first.unwrap_or_default());

@@ -1,4 +1,4 @@
-//! What the elements of `inputs` stand for.
+//! Resolves the elements of `inputs` to outputs.
 
 use std::collections::{HashMap, HashSet};
 
@@ -38,7 +38,7 @@ impl Graph<'_> {
         for (entry, input) in node.inputs.iter().enumerate() {
             if let Some(first) = seen.get(&*input.text) {
                 let (name, input_name) = (full_name(node), &input.text);
-                let message = format!("{name}: input `{input_name}` is there twice");
+                let message = format!("{name}: input `{input_name}` is listed twice");
                 found.push(
                     Diagnostic::error(message)
                         .at(input.place.clone())
@@ -57,7 +57,7 @@ impl Graph<'_> {
             match resolved {
                 Ok(matches) => {
                     for (from, port) in matches {
-                        // Globs may overlap; an output is wired once.
+                        // Globs may overlap, but an output is connected once.
                         if wired.insert((from, port.clone())) {
                             self.edges.push(Edge {
                                 from,
@@ -142,7 +142,7 @@ impl Graph<'_> {
             }
             match &self.ports[from] {
                 Ports::None => {}
-                // Its named outputs are not known, so that the glob may mean one of them.
+                // The component's named outputs are not known, and the glob may match one of them.
                 Ports::Unknown => {
                     uncertain |= pattern.contains('.') || matches_glob(pattern, &node.id);
                 }
@@ -172,7 +172,7 @@ impl Graph<'_> {
         }
     }
 
-    /// Everything that can be an input.
+    /// The names of all outputs.
     fn output_names(&self) -> Vec<String> {
         let mut names = Vec::new();
         for (node, ports) in self.nodes.iter().zip(&self.ports) {
@@ -188,9 +188,9 @@ impl Graph<'_> {
     }
 }
 
-/// Why an input has no edges.
+/// Reason why an input has no edges.
 enum Unresolved {
-    /// The input names a component that has errors of its own, which are reported there.
+    /// The input names a component with errors of its own, which are reported there.
     Uncertain,
     Wrong {
         message: String,
@@ -209,7 +209,7 @@ fn full_ports(id: &str, names: &[String]) -> String {
     suggest::list(names.iter().map(String::as_str))
 }
 
-/// Whether the pattern, in which `*` stands for any text and `?` for any character, matches.
+/// Whether the pattern matches; `*` stands for any text and `?` for any character.
 fn matches_glob(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) =
         (pattern.chars().collect(), text.chars().collect());
@@ -226,7 +226,7 @@ fn matches_glob(pattern: &str, text: &str) -> bool {
                 t += 1;
             }
             _ => match star {
-                // The last star takes one character more.
+                // Extend the last star by one character.
                 Some((at, taken)) => {
                     star = Some((at, taken + 1));
                     p = at + 1;

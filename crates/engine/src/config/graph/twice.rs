@@ -1,4 +1,4 @@
-//! Data that reaches a component by two ways arrives twice.
+//! Warns of data that reaches a component over two paths and arrives twice.
 
 use std::collections::BTreeSet;
 
@@ -7,24 +7,24 @@ use metrifold_model::Kind;
 use super::{Edge, Graph, Ports, full_name};
 use crate::config::diagnostic::Diagnostic;
 
-/// More components than this are not looked at: the cost grows with the square of their number.
+/// The most components for which the check runs: its cost grows with the square of their number.
 const MAX_NODES: usize = 2_000;
 
-/// An output: a component, and which of its named outputs.
+/// An output: the index of a component, and the name of the output, if it has one.
 type Output<'g> = (usize, Option<&'g str>);
 
-/// What reaches an input.
+/// The data that reaches an input.
 #[derive(Clone, Default)]
 struct Reach<'g> {
-    /// All outputs that it comes from.
+    /// All outputs that the data comes from.
     all: BTreeSet<Output<'g>>,
-    /// Those of which it is the whole, as far as is known: not those before a named output, which
-    /// passes a part on.
+    /// Outputs whose data arrives complete, as far as is known. Outputs in front of a named output
+    /// are excluded, since that passes on only a part.
     whole: BTreeSet<Output<'g>>,
 }
 
-/// Warns where two inputs of a component share an origin. What two named outputs of one component
-/// pass on is not the same data. Expects a graph without errors, and so without cycles.
+/// Warns of two inputs of a component that share an origin. Two named outputs of one component
+/// carry different data. Expects a graph without errors, and therefore without cycles.
 pub(super) fn check(graph: &Graph<'_>, found: &mut Vec<Diagnostic>) {
     if graph.nodes.len() > MAX_NODES {
         return;
@@ -34,7 +34,7 @@ pub(super) fn check(graph: &Graph<'_>, found: &mut Vec<Diagnostic>) {
     for edge in &graph.edges {
         entering[edge.to].push(edge);
     }
-    // Depth first with a stack of its own, since chains may be longer than a thread's stack.
+    // Depth first with an explicit stack, since chains may be longer than a thread's stack is deep.
     for start in 0..graph.nodes.len() {
         let mut stack = vec![start];
         while let Some(&at) = stack.last() {
@@ -65,7 +65,7 @@ pub(super) fn check(graph: &Graph<'_>, found: &mut Vec<Diagnostic>) {
     }
 }
 
-/// What comes through an edge.
+/// The data that passes through an edge.
 fn through<'g>(graph: &'g Graph<'_>, edge: &'g Edge, reached: &[Option<Reach<'g>>]) -> Reach<'g> {
     let mut reach = reached[edge.from].clone().unwrap_or_default();
     let output = (edge.from, edge.port.as_deref());
@@ -79,7 +79,7 @@ fn through<'g>(graph: &'g Graph<'_>, edge: &'g Edge, reached: &[Option<Reach<'g>
 
 fn warn(graph: &Graph<'_>, inputs: &[(&Edge, Reach<'_>)], found: &mut Vec<Diagnostic>) {
     for (at, (edge, reach)) in inputs.iter().enumerate() {
-        // An input that is named twice, or by a glob as well, is one input.
+        // An input that is named twice, or also matches a glob, is one input.
         let earlier = inputs[..at]
             .iter()
             .filter(|(other, _)| (other.from, &other.port) != (edge.from, &edge.port));
@@ -100,14 +100,14 @@ fn warn(graph: &Graph<'_>, inputs: &[(&Edge, Reach<'_>)], found: &mut Vec<Diagno
                 graph.edge_name(other),
                 graph.edge_name(edge)
             );
-            let help = "transforms work one after the other when each names the one before it as its input: name only the last one here";
+            let help = "to chain transforms, give each the previous one as its input, and name only the last one here";
             found.push(
                 Diagnostic::warning(message)
                     .at(node.inputs[edge.entry].place.clone())
-                    .with_related(node.inputs[other.entry].place.clone(), "the first way")
+                    .with_related(node.inputs[other.entry].place.clone(), "the other path")
                     .with_help(help),
             );
-            // One way too many is reason enough to look at all of them.
+            // One warning for each component is enough.
             return;
         }
     }

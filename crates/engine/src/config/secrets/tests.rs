@@ -1,4 +1,4 @@
-//! What is masked, in text that parses and in text that does not.
+//! Masking, of text that parses and of text that does not.
 
 use super::*;
 

@@ -51,7 +51,7 @@ error: sinks.a: input `in.x` does not exist: `in` has no named outputs
    |
    = help: write "in"
 
-error: sinks.a: input `in` is there twice
+error: sinks.a: input `in` is listed twice
   --> a.toml:11:56
    |
 11 | inputs = ['inn', 'z*', 'nothing', 'out', 'in.x', 'in', 'in']

@@ -44,7 +44,7 @@ fn a_table_that_is_absent_is_what_an_empty_one_is() {
     let absent = loaded(&[&around("")]).config;
     let empty = loaded(&[&around("[ledger]\n")]).config;
     assert_eq!(absent.ledger(), empty.ledger());
-    // What the process begins with, before it has a configuration.
+    // Equal to the default of the process before it has a configuration.
     assert_eq!(
         absent.ledger().tenants.0,
         metrifold_telemetry::LEDGER_TENANTS
@@ -98,7 +98,7 @@ fn a_registered_table_is_read_checked_and_compared_without_being_known() {
     let both = load(&[&front, back]);
     let names: Vec<_> = both.tables.named::<Door>().map(|(name, _)| name).collect();
     assert_eq!(names, ["back", "front"]);
-    assert!(both.files().contains_key(&file));
+    assert!(both.files().contains_key(&*file));
     let changes =
         |old: &Config, new: &Config| crate::topology::Changes::between(old, new).to_string();
     assert_eq!(changes(&both, &load(&[back, &front])), "nothing changed");
@@ -249,7 +249,7 @@ fn colour_is_there_on_request_only() {
     let found = load_texts(&["x = 1"]).unwrap_err();
     assert!(found[0].render(true).contains('\u{1b}'));
     assert!(!found[0].render(false).contains('\u{1b}'));
-    // Nor does a name bring its own.
+    // A name in the text cannot bring colours of its own.
     let found = load_texts(&["\"\\u001b[31mx\" = 1"]).unwrap_err();
     assert!(
         !found
@@ -258,7 +258,7 @@ fn colour_is_there_on_request_only() {
     );
 }
 
-/// Pieces from which texts are made that are nearly right.
+/// Pieces of nearly correct configurations.
 fn nearly_right() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
         "[sources.in]\n",
@@ -308,7 +308,7 @@ proptest! {
     #[test]
     fn nearly_right_text_never_panics(text in nearly_right(), other in nearly_right()) {
         printed(&[&text, &other]);
-        // Places are those of the text as it was.
+        // Masking keeps the positions of the original text.
         prop_assert_eq!(mask_lines(&text).len(), text.len());
         let (table, _) = toml::de::DeTable::parse_recoverable(&text);
         prop_assert_eq!(mask(&text, table.get_ref()).len(), text.len());

@@ -1,4 +1,4 @@
-//! The edge into a sink: its queue, the form in which it wants batches, and its accounts.
+//! The edge into a sink: its queue, the form in which it takes batches, and its accounts.
 
 mod delivery;
 mod ending;
@@ -46,66 +46,68 @@ pub use input::{Input, Run};
 pub struct Edge {
     pub(crate) id: Arc<str>,
     pub(crate) required: bool,
-    /// The sink's own transform.
+    /// Transform of the sink's own, applied before the queue.
     pub(crate) before: Option<Arc<dyn Transform>>,
     pub(crate) metrics: ComponentMetrics,
     pipe: Arc<Pipe>,
     config: QueueConfig,
-    /// Opened for this edge, for the pipe to have when this edge takes over.
+    /// Queue on disk that was opened for this edge. The pipe takes it over together with the sink.
     opened: Option<Arc<Spill>>,
-    /// The sink's turn to take from the queue.
+    /// Number of this sink's turn at the queue: an edge with an older turn gets no batches.
     turn: AtomicU64,
     form: AtomicU8,
     checks_series: bool,
     companions: CompanionBounds,
-    /// How its bodies of 1.0 are best compressed.
+    /// Chooses the compression of bodies of 1.0 that suits the sink's data.
     pub(crate) compression: CompressionChoice,
 }
 
-/// What all edges into a sink share, those of its predecessors included.
+/// The part of an edge that a sink shares with its predecessors and successors.
 #[derive(Debug)]
 struct Pipe {
     queue: Arc<Queue<Queued>>,
-    /// Once there is a queue on disk, it stays: if the sink has none any more, what is
-    /// on disk is delivered, and nothing is stored.
+    /// Queue on disk. Once opened, it stays open: if a later configuration has none, its batches
+    /// are delivered and no more are stored.
     spill: OnceLock<Arc<Spill>>,
     accounts: Arc<Accounts>,
-    /// The deliveries in flight that the spill does not track.
+    /// Deliveries in flight that the spill does not track.
     in_flight: Arc<InFlight>,
-    /// What had become of records on disk before this process opened them.
+    /// Counts of records that were delivered or dropped before this process opened the queue on
+    /// disk.
     before: OnceLock<Before>,
-    /// Since when there are accounts.
+    /// Time at which the accounts begin.
     since: SystemTime,
     outflow: RateMeter,
-    /// Why the queue takes no more.
+    /// Reason why the queue is closed; unset while it is open.
     ending: OnceLock<Ending>,
-    /// What has come apart from series that are sent as 2.0.
+    /// Exemplars and metadata that wait for later batches of their series, for sinks that send
+    /// 2.0.
     companions: Companions,
 }
 
-/// What a sink declares about the way in which it takes batches.
+/// Properties of a sink that its edge is built from.
 #[derive(Clone, Copy, Debug)]
 pub struct EdgeConfig {
-    /// Whether a batch is acknowledged to its sender only once the sink has it.
+    /// Whether the sender's acknowledgement waits for this sink to have the batch.
     pub required: bool,
-    /// The queue in front of the sink.
+    /// Configuration of the queue in front of the sink.
     pub queue: QueueConfig,
-    /// The form in which it takes batches to begin with.
+    /// Form in which the sink takes batches at first.
     pub form: Form,
-    /// Whether batches have to be decoded for it, so that their series are valid and their labels
-    /// sorted, though it does not read them.
+    /// Whether batches must be decoded for this sink even if it reads no labels, so that their
+    /// series are valid and their labels sorted.
     pub checks_series: bool,
-    /// Bounds on what is kept of what comes apart from its series.
+    /// Bounds on the exemplars and metadata that are kept for later batches of their series.
     pub companions: CompanionBounds,
 }
 
-/// The lane of a batch: by its tenant and what its source orders batches by, which is a key that
-/// the source gives, or else the sender, or else the source itself.
+/// The lane of a batch: its tenant and the key by which its source orders batches. That is a key
+/// that the source sets, or else the sender's address, or else the source itself.
 ///
-/// Batches whose sender does not wait for the sink must not overtake each other. A sender that
-/// waits keeps its order itself, but must not overtake what it has sent while it did not wait,
-/// which is so if the sink has become a required one. A source's name has no part in the lanes of
-/// its senders: it may get another name while batches are queued.
+/// Batches must not overtake each other if their sender does not wait for the sink. A sender that
+/// waits keeps its order itself. It still shares the lane, because the sink may have become
+/// required while batches are queued for which the sender did not wait. The source's name is not
+/// part of its senders' lanes, since a source may be renamed while batches are queued.
 fn lane(batch: &Batch, ticket: Option<&Ticket>) -> Lane {
     let origin = batch.origin();
     let ordered_by = match (&origin.order, origin.peer) {
@@ -121,8 +123,8 @@ fn lane(batch: &Batch, ticket: Option<&Ticket>) -> Lane {
 }
 
 impl Edge {
-    /// An edge into the queue of the sink's predecessor, if it has one. A queue on disk is in
-    /// `folder`.
+    /// An edge into the predecessor's queue if there is a predecessor, otherwise into a new one.
+    /// `folder` is the place of a queue on disk.
     pub(crate) fn new(
         id: Arc<str>,
         config: EdgeConfig,
@@ -159,8 +161,8 @@ impl Edge {
         }))
     }
 
-    /// Makes the sink at this edge the one that takes from the queue, under its own bounds. What
-    /// its predecessor has taken, that may give back.
+    /// Makes this edge's sink the one that receives from the queue, under its own bounds. Batches
+    /// in flight at the predecessor return to the queue when the predecessor drops them.
     pub(crate) fn take_over(&self, predecessor: Option<&Self>) {
         if let Some(predecessor) = predecessor {
             predecessor.metrics.watch_queue(None);
@@ -168,13 +170,14 @@ impl Edge {
         let turn = self.pass_turn();
         self.turn.store(turn, Ordering::Relaxed);
         if let Some(spill) = &self.opened {
-            // Nobody else has opened it, so there was none.
+            // Setting fails only if another edge has opened the queue, and then this edge would not
+            // have.
             let _ = self.pipe.before.set(Before::of(spill.disk().read_ledger()));
             let _ = self.pipe.spill.set(spill.clone());
             let queued = spill.snapshot().total.queued();
             if queued.batches > 0 {
                 let size = Size(queued.bytes);
-                info!(sink = %self.id, batches = queued.batches, %size, "delivers first what is on disk");
+                info!(sink = %self.id, batches = queued.batches, %size, "delivering the backlog on disk first");
             }
         }
         if let Some(spill) = self.pipe.spill.get() {
@@ -188,7 +191,7 @@ impl Edge {
     }
 
     fn pass_turn(&self) -> u64 {
-        // With a queue on disk, what does not fit into memory goes there.
+        // With a queue on disk, batches that do not fit into memory are stored there.
         let when_full = match self.config.is_disk() {
             true => WhenFull::Block,
             false => self.config.when_full(self.required),
@@ -197,13 +200,13 @@ impl Edge {
         self.pipe.queue.take_over(max, when_full)
     }
 
-    /// What came, what became of it, and what is queued.
+    /// The counts of batches received, delivered, dropped and queued.
     #[cfg(feature = "testing")]
     pub(crate) fn ledger(&self) -> metrifold_model::ledger::Ledger {
         self.pipe.ledger()
     }
 
-    /// Where its queue on disk is, if it has one.
+    /// Path of the queue on disk, if there is one.
     pub(crate) fn folder(&self) -> Option<&Path> {
         self.pipe.spill.get().map(|spill| spill.path())
     }
@@ -212,7 +215,8 @@ impl Edge {
         self.turn.load(Ordering::Relaxed)
     }
 
-    /// Gives a batch that leaves as 2.0 what has come apart from its series.
+    /// Adds to a batch that is sent as 2.0 the exemplars and metadata that arrived in other batches
+    /// than its series.
     pub(crate) fn complete(&self, batch: &mut Batch) -> Result<GivenUp, DecodeError> {
         let now = Instant::now().into_std();
         self.pipe.companions.complete(batch, &self.companions, now)
@@ -233,7 +237,7 @@ impl Edge {
         self.pipe.spill.get().and_then(|spill| spill.max_age())
     }
 
-    /// Has the spill track batches that came back untracked.
+    /// Makes the spill track batches that were returned untracked.
     fn track_all(&self) {
         if let Some(spill) = self.pipe.spill.get() {
             spill.track_all();
@@ -245,7 +249,7 @@ impl Edge {
         self.pipe.queue.pause(tenant.cloned(), until);
     }
 
-    /// Notes that an attempt of this tenant has failed.
+    /// Reports a failed attempt to deliver a batch of this tenant.
     fn set_failing(&self, tenant: Option<&Tenant>, trouble: Trouble) {
         let Some(spill) = self.pipe.spill.get() else {
             return;
@@ -258,7 +262,7 @@ impl Edge {
         }
     }
 
-    /// Notes that an attempt has succeeded.
+    /// Reports a successful attempt.
     fn set_well(&self, tenant: Option<&Tenant>) {
         if let Some(spill) = self.pipe.spill.get() {
             spill.set_well(tenant);
@@ -283,7 +287,7 @@ impl Pipe {
     }
 }
 
-/// Opens the queue on disk that a sink has to have.
+/// Opens the queue on disk of a sink.
 fn open(
     id: &Arc<str>,
     pipe: &Pipe,

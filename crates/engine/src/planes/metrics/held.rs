@@ -1,5 +1,5 @@
-//! Holding batches to limits: what the transform `limit` and every source whose callers are tenants
-//! run.
+//! Enforces limits on batches, for the transform `limit` and for every source whose callers are
+//! tenants.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use metrifold_model::{Outcome, Rejection};
 
 use super::{Pass, Plan, Told, Transform};
 
-/// Holds the callers of a source to the limits of their tenants.
+/// Transform that holds the callers of a source to the limits of their tenants.
 pub(super) struct HeldToLimits {
     gate: Gate,
 }
@@ -28,7 +28,7 @@ impl fmt::Debug for HeldToLimits {
 }
 
 impl Transform for HeldToLimits {
-    /// Whether any tenant has limits that look into batches.
+    /// Whether any tenant has limits that require reading its batches.
     fn reads_labels(&self) -> bool {
         self.gate.looks_inside()
     }
@@ -39,14 +39,14 @@ impl Transform for HeldToLimits {
     }
 }
 
-/// The walk of a [`Check`] over one batch.
+/// A [`Check`] applied to the series of one batch.
 pub struct LimitPass {
     check: Check,
     last: Limit,
 }
 
 impl LimitPass {
-    /// What is done to a batch that is held to this.
+    /// The plan that applies a check; batches without one are kept.
     pub fn plan<'a>(check: Option<Check>) -> Plan<'a> {
         match check {
             Some(check) => Plan::Pass(Box::new(Self {

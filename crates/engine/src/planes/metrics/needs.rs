@@ -1,14 +1,14 @@
-//! How closely a batch has to be looked at between its source and its sinks.
+//! Levels of work on a batch between its source and its sinks.
 
-/// What somebody on a batch's way needs of it; who needs more needs the less as well.
+/// Work on a batch that a source, transform or sink needs. Each level includes the levels below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Needs {
-    /// Nothing: it leaves as it came.
+    /// None: the batch leaves as it arrived.
     Nothing,
-    /// To know how much it carries, if that can be told.
+    /// Count the samples, if the body allows it.
     Count,
-    /// That its series are valid and their labels sorted.
+    /// Validate the series and sort their labels.
     Check,
-    /// To read or edit its series, or to have them encoded in another version.
+    /// Decode the series, for reading, editing or another version.
     Decode,
 }

@@ -1,4 +1,4 @@
-//! Batches as a plane of the engine.
+//! Implements the engine's plane for batches.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -78,7 +78,7 @@ impl planes::Edge for Edge {
         Self::take_over(self, predecessor);
     }
 
-    /// A queue takes from whoever sends.
+    /// A queue accepts batches from any source.
     fn wired(&self, _sources: &BTreeSet<Arc<str>>) {}
 }
 

@@ -1,5 +1,5 @@
-//! Compiled rules as a transform: what the transform `relabel` and the `relabel` key of sinks
-//! run.
+//! Compiled relabel rules as a transform, for the transform `relabel` and the key `relabel` of
+//! sinks.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -10,19 +10,20 @@ use metrifold_model::Rejection;
 
 use crate::planes::metrics::{Pass, Plan, Transform};
 
-/// The most scratch buffers that wait to be used again: as many as threads run the transform.
+/// The most scratch buffers that are kept for reuse; it should cover all threads that run the
+/// transform.
 const MAX_IDLE: usize = 64;
 
-/// Rules, ready to be applied by several threads at once.
+/// Compiled rules that several threads can apply at once.
 #[derive(Debug)]
 pub struct Relabel {
     program: Program,
-    /// One for each thread that has been here at the same time.
+    /// Scratch buffers, one for each thread that has run the rules at the same time.
     scratches: Mutex<Vec<Scratch>>,
 }
 
 impl Relabel {
-    /// Compiles rules. Problems are reported at `path[index]` and below; then there is none.
+    /// Compiles rules. Problems are reported at `path[index]` and below; the result is then `None`.
     pub fn compile(rules: &[RuleConfig], path: &str, problems: &mut Problems) -> Option<Self> {
         Program::compile(rules, Validation::default(), path, problems).map(Self::from)
     }
@@ -60,7 +61,7 @@ impl Transform for Relabel {
     }
 }
 
-/// The rules on their way over one batch; the scratch goes back when it is over.
+/// The rules applied to one batch. The scratch buffer is returned at the end.
 struct RelabelPass<'a> {
     relabel: &'a Relabel,
     scratch: Option<Scratch>,

@@ -1,4 +1,4 @@
-//! All that lies between a source and the sinks: transforms, fused, and the fan-out.
+//! The stage between a source and its sinks: fused transforms, and the fan-out.
 
 mod arrival;
 mod walk;
@@ -23,46 +23,47 @@ use crate::planes::{Node, Target};
 use super::edge::Edge;
 use super::{Metrics, Needs, Told};
 
-/// From so many decompressed bytes on, the walk over a batch may take tens of milliseconds: the
-/// other tasks of its thread are handed to another thread for that time.
+/// Decompressed bytes from which the walk over a batch may take tens of milliseconds: the thread's
+/// other tasks are moved to another thread for that time.
 const LONG_WALK: usize = 4 << 20;
 
-/// What has to wait for room in a sink's queue.
+/// Batches that wait for room in a sink's queue.
 type Blocked = Vec<(Arc<Edge>, Incoming)>;
 
-/// What a source sends through: a graph of transforms that ends at sinks. It is built whole and
-/// replaced whole.
+/// A graph of transforms that ends at sinks, through which a source sends. Built and replaced as a
+/// whole.
 #[derive(Debug, Default)]
 pub struct Stage {
     pub(crate) entry: Vec<Target>,
     pub(crate) nodes: Vec<Node<Metrics>>,
     pub(crate) edges: Vec<Arc<Edge>>,
-    /// The node in front of the entry that holds senders to the limits of their tenants.
+    /// Index of the node in front of the entry that holds senders to the limits of their tenants.
     pub(crate) guard: Option<usize>,
-    /// Says when memory is too short for queues of optional sinks to grow.
+    /// Tells when memory is too short for the queues of optional sinks to grow.
     pub(crate) memory: Budget,
-    /// Tells, by going away, that nobody sends through it any more.
+    /// Closes when the stage is dropped: nobody sends through it any more.
     pub(crate) _in_use: Option<watch::Receiver<()>>,
 }
 
-/// What was found when a batch was looked into on its way.
+/// Findings about a batch on its way through the stage.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// What it carried when it came, if anybody looked.
+    /// Counts of the batch when it arrived; `None` if nothing on the way counted it.
     pub counts: Option<Counts>,
-    /// The series that were left out.
+    /// Series that were left out as invalid.
     pub invalid: Invalid,
-    /// What its sender is to be told of what transforms left out.
+    /// Series that transforms left out and that the sender must be told of.
     pub told: Told,
-    /// The bytes that came.
+    /// Bytes of the batch when it arrived.
     bytes: usize,
-    /// What was known of it when it came.
+    /// Counts of the batch that were known when it arrived.
     known: Option<Counts>,
 }
 
 impl Seen {
-    /// The bytes of what came that a part of it stands for, by its samples. A batch on its way has no
-    /// size of its own: it is encoded in front of each sink, or not at all.
+    /// The bytes of the arrived batch that a part of it stands for, by its share of the samples. A
+    /// batch within the stage has no size of its own: it is encoded in front of each sink, or not at
+    /// all.
     fn share(&self, part: Option<Counts>) -> usize {
         let (Some(whole), Some(part)) = (self.counts.or(self.known), part) else {
             return self.bytes;
@@ -71,11 +72,11 @@ impl Seen {
         if part >= whole {
             return self.bytes;
         }
-        // Less than all of them.
+        // The part has fewer samples than the whole.
         (self.bytes as u128 * u128::from(part) / u128::from(whole)) as usize
     }
 
-    /// Decodes a batch, unless that has been done.
+    /// Decodes a batch unless it is decoded already.
     fn decode(&mut self, batch: &mut Batch) -> Result<(), SendError> {
         let invalid = batch.decode().map_err(SendError::Malformed)?;
         if self.counts.is_none() {
@@ -87,9 +88,9 @@ impl Seen {
 }
 
 impl Stage {
-    /// What transforms and sinks need of a batch of this version.
+    /// The work that transforms and sinks need on a batch of this version.
     fn needs(&self, version: Version) -> Needs {
-        // What the guard looks into is decoded, or rewritten, when it does.
+        // The guard decodes or rewrites the batch itself when it reads it.
         let nodes = self.nodes.iter().enumerate();
         let mut behind = nodes.filter(|(node, _)| self.guard != Some(*node));
         if behind.any(|(_, node)| node.transform.reads_labels()) {
@@ -99,14 +100,14 @@ impl Stage {
         edges.max().unwrap_or(Needs::Nothing)
     }
 
-    /// The node that holds senders to their limits, if there are any that look into a batch.
+    /// The guard, if any tenant has limits that require reading batches.
     fn active_guard(&self) -> Option<usize> {
         let guard = self.guard?;
         self.nodes[guard].transform.reads_labels().then_some(guard)
     }
 
-    /// Whether a batch meets one transform first, a component or a sink's own, which is then the
-    /// first to decode it.
+    /// Whether the batch meets exactly one transform first, a component or a sink's own, which then
+    /// decodes it.
     fn has_one_entry(&self) -> bool {
         if self.active_guard().is_some() {
             return true;
@@ -119,23 +120,23 @@ impl Stage {
     }
 }
 
-/// A source's end of its stage.
+/// The handle with which a source sends into its stage.
 #[derive(Clone, Debug)]
 pub struct Output {
     pub(crate) stage: Arc<ArcSwap<Stage>>,
     pub(crate) metrics: ComponentMetrics,
 }
 
-/// Why a batch went to no sink.
+/// Reason why a batch reached no sink.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SendError {
-    /// It is not what it claims to be.
+    /// The body is malformed.
     #[error(transparent)]
     Malformed(DecodeError),
-    /// A transform or a sink's form refuses it.
+    /// A transform, or a sink that cannot encode the batch in its form, refuses it.
     #[error(transparent)]
     Rejected(#[from] Rejection),
-    /// A transform panicked on it, which is Metrifold's fault.
+    /// A transform panicked on the batch, which is a fault of Metrifold's.
     #[error("a transform panicked on the batch")]
     Panicked,
 }
@@ -151,7 +152,7 @@ impl From<SendError> for Rejection {
 }
 
 impl SendError {
-    /// Counts and reports it as an error of a component.
+    /// Counts and logs the error for a component.
     fn note(&self, metrics: &ComponentMetrics) {
         match self {
             Self::Malformed(_) | Self::Rejected(_) => metrics.error("rejected", self),
@@ -161,31 +162,29 @@ impl SendError {
 }
 
 impl Output {
-    /// Whether some sink will answer for what is wrong with a batch: without a required one, only
-    /// the source can.
+    /// Whether a required sink will answer for errors in a batch. Without one, only the source can.
     pub fn answers(&self) -> bool {
         self.stage.load().edges.iter().any(|edge| edge.required)
     }
 
-    /// After how many seconds it is worth trying again, as far as the queues of required sinks
-    /// know.
+    /// Seconds after which a retry is worthwhile, as far as the queues of required sinks can tell.
     pub fn retry_after(&self) -> Option<u64> {
         let stage = self.stage.load();
         let required = stage.edges.iter().filter(|edge| edge.required);
         required.filter_map(|edge| edge.retry_after()).max()
     }
 
-    /// The same for a request for which there was no room: after how many seconds the queues of
-    /// required sinks, for which others wait, have drained. None if nobody waits for them.
+    /// Seconds until the queues of required sinks have drained that keep requests in memory, for a
+    /// request that found no room. `None` if there are no such queues.
     pub fn room_after(&self) -> Option<u64> {
         let stage = self.stage.load();
         let required = stage.edges.iter().filter(|edge| edge.required);
         required.filter_map(|edge| edge.holds_up()).max()
     }
 
-    /// Sends a batch through the transforms and into the queues of the sinks. Waits while the
-    /// queue of a required sink is full; an optional sink is never waited for. The batch is
-    /// looked into as closely as somebody on the way has to, or as `asks` says if that is closer.
+    /// Sends a batch through the transforms and into the queues of the sinks. Waits while the queue
+    /// of a required sink is full; an optional sink is never waited for. The batch gets the most
+    /// thorough treatment of those that transforms, sinks and `asks` require.
     ///
     /// # Errors
     ///
@@ -203,10 +202,11 @@ impl Output {
         Ok(seen)
     }
 
-    /// All of that which needs no waiting. Returns what was seen, and what has to wait for room.
+    /// The part of `send` that does not wait. Returns the findings, and the batches that wait for
+    /// room.
     fn walk(&self, mut batch: Batch, asks: Needs) -> Result<(Seen, Blocked), SendError> {
         let received = match batch.body_len() {
-            // It was made here, and has not been encoded.
+            // Built in this process and not encoded yet.
             0 => batch.weight(),
             length => length,
         };
@@ -218,9 +218,10 @@ impl Output {
         let needs = asks.max(stage.needs(batch.version()));
         match needs {
             Needs::Nothing => {}
-            // It may have to be decoded, which counts it.
+            // The guard may have to decode the batch, which counts it.
             Needs::Count if stage.active_guard().is_some() => {}
             Needs::Count => batch.count().map_err(SendError::Malformed)?,
+            Needs::Check if batch.is_checked() => {}
             Needs::Check | Needs::Decode if stage.has_one_entry() => {}
             Needs::Check | Needs::Decode => seen.decode(&mut batch)?,
         }
@@ -237,13 +238,13 @@ impl Output {
         for arrival in &mut arrived {
             arrival.prepare(&stage.edges[arrival.edge])?;
         }
-        // From here on nobody refuses the batch.
+        // Nothing below refuses the batch.
         self.metrics.sent().batch(seen.counts, received);
         for arrival in &arrived {
             let bytes = seen.share(arrival.received);
             arrival.count(&stage.edges[arrival.edge].metrics, bytes);
         }
-        // All sinks get the batch at once; then those that are full are waited for.
+        // All sinks get the batch at once; only then the full ones are waited for.
         let mut blocked = Vec::new();
         let short = stage.memory.is_short();
         for arrival in arrived {
@@ -263,7 +264,7 @@ impl Output {
     }
 }
 
-/// Whether this thread may be taken out of its runtime's rotation: tests run on a single one.
+/// Whether this thread can hand its other tasks over: a single-threaded runtime, as in tests, cannot.
 fn may_block() -> bool {
     let runtime = Handle::try_current().map(|handle| handle.runtime_flavor());
     runtime.is_ok_and(|flavor| flavor == RuntimeFlavor::MultiThread)

@@ -5,37 +5,37 @@ use std::fmt::{self, Debug};
 use metrifold_codec::{Batch, SeriesMut};
 use metrifold_model::{Counts, Outcome, Rejection};
 
-/// A transform, built: synchronous, without I/O.
+/// A built transform: synchronous, without I/O.
 pub trait Transform: Debug + Send + Sync {
-    /// Whether it reads labels, so that batches have to be decoded for it.
+    /// Whether the transform reads labels, so that batches must be decoded for it.
     fn reads_labels(&self) -> bool {
         true
     }
 
-    /// Decides what is to be done to a batch, and says of it as a whole what there is to say, such
-    /// as its tenant. It must not look at the series: transforms before it may share a walk with
-    /// it, and have not edited them yet.
+    /// Decides how the transform treats a batch, and sets properties of the batch as a whole, such as
+    /// its tenant. Must not read the series: transforms in front may share a walk with this one and
+    /// have not edited them yet.
     ///
     /// # Errors
     ///
-    /// Fails when the whole batch has to be refused to its sender.
+    /// Fails when the whole batch must be refused to its sender.
     fn plan(&self, batch: &mut Batch) -> Result<Plan<'_>, Rejection>;
 }
 
-/// What a transform does to one batch.
+/// Treatment of one batch by a transform.
 pub enum Plan<'a> {
-    /// The batch goes to the only output with its series as they are.
+    /// The batch goes to the only output with its series unchanged.
     Keep,
     /// Every series is edited or dropped on its own, and the batch goes to the only output.
-    /// Neighbours that can say so share one walk over the batch, in which every series is still in
-    /// the processor's cache for the next one.
+    /// Neighbours with this plan share one walk over the batch, in which a series is still in the
+    /// processor's cache for the next transform.
     Pass(Box<dyn Pass + 'a>),
-    /// Whatever else: any number of batches at any outputs.
+    /// Anything else: the transform emits any number of batches at any outputs.
     Split(Split<'a>),
 }
 
-/// Takes a batch and emits what becomes of it, possibly nothing. Fails when the whole batch has to
-/// be refused to its sender.
+/// Consumes a batch and emits any number of batches. Fails when the whole batch must be refused to
+/// its sender.
 pub type Split<'a> = Box<dyn FnOnce(Batch, &mut Emitter<'_>) -> Result<(), Rejection> + 'a>;
 
 impl Debug for Plan<'_> {
@@ -53,32 +53,32 @@ pub trait Pass {
     /// Edits a series; returns whether to keep it.
     fn series(&mut self, series: &mut SeriesMut<'_>) -> bool;
 
-    /// Under which reason the samples of the series count that it has just not kept.
+    /// Reason under which the samples of the series that was just dropped are counted.
     fn reason(&self) -> &'static str;
 
-    /// Ends the walk behind the last series, and says what the batch's sender is to be told of it.
-    /// Nothing has been delivered yet.
+    /// Ends the walk after the last series; returns the findings for the batch's sender. Nothing has
+    /// been delivered yet.
     ///
     /// # Errors
     ///
-    /// Fails when the whole batch has to be refused to its sender.
+    /// Fails when the whole batch must be refused to its sender.
     fn finish(&mut self) -> Result<Told, Rejection> {
         Ok(Told::default())
     }
 }
 
-/// What the sender of a batch is told of what transforms left out of it. What is left out on purpose,
-/// as by relabelling, is no news to anybody.
+/// Series that transforms left out and that the batch's sender must be told of. Series that are
+/// dropped on purpose, as by relabelling, are not among them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
-    /// What was refused, as a verdict over the batch: it is the sender's to change.
+    /// Outcome for refused series, which the sender has to correct.
     pub refused: Option<Outcome>,
-    /// Whether series were left out that another replica sends.
+    /// Whether series were left out because another replica sends them.
     pub duplicates: bool,
 }
 
 impl Told {
-    /// Adds what another transform, or the same one of another part of the batch, tells.
+    /// Adds the findings of another transform, or of another part of the batch.
     pub(crate) fn join(&mut self, other: Self) {
         self.duplicates |= other.duplicates;
         match (&mut self.refused, other.refused) {
@@ -89,14 +89,15 @@ impl Told {
     }
 }
 
-/// Where a transform puts its results.
+/// Receives the batches that a transform emits.
 pub struct Emitter<'a> {
     emit: &'a mut dyn FnMut(usize, Batch),
     dropped: &'a mut dyn FnMut(&'static str, Counts),
 }
 
 impl<'a> Emitter<'a> {
-    /// An emitter that hands batches, with the index of their output, and drops to these.
+    /// An emitter that passes batches, with the index of their output, and dropped counts to these
+    /// functions.
     pub fn new(
         emit: &'a mut dyn FnMut(usize, Batch),
         dropped: &'a mut dyn FnMut(&'static str, Counts),
@@ -114,7 +115,7 @@ impl<'a> Emitter<'a> {
         (self.emit)(index, batch);
     }
 
-    /// Counts what the transform dropped on purpose.
+    /// Counts series that the transform dropped on purpose.
     pub fn dropped(&mut self, reason: &'static str, lost: Counts) {
         (self.dropped)(reason, lost);
     }

@@ -1,4 +1,4 @@
-//! The body of an answer on its way back, bounded in time.
+//! The body of an answer, bounded in time.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,11 +9,11 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use metrifold_http::body::{Body, BoxError};
 
-/// A body that breaks off at a deadline, so that the far end is told to stop, and that keeps
-/// something until it is over or dropped.
+/// A body that breaks off at a deadline, which cancels the request upstream, and that holds a value
+/// until it has ended or is dropped.
 pub(super) struct Bounded<K> {
     body: Body,
-    /// When the body breaks off; none once it has.
+    /// Time at which the body breaks off; `None` once it has.
     deadline: Option<Pin<Box<Sleep>>>,
     _kept: K,
 }
@@ -27,7 +27,7 @@ impl<K: Send + Unpin + 'static> Bounded<K> {
         }
     }
 
-    /// The same as any other body.
+    /// Converts it into a plain body.
     pub(super) fn into_body(self) -> Body {
         Body::stream(self)
     }
@@ -44,10 +44,10 @@ impl<K: Send + Unpin> http_body::Body for Bounded<K> {
         let Some(deadline) = &mut self.deadline else {
             return Poll::Ready(None);
         };
-        // First, so that a caller that reads slowly does not keep its query for ever.
+        // Checked first, so that a caller that reads slowly cannot keep its query for ever.
         if deadline.as_mut().poll(cx).is_ready() {
             self.deadline = None;
-            // The far end's connection is closed when its body is dropped.
+            // Dropping the body closes the connection to the upstream.
             self.body = Body::empty();
             return Poll::Ready(Some(Err("answer did not end in time".into())));
         }

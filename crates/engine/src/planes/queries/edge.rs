@@ -1,4 +1,4 @@
-//! What leads into a sink of queries: the answerer that is attached at the moment.
+//! The edge into a sink of queries: it holds the answerer that is attached at the moment.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -22,22 +22,22 @@ use crate::planes::{self, Drain, Ending};
 use super::answer::Bounded;
 use super::{Answer, Answerer, Query};
 
-/// What leads into a sink of queries.
+/// The edge into a sink of queries.
 pub struct Edge {
     id: Arc<str>,
     metrics: ComponentMetrics,
     attached: ArcSwapOption<Attached>,
-    /// Held while something is attached or detached.
+    /// Number of the latest attachment. Locked while an answerer is attached or detached.
     turn: Mutex<u64>,
-    /// Whether anything has ever been attached.
+    /// Whether an answerer has ever been attached.
     started: watch::Sender<bool>,
 }
 
-/// The longest that a query waits for a sink that is being started: a reload leads queries to it
-/// just before.
+/// The longest that a query waits for a sink that is being started: a reload routes queries to a
+/// new sink just before it starts.
 const START_TIME: Duration = Duration::from_secs(1);
 
-/// A turn that no answerer has.
+/// A turn that belongs to no answerer.
 const NOBODY: u64 = 0;
 
 struct Attached {
@@ -45,11 +45,11 @@ struct Attached {
     turn: u64,
 }
 
-/// The sink's end: it attaches what answers.
+/// The sink's end of the edge, with which it attaches its answerer.
 pub struct Input(Arc<Edge>);
 
-/// An answerer that is attached. Dropping it detaches it; queries are then refused until another
-/// is attached. A sink that was told to stop calls [`Serving::retire`] instead.
+/// An attached answerer. Dropping this detaches it; queries are refused until another one is
+/// attached. A sink that was told to stop calls [`Serving::retire`] instead.
 #[must_use = "dropping it detaches the answerer at once"]
 pub struct Serving {
     edge: Arc<Edge>,
@@ -68,20 +68,20 @@ impl Edge {
         }
     }
 
-    /// What is attached, which is waited for if nothing has ever been.
+    /// The attached answerer. Waits for it if none has ever been attached.
     async fn attached(&self, deadline: Instant) -> Option<Arc<Attached>> {
         if let Some(attached) = self.attached.load_full() {
             return Some(attached);
         }
         let mut started = self.started.subscribe();
         let deadline = deadline.min(Instant::now() + START_TIME);
-        // In vain or not, what is attached now counts.
+        // Even after a timeout, the answerer that is attached now is used.
         let _ = timeout_at(deadline, started.wait_for(|started| *started)).await;
         self.attached.load_full()
     }
 
-    /// Has the sink answer a query, before its deadline. `kept` is kept until the answer's body is
-    /// over.
+    /// Lets the sink answer a query before its deadline. `kept` is held until the body of the
+    /// answer has ended.
     pub(super) async fn ask<K>(&self, query: Query, kept: K) -> Result<Answer, Rejection>
     where
         K: Send + Unpin + 'static,
@@ -113,7 +113,7 @@ impl Edge {
         }
     }
 
-    /// Awaits an answer, whose panic or slowness costs nothing but the query.
+    /// Awaits an answer. A panic or a timeout becomes a rejection of the query.
     async fn contained(
         &self,
         answerer: Arc<dyn Answerer>,
@@ -138,7 +138,7 @@ impl Edge {
 }
 
 impl Input {
-    /// Attaches what answers the sink's queries from now on, in the place of any other.
+    /// Attaches the answerer for the sink's queries, replacing any other.
     pub fn serve(&self, answerer: Arc<dyn Answerer>) -> Serving {
         let mut turn = locked(&self.0.turn);
         *turn += 1;
@@ -156,8 +156,8 @@ impl Input {
 }
 
 impl Serving {
-    /// Ends without detaching the answerer, when its sink has been told to stop: a query that a
-    /// reload finds on its way here is still answered. The answerer goes with the edge.
+    /// Ends without detaching the answerer, when its sink has been told to stop: queries that are
+    /// on their way here during a reload are still answered. The answerer is dropped with the edge.
     pub fn retire(mut self) {
         self.turn = NOBODY;
     }
@@ -184,15 +184,15 @@ impl planes::Edge for Edge {
         &self.metrics
     }
 
-    /// Queries that are under way at the predecessor stay there.
+    /// Queries in flight at the predecessor stay there.
     fn take_over(&self, _predecessor: Option<&Self>) {}
 
-    /// Any source may ask.
+    /// Queries are accepted from any source.
     fn wired(&self, _sources: &BTreeSet<Arc<str>>) {}
 }
 
 impl Drain for Edge {
-    /// Whoever asks holds a stage, which is waited for: there is nothing more to close.
+    /// Queries in flight hold a stage, and the stages are waited for: nothing is left to close.
     fn close(&self, _ending: Ending) {}
 
     fn store(self: Arc<Self>, _deadline: Instant) -> BoxFuture<()> {

@@ -1,4 +1,4 @@
-//! Bodies that a transform has to see whole: of a query before it is applied, and of its answer.
+//! Reads bodies whole where a transform needs it: a query's before the transform, and its answer's.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::planes::Target;
 
 use super::{Answer, Edit, Query, Stage};
 
-/// Reads the body of a query, which streams no more then.
+/// Replaces a query's streamed body by its bytes.
 pub(super) async fn read_body(query: &mut Query, most: usize) -> Result<(), Rejection> {
     let left = query.deadline.saturating_duration_since(Instant::now());
     let body = std::mem::take(&mut query.body);
@@ -30,13 +30,14 @@ pub(super) async fn read_body(query: &mut Query, most: usize) -> Result<(), Reje
             let reason = "the request's body did not arrive in time";
             Rejection::new(RejectionKind::TimedOut, reason)
         }
+        BodyError::Refused(rejection) => rejection,
         error => Rejection::invalid(error.to_string()),
     })?;
     query.body = whole.into();
     Ok(())
 }
 
-/// Has a query answered behind `next`, and edits the answer.
+/// Lets the components behind `next` answer a query, and edits the answer.
 pub(super) fn ask(
     stage: Arc<Stage>,
     next: Option<Target>,
@@ -58,7 +59,7 @@ pub(super) fn ask(
         if !is_whole(&answer)? {
             return Ok(answer);
         }
-        // What speaks of the body of before.
+        // These headers describe the body before the edit.
         for name in [CONTENT_LENGTH, TRANSFER_ENCODING, ETAG, LAST_MODIFIED] {
             answer.headers_mut().remove(name);
         }
@@ -84,7 +85,7 @@ pub(super) fn ask(
     })
 }
 
-/// Whether there is an answer to edit; if not, what there is can be passed on.
+/// Whether the answer can be edited; if not, it is passed on unchanged.
 fn is_whole(answer: &Answer) -> Result<bool, Rejection> {
     let status = answer.status();
     if status.as_u16() >= 300 {

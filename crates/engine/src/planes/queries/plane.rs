@@ -1,4 +1,4 @@
-//! Queries as a plane of the engine.
+//! Implements the engine's plane for queries.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ impl Plane for Queries {
     type Output = Output;
     type Stage = Stage;
 
-    /// Queries are streamed: they take no memory that would have to be accounted for.
+    /// Queries are streamed, so their memory is not counted.
     fn stage(wiring: Wiring<Self>, _source: SourceContext<'_>) -> Stage {
         Stage(wiring)
     }

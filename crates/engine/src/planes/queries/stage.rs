@@ -1,4 +1,4 @@
-//! What lies between a source of queries and the sinks that may answer.
+//! The stage between a source of queries and the sinks that may answer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use crate::planes::{Node, Target, Wiring};
 
 use super::{Answer, Plan, Queries, Query, edit};
 
-/// Transforms and the sinks behind them. Each output leads to one component at most, which
-/// validation has made sure of.
+/// Transforms and the sinks behind them. Validation ensures that each output leads to at most one
+/// component.
 #[derive(Debug)]
 pub struct Stage(pub(super) Wiring<Queries>);
 
 impl Stage {
-    /// Has a query answered behind `next`: runs it through the transforms there and asks the sink.
+    /// Answers a query: runs it through the transforms from `next` on, and passes it to the sink.
     pub(super) async fn ask(
         self: Arc<Self>,
         mut next: Option<Target>,
@@ -44,7 +44,7 @@ impl Stage {
                 Some(Target::Edge(at)) => {
                     let edge = self.0.edges[at].clone();
                     if let (Some(told), Some(tenant)) = (&query.asked_for, &query.tenant) {
-                        // Two queries of one caller are asked for the same tenant.
+                        // Set only once: two queries of one caller have the same tenant.
                         let _ = told.set(tenant.clone());
                     }
                     let turn = match query.turns.take() {
@@ -53,7 +53,7 @@ impl Stage {
                         }
                         None => None,
                     };
-                    // A reload waits for queries that are under way on the stages of before.
+                    // Holding the stage makes a reload wait for queries in flight on it.
                     return edge.ask(query, (self, turn)).await;
                 }
                 None => {
@@ -65,7 +65,7 @@ impl Stage {
     }
 }
 
-/// Applies a transform, whose panic costs nothing but the query.
+/// Applies a transform. A panic becomes a rejection of the query.
 fn apply(node: &Node<Queries>, query: &mut Query) -> Result<Plan, Rejection> {
     let applied = catch_unwind(AssertUnwindSafe(|| node.transform.apply(query)));
     let applied = applied.unwrap_or_else(|_| {
@@ -77,14 +77,14 @@ fn apply(node: &Node<Queries>, query: &mut Query) -> Result<Plan, Rejection> {
     Ok(plan)
 }
 
-/// Counts a query that a transform does not let pass.
+/// Counts a query that a transform refuses.
 fn refused(node: &Node<Queries>, rejection: Rejection) -> Rejection {
     node.metrics.query_answered("<refused>");
     node.metrics.error(rejection.kind.as_str(), &rejection);
     rejection
 }
 
-/// A source's end of its stage.
+/// The handle with which a source sends queries into its stage.
 #[derive(Clone, Debug)]
 pub struct Output {
     pub(super) stage: Arc<ArcSwap<Stage>>,
@@ -92,19 +92,19 @@ pub struct Output {
 }
 
 impl Output {
-    /// Has a query answered. Dropping the future, or the body of the answer, gives the query up all
-    /// the way to the far end.
+    /// Sends a query and returns its answer. Dropping the future, or the body of the answer,
+    /// cancels the query all the way to the upstream.
     ///
     /// # Errors
     ///
-    /// Fails when the query is refused on its way, or nobody could answer it in time.
+    /// Fails when the query is refused on its way, or no sink could answer it in time.
     pub async fn ask(&self, query: Query) -> Result<Answer, Rejection> {
         let stage = self.stage.load_full();
         let entry = stage.0.entry.first().copied();
         stage.ask(entry, query).await
     }
 
-    /// The meters of the source.
+    /// Metrics of the source.
     pub fn metrics(&self) -> &ComponentMetrics {
         &self.metrics
     }

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::planes::{Edge as _, Node, Plane, Target, Wiring};
 
-/// The time that a query has.
+/// Time until the deadline of a query.
 const LIMIT: Duration = Duration::from_secs(10);
 
 fn query(path: &str) -> Query {
@@ -40,7 +40,7 @@ fn query(path: &str) -> Query {
     }
 }
 
-/// Answers with what its function makes of a query.
+/// An answerer that computes its answer with a function.
 struct Answers<F>(F);
 
 impl<F> Answerer for Answers<F>
@@ -91,7 +91,7 @@ fn edge(telemetry: &Telemetry, id: &str) -> Arc<Edge> {
     Arc::new(Edge::new(id.into(), metrics))
 }
 
-/// An output that leads to `entry`, behind which are these transforms and edges.
+/// An output that leads to `entry`, with these transforms and edges behind it.
 fn output(
     telemetry: &Telemetry,
     entry: Option<Target>,
@@ -113,7 +113,7 @@ fn output(
     Queries::output(&"source".into(), Arc::new(stage), metrics)
 }
 
-/// An output that leads straight to one edge.
+/// An output that leads directly to one edge.
 fn direct(telemetry: &Telemetry, edge: &Arc<Edge>) -> Output {
     output(telemetry, Some(Target::Edge(0)), vec![], &[edge])
 }
@@ -149,13 +149,14 @@ async fn transforms_choose_the_output_and_may_refuse() {
     let output = output(&telemetry, Some(Target::Node(0)), nodes, &[a, b]);
     assert_eq!(asked(&output, "/0").await, "a");
     assert_eq!(asked(&output, "/1").await, "b", "through both transforms");
-    // An output that leads nowhere, and one that the transform does not have.
+    // An output without a target, and one that the transform does not have.
     assert_eq!(refused(&output, "/2").await, RejectionKind::NotFound);
     assert_eq!(refused(&output, "/7").await, RejectionKind::NotFound);
     assert_eq!(refused(&output, "/none").await, RejectionKind::Forbidden);
     let page = telemetry.render();
     for (code, times) in [("<passed>", 5), ("<refused>", 1)] {
-        let line = page.lines().find(|line| line.contains(code)).unwrap();
+        let mut samples = page.lines().filter(|line| !line.starts_with('#'));
+        let line = samples.find(|line| line.contains(code)).unwrap();
         assert!(line.ends_with(&format!(" {times}")), "{line}");
     }
 }
@@ -228,7 +229,7 @@ async fn a_sink_that_was_told_to_stop_answers_those_who_come_late() {
     let input = edge.input();
     input.serve(says("late")).retire();
     assert_eq!(asked(&output, "/").await, "late");
-    // It takes nobody's place.
+    // It replaces no other answerer.
     let old = input.serve(says("old"));
     let _new = input.serve(says("new"));
     old.retire();
@@ -269,7 +270,7 @@ async fn an_answerer_that_is_late_is_given_up() {
     assert_eq!(dropped.load(Ordering::Relaxed), 1);
 }
 
-/// Counts how often it has been dropped.
+/// Counts how often it is dropped.
 struct Counter(Arc<AtomicUsize>);
 
 impl Drop for Counter {
@@ -278,7 +279,7 @@ impl Drop for Counter {
     }
 }
 
-/// A body of one piece and then silence, or of pieces without end.
+/// A body of one piece followed by silence, or of endless pieces.
 struct Endless {
     silent: bool,
     pieces: usize,
@@ -327,7 +328,7 @@ async fn a_body_breaks_off_at_the_deadline_and_is_dropped() {
                 Err(error) => break error,
             }
             if !silent {
-                // As somebody who reads slowly.
+                // A caller that reads slowly.
                 tokio::time::advance(Duration::from_secs(1)).await;
             }
         };
@@ -360,7 +361,8 @@ async fn a_stage_is_in_use_until_the_answer_has_been_read_or_dropped() {
     }
 }
 
-/// Wants the body, up to ten bytes, answers with it and with what the same path says elsewhere.
+/// Reads the body, up to ten bytes, and answers with it and the answer to a second query for the
+/// same path.
 #[derive(Debug)]
 struct Echo;
 

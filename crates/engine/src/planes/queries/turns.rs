@@ -1,7 +1,7 @@
-//! Turns: how many queries are asked at once, in total and of one tenant, and who is next.
+//! Limits on concurrent queries, in total and for each tenant, with fair turns between tenants.
 //!
-//! Queries that wait are in one line per tenant, and the lines take turns: a tenant that asks much
-//! waits for itself, and not the others for it.
+//! Each tenant has a line of waiting queries, and the lines take turns: a tenant with many queries
+//! delays its own and not those of others.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use metrifold_base::locked;
 use metrifold_model::{Rejection, RejectionKind, Tenant};
 
-/// How many queries are asked at once. A clone is a handle to the same.
+/// Limits the number of queries that run at once. A clone is a handle to the same limits.
 #[derive(Clone, Debug)]
 pub struct Turns(Arc<Shared>);
 
@@ -22,27 +22,27 @@ struct Shared {
     state: Mutex<State>,
 }
 
-/// How many queries are asked at once, and how many may wait.
+/// The most queries that run at once, and the most that wait.
 #[derive(Clone, Copy, Debug)]
 pub struct TurnLimits {
-    /// In total.
+    /// Running queries in total.
     pub total: usize,
-    /// Of one tenant.
+    /// Running queries of one tenant.
     pub per_tenant: usize,
-    /// How many may wait, of all tenants together.
+    /// Waiting queries of all tenants together.
     pub waiting: usize,
 }
 
-/// The tenant of a query; none is one of its own.
+/// The tenant of a query; queries without a tenant form a line of their own.
 type Line = Option<Tenant>;
 
 #[derive(Debug, Default)]
 struct State {
     running: usize,
     waiting: usize,
-    /// Tenants of which some query runs or waits.
+    /// Tenants with running or waiting queries.
     lines: BTreeMap<Line, Waiting>,
-    /// Those of which some wait, in the order of their turns.
+    /// Lines with waiting queries, in the order of their turns.
     order: VecDeque<Line>,
 }
 
@@ -52,7 +52,7 @@ struct Waiting {
     queue: VecDeque<oneshot::Sender<()>>,
 }
 
-/// A query's turn. Dropping it is the next one's.
+/// Permission for one query to run. Dropping it passes the turn to the next query.
 #[derive(Debug)]
 pub struct Turn {
     shared: Arc<Shared>,
@@ -60,7 +60,7 @@ pub struct Turn {
 }
 
 impl Turns {
-    /// Turns within these limits.
+    /// Limits concurrent queries to `limits`.
     pub fn new(limits: TurnLimits) -> Self {
         Self(Arc::new(Shared {
             limits,
@@ -68,11 +68,11 @@ impl Turns {
         }))
     }
 
-    /// Waits for the turn of a tenant's query.
+    /// Waits for the turn of a query of `tenant`.
     ///
     /// # Errors
     ///
-    /// Fails when too many wait already, or it is not its turn before `deadline`.
+    /// Fails when too many queries wait already, or `deadline` passes first.
     pub async fn turn(
         &self,
         tenant: Option<&Tenant>,
@@ -110,17 +110,17 @@ impl Turns {
             receiver: waiting,
         };
         match timeout_at(deadline, &mut waiter.receiver).await {
-            // Heard already: leaving the line finds nothing to pass on.
+            // The turn has been received: dropping the waiter finds none to pass on.
             Ok(Ok(())) => Ok(waiter.begins()),
             Ok(Err(_)) => Err(Rejection::unavailable("the query's turn never came")),
             Err(_) => {
-                let reason = "too many queries are under way: it was not this one's turn in time";
+                let reason = "too many queries are under way: this one has waited too long";
                 Err(Rejection::new(RejectionKind::TimedOut, reason))
             }
         }
     }
 
-    /// How many run, and how many wait.
+    /// The number of running and of waiting queries.
     #[cfg(test)]
     fn standing(&self) -> (usize, usize) {
         let state = locked(&self.0.state);
@@ -137,14 +137,14 @@ impl Shared {
         }
     }
 
-    /// Ends a turn, and lets those begin whose turn it is then.
+    /// Ends a turn, and starts the queries that may run then.
     fn end(&self, line: &Line) {
         let mut state = locked(&self.state);
         state.end(line);
         while let Some((line, sender)) = state.next(&self.limits) {
             state.begin(&line);
             if sender.send(()).is_err() {
-                // It has been given up since.
+                // The query was given up in the meantime.
                 state.end(&line);
             }
         }
@@ -165,7 +165,7 @@ impl State {
         self.tidy(line);
     }
 
-    /// Forgets a tenant of which nothing runs and nothing waits.
+    /// Removes a tenant without running or waiting queries.
     fn tidy(&mut self, line: &Line) {
         let idle = |it: &Waiting| it.running == 0 && it.queue.is_empty();
         if self.lines.get(line).is_some_and(idle) {
@@ -173,7 +173,7 @@ impl State {
         }
     }
 
-    /// Takes whose turn it is from its line; none as long as nobody may begin.
+    /// Takes the next query out of its line; `None` if no query may begin.
     fn next(&mut self, limits: &TurnLimits) -> Option<(Line, oneshot::Sender<()>)> {
         if self.running >= limits.total {
             return None;
@@ -188,7 +188,7 @@ impl State {
         let line = self.order.remove(at)?;
         let queue = &mut self.lines.get_mut(&line)?.queue;
         let sender = queue.pop_front()?;
-        // Behind the others, if more of it wait.
+        // The line goes to the back of the order if more of its queries wait.
         if !queue.is_empty() {
             self.order.push_back(line.clone());
         }
@@ -197,7 +197,7 @@ impl State {
     }
 }
 
-/// Somebody in a line.
+/// A query that waits in a line.
 struct Waiter {
     shared: Arc<Shared>,
     line: Line,
@@ -205,7 +205,7 @@ struct Waiter {
 }
 
 impl Waiter {
-    /// It is its turn.
+    /// Turns the waiter into a running query.
     fn begins(self) -> Turn {
         Turn {
             shared: self.shared.clone(),
@@ -215,7 +215,7 @@ impl Waiter {
 }
 
 impl Drop for Waiter {
-    /// Leaves the line, or passes a turn on that came at the last moment.
+    /// Leaves the line. A turn that arrived at the last moment is passed on.
     fn drop(&mut self) {
         self.receiver.close();
         if self.receiver.try_recv().is_ok() {
@@ -333,7 +333,7 @@ mod tests {
             .turn(Some(&a), Instant::now() + Duration::from_secs(1))
             .await;
         assert_eq!(late.unwrap_err().kind, RejectionKind::TimedOut);
-        // Its turn comes, and nobody takes it.
+        // The turn comes after the query has been dropped.
         {
             let mut gone = pin!(turns.turn(Some(&a), soon()));
             assert!(timeout_at(Instant::now(), &mut gone).await.is_err());

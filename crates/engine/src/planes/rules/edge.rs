@@ -1,4 +1,4 @@
-//! What leads into a sink of rules: the newest set of every source that leads there.
+//! The edge into a sink of rules: it holds the newest set of every source that leads there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,22 +17,22 @@ use crate::planes::{self, Drain, Ending};
 
 use super::RuleSet;
 
-/// What leads into a sink of rules.
+/// The edge into a sink of rules.
 #[derive(Debug)]
 pub struct Edge {
     metrics: ComponentMetrics,
     view: watch::Sender<View>,
 }
 
-/// The sink's end.
+/// The sink's end of the edge.
 #[derive(Debug)]
 pub struct Input(watch::Receiver<View>);
 
-/// What the sources of a sink have published, all of it of one moment.
+/// The newest sets of all sources of a sink, as a consistent snapshot.
 #[derive(Clone, Debug, Default)]
 pub struct View {
-    /// By source: none for one that has not published yet, and more than one set where the source
-    /// leads to the sink on several ways.
+    /// Sets by source: `None` for a source that has not published yet, and several sets for one that
+    /// leads to the sink on several paths.
     sources: BTreeMap<Arc<str>, Option<Vec<RuleSet>>>,
 }
 
@@ -42,14 +42,14 @@ pub struct View {
     "file {file:?} of tenant {tenant:?} comes from more than one source: rename one, or give the sources sinks of their own"
 )]
 pub struct Conflict {
-    /// Whose rules they are; empty for nobody's.
+    /// Tenant of the rules; empty for rules without a tenant.
     pub tenant: Tenant,
-    /// The file's name.
+    /// Name of the file.
     pub file: Arc<str>,
 }
 
 impl Edge {
-    /// An edge into which nobody has published yet.
+    /// An edge without published rules.
     pub(crate) fn new(metrics: ComponentMetrics) -> Self {
         Self {
             metrics,
@@ -57,8 +57,8 @@ impl Edge {
         }
     }
 
-    /// Takes all that a source sends here in the place of what it sent before. What comes late, from
-    /// a source that leads here no more, is nothing to the sink.
+    /// Replaces the sets that a source publishes here. Ignored if the source does not lead here any
+    /// more.
     pub(super) fn publish(&self, source: &Arc<str>, sets: Vec<RuleSet>) {
         self.view.send_if_modified(|view| {
             let known = view.sources.get_mut(source);
@@ -72,8 +72,7 @@ impl Edge {
 }
 
 impl Input {
-    /// Waits for something newer than what was returned last. Returns nothing when there can be
-    /// nothing more.
+    /// Waits for a view newer than the last one; `None` when no more can come.
     pub async fn changed(&mut self) -> Option<View> {
         self.0.changed().await.ok()?;
         Some(self.0.borrow_and_update().clone())
@@ -81,14 +80,14 @@ impl Input {
 }
 
 impl View {
-    /// The sources that have not published yet. Until there are none, what is missing is not known
-    /// to be gone.
+    /// The sources that have not published yet. While there are any, rules that are missing from the
+    /// view must not be taken for deleted.
     pub fn awaited(&self) -> impl Iterator<Item = &Arc<str>> {
         let awaited = |(id, sets): (_, &Option<_>)| sets.is_none().then_some(id);
         self.sources.iter().filter_map(awaited)
     }
 
-    /// The sets of all sources joined.
+    /// Joins the sets of all sources.
     ///
     /// # Errors
     ///
@@ -120,7 +119,7 @@ fn join_tenant(
     let mut joined = known.clone();
     for (name, file) in rules.files() {
         match joined.file(name) {
-            Some(same) if same.version() == file.version() => {}
+            Some(same) if same == file => {}
             Some(_) => {
                 return Err(Conflict {
                     tenant: tenant.clone(),
@@ -138,7 +137,7 @@ impl planes::Edge for Edge {
 
     fn input(self: &Arc<Self>) -> Input {
         let mut input = self.view.subscribe();
-        // What is there already is new to whoever looks for the first time.
+        // A set that is there already is new to the sink.
         input.mark_changed();
         Input(input)
     }
@@ -147,7 +146,7 @@ impl planes::Edge for Edge {
         &self.metrics
     }
 
-    /// The sources have published here what they had published there.
+    /// The sources publish to the new edge as well, so nothing has to be moved.
     fn take_over(&self, _predecessor: Option<&Self>) {}
 
     fn wired(&self, sources: &BTreeSet<Arc<str>>) {
@@ -167,7 +166,7 @@ impl planes::Edge for Edge {
 }
 
 impl Drain for Edge {
-    /// Nothing is lost with a set that the source still has.
+    /// Nothing is lost with the edge: the sources still have their sets.
     fn close(&self, _ending: Ending) {}
 
     fn store(self: Arc<Self>, _deadline: Instant) -> BoxFuture<()> {

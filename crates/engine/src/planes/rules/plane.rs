@@ -1,4 +1,4 @@
-//! Rules as a plane of the engine.
+//! Implements the engine's plane for rules.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ impl Plane for Rules {
     type Output = Output;
     type Stage = Stage;
 
-    /// A source bounds what it publishes.
+    /// Each source bounds the rules that it publishes.
     fn stage(wiring: Wiring<Self>, _source: SourceContext<'_>) -> Stage {
         Stage::new(wiring)
     }

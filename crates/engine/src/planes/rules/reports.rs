@@ -1,4 +1,4 @@
-//! What rulers say of the rules that they were given, for those who wrote them.
+//! Reports of rulers about the rules that they received, for the authors of the rules.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -7,58 +7,70 @@ use serde::Serialize;
 
 use metrifold_base::locked;
 use metrifold_model::Tenant;
+use metrifold_rules::{Group, StoredFile};
 
-/// What all rulers of the process say: written by sinks, read by sources. A clone is a handle to the
-/// same.
+/// The reports of all rulers of the process: written by sinks, read by sources. A clone is a handle
+/// to the same reports.
 #[derive(Clone, Debug, Default)]
 pub struct Reports(Arc<Mutex<BTreeMap<Arc<str>, Arc<Report>>>>);
 
-/// What the rulers of a sink say, by tenant.
+/// The reports of a sink's rulers, by tenant.
 pub type Report = HashMap<Tenant, Vec<GroupReport>>;
 
-/// What a ruler says of a group.
+/// State of a rule group at a ruler.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GroupReport {
-    /// The file in which the group stands.
+    /// File that contains the group.
     pub file: Arc<str>,
-    /// The group's name.
+    /// Name of the group.
     pub group: String,
-    /// The ruler.
+    /// The rules of the file for which the report holds, as the sink has received them.
+    #[serde(skip)]
+    pub rules: Arc<StoredFile>,
+    /// Name of the ruler.
     pub ruler: Arc<str>,
-    /// Whether the ruler has it.
+    /// Whether the ruler has loaded the group.
     pub state: GroupState,
-    /// Since when that is so, in milliseconds since 1970.
+    /// Time of the last change of `state`, in milliseconds since 1970.
     pub since: u64,
-    /// When the ruler evaluated it last, as the ruler says.
+    /// Time of the last evaluation, as text from the ruler.
     pub last_evaluation: Option<String>,
-    /// What was wrong with that, or why the ruler does not have it.
+    /// Error of that evaluation, or the reason why the ruler has not loaded the group.
     pub error: Option<String>,
 }
 
-/// Whether a ruler has a group.
+/// Whether a ruler has loaded a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GroupState {
-    /// It was written for it, which has not said yet that it has it.
+    /// The group was written, and the ruler has not confirmed it yet.
     Pending,
-    /// It has it.
+    /// The ruler has loaded the group.
     Loaded,
-    /// It does not take it; what it had of it before stays.
+    /// The ruler refuses the group; the version that it had before stays.
     Refused,
 }
 
+impl GroupReport {
+    /// The reported group, as the sink has received it.
+    pub fn content(&self) -> Option<&Group> {
+        let mut groups = self.rules.file().groups.iter();
+        groups.find(|group| group.name == self.group)
+    }
+}
+
 impl Reports {
-    /// Takes what the rulers of a sink say in the place of what they said before.
+    /// Replaces the reports of a sink's rulers.
     pub fn put(&self, sink: &Arc<str>, report: Report) {
         locked(&self.0).insert(sink.clone(), Arc::new(report));
     }
 
-    /// Forgets a sink.
+    /// Removes the reports of a sink.
     pub fn remove(&self, sink: &str) {
         locked(&self.0).remove(sink);
     }
 
-    /// What is said of a tenant's groups, with the sink whose ruler says it.
+    /// The reports on a tenant's groups, each with the sink of its ruler.
     pub fn of(&self, tenant: &str) -> Vec<(Arc<str>, GroupReport)> {
         let reports = locked(&self.0).clone();
         let mut found = Vec::new();

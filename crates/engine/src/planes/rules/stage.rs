@@ -1,35 +1,41 @@
-//! What lies between a source of rules and the sinks that see them.
+//! The stage between a source of rules and its sinks.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
 
 use arc_swap::ArcSwap;
+use tokio::task::spawn_blocking;
 
 use metrifold_base::locked;
 use metrifold_model::Tenant;
 use metrifold_model::{Rejection, RejectionKind};
-use metrifold_rules::TenantRules;
+use metrifold_rules::{Change, TenantRules};
 use metrifold_telemetry::ComponentMetrics;
 
 use crate::planes::{Node, Target, Wiring};
 
 use super::{RuleSet, Rules};
 
+/// Number of changed tenants from which transforming their rules on several threads pays.
+const WORTH_THREADS: usize = 64;
+
 /// Transforms, and the sinks behind them.
 #[derive(Debug)]
 pub struct Stage {
     wiring: Wiring<Rules>,
-    /// What each transform was given last, and what it made of that.
+    /// Last input and output of each transform.
     done: Mutex<Vec<Done>>,
 }
 
-/// What a transform was given last, and what it made of that.
+/// Last input and output of a transform.
 #[derive(Clone, Debug, Default)]
 struct Done {
     given: RuleSet,
     made: RuleSet,
-    /// Why rules that were given did not go on, by tenant.
+    /// Reasons why rules of the input were refused, by tenant.
     refused: BTreeMap<Tenant, String>,
 }
 
@@ -42,8 +48,8 @@ impl Stage {
         }
     }
 
-    /// Goes on from what the transforms have made that are in both stages: an edit elsewhere must not
-    /// cost a tenant the rules that stay while newer ones are rejected.
+    /// Takes over the outputs of the transforms that both stages have: a tenant whose newer rules are
+    /// refused must keep its older ones when another part of the graph changes.
     fn inherit(&self, old: &Self) {
         let before = locked(&old.done).clone();
         let before: Vec<_> = old.wiring.nodes.iter().zip(before).collect();
@@ -57,10 +63,10 @@ impl Stage {
         }
     }
 
-    /// Runs a set through all transforms and shows the sinks what came of it, each of them all of
-    /// it at once.
+    /// Runs a set through all transforms and shows the results to the sinks, to each of them all at
+    /// once.
     fn publish(&self, source: &Arc<str>, set: &RuleSet) {
-        // Held until the sinks have it: of two sets, the newer one must be seen last.
+        // Held until the sinks have the set, so that the newer of two sets arrives last.
         let mut done = locked(&self.done);
         let mut arrived = vec![Vec::new(); self.wiring.edges.len()];
         let mut work: VecDeque<(Target, RuleSet)> = VecDeque::new();
@@ -82,41 +88,49 @@ impl Stage {
         }
     }
 
-    /// Runs a tenant's rules through all transforms, and shows them to nobody.
-    fn check(&self, tenant: &Tenant, rules: &Arc<TenantRules>) -> Result<(), Rejection> {
+    /// Runs a tenant's rules through all transforms without publishing them. Returns what the sinks
+    /// would get.
+    fn check(
+        &self,
+        tenant: &Tenant,
+        rules: &Arc<TenantRules>,
+    ) -> Result<Vec<Arc<TenantRules>>, Rejection> {
+        let mut arrived = Vec::new();
         let mut work: VecDeque<(Target, Arc<TenantRules>)> = VecDeque::new();
         work.extend(self.wiring.entry.iter().map(|&to| (to, rules.clone())));
         while let Some((target, rules)) = work.pop_front() {
-            if let Target::Node(at) = target {
-                let node = &self.wiring.nodes[at];
-                let made = apply(node, tenant, &rules)?;
-                for &to in node.outputs.iter().flatten() {
-                    work.push_back((to, made.clone()));
+            match target {
+                Target::Edge(_) => arrived.push(rules),
+                Target::Node(at) => {
+                    let node = &self.wiring.nodes[at];
+                    let made = apply(node, tenant, &rules)?;
+                    for &to in node.outputs.iter().flatten() {
+                        work.push_back((to, made.clone()));
+                    }
                 }
             }
         }
-        Ok(())
+        Ok(arrived)
     }
 }
 
 impl Done {
-    /// Has a transform make of a set what goes on: of the tenants alone that changed.
+    /// Updates the transform's output for a new input, running it only on the tenants that changed.
     fn advance(&mut self, node: &Node<Rules>, set: RuleSet) {
-        for change in self.given.diff(&set) {
-            let tenant = change.tenant;
-            let made = match change.new {
-                Some(rules) => match apply(node, &tenant, &rules) {
-                    Ok(rules) => {
-                        self.refused.remove(&tenant);
-                        self.made.with(tenant, rules)
-                    }
-                    Err(rejection) => {
-                        let text = format!("rules of tenant {tenant:?}: {rejection}");
-                        node.metrics.error(rejection.kind.as_str(), text);
-                        self.refused.insert(tenant, rejection.reason);
-                        continue;
-                    }
-                },
+        let changes = self.given.diff(&set);
+        for (change, outcome) in changes.iter().zip(apply_all(node, &changes)) {
+            let tenant = change.tenant.clone();
+            let made = match outcome {
+                Some(Ok(rules)) => {
+                    self.refused.remove(&tenant);
+                    self.made.with(tenant, rules)
+                }
+                Some(Err(rejection)) => {
+                    let text = format!("rules of tenant {tenant:?}: {rejection}");
+                    node.metrics.error(rejection.kind.as_str(), text);
+                    self.refused.insert(tenant, rejection.reason);
+                    continue;
+                }
                 None => {
                     self.refused.remove(&tenant);
                     self.made.without(&tenant)
@@ -129,7 +143,37 @@ impl Done {
     }
 }
 
-/// Applies a transform, whose panic costs nothing but the tenant's change.
+/// Result of a transform for a tenant's new rules; `None` if the tenant has none any more.
+type Outcome = Option<Result<Arc<TenantRules>, Rejection>>;
+
+/// Applies a transform to the new rules of all changes, on several threads if there are many.
+fn apply_all(node: &Node<Rules>, changes: &[Change]) -> Vec<Outcome> {
+    let one = |change: &Change| {
+        let new = change.new.as_ref();
+        new.map(|rules| apply(node, &change.tenant, rules))
+    };
+    let all = |changes: &[Change]| changes.iter().map(one).collect::<Vec<_>>();
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    if changes.len() < WORTH_THREADS || threads == 1 {
+        return all(changes);
+    }
+    let (own, others) = changes.split_at(changes.len().div_ceil(threads));
+    thread::scope(|scope| {
+        let shares = others.chunks(own.len());
+        let spawned: Vec<_> = shares.map(|share| scope.spawn(|| all(share))).collect();
+        let mut outcomes = all(own);
+        for thread in spawned {
+            match thread.join() {
+                Ok(more) => outcomes.extend(more),
+                // Continues in the caller, as without threads.
+                Err(panic) => resume_unwind(panic),
+            }
+        }
+        outcomes
+    })
+}
+
+/// Applies a transform. A panic becomes a refusal of the tenant's change.
 fn apply(
     node: &Node<Rules>,
     tenant: &Tenant,
@@ -142,7 +186,7 @@ fn apply(
     })
 }
 
-/// A source's end of its stage.
+/// The handle with which a source publishes into its stage.
 #[derive(Clone, Debug)]
 pub struct Output {
     pub(super) source: Arc<str>,
@@ -150,42 +194,81 @@ pub struct Output {
     pub(super) metrics: ComponentMetrics,
 }
 
-/// What all ends of a source share, those of its successors included.
+/// State that a source shares with its predecessors and successors.
 #[derive(Debug)]
 pub(super) struct Shared {
     stage: ArcSwap<Stage>,
-    /// What was published last. It is shown again when the stage is another one.
-    newest: Mutex<Option<RuleSet>>,
+    /// Number of publications that were begun.
+    begun: AtomicU64,
+    newest: Mutex<Newest>,
+}
+
+/// The set that was published last. It is published again when the stage is replaced.
+#[derive(Debug, Default)]
+struct Newest {
+    set: Option<RuleSet>,
+    /// Number of its publication.
+    number: u64,
 }
 
 impl Shared {
     pub(super) fn new(stage: Arc<Stage>) -> Self {
         Self {
             stage: ArcSwap::new(stage),
+            begun: AtomicU64::new(0),
             newest: Mutex::default(),
         }
     }
 }
 
 impl Output {
-    /// Publishes the complete rules of all tenants of the source. What is not among them is gone.
-    pub fn publish(&self, set: RuleSet) {
-        let mut newest = locked(&self.shared.newest);
-        self.metrics.rules_published(set.len());
-        self.shared.stage.load().publish(&self.source, &set);
-        *newest = Some(set);
+    /// Publishes the complete rules of all tenants of the source. Tenants that are missing are
+    /// removed. The transforms run outside of the async workers; a publication that was begun takes
+    /// place even if the future is dropped.
+    pub async fn publish(&self, set: RuleSet) {
+        let (output, number) = (self.clone(), self.begin());
+        let published = spawn_blocking(move || output.publish_now(set, number)).await;
+        match published {
+            // Continues in the source, as without another thread.
+            Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+            // The runtime ends, and the process with it.
+            Ok(()) | Err(_) => {}
+        }
     }
 
-    /// Says whether all transforms on the way take a tenant's rules, which are not published.
+    pub(super) fn begin(&self) -> u64 {
+        self.shared.begun.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Publishes a set, unless one whose publication was begun later has overtaken it.
+    pub(super) fn publish_now(&self, set: RuleSet, number: u64) {
+        let mut newest = locked(&self.shared.newest);
+        if number < newest.number {
+            return;
+        }
+        self.metrics.rules_published(set.len());
+        self.shared.stage.load().publish(&self.source, &set);
+        *newest = Newest {
+            set: Some(set),
+            number,
+        };
+    }
+
+    /// Checks whether all transforms accept a tenant's rules, without publishing them. Returns what
+    /// each sink would get.
     ///
     /// # Errors
     ///
-    /// Fails with what the first of them says that does not.
-    pub fn check(&self, tenant: &Tenant, rules: &Arc<TenantRules>) -> Result<(), Rejection> {
+    /// Fails with the rejection of the first transform that refuses them.
+    pub fn check(
+        &self,
+        tenant: &Tenant,
+        rules: &Arc<TenantRules>,
+    ) -> Result<Vec<Arc<TenantRules>>, Rejection> {
         self.shared.stage.load().check(tenant, rules)
     }
 
-    /// Why the newest rules of a tenant did not go on, so that older ones stay behind.
+    /// Reasons why the newest rules of a tenant were refused, so that older ones stay in force.
     pub fn refused(&self, tenant: &str) -> Vec<String> {
         let stage = self.shared.stage.load();
         let done = locked(&stage.done);
@@ -200,10 +283,10 @@ impl Output {
         &self.metrics
     }
 
-    /// Shows the sinks behind another stage what was published last.
+    /// Publishes the last set through another stage.
     pub(super) fn redirect(&self, stage: Arc<Stage>) {
         let newest = locked(&self.shared.newest);
-        if let Some(set) = &*newest {
+        if let Some(set) = &newest.set {
             stage.inherit(&self.shared.stage.load());
             stage.publish(&self.source, set);
         }

@@ -1,4 +1,4 @@
-//! Tests of the plane without components around it.
+//! The plane of rules, without components around it.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -16,7 +16,7 @@ use crate::planes::{Edge as _, Node, Plane, Target, Wiring};
 
 use super::{Conflict, Edge, Input, Output, RuleSet, Rules, Stage, Transform, View};
 
-/// A transform that keeps a log of the tenants that it was asked for, and marks their rules.
+/// A transform that records the tenants that it is applied to, and marks their rules.
 #[derive(Debug, Default)]
 struct Marking {
     asked: Mutex<Vec<String>>,
@@ -31,7 +31,7 @@ impl Marking {
         })
     }
 
-    /// The tenants that it was asked for since it was asked for them last.
+    /// The tenants since the last call.
     fn take_asked(&self) -> Vec<String> {
         std::mem::take(&mut *locked(&self.asked))
     }
@@ -77,7 +77,7 @@ fn metrics(telemetry: &Telemetry, id: &str, kind: Kind) -> ComponentMetrics {
     telemetry.component(id, kind, "test")
 }
 
-/// A sink's edge and both ends of it.
+/// A sink's edge with both of its ends.
 struct Sink {
     edge: Arc<Edge>,
     input: Input,
@@ -97,7 +97,7 @@ impl Sink {
         self.edge.wired(&sources);
     }
 
-    /// What is new, if anything is.
+    /// The new view, if there is one.
     fn seen(&mut self) -> Option<View> {
         let changed = pin!(self.input.changed());
         match changed.poll(&mut Context::from_waker(Waker::noop())) {
@@ -106,7 +106,7 @@ impl Sink {
         }
     }
 
-    /// What all sources have published, joined.
+    /// The joined sets of all sources.
     #[track_caller]
     fn joined(&mut self) -> RuleSet {
         let view = self.seen().expect("there is something new");
@@ -149,6 +149,10 @@ fn output(id: &str, stage: Arc<Stage>) -> Output {
     Rules::output(&id.into(), stage, metrics)
 }
 
+fn publish(output: &Output, set: RuleSet) {
+    output.publish_now(set, output.begin());
+}
+
 #[test]
 fn one_tenants_change_among_ten_thousand_is_one_call() {
     let (marking, telemetry) = (Marking::with("m"), Telemetry::new());
@@ -157,22 +161,22 @@ fn one_tenants_change_among_ten_thousand_is_one_call() {
     let tenant = |at: usize| format!("tenant-{at}");
     let ids: Vec<String> = (0..10_000).map(tenant).collect();
     let all = set(ids.iter().map(|id| (&**id, rules("a", id))));
-    output.publish(all.clone());
+    publish(&output, all.clone());
     let asked: BTreeSet<_> = marking.take_asked().into_iter().collect();
     assert_eq!(asked.len(), 10_000);
     assert_eq!(sink.joined().len(), 10_000);
 
     let changed = all.with("tenant-4711".into(), rules("a", "changed"));
-    output.publish(changed.clone());
+    publish(&output, changed.clone());
     assert_eq!(marking.take_asked(), ["tenant-4711"]);
     let seen = sink.joined();
     assert_eq!(seen.len(), 10_000);
     let expected = rules("a", "changed").with_file("m".into(), file("mark"));
     assert_eq!(seen.get("tenant-4711"), Some(&Arc::new(expected)));
 
-    // One that goes is no call, and the same again is none either.
-    output.publish(changed.without("tenant-1"));
-    output.publish(changed.without("tenant-1"));
+    // Removing a tenant calls no transform, and neither does publishing the same set again.
+    publish(&output, changed.without("tenant-1"));
+    publish(&output, changed.without("tenant-1"));
     assert_eq!(marking.take_asked(), [""; 0]);
     assert_eq!(sink.joined().len(), 9_999);
 }
@@ -182,14 +186,20 @@ fn a_transform_that_rejects_or_panics_keeps_the_tenants_old_rules_and_touches_no
     let (marking, telemetry) = (Marking::with("m"), Telemetry::new());
     let mut sink = Sink::of(&["source"]);
     let output = output("source", stage(node(&marking, &telemetry), &[&sink]));
-    output.publish(set([("a", rules("x", "1")), ("b", rules("x", "1"))]));
+    publish(
+        &output,
+        set([("a", rules("x", "1")), ("b", rules("x", "1"))]),
+    );
     let before = sink.joined();
     for (name, error_type) in [("reject", "invalid"), ("panic", "internal")] {
-        output.publish(set([
-            ("a", rules(name, "2")),
-            ("b", rules("x", name)),
-            ("new", rules(name, "2")),
-        ]));
+        publish(
+            &output,
+            set([
+                ("a", rules(name, "2")),
+                ("b", rules("x", name)),
+                ("new", rules(name, "2")),
+            ]),
+        );
         let seen = sink.joined();
         assert_eq!(seen.get("a"), before.get("a"), "{name}");
         let b = rules("x", name).with_file("m".into(), file("mark"));
@@ -201,11 +211,41 @@ fn a_transform_that_rejects_or_panics_keeps_the_tenants_old_rules_and_touches_no
             .find(|line| line.contains(&format!("error_type=\"{error_type}\"")));
         assert!(counted.is_some_and(|line| line.ends_with(" 2")), "{page}");
     }
-    // Mended, they go on; and who leaves is gone whatever was rejected.
-    output.publish(set([("a", rules("x", "3"))]));
+    // Corrected rules pass again, and a removed tenant is removed even if its rules were refused.
+    publish(&output, set([("a", rules("x", "3"))]));
     let seen = sink.joined();
     let a = rules("x", "3").with_file("m".into(), file("mark"));
     assert_eq!(seen, set([("a", Arc::new(a))]));
+}
+
+#[test]
+fn of_many_tenants_that_change_at_once_each_has_its_own_outcome() {
+    let (marking, telemetry) = (Marking::with("m"), Telemetry::new());
+    let mut sink = Sink::of(&["source"]);
+    let output = output("source", stage(node(&marking, &telemetry), &[&sink]));
+    let ids: Vec<String> = (0..1_000).map(|at| format!("tenant-{at}")).collect();
+    let kind = |at: usize| match at % 10 {
+        3 => "reject",
+        7 => "panic",
+        _ => "x",
+    };
+    let all = ids.iter().enumerate();
+    publish(
+        &output,
+        set(all.map(|(at, id)| (&**id, rules(kind(at), id)))),
+    );
+    let seen = sink.joined();
+    assert_eq!(seen.len(), 800);
+    for (at, id) in ids.iter().enumerate() {
+        let made = rules("x", id).with_file("m".into(), file("mark"));
+        let expected = (kind(at) == "x").then(|| Arc::new(made));
+        assert_eq!(seen.get(id), expected.as_ref(), "{id}");
+        assert_eq!(
+            output.refused(id).len(),
+            usize::from(expected.is_none()),
+            "{id}"
+        );
+    }
 }
 
 #[test]
@@ -218,17 +258,17 @@ fn a_sink_sees_who_is_awaited_and_then_the_newest_of_all_sources() {
     let awaited = |view: &View| view.awaited().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(awaited(&sink.seen().unwrap()), ["a", "b"]);
     assert!(sink.seen().is_none());
-    a.publish(set([("t", rules("x", "1"))]));
+    publish(&a, set([("t", rules("x", "1"))]));
     assert_eq!(awaited(&sink.seen().unwrap()), ["b"]);
-    // Empty is published, too.
-    b.publish(RuleSet::default());
+    // An empty set counts as published.
+    publish(&b, RuleSet::default());
     assert_eq!(sink.joined(), set([("t", rules("x", "1"))]));
     for generation in ["2", "3", "4"] {
-        a.publish(set([("t", rules("x", generation))]));
-        b.publish(set([
-            ("t", rules("y", generation)),
-            ("u", rules("x", generation)),
-        ]));
+        publish(&a, set([("t", rules("x", generation))]));
+        publish(
+            &b,
+            set([("t", rules("y", generation)), ("u", rules("x", generation))]),
+        );
     }
     let both = rules("x", "4").with_file("y".into(), file("4"));
     let newest = set([("t", Arc::new(both)), ("u", rules("x", "4"))]);
@@ -243,17 +283,17 @@ fn one_file_of_two_sources_is_a_conflict_unless_it_is_the_same() {
         output("a", stage(None, &[&sink])),
         output("b", stage(None, &[&sink])),
     );
-    a.publish(set([("t", rules("x", "1"))]));
-    b.publish(set([("t", rules("x", "1"))]));
+    publish(&a, set([("t", rules("x", "1"))]));
+    publish(&b, set([("t", rules("x", "1"))]));
     assert_eq!(sink.joined(), set([("t", rules("x", "1"))]));
-    b.publish(set([("t", rules("x", "2"))]));
+    publish(&b, set([("t", rules("x", "2"))]));
     let conflict = Conflict {
         tenant: "t".into(),
         file: "x".into(),
     };
     assert_eq!(sink.seen().unwrap().joined(), Err(conflict));
-    // Of another tenant it is another file.
-    b.publish(set([("u", rules("x", "2"))]));
+    // Two tenants may have files of the same name.
+    publish(&b, set([("u", rules("x", "2"))]));
     let both = set([("t", rules("x", "1")), ("u", rules("x", "2"))]);
     assert_eq!(sink.joined(), both);
 }
@@ -267,7 +307,7 @@ fn another_stage_shows_the_last_set_again() {
     // Nothing was published, so nothing is known.
     Rules::redirect(&output, stage(node(&old, &telemetry), &[&before]));
     assert_eq!(before.seen().unwrap().awaited().count(), 1);
-    output.publish(set([("t", rules("x", "1"))]));
+    publish(&output, set([("t", rules("x", "1"))]));
     assert!(before.joined().get("t").unwrap().file("old").is_some());
 
     let next = stage(node(&new, &telemetry), &[&before, &after]);
@@ -277,10 +317,10 @@ fn another_stage_shows_the_last_set_again() {
         let expected = rules("x", "1").with_file("new".into(), file("mark"));
         assert_eq!(seen, set([("t", Arc::new(expected))]));
     }
-    // A successor of the source publishes through it.
+    // A successor of the source publishes through the same output.
     let metrics = metrics(&telemetry, "source", Kind::Source);
     let successor = Rules::succeed(&output, metrics);
-    successor.publish(set([("t", rules("x", "2"))]));
+    publish(&successor, set([("t", rules("x", "2"))]));
     assert_eq!(old.take_asked(), ["t"]);
     assert_eq!(new.take_asked(), ["t", "t"]);
     let expected = rules("x", "2").with_file("new".into(), file("mark"));
@@ -288,13 +328,26 @@ fn another_stage_shows_the_last_set_again() {
 }
 
 #[test]
+fn a_publication_that_a_later_one_has_overtaken_changes_nothing() {
+    let mut sink = Sink::of(&["source"]);
+    let output = output("source", stage(None, &[&sink]));
+    let (first, second) = (output.begin(), output.begin());
+    output.publish_now(set([("t", rules("x", "2"))]), second);
+    output.publish_now(set([("t", rules("x", "1"))]), first);
+    assert_eq!(sink.joined(), set([("t", rules("x", "2"))]));
+}
+
+#[test]
 fn rules_that_a_transform_rejects_stay_through_another_stage() {
     let (marking, telemetry) = (Marking::with("m"), Telemetry::new());
     let mut sink = Sink::of(&["source"]);
     let output = output("source", stage(node(&marking, &telemetry), &[&sink]));
-    output.publish(set([("t", rules("x", "1")), ("gone", rules("x", "1"))]));
+    publish(
+        &output,
+        set([("t", rules("x", "1")), ("gone", rules("x", "1"))]),
+    );
     let before = sink.joined();
-    output.publish(set([("t", rules("reject", "2"))]));
+    publish(&output, set([("t", rules("reject", "2"))]));
     assert_eq!(sink.joined(), before.without("gone"));
     Rules::redirect(&output, stage(node(&marking, &telemetry), &[&sink]));
     assert_eq!(sink.joined(), before.without("gone"));
@@ -305,19 +358,19 @@ fn the_rules_of_a_source_that_is_removed_go() {
     let mut sink = Sink::of(&["a", "b"]);
     let [a, _b] = [("a", "t"), ("b", "u")].map(|(id, tenant)| {
         let output = output(id, stage(None, &[&sink]));
-        output.publish(set([(tenant, rules("x", id))]));
+        publish(&output, set([(tenant, rules("x", id))]));
         output
     });
     assert_eq!(sink.joined().len(), 2);
     sink.wired(&["b"]);
     assert_eq!(sink.joined(), set([("u", rules("x", "b"))]));
-    // It may still run for a moment.
-    a.publish(set([("t", rules("x", "late"))]));
+    // The removed source may still run for a moment.
+    publish(&a, set([("t", rules("x", "late"))]));
     assert!(sink.seen().is_none());
-    // The same sources again are nothing new.
+    // The same sources again change nothing.
     sink.wired(&["b"]);
     assert!(sink.seen().is_none());
-    // One that is added is awaited, and what was there is not gone meanwhile.
+    // A source that is added is awaited, and the other sets stay visible meanwhile.
     sink.wired(&["b", "c"]);
     let view = sink.seen().unwrap();
     let awaited: Vec<_> = view.awaited().map(|id| &**id).collect();
@@ -339,7 +392,7 @@ fn a_source_that_leads_to_a_sink_on_two_ways_sends_both_at_once() {
         in_use: watch::channel(()).1,
     });
     let output = output("source", Arc::new(stage));
-    output.publish(set([("t", rules("x", "1"))]));
+    publish(&output, set([("t", rules("x", "1"))]));
     let expected = rules("x", "1").with_file("m".into(), file("mark"));
     assert_eq!(sink.joined(), set([("t", Arc::new(expected))]));
     assert!(sink.seen().is_none());

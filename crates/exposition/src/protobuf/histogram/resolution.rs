@@ -1,4 +1,4 @@
-//! Native histograms with too many buckets: a coarser schema has fewer.
+//! Reduction of native histograms with too many or too narrow buckets to a coarser schema.
 
 use metrifold_codec::wire::{VARINT, put_varint, tag};
 
@@ -6,10 +6,17 @@ use super::super::Fault;
 use super::{COARSEST, Histogram, Side, read_span, to_zigzag};
 
 impl Histogram<'_> {
-    /// Makes the schema coarser until there are no more buckets than this. 0 sets no limit. Its counts
-    /// have been checked.
+    /// Coarsens the schema until it is no finer than `finest`. The counts must have been checked.
+    pub(in super::super) fn coarsen(&mut self, finest: i32) -> Result<(), Fault> {
+        while self.schema > finest.max(COARSEST) {
+            self.halve()?;
+        }
+        Ok(())
+    }
+
+    /// Coarsens the schema until there are at most `buckets` buckets. 0 sets no limit. The counts
+    /// must have been checked.
     pub(in super::super) fn limit(&mut self, buckets: usize) -> Result<(), Fault> {
-        let is_float = self.is_float();
         while buckets > 0 && self.negative.len() + self.positive.len() > buckets as u64 {
             if self.schema <= COARSEST {
                 let found = self.negative.len() + self.positive.len();
@@ -18,11 +25,17 @@ impl Histogram<'_> {
                 );
                 return Err(Fault::Text(text));
             }
-            self.schema -= 1;
-            self.negative.halve(is_float)?;
-            self.positive.halve(is_float)?;
+            self.halve()?;
         }
         Ok(())
+    }
+
+    /// Takes the next coarser schema.
+    fn halve(&mut self) -> Result<(), Fault> {
+        let is_float = self.is_float();
+        self.schema -= 1;
+        self.negative.halve(is_float)?;
+        self.positive.halve(is_float)
     }
 }
 
@@ -31,7 +44,7 @@ impl Side<'_> {
         self.length
     }
 
-    /// Makes one bucket of each two that the next coarser schema does not tell apart.
+    /// Merges each two buckets that the next coarser schema does not distinguish.
     fn halve(&mut self, is_float: bool) -> Result<(), Fault> {
         if self.length == 0 {
             return Ok(());
@@ -48,7 +61,8 @@ impl Side<'_> {
                 if !is_float {
                     count += self.deltas.get(number).copied().unwrap_or_default();
                 }
-                // A bucket is named by its upper bound, which it shares with the coarser one or not.
+                // A bucket is indexed by its upper bound, which may also be one of the coarser
+                // schema.
                 let coarser = ((place - 1) >> 1) + 1;
                 match halved.last_mut() {
                     Some((last, floats, counts)) if *last == coarser => {
@@ -80,7 +94,7 @@ impl Side<'_> {
     }
 }
 
-/// Writes a span.
+/// Encodes a span.
 fn span(offset: i64, length: usize) -> Vec<u8> {
     let mut out = Vec::new();
     out.push(tag(1, VARINT));
@@ -103,7 +117,7 @@ mod tests {
 
     #[test]
     fn buckets_are_merged_by_their_upper_bounds() {
-        // At the places -1, 0, 1, 2 and 6.
+        // At the indexes -1, 0, 1, 2 and 6.
         let mut side = Side {
             spans: vec![span(-1, 4).into(), span(3, 1).into()],
             length: 5,
@@ -111,7 +125,7 @@ mod tests {
             ..Side::default()
         };
         side.halve(false).unwrap();
-        // At the places 0 (of -1 and 0), 1 (of 1 and 2) and 3 (of 6).
+        // At the indexes 0 (from -1 and 0), 1 (from 1 and 2) and 3 (from 6).
         assert_eq!(spans(&side), [(0, 2), (1, 1)]);
         assert_eq!(side.deltas, [3, 4, -2]);
         side.halve(false).unwrap();
@@ -149,5 +163,33 @@ mod tests {
         let mut fine = histogram(8);
         fine.limit(2).unwrap();
         assert_eq!(fine.schema, 8);
+    }
+
+    #[test]
+    fn a_schema_is_made_no_finer_than_asked() {
+        let histogram = |schema| Histogram {
+            schema,
+            positive: Side {
+                spans: vec![span(1, 4).into()],
+                length: 4,
+                deltas: vec![1, 0, 0, 0],
+                ..Side::default()
+            },
+            ..Histogram::default()
+        };
+        for (schema, finest, expected, deltas) in [
+            (3, 8, 3, vec![1, 0, 0, 0]),
+            (3, 3, 3, vec![1, 0, 0, 0]),
+            (3, 2, 2, vec![2, 0]),
+            (3, 1, 1, vec![4]),
+            (-4, -9, -4, vec![1, 0, 0, 0]),
+        ] {
+            let mut coarser = histogram(schema);
+            coarser.coarsen(finest).unwrap();
+            assert_eq!(
+                (coarser.schema, &coarser.positive.deltas),
+                (expected, &deltas)
+            );
+        }
     }
 }

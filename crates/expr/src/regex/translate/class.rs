@@ -1,4 +1,4 @@
-//! Characters and classes of them: `[a-z]`, `\d`, `\pL`, `[[:alpha:]]`, `\x{41}`.
+//! Characters and character classes: `[a-z]`, `\d`, `\pL`, `[[:alpha:]]`, `\x{41}`.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use super::super::{RegexError, unicode};
 use super::{NOTHING, Translator};
 
 impl Translator<'_> {
-    /// A whole bracketed class in its flags.
+    /// Writes a complete bracketed class with the flags that apply to it.
     pub(super) fn bracketed(&self, items: &str, negated: bool) -> String {
         match (items.is_empty(), negated) {
             (true, false) => NOTHING.into(),
@@ -19,7 +19,7 @@ impl Translator<'_> {
         }
     }
 
-    /// Reads `\d`, `\pL` and the like behind the backslash, as an item of a bracketed class.
+    /// Reads `\d`, `\pL` and the like after the backslash, as an item of a bracketed class.
     pub(super) fn group_of_characters(
         &mut self,
         start: usize,
@@ -67,7 +67,7 @@ impl Translator<'_> {
         })
     }
 
-    /// Reads an escape that stands for one character, behind the backslash.
+    /// Reads an escape for a single character, after the backslash.
     pub(super) fn escaped_character(&mut self, start: usize) -> Result<u32, RegexError> {
         let Some(c) = self.peek() else {
             return Err(RegexError::new(start, "pattern ends with a lone backslash"));
@@ -133,7 +133,7 @@ impl Translator<'_> {
         Some(number)
     }
 
-    /// Reads a bracketed class behind the bracket at `start`.
+    /// Reads a bracketed class after the bracket at `start`.
     pub(super) fn class(&mut self, start: usize) -> Result<(), RegexError> {
         let negated = self.eat("^");
         let mut items = String::new();

@@ -1,4 +1,4 @@
-//! Reading the ack file of a segment.
+//! Reads the ack file of a segment.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,7 +10,7 @@ use super::super::fs::Mode;
 use super::super::state::ack_name;
 use super::{Recovery, io_error};
 
-/// What an ack file says.
+/// Content of an ack file.
 #[derive(Default)]
 pub(super) struct Acks {
     pub(super) fates: HashMap<u32, Ack>,
@@ -19,7 +19,7 @@ pub(super) struct Acks {
 }
 
 impl Recovery<'_> {
-    /// Reads the ack file. If the segment was just made, it need not be there.
+    /// Reads the ack file. It may be missing if the segment was just created.
     pub(super) fn acks(&self, first: u64, expected: bool) -> Result<Acks, OpenError> {
         let name = ack_name(first);
         let file = match self.fs.open(&name, Mode::Existing) {
@@ -35,7 +35,7 @@ impl Recovery<'_> {
         let bytes = read_all(&*file).map_err(io_error("read", &name))?;
         let mut acks = Acks::default();
         let Some((header, entries)) = bytes.split_at_checked(FILE_HEADER) else {
-            // It will be written anew.
+            // The file is written again later.
             if expected {
                 self.tell(Event::Damaged {
                     file: name,
@@ -50,7 +50,8 @@ impl Recovery<'_> {
             damaged = Some((0, FILE_HEADER as u64));
         }
         let (entries, _) = entries.as_chunks::<ACK>();
-        // What no whole entry follows was being written. The next entries take its place.
+        // Entries behind the last intact one were incomplete when the process ended. New entries
+        // overwrite them.
         let decoded = entries.iter().map(|entry| Ack::decode(self.seed, entry));
         let decoded: Vec<_> = decoded.collect();
         let whole = decoded.iter().rposition(Option::is_some);

@@ -1,5 +1,5 @@
-//! What of a segment is not there any more: what was being written when the process ended, and what
-//! was damaged since.
+//! Accounts for the missing part of a segment: incomplete writes when the process ended, and later
+//! damage.
 
 use super::super::event::{Event, OpenError};
 use super::super::format::Header;
@@ -11,7 +11,7 @@ use super::acks::Acks;
 use super::{Found, Recovery, io_error};
 
 impl Recovery<'_> {
-    /// Cuts off what was being written when the process ended. Returns where the segment ends.
+    /// Cuts off an incomplete write at the end of the file. Returns the end of the segment.
     pub(super) fn cut(
         &self,
         file: &dyn File,
@@ -41,7 +41,7 @@ impl Recovery<'_> {
         Ok(end)
     }
 
-    /// Records that are not there any more: what is known of them stands in the ack file.
+    /// Books records that cannot be found, as far as the ack file knows them.
     pub(super) fn account_for_damage(
         &mut self,
         segment: &mut Segment,
@@ -67,7 +67,7 @@ impl Recovery<'_> {
             };
             gone -= written;
         }
-        // Some had come to their end before they were damaged.
+        // Some were finished before they were damaged.
         let there = |index: u32| {
             let sequence = segment.first + u64::from(index);
             let place = found.binary_search_by_key(&sequence, |found| found.entry.position.0);

@@ -1,4 +1,4 @@
-//! A queue at its bound that drops its oldest segments.
+//! A full queue that drops its oldest segments.
 
 use super::simulated::Simulated;
 use super::*;
@@ -10,7 +10,7 @@ fn dropping() -> Options {
     }
 }
 
-/// Fills the queue until it has dropped something.
+/// Fills the queue until it has dropped records.
 fn fill(driven: &mut Driven) {
     for number in 0..60 {
         driven.append(append("a", number, 30_000)).unwrap();
@@ -31,7 +31,7 @@ fn what_is_admitted_while_a_group_is_written_does_not_cost_the_groups_behind_it(
             (driven.shared.clone(), results.clone(), admitted.clone());
         let complete = Box::new(move |result: Result<Entry, AppendError>| {
             results.lock().unwrap().push(result.map(drop));
-            // Meanwhile others append, for which old segments are given up.
+            // Meanwhile others append, for which old segments are dropped.
             for number in 0..4 {
                 let append = append("b", number, 30_000);
                 let job = admit(&shared, append, Box::new(|result| drop(result.unwrap())));
@@ -59,7 +59,7 @@ fn what_had_to_make_room_while_it_was_sent_is_booked_as_what_became_of_it() {
     }
     let before = driven.snapshot().total;
     let full = before.dropped[&Reason::QueueFull];
-    // One that is gone, and one whose segment may be there.
+    // One whose segment is removed, and one whose segment may still exist.
     let fates = [
         (&entries[2], Fate::Delivered),
         (&entries[5], Fate::Dropped(Reason::Refused)),
@@ -74,7 +74,7 @@ fn what_had_to_make_room_while_it_was_sent_is_booked_as_what_became_of_it() {
     assert_eq!(after.dropped[&Reason::QueueFull].samples, full.samples - 7);
     assert_eq!(after.dropped[&Reason::QueueFull].batches, full.batches - 2);
     driven.check_balance();
-    // It stays so.
+    // The accounts are the same after a restart.
     driven.engine.close();
     drop(driven);
     let driven = Driven::open(Arc::new(fs), dropping()).unwrap();
@@ -90,7 +90,7 @@ fn a_segment_that_is_done_behind_one_that_is_not_is_no_room() {
     for number in 0..28 {
         entries.push(driven.append(append("a", number, 30_000)).unwrap());
     }
-    // The oldest one is left to be sent.
+    // The oldest record stays undone.
     for entry in &entries[1..20] {
         assert!(driven.shared.done(entry, Fate::Delivered));
     }
@@ -116,12 +116,12 @@ fn admit_all(driven: &Driven, jobs: &mut VecDeque<Job>) -> Refused {
 #[test]
 fn a_newer_record_waits_while_the_oldest_cannot_be_given_up_yet() {
     let mut driven = Driven::open(Arc::new(Simulated::default()), dropping()).unwrap();
-    // What the writer has not written cannot be given up.
+    // Records that are not written yet cannot be dropped.
     let mut jobs = VecDeque::new();
     let refused = admit_all(&driven, &mut jobs);
     assert!(matches!(refused, Refused::Busy(..)), "{refused:?}");
     driven.engine.commit(&mut jobs);
-    // Nor can what is in the segment to which it writes, until that is sealed.
+    // Neither can records in the active segment, until it is sealed.
     while driven.shared.state().drop_oldest() {}
     driven.engine.fold();
     let refused = admit_all(&driven, &mut jobs);
@@ -144,7 +144,7 @@ async fn a_writer_that_hangs_is_not_waited_for() {
     tokio::time::advance(std::time::Duration::from_secs(2)).await;
     let refused = admit_all(&driven, &mut jobs);
     assert!(matches!(refused, Refused::Full(..)), "{refused:?}");
-    // It works again.
+    // The writer works again.
     driven.engine.commit(&mut jobs);
     driven.append(append("a", 1, 30_000)).unwrap();
     driven.check_balance();

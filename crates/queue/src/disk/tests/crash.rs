@@ -1,4 +1,4 @@
-//! Whatever is done and whenever it ends: what was completed is there, and the accounts balance.
+//! Random operations and crashes: completed records survive, and the accounts balance.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -10,20 +10,20 @@ use super::*;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Tenant, samples, length of the body.
+    /// Tenant, samples and length of the body of each record.
     Append(Vec<(u8, u8, u16)>),
-    /// Which of those in the queue, counted from the oldest.
+    /// Index of a queued record, counted from the oldest, and its fate.
     Done(u8, u8),
     Flush,
     SyncAcks,
     Sync,
     Seal,
     Fold,
-    /// The operation so many from now on fails.
+    /// An operation fails after this number of others.
     Fault(u8, bool),
-    /// The process ends at the operation so many from now on.
+    /// The process crashes after this number of operations.
     CrashAt(u8),
-    /// The process ends, and the next one at the operation so many of its opening the queue.
+    /// The process crashes, and the next one after this number of operations of its opening.
     CrashOpening(u8),
     Reopen,
     Crash(Option<u64>),
@@ -50,7 +50,7 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Known {
     Queued,
-    /// What became of it, and whether that was written, and made durable.
+    /// Fate of the record, and whether its ack is written and durable.
     Done(Fate, bool, bool),
 }
 
@@ -58,16 +58,16 @@ struct Model {
     fs: Simulated,
     options: Options,
     queue: Driven,
-    /// By the time of acceptance, which no two share.
+    /// Records by the time of acceptance, which is unique.
     records: BTreeMap<u64, (Append, Known)>,
-    /// Appends that were not completed, and may be there or not after a crash.
+    /// Incomplete appends, which may or may not exist after a crash.
     unknown: BTreeMap<u64, Append>,
-    /// Completed records that a loss of power may take.
+    /// Completed records that a loss of power may lose.
     unsynced: BTreeSet<u64>,
     clock: u64,
     faulted: bool,
-    /// Appends that a loss of power cut short: what is left of those behind them shows gaps, which
-    /// nobody can tell from damage.
+    /// Appends cut short by a loss of power: the records behind them show gaps, which look like
+    /// damage.
     gaps: u64,
 }
 
@@ -124,7 +124,7 @@ impl Model {
         }
     }
 
-    /// Records that had to make room may be there again until their segment is gone.
+    /// Notes dropped records; they may reappear after a crash until their segment is removed.
     fn note_dropped(&mut self) {
         if self.fs.is_crashed() {
             return;
@@ -173,7 +173,7 @@ impl Model {
     fn each_done(&mut self, change: impl Fn(&mut bool, &mut bool)) {
         for (_, known) in self.records.values_mut() {
             match known {
-                // The queue itself writes nothing of these until their segment goes.
+                // The queue writes no acks for these; they end when their segment is removed.
                 Known::Done(Fate::Dropped(Reason::QueueFull), ..) | Known::Queued => {}
                 Known::Done(_, written, durable) => change(written, durable),
             }
@@ -199,8 +199,8 @@ impl Model {
         self.queue.engine.tend();
     }
 
-    /// The process ends; `power` is what decides what the disk forgets. False if nothing more can
-    /// be said of the totals.
+    /// Crashes and restarts the process; `power` is the seed for the unsynced data that the disk
+    /// loses. Returns false if the totals are not predictable any more.
     fn crash(&mut self, power: Option<u64>) -> bool {
         let crash = power.map_or(Crash::Process, Crash::Power);
         self.fs = self.fs.reboot(crash);
@@ -250,8 +250,8 @@ impl Model {
         self.each_done(|written, durable| (*written, *durable) = (true, true));
     }
 
-    /// The accounts are those of the model. What was never completed is in none of them, unless a
-    /// loss of power left parts of it that look like damage.
+    /// Compares the accounts with the model. Appends that were never completed are in neither,
+    /// unless a loss of power left parts of them that look like damage.
     fn check(&self) {
         self.fs.observe(|| self.queue.check_balance());
         let mut expected: BTreeMap<&str, Account> = BTreeMap::new();
@@ -366,8 +366,8 @@ fn run(steps: Vec<Step>, options: Options) {
     model.crash(None);
 }
 
-/// Kills of one process after the other, each at any operation of its first append: the segment
-/// that the first of them began is begun again by the next.
+/// Kills one process after another, each at any operation of its first append. The segment that the
+/// first process created is created again by the next.
 #[test]
 fn an_append_that_kills_cut_short_is_never_booked_as_lost() {
     let killed = |fs: &Simulated, after: u64| {
@@ -379,7 +379,7 @@ fn an_append_that_kills_cut_short_is_never_booked_as_lost() {
     };
     let mut kills = 0;
     for first in 1.. {
-        // A record before it keeps the queue from removing the segment while it is empty.
+        // A record in front keeps the queue from removing the segment while it is empty.
         let fs = Simulated::default();
         let mut queue = Driven::open(Arc::new(fs.clone()), options()).unwrap();
         queue.append(append("t", 1, 100)).unwrap();

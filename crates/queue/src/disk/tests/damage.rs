@@ -1,12 +1,12 @@
-//! Files that do not say what was written to them.
+//! Files whose content differs from what was written.
 
 use proptest::prelude::*;
 
 use super::simulated::Simulated;
 use super::*;
 
-/// What a sealed and an unsealed queue leave: four records of 1, 2, 4 and 8 samples in two
-/// segments, of which the first is delivered.
+/// The files of a closed or crashed queue: four records of 1, 2, 4 and 8 samples in two segments,
+/// of which the first record is delivered.
 fn files(closed: bool) -> Vec<(String, Vec<u8>)> {
     let fs = Simulated::default();
     let mut queue = Driven::open(Arc::new(fs.clone()), options()).unwrap();
@@ -33,10 +33,10 @@ fn samples(queue: &Driven) -> Vec<u64> {
     records.map(|it| it.entry.tally().samples).collect()
 }
 
-/// Whatever was damaged: what is read is what was written, the rest is told of and accounted for,
-/// opening it again finds the same, and it goes on.
+/// Checks a damaged queue: records that are read are intact, the others are reported and booked,
+/// opening it again finds the same, and it still works.
 ///
-/// `unwritten`: what is left is what it would be if the rest had never been written.
+/// `unwritten`: the damage may look as if the missing part had never been written.
 fn check(files: &[(String, Vec<u8>)], closed: bool, what: &str, unwritten: bool) {
     let (mut queue, fs) = match open(files) {
         Ok(opened) => opened,
@@ -55,7 +55,7 @@ fn check(files: &[(String, Vec<u8>)], closed: bool, what: &str, unwritten: bool)
         assert!(!queue.events().is_empty(), "{what}: {read:?} in silence");
     }
     if closed && !what.starts_with("checkpoint") && !what.contains(".ack") {
-        // The seals know how much there was.
+        // The seals tell how many records there were.
         assert_eq!(total.received.batches, 4, "{what}\n{}", queue.events());
         assert_eq!(total.received.samples, 15, "{what}\n{}", queue.events());
         let queued: u64 = read.iter().sum();
@@ -153,7 +153,7 @@ fn zeros_and_garbage_may_follow_or_stand_in_the_middle() {
 
 #[test]
 fn a_record_inside_of_a_body_is_not_taken_for_one() {
-    // Somebody who does not know the id of the queue writes a body full of records.
+    // A body full of forged records, by an author who does not know the queue's id.
     let mut forged = Vec::new();
     for sequence in 0..8 {
         let record = append("evil", 1000, 5);
@@ -180,7 +180,7 @@ fn a_record_inside_of_a_body_is_not_taken_for_one() {
 
 #[test]
 fn damage_that_happens_while_it_is_open_is_met_by_the_reader() {
-    // In the body of the first record, in its header.
+    // In the body of the first record, and in its header.
     for at in [32 + 64 + 1 + 5, 32 + 20] {
         let fs = Simulated::default();
         let mut queue = Driven::open(Arc::new(fs.clone()), options()).unwrap();
@@ -282,7 +282,7 @@ proptest! {
         for harm in harms {
             inflict(&mut files, harm);
         }
-        // What is left may by chance look like something that was never written.
+        // The damaged files may look by chance like unwritten ones.
         check(&files, false, &what, true);
     }
 }

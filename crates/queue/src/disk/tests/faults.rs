@@ -1,4 +1,4 @@
-//! Disks that are full, fail or refuse, and queues that are full.
+//! Disks that are full or fail, and queues that are full.
 
 use std::io;
 use std::time::Duration;
@@ -17,7 +17,7 @@ fn small() -> Options {
     }
 }
 
-/// A life in small: appends over several segments, fates, folding.
+/// A short run: appends over several segments, fates, folding.
 fn live(queue: &mut Driven) -> (Vec<Entry>, u64) {
     let mut completed = Vec::new();
     let mut delivered = 0;
@@ -47,7 +47,7 @@ fn every_operation_may_fail_once_and_nothing_completed_is_lost() {
             let fs = Simulated::default();
             fs.fault(operation, Fault::Fail(kind));
             let Ok(mut queue) = Driven::open(Arc::new(fs.clone()), small()) else {
-                // The second attempt has to find a directory that can be opened.
+                // The second attempt must be able to open the directory.
                 open(&fs, small()).check_balance();
                 continue;
             };
@@ -55,13 +55,13 @@ fn every_operation_may_fail_once_and_nothing_completed_is_lost() {
             queue.check_balance();
             let read: Vec<_> = queue.read_all().into_iter().map(|it| it.entry).collect();
             assert_eq!(read, queued, "operation {operation}");
-            // It works again.
+            // The queue works again.
             assert!(
                 queue.append(append("a", 1, 10)).is_ok(),
                 "operation {operation}"
             );
             assert_eq!(queue.snapshot().total.delivered.samples, delivered);
-            // And what is durable is the same.
+            // The durable state is the same.
             let again = open(&fs.reboot(Crash::Power(operation)), small());
             again.check_balance();
             let there: Vec<_> = again.read_all().into_iter().map(|it| it.entry).collect();
@@ -104,7 +104,7 @@ fn a_full_disk_fails_appends_and_works_again_once_there_is_space() {
         let failed = queue.append(append("a", 2, 1000));
         assert!(matches!(failed, Err(AppendError::NoSpace)));
     }
-    // Delivering works, and makes room even so.
+    // Finishing a record works on a full disk, and makes room.
     let record = queue.read_all().remove(0);
     queue.shared.done(&record.entry, Fate::Delivered);
     queue.shared.state().starved = true;
@@ -204,7 +204,7 @@ fn records_too_old_are_dropped_when_they_are_met() {
     let appends = (1..=20).map(|samples| append("a", samples, 10));
     queue.append_all(appends.collect());
     let mut reader = Reader::new(queue.shared.clone());
-    // The one of n samples was accepted at 1,000 + n.
+    // The record of n samples was accepted at 1,000 + n.
     let record = reader.next(1_020).unwrap().unwrap();
     assert_eq!(record.entry.tally().samples, 10);
     let total = queue.snapshot().total;

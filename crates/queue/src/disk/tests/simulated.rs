@@ -1,4 +1,4 @@
-//! A directory in memory that fails on request and forgets in a crash what was not synced.
+//! A directory in memory that fails on request, and that loses unsynced data in a crash.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -7,21 +7,21 @@ use std::sync::{Arc, Mutex};
 
 use super::super::fs::{File, Fs, Mode};
 
-/// What to do to an operation, told by its number.
+/// Effect of a fault on an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// It fails, with part of it done.
+    /// The operation fails after a part of it is done.
     Fail(io::ErrorKind),
-    /// It is done in part, and everything after it fails until [`Simulated::reboot`].
+    /// A part of the operation is done, and everything after it fails until [`Simulated::reboot`].
     Crash,
 }
 
-/// What a crash leaves.
+/// Kind of a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Crash {
-    /// The process alone: all that was written is there.
+    /// The process crashes: all written data stays.
     Process,
-    /// The machine: of what was not synced, this decides.
+    /// The machine loses power: this seed decides on the unsynced data that stays.
     Power(u64),
 }
 
@@ -47,7 +47,7 @@ struct Disk {
     fault: Option<(u64, Fault)>,
     crashed: bool,
     locked: bool,
-    /// Whether nothing new fits.
+    /// Whether new data fails to fit.
     full: bool,
 }
 
@@ -65,7 +65,7 @@ fn apply(bytes: &mut Vec<u8>, change: &Change) {
     }
 }
 
-/// A stream of numbers: good enough to choose by.
+/// A simple pseudo-random generator.
 fn next(state: &mut u64) -> u64 {
     *state = state
         .wrapping_mul(6_364_136_223_846_793_005)
@@ -74,7 +74,7 @@ fn next(state: &mut u64) -> u64 {
 }
 
 impl Disk {
-    /// Counts an operation. An error says how it fails.
+    /// Counts an operation; returns the error with which it fails, if any.
     fn step(&mut self) -> io::Result<()> {
         if self.crashed {
             return Err(io::Error::other("crashed"));
@@ -102,13 +102,13 @@ impl Simulated {
         self.disk().operations
     }
 
-    /// From now on, the operation of this number.
+    /// Schedules a fault for the operation `after` operations from now.
     pub(super) fn fault(&self, after: u64, fault: Fault) {
         let mut disk = self.disk();
         disk.fault = Some((disk.operations + after, fault));
     }
 
-    /// Lets a test look without being counted.
+    /// Runs `look` without counting its operations or faults.
     pub(super) fn observe<T>(&self, look: impl FnOnce() -> T) -> T {
         let mut disk = self.disk();
         let (operations, fault) = (disk.operations, disk.fault.take());
@@ -128,7 +128,7 @@ impl Simulated {
         self.disk().full = full;
     }
 
-    /// What is there after a crash. The old one is dead.
+    /// The directory after a crash. The old handle fails from now on.
     pub(super) fn reboot(&self, crash: Crash) -> Self {
         let mut disk = self.disk();
         disk.crashed = true;
@@ -147,7 +147,7 @@ impl Simulated {
             }
             for node in &mut nodes {
                 let mut bytes = std::mem::take(&mut node.durable);
-                // Mostly a beginning of what was written, sometimes any part of it.
+                // Mostly a prefix of the writes stays, sometimes an arbitrary subset.
                 let scattered = next(&mut random).is_multiple_of(4);
                 let kept = next(&mut random) as usize % (node.changes.len() + 1);
                 for (place, change) in node.changes.iter().enumerate() {
@@ -163,7 +163,7 @@ impl Simulated {
                         let torn = next(&mut random) as usize % (written.len() + 1);
                         apply(&mut bytes, &Change::Write(*offset, written[..torn].into()));
                         if next(&mut random).is_multiple_of(2) {
-                            // The length was written, the data was not.
+                            // The length was written, but not the data.
                             let end = *offset as usize + written.len();
                             bytes.resize(bytes.len().max(end), 0);
                         }
@@ -184,7 +184,7 @@ impl Simulated {
         })))
     }
 
-    /// The files with what is in them, but for the lock.
+    /// Names and contents of all files except the lock.
     pub(super) fn files(&self) -> Vec<(String, Vec<u8>)> {
         let disk = self.disk();
         let names = disk.names.iter().filter(|(name, _)| *name != "lock");
@@ -303,7 +303,7 @@ impl Handle {
         let node = &mut disk.nodes[self.node];
         let change = match (&stepped, change) {
             _ if was_crashed => return stepped,
-            // A write that fails has written any part of its bytes.
+            // A failed write has written an arbitrary part of its bytes.
             (Err(_), Change::Write(offset, bytes)) => {
                 let mut random = operations ^ bytes.len() as u64;
                 next(&mut random);
@@ -366,7 +366,7 @@ impl File for Handle {
                 apply(&mut node.durable, change);
             }
         } else {
-            // The pages are clean now, and no later sync will write them.
+            // After a failed sync, the pages count as clean and no later sync writes them.
             node.changes.clear();
         }
         stepped

@@ -1,4 +1,4 @@
-//! The thread and the file system that it will run on.
+//! The queue with its writer thread on a real file system.
 
 use std::io;
 use std::sync::mpsc;
@@ -159,7 +159,7 @@ async fn a_reader_hears_of_what_comes() {
     queue.close();
 }
 
-/// A file system of 1 MiB, or nothing where one must not be mounted.
+/// A file system of 1 MiB; `None` where mounting is not permitted.
 struct Tmpfs(TempDir);
 
 impl Tmpfs {
@@ -182,7 +182,7 @@ impl Drop for Tmpfs {
 #[test]
 fn a_disk_smaller_than_the_queue_fails_appends_until_something_is_done() {
     let Some(disk) = Tmpfs::mount() else {
-        // Simulated in another test.
+        // Another test simulates this.
         return;
     };
     let options = Options {
@@ -209,7 +209,7 @@ fn a_disk_smaller_than_the_queue_fails_appends_until_something_is_done() {
     }
     assert_eq!(read, completed);
     queue.close();
-    // All of it was done: closing has freed the space.
+    // All records are done: closing has freed the space.
     let queue = DiskQueue::open(disk.0.path().join("queue"), options, |_| {}).unwrap();
     assert!(put(&queue, append("a", 1, 20_000)).recv().unwrap().is_ok());
     assert_eq!(queue.snapshot().total.delivered.batches, completed);
@@ -229,10 +229,24 @@ fn a_directory_that_cannot_be_written_is_an_error_that_names_it() {
     assert_ne!(source.kind(), io::ErrorKind::NotFound);
 }
 
-/// The result of an append to a queue whose events are collected.
+/// The result of an append to the queue.
 fn try_put(queue: &DiskQueue) -> Result<(), String> {
     let result = put(queue, append("a", 1, 5000)).recv().unwrap();
     result.map(drop).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_directory_that_disappears_is_missed_though_nothing_is_appended() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("queue");
+    let (heard, told) = crossbeam_channel::unbounded();
+    let listener = move |event: Event| heard.send(event.to_string()).unwrap();
+    let queue = DiskQueue::open(path.clone(), options(), listener).unwrap();
+    try_put(&queue).unwrap();
+    std::fs::remove_dir_all(&path).unwrap();
+    let event = told.recv_timeout(std::time::Duration::from_secs(60));
+    assert!(event.unwrap().contains("moved or removed"));
+    queue.close();
 }
 
 #[test]
@@ -249,7 +263,7 @@ fn a_directory_that_was_moved_or_removed_takes_nothing_until_it_is_back() {
     std::fs::rename(&path, &aside).unwrap();
     assert!(try_put(&queue).unwrap_err().contains("put it back"));
     assert!(told().contains("moved or removed"));
-    // A new directory in its place is not that directory.
+    // A new directory in its place is a different one.
     std::fs::create_dir(&path).unwrap();
     assert!(try_put(&queue).is_err());
     let mut reader = queue.reader();
@@ -260,7 +274,7 @@ fn a_directory_that_was_moved_or_removed_takes_nothing_until_it_is_back() {
     try_put(&queue).unwrap();
     assert!(reader.next(0).unwrap().is_some());
 
-    // The files alone are removed: what was in them is lost, what comes is not.
+    // If only the files are removed, their records are lost, but new appends succeed.
     for file in std::fs::read_dir(&path).unwrap() {
         std::fs::remove_file(file.unwrap().path()).unwrap();
     }

@@ -11,21 +11,21 @@ use super::Map;
 #[derive(Debug)]
 pub(super) struct TenantItems<T> {
     pub(super) lanes: Map<u64, LaneItems<T>>,
-    /// The lanes whose turn it is. Some may have nothing to take meanwhile.
+    /// Lanes in the order of their turns. Some may have nothing ready by now.
     pub(super) turns: VecDeque<u64>,
-    /// Whether it is among those whose turn it is.
+    /// Whether the tenant is in the order of turns.
     pub(super) in_turn: bool,
     pub(super) paused: Option<Instant>,
-    /// Of its items here and under way.
+    /// Bytes of the tenant's items, waiting and in flight.
     pub(super) bytes: usize,
-    /// Of its items here.
+    /// Bytes of the tenant's waiting items.
     pub(super) waiting: usize,
 }
 
 #[derive(Debug)]
 pub(super) struct LaneItems<T> {
     pub(super) items: VecDeque<Item<T>>,
-    /// The items under way, and how many of them hold the lane.
+    /// Number of items in flight, and how many of them hold the lane.
     pub(super) under_way: usize,
     pub(super) holders: usize,
     pub(super) in_turn: bool,
@@ -36,7 +36,7 @@ pub(crate) struct Item<T> {
     pub(crate) item: T,
     pub(crate) weight: usize,
     pub(super) holds: bool,
-    /// Its place in the order in which items came.
+    /// Position of the item in the order of arrival.
     pub(crate) came: u64,
 }
 
@@ -71,7 +71,7 @@ impl<T> LaneItems<T> {
 }
 
 impl<T> TenantItems<T> {
-    /// Gives a lane a turn if it has something to take.
+    /// Gives a lane a turn if it has something ready.
     pub(super) fn enlist(&mut self, id: u64) {
         if let Some(lane) = self.lanes.get_mut(&id)
             && lane.is_ready()
@@ -82,7 +82,7 @@ impl<T> TenantItems<T> {
         }
     }
 
-    /// The next lane with something to take.
+    /// The next lane with something ready.
     pub(super) fn next_lane(&mut self) -> Option<u64> {
         while let Some(id) = self.turns.pop_front() {
             if let Some(lane) = self.lanes.get_mut(&id) {
@@ -95,7 +95,7 @@ impl<T> TenantItems<T> {
         None
     }
 
-    /// Forgets a lane of which nothing is here or under way.
+    /// Removes a lane without items.
     pub(super) fn prune(&mut self, id: u64) {
         if let Entry::Occupied(lane) = self.lanes.entry(id)
             && lane.get().items.is_empty()

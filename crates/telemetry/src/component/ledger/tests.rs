@@ -25,7 +25,7 @@ fn account(received: u64, delivered: u64, dropped: u64) -> Account {
     account
 }
 
-/// A line of which all that is not settled is queued.
+/// A line with everything that was not delivered or dropped still queued.
 fn line(received: u64, delivered: u64, dropped: u64) -> Line {
     let account = account(received, delivered, dropped);
     Line {
@@ -78,7 +78,8 @@ fn the_largest_tenants_that_come_first_keep_their_lines_and_the_others_never_get
         ("<other>", [7, 2, 1, 4]),
     ]);
     assert_eq!(rows(&mut shown, &first, 2), expected);
-    // Another one is larger now, and there may be more lines; what was shown stays where it was.
+    // Another tenant is larger now and more lines are allowed; tenants keep their lines all the
+    // same.
     let second = ledger(
         &[
             ("", line(1, 1, 0)),
@@ -104,7 +105,7 @@ fn the_largest_tenants_that_come_first_keep_their_lines_and_the_others_never_get
     );
 }
 
-/// The same on disk.
+/// The same line, read from a queue on disk.
 fn on_disk(number: u64, line: Line) -> Line {
     Line {
         on_disk: number,
@@ -131,7 +132,7 @@ fn a_line_that_the_disk_has_merged_stays_and_no_counter_goes_back() {
 fn what_was_taken_back_is_not_counted_again() {
     let mut shown = Shown::default();
     let one = |received| ledger(&[("a", line(received, 0, 0))], Line::default());
-    // A batch was received just then, and found no room.
+    // A batch was counted as received and taken back, since the queue had no room.
     for (received, expected) in [(5, 5), (4, 5), (5, 5), (6, 6)] {
         let rows = rows(&mut shown, &one(received), 1);
         assert_eq!(rows[0].1[0], expected, "{received}");

@@ -1,4 +1,4 @@
-//! A batch on its way into a sink, until somebody has said what became of it.
+//! A batch in flight at a sink, until its outcome is reported.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,46 +13,46 @@ use metrifold_queue::{Held, InFlightMark, Progress, Queued, Tracked};
 
 use super::Edge;
 
-/// A batch and the duty to say what became of it. Its bytes count against the queue's bound until
-/// then. Dropping it without a word gives it back if the sink has a successor or the batch is on
-/// disk, and tells the sender to try again if not.
+/// A batch and the duty to report its outcome. Its bytes count against the queue's bound until
+/// then. Dropping it without an outcome returns it to the queue if the sink has a successor or the
+/// batch is on disk; otherwise the sender is told to retry.
 #[derive(Debug)]
 pub struct Delivery {
-    /// What to deliver, or the part of it that comes next.
+    /// The batch to deliver. If it was split, this is the next part.
     pub batch: Batch,
-    /// The parts behind that, the last one first.
+    /// Parts behind `batch`, the last one first.
     rest: Vec<Batch>,
-    /// Of the parts that are done.
+    /// Worst outcome of the parts that are finished.
     worst: Outcome,
     ticket: Option<Ticket>,
     since: Instant,
-    /// How often it was tried in vain.
+    /// Number of failed attempts.
     attempts: u32,
-    /// What of it is accounted for as queued.
+    /// Counts with which the batch is booked as queued.
     tally: Tally,
-    /// Its entry in the spill, if there is one.
+    /// The batch's entry in the spill; `None` without a queue on disk.
     tracked: Option<Arc<Tracked>>,
     progress: Progress,
     edge: Arc<Edge>,
-    /// Its place in the queue, until somebody has said what became of it.
+    /// The batch's place in the queue; `None` once its outcome is reported.
     held: Option<Held<Queued>>,
-    /// Whether dropping it gives it back in any case.
+    /// Whether dropping the delivery returns the batch in any case.
     comes_back: bool,
-    /// Has it counted among what is queued, if it is in memory alone.
+    /// Keeps a batch that is in memory alone among the queued ones.
     _in_flight: Option<InFlightMark>,
 }
 
-/// Whose batches are not tried for a while after a failed attempt.
+/// The batches that pause after a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trouble {
-    /// Whoever's batch it is.
+    /// Whether the endpoint fails for all tenants.
     pub everybody: bool,
-    /// The batch's tenant, until when.
+    /// Time until which the batch's tenant pauses.
     pub tenant: Option<Instant>,
 }
 
 impl Delivery {
-    /// What was taken from the queue of an edge.
+    /// A delivery of a batch that was received from an edge's queue.
     pub(super) fn taken(edge: Arc<Edge>, queued: Queued, held: Held<Queued>) -> Self {
         let Queued {
             batch,
@@ -82,7 +82,7 @@ impl Delivery {
         }
     }
 
-    /// Whether the sender has been told to send it again.
+    /// Whether the sender has been told to send the batch again.
     pub fn abandoned(&self) -> bool {
         self.ticket.as_ref().is_some_and(Ticket::abandoned)
             || self
@@ -91,13 +91,13 @@ impl Delivery {
                 .is_some_and(|tracked| self.edge.abandoned(tracked))
     }
 
-    /// How long ago it came to the sink.
+    /// Time since the batch arrived at the sink.
     pub fn age(&self) -> Duration {
         self.since.elapsed()
     }
 
-    /// Whether it is too old to be delivered, if nothing older than `max_age` is. A queue on disk
-    /// has an age of its own.
+    /// Whether the batch is too old to be delivered. `max_age` applies to batches in memory; a
+    /// queue on disk has a bound of its own.
     pub fn expired(&self, max_age: Duration) -> bool {
         let max_age = match &self.tracked {
             Some(_) => self.edge.max_age(),
@@ -106,25 +106,25 @@ impl Delivery {
         max_age.is_some_and(|max_age| self.age() > max_age)
     }
 
-    /// How often it was tried in vain.
+    /// Number of failed attempts.
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// Gives it back to be tried again, after an attempt has failed.
+    /// Returns the batch to the front of its lane after a failed attempt, to be retried.
     pub fn retry(mut self, trouble: Trouble) {
         self.attempts += 1;
         self.comes_back = true;
         let (edge, tenant) = (self.edge.clone(), self.batch.tenant().cloned());
         if let Some(until) = trouble.tenant {
-            // Before anybody can take it again.
+            // Pause first, so that no other task receives the batch right away.
             edge.pause(tenant.as_ref(), until);
         }
         drop(self);
         edge.set_failing(tenant.as_ref(), trouble);
     }
 
-    /// Gives it back as if nobody had taken it.
+    /// Returns the batch as if it had not been received from the queue.
     pub fn put_back(mut self) {
         self.comes_back = true;
     }
@@ -136,14 +136,14 @@ impl Delivery {
         self.edge.set_well(self.batch.tenant());
     }
 
-    /// Counts the batch, or a part of it, as lost.
+    /// Counts the batch, or a part of it, as dropped.
     pub fn count_lost(&mut self, reason: Reason, counts: Option<Counts>) {
         let samples = counts.map(|c| c.all_samples());
         self.edge.metrics.discarded(reason.as_str(), samples);
         self.note_lost(reason, samples.unwrap_or(0));
     }
 
-    /// Counts samples of a part of it as lost that itself is not.
+    /// Counts samples as dropped whose part is otherwise delivered.
     pub fn count_lost_samples(&mut self, reason: Reason, samples: u64) {
         self.edge
             .metrics
@@ -153,7 +153,7 @@ impl Delivery {
         }
     }
 
-    /// Counts samples of series as lost that break the rules of remote write, under the rule.
+    /// Counts the samples of invalid series as dropped, by the violated rule of remote write.
     pub fn count_invalid(&mut self, rule: &str, samples: u64) {
         self.edge.metrics.discarded_samples(rule, samples);
         if samples > 0 {
@@ -166,39 +166,39 @@ impl Delivery {
         self.progress.reason.get_or_insert(reason);
     }
 
-    /// Encodes the part that comes next in a version, and returns what that has no place for.
+    /// Encodes the next part in a version; returns what that version cannot represent.
     ///
     /// # Errors
     ///
-    /// Fails when the part has to be decoded for that and is not what it claims to be.
+    /// Fails when the part has to be decoded for that and is malformed.
     pub fn settle(&mut self, version: Version) -> Result<Unsent, DecodeError> {
         self.batch.settle(version, &self.edge.compression)
     }
 
-    /// The part that comes next, encoded in a version apart from it, and what that has no place
-    /// for.
+    /// A copy of the next part that is encoded in a version, and what that version cannot
+    /// represent.
     ///
     /// # Errors
     ///
-    /// Fails when the part has to be decoded for that and is not what it claims to be.
+    /// Fails when the part has to be decoded for that and is malformed.
     pub fn settled(&self, version: Version) -> Result<(Batch, Unsent), DecodeError> {
         let mut batch = self.batch.clone();
         let lost = batch.settle(version, &self.edge.compression)?;
         Ok((batch, lost))
     }
 
-    /// The lane of the batch, among those of its tenant.
+    /// Number of the batch's lane among those of its tenant.
     pub fn lane(&self) -> u64 {
         self.held.as_ref().map_or(0, Held::lane)
     }
 
-    /// The part that comes next and those behind it.
+    /// The next part and those behind it, in order.
     pub fn parts(&self) -> Vec<Batch> {
         let rest = self.rest.iter().rev();
         [&self.batch].into_iter().chain(rest).cloned().collect()
     }
 
-    /// Replaces the part that comes next and those behind it.
+    /// Replaces the next part and those behind it.
     pub fn set_parts(&mut self, parts: Vec<Batch>) {
         let mut parts = parts.into_iter();
         if let Some(next) = parts.next() {
@@ -207,13 +207,13 @@ impl Delivery {
         }
     }
 
-    /// Replaces the part that comes next by two.
+    /// Replaces the next part by two.
     pub fn split(&mut self, first: Batch, second: Batch) {
         self.batch = first;
         self.rest.push(second);
     }
 
-    /// Says what became of the part that was next. Returns whether there is another one.
+    /// Records the outcome of the next part and moves on; returns whether another part follows.
     pub fn finish_part(&mut self, outcome: Outcome) -> bool {
         self.note(outcome);
         match self.rest.pop() {
@@ -225,13 +225,13 @@ impl Delivery {
         }
     }
 
-    /// Says what became of something in the part that comes next, while the rest of it is still
-    /// to be delivered.
+    /// Records an outcome for some samples of the next part, while the rest of it is still to be
+    /// delivered.
     pub fn note(&mut self, outcome: Outcome) {
         self.worst.join(outcome);
     }
 
-    /// Books what became of the batch, and tells its sender.
+    /// Books the outcome of the batch and reports it to the sender.
     pub fn finish(mut self, outcome: Outcome) {
         self.note(outcome);
         self.edge.metrics.delivered_after(self.since.elapsed());
@@ -274,7 +274,7 @@ impl Drop for Delivery {
             .into_iter()
             .chain(self.rest.drain(..).rev())
             .collect();
-        // It asks whether the batch is accounted for elsewhere.
+        // Computed while `tracked` is set: the counts of a tracked batch are kept by the spill.
         let mut tallies = self.remaining(&parts).into_iter();
         let tracked = self.tracked.take();
         if let Some(tracked) = &tracked {
@@ -292,7 +292,7 @@ impl Drop for Delivery {
             };
             (queued, weight)
         });
-        // What is on disk, or will be, must not be forgotten here.
+        // A batch that is on disk, or will be, must stay known in memory.
         let always = self.comes_back || tracked.is_some();
         let refused = held.give_back(left.collect(), always);
         if tracked.is_none() {
@@ -308,7 +308,7 @@ impl Drop for Delivery {
 }
 
 impl Delivery {
-    /// Accounts for the parts that are done, and returns what of the rest is queued, by part.
+    /// Books the finished parts; returns the counts of the others, one for each part.
     fn remaining(&self, parts: &[Batch]) -> Vec<Tally> {
         let mut left = vec![Tally::default(); parts.len()];
         let Some((first, others)) = left.split_first_mut() else {

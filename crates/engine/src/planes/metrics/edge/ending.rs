@@ -1,4 +1,4 @@
-//! The end of an edge: what is stored last, what is given up, and what senders hear of that.
+//! The end of an edge: the last batches are stored or given up, and their senders are told.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use metrifold_model::ledger::{Reason, Tally};
 use super::Edge;
 use crate::planes::Ending;
 
-/// How long closing a queue on disk may take.
+/// Limit on closing a queue on disk.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 
 impl Ending {
-    /// The reason under which it is counted that a batch was given up, and what its sender hears.
+    /// The reason under which given-up batches are counted, and the text for their senders.
     pub(super) fn reason(self) -> (Reason, &'static str) {
         match self {
             Self::Shutdown => (Reason::Shutdown, "shut down before it was delivered"),
@@ -27,9 +27,9 @@ impl Ending {
 }
 
 impl Edge {
-    /// Ends the sink's input once it is empty.
+    /// Closes the queue: the sink's input ends once it is empty.
     pub(crate) fn close(&self, ending: Ending) {
-        // Only the first reason counts.
+        // Only the first reason is kept.
         let _ = self.pipe.ending.set(ending);
         if let Some(spill) = self.pipe.spill.get() {
             spill.begin_close();
@@ -37,23 +37,23 @@ impl Edge {
         self.pipe.queue.close();
     }
 
-    /// Stores what only memory has, until `deadline`.
+    /// Stores the batches that are in memory alone, until `deadline`.
     pub(crate) async fn store(&self, deadline: Instant) {
         if let Some(spill) = self.spill() {
             spill.secure(deadline).await;
         }
     }
 
-    /// The same, once nothing more comes. If the sink fails, it is to try no more.
+    /// Stores them once nothing more arrives. If the endpoint fails, the sink stops retrying.
     pub(crate) async fn secure(&self, deadline: Instant) {
         self.store(deadline).await;
         if self.spill().is_some_and(|spill| spill.is_failing()) {
-            // What is under way comes back, and stays on disk.
+            // Batches in flight return, and stay on disk.
             self.pass_turn();
         }
     }
 
-    /// What memory alone has, deliveries in flight included.
+    /// Counts of the batches that are in memory alone, those in flight included.
     pub(crate) fn left(&self) -> Tally {
         let held = self.pipe.held();
         let mut left = held.none;
@@ -63,12 +63,12 @@ impl Edge {
         left
     }
 
-    /// What this process has dropped so far, by reason.
+    /// Counts of the batches that this process has dropped so far, by reason.
     pub(crate) fn dropped(&self) -> BTreeMap<Reason, Tally> {
         self.pipe.ledger().total.of_this_process().dropped
     }
 
-    /// Gives up what nobody will take any more.
+    /// Gives up the batches that no sink will receive any more.
     pub(crate) fn abandon(&self) {
         for waiting in self.pipe.queue.end() {
             self.give_up_at_end(waiting);
@@ -77,11 +77,11 @@ impl Edge {
         if exemplars > 0 {
             self.metrics
                 .discarded_exemplars(Unsent::WITHOUT_SAMPLE, exemplars);
-            info!(sink = %self.id, exemplars, "exemplars were given up for which no sample of their series came");
+            info!(sink = %self.id, exemplars, "dropped exemplars of series without samples");
         }
     }
 
-    /// Closes the queue on disk, once nobody sends and nobody takes any more.
+    /// Closes the queue on disk, once nobody sends or receives any more.
     pub(crate) async fn shut(&self) {
         let Some(spill) = self.pipe.spill.get().cloned() else {
             return;
@@ -90,13 +90,13 @@ impl Edge {
         let closing = spill.clone();
         let closed = tokio::task::spawn_blocking(move || closing.disk().close());
         if timeout(CLOSE_LIMIT, closed).await.is_err() {
-            warn!(sink = %self.id, "queue on disk was not closed in time: some of what was delivered last is delivered again");
+            warn!(sink = %self.id, "queue on disk was not closed in time: batches that were delivered last may be delivered again");
         }
         let queued = spill.snapshot().total.queued();
         if queued.batches > 0 {
             let size = Size(queued.bytes);
             let path = spill.path().display();
-            info!(sink = %self.id, batches = queued.batches, %size, folder = %path, "what was not delivered stays on disk");
+            info!(sink = %self.id, batches = queued.batches, %size, folder = %path, "undelivered batches stay on disk");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The form in which a sink wants its batches, and what that needs of them.
+//! The form in which a sink takes batches, and the work on a batch that this requires.
 
 use std::sync::atomic::Ordering;
 
@@ -8,17 +8,17 @@ use metrifold_model::Version;
 use super::Edge;
 use crate::planes::metrics::Needs;
 
-/// How a sink takes its batches.
+/// Form in which a sink takes batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Form {
-    /// It reads series.
+    /// Decoded: the sink reads series.
     Decoded,
-    /// It sends bodies of remote write 1.0.
+    /// Bodies of remote write 1.0.
     V1,
-    /// It sends bodies of remote write 2.0.
+    /// Bodies of remote write 2.0.
     V2,
-    /// It sends bodies of the version in which the batch arrived.
+    /// Bodies of the version in which the batch arrived.
     AsReceived,
 }
 
@@ -27,7 +27,7 @@ impl Edge {
         self.form.store(form as u8, Ordering::Relaxed);
     }
 
-    /// The form in which the sink wants batches now.
+    /// The form in which the sink takes batches at the moment.
     pub(crate) fn form(&self) -> Form {
         match self.form.load(Ordering::Relaxed) {
             0 => Form::Decoded,
@@ -37,7 +37,7 @@ impl Edge {
         }
     }
 
-    /// What it needs of a batch of this version, its own transform included.
+    /// The work that the sink needs on a batch of this version, its own transform included.
     pub(crate) fn needs(&self, version: Version) -> Needs {
         match self.before {
             Some(_) => Needs::Decode,
@@ -45,7 +45,7 @@ impl Edge {
         }
     }
 
-    /// What it needs of a batch behind its own transform.
+    /// The work that the sink needs on a batch behind its own transform.
     pub(crate) fn needs_behind(&self, version: Version) -> Needs {
         if !self.takes_bodies(version) {
             Needs::Decode
@@ -56,7 +56,8 @@ impl Edge {
         }
     }
 
-    /// Whether the sink sends bodies of this version as they are, once their series are in order.
+    /// Whether the sink sends bodies of this version unchanged, provided that their series are
+    /// valid.
     pub(crate) fn takes_bodies(&self, version: Version) -> bool {
         let form = match version {
             Version::V1 => Form::V1,
@@ -65,7 +66,7 @@ impl Edge {
         [form, Form::AsReceived].contains(&self.form())
     }
 
-    /// The version in which a batch leaves here; none if the sink reads series.
+    /// The version in which the sink sends the batch; `None` if the sink reads series.
     pub(crate) fn version(&self, batch: &Batch) -> Option<Version> {
         match self.form() {
             Form::Decoded => None,

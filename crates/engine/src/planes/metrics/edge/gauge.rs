@@ -1,4 +1,4 @@
-//! What a queue tells of itself.
+//! The measurements of a queue for metrics and the topology.
 
 use std::sync::Arc;
 

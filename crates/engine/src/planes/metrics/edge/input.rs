@@ -1,4 +1,4 @@
-//! A sink's end of its edge, from which it takes deliveries.
+//! The sink's end of an edge, from which it receives deliveries.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,20 +13,20 @@ use crate::planes::metrics::Form;
 
 use super::{Delivery, Edge};
 
-/// A sink's end of its edge.
+/// The sink's end of an edge.
 #[derive(Clone, Debug)]
 pub struct Input(pub(crate) Arc<Edge>);
 
 impl Input {
-    /// The next delivery; none once there will be no more, or a successor takes them. Several
-    /// takers may ask at once: of deliveries that must not overtake each other, one is under way
-    /// at a time. Cancelling it loses nothing.
+    /// Receives the next delivery; `None` once the queue is closed and empty, or a successor has
+    /// taken over. Several tasks may receive at once: of deliveries in one lane, only one is in
+    /// flight at a time. Cancel-safe.
     pub async fn recv(&self) -> Option<Delivery> {
         self.recv_run(0).await?.take_first()
     }
 
-    /// The next delivery, and those right behind it that must not overtake it as long as their
-    /// senders do not wait and together they weigh no more than `most`.
+    /// Receives the next delivery, together with those right behind it in its lane whose senders do
+    /// not wait, up to a total weight of `most`.
     pub async fn recv_run(&self, most: usize) -> Option<Run> {
         loop {
             let taken = self.0.pipe.queue.pop_run(self.0.turn(), most).await?;
@@ -41,7 +41,7 @@ impl Input {
 
     fn delivery(&self, queued: Queued, held: Held<Queued>) -> Option<Delivery> {
         let mut delivery = Delivery::taken(self.0.clone(), queued, held);
-        // It may have been queued for a predecessor that did not look into it.
+        // It may have been queued for a predecessor that did not check series.
         let unchecked = self.0.checks_series && !delivery.batch.is_checked();
         if unchecked && let Err(error) = delivery.batch.decode() {
             delivery.count_lost(Reason::Invalid, None);
@@ -51,18 +51,18 @@ impl Input {
         Some(delivery)
     }
 
-    /// Whether a successor takes the deliveries. What has not been delivered is best dropped then:
-    /// the successor gets it.
+    /// Whether a successor receives the deliveries now. Deliveries in flight are then best dropped,
+    /// which passes them to the successor.
     pub fn superseded(&self) -> bool {
         self.0.pipe.queue.has_passed(self.0.turn())
     }
 
-    /// Waits until a successor takes the deliveries.
+    /// Waits until a successor receives the deliveries.
     pub async fn wait_superseded(&self) {
         self.0.pipe.queue.passed(self.0.turn()).await;
     }
 
-    /// Puts something into the queue again as if it had just come, and waits for room if need be.
+    /// Puts a dead letter into the queue as a new batch, waiting for room if necessary.
     pub(crate) async fn send_again(&self, batch: Batch, ticket: Ticket) {
         let (counts, bytes) = (batch.counts(), batch.body_len());
         if let Some(blocked) = self.0.push(batch, Some(ticket)) {
@@ -71,34 +71,33 @@ impl Input {
         self.0.metrics.received().batch(counts, bytes);
     }
 
-    /// The sink's meters.
+    /// The sink's metrics.
     pub fn metrics(&self) -> &ComponentMetrics {
         &self.0.metrics
     }
 
-    /// Says in which form batches are wanted from now on.
+    /// Sets the form in which the sink takes batches from now on.
     pub fn prefer(&self, form: Form) {
         self.0.prefer(form);
     }
 }
 
-/// Deliveries that must not overtake each other. What is left of them when it is dropped goes back
-/// in order.
+/// Deliveries of one lane, in order. Dropping the run returns those that are left, in order.
 #[derive(Debug)]
 pub struct Run(VecDeque<Delivery>);
 
 impl Run {
-    /// Takes the first one.
+    /// Takes the first delivery.
     pub fn take_first(&mut self) -> Option<Delivery> {
         self.0.pop_front()
     }
 
-    /// The first one.
+    /// The first delivery.
     pub fn first(&self) -> Option<&Delivery> {
         self.0.front()
     }
 
-    /// Takes the first one, and gives back all others.
+    /// Takes the first delivery, and returns all others to the queue.
     pub fn leave_first(&mut self) -> Option<Delivery> {
         let first = self.take_first();
         self.0.drain(..).rev().for_each(Delivery::put_back);
@@ -110,7 +109,7 @@ impl Run {
         self.0.iter_mut()
     }
 
-    /// How many there are; at least one.
+    /// The number of deliveries; at least one when the run is received.
     #[allow(clippy::len_without_is_empty, reason = "a run is never empty")]
     pub fn len(&self) -> usize {
         self.0.len()

@@ -1,5 +1,5 @@
-//! What came to a sink, what became of it and what is there of it: the two sides of the ledger,
-//! and whether they agree.
+//! The ledger of a sink: batches that arrived on one side, batches delivered, dropped or queued on
+//! the other, and whether both sides agree.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use metrifold_queue::{Holdings, disk, now_millis};
 
 use super::Pipe;
 
-/// What the queue on disk had delivered or dropped before this process opened it, by tenant.
+/// Accounts of the queue on disk from before this process opened it, by tenant.
 #[derive(Debug, Default)]
 pub(super) struct Before {
     tenants: BTreeMap<Arc<str>, Account>,
@@ -35,11 +35,11 @@ impl Before {
     }
 }
 
-/// How often it is read again at once when something came in between.
+/// Attempts at reading a consistent ledger, if batches move while it is read.
 const TRIES: usize = 4;
 
 impl Pipe {
-    /// Reads both sides. They are not of one moment unless it is `steady`.
+    /// Reads both sides. They are of the same moment only if the ledger is `steady`.
     pub(super) fn ledger(&self) -> Ledger {
         let mut ledger = self.read_ledger();
         for _ in 1..TRIES {
@@ -69,7 +69,7 @@ impl Pipe {
         ledger
     }
 
-    /// What is held in memory.
+    /// The batches that are held in memory, those in flight included.
     pub(super) fn held(&self) -> Holdings {
         let mut held = Holdings::default();
         self.queue.for_each(|queued, _| {
@@ -110,7 +110,7 @@ impl AddDisk for Ledger {
                 .or_default()
                 .add(&line_of);
         }
-        // Tenants that were known before and have lost their lines since: the rest has them.
+        // Tenants that have lost their lines on disk since: their accounts are part of the rest.
         for (tenant, account) in &before.tenants {
             if !reading.tenants.iter().any(|line| line.tenant == *tenant) {
                 self.rest.before.add(account);
@@ -120,7 +120,7 @@ impl AddDisk for Ledger {
         let rest = of(&reading.rest, Some(&before.rest));
         self.rest.add(&rest);
         self.total.add(&rest);
-        // The lines are told by what comes and goes, the total by what is there.
+        // The lines count batches by their movements, the total by the records that exist.
         self.total.queued.batches = memory + reading.records;
         let age = |accepted| Duration::from_millis(now_millis().saturating_sub(accepted));
         self.oldest = self.oldest.into_iter().chain(reading.oldest.map(age)).max();

@@ -1,11 +1,11 @@
-//! When it is worth trying again for a sender that found no room.
+//! Estimates when a sender that found no room should retry.
 
 use metrifold_queue::LONGEST_RETRY;
 
 use super::Edge;
 
 impl Edge {
-    /// After how many seconds it is worth trying again, as far as its queue knows.
+    /// Seconds after which a retry is worthwhile, as far as the queue can tell.
     pub(crate) fn retry_after(&self) -> Option<u64> {
         match self.pipe.spill.get() {
             Some(spill) => Some(spill.retry_after()),
@@ -13,19 +13,20 @@ impl Edge {
         }
     }
 
-    /// The same, if it is for its queue that senders wait.
+    /// The same estimate, if the queue keeps requests in memory: a queue in memory does while it has
+    /// batches, and a queue on disk only while it is full.
     pub(crate) fn holds_up(&self) -> Option<u64> {
         let Some(spill) = self.pipe.spill.get() else {
             return self.memory_retry_after();
         };
-        // Room comes by segments, of which there are sixteen.
+        // Room becomes free by whole segments, of which there are sixteen.
         let max = self.config.max_bytes().0;
         let full = spill.snapshot().bytes >= max - max / 16;
         full.then(|| spill.retry_after())
     }
 
-    /// In how many seconds those who wait for memory now are through; none if nobody waits. If
-    /// nothing leaves at all, nobody knows: the fuller the queue, the longer.
+    /// Seconds until the queued batches have left memory; `None` if the queue is empty. If nothing
+    /// leaves at all, the estimate grows with the fill of the queue.
     fn memory_retry_after(&self) -> Option<u64> {
         let bytes = self.pipe.queue.bytes();
         if bytes == 0 {

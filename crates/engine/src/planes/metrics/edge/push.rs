@@ -1,4 +1,4 @@
-//! How batches come into the queue, and what becomes of those that do not.
+//! Puts batches into the queue, or refuses them.
 
 use std::sync::Arc;
 
@@ -13,17 +13,18 @@ use metrifold_queue::{Incoming, LOOK_AGAIN, Pushed, Queued, Spill, Taken, WhenFu
 use super::{Edge, lane};
 
 impl Edge {
-    /// The queue on disk, if batches have to go through it.
+    /// The queue on disk, if the present configuration uses it.
     pub(super) fn spill(&self) -> Option<&Arc<Spill>> {
         self.pipe.spill.get().filter(|spill| spill.engaged())
     }
 
-    /// Puts a batch into the queue, or returns it if there is no room and it has to wait.
+    /// Puts a batch into the queue. Returns it if it has to wait for room.
     pub(crate) fn push(&self, batch: Batch, ticket: Option<Ticket>) -> Option<Incoming> {
         self.push_within(batch, ticket, true)
     }
 
-    /// The same. Unless the queue `grows`, it is taken to be full with what it has in memory.
+    /// Puts a batch into the queue. Unless `grows`, the queue counts as full with the batches that are in
+    /// memory now.
     pub(crate) fn push_within(
         &self,
         mut batch: Batch,
@@ -33,7 +34,7 @@ impl Edge {
         let lane = lane(&batch, ticket.as_ref());
         let uncounted = batch.counts().is_none();
         if uncounted && self.spill().is_some_and(|spill| spill.is_writing(&lane)) {
-            // Here, where no lock is held. What cannot be counted is stored uncounted.
+            // Counted here, where no lock is held. If that fails, the batch is stored uncounted.
             let _ = batch.count();
         }
         let version = self.version(&batch).unwrap_or(batch.version());
@@ -54,7 +55,7 @@ impl Edge {
         }
     }
 
-    /// Waits for room.
+    /// Waits until there is room for the batch.
     pub(crate) async fn push_wait(&self, blocked: Incoming) {
         let mut blocked = blocked;
         loop {
@@ -73,7 +74,7 @@ impl Edge {
                 Some(again) => blocked = again,
                 None => return,
             }
-            // Should the disk have made room just now, it is noticed a moment later.
+            // Room on disk may appear before its wake-up is registered; the timeout notices that.
             tokio::select! {
                 () = drained => {}
                 () = room => {}
@@ -93,7 +94,7 @@ impl Edge {
         } = incoming;
         let weight = batch.weight();
         let tally = tally(&batch);
-        // Counted before anybody can take it.
+        // Booked before another task can receive the batch.
         let tenant = batch.tenant().cloned();
         self.pipe.accounts.received(tenant.as_ref(), tally);
         let queued = Queued {
@@ -135,7 +136,8 @@ impl Edge {
     fn push_to_spill(&self, spill: &Arc<Spill>, incoming: Incoming) -> Option<Incoming> {
         match spill.push(incoming) {
             Taken::In => None,
-            // The disk is at work and not the endpoint is waited for, so that an optional sink waits too.
+            // The batch waits for the disk and not for the endpoint, therefore also in front of an
+            // optional sink.
             Taken::Busy(incoming) => Some(incoming),
             Taken::Full(incoming) if self.config.when_full(self.required) == WhenFull::Block => {
                 Some(incoming)
@@ -161,7 +163,7 @@ impl Edge {
         }
     }
 
-    /// Turns a batch away that is not in the queue.
+    /// Refuses a batch that is not in the queue.
     fn refuse(&self, incoming: Incoming, reason: Reason, outcome: Outcome) {
         let Incoming { batch, ticket, .. } = incoming;
         let samples = batch.counts().map(|c| c.all_samples());
@@ -173,7 +175,7 @@ impl Edge {
         }
     }
 
-    /// Gives up a batch that was in the queue, unless it is on disk. Returns whether it did.
+    /// Drops a batch that was in the queue, unless it is on disk; returns whether it did.
     fn give_up(&self, queued: Queued, reason: Reason, text: &str) -> bool {
         let mut ticket = queued.ticket;
         let mut tally = queued.tally;
@@ -184,7 +186,8 @@ impl Edge {
                 .get()
                 .and_then(|spill| spill.forget(tracked));
             let Some((its_ticket, its_tally)) = forgotten else {
-                // A sender that waits for the far end hears that it was not reached.
+                // The batch stays on disk; dropping the ticket tells a waiting sender that the endpoint
+                // was not reached.
                 return false;
             };
             ticket = ticket.or(its_ticket);

@@ -1,4 +1,4 @@
-//! An edge with a queue on disk against what its senders were told.
+//! An edge with a queue on disk: what its senders are told must be what the endpoint gets.
 
 mod far_end;
 mod lanes;
@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use super::*;
 
-/// What a sink declares of its edge.
+/// Configuration of a sink's edge.
 #[derive(Clone, Debug, Deserialize)]
 struct Declared {
     queue: QueueConfig,
@@ -46,7 +46,7 @@ fn open(folder: &Path, telemetry: &Telemetry) -> Arc<Edge> {
     edge(text, Some(folder), telemetry)
 }
 
-/// A batch of a lane that says which one it is.
+/// A batch whose body holds its lane and number.
 fn batch(lane: u8, number: u64) -> Batch {
     let mut body = vec![lane];
     body.extend(number.to_le_bytes());
@@ -68,7 +68,7 @@ fn name(delivery: &mut Delivery) -> (u8, u64) {
     (body[0], u64::from_le_bytes(body[1..].try_into().unwrap()))
 }
 
-/// What a sender waits for.
+/// A batch that is not acknowledged yet, and the sender's waiter.
 struct Asked {
     number: u64,
     waiter: Option<Waiter>,
@@ -76,7 +76,7 @@ struct Asked {
 
 struct Model {
     random: u64,
-    /// By lane.
+    /// Next number, by lane.
     next: BTreeMap<u8, u64>,
     asked: BTreeMap<u8, Asked>,
     acknowledged: BTreeSet<(u8, u64)>,
@@ -92,7 +92,7 @@ impl Model {
         self.random % bound
     }
 
-    /// A sender sends if it does not wait for an answer: the next batch, or one again that failed.
+    /// A sender that does not wait sends its next batch, or again one that failed.
     fn send(&mut self, edge: &Edge) {
         let lane = self.below(4) as u8;
         if self.asked.contains_key(&lane) {
@@ -106,7 +106,7 @@ impl Model {
         let ticket = ack.ticket("z".into());
         drop(ack);
         if let Some(blocked) = edge.push(batch(lane, number), Some(ticket)) {
-            // As if it had been told that there is no room.
+            // The sender is told that there is no room.
             drop(blocked);
             return;
         }
@@ -114,7 +114,7 @@ impl Model {
         self.asked.insert(lane, Asked { number, waiter });
     }
 
-    /// Senders look whether they have been answered.
+    /// Senders collect their answers.
     async fn listen(&mut self) {
         for lane in 0..4 {
             let Some(asked) = self.asked.get_mut(&lane) else {
@@ -142,7 +142,7 @@ impl Model {
             .flatten()
     }
 
-    /// The first of what is under way somewhere is delivered.
+    /// Delivers the first batch of some run in flight.
     fn deliver_one(&mut self, under_way: &mut Vec<Run>) {
         let place = self.below(under_way.len() as u64) as usize;
         match under_way[place].take_first() {
@@ -151,7 +151,7 @@ impl Model {
         }
     }
 
-    /// An attempt to deliver it fails.
+    /// Fails the attempt to deliver a run.
     fn fail(&mut self, mut run: Run) {
         let until = Instant::now() + Duration::from_millis(self.below(20));
         let trouble = Trouble {
@@ -170,7 +170,7 @@ impl Model {
     }
 }
 
-/// Ends an edge as the process does when it ends; without time it is as if it had been cut off.
+/// Ends an edge as at a shutdown; without time, as at a crash.
 async fn end(edge: &Edge, in_time: bool) {
     edge.close(Ending::Shutdown);
     if in_time {
@@ -202,7 +202,7 @@ async fn walk(seed: u64) {
                     model.fail(run);
                 }
             }
-            // The sink dies.
+            // The sink dies with a run in flight.
             16 => {
                 if let Some(mut run) = under_way.pop() {
                     drop(run.leave_first());

@@ -1,5 +1,5 @@
-//! A batch at a sink, before it is queued: nothing of it is counted until it is certain that no
-//! other sink refuses it to its sender.
+//! A batch at a sink, before it is queued. Its counts are booked only once it is certain that no
+//! other sink refuses the batch.
 
 use metrifold_codec::Batch;
 use metrifold_codec::remote_write::{DecodeError, GivenUp, Unsent};
@@ -12,25 +12,26 @@ use crate::planes::metrics::Needs;
 use super::super::edge::Edge;
 use super::SendError;
 
-/// What a sink receives of one batch.
+/// The batches that a sink receives out of one batch.
 #[derive(Debug)]
 pub(super) struct Arrival {
     /// The sink's index in the stage.
     pub(super) edge: usize,
-    /// What arrived, before the sink's own transform.
+    /// Counts of the batch in front of the sink's own transform.
     pub(super) received: Option<Counts>,
-    /// What is to be queued.
+    /// Batches to put into the queue.
     pub(super) batches: Vec<Batch>,
-    /// What the sink's own transform dropped, and what the sink's version cannot hold.
+    /// Samples that the sink's own transform dropped or that the sink's version cannot represent,
+    /// by reason.
     pub(super) dropped: Vec<(&'static str, u64)>,
-    /// Exemplars that the sink's version has no place for, and for which no sample came.
+    /// Exemplars that the sink's version cannot represent, or whose sample never arrived.
     pub(super) lost_exemplars: u64,
-    /// Why an optional sink gets nothing of it.
+    /// Reason why an optional sink receives nothing.
     pub(super) failure: Option<SendError>,
 }
 
 impl Arrival {
-    /// A batch that meets no transform of the sink's own.
+    /// A batch for a sink without a transform of its own.
     pub(super) fn of(edge: usize, batch: Batch) -> Self {
         Self {
             edge,
@@ -42,7 +43,7 @@ impl Arrival {
         }
     }
 
-    /// A batch with which a sink's own transform failed.
+    /// A batch on which the sink's own transform failed.
     pub(super) fn failed(edge: usize, received: Option<Counts>, failure: SendError) -> Self {
         Self {
             edge,
@@ -54,7 +55,7 @@ impl Arrival {
         }
     }
 
-    /// Gives each batch the form that the sink wants.
+    /// Converts each batch into the form that the sink takes.
     ///
     /// # Errors
     ///
@@ -68,7 +69,7 @@ impl Arrival {
                 Ok(false) => {}
                 Err(rejection) if edge.required => return Err(rejection.into()),
                 Err(rejection) => {
-                    // An optional sink's trouble is its own.
+                    // An error of an optional sink affects no other sink.
                     self.failure = Some(rejection.into());
                     return Ok(());
                 }
@@ -78,7 +79,7 @@ impl Arrival {
         Ok(())
     }
 
-    /// Returns whether there is something to deliver.
+    /// Converts a batch; returns whether there is anything to deliver.
     fn finish(&mut self, edge: &Edge, batch: &mut Batch) -> Result<bool, Rejection> {
         let decodes = match edge.needs_behind(batch.version()) {
             Needs::Decode => true,
@@ -101,7 +102,7 @@ impl Arrival {
         Ok(true)
     }
 
-    /// Encodes a batch in the version that the sink sends. Returns whether there is something to
+    /// Encodes a batch in the version that the sink sends; returns whether there is anything to
     /// deliver.
     fn settle(
         &mut self,
@@ -113,7 +114,7 @@ impl Arrival {
             Version::V1 => GivenUp::default(),
             Version::V2 => edge.complete(batch)?,
         };
-        // 2.0 has no place for metadata without series.
+        // 2.0 cannot represent metadata without series.
         let is_left = version == Version::V1 || batch.counts().is_none_or(|left| left.series > 0);
         let mut unsent = match is_left {
             true => batch.settle(version, &edge.compression)?,
@@ -132,7 +133,7 @@ impl Arrival {
         Ok(is_left && (unsent.histograms == 0 || batch.counts().is_none_or(carries)))
     }
 
-    /// Counts it in the sink's meters.
+    /// Counts the arrival in the sink's metrics.
     pub(super) fn count(&self, metrics: &ComponentMetrics, bytes: usize) {
         metrics.received().batch(self.received, bytes);
         for (reason, samples) in &self.dropped {

@@ -1,4 +1,4 @@
-//! What a stage does where its sinks disagree.
+//! Stages whose sinks disagree about a batch.
 
 use bytes::Bytes;
 
@@ -50,7 +50,7 @@ struct Sinks {
     inputs: Vec<Input>,
 }
 
-/// Sinks that a source sends to without a transform between them.
+/// Sinks that a source sends to without a transform in between.
 fn sinks(all: Vec<(&str, bool, Option<Own>)>) -> Sinks {
     let telemetry = Telemetry::new();
     let mut stage = Stage::default();
@@ -107,7 +107,7 @@ fn batch(names: &[&str]) -> Batch {
 }
 
 impl Sinks {
-    /// What a sink's meters say: received batches and samples, and dropped samples.
+    /// The sink's metrics: received batches, received samples and dropped samples.
     fn meters(&self, id: &str) -> [u64; 3] {
         let page = self.telemetry.render();
         let of = |metric: &str| {
@@ -124,7 +124,7 @@ impl Sinks {
         ]
     }
 
-    /// The names of the series that a sink gets next.
+    /// The names of the series in the sink's next delivery.
     async fn next(&self, sink: usize) -> Vec<String> {
         let mut delivery = self.inputs[sink].recv().await.unwrap();
         let series = leaves_v1(delivery.batch.arena().unwrap());
@@ -169,7 +169,7 @@ async fn a_sinks_own_transform_counts_what_came_and_what_it_drops() {
         assert_eq!(seen.unwrap().counts.unwrap().samples, 2);
         assert_eq!(sinks.meters("first"), [1, 2, 1]);
         assert_eq!(sinks.next(0).await, ["b"]);
-        // Of this one nothing is left.
+        // Nothing of this batch is left.
         let seen = sinks.output.send(batch(&["a"]), Needs::Nothing).await;
         assert_eq!(seen.unwrap().counts.unwrap().samples, 1);
         assert_eq!(sinks.meters("first"), [2, 3, 2]);

@@ -1,5 +1,5 @@
-//! How a batch goes through the transforms of a stage: those that work series by series share one
-//! walk over it, a sink's own among them.
+//! Runs a batch through the transforms of a stage. Neighbours that edit series by series share one
+//! walk over the batch, a sink's own transform included.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,31 +14,31 @@ use crate::planes::metrics::{Emitter, Needs, Pass, Plan, Split, Transform};
 use super::arrival::Arrival;
 use super::{Seen, SendError, Stage, Target};
 
-/// What became of a batch that was to be walked through.
+/// Result of a walk.
 enum Walked<'a> {
-    /// It has been through all transforms up to this node.
+    /// The batch has passed all transforms up to this node.
     Node(usize, Batch),
-    /// It has been through a sink's own transform.
+    /// The batch has passed a sink's own transform.
     Edge(Arrival),
-    /// Nothing is left of it.
+    /// All series were dropped.
     Nothing,
-    /// The first transform wants it as a whole.
+    /// The first transform needs the batch as a whole.
     Split(Batch, Split<'a>),
 }
 
-/// A transform that shares a walk, and what it has dropped.
+/// A transform that shares a walk, and the counts of what it has dropped.
 struct Fused<'a> {
     target: Target,
     metrics: &'a ComponentMetrics,
-    /// None if it edits no series.
+    /// `None` if the transform edits no series.
     pass: Option<Box<dyn Pass + 'a>>,
     dropped: Counts,
-    /// Samples of the same, by reason.
+    /// The dropped samples, by reason.
     reasons: Vec<(&'static str, u64)>,
 }
 
 impl Fused<'_> {
-    /// Counts a series that the pass did not keep.
+    /// Counts a series that the pass dropped.
     fn drop_series(&mut self, reason: &'static str, series: SeriesCounts) {
         self.dropped.add(series);
         let samples = u64::from(series.samples) + u64::from(series.histograms);
@@ -49,8 +49,8 @@ impl Fused<'_> {
     }
 }
 
-/// Batches on their way: first in, first out, since what a transform emits first must not be
-/// overtaken.
+/// Batches within the stage: first in, first out, so that the order in which a transform emits them is
+/// kept.
 struct Work<'a> {
     stage: &'a Stage,
     waiting: VecDeque<(Target, Batch)>,
@@ -78,7 +78,7 @@ impl Work<'_> {
 }
 
 impl Stage {
-    /// Runs a batch through all transforms. Nothing has been delivered when it is refused.
+    /// Runs a batch through all transforms. Nothing has been delivered if it is refused.
     pub(super) fn run(
         &self,
         batch: Batch,
@@ -102,7 +102,8 @@ impl Stage {
                 continue;
             };
             match target {
-                // An optional sink's trouble is its own, unless it is the batch's.
+                // An error of an optional sink affects no other sink, unless the batch itself is
+                // malformed.
                 Target::Edge(edge)
                     if !self.edges[edge].required && !matches!(error, SendError::Malformed(_)) =>
                 {
@@ -114,7 +115,7 @@ impl Stage {
         Ok(work.arrived)
     }
 
-    /// Sends a batch on that has been walked through.
+    /// Passes the result of a walk on to the next targets.
     fn go_on(
         &self,
         first: Target,
@@ -170,8 +171,8 @@ impl Stage {
         Ok(())
     }
 
-    /// Counts what a transform received. What holds senders to their limits is a part of their source,
-    /// which counts for itself.
+    /// Counts the batches that a transform received. The guard is part of the source, which counts for
+    /// itself.
     fn count_received(&self, node: usize, counts: Option<Counts>, seen: &Seen) {
         if self.guard != Some(node) {
             let flow = self.nodes[node].metrics.received();
@@ -179,7 +180,7 @@ impl Stage {
         }
     }
 
-    /// Counts what a transform sent.
+    /// Counts the batches that a transform sent.
     fn count_sent(&self, node: usize, counts: Option<Counts>, seen: &Seen) {
         if self.guard != Some(node) {
             let flow = self.nodes[node].metrics.sent();
@@ -187,7 +188,7 @@ impl Stage {
         }
     }
 
-    /// The transform that stands there, if there is one.
+    /// The transform at a target: a node's, or a sink's own, if it has one.
     fn transform(&self, target: Target) -> Option<(&dyn Transform, &ComponentMetrics)> {
         match target {
             Target::Node(node) => {
@@ -201,8 +202,8 @@ impl Stage {
         }
     }
 
-    /// Where a batch goes behind the only output of a node, if to one place only that may share
-    /// a walk with it: an optional sink may not, so that its trouble remains its own.
+    /// The target behind a node's only output, if there is exactly one and it may share the walk. An
+    /// optional sink may not, so that its errors do not affect others.
     fn next(&self, target: Target) -> Option<Target> {
         let Target::Node(node) = target else {
             return None;
@@ -217,7 +218,7 @@ impl Stage {
         }
     }
 
-    /// The transforms from one on that share a walk; or what the first one does instead.
+    /// The transforms from `first` on that share a walk, or the split of the first one.
     fn chain(
         &self,
         first: Target,
@@ -234,7 +235,7 @@ impl Stage {
                 Plan::Keep => None,
                 Plan::Pass(pass) => Some(pass),
                 Plan::Split(split) if chain.is_empty() => return Ok((chain, Some(split))),
-                // It is planned again once the batch has come there.
+                // This transform is planned again when the batch gets there.
                 Plan::Split(_) => break,
             };
             chain.push(Fused {
@@ -249,8 +250,8 @@ impl Stage {
         Ok((chain, None))
     }
 
-    /// Runs a batch through a transform, and through those behind it, for as long as they work
-    /// series by series and nothing branches off.
+    /// Runs a batch through a transform and those behind it, as long as they edit series by series and
+    /// the path does not branch.
     fn walk(
         &self,
         first: Target,
@@ -304,7 +305,7 @@ impl Stage {
                 self.count_sent(node, left, seen);
             }
         }
-        // A batch of which nothing is left ends here.
+        // A batch whose series were all dropped ends here.
         let was_empty = arrived.is_none_or(|counts| counts.is_empty());
         match last {
             Target::Node(_) if left.is_some_and(|left| left.is_empty()) && !was_empty => {
@@ -315,8 +316,8 @@ impl Stage {
         }
     }
 
-    /// Walks over a batch's series, from body to body if that is what the sinks behind it want.
-    /// Returns what arrived.
+    /// Walks over the series of a batch, rewriting the body directly if the sinks behind it send
+    /// bodies. Returns the counts of the batch before the walk.
     fn edit(
         &self,
         chain: &mut [Fused<'_>],
@@ -324,7 +325,7 @@ impl Stage {
         batch: &mut Batch,
         seen: &mut Seen,
     ) -> Result<Counts, SendError> {
-        let rewrites = batch.is_rewritable() && self.ends_as_bodies(last);
+        let rewrites = batch.is_rewritable() && self.ends_as_bodies(last, batch.body_version());
         if !rewrites {
             seen.decode(batch)?;
         }
@@ -353,7 +354,7 @@ impl Stage {
                 edited => Ok(edited),
             }
         });
-        // It is laid to the chain's last transform: which one it was cannot be told.
+        // Attributed to the last transform of the chain: which one failed is not known.
         let edited = edited.inspect_err(|error| self.note(last, error))?;
         let invalid = edited.map_err(SendError::Malformed)?;
         for fused in &mut *chain {
@@ -376,23 +377,23 @@ impl Stage {
         Ok(arrived)
     }
 
-    /// Whether all that leaves behind a transform goes to sinks that send bodies of 1.0 as they are.
-    fn ends_as_bodies(&self, last: Target) -> bool {
+    /// Whether everything behind a transform goes to sinks that send bodies of this version unchanged.
+    fn ends_as_bodies(&self, last: Target, version: Version) -> bool {
         let outputs = match last {
-            Target::Edge(edge) => return self.edges[edge].takes_bodies(Version::V1),
+            Target::Edge(edge) => return self.edges[edge].takes_bodies(version),
             Target::Node(node) => self.nodes[node].outputs.iter().flatten(),
         };
         outputs.into_iter().all(|target| match *target {
             Target::Edge(edge) => {
                 let edge = &self.edges[edge];
-                edge.before.is_none() && edge.takes_bodies(Version::V1)
+                edge.before.is_none() && edge.takes_bodies(version)
             }
             Target::Node(_) => false,
         })
     }
 
-    /// Reports a transform's error. An optional sink's is reported when it is certain that the
-    /// batch goes to the others.
+    /// Logs and counts a transform's error. An error of an optional sink is reported later, once it is
+    /// certain that the other sinks get the batch.
     fn note(&self, target: Target, error: &SendError) {
         match target {
             Target::Node(node) => error.note(&self.nodes[node].metrics),
@@ -404,7 +405,7 @@ impl Stage {
     }
 }
 
-/// Lets a transform work, whose panic costs nothing but the batch.
+/// Runs a transform. A panic becomes an error of the batch.
 fn guarded<R>(work: impl FnOnce() -> Result<R, Rejection>) -> Result<R, SendError> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => Ok(result?),

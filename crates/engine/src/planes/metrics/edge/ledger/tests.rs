@@ -1,4 +1,4 @@
-//! The ledger of an edge against a model that knows every batch, and against mistakes.
+//! The ledger of an edge, compared with a model that knows every batch, and with planted faults.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -29,7 +29,7 @@ fn counts(samples: u64) -> Counts {
     }
 }
 
-/// A batch whose body says which one it is. Each has a lane of its own.
+/// A batch whose body holds its number. Each batch has a lane of its own.
 fn batch(number: u32, tenant: &str, counts: Option<Counts>) -> Batch {
     let mut body = number.to_le_bytes().to_vec();
     body.resize(1000, 0);
@@ -57,9 +57,9 @@ enum Op {
     Take,
     Deliver(usize),
     Refuse(usize),
-    /// So many samples of it are not stored.
+    /// This number of the batch's samples is not stored.
     Partly(usize, u64),
-    /// Halves it, and the first half is delivered or refused.
+    /// The batch is halved, and the first half is delivered or refused.
     Halve(usize, bool),
     Drop(usize),
     TakeOver,
@@ -83,7 +83,7 @@ fn op() -> impl Strategy<Value = Op> {
 struct Known {
     tenant: &'static str,
     tally: Tally,
-    /// Whether it is queued or under way.
+    /// Whether it is queued or in flight.
     open: bool,
 }
 
@@ -91,7 +91,7 @@ struct Taken {
     number: u32,
     delivery: Delivery,
     old: bool,
-    /// What became of the first half, if it was halved: its samples, and whether it was sent.
+    /// Outcome of the first half, if the batch was halved: its samples, and whether it was sent.
     half: Option<(u64, bool)>,
 }
 
@@ -122,8 +122,8 @@ impl Model {
         self.known.len() as u32 - 1
     }
 
-    /// Says of all that is left of one what became of it: so many samples were dropped for that
-    /// reason, the rest was delivered; or all of it was dropped.
+    /// Settles the rest of a batch: `lost` samples are dropped for the reason, and the others
+    /// delivered or, unless `sent`, dropped too.
     fn settle(&mut self, number: u32, sent: bool, lost: u64, reason: Option<Reason>) {
         let known = &mut self.known[number as usize];
         known.open = false;
@@ -250,7 +250,7 @@ impl Model {
         }
     }
 
-    /// What is neither in the queue nor under way had to make room.
+    /// A batch that is neither queued nor in flight was dropped to make room.
     fn miss(&mut self, edge: &Edge) {
         let mut there: BTreeSet<u32> = self.taken.iter().map(|taken| taken.number).collect();
         edge.pipe.queue.for_each(|waiting, _| {
@@ -263,7 +263,7 @@ impl Model {
         }
     }
 
-    /// The lines as they should be, each summed up from the beginning.
+    /// The expected lines, each summed up from the beginning.
     fn lines(&self) -> BTreeMap<Arc<str>, Line> {
         let mut lines: BTreeMap<Arc<str>, Line> = BTreeMap::new();
         for (tenant, tally) in &self.received {
@@ -367,7 +367,7 @@ fn a_batch_that_is_lost_without_a_word_is_missing() {
         bytes: 1000,
     };
     assert_eq!(ledger.total.difference(), expected);
-    // A change in between says that it may have been on its way.
+    // A change in between means that the batch may have been moving.
     assert!(edge.push(batch(3, "a", None), None).is_none());
     assert!(!edge.pipe.ledger().lacks_the_same(&ledger));
 }

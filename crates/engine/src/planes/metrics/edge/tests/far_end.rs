@@ -1,11 +1,11 @@
-//! The ledger against a far end that counts for itself, under every fault at once.
+//! The ledger, compared with an endpoint that counts for itself, under every fault at once.
 
 use metrifold_model::Counts;
 use metrifold_model::ledger::Reason;
 
 use super::*;
 
-/// The most samples that the far end takes at once; more are refused as too large.
+/// The most samples of a request that the endpoint accepts; larger ones are refused as too large.
 const AT_ONCE: u64 = 6;
 
 /// The samples of a batch, or of a part of one.
@@ -54,7 +54,7 @@ impl Part {
         (self.from..self.to).map(move |sample| (self.sender, self.number, sample))
     }
 
-    /// Some samples are refused for good.
+    /// Whether the endpoint refuses some of the samples for good.
     fn is_poisoned(self) -> bool {
         self.samples()
             .any(|(_, number, at)| (number * 31 + at).is_multiple_of(23))
@@ -64,7 +64,7 @@ impl Part {
 struct FarEnd {
     random: u64,
     accepted: BTreeSet<(u8, u64, u64)>,
-    /// What it refused for its content, and what it took without storing it.
+    /// Samples that it refused for their content, or accepted without storing them.
     refused: BTreeSet<(u8, u64, u64)>,
     partial: u64,
 }
@@ -77,7 +77,7 @@ impl FarEnd {
         self.random % bound
     }
 
-    /// Sees a delivery to its end, or gives it back.
+    /// Delivers a batch, in parts if necessary, or returns it to the queue.
     fn deliver(&mut self, mut delivery: Delivery, well: bool) {
         loop {
             let part = Part::of(&delivery.batch);
@@ -179,7 +179,8 @@ async fn run(seed: u64, queue: &str, required: bool) {
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
     }
-    // Until nothing is left, however slow the disk is; what never comes is told below.
+    // Runs until nothing is left, however slow the disk is; batches that never arrive fail the
+    // checks below.
     let (mut quiet, input) = (0, Input(edge.clone()));
     while quiet < 100 && (quiet == 0 || edge.pipe.ledger().total.queued.batches > 0) {
         match timeout(Duration::from_millis(100), input.recv()).await {

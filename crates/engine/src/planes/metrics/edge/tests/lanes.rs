@@ -1,15 +1,15 @@
-//! What shares a lane, and what a queue of format version 1 makes of it.
+//! Lanes: which batches share one, and how a queue of format version 1 is read.
 
 use metrifold_queue::disk::{Append, DiskQueue};
 use metrifold_queue::now_millis;
 
 use super::*;
 
-/// A batch of a source without senders, with a key that orders it.
+/// A batch of a source without senders, whose key orders its batches.
 fn scraped(key: Option<&str>, number: u64) -> Batch {
     let origin = Origin {
         order: key.map(Arc::from),
-        // So that there is something to forget.
+        // The edge forgets the request's parameters, so the batch has some.
         params: vec![("a".into(), "b".into())],
         ..Origin::internal("a".into())
     };
@@ -45,14 +45,14 @@ async fn batches_of_many_keys_are_under_way_at_once_and_those_of_one_key_are_not
     assert_eq!(taken.len(), 3000);
     taken.into_iter().for_each(Delivery::delivered);
     assert_eq!(take_all(&edge).await.len(), 3000);
-    // Without keys, a source is one lane.
+    // Without keys, all batches of a source share one lane.
     for number in 0..10 {
         assert!(edge.push(scraped(None, number), None).is_none());
     }
     assert_eq!(take_all(&edge).await.len(), 1);
 }
 
-/// Makes segments what a version wrote that knows format 1 alone.
+/// Marks the segments as written by a version that knows only format 1.
 fn age(folder: &Path) {
     for file in std::fs::read_dir(folder).unwrap() {
         let path = file.unwrap().path();
@@ -69,7 +69,8 @@ fn age(folder: &Path) {
     }
 }
 
-/// Leaves a queue with these batches, whose lanes are those of a hash that nobody knows any more.
+/// Leaves a queue with these batches, whose lanes come from a hash that no current version
+/// computes.
 fn leave_old(folder: &Path, batches: impl Iterator<Item = Batch>) {
     let config: Declared = toml::from_str("required = true\nqueue = { type = \"disk\" }").unwrap();
     let disk = DiskQueue::open(folder.into(), config.queue.disk(true), |_| {}).unwrap();
@@ -98,7 +99,7 @@ fn leave_old(folder: &Path, batches: impl Iterator<Item = Batch>) {
 async fn what_an_older_version_left_on_disk_is_not_overtaken() {
     let folder = tempfile::tempdir().unwrap();
     let telemetry = Telemetry::new();
-    // Two senders of a tenant, and one without a tenant.
+    // Two senders of one tenant, and one without a tenant.
     let old = (0..20).flat_map(|number| [batch(2, number), batch(3, number), batch(0, number)]);
     leave_old(folder.path(), old);
     let edge = open(folder.path(), &telemetry);
@@ -112,7 +113,7 @@ async fn what_an_older_version_left_on_disk_is_not_overtaken() {
             }
         }
         sent += 1;
-        // As many takers as there is to take.
+        // One receiver for each batch that can be received.
         for mut delivery in take_all(&edge).await {
             let (lane, number) = name(&mut delivery);
             assert_eq!(next[&lane], number, "lane {lane}");

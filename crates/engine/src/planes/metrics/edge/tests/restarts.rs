@@ -1,4 +1,4 @@
-//! Restarts with a backlog of any size, in any mixture of lanes.
+//! Restarts with a backlog of any size, in any mix of lanes.
 
 use metrifold_queue::disk::{Append, DiskQueue};
 use metrifold_queue::now_millis;
@@ -12,7 +12,7 @@ fn random(state: &mut u64, bound: u64) -> u64 {
     *state % bound
 }
 
-/// Leaves a backlog: first of one lane, then of all.
+/// Leaves a backlog: first of one lane, then of all lanes.
 async fn leave(folder: &Path, next: &mut BTreeMap<u8, u64>, state: &mut u64) {
     let config: Declared =
         toml::from_str("required = true\nqueue = { type = \"disk\", sync = \"interval\" }")
@@ -45,14 +45,14 @@ async fn leave(folder: &Path, next: &mut BTreeMap<u8, u64>, state: &mut u64) {
         .unwrap();
 }
 
-/// A process's time with the queue.
+/// The part of the test that one process runs.
 struct Life {
     edge: Arc<Edge>,
     under_way: Vec<Run>,
 }
 
 impl Life {
-    /// Sends the next batch of some sender.
+    /// Sends the next batch of a random sender.
     fn push(&self, next: &mut BTreeMap<u8, u64>, state: &mut u64) {
         let sender = random(state, 4) as u8;
         let number = next.entry(sender).or_default();
@@ -61,7 +61,7 @@ impl Life {
         }
     }
 
-    /// Takes what there is, and delivers something of it. False if there is nothing.
+    /// Receives available runs, and delivers some of them; returns false if nothing is left.
     async fn deliver(&mut self, delivered: &mut BTreeMap<u8, Vec<u64>>, state: &mut u64) -> bool {
         let quiet = if self.under_way.is_empty() { 500 } else { 1 };
         if self.under_way.len() < 3 {
@@ -105,7 +105,7 @@ async fn restart(seed: u64) {
         }
         while life == 3 && this.deliver(&mut delivered, &mut state).await {}
         this.under_way.clear();
-        // What was in memory alone when the process was cut off is gone; the rest is in order.
+        // A crash loses the batches that were in memory alone; the others must stay in order.
         end(&this.edge, random(&mut state, 2) == 0).await;
     }
     for (sender, delivered) in &delivered {

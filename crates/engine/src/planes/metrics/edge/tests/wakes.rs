@@ -1,4 +1,4 @@
-//! Whatever is queued and may be sent is being sent, after any interleaving.
+//! Batches that are queued and may be sent are sent, after any interleaving of events.
 
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
@@ -7,7 +7,7 @@ use metrifold_model::Until;
 
 use super::*;
 
-/// An endpoint that fails as it likes, until it is well.
+/// An endpoint that fails at random until it is set well.
 struct World {
     random: Mutex<u64>,
     well: AtomicBool,
@@ -65,13 +65,13 @@ fn settled(edge: &Edge) -> bool {
     edge.pipe.spill.get().is_none_or(|spill| spill.is_settled())
 }
 
-/// The thread that writes does not know the clock of the test, which stands while something is on
-/// its way to disk.
+/// Keeps the paused clock from advancing while a batch is on its way to disk: the writer thread
+/// does not run on the test's clock.
 async fn hold_the_clock(edge: Arc<Edge>) {
     loop {
         match settled(&edge) {
             true => tokio::time::sleep(Duration::from_millis(5)).await,
-            // The clock does not go on by itself while there is such a task.
+            // The clock does not advance by itself while a blocking task runs.
             false => tokio::task::spawn_blocking(std::thread::yield_now)
                 .await
                 .unwrap(),
@@ -79,7 +79,7 @@ async fn hold_the_clock(edge: Arc<Edge>) {
     }
 }
 
-/// Sends for a while, then has the endpoint be well and waits until nothing is left.
+/// Sends for a while, then sets the endpoint well and waits until nothing is left.
 async fn interleave(seed: u64, batches: u64, queue: &str) {
     let folder = tempfile::tempdir().unwrap();
     let telemetry = Telemetry::new();
@@ -143,7 +143,7 @@ async fn whatever_is_queued_in_memory_and_may_be_sent_is_being_sent() {
     }
 }
 
-/// The taker that has heard of the pause is busy when it ends.
+/// The receiver that was woken for the pause is busy when the pause ends.
 #[tokio::test(start_paused = true)]
 async fn a_pause_ends_for_who_waits_though_who_was_told_of_it_is_busy() {
     let telemetry = Telemetry::new();
@@ -154,7 +154,7 @@ async fn a_pause_ends_for_who_waits_though_who_was_told_of_it_is_busy() {
     );
     let (sent, mut seen) = tokio::sync::mpsc::channel(10);
     let push = |sender, number| assert!(edge.push(batch(sender, number), None).is_none());
-    // Without a tenant it fails once; with one it hangs for good.
+    // Without a tenant, an attempt fails once; with a tenant, it hangs.
     let taker = |edge: Arc<Edge>| {
         let sent = sent.clone();
         async move {
@@ -182,7 +182,8 @@ async fn a_pause_ends_for_who_waits_though_who_was_told_of_it_is_busy() {
     tokio::time::sleep(Duration::from_millis(1)).await;
     push(0, 0);
     tokio::time::sleep(Duration::from_millis(1)).await;
-    // Those who know of the pause are those who were told last: they take these.
+    // The receivers that know of the pause are the last ones that were woken: they receive these
+    // batches.
     for sender in 2..7 {
         push(sender, 0);
         tokio::time::sleep(Duration::from_millis(1)).await;

@@ -1,0 +1,143 @@
+//! Divides Observatorium's files into their entries, so that each is parsed by itself, and not again
+//! while its text stays the same.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, LazyLock};
+
+/// Key of the hashes of texts, so that nobody can choose entries with the same hash.
+static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// Entries in the order of their file, and by the hashes of their texts.
+#[derive(Debug)]
+pub(crate) struct Entries<T> {
+    pub(crate) all: Vec<Arc<T>>,
+    by_text: HashMap<u64, Arc<T>>,
+}
+
+impl<T> Default for Entries<T> {
+    fn default() -> Self {
+        Self {
+            all: Vec::new(),
+            by_text: HashMap::new(),
+        }
+    }
+}
+
+impl<T> Entries<T> {
+    /// Entries whose texts are not known.
+    pub(super) fn of(all: impl IntoIterator<Item = T>) -> Self {
+        Self {
+            all: all.into_iter().map(Arc::new).collect(),
+            by_text: HashMap::new(),
+        }
+    }
+
+    /// Adds the entry of a text. It is taken from `before` if it is there, else parsed.
+    pub(super) fn add<E>(
+        &mut self,
+        text: &str,
+        before: Option<&Self>,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Result<(), E> {
+        let hash = hash(text);
+        let known = before.and_then(|before| before.by_text.get(&hash));
+        let entry = match known {
+            Some(entry) => Arc::clone(entry),
+            None => Arc::new(parse(text)?),
+        };
+        self.by_text.insert(hash, Arc::clone(&entry));
+        self.all.push(entry);
+        Ok(())
+    }
+}
+
+/// A keyed hash of a text.
+pub(super) fn hash(text: &str) -> u64 {
+    KEY.hash_one(text)
+}
+
+/// The entries of the lists under these keys, in the order of the file, each with the index of its key.
+/// `None` if the file has another form than the usual one, so that it must be parsed as a whole.
+pub(super) fn divide<'t>(text: &'t str, keys: &[&str]) -> Option<Vec<(usize, &'t str)>> {
+    let mut entries = Vec::new();
+    let mut seen = vec![false; keys.len()];
+    let mut key = None;
+    // Depth of the current list, and the start of its open entry.
+    let (mut depth, mut open) = (None, None);
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        let start = at;
+        at += line.len();
+        let content = line.trim_end();
+        let inner = content.trim_start_matches(' ');
+        if inner.is_empty() || inner.starts_with('#') {
+            continue;
+        }
+        let indent = content.len() - inner.len();
+        let listed = content.strip_suffix(':');
+        let listed = listed.and_then(|name| keys.iter().position(|key| *key == name));
+        if let Some(listed) = listed {
+            close(&mut entries, key, &mut open, &text[..start]);
+            if std::mem::replace(&mut seen[listed], true) {
+                return None;
+            }
+            (key, depth) = (Some(listed), None);
+        } else if inner.starts_with("- ") && key.is_some() && depth.is_none_or(|it| it == indent) {
+            close(&mut entries, key, &mut open, &text[..start]);
+            (depth, open) = (Some(indent), Some(start));
+        } else if open.is_none() || depth.is_none_or(|depth| indent <= depth) {
+            let begins = content == "---" && key.is_none();
+            if !begins {
+                return None;
+            }
+        }
+    }
+    close(&mut entries, key, &mut open, text);
+    Some(entries)
+}
+
+/// Ends the open entry where `text` ends.
+fn close<'t>(
+    entries: &mut Vec<(usize, &'t str)>,
+    key: Option<usize>,
+    open: &mut Option<usize>,
+    text: &'t str,
+) {
+    if let (Some(key), Some(start)) = (key, open.take()) {
+        entries.push((key, &text[start..]));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_the_usual_form_are_divided_and_others_are_not() {
+        let keys = ["roles", "roleBindings"];
+        let text = "---\n# all\nroles:\n- name: a\n  x: [1,\n   2]\n\n- name: b\nroleBindings:\n  - name: c\n    y:\n    - z\n  # end\n";
+        let entries = divide(text, &keys).unwrap();
+        let expected = [
+            (0, "- name: a\n  x: [1,\n   2]\n\n"),
+            (0, "- name: b\n"),
+            (1, "  - name: c\n    y:\n    - z\n  # end\n"),
+        ];
+        assert_eq!(entries, expected);
+        for other in [
+            "roles: []\n",
+            "roles:\n- a: 1\nroles:\n- a: 2\n",
+            "roles:\n- a: 1\nother: 1\n",
+            "roles:\n- a: 1\n...\n",
+            "roles:\n- a: 1\n---\nroles:\n- b\n",
+            "roles:\n-\n  a: 1\n",
+            "roles:\n- a: 1\n\t- b\n",
+            "roles:\n  - a: 1\n - b: 2\n",
+            "{roles: [{a: 1}]}\n",
+            "- a\n",
+        ] {
+            assert_eq!(divide(other, &keys), None, "{other}");
+        }
+        assert_eq!(divide("", &keys), Some(Vec::new()));
+    }
+}

@@ -96,6 +96,18 @@ impl Accounts {
         self.lines().line(tenant).received -= tally;
     }
 
+    /// The batches for which these accounts still answer: received, neither settled nor moved to
+    /// another account. One reading of all lines, so a batch that moves meanwhile, from the queue
+    /// into flight or back, is neither missed nor counted twice.
+    pub fn queued(&self) -> Tally {
+        let lines = self.lock();
+        let mut queued = lines.none.queued();
+        for account in lines.named.values().chain([&lines.rest]) {
+            queued += account.queued();
+        }
+        queued
+    }
+
     /// Counter that increases with every change.
     pub fn changes(&self) -> u64 {
         self.lock().changes

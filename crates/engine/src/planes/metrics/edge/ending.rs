@@ -53,14 +53,11 @@ impl Edge {
         }
     }
 
-    /// Counts of the batches that are in memory alone, those in flight included.
+    /// Counts of the batches that are in memory alone, those in flight included. They come from the
+    /// accounts, since the places that hold the batches cannot be read at one moment: a batch
+    /// between two places would be missed, and its loss not be told.
     pub(crate) fn left(&self) -> Tally {
-        let held = self.pipe.held();
-        let mut left = held.none;
-        for tally in held.named.values() {
-            left += *tally;
-        }
-        left
+        self.pipe.accounts.queued()
     }
 
     /// Counts of the batches that this process has dropped so far, by reason.

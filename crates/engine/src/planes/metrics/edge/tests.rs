@@ -170,6 +170,20 @@ impl Model {
     }
 }
 
+/// A batch that has left the queue and is not yet noted as in flight is still the edge's: a shutdown
+/// at that moment tells its loss.
+#[tokio::test]
+async fn a_batch_on_its_way_out_of_the_queue_is_left() {
+    let text = "required = false\nqueue = { type = \"memory\" }";
+    let edge = edge(text, None, &Telemetry::new());
+    for number in 0..3 {
+        assert!(edge.push(batch(0, number), None).is_none());
+    }
+    let taken = edge.pipe.queue.pop_run(edge.turn(), usize::MAX).await;
+    assert_eq!(taken.map(|taken| taken.len()), Some(3));
+    assert_eq!(edge.left().batches, 3);
+}
+
 /// Ends an edge as at a shutdown; without time, as at a crash.
 async fn end(edge: &Edge, in_time: bool) {
     edge.close(Ending::Shutdown);

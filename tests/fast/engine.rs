@@ -31,6 +31,7 @@ use metrifold_engine::planes::metrics::{
 use metrifold_engine::planes::{Sink, Source};
 use metrifold_engine::topology::{Built, Leftover, Running};
 use metrifold_http::Listeners;
+use metrifold_model::ledger::Reason;
 use metrifold_model::{Ack, Kind, Origin, Outcome, Rejection, Until, Version};
 use metrifold_telemetry::Telemetry;
 use metrifold_testing::{
@@ -247,8 +248,8 @@ impl Tester {
     }
 }
 
-/// A sink that collects series, and dies of one named `fail-` or `panic-` followed by the sink's
-/// name.
+/// A sink that collects series, and dies of one named `fail-`, `panic-` or `late-` followed by the
+/// sink's name; of the last one once it is told to end.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TestSink {
@@ -299,7 +300,7 @@ impl BuildSink<Metrics> for TestSink {
 struct Collecting(Arc<str>);
 
 impl Sink<Metrics> for Collecting {
-    fn run(self: Box<Self>, input: Input, _: Shutdown) -> BoxFuture<Result<(), RunError>> {
+    fn run(self: Box<Self>, input: Input, mut stop: Shutdown) -> BoxFuture<Result<(), RunError>> {
         Box::pin(async move {
             while let Some(mut delivery) = input.recv().await {
                 let arena = delivery.batch.arena().unwrap();
@@ -317,7 +318,11 @@ impl Sink<Metrics> for Collecting {
                 if told("fail") {
                     return Err(RunError("as ordered".into()));
                 }
-                assert!(!told("panic"), "as ordered");
+                let late = told("late");
+                if late {
+                    stop.wait().await;
+                }
+                assert!(!late && !told("panic"), "as ordered");
                 let mut all = SINKS.lock().unwrap();
                 all.entry(self.0.to_string()).or_default().extend(series);
                 drop(all);
@@ -703,6 +708,27 @@ async fn a_required_sink_that_dies_has_the_sender_try_again() {
         assert_eq!(lost, 1.0);
         assert_eq!(graph.stop().await, []);
     }
+}
+
+#[tokio::test]
+async fn a_batch_with_which_a_sink_dies_at_the_end_is_told() {
+    let graph = Graph::start(&pair(""));
+    let bad = graph.name("bad-ID");
+    assert_eq!(
+        graph.send("source-ID", &["late-bad-ID"]).await,
+        Ok(Outcome::Delivered)
+    );
+    let left = graph.stop().await;
+    let [lost] = &*left else { panic!("{left:?}") };
+    assert_eq!((&*lost.sink, lost.queued.batches), (&*bad, 0));
+    let lost: Vec<_> = lost.dropped.iter().collect();
+    let [(reason, tally)] = *lost else {
+        panic!("{lost:?}")
+    };
+    assert_eq!(
+        (*reason, tally.batches, tally.samples),
+        (Reason::Shutdown, 1, 1)
+    );
 }
 
 #[tokio::test]

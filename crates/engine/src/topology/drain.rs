@@ -1,7 +1,6 @@
 //! The end of components that a reload has replaced or removed: in the background, within a time
 //! limit.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -9,6 +8,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use metrifold_base::{Shutdown, Size};
+use metrifold_model::ledger::Reason;
 
 use crate::planes::{Drain, Ending};
 
@@ -73,21 +73,30 @@ impl Retired {
         let mut left = Vec::new();
         for (sink, task, edge) in removed {
             edge.close(Ending::Removed);
-            // Counted before the task is dropped, which gives up the batches in flight.
+            // Both are read before the task is dropped, which gives up the batches in flight: those
+            // are counted as queued. Batches with which the sink died earlier are among the dropped.
             let queued = edge.left();
+            let mut dropped = edge.dropped();
+            dropped.retain(|reason, _| *reason == Reason::Removed);
             drop(task);
             edge.abandon();
             edge.shut().await;
-            if queued.batches == 0 {
+            for died in dropped.values() {
+                let (batches, samples) = (died.batches, died.samples);
+                warn!(%sink, batches, samples, "sink was removed and died with batches");
+            }
+            if queued.batches == 0 && dropped.is_empty() {
                 info!(%sink, "sink was removed and has drained");
                 continue;
             }
-            let (batches, samples, size) = (queued.batches, queued.samples, Size(queued.bytes));
-            warn!(%sink, batches, samples, %size, "sink was removed and dropped the batches that it had not delivered in time");
+            if queued.batches > 0 {
+                let (batches, samples, size) = (queued.batches, queued.samples, Size(queued.bytes));
+                warn!(%sink, batches, samples, %size, "sink was removed and dropped the batches that it had not delivered in time");
+            }
             left.push(Leftover {
                 sink,
                 queued,
-                dropped: BTreeMap::new(),
+                dropped,
             });
         }
         left

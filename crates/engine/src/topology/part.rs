@@ -239,13 +239,12 @@ impl<P: Buildable> Part<P> {
         let mut left = Vec::new();
         for (id, mut sink) in std::mem::take(&mut self.sinks) {
             let _ = timeout_at(deadline, sink.task.ended()).await;
-            // Counted before the task is dropped, which gives up the batches in flight.
+            // Both are read before the task is dropped, which gives up the batches in flight: those
+            // are counted as queued. Batches with which the sink died earlier are among the dropped.
             let queued = sink.edge.left();
+            let mut dropped = sink.edge.dropped();
             drop(sink.task);
             sink.edge.abandon();
-            let mut dropped = sink.edge.dropped();
-            // These are the items that `queued` counts already.
-            dropped.remove(&Reason::Shutdown);
             for (reason, tally) in earlier.get(&id).into_iter().flatten() {
                 dropped.entry(*reason).and_modify(|now| *now -= *tally);
             }

@@ -2,10 +2,11 @@
 //!
 //! The program runs with a queue of every kind, and endpoints that keep counts of their own and
 //! change their behaviour all the time: they are healthy, slow, refuse large requests with 413 and
-//! requests with a bad series with 400, answer 401, 429, 500 and 503, hang, and close connections.
-//! Meanwhile all sinks and sources are replaced by reloads, and the program is stopped, killed and
-//! started again. `METRIFOLD_FAULTS_SEED` repeats a run and `METRIFOLD_FAULTS_SECONDS` sets its
-//! length; the seed of each run is printed.
+//! requests with a bad series with 400, 409 or 422, do not speak 2.0, redirect, answer every other
+//! kind of 4xx and 5xx, hang, and close connections. Senders speak 1.0 and 2.0. Meanwhile the disk
+//! is full at times, all sinks and sources are replaced by reloads, and the program is stopped,
+//! killed and started again. `METRIFOLD_FAULTS_SEED` repeats a run and `METRIFOLD_FAULTS_SECONDS`
+//! sets its length; the seed of each run is printed.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -16,8 +17,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use metrifold::api::ledger::{Balance, Ledgers};
 use metrifold_testing::edits;
+use metrifold_testing::series::{TYPE_1, TYPE_2, counts};
 use metrifold_testing::{
-    Does, Endpoint, Metrifold, Random, Seen, Sender, Series, body, one, until_so,
+    Does, Endpoint, Metrifold, Random, Reply, Seen, Sender, Series, Volume, body, body_v2, one,
+    until_so,
 };
 
 const SECONDS: u64 = 60;
@@ -26,10 +29,16 @@ const LARGE: usize = 500;
 const SERIES_MAX: usize = 20;
 /// Paths of the sources. The first leads to queues on disk only.
 const PATHS: [&str; 2] = ["stored", "all"];
+/// Senders from this one on speak 2.0.
+const SPEAKS_2: usize = 2;
 const SENDERS: usize = 4;
+const VERSION_1: (&str, &str) = ("x-prometheus-remote-write-version", "0.1.0");
+const VERSION_2: (&str, &str) = ("x-prometheus-remote-write-version", "2.0.0");
+/// Size of the disk, many times what the queues on disk may take.
+const DISK: usize = 32 << 20;
 
 /// Each sink, whether acknowledged samples must arrive there, and its keys.
-const SINKS: [(&str, bool, &str); 4] = [
+const SINKS: [(&str, bool, &str); 6] = [
     (
         "disk",
         true,
@@ -40,11 +49,21 @@ const SINKS: [(&str, bool, &str); 4] = [
         false,
         "required = false\nqueue = { type = \"disk\", max_bytes = \"256KiB\", memory_bytes = \"64KiB\", store_after = \"10ms\", when_full = \"drop_oldest\" }",
     ),
+    (
+        "disk_newest",
+        false,
+        "required = false\nqueue = { type = \"disk\", max_bytes = \"256KiB\", memory_bytes = \"64KiB\", store_after = \"10ms\", when_full = \"drop_newest\" }",
+    ),
     ("memory", true, "queue = { max_bytes = \"256KiB\" }"),
     (
         "memory_oldest",
         false,
         "required = false\nqueue = { max_bytes = \"64KiB\", when_full = \"drop_oldest\" }",
+    ),
+    (
+        "memory_newest",
+        false,
+        "required = false\nqueue = { max_bytes = \"64KiB\", when_full = \"drop_newest\" }",
     ),
 ];
 
@@ -67,6 +86,7 @@ fn config(folder: &Path, endpoints: &[Faulty], number: usize) -> String {
         };
         text += &format!(
             "[sinks.{name}]\ntype = \"remote_write\"\ninputs = [{inputs}]\nendpoint = \"{}\"\n\
+             conversion = {{ probe_after = \"{pause}ms\" }}\n\
              retry = {{ min_backoff = \"1ms\", max_backoff = \"{pause}ms\" }}\n{keys}\n",
             endpoint.endpoint.url()
         );
@@ -80,6 +100,8 @@ enum Mood {
     Well,
     Slow,
     TooLarge,
+    /// Answers 415 to 2.0.
+    Only1,
     Says(u16),
     Closes,
     /// Waits for a second, then closes the connection.
@@ -88,19 +110,30 @@ enum Mood {
     Mixed,
 }
 
-const MOODS: [Mood; 11] = [
+const MOODS: [Mood; 20] = [
+    Mood::Well,
     Mood::Well,
     Mood::Well,
     Mood::Slow,
     Mood::TooLarge,
+    Mood::Only1,
     Mood::Says(503),
     Mood::Says(500),
+    Mood::Says(502),
     Mood::Says(429),
     Mood::Says(401),
+    Mood::Says(403),
+    Mood::Says(404),
+    Mood::Says(408),
+    Mood::Says(425),
+    Mood::Says(302),
+    Mood::Says(308),
     Mood::Closes,
     Mood::Hangs,
     Mood::Mixed,
 ];
+/// Statuses for a request with a bad series.
+const REFUSALS: [u16; 3] = [400, 409, 422];
 
 /// An endpoint with changing moods.
 struct Faulty {
@@ -177,15 +210,33 @@ impl Faulty {
     }
 }
 
-/// The reaction in a mood, and whether the request is accepted.
+/// The reaction in a mood, and whether the request is accepted. All of a request is stored or nothing.
 fn answer(mood: Mood, seen: &Seen) -> (bool, Does) {
     let bad = seen.series().iter().any(|it| it.name() == "bad");
-    let taken = !bad && !matches!(mood, Mood::Says(_) | Mood::Closes | Mood::Hangs);
-    let well = Does::from(if taken { 204 } else { 400 });
+    let large = mood == Mood::TooLarge && seen.body.len() > LARGE;
+    let other = mood == Mood::Only1 && seen.is_v2();
+    let taken = !bad && !large && !other;
+    let refused = REFUSALS[seen.order % REFUSALS.len()];
+    let mut well = Reply::new(match () {
+        () if other => 415,
+        () if large => 413,
+        () if bad => refused,
+        () => 204,
+    });
+    if seen.is_v2() && !other {
+        well = well.counts(if taken { counts(seen.series()) } else { [0; 3] });
+    }
+    let well = Does::from(well);
     match mood {
-        Mood::TooLarge if seen.body.len() > LARGE => (false, 413.into()),
-        Mood::Well | Mood::Mixed | Mood::TooLarge => (taken, well),
+        Mood::Well | Mood::Mixed | Mood::TooLarge | Mood::Only1 => (taken, well),
         Mood::Slow => (taken, Does::After(Duration::from_millis(5), Box::new(well))),
+        Mood::Says(status @ 300..400) => {
+            let elsewhere = format!("/login?from={}", seen.path);
+            (
+                false,
+                Reply::new(status).header("location", elsewhere).into(),
+            )
+        }
         Mood::Says(status) => (false, status.into()),
         Mood::Closes => (false, Does::Close),
         Mood::Hangs => {
@@ -221,6 +272,10 @@ fn send(
 ) -> JoinHandle<Progress> {
     let address = child.ingest;
     let path = format!("/{}/t{sender}", PATHS[sender % PATHS.len()]);
+    let (headers, encode): (_, fn(&[Series]) -> Vec<u8>) = match sender < SPEAKS_2 {
+        true => ([("content-type", TYPE_1), VERSION_1], body),
+        false => ([("content-type", TYPE_2), VERSION_2], body_v2),
+    };
     std::thread::spawn(move || {
         let Ok(mut connection) = Sender::connect(address) else {
             return progress;
@@ -233,9 +288,9 @@ fn send(
             if random.chance(3) {
                 series.insert(random.below(count + 1), one("bad", time));
             }
-            let body = body(&series);
+            let body = encode(&series);
             loop {
-                match connection.try_post(&path, &[], &body) {
+                match connection.try_post(&path, &headers, &body) {
                     Ok(answer) if answer.status == 204 => {
                         progress.acknowledged.push((time, count));
                         break;
@@ -310,15 +365,18 @@ fn under_all_faults_at_once_the_books_are_right_and_nothing_acknowledged_is_lost
     let seconds = number("METRIFOLD_FAULTS_SECONDS").unwrap_or(SECONDS);
     eprintln!("METRIFOLD_FAULTS_SEED={seed}");
     let mut random = Random(seed);
+    let volume = Volume::mount(DISK);
     let folder = tempfile::tempdir().unwrap();
+    let folder = volume.as_ref().map_or(folder.path(), Volume::path);
     let mut endpoints: Vec<Faulty> = SINKS.iter().map(|_| Faulty::new(random.number())).collect();
     let mut progress: [Progress; SENDERS] = Default::default();
     endpoints.iter().for_each(Faulty::shut);
     // A shutdown should not wait long for queues in memory with failing endpoints.
     let limit = ["--shutdown-limit", "500ms"];
-    let mut child = Metrifold::start_with(&config(folder.path(), &endpoints, 0), &limit);
+    let mut child = Metrifold::start_with(&config(folder, &endpoints, 0), &limit);
     let mut base = standstill(&child, &endpoints);
     let [mut rounds, mut kills, mut stops, mut compared, mut reloads] = [0; 5];
+    let (mut full, mut fills) = (false, 0);
     let end = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < end {
         rounds += 1;
@@ -334,9 +392,21 @@ fn under_all_faults_at_once_the_books_are_right_and_nothing_acknowledged_is_lost
         let until = Instant::now() + Duration::from_millis(100 + random.number() % 1500);
         while Instant::now() < until {
             endpoints[random.below(endpoints.len())].set(random.below(MOODS.len()));
+            match &volume {
+                Some(volume) if full && random.chance(30) => {
+                    volume.free();
+                    full = false;
+                }
+                Some(volume) if !full && random.chance(5) => {
+                    volume.fill_up();
+                    full = true;
+                    fills += 1;
+                }
+                _ => {}
+            }
             if random.chance(5) {
                 reloads += 1;
-                edits::replace(&child, &config(folder.path(), &endpoints, reloads));
+                edits::replace(&child, &config(folder, &endpoints, reloads));
                 let answer = edits::post(&child);
                 assert_eq!(answer.status, 200, "{}", answer.text());
             }
@@ -349,6 +419,10 @@ fn under_all_faults_at_once_the_books_are_right_and_nothing_acknowledged_is_lost
             kills += 1;
         }
         stop.store(true, Ordering::SeqCst);
+        if let (Some(volume), true) = (&volume, full) {
+            volume.free();
+            full = false;
+        }
         for (sender, handle) in senders.into_iter().enumerate() {
             progress[sender] = handle.join().unwrap();
         }
@@ -409,6 +483,6 @@ fn under_all_faults_at_once_the_books_are_right_and_nothing_acknowledged_is_lost
     }
     assert!(acknowledged > 0);
     eprintln!(
-        "{rounds} rounds, {kills} kills, {stops} stops, {reloads} reloads, {compared} comparisons, {acknowledged} acknowledged samples"
+        "{rounds} rounds, {kills} kills, {stops} stops, {reloads} reloads, {fills} times a full disk, {compared} comparisons, {acknowledged} acknowledged samples"
     );
 }

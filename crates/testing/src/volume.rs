@@ -1,5 +1,6 @@
 //! A small file system for a test, where mounting is permitted.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -47,6 +48,12 @@ impl Volume {
     /// Fills `bytes` of its space.
     pub fn fill(&self, bytes: usize) {
         std::fs::write(self.ballast(), vec![0; bytes]).unwrap();
+    }
+
+    /// Fills all space that is free.
+    pub fn fill_up(&self) {
+        let mut ballast = std::fs::File::create(self.ballast()).unwrap();
+        while ballast.write_all(&[0; 4096]).is_ok() {}
     }
 
     /// Frees the filled space.

@@ -4,6 +4,7 @@
 mod corpus;
 mod login;
 mod mtls;
+mod proxy;
 mod revoked;
 
 use std::fs;
@@ -12,7 +13,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use metrifold_testing::{
-    Answer, Endpoint, Metrifold, Reply, Sender, Series, body, expect, request, until, up,
+    Answer, Endpoint, Metrifold, Reply, Sender, Series, body, edits, expect, request, until, up,
 };
 
 /// `printf %s acme-token | sha256sum`, and that of `zeta-token`.
@@ -217,6 +218,55 @@ fn a_tenant_over_its_limit_is_told_when_to_come_again_and_costs_no_other() {
     assert_eq!(usage["let_in"], 20 - over, "{usage}");
     let none = request("GET", gateway.api, "/api/v1/tenants/none/usage", &[], b"").unwrap();
     expect(&none, 404);
+}
+
+#[test]
+fn limits_of_a_tenant_are_followed_and_what_it_has_used_stays_used() {
+    let (folder, endpoint) = (files(), Endpoint::healthy());
+    let with = |series: usize, more: &str| {
+        let limits = format!(
+            "[api]\naddress = \"API\"\n\
+             [tenants.acme.limits]\nmax_active_series = {series}\n{more}\n"
+        );
+        writing(folder.path(), &endpoint, &limits)
+    };
+    let gateway = edits::unwatched(&with(2, ""));
+    let mut sender = Sender::new(gateway.ingest);
+    let mut send = |path: &str, tenant, count| {
+        let answer = sender.post(path, &[tenant], &numbered(count));
+        answer.status
+    };
+    let usage = || gateway.get("/api/v1/tenants/acme/usage").json();
+    assert_eq!(send("/of/acme/write", AS_ACME, 2), 204);
+    assert_eq!(send("/of/acme/write", AS_ACME, 3), 400);
+    for (limits, count, status) in [
+        (with(3, ""), 3, 204),
+        (with(3, ""), 4, 400),
+        // Lower than what is active: that goes on, and nothing is added.
+        (with(1, ""), 3, 204),
+        (with(1, ""), 4, 400),
+        (with(9, "max_series_per_request = 3"), 4, 413),
+        (with(9, "max_series_per_request = 4"), 4, 204),
+    ] {
+        edits::edit(&gateway, &limits);
+        expect(&edits::post(&gateway), 200);
+        assert_eq!(send("/of/acme/write", AS_ACME, count), status, "{limits}");
+        assert_eq!(send("/of/zeta/write", AS_ZETA, 9), 204);
+    }
+    assert_eq!(usage()["active_series"]["used"], 4, "{}", usage());
+    // The rate goes on where it was: a reload gives nobody a new burst.
+    let limits = with(9, "samples_per_second = 1\nsamples_burst = 10");
+    edits::edit(&gateway, &limits);
+    expect(&edits::post(&gateway), 200);
+    let statuses = [(); 3].map(|()| send("/of/acme/write", AS_ACME, 9));
+    assert_eq!(statuses, [204, 204, 429]);
+    let other = limits.replace("max_active_series = 9", "max_active_series = 8");
+    edits::edit(&gateway, &other);
+    expect(&edits::post(&gateway), 200);
+    assert_eq!(send("/of/acme/write", AS_ACME, 5), 429);
+    edits::edit(&gateway, &with(9, ""));
+    expect(&edits::post(&gateway), 200);
+    assert_eq!(send("/of/acme/write", AS_ACME, 5), 204);
 }
 
 /// Head of a write of `acme` without the length of its body.

@@ -103,7 +103,7 @@ keys! {
         /// Maximum difference between the issuer's clock and the gateway's.
         pub clock_skew: Period = default("30s"),
         /// Login with a browser.
-        pub login: Option<LoginConfig> = optional,
+        pub login: Option<Box<LoginConfig>> = optional,
         /// TLS of the connections to the issuer.
         pub tls: ClientTls = table,
         /// Whether the issuer's URL may be `http` on another machine. Anyone on the network path can then forge tokens.

@@ -456,9 +456,9 @@ fn role(entry: RoleEntry) -> Result<RbacEntry, String> {
     }
     let tenants = entry.tenants.into_iter();
     let config = RoleConfig {
-        resources: entry.resources,
+        resources: trimmed(entry.resources),
         // In Observatorium, `*` is an ordinary name here: it must not grant access to all tenants.
-        tenants: tenants.filter(|name| name != "*").collect(),
+        tenants: trimmed(tenants.filter(|name| name != "*").collect()),
         permissions,
     };
     Ok(RbacEntry::Role(entry.name, config))
@@ -482,9 +482,15 @@ fn binding(entry: BindingEntry) -> Result<RbacEntry, String> {
     };
     let subjects: Result<_, String> = entry.subjects.into_iter().map(subject).collect();
     Ok(RbacEntry::Binding(BindingConfig {
-        roles: entry.roles,
-        subjects: subjects?,
+        roles: trimmed(entry.roles),
+        subjects: trimmed(subjects?),
     }))
+}
+
+/// A list without the room that the parser left for more: there may be very many lists of one entry.
+fn trimmed<T>(mut list: Vec<T>) -> Vec<T> {
+    list.shrink_to_fit();
+    list
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! Delivers rules to Prometheus or Thanos Rule, by writing a folder and reloading the ruler, or to a
-//! ruler of Mimir or Cortex, by its configuration API.
+//! Delivers rules to Prometheus or Thanos Rule, by writing a folder or a file and reloading the ruler, or
+//! to a ruler of Mimir or Cortex, by its configuration API.
 //!
-//! Delivery: the folder changes atomically, and only when a rule in it changes; the ruler is then
+//! Delivery: the folder or file changes atomically, and only when a rule in it changes; the ruler is then
 //! reloaded, and its rules API confirms that the rules are loaded. Requests without an answer are
 //! retried. If the ruler refuses the rules, the sink searches for the group at fault: that group keeps
 //! its previous rules, or is left out, and all other groups are delivered. Nothing is written before
@@ -14,13 +14,14 @@
 
 mod client;
 mod install;
+mod place;
 mod push;
+mod rulers;
 mod shard;
 mod status;
 mod way;
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ use tracing::{error, info, warn};
 
 use metrifold_base::keys::Keys;
 use metrifold_base::{
-    Backoff, BoxFuture, BuildError, Endpoint, Period, Problems, RunError, Shutdown, Size, keys,
+    Backoff, BoxFuture, BuildError, Period, Problems, RunError, Shutdown, Size, keys,
 };
 use metrifold_engine::component::{
     BuildContext, BuildSink, ComponentInfo, Resource, SinkConfig, SinkPort,
@@ -42,30 +43,16 @@ use metrifold_model::Kind;
 use metrifold_telemetry::ComponentMetrics;
 
 use client::RulerClient;
-use install::Installer;
-use push::Pusher;
+pub use rulers::RulerKeys;
 use shard::Shard;
 use status::Statuses;
 use way::{Outcome, Refused, Way};
 
 keys! {
-    /// A ruler, with the directory that it reads or the URL to which rules are pushed.
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct RulerKeys {
-        /// URL of the ruler, with the path in front of `/-/reload` and `/api/v1/rules` if there is one.
-        url: Endpoint = required("http://127.0.0.1:9090"),
-        /// Directory that this ruler reads, as `DIRECTORY/*.yaml`. It must not exist, must be empty, or must have been created by this sink.
-        directory: Option<PathBuf> = suggested("/var/lib/ruler/rules"),
-        /// URL of the configuration API of a Mimir or Cortex ruler, to which the rules of each tenant are pushed, instead of `directory`. Rules of these tenants that only the ruler has are removed.
-        push_url: Option<Endpoint> = unset("http://mimir:8080/prometheus/config/v1/rules"),
-    }
-}
-
-keys! {
     /// Configuration of the `ruler` sink.
     #[derive(Clone, Debug)]
     pub struct RulerConfig {
-        /// Rulers, each with its `url` and either the `directory` that it reads or the `push_url` to which rules are pushed. With several rulers, the tenants are distributed among them.
+        /// Rulers, each with its `url` and either the `directory` or the `file` that it reads, or the `push_url` to which rules are pushed. With several rulers, the tenants are distributed among them.
         rulers: Vec<RulerKeys> = required([{ url = "http://127.0.0.1:9090", directory = "/var/lib/ruler/rules" }]),
         client: ClientKeys = include,
         /// Maximum time for a request, such as a reload.
@@ -99,11 +86,7 @@ impl SinkConfig for RulerConfig {
     }
 
     fn resources(&self) -> Vec<Resource> {
-        let folders = self
-            .rulers
-            .iter()
-            .filter_map(|ruler| ruler.directory.clone());
-        folders.map(Resource::Folder).collect()
+        self.rulers.iter().filter_map(RulerKeys::resource).collect()
     }
 
     fn files(&self) -> Vec<&Path> {
@@ -112,49 +95,7 @@ impl SinkConfig for RulerConfig {
 
     fn validate(&self, problems: &mut Problems) {
         self.client.validate(problems);
-        if self.rulers.is_empty() {
-            problems.at("rulers", "must name at least one ruler");
-        }
-        let (mut urls, mut folders, mut pushed) =
-            (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        for (place, ruler) in self.rulers.iter().enumerate() {
-            if ruler.url.uri().query().is_some() {
-                problems.at(format!("rulers[{place}].url"), "must have no query string");
-            }
-            if !urls.insert(ruler.url.to_string()) {
-                problems.at(
-                    format!("rulers[{place}].url"),
-                    "is the URL of another ruler",
-                );
-            }
-            if ruler.directory.is_some() == ruler.push_url.is_some() {
-                let key = format!("rulers[{place}]");
-                let help = "write one of directory and push_url";
-                let what = "a ruler needs either a directory or a push_url";
-                problems.at(key, what).help(help);
-            }
-            if let Some(push) = &ruler.push_url {
-                let key = format!("rulers[{place}].push_url");
-                if push.uri().query().is_some() {
-                    problems.at(&key, "must have no query string");
-                }
-                // Each of them removes the tenants of the other.
-                if !pushed.insert(push.to_string()) {
-                    problems.at(key, "is the URL of another ruler");
-                }
-            }
-            let Some(directory) = &ruler.directory else {
-                continue;
-            };
-            if directory.file_name().is_none() {
-                let key = format!("rulers[{place}].directory");
-                problems.at(key, "must end in the name of a folder");
-            }
-            if !folders.insert(directory) {
-                let key = format!("rulers[{place}].directory");
-                problems.at(key, "is the directory of another ruler");
-            }
-        }
+        rulers::validate(&self.rulers, problems);
         for (key, period) in [
             ("timeout", self.timeout),
             ("status_interval", self.status_interval),
@@ -189,29 +130,22 @@ impl BuildSink<Rules> for RulerConfig {
                 timeout: self.timeout.0,
                 max_answer: self.max_answer_bytes.bytes(),
             };
-            Ruler {
+            Ok(Ruler {
                 sink: cx.id.clone(),
                 name: names[at].clone(),
                 metrics: cx.metrics.clone(),
                 shard: Shard::new(names.clone(), at),
-                way: match (&ruler.push_url, &ruler.directory) {
-                    (Some(url), _) => {
-                        Way::Push(Pusher::new(client, url.uri().clone(), self.max_pushes))
-                    }
-                    (None, directory) => {
-                        let directory = directory.clone().unwrap_or_default();
-                        Way::Folder(Installer::new(directory, client))
-                    }
-                },
+                way: ruler.way(client, self.max_pushes)?,
                 statuses: Statuses::new(names[at].clone()),
                 interval: self.status_interval.0,
-            }
+            })
         });
+        let rulers: Result<Vec<_>, BuildError> = rulers.collect();
         Ok(Box::new(RulerSink {
             id: cx.id.clone(),
             metrics: cx.metrics.clone(),
             reports: cx.reports.clone(),
-            rulers: rulers.collect(),
+            rulers: rulers?,
         }))
     }
 }

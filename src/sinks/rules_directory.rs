@@ -147,7 +147,7 @@ impl Writer {
                 None => RulesDirectory::open(&path)?,
             };
             let applied = directory.apply(&set)?;
-            Ok::<_, metrifold_rules::DirectoryError>((directory, applied))
+            Ok::<_, metrifold_rules::WriteError>((directory, applied))
         });
         let written = writing.await.map_err(|error| RunError(error.to_string()))?;
         match written {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,22 +11,36 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use metrifold_testing::{
-    Does, Endpoint, Metrifold, Random, Reply, Seen, StopOnPanic, fetch, request, until_so,
+    Does, Endpoint, Metrifold, Random, Reply, Seen, StopOnPanic, cli, fetch, request, run, until_so,
 };
 
-/// A ruler that reads its folder when it is reloaded, and refuses rules whose name contains `bad`.
+/// What a ruler reads: a folder with files, or one file.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    Folder,
+    File,
+}
+
+const FORMS: [Form; 2] = [Form::Folder, Form::File];
+
+/// A ruler that reads its files when it is reloaded, and refuses rules whose name contains `bad` and files
+/// with two groups of one name.
 struct Ruler {
     endpoint: Endpoint,
-    folder: PathBuf,
+    form: Form,
+    path: PathBuf,
     /// Whether the ruler's own configuration is broken.
     is_broken: Arc<AtomicBool>,
     /// Whether the ruler cannot be reloaded at the moment.
     is_busy: Arc<AtomicBool>,
 }
 
-/// The text of each file in a folder.
-fn texts(folder: &Path) -> Vec<(PathBuf, String)> {
-    let Ok(entries) = fs::read_dir(folder) else {
+/// The text of a file, or of each in a folder.
+fn texts(path: &Path) -> Vec<(PathBuf, String)> {
+    if let Ok(text) = fs::read_to_string(path) {
+        return vec![(path.to_owned(), text)];
+    }
+    let Ok(entries) = fs::read_dir(path) else {
         return Vec::new();
     };
     let paths = entries.map(|entry| entry.unwrap().path());
@@ -34,32 +49,44 @@ fn texts(folder: &Path) -> Vec<(PathBuf, String)> {
         .collect()
 }
 
-fn groups(folder: &Path) -> Vec<serde_json::Value> {
+/// Names of the groups of a file.
+fn names(text: &str) -> impl Iterator<Item = &str> {
+    let names = text.lines().filter_map(|it| it.strip_prefix("  - name: "));
+    names.map(|name| name.trim_matches('\''))
+}
+
+fn groups(path: &Path) -> Vec<serde_json::Value> {
     let mut groups = Vec::new();
-    for (path, text) in texts(folder) {
-        for line in text.lines() {
-            if let Some(name) = line.strip_prefix("  - name: ") {
-                let rules = [json!({ "name": "r", "health": "ok" })];
-                let name = name.trim_matches('\'');
-                groups.push(json!({ "name": name, "file": path, "rules": rules, "lastEvaluation": "2026-01-01T00:00:00Z" }));
-            }
+    for (path, text) in texts(path) {
+        for name in names(&text) {
+            let rules = [json!({ "name": "r", "health": "ok" })];
+            groups.push(json!({ "name": name, "file": path, "rules": rules, "lastEvaluation": "2026-01-01T00:00:00Z" }));
         }
     }
     groups
 }
 
+/// Whether the ruler refuses a file.
+fn is_bad(text: &str) -> bool {
+    let mut seen = BTreeSet::new();
+    text.contains("record: bad") || !names(text).all(|name| seen.insert(name))
+}
+
 impl Ruler {
-    fn new(place: &TempDir, name: &str) -> Self {
-        let folder = place.path().join(name);
+    fn of(form: Form, place: &TempDir, name: &str) -> Self {
+        let path = place.path().join(match form {
+            Form::Folder => name.to_owned(),
+            Form::File => format!("{name}.yaml"),
+        });
         let is_broken = Arc::new(AtomicBool::new(false));
         let is_busy = Arc::new(AtomicBool::new(false));
-        let (reads, broken, busy) = (folder.clone(), is_broken.clone(), is_busy.clone());
+        let (reads, broken, busy) = (path.clone(), is_broken.clone(), is_busy.clone());
         let loaded = Mutex::new(Vec::new());
         let endpoint = Endpoint::new(move |seen: &Seen| match seen.path.as_str() {
             "/-/reload" if busy.load(Ordering::SeqCst) => Reply::new(503),
             "/-/reload" => {
-                let bad = |(_, text): &(PathBuf, String)| text.contains("record: bad");
-                match broken.load(Ordering::SeqCst) || texts(&reads).iter().any(bad) {
+                let is_bad = |(_, text): &(PathBuf, String)| is_bad(text);
+                match broken.load(Ordering::SeqCst) || texts(&reads).iter().any(is_bad) {
                     true => {
                         Reply::new(500).body("failed to reload config: one of the rules is bad")
                     }
@@ -77,7 +104,8 @@ impl Ruler {
         });
         Self {
             endpoint,
-            folder,
+            form,
+            path,
             is_broken,
             is_busy,
         }
@@ -85,7 +113,11 @@ impl Ruler {
 
     fn keys(&self) -> String {
         let url = self.endpoint.url_of("");
-        format!("{{ url = {url:?}, directory = {:?} }}", self.folder)
+        let key = match self.form {
+            Form::Folder => "directory",
+            Form::File => "file",
+        };
+        format!("{{ url = {url:?}, {key} = {:?} }}", self.path)
     }
 
     fn reloads(&self) -> usize {
@@ -94,19 +126,43 @@ impl Ruler {
     }
 
     fn has(&self, what: &str) -> bool {
-        texts(&self.folder)
+        texts(&self.path)
             .iter()
             .any(|(_, text)| text.contains(what))
     }
 
+    /// The text of each tenant, without that of the others.
+    fn by_tenant(&self) -> BTreeMap<String, String> {
+        let mut by_tenant: BTreeMap<String, String> = BTreeMap::new();
+        for (path, text) in texts(&self.path) {
+            let parts = match self.form {
+                Form::Folder => {
+                    let name = path.file_name().unwrap().to_str().unwrap();
+                    let tenant = name.split_once('~').map(|(tenant, _)| tenant.to_owned());
+                    tenant.map(|tenant| (tenant, text)).into_iter().collect()
+                }
+                Form::File => {
+                    let parts = text.split("\n  # metrifold: ").skip(1);
+                    let part = |part: &str| {
+                        let (note, text) = part.split_once('\n').unwrap();
+                        let note: serde_json::Value = serde_json::from_str(note).unwrap();
+                        (
+                            note["tenant"].as_str().unwrap().to_owned(),
+                            format!("{text}\n"),
+                        )
+                    };
+                    parts.map(part).collect::<Vec<_>>()
+                }
+            };
+            for (tenant, text) in parts {
+                by_tenant.entry(tenant).or_default().push_str(&text);
+            }
+        }
+        by_tenant
+    }
+
     fn tenants(&self) -> BTreeSet<String> {
-        let names = texts(&self.folder).into_iter();
-        names
-            .filter_map(|(path, _)| {
-                let name = path.file_name()?.to_str()?.to_owned();
-                Some(name.split_once('~')?.0.to_owned())
-            })
-            .collect()
+        self.by_tenant().into_keys().collect()
     }
 }
 
@@ -154,173 +210,334 @@ fn status(program: &Metrifold, tenant: &str) -> serde_json::Value {
 
 #[test]
 fn a_ruler_reloads_when_something_changes_and_the_writer_hears_of_it() {
-    let store = Store::new();
-    let ruler = Ruler::new(&store.place, "rules");
-    store.put("a", &[("ggg", "rrr")]);
-    let program = Metrifold::start(&store.config(&[&ruler]));
-    until_so("it is loaded", || {
-        let group = &status(&program, "a")["files"][0]["groups"][0]["rulers"][0];
-        group["state"] == "loaded" && group["last_evaluation"] == "2026-01-01T00:00:00Z"
-    });
-    assert_eq!(ruler.reloads(), 1);
-    store.put("b", &[("hhh", "sss")]);
-    until_so("it has the other", || {
-        status(&program, "b")["files"][0]["groups"][0]["rulers"][0]["state"] == "loaded"
-    });
-    assert_eq!(ruler.reloads(), 2);
+    for form in FORMS {
+        let store = Store::new();
+        let ruler = Ruler::of(form, &store.place, "rules");
+        store.put("a", &[("ggg", "rrr")]);
+        let program = Metrifold::start(&store.config(&[&ruler]));
+        until_so("it is loaded", || {
+            let group = &status(&program, "a")["files"][0]["groups"][0]["rulers"][0];
+            group["state"] == "loaded" && group["last_evaluation"] == "2026-01-01T00:00:00Z"
+        });
+        assert_eq!(ruler.reloads(), 1);
+        store.put("b", &[("hhh", "sss")]);
+        until_so("it has the other", || {
+            status(&program, "b")["files"][0]["groups"][0]["rulers"][0]["state"] == "loaded"
+        });
+        assert_eq!(ruler.reloads(), 2);
+    }
 }
 
 #[test]
 fn a_group_is_called_loaded_only_if_the_ruler_has_its_newest_version() {
-    let store = Store::new();
-    let ruler = Ruler::new(&store.place, "rules");
-    store.put("a", &[("ggg", "rrr"), ("hhh", "sss")]);
-    let program = Metrifold::start(&store.config(&[&ruler]));
-    let states = || {
-        let groups = status(&program, "a")["files"][0]["groups"].clone();
-        [0, 1].map(|at| groups[at]["rulers"][0]["state"].clone())
-    };
-    until_so("both are loaded", || states() == ["loaded", "loaded"]);
-    ruler.is_busy.store(true, Ordering::SeqCst);
-    let text = "groups: [{name: ggg, rules: [{record: new, expr: up}]}, {name: hhh, rules: [{record: sss, expr: up}]}]";
-    let path = "/api/metrics/v1/a/rules";
-    let answer = request("PUT", program.ingest, path, &[], text.as_bytes()).unwrap();
-    assert_eq!(answer.status, 200);
-    // Before and after the sink has it, and whatever the ruler says of the group by its name.
-    assert_eq!(states(), ["pending", "loaded"]);
-    until_so("the ruler does not reload", || ruler.reloads() >= 3);
-    assert_eq!(states(), ["pending", "loaded"]);
-    ruler.is_busy.store(false, Ordering::SeqCst);
-    until_so("it is loaded", || states() == ["loaded", "loaded"]);
+    for form in FORMS {
+        let store = Store::new();
+        let ruler = Ruler::of(form, &store.place, "rules");
+        store.put("a", &[("ggg", "rrr"), ("hhh", "sss")]);
+        let program = Metrifold::start(&store.config(&[&ruler]));
+        let states = || {
+            let groups = status(&program, "a")["files"][0]["groups"].clone();
+            [0, 1].map(|at| groups[at]["rulers"][0]["state"].clone())
+        };
+        until_so("both are loaded", || states() == ["loaded", "loaded"]);
+        ruler.is_busy.store(true, Ordering::SeqCst);
+        let text = "groups: [{name: ggg, rules: [{record: new, expr: up}]}, {name: hhh, rules: [{record: sss, expr: up}]}]";
+        let path = "/api/metrics/v1/a/rules";
+        let answer = request("PUT", program.ingest, path, &[], text.as_bytes()).unwrap();
+        assert_eq!(answer.status, 200);
+        // Before and after the sink has it, and whatever the ruler says of the group by its name.
+        assert_eq!(states(), ["pending", "loaded"]);
+        until_so("the ruler does not reload", || ruler.reloads() >= 3);
+        assert_eq!(states(), ["pending", "loaded"]);
+        ruler.is_busy.store(false, Ordering::SeqCst);
+        until_so("it is loaded", || states() == ["loaded", "loaded"]);
+    }
 }
 
 #[test]
 fn the_group_at_fault_is_found_and_all_others_go_on() {
-    let store = Store::new();
-    let ruler = Ruler::new(&store.place, "rules");
-    for tenant in ["a", "b", "c", "d", "e"] {
-        store.put(tenant, &[("ggg", "rrr")]);
+    for form in FORMS {
+        let store = Store::new();
+        let ruler = Ruler::of(form, &store.place, "rules");
+        for tenant in ["a", "b", "c", "d", "e"] {
+            store.put(tenant, &[("ggg", "rrr")]);
+        }
+        let program = Metrifold::start(&store.config(&[&ruler]));
+        until_so("all are loaded", || {
+            ruler.tenants().len() == 5 && ruler.reloads() == 1
+        });
+        // A new group, and one that was valid before.
+        store.put("b", &[("ggg", "bad_r"), ("hhh", "fine"), ("iii", "bad_i")]);
+        store.put("d", &[("ggg", "fine_d")]);
+        until_so("the others go on", || {
+            ruler.has("fine_d") && ruler.has("record: fine")
+        });
+        until_so("the one at fault is told", || {
+            let groups = status(&program, "b")["files"][0]["groups"].clone();
+            let states: Vec<_> = (0..3)
+                .map(|at| groups[at]["rulers"][0]["state"].clone())
+                .collect();
+            states == ["refused", "loaded", "refused"]
+        });
+        assert!(
+            !ruler.has("bad"),
+            "what is refused is not left for a restart"
+        );
+        assert!(
+            ruler.by_tenant()["b"].contains("record: rrr\n"),
+            "what it had before stays: {:?}",
+            ruler.by_tenant()
+        );
+        // After a restart the sink finds the bad group again, starting from the ruler's present rules.
+        drop(program);
+        let program = Metrifold::start(&store.config(&[&ruler]));
+        until_so("it is known again", || {
+            let groups = status(&program, "b")["files"][0]["groups"].clone();
+            groups[2]["rulers"][0]["state"] == "refused"
+        });
+        assert!(
+            ruler.by_tenant()["b"].contains("record: rrr\n"),
+            "what it had before stays: {:?}",
+            ruler.by_tenant()
+        );
+        // A bad group is not tried again before it changes.
+        let reloads = ruler.reloads();
+        store.put("a", &[("ggg", "again")]);
+        until_so("another change goes on", || ruler.has("again"));
+        until_so("by one reload", || ruler.reloads() == reloads + 1);
+        store.put("b", &[("ggg", "mended")]);
+        until_so("mended, it is loaded", || ruler.has("mended"));
     }
-    let program = Metrifold::start(&store.config(&[&ruler]));
-    until_so("all are loaded", || {
-        ruler.tenants().len() == 5 && ruler.reloads() == 1
-    });
-    // A new group, and one that was valid before.
-    store.put("b", &[("ggg", "bad_r"), ("hhh", "fine"), ("iii", "bad_i")]);
-    store.put("d", &[("ggg", "fine_d")]);
-    until_so("the others go on", || {
-        ruler.has("fine_d") && ruler.has("record: fine")
-    });
-    until_so("the one at fault is told", || {
-        let groups = status(&program, "b")["files"][0]["groups"].clone();
-        let states: Vec<_> = (0..3)
-            .map(|at| groups[at]["rulers"][0]["state"].clone())
-            .collect();
-        states == ["refused", "loaded", "refused"]
-    });
-    assert!(
-        !ruler.has("bad"),
-        "what is refused is not left for a restart"
-    );
-    let text = texts(&ruler.folder);
-    let b = text
-        .iter()
-        .find(|(path, _)| path.to_str().unwrap().contains("b~"))
-        .unwrap();
-    assert!(
-        b.1.contains("record: rrr\n"),
-        "what it had before stays: {}",
-        b.1
-    );
-    // After a restart the sink finds the bad group again, starting from the ruler's present rules.
-    drop(program);
-    let program = Metrifold::start(&store.config(&[&ruler]));
-    until_so("it is known again", || {
-        let groups = status(&program, "b")["files"][0]["groups"].clone();
-        groups[2]["rulers"][0]["state"] == "refused"
-    });
-    let b = texts(&ruler.folder);
-    let b = b
-        .iter()
-        .find(|(path, _)| path.to_str().unwrap().contains("b~"))
-        .unwrap();
-    assert!(
-        b.1.contains("record: rrr\n"),
-        "what it had before stays: {}",
-        b.1
-    );
-    // A bad group is not tried again before it changes.
-    let reloads = ruler.reloads();
-    store.put("a", &[("ggg", "again")]);
-    until_so("another change goes on", || ruler.has("again"));
-    until_so("by one reload", || ruler.reloads() == reloads + 1);
-    store.put("b", &[("ggg", "mended")]);
-    until_so("mended, it is loaded", || ruler.has("mended"));
 }
 
 #[test]
 fn a_ruler_with_a_broken_configuration_blames_no_tenant() {
-    let store = Store::new();
-    let ruler = Ruler::new(&store.place, "rules");
-    store.put("a", &[("ggg", "rrr")]);
-    let program = Metrifold::start(&store.config(&[&ruler]));
-    until_so("it is loaded", || ruler.reloads() == 1);
-    ruler.is_broken.store(true, Ordering::SeqCst);
-    store.put("a", &[("ggg", "sss")]);
-    program.until_logged("the cause is in its own configuration");
-    assert!(
-        ruler.has("record: rrr\n"),
-        "what it took before is restored"
-    );
-    ruler.is_broken.store(false, Ordering::SeqCst);
-    until_so("it is brought when the ruler is mended", || {
-        ruler.has("record: sss\n")
-    });
-    let group = || status(&program, "a")["files"][0]["groups"][0]["rulers"][0]["state"].clone();
-    until_so("and loaded", || group() == "loaded");
+    for form in FORMS {
+        let store = Store::new();
+        let ruler = Ruler::of(form, &store.place, "rules");
+        store.put("a", &[("ggg", "rrr")]);
+        let program = Metrifold::start(&store.config(&[&ruler]));
+        until_so("it is loaded", || ruler.reloads() == 1);
+        ruler.is_broken.store(true, Ordering::SeqCst);
+        store.put("a", &[("ggg", "sss")]);
+        program.until_logged("the cause is in its own configuration");
+        assert!(
+            ruler.has("record: rrr\n"),
+            "what it took before is restored"
+        );
+        ruler.is_broken.store(false, Ordering::SeqCst);
+        until_so("it is brought when the ruler is mended", || {
+            ruler.has("record: sss\n")
+        });
+        let group = || status(&program, "a")["files"][0]["groups"][0]["rulers"][0]["state"].clone();
+        until_so("and loaded", || group() == "loaded");
+    }
 }
 
 #[test]
 fn rules_that_no_ruler_has_judged_before_a_restart_are_not_taken_for_good_ones() {
-    let store = Store::new();
-    let ruler = Ruler::new(&store.place, "rules");
-    ruler.is_busy.store(true, Ordering::SeqCst);
-    store.put("a", &[("ggg", "fine_a")]);
-    store.put("b", &[("ggg", "bad_b"), ("hhh", "fine_b")]);
-    let program = Metrifold::start(&store.config(&[&ruler]));
-    until_so("they are written, and the ruler does not reload", || {
-        ruler.has("bad_b") && ruler.reloads() > 0
-    });
-    drop(program);
-    ruler.is_busy.store(false, Ordering::SeqCst);
-    let program = Metrifold::start(&store.config(&[&ruler]));
-    let state = |tenant: &str, group: usize| {
-        status(&program, tenant)["files"][0]["groups"][group]["rulers"][0]["state"].clone()
-    };
-    until_so("the one at fault is found", || {
-        state("a", 0) == "loaded" && state("b", 0) == "refused" && state("b", 1) == "loaded"
-    });
-    assert!(ruler.has("fine_a") && ruler.has("fine_b") && !ruler.has("bad"));
-    // A ruler that refuses no rules at all is blamed itself after a restart, too.
-    drop(program);
-    ruler.is_broken.store(true, Ordering::SeqCst);
-    let program = Metrifold::start(&store.config(&[&ruler]));
-    program.until_logged("the cause is in its own configuration");
+    for form in FORMS {
+        let store = Store::new();
+        let ruler = Ruler::of(form, &store.place, "rules");
+        ruler.is_busy.store(true, Ordering::SeqCst);
+        store.put("a", &[("ggg", "fine_a")]);
+        store.put("b", &[("ggg", "bad_b"), ("hhh", "fine_b")]);
+        let program = Metrifold::start(&store.config(&[&ruler]));
+        until_so("they are written, and the ruler does not reload", || {
+            ruler.has("bad_b") && ruler.reloads() > 0
+        });
+        drop(program);
+        ruler.is_busy.store(false, Ordering::SeqCst);
+        let program = Metrifold::start(&store.config(&[&ruler]));
+        let state = |tenant: &str, group: usize| {
+            status(&program, tenant)["files"][0]["groups"][group]["rulers"][0]["state"].clone()
+        };
+        until_so("the one at fault is found", || {
+            state("a", 0) == "loaded" && state("b", 0) == "refused" && state("b", 1) == "loaded"
+        });
+        assert!(ruler.has("fine_a") && ruler.has("fine_b") && !ruler.has("bad"));
+        // A ruler that refuses no rules at all is blamed itself after a restart, too.
+        drop(program);
+        ruler.is_broken.store(true, Ordering::SeqCst);
+        let program = Metrifold::start(&store.config(&[&ruler]));
+        program.until_logged("the cause is in its own configuration");
+    }
 }
 
 #[test]
 fn of_two_rulers_each_has_its_tenants() {
-    let store = Store::new();
-    let rulers = ["one", "two"].map(|name| Ruler::new(&store.place, name));
-    let tenants: BTreeSet<String> = (0..12).map(|at| format!("tenant-{at}")).collect();
-    for tenant in &tenants {
-        store.put(tenant, &[("ggg", "rrr")]);
+    for form in FORMS {
+        let store = Store::new();
+        let rulers = ["one", "two"].map(|name| Ruler::of(form, &store.place, name));
+        let tenants: BTreeSet<String> = (0..12).map(|at| format!("tenant-{at}")).collect();
+        for tenant in &tenants {
+            store.put(tenant, &[("ggg", "rrr")]);
+        }
+        let _program = Metrifold::start(&store.config(&[&rulers[0], &rulers[1]]));
+        until_so("every tenant has one", || {
+            let (one, two) = (rulers[0].tenants(), rulers[1].tenants());
+            one.is_disjoint(&two) && (&one | &two) == tenants && !one.is_empty() && !two.is_empty()
+        });
     }
-    let _program = Metrifold::start(&store.config(&[&rulers[0], &rulers[1]]));
-    until_so("every tenant has one", || {
-        let (one, two) = (rulers[0].tenants(), rulers[1].tenants());
-        one.is_disjoint(&two) && (&one | &two) == tenants && !one.is_empty() && !two.is_empty()
+}
+
+#[test]
+fn tenants_whose_groups_have_one_name_are_told_apart_in_one_file() {
+    let store = Store::new();
+    let ruler = Ruler::of(Form::File, &store.place, "rules");
+    store.put("a", &[("ggg", "of_a"), ("hhh", "more_of_a")]);
+    let program = Metrifold::start(&store.config(&[&ruler]));
+    let state = |tenant: &str, group: usize| {
+        status(&program, tenant)["files"][0]["groups"][group]["rulers"][0].clone()
+    };
+    let names = || -> Vec<String> {
+        let text = texts(&ruler.path).pop().unwrap().1;
+        names(&text).map(str::to_owned).collect()
+    };
+    until_so("it is loaded", || state("a", 1)["state"] == "loaded");
+    assert_eq!(names(), ["ggg", "hhh"]);
+    store.put("b", &[("ggg", "of_b")]);
+    until_so("both are loaded", || {
+        let states = [state("a", 0), state("a", 1), state("b", 0)];
+        states.iter().all(|state| {
+            state["state"] == "loaded" && state["last_evaluation"] == "2026-01-01T00:00:00Z"
+        })
     });
+    let file = status(&program, "a")["files"][0]["file"].clone();
+    let file = file.as_str().unwrap();
+    let renamed = [
+        format!("a/{file}/ggg"),
+        "hhh".to_owned(),
+        format!("b/{file}/ggg"),
+    ];
+    assert_eq!(names(), renamed);
+    // One that is refused is told under its own name, and nobody's rules are taken for another's.
+    store.put("b", &[("ggg", "bad_b"), ("hhh", "of_b")]);
+    until_so("the one at fault is found", || {
+        let states = [state("a", 0), state("a", 1), state("b", 0), state("b", 1)];
+        let states = states.map(|state| state["state"].clone());
+        states == ["loaded", "loaded", "refused", "loaded"]
+    });
+    assert!(ruler.by_tenant()["b"].contains("record: of_b\n") && !ruler.has("bad"));
+    let path = "/api/metrics/v1/b/rules";
+    let answer = request("DELETE", program.ingest, path, &[], b"").unwrap();
+    assert_eq!(answer.status, 204);
+    until_so("alone, they have their names again", || {
+        names() == ["ggg", "hhh"]
+    });
+    until_so("and are loaded", || {
+        state("a", 0)["state"] == "loaded" && state("a", 1)["state"] == "loaded"
+    });
+}
+
+#[test]
+fn what_is_unchanged_is_not_written_again_after_a_restart() {
+    for form in FORMS {
+        let store = Store::new();
+        let ruler = Ruler::of(form, &store.place, "rules");
+        store.put("a", &[("ggg", "rrr")]);
+        store.put("b", &[("ggg", "rrr")]);
+        let program = Metrifold::start(&store.config(&[&ruler]));
+        until_so("it is loaded", || ruler.reloads() == 1);
+        let stat = || {
+            let stat = fs::symlink_metadata(&ruler.path).unwrap();
+            (stat.ino(), stat.modified().unwrap())
+        };
+        let before = stat();
+        drop(program);
+        let program = Metrifold::start(&store.config(&[&ruler]));
+        let state = || status(&program, "b")["files"][0]["groups"][0]["rulers"][0]["state"].clone();
+        until_so("it is loaded again", || state() == "loaded");
+        assert_eq!(ruler.reloads(), 2, "{form:?}");
+        assert_eq!(stat(), before, "{form:?}");
+    }
+}
+
+#[test]
+fn a_file_of_another_program_stays_until_somebody_moves_it() {
+    let store = Store::new();
+    let ruler = Ruler::of(Form::File, &store.place, "rules");
+    store.put("a", &[("ggg", "rrr")]);
+    let theirs = "groups: [{name: theirs, rules: []}]\n";
+    fs::write(&ruler.path, theirs).unwrap();
+    let program = Metrifold::start(&store.config(&[&ruler]));
+    program.until_logged("was not written by this component and is in the way: move it elsewhere");
+    assert_eq!(fs::read_to_string(&ruler.path).unwrap(), theirs);
+    assert_eq!(ruler.reloads(), 0);
+    fs::rename(&ruler.path, store.place.path().join("moved")).unwrap();
+    until_so("the rules are delivered", || ruler.has("record: rrr\n"));
+}
+
+#[test]
+fn a_ruler_has_one_way_and_its_file_one_writer() {
+    let told = |rulers: &str, more: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("metrifold.toml");
+        let config = format!(
+            "[sources.rules]\ntype = \"rules_file\"\nfiles = [\"/nowhere/*.yaml\"]\n\
+             [sinks.ruler]\ntype = \"ruler\"\ninputs = [\"rules\"]\nrulers = [{rulers}]\n{more}"
+        );
+        fs::write(&file, config).unwrap();
+        let output = run(cli(&["validate", "-c"]).arg(&file));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let needs = "rulers[0]: needs exactly one of directory, file and push_url";
+    let url = "url = \"http://ruler\"";
+    for (keys, problem) in [
+        ("", needs),
+        (", file = \"/r/a.yaml\", directory = \"/r/a\"", needs),
+        (
+            ", file = \"/r/a.yaml\", push_url = \"http://ruler/push\"",
+            needs,
+        ),
+        (
+            ", file = \"/r/..\"",
+            "rulers[0].file: must end in the name of a file",
+        ),
+        (
+            ", file = \"/r/\"",
+            "rulers[0].file: must end in the name of a file",
+        ),
+    ] {
+        let told = told(&format!("{{ {url}{keys} }}"), "");
+        assert!(told.contains(problem), "{keys}: {told}");
+    }
+    for (one, two, problem) in [
+        (
+            "file = \"/r/a\"",
+            "file = \"/r/a\"",
+            "rulers[1].file: is the path of another ruler",
+        ),
+        (
+            "directory = \"/r/a\"",
+            "file = \"/r/a\"",
+            "rulers[1].file: is the path of another ruler",
+        ),
+        (
+            "file = \"/r/a\"",
+            "file = \"/r/./a\"",
+            "file \"/r/./a\" is written by sinks.ruler",
+        ),
+        (
+            "file = \"/r/a/b\"",
+            "directory = \"/r/a\"",
+            "rulers[0].file: lies in the directory of a ruler",
+        ),
+    ] {
+        let told = told(
+            &format!("{{ {url}, {one} }}, {{ url = \"http://two\", {two} }}"),
+            "",
+        );
+        assert!(told.contains(problem), "{one} {two}: {told}");
+    }
+    let rulers = format!("{{ {url}, file = \"/r/a.yaml\" }}");
+    let other =
+        format!("[sinks.other]\ntype = \"ruler\"\ninputs = [\"rules\"]\nrulers = [{rulers}]\n");
+    let told = told(&rulers, &other);
+    assert!(
+        told.contains("file \"/r/a.yaml\" is written by sinks."),
+        "{told}"
+    );
 }
 
 /// Texts of groups, by tenant, namespace and name.
@@ -674,71 +891,78 @@ fn tenants_are_pushed_side_by_side_and_no_more_of_them_than_may_be() {
 
 #[test]
 fn what_the_ruler_reads_is_whole_though_the_process_is_killed_at_random_moments() {
-    const KILLS: usize = 12;
-    let store = Store::new();
-    let ruler = Ruler::new(&store.place, "out");
-    let mut program = Metrifold::start(&store.config(&[&ruler]));
-    // The number in the file that the ruler reads; `None` for a torn file, which lacks the number or
-    // the end.
-    let number = || -> Option<usize> {
-        let text = texts(&ruler.folder).pop()?.1;
-        let numbers: BTreeSet<&str> = text
-            .lines()
-            .filter_map(|line| {
-                line.trim()
-                    .trim_start_matches("- ")
-                    .strip_prefix("record: ")
-            })
-            .collect();
-        let rules = text.matches("record: ").count();
-        assert!(rules == 50 && numbers.len() == 1, "torn: {text:?}");
-        numbers
-            .first()?
-            .trim_matches('\'')
-            .strip_prefix('r')?
-            .parse()
-            .ok()
-    };
-    let body = |at: usize| {
-        let rules = vec![format!("{{record: r{at}, expr: up}}"); 50].join(", ");
-        format!("groups: [{{name: g, rules: [{rules}]}}]")
-    };
-    let mut random = Random(0x5eed);
-    let (mut written, mut read) = (0, 0);
-    for _ in 0..KILLS {
-        let address = program.ingest;
-        let answered = AtomicUsize::new(written);
-        let enough = written + 1 + random.below(12);
-        let stop = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            let _guard = StopOnPanic(&stop);
-            let (answered, body, stop) = (&answered, &body, &stop);
-            scope.spawn(move || {
-                for at in (written + 1..).take_while(|_| !stop.load(Ordering::SeqCst)) {
-                    let path = "/api/metrics/v1/a/rules";
-                    match request("PUT", address, path, &[], body(at).as_bytes()) {
-                        Ok(answer) if answer.status == 200 => answered.store(at, Ordering::SeqCst),
-                        _ => return,
+    for form in FORMS {
+        const KILLS: usize = 12;
+        let store = Store::new();
+        let ruler = Ruler::of(form, &store.place, "out");
+        let mut program = Metrifold::start(&store.config(&[&ruler]));
+        // The number in the file that the ruler reads; `None` before the first one. A torn file lacks the
+        // number or the end.
+        let number = || -> Option<usize> {
+            let text = texts(&ruler.path).pop()?.1;
+            if text.ends_with("\ngroups: []\n") {
+                return None;
+            }
+            let numbers: BTreeSet<&str> = text
+                .lines()
+                .filter_map(|line| {
+                    line.trim()
+                        .trim_start_matches("- ")
+                        .strip_prefix("record: ")
+                })
+                .collect();
+            let rules = text.matches("record: ").count();
+            assert!(rules == 50 && numbers.len() == 1, "torn: {text:?}");
+            numbers
+                .first()?
+                .trim_matches('\'')
+                .strip_prefix('r')?
+                .parse()
+                .ok()
+        };
+        let body = |at: usize| {
+            let rules = vec![format!("{{record: r{at}, expr: up}}"); 50].join(", ");
+            format!("groups: [{{name: g, rules: [{rules}]}}]")
+        };
+        let mut random = Random(0x5eed);
+        let (mut written, mut read) = (0, 0);
+        for _ in 0..KILLS {
+            let address = program.ingest;
+            let answered = AtomicUsize::new(written);
+            let enough = written + 1 + random.below(12);
+            let stop = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                let _guard = StopOnPanic(&stop);
+                let (answered, body, stop) = (&answered, &body, &stop);
+                scope.spawn(move || {
+                    for at in (written + 1..).take_while(|_| !stop.load(Ordering::SeqCst)) {
+                        let path = "/api/metrics/v1/a/rules";
+                        match request("PUT", address, path, &[], body(at).as_bytes()) {
+                            Ok(answer) if answer.status == 200 => {
+                                answered.store(at, Ordering::SeqCst)
+                            }
+                            _ => return,
+                        }
                     }
-                }
+                });
+                until_so("it is written to", || {
+                    let seen = number().unwrap_or(0);
+                    assert!(seen >= read, "{seen} after {read}");
+                    read = seen;
+                    answered.load(Ordering::SeqCst) >= enough
+                });
+                program.kill();
             });
-            until_so("it is written to", || {
-                let seen = number().unwrap_or(0);
-                assert!(seen >= read, "{seen} after {read}");
-                read = seen;
-                answered.load(Ordering::SeqCst) >= enough
+            let seen = number().unwrap_or(0);
+            assert!(seen >= read && seen <= answered.load(Ordering::SeqCst) + 1);
+            // Acknowledged rules are delivered to the ruler after the next start.
+            written = answered.into_inner();
+            program.start_again();
+            until_so("the ruler gets what was stored", || {
+                number().is_some_and(|seen| seen == written || seen == written + 1)
             });
-            program.kill();
-        });
-        let seen = number().unwrap_or(0);
-        assert!(seen >= read && seen <= answered.load(Ordering::SeqCst) + 1);
-        // Acknowledged rules are delivered to the ruler after the next start.
-        written = answered.into_inner();
-        program.start_again();
-        until_so("the ruler gets what was stored", || {
-            number().is_some_and(|seen| seen == written || seen == written + 1)
-        });
-        written = number().unwrap();
-        read = written;
+            written = number().unwrap();
+            read = written;
+        }
     }
 }

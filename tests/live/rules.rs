@@ -1,11 +1,11 @@
-//! Prometheus and promtool read the rule files of `rules_directory`.
+//! Prometheus and promtool read the rule files of `rules_directory` and of `ruler`.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use metrifold_testing::peers::Prometheus;
+use metrifold_testing::peers::{Prometheus, ThanosRule, promtool};
 use metrifold_testing::{Metrifold, get, run, until_so};
 
 const RECORDING: &str = "\
@@ -41,9 +41,9 @@ groups:
 
 ";
 
-/// Rules loaded by a Prometheus, by group and name.
-fn loaded(prometheus: &Prometheus) -> BTreeMap<String, String> {
-    let answer = get(&format!("{}/api/v1/rules", prometheus.url())).json();
+/// Rules loaded by the ruler at a URL, by group and name.
+fn loaded(url: &str) -> BTreeMap<String, String> {
+    let answer = get(&format!("{url}/api/v1/rules")).json();
     let groups = answer["data"]["groups"].as_array().unwrap().clone();
     let mut loaded = BTreeMap::new();
     for group in groups {
@@ -90,13 +90,81 @@ fn promtool_accepts_what_is_written_and_prometheus_loads_the_same_as_from_the_fi
     let load = |patterns: &[&Path]| Prometheus::start(&format!("rule_files: {patterns:?}\n"));
     let original = load(&[&files.join("*.yaml"), &files.join("team b/*.yaml")]);
     let copy = load(&[&out.join("*.yaml")]);
-    let expected = loaded(&original);
+    let expected = loaded(&original.url());
     assert_eq!(expected.len(), 2);
-    assert_eq!(loaded(&copy), expected);
+    assert_eq!(loaded(&copy.url()), expected);
 
     // A reload by signal follows the link.
     fs::write(files.join("more.yaml"), RECORDING.replace("ratios", "more")).unwrap();
     until_so("the new file arrives", || out.join("more.yaml").is_file());
     copy.process.signal("HUP");
-    until_so("it is loaded", || loaded(&copy).len() == 3);
+    until_so("it is loaded", || loaded(&copy.url()).len() == 3);
+}
+
+#[test]
+#[ignore = "needs the peers that `make live` builds"]
+fn a_real_prometheus_and_a_real_thanos_ruler_load_one_file_with_groups_of_one_name() {
+    let place = tempfile::tempdir().unwrap();
+    let [files, for_prometheus, for_thanos] =
+        ["in", "prometheus.yaml", "thanos.yaml"].map(|name| place.path().join(name));
+    fs::create_dir_all(files.join("team b")).unwrap();
+    let copy = RECORDING.replace("job:errors:ratio_rate5m", "job:errors:copy");
+    fs::write(files.join("recording.yaml"), RECORDING).unwrap();
+    fs::write(files.join("copy.yaml"), copy).unwrap();
+    fs::write(files.join("team b/alerts.yaml"), ALERTING).unwrap();
+    let original = Prometheus::start_3(&format!(
+        "rule_files: {:?}\n",
+        [files.join("*.yaml"), files.join("team b/*.yaml")]
+    ));
+    let prometheus = Prometheus::start_3(&format!("rule_files: [{for_prometheus:?}]\n"));
+    let thanos = ThanosRule::start(for_thanos.to_str().unwrap(), &prometheus);
+    let sink = |name: &str, url: String, file: &Path| {
+        format!(
+            "[sinks.{name}]\ntype = \"ruler\"\ninputs = [\"in\"]\nstatus_interval = \"500ms\"\n\
+             rulers = [{{ url = {url:?}, file = {file:?} }}]\n"
+        )
+    };
+    let program = Metrifold::start(&format!(
+        "[sources.in]\ntype = \"rules_file\"\nfiles = [{:?}]\n{}{}",
+        files.join("**/*.yaml"),
+        sink("prometheus", prometheus.url(), &for_prometheus),
+        sink("thanos", thanos.url(), &for_thanos)
+    ));
+    let names = |url: &str| loaded(url).into_keys().collect::<Vec<_>>();
+    let expected = [
+        "/copy.yaml/ratios/job:errors:copy",
+        "/recording.yaml/ratios/job:errors:ratio_rate5m",
+        "alerts/Down",
+    ];
+    until_so("Prometheus has loaded all", || {
+        names(&prometheus.url()) == expected
+    });
+    until_so("Thanos has loaded all", || names(&thanos.url()) == expected);
+    // The rules are those of the files, but for the names of their groups.
+    let rules = |url: &str| -> BTreeMap<String, String> {
+        let rules = loaded(url).into_iter();
+        let rule = |(name, rule): (String, String)| {
+            let (_group, name) = name.rsplit_once('/').unwrap();
+            (name.to_owned(), rule)
+        };
+        rules.map(rule).collect()
+    };
+    assert_eq!(rules(&prometheus.url()), rules(&original.url()));
+    for file in [&for_prometheus, &for_thanos] {
+        let output = run(promtool().args(["check", "rules"]).arg(file));
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("SUCCESS: 3 rules found"), "{said}");
+    }
+
+    // A group that is alone with its name has it again.
+    fs::remove_file(files.join("copy.yaml")).unwrap();
+    let expected = ["alerts/Down", "ratios/job:errors:ratio_rate5m"];
+    until_so("Prometheus has loaded the rest", || {
+        names(&prometheus.url()) == expected
+    });
+    until_so("Thanos has loaded the rest", || {
+        names(&thanos.url()) == expected
+    });
+    assert!(!program.log().contains("lacks rules"), "{}", program.log());
 }

@@ -28,8 +28,6 @@
 //!
 //! Every call blocks, and no file is held open between calls.
 
-mod disk;
-mod error;
 mod names;
 mod versions;
 
@@ -40,10 +38,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
+use crate::disk::{self, Disk, WriteError};
 use crate::file::{Checks, RuleFile, any_expr};
 use crate::{Change, RuleSet, StoredFile, Tenant, TenantRules};
-use disk::Disk;
-pub use error::DirectoryError;
 pub use names::decode_name;
 use versions::{Known, Layout};
 
@@ -96,11 +93,11 @@ impl Applied {
 impl RulesDirectory {
     /// Opens a folder: removes leftovers of a crash and reads the present files. Neither the folder nor
     /// its parents need to exist; they are created when a set is applied.
-    pub fn open(path: &Path) -> Result<Self, DirectoryError> {
+    pub fn open(path: &Path) -> Result<Self, WriteError> {
         Self::open_on(path, Disk::default())
     }
 
-    fn open_on(path: &Path, disk: Disk) -> Result<Self, DirectoryError> {
+    fn open_on(path: &Path, disk: Disk) -> Result<Self, WriteError> {
         let mut directory = Self {
             layout: Layout::new(path)?,
             disk,
@@ -150,7 +147,7 @@ impl RulesDirectory {
     }
 
     /// Writes a set to the folder. After a failure the folder holds the previous set.
-    pub fn apply(&mut self, set: &RuleSet) -> Result<Applied, DirectoryError> {
+    pub fn apply(&mut self, set: &RuleSet) -> Result<Applied, WriteError> {
         self.layout.check()?;
         let _lock = self.layout.lock(&self.disk)?;
         self.refresh(false)?;
@@ -165,7 +162,7 @@ impl RulesDirectory {
 
     /// Replaces the only file that differs from the set that was applied last, if there are many. No
     /// other file is looked at.
-    fn replace_changed(&mut self, set: &RuleSet) -> Result<Option<Applied>, DirectoryError> {
+    fn replace_changed(&mut self, set: &RuleSet) -> Result<Option<Applied>, WriteError> {
         let applied = self.applied.as_ref();
         let (Some(current), Some((tenant, file, stored))) =
             (self.current, applied.and_then(|it| only_change(it, set)))
@@ -192,7 +189,7 @@ impl RulesDirectory {
         }))
     }
 
-    fn apply_all(&mut self, set: &RuleSet) -> Result<Applied, DirectoryError> {
+    fn apply_all(&mut self, set: &RuleSet) -> Result<Applied, WriteError> {
         let wanted = names::plan(set);
         let same = self.unchanged(&wanted);
         let gone = self.known.keys().filter(|name| !wanted.contains_key(*name));
@@ -213,7 +210,7 @@ impl RulesDirectory {
         }
         let foreign = self.foreign()?;
         if let Some(name) = foreign.iter().find(|name| wanted.contains_key(*name)) {
-            return Err(DirectoryError::Foreign {
+            return Err(WriteError::Foreign {
                 path: self.layout.path().join(name),
             });
         }
@@ -241,7 +238,7 @@ impl RulesDirectory {
         wanted: &BTreeMap<String, names::Wanted<'_>>,
         same: &BTreeMap<String, Known>,
         applied: Applied,
-    ) -> Result<bool, DirectoryError> {
+    ) -> Result<bool, WriteError> {
         let Some(current) = self.current else {
             return Ok(false);
         };
@@ -258,12 +255,7 @@ impl RulesDirectory {
     }
 
     /// Replaces a file in the current version.
-    fn replace(
-        &mut self,
-        current: u64,
-        name: &str,
-        stored: &StoredFile,
-    ) -> Result<(), DirectoryError> {
+    fn replace(&mut self, current: u64, name: &str, stored: &StoredFile) -> Result<(), WriteError> {
         let next = self.layout.next_file();
         let (text, version) = stored.text();
         let written = self.disk.create(&next, text.as_bytes())?;
@@ -278,7 +270,7 @@ impl RulesDirectory {
     }
 
     /// Removes leftovers, and reads the files again if another process changed the current version.
-    fn refresh(&mut self, all: bool) -> Result<(), DirectoryError> {
+    fn refresh(&mut self, all: bool) -> Result<(), WriteError> {
         self.layout.clean(&self.disk)?;
         let current = self.layout.current()?;
         if all || current != self.current {
@@ -311,7 +303,7 @@ impl RulesDirectory {
     }
 
     /// Files that other programs put into the current version.
-    fn foreign(&self) -> Result<Vec<String>, DirectoryError> {
+    fn foreign(&self) -> Result<Vec<String>, WriteError> {
         match self.current {
             Some(version) => self
                 .layout
@@ -322,12 +314,12 @@ impl RulesDirectory {
 
     /// Links a foreign file into a version. The system refuses that for files of other users to which
     /// this process may not write.
-    fn keep(&self, old: &Path, new: &Path) -> Result<(), DirectoryError> {
+    fn keep(&self, old: &Path, new: &Path) -> Result<(), WriteError> {
         self.disk.hard_link(old, new).map_err(|error| match error {
-            DirectoryError::Io { source, .. }
+            WriteError::Io { source, .. }
                 if source.kind() == std::io::ErrorKind::PermissionDenied =>
             {
-                DirectoryError::Foreign {
+                WriteError::Foreign {
                     path: self.path().join(new.file_name().unwrap_or_default()),
                 }
             }
@@ -336,11 +328,7 @@ impl RulesDirectory {
     }
 
     /// Writes new files to a version, and syncs each.
-    fn create(
-        &self,
-        folder: &Path,
-        new: &[New<'_>],
-    ) -> Result<Vec<(String, Known)>, DirectoryError> {
+    fn create(&self, folder: &Path, new: &[New<'_>]) -> Result<Vec<(String, Known)>, WriteError> {
         let mut created = Vec::with_capacity(new.len());
         for batch in new.chunks(MAX_OPEN) {
             let mut open = Vec::with_capacity(batch.len());
@@ -359,14 +347,14 @@ impl RulesDirectory {
         &self,
         folder: &Path,
         new: &[New<'_>],
-    ) -> Result<Vec<(String, Known)>, DirectoryError> {
+    ) -> Result<Vec<(String, Known)>, WriteError> {
         let opened = self.disk.open_dir(folder)?;
         let threads = thread::available_parallelism().map_or(1, |count| count.get());
         let share = new.len().div_ceil(threads.min(MAX_THREADS)).max(1);
         let create = |share: &[New<'_>]| {
             let created = share.iter().map(|file| self.create_one(folder, *file));
             let known = created.map(|created| created.map(|(_, known)| known));
-            known.collect::<Result<Vec<_>, DirectoryError>>()
+            known.collect::<Result<Vec<_>, WriteError>>()
         };
         let created = thread::scope(|scope| {
             let shares = new.chunks(share);
@@ -388,7 +376,7 @@ impl RulesDirectory {
         &self,
         folder: &Path,
         (name, file): New<'_>,
-    ) -> Result<(disk::Written, (String, Known)), DirectoryError> {
+    ) -> Result<(disk::Written, (String, Known)), WriteError> {
         let (text, version) = file.text();
         let written = self.disk.create(&folder.join(name), text.as_bytes())?;
         let stat = written.stat()?;
@@ -402,7 +390,7 @@ impl RulesDirectory {
         wanted: &BTreeMap<String, names::Wanted<'_>>,
         same: &BTreeMap<String, Known>,
         foreign: &[String],
-    ) -> Result<BTreeMap<String, Known>, DirectoryError> {
+    ) -> Result<BTreeMap<String, Known>, WriteError> {
         let folder = self.layout.version(next);
         self.disk.create_dir(&folder)?;
         // The manifest comes first, so that leftovers of a crash are recognised as our own.

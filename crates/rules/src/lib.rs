@@ -8,8 +8,8 @@
 //! - [`RuleSet`] holds the rules of all tenants in a persistent map: [`RuleSet::diff`] finds the
 //!   changed tenants in time proportional to their number.
 //! - [`store::Store`] stores the tenants' files with their history, for any number of processes.
-//! - [`read_globs`] reads files from folders, and [`RulesDirectory`] writes a set to a folder; both
-//!   are atomic.
+//! - [`read_globs`] reads files from folders, and [`RulesDirectory`] writes a set to a folder,
+//!   [`RulesDocument`] to one file; all are atomic.
 #![warn(unreachable_pub)]
 // Tests may panic and print.
 #![cfg_attr(
@@ -25,6 +25,8 @@
 )]
 
 mod directory;
+mod disk;
+mod document;
 mod duration;
 mod file;
 mod read;
@@ -35,7 +37,9 @@ mod version;
 mod write;
 mod yaml;
 
-pub use directory::{Applied, DirectoryError, RulesDirectory, decode_name};
+pub use directory::{Applied, RulesDirectory, decode_name};
+pub use disk::WriteError;
+pub use document::{NamedGroup, RulesDocument, named_groups};
 pub use duration::{DurationError, PromDuration};
 pub use file::{
     Alerting, CheckedExpr, Checks, Expr, ExprCheck, Group, Kind, Labels, Limits, Lint, Names,

@@ -20,7 +20,7 @@ impl RuleFile {
         let mut out = String::with_capacity(TYPICAL_RULE * (self.rules() + 1));
         out.push_str("groups:\n");
         for group in &self.groups {
-            write_group(&mut out, group);
+            write_group(&mut out, &group.name, group);
         }
         out
     }
@@ -30,7 +30,7 @@ impl Group {
     /// The canonical text of the group alone.
     pub fn to_yaml(&self) -> String {
         let mut text = String::new();
-        write_group(&mut text, self);
+        write_group(&mut text, &self.name, self);
         // Within a file, each line has `  - ` or four blanks in front, which are cut off.
         let lines = text.lines();
         lines
@@ -39,9 +39,10 @@ impl Group {
     }
 }
 
-fn write_group(out: &mut String, group: &Group) {
+/// Writes a group, under this name, as an item of a file's list.
+pub(crate) fn write_group(out: &mut String, name: &str, group: &Group) {
     out.push_str("  - ");
-    field(out, "name", &group.name, 4);
+    field(out, "name", name, 4);
     if let Some(interval) = group.interval {
         line(out, 4, "interval", interval);
     }
@@ -208,7 +209,7 @@ fn escape(out: &mut String, c: char) {
 }
 
 /// Whether every YAML parser reads the character unescaped, and not as a line break.
-fn is_printable(c: char) -> bool {
+pub(crate) fn is_printable(c: char) -> bool {
     match c {
         ' '..='~' => true,
         '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => false,

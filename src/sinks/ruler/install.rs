@@ -1,38 +1,39 @@
-//! Installs a set in a ruler's folder, and searches for the groups that the ruler refuses.
+//! Installs a set in a ruler's folder or file, and searches for the groups that the ruler refuses.
 //!
 //! A refusal says little about its cause. So the last set that the ruler accepted is restored first: if
 //! the ruler refuses that set too, the fault lies in its own configuration, and no tenant is blamed.
 //! Otherwise the changed tenants are added to that set by bisection, and then the groups of each tenant
 //! at fault, so that one bad group among n tenants costs about 2·log n reloads.
 //!
-//! After a start, the last set is taken to be what the folder holds, though its writer may have died
+//! After a start, the last set is taken to be what is there, though its writer may have died
 //! before the ruler judged it. So if the ruler refuses that one, it is given no rules, and if it accepts
 //! these, the search starts from them.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 
 use metrifold_engine::planes::rules::RuleSet;
 use metrifold_model::Tenant;
-use metrifold_rules::{Group, RuleFile, RulesDirectory, StoredFile, TenantRules, decode_name};
+use metrifold_rules::{Group, RuleFile, StoredFile, TenantRules, WriteError};
 
 use super::client::{Failed, LoadedGroup, Reloaded, RulerClient};
+use super::place::{OpenPlace, Place};
 use super::way::{Heard, MAX_REFUSED, Outcome, Refused};
 
-/// Installs sets in the folder of one ruler.
+/// Installs sets in the place that one ruler reads.
 pub(super) struct Installer {
-    path: PathBuf,
+    place: Place,
     client: RulerClient,
-    directory: Option<RulesDirectory>,
+    /// The place, unless it must be opened first.
+    open: Option<OpenPlace>,
     /// The last set that was installed, refused groups included; `None` if it must be installed again.
     wanted: Option<RuleSet>,
     /// The last set that the ruler accepted; `None` before the first.
     good: Option<RuleSet>,
     refused: Vec<Refused>,
-    /// Rules that the folder held when this process started.
+    /// Rules that the place held when this process started.
     held: RuleSet,
 }
 
@@ -51,11 +52,11 @@ enum Tried {
 }
 
 impl Installer {
-    pub(super) fn new(path: PathBuf, client: RulerClient) -> Self {
+    pub(super) fn new(place: Place, client: RulerClient) -> Self {
         Self {
-            path,
+            place,
             client,
-            directory: None,
+            open: None,
             wanted: None,
             good: None,
             refused: Vec::new(),
@@ -73,14 +74,16 @@ impl Installer {
         &self.refused
     }
 
+    /// Likely cause if the ruler lacks rules that were delivered, for the log.
+    pub(super) fn hint(&self) -> &'static str {
+        self.place.hint()
+    }
+
     /// Reads the ruler's loaded groups.
     pub(super) async fn look(&self) -> Result<Heard, String> {
         let loaded = self.client.rules().await.map_err(Failed::into_reason)?;
-        let own = loaded.into_iter().filter_map(|group| {
-            let (tenant, file) = own_file(&group.file, &self.path)?;
-            Some((tenant, file, group))
-        });
-        let groups: Vec<_> = own.collect();
+        let good = self.good.clone().unwrap_or_default();
+        let groups = self.place.own(&good, loaded);
         let missing = self.missing(&groups);
         Ok(Heard {
             asked: None,
@@ -101,7 +104,7 @@ impl Installer {
                 let groups = stored.file().groups.iter();
                 for group in groups.filter(|group| !group.rules.is_empty()) {
                     let key = (tenant.to_string(), file.to_string(), group.name.clone());
-                    if !loaded.contains(&key) && is_decodable(tenant, file) {
+                    if !loaded.contains(&key) && self.place.shows(tenant, file) {
                         return Some(format!("group {:?} of tenant {tenant:?}", group.name));
                     }
                 }
@@ -134,7 +137,7 @@ impl Installer {
         self.keep_refused_of(set);
         let set = self.without_refused(set);
         if self.good.is_none() {
-            // The ruler most likely has the rules that a previous process left in the folder.
+            // The ruler most likely has the rules that a previous process left there.
             self.held = self.held().await?;
         }
         let Tried::Refused(_) = self.try_set(&set).await? else {
@@ -160,7 +163,7 @@ impl Installer {
             };
             good = self.search_tenant(good, tenant, &rules).await?;
         }
-        // The folder may hold a set of the search that the ruler refused.
+        // The place may hold a set of the search that the ruler refused.
         match self.try_set(&good).await? {
             Tried::Taken => {
                 self.accept(good);
@@ -245,34 +248,34 @@ impl Installer {
         Ok((good, guilty))
     }
 
-    /// Reads the rules in the folder.
+    /// Reads the rules in the place.
     async fn held(&mut self) -> Result<RuleSet, String> {
-        let path = self.path.clone();
+        let place = self.place.clone();
         let opened = spawn_blocking(move || {
-            let directory = RulesDirectory::open(&path)?;
-            let held = directory.held();
-            Ok::<_, metrifold_rules::DirectoryError>((directory, held))
+            let open = place.open()?;
+            let held = open.held();
+            Ok::<_, WriteError>((open, held))
         });
         let opened = opened.await.map_err(|error| error.to_string())?;
-        let (directory, held) = opened.map_err(|error| error.to_string())?;
-        self.directory = Some(directory);
+        let (open, held) = opened.map_err(|error| error.to_string())?;
+        self.open = Some(open);
         Ok(held)
     }
 
-    /// Writes a set to the folder and reloads the ruler.
+    /// Writes a set to the place and reloads the ruler.
     async fn try_set(&mut self, set: &RuleSet) -> Result<Tried, String> {
-        let (path, directory, set) = (self.path.clone(), self.directory.take(), set.clone());
+        let (place, open, set) = (self.place.clone(), self.open.take(), set.clone());
         let written = spawn_blocking(move || {
-            let mut directory = match directory {
-                Some(directory) => directory,
-                None => RulesDirectory::open(&path)?,
+            let mut open = match open {
+                Some(open) => open,
+                None => place.open()?,
             };
-            directory.apply(&set)?;
-            Ok::<_, metrifold_rules::DirectoryError>(directory)
+            open.apply(&set)?;
+            Ok::<_, WriteError>(open)
         });
         let written = written.await.map_err(|error| error.to_string())?;
-        // After a failed write the folder's state is unknown: it is opened again.
-        self.directory = Some(written.map_err(|error| error.to_string())?);
+        // After a failed write the place's state is unknown: it is opened again.
+        self.open = Some(written.map_err(|error| error.to_string())?);
         match self.client.reload().await {
             Reloaded::Done => Ok(Tried::Taken),
             Reloaded::Refused(reason) => Ok(Tried::Refused(reason)),
@@ -346,17 +349,4 @@ impl Part {
             }
         }
     }
-}
-
-/// The tenant and the file of a path that the ruler reports, if it lies in the folder.
-fn own_file(path: &str, folder: &Path) -> Option<(String, String)> {
-    let path = Path::new(path);
-    // The ruler may have the folder mounted at another path, but hardly under another name.
-    let same = path.parent()?.file_name()? == folder.file_name()?;
-    same.then(|| decode_name(path.file_name()?.to_str()?))?
-}
-
-/// Whether the tenant and file can be decoded from the file's name; a name that is too long is cut.
-fn is_decodable(tenant: &str, file: &str) -> bool {
-    3 * (tenant.len() + file.len()) < 180
 }

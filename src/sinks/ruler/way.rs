@@ -1,4 +1,4 @@
-//! Delivery of rules to a ruler: through a folder that it reads, or by pushing to its API.
+//! Delivery of rules to a ruler: through a folder or a file that it reads, or by pushing to its API.
 
 use std::sync::Arc;
 
@@ -49,7 +49,7 @@ pub(super) struct Heard {
 
 /// The means by which a ruler gets its rules.
 pub(super) enum Way {
-    Folder(Installer),
+    Files(Installer),
     Push(Pusher),
 }
 
@@ -57,7 +57,7 @@ impl Way {
     /// Delivers a set.
     pub(super) async fn install(&mut self, set: &RuleSet) -> Outcome {
         match self {
-            Self::Folder(installer) => installer.install(set).await,
+            Self::Files(installer) => installer.install(set).await,
             Self::Push(pusher) => pusher.install(set).await,
         }
     }
@@ -65,7 +65,7 @@ impl Way {
     /// The last set that the ruler accepted.
     pub(super) fn good(&self) -> Option<&RuleSet> {
         match self {
-            Self::Folder(installer) => installer.good(),
+            Self::Files(installer) => installer.good(),
             Self::Push(pusher) => pusher.good(),
         }
     }
@@ -73,7 +73,7 @@ impl Way {
     /// The groups that the ruler refuses.
     pub(super) fn refused(&self) -> &[Refused] {
         match self {
-            Self::Folder(installer) => installer.refused(),
+            Self::Files(installer) => installer.refused(),
             Self::Push(pusher) => pusher.refused(),
         }
     }
@@ -81,17 +81,17 @@ impl Way {
     /// Has the next delivery repeat what the ruler lacks, whatever was delivered before.
     pub(super) fn forget(&mut self) {
         match self {
-            Self::Folder(installer) => installer.forget(),
+            Self::Files(installer) => installer.forget(),
             // A push finds the tenants whose groups the ruler lacks by reading them in turn.
             Self::Push(_) => {}
         }
     }
 
     /// Removes the rules of tenants that belong to other rulers, if the ruler keeps those of each tenant
-    /// itself; a folder holds no others anyway.
+    /// itself; a folder or a file holds no others anyway.
     pub(super) fn disown(&mut self, tenants: Vec<Tenant>) {
         match self {
-            Self::Folder(_) => {}
+            Self::Files(_) => {}
             Self::Push(pusher) => pusher.disown(tenants),
         }
     }
@@ -99,7 +99,7 @@ impl Way {
     /// Likely cause if the ruler lacks rules that were delivered, for the log.
     pub(super) fn hint(&self) -> &'static str {
         match self {
-            Self::Folder(_) => ": does it read this folder?",
+            Self::Files(installer) => installer.hint(),
             Self::Push(_) => ", though it accepted the group",
         }
     }
@@ -107,7 +107,7 @@ impl Way {
     /// Reads the ruler's loaded groups.
     pub(super) async fn look(&mut self) -> Result<Heard, String> {
         match self {
-            Self::Folder(installer) => installer.look().await,
+            Self::Files(installer) => installer.look().await,
             Self::Push(pusher) => pusher.look().await,
         }
     }

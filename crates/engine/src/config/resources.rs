@@ -1,7 +1,7 @@
 //! Conflicts over ports, paths and folders, found before anything is bound or written.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use metrifold_http::{Listen, overlap};
 
@@ -34,6 +34,8 @@ enum Clash {
     Folder,
     /// Both write one file.
     File,
+    /// One writes a file in the folder of the other.
+    Inside,
 }
 
 /// Reports every pair of conflicting claims, at the later one.
@@ -69,6 +71,20 @@ fn report(clash: &Clash, first: &Claim<'_>, second: &Claim<'_>) -> Diagnostic {
             ),
             "choose another file",
         ),
+        (Clash::Inside, Resource::File(file)) => (
+            format!(
+                "file {:?} lies in the folder of {owner}",
+                file.display().to_string()
+            ),
+            "choose a file elsewhere",
+        ),
+        (Clash::Inside, Resource::Folder(folder)) => (
+            format!(
+                "folder {:?} has the file of {owner} in it",
+                folder.display().to_string()
+            ),
+            "choose another folder",
+        ),
         (Clash::Path, Resource::Route(listen)) => (
             format!("path {:?} is taken by {owner}", listen.path),
             "choose another path or address",
@@ -77,7 +93,7 @@ fn report(clash: &Clash, first: &Claim<'_>, second: &Claim<'_>) -> Diagnostic {
             format!("{reason}, and {owner} differs"),
             "write the same in both, or choose another port",
         ),
-        (Clash::Path | Clash::Address | Clash::Folder | Clash::File, _) => (
+        (Clash::Path | Clash::Address | Clash::Folder | Clash::File | Clash::Inside, _) => (
             format!("address {} is taken by {owner}", at(second)),
             "choose another port",
         ),
@@ -106,6 +122,12 @@ fn clash(first: &Resource, second: &Resource) -> Option<Clash> {
     }
     if let (Resource::File(first), Resource::File(second)) = (first, second) {
         return same_path(first, second).then_some(Clash::File);
+    }
+    if let (Resource::Folder(folder), Resource::File(file))
+    | (Resource::File(file), Resource::Folder(folder)) = (first, second)
+    {
+        let inside = absolute(file).starts_with(absolute(folder));
+        return inside.then_some(Clash::Inside);
     }
     let (a, b) = (address(first)?, address(second)?);
     if a.port() == 0 || a.port() != b.port() || !overlap(a.ip(), b.ip()) {
@@ -138,10 +160,13 @@ fn address(resource: &Resource) -> Option<SocketAddr> {
 
 /// Whether two paths are spellings of the same path, without reading the file system.
 fn same_path(first: &Path, second: &Path) -> bool {
-    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     absolute(first)
         .components()
         .eq(absolute(second).components())
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 #[cfg(test)]
@@ -151,6 +176,22 @@ mod tests {
     fn route(address: &str, path: &str) -> Resource {
         // Fields of a listener beyond these have defaults.
         Resource::Route(crate::config::tests::listen(address, path))
+    }
+
+    #[test]
+    fn a_file_clashes_with_the_folder_that_it_lies_in() {
+        let folder = |path: &str| Resource::Folder(path.into());
+        let file = |path: &str| Resource::File(path.into());
+        for (path, expected) in [
+            ("/a/rules/x.yaml", Some(Clash::Inside)),
+            ("/a/rules/x/y.yaml", Some(Clash::Inside)),
+            ("/a/rules.yaml", None),
+            ("/a/rulesx/y.yaml", None),
+        ] {
+            let (folder, file) = (folder("/a/rules"), file(path));
+            assert_eq!(clash(&folder, &file), expected, "{path}");
+            assert_eq!(clash(&file, &folder), expected, "{path}");
+        }
     }
 
     #[test]

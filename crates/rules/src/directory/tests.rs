@@ -206,7 +206,7 @@ fn files_of_others_are_kept_and_never_overwritten() {
         .apply(&set(&[("", "foreign.yaml", "1")]))
         .unwrap_err();
     assert!(
-        matches!(&error, DirectoryError::Foreign { path } if path.ends_with("foreign.yaml")),
+        matches!(&error, WriteError::Foreign { path } if path.ends_with("foreign.yaml")),
         "{error}"
     );
     assert_eq!(read(&path), before);
@@ -261,7 +261,7 @@ fn what_was_not_made_here_is_refused_and_an_empty_folder_is_taken() {
     assert!(open().contains("is there already"));
     assert!(matches!(
         directory.apply(&one),
-        Err(DirectoryError::Occupied { .. })
+        Err(WriteError::Occupied { .. })
     ));
     fs::remove_file(&path).unwrap();
     std::os::unix::fs::symlink("/tmp", &path).unwrap();
@@ -272,7 +272,7 @@ fn what_was_not_made_here_is_refused_and_an_empty_folder_is_taken() {
     assert_eq!(read(&path), expected(&one));
     assert!(matches!(
         RulesDirectory::open(Path::new("/")),
-        Err(DirectoryError::Unnamed { .. })
+        Err(WriteError::Unnamed { .. })
     ));
 }
 
@@ -287,7 +287,7 @@ fn a_folder_of_another_format_is_refused_and_one_cut_short_by_a_crash_is_not() {
     fs::write(&manifest, "{ \"format\": 2, \"tenants\": [] }").unwrap();
     let error = RulesDirectory::open(&path).unwrap_err();
     assert!(
-        matches!(&error, DirectoryError::Format { format: 2, .. }),
+        matches!(&error, WriteError::Format { format: 2, .. }),
         "{error}"
     );
     assert_eq!(read(&path), expected(&one));
@@ -312,11 +312,11 @@ fn two_writers_do_not_meet() {
     lock.lock().unwrap();
     assert!(matches!(
         directory.apply(&one),
-        Err(DirectoryError::Busy { .. })
+        Err(WriteError::Busy { .. })
     ));
     assert!(matches!(
         RulesDirectory::open(&path),
-        Err(DirectoryError::Busy { .. })
+        Err(WriteError::Busy { .. })
     ));
     drop(lock);
     assert!(directory.apply(&one).is_ok());

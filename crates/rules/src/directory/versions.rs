@@ -1,16 +1,15 @@
 //! Versions of a folder, and the symbolic link to the current one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::disk::{Disk, Stat};
-use super::error::DirectoryError;
 use super::names::Wanted;
 use crate::Version;
+use crate::disk::{Disk, Lock, Stat, WriteError, found};
 
 /// Name of a version's manifest, which lists the files that this component wrote.
 pub(super) const MANIFEST: &str = ".metrifold-rules.json";
@@ -70,11 +69,6 @@ pub(super) fn manifest(wanted: &BTreeMap<String, Wanted<'_>>) -> String {
     serde_json::to_string_pretty(&manifest).unwrap_or_default() + "\n"
 }
 
-/// Lock of a folder, released on drop.
-pub(super) struct Lock {
-    _file: File,
-}
-
 /// Paths of a folder and its versions.
 #[derive(Debug)]
 pub(super) struct Layout {
@@ -86,11 +80,11 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    pub(super) fn new(path: &Path) -> Result<Self, DirectoryError> {
-        let unnamed = || DirectoryError::Unnamed {
+    pub(super) fn new(path: &Path) -> Result<Self, WriteError> {
+        let unnamed = || WriteError::Unnamed {
             path: path.to_owned(),
         };
-        let absolute = std::path::absolute(path).map_err(DirectoryError::io("find", path))?;
+        let absolute = std::path::absolute(path).map_err(WriteError::io("find", path))?;
         let name = absolute.file_name().and_then(|name| name.to_str());
         let (Some(parent), Some(name)) = (absolute.parent(), name) else {
             return Err(unnamed());
@@ -124,8 +118,8 @@ impl Layout {
     }
 
     /// Fails if the path is occupied by something that this component did not create.
-    pub(super) fn check(&self) -> Result<(), DirectoryError> {
-        let occupied = || DirectoryError::Occupied {
+    pub(super) fn check(&self) -> Result<(), WriteError> {
+        let occupied = || WriteError::Occupied {
             path: self.path.clone(),
         };
         let Some(stat) = found(fs::symlink_metadata(&self.path), "look at", &self.path)? else {
@@ -135,20 +129,20 @@ impl Layout {
             return self.target()?.map(|_| ()).ok_or_else(occupied);
         }
         let mut entries = match stat.is_dir() {
-            true => fs::read_dir(&self.path).map_err(DirectoryError::io("list", &self.path))?,
+            true => fs::read_dir(&self.path).map_err(WriteError::io("list", &self.path))?,
             false => return Err(occupied()),
         };
         entries.next().map_or(Ok(()), |_| Err(occupied()))
     }
 
     /// The version that the link names; `None` if there is no link or a foreign one.
-    fn target(&self) -> Result<Option<u64>, DirectoryError> {
+    fn target(&self) -> Result<Option<u64>, WriteError> {
         let target = match fs::read_link(&self.path) {
             Ok(target) => target,
             // The path is a folder and not a link; before the first set, it may be an empty one.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(DirectoryError::io("read link", &self.path)(error)),
+            Err(error) => return Err(WriteError::io("read link", &self.path)(error)),
         };
         let number = target
             .strip_prefix(&self.base_name)
@@ -158,7 +152,7 @@ impl Layout {
     }
 
     /// The version that readers see; `None` if there is none.
-    pub(super) fn current(&self) -> Result<Option<u64>, DirectoryError> {
+    pub(super) fn current(&self) -> Result<Option<u64>, WriteError> {
         let Some(version) = self.target()? else {
             return Ok(None);
         };
@@ -168,7 +162,7 @@ impl Layout {
     }
 
     /// Locks the folder, and creates its base if necessary.
-    pub(super) fn lock(&self, disk: &Disk) -> Result<Lock, DirectoryError> {
+    pub(super) fn lock(&self, disk: &Disk) -> Result<Lock, WriteError> {
         if found(fs::metadata(&self.base), "look at", &self.base)?.is_none() {
             disk.create_dirs(&self.base)?;
         }
@@ -176,43 +170,30 @@ impl Layout {
     }
 
     /// Locks the folder; `None` if it was never written.
-    pub(super) fn lock_existing(&self) -> Result<Option<Lock>, DirectoryError> {
+    pub(super) fn lock_existing(&self) -> Result<Option<Lock>, WriteError> {
         match found(fs::metadata(&self.base), "look at", &self.base)? {
             Some(_) => self.lock_base().map(Some),
             None => Ok(None),
         }
     }
 
-    fn lock_base(&self) -> Result<Lock, DirectoryError> {
-        let path = self.base.join(LOCK);
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(DirectoryError::io("open", &path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Lock { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(DirectoryError::Busy {
-                path: self.path.clone(),
-            }),
-            Err(TryLockError::Error(error)) => Err(DirectoryError::io("lock", &path)(error)),
-        }
+    fn lock_base(&self) -> Result<Lock, WriteError> {
+        Lock::take(&self.base.join(LOCK), &self.path)
     }
 
-    fn versions(&self) -> Result<BTreeSet<u64>, DirectoryError> {
+    fn versions(&self) -> Result<BTreeSet<u64>, WriteError> {
         let names = list(&self.base)?;
         Ok(names.iter().filter_map(|name| as_version(name)).collect())
     }
 
     /// Number of the next version, larger than those of all present versions.
-    pub(super) fn next(&self) -> Result<u64, DirectoryError> {
+    pub(super) fn next(&self) -> Result<u64, WriteError> {
         let last = self.versions()?.last().copied();
         Ok(last.max(self.target()?).unwrap_or(0) + 1)
     }
 
     /// Removes unfinished versions, and all but the newest [`KEPT_VERSIONS`] earlier ones.
-    pub(super) fn clean(&self, disk: &Disk) -> Result<(), DirectoryError> {
+    pub(super) fn clean(&self, disk: &Disk) -> Result<(), WriteError> {
         for left in [NEXT_LINK, NEXT_FILE].map(|name| self.base.join(name)) {
             if found(fs::symlink_metadata(&left), "look at", &left)?.is_some() {
                 disk.remove_file(&left)?;
@@ -233,7 +214,7 @@ impl Layout {
     }
 
     /// Removes a version that is not current, except foreign files that the current version lacks.
-    pub(super) fn remove(&self, version: u64, disk: &Disk) -> Result<(), DirectoryError> {
+    pub(super) fn remove(&self, version: u64, disk: &Disk) -> Result<(), WriteError> {
         let folder = self.version(version);
         if Some(version) == self.current()?
             || found(fs::metadata(&folder), "look at", &folder)?.is_none()
@@ -272,21 +253,21 @@ impl Layout {
     /// Names of the files of a version that this component wrote. A manifest cut short by a crash
     /// counts as empty, since the files are written after it; one of another format is an error, since
     /// its files would be taken for those of another program.
-    fn own(&self, version: u64) -> Result<BTreeSet<String>, DirectoryError> {
+    fn own(&self, version: u64) -> Result<BTreeSet<String>, WriteError> {
         let path = self.version(version).join(MANIFEST);
         let Some(stat) = found(fs::metadata(&path), "look at", &path)? else {
             return Ok(BTreeSet::new());
         };
         if stat.len() > MAX_MANIFEST {
             let error = io::Error::other(format!("it is larger than {MAX_MANIFEST} bytes"));
-            return Err(DirectoryError::io("read", &path)(error));
+            return Err(WriteError::io("read", &path)(error));
         }
-        let text = fs::read(&path).map_err(DirectoryError::io("read", &path))?;
+        let text = fs::read(&path).map_err(WriteError::io("read", &path))?;
         let head: Result<Head, _> = serde_json::from_slice(&text);
         if let Ok(Head { format }) = head
             && format != FORMAT
         {
-            return Err(DirectoryError::Format { path, format });
+            return Err(WriteError::Format { path, format });
         }
         let manifest: Result<Manifest, _> = serde_json::from_slice(&text);
         Ok(match manifest {
@@ -300,14 +281,14 @@ impl Layout {
     }
 
     /// Reads the files of a version that this component wrote.
-    pub(super) fn read(&self, version: u64) -> Result<BTreeMap<String, Known>, DirectoryError> {
+    pub(super) fn read(&self, version: u64) -> Result<BTreeMap<String, Known>, WriteError> {
         let folder = self.version(version);
         let mut known = BTreeMap::new();
         for name in self.own(version)? {
             let path = folder.join(&name);
             // Another program may have removed or replaced the file.
             let Ok(stat) = Stat::of(&path) else { continue };
-            let content = fs::read(&path).map_err(DirectoryError::io("read", &path))?;
+            let content = fs::read(&path).map_err(WriteError::io("read", &path))?;
             let version = Version::of(&content);
             known.insert(name, Known { version, stat });
         }
@@ -320,12 +301,12 @@ impl Layout {
         &self,
         version: u64,
         is_own: impl Fn(&str) -> bool,
-    ) -> Result<Vec<String>, DirectoryError> {
+    ) -> Result<Vec<String>, WriteError> {
         let folder = self.version(version);
         let mut foreign = list(&folder)?;
         foreign.retain(|name| name != MANIFEST && !is_own(name));
         for name in &foreign {
-            Stat::of(&folder.join(name)).map_err(|_| DirectoryError::Foreign {
+            Stat::of(&folder.join(name)).map_err(|_| WriteError::Foreign {
                 path: self.path.join(name),
             })?;
         }
@@ -333,7 +314,7 @@ impl Layout {
     }
 
     /// Makes a version the current one, by replacing the link.
-    pub(super) fn point_to(&self, version: u64, disk: &Disk) -> Result<(), DirectoryError> {
+    pub(super) fn point_to(&self, version: u64, disk: &Disk) -> Result<(), WriteError> {
         let link = self.base.join(NEXT_LINK);
         let target = Path::new(&self.base_name).join(version.to_string());
         disk.symlink(&target, &link)?;
@@ -341,10 +322,8 @@ impl Layout {
         if stat.is_some_and(|stat| stat.is_dir()) {
             // The folder is empty: `check` refuses any other.
             disk.remove_dir(&self.path).map_err(|error| match error {
-                DirectoryError::Io { source, .. }
-                    if source.kind() == io::ErrorKind::ResourceBusy =>
-                {
-                    DirectoryError::Mounted {
+                WriteError::Io { source, .. } if source.kind() == io::ErrorKind::ResourceBusy => {
+                    WriteError::Mounted {
                         path: self.path.clone(),
                     }
                 }
@@ -370,25 +349,12 @@ fn is_plain(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0'])
 }
 
-/// Maps `NotFound` to `None`.
-fn found<T>(
-    result: io::Result<T>,
-    action: &'static str,
-    path: &Path,
-) -> Result<Option<T>, DirectoryError> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(DirectoryError::io(action, path)(error)),
-    }
-}
-
 /// Lists the names in a folder; names that are not UTF-8 are converted lossily.
-fn list(folder: &Path) -> Result<Vec<String>, DirectoryError> {
-    let entries = fs::read_dir(folder).map_err(DirectoryError::io("list", folder))?;
+fn list(folder: &Path) -> Result<Vec<String>, WriteError> {
+    let entries = fs::read_dir(folder).map_err(WriteError::io("list", folder))?;
     entries
         .map(|entry| {
-            let entry = entry.map_err(DirectoryError::io("list", folder))?;
+            let entry = entry.map_err(WriteError::io("list", folder))?;
             Ok(entry.file_name().to_string_lossy().into_owned())
         })
         .collect()

@@ -25,7 +25,7 @@ pub(crate) fn read(text: &str) -> RuleFile {
 }
 
 /// Texts with characters that are hard to quote, and arbitrary ones.
-fn hard() -> impl Strategy<Value = String> {
+pub(crate) fn hard() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         Just("\n"),
         Just(" "),

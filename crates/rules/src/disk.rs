@@ -1,6 +1,8 @@
 //! Calls that change the disk, with fault injection for tests.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+mod error;
+
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::panic::resume_unwind;
@@ -8,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-use super::DirectoryError;
+pub use error::WriteError;
 
 /// Number of threads that sync files, and of files from which they pay.
 const SYNCERS: usize = 8;
@@ -18,7 +20,7 @@ type Fault = Arc<dyn Fn(&'static str, &Path) -> io::Result<()> + Send + Sync>;
 
 /// The disk, by default without injected faults.
 #[derive(Clone, Default)]
-pub(super) struct Disk {
+pub(crate) struct Disk {
     fault: Option<Fault>,
     /// Whether syncs are skipped: tests cannot observe them, and would take ten times as long.
     skips_sync: bool,
@@ -30,14 +32,14 @@ impl std::fmt::Debug for Disk {
     }
 }
 
-type Done = Result<(), DirectoryError>;
+type Done = Result<(), WriteError>;
 
 impl Disk {
     /// Whether [`Self::sync_all`] works.
-    pub(super) const SYNCS_ALL: bool = cfg!(target_os = "linux");
+    pub(crate) const SYNCS_ALL: bool = cfg!(target_os = "linux");
 
     #[cfg(test)]
-    pub(super) fn failing(fault: Fault) -> Self {
+    pub(crate) fn failing(fault: Fault) -> Self {
         Self {
             fault: Some(fault),
             skips_sync: true,
@@ -49,12 +51,12 @@ impl Disk {
         action: &'static str,
         path: &Path,
         step: impl FnOnce() -> io::Result<T>,
-    ) -> Result<T, DirectoryError> {
+    ) -> Result<T, WriteError> {
         self.fault
             .as_ref()
             .map_or(Ok(()), |fault| fault(action, path))
             .and_then(|()| step())
-            .map_err(DirectoryError::io(action, path))
+            .map_err(WriteError::io(action, path))
     }
 
     fn sync_one(
@@ -69,17 +71,17 @@ impl Disk {
         })
     }
 
-    pub(super) fn create_dir(&self, path: &Path) -> Done {
+    pub(crate) fn create_dir(&self, path: &Path) -> Done {
         self.run("create folder", path, || fs::create_dir(path))
     }
 
     /// Creates a folder and its parents.
-    pub(super) fn create_dirs(&self, path: &Path) -> Done {
+    pub(crate) fn create_dirs(&self, path: &Path) -> Done {
         self.run("create folder", path, || fs::create_dir_all(path))
     }
 
     /// Writes a new file; fails if it exists.
-    pub(super) fn create(&self, path: &Path, content: &[u8]) -> Result<Written, DirectoryError> {
+    pub(crate) fn create(&self, path: &Path, content: &[u8]) -> Result<Written, WriteError> {
         let mut file = self.run("create", path, || {
             OpenOptions::new().write(true).create_new(true).open(path)
         })?;
@@ -94,19 +96,19 @@ impl Disk {
     }
 
     /// Opens a folder before files are written to it that are synced [together](Self::sync_all).
-    pub(super) fn open_dir(&self, path: &Path) -> Result<File, DirectoryError> {
+    pub(crate) fn open_dir(&self, path: &Path) -> Result<File, WriteError> {
         self.run("open", path, || File::open(path))
     }
 
     /// Syncs everything that was written to the file system of a folder since the folder was opened.
     /// With thousands of files, that takes a fraction of the time of syncing each.
-    pub(super) fn sync_all(&self, folder: &File, path: &Path) -> Done {
+    pub(crate) fn sync_all(&self, folder: &File, path: &Path) -> Done {
         self.sync_one("sync", path, || sync_file_system(folder))
     }
 
     /// Syncs files to disk. Syncing many files after writing all of them is faster than one by one,
     /// and faster still from several threads, whose syncs the file system puts together.
-    pub(super) fn sync(&self, files: &[Written]) -> Done {
+    pub(crate) fn sync(&self, files: &[Written]) -> Done {
         let some = |files: &[Written]| {
             let mut files = files.iter();
             files.try_for_each(|it| self.sync_one("sync", &it.path, || it.file.sync_all()))
@@ -127,28 +129,28 @@ impl Disk {
         })
     }
 
-    pub(super) fn hard_link(&self, old: &Path, new: &Path) -> Done {
+    pub(crate) fn hard_link(&self, old: &Path, new: &Path) -> Done {
         self.run("link", new, || fs::hard_link(old, new))
     }
 
-    pub(super) fn symlink(&self, target: &Path, path: &Path) -> Done {
+    pub(crate) fn symlink(&self, target: &Path, path: &Path) -> Done {
         self.run("link", path, || symlink(target, path))
     }
 
-    pub(super) fn rename(&self, old: &Path, new: &Path) -> Done {
+    pub(crate) fn rename(&self, old: &Path, new: &Path) -> Done {
         self.run("replace", new, || fs::rename(old, new))
     }
 
-    pub(super) fn remove_file(&self, path: &Path) -> Done {
+    pub(crate) fn remove_file(&self, path: &Path) -> Done {
         self.run("remove", path, || fs::remove_file(path))
     }
 
-    pub(super) fn remove_dir(&self, path: &Path) -> Done {
+    pub(crate) fn remove_dir(&self, path: &Path) -> Done {
         self.run("remove folder", path, || fs::remove_dir(path))
     }
 
     /// Syncs the entries of a folder to disk.
-    pub(super) fn sync_dir(&self, path: &Path) -> Done {
+    pub(crate) fn sync_dir(&self, path: &Path) -> Done {
         self.sync_one("sync folder", path, || File::open(path)?.sync_all())
     }
 }
@@ -164,23 +166,48 @@ fn sync_file_system(_folder: &File) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Lock of what one process or component writes at a time, released on drop.
+pub(crate) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Locks a file, which is created if necessary and stays. It stands for the configured path `of`,
+    /// which the error names if another one holds the lock.
+    pub(crate) fn take(path: &Path, of: &Path) -> Result<Self, WriteError> {
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)
+            .map_err(WriteError::io("open", path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(WriteError::Busy {
+                path: of.to_owned(),
+            }),
+            Err(TryLockError::Error(error)) => Err(WriteError::io("lock", path)(error)),
+        }
+    }
+}
+
 /// A file that is written but not yet synced.
-pub(super) struct Written {
+pub(crate) struct Written {
     path: PathBuf,
     file: File,
 }
 
 impl Written {
-    pub(super) fn stat(&self) -> Result<Stat, DirectoryError> {
+    pub(crate) fn stat(&self) -> Result<Stat, WriteError> {
         let stat = self.file.metadata();
-        let stat = stat.map_err(DirectoryError::io("look at", &self.path))?;
+        let stat = stat.map_err(WriteError::io("look at", &self.path))?;
         Ok(Stat::new(&stat))
     }
 }
 
 /// Metadata that shows whether a file was modified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stat {
+pub(crate) struct Stat {
     inode: u64,
     bytes: u64,
     modified: (i64, i64),
@@ -188,7 +215,7 @@ pub(super) struct Stat {
 
 impl Stat {
     /// Reads the metadata of a regular file; fails for any other kind.
-    pub(super) fn of(path: &Path) -> Result<Self, DirectoryError> {
+    pub(crate) fn of(path: &Path) -> Result<Self, WriteError> {
         let look = || {
             let stat = fs::symlink_metadata(path)?;
             match stat.is_file() {
@@ -196,7 +223,7 @@ impl Stat {
                 false => Err(io::Error::other("it is no regular file")),
             }
         };
-        let stat = look().map_err(DirectoryError::io("look at", path))?;
+        let stat = look().map_err(WriteError::io("look at", path))?;
         Ok(Self::new(&stat))
     }
 
@@ -208,7 +235,20 @@ impl Stat {
         }
     }
 
-    pub(super) fn is_same_file(&self, other: &Self) -> bool {
+    pub(crate) fn is_same_file(&self, other: &Self) -> bool {
         self.inode == other.inode
+    }
+}
+
+/// Maps `NotFound` to `None`.
+pub(crate) fn found<T>(
+    result: io::Result<T>,
+    action: &'static str,
+    path: &Path,
+) -> Result<Option<T>, WriteError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(WriteError::io(action, path)(error)),
     }
 }

@@ -1,13 +1,15 @@
-//! Errors of writing a set to a folder.
+//! Errors of writing a set to a folder or a file.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a set of rules cannot be written to a folder, whose previous content stays.
+/// Why a set of rules cannot be written to a folder or a file, whose previous content stays.
 #[derive(Debug, thiserror::Error)]
-pub enum DirectoryError {
+pub enum WriteError {
     /// The path does not end in a name.
-    #[error("{path} names no folder: end it in the folder's own name")]
+    #[error(
+        "{path} does not end in a name: write the name of the folder or file itself at its end"
+    )]
     Unnamed {
         /// The configured path.
         path: PathBuf,
@@ -28,6 +30,20 @@ pub enum DirectoryError {
         /// The configured path.
         path: PathBuf,
     },
+    /// A file at a mount point cannot be replaced.
+    #[error("{path} cannot be replaced, as it is a mount point: mount the folder that holds it")]
+    MountedFile {
+        /// The configured path.
+        path: PathBuf,
+    },
+    /// A symbolic link is where a file should be written.
+    #[error(
+        "{path} is a symbolic link, and would be replaced by a file: name the file that it leads to, or remove the link"
+    )]
+    Link {
+        /// The configured path.
+        path: PathBuf,
+    },
     /// A file of another program has a name that is needed, or cannot be kept.
     #[error("{path} was not written by this component and is in the way: move it elsewhere")]
     Foreign {
@@ -44,7 +60,17 @@ pub enum DirectoryError {
         /// The format in the manifest.
         format: u32,
     },
-    /// Another process or component is writing to the folder.
+    /// Another version of the program wrote the file.
+    #[error(
+        "{path} has format {format}, which this version of the program does not read: run the version that wrote it, or remove the file"
+    )]
+    FileFormat {
+        /// The configured path.
+        path: PathBuf,
+        /// The format in its first line.
+        format: u32,
+    },
+    /// Another process or component is writing to the folder or the file.
     #[error("{path} is being written by another process or component: let one of them write to it")]
     Busy {
         /// The configured path.
@@ -62,8 +88,8 @@ pub enum DirectoryError {
     },
 }
 
-impl DirectoryError {
-    pub(super) fn io<'a>(
+impl WriteError {
+    pub(crate) fn io<'a>(
         action: &'static str,
         path: &'a Path,
     ) -> impl FnOnce(io::Error) -> Self + 'a {
